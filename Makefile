@@ -1,0 +1,38 @@
+# make demo        the whole of MathSE on the embedded world; killed, it goes on where it was
+# make test        lint, types, tests with coverage
+# make test-slow   what does not fit into that: many kills, long matrices
+# make lint        ruff and mypy only
+# make install     .venv with everything (the others call it)
+# make clean       away with caches (outputs/ and .venv/ stay)
+
+SYSTEM_PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
+	$$p -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+PYTHON := .venv/bin/python
+STAMP := .venv/.installed
+
+.PHONY: install demo test test-slow lint clean
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml
+	@test -n "$(SYSTEM_PYTHON)" || { echo "MathSE needs Python 3.11 or newer with venv; name it: make install SYSTEM_PYTHON=..."; exit 1; }
+	test -x $(PYTHON) || $(SYSTEM_PYTHON) -m venv .venv
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $(STAMP)
+
+demo: install
+	$(PYTHON) train.py experiment=demo hydra.run.dir=outputs/demo/seed_0
+
+lint: install
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m mypy
+
+test: lint
+	$(PYTHON) -m pytest --cov --cov-fail-under=85
+
+test-slow: install
+	$(PYTHON) -m pytest -m slow
+
+clean:
+	rm -rf .pytest_cache .ruff_cache .mypy_cache .coverage htmlcov build dist *.egg-info
+	find mathse tests -name __pycache__ -type d -prune -exec rm -rf {} +

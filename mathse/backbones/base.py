@@ -1,0 +1,108 @@
+"""The contract of a backbone: a vision-language model, its processor, and the one way a prompt becomes token ids.
+
+Training, sampling, judging and evaluation all go through ``encode``, so a prompt's ids are equal in all of them.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, NotRequired, TypedDict
+
+import torch
+from PIL.Image import Image
+from torch import Tensor
+
+from mathse.prompts import Style
+
+IGNORED = -100  # label of positions without loss
+
+
+class Row(TypedDict):
+    """One exchange: ``question`` is the whole prompt text, ``response`` what the model should say (training only)."""
+
+    question: str
+    images: Sequence[str | Path | Image]
+    response: NotRequired[str]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A row as token ids: the prompt (images expanded), then the response with its end token."""
+
+    prompt: list[int]
+    response: list[int]
+    features: dict[str, Tensor]  # per-image tensors (pixels, grids), image-major
+    positions: Tensor | None = None  # (3, len(prompt) + len(response)) where the family needs its own
+
+    @property
+    def ids(self) -> list[int]:
+        return self.prompt + self.response
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A sampled response: its text, its token ids (end token included if it came) and watched logits."""
+
+    text: str
+    ids: list[int]
+    watched: Tensor | None = None  # (len(ids), number of watched tokens): raw logits at each position
+
+
+class Backbone(ABC):
+    """A model family. ``model`` and ``processor`` are transformers objects; nothing outside this package makes them."""
+
+    family: ClassVar[str]
+    prompt_style: ClassVar[Style] = "full"
+    model: Any
+    processor: Any
+    tokenizer: Any
+
+    @abstractmethod
+    def encode(self, rows: Sequence[Row]) -> list[Encoded]:
+        """Token ids and image features of each row; a DataError if an image cannot be read."""
+
+    @abstractmethod
+    def pad(self, encoded: Sequence[Encoded]) -> dict[str, Tensor]:
+        """A right-padded training batch that ``model(**batch)`` takes: labels are -100 off the response."""
+
+    @abstractmethod
+    def complete(self, rows: Sequence[Row], *, n: int = 1, max_new_tokens: int = 128, temperature: float = 0.0,
+                 top_p: float = 1.0, top_k: int = 0, seed: int = 0, watch: Sequence[int] = ()) -> list[list[Completion]]:
+        """Sample n responses a row (greedily at temperature 0), images encoded once; draws depend on ``seed`` alone."""
+
+    @abstractmethod
+    def image_tokens(self, width: int, height: int) -> int:
+        """How many tokens an image of this size in pixels takes."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write model and processor so that plain ``from_pretrained`` opens them (weights as safetensors)."""
+
+    def collate(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+        """Rows with responses -> a training batch, see ``pad``."""
+        return self.pad(self.encode(rows))
+
+    def generate(self, rows: Sequence[Row], n: int = 1, max_new_tokens: int = 128, temperature: float = 0.0,
+                 **sampling: Any) -> list[list[str]]:  # fmt: skip
+        """The texts of ``complete``: a list of n strings a row."""
+        done = self.complete(rows, n=n, max_new_tokens=max_new_tokens, temperature=temperature, **sampling)
+        return [[c.text for c in row] for row in done]
+
+    def answer_logits(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Logits (N, vocabulary) and targets (N,) of the N response positions of a batch.
+
+        The head runs on these positions alone: prompts need no logits, and with a vocabulary of 150,000 they are
+        most of the memory (Eq. 1 sums over the response).
+        """
+        inputs = {k: v for k, v in batch.items() if k != "labels"}
+        hidden = self.model.model(**inputs, use_cache=False).last_hidden_state[:, :-1]  # (B, T - 1, H)
+        targets = batch["labels"][:, 1:]
+        kept = targets != IGNORED
+        return self.model.lm_head(hidden[kept]), targets[kept]
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device

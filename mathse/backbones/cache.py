@@ -1,0 +1,30 @@
+"""A least-recently-used cache bounded by the bytes it holds."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable
+from typing import Generic, TypeVar
+
+Value = TypeVar("Value")
+
+
+class BoundedCache(Generic[Value]):
+    """``limit`` in bytes; the sizes are what the caller says they are."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.size = limit, 0
+        self._held: OrderedDict[Hashable, tuple[Value, int]] = OrderedDict()
+
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._held
+
+    def __getitem__(self, key: Hashable) -> Value:
+        self._held.move_to_end(key)
+        return self._held[key][0]
+
+    def put(self, key: Hashable, value: Value, size: int) -> None:
+        self._held[key] = (value, size)
+        self.size += size
+        while self.size > self.limit:
+            self.size -= self._held.popitem(last=False)[1][1]

@@ -1,0 +1,14 @@
+"""Settings: a typed schema, Hydra groups on top, and one strict reading that names every mistake at once.
+
+schema     the dataclasses: names, defaults, what each value may be
+options    what conf/ offers: groups and their options
+bind       a plain mapping becomes dataclass objects
+rules      what must hold between settings
+parse      all of it: a composed config -> TrainConfig, or one ConfigError; also flatten() and build()
+register   what Hydra must know beforehand: the ConfigStore and the resolvers
+overrides  what Hydra says of a command line, in our words
+"""
+
+from mathse.config.parse import build, flatten, parse
+
+__all__ = ["build", "flatten", "parse"]

@@ -1,0 +1,241 @@
+"""A plain mapping becomes dataclass objects. What does not fit is noted as a sentence, and its default taken instead,
+so that one reading finds every mistake."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import Field, asdict, dataclass, fields, is_dataclass
+from difflib import get_close_matches
+from importlib import import_module
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from mathse.config.options import available
+from mathse.config.schema import OPTIONS
+from mathse.errors import ConfigError
+
+WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+
+
+@dataclass(frozen=True)
+class Notes:
+    """What was found while binding: a sentence by key path; and every key path there is, to find the nearest one."""
+
+    known: tuple[str, ...]
+    problems: dict[str, str]
+
+
+def did_you_mean(name: str, names: Sequence[str]) -> str:
+    """``"; did you mean NEAREST?"``, or nothing if no name is near; the right word one level off is near."""
+    others = [n for n in names if not f"{name}.".startswith(f"{n}.")]
+    section, _, word = name.partition(".")
+    same_word = [n for n in others if word and n.startswith(f"{section}.") and n.endswith(f".{word}")]
+    near = get_close_matches(name, same_word, n=1, cutoff=0.0) or get_close_matches(name, others, n=1, cutoff=0.6)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def not_a_group(path: str, known: Sequence[str]) -> str | None:
+    """What to say of a plain value given to a group of settings; None if ``path`` is no group."""
+    inside = [n for n in known if n.startswith(f"{path}.") and "." not in n.removeprefix(f"{path}.")]
+    if not inside:
+        return None
+    return f"is a group of settings ({', '.join(inside)}), not a value{did_you_mean(path, known)}"
+
+
+def key_paths(default: Any, prefix: str = "") -> list[str]:
+    """Every key path below a dataclass object, groups included, in order; all options of a group count."""
+    paths = []
+    for f in fields(default):
+        path, value = f"{prefix}{f.name}", getattr(default, f.name)
+        paths.append(path)
+        below = [schema() for schema in OPTIONS[f.name]] if f.name in OPTIONS and f.name != "callbacks" else [value]
+        for part in below:
+            if is_dataclass(part):
+                paths += [p for p in key_paths(part, f"{path}.") if p not in paths]
+    return paths
+
+
+def complete(default: Any, values: Any, group: str = "") -> Any:
+    """``values`` over the defaults, as plain values, interpolations kept; unknown keys stay, to be complained of."""
+    if not isinstance(values, Mapping):
+        return values
+    default = prototype(group, default, values)
+    if not is_dataclass(default):
+        return dict(values)
+    full = dict(values)
+    for f in fields(default):
+        value = getattr(default, f.name)
+        full[f.name] = complete(value, full[f.name], f.name) if f.name in full else plain(value)
+    return full
+
+
+def prototype(group: str, default: Any, values: Mapping[Any, Any]) -> Any:
+    """The dataclass object whose fields a section may have: its group's option named by ``_target_``; None for a class
+    that is not ours."""
+    if group not in OPTIONS or group == "callbacks":
+        return default
+    target = values.get("_target_")
+    for schema in OPTIONS[group]:
+        if target in (None, schema()._target_):
+            return schema()
+    return None
+
+
+def bind(default: Any, values: Mapping[Any, Any], path: str, notes: Notes) -> Any:
+    """An object like ``default`` (a dataclass object) with ``values`` in it."""
+    hints = get_type_hints(type(default))
+    settings = {f.name: f for f in fields(default)}
+    for key in values:
+        if key not in settings:
+            notes.problems[f"{path}{key}"] = f"{path}{key}: no such setting{did_you_mean(f'{path}{key}', notes.known)}"
+    bound = {
+        name: _bind_field(f, hints[name], getattr(default, name), values[name], f"{path}{name}", notes)
+        for name, f in settings.items()
+        if name in values
+    }
+    return type(default)(**{**{name: getattr(default, name) for name in settings}, **bound})
+
+
+def _bind_field(f: Field[Any], hint: Any, default: Any, value: Any, path: str, notes: Notes) -> Any:
+    if f.name == "callbacks":
+        return _bind_callbacks(value, path, notes)
+    if f.name in OPTIONS and not (value is None and default is None):
+        return _bind_option(f.name, default, value, path, notes)
+    if is_dataclass(default):
+        if isinstance(value, Mapping):
+            return bind(default, value, f"{path}.", notes)
+        notes.problems[path] = f"{path} = {show(value)}: {not_a_group(path, notes.known)}"
+        return default
+    problem, converted = _convert(value, hint)
+    problem = problem or _out_of_range(converted, f.metadata)
+    if problem:
+        notes.problems[path] = f"{path} = {show(value)}: {problem}"
+        return default
+    return converted
+
+
+def _bind_option(group: str, default: Any, value: Any, path: str, notes: Notes) -> Any:
+    """A section with a ``_target_``: one of our options, or a class of the user's own (then a plain dict)."""
+    choices = ", ".join(available(group))
+    choose = group if path == group else f"{group}@{path}"  # as on Hydra's command line
+    if not isinstance(value, Mapping):
+        notes.problems[path] = f"{path} = {show(value)}: must be a group of settings; choose {choose}=one of {choices}"
+        return default
+    if "_later_" in value:
+        notes.problems[path] = f"{choose}={value['_later_']} comes with a later version; available now: {choices}"
+        return default
+    schema = prototype(group, default, value)
+    if schema is not None:
+        return bind(schema, value, f"{path}.", notes)
+    return _bind_own(value, path, notes) or default
+
+
+def _bind_callbacks(value: Any, path: str, notes: Notes) -> dict[str, Any]:
+    """Evolution callbacks by name; an entry that is null is switched off."""
+    if not isinstance(value, Mapping):
+        notes.problems[path] = f"{path} = {show(value)}: must be a group of callbacks by name, each with a _target_"
+        return {}
+    ours = {schema()._target_: schema() for schema in OPTIONS["callbacks"]}
+    bound = {}
+    for name, entry in value.items():
+        if entry is None:
+            continue
+        if not isinstance(entry, Mapping) or "_target_" not in entry:
+            must = f"must have a _target_, a class such as {next(iter(ours))}"
+            notes.problems[f"{path}.{name}"] = f"{path}.{name} = {show(entry)}: {must}"
+        elif entry["_target_"] in ours:
+            bound[name] = bind(ours[entry["_target_"]], entry, f"{path}.{name}.", notes)
+        else:
+            bound[name] = _bind_own(entry, f"{path}.{name}", notes)
+    return bound
+
+
+def _bind_own(values: Mapping[Any, Any], path: str, notes: Notes) -> dict[str, Any] | None:
+    """The section of a class that is not ours: its signature is the schema. None if it cannot be imported."""
+    try:
+        parameters = inspect.signature(locate(values["_target_"])).parameters
+    except ConfigError as e:
+        notes.problems[f"{path}._target_"] = f"{path}._target_ = {show(values['_target_'])}: {e}"
+        return None
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        names = [name for name, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+        for key in set(values) - {"_target_", *names}:
+            takes = f"{values['_target_']} takes {', '.join(names) or 'no arguments'}"
+            notes.problems[f"{path}.{key}"] = f"{path}.{key}: no such setting; {takes}{did_you_mean(str(key), names)}"
+    return {str(key): value for key, value in values.items()}
+
+
+def locate(target: Any) -> Callable[..., Any]:
+    """The class or function at a dotted path. Raises ConfigError if there is none."""
+    module, _, name = str(target).rpartition(".")
+    try:
+        found = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as e:
+        raise ConfigError(f"cannot be imported ({e}); it is the dotted path of a class on the Python path") from e
+    if not callable(found):
+        raise ConfigError("is neither a class nor a function")
+    return found
+
+
+def _convert(value: Any, kind: Any) -> tuple[str | None, Any]:
+    """(None, the value as ``kind``), or (what is expected instead, value)."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        if value is None and NoneType in arguments:
+            return None, None
+        inner = next(k for k in arguments if k is not NoneType)
+        problem, converted = _convert(value, inner)
+        return (f"{problem} or null" if problem else None), converted
+    if origin is list:
+        items = [_convert(v, arguments[0]) for v in value] if isinstance(value, (list, tuple)) else [("", None)]
+        if any(problem is not None for problem, _ in items):
+            return f"must be a list, each item {WORDS[arguments[0]]}, such as [a,b]", value
+        return None, [converted for _, converted in items]
+    return _convert_scalar(value, kind)
+
+
+def _convert_scalar(value: Any, kind: Any) -> tuple[str | None, Any]:
+    if kind not in WORDS or type(value) is kind:
+        finite = not isinstance(value, float) or math.isfinite(value)
+        return (None if finite else "must be a finite number"), value
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if kind is float and number:
+        return None, float(value)
+    if kind is int and number and float(value).is_integer():
+        return None, int(value)
+    if kind is str and number:  # name=2025
+        return None, str(value)
+    return f"must be {WORDS[kind]}", value
+
+
+def _out_of_range(value: Any, rule: Mapping[str, Any]) -> str | None:
+    """What ``schema.allow`` allows, if the value is outside it."""
+    if value is None or not rule:
+        return None
+    if (choices := rule["choices"]) is not None:
+        if value in choices:
+            return None
+        return f"must be one of {', '.join(map(str, choices))}{did_you_mean(str(value), [str(c) for c in choices])}"
+    low, high, above = rule["low"], rule["high"], rule["above"]
+    if (low is None or value >= low) and (above is None or value > above) and (high is None or value <= high):
+        return None
+    bounds = [(">=", low), (">", above), ("<=", high)]
+    return "must be " + " and ".join(f"{sign} {bound}" for sign, bound in bounds if bound is not None)
+
+
+def show(value: Any) -> str:
+    """A value as it stands on a command line: null, true, 'text', 3."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return repr(value)
+
+
+def plain(value: Any) -> Any:
+    """Dataclass objects as dicts, all the way down."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if isinstance(value, Mapping):
+        return {key: plain(inner) for key, inner in value.items()}
+    return list(value) if isinstance(value, (list, tuple)) else value

@@ -1,0 +1,176 @@
+"""What Hydra says of a command line, in our words: each wrong override with the nearest right name or the options."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Glob, Override
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from mathse.config.bind import did_you_mean, key_paths, not_a_group, plain
+from mathse.config.options import available, groups, option_of
+from mathse.config.schema import OPTIONS
+from mathse.errors import ConfigError, MathSEError
+
+SECTIONS = {group: group for group in OPTIONS} | {"backbone@orm.backbone": "backbone"}  # override key -> group
+
+
+def explain(error: Exception, arguments: Sequence[str], schema: type) -> str:
+    """One sentence a line for the overrides that Hydra cannot use; Hydra's own first line where none is recognised.
+
+    Args:
+        error: what Hydra or OmegaConf raised before the job began.
+        arguments: the command line without the program; flags are skipped.
+        schema: of the program's config.
+    """
+    if (own := _own_error(error)) is not None:
+        return str(own)
+    overrides = [a for a in arguments if not a.startswith("-")]
+    sentences = [s for text in overrides if (s := _complaint(text, overrides, schema, sweep=_sweeps(arguments)))]
+    return "\n".join(sentences) or f"the command line does not compose: {_first_line(error)}"
+
+
+def refuse_early(arguments: Sequence[str]) -> None:
+    """Raises ConfigError for what Hydra does not refuse itself.
+
+    A sweep that matches no option (``experiment=glob(study/*)``) would run 0 jobs quietly; an option that is not a name
+    (``logger=null``) would end in a bare ValueError.
+    """
+    parsed = [o for o in (_parsed(a) for a in arguments if not a.startswith("-")) if o and o.key_or_group in groups()]
+    if sentences := [s for override in parsed if (s := _no_glob_match(override) or _no_name(override))]:
+        raise ConfigError("\n".join(sentences))
+
+
+def _no_glob_match(override: Override) -> str | None:
+    glob: object = override.value()
+    names = list(groups()[override.key_or_group])
+    if not isinstance(glob, Glob) or glob.filter(names):
+        return None
+    return (
+        f"{override.input_line}: matches no option, so nothing would run; {override.key_or_group} has "
+        f"{', '.join(names)}; a study's variants are '+experiment/STUDY=glob(*)'"
+    )
+
+
+def _no_name(override: Override) -> str | None:
+    if override.is_delete() or override.is_sweep_override() or isinstance(override.value(), (str, list)):
+        return None
+    choices = ", ".join(available(override.key_or_group))
+    return f"{override.input_line}: an option is chosen by its name; available: {choices}"
+
+
+def _complaint(text: str, overrides: Sequence[str], schema: type, *, sweep: bool) -> str | None:
+    override = _parsed(text)
+    if override is None:
+        return _unreadable(text)
+    key = override.key_or_group
+    if key.startswith("hydra.") or key.partition("/")[0] == "hydra":
+        return None
+    if override.is_sweep_override() and not sweep:
+        value = text.partition("=")[2]
+        return f"{key} = {value}: several values are a sweep, which needs -m; a list is written {key}=[{value}]"
+    if key in groups() and (key in _sections(schema) or key.startswith("experiment")):
+        return _wrong_option(override, schema)
+    return _wrong_key(override, overrides, schema)
+
+
+def _wrong_option(override: Override, schema: type) -> str | None:
+    group, known = override.key_or_group, groups()[override.key_or_group]
+    if override.is_delete():
+        return None
+    for name in _chosen(override):
+        if name not in known:
+            options = ", ".join(available(group))
+            return f"{_key(override)}={name}: no such option; available: {options}{did_you_mean(name, known)}"
+    if override.is_add() and (group in _sections(schema) or group == "experiment"):
+        return f"{override.input_line}: {group} is chosen already; write {(override.input_line or '').lstrip('+')}"
+    return None
+
+
+def _wrong_key(override: Override, overrides: Sequence[str], schema: type) -> str | None:
+    key, default = override.key_or_group, schema()
+    if key in _standing(schema):
+        if override.is_add() and not override.is_force_add():
+            as_group = not_a_group(key, key_paths(default))
+            instead = (override.input_line or "").lstrip("+")
+            return f"{override.input_line}: {key} {as_group or f'is a setting already; write {instead}'}"
+        return None
+    if key in key_paths(default):
+        return _needs_option(key, overrides)
+    if override.is_force_add():
+        return None  # the strict reading that follows says so
+    return f"{key}: no such setting{did_you_mean(key, [*key_paths(default), *groups()])}"
+
+
+def _needs_option(key: str, overrides: Sequence[str]) -> str | None:
+    """For a setting of an option that is not chosen: which options have it."""
+    for choose, group in SECTIONS.items():
+        section = choose.partition("@")[2] or choose
+        if key.startswith(f"{section}."):
+            name = key.removeprefix(f"{section}.")
+            owners = [s for s in OPTIONS[group] if name in {f.name for f in fields(s)}]
+            choices = [f"{choose}={option}" for s in owners if (option := option_of(s))]
+            if choices and not set(choices) & set(overrides):
+                return f"{key}: the chosen {section} has no such setting; it belongs to {' or '.join(choices)}"
+    return None
+
+
+def _standing(schema: type) -> set[str]:
+    """Key paths that are there whatever options are chosen."""
+    default = schema()
+    optional = tuple(f"{s.partition('@')[2] or s}." for s in SECTIONS)
+    return {path for path in key_paths(default) if not path.startswith(optional)}
+
+
+def _sections(schema: type) -> set[str]:
+    return {f.name for f in fields(schema)}
+
+
+def _chosen(override: Override) -> Iterator[str]:
+    value: object = override.value()
+    if isinstance(value, Glob) or value is None:
+        return
+    for item in value.list if isinstance(value, ChoiceSweep) else [value]:
+        yield str(plain(item))
+
+
+def _key(override: Override) -> str:
+    return f"{override.key_or_group}@{override.package}" if override.package else override.key_or_group
+
+
+def _parsed(text: str) -> Override | None:
+    try:
+        return OverridesParser.create().parse_override(text)
+    except HydraException:
+        return None
+
+
+def _unreadable(text: str) -> str:
+    if homes := [group for group, names in groups().items() if text in names]:
+        return f"{text}: a setting is written key=value; did you mean {homes[0]}={text}?"
+    quoted = f"'{text.partition('=')[0]}=\"{text.partition('=')[2]}\"'"
+    remedy = f", and quote special characters: {quoted}" if "=" in text else ""
+    return f"{text or repr(text)}: not readable; write key=value{remedy}"
+
+
+def _sweeps(arguments: Sequence[str]) -> bool:
+    return bool({"-m", "--multirun"} & set(arguments))
+
+
+def _own_error(error: BaseException | None) -> MathSEError | None:
+    """One of ours, raised inside a resolver and wrapped by OmegaConf."""
+    while error is not None:
+        if isinstance(error, MathSEError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    cause = error.__cause__
+    reason = f" ({_first_line(cause)})" if isinstance(cause, OmegaConfBaseException) else ""
+    return (lines[0] if lines else type(error).__name__) + reason

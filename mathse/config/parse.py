@@ -1,0 +1,80 @@
+"""A composed config becomes typed objects, or one error that names every mistake in it. Loads no torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any, TypeVar
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mathse.config.bind import Notes, bind, complete, key_paths, locate, plain
+from mathse.config.options import groups
+from mathse.config.rules import RULES
+from mathse.config.schema import TrainConfig
+from mathse.errors import ConfigError
+
+Config = TypeVar("Config")
+
+
+def parse(cfg: DictConfig, schema: type[Config] = TrainConfig) -> Config:  # type: ignore[assignment]
+    """``cfg`` as a ``schema`` object; what it leaves out takes the schema's default.
+
+    Known ``_target_`` sections become their dataclass, sections of other classes stay dicts. Raises ConfigError with a
+    sentence for each unknown key, wrong type, value out of range and broken rule: key path, value, what is allowed.
+    """
+    values = OmegaConf.to_container(cfg, resolve=False)
+    if not isinstance(values, dict):
+        raise ConfigError(f"the config must be a mapping, got {type(values).__name__}")
+    values.pop("hydra", None)  # Hydra's own node, where the caller composed with it
+    default = schema()
+    full = complete(default, values)
+    notes = Notes(known=(*key_paths(default), *groups()), problems={})
+    config = bind(default, _resolved(full), "", notes)
+    problems = _without_echoes(notes.problems, flatten(full))
+    problems += [sentence for rule in RULES.get(schema, ()) for sentence in rule(config)]
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return config
+
+
+def flatten(config: Any) -> dict[str, Any]:
+    """``{"evolution.reflect.when": "last", ...}``: plain JSON values by dotted key, in the schema's order."""
+    flat: dict[str, Any] = {}
+    for key, value in plain(config).items():
+        inner = flatten(value) if isinstance(value, Mapping) else {}
+        flat |= {f"{key}.{rest}": v for rest, v in inner.items()} if inner else {key: value}
+    return flat
+
+
+def build(section: Any, **runtime: Any) -> Any:
+    """Calls the section's ``_target_`` with its other fields, and with what only a run has (``runtime``).
+
+    Args:
+        section: a dataclass object or mapping with a ``_target_``.
+    Raises ConfigError if the class cannot be imported or does not take these arguments.
+    """
+    arguments = {f.name: getattr(section, f.name) for f in fields(section)} if is_dataclass(section) else dict(section)
+    target = arguments.pop("_target_")
+    try:
+        call = locate(target)
+    except ConfigError as e:
+        raise ConfigError(f"_target_ = {target!r}: {e}") from e
+    return call(**{**arguments, **runtime})
+
+
+def _without_echoes(problems: Mapping[str, str], unresolved: Mapping[str, Any]) -> list[str]:
+    """A wrong ``seed`` is one mistake, not another one at each ``${seed}``."""
+    sources = {path: re.fullmatch(r"\$\{([\w.]+)\}", str(value)) for path, value in unresolved.items()}
+    return [text for path, text in problems.items() if not ((m := sources.get(path)) and m[1] in problems)]
+
+
+def _resolved(values: dict[str, Any]) -> dict[str, Any]:
+    """``${...}`` replaced by what it points at."""
+    try:
+        return OmegaConf.to_container(OmegaConf.create(values), resolve=True)  # type: ignore[return-value]
+    except OmegaConfBaseException as e:
+        reason = re.sub(r"\s+", " ", str(e).partition("\n")[0])
+        raise ConfigError(f"{e.full_key or 'config'}: {reason}; write '\\${{...}}' for a plain dollar sign") from e

@@ -1,0 +1,67 @@
+"""What Hydra must know before it composes a config: the schemas' defaults, and the resolvers that conf/ uses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
+
+from mathse.config.bind import plain
+from mathse.config.options import available, groups
+from mathse.config.schema import OPTIONS, EvaluateConfig, TrainConfig
+from mathse.errors import ConfigError
+
+PRIMARY: tuple[type, ...] = (TrainConfig, EvaluateConfig)
+
+
+def defaults(schema: type) -> dict[str, Any]:
+    """The schema's defaults as plain values, interpolations kept; the groups with a ``_target_`` are left empty."""
+    values = plain(schema())
+    return {key: None if key in OPTIONS and key != "callbacks" else value for key, value in values.items()}
+
+
+def register() -> None:
+    """Tells Hydra the schemas' defaults and the resolvers of conf/. Calling it twice does no harm.
+
+    The defaults go in as plain values: a typed node would make Hydra stop at the first value of a wrong type, whereas
+    ``mathse.config.parse`` reports all of them together.
+    """
+    store = ConfigStore.instance()
+    for schema in PRIMARY:
+        store.store(name=schema.__name__, node=defaults(schema))
+    for group, schemas in OPTIONS.items():
+        for schema in schemas:
+            store.store(group=group, name=schema.__name__, node=defaults(schema))
+    OmegaConf.register_new_resolver("mathse.run_dir", run_dir, replace=True, use_cache=True)
+    OmegaConf.register_new_resolver("mathse.options", _options_page, replace=True)
+
+
+def run_dir(resume: str | None, name: str, time: str) -> str:
+    """Where a run lives: a new folder, or with ``resume=last`` the newest unfinished one of that name.
+
+    Raises ConfigError if there is none to go on with.
+    """
+    root = Path("outputs")
+    if resume != "last":
+        return str(root / str(name) / time)
+    from mathse.ledger import newest_unfinished
+
+    if (folder := newest_unfinished(root, str(name))) is None:
+        raise ConfigError(
+            f"resume = 'last': no unfinished run under {root / str(name)}; leave resume out to start one, "
+            "or name the run's folder with hydra.run.dir=DIR"
+        )
+    return str(folder)
+
+
+def _options_page(*only: str) -> str:
+    """For --help: a line a group, and what is announced for a later version."""
+    lines = []
+    for group, names in groups().items():
+        if not only or group in only:
+            works, later = available(group), [n for n in names if n not in available(group)]
+            announced = f"   (later: {', '.join(later)})" if later else ""
+            lines.append(f"  {group + ':':<12}{', '.join(works)}{announced}")
+    return "\n".join(lines)

@@ -1,0 +1,303 @@
+"""The settings: one dataclass a group, its defaults, and what each value may be.
+
+These are the truth at run time. Where a group has a ``_target_``, its other fields are that class's keyword arguments
+(a test compares them). ``allow(...)`` notes the range or the choices that ``mathse.config.parse`` enforces.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+def allow(default: Any, *, choices: tuple[Any, ...] | None = None, low: float | None = None,
+          high: float | None = None, above: float | None = None) -> Any:
+    """A field with a rule: one of ``choices``, or ``low <= value <= high``, or ``value > above``; None passes if the
+    type is optional."""
+    meta = {"choices": choices, "low": low, "high": high, "above": above}
+    if callable(default):
+        return field(default_factory=default, metadata=meta)
+    return field(default=default, metadata=meta)
+
+
+# --- backbone -------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class TinyBackbone:
+    """Qwen2-VL's own classes at about a million random parameters (docs: mathse/backbones/tiny.py)."""
+
+    _target_: str = "mathse.backbones.tiny.TinyBackbone"
+    path: str | None = None  # a folder made by `python -m mathse tiny` or by a run; null: random weights from the seed
+    dtype: str = allow("float32", choices=("float32", "bfloat16"))
+    attention: str = allow("eager", choices=("eager", "sdpa"))  # of the text model
+    min_pixels: int = allow(784, low=784)  # area in pixels, 28 x 28
+    max_pixels: int = allow(12544, low=784)  # area in pixels; 16 visual tokens
+    hidden_size: int = allow(128, low=32)
+    layers: int = allow(3, low=1)
+    heads: int = allow(4, low=1)
+    mlp_size: int = allow(320, low=32)
+    vision_size: int = allow(64, low=16)
+    vision_layers: int = allow(1, low=1)
+    initializer_range: float = allow(0.05, above=0)  # measured: 0.02 stays on a plateau, 0.05 learns
+
+
+# --- data -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class SyntheticData:
+    """The embedded world: arithmetic over pictures of handwritten digits (docs: mathse/world)."""
+
+    _target_: str = "mathse.world.SyntheticData"
+    seed: int = "${seed}"  # type: ignore[assignment]
+    seed_size: int = allow(400, low=1)  # problems the teacher solves in distillation
+    pool: int = allow(2400, low=0)  # further problems of D, for the rounds
+    test: int = allow(1500, low=1)
+    dev: int = allow(300, low=0)  # for validation during fits and the metric a sweep optimises
+    orm_train: int = allow(8000, low=0)
+    orm_held: int = allow(1500, low=0)
+
+
+@dataclass
+class JsonlData:
+    """Own problems: rows {"id", "question", "images", "answer", "choices"?, "solution"?}, see README."""
+
+    _target_: str = "mathse.data.problems.JsonlData"
+    path: str | None = None
+    seed: int = "${seed}"  # type: ignore[assignment]
+    test_path: str | None = None  # null: a share of `path`, chosen by hash of the id
+    test_share: float = allow(0.2, low=0, high=1)
+    dev_share: float = allow(0.1, low=0, high=1)
+    orm_share: float = allow(0.2, low=0, high=1)
+    seed_share: float = allow(0.4, low=0, high=1)  # of what is left: the problems the teacher solves
+    on_bad_row: str = allow("error", choices=("error", "skip"))
+
+
+# --- teacher, judge, generator --------------------------------------------------------------------------------------
+
+
+@dataclass
+class SymbolicTeacher:
+    """Solves the embedded world by rule, and is fallible by default."""
+
+    _target_: str = "mathse.world.SymbolicTeacher"
+    error_rate: float = allow(0.2, low=0, high=1)  # share of solutions that are wrong; 0 is the perfect teacher
+    seed: int = "${seed}"  # type: ignore[assignment]
+
+
+@dataclass
+class ReplayTeacher:
+    """Writes a row's own solution, else one sentence with the marker and the answer: no API needed."""
+
+    _target_: str = "mathse.teachers.ReplayTeacher"
+
+
+@dataclass
+class HFGenerator:
+    """Sampling in this process with transformers' generate."""
+
+    _target_: str = "mathse.generate.HFGenerator"
+    batch_size: int = allow(256, low=1)  # prompts a batch; a kill loses at most one
+    temperature: float = allow(0.7, above=0)  # PAPER: silent; R3V draws at 0.9, M-STaR at 1.0
+    top_p: float = allow(1.0, above=0, high=1)  # PAPER: silent
+    top_k: int = allow(0, low=0)  # 0: no limit
+    max_new_tokens: int = allow(80, low=1)
+
+
+@dataclass
+class Judge:
+    """Who returns a verdict on a path (docs: mathse/judges.py)."""
+
+    name: str = allow("orm", choices=("orm", "teacher", "answer", "orm_and_answer", "random"))
+    checkpoint: str | None = None  # a trained ORM's folder, instead of training one in this run
+    threshold: float = allow(0.5, low=0, high=1)  # accept if the verdict is "correct" and P(correct) >= threshold
+    rate: float = allow(0.5, low=0, high=1)  # judge=random: the share it accepts
+    batch_size: int = allow(256, low=1)
+    max_new_tokens: int = allow(200, low=1)
+
+
+# --- fits -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Optimizer:
+    lr: float = allow(2e-3, above=0)
+    weight_decay: float = allow(0.01, low=0)  # on matrices only, never on norms and biases
+    beta1: float = allow(0.9, low=0, high=1)
+    beta2: float = allow(0.98, low=0, high=1)
+    eps: float = allow(1e-8, above=0)
+    warmup_ratio: float = allow(0.05, low=0, high=1)
+    min_lr_ratio: float = allow(0.05, low=0, high=1)  # the cosine ends at this share of lr
+    clip: float = allow(1.0, above=0)  # gradient norm
+
+
+@dataclass
+class Fit:
+    """One fit. Exactly one of ``epochs`` and ``max_steps`` is set."""
+
+    epochs: float | None = allow(None, above=0)
+    max_steps: int | None = allow(300, low=1)
+    batch_size: int = allow(64, low=1)  # rows in a global batch
+    micro_batch_size: int = allow(64, low=1)  # rows a forward pass; gradients add up to the global batch
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    val_rows: int = allow(128, low=0)
+    val_every: int = allow(100, low=1)  # optimiser steps
+
+
+@dataclass
+class SFT(Fit):
+    method: str = allow("full", choices=("full", "lora", "qlora"))
+    train: str | None = None  # task=sft: a train.jsonl
+
+
+@dataclass
+class ORM:
+    """The Outcome Reward Model and its data (docs: mathse/orm)."""
+
+    kind: str = allow("generative", choices=("generative", "binary"))  # Table 5's two rows
+    order: str = allow("analysis_first", choices=("verdict_first", "analysis_first", "solve_first"))
+    see_answer: bool = False  # PAPER: not stated; with the answer in its prompt a judge can compare strings
+    see_image: bool = True  # PAPER: not stated; its critiques cite the figure
+    backbone: Any = None  # null: the student's backbone
+    students: list[int] = field(default_factory=lambda: [300, 600])  # training rows of each weak student; 0: the base
+    samples_per_problem: int = allow(1, low=1)
+    temperature: float = allow(0.8, above=0)
+    augment: float = allow(0.3, low=0, high=1)  # final share of rows with made-up errors (embedded world only)
+    solver_steps: int = allow(400, low=0)  # the ORM starts from a solver of its own problems; 0: from the base
+    fit: Fit = field(default_factory=lambda: Fit(optimizer=Optimizer(lr=1.5e-3)))
+
+
+# --- the loop -------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Distill:
+    size: int | None = allow(None, low=1)  # null: the data's seed set in task=evolve, every row in task=distill
+    judge: str = allow("${judge.name}", choices=("orm", "teacher", "answer", "orm_and_answer", "random"))
+
+
+@dataclass
+class Round:
+    sample_size: int | None = allow(None, low=1)  # problems of D_remain a round tries; null: all (Alg. 1 line 7)
+
+
+@dataclass
+class Reflect:
+    when: str = allow("last", choices=("last", "every", "never"))  # PAPER: Alg. 1 says once, Eq. 2 says every round
+    feedback: str = allow("orm", choices=("orm", "teacher", "none"))  # Table 3's rows
+    writer: str = allow("teacher", choices=("teacher", "student"))  # PAPER: GPT-4o; one sentence says "the model"
+    init: str = allow("base", choices=("base", "previous"))  # PAPER: silent; the authors' README: previous
+    tries: int = allow(1, low=1)
+    all_drafts: bool = False  # true: every wrong draft is rewritten, also of problems solved later (README)
+
+
+@dataclass
+class Evolution:
+    rounds: int = allow(2, low=0)  # K; PAPER: not stated, Figure 2 and Table 1 imply 2
+    init: str = allow("base", choices=("base", "previous"))  # PAPER: silent on what a round's fit starts from
+    samples_per_problem: int = allow(1, low=1)
+    keep: str = allow("one", choices=("one", "all"))  # accepted paths kept for a problem
+    round: Round = field(default_factory=Round)
+    reflect: Reflect = field(default_factory=Reflect)
+
+
+@dataclass
+class Evaluation:
+    batch_size: int = allow(512, low=1)
+    max_new_tokens: int = allow(80, low=1)
+    limit: int | None = allow(None, low=1)  # problems of the test set; null: all
+
+
+# --- machinery ------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Trainer:
+    accelerator: str = allow("cpu", choices=("cpu", "gpu", "auto"))
+    devices: int = allow(1, low=1)
+    strategy: str = allow("auto", choices=("auto", "ddp", "fsdp2"))
+    precision: str = allow("bf16-mixed", choices=("32-true", "bf16-mixed", "bf16-true"))
+    threads: int = allow(1, low=1)  # torch threads; results are equal bit for bit only at an equal number
+    workers: int = allow(0, low=0)  # loader processes
+    checkpoint_every: int = allow(100, low=1)  # optimiser steps; a kill loses at most these
+    log_every: int = allow(10, low=1)
+
+
+@dataclass
+class CsvLogger:
+    _target_: str = "mathse.loggers.CsvLogger"
+
+
+@dataclass
+class WandbLogger:
+    _target_: str = "mathse.loggers.WandbLogger"
+    project: str = "mathse"
+    group: str | None = None
+    mode: str | None = allow(None, choices=("online", "offline", "disabled"))  # null: WANDB_MODE decides
+
+
+@dataclass
+class MergeCorrectPaths:
+    _target_: str = "mathse.evolution.callbacks.MergeCorrectPaths"
+
+
+@dataclass
+class ReflectOnErrors:
+    _target_: str = "mathse.evolution.callbacks.ReflectOnErrors"
+
+
+@dataclass
+class EvaluateStudent:
+    _target_: str = "mathse.evolution.callbacks.EvaluateStudent"
+
+
+@dataclass
+class TrainConfig:
+    """python train.py"""
+
+    name: str = "run"  # outputs/<name>/<time>
+    task: str = allow("evolve", choices=("evolve", "sft", "orm", "distill"))
+    seed: int = allow(0, low=0)
+    resume: str | None = allow(None, choices=("last", "branch"))
+    resume_from: list[str] = field(default_factory=list)  # resume=branch: run folders whose stages may be reused
+    progress: str = allow("auto", choices=("auto", "rich", "plain", "off"))
+    backbone: Any = field(default_factory=TinyBackbone)
+    data: Any = field(default_factory=SyntheticData)
+    teacher: Any = field(default_factory=SymbolicTeacher)
+    judge: Judge = field(default_factory=Judge)
+    generator: Any = field(default_factory=HFGenerator)
+    sft: SFT = field(default_factory=SFT)
+    orm: ORM = field(default_factory=ORM)
+    distill: Distill = field(default_factory=Distill)
+    evolution: Evolution = field(default_factory=Evolution)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    trainer: Trainer = field(default_factory=Trainer)
+    logger: Any = field(default_factory=CsvLogger)
+    callbacks: Any = field(default_factory=dict)  # evolution callbacks by name, each with a _target_
+
+
+@dataclass
+class EvaluateConfig:
+    """python evaluate.py"""
+
+    name: str = "evaluate"
+    seed: int = allow(0, low=0)
+    checkpoint: str | None = None  # a checkpoint folder of a run
+    benchmark: str = allow("synthetic", choices=("synthetic",))
+    progress: str = allow("auto", choices=("auto", "rich", "plain", "off"))
+    backbone: Any = field(default_factory=TinyBackbone)
+    data: Any = field(default_factory=SyntheticData)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    trainer: Trainer = field(default_factory=Trainer)
+
+
+# A group whose options are classes: the schemas known here. Any other `_target_` is checked against its own signature.
+OPTIONS: dict[str, tuple[type, ...]] = {
+    "backbone": (TinyBackbone,),
+    "data": (SyntheticData, JsonlData),
+    "teacher": (SymbolicTeacher, ReplayTeacher),
+    "generator": (HFGenerator,),
+    "logger": (CsvLogger, WandbLogger),
+    "callbacks": (MergeCorrectPaths, ReflectOnErrors, EvaluateStudent),
+}

@@ -1,0 +1,1 @@
+"""Problems and their images: own JSONL files, and the converters that write them."""

@@ -1,0 +1,156 @@
+"""What a fit sees, step by step: a pure function of (rows, seed, step), so a resumed fit sees the same.
+
+A stream gives the rows of one optimiser step (a global batch); ``StepData`` turns them into padded micro-batches.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from mathse.backbones.base import IGNORED, Backbone, Encoded, Row
+from mathse.backbones.cache import BoundedCache
+from mathse.seeds import derive, rng
+
+WINDOW = 8  # batches among which rows are grouped by length
+TOLERATED_PADDING = 0.25
+
+
+class Stream(Protocol):
+    """``keyed_rows(step)``: the rows of a step, each with a cache key (None: made for this step only)."""
+
+    def keyed_rows(self, step: int) -> Sequence[tuple[int | None, Row]]: ...
+
+
+class EpochStream:
+    """The same rows over and over, in an order drawn anew each epoch, grouped by length where that pays."""
+
+    def __init__(self, rows: Sequence[Row], batch_size: int, seed: int) -> None:
+        self.rows, self.batch_size, self.seed = rows, batch_size, seed
+        self.lengths = [length(row) for row in rows]
+        self._window: tuple[int, list[list[int]]] = (-1, [])
+
+    def keyed_rows(self, step: int) -> Sequence[tuple[int | None, Row]]:
+        return [(i, self.rows[i]) for i in self._batches(step // WINDOW)[step % WINDOW]]
+
+    def _batches(self, window: int) -> list[list[int]]:
+        """The row numbers of this window's batches: consecutive draws; where much of them would be padding, sorted by
+        length and shuffled. Sorting that saves little is left: it makes batches of one kind of question each, from
+        which the student learned markedly worse."""
+        if self._window[0] != window:
+            count = WINDOW * self.batch_size
+            drawn = [self._drawn(k) for k in range(window * count, (window + 1) * count)]
+            batches = [drawn[k : k + self.batch_size] for k in range(0, count, self.batch_size)]
+            if padding(batches, self.lengths) > TOLERATED_PADDING:
+                drawn.sort(key=lambda i: self.lengths[i])
+                batches = [drawn[k : k + self.batch_size] for k in range(0, count, self.batch_size)]
+                rng(self.seed, "window", window).shuffle(batches)
+            self._window = (window, batches)
+        return self._window[1]
+
+    def _drawn(self, position: int) -> int:
+        epoch, k = divmod(position, len(self.rows))
+        if getattr(self, "_epoch", None) != epoch:
+            self._epoch, self._order = epoch, list(range(len(self.rows)))
+            rng(self.seed, "epoch", epoch).shuffle(self._order)
+        return self._order[k]
+
+
+class OnceStream:
+    """Each row once, in order of length: for validation."""
+
+    def __init__(self, rows: Sequence[Row], batch_size: int) -> None:
+        order = sorted(range(len(rows)), key=lambda i: length(rows[i]))
+        self.batches = [[(i, rows[i]) for i in order[k : k + batch_size]] for k in range(0, len(order), batch_size)]
+
+    def keyed_rows(self, step: int) -> Sequence[tuple[int | None, Row]]:
+        return self.batches[step]
+
+
+class MixedStream:
+    """Rows from ``stream``, a share of them replaced by rows that ``make`` writes for this step.
+
+    The share is 1 for the first 45 % of the steps, then falls in a line to ``final_share`` over the next 30 %
+    (measured: made-up errors first, then real ones, taught the ORM best).
+    """
+
+    def __init__(self, stream: EpochStream, make: Callable[[random.Random], Row], final_share: float, steps: int) -> None:
+        self.stream, self.make, self.final_share, self.steps = stream, make, final_share, steps
+
+    def keyed_rows(self, step: int) -> Sequence[tuple[int | None, Row]]:
+        progress = (step / self.steps - 0.45) / 0.30
+        share = 1 - (1 - self.final_share) * min(1.0, max(0.0, progress))
+        kept = list(self.stream.keyed_rows(step))
+        made = round(share * len(kept))
+        draw = rng(self.stream.seed, "made", step)
+        rows = [(None, self.make(draw)) for _ in range(made)]
+        draw.shuffle(kept)
+        return [*rows, *kept[made:]]
+
+
+class StepData(Dataset[dict[str, Any]]):
+    """Item ``step``: {"micro": padded micro-batches, "targets": number of response tokens in the global batch}."""
+
+    def __init__(self, stream: Stream, backbone: Backbone, micro_batch_size: int, steps: int) -> None:
+        self.stream, self.backbone, self.micro, self.steps = stream, backbone, micro_batch_size, steps
+        self._encoded: BoundedCache[Encoded] = BoundedCache(256 * 2**20)
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, step: int) -> dict[str, Any]:
+        rows = self._encode(self.stream.keyed_rows(step))
+        rows.sort(key=lambda e: len(e.ids))
+        micro = [self.backbone.pad(rows[k : k + self.micro]) for k in range(0, len(rows), self.micro)]
+        return {"micro": micro, "targets": sum(count_targets(batch) for batch in micro)}
+
+    def _encode(self, keyed: Sequence[tuple[int | None, Row]]) -> list[Encoded]:
+        missing = [(k, row) for k, row in keyed if k is None or k not in self._encoded]
+        new = self.backbone.encode([row for _, row in missing]) if missing else []
+        for (key, _), encoded in zip(missing, new, strict=True):
+            if key is not None:
+                self._encoded.put(key, encoded, 64 * len(encoded.ids))
+        fresh = iter(new)
+        found = {k for k, _ in missing}
+        return [next(fresh) if k is None or k in found else self._encoded[k] for k, _ in keyed]
+
+
+class StepLoader:
+    """The loader of one fit: all its steps are one epoch, and a resumed fit starts at its step.
+
+    Its length stays that of the whole fit: Lightning counts batches from the fit's start.
+    """
+
+    def __init__(self, data: StepData, start: int, workers: int) -> None:
+        self.data, self.start, self.workers = data, start, workers
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __iter__(self) -> Any:
+        steps = range(self.start, len(self.data))
+        return iter(DataLoader(self.data, batch_size=None, sampler=steps, num_workers=self.workers))
+
+
+def length(row: Row) -> int:
+    """Characters of a row: a cheap proxy for its tokens."""
+    return len(row["question"]) + len(row.get("response", ""))
+
+
+def padding(batches: Sequence[Sequence[int]], lengths: Sequence[int]) -> float:
+    """The share of these batches that would be padding."""
+    total = sum(len(b) * max(lengths[i] for i in b) for b in batches)
+    return 1 - sum(lengths[i] for b in batches for i in b) / max(1, total)
+
+
+def count_targets(batch: dict[str, Tensor]) -> int:
+    return int((batch["labels"][:, 1:] != IGNORED).sum())
+
+
+def step_seed(seed: int, step: int) -> int:
+    return derive(seed, "step", step) % 2**63

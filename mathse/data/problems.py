@@ -1,0 +1,178 @@
+"""Own problems from a JSONL file (``data=jsonl data.path=FILE``), checked row by row before any weight is loaded.
+
+    {"id": "geo/12", "question": "Find x.", "images": ["images/12.png"], "answer": "B",
+     "choices": ["12", "13", "14", "15"], "solution": "Step 1: ..."}
+
+"choices" and "solution" are optional, "images" may be []; other keys are kept in ``Problem.metadata``. Image paths
+are relative to the file's folder and stay inside it. ``Problem.images`` holds absolute paths, so that they open from
+any working directory; no record of a run stores them, so runs do not differ between machines.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Protocol
+
+from mathse.data.rows import read_rows
+from mathse.errors import ConfigError, DataError
+from mathse.seeds import derive
+from mathse.types import Problem, Verdict
+
+SPLITS = ("seed", "test", "pool", "orm_train", "orm_held", "dev")
+ORM_HELD = 0.25  # share of the ORM's problems that it is measured on
+NAMED = 5  # bad rows named in an error; the others are counted
+
+
+class ProblemSource(Protocol):
+    """Where problems come from.
+
+    ``splits``: disjoint lists: "seed" (D's part that the teacher solves), "pool" (the rest of D), "test", "dev",
+    "orm_train" and "orm_held". ``get``: a problem by id, DataError if there is none. ``check``: the verdict of a step
+    checker, None where the source has none. ``bad_rows``: rows left out, each {"file", "line", "id", "reason"}.
+    """
+
+    bad_rows: list[dict[str, object]]
+
+    def splits(self) -> Mapping[str, Sequence[Problem]]: ...
+
+    def get(self, problem_id: str) -> Problem: ...
+
+    def check(self, problem: Problem, text: str) -> Verdict | None: ...
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Shares of a file's rows, all in [0, 1]; ``seed`` is a share of what test, dev and ORM leave."""
+
+    test: float
+    dev: float
+    orm: float
+    seed: float
+
+    def of_splits(self) -> dict[str, float]:
+        """The share of each split; together 1."""
+        rest = max(0.0, round(1.0 - self.test - self.dev - self.orm, 9))
+        return {
+            "test": self.test,
+            "dev": self.dev,
+            "orm_train": self.orm * (1 - ORM_HELD),
+            "orm_held": self.orm * ORM_HELD,
+            "seed": rest * self.seed,
+            "pool": rest * (1 - self.seed),
+        }
+
+
+class JsonlData:
+    """Problems of one JSONL file (``.gz`` too), split by a hash of (seed, id): added rows move no other row.
+
+    ``test_path``: a file of its own for the test split; ``test_share`` is then not used. ``on_bad_row``: "error"
+    refuses the file, "skip" leaves bad rows out and lists them in ``bad_rows``. Raises DataError for a file that cannot
+    be used, ConfigError for shares that add up to more than 1.
+    """
+
+    def __init__(self, path: str | None = None, seed: int = 0, test_path: str | None = None, test_share: float = 0.2,
+                 dev_share: float = 0.1, orm_share: float = 0.2, seed_share: float = 0.4,
+                 on_bad_row: str = "error") -> None:  # fmt: skip
+        if path is None:
+            raise ConfigError("data.path is not set; give the JSONL file of your problems: data.path=FILE")
+        if on_bad_row not in ("error", "skip"):
+            raise ConfigError(f"data.on_bad_row = {on_bad_row!r}, allowed: error, skip; choose one")
+        self.seed = seed
+        self.shares = Shares(0.0 if test_path else test_share, dev_share, orm_share, seed_share)
+        _check_sum(self.shares)
+        self.bad_rows: list[dict[str, object]] = []
+        self._names = [name for name in (path, test_path) if name]
+        seen: dict[str, str] = {}  # id -> where it stands; one test problem must not be among the training ones
+        self._rows = self._read(path, seen)
+        self._test_rows = self._read(test_path, seen) if test_path else []
+        if self.bad_rows and on_bad_row == "error":
+            raise DataError(_bad_rows_text(self.bad_rows, len(self._rows) + len(self._test_rows)))
+        self._by_id = {problem.id: problem for problem in [*self._rows, *self._test_rows]}
+
+    def splits(self) -> Mapping[str, Sequence[Problem]]:
+        """Each split's problems, in an order that is random but fixed: a prefix is a fair sample."""
+        split = split_by_hash([problem.id for problem in self._rows], self.seed, self.shares)
+        if self._test_rows:
+            split["test"] = _shuffled([problem.id for problem in self._test_rows], self.seed)
+        return {name: [self._by_id[i] for i in split[name]] for name in SPLITS}
+
+    def get(self, problem_id: str) -> Problem:
+        if (problem := self._by_id.get(problem_id)) is not None:
+            return problem
+        near = get_close_matches(problem_id, self._by_id, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise DataError(f"{' and '.join(self._names)}: no problem {problem_id!r} among {len(self._by_id)}{hint}")
+
+    def check(self, problem: Problem, text: str) -> Verdict | None:
+        """None: own problems come without a step checker."""
+        return None
+
+    def _read(self, path: str, seen: dict[str, str]) -> list[Problem]:
+        problems = []
+        for row in read_rows(Path(path), seen):
+            if row.problem is not None:
+                problems.append(row.problem)
+            else:
+                self.bad_rows.append({"file": path, "line": row.line, "id": row.id, "reason": row.reason})
+        if not problems:
+            raise DataError(_bad_rows_text(self.bad_rows, 0) if self.bad_rows else f"{path}: holds no rows; add some")
+        return problems
+
+
+def split_by_hash(ids: Sequence[str], seed: int, shares: Shares) -> dict[str, list[str]]:
+    """Ids by split. Each id falls by its own hash, so it stays where it is when rows are added.
+
+    A split that has a share but no row is given one from the largest split, which small files need (6 rows fill all 6
+    splits); such a row may move back when rows are added.
+    """
+    wanted = shares.of_splits()
+    home = {i: _split_of(derive(seed, "split", i) / 2**63, wanted) for i in ids}
+    for name in SPLITS:
+        sizes = Counter(home.values())
+        if wanted[name] <= 0 or sizes[name] or not sizes:
+            continue
+        donor, size = max(sizes.items(), key=lambda item: (item[1], item[0]))
+        if size > 1:
+            home[min((i for i in ids if home[i] == donor), key=lambda i: derive(seed, "fill", i))] = name
+    return {name: _shuffled([i for i in ids if home[i] == name], seed) for name in SPLITS}
+
+
+def _split_of(position: float, shares: Mapping[str, float]) -> str:
+    """The split whose stretch of [0, 1) holds ``position``."""
+    end = 0.0
+    for name, share in shares.items():
+        end += share
+        if position < end:
+            return name
+    return max(shares, key=lambda name: shares[name])  # the sum fell short of 1 by rounding
+
+
+def _shuffled(ids: Sequence[str], seed: int) -> list[str]:
+    return sorted(ids, key=lambda i: (derive(seed, "order", i), i))
+
+
+def _check_sum(shares: Shares) -> None:
+    total = shares.test + shares.dev + shares.orm
+    if total > 1 + 1e-9:
+        raise ConfigError(
+            f"data.test_share + data.dev_share + data.orm_share = {shares.test} + {shares.dev} + {shares.orm} = "
+            f"{total:g}, at most 1 is allowed; what they leave is for seed and pool"
+        )
+
+
+def _bad_rows_text(bad: Sequence[Mapping[str, object]], usable: int) -> str:
+    return "\n".join(_bad_rows_lines(bad, usable))
+
+
+def _bad_rows_lines(bad: Sequence[Mapping[str, object]], usable: int) -> Iterator[str]:
+    yield f"{bad[0]['file']}: {len(bad)} of {len(bad) + usable} rows cannot be used"
+    for row in bad[:NAMED]:
+        yield f"{row['file']}:{row['line']}: {row['reason']}"
+    if len(bad) > NAMED:
+        yield f"... and {len(bad) - NAMED} more"
+    if usable:
+        yield "data.on_bad_row=skip leaves such rows out and lists them"

@@ -1,0 +1,164 @@
+"""What every stage works with: the settings, the problems, the run folder, models and judges on demand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+
+from mathse import judges
+from mathse.backbones.base import Backbone, Row
+from mathse.config import build
+from mathse.config.schema import Fit, TrainConfig
+from mathse.data.batches import Stream
+from mathse.errors import CheckpointError
+from mathse.fit import FitJob, fit
+from mathse.generate import Advance, solve_row
+from mathse.ledger import RunFolder, Stage, Work
+from mathse.loggers import RunLogger
+from mathse.metrics import accepted
+from mathse.progress import Progress, Track
+from mathse.seeds import derive
+from mathse.store import read_json
+from mathse.teachers import Teacher
+from mathse.types import Problem, Verdict
+
+ORM_FILE = "orm.json"  # in an ORM's checkpoint: what its prompt held and what it writes
+CHECKPOINT = "checkpoint"
+
+
+@dataclass(frozen=True)
+class Student:
+    """The model a stage ended with. ``carried_on``: the stage had nothing to fit on and took the last one over."""
+
+    stage: Stage
+    carried_on: bool = False
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.stage.path / CHECKPOINT
+
+
+class Lab:
+    """Built once a run. Holds at most one student and one ORM in memory at a time."""
+
+    def __init__(self, config: TrainConfig, run: RunFolder, source: Any, teacher: Teacher, progress: Progress,
+                 logger: RunLogger) -> None:
+        self.config, self.run, self.source, self.teacher = config, run, source, teacher
+        self.progress, self.logger = progress, logger
+        self.generator = build(config.generator)
+        self.notes: list[str] = []
+
+    # --- problems ---
+
+    @cached_property
+    def splits(self) -> dict[str, list[Problem]]:
+        return {name: list(problems) for name, problems in self.source.splits().items()}
+
+    @cached_property
+    def problems(self) -> dict[str, Problem]:
+        return {p.id: p for problems in self.splits.values() for p in problems}
+
+    @property
+    def problems_of_d(self) -> list[Problem]:
+        return [*self.splits["seed"], *self.splits["pool"]]
+
+    @property
+    def test(self) -> list[Problem]:
+        return self.splits["test"][: self.config.evaluation.limit]
+
+    # --- models ---
+
+    def backbone(self, path: Path | str | None = None, orm: bool = False) -> Backbone:
+        """The student's backbone (``orm``: the ORM's), from a checkpoint or from its settings."""
+        section = self.config.orm.backbone if orm and self.config.orm.backbone is not None else self.config.backbone
+        changes = {} if path is None else {"path": str(path)}
+        return build(section, init_seed=derive(self.config.seed, "init", "orm" if orm else "student"), **changes)
+
+    def orm_judge(self, checkpoint: Path) -> judges.ORMJudge:
+        """The judge that an ORM's checkpoint makes."""
+        described = checkpoint / ORM_FILE
+        if not described.is_file():
+            raise CheckpointError(f"judge.checkpoint = {str(checkpoint)!r}: {ORM_FILE} is missing there; name the "
+                                  "checkpoint folder of a trained ORM, such as outputs/<name>/<time>/orm/checkpoint")
+        how = read_json(described)
+        return judges.ORMJudge(self.backbone(checkpoint, orm=True), binary=how["kind"] == "binary",
+                               see_answer=how["see_answer"], see_image=how["see_image"],
+                               max_new_tokens=self.config.judge.max_new_tokens)  # fmt: skip
+
+    @cached_property
+    def orm(self) -> judges.ORMJudge:
+        """This run's ORM: ``judge.checkpoint``, else the one its orm/ stage trained."""
+        return self.orm_judge(Path(self.config.judge.checkpoint or self.run.path / "orm" / CHECKPOINT))
+
+    def judge(self, name: str) -> judges.Judge:
+        settings = self.config.judge
+        if name == "orm":
+            return self.orm
+        if name == "orm_and_answer":
+            return judges.ORMAndAnswerJudge(self.orm, settings.threshold)
+        if name == "teacher":
+            return judges.TeacherJudge(self.teacher)
+        if name == "random":
+            return judges.RandomJudge(settings.rate, self.config.seed)
+        return judges.AnswerJudge()
+
+    @property
+    def needs_orm(self) -> bool:
+        """Whether anything in this run asks the ORM."""
+        c = self.config
+        reflects = c.evolution.reflect.when != "never" and c.evolution.reflect.feedback == "orm"
+        return reflects or c.judge.name.startswith("orm") or c.distill.judge.startswith("orm")
+
+    def accepts(self, verdict: Verdict) -> bool:
+        return accepted(verdict, self.config.judge.threshold)
+
+    # --- work ---
+
+    def fit(self, backbone: Backbone, stage: Stage, rows: Sequence[Row], settings: Fit, *, what: str,
+            val_rows: Sequence[Row] = (), stream: Stream | None = None,
+            status_tokens: tuple[int, int] | None = None) -> None:  # fmt: skip
+        """One fit in the stage's folder, its steps shown and logged."""
+        job = FitJob(stage.path, rows, self.seed(stage, "fit"), settings, self.config.trainer, val_rows, stream, status_tokens)
+        with stage.time("fit"), self.track(what, job.steps) as track:
+            fit(backbone, job, [Shown(track), self.logger.fit_callback(stage.name)])
+
+    def solution_rows(self, backbone: Backbone, split: str) -> list[Row]:
+        """Rows that train on the reference solutions of a split, where it has some."""
+        return [solve_row(backbone, p, p.solution) for p in self.splits[split] if p.solution]
+
+    def seed(self, stage: Stage, *key: object) -> int:
+        return derive(self.config.seed, stage.name, *key)
+
+    @contextmanager
+    def track(self, what: str, total: int) -> Iterator[Track]:
+        track = self.progress.track(what, total)
+        try:
+            yield track
+        finally:
+            track.close()
+
+    @contextmanager
+    def work(self, stage: Stage, kind: Work, what: str, total: int) -> Iterator[Advance]:
+        """Time a block as ``kind`` and show its rows."""
+        with stage.time(kind), self.track(what, total) as track:
+            yield track.advance
+
+    def stage_finished(self, stage: Stage) -> None:
+        self.logger.stage_finished(stage)
+
+
+class Shown(pl.Callback):
+    """Optimiser steps on the progress display."""
+
+    def __init__(self, track: Track) -> None:
+        self.track, self.done = track, 0
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, *_: Any) -> None:
+        self.track.advance(trainer.global_step - self.done, loss=round(float(outputs["loss"]), 3))
+        self.done = trainer.global_step

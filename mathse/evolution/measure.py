@@ -1,0 +1,107 @@
+"""What is measured of a student and of a judge, always on problems that no fit has seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mathse.answers import extract_answer, same_answer
+from mathse.evolution.lab import CHECKPOINT, Lab, Student
+from mathse.evolution.state import Judged
+from mathse.generate import predict
+from mathse.judges import AnswerJudge, Judge, judge_paths
+from mathse.ledger import Stage
+from mathse.metrics import accuracy, orm_metrics
+from mathse.orm import Labelled, balance, label
+from mathse.store import read_jsonl, write_json, write_jsonl
+from mathse.types import Problem, ReasoningPath, Verdict
+
+PREDICTIONS, METRICS = "predictions.jsonl", "metrics.json"
+ORM_METRICS, ORM_HELD = "orm_metrics.json", "orm_held.jsonl"
+
+
+def measure_student(lab: Lab, stage: Stage, student: Student) -> None:
+    """Greedy accuracy on the test problems and on the dev problems (which a sweep may optimise)."""
+    settings = lab.config.evaluation
+    backbone = lab.backbone(student.checkpoint)
+    options = {"batch_size": settings.batch_size, "max_new_tokens": settings.max_new_tokens}
+    with lab.work(stage, "sample", "test accuracy", len(lab.test)) as advance:
+        test = predict(backbone, lab.test, stage.path / PREDICTIONS, advance=advance, **options)
+        dev = predict(backbone, lab.splits["dev"], stage.path / "dev_predictions.jsonl", **options)
+    write_json(stage.path / METRICS, {**accuracy(test), "dev_accuracy": accuracy(dev)["accuracy"], "dev_total": len(dev)})
+
+
+def measure_judge(lab: Lab, stage: Stage, student: Student) -> None:
+    """How well the ORM judges THIS student's paths on held-out problems: it falls as the student improves."""
+    held = lab.splits["orm_held"]
+    if not lab.needs_orm or not held:
+        return
+    paths = sample_held(lab, stage, student)
+    labelled = balance(label(paths, lab.problems, annotator(lab)), lab.config.seed)
+    judge_held(lab, stage, lab.orm, labelled, stage.path / ORM_METRICS)
+
+
+def sample_held(lab: Lab, stage: Stage, student: Student) -> list[ReasoningPath]:
+    held = lab.splits["orm_held"]
+    with lab.work(stage, "sample", "held-out paths", len(held)) as advance:
+        return lab.generator.sample(
+            lab.backbone(student.checkpoint), held, stage.path / "held_paths.jsonl", stage=f"{stage.name}/held",
+            model=f"{stage.name}/{CHECKPOINT}", seed=lab.config.seed, advance=advance,
+        )  # fmt: skip
+
+
+def judge_held(lab: Lab, stage: Stage, judge: Judge, labelled: Sequence[Labelled], metrics_file: Path) -> dict[str, Any]:
+    """The judge's verdicts on labelled held-out paths (``orm_held.jsonl``) and its figures."""
+    with lab.work(stage, "judge", "held-out verdicts", len(labelled)) as advance:
+        verdicts = judge_paths(judge, lab.problems, [p for p, _ in labelled], stage.path / "held_verdicts.jsonl",
+                               batch_size=lab.config.judge.batch_size, advance=advance)  # fmt: skip
+    said = {v.path_id: v for v in verdicts}
+    rows = [{"path": path, "label": word, "verdict": said[path.id]} for path, word in labelled]
+    write_jsonl(stage.path / ORM_HELD, rows)
+    figures = orm_metrics([w for _, w in labelled], [said[p.id] for p, _ in labelled], lab.config.judge.threshold)
+    write_json(metrics_file, figures)
+    return figures
+
+
+def annotator(lab: Lab) -> Any:
+    """(problem, path) -> label: the source's step checker where it has one, else answer match with the teacher's word
+    on what is wrong."""
+
+    def annotate(problem: Problem, path: ReasoningPath) -> Verdict:
+        word = lab.source.check(problem, path.text)
+        if word is not None:
+            return word
+        word = AnswerJudge().judge([problem], [path])[0]
+        if word.status == "correct":
+            return word
+        said = lab.teacher.annotate([problem], [path])[0]
+        return Verdict(path.id, "wrong", said.error_step, said.error_analysis, judge="answer")
+
+    return annotate
+
+
+def acceptance(lab: Lab, judged: Sequence[Judged]) -> dict[str, Any]:
+    """Counts of accepted, rejected and unparsed paths, and how many of the accepted are right: by answer match
+    (``acceptance_precision``), and by the source's step checker (``step_precision``)."""
+    taken = [j for j in judged if lab.accepts(j.verdict)]
+    unparsed = sum(j.verdict.status == "unparsed" for j in judged)
+    known = [j for j in taken if lab.problems[j.path.problem_id].answer]
+    right = [_answers(lab.problems[j.path.problem_id], j.path) for j in known]
+    words = [lab.source.check(lab.problems[j.path.problem_id], j.path.text) for j in taken]
+    steps = [w.status == "correct" for w in words if w is not None]
+    return {"accepted": len(taken), "rejected": len(judged) - len(taken) - unparsed, "unparsed": unparsed,
+            "acceptance_precision": _share(right), "step_precision": _share(steps)}  # fmt: skip
+
+
+def correct_by_id(stage: Stage) -> dict[str, bool]:
+    """Which test problems the stage's student solved."""
+    return {row["id"]: row["correct"] for row in read_jsonl(stage.path / PREDICTIONS)}
+
+
+def _answers(problem: Problem, path: ReasoningPath) -> bool:
+    return same_answer(extract_answer(path.text), problem.answer, problem.choices)
+
+
+def _share(hits: Sequence[bool]) -> float | None:
+    return round(sum(hits) / len(hits), 6) if hits else None

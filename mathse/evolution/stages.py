@@ -1,0 +1,210 @@
+"""The stages of a run: each a function from files to files. Which settings a stage depends on is said here.
+
+``keys`` name settings at and below a dotted key; a change to one of them makes the stage another stage.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mathse import prompts
+from mathse.evolution.lab import CHECKPOINT, Student
+from mathse.evolution.measure import METRICS, PREDICTIONS, acceptance, correct_by_id, measure_student
+from mathse.evolution.state import Judged
+from mathse.generate import solve_row
+from mathse.judges import judge_paths
+from mathse.ledger import Stage
+from mathse.metrics import transitions
+from mathse.seeds import rng
+from mathse.store import BatchLog, read_json, write_json
+from mathse.types import Lineage, Problem, ReasoningPath
+
+if TYPE_CHECKING:
+    from mathse.evolution.loop import EvolutionLoop
+
+PATHS, VERDICTS = "paths.jsonl", "verdicts.jsonl"
+SOLVED_AT_ONCE = 64  # problems a call to the teacher; a kill loses at most these answers
+
+COMMON = ("seed", "backbone", "data", "trainer.precision", "trainer.accelerator", "trainer.devices", "trainer.strategy")
+JUDGING = ("judge.checkpoint", "judge.threshold", "judge.batch_size", "judge.max_new_tokens")
+FITTING = (*COMMON, "sft", "evaluation", "generator")
+
+
+def judging_keys(name_key: str, name: str) -> tuple[str, ...]:
+    """The settings of a judge: ``rate`` matters to chance alone."""
+    return (name_key, *JUDGING, *(("judge.rate",) if name == "random" else ()))
+
+
+# --- opening stages ---------------------------------------------------------------------------------------------------
+
+
+def open_distill(loop: EvolutionLoop) -> Stage:
+    config = loop.lab.config
+    keys = (*FITTING, "teacher", "distill.size", *judging_keys("distill.judge", config.distill.judge))
+    return _open(loop, "distill", "the teacher solves, the judge filters, the student is distilled", keys)
+
+
+def open_round(loop: EvolutionLoop) -> Stage:
+    config, evolution = loop.lab.config, ("init", "samples_per_problem", "keep", "round")
+    keys = (*FITTING, *judging_keys("judge.name", config.judge.name), *(f"evolution.{k}" for k in evolution), "callbacks")
+    what = f"self-evolving round {loop.round} of {loop.rounds}: sample, judge, merge, refit"
+    return _open(loop, loop.round_name, what, keys)
+
+
+def open_reflection(loop: EvolutionLoop, name: str) -> Stage:
+    config = loop.lab.config
+    keys = (*FITTING, "teacher", *judging_keys("judge.name", config.judge.name), "evolution.rounds", "evolution.reflect",
+            "evolution.keep", "callbacks")  # fmt: skip
+    return _open(loop, name, "wrong paths are rewritten, judged and merged", keys)
+
+
+def open_final(loop: EvolutionLoop) -> Stage:
+    keys = (*FITTING, "evolution.rounds", "evolution.reflect", "callbacks")
+    return _open(loop, "final", "the final student, on all that was accepted", keys)
+
+
+def _open(loop: EvolutionLoop, name: str, what: str, keys: Sequence[str]) -> Stage:
+    after = [loop.student.stage, *loop.orm_stages]
+    if loop.state_stage is not None and loop.state_stage not in after:
+        after.append(loop.state_stage)
+    stage = loop.lab.run.stage(name, keys, after)
+    begin(loop, stage, what)
+    return stage
+
+
+def begin(loop: EvolutionLoop, stage: Stage, what: str) -> None:
+    if stage.done:
+        loop.lab.progress.say(f"{stage.name}: finished before, kept")
+    else:
+        loop.lab.progress.stage(stage.name, what)
+        stage.begin()
+
+
+# --- what stages do ---------------------------------------------------------------------------------------------------
+
+
+def base(loop: EvolutionLoop) -> Student:
+    """The untrained student and its accuracy."""
+    lab = loop.lab
+    stage = lab.run.stage("base", (*COMMON, "evaluation"))
+    begin(loop, stage, "the student before any training")
+    if not stage.done:
+        student = Student(stage)
+        if not student.checkpoint.exists():
+            lab.backbone().save(student.checkpoint)
+        measure_student(lab, stage, student)
+        stage.finish({"stage": "base", **_accuracy(stage), "train_rows": 0, "transitions": None, "origins": {}})
+        lab.stage_finished(stage)
+    return Student(stage)
+
+
+def solve_and_judge(loop: EvolutionLoop, problems: Sequence[Problem] | None = None) -> list[Judged]:
+    """Alg. 1 line 1: the teacher answers a subset of D; the judge filters (Figure 3)."""
+    lab, stage = loop.lab, loop.stage
+    chosen = (lab.splits["seed"] if problems is None else list(problems))[: lab.config.distill.size]
+    batches = [chosen[k : k + SOLVED_AT_ONCE] for k in range(0, len(chosen), SOLVED_AT_ONCE)]
+    log = BatchLog(stage.path / PATHS, [len(b) for b in batches])
+    lineage = Lineage("teacher", stage.name, lab.teacher.name, prompt=prompts.version("generate", "full"))
+    with lab.work(stage, "sample", "teacher's solutions", len(chosen)) as advance:
+        for batch in batches[log.done :]:
+            texts = lab.teacher.solve(batch)
+            log.append([ReasoningPath(f"{stage.name}/{p.id}/0", p.id, text or "", lineage)
+                        for p, text in zip(batch, texts, strict=True)])  # fmt: skip
+            advance(len(batch))
+    return judge(loop, list(log.rows(ReasoningPath)), lab.config.distill.judge)
+
+
+def sample_paths(loop: EvolutionLoop) -> list[ReasoningPath]:
+    """Alg. 1 line 7: the last student writes paths on D_remain, or on a sample of it."""
+    lab, stage, evolution = loop.lab, loop.stage, loop.lab.config.evolution
+    remaining = loop.state.remaining
+    size = evolution.round.sample_size
+    if size is not None and size < len(remaining):
+        remaining = sorted(rng(lab.seed(stage, "problems")).sample(remaining, size))
+    problems = [lab.problems[i] for i in remaining]
+    n = evolution.samples_per_problem
+    with lab.work(stage, "sample", "reasoning paths", len(problems) * n) as advance:
+        return lab.generator.sample(
+            lab.backbone(loop.student.checkpoint), problems, stage.path / PATHS, stage=stage.name, n=n,
+            model=f"{loop.student.stage.name}/{CHECKPOINT}", seed=lab.config.seed, advance=advance,
+        )  # fmt: skip
+
+
+def judge(loop: EvolutionLoop, paths: Sequence[ReasoningPath], name: str | None = None) -> list[Judged]:
+    """Alg. 1 line 8: a verdict on each path, in the order of the paths."""
+    lab, stage = loop.lab, loop.stage
+    with lab.work(stage, "judge", "verdicts", len(paths)) as advance:
+        verdicts = judge_paths(lab.judge(name or lab.config.judge.name), lab.problems, paths, stage.path / VERDICTS,
+                               batch_size=lab.config.judge.batch_size, advance=advance)  # fmt: skip
+    said = {v.path_id: v for v in verdicts}
+    return [Judged(path, said[path.id]) for path in paths]
+
+
+def fit_student(loop: EvolutionLoop, init: str) -> Student:
+    """Alg. 1 lines 3, 12, 17: SFT on D_SFT, from the base or from the previous student; or, where D_SFT is empty or
+    the previous student was fitted on the same rows, that student carried on."""
+    lab, stage, rows = loop.lab, loop.stage, loop.state.train
+    previous = loop.student
+    if reason := _nothing_new(loop):
+        lab.progress.say(f"{stage.name}: {reason}; no fit, the student of {previous.stage.name} is carried on")
+        write_json(stage.path / "skipped_fit.json", {"reason": reason, "carried_on": previous.stage.name})
+        for name in (CHECKPOINT, PREDICTIONS, METRICS, "dev_predictions.jsonl"):
+            carry_on(previous.stage.path / name, stage.path / name)
+        return Student(stage, carried_on=True)
+    start = loop.base.checkpoint if init == "base" else previous.checkpoint
+    backbone = lab.backbone(start)
+    lab.fit(backbone, stage, [solve_row(backbone, lab.problems[p.problem_id], p.text) for p in rows], lab.config.sft,
+            what=f"fit on {len(rows)} paths", val_rows=lab.solution_rows(backbone, "dev"))  # fmt: skip
+    return Student(stage)
+
+
+def _nothing_new(loop: EvolutionLoop) -> str | None:
+    if not loop.state.train:
+        return "no path was accepted, so there is no row to fit on"
+    if loop.fitted_on is not None and {p.id for p in loop.state.train} == loop.fitted_on:
+        return "nothing new was accepted"
+    return None
+
+
+def carry_on(source: Path, target: Path) -> None:
+    """The same file or folder under a second name (hard links where the disk can)."""
+    if target.exists():
+        return
+    if source.is_dir():
+        shutil.copytree(source, target, copy_function=_link)
+    elif source.exists():
+        _link(str(source), str(target))
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+# --- what stages report -----------------------------------------------------------------------------------------------
+
+
+def summary(loop: EvolutionLoop) -> dict[str, Any]:
+    """The stage's line in summary.json."""
+    lab, stage = loop.lab, loop.stage
+    origins = [path.lineage.origin for path in loop.state.train]
+    skipped = stage.path / "skipped_fit.json"
+    judged = acceptance(lab, loop.judged) if loop.judged else loop.reflected
+    nothing = dict.fromkeys(("accepted", "rejected", "unparsed", "acceptance_precision", "step_precision"))
+    return {
+        "stage": stage.name, **_accuracy(stage), "train_rows": len(origins), **nothing, **(judged or {}),
+        "transitions": transitions(correct_by_id(loop.compared.stage), correct_by_id(stage)),
+        "origins": {o: origins.count(o) for o in sorted(set(origins))},
+        "skipped_fit": read_json(skipped)["reason"] if skipped.exists() else None,
+    }  # fmt: skip
+
+
+def _accuracy(stage: Stage) -> dict[str, Any]:
+    m = read_json(stage.path / METRICS)
+    return {"accuracy": m["accuracy"], "ci95": m["ci95"], "n": m["total"], "dev_accuracy": m["dev_accuracy"]}

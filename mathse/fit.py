@@ -1,0 +1,172 @@
+"""One fit: a fresh Trainer, resumable from its last checkpoint, ending in a folder that plain transformers opens.
+
+A second ``fit`` on the same Trainer trains no step and reports success, and callbacks keep state between fits; so each
+fit builds both anew.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from mathse.backbones.base import Backbone, Row
+from mathse.config.schema import Fit
+from mathse.config.schema import Trainer as TrainerSettings
+from mathse.data.batches import EpochStream, OnceStream, StepData, StepLoader, Stream
+from mathse.errors import MathSEError
+from mathse.modules.orm import ORMModule
+from mathse.modules.sft import SFTModule
+from mathse.store import publish_folder
+
+SCRATCH = "fit"  # in the stage's folder, deleted when the stage is finished
+LAST = "last.ckpt"
+
+
+@dataclass(frozen=True)
+class FitJob:
+    """What to fit: ``rows`` (or another ``stream`` over them), validated on ``val_rows``, in a stage's ``folder``."""
+
+    folder: Path
+    rows: Sequence[Row]
+    seed: int
+    settings: Fit
+    trainer: TrainerSettings
+    val_rows: Sequence[Row] = ()
+    stream: Stream | None = None
+    status_tokens: tuple[int, int] | None = None  # an ORM's fit
+
+    @property
+    def steps(self) -> int:
+        if self.settings.max_steps is not None:
+            return self.settings.max_steps
+        return max(1, round((self.settings.epochs or 1.0) * len(self.rows) / self.settings.batch_size))
+
+
+def fit(backbone: Backbone, job: FitJob, callbacks: Sequence[pl.Callback] = (), logger: Any = False) -> Path:
+    """Fit ``backbone.model`` in place and return the folder of the finished checkpoint.
+
+    Where ``job.folder / "checkpoint"`` exists the fit is done and nothing is trained. Without a row it is an error:
+    the caller decides what a stage without rows means.
+    """
+    done = job.folder / "checkpoint"
+    if done.exists():
+        return done
+    if not job.rows:
+        raise MathSEError(f"no row to fit on in {job.folder}")
+    module = _module(backbone, job)
+    scratch = job.folder / SCRATCH
+    scratch.mkdir(parents=True, exist_ok=True)
+    last = scratch / LAST
+    start = _steps_done(last)
+    log = TrainLog(job.folder / "train_log.jsonl", start)
+    loader = StepLoader(_data(backbone, job), start, job.trainer.workers)
+    trainer = _trainer(job, [log, SaveLast(last, job.trainer.checkpoint_every), *callbacks], logger)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Lightning's advice on workers and logging
+        trainer.fit(module, loader, _val_loader(backbone, job), ckpt_path=last if start else None, weights_only=True)
+    if trainer.global_step != job.steps:
+        raise MathSEError(f"the fit in {job.folder} made {trainer.global_step} of {job.steps} steps")
+    log.close()
+    module.eval()
+    return _publish(backbone, done)
+
+
+def _publish(backbone: Backbone, done: Path) -> Path:
+    unfinished = done.parent / SCRATCH / "checkpoint"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    backbone.save(unfinished)
+    publish_folder(unfinished, done)
+    return done
+
+
+def _module(backbone: Backbone, job: FitJob) -> SFTModule:
+    options = {**asdict(job.settings.optimizer), "steps": job.steps, "seed": job.seed}
+    if job.status_tokens is None:
+        return SFTModule(backbone, **options)
+    return ORMModule(backbone, status_tokens=job.status_tokens, **options)
+
+
+def _data(backbone: Backbone, job: FitJob) -> StepData:
+    stream = job.stream or EpochStream(job.rows, job.settings.batch_size, job.seed)
+    return StepData(stream, backbone, job.settings.micro_batch_size, job.steps)
+
+
+def _val_loader(backbone: Backbone, job: FitJob) -> StepLoader | None:
+    rows = job.val_rows[: job.settings.val_rows]
+    if not rows:
+        return None
+    size = job.settings.micro_batch_size
+    stream = OnceStream(rows, size)
+    return StepLoader(StepData(stream, backbone, size, len(stream.batches)), 0, 0)
+
+
+def _trainer(job: FitJob, callbacks: list[pl.Callback], logger: Any) -> pl.Trainer:
+    settings = job.trainer
+    torch.set_num_threads(settings.threads)
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    validating = bool(job.val_rows[: job.settings.val_rows])
+    return pl.Trainer(
+        accelerator=settings.accelerator, devices=settings.devices, strategy=settings.strategy,
+        precision=settings.precision, max_steps=job.steps, max_epochs=-1, logger=logger, callbacks=callbacks,
+        log_every_n_steps=settings.log_every, val_check_interval=min(job.settings.val_every, job.steps) if validating else None,
+        check_val_every_n_epoch=None, num_sanity_val_steps=0, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, use_distributed_sampler=False, barebones=False,
+    )  # fmt: skip
+
+
+def _steps_done(last: Path) -> int:
+    if not last.exists():
+        return 0
+    return int(torch.load(last, map_location="cpu", weights_only=True, mmap=True)["global_step"])
+
+
+class SaveLast(pl.Callback):
+    """Writes the resume point every ``every`` optimiser steps, in one rename."""
+
+    def __init__(self, path: Path, every: int) -> None:
+        self.path, self.every = path, every
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.global_step % self.every == 0 and trainer.global_step < trainer.max_steps:
+            partial = self.path.with_suffix(".partial")
+            trainer.save_checkpoint(partial, weights_only=False)
+            os.replace(partial, self.path)
+
+
+class TrainLog(pl.Callback):
+    """``train_log.jsonl``: a line every ``log_every`` steps. A resumed fit drops the lines after its start."""
+
+    def __init__(self, path: Path, start: int) -> None:
+        kept = []
+        if path.exists() and start:
+            kept = [line for line in path.read_text().splitlines() if json.loads(line)["step"] <= start]
+        path.write_text("".join(line + "\n" for line in kept))
+        self.file = path.open("a")
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, *_: Any) -> None:
+        step = trainer.global_step
+        if step == 1 or step % trainer.log_every_n_steps == 0 or step == trainer.max_steps:  # type: ignore[attr-defined]
+            lr = trainer.optimizers[0].param_groups[0]["lr"]
+            self._write({"step": step, "loss": round(float(outputs["loss"]), 6), "lr": lr})
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        metrics = {k: round(float(v), 6) for k, v in trainer.callback_metrics.items() if k.startswith("val_")}
+        self._write({"step": trainer.global_step, **metrics})
+
+    def _write(self, line: dict[str, Any]) -> None:
+        self.file.write(json.dumps(line) + "\n")
+        self.file.flush()
+
+    def close(self) -> None:
+        self.file.close()

@@ -1,0 +1,198 @@
+"""Figures of a run: accuracy with its interval, transitions between two students, and how good a judge is.
+
+Every share is a fraction in [0, 1]; a share of nothing is ``None``, never 0 and never an error.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from mathse.errors import DataError
+from mathse.types import Verdict
+
+Interval = tuple[float, float]
+
+# Two-sided 95 % quantiles of Student's t by degrees of freedom; beyond the table the normal quantile is close enough.
+T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
+
+
+def wilson(correct: int, total: int, z: float = 1.96) -> Interval:
+    """Wilson's score interval of a share (Wilson 1927); (0, 1) where nothing was counted.
+
+    Raises DataError if ``correct`` is not between 0 and ``total``.
+    """
+    if not 0 <= correct <= total:
+        raise DataError(f"wilson({correct}, {total}): the number right must lie between 0 and the number counted")
+    if total == 0:
+        return 0.0, 1.0
+    share = correct / total
+    scale = 1 + z * z / total
+    centre = share + z * z / (2 * total)
+    spread = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
+    # At the ends the bound is exact; rounding would put it a hair inside.
+    low = 0.0 if correct == 0 else (centre - spread) / scale
+    high = 1.0 if correct == total else (centre + spread) / scale
+    return low, high
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, Interval | None]:
+    """Mean over seeds and its 95 % interval by Student's t; the interval is None for a single value."""
+    if not values:
+        raise DataError("mean_interval([]): there is no mean of no values; pass at least one")
+    mean = math.fsum(values) / len(values)
+    if len(values) == 1:
+        return mean, None
+    variance = math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1)
+    freedom = len(values) - 1
+    half = (T95[freedom - 1] if freedom <= len(T95) else 1.96) * math.sqrt(variance / len(values))
+    return mean, (mean - half, mean + half)
+
+
+def transitions(before: Mapping[str, bool], after: Mapping[str, bool]) -> dict[str, int]:
+    """Counts of the paper's Figure 2 between two students, by problem id; "correct_wrong" is a problem unlearned.
+
+    Raises DataError if the two did not answer the same problems.
+    """
+    if odd := sorted(before.keys() ^ after.keys()):
+        raise DataError(
+            f"transitions need the same problems on both sides; {len(odd)} differ, for example {odd[0]!r}; "
+            "score both students on the same test set"
+        )
+    counts = dict.fromkeys(("correct_correct", "correct_wrong", "wrong_correct", "wrong_wrong"), 0)
+    for problem_id, was in before.items():
+        counts[f"{_word(was)}_{_word(after[problem_id])}"] += 1
+    return counts
+
+
+def _word(correct: bool) -> str:
+    return "correct" if correct else "wrong"
+
+
+def accuracy(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Accuracy of prediction rows (their key ``correct``): {"accuracy", "correct", "total", "ci95"}."""
+    marks = [bool(row["correct"]) for row in rows]
+    return {
+        "accuracy": _share(sum(marks), len(marks)),
+        "correct": sum(marks),
+        "total": len(marks),
+        "ci95": list(wilson(sum(marks), len(marks))),
+    }
+
+
+def accepted(verdict: Verdict, threshold: float) -> bool:
+    """Whether a path with this verdict joins D_SFT: called correct, and P(correct) >= threshold where there is one."""
+    return verdict.status == "correct" and (verdict.score is None or verdict.score >= threshold)
+
+
+def first_step(error_step: str | None) -> int | None:
+    """The first step number in a text such as "Step 2" or "Steps 2 and 4"."""
+    found = re.search(r"\d{1,9}", error_step or "")
+    return int(found.group()) if found else None
+
+
+def orm_metrics(labels: Sequence[Verdict], verdicts: Sequence[Verdict], threshold: float) -> dict[str, Any]:
+    """How a judge does against labels of the same paths.
+
+    ``labels`` and ``verdicts`` are paired by position and must name the same paths; labels are correct or wrong.
+    Gives positive_accuracy (share of right paths accepted), negative_accuracy (share of wrong paths rejected; an
+    unparsed verdict rejects), overall_accuracy, error_step_accuracy (share of ALL wrong paths whose verdict names the
+    label's first step; an accepted or unparsed one is a miss; None where no label names a step), n, unparsed, auroc,
+    ci95 (Wilson, a pair for each share) and reliability (see ``reliability``).
+    """
+    _check_pairs(labels, verdicts)
+    pairs = list(zip(labels, verdicts, strict=True))
+    right = [v for label, v in pairs if label.status == "correct"]
+    wrong = [(label, v) for label, v in pairs if label.status == "wrong"]
+    taken = sum(accepted(v, threshold) for v in right)
+    refused = sum(not accepted(v, threshold) for _, v in wrong)
+    named = sum(_names_step(label, v, threshold) for label, v in wrong)
+    steps_known = any(first_step(label.error_step) is not None for label, _ in wrong)
+    shares = {
+        "positive_accuracy": (taken, len(right)),
+        "negative_accuracy": (refused, len(wrong)),
+        "overall_accuracy": (taken + refused, len(pairs)),
+        "error_step_accuracy": (named, len(wrong) if steps_known else 0),
+    }
+    return {
+        **{name: _share(*counts) for name, counts in shares.items()},
+        "n": len(pairs),
+        "unparsed": sum(v.status == "unparsed" for v in verdicts),
+        "auroc": auroc(labels, verdicts),
+        "ci95": {name: list(wilson(*counts)) if counts[1] else None for name, counts in shares.items()},
+        "reliability": reliability(labels, verdicts),
+    }
+
+
+def auroc(labels: Sequence[Verdict], verdicts: Sequence[Verdict]) -> float | None:
+    """Area under the ROC curve of P(correct), rank based, ties count half; None without scores or with one class.
+
+    A verdict without a score (unparsed, say) ranks by its status, so that a judge gains nothing by staying silent.
+    """
+    if all(v.score is None for v in verdicts):
+        return None
+    positive = sorted(_rank_score(v) for label, v in zip(labels, verdicts, strict=True) if label.status == "correct")
+    negative = sorted(_rank_score(v) for label, v in zip(labels, verdicts, strict=True) if label.status == "wrong")
+    if not positive or not negative:
+        return None
+    below = through = 0
+    wins = 0.0
+    for score in positive:  # both sorted: two pointers, O(n log n) in all
+        while below < len(negative) and negative[below] < score:
+            below += 1
+        through = max(through, below)
+        while through < len(negative) and negative[through] == score:
+            through += 1
+        wins += below + (through - below) / 2
+    return wins / (len(positive) * len(negative))
+
+
+def reliability(labels: Sequence[Verdict], verdicts: Sequence[Verdict], bins: int = 10) -> list[dict[str, float]]:
+    """Scored paths in equal-width bins of P(correct), empty bins left out.
+
+    Each bin: {"low", "high", "n", "mean_score", "correct"}, where "correct" is the share of its paths that are right.
+    """
+    filled: dict[int, list[tuple[float, bool]]] = {}
+    for label, verdict in zip(labels, verdicts, strict=True):
+        if verdict.score is not None:
+            place = min(int(verdict.score * bins), bins - 1)
+            filled.setdefault(place, []).append((verdict.score, label.status == "correct"))
+    return [
+        {
+            "low": place / bins,
+            "high": (place + 1) / bins,
+            "n": len(rows),
+            "mean_score": math.fsum(score for score, _ in rows) / len(rows),
+            "correct": sum(right for _, right in rows) / len(rows),
+        }
+        for place, rows in sorted(filled.items())
+    ]
+
+
+def _check_pairs(labels: Sequence[Verdict], verdicts: Sequence[Verdict]) -> None:
+    if len(labels) != len(verdicts):
+        raise DataError(f"{len(labels)} labels but {len(verdicts)} verdicts; pass one verdict for each label")
+    for label, verdict in zip(labels, verdicts, strict=True):
+        if label.path_id != verdict.path_id:
+            raise DataError(
+                f"a label of path {label.path_id!r} is paired with a verdict on {verdict.path_id!r}; sort both by path"
+            )
+        if label.status == "unparsed":
+            raise DataError(f"the label of path {label.path_id!r} is 'unparsed'; a label is 'correct' or 'wrong'")
+
+
+def _names_step(label: Verdict, verdict: Verdict, threshold: float) -> bool:
+    if verdict.status == "unparsed" or accepted(verdict, threshold):
+        return False
+    truth = first_step(label.error_step)
+    return truth is not None and truth == first_step(verdict.error_step)
+
+
+def _rank_score(verdict: Verdict) -> float:
+    return verdict.score if verdict.score is not None else float(verdict.status == "correct")
+
+
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None

@@ -1,0 +1,31 @@
+"""Fine-tuning of the Outcome Reward Model: a generative judge, trained like any student (paper, section "ORM")."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mathse.backbones.base import Backbone
+from mathse.modules.sft import SFTModule
+
+
+class ORMModule(SFTModule):
+    """SFT on verdicts. During the fit it also validates the verdict itself: how often the status token is right.
+
+    ``status_tokens``: ids of the tokens that begin CORRECT and WRONG. The figure is teacher-forced (the analysis
+    before the status is the label's), so it is an upper bound of what the judge does alone.
+    """
+
+    def __init__(self, backbone: Backbone, *, status_tokens: tuple[int, int], **fit: Any) -> None:
+        super().__init__(backbone, **fit)
+        self.status_tokens = status_tokens
+
+    def score(self, logits: Tensor, targets: Tensor) -> None:
+        super().score(logits, targets)
+        at_status = torch.isin(targets, torch.tensor(self.status_tokens, device=targets.device))
+        if at_status.any():
+            right = logits[at_status][:, self.status_tokens].argmax(-1)
+            truth = (targets[at_status] == self.status_tokens[1]).long()
+            self.log("val_status_accuracy", (right == truth).float().mean(), on_epoch=True, batch_size=int(at_status.sum()))

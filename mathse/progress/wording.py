@@ -1,0 +1,93 @@
+"""How counts, rates, times and the closing table are worded; pure text, used by bars, logs and the report."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+COLUMNS = ("stage", "accuracy", "train rows", "accepted", "rejected", "unparsed", "precision")
+
+
+def stage_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """The closing table's cells, one row an entry of summary["stages"], in the order of COLUMNS."""
+    return [
+        (
+            str(entry["stage"]),
+            accuracy_text(entry.get("accuracy"), entry.get("ci95")),
+            *(_count(entry.get(key)) for key in ("train_rows", "accepted", "rejected", "unparsed")),
+            _plain_share(entry.get("acceptance_precision"), digits=3),
+        )
+        for entry in summary.get("stages", [])
+    ]
+
+
+def orm_line(orm: Mapping[str, Any]) -> str:
+    """One sentence about the ORM on held-out paths."""
+    figures = (
+        ("overall", "overall_accuracy"),
+        ("right paths accepted", "positive_accuracy"),
+        ("wrong paths rejected", "negative_accuracy"),
+        ("first wrong step named", "error_step_accuracy"),
+    )
+    said = ", ".join(f"{name} {_percent(orm.get(key))}" for name, key in figures)
+    return f"ORM on {orm.get('n', 0):,} held-out paths: {said}"
+
+
+def accuracy_text(value: float | None, ci95: Sequence[float] | None) -> str:
+    """ "64.2% ± 2.4" in points; the half width of a Wilson interval, which is nearly symmetric at these sizes."""
+    if value is None:
+        return "-"
+    return _percent(value) + (f" ± {(ci95[1] - ci95[0]) * 50:.1f}" if ci95 else "")
+
+
+def clean(text: str) -> str:
+    """The text on one line, without control characters: model text must not steer a terminal or a log reader."""
+    return "".join(" " if unicodedata.category(c) in ("Cc", "Cf", "Zl", "Zp", "Cs") else c for c in text)
+
+
+def duration(seconds: float) -> str:
+    """ "8 s", "2 min 05 s", "3 h 20 min"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def speed(rate: float) -> str:
+    """Three figures or so: 0.52, 8.31, 85.2, 1,204."""
+    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.1f}" if rate >= 10 else f"{rate:.2f}"
+
+
+def describe(info: Mapping[str, float | str]) -> str:
+    """ "loss 1.204, accuracy 0.530"."""
+    return ", ".join(
+        f"{name.replace('_', ' ')} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in info.items()
+    )
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table: first column left, the others right."""
+    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    return [
+        "  ".join(
+            cell.rjust(width) if place else cell.ljust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
+
+
+def _count(value: int | None) -> str:
+    return "-" if value is None else f"{value:,}"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value * 100:.1f}%"
+
+
+def _plain_share(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"

@@ -1,0 +1,298 @@
+"""Durable files: written whole or not at all, appended in whole batches, and one owner a folder.
+
+A file is written beside its final name, flushed to the disk and renamed; so a reader, a kill or a power cut sees the
+old file or the new one, never half of one. ``OSError`` (a full disk, a read-only folder) passes up unchanged.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO, ClassVar, NoReturn
+
+from mathse.errors import DataError, RunError
+from mathse.types import Record
+
+# --- JSON -----------------------------------------------------------------------------------------------------------
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """The JSON text of ``value``, the same for equal values; a Record anywhere inside is written as its object.
+
+    Raises DataError for NaN and infinity, which are not JSON.
+    """
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent, default=_plain)
+    except ValueError as e:
+        raise DataError(f"cannot be stored as JSON ({e}): {value!r:.200}; numbers must be finite") from None
+
+
+def _plain(value: object) -> Any:
+    if isinstance(value, Record):
+        return value.to_json()
+    raise TypeError(f"a {type(value).__name__} has no JSON form: {value!r:.200}")
+
+
+def _encode(text: str) -> bytes:
+    # A lone surrogate has no UTF-8 form; its backslash form is the JSON escape of the same character.
+    return (text + "\n").encode("utf-8", "backslashreplace")
+
+
+def _parse(line: bytes) -> Any:
+    """The value of one line. Raises ValueError (JSON and UTF-8 errors are its subclasses)."""
+    return json.loads(line.decode("utf-8"), parse_constant=_refuse_constant)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON; numbers must be finite")
+
+
+def read_jsonl(path: Path, kind: type[Record] | None = None) -> Iterator[Any]:
+    """The rows of ``path``, one at a time, as ``kind`` or as plain JSON values; blank lines are skipped.
+
+    Raises DataError with file and line number at a line that is not JSON or not a ``kind``; a last line cut short by
+    a kill is such a line too.
+    """
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            if line.isspace():
+                continue
+            try:
+                row = kind.from_json(_parse(line)) if kind else _parse(line)
+            except ValueError as e:
+                raise DataError(f"{path}:{number}: {e}; mend or remove this line") from None
+            yield row
+
+
+def read_json(path: Path) -> Any:
+    """The value in ``path``. Raises DataError where it is not JSON."""
+    try:
+        return _parse(path.read_bytes())
+    except ValueError as e:
+        raise DataError(f"{path}: {e}; mend or remove this file") from None
+
+
+def write_jsonl(path: Path, rows: Iterable[Any]) -> int:
+    """Write all ``rows`` at once; the number of rows."""
+    count = 0
+    with _replacing(path) as file:
+        for row in rows:
+            file.write(_encode(to_json(row)))
+            count += 1
+    return count
+
+
+def write_json(path: Path, obj: Any) -> None:
+    """Write one value, indented."""
+    data = _encode(to_json(obj, indent=2))
+    with _replacing(path) as file:
+        file.write(data)
+
+
+# --- files and folders ----------------------------------------------------------------------------------------------
+
+
+def _aside(path: Path) -> Path:
+    """Where ``path`` is written before it is renamed; a fixed name, so that what a kill leaves is overwritten."""
+    return path.with_name(f".{path.name}.partial")
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """Files and folders below ``folder`` that killed writers left behind."""
+    return sorted(folder.rglob(".*.partial"))
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file that takes the place of ``path`` once the block has ended well, and otherwise leaves no trace."""
+    make_folder(path.parent)
+    aside = _aside(path)
+    try:
+        with open(aside, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Flush a file's contents, or a folder's list of names, to the disk."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    except OSError as e:
+        if e.errno != errno.EINVAL:  # some network file systems cannot sync a folder
+            raise
+    finally:
+        os.close(fd)
+
+
+def sync_below(folder: Path, files: Iterable[Path]) -> None:
+    """Flush ``files``, all somewhere below ``folder``, and the folders that lead to them."""
+    for path in {folder, *(p for file in files for p in (file, *file.parents) if p.is_relative_to(folder))}:
+        sync(path)
+
+
+def make_folder(path: Path) -> None:
+    """Create ``path`` and its missing parents, so that their names outlast a power cut."""
+    if not path.is_dir():
+        make_folder(path.parent)
+        path.mkdir(exist_ok=True)
+        sync(path.parent)
+
+
+def publish_folder(tmp: Path, final: Path) -> None:
+    """Give the finished folder ``tmp`` its ``final`` name, on the same file system; an older ``final`` goes.
+
+    ``final`` is whole at any moment it exists. A kill while an older one is replaced may leave neither name, so the
+    caller makes ``final`` again whenever it is missing.
+    """
+    sync_below(tmp, (path for path in tmp.rglob("*") if path.is_file()))
+    old = _aside(final)
+    if old.exists():
+        shutil.rmtree(old)
+    if final.exists():
+        os.rename(final, old)  # a folder with contents cannot be renamed over
+    os.rename(tmp, final)
+    sync(final.parent)
+    if old.exists():
+        shutil.rmtree(old)
+
+
+def sha256_file(path: Path) -> str:
+    """The SHA-256 of a file's contents, in hex."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# --- batches --------------------------------------------------------------------------------------------------------
+
+
+class BatchLog:
+    """A JSONL file that grows by whole batches: after a kill, at most the batch in flight is lost.
+
+    ``sizes`` are the rows of each batch to come. They must be the same each time the file is opened (derive them from
+    what the stage's identity covers), because they alone say where a batch ends. Opening keeps the longest prefix of
+    whole batches and cuts off the rest: a torn line, a partial batch.
+    """
+
+    def __init__(self, path: Path, sizes: Sequence[int]) -> None:
+        if any(size < 1 for size in sizes):
+            raise ValueError(f"a batch has at least one row, got sizes {list(sizes)}")
+        self.path = path
+        self.sizes = tuple(sizes)
+        make_folder(path.parent)
+        with open(path, "ab", buffering=0):
+            pass
+        sync(path.parent)
+        self.done, self._end = self._whole_batches()  # batches and bytes on disk
+        if self.done < len(self.sizes) or self._end < path.stat().st_size:
+            self._cut()
+
+    def append(self, rows: Sequence[Any]) -> None:
+        """Add the next batch. Returns when it is on the disk."""
+        if self.done == len(self.sizes):
+            raise ValueError(f"{self.path} has all its {self.done} batches")
+        if len(rows) != self.sizes[self.done]:
+            raise ValueError(f"batch {self.done} of {self.path} has {self.sizes[self.done]} rows, got {len(rows)}")
+        data = b"".join(_encode(to_json(row)) for row in rows)
+        with open(self.path, "ab", buffering=0) as file:
+            try:
+                _write_all(file.fileno(), data)
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(self._end)  # a full disk: leave no torn batch
+                raise
+        self.done += 1
+        self._end += len(data)
+
+    def rows(self, kind: type[Record] | None = None) -> Iterator[Any]:
+        """All rows on disk, in order."""
+        return read_jsonl(self.path, kind)
+
+    def _whole_batches(self) -> tuple[int, int]:
+        done = end = 0
+        with open(self.path, "rb") as file:
+            for size in self.sizes:
+                lines = list(islice(file, size))
+                # Lines are parsed because a power cut can leave a file of full length with holes of zero bytes.
+                if len(lines) < size or not all(map(_is_row, lines)):
+                    break
+                done, end = done + 1, end + sum(map(len, lines))
+        return done, end
+
+    def _cut(self) -> None:
+        if self.path.stat().st_nlink > 1:  # shared with the run it was branched from, which must not change
+            shutil.copyfile(self.path, _aside(self.path))
+            os.replace(_aside(self.path), self.path)
+        os.truncate(self.path, self._end)
+        sync(self.path)
+
+
+def _is_row(line: bytes) -> bool:
+    try:
+        _parse(line)
+    except ValueError:
+        return False
+    return line.endswith(b"\n")
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    """One write as a rule; the kernel may take less at a time near a full disk or above 2 GiB."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+# --- one owner a folder ---------------------------------------------------------------------------------------------
+
+
+class FolderLock:
+    """This process's claim on a run folder, until ``close()`` or the end of the process, however it ends.
+
+    The lock is a POSIX record lock (lockf), not flock: flock belongs to the open file, which forked children share,
+    so a loader worker that outlives its killed parent would keep the folder. A record lock belongs to the process.
+    Its price: it is dropped as soon as the process closes *any* descriptor of that file, so nothing else here may
+    open ``.lock``, and a second claim by the same process, which the kernel would grant, is refused by ``_held``.
+
+    Raises RunError where another process, or this one, holds the folder.
+    """
+
+    # With the process id, because a forked child inherits the set but not the lock.
+    _held: ClassVar[set[tuple[int, Path]]] = set()
+
+    def __init__(self, folder: Path) -> None:
+        self._key = (os.getpid(), folder.resolve())
+        if self._key in self._held:
+            raise RunError(f"run folder {folder} is already open in this process; close it first")
+        self._fd = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as e:
+            owner = os.pread(self._fd, 200, 0).decode("utf-8", "replace").strip()
+            os.close(self._fd)
+            if e.errno not in (errno.EACCES, errno.EAGAIN):
+                raise
+            remedy = "wait for it, stop it, or choose another hydra.run.dir"
+            raise RunError(f"run folder {folder} is in use by {owner or 'another process'}; {remedy}") from None
+        self._held.add(self._key)
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+
+    def close(self) -> None:
+        """Give the folder back; a second call does nothing."""
+        if self._key in self._held:
+            self._held.discard(self._key)
+            os.close(self._fd)

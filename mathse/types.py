@@ -1,0 +1,118 @@
+"""The records that stages hand each other, one JSON object a line.
+
+=================  =======================================================================================
+Problem            an element of D: question, images, reference answer
+ReasoningPath      a step-by-step solution r = {s_1 .. s_k}, by whoever wrote it (paper, section "Method")
+Lineage            where a path came from; follow ``parent`` back to the first draft
+Verdict            what a judge says of one path: status, wrong step, analysis, P(correct) (paper, "ORM")
+Reflection         a wrong path, its verdict and its rewrite (Algorithm 1, lines 14-16)
+=================  =======================================================================================
+
+All are frozen, know ``to_json``/``from_json`` and hold nothing that differs between two equal runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, ClassVar, Literal, Self, get_args
+
+from mathse.errors import DataError
+
+Status = Literal["correct", "wrong", "unparsed"]
+Origin = Literal["teacher", "student", "reflection"]
+
+
+class Record:
+    """JSON in and out for a frozen dataclass; unknown or missing keys are errors, not surprises."""
+
+    NESTED: ClassVar[dict[str, type[Record]]] = {}
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)  # type: ignore[call-overload]
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Self:
+        if not isinstance(row, Mapping):
+            raise DataError(f"a {cls.__name__} is a JSON object, got {type(row).__name__}")
+        known = {f.name for f in fields(cls)}  # type: ignore[arg-type]
+        if unknown := sorted(set(row) - known):
+            raise DataError(f"a {cls.__name__} has no field {unknown[0]!r}; its fields are {sorted(known)}")
+        values = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
+        for name, kind in cls.NESTED.items():
+            if isinstance(values.get(name), Mapping):
+                values[name] = kind.from_json(values[name])
+        try:
+            return cls(**values)
+        except TypeError as e:
+            raise DataError(f"a {cls.__name__} needs more fields: {e}") from None
+
+
+@dataclass(frozen=True)
+class Problem(Record):
+    """One problem. ``images`` are file paths or ``digits:`` references (see mathse.data.images)."""
+
+    id: str  # stable: from content or source row, never a position in a list
+    question: str
+    images: tuple[str, ...] = ()
+    answer: str = ""
+    choices: tuple[str, ...] = ()
+    solution: str | None = None  # a reference solution, where the source has one
+    source: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Lineage(Record):
+    """Where a path came from: who wrote it, in which stage, from which draft, with which prompt and seed."""
+
+    origin: Origin
+    stage: str  # "distill", "round_01", ..., "reflection"
+    model: str  # the teacher's name, or the run-relative checkpoint that sampled the path
+    parent: str | None = None  # id of the draft that a reflection rewrites
+    seed: int = 0
+    prompt: str = ""  # prompt name and version
+
+
+@dataclass(frozen=True)
+class ReasoningPath(Record):
+    """A solution text for a problem. ``id`` is unique within a run: "<stage>/<problem id>/<sample>"."""
+
+    NESTED: ClassVar[dict[str, type[Record]]] = {"lineage": Lineage}
+
+    id: str
+    problem_id: str
+    text: str
+    lineage: Lineage
+
+
+@dataclass(frozen=True)
+class Verdict(Record):
+    """A judge's word on one path. ``unparsed`` is its own status: counted, and never taken for correct.
+
+    ``error_step`` is text, as in the paper ("Step 2", "Steps 2 and 4", or none); ``score`` is P(correct) in [0, 1]
+    where the judge can give one.
+    """
+
+    path_id: str
+    status: Status
+    error_step: str | None = None
+    error_analysis: str | None = None
+    score: float | None = None
+    judge: str = ""
+    raw: str | None = None  # the judge's own words, where there are some
+
+    def __post_init__(self) -> None:
+        if self.status not in get_args(Status):
+            raise DataError(f"a verdict's status is one of {get_args(Status)}, got {self.status!r}")
+
+
+@dataclass(frozen=True)
+class Reflection(Record):
+    """A wrong path, what was said of it, and its rewrite; the rewrite is judged like any other path."""
+
+    NESTED: ClassVar[dict[str, type[Record]]] = {"draft": ReasoningPath, "feedback": Verdict, "revised": ReasoningPath}
+
+    draft: ReasoningPath
+    feedback: Verdict | None
+    revised: ReasoningPath

@@ -1,0 +1,62 @@
+"""The embedded world's pictures: three real handwritten digits side by side.
+
+Source: scikit-learn's ``load_digits`` (1,797 images of 8 x 8 pixels, UCI ML hand-written digits, shipped in the
+package). Each digit image belongs to exactly one split, so no split ever sees another's handwriting.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from PIL import Image
+
+from mathse.errors import DataError
+
+GLYPH = 28  # pixels; one glyph is exactly one visual token of the tiny backbone (patch 14, merge 2)
+SPLITS = {"pool": 567, "orm_train": 580, "dev": 100, "orm_held": 200, "test": 350}  # digit images; together 1,797
+
+
+@lru_cache(maxsize=1)
+def _digits() -> tuple[np.ndarray, np.ndarray]:
+    """Images (1797, 8, 8) with values 0..16, and their labels (1797,)."""
+    from sklearn.datasets import load_digits  # here: importing it takes a second
+
+    bunch = load_digits()
+    return bunch.images, bunch.target
+
+
+@lru_cache(maxsize=1)
+def split_indices() -> dict[str, np.ndarray]:
+    """Indices of the digit images of each split: one fixed permutation, the same for every seed."""
+    order = np.random.RandomState(1797).permutation(sum(SPLITS.values()))
+    cuts = np.cumsum(list(SPLITS.values()))[:-1]
+    return dict(zip(SPLITS, (np.sort(part) for part in np.split(order, cuts)), strict=True))
+
+
+def label(index: int) -> int:
+    """The digit 0..9 that image ``index`` shows."""
+    return int(_digits()[1][index])
+
+
+def reference(indices: tuple[int, int, int]) -> str:
+    """The image reference of three digit images, as ``Problem.images`` holds it: ``digits:0012-0345-0678``."""
+    return "digits:" + "-".join(f"{i:04d}" for i in indices)
+
+
+def parse_reference(ref: str) -> tuple[int, int, int]:
+    """The three indices of an image reference; a DataError if it is not one."""
+    parts = ref.removeprefix("digits:").split("-")
+    if len(parts) != 3 or not all(p.isascii() and p.isdigit() and len(p) == 4 and int(p) < 1797 for p in parts):
+        raise DataError(f"{ref[:80]!r} is no picture of the embedded world; those look like 'digits:0012-0345-0678'")
+    return int(parts[0]), int(parts[1]), int(parts[2])
+
+
+def render(ref: str) -> Image.Image:
+    """The picture of a reference: RGB, 84 x 28 pixels, bright ink on black."""
+    images = _digits()[0]
+    strip = Image.new("L", (3 * GLYPH, GLYPH))
+    for k, index in enumerate(parse_reference(ref)):
+        ink = Image.fromarray(np.uint8(images[index] * (255 / 16)))
+        strip.paste(ink.resize((GLYPH, GLYPH), Image.Resampling.BILINEAR), (k * GLYPH, 0))
+    return strip.convert("RGB")

@@ -1,0 +1,65 @@
+"""Every file of conf/ is composed and parsed."""
+
+from __future__ import annotations
+
+import pytest
+
+from mathse.config.options import CONF, available, groups
+from mathse.config.parse import flatten
+
+OPTIONS = [(group, name) for group, names in groups().items() for name in names]
+
+
+@pytest.mark.parametrize(("group", "name"), OPTIONS)
+def test_every_option_composes_and_parses_or_says_that_it_comes_later(group, name, read, refusal, tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("{}\n")
+    jsonl = ["data=jsonl", f"data.path={rows}"]
+    beside = {("data", "jsonl"): [*jsonl, "teacher=replay"], ("teacher", "replay"): jsonl}.get((group, name), [])
+    if name in available(group):
+        assert read(f"{group}={name}", *beside).seed == 0
+    else:
+        (said,) = refusal(f"{group}={name}")
+        assert said == f"{group}={name} comes with a later version; available now: {', '.join(available(group))}"
+
+
+def test_every_config_file_is_reached_by_a_group():
+    files = {p.relative_to(CONF).as_posix() for p in CONF.rglob("*.yaml") if "hydra" not in p.parts[len(CONF.parts):]}
+    assert files == {"train.yaml", "evaluate.yaml"} | {f"{group}/{name}.yaml" for group, name in OPTIONS}
+
+
+def test_evaluate_composes_and_parses(read, tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    assert read(f"checkpoint={tmp_path}", program="evaluate").name == "evaluate"
+
+
+def test_one_override_moves_backbone_and_recipe(read, refusal):
+    assert refusal("backbone=qwen2vl") == ["backbone=qwen2vl comes with a later version; available now: tiny"]
+    sft = read("sft=qwen2vl").sft
+    assert (sft.batch_size, sft.optimizer.lr, sft.optimizer.warmup_ratio) == (128, 1e-5, 0.1)  # Table 6
+
+
+def test_smoke_is_small_and_its_data_can_be_swapped(read, tmp_path):
+    smoke = read("experiment=smoke")
+    assert (smoke.name, smoke.judge.name, smoke.data.pool) == ("smoke", "answer", 120)
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("{}\n")
+    real = read("experiment=smoke", "data=jsonl", f"data.path={rows}", "teacher=replay")
+    assert real.data.path == str(rows) and real.judge.name == "answer"
+
+
+def test_the_command_line_wins_over_an_experiment(read):
+    assert read("experiment=smoke", "judge=orm", "evolution.rounds=3").evolution.rounds == 3
+
+
+def test_an_experiment_wins_over_the_groups(read):
+    assert read("experiment=smoke", "evolution=mathse").evolution.rounds == 1
+
+
+def test_a_variant_of_a_study_composes(read, tmp_path):
+    study = tmp_path / "experiment" / "table3"
+    study.mkdir(parents=True)
+    (study / "none.yaml").write_text("# @package _global_\nevolution: {reflect: {feedback: none}}\n")
+    config = read("+experiment/table3=none", f"hydra.searchpath=[file://{tmp_path}]", "experiment=smoke")
+    assert config.evolution.reflect.feedback == "none"
+    assert flatten(config)["name"] == "smoke"

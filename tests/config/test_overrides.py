@@ -1,0 +1,84 @@
+"""What Hydra refuses is told in the same style as what we refuse."""
+
+from __future__ import annotations
+
+import pytest
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from mathse.config.overrides import explain, refuse_early
+from mathse.config.schema import EvaluateConfig, TrainConfig
+from mathse.errors import ConfigError
+
+from .conftest import composed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["evolution.rouns=2"], "evolution.rouns: no such setting; did you mean evolution.rounds?"),
+        (["expermient=smoke"], "expermient: no such setting; did you mean experiment?"),
+        (["+evolution.round=2"], "+evolution.round=2: evolution.round is a group of settings "
+                                 "(evolution.round.sample_size), not a value; did you mean evolution.rounds?"),
+        (["+seed=2"], "+seed=2: seed is a setting already; write seed=2"),
+        (["+experiment=smoke"], "+experiment=smoke: experiment is chosen already; write experiment=smoke"),
+        (["backbone=qwen2v"], "backbone=qwen2v: no such option; available: tiny; did you mean qwen2vl?"),
+        (["judge=nobody"], "judge=nobody: no such option; available: answer, orm, orm_and_answer, random, teacher"),
+        (["backbone@orm.backbone=tinny"], "backbone@orm.backbone=tinny: no such option; available: tiny; "
+                                          "did you mean tiny?"),
+        (["data.path=missing.jsonl"], "data.path: the chosen data has no such setting; it belongs to data=jsonl"),
+        (["orm.backbone.path=x"], "orm.backbone.path: the chosen orm.backbone has no such setting; it belongs to "
+                                  "backbone@orm.backbone=tiny"),
+        (["seed=1,2"], "seed = 1,2: several values are a sweep, which needs -m; a list is written seed=[1,2]"),
+        (["smoke"], "smoke: a setting is written key=value; did you mean experiment=smoke?"),
+        (["name=a:{"], "name=a:{: not readable; write key=value, and quote special characters: 'name=\"a:{\"'"),
+        (["~callbacks.reflct"], "callbacks.reflct: no such setting"),
+        (["jugde=x", "sft.lr=1", "seed=3"], "jugde: no such setting; did you mean judge?\n"
+                                            "sft.lr: no such setting; did you mean sft.optimizer.lr?"),
+    ],
+)  # fmt: skip
+def test_what_hydra_refuses_is_told_in_our_words(arguments, said):
+    with pytest.raises((HydraException, OmegaConfBaseException)) as caught:
+        composed(*arguments)
+    assert explain(caught.value, arguments, TrainConfig) == said
+
+
+def test_a_group_of_the_other_program_is_no_setting_of_this_one():
+    with pytest.raises(HydraException) as caught:
+        composed("judge=orm", name="evaluate")
+    assert explain(caught.value, ["judge=orm"], EvaluateConfig).startswith("judge: no such setting")
+
+
+def test_in_a_sweep_every_value_is_looked_at():
+    error = HydraException("whatever Hydra says")
+    said = explain(error, ["-m", "backbone=tiny,tinyy", "seed=1,2"], TrainConfig)
+    assert said == "backbone=tinyy: no such option; available: tiny; did you mean tiny?"
+
+
+def test_what_is_not_recognised_falls_back_on_hydras_first_line():
+    error = HydraException("Something else\nwith details")
+    assert explain(error, ["seed=1"], TrainConfig) == "the command line does not compose: Something else"
+
+
+def test_an_error_of_ours_inside_a_resolver_is_told_as_it_is(tmp_path, monkeypatch):
+    pytest.importorskip("mathse.ledger")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError) as ours:
+        from mathse.config.register import run_dir
+
+        run_dir("last", "demo", "now")
+    wrapped = OmegaConfBaseException("wrapped")
+    wrapped.__cause__ = ours.value
+    assert explain(wrapped, ["resume=last"], TrainConfig).startswith("resume = 'last': no unfinished run under")
+
+
+def test_a_glob_that_matches_nothing_is_refused_and_one_that_matches_is_not():
+    refuse_early(["-m", "experiment=glob(*)", "seed=1", "seed=glob(*)", "a=:{"])
+    with pytest.raises(ConfigError, match="matches no option, so nothing would run; experiment has demo, smoke"):
+        refuse_early(["-m", "experiment=glob(study/*)"])
+
+
+def test_an_option_that_is_no_name_is_refused():
+    refuse_early(["callbacks=[]", "~logger", "backbone=tiny", "data=synthetic,jsonl"])
+    with pytest.raises(ConfigError, match="logger=null: an option is chosen by its name; available: csv, wandb"):
+        refuse_early(["logger=null"])

@@ -1,0 +1,27 @@
+"""The dataclasses are the truth at run time; the classes behind them must agree."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import fields
+from importlib import import_module
+
+import pytest
+
+from mathse.config.schema import OPTIONS
+
+RUNTIME = {"init_seed"}  # optional keywords that a run gives through build(), not a setting
+SCHEMAS = [schema for schemas in OPTIONS.values() for schema in schemas]
+
+
+@pytest.mark.parametrize("schema", SCHEMAS, ids=lambda s: s.__name__)
+def test_schema_equals_the_signature_of_its_class(schema):
+    module, _, name = schema()._target_.rpartition(".")
+    parameters = inspect.signature(getattr(import_module(module), name)).parameters
+    settings = {f.name: getattr(schema(), f.name) for f in fields(schema) if f.name != "_target_"}
+    optional = {n: p.default for n, p in parameters.items() if p.default is not p.empty and n not in RUNTIME}
+    assert set(settings) <= set(parameters)
+    assert set(optional) <= set(settings), "a keyword that no setting reaches"
+    for key, default in optional.items():
+        if not str(settings[key]).startswith("${"):
+            assert default == settings[key], key

@@ -1,0 +1,35 @@
+"""Every test: one torch thread (set before anything can load torch), no network, nothing uploaded."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ |= {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "HF_HUB_OFFLINE": "1",
+    "WANDB_MODE": "offline",
+    "WANDB_SILENT": "true",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+import pytest  # noqa: E402  (the variables first)
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def fixtures() -> Path:
+    """The folder of real problems and reference weights, where there is one: $MATHSE_FIXTURES, else beside the
+    repository."""
+    folder = Path(os.environ.get("MATHSE_FIXTURES", ROOT.parent / "shared" / "fixtures"))
+    if not folder.is_dir():
+        pytest.skip(f"needs the fixtures folder, and {folder} does not exist; set MATHSE_FIXTURES")
+    return folder

@@ -1,0 +1,160 @@
+"""The answer rules, as tables: one line a case."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mathse.answers import MARKER, MAX_ANSWER, choice_index, extract_answer, same_answer
+
+EXTRACTED = [
+    # the marker phrase
+    (f"Step 1: 2 + 3 = 5.\n{MARKER} 5.", "5"),
+    (f"{MARKER} 3.50", "3.50"),
+    (f"{MARKER}: **42**.", "42"),
+    (f"{MARKER}\n\n$\\frac{{1}}{{2}}$.", "\\frac{1}{2}"),
+    (f"{MARKER} \\boxed{{\\frac{{1}}{{2}}}}.", "\\frac{1}{2}"),
+    (f"{MARKER} \\(x = 3\\).", "x = 3"),
+    (f"{MARKER} 12 sq. cm. It fits.", "12 sq. cm"),
+    ("The answer is 7, because 3 + 4 = 7.", "7"),
+    ("The answer is 7. Wait, that is wrong. The answer is 9.", "9"),
+    ("The Final ANSWER IS (B).", "(B)"),
+    ("**Answer:** C", "C"),
+    ("Look at step 3. The answer is B. 40", "B"),
+    ("The answer is 5.<br>", "5.<br>"),
+    # Chinese
+    ("所以\u201c本题的答案是\u201d:本题的答案是 12。", "12"),
+    ("由勾股定理得，答案是5，因为3和4是直角边。", "5"),
+    ("答案为：B", "B"),
+    ("答案：３６°", "36°"),
+    ("故选：D.", "D"),
+    # boxed
+    ("So \\boxed{3} or rather \\boxed{\\sqrt{2}-1} holds for 9 cases.", "\\sqrt{2}-1"),
+    ("Nested: \\boxed{\\text{(A)}}", "\\text{(A)}"),
+    ("First \\boxed{4}, then a broken \\boxed{5", "4"),
+    ("Empty \\boxed{} after \\boxed{8}", "8"),
+    # the last number or option letter
+    ("3 + 4 = 7 apples, or 1,200 grams", "1,200"),
+    ("It went from 5 to -3", "-3"),
+    ("What remains is 5-3", "3"),
+    ("The area becomes 24\\pi", "24\\pi"),
+    ("which makes 2\\sqrt{13}", "2\\sqrt{13}"),
+    # nothing but an answer
+    ("5:3", "5:3"),
+    (" $\\pi+6\\sqrt{3}$ \n", "\\pi+6\\sqrt{3}"),
+    ("24π", "24pi"),
+    ("C)", "C)"),
+    ("The ratio is \\frac{2}{3}", "\\frac{2}{3}"),
+    ("Half is 1/2 of it, that is 50%", "50%"),
+    ("We choose option C over the 12 others? No: option C", "C"),
+    ("Of 4 it must be (B)", "(B)"),
+    ("D", "D"),
+]
+
+
+@pytest.mark.parametrize(("text", "answer"), EXTRACTED)
+def test_final_answer_is_found(text: str, answer: str) -> None:
+    found = extract_answer(text)
+    assert found is not None
+    assert found.strip("()") == answer.strip("()")
+
+
+@pytest.mark.parametrize("text", ["", "   \n", "I cannot see it", "A triangle is drawn.", f"2 + 3 = 5. {MARKER}"])
+def test_text_without_an_answer_gives_none(text: str) -> None:
+    assert extract_answer(text) is None
+
+
+NUMBERS = ("30", "40", "60", "80")
+ROOTS = ("\\frac { \\sqrt { 2 } } { 10 }", "\\frac { \\sqrt { 5 } } { 5 }", "$(\\sqrt{2}-1)^{2}$", "$36^{\\circ}$")
+
+EQUAL: list[tuple[str, str, tuple[str, ...]]] = [
+    # choices: by letter, by text, by value, in either place
+    ("D", "D", NUMBERS), ("(d)", "D", NUMBERS), ("80", "D", NUMBERS), ("D", "80", NUMBERS), ("80.0 cm", "D", NUMBERS),
+    ("D. 80", "D", NUMBERS), ("option D", "D", NUMBERS), ("\\text{(D)} 80", "D", NUMBERS), ("选项D", "D", NUMBERS),
+    ("选D", "D", NUMBERS), ("Ｄ", "D", NUMBERS), ("D、80", "D", NUMBERS),
+    ("\\frac{\\sqrt{5}}{5}", "B", ROOTS), ("√5/5", "B", ROOTS), ("36", "D", ROOTS), ("(\\sqrt2-1)^2", "C", ROOTS),
+    ("carriage and  BUS", "B", ("Carriage and Tram", "Carriage and Bus")),
+    ("c", "C", ("A", "B", "C", "D", "E")),
+    # option letters whose texts stand in the picture
+    ("(B)", "B", ()), ("B. 12 cm", "B", ()), ("b", "B", ()),
+    # numbers
+    ("7", "7.0", ()), ("0.50", ".5", ()), ("1,200", "1200", ()), ("1{,}200", "1200", ()), ("１２", "12", ()),
+    ("-3", "−3", ()), ("+3", "3", ()), ("(12)", "12", ()), ("$12$", "12", ()), ("007", "7", ()),
+    # percent, units, degrees
+    ("50%", "50", ()), ("50\\%", "0.5", ()), ("50 percent", "50%", ()), ("36^{\\circ}", "36", ()),
+    ("36°", "36 degrees", ()),
+    ("36度", "36^\\circ", ()), ("12 cm", "12", ()), ("12\\text{ cm}", "12 centimeters", ()),
+    ("12 cm^2", "12 平方厘米", ()),
+    ("12 square units", "12 cm²", ()), ("5 \\mathrm{~m}", "5m", ()), ("7 cubes", "7", ()), ("7个", "7", ()),
+    ("\\$5", "5", ()),
+    ("60 km/h", "60 kilometers per hour", ()),
+    # fractions
+    ("\\dfrac{1}{2}", "1/2", ()), ("\\frac12", "0.5", ()), ("-\\frac{3}{4}", "-0.75", ()),
+    ("\\frac{-3}{4}", "-3/4", ()),
+    ("2/4", "1/2", ()), ("1\\frac{1}{2}", "3/2", ()), ("1 1/2", "1.5", ()), ("\\frac{6}{3}", "2", ()),
+    # wrappings and plain text
+    ("$\\left( 3, 4 \\right)$", "(3,4)", ()), ("x = 5", "5", ()), ("m\\angle Q = 120", "120", ()),
+    ("y=2x+1", "y = 2x + 1", ()),
+    ("1 : 1", "1:1", ()), ("2\\sqrt{3}", "2√3", ()), ("x^{2}", "x^2", ()), ("5\\pi", "5π", ()), ("Yes.", "yes", ()),
+    ("\\text{no}", "No", ()), ("正方形。", "正方形", ()), ("\\boxed{5}", "5", ()),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("prediction", "reference", "choices"), EQUAL)
+def test_two_spellings_of_one_answer_are_equal(prediction: str, reference: str, choices: tuple[str, ...]) -> None:
+    assert same_answer(prediction, reference, choices)
+
+
+DIFFERENT: list[tuple[str | None, str, tuple[str, ...]]] = [
+    (None, "5", ()), ("", "5", ()), ("5", "", ()), ("", "", ()), ("$", "$", ()),
+    ("C", "D", NUMBERS), ("60", "D", NUMBERS), ("E", "D", NUMBERS), ("8", "D", NUMBERS), ("(A) and (D)", "D", NUMBERS),
+    ("(A) or (D)", "A", NUMBERS), ("C. 80", "D", NUMBERS),
+    ("(C)", "B", ()), ("Before", "B", ()),
+    ("12", "1 2", ()), ("0.333", "1/3", ()), ("1,2", "12", ()), ("1,23", "123", ()), ("--3", "3", ()), ("3", "-3", ()),
+    ("5 cm", "5 m", ()), ("5 cm", "5 cm^2", ()), ("5 million", "5", ()), ("5万", "5", ()), ("5\\pi", "5", ()),
+    ("5x", "5", ()),
+    ("5 or 6", "5", ()), ("50%", "500", ()), ("50%", "50 cm", ()), ("2abc", "2", ()), ("4!", "4", ()),
+    ("1/0", "0", ()), ("11/2", "1\\frac{1}{2}", ()), ("1/2/3", "1/2", ()), ("x = 2", "y = 2", ()),
+    ("(3,4)", "(4,3)", ()),
+    ("__import__('os').getcwd()", "5", ()), ("2+3", "5", ()),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("prediction", "reference", "choices"), DIFFERENT)
+def test_different_answers_are_not_equal(prediction: str | None, reference: str, choices: tuple[str, ...]) -> None:
+    assert not same_answer(prediction, reference, choices)
+
+
+HOSTILE = ["\\boxed{", "{", "}", "1,", "9", "9/", " ", "\\frac{", "\\frac{1}{", "The answer is ", "答案是", "(A", "$",
+           "\\text{", ":\n", ".", "sqrt", "^{\\circ", "\ud800", "\x00", "- "]  # fmt: skip
+
+
+@pytest.mark.parametrize("unit", HOSTILE)
+def test_a_megabyte_of_hostile_text_is_answered(unit: str) -> None:
+    text = unit * (1_000_000 // len(unit))  # milliseconds each; a runaway pattern would not come back
+    answer = extract_answer(text)
+    assert answer is None or 0 < len(answer) <= MAX_ANSWER
+    assert extract_answer(text + f"\n{MARKER} 5.") == "5"
+    assert not same_answer(text, "5")
+    assert not same_answer(text[:MAX_ANSWER], "17", ("17", text))
+    assert not same_answer("17", text[:MAX_ANSWER], (text, text[:MAX_ANSWER], "17"))
+
+
+def test_answers_beyond_the_length_cap_are_compared_as_they_stand() -> None:
+    long = "1" * (MAX_ANSWER + 1)
+    assert same_answer(f" {long}", long)
+    assert not same_answer(long, f"{long}.0")
+
+
+def test_choice_is_found_by_letter_text_or_value() -> None:
+    assert [choice_index(text, NUMBERS) for text in ("B", "40", "40.0 cm", "E", "5")] == [1, 1, 1, None, None]
+
+
+@pytest.mark.parametrize("source", ["dynamath", "mathvision"])
+def test_every_reference_answer_of_the_fixtures_equals_itself_behind_the_marker(fixtures: Path, source: str) -> None:
+    rows = [json.loads(line) for line in (fixtures / "datasets" / source / "records.jsonl").read_text().splitlines()]
+    for row in rows:
+        answer, choices = str(row["answer"]), row.get("options", ())
+        assert same_answer(extract_answer(f"{MARKER} {answer}."), answer, choices), answer

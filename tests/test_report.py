@@ -1,0 +1,367 @@
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import re
+import struct
+import xml.etree.ElementTree as ET
+import zlib
+from collections import Counter
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from run_builder import NOTE, build_run
+
+from mathse.errors import DataError, RunError
+from mathse.report import main, staircase_svg, write_report
+from mathse.report.cards import Pictures
+from mathse.report.compare import comparable, mean_flight, variants
+from mathse.report.flow import flow
+from mathse.report.gallery import decide, gallery, steps
+from mathse.report.losses import losses
+from mathse.report.runs import place, read_run, title
+from mathse.report.sections import own_seconds
+from mathse.report.staircase import stairs
+from mathse.report.svg import points, safe, spread, ticks
+from mathse.store import read_json, read_jsonl, write_json, write_jsonl
+from mathse.types import Problem, ReasoningPath, Verdict
+from mathse.world import SyntheticData
+from mathse.world.digits import render
+
+WORLD = SyntheticData()
+HOSTILE = "</script></style><script>alert(1)</script><img src=x onerror=alert(2)> \" ' & \x00\x1b\ud800 ]]> <!-- $title"
+
+
+def png(ref: str) -> bytes:
+    out = io.BytesIO()
+    render(ref).save(out, "PNG")
+    return out.getvalue()
+
+
+def blank_png(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", head)
+        + chunk(b"IDAT", zlib.compress(bytes(height * (width + 1))))
+        + chunk(b"IEND", b"")
+    )
+
+
+def report(*runs: Path, problem_of: Callable[[Path, str], Problem | None] = lambda run, i: WORLD.get(i)) -> str:
+    return write_report(runs, runs[0] / "report.html", problem_of, png).read_text(encoding="utf-8")
+
+
+class Markup(HTMLParser):
+    """Collects tags and checks that each one is closed where it should be."""
+
+    VOID = ("meta", "input", "br")
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: Counter[str] = Counter()
+        self.values: list[tuple[str, str]] = []
+        self.feed(page)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen[tag] += 1
+        self.values += [(name, value or "") for name, value in attrs]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        expected = self.open.pop()
+        assert tag in (expected, "option") or expected == tag, f"</{tag}> closes <{expected}>"
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen[tag] += 1
+        self.values += [(name, value or "") for name, value in attrs]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_run(tmp_path_factory.mktemp("runs") / "made_up", size=120)
+
+
+def test_the_report_of_a_finished_run_has_every_part_and_its_numbers(run: Path) -> None:
+    page = report(run)
+    Markup(page)
+    for part in (
+        "accuracy",
+        "transitions",
+        "acceptance",
+        "orm",
+        "data",
+        "fits",
+        "time",
+        "gallery",
+        "notes",
+        "settings",
+    ):
+        assert f'<section id="{part}">' in page, part
+        assert f'<a href="#{part}">' in page, part
+    for entry in read_json(run / "summary.json")["stages"]:
+        assert f"{entry['accuracy'] * 100:.1f}%" in page
+        assert f"{entry['train_rows']:,} rows" in page
+    assert NOTE in page
+    assert "has not finished" not in page
+    assert "evolution.reflect.when" in page
+
+
+def test_the_report_loads_nothing_and_runs_no_other_script(run: Path) -> None:
+    page = report(run)
+    markup = Markup(page)
+    assert markup.seen["script"] == 1 and markup.seen["link"] == markup.seen["iframe"] == markup.seen["img"] == 0
+    for name, value in markup.values:
+        assert not name.startswith("on")
+        if name in ("href", "src"):
+            assert value.startswith(("#", "data:image/png;base64,"))
+    assert "@import" not in page and "url(" not in page
+    script = re.search(r"<script>(.*?)</script>", page, re.S)
+    policy = re.search(r"script-src 'sha256-([^']+)'", page)
+    assert script and policy
+    assert base64.b64decode(policy.group(1)) == hashlib.sha256(script.group(1).encode()).digest()
+
+
+def test_hostile_text_of_a_model_stays_text(run: Path, tmp_path: Path) -> None:
+    hostile = build_run(tmp_path / "hostile", size=30, name=HOSTILE.replace("\ud800", "").replace("\x00", ""))
+    stage = hostile / "round_01"
+    paths = [json.loads(line) for line in (stage / "paths.jsonl").read_text().splitlines()]
+    write_jsonl(stage / "paths.jsonl", [{**row, "text": f"Step 1: {HOSTILE}\nStep 2: {HOSTILE}"} for row in paths])
+    words = {"error_step": HOSTILE, "error_analysis": HOSTILE, "judge": HOSTILE}
+    verdicts = [{"path_id": row["id"], "status": "wrong", **words} for row in paths]
+    write_jsonl(stage / "verdicts.jsonl", verdicts)
+    write_json(
+        hostile / "summary.json", {**read_json(hostile / "summary.json"), "notes": [HOSTILE.replace("\ud800", "")]}
+    )
+    page = report(hostile, problem_of=lambda run, i: Problem(i, HOSTILE, (HOSTILE,), HOSTILE, (HOSTILE, HOSTILE)))
+    markup = Markup(page)
+    assert markup.seen["script"] == 1 and markup.seen["img"] == 0
+    assert page.count("alert(1)") == page.count("&lt;script&gt;alert(1)") > 50
+    assert "\x00" not in page and "\x1b" not in page
+
+
+@pytest.mark.parametrize("stage", ["base", "orm/solver", "orm", "distill", "round_01", "reflection"])
+def test_a_run_under_way_has_a_report_of_what_is_finished(tmp_path: Path, stage: str) -> None:
+    part = build_run(tmp_path / "part", size=30, stop_after=stage)
+    (part / "round_02").mkdir(exist_ok=True)
+    (part / "round_02" / "paths.jsonl").write_text('{"id": "torn')  # a stage without stage.json is not read
+    if stage != "reflection":
+        page = report(part)
+        Markup(page)
+        assert "has not finished" in page
+
+
+def test_a_run_that_has_only_begun_has_a_report(tmp_path: Path) -> None:
+    write_json(tmp_path / "run.json", {"name": "x", "task": "orm", "seed": 3, "config": {}})
+    page = report(tmp_path)
+    Markup(page)
+    assert "none yet" in page and "No student was scored" in page
+
+
+def test_without_a_summary_the_entries_are_counted_from_the_files(tmp_path: Path) -> None:
+    folder = build_run(tmp_path / "run", size=60)
+    said = read_run(folder).entries
+    (folder / "summary.json").unlink()
+    for manifest in folder.rglob("stage.json"):
+        write_json(manifest, {**read_json(manifest), "summary": {}})
+    counted = read_run(folder).entries
+    for a, b in zip(said, counted, strict=True):
+        for key in ("stage", "accuracy", "ci95", "n", "train_rows", "transitions", "origins"):
+            assert a[key] == b[key], (a["stage"], key)
+        if a["stage"].startswith("round"):
+            assert [a[k] for k in ("accepted", "rejected", "unparsed")] == [
+                b[k] for k in ("accepted", "rejected", "unparsed")
+            ]
+
+
+def test_a_folder_that_is_no_run_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"run\.json"):
+        report(tmp_path)
+    with pytest.raises(DataError, match="at least one"):
+        write_report([], tmp_path / "x.html", lambda run, i: None, png)
+
+
+def test_the_gallery_is_spread_over_outcomes_and_the_same_each_time(run: Path) -> None:
+    read = read_run(run)
+    groups = gallery(read, WORLD.get, per_group=20)
+    assert list(groups)[:4] == ["distilled", "round 1", "round 2", "reflection"]
+    assert "ORM held-out, round 2" in groups
+    assert all(len(items) <= 20 for items in groups.values())
+    for items in groups.values():
+        assert len({item.path.id for item in items}) == len(items)
+    shown = Counter((i.decision, i.right) for i in groups["round 1"])
+    everyone = Counter(decide(v, 0.5) for v in read_jsonl(run / "round_01" / "verdicts.jsonl", Verdict))
+    false_accepts = sum(i.decision == "accepted" and not i.right for i in gallery(read, WORLD.get, 10**6)["round 1"])
+    assert shown[("accepted", False)] == min(false_accepts, 5) > 0
+    assert abs(shown[("accepted", True)] - shown[("rejected", False)]) <= 1 < everyone["accepted"]
+    again = gallery(read_run(run), WORLD.get, per_group=20)
+    assert again == groups
+
+
+def test_every_judged_path_knows_whether_the_judge_was_right(run: Path) -> None:
+    for item in gallery(read_run(run), WORLD.get, 10**6)["round 1"]:
+        assert item.problem is not None
+        truth = item.path.text.endswith(f" is {item.problem.answer}.")
+        assert item.right == truth
+        if item.decision == "unparsed":
+            assert item.judge_right is None
+        else:
+            assert item.judge_right == ((item.decision == "accepted") == truth)
+
+
+def test_a_wrong_draft_is_shown_with_its_rewrite_and_the_rewrite_with_its_draft(run: Path) -> None:
+    groups = gallery(read_run(run), WORLD.get, 10**6)
+    drafts = [i for i in groups["round 2"] if i.reflection]
+    assert drafts and all(i.reflection and i.reflection.draft.id == i.path.id for i in drafts)
+    assert all(i.reflection and i.reflection.revised.id == i.path.id for i in groups["reflection"])
+    page = report(run)
+    assert "the draft it rewrites" in page and "reflection: its rewrite, accepted" in page
+
+
+def test_problems_and_pictures_that_are_gone_are_said_so(run: Path) -> None:
+    page = report(run, problem_of=lambda run, i: None)
+    Markup(page)
+    assert "not available here" in page and "data:image" not in page
+
+    def gone(ref: str) -> bytes:
+        raise DataError(f"{ref}: no such file")
+
+    out = write_report([run], run / "report.html", lambda r, i: WORLD.get(i), gone).read_text(encoding="utf-8")
+    assert "picture not available: digits:" in out
+
+
+def test_each_picture_is_stored_once_and_a_budget_keeps_the_page_small() -> None:
+    pictures = Pictures(lambda ref: blank_png(200, 100), budget=200)
+    assert pictures.show("a") == pictures.show("a")
+    assert 'viewBox="0 0 200 100"' in pictures.show("a")
+    pictures.show("b")
+    assert "left out" in pictures.show("c")
+    assert len(pictures.symbols) == 2
+    assert "not a PNG" in Pictures(lambda ref: b"GIF89a").show("d")
+
+
+def test_the_page_of_a_demo_sized_gallery_is_moderate(run: Path) -> None:
+    assert len(report(run)) < 3_000_000
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Step 1: a\nStep 2: b", [(1, "Step 1: a"), (2, "Step 2: b")]),
+        (
+            "Let us see. Step 1: a. Step 2: by Step 1 b",
+            [(None, "Let us see."), (1, "Step 1: a."), (2, "Step 2: by Step 1 b")],
+        ),
+        ("**Step 1:** a\n\n**Step 2:** b", [(1, "**Step 1:** a"), (2, "**Step 2:** b")]),
+        ("步骤1:读图\n步骤2:相加", [(1, "步骤1:读图"), (2, "步骤2:相加")]),
+        ("one line\nanother", [(None, "one line"), (None, "another")]),
+        ("", []),
+    ],
+)
+def test_a_path_is_shown_by_its_steps(text: str, expected: list[tuple[int | None, str]]) -> None:
+    assert steps(text) == expected
+
+
+def test_the_step_that_the_judge_names_is_marked(tmp_path: Path) -> None:
+    folder = build_run(tmp_path / "run", size=30, stop_after="distill")
+    path = next(iter(read_jsonl(folder / "distill" / "paths.jsonl", ReasoningPath)))
+    write_jsonl(folder / "distill" / "paths.jsonl", [path])
+    write_jsonl(folder / "distill" / "verdicts.jsonl", [Verdict(path.id, "wrong", "Step 2", "why", 0.1, "orm")])
+    (folder / "distill" / "orm_held.jsonl").unlink()
+    (folder / "orm" / "orm_held.jsonl").unlink()
+    marked = re.findall(r'<li class="named">(.*?)</li>', report(folder))
+    assert len(marked) == 1 and marked[0].startswith("Step 2:")
+
+
+def test_seeds_of_equal_settings_form_one_variant(tmp_path: Path) -> None:
+    seeds = [build_run(tmp_path / f"s{k}", size=30, seed=k, name="demo") for k in (1, 2, 3)]
+    other = build_run(tmp_path / "random", size=30, seed=1, name="control", settings={"judge": {"name": "random"}})
+    found = variants([read_run(f) for f in (*seeds, other)])
+    assert [(v.label, len(v.runs)) for v in found] == [("demo", 3), ("judge.name=random", 1)]
+    flight = mean_flight(found[0])
+    finals = [r.entries[-1]["accuracy"] for r in found[0].runs]
+    assert flight.accuracy["final"] == pytest.approx(sum(finals) / 3)
+    assert flight.interval["final"][0] <= min(max(finals), flight.accuracy["final"])
+    assert comparable(found[0].runs[0]) == comparable(found[0].runs[1])
+    page = report(*seeds, other)
+    Markup(page)
+    assert "over 3 seeds" in page and "<th>judge.name</th><td>orm</td><td>random</td>" in page
+
+
+def test_runs_that_differ_by_a_seed_of_their_own_are_not_lumped_together(tmp_path: Path) -> None:
+    a = build_run(tmp_path / "a", size=12, seed=1)
+    b = build_run(tmp_path / "b", size=12, seed=1, settings={"teacher": {"seed": 9}})
+    assert [v.label for v in variants([read_run(a), read_run(b)])] == ["made-up", "teacher.seed=9"]
+
+
+def test_the_staircase_is_a_well_formed_picture_that_stands_alone(run: Path) -> None:
+    entries = read_run(run).entries
+    for drawing in (staircase_svg(entries), staircase_svg({"one": entries, "two & <more>": entries[:3]})):
+        root = ET.fromstring(drawing)
+        assert root.tag == "{http://www.w3.org/2000/svg}svg"
+        assert f"{entries[-1]['accuracy'] * 100:.1f}%" in drawing
+        assert "nan" not in drawing
+    assert "two & <more>" in "".join(ET.fromstring(drawing).itertext())
+
+
+def test_charts_of_nothing_are_nothing() -> None:
+    assert flow([]) == flow([{"stage": "base", "accuracy": 0.1, "transitions": None}]) == ""
+    assert losses({"a": []}) == losses({"a": [{"step": 1, "loss": None}]}) == ""
+    assert stairs("x", [{"stage": "base", "accuracy": None}]).accuracy == {}
+
+
+def test_the_loss_chart_survives_a_loss_of_zero_and_a_single_step() -> None:
+    drawing = losses({"fit": [{"step": 0, "loss": 0.0, "val_loss": None}, {"step": 1, "loss": 0.5, "val_loss": 0.0}]})
+    ET.fromstring(drawing)
+    assert "0.5" in drawing
+
+
+def test_time_of_a_stage_leaves_out_the_stage_inside_it(run: Path) -> None:
+    stages = read_run(run).stages
+    orm = next(s for s in stages if s.name == "orm")
+    solver = next(s for s in stages if s.name == "orm/solver")
+    apart = own_seconds(orm, stages)["other"]
+    wide = type(orm)(orm.name, orm.folder, {**orm.manifest, "started": solver.manifest["started"],
+                                            "time_s": {**orm.manifest["time_s"], "other": 65.0}})  # fmt: skip
+    assert apart == 2
+    assert own_seconds(wide, [solver, wide])["other"] == pytest.approx(65 - solver.manifest["wall_s"])
+
+
+def test_stages_go_in_the_order_of_the_run() -> None:
+    names = ["final", "round_02", "orm", "base", "reflection", "round_10", "orm/solver", "distill", "round_01"]
+    assert sorted(names, key=place) == ["base", "orm/solver", "orm", "distill", "round_01", "round_02", "round_10",
+                                        "reflection", "final"]  # fmt: skip
+    assert [title(n) for n in ("round_01", "distill", "orm", "my_stage")] == ["round 1", "distilled", "ORM", "my stage"]
+
+
+def test_labels_keep_their_distance_and_axes_have_round_ticks() -> None:
+    placed = spread([10.0, 11.0, 50.0], 15)
+    assert placed[1] - placed[0] >= 15 and placed[2] > placed[1]
+    assert ticks(0, 0.93) == [0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    assert (points(0.058), points(-0.004), points(0.0)) == ("+5.8", "−0.4", "±0.0")
+    assert safe("<a b='c'>\x07") == "&lt;a b=&#x27;c&#x27;&gt;\ufffd"
+
+
+def test_the_command_writes_beside_the_run_and_says_what_is_wrong(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("mathse.report._problem_of", lambda folder, i: WORLD.get(i))
+    assert main([str(run)]) == 0
+    assert capsys.readouterr().out.strip() == str(run / "report.html")
+    assert main([str(run), str(run)]) == 0
+    assert (tmp_path / "report.html").is_file()
+    assert main([str(run), "--out", "sub/mine.html"]) == 0
+    assert (tmp_path / "sub" / "mine.html").is_file()
+    assert main([str(tmp_path)]) == 1
+    assert "is not a run folder" in capsys.readouterr().err

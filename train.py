@@ -1,0 +1,29 @@
+"""Train a student: ``python train.py [GROUP=OPTION ...] [KEY=VALUE ...]``; ``--help`` shows them all.
+
+Hydra composes conf/train.yaml, ``mathse.config`` reads it strictly, and one task runs in a run folder of its own:
+
+    task=evolve    the whole of Algorithm 1: ORM, distillation, rounds, reflection, the final student (default)
+    task=distill   the teacher solves, the judge filters: distill/train.jsonl, no fit
+    task=orm       the Outcome Reward Model and its figures
+    task=sft       one fit on sft.train=FILE
+
+With ``-m`` it runs a sweep, and the returned number is what a sweeper optimises.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mathse import cli
+from mathse.config.schema import TrainConfig
+
+
+def train(config: TrainConfig, folder: Path) -> float | None:
+    """Runs ``config.task`` in ``folder``; the metric, a fraction in [0, 1], or None where the task has none."""
+    from mathse.tasks import run_task  # here: it loads torch, and a wrong setting is refused before that
+
+    return run_task(config, folder)
+
+
+if __name__ == "__main__":
+    cli.main(train, config_name="train", schema=TrainConfig)
