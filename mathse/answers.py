@@ -23,8 +23,26 @@ MAX_ANSWER = 1_000  # characters
 _HAN = "\u4e00-\u9fff"
 # Full-width ASCII to ASCII, and signs that have a plain twin.
 _CHARACTERS = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | str.maketrans(
-    {"−": "-", "–": "-", "—": "-", "\u3000": " ", "\u00a0": " ", "²": "^2", "³": "^3", "π": "pi", "×": "*", "·": "*",
-     "÷": "/", "≤": "<=", "≥": ">=", "º": "°", "∘": "°", "“": '"', "”": '"', "’": "'"}
+    {
+        "−": "-",
+        "–": "-",
+        "—": "-",
+        "\u3000": " ",
+        "\u00a0": " ",
+        "²": "^2",
+        "³": "^3",
+        "π": "pi",
+        "×": "*",
+        "·": "*",
+        "÷": "/",
+        "≤": "<=",
+        "≥": ">=",
+        "º": "°",
+        "∘": "°",
+        "“": '"',
+        "”": '"',
+        "’": "'",
+    }
 )
 
 # --- extraction -----------------------------------------------------------------------------------------------------
@@ -37,7 +55,7 @@ _LEAD = re.compile(r"(?:[\s:*$`]|\\[(\[])*")  # what may stand between a marker 
 _END = re.compile(
     rf"\n|。|(?<!\bsq)(?<!\bcu)(?<!\bapprox)[.;!?](?=\s|$|[{_HAN}])|,\s?(?=[{_HAN}])|,? (?:because|since|where|which)\b"
 )
-_EDGES = " \t\r*`\"$"
+_EDGES = ' \t\r*`"$'
 _NUMBER_OR_OPTION = re.compile(
     r"(?P<number>(?:(?<![\w)}])-)?(?:\\[dtc]?frac\{[^{}]{1,40}\}\{[^{}]{1,40}\}|[0-9]*\\sqrt\{[^{}]{1,40}\}"
     r"|(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?(?:/[0-9]+)?(?:%| ?\\?pi(?![a-z]))?))"
@@ -223,7 +241,7 @@ def _quantity(plain: str) -> tuple[Fraction, str] | None:
 
 
 def _unit(text: str) -> str | None:
-    """"square metres" -> "m^2", "cubes" -> "cube" (an unknown noun counts as its own unit); None: not a unit."""
+    """ "square metres" -> "m^2", "cubes" -> "cube" (an unknown noun counts as its own unit); None: not a unit."""
     match = _UNIT.fullmatch(text.strip())
     if match is None:
         return None

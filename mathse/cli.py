@@ -71,6 +71,20 @@ def main(task: Task, config_name: str, schema: type) -> None:
         sys.exit(INTERRUPTED)
 
 
+def guarded(run: Callable[[], int]) -> int:
+    """``run()`` for a command without Hydra: its exit code, or 1 after a user's mistake, told in a sentence."""
+    try:
+        return run()
+    except RUNNING as e:
+        if wants_traceback() or (text := sentence(e)) is None:
+            raise
+        _say(*(f"error: {line}" for line in text.splitlines()))
+        return 1
+    except KeyboardInterrupt:
+        _say("stopped")
+        return INTERRUPTED
+
+
 def wants_traceback() -> bool:
     """MATHSE_TRACEBACK decides where it is set (child processes inherit a 0); else Hydra's own variable."""
     return os.environ.get("MATHSE_TRACEBACK", os.environ.get("HYDRA_FULL_ERROR", "0")) not in ("", "0")

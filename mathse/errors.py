@@ -19,6 +19,10 @@ class RunError(MathSEError, RuntimeError):
     """A run folder cannot be used: another process holds it, or it was made with other settings."""
 
 
+class SettingsChanged(RunError):
+    """What a folder holds was made with other settings."""
+
+
 class TeacherError(MathSEError, RuntimeError):
     """The teacher cannot answer at all (a single unusable answer is an outcome of its row, not an error)."""
 

@@ -52,7 +52,7 @@ class FitJob:
         return max(1, round((self.settings.epochs or 1.0) * len(self.rows) / self.settings.batch_size))
 
 
-def fit(backbone: Backbone, job: FitJob, callbacks: Sequence[pl.Callback] = (), logger: Any = False) -> Path:
+def fit(backbone: Backbone, job: FitJob, callbacks: Sequence[pl.Callback] = ()) -> Path:
     """Fit ``backbone.model`` in place and return the folder of the finished checkpoint.
 
     Where ``job.folder / "checkpoint"`` exists the fit is done and nothing is trained. Without a row it is an error:
@@ -70,7 +70,7 @@ def fit(backbone: Backbone, job: FitJob, callbacks: Sequence[pl.Callback] = (), 
     start = _steps_done(last)
     log = TrainLog(job.folder / "train_log.jsonl", start)
     loader = StepLoader(_data(backbone, job), start, job.trainer.workers)
-    trainer = _trainer(job, [log, SaveLast(last, job.trainer.checkpoint_every), *callbacks], logger)
+    trainer = _trainer(job, [log, SaveLast(last, job.trainer.checkpoint_every), *callbacks])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Lightning's advice on workers and logging
         trainer.fit(module, loader, _val_loader(backbone, job), ckpt_path=last if start else None, weights_only=True)
@@ -111,17 +111,17 @@ def _val_loader(backbone: Backbone, job: FitJob) -> StepLoader | None:
     return StepLoader(StepData(stream, backbone, size, len(stream.batches)), 0, 0)
 
 
-def _trainer(job: FitJob, callbacks: list[pl.Callback], logger: Any) -> pl.Trainer:
+def _trainer(job: FitJob, callbacks: list[pl.Callback]) -> pl.Trainer:
     settings = job.trainer
-    torch.set_num_threads(settings.threads)
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    validating = bool(job.val_rows[: job.settings.val_rows])
+    validation: dict[str, Any] = {"limit_val_batches": 0}
+    if job.val_rows[: job.settings.val_rows]:
+        validation = {"val_check_interval": min(job.settings.val_every, job.steps), "num_sanity_val_steps": 0}
     return pl.Trainer(
         accelerator=settings.accelerator, devices=settings.devices, strategy=settings.strategy,
-        precision=settings.precision, max_steps=job.steps, max_epochs=-1, logger=logger, callbacks=callbacks,
-        log_every_n_steps=settings.log_every, val_check_interval=min(job.settings.val_every, job.steps) if validating else None,
-        check_val_every_n_epoch=None, num_sanity_val_steps=0, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, use_distributed_sampler=False, barebones=False,
+        precision=settings.precision, max_steps=job.steps, max_epochs=-1, callbacks=callbacks,  # type: ignore[arg-type]
+        log_every_n_steps=settings.log_every, check_val_every_n_epoch=None, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False, **validation,
     )  # fmt: skip
 
 

@@ -28,8 +28,19 @@ class HFGenerator:
         self.batch_size, self.max_new_tokens = batch_size, max_new_tokens
         self.sampling = {"temperature": temperature, "top_p": top_p, "top_k": top_k}
 
-    def sample(self, backbone: Backbone, problems: Sequence[Problem], file: Path, *, stage: str, model: str, seed: int,
-               n: int = 1, temperature: float | None = None, advance: Advance = _ignore) -> list[ReasoningPath]:
+    def sample(
+        self,
+        backbone: Backbone,
+        problems: Sequence[Problem],
+        file: Path,
+        *,
+        stage: str,
+        model: str,
+        seed: int,
+        n: int = 1,
+        temperature: float | None = None,
+        advance: Advance = _ignore,
+    ) -> list[ReasoningPath]:
         """n paths a problem, appended to ``file`` batch by batch; what is there already is not sampled again."""
         batches = list(batched(problems, self.batch_size))
         log = BatchLog(file, [len(b) * n for b in batches])
@@ -39,15 +50,24 @@ class HFGenerator:
             draw = derive(seed, stage, "sample", k)
             texts = backbone.generate([solve_row(backbone, p) for p in batches[k]], n=n, seed=draw,
                                       max_new_tokens=self.max_new_tokens, **sampling)  # fmt: skip
-            lineage = Lineage("student", stage, model, seed=draw, prompt=prompts.version("generate", backbone.prompt_style))
+            lineage = Lineage(
+                "student", stage, model, seed=draw, prompt=prompts.version("generate", backbone.prompt_style)
+            )
             log.append([ReasoningPath(f"{stage}/{p.id}/{i}", p.id, text, lineage)
                         for p, row in zip(batches[k], texts, strict=True) for i, text in enumerate(row)])  # fmt: skip
             advance(len(batches[k]) * n)
         return list(log.rows(ReasoningPath))
 
 
-def predict(backbone: Backbone, problems: Sequence[Problem], file: Path, *, batch_size: int, max_new_tokens: int,
-            advance: Advance = _ignore) -> list[dict[str, Any]]:
+def predict(
+    backbone: Backbone,
+    problems: Sequence[Problem],
+    file: Path,
+    *,
+    batch_size: int,
+    max_new_tokens: int,
+    advance: Advance = _ignore,
+) -> list[dict[str, Any]]:
     """Greedy answers: rows {"id", "response", "prediction", "answer", "correct"}, appended batch by batch."""
     batches = list(batched(problems, batch_size))
     log = BatchLog(file, [len(b) for b in batches])

@@ -27,8 +27,15 @@ class Judge(Protocol):
     def judge(self, problems: Sequence[Problem], paths: Sequence[ReasoningPath]) -> list[Verdict]: ...
 
 
-def judge_paths(judge: Judge, problems: Mapping[str, Problem], paths: Sequence[ReasoningPath], file: Path, *,
-                batch_size: int, advance: Callable[[int], None] = lambda rows: None) -> list[Verdict]:
+def judge_paths(
+    judge: Judge,
+    problems: Mapping[str, Problem],
+    paths: Sequence[ReasoningPath],
+    file: Path,
+    *,
+    batch_size: int,
+    advance: Callable[[int], None] = lambda rows: None,
+) -> list[Verdict]:
     """A verdict on each path, appended to ``file`` batch by batch; paths of similar length are judged together."""
     order = sorted(paths, key=lambda p: (len(p.text), p.id))
     batches = [order[k : k + batch_size] for k in range(0, len(order), batch_size)]

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from mathse import __version__
-from mathse.errors import RunError
+from mathse.errors import RunError, SettingsChanged
 from mathse.store import FolderLock, leftovers, make_folder, read_json, sha256_file, sync_below, to_json, write_json
 
 RUN, SUMMARY, DONE, BEGUN, SCRATCH = "run.json", "summary.json", "stage.json", "stage.begun.json", "fit"
@@ -46,8 +46,9 @@ class RunFolder:
         self._lock = lock
 
     @classmethod
-    def open(cls, path: Path, config: Mapping[str, Any], *, name: str, task: str, seed: int,
-             nested: Mapping[str, Any]) -> Self:
+    def open(
+        cls, path: Path, config: Mapping[str, Any], *, name: str, task: str, seed: int, nested: Mapping[str, Any]
+    ) -> Self:
         """Create or reopen ``path`` for ``config`` (dotted key -> value); ``nested`` is the same for run.json.
 
         Raises RunError where another process holds the folder, or where a stage in it was made with other settings;
@@ -270,7 +271,7 @@ def _shown(values: Mapping[str, Any], key: str) -> str:
     return to_json(values[key]) if key in values else "not set"  # as text, because 1 == True == 1.0 in Python
 
 
-def _other_settings(path: Path, changed: Mapping[str, Mapping[str, tuple[str, str]]]) -> RunError:
+def _other_settings(path: Path, changed: Mapping[str, Mapping[str, tuple[str, str]]]) -> SettingsChanged:
     """The refusal for ``changed``: stage -> key -> (recorded, now). One line a key, with the stages that need it."""
     stages: dict[tuple[str, str, str], list[str]] = {}
     for name, keys in changed.items():
@@ -281,7 +282,7 @@ def _other_settings(path: Path, changed: Mapping[str, Mapping[str, tuple[str, st
         for (key, old, new), names in sorted(stages.items())
     ]
     remedy = "put the recorded values back, choose another hydra.run.dir, or add resume=branch to reuse what still fits"
-    return RunError("\n".join([f"run folder {path} was made with other settings; {remedy}:", *lines]))
+    return SettingsChanged("\n".join([f"run folder {path} was made with other settings; {remedy}:", *lines]))
 
 
 # --- a stage's files ------------------------------------------------------------------------------------------------

@@ -20,8 +20,11 @@ from mathse.types import Lineage, Problem, ReasoningPath, Verdict
 Labelled = tuple[ReasoningPath, Verdict]
 
 
-def label(paths: Sequence[ReasoningPath], problems: Mapping[str, Problem],
-          annotate: Callable[[Problem, ReasoningPath], Verdict]) -> list[Labelled]:
+def label(
+    paths: Sequence[ReasoningPath],
+    problems: Mapping[str, Problem],
+    annotate: Callable[[Problem, ReasoningPath], Verdict],
+) -> list[Labelled]:
     """Each path with its label; a repeated text for the same problem counts once."""
     seen: set[tuple[str, str]] = set()
     labelled = []
@@ -54,9 +57,13 @@ def target(problem: Problem, word: Verdict, settings: ORM) -> str:
     return prompts.feedback_json(word, settings.order, problem.solution)
 
 
-def made_up_rows(backbone: Backbone, problems: Sequence[Problem], settings: ORM,
-                 corrupt: Callable[[Problem, random.Random], str],
-                 check: Callable[[Problem, str], Verdict]) -> Callable[[random.Random], Row]:
+def made_up_rows(
+    backbone: Backbone,
+    problems: Sequence[Problem],
+    settings: ORM,
+    corrupt: Callable[[Problem, random.Random], str],
+    check: Callable[[Problem, str], Verdict],
+) -> Callable[[random.Random], Row]:
     """A maker of rows with made-up errors over these problems (augmentation, see ``MixedStream``)."""
 
     def make(draw: random.Random) -> Row:
@@ -69,4 +76,6 @@ def made_up_rows(backbone: Backbone, problems: Sequence[Problem], settings: ORM,
 
 def solution_path(problem: Problem, stage: str) -> ReasoningPath:
     """A problem's reference solution as a path."""
-    return ReasoningPath(f"{stage}/{problem.id}/0", problem.id, problem.solution or "", Lineage("teacher", stage, "reference"))
+    return ReasoningPath(
+        f"{stage}/{problem.id}/0", problem.id, problem.solution or "", Lineage("teacher", stage, "reference")
+    )

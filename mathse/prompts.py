@@ -18,18 +18,19 @@ MAX_FEEDBACK = 20_000  # characters of a judge's answer that are parsed
 
 _SOLVE = (
     "You teach mathematics. Solve the problem below, looking closely at the picture where there is one. Reason step by "
-    "step, one numbered step a line (\"Step 1: ...\"), and end with the sentence \"{marker} ...\".\n\nProblem: {question}"
+    'step, one numbered step a line ("Step 1: ..."), and end with the sentence "{marker} ...".\n\n'
+    "Problem: {question}"
 )
 _JUDGE = (
     "You grade mathematics. Below are a problem and a student's solution. Check the solution step by step against the "
-    "problem and its picture. Then answer with one JSON object of three keys: \"status\" (\"CORRECT\" or \"WRONG\"), "
-    "\"error_step\" (the first wrong step, such as \"Step 2\", or null) and \"error_analysis\" (what is wrong there and "
-    "why, or null).\n\nProblem: {question}{answer}\n\nSolution:\n{path}"
+    'problem and its picture. Then answer with one JSON object of three keys: "status" ("CORRECT" or "WRONG"), '
+    '"error_step" (the first wrong step, such as "Step 2", or null) and "error_analysis" (what is wrong there '
+    "and why, or null).\n\nProblem: {question}{answer}\n\nSolution:\n{path}"
 )
 _REFLECT = (
-    "You teach mathematics. The solution below ends in a wrong answer. {feedback}Look at the problem and its picture again, "
-    "find what went wrong and write the whole solution anew, one numbered step a line, ending with the sentence "
-    "\"{marker} ...\".\n\nProblem: {question}\n\nWrong solution:\n{path}"
+    "You teach mathematics. The solution below ends in a wrong answer. {feedback}Look at the problem and its picture "
+    "again, find what went wrong and write the whole solution anew, one numbered step a line, ending with the sentence "
+    '"{marker} ...".\n\nProblem: {question}\n\nWrong solution:\n{path}'
 )
 _HINT = "A grader, who may be mistaken, points at: {step}. Its reason: {analysis}. "
 
@@ -99,7 +100,7 @@ def binary_json(label: Verdict) -> str:
 
 
 def parse_feedback(text: str, *, binary: bool = False) -> Feedback:
-    """Read a judge's JSON strictly: one object with the three keys (``binary``: the status alone), else ``unparsed``."""
+    """Read a judge's JSON strictly: one object of three keys (``binary``: the status alone), else unparsed."""
     unparsed = Feedback("unparsed", None, None)
     if len(text) > MAX_FEEDBACK:
         return unparsed

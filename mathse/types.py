@@ -38,10 +38,10 @@ class Record:
         known = {f.name for f in fields(cls)}  # type: ignore[arg-type]
         if unknown := sorted(set(row) - known):
             raise DataError(f"a {cls.__name__} has no field {unknown[0]!r}; its fields are {sorted(known)}")
-        values = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
         for name, kind in cls.NESTED.items():
-            if isinstance(values.get(name), Mapping):
-                values[name] = kind.from_json(values[name])
+            if isinstance(value := values.get(name), Mapping):
+                values[name] = kind.from_json(value)
         try:
             return cls(**values)
         except TypeError as e:
@@ -50,7 +50,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Problem(Record):
-    """One problem. ``images`` are file paths or ``digits:`` references (see mathse.data.images)."""
+    """One problem. ``images`` are file paths or ``digits:`` references (see mathse.images)."""
 
     id: str  # stable: from content or source row, never a position in a list
     question: str

@@ -35,7 +35,7 @@ class Encoded:
     prompt: list[int]
     response: list[int]
     features: dict[str, Tensor]  # per-image tensors (pixels, grids), image-major
-    positions: Tensor | None = None  # (3, len(prompt) + len(response)) where the family needs its own
+    positions: Tensor  # (3, len(prompt) + len(response)) M-RoPE positions, (len,) where a family counts up
 
     @property
     def ids(self) -> list[int]:
@@ -69,9 +69,19 @@ class Backbone(ABC):
         """A right-padded training batch that ``model(**batch)`` takes: labels are -100 off the response."""
 
     @abstractmethod
-    def complete(self, rows: Sequence[Row], *, n: int = 1, max_new_tokens: int = 128, temperature: float = 0.0,
-                 top_p: float = 1.0, top_k: int = 0, seed: int = 0, watch: Sequence[int] = ()) -> list[list[Completion]]:
-        """Sample n responses a row (greedily at temperature 0), images encoded once; draws depend on ``seed`` alone."""
+    def complete(
+        self,
+        rows: Sequence[Row],
+        *,
+        n: int = 1,
+        max_new_tokens: int = 128,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        top_k: int = 0,
+        seed: int = 0,
+        watch: Sequence[int] = (),
+    ) -> list[list[Completion]]:
+        """Sample n responses a row (greedily at temperature 0), images encoded once; draws depend on ``seed``."""
 
     @abstractmethod
     def image_tokens(self, width: int, height: int) -> int:

@@ -17,7 +17,7 @@ from transformers import LogitsProcessor, LogitsProcessorList
 
 from mathse.backbones.base import IGNORED, Backbone, Completion, Encoded, Row
 from mathse.backbones.cache import BoundedCache
-from mathse.data.images import load_image
+from mathse.images import load_image
 
 
 def _join(images: Sequence[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
@@ -96,7 +96,9 @@ class Qwen2VLBackbone(Backbone):
             pictures = [load_image(str(opened[k])) if isinstance(k, str) else opened[k] for k in missing]
             done = self.processor.image_processor(pictures, return_tensors="pt")
             sizes = done["image_grid_thw"].prod(-1).tolist()
-            new = dict(zip(missing, zip(done["pixel_values"].split(sizes), done["image_grid_thw"], strict=True), strict=True))
+            new = dict(
+                zip(missing, zip(done["pixel_values"].split(sizes), done["image_grid_thw"], strict=True), strict=True)
+            )
         else:
             new = {}
         features = [new[k] if k in new else self._cache[k] for k in map(_key, images)]
@@ -157,8 +159,18 @@ class Qwen2VLBackbone(Backbone):
     # --- sampling ---
 
     @torch.inference_mode()
-    def complete(self, rows: Sequence[Row], *, n: int = 1, max_new_tokens: int = 128, temperature: float = 0.0,
-                 top_p: float = 1.0, top_k: int = 0, seed: int = 0, watch: Sequence[int] = ()) -> list[list[Completion]]:
+    def complete(
+        self,
+        rows: Sequence[Row],
+        *,
+        n: int = 1,
+        max_new_tokens: int = 128,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        top_k: int = 0,
+        seed: int = 0,
+        watch: Sequence[int] = (),
+    ) -> list[list[Completion]]:
         encoded = self.encode([{"question": r["question"], "images": r["images"]} for r in rows])
         batch = {k: v.to(self.device) for k, v in self._left_padded(encoded).items()}
         sampling: dict[str, Any] = {"do_sample": False}

@@ -20,17 +20,43 @@ PHRASES = (
     ', "error_analysis": "', ', "status": "', '", "status": "', '{"status": "', '{"solution": "', '"}', '"', "}",
     "CORRECT", "WRONG", "\\n",
 )  # fmt: skip
-MARKS = tuple(f" {mark}{end}" for mark in ("ok", "no") for end in (", ", "; ", ".", ""))
+MARKS = tuple(f" {mark}{end}" for mark in ("ok", "no") for end in (" ", "")) + ("| ",)
 OPERATORS = tuple(f"{a}{op}{b}" for op in "*+=-/" for a in (" ", "") for b in (" ", ""))
 PUNCTUATION = tuple(f"{p}{end}" for p in ".,:;?!" for end in (" ", "\n"))
-WORDS = (
-    "What is the sum of three digits first digit times second plus third largest minus smallest "
-    "Step The are answer to this problem and form no ok correct wrong"
-).split()
+WORDS = [
+    "What",
+    "is",
+    "the",
+    "sum",
+    "of",
+    "three",
+    "digits",
+    "first",
+    "digit",
+    "times",
+    "second",
+    "plus",
+    "third",
+    "largest",
+    "minus",
+    "smallest",
+    "Step",
+    "The",
+    "are",
+    "answer",
+    "to",
+    "this",
+    "problem",
+    "and",
+    "form",
+    "no",
+    "ok",
+    "correct",
+    "wrong",
+]
 VOCABULARY = (
     *PHRASES, *MARKS, *OPERATORS, *PUNCTUATION, *(w + end for w in WORDS for end in ("", " ")),
 )  # fmt: skip
-
 
 
 def _literal(phrase: str) -> str:
@@ -39,7 +65,8 @@ def _literal(phrase: str) -> str:
 
 _PIECE = "|".join([
     *map(_literal, sorted(PHRASES, key=len, reverse=True)),
-    r" (?:ok|no)(?:, |; |\.)?(?![A-Za-z])", r" ?[*+=\-/] ?", r"\d", r"[A-Za-z]+ ?", r"[.,:;?!][ \n]?", r"\s+", r"[^\sA-Za-z\d]+",
+    r" (?:ok|no)(?![A-Za-z]) ?", r"\| ",
+    r" ?[*+=\-/] ?", r"\d", r"[A-Za-z]+ ?", r"[.,:;?!][ \n]?", r"\s+", r"[^\sA-Za-z\d]+",
 ])  # fmt: skip
 
 CHAT_TEMPLATE = (
@@ -60,9 +87,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     pieces.update(dict.fromkeys(byte_level.pre_tokenize_str(word)[0][0] for word in VOCABULARY))
     vocab = {piece: i for i, piece in enumerate(pieces)}
     core = Tokenizer(models.BPE(vocab=vocab, merges=[], ignore_merges=True))
-    core.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(_PIECE), behavior="isolated"), byte_level]
-    )
+    core.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(_PIECE), behavior="isolated"), byte_level])
     core.decoder = decoders.ByteLevel()
     core.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL])
     return PreTrainedTokenizerFast(

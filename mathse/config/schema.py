@@ -10,8 +10,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 
-def allow(default: Any, *, choices: tuple[Any, ...] | None = None, low: float | None = None,
-          high: float | None = None, above: float | None = None) -> Any:
+def allow(
+    default: Any,
+    *,
+    choices: tuple[Any, ...] | None = None,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+) -> Any:
     """A field with a rule: one of ``choices``, or ``low <= value <= high``, or ``value > above``; None passes if the
     type is optional."""
     meta = {"choices": choices, "low": low, "high": high, "above": above}
@@ -162,6 +168,7 @@ class ORM:
     backbone: Any = None  # null: the student's backbone
     students: list[int] = field(default_factory=lambda: [300, 600])  # training rows of each weak student; 0: the base
     samples_per_problem: int = allow(1, low=1)
+    references: bool = False  # reference solutions count among the right paths too, where students seldom are right
     temperature: float = allow(0.8, above=0)
     augment: float = allow(0.3, low=0, high=1)  # final share of rows with made-up errors (embedded world only)
     solver_steps: int = allow(400, low=0)  # the ORM starts from a solver of its own problems; 0: from the base

@@ -1,1 +1,1 @@
-"""Problems and their images: own JSONL files, and the converters that write them."""
+"""Problems and their images, and what a fit sees of them, step by step."""

@@ -5,7 +5,6 @@ A stream gives the rows of one optimiser step (a global batch); ``StepData`` tur
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -79,7 +78,9 @@ class MixedStream:
     (measured: made-up errors first, then real ones, taught the ORM best).
     """
 
-    def __init__(self, stream: EpochStream, make: Callable[[random.Random], Row], final_share: float, steps: int) -> None:
+    def __init__(
+        self, stream: EpochStream, make: Callable[[random.Random], Row], final_share: float, steps: int
+    ) -> None:
         self.stream, self.make, self.final_share, self.steps = stream, make, final_share, steps
 
     def keyed_rows(self, step: int) -> Sequence[tuple[int | None, Row]]:

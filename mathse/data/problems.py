@@ -31,13 +31,16 @@ class ProblemSource(Protocol):
     """Where problems come from.
 
     ``splits``: disjoint lists: "seed" (D's part that the teacher solves), "pool" (the rest of D), "test", "dev",
-    "orm_train" and "orm_held". ``get``: a problem by id, DataError if there is none. ``check``: the verdict of a step
+    "orm_train" and "orm_held". ``distillable``: what task=distill solves.
+    ``get``: a problem by id, DataError if there is none. ``check``: the verdict of a step
     checker, None where the source has none. ``bad_rows``: rows left out, each {"file", "line", "id", "reason"}.
     """
 
     bad_rows: list[dict[str, object]]
 
     def splits(self) -> Mapping[str, Sequence[Problem]]: ...
+
+    def distillable(self) -> Sequence[Problem]: ...
 
     def get(self, problem_id: str) -> Problem: ...
 
@@ -99,6 +102,10 @@ class JsonlData:
         if self._test_rows:
             split["test"] = _shuffled([problem.id for problem in self._test_rows], self.seed)
         return {name: [self._by_id[i] for i in split[name]] for name in SPLITS}
+
+    def distillable(self) -> list[Problem]:
+        """What task=distill solves: every row of ``path``, in the file's order."""
+        return list(self._rows)
 
     def get(self, problem_id: str) -> Problem:
         if (problem := self._by_id.get(problem_id)) is not None:

@@ -8,12 +8,13 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import lru_cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, BinaryIO, cast
 
 from mathse.answers import choice_index
-from mathse.data.images import load_image
 from mathse.errors import DataError
+from mathse.images import load_image
 from mathse.types import Problem
 
 REQUIRED = ("id", "question", "images", "answer")
@@ -121,11 +122,16 @@ def _problem(values: Mapping[str, Any], path: Path, decoded: set[str]) -> Proble
 def _check_names(values: Mapping[str, Any]) -> None:
     """All required keys, and none that looks like a misspelt one; other keys are free."""
     for name in values:
-        near = get_close_matches(name, FIELDS, n=1, cutoff=0.8)
-        if near and name not in FIELDS and near[0] not in values:
-            raise BadRow(f'unknown key "{name}"; did you mean "{near[0]}"?')
+        near = None if name in FIELDS else _nearest_field(name)
+        if near and near not in values:
+            raise BadRow(f'unknown key "{name}"; did you mean "{near}"?')
     if missing := [name for name in REQUIRED if name not in values]:
         raise BadRow(f'"{missing[0]}" is missing; a row has {", ".join(REQUIRED)}')
+
+
+@lru_cache  # the same keys come with every row
+def _nearest_field(name: str) -> str | None:
+    return next(iter(get_close_matches(name, FIELDS, n=1, cutoff=0.8)), None)
 
 
 def _text(values: Mapping[str, Any], name: str) -> str:

@@ -12,8 +12,8 @@ class MergeCorrectPaths(EvolutionCallback):
     """Alg. 1 lines 9-11 and 16: what the judge accepts joins D_SFT, what it rejects joins R_incorrect."""
 
     def on_paths_judged(self, loop: EvolutionLoop) -> None:
-        keep = "all" if loop.all_drafts_kept else loop.lab.config.evolution.keep
-        loop.state = loop.state.absorb(loop.judged, loop.lab.accepts, keep)
+        keep_all = loop.all_drafts_kept or loop.lab.config.evolution.keep == "all"
+        loop.state = loop.state.absorb(loop.judged, loop.lab.accepts, keep_all)
 
 
 class ReflectOnErrors(EvolutionCallback):
@@ -32,4 +32,5 @@ class EvaluateStudent(EvolutionCallback):
 
     def on_student_fitted(self, loop: EvolutionLoop) -> None:
         measure_student(loop.lab, loop.stage, loop.student)
-        measure_judge(loop.lab, loop.stage, loop.student)
+        if loop.stage.name != "final":  # no judge is asked after it
+            measure_judge(loop.lab, loop.stage, loop.student)

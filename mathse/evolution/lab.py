@@ -47,8 +47,9 @@ class Student:
 class Lab:
     """Built once a run. Holds at most one student and one ORM in memory at a time."""
 
-    def __init__(self, config: TrainConfig, run: RunFolder, source: Any, teacher: Teacher, progress: Progress,
-                 logger: RunLogger) -> None:
+    def __init__(
+        self, config: TrainConfig, run: RunFolder, source: Any, teacher: Teacher, progress: Progress, logger: RunLogger
+    ) -> None:
         self.config, self.run, self.source, self.teacher = config, run, source, teacher
         self.progress, self.logger = progress, logger
         self.generator = build(config.generator)
@@ -63,6 +64,11 @@ class Lab:
     @cached_property
     def problems(self) -> dict[str, Problem]:
         return {p.id: p for problems in self.splits.values() for p in problems}
+
+    def add_problem(self, problem_id: str) -> None:
+        """Make sure that a problem of the source is known here, whatever split it is in."""
+        if problem_id not in self.problems:
+            self.problems[problem_id] = self.source.get(problem_id)
 
     @property
     def problems_of_d(self) -> list[Problem]:
@@ -84,8 +90,10 @@ class Lab:
         """The judge that an ORM's checkpoint makes."""
         described = checkpoint / ORM_FILE
         if not described.is_file():
-            raise CheckpointError(f"judge.checkpoint = {str(checkpoint)!r}: {ORM_FILE} is missing there; name the "
-                                  "checkpoint folder of a trained ORM, such as outputs/<name>/<time>/orm/checkpoint")
+            raise CheckpointError(
+                f"judge.checkpoint = {str(checkpoint)!r}: {ORM_FILE} is missing there; name the "
+                "checkpoint folder of a trained ORM, such as outputs/<name>/<time>/orm/checkpoint"
+            )
         how = read_json(described)
         return judges.ORMJudge(self.backbone(checkpoint, orm=True), binary=how["kind"] == "binary",
                                see_answer=how["see_answer"], see_image=how["see_image"],
@@ -112,8 +120,9 @@ class Lab:
     def needs_orm(self) -> bool:
         """Whether anything in this run asks the ORM."""
         c = self.config
-        reflects = c.evolution.reflect.when != "never" and c.evolution.reflect.feedback == "orm"
-        return reflects or c.judge.name.startswith("orm") or c.distill.judge.startswith("orm")
+        reflects = c.task == "evolve" and c.evolution.reflect.when != "never" and c.evolution.reflect.feedback == "orm"
+        judges_rounds = c.task == "evolve" and c.judge.name.startswith("orm")
+        return c.task == "orm" or reflects or judges_rounds or (c.task != "sft" and c.distill.judge.startswith("orm"))
 
     def accepts(self, verdict: Verdict) -> bool:
         return accepted(verdict, self.config.judge.threshold)
@@ -124,7 +133,9 @@ class Lab:
             val_rows: Sequence[Row] = (), stream: Stream | None = None,
             status_tokens: tuple[int, int] | None = None) -> None:  # fmt: skip
         """One fit in the stage's folder, its steps shown and logged."""
-        job = FitJob(stage.path, rows, self.seed(stage, "fit"), settings, self.config.trainer, val_rows, stream, status_tokens)
+        job = FitJob(
+            stage.path, rows, self.seed(stage, "fit"), settings, self.config.trainer, val_rows, stream, status_tokens
+        )
         with stage.time("fit"), self.track(what, job.steps) as track:
             fit(backbone, job, [Shown(track), self.logger.fit_callback(stage.name)])
 

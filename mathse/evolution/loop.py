@@ -7,17 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
-from mathse.evolution import stages
+from mathse.evolution import orm_stages, stages
 from mathse.evolution.hooks import EvolutionCallback
 from mathse.evolution.lab import Lab, Student
 from mathse.evolution.state import EvolutionState, Judged
 from mathse.ledger import Stage
+from mathse.types import ReasoningPath
 
 
 class EvolutionLoop:
-    """Runs the rounds. Hooks read and change ``state``; ``stage``, ``student``, ``paths`` and ``judged`` are the
-    current stage's folder, the last fitted model, the paths just generated and the paths just judged."""
+    """Runs the rounds. Callbacks read and change it:
+
+    ``state`` D_SFT, D_remain, R_incorrect; ``stage`` the folder being made; ``student`` the last fitted model;
+    ``judged`` the paths just judged; ``round`` 1..K.
+    """
 
     def __init__(self, lab: Lab, callbacks: Sequence[EvolutionCallback]) -> None:
         self.lab, self.callbacks = lab, list(callbacks)
@@ -25,31 +30,41 @@ class EvolutionLoop:
         self.round = 0
         self.state = EvolutionState(tuple(p.id for p in lab.problems_of_d))
         self.judged: list[Judged] = []
-        self.all_drafts_kept = False
+        self.reflected: dict[str, Any] = {}  # counts of the last reflection, for the final stage's line
+        self.all_drafts_kept = False  # while a reflection merges several rewrites of a problem
+        self.orm_stages: list[Stage] = []
+        self.entries: list[dict[str, Any]] = []  # the lines of summary.json
         self.stage: Stage
+        self.state_stage: Stage  # whose files hold the state
         self.student: Student
+        self.previous: Student  # before the current stage's fit
 
     @property
     def round_name(self) -> str:
         return f"round_{self.round:02d}"
 
     def run(self) -> None:
-        self.call("on_evolution_start")
-        self.student = stages.base(self)
-        stages.train_orm(self)
-        self._distill()  # Alg. 1 lines 1-4
-        for self.round in range(1, self.rounds + 1):  # 5-6
-            self._round()  # 7-12
-            self.call("on_round_end")  # 14-16: ReflectOnErrors
-        self._final()  # 17
+        self.base_and_orm()
+        self.distill()  #                                         Alg. 1 lines 1-4
+        while self.round < self.rounds:  #                        5-6
+            self.round += 1
+            self._round()  #                                      7-12
+            self.call("on_round_end")  # ReflectOnErrors:         14-16
+        self._final()  #                                          17
         self.call("on_evolution_end")
 
-    def _distill(self) -> None:
+    def base_and_orm(self) -> None:
+        self.call("on_evolution_start")
+        self.student = self.base = stages.base(self)
+        self.entries.append(self.base.stage.summary)
+        self.orm_stages = orm_stages.train_orm(self)
+
+    def distill(self) -> None:
         self.stage = stages.open_distill(self)
         if not self.stage.done:
-            self.judged = stages.solve_and_judge(self)  # the teacher solves, the judge filters
+            self.judged = stages.solve_and_judge(self)  #         1: the teacher solves, the judge filters
             self.call("on_paths_judged")
-            self._fit(init="base")
+            self._fit(init="base")  #                             2-3
             self._finish()
         self._load()
 
@@ -57,11 +72,11 @@ class EvolutionLoop:
         self.stage = stages.open_round(self)
         if not self.stage.done:
             self.call("on_round_start")
-            paths = stages.sample_paths(self)  # 7
+            paths = stages.sample_paths(self)  #                  7
             self.call("on_paths_generated")
-            self.judged = stages.judge(self, paths)  # 8
-            self.call("on_paths_judged")  # 9-11: MergeCorrectPaths
-            self._fit(self.lab.config.evolution.init)  # 12
+            self.judged = stages.judge(self, paths)  #            8
+            self.call("on_paths_judged")  # MergeCorrectPaths:    9-11
+            self._fit(self.lab.config.evolution.init)  #          12
             self._finish()
         self._load()
 
@@ -76,6 +91,7 @@ class EvolutionLoop:
     def _fit(self, init: str) -> None:
         """Fit on D_SFT and measure, or carry the last student on where there is nothing new to fit on."""
         self.state.save(self.stage.path)
+        self.previous = self.student
         self.student = stages.fit_student(self, init)
         if not self.student.carried_on:
             self.call("on_student_fitted")
@@ -85,13 +101,38 @@ class EvolutionLoop:
         self.lab.stage_finished(self.stage)
 
     def _load(self) -> None:
-        """The stage as its files tell it: a resumed run and one that just made the stage go on from the same."""
-        self.state = EvolutionState.load(self.stage.path, self.state.problems)
         self.student = Student(self.stage)
+        self.entries.append(self.stage.summary)
+        self.state_loaded_from(self.stage)
+
+    def state_loaded_from(self, stage: Stage) -> None:
+        """Go on from a stage's files: a resumed run and one that just made the stage then hold the same."""
+        self.state = EvolutionState.load(stage.path, self.state.problems)
+        self.state_stage = stage
+
+    # --- the other tasks ---
+
+    def distill_only(self) -> None:
+        """task=distill: the rows, judged, and no fit."""
+        self.base_and_orm()
+        self.stage = stages.open_distill(self)
+        if not self.stage.done:
+            self.judged = stages.solve_and_judge(self, self.lab.source.distillable())
+            self.call("on_paths_judged")
+            self.state.save(self.stage.path)
+            self.stage.finish({"stage": "distill", **stages.counts(self)})
+            self.lab.stage_finished(self.stage)
+
+    def fit_only(self, rows: Sequence[ReasoningPath]) -> None:
+        """task=sft: one fit on these rows."""
+        self.base_and_orm()
+        self.stage = stages.open_sft(self)
+        if not self.stage.done:
+            self.state = replace(self.state, train=tuple(rows))
+            self._fit(init="base")
+            self._finish()
+        self._load()
 
     def call(self, hook: str) -> None:
         for callback in self.callbacks:
             getattr(callback, hook)(self)
-
-    def replace_state(self, **changes: object) -> None:
-        self.state = replace(self.state, **changes)

@@ -25,11 +25,13 @@ def measure_student(lab: Lab, stage: Stage, student: Student) -> None:
     """Greedy accuracy on the test problems and on the dev problems (which a sweep may optimise)."""
     settings = lab.config.evaluation
     backbone = lab.backbone(student.checkpoint)
-    options = {"batch_size": settings.batch_size, "max_new_tokens": settings.max_new_tokens}
+    options: Any = {"batch_size": settings.batch_size, "max_new_tokens": settings.max_new_tokens}
     with lab.work(stage, "sample", "test accuracy", len(lab.test)) as advance:
         test = predict(backbone, lab.test, stage.path / PREDICTIONS, advance=advance, **options)
         dev = predict(backbone, lab.splits["dev"], stage.path / "dev_predictions.jsonl", **options)
-    write_json(stage.path / METRICS, {**accuracy(test), "dev_accuracy": accuracy(dev)["accuracy"], "dev_total": len(dev)})
+    write_json(
+        stage.path / METRICS, {**accuracy(test), "dev_accuracy": accuracy(dev)["accuracy"], "dev_total": len(dev)}
+    )
 
 
 def measure_judge(lab: Lab, stage: Stage, student: Student) -> None:
@@ -51,7 +53,9 @@ def sample_held(lab: Lab, stage: Stage, student: Student) -> list[ReasoningPath]
         )  # fmt: skip
 
 
-def judge_held(lab: Lab, stage: Stage, judge: Judge, labelled: Sequence[Labelled], metrics_file: Path) -> dict[str, Any]:
+def judge_held(
+    lab: Lab, stage: Stage, judge: Judge, labelled: Sequence[Labelled], metrics_file: Path
+) -> dict[str, Any]:
     """The judge's verdicts on labelled held-out paths (``orm_held.jsonl``) and its figures."""
     with lab.work(stage, "judge", "held-out verdicts", len(labelled)) as advance:
         verdicts = judge_paths(judge, lab.problems, [p for p, _ in labelled], stage.path / "held_verdicts.jsonl",

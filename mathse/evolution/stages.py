@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 from mathse import prompts
 from mathse.evolution.lab import CHECKPOINT, Student
 from mathse.evolution.measure import METRICS, PREDICTIONS, acceptance, correct_by_id, measure_student
-from mathse.evolution.state import Judged
+from mathse.evolution.state import TRAIN, Judged
 from mathse.generate import solve_row
 from mathse.judges import judge_paths
 from mathse.ledger import Stage
 from mathse.metrics import transitions
 from mathse.seeds import rng
-from mathse.store import BatchLog, read_json, write_json
+from mathse.store import BatchLog, read_json, read_jsonl, write_json
 from mathse.types import Lineage, Problem, ReasoningPath
 
 if TYPE_CHECKING:
@@ -50,15 +50,20 @@ def open_distill(loop: EvolutionLoop) -> Stage:
 
 def open_round(loop: EvolutionLoop) -> Stage:
     config, evolution = loop.lab.config, ("init", "samples_per_problem", "keep", "round")
-    keys = (*FITTING, *judging_keys("judge.name", config.judge.name), *(f"evolution.{k}" for k in evolution), "callbacks")
+    keys = (
+        *FITTING,
+        *judging_keys("judge.name", config.judge.name),
+        *(f"evolution.{k}" for k in evolution),
+        "callbacks",
+    )
     what = f"self-evolving round {loop.round} of {loop.rounds}: sample, judge, merge, refit"
     return _open(loop, loop.round_name, what, keys)
 
 
 def open_reflection(loop: EvolutionLoop, name: str) -> Stage:
     config = loop.lab.config
-    keys = (*FITTING, "teacher", *judging_keys("judge.name", config.judge.name), "evolution.rounds", "evolution.reflect",
-            "evolution.keep", "callbacks")  # fmt: skip
+    evolution = ("evolution.rounds", "evolution.reflect", "evolution.keep")
+    keys = (*FITTING, "teacher", *judging_keys("judge.name", config.judge.name), *evolution, "callbacks")
     return _open(loop, name, "wrong paths are rewritten, judged and merged", keys)
 
 
@@ -67,13 +72,20 @@ def open_final(loop: EvolutionLoop) -> Stage:
     return _open(loop, "final", "the final student, on all that was accepted", keys)
 
 
+def open_sft(loop: EvolutionLoop) -> Stage:
+    return _open(loop, "sft", "one fit on the rows of sft.train", FITTING)
+
+
 def _open(loop: EvolutionLoop, name: str, what: str, keys: Sequence[str]) -> Stage:
-    after = [loop.student.stage, *loop.orm_stages]
-    if loop.state_stage is not None and loop.state_stage not in after:
-        after.append(loop.state_stage)
-    stage = loop.lab.run.stage(name, keys, after)
+    stage = loop.lab.run.stage(name, keys, [loop.student.stage, *loop.orm_stages, *_state_stage(loop)])
     begin(loop, stage, what)
     return stage
+
+
+def _state_stage(loop: EvolutionLoop) -> list[Stage]:
+    """The stage whose D_SFT the next one starts from, where that is another than the student's (a reflection)."""
+    found = getattr(loop, "state_stage", None)
+    return [found] if found is not None and found.name != loop.student.stage.name else []
 
 
 def begin(loop: EvolutionLoop, stage: Stage, what: str) -> None:
@@ -165,7 +177,8 @@ def fit_student(loop: EvolutionLoop, init: str) -> Student:
 def _nothing_new(loop: EvolutionLoop) -> str | None:
     if not loop.state.train:
         return "no path was accepted, so there is no row to fit on"
-    if loop.fitted_on is not None and {p.id for p in loop.state.train} == loop.fitted_on:
+    before = loop.student.stage.path / TRAIN
+    if before.exists() and {row["id"] for row in read_jsonl(before)} == {p.id for p in loop.state.train}:
         return "nothing new was accepted"
     return None
 
@@ -192,17 +205,22 @@ def _link(source: str, target: str) -> None:
 
 def summary(loop: EvolutionLoop) -> dict[str, Any]:
     """The stage's line in summary.json."""
-    lab, stage = loop.lab, loop.stage
-    origins = [path.lineage.origin for path in loop.state.train]
+    stage = loop.stage
     skipped = stage.path / "skipped_fit.json"
-    judged = acceptance(lab, loop.judged) if loop.judged else loop.reflected
-    nothing = dict.fromkeys(("accepted", "rejected", "unparsed", "acceptance_precision", "step_precision"))
     return {
-        "stage": stage.name, **_accuracy(stage), "train_rows": len(origins), **nothing, **(judged or {}),
-        "transitions": transitions(correct_by_id(loop.compared.stage), correct_by_id(stage)),
-        "origins": {o: origins.count(o) for o in sorted(set(origins))},
+        "stage": stage.name, **_accuracy(stage), **counts(loop),
+        "transitions": transitions(correct_by_id(loop.previous.stage), correct_by_id(stage)),
         "skipped_fit": read_json(skipped)["reason"] if skipped.exists() else None,
     }  # fmt: skip
+
+
+def counts(loop: EvolutionLoop) -> dict[str, Any]:
+    """Rows of D_SFT by origin, and what the judge said of the paths of this stage (null where it judged none)."""
+    origins = [path.lineage.origin for path in loop.state.train]
+    nothing = dict.fromkeys(("accepted", "rejected", "unparsed", "acceptance_precision", "step_precision"))
+    judged = acceptance(loop.lab, loop.judged) if loop.judged else loop.reflected
+    by_origin = {o: origins.count(o) for o in sorted(set(origins))}
+    return {"train_rows": len(origins), **nothing, **judged, "origins": by_origin}
 
 
 def _accuracy(stage: Stage) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from mathse.store import read_jsonl, write_jsonl
 from mathse.types import ReasoningPath, Record, Verdict
@@ -37,14 +37,16 @@ class EvolutionState:
         solved = {path.problem_id for path in self.train}
         return [p for p in self.problems if p not in solved]
 
-    def absorb(self, judged: Iterable[Judged], accept: Callable[[Verdict], bool],
-               keep: Literal["one", "all"] = "one") -> EvolutionState:
+    def absorb(
+        self, judged: Iterable[Judged], accept: Callable[[Verdict], bool], keep_all: bool = False
+    ) -> EvolutionState:
         """Alg. 1 lines 9-11: accepted paths join D_SFT and their problems leave D_remain; rejected drafts of students
-        join R_incorrect with their feedback. ``keep``: accepted paths kept for a problem."""
-        right, wrong = [], []
+        join R_incorrect with their feedback. One accepted path a problem is kept, or all."""
+        right: list[Judged] = []
+        wrong: list[Judged] = []
         for item in judged:
             (right if accept(item.verdict) else wrong).append(item)
-        kept = right if keep == "all" else _first_of_each_problem(right)
+        kept = right if keep_all else _first_of_each_problem(right)
         known = {path.id for path in self.train}
         new = [item.path for item in kept if item.path.id not in known]
         drafts = [item for item in wrong if item.path.lineage.origin == "student"]

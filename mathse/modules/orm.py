@@ -28,4 +28,6 @@ class ORMModule(SFTModule):
         if at_status.any():
             right = logits[at_status][:, self.status_tokens].argmax(-1)
             truth = (targets[at_status] == self.status_tokens[1]).long()
-            self.log("val_status_accuracy", (right == truth).float().mean(), on_epoch=True, batch_size=int(at_status.sum()))
+            self.log(
+                "val_status_accuracy", (right == truth).float().mean(), on_epoch=True, batch_size=int(at_status.sum())
+            )

@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     asked = parser.parse_args(argv)
     out = asked.out or (asked.runs[0] / "report.html" if len(asked.runs) == 1 else Path("report.html"))
-    from mathse.data.images import png_bytes  # here: it loads an image library, which --help does not need
+    from mathse.images import png_bytes  # here: it loads an image library, which --help does not need
 
     try:
         print(write_report(asked.runs, out, _problem_of, png_bytes))

@@ -1,8 +1,9 @@
 """What the ORM learns to write in the embedded world: a check of every step, number by number.
 
-Each step's numbers are written as ``written/right mark`` digit by digit; an arithmetic step is first worked out again.
-For ``Step 2: 7 * 7 = 47.`` the check reads ``2: 7 * 7 = 49: 7/7 ok, 7/7 ok, 4/4 ok, 7/9 no;``. A mark is then a
-comparison of two neighbouring tokens, which a small model learns where one mark for a whole step stays at chance.
+Each step's numbers are compared digit by digit: the digit written, the digit that is right, a mark. An arithmetic
+step is first worked out again: ``Step 2: 7 * 7 = 47.`` is checked by ``2: 7 * 7 = 49: 77 ok 77 ok 44 ok 79 no |``.
+A mark compares two neighbouring tokens, which a small model learns where one mark for a whole step stays at chance
+(and where a sign between the two digits made it learn markedly slower).
 It is the ORM that writes this at judging time, token by token; these functions only label its training paths.
 """
 
@@ -29,22 +30,22 @@ def check(kind: str, digits: Numbers, text: str) -> Check:
     parts = [_check_step(kind, k, steps[k], expected(kind, digits, steps[:k])) for k in range(len(steps))]
     if len(steps) < 4:
         parts.append(f"{len(steps) + 1}: form no")
-    return Check(first_error(kind, digits, steps), "; ".join(parts) + ".")
+    return Check(first_error(kind, digits, steps), " | ".join(parts) + " .")
 
 
 def _check_step(kind: str, index: int, written: Numbers, right: Numbers) -> str:
     template = KINDS[kind].templates[index]
-    marks = ", ".join(m for w, r in zip(written, right, strict=True) for m in _compare(str(w), str(r)))
+    marks = " ".join(m for w, r in zip(written, right, strict=True) for m in _compare(str(w), str(r)))
     again = template.removesuffix(".").format(*right) + ": " if "=" in template else ""
     return f"{index + 1}: {again}{marks}"
 
 
 def _compare(written: str, right: str) -> list[str]:
-    """``written/right mark`` for each digit; a number's comparison ends at its first difference, ``.`` is no digit."""
+    """ "79 no" for each digit; a number's comparison ends at its first difference, and ``_`` stands for no digit."""
     marks = []
     for k in range(max(len(written), len(right))):
-        w, r = written[k : k + 1] or ".", right[k : k + 1] or "."
-        marks.append(f"{w}/{r} {'ok' if w == r else 'no'}")
+        w, r = written[k : k + 1] or "_", right[k : k + 1] or "_"
+        marks.append(f"{w}{r} {'ok' if w == r else 'no'}")
         if w != r:
             break
     return marks
@@ -62,11 +63,11 @@ def corrupt(kind: str, digits: Numbers, rng: random.Random) -> str:
     dirty = rng.random() >= 0.3
     steps: list[Numbers] = []
     while len(steps) < 4:
-        numbers = list(expected(kind, digits, steps))
+        numbers, template = list(expected(kind, digits, steps)), KINDS[kind].templates[len(steps)]
         if dirty:
             for i, rate in enumerate(_rates(kind, len(steps), len(numbers))):
                 if rng.random() < rate:
-                    numbers[i] = near_miss(numbers[i], rng, digit="=" not in KINDS[kind].templates[len(steps)] and len(steps) < 3)
+                    numbers[i] = near_miss(numbers[i], rng, digit=len(steps) < 2 and "=" not in template)
         steps.append(tuple(numbers))
     return write(kind, steps)
 

@@ -16,7 +16,7 @@ from mathse.world.critique import check, corrupt
 from mathse.world.solution import KINDS, Numbers, solve, write
 
 # split -> the split of digit images it draws from; seed and pool are both parts of D
-DIGITS_OF = {"seed": "pool", "pool": "pool", "test": "test", "dev": "dev", "orm_train": "orm_train", "orm_held": "orm_held"}
+DIGITS_OF = {"seed": "pool"} | {split: split for split in ("pool", "test", "dev", "orm_train", "orm_held")}
 
 
 class SyntheticData:
@@ -33,11 +33,16 @@ class SyntheticData:
         taken: set[str] = set()
         return {split: self._draw(split, size, taken) for split, size in self.sizes.items()}
 
+    def distillable(self) -> list[Problem]:
+        """What task=distill solves: all of D."""
+        splits = self.splits()
+        return [*splits["seed"], *splits["pool"]]
+
     def get(self, problem_id: str) -> Problem:
         world, _, rest = problem_id.partition("/")
         kind, _, indices = rest.partition("/")
         if world != "digits" or kind not in KINDS:
-            raise DataError(f"problem {problem_id[:80]!r} is not of the embedded world (data=synthetic); choose its data=...")
+            raise DataError(f"problem {problem_id[:80]!r} is not of the embedded world; choose its data=...")
         return problem(kind, digits.parse_reference(indices))
 
     def check(self, problem: Problem, text: str) -> Verdict:
@@ -54,7 +59,8 @@ class SyntheticData:
         return corrupt(kind, truth, draw)
 
     def _draw(self, split: str, size: int, taken: set[str]) -> list[Problem]:
-        draw, found = rng(self.seed, "world", split), []
+        draw = rng(self.seed, "world", split)
+        found: list[Problem] = []
         indices = [int(i) for i in digits.split_indices()[DIGITS_OF[split]]]
         while len(found) < size:
             candidate = _draw_problem(draw, indices)
@@ -85,4 +91,4 @@ def facts(problem: Problem) -> tuple[str, Numbers]:
     try:
         return problem.metadata["kind"], tuple(problem.metadata["digits"])
     except KeyError:
-        raise DataError(f"problem {problem.id!r} is not of the embedded world; teacher=symbolic needs data=synthetic") from None
+        raise DataError(f"problem {problem.id!r} is not of the embedded world (data=synthetic)") from None

@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from mathse.config import schema
-from mathse.data.images import load_image
 from mathse.data.problems import SPLITS, JsonlData, ProblemSource, Shares, split_by_hash
 from mathse.errors import ConfigError, DataError
+from mathse.images import load_image
 
 
 @pytest.fixture

@@ -1,0 +1,34 @@
+"""``python -m mathse VERB``: the door for everything that is neither training nor evaluation."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+
+from mathse.cli import guarded
+
+# verb -> (module with main(argv) -> exit code, what it does); imported only when asked for
+VERBS = {
+    "report": ("mathse.report", "one HTML page about a run, or several side by side"),
+    "tiny": ("mathse.backbones.make", "write a tiny random-weight checkpoint of a family"),
+    "convert-data": ("mathse.data.convert", "published records (geometry3k, mathvision) to data=jsonl rows"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print("usage: python -m mathse VERB ...\n")
+        print("\n".join(f"  {verb:<13} {what}" for verb, (_, what) in VERBS.items()))
+        return 0 if arguments else 2
+    verb, *rest = arguments
+    if verb not in VERBS:
+        print(f"error: no such verb: {verb}; there are {', '.join(VERBS)}", file=sys.stderr)
+        return 2
+    run: Callable[[Sequence[str]], int] = import_module(VERBS[verb][0]).main
+    return guarded(lambda: run(rest))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

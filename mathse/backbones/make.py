@@ -1,0 +1,28 @@
+"""``python -m mathse tiny [FAMILY] DST``: a small random-weight checkpoint of a family's true architecture."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from mathse.errors import CheckpointError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m mathse tiny", description=__doc__)
+    parser.add_argument("family", nargs="?", default="tiny", choices=("tiny",))
+    parser.add_argument("folder", type=Path, metavar="DST", help="a folder that does not exist yet")
+    parser.add_argument("--seed", type=int, default=0)
+    asked = parser.parse_args(argv)
+    if asked.folder.exists() and any(asked.folder.iterdir()):
+        raise CheckpointError(f"{asked.folder} is not empty; name a new folder")
+    from mathse.backbones import quiet
+    from mathse.backbones.tiny import TinyBackbone  # here: --help needs no torch
+
+    quiet()
+    backbone = TinyBackbone(init_seed=asked.seed)
+    backbone.save(asked.folder)
+    parameters = sum(p.numel() for p in backbone.model.parameters())
+    print(f"{asked.folder}: {asked.family}, {parameters:,} parameters, random weights")
+    return 0

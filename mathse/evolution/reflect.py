@@ -1,0 +1,125 @@
+"""Reflection (Algorithm 1, lines 14-16): wrong drafts are rewritten, judged like any path, merged by the same code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mathse import prompts
+from mathse.backbones.base import Backbone, Row
+from mathse.evolution import stages
+from mathse.evolution.lab import CHECKPOINT
+from mathse.evolution.measure import acceptance
+from mathse.evolution.state import Judged
+from mathse.judges import judge_paths
+from mathse.seeds import derive
+from mathse.store import BatchLog, write_jsonl
+from mathse.types import Lineage, ReasoningPath, Reflection, Verdict
+
+if TYPE_CHECKING:
+    from mathse.evolution.loop import EvolutionLoop
+
+REFLECTIONS = "reflections.jsonl"
+
+
+def reflect(loop: EvolutionLoop, name: str) -> None:
+    """Make the reflection stage ``name``: the state goes on with what was accepted; the next fit trains on it."""
+    loop.stage = stage = stages.open_reflection(loop, name)
+    settings = loop.lab.config.evolution.reflect
+    if not stage.done:
+        drafts = loop.state.to_reflect(settings.all_drafts)
+        feedback = _feedback(loop, drafts)
+        loop.judged, loop.all_drafts_kept = [], settings.all_drafts
+        reflections: list[Reflection] = []
+        for attempt in range(settings.tries):
+            taken = {j.path.lineage.parent for j in loop.judged if loop.lab.accepts(j.verdict)}
+            pending = [d for d in drafts if d.path.id not in taken]
+            written = _rewrite(loop, pending, feedback, attempt)
+            reflections += written
+            loop.judged += _judge(loop, written, attempt)
+        write_jsonl(stage.path / REFLECTIONS, reflections)
+        write_jsonl(stage.path / stages.VERDICTS, [j.verdict for j in loop.judged])
+        loop.call("on_paths_judged")
+        loop.all_drafts_kept = False
+        loop.state.save(stage.path)
+        stage.finish({"drafts": len(drafts), "rewritten": len(reflections), **acceptance(loop.lab, loop.judged)})
+        loop.lab.stage_finished(stage)
+    loop.state_loaded_from(stage)
+    counts = ("accepted", "rejected", "unparsed", "acceptance_precision", "step_precision")
+    loop.reflected = {key: stage.summary[key] for key in counts}
+
+
+def _feedback(loop: EvolutionLoop, drafts: Sequence[Judged]) -> dict[str, Verdict | None]:
+    """What the writer is told of each draft: the ORM's word, the teacher's, or nothing (Table 3)."""
+    lab, stage, source = loop.lab, loop.stage, loop.lab.config.evolution.reflect.feedback
+    if source == "none":
+        return {d.path.id: None for d in drafts}
+    if source == "orm" and lab.config.judge.name == "orm":
+        return {d.path.id: d.verdict for d in drafts}
+    judge = lab.judge(source)
+    with lab.work(stage, "judge", f"feedback by {source}", len(drafts)) as advance:
+        words = judge_paths(judge, lab.problems, [d.path for d in drafts], stage.path / "feedback_verdicts.jsonl",
+                            batch_size=lab.config.judge.batch_size, advance=advance)  # fmt: skip
+    return {word.path_id: word for word in words}
+
+
+def _rewrite(loop: EvolutionLoop, drafts: Sequence[Judged], feedback: dict[str, Verdict | None],
+             attempt: int) -> list[Reflection]:  # fmt: skip
+    """One rewrite of each draft, appended batch by batch; an unusable answer is an empty path, judged as such."""
+    lab, stage = loop.lab, loop.stage
+    size = stages.SOLVED_AT_ONCE if lab.config.evolution.reflect.writer == "teacher" else lab.generator.batch_size
+    batches = [drafts[k : k + size] for k in range(0, len(drafts), size)]
+    log = BatchLog(_tries(stage.path, attempt) / REFLECTIONS, [len(b) for b in batches])
+    with lab.work(stage, "sample", "rewrites", len(drafts)) as advance:
+        backbone = None
+        for k in range(log.done, len(batches)):
+            if lab.config.evolution.reflect.writer == "student" and backbone is None:
+                backbone = lab.backbone(loop.student.checkpoint)
+            words = [feedback[d.path.id] for d in batches[k]]
+            log.append(_write_batch(loop, backbone, batches[k], words, attempt, k))
+            advance(len(batches[k]))
+    return list(log.rows(Reflection))
+
+
+def _write_batch(loop: EvolutionLoop, backbone: Backbone | None, drafts: Sequence[Judged],
+                 words: Sequence[Verdict | None], attempt: int, batch: int) -> list[Reflection]:  # fmt: skip
+    lab, stage = loop.lab, loop.stage
+    problems = [lab.problems[d.path.problem_id] for d in drafts]
+    seed = derive(lab.config.seed, stage.name, "rewrite", attempt, batch)
+    if backbone is None:
+        writer, style = lab.teacher.name, "full"
+        texts = lab.teacher.reflect(problems, [d.path for d in drafts], words, attempt)
+    else:
+        writer, style = f"{loop.student.stage.name}/{CHECKPOINT}", backbone.prompt_style
+        rows = [Row(question=prompts.reflection_prompt(p, d.path.text, word, backbone.prompt_style), images=p.images)
+                for p, d, word in zip(problems, drafts, words, strict=True)]  # fmt: skip
+        texts = [row[0] for row in backbone.generate(rows, max_new_tokens=lab.generator.max_new_tokens, seed=seed,
+                                                     **lab.generator.sampling)]  # fmt: skip
+    version = prompts.version("reflect", style)  # type: ignore[arg-type]
+    return [_reflection(stage.name, d, word, text, writer, version, seed if backbone else 0, attempt)
+            for d, word, text in zip(drafts, words, texts, strict=True)]  # fmt: skip
+
+
+def _reflection(stage: str, draft: Judged, word: Verdict | None, text: str | None, writer: str, version: str, seed: int,
+                attempt: int) -> Reflection:  # fmt: skip
+    lineage = Lineage("reflection", stage, writer, parent=draft.path.id, seed=seed, prompt=version)
+    revised = ReasoningPath(f"{stage}/{attempt}/{draft.path.id}", draft.path.problem_id, text or "", lineage)
+    return Reflection(draft.path, word, revised)
+
+
+def _judge(loop: EvolutionLoop, reflections: Sequence[Reflection], attempt: int) -> list[Judged]:
+    lab, stage = loop.lab, loop.stage
+    paths = [r.revised for r in reflections]
+    with lab.work(stage, "judge", "verdicts on rewrites", len(paths)) as advance:
+        verdicts = judge_paths(lab.judge(lab.config.judge.name), lab.problems, paths,
+                               _tries(stage.path, attempt) / stages.VERDICTS,
+                               batch_size=lab.config.judge.batch_size, advance=advance)  # fmt: skip
+    said = {v.path_id: v for v in verdicts}
+    return [Judged(path, said[path.id]) for path in paths]
+
+
+def _tries(folder: Path, attempt: int) -> Path:
+    made = folder / f"try_{attempt + 1}"
+    made.mkdir(exist_ok=True)
+    return made

@@ -1,0 +1,171 @@
+"""The tasks of train.py and evaluate.py: open the run folder, run the stages, write the summary and the report."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mathse import report
+from mathse.backbones import quiet
+from mathse.config import build, flatten
+from mathse.config.bind import plain
+from mathse.config.schema import EvaluateConfig, TrainConfig
+from mathse.errors import DataError, SettingsChanged
+from mathse.evolution.lab import Lab
+from mathse.evolution.loop import EvolutionLoop
+from mathse.evolution.summary import summarize
+from mathse.generate import predict
+from mathse.images import load_image, png_bytes
+from mathse.ledger import RUN, SUMMARY, RunFolder, branch_folder, finished_summary
+from mathse.metrics import accuracy
+from mathse.progress import Progress
+from mathse.store import read_json, read_jsonl, sha256_file, write_json
+from mathse.types import ReasoningPath
+
+
+def run_task(config: TrainConfig, folder: Path) -> float | None:
+    """Run ``config.task`` in ``folder``, or go on with it; the number a sweep optimises (from dev problems)."""
+    quiet()
+    torch.set_num_threads(config.trainer.threads)
+    with ExitStack() as stack:
+        progress = stack.enter_context(Progress(config.progress))
+        run = stack.enter_context(open_run(config, folder, progress))
+        if (summary := finished_summary(run.path)) is not None:
+            progress.say(f"{run.path} was finished before; nothing to do")
+        else:
+            summary = _run(config, run, progress, stack)
+        progress.table(summary)
+        progress.say(f"report: {run.path / 'report.html'}")
+    return summary["metric"]
+
+
+def _run(config: TrainConfig, run: RunFolder, progress: Progress, stack: ExitStack) -> dict[str, Any]:
+    source = build(config.data)
+    for row in source.bad_rows:
+        progress.say(f"left out: {row['file']}:{row['line']}: {row['reason']}")
+    logger = stack.enter_context(closing(build(config.logger, run=run, problem_of=source.get, image=load_image)))
+    lab = Lab(config, run, source, build(config.teacher), progress, logger)
+    loop = EvolutionLoop(lab, [build(callback) for callback in config.callbacks.values()])
+    TASKS[config.task](loop)
+    summary = summarize(loop)
+    report.write_report([run.path], run.path / "report.html", lambda _, i: lab.problems.get(i), png_bytes)
+    write_json(run.path / SUMMARY, summary)  # last: a run with a summary is finished
+    report.write_report([run.path], run.path / "report.html", lambda _, i: lab.problems.get(i), png_bytes)
+    logger.finish(summary)
+    return summary
+
+
+# --- tasks ------------------------------------------------------------------------------------------------------------
+
+
+def sft(loop: EvolutionLoop) -> None:
+    loop.fit_only(read_training_rows(Path(str(loop.lab.config.sft.train)), loop.lab))
+
+
+TASKS: dict[str, Callable[[EvolutionLoop], None]] = {
+    "evolve": EvolutionLoop.run,
+    "distill": EvolutionLoop.distill_only,
+    "orm": EvolutionLoop.base_and_orm,
+    "sft": sft,
+}
+
+
+def read_training_rows(file: Path, lab: Lab) -> list[ReasoningPath]:
+    """The rows of a train.jsonl whose problems are in this run's data; a DataError names the first that is not."""
+    rows = []
+    for number, row in enumerate(read_jsonl(file, ReasoningPath), 1):
+        try:
+            lab.add_problem(row.problem_id)
+        except DataError as e:
+            raise DataError(f"{file}:{number}: {e}") from None
+        rows.append(row)
+    if not rows:
+        raise DataError(f"sft.train = {str(file)!r}: holds no rows; name a train.jsonl with at least one")
+    return rows
+
+
+# --- run folders ------------------------------------------------------------------------------------------------------
+
+
+def settings(config: TrainConfig) -> dict[str, Any]:
+    """The flat settings that stages depend on, files by content."""
+    flat = flatten(config)
+    for key in ("data.path", "data.test_path", "sft.train"):
+        if flat.get(key):
+            flat[f"{key}_sha256"] = sha256_file(Path(flat[key]))
+    return flat
+
+
+def open_run(config: TrainConfig, folder: Path, progress: Progress) -> RunFolder:
+    """The run folder to work in. With ``resume=branch``: ``folder`` if it is new or goes with these settings, else a
+    new one beside it; either takes over the stages of the other runs that these settings would make alike."""
+    if config.resume != "branch":
+        return _open(config, folder)
+    others = [Path(p) for p in config.resume_from] or _runs_beside(folder)
+    candidates = [folder, *sorted(folder.parent.glob(f"{folder.name}-branch-*"), reverse=True)]
+    for candidate in candidates:
+        try:
+            run = _open(config, candidate)
+            break
+        except SettingsChanged:
+            others.append(candidate)
+    else:
+        run = _open(config, branch_folder(folder))
+    taken = run.branch_from([o for o in dict.fromkeys(others) if o.resolve() != run.path.resolve()])
+    if taken:
+        progress.say(f"{run.path}: took over {', '.join(taken)}")
+    return run
+
+
+def _open(config: TrainConfig, folder: Path) -> RunFolder:
+    return RunFolder.open(
+        folder, settings(config), name=config.name, task=config.task, seed=config.seed, nested=plain(config)
+    )
+
+
+def _runs_beside(folder: Path) -> list[Path]:
+    return [file.parent for file in folder.parent.glob(f"*/{RUN}")]
+
+
+# --- evaluate.py ------------------------------------------------------------------------------------------------------
+
+
+def evaluate(config: EvaluateConfig, folder: Path) -> float:
+    """Greedy accuracy of a checkpoint on the benchmark's test problems; metrics.json and predictions.jsonl."""
+    quiet()
+    torch.set_num_threads(config.trainer.threads)
+    source = build(config.data)
+    problems = list(source.splits()["test"])[: config.evaluation.limit]
+    backbone = build(config.backbone, path=config.checkpoint or config.backbone.path)
+    _same_evaluation(config, folder)
+    with Progress(config.progress) as progress, progress.track("predictions", len(problems)) as track:
+        rows = predict(backbone, problems, folder / "predictions.jsonl", batch_size=config.evaluation.batch_size,
+                       max_new_tokens=config.evaluation.max_new_tokens, advance=track.advance)  # fmt: skip
+        figures = accuracy(rows)
+        write_json(folder / "metrics.json", figures)
+        low, high = figures["ci95"]
+        progress.say(
+            f"accuracy {figures['accuracy']:.4f} [{low:.4f}, {high:.4f}], {figures['correct']} of {figures['total']}: "
+            f"{folder / 'metrics.json'}"
+        )
+    return float(figures["accuracy"])
+
+
+def _same_evaluation(config: EvaluateConfig, folder: Path) -> None:
+    """Predictions of other settings in the same folder are not gone on with."""
+    now = {k: v for k, v in flatten(config).items() if not k.startswith(("progress", "trainer", "name"))}
+    if config.checkpoint and (weights := Path(config.checkpoint) / "model.safetensors").exists():
+        now["checkpoint_sha256"] = sha256_file(weights)
+    described = folder / "evaluation.json"
+    if described.exists() and read_json(described) != now:
+        changed = sorted(k for k in {*now, *read_json(described)} if now.get(k) != read_json(described).get(k))
+        raise SettingsChanged(
+            f"{folder} holds an evaluation with other settings ({', '.join(changed)}); choose another hydra.run.dir"
+        )
+    os.makedirs(folder, exist_ok=True)
+    write_json(described, now)
