@@ -198,16 +198,32 @@ def _plain(text: str) -> str:
 # symbol: its other spellings (English plurals in -s are understood); "" stands for "units", which say nothing
 _UNITS: dict[str, tuple[str, ...]] = {
     "": ("unit", "单位"),
-    "mm": ("millimeter", "millimetre", "毫米"), "cm": ("centimeter", "centimetre", "厘米"), "dm": ("分米",),
-    "m": ("meter", "metre", "米"), "km": ("kilometer", "kilometre", "千米", "公里"),
-    "in": ("inch", "inches", "英寸"), "ft": ("foot", "feet", "英尺"), "yd": ("yard",), "mi": ("mile", "英里"),
-    "mg": ("milligram", "毫克"), "g": ("gram", "克"), "kg": ("kilogram", "千克", "公斤"), "t": ("ton", "tonne", "吨"),
-    "ml": ("milliliter", "millilitre", "毫升"), "l": ("liter", "litre", "升"),
-    "s": ("sec", "second", "秒"), "min": ("minute", "分钟"), "h": ("hr", "hour", "小时"),
-    "km/h": ("kmh", "km per hour", "kilometers per hour", "千米/时"), "m/s": ("米/秒",),
-    "°": ("degree", "deg", "度"), "rad": ("radian", "弧度"), "%": ("percent", "per cent"),
-    "dollar": ("usd", "美元"), "yuan": ("rmb", "元"),
-}  # fmt: skip
+    "mm": ("millimeter", "millimetre", "毫米"),
+    "cm": ("centimeter", "centimetre", "厘米"),
+    "dm": ("分米",),
+    "m": ("meter", "metre", "米"),
+    "km": ("kilometer", "kilometre", "千米", "公里"),
+    "in": ("inch", "inches", "英寸"),
+    "ft": ("foot", "feet", "英尺"),
+    "yd": ("yard",),
+    "mi": ("mile", "英里"),
+    "mg": ("milligram", "毫克"),
+    "g": ("gram", "克"),
+    "kg": ("kilogram", "千克", "公斤"),
+    "t": ("ton", "tonne", "吨"),
+    "ml": ("milliliter", "millilitre", "毫升"),
+    "l": ("liter", "litre", "升"),
+    "s": ("sec", "second", "秒"),
+    "min": ("minute", "分钟"),
+    "h": ("hr", "hour", "小时"),
+    "km/h": ("kmh", "km per hour", "kilometers per hour", "千米/时"),
+    "m/s": ("米/秒",),
+    "°": ("degree", "deg", "度"),
+    "rad": ("radian", "弧度"),
+    "%": ("percent", "per cent"),
+    "dollar": ("usd", "美元"),
+    "yuan": ("rmb", "元"),
+}
 _SYMBOLS = {spelling: symbol for symbol, spellings in _UNITS.items() for spelling in (symbol, *spellings) if spelling}
 _POWERS = {"square": 2, "sq": 2, "平方": 2, "^2": 2, "2": 2, "cubic": 3, "cu": 3, "立方": 3, "^3": 3, "3": 3}
 _UNIT = re.compile(

@@ -45,6 +45,7 @@ def main(task: Task, config_name: str, schema: type) -> None:
 
     Exits with 1 after a user's mistake, 130 after Ctrl-C.
     """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait spinning ruin each other on a busy machine
     register()
     traceback = wants_traceback()
     start = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(

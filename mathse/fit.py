@@ -118,11 +118,22 @@ def _trainer(job: FitJob, callbacks: list[pl.Callback]) -> pl.Trainer:
     if job.val_rows[: job.settings.val_rows]:
         validation = {"val_check_interval": min(job.settings.val_every, job.steps), "num_sanity_val_steps": 0}
     return pl.Trainer(
-        accelerator=settings.accelerator, devices=settings.devices, strategy=settings.strategy,
-        precision=settings.precision, max_steps=job.steps, max_epochs=-1, callbacks=callbacks,  # type: ignore[arg-type]
-        log_every_n_steps=settings.log_every, check_val_every_n_epoch=None, logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False, **validation,
-    )  # fmt: skip
+        accelerator=settings.accelerator,
+        devices=settings.devices,
+        strategy=settings.strategy,
+        precision=settings.precision,
+        max_steps=job.steps,
+        max_epochs=-1,
+        callbacks=callbacks,  # type: ignore[arg-type]
+        log_every_n_steps=settings.log_every,
+        check_val_every_n_epoch=None,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        **validation,
+    )
 
 
 def _steps_done(last: Path) -> int:

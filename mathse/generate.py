@@ -23,8 +23,14 @@ def _ignore(rows: int) -> None:
 class HFGenerator:
     """Samples in this process with transformers' ``generate``; one seed a batch, so a resumed stage draws the same."""
 
-    def __init__(self, batch_size: int = 256, temperature: float = 0.7, top_p: float = 1.0, top_k: int = 0,
-                 max_new_tokens: int = 80) -> None:  # fmt: skip
+    def __init__(
+        self,
+        batch_size: int = 256,
+        temperature: float = 0.7,
+        top_p: float = 1.0,
+        top_k: int = 0,
+        max_new_tokens: int = 80,
+    ) -> None:
         self.batch_size, self.max_new_tokens = batch_size, max_new_tokens
         self.sampling = {"temperature": temperature, "top_p": top_p, "top_k": top_k}
 
@@ -48,13 +54,23 @@ class HFGenerator:
         advance(sum(len(b) * n for b in batches[: log.done]))
         for k in range(log.done, len(batches)):
             draw = derive(seed, stage, "sample", k)
-            texts = backbone.generate([solve_row(backbone, p) for p in batches[k]], n=n, seed=draw,
-                                      max_new_tokens=self.max_new_tokens, **sampling)  # fmt: skip
+            texts = backbone.generate(
+                [solve_row(backbone, p) for p in batches[k]],
+                n=n,
+                seed=draw,
+                max_new_tokens=self.max_new_tokens,
+                **sampling,
+            )
             lineage = Lineage(
                 "student", stage, model, seed=draw, prompt=prompts.version("generate", backbone.prompt_style)
             )
-            log.append([ReasoningPath(f"{stage}/{p.id}/{i}", p.id, text, lineage)
-                        for p, row in zip(batches[k], texts, strict=True) for i, text in enumerate(row)])  # fmt: skip
+            log.append(
+                [
+                    ReasoningPath(f"{stage}/{p.id}/{i}", p.id, text, lineage)
+                    for p, row in zip(batches[k], texts, strict=True)
+                    for i, text in enumerate(row)
+                ]
+            )
             advance(len(batches[k]) * n)
         return list(log.rows(ReasoningPath))
 
@@ -81,8 +97,13 @@ def predict(
 
 def _prediction(problem: Problem, response: str) -> dict[str, Any]:
     prediction = extract_answer(response)
-    return {"id": problem.id, "response": response, "prediction": prediction, "answer": problem.answer,
-            "correct": same_answer(prediction, problem.answer, problem.choices)}  # fmt: skip
+    return {
+        "id": problem.id,
+        "response": response,
+        "prediction": prediction,
+        "answer": problem.answer,
+        "correct": same_answer(prediction, problem.answer, problem.choices),
+    }
 
 
 def solve_row(backbone: Backbone, problem: Problem, response: str | None = None) -> Row:

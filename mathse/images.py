@@ -27,8 +27,19 @@ REPORT_SIDE = 512  # pixels, long side of an image in a report
 Loader = Callable[[str], Image.Image]
 
 # What Pillow's decoders raise on damaged files.
-_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error, zlib.error,
-            Image.DecompressionBombError, Image.DecompressionBombWarning)  # fmt: skip
+_DAMAGED = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    KeyError,
+    TypeError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+    Image.DecompressionBombWarning,
+)
 
 
 def _digits(ref: str) -> Image.Image:

@@ -52,15 +52,24 @@ class ORMJudge:
 
     name = "orm"
 
-    def __init__(self, backbone: Backbone, *, binary: bool = False, see_answer: bool = False, see_image: bool = True,
-                 max_new_tokens: int = 200) -> None:  # fmt: skip
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        binary: bool = False,
+        see_answer: bool = False,
+        see_image: bool = True,
+        max_new_tokens: int = 200,
+    ) -> None:
         self.backbone, self.binary, self.see_answer, self.see_image = backbone, binary, see_answer, see_image
         self.max_new_tokens = max_new_tokens
         self.status_tokens = status_tokens(backbone)
 
     def judge(self, problems: Sequence[Problem], paths: Sequence[ReasoningPath]) -> list[Verdict]:
-        rows = [judge_row(self.backbone, problem, path.text, self.see_answer, self.see_image)
-                for problem, path in zip(problems, paths, strict=True)]  # fmt: skip
+        rows = [
+            judge_row(self.backbone, problem, path.text, self.see_answer, self.see_image)
+            for problem, path in zip(problems, paths, strict=True)
+        ]
         done = self.backbone.complete(rows, max_new_tokens=self.max_new_tokens, watch=self.status_tokens)
         return [self._verdict(path, row[0]) for path, row in zip(paths, done, strict=True)]
 

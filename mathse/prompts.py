@@ -89,8 +89,12 @@ class Feedback(NamedTuple):
 
 def feedback_json(label: Verdict, order: str, solution: str | None = None) -> str:
     """The JSON that an ORM learns to write for a labelled path; ``order`` is the order of its keys."""
-    values: dict[str, Any] = {"status": STATUS[label.status], "error_step": label.error_step,
-                              "error_analysis": label.error_analysis, "solution": solution}  # fmt: skip
+    values: dict[str, Any] = {
+        "status": STATUS[label.status],
+        "error_step": label.error_step,
+        "error_analysis": label.error_analysis,
+        "solution": solution,
+    }
     return json.dumps({key: values[key] for key in _KEYS[order]}, ensure_ascii=False)
 
 

@@ -144,8 +144,14 @@ def evaluate(config: EvaluateConfig, folder: Path) -> float:
     backbone = build(config.backbone, path=config.checkpoint or config.backbone.path)
     _same_evaluation(config, folder)
     with Progress(config.progress) as progress, progress.track("predictions", len(problems)) as track:
-        rows = predict(backbone, problems, folder / "predictions.jsonl", batch_size=config.evaluation.batch_size,
-                       max_new_tokens=config.evaluation.max_new_tokens, advance=track.advance)  # fmt: skip
+        rows = predict(
+            backbone,
+            problems,
+            folder / "predictions.jsonl",
+            batch_size=config.evaluation.batch_size,
+            max_new_tokens=config.evaluation.max_new_tokens,
+            advance=track.advance,
+        )
         figures = accuracy(rows)
         write_json(folder / "metrics.json", figures)
         low, high = figures["ci95"]

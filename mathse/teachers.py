@@ -26,8 +26,13 @@ class Teacher(Protocol):
 
     def annotate(self, problems: Sequence[Problem], paths: Sequence[ReasoningPath]) -> list[Verdict]: ...
 
-    def reflect(self, problems: Sequence[Problem], drafts: Sequence[ReasoningPath],
-                feedback: Sequence[Verdict | None], attempt: int = 0) -> list[str | None]: ...  # fmt: skip
+    def reflect(
+        self,
+        problems: Sequence[Problem],
+        drafts: Sequence[ReasoningPath],
+        feedback: Sequence[Verdict | None],
+        attempt: int = 0,
+    ) -> list[str | None]: ...
 
 
 class ReplayTeacher:
@@ -44,8 +49,13 @@ class ReplayTeacher:
     def annotate(self, problems: Sequence[Problem], paths: Sequence[ReasoningPath]) -> list[Verdict]:
         return [_compare(problem, path) for problem, path in zip(problems, paths, strict=True)]
 
-    def reflect(self, problems: Sequence[Problem], drafts: Sequence[ReasoningPath],
-                feedback: Sequence[Verdict | None], attempt: int = 0) -> list[str | None]:  # fmt: skip
+    def reflect(
+        self,
+        problems: Sequence[Problem],
+        drafts: Sequence[ReasoningPath],
+        feedback: Sequence[Verdict | None],
+        attempt: int = 0,
+    ) -> list[str | None]:
         return self.solve(problems)
 
 

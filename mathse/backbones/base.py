@@ -38,6 +38,11 @@ class Encoded:
     positions: Tensor  # (3, len(prompt) + len(response)) M-RoPE positions, (len,) where a family counts up
 
     @property
+    def nbytes(self) -> int:
+        """About how much memory the row takes."""
+        return 64 * len(self.ids) + sum(t.nbytes for t in self.features.values())
+
+    @property
     def ids(self) -> list[int]:
         return self.prompt + self.response
 
@@ -95,8 +100,9 @@ class Backbone(ABC):
         """Rows with responses -> a training batch, see ``pad``."""
         return self.pad(self.encode(rows))
 
-    def generate(self, rows: Sequence[Row], n: int = 1, max_new_tokens: int = 128, temperature: float = 0.0,
-                 **sampling: Any) -> list[list[str]]:  # fmt: skip
+    def generate(
+        self, rows: Sequence[Row], n: int = 1, max_new_tokens: int = 128, temperature: float = 0.0, **sampling: Any
+    ) -> list[list[str]]:
         """The texts of ``complete``: a list of n strings a row."""
         done = self.complete(rows, n=n, max_new_tokens=max_new_tokens, temperature=temperature, **sampling)
         return [[c.text for c in row] for row in done]

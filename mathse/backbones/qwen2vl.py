@@ -54,9 +54,13 @@ class Qwen2VLBackbone(Backbone):
         self.image_id = model.config.image_token_id
         self.end_id = self.tokenizer.eos_token_id
         self.pad_id = self.tokenizer.pad_token_id
-        vision_ids = [model.config.image_token_id, model.config.video_token_id,
-                      model.config.vision_start_token_id, model.config.vision_end_token_id]  # fmt: skip
-        self._cache: BoundedCache[tuple[Tensor, Tensor]] = BoundedCache(256 * 2**20)
+        vision_ids = [
+            model.config.image_token_id,
+            model.config.video_token_id,
+            model.config.vision_start_token_id,
+            model.config.vision_end_token_id,
+        ]
+        self._cache: BoundedCache[tuple[Tensor, Tensor]] = BoundedCache(64 * 2**20)
         self.never_sampled = [i for i in vision_ids if i is not None]  # an image token in a path would need an image
 
     # --- encoding ---
@@ -153,8 +157,12 @@ class Qwen2VLBackbone(Backbone):
             ids[i, width - len(e.prompt) :] = torch.tensor(e.prompt)
         lengths = torch.tensor([len(e.prompt) for e in encoded])
         mask = torch.arange(width) >= width - lengths[:, None]
-        return {"input_ids": ids, "attention_mask": mask.long(), "mm_token_type_ids": (ids == self.image_id).int(),
-                **self._features(encoded)}  # fmt: skip
+        return {
+            "input_ids": ids,
+            "attention_mask": mask.long(),
+            "mm_token_type_ids": (ids == self.image_id).int(),
+            **self._features(encoded),
+        }
 
     # --- sampling ---
 
@@ -182,10 +190,16 @@ class Qwen2VLBackbone(Backbone):
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(seed)
             out = self.model.generate(
-                **batch, **sampling, num_return_sequences=n, max_new_tokens=max_new_tokens,
-                suppress_tokens=self.never_sampled, eos_token_id=self.end_id, pad_token_id=self.pad_id,
-                logits_processor=LogitsProcessorList([watcher] if watch else []), use_cache=True,
-            )  # fmt: skip
+                **batch,
+                **sampling,
+                num_return_sequences=n,
+                max_new_tokens=max_new_tokens,
+                suppress_tokens=self.never_sampled,
+                eos_token_id=self.end_id,
+                pad_token_id=self.pad_id,
+                logits_processor=LogitsProcessorList([watcher] if watch else []),
+                use_cache=True,
+            )
         self.model.train(was_training)
         return self._completions(out[:, batch["input_ids"].shape[1] :].cpu(), watcher, n)
 
@@ -195,8 +209,10 @@ class Qwen2VLBackbone(Backbone):
         ids = [row[:length].tolist() for row, length in zip(sampled, lengths, strict=True)]
         texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         logits = torch.stack(watcher.steps, dim=1).cpu() if watcher.steps else None  # (B * n, T, W)
-        flat = [Completion(text, i, logits[k, : len(i)] if logits is not None else None)
-                for k, (text, i) in enumerate(zip(texts, ids, strict=True))]  # fmt: skip
+        flat = [
+            Completion(text, i, logits[k, : len(i)] if logits is not None else None)
+            for k, (text, i) in enumerate(zip(texts, ids, strict=True))
+        ]
         return [flat[k : k + n] for k in range(0, len(flat), n)]
 
     # --- the rest of the contract ---

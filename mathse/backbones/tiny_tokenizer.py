@@ -15,11 +15,27 @@ SPECIAL = (PAD, END, USER, ASSISTANT, VISION_START, VISION_END, IMAGE, VIDEO)
 
 # Phrases that are one token: the answer marker and the scaffolding of the ORM's JSON.
 PHRASES = (
-    "The answer to this problem is ", "Check each step.", "The correct answer is ",
-    '{"error_analysis": "', '", "error_analysis": "', '", "error_step": ', ', "error_step": ', '"Step ', "null",
-    ', "error_analysis": "', ', "status": "', '", "status": "', '{"status": "', '{"solution": "', '"}', '"', "}",
-    "CORRECT", "WRONG", "\\n",
-)  # fmt: skip
+    "The answer to this problem is ",
+    "Check each step.",
+    "The correct answer is ",
+    '{"error_analysis": "',
+    '", "error_analysis": "',
+    '", "error_step": ',
+    ', "error_step": ',
+    '"Step ',
+    "null",
+    ', "error_analysis": "',
+    ', "status": "',
+    '", "status": "',
+    '{"status": "',
+    '{"solution": "',
+    '"}',
+    '"',
+    "}",
+    "CORRECT",
+    "WRONG",
+    "\\n",
+)
 MARKS = tuple(f" {mark}{end}" for mark in ("ok", "no") for end in (" ", "")) + ("| ",)
 OPERATORS = tuple(f"{a}{op}{b}" for op in "*+=-/" for a in (" ", "") for b in (" ", ""))
 PUNCTUATION = tuple(f"{p}{end}" for p in ".,:;?!" for end in (" ", "\n"))
@@ -55,19 +71,31 @@ WORDS = [
     "wrong",
 ]
 VOCABULARY = (
-    *PHRASES, *MARKS, *OPERATORS, *PUNCTUATION, *(w + end for w in WORDS for end in ("", " ")),
-)  # fmt: skip
+    *PHRASES,
+    *MARKS,
+    *OPERATORS,
+    *PUNCTUATION,
+    *(w + end for w in WORDS for end in ("", " ")),
+)
 
 
 def _literal(phrase: str) -> str:
     return "".join(c if c.isalnum() or c in " \n" else "\\" + c for c in phrase)
 
 
-_PIECE = "|".join([
-    *map(_literal, sorted(PHRASES, key=len, reverse=True)),
-    r" (?:ok|no)(?![A-Za-z]) ?", r"\| ",
-    r" ?[*+=\-/] ?", r"\d", r"[A-Za-z]+ ?", r"[.,:;?!][ \n]?", r"\s+", r"[^\sA-Za-z\d]+",
-])  # fmt: skip
+_PIECE = "|".join(
+    [
+        *map(_literal, sorted(PHRASES, key=len, reverse=True)),
+        r" (?:ok|no)(?![A-Za-z]) ?",
+        r"\| ",
+        r" ?[*+=\-/] ?",
+        r"\d",
+        r"[A-Za-z]+ ?",
+        r"[.,:;?!][ \n]?",
+        r"\s+",
+        r"[^\sA-Za-z\d]+",
+    ]
+)
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>"
@@ -91,7 +119,17 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     core.decoder = decoders.ByteLevel()
     core.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL])
     return PreTrainedTokenizerFast(
-        tokenizer_object=core, pad_token=PAD, eos_token=END, padding_side="left", model_max_length=2048,
-        extra_special_tokens={"image_token": IMAGE, "video_token": VIDEO, "vision_start": VISION_START,
-                              "vision_end": VISION_END, "user": USER, "assistant": ASSISTANT},
-    )  # fmt: skip
+        tokenizer_object=core,
+        pad_token=PAD,
+        eos_token=END,
+        padding_side="left",
+        model_max_length=2048,
+        extra_special_tokens={
+            "image_token": IMAGE,
+            "video_token": VIDEO,
+            "vision_start": VISION_START,
+            "vision_end": VISION_END,
+            "user": USER,
+            "assistant": ASSISTANT,
+        },
+    )

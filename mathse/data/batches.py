@@ -18,6 +18,7 @@ from mathse.seeds import derive, rng
 
 WINDOW = 8  # batches among which rows are grouped by length
 TOLERATED_PADDING = 0.25
+CACHE = 512 * 2**20  # bytes of encoded rows kept from one epoch to the next
 
 
 class Stream(Protocol):
@@ -99,7 +100,7 @@ class StepData(Dataset[dict[str, Any]]):
 
     def __init__(self, stream: Stream, backbone: Backbone, micro_batch_size: int, steps: int) -> None:
         self.stream, self.backbone, self.micro, self.steps = stream, backbone, micro_batch_size, steps
-        self._encoded: BoundedCache[Encoded] = BoundedCache(256 * 2**20)
+        self._encoded: BoundedCache[Encoded] = BoundedCache(CACHE)
 
     def __len__(self) -> int:
         return self.steps
@@ -115,7 +116,7 @@ class StepData(Dataset[dict[str, Any]]):
         new = self.backbone.encode([row for _, row in missing]) if missing else []
         for (key, _), encoded in zip(missing, new, strict=True):
             if key is not None:
-                self._encoded.put(key, encoded, 64 * len(encoded.ids))
+                self._encoded.put(key, encoded, encoded.nbytes)
         fresh = iter(new)
         found = {k for k, _ in missing}
         return [next(fresh) if k is None or k in found else self._encoded[k] for k, _ in keyed]

@@ -77,9 +77,17 @@ class JsonlData:
     be used, ConfigError for shares that add up to more than 1.
     """
 
-    def __init__(self, path: str | None = None, seed: int = 0, test_path: str | None = None, test_share: float = 0.2,
-                 dev_share: float = 0.1, orm_share: float = 0.2, seed_share: float = 0.4,
-                 on_bad_row: str = "error") -> None:  # fmt: skip
+    def __init__(
+        self,
+        path: str | None = None,
+        seed: int = 0,
+        test_path: str | None = None,
+        test_share: float = 0.2,
+        dev_share: float = 0.1,
+        orm_share: float = 0.2,
+        seed_share: float = 0.4,
+        on_bad_row: str = "error",
+    ) -> None:
         if path is None:
             raise ConfigError("data.path is not set; give the JSONL file of your problems: data.path=FILE")
         if on_bad_row not in ("error", "skip"):

@@ -20,8 +20,15 @@ from mathse.types import Problem
 REQUIRED = ("id", "question", "images", "answer")
 FIELDS = (*REQUIRED, "choices", "solution")
 MAX_LINE = 10_000_000  # bytes; a longer one is no row of text
-_KINDS = {str: "text", list: "a list", dict: "an object", int: "a number", float: "a number", bool: "true or false",
-          type(None): "null"}  # fmt: skip
+_KINDS = {
+    str: "text",
+    list: "a list",
+    dict: "an object",
+    int: "a number",
+    float: "a number",
+    bool: "true or false",
+    type(None): "null",
+}
 
 
 @dataclass(frozen=True)

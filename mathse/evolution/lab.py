@@ -95,9 +95,13 @@ class Lab:
                 "checkpoint folder of a trained ORM, such as outputs/<name>/<time>/orm/checkpoint"
             )
         how = read_json(described)
-        return judges.ORMJudge(self.backbone(checkpoint, orm=True), binary=how["kind"] == "binary",
-                               see_answer=how["see_answer"], see_image=how["see_image"],
-                               max_new_tokens=self.config.judge.max_new_tokens)  # fmt: skip
+        return judges.ORMJudge(
+            self.backbone(checkpoint, orm=True),
+            binary=how["kind"] == "binary",
+            see_answer=how["see_answer"],
+            see_image=how["see_image"],
+            max_new_tokens=self.config.judge.max_new_tokens,
+        )
 
     @cached_property
     def orm(self) -> judges.ORMJudge:
@@ -129,9 +133,18 @@ class Lab:
 
     # --- work ---
 
-    def fit(self, backbone: Backbone, stage: Stage, rows: Sequence[Row], settings: Fit, *, what: str,
-            val_rows: Sequence[Row] = (), stream: Stream | None = None,
-            status_tokens: tuple[int, int] | None = None) -> None:  # fmt: skip
+    def fit(
+        self,
+        backbone: Backbone,
+        stage: Stage,
+        rows: Sequence[Row],
+        settings: Fit,
+        *,
+        what: str,
+        val_rows: Sequence[Row] = (),
+        stream: Stream | None = None,
+        status_tokens: tuple[int, int] | None = None,
+    ) -> None:
         """One fit in the stage's folder, its steps shown and logged."""
         job = FitJob(
             stage.path, rows, self.seed(stage, "fit"), settings, self.config.trainer, val_rows, stream, status_tokens

@@ -48,9 +48,14 @@ def sample_held(lab: Lab, stage: Stage, student: Student) -> list[ReasoningPath]
     held = lab.splits["orm_held"]
     with lab.work(stage, "sample", "held-out paths", len(held)) as advance:
         return lab.generator.sample(
-            lab.backbone(student.checkpoint), held, stage.path / "held_paths.jsonl", stage=f"{stage.name}/held",
-            model=f"{stage.name}/{CHECKPOINT}", seed=lab.config.seed, advance=advance,
-        )  # fmt: skip
+            lab.backbone(student.checkpoint),
+            held,
+            stage.path / "held_paths.jsonl",
+            stage=f"{stage.name}/held",
+            model=f"{stage.name}/{CHECKPOINT}",
+            seed=lab.config.seed,
+            advance=advance,
+        )
 
 
 def judge_held(
@@ -58,8 +63,14 @@ def judge_held(
 ) -> dict[str, Any]:
     """The judge's verdicts on labelled held-out paths (``orm_held.jsonl``) and its figures."""
     with lab.work(stage, "judge", "held-out verdicts", len(labelled)) as advance:
-        verdicts = judge_paths(judge, lab.problems, [p for p, _ in labelled], stage.path / "held_verdicts.jsonl",
-                               batch_size=lab.config.judge.batch_size, advance=advance)  # fmt: skip
+        verdicts = judge_paths(
+            judge,
+            lab.problems,
+            [p for p, _ in labelled],
+            stage.path / "held_verdicts.jsonl",
+            batch_size=lab.config.judge.batch_size,
+            advance=advance,
+        )
     said = {v.path_id: v for v in verdicts}
     rows = [{"path": path, "label": word, "verdict": said[path.id]} for path, word in labelled]
     write_jsonl(stage.path / ORM_HELD, rows)
@@ -94,8 +105,13 @@ def acceptance(lab: Lab, judged: Sequence[Judged]) -> dict[str, Any]:
     right = [_answers(lab.problems[j.path.problem_id], j.path) for j in known]
     words = [lab.source.check(lab.problems[j.path.problem_id], j.path.text) for j in taken]
     steps = [w.status == "correct" for w in words if w is not None]
-    return {"accepted": len(taken), "rejected": len(judged) - len(taken) - unparsed, "unparsed": unparsed,
-            "acceptance_precision": _share(right), "step_precision": _share(steps)}  # fmt: skip
+    return {
+        "accepted": len(taken),
+        "rejected": len(judged) - len(taken) - unparsed,
+        "unparsed": unparsed,
+        "acceptance_precision": _share(right),
+        "step_precision": _share(steps),
+    }
 
 
 def correct_by_id(stage: Stage) -> dict[str, bool]:

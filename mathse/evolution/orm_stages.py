@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from mathse.config.schema import Fit
@@ -61,8 +62,13 @@ def weak_student(loop: EvolutionLoop, size: int) -> Stage:
         rows = _solutions(lab, lab.splits["orm_train"][:size])
         if rows:
             backbone = lab.backbone(loop.base.checkpoint)
-            lab.fit(backbone, stage, [solve_row(backbone, p, text) for p, text in rows], lab.config.sft,
-                    what=f"fit on {len(rows)} solutions")  # fmt: skip
+            lab.fit(
+                backbone,
+                stage,
+                [solve_row(backbone, p, text) for p, text in rows],
+                _fit_settings(lab, lab.config.orm.student_steps),
+                what=f"fit on {len(rows)} solutions",
+            )
         else:
             stages.carry_on(loop.base.checkpoint, source.checkpoint)
         for split, name in (("orm_train", "paths"), ("orm_held", "held_paths")):
@@ -86,19 +92,24 @@ def fit_solver(loop: EvolutionLoop, students: Sequence[Stage]) -> Stage:
         if lab.config.orm.solver_steps and rows:
             hard = _missed(lab, students)
             twice = [*rows, *(row for row in rows if row[0].id in hard)]
-            lab.fit(backbone, stage, [solve_row(backbone, p, text) for p, text in twice], _solver_fit(lab),
-                    what=f"fit on {len(twice)} solutions", val_rows=lab.solution_rows(backbone, "dev"))  # fmt: skip
+            lab.fit(
+                backbone,
+                stage,
+                [solve_row(backbone, p, text) for p, text in twice],
+                _fit_settings(lab, lab.config.orm.solver_steps),
+                what=f"fit on {len(twice)} solutions",
+                val_rows=lab.solution_rows(backbone, "dev"),
+            )
         elif not (stage.path / CHECKPOINT).exists():
             backbone.save(stage.path / CHECKPOINT)
         stage.finish({"solutions": len(rows)})
     return stage
 
 
-def _solver_fit(lab: Lab) -> Fit:
-    sft = lab.config.sft
-    return Fit(max_steps=lab.config.orm.solver_steps, epochs=None, batch_size=sft.batch_size,
-               micro_batch_size=sft.micro_batch_size, optimizer=sft.optimizer, val_rows=sft.val_rows,
-               val_every=sft.val_every)  # fmt: skip
+def _fit_settings(lab: Lab, steps: int) -> Fit:
+    """The student's settings at another length."""
+    kept = {f.name: getattr(lab.config.sft, f.name) for f in fields(Fit)}
+    return Fit(**{**kept, "max_steps": steps, "epochs": None})
 
 
 def _solutions(lab: Lab, problems: Sequence[Problem]) -> list[tuple[Problem, str]]:
@@ -112,9 +123,17 @@ def _solutions(lab: Lab, problems: Sequence[Problem]) -> list[tuple[Problem, str
 def _sample(lab: Lab, stage: Stage, student: Student, problems: Sequence[Problem], name: str) -> None:
     n = lab.config.orm.samples_per_problem
     with lab.work(stage, "sample", f"weak student's {name.replace('_', ' ')}", len(problems) * n) as advance:
-        lab.generator.sample(lab.backbone(student.checkpoint), problems, stage.path / f"{name}.jsonl", n=n,
-                             stage=f"{stage.name}/{name}", model=f"{stage.name}/{CHECKPOINT}", seed=lab.config.seed,
-                             temperature=lab.config.orm.temperature, advance=advance)  # fmt: skip
+        lab.generator.sample(
+            lab.backbone(student.checkpoint),
+            problems,
+            stage.path / f"{name}.jsonl",
+            n=n,
+            stage=f"{stage.name}/{name}",
+            model=f"{stage.name}/{CHECKPOINT}",
+            seed=lab.config.seed,
+            temperature=lab.config.orm.temperature,
+            advance=advance,
+        )
 
 
 def _labelled(lab: Lab, students: Sequence[Stage], split: str, file: str) -> list[Labelled]:
@@ -140,9 +159,16 @@ def _fit_orm(lab: Lab, stage: Stage, solver: Stage, labelled: Sequence[Labelled]
     if labelled:
         backbone = lab.backbone(solver.path / CHECKPOINT, orm=True)
         rows = [training_row(backbone, lab.problems[p.problem_id], p.text, word, settings) for p, word in labelled]
-        lab.fit(backbone, stage, rows, settings.fit, what=f"fit on {len(rows)} labelled paths",
-                val_rows=_val_rows(lab, backbone), stream=_stream(lab, stage, backbone, rows),
-                status_tokens=status_tokens(backbone))  # fmt: skip
+        lab.fit(
+            backbone,
+            stage,
+            rows,
+            settings.fit,
+            what=f"fit on {len(rows)} labelled paths",
+            val_rows=_val_rows(lab, backbone),
+            stream=_stream(lab, stage, backbone, rows),
+            status_tokens=status_tokens(backbone),
+        )
     else:
         note = "no right or no wrong path among the samples, so there is nothing balanced to fit the ORM on"
         lab.progress.say(f"orm: {note}")

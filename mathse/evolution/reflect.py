@@ -59,13 +59,20 @@ def _feedback(loop: EvolutionLoop, drafts: Sequence[Judged]) -> dict[str, Verdic
         return {d.path.id: d.verdict for d in drafts}
     judge = lab.judge(source)
     with lab.work(stage, "judge", f"feedback by {source}", len(drafts)) as advance:
-        words = judge_paths(judge, lab.problems, [d.path for d in drafts], stage.path / "feedback_verdicts.jsonl",
-                            batch_size=lab.config.judge.batch_size, advance=advance)  # fmt: skip
+        words = judge_paths(
+            judge,
+            lab.problems,
+            [d.path for d in drafts],
+            stage.path / "feedback_verdicts.jsonl",
+            batch_size=lab.config.judge.batch_size,
+            advance=advance,
+        )
     return {word.path_id: word for word in words}
 
 
-def _rewrite(loop: EvolutionLoop, drafts: Sequence[Judged], feedback: dict[str, Verdict | None],
-             attempt: int) -> list[Reflection]:  # fmt: skip
+def _rewrite(
+    loop: EvolutionLoop, drafts: Sequence[Judged], feedback: dict[str, Verdict | None], attempt: int
+) -> list[Reflection]:
     """One rewrite of each draft, appended batch by batch; an unusable answer is an empty path, judged as such."""
     lab, stage = loop.lab, loop.stage
     size = stages.SOLVED_AT_ONCE if lab.config.evolution.reflect.writer == "teacher" else lab.generator.batch_size
@@ -82,8 +89,14 @@ def _rewrite(loop: EvolutionLoop, drafts: Sequence[Judged], feedback: dict[str, 
     return list(log.rows(Reflection))
 
 
-def _write_batch(loop: EvolutionLoop, backbone: Backbone | None, drafts: Sequence[Judged],
-                 words: Sequence[Verdict | None], attempt: int, batch: int) -> list[Reflection]:  # fmt: skip
+def _write_batch(
+    loop: EvolutionLoop,
+    backbone: Backbone | None,
+    drafts: Sequence[Judged],
+    words: Sequence[Verdict | None],
+    attempt: int,
+    batch: int,
+) -> list[Reflection]:
     lab, stage = loop.lab, loop.stage
     problems = [lab.problems[d.path.problem_id] for d in drafts]
     seed = derive(lab.config.seed, stage.name, "rewrite", attempt, batch)
@@ -92,17 +105,33 @@ def _write_batch(loop: EvolutionLoop, backbone: Backbone | None, drafts: Sequenc
         texts = lab.teacher.reflect(problems, [d.path for d in drafts], words, attempt)
     else:
         writer, style = f"{loop.student.stage.name}/{CHECKPOINT}", backbone.prompt_style
-        rows = [Row(question=prompts.reflection_prompt(p, d.path.text, word, backbone.prompt_style), images=p.images)
-                for p, d, word in zip(problems, drafts, words, strict=True)]  # fmt: skip
-        texts = [row[0] for row in backbone.generate(rows, max_new_tokens=lab.generator.max_new_tokens, seed=seed,
-                                                     **lab.generator.sampling)]  # fmt: skip
+        rows = [
+            Row(question=prompts.reflection_prompt(p, d.path.text, word, backbone.prompt_style), images=p.images)
+            for p, d, word in zip(problems, drafts, words, strict=True)
+        ]
+        texts = [
+            row[0]
+            for row in backbone.generate(
+                rows, max_new_tokens=lab.generator.max_new_tokens, seed=seed, **lab.generator.sampling
+            )
+        ]
     version = prompts.version("reflect", style)  # type: ignore[arg-type]
-    return [_reflection(stage.name, d, word, text, writer, version, seed if backbone else 0, attempt)
-            for d, word, text in zip(drafts, words, texts, strict=True)]  # fmt: skip
+    return [
+        _reflection(stage.name, d, word, text, writer, version, seed if backbone else 0, attempt)
+        for d, word, text in zip(drafts, words, texts, strict=True)
+    ]
 
 
-def _reflection(stage: str, draft: Judged, word: Verdict | None, text: str | None, writer: str, version: str, seed: int,
-                attempt: int) -> Reflection:  # fmt: skip
+def _reflection(
+    stage: str,
+    draft: Judged,
+    word: Verdict | None,
+    text: str | None,
+    writer: str,
+    version: str,
+    seed: int,
+    attempt: int,
+) -> Reflection:
     lineage = Lineage("reflection", stage, writer, parent=draft.path.id, seed=seed, prompt=version)
     revised = ReasoningPath(f"{stage}/{attempt}/{draft.path.id}", draft.path.problem_id, text or "", lineage)
     return Reflection(draft.path, word, revised)
@@ -112,9 +141,14 @@ def _judge(loop: EvolutionLoop, reflections: Sequence[Reflection], attempt: int)
     lab, stage = loop.lab, loop.stage
     paths = [r.revised for r in reflections]
     with lab.work(stage, "judge", "verdicts on rewrites", len(paths)) as advance:
-        verdicts = judge_paths(lab.judge(lab.config.judge.name), lab.problems, paths,
-                               _tries(stage.path, attempt) / stages.VERDICTS,
-                               batch_size=lab.config.judge.batch_size, advance=advance)  # fmt: skip
+        verdicts = judge_paths(
+            lab.judge(lab.config.judge.name),
+            lab.problems,
+            paths,
+            _tries(stage.path, attempt) / stages.VERDICTS,
+            batch_size=lab.config.judge.batch_size,
+            advance=advance,
+        )
     said = {v.path_id: v for v in verdicts}
     return [Judged(path, said[path.id]) for path in paths]
 

@@ -124,8 +124,12 @@ def solve_and_judge(loop: EvolutionLoop, problems: Sequence[Problem] | None = No
     with lab.work(stage, "sample", "teacher's solutions", len(chosen)) as advance:
         for batch in batches[log.done :]:
             texts = lab.teacher.solve(batch)
-            log.append([ReasoningPath(f"{stage.name}/{p.id}/0", p.id, text or "", lineage)
-                        for p, text in zip(batch, texts, strict=True)])  # fmt: skip
+            log.append(
+                [
+                    ReasoningPath(f"{stage.name}/{p.id}/0", p.id, text or "", lineage)
+                    for p, text in zip(batch, texts, strict=True)
+                ]
+            )
             advance(len(batch))
     return judge(loop, list(log.rows(ReasoningPath)), lab.config.distill.judge)
 
@@ -141,17 +145,29 @@ def sample_paths(loop: EvolutionLoop) -> list[ReasoningPath]:
     n = evolution.samples_per_problem
     with lab.work(stage, "sample", "reasoning paths", len(problems) * n) as advance:
         return lab.generator.sample(
-            lab.backbone(loop.student.checkpoint), problems, stage.path / PATHS, stage=stage.name, n=n,
-            model=f"{loop.student.stage.name}/{CHECKPOINT}", seed=lab.config.seed, advance=advance,
-        )  # fmt: skip
+            lab.backbone(loop.student.checkpoint),
+            problems,
+            stage.path / PATHS,
+            stage=stage.name,
+            n=n,
+            model=f"{loop.student.stage.name}/{CHECKPOINT}",
+            seed=lab.config.seed,
+            advance=advance,
+        )
 
 
 def judge(loop: EvolutionLoop, paths: Sequence[ReasoningPath], name: str | None = None) -> list[Judged]:
     """Alg. 1 line 8: a verdict on each path, in the order of the paths."""
     lab, stage = loop.lab, loop.stage
     with lab.work(stage, "judge", "verdicts", len(paths)) as advance:
-        verdicts = judge_paths(lab.judge(name or lab.config.judge.name), lab.problems, paths, stage.path / VERDICTS,
-                               batch_size=lab.config.judge.batch_size, advance=advance)  # fmt: skip
+        verdicts = judge_paths(
+            lab.judge(name or lab.config.judge.name),
+            lab.problems,
+            paths,
+            stage.path / VERDICTS,
+            batch_size=lab.config.judge.batch_size,
+            advance=advance,
+        )
     said = {v.path_id: v for v in verdicts}
     return [Judged(path, said[path.id]) for path in paths]
 
@@ -169,8 +185,14 @@ def fit_student(loop: EvolutionLoop, init: str) -> Student:
         return Student(stage, carried_on=True)
     start = loop.base.checkpoint if init == "base" else previous.checkpoint
     backbone = lab.backbone(start)
-    lab.fit(backbone, stage, [solve_row(backbone, lab.problems[p.problem_id], p.text) for p in rows], lab.config.sft,
-            what=f"fit on {len(rows)} paths", val_rows=lab.solution_rows(backbone, "dev"))  # fmt: skip
+    lab.fit(
+        backbone,
+        stage,
+        [solve_row(backbone, lab.problems[p.problem_id], p.text) for p in rows],
+        lab.config.sft,
+        what=f"fit on {len(rows)} paths",
+        val_rows=lab.solution_rows(backbone, "dev"),
+    )
     return Student(stage)
 
 
@@ -208,10 +230,12 @@ def summary(loop: EvolutionLoop) -> dict[str, Any]:
     stage = loop.stage
     skipped = stage.path / "skipped_fit.json"
     return {
-        "stage": stage.name, **_accuracy(stage), **counts(loop),
+        "stage": stage.name,
+        **_accuracy(stage),
+        **counts(loop),
         "transitions": transitions(correct_by_id(loop.previous.stage), correct_by_id(stage)),
         "skipped_fit": read_json(skipped)["reason"] if skipped.exists() else None,
-    }  # fmt: skip
+    }
 
 
 def counts(loop: EvolutionLoop) -> dict[str, Any]:

@@ -26,12 +26,24 @@ def summarize(loop: EvolutionLoop) -> dict[str, Any]:
     """The summary of a finished run; ``metric`` is dev accuracy (task=orm: held-out verdict accuracy)."""
     config, run = loop.lab.config, loop.lab.run
     orm = next((_figures(stage.summary) for stage in loop.orm_stages), None)
-    by_student = [{"stage": entry["stage"], **_figures(read_json(file))} for entry in loop.entries
-                  if (file := run.path / entry["stage"] / ORM_METRICS).exists()]  # fmt: skip
+    by_student = [
+        {"stage": entry["stage"], **_figures(read_json(file))}
+        for entry in loop.entries
+        if (file := run.path / entry["stage"] / ORM_METRICS).exists()
+    ]
     last = loop.entries[-1] if loop.entries else {}
     metric = orm["overall_accuracy"] if config.task == "orm" and orm else last.get("dev_accuracy")
-    return {"status": "finished", "name": config.name, "task": config.task, "seed": config.seed, "metric": metric,
-            "stages": loop.entries, "orm": orm, "orm_by_student": by_student, "notes": loop.lab.notes}  # fmt: skip
+    return {
+        "status": "finished",
+        "name": config.name,
+        "task": config.task,
+        "seed": config.seed,
+        "metric": metric,
+        "stages": loop.entries,
+        "orm": orm,
+        "orm_by_student": by_student,
+        "notes": loop.lab.notes,
+    }
 
 
 def _figures(metrics: dict[str, Any]) -> dict[str, Any]:

@@ -62,8 +62,12 @@ def figures(summary: Mapping[str, Any]) -> dict[str, Value]:
 def _intervals(ci95: Any) -> dict[str, Value]:
     """One pair, or (an ORM's) a pair by name."""
     named = {f"{name}_": pair for name, pair in ci95.items()} if isinstance(ci95, Mapping) else {"": ci95}
-    return {f"{name}ci_{end}": bound for name, pair in named.items() if pair
-            for end, bound in zip(("low", "high"), pair, strict=True)}  # fmt: skip
+    return {
+        f"{name}ci_{end}": bound
+        for name, pair in named.items()
+        if pair
+        for end, bound in zip(("low", "high"), pair, strict=True)
+    }
 
 
 class Curve:

@@ -15,15 +15,28 @@ from mathse.loggers.finished import Curve, figures, finished_stages
 
 METRICS, FITS = "metrics.csv", "fits.csv"
 # First in this order; whatever else the stages report follows.
-METRIC_COLUMNS = ("stage", "accuracy", "ci_low", "ci_high", "n", "dev_accuracy", "train_rows", "accepted", "rejected",
-                  "unparsed", "acceptance_precision", "step_precision")  # fmt: skip
+METRIC_COLUMNS = (
+    "stage",
+    "accuracy",
+    "ci_low",
+    "ci_high",
+    "n",
+    "dev_accuracy",
+    "train_rows",
+    "accepted",
+    "rejected",
+    "unparsed",
+    "acceptance_precision",
+    "step_precision",
+)
 FIT_COLUMNS = ("stage", "step", "loss", "lr", "val_loss")
 
 
 class CsvLogger:
     """Both files are written anew from the run folder after each stage, so a resumed run never repeats a row."""
 
-    def __init__(self, *, run: RunFolder) -> None:
+    def __init__(self, *, run: RunFolder, problem_of: object = None, image: object = None) -> None:
+        """The last two are what every logger is offered; a table needs neither."""
         self._folder = run.path
 
     def fit_callback(self, stage: str) -> pl.Callback:

@@ -15,7 +15,9 @@ curve may lose its last points, never shows one twice; figures in the summary ar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,8 +35,18 @@ Mode = Literal["online", "offline", "disabled"] | None
 
 SECRET = ("key", "token", "secret", "password")  # endings of settings that W&B is not told
 TABLE_ROWS = 64
-COLUMNS = ["problem", "image", "question", "reference", "path", "answer right", "verdict", "P(correct)", "error step",
-           "critique"]  # fmt: skip
+COLUMNS = [
+    "problem",
+    "image",
+    "question",
+    "reference",
+    "path",
+    "answer right",
+    "verdict",
+    "P(correct)",
+    "error step",
+    "critique",
+]
 UPLOAD_BYTES = 100_000_000  # a checkpoint above this size is noted where it lies, not uploaded
 SETTINGS = {
     "silent": True,
@@ -57,8 +69,16 @@ class WandbLogger:
     start, as without a login.
     """
 
-    def __init__(self, project: str = "mathse", group: str | None = None, mode: Mode = None, *, run: RunFolder,
-                 problem_of: Callable[[str], Problem], image: Loader) -> None:  # fmt: skip
+    def __init__(
+        self,
+        project: str = "mathse",
+        group: str | None = None,
+        mode: Mode = None,
+        *,
+        run: RunFolder,
+        problem_of: Callable[[str], Problem],
+        image: Loader,
+    ) -> None:
         self._folder, self._problem_of, self._image = run.path, problem_of, image
         self._sent = Sent.open(run.path)
         self._run = start(run.path, self._sent.id, project=project, group=group, mode=mode)
@@ -102,7 +122,8 @@ class WandbLogger:
         for stage in finished_stages(self._folder):
             self._run.summary.update({f"{stage.name}/{k}": v for k, v in stage_figures(stage).items()})
             if stage.name not in self._sent.stages:
-                self._send(stage)
+                with staged_in(self._folder / "wandb"):
+                    self._send(stage)
 
     def _send(self, stage: FinishedStage) -> None:
         self._send_curve(stage.name, Curve(stage.path))
@@ -135,17 +156,20 @@ class WandbLogger:
     def _artifact(self, name: str, kind: str, stage: FinishedStage, path: Path) -> None:
         import wandb
 
-        if not path.exists():
+        root = path if path.is_dir() else path.parent
+        files = [file for file in sorted(path.rglob("*") if path.is_dir() else [path]) if file.is_file()]
+        size = sum(file.stat().st_size for file in files)
+        if not size:
             return
         metadata = {"stage": stage.name, "identity": stage.identity}
         artifact = wandb.Artifact(f"{name}-{self._sent.id}", type=kind, metadata=metadata)
-        if _size(path) > UPLOAD_BYTES:
-            artifact.add_reference(path.resolve().as_uri(), name=path.name, checksum=False)  # hashes: stage.json
-        elif path.is_dir():
-            artifact.add_dir(str(path), skip_cache=True, policy="immutable")  # a finished stage stays as it is: no copy
+        if size > UPLOAD_BYTES:
+            artifact.add_reference(path.resolve().as_uri(), checksum=False)  # the hashes are in stage.json
         else:
-            artifact.add_file(str(path), skip_cache=True, policy="immutable")
-        self._run.log_artifact(artifact, aliases=["latest", stage.name.replace("/", "-")])
+            for file in files:  # immutable: a finished stage stays as it is, so W&B needs no copy
+                name_inside = file.relative_to(root).as_posix()
+                artifact.add_file(str(file.resolve()), name_inside, skip_cache=True, policy="immutable")
+        self._run.log_artifact(artifact, aliases=[stage.name.replace("/", "-")])
 
     def _table(self, stage: Path) -> Any:
         """The stage's samples as a W&B table; None where it has none."""
@@ -155,8 +179,18 @@ class WandbLogger:
         for sample in samples(stage, TABLE_ROWS):
             problem = self._problem_of(sample.problem_id)
             seen = picture(problem, self._image)
-            rows.append([problem.id, wandb.Image(seen, file_type="png") if seen else None, problem.question,
-                         problem.answer, sample.text, sample.answer_right(problem), *_said(sample.verdict)])  # fmt: skip
+            shown = wandb.Image(seen, file_type="png") if seen else None
+            rows.append(
+                [
+                    problem.id,
+                    shown,
+                    problem.question,
+                    problem.answer,
+                    sample.text,
+                    sample.answer_right(problem),
+                    *_said(sample.verdict),
+                ]
+            )
         return wandb.Table(columns=COLUMNS, data=rows) if rows else None
 
     def _log(self, row: Mapping[str, Any]) -> None:
@@ -187,10 +221,17 @@ def start(folder: Path, run_id: str, *, project: str, group: str | None, mode: M
     settings = {name: value for name, value in SETTINGS.items() if name in known}
     try:
         return wandb.init(
-            id=run_id, resume="allow", project=project, group=group, mode=mode, dir=str(folder),
-            name=f"{described['name']}-seed{described['seed']}", job_type=described["task"],
-            config=without_secrets(described["config"]), settings=wandb.Settings(**settings),
-        )  # fmt: skip
+            id=run_id,
+            resume="allow",
+            project=project,
+            group=group,
+            mode=mode,
+            dir=str(folder),
+            name=f"{described['name']}-seed{described['seed']}",
+            job_type=described["task"],
+            config=without_secrets(described["config"]),
+            settings=wandb.Settings(**settings),
+        )
     except wandb.Error as e:
         remedy = "run `wandb login` first, or choose logger.mode=offline, or logger=csv"
         raise RunError(f"logger=wandb: W&B cannot start: {' '.join(str(e).split())}; {remedy}") from e
@@ -216,6 +257,15 @@ def _said(verdict: Verdict | None) -> list[Any]:
     return [None] * 4 if v is None else [v.status, v.score, v.error_step, v.error_analysis]
 
 
-def _size(path: Path) -> int:
-    files = path.rglob("*") if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files if file.is_file())
+@contextmanager
+def staged_in(folder: Path) -> Iterator[None]:
+    """Within the block, W&B puts aside what it has yet to upload in ``folder``, not in the user's home: an offline run
+    is then whole in its run folder. WANDB_DATA_DIR is its only switch for that; a value of the user's own stays."""
+    if "WANDB_DATA_DIR" in os.environ:
+        yield
+        return
+    os.environ["WANDB_DATA_DIR"] = str(folder.resolve())
+    try:
+        yield
+    finally:
+        del os.environ["WANDB_DATA_DIR"]

@@ -22,9 +22,21 @@ class SFTModule(pl.LightningModule):
     ``mathse.config.schema.Optimizer``.
     """
 
-    def __init__(self, backbone: Backbone, *, steps: int, lr: float, weight_decay: float = 0.01, beta1: float = 0.9,
-                 beta2: float = 0.98, eps: float = 1e-8, warmup_ratio: float = 0.05, min_lr_ratio: float = 0.05,
-                 clip: float = 1.0, seed: int = 0) -> None:  # fmt: skip
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        steps: int,
+        lr: float,
+        weight_decay: float = 0.01,
+        beta1: float = 0.9,
+        beta2: float = 0.98,
+        eps: float = 1e-8,
+        warmup_ratio: float = 0.05,
+        min_lr_ratio: float = 0.05,
+        clip: float = 1.0,
+        seed: int = 0,
+    ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.backbone, self.model = backbone, backbone.model
@@ -67,8 +79,9 @@ class SFTModule(pl.LightningModule):
             {"params": [p for p in trained if p.ndim >= 2], "weight_decay": self.weight_decay},
             {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},  # norms and biases do not decay
         ]
-        optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=self.lr, betas=self.betas, eps=self.eps,
-                                      fused=True)  # fmt: skip
+        optimizer = torch.optim.AdamW(
+            [g for g in groups if g["params"]], lr=self.lr, betas=self.betas, eps=self.eps, fused=True
+        )
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.lr_share)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

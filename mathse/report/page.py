@@ -16,9 +16,19 @@ from mathse.report.gallery import ProblemOf, gallery
 from mathse.report.runs import Run, title
 from mathse.report.svg import percent, points, safe, span
 
-NAMES = {"accuracy": "Accuracy", "runs": "Runs", "transitions": "Transitions", "acceptance": "Judge", "orm": "ORM",
-         "data": "Data", "fits": "Fits", "time": "Time", "gallery": "Paths", "notes": "Notes",
-         "settings": "Settings"}  # fmt: skip
+NAMES = {
+    "accuracy": "Accuracy",
+    "runs": "Runs",
+    "transitions": "Transitions",
+    "acceptance": "Judge",
+    "orm": "ORM",
+    "data": "Data",
+    "fits": "Fits",
+    "time": "Time",
+    "gallery": "Paths",
+    "notes": "Notes",
+    "settings": "Settings",
+}
 
 
 def run_page(run: Run, problem_of: ProblemOf, image_png: Callable[[str], bytes]) -> str:

@@ -15,8 +15,20 @@ from mathse.types import ReasoningPath, Record, Verdict
 
 # Where a stage stands in the run; rounds go by number, unknown stages (a user's own) last.
 ORDER = {"base": 0, "orm": 1, "distill": 2, "round": 3, "reflection": 4, "final": 5}
-ENTRY_KEYS = ("accuracy", "ci95", "n", "train_rows", "accepted", "rejected", "unparsed", "acceptance_precision",
-              "transitions", "origins", "step_precision", "skipped_fit")  # fmt: skip
+ENTRY_KEYS = (
+    "accuracy",
+    "ci95",
+    "n",
+    "train_rows",
+    "accepted",
+    "rejected",
+    "unparsed",
+    "acceptance_precision",
+    "transitions",
+    "origins",
+    "step_precision",
+    "skipped_fit",
+)
 
 
 @dataclass(frozen=True)
@@ -151,9 +163,13 @@ def _entry(stage: Stage, changed: dict[str, int] | None, threshold: float) -> di
         kind: sum(path.lineage.origin == kind for path in train) for kind in ("teacher", "student", "reflection")
     }
     counted: dict[str, Any] = {
-        "accuracy": metrics.get("accuracy"), "ci95": metrics.get("ci95"), "n": metrics.get("total"),
-        "train_rows": len(train), "transitions": changed, "origins": origins,
-    }  # fmt: skip
+        "accuracy": metrics.get("accuracy"),
+        "ci95": metrics.get("ci95"),
+        "n": metrics.get("total"),
+        "train_rows": len(train),
+        "transitions": changed,
+        "origins": origins,
+    }
     if verdicts:
         counted["accepted"] = sum(accepted(v, threshold) for v in verdicts)
         counted["unparsed"] = sum(v.status == "unparsed" for v in verdicts)

@@ -12,10 +12,8 @@ import numpy as np
 from PIL import Image
 
 from mathse.errors import DataError
-from mathse.seeds import rng
 
 GLYPH = 28  # pixels; one glyph is exactly one visual token of the tiny backbone (patch 14, merge 2)
-INK, SHIFT, TILT = 24, 2, 8.0  # pixels of a digit's side, pixels, degrees
 SPLITS = {"pool": 567, "orm_train": 580, "dev": 100, "orm_held": 200, "test": 350}  # digit images; together 1,797
 
 
@@ -55,16 +53,10 @@ def parse_reference(ref: str) -> tuple[int, int, int]:
 
 
 def render(ref: str) -> Image.Image:
-    """The picture of a reference: RGB, 84 x 28 pixels, bright ink on black.
-
-    Each digit is a little shifted and tilted, by a draw that the reference decides: no two pictures show the same
-    pixels of a digit image, as no two people write it in the same place.
-    """
-    images, draw = _digits()[0], rng(0, ref)
+    """The picture of a reference: RGB, 84 x 28 pixels, bright ink on black."""
+    images = _digits()[0]
     strip = Image.new("L", (3 * GLYPH, GLYPH))
     for k, index in enumerate(parse_reference(ref)):
-        ink = Image.fromarray(np.uint8(images[index] * (255 / 16))).resize((INK, INK), Image.Resampling.BILINEAR)
-        cell, margin = Image.new("L", (GLYPH, GLYPH)), (GLYPH - INK) // 2
-        cell.paste(ink, (margin + draw.randint(-SHIFT, SHIFT), margin + draw.randint(-SHIFT, SHIFT)))
-        strip.paste(cell.rotate(draw.uniform(-TILT, TILT), Image.Resampling.BILINEAR), (k * GLYPH, 0))
+        ink = Image.fromarray(np.uint8(images[index] * (255 / 16)))
+        strip.paste(ink.resize((GLYPH, GLYPH), Image.Resampling.BILINEAR), (k * GLYPH, 0))
     return strip.convert("RGB")

@@ -22,11 +22,25 @@ DIGITS_OF = {"seed": "pool"} | {split: split for split in ("pool", "test", "dev"
 class SyntheticData:
     """Splits of the embedded world. Sizes are numbers of problems; no problem is in two splits."""
 
-    def __init__(self, seed: int = 0, seed_size: int = 400, pool: int = 2400, test: int = 1500, dev: int = 300,
-                 orm_train: int = 8000, orm_held: int = 1500) -> None:  # fmt: skip
+    def __init__(
+        self,
+        seed: int = 0,
+        seed_size: int = 400,
+        pool: int = 2400,
+        test: int = 1500,
+        dev: int = 300,
+        orm_train: int = 6000,
+        orm_held: int = 1500,
+    ) -> None:
         self.seed = seed
-        self.sizes = {"seed": seed_size, "pool": pool, "test": test, "dev": dev,
-                      "orm_train": orm_train, "orm_held": orm_held}  # fmt: skip
+        self.sizes = {
+            "seed": seed_size,
+            "pool": pool,
+            "test": test,
+            "dev": dev,
+            "orm_train": orm_train,
+            "orm_held": orm_held,
+        }
         self.bad_rows: list[dict[str, object]] = []
 
     def splits(self) -> Mapping[str, Sequence[Problem]]:
@@ -80,10 +94,14 @@ def problem(kind: str, indices: tuple[int, int, int]) -> Problem:
     steps = solve(kind, truth)
     ref = digits.reference(indices)
     return Problem(
-        id=f"digits/{kind}/{ref.removeprefix('digits:')}", question=KINDS[kind].question, images=(ref,),
-        answer=str(steps[-1][0]), solution=write(kind, steps), source="synthetic",
+        id=f"digits/{kind}/{ref.removeprefix('digits:')}",
+        question=KINDS[kind].question,
+        images=(ref,),
+        answer=str(steps[-1][0]),
+        solution=write(kind, steps),
+        source="synthetic",
         metadata={"kind": kind, "digits": truth},
-    )  # fmt: skip
+    )
 
 
 def facts(problem: Problem) -> tuple[str, Numbers]:

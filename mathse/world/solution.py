@@ -38,16 +38,35 @@ def _extremes(d: Numbers) -> Numbers:
 
 
 KINDS: dict[str, Kind] = {
-    "sum": Kind("What is the sum of the three digits?", (_DIGITS, _ADD, _ADD, _ANSWER),
-                lambda d: (d[0], d[1], d[0] + d[1]), lambda d, s: (s[2], d[2], s[2] + d[2]), 0.8),
-    "muladd": Kind("What is the first digit times the second digit plus the third digit?",
-                   (_DIGITS, _TIMES, _ADD, _ANSWER),
-                   lambda d: (d[0], d[1], d[0] * d[1]), lambda d, s: (s[2], d[2], s[2] + d[2]), 2.2),
-    "range": Kind("What is the largest digit minus the smallest digit?", (_DIGITS, _EXTREMES, _SUBTRACT, _ANSWER),
-                  _extremes, lambda d, s: (s[0], s[1], s[0] - s[1]), 0.4),
-    "prod": Kind("What is the largest digit times the smallest digit?", (_DIGITS, _EXTREMES, _TIMES, _ANSWER),
-                 _extremes, lambda d, s: (s[0], s[1], s[0] * s[1]), 0.6),
-}  # fmt: skip
+    "sum": Kind(
+        "What is the sum of the three digits?",
+        (_DIGITS, _ADD, _ADD, _ANSWER),
+        lambda d: (d[0], d[1], d[0] + d[1]),
+        lambda d, s: (s[2], d[2], s[2] + d[2]),
+        0.8,
+    ),
+    "muladd": Kind(
+        "What is the first digit times the second digit plus the third digit?",
+        (_DIGITS, _TIMES, _ADD, _ANSWER),
+        lambda d: (d[0], d[1], d[0] * d[1]),
+        lambda d, s: (s[2], d[2], s[2] + d[2]),
+        2.2,
+    ),
+    "range": Kind(
+        "What is the largest digit minus the smallest digit?",
+        (_DIGITS, _EXTREMES, _SUBTRACT, _ANSWER),
+        _extremes,
+        lambda d, s: (s[0], s[1], s[0] - s[1]),
+        0.4,
+    ),
+    "prod": Kind(
+        "What is the largest digit times the smallest digit?",
+        (_DIGITS, _EXTREMES, _TIMES, _ANSWER),
+        _extremes,
+        lambda d, s: (s[0], s[1], s[0] * s[1]),
+        0.6,
+    ),
+}
 
 
 def expected(kind: str, digits: Numbers, written: Sequence[Numbers]) -> Numbers:
@@ -78,8 +97,9 @@ def solve(kind: str, digits: Numbers) -> list[Numbers]:
 
 _PATTERNS = {
     template: re.compile(re.escape(template).replace(r"\{\}", r"(-?\d{1,6})"))
-    for kind in KINDS.values() for template in kind.templates
-}  # fmt: skip
+    for kind in KINDS.values()
+    for template in kind.templates
+}
 
 
 def parse(kind: str, text: str) -> list[Numbers]:

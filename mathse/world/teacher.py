@@ -40,11 +40,18 @@ class SymbolicTeacher:
         """Checks each path against its own reading, so it errs where it would err as a solver."""
         return [self._annotate(p, path) for p, path in zip(problems, paths, strict=True)]
 
-    def reflect(self, problems: Sequence[Problem], drafts: Sequence[ReasoningPath],
-                feedback: Sequence[Verdict | None], attempt: int = 0) -> list[str | None]:  # fmt: skip
+    def reflect(
+        self,
+        problems: Sequence[Problem],
+        drafts: Sequence[ReasoningPath],
+        feedback: Sequence[Verdict | None],
+        attempt: int = 0,
+    ) -> list[str | None]:
         """Keeps the steps before the one that the feedback names, and writes the rest anew (all, without feedback)."""
-        return [self._write(p, _kept_steps(p, draft, word))
-                for p, draft, word in zip(problems, drafts, feedback, strict=True)]  # fmt: skip
+        return [
+            self._write(p, _kept_steps(p, draft, word))
+            for p, draft, word in zip(problems, drafts, feedback, strict=True)
+        ]
 
     def _slip(self, problem: Problem) -> Slip | None:
         kind, _ = facts(problem)
