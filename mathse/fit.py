@@ -51,6 +51,11 @@ class FitJob:
             return self.settings.max_steps
         return max(1, round((self.settings.epochs or 1.0) * len(self.rows) / self.settings.batch_size))
 
+    @property
+    def validation_every(self) -> int | None:
+        """Steps between validations; None without rows to validate on."""
+        return min(self.settings.val_every, self.steps) if self.val_rows[: self.settings.val_rows] else None
+
 
 def fit(backbone: Backbone, job: FitJob, callbacks: Sequence[pl.Callback] = ()) -> Path:
     """Fit ``backbone.model`` in place and return the folder of the finished checkpoint.
@@ -70,13 +75,19 @@ def fit(backbone: Backbone, job: FitJob, callbacks: Sequence[pl.Callback] = ()) 
     start = _steps_done(last)
     log = TrainLog(job.folder / "train_log.jsonl", start)
     loader = StepLoader(_data(backbone, job), start, job.trainer.workers)
-    trainer = _trainer(job, [log, SaveLast(last, job.trainer.checkpoint_every), *callbacks])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Lightning's advice on workers and logging
-        trainer.fit(module, loader, _val_loader(backbone, job), ckpt_path=last if start else None, weights_only=True)
+    trainer = _trainer(job, [log, SaveLast(last, job.trainer.checkpoint_every, job.validation_every), *callbacks])
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Lightning's advice on workers and logging
+            trainer.fit(
+                module, loader, _val_loader(backbone, job), ckpt_path=last if start else None, weights_only=True
+            )
+    except SystemExit as e:  # what Lightning makes of Ctrl-C
+        raise KeyboardInterrupt from e
+    finally:
+        log.close()
     if trainer.global_step != job.steps:
         raise MathSEError(f"the fit in {job.folder} made {trainer.global_step} of {job.steps} steps")
-    log.close()
     module.eval()
     return _publish(backbone, done)
 
@@ -115,16 +126,16 @@ def _trainer(job: FitJob, callbacks: list[pl.Callback]) -> pl.Trainer:
     settings = job.trainer
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     validation: dict[str, Any] = {"limit_val_batches": 0}
-    if job.val_rows[: job.settings.val_rows]:
-        validation = {"val_check_interval": min(job.settings.val_every, job.steps), "num_sanity_val_steps": 0}
+    if job.validation_every is not None:
+        validation = {"val_check_interval": job.validation_every, "num_sanity_val_steps": 0}
     return pl.Trainer(
         accelerator=settings.accelerator,
         devices=settings.devices,
         strategy=settings.strategy,
-        precision=settings.precision,
+        precision=settings.precision,  # type: ignore[arg-type]
         max_steps=job.steps,
         max_epochs=-1,
-        callbacks=callbacks,  # type: ignore[arg-type]
+        callbacks=callbacks,
         log_every_n_steps=settings.log_every,
         check_val_every_n_epoch=None,
         logger=False,
@@ -143,12 +154,22 @@ def _steps_done(last: Path) -> int:
 
 
 class SaveLast(pl.Callback):
-    """Writes the resume point every ``every`` optimiser steps, in one rename."""
+    """Writes the resume point every ``every`` optimiser steps, in one rename.
 
-    def __init__(self, path: Path, every: int) -> None:
-        self.path, self.every = path, every
+    Where a validation follows the step, after it: Lightning does not validate again on resume.
+    """
+
+    def __init__(self, path: Path, every: int, validation_every: int | None) -> None:
+        self.path, self.every, self.validation_every = path, every, validation_every
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if self.validation_every is None or trainer.global_step % self.validation_every:
+            self._save_if_due(trainer)
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._save_if_due(trainer)
+
+    def _save_if_due(self, trainer: pl.Trainer) -> None:
         if trainer.global_step % self.every == 0 and trainer.global_step < trainer.max_steps:
             partial = self.path.with_suffix(".partial")
             trainer.save_checkpoint(partial, weights_only=False)

@@ -50,9 +50,15 @@ def micro_batches_make_up_a_batch(config: TrainConfig) -> Iterator[str]:
             )
 
 
-def qlora_comes_later(config: TrainConfig) -> Iterator[str]:
-    if config.sft.method == "qlora":
-        yield "sft.method = 'qlora': needs CUDA and bitsandbytes; comes with the GPU backbones; now: full, lora"
+def what_comes_later(config: TrainConfig) -> Iterator[str]:
+    """Settings that stand in the schema and whose code comes with the GPU backbones."""
+    if config.sft.method != "full":
+        yield f"sft.method = {show(config.sft.method)}: comes with a later version; available now: full"
+    if config.trainer.strategy != "auto" or config.trainer.devices != 1:
+        yield (
+            f"trainer.strategy = {show(config.trainer.strategy)}, trainer.devices = {config.trainer.devices}: fits on "
+            "several devices come with a later version; available now: strategy=auto devices=1"
+        )
 
 
 def task_has_its_rows(config: TrainConfig) -> Iterator[str]:
@@ -154,7 +160,7 @@ RULES: dict[type, tuple[Rule, ...]] = {
         name_is_a_folder_name,
         fits_have_one_length,
         micro_batches_make_up_a_batch,
-        qlora_comes_later,
+        what_comes_later,
         task_has_its_rows,
         data_is_there,
         shares_leave_problems_to_learn_from,

@@ -54,6 +54,7 @@ class Lab:
         self.progress, self.logger = progress, logger
         self.generator = build(config.generator)
         self.notes: list[str] = []
+        self._loaded: tuple[Path, Backbone] | None = None
 
     # --- problems ---
 
@@ -85,6 +86,13 @@ class Lab:
         section = self.config.orm.backbone if orm and self.config.orm.backbone is not None else self.config.backbone
         changes = {} if path is None else {"path": str(path)}
         return build(section, init_seed=derive(self.config.seed, "init", "orm" if orm else "student"), **changes)
+
+    def model_of(self, student: Student) -> Backbone:
+        """The student's model for sampling; the last one asked for is kept, so a stage loads it once."""
+        if self._loaded is None or self._loaded[0] != student.checkpoint:
+            self._loaded = None  # freed before the next one is read
+            self._loaded = (student.checkpoint, self.backbone(student.checkpoint))
+        return self._loaded[1]
 
     def orm_judge(self, checkpoint: Path) -> judges.ORMJudge:
         """The judge that an ORM's checkpoint makes."""

@@ -24,7 +24,7 @@ ORM_METRICS, ORM_HELD = "orm_metrics.json", "orm_held.jsonl"
 def measure_student(lab: Lab, stage: Stage, student: Student) -> None:
     """Greedy accuracy on the test problems and on the dev problems (which a sweep may optimise)."""
     settings = lab.config.evaluation
-    backbone = lab.backbone(student.checkpoint)
+    backbone = lab.model_of(student)
     options: Any = {"batch_size": settings.batch_size, "max_new_tokens": settings.max_new_tokens}
     with lab.work(stage, "sample", "test accuracy", len(lab.test)) as advance:
         test = predict(backbone, lab.test, stage.path / PREDICTIONS, advance=advance, **options)
@@ -48,7 +48,7 @@ def sample_held(lab: Lab, stage: Stage, student: Student) -> list[ReasoningPath]
     held = lab.splits["orm_held"]
     with lab.work(stage, "sample", "held-out paths", len(held)) as advance:
         return lab.generator.sample(
-            lab.backbone(student.checkpoint),
+            lab.model_of(student),
             held,
             stage.path / "held_paths.jsonl",
             stage=f"{stage.name}/held",

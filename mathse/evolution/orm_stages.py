@@ -49,6 +49,8 @@ def train_orm(loop: EvolutionLoop) -> list[Stage]:
         (stage.path / ORM_METRICS).unlink(missing_ok=True)
         stage.finish({"training_paths": len(labelled), "note": note, **figures})
         lab.stage_finished(stage)
+    if stage.summary["note"]:
+        lab.notes.append(f"orm: {stage.summary['note']}")
     return [stage]
 
 
@@ -124,7 +126,7 @@ def _sample(lab: Lab, stage: Stage, student: Student, problems: Sequence[Problem
     n = lab.config.orm.samples_per_problem
     with lab.work(stage, "sample", f"weak student's {name.replace('_', ' ')}", len(problems) * n) as advance:
         lab.generator.sample(
-            lab.backbone(student.checkpoint),
+            lab.model_of(student),
             problems,
             stage.path / f"{name}.jsonl",
             n=n,

@@ -82,7 +82,7 @@ def _rewrite(
         backbone = None
         for k in range(log.done, len(batches)):
             if lab.config.evolution.reflect.writer == "student" and backbone is None:
-                backbone = lab.backbone(loop.student.checkpoint)
+                backbone = lab.model_of(loop.student)
             words = [feedback[d.path.id] for d in batches[k]]
             log.append(_write_batch(loop, backbone, batches[k], words, attempt, k))
             advance(len(batches[k]))

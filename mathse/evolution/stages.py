@@ -145,7 +145,7 @@ def sample_paths(loop: EvolutionLoop) -> list[ReasoningPath]:
     n = evolution.samples_per_problem
     with lab.work(stage, "sample", "reasoning paths", len(problems) * n) as advance:
         return lab.generator.sample(
-            lab.backbone(loop.student.checkpoint),
+            lab.model_of(loop.student),
             problems,
             stage.path / PATHS,
             stage=stage.name,

@@ -17,7 +17,8 @@ def test_every_option_composes_and_parses_or_says_that_it_comes_later(group, nam
     jsonl = ["data=jsonl", f"data.path={rows}"]
     beside = {("data", "jsonl"): [*jsonl, "teacher=replay"], ("teacher", "replay"): jsonl}.get((group, name), [])
     if name in available(group):
-        assert read(f"{group}={name}", *beside).seed == 0
+        added = "+" if group.startswith("experiment/") else ""  # a study's variant is added, not chosen
+        assert read(f"{added}{group}={name}", *beside).seed == 0
     else:
         (said,) = refusal(f"{group}={name}")
         assert said == f"{group}={name} comes with a later version; available now: {', '.join(available(group))}"

@@ -19,8 +19,9 @@ def rows(tmp_path):
                                  "epochs, also pass orm.fit.max_steps=null"),
         (["sft.batch_size=60"], "sft.micro_batch_size = 64: must divide sft.batch_size = 60; "
                                 "pass sft.micro_batch_size=60, for instance"),
-        (["sft.method=qlora"], "sft.method = 'qlora': needs CUDA and bitsandbytes; comes with the GPU backbones; "
-                               "now: full, lora"),
+        (["sft.method=qlora"], "sft.method = 'qlora': comes with a later version; available now: full"),
+        (["trainer.devices=2"], "trainer.strategy = 'auto', trainer.devices = 2: fits on several devices come with a "
+                                "later version; available now: strategy=auto devices=1"),
         (["task=sft"], "sft.train = null: task=sft needs a file; pass sft.train=FILE, a train.jsonl of a run"),
         (["task=sft", "sft.train=no.jsonl"], "sft.train = 'no.jsonl': no such file; it is a train.jsonl of a run"),
         (["sft.train=no.jsonl"], "sft.train = 'no.jsonl': only task=sft reads it, and task is evolve"),

@@ -10,7 +10,7 @@ import pytest
 
 from mathse.config.schema import OPTIONS
 
-RUNTIME = {"init_seed"}  # optional keywords that a run gives through build(), not a setting
+RUNTIME = {"init_seed", "problem_of", "image"}  # optional keywords that a run gives through build(), not a setting
 SCHEMAS = [schema for schemas in OPTIONS.values() for schema in schemas]
 
 

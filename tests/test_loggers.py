@@ -1,0 +1,438 @@
+"""The loggers against a run folder: what they wrote is read back, W&B's from its offline files."""
+
+from __future__ import annotations
+
+import ast
+import csv
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from PIL import Image
+from run_builder import Builder
+
+from mathse.answers import extract_answer, same_answer
+from mathse.fit import LAST, SaveLast, TrainLog
+from mathse.images import load_image
+from mathse.ledger import RunFolder, Stage
+from mathse.loggers import CsvLogger, WandbLogger
+from mathse.loggers.finished import finished_stages
+from mathse.store import read_json, read_jsonl, write_jsonl
+from mathse.types import Problem
+
+AFTER = {
+    "base": [],
+    "orm/solver": ["base"],
+    "orm": ["orm/solver"],
+    "distill": ["base", "orm"],
+    "round_01": ["distill"],
+    "round_02": ["round_01"],
+    "reflection": ["round_02"],
+    "final": ["reflection"],
+}
+API_KEY = "5ec2e75ec2e75ec2e75ec2e75ec2e75ec2e75ec2"
+
+
+def copy_stages(builder: Builder, run: RunFolder, names: list[str]) -> None:
+    """The made-up run's stages as real stages of ``run``: its files, and a manifest by the ledger."""
+    for name in names:
+        stage = made(run, name)
+        stage.begin()
+        for file in (builder.folder / name).iterdir():
+            if file.is_file() and file.name != "stage.json":
+                (stage.path / file.name).write_bytes(file.read_bytes())
+        if name != "base":
+            (stage.path / "checkpoint").mkdir()
+            (stage.path / "checkpoint" / "model.safetensors").write_bytes(name.encode())
+        summary = read_json(builder.folder / name / "stage.json")["summary"]
+        stage.finish(read_json(stage.path / "metrics.json") if name == "orm" else summary)
+
+
+def made(run: RunFolder, name: str) -> Stage:
+    return run.stage(name, [], [made(run, before) for before in AFTER[name]])
+
+
+def open_run(folder: Path, **config: Any) -> RunFolder:
+    return RunFolder.open(folder, {}, name="demo", task="evolve", seed=3, nested=config)
+
+
+def history(run: Path) -> list[dict[str, Any]]:
+    """Every row that W&B was given, in order, over all processes of the run."""
+    rows = [r.history for r in wandb_records(run) if r.WhichOneof("record_type") == "history"]
+    return [unflatten(row.item) for row in rows]
+
+
+def unflatten(items: Any) -> dict[str, Any]:
+    return {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
+
+
+def wandb_summary(run: Path) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for record in wandb_records(run):
+        if record.WhichOneof("record_type") == "summary":
+            found |= unflatten(record.summary.update)
+    return found
+
+
+def artifacts(run: Path, kind: str) -> list[Any]:
+    records = [r.artifact for r in wandb_records(run) if r.WhichOneof("record_type") == "artifact"]
+    return [a for a in records if a.type == kind]
+
+
+def wandb_records(run: Path) -> Iterator[Any]:
+    """The records in a run's .wandb files: LevelDB's log format, blocks of 32 KiB, after a header of seven bytes."""
+    from wandb.proto import wandb_internal_pb2
+
+    for file in sorted(run.glob("wandb/*run-*/*.wandb")):
+        if file.parent.is_symlink():
+            continue
+        data, at, whole = file.read_bytes(), 7, b""
+        while at + 7 <= len(data):
+            left = 32768 - at % 32768
+            if left < 7:  # padding
+                at += left
+                continue
+            _, length, kind = struct.unpack("<IHB", data[at : at + 7])
+            whole = (b"" if kind in (1, 2) else whole) + data[at + 7 : at + 7 + length]
+            at += 7 + length
+            if kind in (1, 4):  # a whole record, or its last piece
+                yield wandb_internal_pb2.Record.FromString(whole)
+
+
+# --- csv --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def builder(tmp_path_factory):
+    made_up = Builder(tmp_path_factory.mktemp("made_up"), seed=3, size=80)
+    made_up.build()
+    return made_up
+
+
+@pytest.fixture(scope="module")
+def finished(builder, tmp_path_factory):
+    """A run folder in which every stage has finished."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    with open_run(folder, seed=3, backbone={"path": None}, teacher={"name": "gpt", "api_key": API_KEY}) as run:
+        copy_stages(builder, run, list(AFTER))
+        yield run
+
+
+def rows_of(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="") as f:
+        return list(csv.DictReader(f))
+
+
+def test_metrics_csv_has_a_row_for_each_measured_stage_in_the_order_of_the_run(finished, builder):
+    CsvLogger(run=finished).finish({})
+    rows = rows_of(finished.path / "metrics.csv")
+    assert [row["stage"] for row in rows] == ["base", "distill", "round_01", "round_02", "final"]
+    for row, entry in zip(rows, builder.entries, strict=True):
+        assert float(row["accuracy"]) == entry["accuracy"]
+        assert [float(row["ci_low"]), float(row["ci_high"])] == pytest.approx(entry["ci95"])
+        assert row["accepted"] == ("" if entry["accepted"] is None else str(entry["accepted"]))
+    assert rows[2]["transitions_wrong_correct"] == str(builder.entries[2]["transitions"]["wrong_correct"])
+
+
+def test_fits_csv_joins_the_loss_and_the_validation_of_a_step(tmp_path):
+    with open_run(tmp_path / "run") as run, closing(CsvLogger(run=run)) as logger:
+        stage = run.stage("distill", [])
+        stage.begin()
+        write_jsonl(
+            stage.path / "train_log.jsonl",
+            [
+                {"step": 10, "loss": 0.5, "lr": 0.1},
+                {"step": 20, "loss": 0.25, "lr": 0.05},
+                {"step": 20, "val_loss": 0.3},
+            ],
+        )
+        stage.finish({})
+        logger.stage_finished(stage)
+        assert rows_of(run.path / "fits.csv") == [
+            {"stage": "distill", "step": "10", "loss": "0.5", "lr": "0.1", "val_loss": ""},
+            {"stage": "distill", "step": "20", "loss": "0.25", "lr": "0.05", "val_loss": "0.3"},
+        ]
+
+
+def test_a_second_process_writes_the_same_tables(finished):
+    CsvLogger(run=finished).finish({})
+    once = [(finished.path / name).read_bytes() for name in ("metrics.csv", "fits.csv")]
+    CsvLogger(run=finished).finish({})
+    assert [(finished.path / name).read_bytes() for name in ("metrics.csv", "fits.csv")] == once
+
+
+def test_stages_of_the_same_second_come_in_the_order_they_were_made_from_each_other(finished):
+    assert [stage.name for stage in finished_stages(finished.path)] == list(AFTER)
+
+
+# --- wandb ------------------------------------------------------------------------------------------------------------
+
+
+def wandb_logger(run: RunFolder, builder: Builder, **settings: Any) -> WandbLogger:
+    problems = {p.id: p for split in builder.splits.values() for p in split}
+    return WandbLogger(run=run, problem_of=problems.__getitem__, image=load_image, **settings)
+
+
+@pytest.fixture(scope="module")
+def sent(finished, builder):
+    """The finished run after its W&B logger has closed; its stages were sent in two processes' worth of calls."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WANDB_API_KEY", API_KEY)
+        patch.delenv("WANDB_DATA_DIR", raising=False)
+        with closing(wandb_logger(finished, builder, group="table3")) as logger:
+            logger.finish({"metric": 0.75})
+    return finished.path
+
+
+def test_wandb_rounds_have_the_figures_of_the_stages(sent, builder):
+    rows = [row for row in history(sent) if "round" in row]
+    assert [row["round"] for row in rows] == [-1, 0, 1, 2, 3]
+    for row, entry in zip(rows, builder.entries, strict=True):
+        assert row["round/accuracy"] == entry["accuracy"]
+        assert row.get("round/acceptance_precision") == entry["acceptance_precision"]
+    measured = read_json(sent / "round_02" / "orm_metrics.json")
+    assert rows[3]["round/orm/error_step_accuracy"] == measured["error_step_accuracy"]
+
+
+def test_wandb_curves_have_every_logged_step_on_one_axis_that_never_rewinds(sent):
+    rows = [row for row in history(sent) if "fit/step" in row]
+    steps = [row["fit/step"] for row in rows]
+    assert steps == sorted(set(steps))
+    for stage in ("orm/solver", "distill", "final"):
+        lines = list(read_jsonl(sent / stage / "train_log.jsonl"))
+        curve = [row[f"fit/{stage}/loss"] for row in rows if f"fit/{stage}/loss" in row]
+        assert curve == [line["loss"] for line in lines]
+    all_steps = [row["_step"] for row in history(sent)]
+    assert all_steps == sorted(set(all_steps))
+
+
+def test_wandb_summary_has_stable_names(sent, builder):
+    summary = wandb_summary(sent)
+    assert summary["final/accuracy"] == builder.entries[-1]["accuracy"]
+    assert summary["orm/overall_accuracy"] == read_json(sent / "orm" / "metrics.json")["overall_accuracy"]
+    assert summary["metric"] == 0.75
+
+
+def test_wandb_config_is_the_runs_without_its_secrets(sent):
+    run = next(r.run for r in wandb_records(sent) if r.WhichOneof("record_type") == "run")
+    config = {item.key: json.loads(item.value_json) for item in run.config.update}
+    assert config["seed"] == 3
+    assert config["teacher"] == {"name": "gpt"}
+    assert (run.display_name, run.run_group) == ("demo-seed3", "table3")
+    assert run.run_id == read_json(sent / "wandb.json")["id"]
+
+
+def test_the_api_key_is_in_no_file_of_wandb(sent):
+    ours = {sent / "run.json"}  # the test's own secret setting
+    files = [f for f in sent.rglob("*") if f.is_file() and f not in ours]
+    assert files and [f for f in files if API_KEY.encode() in f.read_bytes()] == []
+
+
+def test_wandb_tables_show_the_paths_with_image_and_verdict(sent, builder):
+    problems = {p.id: p for p in (*builder.splits["seed"], *builder.splits["pool"])}
+    texts = {row["id"]: row["text"] for row in read_jsonl(sent / "round_01" / "paths.jsonl")}
+    verdicts = {row["path_id"]: row for row in read_jsonl(sent / "round_01" / "verdicts.jsonl")}
+    rows = table_of(sent, "round_01")
+    assert len(rows) == min(64, len(verdicts))
+    for row in rows:
+        problem, path_id = problems[row["problem"]], f"round_01/{row['problem']}/0"
+        verdict = verdicts[path_id]
+        assert (row["question"], row["reference"], row["path"]) == (problem.question, problem.answer, texts[path_id])
+        assert row["answer right"] == same_answer(extract_answer(texts[path_id]), problem.answer)
+        assert (row["verdict"], row["P(correct)"]) == (verdict["status"], verdict["score"])
+        assert (row["error step"], row["critique"]) == (verdict["error_step"], verdict["error_analysis"])
+        assert Image.open(row["image"]).convert("RGB").tobytes() == load_image(problem.images[0]).tobytes()
+
+
+def test_wandb_has_a_table_for_each_stage_with_paths_or_answers(sent):
+    logged = {key.split("/")[1] for row in history(sent) for key in row if key.startswith("samples/")}
+    assert logged == {"base", "orm", "distill", "round_01", "round_02", "reflection", "final"}
+    revised = {row["revised"]["text"] for row in read_jsonl(sent / "reflection" / "reflections.jsonl")}
+    assert {row["path"] for row in table_of(sent, "reflection")} <= revised
+    assert {row["verdict"] for row in table_of(sent, "final")} == {None}  # no judge sees answers to test problems
+
+
+def table_of(run: Path, stage: str) -> list[dict[str, Any]]:
+    """The samples of a stage as W&B would upload them; an image as the file it lies in, inside the run folder."""
+    manifest = next(a.manifest for a in artifacts(run, "run_table") if f"samples{stage}-" in a.name)
+    files = {entry.path: Path(entry.local_path) for entry in manifest.contents}
+    table = json.loads(next(p for name, p in files.items() if name.endswith(".table.json")).read_text())
+    rows = [dict(zip(table["columns"], values, strict=True)) for values in table["data"]]
+    assert all(file.is_relative_to(run.resolve()) for file in files.values())
+    return [{**row, "image": files[row["image"]["path"]]} for row in rows]
+
+
+def test_wandb_artifacts_are_the_training_set_and_the_checkpoint_of_each_stage(sent):
+    sets, models = artifacts(sent, "dataset"), artifacts(sent, "model")
+    assert [set(a.aliases) for a in sets] == [{"latest", s} for s in ("distill", "round_01", "round_02", "final")]
+    assert [Path(a.manifest.contents[0].local_path) for a in sets] == [
+        (sent / stage / "train.jsonl").resolve() for stage in ("distill", "round_01", "round_02", "final")
+    ]
+    assert [(a.name.partition("-")[0], set(a.aliases), a.manifest.contents[0].path) for a in models] == [
+        ("student" if stage != "orm" else "orm", {"latest", stage}, "model.safetensors")
+        for stage in ("orm", "distill", "round_01", "round_02", "reflection", "final")
+    ]
+
+
+def test_a_second_process_on_a_finished_run_sends_nothing_again(sent, finished, builder):
+    before, number = history(sent), len(artifacts(sent, "model"))
+    with closing(wandb_logger(finished, builder)) as logger:
+        logger.finish({"metric": 0.75})
+    assert history(sent) == before
+    assert len(artifacts(sent, "model")) == number
+
+
+def test_a_large_checkpoint_is_referred_to_and_not_uploaded(builder, tmp_path, monkeypatch):
+    monkeypatch.setattr("mathse.loggers.wandb.UPLOAD_BYTES", 2)
+    with open_run(tmp_path / "run") as run:
+        copy_stages(builder, run, ["base", "orm/solver", "orm"])
+        wandb_logger(run, builder).close()
+    (model,) = artifacts(run.path, "model")
+    (entry,) = model.manifest.contents
+    assert (entry.path, entry.local_path) == ("model.safetensors", "")
+    assert entry.ref == (run.path / "orm" / "checkpoint" / "model.safetensors").resolve().as_uri()
+
+
+def test_what_a_disabled_wandb_was_given_is_sent_by_a_later_process(builder, tmp_path):
+    with open_run(tmp_path / "run") as run:
+        copy_stages(builder, run, ["base"])
+        with closing(wandb_logger(run, builder, mode="disabled")) as logger:
+            logger.finish({"metric": None})
+        assert not list(run.path.glob("wandb/*"))
+        wandb_logger(run, builder).close()
+        assert [row["round"] for row in history(run.path)] == [-1]
+
+
+def test_loading_the_loggers_does_not_load_wandb(root):
+    for file in (root / "mathse" / "loggers").glob("*.py"):
+        tree = ast.parse(file.read_text())
+        names = [alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names]
+        assert "wandb" not in names, file.name
+
+
+# --- wandb, killed and resumed: this file is also the script that dies ------------------------------------------------
+
+
+class Toy(pl.LightningModule):
+    """One weight that halves the loss again and again; what it logs depends on the step alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = torch.nn.Parameter(torch.ones(1))
+
+    def training_step(self, batch: Any, _: int) -> torch.Tensor:
+        return (self.w**2).sum()
+
+    def validation_step(self, batch: Any, _: int) -> None:
+        self.log("val_loss", self.w.item() ** 2, batch_size=1)
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=0.01)
+
+
+class Die(pl.Callback):
+    """SIGKILL at a step; ``settled``: once W&B has its last row on the disk, so that nothing may be missing later."""
+
+    def __init__(self, run: Path, step: int, settled: bool) -> None:
+        self.run, self.step, self.settled = run, step, settled
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.global_step == self.step:
+            last = self.step // 10 * 10
+            while self.settled and last not in [row.get("fit/step") for row in history(self.run)]:
+                time.sleep(0.05)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def toy_run(folder: Path, die_at: int, settled: bool) -> None:
+    """base, then a stage with a fit of 60 steps that is resumable as mathse.fit's are."""
+    with open_run(folder) as run:
+        unused = SimpleNamespace(problem_of=Problem, image=load_image)
+        with closing(WandbLogger(run=run, problem_of=unused.problem_of, image=unused.image)) as logger:
+            base = run.stage("base", [])
+            if not base.done:
+                base.begin()
+                base.finish({"stage": "base", "accuracy": 0.1, "ci95": [0.0, 0.2]})
+                logger.stage_finished(base)
+            stage = run.stage("distill", [], [base])
+            stage.begin()
+            toy_fit(stage.path, [logger.fit_callback("distill"), Die(folder, die_at, settled)])
+            stage.finish({"stage": "distill", "accuracy": 0.5, "ci95": [0.4, 0.6]})
+            logger.stage_finished(stage)
+            logger.finish({"metric": 0.5})
+
+
+def toy_fit(folder: Path, callbacks: list[pl.Callback]) -> None:
+    last = folder / "fit" / LAST
+    last.parent.mkdir(exist_ok=True)
+    start = torch.load(last, weights_only=True)["global_step"] if last.exists() else 0
+    log = TrainLog(folder / "train_log.jsonl", start)
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_steps=60,
+        max_epochs=-1,
+        logger=False,
+        enable_checkpointing=False,
+        log_every_n_steps=10,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        val_check_interval=15,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        callbacks=[log, SaveLast(last, 20), *callbacks],
+    )
+    data = torch.utils.data.DataLoader(torch.zeros(1000, 1))
+    trainer.fit(Toy(), data, torch.utils.data.DataLoader(torch.zeros(1, 1)), ckpt_path=last if start else None)
+    log.close()
+
+
+def script(folder: Path, die_at: int = -1, settled: bool = False, **env: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, __file__, str(folder), str(die_at), str(int(settled))]
+    # A child would share this process's W&B service and its login.
+    clean = {name: v for name, v in os.environ.items() if name not in ("WANDB_SERVICE", "WANDB_API_KEY")}
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=clean | env)
+
+
+def test_wandb_without_a_login_is_one_sentence_with_a_remedy(tmp_path):
+    done = script(tmp_path / "run", WANDB_MODE="online", NETRC=str(tmp_path / "none"), HOME=str(tmp_path))
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("mathse.errors.RunError: logger=wandb: W&B cannot start:")
+    assert "logger.mode=offline" in last
+
+
+def test_a_run_killed_twice_is_one_wandb_run_whose_curve_has_every_step_once(tmp_path):
+    folder = tmp_path / "run"
+    ids = []
+    # The second process dies before it gets beyond what the first one sent: the third must still know of that.
+    for die_at, settled, code in ((33, True, -signal.SIGKILL), (27, False, -signal.SIGKILL), (-1, False, 0)):
+        done = script(folder, die_at, settled)
+        assert done.returncode == code, done.stderr
+        ids.append(read_json(folder / "wandb.json")["id"])
+    assert len(set(ids)) == 1
+    parts = sorted(p for p in folder.glob("wandb/offline-run-*") if p.name.endswith(ids[0]))
+    assert len(parts) == 3
+    rows = history(folder)
+    assert [r["fit/step"] for r in rows if "fit/distill/loss" in r] == [1, 10, 20, 30, 40, 50, 60]
+    assert [r["fit/step"] for r in rows if "fit/distill/val_loss" in r] == [15, 30, 45, 60]
+    assert [r["fit/step"] for r in rows if "fit/step" in r] == sorted(r["fit/step"] for r in rows if "fit/step" in r)
+    assert [r["round"] for r in rows if "round" in r] == [-1, 0]
+    all_steps = [r["_step"] for r in rows]
+    assert all_steps == sorted(set(all_steps))
+    assert wandb_summary(folder)["distill/accuracy"] == 0.5
+
+
+if __name__ == "__main__":
+    toy_run(Path(sys.argv[1]), int(sys.argv[2]), bool(int(sys.argv[3])))
