@@ -60,7 +60,7 @@ class Qwen2VLBackbone(Backbone):
             model.config.vision_start_token_id,
             model.config.vision_end_token_id,
         ]
-        self._cache: BoundedCache[tuple[Tensor, Tensor]] = BoundedCache(64 * 2**20)
+        self._cache: BoundedCache[tuple[Tensor, Tensor]] = BoundedCache(32 * 2**20)
         self.never_sampled = [i for i in vision_ids if i is not None]  # an image token in a path would need an image
 
     # --- encoding ---

@@ -18,7 +18,7 @@ from mathse.seeds import derive, rng
 
 WINDOW = 8  # batches among which rows are grouped by length
 TOLERATED_PADDING = 0.25
-CACHE = 512 * 2**20  # bytes of encoded rows kept from one epoch to the next
+CACHE = 192 * 2**20  # bytes of encoded rows kept from one epoch to the next
 
 
 class Stream(Protocol):

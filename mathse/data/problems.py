@@ -34,8 +34,10 @@ class ProblemSource(Protocol):
     "orm_train" and "orm_held". ``distillable``: what task=distill solves.
     ``get``: a problem by id, DataError if there is none. ``check``: the verdict of a step
     checker, None where the source has none. ``bad_rows``: rows left out, each {"file", "line", "id", "reason"}.
+    ``notes``: what a reader of the figures should know.
     """
 
+    notes: Sequence[str]
     bad_rows: list[dict[str, object]]
 
     def splits(self) -> Mapping[str, Sequence[Problem]]: ...
@@ -76,6 +78,8 @@ class JsonlData:
     refuses the file, "skip" leaves bad rows out and lists them in ``bad_rows``. Raises DataError for a file that cannot
     be used, ConfigError for shares that add up to more than 1.
     """
+
+    notes: Sequence[str] = ()
 
     def __init__(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -53,7 +54,7 @@ class Lab:
         self.config, self.run, self.source, self.teacher = config, run, source, teacher
         self.progress, self.logger = progress, logger
         self.generator = build(config.generator)
-        self.notes: list[str] = []
+        self.notes: list[str] = list(source.notes)
         self._loaded: tuple[Path, Backbone] | None = None
 
     # --- problems ---
@@ -159,6 +160,7 @@ class Lab:
         )
         with stage.time("fit"), self.track(what, job.steps) as track:
             fit(backbone, job, [Shown(track), self.logger.fit_callback(stage.name)])
+        gc.collect()  # Trainer and module refer to each other, and hold the fit's rows
 
     def solution_rows(self, backbone: Backbone, split: str) -> list[Row]:
         """Rows that train on the reference solutions of a split, where it has some."""

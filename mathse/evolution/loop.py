@@ -35,7 +35,7 @@ class EvolutionLoop:
         self.orm_stages: list[Stage] = []
         self.entries: list[dict[str, Any]] = []  # the lines of summary.json
         self.stage: Stage
-        self.state_stage: Stage  # whose files hold the state
+        self.state_stage: Stage | None = None  # whose files hold the state
         self.student: Student
         self.previous: Student  # before the current stage's fit
 
@@ -97,7 +97,7 @@ class EvolutionLoop:
             self.call("on_student_fitted")
 
     def _finish(self) -> None:
-        self.stage.finish(stages.summary(self))
+        self.stage.finish(stages.summary(self), stages.inputs(self))
         self.lab.stage_finished(self.stage)
 
     def _load(self) -> None:
@@ -120,7 +120,7 @@ class EvolutionLoop:
             self.judged = stages.solve_and_judge(self, self.lab.source.distillable())
             self.call("on_paths_judged")
             self.state.save(self.stage.path)
-            self.stage.finish({"stage": "distill", **stages.counts(self)})
+            self.stage.finish({"stage": "distill", **stages.counts(self)}, stages.inputs(self))
             self.lab.stage_finished(self.stage)
 
     def fit_only(self, rows: Sequence[ReasoningPath]) -> None:

@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     from mathse.evolution.loop import EvolutionLoop
 
 FEEDBACK = "feedback.jsonl"
-KEYS = (*stages.COMMON, "orm", "sft", "generator", *stages.JUDGING)
+# Variants of the ORM itself (order, kind, length of its fit) share the weak students and the solver.
+STUDENT_KEYS = (*stages.COMMON, "sft", "generator", "orm.student_steps", "orm.samples_per_problem", "orm.temperature")
+SOLVER_KEYS = (*stages.COMMON, "sft", "orm.students", "orm.solver_steps", "orm.backbone")
+KEYS = (*stages.COMMON, "orm", *stages.JUDGING)
 
 
 def train_orm(loop: EvolutionLoop) -> list[Stage]:
@@ -47,7 +50,8 @@ def train_orm(loop: EvolutionLoop) -> list[Stage]:
         held = _labelled(lab, students, "orm_held", "held_paths.jsonl")
         figures = judge_held(lab, stage, lab.orm, held, stage.path / "metrics.json")
         (stage.path / ORM_METRICS).unlink(missing_ok=True)
-        stage.finish({"training_paths": len(labelled), "note": note, **figures})
+        read = [student.path / name for student in students for name in ("paths.jsonl", "held_paths.jsonl")]
+        stage.finish({"training_paths": len(labelled), "note": note, **figures}, read)
         lab.stage_finished(stage)
     if stage.summary["note"]:
         lab.notes.append(f"orm: {stage.summary['note']}")
@@ -57,7 +61,7 @@ def train_orm(loop: EvolutionLoop) -> list[Stage]:
 def weak_student(loop: EvolutionLoop, size: int) -> Stage:
     """A student fitted on ``size`` solutions (0: the base as it is), and its paths on the ORM's problems."""
     lab = loop.lab
-    stage = lab.run.stage(f"orm/student_{size}", KEYS, [loop.base.stage])
+    stage = lab.run.stage(f"orm/student_{size}", STUDENT_KEYS, [loop.base.stage])
     stages.begin(loop, stage, f"a weak student ({size} solutions) writes paths for the ORM to learn from")
     if not stage.done:
         source = Student(stage)
@@ -86,7 +90,7 @@ def fit_solver(loop: EvolutionLoop, students: Sequence[Stage]) -> Stage:
     found from random weights, 95 % from a solver). ``orm.solver_steps = 0`` starts from the base.
     """
     lab = loop.lab
-    stage = lab.run.stage("orm/solver", KEYS, [loop.base.stage, *students])
+    stage = lab.run.stage("orm/solver", SOLVER_KEYS, [loop.base.stage, *students])
     stages.begin(loop, stage, "the ORM's starting point: a solver of its own problems")
     if not stage.done:
         backbone = lab.backbone(loop.base.checkpoint) if lab.config.orm.backbone is None else lab.backbone(orm=True)

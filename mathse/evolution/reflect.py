@@ -43,7 +43,10 @@ def reflect(loop: EvolutionLoop, name: str) -> None:
         loop.call("on_paths_judged")
         loop.all_drafts_kept = False
         loop.state.save(stage.path)
-        stage.finish({"drafts": len(drafts), "rewritten": len(reflections), **acceptance(loop.lab, loop.judged)})
+        stage.finish(
+            {"drafts": len(drafts), "rewritten": len(reflections), **acceptance(loop.lab, loop.judged)},
+            stages.inputs(loop),
+        )
         loop.lab.stage_finished(stage)
     loop.state_loaded_from(stage)
     counts = ("accepted", "rejected", "unparsed", "acceptance_precision", "step_precision")

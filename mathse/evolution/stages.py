@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from mathse import prompts
 from mathse.evolution.lab import CHECKPOINT, Student
 from mathse.evolution.measure import METRICS, PREDICTIONS, acceptance, correct_by_id, measure_student
-from mathse.evolution.state import TRAIN, Judged
+from mathse.evolution.state import INCORRECT, TRAIN, Judged
 from mathse.generate import solve_row
 from mathse.judges import judge_paths
 from mathse.ledger import Stage
@@ -84,8 +84,8 @@ def _open(loop: EvolutionLoop, name: str, what: str, keys: Sequence[str]) -> Sta
 
 def _state_stage(loop: EvolutionLoop) -> list[Stage]:
     """The stage whose D_SFT the next one starts from, where that is another than the student's (a reflection)."""
-    found = getattr(loop, "state_stage", None)
-    return [found] if found is not None and found.name != loop.student.stage.name else []
+    before = loop.state_stage
+    return [before] if before is not None and before.name != loop.student.stage.name else []
 
 
 def begin(loop: EvolutionLoop, stage: Stage, what: str) -> None:
@@ -236,6 +236,13 @@ def summary(loop: EvolutionLoop) -> dict[str, Any]:
         "transitions": transitions(correct_by_id(loop.previous.stage), correct_by_id(stage)),
         "skipped_fit": read_json(skipped)["reason"] if skipped.exists() else None,
     }
+
+
+def inputs(loop: EvolutionLoop) -> list[Path]:
+    """The files of other stages that this one read: D_SFT and R_incorrect as they stood (checkpoints are outputs of the
+    stages named in "after")."""
+    before = loop.state_stage
+    return [before.path / TRAIN, before.path / INCORRECT] if before is not None else []
 
 
 def counts(loop: EvolutionLoop) -> dict[str, Any]:

@@ -1,0 +1,78 @@
+"""Print the demo's tables from finished runs, as Markdown:
+
+    python experiments/demo/collect.py outputs/demo/seed_* [--control outputs/demo/control_*]
+
+Over seeds: mean and 95 % interval (Student's t). A run that is not finished is an error: no cell is filled by hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mathse.ledger import finished_summary
+from mathse.metrics import mean_interval
+
+ORM = ("overall_accuracy", "positive_accuracy", "negative_accuracy", "error_step_accuracy")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("--control", nargs="*", type=Path, default=[])
+    asked = parser.parse_args(argv)
+    summaries = [read(run) for run in asked.runs]
+    print(stage_table(summaries), orm_table(summaries), sep="\n\n")
+    for control in asked.control:
+        print(f"\n{control.name}\n\n{stage_table([read(control)])}")
+    return 0
+
+
+def read(run: Path) -> dict[str, Any]:
+    summary = finished_summary(run)
+    if summary is None:
+        sys.exit(f"{run} is no finished run")
+    return summary
+
+
+def stage_table(summaries: Sequence[dict[str, Any]]) -> str:
+    lines = ["| stage | test accuracy | rows of D_SFT | accepted | rejected | precision |", "|---|---|---|---|---|---|"]
+    for k, entry in enumerate(summaries[0]["stages"]):
+        stages = [s["stages"][k] for s in summaries]
+        precision = [s.get("acceptance_precision") for s in stages]
+        cells = [percent(s["accuracy"] for s in stages), counts(stages, "train_rows"), counts(stages, "accepted"),
+                 counts(stages, "rejected"), percent(precision)]  # fmt: skip
+        lines.append(f"| {entry['stage']} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def orm_table(summaries: Sequence[dict[str, Any]]) -> str:
+    lines = ["| held-out paths by | overall | right accepted | wrong rejected | first wrong step named | paths |",
+             "|---|---|---|---|---|---|"]  # fmt: skip
+    rows = [("the ORM's own weak students", [s["orm"] for s in summaries])]
+    rows += [(entry["stage"], [s["orm_by_student"][k] for s in summaries])
+             for k, entry in enumerate(summaries[0]["orm_by_student"])]  # fmt: skip
+    for name, figures in rows:
+        cells = [percent(f[key] for f in figures) for key in ORM] + [counts(figures, "n")]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def percent(values: Any) -> str:
+    values = [v for v in values if v is not None]
+    if not values:
+        return ""
+    mean, interval = mean_interval(values)
+    return f"{100 * mean:.1f}" + (f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]" if interval else "")
+
+
+def counts(rows: Sequence[dict[str, Any]], key: str) -> str:
+    values = [row[key] for row in rows if row.get(key) is not None]
+    return ", ".join(f"{v:,}" for v in values)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
