@@ -21,7 +21,8 @@ from mathse.evolution.loop import EvolutionLoop
 from mathse.evolution.summary import summarize
 from mathse.generate import predict
 from mathse.images import load_image, png_bytes
-from mathse.ledger import RUN, SUMMARY, RunFolder, branch_folder, finished_summary
+from mathse.ledger import RunFolder, branch_folder, finished_summary
+from mathse.manifest import RUN, SUMMARY
 from mathse.metrics import accuracy
 from mathse.progress import Progress
 from mathse.store import read_json, read_jsonl, sha256_file, write_json

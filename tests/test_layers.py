@@ -15,14 +15,14 @@ FILES = sorted((ROOT / "mathse").rglob("*.py"))
 
 # From the ground up; a part may import its own layer and those below.
 LAYERS = (
-    {"errors", "types", "seeds", "store", "answers", "prompts", "metrics", "ledger", "images", "config"},
+    {"errors", "types", "seeds", "store", "answers", "prompts", "metrics", "ledger", "manifest", "images", "config"},
     {"backbones"},
     {"data", "world", "modules", "teachers", "fit"},
     {"generate", "judges", "orm", "progress", "loggers", "benchmarks"},
     {"evolution", "report"},
     {"tasks", "cli", "__main__"},
 )
-STDLIB_ONLY = {"errors", "types", "seeds", "store", "answers", "prompts", "metrics", "ledger"}
+STDLIB_ONLY = {"errors", "types", "seeds", "store", "answers", "prompts", "metrics", "ledger", "manifest"}
 KNOWN_TO = {
     "hydra": {"config", "cli"},
     "omegaconf": {"config", "cli"},

@@ -216,7 +216,7 @@ def test_the_commit_is_that_of_the_source_tree_and_says_when_files_changed(tmp_p
     shutil.copytree(ROOT / "mathse", tree / "mathse", ignore=shutil.ignore_patterns("__pycache__"))
 
     def commit() -> str:
-        code = "from mathse.ledger import _git_commit; print(_git_commit())"
+        code = "from mathse.manifest import git_commit; print(git_commit())"
         return subprocess.run([sys.executable, "-c", code], cwd=tree, capture_output=True, text=True).stdout.strip()
 
     def git(*command: str) -> str:
@@ -227,10 +227,10 @@ def test_the_commit_is_that_of_the_source_tree_and_says_when_files_changed(tmp_p
     assert commit() == "None"  # a repository around the tree is not the tree's own
     git("init", "-q", ".")
     assert commit() == "None"  # no commit yet
-    git("add", "mathse/ledger.py")
+    git("add", "mathse/manifest.py")
     git("commit", "-q", "-m", "first")
     assert commit() == git("rev-parse", "HEAD").strip()
-    (tree / "mathse" / "ledger.py").open("a").write("# changed\n")
+    (tree / "mathse" / "manifest.py").open("a").write("# changed\n")
     assert commit() == git("rev-parse", "HEAD").strip() + "-dirty"
 
 

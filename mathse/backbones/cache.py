@@ -24,6 +24,8 @@ class BoundedCache(Generic[Value]):
         return self._held[key][0]
 
     def put(self, key: Hashable, value: Value, size: int) -> None:
+        if key in self._held:
+            self.size -= self._held.pop(key)[1]
         self._held[key] = (value, size)
         self.size += size
         while self.size > self.limit:

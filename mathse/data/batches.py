@@ -112,14 +112,14 @@ class StepData(Dataset[dict[str, Any]]):
         return {"micro": micro, "targets": sum(count_targets(batch) for batch in micro)}
 
     def _encode(self, keyed: Sequence[tuple[int | None, Row]]) -> list[Encoded]:
-        missing = [(k, row) for k, row in keyed if k is None or k not in self._encoded]
-        new = self.backbone.encode([row for _, row in missing]) if missing else []
-        for (key, _), encoded in zip(missing, new, strict=True):
-            if key is not None:
+        held = {k: self._encoded[k] for k, _ in keyed if k is not None and k in self._encoded}
+        missing = [(k, row) for k, row in keyed if k not in held]
+        new = iter(self.backbone.encode([row for _, row in missing]) if missing else [])
+        rows = [held[k] if k in held else next(new) for k, _ in keyed]
+        for (key, _), encoded in zip(keyed, rows, strict=True):
+            if key is not None and key not in held:
                 self._encoded.put(key, encoded, encoded.nbytes)
-        fresh = iter(new)
-        found = {k for k, _ in missing}
-        return [next(fresh) if k is None or k in found else self._encoded[k] for k, _ in keyed]
+        return rows
 
 
 class StepLoader:

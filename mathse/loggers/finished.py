@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mathse.ledger import DONE
+from mathse.manifest import DONE
 from mathse.store import read_json
 
 TRAIN_LOG = "train_log.jsonl"

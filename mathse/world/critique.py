@@ -10,7 +10,6 @@ It is the ORM that writes this at judging time, token by token; these functions 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mathse.world.solution import KINDS, Numbers, expected, first_error, parse, write
@@ -55,34 +54,57 @@ def _compare(written: str, right: str) -> list[str]:
 
 
 def corrupt(kind: str, digits: Numbers, rng: random.Random) -> str:
-    """A path with dense made-up errors, later steps consistent with the wrong values; 30 % are left clean.
+    """A path with made-up errors, later steps consistent with the wrong values.
 
-    Every number is wrong often, so "right" is no copy of "written" and the ORM has to look and compute (rates:
-    a digit of step 1 .5, a result .6, an operand .1, the answer .4).
+    A quarter are clean. Half are wrong all over, so that "right" is no copy of "written" and the ORM has to look and
+    compute. The rest hold a single error, mostly a miscalculation, as students make them.
     """
-    dirty = rng.random() >= 0.3
+    mode = rng.choices(("clean", "dense", "single"), (0.25, 0.5, 0.25))[0]
+    wrong_step = rng.choices(range(4), (0.2, 0.2, 0.5, 0.1))[0] if mode == "single" else None
     steps: list[Numbers] = []
     while len(steps) < 4:
-        numbers, template = list(expected(kind, digits, steps)), KINDS[kind].templates[len(steps)]
-        if dirty:
-            for i, rate in enumerate(_rates(kind, len(steps), len(numbers))):
-                if rng.random() < rate:
-                    numbers[i] = near_miss(numbers[i], rng, digit=len(steps) < 2 and "=" not in template)
+        numbers, step = list(expected(kind, digits, steps)), len(steps)
+        single_digit = step < 2 and "=" not in KINDS[kind].templates[step]
+        for i in (
+            _wrong_places(kind, step, len(numbers), rng) if mode == "dense" else _place(kind, step, wrong_step, rng)
+        ):
+            numbers[i] = near_miss(numbers[i], rng, digit=single_digit)
         steps.append(tuple(numbers))
     return write(kind, steps)
 
 
-def _rates(kind: str, step: int, count: int) -> Sequence[float]:
+def _wrong_places(kind: str, step: int, count: int, rng: random.Random) -> list[int]:
+    """Which numbers of a step are wrong in a dense path."""
     if step == 0:
-        return [0.5] * count
-    if step == 3:
-        return [0.4]
-    return [0.1, 0.1, 0.6] if "=" in KINDS[kind].templates[step] else [0.6] * count
+        rates = [0.5] * count
+    elif step == 3:
+        rates = [0.4]
+    else:
+        rates = [0.1, 0.1, 0.6] if "=" in KINDS[kind].templates[step] else [0.6] * count
+    return [i for i, rate in enumerate(rates) if rng.random() < rate]
+
+
+def _place(kind: str, step: int, wrong_step: int | None, rng: random.Random) -> list[int]:
+    """The one wrong number, if this is the step that errs: any digit read, any extreme, or the result."""
+    if step != wrong_step:
+        return []
+    if "=" in KINDS[kind].templates[step]:
+        return [2]
+    return [rng.randrange({0: 3, 1: 2, 3: 1}[step])]
 
 
 def near_miss(number: int, rng: random.Random, *, digit: bool = False) -> int:
-    """Another number near this one: one more or less, ten more or less, or any of the same size."""
-    top = 9 if digit or number < 10 and rng.random() < 0.5 else 99
-    candidates = [number + 1, number - 1, number + 10, number - 10, rng.randint(0, top), rng.randint(0, top)]
-    options = [n for n in candidates if n != number and 0 <= n <= top]
+    """Another number that a student might write for this one: mostly the last digit is wrong, else the tens or all.
+
+    Where only the tens were wrong as often, the ORM worked out the first digit and copied the last.
+    """
+    top = 9 if digit or (number < 10 and rng.random() < 0.7) else 99
+    way = rng.random()
+    if way < 0.65:
+        options = [number - number % 10 + d for d in range(10)]
+    elif way < 0.8:
+        options = [number - 10, number + 10]
+    else:
+        options = [rng.randint(0, top), rng.randint(0, top)]
+    options = [n for n in options if n != number and 0 <= n <= top]
     return rng.choice(options) if options else (number + 1) % (top + 1)
