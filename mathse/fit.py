@@ -26,7 +26,7 @@ from mathse.data.batches import EpochStream, OnceStream, StepData, StepLoader, S
 from mathse.errors import MathSEError
 from mathse.modules.orm import ORMModule
 from mathse.modules.sft import SFTModule
-from mathse.store import publish_folder
+from mathse.store import publish_folder, write_jsonl
 
 SCRATCH = "fit"  # in the stage's folder, deleted when the stage is finished
 LAST = "last.ckpt"
@@ -182,8 +182,10 @@ class TrainLog(pl.Callback):
     def __init__(self, path: Path, start: int) -> None:
         kept = []
         if path.exists() and start:
-            kept = [line for line in path.read_text().splitlines() if json.loads(line)["step"] <= start]
-        path.write_text("".join(line + "\n" for line in kept))
+            lines = path.read_bytes().splitlines(keepends=True)
+            whole = [json.loads(line) for line in lines if line.endswith(b"\n")]  # a full disk may tear the last one
+            kept = [row for row in whole if row["step"] <= start]
+        write_jsonl(path, kept)
         self.file = path.open("a")
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, *_: Any) -> None:

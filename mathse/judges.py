@@ -88,8 +88,8 @@ class ORMJudge:
 
 def judge_row(backbone: Backbone, problem: Problem, path: str, see_answer: bool, see_image: bool) -> Row:
     """The row that asks for a verdict."""
-    question = prompts.judge_prompt(problem, path, backbone.prompt_style, see_answer)
-    return Row(question=question, images=problem.images if see_image else ())
+    question, history = prompts.judge_prompt(problem, path, backbone.prompt_style, see_answer)
+    return Row(question=question, images=problem.images if see_image else (), history=history)
 
 
 def status_tokens(backbone: Backbone) -> tuple[int, int]:

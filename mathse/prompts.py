@@ -51,13 +51,19 @@ def generation_prompt(problem: Problem, style: Style) -> str:
     return question if style == "compact" else _SOLVE.format(marker=MARKER, question=question)
 
 
-def judge_prompt(problem: Problem, path: str, style: Style, see_answer: bool) -> str:
+def judge_prompt(problem: Problem, path: str, style: Style, see_answer: bool) -> tuple[str, list[tuple[str, str]]]:
+    """The judge's prompt, and the turns before it.
+
+    In the compact style the path stands as the answer to its question, as the solver that the tiny ORM starts from
+    would write it: what the solver would have said at each place is then there to compare with. (With the path inside
+    the prompt, the ORM copied most wrong sums instead of working them out.)
+    """
     question = question_text(problem)
     if style == "compact":
-        hint = f"\nThe correct answer is {problem.answer}." if see_answer else ""
-        return f"{question}\n{path}{hint}\nCheck each step."
+        hint = f"The correct answer is {problem.answer}.\n" if see_answer else ""
+        return f"{hint}Check each step.", [(generation_prompt(problem, style), path)]
     answer = f"\n\nReference answer: {problem.answer}" if see_answer else ""
-    return _JUDGE.format(question=question, answer=answer, path=path)
+    return _JUDGE.format(question=question, answer=answer, path=path), []
 
 
 def reflection_prompt(problem: Problem, draft: str, feedback: Verdict | None, style: Style) -> str:
@@ -109,7 +115,7 @@ def parse_feedback(text: str, *, binary: bool = False) -> Feedback:
     if len(text) > MAX_FEEDBACK:
         return unparsed
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=_each_key_once)
     except (ValueError, RecursionError):
         return unparsed
     if not isinstance(value, dict):
@@ -120,3 +126,11 @@ def parse_feedback(text: str, *, binary: bool = False) -> Feedback:
     if status is None or not complete or not all(v is None or isinstance(v, str) for v in (step, analysis)):
         return unparsed
     return Feedback(status, step, analysis)
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; a key that stands twice may say two things, so it says none."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        raise ValueError("a key stands twice")
+    return value

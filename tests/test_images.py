@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mathse.data import images
+from mathse import images
 from mathse.errors import DataError
 from mathse.images import image_sha256, load_image, png_bytes, register_scheme
 

@@ -21,11 +21,15 @@ IGNORED = -100  # label of positions without loss
 
 
 class Row(TypedDict):
-    """One exchange: ``question`` is the whole prompt text, ``response`` what the model should say (training only)."""
+    """One exchange: ``question`` is the prompt text, ``response`` what the model should say (training only).
+
+    ``history`` holds earlier turns, (question, answer) each; the images then belong to its first question.
+    """
 
     question: str
     images: Sequence[str | Path | Image]
     response: NotRequired[str]
+    history: NotRequired[Sequence[tuple[str, str]]]
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,10 @@ from transformers import LogitsProcessor, LogitsProcessorList
 
 from mathse.backbones.base import IGNORED, Backbone, Completion, Encoded, Row
 from mathse.backbones.cache import BoundedCache
+from mathse.errors import DataError
 from mathse.images import load_image
+
+MAX_ASPECT = 200  # of an image's sides; Qwen2-VL's image processor takes no thinner one
 
 
 def _join(images: Sequence[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
@@ -29,6 +32,14 @@ def _join(images: Sequence[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
 
 def _key(image: str | Path | Image) -> Hashable:
     return str(image) if isinstance(image, (str, Path)) else id(image)
+
+
+def _picture(image: str | Path | Image) -> Image:
+    picture = load_image(str(image)) if isinstance(image, (str, Path)) else image
+    if max(picture.size) > MAX_ASPECT * min(picture.size):
+        size = f"{picture.width} x {picture.height} pixels"
+        raise DataError(f"image {image}: {size}, one side may be {MAX_ASPECT} times the other; crop or pad it")
+    return picture
 
 
 class Watch(LogitsProcessor):
@@ -67,9 +78,14 @@ class Qwen2VLBackbone(Backbone):
 
     def render(self, row: Row) -> str:
         """The prompt text of a row, with the chat template; special tokens in user text lose their meaning."""
-        parts = [{"type": "image"} for _ in row["images"]] + [{"type": "text", "text": self.defuse(row["question"])}]
-        message = [{"role": "user", "content": parts}]
-        return self.processor.apply_chat_template(message, add_generation_prompt=True, tokenize=False)
+        turns = [*row.get("history", ()), (row["question"], None)]
+        messages: list[dict[str, Any]] = []
+        for question, answer in turns:
+            images = [] if messages else [{"type": "image"} for _ in row["images"]]
+            messages.append({"role": "user", "content": [*images, {"type": "text", "text": self.defuse(question)}]})
+            if answer is not None:
+                messages.append({"role": "assistant", "content": self.defuse(answer)})
+        return self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
 
     def defuse(self, text: str) -> str:
         """User text in which no special token of the tokenizer stands any more."""
@@ -97,7 +113,7 @@ class Qwen2VLBackbone(Backbone):
         missing = [i for i in dict.fromkeys(map(_key, images)) if i not in self._cache]
         if missing:
             opened = {_key(i): i for i in images}
-            pictures = [load_image(str(opened[k])) if isinstance(k, str) else opened[k] for k in missing]
+            pictures = [_picture(opened[k]) for k in missing]
             done = self.processor.image_processor(pictures, return_tensors="pt")
             sizes = done["image_grid_thw"].prod(-1).tolist()
             new = dict(
@@ -179,7 +195,7 @@ class Qwen2VLBackbone(Backbone):
         seed: int = 0,
         watch: Sequence[int] = (),
     ) -> list[list[Completion]]:
-        encoded = self.encode([{"question": r["question"], "images": r["images"]} for r in rows])
+        encoded = self.encode(rows)
         batch = {k: v.to(self.device) for k, v in self._left_padded(encoded).items()}
         sampling: dict[str, Any] = {"do_sample": False}
         if temperature > 0:  # always explicit: a checkpoint's own defaults may make n samples identical

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoProcessor,
     Qwen2VLConfig,
@@ -24,8 +25,12 @@ from mathse.backbones.qwen2vl import Qwen2VLBackbone
 from mathse.errors import CheckpointError
 from mathse.prompts import Style
 from mathse.seeds import derive
+from mathse.store import read_json
 
 PATCH, MERGE = 14, 2
+FILES = ("config.json", "model.safetensors", "processor_config.json", "chat_template.jinja", "tokenizer.json",
+         "tokenizer_config.json")  # fmt: skip
+_REMEDY = "make one with `python -m mathse tiny DST`, or name a run's checkpoint folder"
 
 
 class TinyBackbone(Qwen2VLBackbone):
@@ -148,11 +153,21 @@ def _random_model(
 
 
 def _open(folder: Path) -> tuple[Any, Any]:
-    for name in ("config.json", "model.safetensors", "processor_config.json", "tokenizer.json"):
+    for name in FILES:
         if not (folder / name).is_file():
-            raise CheckpointError(
-                f"{folder} is no checkpoint of the tiny backbone: {name} is missing there; "
-                "make one with `python -m mathse tiny DST`, or name a run's checkpoint folder"
-            )
-    model = Qwen2VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
-    return model, AutoProcessor.from_pretrained(folder, local_files_only=True)
+            raise CheckpointError(f"{folder} is no checkpoint of the tiny backbone: {name} is missing there; {_REMEDY}")
+    try:
+        family = read_json(folder / "config.json").get("model_type")
+        if family != Qwen2VLConfig.model_type:
+            raise CheckpointError(f"{folder} holds a {family!r}, not a {Qwen2VLConfig.model_type!r}; {_REMEDY}")
+        model, loaded = Qwen2VLForConditionalGeneration.from_pretrained(
+            folder, dtype=torch.float32, local_files_only=True, use_safetensors=True, output_loading_info=True
+        )
+        processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
+    except CheckpointError:
+        raise
+    except (OSError, ValueError, SafetensorError) as e:
+        raise CheckpointError(f"{folder} cannot be opened ({e}); {_REMEDY}") from None
+    if lost := sorted(loaded["missing_keys"]):  # transformers would fill them with random numbers
+        raise CheckpointError(f"{folder} lacks {len(lost)} weights, among them {lost[0]}; {_REMEDY}")
+    return model, processor

@@ -141,7 +141,8 @@ class StepLoader:
 
 def length(row: Row) -> int:
     """Characters of a row: a cheap proxy for its tokens."""
-    return len(row["question"]) + len(row.get("response", ""))
+    before = sum(len(question) + len(answer) for question, answer in row.get("history", ()))
+    return before + len(row["question"]) + len(row.get("response", ""))
 
 
 def padding(batches: Sequence[Sequence[int]], lengths: Sequence[int]) -> float:

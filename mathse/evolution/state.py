@@ -46,7 +46,8 @@ class EvolutionState:
         wrong: list[Judged] = []
         for item in judged:
             (right if accept(item.verdict) else wrong).append(item)
-        kept = right if keep_all else _first_of_each_problem(right)
+        solved = {path.problem_id for path in self.train}
+        kept = right if keep_all else [i for i in _first_of_each_problem(right) if i.path.problem_id not in solved]
         known = {path.id for path in self.train}
         new = [item.path for item in kept if item.path.id not in known]
         drafts = [item for item in wrong if item.path.lineage.origin == "student"]

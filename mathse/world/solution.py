@@ -96,7 +96,7 @@ def solve(kind: str, digits: Numbers) -> list[Numbers]:
 
 
 _PATTERNS = {
-    template: re.compile(re.escape(template).replace(r"\{\}", r"(-?\d{1,6})"))
+    template: re.compile(re.escape(template).replace(r"\{\}", r"(-?[0-9]{1,6})"))
     for kind in KINDS.values()
     for template in kind.templates
 }
@@ -105,7 +105,9 @@ _PATTERNS = {
 def parse(kind: str, text: str) -> list[Numbers]:
     """The numbers of the leading steps that have the right form; fewer than four if one is malformed."""
     steps: list[Numbers] = []
-    lines = text[:MAX_CHARS].strip().split("\n")
+    if len(text) > MAX_CHARS:
+        return steps
+    lines = text.strip().split("\n")
     for k, (line, template) in enumerate(zip(lines, KINDS[kind].templates, strict=False), 1):
         match = _PATTERNS[template].fullmatch(line.strip().removeprefix(f"Step {k}: "))
         if not match or not line.startswith(f"Step {k}: "):

@@ -1,0 +1,148 @@
+"""D_SFT, D_remain and R_incorrect between two stages of Algorithm 1."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from small import path, verdict
+
+from mathse.errors import DataError
+from mathse.evolution.state import INCORRECT, TRAIN, EvolutionState, Judged
+from mathse.metrics import accepted
+from mathse.types import Origin, Status, Verdict
+
+D = tuple(f"p{i}" for i in range(8))
+
+
+def judged(
+    problem_id: str, status: Status, name: str = "0", origin: Origin = "student", score: float | None = None
+) -> Judged:
+    one = path(problem_id, name, origin=origin)
+    return Judged(one, verdict(one, status, score))
+
+
+def accept(word: Verdict) -> bool:
+    return accepted(word, 0.5)
+
+
+def any_word(draw: random.Random, problem_id: str, name: str) -> Judged:
+    origins: list[Origin] = ["student", "reflection"]
+    statuses: list[Status] = ["correct", "wrong", "unparsed"]
+    return judged(problem_id, draw.choice(statuses), name, draw.choice(origins))
+
+
+def absorbed(*items: Judged, keep_all: bool = False) -> EvolutionState:
+    return EvolutionState(D).absorb(items, accept, keep_all)
+
+
+def test_at_first_all_of_d_remains() -> None:
+    assert EvolutionState(D).remaining == list(D)
+
+
+def test_a_correct_path_joins_d_sft_and_leaves_the_remaining_pool() -> None:
+    state = absorbed(judged("p3", "correct"))
+    assert [p.problem_id for p in state.train] == ["p3"]
+    assert state.remaining == [p for p in D if p != "p3"]
+    assert state.incorrect == ()
+
+
+@pytest.mark.parametrize("status", ["wrong", "unparsed"])
+def test_a_rejected_draft_joins_r_incorrect_with_its_feedback_and_its_problem_remains(status: Status) -> None:
+    item = judged("p3", status)
+    state = absorbed(item)
+    assert (state.train, state.incorrect, state.remaining) == ((), (item,), list(D))
+
+
+def test_a_correct_verdict_below_the_threshold_is_a_rejection() -> None:
+    assert absorbed(judged("p3", "correct", score=0.4)).train == ()
+
+
+@pytest.mark.parametrize("origin", ["teacher", "reflection"])
+def test_only_a_students_rejected_drafts_are_reflected_on(origin: Origin) -> None:
+    state = absorbed(judged("p3", "wrong", origin=origin))
+    assert (state.incorrect, state.remaining) == ((), list(D))
+    assert absorbed(judged("p3", "correct", origin=origin)).train != ()
+
+
+def test_one_right_path_a_problem_is_kept_the_first() -> None:
+    items = [judged("p1", "wrong", "0"), judged("p1", "correct", "1"), judged("p1", "correct", "2")]
+    assert [p.id for p in absorbed(*items).train] == [items[1].path.id]
+    assert [p.id for p in absorbed(*items, keep_all=True).train] == [i.path.id for i in items[1:]]
+
+
+def test_a_problem_that_is_solved_keeps_its_one_path_in_later_rounds() -> None:
+    first, later = judged("p1", "correct", "0"), judged("p1", "correct", "1")
+    assert absorbed(first).absorb([later], accept).train == (first.path,)
+    assert absorbed(first).absorb([later], accept, keep_all=True).train == (first.path, later.path)
+
+
+def test_absorbing_the_same_paths_again_adds_no_training_row() -> None:
+    items = [judged("p1", "correct"), judged("p2", "correct")]
+    state = absorbed(*items)
+    assert state.absorb(items, accept, keep_all=True).train == state.train
+
+
+def test_a_state_does_not_change_what_it_came_from() -> None:
+    start = absorbed(judged("p1", "wrong"))
+    start.absorb([judged("p1", "correct", "1")], accept)
+    assert start.train == () and len(start.incorrect) == 1
+
+
+@pytest.mark.parametrize("keep_all", [False, True])
+@pytest.mark.parametrize("seed", range(20))
+def test_whatever_is_absorbed_train_and_remaining_are_disjoint_and_together_d(seed: int, keep_all: bool) -> None:
+    draw, state = random.Random(seed), EvolutionState(D)
+    for round_ in range(4):
+        asked = state.remaining
+        items = [any_word(draw, p, f"{round_}.{k}") for p in asked for k in range(draw.randrange(3))]
+        before, state = state, state.absorb(items, accept, keep_all)
+        solved = {p.problem_id for p in state.train}
+        assert solved.isdisjoint(state.remaining) and solved | set(state.remaining) == set(D)
+        assert solved == {p.problem_id for p in before.train} | {i.path.problem_id for i in items if accept(i.verdict)}
+        assert state.train[: len(before.train)] == before.train
+        assert state.incorrect[: len(before.incorrect)] == before.incorrect
+        assert {i.path.lineage.origin for i in state.incorrect} <= {"student"}
+        assert keep_all or max(Counter(p.problem_id for p in state.train).values(), default=1) == 1
+
+
+def test_the_newest_draft_of_each_unsolved_problem_is_reflected_on_in_the_order_of_d() -> None:
+    first = [judged("p5", "wrong", "old"), judged("p2", "wrong", "old"), judged("p1", "wrong", "old")]
+    second = [judged("p5", "unparsed", "new"), judged("p1", "correct", "new")]
+    state = absorbed(*first).absorb(second, accept)
+    assert state.to_reflect(all_drafts=False) == [first[1], second[0]]
+
+
+def test_with_all_drafts_each_rejected_draft_is_reflected_on_also_of_solved_problems() -> None:
+    first = [judged("p5", "wrong", "old"), judged("p1", "wrong", "old")]
+    second = [judged("p5", "wrong", "new"), judged("p1", "correct", "new")]
+    state = absorbed(*first).absorb(second, accept)
+    assert state.to_reflect(all_drafts=True) == [*first, second[0]]
+
+
+def test_a_problem_that_nobody_drafted_has_nothing_to_reflect_on() -> None:
+    assert EvolutionState(D).to_reflect(all_drafts=False) == []
+
+
+def test_a_state_comes_back_from_its_files(tmp_path: Path) -> None:
+    state = absorbed(judged("p1", "correct", score=0.9), judged("p2", "wrong", score=0.1), judged("p3", "unparsed"))
+    state.save(tmp_path)
+    assert EvolutionState.load(tmp_path, D) == state
+    EvolutionState(D).save(tmp_path)
+    assert EvolutionState.load(tmp_path, D) == EvolutionState(D)
+
+
+def test_each_training_row_on_disk_says_id_problem_text_and_lineage(tmp_path: Path) -> None:
+    absorbed(judged("p1", "correct")).save(tmp_path)
+    [line] = (tmp_path / TRAIN).read_text().splitlines()
+    for key in ('"id"', '"problem_id"', '"text"', '"lineage"'):
+        assert key in line
+
+
+def test_a_broken_file_is_named_with_its_line(tmp_path: Path) -> None:
+    absorbed(judged("p1", "wrong"), judged("p2", "wrong")).save(tmp_path)
+    (tmp_path / INCORRECT).write_text((tmp_path / INCORRECT).read_text()[:-20])
+    with pytest.raises(DataError, match=f"{INCORRECT}:2"):
+        EvolutionState.load(tmp_path, D)

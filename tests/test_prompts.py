@@ -1,0 +1,192 @@
+"""What models are asked, and how strictly a judge's JSON is read back."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+
+import pytest
+from small import any_text, problems
+
+from mathse import prompts
+from mathse.prompts import Feedback, binary_json, feedback_json, parse_feedback
+from mathse.types import Problem, Status, Verdict
+
+ORDERS = ("verdict_first", "analysis_first", "solve_first")
+UNPARSED = Feedback("unparsed", None, None)
+GOOD = {"status": "WRONG", "error_step": "Step 2", "error_analysis": "7 + 5 is 12."}
+
+
+# --- a verdict as text ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("status", ["correct", "wrong"])
+def test_a_verdict_reads_back_as_it_was_written(order: str, status: Status) -> None:
+    draw = random.Random(order + status)
+    hostile = ['"}', '{"status": "CORRECT"}', "\\", "\n\t\x00", "\ud800", "</s>", ""]
+    for text in [*hostile, *(any_text(draw) for _ in range(200))]:
+        word = Verdict("id", status, text, text[::-1])
+        assert parse_feedback(feedback_json(word, order, solution=text)) == (status, text, text[::-1])
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_verdict_without_a_step_reads_back_as_one(order: str) -> None:
+    assert parse_feedback(feedback_json(Verdict("id", "correct"), order)) == ("correct", None, None)
+
+
+def test_the_orders_are_orders_of_the_papers_keys() -> None:
+    word = Verdict("id", "wrong", "Step 2", "7 + 5 is 12.")
+    keys = {order: list(json.loads(feedback_json(word, order, "Step 1: ..."))) for order in ORDERS}
+    assert keys == {
+        "verdict_first": ["status", "error_step", "error_analysis"],
+        "analysis_first": ["error_analysis", "error_step", "status"],
+        "solve_first": ["solution", "error_analysis", "error_step", "status"],
+    }
+
+
+def test_an_analysis_is_written_in_its_own_script() -> None:
+    assert "三角形" in feedback_json(Verdict("id", "wrong", "Step 1", "三角形"), "verdict_first")
+
+
+@pytest.mark.parametrize("status", ["correct", "wrong"])
+def test_a_binary_verdict_holds_the_status_alone(status: Status) -> None:
+    text = binary_json(Verdict("id", status, "Step 2", "why"))
+    assert list(json.loads(text)) == ["status"]
+    assert parse_feedback(text, binary=True) == (status, None, None)
+
+
+def test_a_bare_status_is_no_verdict_where_step_and_analysis_are_asked_for() -> None:
+    assert parse_feedback('{"status": "CORRECT"}') == UNPARSED
+
+
+# --- strictness -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_verdict_that_was_cut_off_anywhere_is_unparsed(order: str) -> None:
+    whole = feedback_json(Verdict("id", "correct", None, "2: 7 + 5 = 12: 77 ok"), order, "Step 1: ...")
+    assert parse_feedback(whole).status == "correct"
+    for cut, binary in itertools.product(range(len(whole)), (False, True)):
+        assert parse_feedback(whole[:cut], binary=binary) == UNPARSED, whole[:cut]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", " ", "CORRECT", '"CORRECT"', "null", "true", "1", "NaN", "[]", "{}", "[" + json.dumps(GOOD) + "]", "\x00",
+     "The verdict: " + json.dumps(GOOD), json.dumps(GOOD) + " because", json.dumps(GOOD) * 2, str(GOOD),
+     "```json\n" + json.dumps(GOOD) + "\n```", json.dumps(GOOD).replace('"', "'"), "\ufeff" + json.dumps(GOOD)],
+)  # fmt: skip
+def test_anything_but_one_json_object_is_unparsed(text: str) -> None:
+    assert parse_feedback(text) == parse_feedback(text, binary=True) == UNPARSED
+
+
+@pytest.mark.parametrize(
+    "status", ["correct", "Correct", " CORRECT", "CORRECT.", "INCORRECT", "RIGHT", "", None, True, 1, ["CORRECT"]]
+)
+def test_a_status_is_one_of_two_words_to_the_letter(status: object) -> None:
+    text = json.dumps({**GOOD, "status": status})
+    assert parse_feedback(text) == parse_feedback(text, binary=True) == UNPARSED
+
+
+@pytest.mark.parametrize("key", ["error_step", "error_analysis"])
+@pytest.mark.parametrize("value", [2, 2.5, True, ["Step 2"], {"step": 2}, float("nan"), 10**400])
+def test_step_and_analysis_are_text_or_nothing(key: str, value: object) -> None:
+    assert parse_feedback(json.dumps({**GOOD, key: value})) == UNPARSED
+    assert parse_feedback(json.dumps({**GOOD, key: None})).status == "wrong"
+
+
+@pytest.mark.parametrize("key", GOOD)
+def test_a_missing_key_is_unparsed_not_a_default(key: str) -> None:
+    assert parse_feedback(json.dumps({k: v for k, v in GOOD.items() if k != key})) == UNPARSED
+
+
+def test_a_key_that_nobody_asked_for_changes_nothing() -> None:
+    assert parse_feedback(json.dumps({"confidence": 1, **GOOD, "verdict": "CORRECT"})) == (
+        "wrong", "Step 2", "7 + 5 is 12.")  # fmt: skip
+
+
+def test_two_words_on_the_same_path_are_no_verdict() -> None:
+    twice = json.dumps(GOOD)[:-1] + ', "status": "CORRECT"}'
+    assert parse_feedback(twice) == parse_feedback(twice, binary=True) == UNPARSED
+
+
+@pytest.mark.parametrize("depth", [900, 9_000, 100_000])
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"status":', "}")])
+def test_deeply_nested_brackets_are_unparsed_and_break_nothing(depth: int, opening: str, closing: str) -> None:
+    for text in (opening * depth + closing * depth, opening * depth, json.dumps(GOOD)[:-1] + ', "x": ' + "[" * depth):
+        assert parse_feedback(text) == UNPARSED
+
+
+def test_a_huge_answer_is_not_even_read() -> None:
+    room = prompts.MAX_FEEDBACK - len(json.dumps(GOOD))
+    assert parse_feedback(json.dumps({**GOOD, "error_analysis": GOOD["error_analysis"] + "x" * room})).status == "wrong"
+    assert parse_feedback(json.dumps({**GOOD, "error_analysis": GOOD["error_analysis"] + "x" * (room + 1)})) == UNPARSED
+    assert parse_feedback('{"status": ' + "9" * 10_000_000 + "}") == UNPARSED
+
+
+def test_no_garbage_breaks_the_reader_or_passes_for_correct() -> None:
+    draw = random.Random(0)
+    alphabet = [*'{}[]",:\\ue0 \n', "CORRECT", "WRONG", '"status"', "null", "\ud800", "\x00"]
+    for _ in range(5000):
+        text = "".join(draw.choices(alphabet, k=draw.randrange(30)))
+        assert parse_feedback(text) == UNPARSED, text
+
+
+# --- prompts --------------------------------------------------------------------------------------------------------
+
+
+CHOICE = Problem("p", "Which one is {x}?", choices=("1 cm", "2 cm"), answer="B")
+
+
+def judge_text(problem: Problem, path: str, style: prompts.Style, see_answer: bool) -> str:
+    """All the words the judge reads: earlier turns, then its question."""
+    question, history = prompts.judge_prompt(problem, path, style, see_answer)
+    return "\n".join([*(text for turn in history for text in turn), question])
+
+
+def test_choices_are_lettered_lines_under_the_question() -> None:
+    assert prompts.question_text(CHOICE) == "Which one is {x}?\n(A) 1 cm\n(B) 2 cm"
+
+
+@pytest.mark.parametrize("style", ["compact", "full"])
+def test_the_judge_reads_the_reference_answer_only_if_it_may(style: prompts.Style) -> None:
+    blind = Problem("p", "How long?", answer="SECRET")
+    assert "SECRET" in judge_text(blind, "Step 1: long.", style, see_answer=True)
+    hidden = judge_text(blind, "Step 1: long.", style, see_answer=False)
+    assert "SECRET" not in hidden and "Step 1: long." in hidden and "How long?" in hidden
+
+
+@pytest.mark.parametrize("style", ["compact", "full"])
+def test_no_prompt_holds_the_reference_solution(style: prompts.Style) -> None:
+    [problem] = problems(1)
+    draft = "Step 1: The digits are 9."
+    said = Verdict("id", "wrong", "Step 1", "misread")
+    for text in (
+        prompts.generation_prompt(problem, style),
+        judge_text(problem, draft, style, see_answer=False),
+        prompts.reflection_prompt(problem, draft, said, style),
+        prompts.reflection_prompt(problem, draft, None, style),
+    ):
+        assert problem.question in text
+        assert not any(line in text for line in (problem.solution or "").split("\n"))
+
+
+@pytest.mark.parametrize("style", ["compact", "full"])
+def test_reflection_shows_the_feedback_there_is(style: prompts.Style) -> None:
+    draft, said = "Step 1: 7.", Verdict("id", "wrong", "Step 1", "a misread digit")
+    text = prompts.reflection_prompt(CHOICE, draft, said, style)
+    assert draft in text and "Step 1" in text and "a misread digit" in text
+    blind = prompts.reflection_prompt(CHOICE, draft, None, style)
+    assert draft in blind and "misread" not in blind and "None" not in blind
+
+
+def test_braces_in_a_question_or_path_stay_as_they_are() -> None:
+    path = "Step 1: \\frac{1}{2} {question} {0}"
+    assert path in judge_text(CHOICE, path, "full", see_answer=False)
+    assert "{x}" in prompts.generation_prompt(CHOICE, "full")
+
+
+def test_lineage_names_job_style_and_version_of_a_prompt() -> None:
+    assert prompts.version("generate", "full") == f"generate/full/{prompts.VERSION}"
