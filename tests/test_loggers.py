@@ -391,7 +391,7 @@ def toy_fit(folder: Path, callbacks: list[pl.Callback]) -> None:
         val_check_interval=15,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
-        callbacks=[log, SaveLast(last, 20), *callbacks],
+        callbacks=[log, SaveLast(last, 20, 15), *callbacks],
     )
     data = torch.utils.data.DataLoader(torch.zeros(1000, 1))
     trainer.fit(Toy(), data, torch.utils.data.DataLoader(torch.zeros(1, 1)), ckpt_path=last if start else None)

@@ -61,7 +61,7 @@ class SyntheticData:
     pool: int = allow(2400, low=0)  # further problems of D, for the rounds
     test: int = allow(1500, low=1)
     dev: int = allow(300, low=0)  # for validation during fits and the metric a sweep optimises
-    orm_train: int = allow(6000, low=0)
+    orm_train: int = allow(8000, low=0)
     orm_held: int = allow(1500, low=0)
 
 
@@ -172,7 +172,7 @@ class ORM:
     temperature: float = allow(0.8, above=0)
     augment: float = allow(0.3, low=0, high=1)  # final share of rows with made-up errors (embedded world only)
     student_steps: int = allow(200, low=1)  # optimiser steps of a weak student
-    solver_steps: int = allow(400, low=0)  # the ORM starts from a solver of its own problems; 0: from the base
+    solver_steps: int = allow(600, low=0)  # the ORM starts from a solver of its own problems; 0: from the base
     fit: Fit = field(default_factory=lambda: Fit(optimizer=Optimizer(lr=1.5e-3)))
 
 

@@ -84,10 +84,11 @@ def weak_student(loop: EvolutionLoop, size: int) -> Stage:
 
 
 def fit_solver(loop: EvolutionLoop, students: Sequence[Stage]) -> Stage:
-    """The ORM's starting point: a solver of its own problems, those that the strongest weak student got wrong twice.
+    """The ORM's starting point: a solver of its own problems, those that the last weak student got wrong thrice.
 
-    It brings the perception and arithmetic that the ORM's loss alone does not teach (measured: 24 % of wrong paths
-    found from random weights, 95 % from a solver). ``orm.solver_steps = 0`` starts from the base.
+    It brings the perception and arithmetic that the ORM's loss alone does not teach, and its weak facts are the ORM's:
+    from a solver with 98.4 % right sums the same fit found 83 % of the wrong paths, from one with 99.4 % 93 %.
+    ``orm.solver_steps = 0`` starts from the base.
     """
     lab = loop.lab
     stage = lab.run.stage("orm/solver", SOLVER_KEYS, [loop.base.stage, *students])
@@ -97,13 +98,13 @@ def fit_solver(loop: EvolutionLoop, students: Sequence[Stage]) -> Stage:
         rows = _solutions(lab, lab.splits["orm_train"])
         if lab.config.orm.solver_steps and rows:
             hard = _missed(lab, students)
-            twice = [*rows, *(row for row in rows if row[0].id in hard)]
+            drilled = rows + 2 * [row for row in rows if row[0].id in hard]
             lab.fit(
                 backbone,
                 stage,
-                [solve_row(backbone, p, text) for p, text in twice],
+                [solve_row(backbone, p, text) for p, text in drilled],
                 _fit_settings(lab, lab.config.orm.solver_steps),
-                what=f"fit on {len(twice)} solutions",
+                what=f"fit on {len(drilled)} solutions",
                 val_rows=lab.solution_rows(backbone, "dev"),
             )
         elif not (stage.path / CHECKPOINT).exists():

@@ -42,7 +42,7 @@ class SyntheticData:
         pool: int = 2400,
         test: int = 1500,
         dev: int = 300,
-        orm_train: int = 6000,
+        orm_train: int = 8000,
         orm_held: int = 1500,
     ) -> None:
         self.seed = seed

@@ -364,3 +364,13 @@ class Trap:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Path.touch, (self.path,)
+
+
+def test_earlier_turns_come_first_and_hold_the_images(backbone: TinyBackbone) -> None:
+    image = picture(84, 28)
+    row: Row = {"question": "And now?", "images": [image], "history": [("First?", "One."), ("Second?", "Two.")]}
+    text = backbone.render(row)
+    assert text.index("<|image_pad|>") < text.index("First?") < text.index("One.") < text.index("Second?")
+    assert text.endswith("<|user|>And now?<|assistant|>") and text.count("<|image_pad|>") == 1
+    [encoded] = backbone.encode([row])
+    assert encoded.prompt.count(backbone.image_id) == 3 and encoded.prompt.count(backbone.end_id) == 2
