@@ -24,11 +24,11 @@ from mathse.config.schema import Fit
 from mathse.config.schema import Trainer as TrainerSettings
 from mathse.data.batches import EpochStream, OnceStream, StepData, StepLoader, Stream
 from mathse.errors import MathSEError
+from mathse.manifest import SCRATCH
 from mathse.modules.orm import ORMModule
 from mathse.modules.sft import SFTModule
 from mathse.store import publish_folder, write_jsonl
 
-SCRATCH = "fit"  # in the stage's folder, deleted when the stage is finished
 LAST = "last.ckpt"
 
 
@@ -89,10 +89,11 @@ def fit(backbone: Backbone, job: FitJob, callbacks: Sequence[pl.Callback] = ()) 
     if trainer.global_step != job.steps:
         raise MathSEError(f"the fit in {job.folder} made {trainer.global_step} of {job.steps} steps")
     module.eval()
-    return _publish(backbone, done)
+    return save_checkpoint(backbone, done)
 
 
-def _publish(backbone: Backbone, done: Path) -> Path:
+def save_checkpoint(backbone: Backbone, done: Path) -> Path:
+    """Write a stage's checkpoint folder, all of it or nothing."""
     unfinished = done.parent / SCRATCH / "checkpoint"
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)

@@ -54,6 +54,7 @@ class RunFolder:
         self.config = plain(config)
         self.seed = seed
         self._lock = lock
+        self._sources: list[Path] = []
 
     @classmethod
     def open(
@@ -93,29 +94,33 @@ class RunFolder:
         if finished:
             verify(folder, finished)
             remove_scratch(folder)  # a kill may have come between the manifest and this
+        elif not begun:
+            finished = self._take_over(record)
         return Stage(self, record, finished)
 
-    def branch_from(self, sources: Sequence[Path]) -> list[str]:
-        """Take over every finished stage of the run folders ``sources`` that these settings would make again alike;
-        their names, in the order of dependence. The newest source is preferred; files are shared by hard link.
+    def branch_from(self, sources: Sequence[Path]) -> None:
+        """From now on ``stage`` takes a stage that does not stand here over from a run folder of ``sources`` that holds
+        it finished with the same identity: equal identities mean equal contents. The newest source is preferred; files
+        are shared by hard link.
 
-        Raises RunError where a source is no run folder or a file to be taken over is damaged.
+        Raises RunError where a source is no run folder.
         """
-        here = {name: record["identity"] for name, record in stages_in(self.path, DONE)}
-        offers = [
-            (source / name, name, manifest)
-            for source in sorted(map(_run_folder, sources), key=_age, reverse=True)
-            for name, manifest in stages_in(source, DONE)
-            if not differences(manifest["config"], config_slice(self.config, manifest["keys"]))
-        ]
-        taken: list[str] = []
-        while ready := next((o for o in offers if o[1] not in here and o[2]["after"].items() <= here.items()), None):
-            folder, name, manifest = ready
-            verify(folder, manifest)
-            take_over(folder, self.path / name, manifest)
-            here[name] = manifest["identity"]
-            taken.append(name)
-        return taken
+        self._sources = sorted(map(_run_folder, sources), key=_age, reverse=True)
+
+    def _take_over(self, record: dict[str, Any]) -> dict[str, Any] | None:
+        """The manifest of the stage ``record``, after its files have come from a source; None where none has it.
+
+        Raises RunError where a file to be taken over is damaged.
+        """
+        name = record["stage"]
+        for source in self._sources:
+            if (source / name / DONE).exists():
+                manifest = read_record(source / name / DONE)
+                if manifest["identity"] == record["identity"]:
+                    verify(source / name, manifest)
+                    take_over(source / name, self.path / name, manifest)
+                    return manifest
+        return None
 
     def close(self) -> None:
         self._lock.close()

@@ -117,9 +117,9 @@ def open_run(config: TrainConfig, folder: Path, progress: Progress) -> RunFolder
             others.append(candidate)
     else:
         run = _open(config, branch_folder(folder))
-    taken = run.branch_from([o for o in dict.fromkeys(others) if o.resolve() != run.path.resolve()])
-    if taken:
-        progress.say(f"{run.path}: took over {', '.join(taken)}")
+    sources = [o for o in dict.fromkeys(others) if o.resolve() != run.path.resolve()]
+    run.branch_from(sources)
+    progress.say(f"{run.path} takes over what it can from {', '.join(map(str, sources)) or 'no other run'}")
     return run
 
 

@@ -63,5 +63,5 @@ def _options_page(*only: str) -> str:
         if not only or group in only:
             works, later = available(group), [n for n in names if n not in available(group)]
             announced = f"   (later: {', '.join(later)})" if later else ""
-            lines.append(f"  {group + ':':<12}{', '.join(works)}{announced}")
+            lines.append(f"  {group + ':':<21}{', '.join(works)}{announced}")
     return "\n".join(lines)

@@ -62,7 +62,7 @@ class SyntheticData:
     test: int = allow(1500, low=1)
     dev: int = allow(300, low=0)  # for validation during fits and the metric a sweep optimises
     orm_train: int = allow(8000, low=0)
-    orm_held: int = allow(1500, low=0)
+    orm_held: int = allow(1700, low=0)
 
 
 @dataclass

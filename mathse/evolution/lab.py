@@ -45,6 +45,16 @@ class Student:
         return self.stage.path / CHECKPOINT
 
 
+def needs_orm(config: TrainConfig) -> bool:
+    """Whether anything in a run with these settings asks the ORM."""
+    reflect = config.evolution.reflect
+    if config.task == "evolve" and (
+        config.judge.name.startswith("orm") or (reflect.when != "never" and reflect.feedback == "orm")
+    ):
+        return True
+    return config.task == "orm" or (config.task != "sft" and config.distill.judge.startswith("orm"))
+
+
 class Lab:
     """Built once a run. Holds at most one student and one ORM in memory at a time."""
 
@@ -128,14 +138,6 @@ class Lab:
         if name == "random":
             return judges.RandomJudge(settings.rate, self.config.seed)
         return judges.AnswerJudge()
-
-    @property
-    def needs_orm(self) -> bool:
-        """Whether anything in this run asks the ORM."""
-        c = self.config
-        reflects = c.task == "evolve" and c.evolution.reflect.when != "never" and c.evolution.reflect.feedback == "orm"
-        judges_rounds = c.task == "evolve" and c.judge.name.startswith("orm")
-        return c.task == "orm" or reflects or judges_rounds or (c.task != "sft" and c.distill.judge.startswith("orm"))
 
     def accepts(self, verdict: Verdict) -> bool:
         return accepted(verdict, self.config.judge.threshold)

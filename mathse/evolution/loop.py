@@ -122,6 +122,7 @@ class EvolutionLoop:
             self.state.save(self.stage.path)
             self.stage.finish({"stage": "distill", **stages.counts(self)}, stages.inputs(self))
             self.lab.stage_finished(self.stage)
+        self.entries.append(self.stage.summary)
 
     def fit_only(self, rows: Sequence[ReasoningPath]) -> None:
         """task=sft: one fit on these rows."""

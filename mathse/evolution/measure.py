@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mathse.answers import extract_answer, same_answer
-from mathse.evolution.lab import CHECKPOINT, Lab, Student
+from mathse.evolution.lab import CHECKPOINT, Lab, Student, needs_orm
 from mathse.evolution.state import Judged
 from mathse.generate import predict
 from mathse.judges import AnswerJudge, Judge, judge_paths
@@ -37,7 +37,7 @@ def measure_student(lab: Lab, stage: Stage, student: Student) -> None:
 def measure_judge(lab: Lab, stage: Stage, student: Student) -> None:
     """How well the ORM judges THIS student's paths on held-out problems: it falls as the student improves."""
     held = lab.splits["orm_held"]
-    if not lab.needs_orm or not held:
+    if not needs_orm(lab.config) or not held:
         return
     paths = sample_held(lab, stage, student)
     labelled = balance(label(paths, lab.problems, annotator(lab)), lab.config.seed)

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 from mathse.config.schema import Fit
 from mathse.data.batches import EpochStream, MixedStream, Stream
 from mathse.evolution import stages
-from mathse.evolution.lab import CHECKPOINT, ORM_FILE, Lab, Student
+from mathse.evolution.lab import CHECKPOINT, ORM_FILE, Lab, Student, needs_orm
 from mathse.evolution.measure import ORM_METRICS, annotator, judge_held
 from mathse.evolution.state import Judged
+from mathse.fit import save_checkpoint
 from mathse.generate import solve_row
 from mathse.judges import status_tokens
 from mathse.ledger import Stage
@@ -37,7 +38,7 @@ KEYS = (*stages.COMMON, "orm", *stages.JUDGING)
 def train_orm(loop: EvolutionLoop) -> list[Stage]:
     """The stages of the ORM; none where nothing asks it or ``judge.checkpoint`` brings one."""
     lab = loop.lab
-    if not lab.needs_orm or lab.config.judge.checkpoint is not None:
+    if not needs_orm(lab.config) or lab.config.judge.checkpoint is not None:
         return []
     students = [weak_student(loop, size) for size in lab.config.orm.students]
     solver = fit_solver(loop, students)
@@ -108,7 +109,7 @@ def fit_solver(loop: EvolutionLoop, students: Sequence[Stage]) -> Stage:
                 val_rows=lab.solution_rows(backbone, "dev"),
             )
         elif not (stage.path / CHECKPOINT).exists():
-            backbone.save(stage.path / CHECKPOINT)
+            save_checkpoint(backbone, stage.path / CHECKPOINT)
         stage.finish({"solutions": len(rows)})
     return stage
 

@@ -15,12 +15,14 @@ from mathse import prompts
 from mathse.evolution.lab import CHECKPOINT, Student
 from mathse.evolution.measure import METRICS, PREDICTIONS, acceptance, correct_by_id, measure_student
 from mathse.evolution.state import INCORRECT, TRAIN, Judged
+from mathse.fit import save_checkpoint
 from mathse.generate import solve_row
 from mathse.judges import judge_paths
 from mathse.ledger import Stage
+from mathse.manifest import SCRATCH
 from mathse.metrics import transitions
 from mathse.seeds import rng
-from mathse.store import BatchLog, read_json, read_jsonl, write_json
+from mathse.store import BatchLog, publish_folder, read_json, read_jsonl, write_json
 from mathse.types import Lineage, Problem, ReasoningPath
 
 if TYPE_CHECKING:
@@ -107,9 +109,16 @@ def base(loop: EvolutionLoop) -> Student:
     if not stage.done:
         student = Student(stage)
         if not student.checkpoint.exists():
-            lab.backbone().save(student.checkpoint)
+            save_checkpoint(lab.backbone(), student.checkpoint)
         measure_student(lab, stage, student)
-        stage.finish({"stage": "base", **_accuracy(stage), "train_rows": 0, "transitions": None, "origins": {}})
+        empty: dict[str, Any] = {
+            "train_rows": 0,
+            **NOTHING_JUDGED,
+            "origins": {},
+            "transitions": None,
+            "skipped_fit": None,
+        }
+        stage.finish({"stage": "base", **_accuracy(stage), **empty})
         lab.stage_finished(stage)
     return Student(stage)
 
@@ -210,7 +219,10 @@ def carry_on(source: Path, target: Path) -> None:
     if target.exists():
         return
     if source.is_dir():
-        shutil.copytree(source, target, copy_function=_link)
+        unfinished = target.parent / SCRATCH / target.name
+        shutil.rmtree(unfinished, ignore_errors=True)
+        shutil.copytree(source, unfinished, copy_function=_link)
+        publish_folder(unfinished, target)
     elif source.exists():
         _link(str(source), str(target))
 
@@ -245,13 +257,15 @@ def inputs(loop: EvolutionLoop) -> list[Path]:
     return [before.path / TRAIN, before.path / INCORRECT] if before is not None else []
 
 
+NOTHING_JUDGED = dict.fromkeys(("accepted", "rejected", "unparsed", "acceptance_precision", "step_precision"))
+
+
 def counts(loop: EvolutionLoop) -> dict[str, Any]:
-    """Rows of D_SFT by origin, and what the judge said of the paths of this stage (null where it judged none)."""
+    """Rows of D_SFT by origin, and what the judge said of the paths of this stage (the final one: of the rewrites)."""
     origins = [path.lineage.origin for path in loop.state.train]
-    nothing = dict.fromkeys(("accepted", "rejected", "unparsed", "acceptance_precision", "step_precision"))
-    judged = acceptance(loop.lab, loop.judged) if loop.judged else loop.reflected
+    judged = acceptance(loop.lab, loop.judged) if loop.stage.name != "final" else loop.reflected
     by_origin = {o: origins.count(o) for o in sorted(set(origins))}
-    return {"train_rows": len(origins), **nothing, **judged, "origins": by_origin}
+    return {"train_rows": len(origins), **NOTHING_JUDGED, **judged, "origins": by_origin}
 
 
 def _accuracy(stage: Stage) -> dict[str, Any]:
