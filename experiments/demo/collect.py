@@ -1,6 +1,6 @@
 """Print the demo's tables from finished runs, as Markdown:
 
-    python experiments/demo/collect.py outputs/demo/seed_* [--control outputs/demo/control_*]
+    python experiments/demo/collect.py outputs/demo/seed_* [--control outputs/demo/control_*] [--picture FILE.svg]
 
 Over seeds: mean and 95 % interval (Student's t). A run that is not finished is an error: no cell is filled by hand.
 """
@@ -15,6 +15,7 @@ from typing import Any
 
 from mathse.ledger import finished_summary
 from mathse.metrics import mean_interval
+from mathse.report import staircase_svg
 
 ORM = ("overall_accuracy", "positive_accuracy", "negative_accuracy", "error_step_accuracy")
 
@@ -23,11 +24,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--control", nargs="*", type=Path, default=[])
+    parser.add_argument("--picture", type=Path, help="write the staircase of the first run")
     asked = parser.parse_args(argv)
     summaries = [read(run) for run in asked.runs]
     print(stage_table(summaries), orm_table(summaries), sep="\n\n")
     for control in asked.control:
         print(f"\n{control.name}\n\n{stage_table([read(control)])}")
+    if asked.picture:
+        asked.picture.write_text(staircase_svg(summaries[0]["stages"]), encoding="utf-8")
     return 0
 
 
