@@ -245,7 +245,7 @@ def summary(loop: EvolutionLoop) -> dict[str, Any]:
         "stage": stage.name,
         **_accuracy(stage),
         **counts(loop),
-        "transitions": transitions(correct_by_id(loop.previous.stage), correct_by_id(stage)),
+        "transitions": _transitions(loop.previous.stage, stage),
         "skipped_fit": read_json(skipped)["reason"] if skipped.exists() else None,
     }
 
@@ -269,5 +269,12 @@ def counts(loop: EvolutionLoop) -> dict[str, Any]:
 
 
 def _accuracy(stage: Stage) -> dict[str, Any]:
-    m = read_json(stage.path / METRICS)
+    """Null in an ablation without EvaluateStudent."""
+    file = stage.path / METRICS
+    m = read_json(file) if file.exists() else dict.fromkeys(("accuracy", "ci95", "total", "dev_accuracy"))
     return {"accuracy": m["accuracy"], "ci95": m["ci95"], "n": m["total"], "dev_accuracy": m["dev_accuracy"]}
+
+
+def _transitions(before: Stage, after: Stage) -> dict[str, int] | None:
+    measured = all((stage.path / PREDICTIONS).exists() for stage in (before, after))
+    return transitions(correct_by_id(before), correct_by_id(after)) if measured else None

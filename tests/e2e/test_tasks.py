@@ -112,6 +112,12 @@ def test_a_round_from_the_previous_student_is_another_student(tmp_path: Path, ti
     assert weights(tmp_path / "round_01") != weights(tiny / "round_01")
 
 
+def test_an_ablation_without_measuring_still_ends_in_a_run(tmp_path: Path) -> None:
+    summary = run(tmp_path, *TINY, "~callbacks.evaluate")
+    assert [entry["accuracy"] is None for entry in summary["stages"]] == [False, True, True, True]
+    assert summary["metric"] is None and summary["stages"][-1]["train_rows"] > 0
+
+
 @pytest.mark.parametrize(
     "judge", ["orm_and_answer", "teacher", *(pytest.param(j, marks=pytest.mark.slow) for j in ("orm", "answer"))]
 )
