@@ -124,9 +124,9 @@ def open_run(config: TrainConfig, folder: Path, progress: Progress) -> RunFolder
 
 
 def _open(config: TrainConfig, folder: Path) -> RunFolder:
-    return RunFolder.open(
-        folder, settings(config), name=config.name, task=config.task, seed=config.seed, nested=plain(config)
-    )
+    about_this_start = ("resume", "resume_from", "progress")  # not about the run: another start may say otherwise
+    nested = {key: value for key, value in plain(config).items() if key not in about_this_start}
+    return RunFolder.open(folder, settings(config), name=config.name, task=config.task, seed=config.seed, nested=nested)
 
 
 def _runs_beside(folder: Path) -> list[Path]:
