@@ -92,6 +92,13 @@ def fit(backbone: Backbone, job: FitJob, callbacks: Sequence[pl.Callback] = ()) 
     return save_checkpoint(backbone, done)
 
 
+def device_of(settings: TrainerSettings) -> torch.device:
+    """Where a model works outside a fit: the GPU of this process, if the trainer uses one."""
+    if settings.accelerator == "cpu" or (settings.accelerator == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
 def save_checkpoint(backbone: Backbone, done: Path) -> Path:
     """Write a stage's checkpoint folder, all of it or nothing."""
     unfinished = done.parent / SCRATCH / "checkpoint"

@@ -19,6 +19,7 @@ from mathse.errors import DataError, SettingsChanged
 from mathse.evolution.lab import Lab
 from mathse.evolution.loop import EvolutionLoop
 from mathse.evolution.summary import summarize
+from mathse.fit import device_of
 from mathse.generate import predict
 from mathse.images import load_image, png_bytes
 from mathse.ledger import RunFolder, branch_folder, finished_summary
@@ -142,7 +143,7 @@ def evaluate(config: EvaluateConfig, folder: Path) -> float:
     torch.set_num_threads(config.trainer.threads)
     source = build(config.data)
     problems = list(source.splits()["test"])[: config.evaluation.limit]
-    backbone = build(config.backbone, path=config.checkpoint or config.backbone.path)
+    backbone = build(config.backbone, path=config.checkpoint or config.backbone.path).to(device_of(config.trainer))
     _same_evaluation(config, folder)
     with Progress(config.progress) as progress, progress.track("predictions", len(problems)) as track:
         rows = predict(

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NotRequired, TypedDict
+from typing import Any, ClassVar, NotRequired, Self, TypedDict
 
 import torch
 from PIL.Image import Image
@@ -39,12 +39,12 @@ class Encoded:
     prompt: list[int]
     response: list[int]
     features: dict[str, Tensor]  # per-image tensors (pixels, grids), image-major
-    positions: Tensor  # (3, len(prompt) + len(response)) M-RoPE positions, (len,) where a family counts up
+    extras: dict[str, Tensor]  # per-token tensors (..., len(prompt) + len(response)) the model takes in a fit
 
     @property
     def nbytes(self) -> int:
         """About how much memory the row takes."""
-        return 64 * len(self.ids) + sum(t.nbytes for t in self.features.values())
+        return 64 * len(self.ids) + sum(t.nbytes for t in (*self.features.values(), *self.extras.values()))
 
     @property
     def ids(self) -> list[int]:
@@ -126,3 +126,7 @@ class Backbone(ABC):
     @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
+
+    def to(self, device: torch.device) -> Self:
+        self.model.to(device)
+        return self

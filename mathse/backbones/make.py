@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 from mathse.errors import CheckpointError
 
+BUILDERS = {  # called with a seed; the Backbone returned is saved
+    "tiny": "mathse.backbones.tiny.tiny",
+    "qwen2vl": "mathse.backbones.tiny.tiny_qwen2vl",
+    "internvl2_5": "mathse.backbones.internvl2_5.tiny.tiny_internvl2_5",
+    "cogvlm2": "mathse.backbones.cogvlm2.tiny.tiny_cogvlm2",
+}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m mathse tiny", description=__doc__)
-    parser.add_argument("family", nargs="?", default="tiny", choices=("tiny",))
+    parser.add_argument("family", nargs="?", default="tiny", choices=tuple(BUILDERS))
     parser.add_argument("folder", type=Path, metavar="DST", help="a folder that does not exist yet")
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args(argv)
     if asked.folder.exists() and any(asked.folder.iterdir()):
         raise CheckpointError(f"{asked.folder} is not empty; name a new folder")
-    from mathse.backbones import quiet
-    from mathse.backbones.tiny import TinyBackbone  # here: --help needs no torch
+    from mathse.backbones import quiet  # here: --help needs no torch
 
     quiet()
-    backbone = TinyBackbone(init_seed=asked.seed)
+    module, _, name = BUILDERS[asked.family].rpartition(".")
+    backbone = getattr(import_module(module), name)(asked.seed)
     backbone.save(asked.folder)
     parameters = sum(p.numel() for p in backbone.model.parameters())
     print(f"{asked.folder}: {asked.family}, {parameters:,} parameters, random weights")

@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from safetensors import SafetensorError
 from transformers import (
-    AutoProcessor,
     Qwen2VLConfig,
     Qwen2VLForConditionalGeneration,
     Qwen2VLImageProcessor,
@@ -21,11 +19,10 @@ from transformers import (
 )
 
 from mathse.backbones import tiny_tokenizer as words
+from mathse.backbones.checkpoint import as_dtype, expect_family, expect_files, open_model, open_processor
 from mathse.backbones.qwen2vl import Qwen2VLBackbone
-from mathse.errors import CheckpointError
 from mathse.prompts import Style
 from mathse.seeds import derive
-from mathse.store import read_json
 
 PATCH, MERGE = 14, 2
 FILES = ("config.json", "model.safetensors", "processor_config.json", "chat_template.jinja", "tokenizer.json",
@@ -42,7 +39,7 @@ class TinyBackbone(Qwen2VLBackbone):
     def __init__(
         self,
         path: str | None = None,
-        dtype: str = "float32",
+        dtype: str | torch.dtype = "float32",
         attention: str = "eager",
         min_pixels: int = 784,
         max_pixels: int = 12544,
@@ -62,10 +59,21 @@ class TinyBackbone(Qwen2VLBackbone):
             )
             model = _random_model(config, processor.tokenizer, init_seed)
         else:
-            model, processor = _open(Path(path))
+            model, processor = _open(Path(path), as_dtype(dtype))
         # attention over text alone: on the CPU eager beats SDPA at these lengths (0.18 s a step, 0.26 s)
         model.set_attn_implementation({"text_config": attention, "vision_config": "sdpa"})
-        super().__init__(model.to(getattr(torch, dtype)), processor)
+        super().__init__(model.to(as_dtype(dtype)), processor)
+
+
+def tiny(seed: int) -> TinyBackbone:
+    """What ``python -m mathse tiny DST`` saves."""
+    return TinyBackbone(init_seed=seed)
+
+
+def tiny_qwen2vl(seed: int) -> Qwen2VLBackbone:
+    """A Qwen2-VL small enough for tests of ``backbone=qwen2vl``: it writes full prompts, at bytes a token."""
+    small = TinyBackbone(init_seed=seed, hidden_size=64, layers=2, mlp_size=128, vision_size=32)
+    return Qwen2VLBackbone(small.model, small.processor)
 
 
 def build_processor(min_pixels: int, max_pixels: int) -> Qwen2VLProcessor:
@@ -146,22 +154,8 @@ def _random_model(config: Qwen2VLConfig, tokenizer: Any, seed: int) -> Qwen2VLFo
     return model
 
 
-def _open(folder: Path) -> tuple[Any, Any]:
-    for name in FILES:
-        if not (folder / name).is_file():
-            raise CheckpointError(f"{folder} is no checkpoint of the tiny backbone: {name} is missing there; {_REMEDY}")
-    try:
-        family = read_json(folder / "config.json").get("model_type")
-        if family != Qwen2VLConfig.model_type:
-            raise CheckpointError(f"{folder} holds a {family!r}, not a {Qwen2VLConfig.model_type!r}; {_REMEDY}")
-        model, loaded = Qwen2VLForConditionalGeneration.from_pretrained(
-            folder, dtype=torch.float32, local_files_only=True, use_safetensors=True, output_loading_info=True
-        )
-        processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
-    except CheckpointError:
-        raise
-    except (OSError, ValueError, SafetensorError) as e:
-        raise CheckpointError(f"{folder} cannot be opened ({e}); {_REMEDY}") from None
-    if lost := sorted(loaded["missing_keys"]):  # transformers would fill them with random numbers
-        raise CheckpointError(f"{folder} lacks {len(lost)} weights, among them {lost[0]}; {_REMEDY}")
-    return model, processor
+def _open(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
+    expect_files(folder, FILES, _REMEDY)
+    expect_family(folder, "tiny", (Qwen2VLConfig.model_type,))
+    model = open_model(Qwen2VLForConditionalGeneration, folder, dtype=dtype)
+    return model, open_processor(folder)

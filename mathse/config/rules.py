@@ -3,6 +3,7 @@ a new one is written, added to its list, and has a test."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,9 +11,12 @@ from typing import Any
 
 from mathse.config.bind import show
 from mathse.config.schema import (
+    CogVLM2,
     EvaluateConfig,
     Fit,
+    InternVL25,
     JsonlData,
+    Qwen2VL,
     ReplayTeacher,
     SymbolicTeacher,
     SyntheticData,
@@ -22,6 +26,12 @@ from mathse.config.schema import (
 
 Rule = Callable[[Any], Iterator[str]]
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+MODEL_TYPES: dict[type, tuple[str | None, ...]] = {  # config.json's model_type; the published CogVLM2 has none
+    TinyBackbone: ("qwen2_vl",),
+    Qwen2VL: ("qwen2_vl",),
+    InternVL25: ("internvl", "internvl_chat"),
+    CogVLM2: ("cogvlm2", None),
+}
 RUN_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)*")
 
 
@@ -131,13 +141,29 @@ def backbone_weights_are_somewhere(config: Any) -> Iterator[str]:
             )
 
 
+def backbone_folder_is_of_its_family(config: Any) -> Iterator[str]:
+    for path, backbone in _backbones(config):
+        expected = MODEL_TYPES.get(type(backbone))
+        if expected is None or not backbone.path or not (file := Path(backbone.path, "config.json")).is_file():
+            continue
+        try:
+            described = json.loads(file.read_text(encoding="utf-8"))
+            found = described.get("model_type")
+        except (ValueError, AttributeError, OSError):
+            yield f"{path}.path = {show(backbone.path)}: its config.json cannot be read as a JSON object"
+            continue
+        if found not in expected:
+            yield (
+                f"{path}.path = {show(backbone.path)}: holds a model of type {show(found)}, and this backbone's is "
+                f"{' or '.join(show(name) for name in expected)}; choose the folder's own backbone"
+            )
+
+
 def backbone_sizes_fit(config: Any) -> Iterator[str]:
     for path, backbone in _backbones(config):
-        if not isinstance(backbone, TinyBackbone):
-            continue
-        if backbone.hidden_size % backbone.heads:
+        if isinstance(backbone, TinyBackbone) and backbone.hidden_size % backbone.heads:
             yield f"{path}.hidden_size = {backbone.hidden_size}: must be divisible by {path}.heads = {backbone.heads}"
-        if backbone.max_pixels < backbone.min_pixels:
+        if isinstance(backbone, (TinyBackbone, Qwen2VL)) and backbone.max_pixels < backbone.min_pixels:
             yield f"{path}.max_pixels = {backbone.max_pixels}: must be >= {path}.min_pixels = {backbone.min_pixels}"
 
 
@@ -169,6 +195,7 @@ RULES: dict[type, tuple[Rule, ...]] = {
         binary_orm_solves_nothing,
         orm_students_have_sizes,
         backbone_weights_are_somewhere,
+        backbone_folder_is_of_its_family,
         backbone_sizes_fit,
         branch_names_its_sources,
     ),
@@ -178,6 +205,7 @@ RULES: dict[type, tuple[Rule, ...]] = {
         data_is_there,
         shares_leave_problems_to_learn_from,
         backbone_weights_are_somewhere,
+        backbone_folder_is_of_its_family,
         backbone_sizes_fit,
     ),
 }

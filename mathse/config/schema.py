@@ -26,6 +26,10 @@ def allow(
     return field(default=default, metadata=meta)
 
 
+DTYPES = ("float32", "bfloat16")
+ATTENTION = ("eager", "sdpa", "flash_attention_2")
+
+
 # --- backbone -------------------------------------------------------------------------------------------------------
 
 
@@ -46,6 +50,46 @@ class TinyBackbone:
     vision_size: int = allow(64, low=16)
     vision_layers: int = allow(1, low=1)
     initializer_range: float = allow(0.05, above=0)  # measured: 0.02 stays on a plateau, 0.05 learns
+
+
+@dataclass
+class Qwen2VL:
+    """Qwen2-VL through transformers' own classes (docs: mathse/backbones/qwen2vl.py)."""
+
+    _target_: str = "mathse.backbones.qwen2vl.load"
+    path: str = "Qwen/Qwen2-VL-7B-Instruct"  # a folder or a hub id
+    revision: str | None = None
+    dtype: str | None = allow(None, choices=DTYPES)  # of the weights; null: float32 in a full fit, else bfloat16
+    attention: str = allow("sdpa", choices=ATTENTION)
+    min_pixels: int = allow(3136, low=784)  # area in pixels; 28 x 28 a visual token
+    max_pixels: int = allow(802816, low=784)  # 1,024 visual tokens; the checkpoint's own bound is 16,384
+
+
+@dataclass
+class InternVL25:
+    """InternVL2.5; an original ``internvl_chat`` checkpoint is converted once (docs: mathse/backbones/internvl2_5)."""
+
+    _target_: str = "mathse.backbones.internvl2_5.load"
+    path: str = "OpenGVLab/InternVL2_5-8B"  # a folder or a hub id
+    revision: str | None = None
+    dtype: str | None = allow(None, choices=DTYPES)  # of the weights; null: float32 in a full fit, else bfloat16
+    attention: str = allow("sdpa", choices=ATTENTION)
+    train_tiles: int = allow(6, low=1, high=40)  # at most, a picture; the thumbnail comes on top
+    eval_tiles: int = allow(12, low=1, high=40)
+    jpeg: bool = False  # random JPEG compression of training pictures, quality 75 to 100 (the paper names it)
+
+
+@dataclass
+class CogVLM2:
+    """CogVLM2, our own port (docs: mathse/backbones/cogvlm2)."""
+
+    _target_: str = "mathse.backbones.cogvlm2.load"
+    path: str = "zai-org/cogvlm2-llama3-chat-19B"  # a folder or a hub id
+    revision: str | None = None
+    dtype: str | None = allow(None, choices=DTYPES)  # of the weights; null: float32 in a full fit, else bfloat16
+    attention: str = allow("sdpa", choices=ATTENTION)
+    template: str = allow("chat", choices=("base", "chat", "vqa"))  # how a question is put
+    rope_precision: str = allow("float32", choices=("float32", "model"))  # model: as published, angles in bf16
 
 
 # --- data -----------------------------------------------------------------------------------------------------------
@@ -139,8 +183,25 @@ class Optimizer:
 
 
 @dataclass
+class Lora:
+    """Low-rank adapters (method=lora, qlora); the checkpoint is the merged model, the adapter lies beside it."""
+
+    rank: int = allow(16, low=1)
+    alpha: float = allow(32.0, above=0)
+    dropout: float = allow(0.05, low=0, high=1)
+    scopes: list[str] = field(default_factory=lambda: ["language"])  # language, tower; cogvlm2: vision_expert too
+
+
+@dataclass
 class Fit:
     """One fit. Exactly one of ``epochs`` and ``max_steps`` is set."""
+
+    method: str = allow("full", choices=("full", "lora", "qlora"))
+    lora: Lora = field(default_factory=Lora)
+    freeze: list[str] = field(default_factory=list)  # parts that stay as they are: tower, connector, language
+    vision_lr_scale: float = allow(1.0, above=0)  # learning rate of tower and connector, as a share of optimizer.lr
+    activation_checkpointing: bool = False  # slower by about a third, far less memory
+    max_length: int | None = allow(None, low=16)  # tokens of a row, image included; longer rows are left out, listed
 
     epochs: float | None = allow(None, above=0)
     max_steps: int | None = allow(300, low=1)
@@ -153,8 +214,17 @@ class Fit:
 
 @dataclass
 class SFT(Fit):
-    method: str = allow("full", choices=("full", "lora", "qlora"))
     train: str | None = None  # task=sft: a train.jsonl
+
+
+def _orm_fit() -> Fit:
+    """Trained the way the student is, with another learning rate; values point at ``sft``'s."""
+    lora = Lora("${sft.lora.rank}", "${sft.lora.alpha}", "${sft.lora.dropout}", "${sft.lora.scopes}")  # type: ignore[arg-type]
+    pointed: dict[str, Any] = {
+        name: f"${{sft.{name}}}"
+        for name in ("method", "freeze", "vision_lr_scale", "activation_checkpointing", "max_length")
+    }
+    return Fit(lora=lora, optimizer=Optimizer(lr=1.5e-3), **pointed)
 
 
 @dataclass
@@ -173,7 +243,7 @@ class ORM:
     augment: float = allow(0.3, low=0, high=1)  # final share of rows with made-up errors (embedded world only)
     student_steps: int = allow(200, low=1)  # optimiser steps of a weak student
     solver_steps: int = allow(600, low=0)  # the ORM starts from a solver of its own problems; 0: from the base
-    fit: Fit = field(default_factory=lambda: Fit(optimizer=Optimizer(lr=1.5e-3)))
+    fit: Fit = field(default_factory=_orm_fit)
 
 
 # --- the loop -------------------------------------------------------------------------------------------------------
@@ -302,7 +372,7 @@ class EvaluateConfig:
 
 # A group whose options are classes: the schemas known here. Any other `_target_` is checked against its own signature.
 OPTIONS: dict[str, tuple[type, ...]] = {
-    "backbone": (TinyBackbone,),
+    "backbone": (TinyBackbone, Qwen2VL, InternVL25, CogVLM2),
     "data": (SyntheticData, JsonlData),
     "teacher": (SymbolicTeacher, ReplayTeacher),
     "generator": (HFGenerator,),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +18,7 @@ from mathse.config import build
 from mathse.config.schema import Fit, TrainConfig
 from mathse.data.batches import Stream
 from mathse.errors import CheckpointError
-from mathse.fit import FitJob, fit
+from mathse.fit import FitJob, device_of, fit
 from mathse.generate import Advance, solve_row
 from mathse.ledger import RunFolder, Stage, Work
 from mathse.loggers import RunLogger
@@ -93,16 +93,34 @@ class Lab:
     # --- models ---
 
     def backbone(self, path: Path | str | None = None, orm: bool = False) -> Backbone:
-        """The student's backbone (``orm``: the ORM's), from a checkpoint or from its settings."""
+        """The student's backbone (``orm``: the ORM's) to be fitted, from a checkpoint or from its settings."""
+        fit = self.config.orm.fit if orm else self.config.sft
+        # a bf16 weight of 1 loses every update below 1/256, and lr is 1e-5; adapters are float32 of their own
+        return self._build(path, orm, "float32" if fit.method == "full" else "bfloat16")
+
+    def reader(self, path: Path | str, orm: bool = False) -> Backbone:
+        """A checkpoint's backbone that samples or judges: on the trainer's device, on a GPU in the fits' precision."""
+        device = device_of(self.config.trainer)
+        half = device.type != "cpu" and self.config.trainer.precision.startswith("bf16")
+        return self._build(path, orm, "bfloat16" if half else "float32").to(device)
+
+    def _build(self, path: Path | str | None, orm: bool, dtype: str) -> Backbone:
         section = self.config.orm.backbone if orm and self.config.orm.backbone is not None else self.config.backbone
-        changes = {} if path is None else {"path": str(path)}
-        return build(section, init_seed=derive(self.config.seed, "init", "orm" if orm else "student"), **changes)
+        settings = section if isinstance(section, Mapping) else vars(section)
+        changes: dict[str, Any] = {}
+        if "dtype" in settings and settings["dtype"] is None:
+            changes["dtype"] = dtype
+        if path is not None:
+            changes["path"] = str(path)
+        elif settings.get("path") is None:  # random weights
+            changes["init_seed"] = derive(self.config.seed, "init", "orm" if orm else "student")
+        return build(section, **changes)
 
     def model_of(self, student: Student) -> Backbone:
         """The student's model for sampling; the last one asked for is kept, so a stage loads it once."""
         if self._loaded is None or self._loaded[0] != student.checkpoint:
             self._loaded = None  # freed before the next one is read
-            self._loaded = (student.checkpoint, self.backbone(student.checkpoint))
+            self._loaded = (student.checkpoint, self.reader(student.checkpoint))
         return self._loaded[1]
 
     def orm_judge(self, checkpoint: Path) -> judges.ORMJudge:
@@ -115,7 +133,7 @@ class Lab:
             )
         how = read_json(described)
         return judges.ORMJudge(
-            self.backbone(checkpoint, orm=True),
+            self.reader(checkpoint, orm=True),
             binary=how["kind"] == "binary",
             see_answer=how["see_answer"],
             see_image=how["see_image"],

@@ -78,7 +78,7 @@ def test_rows_encode_together_as_they_do_alone(backbone: TinyBackbone) -> None:
     for row, together in zip(rows, backbone.encode(rows), strict=True):
         [alone] = tiny_backbone().encode([row])
         assert (alone.prompt, alone.response) == (together.prompt, together.response)
-        assert torch.equal(alone.positions, together.positions)
+        assert torch.equal(alone.extras["position_ids"], together.extras["position_ids"])
         assert alone.features.keys() == together.features.keys()
         assert all(torch.equal(alone.features[k], together.features[k]) for k in alone.features)
 
@@ -89,7 +89,7 @@ def test_positions_are_the_models_own(backbone: TinyBackbone) -> None:
         ids, grids = torch.tensor([encoded.ids]), encoded.features.get("image_grid_thw")
         kinds = (ids == backbone.image_id).int()
         theirs, _ = backbone.model.model.get_rope_index(ids, mm_token_type_ids=kinds, image_grid_thw=grids)
-        assert torch.equal(encoded.positions, theirs[:, 0])
+        assert torch.equal(encoded.extras["position_ids"], theirs[:, 0])
 
 
 def test_labels_are_exactly_the_response_and_its_end(backbone: TinyBackbone) -> None:
@@ -116,7 +116,7 @@ def test_special_tokens_in_a_users_text_mean_nothing(backbone: TinyBackbone) -> 
         special = set(backbone.tokenizer.all_special_ids)
         assert [i for i in attacked.prompt if i in special] == [i for i in plain.prompt if i in special]
         assert [i for i in attacked.response if i in special] == [backbone.end_id]
-        assert attacked.positions.shape == (3, len(attacked.ids))
+        assert attacked.extras["position_ids"].shape == (3, len(attacked.ids))
 
 
 @pytest.mark.parametrize("size", [(28, 28), (84, 28), (100, 60), (13, 7), (640, 480), (90, 900), (1, 1), (112, 112)])

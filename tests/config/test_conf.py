@@ -34,10 +34,30 @@ def test_evaluate_composes_and_parses(read, tmp_path):
     assert read(f"checkpoint={tmp_path}", program="evaluate").name == "evaluate"
 
 
-def test_one_override_moves_backbone_and_recipe(read, refusal):
-    assert refusal("backbone=qwen2vl") == ["backbone=qwen2vl comes with a later version; available now: tiny"]
-    sft = read("sft=qwen2vl").sft
+def test_one_override_moves_backbone_and_recipe(read):
+    config = read("backbone=qwen2vl")
+    sft = config.sft
+    assert config.backbone.path == "Qwen/Qwen2-VL-7B-Instruct"
     assert (sft.batch_size, sft.optimizer.lr, sft.optimizer.warmup_ratio) == (128, 1e-5, 0.1)  # Table 6
+    assert config.orm.fit.optimizer.lr == 2e-5 and config.orm.fit.epochs == 1
+    assert config.generator.max_new_tokens == 2048 and config.trainer.accelerator == "auto"
+
+
+def test_the_orm_is_trained_the_way_the_student_is(read):
+    orm = read("sft.method=lora", "sft.lora.rank=4", "sft.max_length=512").orm.fit
+    assert (orm.method, orm.lora.rank, orm.max_length) == ("lora", 4, 512)
+    assert read("sft.method=lora", "orm.fit.method=full").orm.fit.method == "full"
+
+
+def test_smoke_is_as_small_whatever_the_backbone(read):
+    tiny, big = read("experiment=smoke"), read("experiment=smoke", "backbone=cogvlm2")
+    sizes = [
+        (c.sft.epochs, c.sft.max_steps, c.sft.batch_size, c.orm.fit.epochs, c.orm.fit.max_steps, c.orm.fit.batch_size,
+         c.orm.students, c.generator, c.evaluation, c.judge)
+        for c in (tiny, big)
+    ]  # fmt: skip
+    sizes[1][7].top_p = sizes[0][7].top_p
+    assert sizes[0] == sizes[1]
 
 
 def test_smoke_is_small_and_its_data_can_be_swapped(read, tmp_path):

@@ -12,6 +12,8 @@ from mathse.errors import ConfigError
 
 from .conftest import composed
 
+BACKBONES = "available: cogvlm2, internvl2_5, qwen2vl, tiny"
+
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
@@ -22,13 +24,13 @@ from .conftest import composed
                                  "(evolution.round.sample_size), not a value; did you mean evolution.rounds?"),
         (["+seed=2"], "+seed=2: seed is a setting already; write seed=2"),
         (["+experiment=smoke"], "+experiment=smoke: experiment is chosen already; write experiment=smoke"),
-        (["backbone=qwen2v"], "backbone=qwen2v: no such option; available: tiny; did you mean qwen2vl?"),
+        (["backbone=qwen2v"], f"backbone=qwen2v: no such option; {BACKBONES}; did you mean qwen2vl?"),
         (["judge=nobody"], "judge=nobody: no such option; available: answer, orm, orm_and_answer, random, teacher"),
-        (["backbone@orm.backbone=tinny"], "backbone@orm.backbone=tinny: no such option; available: tiny; "
+        (["backbone@orm.backbone=tinny"], f"backbone@orm.backbone=tinny: no such option; {BACKBONES}; "
                                           "did you mean tiny?"),
         (["data.path=missing.jsonl"], "data.path: the chosen data has no such setting; it belongs to data=jsonl"),
         (["orm.backbone.path=x"], "orm.backbone.path: the chosen orm.backbone has no such setting; it belongs to "
-                                  "backbone@orm.backbone=tiny"),
+                                  "backbone@orm.backbone=one of tiny, qwen2vl, internvl2_5, cogvlm2"),
         (["seed=1,2"], "seed = 1,2: several values are a sweep, which needs -m; a list is written seed=[1,2]"),
         (["smoke"], "smoke: a setting is written key=value; did you mean experiment=smoke?"),
         (["name=a:{"], "name=a:{: not readable; write key=value, and quote special characters: 'name=\"a:{\"'"),
@@ -52,7 +54,7 @@ def test_a_group_of_the_other_program_is_no_setting_of_this_one():
 def test_in_a_sweep_every_value_is_looked_at():
     error = HydraException("whatever Hydra says")
     said = explain(error, ["-m", "backbone=tiny,tinyy", "seed=1,2"], TrainConfig)
-    assert said == "backbone=tinyy: no such option; available: tiny; did you mean tiny?"
+    assert said == "backbone=tinyy: no such option; available: cogvlm2, internvl2_5, qwen2vl, tiny; did you mean tiny?"
 
 
 def test_what_is_not_recognised_falls_back_on_hydras_first_line():

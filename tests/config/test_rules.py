@@ -67,8 +67,25 @@ def test_shares_that_leave_nothing_are_refused(refusal, rows, read):
 def test_folders_without_a_model_are_refused_and_with_one_taken(refusal, read, tmp_path):
     for key, what in (("judge.checkpoint", "a trained ORM's checkpoint folder"), ("backbone.path", "a model's folder")):
         assert refusal(f"{key}={tmp_path}") == [f"{key} = '{tmp_path}': must be {what}, but it has no config.json"]
-    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "config.json").write_text('{"model_type": "qwen2_vl"}')
     assert read(f"judge.checkpoint={tmp_path}", f"backbone.path={tmp_path}").backbone.path == str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("family", "described", "said"),
+    [
+        ("tiny", '{"model_type": "llama"}', "holds a model of type 'llama', and this backbone's is 'qwen2_vl'"),
+        ("qwen2vl", "{}", "holds a model of type null, and this backbone's is 'qwen2_vl'"),
+        ("internvl2_5", '{"model_type": "cogvlm2"}', "and this backbone's is 'internvl' or 'internvl_chat'"),
+        ("cogvlm2", '{"model_type": "internvl"}', "and this backbone's is 'cogvlm2' or null"),
+        ("qwen2vl", "[]", "its config.json cannot be read as a JSON object"),
+        ("qwen2vl", "{", "its config.json cannot be read as a JSON object"),
+    ],
+)
+def test_a_folder_of_another_family_is_refused(refusal, tmp_path, family, described, said):
+    (tmp_path / "config.json").write_text(described)
+    [sentence] = refusal(f"backbone={family}", f"backbone.path={tmp_path}")
+    assert sentence.startswith(f"backbone.path = '{tmp_path}': ") and said in sentence
 
 
 def test_a_hub_id_is_taken(read):
