@@ -19,10 +19,12 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mathse.errors import DataError
+from mathse.seeds import rng
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # none that starts another program, as EPS does
 MAX_PIXELS = 64_000_000  # area; larger files are decompression bombs or belong scaled down
 REPORT_SIDE = 512  # pixels, long side of an image in a report
+JPEG_SIDE = 65_500  # pixels; libjpeg writes no longer side
 
 Loader = Callable[[str], Image.Image]
 
@@ -69,6 +71,28 @@ def load_image(ref: str) -> Image.Image:
     if "://" in ref:
         raise DataError(f"image {ref}: known schemes are {sorted(_SCHEMES)}; download the image and give its path")
     return _load_file(Path(ref))
+
+
+def jpeg(image: Image.Image, quality_low: int, quality_high: int, seed: int) -> Image.Image:
+    """The image after JPEG compression at a quality between the two, drawn from ``seed``: same seed, same pixels."""
+    if max(image.size) > JPEG_SIDE:
+        size = f"{image.width} x {image.height} pixels"
+        raise DataError(f"an image of {size} has no JPEG form (at most {JPEG_SIDE} a side); scale it down")
+    buffer = io.BytesIO()
+    image.convert("RGB").save(buffer, format="JPEG", quality=rng(seed, "quality").randint(quality_low, quality_high))
+    return Image.open(buffer).convert("RGB")
+
+
+def image_size(ref: str) -> tuple[int, int]:
+    """(width, height) as displayed; of a file from its header alone. Raises DataError as ``load_image``."""
+    if ref.partition(":")[0] in _SCHEMES or not Path(ref).is_file():
+        return load_image(ref).size
+    try:
+        with Image.open(ref, formats=FORMATS) as image:
+            turned = image.getexif().get(ImageOps.ExifTags.Base.Orientation, 1) >= 5
+            return (image.height, image.width) if turned else image.size
+    except _DAMAGED:
+        return load_image(ref).size  # which says what is wrong
 
 
 def png_bytes(ref: str) -> bytes:

@@ -6,8 +6,9 @@ Training, sampling, judging and evaluation all go through ``encode``, so a promp
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, NotRequired, Self, TypedDict
 
@@ -15,6 +16,7 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
+from mathse.images import image_size
 from mathse.prompts import Style
 
 IGNORED = -100  # label of positions without loss
@@ -23,9 +25,11 @@ IGNORED = -100  # label of positions without loss
 class Row(TypedDict):
     """One exchange: ``question`` is the prompt text, ``response`` what the model should say (training only).
 
-    ``history`` holds earlier turns, (question, answer) each; the images then belong to its first question.
+    ``history`` holds earlier turns, (question, answer) each; the images then belong to its first question. ``id`` names
+    the row where one is left out.
     """
 
+    id: NotRequired[str]
     question: str
     images: Sequence[str | Path | Image]
     response: NotRequired[str]
@@ -65,6 +69,10 @@ class Backbone(ABC):
 
     family: ClassVar[str]
     prompt_style: ClassVar[Style] = "full"
+    max_images: ClassVar[int | None] = None  # a row; None: any number
+    parts: ClassVar[Mapping[str, str]] = {}  # tower, connector: patterns of names in memory; see mathse.backbones.parts
+    lora_scopes: ClassVar[Mapping[str, str]] = {}  # by scope, what a module's whole name matches to get an adapter
+    adapter: Any = None  # a PeftModel around ``model`` during a fit of method=lora; see mathse.backbones.adapters
     model: Any
     processor: Any
     tokenizer: Any
@@ -95,6 +103,53 @@ class Backbone(ABC):
     @abstractmethod
     def image_tokens(self, width: int, height: int) -> int:
         """How many tokens an image of this size in pixels takes."""
+
+    @property
+    @abstractmethod
+    def max_image_tokens(self) -> int:
+        """The most tokens an image can take."""
+
+    @property
+    def context(self) -> int:
+        """Tokens the model was made for, prompt and response together."""
+        return int(self.model.config.get_text_config().max_position_embeddings)
+
+    def refusal(self, row: Row) -> str | None:
+        """Why this family cannot take a row's images (with a remedy); None if it can. Reads headers, not pixels."""
+        if (reason := self.too_many(row)) is not None:
+            return reason
+        sizes = [(i, i.size if isinstance(i, Image) else image_size(str(i))) for i in row["images"]]
+        reasons = (self.misshapen(image, *size) for image, size in sizes)
+        return next((reason for reason in reasons if reason), None)
+
+    def too_many(self, row: Row) -> str | None:
+        """``refusal`` by the number of images alone."""
+        if self.max_images is None or len(row["images"]) <= self.max_images:
+            return None
+        count = f"{len(row['images'])} images, and backbone={self.family} takes at most {self.max_images} a row"
+        return f"{count}; join them into one picture, or choose another backbone"
+
+    def misshapen(self, image: object, width: int, height: int) -> str | None:
+        """``refusal`` by an image's size in pixels alone."""
+        return None
+
+    def too_long(self, row: Row, limit: int) -> str | None:
+        """What to say of a row of more than ``limit`` tokens, prompt and response together; None if it fits.
+
+        A token is at least a byte, so most rows are known to fit without being encoded.
+        """
+        texts = [row["question"], row.get("response", ""), *(t for turn in row.get("history", ()) for t in turn)]
+        turns = 2 + len(row.get("history", ()))
+        frame = self._frame * turns + self.max_image_tokens * len(row["images"])
+        if frame + sum(len(text.encode()) for text in texts) <= limit:
+            return None
+        count = len(self.encode([row])[0].ids)
+        return f"{count:,} tokens, and at most {limit:,} fit; shorten the row, or its images" if count > limit else None
+
+    @cached_property
+    def _frame(self) -> int:
+        """Tokens that the template puts around a turn."""
+        return len(self.encode([Row(question="", images=())])[0].prompt)
 
     @abstractmethod
     def save(self, folder: Path) -> None:

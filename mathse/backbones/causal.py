@@ -19,6 +19,7 @@ from transformers import LogitsProcessor, LogitsProcessorList
 
 from mathse.backbones.base import IGNORED, Backbone, Completion, Encoded, Row
 from mathse.backbones.cache import BoundedCache
+from mathse.errors import DataError
 from mathse.images import load_image
 
 Features = dict[str, Tensor]  # of one image: tensors whose first dimensions add up over images
@@ -48,9 +49,6 @@ class CausalBackbone(Backbone):
     def prepare(self, pictures: Sequence[Image]) -> list[Features]:
         """The model's tensors of each picture."""
 
-    def check(self, picture: Image, name: object) -> None:  # noqa: B027 - most families take any picture
-        """Raise a DataError for a picture that the family cannot take."""
-
     def extras(self, prompt: list[int], response: list[int], features: Features) -> dict[str, Tensor]:
         """Per-token tensors (..., T) that the model wants beside the ids; they are padded with 0."""
         return {}
@@ -58,6 +56,9 @@ class CausalBackbone(Backbone):
     # --- encoding ---
 
     def encode(self, rows: Sequence[Row]) -> list[Encoded]:
+        for row in rows:
+            if (reason := self.too_many(row)) is not None:
+                raise DataError(reason)
         features = iter(self._features_of([image for row in rows for image in row["images"]]))
         images = [[next(features) for _ in row["images"]] for row in rows]
         prompts = self.prompt_ids(rows, images)
@@ -93,7 +94,8 @@ class CausalBackbone(Backbone):
 
     def _open(self, image: str | Path | Image) -> Image:
         picture = load_image(str(image)) if isinstance(image, (str, Path)) else image
-        self.check(picture, image)
+        if (reason := self.misshapen(image, *picture.size)) is not None:
+            raise DataError(reason)
         return picture
 
     # --- batches ---

@@ -5,7 +5,7 @@ Source of the facts: transformers' ``modeling_qwen2_vl`` (M-RoPE positions, merg
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,7 +16,6 @@ from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
 from mathse.backbones.causal import ChatBackbone, Features
 from mathse.backbones.checkpoint import as_dtype, expect_family, open_model, open_processor, resolve
-from mathse.errors import DataError
 
 MAX_ASPECT = 200  # of an image's sides; Qwen2-VL's image processor takes no thinner one
 
@@ -25,6 +24,14 @@ class Qwen2VLBackbone(ChatBackbone):
     """A ``Qwen2VLForConditionalGeneration`` with its ``Qwen2VLProcessor``."""
 
     family: ClassVar[str] = "qwen2vl"
+    parts: ClassVar[Mapping[str, str]] = {
+        "connector": r"model\.visual\.merger(\.|$)",
+        "tower": r"model\.visual\.(?!merger(\.|$))",
+    }
+    lora_scopes: ClassVar[Mapping[str, str]] = {
+        "language": r"model\.language_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)",
+        "tower": r"model\.visual\.blocks\.\d+\.(attn\.(qkv|proj)|mlp\.fc[12])",
+    }
     sampling_extras: ClassVar[tuple[str, ...]] = ("mm_token_type_ids",)  # generate works out the positions itself
 
     def __init__(self, model: Any, processor: Any) -> None:
@@ -34,10 +41,11 @@ class Qwen2VLBackbone(ChatBackbone):
         marks = (config.image_token_id, config.video_token_id, config.vision_start_token_id, config.vision_end_token_id)
         self.never_sampled = [i for i in marks if i is not None]
 
-    def check(self, picture: Image, name: object) -> None:
-        if max(picture.size) > MAX_ASPECT * min(picture.size):
-            size = f"{picture.width} x {picture.height} pixels"
-            raise DataError(f"image {name}: {size}, one side may be {MAX_ASPECT} times the other; crop or pad it")
+    def misshapen(self, image: object, width: int, height: int) -> str | None:
+        if max(width, height) <= MAX_ASPECT * min(width, height):
+            return None
+        size = f"{width} x {height} pixels"
+        return f"image {image}: {size}, one side may be {MAX_ASPECT} times the other; crop or pad it"
 
     def prepare(self, pictures: Sequence[Image]) -> list[Features]:
         """``pixel_values`` (patches, 1176) and ``image_grid_thw`` (1, 3) of each picture."""
@@ -74,6 +82,11 @@ class Qwen2VLBackbone(ChatBackbone):
 
     def image_tokens(self, width: int, height: int) -> int:
         return self.processor._get_num_multimodal_tokens(image_sizes=[(height, width)])["num_image_tokens"][0]
+
+    @property
+    def max_image_tokens(self) -> int:
+        images = self.processor.image_processor
+        return images.size["longest_edge"] // (images.patch_size * images.merge_size) ** 2
 
 
 def load(

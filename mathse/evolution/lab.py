@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +17,7 @@ from mathse.backbones.base import Backbone, Row
 from mathse.config import build
 from mathse.config.schema import Fit, TrainConfig
 from mathse.data.batches import Stream
-from mathse.errors import CheckpointError
+from mathse.errors import CheckpointError, DataError
 from mathse.fit import FitJob, device_of, fit
 from mathse.generate import Advance, solve_row
 from mathse.ledger import RunFolder, Stage, Work
@@ -25,12 +25,13 @@ from mathse.loggers import RunLogger
 from mathse.metrics import accepted
 from mathse.progress import Progress, Track
 from mathse.seeds import derive
-from mathse.store import read_json
+from mathse.store import read_json, write_jsonl
 from mathse.teachers import Teacher
 from mathse.types import Problem, Verdict
 
 ORM_FILE = "orm.json"  # in an ORM's checkpoint: what its prompt held and what it writes
 CHECKPOINT = "checkpoint"
+TOO_LONG = "too_long.jsonl"  # rows that a fit left out
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ class Lab:
         self.progress, self.logger = progress, logger
         self.generator = build(config.generator)
         self.notes: list[str] = list(source.notes)
+        self.left_out: set[str] = set()
         self._loaded: tuple[Path, Backbone] | None = None
 
     # --- problems ---
@@ -76,6 +78,17 @@ class Lab:
     @cached_property
     def problems(self) -> dict[str, Problem]:
         return {p.id: p for problems in self.splits.values() for p in problems}
+
+    def leave_out(self, ids: set[str]) -> None:
+        """Take problems out of every split; they stay known by id."""
+        self.left_out = ids
+        for name, problems in self.splits.items():
+            self.splits[name] = [p for p in problems if p.id not in ids]
+
+    @property
+    def distillable(self) -> list[Problem]:
+        """What task=distill solves."""
+        return [p for p in self.source.distillable() if p.id not in self.left_out]
 
     def add_problem(self, problem_id: str) -> None:
         """Make sure that a problem of the source is known here, whatever split it is in."""
@@ -171,16 +184,38 @@ class Lab:
         *,
         what: str,
         val_rows: Sequence[Row] = (),
-        stream: Stream | None = None,
+        stream: Callable[[Sequence[Row]], Stream] | None = None,
         status_tokens: tuple[int, int] | None = None,
     ) -> None:
-        """One fit in the stage's folder, its steps shown and logged."""
+        """One fit in the stage's folder, its steps shown and logged. ``stream``: another order of the rows."""
+        rows = self._short_enough(backbone, stage, rows, settings)
         job = FitJob(
-            stage.path, rows, self.seed(stage, "fit"), settings, self.config.trainer, val_rows, stream, status_tokens
+            stage.path,
+            rows,
+            self.seed(stage, "fit"),
+            settings,
+            self.config.trainer,
+            val_rows,
+            stream(rows) if stream else None,
+            status_tokens,
         )
         with stage.time("fit"), self.track(what, job.steps) as track:
             fit(backbone, job, [Shown(track), self.logger.fit_callback(stage.name)])
         gc.collect()  # Trainer and module refer to each other, and hold the fit's rows
+
+    def _short_enough(self, backbone: Backbone, stage: Stage, rows: Sequence[Row], settings: Fit) -> Sequence[Row]:
+        """The rows that fit into ``max_length`` and the model's context; ``too_long.jsonl`` lists the others."""
+        limit = min(settings.max_length or backbone.context, backbone.context)
+        reasons = [backbone.too_long(row, limit) for row in rows]
+        numbered = enumerate(zip(rows, reasons, strict=True), 1)
+        listed = [{"row": k, "id": row.get("id"), "reason": why} for k, (row, why) in numbered if why]
+        if not listed:
+            return rows
+        write_jsonl(stage.path / TOO_LONG, listed)
+        if len(listed) == len(rows):
+            raise DataError(f"{stage.path / TOO_LONG}: every row is too long ({listed[0]['reason']}); raise max_length")
+        self.progress.say(f"{stage.name}: {len(listed)} of {len(rows)} rows are too long, and are left out: {TOO_LONG}")
+        return [row for row, why in zip(rows, reasons, strict=True) if not why]
 
     def solution_rows(self, backbone: Backbone, split: str) -> list[Row]:
         """Rows that train on the reference solutions of a split, where it has some."""

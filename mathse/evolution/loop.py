@@ -28,7 +28,7 @@ class EvolutionLoop:
         self.lab, self.callbacks = lab, list(callbacks)
         self.rounds: int = lab.config.evolution.rounds
         self.round = 0
-        self.state = EvolutionState(tuple(p.id for p in lab.problems_of_d))
+        self.state: EvolutionState
         self.judged: list[Judged] = []
         self.reflected: dict[str, Any] = {}  # counts of the last reflection, for the final stage's line
         self.all_drafts_kept = False  # while a reflection merges several rewrites of a problem
@@ -56,6 +56,7 @@ class EvolutionLoop:
     def base_and_orm(self) -> None:
         self.call("on_evolution_start")
         self.student = self.base = stages.base(self)
+        self.state = EvolutionState(tuple(p.id for p in self.lab.problems_of_d))
         self.entries.append(self.base.stage.summary)
         self.orm_stages = orm_stages.train_orm(self)
 
@@ -117,7 +118,7 @@ class EvolutionLoop:
         self.base_and_orm()
         self.stage = stages.open_distill(self)
         if not self.stage.done:
-            self.judged = stages.solve_and_judge(self, self.lab.source.distillable())
+            self.judged = stages.solve_and_judge(self, self.lab.distillable)
             self.call("on_paths_judged")
             self.state.save(self.stage.path)
             self.stage.finish({"stage": "distill", **stages.counts(self)}, stages.inputs(self))

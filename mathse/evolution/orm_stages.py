@@ -9,8 +9,10 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import fields
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from mathse.backbones.base import Row
 from mathse.config.schema import Fit
 from mathse.data.batches import EpochStream, MixedStream, Stream
 from mathse.evolution import stages
@@ -166,7 +168,10 @@ def _fit_orm(lab: Lab, stage: Stage, solver: Stage, labelled: Sequence[Labelled]
     note = None
     if labelled:
         backbone = lab.backbone(solver.path / CHECKPOINT, orm=True)
-        rows = [training_row(backbone, lab.problems[p.problem_id], p.text, word, settings) for p, word in labelled]
+        rows = [
+            Row(**training_row(backbone, lab.problems[p.problem_id], p.text, word, settings), id=p.id)
+            for p, word in labelled
+        ]
         lab.fit(
             backbone,
             stage,
@@ -174,7 +179,7 @@ def _fit_orm(lab: Lab, stage: Stage, solver: Stage, labelled: Sequence[Labelled]
             settings.fit,
             what=f"fit on {len(rows)} labelled paths",
             val_rows=_val_rows(lab, backbone),
-            stream=_stream(lab, stage, backbone, rows),
+            stream=partial(_stream, lab, stage, backbone),
             status_tokens=status_tokens(backbone),
         )
     else:

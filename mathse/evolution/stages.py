@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mathse import prompts
+from mathse.backbones.base import Row
+from mathse.evolution.admit import admit, leave_out
 from mathse.evolution.lab import CHECKPOINT, Student
 from mathse.evolution.measure import METRICS, PREDICTIONS, acceptance, correct_by_id, measure_student
 from mathse.evolution.state import INCORRECT, TRAIN, Judged
@@ -109,7 +111,11 @@ def base(loop: EvolutionLoop) -> Student:
     if not stage.done:
         student = Student(stage)
         if not student.checkpoint.exists():
-            save_checkpoint(lab.backbone(), student.checkpoint)
+            backbone = lab.backbone()
+            admit(lab, stage, backbone)
+            save_checkpoint(backbone, student.checkpoint)
+            del backbone
+        leave_out(lab, stage)
         measure_student(lab, stage, student)
         empty: dict[str, Any] = {
             "train_rows": 0,
@@ -120,6 +126,8 @@ def base(loop: EvolutionLoop) -> Student:
         }
         stage.finish({"stage": "base", **_accuracy(stage), **empty})
         lab.stage_finished(stage)
+    else:
+        leave_out(lab, stage)
     return Student(stage)
 
 
@@ -197,7 +205,7 @@ def fit_student(loop: EvolutionLoop, init: str) -> Student:
     lab.fit(
         backbone,
         stage,
-        [solve_row(backbone, lab.problems[p.problem_id], p.text) for p in rows],
+        [Row(**solve_row(backbone, lab.problems[p.problem_id], p.text), id=p.id) for p in rows],
         lab.config.sft,
         what=f"fit on {len(rows)} paths",
         val_rows=lab.solution_rows(backbone, "dev"),
