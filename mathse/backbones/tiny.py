@@ -25,7 +25,7 @@ from mathse.prompts import Style
 from mathse.seeds import derive
 
 PATCH, MERGE = 14, 2
-FILES = ("config.json", "model.safetensors", "processor_config.json", "chat_template.jinja", "tokenizer.json",
+FILES = ("config.json", "processor_config.json", "chat_template.jinja", "tokenizer.json",
          "tokenizer_config.json")  # fmt: skip
 _REMEDY = "make one with `python -m mathse tiny DST`, or name a run's checkpoint folder"
 
