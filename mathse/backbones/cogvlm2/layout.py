@@ -1,0 +1,75 @@
+"""Where the tokens of a row stand and who reads them; an image's begin and end token count as image tokens.
+
+Layout of a row: [BOS] boi patch ... patch eoi text ...; ``token_type_ids`` is 1 from boi to eoi and 0 elsewhere.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mathse.errors import DataError
+
+IMAGE = 1  # in token_type_ids
+
+
+class Routing(NamedTuple):
+    """Which of the B * T tokens the visual expert reads, which the language expert, and the way back."""
+
+    vision: Tensor  # (V,) flat indices
+    language: Tensor  # (L,) flat indices
+    back: Tensor  # (V + L,): where each token stands in cat(vision, language)
+
+
+def expert_mask(token_type_ids: Tensor) -> Tensor:
+    """(B, T) booleans: tokens of the visual expert, which are those followed by another image token.
+
+    So boi and the patches are, and eoi is not.
+    """
+    image = token_type_ids == IMAGE
+    mask = torch.zeros_like(image)
+    mask[:, :-1] = image[:, :-1] & image[:, 1:]
+    return mask
+
+
+def route(mask: Tensor) -> Routing:
+    """(B, T) booleans -> the routing of its tokens; one synchronisation a forward pass, not one a layer."""
+    flat = mask.flatten()
+    vision, language = flat.nonzero()[:, 0], (~flat).nonzero()[:, 0]
+    order = torch.cat([vision, language])
+    back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+    return Routing(vision, language, back)
+
+
+def positions(token_type_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+    """(B, T) rotary positions: all patches of an image share one, so an image costs three.
+
+    BOS 0, boi 1, patches 2, eoi 3, text 4, 5, ... Padding in front counts as one token, as in the published code;
+    rotation is relative, so this changes nothing.
+    """
+    visual = expert_mask(token_type_ids)
+    patch = torch.zeros_like(visual)
+    patch[:, 1:] = visual[:, 1:] & visual[:, :-1]  # image tokens between boi and eoi
+    step = torch.ones_like(token_type_ids, dtype=torch.long)
+    step[:, 1:] -= (patch[:, 1:] & patch[:, :-1]).long()
+    if attention_mask is not None:
+        step = step * (attention_mask != 0)
+    step[:, 0] = 0
+    return step.cumsum(1)
+
+
+def check_images(token_type_ids: Tensor, features: Tensor | None) -> None:
+    """Raise DataError unless the rows with image tokens are as many as the images, with as many tokens each."""
+    counts = [n for n in (token_type_ids == IMAGE).sum(1).tolist() if n]
+    if features is None:
+        if counts:
+            raise DataError(f"token_type_ids mark image tokens in {len(counts)} rows, but there are no pixel_values")
+        return
+    images, size = features.shape[:2]
+    if counts != [size] * images:
+        raise DataError(
+            f"{images} images of {size} tokens each, but the rows' image tokens are {counts or 'none'}: CogVLM2 takes "
+            "one image a row, with token_type_ids 1 on its tokens, begin and end included"
+        )

@@ -1,0 +1,56 @@
+"""How a question becomes CogVLM2's prompt: published templates, as a function and as a chat template."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mathse.errors import ConfigError
+
+TEMPLATES = ("base", "chat", "vqa")
+_ANSWER = {"chat": "Answer:", "vqa": "Short answer:"}
+
+# Images come first, whatever turn they stand in; the processor expands each padding token to the image's tokens.
+_HEAD = """{{- bos_token -}}
+{%- for message in messages if message['content'] is not string -%}
+{%- for part in message['content'] if part['type'] == 'image' -%}{{- pad_token -}}{%- endfor -%}
+{%- endfor -%}
+{%- macro text(message) -%}
+{%- if message['content'] is string -%}{{- message['content'] -}}
+{%- else -%}{%- for part in message['content'] if part['type'] == 'text' -%}{{- part['text'] -}}{%- endfor -%}
+{%- endif -%}{%- endmacro -%}
+"""
+_BASE = "{{- text((messages | selectattr('role', 'equalto', 'user') | list)[-1]) -}}"
+_TURNS = """{%- for message in messages -%}
+{%- if message['role'] == 'user' -%}{{- 'Question: ' + text(message) + ' ANSWER' -}}
+{%- elif message['role'] == 'assistant' -%}{{- ' ' + text(message) + '\\n' -}}
+{%- else -%}{{- raise_exception('CogVLM2 knows the roles user and assistant, not ' + message['role']) -}}
+{%- endif -%}
+{%- endfor -%}"""
+
+
+def prompt_text(query: str, history: Sequence[tuple[str, str]] = (), template: str = "chat") -> str:
+    """The text after BOS and the image.
+
+    Args:
+        query: the question.
+        history: earlier (question, answer) turns; ``base`` ignores them, as published.
+        template: base (the query itself), chat ("Question: ... Answer:") or vqa ("Question: ... Short answer:").
+    Raises ConfigError for another template.
+    """
+    check_template(template)
+    if template == "base":
+        return query
+    answer = _ANSWER[template]
+    turns = "".join(f"Question: {asked} {answer} {said}\n" for asked, said in history)
+    return f"{turns}Question: {query} {answer}"
+
+
+def chat_template(template: str = "chat") -> str:
+    """``prompt_text`` in Jinja, with BOS and one padding token an image in front, for servers."""
+    check_template(template)
+    return _HEAD + (_BASE if template == "base" else _TURNS.replace("ANSWER", _ANSWER[template]))
+
+
+def check_template(template: str) -> None:
+    if template not in TEMPLATES:
+        raise ConfigError(f"CogVLM2 template {template!r}: must be one of {', '.join(TEMPLATES)}")
