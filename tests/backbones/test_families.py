@@ -76,9 +76,9 @@ def served(backbone: CausalBackbone, row: Row) -> list[int]:
     text = backbone.processor.apply_chat_template(
         [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
     )
-    if backbone.max_images == 1:  # no placeholder in the text: the processor puts the one image first
-        made = backbone.processor(text=text.removeprefix(backbone.tokenizer.bos_token or ""), template="base",
-                                  images=next(iter(row["images"]), None))  # fmt: skip
+    if backbone.max_images == 1:  # BOS and the image's placeholder in front are what the processor puts there itself
+        plain = text.removeprefix(backbone.tokenizer.bos_token).removeprefix(backbone.tokenizer.pad_token)
+        made = backbone.processor(text=plain, images=next(iter(row["images"]), None), template="base")
     else:
         made = backbone.processor(text=[text], images=list(row["images"]) or None, return_tensors="pt")
     ids: list[int] = made["input_ids"][0].tolist()
