@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from transformers import AutoProcessor
 
@@ -104,7 +105,7 @@ def open_model(model_class: Any, folder: Path, *, dtype: torch.dtype, attention:
         model, loaded = model_class.from_pretrained(
             folder, dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True, **options
         )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as e:
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError, StrictDataclassError) as e:
         raise CheckpointError(f"{folder} cannot be opened ({' '.join(str(e).split())[:400]})") from None
     for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):  # transformers would go on without a word
         if wrong := sorted(map(str, loaded[what])):
@@ -117,7 +118,7 @@ def open_processor(folder: Path) -> Any:
     """The processor of a checkpoint folder, its tokenizer and chat template included."""
     try:
         processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError, ImportError) as e:
+    except (OSError, ValueError, KeyError, ImportError, StrictDataclassError) as e:
         raise CheckpointError(f"{folder}: its processor cannot be opened ({' '.join(str(e).split())[:400]})") from None
     if not getattr(processor, "tokenizer", None):
         raise CheckpointError(f"{folder}: no processor with a tokenizer (preprocessor_config.json, tokenizer.json)")

@@ -1,0 +1,522 @@
+"""Converting published InternVL2.5 folders: whole or not at all, checked first, once."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokenizer, InternVLForConditionalGeneration
+
+from mathse.backbones import quiet
+from mathse.backbones.internvl2_5 import convert, ensure_native, is_original, layout, load, native
+from mathse.backbones.internvl2_5.conversion import main, plan
+from mathse.backbones.internvl2_5.source import Stored
+from mathse.errors import CheckpointError
+
+pytest.importorskip("sentencepiece", reason="the tests train a small sentencepiece model; pip install -e '.[dev]'")
+
+from internvl_original import describe, shapes, train_pieces, write_original  # noqa: E402
+
+quiet()
+
+
+@pytest.fixture(scope="module")
+def pieces() -> bytes:
+    return train_pieces()
+
+
+@pytest.fixture
+def original(tmp_path, pieces) -> Path:
+    write_original(tmp_path / "original", pieces, shards=3)
+    return tmp_path / "original"
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return {name: t for file in sorted(folder.glob("*.safetensors")) for name, t in load_file(file).items()}
+
+
+def refused(folder: Path, *parts: str) -> None:
+    """Conversion says all of ``parts`` and leaves nothing behind, not even a folder it was writing."""
+    with pytest.raises(CheckpointError) as error:
+        convert(folder, folder.parent / "refused")
+    assert all(part in str(error.value) for part in parts), str(error.value)
+    assert [p.name for p in folder.parent.iterdir() if "refused" in p.name] == []
+
+
+def edit(file: Path, **changes) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+# --- what is written -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_plain_transformers_opens_it_with_nothing_missing_and_nothing_left_over(tmp_path, pieces, dtype):
+    write_original(tmp_path / "original", pieces, shards=2, dtype=dtype)
+    folder = convert(tmp_path / "original", tmp_path / "native", file_bytes=100_000)
+    model, loaded = InternVLForConditionalGeneration.from_pretrained(folder, output_loading_info=True)
+    assert not any(loaded.values()), loaded
+    assert {p.dtype for p in model.parameters()} == {dtype}  # kept, and read back without being asked for
+    assert type(AutoModelForImageTextToText.from_pretrained(folder)) is InternVLForConditionalGeneration
+
+
+def test_weights_go_by_the_names_that_transformers_saves_under(original, tmp_path):
+    folder = convert(original, tmp_path / "native", file_bytes=60_000)
+    files = sorted(folder.glob("model-*.safetensors"))
+    index = json.loads((folder / "model.safetensors.index.json").read_text())
+    assert len(files) > 2
+    opened = InternVLForConditionalGeneration.from_pretrained(folder)
+    new = InternVLForConditionalGeneration(opened.config)  # one that was opened saves under the names it found
+    new.load_state_dict(opened.state_dict())
+    new.save_pretrained(tmp_path / "saved")
+    mine, theirs = weights(folder), weights(tmp_path / "saved")
+    assert mine.keys() == theirs.keys() == index["weight_map"].keys()
+    assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+    assert index["metadata"]["total_size"] == sum(t.nbytes for t in mine.values())
+    for file in files:
+        with safe_open(file, framework="pt") as handle:
+            assert {name for name, at in index["weight_map"].items() if at == file.name} == set(handle.keys())
+
+
+def test_what_the_weights_are_split_into_does_not_change_them(tmp_path, pieces):
+    forms = {"one": {}, "shards": {"shards": 4}, "pickled": {"pickled": True}, "both": {"shards": 2, "pickled": True}}
+    converted = []
+    for name, form in forms.items():
+        write_original(tmp_path / name, pieces, **form)
+        converted.append(weights(convert(tmp_path / name, tmp_path / f"{name}-native", file_bytes=70_000)))
+    for other in converted[1:]:
+        assert other.keys() == converted[0].keys()
+        assert all(torch.equal(other[name], tensor) for name, tensor in converted[0].items())
+
+
+def test_another_dtype_is_written_when_asked_for(original, tmp_path):
+    folder = convert(original, tmp_path / "native", dtype="bfloat16")
+    assert {t.dtype for t in weights(folder).values()} == {torch.bfloat16}
+    assert json.loads((folder / "config.json").read_text())["dtype"] == "bfloat16"
+
+
+def test_queries_keys_and_values_of_every_head_are_found_in_their_group(tmp_path, pieces):
+    """Rows of ``wqkv``: for each kv head the queries that share it, its key, its value; its bias likewise."""
+    published = write_original(tmp_path / "original", pieces, text_bias=True)
+    made = weights(convert(tmp_path / "original", tmp_path / "native"))
+    heads, kv, size = 6, 2, 48 // 6
+    for kind in ("weight", "bias"):
+        rows = published[f"language_model.model.layers.1.attention.wqkv.{kind}"].split(size)
+        attention = {part: made[f"language_model.model.layers.1.self_attn.{part}_proj.{kind}"] for part in "qkv"}
+        for head in range(heads):
+            group, place = divmod(head, heads // kv)
+            assert torch.equal(attention["q"].split(size)[head], rows[group * (heads // kv + 2) + place])
+        for group in range(kv):
+            last = (group + 1) * (heads // kv + 2)
+            assert torch.equal(attention["k"].split(size)[group], rows[last - 2])
+            assert torch.equal(attention["v"].split(size)[group], rows[last - 1])
+    output = published["language_model.model.layers.1.attention.wo.bias"]
+    assert torch.equal(made["language_model.model.layers.1.self_attn.o_proj.bias"], output)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"text_bias": True},
+        {"vision_qk_normalization": True, "vision_norm_type": "rms_norm", "vision_qkv_bias": False},
+        {"force_image_size": 42},  # tiles larger than those of the position embedding
+        {"text_num_key_value_heads": 6},
+        {"text_rope_scaling": None, "text_rope_theta": 10000},
+        {"select_layer": -2},
+    ],
+    ids=str,
+)
+def test_settings_are_the_sources_own(tmp_path, pieces, changes):
+    """The model opens, and a picture has as many embeddings as tokens."""
+    write_original(tmp_path / "original", pieces, **changes)
+    folder = convert(tmp_path / "original", tmp_path / "native")
+    _, loaded = InternVLForConditionalGeneration.from_pretrained(folder, output_loading_info=True)
+    assert not any(loaded.values()), loaded
+    backbone = load(folder, dtype="float32")
+    from PIL import Image
+
+    side = changes.get("force_image_size", 28)
+    batch = backbone.collate([{"question": "?", "images": [Image.new("RGB", (side * 2, side))], "response": "2"}])
+    assert batch["pixel_values"].shape == (3, 3, side, side)
+    assert backbone.model(**batch).loss.isfinite()
+    text = backbone.model.config.text_config
+    assert text.rope_parameters["rope_theta"] == changes.get("text_rope_theta", 1000000)
+    assert text.attention_bias is changes.get("text_bias", False)
+    assert backbone.model.config.vision_feature_layer == changes.get("select_layer", -1)
+
+
+def test_the_layer_that_is_read_counts_from_the_end_as_published(tmp_path, pieces):
+    """``select_layer`` -2 is what the last layer is given."""
+    write_original(tmp_path / "original", pieces, select_layer=-2)
+    model = load(convert(tmp_path / "original", tmp_path / "native"), dtype="float32").model
+    tiles = torch.randn(1, 3, 28, 28)
+    given = []
+    last = model.model.vision_tower.encoder.layer[-1]
+    last.register_forward_pre_hook(lambda module, args: given.append(args[0]))
+    with torch.no_grad():
+        found = model.get_image_features(tiles).pooler_output
+        square = given[0][:, 1:].unflatten(1, (4, 4))
+        shuffled = model.model.pixel_shuffle(square, scale_factor=0.5).flatten(1, 2)
+        assert torch.allclose(found, model.model.multi_modal_projector(shuffled), atol=1e-6)
+
+
+def test_responses_end_where_the_published_generation_config_says(original, tmp_path):
+    ends = json.loads((original / "generation_config.json").read_text())["eos_token_id"]
+    folder = convert(original, tmp_path / "native")
+    model = InternVLForConditionalGeneration.from_pretrained(folder)
+    assert model.generation_config.eos_token_id == ends
+    assert model.generation_config.pad_token_id == 2
+    backbone = load(folder, dtype="float32")
+    turn = backbone.tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert backbone.end_ids == sorted(ends)
+    assert backbone.encode([{"question": "?", "images": [], "response": "6"}])[0].response[-1] == turn
+    assert turn != backbone.tokenizer.eos_token_id
+    (original / "generation_config.json").unlink()
+    again = convert(original, tmp_path / "again")
+    assert InternVLForConditionalGeneration.from_pretrained(again).generation_config.eos_token_id == ends
+
+
+def test_the_beginning_of_text_is_written_once_however_a_prompt_is_encoded(original, tmp_path):
+    folder = convert(original, tmp_path / "native")
+    processor = AutoProcessor.from_pretrained(folder)
+    messages = [{"role": "user", "content": [{"type": "text", "text": "1 + 1?"}]}]
+    text = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    ids = list(processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=True)[0])
+    backbone = load(folder, dtype="float32")
+    assert ids == backbone.encode([{"question": "1 + 1?", "images": []}])[0].prompt
+    assert ids == backbone.tokenizer(text, add_special_tokens=False)["input_ids"]  # as a server encodes it
+    assert ids.count(processor.tokenizer.bos_token_id) == 1 == ids.index(processor.tokenizer.bos_token_id) + 1
+
+
+def test_a_template_that_leaves_the_beginning_to_the_tokenizer_gives_the_same_prompt(original, tmp_path):
+    """As templates of checkpoints that others converted do."""
+    folder = convert(original, tmp_path / "native")
+    row = {"question": "1 + 1?", "images": []}
+    ids = load(folder, dtype="float32").encode([row])[0].prompt
+    template = (folder / "chat_template.jinja").read_text(encoding="utf-8")
+    (folder / "chat_template.jinja").write_text(template.replace("{{ bos_token }}", ""), encoding="utf-8")
+    other = load(folder, dtype="float32")
+    assert other.encode([row])[0].prompt == ids
+    other.save(tmp_path / "saved")  # and what is exported renders it too
+    assert load(tmp_path / "saved", dtype="float32").encode([row])[0].prompt == ids
+
+
+def test_a_system_text_is_a_setting_and_is_exported(original, tmp_path):
+    said = "You're a 'careful' tutor.\nUse \\LaTeX."
+    backbone = load(convert(original, tmp_path / "native"), dtype="float32", system=said)
+    text = backbone.render({"question": "1 + 1?", "images": []})
+    assert text == (
+        f"<s><|im_start|>system\n{said}<|im_end|>\n<|im_start|>user\n1 + 1?<|im_end|>\n<|im_start|>assistant\n"
+    )
+    backbone.save(tmp_path / "saved")
+    assert load(tmp_path / "saved", dtype="float32").render({"question": "1 + 1?", "images": []}) == text
+
+
+def test_the_processor_reopens_with_the_checkpoints_tiles(original, tmp_path):
+    processor = AutoProcessor.from_pretrained(convert(original, tmp_path / "native"))
+    images = processor.image_processor
+    assert (images.size.height, images.size.width, images.min_patches, images.max_patches) == (28, 28, 1, 12)
+    assert processor.image_seq_length == (28 // 7 // 2) ** 2
+    assert images.crop_to_patches
+
+
+# --- whole or not at all ---------------------------------------------------------------------------------------------
+
+
+def test_a_killed_conversion_leaves_no_folder_and_the_next_one_starts_clean(original, tmp_path):
+    destination = tmp_path / "native"
+    child = os.fork()
+    if child == 0:  # killed after its first weight file
+        try:
+            convert(original, destination, file_bytes=60_000, tell=lambda _: os.kill(os.getpid(), signal.SIGKILL))
+        finally:
+            os._exit(0)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == [".native.unfinished", "original"]
+    (tmp_path / left[0] / "model-00099-of-00099.safetensors").write_bytes(b"stale")
+    convert(original, destination, file_bytes=60_000)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["native", "original"]
+    assert not (destination / "model-00099-of-00099.safetensors").exists()
+    assert load(destination, dtype="float32").family == "internvl2_5"
+
+
+def test_a_failed_conversion_leaves_nothing(original, tmp_path):
+    def full(line: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        convert(original, tmp_path / "native", tell=full)
+    assert [path.name for path in tmp_path.iterdir()] == ["original"]
+
+
+def test_a_folder_with_something_in_it_is_not_touched(original, tmp_path):
+    (tmp_path / "native").mkdir()
+    (tmp_path / "native" / "notes.txt").write_text("mine")
+    with pytest.raises(CheckpointError, match="not empty"):
+        convert(original, tmp_path / "native")
+    assert (tmp_path / "native" / "notes.txt").read_text() == "mine"
+    (tmp_path / "native" / "notes.txt").unlink()
+    assert convert(original, tmp_path / "native") == tmp_path / "native"  # an empty one is as good as none
+
+
+def test_a_conversion_holds_one_output_file_in_memory(tmp_path, pieces, monkeypatch):
+    """No file is handed more bytes of tensors than it may have, or than the source's largest tensor has."""
+    from mathse.backbones.internvl2_5 import conversion
+
+    write_original(tmp_path / "original", pieces, shards=3)
+    sizes, written = [], conversion.save_file
+    monkeypatch.setattr(
+        conversion,
+        "save_file",
+        lambda tensors, *a, **k: (sizes.append(sum(t.nbytes for t in tensors.values())), written(tensors, *a, **k)),
+    )
+    convert(tmp_path / "original", tmp_path / "native", file_bytes=60_000)
+    largest = max(t.nbytes for t in weights(tmp_path / "original").values())
+    assert len(sizes) > 3
+    assert max(sizes) <= max(60_000, largest)
+
+
+# --- refused before a weight is written ------------------------------------------------------------------------------
+
+
+def test_a_missing_shard_is_named(original):
+    (original / "model-00002-of-00003.safetensors").unlink()
+    refused(original, "model-00002-of-00003.safetensors", "missing", "download")
+
+
+def test_a_shard_that_was_cut_short_is_named(original):
+    file = original / "model-00001-of-00003.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    refused(original, str(file), "download it again")
+
+
+def test_a_folder_without_weights_is_refused(original):
+    for file in original.glob("model*"):
+        file.unlink()
+    refused(original, str(original), "no weights")
+
+
+def test_a_pickle_that_holds_more_than_tensors_is_not_run(tmp_path, pieces):
+    class Trap:
+        def __reduce__(self):
+            return (os.mkdir, (str(tmp_path / "sprung"),))
+
+    write_original(tmp_path / "original", pieces, pickled=True)
+    torch.save({"x": Trap()}, tmp_path / "original" / "pytorch_model.bin")
+    refused(tmp_path / "original", "pytorch_model.bin", "cannot be read")
+    assert not (tmp_path / "sprung").exists()
+
+
+def _resaved(folder: Path, change) -> None:
+    for file in folder.glob("*.safetensors"):
+        tensors = load_file(file)
+        change(tensors)
+        save_file(tensors, file)
+
+
+def test_an_unknown_tensor_is_named(original):
+    _resaved(original, lambda t: t.update(extra=torch.zeros(1)) if "mlp1.1.weight" in t else None)
+    refused(original, "extra", "no tensor")
+
+
+def test_a_tensor_that_is_in_two_files_is_named(original):
+    _resaved(original, lambda t: t.update(extra=torch.zeros(1)))
+    refused(original, "extra", "model-00001", "model-00002")
+
+
+def test_a_missing_tensor_is_named_by_what_it_would_become(original):
+    _resaved(original, lambda t: t.pop("mlp1.3.bias", None))
+    refused(original, "model.multi_modal_projector.linear_2.bias", "1 of the tensors")
+
+
+@pytest.mark.parametrize("name", ["mlp1.1.weight", "language_model.model.layers.1.attention.wqkv.weight"])
+def test_a_tensor_of_a_wrong_shape_is_named(original, name):
+    _resaved(original, lambda t: t.update({name: t[name][:-1].clone()}) if name in t else None)
+    refused(original, name, "shape")
+
+
+def test_quantised_weights_are_refused(original):
+    _resaved(original, lambda t: t.update({k: v.to(torch.int8) for k, v in t.items() if k == "mlp1.1.weight"}))
+    refused(original, "mlp1.1.weight", "quantised")
+
+
+def test_old_computed_frequencies_are_left_out(original, tmp_path):
+    first = "language_model.model.layers.0.attention.rotary_emb.inv_freq"
+    _resaved(original, lambda t: t.update({first: torch.zeros(4)}) if "mlp1.1.weight" in t else None)
+    assert not any("inv_freq" in name for name in weights(convert(original, tmp_path / "native")))
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"model_type": "internvl"}, "model_type"),
+        ({"template": "Hermes-2"}, "template"),
+        ({"ps_version": "v1"}, "ps_version"),
+        ({"use_thumbnail": False}, "use_thumbnail"),
+        ({"llm_config": {"architectures": ["Qwen2ForCausalLM"]}}, "Qwen2ForCausalLM"),
+        ({"downsample_ratio": None}, "downsample_ratio"),
+        ({"llm_config": []}, "config.json"),
+        ({"select_layer": "last"}, "vision_feature_layer"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_config_of_another_kind_is_refused_by_its_setting(original, changes, named):
+    described = json.loads((original / "config.json").read_text()) | changes
+    (original / "config.json").write_text(json.dumps({k: v for k, v in described.items() if v is not None}))
+    refused(original, named)
+
+
+def test_a_config_whose_sizes_do_not_go_together_is_refused(tmp_path, pieces):
+    write_original(tmp_path / "original", pieces)
+    config = json.loads((tmp_path / "original" / "config.json").read_text())
+    config["vision_config"]["num_attention_heads"] = 3
+    (tmp_path / "original" / "config.json").write_text(json.dumps(config))
+    refused(tmp_path / "original", "config.json", "num_heads")
+
+
+def test_a_tokenizer_that_gives_the_image_token_no_id_is_refused(original):
+    tokens = json.loads((original / "added_tokens.json").read_text())
+    del tokens["<IMG_CONTEXT>"]
+    (original / "added_tokens.json").write_text(json.dumps(tokens))
+    refused(original, "<IMG_CONTEXT>", "tokenizer_config.json")
+
+
+def test_tokens_that_do_not_belong_to_the_pieces_are_refused(original):
+    tokens = json.loads((original / "added_tokens.json").read_text())
+    edit(original / "added_tokens.json", **{"<img>": tokens["<img>"] + 100})
+    refused(original, "do not belong together")
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not a model at all", b"\x0a\xff\xff"])
+def test_a_damaged_tokenizer_is_named(original, content):
+    if content is None:
+        (original / "tokenizer.model").unlink()
+    else:
+        (original / "tokenizer.model").write_bytes(content)
+    refused(original, "tokenizer.model", "download")
+
+
+def test_a_tokenizer_with_more_tokens_than_the_embedding_has_rows_is_refused(original):
+    config = json.loads((original / "config.json").read_text())
+    config["llm_config"]["vocab_size"] -= 1
+    (original / "config.json").write_text(json.dumps(config))
+    refused(original, "tokens", "rows")
+
+
+# --- once, into a cache ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def counted(monkeypatch) -> list[Path]:
+    """The sources that are converted from now on."""
+    done: list[Path] = []
+
+    def counting(source, destination, **options):
+        done.append(source)
+        return convert(source, destination, **options)
+
+    monkeypatch.setattr(native, "convert", counting)
+    return done
+
+
+def test_a_published_folder_is_converted_once_and_again_when_it_changes(original, tmp_path, counted, monkeypatch):
+    monkeypatch.setenv("MATHSE_CACHE", str(tmp_path / "cache"))
+    assert is_original(original)
+    first = ensure_native(original)
+    assert first.is_relative_to(tmp_path / "cache")
+    assert ensure_native(original) == first
+    assert len(counted) == 1
+    load(original, dtype="float32")
+    assert len(counted) == 1
+    os.utime(original / "config.json", (1, 1))
+    assert ensure_native(original) != first
+    assert len(counted) == 2
+
+
+def test_a_native_folder_is_taken_as_it_is(original, tmp_path, counted):
+    folder = convert(original, tmp_path / "native")
+    assert not is_original(folder)
+    assert ensure_native(folder, cache_dir=tmp_path / "cache") == folder
+    assert not (tmp_path / "cache").exists()
+    assert counted == []
+
+
+def test_a_hub_id_is_converted_once_a_revision_and_then_needs_no_hub(original, tmp_path, counted, monkeypatch):
+    asked: list[str | None] = []
+
+    def resolve(path, revision):
+        asked.append(revision)
+        return original
+
+    monkeypatch.setattr(native, "resolve", resolve)
+    folders = [ensure_native("org/name", revision, tmp_path / "cache") for revision in ("v1", "v2", "v1", None, None)]
+    assert asked == ["v1", "v2", None]
+    assert len(counted) == 3
+    assert folders[0] == folders[2] != folders[1]
+    assert folders[3] == folders[4]
+    assert all(folder.name.startswith("name-") for folder in folders)
+
+
+def test_two_that_start_together_convert_once(original, tmp_path, counted):
+    found: list[Path] = []
+    both = [
+        threading.Thread(target=lambda: found.append(ensure_native(original, cache_dir=tmp_path / "cache")))
+        for _ in range(2)
+    ]
+    for each in both:
+        each.start()
+    for each in both:
+        each.join()
+    assert len(found) == 2
+    assert found[0] == found[1]
+    assert len(counted) == 1
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+
+def test_the_command_converts_and_refuses_what_needs_no_conversion(original, tmp_path, capsys):
+    assert main([str(original), str(tmp_path / "native"), "--dtype", "bfloat16"]) == 0
+    assert "native" in capsys.readouterr().out
+    assert type(AutoTokenizer.from_pretrained(tmp_path / "native")).__name__ == "TokenizersBackend"
+    with pytest.raises(CheckpointError, match="already"):
+        main([str(tmp_path / "native"), str(tmp_path / "other")])
+
+
+# --- the real size, without its weights ------------------------------------------------------------------------------
+
+REAL = {
+    "text_hidden_size": 4096,
+    "text_intermediate_size": 14336,
+    "text_num_hidden_layers": 32,
+    "text_num_attention_heads": 32,
+    "text_num_key_value_heads": 8,
+    "text_max_position_embeddings": 32768,
+    "vision_hidden_size": 1024,
+    "vision_intermediate_size": 4096,
+    "vision_num_hidden_layers": 24,
+    "vision_num_attention_heads": 16,
+    "vision_image_size": 448,
+    "vision_patch_size": 14,
+    "force_image_size": 448,
+}
+
+
+def test_the_8b_checkpoint_has_the_published_number_of_parameters_and_256_tokens_a_tile():
+    described = describe(92553, **REAL)
+    config = layout.native_config(described, image_token_id=92546, where="config.json")
+    assert config.image_seq_length == 256
+    expected = layout.expected_shapes(config)
+    assert sum(torch.Size(shape).numel() for shape in expected.values()) == 8_075_365_376
+    stored = [Stored(Path("x"), name, shape, torch.bfloat16) for name, shape in shapes(described).items()]
+    moved = plan(stored, config, None, Path("folder"))
+    assert {name for piece in moved for name in piece.move.names} == expected.keys()
+    assert sum(piece.nbytes for piece in moved) == 2 * 8_075_365_376
