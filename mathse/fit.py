@@ -11,25 +11,33 @@ import logging
 import os
 import shutil
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 
+from mathse import ranks, strategies
+from mathse.backbones import memory
 from mathse.backbones.base import Backbone, Row
+from mathse.backbones.recipe import Recipe, let_go, recipe_of
 from mathse.config.schema import Fit
 from mathse.config.schema import Trainer as TrainerSettings
-from mathse.data.batches import EpochStream, OnceStream, StepData, StepLoader, Stream
+from mathse.data.batches import EpochStream, OnceStream, StepData, StepLoader, Stream, length
 from mathse.errors import MathSEError
 from mathse.manifest import SCRATCH
+from mathse.modules import modes
 from mathse.modules.orm import ORMModule
 from mathse.modules.sft import SFTModule
-from mathse.store import publish_folder, write_jsonl
+from mathse.seeds import derive
+from mathse.store import publish_folder, write_json, write_jsonl
 
 LAST = "last.ckpt"
+TRAINED = "trained.json"  # what trains and what is frozen, with the estimated memory
 
 
 @dataclass(frozen=True)
@@ -57,68 +65,112 @@ class FitJob:
         return min(self.settings.val_every, self.steps) if self.val_rows[: self.settings.val_rows] else None
 
 
-def fit(backbone: Backbone, job: FitJob, callbacks: Sequence[pl.Callback] = ()) -> Path:
+def fit(
+    backbone: Backbone,
+    job: FitJob,
+    callbacks: Sequence[pl.Callback] = (),
+    announce: Callable[[memory.Trained], None] | None = None,
+) -> Path:
     """Fit ``backbone.model`` in place and return the folder of the finished checkpoint.
 
     Where ``job.folder / "checkpoint"`` exists the fit is done and nothing is trained. Without a row it is an error:
-    the caller decides what a stage without rows means.
+    the caller decides what a stage without rows means. ``announce`` hears what will train, before the first step.
     """
     done = job.folder / "checkpoint"
     if done.exists():
         return done
     if not job.rows:
         raise MathSEError(f"no row to fit on in {job.folder}")
-    module = _module(backbone, job)
     scratch = job.folder / SCRATCH
     scratch.mkdir(parents=True, exist_ok=True)
-    last = scratch / LAST
-    start = _steps_done(last)
+    before = _prepare(backbone, job)
+    trained = _trained(backbone, job)
+    write_json(job.folder / TRAINED, trained.to_json())
+    if announce is not None:
+        announce(trained)
+    start = _steps_done(scratch / LAST)
     log = TrainLog(job.folder / "train_log.jsonl", start)
-    loader = StepLoader(_data(backbone, job), start, job.trainer.workers)
-    trainer = _trainer(job, [log, SaveLast(last, job.trainer.checkpoint_every, job.validation_every), *callbacks])
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Lightning's advice on workers and logging
-            trainer.fit(
-                module, loader, _val_loader(backbone, job), ckpt_path=last if start else None, weights_only=True
-            )
+        with closing(log):
+            mine = partial(_train, backbone, job, start, log, callbacks)
+            ranks.everywhere(mine, _train_along, recipe_of(backbone), job, start)
     except SystemExit as e:  # what Lightning makes of Ctrl-C
         raise KeyboardInterrupt from e
-    finally:
-        log.close()
+    return save_checkpoint(backbone, done, lambda folder: modes.finish(backbone, job.settings, before, folder, done))
+
+
+def _prepare(backbone: Backbone, job: FitJob) -> modes.State:
+    return modes.prepare(backbone, job.settings, job.trainer.precision, derive(job.seed, "adapter") % 2**63)
+
+
+def _train(
+    backbone: Backbone, job: FitJob, start: int, log: TrainLog | None = None, callbacks: Sequence[pl.Callback] = ()
+) -> None:
+    """The steps of a fit from ``start`` on, on each of its ranks; rank 0 has the log and the callbacks."""
+    module = _module(backbone, job)
+    last = job.folder / SCRATCH / LAST
+    own: list[pl.Callback] = [log] if log is not None else []
+    if strategies.keeps_resume_points(job.trainer):
+        own.append(SaveLast(last, job.trainer.checkpoint_every, job.validation_every))
+    trainer = _trainer(job, [*own, *callbacks])
+    loader = StepLoader(_data(backbone, job), start, job.trainer.workers)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Lightning's advice on workers and logging
+        trainer.fit(module, loader, _val_loader(backbone, job), ckpt_path=last if start else None, weights_only=True)
     if trainer.global_step != job.steps:
         raise MathSEError(f"the fit in {job.folder} made {trainer.global_step} of {job.steps} steps")
     module.eval()
-    return save_checkpoint(backbone, done)
+    strategies.gather(module)
+
+
+def _train_along(recipe: Recipe, job: FitJob, start: int) -> None:
+    let_go()
+    backbone = recipe.open()
+    _prepare(backbone, job)
+    _train(backbone, job, start)
 
 
 def device_of(settings: TrainerSettings) -> torch.device:
     """Where a model works outside a fit: the GPU of this process, if the trainer uses one."""
-    if settings.accelerator == "cpu" or (settings.accelerator == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return ranks.device(settings.accelerator)
 
 
-def save_checkpoint(backbone: Backbone, done: Path) -> Path:
-    """Write a stage's checkpoint folder, all of it or nothing."""
+def save_checkpoint(backbone: Backbone, done: Path, finish: Callable[[Path], object] = lambda folder: None) -> Path:
+    """Write a stage's checkpoint folder, all of it or nothing. ``finish(folder)`` is called first, to write more."""
     unfinished = done.parent / SCRATCH / "checkpoint"
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
+    finish(unfinished)
     backbone.save(unfinished)
     publish_folder(unfinished, done)
     return done
 
 
 def _module(backbone: Backbone, job: FitJob) -> SFTModule:
-    options = {**asdict(job.settings.optimizer), "steps": job.steps, "seed": job.seed}
+    options = {**asdict(job.settings.optimizer), "vision_lr_scale": job.settings.vision_lr_scale}
+    options |= {"steps": job.steps, "seed": job.seed}
     if job.status_tokens is None:
         return SFTModule(backbone, **options)
     return ORMModule(backbone, status_tokens=job.status_tokens, **options)
 
 
+def _trained(backbone: Backbone, job: FitJob) -> memory.Trained:
+    settings = job.settings
+    parts = memory.part_rows(backbone, settings.optimizer.lr, settings.vision_lr_scale)
+    estimated = memory.estimate(
+        backbone,
+        backbone.encode([max(job.rows, key=length)])[0],
+        settings.micro_batch_size,
+        job.trainer.precision,
+        settings.activation_checkpointing,
+        shards=job.trainer.devices if job.trainer.strategy == "fsdp2" else 1,
+    )
+    return memory.Trained(settings.method, parts, estimated)
+
+
 def _data(backbone: Backbone, job: FitJob) -> StepData:
     stream = job.stream or EpochStream(job.rows, job.settings.batch_size, job.seed)
-    return StepData(stream, backbone, job.settings.micro_batch_size, job.steps)
+    return StepData(stream, backbone, job.settings.micro_batch_size, job.steps, ranks.rank(), ranks.size())
 
 
 def _val_loader(backbone: Backbone, job: FitJob) -> StepLoader | None:
@@ -126,8 +178,8 @@ def _val_loader(backbone: Backbone, job: FitJob) -> StepLoader | None:
     if not rows:
         return None
     size = job.settings.micro_batch_size
-    stream = OnceStream(rows, size)
-    return StepLoader(StepData(stream, backbone, size, len(stream.batches)), 0, 0)
+    stream = OnceStream(rows, size * ranks.size())
+    return StepLoader(StepData(stream, backbone, size, len(stream.batches), ranks.rank(), ranks.size()), 0, 0)
 
 
 def _trainer(job: FitJob, callbacks: list[pl.Callback]) -> pl.Trainer:
@@ -137,10 +189,9 @@ def _trainer(job: FitJob, callbacks: list[pl.Callback]) -> pl.Trainer:
     if job.validation_every is not None:
         validation = {"val_check_interval": job.validation_every, "num_sanity_val_steps": 0}
     return pl.Trainer(
-        accelerator=settings.accelerator,
-        devices=settings.devices,
-        strategy=settings.strategy,
-        precision=settings.precision,  # type: ignore[arg-type]
+        **strategies.among_ranks(settings, job.settings.optimizer.clip),
+        # with bf16-true the weights are bfloat16 already: Lightning would round the rotary frequencies too
+        precision="32-true" if settings.precision == "bf16-true" else settings.precision,  # type: ignore[arg-type]
         max_steps=job.steps,
         max_epochs=-1,
         callbacks=callbacks,
@@ -179,9 +230,10 @@ class SaveLast(pl.Callback):
 
     def _save_if_due(self, trainer: pl.Trainer) -> None:
         if trainer.global_step % self.every == 0 and trainer.global_step < trainer.max_steps:
-            partial = self.path.with_suffix(".partial")
-            trainer.save_checkpoint(partial, weights_only=False)
-            os.replace(partial, self.path)
+            unfinished = self.path.with_suffix(".partial")
+            trainer.save_checkpoint(unfinished, weights_only=False)  # rank 0 writes, and the others wait for it
+            if trainer.is_global_zero:
+                os.replace(unfinished, self.path)
 
 
 class TrainLog(pl.Callback):

@@ -6,16 +6,25 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from mathse.config.bind import show
+from mathse.config.data_rules import (
+    HUB_ID,
+    benchmarks_to_keep_out_are_there,
+    data_is_there,
+    licence_allows_training,
+    mixture_says_how_much_of_each,
+    shares_leave_problems_to_learn_from,
+)
 from mathse.config.schema import (
     CogVLM2,
-    EvaluateConfig,
     Fit,
     InternVL25,
-    JsonlData,
+    OpenAITeacher,
     Qwen2VL,
     ReplayTeacher,
     SymbolicTeacher,
@@ -25,13 +34,21 @@ from mathse.config.schema import (
 )
 
 Rule = Callable[[Any], Iterator[str]]
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 MODEL_TYPES: dict[type, tuple[str | None, ...]] = {  # config.json's model_type; the published CogVLM2 has none
     TinyBackbone: ("qwen2_vl",),
     Qwen2VL: ("qwen2_vl",),
     InternVL25: ("internvl", "internvl_chat"),
     CogVLM2: ("cogvlm2", None),
 }
+PARTS = ("tower", "connector", "language")  # mathse.backbones.parts
+SCOPES: dict[type, tuple[str, ...]] = {  # what a family's ``lora_scopes`` holds
+    TinyBackbone: ("language", "tower"),
+    Qwen2VL: ("language", "tower"),
+    InternVL25: ("language", "tower"),
+    CogVLM2: ("language", "vision_expert", "tower"),
+}
+ENVIRONMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+KEY_PLACE = "a key belongs into the environment"
 RUN_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)*")
 
 
@@ -60,15 +77,62 @@ def micro_batches_make_up_a_batch(config: TrainConfig) -> Iterator[str]:
             )
 
 
-def what_comes_later(config: TrainConfig) -> Iterator[str]:
-    """Settings that stand in the schema and whose code comes with the GPU backbones."""
-    if config.sft.method != "full":
-        yield f"sft.method = {show(config.sft.method)}: comes with a later version; available now: full"
-    if config.trainer.strategy != "auto" or config.trainer.devices != 1:
+def devices_work_together(config: Any) -> Iterator[str]:
+    trainer = config.trainer
+    if trainer.strategy == "auto" and trainer.devices != 1:
         yield (
-            f"trainer.strategy = {show(config.trainer.strategy)}, trainer.devices = {config.trainer.devices}: fits on "
-            "several devices come with a later version; available now: strategy=auto devices=1"
+            f"trainer.devices = {trainer.devices}: several devices need a strategy; pass trainer=ddp or trainer=fsdp, "
+            f"and trainer.devices={trainer.devices} after it"
         )
+    if trainer.strategy == "deepspeed" and trainer.accelerator == "cpu":
+        yield "trainer.strategy = 'deepspeed': needs GPUs, and trainer.accelerator = 'cpu'; pass trainer=fsdp"
+
+
+def shards_are_of_whole_numbers(config: TrainConfig) -> Iterator[str]:
+    for path, fit in _own_fits(config, "method"):
+        if fit.method == "qlora" and config.trainer.strategy in ("fsdp2", "deepspeed"):
+            yield (
+                f"{path}.method = 'qlora': 4-bit weights cannot be sharded, and trainer.strategy = "
+                f"{show(config.trainer.strategy)}; pass trainer=ddp, or {path}.method=lora"
+            )
+
+
+def qlora_can_run(config: TrainConfig) -> Iterator[str]:
+    """As far as it can be known without torch; the task asks for the GPU itself before it loads a model."""
+    for path, fit in _own_fits(config, "method"):
+        if fit.method == "qlora" and find_spec("bitsandbytes") is None:
+            yield (
+                f"{path}.method = 'qlora': needs bitsandbytes, which is not installed; pip install 'mathse[qlora]', "
+                f"or pass {path}.method=lora"
+            )
+        elif fit.method == "qlora" and config.trainer.accelerator == "cpu":
+            yield (
+                f"{path}.method = 'qlora': needs a CUDA GPU, and trainer.accelerator = 'cpu'; pass trainer=gpu, "
+                f"or {path}.method=lora"
+            )
+
+
+def frozen_parts_leave_one(config: TrainConfig) -> Iterator[str]:
+    for path, fit in _own_fits(config, "freeze"):
+        if unknown := [part for part in fit.freeze if part not in PARTS]:
+            yield f"{path}.freeze = {fit.freeze}: there is no part {show(unknown[0])}; the parts are {', '.join(PARTS)}"
+    for path, fit in _own_fits(config, "freeze", "method"):
+        if fit.method == "full" and set(PARTS) <= set(fit.freeze):
+            yield (
+                f"{path}.freeze = {fit.freeze}: leaves nothing to train with {path}.method = 'full'; leave a part out, "
+                f"or pass {path}.method=lora"
+            )
+
+
+def lora_scopes_exist(config: TrainConfig) -> Iterator[str]:
+    fits = _fits(config) if config.orm.backbone is not None else _own_fits(config, "lora.scopes", "method")
+    for path, fit in fits:
+        backbone = config.orm.backbone if path == "orm.fit" and config.orm.backbone is not None else config.backbone
+        known = SCOPES.get(type(backbone))
+        if known is None or fit.method == "full":
+            continue
+        if not fit.lora.scopes or any(scope not in known for scope in fit.lora.scopes):
+            yield f"{path}.lora.scopes = {fit.lora.scopes}: must name one or more of {', '.join(known)}"
 
 
 def task_has_its_rows(config: TrainConfig) -> Iterator[str]:
@@ -80,28 +144,6 @@ def task_has_its_rows(config: TrainConfig) -> Iterator[str]:
         yield f"sft.train = {show(config.sft.train)}: only task=sft reads it, and task is {config.task}"
 
 
-def data_is_there(config: Any) -> Iterator[str]:
-    if not isinstance(config.data, JsonlData):
-        return
-    if config.data.path is None:
-        yield "data.path = null: data=jsonl needs a file; pass data.path=FILE, one JSON object a line"
-    for key in ("path", "test_path"):
-        value = getattr(config.data, key)
-        if value is not None and not Path(value).is_file():
-            yield f"data.{key} = {show(value)}: no such file; it has one JSON object a line"
-
-
-def shares_leave_problems_to_learn_from(config: Any) -> Iterator[str]:
-    data = config.data
-    if isinstance(data, JsonlData):
-        test_share = data.test_share if data.test_path is None else 0.0
-        if (total := test_share + data.dev_share + data.orm_share) >= 1:
-            yield (
-                f"data.test_share + data.dev_share + data.orm_share = {total:g}: must stay below 1, "
-                "or no problem is left to learn from"
-            )
-
-
 def teacher_can_solve_the_data(config: TrainConfig) -> Iterator[str]:
     synthetic = isinstance(config.data, SyntheticData)
     if isinstance(config.teacher, SymbolicTeacher) and not synthetic:
@@ -110,8 +152,30 @@ def teacher_can_solve_the_data(config: TrainConfig) -> Iterator[str]:
         yield "teacher=replay: repeats the solutions of own problems (data=jsonl); data=synthetic has teacher=symbolic"
 
 
+def teacher_is_at_an_address(config: TrainConfig) -> Iterator[str]:
+    if isinstance(config.teacher, OpenAITeacher):
+        yield from server_problems("teacher", config.teacher.base_url, config.teacher.api_key_env)
+        prices = (config.teacher.price_input, config.teacher.price_output)
+        if None in prices and (prices != (None, None) or config.teacher.price_cached is not None):
+            yield "teacher.price_input and teacher.price_output: both are set, or neither (then the list price counts)"
+
+
+def server_problems(path: str, base_url: str | None, api_key_env: str | None) -> Iterator[str]:
+    """What is wrong with where a server is and where its key comes from. No value is shown that may be a secret."""
+    if base_url is not None and not base_url.strip():
+        yield f"{path}.base_url = '': names no server; pass null for the OpenAI API, or http://HOST:PORT/v1"
+    elif base_url is not None:
+        address = urlsplit(base_url)
+        if address.username is not None or address.query:
+            yield f"{path}.base_url: holds a name, a password or a query, which run.json would show; {KEY_PLACE}"
+        elif address.scheme not in ("http", "https") or not address.hostname:
+            yield f"{path}.base_url = {show(base_url)}: must be http://HOST:PORT/v1 or https://HOST/v1"
+    if api_key_env is not None and not ENVIRONMENT.fullmatch(api_key_env):
+        yield f"{path}.api_key_env: must be the name of an environment variable, such as OPENAI_API_KEY; {KEY_PLACE}"
+
+
 def judge_checkpoint_is_a_model(config: TrainConfig) -> Iterator[str]:
-    yield from _checkpoint_problems("judge.checkpoint", config.judge.checkpoint, "a trained ORM's checkpoint folder")
+    yield from checkpoint_problems("judge.checkpoint", config.judge.checkpoint, "a trained ORM's checkpoint folder")
 
 
 def binary_orm_solves_nothing(config: TrainConfig) -> Iterator[str]:
@@ -133,7 +197,7 @@ def backbone_weights_are_somewhere(config: Any) -> Iterator[str]:
         if not isinstance(value, str):
             continue
         if Path(value).is_dir():
-            yield from _checkpoint_problems(f"{path}.path", value, "a model's folder")
+            yield from checkpoint_problems(f"{path}.path", value, "a model's folder")
         elif not HUB_ID.fullmatch(value):
             yield (
                 f"{path}.path = {show(value)}: neither a folder that exists nor a hub id of the form org/name; "
@@ -175,22 +239,24 @@ def branch_names_its_sources(config: TrainConfig) -> Iterator[str]:
             yield f"resume_from: {show(folder)} is not a run folder (it has no run.json)"
 
 
-def checkpoint_is_given(config: EvaluateConfig) -> Iterator[str]:
-    if config.checkpoint is None:
-        yield "checkpoint = null: nothing to evaluate; pass checkpoint=DIR, a checkpoint folder of a run"
-    yield from _checkpoint_problems("checkpoint", config.checkpoint, "a checkpoint folder of a run")
-
-
 RULES: dict[type, tuple[Rule, ...]] = {
     TrainConfig: (
         name_is_a_folder_name,
         fits_have_one_length,
         micro_batches_make_up_a_batch,
-        what_comes_later,
+        devices_work_together,
+        qlora_can_run,
+        shards_are_of_whole_numbers,
+        frozen_parts_leave_one,
+        lora_scopes_exist,
         task_has_its_rows,
         data_is_there,
+        mixture_says_how_much_of_each,
         shares_leave_problems_to_learn_from,
+        licence_allows_training,
+        benchmarks_to_keep_out_are_there,
         teacher_can_solve_the_data,
+        teacher_is_at_an_address,
         judge_checkpoint_is_a_model,
         binary_orm_solves_nothing,
         orm_students_have_sizes,
@@ -199,15 +265,6 @@ RULES: dict[type, tuple[Rule, ...]] = {
         backbone_sizes_fit,
         branch_names_its_sources,
     ),
-    EvaluateConfig: (
-        name_is_a_folder_name,
-        checkpoint_is_given,
-        data_is_there,
-        shares_leave_problems_to_learn_from,
-        backbone_weights_are_somewhere,
-        backbone_folder_is_of_its_family,
-        backbone_sizes_fit,
-    ),
 }
 
 
@@ -215,12 +272,25 @@ def _fits(config: TrainConfig) -> list[tuple[str, Fit]]:
     return [("sft", config.sft), ("orm.fit", config.orm.fit)]
 
 
+def _own_fits(config: TrainConfig, *keys: str) -> list[tuple[str, Fit]]:
+    """The fits, the ORM's only where one of ``keys`` is another than the student's: a mistake is told once."""
+    student, orm = config.sft, config.orm.fit
+    differs = any(_at(student, key) != _at(orm, key) for key in keys)
+    return [("sft", student), ("orm.fit", orm)] if differs else [("sft", student)]
+
+
+def _at(settings: Any, key: str) -> Any:
+    for name in key.split("."):
+        settings = getattr(settings, name)
+    return settings
+
+
 def _backbones(config: Any) -> list[tuple[str, Any]]:
-    found = [("backbone", config.backbone)]
-    return [*found, ("orm.backbone", config.orm.backbone)] if isinstance(config, TrainConfig) else found
+    orm = ("orm", config.orm.backbone) if isinstance(config, TrainConfig) else ("judge", config.judge.backbone)
+    return [("backbone", config.backbone), (f"{orm[0]}.backbone", orm[1])]
 
 
-def _checkpoint_problems(path: str, value: str | None, what: str) -> Iterator[str]:
+def checkpoint_problems(path: str, value: str | None, what: str) -> Iterator[str]:
     if value is None or Path(value, "config.json").is_file():
         return
     lacks = "it has no config.json" if Path(value).is_dir() else "there is no such folder"

@@ -1,12 +1,14 @@
 """What a fit sees, step by step: a pure function of (rows, seed, step), so a resumed fit sees the same.
 
-A stream gives the rows of one optimiser step (a global batch); ``StepData`` turns them into padded micro-batches.
+A stream gives the rows of one optimiser step (a global batch); ``StepData`` turns a rank's share of them into padded
+micro-batches.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -96,20 +98,46 @@ class MixedStream:
 
 
 class StepData(Dataset[dict[str, Any]]):
-    """Item ``step``: {"micro": padded micro-batches, "targets": number of response tokens in the global batch}."""
+    """Item ``step``: {"micro": padded micro-batches, "targets": number of response tokens in them}.
 
-    def __init__(self, stream: Stream, backbone: Backbone, micro_batch_size: int, steps: int) -> None:
+    Of several ``ranks`` each has its share of the rows of a step, ``rank`` says which. Every rank has as many
+    micro-batches as the others, and pictures in one where another rank may have some: they run a sharded model's parts
+    together. What a rank lacks is filled up with rows that have no loss.
+    """
+
+    def __init__(
+        self, stream: Stream, backbone: Backbone, micro_batch_size: int, steps: int, rank: int = 0, ranks: int = 1
+    ) -> None:
         self.stream, self.backbone, self.micro, self.steps = stream, backbone, micro_batch_size, steps
+        self.rank, self.ranks = rank, ranks
         self._encoded: BoundedCache[Encoded] = BoundedCache(CACHE)
 
     def __len__(self) -> int:
         return self.steps
 
     def __getitem__(self, step: int) -> dict[str, Any]:
-        rows = self._encode(self.stream.keyed_rows(step))
-        rows.sort(key=lambda e: len(e.ids))
-        micro = [self.backbone.pad(rows[k : k + self.micro]) for k in range(0, len(rows), self.micro)]
+        keyed = self.stream.keyed_rows(step)
+        micro = [self.backbone.pad(rows) for rows in (self._share(keyed) if self.ranks > 1 else self._whole(keyed))]
         return {"micro": micro, "targets": sum(count_targets(batch) for batch in micro)}
+
+    def _whole(self, keyed: Sequence[tuple[int | None, Row]]) -> list[list[Encoded]]:
+        """The rows of each micro-batch, of similar length."""
+        rows = self._encode(keyed)
+        rows.sort(key=lambda e: len(e.ids))
+        return [rows[k : k + self.micro] for k in range(0, len(rows), self.micro)]
+
+    def _share(self, keyed: Sequence[tuple[int | None, Row]]) -> list[list[Encoded]]:
+        """``_whole`` for this rank's share of the rows; the k-th micro-batches of all ranks are of similar length."""
+        keyed = sorted(keyed, key=lambda entry: length(entry[1]))
+        micro = self._whole(keyed[self.rank :: self.ranks])
+        most = -(-len(keyed) // self.ranks)  # rows of the rank that has most
+        filling = next((entry for entry in keyed if entry[1]["images"]), keyed[0])
+        missing = -(-most // self.micro) - len(micro)
+        if missing or (filling[1]["images"] and not all(any(e.features for e in rows) for rows in micro)):
+            row = without_loss(self._encode([filling])[0])
+            micro = [rows if not row.features or any(e.features for e in rows) else [*rows, row] for rows in micro]
+            micro += [[row]] * missing
+        return micro
 
     def _encode(self, keyed: Sequence[tuple[int | None, Row]]) -> list[Encoded]:
         held = {k: self._encoded[k] for k, _ in keyed if k is not None and k in self._encoded}
@@ -155,5 +183,10 @@ def count_targets(batch: dict[str, Tensor]) -> int:
     return int((batch["labels"][:, 1:] != IGNORED).sum())
 
 
-def step_seed(seed: int, step: int) -> int:
-    return derive(seed, "step", step) % 2**63
+def without_loss(row: Encoded) -> Encoded:
+    """The same ids and pictures, none of them to be learnt."""
+    return replace(row, prompt=row.ids, response=[])
+
+
+def step_seed(seed: int, step: int, rank: int = 0) -> int:
+    return derive(seed, "step", step, *([rank] if rank else [])) % 2**63

@@ -22,12 +22,9 @@ class ORMModule(SFTModule):
         super().__init__(backbone, **fit)
         self.status_tokens = status_tokens
 
-    def score(self, logits: Tensor, targets: Tensor) -> None:
-        super().score(logits, targets)
+    def score(self, logits: Tensor, targets: Tensor) -> dict[str, tuple[Tensor, int]]:
         at_status = torch.isin(targets, torch.tensor(self.status_tokens, device=targets.device))
-        if at_status.any():
-            right = logits[at_status][:, self.status_tokens].argmax(-1)
-            truth = (targets[at_status] == self.status_tokens[1]).long()
-            self.log(
-                "val_status_accuracy", (right == truth).float().mean(), on_epoch=True, batch_size=int(at_status.sum())
-            )
+        right = logits[at_status][:, self.status_tokens].argmax(-1)
+        truth = (targets[at_status] == self.status_tokens[1]).long()
+        hits = (right == truth).float()
+        return {**super().score(logits, targets), "val_status_accuracy": (hits.mean(), len(hits))}

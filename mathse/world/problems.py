@@ -43,7 +43,7 @@ class SyntheticData:
         test: int = 1500,
         dev: int = 300,
         orm_train: int = 8000,
-        orm_held: int = 1700,
+        orm_held: int = 2500,
     ) -> None:
         self.seed = seed
         self.sizes = {

@@ -19,9 +19,23 @@ def rows(tmp_path):
                                  "epochs, also pass orm.fit.max_steps=null"),
         (["sft.batch_size=60"], "sft.micro_batch_size = 64: must divide sft.batch_size = 60; "
                                 "pass sft.micro_batch_size=60, for instance"),
-        (["sft.method=qlora"], "sft.method = 'qlora': comes with a later version; available now: full"),
-        (["trainer.devices=2"], "trainer.strategy = 'auto', trainer.devices = 2: fits on several devices come with a "
-                                "later version; available now: strategy=auto devices=1"),
+        (["sft.freeze=[vision]"], "sft.freeze = ['vision']: there is no part 'vision'; the parts are tower, connector, "
+                                  "language"),
+        (["sft.freeze=[tower,connector,language]"],
+         "sft.freeze = ['tower', 'connector', 'language']: leaves nothing to train with sft.method = 'full'; leave a "
+         "part out, or pass sft.method=lora"),
+        (["orm.fit.freeze=[eyes]"], "orm.fit.freeze = ['eyes']: there is no part 'eyes'; the parts are tower, "
+                                    "connector, language"),
+        (["sft.method=lora", "sft.lora.scopes=[vision_expert]"],
+         "sft.lora.scopes = ['vision_expert']: must name one or more of language, tower"),
+        (["sft.method=lora", "sft.lora.scopes=[]"], "sft.lora.scopes = []: must name one or more of language, tower"),
+        (["sft.method=lora", "sft.lora.scopes=[language,vision_expert]", "backbone=cogvlm2",
+          "backbone@orm.backbone=qwen2vl"],
+         "orm.fit.lora.scopes = ['language', 'vision_expert']: must name one or more of language, tower"),
+        (["trainer.devices=2"], "trainer.devices = 2: several devices need a strategy; pass trainer=ddp or "
+                                "trainer=fsdp, and trainer.devices=2 after it"),
+        (["trainer=deepspeed", "trainer.accelerator=cpu"],
+         "trainer.strategy = 'deepspeed': needs GPUs, and trainer.accelerator = 'cpu'; pass trainer=fsdp"),
         (["task=sft"], "sft.train = null: task=sft needs a file; pass sft.train=FILE, a train.jsonl of a run"),
         (["task=sft", "sft.train=no.jsonl"], "sft.train = 'no.jsonl': no such file; it is a train.jsonl of a run"),
         (["sft.train=no.jsonl"], "sft.train = 'no.jsonl': only task=sft reads it, and task is evolve"),
@@ -31,6 +45,18 @@ def rows(tmp_path):
          "data.path = 'missing.jsonl': no such file; it has one JSON object a line"),
         (["teacher=replay"], "teacher=replay: repeats the solutions of own problems (data=jsonl); data=synthetic has "
                              "teacher=symbolic"),
+        (["teacher=openai", "teacher.base_url=''"], "teacher.base_url = '': names no server; pass null for the OpenAI "
+                                                    "API, or http://HOST:PORT/v1"),
+        (["teacher=openai", "teacher.base_url=localhost:8000"],
+         "teacher.base_url = 'localhost:8000': must be http://HOST:PORT/v1 or https://HOST/v1"),
+        (["teacher=openai", "teacher.base_url=https://me:sk-secret@host/v1"],
+         "teacher.base_url: holds a name, a password or a query, which run.json would show; a key belongs into the "
+         "environment"),
+        (["teacher=openai", "teacher.api_key_env=sk-secret-0123456789"],
+         "teacher.api_key_env: must be the name of an environment variable, such as OPENAI_API_KEY; a key belongs into "
+         "the environment"),
+        (["teacher=openai", "teacher.price_input=1"],
+         "teacher.price_input and teacher.price_output: both are set, or neither (then the list price counts)"),
         (["judge.checkpoint=nowhere"], "judge.checkpoint = 'nowhere': must be a trained ORM's checkpoint folder, but "
                                        "there is no such folder"),
         (["orm=binary", "orm.order=solve_first"], "orm.order = 'solve_first': orm.kind = 'binary' writes no text to "
@@ -113,3 +139,74 @@ def test_evaluation_needs_a_checkpoint(refusal, read, tmp_path):
     assert "no config.json" in refusal(f"checkpoint={tmp_path}", program="evaluate")[0]
     (tmp_path / "config.json").write_text("{}")
     assert read(f"checkpoint={tmp_path}", program="evaluate").checkpoint == str(tmp_path)
+
+
+def test_a_base_in_four_bit_is_refused_where_it_cannot_be_had(refusal, read, monkeypatch):
+    rules = "mathse.config.rules.find_spec"
+    monkeypatch.setattr(rules, lambda name: None)
+    assert refusal("sft.method=qlora") == [
+        "sft.method = 'qlora': needs bitsandbytes, which is not installed; pip install 'mathse[qlora]', or pass "
+        "sft.method=lora"
+    ]
+    monkeypatch.setattr(rules, lambda name: name)
+    assert refusal("orm.fit.method=qlora", "trainer=cpu") == [
+        "orm.fit.method = 'qlora': needs a CUDA GPU, and trainer.accelerator = 'cpu'; pass trainer=gpu, or "
+        "orm.fit.method=lora"
+    ]
+    assert read("sft.method=qlora", "trainer=gpu").orm.fit.method == "qlora"
+
+
+def test_adapters_may_be_trained_on_a_base_that_is_frozen_whole(read):
+    assert read("sft.method=lora", "sft.freeze=[tower,connector,language]").sft.method == "lora"
+
+
+def test_each_backbone_freezes_what_its_stock_recipe_does(read):
+    frozen = {name: read(f"backbone={name}").sft.freeze for name in ("tiny", "qwen2vl", "internvl2_5", "cogvlm2")}
+    assert frozen == {"tiny": [], "qwen2vl": ["tower", "connector"], "internvl2_5": ["tower"], "cogvlm2": ["tower"]}
+    assert read("backbone=internvl2_5").orm.fit.freeze == ["tower"]
+
+
+def test_the_vision_expert_is_cogvlm2_s_own_scope(read):
+    assert read("backbone=cogvlm2", "sft.method=lora", "sft.lora.scopes=[vision_expert]").sft.lora.rank == 16
+
+
+def test_an_evaluation_is_of_a_model_or_of_a_file(refusal, read, rows):
+    assert read(f"predictions={rows}", program="evaluate").predictions == str(rows)
+    assert read("backbone=qwen2vl", program="evaluate").checkpoint is None  # the hub's model
+    said = refusal("predictions=no.jsonl", "checkpoint=nowhere", program="evaluate")
+    assert [sentence.partition(":")[0] for sentence in said] == [
+        "predictions = 'no.jsonl'", "checkpoint = 'nowhere'", "predictions = 'no.jsonl'"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["benchmark=[]"], "benchmark = []: nothing to score; pass one name, or several as "
+                           "benchmark=[mathvista,mathvision]"),
+        (["benchmark=[mathvista,mathvision]"],
+         "benchmark = ['mathvista', 'mathvision']: a predictions file is of one benchmark; pass predictions=FILE once "
+         "for each"),
+        (["benchmark=mathvista", "benchmark.mathvista.problems=no.json"],
+         "benchmark.mathvista.problems = 'no.json': no such file; it is the official JSON or JSONL"),
+        (["n_samples=4", "decoding=greedy"], "n_samples = 4: greedy answers are all alike; pass decoding=sampling"),
+        (["selector=majority"], "selector = 'majority': chooses among samples, and n_samples = 1; pass n_samples=8, "
+                                "say"),
+        (["selector=orm", "n_samples=2"], "selector = 'orm': needs an ORM; pass judge.checkpoint=DIR, a trained ORM's "
+                                          "checkpoint"),
+        (["check_against=no.jsonl"], "check_against = 'no.jsonl': no such file; it has training rows, one JSON object "
+                                     "a line"),
+        (["error_types=true"], "error_types = true: an LLM says what kind of mistake an answer is; pass "
+                               "llm.model=NAME"),
+        (["llm.base_url=''", "llm.model=m"],
+         "llm.base_url = '': must be the address of an OpenAI-compatible server, such as http://localhost:8000/v1; "
+         "leave it out for the OpenAI API"),
+        (["llm.base_url=http://localhost:1/v1"], "llm.base_url = 'http://localhost:1/v1': llm.model is not set; name "
+                                                 "one of the server's models"),
+        (["benchmark=mathvista", "benchmark.mathvista.rule=loose"],
+         "benchmark.mathvista.rule = 'loose': must be one of released, strict"),
+        (["generator=server"], "generator=server comes with a later version; available now: hf"),
+    ],
+)  # fmt: skip
+def test_settings_of_an_evaluation_that_do_not_go_together_are_refused(refusal, rows, overrides, sentence):
+    assert refusal(f"predictions={rows}", *overrides, program="evaluate") == [sentence]
