@@ -5,12 +5,15 @@ from __future__ import annotations
 import itertools
 import json
 import random
+import re
+from pathlib import Path
 
 import pytest
 from small import any_text, problems
 
 from mathse import prompts
-from mathse.prompts import Feedback, binary_json, feedback_json, parse_feedback
+from mathse.answers import MARKER, extract_answer
+from mathse.prompts import Feedback, binary_json, feedback_json, full, parse_feedback
 from mathse.types import Problem, Status, Verdict
 
 ORDERS = ("verdict_first", "analysis_first", "solve_first")
@@ -188,5 +191,94 @@ def test_braces_in_a_question_or_path_stay_as_they_are() -> None:
     assert "{x}" in prompts.generation_prompt(CHOICE, "full")
 
 
-def test_lineage_names_job_style_and_version_of_a_prompt() -> None:
+def test_lineage_names_job_style_language_and_version_of_a_prompt() -> None:
     assert prompts.version("generate", "full") == f"generate/full/{prompts.VERSION}"
+    assert prompts.version("generate", "compact", CHOICE) == f"generate/compact/{prompts.VERSION}"
+    assert prompts.version("generate", "full", CHOICE) == "generate/full/en/1"
+    assert prompts.version("judge", "full", CHINESE) == "judge/full/zh/1"
+
+
+# --- the full prompts' files ------------------------------------------------------------------------------------------
+
+CHINESE = Problem("z", "如图，在△ABC中，AB=3，∠A=60°，求BC的长。", choices=("1", "2"), answer="B")
+JOBS = ("generate", "judge", "annotate", "repair", "reflect", "reflect_short")
+SLOTS = {"generate": {"marker", "question"}, "judge": {"question", "answer", "path"}, "repair": set(),
+         "annotate": {"question", "answer", "path"}, "reflect_short": {"marker", "path", "step", "analysis"},
+         "reflect": {"marker", "question", "path", "step", "analysis"}}  # fmt: skip
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_every_job_has_a_text_in_both_languages_with_the_same_slots_and_keys(job: str) -> None:
+    texts = {language: full.text(job, language).words for language in ("en", "zh")}
+    for words in texts.values():
+        assert set(re.findall(r"\{(\w+)\}", words)) == SLOTS[job]
+        keys = ["status", "error_step", "error_analysis", "improvement_suggestion"]
+        named = [key for key in keys if f'"{key}"' in words]
+        assert named == {"judge": keys[:3], "annotate": keys, "repair": keys}.get(job, [])
+        assert not any(line != line.rstrip() for line in words.split("\n"))
+    assert re.search("[\u4e00-\u9fff]", texts["zh"]) and not re.search("[\u4e00-\u9fff]", texts["en"])
+
+
+QUESTIONS = [
+    ("Find x.", "en"),
+    ("What is the area of triangle ABC?", "en"),
+    ("What does the sign 大 mean in this picture?", "en"),
+    ("12 + 5 = ?", "en"),
+    ("", "en"),
+    ("求面积", "zh"),
+    ("如图，在△ABC中，∠C=90°，AC=3，BC=4，则sinA的值是", "zh"),
+    ("已知 $f(x)=\\frac{\\sin x}{\\cos x}$，求 $f'(x)$。", "zh"),
+    ("计算：\\[\\int_0^1 \\sqrt{1-x^2}\\,\\mathrm{d}x\\]", "zh"),
+]
+
+
+@pytest.mark.parametrize(("question", "language"), QUESTIONS)
+def test_a_problem_is_asked_in_its_own_language(question: str, language: str) -> None:
+    assert prompts.language(Problem("p", question)) == language
+
+
+def test_choices_count_for_the_language() -> None:
+    assert prompts.language(Problem("p", "A?", choices=("等腰三角形", "直角三角形"))) == "zh"
+
+
+def test_each_language_has_its_closing_sentence_and_both_read_back() -> None:
+    for problem, marker in ((CHOICE, MARKER), (CHINESE, "本题的答案是")):
+        assert marker in prompts.generation_prompt(problem, "full")
+        assert marker in prompts.reflection_prompt(problem, "x", None, "full")
+        assert marker in prompts.reflection_prompt(problem, "x", None, "full", short=True)
+        assert extract_answer(f"步骤1：略。\n{marker} 12。") == "12"
+
+
+@pytest.mark.parametrize("problem", [CHOICE, CHINESE])
+def test_a_line_without_its_slot_is_left_out_with_the_blank_after_it(problem: Problem) -> None:
+    with_answer, without = (prompts.judge_prompt(problem, "P", "full", see)[0] for see in (True, False))
+    assert len(without.split("\n")) == len(with_answer.split("\n")) - 2
+    assert "\n\n\n" not in without and "{" not in without.replace("{x}", "")
+    partly = prompts.reflection_prompt(problem, "P", Verdict("id", "wrong", None, "why"), "full")
+    assert "why" in partly and "None" not in partly and "{" not in partly.replace("{x}", "")
+
+
+def test_slots_in_what_a_student_writes_are_not_filled() -> None:
+    text = prompts.annotation_prompt(CHOICE, "{answer} {marker} {question}")
+    assert "{answer} {marker} {question}" in text and text.count("Which one is {x}?") == 1
+
+
+def test_the_annotator_sees_the_answer_and_the_rewriter_does_not() -> None:
+    secret = Problem("p", "How long?", answer="SECRET")
+    assert "SECRET" in prompts.annotation_prompt(secret, "P")
+    for short in (True, False):
+        assert "SECRET" not in prompts.reflection_prompt(secret, "P", None, "full", short=short)
+    assert "How long?" not in prompts.reflection_prompt(secret, "P", None, "full", short=True)
+
+
+def test_the_newest_version_of_a_text_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    for version in (2, 10, 9):
+        (tmp_path / "texts" / f"generate.en.v{version}.txt").write_text(f"{version}: {{question}}\n")
+    monkeypatch.setattr(full, "files", lambda package: tmp_path)
+    full._newest.cache_clear()
+    try:
+        assert prompts.generation_prompt(Problem("p", "Find x."), "full") == "10: Find x."
+        assert prompts.version("generate", "full", Problem("p", "Find x.")) == "generate/full/en/10"
+    finally:
+        full._newest.cache_clear()

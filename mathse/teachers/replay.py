@@ -1,38 +1,11 @@
-"""Who writes solutions, annotates paths and rewrites wrong drafts: the paper's GPT-4o, behind one Protocol.
-
-``ReplayTeacher`` here needs no API; the embedded world's ``SymbolicTeacher`` is in mathse/world/teacher.py.
-"""
+"""Real problems without an API: a row's own solution is what its teacher says."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 from mathse.answers import MARKER, extract_answer, same_answer
 from mathse.types import Problem, ReasoningPath, Verdict
-
-
-class Teacher(Protocol):
-    """All lists run in parallel: the n-th path, draft or feedback belongs to the n-th problem.
-
-    ``solve`` and ``reflect`` give a text per problem; None: no usable answer, an outcome that is counted. ``annotate``
-    gives a verdict per path. ``attempt`` counts the tries at a draft from 0. A teacher that cannot be reached raises
-    TeacherError.
-    """
-
-    name: str
-
-    def solve(self, problems: Sequence[Problem]) -> list[str | None]: ...
-
-    def annotate(self, problems: Sequence[Problem], paths: Sequence[ReasoningPath]) -> list[Verdict]: ...
-
-    def reflect(
-        self,
-        problems: Sequence[Problem],
-        drafts: Sequence[ReasoningPath],
-        feedback: Sequence[Verdict | None],
-        attempt: int = 0,
-    ) -> list[str | None]: ...
 
 
 class ReplayTeacher:
