@@ -1,0 +1,233 @@
+"""Expressions as sums of products with exact coefficients: 2/sqrt(3) is 2sqrt(3)/3, and 2x+1 is 1+2x.
+
+What has no such form (functions, other roots, more than ``MAX_TERMS`` terms) equals only what is written like it. A sum
+of plain numbers is not worked out: "2+3" is no answer where 5 was asked for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from fractions import Fraction
+from math import isqrt
+
+Monomial = tuple[int, tuple[tuple[str, int], ...]]  # what stands under the square root; symbols with their powers
+Sum = dict[Monomial, Fraction]
+
+MAX_TERMS, MAX_POWER, MAX_DIGITS, MAX_RADICAND, MAX_LENGTH, MAX_DEPTH = 24, 16, 12, 10**8, 120, 20
+_TOKEN = re.compile(
+    r"(?P<number>[0-9]+(?:\.[0-9]+)?)|(?P<root>sqrt)|(?P<pi>pi)|(?P<greek>alpha|beta|gamma|delta|theta|lambda|omega|phi)"
+    r"|(?P<letter>[a-z](?:_[0-9a-z])?)|(?P<sign>[-+*/^()])|(?P<blank> +)"
+)
+_WORD = re.compile(r"[a-z]{5}|sin|cos|tan|log|ln")
+
+
+class _NoForm(Exception):
+    """The text is no expression of this module."""
+
+
+def same_expression(left: str, right: str) -> bool:
+    """Whether two plain texts are one expression, or one equation up to a factor."""
+    try:
+        if "=" in left and "=" in right:
+            return _proportional(_difference(left), _difference(right))
+        a, b = _parsed(left), _parsed(right)
+    except _NoForm:
+        return False
+    return a == b and (_worth_it(left) or _worth_it(right)) and bool(a)
+
+
+def _worth_it(text: str) -> bool:
+    """A text with a root, a letter, or no more than a power in it."""
+    return re.search("[a-z]", text) is not None or re.fullmatch(r"-?[0-9.]+\^\(?-?[0-9]+\)?", text) is not None
+
+
+def _difference(equation: str) -> Sum:
+    sides = equation.split("=")
+    if len(sides) != 2:
+        raise _NoForm
+    return _added(_parsed(sides[0]), _parsed(sides[1]), -1)
+
+
+def _proportional(a: Sum, b: Sum) -> bool:
+    if not a or a.keys() != b.keys():
+        return False
+    factor = next(b[m] / a[m] for m in a)
+    return all(b[m] == factor * a[m] for m in a)
+
+
+# --- arithmetic of sums ---------------------------------------------------------------------------------------------
+
+
+def _added(a: Sum, b: Sum, factor: int = 1) -> Sum:
+    total = dict(a)
+    for monomial, value in b.items():
+        total[monomial] = total.get(monomial, Fraction(0)) + factor * value
+    return _checked(total)
+
+
+def _checked(total: Sum) -> Sum:
+    total = {m: v for m, v in total.items() if v}
+    if len(total) > MAX_TERMS or any(len(str(v)) > 4 * MAX_DIGITS for v in total.values()):
+        raise _NoForm
+    return total
+
+
+def _multiplied(a: Sum, b: Sum) -> Sum:
+    total: Sum = {}
+    for (root, symbols), x in a.items():
+        for (other_root, other_symbols), y in b.items():
+            factor, radicand = _root_of(root * other_root)
+            powers = dict(symbols)
+            for name, power in other_symbols:
+                powers[name] = powers.get(name, 0) + power
+            if any(abs(power) > MAX_POWER for power in powers.values()):
+                raise _NoForm
+            monomial = radicand, tuple(sorted((n, p) for n, p in powers.items() if p))
+            total[monomial] = total.get(monomial, Fraction(0)) + x * y * factor
+    return _checked(total)
+
+
+def _root_of(number: int) -> tuple[int, int]:
+    """sqrt(12) = 2 sqrt(3) -> (2, 3)."""
+    if not 0 < number <= MAX_RADICAND:
+        raise _NoForm
+    factor, divisor = 1, 2
+    while divisor * divisor <= number and divisor < 1_000:
+        if number % (divisor * divisor) == 0:
+            factor, number = factor * divisor, number // (divisor * divisor)
+        else:
+            divisor += 1
+    whole = isqrt(number)
+    return (factor * whole, 1) if whole * whole == number else (factor, number)
+
+
+def _inverse(a: Sum) -> Sum:
+    """1 / a, for one term, or for two of which at least one is a root."""
+    if len(a) == 2:
+        (m, x), (n, y) = a.items()
+        conjugate = {m: x, n: -y}
+        product = _multiplied(a, conjugate)
+        if len(product) != 1:
+            raise _NoForm
+        return _multiplied(conjugate, _inverse(product))
+    if len(a) != 1:
+        raise _NoForm
+    ((radicand, symbols), value) = next(iter(a.items()))
+    return {(radicand, tuple((name, -power) for name, power in symbols)): 1 / (value * radicand)}
+
+
+def _power(base: Sum, exponent: Sum) -> Sum:
+    if set(exponent) - {(1, ())}:
+        raise _NoForm
+    value = exponent.get((1, ()), Fraction(0))
+    if value == Fraction(1, 2):
+        return _square_root(base)
+    if value.denominator != 1 or abs(value) > MAX_POWER:
+        raise _NoForm
+    result: Sum = {(1, ()): Fraction(1)}
+    for _ in range(abs(int(value))):
+        result = _multiplied(result, base)
+    return _inverse(result) if value < 0 else result
+
+
+def _square_root(a: Sum) -> Sum:
+    """Of a number; of anything else it is a symbol of its own."""
+    if set(a) == {(1, ())} and (value := a[(1, ())]) > 0:
+        factor, radicand = _root_of(value.numerator * value.denominator)
+        return {(radicand, ()): Fraction(factor, value.denominator)}
+    if not a:
+        return {}
+    return {(1, ((f"sqrt{sorted(a.items())}", 1),)): Fraction(1)}
+
+
+# --- parsing --------------------------------------------------------------------------------------------------------
+
+
+def _parsed(text: str) -> Sum:
+    text = text.replace("°", "")
+    if len(text) > MAX_LENGTH or _WORD.search(text.replace("sqrt", "").replace("alpha", "").replace("theta", "")):
+        raise _NoForm
+    tokens, end = [], 0
+    for match in _TOKEN.finditer(text):
+        if match.start() != end:
+            raise _NoForm
+        end = match.end()
+        if match.lastgroup != "blank":
+            tokens.append((str(match.lastgroup), match[0]))
+    if end != len(text) or not tokens:
+        raise _NoForm
+    return _Reader(tokens).whole()
+
+
+class _Reader:
+    """Recursive descent over tokens, to a depth of ``MAX_DEPTH`` brackets, roots and signs."""
+
+    def __init__(self, tokens: list[tuple[str, str]]) -> None:
+        self.tokens, self.place, self.depth = tokens, 0, 0
+
+    def whole(self) -> Sum:
+        value = self.sum()
+        if self.place != len(self.tokens):
+            raise _NoForm
+        return value
+
+    def next(self) -> tuple[str, str]:
+        return self.tokens[self.place] if self.place < len(self.tokens) else ("end", "")
+
+    def take(self, *signs: str) -> str | None:
+        kind, text = self.next()
+        if kind == "sign" and text in signs:
+            self.place += 1
+            return text
+        return None
+
+    def deeper(self, read: Callable[[], Sum]) -> Sum:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise _NoForm
+        value = read()
+        self.depth -= 1
+        return value
+
+    def sum(self) -> Sum:
+        total = self.product()
+        while sign := self.take("+", "-"):
+            total = _added(total, self.product(), 1 if sign == "+" else -1)
+        return total
+
+    def product(self) -> Sum:
+        if sign := self.take("-", "+"):
+            return _added({}, self.deeper(self.product), -1 if sign == "-" else 1)
+        value = self.power()
+        while True:
+            if sign := self.take("*", "/"):
+                factor = self.power()
+                value = _multiplied(value, _inverse(factor) if sign == "/" else factor)
+            elif self.next()[0] in ("number", "root", "pi", "greek", "letter") or self.next()[1] == "(":
+                value = _multiplied(value, self.power())  # 2x, 3(x+1)
+            else:
+                return value
+
+    def power(self) -> Sum:
+        base = self.atom()
+        if not self.take("^"):
+            return base
+        sign = self.take("-", "+")
+        exponent = self.atom()
+        return _power(base, _added({}, exponent, -1) if sign == "-" else exponent)
+
+    def atom(self) -> Sum:
+        kind, text = self.next()
+        self.place += 1
+        if kind == "number" and len(text) <= MAX_DIGITS:
+            return _checked({(1, ()): Fraction(text)})
+        if kind in ("pi", "greek", "letter"):
+            return {(1, ((text, 1),)): Fraction(1)}
+        if kind == "root":
+            return _square_root(self.deeper(self.atom))
+        if text == "(":
+            value = self.deeper(self.sum)
+            if self.take(")"):
+                return value
+        raise _NoForm

@@ -1,0 +1,97 @@
+"""The value of a printed sympy expression, without ``eval``: what MATH-Vision's script gets from ``eval(str(expr))``.
+
+That script evaluates among the names of Python's ``math``, so "4*pi" has a value, and "E", "oo", "Abs(-1)" and "x" have
+none. The same Python operators are applied here to the same tree; anything but numbers, operators, comparisons and
+calls of ``math`` functions is refused, and so is a power or factorial too large to be an answer.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+import operator
+from collections.abc import Callable
+from typing import Any
+
+Number = int | float
+MAX_BITS = 100_000  # of an integer power; the gold answers have at most 30
+
+_BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+}
+_COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+}
+_NAMES = {name: value for name, value in vars(math).items() if isinstance(value, float)}
+_FUNCTIONS = {name: value for name, value in vars(math).items() if callable(value) and not name.startswith("_")}
+_GROWING = ("factorial", "perm", "comb")  # functions whose value may be out of all bounds
+_MAX_GROWING = 5_000
+
+
+class NoNumber(ValueError):
+    """The text has no number for a value."""
+
+
+def number_of(text: str) -> Number:
+    """The value of ``text``, rounded to 2 decimals as the official script does; NoNumber if it has none."""
+    try:
+        rounded = round(_value(ast.parse(text, mode="eval").body), 2)
+    except (SyntaxError, ValueError, TypeError, ArithmeticError, RecursionError, MemoryError) as error:
+        raise NoNumber(str(error)) from None
+    if not isinstance(rounded, int | float) or isinstance(rounded, int) and rounded.bit_length() > MAX_BITS:
+        raise NoNumber("no real number of a writable size")
+    return rounded
+
+
+def _value(node: ast.expr) -> Any:
+    match node:
+        case ast.Constant(value=bool() | int() | float() | complex() as value):
+            return value
+        case ast.Name(id=name) if name in _NAMES:
+            return _NAMES[name]
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            return -_value(operand)
+        case ast.UnaryOp(op=ast.UAdd(), operand=operand):
+            return +_value(operand)
+        case ast.BinOp(left=left, op=ast.Pow(), right=right):
+            return _power(_value(left), _value(right))
+        case ast.BinOp(left=left, op=op, right=right) if type(op) in _BINARY:
+            return _BINARY[type(op)](_value(left), _value(right))
+        case ast.Compare():
+            return _compared(node)
+        case ast.Call(func=ast.Name(id=name), args=args, keywords=[]) if name in _FUNCTIONS:
+            return _called(name, [_value(argument) for argument in args])
+    raise NoNumber(f"{type(node).__name__} has no value")
+
+
+def _power(base: Any, exponent: Any) -> Any:
+    if isinstance(base, int) and isinstance(exponent, int) and base.bit_length() * abs(exponent) > MAX_BITS:
+        raise NoNumber("a power too large")
+    return base**exponent
+
+
+def _compared(node: ast.Compare) -> bool:
+    """ "3 < 4" is True, which rounds to 1; also "1 < 2 < 3"."""
+    values = [_value(operand) for operand in (node.left, *node.comparators)]
+    for op, left, right in zip(node.ops, values, values[1:], strict=False):
+        if type(op) not in _COMPARE:
+            raise NoNumber("no comparison of numbers")
+        if not _COMPARE[type(op)](left, right):
+            return False
+    return True
+
+
+def _called(name: str, values: list[Any]) -> Any:
+    if name in _GROWING and any(value > _MAX_GROWING for value in values):
+        raise NoNumber(f"{name} of a number too large")
+    return _FUNCTIONS[name](*values)

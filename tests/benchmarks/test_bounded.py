@@ -1,0 +1,104 @@
+"""A process for model text: hostile questions end in time, and nothing else suffers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from mathse.benchmarks import bounded
+from mathse.benchmarks.bounded import Overrun, Worker
+from mathse.errors import RunError
+
+HOSTILE = "\\binom{100000000}{50000000}"
+
+
+@pytest.fixture
+def worker():
+    made = Worker("latex", limit=0.3)
+    yield made
+    made.close()
+
+
+def test_a_question_is_answered_once(worker):
+    assert worker.ask("\\frac{1}{2}") == 0.5
+    worker.close()  # the answer is remembered, so no process is started anew
+    assert worker.ask("\\frac{1}{2}") == 0.5
+    assert worker._process is None
+
+
+def test_answers_keep_their_type(worker):
+    assert [repr(worker.ask(text)) for text in ("5!", "\\sqrt{4}", "10^{-3}", "b")] == ["120", "2.0", "0.0", "None"]
+
+
+def test_an_overrun_ends_alone_and_is_not_asked_again(worker):
+    with pytest.raises(Overrun, match=r"more than 0\.3 s"):
+        worker.ask(HOSTILE)
+    process = worker._process
+    assert worker.ask("1+1") == 2  # by a fresh copy of the same, warmed-up process
+    assert worker._process is process
+    with pytest.raises(Overrun):
+        worker.ask(HOSTILE)
+    assert worker.spent == 0.3
+
+
+def test_after_many_overruns_further_ones_get_less_time(worker):
+    worker.spent = bounded.SPENT
+    with pytest.raises(Overrun, match=r"more than 0\.01 s"):
+        worker.ask(HOSTILE)
+
+
+def test_a_process_that_was_killed_is_started_again(worker):
+    assert worker.ask("1+1") == 2
+    assert worker._process is not None
+    worker._process.kill()
+    worker._process.wait()
+    worker.ask("1+2")  # its copy may still be there to answer
+    worker.close()
+    assert worker.ask("1+3") == 4
+
+
+def test_model_text_is_not_run(worker, tmp_path):
+    trap = tmp_path / "trap"
+    assert worker.ask(f"\\mathit{{open('{trap}', 'w')}}") is None
+    assert worker.ask("__import__('os').getcwd()") is None
+    assert not trap.exists()
+
+
+def test_what_the_parser_prints_does_not_reach_us(worker, capfd):
+    worker.ask("\\frac{1}{3}")  # antlr prints a line about its version with every parse
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_process_ends_with_its_input():
+    command = [sys.executable, "-m", "mathse.benchmarks.worker", "latex"]
+    done = subprocess.run(command, input=b"", capture_output=True, timeout=120, cwd=Path(bounded.__file__).parents[2])
+    assert (done.returncode, done.stdout) == (0, b'{"ready": true}\n')
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_answers_belong_to_their_questions_after_a_copy_was_killed_from_outside(worker):
+    assert worker.ask("1+1") == 2
+    children = Path(f"/proc/{worker._process.pid}/task/{worker._process.pid}/children")
+    if not children.is_file():
+        pytest.skip("needs /proc")
+    os.kill(int(children.read_text().split()[0]), signal.SIGKILL)
+    with suppress(Overrun):  # asked before the fresh copy was there
+        assert worker.ask("1+2") == 3
+    assert [worker.ask(f"1+{k}") for k in range(3, 9)] == [4, 5, 6, 7, 8, 9]
+
+
+def test_a_late_answer_to_an_earlier_question_is_not_taken_for_this_ones(worker):
+    assert worker.ask("1+1") == 2
+    worker._replies.put({"id": 1, "answer": 99})
+    assert worker.ask("1+2") == 3
+
+
+def test_a_process_that_cannot_start_is_an_error_with_the_command_to_run():
+    with pytest.raises(RunError, match="-m mathse.benchmarks.worker nothing"):
+        Worker("nothing").ask("1")
