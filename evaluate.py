@@ -1,10 +1,15 @@
-"""Score a checkpoint: ``python evaluate.py checkpoint=DIR [KEY=VALUE ...]``; ``--help`` shows all settings.
+"""Score a model, or a file of its answers: ``python evaluate.py checkpoint=DIR [benchmark=NAME] [KEY=VALUE ...]``.
 
-Hydra composes conf/evaluate.yaml, ``mathse.config`` reads it strictly, and the student answers the benchmark's problems
-greedily. The run folder gets
+Hydra composes conf/evaluate.yaml, ``mathse.config`` reads it strictly, the answers are made or read, and scored as the
+benchmarks' authors score them; ``--help`` shows all settings. Each benchmark gets a folder of its own in the run folder:
 
-    metrics.json        {"accuracy", "correct", "total", "ci95": [lo, hi]}, fractions in [0, 1]
-    predictions.jsonl   a row a problem: id, response, prediction, answer, correct
+    predictions.jsonl   a row an answer: id, response; appended as they come, and a rerun goes on
+    scored.jsonl        a row a problem: id, response, extraction, prediction, answer, correct, decided_by, ...
+    metrics.json        benchmark, split, correct, total, accuracy (a fraction), ci95, buckets, protocol, ...
+    report.html
+
+With the default, benchmark=synthetic, the run folder itself also has the two files that the stages of a training run
+have: metrics.json {"accuracy", "correct", "total", "ci95"} and predictions.jsonl with prediction, answer and correct.
 """
 
 from __future__ import annotations
@@ -16,8 +21,8 @@ from mathse.config.schema import EvaluateConfig
 
 
 def evaluate(config: EvaluateConfig, folder: Path) -> float | None:
-    """Scores ``config.checkpoint`` into ``folder``; the accuracy, a fraction in [0, 1]."""
-    from mathse.tasks import evaluate as run  # here: it loads torch, and a wrong setting is refused before that
+    """Scores into ``folder``. The mean accuracy over the benchmarks, a fraction; None where one is not known."""
+    from mathse.evaluation.task import evaluate as run  # here: a wrong setting is refused before anything is loaded
 
     return run(config, folder)
 

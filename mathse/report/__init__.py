@@ -16,7 +16,7 @@ from mathse.report.staircase import staircase_svg
 from mathse.store import make_folder
 from mathse.types import Problem
 
-__all__ = ["main", "staircase_svg", "write_report"]
+__all__ = ["main", "staircase_svg", "write_page", "write_report"]
 
 
 def write_report(
@@ -34,8 +34,13 @@ def write_report(
         raise DataError("a report needs at least one run folder; pass outputs/<name>/<time>")
     read = [read_run(folder) for folder in runs]
     page = run_page(read[0], lambda i: problem_of(runs[0], i), image_png) if len(read) == 1 else compare_page(read)
+    return write_page(page, out)
+
+
+def write_page(page: str, out: Path) -> Path:
+    """A page in its place: a reader never meets half of one. Returns ``out``."""
     make_folder(out.parent)
-    aside = out.with_name(f".{out.name}.partial")  # a reader never meets half a page
+    aside = out.with_name(f".{out.name}.partial")
     aside.write_text(page, encoding="utf-8")
     aside.replace(out)
     return out

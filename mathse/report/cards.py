@@ -11,7 +11,7 @@ from mathse.errors import MathSEError
 from mathse.metrics import first_step
 from mathse.report.gallery import Item, steps
 from mathse.report.svg import safe
-from mathse.types import ReasoningPath, Reflection, Verdict
+from mathse.types import Problem, ReasoningPath, Reflection, Verdict
 
 MAX_SHOWN = 3_000  # characters of a text in a card
 PICTURE_BUDGET = 1_500_000  # bytes of pictures in a page; later ones are named, not shown
@@ -101,18 +101,24 @@ def _card(item: Item, pictures: Pictures) -> str:
     )
 
 
+def problem_card(problem: Problem, pictures: Pictures) -> str:
+    """A card of a problem alone."""
+    place = f'<p class="where">{safe(problem.source)} · <code>{_cut(problem.id, 120)}</code></p>'
+    return f'<article class="card">{_asked(problem, pictures)}{place}</article>'
+
+
 def _problem(item: Item, pictures: Pictures) -> str:
     if item.problem is None:
         return f'<p class="nopic">problem <code>{_cut(item.path.problem_id, 120)}</code>: not available here</p>'
-    choices = "".join(f"<li>{_cut(choice, 300)}</li>" for choice in item.problem.choices)
-    images = "".join(pictures.show(ref) for ref in item.problem.images)
-    answer = (
-        f'<p class="reference">reference answer <b>{_cut(item.problem.answer, 200)}</b></p>'
-        if item.problem.answer
-        else ""
-    )
+    return _asked(item.problem, pictures)
+
+
+def _asked(problem: Problem, pictures: Pictures) -> str:
+    choices = "".join(f"<li>{_cut(choice, 300)}</li>" for choice in problem.choices)
+    images = "".join(pictures.show(ref) for ref in problem.images)
+    answer = f'<p class="reference">reference answer <b>{_cut(problem.answer, 200)}</b></p>' if problem.answer else ""
     return (
-        f'<div class="pictures">{images}</div><p class="question">{_cut(item.problem.question)}</p>'
+        f'<div class="pictures">{images}</div><p class="question">{_cut(problem.question)}</p>'
         + (f'<ol class="choices" type="A">{choices}</ol>' if choices else "")
         + answer
     )

@@ -1,0 +1,66 @@
+"""The LLM that extracts answers and judges where the official code asks one: any OpenAI-compatible endpoint, with a
+cache by content, so that a rerun costs nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from mathse.config.scoring import LLM as Settings
+from mathse.llm.client import ChatClient, ChatReply, ChatRequest
+
+
+class Asked:
+    """``mathse.benchmarks.base.LLM`` over a chat client; it counts what it was asked, for the protocol."""
+
+    def __init__(self, settings: Settings, model: str, run: Path, say: Callable[[str], None]) -> None:
+        """``say`` is told how many questions are about to be asked; ``run`` keeps the account of what they cost."""
+        self.model, self._say = model, say
+        self._versions: set[str] = set()
+        prices = {"input": settings.price_input, "output": settings.price_output}
+        self._client = ChatClient(
+            settings.base_url,
+            model,
+            settings.api_key_env,
+            cache_dir=settings.cache_dir,
+            max_concurrency=settings.max_concurrency,
+            requests_per_minute=settings.requests_per_minute,
+            tokens_per_minute=settings.tokens_per_minute,
+            timeout=settings.timeout,
+            max_retries=settings.max_retries,
+            budget_usd=settings.budget_usd,
+            price={k: v for k, v in prices.items() if v is not None} if None not in prices.values() else None,
+            mode=settings.mode,  # type: ignore[arg-type]  # the schema's choices are its
+            section="llm",
+        )
+        self._client.account_in(run)
+
+    def ask(self, prompts: Sequence[str], version: str, max_tokens: int) -> list[str | None]:
+        """A reply to each prompt, at temperature 0; None for a refusal, an empty answer or an error."""
+        messages: list[list[dict[str, Any]]] = [[{"role": "user", "content": prompt}] for prompt in prompts]
+        return self.ask_messages(messages, version, max_tokens)
+
+    def ask_messages(self, messages: Sequence[list[dict[str, Any]]], version: str, max_tokens: int) -> list[str | None]:
+        """``ask`` for whole conversations, such as one with a picture."""
+        if not messages:
+            return []
+        self._say(f"asking {self.model}: {len(messages):,} questions ({version})")
+        self._versions.add(version)
+        requests = [ChatRequest(m, temperature=0.0, max_tokens=max_tokens, prompt_version=version) for m in messages]
+        return [_text(reply) for reply in self._client.complete(requests)]
+
+    def protocol(self) -> dict[str, Any]:
+        """Model, prompt versions, date, and what the run's questions came to."""
+        return {
+            "model": self.model,
+            "base_url": self._client.base_url,
+            "prompt_versions": sorted(self._versions),
+            "date": datetime.now(UTC).date().isoformat(),
+            "usage": self._client.account.totals(),
+        }
+
+
+def _text(reply: ChatReply) -> str | None:
+    return reply.text if reply.outcome in ("answered", "cut_off") and reply.text else None

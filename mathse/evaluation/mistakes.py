@@ -1,0 +1,85 @@
+"""Figure 4 of the paper: what kind of mistake each wrong answer is, by an LLM. ``error_types.jsonl``, a row a mistake.
+
+Who assigned the paper's types, and how, is not said; the five kinds are its, the question is ours. With
+``llm.vision=true`` the model also sees the picture, without which it can hardly tell that one was misread.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mathse.evaluation.scoring import Graded
+from mathse.llm.images import image_part
+from mathse.paper import ERROR_TYPES
+from mathse.prompts import question_text
+from mathse.store import write_jsonl
+
+if TYPE_CHECKING:
+    from mathse.evaluation.asking import Asked
+
+FILE = "error_types.jsonl"
+VERSION = "error-type/1"
+MAX_TOKENS = 16
+MAX_RESPONSE = 8_000  # characters of a solution that are shown, from its end
+SIDE = 1024  # pixels, long side of a picture shown
+UNCLEAR = "unclear"  # a reply that names no kind, or more than one
+
+PROMPT = """A student's solution of the mathematics problem below is wrong. Decide what its first mistake is:
+
+reasoning: a step does not follow, or a needed case or step is missing
+knowledge: a fact, formula or theorem is wrong or not known
+calculation: a sum, an expansion or another computation is wrong
+question: the question was misread, or something else was answered
+vision: something in the picture was misread
+
+Reply with that one word alone.
+
+Problem: {question}
+
+Right answer: {answer}
+
+Wrong solution:
+{response}"""
+
+_REPLY = re.compile(rf"\W*(?:(?:error )?type\W+)?({'|'.join(ERROR_TYPES)})(?: (?:error|mistake))?\W*", re.IGNORECASE)
+
+
+def classify(wrong: Sequence[Graded], llm: Asked, folder: Path, vision: bool) -> dict[str, Any]:
+    """Counts by kind, written row by row into ``folder``; {"reasoning": n, ..., "unclear": n, "total": n, ...}."""
+    messages = [_message(g, vision) for g in wrong]
+    replies = llm.ask_messages(messages, VERSION, MAX_TOKENS)
+    kinds = [read_kind(reply) for reply in replies]
+    write_jsonl(
+        folder / FILE,
+        ({"id": g.answer.id, "type": kind, "reply": r} for g, kind, r in zip(wrong, kinds, replies, strict=True)),
+    )
+    counts = Counter(kinds)
+    return {
+        **{kind: counts[kind] for kind in (*ERROR_TYPES, UNCLEAR)},
+        "total": len(wrong),
+        "with_picture": sum(not isinstance(m[0]["content"], str) for m in messages),
+        "judge": {"model": llm.model, "prompt_version": VERSION},
+    }
+
+
+def read_kind(reply: str | None) -> str:
+    """The kind that a reply names, if it is one kind and nothing else."""
+    match = _REPLY.fullmatch(reply or "")
+    return match[1].lower() if match else UNCLEAR
+
+
+def _message(graded: Graded, vision: bool) -> list[dict[str, Any]]:
+    problem = graded.item.problem
+    text = PROMPT.format(
+        question=question_text(problem),
+        answer=problem.answer,
+        response=graded.answer.response[-MAX_RESPONSE:],
+    )
+    if not vision or not problem.images:
+        return [{"role": "user", "content": text}]
+    pictures = [image_part(ref, SIDE) for ref in problem.images]
+    return [{"role": "user", "content": [*pictures, {"type": "text", "text": text}]}]

@@ -1,0 +1,179 @@
+"""``python -m mathse compare``: differences, McNemar's p, Figure 2's transitions, and the paper's tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evaluation.cases import TINY, run, write_rows
+from mathse import paper
+from mathse.__main__ import main as mathse
+from mathse.compare.pairs import compared
+from mathse.compare.sides import Scores, Side, read_side
+from mathse.compare.tables import error_rows, p_text, table_1, table_2
+from mathse.errors import RunError
+from mathse.store import write_json
+
+Said = Callable[..., str]
+
+
+@pytest.fixture
+def said(capsys: pytest.CaptureFixture[str]) -> Said:
+    """What ``compare`` prints of these arguments."""
+
+    def of(*arguments: object) -> str:
+        capsys.readouterr()
+        assert mathse(["compare", *map(str, arguments)]) == 0
+        return capsys.readouterr().out
+
+    return of
+
+
+def line(printed: str, start: str) -> list[str]:
+    """The cells of the first line that starts like this."""
+    (found, *_) = [text for text in printed.splitlines() if text.strip().startswith(start)]
+    return found.split()
+
+
+@pytest.fixture
+def two(tmp_path: Path, files: Path) -> tuple[Path, Path]:
+    """Two evaluations of MATH-Vision: the second learns problem 1 and unlearns 5 and 6."""
+    right = {"before": {2, 3, 5, 6}, "after": {1, 2, 3}}
+    for name, known in right.items():
+        given = [{"id": str(k), "response": str(k) if k in known else "none"} for k in range(1, 7)]
+        file = write_rows(tmp_path / f"{name}.jsonl", given)
+        problems = f"benchmark.mathvision.problems={files}/mathvision.jsonl"
+        run(tmp_path / name, "benchmark=mathvision", problems, f"predictions={file}")
+    return tmp_path / "before", tmp_path / "after"
+
+
+def test_two_runs_are_compared_problem_by_problem(two: tuple[Path, Path], said: Said) -> None:
+    printed = said(*two)
+    assert line(printed, str(two[0]))[1:5] == ["66.67%", "33.3–100.0%", "4", "6"]
+    assert line(printed, str(two[1]))[1:5] == ["50.00%", "16.7–83.3%", "3", "6"]
+    assert "test, a file's answers, marker as it stands" in printed
+    (changes,) = [text for text in printed.splitlines() if "−16.7" in text]
+    assert changes.split()[1:] == ["−16.7", "−66.7", "to", "+33.3", "1.0000", "2", "2", "1", "1", "6", "0"]
+    # difference, its interval, p, stays right, right to wrong, wrong to right, stays wrong, problems, left out
+
+
+def test_one_run_is_shown_alone(two: tuple[Path, Path], said: Said) -> None:
+    printed = said(two[0])
+    assert "66.67%" in printed and "McNemar" not in printed
+
+
+def test_only_problems_that_both_were_scored_on_count() -> None:
+    old = Side("old", {"b": Scores({"1": True, "2": False, "3": None, "4": True})})
+    new = Side("new", {"b": Scores({"1": False, "2": True, "3": True, "5": True})})
+    pair = compared(old, new, "b", 0)
+    assert pair is not None
+    assert (pair.problems, pair.left_out, pair.difference) == (2, 3, 0.0)
+    assert pair.changes == {"correct_correct": 0, "correct_wrong": 1, "wrong_correct": 1, "wrong_wrong": 0}
+    assert compared(old, Side("x", {"b": Scores({"9": True})}), "b", 0) is None
+
+
+@pytest.mark.parametrize(("p", "text"), [(0.5, "0.5000"), (0.03125, "0.0312"), (1e-9, "< 0.0001")])
+def test_small_p_are_bounds(p: float, text: str) -> None:
+    assert p_text(p) == text
+
+
+# --- what a run is ----------------------------------------------------------------------------------------------------
+
+
+def test_the_last_student_of_a_training_run_and_its_stages_can_be_compared(tmp_path: Path, said: Said) -> None:
+    for stage, right in (("distill", "1"), ("final", "12")):
+        rows = [{"id": i, "response": "", "prediction": i, "answer": i, "correct": i in right} for i in "123"]
+        write_rows(tmp_path / "run" / stage / "predictions.jsonl", rows)
+        write_json(tmp_path / "run" / stage / "stage.json", {})
+    write_json(tmp_path / "run" / "run.json", {})
+    assert read_side(str(tmp_path / "run")).scores["synthetic"].marks == {"1": True, "2": True, "3": False}
+    printed = said(f"first={tmp_path / 'run' / 'distill'}", f"last={tmp_path / 'run'}")
+    assert line(printed, "last")[:2] == ["last", "66.67%"]
+
+
+def test_an_evaluation_of_the_embedded_world_is_one_side(tmp_path: Path, checkpoint: Path, said: Said) -> None:
+    run(tmp_path / "run", *TINY, f"checkpoint={checkpoint}")
+    assert said(tmp_path / "run").startswith("synthetic\n")
+    assert "Table" not in said(tmp_path / "run")
+    assert "Table 2" in said(tmp_path / "run", "--tables")
+
+
+@pytest.mark.parametrize("kind", ["nothing", "empty", "half"])
+def test_a_folder_without_scored_answers_is_refused(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    if kind != "nothing":
+        folder.mkdir()
+    if kind == "half":
+        write_rows(folder / "scored.jsonl", [{"id": "1", "correct": True}])
+    assert mathse(["compare", str(folder)]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {folder}") and error.count("\n") == 1
+    assert ("has no metrics.json" if kind == "half" else "holds no scored answers") in error
+
+
+def test_a_name_may_stand_before_a_folder_whose_own_name_has_an_equals_sign(two: tuple[Path, Path]) -> None:
+    odd = two[0].with_name("a=b")
+    two[0].rename(odd)
+    assert read_side(str(odd)).label == str(odd)
+    assert read_side(f"mine={odd}").label == "mine"
+    with pytest.raises(RunError):
+        read_side("mine=nowhere")
+
+
+# --- the paper's tables -----------------------------------------------------------------------------------------------
+
+
+def vista(correct: int, gps: int) -> Scores:
+    """A whole MathVista evaluation."""
+    buckets: dict[str, Any] = {"task": {"geometry problem solving": {"accuracy": gps / 208, "correct": gps,
+                                                                     "total": 208}}}  # fmt: skip
+    return Scores({}, {"accuracy": correct / 1000, "total": 1000, "buckets": buckets})
+
+
+def whole(benchmark: str, accuracy: float) -> Scores:
+    return Scores({}, {"accuracy": accuracy, "total": paper.SIZES[benchmark], "buckets": {}})
+
+
+def test_the_paper_s_tables_hold_what_it_prints() -> None:
+    assert paper.TABLE_1["QVQ-72B"] == (52.25,) and len(paper.TABLE_1) == 17
+    assert paper.TABLE_2["MathSE-InternVL"] == (74.52, 61.60, 43.65, 22.70, 50.62) and len(paper.TABLE_2) == 23
+    means = {name: sum(row[:4]) / 4 for name, row in paper.TABLE_2.items() if None not in row}  # type: ignore[arg-type]  # checked
+    off = {name for name, mean in means.items() if abs(mean - (paper.TABLE_2[name][4] or 0)) > 0.011}
+    assert off == {"Qwen2-VL-7B base", "Math-LLaVA-13B"}  # the slips that are told beside the table
+    assert all(99 < sum(shares) < 101.5 for shares in paper.FIGURE_4.values())
+
+
+def test_a_run_named_like_a_row_stands_under_it_and_others_at_the_end() -> None:
+    full = {"mathvista": vista(560, 130), "mathverse": whole("mathverse", 0.4), "mathvision": whole("mathvision", 0.2)}
+    rows = table_2([Side("mathse-qwen", full), Side("mine", {"mathvista": vista(500, 104)})])
+    place = [row[:2] for row in rows].index(["MathSE-Qwen", "ours"])
+    assert rows[place - 1][:3] == ["MathSE-Qwen", "paper", "69.71"]
+    assert rows[place][2:] == ["62.50", "56.00", "40.00", "20.00", "44.62"]
+    assert rows[-1] == ["mine", "ours", "50.00", "50.00", "–", "–", "–"]
+    table = table_1([Side("x", {"mathvl_test": whole("mathvl_test", 0.5)})])
+    assert table[-1] == ["x", "ours", "50.00"] and ["QVQ-72B", "paper", "52.25"] in table
+
+
+def test_a_part_of_a_benchmark_stands_in_no_table_of_the_paper() -> None:
+    part = Scores({}, {"accuracy": 0.9, "total": 10, "buckets": {}})
+    unscored = Scores({}, {"accuracy": None, "total": 3940, "not_scored": 3, "buckets": {}})
+    rows = table_2([Side("x", {"mathvision": part, "mathverse": unscored})])
+    assert rows[-1] == ["x", "ours", "–", "–", "–", "–", "–"]
+
+
+def test_kinds_of_mistakes_stand_beside_the_paper_s() -> None:
+    counts = {"reasoning": 6, "knowledge": 1, "calculation": 1, "question": 1, "vision": 0, "unclear": 1, "total": 10}
+    rows = error_rows([Side("x", {"mathvision": Scores({}, {"error_types": counts})})])
+    assert rows[1][:3] == ["MathSE-CogVLM2", "paper", "63.1"]
+    assert rows[-1] == ["x, mathvision", "ours", "60.0", "10.0", "10.0", "10.0", "0.0", "10.0", "10"]
+
+
+def test_the_page_draws_the_transitions(two: tuple[Path, Path], said: Said, tmp_path: Path) -> None:
+    said(*two, "--out", tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert page.count('<svg class="chart"') == 1 and "correct to wrong: 2" in page and "QVQ-72B" in page
