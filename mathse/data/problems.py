@@ -11,13 +11,14 @@ any working directory; no record of a run stores them, so runs do not differ bet
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Protocol
 
-from mathse.data.rows import read_rows
+from mathse.data.rows import Images, Row, read_rows
+from mathse.data.table import ProblemTable
 from mathse.errors import ConfigError, DataError
 from mathse.seeds import derive
 from mathse.types import Problem, Verdict
@@ -71,15 +72,90 @@ class Shares:
         }
 
 
-class JsonlData:
+class FileData:
+    """What sources that read files have in common: a table of problems, their splits, and the rows left out.
+
+    A subclass fills the table with ``_take`` and then calls ``_opened``. ``images.decoded`` are the images whose pixels
+    are known to be whole; a run decodes the others in its first stage.
+    """
+
+    def __init__(self, name: str, seed: int, shares: Shares, on_bad_row: str) -> None:
+        if on_bad_row not in ("error", "skip"):
+            raise ConfigError(f"data.on_bad_row = {on_bad_row!r}, allowed: error, skip; choose one")
+        self.notes: Sequence[str] = ()
+        self.name, self.seed, self.shares, self.on_bad_row = name, seed, shares, on_bad_row
+        _check_sum(shares)
+        self.bad_rows: list[dict[str, object]] = []
+        self.table = ProblemTable()
+        self.images = Images()
+        self.train_ids: list[str] = []
+        self.test_ids: list[str] = []  # of a test file
+
+    def splits(self) -> Mapping[str, Sequence[Problem]]:
+        """Each split's problems, in an order that is random but fixed: a prefix is a fair sample."""
+        split = split_by_hash(self.train_ids, self.seed, self.shares)
+        if self.test_ids:
+            split["test"] = _shuffled(self.test_ids, self.seed)
+        return {name: self.table.select(split[name]) for name in SPLITS}
+
+    def distillable(self) -> Sequence[Problem]:
+        """What task=distill solves: every row but those of a test file, in the files' order."""
+        return self.table.select(self.train_ids)
+
+    def get(self, problem_id: str) -> Problem:
+        if (problem := self.table.get(problem_id)) is not None:
+            return problem
+        near = get_close_matches(problem_id, self.table.ids(), n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise DataError(f"{self.name}: no problem {problem_id!r} among {len(self.table)}{hint}")
+
+    def check(self, problem: Problem, text: str) -> Verdict | None:
+        """None: these problems come without a step checker."""
+        return None
+
+    def _take(self, rows: Iterable[Row], name: str, test: bool = False) -> None:
+        """Add the problems of ``rows``, for the test split alone if ``test``; list the rows that make none.
+
+        Raises DataError where there is no problem among them.
+        """
+        before, taken = len(self.bad_rows), self.test_ids if test else self.train_ids
+        for row in rows:
+            if row.problem is not None and row.problem.id in self.table:
+                row = replace(row, problem=None, reason=self._known(row.problem.id))
+            if row.problem is not None:
+                self.table.add(row.problem, row.file, row.line)
+                taken.append(row.problem.id)
+            else:
+                self.bad_rows.append(row.to_json())
+        if not taken:
+            bad = self.bad_rows[before:]
+            raise NoProblems(bad_rows_text(bad, 0) if bad else f"{name}: holds no rows; add some", bad)
+
+    def _known(self, problem_id: str) -> str:
+        file, line = self.table.where(problem_id)
+        return f'"id" {problem_id!r} stands already at {Path(file).name}:{line}; ids are unique, rename one'
+
+    def _opened(self) -> None:
+        """Raises DataError where a row cannot be used and that is an error."""
+        if self.bad_rows and self.on_bad_row == "error":
+            raise DataError(bad_rows_text(self.bad_rows, len(self.table)))
+
+
+class NoProblems(DataError):
+    """A file has no row that can be used; ``bad_rows`` lists those it has."""
+
+    def __init__(self, text: str, bad_rows: Sequence[dict[str, object]]) -> None:
+        super().__init__(text)
+        self.bad_rows = list(bad_rows)
+
+
+class JsonlData(FileData):
     """Problems of one JSONL file (``.gz`` too), split by a hash of (seed, id): added rows move no other row.
 
     ``test_path``: a file of its own for the test split; ``test_share`` is then not used. ``on_bad_row``: "error"
     refuses the file, "skip" leaves bad rows out and lists them in ``bad_rows``. Raises DataError for a file that cannot
     be used, ConfigError for shares that add up to more than 1.
     """
-
-    notes: Sequence[str] = ()
 
     def __init__(
         self,
@@ -94,52 +170,18 @@ class JsonlData:
     ) -> None:
         if path is None:
             raise ConfigError("data.path is not set; give the JSONL file of your problems: data.path=FILE")
-        if on_bad_row not in ("error", "skip"):
-            raise ConfigError(f"data.on_bad_row = {on_bad_row!r}, allowed: error, skip; choose one")
-        self.seed = seed
-        self.shares = Shares(0.0 if test_path else test_share, dev_share, orm_share, seed_share)
-        _check_sum(self.shares)
-        self.bad_rows: list[dict[str, object]] = []
-        self._names = [name for name in (path, test_path) if name]
-        seen: dict[str, str] = {}  # id -> where it stands; one test problem must not be among the training ones
-        self._rows = self._read(path, seen)
-        self._test_rows = self._read(test_path, seen) if test_path else []
-        if self.bad_rows and on_bad_row == "error":
-            raise DataError(_bad_rows_text(self.bad_rows, len(self._rows) + len(self._test_rows)))
-        self._by_id = {problem.id: problem for problem in [*self._rows, *self._test_rows]}
+        shares = Shares(0.0 if test_path else test_share, dev_share, orm_share, seed_share)
+        super().__init__(" and ".join(filter(None, (path, test_path))), seed, shares, on_bad_row)
+        self._take(read_rows(Path(path), self.images), path)
+        if test_path:  # one test problem must not be among the training ones: ids are unique over both files
+            self._take(read_rows(Path(test_path), self.images), test_path, test=True)
+        self._opened()
 
-    def splits(self) -> Mapping[str, Sequence[Problem]]:
-        """Each split's problems, in an order that is random but fixed: a prefix is a fair sample."""
-        split = split_by_hash([problem.id for problem in self._rows], self.seed, self.shares)
-        if self._test_rows:
-            split["test"] = _shuffled([problem.id for problem in self._test_rows], self.seed)
-        return {name: [self._by_id[i] for i in split[name]] for name in SPLITS}
 
-    def distillable(self) -> list[Problem]:
-        """What task=distill solves: every row of ``path``, in the file's order."""
-        return list(self._rows)
-
-    def get(self, problem_id: str) -> Problem:
-        if (problem := self._by_id.get(problem_id)) is not None:
-            return problem
-        near = get_close_matches(problem_id, self._by_id, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise DataError(f"{' and '.join(self._names)}: no problem {problem_id!r} among {len(self._by_id)}{hint}")
-
-    def check(self, problem: Problem, text: str) -> Verdict | None:
-        """None: own problems come without a step checker."""
-        return None
-
-    def _read(self, path: str, seen: dict[str, str]) -> list[Problem]:
-        problems = []
-        for row in read_rows(Path(path), seen):
-            if row.problem is not None:
-                problems.append(row.problem)
-            else:
-                self.bad_rows.append({"file": path, "line": row.line, "id": row.id, "reason": row.reason})
-        if not problems:
-            raise DataError(_bad_rows_text(self.bad_rows, 0) if self.bad_rows else f"{path}: holds no rows; add some")
-        return problems
+def where(source: ProblemSource, problem: Problem) -> tuple[str, int | None]:
+    """The file and line that a problem came from, as far as its source knows."""
+    table = getattr(source, "table", None)
+    return table.where(problem.id) if table is not None and problem.id in table else (problem.source, None)
 
 
 def split_by_hash(ids: Sequence[str], seed: int, shares: Shares) -> dict[str, list[str]]:
@@ -183,7 +225,8 @@ def _check_sum(shares: Shares) -> None:
         )
 
 
-def _bad_rows_text(bad: Sequence[Mapping[str, object]], usable: int) -> str:
+def bad_rows_text(bad: Sequence[Mapping[str, object]], usable: int) -> str:
+    """The error about rows that cannot be used: the first few by file and line, the others counted."""
     return "\n".join(_bad_rows_lines(bad, usable))
 
 

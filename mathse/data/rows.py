@@ -1,110 +1,97 @@
-"""One line of a JSONL file -> one Problem, or the reason why not (file and line are the caller's to add)."""
+"""One row of a file -> one Problem, or the reason why not.
+
+A row is {"id", "question", "images", "answer", "choices"?, "solution"?}; other keys go to ``Problem.metadata``. Readers
+of published sets bring their records into this form first, so all of them are checked alike.
+"""
 
 from __future__ import annotations
 
-import gzip
-import json
-import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 from mathse.answers import choice_index
+from mathse.data.records import BadRow, Record, kind, read_lines
 from mathse.errors import DataError
-from mathse.images import load_image
+from mathse.images import check_header, load_image
 from mathse.types import Problem
 
 REQUIRED = ("id", "question", "images", "answer")
 FIELDS = (*REQUIRED, "choices", "solution")
-MAX_LINE = 10_000_000  # bytes; a longer one is no row of text
-_KINDS = {
-    str: "text",
-    list: "a list",
-    dict: "an object",
-    int: "a number",
-    float: "a number",
-    bool: "true or false",
-    type(None): "null",
-}
+EAGER = 5_000  # images that are decoded when a source is opened; of the others the headers are read then
 
 
 @dataclass(frozen=True)
 class Row:
-    """What became of a line (counted from 1): a problem, or an id (where one was readable) and a reason."""
+    """What became of a record (which begins in ``line``, from 1): a problem, or an id (where one was readable) and a
+    reason."""
 
+    file: str
     line: int
     id: str | None
     problem: Problem | None
     reason: str = ""
 
+    def to_json(self) -> dict[str, object]:
+        """A line of bad_rows.jsonl."""
+        return {"file": self.file, "line": self.line, "id": self.id, "reason": self.reason}
 
-class BadRow(DataError):
-    """Why a row cannot be used; caught by ``read_rows``."""
 
+class Reference(str):
+    """An image that is no file below the root, such as one inside a table: it is taken as it stands.
 
-def read_rows(path: Path, seen: dict[str, str]) -> Iterator[Row]:
-    """Every non-blank line of a JSONL or .jsonl.gz file.
-
-    ``seen``: id -> "file:line" of the rows read so far, extended here; an id that is in it is a bad row. Every image is
-    decoded once. Raises DataError if the file itself cannot be read.
+    ``content``: a hash of its bytes, where ids are made from it.
     """
-    decoded: set[str] = set()
-    for number, line in _lines(path):
-        where = f"{path.name}:{number}"
-        values: dict[str, Any] = {}
-        try:
-            values = _object(line)
-            problem = _problem(values, path, decoded)
-            if problem.id in seen:
-                raise BadRow(f'"id" {problem.id!r} stands already at {seen[problem.id]}; ids are unique, rename one')
-        except BadRow as error:
-            found = values.get("id")
-            yield Row(number, found if isinstance(found, str) else None, None, str(error))
+
+    content = ""
+
+
+@dataclass
+class Images:
+    """Which images were looked at, and how closely: the first ``eager`` of them are decoded, so that a small set is
+    known to be whole when it is opened; of the others only the header is read, and a run decodes them in its first
+    stage."""
+
+    eager: int = EAGER
+    decoded: set[str] = field(default_factory=set)
+    headed: set[str] = field(default_factory=set)
+
+    def check(self, path: str) -> None:
+        """Raises DataError, naming ``path``, for an image that cannot be used."""
+        if path in self.decoded or path in self.headed:
+            return
+        if len(self.decoded) < self.eager:
+            load_image(path)
+            self.decoded.add(path)
         else:
-            seen[problem.id] = where
-            yield Row(number, problem.id, problem)
+            check_header(path)
+            self.headed.add(path)
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """(line number from 1, bytes) of each line that is not blank, without a byte order mark."""
+def read_rows(path: Path, images: Images) -> Iterator[Row]:
+    """Every non-blank line of a JSONL or .jsonl.gz file. Raises DataError if the file itself cannot be read."""
+    for record in read_lines(path):
+        yield checked(record, str(path), path.parent, images, path.name)
+
+
+def checked(record: Record, file: str, root: Path, images: Images, source: str) -> Row:
+    """``record`` in the form of a row -> its problem, whose images lie below ``root``."""
+    values = record.values or {}
     try:
-        if not path.exists():
-            raise DataError(f"{path}: no such file (looked for {path.absolute()}); set data.path to your JSONL file")
-        if not path.is_file():
-            raise DataError(f"{path}: a folder, not a file; set data.path to the JSONL file in it")
-        with cast(BinaryIO, gzip.open(path)) if path.suffix == ".gz" else path.open("rb") as file:
-            number = 0
-            while line := file.readline(MAX_LINE + 1):
-                number += 1
-                if len(line) > MAX_LINE:
-                    raise DataError(f"{path}:{number}: a line of more than {MAX_LINE:,} bytes; write one row a line")
-                line = (line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line).strip()
-                if line:
-                    yield number, line
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: not a whole gzip file ({error}); compress it again, or drop the ending .gz") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); check its mode and its disk") from None
+        if record.values is None:
+            raise BadRow(record.reason)
+        problem = problem_of(values, root, images, source)
+    except BadRow as error:
+        found = values.get("id")
+        return Row(file, record.line, found if isinstance(found, str) else None, None, str(error))
+    return Row(file, record.line, problem.id, problem)
 
 
-def _object(line: bytes) -> dict[str, Any]:
-    try:
-        values = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise BadRow(f"not UTF-8 (byte {error.start + 1}); save the file as UTF-8") from None
-    except json.JSONDecodeError as error:
-        raise BadRow(f"broken JSON: {error.msg} at column {error.colno}; write one JSON object a line") from None
-    except (ValueError, RecursionError):  # numbers of thousands of digits, nesting of thousands of levels
-        raise BadRow("JSON beyond all bounds; write one flat JSON object a line") from None
-    if not isinstance(values, dict):
-        raise BadRow(f"a row is a JSON object, got {_kind(values)}; write {{{', '.join(REQUIRED)}}}")
-    return values
-
-
-def _problem(values: Mapping[str, Any], path: Path, decoded: set[str]) -> Problem:
+def problem_of(values: Mapping[str, Any], root: Path, images: Images, source: str) -> Problem:
+    """Raises BadRow for values that make no problem."""
     _check_names(values)
     identity = _text(values, "id")
     if not identity.isprintable() or identity != identity.strip():
@@ -117,11 +104,11 @@ def _problem(values: Mapping[str, Any], path: Path, decoded: set[str]) -> Proble
     return Problem(
         id=identity,
         question=question,
-        images=tuple(_image(ref, path.parent, decoded) for ref in _texts(values, "images")),
+        images=tuple(_image(ref, root, images) for ref in _texts(values, "images")),
         answer=answer,
         choices=choices,
         solution=_text(values, "solution") if values.get("solution") else None,
-        source=path.name,
+        source=source,
         metadata={key: value for key, value in values.items() if key not in FIELDS},
     )
 
@@ -150,13 +137,13 @@ def _texts(values: Mapping[str, Any], name: str) -> tuple[str, ...]:
     if value is None and name not in REQUIRED:
         return ()
     if not isinstance(value, list):
-        raise BadRow(f'"{name}" is a list of texts, got {_kind(value)}; write ["...", ...]')
+        raise BadRow(f'"{name}" is a list of texts, got {kind(value)}; write ["...", ...]')
     return tuple(_checked_text(item, f'"{name}"[{position}]') for position, item in enumerate(value))
 
 
 def _checked_text(value: object, name: str) -> str:
     if not isinstance(value, str):
-        raise BadRow(f"{name} is text, got {_kind(value)}; put it in quotes")
+        raise BadRow(f"{name} is text, got {kind(value)}; put it in quotes")
     if not value.strip():
         raise BadRow(f"{name} is empty; fill it in")
     try:
@@ -166,27 +153,31 @@ def _checked_text(value: object, name: str) -> str:
     return value
 
 
-def _kind(value: object) -> str:
-    shown = f" {value!r:.40}" if isinstance(value, (int, float)) else ""
-    return _KINDS[type(value)] + shown
+def _image(ref: str, root: Path, images: Images) -> str:
+    """The absolute path of an image that lies inside ``root`` and can be used."""
+    target = ref if isinstance(ref, Reference) else inside(ref, root)
+    try:
+        images.check(target)
+    except DataError as error:
+        raise BadRow(str(error).replace(target, ref)) from None
+    return target
 
 
-def _image(ref: str, folder: Path, decoded: set[str]) -> str:
-    """The absolute path of an image that lies inside ``folder`` and decodes."""
+def inside(ref: str, root: Path) -> str:
+    """The absolute path of ``ref`` below ``root``. Raises BadRow where it, or a link on the way, leads out."""
     outside = PurePosixPath(ref).is_absolute() or PureWindowsPath(ref).anchor or ".." in PurePosixPath(ref).parts
     if outside or "\\" in ref or "\x00" in ref:
         raise BadRow(f"image {ref!r}: only paths inside the file's folder are allowed, with / and no ..; copy it there")
-    root = folder.resolve()
+    root = _resolved(root.absolute())
     try:
         target = (root / ref).resolve()
     except (OSError, RuntimeError) as error:  # a loop of links, a name too long
         raise BadRow(f"image {ref!r}: no usable path ({error}); rename it") from None
     if not target.is_relative_to(root):
         raise BadRow(f"image {ref!r}: a link that leads out of the file's folder; copy the image there")
-    if str(target) not in decoded:
-        try:
-            load_image(str(target))
-        except DataError as error:
-            raise BadRow(str(error).replace(str(target), ref)) from None
-        decoded.add(str(target))
     return str(target)
+
+
+@lru_cache(maxsize=64)
+def _resolved(root: Path) -> Path:
+    return root.resolve()

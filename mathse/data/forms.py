@@ -1,0 +1,70 @@
+"""What kind of answer a problem has, and in which language it asks: for counts, and as tags of published sets' rows.
+
+answer_form("B", ("12", "13"))   choice, letter B, text 13
+answer_form("1,200 cm^2")        number 1200, unit cm^2
+answer_form("\\frac{1}{2}")      latex
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from mathse.answers import choice_index
+
+_HAN = re.compile(r"[\u3400-\u9fff]")
+_LATIN = re.compile(r"[A-Za-z]")
+_OTHER = re.compile(r"[^\W\d_]")
+_COMMAND = re.compile(r"\\[a-zA-Z]+")
+_NUMBER = re.compile(
+    r"[$¥€£]?\s*(?P<number>[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:\s?/\s?\d+)?)\s*"
+    r"(?P<unit>%|°|(?:\\text\{)?[^\d\s\\{}=<>()+*/^][^\d\\{}=<>()+*]{0,20}(?:\^\{?[23]\}?)?\}?)?"
+)
+_LETTER = re.compile(r"\(?([A-J])\)?[.:]?")
+
+
+@dataclass(frozen=True)
+class AnswerForm:
+    """``kind``: choice, number, latex, yes_no or text; the other fields where they apply."""
+
+    kind: str
+    letter: str | None = None
+    text: str | None = None
+    number: str | None = None
+    unit: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields that say something."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+
+def answer_form(answer: str, choices: tuple[str, ...] = (), unit: str | None = None) -> AnswerForm:
+    """The form of a reference answer; ``unit``: where the set names it apart."""
+    answer = answer.strip()
+    if choices and (index := choice_index(answer, choices)) is not None:
+        return AnswerForm("choice", chr(ord("A") + index), choices[index].strip(), unit=unit)
+    if letter := _LETTER.fullmatch(answer):
+        return AnswerForm("choice", letter[1], unit=unit)  # the options stand in the picture
+    if answer.casefold() in ("yes", "no", "true", "false"):
+        return AnswerForm("yes_no", text=answer)
+    plain = answer.strip("$ ").removesuffix(".")
+    if (found := _NUMBER.fullmatch(plain)) and any(map(str.isdigit, found["number"])):
+        number = found["number"].replace(",", "").replace(" ", "").replace("−", "-")
+        return AnswerForm("number", number=number, unit=unit or _plain_unit(found["unit"]))
+    if "\\" in answer or re.search(r"[=^_{}√]", answer):
+        return AnswerForm("latex", text=answer, unit=unit)
+    return AnswerForm("text", text=answer, unit=unit)
+
+
+def language(text: str) -> str:
+    """ "zh", "en", or "other": the script that most letters are of; a text without letters counts as English."""
+    words = _COMMAND.sub(" ", text)
+    han, latin = len(_HAN.findall(words)), len(_LATIN.findall(words))
+    if 2 * han >= latin and han:  # a Chinese character says as much as a short word
+        return "zh"
+    return "en" if 2 * latin >= len(_OTHER.findall(words)) else "other"
+
+
+def _plain_unit(unit: str | None) -> str | None:
+    return unit.replace("\\text{", "").strip("{} .") or None if unit else None

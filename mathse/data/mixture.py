@@ -1,0 +1,100 @@
+"""Several sources in one, by weights or counts: ``data=mixture``.
+
+    python train.py data=mixture +data@data.sources.geo=geometry3k data.sources.geo.root=DIR \\
+        +data@data.sources.own=jsonl data.sources.own.path=FILE 'data.weights={geo: 1, own: 3}'
+
+``counts`` takes so many rows of each source. ``weights`` takes rows in these proportions: ``size`` in all, or as many
+as the sources allow. Which rows of a source are taken depends on (seed, source, id) alone, so a run that is started
+again has the same; rows not taken are in no split. A source's own shares, seed and on_bad_row are not used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+from mathse.config import build
+from mathse.config.bind import locate, plain
+from mathse.config.data_rules import mixture_problems
+from mathse.data.problems import FileData, Shares
+from mathse.data.rows import Row
+from mathse.errors import ConfigError
+from mathse.seeds import derive
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+class MixtureData(FileData):
+    """Raises ConfigError for weights or counts that do not go with the sources, DataError as they do."""
+
+    def __init__(
+        self,
+        sources: Mapping[str, Any] = NOTHING,
+        weights: Mapping[str, float] | None = None,
+        counts: Mapping[str, int] | None = None,
+        size: int | None = None,
+        seed: int = 0,
+        test_share: float = 0.2,
+        dev_share: float = 0.1,
+        orm_share: float = 0.2,
+        seed_share: float = 0.4,
+        on_bad_row: str = "error",
+    ) -> None:
+        if said := next(mixture_problems(sources, weights, counts, size), None):
+            raise ConfigError(said)
+        super().__init__("data.sources", seed, Shares(test_share, dev_share, orm_share, seed_share), on_bad_row)
+        opened = {name: self._open(name, section) for name, section in sources.items()}
+        if any(source.test_ids for source in opened.values()):
+            self.shares = replace(self.shares, test=0.0)
+        sizes = {name: len(source.train_ids) for name, source in opened.items()}
+        shares = dict(counts) if counts else by_weight(sizes, weights or {}, size)
+        for name, source in opened.items():
+            if shares[name] > sizes[name]:
+                raise ConfigError(
+                    f"data: source {name} has {sizes[name]:,} rows that can be used, and {shares[name]:,} are asked for"
+                )
+            self.bad_rows += source.bad_rows
+            if shares[name]:
+                self._take(_rows(source, _drawn(source.train_ids, shares[name], seed, name)), name)
+            if source.test_ids:  # a test file is the mixture's too, whole
+                self._take(_rows(source, source.test_ids), name, test=True)
+        drawn = ", ".join(f"{shares[name]:,} of {sizes[name]:,} rows of {name}" for name in opened)
+        self.notes = (f"A mixture of {drawn}.", *(note for source in opened.values() for note in source.notes))
+        self._opened()
+
+    def _open(self, name: str, section: Any) -> FileData:
+        settings = {**plain(section), "seed": self.seed, "on_bad_row": "skip"}  # what is bad is judged for all together
+        kind = locate(settings["_target_"])
+        if not isinstance(kind, type) or not issubclass(kind, FileData) or issubclass(kind, MixtureData):
+            raise ConfigError(f"data.sources.{name}: only sources that read files or tables can be mixed")
+        source: FileData = build(settings)
+        self.images.decoded |= source.images.decoded
+        return source
+
+
+def by_weight(sizes: Mapping[str, int], weights: Mapping[str, float], size: int | None) -> dict[str, int]:
+    """Rows to take of each source: in the proportions of ``weights``, ``size`` in all or as many as there are."""
+    total = sum(weights.values())
+    most = min(sizes[name] * total / weight for name, weight in weights.items())
+    wanted = most if size is None else size
+    exact = {name: wanted * weight / total for name, weight in weights.items()}
+    taken = {name: int(rows + 1e-9) for name, rows in exact.items()}
+    left = (int(most + 1e-9) if size is None else size) - sum(taken.values())
+    for name in sorted(exact, key=lambda name: taken[name] - exact[name])[:left]:
+        if taken[name] < sizes[name] or size is not None:
+            taken[name] += 1
+    return taken
+
+
+def _drawn(ids: Sequence[str], rows: int, seed: int, name: str) -> list[str]:
+    """So many of a source's ids, in its order."""
+    chosen = set(sorted(ids, key=lambda i: derive(seed, "mixture", name, i))[:rows])
+    return [i for i in ids if i in chosen]
+
+
+def _rows(source: FileData, ids: Sequence[str]) -> Iterator[Row]:
+    for problem in source.table.select(ids):
+        file, line = source.table.where(problem.id)
+        yield Row(file, line, problem.id, problem)

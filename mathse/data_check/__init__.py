@@ -1,0 +1,39 @@
+"""``python -m mathse data check OVERRIDES``: what train.py with these overrides would learn from, before any training.
+
+    python -m mathse data check data=jsonl data.path=FILE backbone=qwen2vl hydra.run.dir=check
+
+Every row is read, every picture decoded, every prompt measured by the chosen backbone. Written into hydra.run.dir:
+
+    bad_rows.jsonl     the rows that cannot be used: {"file", "line", "id", "reason"}
+    warnings.jsonl     rows to look at, which are used: repeated ones, answers that contradict each other
+    decontamination.jsonl   with decontaminate.against: the rows that are in a benchmark
+    data_check.json    "rows" = "used" + "listed", and counts by source, language, answer, length, picture size
+    data_check.html    all of it as a page, with samples
+
+``data.on_bad_row=error`` (the default) ends in an error that names file and line where there is a bad row; ``skip``
+does not. A prompt too long for the backbone is listed and never an error, as in a run. The backbone is opened to
+measure prompts; where it cannot be (no weights here, no room), all else is checked and that is said.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from mathse.config.compose import train_config
+from mathse.errors import DataError
+
+
+def main(argv: Sequence[str]) -> int:
+    """Returns the exit code; a DataError where a row is bad and that is an error."""
+    parser = argparse.ArgumentParser(prog="python -m mathse data", description="Look at training data before training")
+    parser.add_argument("what", choices=["check"], help="check: read all of it, and write what was found")
+    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="as for train.py: data=jsonl data.path=FILE")
+    asked = parser.parse_args(argv)
+    config, folder = train_config(asked.overrides)
+    from mathse.data_check.check import check  # here: it loads torch, and a wrong setting is refused before that
+
+    refused = check(config, folder)
+    if refused:
+        raise DataError(refused)
+    return 0

@@ -1,0 +1,124 @@
+"""Questions in a form in which equal ones are equal strings, and what is compared of nearly equal ones.
+
+    normalised("<image>Find $x$,\\\\n if y = 80.0.\\nChoices:\\n(A) 12\\n(B) 13").text == "findxify=80"
+
+Case, spacing, punctuation, LaTeX dress, image tags, hints on how to answer and lists of choices say nothing about which
+problem it is. Numbers do: "five", "5" and "5.0" are the same number, and a question with another number is another
+question, however alike the words are.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+GRAM = 4  # characters
+LONG, SHORT = 100, 25  # letters of a normalised text from which it says which problem it is; with two numbers, SHORT
+MAX_TEXT = 8_000  # characters of a question that are read
+
+Grams = NDArray[np.uint64]  # hashes of a text's 4-grams, each once, sorted
+
+_TAGS = re.compile(r"<image\s*\d*>|<imagehere>|<img>", re.IGNORECASE)
+_HINT = re.compile(r"\A\s*(?:hint|提示)\s*[::][^\n]*\n", re.IGNORECASE)
+_HEAD = re.compile(r"\A\s*(?:question|problem|问题|题目)\s*[::]\s*", re.IGNORECASE)
+_CHOICES = re.compile(
+    r"\s*(?:choices?|options?|选项)\s*[::]\s*\(?A[).:、,\s].*\Z"
+    r"|(?:(?<=\s)|(?<=[::?。?.]))(?-i:\(?A[).:、]\s?(?:(?![.?!]\s+[A-Z][a-z])[^?]){1,200}?[\s;,]\(?B[).:、]).*\Z",
+    re.IGNORECASE | re.DOTALL,
+)
+_WRAPPER = (
+    r"\\(?:left|right|text(?:bf|it|rm)?|math(?:rm|bf|it|sf)|mbox|operatorname|displaystyle|d?frac(?=\d)|quad)(?![a-z])"
+)
+_DRESS = re.compile(_WRAPPER + r"|\\[,;!: ]|\\n(?![a-z])|[\\${}~`\"'*_]")
+_SIGNS = {r"\\times": "×", r"\\cdot": "·", r"\\(?:circ|degree)": "°", r"\\angle": "∠", r"\\triangle": "△", r"\\pi": "π"}
+_SIGN = [(re.compile(rf"{pattern}(?![a-z])"), sign) for pattern, sign in _SIGNS.items()]
+_IDLE = re.compile(r"[^\w+\-=<>/^%°|√πθαβγ∠△⊥∥×·.]|_")  # blanks and punctuation
+_STOP = re.compile(r"(?<!\d)\.|\.(?!\d)")  # a point that is not inside a number
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
+_SIGNED = re.compile(r"(?:(?<![\w.)\]|-])-)?\d+(?:\.\d+)?")
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+
+_HAN = re.compile(r"[\u3400-\u9fff]")
+
+_ONES = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen"
+)
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
+_WORDS = {word: str(n) for n, word in enumerate(_ONES.split())}
+_WORDS |= {word: str(10 * n) for n, word in enumerate(_TENS.split(), start=2)} | {"hundred": "100", "thousand": "1000"}
+_WORD = re.compile(rf"\b({'|'.join(_WORDS)})\b")
+
+
+@dataclass(frozen=True)
+class Question:
+    """``text``: without all that says nothing. ``numbers``: in their order, with their signs."""
+
+    text: str
+    numbers: tuple[str, ...] = ()
+
+    @property
+    def tells(self) -> bool:
+        """Whether the words alone say which problem it is; "What is the perimeter of the shape?" does not."""
+        size = len(self.text) + 2 * len(_HAN.findall(self.text))  # a Chinese character says as much as three letters
+        return size >= LONG or (len(self.numbers) >= 2 and size >= SHORT)
+
+    @cached_property
+    def grams(self) -> Grams:
+        return np.unique(_hashes(self.text))
+
+
+def normalised(question: str) -> Question:
+    text = _TAGS.sub(" ", question[:MAX_TEXT])
+    text = _HEAD.sub("", _HINT.sub("", text), count=1)
+    text = _CHOICES.sub("", text)
+    text = unicodedata.normalize("NFKC", text).casefold()
+    for pattern, sign in _SIGN:
+        text = pattern.sub(sign, text)
+    text = _WORD.sub(lambda m: _WORDS[m[1]], _THOUSANDS.sub("", text))
+    text = _NUMBER.sub(lambda m: m[0].rstrip("0").rstrip(".") if "." in m[0] else m[0].lstrip("0") or "0", text)
+    text = _DRESS.sub(" ", text)
+    numbers = tuple(found.replace(" ", "") for found in _SIGNED.findall(text))
+    apart = re.sub(r"(?<=\d)\s+(?=\d)", "|", text)  # 1 2 is not 12
+    return Question(_STOP.sub("", _IDLE.sub("", apart)), numbers)
+
+
+def _hashes(text: str) -> Grams:
+    """A hash of each run of GRAM characters, the same on every machine; one of all of a shorter text."""
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4").astype(np.uint64)
+    if len(codes) < GRAM:
+        codes = np.append(codes, np.zeros(GRAM - len(codes), dtype=np.uint64))
+    runs = np.zeros(len(codes) - GRAM + 1, dtype=np.uint64)
+    for k in range(GRAM):
+        runs = runs * np.uint64(0x9E3779B97F4A7C15) + codes[k : len(codes) - GRAM + 1 + k]
+    return mixed(runs)
+
+
+def mixed(values: Grams) -> Grams:
+    """Values whose bits all depend on all bits of the given ones (the finaliser of splitmix64)."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+def jaccard(left: Grams, right: Grams) -> float:
+    """The share of grams that both have, of those that one of them has."""
+    common = np.intersect1d(left, right, assume_unique=True).size
+    return common / max(1, left.size + right.size - common)
+
+
+def share_inside(inner: Grams, outer: Grams) -> float:
+    """The share of the inner grams that the outer ones hold."""
+    return np.intersect1d(inner, outer, assume_unique=True).size / max(1, inner.size)
+
+
+def follows(few: Sequence[str], many: Sequence[str]) -> bool:
+    """Whether ``few`` stand in ``many`` in their order, with others between them or not."""
+    rest = iter(many)
+    return all(number in rest for number in few)

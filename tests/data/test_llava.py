@@ -1,0 +1,50 @@
+"""Questions are taken out of the wrapping that conversations put around them."""
+
+from __future__ import annotations
+
+import pytest
+
+from mathse.data.readers.llava import exchange, question_of
+from mathse.data.records import BadRow
+
+HINT = "Hint: Please answer the question and provide the correct option letter, e.g., A, B, C, D, at the end."
+
+
+@pytest.mark.parametrize(
+    ("text", "question", "choices"),
+    [
+        ("<image>\nFind x.", "Find x.", []),
+        (f"<image>\n{HINT}\nQuestion: Find x.\nChoices:\n(A) 12\n(B) 13", "Find x.", ["12", "13"]),
+        ("Find x. choice: (A) Yes (B) No", "Find x.", ["Yes", "No"]),
+        ("Find x.\nChoices:\nA:24°\nB:30°\nC:36°", "Find x.", ["24°", "30°", "36°"]),
+        ("如图,求 x。选项:A. 12 B. 13 C. 14 D. 15", "如图,求 x。", ["12", "13", "14", "15"]),
+        ("如图,求 x。\nA、12\nB、13", "如图,求 x。", ["12", "13"]),
+        ("Point A. B is on the line.", "Point A. B is on the line.", []),
+        ("In triangle ABC, A is 30. Find B.", "In triangle ABC, A is 30. Find B.", []),
+        ("Is A) before B) here?", "Is", ["before", "here?"]),  # a list is a list, whatever it means
+        ("Choices: (A) only one", "Choices: (A) only one", []),
+        (
+            "<image>\nAccording to the question shown in the image, please first perform reasoning, then finally "
+            "select the right answer from the choices, e.g., Answer: xxx.\nQuestion: Find AB.\nChoices:\nA:1\nB:2",
+            "Find AB.",
+            ["1", "2"],
+        ),
+    ],
+)
+def test_a_question_and_its_choices_are_told_apart(text: str, question: str, choices: list[str]) -> None:
+    assert question_of(text) == (question, choices)
+
+
+def test_a_reply_that_says_more_than_the_answer_is_a_solution() -> None:
+    asked = "Find x.\nChoices:\n(A) 12\n(B) 13"
+    bare = exchange("set", asked, "The answer is B", [])
+    assert (bare["answer"], bare["choices"], bare.get("solution")) == ("B", ["12", "13"], None)
+    reasoned = exchange("set", asked, "Step 1: the sides are equal, so x is 6 + 7 = 13.\nAnswer: B", [])
+    assert reasoned["answer"] == "B" and reasoned["solution"].startswith("Step 1")
+    named = exchange("set", asked, "The answer is 13.", [])
+    assert named["answer"] == "B"
+
+
+def test_a_reply_without_an_answer_is_a_bad_row() -> None:
+    with pytest.raises(BadRow, match="no final answer"):
+        exchange("set", "Find x.", "I cannot see the picture", [])
