@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from mathse import prompts
+from mathse import prompts, ranks
 from mathse.answers import extract_answer, same_answer
-from mathse.backbones.base import Backbone, Row
+from mathse.backbones.base import Backbone, Completion, Row
+from mathse.backbones.recipe import Recipe, held, recipe_of
 from mathse.seeds import derive
 from mathse.store import BatchLog
 from mathse.types import Lineage, Problem, ReasoningPath
@@ -18,6 +22,45 @@ Advance = Callable[[int], None]  # told the number of rows of each finished batc
 
 def _ignore(rows: int) -> None:
     pass
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A batch of prompts, and how to go on from them: the arguments of ``Backbone.generate`` or ``complete``."""
+
+    rows: Sequence[Row]
+    how: Mapping[str, Any] = field(default_factory=dict)
+
+
+def generated(backbone: Backbone, asks: Iterable[Ask]) -> Iterator[list[list[str]]]:
+    """``backbone.generate`` of each batch, in their order; where the run has several ranks, each takes one of the next
+    batches. Nothing of an answer depends on who gave it."""
+    return _shared(backbone, "generate", asks)
+
+
+def completed(backbone: Backbone, asks: Iterable[Ask]) -> Iterator[list[list[Completion]]]:
+    """``backbone.complete`` of each batch, shared likewise."""
+    return _shared(backbone, "complete", asks)
+
+
+def _shared(backbone: Backbone, method: str, asks: Iterable[Ask]) -> Iterator[Any]:
+    asks = iter(asks)
+    while batches := list(islice(asks, ranks.size())):
+        mine = partial(_answer, backbone, method, batches)
+        answers = ranks.everywhere(mine, _answer_along, recipe_of(backbone), method, batches)
+        yield from answers[: len(batches)]
+
+
+def _answer(backbone: Backbone, method: str, batches: Sequence[Ask]) -> Any:
+    """The answer to this rank's batch; None where there is none for it."""
+    if ranks.rank() >= len(batches):
+        return None
+    mine = batches[ranks.rank()]
+    return getattr(backbone, method)(mine.rows, **mine.how)
+
+
+def _answer_along(recipe: Recipe, method: str, batches: Sequence[Ask]) -> Any:
+    return _answer(held(recipe, ranks.lent()), method, batches)
 
 
 class HFGenerator:
@@ -52,26 +95,20 @@ class HFGenerator:
         log = BatchLog(file, [len(b) * n for b in batches])
         sampling = self.sampling if temperature is None else {**self.sampling, "temperature": temperature}
         advance(sum(len(b) * n for b in batches[: log.done]))
-        for k in range(log.done, len(batches)):
-            draw = derive(seed, stage, "sample", k)
-            texts = backbone.generate(
-                [solve_row(backbone, p) for p in batches[k]],
-                n=n,
-                seed=draw,
-                max_new_tokens=self.max_new_tokens,
-                **sampling,
-            )
-            lineage = Lineage(
-                "student", stage, model, seed=draw, prompt=prompts.version("generate", backbone.prompt_style)
-            )
+        how = {"n": n, "max_new_tokens": self.max_new_tokens, **sampling}
+        todo = [(derive(seed, stage, "sample", k), batches[k]) for k in range(log.done, len(batches))]
+        asks = (Ask([solve_row(backbone, p) for p in batch], {"seed": draw, **how}) for draw, batch in todo)
+        for (draw, batch), texts in zip(todo, generated(backbone, asks), strict=True):
+            versions = [prompts.version("generate", backbone.prompt_style, p) for p in batch]
+            lineages = [Lineage("student", stage, model, seed=draw, prompt=version) for version in versions]
             log.append(
                 [
                     ReasoningPath(f"{stage}/{p.id}/{i}", p.id, text, lineage)
-                    for p, row in zip(batches[k], texts, strict=True)
+                    for p, row, lineage in zip(batch, texts, lineages, strict=True)
                     for i, text in enumerate(row)
                 ]
             )
-            advance(len(batches[k]) * n)
+            advance(len(batch) * n)
         return list(log.rows(ReasoningPath))
 
 
@@ -88,10 +125,11 @@ def predict(
     batches = list(batched(problems, batch_size))
     log = BatchLog(file, [len(b) for b in batches])
     advance(sum(len(b) for b in batches[: log.done]))
-    for k in range(log.done, len(batches)):
-        texts = backbone.generate([solve_row(backbone, p) for p in batches[k]], max_new_tokens=max_new_tokens)
-        log.append([_prediction(p, row[0]) for p, row in zip(batches[k], texts, strict=True)])
-        advance(len(batches[k]))
+    todo = batches[log.done :]
+    asks = (Ask([solve_row(backbone, p) for p in batch], {"max_new_tokens": max_new_tokens}) for batch in todo)
+    for batch, texts in zip(todo, generated(backbone, asks), strict=True):
+        log.append([_prediction(p, row[0]) for p, row in zip(batch, texts, strict=True)])
+        advance(len(batch))
     return list(log.rows())
 
 

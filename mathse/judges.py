@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice, starmap
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
 from mathse import prompts
 from mathse.answers import extract_answer, same_answer
 from mathse.backbones.base import Backbone, Completion, Row
+from mathse.generate import Ask, completed
 from mathse.metrics import accepted
 from mathse.seeds import rng
 from mathse.store import BatchLog
-from mathse.teachers import Teacher
+from mathse.teachers import Teacher, in_calls
 from mathse.types import Problem, ReasoningPath, Verdict
 
 
@@ -25,6 +27,16 @@ class Judge(Protocol):
     name: str
 
     def judge(self, problems: Sequence[Problem], paths: Sequence[ReasoningPath]) -> list[Verdict]: ...
+
+
+Batch = tuple[Sequence[Problem], Sequence[ReasoningPath]]
+
+
+@runtime_checkable
+class BatchJudge(Judge, Protocol):
+    """A judge that asks a model, and so has use for several devices: it is given all batches of a stage."""
+
+    def judge_all(self, batches: Sequence[Batch]) -> Iterator[list[Verdict]]: ...
 
 
 def judge_paths(
@@ -41,10 +53,16 @@ def judge_paths(
     batches = [order[k : k + batch_size] for k in range(0, len(order), batch_size)]
     log = BatchLog(file, [len(b) for b in batches])
     advance(sum(len(b) for b in batches[: log.done]))
-    for batch in batches[log.done :]:
-        log.append(judge.judge([problems[p.problem_id] for p in batch], batch))
-        advance(len(batch))
+    todo = [([problems[p.problem_id] for p in batch], batch) for batch in batches[log.done :]]
+    for verdicts in verdicts_on(judge, todo):
+        log.append(verdicts)
+        advance(len(verdicts))
     return list(log.rows(Verdict))
+
+
+def verdicts_on(judge: Judge, batches: Sequence[Batch]) -> Iterator[list[Verdict]]:
+    """The judge's verdicts on each batch, in order."""
+    return judge.judge_all(batches) if isinstance(judge, BatchJudge) else starmap(judge.judge, batches)
 
 
 class ORMJudge:
@@ -66,12 +84,19 @@ class ORMJudge:
         self.status_tokens = status_tokens(backbone)
 
     def judge(self, problems: Sequence[Problem], paths: Sequence[ReasoningPath]) -> list[Verdict]:
+        return next(self.judge_all([(problems, paths)]))
+
+    def judge_all(self, batches: Sequence[Batch]) -> Iterator[list[Verdict]]:
+        answers = completed(self.backbone, (self._ask(*batch) for batch in batches))
+        for (_, paths), answer in zip(batches, answers, strict=True):
+            yield [self._verdict(path, row[0]) for path, row in zip(paths, answer, strict=True)]
+
+    def _ask(self, problems: Sequence[Problem], paths: Sequence[ReasoningPath]) -> Ask:
         rows = [
             judge_row(self.backbone, problem, path.text, self.see_answer, self.see_image)
             for problem, path in zip(problems, paths, strict=True)
         ]
-        done = self.backbone.complete(rows, max_new_tokens=self.max_new_tokens, watch=self.status_tokens)
-        return [self._verdict(path, row[0]) for path, row in zip(paths, done, strict=True)]
+        return Ask(rows, {"max_new_tokens": self.max_new_tokens, "watch": self.status_tokens})
 
     def _verdict(self, path: ReasoningPath, said: Completion) -> Verdict:
         word = prompts.parse_feedback(said.text, binary=self.binary)
@@ -86,8 +111,10 @@ class ORMJudge:
         return round(float(torch.softmax(said.watched[positions[-1]], -1)[0]), 6)
 
 
-def judge_row(backbone: Backbone, problem: Problem, path: str, see_answer: bool, see_image: bool) -> Row:
-    """The row that asks for a verdict."""
+def judge_row(
+    backbone: Backbone | type[Backbone], problem: Problem, path: str, see_answer: bool, see_image: bool
+) -> Row:
+    """The row that asks for a verdict, in the backbone's prompt style."""
     question, history = prompts.judge_prompt(problem, path, backbone.prompt_style, see_answer)
     return Row(question=question, images=problem.images if see_image else (), history=history)
 
@@ -124,7 +151,15 @@ class TeacherJudge:
         self.teacher = teacher
 
     def judge(self, problems: Sequence[Problem], paths: Sequence[ReasoningPath]) -> list[Verdict]:
-        return [replace(v, judge=self.name) for v in self.teacher.annotate(problems, paths)]
+        return next(self.judge_all([(problems, paths)]))
+
+    def judge_all(self, batches: Sequence[Batch]) -> Iterator[list[Verdict]]:
+        pairs = [list(zip(*batch, strict=True)) for batch in batches]
+        for call in in_calls(self.teacher, pairs):
+            problems, paths = zip(*(pair for batch in call for pair in batch), strict=True)
+            said = (replace(v, judge=self.name) for v in self.teacher.annotate(problems, paths))
+            for batch in call:
+                yield list(islice(said, len(batch)))
 
 
 class ORMAndAnswerJudge:
@@ -136,8 +171,12 @@ class ORMAndAnswerJudge:
         self.orm, self.threshold, self.answer = orm, threshold, AnswerJudge()
 
     def judge(self, problems: Sequence[Problem], paths: Sequence[ReasoningPath]) -> list[Verdict]:
-        words = zip(self.orm.judge(problems, paths), self.answer.judge(problems, paths), strict=True)
-        return [self._both(orm, answer) for orm, answer in words]
+        return next(self.judge_all([(problems, paths)]))
+
+    def judge_all(self, batches: Sequence[Batch]) -> Iterator[list[Verdict]]:
+        for words, batch in zip(verdicts_on(self.orm, batches), batches, strict=True):
+            both = zip(words, self.answer.judge(*batch), strict=True)
+            yield [self._both(orm, answer) for orm, answer in both]
 
     def _both(self, orm: Verdict, answer: Verdict) -> Verdict:
         agreed = accepted(orm, self.threshold) and answer.status == "correct"

@@ -57,7 +57,7 @@ class RanksFailed(Exception):
 
 
 def place(environment: Mapping[str, str] = os.environ) -> Place | None:
-    """This process's place, if something has started several (or one) of them: torchrun, SLURM's srun, or ``run``."""
+    """This process's place, if several were started, by torchrun, SLURM's srun or ``run``; None: it is alone."""
     if "RANK" in environment and "WORLD_SIZE" in environment:
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
     elif environment.get("SLURM_STEP_NUM_TASKS", "1") != "1":  # srun sets it, and sbatch's own script has none
@@ -65,7 +65,7 @@ def place(environment: Mapping[str, str] = os.environ) -> Place | None:
     else:
         return None
     rank, size, local_rank = (int(environment.get(name, "0")) for name in names)
-    return Place(rank, size, local_rank)
+    return Place(rank, size, local_rank) if size > 1 else None
 
 
 def is_ours() -> bool:
@@ -236,5 +236,5 @@ def end_with_the_watcher() -> None:
 def report(value: Any) -> None:
     """What rank 0's task returned, for the watching process."""
     here = place()
-    if is_ours() and here is not None and here.rank == 0:
+    if is_ours() and (here is None or here.rank == 0):
         Path(os.environ[RESULT]).write_text(json.dumps(value))

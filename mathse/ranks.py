@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from mathse.errors import ConfigError, RankLost
+from mathse.errors import ConfigError, MathSEError, RankLost
 from mathse.launch import place
 
 Result = TypeVar("Result")
@@ -66,12 +66,12 @@ def joined(accelerator: str, devices: int) -> Iterator[None]:
     """
     here = place()
     started = here.size if here is not None else 1
-    if started % devices or (started > 1 and here is not None and here.local_rank >= devices):
+    if started % devices or (here is not None and here.local_rank >= devices):
         raise ConfigError(
             f"trainer.devices = {devices}, and {started} process{'es were' if started > 1 else ' was'} started; pass "
             "trainer=ddp (or fsdp) and the number of devices of a machine as trainer.devices"
         )
-    if here is None or started == 1:
+    if here is None:
         yield
         return
     _connect(here.rank, started, device(accelerator))
@@ -81,7 +81,7 @@ def joined(accelerator: str, devices: int) -> Iterator[None]:
             _tell()
         dist.destroy_process_group()
     except RuntimeError as e:
-        if _is_lost(e):
+        if _means_lost(e):
             raise RankLost(f"rank {here.rank} lost its connection to the other ranks; what they say tells why") from e
         raise
     finally:
@@ -91,6 +91,7 @@ def joined(accelerator: str, devices: int) -> Iterator[None]:
 def _connect(number: int, started: int, mine: torch.device) -> None:
     global _talk, _mine
     _find_each_other()
+    os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))  # else Lightning sets another number
     on_gpu = mine.type == "cuda"
     if on_gpu:
         torch.cuda.set_device(mine)
@@ -118,10 +119,11 @@ def _find_each_other() -> None:
         os.environ |= {"MASTER_ADDR": slurm.main_address, "MASTER_PORT": str(slurm.main_port)}
 
 
-def _is_lost(error: RuntimeError) -> bool:
+def _means_lost(error: RuntimeError) -> bool:
     """gloo has no error class of its own."""
-    words = ("gloo", "Connection closed", "Connection reset", "Broken pipe", "recvValue failed", "sendBytes failed")
-    return isinstance(error, (dist.DistBackendError, dist.DistNetworkError)) or any(w in str(error) for w in words)
+    if isinstance(error, MathSEError):  # a teacher's lost connection is none of ours
+        return False
+    return isinstance(error, (dist.DistBackendError, dist.DistNetworkError)) or "gloo" in str(error)
 
 
 # --- work in common -------------------------------------------------------------------------------------------------

@@ -2,9 +2,11 @@
 
 ddp        every rank holds the whole model (Lightning's DDPStrategy)
 fsdp2      weights, gradients and optimiser in shards, a decoder layer at a time (Lightning's ModelParallelStrategy)
-deepspeed  ZeRO-2 (Lightning's DeepSpeedStrategy; an extra)
+deepspeed  gradients and optimiser in shards, ZeRO-2 (Lightning's DeepSpeedStrategy; an extra). Weights that a batch
+           does not use are stepped by their momentum all the same, and with bf16-mixed the checkpoint is bfloat16.
 
-fsdp2 and deepspeed have not been run on a GPU yet, deepspeed not at all.
+All three make the steps of one process on two CPU processes, deepspeed with Lightning's demand for a GPU taken out.
+None has been run on several GPUs yet.
 """
 
 from __future__ import annotations
@@ -81,11 +83,11 @@ class Joined(ClusterEnvironment):
 
 
 class Replicated(DDPStrategy):
-    """DDP without torch's wrapper: the module adds up the gradients of all ranks itself, once a step.
+    """DDP without torch's wrapper around the model: the module adds up the gradients of all ranks itself, once a step.
 
-    The wrapper adds them up in a step's last backward pass. A weight that only earlier micro-batches used (CogVLM2's
-    visual experts, where the last has no picture) then keeps a sum of its own on each rank, and the ranks part company
-    without a word.
+    Ranks may then differ in their micro-batches and in the weights that these use, nothing is averaged that has to be
+    undone, and no bucket holds gradients a second time. The price: the sum is not hidden behind the backward pass. For
+    adapters it is small, and a full fit of a large model is sharded.
     """
 
     def configure_ddp(self) -> None:
@@ -97,6 +99,12 @@ class Replicated(DDPStrategy):
 def averages(trainer: pl.Trainer) -> bool:
     """Whether the strategy itself reduces gradients: to their mean over the ranks."""
     return isinstance(trainer.strategy, (ModelParallelStrategy, DeepSpeedStrategy))
+
+
+def announce_pass(trainer: pl.Trainer, last: bool) -> None:
+    """Tell a strategy that reduces gradients in the backward pass whether this one is a step's last."""
+    if isinstance(trainer.strategy, DeepSpeedStrategy):
+        trainer.strategy.deepspeed_engine.set_gradient_accumulation_boundary(last)
 
 
 def keeps_resume_points(settings: TrainerSettings) -> bool:

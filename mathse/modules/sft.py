@@ -72,6 +72,7 @@ class SFTModule(pl.LightningModule):
         for micro in batch["micro"]:
             logits, targets = self(micro)
             loss = F.cross_entropy(logits.float(), targets, reduction="sum") / normaliser
+            strategies.announce_pass(self.trainer, last=micro is batch["micro"][-1])
             self.manual_backward(loss)
             total += loss.detach()
         if ranks.size() > 1 and averaged == 1:

@@ -1,0 +1,209 @@
+"""Runs of two processes through train.py and evaluate.py, and what becomes of them when one is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from e2e.runs import ROOT, TINY, WORLD, contents, rows
+from safetensors.torch import load_file
+
+pytestmark = pytest.mark.slow
+
+STUCK = 300  # seconds after which a run is rather ended than waited for
+EXACT = (*TINY, "trainer.precision=32-true", "trainer.log_every=1", "generator.batch_size=3", "evaluation.batch_size=3")
+TWO = ("trainer.devices=2", "trainer.accelerator=cpu", "trainer.workers=0")
+DDP, FSDP = ("trainer=ddp", *TWO), ("trainer=fsdp", *TWO)
+
+
+def start(program: str, *settings: str, launcher: Sequence[str] = (sys.executable,)) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*launcher, str(ROOT / program), *settings], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def run(program: str, *settings: str, launcher: Sequence[str] = (sys.executable,)) -> str:
+    """What a program said that ended well."""
+    process = start(program, *settings, launcher=launcher)
+    said, _ = process.communicate(timeout=STUCK)
+    assert process.returncode == 0, said
+    return said
+
+
+def fitted(folder: Path, *settings: str) -> Path:
+    run("train.py", *EXACT, *settings, f"hydra.run.dir={folder}")
+    return folder
+
+
+def ranks_of(process: subprocess.Popen[str]) -> list[int]:
+    """The ranks that a run has started, rank 0 first."""
+    found = subprocess.run(["ps", "--ppid", str(process.pid), "-o", "pid="], capture_output=True, text=True)
+    return sorted(map(int, found.stdout.split()))
+
+
+def wait_for(condition: Callable[[], object], process: subprocess.Popen[str]) -> None:
+    end = time.monotonic() + STUCK
+    while not condition():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def apart(one: Path, other: Path) -> float:
+    """The largest difference between two checkpoints' weights."""
+    a, b = (load_file(folder / "model.safetensors") for folder in (one, other))
+    assert a.keys() == b.keys()
+    return max(float((a[k] - b[k]).abs().max()) for k in a)
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fitted(tmp_path_factory.mktemp("single") / "run", "trainer=cpu")
+
+
+@pytest.fixture(scope="module")
+def ddp(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fitted(tmp_path_factory.mktemp("ddp") / "run", *DDP)
+
+
+MANY = ("sft.max_steps=30", "trainer.checkpoint_every=4")
+
+
+@pytest.fixture(scope="module")
+def longer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fitted(tmp_path_factory.mktemp("longer") / "run", *DDP, *MANY)
+
+
+STAGES = ("base", "orm/student_8", "orm/solver", "orm", "distill", "round_01", "final")
+
+
+def comparable(single: Path, other: Path) -> None:
+    """Every stage of both runs has the same rows, and all but the same weights."""
+    names = {f.relative_to(single) for f in single.rglob("*.jsonl")}
+    assert names == {f.relative_to(other) for f in other.rglob("*.jsonl")}
+    for stage in STAGES:
+        assert apart(single / stage / "checkpoint", other / stage / "checkpoint") < 1e-5, stage
+    for name in sorted(names):
+        if name.name == "train_log.jsonl":
+            for a, b in zip(rows(single / name), rows(other / name), strict=True):
+                assert a.keys() == b.keys() and all(b[k] == pytest.approx(a[k], abs=2e-5) for k in a)
+        elif "verdicts" not in name.name and "held" not in name.name:  # those hold an ORM's probability
+            assert (single / name).read_bytes() == (other / name).read_bytes(), name
+
+
+def test_two_ddp_ranks_make_the_run_of_one_process(single: Path, ddp: Path) -> None:
+    comparable(single, ddp)
+
+
+def test_two_fsdp_ranks_make_the_run_of_one_process(single: Path, tmp_path: Path) -> None:
+    comparable(single, fitted(tmp_path / "run", *FSDP))
+
+
+@pytest.mark.parametrize("family", ["qwen2vl", "internvl2_5", "cogvlm2"])
+def test_two_fsdp_ranks_fit_every_family_as_one_process_does(single: Path, tmp_path: Path, family: str) -> None:
+    subprocess.run([sys.executable, "-m", "mathse", "tiny", family, str(tmp_path / "tiny")], cwd=ROOT, check=True)
+    settings = ("experiment=smoke", "task=sft", f"sft.train={single / 'final' / 'train.jsonl'}", *WORLD,
+                f"backbone={family}", f"backbone.path={tmp_path / 'tiny'}", "sft.epochs=null", "sft.max_steps=3",
+                "sft.batch_size=6", "sft.micro_batch_size=2", "evaluation.max_new_tokens=4", "progress=plain",
+                "trainer.precision=32-true")  # fmt: skip
+    run("train.py", *settings, "trainer=cpu", f"hydra.run.dir={tmp_path / 'one'}")
+    run("train.py", *settings, *FSDP, f"hydra.run.dir={tmp_path / 'two'}")
+    assert apart(tmp_path / "one" / "sft" / "checkpoint", tmp_path / "two" / "sft" / "checkpoint") < 1e-5
+
+
+def test_two_ranks_predict_what_one_process_does_to_the_byte(single: Path, tmp_path: Path) -> None:
+    asked = (f"checkpoint={single / 'final' / 'checkpoint'}", "evaluation.limit=20", "evaluation.batch_size=3",
+             "evaluation.max_new_tokens=8")  # fmt: skip
+    run("evaluate.py", *asked, f"hydra.run.dir={tmp_path / 'one'}")
+    run("evaluate.py", *asked, *DDP, f"hydra.run.dir={tmp_path / 'two'}")
+    found = sorted(f.relative_to(tmp_path / "one") for f in (tmp_path / "one").rglob("predictions.jsonl"))
+    assert found
+    for name in found:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_a_reflecting_student_writes_on_both_ranks_what_it_writes_on_one(tmp_path: Path) -> None:
+    writes = ("evolution.reflect.writer=student", "sft.max_steps=1", "generator.batch_size=2")
+    one = fitted(tmp_path / "one", "trainer=cpu", *writes)
+    two = fitted(tmp_path / "two", *DDP, *writes)
+    written = "reflection/reflections.jsonl"
+    assert rows(one / written) and (one / written).read_bytes() == (two / written).read_bytes()
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_killed_rank_ends_the_run_and_the_same_command_goes_on_to_the_same_bytes(
+    longer: Path, tmp_path: Path, which: int
+) -> None:
+    process = start("train.py", *EXACT, *DDP, *MANY, f"hydra.run.dir={tmp_path / 'run'}")
+    wait_for(lambda: (tmp_path / "run" / "distill" / "fit" / "last.ckpt").exists(), process)
+    started = ranks_of(process)
+    assert len(started) == 2
+    os.kill(started[which], signal.SIGKILL)
+    said, _ = process.communicate(timeout=STUCK)
+    assert process.returncode == 1 and f"error: rank {which} was ended by SIGKILL" in said
+    assert "Traceback" not in said
+    assert not any(Path(f"/proc/{pid}").exists() for pid in started)
+    assert not (tmp_path / "run" / "distill" / "stage.json").exists()
+    fitted(tmp_path / "run", *DDP, *MANY)
+    assert contents(tmp_path / "run") == contents(longer)
+
+
+def test_a_killed_fsdp_fit_goes_on_from_its_resume_point(tmp_path: Path) -> None:
+    many = ("task=orm", "orm.student_steps=30", "trainer.checkpoint_every=4")
+    whole = fitted(tmp_path / "whole", *FSDP, *many)
+    process = start("train.py", *EXACT, *FSDP, *many, f"hydra.run.dir={tmp_path / 'run'}")
+    wait_for(lambda: (tmp_path / "run" / "orm" / "student_8" / "fit" / "last.ckpt").exists(), process)
+    os.kill(ranks_of(process)[1], signal.SIGKILL)
+    said, _ = process.communicate(timeout=STUCK)
+    assert process.returncode == 1, said
+    fitted(tmp_path / "run", *FSDP, *many)
+    for stage in ("orm/student_8", "orm"):
+        assert apart(whole / stage / "checkpoint", tmp_path / "run" / stage / "checkpoint") < 1e-6
+
+
+def test_ctrl_c_ends_both_ranks_with_one_sentence(tmp_path: Path) -> None:
+    process = start("train.py", *EXACT, *DDP, "sft.max_steps=500", f"hydra.run.dir={tmp_path / 'run'}")
+    wait_for(lambda: (tmp_path / "run" / "distill" / "train_log.jsonl").exists(), process)
+    started = ranks_of(process)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=STUCK)
+    assert process.returncode == 130 and said.splitlines()[-1] == "stopped; the same command goes on from here"
+    assert "Traceback" not in said and not any(Path(f"/proc/{pid}").exists() for pid in started)
+
+
+def test_a_folder_in_use_is_one_sentence_with_ranks_too(tmp_path: Path) -> None:
+    process = start("train.py", *EXACT, "trainer=cpu", "sft.max_steps=500", f"hydra.run.dir={tmp_path / 'run'}")
+    wait_for((tmp_path / "run" / "run.json").exists, process)
+    second = start("train.py", *EXACT, *DDP, f"hydra.run.dir={tmp_path / 'run'}")
+    said, _ = second.communicate(timeout=STUCK)
+    process.kill()
+    process.communicate()
+    errors = [line for line in said.splitlines() if "error" in line]
+    assert second.returncode == 1 and len(errors) == 1 and "is in use by process" in errors[0], said
+
+
+def test_a_finished_run_is_found_finished_and_a_wrong_setting_starts_no_rank(ddp: Path, tmp_path: Path) -> None:
+    before = contents(ddp)
+    assert "was finished before; nothing to do" in run("train.py", *EXACT, *DDP, f"hydra.run.dir={ddp}")
+    assert contents(ddp) == before
+    process = start("train.py", *EXACT, "trainer.devices=2", f"hydra.run.dir={tmp_path / 'run'}")
+    said, _ = process.communicate(timeout=STUCK)
+    assert process.returncode == 1 and said.startswith("error: trainer.devices = 2: several devices need a strategy")
+
+
+def test_each_job_of_a_sweep_starts_ranks_of_its_own(tmp_path: Path) -> None:
+    short = ("task=distill", "judge=answer", "seed=0,1", f"hydra.sweep.dir={tmp_path}")
+    run("train.py", "-m", *EXACT, *DDP, *short)
+    assert sorted(f.parent.name for f in tmp_path.rglob("summary.json")) == ["0", "1"]
+
+
+def test_ranks_that_torchrun_started_make_the_same_run(ddp: Path, tmp_path: Path) -> None:
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone")
+    run("train.py", *EXACT, *DDP, f"hydra.run.dir={tmp_path / 'run'}", launcher=torchrun)
+    assert contents(tmp_path / "run") == contents(ddp)

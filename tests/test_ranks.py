@@ -1,0 +1,465 @@
+"""Several processes, one run: how they are started and ended, what they do in common, and that it changes nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from importlib.util import find_spec
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from small import path, problems, solved_rows, tiny_backbone
+from torch import Tensor
+
+from mathse import launch, ranks, strategies
+from mathse.backbones.base import IGNORED, Backbone, Row
+from mathse.backbones.recipe import Recipe, held, let_go, recipe_of
+from mathse.config.schema import ORM, Fit, Lora, Optimizer, TinyBackbone, Trainer
+from mathse.data.batches import EpochStream, MixedStream, OnceStream, StepData, step_seed
+from mathse.errors import ConfigError, RankLost, TeacherError
+from mathse.fit import FitJob, fit
+from mathse.generate import HFGenerator, predict
+from mathse.judges import ORMJudge, judge_paths
+from mathse.orm import made_up_rows
+from mathse.world.problems import SyntheticData
+
+SECTION = TinyBackbone(hidden_size=32, layers=2, heads=2, mlp_size=64, vision_size=16)
+RECIPE = Recipe(SECTION, {"init_seed": 0})
+STUCK = 60  # seconds after which a test would rather fail than wait
+
+
+# --- starting ranks and ending them: plain Python, no torch ---------------------------------------------------------
+
+
+def script(body: str) -> list[str]:
+    """The command of a rank that does ``body``, as every rank begins."""
+    return [sys.executable, "-c", f"import os, sys, time, signal\nfrom mathse import launch\n{body}"]
+
+
+SLEEPY = script("launch.end_with_the_watcher(); print('awake', os.getpid(), flush=True); time.sleep(60)")
+
+
+def test_ranks_know_their_places_and_rank_0_reports() -> None:
+    assert launch.run(script("launch.report([launch.place().size, os.environ['LOCAL_RANK']])"), 3) == [3, "0"]
+    assert launch.run(script("pass"), 2) is None
+
+
+def test_only_rank_0_speaks(capfd: pytest.CaptureFixture[str]) -> None:
+    body = "print('out of', os.environ['RANK']); print('err of', os.environ['RANK'], file=sys.stderr)"
+    launch.run(script(body), 3)
+    assert capfd.readouterr() == ("out of 0\n", "err of 0\n")
+
+
+@pytest.mark.parametrize(
+    ("deed", "end"),
+    [
+        ("print('no more'); sys.exit(3)", "ended with exit code 3"),
+        ("print('no more', flush=True); os.kill(os.getpid(), signal.SIGKILL)", "was ended by SIGKILL"),
+    ],
+)
+def test_a_rank_that_fails_ends_the_others_and_its_words_are_shown(
+    capfd: pytest.CaptureFixture[str], deed: str, end: str
+) -> None:
+    # rank 0 loses the connection; rank 2 notices nothing
+    body = f"r = launch.place().rank\nif r == 1: {deed}\nif r == 0: time.sleep(0.5); sys.exit({launch.LEFT_ALONE})"
+    begun = time.monotonic()
+    with pytest.raises(launch.RanksFailed) as failed:
+        launch.run(script(f"{body}\ntime.sleep(60)"), 3)
+    assert time.monotonic() - begun < STUCK / 2
+    said = capfd.readouterr().err.splitlines()
+    assert said[0] == "rank 1: no more" and said[1].startswith(f"error: rank 1 {end}; ") and len(said) == 2
+    assert failed.value.code == (3 if "code 3" in end else 1)
+
+
+def test_what_rank_0_says_of_its_own_failure_is_all_that_is_said(capfd: pytest.CaptureFixture[str]) -> None:
+    body = f"""if launch.place().rank == 0: print("error: no rows", file=sys.stderr); sys.exit(1)
+time.sleep(0.3); print("lost"); sys.exit({launch.LEFT_ALONE})"""
+    with pytest.raises(launch.RanksFailed) as failed:
+        launch.run(script(body), 2)
+    assert failed.value.code == 1 and capfd.readouterr().err == "error: no rows\n"
+
+
+def test_ctrl_c_comes_to_rank_0_and_ends_all(capfd: pytest.CaptureFixture[str]) -> None:
+    body = """if launch.place().rank == 0:
+    try:
+        os.kill(os.getppid(), signal.SIGINT); time.sleep(60)
+    except KeyboardInterrupt:
+        print("tidied up"); sys.exit(130)
+time.sleep(60)"""
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        launch.run(script(body), 2)
+    assert time.monotonic() - begun < STUCK / 2
+    assert capfd.readouterr() == ("tidied up\n", "")
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_no_rank_outlives_the_process_that_watches(how: signal.Signals) -> None:
+    watching = [sys.executable, "-c", f"from mathse import launch\nlaunch.run({SLEEPY!r}, 1)"]
+    watcher = subprocess.Popen(watching, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert watcher.stdout is not None
+    pid = int(watcher.stdout.readline().split()[1])
+    watcher.send_signal(how)
+    watcher.wait(STUCK)
+    end = time.monotonic() + 5
+    while is_alive(pid) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not is_alive(pid)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, None),
+        ({"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}, (3, 4, 1)),
+        ({"SLURM_PROCID": "5", "SLURM_STEP_NUM_TASKS": "8", "SLURM_LOCALID": "1", "SLURM_NTASKS": "8"}, (5, 8, 1)),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_LOCALID": "0"}, None),  # sbatch's script itself
+        ({"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1"}, None),
+        ({"RANK": "0", "WORLD_SIZE": "1"}, None),
+    ],
+)
+def test_a_process_finds_its_place_whoever_started_it(
+    environment: dict[str, str], expected: tuple[int, ...] | None
+) -> None:
+    assert launch.place(environment) == (None if expected is None else launch.Place(*expected))
+
+
+@pytest.mark.skipif(find_spec("deepspeed") is not None, reason="deepspeed is installed")
+def test_deepspeed_is_asked_for_before_a_rank_is_started() -> None:
+    with pytest.raises(ConfigError, match=r"pip install 'mathse\[deepspeed\]'"):
+        launch.require("deepspeed")
+    launch.require("fsdp2")
+
+
+# --- real ranks, forked from this process ---------------------------------------------------------------------------
+
+
+def in_ranks(size: int, lead: Callable[[], Any], follow: Callable[[], Any] = ranks.follow) -> Any:
+    """What ``lead`` returns on rank 0 of ``size`` connected processes, the others of which ``follow``; its exception,
+    where it raises one."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    children, (reading, writing) = [], os.pipe()
+    for rank in range(size):
+        if (child := os.fork()) == 0:
+            os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank)}
+            os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+            os._exit(_as_rank(lead if rank == 0 else follow, size, writing if rank == 0 else None))
+        children.append(child)
+    os.close(writing)
+    watch = threading.Timer(STUCK, lambda: [os.kill(child, signal.SIGKILL) for child in children])
+    watch.start()
+    try:
+        with os.fdopen(reading, "rb") as pipe:
+            return pickle.load(pipe)  # noqa: S301 - of this very test; an EOFError: the ranks were stuck
+    finally:
+        for child in children:
+            os.waitpid(child, 0)
+        watch.cancel()
+
+
+def _as_rank(work: Callable[[], Any], size: int, pipe: int | None) -> int:
+    result: Any
+    try:
+        with ranks.joined("cpu", size):
+            result = work()
+    except Exception as e:  # noqa: BLE001 - told to the test
+        traceback.print_exc()
+        result = e
+    if pipe is not None:
+        with os.fdopen(pipe, "wb") as file:
+            pickle.dump(result, file)
+    return int(isinstance(result, Exception))
+
+
+def _where(question: str) -> tuple[str, int, int]:
+    return question, ranks.rank(), ranks.size()
+
+
+def test_work_is_done_everywhere_and_the_results_come_by_rank() -> None:
+    def lead() -> Any:
+        return ranks.everywhere(lambda: "here", _where, "there"), ranks.everywhere(lambda: 0, _where, "again")
+
+    once, again = in_ranks(3, lead)
+    assert once == ["here", ("there", 1, 3), ("there", 2, 3)] and again[2] == ("again", 2, 3)
+
+
+def test_a_single_process_works_alone() -> None:
+    assert ranks.everywhere(lambda: "here", _where, "there") == ["here"]
+    assert (ranks.rank(), ranks.size(), ranks.total(7)) == (0, 1, 7)
+    with ranks.joined("cpu", 1):
+        assert ranks.size() == 1
+
+
+def _die() -> None:
+    os._exit(9)
+
+
+def test_rank_0_notices_that_a_rank_is_gone() -> None:
+    lost = in_ranks(2, lambda: ranks.everywhere(lambda: None, _die))
+    assert isinstance(lost, RankLost) and "lost its connection" in str(lost)
+
+
+def _say_no() -> None:
+    raise TeacherError("the teacher: Connection reset by peer (not gloo's)")
+
+
+def test_a_teacher_that_is_lost_is_no_lost_rank() -> None:
+    assert isinstance(in_ranks(2, _say_no), TeacherError)
+
+
+def test_lightning_leaves_the_number_of_threads_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert in_ranks(2, lambda: os.environ.get("OMP_NUM_THREADS")) == str(torch.get_num_threads())
+
+
+@pytest.mark.parametrize(("devices", "started"), [(2, None), (3, 2), (1, 2)])
+def test_as_many_processes_as_devices(monkeypatch: pytest.MonkeyPatch, devices: int, started: int | None) -> None:
+    if started:
+        for key, value in {"RANK": 0, "WORLD_SIZE": started, "LOCAL_RANK": started - 1}.items():
+            monkeypatch.setenv(key, str(value))
+    with pytest.raises(ConfigError, match=f"trainer.devices = {devices}, and"), ranks.joined("cpu", devices):
+        pass
+
+
+def test_a_missing_gpu_is_a_sentence() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    assert ranks.device("auto") == ranks.device("cpu") == torch.device("cpu")
+    with pytest.raises(ConfigError, match="torch finds no GPU here"):
+        ranks.device("gpu")
+
+
+def _weights() -> list[torch.nn.Parameter]:
+    """Three weights, of two dtypes; rank 1 has no gradient of the second, and nobody one of the last."""
+    weights = [torch.nn.Parameter(torch.zeros(3, 2, dtype=d)) for d in (torch.float32, torch.float32, torch.bfloat16)]
+    number = ranks.rank() + 1
+    weights[0].grad = torch.full((3, 2), float(number))
+    if number == 1:
+        weights[1].grad = torch.arange(6.0).view(3, 2)
+    weights[2].grad = torch.full((3, 2), 8.0 * number, dtype=torch.bfloat16)
+    return [*weights, torch.nn.Parameter(torch.zeros(5))]
+
+
+def _summed() -> list[Tensor | None]:
+    weights = _weights()
+    ranks.sum_gradients(weights)
+    return [w.grad for w in weights]
+
+
+def test_gradients_are_summed_and_a_missing_one_counts_as_zero() -> None:
+    mine, theirs = in_ranks(2, lambda: ranks.everywhere(_summed, _summed))
+    assert mine[0].tolist() == [[3.0, 3.0]] * 3
+    assert mine[1].tolist() == torch.arange(6.0).view(3, 2).tolist()
+    assert mine[2].tolist() == [[24.0, 24.0]] * 3 and mine[2].dtype == torch.bfloat16
+    assert mine[3] is None, "a weight that the whole batch leaves out is not stepped"
+    assert all(a is b is None or torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
+
+
+def _given() -> list[list[float]]:
+    tensors = [torch.full((2,), float(ranks.rank() + k)) for k in range(2)]
+    ranks.same_everywhere(tensors)
+    return [t.tolist() for t in tensors]
+
+
+def test_every_rank_begins_with_the_weights_of_the_first() -> None:
+    assert in_ranks(2, lambda: ranks.everywhere(_given, _given)) == [[[0.0, 0.0], [1.0, 1.0]]] * 2
+
+
+def _pooled() -> Any:
+    first = ranks.rank() == 0
+    means = {"a": (torch.tensor(1.0 if first else 4.0), 2 if first else 1), "b": (torch.tensor(float("nan")), 0)}
+    return ranks.pooled(means), float(ranks.total(torch.tensor(2.0 + ranks.rank())))
+
+
+def test_means_are_pooled_by_what_they_are_means_of() -> None:
+    for means, total in in_ranks(2, lambda: ranks.everywhere(_pooled, _pooled)):
+        assert (float(means["a"][0]), means["a"][1], means["b"][1], total) == (2.0, 3, 0, 5.0)
+
+
+# --- the same backbone on every rank --------------------------------------------------------------------------------
+
+
+def test_a_recipe_opens_the_same_backbone_after_a_journey() -> None:
+    first, second = RECIPE.open(), pickle.loads(pickle.dumps(RECIPE)).open()  # noqa: S301 - of this very test
+    assert recipe_of(first) == recipe_of(second) == RECIPE and recipe_of(tiny_backbone()) is None
+    for a, b in zip(first.model.parameters(), second.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_the_two_backbones_asked_for_last_stay_open() -> None:
+    let_go()
+    cpu = torch.device("cpu")
+    a, b, c = (Recipe(SECTION, {"init_seed": seed}) for seed in range(3))
+    student, orm = held(a, cpu), held(b, cpu)
+    assert held(a, cpu) is student and held(b, cpu) is orm
+    held(c, cpu)
+    assert held(b, cpu) is orm and held(a, cpu) is not student
+    let_go()
+
+
+def test_predictions_paths_and_verdicts_are_those_of_one_process_to_the_byte(tmp_path: Path) -> None:
+    asked = problems(11)
+    drafts = [path(p.id, text="12 + 5 = 17. " * (i % 4)) for i, p in enumerate(asked)]
+
+    def ask(folder: Path) -> list[int]:
+        told: list[int] = []
+        backbone = RECIPE.open()
+        predict(backbone, asked, folder / "predictions", batch_size=2, max_new_tokens=5, advance=told.append)
+        generator = HFGenerator(batch_size=3, temperature=1.0, max_new_tokens=5)
+        generator.sample(backbone, asked, folder / "paths", stage="round_01", model="m", seed=1, n=2)
+        judge = ORMJudge(backbone, max_new_tokens=5)
+        judge_paths(judge, {p.id: p for p in asked}, drafts, folder / "verdicts", batch_size=4)
+        return told
+
+    alone, both = tmp_path / "alone", tmp_path / "both"
+    assert ask(alone) == in_ranks(3, lambda: ask(both)) == [0, 2, 2, 2, 2, 2, 1]
+    for name in ("predictions", "paths", "verdicts"):
+        assert (alone / name).read_bytes() == (both / name).read_bytes(), name
+    (both / "predictions").write_bytes(b"".join((alone / "predictions").read_bytes().splitlines(keepends=True)[:7]))
+    in_ranks(2, lambda: ask(both))  # after a kill in the fourth batch
+    assert (alone / "predictions").read_bytes() == (both / "predictions").read_bytes()
+
+
+# --- a rank's share of a batch --------------------------------------------------------------------------------------
+
+
+def shares(rows: Sequence[Row], backbone: Backbone, size: int, batch: int, micro: int, step: int = 0) -> list[Any]:
+    stream = EpochStream(rows, batch, 0)
+    return [StepData(stream, backbone, micro, 9, rank, size)[step]["micro"] for rank in range(size)]
+
+
+def learnt(micro: Sequence[dict[str, Tensor]]) -> list[tuple[int, ...]]:
+    """The responses of these micro-batches that have a loss."""
+    labels = [row[row != IGNORED].tolist() for batch in micro for row in batch["labels"]]
+    return [tuple(ids) for ids in labels if ids]
+
+
+@pytest.mark.parametrize(("size", "batch", "micro"), [(2, 8, 4), (2, 5, 1), (3, 7, 2), (4, 3, 2), (2, 1, 1)])
+def test_ranks_share_a_batch_out_and_step_together(size: int, batch: int, micro: int) -> None:
+    backbone = tiny_backbone()
+    rows = solved_rows(backbone, 12)
+    whole = learnt(StepData(EpochStream(rows, batch, 0), backbone, micro, 9)[3]["micro"])
+    parts = shares(rows, backbone, size, batch, micro, step=3)
+    assert sorted(ids for part in parts for ids in learnt(part)) == sorted(whole)
+    assert len({len(part) for part in parts}) == 1, "a rank with fewer micro-batches would be waited for"
+    assert len(parts[0]) == ceil(ceil(batch / size) / micro)
+    counts = [len(learnt(part)) for part in parts]
+    assert max(counts) - min(counts) <= 1
+
+
+def test_every_micro_batch_shows_a_picture_where_another_rank_may_see_one() -> None:
+    backbone = tiny_backbone()
+    (shown,) = solved_rows(backbone, 1)
+    text = [Row(question="2 + 3?" * k, images=(), response="5") for k in range(1, 6)]
+    for rows, seen in (([*text, shown], True), (text, False)):  # where nobody has one, nobody needs one
+        stream = OnceStream(rows, 6)
+        parts = [StepData(stream, backbone, 1, 1, rank, 3)[0]["micro"] for rank in range(3)]
+        assert all(("pixel_values" in micro) is seen for part in parts for micro in part)
+        assert sum(len(learnt(part)) for part in parts) == len(rows)
+
+
+def test_each_rank_draws_its_own_dropout_and_the_first_draws_what_one_process_does() -> None:
+    assert step_seed(0, 3) == step_seed(0, 3, 0)
+    assert len({step_seed(0, step, rank) for step in range(20) for rank in range(8)}) == 160
+
+
+def test_every_rank_makes_the_same_rows_up() -> None:
+    data = SyntheticData(orm_train=20)
+    backbone = tiny_backbone()
+    make = made_up_rows(backbone, data.splits()["orm_train"], ORM(), data.corrupt, data.check)
+    stream = MixedStream(EpochStream(solved_rows(backbone, 9), 4, 0), make, 0.3, 10)
+    sent = pickle.dumps(stream)
+    assert len(sent) < 200_000, "no model goes along"
+    there = pickle.loads(sent)  # noqa: S301 - of this very test
+    assert [there.keyed_rows(k) for k in range(10)] == [stream.keyed_rows(k) for k in range(10)]
+
+
+# --- a fit ----------------------------------------------------------------------------------------------------------
+
+
+def ragged(backbone: Backbone) -> list[Row]:
+    """Rows of very different lengths, most without a picture."""
+    text = [Row(question="q " * (1 + 5 * i), images=(), response="7 + 5 = 12. " * (1 + i * i)) for i in range(6)]
+    return [*solved_rows(backbone, 3), *text]
+
+
+# With a large eps and lr AdamW's step is the gradient itself, so weights are compared as gradients.
+GRADIENT = Optimizer(lr=1.0, eps=1.0, weight_decay=0.0, clip=1e9)
+LEARNING = Optimizer(lr=5e-3, clip=0.5)
+
+
+def job(folder: Path, strategy: str, **changes: Any) -> FitJob:
+    settings = Fit(max_steps=2, batch_size=7, micro_batch_size=2, val_every=1, optimizer=LEARNING)
+    settings = replace(settings, **changes)
+    rows = ragged(tiny_backbone())
+    trainer = Trainer(precision="32-true", log_every=1, checkpoint_every=1, strategy=strategy)
+    if strategy != "auto":
+        trainer = replace(trainer, devices=2)
+    return FitJob(folder, rows, seed=0, settings=settings, trainer=trainer, val_rows=rows[:5])
+
+
+def fitted(folder: Path, strategy: str, **changes: Any) -> tuple[dict[str, Tensor], list[dict[str, float]]]:
+    def lead() -> None:
+        fit(RECIPE.open(), job(folder, strategy, **changes))
+
+    if strategy == "auto":
+        lead()
+    elif (error := in_ranks(2, lead)) is not None:
+        raise error
+    log = [json.loads(line) for line in (folder / "train_log.jsonl").read_text().splitlines()]
+    return load_file(folder / "checkpoint" / "model.safetensors"), log
+
+
+LORA: dict[str, Any] = {"method": "lora", "lora": Lora(rank=4, dropout=0.0)}
+CASES = {
+    "ddp gradient": ("ddp", {"optimizer": GRADIENT, "max_steps": 1}),
+    "ddp": ("ddp", {}),
+    "ddp, a rank without a row": ("ddp", {"batch_size": 1, "micro_batch_size": 1}),
+    "ddp lora": ("ddp", LORA),
+    "fsdp2 gradient": ("fsdp2", {"optimizer": GRADIENT, "max_steps": 1}),
+    "fsdp2, frozen tower": ("fsdp2", {"freeze": ["tower"]}),
+    "fsdp2 lora": ("fsdp2", LORA),
+}
+
+
+@pytest.mark.parametrize(("strategy", "changes"), CASES.values(), ids=list(CASES))
+def test_two_ranks_make_the_steps_of_one_process(tmp_path: Path, strategy: str, changes: dict[str, Any]) -> None:
+    start = RECIPE.open()
+    start.save(tmp_path / "start")
+    before = load_file(tmp_path / "start" / "model.safetensors")
+    one, log_of_one = fitted(tmp_path / "one", "auto", **changes)
+    both, log_of_both = fitted(tmp_path / "both", strategy, **changes)
+    assert one.keys() == both.keys() and all(one[k].dtype == both[k].dtype for k in one)
+    moved = max(float((one[k] - before[k]).abs().max()) for k in one)
+    apart = max(float((one[k] - both[k]).abs().max()) for k in one)
+    assert apart < 1e-3 * moved, f"{apart} apart, after moving by {moved}"
+    for a, b in zip(log_of_one, log_of_both, strict=True):
+        assert a.keys() == b.keys() and all(b[k] == pytest.approx(a[k], abs=2e-5) for k in a)
+
+
+def test_decoder_layers_and_the_towers_are_sharded_one_by_one() -> None:
+    names = [type(m).__name__ for m in strategies.layers(RECIPE.open().model)]
+    assert sorted(names) == ["Qwen2VLDecoderLayer"] * 2 + ["Qwen2VLVisionBlock"]
