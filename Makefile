@@ -28,7 +28,7 @@ lint: install
 	$(PYTHON) -m mypy
 
 test: lint
-	$(PYTHON) -m pytest --cov --cov-fail-under=85
+	$(PYTHON) -m pytest -n 2 --dist loadfile --cov --cov-fail-under=85
 
 test-slow: install
 	$(PYTHON) -m pytest -m slow

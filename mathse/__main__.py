@@ -11,8 +11,12 @@ from mathse.cli import guarded
 # verb -> (module with main(argv) -> exit code, what it does); imported only when asked for
 VERBS = {
     "report": ("mathse.report", "one HTML page about a run, or several side by side"),
+    "compare": ("mathse.compare", "runs on the same problems: differences, transitions, the paper's tables"),
     "tiny": ("mathse.backbones.make", "write a tiny random-weight checkpoint of a family"),
-    "convert-data": ("mathse.data.convert", "published records (geometry3k, mathvision) to data=jsonl rows"),
+    "convert": ("mathse.backbones.internvl2_5.conversion", "a published InternVL2.5 folder to transformers' layout"),
+    "whatif": ("mathse.whatif", "decide a finished run's rounds anew, from stored verdicts"),
+    "data": ("mathse.data_check", "check: look at training data before training"),
+    "convert-data": ("mathse.data.convert", "published records (Geometry3K, MATH-V, MathVerse, DynaMath) to own rows"),
 }
 
 

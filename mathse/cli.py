@@ -23,17 +23,18 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from safetensors import SafetensorError
 
+from mathse import launch
 from mathse.config.options import CONF
 from mathse.config.overrides import explain, refuse_early
 from mathse.config.parse import parse
 from mathse.config.register import register
-from mathse.errors import ConfigError, MathSEError
+from mathse.errors import ConfigError, MathSEError, RankLost
+from mathse.launch import INTERRUPTED
 
 Task = Callable[[Any, Path], float | None]
 
 COMPOSING = (HydraException, OmegaConfBaseException)
 RUNNING = (MathSEError, OSError, SafetensorError)  # safetensors tells of a full disk in its own words
-INTERRUPTED = 130  # the shell's code for Ctrl-C
 
 
 class JobFailed(MathSEError):
@@ -45,6 +46,7 @@ def main(task: Task, config_name: str, schema: type) -> None:
 
     Exits with 1 after a user's mistake, 130 after Ctrl-C.
     """
+    launch.end_with_the_watcher()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait spinning ruin each other on a busy machine
     register()
     traceback = wants_traceback()
@@ -110,6 +112,7 @@ def sentence(error: BaseException) -> str | None:
 
 def _job(task: Task, schema: type, traceback: bool) -> Callable[[DictConfig], float | None]:
     """What Hydra calls with each composed config."""
+    script = os.path.abspath(sys.argv[0])
 
     @functools.wraps(task)
     def job(cfg: DictConfig) -> float | None:
@@ -117,18 +120,39 @@ def _job(task: Task, schema: type, traceback: bool) -> Callable[[DictConfig], fl
         try:
             config: Any = parse(cfg, schema)
             _refuse_resuming_a_sweep(config)
-            return task(config, folder)
+            _refuse_a_sweep_in_ranks()
+            launch.require(config.trainer.strategy)
+            if launch.place() is None and config.trainer.devices > 1:
+                return launch.run(_command_of_a_rank(script, folder), config.trainer.devices)
+            number = task(config, folder)
+            launch.report(number)
+            return number
         except RUNNING as e:
             _remove_if_empty(folder)
+            if isinstance(e, RankLost) and launch.is_ours():
+                sys.exit(launch.LEFT_ALONE)  # the watching process says whom it lost
             if traceback:
                 raise
             _job_failed(e)
+        except launch.RanksFailed as e:
+            _remove_if_empty(folder)
+            if _is_sweep():
+                raise JobFailed(str(e)) from e
+            sys.exit(e.code)
         except KeyboardInterrupt:
             _remove_if_empty(folder)
-            _say(_how_to_go_on(folder, sys.argv[1:]))
+            if not launch.is_ours():
+                _say(_how_to_go_on(folder, sys.argv[1:]))
             sys.exit(INTERRUPTED)
 
     return job
+
+
+def _command_of_a_rank(script: str, folder: Path) -> list[str]:
+    """What starts this job again, in this folder: a job of a sweep as a single run with that job's settings."""
+    arguments = HydraConfig.get().overrides.task if _is_sweep() else sys.argv[1:]
+    place = str(folder.absolute()).replace("\\", "\\\\").replace("'", "\\'")
+    return [sys.executable, script, *arguments, f"hydra.run.dir='{place}'"]
 
 
 def _job_failed(error: BaseException) -> NoReturn:
@@ -145,6 +169,15 @@ def _refuse_resuming_a_sweep(config: Any) -> None:
         raise ConfigError(
             "resume = 'last': finds one run, and this is a sweep (-m); leave it out and pass the sweep's folder, "
             "hydra.sweep.dir=DIR: finished jobs return their number, the others go on"
+        )
+
+
+def _refuse_a_sweep_in_ranks() -> None:
+    here = launch.place()
+    if _is_sweep() and here is not None and here.size > 1:
+        raise ConfigError(
+            f"a sweep (-m) was started {here.size} times, once a rank: start it once, and each of its jobs starts its "
+            "own ranks (trainer=ddp trainer.devices=...)"
         )
 
 
@@ -181,4 +214,7 @@ def _fail(text: str | None, error: BaseException) -> NoReturn:
 
 
 def _say(*lines: str) -> None:
+    here = launch.place()
+    if here is not None and here.rank and not launch.is_ours():  # the watching process names the rank itself
+        lines = tuple(f"rank {here.rank}: {line}" for line in lines)
     print(*lines, sep="\n", file=sys.stderr, flush=True)

@@ -23,6 +23,10 @@ class SettingsChanged(RunError):
     """What a folder holds was made with other settings."""
 
 
+class RankLost(RunError):
+    """Another process of this run is gone; that one knows why."""
+
+
 class TeacherError(MathSEError, RuntimeError):
     """The teacher cannot answer at all (a single unusable answer is an outcome of its row, not an error)."""
 

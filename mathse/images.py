@@ -1,4 +1,5 @@
-"""Images by reference: a file's path, or ``scheme:...`` for images that are drawn (``digits:`` is the embedded world).
+"""Images by reference: a file's path, or ``scheme:...`` for images that are drawn (``digits:`` is the embedded world)
+or lie inside a table (``hf:``, a data set of the ``datasets`` library).
 
 Everything downstream gets 8-bit RGB, upright, transparency on white, the first frame of an animation.
 """
@@ -49,7 +50,12 @@ def _digits(ref: str) -> Image.Image:
     return cast(Image.Image, world.render(ref))
 
 
-_SCHEMES: dict[str, Loader] = {"digits": _digits}
+def _in_table(ref: str) -> Image.Image:
+    hub = import_module("mathse.data.hub")  # late too: it stands above this module, and needs a library of its own
+    return cast(Image.Image, hub.image(ref))
+
+
+_SCHEMES: dict[str, Loader] = {"digits": _digits, "hf": _in_table}
 
 
 def register_scheme(name: str, loader: Loader) -> None:
@@ -71,6 +77,27 @@ def load_image(ref: str) -> Image.Image:
     if "://" in ref:
         raise DataError(f"image {ref}: known schemes are {sorted(_SCHEMES)}; download the image and give its path")
     return _load_file(Path(ref))
+
+
+def decode(data: bytes, name: str) -> Image.Image:
+    """The image in ``data``, as ``load_image`` of a file; errors call it ``name``."""
+    if not data:
+        raise DataError(f"image {name}: 0 bytes; fetch it again")
+    return _guarded(name, lambda: io.BytesIO(data))
+
+
+def check_header(ref: str) -> None:
+    """What ``load_image`` says of a file, as far as its first bytes show; its pixels are not read."""
+    if ref.partition(":")[0] in _SCHEMES or not Path(ref).is_file() or Path(ref).stat().st_size == 0:
+        load_image(ref)
+        return
+    try:
+        with Image.open(ref, formats=FORMATS) as image:
+            fits = image.width * image.height <= MAX_PIXELS
+    except _DAMAGED:
+        fits = False
+    if not fits:
+        load_image(ref)  # which says what is wrong
 
 
 def jpeg(image: Image.Image, quality_low: int, quality_high: int, seed: int) -> Image.Image:
@@ -111,31 +138,40 @@ def image_sha256(ref: str) -> str:
 
 
 def _load_file(path: Path) -> Image.Image:
+    return _guarded(path, lambda: _filled(path))
+
+
+def _filled(path: Path) -> Path:
+    if not path.is_file():
+        raise DataError(f"image {path}: no such file; check the row's path, or put the image there")
+    if path.stat().st_size == 0:
+        raise DataError(f"image {path}: the file is empty (0 bytes); fetch it again")
+    return path
+
+
+def _guarded(name: object, opened: Callable[[], Path | io.BytesIO]) -> Image.Image:
+    """The image behind ``opened()``, or a DataError that names it."""
     try:
-        if not path.is_file():
-            raise DataError(f"image {path}: no such file; check the row's path, or put the image there")
-        if path.stat().st_size == 0:
-            raise DataError(f"image {path}: the file is empty (0 bytes); fetch it again")
-        with Image.open(path, formats=FORMATS) as image:
+        with Image.open(opened(), formats=FORMATS) as image:
             image.verify()  # PNG's checksums, which decoding skips
-        with Image.open(path, formats=FORMATS) as image:
+        with Image.open(opened(), formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise DataError(_too_large(path, f"{image.width} x {image.height} pixels"))
+                raise DataError(_too_large(name, f"{image.width} x {image.height} pixels"))
             return _rgb(_upright(image))
     except DataError:
         raise
     except PermissionError as error:
-        raise DataError(f"image {path}: no permission to read it ({error.strerror}); mend its mode") from None
+        raise DataError(f"image {name}: no permission to read it ({error.strerror}); mend its mode") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise DataError(_too_large(path, "a decompression bomb")) from None
+        raise DataError(_too_large(name, "a decompression bomb")) from None
     except UnidentifiedImageError:
-        raise DataError(f"image {path}: damaged, or none of {', '.join(FORMATS)}; save it as PNG") from None
+        raise DataError(f"image {name}: damaged, or none of {', '.join(FORMATS)}; save it as PNG") from None
     except _DAMAGED as error:
-        raise DataError(f"image {path}: damaged or cut off ({error}); fetch it again or save it as PNG") from None
+        raise DataError(f"image {name}: damaged or cut off ({error}); fetch it again or save it as PNG") from None
 
 
-def _too_large(path: Path, found: str) -> str:
-    return f"image {path}: {found}, at most {MAX_PIXELS:,} pixels are allowed; scale it down"
+def _too_large(name: object, found: str) -> str:
+    return f"image {name}: {found}, at most {MAX_PIXELS:,} pixels are allowed; scale it down"
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from mathse import prompts
 from mathse.backbones.base import Backbone, Row
@@ -44,7 +45,7 @@ def balance(labelled: Sequence[Labelled], seed: int) -> list[Labelled]:
     return sorted(kept, key=lambda x: x[0].id)
 
 
-def training_row(backbone: Backbone, problem: Problem, path: str, word: Verdict, settings: ORM) -> Row:
+def training_row(backbone: Backbone | type[Backbone], problem: Problem, path: str, word: Verdict, settings: ORM) -> Row:
     """The judge's prompt for a path, and the JSON it should answer with."""
     row = judge_row(backbone, problem, path, settings.see_answer, settings.see_image)
     row["response"] = target(problem, word, settings)
@@ -64,14 +65,24 @@ def made_up_rows(
     corrupt: Callable[[Problem, random.Random], str],
     check: Callable[[Problem, str], Verdict],
 ) -> Callable[[random.Random], Row]:
-    """A maker of rows with made-up errors over these problems (augmentation, see ``MixedStream``)."""
+    """A maker of rows with made-up errors over these problems (augmentation, see ``MixedStream``).
 
-    def make(draw: random.Random) -> Row:
-        problem = draw.choice(problems)
-        text = corrupt(problem, draw)
-        return training_row(backbone, problem, text, check(problem, text), settings)
+    It can be pickled, and holds no model: every rank of a fit makes the same rows.
+    """
+    return partial(_made_up, type(backbone), problems, settings, corrupt, check)
 
-    return make
+
+def _made_up(
+    backbone: type[Backbone],
+    problems: Sequence[Problem],
+    settings: ORM,
+    corrupt: Callable[[Problem, random.Random], str],
+    check: Callable[[Problem, str], Verdict],
+    draw: random.Random,
+) -> Row:
+    problem = draw.choice(problems)
+    text = corrupt(problem, draw)
+    return training_row(backbone, problem, text, check(problem, text), settings)
 
 
 def solution_path(problem: Problem, stage: str) -> ReasoningPath:

@@ -1,8 +1,7 @@
-"""The tasks of train.py and evaluate.py: open the run folder, run the stages, write the summary and the report."""
+"""The tasks of train.py: open the run folder, run the stages, write the summary and the report."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -10,23 +9,24 @@ from typing import Any
 
 import torch
 
-from mathse import report
+from mathse import ranks, report
 from mathse.backbones import quiet
+from mathse.backbones.adapters import require_four_bit
 from mathse.config import build, flatten
 from mathse.config.bind import plain
-from mathse.config.schema import EvaluateConfig, TrainConfig
+from mathse.config.schema import TrainConfig
+from mathse.data.identity import contents
 from mathse.errors import DataError, SettingsChanged
 from mathse.evolution.lab import Lab
 from mathse.evolution.loop import EvolutionLoop
 from mathse.evolution.summary import summarize
-from mathse.fit import device_of
-from mathse.generate import predict
 from mathse.images import load_image, png_bytes
 from mathse.ledger import RunFolder, branch_folder, finished_summary
+from mathse.llm.account import in_words
 from mathse.manifest import RUN, SUMMARY
-from mathse.metrics import accuracy
 from mathse.progress import Progress
-from mathse.store import read_json, read_jsonl, sha256_file, write_json
+from mathse.store import read_jsonl, sha256_file, write_json
+from mathse.teachers import PaidTeacher
 from mathse.types import ReasoningPath
 
 
@@ -34,6 +34,14 @@ def run_task(config: TrainConfig, folder: Path) -> float | None:
     """Run ``config.task`` in ``folder``, or go on with it; the number a sweep optimises (from dev problems)."""
     quiet()
     torch.set_num_threads(config.trainer.threads)
+    with ranks.joined(config.trainer.accelerator, config.trainer.devices):
+        if ranks.rank() == 0:
+            return _run_or_go_on(config, folder)
+        ranks.follow()
+    return None
+
+
+def _run_or_go_on(config: TrainConfig, folder: Path) -> float | None:
     with ExitStack() as stack:
         progress = stack.enter_context(Progress(config.progress))
         run = stack.enter_context(open_run(config, folder, progress))
@@ -47,11 +55,16 @@ def run_task(config: TrainConfig, folder: Path) -> float | None:
 
 
 def _run(config: TrainConfig, run: RunFolder, progress: Progress, stack: ExitStack) -> dict[str, Any]:
+    if "qlora" in (config.sft.method, config.orm.fit.method):
+        require_four_bit()  # before a model is read
     source = build(config.data)
     for row in source.bad_rows:
         progress.say(f"left out: {row['file']}:{row['line']}: {row['reason']}")
     logger = stack.enter_context(closing(build(config.logger, run=run, problem_of=source.get, image=load_image)))
-    lab = Lab(config, run, source, build(config.teacher), progress, logger)
+    teacher = build(config.teacher)
+    if isinstance(teacher, PaidTeacher):
+        teacher.account_in(run.path)
+    lab = Lab(config, run, source, teacher, progress, logger)
     loop = EvolutionLoop(lab, [build(callback) for callback in config.callbacks.values()])
     TASKS[config.task](loop)
     summary = summarize(loop)
@@ -59,6 +72,8 @@ def _run(config: TrainConfig, run: RunFolder, progress: Progress, stack: ExitSta
     write_json(run.path / SUMMARY, summary)  # last: a run with a summary is finished
     report.write_report([run.path], run.path / "report.html", lambda _, i: lab.problems.get(i), png_bytes)
     logger.finish(summary)
+    if isinstance(teacher, PaidTeacher):
+        progress.say(f"teacher: {in_words(teacher.usage())}")
     return summary
 
 
@@ -96,10 +111,11 @@ def read_training_rows(file: Path, lab: Lab) -> list[ReasoningPath]:
 
 def settings(config: TrainConfig) -> dict[str, Any]:
     """The flat settings that stages depend on, files by content."""
-    flat = flatten(config)
-    for key in ("data.path", "data.test_path", "sft.train"):
-        if flat.get(key):
-            flat[f"{key}_sha256"] = sha256_file(Path(flat[key]))
+    flat = flatten(config) | contents(config.data)
+    if config.sft.train:
+        flat["sft.train_sha256"] = sha256_file(Path(config.sft.train))
+    if config.decontaminate.against:
+        flat["decontaminate.against_sha256"] = [sha256_file(Path(file)) for file in config.decontaminate.against]
     return flat
 
 
@@ -132,48 +148,3 @@ def _open(config: TrainConfig, folder: Path) -> RunFolder:
 
 def _runs_beside(folder: Path) -> list[Path]:
     return [file.parent for file in folder.parent.glob(f"*/{RUN}")]
-
-
-# --- evaluate.py ------------------------------------------------------------------------------------------------------
-
-
-def evaluate(config: EvaluateConfig, folder: Path) -> float:
-    """Greedy accuracy of a checkpoint on the benchmark's test problems; metrics.json and predictions.jsonl."""
-    quiet()
-    torch.set_num_threads(config.trainer.threads)
-    source = build(config.data)
-    problems = list(source.splits()["test"])[: config.evaluation.limit]
-    backbone = build(config.backbone, path=config.checkpoint or config.backbone.path).to(device_of(config.trainer))
-    _same_evaluation(config, folder)
-    with Progress(config.progress) as progress, progress.track("predictions", len(problems)) as track:
-        rows = predict(
-            backbone,
-            problems,
-            folder / "predictions.jsonl",
-            batch_size=config.evaluation.batch_size,
-            max_new_tokens=config.evaluation.max_new_tokens,
-            advance=track.advance,
-        )
-        figures = accuracy(rows)
-        write_json(folder / "metrics.json", figures)
-        low, high = figures["ci95"]
-        progress.say(
-            f"accuracy {figures['accuracy']:.4f} [{low:.4f}, {high:.4f}], {figures['correct']} of {figures['total']}: "
-            f"{folder / 'metrics.json'}"
-        )
-    return float(figures["accuracy"])
-
-
-def _same_evaluation(config: EvaluateConfig, folder: Path) -> None:
-    """Predictions of other settings in the same folder are not gone on with."""
-    now = {k: v for k, v in flatten(config).items() if not k.startswith(("progress", "trainer", "name"))}
-    if config.checkpoint and (weights := Path(config.checkpoint) / "model.safetensors").exists():
-        now["checkpoint_sha256"] = sha256_file(weights)
-    described = folder / "evaluation.json"
-    if described.exists() and read_json(described) != now:
-        changed = sorted(k for k in {*now, *read_json(described)} if now.get(k) != read_json(described).get(k))
-        raise SettingsChanged(
-            f"{folder} holds an evaluation with other settings ({', '.join(changed)}); choose another hydra.run.dir"
-        )
-    os.makedirs(folder, exist_ok=True)
-    write_json(described, now)

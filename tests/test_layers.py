@@ -15,22 +15,26 @@ FILES = sorted((ROOT / "mathse").rglob("*.py"))
 
 # From the ground up; a part may import its own layer and those below.
 LAYERS = (
-    {"errors", "types", "seeds", "store", "answers", "prompts", "metrics", "ledger", "manifest", "images", "config"},
-    {"backbones"},
-    {"data", "world", "modules", "teachers", "fit"},
+    {"errors", "types", "seeds", "store", "answers", "prompts", "metrics", "ledger", "manifest", "images", "config",
+     "launch", "ranks", "paper", "resampling"},
+    {"backbones", "llm"},
+    {"data", "decontaminate", "world", "modules", "teachers", "fit", "strategies"},
     {"generate", "judges", "orm", "progress", "loggers", "benchmarks"},
-    {"evolution", "report"},
-    {"tasks", "cli", "__main__"},
-)
-STDLIB_ONLY = {"errors", "types", "seeds", "store", "answers", "prompts", "metrics", "ledger", "manifest"}
+    {"evolution", "report", "contamination"},
+    {"tasks", "data_check", "evaluation", "compare", "plan", "whatif", "cli", "__main__"},
+)  # fmt: skip
+STDLIB_ONLY = {"errors", "types", "seeds", "store", "answers", "prompts", "metrics", "ledger", "manifest", "launch"}
 KNOWN_TO = {
     "hydra": {"config", "cli"},
     "omegaconf": {"config", "cli"},
     "transformers": {"backbones"},
     "peft": {"backbones"},
-    "pytorch_lightning": {"modules", "data", "generate", "fit", "evolution", "loggers", "progress", "tasks"},
-    "torch": {"backbones", "modules", "data", "generate", "judges", "fit", "orm", "evolution", "loggers", "tasks"},
-}
+    "openai": {"llm"},
+    "pytorch_lightning": {"modules", "data", "generate", "fit", "evolution", "loggers", "progress", "tasks",
+                          "strategies"},
+    "torch": {"backbones", "modules", "data", "generate", "judges", "fit", "orm", "evolution", "loggers", "tasks",
+              "ranks", "strategies", "evaluation"},
+}  # fmt: skip
 
 
 def part(path: Path) -> str:

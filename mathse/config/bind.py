@@ -12,10 +12,12 @@ from importlib import import_module
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from mathse.config.options import available
-from mathse.config.schema import OPTIONS
+from mathse.config.options import available, option_of
+from mathse.config.schema import NAMED, OPTIONS
+from mathse.config.scoring import ROWS
 from mathse.errors import ConfigError
 
+PARTS = {"sources": "data"}  # data=mixture: sections of a group's options, by name
 WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 
 
@@ -50,11 +52,17 @@ def key_paths(default: Any, prefix: str = "") -> list[str]:
     for f in fields(default):
         path, value = f"{prefix}{f.name}", getattr(default, f.name)
         paths.append(path)
-        below = [schema() for schema in OPTIONS[f.name]] if f.name in OPTIONS and f.name != "callbacks" else [value]
-        for part in below:
+        for below, part in _sections(f.name, path, value):
             if is_dataclass(part):
-                paths += [p for p in key_paths(part, f"{path}.") if p not in paths]
+                paths += [p for p in key_paths(part, f"{below}.") if p not in paths]
     return paths
+
+
+def _sections(name: str, path: str, value: Any) -> list[tuple[str, Any]]:
+    """(key path, dataclass object) of what may stand in a field: every option of a group, or its own value."""
+    if name == "benchmark":
+        return [(f"{path}.{option_of(schema)}", schema()) for schema in OPTIONS[name]]
+    return [(path, schema()) for schema in OPTIONS[name]] if name in OPTIONS and name not in NAMED else [(path, value)]
 
 
 def complete(default: Any, values: Any, group: str = "") -> Any:
@@ -74,7 +82,7 @@ def complete(default: Any, values: Any, group: str = "") -> Any:
 def prototype(group: str, default: Any, values: Mapping[Any, Any]) -> Any:
     """The dataclass object whose fields a section may have: its group's option named by ``_target_``; None for a class
     that is not ours."""
-    if group not in OPTIONS or group == "callbacks":
+    if group not in OPTIONS or group in NAMED:
         return default
     target = values.get("_target_")
     for schema in OPTIONS[group]:
@@ -99,8 +107,8 @@ def bind(default: Any, values: Mapping[Any, Any], path: str, notes: Notes) -> An
 
 
 def _bind_field(f: Field[Any], hint: Any, default: Any, value: Any, path: str, notes: Notes) -> Any:
-    if f.name == "callbacks":
-        return _bind_callbacks(value, path, notes)
+    if f.name in NAMED or f.name in PARTS:
+        return _bind_named(PARTS.get(f.name, f.name), value, path, notes)
     if f.name in OPTIONS and not (value is None and default is None):
         return _bind_option(f.name, default, value, path, notes)
     if is_dataclass(default):
@@ -132,12 +140,13 @@ def _bind_option(group: str, default: Any, value: Any, path: str, notes: Notes) 
     return _bind_own(value, path, notes) or default
 
 
-def _bind_callbacks(value: Any, path: str, notes: Notes) -> dict[str, Any]:
-    """Evolution callbacks by name; an entry that is null is switched off."""
+def _bind_named(group: str, value: Any, path: str, notes: Notes) -> dict[str, Any]:
+    """Evolution callbacks, benchmarks or a mixture's sources by name; an entry that is null is switched off."""
+    what = {"benchmark": "benchmarks", "data": "sources"}.get(group, group)
     if not isinstance(value, Mapping):
-        notes.problems[path] = f"{path} = {show(value)}: must be a group of callbacks by name, each with a _target_"
+        notes.problems[path] = f"{path} = {show(value)}: must be a group of {what} by name, each with a _target_"
         return {}
-    ours = {schema()._target_: schema() for schema in OPTIONS["callbacks"]}
+    ours = {schema()._target_: schema() for schema in OPTIONS[group]}
     bound = {}
     for name, entry in value.items():
         if entry is None:
@@ -148,12 +157,14 @@ def _bind_callbacks(value: Any, path: str, notes: Notes) -> dict[str, Any]:
         elif entry["_target_"] in ours:
             bound[name] = bind(ours[entry["_target_"]], entry, f"{path}.{name}.", notes)
         else:
-            bound[name] = _bind_own(entry, f"{path}.{name}", notes)
+            beside = ROWS if group == "benchmark" else ()
+            bound[name] = _bind_own(entry, f"{path}.{name}", notes, beside)
     return bound
 
 
-def _bind_own(values: Mapping[Any, Any], path: str, notes: Notes) -> dict[str, Any] | None:
-    """The section of a class that is not ours: its signature is the schema. None if it cannot be imported."""
+def _bind_own(values: Mapping[Any, Any], path: str, notes: Notes, beside: Sequence[str] = ()) -> dict[str, Any] | None:
+    """The section of a class that is not ours: its signature is the schema, with the names ``beside`` it. None if it
+    cannot be imported."""
     try:
         parameters = inspect.signature(locate(values["_target_"])).parameters
     except ConfigError as e:
@@ -161,6 +172,7 @@ def _bind_own(values: Mapping[Any, Any], path: str, notes: Notes) -> dict[str, A
         return None
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         names = [name for name, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+        names += beside
         for key in set(values) - {"_target_", *names}:
             takes = f"{values['_target_']} takes {', '.join(names) or 'no arguments'}"
             notes.problems[f"{path}.{key}"] = f"{path}.{key}: no such setting; {takes}{did_you_mean(str(key), names)}"

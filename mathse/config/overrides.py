@@ -12,10 +12,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mathse.config.bind import did_you_mean, key_paths, not_a_group, plain
 from mathse.config.options import available, groups, option_of
-from mathse.config.schema import OPTIONS
+from mathse.config.schema import NAMED, OPTIONS, EvaluateConfig
 from mathse.errors import ConfigError, MathSEError
 
-SECTIONS = {group: group for group in OPTIONS} | {"backbone@orm.backbone": "backbone"}  # override key -> group
+SECTIONS = {group: group for group in OPTIONS if group not in NAMED}  # override key -> group
+SECTIONS |= {"backbone@orm.backbone": "backbone", "backbone@judge.backbone": "backbone"}
 
 
 def explain(error: Exception, arguments: Sequence[str], schema: type) -> str:
@@ -72,6 +73,8 @@ def _complaint(text: str, overrides: Sequence[str], schema: type, *, sweep: bool
     if override.is_sweep_override() and not sweep:
         value = text.partition("=")[2]
         return f"{key} = {value}: several values are a sweep, which needs -m; a list is written {key}=[{value}]"
+    if key == "judge" and schema is EvaluateConfig:
+        return f"{override.input_line}: a group of train.py; evaluate.py takes an ORM as judge.checkpoint=DIR"
     if key in groups() and (key in _sections(schema) or key.startswith("experiment")):
         return _wrong_option(override, schema)
     return _wrong_key(override, overrides, schema)
@@ -107,6 +110,12 @@ def _wrong_key(override: Override, overrides: Sequence[str], schema: type) -> st
 
 def _needs_option(key: str, overrides: Sequence[str]) -> str | None:
     """For a setting of an option that is not chosen: which options have it."""
+    if key.startswith("benchmark."):
+        name = key.split(".")[1]
+        asked = [o for text in overrides if (o := _parsed(text)) and o.key_or_group == "benchmark"]
+        if any(name in _chosen(o) for o in asked):
+            return None
+        return f"{key}: {name} is not among the benchmarks chosen; pass benchmark={name}, or benchmark=[{name},...]"
     for choose, group in SECTIONS.items():
         section = choose.partition("@")[2] or choose
         if key.startswith(f"{section}."):
@@ -122,7 +131,7 @@ def _needs_option(key: str, overrides: Sequence[str]) -> str | None:
 def _standing(schema: type) -> set[str]:
     """Key paths that are there whatever options are chosen."""
     default = schema()
-    optional = tuple(f"{s.partition('@')[2] or s}." for s in SECTIONS)
+    optional = ("benchmark.", *(f"{s.partition('@')[2] or s}." for s in SECTIONS))
     return {path for path in key_paths(default) if not path.startswith(optional)}
 
 
@@ -134,8 +143,9 @@ def _chosen(override: Override) -> Iterator[str]:
     value: object = override.value()
     if isinstance(value, Glob) or value is None:
         return
-    for item in value.list if isinstance(value, ChoiceSweep) else [value]:
-        yield str(plain(item))
+    for choice in value.list if isinstance(value, ChoiceSweep) else [value]:
+        for item in choice if isinstance(choice, list) else [choice]:  # benchmark=[mathvista,mathvision]
+            yield str(plain(item))
 
 
 def _key(override: Override) -> str:

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mathse.config.bind import Notes, bind, complete, key_paths, locate, plain
+from mathse.config.evaluate_rules import EVALUATE_RULES
 from mathse.config.options import groups
 from mathse.config.rules import RULES
 from mathse.config.schema import TrainConfig
@@ -34,7 +35,7 @@ def parse(cfg: DictConfig, schema: type[Config] = TrainConfig) -> Config:  # typ
     notes = Notes(known=(*key_paths(default), *groups()), problems={})
     config = bind(default, _resolved(full), "", notes)
     problems = _without_echoes(notes.problems, flatten(full))
-    problems += [sentence for rule in RULES.get(schema, ()) for sentence in rule(config)]
+    problems += [sentence for rule in (RULES | EVALUATE_RULES).get(schema, ()) for sentence in rule(config)]
     if problems:
         raise ConfigError("\n".join(problems))
     return config

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from mathse.config.bind import plain
 from mathse.config.options import available, groups
-from mathse.config.schema import OPTIONS, EvaluateConfig, TrainConfig
+from mathse.config.schema import NAMED, OPTIONS, EvaluateConfig, TrainConfig
 from mathse.errors import ConfigError
 
 PRIMARY: tuple[type, ...] = (TrainConfig, EvaluateConfig)
@@ -19,7 +19,7 @@ PRIMARY: tuple[type, ...] = (TrainConfig, EvaluateConfig)
 def defaults(schema: type) -> dict[str, Any]:
     """The schema's defaults as plain values, interpolations kept; the groups with a ``_target_`` are left empty."""
     values = plain(schema())
-    return {key: None if key in OPTIONS and key != "callbacks" else value for key, value in values.items()}
+    return {key: None if key in OPTIONS and key not in NAMED else value for key, value in values.items()}
 
 
 def register() -> None:

@@ -9,22 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-
-def allow(
-    default: Any,
-    *,
-    choices: tuple[Any, ...] | None = None,
-    low: float | None = None,
-    high: float | None = None,
-    above: float | None = None,
-) -> Any:
-    """A field with a rule: one of ``choices``, or ``low <= value <= high``, or ``value > above``; None passes if the
-    type is optional."""
-    meta = {"choices": choices, "low": low, "high": high, "above": above}
-    if callable(default):
-        return field(default_factory=default, metadata=meta)
-    return field(default=default, metadata=meta)
-
+from mathse.config.allow import allow
+from mathse.config.data import Decontaminate, HubData, JsonlData, MixtureData, PublicData
+from mathse.config.scoring import BENCHMARKS, LLM, RewardModel
 
 DTYPES = ("float32", "bfloat16")
 ATTENTION = ("eager", "sdpa", "flash_attention_2")
@@ -77,6 +64,8 @@ class InternVL25:
     train_tiles: int = allow(6, low=1, high=40)  # at most, a picture; the thumbnail comes on top
     eval_tiles: int = allow(12, low=1, high=40)
     jpeg: bool = False  # random JPEG compression of training pictures, quality 75 to 100 (the paper names it)
+    jpeg_seed: int = "${seed}"  # type: ignore[assignment]
+    system: str | None = None  # said at the start of a conversation; null: what the checkpoint's template says
 
 
 @dataclass
@@ -106,22 +95,7 @@ class SyntheticData:
     test: int = allow(1500, low=1)
     dev: int = allow(300, low=0)  # for validation during fits and the metric a sweep optimises
     orm_train: int = allow(8000, low=0)
-    orm_held: int = allow(1700, low=0)
-
-
-@dataclass
-class JsonlData:
-    """Own problems: rows {"id", "question", "images", "answer", "choices"?, "solution"?}, see README."""
-
-    _target_: str = "mathse.data.problems.JsonlData"
-    path: str | None = None
-    seed: int = "${seed}"  # type: ignore[assignment]
-    test_path: str | None = None  # null: a share of `path`, chosen by hash of the id
-    test_share: float = allow(0.2, low=0, high=1)
-    dev_share: float = allow(0.1, low=0, high=1)
-    orm_share: float = allow(0.2, low=0, high=1)
-    seed_share: float = allow(0.4, low=0, high=1)  # of what is left: the problems the teacher solves
-    on_bad_row: str = allow("error", choices=("error", "skip"))
+    orm_held: int = allow(2500, low=0)
 
 
 # --- teacher, judge, generator --------------------------------------------------------------------------------------
@@ -141,6 +115,62 @@ class ReplayTeacher:
     """Writes a row's own solution, else one sentence with the marker and the answer: no API needed."""
 
     _target_: str = "mathse.teachers.ReplayTeacher"
+
+
+@dataclass
+class OpenAITeacher:
+    """A model behind an OpenAI-compatible API (docs: mathse/teachers/openai_api.py, mathse/llm).
+
+    What ``HOW_IT_IS_REACHED`` names changes no answer, so a run may go on with another value of it.
+    """
+
+    _target_: str = "mathse.teachers.openai_api.OpenAITeacher"
+    model: str = "gpt-4o-2024-08-06"  # PAPER: "GPT-4o", without a version
+    base_url: str | None = None  # up to and with /v1; null: the OpenAI API
+    api_key_env: str | None = "OPENAI_API_KEY"  # the environment variable with the key; null: the server wants none
+    mode: str = allow("online", choices=("online", "batch"))  # batch: the Batch API, half the price, within a day
+    temperature: float | None = allow(0.7, low=0)  # of what it writes; PAPER: silent; null: the server's own
+    max_tokens: int = allow(2048, low=1)
+    seed: int | None = 0  # another seed is another answer, paid again; null: none is sent
+    reflect_prompt: str = allow("full", choices=("full", "short"))  # PAPER: prints both
+    structured: bool = True  # ask for JSON by its schema, where the server can
+    image_side: int = allow(2048, low=28)  # pixels, long side
+    cache_dir: str = "outputs/.answers"  # shared by runs: nothing is paid twice
+    max_concurrency: int = allow(16, low=1)
+    requests_per_minute: float | None = allow(None, above=0)
+    tokens_per_minute: float | None = allow(None, above=0)
+    timeout: float = allow(300.0, above=0)  # seconds, for a whole answer
+    max_retries: int = allow(8, low=0)
+    poll_seconds: float = allow(30.0, above=0)  # mode=batch
+    budget_usd: float | None = allow(None, above=0)  # what the run may pay in all: a hard stop
+    price_input: float | None = allow(None, low=0)  # dollars a million tokens; null: the list price, where it is known
+    price_output: float | None = allow(None, low=0)
+    price_cached: float | None = allow(None, low=0)  # of prompt tokens that the server had read before
+
+
+HOW_IT_IS_REACHED = (
+    "base_url",
+    "api_key_env",
+    "mode",
+    "cache_dir",
+    "max_concurrency",
+    "requests_per_minute",
+    "tokens_per_minute",
+    "timeout",
+    "max_retries",
+    "poll_seconds",
+    "budget_usd",
+    "price_input",
+    "price_output",
+    "price_cached",
+)
+
+
+@dataclass
+class StudentTeacher:
+    """The student as its own teacher (docs: mathse/teachers/student.py)."""
+
+    _target_: str = "mathse.teachers.student.StudentTeacher"
 
 
 @dataclass
@@ -287,14 +317,18 @@ class Evaluation:
     limit: int | None = allow(None, low=1)  # problems of the test set; null: all
 
 
+def _limited() -> Evaluation:
+    return Evaluation(limit="${limit}")  # type: ignore[arg-type]  # evaluate.py has the key at the top
+
+
 # --- machinery ------------------------------------------------------------------------------------------------------
 
 
 @dataclass
 class Trainer:
     accelerator: str = allow("cpu", choices=("cpu", "gpu", "auto"))
-    devices: int = allow(1, low=1)
-    strategy: str = allow("auto", choices=("auto", "ddp", "fsdp2"))
+    devices: int = allow(1, low=1)  # of a machine; several machines: start with torchrun or srun
+    strategy: str = allow("auto", choices=("auto", "ddp", "fsdp2", "deepspeed"))  # docs: mathse/strategies.py
     precision: str = allow("bf16-mixed", choices=("32-true", "bf16-mixed", "bf16-true"))
     threads: int = allow(1, low=1)  # torch threads; results are equal bit for bit only at an equal number
     workers: int = allow(0, low=0)  # loader processes
@@ -342,6 +376,7 @@ class TrainConfig:
     progress: str = allow("auto", choices=("auto", "rich", "plain", "off"))
     backbone: Any = field(default_factory=TinyBackbone)
     data: Any = field(default_factory=SyntheticData)
+    decontaminate: Decontaminate = field(default_factory=Decontaminate)
     teacher: Any = field(default_factory=SymbolicTeacher)
     judge: Judge = field(default_factory=Judge)
     generator: Any = field(default_factory=HFGenerator)
@@ -362,20 +397,34 @@ class EvaluateConfig:
     name: str = "evaluate"
     seed: int = allow(0, low=0)
     checkpoint: str | None = None  # a checkpoint folder of a run
-    benchmark: str = allow("synthetic", choices=("synthetic",))
+    predictions: str | None = None  # instead of a model: its answers, rows {"id", "response", "extraction"?}
+    partial: bool = False  # score a predictions file that lacks problems, over those that it has
+    benchmark: Any = field(default_factory=dict)  # by name, each with a _target_ and its options
+    limit: int | None = allow(None, low=1)  # the first so many problems of each benchmark; null: all
+    n_samples: int = allow(1, low=1)  # a problem
+    decoding: str | None = allow(None, choices=("greedy", "sampling"))  # null: greedy where n_samples=1
+    selector: str = allow("first", choices=("first", "majority", "orm", "orm_weighted"))  # which sample is the answer
+    map_marker: bool | None = None  # score "The answer ... is x" as a box; null: for models here, not for files
+    check_against: str | None = None  # a train.jsonl: which of its rows are in the benchmark
+    error_types: bool = False  # Figure 4: the LLM says of each wrong answer what kind of mistake it is
     progress: str = allow("auto", choices=("auto", "rich", "plain", "off"))
     backbone: Any = field(default_factory=TinyBackbone)
     data: Any = field(default_factory=SyntheticData)
-    evaluation: Evaluation = field(default_factory=Evaluation)
+    generator: Any = field(default_factory=HFGenerator)
+    evaluation: Evaluation = field(default_factory=_limited)
+    judge: RewardModel = field(default_factory=RewardModel)
+    llm: LLM = field(default_factory=LLM)
     trainer: Trainer = field(default_factory=Trainer)
 
 
 # A group whose options are classes: the schemas known here. Any other `_target_` is checked against its own signature.
 OPTIONS: dict[str, tuple[type, ...]] = {
     "backbone": (TinyBackbone, Qwen2VL, InternVL25, CogVLM2),
-    "data": (SyntheticData, JsonlData),
-    "teacher": (SymbolicTeacher, ReplayTeacher),
+    "data": (SyntheticData, JsonlData, PublicData, HubData, MixtureData),
+    "teacher": (SymbolicTeacher, ReplayTeacher, OpenAITeacher, StudentTeacher),
     "generator": (HFGenerator,),
     "logger": (CsvLogger, WandbLogger),
     "callbacks": (MergeCorrectPaths, ReflectOnErrors, EvaluateStudent),
+    "benchmark": BENCHMARKS,
 }
+NAMED = ("callbacks", "benchmark")  # groups of which several options are chosen: a section each, by name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,9 +14,13 @@ import pytorch_lightning as pl
 
 from mathse import judges
 from mathse.backbones.base import Backbone, Row
+from mathse.backbones.memory import Trained
+from mathse.backbones.recipe import Recipe
 from mathse.config import build
 from mathse.config.schema import Fit, TrainConfig
 from mathse.data.batches import Stream
+from mathse.data.problems import FileData
+from mathse.data.table import ById, without
 from mathse.errors import CheckpointError, DataError
 from mathse.fit import FitJob, device_of, fit
 from mathse.generate import Advance, solve_row
@@ -24,6 +28,7 @@ from mathse.ledger import RunFolder, Stage, Work
 from mathse.loggers import RunLogger
 from mathse.metrics import accepted
 from mathse.progress import Progress, Track
+from mathse.progress.wording import aligned
 from mathse.seeds import derive
 from mathse.store import read_json, write_jsonl
 from mathse.teachers import Teacher
@@ -67,28 +72,33 @@ class Lab:
         self.generator = build(config.generator)
         self.notes: list[str] = list(source.notes)
         self.left_out: set[str] = set()
+        self._announced: set[str] = set()
         self._loaded: tuple[Path, Backbone] | None = None
 
     # --- problems ---
 
     @cached_property
-    def splits(self) -> dict[str, list[Problem]]:
-        return {name: list(problems) for name, problems in self.source.splits().items()}
+    def splits(self) -> dict[str, Sequence[Problem]]:
+        """Of sources that read files, each problem is read when it is asked for."""
+        return dict(self.source.splits())
 
     @cached_property
-    def problems(self) -> dict[str, Problem]:
+    def problems(self) -> MutableMapping[str, Problem]:
+        if isinstance(self.source, FileData):
+            return ById(self.source.table)
         return {p.id: p for problems in self.splits.values() for p in problems}
 
-    def leave_out(self, ids: set[str]) -> None:
-        """Take problems out of every split; they stay known by id."""
-        self.left_out = ids
+    def leave_out(self, ids: set[str], but: Sequence[str] = ()) -> None:
+        """Take problems out of every split but these; they stay known by id."""
+        self.left_out |= ids
         for name, problems in self.splits.items():
-            self.splits[name] = [p for p in problems if p.id not in ids]
+            if name not in but:
+                self.splits[name] = without(problems, ids)
 
     @property
-    def distillable(self) -> list[Problem]:
+    def distillable(self) -> Sequence[Problem]:
         """What task=distill solves."""
-        return [p for p in self.source.distillable() if p.id not in self.left_out]
+        return without(self.source.distillable(), self.left_out)
 
     def add_problem(self, problem_id: str) -> None:
         """Make sure that a problem of the source is known here, whatever split it is in."""
@@ -100,7 +110,7 @@ class Lab:
         return [*self.splits["seed"], *self.splits["pool"]]
 
     @property
-    def test(self) -> list[Problem]:
+    def test(self) -> Sequence[Problem]:
         return self.splits["test"][: self.config.evaluation.limit]
 
     # --- models ---
@@ -127,7 +137,7 @@ class Lab:
             changes["path"] = str(path)
         elif settings.get("path") is None:  # random weights
             changes["init_seed"] = derive(self.config.seed, "init", "orm" if orm else "student")
-        return build(section, **changes)
+        return Recipe(section, changes).open()
 
     def model_of(self, student: Student) -> Backbone:
         """The student's model for sampling; the last one asked for is kept, so a stage loads it once."""
@@ -189,6 +199,7 @@ class Lab:
     ) -> None:
         """One fit in the stage's folder, its steps shown and logged. ``stream``: another order of the rows."""
         rows = self._short_enough(backbone, stage, rows, settings)
+        self._loaded = None  # a fit needs the room
         job = FitJob(
             stage.path,
             rows,
@@ -200,7 +211,7 @@ class Lab:
             status_tokens,
         )
         with stage.time("fit"), self.track(what, job.steps) as track:
-            fit(backbone, job, [Shown(track), self.logger.fit_callback(stage.name)])
+            fit(backbone, job, [Shown(track), self.logger.fit_callback(stage.name)], self._announce)
         gc.collect()  # Trainer and module refer to each other, and hold the fit's rows
 
     def _short_enough(self, backbone: Backbone, stage: Stage, rows: Sequence[Row], settings: Fit) -> Sequence[Row]:
@@ -216,6 +227,14 @@ class Lab:
             raise DataError(f"{stage.path / TOO_LONG}: every row is too long ({listed[0]['reason']}); raise max_length")
         self.progress.say(f"{stage.name}: {len(listed)} of {len(rows)} rows are too long, and are left out: {TOO_LONG}")
         return [row for row, why in zip(rows, reasons, strict=True) if not why]
+
+    def _announce(self, trained: Trained) -> None:
+        """Say what a fit trains and what it leaves frozen, once a run for all fits that are alike in it."""
+        said = "\n".join(f"  {line}" for line in aligned(trained.cells()))
+        if said not in self._announced:
+            self._announced.add(said)
+            for line in (str(trained), *said.splitlines()):
+                self.progress.say(line)
 
     def solution_rows(self, backbone: Backbone, split: str) -> list[Row]:
         """Rows that train on the reference solutions of a split, where it has some."""

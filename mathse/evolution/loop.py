@@ -10,10 +10,12 @@ from dataclasses import replace
 from typing import Any
 
 from mathse.evolution import orm_stages, stages
+from mathse.evolution.gate import gate
 from mathse.evolution.hooks import EvolutionCallback
 from mathse.evolution.lab import Lab, Student
 from mathse.evolution.state import EvolutionState, Judged
 from mathse.ledger import Stage
+from mathse.teachers.student import StudentTeacher
 from mathse.types import ReasoningPath
 
 
@@ -26,6 +28,8 @@ class EvolutionLoop:
 
     def __init__(self, lab: Lab, callbacks: Sequence[EvolutionCallback]) -> None:
         self.lab, self.callbacks = lab, list(callbacks)
+        if isinstance(lab.teacher, StudentTeacher):
+            lab.teacher.learns_from(lambda: lab.model_of(self.student), lab.generator)
         self.rounds: int = lab.config.evolution.rounds
         self.round = 0
         self.state: EvolutionState
@@ -55,6 +59,7 @@ class EvolutionLoop:
 
     def base_and_orm(self) -> None:
         self.call("on_evolution_start")
+        gate(self.lab)
         self.student = self.base = stages.base(self)
         self.state = EvolutionState(tuple(p.id for p in self.lab.problems_of_d))
         self.entries.append(self.base.stage.summary)
@@ -130,7 +135,8 @@ class EvolutionLoop:
         self.base_and_orm()
         self.stage = stages.open_sft(self)
         if not self.stage.done:
-            self.state = replace(self.state, train=tuple(rows))
+            kept = tuple(row for row in rows if row.problem_id not in self.lab.left_out)
+            self.state = replace(self.state, train=kept)
             self._fit(init="base")
             self._finish()
         self._load()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def measure_judge(lab: Lab, stage: Stage, student: Student) -> None:
     if not needs_orm(lab.config) or not held:
         return
     paths = sample_held(lab, stage, student)
-    labelled = balance(label(paths, lab.problems, annotator(lab)), lab.config.seed)
+    labelled = balance(label(paths, lab.problems, labeller(lab)), lab.config.seed)
     judge_held(lab, stage, lab.orm, labelled, stage.path / ORM_METRICS)
 
 
@@ -79,21 +80,34 @@ def judge_held(
     return figures
 
 
-def annotator(lab: Lab) -> Any:
-    """(problem, path) -> label: the source's step checker where it has one, else answer match with the teacher's word
-    on what is wrong."""
+def labeller(lab: Lab) -> Callable[[Problem, ReasoningPath], Verdict]:
+    """(problem, path) -> label: by the source's step checker where it has one, else by answer match."""
+    by_answer = AnswerJudge()
 
     def annotate(problem: Problem, path: ReasoningPath) -> Verdict:
-        word = lab.source.check(problem, path.text)
+        word: Verdict | None = lab.source.check(problem, path.text)
         if word is not None:
             return word
-        word = AnswerJudge().judge([problem], [path])[0]
-        if word.status == "correct":
-            return word
-        said = lab.teacher.annotate([problem], [path])[0]
-        return Verdict(path.id, "wrong", said.error_step, said.error_analysis, judge="answer")
+        word = by_answer.judge([problem], [path])[0]
+        return word if word.status == "correct" else replace(word, status="wrong")
 
     return annotate
+
+
+def explained(lab: Lab, labelled: Sequence[Labelled]) -> list[Labelled]:
+    """The same labels; of wrong paths that no checker has looked at, with the teacher's word on where and why.
+
+    Asked last, of the paths that are kept: each word may cost something.
+    """
+    asked = [k for k, (_, word) in enumerate(labelled) if word.status == "wrong" and word.judge == AnswerJudge.name]
+    paths = [labelled[k][0] for k in asked]
+    said = lab.teacher.annotate([lab.problems[p.problem_id] for p in paths], paths) if paths else []
+    full = list(labelled)
+    for k, word in zip(asked, said, strict=True):
+        path, by_answer = labelled[k]
+        analysis = word.error_analysis or by_answer.error_analysis
+        full[k] = path, replace(by_answer, error_step=word.error_step, error_analysis=analysis)
+    return full
 
 
 def acceptance(lab: Lab, judged: Sequence[Judged]) -> dict[str, Any]:

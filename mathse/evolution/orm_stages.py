@@ -17,7 +17,7 @@ from mathse.config.schema import Fit
 from mathse.data.batches import EpochStream, MixedStream, Stream
 from mathse.evolution import stages
 from mathse.evolution.lab import CHECKPOINT, ORM_FILE, Lab, Student, needs_orm
-from mathse.evolution.measure import ORM_METRICS, annotator, judge_held
+from mathse.evolution.measure import ORM_METRICS, explained, judge_held, labeller
 from mathse.evolution.state import Judged
 from mathse.fit import save_checkpoint
 from mathse.generate import solve_row
@@ -44,7 +44,7 @@ def train_orm(loop: EvolutionLoop) -> list[Stage]:
         return []
     students = [weak_student(loop, size) for size in lab.config.orm.students]
     solver = fit_solver(loop, students)
-    stage = lab.run.stage("orm", KEYS, [*students, solver])
+    stage = lab.run.stage("orm", (*KEYS, *stages.orm_teaching_keys(lab.config)), [*students, solver])
     stages.begin(loop, stage, "the Outcome Reward Model learns to name the wrong step")
     if not stage.done:
         labelled = _labelled(lab, students, "orm_train", "paths.jsonl")
@@ -64,7 +64,8 @@ def train_orm(loop: EvolutionLoop) -> list[Stage]:
 def weak_student(loop: EvolutionLoop, size: int) -> Stage:
     """A student fitted on ``size`` solutions (0: the base as it is), and its paths on the ORM's problems."""
     lab = loop.lab
-    stage = lab.run.stage(f"orm/student_{size}", STUDENT_KEYS, [loop.base.stage])
+    keys = (*STUDENT_KEYS, *stages.orm_teaching_keys(lab.config))
+    stage = lab.run.stage(f"orm/student_{size}", keys, [loop.base.stage])
     stages.begin(loop, stage, f"a weak student ({size} solutions) writes paths for the ORM to learn from")
     if not stage.done:
         source = Student(stage)
@@ -94,7 +95,8 @@ def fit_solver(loop: EvolutionLoop, students: Sequence[Stage]) -> Stage:
     ``orm.solver_steps = 0`` starts from the base.
     """
     lab = loop.lab
-    stage = lab.run.stage("orm/solver", SOLVER_KEYS, [loop.base.stage, *students])
+    keys = (*SOLVER_KEYS, *stages.orm_teaching_keys(lab.config))
+    stage = lab.run.stage("orm/solver", keys, [loop.base.stage, *students])
     stages.begin(loop, stage, "the ORM's starting point: a solver of its own problems")
     if not stage.done:
         backbone = lab.backbone(loop.base.checkpoint) if lab.config.orm.backbone is None else lab.backbone(orm=True)
@@ -150,7 +152,7 @@ def _labelled(lab: Lab, students: Sequence[Stage], split: str, file: str) -> lis
     paths = [path for stage in students for path in read_jsonl(stage.path / file, ReasoningPath)]
     if lab.config.orm.references:
         paths += [solution_path(p, f"orm/{split}") for p in lab.splits[split] if p.solution]
-    return balance(label(paths, lab.problems, annotator(lab)), lab.config.seed)
+    return explained(lab, balance(label(paths, lab.problems, labeller(lab)), lab.config.seed))
 
 
 def _missed(lab: Lab, students: Sequence[Stage]) -> set[str]:
@@ -158,7 +160,7 @@ def _missed(lab: Lab, students: Sequence[Stage]) -> set[str]:
     if not students:
         return set()
     paths = list(read_jsonl(students[-1].path / "paths.jsonl", ReasoningPath))
-    return {path.problem_id for path, word in label(paths, lab.problems, annotator(lab)) if word.status != "correct"}
+    return {path.problem_id for path, word in label(paths, lab.problems, labeller(lab)) if word.status != "correct"}
 
 
 def _fit_orm(lab: Lab, stage: Stage, solver: Stage, labelled: Sequence[Labelled]) -> str | None:

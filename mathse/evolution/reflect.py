@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mathse import prompts
-from mathse.backbones.base import Backbone, Row
+from mathse.backbones.base import Row
 from mathse.evolution import stages
 from mathse.evolution.lab import CHECKPOINT
 from mathse.evolution.measure import acceptance
 from mathse.evolution.state import Judged
+from mathse.generate import Ask, generated
 from mathse.judges import judge_paths
 from mathse.seeds import derive
 from mathse.store import BatchLog, write_jsonl
+from mathse.teachers import AT_ONCE, in_calls, prompt_version
 from mathse.types import Lineage, ReasoningPath, Reflection, Verdict
 
 if TYPE_CHECKING:
@@ -77,52 +80,70 @@ def _rewrite(
     loop: EvolutionLoop, drafts: Sequence[Judged], feedback: dict[str, Verdict | None], attempt: int
 ) -> list[Reflection]:
     """One rewrite of each draft, appended batch by batch; an unusable answer is an empty path, judged as such."""
-    lab, stage = loop.lab, loop.stage
-    size = stages.SOLVED_AT_ONCE if lab.config.evolution.reflect.writer == "teacher" else lab.generator.batch_size
+    lab = loop.lab
+    by_student = lab.config.evolution.reflect.writer == "student"
+    size = lab.generator.batch_size if by_student else AT_ONCE
     batches = [drafts[k : k + size] for k in range(0, len(drafts), size)]
-    log = BatchLog(_tries(stage.path, attempt) / REFLECTIONS, [len(b) for b in batches])
-    with lab.work(stage, "sample", "rewrites", len(drafts)) as advance:
-        backbone = None
-        for k in range(log.done, len(batches)):
-            if lab.config.evolution.reflect.writer == "student" and backbone is None:
-                backbone = lab.model_of(loop.student)
-            words = [feedback[d.path.id] for d in batches[k]]
-            log.append(_write_batch(loop, backbone, batches[k], words, attempt, k))
-            advance(len(batches[k]))
+    log = BatchLog(_tries(loop.stage.path, attempt) / REFLECTIONS, [len(b) for b in batches])
+    write = _by_student if by_student else _by_teacher
+    with lab.work(loop.stage, "sample", "rewrites", len(drafts)) as advance:
+        for written in write(loop, batches, log.done, feedback, attempt):
+            log.append(written)
+            advance(len(written))
     return list(log.rows(Reflection))
 
 
-def _write_batch(
+def _by_teacher(
     loop: EvolutionLoop,
-    backbone: Backbone | None,
-    drafts: Sequence[Judged],
-    words: Sequence[Verdict | None],
+    batches: Sequence[Sequence[Judged]],
+    done: int,
+    feedback: Mapping[str, Verdict | None],
     attempt: int,
-    batch: int,
-) -> list[Reflection]:
-    lab, stage = loop.lab, loop.stage
-    problems = [lab.problems[d.path.problem_id] for d in drafts]
-    seed = derive(lab.config.seed, stage.name, "rewrite", attempt, batch)
-    if backbone is None:
-        writer, style = lab.teacher.name, "full"
+) -> Iterator[list[Reflection]]:
+    """The rewrites of each batch from the ``done``-th on."""
+    lab, stage = loop.lab, loop.stage.name
+    for call in in_calls(lab.teacher, batches[done:]):
+        drafts = [d for batch in call for d in batch]
+        problems = [lab.problems[d.path.problem_id] for d in drafts]
+        words = [feedback[d.path.id] for d in drafts]
         texts = lab.teacher.reflect(problems, [d.path for d in drafts], words, attempt)
-    else:
-        writer, style = f"{loop.student.stage.name}/{CHECKPOINT}", backbone.prompt_style
-        rows = [
-            Row(question=prompts.reflection_prompt(p, d.path.text, word, backbone.prompt_style), images=p.images)
-            for p, d, word in zip(problems, drafts, words, strict=True)
+        versions = (prompt_version(lab.teacher, "reflect", p) for p in problems)
+        made = (
+            _reflection(stage, draft, word, text, lab.teacher.name, version, 0, attempt)
+            for draft, word, text, version in zip(drafts, words, texts, versions, strict=True)
+        )
+        yield from (list(islice(made, len(batch))) for batch in call)
+
+
+def _by_student(
+    loop: EvolutionLoop,
+    batches: Sequence[Sequence[Judged]],
+    done: int,
+    feedback: Mapping[str, Verdict | None],
+    attempt: int,
+) -> Iterator[list[Reflection]]:
+    """As ``_by_teacher``; each batch has a seed of its own."""
+    lab, stage = loop.lab, loop.stage.name
+    if done == len(batches):
+        return
+    backbone = lab.model_of(loop.student)
+    style = backbone.prompt_style
+    seeds = [derive(lab.config.seed, stage, "rewrite", attempt, k) for k in range(len(batches))]
+
+    def asked(draft: Judged) -> Row:
+        problem, word = lab.problems[draft.path.problem_id], feedback[draft.path.id]
+        return Row(question=prompts.reflection_prompt(problem, draft.path.text, word, style), images=problem.images)
+
+    how = {"max_new_tokens": lab.generator.max_new_tokens, **lab.generator.sampling}
+    todo = list(zip(batches, seeds, strict=True))[done:]
+    asks = (Ask([asked(d) for d in batch], {"seed": seed, **how}) for batch, seed in todo)
+    writer = f"{loop.student.stage.name}/{CHECKPOINT}"
+    for (batch, seed), texts in zip(todo, generated(backbone, asks), strict=True):
+        versions = (prompts.version("reflect", style, lab.problems[d.path.problem_id]) for d in batch)
+        yield [
+            _reflection(stage, d, feedback[d.path.id], row[0], writer, version, seed, attempt)
+            for d, row, version in zip(batch, texts, versions, strict=True)
         ]
-        texts = [
-            row[0]
-            for row in backbone.generate(
-                rows, max_new_tokens=lab.generator.max_new_tokens, seed=seed, **lab.generator.sampling
-            )
-        ]
-    version = prompts.version("reflect", style)  # type: ignore[arg-type]
-    return [
-        _reflection(stage.name, d, word, text, writer, version, seed if backbone else 0, attempt)
-        for d, word, text in zip(drafts, words, texts, strict=True)
-    ]
 
 
 def _reflection(

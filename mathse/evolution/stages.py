@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mathse import prompts
 from mathse.backbones.base import Row
-from mathse.evolution.admit import admit, leave_out
+from mathse.config.schema import HOW_IT_IS_REACHED, OpenAITeacher, StudentTeacher, TrainConfig
+from mathse.evolution.admit import admit, leave_out, unreadable
+from mathse.evolution.gate import gate_keys
 from mathse.evolution.lab import CHECKPOINT, Student
 from mathse.evolution.measure import METRICS, PREDICTIONS, acceptance, correct_by_id, measure_student
 from mathse.evolution.state import INCORRECT, TRAIN, Judged
@@ -25,22 +28,34 @@ from mathse.manifest import SCRATCH
 from mathse.metrics import transitions
 from mathse.seeds import rng
 from mathse.store import BatchLog, publish_folder, read_json, read_jsonl, write_json
+from mathse.teachers import AT_ONCE, in_calls, prompt_version
 from mathse.types import Lineage, Problem, ReasoningPath
 
 if TYPE_CHECKING:
     from mathse.evolution.loop import EvolutionLoop
 
 PATHS, VERDICTS = "paths.jsonl", "verdicts.jsonl"
-SOLVED_AT_ONCE = 64  # problems a call to the teacher; a kill loses at most these answers
-
 COMMON = ("seed", "backbone", "data", "trainer.precision", "trainer.accelerator", "trainer.devices", "trainer.strategy")
 JUDGING = ("judge.checkpoint", "judge.threshold", "judge.batch_size", "judge.max_new_tokens")
 FITTING = (*COMMON, "sft", "evaluation", "generator")
 
 
-def judging_keys(name_key: str, name: str) -> tuple[str, ...]:
-    """The settings of a judge: ``rate`` matters to chance alone."""
-    return (name_key, *JUDGING, *(("judge.rate",) if name == "random" else ()))
+def judging_keys(config: TrainConfig, name_key: str, name: str) -> tuple[str, ...]:
+    """The settings of a judge: ``rate`` matters to chance alone, the teacher's to the teacher."""
+    own = {"random": ("judge.rate",), "teacher": teaching_keys(config)}.get(name, ())
+    return (name_key, *JUDGING, *own)
+
+
+def teaching_keys(config: TrainConfig) -> tuple[str, ...]:
+    """The settings that decide what the teacher says; where its server is, or what it may cost, does not."""
+    if not isinstance(config.teacher, OpenAITeacher):
+        return ("teacher",)
+    return tuple(f"teacher.{f.name}" for f in fields(OpenAITeacher) if f.name not in HOW_IT_IS_REACHED)
+
+
+def orm_teaching_keys(config: TrainConfig) -> tuple[str, ...]:
+    """The same for the ORM's stages, which ask a teacher that is a model where the data has no solution or checker."""
+    return teaching_keys(config) if isinstance(config.teacher, (OpenAITeacher, StudentTeacher)) else ()
 
 
 # --- opening stages ---------------------------------------------------------------------------------------------------
@@ -48,7 +63,8 @@ def judging_keys(name_key: str, name: str) -> tuple[str, ...]:
 
 def open_distill(loop: EvolutionLoop) -> Stage:
     config = loop.lab.config
-    keys = (*FITTING, "teacher", "distill.size", *judging_keys("distill.judge", config.distill.judge))
+    judging = judging_keys(config, "distill.judge", config.distill.judge)
+    keys = (*FITTING, *teaching_keys(config), "distill.size", *judging)
     return _open(loop, "distill", "the teacher solves, the judge filters, the student is distilled", keys)
 
 
@@ -56,7 +72,7 @@ def open_round(loop: EvolutionLoop) -> Stage:
     config, evolution = loop.lab.config, ("init", "samples_per_problem", "keep", "round")
     keys = (
         *FITTING,
-        *judging_keys("judge.name", config.judge.name),
+        *judging_keys(config, "judge.name", config.judge.name),
         *(f"evolution.{k}" for k in evolution),
         "callbacks",
     )
@@ -67,7 +83,8 @@ def open_round(loop: EvolutionLoop) -> Stage:
 def open_reflection(loop: EvolutionLoop, name: str) -> Stage:
     config = loop.lab.config
     evolution = ("evolution.rounds", "evolution.reflect", "evolution.keep")
-    keys = (*FITTING, "teacher", *judging_keys("judge.name", config.judge.name), *evolution, "callbacks")
+    judging = judging_keys(config, "judge.name", config.judge.name)
+    keys = (*FITTING, *teaching_keys(config), *judging, *evolution, "callbacks")
     return _open(loop, name, "wrong paths are rewritten, judged and merged", keys)
 
 
@@ -106,13 +123,14 @@ def begin(loop: EvolutionLoop, stage: Stage, what: str) -> None:
 def base(loop: EvolutionLoop) -> Student:
     """The untrained student and its accuracy."""
     lab = loop.lab
-    stage = lab.run.stage("base", (*COMMON, "evaluation"))
+    stage = lab.run.stage("base", (*COMMON, "evaluation", *gate_keys(lab.config)))
     begin(loop, stage, "the student before any training")
     if not stage.done:
         student = Student(stage)
         if not student.checkpoint.exists():
+            listed = unreadable(lab)
             backbone = lab.backbone()
-            admit(lab, stage, backbone)
+            admit(lab, stage, backbone, listed)
             save_checkpoint(backbone, student.checkpoint)
             del backbone
         leave_out(lab, stage)
@@ -135,20 +153,28 @@ def solve_and_judge(loop: EvolutionLoop, problems: Sequence[Problem] | None = No
     """Alg. 1 line 1: the teacher answers a subset of D; the judge filters (Figure 3)."""
     lab, stage = loop.lab, loop.stage
     chosen = (lab.splits["seed"] if problems is None else list(problems))[: lab.config.distill.size]
-    batches = [chosen[k : k + SOLVED_AT_ONCE] for k in range(0, len(chosen), SOLVED_AT_ONCE)]
+    batches = [chosen[k : k + AT_ONCE] for k in range(0, len(chosen), AT_ONCE)]
     log = BatchLog(stage.path / PATHS, [len(b) for b in batches])
-    lineage = Lineage("teacher", stage.name, lab.teacher.name, prompt=prompts.version("generate", "full"))
     with lab.work(stage, "sample", "teacher's solutions", len(chosen)) as advance:
-        for batch in batches[log.done :]:
-            texts = lab.teacher.solve(batch)
-            log.append(
-                [
-                    ReasoningPath(f"{stage.name}/{p.id}/0", p.id, text or "", lineage)
-                    for p, text in zip(batch, texts, strict=True)
-                ]
-            )
-            advance(len(batch))
+        for call in in_calls(lab.teacher, batches[log.done :]):
+            problems = [p for batch in call for p in batch]
+            paths = map(_solution(loop), problems, lab.teacher.solve(problems))
+            for batch in call:
+                log.append(list(islice(paths, len(batch))))
+                advance(len(batch))
     return judge(loop, list(log.rows(ReasoningPath)), lab.config.distill.judge)
+
+
+def _solution(loop: EvolutionLoop) -> Callable[[Problem, str | None], ReasoningPath]:
+    """The teacher's answer as a path; an unusable one is an empty path."""
+    lab, stage = loop.lab, loop.stage.name
+
+    def path(problem: Problem, text: str | None) -> ReasoningPath:
+        prompt = prompt_version(lab.teacher, "generate", problem)
+        lineage = Lineage("teacher", stage, lab.teacher.name, prompt=prompt)
+        return ReasoningPath(f"{stage}/{problem.id}/0", problem.id, text or "", lineage)
+
+    return path
 
 
 def sample_paths(loop: EvolutionLoop) -> list[ReasoningPath]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from mathse.evolution.measure import ORM_METRICS
 from mathse.store import read_json
+from mathse.teachers import PaidTeacher
 
 if TYPE_CHECKING:
     from mathse.evolution.loop import EvolutionLoop
@@ -43,6 +44,7 @@ def summarize(loop: EvolutionLoop) -> dict[str, Any]:
         "orm": orm,
         "orm_by_student": by_student,
         "notes": loop.lab.notes,
+        **({"usage": teacher.usage()} if isinstance(teacher := loop.lab.teacher, PaidTeacher) else {}),
     }
 
 

@@ -7,6 +7,7 @@ import pytest
 from mathse.config.options import CONF, available, groups
 from mathse.config.parse import flatten
 
+EVALUATE_ONLY = ("benchmark", "recipe/evaluate")  # groups that train.py has not
 OPTIONS = [(group, name) for group, names in groups().items() for name in names]
 
 
@@ -15,8 +16,15 @@ def test_every_option_composes_and_parses_or_says_that_it_comes_later(group, nam
     rows = tmp_path / "rows.jsonl"
     rows.write_text("{}\n")
     jsonl = ["data=jsonl", f"data.path={rows}"]
-    beside = {("data", "jsonl"): [*jsonl, "teacher=replay"], ("teacher", "replay"): jsonl}.get((group, name), [])
-    if name in available(group):
+    mixed = ["+data@data.sources.own=jsonl", f"data.sources.own.path={rows}", "data.counts={own: 1}"]
+    sources = {"jsonl": jsonl, "mixture": mixed}
+    of_folders = [name for name in available("data") if "synthetic" not in name and name not in sources]
+    sources |= {name: [f"data.root={tmp_path}"] for name in of_folders}
+    beside = {("data", name): [*given, "teacher=replay"] for name, given in sources.items()}
+    beside = (beside | {("teacher", "replay"): jsonl}).get((group, name), [])
+    if group in EVALUATE_ONLY:
+        assert read(f"{group}={name}", "backbone=qwen2vl", program="evaluate").seed == 0
+    elif name in available(group):
         added = "+" if group.startswith("experiment/") else ""  # a study's variant is added, not chosen
         assert read(f"{added}{group}={name}", *beside).seed == 0
     else:
@@ -32,6 +40,33 @@ def test_every_config_file_is_reached_by_a_group():
 def test_evaluate_composes_and_parses(read, tmp_path):
     (tmp_path / "config.json").write_text("{}")
     assert read(f"checkpoint={tmp_path}", program="evaluate").name == "evaluate"
+
+
+def test_several_benchmarks_are_a_list_and_each_keeps_its_own_options(read, tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("{}\n")
+    chosen = read(
+        "benchmark=[mathvista,mathvision]",
+        "benchmark.mathvista.rule=strict",
+        f"benchmark.mathvision.problems={rows}",
+        "backbone=qwen2vl",
+        program="evaluate",
+    ).benchmark
+    assert list(chosen) == ["mathvista", "mathvision"]
+    assert (chosen["mathvista"].rule, chosen["mathvista"].problems) == ("strict", None)
+    assert (chosen["mathvision"].prompt, chosen["mathvision"].problems) == ("cot", str(rows))
+
+
+def test_evaluating_a_pretrained_backbone_takes_its_lengths(read):
+    tiny, big = (read(f"backbone={b}", "checkpoint=null", "predictions=pyproject.toml", program="evaluate")
+                 for b in ("tiny", "internvl2_5"))  # fmt: skip
+    assert (tiny.evaluation.max_new_tokens, big.evaluation.max_new_tokens) == (80, 2048)
+    assert big.judge.max_new_tokens == 1024
+
+
+@pytest.mark.parametrize("keys", [["limit=7"], ["evaluation.limit=7"]])
+def test_the_limit_of_an_evaluation_has_one_value(read, keys):
+    assert read("backbone=qwen2vl", *keys, program="evaluate").evaluation.limit == 7
 
 
 def test_one_override_moves_backbone_and_recipe(read):

@@ -48,7 +48,27 @@ def test_what_hydra_refuses_is_told_in_our_words(arguments, said):
 def test_a_group_of_the_other_program_is_no_setting_of_this_one():
     with pytest.raises(HydraException) as caught:
         composed("judge=orm", name="evaluate")
-    assert explain(caught.value, ["judge=orm"], EvaluateConfig).startswith("judge: no such setting")
+    assert explain(caught.value, ["judge=orm"], EvaluateConfig).startswith("judge=orm: a group of train.py")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["benchmark=mathvist"], "benchmark=mathvist: no such option; available: mathverse, mathvision, mathvista, "
+                                 "mathvl_test, synthetic; did you mean mathvista?"),
+        (["benchmark=[mathvista,mathwision]"], "benchmark=mathwision: no such option; available: mathverse, "
+                                               "mathvision, mathvista, mathvl_test, synthetic; did you mean "
+                                               "mathvision?"),
+        (["benchmark.mathvista.rule=strict"], "benchmark.mathvista.rule: mathvista is not among the benchmarks chosen; "
+                                              "pass benchmark=mathvista, or benchmark=[mathvista,...]"),
+        (["benchmark=mathvista", "benchmark.mathvista.problms=x"],
+         "benchmark.mathvista.problms: no such setting; did you mean benchmark.mathvista.problems?"),
+    ],
+)  # fmt: skip
+def test_a_wrong_benchmark_is_told_with_what_there_is(arguments, said):
+    with pytest.raises((HydraException, OmegaConfBaseException)) as caught:
+        composed(*arguments, name="evaluate")
+    assert explain(caught.value, arguments, EvaluateConfig) == said
 
 
 def test_in_a_sweep_every_value_is_looked_at():

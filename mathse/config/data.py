@@ -1,0 +1,89 @@
+"""The settings of data sources that read files or tables, and of the decontamination gate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from mathse.config.allow import allow
+
+SETS = ("geoqa_plus", "geometry3k", "chartqa", "unigeo", "multimath", "mavis", "math_puma", "mathv360k", "mathvl")
+
+
+@dataclass
+class Split:
+    """How rows are split by a hash of their ids, and what becomes of a bad row."""
+
+    seed: int = "${seed}"  # type: ignore[assignment]
+    test_share: float = allow(0.2, low=0, high=1)
+    dev_share: float = allow(0.1, low=0, high=1)
+    orm_share: float = allow(0.2, low=0, high=1)
+    seed_share: float = allow(0.4, low=0, high=1)  # of what is left: the problems the teacher solves
+    on_bad_row: str = allow("error", choices=("error", "skip"))
+
+
+@dataclass
+class JsonlData(Split):
+    """Own problems: rows {"id", "question", "images", "answer", "choices"?, "solution"?}, see README."""
+
+    _target_: str = "mathse.data.problems.JsonlData"
+    path: str | None = None
+    test_path: str | None = None  # null: a share of `path`, chosen by hash of the id
+
+
+@dataclass
+class PublicData(Split):
+    """A published training set (docs: mathse/data/readers, a file a set)."""
+
+    _target_: str = "mathse.data.readers.source.PublicData"
+    name: str = allow("geometry3k", choices=SETS)
+    root: str | None = None  # the set's folder, or a hub id
+    split: str = allow("train", choices=("train", "val", "test", "all"))  # the set's own; ours are shares of it
+    revision: str | None = None  # of a hub id
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which column of a table holds what; null: none does."""
+
+    id: str | None = None  # null: a hash of the question and the pictures
+    question: str | None = "question"
+    images: str | None = "image"  # one picture or several, in the table or as paths
+    answer: str | None = "answer"
+    answer_index: str | None = None  # instead of answer: the number of the right choice, from 0
+    choices: str | None = None
+    solution: str | None = None
+
+
+@dataclass
+class HubData(Split):
+    """Any data set that the ``datasets`` library opens (docs: mathse/data/hub.py)."""
+
+    _target_: str = "mathse.data.hub.HubData"
+    root: str | None = None  # a folder, or a hub id
+    subset: str | None = None  # the set's "config"
+    split: str = "train"
+    revision: str | None = None  # of a hub id
+    images: str | None = None  # the folder that paths of pictures start from; null: root
+    columns: Columns = field(default_factory=Columns)
+
+
+@dataclass
+class MixtureData(Split):
+    """Several sources in one, by weights or counts (docs: mathse/data/mixture.py)."""
+
+    _target_: str = "mathse.data.mixture.MixtureData"
+    sources: Any = field(default_factory=dict)  # by name, each a data section with its _target_
+    weights: Any = None  # by name: shares of the mixture, of any sum
+    counts: Any = None  # by name: rows; instead of weights
+    size: int | None = allow(None, low=1)  # rows in all, with weights; null: as many as the weights allow
+
+
+@dataclass
+class Decontaminate:
+    """The gate before the first fit (docs: mathse/decontaminate, mathse/evolution/gate.py)."""
+
+    against: list[str] = field(default_factory=list)  # benchmark files: official JSON or JSONL, or rows in our format
+    action: str = allow("drop", choices=("drop", "report", "off"))
+    text_similarity: float = allow(0.8, low=0.5, high=1)  # share of a question's 4-grams in common
+    picture_distance: int = allow(48, low=0, high=80)  # bits of 255 in which two looks of a picture may differ

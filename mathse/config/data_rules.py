@@ -1,0 +1,120 @@
+"""What must hold of a data source's settings, and of the decontamination gate's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from mathse.config.bind import show
+from mathse.config.data import HubData, JsonlData, MixtureData, PublicData, Split
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+NOT_TO_BE_TRAINED_ON = re.compile(r"math[-_ ]?vista", re.IGNORECASE)
+
+
+def data_is_there(config: Any) -> Iterator[str]:
+    for path, data in _sources("data", config.data):
+        if isinstance(data, JsonlData):
+            yield from _file_is_there(path, data)
+        elif isinstance(data, (PublicData, HubData)):
+            yield from _root_is_there(path, data)
+
+
+def mixture_says_how_much_of_each(config: Any) -> Iterator[str]:
+    data = config.data
+    if isinstance(data, MixtureData):
+        yield from mixture_problems(data.sources, data.weights, data.counts, data.size)
+
+
+def shares_leave_problems_to_learn_from(config: Any) -> Iterator[str]:
+    data = config.data
+    if isinstance(data, Split):
+        test_share = data.test_share if getattr(data, "test_path", None) is None else 0.0
+        if (total := test_share + data.dev_share + data.orm_share) >= 1:
+            yield (
+                f"data.test_share + data.dev_share + data.orm_share = {total:g}: must stay below 1, "
+                "or no problem is left to learn from"
+            )
+
+
+def licence_allows_training(config: Any) -> Iterator[str]:
+    for path, data in _sources("data", config.data):
+        root = getattr(data, "root", None)
+        if root is not None and NOT_TO_BE_TRAINED_ON.search(Path(root).name):
+            yield (
+                f"{path}.root = {show(root)}: MathVista's licence forbids training on it; use it as a benchmark, and "
+                "keep it out of your training data with decontaminate.against=[FILE]"
+            )
+
+
+def benchmarks_to_keep_out_are_there(config: Any) -> Iterator[str]:
+    for file in config.decontaminate.against:
+        if not Path(file).is_file():
+            yield (
+                f"decontaminate.against: {show(file)}: no such file; give the benchmark's JSON or JSONL file, or rows "
+                "in our format"
+            )
+
+
+def mixture_problems(
+    sources: Mapping[str, Any],
+    weights: Mapping[str, float] | None,
+    counts: Mapping[str, int] | None,
+    size: int | None,
+) -> Iterator[str]:
+    """What is wrong with a mixture's settings, a sentence each."""
+    if not sources:
+        yield "data.sources = {}: a mixture needs sources; pass +data@data.sources.NAME=jsonl, for instance"
+        return
+    if bool(weights) == bool(counts):
+        yield "data.weights and data.counts: exactly one is set; pass 'data.weights={NAME: 1, ...}', for instance"
+    for key, values in (("weights", weights), ("counts", counts)):
+        if not values:
+            continue
+        if not isinstance(values, Mapping) or set(values) != set(sources):
+            named = ", ".join(map(str, values)) if isinstance(values, Mapping) else repr(values)
+            yield f"data.{key} names {named}, and the sources are {', '.join(sources)}"
+            continue
+        for name, value in values.items():
+            number = isinstance(value, (int, float) if key == "weights" else int) and not isinstance(value, bool)
+            if not number or value < 0 or (key == "weights" and value == 0):
+                must = "a number above 0" if key == "weights" else "a whole number, at least 0"
+                yield f"data.{key}.{name} = {value!r}: must be {must}"
+    if size is not None and counts:
+        yield f"data.size = {size}: goes with weights; data.counts says how many rows there are"
+
+
+def _sources(path: str, data: Any) -> list[tuple[str, Any]]:
+    """(key path, section) of every source that is no mixture itself."""
+    if isinstance(data, MixtureData):
+        return [entry for name, part in data.sources.items() for entry in _sources(f"{path}.sources.{name}", part)]
+    return [(path, data)]
+
+
+def _file_is_there(path: str, data: JsonlData) -> Iterator[str]:
+    if data.path is None:
+        yield f"{path}.path = null: data=jsonl needs a file; pass {path}.path=FILE, one JSON object a line"
+    for key in ("path", "test_path"):
+        value = getattr(data, key)
+        if value is not None and not Path(value).is_file():
+            yield f"{path}.{key} = {show(value)}: no such file; it has one JSON object a line"
+
+
+def _root_is_there(path: str, data: PublicData | HubData) -> Iterator[str]:
+    option = data.name if isinstance(data, PublicData) else "hf"
+    needs_library = isinstance(data, HubData) or (data.root is not None and not Path(data.root).exists())
+    if data.root is None:
+        yield f"{path}.root = null: data={option} needs the set's folder or a hub id; pass {path}.root=DIR"
+    elif not Path(data.root).exists() and not HUB_ID.fullmatch(data.root):
+        yield (
+            f"{path}.root = {show(data.root)}: neither a folder that exists nor a hub id of the form org/name; "
+            "pass one of them"
+        )
+    elif needs_library and find_spec("datasets") is None:
+        yield (
+            f"{path}.root = {show(data.root)}: needs the datasets library, which is not installed; "
+            "pip install 'mathse[hub]'"
+        )

@@ -1,0 +1,87 @@
+"""What must hold between the settings of evaluate.py; rules as in ``mathse.config.rules``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from mathse.config import rules
+from mathse.config.bind import show
+from mathse.config.schema import EvaluateConfig
+
+
+def something_is_evaluated(config: EvaluateConfig) -> Iterator[str]:
+    given = [k for k in ("checkpoint", "predictions") if getattr(config, k) is not None]
+    own_class = isinstance(config.backbone, dict)
+    if not given and not own_class and config.backbone.path is None:
+        yield (
+            "checkpoint = null: nothing to evaluate; pass checkpoint=DIR, a checkpoint folder of a run, or "
+            "predictions=FILE, or backbone=... backbone.path=..."
+        )
+    if len(given) == 2:
+        yield f"predictions = {show(config.predictions)}: stand for a model, and checkpoint is set too; pass one"
+    yield from rules.checkpoint_problems("checkpoint", config.checkpoint, "a checkpoint folder of a run")
+
+
+def evaluated_files_exist(config: EvaluateConfig) -> Iterator[str]:
+    for key, what in (("predictions", 'rows {"id", "response"}'), ("check_against", "training rows")):
+        value = getattr(config, key)
+        if value is not None and not Path(value).is_file():
+            yield f"{key} = {show(value)}: no such file; it has {what}, one JSON object a line"
+
+
+def benchmarks_are_chosen(config: EvaluateConfig) -> Iterator[str]:
+    names = list(config.benchmark)
+    if not names:
+        yield "benchmark = []: nothing to score; pass one name, or several as benchmark=[mathvista,mathvision]"
+    if config.predictions is not None and len(names) > 1:
+        yield f"benchmark = {names}: a predictions file is of one benchmark; pass predictions=FILE once for each"
+    for name, section in config.benchmark.items():
+        if not rules.RUN_NAME.fullmatch(name) or "/" in name:
+            yield f"benchmark.{name}: must be letters, digits, '.', '_' and '-': its results get a folder of that name"
+        problems = section.get("problems") if isinstance(section, dict) else getattr(section, "problems", None)
+        if problems is not None and not Path(problems).is_file():
+            yield f"benchmark.{name}.problems = {show(problems)}: no such file; it is the official JSON or JSONL"
+
+
+def samples_can_be_chosen_from(config: EvaluateConfig) -> Iterator[str]:
+    if config.n_samples > 1 and config.decoding == "greedy":
+        yield f"n_samples = {config.n_samples}: greedy answers are all alike; pass decoding=sampling"
+    if config.selector != "first" and config.n_samples == 1:
+        yield f"selector = {show(config.selector)}: chooses among samples, and n_samples = 1; pass n_samples=8, say"
+    if config.selector.startswith("orm") and config.judge.checkpoint is None:
+        yield f"selector = {show(config.selector)}: needs an ORM; pass judge.checkpoint=DIR, a trained ORM's checkpoint"
+    yield from rules.checkpoint_problems(
+        "judge.checkpoint", config.judge.checkpoint, "a trained ORM's checkpoint folder"
+    )
+
+
+def an_llm_is_somewhere(config: EvaluateConfig) -> Iterator[str]:
+    if config.llm.base_url is not None and not re.match(r"https?://.", config.llm.base_url):
+        yield (
+            f"llm.base_url = {show(config.llm.base_url)}: must be the address of an OpenAI-compatible server, such as "
+            "http://localhost:8000/v1; leave it out for the OpenAI API"
+        )
+    if config.llm.base_url is not None and config.llm.model is None:
+        yield f"llm.base_url = {show(config.llm.base_url)}: llm.model is not set; name one of the server's models"
+    if config.error_types and config.llm.model is None:
+        yield "error_types = true: an LLM says what kind of mistake an answer is; pass llm.model=NAME"
+
+
+EVALUATE_RULES: dict[type, tuple[rules.Rule, ...]] = {
+    EvaluateConfig: (
+        rules.name_is_a_folder_name,
+        something_is_evaluated,
+        evaluated_files_exist,
+        benchmarks_are_chosen,
+        samples_can_be_chosen_from,
+        an_llm_is_somewhere,
+        rules.devices_work_together,
+        rules.data_is_there,
+        rules.shares_leave_problems_to_learn_from,
+        rules.backbone_weights_are_somewhere,
+        rules.backbone_folder_is_of_its_family,
+        rules.backbone_sizes_fit,
+    ),
+}

@@ -1,0 +1,94 @@
+"""The settings of evaluate.py that train.py does not have: benchmarks, the LLM that extracts and judges, the ORM."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from mathse.config.allow import allow
+
+
+@dataclass
+class OwnBenchmark:
+    """The test split of ``data``: the embedded world, or own problems (docs: mathse/evaluation/own.py)."""
+
+    _target_: str = "mathse.evaluation.own.OwnBenchmark"
+
+
+@dataclass
+class BenchmarkRows:
+    """Where a benchmark's rows come from."""
+
+    problems: str | None = None  # the official JSON or JSONL, or rows in our format, .gz too; null: the hub
+    images: str | None = None  # the folder that image paths start from; null: the file's own
+    split: str | None = None  # null: the benchmark's first
+
+
+@dataclass
+class MathVista(BenchmarkRows):
+    """testmini, 1,000 problems (docs: mathse/benchmarks/mathvista.py)."""
+
+    _target_: str = "mathse.benchmarks.mathvista.MathVista"
+    prompt: str = allow("query", choices=("query", "solution", "plain", "student"))
+    rule: str = allow("released", choices=("released", "strict"))  # strict: what the score files of 2023 obey
+    quick_extract: bool = False  # the official switch: 'The answer is "x".' is read by rule
+    ignore_empty: bool = False  # the official switch: an empty extraction picks no option
+
+
+@dataclass
+class MathVision(BenchmarkRows):
+    """test, 3,040 problems; testmini, 304 of them (docs: mathse/benchmarks/mathvision.py)."""
+
+    _target_: str = "mathse.benchmarks.mathvision.MathVision"
+    prompt: str = allow("cot", choices=("cot", "direct", "plain", "student"))
+
+
+@dataclass
+class MathVerse(BenchmarkRows):
+    """testmini, 788 problems in 5 versions (docs: mathse/benchmarks/mathverse.py)."""
+
+    _target_: str = "mathse.benchmarks.mathverse.MathVerse"
+    prompt: str = allow("query_wo", choices=("query_wo", "query_cot", "plain", "student"))
+    trunk_response: int = allow(30, low=-1)  # last words of a response that the extractor sees; -1: all
+
+
+@dataclass
+class MathVLTest(BenchmarkRows):
+    """Your own file of MathVL-test, which is not public (docs: mathse/benchmarks/mathvl_test.py)."""
+
+    _target_: str = "mathse.benchmarks.mathvl_test.MathVLTest"
+    prompt: str = allow("zh", choices=("zh", "plain", "student"))
+
+
+BENCHMARKS = (OwnBenchmark, MathVista, MathVision, MathVerse, MathVLTest)
+ROWS = ("problems", "images", "split")  # given to a benchmark's ``load``, all else to its constructor
+
+
+@dataclass
+class LLM:
+    """Who extracts answers and judges where the official code asks an LLM (docs: mathse/llm)."""
+
+    model: str | None = None  # null: nobody is asked, and what needs it is reported as not scored
+    base_url: str | None = None  # of an OpenAI-compatible server, up to and with /v1; null: the OpenAI API
+    api_key_env: str | None = "OPENAI_API_KEY"  # the environment variable with the key; null: the server wants none
+    vision: bool = False  # the model reads pictures: error types are judged with them
+    mode: str = allow("online", choices=("online", "batch"))  # batch: the Batch API, half the price, within a day
+    cache_dir: str = "outputs/.answers"  # by content, shared by runs: nothing is paid twice
+    max_concurrency: int = allow(16, low=1)
+    requests_per_minute: float | None = allow(None, above=0)
+    tokens_per_minute: float | None = allow(None, above=0)
+    timeout: float = allow(300.0, above=0)  # seconds, for a whole answer
+    max_retries: int = allow(8, low=0)
+    budget_usd: float | None = allow(None, above=0)  # what the run may pay in all: a hard stop
+    price_input: float | None = allow(None, low=0)  # dollars a million tokens; null: the list price, where it is known
+    price_output: float | None = allow(None, low=0)
+
+
+@dataclass
+class RewardModel:
+    """The ORM at test time: P(correct) of each sample, for selector=orm and orm_weighted."""
+
+    checkpoint: str | None = None  # a trained ORM's checkpoint folder
+    backbone: Any = None  # null: the student's backbone
+    batch_size: int = allow(256, low=1)
+    max_new_tokens: int = allow(200, low=1)
