@@ -1,7 +1,7 @@
 """Score a model, or a file of its answers: ``python evaluate.py checkpoint=DIR [benchmark=NAME] [KEY=VALUE ...]``.
 
 Hydra composes conf/evaluate.yaml, ``mathse.config`` reads it strictly, the answers are made or read, and scored as the
-benchmarks' authors score them; ``--help`` shows all settings. Each benchmark gets a folder of its own in the run folder:
+benchmarks' authors score them; ``--help`` shows all settings. Each benchmark gets a folder in the run folder:
 
     predictions.jsonl   a row an answer: id, response; appended as they come, and a rerun goes on
     scored.jsonl        a row a problem: id, response, extraction, prediction, answer, correct, decided_by, ...

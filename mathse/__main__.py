@@ -14,6 +14,7 @@ VERBS = {
     "compare": ("mathse.compare", "runs on the same problems: differences, transitions, the paper's tables"),
     "tiny": ("mathse.backbones.make", "write a tiny random-weight checkpoint of a family"),
     "convert": ("mathse.backbones.internvl2_5.conversion", "a published InternVL2.5 folder to transformers' layout"),
+    "plan": ("mathse.plan", "what a run will do, ask and cost, before it starts"),
     "whatif": ("mathse.whatif", "decide a finished run's rounds anew, from stored verdicts"),
     "data": ("mathse.data_check", "check: look at training data before training"),
     "convert-data": ("mathse.data.convert", "published records (Geometry3K, MATH-V, MathVerse, DynaMath) to own rows"),

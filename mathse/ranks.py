@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -85,7 +85,7 @@ def joined(accelerator: str, devices: int) -> Iterator[None]:
             raise RankLost(f"rank {here.rank} lost its connection to the other ranks; what they say tells why") from e
         raise
     finally:
-        _forget()
+        _part()
 
 
 def _connect(number: int, started: int, mine: torch.device) -> None:
@@ -105,9 +105,13 @@ def _connect(number: int, started: int, mine: torch.device) -> None:
     _talk, _mine = dist.new_group(backend="gloo", timeout=WAITING), mine
 
 
-def _forget() -> None:
+def _part() -> None:
+    """Whatever happened: a gloo group that is left over may abort the process at its end."""
     global _talk
-    _talk = None
+    talk, _talk = _talk, None
+    if dist.is_initialized():
+        with suppress(RuntimeError):
+            dist.destroy_process_group(talk if _mine.type == "cuda" else None)  # NCCL's would wait for what hangs
 
 
 def _find_each_other() -> None:

@@ -16,6 +16,7 @@ from mathse.config import build, flatten
 from mathse.config.bind import plain
 from mathse.config.schema import TrainConfig
 from mathse.data.identity import contents
+from mathse.decontaminate.stored import location
 from mathse.errors import DataError, SettingsChanged
 from mathse.evolution.lab import Lab
 from mathse.evolution.loop import EvolutionLoop
@@ -115,7 +116,7 @@ def settings(config: TrainConfig) -> dict[str, Any]:
     if config.sft.train:
         flat["sft.train_sha256"] = sha256_file(Path(config.sft.train))
     if config.decontaminate.against:
-        flat["decontaminate.against_sha256"] = [sha256_file(Path(file)) for file in config.decontaminate.against]
+        flat["decontaminate.against_sha256"] = [sha256_file(location(file)) for file in config.decontaminate.against]
     return flat
 
 

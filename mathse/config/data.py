@@ -83,7 +83,7 @@ class MixtureData(Split):
 class Decontaminate:
     """The gate before the first fit (docs: mathse/decontaminate, mathse/evolution/gate.py)."""
 
-    against: list[str] = field(default_factory=list)  # benchmark files: official JSON or JSONL, or rows in our format
+    against: list[str] = field(default_factory=list)  # benchmarks: official JSON or JSONL, our rows, stored:NAME
     action: str = allow("drop", choices=("drop", "report", "off"))
     text_similarity: float = allow(0.8, low=0.5, high=1)  # share of a question's 4-grams in common
     picture_distance: int = allow(48, low=0, high=80)  # bits of 255 in which two looks of a picture may differ

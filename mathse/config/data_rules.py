@@ -12,6 +12,7 @@ from mathse.config.bind import show
 from mathse.config.data import HubData, JsonlData, MixtureData, PublicData, Split
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+STORED = ("mathvision", "mathverse")  # hash lists that come with the package: mathse.decontaminate.stored
 NOT_TO_BE_TRAINED_ON = re.compile(r"math[-_ ]?vista", re.IGNORECASE)
 
 
@@ -52,7 +53,10 @@ def licence_allows_training(config: Any) -> Iterator[str]:
 
 def benchmarks_to_keep_out_are_there(config: Any) -> Iterator[str]:
     for file in config.decontaminate.against:
-        if not Path(file).is_file():
+        if file.startswith("stored:"):
+            if file.removeprefix("stored:") not in STORED:
+                yield f"decontaminate.against: {show(file)}: no such list; there are {', '.join(STORED)} (stored:NAME)"
+        elif not Path(file).is_file():
             yield (
                 f"decontaminate.against: {show(file)}: no such file; give the benchmark's JSON or JSONL file, or rows "
                 "in our format"

@@ -19,21 +19,39 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
 from mathse.config.compose import train_config
+from mathse.decontaminate.against import problems_of
+from mathse.decontaminate.stored import lines
 from mathse.errors import DataError
 
 
 def main(argv: Sequence[str]) -> int:
     """Returns the exit code; a DataError where a row is bad and that is an error."""
-    parser = argparse.ArgumentParser(prog="python -m mathse data", description="Look at training data before training")
-    parser.add_argument("what", choices=["check"], help="check: read all of it, and write what was found")
-    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="as for train.py: data=jsonl data.path=FILE")
+    parser = argparse.ArgumentParser(prog="python -m mathse data", description="Look at data before training on it")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    checking = verbs.add_parser("check", help="read all of the training data, and write what was found")
+    checking.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="as for train.py: data=jsonl data.path=FILE")
+    hashing = verbs.add_parser("hashes", help="a hash list of a benchmark's questions, to keep them out of training")
+    hashing.add_argument("benchmark", type=Path, metavar="FILE", help="its problems: JSON or JSONL")
+    hashing.add_argument("list", type=Path, metavar="LIST.txt", help="the list to write")
     asked = parser.parse_args(argv)
+    if asked.verb == "hashes":
+        return _write_hashes(asked.benchmark, asked.list)
     config, folder = train_config(asked.overrides)
     from mathse.data_check.check import check  # here: it loads torch, and a wrong setting is refused before that
 
     refused = check(config, folder)
     if refused:
         raise DataError(refused)
+    return 0
+
+
+def _write_hashes(benchmark: Path, target: Path) -> int:
+    if target.suffix != ".txt":
+        raise DataError(f"{target}: a hash list is a .txt file; give it such a name")
+    written = list(lines(problems_of(benchmark), f"made from {benchmark.name}"))
+    target.write_text("\n".join(written) + "\n", encoding="utf-8")
+    print(f"{target}: {len(written) - 2:,} questions; decontaminate.against=[{target}]")
     return 0

@@ -12,6 +12,7 @@ from typing import Any
 
 from mathse.data.records import BadRow, read_records
 from mathse.data.rows import inside
+from mathse.decontaminate import stored
 from mathse.decontaminate.index import ALIKE, DISTANCE, Index
 from mathse.errors import DataError
 from mathse.types import Problem
@@ -29,9 +30,13 @@ def index_of(
     index = Index(alike, distance)
     for file in files:
         rows, pictures, missing = len(index), 0, index.unopened
-        for problem in problems_of(Path(file)):
-            index.add(file, problem)
-            pictures += len(problem.images)
+        if stored.is_list(path := stored.location(file)):
+            for identity, digest in stored.read(path):
+                index.add_digest(file, identity, digest)
+        else:
+            for problem in problems_of(path):
+                index.add(file, problem)
+                pictures += len(problem.images)
         if len(index) == rows:
             raise DataError(f"decontaminate.against: {file}: holds no rows; give the benchmark's problems")
         if (unopened := index.unopened - missing) and say is not None:

@@ -23,6 +23,7 @@ from PIL import Image
 from mathse.decontaminate import picture
 from mathse.decontaminate.minhash import Buckets, Sketches
 from mathse.decontaminate.picture import BITS, Box, Grey, Look
+from mathse.decontaminate.stored import digest
 from mathse.decontaminate.text import Question, follows, jaccard, normalised, share_inside
 from mathse.errors import DataError
 from mathse.images import load_image
@@ -31,7 +32,7 @@ from mathse.types import Problem
 ALIKE = 0.8  # share of a question's 4-grams in common
 INSIDE = 0.9  # share of a telling question's 4-grams that a longer one holds
 DISTANCE = 48  # bits of 255 in which two looks may differ
-CORRELATE = 0.7  # how much the parts behind two such looks must have in common
+CORRELATE = 0.75  # how much the parts behind two such looks must have in common
 FIRST = 24  # bits of the first 64 in which looks that differ in DISTANCE may differ, all but never more
 
 EXACT_TEXT, NEAR_TEXT, EXACT_PICTURE, NEAR_PICTURE = "question", "near_question", "image", "near_image"
@@ -101,6 +102,7 @@ class Index:
         self._questions: list[Question] = []
         self._pictured: list[bool] = []
         self._exact: dict[str, list[int]] = {}
+        self._stored: dict[str, list[tuple[str, str]]] = {}  # by digest: names of problems known by it alone
         self._near = Buckets()
         self._inside = Sketches()
         self._pictures: dict[str, list[int]] = {}  # by reference: the problems that show it
@@ -111,7 +113,7 @@ class Index:
         self._pixels = lru_cache(maxsize=256)(self._hash)
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._names) + sum(map(len, self._stored.values()))
 
     def add(self, against: str, problem: Problem) -> None:
         number, question = len(self._names), normalised(problem.question)
@@ -126,13 +128,19 @@ class Index:
         for ref in problem.images:
             self._add_picture(ref, number)
 
+    def add_digest(self, against: str, problem_id: str, digest: str) -> None:
+        """Add a problem of which only the hash of its question is here (mathse.decontaminate.stored)."""
+        self._stored.setdefault(digest, []).append((against, problem_id))
+
     def pairs(self, row: Seen) -> list[Pair]:
         """The problems that ``row`` makes a pair with, in the order in which they were added."""
         texts, pictures = self._texts(row.question), self._shared(row.shown)
-        return [
+        found = [
             self._pair(number, row, texts.get(number), pictures.get(number))
             for number in sorted(texts.keys() | pictures.keys())
         ]
+        known = self._stored.get(digest(row.question), ()) if self._stored else ()
+        return found + [Pair(*name, (EXACT_TEXT,), 1.0, row.question.tells) for name in known]
 
     def _pair(self, number: int, row: Seen, text: float | None, shared: float | None) -> Pair:
         by = []

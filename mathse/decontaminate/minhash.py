@@ -78,7 +78,8 @@ class Sketches:
 
     def _hold(self) -> dict[int, list[int]]:
         """The sets by each of their rarest hashes: what all questions say would lead to all of them."""
-        self._held = held = {}
+        held: dict[int, list[int]] = {}
+        self._held = held
         if self._sets:
             known, often = np.unique(np.concatenate([grams for _, grams in self._sets]), return_counts=True)
             for number, grams in self._sets:

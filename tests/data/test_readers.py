@@ -82,7 +82,8 @@ PUBLISHED: dict[str, tuple[str, Any, str, dict[str, Any]]] = {
         "train_samples_all_tuning.json",
         [{"image": "TabMWP/images/1.png", "conversations": [
             {"from": "human", "value": "<image>\nHint: Please answer the question and provide the correct option "
-                                       "letter, e.g., A, B, C, D, at the end.\nQuestion: Find x.\nChoices:\n(A) 12\n(B) 13"},
+                                       "letter, e.g., A, B, C, D, at the end.\nQuestion: Find x.\nChoices:\n(A) 12\n"
+                                       "(B) 13"},
             {"from": "gpt", "value": "The answer is B"}]}],
         "data_images/TabMWP/images/1.png",
         {"answer": "B", "question": "Find x.", "subset": "TabMWP", "solution": None},

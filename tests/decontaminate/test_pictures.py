@@ -131,7 +131,7 @@ def test_no_two_real_diagrams_are_taken_for_copies_and_their_copies_are_found(fi
     for path, what in known.items():
         assert {pair.against for pair in index.pairs(Seen.of(Problem("row", "", (path,))))} == {what}
         image = load_image(path)
-        shelf.held["row"] = cut(scaled(compressed(image, 70), 0.6), 0.02, 0.01, 0.0, 0.02)
+        shelf.held["row"] = cut(scaled(compressed(image, 70), 0.8), 0.02, 0.01, 0.0, 0.02)
         seen = Seen.of(Problem("row", "", ("row",)), shelf.open)
         found = {pair.against for pair in index.pairs(seen)}
         assert found <= {what}

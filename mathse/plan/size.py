@@ -1,0 +1,57 @@
+"""How large a checkpoint is: from the headers of a folder's weight files, or known of a published model."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mathse.errors import CheckpointError
+
+PUBLISHED = {  # parameters
+    "Qwen/Qwen2-VL-7B-Instruct": 8_291_375_616,
+    "OpenGVLab/InternVL2_5-8B": 8_075_365_376,
+    "zai-org/cogvlm2-llama3-chat-19B": 19_503_105_280,
+}
+RESUME = 12  # bytes a parameter of a full fit's resume point: the weight and AdamW's two moments, in float32
+MOST_HEADER = 100_000_000  # bytes; safetensors' own bound
+
+
+def parameters(section: Any) -> tuple[int | None, str]:
+    """(numbers in the weights of a ``backbone`` section, how that is known); no weight is read."""
+    settings: Mapping[str, Any] = section if isinstance(section, Mapping) else vars(section)
+    path = settings.get("path")
+    if path is None:
+        return None, "the backbone starts from random weights of its own, a few MB: disk is not estimated"
+    if Path(path).is_dir():
+        files = sorted(Path(path).glob("*.safetensors"))
+        if not files:
+            return None, f"{path} holds no safetensors file: disk is not estimated"
+        return sum(map(_numbers_in, files)), f"parameters counted in the headers of {path}"
+    if path in PUBLISHED:
+        return PUBLISHED[path], f"parameters as published of {path}"
+    return None, f"the size of {path} is not known here: disk is not estimated; name a local folder"
+
+
+def bytes_a_number(section: Any, method: str) -> int:
+    """Of a checkpoint that a run writes: float32 where a fit trains all weights, else bfloat16, unless ``dtype`` is
+    set."""
+    settings: Mapping[str, Any] = section if isinstance(section, Mapping) else vars(section)
+    dtype = settings.get("dtype") or ("float32" if method == "full" else "bfloat16")
+    return 4 if dtype == "float32" else 2
+
+
+def _numbers_in(file: Path) -> int:
+    """Numbers in a safetensors file, by its header. Raises CheckpointError where it has none."""
+    try:
+        with open(file, "rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            if length > MOST_HEADER:
+                raise ValueError(f"a header of {length} bytes")
+            header = json.loads(stream.read(length))
+        return sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{file} is no whole safetensors file ({error}); download it again") from None
