@@ -29,7 +29,7 @@ def root() -> Path:
 def fixtures() -> Path:
     """The folder of real problems and reference weights, where there is one: $MATHSE_FIXTURES, else beside the
     repository."""
-    folder = Path(os.environ.get("MATHSE_FIXTURES", ROOT.parent / "shared" / "fixtures"))
+    folder = Path(os.environ.get("MATHSE_FIXTURES", ROOT.parent / "shared" / "fixtures")).resolve()
     if not folder.is_dir():
         pytest.skip(f"needs the fixtures folder, and {folder} does not exist; set MATHSE_FIXTURES")
     return folder

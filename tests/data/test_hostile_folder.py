@@ -27,7 +27,7 @@ LISTED = {  # line of the file -> what its row is, what is said of it
     17: (None, "broken JSON"),
     18: ("missing", "no such file"),
     19: ("link", "a link that leads out of the file's folder"),
-    20: ("cmyk", '"id" \'cmyk\' stands already at rows.jsonl:1'),
+    20: ("cmyk", "\"id\" 'cmyk' stands already at rows.jsonl:1"),
     21: ("no_question", '"question" is empty'),
     22: ("number", '"answer" is text, got a number 12'),
     23: ("listed", '"answer" is text, got a list'),

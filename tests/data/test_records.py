@@ -12,7 +12,7 @@ from mathse.data import records
 from mathse.data.records import read_records
 from mathse.errors import DataError
 
-ROWS = [{"id": str(k), "question": f"求 x_{k} 的值。\n[{{\"", "n": [k, {"deep": k}]} for k in range(40)]
+ROWS = [{"id": str(k), "question": f'求 x_{k} 的值。\n[{{"', "n": [k, {"deep": k}]} for k in range(40)]
 
 
 def values(path: Path) -> list[object]:
