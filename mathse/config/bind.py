@@ -131,9 +131,6 @@ def _bind_option(group: str, default: Any, value: Any, path: str, notes: Notes) 
     if not isinstance(value, Mapping):
         notes.problems[path] = f"{path} = {show(value)}: must be a group of settings; choose {choose}=one of {choices}"
         return default
-    if "_later_" in value:
-        notes.problems[path] = f"{choose}={value['_later_']} comes with a later version; available now: {choices}"
-        return default
     schema = prototype(group, default, value)
     if schema is not None:
         return bind(schema, value, f"{path}.", notes)

@@ -8,13 +8,18 @@ from pathlib import Path
 
 from mathse.config import rules
 from mathse.config.bind import show
-from mathse.config.schema import EvaluateConfig
+from mathse.config.schema import EvaluateConfig, ServerGenerator
 
 
 def something_is_evaluated(config: EvaluateConfig) -> Iterator[str]:
     given = [k for k in ("checkpoint", "predictions") if getattr(config, k) is not None]
     own_class = isinstance(config.backbone, dict)
-    if not given and not own_class and config.backbone.path is None:
+    if isinstance(config.generator, ServerGenerator):
+        if config.generator.model is None:
+            yield "generator.model = null: generator=server needs the served model's name; pass generator.model=NAME"
+        if given:
+            yield f"{given[0]} is set, and generator=server answers; pass one of them"
+    elif not given and not own_class and config.backbone.path is None:
         yield (
             "checkpoint = null: nothing to evaluate; pass checkpoint=DIR, a checkpoint folder of a run, or "
             "predictions=FILE, or backbone=... backbone.path=..."

@@ -9,12 +9,11 @@ from pathlib import Path
 from mathse.config.schema import OPTIONS
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-LATER = re.compile(r"^_later_:", re.MULTILINE)  # marks an option whose code comes with a later version
 
 
 @cache
 def groups() -> dict[str, tuple[str, ...]]:
-    """Every group of conf/ (Hydra's own left out) and its options, those that come later included."""
+    """Every group of conf/ (Hydra's own left out) and its options."""
     folders = sorted(p for p in CONF.rglob("*") if p.is_dir() and p.relative_to(CONF).parts[0] != "hydra")
     found = {p.relative_to(CONF).as_posix(): tuple(sorted(f.stem for f in p.glob("*.yaml"))) for p in folders}
     return {group: names for group, names in found.items() if names}
@@ -22,9 +21,8 @@ def groups() -> dict[str, tuple[str, ...]]:
 
 @cache
 def available(group: str) -> tuple[str, ...]:
-    """The options of ``group`` that work in this version."""
-    names = groups().get(group, ())
-    return tuple(name for name in names if not LATER.search(_text(group, name)))
+    """The options of ``group``."""
+    return groups().get(group, ())
 
 
 def option_of(schema: type) -> str | None:

@@ -9,7 +9,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from mathse.config.bind import plain
-from mathse.config.options import available, groups
+from mathse.config.options import groups
 from mathse.config.schema import NAMED, OPTIONS, EvaluateConfig, TrainConfig
 from mathse.errors import ConfigError
 
@@ -57,11 +57,6 @@ def run_dir(resume: str | None, name: str, time: str) -> str:
 
 
 def _options_page(*only: str) -> str:
-    """For --help: a line a group, and what is announced for a later version."""
-    lines = []
-    for group, names in groups().items():
-        if not only or group in only:
-            works, later = available(group), [n for n in names if n not in available(group)]
-            announced = f"   (later: {', '.join(later)})" if later else ""
-            lines.append(f"  {group + ':':<21}{', '.join(works)}{announced}")
-    return "\n".join(lines)
+    """For --help: a line a group."""
+    found = [(group, names) for group, names in groups().items() if not only or group in only]
+    return "\n".join(f"  {group + ':':<21}{', '.join(names)}" for group, names in found)

@@ -27,6 +27,7 @@ from mathse.config.schema import (
     OpenAITeacher,
     Qwen2VL,
     ReplayTeacher,
+    ServerGenerator,
     SymbolicTeacher,
     SyntheticData,
     TinyBackbone,
@@ -144,6 +145,14 @@ def task_has_its_rows(config: TrainConfig) -> Iterator[str]:
         yield f"sft.train = {show(config.sft.train)}: only task=sft reads it, and task is {config.task}"
 
 
+def students_are_sampled_here(config: TrainConfig) -> Iterator[str]:
+    if isinstance(config.generator, ServerGenerator):
+        yield (
+            "generator=server: answers for evaluate.py alone; train.py samples in its own process, since each round "
+            "has another checkpoint; pass generator=hf"
+        )
+
+
 def teacher_can_solve_the_data(config: TrainConfig) -> Iterator[str]:
     synthetic = isinstance(config.data, SyntheticData)
     if isinstance(config.teacher, SymbolicTeacher) and not synthetic:
@@ -256,6 +265,7 @@ RULES: dict[type, tuple[Rule, ...]] = {
         licence_allows_training,
         benchmarks_to_keep_out_are_there,
         teacher_can_solve_the_data,
+        students_are_sampled_here,
         teacher_is_at_an_address,
         judge_checkpoint_is_a_model,
         binary_orm_solves_nothing,

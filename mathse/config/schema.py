@@ -186,6 +186,26 @@ class HFGenerator:
 
 
 @dataclass
+class ServerGenerator:
+    """A student behind an OpenAI-compatible server answers; evaluate.py only (docs: mathse/evaluation/served.py)."""
+
+    _target_: str = "mathse.evaluation.served.ServerGenerator"
+    base_url: str = "http://localhost:8000/v1"  # up to and with /v1
+    model: str | None = None  # its name there
+    api_key_env: str | None = None  # the environment variable with the key; null: the server wants none
+    style: str = allow("full", choices=("compact", "full"))  # of the prompts with prompt=student
+    batch_size: int = allow(64, low=1)  # problems a batch; a kill loses at most one
+    temperature: float = allow(0.7, above=0)
+    top_p: float = allow(0.95, above=0, high=1)
+    max_new_tokens: int = allow(2048, low=1)
+    image_side: int = allow(4096, low=28)  # pixels, long side of what is sent
+    cache_dir: str = "outputs/.answers"
+    max_concurrency: int = allow(64, low=1)
+    timeout: float = allow(600.0, above=0)  # seconds, for a whole answer
+    max_retries: int = allow(8, low=0)
+
+
+@dataclass
 class Judge:
     """Who returns a verdict on a path (docs: mathse/judges.py)."""
 
@@ -422,7 +442,7 @@ OPTIONS: dict[str, tuple[type, ...]] = {
     "backbone": (TinyBackbone, Qwen2VL, InternVL25, CogVLM2),
     "data": (SyntheticData, JsonlData, PublicData, HubData, MixtureData),
     "teacher": (SymbolicTeacher, ReplayTeacher, OpenAITeacher, StudentTeacher),
-    "generator": (HFGenerator,),
+    "generator": (HFGenerator, ServerGenerator),
     "logger": (CsvLogger, WandbLogger),
     "callbacks": (MergeCorrectPaths, ReflectOnErrors, EvaluateStudent),
     "benchmark": BENCHMARKS,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mathse.config import flatten
-from mathse.config.schema import EvaluateConfig
+from mathse.config.schema import EvaluateConfig, ServerGenerator
 from mathse.errors import SettingsChanged
 from mathse.evaluation.decoding import Decoding
 from mathse.evaluation.files import IDENTITY
@@ -35,6 +35,9 @@ def made_with(config: EvaluateConfig, how: Decoding | None) -> dict[str, Any]:
     """Who answered, and how; ``how`` None: a file."""
     if how is None:
         return {"predictions_sha256": sha256_file(Path(str(config.predictions))), "n_samples": config.n_samples}
+    if isinstance(config.generator, ServerGenerator):
+        asked = {"server_model": config.generator.model, "prompt_style": config.generator.style}
+        return {**asked, **how.described(), "batch_size": how.batch_size}
     backbone = {key: value for key, value in flatten(config).items() if key.startswith("backbone.")}
     checkpoint = config.checkpoint or (None if isinstance(config.backbone, dict) else config.backbone.path)
     return {

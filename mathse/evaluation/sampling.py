@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from mathse import prompts
 from mathse.backbones.base import Backbone, Row
 from mathse.benchmarks.base import Benchmark, Item
 from mathse.evaluation.decoding import Decoding
@@ -12,13 +13,16 @@ from mathse.evaluation.files import PREDICTIONS, UNASKED
 from mathse.evaluation.opened import Opened
 from mathse.evaluation.own import STUDENT
 from mathse.evaluation.predictions import Answer
-from mathse.generate import Ask, batched, generated, solve_row
+from mathse.evaluation.served import ServedStudent
+from mathse.generate import Ask, batched, generated
 from mathse.seeds import derive
 from mathse.store import BatchLog, read_jsonl, write_jsonl
 
+Student = Backbone | ServedStudent
+
 
 def answers(
-    opened: Opened, how: Decoding, model: Callable[[], Backbone], advance: Callable[[int], None]
+    opened: Opened, how: Decoding, model: Callable[[], Student], advance: Callable[[int], None]
 ) -> list[Answer]:
     """``how.n`` answers to each item, in the benchmark's order; ``model`` is called only if something is left to ask.
 
@@ -41,7 +45,7 @@ def answers(
 def _ask(
     opened: Opened,
     how: Decoding,
-    backbone: Backbone,
+    backbone: Student,
     todo: Sequence[tuple[int, Sequence[Any]]],
     log: BatchLog,
     advance: Callable[[int], None],
@@ -55,7 +59,8 @@ def _ask(
         )
         for k, batch in todo
     )
-    for (_, batch), texts in zip(todo, generated(backbone, asks), strict=True):
+    replies = backbone.generated(asks) if isinstance(backbone, ServedStudent) else generated(backbone, asks)
+    for (_, batch), texts in zip(todo, replies, strict=True):
         log.append(_rows([(p.id, row) for p, row in zip(batch, texts, strict=True)]))
         advance(len(batch) * how.n)
 
@@ -64,14 +69,15 @@ def _draw(opened: Opened, how: Decoding, batch: int) -> dict[str, int]:
     return {"seed": derive(how.seed, "evaluate", opened.name, batch)} if how.sampling else {}
 
 
-def row_of(bench: Benchmark, backbone: Backbone, item: Item) -> Row:
+def row_of(bench: Benchmark, backbone: Student, item: Item) -> Row:
     """What the student is asked: the benchmark's own words, or (prompt=student) those it was trained with."""
     if bench.prompt == STUDENT:
-        return solve_row(backbone, item.problem)
+        question = prompts.generation_prompt(item.problem, backbone.prompt_style)
+        return Row(question=question, images=item.problem.images)
     return Row(question=item.prompt, images=item.problem.images)
 
 
-def unasked(opened: Opened, how: Decoding, model: Callable[[], Backbone]) -> dict[str, str]:
+def unasked(opened: Opened, how: Decoding, model: Callable[[], Student]) -> dict[str, str]:
     """Reason by id of the problems that the model cannot take; decided once, and kept in ``unasked.jsonl``."""
     file = opened.folder / UNASKED
     if not file.exists():

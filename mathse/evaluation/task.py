@@ -22,8 +22,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mathse.config import flatten
-from mathse.config.schema import EvaluateConfig
+from mathse.config import build, flatten
+from mathse.config.schema import EvaluateConfig, ServerGenerator
 from mathse.evaluation.decoding import decoding_of
 from mathse.evaluation.files import PREDICTIONS, SETTINGS
 from mathse.evaluation.identity import keep_identity
@@ -36,6 +36,7 @@ from mathse.store import FolderLock, make_folder, write_json, write_jsonl
 
 if TYPE_CHECKING:
     from mathse.backbones.base import Backbone
+    from mathse.evaluation.served import ServedStudent
 
 OWN = "synthetic"
 
@@ -88,14 +89,15 @@ class Run:
     def __init__(self, config: EvaluateConfig, folder: Path, progress: Progress) -> None:
         self.config, self.folder, self.progress = config, folder, progress
         self.how = decoding_of(config) if config.predictions is None else None
-        self._student: Backbone | None = None
+        self._student: Backbone | ServedStudent | None = None
 
-    def student(self) -> Backbone:
-        """The model, read when it is first asked for."""
+    def student(self) -> Backbone | ServedStudent:
+        """The model, read (or its server's client made) when it is first asked for."""
         from mathse.evaluation import models
 
         if self._student is None:
-            self._student = models.student(self.config)
+            served = isinstance(self.config.generator, ServerGenerator)
+            self._student = build(self.config.generator).student(self.folder) if served else models.student(self.config)
         return self._student
 
     def free_student(self) -> None:

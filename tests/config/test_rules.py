@@ -17,6 +17,8 @@ def rows(tmp_path):
         (["sft.max_steps=null"], "sft.epochs = null and sft.max_steps = null: exactly one is set; pass one of them"),
         (["orm.fit.epochs=1.5"], "orm.fit.epochs = 1.5 and orm.fit.max_steps = 300: exactly one is set; to count in "
                                  "epochs, also pass orm.fit.max_steps=null"),
+        (["generator=server"], "generator=server: answers for evaluate.py alone; train.py samples in its own process, "
+                               "since each round has another checkpoint; pass generator=hf"),
         (["sft.batch_size=60"], "sft.micro_batch_size = 64: must divide sft.batch_size = 60; "
                                 "pass sft.micro_batch_size=60, for instance"),
         (["sft.freeze=[vision]"], "sft.freeze = ['vision']: there is no part 'vision'; the parts are tower, connector, "
@@ -205,7 +207,8 @@ def test_an_evaluation_is_of_a_model_or_of_a_file(refusal, read, rows):
                                                  "one of the server's models"),
         (["benchmark=mathvista", "benchmark.mathvista.rule=loose"],
          "benchmark.mathvista.rule = 'loose': must be one of released, strict"),
-        (["generator=server"], "generator=server comes with a later version; available now: hf"),
+        (["generator=server", "generator.model=m"],
+         "predictions is set, and generator=server answers; pass one of them"),
     ],
 )  # fmt: skip
 def test_settings_of_an_evaluation_that_do_not_go_together_are_refused(refusal, rows, overrides, sentence):
