@@ -31,7 +31,7 @@ test: lint
 	$(PYTHON) -m pytest -n 2 --dist loadfile --cov --cov-fail-under=85
 
 test-slow: install
-	$(PYTHON) -m pytest -m slow
+	$(PYTHON) -m pytest -n 2 --dist load -m slow
 
 clean:
 	rm -rf .pytest_cache .ruff_cache .mypy_cache .coverage htmlcov build dist *.egg-info
