@@ -101,15 +101,6 @@ def _config(
     vision_layers: int,
     init_range: float,
 ) -> Qwen2VLConfig:
-    ids = {
-        name: tokenizer.convert_tokens_to_ids(token)
-        for name, token in {
-            "image_token_id": words.IMAGE,
-            "video_token_id": words.VIDEO,
-            "vision_start_token_id": words.VISION_START,
-            "vision_end_token_id": words.VISION_END,
-        }.items()
-    }
     return Qwen2VLConfig(
         text_config={
             "vocab_size": len(tokenizer),
@@ -143,8 +134,20 @@ def _config(
         },
         tie_word_embeddings=False,
         initializer_range=init_range,
-        **ids,
+        **_vision_ids(tokenizer),
     )
+
+
+def _vision_ids(tokenizer: Any) -> dict[str, int]:
+    return {
+        name: tokenizer.convert_tokens_to_ids(token)
+        for name, token in {
+            "image_token_id": words.IMAGE,
+            "video_token_id": words.VIDEO,
+            "vision_start_token_id": words.VISION_START,
+            "vision_end_token_id": words.VISION_END,
+        }.items()
+    }
 
 
 def _random_model(config: Qwen2VLConfig, tokenizer: Any, seed: int) -> Qwen2VLForConditionalGeneration:
