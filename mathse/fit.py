@@ -25,7 +25,7 @@ from mathse import ranks, strategies
 from mathse.backbones import memory
 from mathse.backbones.base import Backbone, Row
 from mathse.backbones.recipe import Recipe, let_go, recipe_of
-from mathse.config.schema import Fit
+from mathse.config.fits import Fit
 from mathse.config.schema import Trainer as TrainerSettings
 from mathse.data.batches import EpochStream, OnceStream, StepData, StepLoader, Stream, length
 from mathse.errors import MathSEError

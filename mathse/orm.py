@@ -13,7 +13,7 @@ from functools import partial
 
 from mathse import prompts
 from mathse.backbones.base import Backbone, Row
-from mathse.config.schema import ORM
+from mathse.config.fits import ORM
 from mathse.judges import judge_row
 from mathse.seeds import rng
 from mathse.types import Lineage, Problem, ReasoningPath, Verdict

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from mathse.backbones.base import Row
 from mathse.backbones.tiny import TinyBackbone
-from mathse.config.schema import ORM, Fit, Optimizer, Trainer
+from mathse.config.fits import ORM, Fit, Optimizer
+from mathse.config.schema import Trainer
 from mathse.data.batches import EpochStream, MixedStream
 from mathse.errors import MathSEError
 from mathse.fit import SCRATCH, FitJob, fit

@@ -13,7 +13,7 @@ from small import path, problems, tiny_backbone, verdict, world
 
 from mathse import orm
 from mathse.backbones.tiny import TinyBackbone
-from mathse.config.schema import ORM
+from mathse.config.fits import ORM
 from mathse.prompts import parse_feedback
 from mathse.types import Problem, ReasoningPath, Verdict
 

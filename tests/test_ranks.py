@@ -28,7 +28,9 @@ from torch import Tensor
 from mathse import launch, ranks, strategies
 from mathse.backbones.base import IGNORED, Backbone, Row
 from mathse.backbones.recipe import Recipe, held, let_go, recipe_of
-from mathse.config.schema import ORM, Fit, Lora, Optimizer, TinyBackbone, Trainer
+from mathse.config.backbones import TinyBackbone
+from mathse.config.fits import ORM, Fit, Lora, Optimizer
+from mathse.config.schema import Trainer
 from mathse.data.batches import EpochStream, MixedStream, OnceStream, StepData, step_seed
 from mathse.errors import ConfigError, RankLost, TeacherError
 from mathse.fit import FitJob, fit

@@ -24,7 +24,8 @@ from mathse.backbones.make import BUILDERS
 from mathse.backbones.memory import Trained
 from mathse.backbones.parts import named_parts, part_of
 from mathse.backbones.tiny import TinyBackbone
-from mathse.config.schema import Fit, Lora, Optimizer, Trainer
+from mathse.config.fits import Fit, Lora, Optimizer
+from mathse.config.schema import Trainer
 from mathse.data.batches import OnceStream, StepData
 from mathse.errors import CheckpointError
 from mathse.fit import LAST, SCRATCH, FitJob, fit

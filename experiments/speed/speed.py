@@ -28,7 +28,8 @@ from torch import Tensor
 
 from mathse.backbones.base import IGNORED, Row
 from mathse.backbones.qwen2vl import Qwen2VLBackbone
-from mathse.config.schema import Fit, Optimizer, Trainer
+from mathse.config.fits import Fit, Optimizer
+from mathse.config.schema import Trainer
 from mathse.data.batches import EpochStream
 from mathse.fit import FitJob, fit
 

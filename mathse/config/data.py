@@ -87,3 +87,17 @@ class Decontaminate:
     action: str = allow("drop", choices=("drop", "report", "off"))
     text_similarity: float = allow(0.8, low=0.5, high=1)  # share of a question's 4-grams in common
     picture_distance: int = allow(48, low=0, high=80)  # bits of 255 in which two looks of a picture may differ
+
+
+@dataclass
+class SyntheticData:
+    """The embedded world: arithmetic over pictures of handwritten digits (docs: mathse/world)."""
+
+    _target_: str = "mathse.world.SyntheticData"
+    seed: int = "${seed}"  # type: ignore[assignment]
+    seed_size: int = allow(400, low=1)  # problems the teacher solves in distillation
+    pool: int = allow(2400, low=0)  # further problems of D, for the rounds
+    test: int = allow(1500, low=1)
+    dev: int = allow(300, low=0)  # for validation during fits and the metric a sweep optimises
+    orm_train: int = allow(8000, low=0)
+    orm_held: int = allow(2500, low=0)

@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from mathse.config import rules
+from mathse.config import data_rules, fit_rules, model_rules, rules
+from mathse.config.actors import ServerGenerator
 from mathse.config.bind import show
-from mathse.config.schema import EvaluateConfig, ServerGenerator
+from mathse.config.schema import EvaluateConfig
 
 
 def something_is_evaluated(config: EvaluateConfig) -> Iterator[str]:
@@ -26,7 +27,7 @@ def something_is_evaluated(config: EvaluateConfig) -> Iterator[str]:
         )
     if len(given) == 2:
         yield f"predictions = {show(config.predictions)}: stand for a model, and checkpoint is set too; pass one"
-    yield from rules.checkpoint_problems("checkpoint", config.checkpoint, "a checkpoint folder of a run")
+    yield from model_rules.checkpoint_problems("checkpoint", config.checkpoint, "a checkpoint folder of a run")
 
 
 def evaluated_files_exist(config: EvaluateConfig) -> Iterator[str]:
@@ -57,7 +58,7 @@ def samples_can_be_chosen_from(config: EvaluateConfig) -> Iterator[str]:
         yield f"selector = {show(config.selector)}: chooses among samples, and n_samples = 1; pass n_samples=8, say"
     if config.selector.startswith("orm") and config.judge.checkpoint is None:
         yield f"selector = {show(config.selector)}: needs an ORM; pass judge.checkpoint=DIR, a trained ORM's checkpoint"
-    yield from rules.checkpoint_problems(
+    yield from model_rules.checkpoint_problems(
         "judge.checkpoint", config.judge.checkpoint, "a trained ORM's checkpoint folder"
     )
 
@@ -82,11 +83,11 @@ EVALUATE_RULES: dict[type, tuple[rules.Rule, ...]] = {
         benchmarks_are_chosen,
         samples_can_be_chosen_from,
         an_llm_is_somewhere,
-        rules.devices_work_together,
-        rules.data_is_there,
-        rules.shares_leave_problems_to_learn_from,
-        rules.backbone_weights_are_somewhere,
-        rules.backbone_folder_is_of_its_family,
-        rules.backbone_sizes_fit,
+        fit_rules.devices_work_together,
+        data_rules.data_is_there,
+        data_rules.shares_leave_problems_to_learn_from,
+        model_rules.backbone_weights_are_somewhere,
+        model_rules.backbone_folder_is_of_its_family,
+        model_rules.backbone_sizes_fit,
     ),
 }

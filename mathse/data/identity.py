@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mathse.config.schema import HubData, JsonlData, MixtureData, PublicData
+from mathse.config.data import HubData, JsonlData, MixtureData, PublicData
 from mathse.data.readers import reader
 from mathse.data.readers.source import files_of, is_table
 from mathse.store import sha256_file

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from mathse.config import flatten
-from mathse.config.schema import EvaluateConfig, ServerGenerator
+from mathse.config.actors import ServerGenerator
+from mathse.config.schema import EvaluateConfig
 from mathse.errors import SettingsChanged
 from mathse.evaluation.decoding import Decoding
 from mathse.evaluation.files import IDENTITY

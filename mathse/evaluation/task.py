@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mathse.config import build, flatten
-from mathse.config.schema import EvaluateConfig, ServerGenerator
+from mathse.config.actors import ServerGenerator
+from mathse.config.schema import EvaluateConfig
 from mathse.evaluation.decoding import decoding_of
 from mathse.evaluation.files import PREDICTIONS, SETTINGS
 from mathse.evaluation.identity import keep_identity

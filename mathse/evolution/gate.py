@@ -13,7 +13,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mathse.config.schema import SyntheticData, TrainConfig
+from mathse.config.data import SyntheticData
+from mathse.config.schema import TrainConfig
 from mathse.decontaminate.against import index_of
 from mathse.decontaminate.search import Search
 from mathse.errors import DataError

@@ -17,7 +17,8 @@ from mathse.backbones.base import Backbone, Row
 from mathse.backbones.memory import Trained
 from mathse.backbones.recipe import Recipe
 from mathse.config import build
-from mathse.config.schema import Fit, TrainConfig
+from mathse.config.fits import Fit
+from mathse.config.schema import TrainConfig
 from mathse.data.batches import Stream
 from mathse.data.problems import FileData
 from mathse.data.table import ById, without

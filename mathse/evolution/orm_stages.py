@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mathse.backbones.base import Row
-from mathse.config.schema import Fit
+from mathse.config.fits import Fit
 from mathse.data.batches import EpochStream, MixedStream, Stream
 from mathse.evolution import stages
 from mathse.evolution.lab import CHECKPOINT, ORM_FILE, Lab, Student, needs_orm

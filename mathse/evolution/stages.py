@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mathse.backbones.base import Row
-from mathse.config.schema import HOW_IT_IS_REACHED, OpenAITeacher, StudentTeacher, TrainConfig
+from mathse.config.actors import HOW_IT_IS_REACHED, OpenAITeacher, StudentTeacher
+from mathse.config.schema import TrainConfig
 from mathse.evolution.admit import admit, leave_out, unreadable
 from mathse.evolution.gate import gate_keys
 from mathse.evolution.lab import CHECKPOINT, Student

@@ -20,7 +20,7 @@ import torch
 from mathse.backbones import adapters
 from mathse.backbones.base import Backbone
 from mathse.backbones.parts import freeze, is_adapter
-from mathse.config.schema import Fit
+from mathse.config.fits import Fit
 
 State = dict[str, tuple[bool, torch.dtype]]  # of each parameter: whether it trains, and its dtype
 

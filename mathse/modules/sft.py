@@ -25,7 +25,7 @@ class SFTModule(pl.LightningModule):
 
     What asks for a gradient trains; the rest is neither optimised nor written to the resume point. ``seed`` keys every
     draw of a step (dropout), so a resumed fit repeats it. ``vision_lr_scale``: the learning rate of tower and connector
-    as a share of ``lr``. Betas, ratios and clip as in ``mathse.config.schema.Optimizer``.
+    as a share of ``lr``. Betas, ratios and clip as in ``mathse.config.fits.Optimizer``.
     """
 
     def __init__(

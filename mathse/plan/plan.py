@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from mathse.config import build
-from mathse.config.schema import OpenAITeacher, TrainConfig
+from mathse.config.actors import OpenAITeacher
+from mathse.config.schema import TrainConfig
 from mathse.llm.pricing import BATCH_DISCOUNT, MILLION, Price, price_of
 from mathse.plan.amounts import StagePlan
 from mathse.plan.measured import KINDS, Rates, rates

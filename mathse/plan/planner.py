@@ -10,7 +10,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mathse.config.schema import Fit, StudentTeacher, TrainConfig
+from mathse.config.actors import StudentTeacher
+from mathse.config.fits import Fit
+from mathse.config.schema import TrainConfig
 from mathse.evolution.lab import needs_orm
 from mathse.plan.amounts import Range, StagePlan
 from mathse.plan.teaching import Teaching

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mathse import prompts
-from mathse.config.schema import OpenAITeacher
+from mathse.config.actors import OpenAITeacher
 from mathse.plan.amounts import Range, StagePlan
 from mathse.plan.measured import Rates
 from mathse.plan.tokens import A_MESSAGE, mean, mean_over, picture_tokens, spread, text_tokens

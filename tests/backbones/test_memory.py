@@ -18,7 +18,7 @@ from mathse.backbones.base import Backbone, Row
 from mathse.backbones.make import BUILDERS
 from mathse.backbones.memory import Memory, Trained, in_bytes
 from mathse.backbones.tiny import TinyBackbone
-from mathse.config.schema import Fit, Lora
+from mathse.config.fits import Fit, Lora
 from mathse.generate import solve_row
 from mathse.modules import modes
 

@@ -21,12 +21,12 @@ from mathse.backbones.internvl2_5.backbone import InternVL25Backbone
 from mathse.backbones.make import BUILDERS
 from mathse.backbones.parts import PARTS, freeze, lora_pattern, named_parts, part_of
 from mathse.backbones.qwen2vl import Qwen2VLBackbone
+from mathse.config.backbones import CogVLM2 as CogVLM2Settings
+from mathse.config.backbones import InternVL25 as InternVL25Settings
+from mathse.config.backbones import Qwen2VL as Qwen2VLSettings
+from mathse.config.backbones import TinyBackbone as TinySettings
 from mathse.config.rules import PARTS as PARTS_IN_RULES
 from mathse.config.rules import SCOPES
-from mathse.config.schema import CogVLM2 as CogVLM2Settings
-from mathse.config.schema import InternVL25 as InternVL25Settings
-from mathse.config.schema import Qwen2VL as Qwen2VLSettings
-from mathse.config.schema import TinyBackbone as TinySettings
 from mathse.errors import ConfigError
 
 QWEN2VL_7B = Qwen2VLConfig(  # the class's own defaults are larger

@@ -32,7 +32,7 @@ def test_every_option_composes_and_parses(group, name, read, tmp_path):
 
 
 def test_every_config_file_is_reached_by_a_group():
-    files = {p.relative_to(CONF).as_posix() for p in CONF.rglob("*.yaml") if "hydra" not in p.parts[len(CONF.parts):]}
+    files = {p.relative_to(CONF).as_posix() for p in CONF.rglob("*.yaml") if "hydra" not in p.parts[len(CONF.parts) :]}
     assert files == {"train.yaml", "evaluate.yaml"} | {f"{group}/{name}.yaml" for group, name in OPTIONS}
 
 

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from mathse.config.backbones import TinyBackbone
+from mathse.config.data import JsonlData
 from mathse.config.parse import build, flatten, parse
-from mathse.config.schema import JsonlData, MergeCorrectPaths, TinyBackbone, TrainConfig
+from mathse.config.schema import MergeCorrectPaths, TrainConfig
 from mathse.errors import ConfigError
 
 

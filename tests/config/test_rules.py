@@ -144,7 +144,7 @@ def test_evaluation_needs_a_checkpoint(refusal, read, tmp_path):
 
 
 def test_a_base_in_four_bit_is_refused_where_it_cannot_be_had(refusal, read, monkeypatch):
-    rules = "mathse.config.rules.find_spec"
+    rules = "mathse.config.fit_rules.find_spec"
     monkeypatch.setattr(rules, lambda name: None)
     assert refusal("sft.method=qlora") == [
         "sft.method = 'qlora': needs bitsandbytes, which is not installed; pip install 'mathse[qlora]', or pass "

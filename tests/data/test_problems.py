@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from mathse.config import schema
+from mathse.config import data as data_settings
 from mathse.data.problems import SPLITS, JsonlData, ProblemSource, Shares, split_by_hash
 from mathse.errors import ConfigError, DataError
 from mathse.images import load_image
@@ -291,7 +291,7 @@ def test_shares_of_more_than_everything_are_refused(folder: Path) -> None:
 
 def test_settings_of_the_schema_are_the_arguments_of_the_class() -> None:
     arguments = {p.name: p.default for p in inspect.signature(JsonlData).parameters.values()}
-    settings = {f.name: f.default for f in fields(schema.JsonlData) if f.name != "_target_"}
+    settings = {f.name: f.default for f in fields(data_settings.JsonlData) if f.name != "_target_"}
     assert settings | {"seed": 0} == arguments
 
 

@@ -1,0 +1,123 @@
+"""The settings of whoever writes and judges: the teacher, the student's sampling, the judge."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mathse.config.allow import allow
+
+
+@dataclass
+class SymbolicTeacher:
+    """Solves the embedded world by rule, and is fallible by default."""
+
+    _target_: str = "mathse.world.SymbolicTeacher"
+    error_rate: float = allow(0.2, low=0, high=1)  # share of solutions that are wrong; 0 is the perfect teacher
+    seed: int = "${seed}"  # type: ignore[assignment]
+
+
+@dataclass
+class ReplayTeacher:
+    """Writes a row's own solution, else one sentence with the marker and the answer: no API needed."""
+
+    _target_: str = "mathse.teachers.ReplayTeacher"
+
+
+@dataclass
+class OpenAITeacher:
+    """A model behind an OpenAI-compatible API (docs: mathse/teachers/openai_api.py, mathse/llm).
+
+    What ``HOW_IT_IS_REACHED`` names changes no answer, so a run may go on with another value of it.
+    """
+
+    _target_: str = "mathse.teachers.openai_api.OpenAITeacher"
+    model: str = "gpt-4o-2024-08-06"  # PAPER: "GPT-4o", without a version
+    base_url: str | None = None  # up to and with /v1; null: the OpenAI API
+    api_key_env: str | None = "OPENAI_API_KEY"  # the environment variable with the key; null: the server wants none
+    mode: str = allow("online", choices=("online", "batch"))  # batch: the Batch API, half the price, within a day
+    temperature: float | None = allow(0.7, low=0)  # of what it writes; PAPER: silent; null: the server's own
+    max_tokens: int = allow(2048, low=1)
+    seed: int | None = 0  # another seed is another answer, paid again; null: none is sent
+    reflect_prompt: str = allow("full", choices=("full", "short"))  # PAPER: prints both
+    structured: bool = True  # ask for JSON by its schema, where the server can
+    image_side: int = allow(2048, low=28)  # pixels, long side
+    cache_dir: str = "outputs/.answers"  # shared by runs: nothing is paid twice
+    max_concurrency: int = allow(16, low=1)
+    requests_per_minute: float | None = allow(None, above=0)
+    tokens_per_minute: float | None = allow(None, above=0)
+    timeout: float = allow(300.0, above=0)  # seconds, for a whole answer
+    max_retries: int = allow(8, low=0)
+    poll_seconds: float = allow(30.0, above=0)  # mode=batch
+    budget_usd: float | None = allow(None, above=0)  # what the run may pay in all: a hard stop
+    price_input: float | None = allow(None, low=0)  # dollars a million tokens; null: the list price, where it is known
+    price_output: float | None = allow(None, low=0)
+    price_cached: float | None = allow(None, low=0)  # of prompt tokens that the server had read before
+
+
+HOW_IT_IS_REACHED = (
+    "base_url",
+    "api_key_env",
+    "mode",
+    "cache_dir",
+    "max_concurrency",
+    "requests_per_minute",
+    "tokens_per_minute",
+    "timeout",
+    "max_retries",
+    "poll_seconds",
+    "budget_usd",
+    "price_input",
+    "price_output",
+    "price_cached",
+)
+
+
+@dataclass
+class StudentTeacher:
+    """The student as its own teacher (docs: mathse/teachers/student.py)."""
+
+    _target_: str = "mathse.teachers.student.StudentTeacher"
+
+
+@dataclass
+class HFGenerator:
+    """Sampling in this process with transformers' generate."""
+
+    _target_: str = "mathse.generate.HFGenerator"
+    batch_size: int = allow(256, low=1)  # prompts a batch; a kill loses at most one
+    temperature: float = allow(0.7, above=0)  # PAPER: silent; R3V draws at 0.9, M-STaR at 1.0
+    top_p: float = allow(1.0, above=0, high=1)  # PAPER: silent
+    top_k: int = allow(0, low=0)  # 0: no limit
+    max_new_tokens: int = allow(80, low=1)
+
+
+@dataclass
+class ServerGenerator:
+    """A student behind an OpenAI-compatible server answers; evaluate.py only (docs: mathse/evaluation/served.py)."""
+
+    _target_: str = "mathse.evaluation.served.ServerGenerator"
+    base_url: str = "http://localhost:8000/v1"  # up to and with /v1
+    model: str | None = None  # its name there
+    api_key_env: str | None = None  # the environment variable with the key; null: the server wants none
+    style: str = allow("full", choices=("compact", "full"))  # of the prompts with prompt=student
+    batch_size: int = allow(64, low=1)  # problems a batch; a kill loses at most one
+    temperature: float = allow(0.7, above=0)
+    top_p: float = allow(0.95, above=0, high=1)
+    max_new_tokens: int = allow(2048, low=1)
+    image_side: int = allow(4096, low=28)  # pixels, long side of what is sent
+    cache_dir: str = "outputs/.answers"
+    max_concurrency: int = allow(64, low=1)
+    timeout: float = allow(600.0, above=0)  # seconds, for a whole answer
+    max_retries: int = allow(8, low=0)
+
+
+@dataclass
+class Judge:
+    """Who returns a verdict on a path (docs: mathse/judges.py)."""
+
+    name: str = allow("orm", choices=("orm", "teacher", "answer", "orm_and_answer", "random"))
+    checkpoint: str | None = None  # a trained ORM's folder, instead of training one in this run
+    threshold: float = allow(0.5, low=0, high=1)  # accept if the verdict is "correct" and P(correct) >= threshold
+    rate: float = allow(0.5, low=0, high=1)  # judge=random: the share it accepts
+    batch_size: int = allow(256, low=1)
+    max_new_tokens: int = allow(200, low=1)

@@ -1,0 +1,71 @@
+"""The settings of the student and of the ORM's model: a dataclass a family (docs: mathse/backbones)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mathse.config.allow import allow
+
+DTYPES = ("float32", "bfloat16")
+ATTENTION = ("eager", "sdpa", "flash_attention_2")
+
+
+@dataclass
+class TinyBackbone:
+    """Qwen2-VL's own classes at about a million random parameters (docs: mathse/backbones/tiny.py)."""
+
+    _target_: str = "mathse.backbones.tiny.TinyBackbone"
+    path: str | None = None  # a folder made by `python -m mathse tiny` or by a run; null: random weights from the seed
+    dtype: str = allow("float32", choices=("float32", "bfloat16"))
+    attention: str = allow("eager", choices=("eager", "sdpa"))  # of the text model
+    min_pixels: int = allow(784, low=784)  # area in pixels, 28 x 28
+    max_pixels: int = allow(12544, low=784)  # area in pixels; 16 visual tokens
+    hidden_size: int = allow(128, low=32)
+    layers: int = allow(3, low=1)
+    heads: int = allow(4, low=1)
+    mlp_size: int = allow(320, low=32)
+    vision_size: int = allow(64, low=16)
+    vision_layers: int = allow(1, low=1)
+    initializer_range: float = allow(0.05, above=0)  # measured: 0.02 stays on a plateau, 0.05 learns
+
+
+@dataclass
+class Qwen2VL:
+    """Qwen2-VL through transformers' own classes (docs: mathse/backbones/qwen2vl.py)."""
+
+    _target_: str = "mathse.backbones.qwen2vl.load"
+    path: str = "Qwen/Qwen2-VL-7B-Instruct"  # a folder or a hub id
+    revision: str | None = None
+    dtype: str | None = allow(None, choices=DTYPES)  # of the weights; null: float32 in a full fit, else bfloat16
+    attention: str = allow("sdpa", choices=ATTENTION)
+    min_pixels: int = allow(3136, low=784)  # area in pixels; 28 x 28 a visual token
+    max_pixels: int = allow(802816, low=784)  # 1,024 visual tokens; the checkpoint's own bound is 16,384
+
+
+@dataclass
+class InternVL25:
+    """InternVL2.5; an original ``internvl_chat`` checkpoint is converted once (docs: mathse/backbones/internvl2_5)."""
+
+    _target_: str = "mathse.backbones.internvl2_5.load"
+    path: str = "OpenGVLab/InternVL2_5-8B"  # a folder or a hub id
+    revision: str | None = None
+    dtype: str | None = allow(None, choices=DTYPES)  # of the weights; null: float32 in a full fit, else bfloat16
+    attention: str = allow("sdpa", choices=ATTENTION)
+    train_tiles: int = allow(6, low=1, high=40)  # at most, a picture; the thumbnail comes on top
+    eval_tiles: int = allow(12, low=1, high=40)
+    jpeg: bool = False  # random JPEG compression of training pictures, quality 75 to 100 (the paper names it)
+    jpeg_seed: int = "${seed}"  # type: ignore[assignment]
+    system: str | None = None  # said at the start of a conversation; null: what the checkpoint's template says
+
+
+@dataclass
+class CogVLM2:
+    """CogVLM2, our own port (docs: mathse/backbones/cogvlm2)."""
+
+    _target_: str = "mathse.backbones.cogvlm2.load"
+    path: str = "zai-org/cogvlm2-llama3-chat-19B"  # a folder or a hub id
+    revision: str | None = None
+    dtype: str | None = allow(None, choices=DTYPES)  # of the weights; null: float32 in a full fit, else bfloat16
+    attention: str = allow("sdpa", choices=ATTENTION)
+    template: str = allow("chat", choices=("base", "chat", "vqa"))  # how a question is put
+    rope_precision: str = allow("float32", choices=("float32", "model"))  # model: as published, angles in bf16

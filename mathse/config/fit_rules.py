@@ -1,0 +1,119 @@
+"""What must hold between the settings of fits and devices (see ``mathse.config.rules``)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+from typing import Any
+
+from mathse.config.backbones import CogVLM2, InternVL25, Qwen2VL, TinyBackbone
+from mathse.config.bind import show
+from mathse.config.fits import Fit
+from mathse.config.schema import TrainConfig
+
+PARTS = ("tower", "connector", "language")  # mathse.backbones.parts
+SCOPES: dict[type, tuple[str, ...]] = {  # what a family's ``lora_scopes`` holds
+    TinyBackbone: ("language", "tower"),
+    Qwen2VL: ("language", "tower"),
+    InternVL25: ("language", "tower"),
+    CogVLM2: ("language", "vision_expert", "tower"),
+}
+
+
+def fits_have_one_length(config: TrainConfig) -> Iterator[str]:
+    for path, fit in _fits(config):
+        if fit.epochs is not None and fit.max_steps is not None:
+            yield (
+                f"{path}.epochs = {fit.epochs:g} and {path}.max_steps = {fit.max_steps}: exactly one is set; to count "
+                f"in epochs, also pass {path}.max_steps=null"
+            )
+        if fit.epochs is None and fit.max_steps is None:
+            yield f"{path}.epochs = null and {path}.max_steps = null: exactly one is set; pass one of them"
+
+
+def micro_batches_make_up_a_batch(config: TrainConfig) -> Iterator[str]:
+    for path, fit in _fits(config):
+        if fit.batch_size % fit.micro_batch_size:
+            yield (
+                f"{path}.micro_batch_size = {fit.micro_batch_size}: must divide {path}.batch_size = {fit.batch_size}; "
+                f"pass {path}.micro_batch_size={_largest_divisor(fit.batch_size, fit.micro_batch_size)}, for instance"
+            )
+
+
+def devices_work_together(config: Any) -> Iterator[str]:
+    trainer = config.trainer
+    if trainer.strategy == "auto" and trainer.devices != 1:
+        yield (
+            f"trainer.devices = {trainer.devices}: several devices need a strategy; pass trainer=ddp or trainer=fsdp, "
+            f"and trainer.devices={trainer.devices} after it"
+        )
+    if trainer.strategy == "deepspeed" and trainer.accelerator == "cpu":
+        yield "trainer.strategy = 'deepspeed': needs GPUs, and trainer.accelerator = 'cpu'; pass trainer=fsdp"
+
+
+def shards_are_of_whole_numbers(config: TrainConfig) -> Iterator[str]:
+    for path, fit in _own_fits(config, "method"):
+        if fit.method == "qlora" and config.trainer.strategy in ("fsdp2", "deepspeed"):
+            yield (
+                f"{path}.method = 'qlora': 4-bit weights cannot be sharded, and trainer.strategy = "
+                f"{show(config.trainer.strategy)}; pass trainer=ddp, or {path}.method=lora"
+            )
+
+
+def qlora_can_run(config: TrainConfig) -> Iterator[str]:
+    """As far as it can be known without torch; the task asks for the GPU itself before it loads a model."""
+    for path, fit in _own_fits(config, "method"):
+        if fit.method == "qlora" and find_spec("bitsandbytes") is None:
+            yield (
+                f"{path}.method = 'qlora': needs bitsandbytes, which is not installed; pip install 'mathse[qlora]', "
+                f"or pass {path}.method=lora"
+            )
+        elif fit.method == "qlora" and config.trainer.accelerator == "cpu":
+            yield (
+                f"{path}.method = 'qlora': needs a CUDA GPU, and trainer.accelerator = 'cpu'; pass trainer=gpu, "
+                f"or {path}.method=lora"
+            )
+
+
+def frozen_parts_leave_one(config: TrainConfig) -> Iterator[str]:
+    for path, fit in _own_fits(config, "freeze"):
+        if unknown := [part for part in fit.freeze if part not in PARTS]:
+            yield f"{path}.freeze = {fit.freeze}: there is no part {show(unknown[0])}; the parts are {', '.join(PARTS)}"
+    for path, fit in _own_fits(config, "freeze", "method"):
+        if fit.method == "full" and set(PARTS) <= set(fit.freeze):
+            yield (
+                f"{path}.freeze = {fit.freeze}: leaves nothing to train with {path}.method = 'full'; leave a part out, "
+                f"or pass {path}.method=lora"
+            )
+
+
+def lora_scopes_exist(config: TrainConfig) -> Iterator[str]:
+    fits = _fits(config) if config.orm.backbone is not None else _own_fits(config, "lora.scopes", "method")
+    for path, fit in fits:
+        backbone = config.orm.backbone if path == "orm.fit" and config.orm.backbone is not None else config.backbone
+        known = SCOPES.get(type(backbone))
+        if known is None or fit.method == "full":
+            continue
+        if not fit.lora.scopes or any(scope not in known for scope in fit.lora.scopes):
+            yield f"{path}.lora.scopes = {fit.lora.scopes}: must name one or more of {', '.join(known)}"
+
+
+def _fits(config: TrainConfig) -> list[tuple[str, Fit]]:
+    return [("sft", config.sft), ("orm.fit", config.orm.fit)]
+
+
+def _own_fits(config: TrainConfig, *keys: str) -> list[tuple[str, Fit]]:
+    """The fits, the ORM's only where one of ``keys`` is another than the student's: a mistake is told once."""
+    student, orm = config.sft, config.orm.fit
+    differs = any(_at(student, key) != _at(orm, key) for key in keys)
+    return [("sft", student), ("orm.fit", orm)] if differs else [("sft", student)]
+
+
+def _at(settings: Any, key: str) -> Any:
+    for name in key.split("."):
+        settings = getattr(settings, name)
+    return settings
+
+
+def _largest_divisor(number: int, at_most: int) -> int:
+    return next(n for n in range(min(number, at_most), 0, -1) if number % n == 0)

@@ -1,0 +1,84 @@
+"""The settings of a fit, of the student's and of the ORM's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from mathse.config.allow import allow
+
+
+@dataclass
+class Optimizer:
+    lr: float = allow(2e-3, above=0)
+    weight_decay: float = allow(0.01, low=0)  # on matrices only, never on norms and biases
+    beta1: float = allow(0.9, low=0, high=1)
+    beta2: float = allow(0.98, low=0, high=1)
+    eps: float = allow(1e-8, above=0)
+    warmup_ratio: float = allow(0.05, low=0, high=1)
+    min_lr_ratio: float = allow(0.05, low=0, high=1)  # the cosine ends at this share of lr
+    clip: float = allow(1.0, above=0)  # gradient norm
+
+
+@dataclass
+class Lora:
+    """Low-rank adapters (method=lora, qlora); the checkpoint is the merged model, the adapter lies beside it."""
+
+    rank: int = allow(16, low=1)
+    alpha: float = allow(32.0, above=0)
+    dropout: float = allow(0.05, low=0, high=1)
+    scopes: list[str] = field(default_factory=lambda: ["language"])  # language, tower; cogvlm2: vision_expert too
+
+
+@dataclass
+class Fit:
+    """One fit. Exactly one of ``epochs`` and ``max_steps`` is set."""
+
+    method: str = allow("full", choices=("full", "lora", "qlora"))
+    lora: Lora = field(default_factory=Lora)
+    freeze: list[str] = field(default_factory=list)  # parts that stay as they are: tower, connector, language
+    vision_lr_scale: float = allow(1.0, above=0)  # learning rate of tower and connector, as a share of optimizer.lr
+    activation_checkpointing: bool = False  # slower by about a third, far less memory
+    max_length: int | None = allow(None, low=16)  # tokens of a row, image included; longer rows are left out, listed
+
+    epochs: float | None = allow(None, above=0)
+    max_steps: int | None = allow(300, low=1)
+    batch_size: int = allow(64, low=1)  # rows in a global batch
+    micro_batch_size: int = allow(64, low=1)  # rows a forward pass; gradients add up to the global batch
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    val_rows: int = allow(128, low=0)
+    val_every: int = allow(100, low=1)  # optimiser steps
+
+
+@dataclass
+class SFT(Fit):
+    train: str | None = None  # task=sft: a train.jsonl
+
+
+def _orm_fit() -> Fit:
+    """Trained the way the student is, with another learning rate; values point at ``sft``'s."""
+    lora = Lora("${sft.lora.rank}", "${sft.lora.alpha}", "${sft.lora.dropout}", "${sft.lora.scopes}")  # type: ignore[arg-type]
+    pointed: dict[str, Any] = {
+        name: f"${{sft.{name}}}"
+        for name in ("method", "freeze", "vision_lr_scale", "activation_checkpointing", "max_length")
+    }
+    return Fit(lora=lora, optimizer=Optimizer(lr=1.5e-3), **pointed)
+
+
+@dataclass
+class ORM:
+    """The Outcome Reward Model and its data (docs: mathse/orm)."""
+
+    kind: str = allow("generative", choices=("generative", "binary"))  # Table 5's two rows
+    order: str = allow("analysis_first", choices=("verdict_first", "analysis_first", "solve_first"))
+    see_answer: bool = False  # PAPER: not stated; with the answer in its prompt a judge can compare strings
+    see_image: bool = True  # PAPER: not stated; its critiques cite the figure
+    backbone: Any = None  # null: the student's backbone
+    students: list[int] = field(default_factory=lambda: [300, 600])  # training rows of each weak student; 0: the base
+    samples_per_problem: int = allow(1, low=1)
+    references: bool = False  # reference solutions count among the right paths too, where students seldom are right
+    temperature: float = allow(0.8, above=0)
+    augment: float = allow(0.3, low=0, high=1)  # final share of rows with made-up errors (embedded world only)
+    student_steps: int = allow(200, low=1)  # optimiser steps of a weak student
+    solver_steps: int = allow(600, low=0)  # the ORM starts from a solver of its own problems; 0: from the base
+    fit: Fit = field(default_factory=_orm_fit)

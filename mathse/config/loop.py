@@ -1,0 +1,49 @@
+"""The settings of Algorithm 1: distillation, rounds, reflection, and what is measured on the way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from mathse.config.allow import allow
+
+
+@dataclass
+class Distill:
+    size: int | None = allow(None, low=1)  # null: the data's seed set in task=evolve, every row in task=distill
+    judge: str = allow("${judge.name}", choices=("orm", "teacher", "answer", "orm_and_answer", "random"))
+
+
+@dataclass
+class Round:
+    sample_size: int | None = allow(None, low=1)  # problems of D_remain a round tries; null: all (Alg. 1 line 7)
+
+
+@dataclass
+class Reflect:
+    when: str = allow("last", choices=("last", "every", "never"))  # PAPER: Alg. 1 says once, Eq. 2 says every round
+    feedback: str = allow("orm", choices=("orm", "teacher", "none"))  # Table 3's rows
+    writer: str = allow("teacher", choices=("teacher", "student"))  # PAPER: GPT-4o; one sentence says "the model"
+    init: str = allow("base", choices=("base", "previous"))  # PAPER: silent; the authors' README: previous
+    tries: int = allow(1, low=1)
+    all_drafts: bool = False  # true: every wrong draft is rewritten, also of problems solved later (README)
+
+
+@dataclass
+class Evolution:
+    rounds: int = allow(2, low=0)  # K; PAPER: not stated, Figure 2 and Table 1 imply 2
+    init: str = allow("base", choices=("base", "previous"))  # PAPER: silent on what a round's fit starts from
+    samples_per_problem: int = allow(1, low=1)
+    keep: str = allow("one", choices=("one", "all"))  # accepted paths kept for a problem
+    round: Round = field(default_factory=Round)
+    reflect: Reflect = field(default_factory=Reflect)
+
+
+@dataclass
+class Evaluation:
+    batch_size: int = allow(512, low=1)
+    max_new_tokens: int = allow(80, low=1)
+    limit: int | None = allow(None, low=1)  # problems of the test set; null: all
+
+
+def _limited() -> Evaluation:
+    return Evaluation(limit="${limit}")  # type: ignore[arg-type]  # evaluate.py has the key at the top
