@@ -71,6 +71,8 @@ class TrainConfig:
     """python train.py"""
 
     name: str = "run"  # outputs/<name>/<time>
+    study: str | None = None  # the study that this run belongs to (conf/experiment/<study>/), and which of its variants
+    variant: str | None = None  # it is: what a dashboard groups by
     task: str = allow("evolve", choices=("evolve", "sft", "orm", "distill"))
     seed: int = allow(0, low=0)
     resume: str | None = allow(None, choices=("last", "branch"))
