@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from mathse import prompts, ranks
 from mathse.answers import extract_answer, same_answer
 from mathse.backbones.base import Backbone, Completion, Row
 from mathse.backbones.recipe import Recipe, held, recipe_of
+from mathse.prompts import Style
 from mathse.seeds import derive
 from mathse.store import BatchLog
 from mathse.types import Lineage, Problem, ReasoningPath
@@ -32,10 +33,24 @@ class Ask:
     how: Mapping[str, Any] = field(default_factory=dict)
 
 
-def generated(backbone: Backbone, asks: Iterable[Ask]) -> Iterator[list[list[str]]]:
-    """``backbone.generate`` of each batch, in their order; where the run has several ranks, each takes one of the next
+class Served(Protocol):
+    """A model that answers elsewhere (see mathse.serving): asked like a backbone."""
+
+    @property
+    def prompt_style(self) -> Style: ...
+
+    def generate(self, rows: Sequence[Row], **how: Any) -> list[list[str]]: ...
+
+    def generated(self, asks: Iterable[Ask]) -> Iterator[list[list[str]]]: ...
+
+
+Writer = Backbone | Served
+
+
+def generated(writer: Writer, asks: Iterable[Ask]) -> Iterator[list[list[str]]]:
+    """``writer.generate`` of each batch, in their order; where the run has several ranks, each takes one of the next
     batches. Nothing of an answer depends on who gave it."""
-    return _shared(backbone, "generate", asks)
+    return _shared(writer, "generate", asks) if isinstance(writer, Backbone) else writer.generated(asks)
 
 
 def completed(backbone: Backbone, asks: Iterable[Ask]) -> Iterator[list[list[Completion]]]:
@@ -63,23 +78,15 @@ def _answer_along(recipe: Recipe, method: str, batches: Sequence[Ask]) -> Any:
     return _answer(held(recipe, ranks.lent()), method, batches)
 
 
-class HFGenerator:
-    """Samples in this process with transformers' ``generate``; one seed a batch, so a resumed stage draws the same."""
+class Generator:
+    """How paths are drawn; one seed a batch, so a resumed stage draws the same. Temperature 0 is greedy."""
 
-    def __init__(
-        self,
-        batch_size: int = 256,
-        temperature: float = 0.7,
-        top_p: float = 1.0,
-        top_k: int = 0,
-        max_new_tokens: int = 80,
-    ) -> None:
-        self.batch_size, self.max_new_tokens = batch_size, max_new_tokens
-        self.sampling = {"temperature": temperature, "top_p": top_p, "top_k": top_k}
+    def __init__(self, batch_size: int, max_new_tokens: int, sampling: Mapping[str, Any]) -> None:
+        self.batch_size, self.max_new_tokens, self.sampling = batch_size, max_new_tokens, dict(sampling)
 
     def sample(
         self,
-        backbone: Backbone,
+        writer: Writer,
         problems: Sequence[Problem],
         file: Path,
         *,
@@ -97,9 +104,9 @@ class HFGenerator:
         advance(sum(len(b) * n for b in batches[: log.done]))
         how = {"n": n, "max_new_tokens": self.max_new_tokens, **sampling}
         todo = [(derive(seed, stage, "sample", k), batches[k]) for k in range(log.done, len(batches))]
-        asks = (Ask([solve_row(backbone, p) for p in batch], {"seed": draw, **how}) for draw, batch in todo)
-        for (draw, batch), texts in zip(todo, generated(backbone, asks), strict=True):
-            versions = [prompts.version("generate", backbone.prompt_style, p) for p in batch]
+        asks = (Ask([solve_row(writer, p) for p in batch], {"seed": draw, **how}) for draw, batch in todo)
+        for (draw, batch), texts in zip(todo, generated(writer, asks), strict=True):
+            versions = [prompts.version("generate", writer.prompt_style, p) for p in batch]
             lineages = [Lineage("student", stage, model, seed=draw, prompt=version) for version in versions]
             log.append(
                 [
@@ -112,8 +119,22 @@ class HFGenerator:
         return list(log.rows(ReasoningPath))
 
 
+class HFGenerator(Generator):
+    """Samples in this process with transformers' ``generate``."""
+
+    def __init__(
+        self,
+        batch_size: int = 256,
+        temperature: float = 0.7,
+        top_p: float = 1.0,
+        top_k: int = 0,
+        max_new_tokens: int = 80,
+    ) -> None:
+        super().__init__(batch_size, max_new_tokens, {"temperature": temperature, "top_p": top_p, "top_k": top_k})
+
+
 def predict(
-    backbone: Backbone,
+    writer: Writer,
     problems: Sequence[Problem],
     file: Path,
     *,
@@ -126,8 +147,8 @@ def predict(
     log = BatchLog(file, [len(b) for b in batches])
     advance(sum(len(b) for b in batches[: log.done]))
     todo = batches[log.done :]
-    asks = (Ask([solve_row(backbone, p) for p in batch], {"max_new_tokens": max_new_tokens}) for batch in todo)
-    for batch, texts in zip(todo, generated(backbone, asks), strict=True):
+    asks = (Ask([solve_row(writer, p) for p in batch], {"max_new_tokens": max_new_tokens}) for batch in todo)
+    for batch, texts in zip(todo, generated(writer, asks), strict=True):
         log.append([_prediction(p, row[0]) for p, row in zip(batch, texts, strict=True)])
         advance(len(batch))
     return list(log.rows())
@@ -144,9 +165,9 @@ def _prediction(problem: Problem, response: str) -> dict[str, Any]:
     }
 
 
-def solve_row(backbone: Backbone, problem: Problem, response: str | None = None) -> Row:
+def solve_row(writer: Writer, problem: Problem, response: str | None = None) -> Row:
     """The row that asks for a solution; with ``response``, the one that trains on it."""
-    row = Row(question=prompts.generation_prompt(problem, backbone.prompt_style), images=problem.images)
+    row = Row(question=prompts.generation_prompt(problem, writer.prompt_style), images=problem.images)
     if response is not None:
         row["response"] = response
     return row

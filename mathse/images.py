@@ -21,6 +21,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mathse.errors import DataError
 from mathse.seeds import rng
+from mathse.store import sha256_file
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # none that starts another program, as EPS does
 MAX_PIXELS = 64_000_000  # area; larger files are decompression bombs or belong scaled down
@@ -135,6 +136,18 @@ def image_sha256(ref: str) -> str:
     """Hash of the decoded RGB pixels and their shape: equal for two files that show the same picture."""
     image = load_image(ref)
     return hashlib.sha256(f"{image.width}x{image.height}\n".encode() + image.tobytes()).hexdigest()
+
+
+def stored_sha256(ref: str) -> str:
+    """Hash of an image's bytes as they are stored; of a picture that is drawn, of its pixels (``image_sha256``)."""
+    if ref.startswith("hf:"):
+        return hashlib.sha256(import_module("mathse.data.hub").stored(ref)).hexdigest()
+    return image_sha256(ref) if has_scheme(ref) else sha256_file(_filled(Path(ref)))
+
+
+def has_scheme(ref: str) -> bool:
+    """Whether a reference is no file's path."""
+    return ref.partition(":")[0] in _SCHEMES
 
 
 def _load_file(path: Path) -> Image.Image:

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice, starmap
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
-from mathse import prompts
+from mathse import prompts, ranks
 from mathse.answers import extract_answer, same_answer
 from mathse.backbones.base import Backbone, Completion, Row
+from mathse.errors import CheckpointError
 from mathse.generate import Ask, completed
 from mathse.metrics import accepted
+from mathse.rows import Chosen, JsonlRows, Mapped
 from mathse.seeds import rng
-from mathse.store import BatchLog
+from mathse.store import BatchLog, read_json
 from mathse.teachers import Teacher, in_calls
-from mathse.types import Problem, ReasoningPath, Verdict
+from mathse.types import Problem, ReasoningPath, Status, Verdict
+from mathse.verdict_first import beginning_of
+
+ORM_FILE = "orm.json"  # in an ORM's checkpoint: what its prompt holds and what it writes
+STATUS_KEY = re.compile(r'(?<!\\)"status"\s*:\s*"')  # inside a value the quotes would be escaped
 
 
 class Judge(Protocol):
@@ -47,17 +54,18 @@ def judge_paths(
     *,
     batch_size: int,
     advance: Callable[[int], None] = lambda rows: None,
-) -> list[Verdict]:
+) -> Sequence[Verdict]:
     """A verdict on each path, appended to ``file`` batch by batch; paths of similar length are judged together."""
-    order = sorted(paths, key=lambda p: (len(p.text), p.id))
+    keys = [(len(p.text), p.id) for p in paths]
+    order = Chosen(paths, sorted(range(len(keys)), key=keys.__getitem__))
     batches = [order[k : k + batch_size] for k in range(0, len(order), batch_size)]
     log = BatchLog(file, [len(b) for b in batches])
     advance(sum(len(b) for b in batches[: log.done]))
-    todo = [([problems[p.problem_id] for p in batch], batch) for batch in batches[log.done :]]
+    todo = Mapped(lambda batch: ([problems[p.problem_id] for p in batch], list(batch)), batches[log.done :])
     for verdicts in verdicts_on(judge, todo):
         log.append(verdicts)
         advance(len(verdicts))
-    return list(log.rows(Verdict))
+    return JsonlRows(file, Verdict)
 
 
 def verdicts_on(judge: Judge, batches: Sequence[Batch]) -> Iterator[list[Verdict]]:
@@ -66,7 +74,14 @@ def verdicts_on(judge: Judge, batches: Sequence[Batch]) -> Iterator[list[Verdict
 
 
 class ORMJudge:
-    """A trained Outcome Reward Model, reading question, image and path (``see_answer``: the reference too)."""
+    """A trained Outcome Reward Model, reading question, image and path (``see_answer``: the reference too).
+
+    Where its JSON begins with the status (``binary``, ``order="verdict_first"``), one forward pass over the prompt and
+    that beginning gives P(correct); the status is the likelier of the two, and the rest is decoded for paths called
+    wrong alone. Where the two together have less than half of the probability, the model would not have written a
+    status: unparsed. In the other orders the status hangs on the words before it, so all of them are decoded, and
+    P(correct) is read where the status stands.
+    """
 
     name = "orm"
 
@@ -75,40 +90,133 @@ class ORMJudge:
         backbone: Backbone,
         *,
         binary: bool = False,
+        order: str = "analysis_first",
         see_answer: bool = False,
         see_image: bool = True,
         max_new_tokens: int = 200,
     ) -> None:
         self.backbone, self.binary, self.see_answer, self.see_image = backbone, binary, see_answer, see_image
         self.max_new_tokens = max_new_tokens
-        self.status_tokens = status_tokens(backbone)
+        self.begins = beginning_of(backbone)
+        self.status_first = binary or order == "verdict_first"
 
     def judge(self, problems: Sequence[Problem], paths: Sequence[ReasoningPath]) -> list[Verdict]:
         return next(self.judge_all([(problems, paths)]))
 
     def judge_all(self, batches: Sequence[Batch]) -> Iterator[list[Verdict]]:
-        answers = completed(self.backbone, (self._ask(*batch) for batch in batches))
-        for (_, paths), answer in zip(batches, answers, strict=True):
-            yield [self._verdict(path, row[0]) for path, row in zip(paths, answer, strict=True)]
+        if not self.status_first:
+            yield from self._decoded(batches)
+            return
+        for k in range(0, len(batches), ranks.size()):
+            together = list(batches[k : k + ranks.size()])
+            verdicts = self._at_once(together)
+            yield from verdicts if self.binary else self._explained(together, verdicts)
 
-    def _ask(self, problems: Sequence[Problem], paths: Sequence[ReasoningPath]) -> Ask:
+    def _ask(self, problems: Sequence[Problem], paths: Sequence[ReasoningPath], **how: Any) -> Ask:
         rows = [
             judge_row(self.backbone, problem, path.text, self.see_answer, self.see_image)
             for problem, path in zip(problems, paths, strict=True)
         ]
-        return Ask(rows, {"max_new_tokens": self.max_new_tokens, "watch": self.status_tokens})
+        return Ask(rows, how)
+
+    # --- all words, then the status ---
+
+    def _decoded(self, batches: Sequence[Batch]) -> Iterator[list[Verdict]]:
+        how: dict[str, Any] = {"max_new_tokens": self.max_new_tokens, "watch": self.begins.statuses}
+        answers = completed(self.backbone, (self._ask(*batch, **how) for batch in batches))
+        for (_, paths), answer in zip(batches, answers, strict=True):
+            yield [self._verdict(path, row[0]) for path, row in zip(paths, answer, strict=True)]
 
     def _verdict(self, path: ReasoningPath, said: Completion) -> Verdict:
-        word = prompts.parse_feedback(said.text, binary=self.binary)
+        word = prompts.parse_feedback(said.text)
         score = None if word.status == "unparsed" else self._probability(said)
         return Verdict(path.id, word.status, word.error_step, word.error_analysis, score, self.name, said.text)
 
     def _probability(self, said: Completion) -> float | None:
-        """P(correct): CORRECT against WRONG where the status was written (its last occurrence)."""
-        positions = [k for k, token in enumerate(said.ids) if token in self.status_tokens]
-        if not positions or said.watched is None:
+        """P(correct): CORRECT against WRONG where the status was written, whatever words the analysis holds."""
+        key = STATUS_KEY.search(said.text.lstrip())
+        if key is None or said.watched is None:
             return None
-        return round(float(torch.softmax(said.watched[positions[-1]], -1)[0]), 6)
+        places = [k for k, token in enumerate(said.ids) if token in self.begins.statuses]
+        reached = [k for k in places if len(self._text(said.ids[:k])) <= key.end()]
+        return _p_correct(said.watched[reached[-1]]) if reached else None
+
+    def _text(self, ids: Sequence[int]) -> str:
+        text: str = self.backbone.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return text.lstrip()
+
+    # --- the status from one forward pass ---
+
+    def _at_once(self, batches: Sequence[Batch]) -> list[list[Verdict]]:
+        how: dict[str, Any] = {"begun": self.begins.before, "max_new_tokens": 1, "watch": self.begins.statuses}
+        answers = completed(self.backbone, (self._ask(*batch, **how) for batch in batches))
+        return [
+            [self._status(path, row[0]) for path, row in zip(paths, answer, strict=True)]
+            for (_, paths), answer in zip(batches, answers, strict=True)
+        ]
+
+    def _status(self, path: ReasoningPath, said: Completion) -> Verdict:
+        assert said.watched is not None  # it was asked for
+        odds = said.watched[0]
+        if float(odds.exp().sum()) < 0.5:
+            return Verdict(path.id, "unparsed", judge=self.name, raw=said.text)
+        status: Status = "correct" if odds[0] >= odds[1] else "wrong"
+        return Verdict(path.id, status, score=_p_correct(odds), judge=self.name)
+
+    def _explained(self, batches: Sequence[Batch], verdicts: Sequence[list[Verdict]]) -> Iterator[list[Verdict]]:
+        """The verdicts with the rest of those that say WRONG, decoded from that word on."""
+        wrong = [[k for k, word in enumerate(words) if word.status == "wrong"] for words in verdicts]
+        room = max(1, self.max_new_tokens - len(self.begins.wrong))
+        asks = [
+            self._ask([problems[k] for k in places], [paths[k] for k in places], begun=self.begins.wrong,
+                      max_new_tokens=room)
+            for (problems, paths), places in zip(batches, wrong, strict=True)
+            if places
+        ]  # fmt: skip
+        answers = completed(self.backbone, asks)
+        for words, places in zip(verdicts, wrong, strict=True):
+            full = list(words)
+            for k, row in zip(places, next(answers) if places else (), strict=True):
+                full[k] = self._with_analysis(words[k], row[0].text)
+            yield full
+
+    def _with_analysis(self, word: Verdict, text: str) -> Verdict:
+        said = prompts.parse_feedback(text)
+        if said.status == "unparsed":
+            return Verdict(word.path_id, "unparsed", judge=self.name, raw=text)
+        return replace(word, error_step=said.error_step, error_analysis=said.error_analysis, raw=text)
+
+
+def _p_correct(odds: torch.Tensor) -> float:
+    """Of the log-probabilities of CORRECT and WRONG."""
+    return round(float(torch.softmax(odds, -1)[0]), 6)
+
+
+def read_orm(checkpoint: Path, key: str = "judge.checkpoint") -> dict[str, Any]:
+    """What an ORM's checkpoint says of it: kind, order, see_answer, see_image. Raises CheckpointError for a folder that
+    is no ORM's, naming the setting ``key``."""
+    if not (checkpoint / ORM_FILE).is_file():
+        raise CheckpointError(
+            f"{key} = {str(checkpoint)!r}: {ORM_FILE} is missing there; name the checkpoint folder of a trained ORM, "
+            "such as outputs/<name>/<time>/orm/checkpoint"
+        )
+    how: dict[str, Any] = read_json(checkpoint / ORM_FILE)
+    return how
+
+
+def open_orm(
+    checkpoint: Path, read: Callable[[], Backbone], max_new_tokens: int, key: str = "judge.checkpoint"
+) -> ORMJudge:
+    """The judge that an ORM's checkpoint makes; ``read`` opens its weights."""
+    how = read_orm(checkpoint, key)
+    return ORMJudge(
+        read(),
+        binary=how["kind"] == "binary",
+        order=how["order"],
+        see_answer=how["see_answer"],
+        see_image=how["see_image"],
+        max_new_tokens=max_new_tokens,
+    )
 
 
 def judge_row(
@@ -120,9 +228,8 @@ def judge_row(
 
 
 def status_tokens(backbone: Backbone) -> tuple[int, int]:
-    """The ids of the tokens that begin CORRECT and WRONG in this backbone's JSON."""
-    first = [backbone.tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in ("CORRECT", "WRONG")]
-    return first[0], first[1]
+    """The ids of the tokens with which CORRECT and WRONG part in this backbone's JSON."""
+    return beginning_of(backbone).statuses
 
 
 class AnswerJudge:

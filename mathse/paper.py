@@ -57,6 +57,12 @@ TABLE_2: Mapping[str, Row] = {
     "MathSE-InternVL": (74.52, 61.60, 43.65, 22.70, 50.62),
 }
 
+TABLE_5_HEAD = ("positive", "negative", "overall")  # ORM-2K: 1,000 right and 1,000 wrong paths
+TABLE_5: Mapping[str, Row] = {
+    "ORM, verdict only, 60K": (85.40, 99.90, 92.65),
+    "ORM, verdict, step and analysis, 60K": (94.20, 100.00, 97.10),
+}
+
 SIZES = {"mathvista": 1000, "mathverse": 3940, "mathvision": 3040, "mathvl_test": 2000}  # problems behind a cell
 
 ERROR_TYPES = ("reasoning", "knowledge", "calculation", "question", "vision")

@@ -64,13 +64,16 @@ def read_jsonl(path: Path, kind: type[Record] | None = None) -> Iterator[Any]:
     """
     with open(path, "rb") as file:
         for number, line in enumerate(file, start=1):
-            if line.isspace():
-                continue
-            try:
-                row = kind.from_json(_parse(line)) if kind else _parse(line)
-            except ValueError as e:
-                raise DataError(f"{path}:{number}: {e}; mend or remove this line") from None
-            yield row
+            if not line.isspace():
+                yield parse_row(line, path, number, kind)
+
+
+def parse_row(line: bytes, path: Path, number: int, kind: type[Record] | None = None) -> Any:
+    """The value of line ``number`` of ``path``. Raises DataError, which names both, where it is no such value."""
+    try:
+        return kind.from_json(_parse(line)) if kind else _parse(line)
+    except ValueError as e:
+        raise DataError(f"{path}:{number}: {e}; mend or remove this line") from None
 
 
 def read_json(path: Path) -> Any:

@@ -66,6 +66,7 @@ def _run(config: TrainConfig, run: RunFolder, progress: Progress, stack: ExitSta
     if isinstance(teacher, PaidTeacher):
         teacher.account_in(run.path)
     lab = Lab(config, run, source, teacher, progress, logger)
+    stack.callback(lab.stop_engines)
     loop = EvolutionLoop(lab, [build(callback) for callback in config.callbacks.values()])
     TASKS[config.task](loop)
     summary = summarize(loop)

@@ -16,14 +16,27 @@ FILES = sorted((ROOT / "mathse").rglob("*.py"))
 # From the ground up; a part may import its own layer and those below.
 LAYERS = (
     {"errors", "types", "seeds", "store", "answers", "prompts", "metrics", "ledger", "manifest", "images", "config",
-     "launch", "ranks", "paper", "resampling"},
+     "launch", "ranks", "paper", "resampling", "published", "rows"},
     {"backbones", "llm"},
     {"data", "decontaminate", "world", "modules", "teachers", "fit", "strategies"},
-    {"generate", "judges", "orm", "progress", "loggers", "benchmarks"},
+    {"generate", "judges", "verdict_first", "serving", "orm", "progress", "loggers", "benchmarks"},
     {"evolution", "report", "contamination"},
-    {"tasks", "data_check", "evaluation", "compare", "plan", "whatif", "cli", "__main__"},
+    {"tasks", "data_check", "evaluation", "compare", "plan", "whatif", "exports", "lineage", "cli", "__main__"},
 )  # fmt: skip
-STDLIB_ONLY = {"errors", "types", "seeds", "store", "answers", "prompts", "metrics", "ledger", "manifest", "launch"}
+STDLIB_ONLY = {
+    "errors",
+    "types",
+    "seeds",
+    "store",
+    "answers",
+    "prompts",
+    "metrics",
+    "ledger",
+    "manifest",
+    "launch",
+    "published",
+    "rows",
+}
 KNOWN_TO = {
     "hydra": {"config", "cli"},
     "omegaconf": {"config", "cli"},

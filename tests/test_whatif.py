@@ -128,7 +128,7 @@ def test_orm_and_answer_is_the_judge_of_that_name_over_the_stored_words(made_up:
     said = ORMAndAnswerJudge(Stored(), 0.5).judge(problems, paths)
     assert sum(accepted(v, 0.5) for v in verdicts) > sum(accepted(v, 0.5) for v in said)
     before = EvolutionState.load(made_up / "distill", [p.id for p in problems])
-    after = before.absorb(map(Judged, paths, said), lambda v: accepted(v, 0.5))
+    after = before.absorb(list(map(Judged, paths, said)), lambda v: accepted(v, 0.5))
     first = decide_again(made_up, ["judge=orm_and_answer"]).stages[1]
     assert first.exact and first.lost and not first.gained and first.now.precision == 1.0
     assert {*merged(made_up, "round_01")} - {*first.lost} == {path.id for path in after.train}

@@ -57,11 +57,14 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Completion:
-    """A sampled response: its text, its token ids (end token included if it came) and watched logits."""
+    """A sampled response: its text, its token ids (end token included if it came) and the odds of watched tokens.
+
+    Of a response that was begun, text and ids hold its beginning too; ``watched`` starts with what was sampled.
+    """
 
     text: str
     ids: list[int]
-    watched: Tensor | None = None  # (len(ids), number of watched tokens): raw logits at each position
+    watched: Tensor | None = None  # (tokens sampled, watched tokens): log-probabilities at each step
 
 
 class Backbone(ABC):
@@ -97,8 +100,12 @@ class Backbone(ABC):
         top_k: int = 0,
         seed: int = 0,
         watch: Sequence[int] = (),
+        begun: Sequence[int] = (),
     ) -> list[list[Completion]]:
-        """Sample n responses a row (greedily at temperature 0), images encoded once; draws depend on ``seed``."""
+        """Sample n responses a row (greedily at temperature 0), images encoded once; draws depend on ``seed``.
+
+        ``begun``: ids that every response begins with; ``max_new_tokens`` does not count them.
+        """
 
     @abstractmethod
     def image_tokens(self, width: int, height: int) -> int:

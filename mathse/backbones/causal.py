@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -140,8 +141,10 @@ class CausalBackbone(Backbone):
         top_k: int = 0,
         seed: int = 0,
         watch: Sequence[int] = (),
+        begun: Sequence[int] = (),
     ) -> list[list[Completion]]:
-        batch = {k: v.to(self.device) for k, v in self._left_padded(self.encode(rows)).items()}
+        prompts = [self._gone_on(encoded, begun) for encoded in self.encode(rows)]
+        batch = {k: v.to(self.device) for k, v in self._left_padded(prompts).items()}
         sampling: dict[str, Any] = {"do_sample": False}
         if temperature > 0:  # always explicit: a checkpoint's own defaults may make n samples identical
             sampling = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": top_k}
@@ -162,16 +165,24 @@ class CausalBackbone(Backbone):
                 use_cache=True,
             )
         self.model.train(was_training)
-        return self._completions(out[:, batch["input_ids"].shape[1] :].cpu(), watcher, n)
+        return self._completions(out[:, batch["input_ids"].shape[1] - len(begun) :].cpu(), watcher, n)
+
+    def _gone_on(self, encoded: Encoded, begun: Sequence[int]) -> Encoded:
+        """A prompt with the beginning of its response behind it."""
+        if not begun:
+            return encoded
+        prompt = [*encoded.prompt, *begun]
+        return replace(encoded, prompt=prompt, extras=self.extras(prompt, [], encoded.features))
 
     def _completions(self, sampled: Tensor, watcher: Watch, n: int) -> list[list[Completion]]:
         ended = torch.isin(sampled, torch.tensor(self.end_ids)).long()
         lengths = torch.where(ended.any(1), ended.argmax(1) + 1, sampled.shape[1]).tolist()
         ids = [row[:length].tolist() for row, length in zip(sampled, lengths, strict=True)]
         texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        logits = torch.stack(watcher.steps, dim=1).cpu() if watcher.steps else None  # (B * n, T, W)
+        watched = torch.stack(watcher.steps, dim=1).cpu() if watcher.steps else None  # (B * n, steps, W)
+        begun = sampled.shape[1] - (watched.shape[1] if watched is not None else 0)
         flat = [
-            Completion(text, i, logits[k, : len(i)] if logits is not None else None)
+            Completion(text, i, watched[k, : len(i) - begun] if watched is not None else None)
             for k, (text, i) in enumerate(zip(texts, ids, strict=True))
         ]
         return [flat[k : k + n] for k in range(0, len(flat), n)]
@@ -209,14 +220,15 @@ class ChatBackbone(CausalBackbone):
 
 
 class Watch(LogitsProcessor):
-    """Keeps the raw logits of a few tokens at each sampling step, and changes nothing."""
+    """Keeps the log-probabilities of a few tokens at each sampling step, and changes nothing."""
 
     def __init__(self, tokens: Sequence[int]) -> None:
         self.tokens = list(tokens)
         self.steps: list[Tensor] = []
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        self.steps.append(scores[:, self.tokens].float())
+        exact = scores.float()
+        self.steps.append(exact[:, self.tokens] - exact.logsumexp(-1, keepdim=True))
         return scores
 
 

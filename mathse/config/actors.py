@@ -85,7 +85,7 @@ class HFGenerator:
 
     _target_: str = "mathse.generate.HFGenerator"
     batch_size: int = allow(256, low=1)  # prompts a batch; a kill loses at most one
-    temperature: float = allow(0.7, above=0)  # PAPER: silent; R3V draws at 0.9, M-STaR at 1.0
+    temperature: float = allow(0.7, low=0)  # PAPER: silent; R3V draws at 0.9, M-STaR at 1.0; 0: greedy
     top_p: float = allow(1.0, above=0, high=1)  # PAPER: silent
     top_k: int = allow(0, low=0)  # 0: no limit
     max_new_tokens: int = allow(80, low=1)
@@ -93,15 +93,21 @@ class HFGenerator:
 
 @dataclass
 class ServerGenerator:
-    """A student behind an OpenAI-compatible server answers; evaluate.py only (docs: mathse/evaluation/served.py)."""
+    """Students answer behind an OpenAI-compatible server (docs: mathse/serving/README.md).
 
-    _target_: str = "mathse.evaluation.served.ServerGenerator"
+    What ``HOW_STUDENTS_ARE_REACHED`` names changes no answer, so a run may go on with another value of it.
+    """
+
+    _target_: str = "mathse.serving.student.ServerGenerator"
     base_url: str = "http://localhost:8000/v1"  # up to and with /v1
-    model: str | None = None  # its name there
+    model: str | None = None  # its name there; train.py: null, each checkpoint has a name of its own
+    command: str | None = None  # train.py: what starts an engine, with {checkpoint}, {name} and {port} in it
+    adapters: bool = False  # train.py: the server is a vLLM with the base (model), and loads each LoRA fit's adapter
+    start_timeout: float = allow(900.0, above=0)  # seconds until a started engine answers
     api_key_env: str | None = None  # the environment variable with the key; null: the server wants none
-    style: str = allow("full", choices=("compact", "full"))  # of the prompts with prompt=student
-    batch_size: int = allow(64, low=1)  # problems a batch; a kill loses at most one
-    temperature: float = allow(0.7, above=0)
+    style: str = allow("full", choices=("compact", "full"))  # evaluate.py: of the prompts with prompt=student
+    batch_size: int = allow(64, low=1)  # problems a batch; several are asked at a time, and each answer is kept
+    temperature: float = allow(0.7, low=0)  # 0: greedy
     top_p: float = allow(0.95, above=0, high=1)
     max_new_tokens: int = allow(2048, low=1)
     image_side: int = allow(4096, low=28)  # pixels, long side of what is sent
@@ -109,6 +115,21 @@ class ServerGenerator:
     max_concurrency: int = allow(64, low=1)
     timeout: float = allow(600.0, above=0)  # seconds, for a whole answer
     max_retries: int = allow(8, low=0)
+
+
+HOW_STUDENTS_ARE_REACHED = (
+    "base_url",
+    "model",
+    "command",
+    "adapters",
+    "start_timeout",
+    "api_key_env",
+    "style",
+    "cache_dir",
+    "max_concurrency",
+    "timeout",
+    "max_retries",
+)
 
 
 @dataclass
@@ -121,3 +142,13 @@ class Judge:
     rate: float = allow(0.5, low=0, high=1)  # judge=random: the share it accepts
     batch_size: int = allow(256, low=1)
     max_new_tokens: int = allow(200, low=1)
+    server: str | None = None  # judge=orm: where it is served, up to and with /v1; null: in this process
+    model: str | None = None  # its name there; null: requests name the ORM's folder, or the command's {name}
+    command: str | None = None  # what starts an engine for it, as generator.command
+    start_timeout: float = allow(900.0, above=0)  # seconds until a started engine answers
+    api_key_env: str | None = None  # the environment variable with the key; null: the server wants none
+    image_side: int = allow(4096, low=28)  # pixels, long side of what is sent
+    cache_dir: str = "outputs/.answers"
+    max_concurrency: int = allow(64, low=1)
+    timeout: float = allow(600.0, above=0)  # seconds, for a whole answer
+    max_retries: int = allow(8, low=0)

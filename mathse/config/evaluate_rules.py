@@ -6,10 +6,11 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from mathse.config import data_rules, fit_rules, model_rules, rules
+from mathse.config import data_rules, fit_rules, model_rules, rules, serving_rules
 from mathse.config.actors import ServerGenerator
 from mathse.config.bind import show
 from mathse.config.schema import EvaluateConfig
+from mathse.config.scoring import ORMTest
 
 
 def something_is_evaluated(config: EvaluateConfig) -> Iterator[str]:
@@ -63,6 +64,27 @@ def samples_can_be_chosen_from(config: EvaluateConfig) -> Iterator[str]:
     )
 
 
+def an_orm_test_stands_alone(config: EvaluateConfig) -> Iterator[str]:
+    """It measures a judge, and every other benchmark a student."""
+    for name, section in config.benchmark.items():
+        if not isinstance(section, ORMTest):
+            continue
+        if section.paths is None:
+            yield f"benchmark.{name}.paths = null: needs labelled paths; pass benchmark.{name}.paths=FILE, a JSONL file"
+        elif not Path(section.paths).is_file():
+            yield f"benchmark.{name}.paths = {show(section.paths)}: no such file; it has one labelled path a line"
+        if len(config.benchmark) > 1:
+            yield f"benchmark = {list(config.benchmark)}: {name} measures an ORM, not a student; run it by itself"
+        if config.checkpoint is None:
+            yield f"checkpoint = null: benchmark={name} measures an ORM; pass checkpoint=DIR, a trained ORM's folder"
+        elif Path(config.checkpoint, "config.json").is_file() and not Path(config.checkpoint, "orm.json").is_file():
+            yield f"checkpoint = {show(config.checkpoint)}: is no trained ORM's checkpoint, it has no orm.json"
+        if config.judge.checkpoint is not None:
+            yield f"judge.checkpoint = {show(config.judge.checkpoint)}: benchmark={name} measures checkpoint"
+        if config.n_samples > 1:
+            yield f"n_samples = {config.n_samples}: benchmark={name} samples nothing; leave it out"
+
+
 def an_llm_is_somewhere(config: EvaluateConfig) -> Iterator[str]:
     if config.llm.base_url is not None and not re.match(r"https?://.", config.llm.base_url):
         yield (
@@ -79,9 +101,11 @@ EVALUATE_RULES: dict[type, tuple[rules.Rule, ...]] = {
     EvaluateConfig: (
         rules.name_is_a_folder_name,
         something_is_evaluated,
+        serving_rules.evaluation_starts_no_engine,
         evaluated_files_exist,
         benchmarks_are_chosen,
         samples_can_be_chosen_from,
+        an_orm_test_stands_alone,
         an_llm_is_somewhere,
         fit_rules.devices_work_together,
         data_rules.data_is_there,

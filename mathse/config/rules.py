@@ -35,6 +35,11 @@ from mathse.config.model_rules import (
     judge_checkpoint_is_a_model,
 )
 from mathse.config.schema import TrainConfig
+from mathse.config.serving_rules import (
+    greedy_paths_are_one_a_problem,
+    orm_is_served_somehow,
+    students_are_served_somehow,
+)
 
 Rule = Callable[[Any], Iterator[str]]
 ENVIRONMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -56,14 +61,6 @@ def task_has_its_rows(config: TrainConfig) -> Iterator[str]:
         yield f"sft.train = {show(config.sft.train)}: only task=sft reads it, and task is {config.task}"
 
 
-def students_are_sampled_here(config: TrainConfig) -> Iterator[str]:
-    if isinstance(config.generator, ServerGenerator):
-        yield (
-            "generator=server: answers for evaluate.py alone; train.py samples in its own process, since each round "
-            "has another checkpoint; pass generator=hf"
-        )
-
-
 def teacher_can_solve_the_data(config: TrainConfig) -> Iterator[str]:
     synthetic = isinstance(config.data, SyntheticData)
     if isinstance(config.teacher, SymbolicTeacher) and not synthetic:
@@ -80,16 +77,22 @@ def teacher_is_at_an_address(config: TrainConfig) -> Iterator[str]:
             yield "teacher.price_input and teacher.price_output: both are set, or neither (then the list price counts)"
 
 
-def server_problems(path: str, base_url: str | None, api_key_env: str | None) -> Iterator[str]:
+def servers_are_at_addresses(config: TrainConfig) -> Iterator[str]:
+    if isinstance(config.generator, ServerGenerator):
+        yield from server_problems("generator", config.generator.base_url, config.generator.api_key_env)
+    yield from server_problems("judge", config.judge.server, config.judge.api_key_env, "server")
+
+
+def server_problems(path: str, base_url: str | None, api_key_env: str | None, key: str = "base_url") -> Iterator[str]:
     """What is wrong with where a server is and where its key comes from. No value is shown that may be a secret."""
     if base_url is not None and not base_url.strip():
-        yield f"{path}.base_url = '': names no server; pass null for the OpenAI API, or http://HOST:PORT/v1"
+        yield f"{path}.{key} = '': names no server; pass null for the OpenAI API, or http://HOST:PORT/v1"
     elif base_url is not None:
         address = urlsplit(base_url)
         if address.username is not None or address.query:
-            yield f"{path}.base_url: holds a name, a password or a query, which run.json would show; {KEY_PLACE}"
+            yield f"{path}.{key}: holds a name, a password or a query, which run.json would show; {KEY_PLACE}"
         elif address.scheme not in ("http", "https") or not address.hostname:
-            yield f"{path}.base_url = {show(base_url)}: must be http://HOST:PORT/v1 or https://HOST/v1"
+            yield f"{path}.{key} = {show(base_url)}: must be http://HOST:PORT/v1 or https://HOST/v1"
     if api_key_env is not None and not ENVIRONMENT.fullmatch(api_key_env):
         yield f"{path}.api_key_env: must be the name of an environment variable, such as OPENAI_API_KEY; {KEY_PLACE}"
 
@@ -132,8 +135,11 @@ RULES: dict[type, tuple[Rule, ...]] = {
         licence_allows_training,
         benchmarks_to_keep_out_are_there,
         teacher_can_solve_the_data,
-        students_are_sampled_here,
         teacher_is_at_an_address,
+        servers_are_at_addresses,
+        students_are_served_somehow,
+        orm_is_served_somehow,
+        greedy_paths_are_one_a_problem,
         judge_checkpoint_is_a_model,
         binary_orm_solves_nothing,
         orm_students_have_sizes,

@@ -60,7 +60,16 @@ class MathVLTest(BenchmarkRows):
     prompt: str = allow("zh", choices=("zh", "plain", "student"))
 
 
-BENCHMARKS = (OwnBenchmark, MathVista, MathVision, MathVerse, MathVLTest)
+@dataclass
+class ORMTest:
+    """Labelled paths, which the ORM of ``checkpoint`` judges (docs: mathse/evaluation/orm_test)."""
+
+    _target_: str = "mathse.evaluation.orm_test.ORMTest"
+    paths: str | None = None  # a run's orm/orm_held.jsonl or feedback.jsonl, or own rows (mathse/data/labelled.py)
+    threshold: float = allow(0.5, low=0, high=1)  # accepted: called correct, and P(correct) at least this
+
+
+BENCHMARKS = (OwnBenchmark, MathVista, MathVision, MathVerse, MathVLTest, ORMTest)
 ROWS = ("problems", "images", "split")  # given to a benchmark's ``load``, all else to its constructor
 
 

@@ -1,6 +1,7 @@
 """Public data sets -> rows of ``data=jsonl``, next to copies of their images.
 
     python -m mathse convert-data SRC DST.jsonl --format geometry3k|mathvision|mathverse|dynamath
+    python -m mathse convert-data official FILE... --out DIR       # the authors' files: mathse/data/official.py
 
 SRC is a folder with ``records.jsonl`` (or that file), whose records name their picture in ``image_file``, relative to
 it. Ids are ``<format>/<id>``, so converted files can be concatenated.
@@ -24,6 +25,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from mathse.data import official
 from mathse.data.readers.llava import question_of
 from mathse.errors import DataError
 
@@ -98,6 +100,8 @@ REFUSED = {
 
 def main(argv: Sequence[str]) -> int:
     """``convert-data``: prints what was written, returns 0; a DataError for a source or target that cannot be used."""
+    if argv and argv[0] == "official":
+        return official.main(argv[1:])
     parser = argparse.ArgumentParser(prog="python -m mathse convert-data", description="Public records -> data=jsonl")
     parser.add_argument("source", type=Path, metavar="SRC", help="a folder with records.jsonl and its images")
     parser.add_argument("target", type=Path, metavar="DST", help="the .jsonl file to write; images go next to it")

@@ -102,12 +102,22 @@ def records(table: Table) -> Iterator[Record]:
 
 def image(ref: str) -> Image.Image:
     """The picture behind a reference into a table. Raises DataError as ``images.load_image``."""
+    return images.decode(*_cell(ref))
+
+
+def stored(ref: str) -> bytes:
+    """The bytes of a picture as its table holds them."""
+    return _cell(ref)[0]
+
+
+def _cell(ref: str) -> tuple[bytes, str]:
+    """A picture's bytes, and what errors call it."""
     asked = dict(parse_qsl(ref.removeprefix("hf:"), keep_blank_values=True))
     table = Table(asked["root"], asked.get("subset"), asked["split"], asked.get("revision"))
     row, item = int(asked["row"]), int(asked["item"])
     cell = opened(table)[row : row + 1].column(asked["column"])[0].as_py()
     found = cell[item] if isinstance(cell, list) else cell
-    return images.decode(found["bytes"], f"{asked['column']} of row {row + 1} of {table.name}")
+    return found["bytes"], f"{asked['column']} of row {row + 1} of {table.name}"
 
 
 def lasting(root: str) -> str:

@@ -104,6 +104,11 @@ class ProblemList(Sequence[Problem]):
     def __iter__(self) -> Iterator[Problem]:
         return map(self._table.at, self._chosen)
 
+    def ids(self) -> list[str]:
+        """The problems' ids, none of them read."""
+        known = self._table.ids()
+        return [known[place] for place in self._chosen]
+
     def without(self, ids: set[str]) -> ProblemList:
         """The list without these problems."""
         gone = {self._table._places[i] for i in ids if i in self._table}
@@ -115,6 +120,11 @@ def without(problems: Sequence[Problem], ids: set[str]) -> Sequence[Problem]:
     if not ids:
         return problems
     return problems.without(ids) if isinstance(problems, ProblemList) else [p for p in problems if p.id not in ids]
+
+
+def ids_of(problems: Sequence[Problem]) -> list[str]:
+    """The ids of ``problems``, whatever kind of sequence it is."""
+    return problems.ids() if isinstance(problems, ProblemList) else [p.id for p in problems]
 
 
 class ById(MutableMapping[str, Problem]):

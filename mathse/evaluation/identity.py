@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,11 @@ def keep_identity(config: EvaluateConfig, folder: Path, benchmarks: Sequence[Ope
     """Write each benchmark's ``identity.json``. Raises SettingsChanged, before anything is written, where one says
     otherwise."""
     made_by = made_with(config, how)
-    identities = {opened.folder / IDENTITY: {**made_by, **asked_of(config, opened)} for opened in benchmarks}
+    keep({opened.folder / IDENTITY: {**made_by, **asked_of(config, opened)} for opened in benchmarks}, folder)
+
+
+def keep(identities: Mapping[Path, Mapping[str, Any]], folder: Path) -> None:
+    """Write identities, a file each, if all of them agree with what is there; else SettingsChanged."""
     for file, now in identities.items():
         before = read_json(file) if file.exists() else now
         if changed := sorted(key for key in {*now, *before} if now.get(key) != before.get(key)):

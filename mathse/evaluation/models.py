@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,8 @@ from mathse.backbones import quiet
 from mathse.backbones.base import Backbone
 from mathse.backbones.recipe import Recipe
 from mathse.config.schema import EvaluateConfig, Trainer
-from mathse.errors import CheckpointError
 from mathse.fit import device_of
-from mathse.judges import ORMJudge
-from mathse.store import read_json
-
-ORM_FILE = "orm.json"  # in an ORM's checkpoint: what its prompt held and what it writes
+from mathse.judges import ORMJudge, open_orm
 
 
 def on_devices(trainer: Trainer, work: Callable[[], float | None]) -> float | None:
@@ -39,21 +36,16 @@ def student(config: EvaluateConfig) -> Backbone:
 
 def reward_model(config: EvaluateConfig) -> ORMJudge:
     """The ORM of ``judge.checkpoint``. Raises CheckpointError where that is no ORM's."""
-    checkpoint = Path(str(config.judge.checkpoint))
-    if not (checkpoint / ORM_FILE).is_file():
-        raise CheckpointError(
-            f"judge.checkpoint = {str(checkpoint)!r}: {ORM_FILE} is missing there; name the checkpoint folder of a "
-            "trained ORM, such as outputs/<name>/<time>/orm/checkpoint"
-        )
-    how = read_json(checkpoint / ORM_FILE)
+    path = str(config.judge.checkpoint)
     section = config.judge.backbone if config.judge.backbone is not None else config.backbone
-    return ORMJudge(
-        _reader(section, str(checkpoint), config.trainer),
-        binary=how["kind"] == "binary",
-        see_answer=how["see_answer"],
-        see_image=how["see_image"],
-        max_new_tokens=config.judge.max_new_tokens,
-    )
+    return open_orm(Path(path), partial(_reader, section, path, config.trainer), config.judge.max_new_tokens)
+
+
+def measured_orm(config: EvaluateConfig) -> ORMJudge:
+    """The ORM of ``checkpoint``, which benchmark=orm_test measures. Raises CheckpointError where that is no ORM's."""
+    path = str(config.checkpoint)
+    read = partial(_reader, config.backbone, path, config.trainer)
+    return open_orm(Path(path), read, config.judge.max_new_tokens, "checkpoint")
 
 
 def _reader(section: Any, path: str | None, trainer: Trainer) -> Backbone:

@@ -26,8 +26,8 @@ def weigh(
     called only if verdicts are missing in ``file``."""
     problems = {g.item.problem.id: g.item.problem for g in graded}
     paths = [_path(g) for g in graded]
-    if _are_all_there(file, len(paths)):
-        verdicts: list[Verdict] = list(read_jsonl(file, Verdict))
+    if are_all_there(file, len(paths)):
+        verdicts: Sequence[Verdict] = list(read_jsonl(file, Verdict))
         advance(len(paths))
     else:
         verdicts = judge_paths(judge(), problems, paths, file, batch_size=batch_size, advance=advance)
@@ -35,7 +35,8 @@ def weigh(
     return [replace(g, p_correct=_weight(by_path[path.id])) for g, path in zip(graded, paths, strict=True)]
 
 
-def _are_all_there(file: Path, count: int) -> bool:
+def are_all_there(file: Path, count: int) -> bool:
+    """Whether a file of verdicts is whole."""
     return file.is_file() and file.read_bytes().count(b"\n") == count
 
 

@@ -13,9 +13,9 @@ from mathse.evaluation.files import PREDICTIONS, UNASKED
 from mathse.evaluation.opened import Opened
 from mathse.evaluation.own import STUDENT
 from mathse.evaluation.predictions import Answer
-from mathse.evaluation.served import ServedStudent
 from mathse.generate import Ask, batched, generated
 from mathse.seeds import derive
+from mathse.serving.student import ServedStudent
 from mathse.store import BatchLog, read_jsonl, write_jsonl
 
 Student = Backbone | ServedStudent

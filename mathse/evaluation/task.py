@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 from mathse.config import build, flatten
 from mathse.config.actors import ServerGenerator
 from mathse.config.schema import EvaluateConfig
+from mathse.config.scoring import ORMTest
 from mathse.evaluation.decoding import decoding_of
 from mathse.evaluation.files import PREDICTIONS, SETTINGS
 from mathse.evaluation.identity import keep_identity
@@ -37,13 +38,18 @@ from mathse.store import FolderLock, make_folder, write_json, write_jsonl
 
 if TYPE_CHECKING:
     from mathse.backbones.base import Backbone
-    from mathse.evaluation.served import ServedStudent
+    from mathse.serving.student import ServedStudent
 
 OWN = "synthetic"
 
 
 def evaluate(config: EvaluateConfig, folder: Path) -> float | None:
     """Score a model's answers, or a file's, on each benchmark chosen; the mean accuracy, None if one is not known."""
+    if any(isinstance(section, ORMTest) for section in config.benchmark.values()):
+        from mathse.evaluation.models import on_devices
+        from mathse.evaluation.orm_test.task import measure
+
+        return on_devices(config.trainer, lambda: measure(config, folder))
     if config.predictions is not None and config.judge.checkpoint is None and config.trainer.devices == 1:
         return _evaluate(config, folder)  # no model, no torch
     from mathse.evaluation.models import on_devices

@@ -6,7 +6,7 @@ import gc
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +21,22 @@ from mathse.config.fits import Fit
 from mathse.config.schema import TrainConfig
 from mathse.data.batches import Stream
 from mathse.data.problems import FileData
-from mathse.data.table import ById, without
-from mathse.errors import CheckpointError, DataError
+from mathse.data.table import ById, ids_of, without
+from mathse.errors import DataError
+from mathse.evolution.served import ServedORM, ServedStudents
 from mathse.fit import FitJob, device_of, fit
-from mathse.generate import Advance, solve_row
+from mathse.generate import Advance, Writer, solve_row
 from mathse.ledger import RunFolder, Stage, Work
 from mathse.loggers import RunLogger
 from mathse.metrics import accepted
 from mathse.progress import Progress, Track
 from mathse.progress.wording import aligned
 from mathse.seeds import derive
-from mathse.store import read_json, write_jsonl
+from mathse.serving.student import ServerGenerator
+from mathse.store import write_jsonl
 from mathse.teachers import Teacher
 from mathse.types import Problem, Verdict
 
-ORM_FILE = "orm.json"  # in an ORM's checkpoint: what its prompt held and what it writes
 CHECKPOINT = "checkpoint"
 TOO_LONG = "too_long.jsonl"  # rows that a fit left out
 
@@ -74,7 +75,11 @@ class Lab:
         self.notes: list[str] = list(source.notes)
         self.left_out: set[str] = set()
         self._announced: set[str] = set()
-        self._loaded: tuple[Path, Backbone] | None = None
+        self._loaded: tuple[Path, Writer] | None = None
+        served, orm_served = isinstance(self.generator, ServerGenerator), config.judge.server is not None
+        where = (run.path, progress.say)
+        self.served = ServedStudents(self.generator, self._section(), *where) if served else None
+        self.served_orm = ServedORM(config.judge, self._section(orm=True), *where) if orm_served else None
 
     # --- problems ---
 
@@ -107,8 +112,8 @@ class Lab:
             self.problems[problem_id] = self.source.get(problem_id)
 
     @property
-    def problems_of_d(self) -> list[Problem]:
-        return [*self.splits["seed"], *self.splits["pool"]]
+    def ids_of_d(self) -> list[str]:
+        return [*ids_of(self.splits["seed"]), *ids_of(self.splits["pool"])]
 
     @property
     def test(self) -> Sequence[Problem]:
@@ -128,8 +133,11 @@ class Lab:
         half = device.type != "cpu" and self.config.trainer.precision.startswith("bf16")
         return self._build(path, orm, "bfloat16" if half else "float32").to(device)
 
+    def _section(self, orm: bool = False) -> Any:
+        return self.config.orm.backbone if orm and self.config.orm.backbone is not None else self.config.backbone
+
     def _build(self, path: Path | str | None, orm: bool, dtype: str) -> Backbone:
-        section = self.config.orm.backbone if orm and self.config.orm.backbone is not None else self.config.backbone
+        section = self._section(orm)
         settings = section if isinstance(section, Mapping) else vars(section)
         changes: dict[str, Any] = {}
         if "dtype" in settings and settings["dtype"] is None:
@@ -140,34 +148,33 @@ class Lab:
             changes["init_seed"] = derive(self.config.seed, "init", "orm" if orm else "student")
         return Recipe(section, changes).open()
 
-    def model_of(self, student: Student) -> Backbone:
+    def model_of(self, student: Student) -> Writer:
         """The student's model for sampling; the last one asked for is kept, so a stage loads it once."""
-        if self._loaded is None or self._loaded[0] != student.checkpoint:
+        checkpoint = student.checkpoint
+        if self._loaded is None or self._loaded[0] != checkpoint:
             self._loaded = None  # freed before the next one is read
-            self._loaded = (student.checkpoint, self.reader(student.checkpoint))
+            read = partial(self.reader, checkpoint)
+            self._loaded = (checkpoint, self.served.of(checkpoint, read) if self.served is not None else read())
         return self._loaded[1]
 
     def orm_judge(self, checkpoint: Path) -> judges.ORMJudge:
         """The judge that an ORM's checkpoint makes."""
-        described = checkpoint / ORM_FILE
-        if not described.is_file():
-            raise CheckpointError(
-                f"judge.checkpoint = {str(checkpoint)!r}: {ORM_FILE} is missing there; name the "
-                "checkpoint folder of a trained ORM, such as outputs/<name>/<time>/orm/checkpoint"
-            )
-        how = read_json(described)
-        return judges.ORMJudge(
-            self.reader(checkpoint, orm=True),
-            binary=how["kind"] == "binary",
-            see_answer=how["see_answer"],
-            see_image=how["see_image"],
-            max_new_tokens=self.config.judge.max_new_tokens,
-        )
+        read = partial(self.reader, checkpoint, orm=True)
+        return judges.open_orm(checkpoint, read, self.config.judge.max_new_tokens)
 
     @cached_property
-    def orm(self) -> judges.ORMJudge:
+    def orm(self) -> judges.Judge:
         """This run's ORM: ``judge.checkpoint``, else the one its orm/ stage trained."""
-        return self.orm_judge(Path(self.config.judge.checkpoint or self.run.path / "orm" / CHECKPOINT))
+        checkpoint = Path(self.config.judge.checkpoint or self.run.path / "orm" / CHECKPOINT)
+        if self.served_orm is not None:
+            return self.served_orm.of(checkpoint, partial(self.reader, checkpoint, orm=True))
+        return self.orm_judge(checkpoint)
+
+    def stop_engines(self) -> None:
+        """End what was started to serve a model; it starts again when it is asked."""
+        for served in (self.served, self.served_orm):
+            if served is not None:
+                served.engine.free()
 
     def judge(self, name: str) -> judges.Judge:
         settings = self.config.judge
@@ -201,6 +208,7 @@ class Lab:
         """One fit in the stage's folder, its steps shown and logged. ``stream``: another order of the rows."""
         rows = self._short_enough(backbone, stage, rows, settings)
         self._loaded = None  # a fit needs the room
+        self.stop_engines()
         job = FitJob(
             stage.path,
             rows,

@@ -33,7 +33,7 @@ class EvolutionLoop:
         self.rounds: int = lab.config.evolution.rounds
         self.round = 0
         self.state: EvolutionState
-        self.judged: list[Judged] = []
+        self.judged: Sequence[Judged] = []
         self.reflected: dict[str, Any] = {}  # counts of the last reflection, for the final stage's line
         self.all_drafts_kept = False  # while a reflection merges several rewrites of a problem
         self.orm_stages: list[Stage] = []
@@ -61,7 +61,7 @@ class EvolutionLoop:
         self.call("on_evolution_start")
         gate(self.lab)
         self.student = self.base = stages.base(self)
-        self.state = EvolutionState(tuple(p.id for p in self.lab.problems_of_d))
+        self.state = EvolutionState(self.lab.ids_of_d)
         self.entries.append(self.base.stage.summary)
         self.orm_stages = orm_stages.train_orm(self)
 

@@ -113,15 +113,21 @@ def explained(lab: Lab, labelled: Sequence[Labelled]) -> list[Labelled]:
 def acceptance(lab: Lab, judged: Sequence[Judged]) -> dict[str, Any]:
     """Counts of accepted, rejected and unparsed paths, and how many of the accepted are right: by answer match
     (``acceptance_precision``), and by the source's step checker (``step_precision``)."""
-    taken = [j for j in judged if lab.accepts(j.verdict)]
-    unparsed = sum(j.verdict.status == "unparsed" for j in judged)
-    known = [j for j in taken if lab.problems[j.path.problem_id].answer]
-    right = [_answers(lab.problems[j.path.problem_id], j.path) for j in known]
-    words = [lab.source.check(lab.problems[j.path.problem_id], j.path.text) for j in taken]
-    steps = [w.status == "correct" for w in words if w is not None]
+    taken = unparsed = 0
+    right, steps = bytearray(), bytearray()  # a byte a path
+    for item in judged:
+        unparsed += item.verdict.status == "unparsed"
+        if not lab.accepts(item.verdict):
+            continue
+        taken += 1
+        problem = lab.problems[item.path.problem_id]
+        if problem.answer:
+            right.append(_answers(problem, item.path))
+        if (word := lab.source.check(problem, item.path.text)) is not None:
+            steps.append(word.status == "correct")
     return {
-        "accepted": len(taken),
-        "rejected": len(judged) - len(taken) - unparsed,
+        "accepted": taken,
+        "rejected": len(judged) - taken - unparsed,
         "unparsed": unparsed,
         "acceptance_precision": _share(right),
         "step_precision": _share(steps),
@@ -137,5 +143,5 @@ def _answers(problem: Problem, path: ReasoningPath) -> bool:
     return same_answer(extract_answer(path.text), problem.answer, problem.choices)
 
 
-def _share(hits: Sequence[bool]) -> float | None:
+def _share(hits: bytearray) -> float | None:
     return round(sum(hits) / len(hits), 6) if hits else None

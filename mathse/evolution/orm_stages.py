@@ -16,12 +16,12 @@ from mathse.backbones.base import Row
 from mathse.config.fits import Fit
 from mathse.data.batches import EpochStream, MixedStream, Stream
 from mathse.evolution import stages
-from mathse.evolution.lab import CHECKPOINT, ORM_FILE, Lab, Student, needs_orm
+from mathse.evolution.lab import CHECKPOINT, Lab, Student, needs_orm
 from mathse.evolution.measure import ORM_METRICS, explained, judge_held, labeller
 from mathse.evolution.state import Judged
 from mathse.fit import save_checkpoint
 from mathse.generate import solve_row
-from mathse.judges import status_tokens
+from mathse.judges import ORM_FILE, status_tokens
 from mathse.ledger import Stage
 from mathse.orm import Labelled, balance, label, made_up_rows, solution_path, training_row
 from mathse.store import read_jsonl, write_json, write_jsonl
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 FEEDBACK = "feedback.jsonl"
 # Variants of the ORM itself (order, kind, length of its fit) share the weak students and the solver.
-STUDENT_KEYS = (*stages.COMMON, "sft", "generator", "orm.student_steps", "orm.samples_per_problem", "orm.temperature")
+STUDENT_KEYS = (*stages.COMMON, "sft", "orm.student_steps", "orm.samples_per_problem", "orm.temperature")
 SOLVER_KEYS = (*stages.COMMON, "sft", "orm.students", "orm.solver_steps", "orm.backbone")
 KEYS = (*stages.COMMON, "orm", *stages.JUDGING)
 
@@ -64,7 +64,7 @@ def train_orm(loop: EvolutionLoop) -> list[Stage]:
 def weak_student(loop: EvolutionLoop, size: int) -> Stage:
     """A student fitted on ``size`` solutions (0: the base as it is), and its paths on the ORM's problems."""
     lab = loop.lab
-    keys = (*STUDENT_KEYS, *stages.orm_teaching_keys(lab.config))
+    keys = (*STUDENT_KEYS, *stages.sampling_keys(lab.config), *stages.orm_teaching_keys(lab.config))
     stage = lab.run.stage(f"orm/student_{size}", keys, [loop.base.stage])
     stages.begin(loop, stage, f"a weak student ({size} solutions) writes paths for the ORM to learn from")
     if not stage.done:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,9 +13,10 @@ from mathse.backbones.base import Row
 from mathse.evolution import stages
 from mathse.evolution.lab import CHECKPOINT
 from mathse.evolution.measure import acceptance
-from mathse.evolution.state import Judged
+from mathse.evolution.state import Judged, judged_rows
 from mathse.generate import Ask, generated
 from mathse.judges import judge_paths
+from mathse.rows import Chained, Chosen, JsonlRows, Mapped
 from mathse.seeds import derive
 from mathse.store import BatchLog, write_jsonl
 from mathse.teachers import AT_ONCE, in_calls, prompt_version
@@ -34,15 +36,15 @@ def reflect(loop: EvolutionLoop, name: str) -> None:
         drafts = loop.state.to_reflect(settings.all_drafts)
         feedback = _feedback(loop, drafts)
         loop.judged, loop.all_drafts_kept = [], settings.all_drafts
-        reflections: list[Reflection] = []
+        reflections: Sequence[Reflection] = []
         for attempt in range(settings.tries):
             taken = {j.path.lineage.parent for j in loop.judged if loop.lab.accepts(j.verdict)}
-            pending = [d for d in drafts if d.path.id not in taken]
+            pending = Chosen(drafts, (k for k, d in enumerate(drafts) if d.path.id not in taken))
             written = _rewrite(loop, pending, feedback, attempt)
-            reflections += written
-            loop.judged += _judge(loop, written, attempt)
+            reflections = Chained(reflections, written)
+            loop.judged = Chained(loop.judged, _judge(loop, written, attempt))
         write_jsonl(stage.path / REFLECTIONS, reflections)
-        write_jsonl(stage.path / stages.VERDICTS, [j.verdict for j in loop.judged])
+        write_jsonl(stage.path / stages.VERDICTS, (j.verdict for j in loop.judged))
         loop.call("on_paths_judged")
         loop.all_drafts_kept = False
         loop.state.save(stage.path)
@@ -56,29 +58,31 @@ def reflect(loop: EvolutionLoop, name: str) -> None:
     loop.reflected = {key: stage.summary[key] for key in counts}
 
 
-def _feedback(loop: EvolutionLoop, drafts: Sequence[Judged]) -> dict[str, Verdict | None]:
+Feedback = Callable[[Judged], Verdict | None]
+
+
+def _feedback(loop: EvolutionLoop, drafts: Sequence[Judged]) -> Feedback:
     """What the writer is told of each draft: the ORM's word, the teacher's, or nothing (Table 3)."""
     lab, stage, source = loop.lab, loop.stage, loop.lab.config.evolution.reflect.feedback
     if source == "none":
-        return {d.path.id: None for d in drafts}
+        return lambda draft: None
     if source == "orm" and lab.config.judge.name == "orm":
-        return {d.path.id: d.verdict for d in drafts}
+        return attrgetter("verdict")
     judge = lab.judge(source)
     with lab.work(stage, "judge", f"feedback by {source}", len(drafts)) as advance:
         words = judge_paths(
             judge,
             lab.problems,
-            [d.path for d in drafts],
+            Mapped(attrgetter("path"), drafts),
             stage.path / "feedback_verdicts.jsonl",
             batch_size=lab.config.judge.batch_size,
             advance=advance,
         )
-    return {word.path_id: word for word in words}
+    place = {word.path_id: k for k, word in enumerate(words)}
+    return lambda draft: words[place[draft.path.id]]
 
 
-def _rewrite(
-    loop: EvolutionLoop, drafts: Sequence[Judged], feedback: dict[str, Verdict | None], attempt: int
-) -> list[Reflection]:
+def _rewrite(loop: EvolutionLoop, drafts: Sequence[Judged], feedback: Feedback, attempt: int) -> Sequence[Reflection]:
     """One rewrite of each draft, appended batch by batch; an unusable answer is an empty path, judged as such."""
     lab = loop.lab
     by_student = lab.config.evolution.reflect.writer == "student"
@@ -90,14 +94,14 @@ def _rewrite(
         for written in write(loop, batches, log.done, feedback, attempt):
             log.append(written)
             advance(len(written))
-    return list(log.rows(Reflection))
+    return JsonlRows(log.path, Reflection)
 
 
 def _by_teacher(
     loop: EvolutionLoop,
     batches: Sequence[Sequence[Judged]],
     done: int,
-    feedback: Mapping[str, Verdict | None],
+    feedback: Feedback,
     attempt: int,
 ) -> Iterator[list[Reflection]]:
     """The rewrites of each batch from the ``done``-th on."""
@@ -105,7 +109,7 @@ def _by_teacher(
     for call in in_calls(lab.teacher, batches[done:]):
         drafts = [d for batch in call for d in batch]
         problems = [lab.problems[d.path.problem_id] for d in drafts]
-        words = [feedback[d.path.id] for d in drafts]
+        words = [feedback(d) for d in drafts]
         texts = lab.teacher.reflect(problems, [d.path for d in drafts], words, attempt)
         versions = (prompt_version(lab.teacher, "reflect", p) for p in problems)
         made = (
@@ -119,7 +123,7 @@ def _by_student(
     loop: EvolutionLoop,
     batches: Sequence[Sequence[Judged]],
     done: int,
-    feedback: Mapping[str, Verdict | None],
+    feedback: Feedback,
     attempt: int,
 ) -> Iterator[list[Reflection]]:
     """As ``_by_teacher``; each batch has a seed of its own."""
@@ -131,7 +135,7 @@ def _by_student(
     seeds = [derive(lab.config.seed, stage, "rewrite", attempt, k) for k in range(len(batches))]
 
     def asked(draft: Judged) -> Row:
-        problem, word = lab.problems[draft.path.problem_id], feedback[draft.path.id]
+        problem, word = lab.problems[draft.path.problem_id], feedback(draft)
         return Row(question=prompts.reflection_prompt(problem, draft.path.text, word, style), images=problem.images)
 
     how = {"max_new_tokens": lab.generator.max_new_tokens, **lab.generator.sampling}
@@ -141,7 +145,7 @@ def _by_student(
     for (batch, seed), texts in zip(todo, generated(backbone, asks), strict=True):
         versions = (prompts.version("reflect", style, lab.problems[d.path.problem_id]) for d in batch)
         yield [
-            _reflection(stage, d, feedback[d.path.id], row[0], writer, version, seed, attempt)
+            _reflection(stage, d, feedback(d), row[0], writer, version, seed, attempt)
             for d, row, version in zip(batch, texts, versions, strict=True)
         ]
 
@@ -161,9 +165,9 @@ def _reflection(
     return Reflection(draft.path, word, revised)
 
 
-def _judge(loop: EvolutionLoop, reflections: Sequence[Reflection], attempt: int) -> list[Judged]:
+def _judge(loop: EvolutionLoop, reflections: Sequence[Reflection], attempt: int) -> Sequence[Judged]:
     lab, stage = loop.lab, loop.stage
-    paths = [r.revised for r in reflections]
+    paths: Sequence[ReasoningPath] = Mapped(attrgetter("revised"), reflections)
     with lab.work(stage, "judge", "verdicts on rewrites", len(paths)) as advance:
         verdicts = judge_paths(
             lab.judge(lab.config.judge.name),
@@ -173,8 +177,7 @@ def _judge(loop: EvolutionLoop, reflections: Sequence[Reflection], attempt: int)
             batch_size=lab.config.judge.batch_size,
             advance=advance,
         )
-    said = {v.path_id: v for v in verdicts}
-    return [Judged(path, said[path.id]) for path in paths]
+    return judged_rows(paths, verdicts)
 
 
 def _tries(folder: Path, attempt: int) -> Path:

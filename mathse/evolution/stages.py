@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from itertools import islice
@@ -14,19 +15,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mathse.backbones.base import Row
-from mathse.config.actors import HOW_IT_IS_REACHED, OpenAITeacher, StudentTeacher
+from mathse.config.actors import (
+    HOW_IT_IS_REACHED,
+    HOW_STUDENTS_ARE_REACHED,
+    OpenAITeacher,
+    ServerGenerator,
+    StudentTeacher,
+)
 from mathse.config.schema import TrainConfig
 from mathse.evolution.admit import admit, leave_out, unreadable
 from mathse.evolution.gate import gate_keys
 from mathse.evolution.lab import CHECKPOINT, Student
 from mathse.evolution.measure import METRICS, PREDICTIONS, acceptance, correct_by_id, measure_student
-from mathse.evolution.state import INCORRECT, TRAIN, Judged
+from mathse.evolution.sources import record_sources
+from mathse.evolution.state import INCORRECT, TRAIN, Judged, judged_rows
 from mathse.fit import save_checkpoint
 from mathse.generate import solve_row
 from mathse.judges import judge_paths
 from mathse.ledger import Stage
 from mathse.manifest import SCRATCH
 from mathse.metrics import transitions
+from mathse.rows import JsonlRows, Mapped
 from mathse.seeds import rng
 from mathse.store import BatchLog, publish_folder, read_json, read_jsonl, write_json
 from mathse.teachers import AT_ONCE, in_calls, prompt_version
@@ -38,7 +47,17 @@ if TYPE_CHECKING:
 PATHS, VERDICTS = "paths.jsonl", "verdicts.jsonl"
 COMMON = ("seed", "backbone", "data", "trainer.precision", "trainer.accelerator", "trainer.devices", "trainer.strategy")
 JUDGING = ("judge.checkpoint", "judge.threshold", "judge.batch_size", "judge.max_new_tokens")
-FITTING = (*COMMON, "sft", "evaluation", "generator")
+
+
+def sampling_keys(config: TrainConfig) -> tuple[str, ...]:
+    """The settings that decide what a student writes; where it is served does not."""
+    if not isinstance(config.generator, ServerGenerator):
+        return ("generator",)
+    return tuple(f"generator.{f.name}" for f in fields(ServerGenerator) if f.name not in HOW_STUDENTS_ARE_REACHED)
+
+
+def fitting_keys(config: TrainConfig) -> tuple[str, ...]:
+    return (*COMMON, "sft", "evaluation", *sampling_keys(config))
 
 
 def judging_keys(config: TrainConfig, name_key: str, name: str) -> tuple[str, ...]:
@@ -65,14 +84,14 @@ def orm_teaching_keys(config: TrainConfig) -> tuple[str, ...]:
 def open_distill(loop: EvolutionLoop) -> Stage:
     config = loop.lab.config
     judging = judging_keys(config, "distill.judge", config.distill.judge)
-    keys = (*FITTING, *teaching_keys(config), "distill.size", *judging)
+    keys = (*fitting_keys(config), *teaching_keys(config), "distill.size", *judging)
     return _open(loop, "distill", "the teacher solves, the judge filters, the student is distilled", keys)
 
 
 def open_round(loop: EvolutionLoop) -> Stage:
     config, evolution = loop.lab.config, ("init", "samples_per_problem", "keep", "round")
     keys = (
-        *FITTING,
+        *fitting_keys(config),
         *judging_keys(config, "judge.name", config.judge.name),
         *(f"evolution.{k}" for k in evolution),
         "callbacks",
@@ -85,17 +104,17 @@ def open_reflection(loop: EvolutionLoop, name: str) -> Stage:
     config = loop.lab.config
     evolution = ("evolution.rounds", "evolution.reflect", "evolution.keep")
     judging = judging_keys(config, "judge.name", config.judge.name)
-    keys = (*FITTING, *teaching_keys(config), *judging, *evolution, "callbacks")
+    keys = (*fitting_keys(config), *teaching_keys(config), *judging, *evolution, "callbacks")
     return _open(loop, name, "wrong paths are rewritten, judged and merged", keys)
 
 
 def open_final(loop: EvolutionLoop) -> Stage:
-    keys = (*FITTING, "evolution.rounds", "evolution.reflect", "callbacks")
+    keys = (*fitting_keys(loop.lab.config), "evolution.rounds", "evolution.reflect", "callbacks")
     return _open(loop, "final", "the final student, on all that was accepted", keys)
 
 
 def open_sft(loop: EvolutionLoop) -> Stage:
-    return _open(loop, "sft", "one fit on the rows of sft.train", FITTING)
+    return _open(loop, "sft", "one fit on the rows of sft.train", fitting_keys(loop.lab.config))
 
 
 def _open(loop: EvolutionLoop, name: str, what: str, keys: Sequence[str]) -> Stage:
@@ -135,6 +154,7 @@ def base(loop: EvolutionLoop) -> Student:
             save_checkpoint(backbone, student.checkpoint)
             del backbone
         leave_out(lab, stage)
+        record_sources(lab, stage)
         measure_student(lab, stage, student)
         empty: dict[str, Any] = {
             "train_rows": 0,
@@ -150,10 +170,10 @@ def base(loop: EvolutionLoop) -> Student:
     return Student(stage)
 
 
-def solve_and_judge(loop: EvolutionLoop, problems: Sequence[Problem] | None = None) -> list[Judged]:
+def solve_and_judge(loop: EvolutionLoop, problems: Sequence[Problem] | None = None) -> Sequence[Judged]:
     """Alg. 1 line 1: the teacher answers a subset of D; the judge filters (Figure 3)."""
     lab, stage = loop.lab, loop.stage
-    chosen = (lab.splits["seed"] if problems is None else list(problems))[: lab.config.distill.size]
+    chosen = (lab.splits["seed"] if problems is None else problems)[: lab.config.distill.size]
     batches = [chosen[k : k + AT_ONCE] for k in range(0, len(chosen), AT_ONCE)]
     log = BatchLog(stage.path / PATHS, [len(b) for b in batches])
     with lab.work(stage, "sample", "teacher's solutions", len(chosen)) as advance:
@@ -163,7 +183,7 @@ def solve_and_judge(loop: EvolutionLoop, problems: Sequence[Problem] | None = No
             for batch in call:
                 log.append(list(islice(paths, len(batch))))
                 advance(len(batch))
-    return judge(loop, list(log.rows(ReasoningPath)), lab.config.distill.judge)
+    return judge(loop, JsonlRows(log.path, ReasoningPath), lab.config.distill.judge)
 
 
 def _solution(loop: EvolutionLoop) -> Callable[[Problem, str | None], ReasoningPath]:
@@ -178,14 +198,14 @@ def _solution(loop: EvolutionLoop) -> Callable[[Problem, str | None], ReasoningP
     return path
 
 
-def sample_paths(loop: EvolutionLoop) -> list[ReasoningPath]:
+def sample_paths(loop: EvolutionLoop) -> Sequence[ReasoningPath]:
     """Alg. 1 line 7: the last student writes paths on D_remain, or on a sample of it."""
     lab, stage, evolution = loop.lab, loop.stage, loop.lab.config.evolution
     remaining = loop.state.remaining
     size = evolution.round.sample_size
     if size is not None and size < len(remaining):
         remaining = sorted(rng(lab.seed(stage, "problems")).sample(remaining, size))
-    problems = [lab.problems[i] for i in remaining]
+    problems = Mapped(lab.problems.__getitem__, remaining)
     n = evolution.samples_per_problem
     with lab.work(stage, "sample", "reasoning paths", len(problems) * n) as advance:
         return lab.generator.sample(
@@ -200,7 +220,7 @@ def sample_paths(loop: EvolutionLoop) -> list[ReasoningPath]:
         )
 
 
-def judge(loop: EvolutionLoop, paths: Sequence[ReasoningPath], name: str | None = None) -> list[Judged]:
+def judge(loop: EvolutionLoop, paths: Sequence[ReasoningPath], name: str | None = None) -> Sequence[Judged]:
     """Alg. 1 line 8: a verdict on each path, in the order of the paths."""
     lab, stage = loop.lab, loop.stage
     with lab.work(stage, "judge", "verdicts", len(paths)) as advance:
@@ -212,8 +232,7 @@ def judge(loop: EvolutionLoop, paths: Sequence[ReasoningPath], name: str | None 
             batch_size=lab.config.judge.batch_size,
             advance=advance,
         )
-    said = {v.path_id: v for v in verdicts}
-    return [Judged(path, said[path.id]) for path in paths]
+    return judged_rows(paths, verdicts)
 
 
 def fit_student(loop: EvolutionLoop, init: str) -> Student:
@@ -297,10 +316,9 @@ NOTHING_JUDGED = dict.fromkeys(("accepted", "rejected", "unparsed", "acceptance_
 
 def counts(loop: EvolutionLoop) -> dict[str, Any]:
     """Rows of D_SFT by origin, and what the judge said of the paths of this stage (the final one: of the rewrites)."""
-    origins = [path.lineage.origin for path in loop.state.train]
+    origins = Counter(path.lineage.origin for path in loop.state.train)
     judged = acceptance(loop.lab, loop.judged) if loop.stage.name != "final" else loop.reflected
-    by_origin = {o: origins.count(o) for o in sorted(set(origins))}
-    return {"train_rows": len(origins), **NOTHING_JUDGED, **judged, "origins": by_origin}
+    return {"train_rows": origins.total(), **NOTHING_JUDGED, **judged, "origins": dict(sorted(origins.items()))}
 
 
 def _accuracy(stage: Stage) -> dict[str, Any]:

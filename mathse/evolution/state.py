@@ -1,13 +1,19 @@
-"""The state of Algorithm 1 between two stages: D_SFT, D_remain and R_incorrect. Pure; its files are the stage's."""
+"""The state of Algorithm 1 between two stages: D_SFT, D_remain and R_incorrect. Pure; its files are the stage's.
+
+Rows stay on the disk (``mathse.rows``): a state of 280,000 paths is held as their places and the ids of problems.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from array import array
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from mathse.store import read_jsonl, write_jsonl
+from mathse.rows import Chained, Chosen, JsonlRows, Mapped, joined
+from mathse.store import write_jsonl
 from mathse.types import ReasoningPath, Record, Verdict
 
 TRAIN, INCORRECT = "train.jsonl", "incorrect.jsonl"
@@ -23,13 +29,19 @@ class Judged(Record):
     verdict: Verdict
 
 
+def judged_rows(paths: Sequence[ReasoningPath], verdicts: Sequence[Verdict]) -> Sequence[Judged]:
+    """Each path with the verdict on it, in the order of the paths. Raises KeyError for a path without one."""
+    places = joined(paths, verdicts, attrgetter("id"), attrgetter("path_id"))
+    return Mapped(Judged, paths, Chosen(verdicts, places))
+
+
 @dataclass(frozen=True)
 class EvolutionState:
     """``problems``: ids of D. D_SFT and D_remain are disjoint, and together D (by problem)."""
 
-    problems: tuple[str, ...]
-    train: tuple[ReasoningPath, ...] = ()  # D_SFT
-    incorrect: tuple[Judged, ...] = ()  # R_incorrect: every rejected draft of a student, newest last
+    problems: Sequence[str]
+    train: Sequence[ReasoningPath] = ()  # D_SFT
+    incorrect: Sequence[Judged] = ()  # R_incorrect: every rejected draft of a student, newest last
 
     @property
     def remaining(self) -> list[str]:
@@ -38,27 +50,36 @@ class EvolutionState:
         return [p for p in self.problems if p not in solved]
 
     def absorb(
-        self, judged: Iterable[Judged], accept: Callable[[Verdict], bool], keep_all: bool = False
+        self, judged: Sequence[Judged], accept: Callable[[Verdict], bool], keep_all: bool = False
     ) -> EvolutionState:
         """Alg. 1 lines 9-11: accepted paths join D_SFT and their problems leave D_remain; rejected drafts of students
         join R_incorrect with their feedback. One accepted path a problem is kept, or all."""
-        right: list[Judged] = []
-        wrong: list[Judged] = []
-        for item in judged:
-            (right if accept(item.verdict) else wrong).append(item)
-        solved = {path.problem_id for path in self.train}
-        kept = right if keep_all else [i for i in _first_of_each_problem(right) if i.path.problem_id not in solved]
-        known = {path.id for path in self.train}
-        new = [item.path for item in kept if item.path.id not in known]
-        drafts = [item for item in wrong if item.path.lineage.origin == "student"]
-        return replace(self, train=(*self.train, *new), incorrect=(*self.incorrect, *drafts))
+        known: set[str] = set()
+        solved: set[str] = set()
+        for path in self.train:
+            known.add(path.id)
+            solved.add(path.problem_id)
+        new, drafts = array("L"), array("L")
+        for place, item in enumerate(judged):
+            path = item.path
+            if not accept(item.verdict):
+                if path.lineage.origin == "student":
+                    drafts.append(place)
+            elif keep_all or path.problem_id not in solved:
+                solved.add(path.problem_id)
+                if path.id not in known:
+                    new.append(place)
+        taken: Sequence[ReasoningPath] = Mapped(attrgetter("path"), Chosen(judged, new))
+        return replace(
+            self, train=Chained(self.train, taken), incorrect=Chained(self.incorrect, Chosen(judged, drafts))
+        )
 
-    def to_reflect(self, all_drafts: bool) -> list[Judged]:
+    def to_reflect(self, all_drafts: bool) -> Sequence[Judged]:
         """The drafts to rewrite: the newest one of each unsolved problem, or (``all_drafts``) every one there is."""
         if all_drafts:
-            return list(self.incorrect)
-        newest = {item.path.problem_id: item for item in self.incorrect}
-        return [newest[p] for p in self.remaining if p in newest]
+            return self.incorrect
+        newest = {item.path.problem_id: place for place, item in enumerate(self.incorrect)}
+        return Chosen(self.incorrect, (newest[p] for p in self.remaining if p in newest))
 
     def save(self, folder: Path) -> None:
         write_jsonl(folder / TRAIN, self.train)
@@ -66,13 +87,4 @@ class EvolutionState:
 
     @classmethod
     def load(cls, folder: Path, problems: Sequence[str]) -> EvolutionState:
-        train: Any = read_jsonl(folder / TRAIN, ReasoningPath)
-        incorrect: Any = read_jsonl(folder / INCORRECT, Judged)
-        return cls(tuple(problems), tuple(train), tuple(incorrect))
-
-
-def _first_of_each_problem(items: Sequence[Judged]) -> list[Judged]:
-    first: dict[str, Judged] = {}
-    for item in items:
-        first.setdefault(item.path.problem_id, item)
-    return list(first.values())
+        return cls(problems, JsonlRows(folder / TRAIN, ReasoningPath), JsonlRows(folder / INCORRECT, Judged))

@@ -66,7 +66,7 @@ def measured(run: Run) -> Rates:
 
 def _units(stage: Stage) -> dict[str, int]:
     """Steps, answers and verdicts of a stage; answers and verdicts only of stages in which no teacher has a part."""
-    log = stage.rows("train_log.jsonl")
+    log = list(stage.rows("train_log.jsonl"))
     units = {"fit": max((int(row["step"]) for row in log), default=0)}
     if stage.name.startswith(("base", "orm/student", "round", "final")) and "/reflection" not in stage.name:
         units["sample"] = sum(_lines(stage, name) for name in ANSWERS)
@@ -76,7 +76,7 @@ def _units(stage: Stage) -> dict[str, int]:
 
 
 def _lines(stage: Stage, name: str) -> int:
-    return len(stage.rows(name))
+    return sum(1 for _ in stage.rows(name))
 
 
 def _answered(file: Path) -> dict[str, list[int]]:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, zip_longest
-from typing import Literal
+from itertools import chain, islice, zip_longest
+from operator import attrgetter
+from typing import Generic, TypeVar
 
 from mathse.answers import extract_answer, same_answer
-from mathse.metrics import accepted, first_step
-from mathse.report.runs import Run, Stage, title
+from mathse.metrics import first_step
+from mathse.report.runs import Decision, Run, Stage, decide, title
+from mathse.rows import Chained, JsonlRows
 from mathse.seeds import derive
-from mathse.types import Problem, ReasoningPath, Reflection, Verdict
+from mathse.types import Problem, ReasoningPath, Record, Reflection, Verdict
 
-Decision = Literal["accepted", "rejected", "unparsed"]
+R = TypeVar("R", bound=Record)
+
 ProblemOf = Callable[[str], Problem | None]
 PER_GROUP = 60
 _STEP = re.compile(r"(?:^|(?<=\s))(?:\*\*)?(?:Step\s*\d{1,3}\s*[:.]|步骤\s*\d{1,3}\s*[::.])", re.IGNORECASE)
@@ -48,10 +51,10 @@ def gallery(run: Run, problem_of: ProblemOf, per_group: int = PER_GROUP) -> dict
 
     The choice is the same for the same run: spread evenly over true and false acceptances and rejections.
     """
-    groups: dict[str, list[Item]] = {}
+    groups: dict[str, Piles] = {}
     for item in chain(_judged(run, problem_of), _held(run, problem_of)):
-        groups.setdefault(item.group, []).append(item)
-    return {group: _choose(items, per_group) for group, items in groups.items()}
+        groups.setdefault(item.group, Piles(per_group)).add(item)
+    return {group: piles.dealt() for group, piles in groups.items()}
 
 
 def steps(text: str) -> list[tuple[int | None, str]]:
@@ -65,32 +68,36 @@ def steps(text: str) -> list[tuple[int | None, str]]:
     return [(first_step(piece) if k else None, piece) for k, piece in enumerate(pieces) if piece]
 
 
-def decide(verdict: Verdict | None, threshold: float) -> Decision | None:
-    """What the verdict meant for the path."""
-    if verdict is None:
-        return None
-    if verdict.status == "unparsed":
-        return "unparsed"
-    return "accepted" if accepted(verdict, threshold) else "rejected"
-
-
 def _judged(run: Run, problem_of: ProblemOf) -> Iterator[Item]:
-    reflections = [r for stage in run.stages for r in stage.rows("reflections.jsonl", Reflection)]
-    by_draft = {r.draft.id: r for r in reflections}
-    verdicts = {v.path_id: v for stage in run.stages for v in stage.rows("verdicts.jsonl", Verdict)}
-    rewritten = {r.revised.id for r in reflections}
+    verdicts = Lookup(run, "verdicts.jsonl", Verdict, attrgetter("path_id"))
+    by_draft = Lookup(run, "reflections.jsonl", Reflection, attrgetter("draft.id"))
+    rewritten = {r.revised.id for stage in run.stages for r in stage.rows("reflections.jsonl", Reflection)}
     for stage in run.stages:
         for path in stage.rows("paths.jsonl", ReasoningPath):
-            if path.id not in rewritten:
-                item = _item(title(stage.name), path, verdicts.get(path.id), problem_of, run.threshold)
-                yield _with_reflection(item, by_draft.get(path.id), verdicts, run.threshold)
+            if path.id in rewritten:
+                continue
+            item = _item(title(stage.name), path, verdicts.get(path.id), problem_of, run.threshold)
+            yield _with_reflection(item, by_draft.get(path.id), verdicts, run.threshold)
         for r in stage.rows("reflections.jsonl", Reflection):
             group = "reflection" if stage.name == "reflection" else f"{title(stage.name)}, reflected"
             item = _item(group, r.revised, verdicts.get(r.revised.id), problem_of, run.threshold)
             yield replace(item, reflection=r, reflection_decision=decide(r.feedback, run.threshold))
 
 
-def _with_reflection(item: Item, reflection: Reflection | None, verdicts: dict[str, Verdict], threshold: float) -> Item:
+class Lookup(Generic[R]):
+    """The rows of all stages' files of a name by id (the last one, where several have it); read when asked for."""
+
+    def __init__(self, run: Run, file: str, kind: type[R], key: Callable[[R], str]) -> None:
+        files = (stage.folder / file for stage in run.stages)
+        self._rows: Sequence[R] = Chained(*(JsonlRows(path, kind) for path in files if path.is_file()))
+        self._places = {key(row): place for place, row in enumerate(self._rows)}
+
+    def get(self, row_id: str) -> R | None:
+        place = self._places.get(row_id)
+        return None if place is None else self._rows[place]
+
+
+def _with_reflection(item: Item, reflection: Reflection | None, verdicts: Lookup[Verdict], threshold: float) -> Item:
     if reflection is None:
         return item
     return replace(
@@ -124,14 +131,28 @@ def _item(group: str, path: ReasoningPath, verdict: Verdict | None, problem_of: 
     return Item(group, path, problem, verdict, decide(verdict, threshold), right)
 
 
-def _choose(items: Iterable[Item], most: int) -> list[Item]:
-    """Deal from one pile a kind of outcome in turn, each pile in an order that only the paths' ids decide."""
-    piles: dict[tuple[str, str], list[Item]] = {}
-    for item in items:
-        piles.setdefault((str(item.decision), str(item.right)), []).append(item)
-    ordered = [
-        sorted(piles[kind], key=lambda item: (derive(0, "gallery", item.path.id), item.path.id))
-        for kind in sorted(piles)
-    ]
-    dealt: Sequence[Item] = [item for turn in zip_longest(*ordered) for item in turn if item is not None]
-    return list(dealt[:most])
+class Piles:
+    """One pile a kind of outcome, each in an order that only the paths' ids decide, and none much longer than ``most``:
+    of the items that a run has, few are held at a time."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._piles: dict[tuple[str, str], list[tuple[int, str, Item]]] = {}
+
+    def add(self, item: Item) -> None:
+        pile = self._piles.setdefault((str(item.decision), str(item.right)), [])
+        pile.append((derive(0, "gallery", item.path.id), item.path.id, item))
+        if len(pile) > 2 * self.most:
+            self._cut(pile)
+
+    def dealt(self) -> list[Item]:
+        """At most ``most`` items, from each pile in turn."""
+        for pile in self._piles.values():
+            self._cut(pile)
+        ordered = [[item for *_, item in self._piles[kind]] for kind in sorted(self._piles)]
+        dealt = (item for turn in zip_longest(*ordered) for item in turn if item is not None)
+        return list(islice(dealt, self.most))
+
+    def _cut(self, pile: list[tuple[int, str, Item]]) -> None:
+        pile.sort(key=lambda entry: entry[:2])
+        del pile[self.most :]

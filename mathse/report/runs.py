@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mathse.errors import RunError
 from mathse.metrics import accepted, transitions
 from mathse.store import read_json, read_jsonl
-from mathse.types import ReasoningPath, Record, Verdict
+from mathse.types import Record, Verdict
+
+Decision = Literal["accepted", "rejected", "unparsed"]
 
 # Where a stage stands in the run; rounds go by number, unknown stages (a user's own) last.
 ORDER = {"base": 0, "orm": 1, "distill": 2, "round": 3, "reflection": 4, "final": 5}
@@ -44,10 +47,10 @@ class Stage:
         path = self.folder / file
         return read_json(path) if path.is_file() else None
 
-    def rows(self, file: str, kind: type[Record] | None = None) -> list[Any]:
-        """The rows of a JSONL file of the stage; none where the stage has no such file."""
+    def rows(self, file: str, kind: type[Record] | None = None) -> Iterator[Any]:
+        """The rows of a JSONL file of the stage, one at a time; none where the stage has no such file."""
         path = self.folder / file
-        return list(read_jsonl(path, kind)) if path.is_file() else []
+        return read_jsonl(path, kind) if path.is_file() else iter(())
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,15 @@ def title(stage: str) -> str:
     return {"distill": "distilled", "orm": "ORM"}.get(stage, stage.replace("orm/", "ORM: ").replace("_", " "))
 
 
+def decide(verdict: Verdict | None, threshold: float) -> Decision | None:
+    """What the verdict meant for the path."""
+    if verdict is None:
+        return None
+    if verdict.status == "unparsed":
+        return "unparsed"
+    return "accepted" if accepted(verdict, threshold) else "rejected"
+
+
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings by dotted key."""
     flat: dict[str, Any] = {}
@@ -142,10 +154,9 @@ def _entries(stages: tuple[Stage, ...], threshold: float) -> list[dict[str, Any]
     entries: list[dict[str, Any]] = []
     before: dict[str, bool] | None = None
     for stage in stages:
-        predictions = stage.rows("predictions.jsonl")
-        if not predictions:
+        after = {str(row["id"]): bool(row["correct"]) for row in stage.rows("predictions.jsonl")}
+        if not after:
             continue
-        after = {str(row["id"]): bool(row["correct"]) for row in predictions}
         # The test set may be cut differently in a branch; then there is nothing to compare.
         changed = transitions(before, after) if before is not None and before.keys() == after.keys() else None
         entries.append(_entry(stage, changed, threshold))
@@ -157,23 +168,19 @@ def _entry(stage: Stage, changed: dict[str, int] | None, threshold: float) -> di
     """A row of summary.json, from the stage's own summary where it says a thing, else counted from its files."""
     metrics = stage.json("metrics.json") or {}
     said = dict(stage.manifest.get("summary") or {})
-    train: list[ReasoningPath] = stage.rows("train.jsonl", ReasoningPath)
-    verdicts: list[Verdict] = stage.rows("verdicts.jsonl", Verdict)
-    origins = {
-        kind: sum(path.lineage.origin == kind for path in train) for kind in ("teacher", "student", "reflection")
-    }
+    train = Counter(row["lineage"]["origin"] for row in stage.rows("train.jsonl"))
+    verdicts = Counter(decide(word, threshold) for word in stage.rows("verdicts.jsonl", Verdict))
+    origins = {kind: train[kind] for kind in ("teacher", "student", "reflection")}
     counted: dict[str, Any] = {
         "accuracy": metrics.get("accuracy"),
         "ci95": metrics.get("ci95"),
         "n": metrics.get("total"),
-        "train_rows": len(train),
+        "train_rows": train.total(),
         "transitions": changed,
         "origins": origins,
     }
     if verdicts:
-        counted["accepted"] = sum(accepted(v, threshold) for v in verdicts)
-        counted["unparsed"] = sum(v.status == "unparsed" for v in verdicts)
-        counted["rejected"] = len(verdicts) - counted["accepted"] - counted["unparsed"]
+        counted |= {kind: verdicts[kind] for kind in ("accepted", "rejected", "unparsed")}
     return {
         "stage": stage.name,
         **dict.fromkeys(ENTRY_KEYS),

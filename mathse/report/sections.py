@@ -103,7 +103,7 @@ def changes(run: Run) -> str:
 
 def fits(run: Run) -> str:
     """Loss curves."""
-    logs = {title(stage.name): stage.rows("train_log.jsonl") for stage in run.stages}
+    logs = {title(stage.name): list(stage.rows("train_log.jsonl")) for stage in run.stages}
     return section(
         "fits",
         "Loss curves",

@@ -8,11 +8,20 @@ is kept, so ``judge=answer`` or a trained ORM belongs beside it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from mathse import prompts
-from mathse.backbones.base import Backbone, Row
+from mathse.backbones.base import Row
 from mathse.types import Problem, ReasoningPath, Verdict
+
+
+class Model(Protocol):
+    """A backbone, or a student behind a server."""
+
+    @property
+    def prompt_style(self) -> prompts.Style: ...
+
+    def generate(self, rows: Sequence[Row], **how: Any) -> list[list[str]]: ...
 
 
 class StudentTeacher:
@@ -21,10 +30,10 @@ class StudentTeacher:
     name = "student"
 
     def __init__(self) -> None:
-        self._student: Callable[[], Backbone] | None = None
+        self._student: Callable[[], Model] | None = None
         self._how: Any = None
 
-    def learns_from(self, student: Callable[[], Backbone], how: Any) -> None:
+    def learns_from(self, student: Callable[[], Model], how: Any) -> None:
         """``student`` gives the model as it stands at each call; ``how``: a generator, whose batch size, length and
         sampling are its."""
         self._student, self._how = student, how
@@ -61,12 +70,12 @@ class StudentTeacher:
         ]
         return self._written(model, rows, attempt)
 
-    def _model(self) -> Backbone:
+    def _model(self) -> Model:
         if self._student is None:
             raise RuntimeError("a StudentTeacher is told its student by learns_from before it is asked")
         return self._student()
 
-    def _written(self, model: Backbone, rows: Sequence[Row], attempt: int = 0) -> list[str | None]:
+    def _written(self, model: Model, rows: Sequence[Row], attempt: int = 0) -> list[str | None]:
         """A text a row; None where the model says nothing."""
         sampling = self._how.sampling if attempt else {"temperature": 0.0}
         texts: list[str] = []

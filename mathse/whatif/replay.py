@@ -7,7 +7,7 @@ the second shows what would have been. A stage is exact while D_SFT and R_incorr
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,7 @@ class Found:
     then: Rules
     now: Rules
     stages: tuple[Difference, ...]
-    train: tuple[ReasoningPath, ...]
+    train: Sequence[ReasoningPath]
     notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -223,7 +223,7 @@ def _stored(run: Run) -> Iterator[Stored]:
         if stage.name.startswith("orm"):
             continue
         if (stage.folder / REFLECTIONS).is_file():
-            rewrites: list[Reflection] = stage.rows(REFLECTIONS, Reflection)
+            rewrites: list[Reflection] = list(stage.rows(REFLECTIONS, Reflection))
             count: Counter[str] = Counter()
             tries = []
             for one in rewrites:  # the file has them try by try
@@ -240,7 +240,7 @@ def _order(name: str) -> tuple[int, str]:
     return {"distill": 0, "round": 1, "reflection": 2}.get(head, 3), name
 
 
-def _with_verdicts(stage: Stage, paths: list[ReasoningPath]) -> Iterator[Judged]:
+def _with_verdicts(stage: Stage, paths: Iterable[ReasoningPath]) -> Iterator[Judged]:
     said = {verdict.path_id: verdict for verdict in stage.rows(VERDICTS, Verdict)}
     for path in paths:
         if path.id not in said:

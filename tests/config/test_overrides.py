@@ -55,10 +55,10 @@ def test_a_group_of_the_other_program_is_no_setting_of_this_one():
     ("arguments", "said"),
     [
         (["benchmark=mathvist"], "benchmark=mathvist: no such option; available: mathverse, mathvision, mathvista, "
-                                 "mathvl_test, synthetic; did you mean mathvista?"),
+                                 "mathvl_test, orm_test, synthetic; did you mean mathvista?"),
         (["benchmark=[mathvista,mathwision]"], "benchmark=mathwision: no such option; available: mathverse, "
-                                               "mathvision, mathvista, mathvl_test, synthetic; did you mean "
-                                               "mathvision?"),
+                                               "mathvision, mathvista, mathvl_test, orm_test, synthetic; did you "
+                                               "mean mathvision?"),
         (["benchmark.mathvista.rule=strict"], "benchmark.mathvista.rule: mathvista is not among the benchmarks chosen; "
                                               "pass benchmark=mathvista, or benchmark=[mathvista,...]"),
         (["benchmark=mathvista", "benchmark.mathvista.problms=x"],

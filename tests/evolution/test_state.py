@@ -145,4 +145,4 @@ def test_a_broken_file_is_named_with_its_line(tmp_path: Path) -> None:
     absorbed(judged("p1", "wrong"), judged("p2", "wrong")).save(tmp_path)
     (tmp_path / INCORRECT).write_text((tmp_path / INCORRECT).read_text()[:-20])
     with pytest.raises(DataError, match=f"{INCORRECT}:2"):
-        EvolutionState.load(tmp_path, D)
+        list(EvolutionState.load(tmp_path, D).incorrect)

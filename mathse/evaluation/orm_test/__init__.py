@@ -1,0 +1,30 @@
+"""``benchmark=orm_test``: an Outcome Reward Model judges labelled paths, and is measured against the labels.
+
+    python evaluate.py benchmark=orm_test checkpoint=ORM_DIR benchmark.orm_test.paths=FILE
+
+FILE has rows as ``mathse.data.labelled`` reads them. In the benchmark's folder:
+
+    verdicts.jsonl       the ORM's verdicts, appended batch by batch; another threshold makes none again
+    judged.jsonl         a row a path: id, problem_id, subject, length, label, verdict, accepted, right
+    disagreements.jsonl  those of them that the ORM got wrong, the most confident first
+    metrics.json         see ``mathse.evaluation.orm_test.measured``
+    report.html
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mathse.errors import ConfigError
+
+
+class ORMTest:
+    """Where the labelled paths are, and from which P(correct) on a path counts as accepted."""
+
+    name = "orm_test"
+    title = "ORM test"
+
+    def __init__(self, paths: str | None = None, threshold: float = 0.5) -> None:
+        if paths is None:
+            raise ConfigError("benchmark.orm_test.paths is not set; give a file of labelled paths")
+        self.paths, self.threshold = Path(paths), threshold

@@ -1,0 +1,265 @@
+"""metrics.json of benchmark=orm_test.
+
+Shares have Wilson's intervals, all else bootstrap intervals over problems (None with one problem); what a judge cannot
+be asked (a score it does not give, a step that a binary one does not write) is null, and ``notes`` says why.
+
+positive_accuracy, negative_accuracy   right paths accepted; wrong paths rejected (an unparsed verdict rejects)
+overall_accuracy, balanced_accuracy    paths judged rightly; the mean of the two above
+error_step_exact, error_step_within_one   of wrong paths whose label names a step: the verdict names the same one, or a
+                                       neighbour; an accepted or unparsed one is a miss
+auroc, average_precision               of P(correct); a verdict without one ranks by its status
+brier, ece, calibration                of the verdicts with a P(correct)
+thresholds                             precision, recall and F1 of acceptance, by threshold
+agreement                              with answer matching: of the judge's decisions, and of the labels
+by_subject, by_length                  the first ten figures of parts; lengths in characters, by quartile
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from mathse.answers import extract_answer, same_answer
+from mathse.data.labelled import LabelledPath
+from mathse.evaluation.orm_test import figures
+from mathse.evaluation.orm_test.figures import Marks
+from mathse.metrics import accepted, first_step, reliability, wilson
+from mathse.paper import TABLE_5, TABLE_5_HEAD
+from mathse.types import Verdict
+
+THRESHOLDS = tuple(k / 20 for k in range(21))
+SCORED = {
+    "auroc": figures.auroc,
+    "average_precision": figures.average_precision,
+    "brier": figures.brier,
+    "ece": figures.ece,
+}
+Share = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class JudgedPath:
+    """A labelled path with the verdict on it."""
+
+    given: LabelledPath
+    verdict: Verdict
+    accepted: bool
+
+    @property
+    def is_right(self) -> bool:
+        return self.given.label.status == "correct"
+
+    @property
+    def judged_rightly(self) -> bool:
+        return self.accepted == self.is_right
+
+    @property
+    def confidence(self) -> float:
+        """How sure the judge was of its decision: 1 where it gave no score, 0 where it said nothing."""
+        if self.verdict.status == "unparsed":
+            return 0.0
+        if self.verdict.score is None:
+            return 1.0
+        return self.verdict.score if self.verdict.status == "correct" else 1 - self.verdict.score
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "id": self.given.path.id,
+            "problem_id": self.given.problem.id,
+            "subject": self.given.subject,
+            "length": len(self.given.path.text),
+            "label": self.given.label,
+            "verdict": self.verdict,
+            "accepted": self.accepted,
+            "right": self.judged_rightly,
+        }
+
+
+def judged(given: Sequence[LabelledPath], verdicts: Sequence[Verdict], threshold: float) -> list[JudgedPath]:
+    """Each path with its verdict, in the order of the paths."""
+    said = {word.path_id: word for word in verdicts}
+    words = [said[row.path.id] for row in given]
+    return [JudgedPath(row, word, accepted(word, threshold)) for row, word in zip(given, words, strict=True)]
+
+
+def metrics(rows: Sequence[JudgedPath], threshold: float, *, writes_steps: bool, seed: int = 0) -> dict[str, Any]:
+    """All figures of the judged paths. ``writes_steps``: whether the judge is one that names the wrong step."""
+    measured = partial(_headline, threshold=threshold, writes_steps=writes_steps, seed=seed)
+    subjects = sorted({row.given.subject for row in rows if row.given.subject is not None})
+    marks = marks_of(rows)
+    has_scores = any(marks.scored)
+    return {
+        "problems": len(set(marks.problems)),
+        "threshold": threshold,
+        **measured(rows),
+        "calibration": _calibration(rows) if has_scores else None,
+        "thresholds": [_at(marks, t, seed) for t in THRESHOLDS] if has_scores else None,
+        "agreement": _agreement(rows, threshold, seed),
+        "by_subject": {name: measured([r for r in rows if r.given.subject == name]) for name in subjects},
+        "by_length": [{"from": low, "to": high, **measured(part)} for low, high, part in _by_length(rows)],
+        "paper": {name: dict(zip(TABLE_5_HEAD, row, strict=True)) for name, row in TABLE_5.items()},
+        "notes": list(_notes(rows, writes_steps)),
+    }
+
+
+def marks_of(rows: Sequence[JudgedPath]) -> Marks:
+    """The rows as numbers."""
+    rank = [r.verdict.score if r.verdict.score is not None else float(r.verdict.status == "correct") for r in rows]
+    called = [r.verdict.status == "correct" for r in rows]
+    return Marks(
+        right=np.array([r.is_right for r in rows], dtype=bool),
+        rank=np.array(rank, dtype=float),
+        acceptance=np.where(called, rank, -1.0),
+        scored=np.array([r.verdict.score is not None for r in rows], dtype=bool),
+        problems=[r.given.problem.id for r in rows],
+    )
+
+
+def _headline(rows: Sequence[JudgedPath], threshold: float, writes_steps: bool, seed: int) -> dict[str, Any]:
+    right, wrong = ([r for r in rows if r.is_right == kind] for kind in (True, False))
+    shares: dict[str, Share] = {
+        "positive_accuracy": (sum(r.accepted for r in right), len(right)),
+        "negative_accuracy": (sum(not r.accepted for r in wrong), len(wrong)),
+        "overall_accuracy": (sum(r.judged_rightly for r in rows), len(rows)),
+        **(_steps(wrong) if writes_steps else dict.fromkeys(("error_step_exact", "error_step_within_one"), (0, 0))),
+    }
+    marks = marks_of(rows)
+    scored = SCORED if any(marks.scored) else {}
+    computed = {"balanced_accuracy": figures.balanced_accuracy(threshold), **scored}
+    return {
+        "paths": len(rows),
+        "right": len(right),
+        "wrong": len(wrong),
+        "unparsed": sum(r.verdict.status == "unparsed" for r in rows),
+        **{name: part / whole if whole else None for name, (part, whole) in shares.items()},
+        **dict.fromkeys(SCORED),
+        **{name: figures.estimate(figure, marks) for name, figure in computed.items()},
+        "ci95": {
+            **{name: _wilson(share) for name, share in shares.items()},
+            **dict.fromkeys(SCORED),
+            **{name: _pair(figures.interval(figure, marks, seed)) for name, figure in computed.items()},
+        },
+    }
+
+
+def _steps(wrong: Sequence[JudgedPath]) -> dict[str, Share]:
+    """How many of the wrong paths' steps are named, exactly and within one."""
+    apart = [_apart(r) for r in wrong if first_step(r.given.label.error_step) is not None]
+    return {
+        "error_step_exact": (sum(a == 0 for a in apart), len(apart)),
+        "error_step_within_one": (sum(a is not None and a <= 1 for a in apart), len(apart)),
+    }
+
+
+def _apart(row: JudgedPath) -> int | None:
+    """Steps between the one that the verdict names and the true one; None for a path that was not called wrong."""
+    named, true = first_step(row.verdict.error_step), first_step(row.given.label.error_step)
+    if row.accepted or row.verdict.status == "unparsed" or named is None or true is None:
+        return None
+    return abs(named - true)
+
+
+def _calibration(rows: Sequence[JudgedPath]) -> list[dict[str, Any]]:
+    bins = reliability([r.given.label for r in rows], [r.verdict for r in rows], figures.BINS)
+    return [{**b, "ci95": _wilson((round(b["correct"] * b["n"]), int(b["n"])))} for b in bins]
+
+
+def _at(marks: Marks, threshold: float, seed: int) -> dict[str, Any]:
+    """Acceptance at a threshold."""
+    taken = marks.acceptance >= threshold
+    hits = int((taken & marks.right).sum())
+    precision, recall = (hits, int(taken.sum())), (hits, int(marks.right.sum()))
+    f1 = figures.f1(threshold)
+    return {
+        "threshold": threshold,
+        "accepted": precision[1],
+        "precision": hits / precision[1] if precision[1] else None,
+        "recall": hits / recall[1] if recall[1] else None,
+        "f1": figures.estimate(f1, marks),
+        "ci95": {
+            "precision": _wilson(precision),
+            "recall": _wilson(recall),
+            "f1": _pair(figures.interval(f1, marks, seed)),
+        },
+    }
+
+
+def _agreement(rows: Sequence[JudgedPath], threshold: float, seed: int) -> dict[str, Any] | None:
+    """Of decisions, and of labels, with whether the path ends in the reference answer; None where no row has one."""
+    known = [r for r in rows if r.given.problem.answer]
+    if not known:
+        return None
+    matches = np.array([_ends_in_the_answer(r.given) for r in known], dtype=bool)
+    marks = marks_of(known)
+    by_label = Marks(marks.right, marks.rank, np.where(marks.right, 1.0, -1.0), marks.scored, marks.problems)
+    return {
+        "paths": len(known),
+        "matches": int(matches.sum()),
+        "decisions": _agreed(marks, matches, threshold, seed),
+        "labels": _agreed(by_label, matches, threshold, seed),
+    }
+
+
+def _agreed(marks: Marks, other: np.ndarray, threshold: float, seed: int) -> dict[str, Any]:
+    taken, kappa = marks.acceptance >= threshold, figures.kappa(other, threshold)
+    agreed = (int((taken == other).sum()), len(other))
+    return {
+        "agreement": agreed[0] / agreed[1],
+        "kappa": figures.estimate(kappa, marks),
+        "both": int((taken & other).sum()),
+        "accepted_alone": int((taken & ~other).sum()),
+        "matched_alone": int((other & ~taken).sum()),
+        "neither": int((~taken & ~other).sum()),
+        "ci95": {"agreement": _wilson(agreed), "kappa": _pair(figures.interval(kappa, marks, seed))},
+    }
+
+
+def _ends_in_the_answer(given: LabelledPath) -> bool:
+    return same_answer(extract_answer(given.path.text), given.problem.answer, given.problem.choices)
+
+
+def _by_length(rows: Sequence[JudgedPath]) -> Iterator[tuple[int, int, list[JudgedPath]]]:
+    """(shortest, longest, paths) of each quartile of lengths; equal lengths stay together."""
+    lengths = np.array([len(r.given.path.text) for r in rows])
+    place = np.searchsorted(np.quantile(lengths, (0.25, 0.5, 0.75)), lengths)
+    for quartile in range(4):
+        part = [rows[k] for k in np.flatnonzero(place == quartile).tolist()]
+        if part:
+            own = lengths[place == quartile]
+            yield int(own.min()), int(own.max()), part
+
+
+def _notes(rows: Sequence[JudgedPath], writes_steps: bool) -> Iterator[str]:
+    """What a reader of the figures must know."""
+    for status, name in (("correct", "positive"), ("wrong", "negative")):
+        if not any(r.given.label.status == status for r in rows):
+            yield f"No path is labelled {status}: {name} accuracy, AUROC and what else compares the two are not known."
+    if not any(r.verdict.score is not None for r in rows):
+        yield "The judge gave no P(correct): AUROC, average precision, Brier, ECE and thresholds are not known."
+    if not writes_steps:
+        yield "The judge writes no step: how often it names the wrong one is not asked."
+    elif not any(first_step(r.given.label.error_step) is not None for r in rows if not r.is_right):
+        yield "No label of a wrong path names a step: how often the judge finds it is not known."
+
+
+def _wilson(share: Share) -> list[float] | None:
+    return list(wilson(*share)) if share[1] else None
+
+
+def _pair(interval: Sequence[float] | None) -> list[float] | None:
+    return None if interval is None else list(interval)
+
+
+def circumstances(found: Mapping[str, Any]) -> str:
+    """The result in a line, for the screen."""
+    shares = ", ".join(
+        f"{name.removesuffix('_accuracy')} {found[name]:.4f}"
+        for name in ("positive_accuracy", "negative_accuracy", "overall_accuracy")
+        if found[name] is not None
+    )
+    rank = f", AUROC {found['auroc']:.4f}" if found["auroc"] is not None else ""
+    return f"{found['paths']:,} paths of {found['problems']:,} problems: {shares}{rank}, {found['unparsed']:,} unparsed"

@@ -1,0 +1,64 @@
+"""Where the problems of a run came from, as the run met them: ``base/sources.jsonl``, a row a problem, split by split.
+
+    {"problem_id": "geo/12", "split": "pool", "file": "data/geo.jsonl", "line": 12, "source": "geo.jsonl",
+     "images": ["images/12.png"], "image_sha256": ["5f0c..."]}
+
+``images`` are paths from the file's folder, or references of pictures that are drawn or lie in a table. A hash is that
+of the image's bytes as they are stored (what ``sha256sum`` prints), of a drawn picture that of its pixels. Files may
+change after a run; this says what it was trained on. Written before the first fit and never again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mathse.data.problems import ProblemSource, where
+from mathse.images import has_scheme, stored_sha256
+from mathse.store import write_jsonl
+from mathse.types import Problem
+
+if TYPE_CHECKING:
+    from mathse.evolution.lab import Lab
+    from mathse.ledger import Stage
+
+SOURCES = "sources.jsonl"
+RECENT = 4096  # images whose hash is kept: problems about the same picture mostly stand together
+
+
+def record_sources(lab: Lab, stage: Stage) -> None:
+    """Write the file into the stage's folder, where it is not there yet."""
+    file = stage.path / SOURCES
+    if file.exists():
+        return
+    with lab.track("image hashes", sum(map(len, lab.splits.values()))) as track:
+        write_jsonl(file, _rows(lab, track.advance))
+
+
+def _rows(lab: Lab, advance: Any) -> Iterator[dict[str, Any]]:
+    digest = lru_cache(RECENT)(stored_sha256)
+    for split, problems in lab.splits.items():
+        for problem in problems:
+            hashes = [digest(ref) for ref in problem.images]
+            yield {"problem_id": problem.id, "split": split, **origin(lab.source, problem), "image_sha256": hashes}
+            advance(1)
+
+
+def origin(source: ProblemSource, problem: Problem) -> dict[str, Any]:
+    """The file and line of a problem, and its images as seen from there."""
+    file, line = where(source, problem)
+    images = [ref if has_scheme(ref) else os.path.relpath(ref, _folder(file)) for ref in problem.images]
+    return {"file": file, "line": line, "source": problem.source, "images": images}
+
+
+def image_at(file: str, image: str) -> str:
+    """The reference of an image in a row of sources.jsonl, which ``images.load_image`` opens."""
+    return image if has_scheme(image) else os.path.normpath(os.path.join(_folder(file), image))
+
+
+@lru_cache(maxsize=64)
+def _folder(file: str) -> str:
+    return str(Path(file).parent.resolve())

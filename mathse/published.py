@@ -1,0 +1,29 @@
+"""A folder that appears whole: filled aside, published by a rename, and made anew only where it is one of ours."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mathse.errors import DataError
+from mathse.store import make_folder, publish_folder, write_json
+
+
+def publish(out: Path, marker: str, fill: Callable[[Path], dict[str, Any]]) -> None:
+    """Let ``fill`` write a folder, which then takes the name ``out``; what it returns is written as ``marker``.
+
+    Raises DataError, before anything is written, where ``out`` holds something and no such file: it is not ours.
+    """
+    if out.exists() and not (out / marker).is_file() and not (out.is_dir() and not any(out.iterdir())):
+        raise DataError(f"--out {out}: exists and was not made by this command (no {marker} in it); name a new folder")
+    make_folder(out.parent)
+    unfinished = out.with_name(f".{out.name}.unfinished.partial")
+    shutil.rmtree(unfinished, ignore_errors=True)  # what a kill left
+    try:
+        unfinished.mkdir()
+        write_json(unfinished / marker, fill(unfinished))
+        publish_folder(unfinished, out)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)

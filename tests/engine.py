@@ -1,0 +1,282 @@
+"""A real engine on localhost: tiny checkpoints behind the OpenAI API, through transformers' own classes.
+
+    with Engine() as engine:
+        ... engine.url; a request names a checkpoint folder as its model ...
+
+It knows nothing of this package: prompts go through the folder's own chat template and processor, one request at a
+time. Its switches are what real engines differ in. As a program it serves one folder under one name:
+
+    python tests/engine.py FOLDER --name NAME --port PORT
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import io
+import json
+import os
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from PIL import Image
+from transformers import AutoProcessor, Qwen2VLForConditionalGeneration
+from transformers.utils import logging
+
+Body = dict[str, Any]
+
+
+@dataclass
+class Model:
+    """An opened checkpoint folder."""
+
+    net: Any
+    processor: Any
+
+    @classmethod
+    def open(cls, folder: str) -> Self:
+        net = Qwen2VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+        return cls(net.eval(), AutoProcessor.from_pretrained(folder, local_files_only=True))
+
+    def with_adapter(self, folder: str) -> Model:
+        from peft import PeftModel
+
+        fresh = type(self.net).from_pretrained(self.net.name_or_path, dtype=torch.float32)
+        return Model(PeftModel.from_pretrained(fresh, folder).merge_and_unload().eval(), self.processor)
+
+
+@dataclass
+class Engine:
+    """``named``: models by a name of their own; any other name is a folder. ``adapters``: LoRA names it was given.
+
+    ``ignores_n``, ``ignores_logprobs``: as ``transformers serve``. ``miscounts``: prompt tokens added to each count.
+    ``counts``: whether it reports any. ``key``: the one that is let in.
+    """
+
+    port: int = 0
+    named: dict[str, Model] = field(default_factory=dict)
+    ignores_n: bool = False
+    ignores_logprobs: bool = False
+    miscounts: int = 0
+    counts: bool = True
+    key: str | None = None
+
+    def __post_init__(self) -> None:
+        self.asked: list[Body] = []
+        self.posted: list[tuple[str, Body]] = []  # all else
+        self.answered: Counter[str] = Counter()  # by the whole request
+        self.freeze_at, self.frozen, self._thawed = 0, threading.Event(), threading.Event()
+        self._opened: dict[str, Model] = {}
+        self._lock = threading.Lock()
+        self._server = _Server(("127.0.0.1", self.port), _Handler)
+        self._server.engine = self
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_address[1]}/v1"
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def freeze(self, at: int) -> None:
+        """Stand still from the ``at``-th request on, so that a client can be killed there."""
+        self.frozen.clear()
+        self._thawed.clear()
+        self.freeze_at = at
+
+    def thaw(self) -> None:
+        self.freeze_at = 0
+        self._thawed.set()
+
+    # --- what it is asked ---
+
+    def completion(self, body: Body) -> Body:
+        with self._lock:
+            self.asked.append(body)
+            stands = 0 < self.freeze_at <= len(self.asked)
+        if stands:
+            self.frozen.set()
+            self._thawed.wait(60)
+        with self._lock, torch.inference_mode():
+            done = self._completion(body, self._model(body["model"]))
+            self.answered[json.dumps(body, sort_keys=True)] += 1
+        return done
+
+    def post(self, path: str, body: Body) -> None:
+        """Raises KeyError for a path or an adapter that it does not know."""
+        self.posted.append((path, body))
+        if path == "/v1/load_lora_adapter":
+            base = next(iter(self.named.values()))
+            self.named[body["lora_name"]] = base.with_adapter(body["lora_path"])
+        elif path == "/v1/unload_lora_adapter":
+            del self.named[body["lora_name"]]
+        else:
+            raise KeyError(path)
+
+    def _model(self, name: str) -> Model:
+        if name in self.named:
+            return self.named[name]
+        if not os.path.isabs(name):
+            raise KeyError(name)
+        if name not in self._opened:
+            self._opened = {name: Model.open(name)}
+        return self._opened[name]
+
+    def _completion(self, body: Body, model: Model) -> Body:
+        inputs = _inputs(body["messages"], model.processor)
+        length = inputs["input_ids"].shape[1]
+        n = 1 if self.ignores_n else body.get("n", 1)
+        sampling: Body = {"do_sample": False}
+        if body.get("temperature", 1.0) > 0:
+            sampling = {"do_sample": True, "temperature": body.get("temperature", 1.0), "top_p": body.get("top_p", 1.0),
+                        "top_k": 0}  # fmt: skip
+        torch.manual_seed(body.get("seed", 0))
+        out = model.net.generate(
+            **inputs,
+            **sampling,
+            num_return_sequences=n,
+            max_new_tokens=body.get("max_tokens", 16),
+            return_dict_in_generate=True,
+            output_logits=True,
+        )
+        wants = bool(body.get("logprobs")) and not self.ignores_logprobs
+        sampled = out.sequences[:, length:]
+        choices = [
+            _choice(model.processor.tokenizer, k, ids.tolist(), [step[k] for step in out.logits], wants)
+            for k, ids in enumerate(sampled)
+        ]
+        written = sum(choice.pop("tokens") for choice in choices)
+        usage = {"prompt_tokens": length + self.miscounts, "completion_tokens": written}
+        return {"id": "x", "object": "chat.completion", "created": 0, "model": body["model"], "choices": choices,
+                **({"usage": usage} if self.counts else {})}  # fmt: skip
+
+
+def _inputs(messages: Sequence[Body], processor: Any) -> Any:
+    """As servers do it: the folder's chat template over the messages, the pictures in their order."""
+    pictures, said = [], []
+    for message in messages:
+        content = message["content"]
+        if isinstance(content, str):
+            said.append(message)
+            continue
+        parts = []
+        for part in content:
+            if part["type"] == "image_url":
+                data = base64.b64decode(part["image_url"]["url"].partition(",")[2])
+                pictures.append(Image.open(io.BytesIO(data)).convert("RGB"))
+                parts.append({"type": "image"})
+            else:
+                parts.append(part)
+        said.append({"role": message["role"], "content": parts})
+    text = processor.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
+    return processor(text=[text], images=pictures or None, return_tensors="pt")
+
+
+def _choice(tokenizer: Any, index: int, ids: list[int], logits: Sequence[torch.Tensor], logprobs: bool) -> Body:
+    end = tokenizer.eos_token_id
+    length = ids.index(end) + 1 if end in ids else len(ids)
+    text = tokenizer.decode(ids[:length], skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    content = [_token(tokenizer, i, step) for i, step in zip(ids[:length], logits, strict=False)] if logprobs else None
+    return {
+        "index": index,
+        "finish_reason": "stop" if end in ids else "length",
+        "message": {"role": "assistant", "content": text},
+        "logprobs": {"content": content} if content is not None else None,
+        "tokens": length,
+    }
+
+
+def _token(tokenizer: Any, chosen: int, logits: torch.Tensor) -> Body:
+    odds = torch.log_softmax(logits.float(), -1)
+    best = odds.topk(20)
+    alternatives = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    top = [{"token": tokenizer.decode([i]), "logprob": p} for i, p in alternatives]
+    return {"token": tokenizer.decode([chosen]), "logprob": float(odds[chosen]), "top_logprobs": top}
+
+
+class _Server(ThreadingHTTPServer):
+    engine: Engine
+    daemon_threads = True
+    request_queue_size = 256
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that is gone is no news."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        if self._let_in() and self.path == "/v1/models":
+            self._send(200, {"object": "list", "data": [{"id": name} for name in self.server.engine.named]})
+        else:
+            self._send(404, {"error": {"message": "not found"}})
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if not self._let_in():
+            self._send(401, {"error": {"message": "wrong key"}})
+            return
+        try:
+            if self.path == "/v1/chat/completions":
+                self._send(200, self.server.engine.completion(body))
+            else:
+                self.server.engine.post(self.path, body)
+                self._send(200, {})
+        except (KeyError, OSError) as e:
+            self._send(404, {"error": {"message": f"no such model: {e}", "code": "model_not_found"}})
+
+    def _let_in(self) -> bool:
+        key = self.server.engine.key
+        return key is None or self.headers.get("Authorization") == f"Bearer {key}"
+
+    def _send(self, status: int, body: Body) -> None:
+        data = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(data)
+
+
+def main(argv: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--fail", default="", help="say this, and end with code 3")
+    asked = parser.parse_args(argv)
+    if asked.fail:
+        print(asked.fail, flush=True)
+        sys.exit(3)
+    torch.set_num_threads(1)
+    logging.disable_progress_bar()
+    with Engine(asked.port, {asked.name: Model.open(str(asked.folder))}):
+        print(f"serves {asked.folder} as {asked.name}", flush=True)
+        while True:
+            time.sleep(60)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

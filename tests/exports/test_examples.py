@@ -1,0 +1,95 @@
+"""An exported row is the row that the run's own fit trains on."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exports.own_run import own_run
+from mathse.backbones.base import Backbone
+from mathse.config.fits import ORM
+from mathse.data.sources import problem_lookup
+from mathse.errors import DataError
+from mathse.exports.examples import family_of, orm_examples, sft_examples, style_of
+from mathse.generate import solve_row
+from mathse.orm import training_row
+from mathse.report.runs import Run, read_run
+from mathse.store import read_jsonl, write_json, write_jsonl
+
+CLASSES = {
+    "tiny": "mathse.backbones.tiny.TinyBackbone",
+    "qwen2vl": "mathse.backbones.qwen2vl.Qwen2VLBackbone",
+    "internvl2_5": "mathse.backbones.internvl2_5.backbone.InternVL25Backbone",
+    "cogvlm2": "mathse.backbones.cogvlm2.backbone.CogVLM2Backbone",
+}
+
+
+def class_of(family: str) -> type[Backbone]:
+    module, _, name = CLASSES[family].rpartition(".")
+    found: type[Backbone] = getattr(import_module(module), name)
+    return found
+
+
+def run_of(place: Path, family: str, **orm: Any) -> Run:
+    return read_run(own_run(place, family, **orm).folder)
+
+
+@pytest.mark.parametrize("family", CLASSES)
+def test_the_prompt_style_is_that_of_the_familys_class(family: str) -> None:
+    assert style_of(family) == class_of(family).prompt_style
+    assert family_of({"_target_": CLASSES[family]}) == family
+
+
+@pytest.mark.parametrize("family", ["tiny", "qwen2vl"])
+def test_an_sft_row_is_the_one_that_the_fit_trains_on(tmp_path: Path, family: str) -> None:
+    run = run_of(tmp_path, family)
+    examples = list(sft_examples(run, "final"))
+    assert len(examples) == 7
+    problem_of: Any = problem_lookup(run.config)
+    for example in examples:
+        row: Any = solve_row(class_of(family), problem_of(example.path.problem_id), example.path.text)  # type: ignore[arg-type]
+        assert (example.prompt, example.images, example.response) == (row["question"], row["images"], row["response"])
+        assert not example.history
+
+
+@pytest.mark.parametrize("family", ["tiny", "qwen2vl"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"kind": "generative", "order": "verdict_first", "see_answer": False, "see_image": True},
+        {"kind": "generative", "order": "analysis_first", "see_answer": True, "see_image": True},
+        {"kind": "binary", "order": "verdict_first", "see_answer": False, "see_image": False},
+    ],
+)
+def test_an_orm_row_is_the_one_that_the_orm_trains_on(tmp_path: Path, family: str, settings: dict[str, Any]) -> None:
+    run = run_of(tmp_path, family)
+    write_json(run.folder / "orm" / "checkpoint" / "orm.json", settings)  # it decides, not the settings of the run
+    problem_of: Any = problem_lookup(run.config)
+    examples = list(orm_examples(run))
+    assert {example.verdict.status for example in examples if example.verdict} == {"correct", "wrong"}
+    for example in examples:
+        assert example.verdict is not None
+        problem = problem_of(example.path.problem_id)
+        row = training_row(class_of(family), problem, example.path.text, example.verdict, ORM(**settings))
+        assert (example.prompt, example.response) == (row["question"], row["response"])
+        assert (tuple(example.images), tuple(example.history)) == (tuple(row["images"]), tuple(row["history"]))
+
+
+def test_without_its_checkpoint_the_orm_is_read_from_the_runs_settings(tmp_path: Path) -> None:
+    run = run_of(tmp_path, "qwen2vl", kind="binary")
+    assert {example.response for example in orm_examples(run)} == {'{"status": "CORRECT"}', '{"status": "WRONG"}'}
+
+
+def test_a_stage_without_rows_is_refused_with_those_that_have_some(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="choose --stage final"):
+        next(sft_examples(run_of(tmp_path, "tiny"), "round_07"))
+
+
+def test_a_row_whose_problem_is_gone_is_told_by_file_and_line(tmp_path: Path) -> None:
+    own = own_run(tmp_path)
+    write_jsonl(own.problems, list(read_jsonl(own.problems))[:3])
+    with pytest.raises(DataError, match=r"train\.jsonl:4: .*no problem 'zh'"):
+        list(sft_examples(read_run(own.folder), "final"))

@@ -1,0 +1,113 @@
+"""Each export, opened by the tool that it is for: token ids and labels are those of our own fit.
+
+The tools do not go into one environment, so each has its interpreter, named by a variable; without it the test is
+skipped. On CPUs:
+
+    python -m venv trl && trl/bin/pip install 'trl==1.16.*' torchvision
+    MATHSE_TRL_PYTHON=$PWD/trl/bin/python python -m pytest -m slow tests/exports/test_tools.py
+
+and likewise MATHSE_LLAMAFACTORY_PYTHON (llamafactory==0.9.5) and MATHSE_SWIFT_PYTHON ('ms-swift==4.6.*',
+qwen_vl_utils, torchvision).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from run_builder import build_run
+
+from exports.own_run import own_run
+from mathse import backbones
+from mathse.__main__ import main
+from mathse.backbones.base import IGNORED, Backbone, Row
+from mathse.exports.examples import Example, orm_examples, sft_examples
+from mathse.exports.formats import harmless
+from mathse.report.runs import read_run
+
+pytestmark = pytest.mark.slow
+
+TOOLS = ("llamafactory", "swift", "trl")
+PIXELS = {"min_pixels": 784, "max_pixels": 12544}
+# The conversation of the published Qwen2-VL, which the tools write themselves; the tiny folder's own is shorter.
+TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if loop.first %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
+    "<|im_start|>{{ message['role'] }}\n"
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}{% endif %}<|im_end|>\n"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model") / "qwen2vl"
+    assert main(["tiny", "qwen2vl", str(folder)]) == 0
+    (folder / "chat_template.jinja").write_text(TEMPLATE, encoding="utf-8")
+    return folder
+
+
+def ask(tool: str, out: Path, model: Path) -> list[dict[str, list[int]]]:
+    """Input ids and labels of each row, as the tool has them."""
+    variable = f"MATHSE_{tool.upper()}_PYTHON"
+    interpreter = os.environ.get(variable)
+    if interpreter is None:
+        pytest.skip(f"needs an interpreter with {tool} installed, named by {variable}; see the head of this file")
+    own = {"ROOT_IMAGE_DIR": str(out), "USE_HF": "1", "MIN_PIXELS": "784", "MAX_PIXELS": "12544"}  # ms-swift's
+    script = Path(__file__).with_name(f"open_{tool}.py")
+    command = [interpreter, str(script), str(out), str(model)]
+    done = subprocess.run(command, env={**os.environ, **own}, capture_output=True, text=True, cwd=out.parent)
+    assert done.returncode == 0, done.stderr[-2000:]
+    line = next(line for line in done.stdout.splitlines() if line.startswith("ROWS "))
+    rows: list[dict[str, list[int]]] = json.loads(line.removeprefix("ROWS "))
+    return rows
+
+
+def ours(backbone: Backbone, example: Example) -> tuple[list[int], list[int]]:
+    row = Row(question=example.prompt, images=example.images, response=example.response, history=example.history)
+    encoded = backbone.encode([row])[0]
+    return encoded.ids, [IGNORED] * len(encoded.prompt) + encoded.response
+
+
+def theirs(row: dict[str, list[int]], end: int) -> tuple[list[int], list[int]]:
+    """Without what stands behind the end of the response: two of the tools write a line break there, and learn it."""
+    last = max(place for place, token in enumerate(row["ids"]) if token == end)
+    assert len(row["ids"]) - last <= 2
+    return row["ids"][: last + 1], row["labels"][: last + 1]
+
+
+@pytest.mark.parametrize("what", ["sft", "orm"])
+@pytest.mark.parametrize("images", ["copy", "reference"])
+@pytest.mark.parametrize("tool", TOOLS)
+def test_a_tool_trains_on_the_tokens_that_our_fit_trains_on(
+    tmp_path: Path, model: Path, tool: str, images: str, what: str
+) -> None:
+    folder = own_run(tmp_path).folder
+    out = tmp_path / "out"
+    assert main(["export", str(folder), "--format", tool, "--what", what, "--images", images, "--out", str(out)]) == 0
+    rows = ask(tool, out, model)
+    backbone: Any = backbones.load("qwen2vl", model, **PIXELS)
+    run = read_run(folder)
+    examples = [harmless(e) for e in (orm_examples(run) if what == "orm" else sft_examples(run, "final"))]
+    assert len(rows) == len(examples) == 7
+    for row, example in zip(rows, examples, strict=True):
+        assert theirs(row, backbone.end_id) == ours(backbone, example)
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_of_several_turns_a_tool_learns_the_last_answer_alone(tmp_path: Path, model: Path, tool: str) -> None:
+    folder = build_run(tmp_path / "run", size=12)  # the tiny ORM's prompt has the path as an earlier turn
+    out = tmp_path / "out"
+    assert main(["export", str(folder), "--format", tool, "--what", "orm", "--out", str(out)]) == 0
+    backbone: Any = backbones.load("qwen2vl", model, **PIXELS)
+    for row, example in zip(ask(tool, out, model), orm_examples(read_run(folder)), strict=True):
+        _, labels = theirs(row, backbone.end_id)
+        learnt = [token for token in labels if token != IGNORED]
+        assert backbone.tokenizer.decode(learnt[:-1]) == example.response
