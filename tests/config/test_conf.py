@@ -25,7 +25,9 @@ def test_every_option_composes_and_parses(group, name, read, tmp_path):
     if (group, name) == ("generator", "server"):
         assert read("generator=server", "generator.model=m", program="evaluate").generator.model == "m"
     elif (group, name) == ("benchmark", "orm_test"):
-        labelled = ["checkpoint=org/orm", f"benchmark.orm_test.paths={rows}"]
+        (tmp_path / "orm.json").write_text("{}")
+        (tmp_path / "config.json").write_text("{}")
+        labelled = [f"checkpoint={tmp_path}", f"benchmark.orm_test.paths={rows}"]
         assert read("benchmark=orm_test", *labelled, program="evaluate").benchmark["orm_test"].threshold == 0.5
     elif group in EVALUATE_ONLY:
         assert read(f"{group}={name}", "backbone=qwen2vl", program="evaluate").seed == 0
