@@ -249,6 +249,26 @@ class AnswerJudge:
         return Verdict(path.id, "wrong", error_analysis="The final answer is wrong.", judge=self.name)
 
 
+class NoisyJudge:
+    """Compares with the reference too, and then turns a share ``rate`` of its verdicts round, by chance: a judge of
+    known quality. At 0 it is ``AnswerJudge``, at 0.5 it knows nothing."""
+
+    name = "noisy"
+
+    def __init__(self, rate: float, seed: int) -> None:
+        self.rate, self.seed, self.answer = rate, seed, AnswerJudge()
+
+    def judge(self, problems: Sequence[Problem], paths: Sequence[ReasoningPath]) -> list[Verdict]:
+        return [self._verdict(word) for word in self.answer.judge(problems, paths)]
+
+    def _verdict(self, word: Verdict) -> Verdict:
+        correct = word.status == "correct"
+        if rng(self.seed, "judge", word.path_id).random() < self.rate:
+            correct = not correct
+        analysis = None if correct else "The final answer is wrong."
+        return Verdict(word.path_id, "correct" if correct else "wrong", error_analysis=analysis, judge=self.name)
+
+
 class TeacherJudge:
     """The teacher's annotation as the verdict."""
 

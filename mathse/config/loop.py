@@ -9,8 +9,8 @@ from mathse.config.allow import allow
 
 @dataclass
 class Distill:
-    size: int | None = allow(None, low=1)  # null: the data's seed set in task=evolve, every row in task=distill
-    judge: str = allow("${judge.name}", choices=("orm", "teacher", "answer", "orm_and_answer", "random"))
+    size: int | None = allow(None, low=1)  # problems; null: the data's seed set; in task=distill: all
+    judge: str = allow("${judge.name}", choices=("orm", "teacher", "answer", "orm_and_answer", "random", "noisy"))
 
 
 @dataclass

@@ -20,6 +20,7 @@ from typing import Protocol
 from mathse.data.rows import Images, Row, read_rows
 from mathse.data.table import ProblemTable
 from mathse.errors import ConfigError, DataError
+from mathse.rows import Chained
 from mathse.seeds import derive
 from mathse.types import Problem, Verdict
 
@@ -70,6 +71,13 @@ class Shares:
             "seed": rest * self.seed,
             "pool": rest * (1 - self.seed),
         }
+
+
+def to_distill(splits: Mapping[str, Sequence[Problem]], size: int | None) -> Sequence[Problem]:
+    """Alg. 1 line 1, the subset of D that the teacher solves: the seed set, or ``size`` problems of it; a size beyond
+    the seed set goes on into the pool."""
+    seed = splits["seed"]
+    return seed[:size] if size is None or size <= len(seed) else Chained(seed, splits["pool"])[:size]
 
 
 class FileData:

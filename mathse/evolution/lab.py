@@ -186,6 +186,8 @@ class Lab:
             return judges.TeacherJudge(self.teacher)
         if name == "random":
             return judges.RandomJudge(settings.rate, self.config.seed)
+        if name == "noisy":
+            return judges.NoisyJudge(settings.rate, self.config.seed)
         return judges.AnswerJudge()
 
     def accepts(self, verdict: Verdict) -> bool:

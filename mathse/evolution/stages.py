@@ -23,6 +23,7 @@ from mathse.config.actors import (
     StudentTeacher,
 )
 from mathse.config.schema import TrainConfig
+from mathse.data.problems import to_distill
 from mathse.evolution.admit import admit, leave_out, unreadable
 from mathse.evolution.gate import gate_keys
 from mathse.evolution.lab import CHECKPOINT, Student
@@ -61,8 +62,8 @@ def fitting_keys(config: TrainConfig) -> tuple[str, ...]:
 
 
 def judging_keys(config: TrainConfig, name_key: str, name: str) -> tuple[str, ...]:
-    """The settings of a judge: ``rate`` matters to chance alone, the teacher's to the teacher."""
-    own = {"random": ("judge.rate",), "teacher": teaching_keys(config)}.get(name, ())
+    """The settings of a judge: ``rate`` matters to the controls alone, the teacher's to the teacher."""
+    own = {"random": ("judge.rate",), "noisy": ("judge.rate",), "teacher": teaching_keys(config)}.get(name, ())
     return (name_key, *JUDGING, *own)
 
 
@@ -173,7 +174,8 @@ def base(loop: EvolutionLoop) -> Student:
 def solve_and_judge(loop: EvolutionLoop, problems: Sequence[Problem] | None = None) -> Sequence[Judged]:
     """Alg. 1 line 1: the teacher answers a subset of D; the judge filters (Figure 3)."""
     lab, stage = loop.lab, loop.stage
-    chosen = (lab.splits["seed"] if problems is None else problems)[: lab.config.distill.size]
+    size = lab.config.distill.size
+    chosen = to_distill(lab.splits, size) if problems is None else problems[:size]
     batches = [chosen[k : k + AT_ONCE] for k in range(0, len(chosen), AT_ONCE)]
     log = BatchLog(stage.path / PATHS, [len(b) for b in batches])
     with lab.work(stage, "sample", "teacher's solutions", len(chosen)) as advance:

@@ -13,6 +13,7 @@ from typing import Any
 from mathse.config.actors import StudentTeacher
 from mathse.config.fits import Fit
 from mathse.config.schema import TrainConfig
+from mathse.data.problems import to_distill
 from mathse.evolution.lab import needs_orm
 from mathse.plan.amounts import Range, StagePlan
 from mathse.plan.teaching import Teaching
@@ -43,14 +44,14 @@ class Planner:
         if self.config.task == "evolve":
             yield from self._evolve()
         elif self.config.task == "distill":
-            yield self._distilled(list(self.source.distillable()), fit=False)
+            yield self._distilled(self.source.distillable()[: self.config.distill.size], fit=False)
         elif self.config.task == "sft":
             rows = sum(1 for _ in read_jsonl(Path(str(self.config.sft.train))))
             self.train = Range.of(rows)
             yield self._fitted(StagePlan("sft", rows=Range.of(rows)))
 
     def _evolve(self) -> Iterator[StagePlan]:
-        yield self._distilled(self.splits["seed"], fit=True)
+        yield self._distilled(to_distill(self.splits, self.config.distill.size), fit=True)
         when, rounds = self.config.evolution.reflect.when, self.config.evolution.rounds
         for number in range(1, rounds + 1):
             yield self._round(f"round_{number:02d}")
@@ -62,8 +63,7 @@ class Planner:
 
     # --- D_SFT ---
 
-    def _distilled(self, problems: Sequence[Problem], fit: bool) -> StagePlan:
-        chosen = problems[: self.config.distill.size]
+    def _distilled(self, chosen: Sequence[Problem], fit: bool) -> StagePlan:
         plan = StagePlan("distill", rows=Range.of(len(chosen)))
         self.teaching.solve(plan, chosen)
         if self.by_student:
