@@ -16,6 +16,7 @@ VERBS = {
     "convert": ("mathse.backbones.internvl2_5.conversion", "a published InternVL2.5 folder to transformers' layout"),
     "plan": ("mathse.plan", "what a run will do, ask and cost, before it starts"),
     "whatif": ("mathse.whatif", "decide a finished run's rounds anew, from stored verdicts"),
+    "study": ("mathse.study", "a study's finished runs as the table and the picture of its README"),
     "lineage": ("mathse.lineage", "where a training row comes from, and what descends from a problem"),
     "data": ("mathse.data_check", "check: look at training data before training"),
     "export": ("mathse.exports", "a run's data for LLaMA-Factory, ms-swift, TRL or the hub; a model with its card"),

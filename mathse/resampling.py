@@ -39,6 +39,24 @@ def difference_interval(before: Sequence[bool], after: Sequence[bool], seed: int
     return _interval((draws[:, 0] - draws[:, 1]) / n)
 
 
+def paired_interval(counts: Sequence[tuple[int, int, int]], seed: int = 0) -> Interval | None:
+    """The percentile bootstrap interval of a mean difference over seeds; each seed is (gained, lost, all) of its pairs.
+
+    Two levels: seeds are drawn with replacement, and within each its pairs. With few seeds such an interval is rather
+    too narrow than too wide. None of nothing.
+    """
+    if not counts or any(n == 0 for _, _, n in counts):
+        return None
+    draw = np.random.default_rng(seed)
+    size = (DRAWS, len(counts))
+    shifts = np.empty((*size, len(counts)))
+    for k, (gained, lost, n) in enumerate(counts):
+        drawn = draw.multinomial(n, np.array([gained, lost, n - gained - lost], dtype=float) / n, size)
+        shifts[..., k] = (drawn[..., 0] - drawn[..., 1]) / n
+    chosen = draw.integers(len(counts), size=size)
+    return _interval(np.take_along_axis(shifts, chosen[..., None], axis=2)[..., 0].mean(axis=1))
+
+
 def mcnemar(lost: int, gained: int) -> float:
     """The two-sided p of McNemar's exact test (McNemar 1947): chance alone would split the problems that changed in
     half. 1 where none changed."""

@@ -46,7 +46,7 @@ class Builder:
     size: int = 60  # problems of the pool; the other sets follow
     stop_after: str | None = None
     gain: float = 0.0  # added to every student's skill
-    settings: dict[str, dict[str, Any]] | None = None
+    settings: dict[str, Any] | None = None
 
     def build(self) -> Path:
         """Write the folder and give its path."""
@@ -77,7 +77,7 @@ class Builder:
         config["teacher"] |= {"seed": self.seed}
         config["distill"] |= {"judge": "orm"}
         for group, values in (self.settings or {}).items():
-            config[group] |= values
+            config[group] = config[group] | values if isinstance(values, dict) else values
         return config
 
     def _stage(self, stage: str) -> None:

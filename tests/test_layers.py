@@ -21,7 +21,7 @@ LAYERS = (
     {"data", "decontaminate", "world", "modules", "teachers", "fit", "strategies"},
     {"generate", "judges", "verdict_first", "serving", "orm", "progress", "loggers", "benchmarks"},
     {"evolution", "report", "contamination"},
-    {"tasks", "data_check", "evaluation", "compare", "plan", "whatif", "exports", "lineage", "cli", "__main__"},
+    {"tasks", "data_check", "evaluation", "compare", "plan", "whatif", "exports", "lineage", "study", "cli", "__main__"},
 )  # fmt: skip
 STDLIB_ONLY = {
     "errors",

@@ -1,0 +1,97 @@
+"""What a study shows: ``experiments/NAME/study.yaml``.
+
+    against: none                       # whom the other variants are compared with; default: the first
+    variants: [none, teacher, orm]      # their order; default: by name
+    rows: variants                      # or stages: one variant's stages, each compared with the one before
+    axis: feedback from                 # what the variants are steps of; they are then joined by a line
+    measures:                           # columns: STAGE.KEY of summary.json's stages (last: the last one), or orm.KEY
+      test accuracy: last.accuracy      # the first one is drawn, and compared
+      precision: reflection.acceptance_precision
+    paper: {none: 62.35, teacher: 64.25, orm: 64.70}  # what the paper prints, in percent
+    paper_says: CogVLM2 on MathVL-test, Table 3
+
+Without the file: the last student's test accuracy, or the ORM's figures where the variants train an ORM alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mathse.config.options import CONF, available, groups
+from mathse.errors import ConfigError
+
+EXPERIMENTS = CONF.parent / "experiments"
+FILE = "study.yaml"
+OF_STUDENTS = {"test accuracy": "last.accuracy"}
+OF_ORMS = {
+    "overall": "orm.overall_accuracy",
+    "right accepted": "orm.positive_accuracy",
+    "wrong rejected": "orm.negative_accuracy",
+    "first wrong step named": "orm.error_step_accuracy",
+}
+
+
+@dataclass(frozen=True)
+class Design:
+    """A study as described. ``measures``: what a column is called -> where it stands."""
+
+    name: str
+    variants: tuple[str, ...]
+    against: str
+    rows: str = "variants"
+    axis: str | None = None
+    measures: Mapping[str, str] = field(default_factory=dict)
+    paper: Mapping[str, float] = field(default_factory=dict)
+    paper_says: str | None = None
+
+    def measured(self, of_orms: bool) -> Design:
+        """With the measures that are usual for such runs, where none are named."""
+        return self if self.measures else replace(self, measures=OF_ORMS if of_orms else OF_STUDENTS)
+
+
+def read_design(name: str, folder: Path) -> Design:
+    """Raises ConfigError for a study without variants, and for a ``study.yaml`` that does not fit."""
+    variants = available(f"experiment/{name}")
+    if not variants:
+        studies = [g.removeprefix("experiment/") for g in groups() if g.startswith("experiment/")]
+        near = get_close_matches(name, studies, n=1)
+        hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(studies)}"
+        raise ConfigError(f"study {name}: no variant in conf/experiment/{name}/{hint}")
+    file = folder / FILE
+    said = _read(file) if file.is_file() else {}
+    order = tuple(map(str, said.get("variants", variants)))
+    if sorted(order) != sorted(variants):
+        raise ConfigError(
+            f"{file}: variants = {list(order)}: must be those of conf/experiment/{name}/: {list(variants)}"
+        )
+    design = Design(**{"against": order[0], **said, "name": name, "variants": order})
+    if design.against not in order:
+        raise ConfigError(f"{file}: against = {design.against!r}: must be a variant: {list(order)}")
+    if design.rows not in ("variants", "stages") or (design.rows == "stages" and len(order) > 1):
+        raise ConfigError(f"{file}: rows = {design.rows!r}: must be variants, or stages where there is one variant")
+    for column, place in design.measures.items():
+        if str(place).count(".") != 1:
+            raise ConfigError(f"{file}: measures.{column} = {place!r}: must be STAGE.KEY, such as last.accuracy")
+    return design
+
+
+def _read(file: Path) -> dict[str, Any]:
+    known = [f.name for f in fields(Design) if f.name != "name"]
+    try:
+        said = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        raise ConfigError(f"{file}: is no YAML: {e}") from e
+    if not isinstance(said, dict) or not all(isinstance(key, str) for key in said):
+        raise ConfigError(f"{file}: must be a mapping with {', '.join(known)}")
+    if unknown := [key for key in said if key not in known]:
+        raise ConfigError(f"{file}: {unknown[0]}: no such key; there are {', '.join(known)}")
+    for key in ("measures", "paper"):
+        if not isinstance(said.get(key, {}), dict):
+            raise ConfigError(f"{file}: {key}: must be a mapping")
+    return said

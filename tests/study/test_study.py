@@ -1,0 +1,162 @@
+"""python -m mathse study: its figures, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import pytest
+from run_builder import Builder
+
+from mathse.__main__ import main
+from mathse.errors import ConfigError, DataError, RunError
+from mathse.store import read_json
+from mathse.study import main as study
+from mathse.study.collect import collect
+from mathse.study.design import read_design
+from mathse.study.readme import BEGIN, END
+
+GAINS = {"none": 0.0, "teacher": -0.2, "orm": -0.1}
+
+
+def made_up(root: Path, variant: str, seed: int, name: str = "table3_reflection", **how: Any) -> Path:
+    settings = {"study": name, "variant": variant, "evolution": {"rounds": 2}, **how.pop("settings", {})}
+    folder = root / f"{name}.{variant}.seed_{seed}"
+    return Builder(folder, seed, name="study", gain=GAINS.get(variant, 0.0), settings=settings, **how).build()
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("studies")
+    for variant in GAINS:
+        for seed in (1, 2, 3):
+            made_up(root, variant, seed)
+    made_up(root, "mathse", 1, name="table1_stages")
+    made_up(root, "mathse", 2, name="table1_stages")
+    return root
+
+
+def final_accuracy(runs: Path, variant: str, seed: int) -> float:
+    summary = read_json(runs / f"table3_reflection.{variant}.seed_{seed}" / "summary.json")
+    return float(summary["stages"][-1]["accuracy"])
+
+
+def test_the_readme_is_begun_with_table_and_picture_and_later_only_its_block_changes(runs, tmp_path, capsys):
+    arguments = ["table3_reflection", "--runs", str(runs), "--out", str(tmp_path)]
+    assert study(arguments) == 0
+    printed, readme = capsys.readouterr().out.strip(), tmp_path / "README.md"
+    assert printed in readme.read_text() and "![table3_reflection](result.svg)" in readme.read_text()
+    assert (tmp_path / "result.svg").read_text().startswith("<svg")
+    readme.write_text(f"# Mine\n\n{BEGIN}\nold\n{END}\n\nMy words.\n")
+    assert study(arguments) == 0
+    text = readme.read_text()
+    assert text.startswith("# Mine\n") and text.endswith("\n\nMy words.\n") and "old" not in text and printed in text
+
+
+def test_a_readme_without_a_place_for_results_is_left_alone(runs, tmp_path):
+    (tmp_path / "README.md").write_text("# Mine\n")
+    with pytest.raises(DataError, match="has no place for the results"):
+        study(["table3_reflection", "--runs", str(runs), "--out", str(tmp_path)])
+    assert (tmp_path / "README.md").read_text() == "# Mine\n"
+
+
+def test_cells_are_means_over_seeds_and_differences_are_paired(runs, tmp_path, capsys):
+    study(["table3_reflection", "--runs", str(runs), "--out", str(tmp_path)])
+    row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("| orm |"))
+    none, orm = ([final_accuracy(runs, v, seed) for seed in (1, 2, 3)] for v in ("none", "orm"))
+    assert row.startswith(f"| orm | {100 * mean(orm):.1f} [") and row.endswith("| 64.70 |")
+    saved = read_json(tmp_path / "results.json")
+    assert saved["variants"]["orm"]["measures"]["test accuracy"] == pytest.approx(orm)
+    assert saved["seeds"] == [1, 2, 3]
+    text = (tmp_path / "README.md").read_text()
+    assert f"| {100 * (mean(orm) - mean(none)):+.1f} [" in text
+
+
+def test_seeds_can_be_chosen(runs, tmp_path):
+    study(["table3_reflection", "--runs", str(runs), "--out", str(tmp_path), "--seeds", "1,3"])
+    assert read_json(tmp_path / "results.json")["seeds"] == [1, 3]
+
+
+def test_a_cell_without_a_finished_run_is_refused_with_the_command_that_makes_it(tmp_path):
+    made_up(tmp_path, "none", 1)
+    made_up(tmp_path, "orm", 1, stop_after="round_01")
+    with pytest.raises(RunError) as refused:
+        study(["table3_reflection", "--runs", str(tmp_path), "--out", str(tmp_path / "out")])
+    assert "no finished run" in str(refused.value) and "teacher, seed 1; orm, seed 1" in str(refused.value)
+    assert "python train.py -m '+experiment/table3_reflection=glob(*)' seed=1" in str(refused.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_run_at_all_is_refused(tmp_path, capsys):
+    assert main(["study", "table3_reflection", "--runs", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
+    assert "no finished run" in capsys.readouterr().err
+
+
+def test_two_runs_for_one_cell_are_refused(runs, tmp_path):
+    design = read_design("table1_stages", tmp_path)
+    made_up(tmp_path / "a", "mathse", 1, name="table1_stages")
+    made_up(tmp_path / "b", "mathse", 1, name="table1_stages")
+    with pytest.raises(RunError, match="two finished runs of mathse, seed 1"):
+        collect(design, tmp_path)
+
+
+def test_seeds_run_with_other_settings_are_refused(tmp_path):
+    made_up(tmp_path, "mathse", 1, name="table1_stages")
+    made_up(tmp_path, "mathse", 2, name="table1_stages", settings={"evolution": {"rounds": 3}})
+    with pytest.raises(RunError, match=r"evolution.rounds is 2 with seed 1 and 3 with seed 2"):
+        collect(read_design("table1_stages", tmp_path), tmp_path)
+
+
+def test_stages_are_rows_where_the_study_says_so(runs, tmp_path, capsys):
+    said = "rows: stages\nmeasures: {test accuracy: last.accuracy, rows: last.train_rows}\npaper: {final: 64.7}\n"
+    (tmp_path / "study.yaml").write_text(said)
+    assert study(["table1_stages", "--runs", str(runs), "--out", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "| round 1 |" in printed and "| 64.70 |" in printed and "| to | stays right |" in printed
+    entries = [read_json(runs / f"table1_stages.mathse.seed_{s}" / "summary.json")["stages"] for s in (1, 2)]
+    rows = mean(run[1]["train_rows"] for run in entries)
+    assert f"| {rows:,.0f} |" in next(line for line in printed.splitlines() if line.startswith("| distilled |"))
+    assert "staircase" in (tmp_path / "result.svg").read_text() or "stairs" in (tmp_path / "result.svg").read_text()
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ("measure: {}", "measure: no such key"),
+        ("variants: [none]", "must be those of conf/experiment/table3_reflection"),
+        ("against: nobody", "against = 'nobody': must be a variant"),
+        ("rows: stages", "rows = 'stages': must be variants"),
+        ("measures: {accuracy: accuracy}", "must be STAGE.KEY"),
+        ("measures: [accuracy]", "measures: must be a mapping"),
+        ("a: [1", "is no YAML"),
+        ("- 1", "must be a mapping"),
+    ],
+)
+def test_a_description_that_does_not_fit_is_refused(said, reason, tmp_path):
+    (tmp_path / "study.yaml").write_text(said)
+    with pytest.raises(ConfigError) as refused:
+        read_design("table3_reflection", tmp_path)
+    assert reason in str(refused.value) and "study.yaml" in str(refused.value)
+
+
+def test_an_unknown_study_is_told_with_its_neighbour(tmp_path):
+    with pytest.raises(ConfigError, match="did you mean table3_reflection"):
+        read_design("table3_reflections", tmp_path)
+
+
+def test_every_study_here_is_described_by_a_file_that_fits():
+    from mathse.config.options import groups
+    from mathse.study.design import EXPERIMENTS
+
+    names = [g.removeprefix("experiment/") for g in groups() if g.startswith("experiment/")]
+    described = [name for name in names if (EXPERIMENTS / name / "study.yaml").is_file()]
+    for name in described:
+        assert read_design(name, EXPERIMENTS / name).variants
+    assert "table3_reflection" in described
+
+
+def test_results_hold_no_not_a_number(runs, tmp_path):
+    study(["table1_stages", "--runs", str(runs), "--out", str(tmp_path)])
+    json.loads((tmp_path / "results.json").read_text(), parse_constant=lambda name: pytest.fail(name))
