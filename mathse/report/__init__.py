@@ -1,4 +1,5 @@
-"""``report.html``: what a run did, for people; ``python -m mathse report RUN...`` lays several runs side by side."""
+"""``report.html``: what a run did, for people; ``python -m mathse report RUN...`` lays several runs side by side, and
+``--all`` makes one page over all studies and runs."""
 
 from __future__ import annotations
 
@@ -12,11 +13,14 @@ from mathse.errors import DataError, MathSEError
 from mathse.report.compare import compare_page
 from mathse.report.page import run_page
 from mathse.report.runs import read_run
+from mathse.report.site import site_page
 from mathse.report.staircase import staircase_svg
 from mathse.store import make_folder
 from mathse.types import Problem
 
 __all__ = ["main", "staircase_svg", "write_page", "write_report"]
+
+OUTPUTS = Path("outputs")
 
 
 def write_report(
@@ -50,16 +54,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     """``python -m mathse report``: returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m mathse report",
-        description="Write one HTML page about a run, or about several side by side. Works while a run is under way.",
+        description="Write one HTML page about a run, about several side by side, or (--all) about all studies and "
+        "runs. Works while a run is under way.",
     )
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run folder, such as outputs/demo/seed_0")
+    parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="a run folder, such as outputs/demo/seed_0")
+    parser.add_argument(
+        "--all", action="store_true", help="all runs below the folders RUN (default: outputs), and all studies"
+    )
+    parser.add_argument(
+        "--experiments", type=Path, default=Path("experiments"), metavar="DIR", help="where the studies' results are"
+    )
     parser.add_argument(
         "--out",
         type=Path,
         metavar="FILE",
-        help="where to write (default: RUN/report.html for one run, ./report.html for several)",
+        help="where to write (default: RUN/report.html for one run, ./report.html for several, outputs/index.html "
+        "for all)",
     )
     asked = parser.parse_args(argv)
+    if not asked.runs and not asked.all:
+        parser.error("name a run folder, or pass --all")
+    if asked.all:
+        return _all(asked.runs or [OUTPUTS], asked.experiments, asked.out or OUTPUTS / "index.html")
     out = asked.out or (asked.runs[0] / "report.html" if len(asked.runs) == 1 else Path("report.html"))
     from mathse.images import png_bytes  # here: it loads an image library, which --help does not need
 
@@ -68,6 +84,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MathSEError as e:
         print(e, file=sys.stderr)
         return 1
+    return 0
+
+
+def _all(roots: Sequence[Path], experiments: Path, out: Path) -> int:
+    from mathse.images import png_bytes
+
+    def report_of(run: Path) -> Path:
+        own = run / "report.html"
+        return own if own.is_file() else write_report([run], own, _problem_of, png_bytes)
+
+    print(write_page(site_page(roots, experiments, out, report_of), out))
     return 0
 
 

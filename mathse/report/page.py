@@ -63,14 +63,17 @@ def run_page(run: Run, problem_of: ProblemOf, image_png: Callable[[str], bytes])
     return html(f"{run.name}, seed {run.seed}", _header(run), parts)
 
 
-def html(heading: str, header: str, parts: Sequence[str]) -> str:
-    """A whole page: it loads nothing, and its policy forbids loading anything or running any script but its own."""
+def html(heading: str, header: str, parts: Sequence[str], names: Mapping[str, str] = NAMES) -> str:
+    """A whole page: it loads nothing, and its policy forbids loading anything or running any script but its own.
+
+    ``names``: what a section is called in the bar at its side, by its anchor.
+    """
     script = _file("app.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     drawn = [part for part in parts if part]
     links = "".join(
         f'<a href="#{name}">{words}</a>'
-        for name, words in NAMES.items()
+        for name, words in names.items()
         if any(part.startswith(f'<section id="{name}"') for part in drawn)
     )
     return Template(_file("template.html")).substitute(

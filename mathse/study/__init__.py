@@ -16,7 +16,7 @@ from mathse.study.collect import collect
 from mathse.study.design import EXPERIMENTS, FILE, read_design
 from mathse.study.picture import picture
 from mathse.study.readme import put
-from mathse.study.tables import results
+from mathse.study.tables import main_table, results
 
 RUNS = Path("outputs/studies")  # where conf/experiment/studies.yaml puts them
 
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     collected = collect(design, asked.runs, _seeds(asked.seeds, parser))
     make_folder(out)
     text = results(collected)
-    write_json(out / "results.json", collected.as_json())
+    write_json(out / "results.json", {**collected.as_json(), "table": main_table(collected)})
     if drawing := picture(collected):
         write_page(drawing, out / "result.svg")
     put(out / "README.md", collected, text, drawing is not None)

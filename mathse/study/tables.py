@@ -1,8 +1,11 @@
-"""A study's tables, in Markdown. Shares in percent, differences in points, each with its 95 % interval."""
+"""A study's tables, each a list of rows with the head first, and the block of Markdown that they make.
+
+Shares in percent, differences in points, each with its 95 % interval.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from mathse.metrics import mean_interval
@@ -13,23 +16,23 @@ from mathse.study.differences import Difference, difference
 CHANGES = ("correct_correct", "wrong_wrong", "correct_wrong", "wrong_correct")
 NONE = "\N{EN DASH}"
 
+Table = list[list[str]]
+
 
 def results(collected: Collected) -> str:
     """The block that stands in the README: what was run, the tables, how to read them."""
-    by_stage = collected.design.rows == "stages"
-    parts = [
-        _command(collected),
-        stage_table(collected) if by_stage else variant_table(collected),
-        seed_table(collected),
-    ]
-    if by_stage and (moves := transition_table(collected)):
-        parts.append(moves)
-    if not by_stage and (settings := settings_table(collected)):
-        parts.append(settings)
-    return "\n\n".join([*parts, _legend(collected)])
+    more = transition_table if collected.design.rows == "stages" else settings_table
+    tables = [main_table(collected), seed_table(collected), more(collected)]
+    drawn = [markdown(table) for table in tables if len(table) > 1]
+    return "\n\n".join([_command(collected), *drawn, _legend(collected)])
 
 
-def variant_table(collected: Collected) -> str:
+def main_table(collected: Collected) -> Table:
+    """What the study asks: a row a variant, or a row a stage."""
+    return stage_table(collected) if collected.design.rows == "stages" else variant_table(collected)
+
+
+def variant_table(collected: Collected) -> Table:
     """A row a variant."""
     design = collected.design
     first = next(iter(design.measures.values()))
@@ -40,10 +43,10 @@ def variant_table(collected: Collected) -> str:
         cells = [mean_text(collected.values(variant, place), place) for place in design.measures.values()]
         paper = [f"{design.paper[variant]:.2f}" if variant in design.paper else NONE] if design.paper else []
         rows.append([variant, *cells, NONE if variant == design.against else difference_text(gain, first), *paper])
-    return markdown(head, rows)
+    return [head, *rows]
 
 
-def stage_table(collected: Collected) -> str:
+def stage_table(collected: Collected) -> Table:
     """A row a stage of the only variant; each is compared with the stage before."""
     design = collected.design
     runs = collected.runs[design.variants[0]]
@@ -56,10 +59,10 @@ def stage_table(collected: Collected) -> str:
         paper = [f"{design.paper[stage]:.2f}" if stage in design.paper else NONE] if design.paper else []
         rows.append([title(stage), *cells, difference_text(gain, "accuracy") if before else NONE, *paper])
         before = stage
-    return markdown(head, rows)
+    return [head, *rows]
 
 
-def transition_table(collected: Collected) -> str:
+def transition_table(collected: Collected) -> Table:
     """Figure 2: what became of right and wrong answers from stage to stage, in percent of the problems."""
     runs = collected.runs[collected.design.variants[0]]
     rows = []
@@ -68,10 +71,10 @@ def transition_table(collected: Collected) -> str:
         if all(entry.get("transitions") for entry in entries):
             shares = [[e["transitions"][c] / sum(e["transitions"].values()) for e in entries] for c in CHANGES]
             rows.append([title(stage), *(mean_text(share, "accuracy") for share in shares)])
-    return markdown(["to", "stays right", "stays wrong", "right to wrong", "wrong to right"], rows) if rows else ""
+    return [["to", "stays right", "stays wrong", "right to wrong", "wrong to right"], *rows]
 
 
-def seed_table(collected: Collected) -> str:
+def seed_table(collected: Collected) -> Table:
     """The first measure, seed by seed."""
     design = collected.design
     name, place = next(iter(design.measures.items()))
@@ -82,15 +85,15 @@ def seed_table(collected: Collected) -> str:
         rows = [[title(s), *(number(value(run, f"{s}.{key}"), key) for run in runs)] for s in names]
     else:
         rows = [[v, *(number(x, place) for x in collected.values(v, place))] for v in design.variants]
-    return markdown(head, rows)
+    return [head, *rows]
 
 
-def settings_table(collected: Collected) -> str:
+def settings_table(collected: Collected) -> Table:
     """In which settings the variants differ."""
     differing = collected.differing
     keys = sorted({key for settings in differing.values() for key in settings})
     rows = [[v, *(f"`{_plain(differing[v].get(key))}`" for key in keys)] for v in collected.design.variants]
-    return markdown(["variant", *(f"`{key}`" for key in keys)], rows) if keys else ""
+    return [["variant", *(f"`{key}`" for key in keys)], *(rows if keys else [])]
 
 
 def mean_text(values: Sequence[float | None], place: str) -> str:
@@ -121,8 +124,8 @@ def number(x: float | None, place: str) -> str:
     return f"{100 * x:.1f}" if _is_share(place) else f"{x:,.0f}"
 
 
-def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
+def markdown(table: Table) -> str:
+    lines = [table[0], ["---"] * len(table[0]), *table[1:]]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 

@@ -1,0 +1,95 @@
+"""``python -m mathse report --all``: one page over all studies and runs, with links to each run's own report."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mathse.errors import RunError
+from mathse.report.page import html
+from mathse.report.runs import Run, place, read_run
+from mathse.report.sections import section, table
+from mathse.report.svg import percent, safe, tag
+from mathse.store import read_json
+
+QUESTION = re.compile(r"\*\*Question\.\*\*\s+(.+?)(?:\n\s*\n|\Z)", re.DOTALL)
+NO_RUN = "\N{EN DASH}"
+
+
+def site_page(roots: Sequence[Path], experiments: Path, out: Path, report_of: Callable[[Path], Path]) -> str:
+    """The page that will stand at ``out``. ``report_of`` gives a run folder's report, and writes it where there is
+    none. Raises RunError where there is neither a run below ``roots`` nor a study's result in ``experiments``."""
+    runs = _runs(roots)
+    studies = {file.parent.name: read_json(file) for file in sorted(experiments.glob("*/results.json"))}
+    if not runs and not studies:
+        listed = ", ".join(map(str, roots))
+        raise RunError(f"report --all: no run in {listed} and no results.json in {experiments}/*; run something first")
+    links = {run.folder: os.path.relpath(report_of(run.folder), out.parent) for run in runs}
+    parts = [_study(experiments / name, found, runs, links) for name, found in studies.items()]
+    parts.append(section("runs", "Every run", "", _run_table(runs, links)))
+    names = {f"study-{name}": name.replace("_", " ") for name in studies} | {"runs": "Runs"}
+    counted = f"{len(studies)} studies, {len(runs)} runs"
+    header = f'<p class="eyebrow">MathSE · {counted}</p><h1>Studies and runs</h1>'
+    return html("studies and runs", header, parts, names)
+
+
+def _runs(roots: Sequence[Path]) -> list[Run]:
+    files = sorted({file.resolve(): file for root in roots for file in root.rglob("run.json")}.values())
+    return [read_run(file.parent) for file in files]
+
+
+def _study(folder: Path, found: Mapping[str, Any], runs: Sequence[Run], links: Mapping[Path, str]) -> str:
+    """A study's question, picture and table, and the reports of its runs that are here."""
+    name, readme = folder.name, folder / "README.md"
+    asked = QUESTION.search(readme.read_text(encoding="utf-8")) if readme.is_file() else None
+    drawing = folder / "result.svg"
+    body = _picture(drawing, name) if drawing.is_file() else ""
+    head, *rows = found["table"]
+    body += table(head, rows, "")
+    own = [run for run in runs if run.config.get("study") == name]
+    listed = ", ".join(_link(f"{run.config.get('variant')}, seed {run.seed}", links[run.folder]) for run in own)
+    body += f"<p>Reports: {listed}</p>" if listed else "<p>None of its runs is in this place.</p>"
+    seeds = ", ".join(map(str, found["seeds"]))
+    finding = safe(re.sub(r"\s+", " ", asked[1])) if asked else ""
+    return section(f"study-{name}", name.replace("_", " "), f"{finding} Seeds {seeds}.".strip(), body)
+
+
+def _picture(file: Path, name: str) -> str:
+    """As an image, so that its style stays its own."""
+    source = "data:image/svg+xml;base64," + base64.b64encode(file.read_bytes()).decode("ascii")
+    return f"<figure>{tag('img', src=source, alt=name, style='max-width:100%')}</figure>"
+
+
+def _run_table(runs: Sequence[Run], links: Mapping[Path, str]) -> str:
+    if not runs:
+        return ""
+    head = ("run", "task", "seed", "status", "last stage", "test accuracy", "ORM on held-out paths")
+    rows = "".join(_row(run, links[run.folder]) for run in runs)
+    names = "".join(f"<th>{safe(name)}</th>" for name in head)
+    return f'<div class="scroll"><table><thead><tr>{names}</tr></thead><tbody>{rows}</tbody></table></div>'
+
+
+def _row(run: Run, link: str) -> str:
+    cells = "".join(f"<td>{safe(cell)}</td>" for cell in _cells(run))
+    return f"<tr><th>{_link(_name(run), link)}</th>{cells}</tr>"
+
+
+def _cells(run: Run) -> tuple[str, ...]:
+    scored = sorted((e for e in run.entries if e.get("accuracy") is not None), key=lambda e: place(e["stage"]))
+    last = scored[-1] if scored else {}
+    orm = (run.orm or {}).get("overall_accuracy")
+    status = "finished" if run.finished else "not finished"
+    return run.task, str(run.seed), status, last.get("stage", NO_RUN), percent(last.get("accuracy")), percent(orm)
+
+
+def _name(run: Run) -> str:
+    study, variant = run.config.get("study"), run.config.get("variant")
+    return f"{study}: {variant}" if study else f"{run.name} ({run.folder.name})"
+
+
+def _link(words: str, target: str) -> str:
+    return tag("a", safe(words), href=Path(target).as_posix())
