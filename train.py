@@ -7,6 +7,7 @@ Hydra composes conf/train.yaml, ``mathse.config`` reads it strictly, and one tas
     task=orm       the Outcome Reward Model and its figures
     task=sft       one fit on sft.train=FILE
 
+With ``plan=true`` it prints what it would do, ask and cost, and does nothing (``python -m mathse plan`` has options).
 With ``-m`` it runs a sweep, and the returned number is what a sweeper optimises.
 """
 
@@ -20,6 +21,11 @@ from mathse.config.schema import TrainConfig
 
 def train(config: TrainConfig, folder: Path) -> float | None:
     """Runs ``config.task`` in ``folder``; the metric, a fraction in [0, 1], or None where the task has none."""
+    if config.plan:
+        from mathse.plan import show
+
+        show(config)
+        return None
     from mathse.tasks import run_task  # here: it loads torch, and a wrong setting is refused before that
 
     return run_task(config, folder)

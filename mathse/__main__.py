@@ -18,6 +18,7 @@ VERBS = {
     "whatif": ("mathse.whatif", "decide a finished run's rounds anew, from stored verdicts"),
     "study": ("mathse.study", "a study's finished runs as the table and the picture of its README"),
     "lineage": ("mathse.lineage", "where a training row comes from, and what descends from a problem"),
+    "dashboard": ("mathse.dashboard", "the W&B workspace and report of a project or a study"),
     "data": ("mathse.data_check", "check: look at training data before training"),
     "export": ("mathse.exports", "a run's data for LLaMA-Factory, ms-swift, TRL or the hub; a model with its card"),
     "convert-data": ("mathse.data.convert", "published records (Geometry3K, MATH-V, MathVerse, DynaMath) to own rows"),

@@ -24,6 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from safetensors import SafetensorError
 
 from mathse import launch
+from mathse.config import sweeps
 from mathse.config.options import CONF
 from mathse.config.overrides import explain, refuse_early
 from mathse.config.parse import parse
@@ -69,6 +70,8 @@ def main(task: Task, config_name: str, schema: type) -> None:
         _fail(explain(e, sys.argv[1:], schema), e)
     except RUNNING as e:
         _fail(sentence(e), e)
+    except RuntimeError as e:
+        _fail(sweeps.missing_plugin(e), e)
     except KeyboardInterrupt:
         _say("stopped before the run began")
         sys.exit(INTERRUPTED)
@@ -119,12 +122,17 @@ def _job(task: Task, schema: type, traceback: bool) -> Callable[[DictConfig], fl
         folder = Path(HydraConfig.get().runtime.output_dir)
         try:
             config: Any = parse(cfg, schema)
+            if getattr(config, "plan", False):  # no rank is started for it, no folder is left
+                _remove_if_empty(folder)
+                return task(config, folder)
             _refuse_resuming_a_sweep(config)
             _refuse_a_sweep_in_ranks()
+            _refuse_a_sweep_of_one()
+            _refuse_a_wrong_choice(config)
             launch.require(config.trainer.strategy)
             if launch.place() is None and config.trainer.devices > 1:
-                return launch.run(_command_of_a_rank(script, folder), config.trainer.devices)
-            number = task(config, folder)
+                return _to_choose_by(launch.run(_command_of_a_rank(script, folder), config.trainer.devices))
+            number = _to_choose_by(task(config, folder))
             launch.report(number)
             return number
         except RUNNING as e:
@@ -167,8 +175,8 @@ def _job_failed(error: BaseException) -> NoReturn:
 def _refuse_resuming_a_sweep(config: Any) -> None:
     if _is_sweep() and getattr(config, "resume", None) == "last":
         raise ConfigError(
-            "resume = 'last': finds one run, and this is a sweep (-m); leave it out and pass the sweep's folder, "
-            "hydra.sweep.dir=DIR: finished jobs return their number, the others go on"
+            "resume = 'last': finds one run, and this is a sweep (-m); leave it out: with the same command, finished "
+            "jobs return their number and the others go on"
         )
 
 
@@ -181,18 +189,38 @@ def _refuse_a_sweep_in_ranks() -> None:
         )
 
 
+def _refuse_a_sweep_of_one() -> None:
+    chosen = HydraConfig.get().runtime.choices.get("sweep")
+    if chosen is not None and not _is_sweep() and not launch.is_ours():  # our ranks run one job each
+        raise ConfigError(f"+sweep={chosen}: tries several values, which is a sweep; pass -m too")
+
+
+def _refuse_a_wrong_choice(config: Any) -> None:
+    if _chooses() and (said := [*sweeps.no_choice(config, HydraConfig.get().sweeper)]):
+        raise ConfigError("\n".join(said))
+
+
+def _to_choose_by(number: float | None) -> float | None:
+    """The job's number. Raises MathSEError where a sweeper needs one and there is none."""
+    if number is None and _chooses():
+        raise MathSEError("the run has no dev accuracy for the sweeper to choose by; callbacks.evaluate measures it")
+    return number
+
+
+def _chooses() -> bool:
+    return _is_sweep() and sweeps.chooses(HydraConfig.get().sweeper)
+
+
 def _is_sweep() -> bool:
     return bool(HydraConfig.get().mode == RunMode.MULTIRUN)
 
 
 def _how_to_go_on(folder: Path, arguments: Sequence[str]) -> str:
-    key = "hydra.sweep.dir" if _is_sweep() else "hydra.run.dir"
-    if any(a.startswith(f"{key}=") or a == "resume=last" for a in arguments):
+    if _is_sweep() or any(a.startswith("hydra.run.dir=") or a == "resume=last" for a in arguments):
         return "stopped; the same command goes on from here"
-    place = folder.parent if _is_sweep() else folder
     with suppress(ValueError):
-        place = place.relative_to(Path.cwd())
-    return f"stopped; the same command with {key}={place} goes on from here"
+        folder = folder.relative_to(Path.cwd())
+    return f"stopped; the same command with hydra.run.dir={folder} goes on from here"
 
 
 def _remove_if_empty(folder: Path) -> None:

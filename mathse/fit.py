@@ -135,6 +135,12 @@ def device_of(settings: TrainerSettings) -> torch.device:
     return ranks.device(settings.accelerator)
 
 
+def dtype_of(settings: TrainerSettings) -> str:
+    """The numbers of a model that works outside a fit: on a GPU the fits' precision."""
+    half = device_of(settings).type != "cpu" and settings.precision.startswith("bf16")
+    return "bfloat16" if half else "float32"
+
+
 def save_checkpoint(backbone: Backbone, done: Path, finish: Callable[[Path], object] = lambda folder: None) -> Path:
     """Write a stage's checkpoint folder, all of it or nothing. ``finish(folder)`` is called first, to write more."""
     unfinished = done.parent / SCRATCH / "checkpoint"

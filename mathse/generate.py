@@ -165,6 +165,17 @@ def _prediction(problem: Problem, response: str) -> dict[str, Any]:
     }
 
 
+def reflect_row(
+    writer: Writer, problem: Problem, draft: str, feedback: Verdict | None, response: str | None = None
+) -> Row:
+    """The row that asks for a rewrite of a draft; with ``response``, the one that trains on it."""
+    asked = prompts.reflection_prompt(problem, draft, feedback, writer.prompt_style)
+    row = Row(question=asked, images=problem.images)
+    if response is not None:
+        row["response"] = response
+    return row
+
+
 def solve_row(writer: Writer, problem: Problem, response: str | None = None) -> Row:
     """The row that asks for a solution; with ``response``, the one that trains on it."""
     row = Row(question=prompts.generation_prompt(problem, writer.prompt_style), images=problem.images)

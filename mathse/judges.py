@@ -21,7 +21,7 @@ from mathse.rows import Chosen, JsonlRows, Mapped
 from mathse.seeds import rng
 from mathse.store import BatchLog, read_json
 from mathse.teachers import Teacher, in_calls
-from mathse.types import Problem, ReasoningPath, Status, Verdict
+from mathse.types import Problem, ReasoningPath, Verdict
 from mathse.verdict_first import beginning_of
 
 ORM_FILE = "orm.json"  # in an ORM's checkpoint: what its prompt holds and what it writes
@@ -137,9 +137,11 @@ class ORMJudge:
         key = STATUS_KEY.search(said.text.lstrip())
         if key is None or said.watched is None:
             return None
-        places = [k for k, token in enumerate(said.ids) if token in self.begins.statuses]
-        reached = [k for k in places if len(self._text(said.ids[:k])) <= key.end()]
-        return _p_correct(said.watched[reached[-1]]) if reached else None
+        for k, token in enumerate(said.ids):
+            if token in self.begins.statuses and len(self._text(said.ids[: k + 1])) > key.end():
+                begins_there = len(self._text(said.ids[:k])) <= key.end()
+                return _p_correct(said.watched[k]) if begins_there else None
+        return None
 
     def _text(self, ids: Sequence[int]) -> str:
         text: str = self.backbone.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
@@ -160,8 +162,8 @@ class ORMJudge:
         odds = said.watched[0]
         if float(odds.exp().sum()) < 0.5:
             return Verdict(path.id, "unparsed", judge=self.name, raw=said.text)
-        status: Status = "correct" if odds[0] >= odds[1] else "wrong"
-        return Verdict(path.id, status, score=_p_correct(odds), judge=self.name)
+        score = _p_correct(odds)
+        return Verdict(path.id, "correct" if score >= 0.5 else "wrong", score=score, judge=self.name)
 
     def _explained(self, batches: Sequence[Batch], verdicts: Sequence[list[Verdict]]) -> Iterator[list[Verdict]]:
         """The verdicts with the rest of those that say WRONG, decoded from that word on."""

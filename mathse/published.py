@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from mathse.errors import DataError
-from mathse.store import make_folder, publish_folder, write_json
+from mathse.store import make_folder, publish_folder, read_json, write_json
+
+MADE_BY = "made_by"  # what a marker says, beside what there is to say of the folder
 
 
 def publish(out: Path, marker: str, fill: Callable[[Path], dict[str, Any]]) -> None:
@@ -16,14 +18,26 @@ def publish(out: Path, marker: str, fill: Callable[[Path], dict[str, Any]]) -> N
 
     Raises DataError, before anything is written, where ``out`` holds something and no such file: it is not ours.
     """
-    if out.exists() and not (out / marker).is_file() and not (out.is_dir() and not any(out.iterdir())):
-        raise DataError(f"--out {out}: exists and was not made by this command (no {marker} in it); name a new folder")
+    out = out.resolve()  # a link goes on pointing to it; "." has a name
+    if out.exists() and not _is_ours(out / marker) and not (out.is_dir() and not any(out.iterdir())):
+        raise DataError(f"--out {out}: exists and was not made by this command (no {marker} of it); name a new folder")
     make_folder(out.parent)
     unfinished = out.with_name(f".{out.name}.unfinished.partial")
     shutil.rmtree(unfinished, ignore_errors=True)  # what a kill left
     try:
         unfinished.mkdir()
-        write_json(unfinished / marker, fill(unfinished))
+        write_json(unfinished / marker, {MADE_BY: "mathse", **fill(unfinished)})
         publish_folder(unfinished, out)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _is_ours(marker: Path) -> bool:
+    """A file of another program may have the same name."""
+    if not marker.is_file():
+        return False
+    try:
+        said = read_json(marker)
+    except DataError:
+        return False
+    return isinstance(said, dict) and said.get(MADE_BY) == "mathse"

@@ -26,6 +26,7 @@ from mathse.ledger import RunFolder, branch_folder, finished_summary
 from mathse.llm.account import in_words
 from mathse.manifest import RUN, SUMMARY
 from mathse.progress import Progress
+from mathse.serving.judge import unscored_note
 from mathse.store import read_jsonl, sha256_file, write_json
 from mathse.teachers import PaidTeacher
 from mathse.types import ReasoningPath
@@ -69,6 +70,9 @@ def _run(config: TrainConfig, run: RunFolder, progress: Progress, stack: ExitSta
     stack.callback(lab.stop_engines)
     loop = EvolutionLoop(lab, [build(callback) for callback in config.callbacks.values()])
     TASKS[config.task](loop)
+    if config.judge.server is not None and (note := unscored_note(run.path)) is not None:
+        progress.say(note)
+        lab.notes.append(note)
     summary = summarize(loop)
     report.write_report([run.path], run.path / "report.html", lambda _, i: lab.problems.get(i), png_bytes)
     write_json(run.path / SUMMARY, summary)  # last: a run with a summary is finished
@@ -116,6 +120,9 @@ def settings(config: TrainConfig) -> dict[str, Any]:
     flat = flatten(config) | contents(config.data)
     if config.sft.train:
         flat["sft.train_sha256"] = sha256_file(Path(config.sft.train))
+    for key in ("orm.train", "orm.held"):
+        if (file := flat.pop(key)) is not None:
+            flat[f"{key}_sha256"] = sha256_file(Path(file))
     if config.decontaminate.against:
         flat["decontaminate.against_sha256"] = [sha256_file(location(file)) for file in config.decontaminate.against]
     return flat
@@ -143,7 +150,8 @@ def open_run(config: TrainConfig, folder: Path, progress: Progress) -> RunFolder
 
 
 def _open(config: TrainConfig, folder: Path) -> RunFolder:
-    about_this_start = ("resume", "resume_from", "progress")  # not about the run: another start may say otherwise
+    # not about the run: another start may say otherwise
+    about_this_start = ("resume", "resume_from", "progress", "plan")
     nested = {key: value for key, value in plain(config).items() if key not in about_this_start}
     return RunFolder.open(folder, settings(config), name=config.name, task=config.task, seed=config.seed, nested=nested)
 

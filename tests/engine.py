@@ -59,7 +59,8 @@ class Engine:
     """``named``: models by a name of their own; any other name is a folder. ``adapters``: LoRA names it was given.
 
     ``ignores_n``, ``ignores_logprobs``: as ``transformers serve``. ``miscounts``: prompt tokens added to each count.
-    ``counts``: whether it reports any. ``key``: the one that is let in.
+    ``counts``: whether it reports any. ``key``: the one that is let in. ``echoes``: the status that every request is
+    refused with, its Authorization repeated. ``takes_bias``: else a request with ``logit_bias`` is refused.
     """
 
     port: int = 0
@@ -69,6 +70,8 @@ class Engine:
     miscounts: int = 0
     counts: bool = True
     key: str | None = None
+    echoes: int | None = None
+    takes_bias: bool = True
 
     def __post_init__(self) -> None:
         self.asked: list[Body] = []
@@ -96,10 +99,11 @@ class Engine:
         self._server.server_close()
 
     def freeze(self, at: int) -> None:
-        """Stand still from the ``at``-th request on, so that a client can be killed there."""
+        """Stand still at the ``at``-th request from now and those behind it, so that a client can be killed there; what
+        stands is never answered."""
         self.frozen.clear()
         self._thawed.clear()
-        self.freeze_at = at
+        self.freeze_at = len(self.asked) + at
 
     def thaw(self) -> None:
         self.freeze_at = 0
@@ -114,6 +118,7 @@ class Engine:
         if stands:
             self.frozen.set()
             self._thawed.wait(60)
+            raise ConnectionAbortedError
         with self._lock, torch.inference_mode():
             done = self._completion(body, self._model(body["model"]))
             self.answered[json.dumps(body, sort_keys=True)] += 1
@@ -140,13 +145,15 @@ class Engine:
         return self._opened[name]
 
     def _completion(self, body: Body, model: Model) -> Body:
-        inputs = _inputs(body["messages"], model.processor)
+        inputs = inputs_of(body["messages"], model.processor)
         length = inputs["input_ids"].shape[1]
         n = 1 if self.ignores_n else body.get("n", 1)
         sampling: Body = {"do_sample": False}
         if body.get("temperature", 1.0) > 0:
             sampling = {"do_sample": True, "temperature": body.get("temperature", 1.0), "top_p": body.get("top_p", 1.0),
                         "top_k": 0}  # fmt: skip
+        if body.get("logit_bias"):
+            sampling["sequence_bias"] = {(int(token),): float(bias) for token, bias in body["logit_bias"].items()}
         torch.manual_seed(body.get("seed", 0))
         out = model.net.generate(
             **inputs,
@@ -168,7 +175,7 @@ class Engine:
                 **({"usage": usage} if self.counts else {})}  # fmt: skip
 
 
-def _inputs(messages: Sequence[Body], processor: Any) -> Any:
+def inputs_of(messages: Sequence[Body], processor: Any) -> Any:
     """As servers do it: the folder's chat template over the messages, the pictures in their order."""
     pictures, said = [], []
     for message in messages:
@@ -238,12 +245,19 @@ class _Handler(BaseHTTPRequestHandler):
         if not self._let_in():
             self._send(401, {"error": {"message": "wrong key"}})
             return
+        if (status := self.server.engine.echoes) is not None:
+            self._send(status, {"error": {"message": f"no good: {self.headers.get('Authorization')}"}})
+            return
         try:
-            if self.path == "/v1/chat/completions":
+            if "logit_bias" in body and not self.server.engine.takes_bias:
+                self._send(422, {"detail": "Unexpected fields in the request: {'logit_bias'}"})
+            elif self.path == "/v1/chat/completions":
                 self._send(200, self.server.engine.completion(body))
             else:
                 self.server.engine.post(self.path, body)
                 self._send(200, {})
+        except ConnectionAbortedError:
+            self.close_connection = True
         except (KeyError, OSError) as e:
             self._send(404, {"error": {"message": f"no such model: {e}", "code": "model_not_found"}})
 

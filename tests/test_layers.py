@@ -21,7 +21,8 @@ LAYERS = (
     {"data", "decontaminate", "world", "modules", "teachers", "fit", "strategies"},
     {"generate", "judges", "verdict_first", "serving", "orm", "progress", "loggers", "benchmarks"},
     {"evolution", "report", "contamination"},
-    {"tasks", "data_check", "evaluation", "compare", "plan", "whatif", "exports", "lineage", "study", "cli", "__main__"},
+    {"tasks", "data_check", "evaluation", "compare", "plan", "whatif", "exports", "lineage", "study",
+     "dashboard", "cli", "__main__"},
 )  # fmt: skip
 STDLIB_ONLY = {
     "errors",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,12 +16,15 @@ from e2e.runs import SIZES, run
 from PIL import Image
 
 from mathse.__main__ import main
+from mathse.config.compose import train_config
 from mathse.llm.images import picture_of
 from mathse.llm.pricing import image_tokens
 from mathse.plan.amounts import Range
 from mathse.plan.size import PUBLISHED, parameters
 from mathse.plan.tokens import text_tokens
+from mathse.progress import Progress
 from mathse.store import read_json, read_jsonl
+from mathse.tasks import open_run
 
 COUNT = 30
 Made = Callable[..., dict[str, Any]]
@@ -280,3 +285,26 @@ def test_ranges_add_up_and_hold_their_ends() -> None:
 )
 def test_text_is_counted_in_words_numbers_and_signs(text: str, tokens: int) -> None:
     assert text_tokens(text) == tokens
+
+
+def test_train_py_with_plan_true_prints_the_plan_and_does_nothing(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = ("experiment=smoke", "trainer=ddp", "trainer.devices=2")  # no rank is started for it
+    assert main(["plan", *settings]) == 0
+    expected = capsys.readouterr().out
+    command = [sys.executable, str(root / "train.py"), *settings, "plan=true"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, expected), done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_was_planned_first_is_no_other_run(tmp_path: Path) -> None:
+    described = []
+    for more in ((), ("plan=true",)):
+        config, _ = train_config(["experiment=smoke", *more])
+        with open_run(config, tmp_path / "run", Progress("off")) as run:
+            stage = run.stage("base", ("seed", "backbone", "data"))
+            stage.begin()
+        described.append((stage.identity, (tmp_path / "run" / "run.json").read_text()))
+    assert described[0] == described[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -26,6 +27,16 @@ class Recipe:
         backbone: Backbone = build(self.section, **self.given)
         _made_by[backbone] = self
         return backbone
+
+
+def at_checkpoint(section: Any, path: Path | str | None, dtype: str, **given: Any) -> Recipe:
+    """A ``backbone`` section with its weights at ``path`` (None: where it says), in ``dtype`` unless it names one."""
+    settings = section if isinstance(section, Mapping) else vars(section)
+    if "dtype" in settings and settings["dtype"] is None:
+        given["dtype"] = dtype
+    if path is not None:
+        given["path"] = str(path)
+    return Recipe(section, given)
 
 
 _made_by: WeakKeyDictionary[Backbone, Recipe] = WeakKeyDictionary()

@@ -139,7 +139,7 @@ class Judge:
     name: str = allow("orm", choices=("orm", "teacher", "answer", "orm_and_answer", "random", "noisy"))
     checkpoint: str | None = None  # a trained ORM's folder, instead of training one in this run
     threshold: float = allow(0.5, low=0, high=1)  # accept if the verdict is "correct" and P(correct) >= threshold
-    rate: float = allow(0.5, low=0, high=1)  # judge=random: the share it accepts; noisy: the share of its verdicts that it turns round
+    rate: float = allow(0.5, low=0, high=1)  # random: the share it accepts; noisy: the share it turns round
     batch_size: int = allow(256, low=1)
     max_new_tokens: int = allow(200, low=1)
     server: str | None = None  # judge=orm: where it is served, up to and with /v1; null: in this process

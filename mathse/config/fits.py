@@ -75,10 +75,12 @@ class ORM:
     see_image: bool = True  # PAPER: not stated; its critiques cite the figure
     backbone: Any = None  # null: the student's backbone
     students: list[int] = field(default_factory=lambda: [300, 600])  # training rows of each weak student; 0: the base
+    train: str | None = None  # own labelled paths (mathse/data/labelled.py) instead of the students', all of them used
+    held: str | None = None  # others, of other problems, on which the ORM is measured; set where ``train`` is
     samples_per_problem: int = allow(1, low=1)
     references: bool = False  # reference solutions count among the right paths too, where students seldom are right
     temperature: float = allow(0.8, low=0)  # 0: greedy
-    augment: float = allow(0.3, low=0, high=1)  # final share of rows with made-up errors (embedded world only)
+    augment: float = allow(0.3, low=0, high=1)  # final share of made-up errors (embedded world, without ``train``)
     student_steps: int = allow(200, low=1)  # optimiser steps of a weak student
     solver_steps: int = allow(600, low=0)  # the ORM starts from a solver of its own problems; 0: from the base
     fit: Fit = field(default_factory=_orm_fit)

@@ -24,6 +24,8 @@ class Reflect:
     feedback: str = allow("orm", choices=("orm", "teacher", "none"))  # Table 3's rows
     writer: str = allow("teacher", choices=("teacher", "student"))  # PAPER: GPT-4o; one sentence says "the model"
     init: str = allow("base", choices=("base", "previous"))  # PAPER: silent; the authors' README: previous
+    row: str = allow("question", choices=("question", "draft"))  # what a rewrite is an answer to in D_SFT: the question
+    # (Alg. 1), or question, draft and critique (the authors' README); PAPER: the two differ
     tries: int = allow(1, low=1)
     all_drafts: bool = False  # true: every wrong draft is rewritten, also of problems solved later (README)
 

@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from mathse.config.bind import did_you_mean, key_paths, not_a_group, plain
 from mathse.config.options import available, groups, option_of
 from mathse.config.schema import NAMED, OPTIONS, EvaluateConfig
+from mathse.config.sweeps import missing_option
 from mathse.errors import ConfigError, MathSEError
 
 SECTIONS = {group: group for group in OPTIONS if group not in NAMED}  # override key -> group
@@ -68,6 +69,8 @@ def _complaint(text: str, overrides: Sequence[str], schema: type, *, sweep: bool
     if override is None:
         return _unreadable(text)
     key = override.key_or_group
+    if key in ("hydra/launcher", "hydra/sweeper"):
+        return missing_option(key, str(override.value()))
     if key.startswith("hydra.") or key.partition("/")[0] == "hydra":
         return None
     if override.is_sweep_override() and not sweep:
@@ -75,7 +78,7 @@ def _complaint(text: str, overrides: Sequence[str], schema: type, *, sweep: bool
         return f"{key} = {value}: several values are a sweep, which needs -m; a list is written {key}=[{value}]"
     if key == "judge" and schema is EvaluateConfig:
         return f"{override.input_line}: a group of train.py; evaluate.py takes an ORM as judge.checkpoint=DIR"
-    if key in groups() and (key in _sections(schema) or key.startswith("experiment")):
+    if key in groups() and (key in _sections(schema) or key == "sweep" or key.startswith("experiment")):
         return _wrong_option(override, schema)
     return _wrong_key(override, overrides, schema)
 

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from mathse.config.bind import plain
 from mathse.config.options import groups
 from mathse.config.schema import NAMED, OPTIONS, EvaluateConfig, TrainConfig
+from mathse.config.sweeps import job_folder
 from mathse.errors import ConfigError
 
 PRIMARY: tuple[type, ...] = (TrainConfig, EvaluateConfig)
@@ -23,7 +24,7 @@ def defaults(schema: type) -> dict[str, Any]:
 
 
 def register() -> None:
-    """Tells Hydra the schemas' defaults and the resolvers of conf/. Calling it twice does no harm.
+    """Tells Hydra the schemas' defaults. Calling it twice does no harm.
 
     The defaults go in as plain values: a typed node would make Hydra stop at the first value of a wrong type, whereas
     ``mathse.config.parse`` reports all of them together.
@@ -34,8 +35,6 @@ def register() -> None:
     for group, schemas in OPTIONS.items():
         for schema in schemas:
             store.store(group=group, name=schema.__name__, node=defaults(schema))
-    OmegaConf.register_new_resolver("mathse.run_dir", run_dir, replace=True, use_cache=True)
-    OmegaConf.register_new_resolver("mathse.options", _options_page, replace=True)
 
 
 def run_dir(resume: str | None, name: str, time: str) -> str:
@@ -60,3 +59,10 @@ def _options_page(*only: str) -> str:
     """For --help: a line a group."""
     found = [(group, names) for group, names in groups().items() if not only or group in only]
     return "\n".join(f"  {group + ':':<21}{', '.join(names)}" for group, names in found)
+
+
+# When this is imported, not when a program starts: a worker of joblib or SLURM imports it with the job that it is
+# handed, and composes the job's config before that job runs.
+OmegaConf.register_new_resolver("mathse.run_dir", run_dir, replace=True, use_cache=True)
+OmegaConf.register_new_resolver("mathse.job_folder", job_folder, replace=True)
+OmegaConf.register_new_resolver("mathse.options", _options_page, replace=True)

@@ -102,6 +102,18 @@ def binary_orm_solves_nothing(config: TrainConfig) -> Iterator[str]:
         yield "orm.order = 'solve_first': orm.kind = 'binary' writes no text to order; pass orm=generative"
 
 
+def orm_has_its_rows(config: TrainConfig) -> Iterator[str]:
+    given = {"orm.train": config.orm.train, "orm.held": config.orm.held}
+    for key, value in given.items():
+        other = "orm.held" if key == "orm.train" else "orm.train"
+        if value is None and given[other] is not None:
+            yield f"{key} = null: {other} is set; an ORM learns from one file and is measured on the other, pass both"
+        elif value is not None and not Path(value).is_file():
+            yield f"{key} = {show(value)}: no such file; it has one labelled path a line"
+    if config.orm.train is not None and config.judge.checkpoint is not None:
+        yield f"orm.train = {show(config.orm.train)}: judge.checkpoint brings an ORM, so none is trained; pass one"
+
+
 def orm_students_have_sizes(config: TrainConfig) -> Iterator[str]:
     if not config.orm.students or min(config.orm.students) < 0:
         yield (
@@ -142,6 +154,7 @@ RULES: dict[type, tuple[Rule, ...]] = {
         greedy_paths_are_one_a_problem,
         judge_checkpoint_is_a_model,
         binary_orm_solves_nothing,
+        orm_has_its_rows,
         orm_students_have_sizes,
         backbone_weights_are_somewhere,
         backbone_folder_is_of_its_family,

@@ -47,7 +47,8 @@ class CsvLogger:
 class WandbLogger:
     _target_: str = "mathse.loggers.WandbLogger"
     project: str = "mathse"
-    group: str | None = None
+    entity: str | None = None  # a user or a team; null: the login's own
+    group: str | None = None  # null: the study
     mode: str | None = allow(None, choices=("online", "offline", "disabled"))  # null: WANDB_MODE decides
 
 
@@ -78,6 +79,7 @@ class TrainConfig:
     resume: str | None = allow(None, choices=("last", "branch"))
     resume_from: list[str] = field(default_factory=list)  # resume=branch: run folders whose stages may be reused
     progress: str = allow("auto", choices=("auto", "rich", "plain", "off"))
+    plan: bool = False  # print what the run would do, ask and cost, and do nothing (docs: mathse/plan)
     backbone: Any = field(default_factory=TinyBackbone)
     data: Any = field(default_factory=SyntheticData)
     decontaminate: Decontaminate = field(default_factory=Decontaminate)

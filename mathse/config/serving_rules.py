@@ -107,5 +107,10 @@ def _command_problems(section: str, command: str | None) -> Iterator[str]:
     unknown = [name for name in re.findall(r"\{(\w+)\}", command) if name not in SLOTS]
     if unknown:
         yield f"{section}.command: has no {{{unknown[0]}}} to fill in; there are {{checkpoint}}, {{name}} and {{port}}"
+    if any(word.startswith(("--api-key", "sk-")) for word in words):
+        yield (
+            f"{section}.command: holds a key, which run.json would show; leave it out (vLLM reads VLLM_API_KEY from "
+            f"the environment), and name the variable in {section}.api_key_env"
+        )
     if not words or "{checkpoint}" not in command:
         yield f"{section}.command = {show(command)}: must say where {{checkpoint}} goes, the folder that is served"

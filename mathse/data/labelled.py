@@ -13,14 +13,14 @@ own data. Rows of a run's ``orm/feedback.jsonl`` {"path", "verdict"} and ``orm/o
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from mathse.data.records import BadRow, Record, kind, read_lines
-from mathse.data.rows import Images, problem_of
+from mathse.data.records import BadRow, Record, read_lines
+from mathse.data.rows import Images, checked_text, problem_of
 from mathse.errors import DataError
 from mathse.store import to_json
 from mathse.types import Lineage, Problem, ReasoningPath, Verdict
@@ -133,12 +133,7 @@ def _check_names(values: Mapping[str, Any]) -> None:
 
 
 def _text(values: Mapping[str, Any], name: str) -> str:
-    value = values[name]
-    if not isinstance(value, str):
-        raise BadRow(f'"{name}" is text, got {kind(value)}; put it in quotes')
-    if not value.strip():
-        raise BadRow(f'"{name}" is empty; fill it in, or leave an optional one out')
-    return value
+    return checked_text(values[name], f'"{name}"')
 
 
 def _content(own: Mapping[str, Any]) -> str:
@@ -147,6 +142,41 @@ def _content(own: Mapping[str, Any]) -> str:
     return f"problem-{hashlib.sha256(asked.encode('utf-8', 'backslashreplace')).hexdigest()[:12]}"
 
 
-def classes(rows: list[LabelledPath]) -> Iterator[str]:
-    """Which of the two statuses no row has."""
-    return (status for status in STATUSES if not any(row.label.status == status for row in rows))
+# --- what an ORM learns from and is measured on -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Given:
+    """A user's rows for an ORM (``orm.train``, ``orm.held``): no problem of the one is in the other."""
+
+    train: Sequence[LabelledPath]
+    held: Sequence[LabelledPath]
+
+
+def read_given(train: Path, held: Path, lookup: Callable[[str], Problem]) -> Given:
+    """Raises DataError for rows that cannot be used, for a file that lacks right or wrong paths, and for a problem that
+    is in both files, be it under another id."""
+    given = Given(*(read_labelled(file, lookup) for file in (train, held)))
+    for file, rows in ((train, given.train), (held, given.held)):
+        for status in STATUSES:
+            if not any(row.label.status == status for row in rows):
+                raise DataError(f"{file}: no row's status is {status!r}; an ORM needs right and wrong paths, add some")
+    learnt = {mark: row.line for row in reversed(given.train) for mark in _marks(row.problem)}
+    shared = [(row, line) for row in given.held if (line := _line_of(row.problem, learnt)) is not None]
+    if shared:
+        row, line = shared[0]
+        raise DataError(
+            f"{held}:{row.line}: problem {row.problem.id!r} is in {train}:{line} too ({len(shared):,} of "
+            f"{len(given.held):,} rows are of such problems); an ORM is not measured on what it learnt from, move all "
+            "paths of a problem into one of the two files"
+        )
+    return given
+
+
+def _line_of(problem: Problem, learnt: Mapping[object, int]) -> int | None:
+    return next((learnt[mark] for mark in _marks(problem) if mark in learnt), None)
+
+
+def _marks(problem: Problem) -> tuple[object, object]:
+    """What two rows of one problem have in common: its id, or what it asks."""
+    return problem.id, (problem.question, problem.images)

@@ -113,6 +113,8 @@ class FileData:
     def get(self, problem_id: str) -> Problem:
         if (problem := self.table.get(problem_id)) is not None:
             return problem
+        if (bad := next((row for row in self.bad_rows if row["id"] == problem_id), None)) is not None:
+            raise DataError(f"{bad['file']}:{bad['line']}: problem {problem_id!r} was left out: {bad['reason']}")
         near = get_close_matches(problem_id, self.table.ids(), n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise DataError(f"{self.name}: no problem {problem_id!r} among {len(self.table)}{hint}")

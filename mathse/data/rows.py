@@ -129,7 +129,7 @@ def _nearest_field(name: str) -> str | None:
 
 
 def _text(values: Mapping[str, Any], name: str) -> str:
-    return _checked_text(values[name], f'"{name}"')
+    return checked_text(values[name], f'"{name}"')
 
 
 def _texts(values: Mapping[str, Any], name: str) -> tuple[str, ...]:
@@ -138,10 +138,10 @@ def _texts(values: Mapping[str, Any], name: str) -> tuple[str, ...]:
         return ()
     if not isinstance(value, list):
         raise BadRow(f'"{name}" is a list of texts, got {kind(value)}; write ["...", ...]')
-    return tuple(_checked_text(item, f'"{name}"[{position}]') for position, item in enumerate(value))
+    return tuple(checked_text(item, f'"{name}"[{position}]') for position, item in enumerate(value))
 
 
-def _checked_text(value: object, name: str) -> str:
+def checked_text(value: object, name: str) -> str:
     if not isinstance(value, str):
         raise BadRow(f"{name} is text, got {kind(value)}; put it in quotes")
     if not value.strip():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,9 @@ import torch
 from mathse import ranks
 from mathse.backbones import quiet
 from mathse.backbones.base import Backbone
-from mathse.backbones.recipe import Recipe
+from mathse.backbones.recipe import at_checkpoint
 from mathse.config.schema import EvaluateConfig, Trainer
-from mathse.fit import device_of
+from mathse.fit import device_of, dtype_of
 from mathse.judges import ORMJudge, open_orm
 
 
@@ -35,25 +35,20 @@ def student(config: EvaluateConfig) -> Backbone:
 
 
 def reward_model(config: EvaluateConfig) -> ORMJudge:
-    """The ORM of ``judge.checkpoint``. Raises CheckpointError where that is no ORM's."""
-    path = str(config.judge.checkpoint)
+    """The ORM of ``judge.checkpoint``, which weighs answers. Raises CheckpointError where that is no ORM's."""
     section = config.judge.backbone if config.judge.backbone is not None else config.backbone
-    return open_orm(Path(path), partial(_reader, section, path, config.trainer), config.judge.max_new_tokens)
+    return _orm(config, section, str(config.judge.checkpoint), "judge.checkpoint")
 
 
 def measured_orm(config: EvaluateConfig) -> ORMJudge:
     """The ORM of ``checkpoint``, which benchmark=orm_test measures. Raises CheckpointError where that is no ORM's."""
-    path = str(config.checkpoint)
-    read = partial(_reader, config.backbone, path, config.trainer)
-    return open_orm(Path(path), read, config.judge.max_new_tokens, "checkpoint")
+    return _orm(config, config.backbone, str(config.checkpoint), "checkpoint")
+
+
+def _orm(config: EvaluateConfig, section: Any, path: str, key: str) -> ORMJudge:
+    return open_orm(Path(path), partial(_reader, section, path, config.trainer), config.judge.max_new_tokens, key)
 
 
 def _reader(section: Any, path: str | None, trainer: Trainer) -> Backbone:
-    """A model that answers or judges: on the trainer's device, on a GPU in the fits' precision."""
-    device = device_of(trainer)
-    half = device.type != "cpu" and trainer.precision.startswith("bf16")
-    settings = section if isinstance(section, Mapping) else vars(section)
-    changes: dict[str, Any] = {} if path is None else {"path": path}
-    if "dtype" in settings and settings["dtype"] is None:
-        changes["dtype"] = "bfloat16" if half else "float32"
-    return Recipe(section, changes).open().to(device)
+    """A model that answers or judges, on the trainer's device."""
+    return at_checkpoint(section, path, dtype_of(trainer)).open().to(device_of(trainer))

@@ -15,7 +15,7 @@ import pytorch_lightning as pl
 from mathse import judges
 from mathse.backbones.base import Backbone, Row
 from mathse.backbones.memory import Trained
-from mathse.backbones.recipe import Recipe
+from mathse.backbones.recipe import at_checkpoint
 from mathse.config import build
 from mathse.config.fits import Fit
 from mathse.config.schema import TrainConfig
@@ -24,7 +24,7 @@ from mathse.data.problems import FileData
 from mathse.data.table import ById, ids_of, without
 from mathse.errors import DataError
 from mathse.evolution.served import ServedORM, ServedStudents
-from mathse.fit import FitJob, device_of, fit
+from mathse.fit import FitJob, device_of, dtype_of, fit
 from mathse.generate import Advance, Writer, solve_row
 from mathse.ledger import RunFolder, Stage, Work
 from mathse.loggers import RunLogger
@@ -129,9 +129,8 @@ class Lab:
 
     def reader(self, path: Path | str, orm: bool = False) -> Backbone:
         """A checkpoint's backbone that samples or judges: on the trainer's device, on a GPU in the fits' precision."""
-        device = device_of(self.config.trainer)
-        half = device.type != "cpu" and self.config.trainer.precision.startswith("bf16")
-        return self._build(path, orm, "bfloat16" if half else "float32").to(device)
+        trainer = self.config.trainer
+        return self._build(path, orm, dtype_of(trainer)).to(device_of(trainer))
 
     def _section(self, orm: bool = False) -> Any:
         return self.config.orm.backbone if orm and self.config.orm.backbone is not None else self.config.backbone
@@ -139,14 +138,10 @@ class Lab:
     def _build(self, path: Path | str | None, orm: bool, dtype: str) -> Backbone:
         section = self._section(orm)
         settings = section if isinstance(section, Mapping) else vars(section)
-        changes: dict[str, Any] = {}
-        if "dtype" in settings and settings["dtype"] is None:
-            changes["dtype"] = dtype
-        if path is not None:
-            changes["path"] = str(path)
-        elif settings.get("path") is None:  # random weights
-            changes["init_seed"] = derive(self.config.seed, "init", "orm" if orm else "student")
-        return Recipe(section, changes).open()
+        given: dict[str, Any] = {}
+        if path is None and settings.get("path") is None:  # random weights
+            given["init_seed"] = derive(self.config.seed, "init", "orm" if orm else "student")
+        return at_checkpoint(section, path, dtype, **given).open()
 
     def model_of(self, student: Student) -> Writer:
         """The student's model for sampling; the last one asked for is kept, so a stage loads it once."""

@@ -12,7 +12,7 @@ from typing import Any
 from mathse.evolution import orm_stages, stages
 from mathse.evolution.gate import gate
 from mathse.evolution.hooks import EvolutionCallback
-from mathse.evolution.lab import Lab, Student
+from mathse.evolution.lab import CHECKPOINT, Lab, Student
 from mathse.evolution.state import EvolutionState, Judged
 from mathse.ledger import Stage
 from mathse.teachers.student import StudentTeacher
@@ -47,6 +47,12 @@ class EvolutionLoop:
     def round_name(self) -> str:
         return f"round_{self.round:02d}"
 
+    @property
+    def teacher_name(self) -> str:
+        """Who a teacher's rows are by: of a student that teaches itself, the checkpoint."""
+        own = isinstance(self.lab.teacher, StudentTeacher)
+        return f"{self.student.stage.name}/{CHECKPOINT}" if own else self.lab.teacher.name
+
     def run(self) -> None:
         self.base_and_orm()
         self.distill()  #                                         Alg. 1 lines 1-4
@@ -59,11 +65,12 @@ class EvolutionLoop:
 
     def base_and_orm(self) -> None:
         self.call("on_evolution_start")
+        given = orm_stages.given_rows(self.lab)  # a mistake in them ends the run before its first fit
         gate(self.lab)
         self.student = self.base = stages.base(self)
         self.state = EvolutionState(self.lab.ids_of_d)
         self.entries.append(self.base.stage.summary)
-        self.orm_stages = orm_stages.train_orm(self)
+        self.orm_stages = orm_stages.train_orm(self, given)
 
     def distill(self) -> None:
         self.stage = stages.open_distill(self)

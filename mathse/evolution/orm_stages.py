@@ -1,7 +1,8 @@
 """How the Outcome Reward Model comes to be: weak students, a solver of its own problems, then the ORM itself.
 
 PAPER: where the 30K wrong paths come from is not said; ours are drawn from weak students on problems of their own
-(V-STaR gathers them from its generators likewise), labelled by the source's step checker or by answer match.
+(V-STaR gathers them from its generators likewise), labelled by the source's step checker or by answer match. With
+``orm.train`` somebody else has gathered and labelled them, and there are no weak students.
 """
 
 from __future__ import annotations
@@ -10,11 +11,14 @@ import random
 from collections.abc import Sequence
 from dataclasses import fields
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mathse.backbones.base import Row
 from mathse.config.fits import Fit
 from mathse.data.batches import EpochStream, MixedStream, Stream
+from mathse.data.labelled import Given, LabelledPath, read_given
+from mathse.errors import DataError
 from mathse.evolution import stages
 from mathse.evolution.lab import CHECKPOINT, Lab, Student, needs_orm
 from mathse.evolution.measure import ORM_METRICS, explained, judge_held, labeller
@@ -33,24 +37,40 @@ if TYPE_CHECKING:
 FEEDBACK = "feedback.jsonl"
 # Variants of the ORM itself (order, kind, length of its fit) share the weak students and the solver.
 STUDENT_KEYS = (*stages.COMMON, "sft", "orm.student_steps", "orm.samples_per_problem", "orm.temperature")
-SOLVER_KEYS = (*stages.COMMON, "sft", "orm.students", "orm.solver_steps", "orm.backbone")
+SOLVER_KEYS = (*stages.COMMON, "sft", "orm.students", "orm.solver_steps", "orm.backbone", "orm.train_sha256")
 KEYS = (*stages.COMMON, "orm", *stages.JUDGING)
 
 
-def train_orm(loop: EvolutionLoop) -> list[Stage]:
+def given_rows(lab: Lab) -> Given | None:
+    """The user's rows, where the ORM learns from such; their problems are known to the lab from now on."""
+    settings = lab.config.orm
+    if settings.train is None or settings.held is None or not needs_orm(lab.config):
+        return None
+    given = read_given(Path(settings.train), Path(settings.held), lab.source.get)
+    for file, rows in ((settings.train, given.train), (settings.held, given.held)):
+        for row in rows:
+            if lab.problems.setdefault(row.problem.id, row.problem) != row.problem:
+                raise DataError(
+                    f"{file}:{row.line}: problem {row.problem.id!r} is another one in the run's own data; give it "
+                    'another "problem_id", or leave "question" out to take that one'
+                )
+    return given
+
+
+def train_orm(loop: EvolutionLoop, given: Given | None) -> list[Stage]:
     """The stages of the ORM; none where nothing asks it or ``judge.checkpoint`` brings one."""
     lab = loop.lab
     if not needs_orm(lab.config) or lab.config.judge.checkpoint is not None:
         return []
-    students = [weak_student(loop, size) for size in lab.config.orm.students]
-    solver = fit_solver(loop, students)
+    students = [] if given else [weak_student(loop, size) for size in lab.config.orm.students]
+    solver = fit_solver(loop, students, given)
     stage = lab.run.stage("orm", (*KEYS, *stages.orm_teaching_keys(lab.config)), [*students, solver])
     stages.begin(loop, stage, "the Outcome Reward Model learns to name the wrong step")
     if not stage.done:
-        labelled = _labelled(lab, students, "orm_train", "paths.jsonl")
+        labelled = _pairs(given.train) if given else _labelled(lab, students, "orm_train", "paths.jsonl")
         write_jsonl(stage.path / FEEDBACK, [Judged(path, word) for path, word in labelled])
         note = _fit_orm(lab, stage, solver, labelled)
-        held = _labelled(lab, students, "orm_held", "held_paths.jsonl")
+        held = _pairs(given.held) if given else _labelled(lab, students, "orm_held", "held_paths.jsonl")
         figures = judge_held(lab, stage, lab.orm, held, stage.path / "metrics.json")
         (stage.path / ORM_METRICS).unlink(missing_ok=True)
         read = [student.path / name for student in students for name in ("paths.jsonl", "held_paths.jsonl")]
@@ -87,12 +107,12 @@ def weak_student(loop: EvolutionLoop, size: int) -> Stage:
     return stage
 
 
-def fit_solver(loop: EvolutionLoop, students: Sequence[Stage]) -> Stage:
+def fit_solver(loop: EvolutionLoop, students: Sequence[Stage], given: Given | None) -> Stage:
     """The ORM's starting point: a solver of its own problems, those that the last weak student got wrong thrice.
 
     It brings the perception and arithmetic that the ORM's loss alone does not teach, and its weak facts are the ORM's:
     from a solver with 98.4 % right sums the same fit found 83 % of the wrong paths, from one with 99.4 % 93 %.
-    ``orm.solver_steps = 0`` starts from the base.
+    ``orm.solver_steps = 0`` starts from the base. Of ``given`` problems those are drilled whose rows have a solution.
     """
     lab = loop.lab
     keys = (*SOLVER_KEYS, *stages.orm_teaching_keys(lab.config))
@@ -100,7 +120,7 @@ def fit_solver(loop: EvolutionLoop, students: Sequence[Stage]) -> Stage:
     stages.begin(loop, stage, "the ORM's starting point: a solver of its own problems")
     if not stage.done:
         backbone = lab.backbone(loop.base.checkpoint) if lab.config.orm.backbone is None else lab.backbone(orm=True)
-        rows = _solutions(lab, lab.splits["orm_train"])
+        rows = _solutions(lab, _with_solutions(given) if given else lab.splits["orm_train"])
         if lab.config.orm.solver_steps and rows:
             hard = _missed(lab, students)
             drilled = rows + 2 * [row for row in rows if row[0].id in hard]
@@ -130,6 +150,15 @@ def _solutions(lab: Lab, problems: Sequence[Problem]) -> list[tuple[Problem, str
     taught = dict(zip((p.id for p in missing), lab.teacher.solve(missing), strict=True)) if missing else {}
     both = ((p, p.solution or taught[p.id]) for p in problems)
     return [(p, text) for p, text in both if text]
+
+
+def _with_solutions(given: Given) -> list[Problem]:
+    """The problems of the training rows that come with a solution, once each."""
+    return list({row.problem.id: row.problem for row in given.train if row.problem.solution}.values())
+
+
+def _pairs(rows: Sequence[LabelledPath]) -> list[Labelled]:
+    return [(row.path, row.label) for row in rows]
 
 
 def _sample(lab: Lab, stage: Stage, student: Student, problems: Sequence[Problem], name: str) -> None:
@@ -212,7 +241,8 @@ def _stream(lab: Lab, stage: Stage, backbone: Any, rows: Sequence[Any]) -> Strea
     """The labelled paths, and before them rows with made-up errors where the source can make such."""
     settings = lab.config.orm
     epochs = EpochStream(rows, settings.fit.batch_size, lab.seed(stage, "rows"))
-    if not hasattr(lab.source, "corrupt") or settings.augment <= 0 or settings.fit.max_steps is None:
+    made_up = hasattr(lab.source, "corrupt") and settings.augment > 0 and settings.train is None
+    if not made_up or settings.fit.max_steps is None:
         return epochs
     problems = lab.splits["orm_train"]
     make = made_up_rows(backbone, problems, settings, lab.source.corrupt, lab.source.check)

@@ -14,7 +14,8 @@ from mathse.evolution import stages
 from mathse.evolution.lab import CHECKPOINT
 from mathse.evolution.measure import acceptance
 from mathse.evolution.state import Judged, judged_rows
-from mathse.generate import Ask, generated
+from mathse.evolution.training_rows import REFLECTIONS
+from mathse.generate import Ask, generated, reflect_row
 from mathse.judges import judge_paths
 from mathse.rows import Chained, Chosen, JsonlRows, Mapped
 from mathse.seeds import derive
@@ -24,8 +25,6 @@ from mathse.types import Lineage, ReasoningPath, Reflection, Verdict
 
 if TYPE_CHECKING:
     from mathse.evolution.loop import EvolutionLoop
-
-REFLECTIONS = "reflections.jsonl"
 
 
 def reflect(loop: EvolutionLoop, name: str) -> None:
@@ -113,7 +112,7 @@ def _by_teacher(
         texts = lab.teacher.reflect(problems, [d.path for d in drafts], words, attempt)
         versions = (prompt_version(lab.teacher, "reflect", p) for p in problems)
         made = (
-            _reflection(stage, draft, word, text, lab.teacher.name, version, 0, attempt)
+            _reflection(stage, draft, word, text, loop.teacher_name, version, 0, attempt)
             for draft, word, text, version in zip(drafts, words, texts, versions, strict=True)
         )
         yield from (list(islice(made, len(batch))) for batch in call)
@@ -135,8 +134,7 @@ def _by_student(
     seeds = [derive(lab.config.seed, stage, "rewrite", attempt, k) for k in range(len(batches))]
 
     def asked(draft: Judged) -> Row:
-        problem, word = lab.problems[draft.path.problem_id], feedback(draft)
-        return Row(question=prompts.reflection_prompt(problem, draft.path.text, word, style), images=problem.images)
+        return reflect_row(backbone, lab.problems[draft.path.problem_id], draft.path.text, feedback(draft))
 
     how = {"max_new_tokens": lab.generator.max_new_tokens, **lab.generator.sampling}
     todo = list(zip(batches, seeds, strict=True))[done:]

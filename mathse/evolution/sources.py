@@ -49,7 +49,11 @@ def _rows(lab: Lab, advance: Any) -> Iterator[dict[str, Any]]:
 
 def origin(source: ProblemSource, problem: Problem) -> dict[str, Any]:
     """The file and line of a problem, and its images as seen from there."""
-    file, line = where(source, problem)
+    return placed(problem, *where(source, problem))
+
+
+def placed(problem: Problem, file: str, line: int | None) -> dict[str, Any]:
+    """A problem as the file and line that it came from, and its images as seen from there."""
     images = [ref if has_scheme(ref) else os.path.relpath(ref, _folder(file)) for ref in problem.images]
     return {"file": file, "line": line, "source": problem.source, "images": images}
 

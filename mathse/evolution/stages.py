@@ -14,7 +14,6 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mathse.backbones.base import Row
 from mathse.config.actors import (
     HOW_IT_IS_REACHED,
     HOW_STUDENTS_ARE_REACHED,
@@ -30,8 +29,8 @@ from mathse.evolution.lab import CHECKPOINT, Student
 from mathse.evolution.measure import METRICS, PREDICTIONS, acceptance, correct_by_id, measure_student
 from mathse.evolution.sources import record_sources
 from mathse.evolution.state import INCORRECT, TRAIN, Judged, judged_rows
+from mathse.evolution.training_rows import training_rows
 from mathse.fit import save_checkpoint
-from mathse.generate import solve_row
 from mathse.judges import judge_paths
 from mathse.ledger import Stage
 from mathse.manifest import SCRATCH
@@ -194,7 +193,7 @@ def _solution(loop: EvolutionLoop) -> Callable[[Problem, str | None], ReasoningP
 
     def path(problem: Problem, text: str | None) -> ReasoningPath:
         prompt = prompt_version(lab.teacher, "generate", problem)
-        lineage = Lineage("teacher", stage, lab.teacher.name, prompt=prompt)
+        lineage = Lineage("teacher", stage, loop.teacher_name, prompt=prompt)
         return ReasoningPath(f"{stage}/{problem.id}/0", problem.id, text or "", lineage)
 
     return path
@@ -253,7 +252,7 @@ def fit_student(loop: EvolutionLoop, init: str) -> Student:
     lab.fit(
         backbone,
         stage,
-        [Row(**solve_row(backbone, lab.problems[p.problem_id], p.text), id=p.id) for p in rows],
+        training_rows(lab, backbone, rows),
         lab.config.sft,
         what=f"fit on {len(rows)} paths",
         val_rows=lab.solution_rows(backbone, "dev"),

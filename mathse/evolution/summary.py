@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mathse.evolution.measure import ORM_METRICS
-from mathse.serving.judge import unscored_note
 from mathse.store import read_json
 from mathse.teachers import PaidTeacher
 
@@ -44,7 +43,7 @@ def summarize(loop: EvolutionLoop) -> dict[str, Any]:
         "stages": loop.entries,
         "orm": orm,
         "orm_by_student": by_student,
-        "notes": [*loop.lab.notes, *(unscored_note(run.path) if config.judge.server is not None else ())],
+        "notes": loop.lab.notes,
         **({"usage": teacher.usage()} if isinstance(teacher := loop.lab.teacher, PaidTeacher) else {}),
     }
 

@@ -1,6 +1,6 @@
 """``python -m mathse export RUN --format FORMAT``: a run's data as other tools read it, or a stage's model.
 
-    python -m mathse export outputs/demo/seed_0 --format llamafactory          # D_SFT of the final fit
+    python -m mathse export outputs/demo/seed_0 --format llamafactory          # D_SFT of the task's last fit
     python -m mathse export outputs/demo/seed_0 --format trl --stage round_01
     python -m mathse export outputs/demo/seed_0 --format hf --what orm         # the ORM's labelled paths
     python -m mathse export outputs/demo/seed_0 --what model                   # a checkpoint with its model card
@@ -32,6 +32,8 @@ __all__ = ["export_data", "export_model", "main"]
 
 MARKER = "export.json"  # what an export is known by
 NAMED = 100  # altered rows that export.json names
+# The stage that each task ends with.
+LAST = {"evolve": "final", "distill": "distill", "sft": "sft", "orm": "orm"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--what", choices=("sft", "orm", "model"), default="sft", help="default: sft, the rows of D_SFT"
     )
-    parser.add_argument("--stage", default="final", help="whose rows or checkpoint (default: final)")
+    parser.add_argument("--stage", help="whose rows or checkpoint (default: the task's last, such as final)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the folder to make (default: below RUN/exports)")
     parser.add_argument("--images", choices=get_args(Mode), default="copy", help="into the export (default), or not")
     asked = parser.parse_args(argv)
@@ -52,15 +54,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"--format: choose one of {', '.join(FORMATS)}")
     if asked.what == "model" and asked.format not in (None, "hf"):
         parser.error("--what model: a checkpoint has one form, that of from_pretrained; leave out --format")
+    if asked.what == "orm" and asked.stage not in (None, "orm"):
+        parser.error("--what orm: the rows are those of stage orm; leave out --stage")
     run = read_run(asked.run)
+    stage = "orm" if asked.what == "orm" else asked.stage or LAST.get(run.task, "final")
+    name = stage if asked.what == "orm" else f"{asked.what}-{stage.replace('/', '-')}"
+    out = asked.out or asked.run / "exports" / (name if asked.what == "model" else f"{name}-{asked.format}")
     if asked.what == "model":
-        out = asked.out or asked.run / "exports" / f"model-{asked.stage.replace('/', '-')}"
-        print("\n".join(export_model(run, asked.stage, out)))
-        return 0
-    stage = "orm" if asked.what == "orm" else asked.stage
-    name = stage if asked.what == "orm" else f"{asked.what}-{stage}"
-    out = asked.out or asked.run / "exports" / f"{name}-{asked.format}"
-    print("\n".join(export_data(run, out, asked.format, asked.what, stage, asked.images)))
+        print("\n".join(export_model(run, stage, out)))
+    else:
+        print("\n".join(export_data(run, out, asked.format, asked.what, stage, asked.images)))
     return 0
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from mathse import prompts
+from mathse.data.terms import OWN, UNKNOWN, Terms, terms_of
 from mathse.exports.examples import Example
-from mathse.exports.terms import UNKNOWN, Terms, terms_of
 from mathse.report.runs import Run, title
 from mathse.store import read_json, to_json
 
@@ -70,13 +71,15 @@ class Made:
 def data_card(run: Run, made: Made, counts: Counts, how: str) -> str:
     """The whole README.md; ``how`` opens the folder in its tool."""
     terms = terms_of(run.config["data"])
+    if made.what == "orm" and (own := run.config["orm"].get("train")):
+        terms.setdefault(Path(own).name, Terms("Own labelled paths", "", OWN))
     parts = (
         _front_matter(made, counts),
         _head(run, made, counts, how),
         _tables(counts),
         _sources(counts, terms),
         _judging(run),
-        _kept_out(run),
+        kept_out(run),
         _origin(run, made),
     )
     return "\n".join(line for part in parts for line in part) + "\n"
@@ -98,8 +101,8 @@ def _front_matter(made: Made, counts: Counts) -> Iterator[str]:
 
 def _head(run: Run, made: Made, counts: Counts, how: str) -> Iterator[str]:
     what = {
-        "sft": f"Reasoning paths that the student of stage {title(made.stage)} was fitted on",
-        "orm": "Labelled reasoning paths that the Outcome Reward Model was fitted on",
+        "sft": f"D_SFT of stage {title(made.stage)}: accepted reasoning paths to fit a student on",
+        "orm": "Labelled reasoning paths to fit an Outcome Reward Model on",
     }[made.what]
     yield f"\n# {what}\n"
     yield (
@@ -124,7 +127,7 @@ def _tables(counts: Counts) -> Iterator[str]:
     for name, title_of_row in COUNTED.items():
         for value, rows in sorted(counts.by[name].items()):
             if value:
-                yield f"| {title_of_row} | {_cell(value)} | {rows:,} |"
+                yield f"| {title_of_row} | {cell(value)} | {rows:,} |"
 
 
 def _sources(counts: Counts, terms: Mapping[str, Terms]) -> Iterator[str]:
@@ -132,7 +135,7 @@ def _sources(counts: Counts, terms: Mapping[str, Terms]) -> Iterator[str]:
     yield "| source | what | where | licence |\n|---|---|---|---|"
     for source in sorted(counts.by["source"]):
         found = terms.get(source, UNKNOWN)
-        yield f"| {' | '.join(map(_cell, (source, found.title, found.home, found.licence)))} |"
+        yield f"| {' | '.join(map(cell, (source, found.title, found.home, found.licence)))} |"
     yield (
         "\nTexts of models come under the terms of those models too; the writers are in the table above. The licence "
         "of the problems is the one to keep to; a set without one is not yours to publish."
@@ -160,7 +163,7 @@ def _judging(run: Run) -> Iterator[str]:
         yield f"| {title(entry['stage'])} | {' | '.join(counts)} | {share} |"
 
 
-def _kept_out(run: Run) -> Iterator[str]:
+def kept_out(run: Run) -> Iterator[str]:
     yield "\n## Kept out\n"
     asked = run.config.get("decontaminate", {})
     file = run.folder / "decontamination.json"
@@ -168,7 +171,7 @@ def _kept_out(run: Run) -> Iterator[str]:
         yield "No row was compared with the problems of a benchmark."
         return
     found = read_json(file)
-    against = ", ".join(_cell(name) for name in asked.get("against", []))
+    against = ", ".join(cell(name) for name in asked.get("against", []))
     did = f"{found['dropped']:,} were left out" if asked.get("action") == "drop" else "they were kept"
     yield (
         f"{found['rows']:,} problems were compared with {found['problems']:,} of {against}: {found['matched']:,} are "
@@ -180,16 +183,16 @@ def _origin(run: Run, made: Made) -> Iterator[str]:
     versions = run.stages[-1].manifest.get("versions", {}) if run.stages else {}
     teacher = run.config["teacher"]
     yield "\n## How it was made\n"
-    yield f"`{made.command}`, of a run with the teacher `{_teacher(teacher)}`, mathse {versions.get('mathse')}.\n"
+    yield f"`{made.command}`, of a run with the teacher `{teacher_name(teacher)}`, mathse {versions.get('mathse')}.\n"
     yield from (f"- {note}" for note in run.summary.get("notes", []))
 
 
-def _teacher(section: Mapping[str, Any]) -> str:
+def teacher_name(section: Mapping[str, Any]) -> str:
     kind = str(section.get("_target_", "")).rpartition(".")[2]
     return f"{kind} {section['model']}" if section.get("model") else kind
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
     """Text that stands in one cell of a table, and starts no markup."""
     return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ").replace("\r", " ")
 

@@ -6,12 +6,13 @@ here from ``prompts`` alone, so that no model library is loaded.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mathse import prompts
+from mathse.data.labelled import read_labelled
 from mathse.data.sources import problem_lookup
 from mathse.errors import DataError
 from mathse.evolution.state import TRAIN, Judged
@@ -81,7 +82,7 @@ def orm_examples(run: Run) -> Iterator[Example]:
     """The labelled paths that the run's ORM was fitted on, with the JSON it learns to write."""
     file = _file_of(run, "orm", FEEDBACK)
     reading = orm_reading(run)
-    problem_of = problem_lookup(run.config)
+    problem_of = _orm_problems(run)
     family = family_of(run.config["orm"].get("backbone") or run.config["backbone"])
     style = style_of(family)
     for number, row in enumerate(read_jsonl(file, Judged), start=1):
@@ -91,6 +92,15 @@ def orm_examples(run: Run) -> Iterator[Example]:
         said = _target(problem, row.verdict, reading)
         version = prompts.version("judge", style, problem)
         yield Example(row.path, problem, question, images, said, version, family, tuple(history), row.verdict)
+
+
+def _orm_problems(run: Run) -> Callable[[str], Problem]:
+    """The run's problems, and those of the file that its ORM learnt from, where it did from one."""
+    problem_of, file = problem_lookup(run.config), run.config["orm"].get("train")
+    if file is None:
+        return problem_of
+    known = {row.problem.id: row.problem for row in read_labelled(Path(file), problem_of)}
+    return lambda name: known[name] if name in known else problem_of(name)
 
 
 def orm_reading(run: Run) -> Reading:
@@ -121,10 +131,11 @@ def _file_of(run: Run, stage: str, name: str) -> Path:
     if found is not None and (found.folder / name).is_file():
         return found.folder / name
     others = [s.name for s in run.stages if (s.folder / name).is_file()]
-    if not others:
-        raise DataError(f"{run.folder}: no finished stage of this run has a {name}; export another run")
-    if stage == "orm":
+    if stage == "orm" and name == FEEDBACK:
         raise DataError(f"{run.folder / stage}: has no {name}; the run must have trained its ORM (judge=orm, task=orm)")
+    if not others:
+        hint = "pass --what orm, or export another run" if run.task == "orm" else "let the run finish a stage first"
+        raise DataError(f"{run.folder}: no finished stage of this run has a {name}; {hint}")
     raise DataError(f"{run.folder / stage}: no finished stage with a {name}; choose --stage {' or '.join(others)}")
 
 

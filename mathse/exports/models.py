@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from mathse.errors import DataError
+from mathse.exports.model_card import model_card
 from mathse.report.runs import Run
 from mathse.store import leftovers
 
@@ -27,8 +27,7 @@ def write_model(run: Run, stage: str, folder: Path) -> dict[str, Any]:
         target = folder / file.relative_to(source)
         target.parent.mkdir(parents=True, exist_ok=True)
         (_linked if file.suffix == WEIGHTS else shutil.copyfile)(file, target)
-    cards = import_module("mathse.cards")  # here: nothing else needs it
-    (folder / "README.md").write_text(cards.model_card(run.folder, stage), encoding="utf-8")
+    (folder / "README.md").write_text(model_card(run, stage), encoding="utf-8")
     return {"bytes": sum(file.stat().st_size for file in files)}
 
 

@@ -6,10 +6,12 @@
     python -m mathse lineage outputs/demo/seed_0 --descendants digits/sum/0013-0750-0285
     python -m mathse lineage outputs/demo/seed_0 --query "SELECT stage, count(*) FROM train GROUP BY stage"
 
-An id is that of a path (a row of train.jsonl has its path's) or of a problem. ``--all`` has a line for every row of
-final/train.jsonl. ``--descendants`` names what would have to go with a problem; nothing is removed. ``--query`` is SQL
-over views of the run's files (mathse/lineage/tables.py). ``--json`` writes JSON Lines to stdout and nothing else.
-Loads no torch, and leaves the run as it is.
+An id is that of a path (a row of train.jsonl has its path's) or of a problem; a row may also be named by its place,
+``final/train.jsonl:23``. ``--all`` has a line for every row of final/train.jsonl; of a run that has no final stage, or
+not yet, of the newest train.jsonl, which a note on stderr names. ``--descendants`` names what would have to go with a
+problem; nothing is removed. ``--query`` is SQL over the run's files, alone it lists the tables
+(mathse/lineage/tables.py). ``--json`` writes JSON Lines to stdout and nothing else. Loads no torch, and leaves the run
+as it is.
 """
 
 from __future__ import annotations
@@ -18,12 +20,13 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
 from mathse.errors import DataError
 from mathse.lineage.descent import descendants, descent_in_words
-from mathse.lineage.query import answer, answer_in_words
+from mathse.lineage.query import TABLES, answer, answer_in_words, tables_in_words
 from mathse.lineage.rows import all_rows, row_in_words
 from mathse.lineage.story import tell
 from mathse.lineage.words import said
@@ -39,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     run = read_run(asked.run)
     if not run.stages:
         raise DataError(f"{run.folder}: no stage is finished yet, so there is nothing to trace; let the run go on")
+    if isinstance(sys.stdout, TextIOWrapper):  # a terminal's encoding need not have all that problems and models write
+        sys.stdout.reconfigure(encoding="utf-8" if asked.json else None, errors="backslashreplace")
     try:
         for line in _lines(run, asked):
             print(line)
@@ -50,7 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _lines(run: Run, asked: argparse.Namespace) -> Iterator[str]:
     if asked.query is not None:
-        return _shown(answer(run, asked.query), answer_in_words, asked.json)
+        words = tables_in_words if asked.query is TABLES else answer_in_words
+        return _shown(answer(run, asked.query), words, asked.json)
     if asked.descendants is not None:
         return _shown(descendants(run, asked.descendants), descent_in_words, asked.json)
     if asked.all:
@@ -69,9 +75,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="a run folder, such as outputs/demo/seed_0")
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("id", nargs="?", metavar="ID", help="the id of a training row, of a path or of a problem")
+    what.add_argument("id", nargs="?", metavar="ID", help="of a training row, a path or a problem; or FILE:LINE")
     what.add_argument("--all", action="store_true", help="every row of final/train.jsonl, one line each")
     what.add_argument("--descendants", metavar="PROBLEM_ID", help="every row and checkpoint that descends from it")
-    what.add_argument("--query", metavar="SQL", help="a SELECT over the run's files")
+    what.add_argument(
+        "--query", metavar="SQL", nargs="?", const=TABLES, help="a SELECT over the run's files; alone: the tables"
+    )
     parser.add_argument("--json", action="store_true", help="JSON Lines on stdout, and nothing else")
     return parser

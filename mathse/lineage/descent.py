@@ -1,26 +1,31 @@
 """What descends from a problem: what would have to go, had it never been there. Nothing is removed.
 
-A row descends from a problem if it is about the problem; if a checkpoint that descends from it wrote or accepted it; or
+A row descends from a problem if it is about the problem; if a checkpoint that descends from it wrote or judged it; or
 if it rewrites a row that does. A checkpoint descends from a problem if it was fitted on a row that does, or started
-from a checkpoint that does.
+from a checkpoint that does. Stages of this run are looked through: copies in exports, in reports and in a teacher's
+cache are not.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mathse.errors import DataError
 from mathse.evolution.sources import SOURCES
 from mathse.lineage.checkpoints import CHECKPOINT, Checkpoint, checkpoints
-from mathse.lineage.lines import JUDGED, PATHS, REFLECTIONS, TRAIN, VERDICTS, Line, in_order, rows_of
+from mathse.lineage.lines import DEV_PREDICTIONS, PREDICTIONS, REFLECTIONS, TRAIN, Line, in_order, rows_of
 from mathse.lineage.story import tell
 from mathse.progress.wording import clean
 from mathse.report.runs import Run, Stage, flatten
 
 OWN = "about the problem"
-FILES = (*PATHS, REFLECTIONS, *VERDICTS, *JUDGED, TRAIN)
+# A stage's files in the order in which they are made: what its fit learns from, then what the fitted model says.
+BEFORE = ("paths.jsonl", "feedback_verdicts.jsonl", REFLECTIONS, "verdicts.jsonl", "incorrect.jsonl", "feedback.jsonl",
+          TRAIN)  # fmt: skip
+AFTER = ("held_paths.jsonl", "orm_held.jsonl", "held_verdicts.jsonl", PREDICTIONS, DEV_PREDICTIONS)
+ORM = f"orm/{CHECKPOINT}"
 
 
 def descendants(run: Run, problem_id: str) -> Iterator[dict[str, Any]]:
@@ -49,14 +54,20 @@ class Descent:
         for stage in in_order(self.run):
             if stage.name == "base":
                 yield from self._source(stage)
-            for file in FILES:
-                for line in rows_of(stage, file):
-                    if (why := self._row(line)) is not None:
-                        yield {"kind": "row", "place": line.place, "id": _id(line), "because": why}
+            fitted_first = stage.name.startswith("orm/student_")  # a weak student writes its paths once it is fitted
+            if not fitted_first:
+                yield from self._rows(stage, BEFORE)
             one = self.known.get(f"{stage.name}/{CHECKPOINT}")
             if one is not None and (why := self._fit(one)) is not None:
                 self.models[one.name] = why
                 yield {"kind": "checkpoint", "place": one.name, "id": one.name, "because": why}
+            yield from self._rows(stage, (*BEFORE, *AFTER) if fitted_first else AFTER)
+
+    def _rows(self, stage: Stage, files: Sequence[str]) -> Iterator[dict[str, Any]]:
+        for file in files:
+            for line in rows_of(stage, file):
+                if (why := self._row(line)) is not None:
+                    yield {"kind": "row", "place": line.place, "id": _id(line), "because": why}
 
     def _source(self, base: Stage) -> Iterator[dict[str, Any]]:
         for line in rows_of(base, SOURCES):
@@ -65,10 +76,14 @@ class Descent:
 
     def _row(self, line: Line) -> str | None:
         """Why a row descends from the problem; None if it does not."""
+        if line.file in (PREDICTIONS, DEV_PREDICTIONS):
+            return self._prediction(line)
         path = line.path
-        if path is None:
-            return self._word(line)
-        why = self.paths.get(path["id"]) or self._writing(path)
+        if path is None:  # a verdict's row
+            if (why := self.paths.get(line.row["path_id"]) or self._judging(line.row)) is not None:
+                self.paths.setdefault(line.row["path_id"], why)
+            return why
+        why = self.paths.get(path["id"]) or self._writing(path) or self._judging(line.verdict)
         if why is not None:
             self.paths.setdefault(path["id"], why)
             if (one := self.known.get(f"{line.stage}/{CHECKPOINT}")) and one.fitted_on(path["id"]):
@@ -83,16 +98,16 @@ class Descent:
             return f"written by {lineage['model']}"
         return f"rewrites {lineage['parent']}" if lineage.get("parent") in self.paths else None
 
-    def _word(self, line: Line) -> str | None:
-        """Of a verdict. What an ORM that descends from the problem has judged does so too."""
-        verdict = line.row
-        orm = f"orm/{CHECKPOINT}"
-        if verdict["path_id"] in self.paths:
-            return self.paths[verdict["path_id"]]
-        if orm in self.models and str(verdict["judge"]).startswith("orm"):
-            self.paths[verdict["path_id"]] = f"judged by {orm}"
-            return f"judged by {orm}"
-        return None
+    def _prediction(self, line: Line) -> str | None:
+        writer = f"{line.stage}/{CHECKPOINT}"
+        if line.row["id"] == self.problem_id:
+            return OWN
+        return f"written by {writer}" if writer in self.models else None
+
+    def _judging(self, verdict: Mapping[str, Any] | None) -> str | None:
+        """What an ORM that descends from the problem has judged does so too."""
+        by_orm = verdict is not None and str(verdict["judge"]).startswith("orm")
+        return f"judged by {ORM}" if by_orm and ORM in self.models else None
 
     def _fit(self, one: Checkpoint) -> str | None:
         if one.rows is not None and (rows := self.fits[one.rows]):
@@ -104,15 +119,22 @@ class Descent:
         return None
 
     def _solutions(self, one: Checkpoint) -> str | None:
-        """Of the ORM's stages, which learn from the solutions of a split of their own."""
+        """Of the ORM's stages, which learn from the solutions of a split of their own, or of ``orm.train``."""
+        solves = one.stage == "orm/solver" and self.settings.get("orm.solver_steps", 0) > 0
+        if (own := self.settings.get("orm.train")) is not None:
+            return f"fitted on solutions of {own}, which holds the problem" if solves and self._labelled() else None
         if self.split != "orm_train" or not one.stage.startswith("orm"):
             return None
         made_up = one.stage == "orm" and self.settings.get("orm.augment", 0) > 0
         size = int(one.stage.rpartition("_")[2]) if one.stage.startswith("orm/student_") else None
-        solves = one.stage == "orm/solver" and self.settings.get("orm.solver_steps", 0) > 0
         if made_up or solves or (size is not None and self._rank() < size):
             return "fitted on solutions of the split orm_train, which holds the problem"
         return None
+
+    def _labelled(self) -> bool:
+        """Whether the ORM's own rows are about the problem."""
+        orm = self.run.stage("orm")
+        return orm is not None and any(line.problem_id == self.problem_id for line in rows_of(orm, "feedback.jsonl"))
 
     def _rank(self) -> int:
         """How many problems stand before this one in its split."""
@@ -125,7 +147,7 @@ class Descent:
 
 
 def _id(line: Line) -> str:
-    return str(line.path["id"] if line.path is not None else line.row["path_id"])
+    return str(line.path["id"] if line.path is not None else line.row.get("path_id", line.row.get("id")))
 
 
 def descent_in_words(found: Iterator[dict[str, Any]]) -> Iterator[str]:

@@ -13,11 +13,12 @@ from typing import Any
 from mathse.report.runs import Run, Stage, place
 from mathse.store import parse_row
 
-TRAIN, REFLECTIONS, PREDICTIONS = "train.jsonl", "reflections.jsonl", "predictions.jsonl"
+TRAIN, REFLECTIONS = "train.jsonl", "reflections.jsonl"
+PREDICTIONS, DEV_PREDICTIONS = "predictions.jsonl", "dev_predictions.jsonl"
 VERDICTS = ("verdicts.jsonl", "feedback_verdicts.jsonl", "held_verdicts.jsonl")
 PATHS = ("paths.jsonl", "held_paths.jsonl")
 JUDGED = ("incorrect.jsonl", "feedback.jsonl", "orm_held.jsonl")  # rows with a path and a verdict
-FILES = (*PATHS, REFLECTIONS, *JUDGED, *VERDICTS, TRAIN, PREDICTIONS, "dev_predictions.jsonl")  # paths before verdicts
+FILES = (*PATHS, REFLECTIONS, *JUDGED, *VERDICTS, TRAIN, PREDICTIONS, DEV_PREDICTIONS)  # paths before verdicts
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,16 @@ def in_order(run: Run) -> list[Stage]:
 def rows_of(stage: Stage, file: str) -> Iterator[Line]:
     """All rows of a stage's file; none where it has no such file."""
     return _lines(stage, file, None)
+
+
+def row_at(run: Run, asked: str) -> Line | None:
+    """The row that ``asked`` names by its place, "final/train.jsonl:23"; None for other texts and places."""
+    place, _, number = asked.rpartition(":")
+    name, _, file = place.rpartition("/")
+    stage = run.stage(name)
+    if stage is None or file not in FILES or not number.isdecimal():
+        return None
+    return next((line for line in rows_of(stage, file) if line.number == int(number)), None)
 
 
 def rows_with(stage: Stage, file: str, text: str) -> Iterator[Line]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from mathse.config import build
 from mathse.config.bind import Notes, bind, prototype
 from mathse.data.identity import contents
+from mathse.data.labelled import read_labelled
+from mathse.data.terms import UNKNOWN, terms_of
 from mathse.errors import ConfigError, DataError
-from mathse.evolution.sources import SOURCES, image_at, origin
+from mathse.evolution.sources import SOURCES, image_at, origin, placed
 from mathse.images import image_size, stored_sha256
 from mathse.lineage.lines import rows_with
 from mathse.report.runs import Run
@@ -45,7 +48,7 @@ class Found:
     line: int | None
     split: str | None
     source: str
-    licence: str | None
+    licence: str
     images: tuple[ImageState, ...]
     problem: Problem | None  # as it stands in the source now
     notes: tuple[str, ...]
@@ -67,21 +70,22 @@ def find_problem(run: Run, problem_id: str) -> Found:
     """A problem of the run; what cannot be told any more is said in the notes."""
     recorded = recorded_source(run, problem_id)
     notes: list[str] = list(_changes(run))
-    source, problem = _today(run, problem_id, notes)
+    problem, place = _today(run, problem_id, notes)
     if recorded is None and problem is not None:
-        notes.append("the run recorded no sources, so file, line and images are those of today")
-        recorded = {**origin(source, problem), "image_sha256": [None] * len(problem.images)}
+        notes.append("the run did not record this problem, so file, line and images are those of today")
+        recorded = {**place, "image_sha256": [None] * len(problem.images)}
     row: Mapping[str, Any] = recorded or {}
     file = str(row.get("file", ""))
     digests = row.get("image_sha256", [])
+    named = str(row.get("source", ""))
     return Found(
         problem_id,
         bool(row.get("problem_id")),
         file,
         row.get("line"),
         row.get("split"),
-        str(row.get("source", "")),
-        getattr(getattr(source, "set", None), "licence", None),
+        named,
+        terms_of(run.config["data"]).get(named, UNKNOWN).licence,
         tuple(_image(file, image, digest) for image, digest in zip(row.get("images", []), digests, strict=True)),
         problem,
         tuple(notes),
@@ -95,14 +99,27 @@ def recorded_source(run: Run, problem_id: str) -> Mapping[str, Any] | None:
     return next((line.row for line in rows if line.row["problem_id"] == problem_id), None)
 
 
-def _today(run: Run, problem_id: str, notes: list[str]) -> tuple[Any, Problem | None]:
+def _today(run: Run, problem_id: str, notes: list[str]) -> tuple[Problem | None, dict[str, Any]]:
+    """The problem as it stands in its source, and where."""
     try:
         source = build(run.config["data"])
+        if (found := _labelled(run, source, problem_id)) is not None:
+            return found
         problem: Problem = source.get(problem_id)
     except (ConfigError, DataError, OSError) as error:
         notes.append(f"the problem cannot be read now: {error}")
-        return None, None
-    return source, problem
+        return None, {}
+    return problem, origin(source, problem)
+
+
+def _labelled(run: Run, source: Any, problem_id: str) -> tuple[Problem, dict[str, Any]] | None:
+    """A problem that only the user's own labelled paths bring, for the ORM (``orm.train``, ``orm.held``)."""
+    files = [file for key in ("train", "held") if (file := run.config["orm"].get(key)) is not None]
+    if not files or recorded_source(run, problem_id) is not None:
+        return None
+    rows = ((file, row) for file in files for row in read_labelled(Path(file), source.get))
+    found = ((row.problem, placed(row.problem, file, row.line)) for file, row in rows if row.problem.id == problem_id)
+    return next(found, None)
 
 
 def _changes(run: Run) -> Iterator[str]:

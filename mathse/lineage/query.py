@@ -17,6 +17,10 @@ from mathse.lineage.tables import NAMES, opened
 from mathse.progress.wording import aligned, clean
 from mathse.report.runs import Run
 
+TABLES = """
+SELECT table_name AS "table", string_agg(column_name, ', ' ORDER BY ordinal_position) AS columns
+FROM information_schema.columns GROUP BY table_name ORDER BY table_name
+"""
 CHUNK = 2_000  # rows fetched at a time
 SHOWN, CELL = 200, 60  # rows of a printed table, characters of its cells
 
@@ -26,12 +30,17 @@ def answer(run: Run, sql: str) -> Iterator[dict[str, Any]]:
     with opened(run) as database:
         statements = duckdb.extract_statements(sql)
         if [one.type for one in statements] != [duckdb.StatementType.SELECT]:
-            raise DataError(f"--query {clean(sql)!r}: only one SELECT is run; the views are {', '.join(NAMES)}")
+            raise DataError(f"--query {clean(sql)!r}: only one SELECT is run; the tables are {', '.join(NAMES)}")
         found = database.execute(statements[0])
         columns = _distinct([column[0] for column in found.description])
         while rows := found.fetchmany(CHUNK):
             for row in rows:
                 yield dict(zip(columns, map(_plain, row), strict=True))
+
+
+def tables_in_words(rows: Iterator[dict[str, Any]]) -> Iterator[str]:
+    """A table a line with all its columns, as ``answer(run, TABLES)`` gives them."""
+    return (f"{row['table']:<13} {row['columns']}" for row in rows)
 
 
 def answer_in_words(rows: Iterator[dict[str, Any]]) -> Iterator[str]:

@@ -55,7 +55,7 @@ def training_stage(run: Run) -> Stage:
     if not stages:
         raise DataError(f"{run.folder}: no finished stage has a {TRAIN}; let the run go on to its distillation")
     if stages[-1].name not in ("final", "sft"):
-        _note(f"the run has no final stage yet; these are the rows of {stages[-1].name}/{TRAIN}")
+        _note(f"the run has no final stage, or not yet; these are the rows of {stages[-1].name}/{TRAIN}")
     return stages[-1]
 
 

@@ -21,6 +21,7 @@ from mathse.lineage.lines import (
     Line,
     in_order,
     lines_about,
+    row_at,
     rows_of,
     rows_with,
 )
@@ -90,7 +91,10 @@ class Story:
 
 
 def tell(run: Run, asked: str) -> Story:
-    """The story of a path's or a problem's id. Raises DataError, with the nearest ids, for one that the run has not."""
+    """The story of a path's or a problem's id, or of the row at FILE:LINE. Raises DataError, with the nearest ids, for
+    one that the run has not."""
+    if (line := row_at(run, asked)) is not None:
+        asked = str(line.path["id"] if line.path else line.row.get("path_id", line.row.get("id")))
     problem_id = _problem_of(run, asked)
     about = Known(run, lines_about(run, problem_id))
     steps = list(about.paths) if asked == problem_id else about.drafts(asked)
@@ -114,7 +118,7 @@ class Known:
         self.told: dict[str, Verdict | None] = {}
         self.places: dict[str, list[str]] = {}
         self.checkpoints = checkpoints(run)
-        self.hashes = {stage.name: stage.manifest.get("identity") for stage in run.stages}
+        self.hashes: dict[str, str | None] = {s.name: s.manifest.get("identity") for s in run.stages}
         self.own_judge = run.config.get("judge", {}).get("checkpoint") is None
         for line in lines:
             self._note(line)
@@ -130,6 +134,12 @@ class Known:
         if line.verdict is not None and line.file != "feedback_verdicts.jsonl":  # that is the writer's feedback
             verdict = Verdict.from_json(line.verdict)
             self.verdicts.setdefault(verdict.path_id, verdict)
+
+    def _config_hash(self, made_in: str) -> str | None:
+        """Of the stage itself: held-out paths are made in "distill/held", which is a part of one."""
+        while made_in and made_in not in self.hashes:
+            made_in = made_in.rpartition("/")[0]
+        return self.hashes.get(made_in)
 
     def drafts(self, path_id: str) -> list[str]:
         """A path's drafts from the first on, and the path itself."""
@@ -147,7 +157,7 @@ class Known:
         by_orm = verdict is not None and verdict.judge.startswith("orm") and self.own_judge
         return Step(
             path,
-            self.hashes.get(path.lineage.stage),
+            self._config_hash(path.lineage.stage),
             self.checkpoints.get(path.lineage.model),
             self.told.get(path_id),
             verdict,
@@ -179,7 +189,7 @@ def _unknown(run: Run, asked: str) -> str:
     near = get_close_matches(asked, dict.fromkeys(likely), n=3)
     hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
     example = next(_ids(run), None)
-    looks = f"; an id here is one of a path, such as {example!r}, or of a problem" if example else ""
+    looks = f"; an id here is that of a path or of a problem, such as {example!r}" if example else ""
     return f"{run.folder}: no path or problem {asked!r} in its finished stages{hint}{looks}"
 
 

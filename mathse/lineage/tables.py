@@ -1,23 +1,30 @@
 """A run's files as tables, for SQL: ``--query "SELECT stage, count(*) FROM train GROUP BY stage"``.
 
 =============  ====================================================================================================
-paths          what teacher and students wrote: line, id, problem_id, text, origin, model, parent, seed, prompt
-train          D_SFT of each stage, with the columns of paths
-verdicts       line, path_id, status, error_step, error_analysis, score, judge, raw
+paths          what teacher and students wrote: id, problem_id, text, origin, made_in, model, parent, seed, prompt
+held_paths     the same of the problems that the ORM is measured on
+train          D_SFT of each stage: the columns of paths
+verdicts       path_id, status, error_step, error_analysis, score, judge, raw
 incorrect      R_incorrect of each stage: the columns of paths, and the verdict's
-reflections    the rewrites, with the columns of paths, and draft_id, draft_text, feedback_step, feedback_analysis
-predictions    answers to the test problems: line, id, response, prediction, answer, correct
-sources        the problems: line, problem_id, split, file, file_line, source, images, image_sha256
-stages         a row a finished stage: started, finished, wall_s, git, config_hash, and its figures in summary.json
+feedback       what the ORM was fitted on: the same columns, of the label
+orm_held       what the ORM was measured on: the same columns, of its verdict; label_status, label_step
+reflections    the rewrites: the columns of paths; draft_id, draft_text; feedback_status, feedback_step,
+               feedback_analysis
+predictions    answers to the test problems: id, response, prediction, answer, correct
+sources        the problems: problem_id, split, file, file_line, source, images, image_sha256
+stages         a row a finished stage: config_hash, seed, git, started, finished, wall_s, and figures of summary.json
 =============  ====================================================================================================
 
-Each has a column ``stage`` (``made_in`` is the stage that wrote a path); ``line`` is the row's line in that stage's
-file. DuckDB reads these files, no other ones, and writes none; only SELECT is run.
+Each is named after its file, and begins with ``stage`` (``made_in`` is the stage that wrote a path) and ``line``, the
+row's line in that stage's file. DuckDB reads these files, no other ones, and writes none; only SELECT is run.
 """
 
 from __future__ import annotations
 
+import json
+import mmap
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -38,6 +45,7 @@ PATH = {"id": TEXT, "problem_id": TEXT, "text": TEXT, "lineage": LINEAGE}
 VERDICT = {"path_id": TEXT, "status": TEXT, "error_step": TEXT, "error_analysis": TEXT, "score": "DOUBLE",
            "judge": TEXT, "raw": TEXT}  # fmt: skip
 SAID = ("status", "error_step", "error_analysis", "score", "judge", "raw")
+SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")  # an escape of half a character, or what looks like one
 
 
 def _struct(fields: Mapping[str, str]) -> str:
@@ -52,21 +60,38 @@ def _path(of: str = "") -> str:
     return ", ".join([*own, *(f"{of}lineage.{name} AS {column}" for name, column in made.items())])
 
 
+def _said() -> str:
+    """The columns of a verdict, from a column that holds one."""
+    return ", ".join(f"verdict.{name} AS {name}" for name in SAID)
+
+
 # view -> (file, its columns as they stand there, the columns of the view)
 VIEWS: Mapping[str, tuple[str, Mapping[str, str], str]] = {
     "paths": ("paths.jsonl", PATH, _path()),
+    "held_paths": ("held_paths.jsonl", PATH, _path()),
     "train": ("train.jsonl", PATH, _path()),
     "verdicts": ("verdicts.jsonl", VERDICT, ", ".join(VERDICT)),
     "incorrect": (
         "incorrect.jsonl",
         {"path": _struct(PATH), "verdict": _struct(VERDICT)},
-        f"{_path('path.')}, {', '.join(f'verdict.{name} AS {name}' for name in SAID)}",
+        f"{_path('path.')}, {_said()}",
+    ),
+    "feedback": (
+        "feedback.jsonl",
+        {"path": _struct(PATH), "verdict": _struct(VERDICT)},
+        f"{_path('path.')}, {_said()}",
+    ),
+    "orm_held": (
+        "orm_held.jsonl",
+        {"path": _struct(PATH), "label": _struct(VERDICT), "verdict": _struct(VERDICT)},
+        f"{_path('path.')}, {_said()}, label.status AS label_status, label.error_step AS label_step",
     ),
     "reflections": (
         "reflections.jsonl",
         {"draft": _struct(PATH), "feedback": _struct(VERDICT), "revised": _struct(PATH)},
         f"{_path('revised.')}, draft.id AS draft_id, draft.text AS draft_text, "
-        "feedback.error_step AS feedback_step, feedback.error_analysis AS feedback_analysis",
+        "feedback.status AS feedback_status, feedback.error_step AS feedback_step, "
+        "feedback.error_analysis AS feedback_analysis",
     ),
     "predictions": (
         "predictions.jsonl",
@@ -105,7 +130,7 @@ def opened(run: Run) -> Iterator[duckdb.DuckDBPyConnection]:
             _lock(database, list(files))
             yield database
         except duckdb.Error as error:
-            raise DataError(_said(error, files)) from None
+            raise DataError(_in_one_line(error, files)) from None
         finally:
             database.close()
 
@@ -117,21 +142,41 @@ def _union(run: Run, view: str, links: Path, files: dict[str, str]) -> str:
     for stage in in_order(run):
         if (stage.folder / file).is_file():
             link, name = links / f"{len(files)}.jsonl", f"{stage.name}/{file}"
-            link.symlink_to((stage.folder / file).resolve())
-            files |= {
-                str(link): name,
-                str(link.resolve()): name,
-            }  # DuckDB 2 follows links before it asks what is allowed
+            _readable(stage.folder / file, link)
+            # DuckDB 2 follows links before it asks what is allowed.
+            files |= {str(link): name, str(link.resolve()): name}
             parts.append(_rows(stage.name, str(link), columns, shown))
     return " UNION ALL ".join(parts) or _no_rows(columns, shown)
 
 
-def _said(error: duckdb.Error, files: Mapping[str, str]) -> str:
+def _readable(file: Path, link: Path) -> None:
+    """A link to the file; a copy where it has lone surrogates, which are JSON and which DuckDB refuses: "?" there."""
+    with open(file, "rb") as rows:
+        empty = os.fstat(rows.fileno()).st_size == 0
+        if empty or not SURROGATE.search(mmap.mmap(rows.fileno(), 0, access=mmap.ACCESS_READ)):
+            link.symlink_to(file.resolve())
+            return
+        with open(link, "wb") as copy:
+            copy.writelines(map(_whole, rows))
+
+
+def _whole(line: bytes) -> bytes:
+    """The row with a "?" for each half of a character; a line that is no JSON as it is."""
+    if not SURROGATE.search(line):
+        return line
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return line
+    return json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+
+
+def _in_one_line(error: duckdb.Error, files: Mapping[str, str]) -> str:
     """The error with the run's own names of its files, on one line."""
     text = " ".join(str(error).split())
     for path, name in files.items():
         text = text.replace(path, name)
-    return f"{text[:500]}; the views are {', '.join(NAMES)}"
+    return f"{text[:500]}; the tables are {', '.join(NAMES)}; --query alone lists their columns"
 
 
 def _settings(links: Path) -> dict[str, Any]:

@@ -36,7 +36,8 @@ def _problem(found: Found) -> Iterator[str]:
     line = f":{found.line}" if found.line else ""
     yield _field("source", f"{found.file}{line}" + ("" if found.recorded else " (found now)"))
     if found.source and found.source != found.file:
-        yield _field("", f"of {found.source}, licence: {found.licence or 'not known'}")
+        yield _field("", f"of {found.source}")
+    yield _field("licence", found.licence)
     if found.split:
         yield _field("split", found.split)
     if found.problem is not None:

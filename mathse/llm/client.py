@@ -88,6 +88,7 @@ class ChatClient:
                 f"and {section}.price_output, dollars a million tokens"
             )
         self.account = Account(budget_usd=budget_usd)
+        self.unknown_model: str | None = None  # what to do about a 404, where that is known better
         self.dialect = Dialect(structured, "max_completion_tokens" if base_url is None else "max_tokens")
 
     def account_in(self, folder: Path, name: str = ACCOUNT) -> None:
@@ -157,7 +158,7 @@ class ChatClient:
             401: f"it refuses {key}; set the right one" if self.secret else f"it wants a key; set {place}",
             402: "pay the account's bill",
             403: f"{key} may not use this; ask for access",
-            404: f"check {self.section}.model = {self.model!r} and {self.section}.base_url",
+            404: self.unknown_model or f"check {self.section}.model = {self.model!r} and {self.section}.base_url",
             400: f"change what it names below {self.section} (null leaves temperature and seed out)",
         }.get(fault.status or 0, f"check {self.section}.model = {self.model!r} and the settings beside it")
         if fault.wait is not None or fault.status == 429:

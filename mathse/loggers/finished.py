@@ -18,10 +18,16 @@ Value = float | int | str
 
 @dataclass(frozen=True)
 class FinishedStage:
+    """``after``: the names of the stages it was made from. ``config``: the settings it depends on, by dotted key.
+    ``sha256``: of its files, by their names below ``path``."""
+
     name: str
     path: Path
     identity: str
     summary: Mapping[str, Any]
+    after: tuple[str, ...]
+    config: Mapping[str, Any]
+    sha256: Mapping[str, str]
 
 
 def finished_stages(run: Path) -> list[FinishedStage]:
@@ -33,7 +39,13 @@ def finished_stages(run: Path) -> list[FinishedStage]:
     after = {name: set(m["after"]) for name, (_, m) in manifests.items()}
     # A stage has strictly more ancestors than any of them.
     order = sorted(manifests, key=lambda name: (len(_ancestors(name, after)), manifests[name][1]["finished"], name))
-    return [FinishedStage(n, manifests[n][0], manifests[n][1]["identity"], manifests[n][1]["summary"]) for n in order]
+    return [_stage(*manifests[name]) for name in order]
+
+
+def _stage(path: Path, manifest: Mapping[str, Any]) -> FinishedStage:
+    hashes = {file: output["sha256"] for file, output in manifest["outputs"].items()}
+    made_from, config = tuple(manifest["after"]), manifest["config"]
+    return FinishedStage(manifest["stage"], path, manifest["identity"], manifest["summary"], made_from, config, hashes)
 
 
 def _ancestors(name: str, after: Mapping[str, set[str]]) -> set[str]:

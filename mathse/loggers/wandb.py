@@ -3,20 +3,23 @@
 =====================  ==============================================================================================
 ``fit/<stage>/...``    loss, lr and validation of each fit, over ``fit/step``: optimiser steps of the run, never back
 ``round/...``          accuracy, acceptance, the ORM on this student, over ``round``: base -1, distill 0, round_01 1..
-``samples/<stage>``    a table of paths with image, verdict and critique
-``<stage>/...``        in the run's summary: the figures of each stage; also ``orm/...`` and ``metric``
-artifacts              ``d_sft-<id>``, ``student-<id>``, ``orm-<id>``, with the stage as alias
+``samples/<stage>``    a table of paths with image, verdict and critique, of at most ``tables.ROWS`` rows
+summary                the figures of summary.json by names that stay the same: ``mathse/loggers/summary.py``
+artifacts              training sets, verdicts, checkpoints (by reference): ``mathse/loggers/artifacts.py``
+group, job type        of a study's run: the study and the variant; else ``logger.group`` and the task
 =====================  ==============================================================================================
 
 Offline runs need neither account nor network; ``wandb sync RUN/wandb/offline-run-*`` sends them later, all parts of a
 resumed run together. When the process is killed, W&B drops what it has not written yet: a tenth of a second here. So a
-curve may lose its last points, never shows one twice; figures in the summary are set anew by the next process.
+curve may lose its last points, never shows one twice; a stage's tables, figures and artifacts count as sent only after
+that time, so in doubt they are sent twice; figures in the summary are set anew by the next process.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -25,29 +28,19 @@ import pytorch_lightning as pl
 
 from mathse.errors import RunError
 from mathse.ledger import RUN, RunFolder, Stage
-from mathse.loggers.finished import Curve, FinishedStage, Value, figures, finished_stages
-from mathse.loggers.samples import Loader, picture, samples
+from mathse.loggers.artifacts import Item, items
+from mathse.loggers.finished import Curve, FinishedStage, finished_stages
+from mathse.loggers.samples import Loader
+from mathse.loggers.secrets import without_secrets
 from mathse.loggers.sent import Sent
+from mathse.loggers.summary import round_figures, run_figures, stage_figures
+from mathse.loggers.tables import sample_table
 from mathse.store import read_json
-from mathse.types import Problem, Verdict
+from mathse.types import Problem
 
 Mode = Literal["online", "offline", "disabled"] | None
 
-SECRET = ("key", "token", "secret", "password")  # endings of settings that W&B is not told
-TABLE_ROWS = 64
-COLUMNS = [
-    "problem",
-    "image",
-    "question",
-    "reference",
-    "path",
-    "answer right",
-    "verdict",
-    "P(correct)",
-    "error step",
-    "critique",
-]
-UPLOAD_BYTES = 100_000_000  # a checkpoint above this size is noted where it lies, not uploaded
+FLUSH = 0.1  # seconds until W&B has written what it was given; its default is fifteen
 SETTINGS = {
     "silent": True,
     "console": "off",
@@ -58,20 +51,21 @@ SETTINGS = {
     "x_disable_stats": True,
     "x_disable_meta": True,  # the command line may hold a secret
     "x_save_requirements": False,
-    "x_transaction_log_flush_interval": 0.1,  # seconds; by default a kill loses fifteen seconds
+    "x_transaction_log_flush_interval": FLUSH,
 }
 
 
 class WandbLogger:
     """``problem_of``: the problem with an id. ``image``: the picture behind a problem's image reference.
 
-    ``mode``: online, offline or disabled; None leaves it to the WANDB_MODE variable. Raises RunError where W&B cannot
-    start, as without a login.
+    ``entity``: a user or a team; None: the login's own. ``group``: None: the run's study. ``mode``: online, offline or
+    disabled; None leaves it to the WANDB_MODE variable. Raises RunError where W&B cannot start, as without a login.
     """
 
     def __init__(
         self,
         project: str = "mathse",
+        entity: str | None = None,
         group: str | None = None,
         mode: Mode = None,
         *,
@@ -81,7 +75,7 @@ class WandbLogger:
     ) -> None:
         self._folder, self._problem_of, self._image = run.path, problem_of, image
         self._sent = Sent.open(run.path)
-        self._run = start(run.path, self._sent.id, project=project, group=group, mode=mode)
+        self._run = start(run.path, self._sent.id, project=project, entity=entity, group=group, mode=mode)
         # Parts of one run that were made offline are put together by W&B's own step, so they must not share any.
         self._first_step = self._sent.most_rows
         self._ended_well = self._closed = False
@@ -104,8 +98,7 @@ class WandbLogger:
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         self._catch_up()
-        if isinstance(summary.get("metric"), (int, float)):
-            self._run.summary["metric"] = summary["metric"]
+        self._run.summary.update(run_figures(summary))
         self._ended_well = True
 
     def close(self) -> None:
@@ -119,24 +112,26 @@ class WandbLogger:
         """Send each finished stage that was not sent yet: the one just made, and what a kill or a branch left over."""
         if self._run.disabled:
             return
-        for stage in finished_stages(self._folder):
+        stages = finished_stages(self._folder)
+        for stage in stages:
             self._run.summary.update({f"{stage.name}/{k}": v for k, v in stage_figures(stage).items()})
             if stage.name not in self._sent.stages:
                 with staged_in(self._folder / "wandb"):
-                    self._send(stage)
+                    self._send(stage, stages)
 
-    def _send(self, stage: FinishedStage) -> None:
+    def _send(self, stage: FinishedStage, stages: Sequence[FinishedStage]) -> None:
         self._send_curve(stage.name, Curve(stage.path))
-        self._send_files(stage)
+        for item in items(stage, stages):
+            self._send_artifact(item, stage)
         row: dict[str, Any] = {}
         place = self._sent.round_of(stage.name) if "accuracy" in stage.summary else None
         if place is not None:
-            numbers = {k: v for k, v in stage_figures(stage).items() if not isinstance(v, str)}
-            row = {"round": place, **{f"round/{k}": v for k, v in numbers.items()}}
-        if table := self._table(stage.path):
+            row = {"round": place, **{f"round/{k}": v for k, v in round_figures(stage).items()}}
+        if table := sample_table(stage.path, self._problem_of, self._image):
             row[f"samples/{stage.name}"] = table
         if row:
             self._log(row)
+        time.sleep(2 * FLUSH)
         self._sent.stages[stage.name] = place
         self._sent.save()
 
@@ -147,51 +142,26 @@ class WandbLogger:
                 values = {f"fit/{stage}/{k}": v for k, v in line.items() if k != "step" and v is not None}
                 self._log({"fit/step": fit.offset + line["step"], **values})
 
-    def _send_files(self, stage: FinishedStage) -> None:
-        if stage.name.startswith("orm/"):
-            return  # weak students and the solver are only steps on the way to the ORM
-        self._artifact("d_sft", "dataset", stage, stage.path / "train.jsonl")
-        self._artifact("orm" if stage.name == "orm" else "student", "model", stage, stage.path / "checkpoint")
-
-    def _artifact(self, name: str, kind: str, stage: FinishedStage, path: Path) -> None:
+    def _send_artifact(self, item: Item, stage: FinishedStage) -> None:
         import wandb
 
-        root = path if path.is_dir() else path.parent
-        files = [file for file in sorted(path.rglob("*") if path.is_dir() else [path]) if file.is_file()]
-        size = sum(file.stat().st_size for file in files)
-        if not size:
-            return
-        metadata = {"stage": stage.name, "identity": stage.identity}
-        artifact = wandb.Artifact(f"{name}-{self._sent.id}", type=kind, metadata=metadata)
-        if size > UPLOAD_BYTES:
-            artifact.add_reference(path.resolve().as_uri(), checksum=False)  # the hashes are in stage.json
-        else:
-            for file in files:  # immutable: a finished stage stays as it is, so W&B needs no copy
-                name_inside = file.relative_to(root).as_posix()
-                artifact.add_file(str(file.resolve()), name_inside, skip_cache=True, policy="immutable")
-        self._run.log_artifact(artifact, aliases=[stage.name.replace("/", "-")])
-
-    def _table(self, stage: Path) -> Any:
-        """The stage's samples as a W&B table; None where it has none."""
-        import wandb
-
-        rows = []
-        for sample in samples(stage, TABLE_ROWS):
-            problem = self._problem_of(sample.problem_id)
-            seen = picture(problem, self._image)
-            shown = wandb.Image(seen, file_type="png") if seen else None
-            rows.append(
-                [
-                    problem.id,
-                    shown,
-                    problem.question,
-                    problem.answer,
-                    sample.text,
-                    sample.answer_right(problem),
-                    *_said(sample.verdict),
-                ]
-            )
-        return wandb.Table(columns=COLUMNS, data=rows) if rows else None
+        name, _, alias = item.version.called(self._sent.id).partition(":")
+        metadata: dict[str, Any] = {
+            "stage": stage.name,
+            "identity": stage.identity,
+            "made_from": [version.called(self._sent.id) for version in item.made_from],
+        }
+        if item.by_reference:
+            below = {file: file.relative_to(stage.path).as_posix() for file in item.files}
+            metadata["sha256"] = {name: stage.sha256[name] for name in below.values() if name in stage.sha256}
+        artifact = wandb.Artifact(name, type=item.kind, metadata=metadata)
+        for file in item.files:  # a finished stage stays as it is: what is uploaded needs no copy, a reference no hash
+            inside = file.relative_to(item.root).as_posix()
+            if item.by_reference:
+                artifact.add_reference(file.resolve().as_uri(), inside, checksum=False)
+            else:
+                artifact.add_file(str(file.resolve()), inside, skip_cache=True, policy="immutable")
+        log_artifact(self._run, artifact, [alias])
 
     def _log(self, row: Mapping[str, Any]) -> None:
         self._run.log(dict(row), step=max(self._run.step, self._first_step), commit=True)
@@ -212,11 +182,10 @@ class SendCurve(pl.Callback):
             self._send()
 
 
-def start(folder: Path, run_id: str, *, project: str, group: str | None, mode: Mode) -> Any:
+def start(folder: Path, run_id: str, *, project: str, entity: str | None, group: str | None, mode: Mode) -> Any:
     """The W&B run of a run folder, begun or taken up again. Raises RunError where W&B refuses."""
     import wandb
 
-    described = read_json(folder / RUN)
     known = wandb.Settings.model_fields  # the x_ settings come and go with W&B's versions
     settings = {name: value for name, value in SETTINGS.items() if name in known}
     try:
@@ -224,37 +193,40 @@ def start(folder: Path, run_id: str, *, project: str, group: str | None, mode: M
             id=run_id,
             resume="allow",
             project=project,
-            group=group,
+            entity=entity,
             mode=mode,
             dir=str(folder),
-            name=f"{described['name']}-seed{described['seed']}",
-            job_type=described["task"],
-            config=without_secrets(described["config"]),
             settings=wandb.Settings(**settings),
+            **described(read_json(folder / RUN), group),
         )
     except wandb.Error as e:
         remedy = "run `wandb login` first, or choose logger.mode=offline, or logger=csv"
         raise RunError(f"logger=wandb: W&B cannot start: {' '.join(str(e).split())}; {remedy}") from e
 
 
-def without_secrets(config: Any) -> Any:
-    """``config`` without the settings, at any depth, whose names say that they hold a secret."""
-    if isinstance(config, Mapping):
-        return {k: without_secrets(v) for k, v in config.items() if not str(k).lower().endswith(SECRET)}
-    return [without_secrets(v) for v in config] if isinstance(config, list) else config
+def described(run: Mapping[str, Any], group: str | None) -> dict[str, Any]:
+    """How W&B shows and sorts the run of a run.json: a study's runs stand together, and in it those of a variant."""
+    study, variant = (run["config"].get(key) for key in ("study", "variant"))
+    name = f"{study}.{variant}" if study else run["name"]
+    return {
+        "name": f"{name}-seed{run['seed']}",
+        "group": group or study,
+        "job_type": variant or run["task"],
+        "tags": [run["task"]],
+        "config": without_secrets(run["config"]),
+    }
 
 
-def stage_figures(stage: FinishedStage) -> dict[str, Value]:
-    """The figures of a stage's summary, and below ``orm/`` those of the ORM on this stage's student."""
-    judged = stage.path / "orm_metrics.json"
-    of_orm = figures(read_json(judged)) if judged.exists() else {}
-    return figures(stage.summary) | {f"orm/{k}": v for k, v in of_orm.items()}
+def log_artifact(run: Any, artifact: Any, aliases: list[str]) -> None:
+    """Log an artifact as what the run made and, since its next steps read it, as what the run used.
 
-
-def _said(verdict: Verdict | None) -> list[Any]:
-    """The last four of COLUMNS."""
-    v = verdict
-    return [None] * 4 if v is None else [v.status, v.score, v.error_step, v.error_analysis]
+    W&B's own ``use_artifact`` refuses to work offline; what it consists of is written to an offline run as well, and a
+    sync then links the two. Versions of W&B without it link what was made only.
+    """
+    if hasattr(run, "_log_artifact"):
+        run._log_artifact(artifact, aliases=aliases, use_after_commit=True)
+    else:
+        run.log_artifact(artifact, aliases=aliases)
 
 
 @contextmanager

@@ -19,9 +19,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mathse.config.compose import train_config
+from mathse.config.schema import TrainConfig
 from mathse.store import make_folder, write_json
+
+if TYPE_CHECKING:
+    from mathse.plan.plan import Plan
 
 SAMPLE = 256
 
@@ -38,12 +43,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     if asked.sample < 1:
         parser.error("--sample: must be at least 1")
     config, _ = train_config(asked.overrides)
-    from mathse.plan.plan import make_plan  # here: a wrong setting is refused before anything is loaded
-    from mathse.plan.words import said
-
-    plan = make_plan(config, sample=asked.sample, given=asked.rate, like=asked.like)
+    plan = show(config, sample=asked.sample, given=asked.rate, like=asked.like)
     if asked.json is not None:
         make_folder(asked.json.parent)
         write_json(asked.json, plan.to_json())
-    print("\n".join(said(plan)))
     return 0
+
+
+def show(config: TrainConfig, *, sample: int = SAMPLE, given: Sequence[str] = (), like: Path | None = None) -> Plan:
+    """Print the plan of a run with these settings; ``python train.py plan=true`` does no more."""
+    from mathse.plan.plan import make_plan  # here: a wrong setting is refused before anything is loaded
+    from mathse.plan.words import said
+
+    plan = make_plan(config, sample=sample, given=given, like=like)
+    print("\n".join(said(plan)))
+    return plan

@@ -13,6 +13,7 @@ from typing import Any
 from mathse.config.actors import StudentTeacher
 from mathse.config.fits import Fit
 from mathse.config.schema import TrainConfig
+from mathse.data.labelled import read_given
 from mathse.data.problems import to_distill
 from mathse.evolution.lab import needs_orm
 from mathse.plan.amounts import Range, StagePlan
@@ -40,7 +41,7 @@ class Planner:
         """In the order of the run."""
         yield StagePlan("base", evaluated=self._asked_of_a_student(), checkpoints=1)
         if needs_orm(self.config) and self.config.judge.checkpoint is None:
-            yield from self._orm()
+            yield from self._orm() if self.config.orm.train is None else self._orm_of_given_rows()
         if self.config.task == "evolve":
             yield from self._evolve()
         elif self.config.task == "distill":
@@ -154,6 +155,16 @@ class Planner:
         solver.steps = fitted.through(lambda rows: orm.solver_steps if rows else 0)
         yield solver
         yield self._orm_itself(train, held)
+
+    def _orm_of_given_rows(self) -> Iterator[StagePlan]:
+        """The user's rows are used as they are; nobody is asked."""
+        orm = self.config.orm
+        given = read_given(Path(str(orm.train)), Path(str(orm.held)), self.source.get)
+        solved = any(row.problem.solution for row in given.train)
+        yield StagePlan("orm/solver", steps=Range.of(orm.solver_steps if solved else 0), checkpoints=1)
+        rows = len(given.train)
+        yield StagePlan("orm", rows=Range.of(rows), verdicts=Range.of(len(given.held)),
+                        steps=Range.of(_steps(orm.fit, rows)), checkpoints=1)  # fmt: skip
 
     def _solutions(self, plan: StagePlan, problems: Sequence[Problem]) -> Range:
         """How many come with a solution, or may get one from the teacher."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from mathse.errors import CheckpointError, TeacherError
-from mathse.serving.names import content_name, linked
+from mathse.serving.names import content_name, served_folder
 from mathse.serving.reach import Address
 
 ADAPTER = "adapter"  # in the checkpoint folder of a LoRA fit
@@ -29,7 +29,7 @@ class FolderEngine:
         self.folder = folder
 
     def serve(self, checkpoint: Path, name: str) -> str:
-        return str(linked(checkpoint, name, self.folder))
+        return str(served_folder(checkpoint, name, self.folder))
 
     def free(self) -> None:
         pass
@@ -76,7 +76,7 @@ class AdapterEngine:
         said = self.address.post("load_lora_adapter", {"lora_name": name, "lora_path": str(adapter.absolute())})
         if said is not None:
             raise TeacherError(
-                f"{self.address.section}.base_url = {self.address.base_url}: does not load {adapter} ({said}); start "
+                f"{self.address.setting} = {self.address.base_url}: does not load {adapter} ({said}); start "
                 "vLLM with --enable-lora, --max-lora-rank of sft.lora.rank and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"
             )
 

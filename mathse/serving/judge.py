@@ -50,7 +50,7 @@ class ServedORMJudge:
         return next(self.judge_all([(problems, paths)]))
 
     def judge_all(self, batches: Sequence[Batch]) -> Iterator[list[Verdict]]:
-        for wave in self.model.waves(iter(batches), lambda batch: len(batch[1])):
+        for wave in self.model.waves(batches, lambda batch: len(batch[1])):
             pairs = [pair for problems, paths in wave for pair in zip(problems, paths, strict=True)]
             verdicts = iter(self._verdicts(pairs))
             yield from ([next(verdicts) for _ in paths] for _, paths in wave)
@@ -73,7 +73,7 @@ class ServedORMJudge:
 
 
 def p_correct(tokens: Sequence[Mapping[str, Any]], correct: str, wrong: str) -> float | None:
-    """P(correct) against wrong at the token that the status begins with; None where it cannot be told.
+    """P(correct) against wrong at the token that the status begins with; None where the answer has no such token.
 
     Args:
         tokens: {"token", "logprob", "top": {token: logprob}} of the whole answer.
@@ -81,18 +81,20 @@ def p_correct(tokens: Sequence[Mapping[str, Any]], correct: str, wrong: str) -> 
             likely than all of them, and counts as 0.
     """
     key = STATUS_KEY.search("".join(token["token"] for token in tokens))
-    start = 0
+    end = 0
     for token in tokens:
-        if key is not None and start + len(token["token"]) > key.end():
+        end += len(token["token"])
+        if key is not None and end > key.end():
+            if token["token"] not in (correct, wrong):
+                return None
             odds = {**token["top"], token["token"]: token["logprob"]}
             right, other = (math.exp(odds[word]) if word in odds else 0.0 for word in (correct, wrong))
-            return round(right / (right + other), 6) if right + other else None
-        start += len(token["token"])
+            return round(right / (right + other), 6)
     return None
 
 
-def unscored_note(run: Path) -> list[str]:
-    """What summary.json says of verdicts whose server gave no probabilities, from the files of the run."""
+def unscored_note(run: Path) -> str | None:
+    """What is said of verdicts whose server gave no probabilities, from the files of the run; None where all have."""
     judged, unscored = set(), set()
     for file in sorted(run.rglob(VERDICT_FILES)):
         for verdict in read_jsonl(file, Verdict):
@@ -101,8 +103,8 @@ def unscored_note(run: Path) -> list[str]:
                 if verdict.score is None and verdict.status != "unparsed":
                     unscored.add(verdict.path_id)
     if not unscored:
-        return []
-    return [
+        return None
+    return (
         f"judge.server: gave no log-probabilities for {len(unscored):,} of {len(judged):,} paths, so their verdicts "
         "have no P(correct): their status alone decided, and judge.threshold counted for nothing"
-    ]
+    )

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from mathse.llm.faults import blot_out
 
@@ -25,8 +27,26 @@ class Address:
     section: str = "generator"
 
     @property
+    def setting(self) -> str:
+        """What ``base_url`` is called in the settings."""
+        return "judge.server" if self.section == "judge" else f"{self.section}.base_url"
+
+    @property
     def key(self) -> str | None:
         return os.environ.get(self.api_key_env, "").strip() or None if self.api_key_env else None
+
+    @property
+    def port(self) -> int:
+        parts = urlsplit(self.base_url)
+        return parts.port or (443 if parts.scheme == "https" else 80)
+
+    def taken(self) -> bool:
+        """Whether anything listens there."""
+        try:
+            socket.create_connection((urlsplit(self.base_url).hostname or "", self.port), TIMEOUT).close()
+        except OSError:
+            return False
+        return True
 
     def models(self) -> list[str] | None:
         """The names of its models; None where nobody answers so (yet)."""

@@ -10,12 +10,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from mathse.errors import TeacherError
 from mathse.serving import guard
+from mathse.serving.names import OURS, served_folder
 from mathse.serving.reach import Address
-from mathse.store import make_folder
 
 POLL = 0.2  # seconds between looks
 LAST_WORDS = 12  # lines of the engine's log in a message
@@ -48,11 +47,13 @@ class StartedEngine:
         self._child: Child | None = None
 
     def serve(self, checkpoint: Path, name: str) -> str:
-        called = name if "{name}" in self.command else str(checkpoint.absolute())
+        served = served_folder(checkpoint, name, self.folder)
+        called = name if "{name}" in self.command else str(served)
         if self._child is None or self._child.name != name or self._child.process.poll() is not None:
             self.free()
             self._require_free_port()
-            self._child = self._started(checkpoint, name)
+            self.say(f"{self.address.section}: starts an engine for {checkpoint} (log: {self._log(name)})")
+            self._child = self._started(served, name)
             try:
                 self._wait(self._child, called)
             except BaseException:  # Ctrl-C too: no engine is left behind
@@ -72,31 +73,39 @@ class StartedEngine:
             child.process.kill()
             child.process.wait()
 
-    def words(self, checkpoint: Path, name: str) -> list[str]:
+    def words(self, served: Path, name: str) -> list[str]:
         """The command, split as a shell splits it; a value with spaces in it stays one word."""
-        slots = {"{checkpoint}": str(checkpoint.absolute()), "{name}": name, "{port}": str(_port(self.address))}
+        slots = {"{checkpoint}": str(served), "{name}": name, "{port}": str(self.address.port)}
         words = shlex.split(self.command)
         for slot, value in slots.items():
             words = [word.replace(slot, value) for word in words]
         return words
 
     def _require_free_port(self) -> None:
-        """A server that stands there already would answer in the place of the checkpoint."""
-        if (others := self.address.models()) is not None:
-            raise TeacherError(
-                f"{self.address.section}.base_url = {self.address.base_url}: a server answers there already (with "
-                f"{', '.join(others) or 'no model'}), and {self.address.section}.command starts one; stop it, or name "
-                "another port"
-            )
+        """A server that stands there already would answer in the place of the checkpoint. The engine of a run that was
+        killed ends by itself, a few seconds after it."""
+        end = time.monotonic() + guard.PATIENCE + 5
+        while self.address.taken():
+            others = self.address.models()
+            if others is None and not self.address.taken():  # it went while it was asked
+                return
+            if not any(other.startswith(OURS) for other in others or ()) or time.monotonic() > end:
+                raise TeacherError(
+                    f"{self.address.setting} = {self.address.base_url}: something answers there already ("
+                    f"{', '.join(others or ()) or 'it names no model'}), and {self.address.section}.command starts an "
+                    "engine there; stop it, or name another port"
+                )
+            time.sleep(POLL)
 
-    def _started(self, checkpoint: Path, name: str) -> Child:
-        make_folder(self.folder)
-        log = self.folder / f"{name}.log"
+    def _log(self, name: str) -> Path:
+        return self.folder / f"{name}.log"
+
+    def _started(self, served: Path, name: str) -> Child:
         watched, held = os.pipe()
         try:
-            with open(log, "ab", buffering=0) as file:
+            with open(self._log(name), "ab", buffering=0) as file:
                 process = subprocess.Popen(
-                    [sys.executable, "-I", str(Path(guard.__file__)), str(watched), *self.words(checkpoint, name)],
+                    [sys.executable, "-I", str(Path(guard.__file__)), str(watched), *self.words(served, name)],
                     stdin=subprocess.DEVNULL,
                     stdout=file,
                     stderr=subprocess.STDOUT,
@@ -108,8 +117,7 @@ class StartedEngine:
             raise
         finally:
             os.close(watched)
-        self.say(f"{self.address.section}: starts an engine for {checkpoint} (log: {log})")
-        return Child(name, process, held, log)
+        return Child(name, process, held, self._log(name))
 
     def _wait(self, child: Child, called: str) -> None:
         end = time.monotonic() + self.start_timeout
@@ -127,11 +135,6 @@ class StartedEngine:
                     f"start_timeout, or see {child.log}{_said(child.log)}"
                 )
             time.sleep(POLL)
-
-
-def _port(address: Address) -> int:
-    parts = urlsplit(address.base_url)
-    return parts.port or (443 if parts.scheme == "https" else 80)
 
 
 def _said(log: Path) -> str:

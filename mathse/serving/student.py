@@ -119,7 +119,7 @@ class ServedStudent:
 
     def generated(self, asks: Iterable[Ask]) -> Iterator[list[list[str]]]:
         """As ``mathse.generate.generated``; several batches are asked at a time."""
-        for wave in self.model.waves(iter(asks), lambda ask: len(ask.rows)):
+        for wave in self.model.waves(asks, lambda ask: len(ask.rows)):
             questions = [Question(row, k, ask.how) for ask in wave for k, row in enumerate(ask.rows)]
             texts = iter(self._answers(questions))
             yield from ([next(texts) for _ in ask.rows] for ask in wave)

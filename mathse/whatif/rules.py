@@ -128,6 +128,8 @@ def _word_of_the_orm(stored: Verdict) -> Verdict:
         return stored
     if stored.judge == "orm_and_answer" and stored.raw is not None:
         return replace(stored, status=prompts.parse_feedback(stored.raw, binary=True).status)
+    if stored.judge == "orm_and_answer" and stored.score is not None:  # read from one forward pass, without words
+        return replace(stored, status="correct" if stored.score >= 0.5 else "wrong")
     raise DataError(
         f"{stored.path_id}: {stored.judge!r} has judged it, and no ORM's score of it is stored; choose judge=answer, "
         "or run the loop with judge=orm"

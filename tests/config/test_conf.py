@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from mathse.config.data import SETS
 from mathse.config.options import CONF, available, groups
 from mathse.config.parse import flatten
 
@@ -20,8 +21,11 @@ def test_every_option_composes_and_parses(group, name, read, tmp_path):
     sources = {"jsonl": jsonl, "mixture": mixed}
     of_folders = [name for name in available("data") if "synthetic" not in name and name not in sources]
     sources |= {name: [f"data.root={tmp_path}"] for name in of_folders}
+    sources["paper"] = ["data=paper", *(f"data.sources.{name}.root={tmp_path}" for name in SETS)]
     beside = {("data", name): [*given, "teacher=replay"] for name, given in sources.items()}
-    beside = (beside | {("teacher", "replay"): jsonl}).get((group, name), [])
+    beside |= {("teacher", "replay"): jsonl, ("experiment", "paper_scale"): jsonl}
+    beside |= {("experiment/paper", name): jsonl for name in available("experiment/paper")}
+    beside = beside.get((group, name), [])
     if (group, name) == ("generator", "server"):
         assert read("generator=server", "generator.model=m", program="evaluate").generator.model == "m"
     elif (group, name) == ("benchmark", "orm_test"):
@@ -32,7 +36,7 @@ def test_every_option_composes_and_parses(group, name, read, tmp_path):
     elif group in EVALUATE_ONLY:
         assert read(f"{group}={name}", "backbone=qwen2vl", program="evaluate").seed == 0
     else:
-        added = "+" if group.startswith("experiment/") else ""  # a study's variant is added, not chosen
+        added = "+" if group.startswith("experiment/") or group == "sweep" else ""  # added, not chosen
         assert read(f"{added}{group}={name}", *beside).seed == 0
 
 

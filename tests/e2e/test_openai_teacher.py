@@ -205,10 +205,10 @@ def test_the_student_can_be_its_own_teacher(problems: Path, tmp_path: Path) -> N
     how = (*SIZES, "data=jsonl", f"data.path={problems}", "teacher=student", "judge=random", "distill.judge=random")
     summary = run(tmp_path / "run", *how, "evolution.reflect.feedback=teacher")
     paths = list(read_jsonl(tmp_path / "run" / "distill" / "paths.jsonl", ReasoningPath))
-    assert paths and {p.lineage.model for p in paths} == {"student"}
+    assert paths and {p.lineage.model for p in paths} == {"base/checkpoint"}
     assert {p.lineage.prompt for p in paths} == {"generate/compact/1"}
     made = list(read_jsonl(tmp_path / "run" / "reflection" / "reflections.jsonl", Reflection))
-    assert {r.revised.lineage.model for r in made} == {"student"}
+    assert {r.revised.lineage.model for r in made} == {"round_01/checkpoint"}
     assert {r.feedback.judge for r in made if r.feedback} == {"teacher"}
     assert "usage" not in summary and rows(tmp_path / "run" / "final" / "train.jsonl")
 

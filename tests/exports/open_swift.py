@@ -1,6 +1,6 @@
 """open_swift.py EXPORT MODEL: the rows of an export as ms-swift's own loader and template encode them.
 
-Run by ms-swift's interpreter, see test_tools.py, with ROOT_IMAGE_DIR. Prints one JSON list, as open_llamafactory.py.
+Run by ms-swift's interpreter, see test_tools.py, with ROOT_IMAGE_DIR. Prints as open_llamafactory.py does.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 from swift import get_processor, get_template
 from swift.dataset import load_dataset
 from swift.template.templates import qwen
+from tool_rows import hand_over, tool_row
 
 export, model = sys.argv[1:]
 config = json.loads((Path(model) / "config.json").read_text(encoding="utf-8"))
@@ -23,4 +24,4 @@ template = get_template(processor, template_type="qwen2_vl", max_length=4096)
 template.set_mode("train")
 rows, _ = load_dataset(str(Path(export) / "train.jsonl"), strict=True, load_from_cache_file=False)
 encoded = [template.encode(row) for row in rows]
-print("ROWS", json.dumps([{"ids": row["input_ids"], "labels": row["labels"]} for row in encoded]))
+hand_over(tool_row(row["input_ids"], row["labels"], row) for row in encoded)

@@ -1,15 +1,15 @@
 """open_trl.py EXPORT MODEL: the rows of an export as TRL's SFTTrainer collates them.
 
-Run by TRL's interpreter, see test_tools.py. Prints one JSON list, as open_llamafactory.py.
+Run by TRL's interpreter, see test_tools.py. Prints as open_llamafactory.py does.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 
 from datasets import load_dataset
+from tool_rows import hand_over, tool_row
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from trl import SFTConfig, SFTTrainer
 
@@ -30,6 +30,4 @@ trainer = SFTTrainer(
     processing_class=AutoProcessor.from_pretrained(model),
 )
 encoded = [trainer.data_collator([row]) for row in trainer.train_dataset]
-print(
-    "ROWS", json.dumps([{"ids": row["input_ids"][0].tolist(), "labels": row["labels"][0].tolist()} for row in encoded])
-)
+hand_over(tool_row(row["input_ids"][0].tolist(), row["labels"][0].tolist(), row) for row in encoded)

@@ -1,7 +1,8 @@
-"""A run folder over own problems of every kind that an export must carry; nothing is trained, the paths are made up."""
+"""A run folder over own problems of every kind that an export must carry, and its export; the paths are made up."""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from PIL import Image
 from small import picture
 
+from mathse.__main__ import main
 from mathse.config.data import JsonlData
 from mathse.config.schema import TrainConfig
 from mathse.evolution.state import Judged
@@ -73,3 +75,13 @@ def _label(path: ReasoningPath) -> Verdict:
     if path.problem_id in ("two", "zh"):
         return Verdict(path.id, "wrong", "Step 2", "The answer is another.", judge="teacher")
     return Verdict(path.id, "correct", judge="teacher")
+
+
+def export(run: Path, out: Path, *options: str) -> Path:
+    assert main(["export", str(run), "--out", str(out), *options]) == 0
+    return out
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    return {file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}

@@ -13,11 +13,13 @@ from mathse.backbones.base import Backbone
 from mathse.config.fits import ORM
 from mathse.data.sources import problem_lookup
 from mathse.errors import DataError
+from mathse.evolution.state import Judged
 from mathse.exports.examples import family_of, orm_examples, sft_examples, style_of
 from mathse.generate import solve_row
 from mathse.orm import training_row
 from mathse.report.runs import Run, read_run
-from mathse.store import read_jsonl, write_json, write_jsonl
+from mathse.store import read_json, read_jsonl, write_json, write_jsonl
+from mathse.types import Lineage, ReasoningPath, Verdict
 
 CLASSES = {
     "tiny": "mathse.backbones.tiny.TinyBackbone",
@@ -93,3 +95,17 @@ def test_a_row_whose_problem_is_gone_is_told_by_file_and_line(tmp_path: Path) ->
     write_jsonl(own.problems, list(read_jsonl(own.problems))[:3])
     with pytest.raises(DataError, match=r"train\.jsonl:4: .*no problem 'zh'"):
         list(sft_examples(read_run(own.folder), "final"))
+
+
+def test_an_orm_that_learnt_from_a_file_has_its_problems_from_there(tmp_path: Path) -> None:
+    own = own_run(tmp_path)
+    asked = {"id": "a", "problem_id": "theirs", "question": "How many sides?", "images": ["a.png"], "answer": "4"}
+    write_jsonl(own.pictures / "labelled.jsonl", [{**asked, "path": "There are 5.", "status": "wrong"}])
+    head = read_json(own.folder / "run.json")
+    head["config"]["orm"]["train"] = str(own.pictures / "labelled.jsonl")
+    write_json(own.folder / "run.json", head)
+    path = ReasoningPath("a", "theirs", "There are 5.", Lineage("student", "", "labelled.jsonl"))
+    write_jsonl(own.folder / "orm" / "feedback.jsonl", [Judged(path, Verdict("a", "wrong"))])
+    (example,) = orm_examples(read_run(own.folder))
+    assert "How many sides?" in example.prompt
+    assert example.images == (str(own.pictures / "a.png"),)

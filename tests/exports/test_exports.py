@@ -1,51 +1,23 @@
-"""``python -m mathse export``: whole folders, with every row and picture, and nothing of anybody else's touched."""
+"""``python -m mathse export``: every row and picture, in the form that a tool reads, and a card that tells of them."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e.runs import killed
 from PIL import Image, ImageChops
-from run_builder import build_run
 
-from exports.own_run import PROBLEMS, OwnRun, own_run
-from mathse.__main__ import main
+from exports.own_run import PROBLEMS, OwnRun, export, own_run
 from mathse.data.sources import problem_lookup
-from mathse.exports.formats import FORMATS
 from mathse.images import load_image
 from mathse.report.runs import read_run
 from mathse.store import read_json, read_jsonl
 
 LINES = ("llamafactory", "swift")
 TABLES = ("trl", "hf")
-
-
-@pytest.fixture(scope="module")
-def own(tmp_path_factory: pytest.TempPathFactory) -> OwnRun:
-    return own_run(tmp_path_factory.mktemp("own"))
-
-
-@pytest.fixture(scope="module")
-def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of the embedded world, whose pictures are no files."""
-    return build_run(tmp_path_factory.mktemp("digits") / "run", size=12)
-
-
-def export(run: Path, out: Path, *options: str) -> Path:
-    assert main(["export", str(run), "--out", str(out), *options]) == 0
-    return out
-
-
-def hashes(folder: Path) -> dict[str, str]:
-    files = sorted(file for file in folder.rglob("*") if file.is_file())
-    return {file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
 def opened(folder: Path, tmp_path: Path) -> Any:
@@ -186,57 +158,3 @@ def test_the_data_cards_front_matter_is_yaml(own: OwnRun, tmp_path: Path) -> Non
     assert head["language"] == ["en", "zh"]
     assert head["configs"][0]["data_files"] == [{"split": "train", "path": "data/train-*.parquet"}]
     assert "| problems.jsonl | Own problems |  | that of your file |" in text
-
-
-# --- the folder -------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("format", FORMATS)
-def test_the_same_run_gives_the_same_bytes_wherever_it_lies(tmp_path: Path, format: str) -> None:
-    places = [own_run(tmp_path / name).folder for name in ("here", "there")]
-    first, second = (hashes(export(run, run / "out", "--format", format)) for run in places)
-    assert first == second
-
-
-def test_an_export_is_made_anew_and_another_folder_is_refused(
-    own: OwnRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = export(own.folder, tmp_path / "out", "--format", "swift")
-    (out / "images" / "old.png").write_bytes(b"left over")
-    before = hashes(export(own.folder, tmp_path / "out", "--format", "swift"))
-    assert "images/old.png" not in before
-    mine = tmp_path / "mine"
-    mine.mkdir()
-    (mine / "thesis.tex").write_text("years of work", encoding="utf-8")
-    assert main(["export", str(own.folder), "--format", "swift", "--out", str(mine)]) == 1
-    assert "was not made by this command" in capsys.readouterr().err
-    assert [file.name for file in mine.iterdir()] == ["thesis.tex"]
-
-
-def test_a_kill_leaves_no_half_export(own: OwnRun, tmp_path: Path) -> None:
-    out, at = tmp_path / "out", 1
-    while killed(lambda: export(own.folder, out, "--format", "llamafactory"), at):
-        assert not out.exists() or (out / "export.json").is_file()
-        at += 5
-    assert at > 10
-    fresh = hashes(export(own.folder, tmp_path / "fresh", "--format", "llamafactory"))
-    assert hashes(export(own.folder, out, "--format", "llamafactory")) == fresh
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["fresh", "out"]
-
-
-def test_a_row_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    own = own_run(tmp_path)
-    (own.folder / "final" / "train.jsonl").write_text('{"id": "x"}\n', encoding="utf-8")
-    assert main(["export", str(own.folder), "--format", "hf", "--out", str(tmp_path / "out")]) == 1
-    assert "train.jsonl:1" in capsys.readouterr().err
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["data", "run"]
-
-
-def test_exporting_loads_no_model_library(own: OwnRun, tmp_path: Path) -> None:
-    script = (
-        "import sys; from mathse.__main__ import main; code = main(sys.argv[1:]); "
-        "print(code, *(m for m in ('torch', 'transformers') if m in sys.modules))"
-    )
-    command = ("export", str(own.folder), "--format", "hf", "--out", str(tmp_path / "out"))
-    done = subprocess.run([sys.executable, "-c", script, *command], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "0"

@@ -1,4 +1,4 @@
-"""Each export, opened by the tool that it is for: token ids and labels are those of our own fit.
+"""Each export, opened by the tool that it is for: token ids, labels and pixels are those of our own fit.
 
 The tools do not go into one environment, so each has its interpreter, named by a variable; without it the test is
 skipped. On CPUs:
@@ -12,7 +12,6 @@ qwen_vl_utils, torchvision).
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 from pathlib import Path
@@ -21,7 +20,8 @@ from typing import Any
 import pytest
 from run_builder import build_run
 
-from exports.own_run import own_run
+from exports.own_run import PROBLEMS, own_run
+from exports.tool_rows import handed_over, tool_row
 from mathse import backbones
 from mathse.__main__ import main
 from mathse.backbones.base import IGNORED, Backbone, Row
@@ -54,8 +54,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def ask(tool: str, out: Path, model: Path) -> list[dict[str, list[int]]]:
-    """Input ids and labels of each row, as the tool has them."""
+def ask(tool: str, out: Path, model: Path) -> list[dict[str, Any]]:
+    """Each row as the tool has it: see tool_rows.py."""
     variable = f"MATHSE_{tool.upper()}_PYTHON"
     interpreter = os.environ.get(variable)
     if interpreter is None:
@@ -65,28 +65,26 @@ def ask(tool: str, out: Path, model: Path) -> list[dict[str, list[int]]]:
     command = [interpreter, str(script), str(out), str(model)]
     done = subprocess.run(command, env={**os.environ, **own}, capture_output=True, text=True, cwd=out.parent)
     assert done.returncode == 0, done.stderr[-2000:]
-    line = next(line for line in done.stdout.splitlines() if line.startswith("ROWS "))
-    rows: list[dict[str, list[int]]] = json.loads(line.removeprefix("ROWS "))
-    return rows
+    return handed_over(done.stdout)
 
 
-def ours(backbone: Backbone, example: Example) -> tuple[list[int], list[int]]:
-    row = Row(question=example.prompt, images=example.images, response=example.response, history=example.history)
-    encoded = backbone.encode([row])[0]
-    return encoded.ids, [IGNORED] * len(encoded.prompt) + encoded.response
-
-
-def theirs(row: dict[str, list[int]], end: int) -> tuple[list[int], list[int]]:
-    """Without what stands behind the end of the response: two of the tools write a line break there, and learn it."""
+def texts(row: dict[str, Any], end: int) -> tuple[list[int], list[int]]:
+    """Ids and labels, without what stands behind the end of the response: two of the tools learn a line break there."""
     last = max(place for place, token in enumerate(row["ids"]) if token == end)
     assert len(row["ids"]) - last <= 2
     return row["ids"][: last + 1], row["labels"][: last + 1]
 
 
+def ours(backbone: Backbone, example: Example) -> dict[str, Any]:
+    row = Row(question=example.prompt, images=example.images, response=example.response, history=example.history)
+    encoded = backbone.encode([row])[0]
+    return tool_row(encoded.ids, [IGNORED] * len(encoded.prompt) + encoded.response, encoded.features)
+
+
 @pytest.mark.parametrize("what", ["sft", "orm"])
 @pytest.mark.parametrize("images", ["copy", "reference"])
 @pytest.mark.parametrize("tool", TOOLS)
-def test_a_tool_trains_on_the_tokens_that_our_fit_trains_on(
+def test_a_tool_trains_on_the_tokens_and_pixels_that_our_fit_trains_on(
     tmp_path: Path, model: Path, tool: str, images: str, what: str
 ) -> None:
     folder = own_run(tmp_path).folder
@@ -96,9 +94,12 @@ def test_a_tool_trains_on_the_tokens_that_our_fit_trains_on(
     backbone: Any = backbones.load("qwen2vl", model, **PIXELS)
     run = read_run(folder)
     examples = [harmless(e) for e in (orm_examples(run) if what == "orm" else sft_examples(run, "final"))]
-    assert len(rows) == len(examples) == 7
+    assert len(rows) == len(examples) == len(PROBLEMS)
     for row, example in zip(rows, examples, strict=True):
-        assert theirs(row, backbone.end_id) == ours(backbone, example)
+        own = ours(backbone, example)
+        assert texts(row, backbone.end_id) == texts(own, backbone.end_id)
+        assert len(row["grids"]) == len(example.images)
+        assert (row["grids"], row["pixels"]) == (own["grids"], own["pixels"])
 
 
 @pytest.mark.parametrize("tool", TOOLS)
@@ -108,6 +109,7 @@ def test_of_several_turns_a_tool_learns_the_last_answer_alone(tmp_path: Path, mo
     assert main(["export", str(folder), "--format", tool, "--what", "orm", "--out", str(out)]) == 0
     backbone: Any = backbones.load("qwen2vl", model, **PIXELS)
     for row, example in zip(ask(tool, out, model), orm_examples(read_run(folder)), strict=True):
-        _, labels = theirs(row, backbone.end_id)
+        _, labels = texts(row, backbone.end_id)
         learnt = [token for token in labels if token != IGNORED]
         assert backbone.tokenizer.decode(learnt[:-1]) == example.response
+        assert len(row["grids"]) == len(example.images) == 1

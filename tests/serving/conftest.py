@@ -2,15 +2,24 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from api_server import KEY, ApiServer, Body, text_of
 from engine import Engine
+from small import problems, tiny_backbone
 from transformers.utils import logging
 
+from mathse.backbones.tiny import TinyBackbone
+from mathse.judges import judge_row
 from mathse.llm import batch, online
+from mathse.prompts import binary_json, feedback_json
+from mathse.store import write_json
+from mathse.types import Verdict
+
+STEPS = 60  # after these the ORM's answers are JSON of both kinds
 
 
 def taught(body: Body) -> str:
@@ -41,3 +50,52 @@ def teacher(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[st
 def engine() -> Iterator[Engine]:
     with Engine() as engine:
         yield engine
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A student's, with random weights."""
+    folder = tmp_path_factory.mktemp("student") / "checkpoint"
+    tiny_backbone(seed=1).save(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def orm_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """``orm_of("analysis_first")``, "verdict_first" or "binary": the checkpoint of an ORM that has learnt to write its
+    JSON, and nothing else."""
+    made: dict[str, Path] = {}
+
+    def orm(form: str) -> Path:
+        if form not in made:
+            made[form] = _orm(form, tmp_path_factory.mktemp(form) / "checkpoint")
+        return made[form]
+
+    return orm
+
+
+def _orm(form: str, folder: Path) -> Path:
+    backbone = tiny_backbone(seed=5)
+    words = (Verdict("", "correct"), Verdict("", "wrong", "Step 1", "no"))
+    rows = []
+    for k, problem in enumerate(problems(32)):
+        row = judge_row(backbone, problem, f"Step 1: {k}.\nThe answer to this problem is {k % 10}.", False, True)
+        word = words[k % 2]
+        row["response"] = binary_json(word) if form == "binary" else feedback_json(word, form)
+        rows.append(row)
+    _fit(backbone, rows)
+    backbone.save(folder)
+    kind = "binary" if form == "binary" else "generative"
+    order = "verdict_first" if form == "binary" else form
+    write_json(folder / "orm.json", {"kind": kind, "order": order, "see_answer": False, "see_image": True})
+    return folder
+
+
+def _fit(backbone: TinyBackbone, rows: list) -> None:  # type: ignore[type-arg]
+    batch = backbone.collate(rows)
+    optimizer = torch.optim.AdamW(backbone.model.parameters(), lr=8e-3)
+    for _ in range(STEPS):
+        logits, targets = backbone.answer_logits(batch)
+        torch.nn.functional.cross_entropy(logits, targets).backward()
+        optimizer.step()
+        optimizer.zero_grad()

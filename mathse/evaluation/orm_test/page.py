@@ -23,6 +23,7 @@ SHARES = {
     "error_step_exact": "first wrong step named",
     "error_step_within_one": "or one beside it",
 }
+GROUPED = ("positive_accuracy", "negative_accuracy", "overall_accuracy", "error_step_exact")  # by subject and length
 SCORES = {"auroc": "AUROC", "average_precision": "average precision", "brier": "Brier", "ece": "ECE"}
 
 
@@ -167,12 +168,12 @@ def _groups(found: Mapping[str, Any]) -> str:
         (
             name,
             f"{part['paths']:,}",
-            *(percent(part[key]) + _in_brackets(part["ci95"][key]) for key in list(SHARES)[:5]),
+            *(percent(part[key]) + _in_brackets(part["ci95"][key]) for key in GROUPED),
             _decimals(part["auroc"]),
         )
         for name, part in named
     ]
-    head = ("paths", "how many", *list(SHARES.values())[:5], "AUROC")
+    head = ("paths", "how many", *(SHARES[key] for key in GROUPED), "AUROC")
     return section("buckets", "By subject and by length", "", table(head, rows, "") if rows else "")
 
 

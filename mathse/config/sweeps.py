@@ -1,0 +1,89 @@
+"""Sweeps (``-m``): where each job lives, and which sweeps are refused. Loads no torch.
+
+A job's folder is named by its overrides, so the same command finds the jobs that are done, whatever was killed, and a
+sweep with one more value makes only what is new. Optuna (``hydra/sweeper=tpe``) goes on the same way: its sampler draws
+from a seed, so it asks for the same trials again, and those that are done return the number in their summary.json.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from hashlib import sha256
+from importlib.util import find_spec
+from typing import Any
+
+from mathse.config.schema import EvaluateConfig
+
+NO_PART_OF_A_NAME = ("sweep", "name", "progress", "resume", "resume_from")  # they change no job, or name the sweep
+LONGEST = 180  # characters of a folder's name before its hash
+HASH = 8
+
+EXTRAS = {  # Hydra's plugins by module, and which extra of ours brings them
+    "hydra_plugins.hydra_joblib_launcher": "joblib",
+    "hydra_plugins.hydra_optuna_sweeper": "optuna",
+    "hydra_plugins.hydra_submitit_launcher": "submitit",
+}
+OPTIONS_OF = {"joblib": "joblib", "optuna": "optuna", "submitit_slurm": "submitit", "submitit_local": "submitit"}
+BASIC = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
+
+
+def job_folder(overrides: Sequence[str]) -> str:
+    """``["sft.optimizer.lr=1e-3", "seed=2"]`` -> ``"sft.optimizer.lr=1e-3,seed=2"``: in their order, one path segment.
+
+    What a name cannot hold is replaced or cut off, and a hash of the whole is added then.
+    """
+    told = [text for text in overrides if text.lstrip("+~").partition("=")[0] not in NO_PART_OF_A_NAME]
+    whole = ",".join(told) or "defaults"
+    name = re.sub(r"[^\w.=,+~@\[\]-]+", "_", whole)[:LONGEST]
+    return name if name == whole else f"{name}-{sha256(whole.encode()).hexdigest()[:HASH]}"
+
+
+def missing_plugin(error: RuntimeError) -> str | None:
+    """What to install, where Hydra knows no class for a sweeper or launcher; None for any other error."""
+    if "Unknown plugin class" not in str(error):
+        return None
+    extra = next((extra for module, extra in EXTRAS.items() if module in str(error)), None)
+    return None if extra is None else f"hydra: {_install(extra)}"
+
+
+def missing_option(group: str, option: str) -> str | None:
+    """The same for ``hydra/launcher=joblib``, an option that comes with its plugin; None where it is installed."""
+    extra = OPTIONS_OF.get(option)
+    return None if extra is None or installed(extra) else f"{group}={option}: {_install(extra)}"
+
+
+def installed(extra: str) -> bool:
+    """Whether Hydra's plugin behind one of our extras can be imported."""
+    module = next(module for module, brings in EXTRAS.items() if brings == extra)
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # no plugin at all
+        return False
+
+
+def chooses(sweeper: Any) -> bool:
+    """Whether a sweeper (Hydra's node ``hydra.sweeper``) chooses settings by the jobs' numbers, or is given all jobs."""
+    return bool(sweeper["_target_"] != BASIC)
+
+
+def no_choice(config: Any, sweeper: Any) -> Iterator[str]:
+    """Why a sweeper that chooses must not or cannot do so by the number of a job with this ``config``."""
+    if "minimize" in str(sweeper.get("direction", "maximize")):
+        yield "hydra.sweeper.direction = minimize: the number is an accuracy; pass hydra/sweeper=tpe, which maximizes it"
+    if isinstance(config, EvaluateConfig):
+        yield "hydra/sweeper: evaluate.py scores test problems, which must not choose a setting; sweep train.py instead"
+    elif config.task == "distill":
+        yield "task = 'distill': has no number for a sweeper to choose by"
+    elif config.task == "orm":
+        yield (
+            "task = 'orm': its number is of the held-out paths that its figures are reported on, which must not choose "
+            "a setting; give every value a job of its own, without hydra/sweeper"
+        )
+    else:
+        empty = (key for key in ("dev", "dev_share") if getattr(config.data, key, None) == 0)
+        yield from (f"data.{key} = 0: the dev problems choose among a sweeper's settings; leave some" for key in empty)
+
+
+def _install(extra: str) -> str:
+    return f"needs Hydra's {extra} plugin, which is not installed; pip install 'mathse[{extra}]'"

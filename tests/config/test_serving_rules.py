@@ -1,0 +1,73 @@
+"""What must hold of served models, in the sentences that say so."""
+
+from __future__ import annotations
+
+import pytest
+
+COMMAND = "generator.command='vllm serve {checkpoint} --served-model-name {name} --port {port}'"
+LORA = ("sft.method=lora", "evolution.init=base", "evolution.reflect.init=base")
+SERVED = ("generator=server",)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        ([*SERVED, "backbone=cogvlm2"],
+         "backbone = cogvlm2: its own code runs here, and no server has it; pass generator=hf"),
+        (["backbone=cogvlm2", "judge.server=http://localhost:8001/v1"],
+         "orm.backbone = cogvlm2: its own code runs here, and no server has it; pass judge.server=null"),
+        ([*SERVED, "generator.model=qwen"],
+         "generator.model = 'qwen': one name cannot stand for the checkpoints of all rounds; pass generator.model="),
+        ([*SERVED, "generator.command='vllm serve'"],
+         "generator.command = 'vllm serve': must say where {checkpoint} goes"),
+        ([*SERVED, "generator.command='serve {checkpoint} {gpu}'"],
+         "generator.command: has no {gpu} to fill in; there are {checkpoint}, {name} and {port}"),
+        ([*SERVED, "generator.command='serve {checkpoint} --api-key sk-0123456789'"],
+         "generator.command: holds a key, which run.json would show; leave it out (vLLM reads VLLM_API_KEY"),
+        ([*SERVED, "generator.command='serve {checkpoint} \"x'"], "cannot be split into words"),
+        ([*SERVED, "generator.adapters=true", *LORA],
+         "generator.model = null: generator.adapters=true needs the base's name at the server; pass it"),
+        ([*SERVED, "generator.adapters=true", "generator.model=m", *LORA[1:]],
+         "generator.adapters = true: sft.method = 'full' makes no adapter; pass sft.method=lora"),
+        ([*SERVED, "generator.adapters=true", "generator.model=m", *LORA, COMMAND],
+         "generator.command and generator.adapters: a running server takes adapters, none is started; pass one"),
+        ([*SERVED, "generator.adapters=true", "generator.model=m", *LORA, "sft.lora.scopes=[language,tower]"],
+         "generator.adapters = true: servers take adapters of the language model alone"),
+        ([*SERVED, "generator.adapters=true", "generator.model=m", "sft.method=lora", "evolution.init=previous"],
+         "generator.adapters = true: adapters go on the base, and evolution.init = 'previous'; pass base"),
+        (["judge.model=orm"], "judge.model is set: only judge.server=URL reads it; pass that too"),
+        (["judge.server=http://localhost:8001/v1", "judge.model=orm"],
+         "judge.model = 'orm': no server can have the ORM that this run will train; pass judge.checkpoint=DIR"),
+        (["judge.server=localhost:8001"], "judge.server = 'localhost:8001': must be http://HOST:PORT/v1 or https://HOST/v1"),
+        (["judge.server=http://h:1/v1", "judge.api_key_env=sk-0123456789abcdef"],
+         "judge.api_key_env: must be the name of an environment variable, such as OPENAI_API_KEY"),
+        ([*SERVED, COMMAND, "judge.server=http://localhost:8000/v1", "judge.command='serve {checkpoint}'"],
+         "judge.server = 'http://localhost:8000/v1': the students' engine is started there too; pass another port"),
+        ([*SERVED, "generator.temperature=0", "evolution.samples_per_problem=4"],
+         "evolution.samples_per_problem = 4: generator.temperature = 0 is greedy, and greedy paths are all alike"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_served_is_told_of_before_anything_starts(read, overrides, sentence):
+    with pytest.raises(Exception) as refused:
+        read(*overrides)
+    assert sentence in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        SERVED,
+        (*SERVED, COMMAND),
+        (*SERVED, "generator.adapters=true", "generator.model=base", *LORA),
+        (*SERVED, "backbone=qwen2vl", "judge.server=http://localhost:8001/v1"),
+        (*SERVED, "backbone=internvl2_5", "judge.server=http://h:8001/v1", "judge.command='serve {checkpoint}'"),
+    ],
+)
+def test_what_can_be_served_is_no_mistake(read, overrides):
+    assert type(read(*overrides).generator).__name__ == "ServerGenerator"
+
+
+def test_evaluate_py_starts_no_engine(read):
+    for key, value in (("command", "'serve {checkpoint}'"), ("adapters", "true")):
+        with pytest.raises(Exception, match=f"generator.{key} is set: train.py reads it"):
+            read("generator=server", "generator.model=m", f"generator.{key}={value}", program="evaluate")

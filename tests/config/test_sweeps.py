@@ -1,0 +1,155 @@
+"""Sweeps: where jobs live, which sweeps are refused, and what conf/sweep, hydra/sweeper and hydra/launcher hold."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+
+from mathse import cli
+from mathse.config import sweeps
+from mathse.config.options import CONF, available
+from mathse.config.register import register
+from mathse.config.schema import EvaluateConfig, TrainConfig
+
+GRIDS = [name for name in available("sweep") if name != "search"]
+TPE = {"_target_": "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper", "direction": "maximize"}
+
+
+def node(*overrides):
+    """Hydra's own part of what train.py composes."""
+    register()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("train", overrides=list(overrides), return_hydra_config=True).hydra
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capsys):
+    """``command(task, "-m", "seed=1,2")``: (exit code, stderr) of train.py around ``task``, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(task, *arguments):
+        for key in ("MATHSE_TRACEBACK", "HYDRA_FULL_ERROR"):
+            monkeypatch.setenv(key, "0")
+        monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+        GlobalHydra.instance().clear()
+        code = 0
+        try:
+            cli.main(task, "train", TrainConfig)
+        except SystemExit as e:
+            code = e.code
+        return code, capsys.readouterr().err
+
+    return run
+
+
+def never(config, folder):
+    raise AssertionError("the task must not start")
+
+
+def test_a_job_is_named_by_what_makes_it_different():
+    assert sweeps.job_folder(["seed=1", "evolution.rounds=2"]) == "seed=1,evolution.rounds=2"
+    assert sweeps.job_folder(["+sweep=lr", "name=x", "progress=off", "resume=branch"]) == "defaults"
+
+
+def test_a_name_that_no_folder_can_have_is_cut_and_told_apart():
+    long = [f"data.path=/far/away/{'x' * 300}.jsonl", "seed=1"]
+    first, second = sweeps.job_folder(long), sweeps.job_folder([*long[:1], "seed=2"])
+    assert first != second and "/" not in first and len(first) < 220
+    assert sweeps.job_folder(["data.path=a/b"]) != sweeps.job_folder(["data.path=a?b"])
+
+
+def test_the_same_command_comes_to_the_same_folders_and_a_further_value_to_one_more(command, tmp_path):
+    seen = []
+    for values in ("1,2", "1,2", "1,2,3"):
+        assert command(lambda config, folder: seen.append(folder), "-m", f"seed={values}", "name=x")[0] == 0
+    folders = [tmp_path / "multirun" / "x" / f"seed={seed}" for seed in (1, 2, 3)]
+    assert seen == [*folders[:2], *folders[:2], *folders]
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_a_sweep_offers_values_of_a_setting_that_all_parse(read, name):
+    chosen = node(f"+sweep={name}")
+    ((key, values),) = chosen.sweeper.params.items()
+    override = OverridesParser.create().parse_override(f"{key}={values}")
+    each = [*override.sweep_string_iterator()]
+    assert len(each) > 2 and chosen.sweep.dir == f"outputs/sweeps/{name}/run"
+    assert len({repr(read(f"+sweep={name}", f"{key}={value}")) for value in (each[0], each[-1])}) == 2
+
+
+def test_a_search_is_by_optuna_for_the_best_dev_accuracy(read):
+    sweeper = node("+sweep=search").sweeper
+    assert (sweeper._target_, sweeper.direction, sweeper.storage) == (TPE["_target_"], "maximize", None)
+    assert sweeper.sampler.seed is not None  # the same command must ask for the same jobs
+    for key, space in sweeper.params.items():
+        assert OverridesParser.create().parse_override(f"{key}={space}").is_interval_sweep()
+        read(f"{key}=0.5")  # there is such a setting
+
+
+def test_a_sweep_without_m_is_refused(command):
+    status, said = command(never, "+sweep=lr")
+    assert (status, said) == (1, "error: +sweep=lr: tries several values, which is a sweep; pass -m too\n")
+
+
+def test_a_sweep_that_there_is_not_is_told_with_those_that_there_are(command):
+    status, said = command(never, "-m", "+sweep=rate")
+    assert status == 1 and "sweep=rate: no such option; available: lora_rank, lr, orm_threshold" in said
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["data.dev=0"], "data.dev = 0: the dev problems choose among a sweeper's settings; leave some"),
+        (["task=orm"], "must not choose a setting"),
+        (["task=distill"], "task = 'distill': has no number"),
+    ],
+)
+def test_what_has_no_dev_accuracy_cannot_be_chosen_by(read, settings, said):
+    assert [*sweeps.no_choice(read(), TPE)] == []
+    (sentence,) = sweeps.no_choice(read(*settings), TPE)
+    assert said in sentence
+
+
+def test_a_test_score_or_the_lowest_accuracy_chooses_nothing(read):
+    (sentence,) = sweeps.no_choice(EvaluateConfig(), TPE)
+    assert "evaluate.py scores test problems" in sentence
+    (sentence,) = sweeps.no_choice(read(), {**TPE, "direction": "minimize"})
+    assert "pass hydra/sweeper=tpe" in sentence
+
+
+@pytest.mark.skipif(sweeps.installed("optuna"), reason="the plugin is installed")
+@pytest.mark.parametrize("settings", [["+sweep=search"], ["seed=1,2", "hydra/sweeper=tpe"]])
+def test_a_sweeper_that_is_not_installed_is_told_in_a_sentence(command, settings):
+    status, said = command(never, "-m", *settings)
+    assert status == 1 and said.splitlines()[-1] == (
+        "error: hydra: needs Hydra's optuna plugin, which is not installed; pip install 'mathse[optuna]'"
+    )
+
+
+@pytest.mark.skipif(sweeps.installed("joblib"), reason="the plugin is installed")
+def test_a_launcher_that_is_not_installed_is_told_in_a_sentence(command):
+    status, said = command(never, "-m", "seed=1,2", "hydra/launcher=joblib")
+    assert status == 1 and "hydra/launcher=joblib: needs Hydra's joblib plugin" in said
+
+
+def test_slurm_starts_one_task_a_job_and_puts_it_back_into_the_queue():
+    launcher = node("+sweep=lr", "hydra/launcher=slurm", "hydra.launcher.partition=gpu", "name=x").launcher
+    assert (launcher.tasks_per_node, launcher.partition, launcher.name) == (1, "gpu", "mathse-x")
+    assert launcher.max_num_timeout > 0 and launcher.submitit_folder == "outputs/sweeps/lr/x/.submitit/%j"
+
+
+def test_slurm_settings_are_those_that_the_plugin_takes():
+    plugin = pytest.importorskip("hydra_plugins.hydra_submitit_launcher.config", reason="needs mathse[submitit]")
+    known = set(OmegaConf.structured(plugin.SlurmQueueConf()))
+    assert set(OmegaConf.to_container(node("hydra/launcher=slurm").launcher)) <= known
+
+
+def test_tpe_settings_are_those_that_the_plugin_takes():
+    plugin = pytest.importorskip("hydra_plugins.hydra_optuna_sweeper.config", reason="needs mathse[optuna]")
+    known = set(plugin.OptunaSweeperConf.__dataclass_fields__) - {"defaults"}
+    assert set(OmegaConf.to_container(node("hydra/sweeper=tpe").sweeper)) == known

@@ -1,0 +1,140 @@
+"""``python -m mathse export RUN --what model``: a checkpoint that opens, with a card of what is known of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from e2e.runs import TINY, rows, run
+from run_builder import build_run
+
+from mathse.__main__ import main
+from mathse.exports.model_card import model_card
+from mathse.report.runs import read_run
+from mathse.store import read_json, sha256_file, write_json
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    run(folder, *TINY, "evolution.init=previous", "evolution.reflect.init=previous")
+    return folder
+
+
+def made_up(folder: Path) -> Path:
+    """A made-up run whose stages have weights by name."""
+    build_run(folder, size=40)
+    for manifest in folder.rglob("stage.json"):
+        weights = {"checkpoint/model.safetensors": {"bytes": 1, "sha256": "0" * 64}}
+        write_json(manifest, {**read_json(manifest), "outputs": weights})
+    return folder
+
+
+def table(card: str, first: str) -> list[list[str]]:
+    """The cells of the table whose first column is ``first``, head included."""
+    lines = card.splitlines()
+    start = next(k for k, line in enumerate(lines) if line.startswith(f"| {first} |"))
+    found = []
+    for line in lines[start:]:
+        if not line.startswith("|"):
+            break
+        found.append([text.strip() for text in line.strip("|").split("|")])
+    return [found[0], *found[2:]]
+
+
+def test_the_exported_checkpoint_opens_as_the_run_s_own(finished: Path, tmp_path: Path) -> None:
+    import torch
+    from transformers import AutoModelForImageTextToText
+
+    out = tmp_path / "model"
+    assert main(["export", str(finished), "--what", "model", "--out", str(out)]) == 0
+    one, other = (AutoModelForImageTextToText.from_pretrained(str(f)) for f in (out, finished / "final/checkpoint"))
+    theirs = other.state_dict()
+    assert all(torch.equal(weight, theirs[name]) for name, weight in one.state_dict().items())
+    digest = sha256_file(finished / "final" / "checkpoint" / "model.safetensors")
+    assert f"sha256 `{digest}`" in (out / "README.md").read_text(encoding="utf-8")
+
+
+def test_its_table_is_the_run_s(tmp_path: Path) -> None:
+    folder = made_up(tmp_path / "run")
+    head, *lines = table(model_card(read_run(folder), "final"), "stage")
+    entries = read_json(folder / "summary.json")["stages"]
+    assert [line[0] for line in lines] == ["base", "distilled", "round 1", "round 2", "**final**"]
+    for line, entry in zip(lines, entries, strict=True):
+        said = dict(zip(head, line, strict=True))
+        low, high = entry["ci95"]
+        assert said["test accuracy"] == f"{100 * entry['accuracy']:.1f}"
+        assert said["95 % interval"] == f"{100 * low:.1f} to {100 * high:.1f}"
+        assert said["rows of D_SFT"] == str(entry["train_rows"])
+        accepted, precision = entry["accepted"], entry["acceptance_precision"]
+        assert said["accepted"] == ("" if accepted is None else str(accepted))
+        assert said["precision"] == ("" if precision is None else f"{100 * precision:.1f}")
+
+
+def test_the_orm_s_figures_stand_with_their_intervals(tmp_path: Path) -> None:
+    folder = made_up(tmp_path / "run")
+    head, *lines = table(model_card(read_run(folder), "orm"), "paths by")
+    orm = read_json(folder / "summary.json")["orm"]
+    low, high = orm["ci95"]["overall_accuracy"]
+    assert lines[0][0] == "its own weak students" and [line[0] for line in lines[1:]][:1] == ["distilled"]
+    overall = f"{100 * orm['overall_accuracy']:.1f} ({100 * low:.1f} to {100 * high:.1f})"
+    assert lines[0][head.index("overall")] == overall
+
+
+def test_the_rows_are_counted_by_writer_stage_and_source(finished: Path) -> None:
+    train = [row["lineage"] for row in rows(finished / "round_01" / "train.jsonl")]
+    card = model_card(read_run(finished), "round_01")
+    assert "fitted on `round_01/train.jsonl` of the run, starting from `distill/checkpoint`" in card
+    found = {(by, value): int(number) for by, value, number in table(card, "by")[1:]}
+    students = sum(made["origin"] == "student" for made in train)
+    assert students and found == {
+        ("written by", "student: distill/checkpoint"): students,
+        ("written by", "teacher: symbolic"): len(train) - students,
+        ("in stage", "distill"): len(train) - students,
+        ("in stage", "round_01"): students,
+        ("source", "synthetic"): len(train),
+    }
+
+
+@pytest.mark.parametrize(
+    ("stage", "says"),
+    [
+        ("base", "It is the model before any training."),
+        ("orm", "fitted on `orm/feedback.jsonl` of the run, starting from `orm/solver/checkpoint`"),
+        (
+            "orm/solver",
+            "fitted on `solutions of the ORM-training problems` of the run, starting from `base/checkpoint`",
+        ),
+        ("final", "fitted on `final/train.jsonl` of the run, starting from `round_01/checkpoint`"),
+    ],
+)
+def test_each_checkpoint_tells_how_it_came_about(finished: Path, stage: str, says: str) -> None:
+    card = model_card(read_run(finished), stage)
+    assert says in card
+    settings = {line[0]: line[1] for line in table(card, "setting")[1:]} if stage != "base" else {}
+    assert stage == "base" or settings[f"`{'orm.fit' if stage == 'orm' else 'sft'}.max_steps`"] == "2"
+    assert f"config hash `{read_json(finished / stage / 'stage.json')['identity']}`" in card
+
+
+def test_a_student_carried_on_says_whose_it_is(tmp_path: Path) -> None:
+    folder = made_up(tmp_path / "run")
+    write_json(folder / "final" / "skipped_fit.json", {"reason": "nothing new was accepted", "carried_on": "round_02"})
+    assert "it is the same as `round_02/checkpoint`" in model_card(read_run(folder), "final")
+
+
+def test_licences_of_backbone_and_data_are_named(finished: Path) -> None:
+    read = read_run(finished)
+    assert "| the data, synthetic |" in model_card(read, "final") and "CC BY 4.0" in model_card(read, "final")
+    read.config["backbone"].update({"_target_": "mathse.backbones.cogvlm2.load", "path": "zai-org/cogvlm2"})  # type: ignore[attr-defined]
+    card = model_card(read, "final")
+    assert 'base_model: "zai-org/cogvlm2"' in card and "Llama 3 Community License (Built with Meta Llama 3)" in card
+    assert "mathse.backbones.cogvlm2.load('FOLDER')" in card
+
+
+def test_a_stage_without_weights_names_those_that_have_some(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    how = ["export", str(finished), "--what", "model", "--out", str(tmp_path / "out"), "--stage"]
+    assert main([*how, "reflection"]) == 1
+    assert "--stage base or orm/solver or orm/student_8 or orm or distill" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

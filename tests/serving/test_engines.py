@@ -1,0 +1,301 @@
+"""Engines that are started by a command, and adapters that are loaded into a running one."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from engine import Engine, Model
+from small import problems, tiny_backbone
+
+from mathse.backbones import adapters
+from mathse.backbones.tiny import TinyBackbone
+from mathse.errors import CheckpointError, TeacherError
+from mathse.generate import solve_row
+from mathse.serving import guard
+from mathse.serving.engines import AdapterEngine
+from mathse.serving.names import content_name
+from mathse.serving.reach import Address
+from mathse.serving.started import StartedEngine
+
+ROOT = Path(__file__).resolve().parents[2]
+# What a command starts here: a server that names its model, and does not answer. It says its process id first.
+LIGHT = """
+import json, os, subprocess, sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
+folder, name, port = sys.argv[1:]
+print("engine", os.getpid(), "for", sorted(os.listdir(folder)), flush=True)
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps({"data": [{"id": name}]}).encode())
+    def log_message(self, *words):
+        pass
+HTTPServer(("127.0.0.1", int(port)), Handler).serve_forever()
+"""
+
+Start = Callable[..., StartedEngine]
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@pytest.fixture
+def light(tmp_path: Path) -> str:
+    """The command of a light engine."""
+    (tmp_path / "light.py").write_text(LIGHT)
+    return f"{shlex.quote(sys.executable)} {tmp_path / 'light.py'} {{checkpoint}} {{name}} {{port}}"
+
+
+@pytest.fixture
+def start(port: int, light: str, tmp_path: Path) -> Iterator[Start]:
+    """``start(command, start_timeout=...)``: an engine in a run folder of its own; it is stopped in the end."""
+    started = []
+
+    def begin(command: str = light, start_timeout: float = 60.0, said: list[str] | None = None) -> StartedEngine:
+        say = said.append if said is not None else print
+        address = Address(f"http://127.0.0.1:{port}/v1")
+        started.append(StartedEngine(command, address, tmp_path / "served", start_timeout, say))
+        return started[-1]
+
+    yield begin
+    for engine in started:
+        engine.free()
+
+
+def folder(place: Path, seed: int) -> Path:
+    place.mkdir()
+    (place / "model.safetensors").write_bytes(bytes([seed]))
+    return place
+
+
+def gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def pid_in(log: Path) -> int:
+    return int(log.read_text().split()[1])
+
+
+def wait_until(what: Callable[[], bool], seconds: float = 30.0) -> bool:
+    end = time.monotonic() + seconds
+    while not what() and time.monotonic() < end:
+        time.sleep(0.05)
+    return what()
+
+
+def test_each_checkpoint_has_an_engine_of_its_own_and_none_is_left(start: Start, tmp_path: Path) -> None:
+    said: list[str] = []
+    engine, names = start(said=said), []
+    for seed in (1, 2):
+        checkpoint = folder(tmp_path / f"checkpoint_{seed}", seed)
+        name = content_name(checkpoint)
+        assert engine.serve(checkpoint, name) == name == engine.serve(checkpoint, name)
+        assert engine.address.models() == [name]
+        names.append(name)
+    assert len(set(names)) == 2 and len(said) == 2 and "checkpoint_1" in said[0]
+    first, second = (tmp_path / "served" / f"{name}.log" for name in names)
+    assert "model.safetensors" in first.read_text() and gone(pid_in(first)) and not gone(pid_in(second))
+    engine.free()
+    assert gone(pid_in(second)) and not engine.address.taken()
+    assert engine.serve(tmp_path / "checkpoint_1", names[0]) == names[0]  # after a fit, say
+
+
+def test_an_engine_that_died_is_started_again(start: Start, tmp_path: Path) -> None:
+    engine, checkpoint = start(), folder(tmp_path / "checkpoint", 1)
+    name = content_name(checkpoint)
+    engine.serve(checkpoint, name)
+    os.kill(pid_in(tmp_path / "served" / f"{name}.log"), signal.SIGKILL)
+    assert wait_until(lambda: not engine.address.taken())
+    assert engine._child is not None and engine._child.process.wait(10) == 137
+    engine.serve(checkpoint, name)
+    assert engine.address.models() == [name]
+
+
+def test_a_command_without_a_name_is_asked_for_the_folder(start: Start, light: str, tmp_path: Path) -> None:
+    engine, checkpoint = start(light.replace("{name}", "{checkpoint}")), folder(tmp_path / "checkpoint", 1)
+    called = engine.serve(checkpoint, content_name(checkpoint))
+    assert Path(called).is_absolute() and (Path(called) / "model.safetensors").exists()
+    assert engine.address.models() == [called]
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (f"{sys.executable} -c 'print(\"no GPU here\"); raise SystemExit(3)' {{checkpoint}}",
+         r"generator.command: the engine ended with code 3 before it answered; the end of .*\.log:\n  no GPU here"),
+        ("no-such-engine {checkpoint}", "ended with code 127 .*\n  no-such-engine: No such file or directory"),
+        (f"{sys.executable} -c 'import time; time.sleep(60)' {{checkpoint}}",
+         "generator.command: no answer at http://127.0.0.1:.* within 0.5 seconds; raise generator.start_timeout"),
+    ],
+)  # fmt: skip
+def test_an_engine_that_does_not_come_up_is_told_of_with_its_last_words(
+    command: str, said: str, start: Start, tmp_path: Path
+) -> None:
+    checkpoint = folder(tmp_path / "checkpoint", 1)
+    engine = start(command, start_timeout=60.0 if "ended" in said else 0.5)
+    with pytest.raises(TeacherError, match=f"(?s){said}"):
+        engine.serve(checkpoint, content_name(checkpoint))
+    assert engine._child is None
+
+
+def test_an_engine_under_another_name_is_not_taken_for_the_checkpoint(start: Start, light: str, tmp_path: Path) -> None:
+    checkpoint = folder(tmp_path / "checkpoint", 1)
+    engine = start(light.replace("{name}", "other-{name}"), start_timeout=3.0)
+    with pytest.raises(TeacherError, match="it has other-mathse-.*, not mathse-.* within 3 seconds"):
+        engine.serve(checkpoint, content_name(checkpoint))
+
+
+def test_a_port_that_is_taken_is_told_of_before_anything_starts(start: Start, port: int, tmp_path: Path) -> None:
+    checkpoint = folder(tmp_path / "checkpoint", 1)
+    with Engine(port, {"someone": None}), pytest.raises(TeacherError) as refused:  # type: ignore[dict-item]
+        start().serve(checkpoint, content_name(checkpoint))
+    assert f"generator.base_url = http://127.0.0.1:{port}/v1: something answers there already (someone)" in str(
+        refused.value
+    )
+    assert not list((tmp_path / "served").glob("*.log"))
+    with Engine(port), pytest.raises(TeacherError, match="it names no model"):
+        start().serve(checkpoint, content_name(checkpoint))
+
+
+def test_an_engine_of_ours_that_is_going_is_waited_for(start: Start, port: int, tmp_path: Path) -> None:
+    checkpoint = folder(tmp_path / "checkpoint", 1)
+    name = content_name(checkpoint)
+    before = start()
+    before.serve(checkpoint, name)
+    assert before._child is not None
+    os.close(before._child.held)  # as the kernel does when a run is killed
+    before._child = None
+    assert start().serve(checkpoint, name) == name
+    log = (tmp_path / "served" / f"{name}.log").read_text().split("engine ")[1:]
+    assert len(log) == 2 and gone(int(log[0].split()[0]))
+
+
+def test_an_engine_ends_with_the_run_that_is_killed(light: str, port: int, tmp_path: Path) -> None:
+    checkpoint = folder(tmp_path / "checkpoint", 1)
+    name = content_name(checkpoint)
+    code = (
+        "import sys, time; from pathlib import Path; from mathse.serving.reach import Address;"
+        "from mathse.serving.started import StartedEngine;"
+        "_, command, url, folder, checkpoint, name = sys.argv;"
+        "StartedEngine(command, Address(url), Path(folder), 60).serve(Path(checkpoint), name);"
+        "print('served', flush=True); time.sleep(60)"
+    )
+    words = [light, f"http://127.0.0.1:{port}/v1", str(tmp_path / "served"), str(checkpoint), name]
+    command = [sys.executable, "-c", code, *words]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None and run.stdout.readline() == "served\n"
+        pid = pid_in(tmp_path / "served" / f"{name}.log")
+        assert not gone(pid)
+        run.send_signal(signal.SIGKILL)
+    assert wait_until(lambda: gone(pid), guard.PATIENCE + 5)
+
+
+def test_a_real_engine_is_started_with_the_checkpoint_and_answers_as_it(
+    port: int, checkpoint: Path, tmp_path: Path
+) -> None:
+    from serving.test_student import GREEDY, opened
+
+    command = (
+        f"{shlex.quote(sys.executable)} {ROOT / 'tests' / 'engine.py'} {{checkpoint}} --name {{name}} --port {{port}}"
+    )
+    student = opened(f"http://127.0.0.1:{port}/v1", checkpoint, tmp_path, command=command)
+    assert student.model.place is not None
+    try:
+        local = TinyBackbone(str(checkpoint))
+        rows = [solve_row(local, problem) for problem in problems(3)]
+        assert student.generate(rows, **GREEDY) == local.generate(rows, **GREEDY)
+    finally:
+        student.model.place.engine.free()
+
+
+# --- adapters ---------------------------------------------------------------------------------------------------------
+
+
+def fitted(base: Path, place: Path, seed: int) -> Path:
+    """A checkpoint folder as a LoRA fit on the base leaves it."""
+    import torch
+
+    backbone = TinyBackbone(str(base))
+    adapters.attach(backbone, rank=4, alpha=64, dropout=0.0, scopes=["language"], seed=seed)
+    torch.manual_seed(seed)
+    for name, weight in backbone.model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.2)
+    adapters.save(backbone, place / "adapter", place / "adapter")
+    adapters.merge(backbone)
+    backbone.save(place)
+    return place
+
+
+@pytest.fixture
+def with_base(checkpoint: Path) -> Iterator[Engine]:
+    with Engine(named={"base": Model.open(str(checkpoint))}) as engine:
+        yield engine
+
+
+def test_adapters_are_loaded_under_new_names_and_answer_as_the_merged_checkpoints(
+    with_base: Engine, checkpoint: Path, tmp_path: Path
+) -> None:
+    from serving.test_student import GREEDY, opened
+
+    local = TinyBackbone(str(checkpoint))
+    rows = [solve_row(local, problem) for problem in problems(3)]
+    engine = AdapterEngine(Address(with_base.url), "base", checkpoint)
+    folders = [checkpoint, *(fitted(checkpoint, tmp_path / f"round_{seed}", seed) for seed in (1, 2))]
+    texts = []
+    for one in folders:
+        student = opened(with_base.url, one, tmp_path)
+        assert student.model.place is not None
+        object.__setattr__(student.model.place, "engine", engine)
+        texts.append(student.generate(rows, **GREEDY))
+        assert texts[-1] == TinyBackbone(str(one)).generate(rows, **GREEDY)
+    assert len({str(text) for text in texts}) == 3
+    first, second = (content_name(one) for one in folders[1:])
+    assert [(path, body["lora_name"]) for path, body in with_base.posted] == [
+        ("/v1/load_lora_adapter", first),
+        ("/v1/load_lora_adapter", second),
+        ("/v1/unload_lora_adapter", first),
+    ]
+    assert {body["model"] for body in with_base.asked} == {"base", first, second}
+
+
+def test_an_adapter_that_the_server_has_is_not_loaded_again(
+    with_base: Engine, checkpoint: Path, tmp_path: Path
+) -> None:
+    place = fitted(checkpoint, tmp_path / "round_1", 1)
+    for _ in range(2):  # the second is another start of the run
+        assert AdapterEngine(Address(with_base.url), "base", checkpoint).serve(place, "mathse-1") == "mathse-1"
+    assert len(with_base.posted) == 1
+
+
+def test_what_adapters_cannot_serve_is_told_of(with_base: Engine, checkpoint: Path, tmp_path: Path) -> None:
+    engine = AdapterEngine(Address(with_base.url), "base", checkpoint)
+    full = tmp_path / "full"
+    tiny_backbone(seed=8).save(full)
+    with pytest.raises(CheckpointError, match="has no adapter and is not the base.*pass sft.method=lora"):
+        engine.serve(full, content_name(full))
+    on_another = fitted(full, tmp_path / "other", 1)
+    with pytest.raises(CheckpointError, match="was fitted on .*full, and the server has the base.*evolution.init=base"):
+        engine.serve(on_another, content_name(on_another))
+    place = fitted(checkpoint, tmp_path / "round_1", 1)
+    with_base.echoes = 400
+    with pytest.raises(TeacherError, match=r"does not load .*adapter \(400: .*VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"):
+        engine.serve(place, content_name(place))
