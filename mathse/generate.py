@@ -16,7 +16,7 @@ from mathse.backbones.recipe import Recipe, held, recipe_of
 from mathse.prompts import Style
 from mathse.seeds import derive
 from mathse.store import BatchLog
-from mathse.types import Lineage, Problem, ReasoningPath
+from mathse.types import Lineage, Problem, ReasoningPath, Verdict
 
 Advance = Callable[[int], None]  # told the number of rows of each finished batch
 

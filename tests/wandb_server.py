@@ -112,8 +112,8 @@ class WandbServer:
 
     def _UpsertBucket(self, given: dict[str, Any]) -> dict[str, Any]:
         self.run |= {key: value for key, value in given.items() if value is not None}
-        bucket = {"id": "bucket", "name": given["name"], "displayName": given["name"], "description": "", "config": "{}",
-                  "sweepName": None, "historyLineCount": 0, "project": self._project("mathse")}  # fmt: skip
+        names = {"name": given["name"], "displayName": given["name"], "description": "", "sweepName": None}
+        bucket = {"id": "bucket", **names, "config": "{}", "historyLineCount": 0, "project": self._project("mathse")}
         return {"upsertBucket": {"bucket": bucket, "inserted": True}}
 
     def _stream(self, files: dict[str, Any]) -> None:

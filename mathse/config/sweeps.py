@@ -63,14 +63,14 @@ def installed(extra: str) -> bool:
 
 
 def chooses(sweeper: Any) -> bool:
-    """Whether a sweeper (Hydra's node ``hydra.sweeper``) chooses settings by the jobs' numbers, or is given all jobs."""
+    """Whether a sweeper (the node ``hydra.sweeper``) chooses settings by the jobs' numbers, or is given all jobs."""
     return bool(sweeper["_target_"] != BASIC)
 
 
 def no_choice(config: Any, sweeper: Any) -> Iterator[str]:
     """Why a sweeper that chooses must not or cannot do so by the number of a job with this ``config``."""
     if "minimize" in str(sweeper.get("direction", "maximize")):
-        yield "hydra.sweeper.direction = minimize: the number is an accuracy; pass hydra/sweeper=tpe, which maximizes it"
+        yield "hydra.sweeper.direction = minimize: the number is an accuracy; hydra/sweeper=tpe maximizes it"
     if isinstance(config, EvaluateConfig):
         yield "hydra/sweeper: evaluate.py scores test problems, which must not choose a setting; sweep train.py instead"
     elif config.task == "distill":

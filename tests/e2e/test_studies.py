@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from e2e.runs import SIZES, WORLD, run
 
+from e2e.runs import SIZES, WORLD, run
 from mathse.config.options import groups
 from mathse.store import read_json
 

@@ -12,14 +12,15 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from e2e.runs import ROOT, TINY, contents, everything, rows, run, stages
 from hydra.core.global_hydra import GlobalHydra
 
+from e2e.runs import ROOT, TINY, contents, everything, rows, run, stages
 from mathse import tasks
 from mathse.store import read_json
 
 # Two by two jobs of three stages and one fit.
-GRID = ("-m", *TINY, "judge=answer", "evolution.rounds=0", "evolution.reflect.when=never", "seed=1,2", "sft.max_steps=1,2")
+SHORT = ("judge=answer", "evolution.rounds=0", "evolution.reflect.when=never")
+GRID = ("-m", *TINY, *SHORT, "seed=1,2", "sft.max_steps=1,2")
 
 
 def sweep(place: Path) -> None:
