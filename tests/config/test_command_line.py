@@ -59,7 +59,7 @@ def test_a_wrong_setting_ends_in_one_sentence_and_leaves_no_folder(command, tmp_
 
 
 def test_what_hydra_refuses_ends_in_one_sentence(command):
-    said = "error: judge=nobody: no such option; available: answer, orm, orm_and_answer, random, teacher\n"
+    said = "error: judge=nobody: no such option; available: answer, noisy, orm, orm_and_answer, random, teacher\n"
     assert command(never, "judge=nobody") == (1, said)
 
 
@@ -122,7 +122,7 @@ def test_a_job_that_fails_does_not_stop_the_sweep(command, tmp_path):
     ran = []
     status, said = command(lambda config, folder: ran.append(folder.name), "-m", "seed=0,x,2", "hydra.sweep.dir=sweep")
     assert status == 1
-    assert ran == ["0", "2"]
+    assert ran == ["seed=0", "seed=2"]
     assert "job 1: seed = 'x': must be a whole number" in said and "Traceback" not in said
     assert not (tmp_path / "sweep/1").exists()
 

@@ -119,7 +119,7 @@ def test_a_test_score_or_the_lowest_accuracy_chooses_nothing(read):
     (sentence,) = sweeps.no_choice(EvaluateConfig(), TPE)
     assert "evaluate.py scores test problems" in sentence
     (sentence,) = sweeps.no_choice(read(), {**TPE, "direction": "minimize"})
-    assert "pass hydra/sweeper=tpe" in sentence
+    assert "hydra/sweeper=tpe maximizes it" in sentence
 
 
 @pytest.mark.skipif(sweeps.installed("optuna"), reason="the plugin is installed")
