@@ -160,7 +160,7 @@ def test_a_measurement_that_was_killed_judges_no_whole_batch_again(tmp_path: Pat
     folder, verdicts = tmp_path / "killed", "orm_test/verdicts.jsonl"
     leave_scoring_processes()
     kept = b""
-    for at, batches in ((15, 1), (16, 2)):  # writes: amid the verdicts, twice
+    for at, batches in ((20, 1), (16, 2)):  # writes: amid the verdicts, twice
         assert killed(partial(run, folder, *asks(orm, file)), at)
         now = (folder / verdicts).read_bytes()
         assert now.startswith(kept) and now.count(b"\n") == 2 * batches
