@@ -59,6 +59,8 @@ def task_has_its_rows(config: TrainConfig) -> Iterator[str]:
         yield f"sft.train = {show(config.sft.train)}: no such file; it is a train.jsonl of a run"
     elif config.task != "sft" and config.sft.train is not None:
         yield f"sft.train = {show(config.sft.train)}: only task=sft reads it, and task is {config.task}"
+    if config.task == "sft" and config.evolution.reflect.row == "draft":
+        yield "evolution.reflect.row = 'draft': sft.train holds no drafts; leave it out, or run task=evolve"
 
 
 def teacher_can_solve_the_data(config: TrainConfig) -> Iterator[str]:

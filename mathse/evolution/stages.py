@@ -21,6 +21,7 @@ from mathse.config.actors import (
     ServerGenerator,
     StudentTeacher,
 )
+from mathse.config.loop import Reflect
 from mathse.config.schema import TrainConfig
 from mathse.data.problems import to_distill
 from mathse.evolution.admit import admit, leave_out, unreadable
@@ -94,6 +95,7 @@ def open_round(loop: EvolutionLoop) -> Stage:
         *fitting_keys(config),
         *judging_keys(config, "judge.name", config.judge.name),
         *(f"evolution.{k}" for k in evolution),
+        *(("evolution.reflect.row",) if config.evolution.reflect.when == "every" else ()),  # D_SFT holds rewrites then
         "callbacks",
     )
     what = f"self-evolving round {loop.round} of {loop.rounds}: sample, judge, merge, refit"
@@ -102,8 +104,9 @@ def open_round(loop: EvolutionLoop) -> Stage:
 
 def open_reflection(loop: EvolutionLoop, name: str) -> Stage:
     config = loop.lab.config
-    evolution = ("evolution.rounds", "evolution.reflect", "evolution.keep")
+    writing = (f"evolution.reflect.{f.name}" for f in fields(Reflect) if f.name != "row")  # row: what fits make of them
     judging = judging_keys(config, "judge.name", config.judge.name)
+    evolution = ("evolution.rounds", "evolution.keep", *writing)
     keys = (*fitting_keys(config), *teaching_keys(config), *judging, *evolution, "callbacks")
     return _open(loop, name, "wrong paths are rewritten, judged and merged", keys)
 
