@@ -63,7 +63,8 @@ class _Frame:
         return LEFT + self.stages.index(stage) * self.tread
 
     def y(self, accuracy: float) -> float:
-        return TOP + (HEIGHT - TOP - BOTTOM) * (1 - accuracy / self.high)
+        """Of the nearest accuracy inside the frame: an interval over few seeds may reach beyond 0 and 100 %."""
+        return TOP + (HEIGHT - TOP - BOTTOM) * (1 - min(max(accuracy, 0), self.high) / self.high)
 
     def axes(self, right: float) -> str:
         grid = "".join(
@@ -96,7 +97,7 @@ def _single(flight: Stairs, frame: _Frame) -> str:
             parts.append(
                 svg.text(
                     middle,
-                    max(y, frame.y(flight.interval.get(stage, (accuracy,))[0])) + 18,
+                    min(max(y, frame.y(flight.interval.get(stage, (accuracy,))[0])) + 18, frame.y(0) - 8),
                     svg.points(accuracy - before),
                     "small halo",
                     "middle",

@@ -168,7 +168,11 @@ def _legend(collected: Collected) -> str:
     elif (other := next((v for v in design.variants if v != design.against), None)) is not None:
         gain = difference(collected.runs[design.against], collected.runs[other], first)
         bootstrap = gain is not None and gain.bootstrap
-    how = "a bootstrap over seeds and what was answered in each" if bootstrap else "Student's t over the paired seeds"
+    how = (
+        "a bootstrap over seeds and what was answered in each (rather too narrow for few seeds)"
+        if bootstrap
+        else "Student's t over the paired seeds"
+    )
     return (
         f"Means over {seeds} seed{'s' if seeds > 1 else ''} with 95 % intervals (Student's t; with few seeds they are "
         f"wide and may pass 100); differences in points, paired by seed, with {how}. "
