@@ -17,10 +17,12 @@ from mathse.store import read_json
 
 INDEX, WEIGHTS = "model.safetensors.index.json", "model.safetensors"
 HUB_FILES = ("*.json", "*.safetensors", "*.jinja", "*.txt", "tokenizer.model")  # no code, no pickles
+PROMPT_FILES = tuple(name for name in HUB_FILES if name != "*.safetensors")  # what writes a prompt
 
 
-def resolve(path: str | Path, revision: str | None = None) -> Path:
-    """The local folder of a checkpoint: ``path`` itself, or the hub id's snapshot, downloaded where it is not cached.
+def resolve(path: str | Path, revision: str | None = None, files: Sequence[str] = HUB_FILES) -> Path:
+    """The local folder of a checkpoint: ``path`` itself, or the hub id's snapshot, of which ``files`` are downloaded
+    where they are not cached.
 
     Raises CheckpointError if there is neither.
     """
@@ -31,7 +33,7 @@ def resolve(path: str | Path, revision: str | None = None) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(str(path), revision=revision, allow_patterns=list(HUB_FILES)))
+        return Path(snapshot_download(str(path), revision=revision, allow_patterns=list(files)))
     except HFValidationError:
         raise CheckpointError(f"{path}: neither a folder that exists nor a hub id of the form org/name") from None
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as e:

@@ -11,8 +11,9 @@ Every row is read, every picture decoded, every prompt measured by the chosen ba
     data_check.html    all of it as a page, with samples
 
 ``data.on_bad_row=error`` (the default) ends in an error that names file and line where there is a bad row; ``skip``
-does not. A prompt too long for the backbone is listed and never an error, as in a run. The backbone is opened to
-measure prompts; where it cannot be (no weights here, no room), all else is checked and that is said.
+does not. A prompt too long for the backbone is listed and never an error, as in a run. Of a backbone only what writes
+its prompts is opened, no weight (tiny, cogvlm2 and families of your own: the whole of it); where it is not here, all
+else is checked and that is said.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from PIL.Image import Image
 from mathse.answers import extract_answer, same_answer
 from mathse.backbones import quiet
 from mathse.backbones.base import Backbone, Row
+from mathse.backbones.prompt_reader import reader_as_set
 from mathse.backbones.recipe import Recipe
 from mathse.config import build
 from mathse.config.schema import TrainConfig
@@ -167,7 +168,7 @@ def _source(config: TrainConfig) -> tuple[Any, list[dict[str, object]]]:
 def _backbone(config: TrainConfig, notes: list[str]) -> Backbone | None:
     changes = {"init_seed": 0} if getattr(config.backbone, "path", "") is None else {}
     try:
-        return Recipe(config.backbone, changes).open()
+        return reader_as_set(config.backbone, Recipe(config.backbone, changes).open)
     except (MathSEError, OSError, MemoryError) as error:
         said = " ".join(str(error).split())[:300]
         notes.append(f"The backbone could not be opened ({said}), so no prompt was measured.")

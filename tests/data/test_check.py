@@ -123,6 +123,20 @@ def test_the_embedded_world_can_be_looked_at_too(tmp_path: Path) -> None:
     assert read_json(tmp_path / "data_check.json")["used"] == 26
 
 
+def test_prompts_are_measured_without_a_weight(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    assert main(["tiny", "qwen2vl", str(model)]) == 0
+    (model / "model.safetensors").unlink()
+    lines = [row("a", images=[]), row("long", "word " * 3000, images=[])]
+    (tmp_path / "own.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    out = tmp_path / "out"
+    given = ["data=jsonl", f"data.path={tmp_path / 'own.jsonl'}", "teacher=replay", f"hydra.run.dir={out}"]
+    given += ["backbone=qwen2vl", f"backbone.path={model}", "evaluation.max_new_tokens=64"]
+    assert main(["data", "check", *given]) == 0
+    figures = read_json(out / "data_check.json")
+    assert (figures["backbone"], figures["used"], figures["too_long"]) == ("qwen2vl", 1, 1)
+
+
 def test_a_backbone_that_is_not_here_leaves_prompts_unmeasured_and_says_so(tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         Image.new("RGB", (40, 40)).save(tmp_path / name)

@@ -1,0 +1,66 @@
+"""A backbone that only reads: its prompts are those of the whole one, and no weight is needed for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small import picture
+
+from mathse.__main__ import main
+from mathse.backbones.base import Row
+from mathse.backbones.prompt_reader import reader_as_set
+from mathse.config import build
+from mathse.config.backbones import InternVL25, Qwen2VL
+from mathse.errors import CheckpointError
+
+QWEN = partial(Qwen2VL, min_pixels=1568, max_pixels=12544)
+INTERNVL = partial(InternVL25, jpeg_seed=0, eval_tiles=2)
+TEXT = [Row(question="角 A", images=[], history=(("What is x?", "x is 3."),))]
+SHOWN = [
+    *TEXT,
+    Row(question="What is x?", images=[picture(300, 100)]),
+    Row(question="And y?", images=[picture(20, 20), picture(90, 250)]),
+]
+
+
+def never() -> Any:
+    raise AssertionError("opened whole")
+
+
+@pytest.mark.parametrize(
+    ("family", "settings", "rows"),
+    [
+        ("qwen2vl", QWEN, SHOWN),
+        ("internvl2_5", INTERNVL, SHOWN),
+        ("internvl2_5", partial(INTERNVL, system="You check geometry."), TEXT),  # for the published picture's mark
+    ],
+)
+def test_prompts_read_without_weights_are_those_of_the_whole_backbone(
+    tmp_path: Path, family: str, settings: Callable[..., Any], rows: list[Row]
+) -> None:
+    assert main(["tiny", family, str(tmp_path / "model")]) == 0
+    section = settings(path=str(tmp_path / "model"))
+    whole = build(section)
+    expected = whole.encode(rows)
+    (tmp_path / "model" / "model.safetensors").unlink()
+    reader = reader_as_set(section, never)
+    assert (reader.context, reader.max_image_tokens) == (whole.context, whole.max_image_tokens)
+    for found, own in zip(reader.encode(rows), expected, strict=True):
+        assert found.ids == own.ids
+        assert found.features.keys() == own.features.keys()
+        assert all(torch.equal(found.features[name], own.features[name]) for name in own.features)
+
+
+def test_another_family_s_folder_and_a_damaged_one_are_refused_in_one_sentence(tmp_path: Path) -> None:
+    assert main(["tiny", "qwen2vl", str(tmp_path / "model")]) == 0
+    with pytest.raises(CheckpointError, match="is not a checkpoint of backbone=internvl2_5"):
+        reader_as_set(INTERNVL(path=str(tmp_path / "model")), never)
+    config = tmp_path / "model" / "config.json"
+    config.write_text(config.read_text().replace('"hidden_size": ', '"hidden_size": "x", "was": '))
+    with pytest.raises(CheckpointError, match="cannot be opened"):
+        reader_as_set(QWEN(path=str(tmp_path / "model")), never)
