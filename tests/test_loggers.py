@@ -7,6 +7,7 @@ import csv
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -26,8 +27,9 @@ from mathse.answers import extract_answer, same_answer
 from mathse.fit import LAST, SaveLast, TrainLog
 from mathse.images import load_image
 from mathse.ledger import RunFolder, Stage
-from mathse.loggers import CsvLogger, WandbLogger
+from mathse.loggers import CsvLogger, WandbLogger, written
 from mathse.loggers.finished import finished_stages
+from mathse.loggers.written import ENDED, TransactionLog
 from mathse.store import read_json, read_jsonl, write_jsonl
 from mathse.types import Problem
 
@@ -236,6 +238,50 @@ def test_what_a_disabled_wandb_was_given_is_sent_by_a_later_process(builder, tmp
         assert not list(run.path.glob("wandb/*"))
         wandb_logger(run, builder).close()
         assert [row["round"] for row in history(run.path)] == [-1]
+
+
+def wandb_file(records: list[Any]) -> bytes:
+    """As W&B writes it: LevelDB's format, which pads a block's last bytes and cuts a record where the block ends."""
+    data = bytearray(b":W&B" + bytes(3))
+    for record in records:
+        rest, first = record.SerializeToString(), True
+        while rest or first:
+            left = 32768 - len(data) % 32768
+            if left < 7:
+                data += bytes(left)
+                continue
+            piece, rest = rest[: left - 7], rest[left - 7 :]
+            kind = {(True, True): 1, (True, False): 2, (False, False): 3, (False, True): 4}[first, not rest]
+            data += struct.pack("<IHB", 0, len(piece), kind) + piece
+            first = False
+    return bytes(data)
+
+
+def test_what_wandb_has_written_is_known_however_much_of_a_record_is_there_yet(tmp_path):
+    from wandb.proto import wandb_internal_pb2 as pb
+
+    rows = [pb.Record(history=pb.HistoryRecord(step=pb.HistoryStep(num=n))) for n in (0, 1, 2)]
+    for size, record in zip((32700, 90000), rows[1:], strict=True):  # to the last bytes of a block, and over three
+        record.history.item.append(pb.HistoryItem(key="x", value_json="9" * size))
+    made = pb.Record(artifact=pb.ArtifactRecord(name="d_sft-1", aliases=["distill"]))
+    whole = wandb_file([*rows, made, pb.Record(exit=pb.RunExitRecord())])
+    file = tmp_path / "run-1.wandb"
+    log = TransactionLog(file)
+    marks = [{written.row(0)}, {written.row(1)}, {written.row(2)}, {written.artifact("d_sft-1", "distill")}, {ENDED}]
+    ends = [len(wandb_file([*rows, made][:n])) for n in (1, 2, 3, 4)] + [len(whole)]
+    for mark, end in zip(marks, ends, strict=True):
+        file.write_bytes(whole[: end - 1])
+        assert not log.wait_for(mark, patience=0) and TransactionLog(file).wait_for(set())
+        log = TransactionLog(file)
+        file.write_bytes(whole[:end])
+        assert log.wait_for(mark, patience=0)
+
+
+def test_a_wandb_file_that_never_shows_what_it_was_given_is_waited_for_once(tmp_path):
+    log = TransactionLog(tmp_path / "run-1.wandb")
+    assert not log.wait_for({ENDED}, patience=0.1)
+    assert not log.wait_for({ENDED})  # at once, else this takes long
+    assert not TransactionLog(None).wait_for({ENDED})
 
 
 def test_loading_the_loggers_does_not_load_wandb(root):
