@@ -20,6 +20,7 @@ from mathse.data.batches import EpochStream, MixedStream, Stream
 from mathse.data.labelled import Given, LabelledPath, read_given
 from mathse.errors import DataError
 from mathse.evolution import stages
+from mathse.evolution.keys import COMMON, JUDGING, orm_teaching_keys, sampling_keys
 from mathse.evolution.lab import CHECKPOINT, Lab, Student, needs_orm
 from mathse.evolution.measure import ORM_METRICS, explained, judge_held, labeller
 from mathse.evolution.state import Judged
@@ -36,9 +37,9 @@ if TYPE_CHECKING:
 
 FEEDBACK = "feedback.jsonl"
 # Variants of the ORM itself (order, kind, length of its fit) share the weak students and the solver.
-STUDENT_KEYS = (*stages.COMMON, "sft", "orm.student_steps", "orm.samples_per_problem", "orm.temperature")
-SOLVER_KEYS = (*stages.COMMON, "sft", "orm.students", "orm.solver_steps", "orm.backbone", "orm.train_sha256")
-KEYS = (*stages.COMMON, "orm", *stages.JUDGING)
+STUDENT_KEYS = (*COMMON, "sft", "orm.student_steps", "orm.samples_per_problem", "orm.temperature")
+SOLVER_KEYS = (*COMMON, "sft", "orm.students", "orm.solver_steps", "orm.backbone", "orm.train_sha256")
+KEYS = (*COMMON, "orm", *JUDGING)
 
 
 def given_rows(lab: Lab) -> Given | None:
@@ -64,7 +65,7 @@ def train_orm(loop: EvolutionLoop, given: Given | None) -> list[Stage]:
         return []
     students = [] if given else [weak_student(loop, size) for size in lab.config.orm.students]
     solver = fit_solver(loop, students, given)
-    stage = lab.run.stage("orm", (*KEYS, *stages.orm_teaching_keys(lab.config)), [*students, solver])
+    stage = lab.run.stage("orm", (*KEYS, *orm_teaching_keys(lab.config)), [*students, solver])
     stages.begin(loop, stage, "the Outcome Reward Model learns to name the wrong step")
     if not stage.done:
         labelled = _pairs(given.train) if given else _labelled(lab, students, "orm_train", "paths.jsonl")
@@ -84,7 +85,7 @@ def train_orm(loop: EvolutionLoop, given: Given | None) -> list[Stage]:
 def weak_student(loop: EvolutionLoop, size: int) -> Stage:
     """A student fitted on ``size`` solutions (0: the base as it is), and its paths on the ORM's problems."""
     lab = loop.lab
-    keys = (*STUDENT_KEYS, *stages.sampling_keys(lab.config), *stages.orm_teaching_keys(lab.config))
+    keys = (*STUDENT_KEYS, *sampling_keys(lab.config), *orm_teaching_keys(lab.config))
     stage = lab.run.stage(f"orm/student_{size}", keys, [loop.base.stage])
     stages.begin(loop, stage, f"a weak student ({size} solutions) writes paths for the ORM to learn from")
     if not stage.done:
@@ -115,7 +116,7 @@ def fit_solver(loop: EvolutionLoop, students: Sequence[Stage], given: Given | No
     ``orm.solver_steps = 0`` starts from the base. Of ``given`` problems those are drilled whose rows have a solution.
     """
     lab = loop.lab
-    keys = (*SOLVER_KEYS, *stages.orm_teaching_keys(lab.config))
+    keys = (*SOLVER_KEYS, *orm_teaching_keys(lab.config))
     stage = lab.run.stage("orm/solver", keys, [loop.base.stage, *students])
     stages.begin(loop, stage, "the ORM's starting point: a solver of its own problems")
     if not stage.done:
