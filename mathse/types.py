@@ -14,7 +14,7 @@ All are frozen, know ``to_json``/``from_json`` and hold nothing that differs bet
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
 from typing import Any, ClassVar, Literal, Self, get_args
 
@@ -46,8 +46,10 @@ class Record:
                 values[name] = kind.from_json(value)
         try:
             return cls(**values)
-        except TypeError as e:
-            raise DataError(f"a {cls.__name__} needs more fields: {e}") from None
+        except TypeError:
+            needed = [f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING]  # type: ignore[arg-type]
+            missing = ", ".join(name for name in needed if name not in values)
+            raise DataError(f"a {cls.__name__} needs more fields: {missing}") from None
 
 
 @cache

@@ -53,15 +53,16 @@ def read_labelled(path: Path, lookup: Callable[[str], Problem]) -> list[Labelled
 
     Raises DataError with file, line and reason of the first bad rows, and for a file without rows.
     """
-    found, bad = _Found(path, lookup), list[str]()
+    found, bad, read = _Found(path, lookup), list[str](), 0
     for record in read_lines(path):
+        read += 1
         try:
             found.add(record)
         except DataError as error:
             bad.append(f"{path}:{record.line}: {error}")
     if bad:
         more = [f"... and {len(bad) - NAMED} more"] if len(bad) > NAMED else []
-        raise DataError("\n".join([f"{path}: {len(bad)} rows cannot be used", *bad[:NAMED], *more]))
+        raise DataError("\n".join([f"{path}: {len(bad)} of {read} rows cannot be used", *bad[:NAMED], *more]))
     if not found.rows:
         raise DataError(f"{path}: holds no rows; each is a path with its label, one JSON object a line")
     return found.rows

@@ -68,6 +68,8 @@ class Files:
         self._found: dict[tuple[Path, str], Picture] = {}
         for file in self.files:
             kind_of(file)
+            if not file.is_file():
+                raise DataError(f"{file}: no such file; give the paths of the authors' files")
 
     def entries(self, bad: list[dict[str, object]] | None = None) -> Iterator[Entry]:
         """All records that say something; the others are added to ``bad``, a row of bad_rows.jsonl each."""

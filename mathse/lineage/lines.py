@@ -6,6 +6,7 @@ Only finished stages are read: what a kill has left of another is made again, an
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ VERDICTS = ("verdicts.jsonl", "feedback_verdicts.jsonl", "held_verdicts.jsonl")
 PATHS = ("paths.jsonl", "held_paths.jsonl")
 JUDGED = ("incorrect.jsonl", "feedback.jsonl", "orm_held.jsonl")  # rows with a path and a verdict
 FILES = (*PATHS, REFLECTIONS, *JUDGED, *VERDICTS, TRAIN, PREDICTIONS, DEV_PREDICTIONS)  # paths before verdicts
+NUMBER = re.compile(r"[0-9]{1,18}")  # of a line
 
 
 @dataclass(frozen=True)
@@ -77,12 +79,26 @@ def rows_of(stage: Stage, file: str) -> Iterator[Line]:
 
 def row_at(run: Run, asked: str) -> Line | None:
     """The row that ``asked`` names by its place, "final/train.jsonl:23"; None for other texts and places."""
+    if (found := _place(run, asked)) is None:
+        return None
+    stage, file, number = found
+    return next((line for line in rows_of(stage, file) if line.number == number), None)
+
+
+def rows_there(run: Run, asked: str) -> int | None:
+    """How many rows the file has in which ``asked`` names a place; None for a text that is no place."""
+    found = _place(run, asked)
+    return None if found is None else sum(1 for _ in rows_of(*found[:2]))
+
+
+def _place(run: Run, asked: str) -> tuple[Stage, str, int] | None:
+    """The stage, the file and the line of "final/train.jsonl:23"."""
     place, _, number = asked.rpartition(":")
     name, _, file = place.rpartition("/")
     stage = run.stage(name)
-    if stage is None or file not in FILES or not number.isdecimal():
+    if stage is None or file not in FILES or not NUMBER.fullmatch(number):
         return None
-    return next((line for line in rows_of(stage, file) if line.number == int(number)), None)
+    return stage, file, int(number)
 
 
 def rows_with(stage: Stage, file: str, text: str) -> Iterator[Line]:

@@ -23,6 +23,7 @@ from mathse.lineage.lines import (
     lines_about,
     row_at,
     rows_of,
+    rows_there,
     rows_with,
 )
 from mathse.lineage.problem import Found, find_problem, recorded_source
@@ -185,12 +186,14 @@ def _problem_of(run: Run, asked: str) -> str:
 
 
 def _unknown(run: Run, asked: str) -> str:
+    if (rows := rows_there(run, asked)) is not None:
+        return f"{run.folder}: no row {asked}: the file has {rows:,} rows, counted from 1; name one of them"
     likely = nlargest(COMPARED, _ids(run), key=lambda known: _alike(known, asked))
     near = get_close_matches(asked, dict.fromkeys(likely), n=3)
     hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
     example = next(_ids(run), None)
     looks = f"; an id here is that of a path or of a problem, such as {example!r}" if example else ""
-    return f"{run.folder}: no path or problem {asked!r} in its finished stages{hint}{looks}"
+    return f"{run.folder}: no path or problem {asked!r:.200} in its finished stages{hint}{looks}"
 
 
 def _ids(run: Run) -> Iterator[str]:

@@ -170,10 +170,10 @@ def test_ids_are_unique_and_a_problems_id_stands_for_one_problem(write: Write) -
     [
         ({"label": None, "verdict": None}, "it has neither of the two"),
         ({"label": {"path_id": "x", "status": "correct"}}, "pair each with its own"),
-        ({"label": {"status": "correct"}}, "a Verdict needs more fields"),
+        ({"label": {"status": "correct"}}, "a Verdict needs more fields: path_id"),
         ({"label": {"path_id": "7", "status": "unparsed"}}, "a label is correct or wrong, leave this row out"),
         ({"label": "correct"}, "a Verdict is a JSON object, got str"),
-        ({"path": {"id": "7"}}, "a ReasoningPath needs more fields"),
+        ({"path": {"id": "7"}}, "a ReasoningPath needs more fields: problem_id, text, lineage"),
     ],
 )
 def test_a_bad_row_of_a_run_is_named_too(write: Write, change: Row, reason: str) -> None:
@@ -188,7 +188,7 @@ def test_the_first_five_bad_rows_are_named_and_the_others_counted(write: Write) 
     with pytest.raises(DataError) as refused:
         read_labelled(write(row("a"), *["{"] * 8), unknown)
     said = str(refused.value)
-    assert "8 rows cannot be used" in said and "and 3 more" in said
+    assert "8 of 9 rows cannot be used" in said and "and 3 more" in said
     assert [f"paths.jsonl:{line}: " in said for line in (1, 2, 6, 7)] == [False, True, True, False]
 
 

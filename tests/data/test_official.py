@@ -136,6 +136,12 @@ def test_wrong_paths_keep_what_was_said_of_them_and_are_the_parents_of_reflectio
     assert len(rows) - len(wrong) == 7
 
 
+def test_a_file_that_is_not_there_is_named(tmp_path: Path, source: list[Path]) -> None:
+    with pytest.raises(DataError, match=r"no/sft_chosen.jsonl: no such file; give the paths"):
+        convert([*source, tmp_path / "no" / "sft_chosen.jsonl"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_orm_is_measured_on_problems_that_it_has_learnt_nothing_of(tmp_path: Path) -> None:
     rows = [{"prompt": f"What is {n} + 1?", "reasoning": f"{ANSWER} {n + 1}."} for n in range(200)]
     convert(write(tmp_path, sft_chosen=rows, sft_rejected=rows), tmp_path / "out")

@@ -81,7 +81,7 @@ def test_the_orm_is_measured_against_the_labels(tmp_path: Path, orm: Path, file:
     assert {name: part["paths"] for name, part in found["by_subject"].items()} == {"rest": 2, "sums": 4}
     assert found["by_subject"]["rest"]["overall_accuracy"] == 1
     assert sum(part["paths"] for part in found["by_length"]) == 6
-    assert [len(found["thresholds"]), found["agreement"]["paths"]] == [21, 6]
+    assert len(found["thresholds"]) >= 21 and found["agreement"]["paths"] == 6
     assert {name: row["overall"] for name, row in found["paper"].items()} == {
         "ORM, verdict only, 60K": 92.65,
         "ORM, verdict, step and analysis, 60K": 97.1,

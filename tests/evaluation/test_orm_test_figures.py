@@ -105,7 +105,15 @@ def test_acceptance_against_the_threshold_is_scikit_learns_curve(rows: list[Judg
         else:
             assert row["precision"] == pytest.approx(precision[place])
             assert row["recall"] == pytest.approx(recall[place])
-    assert [row["threshold"] for row in found["thresholds"]] == pytest.approx([k / 20 for k in range(21)])
+    at = [row["threshold"] for row in found["thresholds"]]
+    assert at == sorted(set(at)) and {k / 20 for k in range(21)} <= set(at) <= {k / 20 for k in range(21)} | set(called)
+
+
+def test_a_sure_judge_is_told_apart_by_the_deciles_of_its_scores() -> None:
+    sure: list[tuple[Status, Said]] = [("correct", ("correct", 0.99 + k / 1000, None)) for k in range(10)]
+    found = metrics(rows_of([*sure, ("wrong", ("correct", 0.989, None))]), 0.5, writes_steps=False)
+    above = {row["accepted"]: row["precision"] for row in found["thresholds"] if 0.95 < row["threshold"] < 1}
+    assert above[10] == 1 and set(range(3, 11)) <= set(above)  # of 11 paths called correct
 
 
 @pytest.mark.parametrize("rows", CASES)

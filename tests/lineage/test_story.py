@@ -71,8 +71,20 @@ def test_an_unknown_id_is_one_line_with_the_nearest_ones(run_of: Made, capsys: p
     row = rewrite_of(run)["id"]
     error = said(capsys, str(run), row.replace("reflection", "reflecton"), code=1)
     assert len(error.splitlines()) == 1 and f"did you mean {row!r}" in error
-    error = said(capsys, str(run), "final/train.jsonl:9999", code=1)
-    assert "no path or problem 'final/train.jsonl:9999'" in error
+    assert "no path or problem 'final/nothing.jsonl:1'" in said(capsys, str(run), "final/nothing.jsonl:1", code=1)
+
+
+@pytest.mark.parametrize("number", ["0", "9999", "999999999999999"])
+def test_a_line_that_the_file_does_not_have_is_told_with_how_many_there_are(
+    run_of: Made, number: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = run_of("killed")
+    error = said(capsys, str(run), f"final/train.jsonl:{number}", code=1)
+    assert f"the file has {len(rows(run / 'final' / 'train.jsonl'))} rows" in error
+
+
+def test_a_number_too_long_for_a_line_is_an_id_like_any_other(run_of: Made, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "no path or problem" in said(capsys, str(run_of("killed")), f"final/train.jsonl:{'9' * 5000}", code=1)
 
 
 def test_a_source_that_changed_since_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,8 @@ error_step_exact, error_step_within_one   of wrong paths whose label names a ste
                                        neighbour; an accepted or unparsed one is a miss
 auroc, average_precision               of P(correct); a verdict without one ranks by its status
 brier, ece, calibration                of the verdicts with a P(correct)
-thresholds                             precision, recall and F1 of acceptance, by threshold
+thresholds                             precision, recall and F1 of acceptance, by threshold: twentieths, and deciles of
+                                       the scores of paths called correct
 agreement                              with answer matching: of the judge's decisions, and of the labels
 by_subject, by_length                  the first ten figures of parts; lengths in characters, by quartile
 """
@@ -97,7 +98,7 @@ def metrics(rows: Sequence[JudgedPath], threshold: float, *, writes_steps: bool,
         "threshold": threshold,
         **measured(rows),
         "calibration": _calibration(rows) if has_scores else None,
-        "thresholds": [_at(marks, t, seed) for t in THRESHOLDS] if has_scores else None,
+        "thresholds": [_at(marks, t, seed) for t in _thresholds(marks)] if has_scores else None,
         "agreement": _agreement(rows, threshold, seed),
         "by_subject": {name: measured([r for r in rows if r.given.subject == name]) for name in subjects},
         "by_length": [{"from": low, "to": high, **measured(part)} for low, high, part in _by_length(rows)],
@@ -166,6 +167,13 @@ def _apart(row: JudgedPath) -> int | None:
 def _calibration(rows: Sequence[JudgedPath]) -> list[dict[str, Any]]:
     bins = reliability([r.given.label for r in rows], [r.verdict for r in rows], figures.BINS)
     return [{**b, "ci95": _wilson((round(b["correct"] * b["n"]), int(b["n"])))} for b in bins]
+
+
+def _thresholds(marks: Marks) -> list[float]:
+    """Twentieths, and the deciles of the scores of paths called correct: a sure judge's lie all above 0.95."""
+    scores = marks.acceptance[marks.scored & (marks.acceptance >= 0)]
+    deciles = np.quantile(scores, np.arange(1, 10) / 10, method="lower").tolist() if len(scores) else []
+    return sorted({*THRESHOLDS, *deciles})
 
 
 def _at(marks: Marks, threshold: float, seed: int) -> dict[str, Any]:
@@ -239,7 +247,9 @@ def _notes(rows: Sequence[JudgedPath], writes_steps: bool) -> Iterator[str]:
         if not any(r.given.label.status == status for r in rows):
             yield f"No path is labelled {status}: {name} accuracy, AUROC and what else compares the two are not known."
     if not any(r.verdict.score is not None for r in rows):
-        yield "The judge gave no P(correct): AUROC, average precision, Brier, ECE and thresholds are not known."
+        none_read = all(r.verdict.status == "unparsed" for r in rows)
+        why = "No verdict could be read" if none_read else "The judge gave no P(correct)"
+        yield f"{why}: AUROC, average precision, Brier, ECE and thresholds are not known."
     if not writes_steps:
         yield "The judge writes no step: how often it names the wrong one is not asked."
     elif not any(first_step(r.given.label.error_step) is not None for r in rows if not r.is_right):

@@ -23,6 +23,17 @@ SHARES = {
     "error_step_exact": "first wrong step named",
     "error_step_within_one": "or one beside it",
 }
+NAMES = {  # in the bar at the page's side
+    "accuracy": "Figures",
+    "tables": "Table 5",
+    "orm": "P(correct)",
+    "selectors": "Threshold",
+    "compared": "Answer match",
+    "buckets": "Groups",
+    "gallery": "Disagreements",
+    "notes": "Notes",
+    "protocol": "Protocol",
+}
 GROUPED = ("positive_accuracy", "negative_accuracy", "overall_accuracy", "error_step_exact")  # by subject and length
 SCORES = {"auroc": "AUROC", "average_precision": "average precision", "brier": "Brier", "ece": "ECE"}
 
@@ -51,7 +62,7 @@ def page(
         '<p class="eyebrow">MathSE · evaluation</p><h1>The ORM on labelled paths</h1>'
         f'<p class="result">{_result(found)}</p>'
     )
-    return html("ORM test", header, parts)
+    return html("ORM test", header, parts, NAMES)
 
 
 def _result(found: Mapping[str, Any]) -> str:
@@ -59,7 +70,7 @@ def _result(found: Mapping[str, Any]) -> str:
     return (
         f"The ORM judges <b>{percent(found['overall_accuracy'])}</b> ({span(interval)}) of {found['paths']:,} labelled "
         f"paths rightly: it accepts {percent(found['positive_accuracy'])} of the right ones and rejects "
-        f"{percent(found['negative_accuracy'])} of the wrong ones. {found['unparsed']:,} verdicts could not be read."
+        f"{percent(found['negative_accuracy'])} of the wrong ones. {_unread(found['unparsed'])}"
     )
 
 
@@ -124,7 +135,7 @@ def _thresholds(found: Mapping[str, Any]) -> str:
     rows = found["thresholds"] or ()
     numbers = [
         (
-            f"{row['threshold']:.2f}",
+            f"{row['threshold']:g}",
             f"{row['accepted']:,}",
             *(percent(row[key]) + _in_brackets(row["ci95"][key]) for key in ("precision", "recall", "f1")),
         )
@@ -132,7 +143,8 @@ def _thresholds(found: Mapping[str, Any]) -> str:
     ]
     finding = (
         "Precision: the share of accepted paths that are right. Recall: the share of right paths that are accepted. A "
-        "path called wrong is accepted at no threshold, so below one half little changes."
+        "path called wrong is accepted at no threshold, so below one half little changes. Beside twentieths stand the "
+        "deciles of P(correct) over the paths called correct."
     )
     head = ("threshold", "accepted", "precision", "recall", "F1")
     body = figure(charts.thresholds(rows, found["threshold"])) + table(head, numbers) if rows else ""
@@ -204,6 +216,10 @@ def _protocol(found: Mapping[str, Any]) -> list[tuple[str, object]]:
 
 
 # --- words ------------------------------------------------------------------------------------------------------------
+
+
+def _unread(count: int) -> str:
+    return "One verdict could not be read." if count == 1 else f"{count:,} verdicts could not be read."
 
 
 def _span(interval: Sequence[float] | None) -> str:
