@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from e2e.runs import TINY, run
 from wandb_files import artifacts, history, table_of, wandb_records, wandb_summary
+from wandb_server import serving
 
 from mathse.loggers.secrets import without_secrets
 from mathse.loggers.summary import ORM_KEYS, STAGE_KEYS, run_figures
@@ -198,6 +203,46 @@ def test_sets_and_verdicts_are_uploaded_from_where_they_lie(real, logged):
         assert sorted(found) == [(real / file).resolve() for file in files]
 
 
+# --- a sync -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def synced(real, tmp_path_factory):
+    """A server that the run's offline folder was synced to."""
+    place = tmp_path_factory.mktemp("sync")
+    (part,) = real.glob("wandb/offline-run-*")
+    shutil.copytree(part, place / part.name)  # a sync leaves a note in it
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    with serving() as server:
+        env = clean | {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": "a" * 40, "HOME": str(place)}
+        command = [sys.executable, "-m", "wandb", "sync", str(place / part.name)]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    return server
+
+
+def test_an_offline_run_syncs_with_every_number_its_place_and_its_rounds(real, synced):
+    summary = read_json(real / "summary.json")
+    expected = {name_in_wandb(summary, place): value for place, value in numbers(summary)}
+    assert {name: synced.summary.get(name) for name in expected} == expected
+    told = [synced.run[key] for key in ("groupName", "jobType", "displayName")]
+    assert told == ["table3", "orm", "table3.orm-seed0"]
+    assert [row["round"] for row in synced.history if "round" in row] == [-1, 0, 1, 2]
+
+
+def test_a_sync_uploads_sets_and_tables_whole_and_of_checkpoints_the_references(real, synced, logged):
+    kept = [a for a in synced.artifacts if a.given["artifactTypeName"] != "run_table"]
+    assert len(kept) == len(logged) and all(artifact.committed and artifact.used for artifact in kept)
+    uploaded = {(a.given["aliases"][0]["alias"], name): data for a in kept for name, data in a.files.items()}
+    for stage, name in (("round_01", "train.jsonl"), ("reflection", "verdicts.jsonl"), ("orm", "feedback.jsonl")):
+        assert uploaded[stage, name] == (real / stage / name).read_bytes()
+    for model in (a for a in kept if a.given["artifactTypeName"] == "model"):
+        assert {*model.files} == {"wandb_manifest.json"}
+        assert model.manifest["model.safetensors"]["ref"].startswith("file:///")
+    tables = [a for a in synced.artifacts if a.given["artifactTypeName"] == "run_table"]
+    assert len(tables) == 6 and all(any(name.endswith(".png") for name in table.files) for table in tables)
+
+
 # --- secrets ----------------------------------------------------------------------------------------------------------
 
 
@@ -213,6 +258,14 @@ def test_sets_and_verdicts_are_uploaded_from_where_they_lie(real, logged):
         ),
         ({"command": f"serve --api-key {SECRET} --port 1"}, {"command": "serve --api-key *** --port 1"}),
         ({"command": f"HF_TOKEN={SECRET} serve"}, {"command": "HF_TOKEN=*** serve"}),
+        (
+            {"command": f"MY_KEY='{SECRET}' serve --api-key '{SECRET}'"},
+            {"command": "MY_KEY='***' serve --api-key '***'"},
+        ),
+        ({"body": f'{{"api_key": "{SECRET}", "n": 1}}'}, {"body": '{"api_key": "***", "n": 1}'}),
+        ({"headers": [f"X-Api-Key: {SECRET}"]}, {"headers": ["X-Api-Key: ***"]}),
+        ({"headers": [f"Authorization: Basic {SECRET}"]}, {"headers": ["Authorization: Basic ***"]}),
+        ({"name": f"run with {SECRET}", "max_tokens": 7}, {"name": "run with ***", "max_tokens": 7}),
         (
             {"command": f"serve -H 'Authorization: Bearer {SECRET}'"},
             {"command": "serve -H 'Authorization: Bearer ***'"},

@@ -14,8 +14,9 @@ SHORTEST = 8  # characters of an environment variable's value that is looked for
 _WORD = rf"[\w-]*(?:{'|'.join(NAMES)})"
 _PATTERNS = (
     (re.compile(r"(?<=://)[^/\s@]+@"), ""),  # user:password@host
-    (re.compile(rf"({_WORD}=)[^&\s'\"]+", re.I), rf"\1{HIDDEN}"),  # ?api_key=..., API_KEY=... vllm serve
-    (re.compile(rf"(--{_WORD}\s+)[^\s'\"]+", re.I), rf"\1{HIDDEN}"),  # --api-key ...
+    # ?api_key=..., API_KEY='...' vllm serve, {"api_key": "..."}, X-Api-Key: ...
+    (re.compile(rf"({_WORD}['\"]?\s*[=:]\s*['\"]?(?:basic\s+)?)(?!bearer\b)[^&\s'\"]+", re.I), rf"\1{HIDDEN}"),
+    (re.compile(rf"(--{_WORD}\s+['\"]?)[^\s'\"]+", re.I), rf"\1{HIDDEN}"),  # --api-key ...
     (re.compile(r"\b(bearer\s+)[^\s'\"]+", re.I), rf"\1{HIDDEN}"),
 )
 
@@ -23,8 +24,9 @@ _PATTERNS = (
 def without_secrets(config: Mapping[str, Any]) -> dict[str, Any]:
     """``config`` without the settings, at any depth, whose names say that they hold a secret; in texts, what stands
     where an address or a command has one is blotted out, and so is the value of every environment variable that a
-    setting called ``..._env`` names."""
-    cleaned: dict[str, Any] = _cleaned(config, _named_values(config))
+    setting called ``..._env`` names, or whose own name says that it holds a secret."""
+    of_environment = [v for k, v in os.environ.items() if k.lower().endswith(NAMES) and len(v) >= SHORTEST]
+    cleaned: dict[str, Any] = _cleaned(config, _named_values(config) + of_environment)
     return cleaned
 
 
