@@ -122,6 +122,14 @@ def test_a_study_shows_the_runs_of_its_group_and_a_project_all_runs_by_study(spe
             assert runs["grouping"][0] == {"section": "config", "name": grouped}
 
 
+def test_the_report_says_what_its_lines_are_means_of(specs):
+    for study, said in (
+        ("rounds", "the mean over a variant's seeds"),
+        (None, "over all variants and seeds of a study"),
+    ):
+        assert said in json.dumps(specs[study]["report"]["blocks"])
+
+
 def run_sets(page: Any) -> Iterator[dict[str, Any]]:
     if isinstance(page, dict):
         yield from page.get("runSets", [])

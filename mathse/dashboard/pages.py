@@ -29,6 +29,16 @@ class Subject:
         return "variant" if self.study else "study"
 
     @property
+    def means(self) -> str:
+        """What a line or a bar is the mean of."""
+        if self.study:
+            return "A line or bar is the mean over a variant's seeds, with the least and the greatest value."
+        return (
+            "A line or bar is the mean over all variants and seeds of a study, with the least and the greatest value; "
+            "--study NAME tells the variants apart."
+        )
+
+    @property
     def view(self) -> str:
         """The workspace's place in its URL: the same for the same study, so that a second start finds it again."""
         return hashlib.sha256(f"mathse/{self.study or ''}".encode()).hexdigest()[:11]
@@ -66,7 +76,7 @@ def report(subject: Subject) -> Any:
 
     runs = {"name": subject.study or "all runs", "filters": subject.filters, "groupby": [f"config.{subject.by}"]}
     blocks: list[Any] = [
-        wr.P(f"Made by `python -m mathse dashboard`, which writes it anew. {NOTE}"),
+        wr.P(f"Made by `python -m mathse dashboard`, which writes it anew. {subject.means} {INTERVALS}"),
         wr.TableOfContents(),
     ]
     for title, (shows, panels) in sections(subject.by).items():
@@ -75,16 +85,13 @@ def report(subject: Subject) -> Any:
         project=subject.project,
         entity=subject.entity,
         title=subject.title,
-        description="What the runs of a MathSE study say, by variant; seeds are drawn together.",
+        description=f"What the runs of MathSE say, by {subject.by}; seeds are drawn together.",
         blocks=blocks,
         width="fluid",
     )
 
 
-NOTE = (
-    "Lines and bars are means over seeds with the least and the greatest value. Intervals and paired differences are "
-    "in experiments/."
-)
+INTERVALS = "Intervals and paired differences are in experiments/."
 
 
 def spec(page: Any) -> Any:

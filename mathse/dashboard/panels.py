@@ -22,7 +22,7 @@ Panels = list[Any]
 
 def sections(by: str) -> dict[str, tuple[str, Panels]]:
     """Title -> (what it shows, its panels). ``by``: the setting whose values are told apart, ``variant`` or ``study``;
-    runs that differ in their seed alone are one line or bar, the mean with its least and greatest value."""
+    runs alike in it are one line or bar, the mean with its least and greatest value."""
     makers: dict[str, Callable[[str], Panels]] = {
         "Accuracy": _accuracy,
         "Acceptance": _acceptance,
