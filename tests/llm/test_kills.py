@@ -77,7 +77,7 @@ def test_a_run_that_is_killed_twice_pays_for_each_answer_once(api: ApiServer, tm
 
 def test_two_runs_at_once_share_the_work(api: ApiServer, tmp_path: Path) -> None:
     api.delay = 0.02
-    with start(api, tmp_path, "run", 60, "online") as one, start(api, tmp_path, "other", 60, "online") as two:
+    with start(api, tmp_path, "run", 60, "online", 60) as one, start(api, tmp_path, "other", 60, "online", 60) as two:
         assert [p.communicate(timeout=60)[0] for p in (one, two)] == ["60\n", "60\n"]
     assert len(api.asked) == 60 and set(api.billed.values()) == {1}
     totals = [
