@@ -233,7 +233,9 @@ def test_an_offline_run_syncs_with_every_number_its_place_and_its_rounds(real, s
 def test_a_sync_uploads_sets_and_tables_whole_and_of_checkpoints_the_references(real, synced, logged):
     kept = [a for a in synced.artifacts if a.given["artifactTypeName"] != "run_table"]
     assert len(kept) == len(logged) and all(artifact.committed and artifact.used for artifact in kept)
-    uploaded = {(a.given["aliases"][0]["alias"], name): data for a in kept for name, data in a.files.items()}
+    uploaded = {
+        (alias["alias"], name): data for a in kept for alias in a.given["aliases"] for name, data in a.files.items()
+    }
     for stage, name in (("round_01", "train.jsonl"), ("reflection", "verdicts.jsonl"), ("orm", "feedback.jsonl")):
         assert uploaded[stage, name] == (real / stage / name).read_bytes()
     for model in (a for a in kept if a.given["artifactTypeName"] == "model"):
