@@ -120,6 +120,7 @@ def _job(task: Task, schema: type, traceback: bool) -> Callable[[DictConfig], fl
     @functools.wraps(task)
     def job(cfg: DictConfig) -> float | None:
         folder = Path(HydraConfig.get().runtime.output_dir)
+        launch.end_with_the_sweep()
         try:
             config: Any = parse(cfg, schema)
             if getattr(config, "plan", False):  # no rank is started for it, no folder is left

@@ -7,6 +7,7 @@ Stdlib only: the watching process holds no model.
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import socket
@@ -19,6 +20,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
@@ -231,6 +233,24 @@ def end_with_the_watcher() -> None:
         os._exit(LEFT_ALONE)
 
     threading.Thread(target=watch, args=(int(os.environ[WATCHED]),), daemon=True).start()
+
+
+@cache
+def end_with_the_sweep() -> None:
+    """In a worker process of a sweep (joblib's): end this process as soon as the sweep's own is gone.
+
+    Else it would go on with its job, and hold that run's folder when the same command is started again.
+    """
+    if multiprocessing.current_process().name == "MainProcess":
+        return
+    sweep = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == sweep:
+            time.sleep(POLL)
+        os._exit(LEFT_ALONE)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def report(value: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 
 import pytest
@@ -135,6 +136,31 @@ def test_a_sweeper_that_is_not_installed_is_told_in_a_sentence(command, settings
 def test_a_launcher_that_is_not_installed_is_told_in_a_sentence(command):
     status, said = command(never, "-m", "seed=1,2", "hydra/launcher=joblib")
     assert status == 1 and "hydra/launcher=joblib: needs Hydra's joblib plugin" in said
+
+
+STARTS_A_WORKER = """
+import multiprocessing, sys, time
+from mathse import launch
+
+def work():
+    launch.end_with_the_sweep()
+    print("at work", flush=True)
+    time.sleep(60)
+    print("still there", flush=True)
+
+if __name__ == "__main__":
+    launch.end_with_the_sweep()
+    multiprocessing.get_context("spawn").Process(target=work).start()
+"""
+
+
+def test_a_worker_of_a_sweep_that_was_killed_ends_too(tmp_path):
+    """Its standard output closes only when it is gone."""
+    (tmp_path / "sweep.py").write_text(STARTS_A_WORKER)
+    with subprocess.Popen([sys.executable, tmp_path / "sweep.py"], stdout=subprocess.PIPE, text=True) as sweep:
+        assert sweep.stdout is not None and sweep.stdout.readline() == "at work\n"
+        sweep.kill()
+        assert sweep.stdout.read() == ""
 
 
 def test_slurm_starts_one_task_a_job_and_puts_it_back_into_the_queue():
