@@ -14,6 +14,7 @@ from mathse.answers import extract_answer, same_answer
 from mathse.backbones.base import Backbone, Completion, Row
 from mathse.backbones.recipe import Recipe, held, recipe_of
 from mathse.prompts import Style
+from mathse.rows import Chosen, JsonlRows
 from mathse.seeds import derive
 from mathse.store import BatchLog
 from mathse.types import Lineage, Problem, ReasoningPath, Verdict
@@ -96,8 +97,11 @@ class Generator:
         n: int = 1,
         temperature: float | None = None,
         advance: Advance = _ignore,
-    ) -> list[ReasoningPath]:
-        """n paths a problem, appended to ``file`` batch by batch; what is there already is not sampled again."""
+    ) -> Sequence[ReasoningPath]:
+        """n paths a problem, appended to ``file`` batch by batch; what is there already is not sampled again.
+
+        The paths are read from the file, and of ``problems`` that lie on the disk no more than a batch is held.
+        """
         batches = list(batched(problems, self.batch_size))
         log = BatchLog(file, [len(b) * n for b in batches])
         sampling = self.sampling if temperature is None else {**self.sampling, "temperature": temperature}
@@ -105,7 +109,8 @@ class Generator:
         how = {"n": n, "max_new_tokens": self.max_new_tokens, **sampling}
         todo = [(derive(seed, stage, "sample", k), batches[k]) for k in range(log.done, len(batches))]
         asks = (Ask([solve_row(writer, p) for p in batch], {"seed": draw, **how}) for draw, batch in todo)
-        for (draw, batch), texts in zip(todo, generated(writer, asks), strict=True):
+        for (draw, rows), texts in zip(todo, generated(writer, asks), strict=True):
+            batch = list(rows)
             versions = [prompts.version("generate", writer.prompt_style, p) for p in batch]
             lineages = [Lineage("student", stage, model, seed=draw, prompt=version) for version in versions]
             log.append(
@@ -116,7 +121,7 @@ class Generator:
                 ]
             )
             advance(len(batch) * n)
-        return list(log.rows(ReasoningPath))
+        return JsonlRows(file, ReasoningPath)
 
 
 class HFGenerator(Generator):
@@ -184,7 +189,8 @@ def solve_row(writer: Writer, problem: Problem, response: str | None = None) -> 
     return row
 
 
-def batched(problems: Sequence[Problem], size: int) -> Iterator[list[Problem]]:
+def batched(problems: Sequence[Problem], size: int) -> Iterator[Sequence[Problem]]:
     """Batches of problems with questions of similar length: less padding. The order is fixed by the problems alone."""
-    order = sorted(problems, key=lambda p: (len(p.question), p.id))
+    keys = [(len(p.question), p.id) for p in problems]
+    order = Chosen(problems, sorted(range(len(keys)), key=keys.__getitem__))
     return (order[k : k + size] for k in range(0, len(order), size))

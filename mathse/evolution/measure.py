@@ -45,7 +45,7 @@ def measure_judge(lab: Lab, stage: Stage, student: Student) -> None:
     judge_held(lab, stage, lab.orm, labelled, stage.path / ORM_METRICS)
 
 
-def sample_held(lab: Lab, stage: Stage, student: Student) -> list[ReasoningPath]:
+def sample_held(lab: Lab, stage: Stage, student: Student) -> Sequence[ReasoningPath]:
     held = lab.splits["orm_held"]
     with lab.work(stage, "sample", "held-out paths", len(held)) as advance:
         return lab.generator.sample(
