@@ -29,7 +29,8 @@ class Teaching:
     def __init__(self, teacher: Any, problems: Sequence[Problem], sample: int, rates: Rates) -> None:
         self.settings = teacher if isinstance(teacher, OpenAITeacher) else None
         self.sample, self.notes = sample, list[str]()
-        self._asked: dict[str, list[Problem]] = {}  # by the words of the request
+        # By the words of the request: the pictures of the first one, and once there is a second, all by content.
+        self._asked: dict[str, tuple[Sequence[str], set[tuple[str, ...]]]] = {}
         if self.settings is not None:
             self._lengths(problems, rates)
 
@@ -103,16 +104,19 @@ class Teaching:
     def _is_new(self, problem: Problem) -> bool:
         """Whether this request was not planned before: pictures are compared only where the words are the same."""
         words = hashlib.sha256(prompts.generation_prompt(problem, "full").encode("utf-8", "replace")).hexdigest()
-        alike = self._asked.setdefault(words, [])
-        if any(_same_pictures(problem.images, other.images) for other in alike):
-            return False
-        alike.append(problem)
-        return True
+        if words not in self._asked:
+            self._asked[words] = problem.images, set()
+            return True
+        first, seen = self._asked[words]
+        if not seen:
+            seen.add(_pictures(first))
+        before = len(seen)
+        seen.add(_pictures(problem.images))
+        return len(seen) > before
 
 
-def _same_pictures(one: Iterable[str], other: Iterable[str]) -> bool:
-    first, second = tuple(one), tuple(other)
-    return first == second or (len(first) == len(second) and [*map(_picture, first)] == [*map(_picture, second)])
+def _pictures(refs: Iterable[str]) -> tuple[str, ...]:
+    return tuple(map(_picture, refs))
 
 
 def _picture(ref: str) -> str:

@@ -7,6 +7,7 @@ import re
 import shlex
 
 import pytest
+from omegaconf import OmegaConf
 
 from mathse.__main__ import main
 from mathse.config.data import SETS
@@ -94,3 +95,16 @@ def test_a_run_of_the_paper_is_planned_without_a_weight(fixtures, tmp_path, caps
     ]
     assert plan["total"]["usd"][1] > 0 and plan["total"]["disk_bytes"][0] > 7e9
     assert "round_02" in said and not (tmp_path / "hub").exists()
+
+
+def test_the_papers_sizes_stand_for_its_data_in_a_plan(read):
+    """As many problems as data=paper has of its weights, and as its shares make of them, to a thousand or so."""
+    data, shares = read("+experiment/paper=qwen2vl", "data=paper_sizes").data, read_paper_data()
+    rows = sum(shares["weights"].values())
+    test, dev, orm = (round(rows * shares[f"{name}_share"]) for name in ("test", "dev", "orm"))
+    counted = (data.test, data.dev, data.orm_train + data.orm_held, data.seed_size + data.pool)
+    assert counted == pytest.approx((test, dev, orm, rows - test - dev - orm), abs=1000)
+
+
+def read_paper_data():
+    return OmegaConf.load(CONF / "data" / "paper.yaml")
