@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from weakref import finalize
 
 import pytest
 from small import problems, tiny_backbone
@@ -14,6 +16,7 @@ from mathse.answers import MARKER
 from mathse.backbones.base import Row
 from mathse.backbones.tiny import TinyBackbone
 from mathse.generate import HFGenerator, batched, predict, solve_row
+from mathse.rows import JsonlRows, Mapped
 from mathse.store import read_jsonl
 from mathse.types import Problem, ReasoningPath
 
@@ -50,7 +53,7 @@ def unequal(count: int) -> list[Problem]:
             for i, p in enumerate(problems(count))]  # fmt: skip
 
 
-def sample(backbone: TinyBackbone, asked: Sequence[Problem], file: Path, **changes: Any) -> list[ReasoningPath]:
+def sample(backbone: TinyBackbone, asked: Sequence[Problem], file: Path, **changes: Any) -> Sequence[ReasoningPath]:
     options: dict[str, Any] = {"stage": "round_01", "model": "distill/checkpoint", "seed": 0, "n": 2, **changes}
     return GENERATOR.sample(backbone, asked, file, **options)
 
@@ -109,6 +112,22 @@ def test_finished_paths_are_read_and_nothing_is_sampled(tmp_path: Path) -> None:
     backbone.calls.clear()
     assert sample(backbone, asked, tmp_path / "paths.jsonl") == expected
     assert backbone.calls == []
+
+
+def test_problems_on_the_disk_are_read_a_batch_at_a_time_and_paths_stay_there(tmp_path: Path) -> None:
+    asked, counts = unequal(7), Counter[str]()
+
+    def read(problem: Problem) -> Problem:
+        copy = replace(problem)
+        counts["held"] += 1
+        finalize(copy, counts.subtract, ["held"])
+        counts["most"] = max(counts["most"], counts["held"])
+        return copy
+
+    found = sample(tiny_backbone(), Mapped(read, asked), tmp_path / "lazy.jsonl")
+    assert isinstance(found, JsonlRows) and found == sample(tiny_backbone(), asked, tmp_path / "whole.jsonl")
+    assert counts["most"] <= 2 * GENERATOR.batch_size
+    assert counts["held"] == 0
 
 
 def test_the_order_in_which_problems_come_does_not_matter(tmp_path: Path) -> None:

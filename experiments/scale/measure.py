@@ -3,8 +3,8 @@
     python experiments/scale/measure.py 10000 50000 500000
 
 A run folder of each size is made up: problems with a picture each, and a round with 56 paths for every 100 problems
-(280,000 for 500,000) of about 1,000 characters, of which the judge accepts 70 %. Then each step runs on it in a process
-of its own, by the functions or commands that a run uses:
+(280,000 for 500,000; the pool has three in ten of the problems, so most have two) of about 900 characters, of which the
+judge accepts 70 %. Then each step runs on it in a process of its own, by the functions or commands that a run uses:
 
 ``read``     data=jsonl: open the file, split it, read each problem once
 ``sources``  where each problem is from, with the hash of its picture's file (base/sources.jsonl)
@@ -13,7 +13,8 @@ of its own, by the functions or commands that a run uses:
 ``lineage``  python -m mathse lineage RUN --all --json
 ``report``   python -m mathse report RUN
 
-CPU seconds and peak resident memory are the whole process's, imports included.
+CPU seconds and peak resident memory are the whole process's, imports included; beside ``merge`` stands what it takes
+once libraries and data are open, as a run has them.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import random
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,18 +94,26 @@ def make(made: Made) -> None:
     write_jsonl(distill.path / "train.jsonl", accepted)
     write_jsonl(distill.path / "incorrect.jsonl", [])
     distill.finish({"stage": "distill"})
-    sampled = splits["pool"][: made.size * 56 // 100]
-    folder = made.run / "round_01"
-    write_jsonl(folder / "paths.jsonl", (path(p, "round_01", "student") for p in sampled))
-    ordered = sorted(range(len(sampled)), key=lambda k: random.Random(k).random())
-    write_jsonl(folder / "verdicts.jsonl", (verdict(path(sampled[k], "round_01", "student")) for k in ordered))
+    sample(splits["pool"], made.size * 56 // 100, made.run / "round_01")
     run.close()
 
 
-def path(problem, stage, origin):  # type: ignore[no-untyped-def]
+def sample(pool, count, folder):  # type: ignore[no-untyped-def]
+    """``count`` paths for the problems of the pool in turn, and a verdict on each in another order."""
+    from mathse.store import write_jsonl
+
+    def one(k: int):  # type: ignore[no-untyped-def]
+        return path(pool[k % len(pool)], "round_01", "student", k // len(pool))
+
+    order = sorted(range(count), key=lambda k: random.Random(k).random())
+    write_jsonl(folder / "paths.jsonl", map(one, range(count)))
+    write_jsonl(folder / "verdicts.jsonl", (verdict(one(k)) for k in order))
+
+
+def path(problem, stage, origin, number=0):  # type: ignore[no-untyped-def]
     from mathse.types import Lineage, ReasoningPath
 
-    draw = random.Random(problem.id)
+    draw = random.Random(f"{problem.id}/{number}")
     steps = "\n".join(
         f"Step {k}: the figure gives {draw.randint(1, 999)} and {draw.randint(1, 999)}, so the angle between the "
         f"chord and the tangent is {draw.randint(1, 180)} degrees and the next side is {draw.randint(1, 999)}."
@@ -112,7 +122,9 @@ def path(problem, stage, origin):  # type: ignore[no-untyped-def]
     given = problem.answer if draw.random() < 0.7 else "x"
     text = f"{steps}\nThe answer to this problem is {given}"
     model = "replay" if origin == "teacher" else "distill/checkpoint"
-    return ReasoningPath(f"{stage}/{problem.id}/0", problem.id, text, Lineage(origin, stage, model, None, 7, "p/1"))
+    return ReasoningPath(
+        f"{stage}/{problem.id}/{number}", problem.id, text, Lineage(origin, stage, model, None, 7, "p/1")
+    )
 
 
 def verdict(path):  # type: ignore[no-untyped-def]
@@ -167,6 +179,7 @@ def merge(made: Made) -> None:
     from mathse.types import ReasoningPath, Verdict
 
     _, run, source = opened(made)
+    begun = time.process_time()
     lab = SimpleNamespace(
         problems=ById(source.table), source=source, accepts=lambda verdict: accepted(verdict, 0.5), run=run
     )
@@ -189,6 +202,7 @@ def merge(made: Made) -> None:
     for name in ("train.jsonl", "incorrect.jsonl"):
         stages.carry_on(stage.path / name, final.path / name)
     final.finish({"stage": "final", "train_rows": counts["train_rows"]})
+    print(f"{time.process_time() - begun:.1f}")
     run.close()
 
 
@@ -228,7 +242,8 @@ def main() -> None:
             measured("make", made)
             for step in asked.steps:
                 seconds, memory = measured(step, made)
-                print(f"| {step} | {size:,} | {seconds:.1f} | {memory:.2f} |", flush=True)
+                own = f" ({(made.folder / 'merge.out').read_text().strip()} open)" if step == "merge" else ""
+                print(f"| {step} | {size:,} | {seconds:.1f}{own} | {memory:.2f} |", flush=True)
 
 
 if __name__ == "__main__":
