@@ -19,7 +19,9 @@ def test_every_option_composes_and_parses(group, name, read, tmp_path):
     jsonl = ["data=jsonl", f"data.path={rows}"]
     mixed = ["+data@data.sources.own=jsonl", f"data.sources.own.path={rows}", "data.counts={own: 1}"]
     sources = {"jsonl": jsonl, "mixture": mixed}
-    of_folders = [name for name in available("data") if "synthetic" not in name and name not in sources]
+    of_folders = [
+        name for name in available("data") if "synthetic" not in name and name not in (*sources, "paper_sizes")
+    ]
     sources |= {name: [f"data.root={tmp_path}"] for name in of_folders}
     sources["paper"] = ["data=paper", *(f"data.sources.{name}.root={tmp_path}" for name in SETS)]
     beside = {("data", name): [*given, "teacher=replay"] for name, given in sources.items()}
