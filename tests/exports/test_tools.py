@@ -7,8 +7,8 @@ skipped. On CPUs:
     MATHSE_TRL_PYTHON=$PWD/trl/bin/python python -m pytest -m slow tests/exports/test_tools.py
 
 and likewise MATHSE_LLAMAFACTORY_PYTHON (llamafactory==0.9.5) and MATHSE_SWIFT_PYTHON ('ms-swift==4.6.*',
-qwen_vl_utils, torchvision). Last opened, all 15 green, on 2026-11-27 with torch 2.13.0 on a CPU: trl 1.16.0 (transformers
-5.24.0, datasets 5.2.0), llamafactory 0.9.5 (5.6.0, 4.0.0), ms-swift 4.6.0 (5.19.0, 4.8.4).
+qwen_vl_utils, torchvision). Last opened, all 15 green, on 2026-11-27 with torch 2.13.0 on a CPU: trl 1.16.0
+(transformers 5.24.0, datasets 5.2.0), llamafactory 0.9.5 (5.6.0, 4.0.0), ms-swift 4.6.0 (5.19.0, 4.8.4).
 """
 
 from __future__ import annotations
