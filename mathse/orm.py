@@ -14,7 +14,7 @@ from functools import partial
 from mathse import prompts
 from mathse.backbones.base import Backbone, Row
 from mathse.config.fits import ORM
-from mathse.judges import judge_row
+from mathse.judges.orm import judge_row
 from mathse.seeds import rng
 from mathse.types import Lineage, Problem, ReasoningPath, Verdict
 

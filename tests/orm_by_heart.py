@@ -10,7 +10,7 @@ from small import path, problems, tiny_backbone
 
 from mathse.backbones.tiny import TinyBackbone
 from mathse.config.fits import ORM
-from mathse.judges import ORM_FILE
+from mathse.judges.orm import ORM_FILE
 from mathse.orm import training_row
 from mathse.store import write_json
 from mathse.types import Problem, ReasoningPath, Verdict

@@ -23,7 +23,7 @@ from mathse.config.schema import Trainer
 from mathse.data.batches import EpochStream, MixedStream
 from mathse.errors import MathSEError
 from mathse.fit import SCRATCH, FitJob, fit
-from mathse.judges import status_tokens
+from mathse.judges.orm import status_tokens
 from mathse.modules.sft import SFTModule
 from mathse.orm import training_row
 from mathse.world.critique import corrupt

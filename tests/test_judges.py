@@ -13,16 +13,9 @@ from small import path, problems, tiny_backbone, verdict
 
 from mathse.backbones.base import Completion, Row
 from mathse.backbones.tiny import TinyBackbone
-from mathse.judges import (
-    AnswerJudge,
-    Judge,
-    ORMAndAnswerJudge,
-    ORMJudge,
-    RandomJudge,
-    TeacherJudge,
-    judge_paths,
-    status_tokens,
-)
+from mathse.judges import Judge, judge_paths
+from mathse.judges.orm import ORMJudge, status_tokens
+from mathse.judges.others import AnswerJudge, ORMAndAnswerJudge, RandomJudge, TeacherJudge
 from mathse.metrics import accepted
 from mathse.store import BatchLog, read_jsonl
 from mathse.types import Problem, ReasoningPath, Status, Verdict

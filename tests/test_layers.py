@@ -19,7 +19,7 @@ LAYERS = (
      "launch", "ranks", "paper", "resampling", "published", "rows"},
     {"backbones", "llm"},
     {"data", "decontaminate", "world", "modules", "teachers", "fit", "strategies"},
-    {"generate", "judges", "verdict_first", "serving", "orm", "progress", "loggers", "benchmarks"},
+    {"generate", "judges", "serving", "orm", "progress", "loggers", "benchmarks"},
     {"evolution", "report", "contamination"},
     {"tasks", "data_check", "evaluation", "compare", "plan", "whatif", "exports", "lineage", "study",
      "dashboard", "cli", "__main__"},

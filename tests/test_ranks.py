@@ -35,7 +35,8 @@ from mathse.data.batches import EpochStream, MixedStream, OnceStream, StepData, 
 from mathse.errors import ConfigError, RankLost, TeacherError
 from mathse.fit import FitJob, fit
 from mathse.generate import HFGenerator, predict
-from mathse.judges import ORMJudge, judge_paths
+from mathse.judges import judge_paths
+from mathse.judges.orm import ORMJudge
 from mathse.orm import made_up_rows
 from mathse.world.problems import SyntheticData
 

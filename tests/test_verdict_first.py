@@ -13,11 +13,11 @@ from small import path, tiny_backbone
 
 from mathse.backbones.base import Completion
 from mathse.config.fits import ORM
-from mathse.judges import ORMJudge, judge_row
+from mathse.judges.orm import ORMJudge, judge_row
+from mathse.judges.verdict_first import beginning_of
 from mathse.metrics import accepted
 from mathse.orm import target
 from mathse.types import Problem, ReasoningPath, Verdict
-from mathse.verdict_first import beginning_of
 
 ORDERS = ("verdict_first", "analysis_first", "solve_first")
 GENERATIVE = [ORM(order=order) for order in ORDERS]

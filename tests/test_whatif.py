@@ -16,7 +16,7 @@ from run_builder import Builder
 from mathse.__main__ import main
 from mathse.errors import ConfigError, DataError, RunError
 from mathse.evolution.state import EvolutionState, Judged
-from mathse.judges import AnswerJudge, ORMAndAnswerJudge, RandomJudge
+from mathse.judges.others import AnswerJudge, ORMAndAnswerJudge, RandomJudge
 from mathse.metrics import accepted
 from mathse.seeds import rng
 from mathse.store import read_json, read_jsonl, write_json, write_jsonl

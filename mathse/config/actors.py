@@ -134,7 +134,7 @@ HOW_STUDENTS_ARE_REACHED = (
 
 @dataclass
 class Judge:
-    """Who returns a verdict on a path (docs: mathse/judges.py)."""
+    """Who returns a verdict on a path (docs: mathse/judges)."""
 
     name: str = allow("orm", choices=("orm", "teacher", "answer", "orm_and_answer", "random", "noisy"))
     checkpoint: str | None = None  # a trained ORM's folder, instead of training one in this run

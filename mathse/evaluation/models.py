@@ -15,7 +15,7 @@ from mathse.backbones.base import Backbone
 from mathse.backbones.recipe import at_checkpoint
 from mathse.config.schema import EvaluateConfig, Trainer
 from mathse.fit import device_of, dtype_of
-from mathse.judges import ORMJudge, open_orm
+from mathse.judges.orm import ORMJudge, open_orm
 
 
 def on_devices(trainer: Trainer, work: Callable[[], float | None]) -> float | None:

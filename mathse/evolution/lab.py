@@ -12,7 +12,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from mathse import judges
 from mathse.backbones.base import Backbone, Row
 from mathse.backbones.memory import Trained
 from mathse.backbones.recipe import at_checkpoint
@@ -26,6 +25,8 @@ from mathse.errors import DataError
 from mathse.evolution.served import ServedORM, ServedStudents
 from mathse.fit import FitJob, device_of, dtype_of, fit
 from mathse.generate import Advance, Writer, solve_row
+from mathse.judges import Judge, others
+from mathse.judges.orm import ORMJudge, open_orm
 from mathse.ledger import RunFolder, Stage, Work
 from mathse.loggers import RunLogger
 from mathse.metrics import accepted
@@ -152,13 +153,13 @@ class Lab:
             self._loaded = (checkpoint, self.served.of(checkpoint, read) if self.served is not None else read())
         return self._loaded[1]
 
-    def orm_judge(self, checkpoint: Path) -> judges.ORMJudge:
+    def orm_judge(self, checkpoint: Path) -> ORMJudge:
         """The judge that an ORM's checkpoint makes."""
         read = partial(self.reader, checkpoint, orm=True)
-        return judges.open_orm(checkpoint, read, self.config.judge.max_new_tokens)
+        return open_orm(checkpoint, read, self.config.judge.max_new_tokens)
 
     @cached_property
-    def orm(self) -> judges.Judge:
+    def orm(self) -> Judge:
         """This run's ORM: ``judge.checkpoint``, else the one its orm/ stage trained."""
         checkpoint = Path(self.config.judge.checkpoint or self.run.path / "orm" / CHECKPOINT)
         if self.served_orm is not None:
@@ -171,19 +172,19 @@ class Lab:
             if served is not None:
                 served.engine.free()
 
-    def judge(self, name: str) -> judges.Judge:
+    def judge(self, name: str) -> Judge:
         settings = self.config.judge
         if name == "orm":
             return self.orm
         if name == "orm_and_answer":
-            return judges.ORMAndAnswerJudge(self.orm, settings.threshold)
+            return others.ORMAndAnswerJudge(self.orm, settings.threshold)
         if name == "teacher":
-            return judges.TeacherJudge(self.teacher)
+            return others.TeacherJudge(self.teacher)
         if name == "random":
-            return judges.RandomJudge(settings.rate, self.config.seed)
+            return others.RandomJudge(settings.rate, self.config.seed)
         if name == "noisy":
-            return judges.NoisyJudge(settings.rate, self.config.seed)
-        return judges.AnswerJudge()
+            return others.NoisyJudge(settings.rate, self.config.seed)
+        return others.AnswerJudge()
 
     def accepts(self, verdict: Verdict) -> bool:
         return accepted(verdict, self.config.judge.threshold)

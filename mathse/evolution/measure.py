@@ -11,7 +11,8 @@ from mathse.answers import extract_answer, same_answer
 from mathse.evolution.lab import CHECKPOINT, Lab, Student, needs_orm
 from mathse.evolution.state import Judged
 from mathse.generate import predict
-from mathse.judges import AnswerJudge, Judge, judge_paths
+from mathse.judges import Judge, judge_paths
+from mathse.judges.others import AnswerJudge
 from mathse.ledger import Stage
 from mathse.metrics import accuracy, orm_metrics
 from mathse.orm import Labelled, balance, label

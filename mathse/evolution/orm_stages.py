@@ -26,7 +26,7 @@ from mathse.evolution.measure import ORM_METRICS, explained, judge_held, labelle
 from mathse.evolution.state import Judged
 from mathse.fit import save_checkpoint
 from mathse.generate import solve_row
-from mathse.judges import ORM_FILE, status_tokens
+from mathse.judges.orm import ORM_FILE, status_tokens
 from mathse.ledger import Stage
 from mathse.orm import Labelled, balance, label, made_up_rows, solution_path, training_row
 from mathse.store import read_jsonl, write_json, write_jsonl

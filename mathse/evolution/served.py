@@ -10,7 +10,7 @@ from typing import Any
 from mathse.backbones.base import Backbone
 from mathse.backbones.prompt_reader import prompt_reader
 from mathse.config.actors import Judge
-from mathse.judges import read_orm
+from mathse.judges.orm import read_orm
 from mathse.llm.account import Account
 from mathse.llm.client import ChatClient
 from mathse.serving import judge

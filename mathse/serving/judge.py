@@ -16,7 +16,8 @@ from typing import Any
 from mathse import prompts
 from mathse.backbones.base import Backbone
 from mathse.errors import TeacherError
-from mathse.judges import STATUS_KEY, Batch, judge_row, status_tokens
+from mathse.judges import Batch
+from mathse.judges.orm import STATUS_KEY, judge_row, status_tokens
 from mathse.llm.chat import ChatReply
 from mathse.serving.model import ServedModel
 from mathse.store import read_jsonl

@@ -13,7 +13,7 @@ from small import problems, tiny_backbone
 from transformers.utils import logging
 
 from mathse.backbones.tiny import TinyBackbone
-from mathse.judges import judge_row
+from mathse.judges.orm import judge_row
 from mathse.llm import batch, online
 from mathse.prompts import binary_json, feedback_json
 from mathse.store import write_json

@@ -15,7 +15,8 @@ from mathse.config.actors import Judge
 from mathse.config.backbones import TinyBackbone as Section
 from mathse.errors import CheckpointError, TeacherError
 from mathse.evolution.served import ServedORM
-from mathse.judges import judge_paths, open_orm
+from mathse.judges import judge_paths
+from mathse.judges.orm import open_orm
 from mathse.serving.judge import p_correct, unscored_note
 from mathse.store import write_json, write_jsonl
 from mathse.types import Problem, ReasoningPath, Verdict

@@ -1,0 +1,57 @@
+"""Who returns a verdict on a path: the trained ORM (orm.py), or one of those in others.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import starmap
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from mathse.rows import Chosen, JsonlRows, Mapped
+from mathse.store import BatchLog
+from mathse.types import Problem, ReasoningPath, Verdict
+
+
+class Judge(Protocol):
+    """``name`` is recorded in each verdict; a judge that cannot decide says ``unparsed``, it never guesses."""
+
+    name: str
+
+    def judge(self, problems: Sequence[Problem], paths: Sequence[ReasoningPath]) -> list[Verdict]: ...
+
+
+Batch = tuple[Sequence[Problem], Sequence[ReasoningPath]]
+
+
+@runtime_checkable
+class BatchJudge(Judge, Protocol):
+    """A judge that asks a model, and so has use for several devices: it is given all batches of a stage."""
+
+    def judge_all(self, batches: Sequence[Batch]) -> Iterator[list[Verdict]]: ...
+
+
+def judge_paths(
+    judge: Judge,
+    problems: Mapping[str, Problem],
+    paths: Sequence[ReasoningPath],
+    file: Path,
+    *,
+    batch_size: int,
+    advance: Callable[[int], None] = lambda rows: None,
+) -> Sequence[Verdict]:
+    """A verdict on each path, appended to ``file`` batch by batch; paths of similar length are judged together."""
+    keys = [(len(p.text), p.id) for p in paths]
+    order = Chosen(paths, sorted(range(len(keys)), key=keys.__getitem__))
+    batches = [order[k : k + batch_size] for k in range(0, len(order), batch_size)]
+    log = BatchLog(file, [len(b) for b in batches])
+    advance(sum(len(b) for b in batches[: log.done]))
+    todo = Mapped(lambda batch: ([problems[p.problem_id] for p in batch], list(batch)), batches[log.done :])
+    for verdicts in verdicts_on(judge, todo):
+        log.append(verdicts)
+        advance(len(verdicts))
+    return JsonlRows(file, Verdict)
+
+
+def verdicts_on(judge: Judge, batches: Sequence[Batch]) -> Iterator[list[Verdict]]:
+    """The judge's verdicts on each batch, in order."""
+    return judge.judge_all(batches) if isinstance(judge, BatchJudge) else starmap(judge.judge, batches)
