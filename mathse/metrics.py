@@ -93,14 +93,17 @@ def first_step(error_step: str | None) -> int | None:
     return int(found.group()) if found else None
 
 
-def orm_metrics(labels: Sequence[Verdict], verdicts: Sequence[Verdict], threshold: float) -> dict[str, Any]:
+def orm_metrics(
+    labels: Sequence[Verdict], verdicts: Sequence[Verdict], threshold: float, *, names_steps: bool = True
+) -> dict[str, Any]:
     """How a judge does against labels of the same paths.
 
     ``labels`` and ``verdicts`` are paired by position and must name the same paths; labels are correct or wrong.
     Gives positive_accuracy (share of right paths accepted), negative_accuracy (share of wrong paths rejected; an
     unparsed verdict rejects), overall_accuracy, error_step_accuracy (share of ALL wrong paths whose verdict names the
-    label's first step; an accepted or unparsed one is a miss; None where no label names a step), n, unparsed, auroc,
-    ci95 (Wilson, a pair for each share) and reliability (see ``reliability``).
+    label's first step; an accepted or unparsed one is a miss; None where no label names a step, or the judge is of a
+    kind that never does: not ``names_steps``), n, unparsed, auroc, ci95 (Wilson, a pair for each share) and reliability
+    (see ``reliability``).
     """
     _check_pairs(labels, verdicts)
     pairs = list(zip(labels, verdicts, strict=True))
@@ -109,7 +112,7 @@ def orm_metrics(labels: Sequence[Verdict], verdicts: Sequence[Verdict], threshol
     taken = sum(accepted(v, threshold) for v in right)
     refused = sum(not accepted(v, threshold) for _, v in wrong)
     named = sum(_names_step(label, v, threshold) for label, v in wrong)
-    steps_known = any(first_step(label.error_step) is not None for label, _ in wrong)
+    steps_known = names_steps and any(first_step(label.error_step) is not None for label, _ in wrong)
     shares = {
         "positive_accuracy": (taken, len(right)),
         "negative_accuracy": (refused, len(wrong)),

@@ -97,6 +97,12 @@ def test_without_labelled_steps_there_is_no_step_figure() -> None:
     assert figures["error_step_accuracy"] is None
 
 
+def test_a_judge_that_never_names_a_step_has_no_step_figure() -> None:
+    paths = [verdict("a", "wrong", "Step 1")], [verdict("a", "wrong")]
+    assert orm_metrics(*paths, 0.5)["error_step_accuracy"] == 0
+    assert orm_metrics(*paths, 0.5, names_steps=False)["error_step_accuracy"] is None
+
+
 def test_misaligned_labels_are_refused() -> None:
     with pytest.raises(DataError, match="'b'"):
         orm_metrics([verdict("a", "correct")], [verdict("b", "correct")], 0.5)

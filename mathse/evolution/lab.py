@@ -158,10 +158,14 @@ class Lab:
         read = partial(self.reader, checkpoint, orm=True)
         return open_orm(checkpoint, read, self.config.judge.max_new_tokens)
 
+    @property
+    def orm_checkpoint(self) -> Path:
+        """This run's ORM: ``judge.checkpoint``, else the one its orm/ stage trained."""
+        return Path(self.config.judge.checkpoint or self.run.path / "orm" / CHECKPOINT)
+
     @cached_property
     def orm(self) -> Judge:
-        """This run's ORM: ``judge.checkpoint``, else the one its orm/ stage trained."""
-        checkpoint = Path(self.config.judge.checkpoint or self.run.path / "orm" / CHECKPOINT)
+        checkpoint = self.orm_checkpoint
         if self.served_orm is not None:
             return self.served_orm.of(checkpoint, partial(self.reader, checkpoint, orm=True))
         return self.orm_judge(checkpoint)

@@ -12,6 +12,7 @@ from mathse.evolution.lab import CHECKPOINT, Lab, Student, needs_orm
 from mathse.evolution.state import Judged
 from mathse.generate import predict
 from mathse.judges import Judge, judge_paths
+from mathse.judges.orm import read_orm
 from mathse.judges.others import AnswerJudge
 from mathse.ledger import Stage
 from mathse.metrics import accuracy, orm_metrics
@@ -76,7 +77,12 @@ def judge_held(
     said = {v.path_id: v for v in verdicts}
     rows = [{"path": path, "label": word, "verdict": said[path.id]} for path, word in labelled]
     write_jsonl(stage.path / ORM_HELD, rows)
-    figures = orm_metrics([w for _, w in labelled], [said[p.id] for p, _ in labelled], lab.config.judge.threshold)
+    figures = orm_metrics(
+        [word for _, word in labelled],
+        [said[path.id] for path, _ in labelled],
+        lab.config.judge.threshold,
+        names_steps=read_orm(lab.orm_checkpoint)["kind"] != "binary",
+    )
     write_json(metrics_file, figures)
     return figures
 

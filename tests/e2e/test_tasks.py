@@ -155,6 +155,7 @@ def test_task_orm_trains_each_kind_of_orm(tmp_path: Path, settings: tuple[str, .
     assert [e["stage"] for e in summary["stages"]] == ["base"]
     assert summary["metric"] == summary["orm"]["overall_accuracy"]
     assert summary["orm"]["n"] == len(rows(tmp_path / "orm" / "orm_held.jsonl")) > 0
+    assert (summary["orm"]["error_step_accuracy"] is None) == (described["kind"] == "binary")
     assert weights(tmp_path / "orm") != weights(tmp_path / "orm" / "solver")
 
 
