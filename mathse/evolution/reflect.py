@@ -13,8 +13,7 @@ from mathse.backbones.base import Row
 from mathse.evolution import stages
 from mathse.evolution.lab import CHECKPOINT
 from mathse.evolution.measure import acceptance
-from mathse.evolution.state import Judged, judged_rows
-from mathse.evolution.training_rows import REFLECTIONS
+from mathse.evolution.state import REFLECTIONS, Judged, judged_rows
 from mathse.generate import Ask, generated, reflect_row
 from mathse.judges import judge_paths
 from mathse.rows import Chained, Chosen, JsonlRows, Mapped

@@ -17,6 +17,7 @@ from mathse.store import write_jsonl
 from mathse.types import ReasoningPath, Record, Verdict
 
 TRAIN, INCORRECT = "train.jsonl", "incorrect.jsonl"
+REFLECTIONS = "reflections.jsonl"  # of a reflection's stage: what was rewritten, and what was said of it
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,10 @@ from collections.abc import Mapping, Sequence
 
 from mathse.backbones.base import Row
 from mathse.evolution.lab import Lab
+from mathse.evolution.state import REFLECTIONS
 from mathse.generate import Writer, reflect_row, solve_row
 from mathse.store import read_jsonl
 from mathse.types import ReasoningPath, Reflection
-
-REFLECTIONS = "reflections.jsonl"  # in a reflection stage: what was rewritten, and what was said of it
 
 
 def training_rows(lab: Lab, writer: Writer, paths: Sequence[ReasoningPath]) -> list[Row]:

@@ -1,7 +1,7 @@
 """What a run's fits learn from, one exchange at a time: the student's D_SFT, or the ORM's labelled paths.
 
-An example has the texts that ``generate.solve_row`` and ``orm.training_row`` make for the run's own fit; they are made
-here from ``prompts`` alone, so that no model library is loaded.
+An example has the texts that ``evolution.training_rows`` and ``orm.training_row`` make for the run's own fit; they are
+made here from ``prompts`` alone, so that no model library is loaded.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from mathse import prompts
 from mathse.data.labelled import read_labelled
 from mathse.data.sources import problem_lookup
 from mathse.errors import DataError
-from mathse.evolution.state import TRAIN, Judged
+from mathse.evolution.state import REFLECTIONS, TRAIN, Judged
 from mathse.prompts import Style
 from mathse.report.runs import Run
 from mathse.store import read_json, read_jsonl
-from mathse.types import Problem, ReasoningPath, Verdict
+from mathse.types import Problem, ReasoningPath, Reflection, Verdict
 
 FEEDBACK = "feedback.jsonl"  # of the stage "orm"
 COMPACT = "tiny"  # the family that reads compact prompts; all others read full ones
@@ -70,12 +70,24 @@ def sft_examples(run: Run, stage: str) -> Iterator[Example]:
     """The rows of D_SFT that the student of ``stage`` was fitted on. Raises DataError where the stage has none."""
     file = _file_of(run, stage, TRAIN)
     problem_of, family = problem_lookup(run.config), family_of(run.config["backbone"])
-    style = style_of(family)
+    style, rewritten = style_of(family), _reflections(run)
     for number, path in enumerate(read_jsonl(file, ReasoningPath), start=1):
         problem = _known(problem_of, path, file, number)
-        prompt = prompts.generation_prompt(problem, style)
-        version = prompts.version("generate", style, problem)
+        if (reflection := rewritten.get(path.id)) is not None:
+            prompt = prompts.reflection_prompt(problem, reflection.draft.text, reflection.feedback, style)
+        else:
+            prompt = prompts.generation_prompt(problem, style)
+        version = prompts.version("reflect" if reflection is not None else "generate", style, problem)
         yield Example(path, problem, prompt, tuple(problem.images), path.text, version, family)
+
+
+def _reflections(run: Run) -> Mapping[str, Reflection]:
+    """By the rewrite's id, those whose draft stands in the prompt (``evolution.reflect.row=draft``)."""
+    if run.config["evolution"]["reflect"].get("row") != "draft":
+        return {}
+    files = (stage.folder / REFLECTIONS for stage in run.stages)
+    found = (reflection for file in files if file.is_file() for reflection in read_jsonl(file, Reflection))
+    return {reflection.revised.id: reflection for reflection in found}
 
 
 def orm_examples(run: Run) -> Iterator[Example]:

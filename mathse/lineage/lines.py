@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mathse.evolution.state import REFLECTIONS, TRAIN
 from mathse.report.runs import Run, Stage, place
 from mathse.store import parse_row
 
-TRAIN, REFLECTIONS = "train.jsonl", "reflections.jsonl"
 PREDICTIONS, DEV_PREDICTIONS = "predictions.jsonl", "dev_predictions.jsonl"
 VERDICTS = ("verdicts.jsonl", "feedback_verdicts.jsonl", "held_verdicts.jsonl")
 PATHS = ("paths.jsonl", "held_paths.jsonl")

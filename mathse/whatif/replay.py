@@ -14,13 +14,13 @@ from typing import Any
 
 from mathse.data.sources import problem_lookup
 from mathse.errors import DataError, MathSEError
-from mathse.evolution.state import TRAIN, EvolutionState, Judged
+from mathse.evolution.state import REFLECTIONS, TRAIN, EvolutionState, Judged
 from mathse.metrics import accepted
 from mathse.report.runs import Run, Stage, read_run
 from mathse.types import Problem, ReasoningPath, Reflection, Verdict
 from mathse.whatif.rules import Decider, Rules
 
-PATHS, VERDICTS, REFLECTIONS = "paths.jsonl", "verdicts.jsonl", "reflections.jsonl"
+PATHS, VERDICTS = "paths.jsonl", "verdicts.jsonl"
 MERGES = "MergeCorrectPaths"  # the callback that is replayed here
 
 

@@ -15,11 +15,11 @@ from mathse.data.sources import problem_lookup
 from mathse.errors import DataError
 from mathse.evolution.state import Judged
 from mathse.exports.examples import family_of, orm_examples, sft_examples, style_of
-from mathse.generate import solve_row
+from mathse.generate import reflect_row, solve_row
 from mathse.orm import training_row
 from mathse.report.runs import Run, read_run
 from mathse.store import read_json, read_jsonl, write_json, write_jsonl
-from mathse.types import Lineage, ReasoningPath, Verdict
+from mathse.types import Lineage, ReasoningPath, Reflection, Verdict
 
 CLASSES = {
     "tiny": "mathse.backbones.tiny.TinyBackbone",
@@ -43,6 +43,27 @@ def run_of(place: Path, family: str, **orm: Any) -> Run:
 def test_the_prompt_style_is_that_of_the_familys_class(family: str) -> None:
     assert style_of(family) == class_of(family).prompt_style
     assert family_of({"_target_": CLASSES[family]}) == family
+
+
+@pytest.mark.parametrize("family", ["tiny", "qwen2vl"])
+def test_a_rewrite_has_its_draft_and_critique_in_the_prompt_where_the_fit_had_them(tmp_path: Path, family: str) -> None:
+    made = own_run(tmp_path, family)
+    settings = read_json(made.folder / "run.json")
+    settings["config"]["evolution"]["reflect"]["row"] = "draft"
+    write_json(made.folder / "run.json", settings)
+    (revised,) = [p for p in read_jsonl(made.folder / "final" / "train.jsonl", ReasoningPath) if p.problem_id == "zh"]
+    draft = ReasoningPath("round_01/zh/0", "zh", "Step 1: A slip.", Lineage("student", "round_01", "somebody"))
+    word = Verdict(draft.id, "wrong", "Step 1", "The height is another.", judge="orm")
+    write_jsonl(made.folder / "reflection" / "reflections.jsonl", [Reflection(draft, word, revised)])
+    write_json(made.folder / "reflection" / "stage.json", {"stage": "reflection", "summary": {}, "versions": {}})
+    run = read_run(made.folder)
+    problem_of: Any = problem_lookup(run.config)
+    backbone: Any = class_of(family)
+    examples = {example.path.problem_id: example for example in sft_examples(run, "final")}
+    row: Any = reflect_row(backbone, problem_of("zh"), draft.text, word, revised.text)
+    assert (examples["zh"].prompt, examples["zh"].response) == (row["question"], row["response"])
+    assert "The height is another." in examples["zh"].prompt
+    assert examples["one"].prompt == solve_row(backbone, problem_of("one"))["question"]
 
 
 @pytest.mark.parametrize("family", ["tiny", "qwen2vl"])
