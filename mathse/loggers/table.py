@@ -12,23 +12,11 @@ import pytorch_lightning as pl
 
 from mathse.ledger import RunFolder, Stage
 from mathse.loggers.finished import Curve, figures, finished_stages
+from mathse.loggers.summary import STAGE_KEYS
 
 METRICS, FITS = "metrics.csv", "fits.csv"
 # First in this order; whatever else the stages report follows.
-METRIC_COLUMNS = (
-    "stage",
-    "accuracy",
-    "ci_low",
-    "ci_high",
-    "n",
-    "dev_accuracy",
-    "train_rows",
-    "accepted",
-    "rejected",
-    "unparsed",
-    "acceptance_precision",
-    "step_precision",
-)
+METRIC_COLUMNS = ("stage", *STAGE_KEYS)
 FIT_COLUMNS = ("stage", "step", "loss", "lr", "val_loss")
 
 
