@@ -50,11 +50,12 @@ def open_distill(loop: EvolutionLoop) -> Stage:
 
 def open_round(loop: EvolutionLoop) -> Stage:
     config, evolution = loop.lab.config, ("init", "samples_per_problem", "keep", "round")
+    rewritten = loop.round > 1 and config.evolution.reflect.when == "every"  # D_SFT then holds rewrites
     keys = (
         *fitting_keys(config),
         *judging_keys(config, "judge.name", config.judge.name),
         *(f"evolution.{k}" for k in evolution),
-        *(("evolution.reflect.row",) if config.evolution.reflect.when == "every" else ()),  # D_SFT holds rewrites then
+        *(("evolution.reflect.row",) if rewritten else ()),
         "callbacks",
     )
     what = f"self-evolving round {loop.round} of {loop.rounds}: sample, judge, merge, refit"
