@@ -8,22 +8,17 @@ by its name, and waits for it. Only one run at a time looks at the records and s
 from __future__ import annotations
 
 import json
-import random
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import partial
-from itertools import count
 from typing import IO, TYPE_CHECKING, Any
 
-import openai
-
 from mathse.errors import TeacherError
+from mathse.llm.batch_server import BatchServer
 from mathse.llm.chat import ChatReply, ChatRequest
 from mathse.llm.faults import Broken, Fault, blot_out, fault_of, fault_of_body
-from mathse.llm.online import FIRST_WAIT, LONGEST_WAIT
 from mathse.llm.pricing import BATCH_DISCOUNT, most_it_can_cost
 from mathse.llm.records import FOLDER, BatchRecord, Records, line_of
 from mathse.llm.wire import Dialect, reply_from
@@ -35,7 +30,6 @@ if TYPE_CHECKING:
 MOST_REQUESTS, MOST_BYTES = 50_000, 190 * 2**20  # a batch's; the API's bounds are 50,000 and 200 MB
 SENDING = "batches"  # the claim of the one run that sends
 OVER = ("completed", "failed", "expired", "cancelled")
-LOOKED_THROUGH = 1000  # batches of the account, newest first, among which one that was being sent is looked for
 
 
 @dataclass
@@ -64,7 +58,7 @@ class Batches:
     def run(self, requests: Iterable[ChatRequest], advance: Callable[[int], None]) -> list[ChatReply]:
         make_folder(self.client.cache.folder / FOLDER)
         self.advance = advance
-        with self.client.connected_sync() as self.api, tempfile.TemporaryFile(dir=self.records.folder) as spool:
+        with BatchServer(self.client) as self.server, tempfile.TemporaryFile(dir=self.records.folder) as spool:
             asked = list(self._spooled(requests, spool))
             self._reserve_what_lies_there()
             tries = most = self.client.max_retries + 1
@@ -116,15 +110,11 @@ class Batches:
         made."""
         for record in self.records.all():
             if record.batch_id is None:
-                record.batch_id = self._at_server(record.name)
+                record.batch_id = self.server.find(record.name)
                 if record.batch_id is None:
                     self.records.remove(record)
                 else:
                     self.records.save(record)
-
-    def _at_server(self, name: str) -> str | None:
-        listed = self._tried(lambda: list(_first(self.api.batches.list(limit=100), LOOKED_THROUGH)))
-        return next((b.id for b in listed if (b.metadata or {}).get("mathse") == name), None)
 
     def _send(self, spool: IO[bytes]) -> None:
         """Send what has no answer, lies in no batch and is within the budget."""
@@ -163,27 +153,10 @@ class Batches:
         return []
 
     def _submit(self, record: BatchRecord, lines: IO[bytes]) -> None:
-        file = self._tried(partial(self._upload, lines))
+        file_id = self.server.upload(lines)
         self.records.save(record)  # from here on the batch may exist
-        tries = count(1)
-        record.batch_id = self._tried(lambda: self._created(file.id, record.name, first=next(tries) == 1))
+        record.batch_id = self.server.create(file_id, record.name)
         self.records.save(record)
-
-    def _upload(self, lines: IO[bytes]) -> Any:
-        lines.seek(0)
-        return self.api.files.create(file=("requests.jsonl", lines, "application/jsonl"), purpose="batch")
-
-    def _created(self, file_id: str, name: str, *, first: bool) -> str:
-        """The batch's id. A try that failed may have made it all the same."""
-        if not first and (found := self._at_server(name)) is not None:
-            return found
-        made = self.api.batches.create(
-            input_file_id=file_id,
-            endpoint="/v1/chat/completions",
-            completion_window="24h",
-            metadata={"mathse": name},
-        )
-        return made.id
 
     # --- waiting and collecting ---
 
@@ -196,8 +169,10 @@ class Batches:
         """Until no batch holds a request of ours: wait for their ends, and put their answers on the disk."""
         while ours := [r for r in self.records.all() if not self.waiting.keys().isdisjoint(r.requests)]:
             if any(record.batch_id is None for record in ours) and self.claims.take(SENDING):
-                self._find_lost()
-                self.claims.give_back(SENDING)
+                try:
+                    self._find_lost()
+                finally:
+                    self.claims.give_back(SENDING)
             elif not sum(map(self._collect, ours)):
                 time.sleep(self.client.poll_seconds)
         for key in list(self.waiting):
@@ -205,16 +180,15 @@ class Batches:
 
     def _collect(self, record: BatchRecord) -> bool:
         """Whether the batch is over, and its answers are kept."""
-        batch_id = record.batch_id
-        if batch_id is None:  # being sent by another run, or lost
+        if record.batch_id is None:  # being sent by another run, or lost
             return False
-        batch = self._tried(lambda: self.api.batches.retrieve(batch_id))
+        batch = self.server.look(record.batch_id)
         if batch.status not in OVER or not self.claims.take(record.name):
             return False
         try:
             for file in (batch.output_file_id, batch.error_file_id):
                 if file:
-                    self._read(record, self._tried(partial(self.api.files.content, file)).content)
+                    self._read(record, self.server.content(file))
             if batch.status == "failed":
                 self._failed(record, batch.errors.data or [] if batch.errors else [])
             self.records.remove(record)
@@ -291,23 +265,3 @@ class Batches:
             if not self.account.answered:
                 raise self.client.fault_error(fault)
             self._outcome(key, ChatReply(outcome="failed", error=fault.said, key=key))
-
-    def _tried(self, call: Callable[[], Any]) -> Any:
-        """``call()``, again after faults of the moment. Raises TeacherError after the last try, or at once."""
-        for tried in range(self.client.max_retries + 1):
-            try:
-                return call()
-            except openai.OpenAIError as e:
-                fault = fault_of(e, self.client.secret)
-                if fault.whose != "moment" or tried == self.client.max_retries:
-                    raise self.client.fault_error(fault) from None
-                longest = min(LONGEST_WAIT, FIRST_WAIT * 2**tried)
-                time.sleep(max(fault.wait or 0.0, longest * random.uniform(0.5, 1.0)))
-        raise AssertionError("unreachable")
-
-
-def _first(items: Iterable[Any], limit: int) -> Iterator[Any]:
-    for number, item in enumerate(items):
-        if number == limit:
-            return
-        yield item

@@ -12,6 +12,7 @@ timeout, broken connection, body cut or malformed   the moment's
 from __future__ import annotations
 
 import email.utils
+import random
 import re
 import time
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from typing import Any, Literal
 
 import openai
 
+FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0  # seconds between tries; doubled each time
 MAX_WAIT = 600.0  # seconds; a server that asks for more is asked again by another start
 MAX_WORDS = 300  # characters of a server's own words in a message
 KEY_LENGTH = 8  # a shorter key is a placeholder such as "none", and no secret
@@ -67,6 +69,12 @@ class Fault:
     def reached(self) -> bool:
         """Whether something at the other end took the request."""
         return not self.said.startswith(NO_CONNECTION)
+
+    def pause(self, tried: int) -> float:
+        """Seconds until the next try: as long as the server asks for, else longer each time, with some chance in it so
+        that those who failed together do not come back together."""
+        longest = min(LONGEST_WAIT, FIRST_WAIT * 2**tried)
+        return max(self.wait or 0.0, longest * random.uniform(0.5, 1.0))
 
 
 class Broken(ValueError):

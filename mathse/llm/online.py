@@ -7,7 +7,6 @@ the budget; sent; its answer flushed to the disk; counted; given.
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +25,6 @@ from mathse.llm.wire import read_reply
 if TYPE_CHECKING:
     from mathse.llm.client import ChatClient
 
-FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0  # seconds between tries; doubled each time
 GLANCE = (0.05, 1.0)  # seconds between looks at an answer that another run is waiting for
 DRAWN = 4  # requests drawn ahead, times max_concurrency
 HOPELESS = 10  # rows that the server takes none of, before it took one: a wrong setting
@@ -164,12 +162,10 @@ class Online:
         return reply
 
     async def _wait(self, fault: Fault, tried: int) -> None:
-        """Until the next try: as long as the server asks all to wait, else longer each time, with some chance in it so
-        that those who failed together do not come back together."""
+        """Until the next try; all wait where the server asks for it."""
         if fault.wait is not None:
             self.client.limits.pause(fault.wait)
-        longest = min(LONGEST_WAIT, FIRST_WAIT * 2**tried)
-        await self._sleep(max(fault.wait or 0.0, longest * random.uniform(0.5, 1.0)))
+        await self._sleep(fault.pause(tried))
 
     def _given_up(self, fault: Fault, request: ChatRequest, key: str, started: float) -> ChatReply:
         """The outcome of a row that gets no answer. Raises Stopped where that may not be the row's fault: the run ends,

@@ -19,7 +19,7 @@ from PIL import Image
 
 from e2e.conftest import Command
 from e2e.runs import ROOT, SIZES, contents, rows, run
-from mathse.llm import batch, online
+from mathse.llm import faults
 from mathse.store import read_json, read_jsonl
 from mathse.types import ReasoningPath, Reflection, Verdict
 
@@ -55,8 +55,7 @@ def troubled(text: str, nth: int) -> str | None:
 @pytest.fixture
 def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    for module in (online, batch):
-        monkeypatch.setattr(module, "FIRST_WAIT", 0.01)
+    monkeypatch.setattr(faults, "FIRST_WAIT", 0.01)
     with ApiServer(teacher) as server:
         yield server
 

@@ -12,7 +12,7 @@ from api_server import KEY, MODEL, ApiServer, pictures_in, text_of
 from evaluation.cases import draw_pictures, metrics, rows, run, vision_row, write_rows
 from mathse.errors import ConfigError, TeacherError
 from mathse.evaluation.mistakes import read_kind
-from mathse.llm import online
+from mathse.llm import faults
 
 # What the judge says of each answer, and what is to be made of it.
 JUDGED = {
@@ -28,7 +28,7 @@ JUDGED = {
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    monkeypatch.setattr(online, "FIRST_WAIT", 0.01)
+    monkeypatch.setattr(faults, "FIRST_WAIT", 0.01)
 
 
 def asked_about(text: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from api_server import KEY, MODEL, ApiServer
 
-from mathse.llm import batch, online
+from mathse.llm import faults
 from mathse.llm.client import ChatClient, ChatRequest
 
 NewClient = Callable[..., ChatClient]
@@ -17,8 +17,7 @@ NewClient = Callable[..., ChatClient]
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """The key in its place, and waits between tries that suit a test."""
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    for module in (online, batch):
-        monkeypatch.setattr(module, "FIRST_WAIT", 0.01)
+    monkeypatch.setattr(faults, "FIRST_WAIT", 0.01)
 
 
 @pytest.fixture

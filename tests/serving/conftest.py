@@ -14,7 +14,7 @@ from transformers.utils import logging
 
 from mathse.backbones.tiny import TinyBackbone
 from mathse.judges.orm import judge_row
-from mathse.llm import batch, online
+from mathse.llm import faults
 from mathse.prompts import binary_json, feedback_json
 from mathse.store import write_json
 from mathse.types import Verdict
@@ -34,8 +34,7 @@ def taught(body: Body) -> str:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     logging.disable_progress_bar()
-    for module in (online, batch):
-        monkeypatch.setattr(module, "FIRST_WAIT", 0.01)
+    monkeypatch.setattr(faults, "FIRST_WAIT", 0.01)
 
 
 @pytest.fixture
