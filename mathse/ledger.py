@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from mathse.errors import RunError
+from mathse.folder_lock import FolderLock
 from mathse.manifest import (
     BEGUN,
     DONE,
@@ -41,7 +42,7 @@ from mathse.manifest import (
     verify,
     versions,
 )
-from mathse.store import FolderLock, leftovers, make_folder, read_json, sha256_file, sync_below, write_json
+from mathse.store import leftovers, make_folder, read_json, sha256_file, sync_below, write_json
 
 Work = Literal["fit", "sample", "judge"]
 

@@ -1,4 +1,4 @@
-"""Durable files: written whole or not at all, appended in whole batches, and one owner a folder.
+"""Durable files: written whole or not at all, appended in whole batches.
 
 A file is written beside its final name, flushed to the disk and renamed; so a reader, a kill or a power cut sees the
 old file or the new one, never half of one. ``OSError`` (a full disk, a read-only folder) passes up unchanged.
@@ -7,19 +7,17 @@ old file or the new one, never half of one. ``OSError`` (a full disk, a read-onl
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
 import shutil
-import socket
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
-from mathse.errors import DataError, RunError
+from mathse.errors import DataError
 from mathse.types import Record
 
 # --- JSON -----------------------------------------------------------------------------------------------------------
@@ -160,9 +158,12 @@ def publish_folder(tmp: Path, final: Path) -> None:
     """Give the finished folder ``tmp`` its ``final`` name, on the same file system; an older ``final`` goes.
 
     ``final`` is whole at any moment it exists. A kill while an older one is replaced may leave neither name, so the
-    caller makes ``final`` again whenever it is missing.
+    caller makes ``final`` again whenever it is missing. Who may read the folder may read its files.
     """
-    sync_below(tmp, (path for path in tmp.rglob("*") if path.is_file()))
+    files = [path for path in tmp.rglob("*") if path.is_file()]
+    for file in files:  # safetensors writes files that only their owner may read, whatever the umask
+        file.chmod(file.stat().st_mode | tmp.stat().st_mode & 0o444)
+    sync_below(tmp, files)
     old = _aside(final)
     if old.exists():
         shutil.rmtree(old)
@@ -257,45 +258,3 @@ def _write_all(fd: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
-
-
-# --- one owner a folder ---------------------------------------------------------------------------------------------
-
-
-class FolderLock:
-    """This process's claim on a run folder, until ``close()`` or the end of the process, however it ends.
-
-    The lock is a POSIX record lock (lockf), not flock: flock belongs to the open file, which forked children share,
-    so a loader worker that outlives its killed parent would keep the folder. A record lock belongs to the process.
-    Its price: it is dropped as soon as the process closes *any* descriptor of that file, so nothing else here may
-    open ``.lock``, and a second claim by the same process, which the kernel would grant, is refused by ``_held``.
-
-    Raises RunError where another process, or this one, holds the folder.
-    """
-
-    # With the process id, because a forked child inherits the set but not the lock.
-    _held: ClassVar[set[tuple[int, Path]]] = set()
-
-    def __init__(self, folder: Path) -> None:
-        self._key = (os.getpid(), folder.resolve())
-        if self._key in self._held:
-            raise RunError(f"run folder {folder} is already open in this process; close it first")
-        self._fd = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as e:
-            owner = os.pread(self._fd, 200, 0).decode("utf-8", "replace").strip()
-            os.close(self._fd)
-            if e.errno not in (errno.EACCES, errno.EAGAIN):
-                raise
-            remedy = "wait for it, stop it, or choose another hydra.run.dir"
-            raise RunError(f"run folder {folder} is in use by {owner or 'another process'}; {remedy}") from None
-        self._held.add(self._key)
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
-
-    def close(self) -> None:
-        """Give the folder back; a second call does nothing."""
-        if self._key in self._held:
-            self._held.discard(self._key)
-            os.close(self._fd)

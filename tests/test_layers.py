@@ -15,8 +15,8 @@ FILES = sorted((ROOT / "mathse").rglob("*.py"))
 
 # From the ground up; a part may import its own layer and those below.
 LAYERS = (
-    {"errors", "types", "seeds", "store", "answers", "prompts", "metrics", "ledger", "manifest", "images", "config",
-     "launch", "ranks", "paper", "resampling", "published", "rows"},
+    {"errors", "types", "seeds", "store", "folder_lock", "answers", "prompts", "metrics", "ledger", "manifest",
+     "images", "config", "launch", "ranks", "paper", "resampling", "published", "rows"},
     {"backbones", "llm"},
     {"data", "decontaminate", "world", "modules", "teachers", "fit", "strategies"},
     {"generate", "judges", "serving", "orm", "progress", "loggers", "benchmarks"},
@@ -29,6 +29,7 @@ STDLIB_ONLY = {
     "types",
     "seeds",
     "store",
+    "folder_lock",
     "answers",
     "prompts",
     "metrics",

@@ -1,4 +1,4 @@
-"""Files are whole or absent, batches survive kills, and a folder has one owner."""
+"""Files are whole or absent, and batches survive kills."""
 
 from __future__ import annotations
 
@@ -6,20 +6,17 @@ import json
 import os
 import random
 import resource
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from processes import end, first_line, start
 
-from mathse.errors import DataError, RunError
+from mathse.errors import DataError
 from mathse.store import (
     BatchLog,
-    FolderLock,
     leftovers,
     publish_folder,
     read_json,
@@ -29,25 +26,6 @@ from mathse.store import (
     write_jsonl,
 )
 from mathse.types import Lineage, ReasoningPath
-
-ROOT = Path(__file__).parents[1]
-
-
-def start(script: str, *args: object) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", script, *map(str, args)],
-        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-
-
-def first_line(process: subprocess.Popen[str]) -> str:
-    assert process.stdout
-    return process.stdout.readline().strip()
-
-
-def end(process: subprocess.Popen[str]) -> None:
-    process.kill()
-    process.communicate()
 
 
 def reasoning_path(number: int) -> ReasoningPath:
@@ -189,6 +167,16 @@ def test_publishing_replaces_an_older_folder_and_its_leftovers(tmp_path: Path) -
     assert leftovers(tmp_path) == []
 
 
+def test_a_published_folder_s_files_are_as_readable_as_the_folder(tmp_path: Path) -> None:
+    for folder_mode, wanted in ((0o755, 0o644), (0o750, 0o640), (0o700, 0o600)):
+        tmp = tmp_path / "export"
+        write_json(tmp / "weights.json", 1)
+        (tmp / "weights.json").chmod(0o600)
+        tmp.chmod(folder_mode)
+        publish_folder(tmp, tmp_path / "checkpoint")
+        assert (tmp_path / "checkpoint" / "weights.json").stat().st_mode & 0o777 == wanted
+
+
 def test_sha256_is_that_of_the_contents(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc")
     assert sha256_file(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
@@ -296,64 +284,3 @@ def test_after_kills_at_random_moments_only_the_batch_in_flight_is_lost(tmp_path
         assert [(r["batch"], r["row"]) for r in again.rows()] == expected[: sum(sizes[: again.done])]
         if again.done == len(sizes):
             log.unlink()
-
-
-# --- one owner a folder ---------------------------------------------------------------------------------------------
-
-OWNER = """
-import os, sys, time; from pathlib import Path; from mathse.store import FolderLock
-lock = FolderLock(Path(sys.argv[1]))
-child = os.fork()
-if child == 0:
-    os.close(0); os.close(1); os.close(2)
-    time.sleep(60)
-    os._exit(0)
-print(child, flush=True)
-time.sleep(60)
-"""
-
-
-def test_a_second_process_is_refused_and_told_who_holds_the_folder(tmp_path: Path) -> None:
-    owner = start(OWNER, tmp_path)
-    child = int(first_line(owner))
-    try:
-        with pytest.raises(RunError, match=rf"{tmp_path} is in use by process {owner.pid} on .*hydra\.run\.dir"):
-            FolderLock(tmp_path)
-    finally:
-        os.kill(child, signal.SIGKILL)
-        end(owner)
-
-
-def test_a_killed_owners_folder_is_free_at_once_though_its_forked_child_lives(tmp_path: Path) -> None:
-    owner = start(OWNER, tmp_path)
-    child = int(first_line(owner))
-    end(owner)
-    try:
-        FolderLock(tmp_path).close()
-        os.kill(child, 0)  # it did live on
-    finally:
-        os.kill(child, signal.SIGKILL)
-
-
-def test_this_process_cannot_take_a_folder_twice_and_gives_it_back_once(tmp_path: Path) -> None:
-    lock = FolderLock(tmp_path)
-    with pytest.raises(RunError, match="already open in this process"):
-        FolderLock(tmp_path / ".." / tmp_path.name)
-    lock.close()
-    lock.close()
-    FolderLock(tmp_path).close()
-
-
-def test_a_forked_child_that_closes_the_lock_does_not_free_the_parents_folder(tmp_path: Path) -> None:
-    lock = FolderLock(tmp_path)
-    child = os.fork()
-    if child == 0:
-        lock.close()
-        os._exit(0)
-    os.waitpid(child, 0)
-    other = start("import sys; from pathlib import Path; from mathse.store import FolderLock\n"
-                  "try: FolderLock(Path(sys.argv[1])); print('free')\n"
-                  "except Exception as e: print(type(e).__name__)", tmp_path)  # fmt: skip
-    assert first_line(other) == "RunError"
-    end(other)
-    lock.close()

@@ -33,8 +33,9 @@ from mathse.evaluation.opened import Opened, open_benchmarks
 from mathse.evaluation.page import write_pages
 from mathse.evaluation.predictions import Answer, read_predictions, require_all
 from mathse.evaluation.results import Result, Scorer, own_form
+from mathse.folder_lock import FolderLock
 from mathse.progress import Progress
-from mathse.store import FolderLock, make_folder, write_json, write_jsonl
+from mathse.store import make_folder, write_json, write_jsonl
 
 if TYPE_CHECKING:
     from mathse.backbones.base import Backbone

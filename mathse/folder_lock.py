@@ -1,0 +1,51 @@
+"""One owner a run folder."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import socket
+from pathlib import Path
+from typing import ClassVar
+
+from mathse.errors import RunError
+
+
+class FolderLock:
+    """This process's claim on a run folder, until ``close()`` or the end of the process, however it ends.
+
+    The lock is a POSIX record lock (lockf), not flock: flock belongs to the open file, which forked children share,
+    so a loader worker that outlives its killed parent would keep the folder. A record lock belongs to the process.
+    Its price: it is dropped as soon as the process closes *any* descriptor of that file, so nothing else here may
+    open ``.lock``, and a second claim by the same process, which the kernel would grant, is refused by ``_held``.
+
+    Raises RunError where another process, or this one, holds the folder.
+    """
+
+    # With the process id, because a forked child inherits the set but not the lock.
+    _held: ClassVar[set[tuple[int, Path]]] = set()
+
+    def __init__(self, folder: Path) -> None:
+        self._key = (os.getpid(), folder.resolve())
+        if self._key in self._held:
+            raise RunError(f"run folder {folder} is already open in this process; close it first")
+        self._fd = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as e:
+            owner = os.pread(self._fd, 200, 0).decode("utf-8", "replace").strip()
+            os.close(self._fd)
+            if e.errno not in (errno.EACCES, errno.EAGAIN):
+                raise
+            remedy = "wait for it, stop it, or choose another hydra.run.dir"
+            raise RunError(f"run folder {folder} is in use by {owner or 'another process'}; {remedy}") from None
+        self._held.add(self._key)
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+
+    def close(self) -> None:
+        """Give the folder back; a second call does nothing."""
+        if self._key in self._held:
+            self._held.discard(self._key)
+            os.close(self._fd)
