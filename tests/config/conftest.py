@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
+from mathse import cli
 from mathse.config.options import CONF
 from mathse.config.parse import parse
 from mathse.config.register import register
@@ -40,5 +44,25 @@ def refusal(read: Callable[..., Any]) -> Callable[..., list[str]]:
         with pytest.raises(ConfigError) as caught:
             read(*overrides, program=program)
         return str(caught.value).splitlines()
+
+    return run
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
+    """``command(task, "seed=1")``: (exit code, stderr) of the program around ``task``, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(task: Callable[..., Any], *arguments: str, **environment: str) -> tuple[Any, str]:
+        for key in ("MATHSE_TRACEBACK", "HYDRA_FULL_ERROR"):
+            monkeypatch.setenv(key, environment.get(key, "0"))
+        monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+        GlobalHydra.instance().clear()
+        try:
+            cli.main(task, "train", TrainConfig)
+            code = 0
+        except SystemExit as e:
+            code = e.code
+        return code, capsys.readouterr().err
 
     return run

@@ -7,31 +7,9 @@ import subprocess
 import sys
 
 import pytest
-from hydra.core.global_hydra import GlobalHydra
 
 from mathse import cli
-from mathse.config.schema import TrainConfig
 from mathse.errors import DataError
-
-
-@pytest.fixture
-def command(tmp_path, monkeypatch, capsys):
-    """``command(task, "seed=1")``: (exit code, stderr) of the program around ``task``, in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(task, *arguments, **environment):
-        for key in ("MATHSE_TRACEBACK", "HYDRA_FULL_ERROR"):
-            monkeypatch.setenv(key, environment.get(key, "0"))
-        monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
-        GlobalHydra.instance().clear()
-        try:
-            cli.main(task, "train", TrainConfig)
-            code = 0
-        except SystemExit as e:
-            code = e.code
-        return code, capsys.readouterr().err
-
-    return run
 
 
 def never(config, folder):

@@ -11,11 +11,10 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from mathse import cli
 from mathse.config import sweeps
 from mathse.config.options import CONF, available
 from mathse.config.register import register
-from mathse.config.schema import EvaluateConfig, TrainConfig
+from mathse.config.schema import EvaluateConfig
 
 GRIDS = [name for name in available("sweep") if name != "search"]
 TPE = {"_target_": "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper", "direction": "maximize"}
@@ -27,26 +26,6 @@ def node(*overrides):
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("train", overrides=list(overrides), return_hydra_config=True).hydra
-
-
-@pytest.fixture
-def command(tmp_path, monkeypatch, capsys):
-    """``command(task, "-m", "seed=1,2")``: (exit code, stderr) of train.py around ``task``, in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(task, *arguments):
-        for key in ("MATHSE_TRACEBACK", "HYDRA_FULL_ERROR"):
-            monkeypatch.setenv(key, "0")
-        monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
-        GlobalHydra.instance().clear()
-        code = 0
-        try:
-            cli.main(task, "train", TrainConfig)
-        except SystemExit as e:
-            code = e.code
-        return code, capsys.readouterr().err
-
-    return run
 
 
 def never(config, folder):
