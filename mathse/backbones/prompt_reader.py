@@ -70,7 +70,7 @@ def _internvl(section: settings.InternVL25, folder: Path, system: str | None) ->
     processor = open_processor(folder)
     processor.image_processor = pil_tiles(folder)
     if system is not None:
-        processor.chat_template = chat_template(system)
+        processor.chat_template = chat_template(system, processor.image_token)
     write_bos(processor)
     return InternVL25Backbone(_weightless(folder), processor, section.train_tiles, section.eval_tiles)
 

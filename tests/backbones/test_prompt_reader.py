@@ -37,7 +37,7 @@ def never() -> Any:
     [
         ("qwen2vl", QWEN, SHOWN),
         ("internvl2_5", INTERNVL, SHOWN),
-        ("internvl2_5", partial(INTERNVL, system="You check geometry."), TEXT),  # for the published picture's mark
+        ("internvl2_5", partial(INTERNVL, system="You check geometry."), SHOWN),
     ],
 )
 def test_prompts_read_without_weights_are_those_of_the_whole_backbone(

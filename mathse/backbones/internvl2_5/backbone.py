@@ -140,6 +140,6 @@ def load(
     processor = open_processor(folder)
     processor.image_processor = pil_tiles(folder)
     if system is not None:
-        processor.chat_template = chat_template(system)
+        processor.chat_template = chat_template(system, processor.image_token)
     write_bos(processor)
     return InternVL25Backbone(model, processor, train_tiles, eval_tiles, jpeg, jpeg_seed)

@@ -20,10 +20,11 @@ _MEAN, _DEVIATION = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 _BICUBIC = 3
 
 
-def chat_template(system: str = SYSTEM) -> str:
+def chat_template(system: str = SYSTEM, image: str = IMAGE) -> str:
     """The published conversation as a Jinja template that writes ``<s>`` itself, so that a server does too.
 
-    ``system`` is said where a conversation does not begin with a system message of its own.
+    ``system`` is said where a conversation does not begin with a system message of its own; ``image`` is the mark of a
+    picture, the processor's ``image_token``.
     """
     said = system.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n")
     return (
@@ -35,7 +36,7 @@ def chat_template(system: str = SYSTEM) -> str:
         f"{{{{ '{START}' + message['role'] + '\\n' }}}}"
         "{% if message['content'] is string %}{{ message['content'] }}"
         "{% else %}{% for part in message['content'] %}"
-        f"{{% if part['type'] == 'image' %}}{{{{ '{IMAGE}\\n' }}}}"
+        f"{{% if part['type'] == 'image' %}}{{{{ '{image}\\n' }}}}"
         "{% elif part['type'] == 'text' %}{{ part['text'] }}{% endif %}"
         "{% endfor %}{% endif %}"
         f"{{{{ '{END}\\n' }}}}"
