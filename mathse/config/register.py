@@ -58,7 +58,8 @@ def run_dir(resume: str | None, name: str, time: str) -> str:
 def _options_page(*only: str) -> str:
     """For --help: a line a group."""
     found = [(group, names) for group, names in groups().items() if not only or group in only]
-    return "\n".join(f"  {group + ':':<21}{', '.join(names)}" for group, names in found)
+    width = max((len(group) for group, _ in found), default=0) + 2
+    return "\n".join(f"  {group + ':':<{width}}{', '.join(names)}" for group, names in found)
 
 
 # When this is imported, not when a program starts: a worker of joblib or SLURM imports it with the job that it is
