@@ -55,7 +55,10 @@ class Stage:
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder as the report sees it. ``config`` is nested, as in run.json."""
+    """A run folder as the report sees it.
+
+    ``name``: the run's, of one in a study "STUDY: VARIANT". ``config`` is nested, as in run.json.
+    """
 
     folder: Path
     name: str
@@ -104,9 +107,9 @@ def read_run(folder: Path) -> Run:
         )
     head = read_json(folder / "run.json")
     summary = read_json(folder / "summary.json") if (folder / "summary.json").is_file() else {}
-    return Run(
-        folder, str(head["name"]), str(head["task"]), int(head["seed"]), head["config"], tuple(_stages(folder)), summary
-    )
+    config = head["config"]
+    name = f"{config['study']}: {config.get('variant')}" if config.get("study") else str(head["name"])
+    return Run(folder, name, str(head["task"]), int(head["seed"]), config, tuple(_stages(folder)), summary)
 
 
 def place(stage: str) -> tuple[int, str]:

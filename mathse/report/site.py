@@ -54,7 +54,8 @@ def _study(folder: Path, found: Mapping[str, Any], runs: Sequence[Run], links: M
     listed = ", ".join(_link(f"{run.config.get('variant')}, seed {run.seed}", links[run.folder]) for run in own)
     body += f"<p>Reports: {listed}</p>" if listed else "<p>None of its runs is in this place.</p>"
     seeds = ", ".join(map(str, found["seeds"]))
-    finding = safe(re.sub(r"\s+", " ", asked[1])) if asked else ""
+    question = safe(re.sub(r"\s+", " ", asked[1])) if asked else ""
+    finding = re.sub(r"`([^`]+)`", r"<code>\1</code>", question)
     return section(f"study-{name}", name.replace("_", " "), f"{finding} Seeds {seeds}.".strip(), body)
 
 
@@ -87,8 +88,7 @@ def _cells(run: Run) -> tuple[str, ...]:
 
 
 def _name(run: Run) -> str:
-    study, variant = run.config.get("study"), run.config.get("variant")
-    return f"{study}: {variant}" if study else f"{run.name} ({run.folder.name})"
+    return run.name if run.config.get("study") else f"{run.name} ({run.folder.name})"
 
 
 def _link(words: str, target: str) -> str:

@@ -12,9 +12,7 @@ from mathse.errors import RunError
 from mathse.report import main as report
 from mathse.study import main as study
 
-QUESTION = (
-    "# Stages\n\n**Question.** Does each <stage> add\nsomething?\n\n<!-- results: written by python -m mathse study -->"
-)
+QUESTION = "# Stages\n\n**Question.** Does each <stage> of `a<b` add\nsomething?\n\n<!-- results: written by python -m mathse study -->"
 
 
 @pytest.fixture(scope="module")
@@ -37,12 +35,14 @@ def test_the_page_shows_each_study_and_links_to_each_run(place, capsys):
     arguments = ["--all", str(place / "outputs"), "--experiments", str(place / "experiments"), "--out", str(out)]
     assert report(arguments) == 0
     page = out.read_text()
-    assert "Does each &lt;stage&gt; add something? Seeds 1, 2." in page
+    assert "Does each &lt;stage&gt; of <code>a&lt;b</code> add something? Seeds 1, 2." in page
     assert "data:image/svg+xml;base64," in page and '<section id="study-table1_stages"' in page
     links = set(re.findall(r'href="([^"#]+)"', page))
     assert links == {"studies/seed_1/report.html", "studies/seed_2/report.html", "demo/seed_0/report.html"}
     assert all((out.parent / link).is_file() for link in links)
     assert "not finished" in page
+    own = (place / "outputs" / "studies" / "seed_1" / "report.html").read_text()
+    assert "<h1>table1_stages: mathse</h1>" in own
 
 
 def test_the_page_asks_nothing_of_the_network(place):
