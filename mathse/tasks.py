@@ -31,6 +31,8 @@ from mathse.store import read_jsonl, sha256_file, write_json
 from mathse.teachers import PaidTeacher
 from mathse.types import ReasoningPath
 
+NAMED = 3  # runs in a message
+
 
 def run_task(config: TrainConfig, folder: Path) -> float | None:
     """Run ``config.task`` in ``folder``, or go on with it; the number a sweep optimises (from dev problems)."""
@@ -145,7 +147,9 @@ def open_run(config: TrainConfig, folder: Path, progress: Progress) -> RunFolder
         run = _open(config, branch_folder(folder))
     sources = [o for o in dict.fromkeys(others) if o.resolve() != run.path.resolve()]
     run.branch_from(sources)
-    progress.say(f"{run.path} takes over what it can from {', '.join(map(str, sources)) or 'no other run'}")
+    listed = ", ".join(map(str, sources[:NAMED])) or "no other run"
+    more = f" and {len(sources) - NAMED:,} more" if len(sources) > NAMED else ""
+    progress.say(f"{run.path} takes over what it can from {listed}{more}")
     return run
 
 
