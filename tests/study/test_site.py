@@ -12,7 +12,10 @@ from mathse.errors import RunError
 from mathse.report import main as report
 from mathse.study import main as study
 
-QUESTION = "# Stages\n\n**Question.** Does each <stage> of `a<b` add\nsomething?\n\n<!-- results: written by python -m mathse study -->"
+QUESTION = (
+    "# Stages\n\n**Question.** Does each <stage> of `a<b` add\nsomething?\n\n"
+    "<!-- results: written by python -m mathse study -->"
+)
 
 
 @pytest.fixture(scope="module")
