@@ -13,6 +13,7 @@ from typing import Any
 
 from mathse.answers import extract_answer, same_answer
 from mathse.config.schema import TrainConfig
+from mathse.evolution.summary import orm_figures
 from mathse.metrics import accepted, accuracy, orm_metrics, transitions
 from mathse.store import read_json, read_jsonl, write_json, write_jsonl
 from mathse.types import Lineage, Problem, ReasoningPath, Reflection, Verdict
@@ -262,12 +263,13 @@ class Builder:
 
     def _summary(self) -> None:
         by_student = [
-            {"stage": s, **read_json(self.folder / s / "orm_metrics.json")} for s in ("distill", "round_01", "round_02")
+            {"stage": s, **orm_figures(read_json(self.folder / s / "orm_metrics.json"))}
+            for s in ("distill", "round_01", "round_02")
         ]
         write_json(self.folder / "summary.json", {
             "status": "finished", "name": self.name, "task": "evolve", "seed": self.seed,
             "metric": self.entries[-1]["accuracy"], "stages": self.entries,
-            "orm": read_json(self.folder / "orm/metrics.json"),
+            "orm": orm_figures(read_json(self.folder / "orm/metrics.json")),
             "orm_by_student": by_student, "notes": [NOTE],
         })  # fmt: skip
 

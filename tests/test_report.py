@@ -112,6 +112,8 @@ def test_the_report_of_a_finished_run_has_every_part_and_its_numbers(run: Path) 
     for entry in read_json(run / "summary.json")["stages"]:
         assert f"{entry['accuracy'] * 100:.1f}%" in page
         assert f"{entry['train_rows']:,} rows" in page
+    for calibrated in ("Share of paths that are right, own held-out", "The same, paths by the student of round 2"):
+        assert calibrated in page
     assert NOTE in page
     assert "has not finished" not in page
     assert "evolution.reflect.when" in page

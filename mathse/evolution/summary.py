@@ -26,9 +26,9 @@ ORM_FIGURES = (
 def summarize(loop: EvolutionLoop) -> dict[str, Any]:
     """The summary of a finished run; ``metric`` is dev accuracy (task=orm: held-out verdict accuracy)."""
     config, run = loop.lab.config, loop.lab.run
-    orm = next((_figures(stage.summary) for stage in loop.orm_stages), None)
+    orm = next((orm_figures(stage.summary) for stage in loop.orm_stages), None)
     by_student = [
-        {"stage": entry["stage"], **_figures(read_json(file))}
+        {"stage": entry["stage"], **orm_figures(read_json(file))}
         for entry in loop.entries
         if (file := run.path / entry["stage"] / ORM_METRICS).exists()
     ]
@@ -48,5 +48,6 @@ def summarize(loop: EvolutionLoop) -> dict[str, Any]:
     }
 
 
-def _figures(metrics: dict[str, Any]) -> dict[str, Any]:
+def orm_figures(metrics: dict[str, Any]) -> dict[str, Any]:
+    """An ORM's figures without the bins of its reliability diagram."""
     return {key: metrics.get(key) for key in ORM_FIGURES}

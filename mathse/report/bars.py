@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mathse.report import svg
 
-WIDTH, ROW, BAR, LEFT, RIGHT, LEGEND = 960, 42, 24, 152, 150, 30
+WIDTH, ROW, BAR, LEFT, RIGHT, LEGEND = 960, 42, 24, 168, 150, 30
 DIGIT = 7.2  # px a character of a label at most
 
 

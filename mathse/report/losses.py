@@ -8,8 +8,9 @@ from typing import Any, TypeGuard
 
 from mathse.report import svg
 
-WIDTH, ACROSS, HEIGHT, GAP, LEFT, RIGHT, TOP, BOTTOM = 960, 4, 156, 22, 40, 6, 24, 30
+WIDTH, ACROSS, HEIGHT, GAP, LEFT, RIGHT, TOP, BOTTOM = 960, 4, 156, 22, 52, 6, 24, 30
 MOST = 160  # points drawn of a curve
+LABELS = 4  # of powers of ten, one above the other
 
 
 def losses(fits: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
@@ -54,13 +55,14 @@ def _panel(
         svg.text(x0 + width, y0 + 14, f"{rows[-1]['loss']:.3g}", "small strong", "end"),
         svg.text(x0 + width, y0 + HEIGHT - 14, f"{last:,} steps", "tick", "end"),
     ]
+    every = math.ceil((high - low) / LABELS)
     for power in range(low, high + 1):
         y = at(0, 10.0**power)[1]
         parts.append(svg.line(x0, y, x0 + width, y, "grid"))
-        if x0 == LEFT:
+        if x0 == LEFT and (power - low) % every == 0:
             parts.append(svg.text(x0 - 7, y + 4, f"{10.0**power:g}", "tick", "end"))
-    every = math.ceil(len(rows) / MOST)
-    kept = [r for k, r in enumerate(rows) if k % every == 0 or k == len(rows) - 1]
+    step = math.ceil(len(rows) / MOST)
+    kept = [r for k, r in enumerate(rows) if k % step == 0 or k == len(rows) - 1]
     parts.append(svg.path([at(r["step"], r["loss"]) for r in kept], "curve"))
     for r in rows:
         if _positive(r.get("val_loss")):

@@ -84,9 +84,9 @@ class Run:
 
     @cached_property
     def orm(self) -> dict[str, Any] | None:
-        """The ORM's figures on held-out paths of its own kind of student."""
+        """The ORM's figures on held-out paths of its own kind of student; summary.json has them without their bins."""
         stage = self.stage("orm")
-        return dict(self.summary.get("orm") or {}) or (stage.json("metrics.json") if stage else None)
+        return (stage.json("metrics.json") if stage else None) or dict(self.summary.get("orm") or {}) or None
 
     @cached_property
     def orm_by_student(self) -> list[tuple[str, dict[str, Any]]]:
