@@ -27,8 +27,9 @@ def curves(drawn: Sequence[Curve], axis: str, spoken: str) -> str:
     if not drawn:
         return ""
     xs = sorted({x for curve in drawn for x, _, _ in curve.points})
-    highest = max((interval or (0, y))[1] for curve in drawn for _, y, interval in curve.points)
-    frame = _Frame(xs, min(1.0, svg.ticks(0, max(highest, 0.05))[-1]))
+    heights = [end for curve in drawn for _, y, interval in curve.points for end in (y, *(interval or ()))]
+    marks = svg.ticks(min(heights), max(*heights, min(heights) + 0.05))
+    frame = _Frame(xs, max(0.0, marks[0]), min(1.0, marks[-1]))
     ends = svg.spread([frame.y(curve.points[-1][1]) for curve in drawn], 17)
     lines = [_line(curve, k, frame, ends[k]) for k, curve in enumerate(drawn)]
     said = "; ".join(f"{c.label}: " + ", ".join(f"{svg.percent(y)} at {x}" for x, y, _ in c.points) for c in drawn)
@@ -38,6 +39,7 @@ def curves(drawn: Sequence[Curve], axis: str, spoken: str) -> str:
 @dataclass(frozen=True)
 class _Frame:
     xs: Sequence[int]
+    low: float  # the accuracy at the bottom
     high: float  # the accuracy at the top
 
     def x(self, value: int) -> float:
@@ -45,13 +47,13 @@ class _Frame:
         return LEFT + 24 + (WIDTH - LEFT - RIGHT - 48) * math.log2(value / self.xs[0]) / span
 
     def y(self, accuracy: float) -> float:
-        return TOP + (HEIGHT - TOP - BOTTOM) * (1 - accuracy / self.high)
+        return TOP + (HEIGHT - TOP - BOTTOM) * (self.high - accuracy) / (self.high - self.low)
 
     def axes(self, axis: str) -> str:
         grid = "".join(
-            svg.line(LEFT, self.y(v), WIDTH - RIGHT, self.y(v), "axis" if v == 0 else "grid")
+            svg.line(LEFT, self.y(v), WIDTH - RIGHT, self.y(v), "axis" if v == self.low else "grid")
             + svg.text(LEFT - 10, self.y(v) + 4, svg.percent(v, 0), "tick", "end")
-            for v in svg.ticks(0, self.high)
+            for v in svg.ticks(self.low, self.high)
         )
         marks = "".join(svg.text(self.x(x), HEIGHT - BOTTOM + 20, x, "tick", "middle") for x in self.xs)
         return grid + marks + svg.text(WIDTH - RIGHT, HEIGHT - BOTTOM + 42, axis, "small", "end")
