@@ -20,6 +20,7 @@ from mathse.errors import DataError, RunError
 from mathse.report import main, staircase_svg, write_report
 from mathse.report.cards import Pictures
 from mathse.report.compare import comparable, mean_flight, variants
+from mathse.report.curves import HEIGHT, Curve, curves
 from mathse.report.flow import flow
 from mathse.report.gallery import decide, gallery, steps
 from mathse.report.losses import losses
@@ -320,6 +321,14 @@ def test_charts_of_nothing_are_nothing() -> None:
     assert flow([]) == flow([{"stage": "base", "accuracy": 0.1, "transitions": None}]) == ""
     assert losses({"a": []}) == losses({"a": [{"step": 1, "loss": None}]}) == ""
     assert stairs("x", [{"stage": "base", "accuracy": None}]).accuracy == {}
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.97, 1.0])
+def test_curves_that_are_flat_are_drawn_inside_their_frame(share: float) -> None:
+    drawing = curves([Curve("first", [(1, share, (share, share)), (2, share, None)])], "samples", "Accuracy")
+    ET.fromstring(drawing)
+    heights = [float(y) for y in re.findall(r' y[12]?="([\d.-]+)"', drawing)]
+    assert 0 <= min(heights) and max(heights) <= HEIGHT
 
 
 def test_the_loss_chart_survives_a_loss_of_zero_and_a_single_step() -> None:

@@ -28,7 +28,8 @@ def curves(drawn: Sequence[Curve], axis: str, spoken: str) -> str:
         return ""
     xs = sorted({x for curve in drawn for x, _, _ in curve.points})
     heights = [end for curve in drawn for _, y, interval in curve.points for end in (y, *(interval or ()))]
-    marks = svg.ticks(min(heights), max(*heights, min(heights) + 0.05))
+    lowest = min(*heights, 0.95)
+    marks = svg.ticks(lowest, max(*heights, lowest + 0.05))
     frame = _Frame(xs, max(0.0, marks[0]), min(1.0, marks[-1]))
     ends = svg.spread([frame.y(curve.points[-1][1]) for curve in drawn], 17)
     lines = [_line(curve, k, frame, ends[k]) for k, curve in enumerate(drawn)]
