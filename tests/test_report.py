@@ -328,7 +328,7 @@ def test_curves_that_are_flat_are_drawn_inside_their_frame(share: float) -> None
     drawing = curves([Curve("first", [(1, share, (share, share)), (2, share, None)])], "samples", "Accuracy")
     ET.fromstring(drawing)
     heights = [float(y) for y in re.findall(r' y[12]?="([\d.-]+)"', drawing)]
-    assert 0 <= min(heights) and max(heights) <= HEIGHT
+    assert min(heights) >= 0 and max(heights) <= HEIGHT
 
 
 def test_the_loss_chart_survives_a_loss_of_zero_and_a_single_step() -> None:
