@@ -21,6 +21,9 @@ from mathse.store import make_folder, read_json, sha256_file, sync_below, to_jso
 
 RUN, SUMMARY, DONE, BEGUN, SCRATCH = "run.json", "summary.json", "stage.json", "stage.begun.json", "fit"
 RECORD = ("stage", "identity", "config", "keys", "after")  # what both manifests of a stage start with
+# Settings that came after runs had been made, each with the value that does what those runs did. With that value a
+# setting is no part of what a stage depends on, so that a newer program goes on with older runs.
+LATER: dict[str, Any] = {"evolution.reflect.row": "question"}
 HASHED_BYTES = 64 * 2**20  # files up to this size are read again when a finished stage is reused, larger ones measured
 
 
@@ -34,8 +37,9 @@ def make_record(name: str, config: dict[str, Any], keys: Sequence[str], after: d
 
 
 def config_slice(config: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
-    """The settings at or below one of ``keys``, in alphabetical order."""
-    return {key: config[key] for key in sorted(config) if any(key == k or key.startswith(f"{k}.") for k in keys)}
+    """The settings at or below one of ``keys``, in alphabetical order, without those that ``LATER`` leaves out."""
+    chosen = (key for key in sorted(config) if any(key == k or key.startswith(f"{k}.") for k in keys))
+    return {key: config[key] for key in chosen if not (key in LATER and config[key] == LATER[key])}
 
 
 def depends_on(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,9 +80,10 @@ def stages_in(run: Path, manifest: str) -> list[tuple[str, dict[str, Any]]]:
 
 def read_record(file: Path) -> dict[str, Any]:
     record = read_json(file)
-    if not isinstance(record, dict) or (missing := [key for key in RECORD if key not in record]):
+    if missing := [key for key in RECORD if not isinstance(record, dict) or key not in record]:
         raise RunError(f"{file} is not a stage's manifest: it lacks {missing}; remove {file.parent} to make it again")
-    return record
+    described: dict[str, Any] = record
+    return described
 
 
 def own_files(folder: Path) -> list[Path]:

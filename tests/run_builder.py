@@ -256,9 +256,9 @@ class Builder:
         started, self.clock = self.clock, self.clock + sum(seconds.values())
         own = next((e for e in self.entries if e["stage"] == stage), {})
         write_json(folder / "stage.json", {
-            "stage": stage, "identity": stage, "config": {}, "after": {}, "inputs": {}, "outputs": {}, "summary": own,
-            "seed": self.seed, "versions": {"python": "3.11.7", "mathse": "0.1.0"}, "git": None, "time_s": seconds,
-            "started": _at(started), "finished": _at(self.clock), "wall_s": sum(seconds.values()),
+            "stage": stage, "identity": stage, "config": {}, "keys": [], "after": {}, "inputs": {}, "outputs": {},
+            "summary": own, "seed": self.seed, "versions": {"python": "3.11.7", "mathse": "0.1.0"}, "git": None,
+            "started": _at(started), "finished": _at(self.clock), "time_s": seconds, "wall_s": sum(seconds.values()),
         })  # fmt: skip
 
     def _summary(self) -> None:

@@ -273,6 +273,24 @@ def test_values_that_python_calls_equal_are_still_told_apart(tmp_path: Path, val
             open_run(tmp_path, seed=value)
 
 
+def test_a_setting_that_came_later_changes_nothing_at_the_value_that_runs_before_it_had(tmp_path: Path) -> None:
+    with open_run(tmp_path) as run:
+        make(run.stage("final", ["evolution"]))
+    with open_run(tmp_path, evolution__reflect__row="question") as run:
+        assert run.stage("final", ["evolution"]).done
+    with pytest.raises(RunError, match=r'evolution\.reflect\.row: recorded not set, now "draft"'):
+        open_run(tmp_path, evolution__reflect__row="draft")
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", "null", "1"])
+def test_a_manifest_of_another_shape_is_named(tmp_path: Path, text: str) -> None:
+    with open_run(tmp_path) as run:
+        make(run.stage("base", ["seed"]))
+    (tmp_path / "base" / "stage.json").write_text(text)
+    with pytest.raises(RunError, match=r"base/stage.json is not a stage's manifest"):
+        open_run(tmp_path)
+
+
 def test_a_stage_that_was_only_begun_refuses_other_settings_too(tmp_path: Path) -> None:
     with open_run(tmp_path) as run:
         run.stage("orm", ["orm"]).begin()

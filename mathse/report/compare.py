@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mathse.manifest import LATER
 from mathse.metrics import mean_interval
 from mathse.progress.wording import accuracy_text
 from mathse.report.orm_charts import FIGURES
@@ -15,8 +17,8 @@ from mathse.report.sections import figure, section, table
 from mathse.report.staircase import Stairs, staircase, stairs
 from mathse.report.svg import percent, safe, span
 
-# Settings that name or voice a run and have no part in what it computes.
-NAMING = ("name", "resume", "resume_from", "progress", "seed")
+# Settings, and groups of them, that name or voice a run and have no part in what it computes.
+NAMING = ("name", "resume", "resume_from", "progress", "seed", "logger")
 MISSING = "\N{EN DASH}"
 
 
@@ -76,12 +78,19 @@ def variants(runs: Sequence[Run]) -> list[Variant]:
 
 
 def comparable(run: Run) -> dict[str, Any]:
-    """A run's settings without its names and without seeds that follow the run's own (``data.seed: ${seed}``)."""
+    """A run's settings without its names, without what says nothing (null, and settings that came later at the value
+    that changes nothing), and without its seed, also inside a path (``.../study.variant.seed_1/orm/checkpoint``)."""
     return {
-        key: value
+        key: _without_seed(value, run.seed)
         for key, value in flatten(run.config).items()
-        if key not in NAMING and not (key.endswith(".seed") and value == run.seed)
+        if key.partition(".")[0] not in NAMING
+        and value not in (None, LATER.get(key))
+        and not (key.endswith(".seed") and value == run.seed)
     }
+
+
+def _without_seed(value: Any, seed: int) -> Any:
+    return re.sub(rf"\bseed_{seed}\b", "seed_*", value) if isinstance(value, str) else value
 
 
 def mean_flight(variant: Variant) -> Stairs:

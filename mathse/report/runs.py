@@ -9,7 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from mathse.errors import RunError
+from mathse.errors import DataError, RunError
+from mathse.manifest import read_record
 from mathse.metrics import accepted, transitions
 from mathse.store import read_json, read_jsonl
 from mathse.types import Record, Verdict
@@ -105,11 +106,26 @@ def read_run(folder: Path) -> Run:
             f"{folder} is not a run folder: it has no run.json; pass the folder that a run wrote "
             "(outputs/<name>/<time>)"
         )
-    head = read_json(folder / "run.json")
-    summary = read_json(folder / "summary.json") if (folder / "summary.json").is_file() else {}
-    config = head["config"]
-    name = f"{config['study']}: {config.get('variant')}" if config.get("study") else str(head["name"])
-    return Run(folder, name, str(head["task"]), int(head["seed"]), config, tuple(_stages(folder)), summary)
+    head = read_head(folder)
+    file, config = folder / "summary.json", head["config"]
+    summary = _described(file, {"status": str, "stages": list}) if file.is_file() else {}
+    if not all(isinstance(entry, dict) and "stage" in entry for entry in summary.get("stages", ())):
+        raise DataError(f"{file}: each of its stages must be an object that names its stage; put the file back")
+    name = f"{config['study']}: {config.get('variant')}" if config.get("study") else head["name"]
+    return Run(folder, name, head["task"], head["seed"], config, tuple(_stages(folder)), summary)
+
+
+def read_head(folder: Path) -> dict[str, Any]:
+    """run.json: name, task, seed and config. Raises DataError where it is damaged."""
+    return _described(folder / "run.json", {"name": str, "task": str, "seed": int, "config": dict})
+
+
+def _described(file: Path, kinds: Mapping[str, type]) -> dict[str, Any]:
+    """A JSON object that has these keys. Raises DataError for anything else."""
+    found = read_json(file)
+    if not isinstance(found, dict) or not all(isinstance(found.get(key), kind) for key, kind in kinds.items()):
+        raise DataError(f"{file}: must be an object with {', '.join(kinds)}, as a run writes it; put the file back")
+    return found
 
 
 def place(stage: str) -> tuple[int, str]:
@@ -150,7 +166,7 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _stages(folder: Path) -> Iterator[Stage]:
     found = {str(m.parent.relative_to(folder)): m for m in folder.rglob("stage.json")}
     for name in sorted(found, key=place):
-        yield Stage(name, found[name].parent, read_json(found[name]))
+        yield Stage(name, found[name].parent, read_record(found[name]))
 
 
 def _entries(stages: tuple[Stage, ...], threshold: float) -> list[dict[str, Any]]:

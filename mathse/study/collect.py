@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from mathse.errors import RunError
-from mathse.metrics import accepted
 from mathse.report.compare import MISSING, comparable
-from mathse.report.runs import Run, read_run
-from mathse.store import read_json, read_jsonl
+from mathse.report.runs import Run, read_head, read_run
 from mathse.study.design import Design
-from mathse.types import Verdict
+from mathse.study.marks import entry_of
 
 BOOKKEEPING = ("study", "variant")  # settings that name a run
 
@@ -95,40 +93,25 @@ def collect(design: Design, root: Path, seeds: Sequence[int] | None = None) -> C
 
 
 def value(run: Run, place: str) -> float | None:
-    """``STAGE.KEY`` or ``orm.KEY`` of a run's summary; None where the run has no such stage or figure."""
-    stage, _, key = place.partition(".")
-    if stage == "orm":
-        found: Mapping[str, Any] = run.summary.get("orm") or {}
-    else:
-        entries = run.summary.get("stages") or []
-        found = entries[-1] if stage == "last" and entries else {}
-        found = next((entry for entry in entries if entry["stage"] == stage), found)
-    number = found.get(key)
-    return float(number) if number is not None else None
+    """``STAGE.KEY`` or ``orm.KEY`` of a run's summary; None where the run has no such stage, or no such figure of it.
 
-
-def marks(run: Run, place: str) -> dict[str, bool] | None:
-    """What an accuracy is a share of: problem or path -> right or wrong; None where a measure is no such share."""
+    Raises RunError for a key that no stage has, or that is no number.
+    """
     stage, _, key = place.partition(".")
-    if stage == "orm" and key == "overall_accuracy":
-        file = run.folder / "orm" / "orm_held.jsonl"
-        return {row["path"]["id"]: _right(row, run.threshold) for row in read_jsonl(file)} if file.is_file() else None
-    if key != "accuracy":
+    found = run.summary.get("orm") if stage == "orm" else entry_of(run, stage)
+    if found is None:
         return None
-    entries = run.summary.get("stages") or []
-    name = entries[-1]["stage"] if stage == "last" and entries else stage
-    file = run.folder / name / "predictions.jsonl"
-    return {str(row["id"]): bool(row["correct"]) for row in read_jsonl(file)} if file.is_file() else None
-
-
-def _right(row: Mapping[str, Any], threshold: float) -> bool:
-    return accepted(Verdict(**row["verdict"]), threshold) == (row["label"]["status"] == "correct")
+    number = found.get(key)
+    if key not in found or not (number is None or isinstance(number, int | float)):
+        known = ", ".join(k for k, v in found.items() if isinstance(v, int | float))
+        raise RunError(f"{run.folder / 'summary.json'}: {place} is no figure of a run; name one of {stage}'s: {known}")
+    return float(number) if number is not None else None
 
 
 def _runs(design: Design, root: Path) -> dict[tuple[str, int], Run]:
     found: dict[tuple[str, int], Run] = {}
     for file in sorted(root.rglob("run.json")):
-        config = read_json(file)["config"]
+        config = read_head(file.parent)["config"]
         if config.get("study") != design.name or config.get("variant") not in design.variants:
             continue
         run = read_run(file.parent)
@@ -138,10 +121,18 @@ def _runs(design: Design, root: Path) -> dict[tuple[str, int], Run]:
         if cell in found:
             raise RunError(
                 f"study {design.name}: two finished runs of {cell[0]}, seed {cell[1]}: {found[cell].folder} and "
-                f"{run.folder}; move one out of {root}, or pass --runs"
+                f"{run.folder} ({_unlike(found[cell], run) or 'with equal settings'}); move one out of {root}, or pass "
+                "--runs"
             )
         found[cell] = run
     return found
+
+
+def _unlike(one: Run, other: Run) -> str:
+    """The first setting in which they differ, in words; empty where there is none."""
+    before, after = _settings(one), _settings(other)
+    key = next((k for k in sorted({*before, *after}) if before.get(k, MISSING) != after.get(k, MISSING)), None)
+    return f"{key} is {before.get(key, MISSING)} and {after.get(key, MISSING)}" if key else ""
 
 
 def _settings(run: Run) -> dict[str, Any]:
@@ -149,12 +140,9 @@ def _settings(run: Run) -> dict[str, Any]:
 
 
 def _check_alike(study: str, variant: str, runs: Sequence[Run]) -> None:
-    first = _settings(runs[0])
     for run in runs[1:]:
-        other = _settings(run)
-        unlike = [k for k in sorted({*first, *other}) if first.get(k, MISSING) != other.get(k, MISSING)]
-        if unlike:
+        if unlike := _unlike(runs[0], run):
             raise RunError(
-                f"study {study}: {variant} was not run alike: {unlike[0]} is {first.get(unlike[0], MISSING)} with seed "
-                f"{runs[0].seed} and {other.get(unlike[0], MISSING)} with seed {run.seed}; run one of them again"
+                f"study {study}: {variant} was not run alike with seeds {runs[0].seed} and {run.seed}: {unlike}; run "
+                "one of them again"
             )

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from mathse.metrics import Interval, mean_interval
 from mathse.report.runs import Run
 from mathse.resampling import paired_interval
-from mathse.study.collect import marks, value
+from mathse.study.collect import value
+from mathse.study.marks import marks
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -12,7 +13,7 @@ from run_builder import Builder
 
 from mathse.__main__ import main
 from mathse.errors import ConfigError, DataError, RunError
-from mathse.store import read_json
+from mathse.store import read_json, write_json
 from mathse.study import main as study
 from mathse.study.collect import collect
 from mathse.study.design import read_design
@@ -98,15 +99,58 @@ def test_two_runs_for_one_cell_are_refused(runs, tmp_path):
     design = read_design("table1_stages", tmp_path)
     made_up(tmp_path / "a", "mathse", 1, name="table1_stages")
     made_up(tmp_path / "b", "mathse", 1, name="table1_stages")
-    with pytest.raises(RunError, match="two finished runs of mathse, seed 1"):
+    with pytest.raises(RunError, match=r"two finished runs of mathse, seed 1: .*\(with equal settings\)"):
+        collect(design, tmp_path)
+    other = {"generator": {"top_p": 0.9}}
+    shutil.rmtree(tmp_path / "b")
+    made_up(tmp_path / "b", "mathse", 1, name="table1_stages", settings=other)
+    with pytest.raises(RunError, match=r"generator.top_p is 1.0 and 0.9"):
         collect(design, tmp_path)
 
 
 def test_seeds_run_with_other_settings_are_refused(tmp_path):
     made_up(tmp_path, "mathse", 1, name="table1_stages")
     made_up(tmp_path, "mathse", 2, name="table1_stages", settings={"evolution": {"rounds": 3}})
-    with pytest.raises(RunError, match=r"evolution.rounds is 2 with seed 1 and 3 with seed 2"):
+    with pytest.raises(RunError, match=r"not run alike with seeds 1 and 2: evolution.rounds is 2 and 3"):
         collect(read_design("table1_stages", tmp_path), tmp_path)
+
+
+def test_a_run_before_a_setting_came_a_logger_and_a_seed_in_a_path_make_no_difference(tmp_path):
+    settings = {"judge": {"checkpoint": "outputs/orm.seed_1/orm/checkpoint"}}
+    old = made_up(tmp_path, "mathse", 1, name="table1_stages", settings=settings)
+    head = read_json(old / "run.json")
+    del head["config"]["evolution"]["reflect"]["row"], head["config"]["orm"]["train"]
+    head["config"]["logger"] = {"_target_": "mathse.loggers.CsvLogger"}
+    write_json(old / "run.json", head)
+    settings = {"judge": {"checkpoint": "outputs/orm.seed_2/orm/checkpoint"}}
+    made_up(tmp_path, "mathse", 2, name="table1_stages", settings=settings)
+    assert len(collect(read_design("table1_stages", tmp_path), tmp_path).runs["mathse"]) == 2
+
+
+def test_a_measure_that_no_stage_has_is_refused(runs, tmp_path):
+    (tmp_path / "study.yaml").write_text("measures: {a: last.acuracy}\n")
+    with pytest.raises(RunError, match=r"summary.json: last.acuracy is no figure of a run; .*accuracy"):
+        study(["table3_reflection", "--runs", str(runs), "--out", str(tmp_path)])
+    assert not (tmp_path / "README.md").exists() and not (tmp_path / "results.json").exists()
+
+
+def test_answers_that_are_not_all_there_are_refused(runs, tmp_path):
+    shutil.copytree(runs, tmp_path / "runs")
+    file = tmp_path / "runs" / "table3_reflection.none.seed_2" / "final" / "predictions.jsonl"
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(lines[:-1]))
+    with pytest.raises(DataError, match=r"seed_2/final/predictions.jsonl: holds .* answers, the run's summary"):
+        study(["table3_reflection", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")])
+    assert not (tmp_path / "out" / "README.md").exists()
+
+
+@pytest.mark.parametrize("name", ["run.json", "summary.json", "final/stage.json", "final/predictions.jsonl"])
+@pytest.mark.parametrize("text", ["{}", "[]", "null", '{"status": "finished", "stages": [{}]}', "{"])
+def test_a_damaged_file_of_a_run_is_named(runs, tmp_path, name, text):
+    shutil.copytree(runs, tmp_path / "runs")
+    (tmp_path / "runs" / "table3_reflection.none.seed_2" / name).write_text(text + "\n")
+    with pytest.raises((RunError, DataError), match=rf"none.seed_2/{name}|no finished run"):
+        study(["table3_reflection", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")])
 
 
 def test_stages_are_rows_where_the_study_says_so(runs, tmp_path, capsys):
