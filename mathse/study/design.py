@@ -28,6 +28,8 @@ from mathse.errors import ConfigError
 
 EXPERIMENTS = CONF.parent / "experiments"
 FILE = "study.yaml"
+TEXT = (str, "text")
+KINDS = {"variants": (list, "a list"), "measures": (dict, "a mapping"), "paper": (dict, "a mapping")}  # others: text
 OF_STUDENTS = {"test accuracy": "last.accuracy"}
 OF_ORMS = {
     "overall": "orm.overall_accuracy",
@@ -76,8 +78,13 @@ def read_design(name: str, folder: Path) -> Design:
     if design.rows not in ("variants", "stages") or (design.rows == "stages" and len(order) > 1):
         raise ConfigError(f"{file}: rows = {design.rows!r}: must be variants, or stages where there is one variant")
     for column, place in design.measures.items():
-        if str(place).count(".") != 1:
+        if not isinstance(column, str) or not isinstance(place, str) or place.count(".") != 1:
             raise ConfigError(f"{file}: measures.{column} = {place!r}: must be STAGE.KEY, such as last.accuracy")
+    for row, figure in design.paper.items():
+        if isinstance(figure, bool) or not isinstance(figure, int | float):
+            raise ConfigError(f"{file}: paper.{row} = {figure!r}: must be a number, in percent")
+        if design.rows == "variants" and row not in order:
+            raise ConfigError(f"{file}: paper.{row}: must be a variant: {list(order)}")
     return design
 
 
@@ -91,7 +98,8 @@ def _read(file: Path) -> dict[str, Any]:
         raise ConfigError(f"{file}: must be a mapping with {', '.join(known)}")
     if unknown := [key for key in said if key not in known]:
         raise ConfigError(f"{file}: {unknown[0]}: no such key; there are {', '.join(known)}")
-    for key in ("measures", "paper"):
-        if not isinstance(said.get(key, {}), dict):
-            raise ConfigError(f"{file}: {key}: must be a mapping")
+    for key, value in said.items():
+        kind, words = KINDS.get(key, TEXT)
+        if not isinstance(value, kind):
+            raise ConfigError(f"{file}: {key} = {value!r}: must be {words}")
     return said
