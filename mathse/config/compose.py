@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from mathse.config.options import CONF
 from mathse.config.overrides import explain, refuse_early
-from mathse.config.parse import parse
+from mathse.config.parse import flatten, parse
 from mathse.config.register import register
 from mathse.config.schema import TrainConfig
 from mathse.errors import ConfigError
@@ -22,6 +24,18 @@ COMPOSING = (HydraException, OmegaConfBaseException)
 
 def train_config(overrides: Sequence[str]) -> tuple[TrainConfig, Path]:
     """(settings, hydra.run.dir) of ``python train.py *overrides``. Raises ConfigError as train.py does."""
+    composed, folder = _composed(overrides)
+    return parse(composed), folder
+
+
+def unchecked_settings(overrides: Sequence[str]) -> dict[str, Any]:
+    """Dotted key -> value as Hydra composes them: a file that they name need not be here. Raises ConfigError for what
+    cannot be composed."""
+    composed, _ = _composed(overrides)
+    return flatten(OmegaConf.to_container(composed))
+
+
+def _composed(overrides: Sequence[str]) -> tuple[DictConfig, Path]:
     register()
     refuse_early(overrides)
     GlobalHydra.instance().clear()
@@ -29,6 +43,9 @@ def train_config(overrides: Sequence[str]) -> tuple[TrainConfig, Path]:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             composed = compose("train", overrides=list(overrides), return_hydra_config=True)
             folder = Path(str(composed.hydra.run.dir))
+            with open_dict(composed):
+                del composed["hydra"]
+            OmegaConf.resolve(composed)
     except COMPOSING as error:
         raise ConfigError(explain(error, overrides, TrainConfig)) from None
-    return parse(composed), folder
+    return composed, folder

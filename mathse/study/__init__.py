@@ -15,7 +15,7 @@ from mathse.store import make_folder, write_json
 from mathse.study.collect import collect
 from mathse.study.design import EXPERIMENTS, FILE, read_design
 from mathse.study.picture import picture
-from mathse.study.readme import put
+from mathse.study.readme import Readme
 from mathse.study.tables import main_table, results
 
 RUNS = Path("outputs/studies")  # where conf/experiment/studies.yaml puts them
@@ -35,13 +35,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(argv)
     out = asked.out or EXPERIMENTS / asked.name
     design = read_design(asked.name, out if (out / FILE).is_file() else EXPERIMENTS / asked.name)
+    readme = Readme(out / "README.md", design.name)
     collected = collect(design, asked.runs, _seeds(asked.seeds, parser))
+    text, drawing, file = results(collected), picture(collected), out / "result.svg"
     make_folder(out)
-    text = results(collected)
     write_json(out / "results.json", {**collected.as_json(), "table": main_table(collected)})
-    if drawing := picture(collected):
-        write_page(drawing, out / "result.svg")
-    put(out / "README.md", collected, text, drawing is not None)
+    if drawing:
+        write_page(drawing, file)
+    else:
+        file.unlink(missing_ok=True)
+    readme.put(f"{text}\n\n![{design.name}]({file.name})" if drawing else text)
     print(text)
     return 0
 

@@ -11,6 +11,7 @@ from typing import Any
 from mathse.metrics import mean_interval
 from mathse.report.runs import title
 from mathse.study.collect import Collected, value
+from mathse.study.command import command
 from mathse.study.differences import Difference, difference
 
 CHANGES = ("correct_correct", "wrong_wrong", "correct_wrong", "wrong_correct")
@@ -24,7 +25,7 @@ def results(collected: Collected) -> str:
     more = transition_table if collected.design.rows == "stages" else settings_table
     tables = [main_table(collected), seed_table(collected), more(collected)]
     drawn = [markdown(table) for table in tables if len(table) > 1]
-    return "\n\n".join([_command(collected), *drawn, _legend(collected)])
+    return "\n\n".join([command(collected), *drawn, _legend(collected)])
 
 
 def main_table(collected: Collected) -> Table:
@@ -147,32 +148,18 @@ def _paper(collected: Collected) -> str:
     return f"paper ({says})" if says else "paper"
 
 
-def _command(collected: Collected) -> str:
-    name, seeds = collected.design.name, ",".join(map(str, collected.seeds))
-    lines = [
-        "```",
-        f"python train.py -m '+experiment/{name}=glob(*)' seed={seeds}",
-        f"python -m mathse study {name}",
-        "```",
-    ]
-    return "\n".join(lines)
-
-
 def _legend(collected: Collected) -> str:
     """How to read the figures, and what they cost."""
     design, seeds = collected.design, len(collected.seeds)
     first = next(iter(design.measures.values()))
-    bootstrap = False
-    if design.rows == "stages":
-        bootstrap = True
-    elif (other := next((v for v in design.variants if v != design.against), None)) is not None:
-        gain = difference(collected.runs[design.against], collected.runs[other], first)
-        bootstrap = gain is not None and gain.bootstrap
-    how = (
-        "a bootstrap over seeds and what was answered in each (rather too narrow for few seeds)"
-        if bootstrap
-        else "Student's t over the paired seeds"
-    )
+    others = [] if design.rows == "stages" else [v for v in design.variants if v != design.against]
+    gains = [difference(collected.runs[design.against], collected.runs[v], first) for v in others]
+    bootstrap = {gain.bootstrap for gain in gains if gain is not None} or {design.rows == "stages"}
+    how = {
+        (True,): "a bootstrap over seeds and what was answered in each (rather too narrow for few seeds)",
+        (False,): "Student's t over the paired seeds",
+        (False, True): "a bootstrap over seeds and answers where all answers are here, else Student's t over the seeds",
+    }[tuple(sorted(bootstrap))]
     return (
         f"Means over {seeds} seed{'s' if seeds > 1 else ''} with 95 % intervals (Student's t; with few seeds they are "
         f"wide and may pass 100); differences in points, paired by seed, with {how}. "

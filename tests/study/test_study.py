@@ -12,6 +12,8 @@ import pytest
 from run_builder import Builder
 
 from mathse.__main__ import main
+from mathse.config.compose import train_config
+from mathse.config.parse import plain
 from mathse.errors import ConfigError, DataError, RunError
 from mathse.store import read_json, write_json
 from mathse.study import main as study
@@ -60,7 +62,14 @@ def test_a_readme_without_a_place_for_results_is_left_alone(runs, tmp_path):
     (tmp_path / "README.md").write_text("# Mine\n")
     with pytest.raises(DataError, match="has no place for the results"):
         study(["table3_reflection", "--runs", str(runs), "--out", str(tmp_path)])
-    assert (tmp_path / "README.md").read_text() == "# Mine\n"
+    assert (tmp_path / "README.md").read_text() == "# Mine\n" and not (tmp_path / "results.json").exists()
+
+
+def test_a_picture_of_other_results_does_not_stay(runs, tmp_path):
+    (tmp_path / "study.yaml").write_text("measures: {rows: last.train_rows}\n")  # no share: nothing is drawn
+    (tmp_path / "result.svg").write_text("old")
+    study(["table3_reflection", "--runs", str(runs), "--out", str(tmp_path)])
+    assert not (tmp_path / "result.svg").exists() and "result.svg" not in (tmp_path / "README.md").read_text()
 
 
 def test_cells_are_means_over_seeds_and_differences_are_paired(runs, tmp_path, capsys):
@@ -151,6 +160,26 @@ def test_a_damaged_file_of_a_run_is_named(runs, tmp_path, name, text):
     (tmp_path / "runs" / "table3_reflection.none.seed_2" / name).write_text(text + "\n")
     with pytest.raises((RunError, DataError), match=rf"none.seed_2/{name}|no finished run"):
         study(["table3_reflection", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")])
+
+
+def test_the_command_has_what_all_runs_were_given_besides_their_variant_s_file(tmp_path, capsys):
+
+    for variant in ("binary", "generative"):
+        overrides = [
+            f"+experiment/table5_orm={variant}",
+            "seed=1",
+            "data.pool=40",
+            "orm.students=[60]",
+            "sft.max_steps=3",
+        ]
+        overrides += ["generator.top_p=0.9"] if variant == "binary" else []
+        folder = made_up(tmp_path / "runs", variant, 1, name="table5_orm")
+        write_json(folder / "run.json", {**read_json(folder / "run.json"), "config": plain(train_config(overrides)[0])})
+    assert study(["table5_orm", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    besides = "seed=1 data.pool=40 'orm.students=[60]' sft.max_steps=3"
+    assert f"python train.py -m '+experiment/table5_orm=glob(*)' {besides}\n" in printed
+    assert "`generator.top_p`" in printed  # one variant's own stands in the table of what differs
 
 
 def test_stages_are_rows_where_the_study_says_so(runs, tmp_path, capsys):
