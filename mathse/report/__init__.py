@@ -92,7 +92,10 @@ def _all(roots: Sequence[Path], experiments: Path, out: Path) -> int:
 
     def report_of(run: Path) -> Path:
         own = run / "report.html"
-        return own if own.is_file() else write_report([run], own, _problem_of, png_bytes)
+        shown = (run / "run.json", *run.rglob("stage.json"), *run.glob("summary.json"))
+        if own.is_file() and own.stat().st_mtime >= max(file.stat().st_mtime for file in shown):
+            return own
+        return write_report([run], own, _problem_of, png_bytes)
 
     print(write_page(site_page(roots, experiments, out, report_of), out))
     return 0

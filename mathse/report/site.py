@@ -8,8 +8,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from mathse.errors import RunError
+from mathse.errors import DataError, MathSEError, RunError
 from mathse.report.page import html
 from mathse.report.runs import Run, place, read_run
 from mathse.report.sections import section, table
@@ -23,29 +24,57 @@ NO_RUN = "\N{EN DASH}"
 def site_page(roots: Sequence[Path], experiments: Path, out: Path, report_of: Callable[[Path], Path]) -> str:
     """The page that will stand at ``out``. ``report_of`` gives a run folder's report, and writes it where there is
     none. Raises RunError where there is neither a run below ``roots`` nor a study's result in ``experiments``."""
-    runs = _runs(roots)
-    studies = {file.parent.name: read_json(file) for file in sorted(experiments.glob("*/results.json"))}
-    if not runs and not studies:
+    runs, damaged = _runs(roots)
+    studies = {file.parent.name: _read_results(file) for file in sorted(experiments.glob("*/results.json"))}
+    if not runs and not studies and not damaged:
         listed = ", ".join(map(str, roots))
         raise RunError(f"report --all: no run in {listed} and no results.json in {experiments}/*; run something first")
-    links = {run.folder: os.path.relpath(report_of(run.folder), out.parent) for run in runs}
+    links: dict[Path, str] = {}
+    for run in list(runs):
+        try:
+            links[run.folder] = os.path.relpath(report_of(run.folder), out.parent)
+        except MathSEError as e:  # a file that only the run's own page reads
+            runs.remove(run)
+            damaged.append(str(e))
     parts = [_study(experiments / name, found, runs, links) for name, found in studies.items()]
     parts.append(section("runs", "Every run", "", _run_table(runs, links)))
-    names = {f"study-{name}": name.replace("_", " ") for name in studies} | {"runs": "Runs"}
+    listed = "".join(f"<li>{safe(said)}</li>" for said in damaged)
+    parts.append(section("damaged", "Runs that cannot be read", "", f"<ul>{listed}</ul>" if listed else ""))
+    names = {_anchor(name): name.replace("_", " ") for name in studies} | {"runs": "Runs", "damaged": "Damaged"}
     counted = f"{len(studies)} studies, {len(runs)} runs"
     header = f'<p class="eyebrow">MathSE · {counted}</p><h1>Studies and runs</h1>'
     return html("studies and runs", header, parts, names)
 
 
-def _runs(roots: Sequence[Path]) -> list[Run]:
-    files = sorted({file.resolve(): file for root in roots for file in root.rglob("run.json")}.values())
-    return [read_run(file.parent) for file in files]
+def _runs(roots: Sequence[Path]) -> tuple[list[Run], list[str]]:
+    """The runs below ``roots``, and what is wrong with those that cannot be read."""
+    files = sorted(
+        {file.resolve(): file for root in roots for file in root.rglob("run.json") if file.is_file()}.values()
+    )
+    runs, damaged = [], []
+    for file in files:
+        try:
+            runs.append(read_run(file.parent))
+        except MathSEError as e:
+            damaged.append(str(e))
+    return runs, damaged
+
+
+def _read_results(file: Path) -> dict[str, Any]:
+    found: Any = read_json(file)
+    if not isinstance(found, dict) or not all(isinstance(found.get(key), list) for key in ("table", "seeds")):
+        raise DataError(f"{file}: is no study's results; make it again: python -m mathse study {file.parent.name}")
+    return found
+
+
+def _anchor(study: str) -> str:
+    return "study-" + re.sub(r"[^\w.-]", "-", study)
 
 
 def _study(folder: Path, found: Mapping[str, Any], runs: Sequence[Run], links: Mapping[Path, str]) -> str:
     """A study's question, picture and table, and the reports of its runs that are here."""
     name, readme = folder.name, folder / "README.md"
-    asked = QUESTION.search(readme.read_text(encoding="utf-8")) if readme.is_file() else None
+    asked = QUESTION.search(readme.read_text(encoding="utf-8", errors="replace")) if readme.is_file() else None
     drawing = folder / "result.svg"
     body = _picture(drawing, name) if drawing.is_file() else ""
     head, *rows = found["table"]
@@ -56,7 +85,7 @@ def _study(folder: Path, found: Mapping[str, Any], runs: Sequence[Run], links: M
     seeds = ", ".join(map(str, found["seeds"]))
     question = safe(re.sub(r"\s+", " ", asked[1])) if asked else ""
     finding = re.sub(r"`([^`]+)`", r"<code>\1</code>", question)
-    return section(f"study-{name}", name.replace("_", " "), f"{finding} Seeds {seeds}.".strip(), body)
+    return section(_anchor(name), name.replace("_", " "), f"{finding} Seeds {seeds}.".strip(), body)
 
 
 def _picture(file: Path, name: str) -> str:
@@ -92,4 +121,4 @@ def _name(run: Run) -> str:
 
 
 def _link(words: str, target: str) -> str:
-    return tag("a", safe(words), href=Path(target).as_posix())
+    return tag("a", safe(words), href=quote(Path(target).as_posix()))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -54,6 +56,33 @@ def test_the_page_asks_nothing_of_the_network(place):
     page = out.read_text()
     assert "default-src 'none'" in page and not re.findall(r'(?:src|href)="(?:https?:)?//', page)
     assert '../outputs/demo/seed_0/report.html"' in page
+
+
+def test_a_run_that_cannot_be_read_is_listed_and_the_others_are_shown(place, tmp_path):
+    for name, text in (("summary.json", "{"), ("run.json", "{}"), ("distill/stage.json", "[]"), ("x?y/run.json", "[]")):
+        copy = tmp_path / "outputs" / name.replace("/", "-")
+        shutil.copytree(place / "outputs" / "demo" / "seed_0", copy)
+        (copy / name).parent.mkdir(exist_ok=True)
+        (copy / name).write_text(text)
+    shutil.copytree(place / "outputs" / "demo" / "seed_0", tmp_path / "outputs" / "a:b #1?")
+    out = tmp_path / "index.html"
+    assert report(["--all", str(tmp_path / "outputs"), "--experiments", str(tmp_path), "--out", str(out)]) == 0
+    page = out.read_text()
+    assert page.count("<li>") == 4 and "Runs that cannot be read" in page
+    assert "distill/stage.json is not a stage&#x27;s manifest" in page
+    assert 'href="outputs/a%3Ab%20%231%3F/report.html"' in page
+
+
+def test_a_report_older_than_its_run_is_written_again(place, tmp_path):
+    run = tmp_path / "outputs" / "seed_1"
+    shutil.copytree(place / "outputs" / "studies" / "seed_1", run)
+    arguments = ["--all", str(tmp_path / "outputs"), "--experiments", str(tmp_path), "--out", str(tmp_path / "i.html")]
+    (run / "report.html").write_text("old")
+    report(arguments)
+    assert (run / "report.html").read_text() == "old"
+    os.utime(run / "report.html", (0, 0))
+    report(arguments)
+    assert "<h1>table1_stages: mathse</h1>" in (run / "report.html").read_text()
 
 
 def test_runs_alone_are_enough(place, tmp_path):
