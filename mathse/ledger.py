@@ -81,8 +81,8 @@ class RunFolder:
         """The stage ``name`` ("orm", or "orm/solver" inside it), which depends on the settings at and below ``keys``
         and on the stages ``after``.
 
-        Raises RunError where it stands here already, finished or begun, with another identity, or where a file of the
-        finished stage is missing or damaged.
+        Raises RunError where it stands here already, finished or begun, with another identity, where a file of the
+        finished stage is missing or damaged, or where one that it was made from has been made anew with other contents.
         """
         if SCRATCH in Path(name).parts:
             raise ValueError(f"a stage cannot be called {SCRATCH!r} ({name!r}): that is a stage's scratch folder")
@@ -94,6 +94,11 @@ class RunFolder:
                 raise other_settings(self.path, {name: differences(depends_on(found), depends_on(record))})
         if finished:
             verify(folder, finished)
+            if (file := self._other_input(finished)) is not None:
+                raise RunError(
+                    f"stage {name} in {self.path} was made from another {file} than stands here now; put that file's "
+                    f"stage back, or remove {folder} and the stages after it so that they are made again"
+                )
             remove_scratch(folder)  # a kill may have come between the manifest and this
         elif not begun:
             finished = self._take_over(record)
@@ -101,8 +106,8 @@ class RunFolder:
 
     def branch_from(self, sources: Sequence[Path]) -> None:
         """From now on ``stage`` takes a stage that does not stand here over from a run folder of ``sources`` that holds
-        it finished with the same identity: equal identities mean equal contents. The newest source is preferred; files
-        are shared by hard link.
+        it finished with the same identity, made from what stands here. The newest source is preferred; files are
+        shared by hard link.
 
         Raises RunError where a source is no run folder.
         """
@@ -117,10 +122,21 @@ class RunFolder:
         for source in self._sources:
             if (source / name / DONE).exists():
                 manifest = read_record(source / name / DONE)
-                if manifest["identity"] == record["identity"]:
+                if manifest["identity"] == record["identity"] and self._other_input(manifest) is None:
                     verify(source / name, manifest)
                     take_over(source / name, self.path / name, manifest)
                     return manifest
+        return None
+
+    def _other_input(self, manifest: Mapping[str, Any]) -> str | None:
+        """A file that the stage of ``manifest`` was made from and that a stage here has with other contents, or None.
+        A teacher's or a server's answers differ from one making to the next, though settings and identity do not."""
+        here = {name: record["outputs"] for name, record in stages_in(self.path, DONE)}
+        for file, recorded in manifest["inputs"].items():
+            maker = next((str(p) for p in Path(file).parents if str(p) in here), None)
+            made = here[maker].get(name_in(Path(maker), Path(file)), {}) if maker else {}
+            if made.get("sha256", recorded) != recorded:
+                return str(file)
         return None
 
     def close(self) -> None:

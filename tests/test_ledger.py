@@ -317,6 +317,52 @@ def test_run_json_describes_the_run_and_is_left_alone_while_it_holds(tmp_path: P
     assert (tmp_path / "run.json").stat().st_ino == written.st_ino
 
 
+def made_from(run: RunFolder, text: str) -> Stage:
+    """distill with ``text`` in its rows, and round_01 made from them."""
+    distill = run.stage("distill", ["seed"])
+    if not distill.done:
+        distill.begin()
+        (distill.path / "train.jsonl").write_text(text)
+        distill.finish({})
+    after = run.stage("round_01", ["seed"], [distill])
+    if not after.done:
+        after.begin()
+        (after.path / "train.jsonl").write_text(text + " and more")
+        after.finish({}, inputs=[distill.path / "train.jsonl"])
+    return after
+
+
+def test_a_stage_made_from_what_has_been_made_anew_since_is_refused(tmp_path: Path) -> None:
+    with open_run(tmp_path) as run:
+        made_from(run, "a teacher's words")
+    with open_run(tmp_path) as run:
+        assert made_from(run, "not asked again").done
+    shutil.rmtree(tmp_path / "distill")
+    with (
+        open_run(tmp_path) as run,
+        pytest.raises(RunError, match=r"round_01 in .* was made from another distill/train.jsonl than stands here now"),
+    ):
+        made_from(run, "other words of the same teacher")
+
+
+def test_a_branch_takes_no_stage_made_from_other_contents(tmp_path: Path) -> None:
+    with open_run(tmp_path / "old") as run:
+        made_from(run, "a teacher's words")
+    shutil.copytree(tmp_path / "old", tmp_path / "other")
+    shutil.rmtree(tmp_path / "other" / "round_01")
+    shutil.rmtree(tmp_path / "other" / "distill")
+    with open_run(tmp_path / "other") as run:
+        run.stage("distill", ["seed"]).begin()
+        (tmp_path / "other" / "distill" / "train.jsonl").write_text("other words")
+        run.stage("distill", ["seed"]).begin()
+    with open_run(tmp_path / "other") as run:
+        run.branch_from([tmp_path / "old"])
+        distill = run.stage("distill", ["seed"])
+        distill.begin()
+        distill.finish({})
+        assert not run.stage("round_01", ["seed"], [distill]).done
+
+
 # --- branches -------------------------------------------------------------------------------------------------------
 
 

@@ -10,7 +10,8 @@ Formats: llamafactory, swift (JSONL, pictures beside it), trl, hf (parquet, pict
 names pictures where they lie. README.md is a data card. No model is loaded; rows are written one at a time.
 
 The folder (default: RUN/exports/WHAT-STAGE-FORMAT) is written aside and published whole; the same run gives the same
-bytes. An export that is there is made anew; any other folder of that name is refused.
+bytes. An export that is there is made anew, unless a file in it was added or changed since; any other folder of that
+name is refused, and so is a run whose files are not those that its stages recorded.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from mathse.exports.examples import Example, orm_examples, sft_examples
 from mathse.exports.formats import FORMATS, harmless, write
 from mathse.exports.models import write_model
 from mathse.exports.pictures import Mode, Pictures
+from mathse.manifest import verify
 from mathse.published import publish
 from mathse.report.runs import Run, read_run
 
@@ -57,6 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if asked.what == "orm" and asked.stage not in (None, "orm"):
         parser.error("--what orm: the rows are those of stage orm; leave out --stage")
     run = read_run(asked.run)
+    for finished in run.stages:  # what leaves the house is what the run made
+        verify(finished.folder, finished.manifest)
     stage = "orm" if asked.what == "orm" else asked.stage or LAST.get(run.task, "final")
     name = stage if asked.what == "orm" else f"{asked.what}-{stage.replace('/', '-')}"
     out = asked.out or asked.run / "exports" / (name if asked.what == "model" else f"{name}-{asked.format}")

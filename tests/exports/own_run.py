@@ -51,8 +51,14 @@ def own_run(place: Path, family: str = "qwen2vl", **orm: Any) -> OwnRun:
     write_jsonl(run / "final" / "train.jsonl", paths)
     write_jsonl(run / "orm" / "feedback.jsonl", [Judged(path, _label(path)) for path in paths])
     for stage in ("final", "orm"):
-        write_json(run / stage / "stage.json", {"stage": stage, "summary": {}, "versions": {"mathse": "0.1.0"}})
+        write_stage(run / stage)
     return OwnRun(run, data / "problems.jsonl", data)
+
+
+def write_stage(folder: Path) -> None:
+    """A manifest that says nothing of the stage's files."""
+    own = {"stage": folder.name, "identity": folder.name, "config": {}, "keys": [], "after": {}}
+    write_json(folder / "stage.json", {**own, "outputs": {}, "summary": {}, "versions": {"mathse": "0.1.0"}})
 
 
 def _write_pictures(folder: Path) -> None:

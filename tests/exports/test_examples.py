@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from exports.own_run import own_run
+from exports.own_run import own_run, write_stage
 from mathse.backbones.base import Backbone
 from mathse.config.fits import ORM
 from mathse.data.sources import problem_lookup
@@ -55,7 +55,7 @@ def test_a_rewrite_has_its_draft_and_critique_in_the_prompt_where_the_fit_had_th
     draft = ReasoningPath("round_01/zh/0", "zh", "Step 1: A slip.", Lineage("student", "round_01", "somebody"))
     word = Verdict(draft.id, "wrong", "Step 1", "The height is another.", judge="orm")
     write_jsonl(made.folder / "reflection" / "reflections.jsonl", [Reflection(draft, word, revised)])
-    write_json(made.folder / "reflection" / "stage.json", {"stage": "reflection", "summary": {}, "versions": {}})
+    write_stage(made.folder / "reflection")
     run = read_run(made.folder)
     problem_of: Any = problem_lookup(run.config)
     backbone: Any = class_of(family)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from run_builder import build_run
 from exports.own_run import OwnRun, export, hashes, own_run
 from mathse.__main__ import main
 from mathse.exports.formats import FORMATS
-from mathse.store import read_json, read_jsonl, write_json, write_jsonl
+from mathse.store import read_json, read_jsonl, sha256_file, write_json, write_jsonl
 from mathse.types import ReasoningPath
 
 # --- the folder -------------------------------------------------------------------------------------------------------
@@ -33,15 +34,40 @@ def test_an_export_is_made_anew_and_another_folder_is_refused(
     own: OwnRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = export(own.folder, tmp_path / "out", "--format", "swift")
-    (out / "images" / "old.png").write_bytes(b"left over")
-    before = hashes(export(own.folder, tmp_path / "out", "--format", "swift"))
-    assert "images/old.png" not in before
+    before = hashes(out)
+    (out / "images" / "old.png").write_bytes(b"of rows that are gone")
+    os.utime(out / "images" / "old.png", (0, 0))
+    assert hashes(export(own.folder, tmp_path / "out", "--format", "swift")) == before
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "thesis.tex").write_text("years of work", encoding="utf-8")
     assert main(["export", str(own.folder), "--format", "swift", "--out", str(mine)]) == 1
     assert "was not made by this command" in capsys.readouterr().err
     assert [file.name for file in mine.iterdir()] == ["thesis.tex"]
+
+
+def test_an_export_with_a_file_of_somebody_s_own_is_left_alone(
+    own: OwnRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("notes.txt", "README.md"):
+        out = export(own.folder, tmp_path / name, "--format", "swift")
+        (out / name).write_text("mine", encoding="utf-8")
+        assert main(["export", str(own.folder), "--format", "swift", "--out", str(out)]) == 1
+        assert f"{name} was added or changed since" in capsys.readouterr().err
+        assert (out / name).read_text(encoding="utf-8") == "mine"
+
+
+def test_a_run_whose_files_were_changed_is_not_exported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = own_run(tmp_path).folder
+    rows, manifest = run / "final" / "train.jsonl", read_json(run / "final" / "stage.json")
+    recorded = {"sha256": sha256_file(rows), "bytes": rows.stat().st_size}
+    write_json(run / "final" / "stage.json", {**manifest, "outputs": {"train.jsonl": recorded}})
+    export(run, tmp_path / "out", "--format", "swift")
+    rows.write_text(rows.read_text(encoding="utf-8").replace("Look.", "Hook."), encoding="utf-8")
+    capsys.readouterr()
+    assert main(["export", str(run), "--format", "swift", "--out", str(tmp_path / "again")]) == 1
+    assert "final/train.jsonl has other contents than recorded" in capsys.readouterr().err
+    assert not (tmp_path / "again").exists()
 
 
 def test_a_file_of_the_markers_name_does_not_make_a_folder_ours(
