@@ -20,7 +20,6 @@ from mathse.config.compose import train_config
 from mathse.llm.images import picture_of
 from mathse.llm.pricing import image_tokens
 from mathse.plan.amounts import Range
-from mathse.plan.size import PUBLISHED, parameters
 from mathse.plan.tokens import text_tokens
 from mathse.progress import Progress
 from mathse.store import read_json, read_jsonl
@@ -255,22 +254,6 @@ def test_a_wrong_setting_ends_in_a_sentence(capsys: pytest.CaptureFixture[str]) 
     for arguments in (["sft.lr=1"], ["data=jsonl"], ["--rate", "fit=fast"], ["--rate", "walk=1"]):
         assert main(["plan", *arguments]) == 1
         assert capsys.readouterr().err.startswith("error: ")
-
-
-def test_a_checkpoint_is_measured_by_its_headers(tmp_path: Path) -> None:
-    import torch
-    from safetensors.torch import save_file
-
-    save_file({"a": torch.zeros(3, 5), "b": torch.zeros(7, dtype=torch.bfloat16)}, tmp_path / "model.safetensors")
-    assert parameters({"path": str(tmp_path)})[0] == 22
-    assert parameters({"path": "Qwen/Qwen2-VL-7B-Instruct"})[0] == PUBLISHED["Qwen/Qwen2-VL-7B-Instruct"]
-    assert parameters({"path": None})[0] is None and parameters({"path": "org/unknown"})[0] is None
-
-
-def test_disk_counts_each_checkpoint_that_stays(made: Made) -> None:
-    plan = made("backbone=qwen2vl", "judge=answer", "evolution.reflect.feedback=none", "sft.method=lora")
-    size = 2 * PUBLISHED["Qwen/Qwen2-VL-7B-Instruct"]  # merged, in bfloat16
-    assert [s["disk_bytes"] for s in plan["stages"]] == [size, size, size, size, 0, size]
 
 
 def test_ranges_add_up_and_hold_their_ends() -> None:

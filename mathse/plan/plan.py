@@ -18,6 +18,7 @@ from mathse.plan.size import RESUME, bytes_a_number, parameters
 from mathse.plan.teaching import Teaching
 
 Pair = tuple[float, float]  # low, high
+OF_THE_ORM = ("orm", "orm/solver")  # the stages whose model is the ORM's
 
 
 @dataclass(frozen=True)
@@ -66,11 +67,28 @@ class Plan:
         """Bytes of the checkpoints that stay."""
         if not stage.checkpoints:
             return 0
-        orm = stage.name in ("orm", "orm/solver")
-        fit = self.config.orm.fit if orm else self.config.sft
-        section = self.config.orm.backbone if orm and self.config.orm.backbone is not None else self.config.backbone
-        size = self.size if section is self.config.backbone else parameters(section)[0]
+        fit = self.config.orm.fit if stage.name in OF_THE_ORM else self.config.sft
+        section, size = self._model(stage)
         return None if size is None else stage.checkpoints * size * bytes_a_number(section, fit.method)
+
+    @property
+    def resume(self) -> int | None:
+        """At most so many bytes of the largest resume point, of the student's fits and the ORM's; 0 where none trains
+        all weights, None where the size of a model that does is not known."""
+        sizes = [self._model(s)[1] for s in self.stages if s.steps.high and self._method(s) == "full"]
+        known = [size for size in sizes if size is not None]
+        return None if len(known) < len(sizes) else RESUME * max(known, default=0)
+
+    def _method(self, stage: StagePlan) -> str:
+        """How a stage fits; the ORM's solver is fitted as the student is."""
+        return str((self.config.orm.fit if stage.name == "orm" else self.config.sft).method)
+
+    def _model(self, stage: StagePlan) -> tuple[Any, int | None]:
+        """The ``backbone`` section of a stage's model, and its parameters."""
+        own = self.config.orm.backbone
+        if stage.name in OF_THE_ORM and own is not None:
+            return own, parameters(own)[0]
+        return self.config.backbone, self.size
 
     def total(self, of: str) -> Pair | None:
         """Of "dollars", "hours" or "disk" over all stages; None where one is not known."""
@@ -144,8 +162,11 @@ def _of_hours(plan: Plan) -> Iterator[str]:
 
 def _of_disk(plan: Plan, of_size: str) -> Iterator[str]:
     yield f"disk: checkpoints alone; {of_size}"
-    if plan.size is not None and plan.config.sft.method == "full" and any(s.steps.high for s in plan.stages):
-        yield f"while it fits, a resume point takes {plan.size * RESUME / 2**30:,.1f} GiB more"
+    own = plan.config.orm.backbone
+    if own is not None and any(s.name in OF_THE_ORM for s in plan.stages):
+        yield f"disk, the ORM: {parameters(own)[1]}"
+    if plan.resume:
+        yield f"while it fits, a resume point takes up to {plan.resume / 2**30:,.1f} GiB more"
 
 
 def _of_data(config: TrainConfig, source: Any) -> Iterator[str]:

@@ -1,0 +1,67 @@
+"""What a plan says of the disk: the checkpoints that stay, and the resume point of a fit under way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mathse.config.compose import train_config
+from mathse.plan.plan import Plan, make_plan
+from mathse.plan.size import PUBLISHED, RESUME, parameters
+from mathse.plan.words import said
+
+STUDENT, ORM = (PUBLISHED[name] for name in ("Qwen/Qwen2-VL-7B-Instruct", "zai-org/cogvlm2-llama3-chat-19B"))
+TWO_MODELS = ("backbone=qwen2vl", "backbone@orm.backbone=cogvlm2", "judge=orm")
+
+
+def planned(*overrides: str) -> Plan:
+    config, _ = train_config(["data.pool=16", "data.orm_train=12", "data.orm_held=6", *overrides])
+    return make_plan(config, sample=8)
+
+
+def test_a_checkpoint_is_measured_by_its_headers(tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    save_file({"a": torch.zeros(3, 5), "b": torch.zeros(7, dtype=torch.bfloat16)}, tmp_path / "model.safetensors")
+    assert parameters({"path": str(tmp_path)})[0] == 22
+    assert parameters({"path": "Qwen/Qwen2-VL-7B-Instruct"})[0] == STUDENT
+    assert parameters({"path": None})[0] is None and parameters({"path": "org/unknown"})[0] is None
+
+
+def test_disk_counts_each_checkpoint_that_stays() -> None:
+    plan = planned("backbone=qwen2vl", "judge=answer", "evolution.reflect.feedback=none", "sft.method=lora")
+    size = 2 * STUDENT  # merged, in bfloat16
+    assert [plan.disk(stage) for stage in plan.stages] == [size, size, size, size, 0, size]
+
+
+@pytest.mark.parametrize(
+    ("more", "largest"),
+    [
+        ((), ORM),
+        (("sft.method=lora", "orm.fit.method=full"), ORM),
+        (("orm.fit.method=lora", "orm.solver_steps=0"), STUDENT),
+        (("orm.fit.method=lora", "orm.solver_steps=5"), ORM),  # the solver is fitted as the student is
+        (("orm.backbone=null",), STUDENT),
+        (("sft.method=lora",), 0),  # the ORM's method follows the student's
+    ],
+)
+def test_the_resume_point_is_the_largest_of_the_students_and_the_orms(more: tuple[str, ...], largest: int) -> None:
+    plan = planned(*TWO_MODELS, *more)
+    assert plan.resume == RESUME * largest
+    words = [line for line in said(plan) if "resume point" in line]
+    assert len(words) == bool(largest) and all(f"{RESUME * largest / 2**30:,.1f} GiB" in line for line in words)
+
+
+def test_an_orm_that_is_not_trained_here_has_no_resume_point(tmp_path: Path) -> None:
+    for name in ("config.json", "orm.json"):
+        (tmp_path / name).write_text("{}")
+    assert planned(*TWO_MODELS, f"judge.checkpoint={tmp_path}").resume == RESUME * STUDENT
+
+
+def test_an_orm_of_unknown_size_is_named_and_its_resume_point_not_guessed() -> None:
+    plan = planned(*TWO_MODELS, "orm.backbone.path=org/unknown")
+    assert plan.resume is None and plan.total("disk") is None
+    assert "disk, the ORM: the size of org/unknown is not known here" in "\n".join(said(plan))
+    assert "resume point" not in "\n".join(said(plan))
