@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from mathse.store import read_jsonl
 
 KINDS = ("fit", "sample", "judge")  # seconds an optimiser step, an answer, a verdict, on all devices together
 ANSWERS = ("paths.jsonl", "held_paths.jsonl", "predictions.jsonl", "dev_predictions.jsonl")
-VERDICTS = ("verdicts.jsonl", "held_verdicts.jsonl")
+VERDICTS = ("verdicts.jsonl", "held_verdicts.jsonl", "feedback_verdicts.jsonl")
 
 
 @dataclass
@@ -45,38 +46,58 @@ def rates(given: Sequence[str], like: Path | None) -> Rates:
 
 
 def measured(run: Run) -> Rates:
-    """From a run's stage.json, train_log.jsonl and usage.jsonl."""
+    """From a run's stage.json, train_log.jsonl, verdicts and usage.jsonl."""
     done = Rates()
-    whole = {kind: [0.0, 0.0] for kind in KINDS}  # seconds, units
-    for stage in run.stages:
-        for kind, units in _units(stage).items():
-            seconds = float(stage.manifest.get("time_s", {}).get(kind, 0.0))
-            if units and seconds:
-                whole[kind][0] += seconds
-                whole[kind][1] += units
-    for kind, (seconds, count) in whole.items():
-        if count:
-            done.seconds[kind] = seconds / count
-            done.notes.append(f"{kind}: {seconds / count:.3g} s each, measured in {run.folder}")
+    for kind, seconds, where in (
+        ("fit", _mean(run.stages, "fit", _steps), ""),
+        ("sample", _mean(run.stages, "sample", _answers), ""),
+        ("judge", *_of_a_verdict(run.stages)),
+    ):
+        if seconds is not None:
+            done.seconds[kind] = seconds
+            done.notes.append(f"{kind}: {seconds:.3g} s each, measured in {run.folder}{where}")
+        elif kind == "judge":
+            done.notes.append(f"judge: not measured, no stage of {run.folder} was judged by the ORM alone")
     for job, (requests, tokens) in _answered(run.folder / "usage.jsonl").items():
         done.tokens_out[job] = tokens / requests
         done.notes.append(f"{job}: {tokens / requests:,.0f} tokens an answer, measured in {run.folder}")
     return done
 
 
-def _units(stage: Stage) -> dict[str, int]:
-    """Steps, answers and verdicts of a stage; answers and verdicts only of stages in which no teacher has a part."""
-    log = list(stage.rows("train_log.jsonl"))
-    units = {"fit": max((int(row["step"]) for row in log), default=0)}
-    if stage.name.startswith(("base", "orm/student", "round", "final")) and "/reflection" not in stage.name:
-        units["sample"] = sum(_lines(stage, name) for name in ANSWERS)
-    if stage.name.startswith("round") and "/reflection" not in stage.name:
-        units["judge"] = sum(_lines(stage, name) for name in VERDICTS)
-    return units
+def _mean(stages: Iterable[Stage], kind: str, units_of: Callable[[Stage], int]) -> float | None:
+    """Seconds a unit over the stages that have both; None where none has."""
+    whole, units = 0.0, 0
+    for stage in stages:
+        count, seconds = units_of(stage), float(stage.manifest.get("time_s", {}).get(kind, 0.0))
+        if count and seconds:
+            whole, units = whole + seconds, units + count
+    return whole / units if units else None
 
 
-def _lines(stage: Stage, name: str) -> int:
-    return sum(1 for _ in stage.rows(name))
+def _of_a_verdict(stages: Sequence[Stage]) -> tuple[float | None, str]:
+    """(seconds a verdict of the ORM, where that is from): the stages that it judged, else its own held-out paths."""
+    of_students = [stage for stage in stages if not stage.name.startswith("orm")]
+    if (seconds := _mean(of_students, "judge", _verdicts)) is not None:
+        return seconds, ""
+    held = _mean((stage for stage in stages if stage.name == "orm"), "judge", _verdicts)
+    return held, "/orm, on held-out paths: no later stage was judged by the ORM alone"
+
+
+def _steps(stage: Stage) -> int:
+    return max((int(row["step"]) for row in stage.rows("train_log.jsonl")), default=0)
+
+
+def _answers(stage: Stage) -> int:
+    """Only of stages in which no teacher has a part."""
+    if not stage.name.startswith(("base", "orm/student", "round", "final")) or "/reflection" in stage.name:
+        return 0
+    return sum(1 for name in ANSWERS for _ in stage.rows(name))
+
+
+def _verdicts(stage: Stage) -> int:
+    """Only of stages in which every verdict is the ORM's: their times of judging are one sum, whoever judged."""
+    judges = Counter(str(row.get("judge", "")) for name in VERDICTS for row in stage.rows(name))
+    return judges.total() if all(judge.startswith("orm") for judge in judges) else 0
 
 
 def _answered(file: Path) -> dict[str, list[int]]:
