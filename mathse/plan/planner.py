@@ -17,6 +17,7 @@ from mathse.data.labelled import read_given
 from mathse.data.problems import to_distill
 from mathse.evolution.lab import needs_orm
 from mathse.plan.amounts import Range, StagePlan
+from mathse.plan.bounds import Bounds
 from mathse.plan.teaching import Teaching
 from mathse.store import read_jsonl
 from mathse.types import Problem
@@ -28,12 +29,8 @@ class Planner:
     def __init__(self, config: TrainConfig, source: Any, teaching: Teaching) -> None:
         self.config, self.source, self.teaching = config, source, teaching
         self.splits: dict[str, Sequence[Problem]] = dict(source.splits())
-        self.d = len(self.splits["seed"]) + len(self.splits["pool"])
         self.by_student = isinstance(config.teacher, StudentTeacher)
-        self.solved = Range()  # problems of D that a path is accepted for
-        self.train = Range()  # rows of D_SFT
-        self.tried = 0  # at most so many problems of D have a student's draft
-        self.drafts = 0  # at most so many drafts were rejected
+        self.bounds = Bounds(len(self.splits["seed"]) + len(self.splits["pool"]), config.evolution)
         self.measures = any(_target(c).endswith(".EvaluateStudent") for c in config.callbacks.values())
         self.reflects = any(_target(c).endswith(".ReflectOnErrors") for c in config.callbacks.values())
 
@@ -48,8 +45,7 @@ class Planner:
             yield self._distilled(self.source.distillable()[: self.config.distill.size], fit=False)
         elif self.config.task == "sft":
             rows = sum(1 for _ in read_jsonl(Path(str(self.config.sft.train))))
-            self.train = Range.of(rows)
-            yield self._fitted(StagePlan("sft", rows=Range.of(rows)))
+            yield self._fitted(StagePlan("sft", rows=Range.of(rows)), Range.of(rows))
 
     def _evolve(self) -> Iterator[StagePlan]:
         yield self._distilled(to_distill(self.splits, self.config.distill.size), fit=True)
@@ -60,7 +56,7 @@ class Planner:
                 yield self._reflection(f"round_{number:02d}/reflection")
             elif self.reflects and when == "last" and number == rounds:
                 yield self._reflection("reflection")
-        yield self._fitted(StagePlan("final"), judged=False)
+        yield self._fitted(StagePlan("final"), self.bounds.rows, judged=False)
 
     # --- D_SFT ---
 
@@ -70,25 +66,19 @@ class Planner:
         if self.by_student:
             plan.samples += plan.rows
         self._judged(plan, self.config.distill.judge, chosen, plan.rows)
-        self._accepted(len(chosen), len(chosen))
-        return self._fitted(plan) if fit else plan
+        self.bounds.distil(len(chosen))
+        return self._fitted(plan, self.bounds.rows) if fit else plan
 
     def _round(self, name: str) -> StagePlan:
-        evolution = self.config.evolution
-        remaining = Range(max(0, self.d - self.solved.high), self.d - self.solved.low)
-        tried = remaining.at_most(evolution.round.sample_size)
-        paths = tried * evolution.samples_per_problem
+        paths = self.bounds.try_problems() * self.config.evolution.samples_per_problem
         plan = StagePlan(name, rows=paths, samples=paths)
         self._judged(plan, self.config.judge.name, self._of_d, paths)
-        self.tried = min(self.d, self.tried + tried.high)
-        self.drafts += paths.high
-        self._accepted(tried.high, paths.high if evolution.keep == "all" else tried.high)
-        return self._fitted(plan)
+        return self._fitted(plan, self.bounds.rows)
 
     def _reflection(self, name: str) -> StagePlan:
         """The newest draft of each unsolved problem, or all drafts; each may be tried several times."""
         reflect = self.config.evolution.reflect
-        drafts = self.drafts if reflect.all_drafts else min(self.tried, self.d - self.solved.low)
+        drafts = self.bounds.reflect()
         rewrites = Range(0, drafts * reflect.tries)
         plan = StagePlan(name, rows=rewrites)
         if reflect.feedback == "teacher" and self.config.judge.name != "teacher":
@@ -100,7 +90,6 @@ class Planner:
         else:
             self.teaching.reflect(plan, self._of_d, rewrites.high, told=reflect.feedback != "none")
         self._judged(plan, self.config.judge.name, self._of_d, rewrites)
-        self._accepted(drafts, rewrites.high if reflect.all_drafts or self.config.evolution.keep == "all" else drafts)
         return plan
 
     @property
@@ -116,16 +105,11 @@ class Planner:
         elif judge.startswith("orm"):
             plan.verdicts += paths
 
-    def _accepted(self, problems: int, rows: int) -> None:
-        """None of them, or all."""
-        self.solved = Range(self.solved.low, min(max(self.d, problems), self.solved.high + problems))
-        self.train = Range(self.train.low, self.train.high + rows)
-
     # --- fits ---
 
-    def _fitted(self, plan: StagePlan, judged: bool = True) -> StagePlan:
-        """The fit on D_SFT, which is left out where nothing new was accepted, and what is measured after it."""
-        plan.steps = self.train.through(lambda rows: _steps(self.config.sft, rows))
+    def _fitted(self, plan: StagePlan, rows: Range, judged: bool = True) -> StagePlan:
+        """The fit on these rows, which is left out where nothing new was accepted, and what is measured after it."""
+        plan.steps = rows.through(lambda rows: _steps(self.config.sft, rows))
         plan.checkpoints = 1
         held = self.splits["orm_held"]
         if self.measures:
