@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+from mathse.errors import DataError
 from mathse.exports.card import Counts, Made, data_card
 from mathse.exports.examples import Example, orm_examples, sft_examples
 from mathse.exports.formats import FORMATS, harmless, write
@@ -79,6 +80,8 @@ def export_data(run: Run, out: Path, format: str, what: str, stage: str, images:
     def fill(folder: Path) -> dict[str, Any]:
         pictures = Pictures(folder, images)
         write(format, _counted(examples, counts, FORMATS[format].marks), folder, pictures)
+        if not counts.rows:
+            raise DataError(f"{run.folder / stage}: holds no rows of {what} data; choose another --what or --stage")
         made = Made(format, what, stage, images, pictures.count)
         how = FORMATS[format].how.format(out="FOLDER")
         (folder / "README.md").write_text(data_card(run, made, counts, how), encoding="utf-8")

@@ -62,7 +62,7 @@ def read_design(name: str, folder: Path) -> Design:
     variants = available(f"experiment/{name}")
     if not variants:
         studies = [g.removeprefix("experiment/") for g in groups() if g.startswith("experiment/")]
-        near = get_close_matches(name, studies, n=1)
+        near = [study for study in studies if study.startswith(name)] or get_close_matches(name, studies, n=1)
         hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(studies)}"
         raise ConfigError(f"study {name}: no variant in conf/experiment/{name}/{hint}")
     file = folder / FILE

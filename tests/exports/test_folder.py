@@ -156,6 +156,14 @@ def test_a_run_that_trained_no_orm_is_told_so(own: OwnRun, capsys: pytest.Captur
     assert "the run must have trained its ORM" in refused(capsys, without, "--what", "orm")
 
 
+def test_no_row_at_all_is_no_export(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = own_run(tmp_path).folder
+    (run / "orm" / "feedback.jsonl").write_text("")
+    assert main(["export", str(run), "--format", "swift", "--what", "orm", "--out", str(tmp_path / "out")]) == 1
+    assert "run/orm: holds no rows of orm data" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_missing_picture_is_told_by_its_problems_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     own = own_run(tmp_path)
     (own.pictures / "clear.png").unlink()
