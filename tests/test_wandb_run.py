@@ -267,6 +267,7 @@ def test_a_sync_uploads_sets_and_tables_whole_and_of_checkpoints_the_references(
         ({"body": f'{{"api_key": "{SECRET}", "n": 1}}'}, {"body": '{"api_key": "***", "n": 1}'}),
         ({"headers": [f"X-Api-Key: {SECRET}"]}, {"headers": ["X-Api-Key: ***"]}),
         ({"headers": [f"Authorization: Basic {SECRET}"]}, {"headers": ["Authorization: Basic ***"]}),
+        ({"command": "serve sk-proj-0123456789abcdef"}, {"command": "serve ***"}),
         ({"name": f"run with {SECRET}", "max_tokens": 7}, {"name": "run with ***", "max_tokens": 7}),
         (
             {"command": f"serve -H 'Authorization: Bearer {SECRET}'"},

@@ -35,6 +35,7 @@ from mathse.config.model_rules import (
     judge_checkpoint_is_a_model,
 )
 from mathse.config.schema import TrainConfig
+from mathse.config.secrets import KEY_PLACE, refusal
 from mathse.config.serving_rules import (
     greedy_paths_are_one_a_problem,
     orm_is_served_somehow,
@@ -43,7 +44,6 @@ from mathse.config.serving_rules import (
 
 Rule = Callable[[Any], Iterator[str]]
 ENVIRONMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-KEY_PLACE = "a key belongs into the environment"
 RUN_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)*")
 
 
@@ -96,7 +96,7 @@ def server_problems(path: str, base_url: str | None, api_key_env: str | None, ke
         elif address.scheme not in ("http", "https") or not address.hostname:
             yield f"{path}.{key} = {show(base_url)}: must be http://HOST:PORT/v1 or https://HOST/v1"
     if api_key_env is not None and not ENVIRONMENT.fullmatch(api_key_env):
-        yield f"{path}.api_key_env: must be the name of an environment variable, such as OPENAI_API_KEY; {KEY_PLACE}"
+        yield refusal(f"{path}.api_key_env")
 
 
 def binary_orm_solves_nothing(config: TrainConfig) -> Iterator[str]:

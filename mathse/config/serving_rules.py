@@ -11,6 +11,7 @@ from mathse.config.actors import ServerGenerator
 from mathse.config.backbones import CogVLM2
 from mathse.config.bind import show
 from mathse.config.schema import EvaluateConfig, TrainConfig
+from mathse.config.secrets import holds_secret, refusal
 
 SLOTS = ("checkpoint", "name", "port")
 NEEDS_SERVER = ("model", "command", "api_key_env")
@@ -99,6 +100,9 @@ def _no_engine(path: str, backbone: Any, remedy: str) -> Iterator[str]:
 def _command_problems(section: str, command: str | None) -> Iterator[str]:
     if command is None:
         return
+    if holds_secret(command):
+        yield refusal(f"{section}.command")
+        return
     try:
         words = shlex.split(command)
     except ValueError as e:
@@ -108,9 +112,7 @@ def _command_problems(section: str, command: str | None) -> Iterator[str]:
     if unknown:
         yield f"{section}.command: has no {{{unknown[0]}}} to fill in; there are {{checkpoint}}, {{name}} and {{port}}"
     if any(word.startswith(("--api-key", "sk-")) for word in words):
-        yield (
-            f"{section}.command: holds a key, which run.json would show; leave it out (vLLM reads VLLM_API_KEY from "
-            f"the environment), and name the variable in {section}.api_key_env"
-        )
+        yield refusal(f"{section}.command")
+        return
     if not words or "{checkpoint}" not in command:
         yield f"{section}.command = {show(command)}: must say where {{checkpoint}} goes, the folder that is served"

@@ -23,7 +23,7 @@ SERVED = ("generator=server",)
         ([*SERVED, "generator.command='serve {checkpoint} {gpu}'"],
          "generator.command: has no {gpu} to fill in; there are {checkpoint}, {name} and {port}"),
         ([*SERVED, "generator.command='serve {checkpoint} --api-key sk-0123456789'"],
-         "generator.command: holds a key, which run.json would show; leave it out (vLLM reads VLLM_API_KEY"),
+         "generator.command: holds a key, which run.json would show; leave it out and export it before starting"),
         ([*SERVED, "generator.command='serve {checkpoint} \"x'"], "cannot be split into words"),
         ([*SERVED, "generator.adapters=true", *LORA],
          "generator.model = null: generator.adapters=true needs the base's name at the server; pass it"),
@@ -51,6 +51,39 @@ def test_what_cannot_be_served_is_told_of_before_anything_starts(read, overrides
     with pytest.raises(Exception) as refused:
         read(*overrides)
     assert sentence in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("command", "secret"),
+    [
+        ("env VLLM_API_KEY=sk-test1234567890abcdef HF_TOKEN=hf_abcdefgh123 false {checkpoint}", "1234567890"),
+        ("HF_TOKEN=letters serve {checkpoint}", "letters"),
+        ("serve {checkpoint} --hf-token hunter2", "hunter2"),
+        ("serve {checkpoint} --header \\'Authorization: Bearer hunter2\\'", "hunter2"),
+        ("serve {checkpoint} --proxy http://me:hunter2@host", "hunter2"),
+        ("serve sk-proj-0123456789abcdef", "0123456789"),
+        ('env MY_KEY=hunter2 serve "{gpu}', "hunter2"),
+    ],
+)
+@pytest.mark.parametrize("section", ["generator", "judge"])
+def test_a_key_in_a_command_is_refused_unrepeated(refusal, section, command, secret):
+    served = ["generator=server"] if section == "generator" else ["judge.server=http://h:8001/v1"]
+    (said,) = refusal(*served, f"{section}.command='{command}'")
+    assert said.startswith(f"{section}.command: holds a key, which run.json would show; leave it out and export it")
+    assert secret not in said
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "vllm serve {checkpoint} --max-num-batched-tokens 8192 --ssl-keyfile key.pem",
+        'serve {checkpoint} --hf-overrides \\\'{"eos_token": "</s>", "pad_token": 2}\\\'',
+        'sh -c "VLLM_API_KEY=$STUDENT_KEY vllm serve {checkpoint}"',
+        "serve {checkpoint} --served-model-name task-0123456789abcdef --download-dir models/sk-0123456789abcdef",
+    ],
+)
+def test_a_command_without_a_key_is_no_mistake(read, command):
+    assert "{checkpoint}" in read("generator=server", f"generator.command='{command}'").generator.command
 
 
 @pytest.mark.parametrize(
