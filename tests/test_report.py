@@ -120,6 +120,17 @@ def test_the_report_of_a_finished_run_has_every_part_and_its_numbers(run: Path) 
     assert "evolution.reflect.when" in page
 
 
+def test_the_report_shows_no_key_that_a_setting_holds(tmp_path: Path) -> None:
+    """A rule refuses them; older runs, and settings of a user's own class, may have some."""
+    settings = {
+        "judge": {"command": "env HF_TOKEN=hf_abcdefgh123 serve --api-key hunter2 {checkpoint}"},
+        "callbacks": {"mine": {"_target_": "my.Callback", "api_key": "hunter2", "url": "https://me:hunter2@host/"}},
+    }
+    page = report(build_run(tmp_path / "run", size=12, settings=settings))
+    assert "hunter2" not in page and "hf_abcdefgh123" not in page
+    assert "env HF_TOKEN=*** serve --api-key *** {checkpoint}" in page and "https://host/" in page
+
+
 def test_the_report_loads_nothing_and_runs_no_other_script(run: Path) -> None:
     page = report(run)
     markup = Markup(page)

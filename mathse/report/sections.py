@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mathse.config.secrets import without_secrets
 from mathse.progress.wording import duration
 from mathse.report import svg
 from mathse.report.bars import Bar, Part, bars
@@ -175,8 +176,9 @@ def _within(inner: Mapping[str, Any], outer: Mapping[str, Any]) -> bool:
 
 
 def settings(run: Run) -> str:
-    """Every setting, and what it was run with."""
-    rows = [(key, "null" if value is None else value) for key, value in sorted(flatten(run.config).items())]
+    """Every setting that holds no secret, and what it was run with."""
+    told = flatten(without_secrets(run.config))
+    rows = [(key, "null" if value is None else value) for key, value in sorted(told.items())]
     return section(
         "settings", "Settings", "", table(("setting", "value"), rows, f"all {len(rows)} settings") + _made_with(run)
     )
