@@ -56,6 +56,7 @@ def main(task: Task, config_name: str, schema: type) -> None:
     )
     os.environ |= {"HYDRA_FULL_ERROR": "1", "MATHSE_TRACEBACK": str(int(traceback))}  # Hydra raises; it is told here
     if traceback:
+        refuse_early(sys.argv[1:])
         start()
         return
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 
@@ -13,11 +14,14 @@ from omegaconf.errors import OmegaConfBaseException
 from mathse.config.bind import did_you_mean, key_paths, not_a_group, plain
 from mathse.config.options import available, groups, option_of
 from mathse.config.schema import NAMED, OPTIONS, EvaluateConfig
+from mathse.config.secrets import holds_secret, refusal
 from mathse.config.sweeps import missing_option
 from mathse.errors import ConfigError, MathSEError
 
 SECTIONS = {group: group for group in OPTIONS if group not in NAMED}  # override key -> group
 SECTIONS |= {"backbone@orm.backbone": "backbone", "backbone@judge.backbone": "backbone"}
+A_SETTING = re.compile(r"[\w./@-]+")
+NAMES_OF_VARIABLES = re.compile(r"[\w\s,'\"()\[\]]*|.*\$\{.*")  # one, several to sweep over, or an interpolation
 
 
 def explain(error: Exception, arguments: Sequence[str], schema: type) -> str:
@@ -38,12 +42,25 @@ def explain(error: Exception, arguments: Sequence[str], schema: type) -> str:
 def refuse_early(arguments: Sequence[str]) -> None:
     """Raises ConfigError for what Hydra does not refuse itself.
 
-    A sweep that matches no option (``experiment=glob(study/*)``) would run 0 jobs quietly; an option that is not a name
-    (``logger=null``) would end in a bare ValueError.
+    Hydra would print and store a key or a password before a job could refuse it. A sweep that matches no option
+    (``experiment=glob(study/*)``) would run 0 jobs quietly; an option that is not a name (``logger=null``) would end in
+    a bare ValueError.
     """
+    if secrets := [s for argument in arguments if (s := _secret(argument))]:  # alone: other sentences show the argument
+        raise ConfigError("\n".join(secrets))
     parsed = [o for o in (_parsed(a) for a in arguments if not a.startswith("-")) if o and o.key_or_group in groups()]
     if sentences := [s for override in parsed if (s := _no_glob_match(override) or _no_name(override))]:
         raise ConfigError("\n".join(sentences))
+
+
+def _secret(argument: str) -> str | None:
+    key, equals, value = argument.lstrip("+~").partition("=")
+    if not equals or not A_SETTING.fullmatch(key) or holds_secret(key):
+        return refusal("an argument") if holds_secret(argument) else None
+    if key in groups():  # its value is an option's name
+        return refusal(key) if holds_secret(value) else None
+    no_name = key.endswith("api_key_env") and not NAMES_OF_VARIABLES.fullmatch(value)
+    return refusal(key) if no_name or holds_secret(argument) else None
 
 
 def _no_glob_match(override: Override) -> str | None:

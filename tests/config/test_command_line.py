@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from mathse import cli
-from mathse.errors import DataError
+from mathse.errors import ConfigError, DataError
 
 
 def never(config, folder):
@@ -115,6 +115,20 @@ def test_resume_last_without_a_run_is_told_in_a_sentence(command):
     assert status == 1 and said.startswith("error: resume = 'last': no unfinished run under outputs/demo")
 
 
+@pytest.mark.parametrize("flags", [(), ("-m", "seed=1,2")], ids=["single", "sweep"])
+def test_a_key_on_the_command_line_is_neither_shown_nor_stored(command, tmp_path, flags):
+    key = "sk-test1234567890abcdef"
+    status, said = command(never, *flags, "teacher=openai", f"teacher.api_key_env={key}")
+    assert status == 1 and said.startswith("error: teacher.api_key_env: must be the name of an environment variable")
+    assert key not in said and list(tmp_path.iterdir()) == []
+
+
+def test_a_key_is_refused_where_tracebacks_are_asked_for_too(command, tmp_path):
+    with pytest.raises(ConfigError, match="must be the name of an environment variable"):
+        command(never, "-m", "seed=1,2", "teacher.api_key_env=1234-5678", MATHSE_TRACEBACK="1")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
@@ -123,6 +137,7 @@ def test_resume_last_without_a_run_is_told_in_a_sentence(command):
         (["train.py", "evolution.round=2"], 1, "did you mean evolution.rounds?"),
         (["train.py", "backbone.path=nowhere"], 1, "neither a folder that exists nor a hub id"),
         (["evaluate.py", "checkpoint=nowhere"], 1, "there is no such folder"),
+        (["evaluate.py", "llm.api_key_env=sk-test1234567890abcdef"], 1, "must be the name of an environment variable"),
     ],
 )
 def test_help_and_refusals_load_no_torch(root, tmp_path, arguments, code, says):

@@ -105,3 +105,34 @@ def test_an_option_that_is_no_name_is_refused():
     refuse_early(["callbacks=[]", "~logger", "backbone=tiny", "data=synthetic,jsonl"])
     with pytest.raises(ConfigError, match="logger=null: an option is chosen by its name; available: csv, wandb"):
         refuse_early(["logger=null"])
+
+
+@pytest.mark.parametrize(
+    ("argument", "named"),
+    [
+        ("teacher.api_key_env=sk-test1234567890abcdef", "teacher.api_key_env"),
+        ("judge.api_key_env=1234-5678", "judge.api_key_env"),  # no key that we know, and no name of a variable either
+        ("teacher.api_key_env=OPENAI_API_KEY,sk-test1234567890abcdef", "teacher.api_key_env"),
+        ("+teacher.api_key=1234-5678", "teacher.api_key"),
+        ("teacher.base_url=https://me:1234-5678@host/v1", "teacher.base_url"),
+        ("generator.command='env HF_TOKEN=1234-5678 serve {checkpoint}'", "generator.command"),
+        ("logger=sk-test1234567890abcdef", "logger"),
+        ("sk-test1234567890abcdef", "an argument"),
+        ("sk-test1234567890abcdef=1", "an argument"),
+    ],
+)
+def test_a_key_is_refused_before_hydra_shows_it(argument, named):
+    with pytest.raises(ConfigError) as caught:
+        refuse_early(["-m", "seed=1,2", "logger=null", argument])
+    (said,) = str(caught.value).splitlines()
+    assert said.startswith(f"{named}: ") and said.partition(": ")[2].startswith(("holds a key", "must be the name"))
+    assert "1234" not in said
+
+
+def test_what_only_looks_like_a_key_is_not_refused():
+    refuse_early([
+        "-m", "teacher.api_key_env=OPENAI_API_KEY", "judge.api_key_env=null", "llm.api_key_env='A_KEY','B_KEY'",
+        "generator.api_key_env=choice(A, B)", "teacher.api_key_env=${oc.env:WHICH}", "+callbacks.mine.sort_key=length",
+        "+callbacks.mine={_target_: my.Callback, eos_token: 2}", "name=task-0123456789abcdef",
+        "backbone.path=models/sk-0123456789abcdef", "teacher.base_url=http://host:8000/v1",
+    ])  # fmt: skip
