@@ -213,6 +213,21 @@ def test_the_rows_can_be_written_for_a_fit(made_up: Path, tmp_path: Path, capsys
     assert before == {f: f.read_bytes() for f in made_up.rglob("*") if f.is_file()}
 
 
+@pytest.mark.parametrize("inside", [".", "round_01", "whatif/new", "../link/distill"])
+def test_rows_are_not_written_over_those_of_a_run(
+    made_up: Path, capsys: pytest.CaptureFixture[str], inside: str
+) -> None:
+    link = made_up.parent / "link"
+    link.unlink(missing_ok=True)
+    link.symlink_to(made_up)
+    before = {f: f.read_bytes() for f in made_up.rglob("*") if f.is_file()}
+    out = made_up / inside
+    assert main(["whatif", str(made_up), "judge.threshold=0.8", "--out", str(out)]) == 1
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith(f"error: --out = {out}: the run {made_up.resolve()} stands there")
+    assert before == {f: f.read_bytes() for f in made_up.rglob("*") if f.is_file()}
+
+
 def test_no_torch_is_loaded(made_up: Path) -> None:
     script = (
         "import sys; from mathse.__main__ import main; "
