@@ -266,6 +266,12 @@ def test_a_folder_that_is_no_run_is_told(tmp_path: Path) -> None:
         decide_again(tmp_path)
 
 
+def test_a_run_json_without_the_settings_is_told(tmp_path: Path) -> None:
+    write_json(tmp_path / "run.json", {"name": "x", "task": "evolve", "seed": 0, "config": {"judge": {"name": "orm"}}})
+    with pytest.raises(DataError, match=r"run.json: records no judge.threshold, distill.judge, evolution.keep, "):
+        decide_again(tmp_path)
+
+
 def test_without_the_data_precision_is_not_known_and_the_answer_cannot_judge(made_up: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     (folder / "distill").mkdir(parents=True)

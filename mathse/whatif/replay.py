@@ -16,12 +16,21 @@ from mathse.data.sources import problem_lookup
 from mathse.errors import DataError, MathSEError
 from mathse.evolution.state import REFLECTIONS, TRAIN, EvolutionState, Judged
 from mathse.metrics import accepted
-from mathse.report.runs import Run, Stage, read_run
+from mathse.report.runs import Run, Stage, flatten, read_run
 from mathse.types import Problem, ReasoningPath, Reflection, Verdict
 from mathse.whatif.rules import Decider, Rules
 
 PATHS, VERDICTS = "paths.jsonl", "verdicts.jsonl"
 MERGES = "MergeCorrectPaths"  # the callback that is replayed here
+READS = (
+    "judge.name",
+    "judge.threshold",
+    "distill.judge",
+    "evolution.keep",
+    "evolution.reflect.all_drafts",
+    "evolution.reflect.tries",
+    "data._target_",
+)
 
 
 @dataclass(frozen=True)
@@ -83,6 +92,7 @@ def decide_again(folder: Path, overrides: Sequence[str] = ()) -> Found:
     Raises RunError for a folder that is no run, ConfigError for an override, DataError for files that do not tell.
     """
     run = read_run(folder)
+    _require_settings(run)
     then = Rules.of_run(run.config)
     now = then.changed(overrides)
     notes: list[str] = []
@@ -263,6 +273,15 @@ def _problems(run: Run, notes: list[str]) -> Any:
             return None
 
     return problem_of
+
+
+def _require_settings(run: Run) -> None:
+    recorded = flatten(run.config)
+    if missing := [key for key in READS if key not in recorded]:
+        raise DataError(
+            f"{run.folder / 'run.json'}: records no {', '.join(missing)}, by which its merges were made; put the file "
+            "back, or pass another run"
+        )
 
 
 def _require_merges(run: Run) -> None:
