@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mathse.config.bind import did_you_mean, key_paths, not_a_group, plain
 from mathse.config.options import available, groups, option_of
-from mathse.config.schema import NAMED, OPTIONS, EvaluateConfig
+from mathse.config.schema import NAMED, OPTIONS, EvaluateConfig, TrainConfig
 from mathse.config.secrets import holds_secret, refusal
 from mathse.config.sweeps import missing_option
 from mathse.errors import ConfigError, MathSEError
@@ -108,6 +108,8 @@ def _wrong_option(override: Override, schema: type) -> str | None:
         if name not in known:
             options = ", ".join(available(group))
             return f"{_key(override)}={name}: no such option; available: {options}{did_you_mean(name, known)}"
+    if not override.is_add() and schema is TrainConfig and group not in _sections(schema) and group != "experiment":
+        return f"{override.input_line}: no {group} is chosen that this could replace; write +{override.input_line}"
     if override.is_add() and (group in _sections(schema) or group == "experiment"):
         return f"{override.input_line}: {group} is chosen already; write {(override.input_line or '').lstrip('+')}"
     return None

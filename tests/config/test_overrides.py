@@ -25,6 +25,9 @@ JUDGES = "available: answer, noisy, orm, orm_and_answer, random, teacher"
                                  "(evolution.round.sample_size), not a value; did you mean evolution.rounds?"),
         (["+seed=2"], "+seed=2: seed is a setting already; write seed=2"),
         (["+experiment=smoke"], "+experiment=smoke: experiment is chosen already; write experiment=smoke"),
+        (["sweep=lr"], "sweep=lr: no sweep is chosen that this could replace; write +sweep=lr"),
+        (["experiment/paper=qwen2vl"], "experiment/paper=qwen2vl: no experiment/paper is chosen that this could "
+                                       "replace; write +experiment/paper=qwen2vl"),
         (["backbone=qwen2v"], f"backbone=qwen2v: no such option; {BACKBONES}; did you mean qwen2vl?"),
         (["judge=nobody"], f"judge=nobody: no such option; {JUDGES}"),
         (["backbone@orm.backbone=tinny"], f"backbone@orm.backbone=tinny: no such option; {BACKBONES}; "
