@@ -17,7 +17,7 @@ from e2e.runs import TINY, run
 from wandb_files import artifacts, history, table_of, wandb_records, wandb_summary
 from wandb_server import serving
 
-from mathse.loggers.secrets import without_secrets
+from mathse.config.secrets import without_secrets
 from mathse.loggers.summary import ORM_KEYS, STAGE_KEYS, run_figures
 from mathse.loggers.wandb import described
 from mathse.store import read_json, sha256_file

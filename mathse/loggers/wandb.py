@@ -25,13 +25,13 @@ from typing import Any, Literal
 
 import pytorch_lightning as pl
 
+from mathse.config.secrets import without_secrets
 from mathse.errors import RunError
 from mathse.ledger import RUN, RunFolder, Stage
 from mathse.loggers import written
 from mathse.loggers.artifacts import Item, items
 from mathse.loggers.finished import Curve, FinishedStage, finished_stages
 from mathse.loggers.samples import Loader
-from mathse.loggers.secrets import without_secrets
 from mathse.loggers.sent import Sent
 from mathse.loggers.summary import round_figures, run_figures, stage_figures
 from mathse.loggers.tables import sample_table
