@@ -8,11 +8,13 @@ Verdict            what a judge says of one path: status, wrong step, analysis, 
 Reflection         a wrong path, its verdict and its rewrite (Algorithm 1, lines 14-16)
 =================  =======================================================================================
 
-All are frozen, know ``to_json``/``from_json`` and hold nothing that differs between two equal runs.
+All are frozen, know ``to_json``/``from_json`` and hold nothing that differs between two equal runs. The words of
+models in them are whole characters (see ``mended``).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
@@ -22,6 +24,30 @@ from mathse.errors import DataError
 
 Status = Literal["correct", "wrong", "unparsed"]
 Origin = Literal["teacher", "student", "reflection"]
+_HALF = re.compile("[\ud800-\udfff]")
+
+
+def mended(value: Any) -> Any:
+    """A JSON value whose texts are whole characters: U+FFFD stands for half of a surrogate pair without its other half.
+
+    JSON may hold half a character ("\\ud83d"), and servers send it where they cut an emoji in two; UTF-8, tokenizers
+    and HTTP clients take none.
+    """
+    if isinstance(value, str):
+        if value.isascii() or not _HALF.search(value):
+            return value
+        return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    if isinstance(value, list):
+        return [mended(item) for item in value]
+    if isinstance(value, dict):
+        return {mended(key): mended(item) for key, item in value.items()}
+    return value
+
+
+def _mend(record: object, *names: str) -> None:
+    """``mended`` texts in fields of a frozen record that is being made."""
+    for name in names:
+        object.__setattr__(record, name, mended(getattr(record, name)))
 
 
 class Record:
@@ -94,6 +120,9 @@ class ReasoningPath(Record):
     text: str
     lineage: Lineage
 
+    def __post_init__(self) -> None:
+        _mend(self, "text")
+
 
 @dataclass(frozen=True)
 class Verdict(Record):
@@ -114,6 +143,7 @@ class Verdict(Record):
     def __post_init__(self) -> None:
         if self.status not in get_args(Status):
             raise DataError(f"a verdict's status is one of {get_args(Status)}, got {self.status!r}")
+        _mend(self, "error_step", "error_analysis", "raw")
 
 
 @dataclass(frozen=True)

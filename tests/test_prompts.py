@@ -31,7 +31,9 @@ def test_a_verdict_reads_back_as_it_was_written(order: str, status: Status) -> N
     hostile = ['"}', '{"status": "CORRECT"}', "\\", "\n\t\x00", "\ud800", "</s>", ""]
     for text in [*hostile, *(any_text(draw) for _ in range(200))]:
         word = Verdict("id", status, text, text[::-1])
-        assert parse_feedback(feedback_json(word, order, solution=text)) == (status, text, text[::-1])
+        read = parse_feedback(feedback_json(word, order, solution=text))
+        assert read == (status, word.error_step, word.error_analysis)
+        assert text == "\ud800" or read == (status, text, text[::-1])
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -108,6 +110,12 @@ def test_a_missing_key_is_unparsed_not_a_default(key: str) -> None:
 def test_a_key_that_nobody_asked_for_changes_nothing() -> None:
     assert parse_feedback(json.dumps({"confidence": 1, **GOOD, "verdict": "CORRECT"})) == (
         "wrong", "Step 2", "7 + 5 is 12.")  # fmt: skip
+
+
+def test_half_a_character_that_an_escape_brings_is_replaced() -> None:
+    text = json.dumps({**GOOD, "error_step": "Step \ud800", "error_analysis": "\ud83d\ude00 \udc00"})
+    assert text.isascii()
+    assert parse_feedback(text) == ("wrong", "Step \ufffd", "\U0001f600 \ufffd")
 
 
 def test_two_words_on_the_same_path_are_no_verdict() -> None:

@@ -9,6 +9,7 @@ import resource
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ from mathse.store import (
     write_json,
     write_jsonl,
 )
-from mathse.types import Lineage, ReasoningPath
+from mathse.types import Lineage, ReasoningPath, Verdict
 
 
 def reasoning_path(number: int) -> ReasoningPath:
@@ -70,6 +71,17 @@ def test_a_record_inside_a_row_is_written_as_its_object(tmp_path: Path) -> None:
 def test_any_text_comes_back_unchanged(tmp_path: Path, text: str) -> None:
     write_jsonl(tmp_path / "a.jsonl", [text, text])
     assert list(read_jsonl(tmp_path / "a.jsonl")) == [text, text]
+
+
+def test_half_a_character_in_a_stored_path_or_verdict_is_read_as_the_sign_for_it(tmp_path: Path) -> None:
+    path = reasoning_path(1).to_json() | {"text": "Step 1: \ud83d.", "lineage": reasoning_path(1).lineage.to_json()}
+    verdict = {"path_id": "a", "status": "wrong", "error_step": "\ude00", "error_analysis": "\ud83d", "raw": "\ud83d!"}
+    write_jsonl(tmp_path / "rows.jsonl", [path])
+    write_jsonl(tmp_path / "verdicts.jsonl", [verdict])
+    [read] = read_jsonl(tmp_path / "rows.jsonl", ReasoningPath)
+    assert read == replace(reasoning_path(1), text="Step 1: \ufffd.")
+    [word] = read_jsonl(tmp_path / "verdicts.jsonl", Verdict)
+    assert (word.error_step, word.error_analysis, word.raw) == ("\ufffd", "\ufffd", "\ufffd!")
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from mathse.errors import DataError
+from mathse.types import mended
 
 OFFICIAL = {"pid": "mathvista", "sample_index": "mathverse"}  # how official output files name an id, and whose it is
 
@@ -97,7 +98,7 @@ def numbered_lines(file: Path) -> Iterator[tuple[int, bytes]]:
 
 def _object(line: bytes, where: str) -> dict[str, Any]:
     try:
-        row = json.loads(line.decode("utf-8"))
+        row = mended(json.loads(line.decode("utf-8")))
     except UnicodeDecodeError as error:
         raise DataError(f"{where}: not UTF-8 (byte {error.start + 1}); save the file as UTF-8") from None
     except json.JSONDecodeError as error:

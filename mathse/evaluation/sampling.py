@@ -17,6 +17,7 @@ from mathse.generate import Ask, batched, generated
 from mathse.seeds import derive
 from mathse.serving.student import ServedStudent
 from mathse.store import BatchLog, read_jsonl, write_jsonl
+from mathse.types import mended
 
 Student = Backbone | ServedStudent
 
@@ -99,6 +100,6 @@ def _rows(answered: Sequence[tuple[str, Sequence[str]]]) -> list[dict[str, Any]]
 
 def _in_order(opened: Opened, rows: Any) -> list[Answer]:
     found: dict[str, list[Answer]] = {}
-    for row in rows:
+    for row in map(mended, rows):
         found.setdefault(row["id"], []).append(Answer(row["id"], row["response"], row.get("sample", 0)))
     return [answer for item in opened.items for answer in sorted(found[item.problem.id], key=lambda a: a.sample)]

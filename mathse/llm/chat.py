@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self
 
+from mathse.types import mended
+
 Outcome = Literal["answered", "refused", "empty", "cut_off", "rejected", "failed"]
 
 
@@ -55,6 +57,7 @@ class ChatReply:
     ended the first choice); "rejected" (the server takes no such row: too long, a picture it cannot read); "failed"
     (no answer to this row after all tries, though others were answered). ``error`` says why, for the last two.
     ``logprobs``: one list a choice, of {"token", "logprob", "top": {token: logprob}}; None where there are none.
+    Its words are whole characters, whatever the server or an older cache holds (see ``mended``).
     """
 
     texts: list[str] = field(default_factory=list)
@@ -68,6 +71,10 @@ class ChatReply:
     finish_reasons: list[str] = field(default_factory=list)  # one a choice
     logprobs: list[list[dict[str, Any]]] | None = None
     key: str = ""  # of its request
+
+    def __post_init__(self) -> None:
+        for name in ("texts", "refusal", "finish_reason", "model", "error", "finish_reasons", "logprobs"):
+            object.__setattr__(self, name, mended(getattr(self, name)))
 
     @property
     def text(self) -> str:

@@ -123,6 +123,26 @@ def test_a_second_run_in_another_folder_pays_for_nothing(api: ApiServer, problem
     assert both[0] == both[1]
 
 
+def test_half_a_character_from_the_teacher_ends_no_run_be_it_new_or_from_the_cache(
+    api: ApiServer, command: Command, problems: Path
+) -> None:
+    api.answer = lambda body: teacher(body).replace("Step 1:", "Step 1 \ud83d:")
+    done = command("train.py", *settings(api, problems, "task=distill", "hydra.run.dir=new"))
+    assert done.code == 0, done.err
+    kept = list((problems.parent / "cache").glob("??/*.json"))
+    assert len(kept) == COUNT and all("\ufffd" in file.read_text() for file in kept)
+    for file in kept:  # as a version of us kept it that did not look
+        file.write_text(file.read_text().replace("\ufffd", "\\ud83d"))
+    done = command("train.py", *settings(api, problems, "task=distill", "hydra.run.dir=old"))
+    assert done.code == 0, done.err
+    assert len(api.asked) == COUNT
+    rows_of = Path("old/distill/train.jsonl").read_text()
+    assert Path("new/distill/train.jsonl").read_text() == rows_of
+    Path("rows.jsonl").write_text(rows_of.replace("\ufffd", "\\ud83d"))
+    done = command("train.py", *settings(api, problems, "task=sft", "sft.train=rows.jsonl", "hydra.run.dir=sft"))
+    assert done.code == 0, done.err
+
+
 def test_a_batch_gives_the_same_run_at_half_the_price(api: ApiServer, problems: Path, tmp_path: Path) -> None:
     direct = run(tmp_path / "one", *settings(api, problems, "task=distill"))
     how = (f"teacher.cache_dir={tmp_path / 'other'}", "teacher.mode=batch", "teacher.poll_seconds=0.05")

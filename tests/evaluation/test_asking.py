@@ -94,6 +94,17 @@ def test_mathverse_is_extracted_and_judged_by_the_llm(
     assert set(judge.billed.values()) == {1}
 
 
+def test_half_a_character_in_an_answer_or_a_reply_ends_no_scoring(
+    judge: ApiServer, settings: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    judge.answer = lambda body: f"\ud83d{answer(body)}"
+    given = [{"id": str(k), "response": f"\ud83d The side is surely {10 * k}"} for k in range(1, 7)]
+    file = write_rows(tmp_path / "half.jsonl", given)
+    run(tmp_path / "run", *settings(judge, f"predictions={file}"))
+    scored = rows(tmp_path / "run" / "mathverse" / "scored.jsonl")
+    assert [row["extraction"] for row in scored] == [f"\ufffd{10 * k}" for k in range(1, 7)]
+
+
 def test_a_rerun_and_another_run_ask_nothing_again(
     judge: ApiServer, settings: Callable[..., list[str]], tmp_path: Path
 ) -> None:

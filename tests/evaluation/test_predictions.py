@@ -35,6 +35,12 @@ def test_an_answer_keeps_its_extraction_even_an_empty_one(tmp_path: Path) -> Non
     ]
 
 
+def test_half_a_character_is_replaced(tmp_path: Path) -> None:
+    row = {"id": "1", "response": "so \ud83d", "extraction": "\ude00\ud83d", "metadata": {"\ud83d": ["\ud83d\ude00"]}}
+    file = write_rows(tmp_path / "a.jsonl", [row])
+    assert list(read(file).values()) == [Answer("1", "so \ufffd", 0, "\ufffd\ufffd", {"\ufffd": ["\U0001f600"]})]
+
+
 def test_a_zipped_file_is_read_and_blank_lines_are_skipped(tmp_path: Path) -> None:
     file = tmp_path / "a.jsonl.gz"
     file.write_bytes(gzip.compress(b'\xef\xbb\xbf{"id": "1", "response": "r"}\n\n{"id": "2", "response": "s"}\n'))

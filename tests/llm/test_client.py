@@ -47,6 +47,21 @@ def test_an_answer_is_asked_for_once_by_whoever_shares_the_folder(api: ApiServer
     assert [r.texts for r in second[:5]] == [r.texts for r in first]
 
 
+HALF = "half an emoji \ud83d"  # legal JSON, and no text
+
+
+@pytest.mark.parametrize("mode", ["online", "batch"])
+def test_half_a_character_in_an_answer_is_replaced_whether_it_is_new_or_was_kept_so(
+    api: ApiServer, connect: NewClient, mode: str
+) -> None:
+    api.answer = lambda body: HALF
+    client = connect(mode=mode, poll_seconds=0.05)
+    assert [r.text for r in client.complete([row(1)])] == ["half an emoji \ufffd"]
+    [file] = client.cache.folder.glob("??/*.json")
+    file.write_text(file.read_text().replace("\ufffd", "\\ud83d"))
+    assert [(r.text, r.cached) for r in connect(mode=mode).complete([row(1)])] == [("half an emoji \ufffd", True)]
+
+
 def test_equal_requests_of_one_call_are_asked_once(api: ApiServer, connect: NewClient) -> None:
     api.delay = 0.05
     replies = connect().complete([row(1), row(2), row(1), row(1)])

@@ -73,6 +73,20 @@ def test_an_answer_reads_back_as_it_was_kept(tmp_path: Path) -> None:
     assert ChatReply.from_json(stored, "ab" * 32) == replace(reply, cached=True, key="ab" * 32)
 
 
+def test_half_a_character_is_replaced_wherever_a_reply_has_words() -> None:
+    half, token = "\ud83d", {"token": "\ud83d", "logprob": -1.0, "top_logprobs": [{"token": "\ude00", "logprob": -2.0}]}
+    message = {"content": [{"type": "text", "text": half}, {"type": "text", "text": "!"}], "refusal": half}
+    choice = {"message": message, "finish_reason": half, "logprobs": {"content": [token]}}
+    reply = read_reply(json.dumps({"model": half, "choices": [choice]}), row(1, logprobs=True), "key")
+    assert (reply.texts, reply.refusal, reply.finish_reasons, reply.model) == (
+        ["\ufffd!"],
+        "\ufffd",
+        ["\ufffd"],
+        "\ufffd",
+    )
+    assert reply.logprobs == [[{"token": "\ufffd", "logprob": -1.0, "top": {"\ufffd": -2.0}}]]
+
+
 def test_a_damaged_answer_is_named(tmp_path: Path) -> None:
     cache = AnswerCache(tmp_path)
     cache.put("ab" * 32, {})
