@@ -11,10 +11,11 @@ from __future__ import annotations
 import re
 from collections import deque
 
-from mathse.answers import answer_after, boxed_answer
+from mathse.answers import MAX_TEXT, answer_after, boxed_answer
 
-_MARKER = re.compile(
-    r"the (?:final |correct )?answer to this problem is|(?:^|\n)[>\s*_#†]*(?:the )?(?:final )?answer[*_]*\s*[:：]"
+_MARKER = re.compile(  # one newline begins a line's marker: with blank lines before it, time would be quadratic
+    r"the (?:final |correct )?answer to this problem is"
+    r"|(?:^|\n)(?:[^\S\n]|[>*_#†])*(?:the )?(?:final )?answer[*_]*\s*[:：]"
     r"|†\s*answer\b|<answer>|本题的答案(?:是|为)|(?:最终|正确)?答案(?:是|为|[:：])|故选",
     re.IGNORECASE,
 )
@@ -23,7 +24,11 @@ _OPTION = re.compile(r"\(([A-J])\)|([A-J])(?=[.:)](?:\s|$)|、)")
 
 
 def marked_answer(response: str) -> str | None:
-    """The answer behind the last marker, an option's letter alone; None without marker, or without answer behind it."""
+    """The answer behind the last marker, an option's letter alone; None without marker, or without answer behind it.
+
+    Of a longer response the last ``MAX_TEXT`` characters are read.
+    """
+    response = response[-MAX_TEXT:]
     markers = deque(_MARKER.finditer(response), maxlen=1)
     if not markers:
         return None

@@ -48,7 +48,7 @@ from mathse.types import Problem
 EXTRACT = "mathvista-extract/1"
 MAX_TOKENS = 1024  # of the extractor's reply
 _REQUIRED = ("pid", "question_type", "answer_type", "choices", "precision")
-_QUICK = re.compile(r'The answer is "(.*)"\.')
+_QUICK = ('The answer is "', '".')  # an answer stands between them, in one line
 _LETTER = re.compile(r"\(([a-zA-Z])\)")
 _GROUPS = ("question_type", "answer_type", "language", "source", "category", "task", "context", "grade")
 _RENAMED = {"not applicable": "daily life"}  # a grade in the data, as the score files call it
@@ -126,8 +126,7 @@ class MathVista:
                 return str(float(response))
         except ValueError:
             pass
-        quick = _QUICK.search(response) if self.quick_extract else _QUICK.fullmatch(response)
-        return quick[1] if quick else None
+        return _quick(response) if self.quick_extract else _whole_quick(response)
 
     def score(
         self, items: Sequence[Item], responses: Sequence[str], extractions: Sequence[Extraction], llm: LLM | None = None
@@ -203,6 +202,22 @@ class MathVista:
             "ignore_empty": self.ignore_empty,
             "second_opinion": version(),
         }
+
+
+def _quick(response: str) -> str | None:
+    """What the script's 'The answer is "(.*)"\\.' finds, in linear time: of the first line that has both ends."""
+    start, end = _QUICK
+    for line in response.split("\n"):
+        _, begun, rest = line.partition(start)
+        if begun and end in rest:
+            return rest.rpartition(end)[0]
+    return None
+
+
+def _whole_quick(response: str) -> str | None:
+    """The same where it is the whole response."""
+    found = _quick(response)
+    return found if found is not None and response == found.join(_QUICK) else None
 
 
 def extraction_prompt(item: Item, response: str) -> str:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import io
 import random
+import re
+import time
 
 import pytest
 from PIL import Image
 
 from mathse.benchmarks import hub, math_verifier, mathvista
+from mathse.benchmarks.base import Item
 from mathse.benchmarks.bounded import Worker
 from mathse.benchmarks.edit_distance import distance, nearest
 from mathse.benchmarks.marker import mapped_response, marked_answer
 from mathse.benchmarks.math_verifier import second_opinion
+from mathse.benchmarks.mathvision_answer import found_answer
 from mathse.errors import DataError
+from mathse.types import Problem
 from tests.benchmarks.cases import vista_row
 
 MARKED = [
@@ -31,6 +36,46 @@ MARKED = [
 def test_the_students_marked_answer_is_found(response, answer):
     assert marked_answer(response) == answer
     assert mapped_response(response) == (response if answer is None else f"\\boxed{{{answer}}}")
+
+
+REPEATED = ["\n", "\r\n", " ", "*", "(", "\\frac{", "oxed{", "7", "†\n", "\n> ", "answer:", 'The answer is "']
+
+
+@pytest.mark.parametrize("part", REPEATED)
+def test_a_long_text_of_one_kind_is_read_in_no_time(part):
+    text, start = part * (100_000 // len(part)), time.process_time()
+    marked_answer(text)
+    found_answer(text)
+    vista = mathvista.MathVista(quick_extract=True)
+    row = vista_row(answer_type="float")
+    vista.extract([Item(Problem("1", ""), row, "")], [text], None)
+    vista.normalized(text, row)
+    assert time.process_time() - start < 1
+
+
+def test_only_the_end_of_a_long_text_is_looked_through_for_the_marker():
+    marked = "The answer to this problem is 5."
+    assert marked_answer("x" * 100_000 + marked) == "5"
+    assert marked_answer(marked + "x" * 100_000) is None
+
+
+@pytest.mark.parametrize(
+    ("response", "found"),
+    [
+        ('The answer is "B".', "B"),
+        ('So. The answer is "a "B". or". Or', 'a "B". or'),
+        ('The answer is "\nThe answer is "C".\n', "C"),
+        ('The answer is "The answer is "D".', 'The answer is "D'),
+        ('The answer is "B"', None),
+        ('".The answer is "', None),
+    ],
+)
+def test_the_quick_rule_reads_what_the_official_pattern_does(response, found):
+    item = Item(Problem("1", ""), vista_row(answer_type="text"), "")
+    match, whole = (find(r'The answer is "(.*)"\.', response) for find in (re.search, re.fullmatch))
+    within = mathvista.MathVista(quick_extract=True).extract([item], [response], None)[0].text
+    assert within == found == (match[1] if match else None)
+    assert mathvista.MathVista().extract([item], [response], None)[0].text == (whole[1] if whole else None)
 
 
 def plain_distance(left: str, right: str) -> int:
