@@ -143,10 +143,18 @@ def image_path(where: str, ref: str, folder: Path, needed: bool) -> tuple[str, .
     if not ref and not needed:
         return ()
     if not ref or PurePosixPath(ref).is_absolute() or ".." in parts or "\\" in ref or "\x00" in ref:
-        raise DataError(f"{where}: image {ref!r} is no path below {folder}; give it relative to the images' folder")
+        raise DataError(f"{where}: image {ref!r:.80} is no path below {folder}; give it relative to the images' folder")
     for tail in (parts, parts[1:]):
-        if tail and (path := folder.joinpath(*tail)).is_file():
+        if tail and _is_file(path := folder.joinpath(*tail)):
             return (str(path.resolve()),)
     if needed:
-        raise DataError(f"{where}: no image {ref!r} in {folder}; give the folder that holds the benchmark's images")
+        raise DataError(f"{where}: no image {ref!r:.80} in {folder}; give the folder that holds the benchmark's images")
     return ()
+
+
+def _is_file(path: Path) -> bool:
+    """Whether there is such a file; not where the name is one that no file can have, such as a picture written out."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False

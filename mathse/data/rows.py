@@ -164,15 +164,18 @@ def _image(ref: str, root: Path, images: Images) -> str:
 
 
 def inside(ref: str, root: Path) -> str:
-    """The absolute path of ``ref`` below ``root``. Raises BadRow where it, or a link on the way, leads out."""
+    """The absolute path of ``ref`` below ``root``. Raises BadRow where it, or a link on the way, leads out, and for a
+    name that no file can have."""
     outside = PurePosixPath(ref).is_absolute() or PureWindowsPath(ref).anchor or ".." in PurePosixPath(ref).parts
     if outside or "\\" in ref or "\x00" in ref:
         raise BadRow(f"image {ref!r}: only paths inside the file's folder are allowed, with / and no ..; copy it there")
     root = _resolved(root.absolute())
     try:
         target = (root / ref).resolve()
-    except (OSError, RuntimeError) as error:  # a loop of links, a name too long
-        raise BadRow(f"image {ref!r}: no usable path ({error}); rename it") from None
+        target.is_file()  # which names too long refuse
+    except (OSError, RuntimeError) as error:  # a loop of links is a RuntimeError
+        said = error.strerror if isinstance(error, OSError) else "a loop of links"
+        raise BadRow(f"image {ref!r:.80}: no usable path ({said}); rename it") from None
     if not target.is_relative_to(root):
         raise BadRow(f"image {ref!r}: a link that leads out of the file's folder; copy the image there")
     return str(target)

@@ -62,6 +62,7 @@ BROKEN = [
     (json.dumps({"a": 1}), r'a\.jsonl:1: no row of mathvista \(it has no "pid"\); give mathvista\'s own problems file'),
     (f"{json.dumps(VISTA[0])}\n" * 2, r'a\.jsonl:2: "pid" \'1\' stands already at .*a\.jsonl:1; ids are unique'),
     (json.dumps(vista_row(image="images/9.png")), r"a\.jsonl:1: no image 'images/9\.png' in .*; give the folder"),
+    (json.dumps(vista_row(image="9" * 5000)), r"a\.jsonl:1: no image '9{79} in .*; give the folder"),
     (json.dumps(vista_row(image="../1.png")), r"a\.jsonl:1: image '\.\./1\.png' is no path below"),
     (json.dumps(vista_row(image="/etc/passwd")), r"a\.jsonl:1: image '/etc/passwd' is no path below"),
 ]  # fmt: skip

@@ -15,6 +15,7 @@ from PIL import Image
 
 from mathse.config import data as data_settings
 from mathse.data.problems import SPLITS, JsonlData, ProblemSource, Shares, split_by_hash
+from mathse.data.rows import Images, read_rows
 from mathse.errors import ConfigError, DataError
 from mathse.images import load_image
 
@@ -122,7 +123,7 @@ BAD: list[tuple[Any, str]] = [
     (row(images=["C:\\a.png"]), "inside the file's folder"),
     (row(images=["images\\a.png"]), "with /"),
     (row(images=["a\x00.png"]), "inside the file's folder"),
-    (row(images=["x" * 5000]), "image"),
+    (row(images=["x" * 5000]), "xxx: no usable path (File name too long); rename it"),
     (row(images=["images"]), "no such file"),
     (row(images=["own.jsonl"]), "damaged, or none of"),
     (row(images=["digits:0012-0345-0678"]), "no such file"),
@@ -164,6 +165,12 @@ def test_link_that_leads_out_of_the_folder_is_bad(folder: Path) -> None:
                        on_bad_row="skip")  # fmt: skip
     assert "leads out" in str(source.bad_rows[0]["reason"])
     assert source.bad_rows[1]["line"] == 3
+
+
+def test_names_that_no_file_can_have_are_bad_beyond_the_images_that_are_decoded_too(folder: Path) -> None:
+    images = Images(eager=0)
+    [found] = read_rows(Path(write(folder, row(images=["x" * 5000]))), images)
+    assert found.problem is None and "File name too long" in str(found.reason) and len(str(found.reason)) < 200
 
 
 def test_five_bad_rows_are_named_and_the_others_counted(folder: Path) -> None:

@@ -143,6 +143,19 @@ def test_pictures_that_are_not_here_are_told_of(tmp_path: Path) -> None:
     assert said == [f"{file}: 1 of 1 pictures are not here; of their problems the question is known"]
 
 
+INLINE = "data:image/png;base64," + "A" * 5000
+
+
+@pytest.mark.parametrize("name", [INLINE, "a" * 300 + ".png", "a/" * 3000, "a\x00.png"])
+def test_a_picture_whose_name_no_file_can_have_is_not_here(tmp_path: Path, name: str) -> None:
+    noise(tmp_path / "here.png", 1)
+    said: list[str] = []
+    rows = [{"id": 1, "question": TELLING, "image": name}, {"id": 2, "question": "?", "image": name, "img": "here.png"}]
+    file = write(tmp_path / "b.jsonl", *rows)
+    assert pairs(index_of([file], say=said.append), TELLING) == [("1", ("question",), True)]
+    assert said == [f"{file}: 1 of 2 pictures are not here; of their problems the question is known"]
+
+
 @pytest.mark.parametrize(
     ("row", "said"),
     [
