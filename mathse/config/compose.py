@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +16,18 @@ from mathse.config.options import CONF
 from mathse.config.overrides import explain, refuse_early
 from mathse.config.parse import flatten, parse
 from mathse.config.register import register
+from mathse.config.rules import Rule
 from mathse.config.schema import TrainConfig
 from mathse.errors import ConfigError
 
 COMPOSING = (HydraException, OmegaConfBaseException)
 
 
-def train_config(overrides: Sequence[str]) -> tuple[TrainConfig, Path]:
-    """(settings, hydra.run.dir) of ``python train.py *overrides``. Raises ConfigError as train.py does."""
+def train_config(overrides: Sequence[str], but: Container[Rule] = ()) -> tuple[TrainConfig, Path]:
+    """(settings, hydra.run.dir) of ``python train.py *overrides``. Raises ConfigError as train.py does, except for the
+    rules in ``but``."""
     composed, folder = _composed(overrides)
-    return parse(composed), folder
+    return parse(composed, but=but), folder
 
 
 def unchecked_settings(overrides: Sequence[str]) -> dict[str, Any]:

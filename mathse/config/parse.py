@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar
 
@@ -13,18 +13,23 @@ from omegaconf.errors import OmegaConfBaseException
 from mathse.config.bind import Notes, bind, complete, key_paths, locate, plain
 from mathse.config.evaluate_rules import EVALUATE_RULES
 from mathse.config.options import groups
-from mathse.config.rules import RULES
+from mathse.config.rules import RULES, Rule
 from mathse.config.schema import TrainConfig
 from mathse.errors import ConfigError
 
 Config = TypeVar("Config")
 
 
-def parse(cfg: DictConfig, schema: type[Config] = TrainConfig) -> Config:  # type: ignore[assignment]
+def parse(
+    cfg: DictConfig,
+    schema: type[Config] = TrainConfig,  # type: ignore[assignment]
+    but: Container[Rule] = (),
+) -> Config:
     """``cfg`` as a ``schema`` object; what it leaves out takes the schema's default.
 
     Known ``_target_`` sections become their dataclass, sections of other classes stay dicts. Raises ConfigError with a
     sentence for each unknown key, wrong type, value out of range and broken rule: key path, value, what is allowed.
+    The rules in ``but`` are not asked for.
     """
     values = OmegaConf.to_container(cfg, resolve=False)
     if not isinstance(values, dict):
@@ -35,7 +40,8 @@ def parse(cfg: DictConfig, schema: type[Config] = TrainConfig) -> Config:  # typ
     notes = Notes(known=(*key_paths(default), *groups()), problems={})
     config = bind(default, _resolved(full), "", notes)
     problems = _without_echoes(notes.problems, flatten(full))
-    problems += [sentence for rule in (RULES | EVALUATE_RULES).get(schema, ()) for sentence in rule(config)]
+    rules = [rule for rule in (RULES | EVALUATE_RULES).get(schema, ()) if rule not in but]
+    problems += [sentence for rule in rules for sentence in rule(config)]
     if problems:
         raise ConfigError("\n".join(problems))
     return config

@@ -13,7 +13,7 @@ Every row is read, every picture decoded, every prompt measured by the chosen ba
 ``data.on_bad_row=error`` (the default) ends in an error that names file and line where there is a bad row; ``skip``
 does not. A prompt too long for the backbone is listed and never an error, as in a run. Of a backbone only what writes
 its prompts is opened, no weight (tiny, cogvlm2 and families of your own: the whole of it); where it is not here, all
-else is checked and that is said.
+else is checked and that is said. No teacher takes part, so none has to go with the data.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mathse.config.compose import train_config
+from mathse.config.rules import teacher_can_solve_the_data
 from mathse.decontaminate.against import problems_of
 from mathse.decontaminate.stored import lines
 from mathse.errors import DataError
@@ -40,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
     asked = parser.parse_args(argv)
     if asked.verb == "hashes":
         return _write_hashes(asked.benchmark, asked.list)
-    config, folder = train_config(asked.overrides)
+    config, folder = train_config(asked.overrides, but=(teacher_can_solve_the_data,))  # no teacher takes part
     from mathse.data_check.check import check  # here: it loads torch, and a wrong setting is refused before that
 
     refused = check(config, folder)

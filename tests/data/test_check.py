@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -21,14 +22,14 @@ def row(name: str, question: str = "How many?", answer: str = "12", **more: Any)
     return {"id": name, "question": question, "images": ["a.png"], "answer": answer, **more}
 
 
-def check(folder: Path, *lines: Any, settings: tuple[str, ...] = ()) -> tuple[int, Path]:
+def check(folder: Path, *lines: Any, settings: tuple[str, ...] = (), sizes: Sequence[str] = SMALL) -> tuple[int, Path]:
     """The exit code, and the folder that was written to."""
     for name, color in (("a.png", "red"), ("b.png", "blue")):
         Image.linear_gradient("L").convert("RGB").rotate(90 * (color == "blue")).save(folder / name)
     text = "\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines)
     (folder / "own.jsonl").write_text(text)
-    given = ["data=jsonl", f"data.path={folder / 'own.jsonl'}", "teacher=replay", f"hydra.run.dir={folder / 'out'}"]
-    return main(["data", "check", *given, *SMALL, *settings]), folder / "out"
+    given = ["data=jsonl", f"data.path={folder / 'own.jsonl'}", f"hydra.run.dir={folder / 'out'}"]
+    return main(["data", "check", *given, *sizes, *settings]), folder / "out"
 
 
 def test_rows_are_counted_by_what_they_are(tmp_path: Path) -> None:
@@ -71,6 +72,12 @@ def test_a_picture_that_the_backbone_cannot_take_is_an_error_or_listed(tmp_path:
     assert check(tmp_path, *lines)[0] == 1
     code, out = check(tmp_path, *lines, settings=("data.on_bad_row=skip",))
     assert code == 0 and "1000 x 4 pixels" in rows(out / "bad_rows.jsonl")[0]["reason"]
+
+
+def test_no_teacher_takes_part_so_none_has_to_go_with_the_data(tmp_path: Path) -> None:
+    assert check(tmp_path, row("a"))[0] == 0
+    assert check(tmp_path, row("a"), settings=("teacher=symbolic",))[0] == 0
+    assert main(["data", "check", "teacher=replay", "data.pool=many"]) == 1  # what else is wrong is refused
 
 
 def test_a_file_of_nothing_but_bad_rows_is_listed_and_an_error(tmp_path: Path) -> None:
@@ -130,7 +137,7 @@ def test_prompts_are_measured_without_a_weight(tmp_path: Path) -> None:
     lines = [row("a", images=[]), row("long", "word " * 3000, images=[])]
     (tmp_path / "own.jsonl").write_text("\n".join(map(json.dumps, lines)))
     out = tmp_path / "out"
-    given = ["data=jsonl", f"data.path={tmp_path / 'own.jsonl'}", "teacher=replay", f"hydra.run.dir={out}"]
+    given = ["data=jsonl", f"data.path={tmp_path / 'own.jsonl'}", f"hydra.run.dir={out}"]
     given += ["backbone=qwen2vl", f"backbone.path={model}", "evaluation.max_new_tokens=64"]
     assert main(["data", "check", *given]) == 0
     figures = read_json(out / "data_check.json")
