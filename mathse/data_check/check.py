@@ -72,9 +72,10 @@ class Check:
         """Why the backbone cannot take a problem, as in a run (mathse/evolution/admit.py)."""
         if self.backbone is None:
             return None
-        row = Row(**{**solve_row(self.backbone, problem), "images": opened})  # decoded once
-        if (reason := self.backbone.refusal(row)) is not None:
+        asked = solve_row(self.backbone, problem)
+        if (reason := self.backbone.refusal(asked)) is not None:  # which names a picture by its file
             return reason
+        row = Row(**{**asked, "images": opened})  # decoded once
         reason = self.backbone.too_long(row, self.backbone.context - self.config.evaluation.max_new_tokens)
         self.too_long += reason is not None
         return reason

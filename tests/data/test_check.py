@@ -74,6 +74,15 @@ def test_a_picture_that_the_backbone_cannot_take_is_an_error_or_listed(tmp_path:
     assert code == 0 and "1000 x 4 pixels" in rows(out / "bad_rows.jsonl")[0]["reason"]
 
 
+def test_a_picture_whose_shape_is_refused_is_named(tmp_path: Path) -> None:
+    assert main(["tiny", "qwen2vl", str(tmp_path / "model")]) == 0
+    Image.new("RGB", (1000, 4)).save(tmp_path / "thin.png")
+    settings = ("backbone=qwen2vl", f"backbone.path={tmp_path / 'model'}", "data.on_bad_row=skip")
+    _, out = check(tmp_path, row("thin", images=["thin.png"]), settings=settings, sizes=())
+    [listed] = rows(out / "bad_rows.jsonl")
+    assert listed["reason"].startswith(f"image {tmp_path / 'thin.png'}: 1000 x 4 pixels")
+
+
 def test_no_teacher_takes_part_so_none_has_to_go_with_the_data(tmp_path: Path) -> None:
     assert check(tmp_path, row("a"))[0] == 0
     assert check(tmp_path, row("a"), settings=("teacher=symbolic",))[0] == 0
