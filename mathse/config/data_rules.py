@@ -13,6 +13,7 @@ from mathse.config.data import HubData, JsonlData, MixtureData, PublicData, Spli
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 STORED = ("mathvision", "mathverse")  # hash lists that come with the package: mathse.decontaminate.stored
+MAX_WEIGHT = 1e12  # of a source in a mixture: sums and products of weights and rows stay far from infinity
 NOT_TO_BE_TRAINED_ON = re.compile(r"math[-_ ]?vista", re.IGNORECASE)
 
 
@@ -84,9 +85,9 @@ def mixture_problems(
             continue
         for name, value in values.items():
             number = isinstance(value, (int, float) if key == "weights" else int) and not isinstance(value, bool)
-            if not number or value < 0 or (key == "weights" and value == 0):
-                must = "a number above 0" if key == "weights" else "a whole number, at least 0"
-                yield f"data.{key}.{name} = {value!r}: must be {must}"
+            if not number or not (0 < value <= MAX_WEIGHT if key == "weights" else value >= 0):  # not: NaN is neither
+                must = f"a number above 0, at most {MAX_WEIGHT:g}" if key == "weights" else "a whole number, at least 0"
+                yield f"data.{key}.{name} = {value!r:.40}: must be {must}"
     if size is not None and counts:
         yield f"data.size = {size}: goes with weights; data.counts says how many rows there are"
 

@@ -91,6 +91,10 @@ def test_a_test_file_of_a_source_is_the_whole_test_split(tmp_path: Path) -> None
         ({"weights": {"b": 1}}, "data.weights names b, and the sources are a"),
         ({"weights": {"a": 0}}, "must be a number above 0"),
         ({"weights": {"a": "much"}}, "must be a number above 0"),
+        ({"weights": {"a": float("nan")}}, "data.weights.a = nan: must be a number above 0, at most 1e\\+12"),
+        ({"weights": {"a": float("inf")}}, "data.weights.a = inf: must be a number above 0, at most 1e\\+12"),
+        ({"weights": {"a": 1e308}}, "data.weights.a = 1e\\+308: must be a number above 0, at most 1e\\+12"),
+        ({"weights": {"a": 10**1000}}, r"data.weights.a = 10{39}: must be a number above 0"),
         ({"counts": {"a": 1.5}}, "must be a whole number"),
         ({"counts": {"a": 3}, "size": 2}, "goes with weights"),
         ({"counts": {"a": 10}}, "source a has 9 rows that can be used, and 10 are asked for"),
@@ -101,6 +105,12 @@ def test_a_test_file_of_a_source_is_the_whole_test_split(tmp_path: Path) -> None
 def test_settings_that_do_not_go_together_are_refused(tmp_path: Path, settings: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         MixtureData({"a": rows(tmp_path, "a", 9)}, **settings)
+
+
+def test_weights_as_far_apart_as_they_may_be_take_rows() -> None:
+    assert by_weight({"a": 10, "b": 33}, {"a": 5e-324, "b": 1e12}, None) == {"a": 0, "b": 33}
+    assert by_weight({"a": 10, "b": 33}, {"a": 1e12, "b": 1e12}, None) == {"a": 10, "b": 10}
+    assert by_weight({"a": 10, "b": 33}, {"a": 5e-324, "b": 5e-324}, None) == {"a": 10, "b": 10}
 
 
 def test_a_mixture_needs_sources_that_read_files(tmp_path: Path) -> None:
