@@ -246,6 +246,14 @@ def test_answers_beyond_the_length_cap_are_compared_as_they_stand() -> None:
     assert not same_answer(long, f"{long}.0")
 
 
+def test_choices_beyond_the_length_cap_are_named_as_they_stand_or_by_their_letter() -> None:
+    long = "x" * 5 * MAX_ANSWER
+    assert [choice_index(text, (long, "y")) for text in (long, f"{long}\n", long + "x", "A", "y")] == [0, 0, None, 0, 1]
+    assert choice_index(long[:MAX_ANSWER], (long, "y")) is None
+    assert same_answer("A", long, (long, "y")) and same_answer(long, "(A)", (long, "y"))
+    assert not same_answer("B", long, (long, "y")) and not same_answer(long[:-1], long, (long, "y"))
+
+
 def test_expressions_of_any_size_are_refused_in_no_time() -> None:
     for text in (
         "((a+b)^16)^16",

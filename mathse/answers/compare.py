@@ -42,10 +42,10 @@ def same_answer(prediction: str | None, reference: str, choices: Sequence[str] =
     """
     if prediction is None or not reference.strip():
         return False
-    if len(prediction) > MAX_ANSWER or len(reference) > MAX_ANSWER:
-        return prediction.strip() == reference.strip()
     if choices and (expected := choice_index(reference, choices)) is not None:
         return choice_index(prediction, choices) == expected
+    if len(prediction) > MAX_ANSWER or len(reference) > MAX_ANSWER:
+        return prediction.strip() == reference.strip()
     left, right = plain(prediction), plain(reference)
     if _same(left, right):
         return True
@@ -56,10 +56,14 @@ def same_answer(prediction: str | None, reference: str, choices: Sequence[str] =
 
 
 def choice_index(text: str, choices: Sequence[str]) -> int | None:
-    """Which of the ``choices`` a text names, by its words, its letter (A is 0) or its value; None for none."""
+    """Which of the ``choices`` a text names, by its words, its letter (A is 0) or its value; None for none.
+
+    What is longer than ``MAX_ANSWER`` is compared as it stands.
+    """
     if len(text) > MAX_ANSWER:
-        return None
-    plain_text, options = plain(text), [plain(choice[:MAX_ANSWER]) for choice in choices]
+        return next((index for index, choice in enumerate(choices) if choice.strip() == text.strip()), None)
+    plain_text = plain(text)
+    options = [plain(choice) if len(choice) <= MAX_ANSWER else "" for choice in choices]
     for index, option in enumerate(options):
         if len(option) > 1 and compact(plain_text) == compact(option):
             return index

@@ -108,7 +108,9 @@ def checked(places: Iterable[Place], benchmark: str, key: str, required: Sequenc
             raise DataError(f'{where}: no row of {benchmark} (it has no "{missing}"); {_whose(row, benchmark)}')
         name = str(row[key])
         if name in seen:
-            raise DataError(f'{where}: "{key}" {name!r} stands already at {seen[name]}; ids are unique, drop one row')
+            raise DataError(
+                f'{where}: "{key}" {name!r:.80} stands already at {seen[name]}; ids are unique, drop one row'
+            )
         seen[name] = where
         yield Place(where, {**row, key: name})
 

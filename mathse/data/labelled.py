@@ -84,10 +84,14 @@ class _Found:
         of_a_run = isinstance(record.values.get("path"), Mapping)
         problem, path, label = self._of_a_run(record.values) if of_a_run else self._of_a_user(record.values)
         if path.id in self.lines:
-            raise BadRow(f'"id" {path.id!r} stands already at line {self.lines[path.id]}; ids are unique, rename one')
+            raise BadRow(
+                f'"id" {path.id!r:.80} stands already at line {self.lines[path.id]}; ids are unique, rename one'
+            )
         known, line = self.problems.setdefault(problem.id, (problem, record.line))
         if known != problem:
-            raise BadRow(f"problem {problem.id!r} is another one at line {line}; give one of them another problem_id")
+            raise BadRow(
+                f"problem {problem.id!r:.80} is another one at line {line}; give one of them another problem_id"
+            )
         self.lines[path.id] = record.line
         self.rows.append(LabelledPath(known, path, label, record.line))
 
@@ -99,9 +103,11 @@ class _Found:
         if not all(isinstance(text, str) for text in (path.id, path.problem_id, path.text)):
             raise BadRow('"id", "problem_id" and "text" of the path are texts; write the row as the run wrote it')
         if label.status not in STATUSES:
-            raise BadRow(f"the label's status is {label.status!r}; a label is correct or wrong, leave this row out")
+            raise BadRow(f"the label's status is {label.status!r:.80}; a label is correct or wrong, leave this row out")
         if label.path_id != path.id:
-            raise BadRow(f"a label of path {label.path_id!r} stands beside path {path.id!r}; pair each with its own")
+            raise BadRow(
+                f"a label of path {label.path_id!r:.80} stands beside path {path.id!r:.80}; pair each with its own"
+            )
         return self.lookup(path.problem_id), path, label
 
     def _of_a_user(self, values: Mapping[str, Any]) -> tuple[Problem, ReasoningPath, Verdict]:

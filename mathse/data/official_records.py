@@ -118,7 +118,7 @@ class Files:
                 place = path.relative_to(root.resolve()).as_posix()
                 found = Picture(root, place, sha256_file(path)[:24] + path.suffix.lower())
                 return self._found.setdefault((root, ref), found)
-        raise BadRow(f"image {ref!r}: not below {root}; copy it there, or say where it is with --images DIR")
+        raise BadRow(f"image {ref!r:.80}: not below {root}; copy it there, or say where it is with --images DIR")
 
 
 def kind_of(file: Path) -> str:

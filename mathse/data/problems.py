@@ -114,10 +114,10 @@ class FileData:
         if (problem := self.table.get(problem_id)) is not None:
             return problem
         if (bad := next((row for row in self.bad_rows if row["id"] == problem_id), None)) is not None:
-            raise DataError(f"{bad['file']}:{bad['line']}: problem {problem_id!r} was left out: {bad['reason']}")
+            raise DataError(f"{bad['file']}:{bad['line']}: problem {problem_id!r:.80} was left out: {bad['reason']}")
         near = get_close_matches(problem_id, self.table.ids(), n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise DataError(f"{self.name}: no problem {problem_id!r} among {len(self.table)}{hint}")
+        raise DataError(f"{self.name}: no problem {problem_id!r:.80} among {len(self.table)}{hint}")
 
     def check(self, problem: Problem, text: str) -> Verdict | None:
         """None: these problems come without a step checker."""
@@ -143,7 +143,7 @@ class FileData:
 
     def _known(self, problem_id: str) -> str:
         file, line = self.table.where(problem_id)
-        return f'"id" {problem_id!r} stands already at {Path(file).name}:{line}; ids are unique, rename one'
+        return f'"id" {problem_id!r:.80} stands already at {Path(file).name}:{line}; ids are unique, rename one'
 
     def _opened(self) -> None:
         """Raises DataError where a row cannot be used and that is an error."""

@@ -95,12 +95,12 @@ def problem_of(values: Mapping[str, Any], root: Path, images: Images, source: st
     _check_names(values)
     identity = _text(values, "id")
     if not identity.isprintable() or identity != identity.strip():
-        raise BadRow(f'"id" {identity!r} has blanks around it or control characters; use plain printable text')
+        raise BadRow(f'"id" {identity!r:.80} has blanks around it or control characters; use plain printable text')
     question, answer = _text(values, "question"), _text(values, "answer")
     choices = _texts(values, "choices")
     if choices and choice_index(answer, choices) is None:
         last = chr(ord("A") + len(choices) - 1)
-        raise BadRow(f'"answer" {answer!r} is neither a letter A-{last} nor one of "choices"; correct one of them')
+        raise BadRow(f'"answer" {answer!r:.80} is neither a letter A-{last} nor one of "choices"; correct one of them')
     return Problem(
         id=identity,
         question=question,
@@ -159,7 +159,7 @@ def _image(ref: str, root: Path, images: Images) -> str:
     try:
         images.check(target)
     except DataError as error:
-        raise BadRow(str(error).replace(target, ref)) from None
+        raise BadRow(str(error).replace(target, f"{ref:.80}")) from None
     return target
 
 
@@ -168,7 +168,9 @@ def inside(ref: str, root: Path) -> str:
     name that no file can have."""
     outside = PurePosixPath(ref).is_absolute() or PureWindowsPath(ref).anchor or ".." in PurePosixPath(ref).parts
     if outside or "\\" in ref or "\x00" in ref:
-        raise BadRow(f"image {ref!r}: only paths inside the file's folder are allowed, with / and no ..; copy it there")
+        raise BadRow(
+            f"image {ref!r:.80}: only paths inside the file's folder are allowed, with / and no ..; copy it there"
+        )
     root = _resolved(root.absolute())
     try:
         target = (root / ref).resolve()
@@ -177,7 +179,7 @@ def inside(ref: str, root: Path) -> str:
         said = error.strerror if isinstance(error, OSError) else "a loop of links"
         raise BadRow(f"image {ref!r:.80}: no usable path ({said}); rename it") from None
     if not target.is_relative_to(root):
-        raise BadRow(f"image {ref!r}: a link that leads out of the file's folder; copy the image there")
+        raise BadRow(f"image {ref!r:.80}: a link that leads out of the file's folder; copy the image there")
     return str(target)
 
 

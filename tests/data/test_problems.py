@@ -167,6 +167,25 @@ def test_link_that_leads_out_of_the_folder_is_bad(folder: Path) -> None:
     assert source.bad_rows[1]["line"] == 3
 
 
+def test_an_answer_of_any_length_may_be_one_of_the_choices(folder: Path) -> None:
+    long = "x" * 5000
+    assert JsonlData(write(folder, row(answer=long, choices=[long, "y"]))).get("p/1").answer == long
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"answer": "z" * 5000, "choices": ["x", "y"]},
+        {"id": "a" * 5000 + "\n"},
+        {"images": ["../" + "x" * 5000]},
+        {"images": ["x" * 150 + ".png"]},
+    ],
+)
+def test_no_more_of_a_bad_value_is_shown_than_tells_which_it_is(folder: Path, changes: dict[str, Any]) -> None:
+    [found] = read_rows(Path(write(folder, row(**changes))), Images())
+    assert found.problem is None and len(found.reason) < 200 and found.line == 1
+
+
 def test_names_that_no_file_can_have_are_bad_beyond_the_images_that_are_decoded_too(folder: Path) -> None:
     images = Images(eager=0)
     [found] = read_rows(Path(write(folder, row(images=["x" * 5000]))), images)
