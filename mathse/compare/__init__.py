@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mathse.compare.pairs import pairs_of
-from mathse.compare.sides import Side, benchmarks_of, read_side
+from mathse.compare.sides import Side, benchmarks_of, read_sides
 from mathse.compare.tables import accuracy_rows, error_rows, pair_rows, table_1, table_2
+from mathse.errors import RunError
 from mathse.paper import SLIPS
 from mathse.progress.wording import aligned
 
@@ -36,7 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
     parser.add_argument("--out", type=Path, metavar="FILE", help="also write a page with the drawings")
     asked = parser.parse_args(argv)
-    sides = [read_side(text) for text in asked.runs]
+    if asked.out is not None:
+        _check_page(asked.out)
+    sides = read_sides(asked.runs)
     for heading, rows, note in blocks(sides, asked.seed, asked.tables):
         print("\n".join([heading, *(f"  {line}" for line in aligned(rows)), *([f"  {note}"] if note else []), ""]))
     if asked.out is not None:
@@ -44,6 +47,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(write_comparison(sides, asked.seed, asked.out))
     return 0
+
+
+def _check_page(out: Path) -> None:
+    """Raises RunError where no page can be written, before anything is read."""
+    if out.is_dir():
+        raise RunError(f"--out {out}: a folder; name the page's file, such as {out / 'comparison.html'}")
+    above = next(folder for folder in out.absolute().parents if folder.exists())
+    if not above.is_dir():
+        raise RunError(f"--out {out}: {above} is a file, not a folder; name another place")
 
 
 def blocks(sides: Sequence[Side], seed: int, tables: bool) -> list[tuple[str, Rows, str]]:

@@ -35,11 +35,20 @@ class Side:
     scores: Mapping[str, Scores]
 
 
+def read_sides(texts: Sequence[str]) -> list[Side]:
+    """What ``read_side`` reads of each. Raises RunError where two have one name: a line of it could be either's."""
+    known: dict[str, str] = {}
+    for name, folder in map(_named, texts):
+        if name in known:
+            raise RunError(f"{name}: names {known[name]} and {folder}; give each run a name of its own: NAME=FOLDER")
+        known[name] = folder
+    return [read_side(text) for text in texts]
+
+
 def read_side(text: str) -> Side:
-    """``FOLDER`` or ``NAME=FOLDER``. Raises RunError where there is nothing to compare in it."""
-    name, equals, folder = text.partition("=")
-    if not equals or Path(text).exists():
-        name, folder = text, text
+    """``FOLDER`` or ``NAME=FOLDER``. Raises RunError where there is nothing to compare in it, DataError where its files
+    are damaged."""
+    name, folder = _named(text)
     place = Path(folder)
     scores = _of_evaluation(place) or _of_benchmark(place) or _of_stage(_last_stage(place))
     if not scores:
@@ -48,6 +57,12 @@ def read_side(text: str) -> Side:
             "has predictions.jsonl, or a training run"
         )
     return Side(name, scores)
+
+
+def _named(text: str) -> tuple[str, str]:
+    """(name, folder)"""
+    name, equals, folder = text.partition("=")
+    return (name, folder) if equals and not Path(text).exists() else (text, text)
 
 
 def benchmarks_of(sides: Sequence[Side]) -> list[str]:
@@ -67,7 +82,7 @@ def _of_benchmark(folder: Path) -> dict[str, Scores]:
 def _of_stage(folder: Path) -> dict[str, Scores]:
     file = folder / PREDICTIONS
     rows = list(read_jsonl(file)) if file.is_file() else []
-    return {OWN: Scores(_marks(file, rows), _metrics(folder))} if rows and "correct" in rows[0] else {}
+    return {OWN: _scores(file, rows)} if rows and "correct" in rows[0] else {}
 
 
 def _last_stage(folder: Path) -> Path:
@@ -83,16 +98,34 @@ def _last_stage(folder: Path) -> Path:
 def _scored(file: Path) -> Scores:
     if not (file.parent / METRICS).is_file():
         raise RunError(f"{file.parent}: has no {METRICS}; run the same evaluate.py command again, which goes on")
-    return Scores(_marks(file, list(read_jsonl(file))), _metrics(file.parent))
+    return _scores(file, list(read_jsonl(file)))
+
+
+def _scores(file: Path, rows: Sequence[Mapping[str, Any]]) -> Scores:
+    """Raises DataError where the rows are not those that were counted."""
+    marks, metrics = _marks(file, rows), _metrics(file.parent)
+    if (total := metrics.get("total", len(marks))) != len(marks):
+        raise DataError(
+            f"{file}: holds {len(marks):,} problems, and {METRICS} beside it counts {total}; run the command that "
+            "wrote them again, into a new folder"
+        )
+    return Scores(marks, metrics)
 
 
 def _metrics(folder: Path) -> dict[str, Any]:
     file = folder / METRICS
-    return dict(read_json(file)) if file.is_file() else {}
+    found = read_json(file) if file.is_file() else {}
+    if not isinstance(found, dict):
+        raise DataError(f"{file}: no JSON object; run the command that wrote it again, into a new folder")
+    return found
 
 
 def _marks(file: Path, rows: Sequence[Mapping[str, Any]]) -> dict[str, bool | None]:
     try:
-        return {str(row["id"]): None if row["correct"] is None else bool(row["correct"]) for row in rows}
+        marks = {str(row["id"]): row["correct"] for row in rows}
     except (KeyError, TypeError) as error:
         raise DataError(f"{file}: rows have id and correct ({error!r}); score it with evaluate.py") from None
+    for name, mark in marks.items():
+        if mark is not None and not isinstance(mark, bool):
+            raise DataError(f'{file}: "correct" of {name!r:.80} is true, false or null; score it with evaluate.py')
+    return marks

@@ -116,6 +116,47 @@ def test_a_folder_without_scored_answers_is_refused(
     assert ("has no metrics.json" if kind == "half" else "holds no scored answers") in error
 
 
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """The one sentence that ``compare`` refuses these arguments with."""
+    assert mathse(["compare", *map(str, arguments)]) == 1
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.startswith("error: ") and said.err.count("\n") == 1
+    return said.err
+
+
+def test_a_page_that_cannot_be_written_is_refused_before_anything_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = refused(capsys, "nowhere", "--out", tmp_path)
+    assert f"--out {tmp_path}: a folder; name the page's file, such as {tmp_path}/comparison.html" in said
+    (tmp_path / "file").write_text("")
+    assert "is a file, not a folder" in refused(capsys, "nowhere", "--out", tmp_path / "file" / "deep" / "page.html")
+
+
+def test_two_runs_of_one_name_are_refused(two: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(capsys, f"A={two[0]}", f"A={two[1]}")
+    assert f"A: names {two[0]} and {two[1]}; give each run a name of its own" in said
+    assert "give each run a name of its own" in refused(capsys, two[0], two[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("metrics.json", "[]", "metrics.json: no JSON object; run the command that wrote it again"),
+        ("metrics.json", '{"tot', "metrics.json: "),
+        ("scored.jsonl", "", "scored.jsonl: holds 0 problems, and metrics.json beside it counts 6"),
+        ("scored.jsonl", '{"id": "1", "correct": true}\n', "scored.jsonl: holds 1 problems, and metrics.json"),
+        ("scored.jsonl", '{"id": "1", "correct": "no"}\n', "\"correct\" of '1' is true, false or null"),
+        ("scored.jsonl", "7\n", "rows have id and correct"),
+    ],
+)
+def test_a_damaged_folder_is_refused(
+    name: str, content: str, sentence: str, two: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (two[0] / "mathvision" / name).write_text(content)
+    assert sentence in refused(capsys, *two)
+
+
 def test_a_name_may_stand_before_a_folder_whose_own_name_has_an_equals_sign(two: tuple[Path, Path]) -> None:
     odd = two[0].with_name("a=b")
     two[0].rename(odd)
