@@ -48,6 +48,7 @@ def depends_on(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def differences(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     """Key -> (recorded value, value now) where they differ; a key that only one side has differs too."""
+    recorded = {**{key: value for key, value in LATER.items() if key in now}, **recorded}
     both = {key: tuple(_shown(values, key) for values in (recorded, now)) for key in sorted({*recorded, *now})}
     return {key: (old, new) for key, (old, new) in both.items() if old != new}
 

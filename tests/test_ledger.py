@@ -278,7 +278,7 @@ def test_a_setting_that_came_later_changes_nothing_at_the_value_that_runs_before
         make(run.stage("final", ["evolution"]))
     with open_run(tmp_path, evolution__reflect__row="question") as run:
         assert run.stage("final", ["evolution"]).done
-    with pytest.raises(RunError, match=r'evolution\.reflect\.row: recorded not set, now "draft"'):
+    with pytest.raises(RunError, match=r'evolution\.reflect\.row: recorded "question", now "draft"'):
         open_run(tmp_path, evolution__reflect__row="draft")
 
 
