@@ -1,5 +1,6 @@
 # make demo        the whole of MathSE on the embedded world; killed, it goes on where it was
-# make test        lint, types, tests with coverage
+# make test        lint, types, tests
+# make coverage    the same tests with coverage, at least 85 % of mathse/; half as long again
 # make test-slow   what does not fit into that: many kills, long matrices
 # make lint        ruff and mypy only
 # make install     .venv with everything (the others call it)
@@ -10,7 +11,7 @@ SYSTEM_PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 pytho
 PYTHON := .venv/bin/python
 STAMP := .venv/.installed
 
-.PHONY: install demo test test-slow lint clean
+.PHONY: install demo test coverage test-slow lint clean
 
 install: $(STAMP)
 
@@ -28,6 +29,9 @@ lint: install
 	$(PYTHON) -m mypy
 
 test: lint
+	$(PYTHON) -m pytest -n 2 --dist loadfile
+
+coverage: install
 	$(PYTHON) -m pytest -n 2 --dist loadfile --cov --cov-fail-under=85
 
 test-slow: install

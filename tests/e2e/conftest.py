@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import os
 import runpy
 import subprocess
@@ -36,12 +37,19 @@ Command = Callable[..., Outcome]
 
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> Smoke:
-    place = tmp_path_factory.mktemp("smoke")
+    """Made once, also where several pytest workers want it: the first makes it, the others wait for it."""
+    base = tmp_path_factory.getbasetemp()
+    place = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "smoke"
+    place.mkdir(exist_ok=True)
     command = ("train.py", "experiment=smoke", "progress=plain", f"hydra.run.dir={place / 'run'}")
-    program = [sys.executable, str(ROOT / command[0]), *command[1:]]
-    done = subprocess.run(program, cwd=place, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return Smoke(place / "run", command, done.stdout)
+    program, said = [sys.executable, str(ROOT / command[0]), *command[1:]], place / "said.txt"
+    with open(place / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not said.exists():
+            done = subprocess.run(program, cwd=place, capture_output=True, text=True)
+            assert done.returncode == 0, done.stdout + done.stderr
+            said.write_text(done.stdout)
+    return Smoke(place / "run", command, said.read_text())
 
 
 @pytest.fixture(scope="session")
