@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 os.environ |= {
@@ -13,6 +14,9 @@ os.environ |= {
     "WANDB_SILENT": "true",
     "TOKENIZERS_PARALLELISM": "false",
 }
+
+# A shell starts what it puts into the background with Ctrl-C ignored, and tests of Ctrl-C would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest  # noqa: E402  (the variables first)
 
