@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from mathse.errors import DataError
+from mathse.types import mended
 
 MAX_FILE = 2 << 30  # bytes, unpacked
 # A key that only one benchmark's rows have: for the error about another benchmark's file.
@@ -66,7 +67,7 @@ def _whole(path: Path, text: str) -> dict[str, Any] | list[Any] | None:
     if not path.name.removesuffix(".gz").endswith(".json"):
         return None
     try:
-        whole = json.loads(text)
+        whole = mended(json.loads(text))
     except json.JSONDecodeError as error:
         if error.msg == "Extra data":
             return None  # one object a line after all
@@ -82,7 +83,7 @@ def _lines(path: Path, text: str) -> Iterator[Place]:
         if line.strip():
             where = f"{path}:{number}"
             try:
-                row = json.loads(line)
+                row = mended(json.loads(line))
             except json.JSONDecodeError as error:
                 raise DataError(
                     f"{where}: broken JSON ({error.msg} at column {error.colno}); write one JSON object a line"

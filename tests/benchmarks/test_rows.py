@@ -48,6 +48,14 @@ def test_images_are_found_below_another_folder_with_or_without_their_first_one(t
         assert item.problem.images == (str((tmp_path / "images" / "1.png").resolve()),)
 
 
+def test_half_a_character_in_a_problem_is_replaced(tmp_path):
+    row = vista_row(pid="1", question="How many \ud83d are there?")
+    for name, text in (("a.jsonl", json.dumps(row)), ("b.json", json.dumps([row]))):
+        (tmp_path / name).write_text(text)
+        (item,) = make("mathvista").load(tmp_path / name, need_images=False)
+        assert "How many \ufffd are there?" in item.problem.question
+
+
 def test_numbers_for_ids_are_taken_as_text(tmp_path):
     assert ids(write(tmp_path / "a.jsonl", [vista_row(pid=7)])) == ["7"]
 
