@@ -76,10 +76,11 @@ def _run(config: TrainConfig, run: RunFolder, progress: Progress, stack: ExitSta
         progress.say(note)
         lab.notes.append(note)
     summary = summarize(loop)
-    report.write_report([run.path], run.path / "report.html", lambda _, i: lab.problems.get(i), png_bytes)
-    write_json(run.path / SUMMARY, summary)  # last: a run with a summary is finished
-    report.write_report([run.path], run.path / "report.html", lambda _, i: lab.problems.get(i), png_bytes)
+    page = run.path / "report.html"
+    report.write_report([run.path], page, lambda _, i: lab.problems.get(i), png_bytes, summary)
     logger.finish(summary)
+    logger.close()
+    write_json(run.path / SUMMARY, summary)  # last: a run with a summary is finished, and nothing is done for it again
     if isinstance(teacher, PaidTeacher):
         progress.say(f"teacher: {in_words(teacher.usage())}")
     return summary

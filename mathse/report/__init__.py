@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from mathse.errors import DataError, MathSEError
 from mathse.report.compare import compare_page
@@ -28,15 +30,19 @@ def write_report(
     out: Path,
     problem_of: Callable[[Path, str], Problem | None],
     image_png: Callable[[str], bytes],
+    summary: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write one HTML file that opens offline: of one run in full, of several side by side. Returns ``out``.
 
     ``problem_of(run, problem id)`` gives None, and ``image_png(reference)`` raises MathSEError, for what is not here
-    any more; the page says so in its place. Raises RunError for a folder that is no run, DataError for a damaged file.
+    any more; the page says so in its place. ``summary``: of a single run whose summary.json is still to come. Raises
+    RunError for a folder that is no run, DataError for a damaged file.
     """
     if not runs:
         raise DataError("a report needs at least one run folder; pass outputs/<name>/<time>")
     read = [read_run(folder) for folder in runs]
+    if summary is not None:
+        read = [replace(run, summary=summary) for run in read]
     page = run_page(read[0], lambda i: problem_of(runs[0], i), image_png) if len(read) == 1 else compare_page(read)
     return write_page(page, out)
 
@@ -92,7 +98,7 @@ def _all(roots: Sequence[Path], experiments: Path, out: Path) -> int:
 
     def report_of(run: Path) -> Path:
         own = run / "report.html"
-        shown = (run / "run.json", *run.rglob("stage.json"), *run.glob("summary.json"))
+        shown = (run / "run.json", *run.rglob("stage.json"))  # a run writes its report, then its summary
         if own.is_file() and own.stat().st_mtime >= max(file.stat().st_mtime for file in shown):
             return own
         return write_report([run], own, _problem_of, png_bytes)

@@ -14,6 +14,8 @@ import pytest
 from e2e.runs import ROOT, TINY, WORLD, contents, rows
 from safetensors.torch import load_file
 
+from mathse.store import read_json
+
 pytestmark = pytest.mark.slow
 
 STUCK = 300  # seconds after which a run is rather ended than waited for
@@ -200,7 +202,8 @@ def test_a_finished_run_is_found_finished_and_a_wrong_setting_starts_no_rank(ddp
 def test_each_job_of_a_sweep_starts_ranks_of_its_own(tmp_path: Path) -> None:
     short = ("task=distill", "judge=answer", "seed=0,1", f"hydra.sweep.dir={tmp_path}")
     run("train.py", "-m", *EXACT, *DDP, *short)
-    assert sorted(f.parent.name for f in tmp_path.rglob("summary.json")) == ["0", "1"]
+    summaries = [read_json(file) for file in tmp_path.rglob("summary.json")]
+    assert sorted(summary["seed"] for summary in summaries) == [0, 1]
 
 
 def test_ranks_that_torchrun_started_make_the_same_run(ddp: Path, tmp_path: Path) -> None:
