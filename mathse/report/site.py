@@ -30,12 +30,12 @@ def site_page(roots: Sequence[Path], experiments: Path, out: Path, report_of: Ca
         listed = ", ".join(map(str, roots))
         raise RunError(f"report --all: no run in {listed} and no results.json in {experiments}/*; run something first")
     links: dict[Path, str] = {}
-    for run in list(runs):
+    for run in runs:
         try:
             links[run.folder] = os.path.relpath(report_of(run.folder), out.parent)
         except MathSEError as e:  # a file that only the run's own page reads
-            runs.remove(run)
             damaged.append(str(e))
+    runs = [run for run in runs if run.folder in links]
     parts = [_study(experiments / name, found, runs, links) for name, found in studies.items()]
     parts.append(section("runs", "Every run", "", _run_table(runs, links)))
     listed = "".join(f"<li>{safe(said)}</li>" for said in damaged)
