@@ -1,15 +1,52 @@
-"""The problems behind a run's settings."""
+"""The problems behind a finished run, from what its run.json says. Reading a run folder runs no code that it names."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from mathse.config import build
+from mathse.config.schema import OPTIONS
+from mathse.errors import DataError
 from mathse.types import Problem
+
+TRUST = "MATHSE_TRUST"  # environment: dotted paths of classes, comma-separated, that reading a run may call
+
+
+def recorded_source(run_config: Mapping[str, Any]) -> Any:
+    """The data source of a run, from the ``config`` of its run.json.
+
+    A run folder may come from anybody, so only MathSE's own data options are built. Raises DataError where the section,
+    or a part of a mixture, names another class that ``MATHSE_TRUST`` does not.
+    """
+    own = {schema()._target_ for schema in OPTIONS["data"]}
+    trusted = {target.strip() for target in os.environ.get(TRUST, "").split(",")}
+    section = run_config.get("data")
+    if not isinstance(section, Mapping) or "_target_" not in section:
+        raise DataError("run.json: data must be a section with a _target_, as a run writes it; put the file back")
+    for target in _targets(section):
+        if target not in own and target not in trusted:
+            raise DataError(
+                f"run.json: data._target_ = {target!r} is no data option of MathSE's, and reading a run runs no code that "
+                f"the run names; if you trust it, set {TRUST}={target}"
+            )
+    return build(section)
 
 
 def problem_lookup(run_config: Mapping[str, Any]) -> Callable[[str], Problem]:
     """Problem by id, from the ``config`` of a run.json; a DataError for an id that its data does not have."""
-    lookup: Callable[[str], Problem] = build(run_config["data"]).get
+    lookup: Callable[[str], Problem] = recorded_source(run_config).get
     return lookup
+
+
+def _targets(section: Any) -> Iterator[str]:
+    """Every ``_target_`` in a section, at any depth."""
+    if isinstance(section, Mapping):
+        if "_target_" in section:
+            yield str(section["_target_"])
+        for value in section.values():
+            yield from _targets(value)
+    elif isinstance(section, list):
+        for value in section:
+            yield from _targets(value)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mathse.config import build
 from mathse.config.bind import Notes, bind, prototype
 from mathse.data.identity import contents
 from mathse.data.labelled import read_labelled
+from mathse.data.sources import recorded_source
 from mathse.data.terms import UNKNOWN, terms_of
 from mathse.errors import ConfigError, DataError
 from mathse.evolution.sources import SOURCES, image_at, origin, placed
@@ -68,7 +68,7 @@ class Found:
 
 def find_problem(run: Run, problem_id: str) -> Found:
     """A problem of the run; what cannot be told any more is said in the notes."""
-    recorded = recorded_source(run, problem_id)
+    recorded = recorded_row(run, problem_id)
     notes: list[str] = list(_changes(run))
     problem, place = _today(run, problem_id, notes)
     if recorded is None and problem is not None:
@@ -92,7 +92,7 @@ def find_problem(run: Run, problem_id: str) -> Found:
     )
 
 
-def recorded_source(run: Run, problem_id: str) -> Mapping[str, Any] | None:
+def recorded_row(run: Run, problem_id: str) -> Mapping[str, Any] | None:
     """The problem's row of base/sources.jsonl; None where the run has none."""
     base = run.stage("base")
     rows = rows_with(base, SOURCES, problem_id) if base else iter(())
@@ -102,7 +102,7 @@ def recorded_source(run: Run, problem_id: str) -> Mapping[str, Any] | None:
 def _today(run: Run, problem_id: str, notes: list[str]) -> tuple[Problem | None, dict[str, Any]]:
     """The problem as it stands in its source, and where."""
     try:
-        source = build(run.config["data"])
+        source = recorded_source(run.config)
         if (found := _labelled(run, source, problem_id)) is not None:
             return found
         problem: Problem = source.get(problem_id)
@@ -115,7 +115,7 @@ def _today(run: Run, problem_id: str, notes: list[str]) -> tuple[Problem | None,
 def _labelled(run: Run, source: Any, problem_id: str) -> tuple[Problem, dict[str, Any]] | None:
     """A problem that only the user's own labelled paths bring, for the ORM (``orm.train``, ``orm.held``)."""
     files = [file for key in ("train", "held") if (file := run.config["orm"].get(key)) is not None]
-    if not files or recorded_source(run, problem_id) is not None:
+    if not files or recorded_row(run, problem_id) is not None:
         return None
     rows = ((file, row) for file in files for row in read_labelled(Path(file), source.get))
     found = ((row.problem, placed(row.problem, file, row.line)) for file, row in rows if row.problem.id == problem_id)

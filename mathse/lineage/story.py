@@ -26,7 +26,7 @@ from mathse.lineage.lines import (
     rows_there,
     rows_with,
 )
-from mathse.lineage.problem import Found, find_problem, recorded_source
+from mathse.lineage.problem import Found, find_problem, recorded_row
 from mathse.report.runs import Run
 from mathse.types import ReasoningPath, Reflection, Verdict
 
@@ -173,7 +173,7 @@ class Known:
 
 def _problem_of(run: Run, asked: str) -> str:
     """The problem behind an id of a path or of a problem."""
-    if recorded_source(run, asked) is not None:
+    if recorded_row(run, asked) is not None:
         return asked
     for stage in in_order(run):
         for file in FILES:
