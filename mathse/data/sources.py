@@ -28,8 +28,8 @@ def recorded_source(run_config: Mapping[str, Any]) -> Any:
     for target in _targets(section):
         if target not in own and target not in trusted:
             raise DataError(
-                f"run.json: data._target_ = {target!r} is no data option of MathSE's, and reading a run runs no code that "
-                f"the run names; if you trust it, set {TRUST}={target}"
+                f"run.json: data._target_ = {target!r} is no data option of MathSE's, and reading a run runs "
+                f"no code that the run names; if you trust it, set {TRUST}={target}"
             )
     return build(section)
 
