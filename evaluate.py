@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mathse import cli
+from mathse.commands import cli
 from mathse.config.schema import EvaluateConfig
 
 

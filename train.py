@@ -15,18 +15,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mathse import cli
+from mathse.commands import cli
 from mathse.config.schema import TrainConfig
 
 
 def train(config: TrainConfig, folder: Path) -> float | None:
     """Runs ``config.task`` in ``folder``; the metric, a fraction in [0, 1], or None where the task has none."""
     if config.plan:
-        from mathse.plan import show
+        from mathse.commands.plan import show
 
         show(config)
         return None
-    from mathse.tasks import run_task  # here: it loads torch, and a wrong setting is refused before that
+    from mathse.evolution.tasks import run_task  # here: it loads torch, and a wrong setting is refused before that
 
     return run_task(config, folder)
 

@@ -6,22 +6,28 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
-from mathse.cli import guarded
+from mathse.commands.cli import guarded
 
 # verb -> (module with main(argv) -> exit code, what it does); imported only when asked for
 VERBS = {
-    "report": ("mathse.report", "one HTML page about a run, or several side by side"),
-    "compare": ("mathse.compare", "runs on the same problems: differences, transitions, the paper's tables"),
-    "tiny": ("mathse.backbones.make", "write a tiny random-weight checkpoint of a family"),
-    "convert": ("mathse.backbones.internvl2_5.conversion", "a published InternVL2.5 folder to transformers' layout"),
-    "plan": ("mathse.plan", "what a run will do, ask and cost, before it starts"),
-    "whatif": ("mathse.whatif", "decide a finished run's rounds anew, from stored verdicts"),
-    "study": ("mathse.study", "a study's finished runs as the table and the picture of its README"),
-    "lineage": ("mathse.lineage", "where a training row comes from, and what descends from a problem"),
-    "dashboard": ("mathse.dashboard", "the W&B workspace and report of a project or a study"),
-    "data": ("mathse.data_check", "check: look at training data before training"),
-    "export": ("mathse.exports", "a run's data for LLaMA-Factory, ms-swift, TRL or the hub; a model with its card"),
-    "convert-data": ("mathse.data.convert", "published records (Geometry3K, MATH-V, MathVerse, DynaMath) to own rows"),
+    "report": ("mathse.reporting.report", "one HTML page about a run, or several side by side"),
+    "compare": ("mathse.evaluation.compare", "runs on the same problems: differences, transitions, the paper's tables"),
+    "tiny": ("mathse.commands.tiny", "write a tiny random-weight checkpoint of a family"),
+    "convert": ("mathse.models.internvl2_5.conversion", "a published InternVL2.5 folder to transformers' layout"),
+    "plan": ("mathse.commands.plan", "what a run will do, ask and cost, before it starts"),
+    "whatif": ("mathse.commands.replay", "decide a finished run's rounds anew, from stored verdicts"),
+    "study": ("mathse.reporting.study", "a study's finished runs as the table and the picture of its README"),
+    "lineage": ("mathse.commands.lineage", "where a training row comes from, and what descends from a problem"),
+    "dashboard": ("mathse.reporting.dashboard", "the W&B workspace and report of a project or a study"),
+    "data": ("mathse.commands.data_check", "check: look at training data before training"),
+    "export": (
+        "mathse.commands.export",
+        "a run's data for LLaMA-Factory, ms-swift, TRL, the hub; a model with its card",
+    ),
+    "convert-data": (
+        "mathse.commands.convert_data",
+        "published records (Geometry3K, MATH-V, MathVerse, DynaMath) as own rows",
+    ),
 }
 
 

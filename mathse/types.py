@@ -24,6 +24,7 @@ from mathse.errors import DataError
 
 Status = Literal["correct", "wrong", "unparsed"]
 Origin = Literal["teacher", "student", "reflection"]
+PromptStyle = Literal["compact", "full"]  # of prompts: for the tiny backbone, which pays for bytes; for real models
 _HALF = re.compile("[\ud800-\udfff]")
 
 
@@ -85,7 +86,7 @@ def _field_names(kind: Any) -> frozenset[str]:
 
 @dataclass(frozen=True)
 class Problem(Record):
-    """One problem. ``images`` are file paths or ``digits:`` references (see mathse.images)."""
+    """One problem. ``images`` are file paths or ``digits:`` references (see mathse.data.images)."""
 
     id: str  # stable: from content or source row, never a position in a list
     question: str

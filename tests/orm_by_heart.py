@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 from small import path, problems, tiny_backbone
 
-from mathse.backbones.tiny import TinyBackbone
 from mathse.config.fits import ORM
 from mathse.judges.orm import ORM_FILE
-from mathse.orm import training_row
-from mathse.store import write_json
+from mathse.judges.orm_rows import training_row
+from mathse.models.tiny import TinyBackbone
+from mathse.runs.store import write_json
 from mathse.types import Problem, ReasoningPath, Verdict
 
 ANALYSIS = "CORRECT or WRONG? 7 + 5 = 12: WRONG"  # full of statuses, none of which is the verdict's

@@ -11,16 +11,16 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mathse.answers import extract_answer, same_answer
 from mathse.config.schema import TrainConfig
+from mathse.data.synthetic import SyntheticData
+from mathse.data.synthetic.critique import near_miss
+from mathse.data.synthetic.problems import facts
+from mathse.data.synthetic.solution import expected, write
 from mathse.evolution.summary import orm_figures
-from mathse.metrics import accepted, accuracy, orm_metrics, transitions
-from mathse.store import read_json, read_jsonl, write_json, write_jsonl
+from mathse.runs.store import read_json, read_jsonl, write_json, write_jsonl
+from mathse.scoring.answers import extract_answer, same_answer
+from mathse.scoring.metrics import accepted, accuracy, orm_metrics, transitions
 from mathse.types import Lineage, Problem, ReasoningPath, Reflection, Verdict
-from mathse.world import SyntheticData
-from mathse.world.critique import near_miss
-from mathse.world.problems import facts
-from mathse.world.solution import expected, write
 
 NOTE = "This run folder was made up by tests/run_builder.py; no model was trained."
 THRESHOLD = 0.5

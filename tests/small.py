@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 from PIL import Image
 
-from mathse.backbones.base import Row
-from mathse.backbones.tiny import TinyBackbone
-from mathse.generate import solve_row
+from mathse.data.synthetic.problems import SyntheticData
+from mathse.inference.generate import solve_row
+from mathse.models.base import Row
+from mathse.models.tiny import TinyBackbone
 from mathse.types import Lineage, Origin, Problem, ReasoningPath, Status, Verdict
-from mathse.world.problems import SyntheticData
 
 
 def tiny_backbone(seed: int = 0) -> TinyBackbone:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mathse.answers import MARKER, MAX_ANSWER, choice_index, extract_answer, same_answer
+from mathse.scoring.answers import MARKER, MAX_ANSWER, choice_index, extract_answer, same_answer
 
 EXTRACTED = [
     # the marker phrase

@@ -10,11 +10,11 @@ import pytest
 import torch
 from small import picture, solved_rows, tiny_backbone
 
-from mathse.backbones.base import IGNORED, Row
-from mathse.backbones.cache import BoundedCache
-from mathse.backbones.tiny import TinyBackbone
-from mathse.data import batches
-from mathse.data.batches import (
+from mathse.models.base import IGNORED, Row
+from mathse.models.cache import BoundedCache
+from mathse.models.tiny import TinyBackbone
+from mathse.training import batches
+from mathse.training.batches import (
     TOLERATED_PADDING,
     WINDOW,
     EpochStream,

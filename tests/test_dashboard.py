@@ -14,7 +14,7 @@ import pytest
 from wandb_server import serving
 
 from mathse.__main__ import main
-from mathse.loggers.summary import ORM_KEYS, STAGE_KEYS
+from mathse.reporting.loggers.summary import ORM_KEYS, STAGE_KEYS
 
 STAGE = r"(base|distill|round_\d+|final|last)"
 
@@ -190,6 +190,6 @@ def test_without_a_login_the_error_says_how_to_get_one(package, tmp_path):
 
 
 def test_without_the_package_the_error_names_the_extra(monkeypatch, capsys):
-    monkeypatch.setattr("mathse.dashboard.find_spec", lambda name: None)
+    monkeypatch.setattr("mathse.reporting.dashboard.find_spec", lambda name: None)
     assert main(["dashboard", "--project", "mathse", "--dry-run"]) == 1
     assert "pip install 'mathse[dashboards]'" in capsys.readouterr().err

@@ -16,18 +16,18 @@ from safetensors.torch import load_file
 from small import problems, solved_rows, tiny_backbone
 from torch import Tensor
 
-from mathse.backbones.base import Row
-from mathse.backbones.tiny import TinyBackbone
 from mathse.config.fits import ORM, Fit, Optimizer
 from mathse.config.schema import Trainer
-from mathse.data.batches import EpochStream, MixedStream
+from mathse.data.synthetic.critique import corrupt
+from mathse.data.synthetic.problems import SyntheticData, facts
 from mathse.errors import MathSEError
-from mathse.fit import SCRATCH, FitJob, fit
 from mathse.judges.orm import status_tokens
-from mathse.modules.sft import SFTModule
-from mathse.orm import training_row
-from mathse.world.critique import corrupt
-from mathse.world.problems import SyntheticData, facts
+from mathse.judges.orm_rows import training_row
+from mathse.models.base import Row
+from mathse.models.tiny import TinyBackbone
+from mathse.training.batches import EpochStream, MixedStream
+from mathse.training.fit import SCRATCH, FitJob, fit
+from mathse.training.sft import SFTModule
 
 STEPS = 6
 TRAINER = Trainer(precision="32-true", checkpoint_every=2, log_every=1)

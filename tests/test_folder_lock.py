@@ -10,10 +10,10 @@ import pytest
 from processes import end, first_line, start
 
 from mathse.errors import RunError
-from mathse.folder_lock import FolderLock
+from mathse.runs.folder_lock import FolderLock
 
 OWNER = """
-import os, sys, time; from pathlib import Path; from mathse.folder_lock import FolderLock
+import os, sys, time; from pathlib import Path; from mathse.runs.folder_lock import FolderLock
 lock = FolderLock(Path(sys.argv[1]))
 child = os.fork()
 if child == 0:
@@ -63,7 +63,7 @@ def test_a_forked_child_that_closes_the_lock_does_not_free_the_parents_folder(tm
         lock.close()
         os._exit(0)
     os.waitpid(child, 0)
-    other = start("import sys; from pathlib import Path; from mathse.folder_lock import FolderLock\n"
+    other = start("import sys; from pathlib import Path; from mathse.runs.folder_lock import FolderLock\n"
                   "try: FolderLock(Path(sys.argv[1])); print('free')\n"
                   "except Exception as e: print(type(e).__name__)", tmp_path)  # fmt: skip
     assert first_line(other) == "RunError"

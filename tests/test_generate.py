@@ -12,12 +12,12 @@ from weakref import finalize
 import pytest
 from small import problems, tiny_backbone
 
-from mathse.answers import MARKER
-from mathse.backbones.base import Row
-from mathse.backbones.tiny import TinyBackbone
-from mathse.generate import HFGenerator, batched, predict, solve_row
-from mathse.rows import JsonlRows, Mapped
-from mathse.store import read_jsonl
+from mathse.inference.generate import HFGenerator, batched, predict, solve_row
+from mathse.models.base import Row
+from mathse.models.tiny import TinyBackbone
+from mathse.runs.rows import JsonlRows, Mapped
+from mathse.runs.store import read_jsonl
+from mathse.scoring.answers import MARKER
 from mathse.types import Problem, ReasoningPath
 
 GENERATOR = HFGenerator(batch_size=3, temperature=1.0, max_new_tokens=6)

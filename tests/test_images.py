@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mathse import images
+from mathse.data import images
+from mathse.data.images import image_sha256, load_image, png_bytes, register_scheme
 from mathse.errors import DataError
-from mathse.images import image_sha256, load_image, png_bytes, register_scheme
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 
@@ -198,7 +198,7 @@ def test_hash_is_of_the_pixels_not_of_the_file(tmp_path: Path) -> None:
 
 
 def test_importing_the_image_loader_loads_neither_the_world_nor_torch() -> None:
-    script = "import sys, mathse.images; print({'torch', 'sklearn', 'mathse.world'} & set(sys.modules))"
+    script = "import sys, mathse.data.images; print({'torch', 'sklearn', 'mathse.data.synthetic'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 

@@ -11,15 +11,15 @@ import pytest
 import torch
 from small import path, problems, tiny_backbone, verdict
 
-from mathse.backbones.base import Completion, Row
-from mathse.backbones.tiny import TinyBackbone
+from mathse.data.synthetic import SymbolicTeacher
 from mathse.judges import Judge, judge_paths
 from mathse.judges.orm import ORMJudge, status_tokens
 from mathse.judges.others import AnswerJudge, ORMAndAnswerJudge, RandomJudge, TeacherJudge
-from mathse.metrics import accepted
-from mathse.store import BatchLog, read_jsonl
+from mathse.models.base import Completion, Row
+from mathse.models.tiny import TinyBackbone
+from mathse.runs.store import BatchLog, read_jsonl
+from mathse.scoring.metrics import accepted
 from mathse.types import Problem, ReasoningPath, Status, Verdict
-from mathse.world import SymbolicTeacher
 
 MARKER = "The answer to this problem is"
 

@@ -1,8 +1,9 @@
-"""Imports point downward, and each outer library is known to its own layer only."""
+"""Twelve rooms, each importing only what stands below it; each outer library is known to few of them."""
 
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,86 +14,91 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted((ROOT / "mathse").rglob("*.py"))
 
-# From the ground up; a part may import its own layer and those below.
-LAYERS = (
-    {"errors", "types", "seeds", "store", "folder_lock", "answers", "prompts", "metrics", "ledger", "manifest",
-     "images", "config", "launch", "ranks", "paper", "resampling", "published", "rows"},
-    {"backbones", "llm"},
-    {"data", "decontaminate", "world", "modules", "teachers", "fit", "strategies"},
-    {"generate", "judges", "serving", "orm", "progress", "loggers", "benchmarks"},
-    {"evolution", "report", "contamination"},
-    {"tasks", "data_check", "evaluation", "compare", "plan", "whatif", "exports", "lineage", "study",
-     "dashboard", "cli", "__main__"},
-)  # fmt: skip
-STDLIB_ONLY = {
-    "errors",
-    "types",
-    "seeds",
-    "store",
-    "folder_lock",
-    "answers",
-    "prompts",
-    "metrics",
-    "ledger",
-    "manifest",
-    "launch",
-    "published",
-    "rows",
-}
+# From the ground up. Beside them only types, errors and seeds, which every room may import, and __main__ on top.
+ROOMS = (
+    "scoring",  # is an answer right, and how sure are we
+    "runs",  # the run folder: stages, identity, durable rows
+    "config",  # typed settings, all mistakes in one answer
+    "data",  # problems in, checked, kept out of benchmarks
+    "models",  # the only room that knows transformers and peft
+    "training",  # a fit on whatever devices there are
+    "inference",  # text out of models, here or behind an engine
+    "judges",  # verdicts and feedback
+    "reporting",  # pages, logs, progress, dashboards
+    "evolution",  # Algorithm 1
+    "evaluation",  # benchmarks scored as their authors do; runs compared
+    "commands",  # one file or folder a verb
+)
+GROUND = ("errors", "types", "seeds")
+HEIGHT = {name: height for height, name in enumerate((*GROUND, *ROOMS, "__main__"))}
 KNOWN_TO = {
-    "hydra": {"config", "cli"},
-    "omegaconf": {"config", "cli"},
-    "transformers": {"backbones"},
-    "peft": {"backbones"},
-    "openai": {"llm"},
-    "pytorch_lightning": {"modules", "data", "generate", "fit", "evolution", "loggers", "progress", "tasks",
-                          "strategies"},
-    "torch": {"backbones", "modules", "data", "generate", "judges", "fit", "orm", "evolution", "loggers", "tasks",
-              "ranks", "strategies", "evaluation"},
-}  # fmt: skip
+    "hydra": {"config", "commands"},
+    "omegaconf": {"config", "commands"},
+    "transformers": {"models"},
+    "peft": {"models"},
+    "openai": {"inference"},
+    "pytorch_lightning": {"training", "reporting", "evolution"},
+    "torch": {"models", "training", "inference", "judges", "evolution", "evaluation"},
+}
+STDLIB_ONLY = {*GROUND, "runs"}
+STRING_IMPORT = re.compile(r"mathse((?:\.\w+)+)")
 
 
-def part(path: Path) -> str:
-    """The name below mathse/ that a file belongs to: mathse/data/sft.py -> data."""
+def room(path: Path) -> str:
+    """The name below mathse/ that a file belongs to: mathse/data/rows.py -> data."""
     return path.relative_to(ROOT / "mathse").with_suffix("").parts[0]
 
 
 def imports(path: Path) -> Iterator[str]:
-    """Dotted names of all modules that a file imports, wherever in it."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    """Dotted names of all modules that a file imports, wherever in it; a string that is handed to ``import_module``, or
+    that is nothing but a dotted name of ours, is an import too, but for the configs' ``_target_`` and the verbs."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
             names = [f"{node.module}.{alias.name}" for alias in node.names]
             yield from names if node.module == "mathse" else [node.module]
+        elif isinstance(node, ast.Call) and "import_module" in ast.dump(node.func):
+            yield from (m[0] for inner in ast.walk(node) if (m := _dotted(inner)))
 
 
-def layer(name: str) -> int:
-    return next(i for i, names in enumerate(LAYERS) if name in names)
+def _dotted(node: ast.AST) -> re.Match[str] | None:
+    return STRING_IMPORT.match(node.value) if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
+
+
+def ours(path: Path) -> set[str]:
+    return {name.split(".")[1] for name in imports(path) if name.startswith("mathse.")} - {"__version__"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_each_outer_library_is_known_to_its_own_layer_only(path):
+def test_room_imports_only_what_stands_below_it(path: Path) -> None:
+    if room(path) == "__init__":
+        assert ours(path) == set()
+        return
+    assert [name for name in ours(path) if HEIGHT[name] > HEIGHT[room(path)]] == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_outer_library_is_known_to_its_rooms_only(path: Path) -> None:
     outer = {name.partition(".")[0] for name in imports(path)} - {"mathse"}
-    assert [lib for lib in outer if lib in KNOWN_TO and part(path) not in KNOWN_TO[lib]] == []
-    if part(path) in STDLIB_ONLY:
+    assert [lib for lib in outer if lib in KNOWN_TO and room(path) not in KNOWN_TO[lib]] == []
+    if room(path) in STDLIB_ONLY:
         assert outer <= set(sys.stdlib_module_names)
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_imports_point_downward(path):
-    if part(path) == "__init__":
-        assert not [name for name in imports(path) if name.startswith("mathse.")]
-        return
-    ours = {name.split(".")[1] for name in imports(path) if name.startswith("mathse.")} - {"__version__"}
-    assert [name for name in ours if layer(name) > layer(part(path))] == []
+def test_top_of_the_package_holds_the_rooms_and_the_ground() -> None:
+    top = {p.stem for p in (ROOT / "mathse").iterdir() if not p.name.startswith(("__pycache__", "."))}
+    assert top == {"__init__", "__main__", "py", *GROUND, *ROOMS}
 
 
-def test_every_part_has_its_place_in_the_layers():
-    assert {part(path) for path in FILES} - {"__init__"} <= set().union(*LAYERS)
+def test_every_room_says_what_it_is_for_in_its_first_line() -> None:
+    for name in ROOMS:
+        docstring = ast.get_docstring(ast.parse((ROOT / "mathse" / name / "__init__.py").read_text(encoding="utf-8")))
+        assert docstring, name
 
 
-def test_importing_the_package_loads_nothing_heavy():
+def test_importing_the_package_loads_nothing_heavy() -> None:
     script = "import mathse, sys; print(*(m for m in ('torch', 'transformers', 'hydra', 'numpy') if m in sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

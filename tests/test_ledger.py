@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from mathse.errors import DataError, RunError
-from mathse.ledger import RunFolder, Stage, branch_folder, finished_summary, newest_unfinished
-from mathse.store import BatchLog, read_json, write_json, write_jsonl
+from mathse.runs.stage_cache import RunFolder, Stage, branch_folder, finished_summary, newest_unfinished
+from mathse.runs.store import BatchLog, read_json, write_json, write_jsonl
 
 ROOT = Path(__file__).parents[1]
 CONFIG: dict[str, Any] = {
@@ -216,7 +216,7 @@ def test_the_commit_is_that_of_the_source_tree_and_says_when_files_changed(tmp_p
     shutil.copytree(ROOT / "mathse", tree / "mathse", ignore=shutil.ignore_patterns("__pycache__"))
 
     def commit() -> str:
-        code = "from mathse.manifest import git_commit; print(git_commit())"
+        code = "from mathse.runs.manifest import git_commit; print(git_commit())"
         return subprocess.run([sys.executable, "-c", code], cwd=tree, capture_output=True, text=True).stdout.strip()
 
     def git(*command: str) -> str:
@@ -227,7 +227,7 @@ def test_the_commit_is_that_of_the_source_tree_and_says_when_files_changed(tmp_p
     assert commit() == "None"  # a repository around the tree is not the tree's own
     git("init", "-q", ".")
     assert commit() == "None"  # no commit yet
-    git("add", "mathse/manifest.py")
+    git("add", "mathse/runs/manifest.py")
     git("commit", "-q", "-m", "first")
     assert commit() == git("rev-parse", "HEAD").strip()
     (tree / "mathse" / "manifest.py").open("a").write("# changed\n")
@@ -581,6 +581,6 @@ def test_a_second_process_in_the_run_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_ledger_loads_no_package_beyond_the_standard_library() -> None:
-    code = "import sys, mathse.ledger; print({'torch', 'omegaconf', 'hydra', 'numpy'} & set(sys.modules))"
+    code = "import sys, mathse.runs.stage_cache; print({'torch', 'omegaconf', 'hydra', 'numpy'} & set(sys.modules))"
     out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert out.strip() == "set()"

@@ -23,14 +23,14 @@ from PIL import Image
 from run_builder import Builder
 from wandb_files import artifacts, history, table_of, wandb_records, wandb_summary
 
-from mathse.answers import extract_answer, same_answer
-from mathse.fit import LAST, SaveLast, TrainLog
-from mathse.images import load_image
-from mathse.ledger import RunFolder, Stage
-from mathse.loggers import CsvLogger, WandbLogger, written
-from mathse.loggers.finished import finished_stages
-from mathse.loggers.written import ENDED, TransactionLog
-from mathse.store import read_json, read_jsonl, write_jsonl
+from mathse.data.images import load_image
+from mathse.reporting.loggers import CsvLogger, WandbLogger, written
+from mathse.reporting.loggers.finished import finished_stages
+from mathse.reporting.loggers.written import ENDED, TransactionLog
+from mathse.runs.stage_cache import RunFolder, Stage
+from mathse.runs.store import read_json, read_jsonl, write_jsonl
+from mathse.scoring.answers import extract_answer, same_answer
+from mathse.training.fit import LAST, SaveLast, TrainLog
 from mathse.types import Problem
 
 AFTER = {
@@ -326,7 +326,7 @@ class Die(pl.Callback):
 
 
 def toy_run(folder: Path, die_at: int, settled: bool) -> None:
-    """base, then a stage with a fit of 60 steps that is resumable as mathse.fit's are."""
+    """base, then a stage with a fit of 60 steps that is resumable as mathse.training.fit's are."""
     with open_run(folder) as run:
         unused = SimpleNamespace(problem_of=Problem, image=load_image)
         with closing(WandbLogger(run=run, problem_of=unused.problem_of, image=unused.image)) as logger:

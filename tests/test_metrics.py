@@ -5,7 +5,16 @@ import random
 import pytest
 
 from mathse.errors import DataError
-from mathse.metrics import accuracy, auroc, first_step, mean_interval, orm_metrics, reliability, transitions, wilson
+from mathse.scoring.metrics import (
+    accuracy,
+    auroc,
+    first_step,
+    mean_interval,
+    orm_metrics,
+    reliability,
+    transitions,
+    wilson,
+)
 from mathse.types import Verdict
 
 

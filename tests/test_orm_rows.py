@@ -11,10 +11,10 @@ from dataclasses import replace
 import pytest
 from small import path, problems, tiny_backbone, verdict, world
 
-from mathse import orm
-from mathse.backbones.tiny import TinyBackbone
 from mathse.config.fits import ORM
-from mathse.prompts import parse_feedback
+from mathse.inference.prompts import parse_feedback
+from mathse.judges import orm_rows as orm
+from mathse.models.tiny import TinyBackbone
 from mathse.types import Problem, ReasoningPath, Verdict
 
 

@@ -16,14 +16,14 @@ from e2e.runs import SIZES, run
 from PIL import Image
 
 from mathse.__main__ import main
+from mathse.commands.plan.amounts import Range
+from mathse.commands.plan.tokens import text_tokens
 from mathse.config.compose import train_config
-from mathse.llm.images import picture_of
-from mathse.llm.pricing import image_tokens
-from mathse.plan.amounts import Range
-from mathse.plan.tokens import text_tokens
-from mathse.progress import Progress
-from mathse.store import read_json, read_jsonl
-from mathse.tasks import open_run
+from mathse.evolution.tasks import open_run
+from mathse.inference.llm.images import picture_of
+from mathse.inference.llm.pricing import image_tokens
+from mathse.reporting.progress import Progress
+from mathse.runs.store import read_json, read_jsonl
 
 COUNT = 30
 Made = Callable[..., dict[str, Any]]

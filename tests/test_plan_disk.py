@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from mathse.commands.plan.plan import Plan, make_plan
+from mathse.commands.plan.size import PUBLISHED, RESUME, parameters
+from mathse.commands.plan.words import said
 from mathse.config.compose import train_config
-from mathse.plan.plan import Plan, make_plan
-from mathse.plan.size import PUBLISHED, RESUME, parameters
-from mathse.plan.words import said
 
 STUDENT, ORM = (PUBLISHED[name] for name in ("Qwen/Qwen2-VL-7B-Instruct", "zai-org/cogvlm2-llama3-chat-19B"))
 TWO_MODELS = ("backbone=qwen2vl", "backbone@orm.backbone=cogvlm2", "judge=orm")

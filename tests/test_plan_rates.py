@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from e2e.runs import TINY, run, stages
 
+from mathse.commands.plan.measured import Rates, rates
+from mathse.commands.plan.plan import make_plan
 from mathse.config.compose import train_config
-from mathse.plan.measured import Rates, rates
-from mathse.plan.plan import make_plan
-from mathse.store import read_jsonl
+from mathse.runs.store import read_jsonl
 
 FILES = ("verdicts.jsonl", "held_verdicts.jsonl", "feedback_verdicts.jsonl")
 

@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from mathse.errors import ConfigError
-from mathse.progress import Progress
-from mathse.progress.wording import accuracy_text, clean, duration, stage_rows
+from mathse.reporting.progress import Progress
+from mathse.reporting.progress.wording import accuracy_text, clean, duration, stage_rows
 
 SUMMARY = {
     "stages": [

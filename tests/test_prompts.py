@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from small import any_text, problems
 
-from mathse import prompts
-from mathse.answers import MARKER, extract_answer
-from mathse.prompts import Feedback, binary_json, feedback_json, full, parse_feedback
+from mathse.inference import prompts
+from mathse.inference.prompts import Feedback, binary_json, feedback_json, full, parse_feedback
+from mathse.scoring.answers import MARKER, extract_answer
 from mathse.types import Problem, Status, Verdict
 
 ORDERS = ("verdict_first", "analysis_first", "solve_first")

@@ -25,20 +25,20 @@ from safetensors.torch import load_file
 from small import path, problems, solved_rows, tiny_backbone
 from torch import Tensor
 
-from mathse import launch, ranks, strategies
-from mathse.backbones.base import IGNORED, Backbone, Row
-from mathse.backbones.recipe import Recipe, held, let_go, recipe_of
 from mathse.config.backbones import TinyBackbone
 from mathse.config.fits import ORM, Fit, Lora, Optimizer
 from mathse.config.schema import Trainer
-from mathse.data.batches import EpochStream, MixedStream, OnceStream, StepData, step_seed
+from mathse.data.synthetic.problems import SyntheticData
 from mathse.errors import ConfigError, RankLost, TeacherError
-from mathse.fit import FitJob, fit
-from mathse.generate import HFGenerator, predict
+from mathse.inference.generate import HFGenerator, predict
 from mathse.judges import judge_paths
 from mathse.judges.orm import ORMJudge
-from mathse.orm import made_up_rows
-from mathse.world.problems import SyntheticData
+from mathse.judges.orm_rows import made_up_rows
+from mathse.models.base import IGNORED, Backbone, Row
+from mathse.models.recipe import Recipe, held, let_go, recipe_of
+from mathse.training import launch, ranks, strategies
+from mathse.training.batches import EpochStream, MixedStream, OnceStream, StepData, step_seed
+from mathse.training.fit import FitJob, fit
 
 SECTION = TinyBackbone(hidden_size=32, layers=2, heads=2, mlp_size=64, vision_size=16)
 RECIPE = Recipe(SECTION, {"init_seed": 0})

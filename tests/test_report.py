@@ -16,22 +16,22 @@ from pathlib import Path
 import pytest
 from run_builder import NOTE, build_run
 
+from mathse.data.synthetic import SyntheticData
+from mathse.data.synthetic.digits import render
 from mathse.errors import DataError, RunError
-from mathse.report import main, staircase_svg, write_report
-from mathse.report.cards import Pictures
-from mathse.report.compare import comparable, mean_flight, variants
-from mathse.report.curves import HEIGHT, Curve, curves
-from mathse.report.flow import flow
-from mathse.report.gallery import decide, gallery, steps
-from mathse.report.losses import losses
-from mathse.report.runs import place, read_run, title
-from mathse.report.sections import own_seconds
-from mathse.report.staircase import stairs
-from mathse.report.svg import points, safe, spread, ticks
-from mathse.store import read_json, read_jsonl, write_json, write_jsonl
+from mathse.reporting.report import main, staircase_svg, write_report
+from mathse.reporting.report.cards import Pictures
+from mathse.reporting.report.compare import comparable, mean_flight, variants
+from mathse.reporting.report.curves import HEIGHT, Curve, curves
+from mathse.reporting.report.flow import flow
+from mathse.reporting.report.gallery import decide, gallery, steps
+from mathse.reporting.report.losses import losses
+from mathse.reporting.report.runs import place, read_run, title
+from mathse.reporting.report.sections import own_seconds
+from mathse.reporting.report.staircase import stairs
+from mathse.reporting.report.svg import points, safe, spread, ticks
+from mathse.runs.store import read_json, read_jsonl, write_json, write_jsonl
 from mathse.types import Problem, ReasoningPath, Verdict
-from mathse.world import SyntheticData
-from mathse.world.digits import render
 
 WORLD = SyntheticData()
 HOSTILE = "</script></style><script>alert(1)</script><img src=x onerror=alert(2)> \" ' & \x00\x1b\ud800 ]]> <!-- $title"
@@ -378,7 +378,7 @@ def test_the_command_writes_beside_the_run_and_says_what_is_wrong(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("mathse.report._problem_of", lambda folder, i: WORLD.get(i))
+    monkeypatch.setattr("mathse.reporting.report._problem_of", lambda folder, i: WORLD.get(i))
     assert main([str(run)]) == 0
     assert capsys.readouterr().out.strip() == str(run / "report.html")
     assert main([str(run), str(run)]) == 0

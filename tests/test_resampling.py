@@ -8,8 +8,8 @@ import pytest
 from scipy.stats import binomtest
 
 from mathse.errors import DataError
-from mathse.metrics import wilson
-from mathse.resampling import difference_interval, mcnemar, share_interval
+from mathse.scoring.metrics import wilson
+from mathse.scoring.resampling import difference_interval, mcnemar, share_interval
 
 
 def test_the_interval_of_a_share_is_near_wilson_s_where_there_is_much_to_count() -> None:

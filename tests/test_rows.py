@@ -9,8 +9,8 @@ import pytest
 from small import path
 
 from mathse.errors import DataError
-from mathse.rows import Chained, Chosen, JsonlRows, Mapped, joined
-from mathse.store import write_jsonl
+from mathse.runs.rows import Chained, Chosen, JsonlRows, Mapped, joined
+from mathse.runs.store import write_jsonl
 from mathse.types import ReasoningPath
 
 

@@ -16,7 +16,7 @@ import pytest
 from processes import end, first_line, start
 
 from mathse.errors import DataError
-from mathse.store import (
+from mathse.runs.store import (
     BatchLog,
     leftovers,
     publish_folder,
@@ -130,7 +130,7 @@ def test_a_broken_json_file_is_named(tmp_path: Path) -> None:
 
 
 REWRITER = """
-import sys; from pathlib import Path; from mathse.store import write_jsonl
+import sys; from pathlib import Path; from mathse.runs.store import write_jsonl
 print("ready", flush=True)
 for n in range(10**9):
     write_jsonl(Path(sys.argv[1]), [n] * 20_000)
@@ -272,7 +272,7 @@ def test_a_log_shared_by_hard_link_is_cut_and_continued_as_a_copy(tmp_path: Path
 
 
 APPENDER = """
-import json, sys; from pathlib import Path; from mathse.store import BatchLog
+import json, sys; from pathlib import Path; from mathse.runs.store import BatchLog
 sizes = json.loads(sys.argv[2])
 log = BatchLog(Path(sys.argv[1]), sizes)
 print(log.done, flush=True)

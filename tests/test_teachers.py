@@ -11,12 +11,12 @@ import pytest
 from api_server import KEY, ApiServer, pictures_in, text_of
 from PIL import Image
 
-from mathse.answers import MARKER, extract_answer, same_answer
-from mathse.data.convert import convert
+from mathse.commands.convert_data import convert
 from mathse.data.problems import JsonlData
-from mathse.llm.images import picture_of
-from mathse.teachers import PaidTeacher, PromptedTeacher, ReplayTeacher, Teacher, in_calls, prompt_version
-from mathse.teachers.openai_api import OpenAITeacher
+from mathse.inference.llm.images import picture_of
+from mathse.judges.teachers import PaidTeacher, PromptedTeacher, ReplayTeacher, Teacher, in_calls, prompt_version
+from mathse.judges.teachers.openai_api import OpenAITeacher
+from mathse.scoring.answers import MARKER, extract_answer, same_answer
 from mathse.types import Lineage, Problem, ReasoningPath, Verdict
 
 TEACHER: Teacher = ReplayTeacher()

@@ -18,20 +18,19 @@ from safetensors.torch import load_file
 from small import problems, solved_rows, tiny_backbone
 from torch import Tensor
 
-from mathse.backbones import adapters, load
-from mathse.backbones.base import Backbone, Row
-from mathse.backbones.make import BUILDERS
-from mathse.backbones.memory import Trained
-from mathse.backbones.parts import named_parts, part_of
-from mathse.backbones.tiny import TinyBackbone
+from mathse.commands.tiny import BUILDERS
 from mathse.config.fits import Fit, Lora, Optimizer
 from mathse.config.schema import Trainer
-from mathse.data.batches import OnceStream, StepData
 from mathse.errors import CheckpointError
-from mathse.fit import LAST, SCRATCH, FitJob, fit
-from mathse.generate import solve_row
-from mathse.modules import modes
-from mathse.modules.sft import SFTModule, is_vector
+from mathse.inference.generate import solve_row
+from mathse.models import adapters, load, modes
+from mathse.models.base import Backbone, Row
+from mathse.models.memory import Trained
+from mathse.models.parts import named_parts, part_of
+from mathse.models.tiny import TinyBackbone
+from mathse.training.batches import OnceStream, StepData
+from mathse.training.fit import LAST, SCRATCH, FitJob, fit
+from mathse.training.sft import SFTModule, is_vector
 
 TRAINER = Trainer(precision="32-true", checkpoint_every=2, log_every=1)
 SETTINGS = Fit(max_steps=6, batch_size=4, micro_batch_size=3, val_every=3, optimizer=Optimizer(lr=5e-3))

@@ -11,12 +11,12 @@ import torch
 from orm_by_heart import six_paths, trained
 from small import path, tiny_backbone
 
-from mathse.backbones.base import Completion
 from mathse.config.fits import ORM
 from mathse.judges.orm import ORMJudge, judge_row
+from mathse.judges.orm_rows import target
 from mathse.judges.verdict_first import beginning_of
-from mathse.metrics import accepted
-from mathse.orm import target
+from mathse.models.base import Completion
+from mathse.scoring.metrics import accepted
 from mathse.types import Problem, ReasoningPath, Verdict
 
 ORDERS = ("verdict_first", "analysis_first", "solve_first")

@@ -18,9 +18,9 @@ from wandb_files import artifacts, history, table_of, wandb_records, wandb_summa
 from wandb_server import serving
 
 from mathse.config.secrets import without_secrets
-from mathse.loggers.summary import ORM_KEYS, STAGE_KEYS, run_figures
-from mathse.loggers.wandb import described
-from mathse.store import read_json, sha256_file
+from mathse.reporting.loggers.summary import ORM_KEYS, STAGE_KEYS, run_figures
+from mathse.reporting.loggers.wandb import described
+from mathse.runs.store import read_json, sha256_file
 
 SECRET = "hunter2-hunter2-hunter2"
 

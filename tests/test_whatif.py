@@ -14,15 +14,15 @@ from e2e.runs import TINY, run
 from run_builder import Builder
 
 from mathse.__main__ import main
+from mathse.commands.replay import decide_again
+from mathse.data.synthetic import SyntheticData
 from mathse.errors import ConfigError, DataError, RunError
 from mathse.evolution.state import EvolutionState, Judged
 from mathse.judges.others import AnswerJudge, ORMAndAnswerJudge, RandomJudge
-from mathse.metrics import accepted
+from mathse.runs.store import read_json, read_jsonl, write_json, write_jsonl
+from mathse.scoring.metrics import accepted
 from mathse.seeds import rng
-from mathse.store import read_json, read_jsonl, write_json, write_jsonl
 from mathse.types import ReasoningPath, Verdict
-from mathse.whatif import decide_again
-from mathse.world import SyntheticData
 
 ROOT = Path(__file__).resolve().parents[1]
 Run = Callable[..., Path]

@@ -22,10 +22,10 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageOps
 
-from mathse.decontaminate import Index, Seen
-from mathse.decontaminate.against import problems_of
-from mathse.decontaminate.picture import exact
-from mathse.images import load_image
+from mathse.data.decontamination import Index, Seen
+from mathse.data.decontamination.against import problems_of
+from mathse.data.decontamination.picture import exact
+from mathse.data.images import load_image
 from mathse.types import Problem
 
 Change = Callable[[Image.Image, random.Random], Image.Image]

@@ -21,10 +21,10 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
+from mathse.data.decontamination import Index
+from mathse.data.decontamination.search import Search
+from mathse.data.images import register_scheme
 from mathse.data.problems import JsonlData
-from mathse.decontaminate import Index
-from mathse.decontaminate.search import Search
-from mathse.images import register_scheme
 from mathse.types import Problem
 
 PROBLEMS, SHARED, FILES = 5_000, 50, 1_000

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mathse.ledger import finished_summary
-from mathse.metrics import mean_interval
-from mathse.report import staircase_svg
+from mathse.reporting.report import staircase_svg
+from mathse.runs.stage_cache import finished_summary
+from mathse.scoring.metrics import mean_interval
 
 ORM = ("overall_accuracy", "positive_accuracy", "negative_accuracy", "error_step_accuracy")
 

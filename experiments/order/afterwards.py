@@ -3,7 +3,7 @@ wrong, and how long its answers are.
 
     python experiments/order/afterwards.py outputs/studies/order.*
 
-In the embedded world a comparison that finds a difference holds the mark "no" (mathse/world/critique.py).
+In the embedded world a comparison that finds a difference holds the mark "no" (mathse/data/synthetic/critique.py).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from mathse.store import read_jsonl
+from mathse.runs.store import read_jsonl
 
 
 def main(runs: list[str]) -> int:

@@ -59,8 +59,8 @@ def opened(made: Made):  # type: ignore[no-untyped-def]
     from mathse.config import build
     from mathse.config.bind import plain
     from mathse.config.compose import train_config
-    from mathse.ledger import RunFolder
-    from mathse.tasks import settings
+    from mathse.evolution.tasks import settings
+    from mathse.runs.stage_cache import RunFolder
 
     config, _ = train_config(["data=jsonl", f"data.path={made.rows}", "teacher=replay", "judge=answer", "name=scale"])
     run = RunFolder.open(made.run, settings(config), name="scale", task="evolve", seed=0, nested=plain(config))
@@ -71,7 +71,7 @@ def make(made: Made) -> None:
     """Problems, pictures, and the stages base, distill and (its merge left to do) round_01."""
     from scale import drawing, question
 
-    from mathse.store import write_jsonl
+    from mathse.runs.store import write_jsonl
 
     for k in range(PICTURES):
         made.folder.joinpath(f"{k}.png").parent.mkdir(parents=True, exist_ok=True)
@@ -100,7 +100,7 @@ def make(made: Made) -> None:
 
 def sample(pool, count, folder):  # type: ignore[no-untyped-def]
     """``count`` paths for the problems of the pool in turn, and a verdict on each in another order."""
-    from mathse.store import write_jsonl
+    from mathse.runs.store import write_jsonl
 
     def one(k: int):  # type: ignore[no-untyped-def]
         return path(pool[k % len(pool)], "round_01", "student", k // len(pool))
@@ -174,8 +174,8 @@ def merge(made: Made) -> None:
     from mathse.data.table import ById
     from mathse.evolution import stages
     from mathse.evolution.state import EvolutionState, judged_rows
-    from mathse.metrics import accepted
-    from mathse.rows import JsonlRows
+    from mathse.runs.rows import JsonlRows
+    from mathse.scoring.metrics import accepted
     from mathse.types import ReasoningPath, Verdict
 
     _, run, source = opened(made)

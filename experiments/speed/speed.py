@@ -26,12 +26,12 @@ from PIL import Image
 from tiny_qwen2vl import build, read_rows
 from torch import Tensor
 
-from mathse.backbones.base import IGNORED, Row
-from mathse.backbones.qwen2vl import Qwen2VLBackbone
 from mathse.config.fits import Fit, Optimizer
 from mathse.config.schema import Trainer
-from mathse.data.batches import EpochStream
-from mathse.fit import FitJob, fit
+from mathse.models.base import IGNORED, Row
+from mathse.models.qwen2vl import Qwen2VLBackbone
+from mathse.training.batches import EpochStream
+from mathse.training.fit import FitJob, fit
 
 BATCH, LR, CLIP = 16, 1e-3, 1.0
 WARM_UP = 2  # steps left out on both sides: allocation, lazy initialisation, the first optimiser state
@@ -76,7 +76,7 @@ class InTurns(pl.Callback):
 
 
 def fit_both(load: Callable[[], Any], processor: Any, rows: Sequence[Row], steps: int) -> tuple[Steps, Steps]:
-    """``mathse.fit`` as the stages call it, at a constant rate, and the plain loop on the same batches."""
+    """``mathse.training.fit`` as the stages call it, at a constant rate, and the plain loop on the same batches."""
     stream = EpochStream(rows, BATCH, seed=0)  # the one that a fit makes of its rows
     batches = [[row for _, row in stream.keyed_rows(step)] for step in range(steps)]
     turns = InTurns(plain_loop(load(), copy.deepcopy(processor), batches))

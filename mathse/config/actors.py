@@ -11,7 +11,7 @@ from mathse.config.allow import allow
 class SymbolicTeacher:
     """Solves the embedded world by rule, and is fallible by default."""
 
-    _target_: str = "mathse.world.SymbolicTeacher"
+    _target_: str = "mathse.data.synthetic.SymbolicTeacher"
     error_rate: float = allow(0.2, low=0, high=1)  # share of solutions that are wrong; 0 is the perfect teacher
     seed: int = "${seed}"  # type: ignore[assignment]
 
@@ -20,17 +20,17 @@ class SymbolicTeacher:
 class ReplayTeacher:
     """Writes a row's own solution, else one sentence with the marker and the answer: no API needed."""
 
-    _target_: str = "mathse.teachers.ReplayTeacher"
+    _target_: str = "mathse.judges.teachers.ReplayTeacher"
 
 
 @dataclass
 class OpenAITeacher:
-    """A model behind an OpenAI-compatible API (docs: mathse/teachers/openai_api.py, mathse/llm).
+    """A model behind an OpenAI-compatible API (docs: mathse/judges/teachers/openai_api.py, mathse/inference/llm).
 
     What ``HOW_IT_IS_REACHED`` names changes no answer, so a run may go on with another value of it.
     """
 
-    _target_: str = "mathse.teachers.openai_api.OpenAITeacher"
+    _target_: str = "mathse.judges.teachers.openai_api.OpenAITeacher"
     model: str = "gpt-4o-2024-08-06"  # PAPER: "GPT-4o", without a version
     base_url: str | None = None  # up to and with /v1; null: the OpenAI API
     api_key_env: str | None = "OPENAI_API_KEY"  # the environment variable with the key; null: the server wants none
@@ -74,16 +74,16 @@ HOW_IT_IS_REACHED = (
 
 @dataclass
 class StudentTeacher:
-    """The student as its own teacher (docs: mathse/teachers/student.py)."""
+    """The student as its own teacher (docs: mathse/judges/teachers/student.py)."""
 
-    _target_: str = "mathse.teachers.student.StudentTeacher"
+    _target_: str = "mathse.judges.teachers.student.StudentTeacher"
 
 
 @dataclass
 class HFGenerator:
     """Sampling in this process with transformers' generate."""
 
-    _target_: str = "mathse.generate.HFGenerator"
+    _target_: str = "mathse.inference.generate.HFGenerator"
     batch_size: int = allow(256, low=1)  # prompts a batch; a kill loses at most one
     temperature: float = allow(0.7, low=0)  # PAPER: silent; R3V draws at 0.9, M-STaR at 1.0; 0: greedy
     top_p: float = allow(1.0, above=0, high=1)  # PAPER: silent
@@ -93,12 +93,12 @@ class HFGenerator:
 
 @dataclass
 class ServerGenerator:
-    """Students answer behind an OpenAI-compatible server (docs: mathse/serving/README.md).
+    """Students answer behind an OpenAI-compatible server (docs: mathse/inference/serving/README.md).
 
     What ``HOW_STUDENTS_ARE_REACHED`` names changes no answer, so a run may go on with another value of it.
     """
 
-    _target_: str = "mathse.serving.student.ServerGenerator"
+    _target_: str = "mathse.inference.serving.student.ServerGenerator"
     base_url: str = "http://localhost:8000/v1"  # up to and with /v1
     model: str | None = None  # its name there; train.py: null, each checkpoint has a name of its own
     command: str | None = None  # train.py: what starts an engine, with {checkpoint}, {name} and {port} in it

@@ -1,4 +1,4 @@
-"""The settings of the student and of the ORM's model: a dataclass a family (docs: mathse/backbones)."""
+"""The settings of the student and of the ORM's model: a dataclass a family (docs: mathse/models)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ ATTENTION = ("eager", "sdpa", "flash_attention_2")
 
 @dataclass
 class TinyBackbone:
-    """Qwen2-VL's own classes at about a million random parameters (docs: mathse/backbones/tiny.py)."""
+    """Qwen2-VL's own classes at about a million random parameters (docs: mathse/models/tiny.py)."""
 
-    _target_: str = "mathse.backbones.tiny.TinyBackbone"
+    _target_: str = "mathse.models.tiny.TinyBackbone"
     path: str | None = None  # a folder made by `python -m mathse tiny` or by a run; null: random weights from the seed
     dtype: str = allow("float32", choices=("float32", "bfloat16"))
     attention: str = allow("eager", choices=("eager", "sdpa"))  # of the text model
@@ -31,9 +31,9 @@ class TinyBackbone:
 
 @dataclass
 class Qwen2VL:
-    """Qwen2-VL through transformers' own classes (docs: mathse/backbones/qwen2vl.py)."""
+    """Qwen2-VL through transformers' own classes (docs: mathse/models/qwen2vl.py)."""
 
-    _target_: str = "mathse.backbones.qwen2vl.load"
+    _target_: str = "mathse.models.qwen2vl.load"
     path: str = "Qwen/Qwen2-VL-7B-Instruct"  # a folder or a hub id
     revision: str | None = None
     dtype: str | None = allow(None, choices=DTYPES)  # of the weights; null: float32 in a full fit, else bfloat16
@@ -44,9 +44,9 @@ class Qwen2VL:
 
 @dataclass
 class InternVL25:
-    """InternVL2.5; an original ``internvl_chat`` checkpoint is converted once (docs: mathse/backbones/internvl2_5)."""
+    """InternVL2.5; an original ``internvl_chat`` checkpoint is converted once (docs: mathse/models/internvl2_5)."""
 
-    _target_: str = "mathse.backbones.internvl2_5.load"
+    _target_: str = "mathse.models.internvl2_5.load"
     path: str = "OpenGVLab/InternVL2_5-8B"  # a folder or a hub id
     revision: str | None = None
     dtype: str | None = allow(None, choices=DTYPES)  # of the weights; null: float32 in a full fit, else bfloat16
@@ -60,9 +60,9 @@ class InternVL25:
 
 @dataclass
 class CogVLM2:
-    """CogVLM2, our own port (docs: mathse/backbones/cogvlm2)."""
+    """CogVLM2, our own port (docs: mathse/models/cogvlm2)."""
 
-    _target_: str = "mathse.backbones.cogvlm2.load"
+    _target_: str = "mathse.models.cogvlm2.load"
     path: str = "zai-org/cogvlm2-llama3-chat-19B"  # a folder or a hub id
     revision: str | None = None
     dtype: str | None = allow(None, choices=DTYPES)  # of the weights; null: float32 in a full fit, else bfloat16

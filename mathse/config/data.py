@@ -81,7 +81,7 @@ class MixtureData(Split):
 
 @dataclass
 class Decontaminate:
-    """The gate before the first fit (docs: mathse/decontaminate, mathse/evolution/gate.py)."""
+    """The gate before the first fit (docs: mathse/data/decontamination, mathse/evolution/gate.py)."""
 
     against: list[str] = field(default_factory=list)  # benchmarks: official JSON or JSONL, our rows, stored:NAME
     action: str = allow("drop", choices=("drop", "report", "off"))
@@ -91,9 +91,9 @@ class Decontaminate:
 
 @dataclass
 class SyntheticData:
-    """The embedded world: arithmetic over pictures of handwritten digits (docs: mathse/world)."""
+    """The embedded world: arithmetic over pictures of handwritten digits (docs: mathse/data/synthetic)."""
 
-    _target_: str = "mathse.world.SyntheticData"
+    _target_: str = "mathse.data.synthetic.SyntheticData"
     seed: int = "${seed}"  # type: ignore[assignment]
     seed_size: int = allow(400, low=1)  # problems the teacher solves in distillation
     pool: int = allow(2400, low=0)  # further problems of D, for the rounds

@@ -12,7 +12,7 @@ from mathse.config.bind import show
 from mathse.config.data import HubData, JsonlData, MixtureData, PublicData, Split
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-STORED = ("mathvision", "mathverse")  # hash lists that come with the package: mathse.decontaminate.stored
+STORED = ("mathvision", "mathverse")  # hash lists that come with the package: mathse.data.decontamination.stored
 MAX_WEIGHT = 1e12  # of a source in a mixture: sums and products of weights and rows stay far from infinity
 NOT_TO_BE_TRAINED_ON = re.compile(r"math[-_ ]?vista", re.IGNORECASE)
 

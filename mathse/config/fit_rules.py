@@ -11,7 +11,7 @@ from mathse.config.bind import show
 from mathse.config.fits import Fit
 from mathse.config.schema import TrainConfig
 
-PARTS = ("tower", "connector", "language")  # mathse.backbones.parts
+PARTS = ("tower", "connector", "language")  # mathse.models.parts
 SCOPES: dict[type, tuple[str, ...]] = {  # what a family's ``lora_scopes`` holds
     TinyBackbone: ("language", "tower"),
     Qwen2VL: ("language", "tower"),

@@ -67,7 +67,7 @@ def _orm_fit() -> Fit:
 
 @dataclass
 class ORM:
-    """The Outcome Reward Model and its data (docs: mathse/orm)."""
+    """The Outcome Reward Model and its data (docs: mathse/judges/orm_rows)."""
 
     kind: str = allow("generative", choices=("generative", "binary"))  # Table 5's two rows
     order: str = allow("analysis_first", choices=("verdict_first", "analysis_first", "solve_first"))

@@ -16,6 +16,7 @@ from mathse.config.options import groups
 from mathse.config.rules import RULES, Rule
 from mathse.config.schema import TrainConfig
 from mathse.errors import ConfigError
+from mathse.runs.class_names import MOVED, today
 
 Config = TypeVar("Config")
 
@@ -34,6 +35,7 @@ def parse(
     values = OmegaConf.to_container(cfg, resolve=False)
     if not isinstance(values, dict):
         raise ConfigError(f"the config must be a mapping, got {type(values).__name__}")
+    values = today(values)
     values.pop("hydra", None)  # Hydra's own node, where the caller composed with it
     default = schema()
     full = complete(default, values)
@@ -65,6 +67,7 @@ def build(section: Any, **runtime: Any) -> Any:
     """
     arguments = {f.name: getattr(section, f.name) for f in fields(section)} if is_dataclass(section) else dict(section)
     target = arguments.pop("_target_")
+    target = MOVED.get(target, target)
     try:
         call = locate(target)
     except ConfigError as e:

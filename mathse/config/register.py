@@ -45,7 +45,7 @@ def run_dir(resume: str | None, name: str, time: str) -> str:
     root = Path("outputs")
     if resume != "last":
         return str(root / str(name) / time)
-    from mathse.ledger import newest_unfinished
+    from mathse.runs.stage_cache import newest_unfinished
 
     if (folder := newest_unfinished(root, str(name))) is None:
         raise ConfigError(

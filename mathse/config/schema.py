@@ -30,7 +30,7 @@ from mathse.config.scoring import BENCHMARKS, LLM, RewardModel
 class Trainer:
     accelerator: str = allow("cpu", choices=("cpu", "gpu", "auto"))
     devices: int = allow(1, low=1)  # of a machine; several machines: start with torchrun or srun
-    strategy: str = allow("auto", choices=("auto", "ddp", "fsdp2", "deepspeed"))  # docs: mathse/strategies.py
+    strategy: str = allow("auto", choices=("auto", "ddp", "fsdp2", "deepspeed"))  # docs: mathse/training/strategies.py
     precision: str = allow("bf16-mixed", choices=("32-true", "bf16-mixed", "bf16-true"))
     threads: int = allow(1, low=1)  # torch threads; results are equal bit for bit only at an equal number
     workers: int = allow(0, low=0)  # loader processes
@@ -40,12 +40,12 @@ class Trainer:
 
 @dataclass
 class CsvLogger:
-    _target_: str = "mathse.loggers.CsvLogger"
+    _target_: str = "mathse.reporting.loggers.CsvLogger"
 
 
 @dataclass
 class WandbLogger:
-    _target_: str = "mathse.loggers.WandbLogger"
+    _target_: str = "mathse.reporting.loggers.WandbLogger"
     project: str = "mathse"
     entity: str | None = None  # a user or a team; null: the login's own
     group: str | None = None  # null: the study
@@ -79,7 +79,7 @@ class TrainConfig:
     resume: str | None = allow(None, choices=("last", "branch"))
     resume_from: list[str] = field(default_factory=list)  # resume=branch: run folders whose stages may be reused
     progress: str = allow("auto", choices=("auto", "rich", "plain", "off"))
-    plan: bool = False  # print what the run would do, ask and cost, and do nothing (docs: mathse/plan)
+    plan: bool = False  # print what the run would do, ask and cost, and do nothing (docs: mathse/commands/plan)
     backbone: Any = field(default_factory=TinyBackbone)
     data: Any = field(default_factory=SyntheticData)
     decontaminate: Decontaminate = field(default_factory=Decontaminate)

@@ -26,9 +26,9 @@ class BenchmarkRows:
 
 @dataclass
 class MathVista(BenchmarkRows):
-    """testmini, 1,000 problems (docs: mathse/benchmarks/mathvista.py)."""
+    """testmini, 1,000 problems (docs: mathse/evaluation/benchmarks/mathvista.py)."""
 
-    _target_: str = "mathse.benchmarks.mathvista.MathVista"
+    _target_: str = "mathse.evaluation.benchmarks.mathvista.MathVista"
     prompt: str = allow("query", choices=("query", "solution", "plain", "student"))
     rule: str = allow("released", choices=("released", "strict"))  # strict: what the score files of 2023 obey
     quick_extract: bool = False  # the official switch: 'The answer is "x".' is read by rule
@@ -37,26 +37,26 @@ class MathVista(BenchmarkRows):
 
 @dataclass
 class MathVision(BenchmarkRows):
-    """test, 3,040 problems; testmini, 304 of them (docs: mathse/benchmarks/mathvision.py)."""
+    """test, 3,040 problems; testmini, 304 of them (docs: mathse/evaluation/benchmarks/mathvision.py)."""
 
-    _target_: str = "mathse.benchmarks.mathvision.MathVision"
+    _target_: str = "mathse.evaluation.benchmarks.mathvision.MathVision"
     prompt: str = allow("cot", choices=("cot", "direct", "plain", "student"))
 
 
 @dataclass
 class MathVerse(BenchmarkRows):
-    """testmini, 788 problems in 5 versions (docs: mathse/benchmarks/mathverse.py)."""
+    """testmini, 788 problems in 5 versions (docs: mathse/evaluation/benchmarks/mathverse.py)."""
 
-    _target_: str = "mathse.benchmarks.mathverse.MathVerse"
+    _target_: str = "mathse.evaluation.benchmarks.mathverse.MathVerse"
     prompt: str = allow("query_wo", choices=("query_wo", "query_cot", "plain", "student"))
     trunk_response: int = allow(30, low=-1)  # last words of a response that the extractor sees; -1: all
 
 
 @dataclass
 class MathVLTest(BenchmarkRows):
-    """Your own file of MathVL-test, which is not public (docs: mathse/benchmarks/mathvl_test.py)."""
+    """Your own file of MathVL-test, which is not public (docs: mathse/evaluation/benchmarks/mathvl_test.py)."""
 
-    _target_: str = "mathse.benchmarks.mathvl_test.MathVLTest"
+    _target_: str = "mathse.evaluation.benchmarks.mathvl_test.MathVLTest"
     prompt: str = allow("zh", choices=("zh", "plain", "student"))
 
 
@@ -75,7 +75,7 @@ ROWS = ("problems", "images", "split")  # given to a benchmark's ``load``, all e
 
 @dataclass
 class LLM:
-    """Who extracts answers and judges where the official code asks an LLM (docs: mathse/llm)."""
+    """Who extracts answers and judges where the official code asks an LLM (docs: mathse/inference/llm)."""
 
     model: str | None = None  # null: nobody is asked, and what needs it is reported as not scored
     base_url: str | None = None  # of an OpenAI-compatible server, up to and with /v1; null: the OpenAI API

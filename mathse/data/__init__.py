@@ -1,1 +1,1 @@
-"""Problems and their images, and what a fit sees of them, step by step."""
+"""Problems in, checked, and kept out of the benchmarks."""

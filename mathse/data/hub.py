@@ -22,8 +22,8 @@ from urllib.parse import parse_qsl, urlencode
 
 from PIL import Image
 
-from mathse import images
 from mathse.config.data import Columns
+from mathse.data import images
 from mathse.data.forms import answer_form, language
 from mathse.data.problems import FileData, Shares
 from mathse.data.readers.base import Place, content_id, found_image, letter_of, list_of, text_of

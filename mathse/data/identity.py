@@ -10,7 +10,7 @@ from typing import Any
 from mathse.config.data import HubData, JsonlData, MixtureData, PublicData
 from mathse.data.readers import reader
 from mathse.data.readers.source import files_of, is_table
-from mathse.store import sha256_file
+from mathse.runs.store import sha256_file
 
 
 def contents(data: Any, key: str = "data") -> dict[str, str]:

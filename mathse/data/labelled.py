@@ -22,7 +22,7 @@ from typing import Any
 from mathse.data.records import BadRow, Record, read_lines
 from mathse.data.rows import Images, checked_text, problem_of
 from mathse.errors import DataError
-from mathse.store import to_json
+from mathse.runs.store import to_json
 from mathse.types import Lineage, Problem, ReasoningPath, Verdict
 
 PROBLEM = ("question", "images", "answer", "choices", "solution")

@@ -20,7 +20,7 @@ from typing import Protocol
 from mathse.data.rows import Images, Row, read_rows
 from mathse.data.table import ProblemTable
 from mathse.errors import ConfigError, DataError
-from mathse.rows import Chained
+from mathse.runs.rows import Chained
 from mathse.seeds import derive
 from mathse.types import Problem, Verdict
 

@@ -13,10 +13,10 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from mathse.answers import choice_index
+from mathse.data.images import check_header, load_image
 from mathse.data.records import BadRow, Record, kind, read_lines
 from mathse.errors import DataError
-from mathse.images import check_header, load_image
+from mathse.scoring.answers import choice_index
 from mathse.types import Problem
 
 REQUIRED = ("id", "question", "images", "answer")

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from mathse.config.scoring import LLM as Settings
-from mathse.llm.client import ChatClient, ChatReply, ChatRequest
+from mathse.inference.llm.client import ChatClient, ChatReply, ChatRequest
 
 
 class Asked:
-    """``mathse.benchmarks.base.LLM`` over a chat client; it counts what it was asked, for the protocol."""
+    """``mathse.evaluation.benchmarks.base.LLM`` over a chat client; it counts what it was asked, for the protocol."""
 
     def __init__(self, settings: Settings, model: str, run: Path, say: Callable[[str], None]) -> None:
         """``say`` is told how many questions are about to be asked; ``run`` keeps the account of what they cost."""

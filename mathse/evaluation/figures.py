@@ -7,7 +7,7 @@ from typing import Any
 
 from mathse.evaluation.opened import Opened
 from mathse.evaluation.scoring import Graded
-from mathse.metrics import wilson
+from mathse.scoring.metrics import wilson
 
 
 def share(marks: Sequence[bool | None]) -> dict[str, Any]:

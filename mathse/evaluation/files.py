@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mathse.store import read_jsonl
+from mathse.runs.store import read_jsonl
 
 PREDICTIONS = "predictions.jsonl"
 UNASKED = "unasked.jsonl"  # problems that the model cannot take, with the reason

@@ -13,7 +13,8 @@ from mathse.errors import SettingsChanged
 from mathse.evaluation.decoding import Decoding
 from mathse.evaluation.files import IDENTITY
 from mathse.evaluation.opened import Opened
-from mathse.store import make_folder, read_json, sha256_file, write_json
+from mathse.runs.class_names import recorded
+from mathse.runs.store import make_folder, read_json, sha256_file, write_json
 
 
 def keep_identity(config: EvaluateConfig, folder: Path, benchmarks: Sequence[Opened], how: Decoding | None) -> None:
@@ -26,6 +27,7 @@ def keep_identity(config: EvaluateConfig, folder: Path, benchmarks: Sequence[Ope
 def keep(identities: Mapping[Path, Mapping[str, Any]], folder: Path) -> None:
     """Write identities, a file each, if all of them agree with what is there; else SettingsChanged."""
     for file, now in identities.items():
+        now = recorded(now)
         before = read_json(file) if file.exists() else now
         if changed := sorted(key for key in {*now, *before} if now.get(key) != before.get(key)):
             raise SettingsChanged(
@@ -33,7 +35,7 @@ def keep(identities: Mapping[Path, Mapping[str, Any]], folder: Path) -> None:
             )
     for file, now in identities.items():
         make_folder(file.parent)
-        write_json(file, now)
+        write_json(file, recorded(now))
 
 
 def made_with(config: EvaluateConfig, how: Decoding | None) -> dict[str, Any]:

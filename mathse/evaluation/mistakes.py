@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mathse.evaluation.scoring import Graded
-from mathse.llm.images import image_part
-from mathse.paper import ERROR_TYPES
-from mathse.prompts import question_text
-from mathse.store import write_jsonl
+from mathse.inference.llm.images import image_part
+from mathse.inference.prompts import question_text
+from mathse.runs.store import write_jsonl
+from mathse.scoring.paper import ERROR_TYPES
 
 if TYPE_CHECKING:
     from mathse.evaluation.asking import Asked

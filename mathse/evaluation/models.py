@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
-from mathse import ranks
-from mathse.backbones import quiet
-from mathse.backbones.base import Backbone
-from mathse.backbones.recipe import at_checkpoint
 from mathse.config.schema import EvaluateConfig, Trainer
-from mathse.fit import device_of, dtype_of
 from mathse.judges.orm import ORMJudge, open_orm
+from mathse.models import quiet
+from mathse.models.base import Backbone
+from mathse.models.recipe import at_checkpoint
+from mathse.training import ranks
+from mathse.training.fit import device_of, dtype_of
 
 
 def on_devices(trainer: Trainer, work: Callable[[], float | None]) -> float | None:

@@ -8,13 +8,13 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from mathse.benchmarks.base import Benchmark, Item
 from mathse.config import build
 from mathse.config.schema import EvaluateConfig
 from mathse.config.scoring import ROWS, OwnBenchmark
 from mathse.errors import DataError
+from mathse.evaluation.benchmarks.base import Benchmark, Item
 from mathse.evaluation.own import STUDENT
-from mathse.store import to_json
+from mathse.runs.store import to_json
 
 
 @dataclass(frozen=True)

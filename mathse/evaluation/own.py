@@ -1,6 +1,6 @@
 """``benchmark=synthetic``: the test split of ``data=...`` (the embedded world; own problems with ``data=jsonl``).
 
-Metric: the final answer equals the reference (mathse.answers). One row, as its problem:
+Metric: the final answer equals the reference (mathse.scoring.answers). One row, as its problem:
 
     digits/muladd/1201-0005-0017   question "muladd" about three pictures of digits, answer "23"
 """
@@ -11,16 +11,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from mathse.answers import extract_answer, same_answer
-from mathse.benchmarks.base import LLM, RULE, Extraction, Item, Scored
 from mathse.data.problems import ProblemSource
-from mathse.prompts import question_text
+from mathse.evaluation.benchmarks.base import LLM, RULE, Extraction, Item, Scored
+from mathse.inference.prompts import question_text
+from mathse.scoring.answers import extract_answer, same_answer
 
 STUDENT = "student"  # the prompt that the student was trained with, in its backbone's style
 
 
 class OwnBenchmark:
-    """The contract of ``mathse.benchmarks.base.Benchmark`` over a source's test split."""
+    """The contract of ``mathse.evaluation.benchmarks.base.Benchmark`` over a source's test split."""
 
     name: ClassVar[str] = "synthetic"
     title: ClassVar[str] = "own test split"
@@ -76,4 +76,4 @@ class OwnBenchmark:
         }
 
     def protocol(self) -> dict[str, Any]:
-        return {"metric": "final answer equals the reference (mathse.answers)", "prompt": self.prompt}
+        return {"metric": "final answer equals the reference (mathse.scoring.answers)", "prompt": self.prompt}

@@ -11,13 +11,13 @@ from mathse.evaluation.mistakes import UNCLEAR
 from mathse.evaluation.results import Result
 from mathse.evaluation.scoring import Graded
 from mathse.evaluation.selectors import ORACLE
-from mathse.paper import ERROR_TYPES, FIGURE_4, SLIPS
-from mathse.report import write_page
-from mathse.report.bars import Bar, Part, bars
-from mathse.report.curves import Curve, curves
-from mathse.report.page import html
-from mathse.report.sections import figure, section, table
-from mathse.report.svg import percent, safe, span
+from mathse.reporting.report import write_page
+from mathse.reporting.report.bars import Bar, Part, bars
+from mathse.reporting.report.curves import Curve, curves
+from mathse.reporting.report.page import html
+from mathse.reporting.report.sections import figure, section, table
+from mathse.reporting.report.svg import percent, safe, span
+from mathse.scoring.paper import ERROR_TYPES, FIGURE_4, SLIPS
 
 NONE = "\N{EN DASH}"
 SHOWN = 200  # rows of a table

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from mathse import __version__
 from mathse.config.schema import EvaluateConfig
-from mathse.contamination import check
 from mathse.evaluation import figures, mistakes
+from mathse.evaluation.contamination import check
 from mathse.evaluation.decoding import Decoding
 from mathse.evaluation.files import (
     CONTAMINATED,
@@ -30,9 +30,9 @@ from mathse.evaluation.opened import Opened
 from mathse.evaluation.predictions import Answer
 from mathse.evaluation.scoring import Graded, grade, item_of
 from mathse.evaluation.selectors import choose, curve
-from mathse.metrics import accuracy
-from mathse.progress import Progress
-from mathse.store import sha256_file, write_json, write_jsonl
+from mathse.reporting.progress import Progress
+from mathse.runs.store import sha256_file, write_json, write_jsonl
+from mathse.scoring.metrics import accuracy
 
 if TYPE_CHECKING:
     from mathse.evaluation.asking import Asked

@@ -10,7 +10,7 @@ from typing import Any
 
 from mathse.evaluation.scoring import Graded
 from mathse.judges import Judge, judge_paths
-from mathse.store import read_jsonl, to_json
+from mathse.runs.store import read_jsonl, to_json
 from mathse.types import Lineage, ReasoningPath, Verdict
 
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mathse import prompts
-from mathse.backbones.base import Backbone, Row
-from mathse.benchmarks.base import Benchmark, Item
+from mathse.evaluation.benchmarks.base import Benchmark, Item
 from mathse.evaluation.decoding import Decoding
 from mathse.evaluation.files import PREDICTIONS, UNASKED
 from mathse.evaluation.opened import Opened
 from mathse.evaluation.own import STUDENT
 from mathse.evaluation.predictions import Answer
-from mathse.generate import Ask, batched, generated
+from mathse.inference import prompts
+from mathse.inference.generate import Ask, batched, generated
+from mathse.inference.serving.student import ServedStudent
+from mathse.models.base import Backbone, Row
+from mathse.runs.store import BatchLog, read_jsonl, write_jsonl
 from mathse.seeds import derive
-from mathse.serving.student import ServedStudent
-from mathse.store import BatchLog, read_jsonl, write_jsonl
 from mathse.types import mended
 
 Student = Backbone | ServedStudent

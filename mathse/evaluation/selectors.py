@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mathse.answers import same_answer
 from mathse.evaluation.scoring import Graded
-from mathse.resampling import share_interval
+from mathse.scoring.answers import same_answer
+from mathse.scoring.resampling import share_interval
 
 SELECTORS = ("first", "majority", "orm", "orm_weighted")
 ORACLE = "oracle"

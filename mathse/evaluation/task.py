@@ -33,13 +33,13 @@ from mathse.evaluation.opened import Opened, open_benchmarks
 from mathse.evaluation.page import write_pages
 from mathse.evaluation.predictions import Answer, read_predictions, require_all
 from mathse.evaluation.results import Result, Scorer, own_form
-from mathse.folder_lock import FolderLock
-from mathse.progress import Progress
-from mathse.store import make_folder, write_json, write_jsonl
+from mathse.reporting.progress import Progress
+from mathse.runs.folder_lock import FolderLock
+from mathse.runs.store import make_folder, write_json, write_jsonl
 
 if TYPE_CHECKING:
-    from mathse.backbones.base import Backbone
-    from mathse.serving.student import ServedStudent
+    from mathse.inference.serving.student import ServedStudent
+    from mathse.models.base import Backbone
 
 OWN = "synthetic"
 

@@ -1,1 +1,1 @@
-"""The evolution loop: Algorithm 1 of the paper, as resumable stages and callbacks."""
+"""Algorithm 1 of the paper, as resumable stages and callbacks."""

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from mathse.backbones.base import Backbone
+from mathse.data.images import load_image
 from mathse.data.problems import FileData, where
 from mathse.errors import DataError
 from mathse.evolution.lab import Lab
-from mathse.generate import solve_row
-from mathse.images import load_image
-from mathse.ledger import Stage
-from mathse.store import read_jsonl, write_jsonl
+from mathse.inference.generate import solve_row
+from mathse.models.base import Backbone
+from mathse.runs.stage_cache import Stage
+from mathse.runs.store import read_jsonl, write_jsonl
 from mathse.types import Problem
 
 BAD_ROWS = "bad_rows.jsonl"

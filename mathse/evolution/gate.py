@@ -1,9 +1,9 @@
 """The decontamination gate: before the first fit, training data is searched for problems of the benchmarks given.
 
 ``decontaminate.against=[FILES]``; ``action`` is drop, report or off. ``<run>/decontamination.jsonl`` names each pair
-(see mathse/decontaminate/search.py), ``decontamination.json`` counts them. Both are made once, and again where the
-data, a benchmark or a setting has changed. Where rows are dropped, what they were compared with is part of the stages'
-identity. The test split is left alone: a benchmark may be the test file.
+(see mathse/data/decontamination/search.py), ``decontamination.json`` counts them. Both are made once, and again where
+the data, a benchmark or a setting has changed. Where rows are dropped, what they were compared with is part of the
+stages' identity. The test split is left alone: a benchmark may be the test file.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Any
 
 from mathse.config.data import SyntheticData
 from mathse.config.schema import TrainConfig
-from mathse.decontaminate.against import index_of
-from mathse.decontaminate.search import Search
+from mathse.data.decontamination.against import index_of
+from mathse.data.decontamination.search import Search
 from mathse.errors import DataError
 from mathse.evolution.lab import Lab
-from mathse.manifest import config_slice
-from mathse.store import read_json, read_jsonl, to_json, write_json, write_jsonl
+from mathse.runs.manifest import config_slice
+from mathse.runs.store import read_json, read_jsonl, to_json, write_json, write_jsonl
 from mathse.types import Problem, ReasoningPath
 
 PAIRS, COUNTS = "decontamination.jsonl", "decontamination.json"

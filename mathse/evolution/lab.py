@@ -12,30 +12,30 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from mathse.backbones.base import Backbone, Row
-from mathse.backbones.memory import Trained
-from mathse.backbones.recipe import at_checkpoint
 from mathse.config import build
 from mathse.config.fits import Fit
 from mathse.config.schema import TrainConfig
-from mathse.data.batches import Stream
 from mathse.data.problems import FileData
 from mathse.data.table import ById, ids_of, without
 from mathse.errors import DataError
-from mathse.evolution.served import ServedORM, ServedStudents
-from mathse.fit import FitJob, device_of, dtype_of, fit
-from mathse.generate import Advance, Writer, solve_row
+from mathse.inference.generate import Advance, Writer, solve_row
+from mathse.inference.serving.student import ServerGenerator
 from mathse.judges import Judge, others
 from mathse.judges.orm import ORMJudge, open_orm
-from mathse.ledger import RunFolder, Stage, Work
-from mathse.loggers import RunLogger
-from mathse.metrics import accepted
-from mathse.progress import Progress, Track
-from mathse.progress.wording import aligned
+from mathse.judges.served import ServedORM, ServedStudents
+from mathse.judges.teachers import Teacher
+from mathse.models.base import Backbone, Row
+from mathse.models.memory import Trained
+from mathse.models.recipe import at_checkpoint
+from mathse.reporting.loggers import RunLogger
+from mathse.reporting.progress import Progress, Track
+from mathse.reporting.progress.wording import aligned
+from mathse.runs.stage_cache import RunFolder, Stage, Work
+from mathse.runs.store import write_jsonl
+from mathse.scoring.metrics import accepted
 from mathse.seeds import derive
-from mathse.serving.student import ServerGenerator
-from mathse.store import write_jsonl
-from mathse.teachers import Teacher
+from mathse.training.batches import Stream
+from mathse.training.fit import FitJob, device_of, dtype_of, fit
 from mathse.types import Problem, Verdict
 
 CHECKPOINT = "checkpoint"

@@ -14,8 +14,8 @@ from mathse.evolution.gate import gate
 from mathse.evolution.hooks import EvolutionCallback
 from mathse.evolution.lab import CHECKPOINT, Lab, Student
 from mathse.evolution.state import EvolutionState, Judged
-from mathse.ledger import Stage
-from mathse.teachers.student import StudentTeacher
+from mathse.judges.teachers.student import StudentTeacher
+from mathse.runs.stage_cache import Stage
 from mathse.types import ReasoningPath
 
 

@@ -7,17 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mathse.answers import extract_answer, same_answer
 from mathse.evolution.lab import CHECKPOINT, Lab, Student, needs_orm
 from mathse.evolution.state import Judged
-from mathse.generate import predict
+from mathse.inference.generate import predict
 from mathse.judges import Judge, judge_paths
 from mathse.judges.orm import read_orm
+from mathse.judges.orm_rows import Labelled, balance, label
 from mathse.judges.others import AnswerJudge
-from mathse.ledger import Stage
-from mathse.metrics import accuracy, orm_metrics
-from mathse.orm import Labelled, balance, label
-from mathse.store import read_jsonl, write_json, write_jsonl
+from mathse.runs.stage_cache import Stage
+from mathse.runs.store import read_jsonl, write_json, write_jsonl
+from mathse.scoring.answers import extract_answer, same_answer
+from mathse.scoring.metrics import accuracy, orm_metrics
 from mathse.types import Problem, ReasoningPath, Verdict
 
 PREDICTIONS, METRICS = "predictions.jsonl", "metrics.json"

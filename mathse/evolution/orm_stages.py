@@ -14,9 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mathse.backbones.base import Row
 from mathse.config.fits import Fit
-from mathse.data.batches import EpochStream, MixedStream, Stream
 from mathse.data.labelled import Given, LabelledPath, read_given
 from mathse.errors import DataError
 from mathse.evolution import stages
@@ -24,12 +22,14 @@ from mathse.evolution.keys import COMMON, JUDGING, orm_teaching_keys, sampling_k
 from mathse.evolution.lab import CHECKPOINT, Lab, Student, needs_orm
 from mathse.evolution.measure import ORM_METRICS, explained, judge_held, labeller
 from mathse.evolution.state import Judged
-from mathse.fit import save_checkpoint
-from mathse.generate import solve_row
+from mathse.inference.generate import solve_row
 from mathse.judges.orm import ORM_FILE, status_tokens
-from mathse.ledger import Stage
-from mathse.orm import Labelled, balance, label, made_up_rows, solution_path, training_row
-from mathse.store import read_jsonl, write_json, write_jsonl
+from mathse.judges.orm_rows import Labelled, balance, label, made_up_rows, solution_path, training_row
+from mathse.models.base import Row
+from mathse.runs.stage_cache import Stage
+from mathse.runs.store import read_jsonl, write_json, write_jsonl
+from mathse.training.batches import EpochStream, MixedStream, Stream
+from mathse.training.fit import save_checkpoint
 from mathse.types import Problem, ReasoningPath
 
 if TYPE_CHECKING:

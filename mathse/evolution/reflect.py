@@ -8,18 +8,18 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mathse import prompts
-from mathse.backbones.base import Row
 from mathse.evolution import stages
 from mathse.evolution.lab import CHECKPOINT
 from mathse.evolution.measure import acceptance
 from mathse.evolution.state import REFLECTIONS, Judged, judged_rows
-from mathse.generate import Ask, generated, reflect_row
+from mathse.inference import prompts
+from mathse.inference.generate import Ask, generated, reflect_row
 from mathse.judges import judge_paths
-from mathse.rows import Chained, Chosen, JsonlRows, Mapped
+from mathse.judges.teachers import AT_ONCE, in_calls, prompt_version
+from mathse.models.base import Row
+from mathse.runs.rows import Chained, Chosen, JsonlRows, Mapped
+from mathse.runs.store import BatchLog, write_jsonl
 from mathse.seeds import derive
-from mathse.store import BatchLog, write_jsonl
-from mathse.teachers import AT_ONCE, in_calls, prompt_version
 from mathse.types import Lineage, ReasoningPath, Reflection, Verdict
 
 if TYPE_CHECKING:

@@ -16,14 +16,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mathse.data.images import has_scheme, stored_sha256
 from mathse.data.problems import ProblemSource, where
-from mathse.images import has_scheme, stored_sha256
-from mathse.store import write_jsonl
+from mathse.runs.store import write_jsonl
 from mathse.types import Problem
 
 if TYPE_CHECKING:
     from mathse.evolution.lab import Lab
-    from mathse.ledger import Stage
+    from mathse.runs.stage_cache import Stage
 
 SOURCES = "sources.jsonl"
 RECENT = 4096  # images whose hash is kept: problems about the same picture mostly stand together

@@ -21,15 +21,15 @@ from mathse.evolution.measure import METRICS, PREDICTIONS, acceptance, correct_b
 from mathse.evolution.sources import record_sources
 from mathse.evolution.state import INCORRECT, TRAIN, Judged, judged_rows
 from mathse.evolution.training_rows import training_rows
-from mathse.fit import save_checkpoint
 from mathse.judges import judge_paths
-from mathse.ledger import Stage
-from mathse.manifest import SCRATCH
-from mathse.metrics import transitions
-from mathse.rows import JsonlRows, Mapped
+from mathse.judges.teachers import AT_ONCE, in_calls, prompt_version
+from mathse.runs.manifest import SCRATCH
+from mathse.runs.rows import JsonlRows, Mapped
+from mathse.runs.stage_cache import Stage
+from mathse.runs.store import BatchLog, publish_folder, read_json, read_jsonl, write_json
+from mathse.scoring.metrics import transitions
 from mathse.seeds import rng
-from mathse.store import BatchLog, publish_folder, read_json, read_jsonl, write_json
-from mathse.teachers import AT_ONCE, in_calls, prompt_version
+from mathse.training.fit import save_checkpoint
 from mathse.types import Lineage, Problem, ReasoningPath
 
 if TYPE_CHECKING:

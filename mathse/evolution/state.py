@@ -1,6 +1,6 @@
 """The state of Algorithm 1 between two stages: D_SFT, D_remain and R_incorrect. Pure; its files are the stage's.
 
-Rows stay on the disk (``mathse.rows``): a state of 280,000 paths is held as their places and the ids of problems.
+Rows stay on the disk (``mathse.runs.rows``): a state of 280,000 paths is held as their places and the ids of problems.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from operator import attrgetter
 from pathlib import Path
 from typing import ClassVar
 
-from mathse.rows import Chained, Chosen, JsonlRows, Mapped, joined
-from mathse.store import write_jsonl
+from mathse.runs.rows import Chained, Chosen, JsonlRows, Mapped, joined
+from mathse.runs.store import write_jsonl
 from mathse.types import ReasoningPath, Record, Verdict
 
 TRAIN, INCORRECT = "train.jsonl", "incorrect.jsonl"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mathse.evolution.measure import ORM_METRICS
-from mathse.store import read_json
-from mathse.teachers import PaidTeacher
+from mathse.judges.teachers import PaidTeacher
+from mathse.runs.store import read_json
 
 if TYPE_CHECKING:
     from mathse.evolution.loop import EvolutionLoop

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from mathse.backbones.base import Row
 from mathse.evolution.lab import Lab
 from mathse.evolution.state import REFLECTIONS
-from mathse.generate import Writer, reflect_row, solve_row
-from mathse.store import read_jsonl
+from mathse.inference.generate import Writer, reflect_row, solve_row
+from mathse.models.base import Row
+from mathse.runs.store import read_jsonl
 from mathse.types import ReasoningPath, Reflection
 
 

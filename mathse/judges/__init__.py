@@ -7,8 +7,8 @@ from itertools import starmap
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from mathse.rows import Chosen, JsonlRows, Mapped
-from mathse.store import BatchLog
+from mathse.runs.rows import Chosen, JsonlRows, Mapped
+from mathse.runs.store import BatchLog
 from mathse.types import Problem, ReasoningPath, Verdict
 
 

@@ -10,13 +10,14 @@ from typing import Any
 
 import torch
 
-from mathse import prompts, ranks
-from mathse.backbones.base import Backbone, Completion, Row
 from mathse.errors import CheckpointError
-from mathse.generate import Ask, completed
+from mathse.inference import prompts
+from mathse.inference.generate import Ask, completed
 from mathse.judges import Batch
 from mathse.judges.verdict_first import beginning_of
-from mathse.store import read_json
+from mathse.models.base import Backbone, Completion, Row
+from mathse.runs.store import read_json
+from mathse.training import ranks
 from mathse.types import Problem, ReasoningPath, Verdict
 
 ORM_FILE = "orm.json"  # in an ORM's checkpoint: what its prompt holds and what it writes

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 
-from mathse.answers import extract_answer, same_answer
 from mathse.judges import Batch, Judge, verdicts_on
-from mathse.metrics import accepted
+from mathse.judges.teachers import Teacher, in_calls
+from mathse.scoring.answers import extract_answer, same_answer
+from mathse.scoring.metrics import accepted
 from mathse.seeds import rng
-from mathse.teachers import Teacher, in_calls
 from mathse.types import Problem, ReasoningPath, Verdict
 
 

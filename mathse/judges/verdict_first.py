@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import takewhile
 
-from mathse.backbones.base import Backbone
-from mathse.prompts import STATUS, binary_json, feedback_json
+from mathse.inference.prompts import STATUS, binary_json, feedback_json
+from mathse.models.base import Backbone
 from mathse.types import Status, Verdict
 
 

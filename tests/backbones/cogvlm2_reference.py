@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from mathse.backbones.cogvlm2 import CogVLM2ForConditionalGeneration
+from mathse.models.cogvlm2 import CogVLM2ForConditionalGeneration
 
 
 class Reference:

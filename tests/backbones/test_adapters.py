@@ -15,12 +15,12 @@ from safetensors.torch import load_file
 from small import problems
 from torch import Tensor, nn
 
-from mathse.backbones import adapters, load
-from mathse.backbones.base import Backbone
-from mathse.backbones.make import BUILDERS
-from mathse.backbones.parts import part_of
+from mathse.commands.tiny import BUILDERS
 from mathse.errors import CheckpointError, ConfigError
-from mathse.generate import solve_row
+from mathse.inference.generate import solve_row
+from mathse.models import adapters, load
+from mathse.models.base import Backbone
+from mathse.models.parts import part_of
 
 FAMILIES = sorted(BUILDERS)
 ATOL = 1e-5

@@ -13,12 +13,12 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from mathse.backbones import load
-from mathse.backbones.base import IGNORED, Row
-from mathse.backbones.cogvlm2 import CogVLM2Backbone
-from mathse.backbones.cogvlm2.tiny import tiny_cogvlm2
-from mathse.backbones.parts import lora_pattern, part_of
 from mathse.errors import CheckpointError, ConfigError, DataError
+from mathse.models import load
+from mathse.models.base import IGNORED, Row
+from mathse.models.cogvlm2 import CogVLM2Backbone
+from mathse.models.cogvlm2.tiny import tiny_cogvlm2
+from mathse.models.parts import lora_pattern, part_of
 
 RED, BLUE = Image.new("RGB", (40, 90), "red"), Image.new("L", (90, 40), 80)
 

@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForImageTextToText
 
-from mathse.backbones.cogvlm2 import CogVLM2Config, CogVLM2ForConditionalGeneration, attention, licence, modeling
 from mathse.errors import DataError
+from mathse.models.cogvlm2 import CogVLM2Config, CogVLM2ForConditionalGeneration, attention, licence, modeling
 
 ATOL = 1e-5  # logits of order 1, in float32, summed in another order
 

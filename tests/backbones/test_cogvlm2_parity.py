@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import GenerationMixin
 
-from mathse.backbones.cogvlm2 import CogVLM2Config, attention, language, layout, modeling, vision
-from mathse.backbones.cogvlm2.language import rotary_angles
+from mathse.models.cogvlm2 import CogVLM2Config, attention, language, layout, modeling, vision
+from mathse.models.cogvlm2.language import rotary_angles
 
 Model = modeling.CogVLM2ForConditionalGeneration
 MISSED = 1e-4  # a peculiarity that is undone must show by more than this

@@ -12,11 +12,11 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoProcessor, PreTrainedTokenizerFast
 
-from mathse.backbones.cogvlm2 import CogVLM2Processor
-from mathse.backbones.cogvlm2.processing import IGNORED, square_image_processor
-from mathse.backbones.cogvlm2.prompt import TEMPLATES, chat_template, prompt_text
-from mathse.backbones.tiny_tokenizer import build_tokenizer
 from mathse.errors import CheckpointError, ConfigError, DataError
+from mathse.models.cogvlm2 import CogVLM2Processor
+from mathse.models.cogvlm2.processing import IGNORED, square_image_processor
+from mathse.models.cogvlm2.prompt import TEMPLATES, chat_template, prompt_text
+from mathse.models.tiny_tokenizer import build_tokenizer
 
 
 class Bytes:

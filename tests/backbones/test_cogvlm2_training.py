@@ -11,7 +11,7 @@ from cogvlm2_reference import Reference, apart
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 
-from mathse.backbones.cogvlm2 import CogVLM2Backbone, CogVLM2Config, CogVLM2ForConditionalGeneration
+from mathse.models.cogvlm2 import CogVLM2Backbone, CogVLM2Config, CogVLM2ForConditionalGeneration
 
 LANGUAGE, VISION, TOWER = (CogVLM2Backbone.lora_scopes[scope] for scope in ("language", "vision_expert", "tower"))
 BOTH = f"{LANGUAGE}|{VISION}"

@@ -14,12 +14,12 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from small import picture
 
-from mathse import backbones
-from mathse.backbones.base import IGNORED, Backbone, Row
-from mathse.backbones.causal import CausalBackbone
-from mathse.backbones.make import BUILDERS
-from mathse.backbones.make import main as make
+from mathse import models as backbones
+from mathse.commands.tiny import BUILDERS
+from mathse.commands.tiny import main as make
 from mathse.errors import CheckpointError, DataError
+from mathse.models.base import IGNORED, Backbone, Row
+from mathse.models.causal import CausalBackbone
 
 ATOL = 2e-5  # logits of order 1, in float32, summed in another order
 

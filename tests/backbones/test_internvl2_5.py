@@ -11,13 +11,13 @@ from peft import LoraConfig, get_peft_model
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from mathse.backbones import load, quiet
-from mathse.backbones.base import IGNORED
-from mathse.backbones.internvl2_5 import InternVL25Backbone
-from mathse.backbones.internvl2_5.tiny import TILE, tiny_internvl2_5
+from mathse.data.images import jpeg
 from mathse.errors import CheckpointError, DataError
-from mathse.images import jpeg
-from mathse.modules.modes import checkpoint_activations
+from mathse.models import load, quiet
+from mathse.models.base import IGNORED
+from mathse.models.internvl2_5 import InternVL25Backbone
+from mathse.models.internvl2_5.tiny import TILE, tiny_internvl2_5
+from mathse.models.modes import checkpoint_activations
 
 quiet()
 

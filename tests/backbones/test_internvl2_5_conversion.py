@@ -14,11 +14,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokenizer, InternVLForConditionalGeneration
 
-from mathse.backbones import quiet
-from mathse.backbones.internvl2_5 import convert, ensure_native, is_original, layout, load, native
-from mathse.backbones.internvl2_5.conversion import main, plan
-from mathse.backbones.internvl2_5.source import Stored
 from mathse.errors import CheckpointError
+from mathse.models import quiet
+from mathse.models.internvl2_5 import convert, ensure_native, is_original, layout, load, native
+from mathse.models.internvl2_5.conversion import main, plan
+from mathse.models.internvl2_5.source import Stored
 
 pytest.importorskip("sentencepiece", reason="the tests train a small sentencepiece model; pip install -e '.[dev]'")
 
@@ -269,7 +269,7 @@ def test_a_folder_with_something_in_it_is_not_touched(original, tmp_path):
 
 def test_a_conversion_holds_one_output_file_in_memory(tmp_path, pieces, monkeypatch):
     """No file is handed more bytes of tensors than it may have, or than the source's largest tensor has."""
-    from mathse.backbones.internvl2_5 import conversion
+    from mathse.models.internvl2_5 import conversion
 
     write_original(tmp_path / "original", pieces, shards=3)
     sizes, written = [], conversion.save_file

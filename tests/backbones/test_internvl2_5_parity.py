@@ -15,11 +15,11 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import InternVLForConditionalGeneration
 
-from mathse.backbones import quiet
-from mathse.backbones.checkpoint import open_model
-from mathse.backbones.internvl2_5 import InternVL25Backbone, layout, load
-from mathse.backbones.internvl2_5.conversion import convert
 from mathse.errors import CheckpointError
+from mathse.models import quiet
+from mathse.models.checkpoint import open_model
+from mathse.models.internvl2_5 import InternVL25Backbone, layout, load
+from mathse.models.internvl2_5.conversion import convert
 
 quiet()
 

@@ -8,8 +8,8 @@ import random
 import pytest
 from transformers import AutoTokenizer
 
-from mathse.backbones.internvl2_5.tokenizer import build_tokenizer
 from mathse.errors import CheckpointError
+from mathse.models.internvl2_5.tokenizer import build_tokenizer
 
 sentencepiece = pytest.importorskip(
     "sentencepiece", reason="the tests train a small sentencepiece model; pip install -e '.[dev]'"

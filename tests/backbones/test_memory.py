@@ -13,14 +13,13 @@ import torch
 from small import problems, solved_rows, tiny_backbone
 from torch import Tensor
 
-from mathse.backbones import memory
-from mathse.backbones.base import Backbone, Row
-from mathse.backbones.make import BUILDERS
-from mathse.backbones.memory import Memory, Trained, in_bytes
-from mathse.backbones.tiny import TinyBackbone
+from mathse.commands.tiny import BUILDERS
 from mathse.config.fits import Fit, Lora
-from mathse.generate import solve_row
-from mathse.modules import modes
+from mathse.inference.generate import solve_row
+from mathse.models import memory, modes
+from mathse.models.base import Backbone, Row
+from mathse.models.memory import Memory, Trained, in_bytes
+from mathse.models.tiny import TinyBackbone
 
 MODES = {
     "full": Fit(),

@@ -13,14 +13,7 @@ from peft.tuners.lora import LoraLayer
 from transformers import InternVLConfig, InternVLForConditionalGeneration, Qwen2VLConfig
 from transformers import Qwen2VLForConditionalGeneration as Qwen2VL
 
-from mathse.backbones import adapters
-from mathse.backbones.base import Backbone
-from mathse.backbones.cogvlm2 import CogVLM2Config, CogVLM2ForConditionalGeneration
-from mathse.backbones.cogvlm2.backbone import CogVLM2Backbone
-from mathse.backbones.internvl2_5.backbone import InternVL25Backbone
-from mathse.backbones.make import BUILDERS
-from mathse.backbones.parts import PARTS, freeze, lora_pattern, named_parts, part_of
-from mathse.backbones.qwen2vl import Qwen2VLBackbone
+from mathse.commands.tiny import BUILDERS
 from mathse.config.backbones import CogVLM2 as CogVLM2Settings
 from mathse.config.backbones import InternVL25 as InternVL25Settings
 from mathse.config.backbones import Qwen2VL as Qwen2VLSettings
@@ -28,6 +21,13 @@ from mathse.config.backbones import TinyBackbone as TinySettings
 from mathse.config.fit_rules import PARTS as PARTS_IN_RULES
 from mathse.config.fit_rules import SCOPES
 from mathse.errors import ConfigError
+from mathse.models import adapters
+from mathse.models.base import Backbone
+from mathse.models.cogvlm2 import CogVLM2Config, CogVLM2ForConditionalGeneration
+from mathse.models.cogvlm2.backbone import CogVLM2Backbone
+from mathse.models.internvl2_5.backbone import InternVL25Backbone
+from mathse.models.parts import PARTS, freeze, lora_pattern, named_parts, part_of
+from mathse.models.qwen2vl import Qwen2VLBackbone
 
 QWEN2VL_7B = Qwen2VLConfig(  # the class's own defaults are larger
     text_config={

@@ -13,11 +13,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import Qwen2VLForConditionalGeneration
 
-from mathse.backbones import quiet
-from mathse.backbones.base import IGNORED
-from mathse.backbones.checkpoint import open_model
-from mathse.backbones.qwen2vl import Qwen2VLBackbone
-from mathse.backbones.tiny import build_processor
+from mathse.models import quiet
+from mathse.models.base import IGNORED
+from mathse.models.checkpoint import open_model
+from mathse.models.qwen2vl import Qwen2VLBackbone
+from mathse.models.tiny import build_processor
 
 quiet()
 

@@ -16,11 +16,11 @@ from safetensors.torch import load_file, save_file
 from small import picture, problems, solved_rows, tiny_backbone
 from transformers import AutoProcessor, Qwen2VLForConditionalGeneration
 
-from mathse.backbones.base import IGNORED, Row
-from mathse.backbones.tiny import TinyBackbone
-from mathse.backbones.tiny_tokenizer import END, SPECIAL
+from mathse.data.images import load_image
 from mathse.errors import CheckpointError, DataError
-from mathse.images import load_image
+from mathse.models.base import IGNORED, Row
+from mathse.models.tiny import TinyBackbone
+from mathse.models.tiny_tokenizer import END, SPECIAL
 
 ATOL = 1e-5  # logits of order 1, in float32, summed in another order
 

@@ -9,10 +9,10 @@ import pytest
 from small import any_text, problems, world
 from transformers import PreTrainedTokenizerFast
 
-from mathse import prompts
-from mathse.backbones.tiny_tokenizer import END, PAD, SPECIAL, VOCABULARY, build_tokenizer
-from mathse.world.problems import facts
-from mathse.world.solution import KINDS
+from mathse.data.synthetic.problems import facts
+from mathse.data.synthetic.solution import KINDS
+from mathse.inference import prompts
+from mathse.models.tiny_tokenizer import END, PAD, SPECIAL, VOCABULARY, build_tokenizer
 
 TOKENIZER = build_tokenizer()
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from mathse.benchmarks import bounded
-from mathse.benchmarks.bounded import Overrun, Worker
 from mathse.errors import RunError
+from mathse.evaluation.benchmarks import bounded
+from mathse.evaluation.benchmarks.bounded import Overrun, Worker
 
 HOSTILE = "\\binom{100000000}{50000000}"
 
@@ -76,7 +76,7 @@ def test_what_the_parser_prints_does_not_reach_us(worker, capfd):
 
 
 def test_the_process_ends_with_its_input():
-    command = [sys.executable, "-m", "mathse.benchmarks.worker", "latex"]
+    command = [sys.executable, "-m", "mathse.evaluation.benchmarks.worker", "latex"]
     done = subprocess.run(command, input=b"", capture_output=True, timeout=120, cwd=Path(bounded.__file__).parents[2])
     assert (done.returncode, done.stdout) == (0, b'{"ready": true}\n')
 
@@ -100,5 +100,5 @@ def test_a_late_answer_to_an_earlier_question_is_not_taken_for_this_ones(worker)
 
 
 def test_a_process_that_cannot_start_is_an_error_with_the_command_to_run():
-    with pytest.raises(RunError, match="-m mathse.benchmarks.worker nothing"):
+    with pytest.raises(RunError, match="-m mathse.evaluation.benchmarks.worker nothing"):
         Worker("nothing").ask("1")

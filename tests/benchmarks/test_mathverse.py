@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from mathse.benchmarks.base import GIVEN, NOT_SCORED, Extraction
-from mathse.benchmarks.mathverse import MathVerse, extraction_prompt, judge_prompt, judgement, query
 from mathse.errors import ConfigError
+from mathse.evaluation.benchmarks.base import GIVEN, NOT_SCORED, Extraction
+from mathse.evaluation.benchmarks.mathverse import MathVerse, extraction_prompt, judge_prompt, judgement, query
 from tests.benchmarks.cases import Scripted, rows, verse_row, write
 
 

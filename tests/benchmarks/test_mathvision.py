@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from mathse.benchmarks import mathvision, official_latex
-from mathse.benchmarks.arithmetic import NoNumber, number_of
-from mathse.benchmarks.base import GIVEN, NOT_SCORED, Extraction
-from mathse.benchmarks.bounded import Worker
-from mathse.benchmarks.mathvision import MathVision
-from mathse.benchmarks.mathvision_answer import equal, found_answer, quick_value
 from mathse.errors import ConfigError, DataError
+from mathse.evaluation.benchmarks import mathvision, official_latex
+from mathse.evaluation.benchmarks.arithmetic import NoNumber, number_of
+from mathse.evaluation.benchmarks.base import GIVEN, NOT_SCORED, Extraction
+from mathse.evaluation.benchmarks.bounded import Worker
+from mathse.evaluation.benchmarks.mathvision import MathVision
+from mathse.evaluation.benchmarks.mathvision_answer import equal, found_answer, quick_value
 from tests.benchmarks.cases import outputs, rows, vision_row, write
 
 EITHER_WAY = {"3013"}  # 4/3 against \frac{4}{3}: published as wrong, and right by the released script

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from mathse.benchmarks import make
-from mathse.benchmarks.base import GIVEN, NOT_SCORED, Extraction, Item, Scored
-from mathse.benchmarks.mathvista import MathVista, extraction_prompt
-from mathse.benchmarks.mathvista_query import query, solution_query
 from mathse.errors import ConfigError, DataError
+from mathse.evaluation.benchmarks import make
+from mathse.evaluation.benchmarks.base import GIVEN, NOT_SCORED, Extraction, Item, Scored
+from mathse.evaluation.benchmarks.mathvista import MathVista, extraction_prompt
+from mathse.evaluation.benchmarks.mathvista_query import query, solution_query
 from tests.benchmarks.cases import Scripted, choice_row, outputs, rows, vista_row, write
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mathse.benchmarks.mathvl_test import MathVLTest
 from mathse.errors import ConfigError, DataError
+from mathse.evaluation.benchmarks.mathvl_test import MathVLTest
 from tests.benchmarks.cases import Scripted, write
 
 CHOICE = {"id": "1", "question": "求x。", "answer": "B", "options": ["3", "4"], "question_type": "choice"}

@@ -8,8 +8,8 @@ import re
 
 import pytest
 
-from mathse.benchmarks import NAMES, make
 from mathse.errors import ConfigError, DataError
+from mathse.evaluation.benchmarks import NAMES, make
 from tests.benchmarks.cases import verse_row, vision_row, vista_row, write
 
 VISTA = [vista_row(pid="1"), vista_row(pid="2", answer="4")]

@@ -10,14 +10,14 @@ import time
 import pytest
 from PIL import Image
 
-from mathse.benchmarks import hub, math_verifier, mathvista
-from mathse.benchmarks.base import Item
-from mathse.benchmarks.bounded import Worker
-from mathse.benchmarks.edit_distance import distance, nearest
-from mathse.benchmarks.marker import mapped_response, marked_answer
-from mathse.benchmarks.math_verifier import second_opinion
-from mathse.benchmarks.mathvision_answer import found_answer
 from mathse.errors import DataError
+from mathse.evaluation.benchmarks import hub, math_verifier, mathvista
+from mathse.evaluation.benchmarks.base import Item
+from mathse.evaluation.benchmarks.bounded import Worker
+from mathse.evaluation.benchmarks.edit_distance import distance, nearest
+from mathse.evaluation.benchmarks.marker import mapped_response, marked_answer
+from mathse.evaluation.benchmarks.math_verifier import second_opinion
+from mathse.evaluation.benchmarks.mathvision_answer import found_answer
 from mathse.types import Problem
 from tests.benchmarks.cases import vista_row
 

@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
-from mathse import cli
+from mathse.commands import cli
 from mathse.config.options import CONF
 from mathse.config.parse import parse
 from mathse.config.register import register

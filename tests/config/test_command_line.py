@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from mathse import cli
+from mathse.commands import cli
 from mathse.errors import ConfigError, DataError
 
 

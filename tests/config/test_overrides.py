@@ -87,7 +87,7 @@ def test_what_is_not_recognised_falls_back_on_hydras_first_line():
 
 
 def test_an_error_of_ours_inside_a_resolver_is_told_as_it_is(tmp_path, monkeypatch):
-    pytest.importorskip("mathse.ledger")
+    pytest.importorskip("mathse.runs.stage_cache")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError) as ours:
         from mathse.config.register import run_dir

@@ -13,7 +13,7 @@ from e2e.runs import SIZES, rows
 from PIL import Image
 
 from mathse.__main__ import main
-from mathse.store import read_json
+from mathse.runs.store import read_json
 
 SMALL = [s for s in SIZES if s.startswith("backbone.")]
 

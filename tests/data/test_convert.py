@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mathse.data.convert import convert, main
+from mathse.commands.convert_data import convert, main
 from mathse.data.problems import JsonlData
 from mathse.errors import DataError
 

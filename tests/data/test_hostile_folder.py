@@ -15,9 +15,9 @@ from PIL import Image
 
 from mathse.__main__ import main
 from mathse.data import rows as data_rows
+from mathse.data.images import load_image
 from mathse.data.problems import JsonlData
-from mathse.images import load_image
-from mathse.store import read_json
+from mathse.runs.store import read_json
 
 LISTED = {  # line of the file -> what its row is, what is said of it
     13: ("truncated", "damaged or cut off"),

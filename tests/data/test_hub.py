@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from mathse.data.hub import HubData
+from mathse.data.images import image_size, load_image
 from mathse.data.readers.source import PublicData
 from mathse.errors import ConfigError, DataError
-from mathse.images import image_size, load_image
 
 datasets = pytest.importorskip("datasets", reason="needs the datasets library: pip install mathse[hub]")
 

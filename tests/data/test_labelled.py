@@ -13,7 +13,7 @@ from small import path, picture, problems, verdict, world
 
 from mathse.data.labelled import read_given, read_labelled
 from mathse.errors import DataError
-from mathse.store import to_json, write_jsonl
+from mathse.runs.store import to_json, write_jsonl
 from mathse.types import Problem
 
 Row = dict[str, Any]

@@ -117,7 +117,7 @@ def test_a_mixture_needs_sources_that_read_files(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="a mixture needs sources"):
         MixtureData()
     with pytest.raises(ConfigError, match="only sources that read files"):
-        MixtureData({"w": {"_target_": "mathse.world.SyntheticData"}}, counts={"w": 1})
+        MixtureData({"w": {"_target_": "mathse.data.synthetic.SyntheticData"}}, counts={"w": 1})
 
 
 @pytest.mark.parametrize("size", [None, 1, 7, 100])

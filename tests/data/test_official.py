@@ -17,11 +17,11 @@ from PIL import Image, ImageChops
 from small import picture
 
 from mathse.__main__ import main
+from mathse.commands.convert_data.official import convert
 from mathse.data.labelled import read_labelled
-from mathse.data.official import convert
 from mathse.data.problems import JsonlData
 from mathse.errors import DataError
-from mathse.store import read_json, read_jsonl
+from mathse.runs.store import read_json, read_jsonl
 from mathse.types import Problem, ReasoningPath
 
 ANSWER = "The answer to this problem is"

@@ -14,10 +14,10 @@ import pytest
 from PIL import Image
 
 from mathse.config import data as data_settings
+from mathse.data.images import load_image
 from mathse.data.problems import SPLITS, JsonlData, ProblemSource, Shares, split_by_hash
 from mathse.data.rows import Images, read_rows
 from mathse.errors import ConfigError, DataError
-from mathse.images import load_image
 
 
 @pytest.fixture

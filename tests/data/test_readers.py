@@ -17,10 +17,10 @@ from PIL import Image
 
 from mathse.config.data import SETS
 from mathse.data import readers
+from mathse.data.images import load_image
 from mathse.data.problems import SPLITS
 from mathse.data.readers.source import PublicData
 from mathse.errors import ConfigError, DataError
-from mathse.images import load_image
 from mathse.types import Problem
 
 # set -> (its annotation file, a record of it, its picture, what becomes of it)

@@ -11,7 +11,7 @@ from e2e.runs import SIZES, contents, everything, killed, problems_of, rows, run
 
 from mathse.config import build
 from mathse.errors import DataError, SettingsChanged
-from mathse.store import read_json
+from mathse.runs.store import read_json
 
 OWN = (*SIZES, "data=jsonl", "teacher=replay", "judge=random", "distill.judge=answer", "evolution.reflect.when=never")
 ROWS = 30

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from mathse.data.decontamination import Index, Seen
+from mathse.data.decontamination.against import index_of, problems_of
+from mathse.data.decontamination.search import Search
 from mathse.data.problems import JsonlData
-from mathse.decontaminate import Index, Seen
-from mathse.decontaminate.against import index_of, problems_of
-from mathse.decontaminate.search import Search
 from mathse.errors import DataError
 from mathse.types import Problem
 
@@ -197,7 +197,7 @@ def test_the_same_question_about_another_picture_is_no_duplicate(tmp_path: Path)
     images = [noise(tmp_path / f"{k}.png", k) for k in range(3)]
     _blocks(0).save(tmp_path / "0.bmp")
     problems = [Problem(str(k), "Find x.", (ref,)) for k, ref in enumerate([*images, str(tmp_path / "0.bmp")])]
-    from mathse.decontaminate.duplicates import Duplicates
+    from mathse.data.decontamination.duplicates import Duplicates
 
     duplicates = Duplicates()
     assert [duplicates.first(p, Seen.of(p)) for p in problems] == [None, None, None, "0"]

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageOps
 
-from mathse.decontaminate import Index, Seen
-from mathse.decontaminate.picture import correlation, grey, looks, overlay
-from mathse.images import load_image
+from mathse.data.decontamination import Index, Seen
+from mathse.data.decontamination.picture import correlation, grey, looks, overlay
+from mathse.data.images import load_image
 from mathse.types import Problem
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from mathse.__main__ import main
 from mathse.config import data_rules
-from mathse.decontaminate import Seen, stored
-from mathse.decontaminate.against import index_of, problems_of
+from mathse.data.decontamination import Seen, stored
+from mathse.data.decontamination.against import index_of, problems_of
 from mathse.errors import DataError
 from mathse.types import Problem
 
@@ -70,6 +70,6 @@ def test_a_list_that_is_damaged_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="list.txt:3: no line of a hash list"):
         index_of([str(damaged)])
     with pytest.raises(DataError, match="give it such a name"):
-        from mathse.data_check import _write_hashes
+        from mathse.commands.data_check import _write_hashes
 
         _write_hashes(benchmark(tmp_path), tmp_path / "list.jsonl")

@@ -7,8 +7,8 @@ import random
 import numpy as np
 import pytest
 
-from mathse.decontaminate.minhash import BANDS, ROWS, Buckets, bands, signature
-from mathse.decontaminate.text import MAX_TEXT, jaccard, normalised
+from mathse.data.decontamination.minhash import BANDS, ROWS, Buckets, bands, signature
+from mathse.data.decontamination.text import MAX_TEXT, jaccard, normalised
 
 SAME = [
     ("Find x.", "  FIND   $x$ "),

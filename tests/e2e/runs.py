@@ -18,7 +18,7 @@ from hydra import compose, initialize_config_dir
 from mathse.config import parse
 from mathse.config.options import CONF
 from mathse.config.register import register
-from mathse.store import read_json, read_jsonl
+from mathse.runs.store import read_json, read_jsonl
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -48,7 +48,7 @@ TINY = (*SIZES, *WORLD, "judge=random", "distill.judge=answer")
 
 def run(folder: Path, *settings: str) -> dict[str, Any]:
     """Run a task of train.py in ``folder`` and give its summary."""
-    from mathse.tasks import run_task
+    from mathse.evolution.tasks import run_task
 
     register()
     with initialize_config_dir(str(CONF), version_base="1.3"):

@@ -22,7 +22,7 @@ from evaluation.cases import run as evaluated
 from e2e.conftest import Command, Outcome
 from e2e.runs import ROOT, contents, killed, rows
 from mathse.__main__ import main as mathse
-from mathse.store import read_json
+from mathse.runs.store import read_json
 
 Row = dict[str, Any]
 

@@ -15,8 +15,8 @@ from PIL import Image
 
 from e2e.conftest import Command, Outcome
 from e2e.runs import ROOT, SIZES, TINY, contents
-from mathse.folder_lock import FolderLock
-from mathse.store import read_json
+from mathse.runs.folder_lock import FolderLock
+from mathse.runs.store import read_json
 
 REAL = (*SIZES, "data=jsonl", "teacher=replay", "judge=answer")
 

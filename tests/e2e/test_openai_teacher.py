@@ -19,8 +19,8 @@ from PIL import Image
 
 from e2e.conftest import Command
 from e2e.runs import ROOT, SIZES, contents, rows, run
-from mathse.llm import faults
-from mathse.store import read_json, read_jsonl
+from mathse.inference.llm import faults
+from mathse.runs.store import read_json, read_jsonl
 from mathse.types import ReasoningPath, Reflection, Verdict
 
 COUNT = 24

@@ -11,11 +11,11 @@ import pytest
 from e2e.runs import TINY, rows, run
 from mathse.config.fits import ORM
 from mathse.config.schema import TrainConfig
+from mathse.data.images import png_bytes
+from mathse.data.synthetic import SyntheticData
 from mathse.errors import ConfigError, DataError
-from mathse.images import png_bytes
-from mathse.store import read_json, write_jsonl
-from mathse.tasks import settings
-from mathse.world import SyntheticData
+from mathse.evolution.tasks import settings
+from mathse.runs.store import read_json, write_jsonl
 
 Row = dict[str, Any]
 

@@ -11,13 +11,13 @@ import pytest
 
 from e2e.runs import TINY, rows, run, stages
 from e2e.test_tasks import check_bookkeeping, paths, reflections, weights
-from mathse import prompts
-from mathse.backbones.base import Backbone, Row
+from mathse.data.synthetic import SyntheticData
 from mathse.errors import ConfigError, SettingsChanged
 from mathse.evolution import lab
-from mathse.fit import FitJob
+from mathse.inference import prompts
+from mathse.models.base import Backbone, Row
+from mathse.training.fit import FitJob
 from mathse.types import Reflection
-from mathse.world import SyntheticData
 
 DRAFT = "evolution.reflect.row=draft"
 EVERY = ("evolution.reflect.when=every", "evolution.rounds=2", "evolution.round.sample_size=6")

@@ -14,7 +14,7 @@ import pytest
 
 from e2e.conftest import Command
 from e2e.runs import ROOT, TINY, contents, everything, killed, problems_of, rows, run, stages
-from mathse.store import read_json, sha256_file
+from mathse.runs.store import read_json, sha256_file
 
 # No rounds and no reflection: nothing asks the ORM, so there is none.
 SHORT = (*TINY, "evolution.rounds=0", "evolution.reflect.when=never")

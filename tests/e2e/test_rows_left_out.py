@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from e2e.runs import SIZES, TINY, WORLD, rows, run
-from mathse.backbones.tiny import TinyBackbone
+from mathse.data.synthetic import SyntheticData
 from mathse.errors import DataError
-from mathse.generate import solve_row
-from mathse.world import SyntheticData
+from mathse.inference.generate import solve_row
+from mathse.models.tiny import TinyBackbone
 
 OWN = (*SIZES, "data=jsonl", "teacher=replay", "judge=random", "distill.judge=answer")
 

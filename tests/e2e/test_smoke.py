@@ -11,10 +11,10 @@ import pytest
 from e2e.conftest import Command, Smoke
 from e2e.runs import everything, problems_of, rows, stages
 from mathse.__main__ import main as mathse
-from mathse.answers import extract_answer, same_answer
-from mathse.store import read_json, read_jsonl, sha256_file
+from mathse.data.synthetic import SyntheticData
+from mathse.runs.store import read_json, read_jsonl, sha256_file
+from mathse.scoring.answers import extract_answer, same_answer
 from mathse.types import ReasoningPath, Reflection, Verdict
-from mathse.world import SyntheticData
 
 STUDENT = {"predictions.jsonl", "metrics.json", "checkpoint", "stage.json"}
 FITTED = STUDENT | {"train.jsonl", "incorrect.jsonl", "train_log.jsonl"}

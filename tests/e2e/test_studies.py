@@ -6,7 +6,7 @@ import pytest
 
 from e2e.runs import SIZES, WORLD, run
 from mathse.config.options import groups
-from mathse.store import read_json
+from mathse.runs.store import read_json
 
 STUDIES = {
     group.removeprefix("experiment/"): variants

@@ -9,8 +9,8 @@ import pytest
 
 from e2e.conftest import Smoke
 from e2e.runs import rows
-from mathse.metrics import wilson
-from mathse.store import read_json
+from mathse.runs.store import read_json
+from mathse.scoring.metrics import wilson
 
 STUDENTS = ["base", "distill", "round_01", "final"]
 OUTCOMES = {"correct_correct", "correct_wrong", "wrong_correct", "wrong_wrong"}

@@ -15,8 +15,8 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 
 from e2e.runs import ROOT, TINY, contents, everything, rows, run, stages
-from mathse import tasks
-from mathse.store import read_json
+from mathse.evolution import tasks
+from mathse.runs.store import read_json
 
 # Two by two jobs of three stages and one fit.
 SHORT = ("judge=answer", "evolution.rounds=0", "evolution.reflect.when=never")

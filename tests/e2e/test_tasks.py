@@ -11,7 +11,7 @@ import pytest
 from e2e.conftest import Smoke
 from e2e.runs import SIZES, TINY, problems_of, rows, run, stages
 from mathse.__main__ import main as mathse
-from mathse.store import read_json, read_jsonl, sha256_file
+from mathse.runs.store import read_json, read_jsonl, sha256_file
 from mathse.types import ReasoningPath, Reflection, Verdict
 
 

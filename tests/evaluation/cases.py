@@ -10,17 +10,17 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from PIL import Image, ImageDraw
 
-from mathse.benchmarks import math_verifier, mathvision
-from mathse.benchmarks.base import LLM, RULE, Extraction, Item, Scored
-from mathse.benchmarks.mathvision import MathVision
 from mathse.config import parse
 from mathse.config.options import CONF
 from mathse.config.register import register
 from mathse.config.schema import EvaluateConfig
+from mathse.evaluation.benchmarks import math_verifier, mathvision
+from mathse.evaluation.benchmarks.base import LLM, RULE, Extraction, Item, Scored
+from mathse.evaluation.benchmarks.mathvision import MathVision
 from mathse.evaluation.predictions import Answer
 from mathse.evaluation.scoring import Graded
 from mathse.evaluation.task import evaluate
-from mathse.store import read_json, read_jsonl
+from mathse.runs.store import read_json, read_jsonl
 from mathse.types import Problem
 
 # The smallest backbone and the smallest world; nothing is learnt.

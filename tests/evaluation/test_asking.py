@@ -12,7 +12,7 @@ from api_server import KEY, MODEL, ApiServer, pictures_in, text_of
 from evaluation.cases import draw_pictures, metrics, rows, run, vision_row, write_rows
 from mathse.errors import ConfigError, TeacherError
 from mathse.evaluation.mistakes import read_kind
-from mathse.llm import faults
+from mathse.inference.llm import faults
 
 # What the judge says of each answer, and what is to be made of it.
 JUDGED = {

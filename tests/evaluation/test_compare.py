@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from evaluation.cases import TINY, run, write_rows
-from mathse import paper
 from mathse.__main__ import main as mathse
-from mathse.compare.pairs import compared
-from mathse.compare.sides import Scores, Side, read_side
-from mathse.compare.tables import error_rows, p_text, table_1, table_2
 from mathse.errors import RunError
-from mathse.store import write_json
+from mathse.evaluation.compare.pairs import compared
+from mathse.evaluation.compare.sides import Scores, Side, read_side
+from mathse.evaluation.compare.tables import error_rows, p_text, table_1, table_2
+from mathse.runs.store import write_json
+from mathse.scoring import paper
 
 Said = Callable[..., str]
 

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from evaluation.cases import draw_pictures, metrics, rows, run, write_rows
-from mathse.benchmarks.base import Item
-from mathse.contamination import check
 from mathse.errors import DataError
+from mathse.evaluation.benchmarks.base import Item
+from mathse.evaluation.contamination import check
 from mathse.types import Problem
 
 LONG = "In triangle ABC the angle at A is 50 degrees and the angle at B is 60 degrees. How large is the angle at C?"

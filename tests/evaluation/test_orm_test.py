@@ -15,9 +15,9 @@ from orm_by_heart import ANALYSIS, saved, six_paths
 
 from evaluation.cases import leave_scoring_processes, metrics, rows, run, write_rows
 from mathse.config.fits import ORM
+from mathse.data.images import png_bytes
 from mathse.errors import CheckpointError, ConfigError, DataError, SettingsChanged
 from mathse.evaluation import models
-from mathse.images import png_bytes
 
 Row = dict[str, Any]
 Settings = list[str]

@@ -17,7 +17,7 @@ from mathse.config.register import register
 from mathse.config.schema import EvaluateConfig
 from mathse.errors import ConfigError, TeacherError
 from mathse.evaluation.task import evaluate
-from mathse.store import read_json, read_jsonl
+from mathse.runs.store import read_json, read_jsonl
 
 
 @pytest.fixture(autouse=True)

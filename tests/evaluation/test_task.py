@@ -13,7 +13,7 @@ from small import tiny_backbone
 from evaluation.cases import TINY, leave_scoring_processes, metrics, rows, run, write_rows
 from mathse.errors import ConfigError, DataError, SettingsChanged
 from mathse.evaluation import models, sampling
-from mathse.store import read_json
+from mathse.runs.store import read_json
 
 
 def official(files: Path, *names: str) -> list[str]:

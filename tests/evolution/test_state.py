@@ -11,7 +11,7 @@ from small import path, verdict
 
 from mathse.errors import DataError
 from mathse.evolution.state import INCORRECT, TRAIN, EvolutionState, Judged
-from mathse.metrics import accepted
+from mathse.scoring.metrics import accepted
 from mathse.types import Origin, Status, Verdict
 
 D = tuple(f"p{i}" for i in range(8))

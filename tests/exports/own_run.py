@@ -14,7 +14,7 @@ from mathse.__main__ import main
 from mathse.config.data import JsonlData
 from mathse.config.schema import TrainConfig
 from mathse.evolution.state import Judged
-from mathse.store import write_json, write_jsonl
+from mathse.runs.store import write_json, write_jsonl
 from mathse.types import Lineage, ReasoningPath, Verdict
 
 PROBLEMS: list[dict[str, Any]] = [
@@ -45,7 +45,7 @@ def own_run(place: Path, family: str = "qwen2vl", **orm: Any) -> OwnRun:
     paths = [_path(row["id"]) for row in PROBLEMS]
     config = asdict(TrainConfig())
     config["data"] = {**asdict(JsonlData()), "path": str(data / "problems.jsonl"), "seed": 0}
-    config["backbone"] = {"_target_": f"mathse.backbones.{family}.load"}
+    config["backbone"] = {"_target_": f"mathse.models.{family}.load"}
     config["orm"] |= orm
     write_json(run / "run.json", {"name": "own", "task": "evolve", "seed": 0, "config": config})
     write_jsonl(run / "final" / "train.jsonl", paths)

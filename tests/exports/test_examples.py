@@ -9,23 +9,23 @@ from typing import Any
 import pytest
 
 from exports.own_run import own_run, write_stage
-from mathse.backbones.base import Backbone
+from mathse.commands.export.examples import family_of, orm_examples, sft_examples, style_of
 from mathse.config.fits import ORM
 from mathse.data.sources import problem_lookup
 from mathse.errors import DataError
 from mathse.evolution.state import Judged
-from mathse.exports.examples import family_of, orm_examples, sft_examples, style_of
-from mathse.generate import reflect_row, solve_row
-from mathse.orm import training_row
-from mathse.report.runs import Run, read_run
-from mathse.store import read_json, read_jsonl, write_json, write_jsonl
+from mathse.inference.generate import reflect_row, solve_row
+from mathse.judges.orm_rows import training_row
+from mathse.models.base import Backbone
+from mathse.reporting.report.runs import Run, read_run
+from mathse.runs.store import read_json, read_jsonl, write_json, write_jsonl
 from mathse.types import Lineage, ReasoningPath, Reflection, Verdict
 
 CLASSES = {
-    "tiny": "mathse.backbones.tiny.TinyBackbone",
-    "qwen2vl": "mathse.backbones.qwen2vl.Qwen2VLBackbone",
-    "internvl2_5": "mathse.backbones.internvl2_5.backbone.InternVL25Backbone",
-    "cogvlm2": "mathse.backbones.cogvlm2.backbone.CogVLM2Backbone",
+    "tiny": "mathse.models.tiny.TinyBackbone",
+    "qwen2vl": "mathse.models.qwen2vl.Qwen2VLBackbone",
+    "internvl2_5": "mathse.models.internvl2_5.backbone.InternVL25Backbone",
+    "cogvlm2": "mathse.models.cogvlm2.backbone.CogVLM2Backbone",
 }
 
 

@@ -11,10 +11,10 @@ import pytest
 from PIL import Image, ImageChops
 
 from exports.own_run import PROBLEMS, OwnRun, export, own_run
+from mathse.data.images import load_image
 from mathse.data.sources import problem_lookup
-from mathse.images import load_image
-from mathse.report.runs import read_run
-from mathse.store import read_json, read_jsonl
+from mathse.reporting.report.runs import read_run
+from mathse.runs.store import read_json, read_jsonl
 
 LINES = ("llamafactory", "swift")
 TABLES = ("trl", "hf")

@@ -16,8 +16,8 @@ from run_builder import build_run
 
 from exports.own_run import OwnRun, export, hashes, own_run
 from mathse.__main__ import main
-from mathse.exports.formats import FORMATS
-from mathse.store import read_json, read_jsonl, sha256_file, write_json, write_jsonl
+from mathse.commands.export.formats import FORMATS
+from mathse.runs.store import read_json, read_jsonl, sha256_file, write_json, write_jsonl
 from mathse.types import ReasoningPath
 
 # --- the folder -------------------------------------------------------------------------------------------------------

@@ -9,9 +9,9 @@ from e2e.runs import TINY, rows, run
 from run_builder import build_run
 
 from mathse.__main__ import main
-from mathse.exports.model_card import model_card
-from mathse.report.runs import read_run
-from mathse.store import read_json, sha256_file, write_json
+from mathse.commands.export.model_card import model_card
+from mathse.reporting.report.runs import read_run
+from mathse.runs.store import read_json, sha256_file, write_json
 
 
 @pytest.fixture(scope="module")
@@ -125,10 +125,10 @@ def test_a_student_carried_on_says_whose_it_is(tmp_path: Path) -> None:
 def test_licences_of_backbone_and_data_are_named(finished: Path) -> None:
     read = read_run(finished)
     assert "| the data, synthetic |" in model_card(read, "final") and "CC BY 4.0" in model_card(read, "final")
-    read.config["backbone"].update({"_target_": "mathse.backbones.cogvlm2.load", "path": "zai-org/cogvlm2"})  # type: ignore[attr-defined]
+    read.config["backbone"].update({"_target_": "mathse.models.cogvlm2.load", "path": "zai-org/cogvlm2"})  # type: ignore[attr-defined]
     card = model_card(read, "final")
     assert 'base_model: "zai-org/cogvlm2"' in card and "Llama 3 Community License (Built with Meta Llama 3)" in card
-    assert "mathse.backbones.cogvlm2.load('FOLDER')" in card
+    assert "mathse.models.cogvlm2.load('FOLDER')" in card
 
 
 def test_a_stage_without_weights_names_those_that_have_some(

@@ -23,12 +23,12 @@ from run_builder import build_run
 
 from exports.own_run import PROBLEMS, own_run
 from exports.tool_rows import handed_over, tool_row
-from mathse import backbones
+from mathse import models as backbones
 from mathse.__main__ import main
-from mathse.backbones.base import IGNORED, Backbone, Row
-from mathse.exports.examples import Example, orm_examples, sft_examples
-from mathse.exports.formats import harmless
-from mathse.report.runs import read_run
+from mathse.commands.export.examples import Example, orm_examples, sft_examples
+from mathse.commands.export.formats import harmless
+from mathse.models.base import IGNORED, Backbone, Row
+from mathse.reporting.report.runs import read_run
 
 pytestmark = pytest.mark.slow
 

@@ -8,7 +8,7 @@ from typing import Any
 from e2e.runs import SIZES, TINY, killed, run
 from small import picture
 
-from mathse.store import write_jsonl
+from mathse.runs.store import write_jsonl
 
 CHANCE = (*SIZES, "judge=random", "distill.judge=random", "judge.rate=0.6", "distill.size=8")
 

@@ -12,10 +12,10 @@ from e2e.runs import rows
 
 from lineage.conftest import Made
 from mathse.__main__ import main
-from mathse.images import image_sha256
-from mathse.lineage import tell
-from mathse.report.runs import read_run
-from mathse.store import read_json, sha256_file
+from mathse.commands.lineage import tell
+from mathse.data.images import image_sha256
+from mathse.reporting.report.runs import read_run
+from mathse.runs.store import read_json, sha256_file
 
 KINDS = ("embedded", "killed", "branched", "mixed")
 KEYS = ["path_id", "problem_id", "origin", "round", "model", "seed", "prompt_version", "image_sha256", "parent",

@@ -11,10 +11,10 @@ from run_builder import build_run
 
 from lineage.conftest import Made
 from mathse.__main__ import main
+from mathse.commands.lineage.query import SHOWN, answer
+from mathse.commands.lineage.tables import NAMES
 from mathse.errors import DataError
-from mathse.lineage.query import SHOWN, answer
-from mathse.lineage.tables import NAMES
-from mathse.report.runs import read_run
+from mathse.reporting.report.runs import read_run
 
 FILES = {"paths": "paths", "held_paths": "held_paths", "train": "train", "verdicts": "verdicts",
          "incorrect": "incorrect", "feedback": "feedback", "orm_held": "orm_held", "reflections": "reflections",

@@ -17,7 +17,7 @@ from small import picture
 from lineage.conftest import Made
 from lineage.made import own, own_problems
 from mathse.__main__ import main
-from mathse.store import read_json, sha256_file, write_json, write_jsonl
+from mathse.runs.store import read_json, sha256_file, write_json, write_jsonl
 
 
 def said(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> str:

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mathse.llm import faults
-from mathse.llm.client import ChatClient, ChatRequest
+from mathse.inference.llm import faults
+from mathse.inference.llm.client import ChatClient, ChatRequest
 
 
 def client_of(url: str, cache: str, run: str, mode: Any, timeout: float = 1.5) -> ChatClient:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from api_server import KEY, MODEL, ApiServer
 
-from mathse.llm import faults
-from mathse.llm.client import ChatClient, ChatRequest
+from mathse.inference.llm import faults
+from mathse.inference.llm.client import ChatClient, ChatRequest
 
 NewClient = Callable[..., ChatClient]
 

@@ -13,8 +13,8 @@ from api_server import ERRORS, KEY, ApiServer, text_of
 
 from llm.conftest import NewClient, number_of, row, rows
 from mathse.errors import TeacherError
-from mathse.llm.client import ChatClient
-from mathse.llm.records import BatchRecord, Records
+from mathse.inference.llm.client import ChatClient
+from mathse.inference.llm.records import BatchRecord, Records
 
 PRICE = {"input": 1.0, "output": 2.0}
 

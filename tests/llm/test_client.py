@@ -14,8 +14,8 @@ from api_server import KEY, MODEL, ApiServer, text_of
 
 from llm.conftest import NewClient, number_of, row, rows
 from mathse.errors import ConfigError, TeacherError
-from mathse.llm import online
-from mathse.llm.client import ChatClient, ChatRequest
+from mathse.inference.llm import online
+from mathse.inference.llm.client import ChatClient, ChatRequest
 
 
 def ends_with(client: ChatClient, requests: list[ChatRequest]) -> str:

@@ -18,16 +18,16 @@ from api_server import MODEL
 from PIL import Image
 
 from llm.conftest import row
+from mathse.data.images import load_image
 from mathse.errors import DataError
-from mathse.images import load_image
-from mathse.llm.account import ACCOUNT, Account
-from mathse.llm.cache import AnswerCache, Claims
-from mathse.llm.chat import ChatReply, ChatRequest, Usage
-from mathse.llm.faults import MAX_WAIT, Broken, fault_of_body, retry_after
-from mathse.llm.images import MAX_BYTES, data_url, picture_of
-from mathse.llm.limits import Limits, Pace
-from mathse.llm.pricing import PRICES, Price, image_tokens, most_it_can_cost, price_of, prompt_tokens
-from mathse.llm.wire import read_reply
+from mathse.inference.llm.account import ACCOUNT, Account
+from mathse.inference.llm.cache import AnswerCache, Claims
+from mathse.inference.llm.chat import ChatReply, ChatRequest, Usage
+from mathse.inference.llm.faults import MAX_WAIT, Broken, fault_of_body, retry_after
+from mathse.inference.llm.images import MAX_BYTES, data_url, picture_of
+from mathse.inference.llm.limits import Limits, Pace
+from mathse.inference.llm.pricing import PRICES, Price, image_tokens, most_it_can_cost, price_of, prompt_tokens
+from mathse.inference.llm.wire import read_reply
 
 ROOT = Path(__file__).resolve().parents[2]
 

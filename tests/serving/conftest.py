@@ -12,11 +12,11 @@ from engine import Engine
 from small import problems, tiny_backbone
 from transformers.utils import logging
 
-from mathse.backbones.tiny import TinyBackbone
+from mathse.inference.llm import faults
+from mathse.inference.prompts import binary_json, feedback_json
 from mathse.judges.orm import judge_row
-from mathse.llm import faults
-from mathse.prompts import binary_json, feedback_json
-from mathse.store import write_json
+from mathse.models.tiny import TinyBackbone
+from mathse.runs.store import write_json
 from mathse.types import Verdict
 
 STEPS = 60  # after these the ORM's answers are JSON of both kinds

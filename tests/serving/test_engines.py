@@ -16,15 +16,15 @@ import pytest
 from engine import Engine, Model
 from small import problems, tiny_backbone
 
-from mathse.backbones import adapters
-from mathse.backbones.tiny import TinyBackbone
 from mathse.errors import CheckpointError, TeacherError
-from mathse.generate import solve_row
-from mathse.serving import guard
-from mathse.serving.engines import AdapterEngine
-from mathse.serving.names import content_name
-from mathse.serving.reach import Address
-from mathse.serving.started import StartedEngine
+from mathse.inference.generate import solve_row
+from mathse.inference.serving import guard
+from mathse.inference.serving.engines import AdapterEngine
+from mathse.inference.serving.names import content_name
+from mathse.inference.serving.reach import Address
+from mathse.inference.serving.started import StartedEngine
+from mathse.models import adapters
+from mathse.models.tiny import TinyBackbone
 
 ROOT = Path(__file__).resolve().parents[2]
 # What a command starts here: a server that names its model, and does not answer. It says its process id first.
@@ -192,8 +192,8 @@ def test_an_engine_ends_with_the_run_that_is_killed(light: str, port: int, tmp_p
     checkpoint = folder(tmp_path / "checkpoint", 1)
     name = content_name(checkpoint)
     code = (
-        "import sys, time; from pathlib import Path; from mathse.serving.reach import Address;"
-        "from mathse.serving.started import StartedEngine;"
+        "import sys, time; from pathlib import Path; from mathse.inference.serving.reach import Address;"
+        "from mathse.inference.serving.started import StartedEngine;"
         "_, command, url, folder, checkpoint, name = sys.argv;"
         "StartedEngine(command, Address(url), Path(folder), 60).serve(Path(checkpoint), name);"
         "print('served', flush=True); time.sleep(60)"

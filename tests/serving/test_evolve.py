@@ -15,7 +15,7 @@ import pytest
 from e2e.runs import ROOT, SIZES, WORLD, run
 from engine import Engine, Model
 
-from mathse.store import read_jsonl
+from mathse.runs.store import read_jsonl
 
 GREEDY = ("generator.temperature=0", "orm.temperature=0")
 LOOP = (*SIZES, *WORLD, *GREEDY, "judge=orm", "distill.judge=answer")

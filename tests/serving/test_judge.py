@@ -10,15 +10,15 @@ import pytest
 from engine import Engine
 from small import path, problems, tiny_backbone, verdict
 
-from mathse.backbones.tiny import TinyBackbone
 from mathse.config.actors import Judge
 from mathse.config.backbones import TinyBackbone as Section
 from mathse.errors import CheckpointError, TeacherError
-from mathse.evolution.served import ServedORM
 from mathse.judges import judge_paths
 from mathse.judges.orm import open_orm
-from mathse.serving.judge import p_correct, unscored_note
-from mathse.store import write_json, write_jsonl
+from mathse.judges.served import ServedORM
+from mathse.judges.served_orm import p_correct, unscored_note
+from mathse.models.tiny import TinyBackbone
+from mathse.runs.store import write_json, write_jsonl
 from mathse.types import Problem, ReasoningPath, Verdict
 
 WORDS = ("Step 1: 2.\nThe answer to this problem is 2.", "no", "2 + 2 is 5", "求 √2", "Step 1", "")

@@ -14,16 +14,16 @@ from api_server import ApiServer
 from engine import Engine, Model, inputs_of
 from small import picture, problems, tiny_backbone
 
-from mathse.backbones.base import Row
-from mathse.backbones.prompt_reader import prompt_reader
-from mathse.backbones.tiny import TinyBackbone
 from mathse.config.backbones import TinyBackbone as Section
 from mathse.errors import TeacherError
-from mathse.generate import Ask, solve_row
-from mathse.llm.account import Account
-from mathse.serving.names import content_name, served_folder
-from mathse.serving.student import ServedStudent, ServerGenerator
-from mathse.store import read_json
+from mathse.inference.generate import Ask, solve_row
+from mathse.inference.llm.account import Account
+from mathse.inference.serving.names import content_name, served_folder
+from mathse.inference.serving.student import ServedStudent, ServerGenerator
+from mathse.models.base import Row
+from mathse.models.prompt_reader import prompt_reader
+from mathse.models.tiny import TinyBackbone
+from mathse.runs.store import read_json
 
 GREEDY = {"max_new_tokens": 12}
 DRAWN = {"max_new_tokens": 6, "n": 3, "temperature": 1.0, "seed": 7}

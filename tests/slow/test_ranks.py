@@ -14,7 +14,7 @@ import pytest
 from e2e.runs import ROOT, TINY, WORLD, contents, rows
 from safetensors.torch import load_file
 
-from mathse.store import read_json
+from mathse.runs.store import read_json
 
 pytestmark = pytest.mark.slow
 

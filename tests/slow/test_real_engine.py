@@ -20,8 +20,8 @@ from e2e.runs import SIZES, run
 
 from mathse.__main__ import main as mathse
 from mathse.data.problems import JsonlData
-from mathse.llm.client import ChatClient
-from mathse.teachers.openai_api import OpenAITeacher
+from mathse.inference.llm.client import ChatClient
+from mathse.judges.teachers.openai_api import OpenAITeacher
 from mathse.types import Lineage, ReasoningPath, Verdict
 
 pytestmark = [
@@ -131,8 +131,8 @@ def test_the_engine_reads_text_and_picture_as_the_local_processor_does(
     """By its count of prompt tokens, the picture's among them."""
     from transformers import AutoProcessor
 
-    from mathse import prompts
-    from mathse.images import load_image
+    from mathse.data.images import load_image
+    from mathse.inference import prompts
 
     processor = AutoProcessor.from_pretrained(model)
     client = ChatClient(url, str(model), None, cache_dir=tmp_path)

@@ -11,8 +11,8 @@ import pytest
 from run_builder import Builder
 
 from mathse.errors import RunError
-from mathse.report import main as report
-from mathse.study import main as study
+from mathse.reporting.report import main as report
+from mathse.reporting.study import main as study
 
 QUESTION = (
     "# Stages\n\n**Question.** Does each <stage> of `a<b` add\nsomething?\n\n"

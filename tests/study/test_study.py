@@ -15,11 +15,11 @@ from mathse.__main__ import main
 from mathse.config.compose import train_config
 from mathse.config.parse import plain
 from mathse.errors import ConfigError, DataError, RunError
-from mathse.store import read_json, write_json
-from mathse.study import main as study
-from mathse.study.collect import collect
-from mathse.study.design import read_design
-from mathse.study.readme import BEGIN, END
+from mathse.reporting.study import main as study
+from mathse.reporting.study.collect import collect
+from mathse.reporting.study.design import read_design
+from mathse.reporting.study.readme import BEGIN, END
+from mathse.runs.store import read_json, write_json
 
 GAINS = {"none": 0.0, "teacher": -0.2, "orm": -0.1}
 
@@ -129,7 +129,7 @@ def test_a_run_before_a_setting_came_a_logger_and_a_seed_in_a_path_make_no_diffe
     old = made_up(tmp_path, "mathse", 1, name="table1_stages", settings=settings)
     head = read_json(old / "run.json")
     del head["config"]["evolution"]["reflect"]["row"], head["config"]["orm"]["train"]
-    head["config"]["logger"] = {"_target_": "mathse.loggers.CsvLogger"}
+    head["config"]["logger"] = {"_target_": "mathse.reporting.loggers.CsvLogger"}
     write_json(old / "run.json", head)
     settings = {"judge": {"checkpoint": "outputs/orm.seed_2/orm/checkpoint"}}
     made_up(tmp_path, "mathse", 2, name="table1_stages", settings=settings)
@@ -229,7 +229,7 @@ def test_an_unknown_study_is_told_with_its_neighbour(tmp_path):
 
 def test_every_study_here_is_described_by_a_file_that_fits():
     from mathse.config.options import groups
-    from mathse.study.design import EXPERIMENTS
+    from mathse.reporting.study.design import EXPERIMENTS
 
     names = [g.removeprefix("experiment/") for g in groups() if g.startswith("experiment/")]
     described = [name for name in names if (EXPERIMENTS / name / "study.yaml").is_file()]

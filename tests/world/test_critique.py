@@ -7,8 +7,8 @@ from statistics import mean
 
 import pytest
 
-from mathse.world.critique import check, corrupt, near_miss
-from mathse.world.solution import KINDS, first_error, parse, solve, write
+from mathse.data.synthetic.critique import check, corrupt, near_miss
+from mathse.data.synthetic.solution import KINDS, first_error, parse, solve, write
 
 
 def draws(kind: str, count: int) -> list[tuple[tuple[int, int, int], str]]:

@@ -7,9 +7,9 @@ import itertools
 import numpy as np
 import pytest
 
+from mathse.data.images import load_image
+from mathse.data.synthetic import digits
 from mathse.errors import DataError
-from mathse.images import load_image
-from mathse.world import digits
 
 
 def test_every_digit_image_belongs_to_exactly_one_split() -> None:

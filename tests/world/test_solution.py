@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from mathse.answers import extract_answer
-from mathse.world.critique import corrupt
-from mathse.world.solution import KINDS, MAX_CHARS, Numbers, expected, first_error, parse, solve, write
+from mathse.data.synthetic.critique import corrupt
+from mathse.data.synthetic.solution import KINDS, MAX_CHARS, Numbers, expected, first_error, parse, solve, write
+from mathse.scoring.answers import extract_answer
 
 TRIPLES = list(itertools.product(range(10), repeat=3))
 ANSWERS = {

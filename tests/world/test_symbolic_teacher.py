@@ -7,10 +7,10 @@ from statistics import mean
 
 import pytest
 
+from mathse.data.synthetic import SymbolicTeacher, SyntheticData
+from mathse.data.synthetic.problems import facts
+from mathse.data.synthetic.solution import KINDS, first_error, parse, solve, write
 from mathse.types import Lineage, Problem, ReasoningPath, Verdict
-from mathse.world import SymbolicTeacher, SyntheticData
-from mathse.world.problems import facts
-from mathse.world.solution import KINDS, first_error, parse, solve, write
 
 SIZES = {"seed_size": 1, "pool": 3000, "test": 1, "dev": 1, "orm_train": 1, "orm_held": 1}
 

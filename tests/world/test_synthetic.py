@@ -7,12 +7,12 @@ import random
 
 import pytest
 
+from mathse.data.synthetic import SyntheticData
+from mathse.data.synthetic.digits import parse_reference, split_indices
+from mathse.data.synthetic.problems import DIGITS_OF, facts
+from mathse.data.synthetic.solution import KINDS
 from mathse.errors import DataError
 from mathse.types import Lineage, Problem, ReasoningPath
-from mathse.world import SyntheticData
-from mathse.world.digits import parse_reference, split_indices
-from mathse.world.problems import DIGITS_OF, facts
-from mathse.world.solution import KINDS
 
 SIZES = {"seed_size": 60, "pool": 300, "test": 200, "dev": 80, "orm_train": 300, "orm_held": 150}
 

@@ -9,9 +9,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from mathse.answers import MARKER, choice_index, extract_answer
 from mathse.data.readers.base import Place, Values, found_image, tagged
 from mathse.data.records import BadRow, kind
+from mathse.scoring.answers import MARKER, choice_index, extract_answer
 
 _TAG = re.compile(r"\s*<image\s*\d*>\s*|\s*<ImageHere>\s*")
 _HINT = re.compile(r"\A\s*(?:hint|提示)\s*[::][^\n]*\n+", re.IGNORECASE)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mathse.report import svg
-from mathse.report.orm_charts import reliability
+from mathse.reporting.report import svg
+from mathse.reporting.report.orm_charts import reliability
 
 SIDE, LEFT, TOP, PLOT = 330, 46, 12, 230
 WIDE, RIGHT = 720, 130

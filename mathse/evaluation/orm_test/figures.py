@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mathse.metrics import Interval
+from mathse.scoring.metrics import Interval
 
 DRAWS = 1_000
 LEVEL = (2.5, 97.5)  # percentiles of a 95 % interval

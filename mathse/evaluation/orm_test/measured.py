@@ -24,12 +24,12 @@ from typing import Any
 
 import numpy as np
 
-from mathse.answers import extract_answer, same_answer
 from mathse.data.labelled import LabelledPath
 from mathse.evaluation.orm_test import figures
 from mathse.evaluation.orm_test.figures import Marks
-from mathse.metrics import accepted, first_step, reliability, wilson
-from mathse.paper import TABLE_5, TABLE_5_HEAD
+from mathse.scoring.answers import extract_answer, same_answer
+from mathse.scoring.metrics import accepted, first_step, reliability, wilson
+from mathse.scoring.paper import TABLE_5, TABLE_5_HEAD
 from mathse.types import Verdict
 
 THRESHOLDS = tuple(k / 20 for k in range(21))

@@ -7,11 +7,11 @@ from typing import Any
 
 from mathse.evaluation.orm_test import charts, figures
 from mathse.evaluation.orm_test.measured import JudgedPath, marks_of
-from mathse.report.cards import Pictures, cards
-from mathse.report.gallery import Item, decide
-from mathse.report.page import html
-from mathse.report.sections import figure, section, table
-from mathse.report.svg import percent, safe, span
+from mathse.reporting.report.cards import Pictures, cards
+from mathse.reporting.report.gallery import Item, decide
+from mathse.reporting.report.page import html
+from mathse.reporting.report.sections import figure, section, table
+from mathse.reporting.report.svg import percent, safe, span
 
 NONE = "\N{EN DASH}"
 SHOWN = 40  # of the disagreements

@@ -13,6 +13,7 @@ from mathse import __version__
 from mathse.config import build, flatten
 from mathse.config.schema import EvaluateConfig
 from mathse.config.scoring import ORMTest as Section
+from mathse.data.images import png_bytes
 from mathse.data.labelled import LabelledPath, read_labelled
 from mathse.evaluation.files import IDENTITY, METRICS, SETTINGS
 from mathse.evaluation.identity import fingerprint, keep
@@ -20,13 +21,12 @@ from mathse.evaluation.orm_test import ORMTest
 from mathse.evaluation.orm_test.measured import JudgedPath, circumstances, judged, metrics
 from mathse.evaluation.orm_test.page import page
 from mathse.evaluation.rewards import are_all_there
-from mathse.folder_lock import FolderLock
-from mathse.images import png_bytes
 from mathse.judges import judge_paths
 from mathse.judges.orm import read_orm
-from mathse.progress import Progress
-from mathse.report import write_page
-from mathse.store import make_folder, read_jsonl, to_json, write_json, write_jsonl
+from mathse.reporting.progress import Progress
+from mathse.reporting.report import write_page
+from mathse.runs.folder_lock import FolderLock
+from mathse.runs.store import make_folder, read_jsonl, to_json, write_json, write_jsonl
 from mathse.types import Problem, Verdict
 
 VERDICTS, JUDGED, DISAGREEMENTS = "verdicts.jsonl", "judged.jsonl", "disagreements.jsonl"

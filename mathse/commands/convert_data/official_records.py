@@ -1,0 +1,169 @@
+"""A record of the authors' files as one exchange: what is asked, which path was taken, and what was said of it.
+
+Known by the beginning of a file's name:
+
+sft_chosen       {"prompt": "<image>Find x.", "media": ["images/1.png"], "reasoning": "Step 1: ..."}
+sft_rejected     the same, wrong; "error_step" and "error_analysis" where they are there
+hard_problems    as sft_rejected, but that "reasoning" may be missing; "answer" where there is one
+reflection_sft   {"instruction": "Find x.", "input": "", "draft": "...", "reflection": "...",
+                  "output": "Step 1: ..."}, "media" where there are pictures
+
+The README names the keys of reflection_sft and says (prompt, input media, reasoning) of sft_chosen; the rest is ours,
+and so are the records that this is tested against.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+from mathse.data.readers.base import content_id, text_of
+from mathse.data.readers.llava import question_of
+from mathse.data.records import BadRow, kind, read_lines
+from mathse.data.rows import inside
+from mathse.errors import DataError
+from mathse.runs.store import sha256_file
+
+KINDS = ("sft_chosen", "sft_rejected", "hard_problems", "reflection_sft")
+MEDIA = ("media", "images", "image")
+
+
+class Picture(NamedTuple):
+    """A file below the root: its place there, and the name that its content gives it."""
+
+    root: Path
+    place: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A record as read. ``accepted`` and ``wrong`` are texts of paths; ``analysis`` is what was said of the wrong."""
+
+    file: Path
+    line: int
+    kind: str
+    question: str
+    choices: tuple[str, ...]
+    pictures: tuple[Picture, ...]
+    answer: str | None
+    accepted: str | None
+    wrong: str | None
+    error_step: str | None = None
+    analysis: str | None = None
+
+    @property
+    def problem_id(self) -> str:
+        """By what is asked about which pictures, so that the records of one problem find each other."""
+        return f"official/{content_id(self.question, [picture.name for picture in self.pictures])}"
+
+
+class Files:
+    """The files to read, as often as need be. ``images``: where paths of pictures start; None: at each file."""
+
+    def __init__(self, files: Iterable[Path], images: Path | None) -> None:
+        self.files, self.images = list(files), images
+        self._found: dict[tuple[Path, str], Picture] = {}
+        for file in self.files:
+            kind_of(file)
+            if not file.is_file():
+                raise DataError(f"{file}: no such file; give the paths of the authors' files")
+
+    def entries(self, bad: list[dict[str, object]] | None = None) -> Iterator[Entry]:
+        """All records that say something; the others are added to ``bad``, a row of bad_rows.jsonl each."""
+        for file in self.files:
+            for record in read_lines(file):
+                try:
+                    if record.values is None:
+                        raise BadRow(record.reason)
+                    yield self._entry(record.values, file, record.line)
+                except BadRow as error:
+                    if bad is not None:
+                        bad.append(bad_row(file, record.line, None, error))
+
+    def _entry(self, values: Mapping[str, Any], file: Path, line: int) -> Entry:
+        which = kind_of(file)
+        asked, accepted, wrong, said = (_reflection if which == "reflection_sft" else _path)(values, which)
+        question, choices = question_of(asked)
+        if not question:
+            raise BadRow("there is no question but pictures and hints; leave the row out")
+        return Entry(
+            file,
+            line,
+            which,
+            question,
+            tuple(choices),
+            tuple(self._picture(ref, self.images or file.parent) for ref in _refs(values)),
+            text_of(values, "answer") if values.get("answer") not in (None, "") else None,
+            accepted,
+            wrong,
+            _optional(values, "error_step"),
+            said,
+        )
+
+    def _picture(self, ref: str, root: Path) -> Picture:
+        """The file of a picture. Of an absolute path, which is another machine's, the end is looked for.
+
+        Raises BadRow where it is nowhere below the root.
+        """
+        if (known := self._found.get((root, ref))) is not None:
+            return known
+        parts = PurePosixPath(ref.removeprefix("./")).parts
+        starts: Iterable[int] = range(1, len(parts)) if PurePosixPath(ref).is_absolute() else (0,)
+        for start in starts:
+            path = Path(inside("/".join(parts[start:]), root))
+            if path.is_file():
+                place = path.relative_to(root.resolve()).as_posix()
+                found = Picture(root, place, sha256_file(path)[:24] + path.suffix.lower())
+                return self._found.setdefault((root, ref), found)
+        raise BadRow(f"image {ref!r:.80}: not below {root}; copy it there, or say where it is with --images DIR")
+
+
+def kind_of(file: Path) -> str:
+    """What a file holds. Raises DataError for a name that does not say it."""
+    for name in KINDS:
+        if file.name.startswith(name):
+            return name
+    raise DataError(f"{file}: the name must begin with one of {', '.join(KINDS)}, which says what it holds; rename it")
+
+
+def bad_row(file: Path, line: int, name: str | None, reason: object) -> dict[str, object]:
+    return {"file": str(file), "line": line, "id": name, "reason": str(reason)}
+
+
+Said = tuple[str, str | None, str | None, str | None]  # what is asked, accepted, wrong, analysis
+
+
+def _path(values: Mapping[str, Any], which: str) -> Said:
+    asked, path = text_of(values, "prompt", "question"), _optional(values, "reasoning")
+    if path is None and which != "hard_problems":
+        text_of(values, "reasoning")  # says what is wrong with it
+    accepted, wrong = (path, None) if which == "sft_chosen" else (None, path)
+    return asked, accepted, wrong, _optional(values, "error_analysis")
+
+
+def _reflection(values: Mapping[str, Any], which: str) -> Said:
+    more = _optional(values, "input")
+    asked = text_of(values, "instruction") + (f"\n{more}" if more else "")
+    said = _optional(values, "error_analysis") or _optional(values, "reflection")
+    return asked, text_of(values, "output"), _optional(values, "draft"), said
+
+
+def _refs(values: Mapping[str, Any]) -> tuple[str, ...]:
+    """The pictures of a record: a path, several, or none."""
+    name = next((name for name in MEDIA if values.get(name) not in (None, "")), MEDIA[0])
+    found = values.get(name) or []
+    refs = found if isinstance(found, list) else [found]
+    for ref in refs:
+        if not isinstance(ref, str) or not ref.strip():
+            raise BadRow(f'"{name}" is paths of pictures, got {kind(ref)}; correct the record')
+    return tuple(refs)
+
+
+def _optional(values: Mapping[str, Any], name: str) -> str | None:
+    value = values.get(name)
+    if value is not None and not isinstance(value, str):
+        raise BadRow(f'"{name}" is text, got {kind(value)}; correct the record')
+    return value if value and value.strip() else None

@@ -1,0 +1,209 @@
+"""The data card of an export: README.md with what the run's files say of its rows, and nothing else."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mathse.commands.export.examples import Example
+from mathse.data.terms import OWN, UNKNOWN, Terms, terms_of
+from mathse.inference import prompts
+from mathse.reporting.report.runs import Run, title
+from mathse.runs.store import read_json, to_json
+
+COUNTED = {
+    "origin": "written by",
+    "round": "stage",
+    "writer": "model",
+    "source": "source",
+    "language": "language",
+    "prompt": "prompt in the row",
+    "asked": "prompt of the writer",
+    "label": "label",
+}
+
+
+@dataclass
+class Counts:
+    """What went into an export. ``altered``: ids of rows in which a mark of the tool was taken apart."""
+
+    rows: int = 0
+    problems: set[int] = field(default_factory=set)  # hashes: 280,000 ids would be 30 MB
+    by: dict[str, Counter[str]] = field(default_factory=lambda: {name: Counter() for name in COUNTED})
+    altered: list[str] = field(default_factory=list)
+
+    def add(self, example: Example) -> None:
+        lineage, self.rows = example.path.lineage, self.rows + 1
+        self.problems.add(hash(example.problem.id))
+        said = {
+            "origin": lineage.origin,
+            "round": lineage.stage,
+            "writer": lineage.model,
+            "source": example.problem.source,
+            "language": prompts.language(example.problem),
+            "prompt": example.version,
+            "asked": lineage.prompt,
+            "label": example.verdict.status if example.verdict else "",
+        }
+        for name, value in said.items():
+            self.by[name][value] += 1
+
+
+@dataclass(frozen=True)
+class Made:
+    """How an export came about."""
+
+    format: str
+    what: str
+    stage: str
+    images: str
+    pictures: int  # that its rows show
+
+    @property
+    def command(self) -> str:
+        stage = f" --stage {self.stage}" if self.what == "sft" else ""
+        return f"python -m mathse export RUN --format {self.format} --what {self.what}{stage} --images {self.images}"
+
+
+def data_card(run: Run, made: Made, counts: Counts, how: str) -> str:
+    """The whole README.md; ``how`` opens the folder in its tool."""
+    terms = terms_of(run.config["data"])
+    if made.what == "orm" and (own := run.config["orm"].get("train")):
+        terms.setdefault(Path(own).name, Terms("Own labelled paths", "", OWN))
+    parts = (
+        _front_matter(made, counts),
+        _head(run, made, counts, how),
+        _tables(counts),
+        _sources(counts, terms),
+        _judging(run),
+        kept_out(run),
+        _origin(run, made),
+    )
+    return "\n".join(line for part in parts for line in part) + "\n"
+
+
+def _front_matter(made: Made, counts: Counts) -> Iterator[str]:
+    """What dataset hubs read. JSON texts are YAML texts too."""
+    yield "---"
+    yield f"language: {to_json(sorted(counts.by['language']))}"
+    yield "license: other"
+    yield "license_name: those of its sources, see below"
+    yield "task_categories: [image-text-to-text]"
+    yield 'tags: ["mathse", "mathematics", "multimodal", "synthetic"]'
+    yield f"size_categories: [{_size(counts.rows)}]"
+    files = "data/train-*.parquet" if made.format in ("trl", "hf") else "train.jsonl"
+    yield f'configs: [{{"config_name": "default", "data_files": [{{"split": "train", "path": "{files}"}}]}}]'
+    yield "---"
+
+
+def _head(run: Run, made: Made, counts: Counts, how: str) -> Iterator[str]:
+    what = {
+        "sft": f"D_SFT of stage {title(made.stage)}: accepted reasoning paths to fit a student on",
+        "orm": "Labelled reasoning paths to fit an Outcome Reward Model on",
+    }[made.what]
+    yield f"\n# {what}\n"
+    yield (
+        f"{counts.rows:,} rows over {len(counts.problems):,} problems, {made.pictures:,} pictures, from the MathSE run "
+        f"`{run.name}` (task {run.task}, seed {run.seed}), in the form of `{made.format}`.\n"
+    )
+    if not run.finished:
+        yield "The run was not finished when this was made.\n"
+    yield f"To open it: `{how}`\n"
+    if made.what == "orm" and run.config["orm"].get("augment"):
+        yield "The run's own ORM was also fitted on errors made up as it went; those rows are stored nowhere.\n"
+    if counts.altered:
+        yield (
+            f"In {len(counts.altered):,} rows a text held what {made.format} or a tokenizer takes for a mark of its "
+            f"own (such as `<image>`); there a space follows its first character: {_some(counts.altered)}.\n"
+        )
+
+
+def _tables(counts: Counts) -> Iterator[str]:
+    yield "## Rows\n"
+    yield "| by | | rows |\n|---|---|---|"
+    for name, title_of_row in COUNTED.items():
+        for value, rows in sorted(counts.by[name].items()):
+            if value:
+                yield f"| {title_of_row} | {cell(value)} | {rows:,} |"
+
+
+def _sources(counts: Counts, terms: Mapping[str, Terms]) -> Iterator[str]:
+    yield "\n## Sources and licences\n"
+    yield "| source | what | where | licence |\n|---|---|---|---|"
+    for source in sorted(counts.by["source"]):
+        found = terms.get(source, UNKNOWN)
+        yield f"| {' | '.join(map(cell, (source, found.title, found.home, found.licence)))} |"
+    yield (
+        "\nTexts of models come under the terms of those models too; the writers are in the table above. The licence "
+        "of the problems is the one to keep to; a set without one is not yours to publish."
+    )
+
+
+def _judging(run: Run) -> Iterator[str]:
+    """How far the judge can be trusted, stage by stage."""
+    judged = [entry for entry in run.entries if entry.get("accepted") is not None]
+    if not judged and not run.orm:
+        return
+    yield "\n## The judge\n"
+    if run.orm:
+        right = 100 * float(run.orm["overall_accuracy"])
+        yield f"The ORM on {run.orm['n']:,} held-out paths of its own students: {right:.1f} % right.\n"
+    if not judged:
+        return
+    judge = run.config["judge"]
+    yield f"Judge: `{judge['name']}`, threshold {run.threshold}. Precision: accepted paths with the reference answer.\n"
+    yield "| stage | accepted | rejected | unparsed | precision |\n|---|---|---|---|---|"
+    for entry in judged:
+        precision = entry.get("acceptance_precision")
+        share = "" if precision is None else f"{100 * precision:.1f} %"
+        counts = (f"{entry[name]:,}" for name in ("accepted", "rejected", "unparsed"))
+        yield f"| {title(entry['stage'])} | {' | '.join(counts)} | {share} |"
+
+
+def kept_out(run: Run) -> Iterator[str]:
+    yield "\n## Kept out\n"
+    asked = run.config.get("decontaminate", {})
+    file = run.folder / "decontamination.json"
+    if not file.is_file():
+        yield "No row was compared with the problems of a benchmark."
+        return
+    found = read_json(file)
+    against = ", ".join(cell(name) for name in asked.get("against", []))
+    did = f"{found['dropped']:,} were left out" if asked.get("action") == "drop" else "they were kept"
+    yield (
+        f"{found['rows']:,} problems were compared with {found['problems']:,} of {against}: {found['matched']:,} are "
+        f"among them; {did}."
+    )
+
+
+def _origin(run: Run, made: Made) -> Iterator[str]:
+    versions = run.stages[-1].manifest.get("versions", {}) if run.stages else {}
+    teacher = run.config["teacher"]
+    yield "\n## How it was made\n"
+    yield f"`{made.command}`, of a run with the teacher `{teacher_name(teacher)}`, mathse {versions.get('mathse')}.\n"
+    yield from (f"- {note}" for note in run.summary.get("notes", []))
+
+
+def teacher_name(section: Mapping[str, Any]) -> str:
+    kind = str(section.get("_target_", "")).rpartition(".")[2]
+    return f"{kind} {section['model']}" if section.get("model") else kind
+
+
+def cell(text: str) -> str:
+    """Text that stands in one cell of a table, and starts no markup."""
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ").replace("\r", " ")
+
+
+def _some(ids: Sequence[str]) -> str:
+    return ", ".join(f"`{i}`" for i in ids[:5]) + (", ..." if len(ids) > 5 else "")
+
+
+def _size(rows: int) -> str:
+    """The hub's words for a number of rows."""
+    for limit, name in ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M")):
+        if rows < limit:
+            return name
+    return "1M<n<10M"

@@ -1,0 +1,172 @@
+"""An example as a row of another tool, in the form that the tool itself reads.
+
+llamafactory   LLaMA-Factory: ShareGPT messages, ``<image>`` where a picture stands, dataset_info.json
+swift          ms-swift: messages and images, ``loss`` false in turns that are not learnt
+trl            TRL's SFTTrainer: prompt and completion as messages of parts, so that the completion alone is learnt
+hf             a plain table: every field on its own, pictures as the library's Image
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mathse.commands.export.examples import Example
+from mathse.commands.export.pictures import Pictures
+from mathse.commands.export.tables import write_table
+from mathse.runs.store import write_json, write_jsonl
+
+ROWS = "train.jsonl"
+DATASET = "mathse"  # its name in dataset_info.json
+IMAGE = "<image>"
+BREAKS = ("internvl2_5",)  # families that read a line break after a picture: LLaMA-Factory writes none, ms-swift does
+
+# Text that a tool or a tokenizer takes for a picture or the end of a turn. Our fits take the meaning from a tokenizer's
+# special tokens by a space after the first character (CausalBackbone.defuse); so do exports, for the tools' marks too.
+_MARK = re.compile(
+    r"<(?=(?:image|video|audio|bbox|ref-object|start-image|cot-process|IMG_CONTEXT|/?img|/?s|\|[^<>|\s]{1,40}\|)>)"
+)
+
+
+class Format(NamedTuple):
+    """``marks``: whether text of a row could be taken for the tool's own marks."""
+
+    marks: bool
+    how: str  # to open it; {out} is the folder
+
+
+FORMATS: dict[str, Format] = {
+    "llamafactory": Format(
+        True, "dataset_dir: {out}, dataset: mathse (and mask_history: true) in LLaMA-Factory's yaml"
+    ),
+    "swift": Format(True, "ROOT_IMAGE_DIR={out} swift sft --dataset {out}/train.jsonl"),
+    "trl": Format(True, "datasets.load_dataset({out!r}), or trl sft --dataset_name {out}"),
+    "hf": Format(False, "datasets.load_dataset({out!r})"),
+}
+
+
+def write(name: str, examples: Iterable[Example], folder: Path, pictures: Pictures) -> None:
+    """Write all rows in a tool's form, one at a time."""
+    if name == "llamafactory":
+        write_jsonl(folder / ROWS, (_sharegpt(example, pictures) for example in examples))
+        write_json(folder / "dataset_info.json", {DATASET: _DATASET_INFO})
+    elif name == "swift":
+        write_jsonl(folder / ROWS, (_swift(example, pictures) for example in examples))
+    elif name == "trl":
+        write_table(folder, (_trl(example, pictures) for example in examples), TRL)
+    else:
+        write_table(folder, _plain(examples, pictures), HF)
+
+
+def harmless(example: Example) -> Example:
+    """The example in whose texts no mark of a tool stands any more."""
+    texts = [example.prompt, example.response, *(text for turn in example.history for text in turn)]
+    if not any(_MARK.search(text) for text in texts):
+        return example
+    history = tuple((_broken(question), _broken(answer)) for question, answer in example.history)
+    return replace(example, prompt=_broken(example.prompt), response=_broken(example.response), history=history)
+
+
+def _broken(text: str) -> str:
+    return _MARK.sub("< ", text)
+
+
+# --- LLaMA-Factory and ms-swift ---------------------------------------------------------------------------------------
+
+_DATASET_INFO = {
+    "file_name": ROWS,
+    "formatting": "sharegpt",
+    "columns": {"messages": "messages", "images": "images"},
+    "tags": {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"},
+}
+
+
+def _sharegpt(example: Example, pictures: Pictures) -> dict[str, Any]:
+    mark = IMAGE + "\n" if example.family in BREAKS else IMAGE
+    return {
+        **example.lineage,
+        "messages": _messages(example, mark),
+        "images": [pictures.path(ref) for ref in example.images],
+    }
+
+
+def _swift(example: Example, pictures: Pictures) -> dict[str, Any]:
+    messages = _messages(example, IMAGE)
+    for message in messages[1:-1:2]:
+        message["loss"] = False  # an answer of an earlier turn is read, not learnt
+    return {**example.lineage, "messages": messages, "images": [pictures.path(ref) for ref in example.images]}
+
+
+def _messages(example: Example, mark: str) -> list[dict[str, Any]]:
+    """All turns; the pictures stand before the first question, as in our fits."""
+    messages: list[dict[str, Any]] = []
+    for question, answer in (*example.history, (example.prompt, example.response)):
+        marks = "" if messages else mark * len(example.images)
+        messages.append({"role": "user", "content": marks + question})
+        messages.append({"role": "assistant", "content": answer})
+    return messages
+
+
+# --- tables of the datasets library -----------------------------------------------------------------------------------
+
+_LINEAGE = dict.fromkeys(("id", "problem_id", "origin", "round", "source"), "text")
+_TURNS = [{"role": "text", "content": [{"type": "text", "text": "text"}]}]
+TRL: Mapping[str, Any] = {**_LINEAGE, "prompt": _TURNS, "completion": _TURNS, "images": ["image"]}
+HF: Mapping[str, Any] = {
+    **_LINEAGE,
+    "writer": "text",
+    "question": "text",
+    "choices": ["text"],
+    "answer": "text",
+    "prompt": "text",
+    "history": [{"question": "text", "answer": "text"}],
+    "response": "text",
+    "images": ["image"],
+    "status": "text",
+    "error_step": "text",
+    "error_analysis": "text",
+}
+
+
+def _trl(example: Example, pictures: Pictures) -> dict[str, Any]:
+    turns = []
+    for question, answer in example.history:
+        turns += [_turn("user", question), _turn("assistant", answer)]
+    turns.append(_turn("user", example.prompt))
+    turns[0]["content"][:0] = [{"type": "image", "text": None} for _ in example.images]
+    return {
+        **example.lineage,
+        "prompt": turns,
+        "completion": [_turn("assistant", example.response)],
+        "images": [pictures.cell(ref) for ref in example.images],
+    }
+
+
+def _turn(role: str, text: str) -> dict[str, Any]:
+    return {"role": role, "content": [{"type": "text", "text": text}]}
+
+
+def _plain(examples: Iterable[Example], pictures: Pictures) -> Iterator[dict[str, Any]]:
+    for example in examples:
+        problem, word = example.problem, example.verdict
+        yield {
+            **example.lineage,
+            "writer": example.path.lineage.model,
+            "question": problem.question,
+            "choices": list(problem.choices),
+            "answer": problem.answer,
+            "prompt": example.prompt,
+            "history": _pairs(example.history),
+            "response": example.response,
+            "images": [pictures.cell(ref) for ref in example.images],
+            "status": word.status if word else None,
+            "error_step": word.error_step if word else None,
+            "error_analysis": word.error_analysis if word else None,
+        }
+
+
+def _pairs(history: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
+    return [{"question": question, "answer": answer} for question, answer in history]

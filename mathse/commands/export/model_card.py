@@ -1,0 +1,260 @@
+"""The model card of a stage's checkpoint: README.md with what the run's files say of it, and nothing else."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mathse.commands.export.card import cell, kept_out, teacher_name
+from mathse.commands.export.examples import family_of
+from mathse.commands.lineage.checkpoints import Checkpoint, checkpoints
+from mathse.data.terms import UNKNOWN, terms_of
+from mathse.evolution.sources import SOURCES
+from mathse.reporting.report.runs import Run, flatten, title
+from mathse.runs.store import to_json
+
+# family -> (the licence of its published weights, what opens a folder of it)
+FAMILIES = {
+    "tiny": ("none: its weights were random", "transformers.AutoModelForImageTextToText.from_pretrained({folder!r})"),
+    "qwen2vl": ("Apache-2.0", "transformers.AutoModelForImageTextToText.from_pretrained({folder!r})"),
+    "internvl2_5": (
+        "MIT; its language model has terms of its own",
+        "transformers.AutoModelForImageTextToText.from_pretrained({folder!r})",
+    ),
+    "cogvlm2": (
+        "CogVLM2 licence and Llama 3 Community License (Built with Meta Llama 3), EVA: MIT",
+        "mathse.models.cogvlm2.load({folder!r})",
+    ),
+}
+METHOD = ("evolution.rounds", "evolution.init", "evolution.samples_per_problem", "evolution.keep",
+          "evolution.reflect.when", "evolution.reflect.writer", "evolution.reflect.feedback", "evolution.reflect.init",
+          "judge.name", "judge.threshold", "distill.judge", "generator.temperature", "generator.top_p")  # fmt: skip
+FIT = ("method", "max_steps", "epochs", "batch_size", "optimizer.lr", "freeze")
+COUNTS = {"train_rows": "rows of D_SFT", "accepted": "accepted", "rejected": "rejected", "unparsed": "unparsed"}
+ORM = {
+    "overall_accuracy": "overall",
+    "positive_accuracy": "right accepted",
+    "negative_accuracy": "wrong rejected",
+    "error_step_accuracy": "first wrong step named",
+}
+DEVICES = ("trainer.precision", "trainer.devices", "trainer.strategy")
+
+
+def model_card(run: Run, stage: str) -> str:
+    """The whole README.md of the stage's checkpoint."""
+    one = checkpoints(run)[f"{stage}/checkpoint"]
+    backbone = (run.config["orm"].get("backbone") if _judges(stage) else None) or run.config["backbone"]
+    parts = (
+        _front_matter(backbone),
+        _head(run, one, backbone),
+        _use(stage, backbone),
+        _table(run, stage),
+        _judge(run),
+        _trained_on(run, one),
+        _fit(run, one),
+        _licences(run, backbone),
+        kept_out(run),
+        _origin(run, one),
+    )
+    return "\n".join(line for part in parts for line in part) + "\n"
+
+
+def _judges(stage: str) -> bool:
+    """Whether it is the ORM, or the solver that the ORM starts from."""
+    return stage in ("orm", "orm/solver")
+
+
+def _front_matter(backbone: Mapping[str, Any]) -> Iterator[str]:
+    """What model hubs read. JSON texts are YAML texts too."""
+    yield "---"
+    yield "library_name: transformers"
+    yield "pipeline_tag: image-text-to-text"
+    yield "license: other"
+    yield "license_name: those of its base model and its data, see below"
+    if (hub := _hub_id(backbone)) is not None:
+        yield f"base_model: {to_json(hub)}"
+    yield 'tags: ["mathse", "mathematics", "multimodal"]'
+    yield "---"
+
+
+def _hub_id(backbone: Mapping[str, Any]) -> str | None:
+    """The published model, where the settings name one and no folder."""
+    path = str(backbone.get("path") or "")
+    return path if path.count("/") == 1 and not path.startswith((".", "/", "~")) and not Path(path).exists() else None
+
+
+def _head(run: Run, one: Checkpoint, backbone: Mapping[str, Any]) -> Iterator[str]:
+    family = family_of(backbone)
+    start = _hub_id(backbone) or ("a local folder" if backbone.get("path") else "random weights")
+    what = "Outcome Reward Model" if one.stage == "orm" else f"Student of stage {title(one.stage)}"
+    yield f"\n# {what}, from the MathSE run {cell(run.name)}\n"
+    yield f"Backbone `{family}`, from {cell(start)}; task {run.task}, seed {run.seed}. {_came_about(one)}\n"
+    if not run.finished:
+        yield "The run was not finished when this was made.\n"
+    for file, digest in one.weights.items():
+        yield f"- `{file}` sha256 `{digest}`"
+
+
+def _came_about(one: Checkpoint) -> str:
+    if one.stage == "base":
+        return "It is the model before any training."
+    if one.carried_on:
+        return f"There was nothing new to fit on, so it is the same as `{one.start}`."
+    start = f", starting from `{one.start}`" if one.start else ""
+    return f"It was fitted on `{one.rows or 'solutions of the ORM-training problems'}` of the run{start}."
+
+
+def _use(stage: str, backbone: Mapping[str, Any]) -> Iterator[str]:
+    family = family_of(backbone)
+    yield "\n## Use\n"
+    yield "```"
+    if family in FAMILIES:
+        yield FAMILIES[family][1].format(folder="FOLDER")
+    if stage == "orm":
+        yield f"python train.py backbone={family} judge=orm judge.checkpoint=FOLDER ..."
+        yield "python evaluate.py benchmark=orm_test checkpoint=FOLDER benchmark.orm_test.paths=FILE"
+    else:
+        yield f"python evaluate.py backbone={family} checkpoint=FOLDER"
+        yield f"python train.py backbone={family} backbone.path=FOLDER ..."
+    yield "```"
+
+
+def _table(run: Run, stage: str) -> Iterator[str]:
+    """The run's stages with the test accuracy of each one's student; the card's own in bold."""
+    if not run.entries:
+        return
+    yield "\n## The run\n"
+    yield (
+        "Accuracy: greedy answers to the run's own test problems that equal the reference. Precision: accepted paths "
+        "with the reference answer. All in per cent.\n"
+    )
+    yield from _head_of(("stage", "test accuracy", "95 % interval", "of", *COUNTS.values(), "precision"))
+    for entry in run.entries:
+        low, high = entry["ci95"] or (None, None)
+        bold = "**" if entry["stage"] == stage else ""
+        interval = "" if low is None else f"{_percent(low)} to {_percent(high)}"
+        scored = (_percent(entry["accuracy"]), interval, _count(entry["n"]))
+        counts = (_count(entry.get(key)) for key in COUNTS)
+        precision = _percent(entry.get("acceptance_precision"))
+        yield _line((f"{bold}{title(entry['stage'])}{bold}", *scored, *counts, precision))
+
+
+def _judge(run: Run) -> Iterator[str]:
+    """How far the ORM can be trusted, on the paths of each kind of student."""
+    own = [("its own weak students", run.orm)] if run.orm and run.orm.get("n") else []
+    figures = [*own, *((title(stage), found) for stage, found in run.orm_by_student if found.get("n"))]
+    if not figures:
+        return
+    yield "\n## The Outcome Reward Model\n"
+    yield "On held-out paths, as many right ones as wrong ones, in per cent; in brackets 95 % intervals.\n"
+    yield from _head_of(("paths by", *ORM.values(), "AUROC", "paths"))
+    for name, found in figures:
+        auroc = "" if found.get("auroc") is None else f"{found['auroc']:.3f}"
+        yield _line((name, *(_with_interval(found, key) for key in ORM), auroc, _count(found.get("n"))))
+
+
+def _trained_on(run: Run, one: Checkpoint) -> Iterator[str]:
+    """Rows by writer, round and source, of those that the fit saw."""
+    if one.rows is None:
+        return
+    counts = _counts(run, one)
+    yield "\n## What it was fitted on\n"
+    yield f"{sum(counts['written by'].values()):,} rows; `python -m mathse lineage RUN --all` tells each one's story.\n"
+    yield from _head_of(("by", "", "rows"))
+    for name, values in counts.items():
+        for value, number in sorted(values.items()):
+            yield _line((name, cell(value), f"{number:,}"))
+    if one.left_out:
+        yield f"\n{len(one.left_out):,} rows were too long for the fit and left out."
+
+
+def _counts(run: Run, one: Checkpoint) -> dict[str, Counter[str]]:
+    stage = run.stage(one.stage)
+    file = str(one.rows).rpartition("/")[2]
+    counts: dict[str, Counter[str]] = {"written by": Counter(), "in stage": Counter(), "source": Counter()}
+    problems: Counter[str] = Counter()
+    for row in stage.rows(file) if stage else ():
+        path = row.get("path", row)
+        if one.fitted_on(path["id"]):
+            lineage = path["lineage"]
+            counts["written by"][f"{lineage['origin']}: {lineage['model']}"] += 1
+            counts["in stage"][lineage["stage"]] += 1
+            problems[path["problem_id"]] += 1
+    base = run.stage("base")
+    for row in base.rows(SOURCES) if base else ():
+        counts["source"][row["source"]] += problems.pop(row["problem_id"], 0)
+    counts["source"]["of another file"] += problems.total()
+    return {name: Counter({value: n for value, n in values.items() if n}) for name, values in counts.items()}
+
+
+def _fit(run: Run, one: Checkpoint) -> Iterator[str]:
+    stage = run.stage(one.stage)
+    trained = stage.json("trained.json") if stage else None
+    if trained is None or one.carried_on:
+        return
+    settings = flatten(run.config)
+    prefix = "orm.fit" if one.stage == "orm" else "sft"
+    steps = {"orm/solver": "orm.solver_steps"}.get(one.stage, "orm.student_steps")
+    own = {f"{prefix}.max_steps": settings.get(steps)} if one.stage.startswith("orm/") else {}
+    yield "\n## How it was fitted\n"
+    yield from _head_of(("setting", "value"))
+    for key in (*(f"{prefix}.{name}" for name in FIT), *DEVICES):
+        value = own.get(key, settings.get(key))
+        if value is not None:
+            yield _line((f"`{key}`", cell(str(value))))
+    yield ""
+    yield from _head_of(("part", "parameters", "trained"))
+    for part in trained["parts"]:
+        yield _line((part["part"], f"{part['parameters']:,}", f"{part['trainable']:,}"))
+
+
+def _licences(run: Run, backbone: Mapping[str, Any]) -> Iterator[str]:
+    """Every source of the run, even where a fit saw no row of it: earlier checkpoints may have."""
+    family = family_of(backbone)
+    yield "\n## Sources and licences\n"
+    yield from _head_of(("what", "where", "licence"))
+    licence = FAMILIES[family][0] if family in FAMILIES else UNKNOWN.licence
+    yield _line((f"the backbone, {family}", cell(_hub_id(backbone) or ""), licence))
+    for name, found in terms_of(run.config["data"]).items():
+        yield _line((cell(f"the data, {name}"), cell(found.home), cell(found.licence)))
+    yield _line((f"the teacher, {cell(teacher_name(run.config['teacher']))}", "", "the terms of that model or file"))
+    yield "\nAll of them bind what is done with the weights."
+
+
+def _origin(run: Run, one: Checkpoint) -> Iterator[str]:
+    stage = run.stage(one.stage)
+    manifest = stage.manifest if stage else {}
+    versions = ", ".join(f"{name} {version}" for name, version in manifest.get("versions", {}).items() if version)
+    settings = flatten(run.config)
+    yield "\n## How it was made\n"
+    yield f"`python -m mathse export RUN --what model --stage {one.stage}`; config hash `{one.config_hash}`."
+    yield f"Code: git {manifest.get('git') or 'not recorded'}; {versions or 'versions not recorded'}.\n"
+    yield from _head_of(("setting", "value"))
+    yield from (_line((f"`{key}`", cell(str(settings[key])))) for key in METHOD if settings.get(key) is not None)
+    if notes := [*run.summary.get("notes", [])]:
+        yield ""
+        yield from (f"- {cell(note)}" for note in notes)
+
+
+def _with_interval(figures: Mapping[str, Any], key: str) -> str:
+    low, high = (figures.get("ci95") or {}).get(key) or (None, None)
+    return _percent(figures.get(key)) + ("" if low is None else f" ({_percent(low)} to {_percent(high)})")
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.1f}"
+
+
+def _count(value: int | None) -> str:
+    return "" if value is None else f"{value:,}"
+
+
+def _head_of(names: Sequence[str]) -> Iterator[str]:
+    yield _line(names)
+    yield "|---" * len(names) + "|"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"

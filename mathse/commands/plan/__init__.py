@@ -1,0 +1,60 @@
+"""``python -m mathse plan OVERRIDES``: what train.py with these overrides will do, ask and cost, before it starts.
+
+    python -m mathse plan data=jsonl data.path=FILE teacher=openai judge=orm backbone=qwen2vl
+
+The settings are composed and checked as train.py does it, the data is read, and no weight is. A number is exact where
+it stands alone (distillation, the ORM's samples, evaluation); "LOW to HIGH" holds whatever the judge accepts. Dollars
+are the teacher's; answers that lie in ``teacher.cache_dir`` already are not subtracted.
+
+    --like RUN          seconds a step, an answer, a verdict, and tokens an answer, as measured in an earlier run
+    --rate KIND=SECONDS the same by hand: fit (an optimiser step), sample (an answer), judge (a verdict)
+    --sample N          problems over which lengths are averaged (default 256)
+    --json FILE         the plan as JSON
+
+Without a rate GPU-hours are not estimated.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mathse.config.compose import train_config
+from mathse.config.schema import TrainConfig
+from mathse.runs.store import make_folder, write_json
+
+if TYPE_CHECKING:
+    from mathse.commands.plan.plan import Plan
+
+SAMPLE = 256
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit code; raises MathSEError for settings or data that a run would refuse."""
+    parser = argparse.ArgumentParser(prog="python -m mathse plan", description="What a run will do, ask and cost")
+    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="as for train.py")
+    parser.add_argument("--like", type=Path, metavar="RUN", help="an earlier run to measure rates in")
+    parser.add_argument("--rate", action="append", default=[], metavar="KIND=SECONDS", help="fit, sample or judge")
+    parser.add_argument("--sample", type=int, default=SAMPLE, metavar="N", help="problems to average lengths over")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the plan there")
+    asked = parser.parse_intermixed_args(argv)
+    if asked.sample < 1:
+        parser.error("--sample: must be at least 1")
+    config, _ = train_config(asked.overrides)
+    plan = show(config, sample=asked.sample, given=asked.rate, like=asked.like)
+    if asked.json is not None:
+        make_folder(asked.json.parent)
+        write_json(asked.json, plan.to_json())
+    return 0
+
+
+def show(config: TrainConfig, *, sample: int = SAMPLE, given: Sequence[str] = (), like: Path | None = None) -> Plan:
+    """Print the plan of a run with these settings; ``python train.py plan=true`` does no more."""
+    from mathse.commands.plan.plan import make_plan  # here: a wrong setting is refused before anything is loaded
+    from mathse.commands.plan.words import said
+
+    plan = make_plan(config, sample=sample, given=given, like=like)
+    print("\n".join(said(plan)))
+    return plan

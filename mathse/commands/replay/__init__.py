@@ -1,0 +1,53 @@
+"""``python -m mathse whatif RUN OVERRIDES``: the finished rounds of a run, decided anew from what is stored.
+
+    python -m mathse whatif outputs/demo/seed_0 judge.threshold=0.8 judge=orm_and_answer
+
+Paths, verdicts with P(correct), and reference answers are read; no model is loaded, nothing is sampled, and the run is
+left as it is. The overrides are ``judge=orm|orm_and_answer|answer`` (or ``judge.name``), ``judge.threshold``,
+``distill.judge`` and ``evolution.keep``. ``distill.judge`` follows ``judge`` where both are the same in the run.
+
+The first stage is exact, and so is each one after it as long as nothing before it has changed. After a change the
+stored paths are those of a student who was fitted on other rows, and problems that are open again have none: such a
+stage is marked "conditional", with what is missing. ``--out DIR`` writes whatif.json and train.jsonl, the rows that
+would have been merged, which ``task=sft sft.train=FILE`` can fit on; DIR is no run folder and not in one.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from mathse.commands.replay.replay import decide_again
+from mathse.commands.replay.words import said
+from mathse.errors import ConfigError
+from mathse.runs.store import make_folder, write_json, write_jsonl
+
+__all__ = ["decide_again", "main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit code; raises MathSEError for what cannot be decided from the run's files."""
+    parser = argparse.ArgumentParser(
+        prog="python -m mathse whatif", description="Decide a run's finished rounds anew, from stored verdicts"
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run folder, such as outputs/demo/seed_0")
+    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="judge.threshold=0.8 judge=orm_and_answer")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="also write whatif.json and train.jsonl there")
+    asked = parser.parse_args(argv)
+    if asked.out is not None:
+        _refuse_a_run(asked.out)
+    found = decide_again(asked.run, asked.overrides)
+    if asked.out is not None:
+        make_folder(asked.out)
+        write_json(asked.out / "whatif.json", found.to_json())
+        write_jsonl(asked.out / "train.jsonl", found.train)
+    print("\n".join(said(found)))
+    return 0
+
+
+def _refuse_a_run(out: Path) -> None:
+    """Raises ConfigError where the rows would be written over those of a run."""
+    place = out.resolve()
+    if run := next((folder for folder in (place, *place.parents) if (folder / "run.json").is_file()), None):
+        raise ConfigError(f"--out = {out}: the run {run} stands there, and is left as it is; pass another folder")

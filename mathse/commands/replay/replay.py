@@ -1,0 +1,291 @@
+"""The merges of a run, made again: by the rules that it recorded, and by others. The merge is the loop's own.
+
+Two replays go over the same stored paths. The first must come to the rows that the run has in its train.jsonl files;
+the second shows what would have been. A stage is exact while D_SFT and R_incorrect before it are the same in both.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mathse.commands.replay.rules import Decider, Rules
+from mathse.data.sources import problem_lookup
+from mathse.errors import DataError, MathSEError
+from mathse.evolution.state import REFLECTIONS, TRAIN, EvolutionState, Judged
+from mathse.reporting.report.runs import Run, Stage, flatten, read_run
+from mathse.scoring.metrics import accepted
+from mathse.types import Problem, ReasoningPath, Reflection, Verdict
+
+PATHS, VERDICTS = "paths.jsonl", "verdicts.jsonl"
+MERGES = "MergeCorrectPaths"  # the callback that is replayed here
+READS = (
+    "judge.name",
+    "judge.threshold",
+    "distill.judge",
+    "evolution.keep",
+    "evolution.reflect.all_drafts",
+    "evolution.reflect.tries",
+    "data._target_",
+)
+
+
+@dataclass(frozen=True)
+class Merge:
+    """What a stage merged. ``precision``: the share of accepted paths that come to the reference answer."""
+
+    judge: str
+    paths: int
+    accepted: int
+    rejected: int
+    unparsed: int
+    precision: float | None
+    merged: int  # rows that came to D_SFT
+    train_rows: int  # of D_SFT after it
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A stage then and now; ``gained`` and ``lost`` are ids of rows of D_SFT after it.
+
+    ``missing``: problems that would be open again (in a reflection: drafts) and have no path here. ``unused``: stored
+    paths that would not have been made.
+    """
+
+    stage: str
+    then: Merge
+    now: Merge
+    gained: tuple[str, ...]
+    lost: tuple[str, ...]
+    exact: bool
+    missing: int
+    unused: int
+
+
+@dataclass(frozen=True)
+class Found:
+    """All stages, and the rows that D_SFT would hold after the last of them."""
+
+    run: Path
+    then: Rules
+    now: Rules
+    stages: tuple[Difference, ...]
+    train: Sequence[ReasoningPath]
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """whatif.json."""
+        return {
+            "then": asdict(self.then),
+            "now": asdict(self.now),
+            "stages": [asdict(stage) for stage in self.stages],
+            "notes": list(self.notes),
+        }
+
+
+def decide_again(folder: Path, overrides: Sequence[str] = ()) -> Found:
+    """The run's merges by its own rules and by those of ``overrides``.
+
+    Raises RunError for a folder that is no run, ConfigError for an override, DataError for files that do not tell.
+    """
+    run = read_run(folder)
+    _require_settings(run)
+    then = Rules.of_run(run.config)
+    now = then.changed(overrides)
+    notes: list[str] = []
+    _require_merges(run)
+    decider = Decider(_problems(run, notes))
+    stored = list(_stored(run))
+    if not stored:
+        raise DataError(f"{folder}: no stage with judged paths is finished; run the loop up to its distillation first")
+    problems = tuple(dict.fromkeys(item.path.problem_id for stage in stored for item in stage.items))
+    before, after = Replay(run, then, decider, problems), Replay(run, now, decider, problems)
+    stages = []
+    for one in stored:
+        stages.append(_difference(before, after, one))
+        rows = [row["id"] for row in one.stage.rows(TRAIN)]
+        if (one.stage.folder / TRAIN).is_file() and [path.id for path in before.state.train] != rows:
+            notes.append(
+                f"{one.stage.name}: its {TRAIN} holds other rows than its settings and verdicts give; a callback of "
+                "your own may have had its say, and is not replayed"
+            )
+    return Found(folder, then, now, tuple(stages), after.state.train, tuple(notes))
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A finished stage's paths with their verdicts; of a reflection ``tries`` says which try a rewrite was."""
+
+    stage: Stage
+    items: tuple[Judged, ...]
+    tries: tuple[int, ...] = ()
+
+    @property
+    def is_reflection(self) -> bool:
+        return (self.stage.folder / REFLECTIONS).is_file()
+
+
+class Replay:
+    """The state of Algorithm 1 under ``rules``, from stage to stage."""
+
+    def __init__(self, run: Run, rules: Rules, decider: Decider, problems: tuple[str, ...]) -> None:
+        self.rules, self.decider = rules, decider
+        self.reflecting: Mapping[str, Any] = run.config["evolution"]["reflect"]
+        self.state = EvolutionState(problems)
+        self.missing = self.unused = 0  # of the last stage
+
+    @property
+    def solved(self) -> set[str]:
+        return {path.problem_id for path in self.state.train}
+
+    @property
+    def rows(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Ids of D_SFT and of R_incorrect."""
+        return tuple(p.id for p in self.state.train), tuple(i.path.id for i in self.state.incorrect)
+
+    def accepts(self, verdict: Verdict) -> bool:
+        return accepted(verdict, self.rules.threshold)
+
+    def stage(self, stored: Stored) -> Merge:
+        """Judge and merge a stage's paths."""
+        judge = self.rules.distill_judge if stored.stage.name == "distill" else self.rules.judge
+        judged = self._rewrites(judge, stored) if stored.is_reflection else self._paths(judge, stored)
+        before = len(self.state.train)
+        keep_all = self.rules.keep == "all" or (stored.is_reflection and bool(self.reflecting["all_drafts"]))
+        self.state = self.state.absorb(judged, self.accepts, keep_all)
+        self.unused = len(stored.items) - len(judged)
+        return self._merge(judge, judged, len(self.state.train) - before)
+
+    def _said(self, judge: str, item: Judged) -> Judged:
+        return Judged(item.path, self.decider.decide(judge, self.rules.threshold, item.path, item.verdict))
+
+    def _paths(self, judge: str, stored: Stored) -> list[Judged]:
+        """Those of problems that are open: a solved one is not tried again."""
+        solved = self.solved
+        self.missing = 0  # the comparison tells, which knows both states
+        return [self._said(judge, item) for item in stored.items if item.path.problem_id not in solved]
+
+    def _rewrites(self, judge: str, stored: Stored) -> list[Judged]:
+        """Those of drafts that would be rewritten, try by try; a draft with an accepted rewrite is not tried again."""
+        written = {
+            (item.path.lineage.parent, attempt): item for item, attempt in zip(stored.items, stored.tries, strict=True)
+        }
+        drafts = self.state.to_reflect(bool(self.reflecting["all_drafts"]))
+        judged: list[Judged] = []
+        taken: set[str | None] = set()
+        self.missing = 0
+        for attempt in range(int(self.reflecting["tries"])):
+            for draft in (d for d in drafts if d.path.id not in taken):
+                if (item := written.get((draft.path.id, attempt))) is None:
+                    self.missing += 1
+                else:
+                    judged.append(self._said(judge, item))
+            taken |= {j.path.lineage.parent for j in judged if self.accepts(j.verdict)}
+        place = {item.path.id: k for k, item in enumerate(stored.items)}
+        return sorted(
+            judged, key=lambda j: place[j.path.id]
+        )  # the order of D, which the stored paths alone do not tell
+
+    def _merge(self, judge: str, judged: list[Judged], merged: int) -> Merge:
+        taken = [j.path for j in judged if self.accepts(j.verdict)]
+        known = [right for path in taken if (right := self.decider.right(path)) is not None]
+        unparsed = sum(j.verdict.status == "unparsed" for j in judged)
+        return Merge(
+            judge,
+            len(judged),
+            len(taken),
+            len(judged) - len(taken) - unparsed,
+            unparsed,
+            round(sum(known) / len(known), 6) if known else None,
+            merged,
+            len(self.state.train),
+        )
+
+
+def _difference(before: Replay, after: Replay, stored: Stored) -> Difference:
+    same_start = before.rows == after.rows
+    reopened = len(before.solved - after.solved)
+    then, now = before.stage(stored), after.stage(stored)
+    missing = after.missing if stored.is_reflection else reopened
+    old, new = before.rows[0], after.rows[0]
+    gained, lost = set(new) - set(old), set(old) - set(new)
+    return Difference(
+        stored.stage.name,
+        then,
+        now,
+        tuple(i for i in new if i in gained),
+        tuple(i for i in old if i in lost),
+        same_start and (missing, after.unused) == (before.missing, before.unused),
+        missing,
+        after.unused,
+    )
+
+
+# --- what the run has -------------------------------------------------------------------------------------------------
+
+
+def _stored(run: Run) -> Iterator[Stored]:
+    """The finished stages that merge, in the order in which the loop made them."""
+    for stage in sorted(run.stages, key=lambda stage: _order(stage.name)):
+        if stage.name.startswith("orm"):
+            continue
+        if (stage.folder / REFLECTIONS).is_file():
+            rewrites: list[Reflection] = list(stage.rows(REFLECTIONS, Reflection))
+            count: Counter[str] = Counter()
+            tries = []
+            for one in rewrites:  # the file has them try by try
+                tries.append(count[one.draft.id])
+                count[one.draft.id] += 1
+            yield Stored(stage, tuple(_with_verdicts(stage, [one.revised for one in rewrites])), tuple(tries))
+        elif (stage.folder / PATHS).is_file():
+            yield Stored(stage, tuple(_with_verdicts(stage, stage.rows(PATHS, ReasoningPath))))
+
+
+def _order(name: str) -> tuple[int, str]:
+    """ "distill" < "round_01" < "round_01/reflection" < "round_02" < "reflection"."""
+    head = name.partition("_")[0].partition("/")[0]
+    return {"distill": 0, "round": 1, "reflection": 2}.get(head, 3), name
+
+
+def _with_verdicts(stage: Stage, paths: Iterable[ReasoningPath]) -> Iterator[Judged]:
+    said = {verdict.path_id: verdict for verdict in stage.rows(VERDICTS, Verdict)}
+    for path in paths:
+        if path.id not in said:
+            raise DataError(f"{stage.folder / VERDICTS}: has no verdict on {path.id}; the run's files were changed")
+        yield Judged(path, said[path.id])
+
+
+def _problems(run: Run, notes: list[str]) -> Any:
+    """(id -> Problem or None); nothing is known, and that is said, where the data cannot be opened."""
+    try:
+        lookup = problem_lookup(dict(run.config))
+    except (MathSEError, OSError) as error:
+        notes.append(f"the run's data cannot be opened, so no precision is known: {error}")
+        return lambda problem_id: None
+
+    def problem_of(problem_id: str) -> Problem | None:
+        try:
+            return lookup(problem_id)
+        except DataError:
+            return None
+
+    return problem_of
+
+
+def _require_settings(run: Run) -> None:
+    recorded = flatten(run.config)
+    if missing := [key for key in READS if key not in recorded]:
+        raise DataError(
+            f"{run.folder / 'run.json'}: records no {', '.join(missing)}, by which its merges were made; put the file "
+            "back, or pass another run"
+        )
+
+
+def _require_merges(run: Run) -> None:
+    callbacks = run.config.get("callbacks") or {}
+    targets = [str(section.get("_target_", "")) for section in callbacks.values()]
+    if targets and not any(target.endswith(f".{MERGES}") for target in targets):
+        raise DataError(f"{run.folder}: ran without the callback {MERGES}, so it merged nothing that could be replayed")

@@ -1,0 +1,131 @@
+"""What every benchmark offers to the evaluation: rows in, verdicts and the official aggregates out.
+
+    bench = make("mathvista", prompt="query", rule="released")   # options are the constructor's
+    bench.check()                                                # ConfigError if its scorer cannot work here
+    items = bench.load(problems, images, split)                  # DataError names file, line and remedy
+    extractions = bench.extract(items, responses, llm)           # by rule; by ``llm`` where the official code asks one
+    scored = bench.score(items, responses, extractions, llm)     # the official verdicts, one a row, in order
+    bench.buckets(items, scored)                                 # the official aggregates
+    bench.protocol()                                             # what decided: rule, parser, prompts, versions
+
+An ``extraction`` that a predictions file brings along is handed in as ``Extraction(text, GIVEN)``. ``mapped(response)``
+is the response with the student's own answer marker turned into what the official extractor reads; extract and score it
+a second time for the second number. ``second_opinions`` is math-verify beside the official verdict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from mathse.types import Problem
+
+RULE = "rule"  # decided_by: the official code's own rule
+GIVEN = "given"  # decided_by: the extraction stood in the predictions file
+NOT_SCORED = "not scored"  # decided_by: an LLM is needed and there is none, or it gave no usable answer
+
+
+class LLM(Protocol):
+    """Whoever extracts and judges where the official code asks an LLM; temperature 0."""
+
+    model: str
+
+    def ask(self, prompts: Sequence[str], version: str, max_tokens: int) -> Sequence[str | None]:
+        """A reply to each prompt, in order; None where there is no usable one (a refusal, an error).
+
+        ``version`` names the prompt's wording; it belongs into the cache key and the protocol.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Item:
+    """One row of a benchmark. ``problem.id`` is the benchmark's own (pid, id, sample_index), as text."""
+
+    problem: Problem  # images: absolute paths
+    raw: Mapping[str, Any]  # the official row, without decoded images
+    prompt: str  # what the student is asked
+
+    def with_metadata(self, metadata: Mapping[str, Any]) -> Item:
+        """The item under the groups that its row of a predictions file brings along: MathVista's script counts by the
+        ``metadata`` of the output file, and some published outputs have older skills than the data set of today."""
+        return replace(self, raw={**self.raw, "metadata": metadata})
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """The answer found in a response; ``text`` None: not extracted (``decided_by`` is NOT_SCORED), "" is a text."""
+
+    text: str | None
+    decided_by: str = RULE  # RULE, GIVEN, NOT_SCORED, or "llm:<prompt version>"
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One verdict. ``correct`` None: not scored. ``note`` says what a reader should know, such as a time-out."""
+
+    id: str
+    response: str
+    extraction: str | None
+    prediction: str | None  # the extraction in the benchmark's normal form
+    answer: str  # the reference, as the benchmark has it
+    correct: bool | None
+    decided_by: str  # "<extraction's>" or "<extraction's>+<judge's>"
+    note: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Benchmark(Protocol):
+    """One benchmark with its options chosen. ``prompts``, ``splits``: names to choose from, the default first."""
+
+    name: ClassVar[str]  # as in benchmark=NAME
+    title: ClassVar[str]  # as in a table's head
+    prompts: ClassVar[tuple[str, ...]]
+    splits: ClassVar[tuple[str, ...]]
+    hub: ClassVar[str | None]  # the data set's id on the hub
+    needs_llm: ClassVar[str]  # "" or what cannot be scored without one, as a sentence for the user
+    prompt: str  # the prompt chosen
+
+    def check(self) -> None:
+        """ConfigError, with the command that mends it, where the official scorer cannot work on this machine."""
+        ...
+
+    def load(
+        self, problems: Path | None, images: Path | None = None, split: str | None = None, need_images: bool = True
+    ) -> list[Item]:
+        """The rows of an official JSON or JSONL file, or of one in our format, ``.gz`` too; of the hub if None.
+
+        ``images``: the folder that the rows' image paths start from (default: the file's own). ``need_images`` False,
+        for rows that are only scored, leaves missing images out. Raises DataError with file, line and remedy.
+        """
+        ...
+
+    def extract(self, items: Sequence[Item], responses: Sequence[str], llm: LLM | None) -> list[Extraction]:
+        """The answer in each response."""
+        ...
+
+    def score(
+        self, items: Sequence[Item], responses: Sequence[str], extractions: Sequence[Extraction], llm: LLM | None
+    ) -> list[Scored]:
+        """The official verdict on each extraction; all rows of a file at once, so that nothing is parsed twice."""
+        ...
+
+    def mapped(self, response: str) -> str:
+        """``response`` with the student's answer marker as the official extractor reads it; itself without marker."""
+        ...
+
+    def second_opinions(self, items: Sequence[Item], responses: Sequence[str]) -> list[bool | None]:
+        """What math-verify says of each response; None where it has no say. Bounded in time."""
+        ...
+
+    def buckets(self, items: Sequence[Item], scored: Sequence[Scored]) -> dict[str, Any]:
+        """The official aggregates, under their official names, over the rows whose ``correct`` is not None."""
+        ...
+
+    def protocol(self) -> dict[str, Any]:
+        """What decided, for metrics.json: JSON values only."""
+        ...

@@ -1,0 +1,76 @@
+"""A second opinion on every verdict: math-verify (Hugging Face, Apache-2.0), which reads the whole response itself.
+
+It sees the response and the reference, not the official extraction, so that it also shows where the official extractor
+reads something else than the answer. It runs in the scoring process; its own time-outs (signals) stay off there.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable
+from functools import cache, lru_cache
+from importlib import metadata
+from typing import Any
+
+from mathse.evaluation.benchmarks.bounded import Overrun, Worker
+
+MAX_RESPONSE = 2_000  # characters of a response that are read, counted from its end
+LETTERS = tuple("ABCDEFGHIJ")
+_NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
+
+
+def version() -> str | None:
+    """ "math-verify 0.9.0", or None where it is not installed."""
+    try:
+        return f"math-verify {metadata.version('math-verify')}"
+    except metadata.PackageNotFoundError:
+        return None
+
+
+@cache
+def _worker() -> Worker:
+    return Worker("verify")
+
+
+def second_opinion(references: list[str], response: str, letter: bool) -> bool | None:
+    """Whether ``response`` ends in one of the ``references``; None: no reference, no math-verify, or not within 1 s.
+
+    ``letter``: the question has options, and a lone capital letter is an answer.
+    """
+    references = [text for text in references if text.strip()]
+    if not references or version() is None:
+        return None
+    if not response.strip():
+        return False
+    try:
+        return bool(_worker().ask([references, response[-MAX_RESPONSE:], letter]))
+    except Overrun:
+        return None
+
+
+def load() -> Callable[[Any], bool]:
+    """``verdict([references, response, letter])``; for the scoring process."""
+    import math_verify
+
+    logging.getLogger("math_verify").setLevel(logging.CRITICAL)
+    expression = [math_verify.ExprExtractionConfig()]
+    numbers = [math_verify.LatexExtractionConfig(), *expression]
+    options = math_verify.StringExtractionConfig(strings=(*LETTERS, *(f"({c})" for c in LETTERS)))
+
+    @lru_cache(maxsize=4096)
+    def gold(reference: str) -> list[Any]:
+        if _NUMBER.fullmatch(reference):  # most references; LaTeX takes a hundred times as long
+            return list(math_verify.parse(reference, expression, parsing_timeout=None))
+        math = reference if "$" in reference else f"${reference}$"
+        return list(math_verify.parse(math, numbers, parsing_timeout=None))
+
+    def verdict(asked: tuple[list[str], str, bool]) -> bool:
+        references, response, letter = asked
+        found = math_verify.parse(response, [*numbers, options] if letter else numbers, parsing_timeout=None)
+        if letter and all(isinstance(value, str) and value.strip("()").upper() in LETTERS for value in found):
+            return any(str(value).strip("()").upper() in references for value in found)
+        return any(math_verify.verify(gold(reference), found, timeout_seconds=None) for reference in references)
+
+    verdict((["\\frac{1}{2}", "B"], "The answer is $\\frac{2}{4}$.", True))
+    return verdict

@@ -1,0 +1,226 @@
+"""MathVerse: Zhang et al. 2024, "MathVerse: Does Your Multi-modal LLM Truly See the Diagrams in Visual Math Problems?"
+
+Source: ZrrSkywalker/MathVerse (hub: AI4Math/MathVerse), testmini 788 problems in 5 versions, and 788 "Text Only" rows
+which are no part of the overall score; MIT. Metric: accuracy with the prompt ``query_wo``, by version, subject and
+subfield. One row:
+
+    {"sample_index": "3424", "problem_index": "685", "problem_version": "Vision Dominant", "question": "Find L.",
+     "image": "images_version_5/image_685.png", "answer": "14", "question_type": "free-form",
+     "metadata": {"subject": "Solid Geometry", "subfield": "Length", ...}, "query_wo": "...", "query_cot": "..."}
+
+An LLM extracts the answer (extract_answer_s1.py; it sees the last ``trunk_response`` words, 30 as in the authors'
+command, -1 for all) and an LLM judges it (score_answer_s2.py, the examples of 2024-04-19). Two departures, both where
+the released script cannot work: groups are read from "metadata" (it reads a key that no row has), and the question of
+a Vision Only row, which is empty, is its ``question_for_eval``, else the one of its Text Dominant version. A judge's
+reply counts if it is 0 or 1 once "Judgement:" is removed, as there; on any other reply the script asks again without
+end, and here the row is not scored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from mathse.evaluation.benchmarks import rows
+from mathse.evaluation.benchmarks.base import LLM, NOT_SCORED, Extraction, Item, Scored
+from mathse.evaluation.benchmarks.common import (
+    Group,
+    check_choice,
+    group_accuracy,
+    load_items,
+    metadata,
+    paired,
+    prompt_file,
+    share,
+    unscored,
+)
+from mathse.evaluation.benchmarks.math_verifier import second_opinion, version
+from mathse.inference.prompts import question_text
+from mathse.types import Problem
+
+EXTRACT, JUDGE = "mathverse-extract/1", "mathverse-judge/1"
+MAX_TOKENS = 256
+_REQUIRED = ("sample_index", "problem_index", "problem_version", "question_type", "answer")
+_TEXT_ONLY = "Text Only"
+_VERSIONS = ("Text Dominant", _TEXT_ONLY, "Text Lite", "Vision Intensive", "Vision Dominant")  # the fullest text first
+_SEEN = "According to the question shown in the image, please "
+_FORMS = {
+    "multi-choice": "provide the correct option letter, e.g., A, B, C, D",
+    "free-form": "provide the final value, e.g., 1, 2.5, 300",
+}
+
+
+class MathVerse:
+    """Options: ``prompt`` and ``trunk_response`` (how many last words the extractor sees; -1: all)."""
+
+    name: ClassVar[str] = "mathverse"
+    title: ClassVar[str] = "MathVerse"
+    prompts: ClassVar[tuple[str, ...]] = ("query_wo", "query_cot", "plain")
+    splits: ClassVar[tuple[str, ...]] = ("testmini", "testmini_text_only")
+    hub: ClassVar[str | None] = "AI4Math/MathVerse"
+    needs_llm: ClassVar[str] = "an LLM extracts every answer, and an LLM judges it"
+
+    def __init__(self, prompt: str = "query_wo", trunk_response: int = 30) -> None:
+        check_choice("benchmark.mathverse.prompt", prompt, self.prompts)
+        self.prompt, self.trunk_response = prompt, trunk_response
+        self._models: dict[str, str] = {}
+
+    def check(self) -> None:
+        """Nothing beyond Python is needed."""
+
+    def load(
+        self, problems: Path | None, images: Path | None = None, split: str | None = None, need_images: bool = True
+    ) -> list[Item]:
+        """See ``base.Benchmark.load``."""
+        split = split or self.splits[0]
+        check_choice("benchmark.mathverse.split", split, self.splits)
+        source = problems or (str(self.hub), split, split)
+        return load_items(self._item, self.name, "sample_index", _REQUIRED, source, images, need_images)
+
+    def _item(self, place: rows.Place, folder: Path, need_images: bool) -> Item:
+        where, row = place
+        check_choice(f'{where}: "question_type"', row["question_type"], tuple(_FORMS))
+        has_image = row["problem_version"] != _TEXT_ONLY
+        problem = Problem(
+            id=row["sample_index"],
+            question=row.get("question") or row.get("question_for_eval") or "",
+            images=rows.image_path(where, row.get("image") or "", folder, need_images and has_image),
+            answer=str(row["answer"]),
+            source=self.name,
+            metadata={"version": row["problem_version"], "problem": str(row["problem_index"])},
+        )
+        return Item(problem, row, question_text(problem) if self.prompt == "plain" else query(row, self.prompt))
+
+    def extract(self, items: Sequence[Item], responses: Sequence[str], llm: LLM | None) -> list[Extraction]:
+        """By ``llm``, all in one go."""
+        responses = [response for _, response in paired(items, responses)]
+        if llm is None:
+            return [Extraction(None, NOT_SCORED)] * len(responses)
+        self._models["extractor"] = llm.model
+        prompts = [extraction_prompt(response, self.trunk_response) for response in responses]
+        return [_extracted(reply) for reply in llm.ask(prompts, EXTRACT, MAX_TOKENS)]
+
+    def score(
+        self, items: Sequence[Item], responses: Sequence[str], extractions: Sequence[Extraction], llm: LLM | None
+    ) -> list[Scored]:
+        """By ``llm``; a row without extraction, without ``llm`` or with an unreadable judgement is not scored."""
+        table = list(paired(items, responses, extractions))
+        questions = evaluated_questions(items)
+        texts = {k: extraction.text for k, extraction in enumerate(extractions) if extraction.text is not None}
+        judged: dict[int, str | None] = {}
+        if llm is not None and texts:
+            self._models["judge"] = llm.model
+            prompts = [judge_prompt(questions[k], items[k].problem.answer, text) for k, text in texts.items()]
+            judged = dict(zip(texts, llm.ask(prompts, JUDGE, MAX_TOKENS), strict=True))
+        return [
+            _verdict(item, response, extraction, judged.get(k), k in judged)
+            for k, (item, response, extraction) in enumerate(table)
+        ]
+
+    def mapped(self, response: str) -> str:
+        """The response itself: an LLM reads any marker."""
+        return response
+
+    def second_opinions(self, items: Sequence[Item], responses: Sequence[str]) -> list[bool | None]:
+        """math-verify on letter or value; None for the golds of several letters, which it cannot read."""
+        return [
+            None
+            if "\n" in item.problem.answer
+            else second_opinion([item.problem.answer], response, item.raw["question_type"] == "multi-choice")
+            for item, response in paired(items, responses)
+        ]
+
+    def buckets(self, items: Sequence[Item], scored: Sequence[Scored]) -> dict[str, Any]:
+        """The "total", and by "version", "subject" and "subfield" ("Plane Geometry-Angle"). Text Only rows count under
+        "version" alone, unless there are no others."""
+        pairs = list(paired(items, scored))
+        counted = [pair for pair in pairs if pair[0].raw["problem_version"] != _TEXT_ONLY] or pairs
+        versions = group_accuracy(pairs, lambda item: [("version", item.raw["problem_version"])])
+        marks = [row.correct for _, row in counted if row.correct is not None]
+        return {"total": share(sum(marks), len(marks)), **versions, **group_accuracy(counted, _groups)}
+
+    def protocol(self) -> dict[str, Any]:
+        """What decided."""
+        return {
+            "benchmark": self.title,
+            "prompt": self.prompt,
+            "extraction": f"LLM ({EXTRACT}), the last {self.trunk_response} words"
+            if self.trunk_response > 0
+            else f"LLM ({EXTRACT})",
+            "scoring": f"LLM ({JUDGE}), replies other than 0 and 1 not scored",
+            "extractor": self._models.get("extractor"),
+            "judge": self._models.get("judge"),
+            "second_opinion": version(),
+        }
+
+
+def query(row: Mapping[str, Any], name: str) -> str:
+    """``query_wo`` or ``query_cot``: the row's own, else built as the authors' are."""
+    if isinstance(own := row.get(name), str) and own.strip():
+        return own
+    form = _FORMS[row["question_type"]]
+    how = "directly answer the question and" if name == "query_wo" else "first conduct reasoning, and then answer the"
+    asked = f"{how} {form}." if name == "query_wo" else f"{how} question and {form}, at the end."
+    question = row.get("question")
+    return f"Please {asked}\nQuestion: {question}" if question else f"{_SEEN}{asked}"
+
+
+def extraction_prompt(response: str, words: int) -> str:
+    """What the extractor is asked; only spaces part words, as in the script."""
+    shown = " ".join(response.split(" ")[-words:]) if words > 0 else response
+    return f"{prompt_file('mathverse_extract')}\n\nModel response: '{shown}'\nExtracted Answer: "
+
+
+def _extracted(reply: str | None) -> Extraction:
+    if reply is None:
+        return Extraction(None, NOT_SCORED)
+    return Extraction(reply.replace("Extracted Answer: ", "").strip(), f"llm:{EXTRACT}")
+
+
+def judge_prompt(question: str, reference: str, extraction: str) -> str:
+    """What the judge is asked."""
+    return prompt_file("mathverse_judge").format(question=question, gt=reference, extraction=extraction)
+
+
+def judgement(reply: str | None) -> bool | None:
+    """The judge's 0 or 1, strictly; None for anything else: "The answer 10 is wrong" says neither."""
+    return {"1": True, "0": False}.get((reply or "").replace("Judgement:", "").strip())
+
+
+def _verdict(item: Item, response: str, extraction: Extraction, reply: str | None, judged: bool) -> Scored:
+    answer = item.problem.answer
+    if extraction.text is None:
+        return unscored(item, response, extraction, answer, "the answer was not extracted")
+    if not judged:
+        return unscored(item, response, extraction, answer, "there is no judge")
+    correct = judgement(reply)
+    if correct is None:
+        said = "nothing usable" if reply is None else repr(reply[:80])
+        return unscored(item, response, extraction, answer, f"the judge said {said}, neither 0 nor 1")
+    decided_by = f"{extraction.decided_by}+llm:{JUDGE}"
+    return Scored(item.problem.id, response, extraction.text, extraction.text, answer, correct, decided_by)
+
+
+def evaluated_questions(items: Sequence[Item]) -> list[str]:
+    """The question that the judge sees of each item."""
+    versions: dict[str, dict[str, str]] = {}
+    for item in items:
+        if question := item.raw.get("question"):
+            versions.setdefault(item.problem.metadata["problem"], {})[item.raw["problem_version"]] = question
+
+    def evaluated(item: Item) -> str:
+        own = item.raw.get("question_for_eval") or item.raw.get("question")
+        others = versions.get(item.problem.metadata["problem"], {})
+        return str(own or next((others[name] for name in _VERSIONS if name in others), ""))
+
+    return [evaluated(item) for item in items]
+
+
+def _groups(item: Item) -> Iterator[Group]:
+    row = metadata(item.raw)
+    subject, subfield = row.get("subject"), row.get("subfield")
+    if subject:
+        yield "subject", subject
+    if subject and subfield:
+        yield "subfield", f"{subject}-{subfield}"

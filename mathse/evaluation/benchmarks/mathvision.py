@@ -1,0 +1,193 @@
+"""MATH-Vision: Wang et al. 2024, "Measuring Multimodal Mathematical Reasoning with MATH-Vision Dataset".
+
+Source: mathllm/MATH-V (hub: MathLLMs/MathVision), test 3,040 rows, testmini a subset of 304; MIT. Metric: accuracy,
+over all and by level, subject and both, as 178 strings such as "218/3040=7.17%". One row:
+
+    {"id": "2", "question": "Which bike is most expensive?\\n<image1>", "options": ["A", "B", "C", "D", "E"],
+     "answer": "A", "solution": null, "level": 2, "subject": "arithmetic", "image": "images/2.jpg"}
+
+Extraction and comparison are rules (``mathvision_answer``), the value of a LaTeX text is what latex2sympy2 1.9.1 makes
+of it (``official_latex``), in a process of its own and within a second. A response that announces its answer in another
+way than the script expects is wrong by these rules; ``mapped`` puts the student's marked answer into \\boxed{}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+from mathse.errors import DataError
+from mathse.evaluation.benchmarks import official_latex, rows
+from mathse.evaluation.benchmarks.arithmetic import Number
+from mathse.evaluation.benchmarks.base import LLM, Extraction, Item, Scored
+from mathse.evaluation.benchmarks.bounded import Overrun, Worker
+from mathse.evaluation.benchmarks.common import check_choice, load_items, paired, unscored
+from mathse.evaluation.benchmarks.marker import mapped_response
+from mathse.evaluation.benchmarks.math_verifier import second_opinion, version
+from mathse.evaluation.benchmarks.mathvision_answer import equal, found_answer, quick_value
+from mathse.inference.prompts import question_text
+from mathse.types import Problem
+
+SIZES = {"test": 3040, "testmini": 304}
+_REQUIRED = ("id", "question", "options", "answer", "level", "subject")
+_COT = (
+    'Please solve the problem step by step and put your answer in one "\\boxed{}". If it is a multiple choice '
+    'question, only one letter is allowed in the "\\boxed{}".\n'
+)
+_DIRECT = "\nAnswer the question using a single word or phrase."
+
+
+@cache
+def _worker() -> Worker:
+    return Worker("latex")
+
+
+class MathVision:
+    """Options: ``prompt``; "cot" and "direct" are the authors' own."""
+
+    name: ClassVar[str] = "mathvision"
+    title: ClassVar[str] = "MATH-Vision"
+    prompts: ClassVar[tuple[str, ...]] = ("cot", "direct", "plain")
+    splits: ClassVar[tuple[str, ...]] = tuple(SIZES)
+    hub: ClassVar[str | None] = "MathLLMs/MathVision"
+    needs_llm: ClassVar[str] = ""
+
+    def __init__(self, prompt: str = "cot") -> None:
+        check_choice("benchmark.mathvision.prompt", prompt, self.prompts)
+        self.prompt = prompt
+
+    def check(self) -> None:
+        """See ``official_latex.check``."""
+        official_latex.check()
+
+    def load(
+        self, problems: Path | None, images: Path | None = None, split: str | None = None, need_images: bool = True
+    ) -> list[Item]:
+        """See ``base.Benchmark.load``. A file is taken whole; DataError if it is larger than the split named."""
+        check_choice("benchmark.mathvision.split", split or "test", self.splits)
+        source = problems or (str(self.hub), None, split or "test")
+        items = load_items(self._item, self.name, "id", _REQUIRED, source, images, need_images)
+        if split is not None and len(items) > SIZES[split]:
+            raise DataError(f"{problems}: {len(items)} rows, and {split} has {SIZES[split]}; give the file of {split}")
+        return items
+
+    def _item(self, place: rows.Place, folder: Path, need_images: bool) -> Item:
+        where, row = place
+        options, answer = row["options"] or [], str(row["answer"])
+        if options and answer not in _letters(options):
+            raise DataError(f'{where}: "answer" {answer!r} is none of {", ".join(_letters(options))}; mend the row')
+        problem = Problem(
+            id=row["id"],
+            question=row["question"],
+            images=rows.image_path(where, row.get("image", ""), folder, need_images),
+            answer=answer,
+            choices=tuple(str(option) for option in options),
+            solution=row.get("solution"),
+            source=self.name,
+            metadata={"level": row["level"], "subject": row["subject"]},
+        )
+        return Item(problem, row, self._asked(problem))
+
+    def _asked(self, problem: Problem) -> str:
+        if self.prompt == "plain":
+            return question_text(problem)
+        # Options that are no more than A B C D E stand in the picture.
+        shown = problem.choices if "".join(problem.choices) != "ABCDE" else ()
+        options = "".join(f"({letter}) {text}\n" for letter, text in zip(_letters(shown), shown, strict=True))
+        asked = f"{problem.question}\n{options}"
+        return f"{_COT}{asked}" if self.prompt == "cot" else f"{asked}{_DIRECT}"
+
+    def extract(self, items: Sequence[Item], responses: Sequence[str], llm: LLM | None = None) -> list[Extraction]:
+        """By rule; an LLM has no part in it."""
+        return [Extraction(found_answer(response)) for _, response in paired(items, responses)]
+
+    def score(
+        self, items: Sequence[Item], responses: Sequence[str], extractions: Sequence[Extraction], llm: LLM | None = None
+    ) -> list[Scored]:
+        """The official verdicts. ConfigError where the official parser does not work."""
+        self.check()
+        return [self._verdict(*row) for row in paired(items, responses, extractions)]
+
+    def _verdict(self, item: Item, response: str, extraction: Extraction) -> Scored:
+        answer, problem = extraction.text, item.problem
+        if answer is None:
+            return unscored(item, response, extraction, problem.answer, "the answer was not extracted")
+        option = problem.choices[ord(problem.answer) - ord("A")] if problem.choices else ""
+        value = _BoundedValue()
+        correct = equal(problem.answer, answer, value) or equal(option, answer, value)
+        return Scored(
+            problem.id,
+            response,
+            answer,
+            answer,
+            problem.answer,
+            correct,
+            f"{extraction.decided_by}+rule",
+            "; ".join(value.overruns),
+        )
+
+    def mapped(self, response: str) -> str:
+        """The student's marked answer in \\boxed{}."""
+        return mapped_response(response)
+
+    def second_opinions(self, items: Sequence[Item], responses: Sequence[str]) -> list[bool | None]:
+        """math-verify on the letter and the option's text, or on the value."""
+        return [
+            second_opinion(_references(item.problem), response, bool(item.problem.choices))
+            for item, response in paired(items, responses)
+        ]
+
+    def buckets(self, items: Sequence[Item], scored: Sequence[Scored]) -> dict[str, Any]:
+        """The official keys, sorted, each with its official string."""
+        counts: dict[str, list[int]] = {}
+        for item, row in paired(items, scored):
+            if row.correct is None:
+                continue
+            level, subject = item.raw["level"], item.raw["subject"]
+            names = ("-all", f"-level{level}", subject, f"{subject}_level{level}", f"-level{level}_{subject}")
+            for name in names:
+                count = counts.setdefault(name, [0, 0])
+                count[0] += row.correct
+                count[1] += 1
+        return {name: f"{c}/{n}={round(c / n * 100, 2)}%" for name, (c, n) in sorted(counts.items())}
+
+    def protocol(self) -> dict[str, Any]:
+        """What decided."""
+        return {
+            "benchmark": self.title,
+            "prompt": self.prompt,
+            "extraction": "rule",
+            "scoring": "rule, values to 2 decimals",
+            "parser": official_latex.parser_versions(),
+            "second_opinion": version(),
+        }
+
+
+class _BoundedValue:
+    """The value of a LaTeX text; ``overruns`` names the texts that took too long, which have none."""
+
+    def __init__(self) -> None:
+        self.overruns: list[str] = []
+
+    def __call__(self, text: str) -> Number | None:
+        known, value = quick_value(text)
+        if known:
+            return value
+        try:
+            found: Number | None = _worker().ask(text)
+        except Overrun as overrun:
+            self.overruns.append(f"{text[:60]!r} counts as unequal: {overrun}")
+            return None
+        return found
+
+
+def _letters(options: Sequence[str]) -> list[str]:
+    return [chr(ord("A") + k) for k in range(len(options))]
+
+
+def _references(problem: Problem) -> list[str]:
+    if not problem.choices:
+        return [problem.answer]
+    return [problem.answer, problem.choices[ord(problem.answer) - ord("A")]]

@@ -1,0 +1,166 @@
+"""The tasks of train.py: open the run folder, run the stages, write the summary and the report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mathse.config import build, flatten
+from mathse.config.bind import plain
+from mathse.config.schema import TrainConfig
+from mathse.data.decontamination.stored import location
+from mathse.data.identity import contents
+from mathse.data.images import load_image, png_bytes
+from mathse.errors import DataError, SettingsChanged
+from mathse.evolution.lab import Lab
+from mathse.evolution.loop import EvolutionLoop
+from mathse.evolution.summary import summarize
+from mathse.inference.llm.account import in_words
+from mathse.judges.served_orm import unscored_note
+from mathse.judges.teachers import PaidTeacher
+from mathse.models import quiet
+from mathse.models.adapters import require_four_bit
+from mathse.reporting import report
+from mathse.reporting.progress import Progress
+from mathse.runs.manifest import RUN, SUMMARY
+from mathse.runs.stage_cache import RunFolder, branch_folder, finished_summary
+from mathse.runs.store import read_jsonl, sha256_file, write_json
+from mathse.training import ranks
+from mathse.types import ReasoningPath
+
+NAMED = 3  # runs in a message
+
+
+def run_task(config: TrainConfig, folder: Path) -> float | None:
+    """Run ``config.task`` in ``folder``, or go on with it; the number a sweep optimises (from dev problems)."""
+    quiet()
+    torch.set_num_threads(config.trainer.threads)
+    with ranks.joined(config.trainer.accelerator, config.trainer.devices):
+        if ranks.rank() == 0:
+            return _run_or_go_on(config, folder)
+        ranks.follow()
+    return None
+
+
+def _run_or_go_on(config: TrainConfig, folder: Path) -> float | None:
+    with ExitStack() as stack:
+        progress = stack.enter_context(Progress(config.progress))
+        run = stack.enter_context(open_run(config, folder, progress))
+        if (summary := finished_summary(run.path)) is not None:
+            progress.say(f"{run.path} was finished before; nothing to do")
+        else:
+            summary = _run(config, run, progress, stack)
+        progress.table(summary)
+        progress.say(f"report: {run.path / 'report.html'}")
+    return summary["metric"]
+
+
+def _run(config: TrainConfig, run: RunFolder, progress: Progress, stack: ExitStack) -> dict[str, Any]:
+    if "qlora" in (config.sft.method, config.orm.fit.method):
+        require_four_bit()  # before a model is read
+    source = build(config.data)
+    for row in source.bad_rows:
+        progress.say(f"left out: {row['file']}:{row['line']}: {row['reason']}")
+    logger = stack.enter_context(closing(build(config.logger, run=run, problem_of=source.get, image=load_image)))
+    teacher = build(config.teacher)
+    if isinstance(teacher, PaidTeacher):
+        teacher.account_in(run.path)
+    lab = Lab(config, run, source, teacher, progress, logger)
+    stack.callback(lab.stop_engines)
+    loop = EvolutionLoop(lab, [build(callback) for callback in config.callbacks.values()])
+    TASKS[config.task](loop)
+    if config.judge.server is not None and (note := unscored_note(run.path)) is not None:
+        progress.say(note)
+        lab.notes.append(note)
+    summary = summarize(loop)
+    page = run.path / "report.html"
+    report.write_report([run.path], page, lambda _, i: lab.problems.get(i), png_bytes, summary)
+    logger.finish(summary)
+    logger.close()
+    write_json(run.path / SUMMARY, summary)  # last: a run with a summary is finished, and nothing is done for it again
+    if isinstance(teacher, PaidTeacher):
+        progress.say(f"teacher: {in_words(teacher.usage())}")
+    return summary
+
+
+# --- tasks ------------------------------------------------------------------------------------------------------------
+
+
+def sft(loop: EvolutionLoop) -> None:
+    loop.fit_only(read_training_rows(Path(str(loop.lab.config.sft.train)), loop.lab))
+
+
+TASKS: dict[str, Callable[[EvolutionLoop], None]] = {
+    "evolve": EvolutionLoop.run,
+    "distill": EvolutionLoop.distill_only,
+    "orm": EvolutionLoop.base_and_orm,
+    "sft": sft,
+}
+
+
+def read_training_rows(file: Path, lab: Lab) -> list[ReasoningPath]:
+    """The rows of a train.jsonl whose problems are in this run's data; a DataError names the first that is not."""
+    rows = []
+    for number, row in enumerate(read_jsonl(file, ReasoningPath), 1):
+        try:
+            lab.add_problem(row.problem_id)
+        except DataError as e:
+            raise DataError(f"{file}:{number}: {e}") from None
+        rows.append(row)
+    if not rows:
+        raise DataError(f"sft.train = {str(file)!r}: holds no rows; name a train.jsonl with at least one")
+    return rows
+
+
+# --- run folders ------------------------------------------------------------------------------------------------------
+
+
+def settings(config: TrainConfig) -> dict[str, Any]:
+    """The flat settings that stages depend on, files by content."""
+    flat = flatten(config) | contents(config.data)
+    if config.sft.train:
+        flat["sft.train_sha256"] = sha256_file(Path(config.sft.train))
+    for key in ("orm.train", "orm.held"):
+        if (file := flat.pop(key)) is not None:
+            flat[f"{key}_sha256"] = sha256_file(Path(file))
+    if config.decontaminate.against:
+        flat["decontaminate.against_sha256"] = [sha256_file(location(file)) for file in config.decontaminate.against]
+    return flat
+
+
+def open_run(config: TrainConfig, folder: Path, progress: Progress) -> RunFolder:
+    """The run folder to work in. With ``resume=branch``: ``folder`` if it is new or goes with these settings, else a
+    new one beside it; either takes over the stages of the other runs that these settings would make alike."""
+    if config.resume != "branch":
+        return _open(config, folder)
+    others = [Path(p) for p in config.resume_from] or _runs_beside(folder)
+    candidates = [folder, *sorted(folder.parent.glob(f"{folder.name}-branch-*"), reverse=True)]
+    for candidate in candidates:
+        try:
+            run = _open(config, candidate)
+            break
+        except SettingsChanged:
+            others.append(candidate)
+    else:
+        run = _open(config, branch_folder(folder))
+    sources = [o for o in dict.fromkeys(others) if o.resolve() != run.path.resolve()]
+    run.branch_from(sources)
+    listed = ", ".join(map(str, sources[:NAMED])) or "no other run"
+    more = f" and {len(sources) - NAMED:,} more" if len(sources) > NAMED else ""
+    progress.say(f"{run.path} takes over what it can from {listed}{more}")
+    return run
+
+
+def _open(config: TrainConfig, folder: Path) -> RunFolder:
+    # not about the run: another start may say otherwise
+    about_this_start = ("resume", "resume_from", "progress", "plan")
+    nested = {key: value for key, value in plain(config).items() if key not in about_this_start}
+    return RunFolder.open(folder, settings(config), name=config.name, task=config.task, seed=config.seed, nested=nested)
+
+
+def _runs_beside(folder: Path) -> list[Path]:
+    return [file.parent for file in folder.parent.glob(f"*/{RUN}")]

@@ -1,0 +1,196 @@
+"""Sampling: problems in, reasoning paths or predictions out, a durable batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+from mathse.inference import prompts
+from mathse.models.base import Backbone, Completion, Row
+from mathse.models.recipe import Recipe, held, recipe_of
+from mathse.runs.rows import Chosen, JsonlRows
+from mathse.runs.store import BatchLog
+from mathse.scoring.answers import extract_answer, same_answer
+from mathse.seeds import derive
+from mathse.training import ranks
+from mathse.types import Lineage, Problem, PromptStyle, ReasoningPath, Verdict
+
+Advance = Callable[[int], None]  # told the number of rows of each finished batch
+
+
+def _ignore(rows: int) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A batch of prompts, and how to go on from them: the arguments of ``Backbone.generate`` or ``complete``."""
+
+    rows: Sequence[Row]
+    how: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Served(Protocol):
+    """A model that answers elsewhere (see mathse.inference.serving): asked like a backbone."""
+
+    @property
+    def prompt_style(self) -> PromptStyle: ...
+
+    def generate(self, rows: Sequence[Row], **how: Any) -> list[list[str]]: ...
+
+    def generated(self, asks: Iterable[Ask]) -> Iterator[list[list[str]]]: ...
+
+
+Writer = Backbone | Served
+
+
+def generated(writer: Writer, asks: Iterable[Ask]) -> Iterator[list[list[str]]]:
+    """``writer.generate`` of each batch, in their order; where the run has several ranks, each takes one of the next
+    batches. Nothing of an answer depends on who gave it."""
+    return _shared(writer, "generate", asks) if isinstance(writer, Backbone) else writer.generated(asks)
+
+
+def completed(backbone: Backbone, asks: Iterable[Ask]) -> Iterator[list[list[Completion]]]:
+    """``backbone.complete`` of each batch, shared likewise."""
+    return _shared(backbone, "complete", asks)
+
+
+def _shared(backbone: Backbone, method: str, asks: Iterable[Ask]) -> Iterator[Any]:
+    asks = iter(asks)
+    while batches := list(islice(asks, ranks.size())):
+        mine = partial(_answer, backbone, method, batches)
+        answers = ranks.everywhere(mine, _answer_along, recipe_of(backbone), method, batches)
+        yield from answers[: len(batches)]
+
+
+def _answer(backbone: Backbone, method: str, batches: Sequence[Ask]) -> Any:
+    """The answer to this rank's batch; None where there is none for it."""
+    if ranks.rank() >= len(batches):
+        return None
+    mine = batches[ranks.rank()]
+    return getattr(backbone, method)(mine.rows, **mine.how)
+
+
+def _answer_along(recipe: Recipe, method: str, batches: Sequence[Ask]) -> Any:
+    return _answer(held(recipe, ranks.lent()), method, batches)
+
+
+class Generator:
+    """How paths are drawn; one seed a batch, so a resumed stage draws the same. Temperature 0 is greedy."""
+
+    def __init__(self, batch_size: int, max_new_tokens: int, sampling: Mapping[str, Any]) -> None:
+        self.batch_size, self.max_new_tokens, self.sampling = batch_size, max_new_tokens, dict(sampling)
+
+    def sample(
+        self,
+        writer: Writer,
+        problems: Sequence[Problem],
+        file: Path,
+        *,
+        stage: str,
+        model: str,
+        seed: int,
+        n: int = 1,
+        temperature: float | None = None,
+        advance: Advance = _ignore,
+    ) -> Sequence[ReasoningPath]:
+        """n paths a problem, appended to ``file`` batch by batch; what is there already is not sampled again.
+
+        The paths are read from the file, and of ``problems`` that lie on the disk no more than a batch is held.
+        """
+        batches = list(batched(problems, self.batch_size))
+        log = BatchLog(file, [len(b) * n for b in batches])
+        sampling = self.sampling if temperature is None else {**self.sampling, "temperature": temperature}
+        advance(sum(len(b) * n for b in batches[: log.done]))
+        how = {"n": n, "max_new_tokens": self.max_new_tokens, **sampling}
+        todo = [(derive(seed, stage, "sample", k), batches[k]) for k in range(log.done, len(batches))]
+        asks = (Ask([solve_row(writer, p) for p in batch], {"seed": draw, **how}) for draw, batch in todo)
+        for (draw, rows), texts in zip(todo, generated(writer, asks), strict=True):
+            batch = list(rows)
+            versions = [prompts.version("generate", writer.prompt_style, p) for p in batch]
+            lineages = [Lineage("student", stage, model, seed=draw, prompt=version) for version in versions]
+            log.append(
+                [
+                    ReasoningPath(f"{stage}/{p.id}/{i}", p.id, text, lineage)
+                    for p, row, lineage in zip(batch, texts, lineages, strict=True)
+                    for i, text in enumerate(row)
+                ]
+            )
+            advance(len(batch) * n)
+        return JsonlRows(file, ReasoningPath)
+
+
+class HFGenerator(Generator):
+    """Samples in this process with transformers' ``generate``."""
+
+    def __init__(
+        self,
+        batch_size: int = 256,
+        temperature: float = 0.7,
+        top_p: float = 1.0,
+        top_k: int = 0,
+        max_new_tokens: int = 80,
+    ) -> None:
+        super().__init__(batch_size, max_new_tokens, {"temperature": temperature, "top_p": top_p, "top_k": top_k})
+
+
+def predict(
+    writer: Writer,
+    problems: Sequence[Problem],
+    file: Path,
+    *,
+    batch_size: int,
+    max_new_tokens: int,
+    advance: Advance = _ignore,
+) -> list[dict[str, Any]]:
+    """Greedy answers: rows {"id", "response", "prediction", "answer", "correct"}, appended batch by batch."""
+    batches = list(batched(problems, batch_size))
+    log = BatchLog(file, [len(b) for b in batches])
+    advance(sum(len(b) for b in batches[: log.done]))
+    todo = batches[log.done :]
+    asks = (Ask([solve_row(writer, p) for p in batch], {"max_new_tokens": max_new_tokens}) for batch in todo)
+    for batch, texts in zip(todo, generated(writer, asks), strict=True):
+        log.append([_prediction(p, row[0]) for p, row in zip(batch, texts, strict=True)])
+        advance(len(batch))
+    return list(log.rows())
+
+
+def _prediction(problem: Problem, response: str) -> dict[str, Any]:
+    prediction = extract_answer(response)
+    return {
+        "id": problem.id,
+        "response": response,
+        "prediction": prediction,
+        "answer": problem.answer,
+        "correct": same_answer(prediction, problem.answer, problem.choices),
+    }
+
+
+def reflect_row(
+    writer: Writer, problem: Problem, draft: str, feedback: Verdict | None, response: str | None = None
+) -> Row:
+    """The row that asks for a rewrite of a draft; with ``response``, the one that trains on it."""
+    asked = prompts.reflection_prompt(problem, draft, feedback, writer.prompt_style)
+    row = Row(question=asked, images=problem.images)
+    if response is not None:
+        row["response"] = response
+    return row
+
+
+def solve_row(writer: Writer, problem: Problem, response: str | None = None) -> Row:
+    """The row that asks for a solution; with ``response``, the one that trains on it."""
+    row = Row(question=prompts.generation_prompt(problem, writer.prompt_style), images=problem.images)
+    if response is not None:
+        row["response"] = response
+    return row
+
+
+def batched(problems: Sequence[Problem], size: int) -> Iterator[Sequence[Problem]]:
+    """Batches of problems with questions of similar length: less padding. The order is fixed by the problems alone."""
+    keys = [(len(p.question), p.id) for p in problems]
+    order = Chosen(problems, sorted(range(len(keys)), key=keys.__getitem__))
+    return (order[k : k + size] for k in range(0, len(order), size))

@@ -1,0 +1,160 @@
+"""What a run has been answered, what that cost, and whether the next request is within its budget.
+
+The account is a file of the run folder, one line a request, so a run that was killed counts what its earlier process
+paid. A request counts once, however often its answer is read. ``paid`` lines are this run's own, the others were paid
+by another run that shares the cache. Lost to a kill are the answers under way: they are in no account, and are paid
+again.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import secrets
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mathse.inference.llm.chat import ChatReply, Outcome
+from mathse.runs.store import make_folder, sync, to_json
+
+ACCOUNT = "usage.jsonl"  # in a run folder
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line: a request, by its key, and its answer."""
+
+    key: str
+    job: str
+    model: str
+    outcome: Outcome
+    prompt_tokens: int
+    completion_tokens: int
+    usd: float | None  # None: the price is not known
+    paid: bool
+
+
+class Account:
+    """``file`` None keeps the account in memory. ``run`` is what tells this run's answers in a shared cache."""
+
+    def __init__(self, file: Path | None = None, budget_usd: float | None = None) -> None:
+        self.file, self.budget_usd = file, budget_usd
+        self.run = secrets.token_hex(8)
+        self.reserved = 0.0  # dollars that the requests under way can come to
+        self.spent = 0.0  # dollars that this run has paid
+        self.answered = 0  # requests that got a usable answer
+        self._entries: dict[str, Entry] = {}
+        if file is not None:
+            self._open(file)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def reserve(self, usd: float) -> bool:
+        """Set this much aside; False where that would exceed the budget."""
+        if self.budget_usd is not None and self.spent + self.reserved + usd > self.budget_usd:
+            return False
+        self.reserved += usd
+        return True
+
+    def release(self, usd: float) -> None:
+        self.reserved -= usd
+
+    def note(self, job: str, reply: ChatReply, usd: float | None, *, paid: bool) -> None:
+        """Count an answer, once."""
+        entry = Entry(
+            reply.key,
+            job,
+            reply.model,
+            reply.outcome,
+            reply.usage.prompt_tokens,
+            reply.usage.completion_tokens,
+            usd,
+            paid,
+        )
+        if self._entries.get(entry.key) != entry:
+            self._count(entry)
+            self._write(vars(entry))
+
+    def sync(self) -> None:
+        """Flush the lines to the disk."""
+        if self.file is not None:
+            sync(self.file)
+
+    def _open(self, file: Path) -> None:
+        make_folder(file.parent)
+        lines = file.read_bytes().splitlines(keepends=True) if file.exists() else []
+        whole = [line for line in lines if line.endswith(b"\n")]  # a kill may have cut the last one
+        if lines != whole:
+            os.truncate(file, sum(map(len, whole)))
+        if not whole:
+            self._write({"run": self.run})
+            self.sync()
+            return
+        head, *rest = map(json.loads, whole)
+        self.run = head["run"]
+        for row in rest:
+            self._count(Entry(**row))
+
+    def _count(self, entry: Entry) -> None:
+        """A later line on the same request takes the place of the earlier one."""
+        before = self._entries.get(entry.key)
+        self._entries[entry.key] = entry
+        self.spent += _dollars(entry) - (_dollars(before) if before else 0.0)
+        self.answered += (entry.outcome == "answered") - (before is not None and before.outcome == "answered")
+
+    def outcome(self, key: str) -> Outcome | None:
+        """What became of a request of this run; None where it has not asked it."""
+        entry = self._entries.get(key)
+        return entry.outcome if entry else None
+
+    def _write(self, row: dict[str, Any]) -> None:
+        if self.file is not None:
+            with open(self.file, "ab", buffering=0) as file:
+                file.write((to_json(row) + "\n").encode("utf-8", "backslashreplace"))
+
+    # --- what it comes to ---
+
+    def totals(self) -> dict[str, Any]:
+        """For summary.json: all answers that the run used, what they cost, and which of it this run paid itself."""
+        entries = list(self._entries.values())
+        jobs = sorted({e.job for e in entries})
+        return {
+            **_sums(entries),
+            "paid": _sums([e for e in entries if e.paid]),
+            "outcomes": dict(sorted(Counter(e.outcome for e in entries).items())),
+            "models": dict(sorted(Counter(e.model for e in entries if e.model).items())),
+            "jobs": {job: _sums([e for e in entries if e.job == job]) for job in jobs},
+        }
+
+
+def in_words(totals: Mapping[str, Any]) -> str:
+    """The totals as a line for people: "520 answers, 310,000 + 150,000 tokens, $2.27 (this run paid $1.10)"."""
+    paid, usd = totals["paid"], totals["usd"]
+    cost = "at no known price" if usd is None else f"${usd:,.2f} (this run paid ${paid['usd'] or 0.0:,.2f})"
+    tokens = f"{totals['prompt_tokens']:,} + {totals['completion_tokens']:,} tokens"
+    outcomes = totals["outcomes"]
+    others = [f"{count:,} {name.replace('_', ' ')}" for name, count in outcomes.items() if name != "answered"]
+    names = [f"{count:,} by {name}" for name, count in totals["models"].items()]
+    who = f"; answered by several models: {', '.join(names)}" if len(names) > 1 else ""
+    answered = f"{outcomes.get('answered', 0):,} answers"
+    return ", ".join([answered, *others, tokens, cost]) + who
+
+
+def _dollars(entry: Entry) -> float:
+    return (entry.usd or 0.0) if entry.paid else 0.0
+
+
+def _sums(entries: list[Entry]) -> dict[str, Any]:
+    """``usd`` is None where no price is known for an answer that has tokens."""
+    unknown = any(e.usd is None and e.prompt_tokens + e.completion_tokens for e in entries)
+    return {
+        "requests": len(entries),
+        "prompt_tokens": sum(e.prompt_tokens for e in entries),
+        "completion_tokens": sum(e.completion_tokens for e in entries),
+        "usd": None if unknown else round(math.fsum(e.usd or 0.0 for e in entries), 6),
+    }

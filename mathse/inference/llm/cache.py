@@ -1,0 +1,96 @@
+"""Answers by key in a folder that any number of runs share, and who is asking for what right now.
+
+    <folder>/ab/ab12...json    one answer, written whole and flushed before anybody is given it
+    <folder>/.claims           empty; byte ranges of it are locked, one a key that is being asked for
+    <folder>/batches/          what lies at the Batch API (see batch.py)
+
+A claim is a POSIX record lock on one byte, whose position is the key's hash: the kernel drops it when its process
+ends, however it ends, so a dead asker's keys are free at once and nothing is left to clean up. Two keys that share a
+byte only wait for each other.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import threading
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from mathse.errors import RunError
+from mathse.runs.store import make_folder, read_json, write_json
+
+
+class Claims:
+    """This process's claims in one folder. ``Claims.of(folder)`` is the same object for the same folder: a record lock
+    is dropped when its process closes any descriptor of the file, so the file is opened once, and never closed."""
+
+    _known: ClassVar[dict[tuple[int, Path], Claims]] = {}  # with the process id: a forked child inherits no lock
+    _guard: ClassVar[threading.Lock] = threading.Lock()
+
+    def __init__(self, file: Path) -> None:
+        self._fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        self._file = file
+        self._held: set[int] = set()
+
+    @classmethod
+    def of(cls, folder: Path) -> Self:
+        name = (os.getpid(), folder.resolve())
+        with cls._guard:
+            if name not in cls._known:
+                cls._known[name] = cls(folder / ".claims")
+            return cls._known[name]  # type: ignore[return-value]
+
+    def take(self, name: str) -> bool:
+        """Whether ``name`` is this caller's now; False while another process, or another caller in this one, has it."""
+        place = _place(name)
+        with self._guard:
+            if place in self._held:
+                return False
+            try:
+                fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
+            except OSError as e:
+                if e.errno in (errno.EACCES, errno.EAGAIN):
+                    return False
+                raise RunError(
+                    f"{self._file}: cannot be locked ({e.strerror}); choose a cache_dir on a local disk"
+                ) from e
+            self._held.add(place)
+            return True
+
+    def give_back(self, name: str) -> None:
+        place = _place(name)
+        with self._guard:
+            if place in self._held:
+                self._held.discard(place)
+                fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, place)
+
+
+def _place(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big")
+
+
+class AnswerCache:
+    """``get`` and ``put`` answers (plain JSON objects) by key; ``claims`` says who asks."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        make_folder(folder)
+        self.claims = Claims.of(folder)
+
+    def file(self, key: str) -> Path:
+        return self.folder / key[:2] / f"{key}.json"
+
+    def get(self, key: str) -> dict[str, Any] | None:
+        """The answer, or None. Raises DataError, naming the file, where it is damaged."""
+        try:
+            answer: dict[str, Any] = read_json(self.file(key))
+        except FileNotFoundError:
+            return None
+        return answer
+
+    def put(self, key: str, answer: dict[str, Any]) -> None:
+        """Returns when the answer is on the disk."""
+        write_json(self.file(key), answer)

@@ -1,0 +1,78 @@
+"""What lies at the Batch API: one small file a batch, in the cache's folder, from before its upload until its answers
+are on the disk. Whoever shares the folder can see it, wait for it and collect it, whatever became of its sender."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from mathse.inference.llm.chat import ChatRequest
+from mathse.runs.store import read_json, write_json
+
+FOLDER = "batches"
+
+
+@dataclass
+class BatchRecord:
+    """``batch_id`` None: it was being sent. ``requests``: by key, as much of each as its answer is read with.
+
+    ``run``: who pays it (see ``Account``). ``dialect``: how its lines were said. ``most_usd``: what it can cost.
+    """
+
+    name: str
+    run: str
+    dialect: dict[str, Any]
+    most_usd: float = 0.0
+    batch_id: str | None = None
+    sent: float = field(default_factory=time.time)
+    requests: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def add(self, key: str, request: ChatRequest, usd: float) -> None:
+        self.requests[key] = {"n": request.n, "logprobs": request.logprobs, "prompt_version": request.prompt_version}
+        self.most_usd += usd
+
+    def request(self, key: str) -> ChatRequest:
+        """The request without its messages."""
+        return ChatRequest([], **self.requests[key])
+
+    @classmethod
+    def new(cls, run: str, dialect: dict[str, Any]) -> Self:
+        return cls(f"mathse-{secrets.token_hex(8)}", run, dialect)
+
+
+class Records:
+    """The files in ``<cache>/batches``."""
+
+    def __init__(self, cache: Path) -> None:
+        self.folder = cache / FOLDER
+
+    def all(self) -> Iterator[BatchRecord]:
+        for file in sorted(self.folder.glob("mathse-*.json")):
+            try:
+                yield BatchRecord(**read_json(file))
+            except FileNotFoundError:  # collected by another run meanwhile
+                continue
+
+    def files(self) -> dict[str, Path]:
+        """The record's file by the key of each request that lies in a batch."""
+        return {key: self._file(record) for record in self.all() for key in record.requests}
+
+    def save(self, record: BatchRecord) -> None:
+        write_json(self._file(record), asdict(record))
+
+    def remove(self, record: BatchRecord) -> None:
+        self._file(record).unlink(missing_ok=True)
+
+    def _file(self, record: BatchRecord) -> Path:
+        return self.folder / f"{record.name}.json"
+
+
+def line_of(key: str, body: Mapping[str, Any]) -> bytes:
+    """A request's line in a batch's input file."""
+    line = {"custom_id": key, "method": "POST", "url": "/v1/chat/completions", "body": body}
+    return (json.dumps(line) + "\n").encode()

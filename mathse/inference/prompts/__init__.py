@@ -1,0 +1,115 @@
+"""What models are asked, in our own words, and how a judge's answer is read back.
+
+The slots, the closing marker and the JSON keys are the paper's (appendix "Prompts"). Two styles: ``full`` for real
+models (versioned files in ``texts/``, English and Chinese, chosen by the problem's language), ``compact`` for the tiny
+backbone, which cannot read instructions and pays for each word in bytes.
+
+    job             full prompt   asks for
+    generate        all writers   a solution
+    judge           ORM           JSON of three keys; with or without the reference answer
+    annotate        teacher       JSON of four keys; with the reference answer
+    repair          teacher       the same once more, after an answer that was no such JSON
+    reflect         both writers  a wrong solution rewritten
+    reflect_short   teacher       the same without problem and picture (the paper's body has this one)
+"""
+
+from __future__ import annotations
+
+from mathse.inference.prompts.feedback import (
+    ANNOTATION_SCHEMA,
+    MAX_FEEDBACK,
+    STATUS,
+    Feedback,
+    binary_json,
+    feedback_json,
+    parse_annotation,
+    parse_feedback,
+)
+from mathse.inference.prompts.full import MARKERS, Language, filled, language, text
+from mathse.types import Problem, PromptStyle, Verdict
+
+__all__ = [
+    "ANNOTATION_SCHEMA",
+    "MARKERS",
+    "MAX_FEEDBACK",
+    "STATUS",
+    "VERSION",
+    "Feedback",
+    "Language",
+    "annotation_prompt",
+    "binary_json",
+    "feedback_json",
+    "generation_prompt",
+    "judge_prompt",
+    "language",
+    "parse_annotation",
+    "parse_feedback",
+    "question_text",
+    "reflection_prompt",
+    "repair_prompt",
+    "version",
+]
+
+VERSION = "1"  # of the compact prompts, raised with every change of wording; the full ones have it in their names
+
+
+def version(job: str, style: PromptStyle, problem: Problem | None = None) -> str:
+    """The name that lineage records: "generate/compact/1", "generate/full/zh/1"; for a teacher who reads no prompt,
+    and so has no problem to name, "generate/full/1"."""
+    if style == "compact" or problem is None:
+        return f"{job}/{style}/{VERSION}"
+    tongue = language(problem)
+    return f"{job}/{style}/{tongue}/{text(job, tongue).version}"
+
+
+def question_text(problem: Problem) -> str:
+    """The question with its choices, lettered, a line each."""
+    choices = [f"({chr(ord('A') + i)}) {choice}" for i, choice in enumerate(problem.choices)]
+    return "\n".join([problem.question, *choices])
+
+
+def generation_prompt(problem: Problem, style: PromptStyle) -> str:
+    question = question_text(problem)
+    return question if style == "compact" else filled("generate", language(problem), {"question": question})
+
+
+def judge_prompt(
+    problem: Problem, path: str, style: PromptStyle, see_answer: bool
+) -> tuple[str, list[tuple[str, str]]]:
+    """The judge's prompt, and the turns before it.
+
+    In the compact style the path stands as the answer to its question, as the solver that the tiny ORM starts from
+    would write it: what the solver would have said at each place is then there to compare with. (With the path inside
+    the prompt, the ORM copied most wrong sums instead of working them out.)
+    """
+    if style == "compact":
+        hint = f"The correct answer is {problem.answer}.\n" if see_answer else ""
+        return f"{hint}Check each step.", [(generation_prompt(problem, style), path)]
+    answer = problem.answer if see_answer else None
+    slots = {"question": question_text(problem), "answer": answer, "path": path}
+    return filled("judge", language(problem), slots), []
+
+
+def annotation_prompt(problem: Problem, path: str) -> str:
+    """The teacher's, which shows the reference answer."""
+    slots = {"question": question_text(problem), "answer": problem.answer or None, "path": path}
+    return filled("annotate", language(problem), slots)
+
+
+def repair_prompt(problem: Problem) -> str:
+    """What follows an annotation that ``parse_annotation`` cannot read."""
+    return filled("repair", language(problem), {})
+
+
+def reflection_prompt(
+    problem: Problem, draft: str, feedback: Verdict | None, style: PromptStyle, *, short: bool = False
+) -> str:
+    """``short``: without problem and picture, as the paper's body prints it."""
+    question = question_text(problem)
+    if style == "compact":
+        said = f"\n{feedback.error_step or ''}: {feedback.error_analysis or ''}" if feedback else ""
+        return f"{question}\n{draft}{said}\nwrong"
+    step = (feedback.error_step or None) if feedback else None
+    analysis = (feedback.error_analysis or None) if feedback else None
+    slots = {"question": question, "path": draft, "step": step, "analysis": analysis}
+    return filled("reflect_short" if short else "reflect", language(problem), slots)

@@ -1,0 +1,71 @@
+"""The full prompts: one text file a job, language and version, in ``texts/``.
+
+``{slot}`` stands for what the prompt is about. A line whose slot is empty is left out, and so is the blank line after
+it, so that one file serves with and without a reference answer or a grader's word. A change of wording is a new file
+with the next version; the newest is used, and its number is in each row's lineage.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from typing import Literal, NamedTuple
+
+from mathse.scoring.answers import MARKER
+from mathse.types import Problem
+
+Language = Literal["en", "zh"]
+MARKERS: dict[Language, str] = {"en": MARKER, "zh": "本题的答案是"}  # both are read by mathse.scoring.answers
+
+_NAME = re.compile(r"(?P<job>\w+)\.(?P<language>en|zh)\.v(?P<version>\d+)\.txt")
+_SLOT = re.compile(r"\{(\w+)\}")
+_HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]")
+_WORD = re.compile(r"\\[a-zA-Z]+|[a-zA-Z]{2,}")  # a LaTeX command, or a word; single letters are names
+
+
+class Text(NamedTuple):
+    version: int
+    words: str
+
+
+@cache
+def _newest() -> dict[tuple[str, str], Text]:
+    found: dict[tuple[str, str], Text] = {}
+    for file in files("mathse.inference.prompts").joinpath("texts").iterdir():
+        if (name := _NAME.fullmatch(file.name)) is not None:
+            key, number = (name["job"], name["language"]), int(name["version"])
+            if key not in found or found[key].version < number:
+                found[key] = Text(number, file.read_text(encoding="utf-8").removesuffix("\n"))
+    return found
+
+
+def text(job: str, language: Language) -> Text:
+    """The newest text of a job."""
+    return _newest()[job, language]
+
+
+def filled(job: str, language: Language, slots: Mapping[str, str | None]) -> str:
+    """A job's text with its slots filled; what a slot holds is not searched for slots."""
+    values = {"marker": MARKERS[language], **slots}
+    lines: list[str] = []
+    left_out = False
+    for line in text(job, language).words.split("\n"):
+        if any(values[name] is None for name in _SLOT.findall(line)):
+            left_out = True
+        elif line or not left_out:
+            lines.append(line)
+            left_out = False
+    return _SLOT.sub(lambda slot: str(values[slot[1]]), "\n".join(lines))
+
+
+def language(problem: Problem) -> Language:
+    """The language of a problem: "zh" where Chinese characters outnumber words of Latin letters.
+
+    Words, because formulas are full of letters: "如图，在△ABC中，AB=3" has four characters and two words. LaTeX
+    commands and single letters are no words.
+    """
+    said = "\n".join([problem.question, *problem.choices])
+    words = sum(not word.startswith("\\") for word in _WORD.findall(said))
+    return "zh" if len(_HAN.findall(said)) > words else "en"

@@ -1,0 +1,76 @@
+"""What a server is asked beside chat: which models it has, and to load an adapter."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from mathse.inference.llm.faults import blot_out
+
+TIMEOUT = 10.0  # seconds, for its list of models
+LOADING = 600.0  # seconds, for an adapter
+MAX_WORDS = 300  # characters of a server's own words in a message
+
+
+@dataclass(frozen=True)
+class Address:
+    """``base_url``: up to and with ``/v1``. ``section``: of the settings, for messages."""
+
+    base_url: str
+    api_key_env: str | None = None
+    section: str = "generator"
+
+    @property
+    def setting(self) -> str:
+        """What ``base_url`` is called in the settings."""
+        return "judge.server" if self.section == "judge" else f"{self.section}.base_url"
+
+    @property
+    def key(self) -> str | None:
+        return os.environ.get(self.api_key_env, "").strip() or None if self.api_key_env else None
+
+    @property
+    def port(self) -> int:
+        parts = urlsplit(self.base_url)
+        return parts.port or (443 if parts.scheme == "https" else 80)
+
+    def taken(self) -> bool:
+        """Whether anything listens there."""
+        try:
+            socket.create_connection((urlsplit(self.base_url).hostname or "", self.port), TIMEOUT).close()
+        except OSError:
+            return False
+        return True
+
+    def models(self) -> list[str] | None:
+        """The names of its models; None where nobody answers so (yet)."""
+        try:
+            with urllib.request.urlopen(self._request("models"), timeout=TIMEOUT) as reply:
+                listed = json.load(reply)["data"]
+            return [str(model["id"]) for model in listed]
+        except (OSError, ValueError, KeyError, TypeError):  # urllib's errors are OSErrors
+            return None
+
+    def post(self, path: str, body: dict[str, Any]) -> str | None:
+        """None where it is done; else what the server, or the connection to it, said."""
+        try:
+            with urllib.request.urlopen(self._request(path, body), timeout=LOADING):
+                return None
+        except urllib.error.HTTPError as e:
+            said = f"{e.code}: {e.read(10_000).decode('utf-8', 'replace')}"
+        except OSError as e:
+            said = str(e)
+        return blot_out(" ".join(said.split()), self.key)[:MAX_WORDS]
+
+    def _request(self, path: str, body: dict[str, Any] | None = None) -> urllib.request.Request:
+        headers = {"Content-Type": "application/json"}
+        if self.key is not None:
+            headers["Authorization"] = f"Bearer {self.key}"
+        data = None if body is None else json.dumps(body).encode()
+        return urllib.request.Request(f"{self.base_url.rstrip('/')}/{path}", data, headers)

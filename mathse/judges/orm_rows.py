@@ -1,0 +1,92 @@
+"""The Outcome Reward Model's training rows: labelled paths, balanced, as the JSON it learns to write.
+
+Source: the paper, section "Outcome Reward Model": as many right as wrong paths, the wrong ones with the place of the
+error and its analysis.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+
+from mathse.config.fits import ORM
+from mathse.inference import prompts
+from mathse.judges.orm import judge_row
+from mathse.models.base import Backbone, Row
+from mathse.seeds import rng
+from mathse.types import Lineage, Problem, ReasoningPath, Verdict
+
+Labelled = tuple[ReasoningPath, Verdict]
+
+
+def label(
+    paths: Sequence[ReasoningPath],
+    problems: Mapping[str, Problem],
+    annotate: Callable[[Problem, ReasoningPath], Verdict],
+) -> list[Labelled]:
+    """Each path with its label; a repeated text for the same problem counts once."""
+    seen: set[tuple[str, str]] = set()
+    labelled = []
+    for path in paths:
+        if (path.problem_id, path.text) not in seen:
+            seen.add((path.problem_id, path.text))
+            labelled.append((path, replace(annotate(problems[path.problem_id], path), path_id=path.id)))
+    return labelled
+
+
+def balance(labelled: Sequence[Labelled], seed: int) -> list[Labelled]:
+    """N right and N wrong paths (N the smaller count), drawn by the seed, in the order of their ids."""
+    right = [x for x in labelled if x[1].status == "correct"]
+    wrong = [x for x in labelled if x[1].status != "correct"]
+    n = min(len(right), len(wrong))
+    kept = [*rng(seed, "balance", "right").sample(right, n), *rng(seed, "balance", "wrong").sample(wrong, n)]
+    return sorted(kept, key=lambda x: x[0].id)
+
+
+def training_row(backbone: Backbone | type[Backbone], problem: Problem, path: str, word: Verdict, settings: ORM) -> Row:
+    """The judge's prompt for a path, and the JSON it should answer with."""
+    row = judge_row(backbone, problem, path, settings.see_answer, settings.see_image)
+    row["response"] = target(problem, word, settings)
+    return row
+
+
+def target(problem: Problem, word: Verdict, settings: ORM) -> str:
+    if settings.kind == "binary":
+        return prompts.binary_json(word)
+    return prompts.feedback_json(word, settings.order, problem.solution)
+
+
+def made_up_rows(
+    backbone: Backbone,
+    problems: Sequence[Problem],
+    settings: ORM,
+    corrupt: Callable[[Problem, random.Random], str],
+    check: Callable[[Problem, str], Verdict],
+) -> Callable[[random.Random], Row]:
+    """A maker of rows with made-up errors over these problems (augmentation, see ``MixedStream``).
+
+    It can be pickled, and holds no model: every rank of a fit makes the same rows.
+    """
+    return partial(_made_up, type(backbone), problems, settings, corrupt, check)
+
+
+def _made_up(
+    backbone: type[Backbone],
+    problems: Sequence[Problem],
+    settings: ORM,
+    corrupt: Callable[[Problem, random.Random], str],
+    check: Callable[[Problem, str], Verdict],
+    draw: random.Random,
+) -> Row:
+    problem = draw.choice(problems)
+    text = corrupt(problem, draw)
+    return training_row(backbone, problem, text, check(problem, text), settings)
+
+
+def solution_path(problem: Problem, stage: str) -> ReasoningPath:
+    """A problem's reference solution as a path."""
+    return ReasoningPath(
+        f"{stage}/{problem.id}/0", problem.id, problem.solution or "", Lineage("teacher", stage, "reference")
+    )

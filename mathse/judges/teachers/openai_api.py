@@ -1,0 +1,168 @@
+"""A teacher behind an OpenAI-compatible API: GPT-4o in the paper; vLLM, SGLang, llama.cpp or any other will do.
+
+Three jobs, each a prompt of mathse/inference/prompts: solve, annotate, reflect. Each request is asked once and answered
+from the disk ever after (mathse/inference/llm). An empty, refused or cut-off answer is an outcome of its row:
+it is kept and counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from mathse.inference import prompts
+from mathse.inference.llm.client import ChatClient, ChatReply, ChatRequest
+from mathse.inference.llm.images import image_part
+from mathse.inference.llm.pricing import Price
+from mathse.types import Problem, ReasoningPath, Verdict
+
+WAVES = 32  # rows a call, times max_concurrency: long enough that its last rows matter little
+ALL = 10**9  # rows a call of the Batch API, which takes a day however few they are
+
+
+class OpenAITeacher:
+    """See ``ChatClient`` for how the server is reached.
+
+    Args:
+        temperature: of solutions and rewrites (annotations are greedy); None leaves all to the server.
+        seed: sent along; another one is another answer, which is paid again. None: none is sent.
+        reflect_prompt: "full", or "short" without problem and picture.
+        image_side: pixels, long side; larger pictures are scaled down.
+    """
+
+    def __init__(
+        self,
+        model: str = "gpt-4o-2024-08-06",
+        base_url: str | None = None,
+        api_key_env: str | None = "OPENAI_API_KEY",
+        mode: Literal["online", "batch"] = "online",
+        temperature: float | None = 0.7,
+        max_tokens: int = 2048,
+        seed: int | None = 0,
+        reflect_prompt: Literal["full", "short"] = "full",
+        structured: bool = True,
+        image_side: int = 2048,
+        cache_dir: str = "outputs/.answers",
+        max_concurrency: int = 16,
+        requests_per_minute: float | None = None,
+        tokens_per_minute: float | None = None,
+        timeout: float = 300.0,
+        max_retries: int = 8,
+        poll_seconds: float = 30.0,
+        budget_usd: float | None = None,
+        price_input: float | None = None,
+        price_output: float | None = None,
+        price_cached: float | None = None,
+    ) -> None:
+        price = None
+        if price_input is not None and price_output is not None:
+            price = Price(price_input, price_output, price_cached)
+        self.client = ChatClient(
+            base_url,
+            model,
+            api_key_env,
+            cache_dir=cache_dir,
+            max_concurrency=max_concurrency,
+            requests_per_minute=requests_per_minute,
+            tokens_per_minute=tokens_per_minute,
+            timeout=timeout,
+            max_retries=max_retries,
+            budget_usd=budget_usd,
+            price=price,
+            mode=mode,
+            poll_seconds=poll_seconds,
+            structured=structured,
+        )
+        self.name = model
+        self.rows_at_once = ALL if mode == "batch" else WAVES * max_concurrency
+        self.short = reflect_prompt == "short"
+        self.image_side, self.seed = image_side, seed
+        self.writing: dict[str, Any] = {"temperature": temperature, "max_tokens": max_tokens}
+        greedy = None if temperature is None else 0.0
+        self.judging: dict[str, Any] = {"temperature": greedy, "max_tokens": max_tokens}
+
+    def account_in(self, folder: Path) -> None:
+        self.client.account_in(folder)
+
+    def prompt_version(self, job: str, problem: Problem) -> str:
+        return prompts.version("reflect_short" if job == "reflect" and self.short else job, "full", problem)
+
+    def usage(self) -> dict[str, Any]:
+        return self.client.account.totals()
+
+    # --- the three jobs ---
+
+    def solve(self, problems: Sequence[Problem]) -> list[str | None]:
+        replies = self.client.complete(self._solution(p) for p in problems)
+        return [_usable(reply) for reply in replies]
+
+    def annotate(self, problems: Sequence[Problem], paths: Sequence[ReasoningPath]) -> list[Verdict]:
+        """An answer that is no such JSON is asked for once more; after that the verdict is unparsed. A path without
+        words is unparsed unasked."""
+        pairs = list(zip(problems, paths, strict=True))
+        asked = [k for k, (_, path) in enumerate(pairs) if path.text.strip()]
+        said = dict(zip(asked, self.client.complete(self._annotation(*pairs[k]) for k in asked), strict=True))
+        again = [k for k, reply in said.items() if _can_be_repaired(reply)]
+        repairs = (self._repair(*pairs[k], said[k].text) for k in again)
+        said |= dict(zip(again, self.client.complete(repairs), strict=True))
+        return [self._verdict(path, said.get(k)) for k, (_, path) in enumerate(pairs)]
+
+    def reflect(
+        self,
+        problems: Sequence[Problem],
+        drafts: Sequence[ReasoningPath],
+        feedback: Sequence[Verdict | None],
+        attempt: int = 0,
+    ) -> list[str | None]:
+        rows = zip(problems, drafts, feedback, strict=True)
+        replies = self.client.complete(self._reflection(*row, attempt) for row in rows)
+        return [_usable(reply) for reply in replies]
+
+    # --- their requests ---
+
+    def _solution(self, problem: Problem) -> ChatRequest:
+        version = self.prompt_version("generate", problem)
+        return self._request(problem, prompts.generation_prompt(problem, "full"), version, **self.writing)
+
+    def _annotation(self, problem: Problem, path: ReasoningPath) -> ChatRequest:
+        version = prompts.version("annotate", "full", problem)
+        text = prompts.annotation_prompt(problem, path.text)
+        return self._request(problem, text, version, schema=prompts.ANNOTATION_SCHEMA, **self.judging)
+
+    def _repair(self, problem: Problem, path: ReasoningPath, said: str) -> ChatRequest:
+        first = self._annotation(problem, path)
+        messages = [{"role": "assistant", "content": said}, {"role": "user", "content": prompts.repair_prompt(problem)}]
+        version = prompts.version("repair", "full", problem)
+        return replace(first, messages=[*first.messages, *messages], prompt_version=version)
+
+    def _reflection(self, problem: Problem, draft: ReasoningPath, word: Verdict | None, attempt: int) -> ChatRequest:
+        text = prompts.reflection_prompt(problem, draft.text, word, "full", short=self.short)
+        version = self.prompt_version("reflect", problem)
+        return self._request(problem, text, version, again=attempt, with_images=not self.short, **self.writing)
+
+    def _request(
+        self, problem: Problem, text: str, version: str, *, again: int = 0, with_images: bool = True, **how: Any
+    ) -> ChatRequest:
+        images = [image_part(ref, self.image_side) for ref in problem.images] if with_images else []
+        content: Any = [*images, {"type": "text", "text": text}] if images else text
+        seed = None if self.seed is None else self.seed + again
+        return ChatRequest(
+            [{"role": "user", "content": content}], seed=seed, prompt_version=version, again=again, **how
+        )
+
+    def _verdict(self, path: ReasoningPath, reply: ChatReply | None) -> Verdict:
+        if reply is None or reply.outcome != "answered":
+            return Verdict(path.id, "unparsed", judge=self.name)
+        word = prompts.parse_annotation(reply.text)
+        return Verdict(path.id, word.status, word.error_step, word.error_analysis, judge=self.name, raw=reply.text)
+
+
+def _usable(reply: ChatReply) -> str | None:
+    """A cut-off solution is not: its last number might pass for its answer."""
+    return reply.text if reply.outcome == "answered" else None
+
+
+def _can_be_repaired(reply: ChatReply) -> bool:
+    return reply.outcome == "answered" and prompts.parse_annotation(reply.text).status == "unparsed"

@@ -1,0 +1,57 @@
+"""Real problems without an API: a row's own solution is what its teacher says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mathse.scoring.answers import MARKER, extract_answer, same_answer
+from mathse.types import Problem, ReasoningPath, Verdict
+
+
+class ReplayTeacher:
+    """Writes each problem's own solution, or one sentence with the marker and the answer: real problems without an API.
+
+    Its verdicts compare answers and so know no wrong step; its reflections are its solutions.
+    """
+
+    name = "replay"
+
+    def solve(self, problems: Sequence[Problem]) -> list[str | None]:
+        return [_replay(problem) for problem in problems]
+
+    def annotate(self, problems: Sequence[Problem], paths: Sequence[ReasoningPath]) -> list[Verdict]:
+        return [_compare(problem, path) for problem, path in zip(problems, paths, strict=True)]
+
+    def reflect(
+        self,
+        problems: Sequence[Problem],
+        drafts: Sequence[ReasoningPath],
+        feedback: Sequence[Verdict | None],
+        attempt: int = 0,
+    ) -> list[str | None]:
+        return self.solve(problems)
+
+
+def _replay(problem: Problem) -> str | None:
+    """The solution if it comes to the reference answer, ending in the marker; else the bare answer, as far as one can
+    be written that reads back."""
+    sentences = (f"{MARKER} {problem.answer}.", f"{MARKER} \\boxed{{{problem.answer}}}.")
+    sentence = next((s for s in sentences if _answers(problem, s)), None)
+    if problem.solution is None or not _answers(problem, problem.solution):
+        return sentence
+    if MARKER in problem.solution or sentence is None:
+        return problem.solution
+    return f"{problem.solution.rstrip()}\n{sentence}"
+
+
+def _answers(problem: Problem, text: str) -> bool:
+    return same_answer(extract_answer(text), problem.answer, problem.choices)
+
+
+def _compare(problem: Problem, path: ReasoningPath) -> Verdict:
+    """A verdict by answer match whose words do not give the answer away."""
+    if extract_answer(path.text) is None:
+        return Verdict(path.id, "unparsed", judge="replay")
+    if _answers(problem, path.text):
+        return Verdict(path.id, "correct", error_analysis="The final answer matches the reference.", judge="replay")
+    return Verdict(path.id, "wrong", error_analysis="The final answer differs from the reference.", judge="replay")

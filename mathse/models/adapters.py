@@ -1,0 +1,151 @@
+"""Low-rank adapters through peft: put on for a fit, written beside the checkpoint, merged into it.
+
+peft exchanges modules inside ``backbone.model``, which stays the transformers model it was; the PeftModel around it is
+kept as ``backbone.adapter``. Adapter weights are float32 whatever the base is.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
+from safetensors.torch import save_file
+from torch import nn
+
+from mathse.errors import CheckpointError, ConfigError
+from mathse.models.base import Backbone
+from mathse.models.checkpoint import open_model
+from mathse.models.parts import lora_pattern, part_of
+
+FOLDER = "adapter"  # in a checkpoint folder
+NAME = "default"  # peft's own; the files do not show it
+
+
+def attach(backbone: Backbone, *, rank: int, alpha: float, dropout: float, scopes: list[str], seed: int) -> None:
+    """Put new adapters on the modules of ``scopes`` and freeze all else. An adapter begins as nothing: B is 0."""
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=int(alpha) if alpha == int(alpha) else alpha,
+        lora_dropout=dropout,
+        target_modules=lora_pattern(backbone, scopes),
+        bias="none",  # servers refuse adapters with biases
+    )
+    with torch.random.fork_rng(devices=[]), _quiet():
+        torch.manual_seed(seed)
+        backbone.adapter = get_peft_model(backbone.model, config)
+
+
+def save(backbone: Backbone, folder: Path, placed: Path) -> None:
+    """Write ``adapter_config.json`` and ``adapter_model.safetensors``, which peft and servers open.
+
+    Args:
+        folder: where to write.
+        placed: where the files will lie in the end. The base is named by its path from there, so that equal runs write
+            equal bytes and a run folder can be moved.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    # without "False" peft asks the hub whether the base's vocabulary was extended
+    weights = get_peft_model_state_dict(backbone.adapter, save_embedding_layers=False)
+    save_file({k: v.contiguous() for k, v in weights.items()}, folder / "adapter_model.safetensors", {"format": "pt"})
+    config = copy(backbone.adapter.peft_config[NAME])
+    config.inference_mode = True
+    base, model_class = backbone.model.name_or_path, type(backbone.model)
+    config.base_model_name_or_path = os.path.relpath(base, placed) if base and Path(base).exists() else base or None
+    config.auto_mapping = {"base_model_class": model_class.__name__, "parent_library": model_class.__module__}
+    config.save_pretrained(folder)
+
+
+def merge(backbone: Backbone) -> None:
+    """Add the adapters to their weights, in float32 whatever these are, and take them off."""
+    for module in backbone.model.modules():
+        if isinstance(module, LoraLayer):
+            weight = module.get_base_layer().weight
+            weight.data = (weight.data.float() + module.get_delta_weight(NAME).float()).to(weight.dtype)
+    backbone.model = backbone.adapter.unload()
+    backbone.adapter = None
+
+
+# --- a base in 4 bit ------------------------------------------------------------------------------------------------
+
+
+def require_four_bit() -> torch.device:
+    """This process's GPU. Raises ConfigError where a base in 4 bit cannot be had; asked before a weight is read."""
+    if not torch.cuda.is_available():
+        raise ConfigError("method = 'qlora': needs a CUDA GPU, and torch finds none here; pass sft.method=lora")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def quantise(backbone: Backbone) -> None:
+    """Open the model's folder again, the language model's matrices in 4 bit (NF4, QLoRA, arXiv 2305.14314).
+
+    Tower, connector and head stay in bfloat16 (what is no ``nn.Linear``, CogVLM2's boi and eoi for one, does so
+    anyway). peft's own preparation is not used: it would turn the whole tower into float32.
+    """
+    from transformers import BitsAndBytesConfig
+
+    device = require_four_bit()
+    model = backbone.model
+    settings = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+        llm_int8_skip_modules=kept_whole(backbone),
+    )
+    model_class, folder, config = type(model), _folder(model), model.config
+    backbone.model = model = None  # freed before it is read again
+    backbone.model = open_model(
+        model_class,
+        folder,
+        dtype=torch.bfloat16,
+        config=config,  # with its attention
+        quantization_config=settings,
+        device_map={"": device},
+    )
+    backbone.model.requires_grad_(False)
+
+
+def kept_whole(backbone: Backbone) -> list[str]:
+    """Names of the linear modules that are not to be quantised."""
+    head = backbone.model.get_output_embeddings()
+    return [
+        name
+        for name, module in backbone.model.named_modules()
+        if isinstance(module, nn.Linear) and (module is head or part_of(backbone, name) != "language")
+    ]
+
+
+def is_quantised(backbone: Backbone) -> bool:
+    return bool(getattr(backbone.model, "is_quantized", False))
+
+
+def onto_whole_base(backbone: Backbone, adapter: Path, dtype: torch.dtype = torch.bfloat16) -> None:
+    """The adapters of a fit over a base in 4 bit, put on the base as its folder has it."""
+    model = backbone.model
+    whole: Any = open_model(type(model), _folder(model), dtype=dtype)
+    backbone.model = model = None
+    with _quiet():
+        backbone.adapter = PeftModel.from_pretrained(whole, adapter)
+    backbone.model = whole
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """peft asks transformers for something under its old name."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
+
+
+def _folder(model: Any) -> Path:
+    if not model.name_or_path or not Path(model.name_or_path).is_dir():
+        raise CheckpointError(f"{type(model).__name__} came from no folder, so it cannot be opened again in 4 bit")
+    return Path(model.name_or_path)

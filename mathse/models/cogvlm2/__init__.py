@@ -1,0 +1,28 @@
+"""CogVLM2 on today's transformers: a native port, since the published code does not run there any more.
+
+``CogVLM2Config``, ``CogVLM2Processor`` and ``CogVLM2ForConditionalGeneration`` open the published folder and are known
+to transformers' Auto classes as ``cogvlm2`` once this package is imported.
+"""
+
+from __future__ import annotations
+
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+
+from mathse.models.cogvlm2.backbone import CogVLM2Backbone, load
+from mathse.models.cogvlm2.configuration import CogVLM2Config, CogVLM2VisionConfig
+from mathse.models.cogvlm2.modeling import CogVLM2ForConditionalGeneration, CogVLM2Model
+from mathse.models.cogvlm2.processing import CogVLM2Processor
+
+__all__ = [
+    "CogVLM2Backbone",
+    "CogVLM2Config",
+    "CogVLM2ForConditionalGeneration",
+    "CogVLM2Model",
+    "CogVLM2Processor",
+    "CogVLM2VisionConfig",
+    "load",
+]
+
+AutoConfig.register(CogVLM2Config.model_type, CogVLM2Config, exist_ok=True)
+AutoModelForImageTextToText.register(CogVLM2Config, CogVLM2ForConditionalGeneration, exist_ok=True)
+AutoProcessor.register(CogVLM2Config, CogVLM2Processor, exist_ok=True)

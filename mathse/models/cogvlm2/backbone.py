@@ -1,0 +1,140 @@
+"""CogVLM2 behind the harness's contract: one image a row, the published prompt, token types beside the ids."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from PIL.Image import Image
+from torch import Tensor
+
+from mathse.errors import CheckpointError
+from mathse.models.base import Completion, Row
+from mathse.models.causal import CausalBackbone, Features, Watch
+from mathse.models.checkpoint import as_dtype, open_model, read_config, resolve
+from mathse.models.cogvlm2.configuration import CogVLM2Config
+from mathse.models.cogvlm2.layout import IMAGE
+from mathse.models.cogvlm2.modeling import CogVLM2ForConditionalGeneration
+from mathse.models.cogvlm2.processing import CogVLM2Processor
+from mathse.models.cogvlm2.prompt import chat_template, check_template
+
+END_OF_TURN = "<|eot_id|>"  # Llama 3's; stops a reply too
+_KEYS = ("vision_config", "num_multi_query_heads")  # of a published config.json, which has no model_type
+
+
+class CogVLM2Backbone(CausalBackbone):
+    """A ``CogVLM2ForConditionalGeneration`` with its ``CogVLM2Processor``."""
+
+    family: ClassVar[str] = "cogvlm2"
+    max_images: ClassVar[int | None] = 1
+    parts: ClassVar[Mapping[str, str]] = {
+        "connector": r"model\.vision\.(conv|linear_proj|boi|eoi)(\.|$)",
+        "tower": r"model\.vision\.(patch_embedding|transformer)(\.|$)",
+    }
+    lora_scopes: ClassVar[Mapping[str, str]] = {  # answers run through the language path alone
+        "language": r"model\.layers\.\d+\.(self_attn\.language_expert_(query_key_value|dense)"
+        r"|mlp\.language_mlp\.(gate|up|down)_proj)",
+        "vision_expert": r"model\.layers\.\d+\.(self_attn\.vision_expert_(query_key_value|dense)"
+        r"|mlp\.vision_mlp\.(gate|up|down)_proj)",
+        "tower": r"model\.vision\.transformer\.layers\.\d+\.(attention\.(query_key_value|dense)|mlp\.fc[12])",
+    }
+    sampling_extras: ClassVar[tuple[str, ...]] = ("token_type_ids",)
+
+    def __init__(self, model: Any, processor: Any, template: str = "chat") -> None:
+        check_template(template)
+        super().__init__(model, processor)
+        self.template = template
+        processor.chat_template = chat_template(template)  # what a server renders is what is trained
+        self.never_sampled = [self.pad_id]  # also the image's placeholder
+        known = self.tokenizer.get_vocab()
+        self.end_ids = [self.end_id, *([known[END_OF_TURN]] if END_OF_TURN in known else [])]
+        added = self.tokenizer.added_tokens_decoder.values()
+        self._special = [token.content for token in added if token.special]  # Llama 3 reserves 256, most unnamed
+
+    def prompt_ids(self, rows: Sequence[Row], images: Sequence[Sequence[Features]]) -> list[list[int]]:
+        prompts = []
+        for row, mine in zip(rows, images, strict=True):
+            history = [(self.defuse(asked), self.defuse(said)) for asked, said in row.get("history", ())]
+            encoded = self.processor.encode(self.defuse(row["question"]), bool(mine), history, self.template)
+            prompts.append(encoded["input_ids"])
+        return prompts
+
+    def prepare(self, pictures: Sequence[Image]) -> list[Features]:
+        """``pixel_values`` (1, 3, S, S) of each picture."""
+        return [{"pixel_values": pixels} for pixels in self.processor.pixels(pictures).split(1)]
+
+    def extras(self, prompt: list[int], response: list[int], features: Features) -> dict[str, Tensor]:
+        """``token_type_ids`` (T,): 1 on the image's tokens, which come right after BOS."""
+        types = torch.zeros(len(prompt) + len(response), dtype=torch.long)
+        if features:
+            types[1 : 1 + self.processor.image_tokens] = IMAGE
+        return {"token_type_ids": types}
+
+    def defuse(self, text: str) -> str:
+        for token in self._special:
+            if token in text:
+                text = text.replace(token, token[:1] + " " + token[1:])
+        return text
+
+    def _completions(self, sampled: Tensor, watcher: Watch, n: int) -> list[list[Completion]]:
+        """With stripped texts: answers are encoded apart from the prompt, and a reply may start with a space."""
+        done = super()._completions(sampled, watcher, n)
+        return [[replace(completion, text=completion.text.strip()) for completion in row] for row in done]
+
+    def image_tokens(self, width: int, height: int) -> int:
+        return self.processor.image_tokens
+
+    @property
+    def max_image_tokens(self) -> int:
+        return self.processor.image_tokens
+
+
+def load(
+    path: str | Path,
+    revision: str | None = None,
+    dtype: str | torch.dtype | None = None,
+    attention: str = "sdpa",
+    template: str = "chat",
+    rope_precision: str = "float32",
+) -> CogVLM2Backbone:
+    """Open a CogVLM2 checkpoint, published or saved by us, from a folder or by hub id.
+
+    Args:
+        dtype: of the weights; None is float32.
+        template: how a question is put: base, chat or vqa.
+        rope_precision: float32, or model for rotary angles in the model's dtype as published.
+    """
+    check_template(template)
+    folder = resolve(path, revision)
+    config = _config(folder, rope_precision)
+    processor = CogVLM2Processor.from_pretrained(folder)
+    if processor.image_tokens != config.vision_config.image_tokens:
+        size = processor.image_processor.size["height"]
+        raise CheckpointError(
+            f"{folder}: processor_config.json makes images of {size} pixels, config.json wants "
+            f"{config.vision_config.image_size}; remove processor_config.json"
+        )
+    model = open_model(
+        CogVLM2ForConditionalGeneration, folder, dtype=as_dtype(dtype), attention=attention, config=config
+    )
+    sampling = model.generation_config
+    if sampling.temperature is not None or sampling.top_p is not None:
+        sampling.do_sample = True  # transformers refuses to save these without it
+    return CogVLM2Backbone(model, processor, template)
+
+
+def _config(folder: Path, rope_precision: str) -> CogVLM2Config:
+    """config.json, if it is a CogVLM2's. Raises CheckpointError otherwise."""
+    found = read_config(folder)
+    kind = found.get("model_type")
+    if kind not in (None, CogVLM2Config.model_type) or not all(key in found for key in _KEYS):
+        says = f"says model_type = {kind!r}" if kind else f"has no {' and '.join(k for k in _KEYS if k not in found)}"
+        raise CheckpointError(f"{folder} is not a checkpoint of backbone=cogvlm2: its config.json {says}")
+    try:
+        return CogVLM2Config.from_pretrained(folder, rope_precision=rope_precision, local_files_only=True)
+    except (ValueError, TypeError, StrictDataclassError) as e:
+        raise CheckpointError(f"{folder / 'config.json'}: {' '.join(str(e).split())}") from None

@@ -1,0 +1,145 @@
+"""InternVL2.5 through transformers' own classes; a published checkpoint is converted first.
+
+A picture is cut into a grid of square tiles whose shape comes nearest to its own, with a thumbnail behind them where
+there are several; a tile is ``image_seq_length`` tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from PIL.Image import Image
+from transformers import InternVLForConditionalGeneration
+
+from mathse.data.images import jpeg
+from mathse.models.base import Encoded, Row
+from mathse.models.cache import BoundedCache
+from mathse.models.causal import ChatBackbone, Features
+from mathse.models.checkpoint import as_dtype, expect_family, open_model, open_processor
+from mathse.models.internvl2_5 import layout
+from mathse.models.internvl2_5.native import ensure_native
+from mathse.models.internvl2_5.processor import chat_template, pil_tiles, write_bos
+from mathse.models.internvl2_5.tokenizer import END
+from mathse.seeds import derive
+
+QUALITY = (75, 100)  # of random JPEG compression, as the published training code draws it
+TILE_CACHE = 32 * 2**20  # bytes, for training and evaluation each
+
+
+class InternVL25Backbone(ChatBackbone):
+    """An ``InternVLForConditionalGeneration`` with its ``InternVLProcessor``.
+
+    A row with a response is trained on: its pictures get at most ``train_tiles`` tiles and, with ``jpeg``, go through a
+    random JPEG compression first. Other rows are answered: at most ``eval_tiles`` tiles. The thumbnail is one more.
+    """
+
+    family: ClassVar[str] = "internvl2_5"
+    parts: ClassVar[Mapping[str, str]] = {
+        "connector": r"model\.multi_modal_projector(\.|$)",
+        "tower": r"model\.vision_tower(\.|$)",
+    }
+    lora_scopes: ClassVar[Mapping[str, str]] = {
+        "language": r"model\.language_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)",
+        "tower": r"model\.vision_tower\.encoder\.layer\.\d+\.(attention\.([qkv]_proj|projection_layer)|mlp\.fc[12])",
+    }
+
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        train_tiles: int = 6,
+        eval_tiles: int = 12,
+        jpeg: bool = False,
+        jpeg_seed: int = 0,
+    ) -> None:
+        super().__init__(model, processor)
+        self.train_tiles, self.eval_tiles, self.jpeg, self.jpeg_seed = train_tiles, eval_tiles, jpeg, jpeg_seed
+        self.image_id = model.config.image_token_id
+        self.never_sampled = list(processor.image_token_ids)
+        self.end_id = self.tokenizer.convert_tokens_to_ids(END)  # </s>, the tokenizer's own, ends no turn
+        ends = model.generation_config.eos_token_id or []
+        self.end_ids = sorted({self.end_id, *(ends if isinstance(ends, list) else [ends])})
+        self._tiles = eval_tiles
+        self._caches = {True: self._images, False: BoundedCache[Features](TILE_CACHE)}
+
+    def encode(self, rows: Sequence[Row]) -> list[Encoded]:
+        encoded: dict[int, Encoded] = {}
+        for trained in (True, False):
+            mine = [i for i, row in enumerate(rows) if ("response" in row) == trained]
+            with self._tiling(trained):
+                some = [self._compressed(rows[i]) if trained and self.jpeg else rows[i] for i in mine]
+                encoded |= zip(mine, super().encode(some) if some else [], strict=True)
+        return [encoded[i] for i in range(len(rows))]
+
+    @contextmanager
+    def _tiling(self, trained: bool) -> Iterator[None]:
+        """Within, pictures are cut as those of rows that are trained on, or not; what is cached is kept apart."""
+        self._tiles, self._images = self.train_tiles if trained else self.eval_tiles, self._caches[trained]
+        try:
+            yield
+        finally:
+            self._tiles = self.eval_tiles
+
+    def _compressed(self, row: Row) -> Row:
+        """The row with its pictures compressed; the draw is the row's own, so a resumed fit sees the same pixels."""
+        key = (self.jpeg_seed, "jpeg", row["question"], row["response"])
+        images = [jpeg(self._open(image), *QUALITY, seed=derive(*key, k)) for k, image in enumerate(row["images"])]
+        return {**row, "images": images}
+
+    def prepare(self, pictures: Sequence[Image]) -> list[Features]:
+        """``pixel_values`` (tiles, 3, side, side) of each picture: the grid row by row, then the thumbnail."""
+        done = self.processor.image_processor(
+            list(pictures), crop_to_patches=True, max_patches=self._tiles, return_tensors="pt"
+        )
+        counts = torch.as_tensor(done["num_patches"]).tolist()
+        return [{"pixel_values": tiles} for tiles in done["pixel_values"].split(counts)]
+
+    def expand(self, features: Features) -> str:
+        tokens = self.processor.image_token * (self.processor.image_seq_length * len(features["pixel_values"]))
+        return self.processor.start_image_token + tokens + self.processor.end_image_token
+
+    def image_tokens(self, width: int, height: int, trained: bool = False) -> int:
+        """Of the picture alone; ``<img>`` before it and ``</img>`` after it are two more."""
+        limits = {"crop_to_patches": True, "max_patches": self.train_tiles if trained else self.eval_tiles}
+        tiles = self.processor.image_processor.get_number_of_image_patches(height, width, limits)
+        return tiles * self.processor.image_seq_length
+
+    @property
+    def max_image_tokens(self) -> int:
+        most = max(self.train_tiles, self.eval_tiles)
+        tiles = most + 1 if most > 1 else 1  # the thumbnail
+        return tiles * self.processor.image_seq_length + 3  # <img>, </img> and the line's end
+
+
+def load(
+    path: str | Path,
+    revision: str | None = None,
+    dtype: str | torch.dtype | None = None,
+    attention: str = "sdpa",
+    train_tiles: int = 6,
+    eval_tiles: int = 12,
+    jpeg: bool = False,
+    jpeg_seed: int = 0,
+    system: str | None = None,
+) -> InternVL25Backbone:
+    """Open an InternVL2.5 checkpoint, from a folder or by hub id, in the published layout or in transformers'.
+
+    Args:
+        system: said at the start of every conversation, in place of what the checkpoint's template says there.
+        train_tiles, eval_tiles: the most tiles a picture is cut into, the thumbnail not counted.
+        dtype: of the weights; None is float32.
+        jpeg: compress pictures of training rows at random; ``jpeg_seed`` and the row decide how much.
+    """
+    folder = ensure_native(path, revision)
+    expect_family(folder, InternVL25Backbone.family, (layout.NATIVE, layout.ORIGINAL))
+    model = open_model(InternVLForConditionalGeneration, folder, dtype=as_dtype(dtype), attention=attention)
+    processor = open_processor(folder)
+    processor.image_processor = pil_tiles(folder)
+    if system is not None:
+        processor.chat_template = chat_template(system, processor.image_token)
+    write_bos(processor)
+    return InternVL25Backbone(model, processor, train_tiles, eval_tiles, jpeg, jpeg_seed)

@@ -1,0 +1,235 @@
+"""What trains, and about how much memory a fit takes: known before the first step, from shapes alone.
+
+Memory is estimated, a device:
+
+weights     bytes of all parameters, as they are held
+gradients   bytes of the parameters that train
+optimiser   AdamW's two moments of each, in the parameter's dtype
+activations what autograd keeps of one micro-batch whose rows all have the longest row's length, counted operation by
+            operation as in Korthikanti et al. 2022 (arXiv 2205.05198, section 4.1), for the decoder and the tower that
+            we have: a layer of width h, key and value width k and inner width f keeps, a token,
+
+            two norms     2 h in float32 (RMSNorm turns its input into float32), and what they hand on, 2 h or 4 h
+            attention     2 h + 2 k: queries, keys, values, result; without sdpa also its probabilities, heads x T
+            the MLP       4 f: gate, its activation, up, their product (a tower's: 2 f)
+            adapters      the input of every adapted matrix, in float32, and its dropout mask
+
+            With activation checkpointing each layer keeps its input h alone, and one layer at a time all of the above.
+            A frozen part keeps nothing where no trained weight lies below it; where it keeps something, what only its
+            own weights' gradients need is left out. On top come float32 logits of the response's tokens, and under
+            bf16-mixed bfloat16 copies of float32 matrices (not where they lie in shards: FSDP gathers them in bfloat16,
+            a layer at a time).
+
+Not in it: the framework itself, buffers of the communication between devices, fragmentation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from mathse.models.base import Backbone, Encoded
+from mathse.models.parts import PARTS, is_adapter, named_parts, part_of
+
+SINGLE, HALF = 4, 2  # bytes a number
+
+
+@dataclass(frozen=True)
+class PartRow:
+    """A line of the table."""
+
+    part: str
+    parameters: int
+    trainable: int
+    learning_rate: float | None  # at the top of the schedule; None where nothing trains
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Estimated bytes on one device."""
+
+    weights: int
+    gradients: int
+    optimiser: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.gradients + self.optimiser + self.activations
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a fit trains, and what it is estimated to take."""
+
+    method: str
+    parts: list[PartRow]
+    estimated: Memory
+
+    def to_json(self) -> dict[str, Any]:
+        said = asdict(self)
+        return {**said, "estimated": {"unit": "bytes", **said["estimated"], "total": self.estimated.total}}
+
+    def cells(self) -> list[tuple[str, ...]]:
+        """The table, its heading first."""
+        cells: list[tuple[str, ...]] = [("part", "parameters", "trainable", "learning rate")]
+        for row in self.parts:
+            rate = "-" if row.learning_rate is None else f"{row.learning_rate:.3g}"
+            cells.append((row.part, f"{row.parameters:,}", f"{row.trainable:,}", rate))
+        return cells
+
+    def __str__(self) -> str:
+        each = ", ".join(f"{name} {in_bytes(value)}" for name, value in asdict(self.estimated).items())
+        total = in_bytes(self.estimated.total)
+        return f"what trains (method={self.method}); estimated memory on a device {total}: {each}"
+
+
+# --- what trains ----------------------------------------------------------------------------------------------------
+
+
+def part_rows(backbone: Backbone, lr: float, vision_lr_scale: float) -> list[PartRow]:
+    """A row a part, and one for the adapters in each part that has some."""
+    counts: dict[str, list[int]] = {part: [0, 0] for part in PARTS}
+    for part, name, parameter in named_parts(backbone):
+        row = counts.setdefault(f"adapters in {part}" if is_adapter(name) else part, [0, 0])
+        row[0] += numel(parameter)
+        row[1] += numel(parameter) * parameter.requires_grad
+    rates = {part: lr * (1 if part.endswith("language") else vision_lr_scale) for part in counts}
+    return [PartRow(part, n, trained, rates[part] if trained else None) for part, (n, trained) in counts.items()]
+
+
+def numel(parameter: Tensor) -> int:
+    """Numbers in a parameter; a matrix in 4 bit holds two a byte and remembers its shape."""
+    packed = getattr(parameter, "quant_state", None)
+    return packed.shape.numel() if packed is not None else parameter.numel()
+
+
+# --- memory ---------------------------------------------------------------------------------------------------------
+
+
+def estimate(
+    backbone: Backbone, longest: Encoded, rows: int, precision: str, checkpointing: bool, shards: int = 1
+) -> Memory:
+    """Bytes on a device whose micro-batches are ``rows`` rows like ``longest``; weights, gradients and moments lie in
+    ``shards`` equal pieces on as many devices (FSDP)."""
+    parameters = [p for _, _, p in named_parts(backbone)]
+    weights = sum(p.numel() * p.element_size() for p in parameters)
+    trained = sum(p.numel() * p.element_size() for p in parameters if p.requires_grad)
+    kept = activations(backbone, longest, rows, precision, checkpointing)
+    if precision == "bf16-mixed" and shards == 1:
+        kept += copies(backbone, checkpointing)
+    return Memory(weights // shards, trained // shards, 2 * trained // shards, kept)
+
+
+def activations(backbone: Backbone, longest: Encoded, rows: int, precision: str, checkpointing: bool) -> int:
+    """Bytes that autograd keeps of a micro-batch, autocast's copies of weights left out; see above."""
+    config = backbone.model.config
+    total = 0
+    for part, tokens in (("language", len(longest.ids)), ("tower", patches(config, longest.features))):
+        if has_graph(backbone, part) and tokens:
+            stack = Stack.of(config, part)
+            adapted = adapted_inputs(backbone, part) // stack.layers * adapted_bytes(backbone, precision)
+            layer = stack.layer_bytes(tokens, precision, frozen(backbone, part), adapted)
+            inputs = tokens * stack.width * (HALF if precision == "bf16-true" else SINGLE)
+            total += rows * (stack.layers * inputs + layer if checkpointing else stack.layers * layer)
+    text = config.get_text_config()
+    logits = rows * len(longest.response) * text.vocab_size * (SINGLE * 2 + (0 if precision == "32-true" else HALF))
+    return total + logits
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The repeated layers of a part."""
+
+    layers: int
+    width: int
+    heads: int
+    key_width: int
+    inner: int
+    gated: bool
+    eager: bool
+
+    @classmethod
+    def of(cls, config: Any, part: str) -> Stack:
+        """Read from a transformers config, whose names for these differ from family to family."""
+        own = config.get_text_config() if part == "language" else config.vision_config
+        width = _first(own, "embed_dim", "hidden_size")
+        heads = _first(own, "num_attention_heads", "num_heads")
+        groups = getattr(own, "num_key_value_heads", None) or heads
+        inner = getattr(own, "intermediate_size", None) or int(own.mlp_ratio * width)
+        eager = own._attn_implementation == "eager"
+        key_width = width if eager else width * groups // heads  # eager repeats keys and values for every head
+        layers = _first(own, "depth", "num_hidden_layers")
+        return cls(layers, width, heads, key_width, inner, part == "language", eager)
+
+    def layer_bytes(self, tokens: int, precision: str, frozen: bool, adapted: int) -> int:
+        """Bytes kept of one layer and one row; ``adapted`` are those of its adapters, a token."""
+        size = SINGLE if precision == "32-true" else HALF
+        handed_on = 2 if frozen else 4 if precision == "32-true" else 6
+        norms = 2 * self.width * SINGLE + (0 if frozen else handed_on * self.width * size)
+        attention = (2 * self.width + 2 * self.key_width) * size
+        mlp = (4 if self.gated else 2) * self.inner * size
+        probabilities = tokens * self.heads * (SINGLE + (size if size != SINGLE else 0)) if self.eager else 0
+        return tokens * (norms + attention + mlp + probabilities + adapted)
+
+
+def _first(config: Any, *names: str) -> int:
+    return next(int(getattr(config, name)) for name in names if getattr(config, name, None) is not None)
+
+
+def has_graph(backbone: Backbone, part: str) -> bool:
+    """Whether a backward pass goes through a part's layers: always the decoder's, which are on top of all else."""
+    return part == "language" or any(p.requires_grad for found, _, p in named_parts(backbone) if found == part)
+
+
+def frozen(backbone: Backbone, part: str) -> bool:
+    """Whether a part's own weights, adapters aside, stay as they are."""
+    own = (p for found, name, p in named_parts(backbone) if found == part and not is_adapter(name))
+    return not any(p.requires_grad for p in own)
+
+
+def adapted_inputs(backbone: Backbone, part: str) -> int:
+    """Summed input widths of a part's adapted matrices."""
+    rows = ((found, name, p) for found, name, p in named_parts(backbone) if ".lora_A." in name)
+    return sum(p.shape[1] for found, _, p in rows if found == part)
+
+
+def adapted_bytes(backbone: Backbone, precision: str) -> int:
+    """Bytes kept of a number that goes into an adapter: a copy of its own, but in float32 without dropout."""
+    if backbone.adapter is not None and any(c.lora_dropout for c in backbone.adapter.peft_config.values()):
+        return SINGLE + 1
+    return {"32-true": 0, "bf16-mixed": HALF}.get(precision, SINGLE)
+
+
+def copies(backbone: Backbone, checkpointing: bool) -> int:
+    """Autocast's bfloat16 copies of float32 matrices, kept for the backward pass."""
+    passed = [part for part in PARTS if has_graph(backbone, part)]
+    linear = ((name, m.weight) for name, m in backbone.model.named_modules() if isinstance(m, nn.Linear))
+    return HALF * sum(
+        weight.numel()
+        for name, weight in linear
+        if weight.element_size() == SINGLE
+        and (weight.requires_grad or not checkpointing)
+        and part_of(backbone, name) in passed
+    )
+
+
+def patches(config: Any, features: dict[str, Tensor]) -> int:
+    """Patches of a row's images, as many as the tower has tokens (class tokens aside)."""
+    if "pixel_values" not in features:
+        return 0
+    vision = config.vision_config
+    side = vision.patch_size if isinstance(vision.patch_size, int) else vision.patch_size[0]
+    return features["pixel_values"].numel() // (3 * side**2 * getattr(vision, "temporal_patch_size", 1))
+
+
+def in_bytes(count: int) -> str:
+    """ "512 B", "3.4 MiB", "61.2 GiB"."""
+    value, unit = float(count), "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if value < 1024:
+            break
+        value, unit = value / 1024, larger
+    return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"

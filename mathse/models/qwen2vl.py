@@ -1,0 +1,110 @@
+"""Qwen2-VL through transformers' own classes.
+
+Source of the facts: transformers' ``modeling_qwen2_vl`` (M-RoPE positions, merge of 2 x 2 patches).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from PIL.Image import Image
+from torch import Tensor
+from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+
+from mathse.models.causal import ChatBackbone, Features
+from mathse.models.checkpoint import as_dtype, expect_family, open_model, open_processor, resolve
+
+MAX_ASPECT = 200  # of an image's sides; Qwen2-VL's image processor takes no thinner one
+
+
+class Qwen2VLBackbone(ChatBackbone):
+    """A ``Qwen2VLForConditionalGeneration`` with its ``Qwen2VLProcessor``."""
+
+    family: ClassVar[str] = "qwen2vl"
+    parts: ClassVar[Mapping[str, str]] = {
+        "connector": r"model\.visual\.merger(\.|$)",
+        "tower": r"model\.visual\.(?!merger(\.|$))",
+    }
+    lora_scopes: ClassVar[Mapping[str, str]] = {
+        "language": r"model\.language_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)",
+        "tower": r"model\.visual\.blocks\.\d+\.(attn\.(qkv|proj)|mlp\.fc[12])",
+    }
+    sampling_extras: ClassVar[tuple[str, ...]] = ("mm_token_type_ids",)  # generate works out the positions itself
+
+    def __init__(self, model: Any, processor: Any) -> None:
+        super().__init__(model, processor)
+        config = model.config
+        self.image_id = config.image_token_id
+        marks = (config.image_token_id, config.video_token_id, config.vision_start_token_id, config.vision_end_token_id)
+        self.never_sampled = [i for i in marks if i is not None]
+
+    def misshapen(self, image: object, width: int, height: int) -> str | None:
+        if max(width, height) <= MAX_ASPECT * min(width, height):
+            return None
+        size = f"{width} x {height} pixels"
+        return f"image {image}: {size}, one side may be {MAX_ASPECT} times the other; crop or pad it"
+
+    def prepare(self, pictures: Sequence[Image]) -> list[Features]:
+        """``pixel_values`` (patches, 1176) and ``image_grid_thw`` (1, 3) of each picture."""
+        done = self.processor.image_processor(list(pictures), return_tensors="pt")
+        grids = done["image_grid_thw"]
+        pixels = done["pixel_values"].split(grids.prod(-1).tolist())
+        return [{"pixel_values": p, "image_grid_thw": g[None]} for p, g in zip(pixels, grids, strict=True)]
+
+    def expand(self, features: Features) -> str:
+        merged = self.processor.image_processor.merge_size**2
+        return self.processor.image_token * (int(features["image_grid_thw"].prod()) // merged)
+
+    def extras(self, prompt: list[int], response: list[int], features: Features) -> dict[str, Tensor]:
+        """M-RoPE positions (3, T), worked out once a row and not in each step; which tokens are an image's (T,)."""
+        ids = prompt + response
+        images = torch.tensor([i == self.image_id for i in ids]).int()
+        return {"position_ids": self.positions(ids, features), "mm_token_type_ids": images}
+
+    def positions(self, ids: list[int], features: Features) -> Tensor:
+        """M-RoPE positions (3, len(ids)): text counts up, an image's tokens carry (time, row, column)."""
+        grids = features["image_grid_thw"].tolist() if features else []
+        merge = self.model.config.vision_config.spatial_merge_size
+        parts, start, token = [], 0, 0
+        for time, height, width in grids:
+            rows, columns = height // merge, width // merge
+            begin = ids.index(self.image_id, token)
+            parts.append(torch.arange(start, start + begin - token).expand(3, -1))
+            start += begin - token
+            cells = torch.cartesian_prod(*(torch.arange(n) for n in (time, rows, columns))).view(-1, 3).T
+            parts.append(cells + start)
+            start, token = start + max(height, width) // merge, begin + time * rows * columns
+        parts.append(torch.arange(start, start + len(ids) - token).expand(3, -1))
+        return torch.cat(parts, dim=1)
+
+    def image_tokens(self, width: int, height: int) -> int:
+        return self.processor._get_num_multimodal_tokens(image_sizes=[(height, width)])["num_image_tokens"][0]
+
+    @property
+    def max_image_tokens(self) -> int:
+        images = self.processor.image_processor
+        return images.size["longest_edge"] // (images.patch_size * images.merge_size) ** 2
+
+
+def load(
+    path: str | Path,
+    revision: str | None = None,
+    dtype: str | torch.dtype | None = None,
+    attention: str = "sdpa",
+    min_pixels: int = 3136,
+    max_pixels: int = 802816,
+) -> Qwen2VLBackbone:
+    """Open a Qwen2-VL checkpoint, from a folder or by hub id; pixel bounds are areas, 28 x 28 pixels a visual token.
+
+    ``dtype`` None is float32.
+    """
+    folder = resolve(path, revision)
+    expect_family(folder, Qwen2VLBackbone.family, (Qwen2VLConfig.model_type,))
+    model = open_model(Qwen2VLForConditionalGeneration, folder, dtype=as_dtype(dtype), attention=attention)
+    processor = open_processor(folder)
+    # the checkpoint's own bounds let one picture take 16,384 tokens
+    processor.image_processor.size = {"shortest_edge": min_pixels, "longest_edge": max_pixels}
+    return Qwen2VLBackbone(model, processor)

@@ -1,0 +1,49 @@
+"""``python -m mathse dashboard --project X``: a W&B project's workspace and report, made from code.
+
+    python -m mathse dashboard --project mathse
+    python -m mathse dashboard --project mathse --entity my-team --study table3_reflection
+    python -m mathse dashboard --project mathse --study rounds --dry-run > dashboard.json
+
+With ``--study`` both show the runs of that study (the W&B group that ``logger=wandb`` puts them into) by variant, else
+all runs by study. A second start renews what the first one made. ``--dry-run`` writes the spec of both as JSON to
+stdout and needs neither login nor network. Needs ``pip install 'mathse[dashboards]'``.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from importlib.util import find_spec
+
+from mathse.errors import RunError
+from mathse.reporting.dashboard.pages import Subject, report, spec, workspace
+from mathse.runs.store import to_json
+
+PACKAGE = "wandb_workspaces"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit code; raises RunError without the package or a login, and where W&B refuses."""
+    asked = _parser().parse_args(argv)
+    if find_spec(PACKAGE) is None:
+        raise RunError("the dashboard is made with the wandb-workspaces package: pip install 'mathse[dashboards]'")
+    subject = Subject(asked.project, asked.entity, asked.study)
+    if asked.dry_run:
+        print(to_json({"workspace": spec(workspace(subject)), "report": spec(report(subject))}, indent=2))
+        return 0
+    from mathse.reporting.dashboard.online import save
+
+    for url in save(subject):
+        print(url)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m mathse dashboard", description="The W&B workspace and report of a project, or of one study"
+    )
+    parser.add_argument("--project", required=True, help="the W&B project, as in logger.project")
+    parser.add_argument("--entity", default="", help="a user or a team; default: the login's own")
+    parser.add_argument("--study", help="only the runs of this study, by variant")
+    parser.add_argument("--dry-run", action="store_true", help="print the spec as JSON; no login, no network")
+    return parser

@@ -1,0 +1,158 @@
+"""Which reasoning paths the report shows, and all that is known of each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, islice, zip_longest
+from operator import attrgetter
+from typing import Generic, TypeVar
+
+from mathse.reporting.report.runs import Decision, Run, Stage, decide, title
+from mathse.runs.rows import Chained, JsonlRows
+from mathse.scoring.answers import extract_answer, same_answer
+from mathse.scoring.metrics import first_step
+from mathse.seeds import derive
+from mathse.types import Problem, ReasoningPath, Record, Reflection, Verdict
+
+R = TypeVar("R", bound=Record)
+
+ProblemOf = Callable[[str], Problem | None]
+PER_GROUP = 60
+_STEP = re.compile(r"(?:^|(?<=\s))(?:\*\*)?(?:Step\s*\d{1,3}\s*[:.]|步骤\s*\d{1,3}\s*[::.])", re.IGNORECASE)
+MAX_TEXT = 20_000  # characters of a path that are looked at
+
+
+@dataclass(frozen=True)
+class Item:
+    """A path with its problem, its verdict, what is true of it (None: not known) and what became of it."""
+
+    group: str
+    path: ReasoningPath
+    problem: Problem | None
+    verdict: Verdict | None
+    decision: Decision | None  # None: nobody judged it
+    right: bool | None  # by the reference answer; of the ORM's held-out paths, by their label
+    label: Verdict | None = None  # held-out paths: the truth, with its first wrong step
+    reflection: Reflection | None = None  # of a draft: its rewrite; of a rewrite: its draft
+    reflection_decision: Decision | None = None
+
+    @property
+    def judge_right(self) -> bool | None:
+        """Whether the judge took a right path or refused a wrong one; None where it, or the truth, said nothing."""
+        if self.right is None or self.decision in (None, "unparsed"):
+            return None
+        return (self.decision == "accepted") == self.right
+
+
+def gallery(run: Run, problem_of: ProblemOf, per_group: int = PER_GROUP) -> dict[str, list[Item]]:
+    """Items to show by group: paths of each stage, then the ORM's held-out paths, at most ``per_group`` each.
+
+    The choice is the same for the same run: spread evenly over true and false acceptances and rejections.
+    """
+    groups: dict[str, Piles] = {}
+    for item in chain(_judged(run, problem_of), _held(run, problem_of)):
+        groups.setdefault(item.group, Piles(per_group)).add(item)
+    return {group: piles.dealt() for group, piles in groups.items()}
+
+
+def steps(text: str) -> list[tuple[int | None, str]]:
+    """A path by its steps, each with its number as written (None: before the first, or unnumbered lines)."""
+    text = text[:MAX_TEXT]
+    starts = [m.start() for m in _STEP.finditer(text)]
+    if not starts:
+        return [(None, line) for line in text.split("\n") if line.strip()]
+    cuts = [0, *starts, len(text)]
+    pieces = [text[a:b].strip() for a, b in zip(cuts, cuts[1:], strict=False)]
+    return [(first_step(piece) if k else None, piece) for k, piece in enumerate(pieces) if piece]
+
+
+def _judged(run: Run, problem_of: ProblemOf) -> Iterator[Item]:
+    verdicts = Lookup(run, "verdicts.jsonl", Verdict, attrgetter("path_id"))
+    by_draft = Lookup(run, "reflections.jsonl", Reflection, attrgetter("draft.id"))
+    rewritten = {r.revised.id for stage in run.stages for r in stage.rows("reflections.jsonl", Reflection)}
+    for stage in run.stages:
+        for path in stage.rows("paths.jsonl", ReasoningPath):
+            if path.id in rewritten:
+                continue
+            item = _item(title(stage.name), path, verdicts.get(path.id), problem_of, run.threshold)
+            yield _with_reflection(item, by_draft.get(path.id), verdicts, run.threshold)
+        for r in stage.rows("reflections.jsonl", Reflection):
+            group = "reflection" if stage.name == "reflection" else f"{title(stage.name)}, reflected"
+            item = _item(group, r.revised, verdicts.get(r.revised.id), problem_of, run.threshold)
+            yield replace(item, reflection=r, reflection_decision=decide(r.feedback, run.threshold))
+
+
+class Lookup(Generic[R]):
+    """The rows of all stages' files of a name by id (the last one, where several have it); read when asked for."""
+
+    def __init__(self, run: Run, file: str, kind: type[R], key: Callable[[R], str]) -> None:
+        files = (stage.folder / file for stage in run.stages)
+        self._rows: Sequence[R] = Chained(*(JsonlRows(path, kind) for path in files if path.is_file()))
+        self._places = {key(row): place for place, row in enumerate(self._rows)}
+
+    def get(self, row_id: str) -> R | None:
+        place = self._places.get(row_id)
+        return None if place is None else self._rows[place]
+
+
+def _with_reflection(item: Item, reflection: Reflection | None, verdicts: Lookup[Verdict], threshold: float) -> Item:
+    if reflection is None:
+        return item
+    return replace(
+        item, reflection=reflection, reflection_decision=decide(verdicts.get(reflection.revised.id), threshold)
+    )
+
+
+def _held(run: Run, problem_of: ProblemOf) -> Iterator[Item]:
+    for stage in run.stages:
+        for row in stage.rows("orm_held.jsonl"):
+            label = Verdict.from_json(row["label"])
+            item = _item(
+                _held_group(stage),
+                ReasoningPath.from_json(row["path"]),
+                Verdict.from_json(row["verdict"]),
+                problem_of,
+                run.threshold,
+            )
+            yield replace(item, right=label.status == "correct", label=label)
+
+
+def _held_group(stage: Stage) -> str:
+    return f"ORM held-out, {'own' if stage.name == 'orm' else title(stage.name)}"
+
+
+def _item(group: str, path: ReasoningPath, verdict: Verdict | None, problem_of: ProblemOf, threshold: float) -> Item:
+    problem = problem_of(path.problem_id)
+    right = None
+    if problem is not None and problem.answer:
+        right = same_answer(extract_answer(path.text), problem.answer, problem.choices)
+    return Item(group, path, problem, verdict, decide(verdict, threshold), right)
+
+
+class Piles:
+    """One pile a kind of outcome, each in an order that only the paths' ids decide, and none much longer than ``most``:
+    of the items that a run has, few are held at a time."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._piles: dict[tuple[str, str], list[tuple[int, str, Item]]] = {}
+
+    def add(self, item: Item) -> None:
+        pile = self._piles.setdefault((str(item.decision), str(item.right)), [])
+        pile.append((derive(0, "gallery", item.path.id), item.path.id, item))
+        if len(pile) > 2 * self.most:
+            self._cut(pile)
+
+    def dealt(self) -> list[Item]:
+        """At most ``most`` items, from each pile in turn."""
+        for pile in self._piles.values():
+            self._cut(pile)
+        ordered = [[item for *_, item in self._piles[kind]] for kind in sorted(self._piles)]
+        dealt = (item for turn in zip_longest(*ordered) for item in turn if item is not None)
+        return list(islice(dealt, self.most))
+
+    def _cut(self, pile: list[tuple[int, str, Item]]) -> None:
+        pile.sort(key=lambda entry: entry[:2])
+        del pile[self.most :]

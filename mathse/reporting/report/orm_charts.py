@@ -1,0 +1,115 @@
+"""How good the ORM is: its four figures from one student to the next, and whether P(correct) means what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mathse.reporting.report import svg
+from mathse.reporting.report.runs import title
+
+FIGURES = {
+    "overall_accuracy": "judged rightly",
+    "positive_accuracy": "right paths accepted",
+    "negative_accuracy": "wrong paths rejected",
+    "error_step_accuracy": "first wrong step named",
+}
+Series = Sequence[tuple[str, Mapping[str, Any]]]
+WIDTH, HEIGHT, LEFT, GAP, TOP, BOTTOM = 960, 270, 46, 26, 44, 58
+SIDE = 330  # px of the reliability diagram
+
+
+def orm_panels(series: Series) -> str:
+    """A panel a figure; in each, a point with its interval for each student, from the ORM's own kind to the newest."""
+    shown = [(name, figure) for name, figure in FIGURES.items() if any(row.get(name) is not None for _, row in series)]
+    if not shown:
+        return ""
+    lowest = min(_low(row, name) for name, _ in shown for _, row in series if row.get(name) is not None)
+    floor = min(svg.ticks(lowest, 1.0, 4)[0], 0.9)
+    width = (WIDTH - LEFT - GAP * (len(shown) - 1)) / len(shown)
+    body = "".join(
+        _panel(series, name, words, LEFT + k * (width + GAP), width, floor, first=k == 0)
+        for k, (name, words) in enumerate(shown)
+    )
+    spoken = "; ".join(
+        f"{words}: " + ", ".join(f"{_student(s)} {svg.percent(row.get(name))}" for s, row in series)
+        for name, words in shown
+    )
+    return svg.chart(WIDTH, HEIGHT, body, f"The ORM on held-out paths. {spoken}.")
+
+
+def _low(row: Mapping[str, Any], name: str) -> float:
+    interval = (row.get("ci95") or {}).get(name)
+    return float(interval[0] if interval else row[name])
+
+
+def _student(stage: str) -> str:
+    return "own held-out" if stage == "orm" else title(stage)
+
+
+def _panel(series: Series, name: str, words: str, x: float, width: float, floor: float, *, first: bool) -> str:
+    def y(share: float) -> float:
+        return TOP + (HEIGHT - TOP - BOTTOM) * (1 - share) / (1 - floor)
+
+    parts = [svg.text(x, 16, words, "name")]
+    for tick in svg.ticks(floor, 1.0, 4):
+        if floor - 1e-9 <= tick <= 1:
+            parts.append(svg.line(x, y(tick), x + width, y(tick), "grid"))
+            if first:
+                parts.append(svg.text(x - 8, y(tick) + 4, svg.percent(tick, 0), "tick", "end"))
+    step = width / len(series)
+    known = [
+        (k, row[name], (row.get("ci95") or {}).get(name))
+        for k, (_, row) in enumerate(series)
+        if row.get(name) is not None
+    ]
+    spots = [(x + (k + 0.5) * step, y(share)) for k, share, _ in known]
+    parts.append(svg.path(spots, "thread") if len(spots) > 1 else "")
+    for (cx, cy), (k, share, interval) in zip(spots, known, strict=True):
+        if interval:
+            parts.append(svg.line(cx, y(interval[0]), cx, y(interval[1]), "whisker"))
+        parts.append(svg.tag("circle", cx=cx, cy=cy, r=4.5, class_="dot" if k == 0 else "dot newer"))
+        foot = y(interval[0]) if interval else cy
+        parts.append(svg.text(cx, min(foot, HEIGHT - BOTTOM) + 15, svg.percent(share), "small strong", "middle"))
+    for k, (stage, _) in enumerate(series):
+        low = HEIGHT - BOTTOM + 34 + (k % 2) * 15  # neighbours on two lines, so that names do not meet
+        parts.append(svg.text(x + (k + 0.5) * step, low, _student(stage), "tick", "middle"))
+    return "".join(parts)
+
+
+def reliability(bins: Sequence[Mapping[str, float]]) -> str:
+    """P(correct) against the share of paths that are right; a calibrated judge's points lie on the diagonal."""
+    if not bins:
+        return ""
+    left, top, size = 46, 12, SIDE - 100
+    most = max(b["n"] for b in bins)
+
+    def at(score: float, share: float) -> tuple[float, float]:
+        return left + score * size, top + (1 - share) * size
+
+    parts = [svg.path([at(0, 0), at(1, 1)], "diagonal")]
+    for tick in (0, 0.25, 0.5, 0.75, 1):
+        (x, _), (_, y) = at(tick, 0), at(0, tick)
+        parts += [
+            svg.line(left, y, left + size, y, "grid"),
+            svg.text(left - 8, y + 4, svg.percent(tick, 0), "tick", "end"),
+            svg.text(x, top + size + 18, f"{tick:g}", "tick", "middle"),
+        ]
+    for b in bins:
+        x, y = at(b["mean_score"], b["correct"])
+        hint = f"P(correct) {b['mean_score']:.2f}: {svg.percent(b['correct'])} of {b['n']:,} paths right"
+        parts.append(
+            svg.tag(
+                "circle",
+                svg.tag("title", svg.safe(hint)),
+                cx=x,
+                cy=y,
+                r=4 + 12 * (b["n"] / most) ** 0.5,
+                class_="bubble",
+            )
+        )
+    parts.append(svg.text(left + size / 2, top + size + 38, "P(correct), as the ORM says", "small", "middle"))
+    spoken = "; ".join(
+        f"P(correct) about {b['mean_score']:.2f}: {svg.percent(b['correct'])} of {b['n']:,} right" for b in bins
+    )
+    return svg.chart(SIDE, top + size + 48, "".join(parts), f"Reliability of the ORM's score. {spoken}.")

@@ -1,0 +1,112 @@
+"""The few shapes that the report's charts are drawn with. Colours are classes of chart.css: light, dark and print."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from html import escape
+from importlib.resources import files
+
+# Control characters (but tab and newline) are not allowed in XML; lone surrogates have no UTF-8 form.
+_FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+
+
+def safe(value: object) -> str:
+    """Any text, also a hostile model's, as HTML and XML text or attribute value."""
+    return escape(_FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", str(value)), quote=True)
+
+
+def tag(name: str, content: str = "", **attributes: object) -> str:
+    """An element; ``content`` is markup, attribute values are escaped. ``class_`` is class, ``_`` in names is ``-``."""
+    pairs = "".join(
+        f' {key.rstrip("_").replace("_", "-")}="{safe(_short(value))}"'
+        for key, value in attributes.items()
+        if value is not None
+    )
+    return f"<{name}{pairs}>{content}</{name}>"
+
+
+def text(x: float, y: float, words: object, class_: str = "", anchor: str = "start") -> str:
+    """A line of words with its baseline at ``y``; anchor start, middle or end."""
+    return tag("text", safe(words), x=x, y=y, class_=class_ or None, text_anchor=None if anchor == "start" else anchor)
+
+
+def line(x1: float, y1: float, x2: float, y2: float, class_: str) -> str:
+    return tag("line", x1=x1, y1=y1, x2=x2, y2=y2, class_=class_)
+
+
+def rect(x: float, y: float, width: float, height: float, class_: str, hint: str = "") -> str:
+    """A filled box, with a tooltip where there is a hint."""
+    return tag(
+        "rect",
+        tag("title", safe(hint)) if hint else "",
+        x=x,
+        y=y,
+        width=max(width, 0),
+        height=max(height, 0),
+        class_=class_,
+    )
+
+
+def path(points: Iterable[tuple[float, float]], class_: str) -> str:
+    """An open line through the points."""
+    return tag("path", d="M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points), class_=class_)
+
+
+def chart(width: float, height: float, body: str, label: str) -> str:
+    """A whole chart; ``label`` is what a screen reader says, with the numbers in it."""
+    return (
+        f'<svg class="chart" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_short(width)} {_short(height)}" '
+        f'role="img" aria-label="{safe(label)}" style="max-width:{_short(width)}px">{body}</svg>'
+    )
+
+
+def standalone(svg: str) -> str:
+    """The chart as a file of its own, with its style inside and a ground to stand on."""
+    style = files("mathse.reporting.report").joinpath("chart.css").read_text(encoding="utf-8")
+    head, _, body = svg.partition(">")
+    return f'{head}><style>{style}</style><rect class="ground" width="100%" height="100%"/>{body}\n'
+
+
+def ticks(low: float, high: float, about: int = 5) -> list[float]:
+    """Round values that cover [low, high], about so many."""
+    if high <= low:
+        return [low]
+    raw = (high - low) / about
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(power * m for m in (1, 2, 2.5, 5, 10) if power * m >= raw * 0.999)
+    first = math.floor(low / step + 1e-9)
+    last = math.ceil(high / step - 1e-9)
+    return [round(k * step, 10) for k in range(first, last + 1)]
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """0.642 -> "64.2%"; nothing -> an en dash."""
+    return "\N{EN DASH}" if share is None else f"{share * 100:.{digits}f}%"
+
+
+def points(difference: float) -> str:
+    """A difference of shares in percentage points, signed: "+5.8", "\N{MINUS SIGN}0.4"."""
+    rounded = round(difference * 100, 1) + 0.0
+    return f"{'+' if rounded > 0 else chr(0x2212) if rounded < 0 else '±'}{abs(rounded):.1f}"
+
+
+def span(interval: Iterable[float]) -> str:
+    """An interval of shares: "61.7\N{EN DASH}66.6%"."""
+    low, high = interval
+    return f"{low * 100:.1f}\N{EN DASH}{high * 100:.1f}%"
+
+
+def spread(wanted: list[float], gap: float) -> list[float]:
+    """Positions as near the wanted ones as may be with ``gap`` between neighbours, so that labels don't overlap."""
+    order = sorted(range(len(wanted)), key=lambda i: wanted[i])
+    placed = list(wanted)
+    for before, i in zip(order, order[1:], strict=False):
+        placed[i] = max(placed[i], placed[before] + gap)
+    shift = sum(p - w for p, w in zip(placed, wanted, strict=True)) / max(len(wanted), 1)
+    return [p - shift for p in placed]
+
+
+def _short(value: object) -> object:
+    return f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else value

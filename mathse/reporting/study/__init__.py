@@ -1,0 +1,58 @@
+"""``python -m mathse study NAME``: a study's finished runs as the table and the picture of its README.
+
+A study is a folder of variants, ``conf/experiment/NAME/<variant>.yaml``; ``experiments/NAME/`` says why and what came
+out. ``study.yaml`` there (optional) says what is shown: mathse/reporting/study/design.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from mathse.reporting.report import write_page
+from mathse.reporting.study.collect import collect
+from mathse.reporting.study.design import EXPERIMENTS, FILE, read_design
+from mathse.reporting.study.picture import picture
+from mathse.reporting.study.readme import Readme
+from mathse.reporting.study.tables import main_table, results
+from mathse.runs.store import make_folder, write_json
+
+RUNS = Path("outputs/studies")  # where conf/experiment/studies.yaml puts them
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit code. Raises RunError where a cell of the table has no finished run."""
+    parser = argparse.ArgumentParser(
+        prog="python -m mathse study",
+        description="Collect a study's finished runs into the table and the picture of its README. A cell without a "
+        "finished run is an error: no cell is filled by hand.",
+    )
+    parser.add_argument("name", metavar="NAME", help="a folder of conf/experiment, such as table3_reflection")
+    parser.add_argument("--runs", type=Path, default=RUNS, metavar="DIR", help=f"where the runs lie (default: {RUNS})")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: experiments/NAME)")
+    parser.add_argument("--seeds", metavar="1,2,3", help="these seeds only (default: all that any variant has)")
+    asked = parser.parse_args(argv)
+    out = asked.out or EXPERIMENTS / asked.name
+    design = read_design(asked.name, out if (out / FILE).is_file() else EXPERIMENTS / asked.name)
+    readme = Readme(out / "README.md", design.name)
+    collected = collect(design, asked.runs, _seeds(asked.seeds, parser))
+    text, drawing, file = results(collected), picture(collected), out / "result.svg"
+    make_folder(out)
+    write_json(out / "results.json", {**collected.as_json(), "table": main_table(collected)})
+    if drawing:
+        write_page(drawing, file)
+    else:
+        file.unlink(missing_ok=True)
+    readme.put(f"{text}\n\n![{design.name}]({file.name})" if drawing else text)
+    print(text)
+    return 0
+
+
+def _seeds(text: str | None, parser: argparse.ArgumentParser) -> list[int] | None:
+    if text is None:
+        return None
+    try:
+        return sorted({int(seed) for seed in text.split(",")})
+    except ValueError:
+        parser.error(f"--seeds {text}: must be numbers with commas between them, such as 1,2,3")

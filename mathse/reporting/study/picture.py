@@ -1,0 +1,66 @@
+"""A study's picture: a staircase where its rows are stages, else a mean, its interval and its seeds a variant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from mathse.reporting.report import svg
+from mathse.reporting.report.compare import Variant, mean_flight
+from mathse.reporting.report.staircase import staircase
+from mathse.reporting.study.collect import Collected
+from mathse.scoring.metrics import Interval, mean_interval
+
+WIDTH, HEIGHT = 760, 340
+LEFT, RIGHT, TOP, BOTTOM = 56, 20, 34, 56  # margins in px
+
+Height = Callable[[float], float]  # of a share, in px from the top
+
+
+def picture(collected: Collected) -> str | None:
+    """A standalone SVG file of the first measure; None where a seed lacks it."""
+    design = collected.design
+    if design.rows == "stages":
+        flight = mean_flight(Variant(design.name, collected.runs[design.variants[0]], {}))
+        return svg.standalone(staircase([flight]))
+    name, place = next(iter(design.measures.items()))
+    values = {v: [x for x in collected.values(v, place) if x is not None] for v in design.variants}
+    if any(len(xs) < len(collected.seeds) for xs in values.values()) or max(map(max, values.values())) > 1:
+        return None
+    return svg.standalone(_dots(values, name, design.axis))
+
+
+def _dots(values: dict[str, list[float]], name: str, axis: str | None) -> str:
+    means = {v: mean_interval(xs) for v, xs in values.items()}
+    ends = [x for xs in values.values() for x in xs]
+    ends += [min(1.0, max(0.0, end)) for _, interval in means.values() for end in interval or ()]
+    ticks = svg.ticks(min(ends), max(ends))
+    low, high = ticks[0], ticks[-1] if ticks[-1] > ticks[0] else ticks[0] + 0.1
+
+    def y(share: float) -> float:
+        inside = min(max(share, low), high)
+        return TOP + (high - inside) / (high - low) * (HEIGHT - TOP - BOTTOM)
+
+    step = (WIDTH - LEFT - RIGHT) / len(values)
+    xs = {v: LEFT + step * (k + 0.5) for k, v in enumerate(values)}
+    body = svg.text(8, 20, f"{name}, %", "small")
+    for tick in ticks:
+        body += svg.line(LEFT, y(tick), WIDTH - RIGHT, y(tick), "grid")
+        body += svg.text(LEFT - 8, y(tick) + 4, f"{100 * tick:.4g}", "tick", "end")
+    if axis is not None:
+        body += svg.path([(xs[v], y(mean)) for v, (mean, _) in means.items()], "curve")
+        body += svg.text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8, axis, "small", "middle")
+    for variant, (mean, interval) in means.items():
+        body += _variant(variant, values[variant], mean, interval, xs[variant], y)
+    return svg.chart(WIDTH, HEIGHT, body, _spoken(name, means))
+
+
+def _variant(variant: str, seeds: Sequence[float], mean: float, interval: Interval | None, x: float, y: Height) -> str:
+    whisker = svg.line(x, y(interval[0]), x, y(interval[1]), "whisker") if interval else ""
+    dots = "".join(svg.tag("circle", cx=x + 10, cy=y(s), r=2.5, class_="quiet") for s in seeds)
+    mark = svg.tag("circle", cx=x, cy=y(mean), r=5, class_="dot")
+    label = svg.text(x - 10, y(mean) + 5, f"{100 * mean:.1f}", "strong halo", "end")
+    return whisker + dots + mark + label + svg.text(x, HEIGHT - BOTTOM + 20, variant, "name", "middle")
+
+
+def _spoken(name: str, means: Mapping[str, tuple[float, Interval | None]]) -> str:
+    return f"{name}: " + ", ".join(f"{v} {svg.percent(mean)}" for v, (mean, _) in means.items())

@@ -1,0 +1,143 @@
+"""Rows that lie on the disk, as sequences: a row is read when it is asked for, and costs eight bytes until then.
+
+``JsonlRows`` is a file; ``Chosen``, ``Chained`` and ``Mapped`` are views of sequences, which copy nothing. All can be
+indexed, cut, iterated over again, and compared with any other sequence.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from array import array
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import accumulate, chain
+from pathlib import Path
+from typing import Any, Generic, TypeVar, overload
+
+from mathse.runs.store import parse_row
+from mathse.types import Record
+
+T = TypeVar("T")
+R = TypeVar("R", bound=Record)
+
+
+class Rows(Sequence[T], Generic[T]):
+    """What the views share: a slice is a view, and equal is what holds equal rows in the same order."""
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+    @overload
+    def __getitem__(self, index: slice) -> Rows[T]: ...
+    def __getitem__(self, index: int | slice) -> T | Rows[T]:
+        if isinstance(index, slice):
+            return Chosen(self, range(*index.indices(len(self))))
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        return self._at(index % len(self))
+
+    def _at(self, place: int) -> T:
+        raise NotImplementedError
+
+    def __iter__(self) -> Iterator[T]:
+        return map(self._at, range(len(self)))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence) or len(self) != len(other):
+            return False
+        return all(a == b for a, b in zip(self, other, strict=True))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self)} rows)"
+
+
+class JsonlRows(Rows[R]):
+    """The rows of a JSONL file as ``kind``; the file is as it was when this was made, even if another takes its name.
+
+    Raises DataError, with file and line number, when a row is read that is not a ``kind``.
+    """
+
+    def __init__(self, path: Path, kind: type[R]) -> None:
+        self._path, self._kind = path, kind
+        self._starts, self._lines = array("Q"), array("L")
+        self._fd = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._fd)
+        end = 0
+        with open(self._fd, "rb", closefd=False) as file:
+            for number, line in enumerate(file, 1):
+                if not line.isspace():
+                    self._starts.append(end)
+                    self._lines.append(number)
+                end += len(line)
+        self._starts.append(end)
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def _at(self, place: int) -> R:
+        start, end = self._starts[place], self._starts[place + 1]
+        line = os.pread(self._fd, end - start, start)  # forked readers have no position in common
+        row: R = parse_row(line, self._path, self._lines[place], self._kind)
+        return row
+
+
+class Chosen(Rows[T]):
+    """The rows at ``places`` of another sequence, in that order."""
+
+    def __init__(self, rows: Sequence[T], places: Iterable[int]) -> None:
+        self._rows = rows
+        self._places = places if isinstance(places, range) else array("L", places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def _at(self, place: int) -> T:
+        return self._rows[self._places[place]]
+
+
+class Chained(Rows[T]):
+    """Sequences one after another."""
+
+    def __init__(self, *parts: Sequence[T]) -> None:
+        flat = chain.from_iterable(p._parts if isinstance(p, Chained) else (p,) for p in parts)
+        self._parts: tuple[Sequence[T], ...] = tuple(p for p in flat if len(p))
+        self._ends = list(accumulate(map(len, self._parts)))
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def _at(self, place: int) -> T:
+        part = bisect_right(self._ends, place)
+        return self._parts[part][place - (self._ends[part - 1] if part else 0)]
+
+    def __iter__(self) -> Iterator[T]:
+        return chain.from_iterable(self._parts)
+
+
+class Mapped(Rows[T]):
+    """``make(a, b, ...)`` of the rows of one sequence, or of several of equal length."""
+
+    def __init__(self, make: Callable[..., T], *rows: Sequence[Any]) -> None:
+        if len(set(map(len, rows))) > 1:
+            raise ValueError(f"sequences of different lengths: {[len(r) for r in rows]}")
+        self._make, self._sources = make, rows
+
+    def __len__(self) -> int:
+        return len(self._sources[0])
+
+    def _at(self, place: int) -> T:
+        return self._make(*(rows[place] for rows in self._sources))
+
+    def __iter__(self) -> Iterator[T]:
+        return map(self._make, *self._sources)
+
+
+def joined(rows: Sequence[T], others: Iterable[Any], key: Callable[[T], str], of: Callable[[Any], str]) -> array[int]:
+    """For each row, the place of the one among ``others`` that has its key (the last one, where several have).
+
+    Raises KeyError for a row without one.
+    """
+    places = {of(other): place for place, other in enumerate(others)}
+    return array("L", (places[key(row)] for row in rows))

@@ -1,0 +1,275 @@
+"""The run folder as resume point: which stages stand, what they were made from, and whether they may be reused.
+
+A stage exists when its ``stage.json`` exists; that file is written last. Its identity is the hash of its name, of the
+settings it depends on and of the identities of the stages before it, so equal identities mean equal contents.
+Layout: ``<run>/{run.json, .lock, summary.json}`` and ``<run>/<stage>/{stage.begun.json, fit/, ..., stage.json}``;
+``stage.begun.json`` stands while a stage is being made, ``fit/`` is its scratch folder and goes with it.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from mathse.errors import RunError
+from mathse.runs.folder_lock import FolderLock
+from mathse.runs.manifest import (
+    BEGUN,
+    DONE,
+    RUN,
+    SCRATCH,
+    SUMMARY,
+    config_slice,
+    depends_on,
+    differences,
+    git_commit,
+    make_record,
+    name_in,
+    now,
+    other_settings,
+    own_files,
+    plain,
+    read_record,
+    remove,
+    remove_scratch,
+    stages_in,
+    take_over,
+    verify,
+    versions,
+)
+from mathse.runs.store import leftovers, make_folder, read_json, sha256_file, sync_below, write_json
+
+Work = Literal["fit", "sample", "judge"]
+
+
+class RunFolder:
+    """An open run folder; one process has it at a time. Use as a context manager, or call ``close()``."""
+
+    def __init__(self, path: Path, config: Mapping[str, Any], seed: int, lock: FolderLock) -> None:
+        self.path = path
+        self.config = plain(config)
+        self.seed = seed
+        self._lock = lock
+        self._sources: list[Path] = []
+
+    @classmethod
+    def open(
+        cls, path: Path, config: Mapping[str, Any], *, name: str, task: str, seed: int, nested: Mapping[str, Any]
+    ) -> Self:
+        """Create or reopen ``path`` for ``config`` (dotted key -> value); ``nested`` is the same for run.json.
+
+        Raises RunError where another process holds the folder, or where a stage in it was made with other settings;
+        but for the lock, nothing has been written then.
+        """
+        make_folder(path)
+        with ExitStack() as on_error:
+            lock = on_error.enter_context(closing(FolderLock(path)))
+            run = cls(path, config, seed, lock)
+            run._refuse_other_settings()
+            described = plain({"name": name, "task": task, "seed": seed, "config": nested})
+            if not (path / RUN).exists() or read_json(path / RUN) != described:
+                write_json(path / RUN, described)
+            on_error.pop_all()
+        return run
+
+    def stage(self, name: str, keys: Sequence[str], after: Sequence[Stage] = ()) -> Stage:
+        """The stage ``name`` ("orm", or "orm/solver" inside it), which depends on the settings at and below ``keys``
+        and on the stages ``after``.
+
+        Raises RunError where it stands here already, finished or begun, with another identity, where a file of the
+        finished stage is missing or damaged, or where one that it was made from has been made anew with other contents.
+        """
+        if SCRATCH in Path(name).parts:
+            raise ValueError(f"a stage cannot be called {SCRATCH!r} ({name!r}): that is a stage's scratch folder")
+        record = make_record(name, config_slice(self.config, keys), keys, {s.name: s.identity for s in after})
+        folder = self.path / name
+        begun, finished = (read_record(folder / m) if (folder / m).exists() else None for m in (BEGUN, DONE))
+        for found in (begun, finished):
+            if found and found["identity"] != record["identity"]:
+                raise other_settings(self.path, {name: differences(depends_on(found), depends_on(record))})
+        if finished:
+            verify(folder, finished)
+            if (file := self._other_input(finished)) is not None:
+                raise RunError(
+                    f"stage {name} in {self.path} was made from another {file} than stands here now; put that file's "
+                    f"stage back, or remove {folder} and the stages after it so that they are made again"
+                )
+            remove_scratch(folder)  # a kill may have come between the manifest and this
+        elif not begun:
+            finished = self._take_over(record)
+        return Stage(self, record, finished)
+
+    def branch_from(self, sources: Sequence[Path]) -> None:
+        """From now on ``stage`` takes a stage that does not stand here over from a run folder of ``sources`` that holds
+        it finished with the same identity, made from what stands here. The newest source is preferred; files are
+        shared by hard link.
+
+        Raises RunError where a source is no run folder.
+        """
+        self._sources = sorted(map(_run_folder, sources), key=_age, reverse=True)
+
+    def _take_over(self, record: dict[str, Any]) -> dict[str, Any] | None:
+        """The manifest of the stage ``record``, after its files have come from a source; None where none has it.
+
+        Raises RunError where a file to be taken over is damaged.
+        """
+        name = record["stage"]
+        for source in self._sources:
+            if (source / name / DONE).exists():
+                manifest = read_record(source / name / DONE)
+                if manifest["identity"] == record["identity"] and self._other_input(manifest) is None:
+                    verify(source / name, manifest)
+                    take_over(source / name, self.path / name, manifest)
+                    return manifest
+        return None
+
+    def _other_input(self, manifest: Mapping[str, Any]) -> str | None:
+        """A file that the stage of ``manifest`` was made from and that a stage here has with other contents, or None.
+        A teacher's or a server's answers differ from one making to the next, though settings and identity do not."""
+        here = {name: record["outputs"] for name, record in stages_in(self.path, DONE)}
+        for file, recorded in manifest["inputs"].items():
+            maker = next((str(p) for p in Path(file).parents if str(p) in here), None)
+            made = here[maker].get(name_in(Path(maker), Path(file)), {}) if maker else {}
+            if made.get("sha256", recorded) != recorded:
+                return str(file)
+        return None
+
+    def close(self) -> None:
+        self._lock.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _refuse_other_settings(self) -> None:
+        changed: dict[str, dict[str, tuple[str, str]]] = {}
+        for name, record in (*stages_in(self.path, DONE), *stages_in(self.path, BEGUN)):
+            if found := differences(record["config"], config_slice(self.config, record["keys"])):
+                changed[name] = found
+        if changed:
+            raise other_settings(self.path, changed)
+
+
+class Stage:
+    """One stage of a run: ``begin()``, make its files below ``path``, ``finish(summary)``. Made by RunFolder.stage."""
+
+    def __init__(self, run: RunFolder, record: dict[str, Any], finished: dict[str, Any] | None) -> None:
+        self.name: str = record["stage"]
+        self.identity: str = record["identity"]
+        self.path = run.path / self.name
+        self._run = run
+        self._record = record
+        self._begun: dict[str, Any] | None = None
+        self._finished = finished
+        self._clock = 0.0
+        make_folder(self.path)
+
+    @property
+    def done(self) -> bool:
+        """Finished with these settings, and its files are as recorded."""
+        return self._finished is not None
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What ``finish`` was given."""
+        if self._finished is None:
+            raise RuntimeError(f"stage {self.name} has no summary before it is finished")
+        return dict(self._finished["summary"])
+
+    def begin(self) -> None:
+        """Note on the disk that the stage is being made, and start its clock (or go on with a killed process's)."""
+        begun = self.path / BEGUN
+        if not begun.exists():
+            times = {"fit": 0.0, "sample": 0.0, "judge": 0.0}
+            write_json(begun, {**self._record, "started": now(), "wall_s": 0.0, "time_s": times})
+        self._begun = read_json(begun)
+        self._clock = time.monotonic()
+
+    @contextmanager
+    def time(self, work: Work) -> Iterator[None]:
+        """Count the block's seconds as ``work``. Blocks do not nest; one that fails or is killed is not counted."""
+        begun = self._require_begun()
+        start = time.monotonic()
+        yield
+        begun["time_s"][work] += time.monotonic() - start
+        self._count_wall_time(begun)
+        write_json(self.path / BEGUN, begun)
+
+    def finish(self, summary: Mapping[str, Any], inputs: Sequence[Path] = ()) -> None:
+        """Hash ``inputs`` (files or folders) and all files of the stage, and write stage.json: the stage now exists."""
+        begun = self._require_begun()
+        for path in leftovers(self.path):
+            remove(path)
+        written = own_files(self.path)
+        sync_below(self.path, written)  # the manifest must never outlast what it lists
+        outputs = {name_in(self.path, f): {"sha256": sha256_file(f), "bytes": f.stat().st_size} for f in written}
+        read = [file for path in inputs for file in (own_files(path) if path.is_dir() else [path])]
+        hashes = {name_in(self._run.path, file): sha256_file(file) for file in read}
+        self._count_wall_time(begun)
+        other = max(0.0, begun["wall_s"] - sum(begun["time_s"].values()))
+        manifest = {
+            **self._record,
+            "inputs": hashes,
+            "outputs": outputs,
+            "summary": summary,
+            "seed": self._run.seed,
+            "versions": versions(),
+            "git": git_commit(),
+            "started": begun["started"],
+            "finished": now(),
+            "wall_s": round(begun["wall_s"], 3),
+            "time_s": {work: round(s, 3) for work, s in {**begun["time_s"], "other": other}.items()},
+        }
+        write_json(self.path / DONE, manifest)
+        self._finished = plain(manifest)
+        remove_scratch(self.path)
+
+    def _require_begun(self) -> dict[str, Any]:
+        if self._begun is None:
+            raise RuntimeError(f"stage {self.name} is timed or finished before begin()")
+        return self._begun
+
+    def _count_wall_time(self, begun: dict[str, Any]) -> None:
+        now = time.monotonic()
+        begun["wall_s"] += now - self._clock
+        self._clock = now
+
+
+# --- which run ------------------------------------------------------------------------------------------------------
+
+
+def finished_summary(path: Path) -> dict[str, Any] | None:
+    """The summary of the run at ``path``, or None where it has not finished."""
+    if not (path / SUMMARY).exists():
+        return None
+    summary = read_json(path / SUMMARY)
+    return summary if isinstance(summary, dict) and summary.get("status") == "finished" else None
+
+
+def newest_unfinished(root: Path, name: str) -> Path | None:
+    """The unfinished run of ``name`` below ``root`` (``root/name/*``) that was started last, or None."""
+    runs = [file.parent for file in (root / name).glob(f"*/{RUN}")]
+    return max((run for run in runs if finished_summary(run) is None), key=_age, default=None)
+
+
+def branch_folder(path: Path) -> Path:
+    """The next free name beside ``path`` for a branch of it: "<path>-branch-01", "-02", ...; nothing is created."""
+    stem = re.sub(r"-branch-\d+$", "", path.name)  # a branch of a branch is a sibling too
+    return next(p for n in count(1) if not (p := path.with_name(f"{stem}-branch-{n:02d}")).exists())
+
+
+def _age(run: Path) -> tuple[int, str]:
+    return (run / RUN).stat().st_mtime_ns, run.name
+
+
+def _run_folder(path: Path) -> Path:
+    if not (path / RUN).exists():
+        raise RunError(f"{path} is not a run folder: it has no {RUN}; name a folder that train.py made")
+    return path

@@ -1,0 +1,28 @@
+"""Find the final answer of a solution text, and say whether it equals the reference answer.
+
+Rules only, in tables, and bounded in time: texts are cut to their last ``MAX_TEXT`` characters, answers longer than
+``MAX_ANSWER`` are compared as they stand, no pattern nests one repetition in another, and nothing is evaluated but
+sums, products, powers and roots of a bounded size.
+
+    extract   where an answer is announced, and the answer behind it
+    plain     LaTeX and typography -> one plain form
+    quantity  a number and its unit
+    forms     tuples, sets, intervals, matrices, ratios
+    algebra   an expression's normal form
+    compare   all of these, the cheapest first; option letters and texts
+"""
+
+from mathse.scoring.answers.compare import choice_index, same_answer
+from mathse.scoring.answers.extract import MARKER, MAX_TEXT, answer_after, boxed_answer, extract_answer
+from mathse.scoring.answers.plain import MAX_ANSWER
+
+__all__ = [
+    "MARKER",
+    "MAX_ANSWER",
+    "MAX_TEXT",
+    "answer_after",
+    "boxed_answer",
+    "choice_index",
+    "extract_answer",
+    "same_answer",
+]

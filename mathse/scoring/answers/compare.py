@@ -1,0 +1,125 @@
+"""Whether two answers are the same; cheap rules first, so that numbers and letters never reach the dear ones."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from mathse.scoring.answers.algebra import same_expression
+from mathse.scoring.answers.forms import same_form
+from mathse.scoring.answers.plain import MAX_ANSWER, compact, plain
+from mathse.scoring.answers.quantity import equal_quantities, quantity, without_unit
+
+_NAME = re.compile(  # "x =", "m∠Q =", "AB的长为", "面积是"
+    r"(?:m ?)?(?:[∠△] ?)?[a-z]{1,3}(?:_\w)? ?="
+    r"|(?:(?:角|∠|△|线段)? ?[a-z]{1,3}(?:的(?:长度|度数|长|值|面积|周长))?|长度?|度数|值|面积|周长|体积|概率)"
+    r"(?:为|是|等于)(?=.)"
+)
+_OPTION = re.compile(
+    r"(?:the )?(?:option|choice|选项|选)?[ :]*(?:\((?P<bracketed>[a-z])\)(?= |$)|(?P<bare>[a-z])(?:[).:](?= |$)|、|$))"
+    r"(?! ?(?:and|or|&|,))"
+)
+_SEVERAL_LETTERS = re.compile(r"[a-j](?:(?:, ?| ?、| and | & |和)?[a-j]){1,9}")
+_FIRST_OF_SEVERAL = tuple("abcdefghij选(")
+_STRUCTURE = re.compile(r"[-+*/^=<>±∪()\[\]{},;:、或和√∞°]|sqrt|pi|\\| or | and |[0-9][a-z]")
+_SYNONYMS = {word: k for k, words in enumerate((
+    ("yes", "true", "correct", "是", "对", "正确", "是的"),
+    ("no", "false", "incorrect", "否", "错", "错误", "不是", "不正确"),
+    ("none", "no solution", "∅", "\\emptyset", "\\varnothing", "{}", "无解", "empty set", "the empty set", "空集"),
+    ("increasing", "增", "递增", "增函数"), ("decreasing", "减", "递减", "减函数"),
+)) for word in words}  # fmt: skip
+_MAX_DEPTH = 3
+
+
+def same_answer(prediction: str | None, reference: str, choices: Sequence[str] = ()) -> bool:
+    """Whether ``prediction`` is the ``reference`` answer; both may be an option letter or its text where there are
+    ``choices``.
+
+    Numbers are compared exactly (1/2 = 0.50, never 0.333 = 1/3). A unit that only one side names is ignored, units of
+    one kind are converted, and others differ. 50% equals 50 and 0.5. Tuples, intervals and matrices are compared
+    element by element, sets in any order, expressions as sums of products. Anything else is compared as text in plain
+    form. An empty reference equals nothing.
+    """
+    if prediction is None or not reference.strip():
+        return False
+    if choices and (expected := choice_index(reference, choices)) is not None:
+        return choice_index(prediction, choices) == expected
+    if len(prediction) > MAX_ANSWER or len(reference) > MAX_ANSWER:
+        return prediction.strip() == reference.strip()
+    left, right = plain(prediction), plain(reference)
+    if _same(left, right):
+        return True
+    if right[:1] in _FIRST_OF_SEVERAL and (several := _several_letters(right)) and _may_be_letters(right):
+        return _several_letters(left) == several
+    expected_letter = _option_letter(right)  # the options stand in the picture: "B" against "(B) 12"
+    return expected_letter is not None and _option_letter(left) == expected_letter
+
+
+def choice_index(text: str, choices: Sequence[str]) -> int | None:
+    """Which of the ``choices`` a text names, by its words, its letter (A is 0) or its value; None for none.
+
+    What is longer than ``MAX_ANSWER`` is compared as it stands.
+    """
+    if len(text) > MAX_ANSWER:
+        return next((index for index, choice in enumerate(choices) if choice.strip() == text.strip()), None)
+    plain_text = plain(text)
+    options = [plain(choice) if len(choice) <= MAX_ANSWER else "" for choice in choices]
+    for index, option in enumerate(options):
+        if len(option) > 1 and compact(plain_text) == compact(option):
+            return index
+    letter = _option_letter(plain_text)
+    if letter is not None and ord(letter) - ord("a") < len(options):
+        return ord(letter) - ord("a")
+    return next((index for index, option in enumerate(options) if _same(plain_text, option)), None)
+
+
+def _option_letter(plain_text: str) -> str | None:
+    match = _OPTION.match(plain_text)
+    return None if match is None else match["bracketed"] or match["bare"]
+
+
+def _several_letters(plain_text: str) -> frozenset[str]:
+    """ "ABD", "A, B, D" and "A和B和D" name three options; letters that repeat, or a lone one, name none."""
+    bare = plain_text.replace("(", "").replace(")", "").removeprefix("选")
+    letters = re.sub("[^a-j]", "", bare.replace("and", ""))
+    named = _SEVERAL_LETTERS.fullmatch(bare) is not None and len(set(letters)) == len(letters)
+    return frozenset(letters) if named else frozenset()
+
+
+def _may_be_letters(reference: str) -> bool:
+    """ "ABD" and "A, D, B", but not "face"."""
+    return not (reference.isascii() and reference.isalpha()) or list(reference) == sorted(reference)
+
+
+def _same(left: str, right: str, depth: int = 0) -> bool:
+    """Plain texts; ``depth`` counts how far inside tuples and sets they stand."""
+    if not left or not right:
+        return False
+    if ("=" in left) != ("=" in right) or left[0] != right[0]:  # "x = 5" against "5"; x = 2 and y = 2 are two lines
+        left, right = _without_name(left, right), _without_name(right, left)
+    if compact(left) == compact(right):
+        return True
+    a, b = quantity(left), quantity(right)
+    if a is not None and b is not None:
+        return equal_quantities(a, b)
+    if left in _SYNONYMS:
+        return _SYNONYMS[left] == _SYNONYMS.get(right)
+    if depth >= _MAX_DEPTH or not (_STRUCTURE.search(left) or _STRUCTURE.search(right)):
+        return False
+    form = same_form(left, right, lambda one, other: _same(one, other, depth + 1))
+    return _same_expression(left, right) if form is None else form
+
+
+def _same_expression(left: str, right: str) -> bool:
+    """Expressions with at most a unit each: 2sqrt(3) cm is 2sqrt(3)."""
+    (one, unit), (other, other_unit) = without_unit(left), without_unit(right)
+    if unit and other_unit and unit != other_unit:
+        return False
+    return compact(one) == compact(other) or same_expression(one, other)
+
+
+def _without_name(text: str, other: str) -> str:
+    match = _NAME.match(text)
+    if match is None or "=" in match[0] and "=" in other:
+        return text
+    return text[match.end() :].strip()

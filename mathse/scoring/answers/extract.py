@@ -1,0 +1,109 @@
+"""Where a solution announces its answer, and the answer behind it."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+
+from mathse.scoring.answers.plain import CHARACTERS, HAN, MAX_ANSWER
+
+MARKER = "The answer to this problem is"  # the paper's closing phrase, in its generation and reflection prompts
+MAX_TEXT = 20_000  # characters of a solution that are read, counted from its end
+
+_MARKERS = re.compile(
+    r"\banswers?(?: to this problem)? (?:is|are|should be|must be|would be|=)(?![a-z])|\banswers?[*_]{0,2}:|<answer>"
+    r"|\b(?:correct|right|best) (?:option|choice) is\b|(?:^|\n)####"
+    r"|本题的答案是|答案应?[是为]|答案:|故选|应选|正确(?:选项|答案)[是为:]|选择?(?=[A-J](?![A-Za-z]))",
+    re.IGNORECASE,
+)
+_LEAD = re.compile(
+    r"(?:[\s:*$`=]|\\[(\[]|(?:选项|选|为|是)(?=[A-J:]))*"
+)  # what may stand between a marker and its answer
+# The end of the sentence; "sq. ft" is no end, and neither is the point of 3.5.
+_END = re.compile(
+    rf"\n|。|</answer>|(?<!\bsq)(?<!\bcu)(?<!\bapprox)[.;!?](?=\s|$|[{HAN}])|,\s?(?=[{HAN}])"
+    r"|,? (?:because|since|where|which)\b",
+    re.IGNORECASE,
+)
+_EDGES = ' \t\r*`"$'
+_NUMBER_OR_OPTION = re.compile(
+    r"(?P<number>(?:(?<![\w)}])-)?(?:\\[dtc]?frac\{[^{}]{1,40}\}\{[^{}]{1,40}\}|[0-9]*\\sqrt\{[^{}]{1,40}\}"
+    r"|(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?(?:/[0-9]+)?(?:%| ?\\?pi(?![a-z]))?))"
+    r"|\((?P<bracketed>[A-J])\)|\b(?:[Oo]ption|[Cc]hoice) (?P<named>[A-J])\b|(?<![\w\\])(?P<closing>[A-J])[.)]?\s*\Z"
+)
+_COMMAND = re.compile(r"\\[a-zA-Z]+")
+_PROSE = re.compile(r"[a-zA-Z]{3}|[=\n]")
+
+
+def extract_answer(text: str) -> str | None:
+    """The final answer of a solution, as written, or None.
+
+    The first of these that is there: what follows the last marker phrase; the last balanced ``\\boxed{...}``; a text
+    that is an answer and no more; the last number or option letter. A text cut off right after
+    its last marker has no answer, and more than ``MAX_ANSWER`` characters are none.
+    """
+    text = text[-MAX_TEXT:].translate(CHARACTERS)
+    if (end := _last_marker(text)) is not None:
+        return answer_after(text[end:])
+    if (boxed := boxed_answer(text)) is not None:
+        return boxed
+    if _is_bare(whole := text.strip().strip(_EDGES)):
+        return _within_bounds(whole.rstrip("."))
+    last = _last_match(_NUMBER_OR_OPTION, text)
+    return None if last is None else _within_bounds(next(group for group in last.groups() if group))
+
+
+def _is_bare(text: str) -> bool:
+    """Nothing but an answer, such as "(3, -4)", "5:3", "24\\pi": short, no word, no equation, not only signs."""
+    return len(text) <= 60 and not _PROSE.search(_COMMAND.sub("", text)) and any(map(str.isalnum, text))
+
+
+def _last_marker(text: str) -> int | None:
+    """Where the last marker ends. The paper's phrase is found first, which is quick; then what may follow it."""
+    place = text.rfind(MARKER)
+    start = place + len(MARKER) if place >= 0 else 0
+    marker = _last_match(_MARKERS, text[start:])
+    if marker is not None:
+        return start + marker.end()
+    return start if place >= 0 else None
+
+
+def _last_match(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
+    matches = deque(pattern.finditer(text), maxlen=1)
+    return matches[0] if matches else None
+
+
+def answer_after(rest: str) -> str | None:
+    """The answer that ``rest``, the text behind a marker, begins with."""
+    lead = _LEAD.match(rest)
+    rest = rest[lead.end() if lead else 0 :]
+    if (boxed := boxed_answer(rest.partition("\n")[0])) is not None:
+        return boxed
+    answer = _END.split(rest, maxsplit=1)[0].strip(_EDGES).rstrip(".").removesuffix("\\)").removesuffix("\\]")
+    return _within_bounds(answer.strip(_EDGES))
+
+
+def _within_bounds(answer: str) -> str | None:
+    return answer if 0 < len(answer) <= MAX_ANSWER else None
+
+
+def boxed_answer(text: str) -> str | None:
+    """The content of the last non-empty \\boxed{...} whose braces balance. O(32 * MAX_ANSWER)."""
+    start = len(text)
+    for _ in range(32):
+        start = text.rfind("\\boxed{", 0, start)
+        if start < 0:
+            return None
+        if content := _balanced(text[start + len("\\boxed{") :][:MAX_ANSWER]).strip(_EDGES):
+            return content
+    return None
+
+
+def _balanced(text: str) -> str:
+    """``text`` up to the brace that closes the one before it; empty if there is none."""
+    depth = 1
+    for position, character in enumerate(text):
+        depth += (character == "{") - (character == "}")
+        if depth == 0:
+            return text[:position]
+    return ""

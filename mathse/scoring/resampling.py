@@ -1,0 +1,72 @@
+"""Intervals and tests for comparing accuracies on the same problems: the bootstrap, and McNemar's test.
+
+A resample of n right-or-wrong marks is a draw of how many of each kind it holds, so n marks cost as much as one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from mathse.errors import DataError
+from mathse.scoring.metrics import Interval
+
+DRAWS = 10_000
+LEVEL = (2.5, 97.5)  # percentiles of a 95 % interval
+
+
+def share_interval(marks: Sequence[bool], seed: int = 0) -> Interval | None:
+    """The percentile bootstrap interval of a share of right marks; None of nothing."""
+    if not marks:
+        return None
+    draws = np.random.default_rng(seed).binomial(len(marks), sum(marks) / len(marks), DRAWS) / len(marks)
+    return _interval(draws)
+
+
+def difference_interval(before: Sequence[bool], after: Sequence[bool], seed: int = 0) -> Interval | None:
+    """The percentile bootstrap interval of ``after``'s share less ``before``'s, paired by position; None of nothing."""
+    if len(before) != len(after):
+        raise DataError(f"a paired difference needs equally many marks, got {len(before)} and {len(after)}")
+    if not before:
+        return None
+    gained = sum(b and not a for a, b in zip(before, after, strict=True))
+    lost = sum(a and not b for a, b in zip(before, after, strict=True))
+    n = len(before)
+    shares = np.array([gained, lost, n - gained - lost], dtype=float) / n
+    draws = np.random.default_rng(seed).multinomial(n, shares, DRAWS)
+    return _interval((draws[:, 0] - draws[:, 1]) / n)
+
+
+def paired_interval(counts: Sequence[tuple[int, int, int]], seed: int = 0) -> Interval | None:
+    """The percentile bootstrap interval of a mean difference over seeds; each seed is (gained, lost, all) of its pairs.
+
+    Two levels: seeds are drawn with replacement, and within each its pairs. With few seeds such an interval is rather
+    too narrow than too wide. None of nothing.
+    """
+    if not counts or any(n == 0 for _, _, n in counts):
+        return None
+    draw = np.random.default_rng(seed)
+    size = (DRAWS, len(counts))
+    shifts = np.empty((*size, len(counts)))
+    for k, (gained, lost, n) in enumerate(counts):
+        drawn = draw.multinomial(n, np.array([gained, lost, n - gained - lost], dtype=float) / n, size)
+        shifts[..., k] = (drawn[..., 0] - drawn[..., 1]) / n
+    chosen = draw.integers(len(counts), size=size)
+    return _interval(np.take_along_axis(shifts, chosen[..., None], axis=2)[..., 0].mean(axis=1))
+
+
+def mcnemar(lost: int, gained: int) -> float:
+    """The two-sided p of McNemar's exact test (McNemar 1947): chance alone would split the problems that changed in
+    half. 1 where none changed."""
+    if min(lost, gained) < 0:
+        raise DataError(f"mcnemar({lost}, {gained}): counts of problems are not negative")
+    changed = lost + gained
+    tail = sum(math.comb(changed, k) for k in range(min(lost, gained) + 1))
+    return min(1.0, 2 * tail / 2**changed)
+
+
+def _interval(draws: np.ndarray) -> Interval:
+    low, high = np.percentile(draws, LEVEL)
+    return float(low), float(high)

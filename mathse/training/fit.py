@@ -1,0 +1,271 @@
+"""One fit: a fresh Trainer, resumable from its last checkpoint, ending in a folder that plain transformers opens.
+
+A second ``fit`` on the same Trainer trains no step and reports success, and callbacks keep state between fits; so each
+fit builds both anew.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from mathse.config.fits import Fit
+from mathse.config.schema import Trainer as TrainerSettings
+from mathse.errors import MathSEError
+from mathse.models import memory, modes
+from mathse.models.base import Backbone, Row
+from mathse.models.recipe import Recipe, let_go, recipe_of
+from mathse.runs.manifest import SCRATCH
+from mathse.runs.store import publish_folder, write_json, write_jsonl
+from mathse.seeds import derive
+from mathse.training import ranks, strategies
+from mathse.training.batches import EpochStream, OnceStream, StepData, StepLoader, Stream, length
+from mathse.training.orm import ORMModule
+from mathse.training.sft import SFTModule
+
+LAST = "last.ckpt"
+TRAINED = "trained.json"  # what trains and what is frozen, with the estimated memory
+
+
+@dataclass(frozen=True)
+class FitJob:
+    """What to fit: ``rows`` (or another ``stream`` over them), validated on ``val_rows``, in a stage's ``folder``."""
+
+    folder: Path
+    rows: Sequence[Row]
+    seed: int
+    settings: Fit
+    trainer: TrainerSettings
+    val_rows: Sequence[Row] = ()
+    stream: Stream | None = None
+    status_tokens: tuple[int, int] | None = None  # an ORM's fit
+
+    @property
+    def steps(self) -> int:
+        if self.settings.max_steps is not None:
+            return self.settings.max_steps
+        return max(1, round((self.settings.epochs or 1.0) * len(self.rows) / self.settings.batch_size))
+
+    @property
+    def validation_every(self) -> int | None:
+        """Steps between validations; None without rows to validate on."""
+        return min(self.settings.val_every, self.steps) if self.val_rows[: self.settings.val_rows] else None
+
+
+def fit(
+    backbone: Backbone,
+    job: FitJob,
+    callbacks: Sequence[pl.Callback] = (),
+    announce: Callable[[memory.Trained], None] | None = None,
+) -> Path:
+    """Fit ``backbone.model`` in place and return the folder of the finished checkpoint.
+
+    Where ``job.folder / "checkpoint"`` exists the fit is done and nothing is trained. Without a row it is an error:
+    the caller decides what a stage without rows means. ``announce`` hears what will train, before the first step.
+    """
+    done = job.folder / "checkpoint"
+    if done.exists():
+        return done
+    if not job.rows:
+        raise MathSEError(f"no row to fit on in {job.folder}")
+    scratch = job.folder / SCRATCH
+    scratch.mkdir(parents=True, exist_ok=True)
+    before = _prepare(backbone, job)
+    trained = _trained(backbone, job)
+    write_json(job.folder / TRAINED, trained.to_json())
+    if announce is not None:
+        announce(trained)
+    start = _steps_done(scratch / LAST)
+    log = TrainLog(job.folder / "train_log.jsonl", start)
+    try:
+        with closing(log):
+            mine = partial(_train, backbone, job, start, log, callbacks)
+            ranks.everywhere(mine, _train_along, recipe_of(backbone), job, start)
+    except SystemExit as e:  # what Lightning makes of Ctrl-C
+        raise KeyboardInterrupt from e
+    return save_checkpoint(backbone, done, lambda folder: modes.finish(backbone, job.settings, before, folder, done))
+
+
+def _prepare(backbone: Backbone, job: FitJob) -> modes.State:
+    return modes.prepare(backbone, job.settings, job.trainer.precision, derive(job.seed, "adapter") % 2**63)
+
+
+def _train(
+    backbone: Backbone, job: FitJob, start: int, log: TrainLog | None = None, callbacks: Sequence[pl.Callback] = ()
+) -> None:
+    """The steps of a fit from ``start`` on, on each of its ranks; rank 0 has the log and the callbacks."""
+    module = _module(backbone, job)
+    last = job.folder / SCRATCH / LAST
+    own: list[pl.Callback] = [log] if log is not None else []
+    if strategies.keeps_resume_points(job.trainer):
+        own.append(SaveLast(last, job.trainer.checkpoint_every, job.validation_every))
+    trainer = _trainer(job, [*own, *callbacks])
+    loader = StepLoader(_data(backbone, job), start, job.trainer.workers)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Lightning's advice on workers and logging
+        trainer.fit(module, loader, _val_loader(backbone, job), ckpt_path=last if start else None, weights_only=True)
+    if trainer.global_step != job.steps:
+        raise MathSEError(f"the fit in {job.folder} made {trainer.global_step} of {job.steps} steps")
+    module.eval()
+    strategies.gather(module)
+
+
+def _train_along(recipe: Recipe, job: FitJob, start: int) -> None:
+    let_go()
+    backbone = recipe.open()
+    _prepare(backbone, job)
+    _train(backbone, job, start)
+
+
+def device_of(settings: TrainerSettings) -> torch.device:
+    """Where a model works outside a fit: the GPU of this process, if the trainer uses one."""
+    return ranks.device(settings.accelerator)
+
+
+def dtype_of(settings: TrainerSettings) -> str:
+    """The numbers of a model that works outside a fit: on a GPU the fits' precision."""
+    half = device_of(settings).type != "cpu" and settings.precision.startswith("bf16")
+    return "bfloat16" if half else "float32"
+
+
+def save_checkpoint(backbone: Backbone, done: Path, finish: Callable[[Path], object] = lambda folder: None) -> Path:
+    """Write a stage's checkpoint folder, all of it or nothing. ``finish(folder)`` is called first, to write more."""
+    unfinished = done.parent / SCRATCH / "checkpoint"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    finish(unfinished)
+    backbone.save(unfinished)
+    publish_folder(unfinished, done)
+    return done
+
+
+def _module(backbone: Backbone, job: FitJob) -> SFTModule:
+    options = {**asdict(job.settings.optimizer), "vision_lr_scale": job.settings.vision_lr_scale}
+    options |= {"steps": job.steps, "seed": job.seed}
+    if job.status_tokens is None:
+        return SFTModule(backbone, **options)
+    return ORMModule(backbone, status_tokens=job.status_tokens, **options)
+
+
+def _trained(backbone: Backbone, job: FitJob) -> memory.Trained:
+    settings = job.settings
+    parts = memory.part_rows(backbone, settings.optimizer.lr, settings.vision_lr_scale)
+    estimated = memory.estimate(
+        backbone,
+        backbone.encode([max(job.rows, key=length)])[0],
+        settings.micro_batch_size,
+        job.trainer.precision,
+        settings.activation_checkpointing,
+        shards=job.trainer.devices if job.trainer.strategy == "fsdp2" else 1,
+    )
+    return memory.Trained(settings.method, parts, estimated)
+
+
+def _data(backbone: Backbone, job: FitJob) -> StepData:
+    stream = job.stream or EpochStream(job.rows, job.settings.batch_size, job.seed)
+    return StepData(stream, backbone, job.settings.micro_batch_size, job.steps, ranks.rank(), ranks.size())
+
+
+def _val_loader(backbone: Backbone, job: FitJob) -> StepLoader | None:
+    rows = job.val_rows[: job.settings.val_rows]
+    if not rows:
+        return None
+    size = job.settings.micro_batch_size
+    stream = OnceStream(rows, size * ranks.size())
+    return StepLoader(StepData(stream, backbone, size, len(stream.batches), ranks.rank(), ranks.size()), 0, 0)
+
+
+def _trainer(job: FitJob, callbacks: list[pl.Callback]) -> pl.Trainer:
+    settings = job.trainer
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    validation: dict[str, Any] = {"limit_val_batches": 0}
+    if job.validation_every is not None:
+        validation = {"val_check_interval": job.validation_every, "num_sanity_val_steps": 0}
+    return pl.Trainer(
+        **strategies.among_ranks(settings, job.settings.optimizer.clip),
+        # with bf16-true the weights are bfloat16 already: Lightning would round the rotary frequencies too
+        precision="32-true" if settings.precision == "bf16-true" else settings.precision,  # type: ignore[arg-type]
+        max_steps=job.steps,
+        max_epochs=-1,
+        callbacks=callbacks,
+        log_every_n_steps=settings.log_every,
+        check_val_every_n_epoch=None,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        **validation,
+    )
+
+
+def _steps_done(last: Path) -> int:
+    if not last.exists():
+        return 0
+    return int(torch.load(last, map_location="cpu", weights_only=True, mmap=True)["global_step"])
+
+
+class SaveLast(pl.Callback):
+    """Writes the resume point every ``every`` optimiser steps, in one rename.
+
+    Where a validation follows the step, after it: Lightning does not validate again on resume.
+    """
+
+    def __init__(self, path: Path, every: int, validation_every: int | None) -> None:
+        self.path, self.every, self.validation_every = path, every, validation_every
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if self.validation_every is None or trainer.global_step % self.validation_every:
+            self._save_if_due(trainer)
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._save_if_due(trainer)
+
+    def _save_if_due(self, trainer: pl.Trainer) -> None:
+        if trainer.global_step % self.every == 0 and trainer.global_step < trainer.max_steps:
+            unfinished = self.path.with_suffix(".partial")
+            trainer.save_checkpoint(unfinished, weights_only=False)  # rank 0 writes, and the others wait for it
+            if trainer.is_global_zero:
+                os.replace(unfinished, self.path)
+
+
+class TrainLog(pl.Callback):
+    """``train_log.jsonl``: a line every ``log_every`` steps. A resumed fit drops the lines after its start."""
+
+    def __init__(self, path: Path, start: int) -> None:
+        kept = []
+        if path.exists() and start:
+            lines = path.read_bytes().splitlines(keepends=True)
+            whole = [json.loads(line) for line in lines if line.endswith(b"\n")]  # a full disk may tear the last one
+            kept = [row for row in whole if row["step"] <= start]
+        write_jsonl(path, kept)
+        self.file = path.open("a")
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, *_: Any) -> None:
+        step = trainer.global_step
+        if step == 1 or step % trainer.log_every_n_steps == 0 or step == trainer.max_steps:  # type: ignore[attr-defined]
+            lr = trainer.optimizers[0].param_groups[0]["lr"]
+            self._write({"step": step, "loss": round(float(outputs["loss"]), 6), "lr": lr})
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        metrics = {k: round(float(v), 6) for k, v in trainer.callback_metrics.items() if k.startswith("val_")}
+        self._write({"step": trainer.global_step, **metrics})
+
+    def _write(self, line: dict[str, Any]) -> None:
+        self.file.write(json.dumps(line) + "\n")
+        self.file.flush()
+
+    def close(self) -> None:
+        self.file.close()

@@ -1,0 +1,158 @@
+"""Supervised fine-tuning on (problem, reasoning path): Eq. 1 of the paper, the sum of -log p over response tokens."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn import Parameter
+
+from mathse.errors import CheckpointError
+from mathse.models.base import Backbone
+from mathse.models.parts import is_adapter, named_parts
+from mathse.training import ranks, strategies
+from mathse.training.batches import step_seed
+
+
+class SFTModule(pl.LightningModule):
+    """One optimiser step a batch item: gradients add up over its micro-batches, normalised per response token of the
+    whole global batch, so ragged micro-batches weigh what they should.
+
+    What asks for a gradient trains; the rest is neither optimised nor written to the resume point. ``seed`` keys every
+    draw of a step (dropout), so a resumed fit repeats it. ``vision_lr_scale``: the learning rate of tower and connector
+    as a share of ``lr``. Betas, ratios and clip as in ``mathse.config.fits.Optimizer``.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        steps: int,
+        lr: float,
+        weight_decay: float = 0.01,
+        beta1: float = 0.9,
+        beta2: float = 0.98,
+        eps: float = 1e-8,
+        warmup_ratio: float = 0.05,
+        min_lr_ratio: float = 0.05,
+        clip: float = 1.0,
+        vision_lr_scale: float = 1.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.backbone, self.model = backbone, backbone.model
+        self.steps, self.seed, self.clip = steps, seed, clip
+        self.lr, self.weight_decay, self.betas, self.eps = lr, weight_decay, (beta1, beta2), eps
+        self.warmup_ratio, self.min_lr_ratio = warmup_ratio, min_lr_ratio
+        self.vision_lr_scale = vision_lr_scale
+        self.trained: list[Parameter] = []
+        self.strict_loading = not self._partly_trained()  # a resume point may hold less than the model
+
+    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        return self.backbone.answer_logits(batch)
+
+    def configure_model(self) -> None:
+        strategies.shard(self, self.model)
+
+    def on_fit_start(self) -> None:
+        self.model.train()  # from_pretrained returns eval mode, and Lightning no longer switches
+
+    def training_step(self, batch: dict[str, Any], step: int) -> dict[str, Tensor]:
+        torch.manual_seed(step_seed(self.seed, self.global_step, ranks.rank()))
+        optimizer: Any = self.optimizers()
+        total = torch.zeros((), device=self.device)
+        averaged = ranks.size() if strategies.averages(self.trainer) else 1  # over the ranks, and undone
+        normaliser = ranks.total(batch["targets"]) / averaged
+        for micro in batch["micro"]:
+            logits, targets = self(micro)
+            loss = F.cross_entropy(logits.float(), targets, reduction="sum") / normaliser
+            strategies.announce_pass(self.trainer, last=micro is batch["micro"][-1])
+            self.manual_backward(loss)
+            total += loss.detach()
+        if ranks.size() > 1 and averaged == 1:
+            ranks.sum_gradients(self.trained)
+        torch.nn.utils.clip_grad_norm_(self.trained, self.clip)
+        optimizer.step()
+        optimizer.zero_grad()
+        self.lr_schedulers().step()  # type: ignore[union-attr]
+        return {"loss": ranks.total(total) / averaged}
+
+    def validation_step(self, batch: dict[str, Any], step: int) -> None:
+        for micro in batch["micro"]:
+            logits, targets = self(micro)
+            for name, (mean, n) in ranks.pooled(self.score(logits.float(), targets)).items():
+                if n:
+                    self.log(name, mean, on_epoch=True, batch_size=n)
+
+    def score(self, logits: Tensor, targets: Tensor) -> dict[str, tuple[Tensor, int]]:
+        """Validation metrics from logits (N, vocabulary) and targets (N,): each a mean, and of how many."""
+        hits = (logits.argmax(-1) == targets).float()
+        return {
+            "val_loss": (F.cross_entropy(logits, targets), len(targets)),
+            "val_token_accuracy": (hits.mean(), len(targets)),
+        }
+
+    def configure_optimizers(self) -> Any:
+        self.trained = [p for p in self.model.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(self.groups(), lr=self.lr, betas=self.betas, eps=self.eps, fused=True)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.lr_share)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def groups(self) -> list[dict[str, Any]]:
+        """The optimiser's groups, in an order that depends on nothing but the model: those of the whole rate first;
+        matrices decay, and norms, biases and other vectors do not."""
+        groups: dict[tuple[bool, bool], list[Parameter]] = {
+            (slow, flat): [] for slow in (False, True) for flat in (False, True)
+        }
+        for part, name, parameter in named_parts(self.backbone):
+            if parameter.requires_grad:
+                slow = part != "language" and self.vision_lr_scale != 1
+                groups[slow, is_vector(name, parameter)].append(parameter)
+        return [
+            {
+                "params": parameters,
+                "lr": self.lr * (self.vision_lr_scale if slow else 1),
+                "weight_decay": 0.0 if flat else self.weight_decay,
+            }
+            for (slow, flat), parameters in groups.items()
+            if parameters
+        ]
+
+    def lr_share(self, step: int) -> float:
+        """Linear warm-up, then a cosine to ``min_lr_ratio``, over THIS fit's steps."""
+        warmup = max(1, round(self.warmup_ratio * self.steps))
+        if step < warmup:
+            return (step + 1) / warmup
+        progress = (step - warmup) / max(1, self.steps - warmup)
+        return self.min_lr_ratio + (1 - self.min_lr_ratio) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+    # --- the resume point ---
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Frozen weights are those that the fit began with, so they are not written again and again."""
+        if names := self._partly_trained():
+            checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in names}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        if not (names := self._partly_trained()):
+            return super().load_state_dict(state_dict, strict, assign)
+        if missing := sorted(names - set(state_dict)):
+            raise CheckpointError(f"the resume point is of a fit that trains other weights: it lacks {missing[0]}")
+        return super().load_state_dict(state_dict, strict=False, assign=assign)
+
+    def _partly_trained(self) -> set[str]:
+        """The names of the weights that train, where some do not; else none."""
+        trains = {f"model.{name}": p.requires_grad for name, p in self.model.named_parameters()}
+        return set() if all(trains.values()) else {name for name, trained in trains.items() if trained}
+
+
+def is_vector(name: str, parameter: Tensor) -> bool:
+    """Norm weights, biases, layer scales, and single embeddings such as a class token, which comes as (1, 1, C); an
+    adapter of rank 1 is a matrix all the same."""
+    return sum(size > 1 for size in parameter.shape) < 2 and not is_adapter(name)

@@ -1,0 +1,151 @@
+"""How the ranks of a fit work together: Lightning's strategies, over the processes that are there already.
+
+ddp        every rank holds the whole model (Lightning's DDPStrategy)
+fsdp2      weights, gradients and optimiser in shards, a decoder layer at a time (Lightning's ModelParallelStrategy)
+deepspeed  gradients and optimiser in shards, ZeRO-2 (Lightning's DeepSpeedStrategy; an extra). Weights that a batch
+           does not use are stepped by their momentum all the same, and with bf16-mixed the checkpoint is bfloat16.
+
+All three make the steps of one process on two CPU processes, deepspeed with Lightning's demand for a GPU taken out.
+None has been run on several GPUs yet.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.plugins.environments import ClusterEnvironment
+from pytorch_lightning.strategies import DDPStrategy, DeepSpeedStrategy, ModelParallelStrategy, Strategy
+from torch import nn
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
+
+from mathse.config.schema import Trainer as TrainerSettings
+from mathse.training import launch, ranks
+
+
+def among_ranks(settings: TrainerSettings, clip: float) -> dict[str, Any]:
+    """The Trainer's arguments that say where a fit runs. ``clip``: the gradient norm, where the strategy clips."""
+    if ranks.size() == 1:
+        return {"accelerator": settings.accelerator, "devices": 1, "strategy": "auto"}
+    return {
+        "accelerator": settings.accelerator,
+        "devices": settings.devices,
+        "num_nodes": ranks.size() // settings.devices,
+        "strategy": _strategy(settings.strategy, clip),
+        "plugins": [Joined(settings.devices)],
+        "inference_mode": settings.strategy != "fsdp2",  # weights gathered under it could not be trained afterwards
+    }
+
+
+def _strategy(name: str, clip: float) -> Strategy:
+    if name == "fsdp2":
+        # one file, written by rank 0: the sharded form has its table of contents in a pickle
+        return ModelParallelStrategy(ranks.size(), 1, save_distributed_checkpoint=False, timeout=ranks.WORKING)
+    if name == "deepspeed":
+        strategy = DeepSpeedStrategy(stage=2, timeout=ranks.WORKING)
+        strategy.config["gradient_clipping"] = clip  # type: ignore[index]
+        return strategy
+    return Replicated(timeout=ranks.WORKING)
+
+
+class Joined(ClusterEnvironment):
+    """Tells Lightning of the ranks: whoever started them, ``ranks.joined`` has connected them."""
+
+    def __init__(self, devices: int) -> None:
+        super().__init__()
+        self.devices = devices  # a machine
+
+    creates_processes_externally = True
+    main_address, main_port = "", 0  # for who connects processes
+
+    @staticmethod
+    def detect() -> bool:
+        return False
+
+    def world_size(self) -> int:
+        return ranks.size()
+
+    def global_rank(self) -> int:
+        return ranks.rank()
+
+    def local_rank(self) -> int:
+        here = launch.place()
+        return here.local_rank if here is not None else 0
+
+    def node_rank(self) -> int:
+        return ranks.rank() // self.devices
+
+    def set_world_size(self, size: int) -> None: ...
+
+    def set_global_rank(self, rank: int) -> None: ...
+
+
+class Replicated(DDPStrategy):
+    """DDP without torch's wrapper around the model: the module adds up the gradients of all ranks itself, once a step.
+
+    Ranks may then differ in their micro-batches and in the weights that these use, nothing is averaged that has to be
+    undone, and no bucket holds gradients a second time. The price: the sum is not hidden behind the backward pass. For
+    adapters it is small, and a full fit of a large model is sharded.
+    """
+
+    def configure_ddp(self) -> None:
+        model = self.model
+        assert isinstance(model, pl.LightningModule)
+        ranks.same_everywhere([*model.parameters(), *model.buffers()])
+
+
+def averages(trainer: pl.Trainer) -> bool:
+    """Whether the strategy itself reduces gradients: to their mean over the ranks."""
+    return isinstance(trainer.strategy, (ModelParallelStrategy, DeepSpeedStrategy))
+
+
+def announce_pass(trainer: pl.Trainer, last: bool) -> None:
+    """Tell a strategy that reduces gradients in the backward pass whether this one is a step's last."""
+    if isinstance(trainer.strategy, DeepSpeedStrategy):
+        trainer.strategy.deepspeed_engine.set_gradient_accumulation_boundary(last)
+
+
+def keeps_resume_points(settings: TrainerSettings) -> bool:
+    """DeepSpeed's are pickles, which nothing here reads: a fit under it that was killed begins anew."""
+    return ranks.size() == 1 or settings.strategy != "deepspeed"
+
+
+# --- FSDP2 ----------------------------------------------------------------------------------------------------------
+
+
+def shard(module: pl.LightningModule, model: nn.Module) -> None:
+    """Shard ``model`` where the strategy has a device mesh (fsdp2): each of its layers, and what is around them as part
+    of ``module``, whose ``forward`` so gathers what it needs."""
+    if module.device_mesh is None:
+        return
+    half = torch.bfloat16 if module.trainer.precision == "bf16-mixed" else None
+    # inputs are left to autocast: rotary angles, for one, stay in float32
+    policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    for part in (*layers(model), module):
+        fully_shard(part, mesh=module.device_mesh["data_parallel"], mp_policy=policy)
+
+
+def layers(model: nn.Module) -> list[nn.Module]:
+    """The decoder layers and the tower's, as transformers names them (``_no_split_modules``)."""
+    names = {name for m in model.modules() for name in getattr(m, "_no_split_modules", None) or ()}
+    return [m for m in model.modules() if type(m).__name__ in names]
+
+
+def gather(module: pl.LightningModule) -> None:
+    """Turn shards back into whole weights, on rank 0's CPU; on other ranks they go. All ranks call it together."""
+    whole: dict[int, nn.Parameter] = {}  # a weight may have two names
+    parts = list(module.modules())
+    for part in parts:
+        if isinstance(part, FSDPModule):
+            part.reshard()  # after a validation some are gathered, in half precision
+    for part in parts:
+        held: dict[str, Any] = part._parameters
+        for name, p in held.items():
+            if isinstance(p, DTensor):
+                if id(p) not in whole:
+                    full: torch.Tensor = p.full_tensor().detach()
+                    kept = full.cpu() if ranks.rank() == 0 else torch.empty(0)
+                    whole[id(p)] = nn.Parameter(kept, requires_grad=p.requires_grad)
+                held[name] = whole[id(p)]
