@@ -230,7 +230,7 @@ def test_the_commit_is_that_of_the_source_tree_and_says_when_files_changed(tmp_p
     git("add", "mathse/runs/manifest.py")
     git("commit", "-q", "-m", "first")
     assert commit() == git("rev-parse", "HEAD").strip()
-    (tree / "mathse" / "manifest.py").open("a").write("# changed\n")
+    (tree / "mathse" / "runs" / "manifest.py").open("a").write("# changed\n")
     assert commit() == git("rev-parse", "HEAD").strip() + "-dirty"
 
 

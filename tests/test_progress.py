@@ -123,7 +123,7 @@ def test_a_closed_output_does_not_end_the_run(mode: str) -> None:
 def test_a_broken_pipe_leaves_exit_code_0_and_no_noise(mode: str) -> None:
     code = f"""
 import sys
-from mathse.progress import Progress
+from mathse.reporting.progress import Progress
 with Progress({mode!r}) as progress:
     for k in range(3000):
         progress.say("line " * 20)

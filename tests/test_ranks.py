@@ -50,7 +50,7 @@ STUCK = 60  # seconds after which a test would rather fail than wait
 
 def script(body: str) -> list[str]:
     """The command of a rank that does ``body``, as every rank begins."""
-    return [sys.executable, "-c", f"import os, sys, time, signal\nfrom mathse import launch\n{body}"]
+    return [sys.executable, "-c", f"import os, sys, time, signal\nfrom mathse.training import launch\n{body}"]
 
 
 SLEEPY = script("launch.end_with_the_watcher(); print('awake', os.getpid(), flush=True); time.sleep(60)")
@@ -112,7 +112,7 @@ time.sleep(60)"""
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_no_rank_outlives_the_process_that_watches(how: signal.Signals) -> None:
-    watching = [sys.executable, "-c", f"from mathse import launch\nlaunch.run({SLEEPY!r}, 1)"]
+    watching = [sys.executable, "-c", f"from mathse.training import launch\nlaunch.run({SLEEPY!r}, 1)"]
     watcher = subprocess.Popen(watching, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert watcher.stdout is not None
     pid = int(watcher.stdout.readline().split()[1])

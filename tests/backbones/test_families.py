@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from small import picture
 
-from mathse import models as backbones
+from mathse import models
 from mathse.commands.tiny import BUILDERS
 from mathse.commands.tiny import main as make
 from mathse.errors import CheckpointError, DataError
@@ -38,7 +38,7 @@ def folder(family: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def backbone(family: str, folder: Path) -> Iterator[Backbone]:
-    opened = backbones.load(family, folder, dtype=torch.float32)
+    opened = models.load(family, folder, dtype=torch.float32)
     opened.model.eval()
     yield opened
 
@@ -205,7 +205,7 @@ def test_a_saved_checkpoint_opens_equal_and_with_plain_transformers(
     backbone: CausalBackbone, family: str, tmp_path: Path
 ) -> None:
     backbone.save(tmp_path / "saved")
-    again = backbones.load(family, tmp_path / "saved", dtype="float32")
+    again = models.load(family, tmp_path / "saved", dtype="float32")
     rows = several(backbone)
     with torch.no_grad():
         one, other = (b.answer_logits(b.collate(rows))[0] for b in (backbone, again))
@@ -216,23 +216,23 @@ def test_a_saved_checkpoint_opens_equal_and_with_plain_transformers(
 
 
 def test_weights_come_in_the_dtype_asked_for(family: str, folder: Path) -> None:
-    half = backbones.load(family, folder, dtype="bfloat16")
+    half = models.load(family, folder, dtype="bfloat16")
     assert {p.dtype for p in half.model.parameters()} == {torch.bfloat16}
     [[text]] = half.generate([asks("What is 7 + 5?", picture(56, 28))], max_new_tokens=2)
     assert isinstance(text, str)
 
 
 def test_a_missing_shard_is_named_before_weights_are_read(family: str, folder: Path, tmp_path: Path) -> None:
-    backbone = backbones.load(family, folder)
+    backbone = models.load(family, folder)
     backbone.model.save_pretrained(tmp_path / "c", max_shard_size="100KB")
     for file in folder.iterdir():
         if not (tmp_path / "c" / file.name).exists() and file.suffix != ".safetensors":
             shutil.copy(file, tmp_path / "c")
-    backbones.load(family, tmp_path / "c")
+    models.load(family, tmp_path / "c")
     lost = sorted((tmp_path / "c").glob("*.safetensors"))[1]
     lost.unlink()
     with pytest.raises(CheckpointError, match=lost.name):
-        backbones.load(family, tmp_path / "c")
+        models.load(family, tmp_path / "c")
 
 
 def test_a_weight_of_another_shape_is_refused(family: str, folder: Path, tmp_path: Path) -> None:
@@ -242,7 +242,7 @@ def test_a_weight_of_another_shape_is_refused(family: str, folder: Path, tmp_pat
     weights[name] = weights[name][:-1].clone()
     save_file(weights, tmp_path / "c" / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(CheckpointError, match=str(tmp_path / "c")):
-        backbones.load(family, tmp_path / "c")
+        models.load(family, tmp_path / "c")
 
 
 def test_a_weight_too_few_is_refused_not_filled_with_noise(family: str, folder: Path, tmp_path: Path) -> None:
@@ -252,7 +252,7 @@ def test_a_weight_too_few_is_refused_not_filled_with_noise(family: str, folder: 
     del weights[lost]
     save_file(weights, tmp_path / "c" / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(CheckpointError, match="missing weights"):
-        backbones.load(family, tmp_path / "c")
+        models.load(family, tmp_path / "c")
 
 
 def test_a_folder_of_another_family_is_refused_in_one_sentence(family: str, folder: Path, tmp_path: Path) -> None:
@@ -260,16 +260,16 @@ def test_a_folder_of_another_family_is_refused_in_one_sentence(family: str, fold
     config = json.loads((folder / "config.json").read_text())
     (tmp_path / "c" / "config.json").write_text(json.dumps({**config, "model_type": "llama"}))
     with pytest.raises(CheckpointError, match=r"'llama'") as caught:
-        backbones.load(family, tmp_path / "c")
+        models.load(family, tmp_path / "c")
     assert "\n" not in str(caught.value)
 
 
 def test_a_path_that_is_nothing_is_one_sentence(family: str) -> None:
     with pytest.raises(CheckpointError, match="nowhere-at-all") as caught:
-        backbones.load(family, "nowhere-at-all")
+        models.load(family, "nowhere-at-all")
     assert "\n" not in str(caught.value)
 
 
 def test_an_unknown_family_is_refused_with_those_there_are() -> None:
     with pytest.raises(CheckpointError, match="must be one of tiny, qwen2vl, internvl2_5, cogvlm2"):
-        backbones.load("qwen", "x")
+        models.load("qwen", "x")

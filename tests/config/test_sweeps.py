@@ -119,7 +119,7 @@ def test_a_launcher_that_is_not_installed_is_told_in_a_sentence(command):
 
 STARTS_A_WORKER = """
 import multiprocessing, sys, time
-from mathse import launch
+from mathse.training import launch
 
 def work():
     launch.end_with_the_sweep()

@@ -23,7 +23,7 @@ from run_builder import build_run
 
 from exports.own_run import PROBLEMS, own_run
 from exports.tool_rows import handed_over, tool_row
-from mathse import models as backbones
+from mathse import models
 from mathse.__main__ import main
 from mathse.commands.export.examples import Example, orm_examples, sft_examples
 from mathse.commands.export.formats import harmless
@@ -92,7 +92,7 @@ def test_a_tool_trains_on_the_tokens_and_pixels_that_our_fit_trains_on(
     out = tmp_path / "out"
     assert main(["export", str(folder), "--format", tool, "--what", what, "--images", images, "--out", str(out)]) == 0
     rows = ask(tool, out, model)
-    backbone: Any = backbones.load("qwen2vl", model, **PIXELS)
+    backbone: Any = models.load("qwen2vl", model, **PIXELS)
     run = read_run(folder)
     examples = [harmless(e) for e in (orm_examples(run) if what == "orm" else sft_examples(run, "final"))]
     assert len(rows) == len(examples) == len(PROBLEMS)
@@ -108,7 +108,7 @@ def test_of_several_turns_a_tool_learns_the_last_answer_alone(tmp_path: Path, mo
     folder = build_run(tmp_path / "run", size=12)  # the tiny ORM's prompt has the path as an earlier turn
     out = tmp_path / "out"
     assert main(["export", str(folder), "--format", tool, "--what", "orm", "--out", str(out)]) == 0
-    backbone: Any = backbones.load("qwen2vl", model, **PIXELS)
+    backbone: Any = models.load("qwen2vl", model, **PIXELS)
     for row, example in zip(ask(tool, out, model), orm_examples(read_run(folder)), strict=True):
         _, labels = texts(row, backbone.end_id)
         learnt = [token for token in labels if token != IGNORED]

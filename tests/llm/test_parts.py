@@ -98,7 +98,7 @@ def test_a_damaged_answer_is_named(tmp_path: Path) -> None:
 CLAIM = """
 import sys
 from pathlib import Path
-from mathse.llm.cache import AnswerCache
+from mathse.inference.llm.cache import AnswerCache
 print(AnswerCache(Path(sys.argv[1])).claims.take(sys.argv[2]), flush=True)
 input()
 """
