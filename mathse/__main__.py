@@ -15,7 +15,7 @@ VERBS = {
     "tiny": ("mathse.commands.tiny", "write a tiny random-weight checkpoint of a family"),
     "convert": ("mathse.models.internvl2_5.conversion", "a published InternVL2.5 folder to transformers' layout"),
     "plan": ("mathse.commands.plan", "what a run will do, ask and cost, before it starts"),
-    "whatif": ("mathse.commands.replay", "decide a finished run's rounds anew, from stored verdicts"),
+    "replay": ("mathse.commands.replay", "decide a finished run's rounds anew, from stored verdicts"),
     "study": ("mathse.reporting.study", "a study's finished runs as the table and the picture of its README"),
     "lineage": ("mathse.commands.lineage", "where a training row comes from, and what descends from a problem"),
     "dashboard": ("mathse.reporting.dashboard", "the W&B workspace and report of a project or a study"),
@@ -29,6 +29,7 @@ VERBS = {
         "published records (Geometry3K, MATH-V, MathVerse, DynaMath) as own rows",
     ),
 }
+ALIASES = {"whatif": "replay"}  # former names
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\n".join(f"  {verb:<13} {what}" for verb, (_, what) in VERBS.items()))
         return 0 if arguments else 2
     verb, *rest = arguments
+    verb = ALIASES.get(verb, verb)
     if verb not in VERBS:
         print(f"error: no such verb: {verb}; there are {', '.join(VERBS)}", file=sys.stderr)
         return 2

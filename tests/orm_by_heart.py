@@ -9,8 +9,7 @@ import torch
 from small import path, problems, tiny_backbone
 
 from mathse.config.fits import ORM
-from mathse.judges.orm import ORM_FILE
-from mathse.judges.orm_rows import training_row
+from mathse.judges.orm_rows import ORM_FILE, training_row
 from mathse.models.tiny import TinyBackbone
 from mathse.runs.store import write_json
 from mathse.types import Problem, ReasoningPath, Verdict
@@ -38,7 +37,7 @@ def trained(settings: ORM) -> TinyBackbone:
 def _trained(kind: str, order: str, see_answer: bool, see_image: bool) -> TinyBackbone:
     torch.set_num_threads(1)
     backbone, settings = tiny_backbone(), ORM(kind, order, see_answer, see_image)
-    rows = [training_row(backbone, problem, of.text, word, settings) for problem, of, word in six_paths()]
+    rows = [training_row(backbone.prompt_style, problem, of.text, word, settings) for problem, of, word in six_paths()]
     batch = backbone.collate(rows)
     optimizer = torch.optim.AdamW(backbone.model.parameters(), lr=1e-2)
     rate = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.05, STEPS)

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from PIL import Image
 
 from mathse.data.synthetic.problems import SyntheticData
-from mathse.inference.generate import solve_row
-from mathse.models.base import Row
+from mathse.inference.rows import solve_row
+from mathse.models.row import Row
 from mathse.models.tiny import TinyBackbone
 from mathse.types import Lineage, Origin, Problem, ReasoningPath, Status, Verdict
 
@@ -28,7 +28,7 @@ def problems(count: int, split: str = "pool") -> list[Problem]:
 
 
 def solved_rows(backbone: TinyBackbone, count: int) -> list[Row]:
-    return [solve_row(backbone, problem, problem.solution) for problem in problems(count)]
+    return [solve_row(backbone.prompt_style, problem, problem.solution) for problem in problems(count)]
 
 
 def path(problem_id: str, name: str = "0", text: str = "words", origin: Origin = "student") -> ReasoningPath:

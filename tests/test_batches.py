@@ -10,8 +10,9 @@ import pytest
 import torch
 from small import picture, solved_rows, tiny_backbone
 
-from mathse.models.base import IGNORED, Row
+from mathse.models.base import IGNORED
 from mathse.models.cache import BoundedCache
+from mathse.models.row import Row
 from mathse.models.tiny import TinyBackbone
 from mathse.training import batches
 from mathse.training.batches import (

@@ -23,7 +23,7 @@ from mathse.data.synthetic.problems import SyntheticData, facts
 from mathse.errors import MathSEError
 from mathse.judges.orm import status_tokens
 from mathse.judges.orm_rows import training_row
-from mathse.models.base import Row
+from mathse.models.row import Row
 from mathse.models.tiny import TinyBackbone
 from mathse.training.batches import EpochStream, MixedStream
 from mathse.training.fit import SCRATCH, FitJob, fit
@@ -234,7 +234,7 @@ def made_up(rows: list[Row]) -> MixedStream:
     def make(draw: Any) -> Row:
         problem = draw.choice(pool)
         text = corrupt(*facts(problem), draw)
-        return training_row(backbone, problem, text, data.check(problem, text), ORM())
+        return training_row(backbone.prompt_style, problem, text, data.check(problem, text), ORM())
 
     return MixedStream(EpochStream(rows, 4, 0), make, 0.3, STEPS)
 
@@ -370,7 +370,7 @@ def test_no_more_rows_are_validated_than_asked_for(tmp_path: Path, rows: list[Ro
 def verdict_rows(backbone: TinyBackbone) -> list[Row]:
     data = SyntheticData()
     texts = [(p, text) for p in problems(6) for text in (p.solution or "", "Step 1: The digits are 1, 1, 1.")]
-    return [training_row(backbone, p, text, data.check(p, text), ORM()) for p, text in texts]
+    return [training_row(backbone.prompt_style, p, text, data.check(p, text), ORM()) for p, text in texts]
 
 
 def test_an_orm_fit_logs_how_often_the_status_is_right(tmp_path: Path) -> None:

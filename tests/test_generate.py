@@ -12,8 +12,9 @@ from weakref import finalize
 import pytest
 from small import problems, tiny_backbone
 
-from mathse.inference.generate import HFGenerator, batched, predict, solve_row
-from mathse.models.base import Row
+from mathse.inference.generate import HFGenerator, batched, predict
+from mathse.inference.rows import solve_row
+from mathse.models.row import Row
 from mathse.models.tiny import TinyBackbone
 from mathse.runs.rows import JsonlRows, Mapped
 from mathse.runs.store import read_jsonl
@@ -157,7 +158,10 @@ def test_questions_of_similar_length_share_a_batch() -> None:
 
 def test_the_row_that_asks_and_the_row_that_trains_differ_in_the_response_alone() -> None:
     backbone, [problem] = tiny_backbone(), problems(1)
-    asks, trains = solve_row(backbone, problem), solve_row(backbone, problem, problem.solution)
+    asks, trains = (
+        solve_row(backbone.prompt_style, problem),
+        solve_row(backbone.prompt_style, problem, problem.solution),
+    )
     assert "response" not in asks and trains == {**asks, "response": problem.solution}
     assert backbone.encode([asks])[0].prompt == backbone.encode([trains])[0].prompt
 

@@ -15,7 +15,8 @@ from mathse.data.synthetic import SymbolicTeacher
 from mathse.judges import Judge, judge_paths
 from mathse.judges.orm import ORMJudge, status_tokens
 from mathse.judges.others import AnswerJudge, ORMAndAnswerJudge, RandomJudge, TeacherJudge
-from mathse.models.base import Completion, Row
+from mathse.models.base import Completion
+from mathse.models.row import Row
 from mathse.models.tiny import TinyBackbone
 from mathse.runs.store import BatchLog, read_jsonl
 from mathse.scoring.metrics import accepted

@@ -71,7 +71,7 @@ def test_balancing_depends_on_the_seed_and_not_on_anything_else() -> None:
 def test_a_row_asks_about_the_path_and_answers_with_the_labels_json(backbone: TinyBackbone) -> None:
     [problem] = problems(1)
     word = world().check(problem, "Step 1: The digits are 1.")
-    row = orm.training_row(backbone, problem, "Step 1: The digits are 1.", word, ORM())
+    row = orm.training_row(backbone.prompt_style, problem, "Step 1: The digits are 1.", word, ORM())
     assert row["history"] == [(problem.question, "Step 1: The digits are 1.")]
     assert row["images"] == problem.images
     assert parse_feedback(row["response"]) == (word.status, word.error_step, word.error_analysis)
@@ -80,13 +80,15 @@ def test_a_row_asks_about_the_path_and_answers_with_the_labels_json(backbone: Ti
 def test_the_prompt_holds_no_answer_unless_asked(backbone: TinyBackbone) -> None:
     problem = replace(problems(1)[0], answer="SECRET")
     word = verdict(path(problem.id), "correct")
-    assert "SECRET" not in str(orm.training_row(backbone, problem, "words", word, ORM()))
-    assert "SECRET" in orm.training_row(backbone, problem, "words", word, ORM(see_answer=True))["question"]
+    assert "SECRET" not in str(orm.training_row(backbone.prompt_style, problem, "words", word, ORM()))
+    assert "SECRET" in orm.training_row(backbone.prompt_style, problem, "words", word, ORM(see_answer=True))["question"]
 
 
 def test_an_orm_that_may_not_see_gets_no_image(backbone: TinyBackbone) -> None:
     [problem] = problems(1)
-    row = orm.training_row(backbone, problem, "words", verdict(path(problem.id), "correct"), ORM(see_image=False))
+    row = orm.training_row(
+        backbone.prompt_style, problem, "words", verdict(path(problem.id), "correct"), ORM(see_image=False)
+    )
     assert list(row["images"]) == []
 
 
@@ -104,7 +106,7 @@ def test_solve_first_writes_the_reference_solution_before_it_judges() -> None:
 
 def test_made_up_rows_are_the_same_for_the_same_draw_and_hold_right_and_wrong_paths(backbone: TinyBackbone) -> None:
     data = world()
-    make = orm.made_up_rows(backbone, data.splits()["orm_train"], ORM(), data.corrupt, data.check)
+    make = orm.made_up_rows(backbone.prompt_style, data.splits()["orm_train"], ORM(), data.corrupt, data.check)
     rows = [make(random.Random(i)) for i in range(60)]
     assert rows == [make(random.Random(i)) for i in range(60)]
     assert {parse_feedback(row["response"]).status for row in rows} == {"correct", "wrong"}

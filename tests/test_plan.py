@@ -25,6 +25,7 @@ from mathse.inference.llm.pricing import image_tokens
 from mathse.reporting.progress import Progress
 from mathse.runs.store import read_json, read_jsonl
 
+ROOT = Path(__file__).resolve().parents[1]
 COUNT = 30
 Made = Callable[..., dict[str, Any]]
 
@@ -280,6 +281,15 @@ def test_train_py_with_plan_true_prints_the_plan_and_does_nothing(
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, expected), done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_a_plan_loads_no_torch() -> None:
+    script = (
+        "import sys; from mathse.__main__ import main; "
+        "code = main(['plan']); print(code, [m for m in ('torch', 'transformers', 'openai') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "0 []"
 
 
 def test_a_run_that_was_planned_first_is_no_other_run(tmp_path: Path) -> None:

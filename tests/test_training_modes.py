@@ -22,11 +22,12 @@ from mathse.commands.tiny import BUILDERS
 from mathse.config.fits import Fit, Lora, Optimizer
 from mathse.config.schema import Trainer
 from mathse.errors import CheckpointError
-from mathse.inference.generate import solve_row
+from mathse.inference.rows import solve_row
 from mathse.models import adapters, load, modes
-from mathse.models.base import Backbone, Row
+from mathse.models.base import Backbone
 from mathse.models.memory import Trained
 from mathse.models.parts import named_parts, part_of
+from mathse.models.row import Row
 from mathse.models.tiny import TinyBackbone
 from mathse.training.batches import OnceStream, StepData
 from mathse.training.fit import LAST, SCRATCH, FitJob, fit
@@ -160,7 +161,7 @@ def test_frozen_parts_stay_as_they_were_to_the_bit(base: Path, tmp_path: Path, r
 def test_every_family_trains_in_every_mode(name: str, tmp_path: Path) -> None:
     backbone = family(name)
     backbone.save(tmp_path / "base")
-    rows = [solve_row(backbone, p, p.solution) for p in problems(4)]
+    rows = [solve_row(backbone.prompt_style, p, p.solution) for p in problems(4)]
     two_steps = {"max_steps": 2, "activation_checkpointing": True}
     for settings in (replace(SETTINGS, freeze=["tower"]), LORA):
         folder = tmp_path / f"{settings.method}{len(settings.freeze)}"
@@ -288,7 +289,7 @@ def test_checkpointed_activations_change_no_gradient(name: str, mode: str) -> No
     found = {}
     for on in (False, True):
         backbone = family(name)
-        rows = [solve_row(backbone, p, p.solution) for p in problems(2)]
+        rows = [solve_row(backbone.prompt_style, p, p.solution) for p in problems(2)]
         torch.manual_seed(0)  # dropout
         found[on] = gradients(backbone, rows, replace(MODES[mode], activation_checkpointing=on))
     assert found[False][0] == pytest.approx(found[True][0], abs=1e-6)
@@ -309,7 +310,7 @@ def test_with_checkpointing_a_layer_runs_again_in_the_backward_pass(name: str) -
         count = [0]
         norms = [m for n, m in backbone.model.named_modules() if n.endswith("layers.0.input_layernorm")]
         norms[-1].register_forward_hook(lambda *_, count=count: count.__setitem__(0, count[0] + 1))
-        rows = [solve_row(backbone, p, p.solution) for p in problems(2)]
+        rows = [solve_row(backbone.prompt_style, p, p.solution) for p in problems(2)]
         gradients(backbone, rows, replace(SETTINGS, activation_checkpointing=on))
         calls[on] = count[0]
     assert calls == {False: 1, True: 2}
@@ -326,7 +327,9 @@ def test_a_frozen_tower_keeps_no_graph(name: str, checkpointing: bool) -> None:
         graphs: list[bool] = []
         tower[0].register_forward_hook(lambda _, __, out: graphs.append(out.last_hidden_state.requires_grad))  # noqa: B023
         backbone.model.train()
-        logits, _ = backbone.answer_logits(backbone.collate([solve_row(backbone, p, p.solution) for p in problems(1)]))
+        logits, _ = backbone.answer_logits(
+            backbone.collate([solve_row(backbone.prompt_style, p, p.solution) for p in problems(1)])
+        )
         assert graphs == [False] and logits.requires_grad
 
 
@@ -487,7 +490,7 @@ def test_over_a_base_in_four_bit_adapters_train_and_end_in_the_whole_base(
     monkeypatch.setattr(adapters, "require_four_bit", lambda: torch.device("cpu"))
     family(name).save(tmp_path / "base")
     backbone = load(name, tmp_path / "base", dtype="bfloat16")
-    rows = [solve_row(backbone, p, p.solution) for p in problems(4)]
+    rows = [solve_row(backbone.prompt_style, p, p.solution) for p in problems(4)]
     quantised: set[str] = set()
 
     def look(module: SFTModule) -> None:

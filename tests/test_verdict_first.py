@@ -12,7 +12,8 @@ from orm_by_heart import six_paths, trained
 from small import path, tiny_backbone
 
 from mathse.config.fits import ORM
-from mathse.judges.orm import ORMJudge, judge_row
+from mathse.inference.rows import judge_row
+from mathse.judges.orm import ORMJudge
 from mathse.judges.orm_rows import target
 from mathse.judges.verdict_first import beginning_of
 from mathse.models.base import Completion
@@ -43,7 +44,7 @@ def judged(judge: ORMJudge) -> list[Verdict]:
 def forward_pass(settings: ORM, problem: Problem, of: ReasoningPath, written: str) -> float:
     """P(correct) where the last status token of ``written`` stands, from the logits of one pass over all of it."""
     backbone = judge_of(settings).backbone
-    row = judge_row(backbone, problem, of.text, settings.see_answer, settings.see_image)
+    row = judge_row(backbone.prompt_style, problem, of.text, settings.see_answer, settings.see_image)
     row["response"] = written
     batch = backbone.collate([row])
     statuses = beginning_of(backbone).statuses

@@ -28,8 +28,9 @@ from torch import Tensor
 
 from mathse.config.fits import Fit, Optimizer
 from mathse.config.schema import Trainer
-from mathse.models.base import IGNORED, Row
+from mathse.models.base import IGNORED
 from mathse.models.qwen2vl import Qwen2VLBackbone
+from mathse.models.row import Row
 from mathse.training.batches import EpochStream
 from mathse.training.fit import FitJob, fit
 

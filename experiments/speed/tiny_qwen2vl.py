@@ -20,7 +20,7 @@ from transformers import (
     Qwen2VLVideoProcessor,
 )
 
-from mathse.models.base import Row
+from mathse.models.row import Row
 
 SIDE = 56  # pixels of an image; 2 x 2 merged patches, 4 visual tokens
 PAD, IM_START, IM_END, VISION_START, VISION_END, IMAGE, VIDEO = SPECIAL = (

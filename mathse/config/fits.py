@@ -49,6 +49,12 @@ class Fit:
     val_rows: int = allow(128, low=0)
     val_every: int = allow(100, low=1)  # optimiser steps
 
+    def steps(self, rows: int) -> int:
+        """Optimiser steps of a fit on so many rows."""
+        if self.max_steps is not None:
+            return self.max_steps
+        return max(1, round((self.epochs or 1.0) * rows / self.batch_size))
+
 
 @dataclass
 class SFT(Fit):

@@ -96,6 +96,16 @@ class TrainConfig:
     callbacks: Any = field(default_factory=dict)  # evolution callbacks by name, each with a _target_
 
 
+def needs_orm(config: TrainConfig) -> bool:
+    """Whether anything in a run with these settings asks the ORM."""
+    reflect = config.evolution.reflect
+    if config.task == "evolve" and (
+        config.judge.name.startswith("orm") or (reflect.when != "never" and reflect.feedback == "orm")
+    ):
+        return True
+    return config.task == "orm" or (config.task != "sft" and config.distill.judge.startswith("orm"))
+
+
 @dataclass
 class EvaluateConfig:
     """python evaluate.py"""

@@ -14,7 +14,8 @@ from mathse.evaluation.predictions import Answer
 from mathse.inference import prompts
 from mathse.inference.generate import Ask, batched, generated
 from mathse.inference.serving.student import ServedStudent
-from mathse.models.base import Backbone, Row
+from mathse.models.base import Backbone
+from mathse.models.row import Row
 from mathse.runs.store import BatchLog, read_jsonl, write_jsonl
 from mathse.seeds import derive
 from mathse.types import mended

@@ -13,7 +13,7 @@ from mathse.data.images import load_image
 from mathse.data.problems import FileData, where
 from mathse.errors import DataError
 from mathse.evolution.lab import Lab
-from mathse.inference.generate import solve_row
+from mathse.inference.rows import solve_row
 from mathse.models.base import Backbone
 from mathse.runs.stage_cache import Stage
 from mathse.runs.store import read_jsonl, write_jsonl
@@ -80,7 +80,7 @@ def leave_out(lab: Lab, stage: Stage) -> None:
 def refused(backbone: Backbone, room: int, problems: Iterator[Problem]) -> Iterator[tuple[Problem, str, bool]]:
     """(problem, reason, whether it is too long) of each problem that the backbone cannot take."""
     for problem in problems:
-        row = solve_row(backbone, problem)
+        row = solve_row(backbone.prompt_style, problem)
         if reason := backbone.refusal(row):
             yield problem, reason, False
         elif reason := backbone.too_long(row, room):

@@ -18,15 +18,17 @@ from mathse.config.schema import TrainConfig
 from mathse.data.problems import FileData
 from mathse.data.table import ById, ids_of, without
 from mathse.errors import DataError
-from mathse.inference.generate import Advance, Writer, solve_row
+from mathse.inference.generate import Advance, Writer
+from mathse.inference.rows import solve_row
 from mathse.inference.serving.student import ServerGenerator
 from mathse.judges import Judge, others
 from mathse.judges.orm import ORMJudge, open_orm
 from mathse.judges.served import ServedORM, ServedStudents
 from mathse.judges.teachers import Teacher
-from mathse.models.base import Backbone, Row
+from mathse.models.base import Backbone
 from mathse.models.memory import Trained
 from mathse.models.recipe import at_checkpoint
+from mathse.models.row import Row
 from mathse.reporting.loggers import RunLogger
 from mathse.reporting.progress import Progress, Track
 from mathse.reporting.progress.wording import aligned
@@ -52,16 +54,6 @@ class Student:
     @property
     def checkpoint(self) -> Path:
         return self.stage.path / CHECKPOINT
-
-
-def needs_orm(config: TrainConfig) -> bool:
-    """Whether anything in a run with these settings asks the ORM."""
-    reflect = config.evolution.reflect
-    if config.task == "evolve" and (
-        config.judge.name.startswith("orm") or (reflect.when != "never" and reflect.feedback == "orm")
-    ):
-        return True
-    return config.task == "orm" or (config.task != "sft" and config.distill.judge.startswith("orm"))
 
 
 class Lab:
@@ -249,7 +241,7 @@ class Lab:
 
     def solution_rows(self, backbone: Backbone, split: str) -> list[Row]:
         """Rows that train on the reference solutions of a split, where it has some."""
-        return [solve_row(backbone, p, p.solution) for p in self.splits[split] if p.solution]
+        return [solve_row(backbone.prompt_style, p, p.solution) for p in self.splits[split] if p.solution]
 
     def seed(self, stage: Stage, *key: object) -> int:
         return derive(self.config.seed, stage.name, *key)

@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mathse.evolution.lab import CHECKPOINT, Lab, Student, needs_orm
+from mathse.config.schema import needs_orm
+from mathse.evolution.lab import CHECKPOINT, Lab, Student
 from mathse.evolution.state import Judged
 from mathse.inference.generate import predict
 from mathse.judges import Judge, judge_paths
-from mathse.judges.orm import read_orm
-from mathse.judges.orm_rows import Labelled, balance, label
+from mathse.judges.orm_rows import Labelled, balance, label, read_orm
 from mathse.judges.others import AnswerJudge
 from mathse.runs.stage_cache import Stage
 from mathse.runs.store import read_jsonl, write_json, write_jsonl

@@ -15,17 +15,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mathse.config.fits import Fit
+from mathse.config.schema import needs_orm
 from mathse.data.labelled import Given, LabelledPath, read_given
 from mathse.errors import DataError
 from mathse.evolution import stages
 from mathse.evolution.keys import COMMON, JUDGING, orm_teaching_keys, sampling_keys
-from mathse.evolution.lab import CHECKPOINT, Lab, Student, needs_orm
+from mathse.evolution.lab import CHECKPOINT, Lab, Student
 from mathse.evolution.measure import ORM_METRICS, explained, judge_held, labeller
 from mathse.evolution.state import Judged
-from mathse.inference.generate import solve_row
-from mathse.judges.orm import ORM_FILE, status_tokens
-from mathse.judges.orm_rows import Labelled, balance, label, made_up_rows, solution_path, training_row
-from mathse.models.base import Row
+from mathse.inference.rows import solve_row
+from mathse.judges.orm import status_tokens
+from mathse.judges.orm_rows import FORM, ORM_FILE, Labelled, balance, label, made_up_rows, solution_path, training_row
+from mathse.models.row import Row
 from mathse.runs.stage_cache import Stage
 from mathse.runs.store import read_jsonl, write_json, write_jsonl
 from mathse.training.batches import EpochStream, MixedStream, Stream
@@ -96,7 +97,7 @@ def weak_student(loop: EvolutionLoop, size: int) -> Stage:
             lab.fit(
                 backbone,
                 stage,
-                [solve_row(backbone, p, text) for p, text in rows],
+                [solve_row(backbone.prompt_style, p, text) for p, text in rows],
                 _fit_settings(lab, lab.config.orm.student_steps),
                 what=f"fit on {len(rows)} solutions",
             )
@@ -128,7 +129,7 @@ def fit_solver(loop: EvolutionLoop, students: Sequence[Stage], given: Given | No
             lab.fit(
                 backbone,
                 stage,
-                [solve_row(backbone, p, text) for p, text in drilled],
+                [solve_row(backbone.prompt_style, p, text) for p, text in drilled],
                 _fit_settings(lab, lab.config.orm.solver_steps),
                 what=f"fit on {len(drilled)} solutions",
                 val_rows=lab.solution_rows(backbone, "dev"),
@@ -201,7 +202,7 @@ def _fit_orm(lab: Lab, stage: Stage, solver: Stage, labelled: Sequence[Labelled]
     if labelled:
         backbone = lab.backbone(solver.path / CHECKPOINT, orm=True)
         rows = [
-            Row(**training_row(backbone, lab.problems[p.problem_id], p.text, word, settings), id=p.id)
+            Row(**training_row(backbone.prompt_style, lab.problems[p.problem_id], p.text, word, settings), id=p.id)
             for p, word in labelled
         ]
         lab.fit(
@@ -218,13 +219,7 @@ def _fit_orm(lab: Lab, stage: Stage, solver: Stage, labelled: Sequence[Labelled]
         note = "no right or no wrong path among the samples, so there is nothing balanced to fit the ORM on"
         lab.progress.say(f"orm: {note}")
         stages.carry_on(solver.path / CHECKPOINT, checkpoint)
-    how = {
-        "kind": settings.kind,
-        "order": settings.order,
-        "see_answer": settings.see_answer,
-        "see_image": settings.see_image,
-    }
-    write_json(checkpoint / ORM_FILE, how)
+    write_json(checkpoint / ORM_FILE, {key: getattr(settings, key) for key in FORM})
     return note
 
 
@@ -235,7 +230,9 @@ def _val_rows(lab: Lab, backbone: Any) -> list[Any]:
         return []
     draw = random.Random(0)
     texts = [(p, lab.source.corrupt(p, draw)) for p in problems]
-    return [training_row(backbone, p, text, lab.source.check(p, text), lab.config.orm) for p, text in texts]
+    return [
+        training_row(backbone.prompt_style, p, text, lab.source.check(p, text), lab.config.orm) for p, text in texts
+    ]
 
 
 def _stream(lab: Lab, stage: Stage, backbone: Any, rows: Sequence[Any]) -> Stream:
@@ -246,5 +243,5 @@ def _stream(lab: Lab, stage: Stage, backbone: Any, rows: Sequence[Any]) -> Strea
     if not made_up or settings.fit.max_steps is None:
         return epochs
     problems = lab.splits["orm_train"]
-    make = made_up_rows(backbone, problems, settings, lab.source.corrupt, lab.source.check)
+    make = made_up_rows(backbone.prompt_style, problems, settings, lab.source.corrupt, lab.source.check)
     return MixedStream(epochs, make, settings.augment, settings.fit.max_steps)

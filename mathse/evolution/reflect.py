@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 from mathse.evolution import stages
 from mathse.evolution.lab import CHECKPOINT
 from mathse.evolution.measure import acceptance
-from mathse.evolution.state import REFLECTIONS, Judged, judged_rows
+from mathse.evolution.state import REFLECTIONS, Judged, judged_rows, not_rewritten
 from mathse.inference import prompts
-from mathse.inference.generate import Ask, generated, reflect_row
+from mathse.inference.generate import Ask, generated
+from mathse.inference.rows import reflect_row
 from mathse.judges import judge_paths
 from mathse.judges.teachers import AT_ONCE, in_calls, prompt_version
-from mathse.models.base import Row
-from mathse.runs.rows import Chained, Chosen, JsonlRows, Mapped
+from mathse.models.row import Row
+from mathse.runs.rows import Chained, JsonlRows, Mapped
 from mathse.runs.store import BatchLog, write_jsonl
 from mathse.seeds import derive
 from mathse.types import Lineage, ReasoningPath, Reflection, Verdict
@@ -36,8 +37,7 @@ def reflect(loop: EvolutionLoop, name: str) -> None:
         loop.judged, loop.all_drafts_kept = [], settings.all_drafts
         reflections: Sequence[Reflection] = []
         for attempt in range(settings.tries):
-            taken = {j.path.lineage.parent for j in loop.judged if loop.lab.accepts(j.verdict)}
-            pending = Chosen(drafts, (k for k, d in enumerate(drafts) if d.path.id not in taken))
+            pending = not_rewritten(drafts, loop.judged, loop.lab.accepts)
             written = _rewrite(loop, pending, feedback, attempt)
             reflections = Chained(reflections, written)
             loop.judged = Chained(loop.judged, _judge(loop, written, attempt))
@@ -133,7 +133,7 @@ def _by_student(
     seeds = [derive(lab.config.seed, stage, "rewrite", attempt, k) for k in range(len(batches))]
 
     def asked(draft: Judged) -> Row:
-        return reflect_row(backbone, lab.problems[draft.path.problem_id], draft.path.text, feedback(draft))
+        return reflect_row(style, lab.problems[draft.path.problem_id], draft.path.text, feedback(draft))
 
     how = {"max_new_tokens": lab.generator.max_new_tokens, **lab.generator.sampling}
     todo = list(zip(batches, seeds, strict=True))[done:]

@@ -215,7 +215,7 @@ def fit_student(loop: EvolutionLoop, init: str) -> Student:
     lab.fit(
         backbone,
         stage,
-        training_rows(lab, backbone, rows),
+        training_rows(lab, backbone.prompt_style, rows),
         lab.config.sft,
         what=f"fit on {len(rows)} paths",
         val_rows=lab.solution_rows(backbone, "dev"),

@@ -36,6 +36,14 @@ def judged_rows(paths: Sequence[ReasoningPath], verdicts: Sequence[Verdict]) -> 
     return Mapped(Judged, paths, Chosen(verdicts, places))
 
 
+def not_rewritten(
+    drafts: Sequence[Judged], judged: Sequence[Judged], accept: Callable[[Verdict], bool]
+) -> Sequence[Judged]:
+    """The drafts that the next try of a reflection rewrites: those without an accepted rewrite among ``judged``."""
+    rewritten = {item.path.lineage.parent for item in judged if accept(item.verdict)}
+    return Chosen(drafts, (k for k, draft in enumerate(drafts) if draft.path.id not in rewritten))
+
+
 @dataclass(frozen=True)
 class EvolutionState:
     """``problems``: ids of D. D_SFT and D_remain are disjoint, and together D (by problem)."""

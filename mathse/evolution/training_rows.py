@@ -1,4 +1,4 @@
-"""The rows that a student is fitted on: D_SFT's paths as question and answer.
+"""The rows that a student is fitted on: D_SFT's paths as question and answer. Loads no torch: an export makes the same.
 
 PAPER: Algorithm 1 adds a rewrite as an answer to its question; the authors' README shows draft and critique in the
 prompt; switch: ``evolution.reflect.row``.
@@ -6,35 +6,41 @@ prompt; switch: ``evolution.reflect.row``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mathse.evolution.lab import Lab
 from mathse.evolution.state import REFLECTIONS
-from mathse.inference.generate import Writer, reflect_row, solve_row
-from mathse.models.base import Row
+from mathse.inference.rows import reflect_row, solve_row
+from mathse.models.row import Row
 from mathse.runs.store import read_jsonl
-from mathse.types import ReasoningPath, Reflection
+from mathse.types import Problem, PromptStyle, ReasoningPath, Reflection
+
+if TYPE_CHECKING:
+    from mathse.evolution.lab import Lab
 
 
-def training_rows(lab: Lab, writer: Writer, paths: Sequence[ReasoningPath]) -> list[Row]:
-    """One row a path, in their order, with the path's id."""
-    rewritten = _reflections(lab, paths) if lab.config.evolution.reflect.row == "draft" else {}
-    return [Row(**_row(lab, writer, path, rewritten.get(path.id)), id=path.id) for path in paths]
+def training_rows(lab: Lab, style: PromptStyle, paths: Sequence[ReasoningPath]) -> list[Row]:
+    """One row a path, in their order."""
+    rewritten = rewrites(lab.run.path, paths) if lab.config.evolution.reflect.row == "draft" else {}
+    return [training_row(style, lab.problems[path.problem_id], path, rewritten.get(path.id)) for path in paths]
 
 
-def _row(lab: Lab, writer: Writer, path: ReasoningPath, rewritten: Reflection | None) -> Row:
-    problem = lab.problems[path.problem_id]
+def training_row(style: PromptStyle, problem: Problem, path: ReasoningPath, rewritten: Reflection | None) -> Row:
+    """The row of a path, with its id. With ``rewritten``, the draft and the feedback on it stand in the prompt."""
     if rewritten is None:
-        return solve_row(writer, problem, path.text)
-    return reflect_row(writer, problem, rewritten.draft.text, rewritten.feedback, path.text)
+        row = solve_row(style, problem, path.text)
+    else:
+        row = reflect_row(style, problem, rewritten.draft.text, rewritten.feedback, path.text)
+    return Row(**row, id=path.id)
 
 
-def _reflections(lab: Lab, paths: Sequence[ReasoningPath]) -> Mapping[str, Reflection]:
-    """Those whose rewrite is among ``paths``, by its id."""
+def rewrites(run: Path, paths: Iterable[ReasoningPath]) -> Mapping[str, Reflection]:
+    """The reflections of a run that ``paths`` come from, by the rewrite's id."""
     wanted = {path.id: path.lineage.stage for path in paths if path.lineage.origin == "reflection"}
-    found = (
+    of_stages = (
         reflection
         for stage in sorted(set(wanted.values()))
-        for reflection in read_jsonl(lab.run.path / stage / REFLECTIONS, Reflection)
+        for reflection in read_jsonl(run / stage / REFLECTIONS, Reflection)
     )
-    return {reflection.revised.id: reflection for reflection in found if reflection.revised.id in wanted}
+    return {reflection.revised.id: reflection for reflection in of_stages if reflection.revised.id in wanted}

@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mathse.inference import prompts
-from mathse.models.base import Backbone, Completion, Row
+from mathse.inference.rows import solve_row
+from mathse.models.base import Backbone, Completion
 from mathse.models.recipe import Recipe, held, recipe_of
+from mathse.models.row import Row
 from mathse.runs.rows import Chosen, JsonlRows
 from mathse.runs.store import BatchLog
 from mathse.scoring.answers import extract_answer, same_answer
 from mathse.seeds import derive
 from mathse.training import ranks
-from mathse.types import Lineage, Problem, PromptStyle, ReasoningPath, Verdict
+from mathse.types import Lineage, Problem, PromptStyle, ReasoningPath
 
 Advance = Callable[[int], None]  # told the number of rows of each finished batch
 
@@ -108,7 +110,7 @@ class Generator:
         advance(sum(len(b) * n for b in batches[: log.done]))
         how = {"n": n, "max_new_tokens": self.max_new_tokens, **sampling}
         todo = [(derive(seed, stage, "sample", k), batches[k]) for k in range(log.done, len(batches))]
-        asks = (Ask([solve_row(writer, p) for p in batch], {"seed": draw, **how}) for draw, batch in todo)
+        asks = (Ask([solve_row(writer.prompt_style, p) for p in batch], {"seed": draw, **how}) for draw, batch in todo)
         for (draw, rows), texts in zip(todo, generated(writer, asks), strict=True):
             batch = list(rows)
             versions = [prompts.version("generate", writer.prompt_style, p) for p in batch]
@@ -152,7 +154,9 @@ def predict(
     log = BatchLog(file, [len(b) for b in batches])
     advance(sum(len(b) for b in batches[: log.done]))
     todo = batches[log.done :]
-    asks = (Ask([solve_row(writer, p) for p in batch], {"max_new_tokens": max_new_tokens}) for batch in todo)
+    asks = (
+        Ask([solve_row(writer.prompt_style, p) for p in batch], {"max_new_tokens": max_new_tokens}) for batch in todo
+    )
     for batch, texts in zip(todo, generated(writer, asks), strict=True):
         log.append([_prediction(p, row[0]) for p, row in zip(batch, texts, strict=True)])
         advance(len(batch))
@@ -168,25 +172,6 @@ def _prediction(problem: Problem, response: str) -> dict[str, Any]:
         "answer": problem.answer,
         "correct": same_answer(prediction, problem.answer, problem.choices),
     }
-
-
-def reflect_row(
-    writer: Writer, problem: Problem, draft: str, feedback: Verdict | None, response: str | None = None
-) -> Row:
-    """The row that asks for a rewrite of a draft; with ``response``, the one that trains on it."""
-    asked = prompts.reflection_prompt(problem, draft, feedback, writer.prompt_style)
-    row = Row(question=asked, images=problem.images)
-    if response is not None:
-        row["response"] = response
-    return row
-
-
-def solve_row(writer: Writer, problem: Problem, response: str | None = None) -> Row:
-    """The row that asks for a solution; with ``response``, the one that trains on it."""
-    row = Row(question=prompts.generation_prompt(problem, writer.prompt_style), images=problem.images)
-    if response is not None:
-        row["response"] = response
-    return row
 
 
 def batched(problems: Sequence[Problem], size: int) -> Iterator[Sequence[Problem]]:

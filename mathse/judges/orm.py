@@ -10,17 +10,16 @@ from typing import Any
 
 import torch
 
-from mathse.errors import CheckpointError
 from mathse.inference import prompts
 from mathse.inference.generate import Ask, completed
+from mathse.inference.rows import judge_row
 from mathse.judges import Batch
+from mathse.judges.orm_rows import read_orm
 from mathse.judges.verdict_first import beginning_of
-from mathse.models.base import Backbone, Completion, Row
-from mathse.runs.store import read_json
+from mathse.models.base import Backbone, Completion
 from mathse.training import ranks
 from mathse.types import Problem, ReasoningPath, Verdict
 
-ORM_FILE = "orm.json"  # in an ORM's checkpoint: what its prompt holds and what it writes
 STATUS_KEY = re.compile(r'(?<!\\)"status"\s*:\s*"')  # inside a value the quotes would be escaped
 
 
@@ -65,7 +64,7 @@ class ORMJudge:
 
     def _ask(self, problems: Sequence[Problem], paths: Sequence[ReasoningPath], **how: Any) -> Ask:
         rows = [
-            judge_row(self.backbone, problem, path.text, self.see_answer, self.see_image)
+            judge_row(self.backbone.prompt_style, problem, path.text, self.see_answer, self.see_image)
             for problem, path in zip(problems, paths, strict=True)
         ]
         return Ask(rows, how)
@@ -145,18 +144,6 @@ def _p_correct(odds: torch.Tensor) -> float:
     return round(float(torch.softmax(odds, -1)[0]), 6)
 
 
-def read_orm(checkpoint: Path, key: str = "judge.checkpoint") -> dict[str, Any]:
-    """What an ORM's checkpoint says of it: kind, order, see_answer, see_image. Raises CheckpointError for a folder that
-    is no ORM's, naming the setting ``key``."""
-    if not (checkpoint / ORM_FILE).is_file():
-        raise CheckpointError(
-            f"{key} = {str(checkpoint)!r}: {ORM_FILE} is missing there; name the checkpoint folder of a trained ORM, "
-            "such as outputs/<name>/<time>/orm/checkpoint"
-        )
-    how: dict[str, Any] = read_json(checkpoint / ORM_FILE)
-    return how
-
-
 def open_orm(
     checkpoint: Path, read: Callable[[], Backbone], max_new_tokens: int, key: str = "judge.checkpoint"
 ) -> ORMJudge:
@@ -170,14 +157,6 @@ def open_orm(
         see_image=how["see_image"],
         max_new_tokens=max_new_tokens,
     )
-
-
-def judge_row(
-    backbone: Backbone | type[Backbone], problem: Problem, path: str, see_answer: bool, see_image: bool
-) -> Row:
-    """The row that asks for a verdict, in the backbone's prompt style."""
-    question, history = prompts.judge_prompt(problem, path, backbone.prompt_style, see_answer)
-    return Row(question=question, images=problem.images if see_image else (), history=history)
 
 
 def status_tokens(backbone: Backbone) -> tuple[int, int]:

@@ -10,15 +10,21 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 from mathse.config.fits import ORM
+from mathse.errors import CheckpointError
 from mathse.inference import prompts
-from mathse.judges.orm import judge_row
-from mathse.models.base import Backbone, Row
+from mathse.inference.rows import judge_row
+from mathse.models.row import Row
+from mathse.runs.store import read_json
 from mathse.seeds import rng
-from mathse.types import Lineage, Problem, ReasoningPath, Verdict
+from mathse.types import Lineage, Problem, PromptStyle, ReasoningPath, Verdict
 
 Labelled = tuple[ReasoningPath, Verdict]
+ORM_FILE = "orm.json"  # in an ORM's checkpoint: what its prompt holds and what it writes
+FORM = ("kind", "order", "see_answer", "see_image")  # the settings that ORM_FILE holds
 
 
 def label(
@@ -45,9 +51,9 @@ def balance(labelled: Sequence[Labelled], seed: int) -> list[Labelled]:
     return sorted(kept, key=lambda x: x[0].id)
 
 
-def training_row(backbone: Backbone | type[Backbone], problem: Problem, path: str, word: Verdict, settings: ORM) -> Row:
+def training_row(style: PromptStyle, problem: Problem, path: str, word: Verdict, settings: ORM) -> Row:
     """The judge's prompt for a path, and the JSON it should answer with."""
-    row = judge_row(backbone, problem, path, settings.see_answer, settings.see_image)
+    row = judge_row(style, problem, path, settings.see_answer, settings.see_image)
     row["response"] = target(problem, word, settings)
     return row
 
@@ -59,7 +65,7 @@ def target(problem: Problem, word: Verdict, settings: ORM) -> str:
 
 
 def made_up_rows(
-    backbone: Backbone,
+    style: PromptStyle,
     problems: Sequence[Problem],
     settings: ORM,
     corrupt: Callable[[Problem, random.Random], str],
@@ -69,11 +75,11 @@ def made_up_rows(
 
     It can be pickled, and holds no model: every rank of a fit makes the same rows.
     """
-    return partial(_made_up, type(backbone), problems, settings, corrupt, check)
+    return partial(_made_up, style, problems, settings, corrupt, check)
 
 
 def _made_up(
-    backbone: type[Backbone],
+    style: PromptStyle,
     problems: Sequence[Problem],
     settings: ORM,
     corrupt: Callable[[Problem, random.Random], str],
@@ -82,7 +88,7 @@ def _made_up(
 ) -> Row:
     problem = draw.choice(problems)
     text = corrupt(problem, draw)
-    return training_row(backbone, problem, text, check(problem, text), settings)
+    return training_row(style, problem, text, check(problem, text), settings)
 
 
 def solution_path(problem: Problem, stage: str) -> ReasoningPath:
@@ -90,3 +96,15 @@ def solution_path(problem: Problem, stage: str) -> ReasoningPath:
     return ReasoningPath(
         f"{stage}/{problem.id}/0", problem.id, problem.solution or "", Lineage("teacher", stage, "reference")
     )
+
+
+def read_orm(checkpoint: Path, key: str = "judge.checkpoint") -> dict[str, Any]:
+    """What an ORM's checkpoint says of it: kind, order, see_answer, see_image. Raises CheckpointError for a folder that
+    is no ORM's, naming the setting ``key``."""
+    if not (checkpoint / ORM_FILE).is_file():
+        raise CheckpointError(
+            f"{key} = {str(checkpoint)!r}: {ORM_FILE} is missing there; name the checkpoint folder of a trained ORM, "
+            "such as outputs/<name>/<time>/orm/checkpoint"
+        )
+    how: dict[str, Any] = read_json(checkpoint / ORM_FILE)
+    return how

@@ -17,7 +17,7 @@ from mathse.inference.serving.reach import Address
 from mathse.inference.serving.started import StartedEngine
 from mathse.inference.serving.student import USAGE, ServedStudent, ServerGenerator
 from mathse.judges import served_orm as judge
-from mathse.judges.orm import read_orm
+from mathse.judges.orm_rows import read_orm
 from mathse.judges.served_orm import ServedORMJudge
 from mathse.models.base import Backbone
 from mathse.models.prompt_reader import prompt_reader

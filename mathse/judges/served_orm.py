@@ -16,9 +16,10 @@ from typing import Any
 from mathse.errors import TeacherError
 from mathse.inference import prompts
 from mathse.inference.llm.chat import ChatReply
+from mathse.inference.rows import judge_row
 from mathse.inference.serving.model import ServedModel
 from mathse.judges import Batch
-from mathse.judges.orm import STATUS_KEY, judge_row, status_tokens
+from mathse.judges.orm import STATUS_KEY, status_tokens
 from mathse.models.base import Backbone
 from mathse.runs.store import read_jsonl
 from mathse.types import Problem, ReasoningPath, Verdict
@@ -57,7 +58,10 @@ class ServedORMJudge:
             yield from ([next(verdicts) for _ in paths] for _, paths in wave)
 
     def _verdicts(self, pairs: Sequence[tuple[Problem, ReasoningPath]]) -> list[Verdict]:
-        rows = [judge_row(self.reader, problem, path.text, self.see_answer, self.see_image) for problem, path in pairs]
+        rows = [
+            judge_row(self.reader.prompt_style, problem, path.text, self.see_answer, self.see_image)
+            for problem, path in pairs
+        ]
         how: dict[str, Any] = {"max_tokens": self.max_new_tokens, "logprobs": True, "prompt_version": "judge"}
         replies = self.model.complete(rows, [self.model.request(row, **how) for row in rows])
         return [self._verdict(path, reply) for (_, path), reply in zip(pairs, replies, strict=True)]

@@ -10,30 +10,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, NotRequired, Self, TypedDict
+from typing import Any, ClassVar, Self
 
 import torch
 from PIL.Image import Image
 from torch import Tensor
 
 from mathse.data.images import image_size
+from mathse.models.row import Row
 from mathse.types import PromptStyle
 
 IGNORED = -100  # label of positions without loss
-
-
-class Row(TypedDict):
-    """One exchange: ``question`` is the prompt text, ``response`` what the model should say (training only).
-
-    ``history`` holds earlier turns, (question, answer) each; the images then belong to its first question. ``id`` names
-    the row where one is left out.
-    """
-
-    id: NotRequired[str]
-    question: str
-    images: Sequence[str | Path | Image]
-    response: NotRequired[str]
-    history: NotRequired[Sequence[tuple[str, str]]]
 
 
 @dataclass(frozen=True)

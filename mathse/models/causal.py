@@ -20,8 +20,9 @@ from transformers import LogitsProcessor, LogitsProcessorList
 
 from mathse.data.images import load_image
 from mathse.errors import DataError
-from mathse.models.base import IGNORED, Backbone, Completion, Encoded, Row
+from mathse.models.base import IGNORED, Backbone, Completion, Encoded
 from mathse.models.cache import BoundedCache
+from mathse.models.row import Row
 
 Features = dict[str, Tensor]  # of one image: tensors whose first dimensions add up over images
 

@@ -14,8 +14,9 @@ from typing import Any, Protocol
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from mathse.models.base import IGNORED, Backbone, Encoded, Row
+from mathse.models.base import IGNORED, Backbone, Encoded
 from mathse.models.cache import BoundedCache
+from mathse.models.row import Row
 from mathse.seeds import derive, rng
 
 WINDOW = 8  # batches among which rows are grouped by length

@@ -25,8 +25,9 @@ from mathse.config.fits import Fit
 from mathse.config.schema import Trainer as TrainerSettings
 from mathse.errors import MathSEError
 from mathse.models import memory, modes
-from mathse.models.base import Backbone, Row
+from mathse.models.base import Backbone
 from mathse.models.recipe import Recipe, let_go, recipe_of
+from mathse.models.row import Row
 from mathse.runs.manifest import SCRATCH
 from mathse.runs.store import publish_folder, write_json, write_jsonl
 from mathse.seeds import derive
@@ -54,9 +55,7 @@ class FitJob:
 
     @property
     def steps(self) -> int:
-        if self.settings.max_steps is not None:
-            return self.settings.max_steps
-        return max(1, round((self.settings.epochs or 1.0) * len(self.rows) / self.settings.batch_size))
+        return self.settings.steps(len(self.rows))
 
     @property
     def validation_every(self) -> int | None:

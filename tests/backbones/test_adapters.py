@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from mathse.commands.tiny import BUILDERS
 from mathse.errors import CheckpointError, ConfigError
-from mathse.inference.generate import solve_row
+from mathse.inference.rows import solve_row
 from mathse.models import adapters, load
 from mathse.models.base import Backbone
 from mathse.models.parts import part_of
@@ -48,7 +48,7 @@ def trained(backbone: Backbone, seed: int = 0, **settings: Any) -> Backbone:
 
 
 def rows(backbone: Backbone) -> list[Any]:
-    return [solve_row(backbone, problem, problem.solution) for problem in problems(2)]
+    return [solve_row(backbone.prompt_style, problem, problem.solution) for problem in problems(2)]
 
 
 def logits(backbone: Backbone, model: Any = None) -> Tensor:

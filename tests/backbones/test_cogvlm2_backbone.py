@@ -15,10 +15,11 @@ from safetensors.torch import load_file, save_file
 
 from mathse.errors import CheckpointError, ConfigError, DataError
 from mathse.models import load
-from mathse.models.base import IGNORED, Row
+from mathse.models.base import IGNORED
 from mathse.models.cogvlm2 import CogVLM2Backbone
 from mathse.models.cogvlm2.tiny import tiny_cogvlm2
 from mathse.models.parts import lora_pattern, part_of
+from mathse.models.row import Row
 
 RED, BLUE = Image.new("RGB", (40, 90), "red"), Image.new("L", (90, 40), 80)
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-from mathse.models.base import Row
 from mathse.models.cogvlm2.tiny import tiny_cogvlm2
+from mathse.models.row import Row
 
 pytestmark = pytest.mark.slow
 

@@ -18,8 +18,9 @@ from mathse import models
 from mathse.commands.tiny import BUILDERS
 from mathse.commands.tiny import main as make
 from mathse.errors import CheckpointError, DataError
-from mathse.models.base import IGNORED, Backbone, Row
+from mathse.models.base import IGNORED, Backbone
 from mathse.models.causal import CausalBackbone
+from mathse.models.row import Row
 
 ATOL = 2e-5  # logits of order 1, in float32, summed in another order
 

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from mathse.commands.tiny import BUILDERS
 from mathse.config.fits import Fit, Lora
-from mathse.inference.generate import solve_row
+from mathse.inference.rows import solve_row
 from mathse.models import memory, modes
-from mathse.models.base import Backbone, Row
+from mathse.models.base import Backbone
 from mathse.models.memory import Memory, Trained, in_bytes
+from mathse.models.row import Row
 from mathse.models.tiny import TinyBackbone
 
 MODES = {
@@ -87,7 +88,7 @@ def test_the_estimate_holds_for_every_family_and_checkpointing_lowers_it(family:
         backbone = getattr(import_module(module), name)(0)
         settings = replace(MODES[mode], activation_checkpointing=checkpointing)
         modes.prepare(backbone, settings, "bf16-mixed", seed=0)
-        row = solve_row(backbone, problems(1)[0], problems(1)[0].solution)
+        row = solve_row(backbone.prompt_style, problems(1)[0], problems(1)[0].solution)
         longest = backbone.encode([row])[0]
         found[checkpointing] = (
             bytes_kept(backbone, [row] * 2, "bf16-mixed"),

@@ -15,8 +15,8 @@ from mathse.__main__ import main
 from mathse.config import build
 from mathse.config.backbones import InternVL25, Qwen2VL
 from mathse.errors import CheckpointError
-from mathse.models.base import Row
 from mathse.models.prompt_reader import reader_as_set
+from mathse.models.row import Row
 
 QWEN = partial(Qwen2VL, min_pixels=1568, max_pixels=12544)
 INTERNVL = partial(InternVL25, jpeg_seed=0, eval_tiles=2)

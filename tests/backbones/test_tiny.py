@@ -18,7 +18,8 @@ from transformers import AutoProcessor, Qwen2VLForConditionalGeneration
 
 from mathse.data.images import load_image
 from mathse.errors import CheckpointError, DataError
-from mathse.models.base import IGNORED, Row
+from mathse.models.base import IGNORED
+from mathse.models.row import Row
 from mathse.models.tiny import TinyBackbone
 from mathse.models.tiny_tokenizer import END, SPECIAL
 

@@ -15,7 +15,8 @@ from mathse.data.synthetic import SyntheticData
 from mathse.errors import ConfigError, SettingsChanged
 from mathse.evolution import lab
 from mathse.inference import prompts
-from mathse.models.base import Backbone, Row
+from mathse.models.base import Backbone
+from mathse.models.row import Row
 from mathse.training.fit import FitJob
 from mathse.types import Reflection
 

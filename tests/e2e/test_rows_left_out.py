@@ -12,7 +12,7 @@ from PIL import Image
 from e2e.runs import SIZES, TINY, WORLD, rows, run
 from mathse.data.synthetic import SyntheticData
 from mathse.errors import DataError
-from mathse.inference.generate import solve_row
+from mathse.inference.rows import solve_row
 from mathse.models.tiny import TinyBackbone
 
 OWN = (*SIZES, "data=jsonl", "teacher=replay", "judge=random", "distill.judge=answer")
@@ -73,7 +73,8 @@ def test_training_rows_above_the_length_limit_are_listed_and_the_others_fitted(t
     problems = {p.id: p for split in build_source().splits().values() for p in split}
     paths = rows(tiny / "distill" / "train.jsonl")
     tokens = {
-        p["id"]: len(backbone.encode([solve_row(backbone, problems[p["problem_id"]], p["text"])])[0].ids) for p in paths
+        p["id"]: len(backbone.encode([solve_row(backbone.prompt_style, problems[p["problem_id"]], p["text"])])[0].ids)
+        for p in paths
     }
     limit = sorted(tokens.values())[len(tokens) // 2]
     run(tmp_path, *TINY, f"sft.max_length={limit}", "orm.fit.max_length=null")

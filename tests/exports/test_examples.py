@@ -14,7 +14,7 @@ from mathse.config.fits import ORM
 from mathse.data.sources import problem_lookup
 from mathse.errors import DataError
 from mathse.evolution.state import Judged
-from mathse.inference.generate import reflect_row, solve_row
+from mathse.inference.rows import reflect_row, solve_row
 from mathse.judges.orm_rows import training_row
 from mathse.models.base import Backbone
 from mathse.reporting.report.runs import Run, read_run
@@ -60,10 +60,10 @@ def test_a_rewrite_has_its_draft_and_critique_in_the_prompt_where_the_fit_had_th
     problem_of: Any = problem_lookup(run.config)
     backbone: Any = class_of(family)
     examples = {example.path.problem_id: example for example in sft_examples(run, "final")}
-    row: Any = reflect_row(backbone, problem_of("zh"), draft.text, word, revised.text)
+    row: Any = reflect_row(backbone.prompt_style, problem_of("zh"), draft.text, word, revised.text)
     assert (examples["zh"].prompt, examples["zh"].response) == (row["question"], row["response"])
     assert "The height is another." in examples["zh"].prompt
-    assert examples["one"].prompt == solve_row(backbone, problem_of("one"))["question"]
+    assert examples["one"].prompt == solve_row(backbone.prompt_style, problem_of("one"))["question"]
 
 
 @pytest.mark.parametrize("family", ["tiny", "qwen2vl"])
@@ -73,7 +73,7 @@ def test_an_sft_row_is_the_one_that_the_fit_trains_on(tmp_path: Path, family: st
     assert len(examples) == 7
     problem_of: Any = problem_lookup(run.config)
     for example in examples:
-        row: Any = solve_row(class_of(family), problem_of(example.path.problem_id), example.path.text)  # type: ignore[arg-type]
+        row: Any = solve_row(class_of(family).prompt_style, problem_of(example.path.problem_id), example.path.text)  # type: ignore[arg-type]
         assert (example.prompt, example.images, example.response) == (row["question"], row["images"], row["response"])
         assert not example.history
 
@@ -96,7 +96,7 @@ def test_an_orm_row_is_the_one_that_the_orm_trains_on(tmp_path: Path, family: st
     for example in examples:
         assert example.verdict is not None
         problem = problem_of(example.path.problem_id)
-        row = training_row(class_of(family), problem, example.path.text, example.verdict, ORM(**settings))
+        row = training_row(class_of(family).prompt_style, problem, example.path.text, example.verdict, ORM(**settings))
         assert (example.prompt, example.response) == (row["question"], row["response"])
         assert (tuple(example.images), tuple(example.history)) == (tuple(row["images"]), tuple(row["history"]))
 

@@ -27,7 +27,8 @@ from mathse import models
 from mathse.__main__ import main
 from mathse.commands.export.examples import Example, orm_examples, sft_examples
 from mathse.commands.export.formats import harmless
-from mathse.models.base import IGNORED, Backbone, Row
+from mathse.models.base import IGNORED, Backbone
+from mathse.models.row import Row
 from mathse.reporting.report.runs import read_run
 
 pytestmark = pytest.mark.slow

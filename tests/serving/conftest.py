@@ -14,7 +14,7 @@ from transformers.utils import logging
 
 from mathse.inference.llm import faults
 from mathse.inference.prompts import binary_json, feedback_json
-from mathse.judges.orm import judge_row
+from mathse.inference.rows import judge_row
 from mathse.models.tiny import TinyBackbone
 from mathse.runs.store import write_json
 from mathse.types import Verdict
@@ -78,7 +78,9 @@ def _orm(form: str, folder: Path) -> Path:
     words = (Verdict("", "correct"), Verdict("", "wrong", "Step 1", "no"))
     rows = []
     for k, problem in enumerate(problems(32)):
-        row = judge_row(backbone, problem, f"Step 1: {k}.\nThe answer to this problem is {k % 10}.", False, True)
+        row = judge_row(
+            backbone.prompt_style, problem, f"Step 1: {k}.\nThe answer to this problem is {k % 10}.", False, True
+        )
         word = words[k % 2]
         row["response"] = binary_json(word) if form == "binary" else feedback_json(word, form)
         rows.append(row)

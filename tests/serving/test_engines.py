@@ -17,7 +17,7 @@ from engine import Engine, Model
 from small import problems, tiny_backbone
 
 from mathse.errors import CheckpointError, TeacherError
-from mathse.inference.generate import solve_row
+from mathse.inference.rows import solve_row
 from mathse.inference.serving import guard
 from mathse.inference.serving.engines import AdapterEngine
 from mathse.inference.serving.names import content_name
@@ -220,7 +220,7 @@ def test_a_real_engine_is_started_with_the_checkpoint_and_answers_as_it(
     assert student.model.place is not None
     try:
         local = TinyBackbone(str(checkpoint))
-        rows = [solve_row(local, problem) for problem in problems(3)]
+        rows = [solve_row(local.prompt_style, problem) for problem in problems(3)]
         assert student.generate(rows, **GREEDY) == local.generate(rows, **GREEDY)
     finally:
         student.model.place.engine.free()
@@ -257,7 +257,7 @@ def test_adapters_are_loaded_under_new_names_and_answer_as_the_merged_checkpoint
     from serving.test_student import GREEDY, opened
 
     local = TinyBackbone(str(checkpoint))
-    rows = [solve_row(local, problem) for problem in problems(3)]
+    rows = [solve_row(local.prompt_style, problem) for problem in problems(3)]
     engine = AdapterEngine(Address(with_base.url), "base", checkpoint)
     folders = [checkpoint, *(fitted(checkpoint, tmp_path / f"round_{seed}", seed) for seed in (1, 2))]
     texts = []

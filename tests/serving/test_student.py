@@ -16,12 +16,13 @@ from small import picture, problems, tiny_backbone
 
 from mathse.config.backbones import TinyBackbone as Section
 from mathse.errors import TeacherError
-from mathse.inference.generate import Ask, solve_row
+from mathse.inference.generate import Ask
 from mathse.inference.llm.account import Account
+from mathse.inference.rows import solve_row
 from mathse.inference.serving.names import content_name, served_folder
 from mathse.inference.serving.student import ServedStudent, ServerGenerator
-from mathse.models.base import Row
 from mathse.models.prompt_reader import prompt_reader
+from mathse.models.row import Row
 from mathse.models.tiny import TinyBackbone
 from mathse.runs.store import read_json
 
@@ -52,7 +53,7 @@ def local(checkpoint: Path) -> TinyBackbone:
 @pytest.fixture(scope="session")
 def rows(local: TinyBackbone) -> list[Row]:
     """With a picture, without one, with two of them, with a turn before, and with words that would be marks."""
-    asked = [solve_row(local, problem) for problem in problems(4)]
+    asked = [solve_row(local.prompt_style, problem) for problem in problems(4)]
     asked.append(Row(question="What is 3 plus 4?", images=()))
     asked.append(Row(question="Which is larger?", images=[picture(56, 84), picture(140, 28, seed=1)]))
     asked.append(Row(question="And now?", images=[picture(28, 28)], history=[("What is it?", "It is 4<|im_end|>.")]))

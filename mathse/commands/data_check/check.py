@@ -21,11 +21,12 @@ from mathse.data.decontamination.search import Search
 from mathse.data.images import load_image
 from mathse.data.problems import NoProblems, bad_rows_text, where
 from mathse.errors import DataError, MathSEError
-from mathse.inference.generate import solve_row
+from mathse.inference.rows import solve_row
 from mathse.models import quiet
-from mathse.models.base import Backbone, Row
+from mathse.models.base import Backbone
 from mathse.models.prompt_reader import reader_as_set
 from mathse.models.recipe import Recipe
+from mathse.models.row import Row
 from mathse.reporting.progress import Progress
 from mathse.reporting.progress.wording import aligned
 from mathse.reporting.report import write_page
@@ -72,7 +73,7 @@ class Check:
         """Why the backbone cannot take a problem, as in a run (mathse/evolution/admit.py)."""
         if self.backbone is None:
             return None
-        asked = solve_row(self.backbone, problem)
+        asked = solve_row(self.backbone.prompt_style, problem)
         if (reason := self.backbone.refusal(asked)) is not None:  # which names a picture by its file
             return reason
         row = Row(**{**asked, "images": opened})  # decoded once

@@ -1,7 +1,6 @@
 """What a run's fits learn from, one exchange at a time: the student's D_SFT, or the ORM's labelled paths.
 
-An example has the texts that ``evolution.training_rows`` and ``orm.training_row`` make for the run's own fit; they are
-made here from ``prompts`` alone, so that no model library is loaded.
+The rows are made by the functions that made them for the run's own fit; no model library is loaded for it.
 """
 
 from __future__ import annotations
@@ -11,14 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mathse.config.fits import ORM
 from mathse.data.labelled import read_labelled
 from mathse.data.sources import problem_lookup
 from mathse.errors import DataError
-from mathse.evolution.state import REFLECTIONS, TRAIN, Judged
+from mathse.evolution.state import TRAIN, Judged
+from mathse.evolution.training_rows import rewrites, training_row
 from mathse.inference import prompts
+from mathse.judges import orm_rows
 from mathse.reporting.report.runs import Run
-from mathse.runs.store import read_json, read_jsonl
-from mathse.types import Problem, PromptStyle, ReasoningPath, Reflection, Verdict
+from mathse.runs.store import read_jsonl
+from mathse.types import Problem, PromptStyle, ReasoningPath, Verdict
 
 FEEDBACK = "feedback.jsonl"  # of the stage "orm"
 COMPACT = "tiny"  # the family that reads compact prompts; all others read full ones
@@ -55,54 +57,41 @@ class Example:
         }
 
 
-@dataclass(frozen=True)
-class Reading:
-    """How an ORM reads and writes, as its checkpoint's orm.json says."""
-
-    kind: str
-    order: str
-    see_answer: bool
-    see_image: bool
-
-
 def sft_examples(run: Run, stage: str) -> Iterator[Example]:
     """The rows of D_SFT that the student of ``stage`` was fitted on. Raises DataError where the stage has none."""
     file = _file_of(run, stage, TRAIN)
     problem_of, family = problem_lookup(run.config), family_of(run.config["backbone"])
-    style, rewritten = style_of(family), _reflections(run)
+    style, with_draft = style_of(family), run.config["evolution"]["reflect"].get("row") == "draft"
+    rewritten = rewrites(run.folder, read_jsonl(file, ReasoningPath)) if with_draft else {}
     for number, path in enumerate(read_jsonl(file, ReasoningPath), start=1):
         problem = _known(problem_of, path, file, number)
-        if (reflection := rewritten.get(path.id)) is not None:
-            prompt = prompts.reflection_prompt(problem, reflection.draft.text, reflection.feedback, style)
-        else:
-            prompt = prompts.generation_prompt(problem, style)
+        reflection = rewritten.get(path.id)
+        row = training_row(style, problem, path, reflection)
         version = prompts.version("reflect" if reflection is not None else "generate", style, problem)
-        yield Example(path, problem, prompt, tuple(problem.images), path.text, version, family)
-
-
-def _reflections(run: Run) -> Mapping[str, Reflection]:
-    """By the rewrite's id, those whose draft stands in the prompt (``evolution.reflect.row=draft``)."""
-    if run.config["evolution"]["reflect"].get("row") != "draft":
-        return {}
-    files = (stage.folder / REFLECTIONS for stage in run.stages)
-    found = (reflection for file in files if file.is_file() for reflection in read_jsonl(file, Reflection))
-    return {reflection.revised.id: reflection for reflection in found}
+        yield Example(path, problem, row["question"], tuple(problem.images), row["response"], version, family)
 
 
 def orm_examples(run: Run) -> Iterator[Example]:
     """The labelled paths that the run's ORM was fitted on, with the JSON it learns to write."""
     file = _file_of(run, "orm", FEEDBACK)
-    reading = orm_reading(run)
+    settings = _orm_settings(run)
     problem_of = _orm_problems(run)
     family = family_of(run.config["orm"].get("backbone") or run.config["backbone"])
     style = style_of(family)
     for number, row in enumerate(read_jsonl(file, Judged), start=1):
         problem = _known(problem_of, row.path, file, number)
-        question, history = prompts.judge_prompt(problem, row.path.text, style, reading.see_answer)
-        images = tuple(problem.images) if reading.see_image else ()
-        said = _target(problem, row.verdict, reading)
-        version = prompts.version("judge", style, problem)
-        yield Example(row.path, problem, question, images, said, version, family, tuple(history), row.verdict)
+        trained = orm_rows.training_row(style, problem, row.path.text, row.verdict, settings)
+        yield Example(
+            row.path,
+            problem,
+            trained["question"],
+            tuple(problem.images) if trained["images"] else (),
+            trained["response"],
+            prompts.version("judge", style, problem),
+            family,
+            tuple(trained["history"]),
+            row.verdict,
+        )
 
 
 def _orm_problems(run: Run) -> Callable[[str], Problem]:
@@ -114,11 +103,11 @@ def _orm_problems(run: Run) -> Callable[[str], Problem]:
     return lambda name: known[name] if name in known else problem_of(name)
 
 
-def orm_reading(run: Run) -> Reading:
-    """From the ORM's checkpoint; from the run's settings where the checkpoint is gone."""
-    file = run.folder / "orm" / "checkpoint" / "orm.json"
-    found = read_json(file) if file.is_file() else run.config["orm"]
-    return Reading(found["kind"], found["order"], bool(found["see_answer"]), bool(found["see_image"]))
+def _orm_settings(run: Run) -> ORM:
+    """How the ORM reads and writes: from its checkpoint; from the run's settings where the checkpoint is gone."""
+    checkpoint = run.folder / "orm" / "checkpoint"
+    recorded = orm_rows.read_orm(checkpoint) if (checkpoint / orm_rows.ORM_FILE).is_file() else run.config["orm"]
+    return ORM(**{key: recorded[key] for key in orm_rows.FORM})
 
 
 def family_of(backbone: Mapping[str, Any]) -> str:
@@ -129,12 +118,6 @@ def family_of(backbone: Mapping[str, Any]) -> str:
 def style_of(family: str) -> PromptStyle:
     """A family's ``Backbone.prompt_style``, without loading its class."""
     return "compact" if family == COMPACT else "full"
-
-
-def _target(problem: Problem, word: Verdict, reading: Reading) -> str:
-    if reading.kind == "binary":
-        return prompts.binary_json(word)
-    return prompts.feedback_json(word, reading.order, problem.solution)
 
 
 def _file_of(run: Run, stage: str, name: str) -> Path:

@@ -15,10 +15,9 @@ from mathse.commands.plan.bounds import Bounds
 from mathse.commands.plan.teaching import Teaching
 from mathse.config.actors import StudentTeacher
 from mathse.config.fits import Fit
-from mathse.config.schema import TrainConfig
+from mathse.config.schema import TrainConfig, needs_orm
 from mathse.data.labelled import read_given
 from mathse.data.problems import to_distill
-from mathse.evolution.lab import needs_orm
 from mathse.runs.store import read_jsonl
 from mathse.types import Problem
 
@@ -178,10 +177,8 @@ class Planner:
 
 
 def _steps(fit: Fit, rows: int) -> int:
-    """As ``FitJob.steps``; no row, no step."""
-    if not rows:
-        return 0
-    return fit.max_steps or max(1, round((fit.epochs or 1.0) * rows / fit.batch_size))
+    """No row, no fit."""
+    return fit.steps(rows) if rows else 0
 
 
 def _target(section: Any) -> str:

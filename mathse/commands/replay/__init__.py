@@ -1,10 +1,11 @@
-"""``python -m mathse whatif RUN OVERRIDES``: the finished rounds of a run, decided anew from what is stored.
+"""``python -m mathse replay RUN OVERRIDES``: the finished rounds of a run, decided anew from what is stored.
 
-    python -m mathse whatif outputs/demo/seed_0 judge.threshold=0.8 judge=orm_and_answer
+    python -m mathse replay outputs/demo/seed_0 judge.threshold=0.8 judge=orm_and_answer
 
 Paths, verdicts with P(correct), and reference answers are read; no model is loaded, nothing is sampled, and the run is
-left as it is. The overrides are ``judge=orm|orm_and_answer|answer`` (or ``judge.name``), ``judge.threshold``,
-``distill.judge`` and ``evolution.keep``. ``distill.judge`` follows ``judge`` where both are the same in the run.
+left as it is. The overrides are ``judge=orm|orm_and_answer|answer|random|noisy`` (or ``judge.name``),
+``judge.threshold``, ``judge.rate``, ``distill.judge`` and ``evolution.keep``. ``distill.judge`` follows ``judge`` where
+both are the same in the run. (``whatif`` is the verb's former name, and still understood.)
 
 The first stage is exact, and so is each one after it as long as nothing before it has changed. After a change the
 stored paths are those of a student who was fitted on other rows, and problems that are open again have none: such a
@@ -29,7 +30,7 @@ __all__ = ["decide_again", "main"]
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code; raises MathSEError for what cannot be decided from the run's files."""
     parser = argparse.ArgumentParser(
-        prog="python -m mathse whatif", description="Decide a run's finished rounds anew, from stored verdicts"
+        prog="python -m mathse replay", description="Decide a run's finished rounds anew, from stored verdicts"
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="a run folder, such as outputs/demo/seed_0")
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="judge.threshold=0.8 judge=orm_and_answer")

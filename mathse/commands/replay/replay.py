@@ -15,7 +15,7 @@ from typing import Any
 from mathse.commands.replay.rules import Decider, Rules
 from mathse.data.sources import problem_lookup
 from mathse.errors import DataError, MathSEError
-from mathse.evolution.state import REFLECTIONS, TRAIN, EvolutionState, Judged
+from mathse.evolution.state import REFLECTIONS, TRAIN, EvolutionState, Judged, not_rewritten
 from mathse.reporting.report.runs import Run, Stage, flatten, read_run
 from mathse.scoring.metrics import accepted
 from mathse.types import Problem, ReasoningPath, Reflection, Verdict
@@ -97,7 +97,7 @@ def decide_again(folder: Path, overrides: Sequence[str] = ()) -> Found:
     now = then.changed(overrides)
     notes: list[str] = []
     _require_merges(run)
-    decider = Decider(_problems(run, notes))
+    decider = Decider(_problems(run, notes), int(run.config["seed"]), then.rate)
     stored = list(_stored(run))
     if not stored:
         raise DataError(f"{folder}: no stage with judged paths is finished; run the loop up to its distillation first")
@@ -160,7 +160,7 @@ class Replay:
         return self._merge(judge, judged, len(self.state.train) - before)
 
     def _said(self, judge: str, item: Judged) -> Judged:
-        return Judged(item.path, self.decider.decide(judge, self.rules.threshold, item.path, item.verdict))
+        return Judged(item.path, self.decider.decide(judge, self.rules, item.path, item.verdict))
 
     def _paths(self, judge: str, stored: Stored) -> list[Judged]:
         """Those of problems that are open: a solved one is not tried again."""
@@ -175,15 +175,13 @@ class Replay:
         }
         drafts = self.state.to_reflect(bool(self.reflecting["all_drafts"]))
         judged: list[Judged] = []
-        taken: set[str | None] = set()
         self.missing = 0
         for attempt in range(int(self.reflecting["tries"])):
-            for draft in (d for d in drafts if d.path.id not in taken):
+            for draft in not_rewritten(drafts, judged, self.accepts):
                 if (item := written.get((draft.path.id, attempt))) is None:
                     self.missing += 1
                 else:
                     judged.append(self._said(judge, item))
-            taken |= {j.path.lineage.parent for j in judged if self.accepts(j.verdict)}
         place = {item.path.id: k for k, item in enumerate(stored.items)}
         return sorted(
             judged, key=lambda j: place[j.path.id]

@@ -9,13 +9,16 @@ from typing import Any
 
 from mathse.errors import ConfigError, DataError
 from mathse.inference import prompts
-from mathse.scoring.answers import extract_answer, same_answer
-from mathse.scoring.metrics import accepted
+from mathse.judges import Judge
+from mathse.judges.others import AnswerJudge, NoisyJudge, ORMAndAnswerJudge, RandomJudge
 from mathse.types import Problem, ReasoningPath, Verdict
 
-JUDGES = ("orm", "orm_and_answer", "answer")  # what stored scores and references decide; others only as they stand
+CHANCE: dict[str, Callable[[float, int], Judge]] = {"random": RandomJudge, "noisy": NoisyJudge}
+# What stored scores, references and seeds decide; the verdicts of others stand as they are.
+JUDGES = ("orm", "orm_and_answer", "answer", *CHANCE)
+RATE = 0.5  # judge.rate, where the run had a judge without one
 KEEPS = ("one", "all")
-KEYS = ("judge", "judge.name", "judge.threshold", "distill.judge", "evolution.keep")
+KEYS = ("judge", "judge.name", "judge.threshold", "judge.rate", "distill.judge", "evolution.keep")
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class Rules:
     threshold: float
     distill_judge: str
     keep: str
+    rate: float  # judge=random: the share it accepts; judge=noisy: the share it turns round
 
     @classmethod
     def of_run(cls, config: Mapping[str, Any]) -> Rules:
@@ -36,6 +40,7 @@ class Rules:
             float(judge["threshold"]),
             str(config["distill"]["judge"]),
             str(config["evolution"]["keep"]),
+            float(judge.get("rate", RATE)),
         )
 
     def changed(self, overrides: Sequence[str]) -> Rules:
@@ -46,7 +51,9 @@ class Rules:
             one_for_both = self.distill_judge == self.judge
             rules = replace(rules, judge=name, distill_judge=name if one_for_both else self.distill_judge)
         if "judge.threshold" in given:
-            rules = replace(rules, threshold=_share(given["judge.threshold"]))
+            rules = replace(rules, threshold=_share("judge.threshold", given["judge.threshold"]))
+        if "judge.rate" in given:
+            rules = replace(rules, rate=_share("judge.rate", given["judge.rate"]))
         if "distill.judge" in given:
             rules = replace(rules, distill_judge=given["distill.judge"])
         if "evolution.keep" in given:
@@ -58,71 +65,70 @@ class Rules:
 
 
 class Decider:
-    """Verdicts by another rule, from stored ones and reference answers.
+    """Verdicts by another rule: the loop's own judges, over stored verdicts and reference answers.
 
     Args:
         problem_of: a problem by id, None where the data does not have it any more.
+        seed, rate: the run's own, by which judge=random and judge=noisy drew or would have drawn.
     """
 
-    def __init__(self, problem_of: Callable[[str], Problem | None]) -> None:
-        self.problem_of = problem_of
-        self._read: dict[str, str | None] = {}  # path id -> its final answer
-        self._right: dict[str, bool | None] = {}
+    def __init__(self, problem_of: Callable[[str], Problem | None], seed: int, rate: float) -> None:
+        self.problem_of, self.seed, self.rate = problem_of, seed, rate
+        self._by_answer: dict[str, Verdict] = {}  # by path; several rules ask for the same
 
-    def decide(self, judge: str, threshold: float, path: ReasoningPath, stored: Verdict) -> Verdict:
-        """What ``judge`` says of a path. Raises DataError where the run's files do not tell."""
-        if judge == "answer":
-            return self._by_answer(path)
-        if judge in ("orm", "orm_and_answer"):
-            orm = _word_of_the_orm(stored)
-            return orm if judge == "orm" else self._by_both(orm, threshold, path)
-        if stored.judge != judge:
+    def decide(self, name: str, rules: Rules, path: ReasoningPath, stored: Verdict) -> Verdict:
+        """What the judge ``name`` says of a path. Raises DataError where the run's files do not tell."""
+        if name == "orm":
+            return _verdict_of_the_orm(stored)
+        if name == "orm_and_answer":
+            both = ORMAndAnswerJudge(StoredORM(_verdict_of_the_orm(stored)), rules.threshold)
+            return both.judge([self._known(path)], [path])[0]
+        if name == "answer":
+            return self._answered(self._known(path), path)
+        if name in CHANCE and (stored.judge != name or rules.rate != self.rate):
+            return CHANCE[name](rules.rate, self.seed).judge([self._known(path)], [path])[0]
+        if stored.judge != name:
             raise DataError(
-                f"{path.id}: {stored.judge!r} has judged it, and what judge={judge} says of it is not stored; "
+                f"{path.id}: {stored.judge!r} has judged it, and what judge={name} says of it is not stored; "
                 f"choose one of {', '.join(JUDGES)}"
             )
         return stored
 
     def right(self, path: ReasoningPath) -> bool | None:
         """Whether a path comes to the reference answer; None where there is none, or the problem is not here."""
-        if path.id not in self._right:
-            problem = self.problem_of(path.problem_id)
-            known = problem is not None and bool(problem.answer)
-            self._right[path.id] = self._matches(path, problem) if known else None
-        return self._right[path.id]
+        problem = self.problem_of(path.problem_id)
+        if problem is None or not problem.answer:
+            return None
+        return self._answered(problem, path).status == "correct"
 
-    def _matches(self, path: ReasoningPath, problem: Problem | None) -> bool:
-        assert problem is not None
-        return same_answer(self._answer(path), problem.answer, problem.choices)
+    def _answered(self, problem: Problem, path: ReasoningPath) -> Verdict:
+        if path.id not in self._by_answer:
+            self._by_answer[path.id] = AnswerJudge().judge([problem], [path])[0]
+        return self._by_answer[path.id]
 
-    def _answer(self, path: ReasoningPath) -> str | None:
-        if path.id not in self._read:
-            self._read[path.id] = extract_answer(path.text)
-        return self._read[path.id]
-
-    def _by_answer(self, path: ReasoningPath) -> Verdict:
-        """As ``judges.AnswerJudge``, which lives beside torch."""
+    def _known(self, path: ReasoningPath) -> Problem:
         problem = self.problem_of(path.problem_id)
         if problem is None:
             raise DataError(
                 f"{path.id}: the run's data has no problem {path.problem_id!r} any more, so its reference answer is "
-                "not known; put the data back, or leave judge=answer out"
+                "not known; put the data back, or choose another judge"
             )
-        if self._answer(path) is None:
-            return Verdict(path.id, "unparsed", judge="answer")
-        if path.id not in self._right or self._right[path.id] is None:
-            self._right[path.id] = self._matches(path, problem)
-        return Verdict(path.id, "correct" if self._right[path.id] else "wrong", judge="answer")
-
-    def _by_both(self, orm: Verdict, threshold: float, path: ReasoningPath) -> Verdict:
-        """As ``judges.ORMAndAnswerJudge``."""
-        if orm.status != "correct":
-            return replace(orm, judge="orm_and_answer")
-        agreed = accepted(orm, threshold) and self._by_answer(path).status == "correct"
-        return replace(orm, status="correct" if agreed else "wrong", judge="orm_and_answer")
+        return problem
 
 
-def _word_of_the_orm(stored: Verdict) -> Verdict:
+class StoredORM:
+    """The run's ORM as a judge: it says again what it said."""
+
+    name = "orm"
+
+    def __init__(self, verdict: Verdict) -> None:
+        self.verdict = verdict
+
+    def judge(self, problems: Sequence[Problem], paths: Sequence[ReasoningPath]) -> list[Verdict]:
+        return [self.verdict]
+
+
+def _verdict_of_the_orm(stored: Verdict) -> Verdict:
     """The ORM's own verdict: ``orm_and_answer`` turns some into "wrong", and keeps the ORM's words beside that."""
     if stored.judge == "orm" or (stored.judge == "orm_and_answer" and stored.status != "wrong"):
         return stored
@@ -147,13 +153,13 @@ def _key_and_value(override: str) -> tuple[str, str]:
     return key, value
 
 
-def _share(text: str) -> float:
+def _share(key: str, text: str) -> float:
     try:
         value = float(text)
     except ValueError:
         value = -1.0
     if not 0 <= value <= 1:
-        raise ConfigError(f"judge.threshold = {text}: must be a number in [0, 1]; pass 0.8, for example")
+        raise ConfigError(f"{key} = {text}: must be a number in [0, 1]; pass 0.8, for example")
     return value
 
 

@@ -1,4 +1,4 @@
-"""What ``whatif`` prints."""
+"""What ``replay`` prints."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from mathse.evaluation.orm_test.measured import JudgedPath, circumstances, judge
 from mathse.evaluation.orm_test.page import page
 from mathse.evaluation.rewards import are_all_there
 from mathse.judges import judge_paths
-from mathse.judges.orm import read_orm
+from mathse.judges.orm_rows import read_orm
 from mathse.reporting.progress import Progress
 from mathse.reporting.report import write_page
 from mathse.runs.folder_lock import FolderLock

@@ -14,7 +14,8 @@ from mathse.inference.llm.faults import Fault
 from mathse.inference.llm.wire import Dialect
 from mathse.inference.serving.engines import Engine, FolderEngine
 from mathse.inference.serving.prompts import messages
-from mathse.models.base import Backbone, Row
+from mathse.models.base import Backbone
+from mathse.models.row import Row
 
 PROBES = 2  # rows a checkpoint, whose prompts are counted here and there before any other is asked
 WAVES = 4  # requests at a time, times max_concurrency: long enough that the last ones matter little

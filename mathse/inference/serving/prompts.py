@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from mathse.data.images import load_image
-from mathse.models.base import Row
+from mathse.models.row import Row
 
 Message = dict[str, Any]
 

@@ -21,7 +21,8 @@ from mathse.inference.serving.model import Place, ServedModel
 from mathse.inference.serving.names import SERVED, content_name
 from mathse.inference.serving.reach import Address
 from mathse.inference.serving.started import StartedEngine
-from mathse.models.base import Backbone, Row
+from mathse.models.base import Backbone
+from mathse.models.row import Row
 from mathse.seeds import derive
 from mathse.types import PromptStyle
 

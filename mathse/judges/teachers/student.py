@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from mathse.inference import prompts
-from mathse.models.base import Row
+from mathse.models.row import Row
 from mathse.types import Problem, PromptStyle, ReasoningPath, Verdict
 
 

@@ -13,7 +13,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from mathse.errors import CheckpointError
-from mathse.models.base import Completion, Row
+from mathse.models.base import Completion
 from mathse.models.causal import CausalBackbone, Features, Watch
 from mathse.models.checkpoint import as_dtype, open_model, read_config, resolve
 from mathse.models.cogvlm2.configuration import CogVLM2Config
@@ -21,6 +21,7 @@ from mathse.models.cogvlm2.layout import IMAGE
 from mathse.models.cogvlm2.modeling import CogVLM2ForConditionalGeneration
 from mathse.models.cogvlm2.processing import CogVLM2Processor
 from mathse.models.cogvlm2.prompt import chat_template, check_template
+from mathse.models.row import Row
 
 END_OF_TURN = "<|eot_id|>"  # Llama 3's; stops a reply too
 _KEYS = ("vision_config", "num_multi_query_heads")  # of a published config.json, which has no model_type

@@ -16,7 +16,7 @@ from PIL.Image import Image
 from transformers import InternVLForConditionalGeneration
 
 from mathse.data.images import jpeg
-from mathse.models.base import Encoded, Row
+from mathse.models.base import Encoded
 from mathse.models.cache import BoundedCache
 from mathse.models.causal import ChatBackbone, Features
 from mathse.models.checkpoint import as_dtype, expect_family, open_model, open_processor
@@ -24,6 +24,7 @@ from mathse.models.internvl2_5 import layout
 from mathse.models.internvl2_5.native import ensure_native
 from mathse.models.internvl2_5.processor import chat_template, pil_tiles, write_bos
 from mathse.models.internvl2_5.tokenizer import END
+from mathse.models.row import Row
 from mathse.seeds import derive
 
 QUALITY = (75, 100)  # of random JPEG compression, as the published training code draws it

@@ -204,7 +204,7 @@ def test_a_second_try_is_judged_only_where_the_first_was_refused(real: Run) -> N
 def test_the_rows_can_be_written_for_a_fit(made_up: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     before = {f: f.read_bytes() for f in made_up.rglob("*") if f.is_file()}
-    assert main(["whatif", str(made_up), "judge.threshold=0.8", "--out", str(out)]) == 0
+    assert main(["replay", str(made_up), "judge.threshold=0.8", "--out", str(out)]) == 0
     rows = list(read_jsonl(out / "train.jsonl", ReasoningPath))
     told = read_json(out / "whatif.json")
     assert len(rows) == told["stages"][-1]["now"]["train_rows"] > 0 and told["now"]["threshold"] == 0.8
@@ -222,7 +222,7 @@ def test_rows_are_not_written_over_those_of_a_run(
     link.symlink_to(made_up)
     before = {f: f.read_bytes() for f in made_up.rglob("*") if f.is_file()}
     out = made_up / inside
-    assert main(["whatif", str(made_up), "judge.threshold=0.8", "--out", str(out)]) == 1
+    assert main(["replay", str(made_up), "judge.threshold=0.8", "--out", str(out)]) == 1
     (said,) = capsys.readouterr().err.splitlines()
     assert said.startswith(f"error: --out = {out}: the run {made_up.resolve()} stands there")
     assert before == {f: f.read_bytes() for f in made_up.rglob("*") if f.is_file()}
@@ -231,7 +231,7 @@ def test_rows_are_not_written_over_those_of_a_run(
 def test_no_torch_is_loaded(made_up: Path) -> None:
     script = (
         "import sys; from mathse.__main__ import main; "
-        f"code = main(['whatif', {str(made_up)!r}, 'judge.threshold=0.8', 'judge=orm_and_answer']); "
+        f"code = main(['replay', {str(made_up)!r}, 'judge.threshold=0.8', 'judge=orm_and_answer']); "
         "print(code, [m for m in ('torch', 'transformers', 'openai') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -284,3 +284,18 @@ def test_without_the_data_precision_is_not_known_and_the_answer_cannot_judge(mad
     assert found.stages[0].now.precision is None and "gone.jsonl" in found.notes[0]
     with pytest.raises(DataError, match="its reference answer is not known"):
         decide_again(folder, ["judge=answer"])
+
+
+def test_the_verbs_former_name_is_understood(made_up: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    printed = []
+    for verb in ("replay", "whatif"):
+        assert main([verb, str(made_up), "judge.threshold=0.8"]) == 0
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1]
+
+
+def test_chance_decides_by_the_seed_of_the_run(made_up: Path) -> None:
+    paths, _ = judged(made_up, "distill")
+    first = decide_again(made_up, ["judge=random", "judge.rate=0.9"]).stages[0]
+    verdicts = RandomJudge(0.9, read_json(made_up / "run.json")["seed"]).judge([], paths)
+    assert first.exact and first.now.accepted == sum(accepted(v, 0.5) for v in verdicts) > 0
