@@ -8,8 +8,12 @@ from collections.abc import Sequence
 
 from PIL import Image
 
+from mathse.config import judges as settings
 from mathse.data.synthetic.problems import SyntheticData
 from mathse.inference.rows import solve_row
+from mathse.judges import Judge
+from mathse.judges.agreement import AgreementJudge
+from mathse.judges.answer import AnswerJudge
 from mathse.models.row import Row
 from mathse.models.tiny import TinyBackbone
 from mathse.types import Lineage, Origin, Problem, ReasoningPath, Status, Verdict
@@ -55,3 +59,9 @@ def any_text(draw: random.Random, alphabets: Sequence[str] = ()) -> str:
         else:
             pieces.append("".join(draw.choices(draw.choice(usual), k=draw.randrange(1, 8))))
     return "".join(pieces)
+
+
+def orm_and_answer(orm: Judge, threshold: float = 0.5) -> AgreementJudge:
+    """``judge=orm_and_answer`` around this ORM."""
+    parts = {"orm": orm, "answer": AnswerJudge()}
+    return AgreementJudge(settings.AgreementJudge(threshold=threshold), parts.__getitem__)

@@ -9,12 +9,15 @@ from typing import Any
 
 import pytest
 import torch
-from small import path, problems, tiny_backbone, verdict
+from small import orm_and_answer, path, problems, tiny_backbone, verdict
 
+from mathse.config import judges as settings
 from mathse.data.synthetic import SymbolicTeacher
 from mathse.judges import Judge, judge_paths
+from mathse.judges.answer import AnswerJudge
+from mathse.judges.controls import RandomJudge
 from mathse.judges.orm import ORMJudge, status_tokens
-from mathse.judges.others import AnswerJudge, ORMAndAnswerJudge, RandomJudge, TeacherJudge
+from mathse.judges.teacher import TeacherJudge
 from mathse.models.base import Completion
 from mathse.models.row import Row
 from mathse.models.tiny import TinyBackbone
@@ -63,6 +66,10 @@ class Fixed:
 @pytest.fixture
 def problem() -> Problem:
     return problems(1)[0]
+
+
+def chance(rate: float, seed: int) -> RandomJudge:
+    return RandomJudge(settings.RandomJudge(rate=rate), seed)
 
 
 def said_of(judge: Judge, problem: Problem, text: str) -> Verdict:
@@ -142,7 +149,7 @@ def test_the_answer_judge_compares_the_final_answer(problem: Problem, text: str,
 
 
 def test_the_teacher_judge_says_what_the_teacher_annotates(problem: Problem) -> None:
-    judge = TeacherJudge(SymbolicTeacher(0.0))
+    judge = TeacherJudge(settings.TeacherJudge(), SymbolicTeacher(0.0))
     assert said_of(judge, problem, problem.solution or "").status == "correct"
     word = said_of(judge, problem, "Step 1: no digits.")
     assert (word.status, word.error_step) == ("wrong", "Step 1")
@@ -151,16 +158,16 @@ def test_the_teacher_judge_says_what_the_teacher_annotates(problem: Problem) -> 
 @pytest.mark.parametrize("rate", [0.0, 0.3, 1.0])
 def test_the_random_judge_accepts_its_share(problem: Problem, rate: float) -> None:
     paths = [path(problem.id, str(i)) for i in range(2000)]
-    words = RandomJudge(rate, seed=0).judge([problem] * len(paths), paths)
+    words = chance(rate, 0).judge([problem] * len(paths), paths)
     assert abs(mean(w.status == "correct" for w in words) - rate) < 0.04
     assert {w.status for w in words} <= {"correct", "wrong"}
 
 
 def test_the_random_judges_word_on_a_path_depends_on_seed_and_path_alone(problem: Problem) -> None:
     paths = [path(problem.id, str(i)) for i in range(200)]
-    words = RandomJudge(0.5, seed=0).judge([problem] * 200, paths)
-    assert RandomJudge(0.5, seed=0).judge([problem] * 200, paths[::-1]) == words[::-1]
-    assert RandomJudge(0.5, seed=1).judge([problem] * 200, paths) != words
+    words = chance(0.5, 0).judge([problem] * 200, paths)
+    assert chance(0.5, 0).judge([problem] * 200, paths[::-1]) == words[::-1]
+    assert chance(0.5, 1).judge([problem] * 200, paths) != words
 
 
 # --- both -----------------------------------------------------------------------------------------------------------
@@ -182,12 +189,12 @@ def test_orm_and_answer_accepts_what_both_accept(
     problem: Problem, orm: Status, score: float | None, right: bool, both: Status
 ) -> None:
     text = problem.solution or "" if right else f"{MARKER} 999."
-    word = said_of(ORMAndAnswerJudge(Fixed(orm, score), threshold=0.5), problem, text)
+    word = said_of(orm_and_answer(Fixed(orm, score)), problem, text)
     assert (word.status, word.score) == (both, score)
 
 
 def test_orm_and_answer_keeps_the_orms_words(problem: Problem) -> None:
-    word = said_of(ORMAndAnswerJudge(ORMJudge(SpeakingBackbone([WRONG])), 0.5), problem, problem.solution or "")
+    word = said_of(orm_and_answer(ORMJudge(SpeakingBackbone([WRONG]))), problem, problem.solution or "")
     assert (word.error_step, word.error_analysis, word.raw) == ("Step 2", "2: 7 + 5 = 12: 77 ok", WRONG)
 
 
@@ -213,8 +220,8 @@ def test_every_path_is_judged_once_and_paths_of_similar_length_together(tmp_path
 
 def test_the_order_in_which_paths_come_does_not_matter(tmp_path: Path) -> None:
     pool, paths = many(20)
-    one = judge_paths(RandomJudge(0.5, 0), pool, paths, tmp_path / "one.jsonl", batch_size=6)
-    other = judge_paths(RandomJudge(0.5, 0), pool, paths[::-1], tmp_path / "other.jsonl", batch_size=6)
+    one = judge_paths(chance(0.5, 0), pool, paths, tmp_path / "one.jsonl", batch_size=6)
+    other = judge_paths(chance(0.5, 0), pool, paths[::-1], tmp_path / "other.jsonl", batch_size=6)
     assert one == other
 
 
@@ -222,7 +229,7 @@ def test_the_order_in_which_paths_come_does_not_matter(tmp_path: Path) -> None:
 def test_a_judge_that_was_killed_goes_on_after_its_last_whole_batch(tmp_path: Path, batches: int) -> None:
     pool, paths = many(20)
     whole, torn = tmp_path / "whole.jsonl", tmp_path / "torn.jsonl"
-    expected = judge_paths(RandomJudge(0.5, 0), pool, paths, whole, batch_size=6)
+    expected = judge_paths(chance(0.5, 0), pool, paths, whole, batch_size=6)
     lines = whole.read_bytes().splitlines(keepends=True)
     torn.write_bytes(b"".join(lines[: 6 * batches + 1])[: -5 if batches < 4 else None])
     left: list[int] = []
@@ -233,7 +240,10 @@ def test_a_judge_that_was_killed_goes_on_after_its_last_whole_batch(tmp_path: Pa
             return super().judge(problems, paths)
 
     seen: list[int] = []
-    assert judge_paths(Counting(0.5, 0), pool, paths, torn, batch_size=6, advance=seen.append) == expected
+    assert (
+        judge_paths(Counting(settings.RandomJudge(rate=0.5), 0), pool, paths, torn, batch_size=6, advance=seen.append)
+        == expected
+    )
     assert torn.read_bytes() == whole.read_bytes()
     assert left == [6, 6, 6, 2][batches:]
     assert sum(seen) == len(paths)

@@ -12,13 +12,15 @@ from pathlib import Path
 import pytest
 from e2e.runs import TINY, run
 from run_builder import Builder
+from small import orm_and_answer
 
 from mathse.__main__ import main
 from mathse.commands.replay import decide_again
 from mathse.data.synthetic import SyntheticData
 from mathse.errors import ConfigError, DataError, RunError
 from mathse.evolution.state import EvolutionState, Judged
-from mathse.judges.others import AnswerJudge, ORMAndAnswerJudge, RandomJudge
+from mathse.judges.answer import AnswerJudge
+from mathse.judges.controls import RandomJudge
 from mathse.runs.store import read_json, read_jsonl, write_json, write_jsonl
 from mathse.scoring.metrics import accepted
 from mathse.seeds import rng
@@ -125,7 +127,7 @@ def test_orm_and_answer_is_the_judge_of_that_name_over_the_stored_words(made_up:
         def judge(self, problems: object, paths: object) -> list[Verdict]:
             return verdicts
 
-    said = ORMAndAnswerJudge(Stored(), 0.5).judge(problems, paths)
+    said = orm_and_answer(Stored(), 0.5).judge(problems, paths)
     assert sum(accepted(v, 0.5) for v in verdicts) > sum(accepted(v, 0.5) for v in said)
     before = EvolutionState.load(made_up / "distill", [p.id for p in problems])
     after = before.absorb(list(map(Judged, paths, said)), lambda v: accepted(v, 0.5))
@@ -153,7 +155,7 @@ def test_what_the_orm_said_is_read_back_from_under_orm_and_answer(made_up: Path,
         def judge(self, problems: object, paths: object) -> list[Verdict]:
             return raw
 
-    both = ORMAndAnswerJudge(Stored(), 0.98).judge(problems, paths)
+    both = orm_and_answer(Stored(), 0.98).judge(problems, paths)
     assert any(a.status != b.status for a, b in zip(raw, both, strict=True))
     (folder / "distill").mkdir()
     write_jsonl(folder / "distill" / "paths.jsonl", paths)

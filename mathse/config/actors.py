@@ -1,4 +1,4 @@
-"""The settings of whoever writes and judges: the teacher, the student's sampling, the judge."""
+"""The settings of whoever writes: the teacher, and the student's sampling (judges: judges.py)."""
 
 from __future__ import annotations
 
@@ -130,25 +130,3 @@ HOW_STUDENTS_ARE_REACHED = (
     "timeout",
     "max_retries",
 )
-
-
-@dataclass
-class Judge:
-    """Who returns a verdict on a path (docs: mathse/judges)."""
-
-    name: str = allow("orm", choices=("orm", "teacher", "answer", "orm_and_answer", "random", "noisy"))
-    checkpoint: str | None = None  # a trained ORM's folder, instead of training one in this run
-    threshold: float = allow(0.5, low=0, high=1)  # accept if the verdict is "correct" and P(correct) >= threshold
-    rate: float = allow(0.5, low=0, high=1)  # random: the share it accepts; noisy: the share it turns round
-    batch_size: int = allow(256, low=1)
-    max_new_tokens: int = allow(200, low=1)
-    server: str | None = None  # judge=orm: where it is served, up to and with /v1; null: in this process
-    model: str | None = None  # its name there; null: requests name the ORM's folder, or the command's {name}
-    command: str | None = None  # what starts an engine for it, as generator.command
-    start_timeout: float = allow(900.0, above=0)  # seconds until a started engine answers
-    api_key_env: str | None = None  # the environment variable with the key; null: the server wants none
-    image_side: int = allow(4096, low=28)  # pixels, long side of what is sent
-    cache_dir: str = "outputs/.answers"
-    max_concurrency: int = allow(64, low=1)
-    timeout: float = allow(600.0, above=0)  # seconds, for a whole answer
-    max_retries: int = allow(8, low=0)

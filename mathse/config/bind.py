@@ -12,6 +12,7 @@ from importlib import import_module
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from mathse.config.judges import own_judge
 from mathse.config.options import available, option_of
 from mathse.config.schema import NAMED, OPTIONS
 from mathse.config.scoring import ROWS
@@ -62,7 +63,13 @@ def _sections(name: str, path: str, value: Any) -> list[tuple[str, Any]]:
     """(key path, dataclass object) of what may stand in a field: every option of a group, or its own value."""
     if name == "benchmark":
         return [(f"{path}.{option_of(schema)}", schema()) for schema in OPTIONS[name]]
-    return [(path, schema()) for schema in OPTIONS[name]] if name in OPTIONS and name not in NAMED else [(path, value)]
+    return [(path, schema()) for schema in OPTIONS[name]] if is_option(name, value) else [(path, value)]
+
+
+def is_option(name: str, default: Any) -> bool:
+    """Whether a field holds one option of the group of its name. evaluate.py's ``judge`` is a plain section, and
+    ``distill.judge`` a name."""
+    return name in OPTIONS and name not in NAMED and (default is None or hasattr(default, "_target_"))
 
 
 def complete(default: Any, values: Any, group: str = "") -> Any:
@@ -80,15 +87,20 @@ def complete(default: Any, values: Any, group: str = "") -> Any:
 
 
 def prototype(group: str, default: Any, values: Mapping[Any, Any]) -> Any:
-    """The dataclass object whose fields a section may have: its group's option named by ``_target_``; None for a class
-    that is not ours."""
-    if group not in OPTIONS or group in NAMED:
-        return default
+    """The dataclass object whose fields a section may have: its group's option named by ``_target_``; of a judge that
+    is not ours, what its signature makes; None for any other class that is not ours."""
     target = values.get("_target_")
+    if group not in OPTIONS or group in NAMED or (target is None and not is_option(group, default)):
+        return default
     for schema in OPTIONS[group]:
         if target in (None, schema()._target_):
             return schema()
-    return None
+    if group != "judge":
+        return None
+    try:
+        return own_judge(str(target), locate(target), values)
+    except ConfigError:
+        return None  # binding says so
 
 
 def bind(default: Any, values: Mapping[Any, Any], path: str, notes: Notes) -> Any:
@@ -97,7 +109,8 @@ def bind(default: Any, values: Mapping[Any, Any], path: str, notes: Notes) -> An
     settings = {f.name: f for f in fields(default)}
     for key in values:
         if key not in settings:
-            notes.problems[f"{path}{key}"] = f"{path}{key}: no such setting{did_you_mean(f'{path}{key}', notes.known)}"
+            known = (*notes.known, *(f"{path}{name}" for name in settings))  # a class's that is not ours, too
+            notes.problems[f"{path}{key}"] = f"{path}{key}: no such setting{did_you_mean(f'{path}{key}', known)}"
     bound = {
         name: _bind_field(f, hints[name], getattr(default, name), values[name], f"{path}{name}", notes)
         for name, f in settings.items()
@@ -109,7 +122,7 @@ def bind(default: Any, values: Mapping[Any, Any], path: str, notes: Notes) -> An
 def _bind_field(f: Field[Any], hint: Any, default: Any, value: Any, path: str, notes: Notes) -> Any:
     if f.name in NAMED or f.name in PARTS:
         return _bind_named(PARTS.get(f.name, f.name), value, path, notes)
-    if f.name in OPTIONS and not (value is None and default is None):
+    if (is_option(f.name, default) and (value, default) != (None, None)) or _holds_option(f.name, value):
         return _bind_option(f.name, default, value, path, notes)
     if is_dataclass(default):
         if isinstance(value, Mapping):
@@ -122,6 +135,11 @@ def _bind_field(f: Field[Any], hint: Any, default: Any, value: Any, path: str, n
         notes.problems[path] = f"{path} = {show(value)}: {problem}"
         return default
     return converted
+
+
+def _holds_option(name: str, value: Any) -> bool:
+    """``distill.judge`` may be a section as ``judge`` is."""
+    return name in OPTIONS and isinstance(value, Mapping) and "_target_" in value
 
 
 def _bind_option(group: str, default: Any, value: Any, path: str, notes: Notes) -> Any:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from mathse.config.allow import allow
+
+NOBODY = "none"  # evolution.reflect.feedback: the writer is told nothing
 
 
 @dataclass
 class Distill:
     size: int | None = allow(None, low=1)  # problems; null: the data's seed set; in task=distill: all
-    judge: str = allow("${judge.name}", choices=("orm", "teacher", "answer", "orm_and_answer", "random", "noisy"))
+    judge: Any = "${judge.name}"  # who filters: the name of a judge, or a section with a _target_, as judge's
 
 
 @dataclass
@@ -21,7 +24,7 @@ class Round:
 @dataclass
 class Reflect:
     when: str = allow("last", choices=("last", "every", "never"))  # PAPER: Alg. 1 says once, Eq. 2 says every round
-    feedback: str = allow("orm", choices=("orm", "teacher", "none"))  # Table 3's rows
+    feedback: str = "orm"  # Table 3's rows: orm, teacher, none; the name of any judge, whose words the writer is given
     writer: str = allow("teacher", choices=("teacher", "student"))  # PAPER: GPT-4o; one sentence says "the model"
     init: str = allow("base", choices=("base", "previous"))  # PAPER: silent; the authors' README: previous
     row: str = allow("question", choices=("question", "draft"))  # what a rewrite is an answer to in D_SFT: the question

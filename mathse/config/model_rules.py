@@ -60,10 +60,6 @@ def backbone_sizes_fit(config: Any) -> Iterator[str]:
             yield f"{path}.max_pixels = {backbone.max_pixels}: must be >= {path}.min_pixels = {backbone.min_pixels}"
 
 
-def judge_checkpoint_is_a_model(config: TrainConfig) -> Iterator[str]:
-    yield from checkpoint_problems("judge.checkpoint", config.judge.checkpoint, "a trained ORM's checkpoint folder")
-
-
 def _backbones(config: Any) -> list[tuple[str, Any]]:
     orm = ("orm", config.orm.backbone) if isinstance(config, TrainConfig) else ("judge", config.judge.backbone)
     return [("backbone", config.backbone), (f"{orm[0]}.backbone", orm[1])]

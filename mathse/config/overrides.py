@@ -143,6 +143,8 @@ def _needs_option(key: str, overrides: Sequence[str]) -> str | None:
         if key.startswith(f"{section}."):
             name = key.removeprefix(f"{section}.")
             owners = [s for s in OPTIONS[group] if name in {f.name for f in fields(s)}]
+            if len(owners) == len(OPTIONS[group]) and "@" not in choose:  # whichever is chosen has it
+                continue
             options = [option for s in owners if (option := option_of(s))]
             if options and not {f"{choose}={option}" for option in options} & set(overrides):
                 which = f"{choose}={options[0]}" if len(options) == 1 else f"{choose}=one of {', '.join(options)}"

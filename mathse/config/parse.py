@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mathse.config.bind import Notes, bind, complete, key_paths, locate, plain
 from mathse.config.evaluate_rules import EVALUATE_RULES
+from mathse.config.judges import with_target
 from mathse.config.options import groups
 from mathse.config.rules import RULES, Rule
 from mathse.config.schema import TrainConfig
@@ -36,6 +37,8 @@ def parse(
     if not isinstance(values, dict):
         raise ConfigError(f"the config must be a mapping, got {type(values).__name__}")
     values = today(values)
+    if schema is TrainConfig:
+        values["judge"] = with_target(values.get("judge", {"name": "orm"}))
     values.pop("hydra", None)  # Hydra's own node, where the caller composed with it
     default = schema()
     full = complete(default, values)

@@ -8,9 +8,9 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from mathse.config.bind import plain
+from mathse.config.bind import is_option, plain
 from mathse.config.options import groups
-from mathse.config.schema import NAMED, OPTIONS, EvaluateConfig, TrainConfig
+from mathse.config.schema import OPTIONS, EvaluateConfig, TrainConfig
 from mathse.config.sweeps import job_folder
 from mathse.errors import ConfigError
 
@@ -19,8 +19,8 @@ PRIMARY: tuple[type, ...] = (TrainConfig, EvaluateConfig)
 
 def defaults(schema: type) -> dict[str, Any]:
     """The schema's defaults as plain values, interpolations kept; the groups with a ``_target_`` are left empty."""
-    values = plain(schema())
-    return {key: None if key in OPTIONS and key not in NAMED else value for key, value in values.items()}
+    default = schema()
+    return {key: None if is_option(key, getattr(default, key)) else value for key, value in plain(default).items()}
 
 
 def register() -> None:

@@ -28,11 +28,11 @@ from mathse.config.fit_rules import (
     qlora_can_run,
     shards_are_of_whole_numbers,
 )
+from mathse.config.judge_rules import judge_checkpoint_is_a_model, judges_are_known, own_judges_have_their_settings
 from mathse.config.model_rules import (
     backbone_folder_is_of_its_family,
     backbone_sizes_fit,
     backbone_weights_are_somewhere,
-    judge_checkpoint_is_a_model,
 )
 from mathse.config.schema import TrainConfig
 from mathse.config.secrets import KEY_PLACE, refusal
@@ -154,6 +154,8 @@ RULES: dict[type, tuple[Rule, ...]] = {
         students_are_served_somehow,
         orm_is_served_somehow,
         greedy_paths_are_one_a_problem,
+        judges_are_known,
+        own_judges_have_their_settings,
         judge_checkpoint_is_a_model,
         binary_orm_solves_nothing,
         orm_has_its_rows,

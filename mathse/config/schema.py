@@ -11,7 +11,6 @@ from typing import Any
 
 from mathse.config.actors import (
     HFGenerator,
-    Judge,
     OpenAITeacher,
     ReplayTeacher,
     ServerGenerator,
@@ -22,7 +21,8 @@ from mathse.config.allow import allow
 from mathse.config.backbones import CogVLM2, InternVL25, Qwen2VL, TinyBackbone
 from mathse.config.data import Decontaminate, HubData, JsonlData, MixtureData, PublicData, SyntheticData
 from mathse.config.fits import ORM, SFT
-from mathse.config.loop import Distill, Evaluation, Evolution, _limited
+from mathse.config.judges import JUDGES, ORMJudge, judge_named
+from mathse.config.loop import NOBODY, Distill, Evaluation, Evolution, _limited
 from mathse.config.scoring import BENCHMARKS, LLM, RewardModel
 
 
@@ -84,7 +84,7 @@ class TrainConfig:
     data: Any = field(default_factory=SyntheticData)
     decontaminate: Decontaminate = field(default_factory=Decontaminate)
     teacher: Any = field(default_factory=SymbolicTeacher)
-    judge: Judge = field(default_factory=Judge)
+    judge: Any = field(default_factory=ORMJudge)
     generator: Any = field(default_factory=HFGenerator)
     sft: SFT = field(default_factory=SFT)
     orm: ORM = field(default_factory=ORM)
@@ -99,11 +99,13 @@ class TrainConfig:
 def needs_orm(config: TrainConfig) -> bool:
     """Whether anything in a run with these settings asks the ORM."""
     reflect = config.evolution.reflect
-    if config.task == "evolve" and (
-        config.judge.name.startswith("orm") or (reflect.when != "never" and reflect.feedback == "orm")
-    ):
-        return True
-    return config.task == "orm" or (config.task != "sft" and config.distill.judge.startswith("orm"))
+    chosen: list[Any] = []
+    if config.task == "evolve":
+        chosen += [config.judge.name]
+        chosen += [reflect.feedback] if reflect.when != "never" and reflect.feedback != NOBODY else []
+    if config.task in ("evolve", "distill", "orm"):
+        chosen += [config.distill.judge]
+    return config.task == "orm" or any("orm" in judge_named(judge, config.judge).asks for judge in chosen)
 
 
 @dataclass
@@ -138,6 +140,7 @@ OPTIONS: dict[str, tuple[type, ...]] = {
     "backbone": (TinyBackbone, Qwen2VL, InternVL25, CogVLM2),
     "data": (SyntheticData, JsonlData, PublicData, HubData, MixtureData),
     "teacher": (SymbolicTeacher, ReplayTeacher, OpenAITeacher, StudentTeacher),
+    "judge": JUDGES,
     "generator": (HFGenerator, ServerGenerator),
     "logger": (CsvLogger, WandbLogger),
     "callbacks": (MergeCorrectPaths, ReflectOnErrors, EvaluateStudent),

@@ -14,6 +14,7 @@ import pytorch_lightning as pl
 
 from mathse.config import build
 from mathse.config.fits import Fit
+from mathse.config.judges import judge_named
 from mathse.config.schema import TrainConfig
 from mathse.data.problems import FileData
 from mathse.data.table import ById, ids_of, without
@@ -21,7 +22,8 @@ from mathse.errors import DataError
 from mathse.inference.generate import Advance, Writer
 from mathse.inference.rows import solve_row
 from mathse.inference.serving.student import ServerGenerator
-from mathse.judges import Judge, others
+from mathse.judges import Judge
+from mathse.judges.opening import RunGives, open_judge
 from mathse.judges.orm import ORMJudge, open_orm
 from mathse.judges.served import ServedORM, ServedStudents
 from mathse.judges.teachers import Teacher
@@ -168,19 +170,10 @@ class Lab:
             if served is not None:
                 served.engine.free()
 
-    def judge(self, name: str) -> Judge:
-        settings = self.config.judge
-        if name == "orm":
-            return self.orm
-        if name == "orm_and_answer":
-            return others.ORMAndAnswerJudge(self.orm, settings.threshold)
-        if name == "teacher":
-            return others.TeacherJudge(self.teacher)
-        if name == "random":
-            return others.RandomJudge(settings.rate, self.config.seed)
-        if name == "noisy":
-            return others.NoisyJudge(settings.rate, self.config.seed)
-        return others.AnswerJudge()
+    def judge(self, chosen: Any) -> Judge:
+        """The judge that a setting chooses: a name, or settings of its own."""
+        gives = RunGives(lambda: self.orm, self.teacher, self.config.seed)
+        return open_judge(judge_named(chosen, self.config.judge), gives)
 
     def accepts(self, verdict: Verdict) -> bool:
         return accepted(verdict, self.config.judge.threshold)

@@ -87,7 +87,7 @@ class EvolutionLoop:
             self.call("on_round_start")
             paths = stages.sample_paths(self)  #                  7
             self.call("on_paths_generated")
-            self.judged = stages.judge(self, paths)  #            8
+            self.judged = stages.judge(self, paths, self.lab.config.judge)  # 8
             self.call("on_paths_judged")  # MergeCorrectPaths:    9-11
             self._fit(self.lab.config.evolution.init)  #          12
             self._finish()

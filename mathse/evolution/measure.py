@@ -12,8 +12,8 @@ from mathse.evolution.lab import CHECKPOINT, Lab, Student
 from mathse.evolution.state import Judged
 from mathse.inference.generate import predict
 from mathse.judges import Judge, judge_paths
+from mathse.judges.answer import AnswerJudge
 from mathse.judges.orm_rows import Labelled, balance, label, read_orm
-from mathse.judges.others import AnswerJudge
 from mathse.runs.stage_cache import Stage
 from mathse.runs.store import read_jsonl, write_json, write_jsonl
 from mathse.scoring.answers import extract_answer, same_answer

@@ -8,6 +8,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mathse.config.loop import NOBODY
 from mathse.evolution import stages
 from mathse.evolution.lab import CHECKPOINT
 from mathse.evolution.measure import acceptance
@@ -62,9 +63,9 @@ Feedback = Callable[[Judged], Verdict | None]
 def _feedback(loop: EvolutionLoop, drafts: Sequence[Judged]) -> Feedback:
     """What the writer is told of each draft: the ORM's word, the teacher's, or nothing (Table 3)."""
     lab, stage, source = loop.lab, loop.stage, loop.lab.config.evolution.reflect.feedback
-    if source == "none":
+    if source == NOBODY:
         return lambda draft: None
-    if source == "orm" and lab.config.judge.name == "orm":
+    if source == lab.config.judge.name == "orm":  # it has not changed since; a teacher may be the student, who has
         return attrgetter("verdict")
     judge = lab.judge(source)
     with lab.work(stage, "judge", f"feedback by {source}", len(drafts)) as advance:
@@ -167,7 +168,7 @@ def _judge(loop: EvolutionLoop, reflections: Sequence[Reflection], attempt: int)
     paths: Sequence[ReasoningPath] = Mapped(attrgetter("revised"), reflections)
     with lab.work(stage, "judge", "verdicts on rewrites", len(paths)) as advance:
         verdicts = judge_paths(
-            lab.judge(lab.config.judge.name),
+            lab.judge(lab.config.judge),
             lab.problems,
             paths,
             _tries(stage.path, attempt) / stages.VERDICTS,

@@ -43,7 +43,7 @@ PATHS, VERDICTS = "paths.jsonl", "verdicts.jsonl"
 
 def open_distill(loop: EvolutionLoop) -> Stage:
     config = loop.lab.config
-    judging = judging_keys(config, "distill.judge", config.distill.judge)
+    judging = judging_keys(config, "distill.judge")
     keys = (*fitting_keys(config), *teaching_keys(config), "distill.size", *judging)
     return _open(loop, "distill", "the teacher solves, the judge filters, the student is distilled", keys)
 
@@ -53,7 +53,7 @@ def open_round(loop: EvolutionLoop) -> Stage:
     rewritten = loop.round > 1 and config.evolution.reflect.when == "every"  # D_SFT then holds rewrites
     keys = (
         *fitting_keys(config),
-        *judging_keys(config, "judge.name", config.judge.name),
+        *judging_keys(config, "judge"),
         *(f"evolution.{k}" for k in evolution),
         *(("evolution.reflect.row",) if rewritten else ()),
         "callbacks",
@@ -65,7 +65,7 @@ def open_round(loop: EvolutionLoop) -> Stage:
 def open_reflection(loop: EvolutionLoop, name: str) -> Stage:
     config = loop.lab.config
     writing = (f"evolution.reflect.{f.name}" for f in fields(Reflect) if f.name != "row")  # row: what fits make of them
-    judging = judging_keys(config, "judge.name", config.judge.name)
+    judging = judging_keys(config, "judge")
     evolution = ("evolution.rounds", "evolution.keep", *writing)
     keys = (*fitting_keys(config), *teaching_keys(config), *judging, *evolution, "callbacks")
     return _open(loop, name, "wrong paths are rewritten, judged and merged", keys)
@@ -184,12 +184,12 @@ def sample_paths(loop: EvolutionLoop) -> Sequence[ReasoningPath]:
         )
 
 
-def judge(loop: EvolutionLoop, paths: Sequence[ReasoningPath], name: str | None = None) -> Sequence[Judged]:
+def judge(loop: EvolutionLoop, paths: Sequence[ReasoningPath], chosen: Any) -> Sequence[Judged]:
     """Alg. 1 line 8: a verdict on each path, in the order of the paths."""
     lab, stage = loop.lab, loop.stage
     with lab.work(stage, "judge", "verdicts", len(paths)) as advance:
         verdicts = judge_paths(
-            lab.judge(name or lab.config.judge.name),
+            lab.judge(chosen),
             lab.problems,
             paths,
             stage.path / VERDICTS,

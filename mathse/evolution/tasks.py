@@ -9,13 +9,14 @@ from typing import Any
 
 import torch
 
-from mathse.config import build, flatten
+from mathse.config import build
 from mathse.config.bind import plain
 from mathse.config.schema import TrainConfig
 from mathse.data.decontamination.stored import location
 from mathse.data.identity import contents
 from mathse.data.images import load_image, png_bytes
 from mathse.errors import DataError, SettingsChanged
+from mathse.evolution.keys import recorded_settings
 from mathse.evolution.lab import Lab
 from mathse.evolution.loop import EvolutionLoop
 from mathse.evolution.summary import summarize
@@ -121,7 +122,7 @@ def read_training_rows(file: Path, lab: Lab) -> list[ReasoningPath]:
 
 def settings(config: TrainConfig) -> dict[str, Any]:
     """The flat settings that stages depend on, files by content."""
-    flat = flatten(config) | contents(config.data)
+    flat = recorded_settings(config) | contents(config.data)
     if config.sft.train:
         flat["sft.train_sha256"] = sha256_file(Path(config.sft.train))
     for key in ("orm.train", "orm.held"):

@@ -1,4 +1,12 @@
-"""Who returns a verdict on a path: the trained ORM (orm.py), or one of those in others.py."""
+"""Who returns a verdict on a path.
+
+orm.py        the trained ORM in this process; served_orm.py: behind a server
+teacher.py    the teacher's annotation
+answer.py     the reference answer
+agreement.py  several judges and a rule: orm_and_answer
+controls.py   chance, and known noise
+opening.py    a judge from its settings (mathse/config/judges.py); a user's own is one more class
+"""
 
 from __future__ import annotations
 

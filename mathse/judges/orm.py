@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 
+from mathse.config.judges import ORMJudge as Settings
 from mathse.inference import prompts
 from mathse.inference.generate import Ask, completed
 from mathse.inference.rows import judge_row
-from mathse.judges import Batch
+from mathse.judges import Batch, Judge
 from mathse.judges.orm_rows import read_orm
 from mathse.judges.verdict_first import beginning_of
 from mathse.models.base import Backbone, Completion
@@ -157,6 +158,11 @@ def open_orm(
         see_image=how["see_image"],
         max_new_tokens=max_new_tokens,
     )
+
+
+def trained_orm(settings: Settings, orm: Callable[[], Judge]) -> Judge:
+    """``judge=orm``: the run's own, which whoever asks it shares; ``settings`` say how it is opened (RunContext)."""
+    return orm()
 
 
 def status_tokens(backbone: Backbone) -> tuple[int, int]:

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mathse.config.actors import Judge
+from mathse.config.judges import Judge
 from mathse.inference.llm.account import Account
 from mathse.inference.llm.client import ChatClient
 from mathse.inference.serving.engines import Engine, FolderEngine, NamedEngine

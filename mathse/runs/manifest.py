@@ -24,7 +24,7 @@ RUN, SUMMARY, DONE, BEGUN, SCRATCH = "run.json", "summary.json", "stage.json", "
 RECORD = ("stage", "identity", "config", "keys", "after")  # what both manifests of a stage start with
 # Settings that came after runs had been made, each with the value that does what those runs did. With that value a
 # setting is no part of what a stage depends on, so that a newer program goes on with older runs.
-LATER: dict[str, Any] = {"evolution.reflect.row": "question"}
+LATER: dict[str, Any] = {"evolution.reflect.row": "question", "judge.parts": ["orm", "answer"]}
 HASHED_BYTES = 64 * 2**20  # files up to this size are read again when a finished stage is reused, larger ones measured
 
 

@@ -5,14 +5,24 @@ from __future__ import annotations
 import inspect
 from dataclasses import fields
 from importlib import import_module
+from typing import get_type_hints
 
 import pytest
 
+from mathse.config.bind import locate
+from mathse.config.judges import RUN_GIVES
 from mathse.config.schema import OPTIONS
 
 LOADED = {"problems", "images", "split"}  # of a benchmark: given to its ``load``, not to its constructor
 RUNTIME = {"init_seed", "problem_of", "image"}  # optional keywords that a run gives through build(), not a setting
-SCHEMAS = [schema for schemas in OPTIONS.values() for schema in schemas]
+SCHEMAS = [schema for group, schemas in OPTIONS.items() if group != "judge" for schema in schemas]
+
+
+@pytest.mark.parametrize("schema", OPTIONS["judge"], ids=lambda s: s.__name__)
+def test_judge_takes_its_settings_object_and_what_only_a_run_has(schema):
+    call = locate(schema()._target_)
+    assert get_type_hints(call.__init__ if inspect.isclass(call) else call)["settings"] in (schema, schema | None)
+    assert set(inspect.signature(call).parameters) <= {"settings", *RUN_GIVES}
 
 
 @pytest.mark.parametrize("schema", SCHEMAS, ids=lambda s: s.__name__)

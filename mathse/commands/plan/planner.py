@@ -15,6 +15,8 @@ from mathse.commands.plan.bounds import Bounds
 from mathse.commands.plan.teaching import Teaching
 from mathse.config.actors import StudentTeacher
 from mathse.config.fits import Fit
+from mathse.config.judges import judge_named
+from mathse.config.loop import NOBODY
 from mathse.config.schema import TrainConfig, needs_orm
 from mathse.data.labelled import read_given
 from mathse.data.problems import to_distill
@@ -80,14 +82,12 @@ class Planner:
         drafts = self.bounds.reflect()
         rewrites = Range(0, drafts * reflect.tries)
         plan = StagePlan(name, rows=rewrites)
-        if reflect.feedback == "teacher" and self.config.judge.name != "teacher":
-            self._judged(plan, "teacher", self._of_d, Range(0, drafts))
-        elif reflect.feedback == "orm" and self.config.judge.name != "orm":
-            self._judged(plan, "orm", self._of_d, Range(0, drafts))
+        if reflect.feedback not in (NOBODY, self.config.judge.name):
+            self._judged(plan, reflect.feedback, self._of_d, Range(0, drafts))
         if reflect.writer == "student" or self.by_student:
             plan.samples += rewrites
         else:
-            self.teaching.reflect(plan, self._of_d, rewrites.high, told=reflect.feedback != "none")
+            self.teaching.reflect(plan, self._of_d, rewrites.high, told=reflect.feedback != NOBODY)
         self._judged(plan, self.config.judge.name, self._of_d, rewrites)
         return plan
 
@@ -96,12 +96,13 @@ class Planner:
         """Problems for the length of later prompts: D's pool, which the rounds draw on."""
         return self.splits["pool"] or self.splits["seed"]
 
-    def _judged(self, plan: StagePlan, judge: str, problems: Sequence[Problem], paths: Range) -> None:
-        if judge == "teacher" and self.by_student:
+    def _judged(self, plan: StagePlan, chosen: Any, problems: Sequence[Problem], paths: Range) -> None:
+        asks = judge_named(chosen, self.config.judge).asks
+        if "teacher" in asks and self.by_student:
             plan.samples += Range(0, paths.high)
-        elif judge == "teacher":
+        elif "teacher" in asks:
             self.teaching.annotate(plan, problems, paths.high)
-        elif judge.startswith("orm"):
+        if "orm" in asks:
             plan.verdicts += paths
 
     # --- fits ---

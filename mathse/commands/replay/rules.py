@@ -7,13 +7,19 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any
 
+from mathse.config import judges as settings
 from mathse.errors import ConfigError, DataError
 from mathse.inference import prompts
 from mathse.judges import Judge
-from mathse.judges.others import AnswerJudge, NoisyJudge, ORMAndAnswerJudge, RandomJudge
+from mathse.judges.agreement import AgreementJudge
+from mathse.judges.answer import AnswerJudge
+from mathse.judges.controls import NoisyJudge, RandomJudge
 from mathse.types import Problem, ReasoningPath, Verdict
 
-CHANCE: dict[str, Callable[[float, int], Judge]] = {"random": RandomJudge, "noisy": NoisyJudge}
+CHANCE: dict[str, Callable[[float, int], Judge]] = {
+    "random": lambda rate, seed: RandomJudge(settings.RandomJudge(rate=rate), seed),
+    "noisy": lambda rate, seed: NoisyJudge(settings.NoisyJudge(rate=rate), seed),
+}
 # What stored scores, references and seeds decide; the verdicts of others stand as they are.
 JUDGES = ("orm", "orm_and_answer", "answer", *CHANCE)
 RATE = 0.5  # judge.rate, where the run had a judge without one
@@ -34,11 +40,11 @@ class Rules:
     @classmethod
     def of_run(cls, config: Mapping[str, Any]) -> Rules:
         """As run.json records them."""
-        judge = config["judge"]
+        judge, distill = config["judge"], config["distill"]["judge"]
         return cls(
             str(judge["name"]),
             float(judge["threshold"]),
-            str(config["distill"]["judge"]),
+            str(distill["name"] if isinstance(distill, Mapping) else distill),
             str(config["evolution"]["keep"]),
             float(judge.get("rate", RATE)),
         )
@@ -81,7 +87,8 @@ class Decider:
         if name == "orm":
             return _verdict_of_the_orm(stored)
         if name == "orm_and_answer":
-            both = ORMAndAnswerJudge(StoredORM(_verdict_of_the_orm(stored)), rules.threshold)
+            parts: dict[str, Judge] = {"orm": StoredORM(_verdict_of_the_orm(stored)), "answer": AnswerJudge()}
+            both = AgreementJudge(settings.AgreementJudge(threshold=rules.threshold), parts.__getitem__)
             return both.judge([self._known(path)], [path])[0]
         if name == "answer":
             return self._answered(self._known(path), path)

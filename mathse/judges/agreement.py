@@ -1,0 +1,36 @@
+"""``judge=orm_and_answer``, and any other judge that is made of judges: correct where all of them accept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+from mathse.config.judges import AgreementJudge as Settings
+from mathse.judges import Batch, Judge, verdicts_on
+from mathse.scoring.metrics import accepted
+from mathse.types import Problem, ReasoningPath, Verdict
+
+
+class AgreementJudge:
+    """The first part's verdict is kept, with its words and its score, as long as it does not say "correct" where
+    another part does not accept the path (or where its own P(correct) is below the threshold)."""
+
+    def __init__(self, settings: Settings, open_judge: Callable[[str], Judge]) -> None:
+        self.parts = [open_judge(name) for name in settings.parts]
+        self.threshold = settings.threshold
+        self.name = "_and_".join(part.name for part in self.parts)
+
+    def judge(self, problems: Sequence[Problem], paths: Sequence[ReasoningPath]) -> list[Verdict]:
+        return next(self.judge_all([(problems, paths)]))
+
+    def judge_all(self, batches: Sequence[Batch]) -> Iterator[list[Verdict]]:
+        # part by part and batch by batch: a part that asks a model has all batches before it
+        for of_parts in zip(*(verdicts_on(part, batches) for part in self.parts), strict=True):
+            yield [self._verdict(*of_one_path) for of_one_path in zip(*of_parts, strict=True)]
+
+    def _verdict(self, first: Verdict, *others: Verdict) -> Verdict:
+        if first.status == "correct" and not all(accepted(v, self.threshold) for v in (first, *others)):
+            against = next((v for v in others if not accepted(v, self.threshold)), None)
+            analysis = against.error_analysis if against is not None else None
+            return replace(first, status="wrong", error_analysis=analysis, judge=self.name)
+        return replace(first, judge=self.name)

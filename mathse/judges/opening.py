@@ -1,0 +1,41 @@
+"""A judge from its settings, with what only a run has."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from mathse.config.bind import locate
+from mathse.config.judges import OwnJudge, judge_named
+from mathse.judges import Judge
+from mathse.judges.teachers import Teacher
+
+
+@dataclass(frozen=True)
+class RunGives:
+    """What a run gives to the judges that have a parameter of that name.
+
+    ``orm``: opens the run's ORM, in this process or where it is served.
+    """
+
+    orm: Callable[[], Judge]
+    teacher: Teacher
+    seed: int
+
+
+def open_judge(settings: Any, run: RunGives) -> Judge:
+    """The judge of a section. A class of ours takes its settings object; a user's own takes the settings that its
+    signature names, each as an argument."""
+    call = locate(settings._target_)
+
+    def open_part(name: str) -> Judge:
+        return open_judge(judge_named(name, settings), run)
+
+    gives = {"orm": run.orm, "teacher": run.teacher, "seed": run.seed, "open_judge": open_part}
+    own = isinstance(settings, OwnJudge)
+    arguments = {name: getattr(settings, name) for name in settings.takes} if own else {"settings": settings}
+    parameters = inspect.signature(call).parameters
+    judge: Judge = call(**arguments, **{name: value for name, value in gives.items() if name in parameters})
+    return judge
