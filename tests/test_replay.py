@@ -16,6 +16,7 @@ from small import orm_and_answer
 
 from mathse.__main__ import main
 from mathse.commands.replay import decide_again
+from mathse.config import judges
 from mathse.data.synthetic import SyntheticData
 from mathse.errors import ConfigError, DataError, RunError
 from mathse.evolution.state import EvolutionState, Judged
@@ -299,5 +300,6 @@ def test_the_verbs_former_name_is_understood(made_up: Path, capsys: pytest.Captu
 def test_chance_decides_by_the_seed_of_the_run(made_up: Path) -> None:
     paths, _ = judged(made_up, "distill")
     first = decide_again(made_up, ["judge=random", "judge.rate=0.9"]).stages[0]
-    verdicts = RandomJudge(0.9, read_json(made_up / "run.json")["seed"]).judge([], paths)
+    by_chance = RandomJudge(judges.RandomJudge(rate=0.9), read_json(made_up / "run.json")["seed"])
+    verdicts = by_chance.judge([], paths)
     assert first.exact and first.now.accepted == sum(accepted(v, 0.5) for v in verdicts) > 0
