@@ -13,7 +13,7 @@ VERBS = {
     "report": ("mathse.reporting.report", "one HTML page about a run, or several side by side"),
     "compare": ("mathse.evaluation.compare", "runs on the same problems: differences, transitions, the paper's tables"),
     "tiny": ("mathse.commands.tiny", "write a tiny random-weight checkpoint of a family"),
-    "convert": ("mathse.models.internvl2_5.conversion", "a published InternVL2.5 folder to transformers' layout"),
+    "convert": ("mathse.commands.convert", "a published InternVL2.5 folder to transformers' layout"),
     "plan": ("mathse.commands.plan", "what a run will do, ask and cost, before it starts"),
     "replay": ("mathse.commands.replay", "decide a finished run's rounds anew, from stored verdicts"),
     "study": ("mathse.reporting.study", "a study's finished runs as the table and the picture of its README"),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from json import JSONDecodeError
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -15,9 +15,18 @@ from transformers import AutoProcessor
 from mathse.errors import CheckpointError
 from mathse.runs.store import read_json
 
+PLAIN = ("F64", "F32", "F16", "BF16", "I64", "BOOL")  # numbers as safetensors names them; integers in buffers alone
 INDEX, WEIGHTS = "model.safetensors.index.json", "model.safetensors"
 HUB_FILES = ("*.json", "*.safetensors", "*.jinja", "*.txt", "tokenizer.model")  # no code, no pickles
 PROMPT_FILES = tuple(name for name in HUB_FILES if name != "*.safetensors")  # what writes a prompt
+
+
+class Stored(NamedTuple):
+    """A tensor in a weight file, as the file's header describes it."""
+
+    file: Path
+    shape: tuple[int, ...]
+    dtype: str  # as safetensors names it, "BF16"
 
 
 def resolve(path: str | Path, revision: str | None = None, files: Sequence[str] = HUB_FILES) -> Path:
@@ -77,43 +86,104 @@ def expect_files(folder: Path, names: Sequence[str], remedy: str) -> None:
             raise CheckpointError(f"{folder}: {name} is missing there; {remedy}")
 
 
-def shards(folder: Path) -> list[Path]:
-    """The weight files of a checkpoint, every one of them there and whole. Raises CheckpointError otherwise."""
+def headers(folder: Path) -> dict[str, Stored]:
+    """The tensors of a checkpoint by name, from the headers of its weight files; every file there and whole.
+
+    Raises CheckpointError for a file that is missing or damaged, and for a tensor that is in two files or quantised.
+    """
     if (folder / INDEX).is_file():
         names = sorted(set(read_json(folder / INDEX).get("weight_map", {}).values()))
         if not names:
-            raise CheckpointError(f"{folder / INDEX} names no weight file")
+            raise CheckpointError(f"{folder / INDEX} names no weight file; download it again")
     else:
         names = [WEIGHTS]
-    files = [folder / name for name in names]
-    for file in files:
+        if not (folder / WEIGHTS).is_file() and (pickles := sorted(folder.glob("*.bin"))):
+            raise CheckpointError(
+                f"{folder}: its weights are pickles ({pickles[0].name}), which can run code when they are read; name a "
+                "revision with safetensors, or save them as such first"
+            )
+    stored: dict[str, Stored] = {}
+    for name in names:
+        file = folder / name
         if not file.is_file():
-            of = f" ({len(files)} shards are named in {INDEX})" if len(files) > 1 else ""
-            raise CheckpointError(f"{folder}: the weight file {file.name} is missing{of}; download it again")
+            of = f" ({len(names)} shards are named in {INDEX})" if len(names) > 1 else ""
+            raise CheckpointError(f"{folder}: the weight file {name} is missing{of}; download it again")
         try:
-            with safe_open(file, framework="pt"):
-                pass
+            with safe_open(file, framework="pt") as tensors:
+                for tensor in tensors.keys():  # noqa: SIM118 - no mapping
+                    if tensor in stored:
+                        raise CheckpointError(
+                            f"{tensor} is in {stored[tensor].file} and again in {name}; download the checkpoint again"
+                        )
+                    header = tensors.get_slice(tensor)
+                    stored[tensor] = Stored(file, tuple(header.get_shape()), header.get_dtype())
         except (SafetensorError, OSError) as e:
             raise CheckpointError(f"{file} is no whole safetensors file ({e}); download it again") from None
-    return files
+    for tensor, header in stored.items():
+        if header.dtype not in PLAIN:
+            raise CheckpointError(
+                f"{header.file}: {tensor} is stored as {header.dtype}, and only {', '.join(PLAIN)} can be opened; name "
+                "the checkpoint that is not quantised"
+            )
+    return stored
 
 
-def open_model(model_class: Any, folder: Path, *, dtype: torch.dtype, attention: Any = None, **options: Any) -> Any:
-    """``model_class.from_pretrained`` on a folder: every weight there, of the right shape, from safetensors."""
-    shards(folder)
+def open_model(
+    model_class: Any, folder: Path, *, dtype: torch.dtype, attention: Any = None, config: Any = None, **options: Any
+) -> Any:
+    """``model_class.from_pretrained`` on a folder: every weight there, of the right shape, from safetensors.
+
+    Raises CheckpointError, before a weight is read, where the files do not hold the model that ``config`` (None: the
+    folder's config.json) describes.
+    """
+    stored = headers(folder)
     if attention is not None:
         options["attn_implementation"] = attention
     try:
-        model, loaded = model_class.from_pretrained(
-            folder, dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True, **options
+        if config is None:
+            config = model_class.config_class.from_pretrained(folder, local_files_only=True)
+        expect_weights(model_class, config, stored, folder)
+        return model_class.from_pretrained(
+            folder, config=config, dtype=dtype, local_files_only=True, use_safetensors=True, **options
         )
+    except CheckpointError:
+        raise
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError, StrictDataclassError) as e:
         raise CheckpointError(f"{folder} cannot be opened ({' '.join(str(e).split())[:400]})") from None
-    for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):  # transformers would go on without a word
-        if wrong := sorted(map(str, loaded[what])):
-            word = what.removesuffix("_keys")
-            raise CheckpointError(f"{folder}: {len(wrong)} {word} weights, among them {wrong[0]}")
-    return model
+
+
+def expect_weights(model_class: Any, config: Any, stored: Mapping[str, Stored], folder: Path) -> None:
+    """Raise CheckpointError unless the stored tensors are those of the model, name by name and shape by shape.
+
+    transformers itself is asked, with tensors that have a shape and no numbers, so its renaming, splitting and tying
+    all count. It would go on without a word where weights are missing or too many.
+    """
+    shapes = {name: torch.empty(header.shape, device="meta") for name, header in stored.items()}
+    _, loaded = model_class.from_pretrained(
+        None,
+        config=config,
+        state_dict=shapes,
+        device_map={"": "meta"},
+        ignore_mismatched_sizes=True,  # they are listed, then
+        output_loading_info=True,
+    )
+    if missing := sorted(loaded["missing_keys"]):
+        raise CheckpointError(
+            f"{folder}: {len(missing)} missing weights, among them {missing[0]}: its config.json asks for them and no "
+            "weight file has them; download the checkpoint again"
+        )
+    if unexpected := sorted(loaded["unexpected_keys"]):
+        file = f" (in {stored[unexpected[0]].file.name})" if unexpected[0] in stored else ""
+        raise CheckpointError(
+            f"{folder}: {len(unexpected)} unexpected weights, among them {unexpected[0]}{file}: a "
+            f"{model_class.__name__} has no such tensor; name a checkpoint as it was published or saved"
+        )
+    if mismatched := sorted(loaded["mismatched_keys"]):
+        name, shape, wanted = mismatched[0]
+        raise CheckpointError(
+            f"{folder}: {len(mismatched)} weights of a wrong shape, among them {name}: {list(shape)} in the weight file, "
+            f"{list(wanted)} by config.json; weights and config.json do not belong together, download both again"
+        )
 
 
 def open_processor(folder: Path) -> Any:

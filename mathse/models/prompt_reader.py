@@ -17,10 +17,7 @@ from mathse.config import backbones as settings
 from mathse.errors import CheckpointError
 from mathse.models.base import Backbone
 from mathse.models.checkpoint import PROMPT_FILES, expect_family, open_processor, resolve
-from mathse.models.internvl2_5.backbone import InternVL25Backbone
-from mathse.models.internvl2_5.layout import NATIVE
-from mathse.models.internvl2_5.native import ensure_native
-from mathse.models.internvl2_5.processor import chat_template, pil_tiles, write_bos
+from mathse.models.internvl2_5.backbone import InternVL25Backbone, read_folder
 from mathse.models.qwen2vl import Qwen2VLBackbone
 from mathse.models.tiny import TinyBackbone
 
@@ -45,8 +42,7 @@ def prompt_reader(section: Any, folder: Path, whole: Callable[[], Backbone]) -> 
 def reader_as_set(section: Any, whole: Callable[[], Backbone]) -> Backbone:
     """The reader of the checkpoint that ``section`` names, with the bounds and words that it sets.
 
-    Weights are neither read nor fetched, but where a published InternVL2.5 is converted. A family that is not ours, and
-    the tiny one, is opened ``whole``.
+    Weights are neither read nor fetched. A family that is not ours, and the tiny one, is opened ``whole``.
 
     Raises CheckpointError as the family's own loader does.
     """
@@ -60,29 +56,29 @@ def reader_as_set(section: Any, whole: Callable[[], Backbone]) -> Backbone:
         }
         return reader
     if isinstance(section, settings.InternVL25):
-        folder = ensure_native(section.path, section.revision)
-        expect_family(folder, InternVL25Backbone.family, (NATIVE,))
-        return _internvl(section, folder, section.system)
+        return _internvl(section, resolve(section.path, section.revision, PROMPT_FILES), section.system)
     return whole()
 
 
 def _internvl(section: settings.InternVL25, folder: Path, system: str | None) -> InternVL25Backbone:
-    processor = open_processor(folder)
-    processor.image_processor = pil_tiles(folder)
-    if system is not None:
-        processor.chat_template = chat_template(system, processor.image_token)
-    write_bos(processor)
-    return InternVL25Backbone(_weightless(folder), processor, section.train_tiles, section.eval_tiles)
+    config, processor, generation = read_folder(folder, system)
+    model = _weightless(folder, config, generation)
+    return InternVL25Backbone(model, processor, section.train_tiles, section.eval_tiles)
 
 
-def _weightless(folder: Path) -> Any:
-    """Raises CheckpointError for a config.json that makes no model."""
+def _weightless(folder: Path, config: Any = None, generation: GenerationConfig | None = None) -> Any:
+    """The folder's model on the meta device; what is not given is read from the folder.
+
+    Raises CheckpointError for a config.json that makes no model.
+    """
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        config = config or AutoConfig.from_pretrained(folder, local_files_only=True)
         with torch.device("meta"):
             model = AutoModelForImageTextToText.from_config(config)
     except (OSError, ValueError, KeyError, RuntimeError, StrictDataclassError) as e:
         raise CheckpointError(f"{folder} cannot be opened ({' '.join(str(e).split())[:400]})") from None
-    if (folder / "generation_config.json").is_file():  # it may say where a turn ends
-        model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
+    if generation is None and (folder / "generation_config.json").is_file():  # it may say where a turn ends
+        generation = GenerationConfig.from_pretrained(folder, local_files_only=True)
+    if generation is not None:
+        model.generation_config = generation
     return model

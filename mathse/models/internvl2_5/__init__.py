@@ -1,9 +1,11 @@
-"""InternVL2.5: its published checkpoints converted to transformers' layout, and the backbone that opens either."""
+"""InternVL2.5 through transformers' own classes; published folders (``internvl_chat``) and transformers' layout both
+open, once this package is imported."""
 
 from __future__ import annotations
 
 from mathse.models.internvl2_5.backbone import InternVL25Backbone, load
-from mathse.models.internvl2_5.conversion import convert, is_original
-from mathse.models.internvl2_5.native import ensure_native
+from mathse.models.internvl2_5.weights import register
 
-__all__ = ["InternVL25Backbone", "convert", "ensure_native", "is_original", "load"]
+__all__ = ["InternVL25Backbone", "load"]
+
+register()

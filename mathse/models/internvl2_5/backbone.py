@@ -1,4 +1,4 @@
-"""InternVL2.5 through transformers' own classes; a published checkpoint is converted first.
+"""InternVL2.5 behind the harness's contract: tiles, prompts, and how a folder of either layout is opened.
 
 A picture is cut into a grid of square tiles whose shape comes nearest to its own, with a thumbnail behind them where
 there are several; a tile is ``image_seq_length`` tokens.
@@ -13,16 +13,15 @@ from typing import Any, ClassVar
 
 import torch
 from PIL.Image import Image
-from transformers import InternVLForConditionalGeneration
+from transformers import GenerationConfig, InternVLConfig, InternVLForConditionalGeneration, InternVLProcessor
+from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 
 from mathse.data.images import jpeg
 from mathse.models.base import Encoded
 from mathse.models.cache import BoundedCache
 from mathse.models.causal import ChatBackbone, Features
-from mathse.models.checkpoint import as_dtype, expect_family, open_model, open_processor
-from mathse.models.internvl2_5 import layout
-from mathse.models.internvl2_5.native import ensure_native
-from mathse.models.internvl2_5.processor import chat_template, pil_tiles, write_bos
+from mathse.models.checkpoint import as_dtype, expect_family, open_model, open_processor, resolve
+from mathse.models.internvl2_5.published import MODEL_TYPE, chat_template, read_published
 from mathse.models.internvl2_5.tokenizer import END
 from mathse.models.row import Row
 from mathse.seeds import derive
@@ -135,12 +134,40 @@ def load(
         dtype: of the weights; None is float32.
         jpeg: compress pictures of training rows at random; ``jpeg_seed`` and the row decide how much.
     """
-    folder = ensure_native(path, revision)
-    expect_family(folder, InternVL25Backbone.family, (layout.NATIVE, layout.ORIGINAL))
-    model = open_model(InternVLForConditionalGeneration, folder, dtype=as_dtype(dtype), attention=attention)
-    processor = open_processor(folder)
-    processor.image_processor = pil_tiles(folder)
+    folder = resolve(path, revision)
+    config, processor, generation = read_folder(folder, system)
+    model = open_model(
+        InternVLForConditionalGeneration, folder, dtype=as_dtype(dtype), attention=attention, config=config
+    )
+    if generation is not None:
+        model.generation_config = generation
+    return InternVL25Backbone(model, processor, train_tiles, eval_tiles, jpeg, jpeg_seed)
+
+
+def read_folder(
+    folder: Path, system: str | None = None
+) -> tuple[InternVLConfig | None, InternVLProcessor, GenerationConfig | None]:
+    """What surrounds the weights of a folder of either layout: config and generation settings (None where they are
+    transformers' own files, which it reads itself), and the processor as prompts and pictures are made here.
+
+    Raises CheckpointError for a folder of another family.
+    """
+    config = generation = None
+    described = expect_family(folder, InternVL25Backbone.family, (InternVLConfig.model_type, MODEL_TYPE))
+    if described["model_type"] == MODEL_TYPE:
+        config, processor, generation = read_published(folder)
+    else:
+        processor = open_processor(folder)
+        # On Pillow the pixels are the published ones; the torchvision processor that AutoProcessor opens is off by 1 or
+        # 2 of 255 levels, at single pixels of reduced images by 20.
+        processor.image_processor = GotOcr2ImageProcessorPil.from_pretrained(folder, local_files_only=True)
     if system is not None:
         processor.chat_template = chat_template(system, processor.image_token)
-    write_bos(processor)
-    return InternVL25Backbone(model, processor, train_tiles, eval_tiles, jpeg, jpeg_seed)
+    # Prompts are encoded as servers do it, without what the tokenizer adds, so the template has to write <s>; those of
+    # checkpoints that others converted leave it to the tokenizer.
+    tokenizer, template = processor.tokenizer, processor.chat_template
+    if isinstance(template, str) and tokenizer("")["input_ids"] == [tokenizer.bos_token_id]:
+        rendered = processor.apply_chat_template([{"role": "user", "content": ""}], tokenize=False)
+        if not rendered.startswith(tokenizer.bos_token):
+            processor.chat_template = "{{ bos_token }}" + template
+    return config, processor, generation
