@@ -159,14 +159,18 @@ def expect_weights(model_class: Any, config: Any, stored: Mapping[str, Stored], 
     all count. It would go on without a word where weights are missing or too many.
     """
     shapes = {name: torch.empty(header.shape, device="meta") for name, header in stored.items()}
-    _, loaded = model_class.from_pretrained(
-        None,
-        config=config,
-        state_dict=shapes,
-        device_map={"": "meta"},
-        ignore_mismatched_sizes=True,  # they are listed, then
-        output_loading_info=True,
-    )
+    try:
+        _, loaded = model_class.from_pretrained(
+            None,
+            config=config,
+            state_dict=shapes,
+            device_map={"": "meta"},
+            ignore_mismatched_sizes=True,  # they are listed, then
+            output_loading_info=True,
+        )
+    except (ValueError, KeyError, RuntimeError, StrictDataclassError) as e:
+        reason = " ".join(str(e).split())[:400]
+        raise CheckpointError(f"{folder}: there is no model as its config.json describes it ({reason})") from None
     if missing := sorted(loaded["missing_keys"]):
         raise CheckpointError(
             f"{folder}: {len(missing)} missing weights, among them {missing[0]}: its config.json asks for them and no "

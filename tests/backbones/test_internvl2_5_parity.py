@@ -1,4 +1,4 @@
-"""The published InternVL2.5 code's own outputs, reproduced by a converted checkpoint; and undone quirk by quirk."""
+"""The published InternVL2.5 code's own outputs, reproduced from a published folder; and undone quirk by quirk."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from transformers import InternVLForConditionalGeneration
+from transformers import InternVLConfig, InternVLForConditionalGeneration
+from transformers.conversion_mapping import get_checkpoint_conversion_mapping, register_checkpoint_conversion_mapping
 
 from mathse.errors import CheckpointError
 from mathse.models import quiet
 from mathse.models.checkpoint import open_model
-from mathse.models.internvl2_5 import InternVL25Backbone, layout, load
-from mathse.models.internvl2_5.conversion import convert
+from mathse.models.internvl2_5 import InternVL25Backbone, load, weights
+from mathse.models.internvl2_5 import published as published_folder
 
 quiet()
 
@@ -34,12 +35,15 @@ def published(fixtures) -> Path:
 
 @pytest.fixture(scope="module")
 def native(published, tmp_path_factory) -> Path:
-    return convert(published, tmp_path_factory.mktemp("internvl") / "native")
+    """The same in transformers' layout."""
+    folder = tmp_path_factory.mktemp("internvl") / "native"
+    load(published, dtype="float32").save(folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
-def backbone(native) -> InternVL25Backbone:
-    return load(native, dtype="float32")
+def backbone(published) -> InternVL25Backbone:
+    return load(published, dtype="float32")
 
 
 @pytest.fixture(scope="module")
@@ -90,9 +94,11 @@ def farthest(model: Any, tensors: tuple[dict[str, Any], dict[str, Any], float]) 
     return {name: float((found[name] - value).abs().max()) for name, value in expected.items()}
 
 
+@pytest.mark.parametrize("layout", ["published", "native"])
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
-def test_every_expected_tensor_is_reproduced_and_greedy_ids_are_equal(native, tensors, attention):
-    model = open_model(InternVLForConditionalGeneration, native, dtype=torch.float32, attention=attention)
+def test_every_expected_tensor_is_reproduced_and_greedy_ids_are_equal(request, tensors, attention, layout):
+    model = load(request.getfixturevalue(layout), dtype="float32", attention=attention).model
+    assert model.config.text_config._attn_implementation == attention
     differences = farthest(model, tensors)
     assert set(differences) == set(tensors[1])
     assert {name: d for name, d in differences.items() if d > tensors[2]} == {}
@@ -127,28 +133,35 @@ def _exchanged(rows, kv_heads, heads):
 
 
 def _w1_for_w3(monkeypatch):
-    swapped = [
-        (rule, new.replace("gate_proj", "x").replace("up_proj", "gate_proj").replace(".x.", ".up_proj."))
-        for rule, new in layout._RENAME_RULES
-    ]
-    monkeypatch.setattr(layout, "_RENAME_RULES", swapped)
+    """The list that transformers holds, with two target names exchanged, until the test is over."""
+    names = InternVLConfig.model_type, get_checkpoint_conversion_mapping(InternVLConfig.model_type)
+    exchanged = {"gate_proj": "up_proj", "up_proj": "gate_proj"}
+    changed = []
+    for conversion in names[1]:
+        part = next((part for part in exchanged if f".{part}." in conversion.target_patterns[0]), None)
+        if part is not None:
+            target = conversion.target_patterns[0].replace(part, exchanged[part])
+            conversion = weights.ReadOnlyRenaming(conversion.source_patterns[0], target)
+        changed.append(conversion)
+    register_checkpoint_conversion_mapping(names[0], changed, overwrite=True)
+    return lambda: register_checkpoint_conversion_mapping(*names, overwrite=True)
 
 
-IN_CONVERSION: dict[str, Callable[[Any], None]] = {
-    "wqkv rows not grouped by kv head": lambda m: m.setattr(layout, "split_grouped", _ungrouped),
-    "keys and values exchanged": lambda m: m.setattr(layout, "split_grouped", _exchanged),
+IN_OPENING: dict[str, Callable[[Any], Any]] = {
+    "wqkv rows not grouped by kv head": lambda m: m.setattr(weights, "split_grouped", _ungrouped),
+    "keys and values exchanged": lambda m: m.setattr(weights, "split_grouped", _exchanged),
     "w1 and w3 exchanged": _w1_for_w3,
     "rotary base of Llama": lambda m: m.setattr(
-        layout, "_rope", lambda text: {"rope_type": "default", "rope_theta": 10000.0}
+        published_folder, "_rope", lambda text: {"rope_type": "default", "rope_theta": 10000.0}
     ),
 }
 
 
-@pytest.mark.parametrize("quirk", IN_CONVERSION)
-def test_a_conversion_without_this_quirk_is_found_out(published, tensors, tmp_path, monkeypatch, quirk):
-    IN_CONVERSION[quirk](monkeypatch)
-    model = open_model(InternVLForConditionalGeneration, convert(published, tmp_path / "native"), dtype=torch.float32)
-    differences = farthest(model, tensors)
+@pytest.mark.parametrize("quirk", IN_OPENING)
+def test_opening_without_this_quirk_is_found_out(published, tensors, monkeypatch, request, quirk):
+    if (undo := IN_OPENING[quirk](monkeypatch)) is not None:
+        request.addfinalizer(undo)
+    differences = farthest(load(published, dtype="float32").model, tensors)
     assert differences["vision_tower"] <= tensors[2]
     assert min(differences[name] for name in ("image_logits", "text_logits", "batch_logits")) > tensors[2]
 
@@ -211,12 +224,12 @@ def _pictures(tiles: list[int], side: int) -> list[Image.Image]:
     return [Image.new("RGB", (side * max(1, count - 1), side)) for count in tiles]
 
 
-def test_every_case_of_the_published_conversation_has_its_ids(published, native):
+def test_every_case_of_the_published_conversation_has_its_ids(published):
     described = json.loads((published / "preprocess" / "prompts.json").read_text())
     side = json.loads((published / "config.json").read_text())["force_image_size"]
     assert described["cases"]
     for case in described["cases"]:
-        spoken = load(native, dtype="float32", system=case["system"])
+        spoken = load(published, dtype="float32", system=case["system"])
         row = {
             "question": _question(case["question"]),
             "images": _pictures(case["tiles"], side),
@@ -243,13 +256,13 @@ def test_every_listed_string_has_its_ids(published, backbone):
         assert backbone.tokenizer(listed["text"], add_special_tokens=False)["input_ids"] == listed["ids"]
 
 
-def test_tiles_their_order_and_the_thumbnail_are_bit_equal_at_the_checkpoints_size(published, native):
+def test_tiles_their_order_and_the_thumbnail_are_bit_equal_at_the_checkpoints_size(published):
     expected = load_file(published / "preprocess" / "expected.safetensors")
     with Image.open(published / "preprocess" / "image.png") as picture:
         for name, pixels in expected.items():
             if not name.startswith("pixel_values_max"):
                 continue
-            cut = load(native, dtype="float32", eval_tiles=int(name.removeprefix("pixel_values_max")))
+            cut = load(published, dtype="float32", eval_tiles=int(name.removeprefix("pixel_values_max")))
             mine = cut.encode([{"question": "", "images": [picture]}])[0].features["pixel_values"]
             assert torch.equal(mine.to(pixels.dtype), pixels), name
 
@@ -271,9 +284,9 @@ def test_tiles_are_bit_equal_at_448_pixels(published, backbone):
             assert hashes == tiled["tile_sha256_uint8_rgb"]
 
 
-def test_image_tokens_are_those_of_the_published_tiling(published, native):
+def test_image_tokens_are_those_of_the_published_tiling(published):
     described = json.loads((published / "preprocess" / "expected.json").read_text())
-    counting = load(native, dtype="float32")
+    counting = load(published, dtype="float32")
     counting.processor.image_processor.size = {"height": 448, "width": 448}
     counting.processor.image_seq_length = 256
     for case in described["counts_448"]:
