@@ -35,14 +35,14 @@ from mathse.judges import judge_paths
 from mathse.judges.orm import ORMJudge
 from mathse.judges.orm_rows import made_up_rows
 from mathse.models.base import IGNORED, Backbone
-from mathse.models.recipe import Recipe, held, let_go, recipe_of
+from mathse.models.model_spec import ModelSpec, close_shared, open_shared, spec_of
 from mathse.models.row import Row
 from mathse.training import launch, ranks, strategies
 from mathse.training.batches import EpochStream, MixedStream, OnceStream, StepData, step_seed
 from mathse.training.fit import FitJob, fit
 
 SECTION = TinyBackbone(hidden_size=32, layers=2, heads=2, mlp_size=64, vision_size=16)
-RECIPE = Recipe(SECTION, {"init_seed": 0})
+SPEC = ModelSpec(SECTION, {"init_seed": 0})
 STUCK = 60  # seconds after which a test would rather fail than wait
 
 
@@ -306,22 +306,22 @@ def test_means_are_pooled_by_what_they_are_means_of() -> None:
 # --- the same backbone on every rank --------------------------------------------------------------------------------
 
 
-def test_a_recipe_opens_the_same_backbone_after_a_journey() -> None:
-    first, second = RECIPE.open(), pickle.loads(pickle.dumps(RECIPE)).open()  # noqa: S301 - of this very test
-    assert recipe_of(first) == recipe_of(second) == RECIPE and recipe_of(tiny_backbone()) is None
+def test_a_model_spec_opens_the_same_backbone_after_a_journey() -> None:
+    first, second = SPEC.open(), pickle.loads(pickle.dumps(SPEC)).open()  # noqa: S301 - of this very test
+    assert spec_of(first) == spec_of(second) == SPEC and spec_of(tiny_backbone()) is None
     for a, b in zip(first.model.parameters(), second.model.parameters(), strict=True):
         assert torch.equal(a, b)
 
 
 def test_the_two_backbones_asked_for_last_stay_open() -> None:
-    let_go()
+    close_shared()
     cpu = torch.device("cpu")
-    a, b, c = (Recipe(SECTION, {"init_seed": seed}) for seed in range(3))
-    student, orm = held(a, cpu), held(b, cpu)
-    assert held(a, cpu) is student and held(b, cpu) is orm
-    held(c, cpu)
-    assert held(b, cpu) is orm and held(a, cpu) is not student
-    let_go()
+    a, b, c = (ModelSpec(SECTION, {"init_seed": seed}) for seed in range(3))
+    student, orm = open_shared(a, cpu), open_shared(b, cpu)
+    assert open_shared(a, cpu) is student and open_shared(b, cpu) is orm
+    open_shared(c, cpu)
+    assert open_shared(b, cpu) is orm and open_shared(a, cpu) is not student
+    close_shared()
 
 
 def test_predictions_paths_and_verdicts_are_those_of_one_process_to_the_byte(tmp_path: Path) -> None:
@@ -330,7 +330,7 @@ def test_predictions_paths_and_verdicts_are_those_of_one_process_to_the_byte(tmp
 
     def ask(folder: Path) -> list[int]:
         told: list[int] = []
-        backbone = RECIPE.open()
+        backbone = SPEC.open()
         predict(backbone, asked, folder / "predictions", batch_size=2, max_new_tokens=5, advance=told.append)
         generator = HFGenerator(batch_size=3, temperature=1.0, max_new_tokens=5)
         generator.sample(backbone, asked, folder / "paths", stage="round_01", model="m", seed=1, n=2)
@@ -427,7 +427,7 @@ def job(folder: Path, strategy: str, **changes: Any) -> FitJob:
 
 def fitted(folder: Path, strategy: str, **changes: Any) -> tuple[dict[str, Tensor], list[dict[str, float]]]:
     def lead() -> None:
-        fit(RECIPE.open(), job(folder, strategy, **changes))
+        fit(SPEC.open(), job(folder, strategy, **changes))
 
     if strategy == "auto":
         lead()
@@ -451,7 +451,7 @@ CASES = {
 
 @pytest.mark.parametrize(("strategy", "changes"), CASES.values(), ids=list(CASES))
 def test_two_ranks_make_the_steps_of_one_process(tmp_path: Path, strategy: str, changes: dict[str, Any]) -> None:
-    start = RECIPE.open()
+    start = SPEC.open()
     start.save(tmp_path / "start")
     before = load_file(tmp_path / "start" / "model.safetensors")
     one, log_of_one = fitted(tmp_path / "one", "auto", **changes)
@@ -465,5 +465,5 @@ def test_two_ranks_make_the_steps_of_one_process(tmp_path: Path, strategy: str, 
 
 
 def test_decoder_layers_and_the_towers_are_sharded_one_by_one() -> None:
-    names = [type(m).__name__ for m in strategies.layers(RECIPE.open().model)]
+    names = [type(m).__name__ for m in strategies.layers(SPEC.open().model)]
     assert sorted(names) == ["Qwen2VLDecoderLayer"] * 2 + ["Qwen2VLVisionBlock"]

@@ -44,7 +44,7 @@ class Qwen2VL:
 
 @dataclass
 class InternVL25:
-    """InternVL2.5; an original ``internvl_chat`` checkpoint is converted once (docs: mathse/models/internvl2_5)."""
+    """InternVL2.5, a published folder or one in transformers' layout (docs: mathse/models/internvl2_5)."""
 
     _target_: str = "mathse.models.internvl2_5.load"
     path: str = "OpenGVLab/InternVL2_5-8B"  # a folder or a hub id

@@ -13,7 +13,7 @@ from mathse.config.schema import EvaluateConfig, Trainer
 from mathse.judges.orm import ORMJudge, open_orm
 from mathse.models import quiet
 from mathse.models.base import Backbone
-from mathse.models.recipe import at_checkpoint
+from mathse.models.model_spec import spec_at
 from mathse.training import ranks
 from mathse.training.fit import device_of, dtype_of
 
@@ -51,4 +51,4 @@ def _orm(config: EvaluateConfig, section: Any, path: str, key: str) -> ORMJudge:
 
 def _reader(section: Any, path: str | None, trainer: Trainer) -> Backbone:
     """A model that answers or judges, on the trainer's device."""
-    return at_checkpoint(section, path, dtype_of(trainer)).open().to(device_of(trainer))
+    return spec_at(section, path, dtype_of(trainer)).open().to(device_of(trainer))

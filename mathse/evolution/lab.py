@@ -29,7 +29,7 @@ from mathse.judges.served import ServedORM, ServedStudents
 from mathse.judges.teachers import Teacher
 from mathse.models.base import Backbone
 from mathse.models.memory import Trained
-from mathse.models.recipe import at_checkpoint
+from mathse.models.model_spec import spec_at
 from mathse.models.row import Row
 from mathse.reporting.loggers import RunLogger
 from mathse.reporting.progress import Progress, Track
@@ -136,7 +136,7 @@ class Lab:
         given: dict[str, Any] = {}
         if path is None and settings.get("path") is None:  # random weights
             given["init_seed"] = derive(self.config.seed, "init", "orm" if orm else "student")
-        return at_checkpoint(section, path, dtype, **given).open()
+        return spec_at(section, path, dtype, **given).open()
 
     def model_of(self, student: Student) -> Writer:
         """The student's model for sampling; the last one asked for is kept, so a stage loads it once."""

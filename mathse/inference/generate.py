@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from mathse.inference import prompts
 from mathse.inference.rows import solve_row
 from mathse.models.base import Backbone, Completion
-from mathse.models.recipe import Recipe, held, recipe_of
+from mathse.models.model_spec import ModelSpec, open_shared, spec_of
 from mathse.models.row import Row
 from mathse.runs.rows import Chosen, JsonlRows
 from mathse.runs.store import BatchLog
@@ -65,7 +65,7 @@ def _shared(backbone: Backbone, method: str, asks: Iterable[Ask]) -> Iterator[An
     asks = iter(asks)
     while batches := list(islice(asks, ranks.size())):
         mine = partial(_answer, backbone, method, batches)
-        answers = ranks.everywhere(mine, _answer_along, recipe_of(backbone), method, batches)
+        answers = ranks.everywhere(mine, _answer_along, spec_of(backbone), method, batches)
         yield from answers[: len(batches)]
 
 
@@ -77,8 +77,8 @@ def _answer(backbone: Backbone, method: str, batches: Sequence[Ask]) -> Any:
     return getattr(backbone, method)(mine.rows, **mine.how)
 
 
-def _answer_along(recipe: Recipe, method: str, batches: Sequence[Ask]) -> Any:
-    return _answer(held(recipe, ranks.lent()), method, batches)
+def _answer_along(spec: ModelSpec, method: str, batches: Sequence[Ask]) -> Any:
+    return _answer(open_shared(spec, ranks.lent()), method, batches)
 
 
 class Generator:

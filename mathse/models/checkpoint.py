@@ -185,8 +185,8 @@ def expect_weights(model_class: Any, config: Any, stored: Mapping[str, Stored], 
     if mismatched := sorted(loaded["mismatched_keys"]):
         name, shape, wanted = mismatched[0]
         raise CheckpointError(
-            f"{folder}: {len(mismatched)} weights of a wrong shape, among them {name}: {list(shape)} in the weight file, "
-            f"{list(wanted)} by config.json; weights and config.json do not belong together, download both again"
+            f"{folder}: {len(mismatched)} weights of a wrong shape, among them {name}: {list(shape)} in its file "
+            f"and {list(wanted)} by config.json; these files do not belong together, download them again"
         )
 
 

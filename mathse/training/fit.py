@@ -26,7 +26,7 @@ from mathse.config.schema import Trainer as TrainerSettings
 from mathse.errors import MathSEError
 from mathse.models import memory, modes
 from mathse.models.base import Backbone
-from mathse.models.recipe import Recipe, let_go, recipe_of
+from mathse.models.model_spec import ModelSpec, close_shared, spec_of
 from mathse.models.row import Row
 from mathse.runs.manifest import SCRATCH
 from mathse.runs.store import publish_folder, write_json, write_jsonl
@@ -91,7 +91,7 @@ def fit(
     try:
         with closing(log):
             mine = partial(_train, backbone, job, start, log, callbacks)
-            ranks.everywhere(mine, _train_along, recipe_of(backbone), job, start)
+            ranks.everywhere(mine, _train_along, spec_of(backbone), job, start)
     except SystemExit as e:  # what Lightning makes of Ctrl-C
         raise KeyboardInterrupt from e
     return save_checkpoint(backbone, done, lambda folder: modes.finish(backbone, job.settings, before, folder, done))
@@ -121,9 +121,9 @@ def _train(
     strategies.gather(module)
 
 
-def _train_along(recipe: Recipe, job: FitJob, start: int) -> None:
-    let_go()
-    backbone = recipe.open()
+def _train_along(spec: ModelSpec, job: FitJob, start: int) -> None:
+    close_shared()
+    backbone = spec.open()
     _prepare(backbone, job)
     _train(backbone, job, start)
 

@@ -1,4 +1,4 @@
-"""Published InternVL2.5 folders: opened as they are, checked before a weight is read, and saved in transformers' layout."""
+"""Published InternVL2.5 folders: opened as they are, checked before that, saved in transformers' layout."""
 
 from __future__ import annotations
 
@@ -346,7 +346,7 @@ def test_a_missing_tensor_is_named_by_what_it_becomes(original):
         ("mlp1.1.weight", "model.multi_modal_projector.linear_1.weight"),
         (
             "language_model.model.layers.1.attention.wqkv.weight",
-            "model.language_model.layers.1.self_attn.k_proj.weight",
+            "language_model.layers.1.self_attn.k_proj.weight",
         ),
         ("vision_model.encoder.layers.0.attn.qkv.bias", "model.vision_tower.encoder.layer.0.attention.v_proj.bias"),
     ],

@@ -24,8 +24,8 @@ from mathse.errors import DataError, MathSEError
 from mathse.inference.rows import solve_row
 from mathse.models import quiet
 from mathse.models.base import Backbone
+from mathse.models.model_spec import ModelSpec
 from mathse.models.prompt_reader import reader_as_set
-from mathse.models.recipe import Recipe
 from mathse.models.row import Row
 from mathse.reporting.progress import Progress
 from mathse.reporting.progress.wording import aligned
@@ -170,7 +170,7 @@ def _source(config: TrainConfig) -> tuple[Any, list[dict[str, object]]]:
 def _backbone(config: TrainConfig, notes: list[str]) -> Backbone | None:
     changes = {"init_seed": 0} if getattr(config.backbone, "path", "") is None else {}
     try:
-        return reader_as_set(config.backbone, Recipe(config.backbone, changes).open)
+        return reader_as_set(config.backbone, ModelSpec(config.backbone, changes).open)
     except (MathSEError, OSError, MemoryError) as error:
         said = " ".join(str(error).split())[:300]
         notes.append(f"The backbone could not be opened ({said}), so no prompt was measured.")

@@ -49,8 +49,8 @@ def read_published(folder: Path) -> tuple[InternVLConfig, InternVLProcessor, Gen
     rows = config.text_config.vocab_size
     if len(tokenizer) > rows:
         raise CheckpointError(
-            f"{folder}: the tokenizer has {len(tokenizer)} tokens, the embedding {rows} rows; download tokenizer.model, "
-            "added_tokens.json and config.json of one checkpoint"
+            f"{folder}: the tokenizer has {len(tokenizer)} tokens, the embedding {rows} rows; tokenizer.model and "
+            "config.json do not belong together, download them again"
         )
     return config, build_processor(folder, published, tokenizer), generation_config(folder, tokenizer)
 

@@ -79,7 +79,7 @@ class SplitGrouped(ConversionOps):
         **_: Any,
     ) -> dict[str, Tensor]:
         (stored,) = input_dict.values()
-        rows = stored[0] if isinstance(stored, list) else stored  # (heads + 2 kv heads) * head_dim, ...
+        rows: Tensor = stored[0] if isinstance(stored, list) else stored  # ((heads + 2 kv heads) * head_dim, ...)
         text = config.get_text_config()
         if len(rows) % (text.num_attention_heads + 2 * text.num_key_value_heads):
             return dict.fromkeys(target_patterns, rows)  # handed on whole: transformers reports the shape

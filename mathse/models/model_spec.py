@@ -1,0 +1,69 @@
+"""How a backbone was opened, so that another rank can open the same.
+
+Models do not travel between processes; what opens them does: a few settings. Every rank that helps a stage (samples,
+trains) opens the model by the spec that rank 0 opened its own by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+
+from mathse.config import build
+from mathse.models.base import Backbone
+
+OPEN_AT_ONCE = 2  # a student and an ORM
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A ``backbone`` section of the settings, and what overrides it (``path``, ``dtype``, ``init_seed``)."""
+
+    section: Any
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+    def open(self) -> Backbone:
+        backbone: Backbone = build(self.section, **self.overrides)
+        _specs[backbone] = self
+        return backbone
+
+
+def spec_at(section: Any, path: Path | str | None, dtype: str, **overrides: Any) -> ModelSpec:
+    """A ``backbone`` section with its weights at ``path`` (None: where it says), in ``dtype`` unless it names one."""
+    settings = section if isinstance(section, Mapping) else vars(section)
+    if "dtype" in settings and settings["dtype"] is None:
+        overrides["dtype"] = dtype
+    if path is not None:
+        overrides["path"] = str(path)
+    return ModelSpec(section, overrides)
+
+
+_specs: WeakKeyDictionary[Backbone, ModelSpec] = WeakKeyDictionary()  # of all backbones that are in memory
+_open: list[tuple[ModelSpec, Backbone]] = []  # the one used last is last
+
+
+def spec_of(backbone: Backbone) -> ModelSpec | None:
+    """The spec that ``backbone`` was opened by, if it was."""
+    return _specs.get(backbone)
+
+
+def open_shared(spec: ModelSpec, device: torch.device) -> Backbone:
+    """The backbone of a spec on ``device``, to be used and not to be changed; the last two that were used stay open."""
+    backbone = next((backbone for known, backbone in _open if known == spec), None)
+    # whatever has to make room is freed before another one is read
+    _open[:] = [entry for entry in _open if entry[0] != spec][-(OPEN_AT_ONCE - 1) :]
+    if backbone is None:
+        backbone = spec.open()
+        backbone.model.to(device)
+    _open.append((spec, backbone))
+    return backbone
+
+
+def close_shared() -> None:
+    """Free what ``open_shared`` keeps."""
+    _open.clear()
