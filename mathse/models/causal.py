@@ -24,6 +24,8 @@ from mathse.models.base import IGNORED, Backbone, Completion, Encoded
 from mathse.models.cache import BoundedCache
 from mathse.models.row import Row
 
+# A pattern for ``lora_scopes``: the matrices of a decoder that transformers builds like Llama's.
+DECODER_SCOPE = r"model\.language_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)"
 Features = dict[str, Tensor]  # of one image: tensors whose first dimensions add up over images
 
 

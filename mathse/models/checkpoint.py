@@ -10,15 +10,15 @@ from typing import Any, NamedTuple
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
-from transformers import AutoProcessor
+from transformers import AutoProcessor, GenerationConfig
 
 from mathse.errors import CheckpointError
 from mathse.runs.store import read_json
 
 PLAIN = ("F64", "F32", "F16", "BF16", "I64", "BOOL")  # numbers as safetensors names them; integers in buffers alone
-INDEX, WEIGHTS = "model.safetensors.index.json", "model.safetensors"
-HUB_FILES = ("*.json", "*.safetensors", "*.jinja", "*.txt", "tokenizer.model")  # no code, no pickles
-PROMPT_FILES = tuple(name for name in HUB_FILES if name != "*.safetensors")  # what writes a prompt
+INDEX, WEIGHTS, GENERATION = "model.safetensors.index.json", "model.safetensors", "generation_config.json"
+PROMPT_FILES = ("*.json", "*.jinja", "*.txt", "tokenizer.model")  # what writes a prompt; no code
+HUB_FILES = (*PROMPT_FILES, "*.safetensors")  # no pickles
 
 
 class Stored(NamedTuple):
@@ -29,9 +29,9 @@ class Stored(NamedTuple):
     dtype: str  # as safetensors names it, "BF16"
 
 
-def resolve(path: str | Path, revision: str | None = None, files: Sequence[str] = HUB_FILES) -> Path:
-    """The local folder of a checkpoint: ``path`` itself, or the hub id's snapshot, of which ``files`` are downloaded
-    where they are not cached.
+def resolve(path: str | Path, revision: str | None = None, weights: bool = True) -> Path:
+    """The local folder of a checkpoint: ``path`` itself, or the hub id's snapshot, which is downloaded where it is not
+    cached (without its weight files, where they are not wanted).
 
     Raises CheckpointError if there is neither.
     """
@@ -41,8 +41,9 @@ def resolve(path: str | Path, revision: str | None = None, files: Sequence[str] 
     from huggingface_hub import snapshot_download  # here: folders need no hub
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+    files = list(HUB_FILES if weights else PROMPT_FILES)
     try:
-        return Path(snapshot_download(str(path), revision=revision, allow_patterns=list(files)))
+        return Path(snapshot_download(str(path), revision=revision, allow_patterns=files))
     except HFValidationError:
         raise CheckpointError(f"{path}: neither a folder that exists nor a hub id of the form org/name") from None
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as e:
@@ -129,19 +130,33 @@ def headers(folder: Path) -> dict[str, Stored]:
 
 
 def open_model(
-    model_class: Any, folder: Path, *, dtype: torch.dtype, attention: Any = None, config: Any = None, **options: Any
+    model_class: Any,
+    folder: Path,
+    *,
+    dtype: torch.dtype,
+    attention: Any = None,
+    config: Any = None,
+    weights: bool = True,
+    **options: Any,
 ) -> Any:
     """``model_class.from_pretrained`` on a folder: every weight there, of the right shape, from safetensors.
 
-    Raises CheckpointError, before a weight is read, where the files do not hold the model that ``config`` (None: the
-    folder's config.json) describes.
+    ``weights`` False gives the model without numbers (on the meta device), for whoever wants its prompts alone; the
+    folder needs no weight file then. Raises CheckpointError, before a weight is read, where the files do not hold the
+    model that ``config`` (None: the folder's config.json) describes.
     """
-    stored = headers(folder)
+    stored = headers(folder) if weights else {}
     if attention is not None:
         options["attn_implementation"] = attention
     try:
         if config is None:
             config = model_class.config_class.from_pretrained(folder, local_files_only=True)
+        if not weights:
+            with torch.device("meta"):
+                model = model_class(config)
+            if (folder / GENERATION).is_file():  # it may say where a turn ends
+                model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
+            return model
         expect_weights(model_class, config, stored, folder)
         return model_class.from_pretrained(
             folder, config=config, dtype=dtype, local_files_only=True, use_safetensors=True, **options

@@ -14,7 +14,7 @@ from PIL.Image import Image
 from torch import Tensor
 from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
-from mathse.models.causal import ChatBackbone, Features
+from mathse.models.causal import DECODER_SCOPE, ChatBackbone, Features
 from mathse.models.checkpoint import as_dtype, expect_family, open_model, open_processor, resolve
 
 MAX_ASPECT = 200  # of an image's sides; Qwen2-VL's image processor takes no thinner one
@@ -29,7 +29,7 @@ class Qwen2VLBackbone(ChatBackbone):
         "tower": r"model\.visual\.(?!merger(\.|$))",
     }
     lora_scopes: ClassVar[Mapping[str, str]] = {
-        "language": r"model\.language_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)",
+        "language": DECODER_SCOPE,
         "tower": r"model\.visual\.blocks\.\d+\.(attn\.(qkv|proj)|mlp\.fc[12])",
     }
     sampling_extras: ClassVar[tuple[str, ...]] = ("mm_token_type_ids",)  # generate works out the positions itself
@@ -94,17 +94,26 @@ def load(
     revision: str | None = None,
     dtype: str | torch.dtype | None = None,
     attention: str = "sdpa",
-    min_pixels: int = 3136,
-    max_pixels: int = 802816,
+    min_pixels: int | None = 3136,
+    max_pixels: int | None = 802816,
+    weights: bool = True,
 ) -> Qwen2VLBackbone:
-    """Open a Qwen2-VL checkpoint, from a folder or by hub id; pixel bounds are areas, 28 x 28 pixels a visual token.
+    """Open a Qwen2-VL checkpoint, from a folder or by hub id.
 
-    ``dtype`` None is float32.
+    Args:
+        dtype: of the weights; None is float32.
+        min_pixels, max_pixels: areas, 28 x 28 pixels a visual token; None: the checkpoint's own.
+        weights: False for prompts alone, see ``mathse.models.prompt_reader``.
     """
-    folder = resolve(path, revision)
+    folder = resolve(path, revision, weights)
     expect_family(folder, Qwen2VLBackbone.family, (Qwen2VLConfig.model_type,))
-    model = open_model(Qwen2VLForConditionalGeneration, folder, dtype=as_dtype(dtype), attention=attention)
+    model = open_model(
+        Qwen2VLForConditionalGeneration, folder, dtype=as_dtype(dtype), attention=attention, weights=weights
+    )
     processor = open_processor(folder)
-    # the checkpoint's own bounds let one picture take 16,384 tokens
-    processor.image_processor.size = {"shortest_edge": min_pixels, "longest_edge": max_pixels}
+    saved = processor.image_processor.size  # areas too; the published ones let one picture take 16,384 tokens
+    processor.image_processor.size = {
+        "shortest_edge": saved["shortest_edge"] if min_pixels is None else min_pixels,
+        "longest_edge": saved["longest_edge"] if max_pixels is None else max_pixels,
+    }
     return Qwen2VLBackbone(model, processor)

@@ -14,7 +14,8 @@ from mathse.config.judges import RUN_GIVES
 from mathse.config.schema import OPTIONS
 
 LOADED = {"problems", "images", "split"}  # of a benchmark: given to its ``load``, not to its constructor
-RUNTIME = {"init_seed", "problem_of", "image"}  # optional keywords that a run gives through build(), not a setting
+# optional keywords that a run gives through build(), and not settings
+RUNTIME = {"init_seed", "problem_of", "image", "weights"}
 SCHEMAS = [schema for group, schemas in OPTIONS.items() if group != "judge" for schema in schemas]
 
 

@@ -101,6 +101,7 @@ def load(
     attention: str = "sdpa",
     template: str = "chat",
     rope_precision: str = "float32",
+    weights: bool = True,
 ) -> CogVLM2Backbone:
     """Open a CogVLM2 checkpoint, published or saved by us, from a folder or by hub id.
 
@@ -108,9 +109,10 @@ def load(
         dtype: of the weights; None is float32.
         template: how a question is put: base, chat or vqa.
         rope_precision: float32, or model for rotary angles in the model's dtype as published.
+        weights: False for prompts alone, see ``mathse.models.prompt_reader``.
     """
     check_template(template)
-    folder = resolve(path, revision)
+    folder = resolve(path, revision, weights)
     config = _config(folder, rope_precision)
     processor = CogVLM2Processor.from_pretrained(folder)
     if processor.image_tokens != config.vision_config.image_tokens:
@@ -120,7 +122,12 @@ def load(
             f"{config.vision_config.image_size}; remove processor_config.json"
         )
     model = open_model(
-        CogVLM2ForConditionalGeneration, folder, dtype=as_dtype(dtype), attention=attention, config=config
+        CogVLM2ForConditionalGeneration,
+        folder,
+        dtype=as_dtype(dtype),
+        attention=attention,
+        config=config,
+        weights=weights,
     )
     sampling = model.generation_config
     if sampling.temperature is not None or sampling.top_p is not None:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
-
 from mathse.models import tiny_tokenizer as words
 from mathse.models.cogvlm2.backbone import CogVLM2Backbone
 from mathse.models.cogvlm2.configuration import CogVLM2Config
 from mathse.models.cogvlm2.modeling import CogVLM2ForConditionalGeneration
 from mathse.models.cogvlm2.processing import CogVLM2Processor, square_image_processor
-from mathse.seeds import derive
+from mathse.models.tiny import drawn
 
 IMAGE_SIZE, PATCH = 56, 14
 SPREAD = 0.05  # of the random weights
@@ -21,15 +17,7 @@ def tiny_cogvlm2(seed: int) -> CogVLM2Backbone:
     """A CogVLM2 small enough for tests of ``backbone=cogvlm2``: it writes full prompts, at bytes a token."""
     tokenizer = words.build_tokenizer()
     tokenizer.bos_token = words.USER  # the compact tokenizer's prompts start with it
-    config = _config(tokenizer)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(seed, "weights") % 2**32)
-        model = CogVLM2ForConditionalGeneration(config)
-    return CogVLM2Backbone(model, CogVLM2Processor(square_image_processor(IMAGE_SIZE), tokenizer, PATCH))
-
-
-def _config(tokenizer: Any) -> CogVLM2Config:
-    return CogVLM2Config(
+    config = CogVLM2Config(
         vocab_size=len(tokenizer),
         hidden_size=48,
         intermediate_size=96,
@@ -52,3 +40,5 @@ def _config(tokenizer: Any) -> CogVLM2Config:
             "initializer_range": SPREAD,
         },
     )
+    model = drawn(seed, lambda: CogVLM2ForConditionalGeneration(config))
+    return CogVLM2Backbone(model, CogVLM2Processor(square_image_processor(IMAGE_SIZE), tokenizer, PATCH))

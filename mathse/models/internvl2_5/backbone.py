@@ -19,7 +19,7 @@ from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2Im
 from mathse.data.images import jpeg
 from mathse.models.base import Encoded
 from mathse.models.cache import BoundedCache
-from mathse.models.causal import ChatBackbone, Features
+from mathse.models.causal import DECODER_SCOPE, ChatBackbone, Features
 from mathse.models.checkpoint import as_dtype, expect_family, open_model, open_processor, resolve
 from mathse.models.internvl2_5.published import MODEL_TYPE, chat_template, read_published
 from mathse.models.internvl2_5.tokenizer import END
@@ -43,7 +43,7 @@ class InternVL25Backbone(ChatBackbone):
         "tower": r"model\.vision_tower(\.|$)",
     }
     lora_scopes: ClassVar[Mapping[str, str]] = {
-        "language": r"model\.language_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)",
+        "language": DECODER_SCOPE,
         "tower": r"model\.vision_tower\.encoder\.layer\.\d+\.(attention\.([qkv]_proj|projection_layer)|mlp\.fc[12])",
     }
 
@@ -125,19 +125,26 @@ def load(
     jpeg: bool = False,
     jpeg_seed: int = 0,
     system: str | None = None,
+    weights: bool = True,
 ) -> InternVL25Backbone:
     """Open an InternVL2.5 checkpoint, from a folder or by hub id, in the published layout or in transformers'.
 
     Args:
-        system: said at the start of every conversation, in place of what the checkpoint's template says there.
-        train_tiles, eval_tiles: the most tiles a picture is cut into, the thumbnail not counted.
         dtype: of the weights; None is float32.
+        train_tiles, eval_tiles: the most tiles a picture is cut into, the thumbnail not counted.
         jpeg: compress pictures of training rows at random; ``jpeg_seed`` and the row decide how much.
+        system: the beginning of every conversation, in place of what the checkpoint's template writes there.
+        weights: False for prompts alone, see ``mathse.models.prompt_reader``.
     """
-    folder = resolve(path, revision)
+    folder = resolve(path, revision, weights)
     config, processor, generation = read_folder(folder, system)
     model = open_model(
-        InternVLForConditionalGeneration, folder, dtype=as_dtype(dtype), attention=attention, config=config
+        InternVLForConditionalGeneration,
+        folder,
+        dtype=as_dtype(dtype),
+        attention=attention,
+        config=config,
+        weights=weights,
     )
     if generation is not None:
         model.generation_config = generation

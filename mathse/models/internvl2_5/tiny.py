@@ -15,7 +15,7 @@ from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2Im
 
 from mathse.models import tiny_tokenizer as words
 from mathse.models.internvl2_5.backbone import InternVL25Backbone
-from mathse.seeds import derive
+from mathse.models.tiny import decoder_config, drawn
 
 TILE, PATCH, RATIO = 28, 14, 0.5  # a tile is one token
 # the processor writes the marks around an image itself
@@ -25,66 +25,11 @@ CHAT_TEMPLATE = words.CHAT_TEMPLATE.replace(f"{words.VISION_START}{words.IMAGE}{
 def tiny_internvl2_5(seed: int) -> InternVL25Backbone:
     """What ``python -m mathse tiny internvl2_5 DST`` saves."""
     processor = _processor()
-    config = _config(processor.tokenizer)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(seed, "weights") % 2**32)
-        model = InternVLForConditionalGeneration(config)
-        _spread(model)
-    end, pad = processor.tokenizer.eos_token_id, processor.tokenizer.pad_token_id
-    model.generation_config = GenerationConfig(eos_token_id=end, pad_token_id=pad)
-    return InternVL25Backbone(model.eval(), processor)
-
-
-def _spread(model: InternVLForConditionalGeneration) -> None:
-    """Draw what starts at zero: without it, pictures of equal colours would differ in nothing."""
-    embeddings = model.model.vision_tower.embeddings
-    for parameter in (embeddings.cls_token, embeddings.position_embeddings):
-        torch.nn.init.normal_(parameter, std=model.config.text_config.initializer_range)
-
-
-def _processor() -> InternVLProcessor:
-    pixels = {"size": {"height": TILE, "width": TILE}, "image_mean": [0.3] * 3, "image_std": [0.35] * 3, "resample": 3}
-    return InternVLProcessor(
-        image_processor=GotOcr2ImageProcessorPil(**pixels, crop_to_patches=True, min_patches=1, max_patches=12),
-        tokenizer=_tokenizer(),
-        video_processor=InternVLVideoProcessor(**pixels),
-        image_seq_length=int((TILE // PATCH * RATIO) ** 2),
-        chat_template=CHAT_TEMPLATE,
-    )
-
-
-def _tokenizer() -> PreTrainedTokenizerFast:
-    """The compact tokenizer, with its tokens under the names that InternVL's processor asks for."""
-    return PreTrainedTokenizerFast(
-        tokenizer_object=words.build_tokenizer().backend_tokenizer,
-        pad_token=words.PAD,
-        eos_token=words.END,
-        start_image_token=words.VISION_START,
-        end_image_token=words.VISION_END,
-        context_image_token=words.IMAGE,
-        video_token=words.VIDEO,
-        extra_special_tokens=[words.USER, words.ASSISTANT],
-        model_max_length=2048,
-        padding_side="left",
-    )
-
-
-def _config(tokenizer: PreTrainedTokenizerFast) -> InternVLConfig:
-    return InternVLConfig(
+    tokenizer = processor.tokenizer
+    config = InternVLConfig(
         text_config={
             "model_type": "llama",
-            "vocab_size": len(tokenizer),
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "max_position_embeddings": 2048,
-            "initializer_range": 0.05,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 1000.0},
-            "pad_token_id": tokenizer.pad_token_id,
-            "eos_token_id": tokenizer.eos_token_id,
-            "bos_token_id": None,
+            **decoder_config(tokenizer, hidden_size=64, mlp_size=128, layers=2, heads=4, kv_heads=2),
         },
         vision_config={
             "hidden_size": 32,
@@ -97,7 +42,42 @@ def _config(tokenizer: PreTrainedTokenizerFast) -> InternVLConfig:
             "initializer_range": 0.05,
         },
         image_token_id=tokenizer.convert_tokens_to_ids(words.IMAGE),
-        image_seq_length=int((TILE // PATCH * RATIO) ** 2),
+        image_seq_length=processor.image_seq_length,
         downsample_ratio=RATIO,
         tie_word_embeddings=False,
+    )
+
+    def make() -> InternVLForConditionalGeneration:
+        model = InternVLForConditionalGeneration(config)
+        # these start at zero, and pictures of equal colours would then differ in nothing
+        embeddings = model.model.vision_tower.embeddings
+        for parameter in (embeddings.cls_token, embeddings.position_embeddings):
+            torch.nn.init.normal_(parameter, std=config.text_config.initializer_range)
+        return model
+
+    model = drawn(seed, make)
+    model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
+    return InternVL25Backbone(model.eval(), processor)
+
+
+def _processor() -> InternVLProcessor:
+    pixels = {"size": {"height": TILE, "width": TILE}, "image_mean": [0.3] * 3, "image_std": [0.35] * 3, "resample": 3}
+    return InternVLProcessor(
+        image_processor=GotOcr2ImageProcessorPil(**pixels, crop_to_patches=True, min_patches=1, max_patches=12),
+        # the compact tokenizer, with its tokens under the names that InternVL's processor asks for
+        tokenizer=PreTrainedTokenizerFast(
+            tokenizer_object=words.build_tokenizer().backend_tokenizer,
+            pad_token=words.PAD,
+            eos_token=words.END,
+            start_image_token=words.VISION_START,
+            end_image_token=words.VISION_END,
+            context_image_token=words.IMAGE,
+            video_token=words.VIDEO,
+            extra_special_tokens=[words.USER, words.ASSISTANT],
+            model_max_length=2048,
+            padding_side="left",
+        ),
+        video_processor=InternVLVideoProcessor(**pixels),
+        image_seq_length=int((TILE // PATCH * RATIO) ** 2),
+        chat_template=CHAT_TEMPLATE,
     )
