@@ -129,10 +129,11 @@ def is_quantised(backbone: Backbone) -> bool:
 
 def onto_whole_base(backbone: Backbone, adapter: Path, dtype: torch.dtype = torch.bfloat16) -> None:
     """The adapters of a fit over a base in 4 bit, put on the base as its folder has it."""
-    model = backbone.model
+    model, folder = backbone.model, _folder(backbone.model)
     config = deepcopy(model.config)  # not the folder's: a published InternVL2.5 folder has another kind of config.json
-    del config.quantization_config  # or the folder's weights would be taken for 4 bit ones
-    whole: Any = open_model(type(model), _folder(model), dtype=dtype, config=config)
+    if hasattr(config, "quantization_config"):  # with it, the folder's weights would be taken for 4 bit ones
+        del config.quantization_config
+    whole: Any = open_model(type(model), folder, dtype=dtype, config=config)
     backbone.model = model = None
     with _quiet():
         backbone.adapter = PeftModel.from_pretrained(whole, adapter)

@@ -63,20 +63,23 @@ class CausalBackbone(Backbone):
         for row in rows:
             if (reason := self.too_many(row)) is not None:
                 raise DataError(reason)
+        # all images of all rows at once: an image processor is several times faster on many than on one by one
         features = iter(self._features_of([image for row in rows for image in row["images"]]))
         images = [[next(features) for _ in row["images"]] for row in rows]
         prompts = self.prompt_ids(rows, images)
+        # A response is encoded apart from its prompt: no token may span the two, since sampling starts between them.
         answers = [self.defuse(row["response"]) for row in rows if "response" in row]
         responses = iter(self.tokenizer(answers, add_special_tokens=False)["input_ids"] if answers else [])
         encoded = []
-        for row, mine, prompt in zip(rows, images, prompts, strict=True):
+        for row, row_images, prompt in zip(rows, images, prompts, strict=True):
             response = [*next(responses), self.end_id] if "response" in row else []
-            joined = join(mine)
+            joined = join(row_images)
             encoded.append(Encoded(prompt, response, joined, self.extras(prompt, response, joined)))
         return encoded
 
     def defuse(self, text: str) -> str:
         """User text in which no special token of the tokenizer stands any more."""
+        # "<|im_end|>" in a problem becomes "< |im_end|>", which is ordinary text; else a problem could end its own turn
         for token in self.tokenizer.all_special_tokens:
             if token in text:
                 text = text.replace(token, token[:1] + " " + token[1:])
@@ -91,9 +94,9 @@ class CausalBackbone(Backbone):
             new = dict(zip(missing, self.prepare([self._open(opened[key]) for key in missing]), strict=True))
         features = [new[key] if key in new else self._images[key] for key in map(_key, images)]
         for key, value in new.items():
-            if isinstance(key, str):
-                kept = {name: tensor.clone() for name, tensor in value.items()}  # no view that holds its batch
-                self._images.put(key, kept, sum(tensor.nbytes for tensor in kept.values()))
+            if isinstance(key, str):  # a file; an image in memory may be another one by the next call
+                copies = {name: tensor.clone() for name, tensor in value.items()}  # no view that holds its batch
+                self._images.put(key, copies, sum(tensor.nbytes for tensor in copies.values()))
         return features
 
     def _open(self, image: str | Path | Image) -> Image:
@@ -105,20 +108,21 @@ class CausalBackbone(Backbone):
     # --- batches ---
 
     def pad(self, encoded: Sequence[Encoded]) -> dict[str, Tensor]:
-        labels = [torch.tensor([IGNORED] * len(e.prompt) + e.response) for e in encoded]
-        return {
+        labels = [torch.tensor([IGNORED] * len(e.prompt) + e.response) for e in encoded]  # Eq. 1: the response alone
+        # Right-padded and causal: no position sees the padding, so a fit needs no mask.
+        return {  # (B, T of the longest row), extras (..., B, T), features image-major over the batch
             "input_ids": _padded([torch.tensor(e.ids) for e in encoded], self.pad_id),
             "labels": _padded(labels, IGNORED),
             **{name: _padded([e.extras[name] for e in encoded], 0) for name in encoded[0].extras},
             **join([e.features for e in encoded if e.features]),
-        }  # right-padded and causal: no position sees the padding, so a fit needs no mask
+        }
 
     def collate(self, rows: Sequence[Row]) -> dict[str, Tensor]:
         encoded = self.encode(rows)
         return {**self.pad(encoded), "attention_mask": _padded([torch.ones(len(e.ids)).long() for e in encoded], 0)}
 
     def _left_padded(self, encoded: Sequence[Encoded]) -> dict[str, Tensor]:
-        """Prompts, as ``generate`` takes them."""
+        """Prompts, as ``generate`` takes them: it goes on behind the last position, so a row's prompt ends there."""
         extras = {
             name: _padded([e.extras[name][..., : len(e.prompt)] for e in encoded], 0, left=True)
             for name in self.sampling_extras
@@ -146,7 +150,13 @@ class CausalBackbone(Backbone):
         watch: Sequence[int] = (),
         begun: Sequence[int] = (),
     ) -> list[list[Completion]]:
-        prompts = [self._gone_on(encoded, begun) for encoded in self.encode(rows)]
+        prompts = self.encode(rows)
+        if begun:
+            longer = [[*encoded.prompt, *begun] for encoded in prompts]
+            prompts = [
+                replace(encoded, prompt=ids, extras=self.extras(ids, [], encoded.features))
+                for encoded, ids in zip(prompts, longer, strict=True)
+            ]
         batch = {k: v.to(self.device) for k, v in self._left_padded(prompts).items()}
         sampling: dict[str, Any] = {"do_sample": False}
         if temperature > 0:  # always explicit: a checkpoint's own defaults may make n samples identical
@@ -154,6 +164,7 @@ class CausalBackbone(Backbone):
         watcher = Watch(watch)
         was_training = self.model.training
         self.model.eval()
+        # whatever else draws in this process goes on as if nothing had been sampled here
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(seed)
             out = self.model.generate(
@@ -170,14 +181,8 @@ class CausalBackbone(Backbone):
         self.model.train(was_training)
         return self._completions(out[:, batch["input_ids"].shape[1] - len(begun) :].cpu(), watcher, n)
 
-    def _gone_on(self, encoded: Encoded, begun: Sequence[int]) -> Encoded:
-        """A prompt with the beginning of its response behind it."""
-        if not begun:
-            return encoded
-        prompt = [*encoded.prompt, *begun]
-        return replace(encoded, prompt=prompt, extras=self.extras(prompt, [], encoded.features))
-
     def _completions(self, sampled: Tensor, watcher: Watch, n: int) -> list[list[Completion]]:
+        """``sampled`` (B * n, T) as n completions a row, each cut behind its first end token."""
         ended = torch.isin(sampled, torch.tensor(self.end_ids)).long()
         lengths = torch.where(ended.any(1), ended.argmax(1) + 1, sampled.shape[1]).tolist()
         ids = [row[:length].tolist() for row, length in zip(sampled, lengths, strict=True)]
@@ -207,7 +212,7 @@ class ChatBackbone(CausalBackbone):
         turns = [*row.get("history", ()), (row["question"], None)]
         messages: list[dict[str, Any]] = []
         for question, answer in turns:
-            images = [] if messages else [{"type": "image"} for _ in row["images"]]
+            images = [] if messages else [{"type": "image"} for _ in row["images"]]  # of the first turn
             messages.append({"role": "user", "content": [*images, {"type": "text", "text": self.defuse(question)}]})
             if answer is not None:
                 messages.append({"role": "assistant", "content": self.defuse(answer)})
@@ -215,9 +220,10 @@ class ChatBackbone(CausalBackbone):
 
     def prompt_ids(self, rows: Sequence[Row], images: Sequence[Sequence[Features]]) -> list[list[int]]:
         texts = []
-        for row, mine in zip(rows, images, strict=True):
+        for row, row_images in zip(rows, images, strict=True):
+            # one placeholder an image; user text holds none, see ``defuse``
             pieces = self.render(row).split(self.processor.image_token)
-            expanded = [*map(self.expand, mine), ""]
+            expanded = [*map(self.expand, row_images), ""]
             texts.append("".join(piece + image for piece, image in zip(pieces, expanded, strict=True)))
         return self.tokenizer(texts, add_special_tokens=False)["input_ids"]
 
@@ -230,7 +236,7 @@ class Watch(LogitsProcessor):
         self.steps: list[Tensor] = []
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        exact = scores.float()
+        exact = scores.float()  # (B * n, vocabulary), before temperature and truncation
         self.steps.append(exact[:, self.tokens] - exact.logsumexp(-1, keepdim=True))
         return scores
 

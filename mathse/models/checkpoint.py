@@ -71,10 +71,10 @@ def read_config(folder: Path) -> dict[str, Any]:
 def expect_family(folder: Path, family: str, model_types: Sequence[str]) -> dict[str, Any]:
     """config.json, if its model_type is one of ``model_types``; else a CheckpointError that says whose folder it is."""
     config = read_config(folder)
-    found = config.get("model_type")
-    if found not in model_types:
+    model_type = config.get("model_type")
+    if model_type not in model_types:
         raise CheckpointError(
-            f"{folder} is not a checkpoint of backbone={family}: its config.json says model_type = {found!r}, "
+            f"{folder} is not a checkpoint of backbone={family}: its config.json says model_type = {model_type!r}, "
             f"and {family} is {' or '.join(map(repr, model_types))}"
         )
     return config

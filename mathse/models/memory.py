@@ -69,8 +69,8 @@ class Trained:
     estimated: Memory
 
     def to_json(self) -> dict[str, Any]:
-        said = asdict(self)
-        return {**said, "estimated": {"unit": "bytes", **said["estimated"], "total": self.estimated.total}}
+        record = asdict(self)
+        return {**record, "estimated": {"unit": "bytes", **record["estimated"], "total": self.estimated.total}}
 
     def cells(self) -> list[tuple[str, ...]]:
         """The table, its heading first."""
@@ -117,10 +117,10 @@ def estimate(
     parameters = [p for _, _, p in named_parts(backbone)]
     weights = sum(p.numel() * p.element_size() for p in parameters)
     trained = sum(p.numel() * p.element_size() for p in parameters if p.requires_grad)
-    kept = activations(backbone, longest, rows, precision, checkpointing)
+    for_backward = activations(backbone, longest, rows, precision, checkpointing)
     if precision == "bf16-mixed" and shards == 1:
-        kept += copies(backbone, checkpointing)
-    return Memory(weights // shards, trained // shards, 2 * trained // shards, kept)
+        for_backward += copies(backbone, checkpointing)
+    return Memory(weights // shards, trained // shards, 2 * trained // shards, for_backward)
 
 
 def activations(backbone: Backbone, longest: Encoded, rows: int, precision: str, checkpointing: bool) -> int:
@@ -154,14 +154,14 @@ class Stack:
     @classmethod
     def of(cls, config: Any, part: str) -> Stack:
         """Read from a transformers config, whose names for these differ from family to family."""
-        own = config.get_text_config() if part == "language" else config.vision_config
-        width = _first(own, "embed_dim", "hidden_size")
-        heads = _first(own, "num_attention_heads", "num_heads")
-        groups = getattr(own, "num_key_value_heads", None) or heads
-        inner = getattr(own, "intermediate_size", None) or int(own.mlp_ratio * width)
-        eager = own._attn_implementation == "eager"
+        sizes = config.get_text_config() if part == "language" else config.vision_config
+        width = _first(sizes, "embed_dim", "hidden_size")
+        heads = _first(sizes, "num_attention_heads", "num_heads")
+        groups = getattr(sizes, "num_key_value_heads", None) or heads
+        inner = getattr(sizes, "intermediate_size", None) or int(sizes.mlp_ratio * width)
+        eager = sizes._attn_implementation == "eager"
         key_width = width if eager else width * groups // heads  # eager repeats keys and values for every head
-        layers = _first(own, "depth", "num_hidden_layers")
+        layers = _first(sizes, "depth", "num_hidden_layers")
         return cls(layers, width, heads, key_width, inner, part == "language", eager)
 
     def layer_bytes(self, tokens: int, precision: str, frozen: bool, adapted: int) -> int:
@@ -181,19 +181,19 @@ def _first(config: Any, *names: str) -> int:
 
 def has_graph(backbone: Backbone, part: str) -> bool:
     """Whether a backward pass goes through a part's layers: always the decoder's, which are on top of all else."""
-    return part == "language" or any(p.requires_grad for found, _, p in named_parts(backbone) if found == part)
+    return part == "language" or any(p.requires_grad for p_part, _, p in named_parts(backbone) if p_part == part)
 
 
 def frozen(backbone: Backbone, part: str) -> bool:
     """Whether a part's own weights, adapters aside, stay as they are."""
-    own = (p for found, name, p in named_parts(backbone) if found == part and not is_adapter(name))
-    return not any(p.requires_grad for p in own)
+    base = (p for p_part, name, p in named_parts(backbone) if p_part == part and not is_adapter(name))
+    return not any(p.requires_grad for p in base)
 
 
 def adapted_inputs(backbone: Backbone, part: str) -> int:
     """Summed input widths of a part's adapted matrices."""
-    rows = ((found, name, p) for found, name, p in named_parts(backbone) if ".lora_A." in name)
-    return sum(p.shape[1] for found, _, p in rows if found == part)
+    # an adapter's A is (rank, input width)
+    return sum(p.shape[1] for p_part, name, p in named_parts(backbone) if p_part == part and ".lora_A." in name)
 
 
 def adapted_bytes(backbone: Backbone, precision: str) -> int:

@@ -27,6 +27,7 @@ State = dict[str, tuple[bool, torch.dtype]]  # of each parameter: whether it tra
 
 def prepare(backbone: Backbone, settings: Fit, precision: str, seed: int) -> State:
     """Make the model ready for a fit; what ``finish`` needs to take it back."""
+    # names are those without adapters; by the time ``finish`` looks them up, the adapters are merged and off again
     before = {name: (p.requires_grad, p.dtype) for name, p in backbone.model.named_parameters()}
     if settings.method == "full":
         freeze(backbone, settings.freeze)
@@ -48,6 +49,7 @@ def finish(backbone: Backbone, settings: Fit, before: State, folder: Path, place
         checkpoint_activations(backbone.model, False)
     if backbone.adapter is not None:
         adapters.save(backbone, folder / adapters.FOLDER, placed / adapters.FOLDER)
+        # a sum with a 4 bit base would be rounded to 4 bit again, so the adapter goes onto the base as it was published
         if adapters.is_quantised(backbone):
             adapters.onto_whole_base(backbone, folder / adapters.FOLDER)
         adapters.merge(backbone)
@@ -71,11 +73,11 @@ def cast(backbone: Backbone, precision: str) -> None:
 
 def checkpoint_activations(model: Any, on: bool) -> None:
     """Keep a layer's input alone and run the layer again in the backward pass, or stop doing so."""
-    word = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"  # the older name
+    kind = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"  # the older name
     if not on:
-        getattr(model, f"{word}_checkpointing_disable")()
+        getattr(model, f"{kind}_checkpointing_disable")()
         return
-    getattr(model, f"{word}_checkpointing_enable")({"use_reentrant": False})
+    getattr(model, f"{kind}_checkpointing_enable")({"use_reentrant": False})
     # this also makes embeddings ask for gradients: only the reentrant kind needs that, and a frozen tower would keep a
     # graph for it
     model.disable_input_require_grads()

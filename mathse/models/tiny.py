@@ -19,7 +19,7 @@ from transformers import (
     Qwen2VLVideoProcessor,
 )
 
-from mathse.models import tiny_tokenizer as words
+from mathse.models import tiny_tokenizer
 from mathse.models.checkpoint import as_dtype, expect_family, expect_files, open_model, open_processor
 from mathse.models.qwen2vl import Qwen2VLBackbone
 from mathse.seeds import derive
@@ -79,10 +79,10 @@ class TinyBackbone(Qwen2VLBackbone):
                 },
                 tie_word_embeddings=False,
                 initializer_range=initializer_range,
-                image_token_id=tokenizer.convert_tokens_to_ids(words.IMAGE),
-                video_token_id=tokenizer.convert_tokens_to_ids(words.VIDEO),
-                vision_start_token_id=tokenizer.convert_tokens_to_ids(words.VISION_START),
-                vision_end_token_id=tokenizer.convert_tokens_to_ids(words.VISION_END),
+                image_token_id=tokenizer.convert_tokens_to_ids(tiny_tokenizer.IMAGE),
+                video_token_id=tokenizer.convert_tokens_to_ids(tiny_tokenizer.VIDEO),
+                vision_start_token_id=tokenizer.convert_tokens_to_ids(tiny_tokenizer.VISION_START),
+                vision_end_token_id=tokenizer.convert_tokens_to_ids(tiny_tokenizer.VISION_END),
             )
             model = drawn(init_seed, lambda: Qwen2VLForConditionalGeneration(config))
             model.generation_config.eos_token_id = tokenizer.eos_token_id
@@ -118,9 +118,9 @@ def build_processor(min_pixels: int, max_pixels: int) -> Qwen2VLProcessor:
         image_processor=Qwen2VLImageProcessor(
             size={"shortest_edge": min_pixels, "longest_edge": max_pixels}, image_mean=[0.3] * 3, image_std=[0.35] * 3
         ),
-        tokenizer=words.build_tokenizer(),
+        tokenizer=tiny_tokenizer.build_tokenizer(),
         video_processor=Qwen2VLVideoProcessor(),
-        chat_template=words.CHAT_TEMPLATE,
+        chat_template=tiny_tokenizer.CHAT_TEMPLATE,
     )
 
 

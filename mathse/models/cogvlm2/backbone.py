@@ -58,9 +58,9 @@ class CogVLM2Backbone(CausalBackbone):
 
     def prompt_ids(self, rows: Sequence[Row], images: Sequence[Sequence[Features]]) -> list[list[int]]:
         prompts = []
-        for row, mine in zip(rows, images, strict=True):
-            history = [(self.defuse(asked), self.defuse(said)) for asked, said in row.get("history", ())]
-            encoded = self.processor.encode(self.defuse(row["question"]), bool(mine), history, self.template)
+        for row, row_images in zip(rows, images, strict=True):
+            history = [(self.defuse(question), self.defuse(answer)) for question, answer in row.get("history", ())]
+            encoded = self.processor.encode(self.defuse(row["question"]), bool(row_images), history, self.template)
             prompts.append(encoded["input_ids"])
         return prompts
 
@@ -137,11 +137,12 @@ def load(
 
 def _config(folder: Path, rope_precision: str) -> CogVLM2Config:
     """config.json, if it is a CogVLM2's. Raises CheckpointError otherwise."""
-    found = read_config(folder)
-    kind = found.get("model_type")
-    if kind not in (None, CogVLM2Config.model_type) or not all(key in found for key in _KEYS):
-        says = f"says model_type = {kind!r}" if kind else f"has no {' and '.join(k for k in _KEYS if k not in found)}"
-        raise CheckpointError(f"{folder} is not a checkpoint of backbone=cogvlm2: its config.json {says}")
+    published = read_config(folder)
+    kind = published.get("model_type")
+    if kind not in (None, CogVLM2Config.model_type) or not all(key in published for key in _KEYS):
+        absent = " and ".join(key for key in _KEYS if key not in published)
+        reason = f"says model_type = {kind!r}" if kind else f"has no {absent}"
+        raise CheckpointError(f"{folder} is not a checkpoint of backbone=cogvlm2: its config.json {reason}")
     try:
         return CogVLM2Config.from_pretrained(folder, rope_precision=rope_precision, local_files_only=True)
     except (ValueError, TypeError, StrictDataclassError) as e:

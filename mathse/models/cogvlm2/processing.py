@@ -94,8 +94,8 @@ class CogVLM2Processor(ProcessorMixin):
     ) -> dict[str, list[int]]:
         """A row as lists: BOS, the image's placeholders, the prompt; then the answer, encoded apart, and EOS."""
         placeholders = self.image_tokens if image else 0
-        said = prompt_text(query, history, template)
-        prompt = [self.tokenizer.bos_token_id, *[self.tokenizer.pad_token_id] * placeholders, *self._ids(said)]
+        text = prompt_text(query, history, template)
+        prompt = [self.tokenizer.bos_token_id, *[self.tokenizer.pad_token_id] * placeholders, *self._ids(text)]
         response = [] if answer is None else [*self._ids(answer), self.tokenizer.eos_token_id]
         length = len(prompt) + len(response)
         row = {
@@ -146,14 +146,14 @@ class CogVLM2Processor(ProcessorMixin):
 
         Raises CheckpointError where the tokenizer's or the config's file is missing.
         """
-        place = str(pretrained_model_name_or_path)
+        source = str(pretrained_model_name_or_path)
         hub = {name: kwargs[name] for name in _HUB if kwargs.get(name) is not None}
-        saved, _ = cls.get_processor_dict(place, **hub)
-        config = _config(place, hub)
+        saved, _ = cls.get_processor_dict(source, **hub)
+        config = _config(source, hub)
         try:
-            tokenizer = PreTrainedTokenizerFast.from_pretrained(place, **hub)
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(source, **hub)
         except (OSError, ValueError, TypeError) as e:
-            raise CheckpointError(f"{place}: no tokenizer.json that can be opened ({_line(e)})") from None
+            raise CheckpointError(f"{source}: no tokenizer.json that can be opened ({_line(e)})") from None
         _align(tokenizer, config)
         vision = config.get("vision_config", {})
         patch_size = saved.get("patch_size", vision.get("patch_size", 14))
@@ -164,7 +164,7 @@ class CogVLM2Processor(ProcessorMixin):
         elif "image_size" in vision:
             image_processor = square_image_processor(vision["image_size"])
         else:
-            raise CheckpointError(f"{place}: no processor_config.json and no config.json to say how large images are")
+            raise CheckpointError(f"{source}: no processor_config.json and no config.json to say how large images are")
         return cls(image_processor, tokenizer, patch_size=patch_size, chat_template=saved.get("chat_template"))
 
 
@@ -172,9 +172,9 @@ def _default_chat_template() -> str:
     return chat_template("chat")
 
 
-def _config(place: str, hub: dict[str, Any]) -> dict[str, Any]:
+def _config(source: str, hub: dict[str, Any]) -> dict[str, Any]:
     try:
-        return PreTrainedConfig.get_config_dict(place, **hub)[0]
+        return PreTrainedConfig.get_config_dict(source, **hub)[0]
     except OSError:  # a processor can be saved without a model
         return {}
 

@@ -41,7 +41,7 @@ def prompt_text(query: str, history: Sequence[tuple[str, str]] = (), template: s
     if template == "base":
         return query
     answer = _ANSWER[template]
-    turns = "".join(f"Question: {asked} {answer} {said}\n" for asked, said in history)
+    turns = "".join(f"Question: {question} {answer} {reply}\n" for question, reply in history)
     return f"{turns}Question: {query} {answer}"
 
 

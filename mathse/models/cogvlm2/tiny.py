@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mathse.models import tiny_tokenizer as words
+from mathse.models import tiny_tokenizer
 from mathse.models.cogvlm2.backbone import CogVLM2Backbone
 from mathse.models.cogvlm2.configuration import CogVLM2Config
 from mathse.models.cogvlm2.modeling import CogVLM2ForConditionalGeneration
@@ -15,8 +15,8 @@ SPREAD = 0.05  # of the random weights
 
 def tiny_cogvlm2(seed: int) -> CogVLM2Backbone:
     """A CogVLM2 small enough for tests of ``backbone=cogvlm2``: it writes full prompts, at bytes a token."""
-    tokenizer = words.build_tokenizer()
-    tokenizer.bos_token = words.USER  # the compact tokenizer's prompts start with it
+    tokenizer = tiny_tokenizer.build_tokenizer()
+    tokenizer.bos_token = tiny_tokenizer.USER  # the compact tokenizer's prompts start with it
     config = CogVLM2Config(
         vocab_size=len(tokenizer),
         hidden_size=48,

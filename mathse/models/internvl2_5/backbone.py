@@ -59,20 +59,22 @@ class InternVL25Backbone(ChatBackbone):
         super().__init__(model, processor)
         self.train_tiles, self.eval_tiles, self.jpeg, self.jpeg_seed = train_tiles, eval_tiles, jpeg, jpeg_seed
         self.image_id = model.config.image_token_id
+        # where the marks of an image would stand in a path, an image would have to be
         self.never_sampled = list(processor.image_token_ids)
         self.end_id = self.tokenizer.convert_tokens_to_ids(END)  # </s>, the tokenizer's own, ends no turn
-        ends = model.generation_config.eos_token_id or []
+        ends = model.generation_config.eos_token_id or []  # one id, or several
         self.end_ids = sorted({self.end_id, *(ends if isinstance(ends, list) else [ends])})
         self._tiles = eval_tiles
         self._caches = {True: self._images, False: BoundedCache[Features](TILE_CACHE)}
 
     def encode(self, rows: Sequence[Row]) -> list[Encoded]:
         encoded: dict[int, Encoded] = {}
+        # rows to train on and rows to answer get different numbers of tiles, so each kind is encoded by itself
         for trained in (True, False):
-            mine = [i for i, row in enumerate(rows) if ("response" in row) == trained]
+            places = [i for i, row in enumerate(rows) if ("response" in row) == trained]
             with self._tiling(trained):
-                some = [self._compressed(rows[i]) if trained and self.jpeg else rows[i] for i in mine]
-                encoded |= zip(mine, super().encode(some) if some else [], strict=True)
+                alike = [self._compressed(rows[i]) if trained and self.jpeg else rows[i] for i in places]
+                encoded |= zip(places, super().encode(alike) if alike else [], strict=True)
         return [encoded[i] for i in range(len(rows))]
 
     @contextmanager
@@ -92,11 +94,11 @@ class InternVL25Backbone(ChatBackbone):
 
     def prepare(self, pictures: Sequence[Image]) -> list[Features]:
         """``pixel_values`` (tiles, 3, side, side) of each picture: the grid row by row, then the thumbnail."""
-        done = self.processor.image_processor(
+        cut = self.processor.image_processor(
             list(pictures), crop_to_patches=True, max_patches=self._tiles, return_tensors="pt"
         )
-        counts = torch.as_tensor(done["num_patches"]).tolist()
-        return [{"pixel_values": tiles} for tiles in done["pixel_values"].split(counts)]
+        counts = torch.as_tensor(cut["num_patches"]).tolist()  # tiles of each picture, the thumbnail included
+        return [{"pixel_values": tiles} for tiles in cut["pixel_values"].split(counts)]
 
     def expand(self, features: Features) -> str:
         tokens = self.processor.image_token * (self.processor.image_seq_length * len(features["pixel_values"]))

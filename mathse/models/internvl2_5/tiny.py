@@ -13,13 +13,15 @@ from transformers import (
 )
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 
-from mathse.models import tiny_tokenizer as words
+from mathse.models import tiny_tokenizer
 from mathse.models.internvl2_5.backbone import InternVL25Backbone
 from mathse.models.tiny import decoder_config, drawn
 
 TILE, PATCH, RATIO = 28, 14, 0.5  # a tile is one token
 # the processor writes the marks around an image itself
-CHAT_TEMPLATE = words.CHAT_TEMPLATE.replace(f"{words.VISION_START}{words.IMAGE}{words.VISION_END}", words.IMAGE)
+CHAT_TEMPLATE = tiny_tokenizer.CHAT_TEMPLATE.replace(
+    f"{tiny_tokenizer.VISION_START}{tiny_tokenizer.IMAGE}{tiny_tokenizer.VISION_END}", tiny_tokenizer.IMAGE
+)
 
 
 def tiny_internvl2_5(seed: int) -> InternVL25Backbone:
@@ -41,7 +43,7 @@ def tiny_internvl2_5(seed: int) -> InternVL25Backbone:
             "patch_size": PATCH,
             "initializer_range": 0.05,
         },
-        image_token_id=tokenizer.convert_tokens_to_ids(words.IMAGE),
+        image_token_id=tokenizer.convert_tokens_to_ids(tiny_tokenizer.IMAGE),
         image_seq_length=processor.image_seq_length,
         downsample_ratio=RATIO,
         tie_word_embeddings=False,
@@ -66,14 +68,14 @@ def _processor() -> InternVLProcessor:
         image_processor=GotOcr2ImageProcessorPil(**pixels, crop_to_patches=True, min_patches=1, max_patches=12),
         # the compact tokenizer, with its tokens under the names that InternVL's processor asks for
         tokenizer=PreTrainedTokenizerFast(
-            tokenizer_object=words.build_tokenizer().backend_tokenizer,
-            pad_token=words.PAD,
-            eos_token=words.END,
-            start_image_token=words.VISION_START,
-            end_image_token=words.VISION_END,
-            context_image_token=words.IMAGE,
-            video_token=words.VIDEO,
-            extra_special_tokens=[words.USER, words.ASSISTANT],
+            tokenizer_object=tiny_tokenizer.build_tokenizer().backend_tokenizer,
+            pad_token=tiny_tokenizer.PAD,
+            eos_token=tiny_tokenizer.END,
+            start_image_token=tiny_tokenizer.VISION_START,
+            end_image_token=tiny_tokenizer.VISION_END,
+            context_image_token=tiny_tokenizer.IMAGE,
+            video_token=tiny_tokenizer.VIDEO,
+            extra_special_tokens=[tiny_tokenizer.USER, tiny_tokenizer.ASSISTANT],
             model_max_length=2048,
             padding_side="left",
         ),

@@ -106,5 +106,5 @@ def register() -> None:
         ReadOnlyConverter(r"attention\.qkv\.", [f"attention.{part}." for part in qkv], [Chunk(dim=0)]),
         ReadOnlyConverter(r"self_attn\.wqkv\.", [f"self_attn.{part}." for part in qkv], [SplitGrouped()]),
     ]
-    own = get_checkpoint_conversion_mapping(InternVLConfig.model_type)
-    register_checkpoint_conversion_mapping(InternVLConfig.model_type, [*renamed, *own, *split], overwrite=True)
+    native = get_checkpoint_conversion_mapping(InternVLConfig.model_type)
+    register_checkpoint_conversion_mapping(InternVLConfig.model_type, [*renamed, *native, *split], overwrite=True)
