@@ -11,6 +11,7 @@ from mathse.errors import CheckpointError
 if TYPE_CHECKING:
     from mathse.models.base import Backbone
 
+# By name and not by object: transformers is imported when a family is opened, and not before.
 FAMILIES = {
     "tiny": "mathse.models.tiny.TinyBackbone",
     "qwen2vl": "mathse.models.qwen2vl.load",

@@ -52,6 +52,7 @@ def save(backbone: Backbone, folder: Path, placed: Path) -> None:
             equal bytes and a run folder can be moved.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    # peft knows the adapters under NAME and leaves that out of the file's names.
     # without "False" peft asks the hub whether the base's vocabulary was extended
     weights = get_peft_model_state_dict(backbone.adapter, save_embedding_layers=False)
     save_file({k: v.contiguous() for k, v in weights.items()}, folder / "adapter_model.safetensors", {"format": "pt"})
@@ -68,6 +69,7 @@ def merge(backbone: Backbone) -> None:
     for module in backbone.model.modules():
         if isinstance(module, LoraLayer):
             weight = module.get_base_layer().weight
+            # W + alpha / rank * B A, (out, in); rounded once, at the end
             weight.data = (weight.data.float() + module.get_delta_weight(NAME).float()).to(weight.dtype)
     backbone.model = backbone.adapter.unload()
     backbone.adapter = None

@@ -166,11 +166,12 @@ class Backbone(ABC):
         The head runs on these positions alone: prompts need no logits, and with a vocabulary of 150,000 they are
         most of the memory (Eq. 1 sums over the response).
         """
+        # position t predicts token t + 1, so hidden states lose their last position and labels their first
         inputs = {k: v for k, v in batch.items() if k != "labels"}
         hidden = self.model.model(**inputs, use_cache=False).last_hidden_state[:, :-1]  # (B, T - 1, H)
         targets = batch["labels"][:, 1:]
-        kept = targets != IGNORED
-        return self.model.lm_head(hidden[kept]), targets[kept]
+        answered = targets != IGNORED  # (B, T - 1)
+        return self.model.lm_head(hidden[answered]), targets[answered]
 
     @property
     def device(self) -> torch.device:

@@ -28,5 +28,6 @@ class BoundedCache(Generic[Value]):
             self.size -= self._held.pop(key)[1]
         self._held[key] = (value, size)
         self.size += size
+        # the one that was used longest ago goes first; a value larger than the limit goes at once
         while self.size > self.limit:
             self.size -= self._held.popitem(last=False)[1][1]

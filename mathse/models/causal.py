@@ -63,7 +63,7 @@ class CausalBackbone(Backbone):
         for row in rows:
             if (reason := self.too_many(row)) is not None:
                 raise DataError(reason)
-        # all images of all rows at once: an image processor is several times faster on many than on one by one
+        # the images of all rows in one call of the image processor
         features = iter(self._features_of([image for row in rows for image in row["images"]]))
         images = [[next(features) for _ in row["images"]] for row in rows]
         prompts = self.prompt_ids(rows, images)

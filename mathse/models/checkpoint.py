@@ -1,4 +1,9 @@
-"""Opening a checkpoint: from a folder or the hub, checked as far as possible before a weight is read."""
+"""Opening a checkpoint: from a folder or the hub, checked as far as possible before a weight is read.
+
+A 7B checkpoint takes long to read, and transformers goes on with a warning where weights are missing. So names and
+shapes are compared first, from the headers of the weight files, and every mistake is a CheckpointError of one sentence.
+Only safetensors are read, and no code that a folder brings along is run.
+"""
 
 from __future__ import annotations
 
@@ -104,6 +109,7 @@ def headers(folder: Path) -> dict[str, Stored]:
                 "revision with safetensors, or save them as such first"
             )
     stored: dict[str, Stored] = {}
+    # All files, not the index alone: it may promise what a download that broke off does not hold.
     for name in names:
         file = folder / name
         if not file.is_file():
@@ -120,6 +126,7 @@ def headers(folder: Path) -> dict[str, Stored]:
                     stored[tensor] = Stored(file, tuple(header.get_shape()), header.get_dtype())
         except (SafetensorError, OSError) as e:
             raise CheckpointError(f"{file} is no whole safetensors file ({e}); download it again") from None
+    # from_pretrained would turn 8 bit integers into floats as if they were weights
     for tensor, header in stored.items():
         if header.dtype not in PLAIN:
             raise CheckpointError(

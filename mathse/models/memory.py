@@ -102,6 +102,7 @@ def part_rows(backbone: Backbone, lr: float, vision_lr_scale: float) -> list[Par
 
 def numel(parameter: Tensor) -> int:
     """Numbers in a parameter; a matrix in 4 bit holds two a byte and remembers its shape."""
+    # bitsandbytes' Params4bit
     packed = getattr(parameter, "quant_state", None)
     return packed.shape.numel() if packed is not None else parameter.numel()
 
@@ -115,6 +116,7 @@ def estimate(
     """Bytes on a device whose micro-batches are ``rows`` rows like ``longest``; weights, gradients and moments lie in
     ``shards`` equal pieces on as many devices (FSDP)."""
     parameters = [p for _, _, p in named_parts(backbone)]
+    # in bytes as they are held: float32 where a full fit trains in mixed precision, bfloat16 under an adapter
     weights = sum(p.numel() * p.element_size() for p in parameters)
     trained = sum(p.numel() * p.element_size() for p in parameters if p.requires_grad)
     for_backward = activations(backbone, longest, rows, precision, checkpointing)
@@ -130,10 +132,13 @@ def activations(backbone: Backbone, longest: Encoded, rows: int, precision: str,
     for part, tokens in (("language", len(longest.ids)), ("tower", patches(config, longest.features))):
         if has_graph(backbone, part) and tokens:
             stack = Stack.of(config, part)
+            # a part's adapters are spread evenly over its layers
             adapted = adapted_inputs(backbone, part) // stack.layers * adapted_bytes(backbone, precision)
             layer = stack.layer_bytes(tokens, precision, frozen(backbone, part), adapted)
+            # what activation checkpointing keeps of each layer: its input (T, h)
             inputs = tokens * stack.width * (HALF if precision == "bf16-true" else SINGLE)
             total += rows * (stack.layers * inputs + layer if checkpointing else stack.layers * layer)
+    # (response tokens, vocabulary): float32 logits and their gradient, and what the head itself put out
     text = config.get_text_config()
     logits = rows * len(longest.response) * text.vocab_size * (SINGLE * 2 + (0 if precision == "32-true" else HALF))
     return total + logits
@@ -166,8 +171,10 @@ class Stack:
 
     def layer_bytes(self, tokens: int, precision: str, frozen: bool, adapted: int) -> int:
         """Bytes kept of one layer and one row; ``adapted`` are those of its adapters, a token."""
+        # numbers that a matrix multiplies; norms and softmax work in float32 whatever the precision
         size = SINGLE if precision == "32-true" else HALF
         handed_on = 2 if frozen else 4 if precision == "32-true" else 6
+        # the table of this file's first lines, term by term
         norms = 2 * self.width * SINGLE + (0 if frozen else handed_on * self.width * size)
         attention = (2 * self.width + 2 * self.key_width) * size
         mlp = (4 if self.gated else 2) * self.inner * size

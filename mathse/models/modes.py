@@ -62,6 +62,7 @@ def finish(backbone: Backbone, settings: Fit, before: State, folder: Path, place
 def cast(backbone: Backbone, precision: str) -> None:
     """Give the weights the dtypes of ``precision``; see above. Lightning does it for no precision: its bf16-true would
     round the rotary frequencies too."""
+    # parameters alone: rotary frequencies are buffers and stay float32
     for name, parameter in backbone.model.named_parameters():
         if not parameter.is_floating_point() or is_adapter(name):
             continue

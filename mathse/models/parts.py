@@ -40,6 +40,7 @@ def freeze(backbone: Backbone, frozen: Sequence[str]) -> None:
     """
     if unknown := [part for part in frozen if part not in PARTS]:
         raise ConfigError(f"freeze = {list(frozen)}: there is no part {unknown[0]!r}; the parts are {', '.join(PARTS)}")
+    # Where nothing below asks for a gradient, autograd keeps no activations either.
     for part, _, parameter in named_parts(backbone):
         if part in frozen:
             parameter.requires_grad_(False)

@@ -1,6 +1,7 @@
-"""Qwen2-VL through transformers' own classes.
+"""Qwen2-VL through transformers' own classes; also what the tiny backbone is made of.
 
-Source of the facts: transformers' ``modeling_qwen2_vl`` (M-RoPE positions, merge of 2 x 2 patches).
+A picture of any shape becomes a grid of patches, of which 2 x 2 make one token, so it takes as many tokens as its area
+asks for. Source of the facts: transformers' ``modeling_qwen2_vl`` (M-RoPE positions, merge of 2 x 2 patches).
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ class Qwen2VLBackbone(ChatBackbone):
         super().__init__(model, processor)
         config = model.config
         self.image_id = config.image_token_id
+        # where an image's marks would stand in a path, an image would have to be
         marks = (config.image_token_id, config.video_token_id, config.vision_start_token_id, config.vision_end_token_id)
         self.never_sampled = [i for i in marks if i is not None]
 
@@ -66,16 +68,20 @@ class Qwen2VLBackbone(ChatBackbone):
 
     def positions(self, ids: list[int], features: Features) -> Tensor:
         """M-RoPE positions (3, len(ids)): text counts up, an image's tokens carry (time, row, column)."""
-        grids = features["image_grid_thw"].tolist() if features else []
+        # A Python loop over images, not over tokens: a row has a handful of images.
+        grids = features["image_grid_thw"].tolist() if features else []  # (time, height, width) in patches
         merge = self.model.config.vision_config.spatial_merge_size
         parts, start, token = [], 0, 0
         for time, height, width in grids:
             rows, columns = height // merge, width // merge
             begin = ids.index(self.image_id, token)
+            # the text before the image: all three axes count up together
             parts.append(torch.arange(start, start + begin - token).expand(3, -1))
             start += begin - token
+            # the image: its tokens row by row, all counted from where the text stopped
             cells = torch.cartesian_prod(*(torch.arange(n) for n in (time, rows, columns))).view(-1, 3).T
             parts.append(cells + start)
+            # text goes on behind the image's longer side, however many tokens the image has
             start, token = start + max(height, width) // merge, begin + time * rows * columns
         parts.append(torch.arange(start, start + len(ids) - token).expand(3, -1))
         return torch.cat(parts, dim=1)

@@ -83,6 +83,8 @@ def _literal(phrase: str) -> str:
     return "".join(c if c.isalnum() or c in " \n" else "\\" + c for c in phrase)
 
 
+# How a text is cut, the first alternative that fits: whole phrases, marks, operators, single digits, words with the
+# space behind them, punctuation, and whatever else there is.
 _PIECE = "|".join(
     [
         *map(_literal, sorted(PHRASES, key=len, reverse=True)),
@@ -109,6 +111,7 @@ CHAT_TEMPLATE = (
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """The tokenizer, always the same: 8 special tokens, 256 bytes, then the vocabulary of the embedded world."""
+    # ids: special tokens, then the 256 bytes, then the vocabulary, each in a fixed order
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     pieces = dict.fromkeys([*SPECIAL, *alphabet])

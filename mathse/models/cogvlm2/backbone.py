@@ -57,6 +57,7 @@ class CogVLM2Backbone(CausalBackbone):
         self._special = [token.content for token in added if token.special]  # Llama 3 reserves 256, most unnamed
 
     def prompt_ids(self, rows: Sequence[Row], images: Sequence[Sequence[Features]]) -> list[list[int]]:
+        # ids of a prompt: BOS, the image's placeholders, the text; the processor knows all templates
         prompts = []
         for row, row_images in zip(rows, images, strict=True):
             history = [(self.defuse(question), self.defuse(answer)) for question, answer in row.get("history", ())]

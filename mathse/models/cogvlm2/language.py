@@ -30,6 +30,7 @@ def rotary_angles(positions: Tensor, config: CogVLM2Config, dtype: torch.dtype) 
     """
     if config.rope_precision == "float32":
         dtype = torch.float32
+    # (D / 2,): one frequency for each pair of dimensions
     exponents = torch.arange(0, config.head_dim, 2, device=positions.device).float() / config.head_dim
     frequencies = 1.0 / config.rope_theta**exponents
     angles = positions[:, None, :, None].to(dtype) * frequencies.to(dtype)
@@ -84,10 +85,12 @@ class ExpertAttention(nn.Module):
         self, hidden: Tensor, angles: Angles, mask: Tensor | None, routing: Routing | None, cache: Any
     ) -> tuple[Tensor, Tensor | None]:
         """(B, T, H) -> (B, T, H) and, with eager attention, the weights (B, heads, T, S)."""
+        # (B, T, H + 2 * kv heads * D): queries, then keys, then values
         joint = by_expert(hidden, routing, self.vision_expert_query_key_value, self.language_expert_query_key_value)
         query, key, value = (
             part.unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for part in joint.split(self.sizes, dim=-1)
         )
+        # rotated before they go into the cache, as positions do not change later
         query, key = rotate(query, angles), rotate(key, angles)
         if cache is not None:
             key, value = cache.update(key, value, self.layer)

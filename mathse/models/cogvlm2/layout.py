@@ -38,6 +38,7 @@ def route(mask: Tensor) -> Routing:
     """(B, T) booleans -> the routing of its tokens; one synchronisation a forward pass, not one a layer."""
     flat = mask.flatten()
     vision, language = flat.nonzero()[:, 0], (~flat).nonzero()[:, 0]
+    # ``order`` says which token stands k-th in cat(vision, language); ``back`` is its inverse
     order = torch.cat([vision, language])
     back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
     return Routing(vision, language, back)
@@ -49,6 +50,7 @@ def positions(token_type_ids: Tensor, attention_mask: Tensor | None = None) -> T
     BOS 0, boi 1, patches 2, eoi 3, text 4, 5, ... Padding in front counts as one token, as in the published code;
     rotation is relative, so this changes nothing.
     """
+    # Each token's step from the one before: 1, but 0 between two patches, and 0 on padding.
     visual = expert_mask(token_type_ids)
     patch = torch.zeros_like(visual)
     patch[:, 1:] = visual[:, 1:] & visual[:, :-1]  # image tokens between boi and eoi
@@ -56,7 +58,7 @@ def positions(token_type_ids: Tensor, attention_mask: Tensor | None = None) -> T
     step[:, 1:] -= (patch[:, 1:] & patch[:, :-1]).long()
     if attention_mask is not None:
         step = step * (attention_mask != 0)
-    step[:, 0] = 0
+    step[:, 0] = 0  # the first token stands at 0
     return step.cumsum(1)
 
 

@@ -93,6 +93,7 @@ class CogVLM2Processor(ProcessorMixin):
         self, query: str, image: bool, history: History = (), template: str = "chat", answer: str | None = None
     ) -> dict[str, list[int]]:
         """A row as lists: BOS, the image's placeholders, the prompt; then the answer, encoded apart, and EOS."""
+        # the image stands behind BOS, whatever turn it belongs to
         placeholders = self.image_tokens if image else 0
         text = prompt_text(query, history, template)
         prompt = [self.tokenizer.bos_token_id, *[self.tokenizer.pad_token_id] * placeholders, *self._ids(text)]

@@ -24,6 +24,7 @@ class PatchEmbedding(nn.Module):
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """(N, 3, S, S) -> (N, 1 + patches, C): the class token, then the patches row by row."""
+        # the convolution's stride is its size: each patch is projected by itself
         patches = self.proj(pixel_values).flatten(2).transpose(1, 2)
         cls = self.cls_embedding.expand(len(patches), -1, -1)
         return torch.cat([cls, patches], dim=1) + self.position_embedding.weight

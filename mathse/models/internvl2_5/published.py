@@ -79,6 +79,7 @@ def native_config(published: dict[str, Any], *, image_token_id: int, where: str)
                     f"{where}: {setting} is {value!r}, and only {supported!r} is supported; name an InternVL2.5 "
                     "checkpoint with an InternLM2.5 language model, such as OpenGVLab/InternVL2_5-8B"
                 )
+        # Settings that transformers' class takes for granted were refused above; what is left goes over by name.
         return InternVLConfig(
             vision_config=_vision(vision),
             text_config=_text(text),
@@ -132,6 +133,7 @@ def _vision(published: dict[str, Any]) -> dict[str, Any]:
 
 
 def _text(published: dict[str, Any]) -> dict[str, Any]:
+    # InternLM2 is Llama with its queries, keys and values in one matrix; see weights.py
     return {
         "model_type": "llama",
         "vocab_size": published["vocab_size"],
@@ -155,6 +157,7 @@ def _text(published: dict[str, Any]) -> dict[str, Any]:
 
 
 def _rope(published: dict[str, Any]) -> dict[str, Any]:
+    # "dynamic" with a factor: angles change only beyond max_position_embeddings
     scaling = published.get("rope_scaling") or {}
     parameters: dict[str, Any] = {
         "rope_type": scaling.get("type", scaling.get("rope_type", "default")),
@@ -198,6 +201,7 @@ def build_processor(folder: Path, published: dict[str, Any], tokenizer: PreTrain
     file = folder / "preprocessor_config.json"
     pixels = read_json(file) if file.is_file() else {}
     side = tile_size(published)
+    # pictures and videos are cut alike; the video processor is there because transformers' processor wants one
     same: dict[str, Any] = {
         "size": {"height": side, "width": side},
         "image_mean": pixels.get("image_mean", _MEAN),

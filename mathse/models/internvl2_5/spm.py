@@ -60,6 +60,7 @@ def _model(data: bytes, path: Path) -> SentencePieceModel:
     pieces: list[Piece] = []
     trainer: dict[int, int | bytes] = {}
     normalizer: dict[int, int | bytes] = {}
+    # ModelProto: 1 pieces, 2 trainer_spec, 3 normalizer_spec
     for number, value in _fields(data):
         if isinstance(value, bytes) and number == 1:
             pieces.append(_piece(value))
@@ -84,6 +85,7 @@ def _model(data: bytes, path: Path) -> SentencePieceModel:
 
 
 def _piece(data: bytes) -> Piece:
+    # SentencePiece: 1 piece, 2 score, 3 type; what is not in the file has the defaults of the .proto
     text, score, kind = b"", 0.0, Kind.NORMAL
     for number, value in _fields(data):
         if isinstance(value, bytes):
@@ -100,6 +102,7 @@ def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
     """(number, value) of each field: an integer where it is coded as one, else its bytes."""
     at = 0
     while at < len(data):
+        # a tag is the field's number and, in three bits, how its value is coded
         tag, at = _varint(data, at)
         number, coding = tag >> 3, tag & 7
         if coding == 0:
@@ -121,6 +124,7 @@ def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
 def _varint(data: bytes, at: int) -> tuple[int, int]:
     value = shift = 0
     while True:
+        # seven bits a byte, the lowest first; the eighth says that another byte follows
         byte = data[at]
         value |= (byte & 127) << shift
         at, shift = at + 1, shift + 7
