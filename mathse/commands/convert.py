@@ -1,7 +1,8 @@
 """``python -m mathse convert SRC DST``: a published InternVL2.5 folder, saved in transformers' layout.
 
 Training and evaluation open published folders as they are; this is for servers and scripts that know transformers'
-layout alone. The checkpoint is opened and saved, so it has to fit into memory once.
+layout alone, such as one that puts a run's adapter on its base with plain peft. The checkpoint is opened and saved, so
+it has to fit into memory once.
 """
 
 from __future__ import annotations

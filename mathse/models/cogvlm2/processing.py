@@ -12,9 +12,9 @@ from transformers import BatchFeature, CLIPImageProcessorPil, PreTrainedConfig, 
 
 from mathse.data.images import load_image
 from mathse.errors import CheckpointError, DataError
+from mathse.models.cogvlm2 import prompt
 from mathse.models.cogvlm2.configuration import MERGE
 from mathse.models.cogvlm2.layout import IMAGE
-from mathse.models.cogvlm2.prompt import chat_template, prompt_text
 
 IGNORED = -100
 History = Sequence[tuple[str, str]]
@@ -42,7 +42,7 @@ class CogVLM2Processor(ProcessorMixin):
         self, image_processor: Any, tokenizer: Any, patch_size: int = 14, chat_template: str | None = None
     ) -> None:
         self.patch_size = patch_size
-        super().__init__(image_processor, tokenizer, chat_template=chat_template or _default_chat_template())
+        super().__init__(image_processor, tokenizer, chat_template=chat_template or prompt.chat_template("chat"))
 
     def check_argument_for_proper_class(self, argument_name: str, argument: Any) -> None:
         """Any object that does the job will do."""
@@ -95,16 +95,16 @@ class CogVLM2Processor(ProcessorMixin):
         """A row as lists: BOS, the image's placeholders, the prompt; then the answer, encoded apart, and EOS."""
         # the image stands behind BOS, whatever turn it belongs to
         placeholders = self.image_tokens if image else 0
-        text = prompt_text(query, history, template)
-        prompt = [self.tokenizer.bos_token_id, *[self.tokenizer.pad_token_id] * placeholders, *self._ids(text)]
+        text = prompt.prompt_text(query, history, template)
+        ids = [self.tokenizer.bos_token_id, *[self.tokenizer.pad_token_id] * placeholders, *self._ids(text)]
         response = [] if answer is None else [*self._ids(answer), self.tokenizer.eos_token_id]
-        length = len(prompt) + len(response)
+        length = len(ids) + len(response)
         row = {
-            "input_ids": prompt + response,
+            "input_ids": ids + response,
             "attention_mask": [1] * length,
             "token_type_ids": [0] + [IMAGE] * placeholders + [0] * (length - 1 - placeholders),
         }
-        return row if answer is None else {**row, "labels": [IGNORED] * len(prompt) + response}
+        return row if answer is None else {**row, "labels": [IGNORED] * len(ids) + response}
 
     def pad(self, rows: Sequence[Mapping[str, list[int]]]) -> dict[str, torch.Tensor]:
         """Rows of ``encode``, padded on the left: on the right, a short row would go on from its padding."""
@@ -154,7 +154,8 @@ class CogVLM2Processor(ProcessorMixin):
         try:
             tokenizer = PreTrainedTokenizerFast.from_pretrained(source, **hub)
         except (OSError, ValueError, TypeError) as e:
-            raise CheckpointError(f"{source}: no tokenizer.json that can be opened ({_line(e)})") from None
+            reason = " ".join(str(e).split())[:200]
+            raise CheckpointError(f"{source}: no tokenizer.json that can be opened ({reason})") from None
         _align(tokenizer, config)
         vision = config.get("vision_config", {})
         patch_size = saved.get("patch_size", vision.get("patch_size", 14))
@@ -167,10 +168,6 @@ class CogVLM2Processor(ProcessorMixin):
         else:
             raise CheckpointError(f"{source}: no processor_config.json and no config.json to say how large images are")
         return cls(image_processor, tokenizer, patch_size=patch_size, chat_template=saved.get("chat_template"))
-
-
-def _default_chat_template() -> str:
-    return chat_template("chat")
 
 
 def _config(source: str, hub: dict[str, Any]) -> dict[str, Any]:
@@ -224,7 +221,3 @@ def _shown(part: Mapping[str, Any]) -> Any:
         if key in part:
             return part[key]
     raise DataError("an image part of a message must hold the picture under 'image' or its file under 'path'")
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
