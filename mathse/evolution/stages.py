@@ -23,7 +23,7 @@ from mathse.evolution.state import INCORRECT, TRAIN, Judged, judged_rows
 from mathse.evolution.training_rows import training_rows
 from mathse.judges import judge_paths
 from mathse.judges.teachers import AT_ONCE, in_calls, prompt_version
-from mathse.runs.manifest import SCRATCH
+from mathse.runs.layout import SCRATCH
 from mathse.runs.rows import JsonlRows, Mapped
 from mathse.runs.stage_cache import Stage
 from mathse.runs.store import BatchLog, publish_folder, read_json, read_jsonl, write_json

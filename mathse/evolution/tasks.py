@@ -27,8 +27,9 @@ from mathse.models import quiet
 from mathse.models.adapters import require_four_bit
 from mathse.reporting import report
 from mathse.reporting.progress import Progress
-from mathse.runs.manifest import RUN, SUMMARY
-from mathse.runs.stage_cache import RunFolder, branch_folder, finished_summary
+from mathse.runs.layout import RUN, SUMMARY
+from mathse.runs.reader import finished_summary
+from mathse.runs.stage_cache import RunFolder, branch_folder
 from mathse.runs.store import read_jsonl, sha256_file, write_json
 from mathse.training import ranks
 from mathse.types import ReasoningPath

@@ -28,7 +28,7 @@ from mathse.models import memory, modes
 from mathse.models.base import Backbone
 from mathse.models.recipe import Recipe, let_go, recipe_of
 from mathse.models.row import Row
-from mathse.runs.manifest import SCRATCH
+from mathse.runs.layout import SCRATCH
 from mathse.runs.store import publish_folder, write_json, write_jsonl
 from mathse.seeds import derive
 from mathse.training import ranks, strategies

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mathse.runs.manifest import DONE
+from mathse.runs.layout import DONE
 from mathse.runs.store import read_json
 
 TRAIN_LOG = "train_log.jsonl"

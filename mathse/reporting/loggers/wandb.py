@@ -35,7 +35,8 @@ from mathse.reporting.loggers.sent import Sent
 from mathse.reporting.loggers.summary import round_figures, run_figures, stage_figures
 from mathse.reporting.loggers.tables import sample_table
 from mathse.reporting.loggers.written import ENDED, TransactionLog
-from mathse.runs.stage_cache import RUN, RunFolder, Stage
+from mathse.runs.layout import RUN
+from mathse.runs.stage_cache import RunFolder, Stage
 from mathse.runs.store import read_json
 from mathse.types import Problem
 
