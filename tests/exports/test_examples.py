@@ -17,7 +17,7 @@ from mathse.evolution.state import Judged
 from mathse.inference.rows import reflect_row, solve_row
 from mathse.judges.orm_rows import training_row
 from mathse.models.base import Backbone
-from mathse.reporting.report.runs import Run, read_run
+from mathse.runs.reader import Run, read_run
 from mathse.runs.store import read_json, read_jsonl, write_json, write_jsonl
 from mathse.types import Lineage, ReasoningPath, Reflection, Verdict
 

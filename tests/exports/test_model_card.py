@@ -10,7 +10,7 @@ from run_builder import build_run
 
 from mathse.__main__ import main
 from mathse.commands.export.model_card import model_card
-from mathse.reporting.report.runs import read_run
+from mathse.runs.reader import read_run
 from mathse.runs.store import read_json, sha256_file, write_json
 
 

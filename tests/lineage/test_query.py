@@ -14,7 +14,7 @@ from mathse.__main__ import main
 from mathse.commands.lineage.query import SHOWN, answer
 from mathse.commands.lineage.tables import NAMES
 from mathse.errors import DataError
-from mathse.reporting.report.runs import read_run
+from mathse.runs.reader import read_run
 
 FILES = {"paths": "paths", "held_paths": "held_paths", "train": "train", "verdicts": "verdicts",
          "incorrect": "incorrect", "feedback": "feedback", "orm_held": "orm_held", "reflections": "reflections",

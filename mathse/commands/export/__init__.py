@@ -27,9 +27,9 @@ from mathse.commands.export.formats import FORMATS, harmless, write
 from mathse.commands.export.models import write_model
 from mathse.commands.export.pictures import Mode, Pictures
 from mathse.errors import DataError
-from mathse.reporting.report.runs import Run, read_run
 from mathse.runs.manifest import verify
 from mathse.runs.published import publish
+from mathse.runs.reader import Run, read_run
 
 __all__ = ["export_data", "export_model", "main"]
 

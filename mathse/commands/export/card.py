@@ -11,7 +11,8 @@ from typing import Any
 from mathse.commands.export.examples import Example
 from mathse.data.terms import OWN, UNKNOWN, Terms, terms_of
 from mathse.inference import prompts
-from mathse.reporting.report.runs import Run, title
+from mathse.runs.layout import title
+from mathse.runs.reader import Run
 from mathse.runs.store import read_json, to_json
 
 COUNTED = {

@@ -18,7 +18,7 @@ from mathse.evolution.state import TRAIN, Judged
 from mathse.evolution.training_rows import rewrites, training_row
 from mathse.inference import prompts
 from mathse.judges import orm_rows
-from mathse.reporting.report.runs import Run
+from mathse.runs.reader import Run
 from mathse.runs.store import read_jsonl
 from mathse.types import Problem, PromptStyle, ReasoningPath, Verdict
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from mathse.commands.export.model_card import model_card
 from mathse.errors import DataError
-from mathse.reporting.report.runs import Run
+from mathse.runs.reader import Run
 from mathse.runs.store import leftovers
 
 CHECKPOINT = "checkpoint"

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from mathse.evolution.state import REFLECTIONS, TRAIN
-from mathse.reporting.report.runs import Run, Stage, place
+from mathse.runs.layout import place
+from mathse.runs.reader import Run, Stage
 from mathse.runs.store import parse_row
 
 PREDICTIONS, DEV_PREDICTIONS = "predictions.jsonl", "dev_predictions.jsonl"

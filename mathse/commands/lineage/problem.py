@@ -16,7 +16,7 @@ from mathse.data.sources import recorded_source
 from mathse.data.terms import UNKNOWN, terms_of
 from mathse.errors import ConfigError, DataError
 from mathse.evolution.sources import SOURCES, image_at, origin, placed
-from mathse.reporting.report.runs import Run
+from mathse.runs.reader import Run
 from mathse.types import Problem
 
 

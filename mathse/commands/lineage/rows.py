@@ -15,7 +15,7 @@ from mathse.data.sources import problem_lookup
 from mathse.errors import DataError, MathSEError
 from mathse.evolution.sources import SOURCES
 from mathse.reporting.progress.wording import clean
-from mathse.reporting.report.runs import Run, Stage
+from mathse.runs.reader import Run, Stage
 
 # Of a path's verdicts the one that its own stage stores; ids of paths are unique in a run.
 JOIN = """

@@ -27,7 +27,7 @@ from mathse.commands.lineage.lines import (
 from mathse.commands.lineage.problem import Found, find_problem, recorded_row
 from mathse.errors import DataError
 from mathse.evolution.sources import SOURCES
-from mathse.reporting.report.runs import Run
+from mathse.runs.reader import Run
 from mathse.types import ReasoningPath, Reflection, Verdict
 
 COMPARED = 500  # ids of a run that a mistyped one is compared with

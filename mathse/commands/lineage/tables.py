@@ -35,7 +35,7 @@ import duckdb
 
 from mathse.commands.lineage.lines import in_order
 from mathse.errors import DataError
-from mathse.reporting.report.runs import Run
+from mathse.runs.reader import Run
 
 TEXT, LINEAGE = (
     "VARCHAR",

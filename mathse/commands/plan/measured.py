@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mathse.errors import ConfigError
-from mathse.reporting.report.runs import Run, Stage, read_run
+from mathse.runs.reader import Run, Stage, read_run
 from mathse.runs.store import read_jsonl
 
 KINDS = ("fit", "sample", "judge")  # seconds an optimiser step, an answer, a verdict, on all devices together

@@ -89,7 +89,7 @@ def _last_stage(folder: Path) -> Path:
     """The last scored stage of a training run; ``folder`` itself where it is none."""
     if not (folder / "run.json").is_file():
         return folder
-    from mathse.reporting.report.runs import place
+    from mathse.runs.layout import place
 
     scored = [file.parent for file in folder.rglob(PREDICTIONS) if (file.parent / "stage.json").is_file()]
     return max(scored, key=lambda stage: place(str(stage.relative_to(folder))), default=folder)

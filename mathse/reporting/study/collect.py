@@ -11,9 +11,9 @@ from typing import Any
 
 from mathse.errors import RunError
 from mathse.reporting.report.compare import MISSING, comparable
-from mathse.reporting.report.runs import Run, read_head, read_run
 from mathse.reporting.study.design import Design
 from mathse.reporting.study.marks import entry_of
+from mathse.runs.reader import Run, read_head, read_run
 
 BOOKKEEPING = ("study", "variant")  # settings that name a run
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mathse.errors import DataError
-from mathse.reporting.report.runs import Run
+from mathse.runs.reader import Run
 from mathse.runs.store import read_jsonl
 from mathse.scoring.metrics import accepted
 from mathse.types import Verdict
