@@ -150,7 +150,7 @@ class Stage:
         """The same as a sequence whose rows stay on the disk until they are asked for."""
         return JsonlRows(self.path(file), kind) if self.has(file) else ()
 
-    def lines(self, file: str, text: str | None = None) -> Iterator[tuple[int, Any]]:
+    def lines(self, file: str, kind: type[Record] | None = None, text: str | None = None) -> Iterator[tuple[int, Any]]:
         """(number, row) of each line, counted from 1; with ``text`` of those in which it stands somewhere, of which
         alone the JSON is parsed, so that a file is searched as fast as the disk."""
         if not self.has(file):
@@ -162,7 +162,7 @@ class Stage:
         with open(path, "rb") as rows:
             for number, line in enumerate(rows, 1):
                 if not line.isspace() and (needle is None or needle in line):
-                    yield number, parse_row(line, path, number)
+                    yield number, parse_row(line, path, number, kind)
 
     def curve(self) -> list[dict[str, Any]]:
         """The lines of its fit's log: {"step", "loss", "lr"} or {"step", "val_loss"}; none where it fitted nothing."""

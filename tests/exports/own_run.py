@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from run_builder import outputs
 from small import picture
 
 from mathse.__main__ import main
@@ -56,9 +57,8 @@ def own_run(place: Path, family: str = "qwen2vl", **orm: Any) -> OwnRun:
 
 
 def write_stage(folder: Path) -> None:
-    """A manifest that says nothing of the stage's files."""
-    own = {"stage": folder.name, "identity": folder.name, "config": {}, "keys": [], "after": {}}
-    write_json(folder / "stage.json", {**own, "outputs": {}, "summary": {}, "versions": {"mathse": "0.1.0"}})
+    own = {"stage": folder.name, "identity": folder.name, "config": {}, "keys": [], "after": {}, "summary": {}}
+    write_json(folder / "stage.json", {**own, "outputs": outputs(folder), "versions": {"mathse": "0.1.0"}})
 
 
 def _write_pictures(folder: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from run_builder import record_again
 
 from exports.own_run import own_run, write_stage
 from mathse.commands.export.examples import family_of, orm_examples, sft_examples, style_of
@@ -90,6 +91,8 @@ def test_an_sft_row_is_the_one_that_the_fit_trains_on(tmp_path: Path, family: st
 def test_an_orm_row_is_the_one_that_the_orm_trains_on(tmp_path: Path, family: str, settings: dict[str, Any]) -> None:
     run = run_of(tmp_path, family)
     write_json(run.folder / "orm" / "checkpoint" / "orm.json", settings)  # it decides, not the settings of the run
+    record_again(run.folder)
+    run = read_run(run.folder)
     problem_of: Any = problem_lookup(run.config)
     examples = list(orm_examples(run))
     assert {example.verdict.status for example in examples if example.verdict} == {"correct", "wrong"}
@@ -127,6 +130,7 @@ def test_an_orm_that_learnt_from_a_file_has_its_problems_from_there(tmp_path: Pa
     write_json(own.folder / "run.json", head)
     path = ReasoningPath("a", "theirs", "There are 5.", Lineage("student", "", "labelled.jsonl"))
     write_jsonl(own.folder / "orm" / "feedback.jsonl", [Judged(path, Verdict("a", "wrong"))])
+    record_again(own.folder)
     (example,) = orm_examples(read_run(own.folder))
     assert "How many sides?" in example.prompt
     assert example.images == (str(own.pictures / "a.png"),)

@@ -54,7 +54,7 @@ class Line:
 
 def rows_of(stage: Stage, file: str, text: str | None = None) -> Iterator[Line]:
     """All rows of a stage's file, or those in which ``text`` stands somewhere; none where it has no such file."""
-    return (Line(stage.name, file, number, row) for number, row in stage.lines(file, text))
+    return (Line(stage.name, file, number, row) for number, row in stage.lines(file, text=text))
 
 
 def row_at(run: Run, asked: str) -> Line | None:
