@@ -1,7 +1,7 @@
 """The one reader of a run folder. Whoever shows, compares, replays, exports, logs or resumes a run asks it.
 
 ``read_run`` gives a ``Run``: what run.json and summary.json say, and its finished stages, each after those that it was
-made from. A ``Stage`` gives its files as values, rows or numbered lines. Three rules hold for all of them:
+made from. A ``FinishedStage`` gives its files as values, rows or numbered lines. Three rules hold for all of them:
 
 *  Only finished stages are read. What stands in a folder without a stage.json is being made, or a kill has left it; it
    is made again and may come out otherwise. So a run can be read while it is under way.
@@ -63,7 +63,7 @@ FINISHED = "finished"  # the status in a summary
 
 
 @dataclass(frozen=True)
-class Stage:
+class FinishedStage:
     """A finished stage: its folder and its ``stage.json``. Files are named as in ``mathse.runs.layout``, or by a path
     below the folder ("checkpoint/orm.json")."""
 
@@ -199,7 +199,7 @@ class Run:
     task: str
     seed: int
     config: Mapping[str, Any]
-    stages: tuple[Stage, ...]
+    stages: tuple[FinishedStage, ...]
     summary: Mapping[str, Any]
 
     @property
@@ -233,7 +233,7 @@ class Run:
         measured = ((stage.name, stage.json(ORM_METRICS)) for stage in self.stages)
         return [(name, figures) for name, figures in measured if figures]
 
-    def stage(self, name: str) -> Stage | None:
+    def stage(self, name: str) -> FinishedStage | None:
         return next((stage for stage in self.stages if stage.name == name), None)
 
     def json(self, file: str) -> Any:
@@ -245,7 +245,7 @@ class Run:
         return read_jsonl(self.folder / file) if (self.folder / file).is_file() else iter(())
 
     def verify(self) -> None:
-        """``Stage.verify`` of every stage."""
+        """``FinishedStage.verify`` of every stage."""
         for stage in self.stages:
             stage.verify()
 
@@ -283,12 +283,12 @@ def read_summary(folder: Path) -> dict[str, Any] | None:
     return summary
 
 
-def read_stages(folder: Path) -> tuple[Stage, ...]:
+def read_stages(folder: Path) -> tuple[FinishedStage, ...]:
     """The finished stages below a run folder, each after those that it was made from; else in the order of their names
     (``layout.place``), not of their times, which small stages share."""
     todo = [read_stage(file.parent, folder) for file in folder.rglob(DONE)]
     todo.sort(key=lambda stage: layout.place(stage.name))
-    ordered: list[Stage] = []
+    ordered: list[FinishedStage] = []
     while todo:
         waiting = {stage.name for stage in todo}
         ready = (stage for stage in todo if waiting.isdisjoint(stage.after))
@@ -297,14 +297,14 @@ def read_stages(folder: Path) -> tuple[Stage, ...]:
     return tuple(ordered)
 
 
-def read_stage(folder: Path, run: Path | None = None) -> Stage:
+def read_stage(folder: Path, run: Path | None = None) -> FinishedStage:
     """A finished stage, by its folder; ``run``: the run folder that it lies in. Raises RunError for a folder that holds
     no stage.json or another stage's."""
     manifest = read_manifest(folder / DONE)
     name = manifest["stage"]
     if run is not None and name != folder.relative_to(run).as_posix():
         raise RunError(f"{folder / DONE} is that of stage {name!r}; put the stage's own back, or remove {folder}")
-    return Stage(name, folder, manifest)
+    return FinishedStage(name, folder, manifest)
 
 
 def is_run(folder: Path) -> bool:
@@ -392,7 +392,7 @@ def _described(file: Path, kinds: Mapping[str, type]) -> dict[str, Any]:
 # --- a run under way ------------------------------------------------------------------------------------------------
 
 
-def _entries(stages: Sequence[Stage], threshold: float) -> list[dict[str, Any]]:
+def _entries(stages: Sequence[FinishedStage], threshold: float) -> list[dict[str, Any]]:
     entries: list[dict[str, Any]] = []
     before: dict[str, bool] | None = None
     for stage in stages:
@@ -406,7 +406,7 @@ def _entries(stages: Sequence[Stage], threshold: float) -> list[dict[str, Any]]:
     return entries
 
 
-def _entry(stage: Stage, changed: dict[str, int] | None, threshold: float) -> dict[str, Any]:
+def _entry(stage: FinishedStage, changed: dict[str, int] | None, threshold: float) -> dict[str, Any]:
     """A row of summary.json, from the stage's own summary where it says a thing, else counted from its files."""
     metrics = stage.json(METRICS) or {}
     train = Counter(row["lineage"]["origin"] for row in stage.rows(TRAIN))

@@ -19,7 +19,7 @@ from mathse.evolution.training_rows import rewrites, training_row
 from mathse.inference import prompts
 from mathse.judges import orm_rows
 from mathse.runs.layout import CHECKPOINT, FEEDBACK, ORM_FILE, TRAIN
-from mathse.runs.reader import Run, Stage
+from mathse.runs.reader import FinishedStage, Run
 from mathse.types import Problem, PromptStyle, ReasoningPath, Verdict
 
 COMPACT = "tiny"  # the family that reads compact prompts; all others read full ones
@@ -119,7 +119,7 @@ def style_of(family: str) -> PromptStyle:
     return "compact" if family == COMPACT else "full"
 
 
-def _stage_with(run: Run, stage: str, name: str) -> Stage:
+def _stage_with(run: Run, stage: str, name: str) -> FinishedStage:
     found = run.stage(stage)
     if found is not None and found.has(name):
         return found

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mathse.runs.layout import CHECKPOINT, FEEDBACK, SKIPPED_FIT, TOO_LONG, TRAIN
-from mathse.runs.reader import Run, Stage
+from mathse.runs.reader import FinishedStage, Run
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def checkpoints(run: Run) -> dict[str, Checkpoint]:
     return found
 
 
-def _checkpoint(stage: Stage, start: str | None) -> Checkpoint:
+def _checkpoint(stage: FinishedStage, start: str | None) -> Checkpoint:
     skipped = stage.json(SKIPPED_FIT)
     file = FEEDBACK if stage.name == "orm" else TRAIN
     fitted = skipped is None and stage.has(file) and stage.name != "base"
@@ -59,7 +59,7 @@ def _checkpoint(stage: Stage, start: str | None) -> Checkpoint:
     )
 
 
-def _start(stage: Stage, settings: Mapping[str, Any], student: str | None) -> str | None:
+def _start(stage: FinishedStage, settings: Mapping[str, Any], student: str | None) -> str | None:
     """What a stage's fit began from, as mathse/evolution has it."""
     if stage.name == "base":
         return None

@@ -32,7 +32,7 @@ from mathse.runs.layout import (
     TRAIN,
     VERDICTS,
 )
-from mathse.runs.reader import Run, Stage
+from mathse.runs.reader import FinishedStage, Run
 
 OWN = "about the problem"
 # A stage's files in the order in which they are made: what its fit learns from, then what the fitted model says.
@@ -76,13 +76,13 @@ class Descent:
                 yield {"kind": "checkpoint", "place": one.name, "id": one.name, "because": why}
             yield from self._rows(stage, (*BEFORE, *AFTER) if fitted_first else AFTER)
 
-    def _rows(self, stage: Stage, files: Sequence[str]) -> Iterator[dict[str, Any]]:
+    def _rows(self, stage: FinishedStage, files: Sequence[str]) -> Iterator[dict[str, Any]]:
         for file in files:
             for line in rows_of(stage, file):
                 if (why := self._row(line)) is not None:
                     yield {"kind": "row", "place": line.place, "id": _id(line), "because": why}
 
-    def _source(self, base: Stage) -> Iterator[dict[str, Any]]:
+    def _source(self, base: FinishedStage) -> Iterator[dict[str, Any]]:
         for line in rows_of(base, SOURCES):
             if line.row["problem_id"] == self.problem_id:
                 yield {"kind": "row", "place": line.place, "id": self.problem_id, "because": OWN}

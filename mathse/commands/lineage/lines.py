@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mathse.runs.layout import JUDGED_FILES, PATH_FILES, PREDICTION_FILES, REFLECTIONS, TRAIN, VERDICT_FILES
-from mathse.runs.reader import Run, Stage
+from mathse.runs.reader import FinishedStage, Run
 
 FILES = (*PATH_FILES, REFLECTIONS, *JUDGED_FILES, *VERDICT_FILES, TRAIN, *PREDICTION_FILES)  # paths before verdicts
 NUMBER = re.compile(r"[0-9]{1,18}")  # of a line
@@ -52,7 +52,7 @@ class Line:
         return found
 
 
-def rows_of(stage: Stage, file: str, text: str | None = None) -> Iterator[Line]:
+def rows_of(stage: FinishedStage, file: str, text: str | None = None) -> Iterator[Line]:
     """All rows of a stage's file, or those in which ``text`` stands somewhere; none where it has no such file."""
     return (Line(stage.name, file, number, row) for number, row in stage.lines(file, text=text))
 
@@ -71,7 +71,7 @@ def rows_there(run: Run, asked: str) -> int | None:
     return None if found is None else sum(1 for _ in rows_of(*found[:2]))
 
 
-def _place(run: Run, asked: str) -> tuple[Stage, str, int] | None:
+def _place(run: Run, asked: str) -> tuple[FinishedStage, str, int] | None:
     """The stage, the file and the line of "final/train.jsonl:23"."""
     place, _, number = asked.rpartition(":")
     name, _, file = place.rpartition("/")

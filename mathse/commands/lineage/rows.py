@@ -14,7 +14,7 @@ from mathse.data.sources import problem_lookup
 from mathse.errors import DataError, MathSEError
 from mathse.reporting.progress.wording import clean
 from mathse.runs.layout import SOURCES, TRAIN
-from mathse.runs.reader import Run, Stage
+from mathse.runs.reader import FinishedStage, Run
 
 # Of a path's verdicts the one that its own stage stores; ids of paths are unique in a run.
 JOIN = """
@@ -48,7 +48,7 @@ def row_in_words(row: dict[str, Any]) -> str:
                  f"image {(row['image_sha256'] or 'none')[:16]}")  # fmt: skip
 
 
-def training_stage(run: Run) -> Stage:
+def training_stage(run: Run) -> FinishedStage:
     """The stage whose train.jsonl counts: the final one, else the newest. Raises DataError where there is none."""
     stages = [stage for stage in run.stages if stage.has(TRAIN)]
     if not stages:

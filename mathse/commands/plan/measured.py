@@ -10,7 +10,7 @@ from typing import Any
 
 from mathse.errors import ConfigError
 from mathse.runs.layout import PATH_FILES, PREDICTION_FILES, USAGE, VERDICT_FILES
-from mathse.runs.reader import Run, Stage, read_run
+from mathse.runs.reader import FinishedStage, Run, read_run
 
 KINDS = ("fit", "sample", "judge")  # seconds an optimiser step, an answer, a verdict, on all devices together
 ANSWERS = (*PATH_FILES, *PREDICTION_FILES)
@@ -63,7 +63,7 @@ def measured(run: Run) -> Rates:
     return done
 
 
-def _mean(stages: Iterable[Stage], kind: str, units_of: Callable[[Stage], int]) -> float | None:
+def _mean(stages: Iterable[FinishedStage], kind: str, units_of: Callable[[FinishedStage], int]) -> float | None:
     """Seconds a unit over the stages that have both; None where none has."""
     whole, units = 0.0, 0
     for stage in stages:
@@ -73,7 +73,7 @@ def _mean(stages: Iterable[Stage], kind: str, units_of: Callable[[Stage], int]) 
     return whole / units if units else None
 
 
-def _of_a_verdict(stages: Sequence[Stage]) -> tuple[float | None, str]:
+def _of_a_verdict(stages: Sequence[FinishedStage]) -> tuple[float | None, str]:
     """(seconds a verdict of the ORM, where that is from): the stages that it judged, else its own held-out paths."""
     of_students = [stage for stage in stages if not stage.name.startswith("orm")]
     if (seconds := _mean(of_students, "judge", _verdicts)) is not None:
@@ -82,18 +82,18 @@ def _of_a_verdict(stages: Sequence[Stage]) -> tuple[float | None, str]:
     return held, "/orm, on held-out paths: no later stage was judged by the ORM alone"
 
 
-def _steps(stage: Stage) -> int:
+def _steps(stage: FinishedStage) -> int:
     return max((int(row["step"]) for row in stage.curve()), default=0)
 
 
-def _answers(stage: Stage) -> int:
+def _answers(stage: FinishedStage) -> int:
     """Only of stages in which no teacher has a part."""
     if not stage.name.startswith(("base", "orm/student", "round", "final")) or "/reflection" in stage.name:
         return 0
     return sum(1 for name in ANSWERS for _ in stage.rows(name))
 
 
-def _verdicts(stage: Stage) -> int:
+def _verdicts(stage: FinishedStage) -> int:
     """Only of stages in which every verdict is the ORM's: their times of judging are one sum, whoever judged."""
     judges = Counter(str(row.get("judge", "")) for name in VERDICT_FILES for row in stage.rows(name))
     return judges.total() if all(judge.startswith("orm") for judge in judges) else 0

@@ -17,7 +17,7 @@ from mathse.data.sources import problem_lookup
 from mathse.errors import DataError, MathSEError
 from mathse.evolution.state import EvolutionState, Judged, not_rewritten
 from mathse.runs.layout import PATHS, REFLECTIONS, RUN, TRAIN, VERDICTS
-from mathse.runs.reader import Run, Stage, read_run
+from mathse.runs.reader import FinishedStage, Run, read_run
 from mathse.scoring.metrics import accepted
 from mathse.types import Problem, ReasoningPath, Reflection, Verdict
 
@@ -119,7 +119,7 @@ def decide_again(folder: Path, overrides: Sequence[str] = ()) -> Found:
 class Stored:
     """A finished stage's paths with their verdicts; of a reflection ``tries`` says which try a rewrite was."""
 
-    stage: Stage
+    stage: FinishedStage
     items: tuple[Judged, ...]
     tries: tuple[int, ...] = ()
 
@@ -242,7 +242,7 @@ def _stored(run: Run) -> Iterator[Stored]:
             yield Stored(stage, tuple(_with_verdicts(stage, stage.rows(PATHS, ReasoningPath))))
 
 
-def _with_verdicts(stage: Stage, paths: Iterable[ReasoningPath]) -> Iterator[Judged]:
+def _with_verdicts(stage: FinishedStage, paths: Iterable[ReasoningPath]) -> Iterator[Judged]:
     said = {verdict.path_id: verdict for verdict in stage.rows(VERDICTS, Verdict)}
     for path in paths:
         if path.id not in said:

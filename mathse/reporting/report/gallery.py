@@ -10,7 +10,7 @@ from operator import attrgetter
 from typing import Generic, TypeVar
 
 from mathse.runs.layout import ORM_HELD, PATHS, REFLECTIONS, VERDICTS, title
-from mathse.runs.reader import Run, Stage
+from mathse.runs.reader import FinishedStage, Run
 from mathse.runs.rows import Chained
 from mathse.scoring.answers import extract_answer, same_answer
 from mathse.scoring.metrics import Decision, decide, first_step
@@ -119,7 +119,7 @@ def _held(run: Run, problem_of: ProblemOf) -> Iterator[Item]:
             yield replace(item, right=label.status == "correct", label=label)
 
 
-def _held_group(stage: Stage) -> str:
+def _held_group(stage: FinishedStage) -> str:
     return f"ORM held-out, {'own' if stage.name == 'orm' else title(stage.name)}"
 
 

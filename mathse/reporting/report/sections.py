@@ -13,7 +13,7 @@ from mathse.reporting.report.flow import KINDS, flow
 from mathse.reporting.report.losses import losses
 from mathse.reporting.report.staircase import staircase, stairs
 from mathse.runs.layout import title
-from mathse.runs.reader import Run, Stage, flatten
+from mathse.runs.reader import FinishedStage, Run, flatten
 
 ORIGINS = (("teacher", "teacher's paths"), ("student", "student's own paths"), ("reflection", "reflections"))
 WORK = (("fit", "fitting"), ("sample", "sampling"), ("judge", "judging"), ("other", "all else: the loop itself"))
@@ -159,7 +159,7 @@ def time(run: Run) -> str:
     return section("time", "Where the time went", finding, figure(bars(rows, "Wall time")))
 
 
-def own_seconds(stage: Stage, stages: Sequence[Stage]) -> dict[str, float]:
+def own_seconds(stage: FinishedStage, stages: Sequence[FinishedStage]) -> dict[str, float]:
     """Seconds of a stage by kind of work, without those of stages inside it that ran meanwhile (``orm/solver``)."""
     seconds = {kind: float((stage.manifest.get("time_s") or {}).get(kind) or 0) for kind, _ in WORK}
     for inner in stages:

@@ -7,7 +7,7 @@ from typing import Any
 
 from mathse.errors import DataError
 from mathse.runs.layout import ORM_HELD, PREDICTIONS, SUMMARY
-from mathse.runs.reader import Run, Stage
+from mathse.runs.reader import FinishedStage, Run
 from mathse.scoring.metrics import accepted
 from mathse.types import Verdict
 
@@ -40,7 +40,7 @@ def entry_of(run: Run, stage: str) -> Mapping[str, Any] | None:
     return next((e for e in entries if e["stage"] == stage), entries[-1] if stage == "last" and entries else None)
 
 
-def _judged_rightly(orm: Stage, threshold: float) -> dict[str, bool]:
+def _judged_rightly(orm: FinishedStage, threshold: float) -> dict[str, bool]:
     """Held-out path -> whether the ORM accepts a right one or refuses a wrong one."""
     right = {}
     for number, row in orm.lines(ORM_HELD):
