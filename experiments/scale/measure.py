@@ -174,6 +174,7 @@ def merge(made: Made) -> None:
     from mathse.data.table import ById
     from mathse.evolution import stages
     from mathse.evolution.state import EvolutionState, judged_rows
+    from mathse.runs.layout import PATHS, VERDICTS
     from mathse.runs.rows import JsonlRows
     from mathse.scoring.metrics import accepted
     from mathse.types import ReasoningPath, Verdict
@@ -188,8 +189,8 @@ def merge(made: Made) -> None:
     stage = run.stage("round_01", ("data",), [distill])
     stage.begin()
     state = EvolutionState.load(distill.path, source.table.ids())
-    paths = JsonlRows(stage.path / stages.PATHS, ReasoningPath)
-    judged = judged_rows(paths, JsonlRows(stage.path / stages.VERDICTS, Verdict))
+    paths = JsonlRows(stage.path / PATHS, ReasoningPath)
+    judged = judged_rows(paths, JsonlRows(stage.path / VERDICTS, Verdict))
     state = state.absorb(judged, lab.accepts)
     state.save(stage.path)
     loop = SimpleNamespace(state=state, stage=stage, lab=lab, judged=judged)
