@@ -123,10 +123,10 @@ def own_files(folder: Path) -> list[Path]:
     return sorted(file for file in files if others.isdisjoint(file.parents))
 
 
-def verify(folder: Path, manifest: Mapping[str, Any], digest: Callable[[Path], str] = sha256_file) -> None:
-    """Raise RunError where an output of the finished stage is missing or differs from its record; the contents of files
-    above HASHED_BYTES are not read. ``digest``: the SHA-256 of a file."""
-    for name, recorded in manifest["outputs"].items():
+def verify(folder: Path, outputs: Mapping[str, Any], digest: Callable[[Path], str] = sha256_file) -> None:
+    """Raise RunError where one of a finished stage's ``outputs`` is missing or differs from its record; the contents of
+    files above HASHED_BYTES are not read. ``digest``: the SHA-256 of a file."""
+    for name, recorded in outputs.items():
         verify_file(folder, name, recorded, digest if recorded["bytes"] <= HASHED_BYTES else None)
 
 

@@ -92,7 +92,7 @@ class RunFolder:
             if found and found["identity"] != record["identity"]:
                 raise other_settings(self.path, {name: differences(depends_on(found), depends_on(record))})
         if finished:
-            verify(folder, finished)
+            verify(folder, finished["outputs"])
             if (file := self._other_input(finished)) is not None:
                 raise RunError(
                     f"stage {name} in {self.path} was made from another {file} than stands here now; put that file's "
@@ -122,7 +122,7 @@ class RunFolder:
             if (source / name / DONE).exists():
                 manifest = read_manifest(source / name / DONE)
                 if manifest["identity"] == record["identity"] and self._other_input(manifest) is None:
-                    verify(source / name, manifest)
+                    verify(source / name, manifest["outputs"])
                     take_over(source / name, self.path / name, manifest)
                     return manifest
         return None

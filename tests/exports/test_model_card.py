@@ -138,5 +138,5 @@ def test_a_stage_without_weights_names_those_that_have_some(
 ) -> None:
     how = ["export", str(finished), "--what", "model", "--out", str(tmp_path / "out"), "--stage"]
     assert main([*how, "reflection"]) == 1
-    assert "--stage base or orm/solver or orm/student_8 or orm or distill" in capsys.readouterr().err
+    assert "--stage base or orm/student_8 or orm/solver or orm or distill" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

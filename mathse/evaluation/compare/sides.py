@@ -85,7 +85,10 @@ def _of_training(folder: Path) -> dict[str, Scores]:
     """A finished stage of a training run, or the last one of a run that measured its student."""
     stages = read_stages(folder) if is_run(folder) else (read_stage(folder),) if is_stage(folder) else ()
     measured = [stage for stage in stages if stage.has(layout.PREDICTIONS)]
-    return {OWN: Scores(measured[-1].solved(), measured[-1].json(layout.METRICS) or {})} if measured else {}
+    if not measured:
+        return {}
+    measured[-1].verify(checkpoint=False)  # a figure stands for its whole stage, also for rows that are not shown
+    return {OWN: Scores(measured[-1].solved(), measured[-1].json(layout.METRICS) or {})}
 
 
 def _scored(file: Path) -> Scores:
