@@ -150,6 +150,7 @@ def sources(made: Made) -> None:
     from contextlib import contextmanager
 
     from mathse.evolution.sources import record_sources
+    from mathse.runs.layout import DONE, SOURCES
 
     config, run, source = opened(made)
 
@@ -158,9 +159,12 @@ def sources(made: Made) -> None:
         yield SimpleNamespace(advance=lambda rows: None)
 
     lab = SimpleNamespace(source=source, splits=source.splits(), track=track, config=config)
-    stage = SimpleNamespace(path=made.run / "base")
-    (stage.path / "sources.jsonl").unlink(missing_ok=True)
-    record_sources(lab, stage)  # type: ignore[arg-type]
+    for file in (DONE, SOURCES):
+        (made.run / "base" / file).unlink(missing_ok=True)
+    base = run.stage("base", ("data",))
+    base.begin()
+    record_sources(lab, base)  # type: ignore[arg-type]
+    base.finish({"stage": "base"})
     run.close()
 
 

@@ -342,8 +342,8 @@ def finished_summary(folder: Path) -> dict[str, Any] | None:
     return summary if isinstance(summary, dict) and summary.get("status") == FINISHED else None
 
 
-class Curve:
-    """A fit's log while it grows, also of a stage under way: each ``read()`` gives the lines that are new and whole."""
+class GrowingLog:
+    """A fit's log while it is written: each ``read()`` gives the lines that are new and whole."""
 
     def __init__(self, stage_folder: Path) -> None:
         self.path = stage_folder / TRAIN_LOG

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from mathse.runs.layout import number_of_round
-from mathse.runs.reader import Curve
+from mathse.runs.reader import GrowingLog
 from mathse.runs.store import read_json, write_json
 
 FILE = "wandb.json"
@@ -59,7 +59,7 @@ class Sent:
             fits = {stage: SentFit(**fit) for stage, fit in noted["fits"].items()}
             sent = cls(folder, noted["id"], fits, noted["stages"])
             for stage, fit in fits.items():
-                for line in Curve(folder / stage).read():
+                for line in GrowingLog(folder / stage).read():
                     fit.is_new(line)
         sent.save()
         return sent

@@ -34,7 +34,7 @@ from mathse.reporting.loggers.sent import Sent
 from mathse.reporting.loggers.summary import round_figures, run_figures, stage_figures
 from mathse.reporting.loggers.tables import sample_table
 from mathse.reporting.loggers.written import ENDED, TransactionLog
-from mathse.runs.reader import Curve, FinishedStage, read_head, read_stages
+from mathse.runs.reader import FinishedStage, GrowingLog, read_head, read_stages
 from mathse.runs.stage_cache import RunFolder, Stage
 from mathse.types import Problem
 
@@ -91,7 +91,7 @@ class WandbLogger:
             return pl.Callback()
         self._sent.fit(stage)
         self._sent.save()
-        curve = Curve(self._folder / stage)
+        curve = GrowingLog(self._folder / stage)
         return SendCurve(lambda: self._send_curve(stage, curve))
 
     def stage_finished(self, stage: Stage) -> None:
@@ -122,7 +122,7 @@ class WandbLogger:
                     self._send(stage, stages)
 
     def _send(self, stage: FinishedStage, stages: Sequence[FinishedStage]) -> None:
-        self._send_curve(stage.name, Curve(stage.folder))
+        self._send_curve(stage.name, GrowingLog(stage.folder))
         marks = {mark for item in items(stage, stages) for mark in self._send_artifact(item, stage)}
         row: dict[str, Any] = {}
         place = self._sent.round_of(stage.name) if "accuracy" in stage.summary else None
@@ -136,7 +136,7 @@ class WandbLogger:
         self._sent.stages[stage.name] = place
         self._sent.save()
 
-    def _send_curve(self, stage: str, curve: Curve) -> None:
+    def _send_curve(self, stage: str, curve: GrowingLog) -> None:
         for line in curve.read():
             fit = self._sent.fit(stage)
             if fit.is_new(line):
