@@ -58,7 +58,7 @@ def test_every_training_row_is_traced(name: str, old_run: OldRun, capsys: pytest
 @NAMES
 def test_its_merges_are_replayed_exactly(name: str, old_run: OldRun, tmp_path: Path) -> None:
     folder = old_run(name)
-    assert main(["whatif", str(folder), "--out", str(tmp_path / "out")]) == 0
+    assert main(["replay", str(folder), "--out", str(tmp_path / "out")]) == 0
     replayed = read_json(tmp_path / "out" / "whatif.json")
     assert all(stage["exact"] and stage["then"] == stage["now"] for stage in replayed["stages"])
     assert not replayed["notes"]  # every stage's train.jsonl came out as it stands

@@ -103,7 +103,7 @@ def test_runs_are_found_below_and_above_a_path(tmp_path: Path) -> None:
     [
         ["report"],
         ["lineage", "--all"],
-        ["whatif"],
+        ["replay"],
         ["compare"],
         ["export", "--format", "swift"],
     ],
