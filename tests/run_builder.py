@@ -281,6 +281,12 @@ def outputs(folder: Path) -> dict[str, dict[str, Any]]:
     return {name_in(folder, f): {"sha256": sha256_file(f), "bytes": f.stat().st_size} for f in own_files(folder)}
 
 
+def write_stage(folder: Path) -> None:
+    """Have a folder of files be a finished stage, at the top of its run."""
+    own = {"stage": folder.name, "identity": folder.name, "config": {}, "keys": [], "after": {}, "summary": {}}
+    write_json(folder / "stage.json", {**own, "outputs": outputs(folder), "versions": {"mathse": "0.1.0"}})
+
+
 def record_again(run: Path) -> None:
     """Have the stages of a run, or one stage, record their files as they stand now: they were made so."""
     for manifest in run.rglob("stage.json"):

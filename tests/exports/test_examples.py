@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from run_builder import record_again
+from run_builder import record_again, write_stage
 
-from exports.own_run import own_run, write_stage
+from exports.own_run import own_run
 from mathse.commands.export.examples import family_of, orm_examples, sft_examples, style_of
 from mathse.config.fits import ORM
 from mathse.data.sources import problem_lookup
