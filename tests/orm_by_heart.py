@@ -9,8 +9,9 @@ import torch
 from small import path, problems, tiny_backbone
 
 from mathse.config.fits import ORM
-from mathse.judges.orm_rows import ORM_FILE, training_row
+from mathse.judges.orm_rows import training_row
 from mathse.models.tiny import TinyBackbone
+from mathse.runs.layout import ORM_FILE
 from mathse.runs.store import write_json
 from mathse.types import Problem, ReasoningPath, Verdict
 

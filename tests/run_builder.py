@@ -17,7 +17,8 @@ from mathse.data.synthetic.critique import near_miss
 from mathse.data.synthetic.problems import facts
 from mathse.data.synthetic.solution import expected, write
 from mathse.evolution.summary import orm_figures
-from mathse.runs.store import read_json, read_jsonl, write_json, write_jsonl
+from mathse.runs.manifest import name_in, own_files
+from mathse.runs.store import read_json, read_jsonl, sha256_file, write_json, write_jsonl
 from mathse.scoring.answers import extract_answer, same_answer
 from mathse.scoring.metrics import accepted, accuracy, orm_metrics, transitions
 from mathse.types import Lineage, Problem, ReasoningPath, Reflection, Verdict
@@ -256,7 +257,8 @@ class Builder:
         started, self.clock = self.clock, self.clock + sum(seconds.values())
         own = next((e for e in self.entries if e["stage"] == stage), {})
         write_json(folder / "stage.json", {
-            "stage": stage, "identity": stage, "config": {}, "keys": [], "after": {}, "inputs": {}, "outputs": {},
+            "stage": stage, "identity": stage, "config": {}, "keys": [], "after": {}, "inputs": {},
+            "outputs": outputs(folder),
             "summary": own, "seed": self.seed, "versions": {"python": "3.11.7", "mathse": "0.1.0"}, "git": None,
             "started": _at(started), "finished": _at(self.clock), "time_s": seconds, "wall_s": sum(seconds.values()),
         })  # fmt: skip
@@ -272,6 +274,23 @@ class Builder:
             "orm": orm_figures(read_json(self.folder / "orm/metrics.json")),
             "orm_by_student": by_student, "notes": [NOTE],
         })  # fmt: skip
+
+
+def outputs(folder: Path) -> dict[str, dict[str, Any]]:
+    """What a stage's manifest says of the files in its folder."""
+    return {name_in(folder, f): {"sha256": sha256_file(f), "bytes": f.stat().st_size} for f in own_files(folder)}
+
+
+def write_stage(folder: Path) -> None:
+    """Have a folder of files be a finished stage, at the top of its run."""
+    own = {"stage": folder.name, "identity": folder.name, "config": {}, "keys": [], "after": {}, "summary": {}}
+    write_json(folder / "stage.json", {**own, "outputs": outputs(folder), "versions": {"mathse": "0.1.0"}})
+
+
+def record_again(run: Path) -> None:
+    """Have the stages of a run, or one stage, record their files as they stand now: they were made so."""
+    for manifest in run.rglob("stage.json"):
+        write_json(manifest, {**read_json(manifest), "outputs": outputs(manifest.parent)})
 
 
 def build_run(folder: Path, **fields: Any) -> Path:

@@ -25,8 +25,9 @@ from mathse.judges.orm import status_tokens
 from mathse.judges.orm_rows import training_row
 from mathse.models.row import Row
 from mathse.models.tiny import TinyBackbone
+from mathse.runs.layout import SCRATCH
 from mathse.training.batches import EpochStream, MixedStream
-from mathse.training.fit import SCRATCH, FitJob, fit
+from mathse.training.fit import FitJob, fit
 from mathse.training.sft import SFTModule
 
 STEPS = 6

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from mathse.errors import DataError, RunError
-from mathse.runs.stage_cache import RunFolder, Stage, branch_folder, finished_summary, newest_unfinished
+from mathse.runs.reader import finished_summary
+from mathse.runs.stage_cache import RunFolder, Stage, branch_folder, newest_unfinished
 from mathse.runs.store import BatchLog, read_json, write_json, write_jsonl
 
 ROOT = Path(__file__).parents[1]

@@ -25,8 +25,8 @@ from wandb_files import artifacts, history, table_of, wandb_records, wandb_summa
 
 from mathse.data.images import load_image
 from mathse.reporting.loggers import CsvLogger, WandbLogger, written
-from mathse.reporting.loggers.finished import finished_stages
 from mathse.reporting.loggers.written import ENDED, TransactionLog
+from mathse.runs.reader import read_stages
 from mathse.runs.stage_cache import RunFolder, Stage
 from mathse.runs.store import read_json, read_jsonl, write_jsonl
 from mathse.scoring.answers import extract_answer, same_answer
@@ -133,7 +133,7 @@ def test_a_second_process_writes_the_same_tables(finished):
 
 
 def test_stages_of_the_same_second_come_in_the_order_they_were_made_from_each_other(finished):
-    assert [stage.name for stage in finished_stages(finished.path)] == list(AFTER)
+    assert [stage.name for stage in read_stages(finished.path)] == list(AFTER)
 
 
 # --- wandb ------------------------------------------------------------------------------------------------------------

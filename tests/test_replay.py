@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from e2e.runs import TINY, run
-from run_builder import Builder
+from run_builder import Builder, record_again
 from small import orm_and_answer
 
 from mathse.__main__ import main
@@ -162,6 +162,7 @@ def test_what_the_orm_said_is_read_back_from_under_orm_and_answer(made_up: Path,
     write_jsonl(folder / "distill" / "paths.jsonl", paths)
     write_jsonl(folder / "distill" / "verdicts.jsonl", both)
     write_json(folder / "distill" / "stage.json", read_json(made_up / "distill" / "stage.json"))
+    record_again(folder)
     found = decide_again(folder, ["judge=orm", "judge.threshold=0.5"]).stages[0]
     assert found.now.accepted == sum(accepted(v, 0.5) for v in raw)
     answers = AnswerJudge().judge(problems, paths)
@@ -283,6 +284,7 @@ def test_without_the_data_precision_is_not_known_and_the_answer_cannot_judge(mad
     write_json(folder / "run.json", head)
     for name in ("paths.jsonl", "verdicts.jsonl", "stage.json", "train.jsonl"):
         (folder / "distill" / name).write_bytes((made_up / "distill" / name).read_bytes())
+    record_again(folder)
     found = decide_again(folder, ["judge.threshold=0.8"])
     assert found.stages[0].now.precision is None and "gone.jsonl" in found.notes[0]
     with pytest.raises(DataError, match="its reference answer is not known"):

@@ -14,7 +14,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from run_builder import NOTE, build_run
+from run_builder import NOTE, build_run, record_again
 
 from mathse.data.synthetic import SyntheticData
 from mathse.data.synthetic.digits import render
@@ -24,13 +24,15 @@ from mathse.reporting.report.cards import Pictures
 from mathse.reporting.report.compare import comparable, mean_flight, variants
 from mathse.reporting.report.curves import HEIGHT, Curve, curves
 from mathse.reporting.report.flow import flow
-from mathse.reporting.report.gallery import decide, gallery, steps
+from mathse.reporting.report.gallery import gallery, steps
 from mathse.reporting.report.losses import losses
-from mathse.reporting.report.runs import place, read_run, title
 from mathse.reporting.report.sections import own_seconds
 from mathse.reporting.report.staircase import stairs
 from mathse.reporting.report.svg import points, safe, spread, ticks
+from mathse.runs.layout import place, title
+from mathse.runs.reader import read_run
 from mathse.runs.store import read_json, read_jsonl, write_json, write_jsonl
+from mathse.scoring.metrics import decide
 from mathse.types import Problem, ReasoningPath, Verdict
 
 WORLD = SyntheticData()
@@ -154,6 +156,7 @@ def test_hostile_text_of_a_model_stays_text(run: Path, tmp_path: Path) -> None:
     words = {"error_step": HOSTILE, "error_analysis": HOSTILE, "judge": HOSTILE}
     verdicts = [{"path_id": row["id"], "status": "wrong", **words} for row in paths]
     write_jsonl(stage / "verdicts.jsonl", verdicts)
+    record_again(hostile)
     write_json(
         hostile / "summary.json", {**read_json(hostile / "summary.json"), "notes": [HOSTILE.replace("\ud800", "")]}
     )
@@ -293,6 +296,7 @@ def test_the_step_that_the_judge_names_is_marked(tmp_path: Path) -> None:
     write_jsonl(folder / "distill" / "verdicts.jsonl", [Verdict(path.id, "wrong", "Step 2", "why", 0.1, "orm")])
     (folder / "distill" / "orm_held.jsonl").unlink()
     (folder / "orm" / "orm_held.jsonl").unlink()
+    record_again(folder)
     marked = re.findall(r'<li class="named">(.*?)</li>', report(folder))
     assert len(marked) == 1 and marked[0].startswith("Step 2:")
 

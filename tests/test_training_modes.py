@@ -29,8 +29,9 @@ from mathse.models.memory import Trained
 from mathse.models.parts import named_parts, part_of
 from mathse.models.row import Row
 from mathse.models.tiny import TinyBackbone
+from mathse.runs.layout import SCRATCH
 from mathse.training.batches import OnceStream, StepData
-from mathse.training.fit import LAST, SCRATCH, FitJob, fit
+from mathse.training.fit import LAST, FitJob, fit
 from mathse.training.sft import SFTModule, is_vector
 
 TRAINER = Trainer(precision="32-true", checkpoint_every=2, log_every=1)

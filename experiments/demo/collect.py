@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mathse.reporting.report import staircase_svg
-from mathse.runs.stage_cache import finished_summary
+from mathse.runs.reader import finished_summary
 from mathse.scoring.metrics import mean_interval
 
 ORM = ("overall_accuracy", "positive_accuracy", "negative_accuracy", "error_step_accuracy")

@@ -11,7 +11,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from mathse.runs.store import read_jsonl
+from mathse.runs.layout import ORM_HELD
+from mathse.runs.reader import read_stage
 
 
 def main(runs: list[str]) -> int:
@@ -21,7 +22,7 @@ def main(runs: list[str]) -> int:
         sep="\n",
     )
     for run in map(Path, runs):
-        rows = [r for r in read_jsonl(run / "orm" / "orm_held.jsonl") if r["verdict"]["status"] == "wrong"]
+        rows = [r for r in read_stage(run / "orm").rows(ORM_HELD) if r["verdict"]["status"] == "wrong"]
         wrong = [row["label"]["status"] == "wrong" for row in rows]
         found = [" no" in (row["verdict"]["error_analysis"] or "") for row in rows]
         told = sum(f == w for f, w in zip(found, wrong, strict=True))

@@ -150,6 +150,7 @@ def sources(made: Made) -> None:
     from contextlib import contextmanager
 
     from mathse.evolution.sources import record_sources
+    from mathse.runs.layout import DONE, SOURCES
 
     config, run, source = opened(made)
 
@@ -158,9 +159,12 @@ def sources(made: Made) -> None:
         yield SimpleNamespace(advance=lambda rows: None)
 
     lab = SimpleNamespace(source=source, splits=source.splits(), track=track, config=config)
-    stage = SimpleNamespace(path=made.run / "base")
-    (stage.path / "sources.jsonl").unlink(missing_ok=True)
-    record_sources(lab, stage)  # type: ignore[arg-type]
+    for file in (DONE, SOURCES):
+        (made.run / "base" / file).unlink(missing_ok=True)
+    base = run.stage("base", ("data",))
+    base.begin()
+    record_sources(lab, base)  # type: ignore[arg-type]
+    base.finish({"stage": "base"})
     run.close()
 
 
@@ -174,6 +178,7 @@ def merge(made: Made) -> None:
     from mathse.data.table import ById
     from mathse.evolution import stages
     from mathse.evolution.state import EvolutionState, judged_rows
+    from mathse.runs.layout import PATHS, VERDICTS
     from mathse.runs.rows import JsonlRows
     from mathse.scoring.metrics import accepted
     from mathse.types import ReasoningPath, Verdict
@@ -188,8 +193,8 @@ def merge(made: Made) -> None:
     stage = run.stage("round_01", ("data",), [distill])
     stage.begin()
     state = EvolutionState.load(distill.path, source.table.ids())
-    paths = JsonlRows(stage.path / stages.PATHS, ReasoningPath)
-    judged = judged_rows(paths, JsonlRows(stage.path / stages.VERDICTS, Verdict))
+    paths = JsonlRows(stage.path / PATHS, ReasoningPath)
+    judged = judged_rows(paths, JsonlRows(stage.path / VERDICTS, Verdict))
     state = state.absorb(judged, lab.accepts)
     state.save(stage.path)
     loop = SimpleNamespace(state=state, stage=stage, lab=lab, judged=judged)

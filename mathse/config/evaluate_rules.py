@@ -11,6 +11,7 @@ from mathse.config.actors import ServerGenerator
 from mathse.config.bind import show
 from mathse.config.schema import EvaluateConfig
 from mathse.config.scoring import ORMTest
+from mathse.runs.layout import ORM_FILE
 
 
 def something_is_evaluated(config: EvaluateConfig) -> Iterator[str]:
@@ -77,7 +78,7 @@ def an_orm_test_stands_alone(config: EvaluateConfig) -> Iterator[str]:
             yield f"benchmark = {list(config.benchmark)}: {name} measures an ORM, not a student; run it by itself"
         if config.checkpoint is None:
             yield f"checkpoint = null: benchmark={name} measures an ORM; pass checkpoint=DIR, a trained ORM's folder"
-        elif Path(config.checkpoint, "config.json").is_file() and not Path(config.checkpoint, "orm.json").is_file():
+        elif Path(config.checkpoint, "config.json").is_file() and not Path(config.checkpoint, ORM_FILE).is_file():
             yield f"checkpoint = {show(config.checkpoint)}: is no trained ORM's checkpoint, it has no orm.json"
         if config.judge.checkpoint is not None:
             yield f"judge.checkpoint = {show(config.judge.checkpoint)}: benchmark={name} measures checkpoint"

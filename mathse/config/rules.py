@@ -41,6 +41,8 @@ from mathse.config.serving_rules import (
     orm_is_served_somehow,
     students_are_served_somehow,
 )
+from mathse.runs.layout import RUN
+from mathse.runs.reader import is_run
 
 Rule = Callable[[Any], Iterator[str]]
 ENVIRONMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -128,8 +130,8 @@ def branch_names_its_sources(config: TrainConfig) -> Iterator[str]:
     if config.resume_from and config.resume != "branch":
         yield f"resume_from = {config.resume_from}: only resume=branch reads it; pass resume=branch too"
     for folder in config.resume_from:
-        if not Path(folder, "run.json").is_file():
-            yield f"resume_from: {show(folder)} is not a run folder (it has no run.json)"
+        if not is_run(Path(folder)):
+            yield f"resume_from: {show(folder)} is not a run folder (it has no {RUN})"
 
 
 RULES: dict[type, tuple[Rule, ...]] = {

@@ -19,7 +19,9 @@ from mathse.data.decontamination import Index, Seen
 from mathse.data.sources import problem_lookup
 from mathse.errors import DataError, MathSEError
 from mathse.evaluation.benchmarks.base import Item
-from mathse.runs.store import read_json, read_jsonl, write_jsonl
+from mathse.runs.layout import RUN
+from mathse.runs.reader import read_head, run_above
+from mathse.runs.store import read_jsonl, write_jsonl
 from mathse.types import Problem
 
 
@@ -104,16 +106,15 @@ def _from_run(number: int, identity: str, problem_of: Callable[[str], Problem], 
 
 def _problems_of_run(file: Path) -> Callable[[str], Problem]:
     """Problems by id, from the run that ``file`` lies in."""
-    run = next((folder / "run.json" for folder in file.resolve().parents if (folder / "run.json").is_file()), None)
-    if run is None:
+    if (run := run_above(file)) is None:
         raise DataError(
-            f"{file}: its rows name problems of a run, and no folder above it is one (run.json); give the file of "
+            f"{file}: its rows name problems of a run, and no folder above it is one ({RUN}); give the file of "
             'problems instead, rows {"id", "question", "images"}'
         )
     try:
-        return problem_lookup(read_json(run)["config"])
-    except (MathSEError, KeyError) as error:
-        raise DataError(f"{run}: its problems cannot be read ({error}); give the file of problems") from None
+        return problem_lookup(read_head(run)["config"])
+    except MathSEError as error:
+        raise DataError(f"{run / RUN}: its problems cannot be read ({error}); give the file of problems") from None
 
 
 def _from_row(number: int, row: Mapping[str, Any], file: Path, where: str) -> TrainingRow:

@@ -1,17 +1,21 @@
-"""The files of a benchmark's folder."""
+"""The files of a benchmark's folder, as evaluate.py writes it; names that training runs use too are theirs."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from mathse.runs.layout import METRICS, PREDICTIONS, REPORT, VERDICTS
 from mathse.runs.store import read_jsonl
 
-PREDICTIONS = "predictions.jsonl"
+__all__ = ["CONTAMINATED", "DISAGREEMENTS", "IDENTITY", "JUDGED", "METRICS", "PREDICTIONS", "REPORT", "SAMPLES",
+           "SCORED", "SETTINGS", "UNASKED", "VERDICTS", "answered", "count_unasked"]  # fmt: skip
+
 UNASKED = "unasked.jsonl"  # problems that the model cannot take, with the reason
-SCORED, SAMPLES, METRICS = "scored.jsonl", "samples.jsonl", "metrics.json"
+SCORED, SAMPLES = "scored.jsonl", "samples.jsonl"
 DISAGREEMENTS, CONTAMINATED = "disagreements.jsonl", "contamination.jsonl"
+JUDGED = "judged.jsonl"  # of benchmark=orm_test
 IDENTITY = "identity.json"  # what the answers were made with
-SETTINGS = "evaluation.json"  # in the run folder
+SETTINGS = "evaluation.json"  # in the output folder
 
 
 def answered(folder: Path) -> list[str]:

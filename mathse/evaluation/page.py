@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mathse.evaluation.figures import disagreements
+from mathse.evaluation.files import REPORT
 from mathse.evaluation.mistakes import UNCLEAR
 from mathse.evaluation.results import Result
 from mathse.evaluation.scoring import Graded
@@ -30,7 +31,7 @@ def write_pages(folder: Path, results: Sequence[Result]) -> None:
     pages = [(result.opened.folder, page([result])) for result in results]
     pages.append((folder, pages[0][1] if len(results) == 1 else page(results)))
     for place, text in pages:
-        write_page(text, place / "report.html")
+        write_page(text, place / REPORT)
 
 
 def page(results: Sequence[Result]) -> str:

@@ -15,11 +15,11 @@ from mathse.errors import DataError
 from mathse.evolution.lab import Lab
 from mathse.inference.rows import solve_row
 from mathse.models.base import Backbone
+from mathse.runs.layout import BAD_ROWS
 from mathse.runs.stage_cache import Stage
 from mathse.runs.store import read_jsonl, write_jsonl
 from mathse.types import Problem
 
-BAD_ROWS = "bad_rows.jsonl"
 NAMED = 5  # rows named on the screen; the others are counted
 
 

@@ -19,11 +19,11 @@ from mathse.data.decontamination.against import index_of
 from mathse.data.decontamination.search import Search
 from mathse.errors import DataError
 from mathse.evolution.lab import Lab
+from mathse.runs.layout import DECONTAMINATION, DECONTAMINATION_PAIRS
 from mathse.runs.manifest import config_slice
 from mathse.runs.store import read_json, read_jsonl, to_json, write_json, write_jsonl
 from mathse.types import Problem, ReasoningPath
 
-PAIRS, COUNTS = "decontamination.jsonl", "decontamination.json"
 DEPENDS_ON = ("data", "decontaminate", "seed", "task", "sft.train", "sft.train_sha256")
 VERSION = 1  # of the comparison
 
@@ -43,7 +43,7 @@ def gate(lab: Lab) -> None:
     if asked.action == "off" or not asked.against:
         _note_that_nothing_was_searched(lab)
         return
-    pairs, counts = lab.run.path / PAIRS, lab.run.path / COUNTS
+    pairs, counts = lab.run.path / DECONTAMINATION_PAIRS, lab.run.path / DECONTAMINATION
     key = _key(lab)
     if not (counts.is_file() and pairs.is_file() and read_json(counts)["key"] == key):
         write_json(counts, {"key": key, **_searched(lab)})
@@ -66,7 +66,7 @@ def _searched(lab: Lab) -> dict[str, Any]:
     search = Search(index, lab.source, drop=asked.action == "drop")
     parts = candidates(lab)
     with lab.track("decontamination", sum(map(len, parts))) as track:
-        write_jsonl(lab.run.path / PAIRS, _rows(search, parts, track.advance))
+        write_jsonl(lab.run.path / DECONTAMINATION_PAIRS, _rows(search, parts, track.advance))
     return {"problems": len(index), **search.counts, "notes": notes}
 
 
@@ -103,7 +103,7 @@ def _in_words(found: dict[str, Any], action: str) -> str:
     return (
         f"decontamination: of {found['rows']:,} training rows {found['matched']:,} are among {found['problems']:,} "
         f"benchmark problems ({became}); {found['weak']:,} share only a question that does not tell which problem it "
-        f"is, and {found['duplicates']:,} repeat another row (kept): {PAIRS}"
+        f"is, and {found['duplicates']:,} repeat another row (kept): {DECONTAMINATION_PAIRS}"
     )
 
 

@@ -34,6 +34,7 @@ from mathse.models.row import Row
 from mathse.reporting.loggers import RunLogger
 from mathse.reporting.progress import Progress, Track
 from mathse.reporting.progress.wording import aligned
+from mathse.runs.layout import CHECKPOINT, TOO_LONG
 from mathse.runs.stage_cache import RunFolder, Stage, Work
 from mathse.runs.store import write_jsonl
 from mathse.scoring.metrics import accepted
@@ -41,9 +42,6 @@ from mathse.seeds import derive
 from mathse.training.batches import Stream
 from mathse.training.fit import FitJob, device_of, dtype_of, fit
 from mathse.types import Problem, Verdict
-
-CHECKPOINT = "checkpoint"
-TOO_LONG = "too_long.jsonl"  # rows that a fit left out
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,10 @@ from typing import Any
 from mathse.evolution import orm_stages, stages
 from mathse.evolution.gate import gate
 from mathse.evolution.hooks import EvolutionCallback
-from mathse.evolution.lab import CHECKPOINT, Lab, Student
+from mathse.evolution.lab import Lab, Student
 from mathse.evolution.state import EvolutionState, Judged
 from mathse.judges.teachers.student import StudentTeacher
+from mathse.runs.layout import CHECKPOINT
 from mathse.runs.stage_cache import Stage
 from mathse.types import ReasoningPath
 

@@ -8,20 +8,27 @@ from pathlib import Path
 from typing import Any
 
 from mathse.config.schema import needs_orm
-from mathse.evolution.lab import CHECKPOINT, Lab, Student
+from mathse.evolution.lab import Lab, Student
 from mathse.evolution.state import Judged
 from mathse.inference.generate import predict
 from mathse.judges import Judge, judge_paths
 from mathse.judges.answer import AnswerJudge
 from mathse.judges.orm_rows import Labelled, balance, label, read_orm
+from mathse.runs.layout import (
+    CHECKPOINT,
+    DEV_PREDICTIONS,
+    HELD_PATHS,
+    HELD_VERDICTS,
+    METRICS,
+    ORM_HELD,
+    ORM_METRICS,
+    PREDICTIONS,
+)
 from mathse.runs.stage_cache import Stage
 from mathse.runs.store import read_jsonl, write_json, write_jsonl
 from mathse.scoring.answers import extract_answer, same_answer
 from mathse.scoring.metrics import accuracy, orm_metrics
 from mathse.types import Problem, ReasoningPath, Verdict
-
-PREDICTIONS, METRICS = "predictions.jsonl", "metrics.json"
-ORM_METRICS, ORM_HELD = "orm_metrics.json", "orm_held.jsonl"
 
 
 def measure_student(lab: Lab, stage: Stage, student: Student) -> None:
@@ -31,7 +38,7 @@ def measure_student(lab: Lab, stage: Stage, student: Student) -> None:
     options: Any = {"batch_size": settings.batch_size, "max_new_tokens": settings.max_new_tokens}
     with lab.work(stage, "sample", "test accuracy", len(lab.test)) as advance:
         test = predict(backbone, lab.test, stage.path / PREDICTIONS, advance=advance, **options)
-        dev = predict(backbone, lab.splits["dev"], stage.path / "dev_predictions.jsonl", **options)
+        dev = predict(backbone, lab.splits["dev"], stage.path / DEV_PREDICTIONS, **options)
     write_json(
         stage.path / METRICS, {**accuracy(test), "dev_accuracy": accuracy(dev)["accuracy"], "dev_total": len(dev)}
     )
@@ -53,7 +60,7 @@ def sample_held(lab: Lab, stage: Stage, student: Student) -> Sequence[ReasoningP
         return lab.generator.sample(
             lab.model_of(student),
             held,
-            stage.path / "held_paths.jsonl",
+            stage.path / HELD_PATHS,
             stage=f"{stage.name}/held",
             model=f"{stage.name}/{CHECKPOINT}",
             seed=lab.config.seed,
@@ -70,7 +77,7 @@ def judge_held(
             judge,
             lab.problems,
             [p for p, _ in labelled],
-            stage.path / "held_verdicts.jsonl",
+            stage.path / HELD_VERDICTS,
             batch_size=lab.config.judge.batch_size,
             advance=advance,
         )

@@ -20,13 +20,14 @@ from mathse.data.labelled import Given, LabelledPath, read_given
 from mathse.errors import DataError
 from mathse.evolution import stages
 from mathse.evolution.keys import COMMON, JUDGING, orm_teaching_keys, sampling_keys
-from mathse.evolution.lab import CHECKPOINT, Lab, Student
-from mathse.evolution.measure import ORM_METRICS, explained, judge_held, labeller
+from mathse.evolution.lab import Lab, Student
+from mathse.evolution.measure import explained, judge_held, labeller
 from mathse.evolution.state import Judged
 from mathse.inference.rows import solve_row
 from mathse.judges.orm import status_tokens
-from mathse.judges.orm_rows import FORM, ORM_FILE, Labelled, balance, label, made_up_rows, solution_path, training_row
+from mathse.judges.orm_rows import FORM, Labelled, balance, label, made_up_rows, solution_path, training_row
 from mathse.models.row import Row
+from mathse.runs.layout import CHECKPOINT, FEEDBACK, HELD_PATHS, METRICS, ORM_FILE, ORM_METRICS, PATHS
 from mathse.runs.stage_cache import Stage
 from mathse.runs.store import read_jsonl, write_json, write_jsonl
 from mathse.training.batches import EpochStream, MixedStream, Stream
@@ -36,7 +37,6 @@ from mathse.types import Problem, ReasoningPath
 if TYPE_CHECKING:
     from mathse.evolution.loop import EvolutionLoop
 
-FEEDBACK = "feedback.jsonl"
 # Variants of the ORM itself (order, kind, length of its fit) share the weak students and the solver.
 STUDENT_KEYS = (*COMMON, "sft", "orm.student_steps", "orm.samples_per_problem", "orm.temperature")
 SOLVER_KEYS = (*COMMON, "sft", "orm.students", "orm.solver_steps", "orm.backbone", "orm.train_sha256")
@@ -69,13 +69,13 @@ def train_orm(loop: EvolutionLoop, given: Given | None) -> list[Stage]:
     stage = lab.run.stage("orm", (*KEYS, *orm_teaching_keys(lab.config)), [*students, solver])
     stages.begin(loop, stage, "the Outcome Reward Model learns to name the wrong step")
     if not stage.done:
-        labelled = _pairs(given.train) if given else _labelled(lab, students, "orm_train", "paths.jsonl")
+        labelled = _pairs(given.train) if given else _labelled(lab, students, "orm_train", PATHS)
         write_jsonl(stage.path / FEEDBACK, [Judged(path, word) for path, word in labelled])
         note = _fit_orm(lab, stage, solver, labelled)
-        held = _pairs(given.held) if given else _labelled(lab, students, "orm_held", "held_paths.jsonl")
-        figures = judge_held(lab, stage, lab.orm, held, stage.path / "metrics.json")
+        held = _pairs(given.held) if given else _labelled(lab, students, "orm_held", HELD_PATHS)
+        figures = judge_held(lab, stage, lab.orm, held, stage.path / METRICS)
         (stage.path / ORM_METRICS).unlink(missing_ok=True)
-        read = [student.path / name for student in students for name in ("paths.jsonl", "held_paths.jsonl")]
+        read = [student.path / name for student in students for name in (PATHS, HELD_PATHS)]
         stage.finish({"training_paths": len(labelled), "note": note, **figures}, read)
         lab.stage_finished(stage)
     if stage.summary["note"]:
@@ -190,7 +190,7 @@ def _missed(lab: Lab, students: Sequence[Stage]) -> set[str]:
     """Problems whose path by the last weak student is wrong."""
     if not students:
         return set()
-    paths = list(read_jsonl(students[-1].path / "paths.jsonl", ReasoningPath))
+    paths = list(read_jsonl(students[-1].path / PATHS, ReasoningPath))
     return {path.problem_id for path, word in label(paths, lab.problems, labeller(lab)) if word.status != "correct"}
 
 

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 
 from mathse.config.loop import NOBODY
 from mathse.evolution import stages
-from mathse.evolution.lab import CHECKPOINT
 from mathse.evolution.measure import acceptance
-from mathse.evolution.state import REFLECTIONS, Judged, judged_rows, not_rewritten
+from mathse.evolution.state import Judged, judged_rows, not_rewritten
 from mathse.inference import prompts
 from mathse.inference.generate import Ask, generated
 from mathse.inference.rows import reflect_row
 from mathse.judges import judge_paths
 from mathse.judges.teachers import AT_ONCE, in_calls, prompt_version
 from mathse.models.row import Row
+from mathse.runs.layout import CHECKPOINT, FEEDBACK_VERDICTS, REFLECTIONS, VERDICTS
 from mathse.runs.rows import Chained, JsonlRows, Mapped
 from mathse.runs.store import BatchLog, write_jsonl
 from mathse.seeds import derive
@@ -43,7 +43,7 @@ def reflect(loop: EvolutionLoop, name: str) -> None:
             reflections = Chained(reflections, written)
             loop.judged = Chained(loop.judged, _judge(loop, written, attempt))
         write_jsonl(stage.path / REFLECTIONS, reflections)
-        write_jsonl(stage.path / stages.VERDICTS, (j.verdict for j in loop.judged))
+        write_jsonl(stage.path / VERDICTS, (j.verdict for j in loop.judged))
         loop.call("on_paths_judged")
         loop.all_drafts_kept = False
         loop.state.save(stage.path)
@@ -73,7 +73,7 @@ def _feedback(loop: EvolutionLoop, drafts: Sequence[Judged]) -> Feedback:
             judge,
             lab.problems,
             Mapped(attrgetter("path"), drafts),
-            stage.path / "feedback_verdicts.jsonl",
+            stage.path / FEEDBACK_VERDICTS,
             batch_size=lab.config.judge.batch_size,
             advance=advance,
         )
@@ -171,7 +171,7 @@ def _judge(loop: EvolutionLoop, reflections: Sequence[Reflection], attempt: int)
             lab.judge(lab.config.judge),
             lab.problems,
             paths,
-            _tries(stage.path, attempt) / stages.VERDICTS,
+            _tries(stage.path, attempt) / VERDICTS,
             batch_size=lab.config.judge.batch_size,
             advance=advance,
         )

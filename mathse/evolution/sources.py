@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from mathse.data.images import has_scheme, stored_sha256
 from mathse.data.problems import ProblemSource, where
+from mathse.runs.layout import SOURCES
 from mathse.runs.store import write_jsonl
 from mathse.types import Problem
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from mathse.evolution.lab import Lab
     from mathse.runs.stage_cache import Stage
 
-SOURCES = "sources.jsonl"
 RECENT = 4096  # images whose hash is kept: problems about the same picture mostly stand together
 
 

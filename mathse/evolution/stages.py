@@ -16,14 +16,25 @@ from mathse.data.problems import to_distill
 from mathse.evolution.admit import admit, leave_out, unreadable
 from mathse.evolution.gate import gate_keys
 from mathse.evolution.keys import COMMON, fitting_keys, judging_keys, teaching_keys
-from mathse.evolution.lab import CHECKPOINT, Student
-from mathse.evolution.measure import METRICS, PREDICTIONS, acceptance, correct_by_id, measure_student
+from mathse.evolution.lab import Student
+from mathse.evolution.measure import acceptance, correct_by_id, measure_student
 from mathse.evolution.sources import record_sources
-from mathse.evolution.state import INCORRECT, TRAIN, Judged, judged_rows
+from mathse.evolution.state import Judged, judged_rows
 from mathse.evolution.training_rows import training_rows
 from mathse.judges import judge_paths
 from mathse.judges.teachers import AT_ONCE, in_calls, prompt_version
-from mathse.runs.manifest import SCRATCH
+from mathse.runs.layout import (
+    CHECKPOINT,
+    DEV_PREDICTIONS,
+    INCORRECT,
+    METRICS,
+    PATHS,
+    PREDICTIONS,
+    SCRATCH,
+    SKIPPED_FIT,
+    TRAIN,
+    VERDICTS,
+)
 from mathse.runs.rows import JsonlRows, Mapped
 from mathse.runs.stage_cache import Stage
 from mathse.runs.store import BatchLog, publish_folder, read_json, read_jsonl, write_json
@@ -34,8 +45,6 @@ from mathse.types import Lineage, Problem, ReasoningPath
 
 if TYPE_CHECKING:
     from mathse.evolution.loop import EvolutionLoop
-
-PATHS, VERDICTS = "paths.jsonl", "verdicts.jsonl"
 
 
 # --- opening stages ---------------------------------------------------------------------------------------------------
@@ -206,8 +215,8 @@ def fit_student(loop: EvolutionLoop, init: str) -> Student:
     previous = loop.student
     if reason := _nothing_new(loop):
         lab.progress.say(f"{stage.name}: {reason}; no fit, the student of {previous.stage.name} is carried on")
-        write_json(stage.path / "skipped_fit.json", {"reason": reason, "carried_on": previous.stage.name})
-        for name in (CHECKPOINT, PREDICTIONS, METRICS, "dev_predictions.jsonl"):
+        write_json(stage.path / SKIPPED_FIT, {"reason": reason, "carried_on": previous.stage.name})
+        for name in (CHECKPOINT, PREDICTIONS, METRICS, DEV_PREDICTIONS):
             carry_on(previous.stage.path / name, stage.path / name)
         return Student(stage, carried_on=True)
     start = loop.base.checkpoint if init == "base" else previous.checkpoint
@@ -258,7 +267,7 @@ def _link(source: str, target: str) -> None:
 def summary(loop: EvolutionLoop) -> dict[str, Any]:
     """The stage's line in summary.json."""
     stage = loop.stage
-    skipped = stage.path / "skipped_fit.json"
+    skipped = stage.path / SKIPPED_FIT
     return {
         "stage": stage.name,
         **_accuracy(stage),

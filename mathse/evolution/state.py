@@ -12,12 +12,10 @@ from operator import attrgetter
 from pathlib import Path
 from typing import ClassVar
 
+from mathse.runs.layout import INCORRECT, TRAIN
 from mathse.runs.rows import Chained, Chosen, JsonlRows, Mapped, joined
 from mathse.runs.store import write_jsonl
 from mathse.types import ReasoningPath, Record, Verdict
-
-TRAIN, INCORRECT = "train.jsonl", "incorrect.jsonl"
-REFLECTIONS = "reflections.jsonl"  # of a reflection's stage: what was rewritten, and what was said of it
 
 
 @dataclass(frozen=True)

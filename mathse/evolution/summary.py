@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mathse.evolution.measure import ORM_METRICS
 from mathse.judges.teachers import PaidTeacher
+from mathse.runs.layout import ORM_METRICS
 from mathse.runs.store import read_json
 
 if TYPE_CHECKING:

@@ -27,8 +27,9 @@ from mathse.models import quiet
 from mathse.models.adapters import require_four_bit
 from mathse.reporting import report
 from mathse.reporting.progress import Progress
-from mathse.runs.manifest import RUN, SUMMARY
-from mathse.runs.stage_cache import RunFolder, branch_folder, finished_summary
+from mathse.runs.layout import REPORT, RUN, SUMMARY
+from mathse.runs.reader import finished_summary
+from mathse.runs.stage_cache import RunFolder, branch_folder
 from mathse.runs.store import read_jsonl, sha256_file, write_json
 from mathse.training import ranks
 from mathse.types import ReasoningPath
@@ -56,7 +57,7 @@ def _run_or_go_on(config: TrainConfig, folder: Path) -> float | None:
         else:
             summary = _run(config, run, progress, stack)
         progress.table(summary)
-        progress.say(f"report: {run.path / 'report.html'}")
+        progress.say(f"report: {run.path / REPORT}")
     return summary["metric"]
 
 
@@ -78,7 +79,7 @@ def _run(config: TrainConfig, run: RunFolder, progress: Progress, stack: ExitSta
         progress.say(note)
         lab.notes.append(note)
     summary = summarize(loop)
-    page = run.path / "report.html"
+    page = run.path / REPORT
     report.write_report([run.path], page, lambda _, i: lab.problems.get(i), png_bytes, summary)
     logger.finish(summary)
     logger.close()

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mathse.evolution.state import REFLECTIONS
 from mathse.inference.rows import reflect_row, solve_row
 from mathse.models.row import Row
-from mathse.runs.store import read_jsonl
+from mathse.runs.layout import REFLECTIONS
+from mathse.runs.reader import read_stage
 from mathse.types import Problem, PromptStyle, ReasoningPath, Reflection
 
 if TYPE_CHECKING:
@@ -41,6 +41,6 @@ def rewrites(run: Path, paths: Iterable[ReasoningPath]) -> Mapping[str, Reflecti
     of_stages = (
         reflection
         for stage in sorted(set(wanted.values()))
-        for reflection in read_jsonl(run / stage / REFLECTIONS, Reflection)
+        for reflection in read_stage(run / stage).rows(REFLECTIONS, Reflection)
     )
     return {reflection.revised.id: reflection for reflection in of_stages if reflection.revised.id in wanted}

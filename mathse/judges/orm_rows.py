@@ -18,12 +18,12 @@ from mathse.errors import CheckpointError
 from mathse.inference import prompts
 from mathse.inference.rows import judge_row
 from mathse.models.row import Row
+from mathse.runs.layout import ORM_FILE
 from mathse.runs.store import read_json
 from mathse.seeds import rng
 from mathse.types import Lineage, Problem, PromptStyle, ReasoningPath, Verdict
 
 Labelled = tuple[ReasoningPath, Verdict]
-ORM_FILE = "orm.json"  # in an ORM's checkpoint: what its prompt holds and what it writes
 FORM = ("kind", "order", "see_answer", "see_image")  # the settings that ORM_FILE holds
 
 

@@ -15,12 +15,12 @@ from mathse.inference.serving.model import Place, ServedModel
 from mathse.inference.serving.names import SERVED, content_name
 from mathse.inference.serving.reach import Address
 from mathse.inference.serving.started import StartedEngine
-from mathse.inference.serving.student import USAGE, ServedStudent, ServerGenerator
-from mathse.judges import served_orm as judge
+from mathse.inference.serving.student import ServedStudent, ServerGenerator
 from mathse.judges.orm_rows import read_orm
 from mathse.judges.served_orm import ServedORMJudge
 from mathse.models.base import Backbone
 from mathse.models.prompt_reader import prompt_reader
+from mathse.runs.layout import JUDGE_USAGE, STUDENT_USAGE
 
 Say = Callable[[str], None]
 Open = Callable[[], Backbone]  # opens a checkpoint whole: for families whose prompts cannot be read without weights
@@ -32,7 +32,7 @@ class ServedStudents:
     def __init__(self, generator: ServerGenerator, section: Any, run: Path, say: Say) -> None:
         self.generator, self.section = generator, section
         self.engine = generator.engine(run, say)
-        self._account = run / USAGE
+        self._account = run / STUDENT_USAGE
 
     @cached_property
     def account(self) -> Account:
@@ -83,5 +83,5 @@ class ServedORM:
             max_retries=settings.max_retries,
             section="judge",
         )
-        client.account_in(self.run, judge.USAGE)
+        client.account_in(self.run, JUDGE_USAGE)
         return client

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,9 @@ from mathse.inference.serving.model import ServedModel
 from mathse.judges import Batch
 from mathse.judges.orm import STATUS_KEY, status_tokens
 from mathse.models.base import Backbone
-from mathse.runs.store import read_jsonl
+from mathse.runs.layout import VERDICT_FILES
+from mathse.runs.reader import read_stages
 from mathse.types import Problem, ReasoningPath, Verdict
-
-USAGE = "judge_usage.jsonl"
-VERDICT_FILES = "*verdicts.jsonl"  # of a run's stages
 
 
 class ServedORMJudge:
@@ -101,8 +100,8 @@ def p_correct(tokens: Sequence[Mapping[str, Any]], correct: str, wrong: str) -> 
 def unscored_note(run: Path) -> str | None:
     """What is said of verdicts whose server gave no probabilities, from the files of the run; None where all have."""
     judged, unscored = set(), set()
-    for file in sorted(run.rglob(VERDICT_FILES)):
-        for verdict in read_jsonl(file, Verdict):
+    for stage in read_stages(run):
+        for verdict in chain.from_iterable(stage.rows(file, Verdict) for file in VERDICT_FILES):
             if verdict.judge.startswith(ServedORMJudge.name):
                 judged.add(verdict.path_id)
                 if verdict.score is None and verdict.status != "unparsed":

@@ -9,7 +9,7 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -18,10 +18,12 @@ from typing import Any
 from mathse import __version__
 from mathse.errors import RunError, SettingsChanged
 from mathse.runs.class_names import recorded as by_recorded_names
+from mathse.runs.layout import BEGUN, DONE, SCRATCH
 from mathse.runs.store import make_folder, read_json, sha256_file, sync_below, to_json, write_json
 
-RUN, SUMMARY, DONE, BEGUN, SCRATCH = "run.json", "summary.json", "stage.json", "stage.begun.json", "fit"
-RECORD = ("stage", "identity", "config", "keys", "after")  # what both manifests of a stage start with
+# What both manifests of a stage start with.
+RECORD = {"stage": str, "identity": str, "config": dict, "keys": list, "after": dict}
+OUTPUT = {"sha256": str, "bytes": int}  # what a finished stage's manifest says of each file
 # Settings that came after runs had been made, each with the value that does what those runs did. With that value a
 # setting is no part of what a stage depends on, so that a newer program goes on with older runs.
 LATER: dict[str, Any] = {"evolution.reflect.row": "question", "judge.parts": ["orm", "answer"]}
@@ -77,17 +79,40 @@ def other_settings(path: Path, changed: Mapping[str, Mapping[str, tuple[str, str
 # --- a stage's files ------------------------------------------------------------------------------------------------
 
 
-def stages_in(run: Path, manifest: str) -> list[tuple[str, dict[str, Any]]]:
-    """(name, record) of every stage in ``run`` that has a ``manifest``."""
-    return [(file.parent.relative_to(run).as_posix(), read_record(file)) for file in sorted(run.rglob(manifest))]
+def unfinished_in(run: Path) -> list[tuple[str, dict[str, Any]]]:
+    """(name, record) of every stage in ``run`` that was begun and not finished."""
+    return [(file.parent.relative_to(run).as_posix(), read_record(file)) for file in sorted(run.rglob(BEGUN))]
 
 
 def read_record(file: Path) -> dict[str, Any]:
+    """What a stage depends on, from either manifest of it. Raises RunError where the file is no manifest."""
     record = read_json(file)
-    if missing := [key for key in RECORD if not isinstance(record, dict) or key not in record]:
+    if missing := [key for key in RECORD if not _has_kinds(record, {key: RECORD[key]})]:
         raise RunError(f"{file} is not a stage's manifest: it lacks {missing}; remove {file.parent} to make it again")
     described: dict[str, Any] = record
     return described
+
+
+def read_manifest(file: Path) -> dict[str, Any]:
+    """The stage.json of a finished stage. Raises RunError where it is none, and where it lists files that are not below
+    its folder: a run folder may come from anybody."""
+    if not file.is_file():
+        raise RunError(f"{file.parent} is not a finished stage: it has no {file.name}")
+    manifest = read_record(file)
+    if not _has_kinds(manifest, {"outputs": dict, "summary": dict}) or not all(
+        _has_kinds(output, OUTPUT) for output in manifest["outputs"].values()
+    ):
+        raise RunError(f"{file} does not say which files the stage made; remove {file.parent} to make it again")
+    for name in manifest["outputs"]:
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise RunError(
+                f"{file} lists {name!r}, which is not below {file.parent}; no run writes that: do not use it"
+            )
+    return manifest
+
+
+def _has_kinds(value: Any, kinds: Mapping[str, type]) -> bool:
+    return isinstance(value, dict) and all(isinstance(value.get(key), kind) for key, kind in kinds.items())
 
 
 def own_files(folder: Path) -> list[Path]:
@@ -98,19 +123,27 @@ def own_files(folder: Path) -> list[Path]:
     return sorted(file for file in files if others.isdisjoint(file.parents))
 
 
-def verify(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Raise RunError where an output of the finished stage is missing or differs from its record."""
-    for name, recorded in manifest["outputs"].items():
-        file, size = folder / name, recorded["bytes"]
-        if not file.is_file():
-            damage = "is missing"
-        elif file.stat().st_size != size:
-            damage = f"has {file.stat().st_size} bytes, not the recorded {size}"
-        elif size <= HASHED_BYTES and sha256_file(file) != recorded["sha256"]:
-            damage = "has other contents than recorded (sha256)"
-        else:
-            continue
-        raise RunError(f"{file} {damage}; put the file back, or remove {folder} so that the stage is made again")
+def verify(folder: Path, outputs: Mapping[str, Any], digest: Callable[[Path], str] = sha256_file) -> None:
+    """Raise RunError where one of a finished stage's ``outputs`` is missing or differs from its record; the contents of
+    files above HASHED_BYTES are not read. ``digest``: the SHA-256 of a file."""
+    for name, recorded in outputs.items():
+        verify_file(folder, name, recorded, digest if recorded["bytes"] <= HASHED_BYTES else None)
+
+
+def verify_file(
+    folder: Path, name: str, recorded: Mapping[str, Any], digest: Callable[[Path], str] | None = sha256_file
+) -> None:
+    """The same for one file. ``digest`` None: only its size is compared."""
+    file, size = folder / name, recorded["bytes"]
+    if not file.is_file():
+        damage = "is missing"
+    elif file.stat().st_size != size:
+        damage = f"has {file.stat().st_size} bytes, not the recorded {size}"
+    elif digest is not None and digest(file) != recorded["sha256"]:
+        damage = "has other contents than recorded (sha256)"
+    else:
+        return
+    raise RunError(f"{file} {damage}; put the file back, or remove {folder} so that the stage is made again")
 
 
 def take_over(source: Path, folder: Path, manifest: Mapping[str, Any]) -> None:

@@ -18,12 +18,8 @@ from typing import Any, Literal, Self
 
 from mathse.errors import RunError
 from mathse.runs.folder_lock import FolderLock
+from mathse.runs.layout import BEGUN, DONE, RUN, SCRATCH
 from mathse.runs.manifest import (
-    BEGUN,
-    DONE,
-    RUN,
-    SCRATCH,
-    SUMMARY,
     config_slice,
     depends_on,
     differences,
@@ -34,14 +30,16 @@ from mathse.runs.manifest import (
     other_settings,
     own_files,
     plain,
+    read_manifest,
     read_record,
     remove,
     remove_scratch,
-    stages_in,
     take_over,
+    unfinished_in,
     verify,
     versions,
 )
+from mathse.runs.reader import finished_summary, is_run, read_stages
 from mathse.runs.store import leftovers, make_folder, read_json, sha256_file, sync_below, write_json
 
 Work = Literal["fit", "sample", "judge"]
@@ -88,12 +86,13 @@ class RunFolder:
             raise ValueError(f"a stage cannot be called {SCRATCH!r} ({name!r}): that is a stage's scratch folder")
         record = make_record(name, config_slice(self.config, keys), keys, {s.name: s.identity for s in after})
         folder = self.path / name
-        begun, finished = (read_record(folder / m) if (folder / m).exists() else None for m in (BEGUN, DONE))
+        begun = read_record(folder / BEGUN) if (folder / BEGUN).exists() else None
+        finished = read_manifest(folder / DONE) if (folder / DONE).exists() else None
         for found in (begun, finished):
             if found and found["identity"] != record["identity"]:
                 raise other_settings(self.path, {name: differences(depends_on(found), depends_on(record))})
         if finished:
-            verify(folder, finished)
+            verify(folder, finished["outputs"])
             if (file := self._other_input(finished)) is not None:
                 raise RunError(
                     f"stage {name} in {self.path} was made from another {file} than stands here now; put that file's "
@@ -121,9 +120,9 @@ class RunFolder:
         name = record["stage"]
         for source in self._sources:
             if (source / name / DONE).exists():
-                manifest = read_record(source / name / DONE)
+                manifest = read_manifest(source / name / DONE)
                 if manifest["identity"] == record["identity"] and self._other_input(manifest) is None:
-                    verify(source / name, manifest)
+                    verify(source / name, manifest["outputs"])
                     take_over(source / name, self.path / name, manifest)
                     return manifest
         return None
@@ -131,7 +130,7 @@ class RunFolder:
     def _other_input(self, manifest: Mapping[str, Any]) -> str | None:
         """A file that the stage of ``manifest`` was made from and that a stage here has with other contents, or None.
         A teacher's or a server's answers differ from one making to the next, though settings and identity do not."""
-        here = {name: record["outputs"] for name, record in stages_in(self.path, DONE)}
+        here = {stage.name: stage.manifest["outputs"] for stage in read_stages(self.path)}
         for file, recorded in manifest["inputs"].items():
             maker = next((str(p) for p in Path(file).parents if str(p) in here), None)
             made = here[maker].get(name_in(Path(maker), Path(file)), {}) if maker else {}
@@ -150,7 +149,8 @@ class RunFolder:
 
     def _refuse_other_settings(self) -> None:
         changed: dict[str, dict[str, tuple[str, str]]] = {}
-        for name, record in (*stages_in(self.path, DONE), *stages_in(self.path, BEGUN)):
+        finished = ((stage.name, stage.manifest) for stage in read_stages(self.path))
+        for name, record in (*finished, *unfinished_in(self.path)):
             if found := differences(record["config"], config_slice(self.config, record["keys"])):
                 changed[name] = found
         if changed:
@@ -245,14 +245,6 @@ class Stage:
 # --- which run ------------------------------------------------------------------------------------------------------
 
 
-def finished_summary(path: Path) -> dict[str, Any] | None:
-    """The summary of the run at ``path``, or None where it has not finished."""
-    if not (path / SUMMARY).exists():
-        return None
-    summary = read_json(path / SUMMARY)
-    return summary if isinstance(summary, dict) and summary.get("status") == "finished" else None
-
-
 def newest_unfinished(root: Path, name: str) -> Path | None:
     """The unfinished run of ``name`` below ``root`` (``root/name/*``) that was started last, or None."""
     runs = [file.parent for file in (root / name).glob(f"*/{RUN}")]
@@ -270,6 +262,6 @@ def _age(run: Path) -> tuple[int, str]:
 
 
 def _run_folder(path: Path) -> Path:
-    if not (path / RUN).exists():
+    if not is_run(path):
         raise RunError(f"{path} is not a run folder: it has no {RUN}; name a folder that train.py made")
     return path

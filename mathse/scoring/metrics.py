@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from mathse.errors import DataError
 from mathse.types import Verdict
 
 Interval = tuple[float, float]
+Decision = Literal["accepted", "rejected", "unparsed"]
 
 # Two-sided 95 % quantiles of Student's t by degrees of freedom; beyond the table the normal quantile is close enough.
 T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
@@ -85,6 +86,15 @@ def accuracy(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 def accepted(verdict: Verdict, threshold: float) -> bool:
     """Whether a path with this verdict joins D_SFT: called correct, and P(correct) >= threshold where there is one."""
     return verdict.status == "correct" and (verdict.score is None or verdict.score >= threshold)
+
+
+def decide(verdict: Verdict | None, threshold: float) -> Decision | None:
+    """What the verdict meant for the path; None without one."""
+    if verdict is None:
+        return None
+    if verdict.status == "unparsed":
+        return "unparsed"
+    return "accepted" if accepted(verdict, threshold) else "rejected"
 
 
 def first_step(error_step: str | None) -> int | None:

@@ -28,7 +28,7 @@ from mathse.models import memory, modes
 from mathse.models.base import Backbone
 from mathse.models.model_spec import ModelSpec, close_shared, spec_of
 from mathse.models.row import Row
-from mathse.runs.manifest import SCRATCH
+from mathse.runs.layout import CHECKPOINT, SCRATCH, TRAIN_LOG, TRAINED
 from mathse.runs.store import publish_folder, write_json, write_jsonl
 from mathse.seeds import derive
 from mathse.training import ranks, strategies
@@ -37,7 +37,6 @@ from mathse.training.orm import ORMModule
 from mathse.training.sft import SFTModule
 
 LAST = "last.ckpt"
-TRAINED = "trained.json"  # what trains and what is frozen, with the estimated memory
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ def fit(
     Where ``job.folder / "checkpoint"`` exists the fit is done and nothing is trained. Without a row it is an error:
     the caller decides what a stage without rows means. ``announce`` hears what will train, before the first step.
     """
-    done = job.folder / "checkpoint"
+    done = job.folder / CHECKPOINT
     if done.exists():
         return done
     if not job.rows:
@@ -87,7 +86,7 @@ def fit(
     if announce is not None:
         announce(trained)
     start = _steps_done(scratch / LAST)
-    log = TrainLog(job.folder / "train_log.jsonl", start)
+    log = TrainLog(job.folder / TRAIN_LOG, start)
     try:
         with closing(log):
             mine = partial(_train, backbone, job, start, log, callbacks)
@@ -141,7 +140,7 @@ def dtype_of(settings: TrainerSettings) -> str:
 
 def save_checkpoint(backbone: Backbone, done: Path, finish: Callable[[Path], object] = lambda folder: None) -> Path:
     """Write a stage's checkpoint folder, all of it or nothing. ``finish(folder)`` is called first, to write more."""
-    unfinished = done.parent / SCRATCH / "checkpoint"
+    unfinished = done.parent / SCRATCH / CHECKPOINT
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     finish(unfinished)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from run_builder import record_again
 
 from evaluation.cases import TINY, run, write_rows
 from mathse.__main__ import main as mathse
@@ -87,7 +88,9 @@ def test_the_last_student_of_a_training_run_and_its_stages_can_be_compared(tmp_p
     for stage, right in (("distill", "1"), ("final", "12")):
         rows = [{"id": i, "response": "", "prediction": i, "answer": i, "correct": i in right} for i in "123"]
         write_rows(tmp_path / "run" / stage / "predictions.jsonl", rows)
-        write_json(tmp_path / "run" / stage / "stage.json", {})
+        recorded = {"stage": stage, "identity": stage, "config": {}, "keys": [], "after": {}, "summary": {}}
+        write_json(tmp_path / "run" / stage / "stage.json", recorded)
+    record_again(tmp_path / "run")
     write_json(tmp_path / "run" / "run.json", {})
     assert read_side(str(tmp_path / "run")).scores["synthetic"].marks == {"1": True, "2": True, "3": False}
     printed = said(f"first={tmp_path / 'run' / 'distill'}", f"last={tmp_path / 'run'}")

@@ -112,7 +112,9 @@ def test_rows_of_a_run_are_looked_up_in_its_data(tmp_path: Path, items: list[Ite
     stage = tmp_path / "run" / "final"
     data = {"_target_": "mathse.data.problems.JsonlData", "path": str(own)}
     stage.mkdir(parents=True)
-    (stage.parent / "run.json").write_text(json.dumps({"config": {"data": data}}))
+    (stage.parent / "run.json").write_text(
+        json.dumps({"name": "x", "task": "evolve", "seed": 0, "config": {"data": data}})
+    )
     train = write_rows(stage / "train.jsonl", [
         {"id": f"distill/own/{k}/0", "problem_id": f"own/{k}", "text": "..."} for k in (2, 3)
     ])  # fmt: skip

@@ -10,7 +10,8 @@ import pytest
 from small import path, verdict
 
 from mathse.errors import DataError
-from mathse.evolution.state import INCORRECT, TRAIN, EvolutionState, Judged
+from mathse.evolution.state import EvolutionState, Judged
+from mathse.runs.layout import INCORRECT, TRAIN
 from mathse.scoring.metrics import accepted
 from mathse.types import Origin, Status, Verdict
 

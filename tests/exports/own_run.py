@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from run_builder import write_stage
 from small import picture
 
 from mathse.__main__ import main
@@ -53,12 +54,6 @@ def own_run(place: Path, family: str = "qwen2vl", **orm: Any) -> OwnRun:
     for stage in ("final", "orm"):
         write_stage(run / stage)
     return OwnRun(run, data / "problems.jsonl", data)
-
-
-def write_stage(folder: Path) -> None:
-    """A manifest that says nothing of the stage's files."""
-    own = {"stage": folder.name, "identity": folder.name, "config": {}, "keys": [], "after": {}}
-    write_json(folder / "stage.json", {**own, "outputs": {}, "summary": {}, "versions": {"mathse": "0.1.0"}})
 
 
 def _write_pictures(folder: Path) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from run_builder import record_again, write_stage
 
-from exports.own_run import own_run, write_stage
+from exports.own_run import own_run
 from mathse.commands.export.examples import family_of, orm_examples, sft_examples, style_of
 from mathse.config.fits import ORM
 from mathse.data.sources import problem_lookup
@@ -17,7 +18,7 @@ from mathse.evolution.state import Judged
 from mathse.inference.rows import reflect_row, solve_row
 from mathse.judges.orm_rows import training_row
 from mathse.models.base import Backbone
-from mathse.reporting.report.runs import Run, read_run
+from mathse.runs.reader import Run, read_run
 from mathse.runs.store import read_json, read_jsonl, write_json, write_jsonl
 from mathse.types import Lineage, ReasoningPath, Reflection, Verdict
 
@@ -90,6 +91,8 @@ def test_an_sft_row_is_the_one_that_the_fit_trains_on(tmp_path: Path, family: st
 def test_an_orm_row_is_the_one_that_the_orm_trains_on(tmp_path: Path, family: str, settings: dict[str, Any]) -> None:
     run = run_of(tmp_path, family)
     write_json(run.folder / "orm" / "checkpoint" / "orm.json", settings)  # it decides, not the settings of the run
+    record_again(run.folder)
+    run = read_run(run.folder)
     problem_of: Any = problem_lookup(run.config)
     examples = list(orm_examples(run))
     assert {example.verdict.status for example in examples if example.verdict} == {"correct", "wrong"}
@@ -127,6 +130,7 @@ def test_an_orm_that_learnt_from_a_file_has_its_problems_from_there(tmp_path: Pa
     write_json(own.folder / "run.json", head)
     path = ReasoningPath("a", "theirs", "There are 5.", Lineage("student", "", "labelled.jsonl"))
     write_jsonl(own.folder / "orm" / "feedback.jsonl", [Judged(path, Verdict("a", "wrong"))])
+    record_again(own.folder)
     (example,) = orm_examples(read_run(own.folder))
     assert "How many sides?" in example.prompt
     assert example.images == (str(own.pictures / "a.png"),)

@@ -13,7 +13,7 @@ from PIL import Image, ImageChops
 from exports.own_run import PROBLEMS, OwnRun, export, own_run
 from mathse.data.images import load_image
 from mathse.data.sources import problem_lookup
-from mathse.reporting.report.runs import read_run
+from mathse.runs.reader import read_run
 from mathse.runs.store import read_json, read_jsonl
 
 LINES = ("llamafactory", "swift")

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 from e2e.runs import killed
-from run_builder import build_run
+from run_builder import build_run, record_again
 
 from exports.own_run import OwnRun, export, hashes, own_run
 from mathse.__main__ import main
 from mathse.commands.export.formats import FORMATS
-from mathse.runs.store import read_json, read_jsonl, sha256_file, write_json, write_jsonl
+from mathse.runs.store import read_json, read_jsonl, write_json, write_jsonl
 from mathse.types import ReasoningPath
 
 # --- the folder -------------------------------------------------------------------------------------------------------
@@ -59,9 +59,7 @@ def test_an_export_with_a_file_of_somebody_s_own_is_left_alone(
 
 def test_a_run_whose_files_were_changed_is_not_exported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = own_run(tmp_path).folder
-    rows, manifest = run / "final" / "train.jsonl", read_json(run / "final" / "stage.json")
-    recorded = {"sha256": sha256_file(rows), "bytes": rows.stat().st_size}
-    write_json(run / "final" / "stage.json", {**manifest, "outputs": {"train.jsonl": recorded}})
+    rows = run / "final" / "train.jsonl"
     export(run, tmp_path / "out", "--format", "swift")
     rows.write_text(rows.read_text(encoding="utf-8").replace("Look.", "Hook."), encoding="utf-8")
     capsys.readouterr()
@@ -110,6 +108,7 @@ def test_a_kill_leaves_no_half_export(own: OwnRun, tmp_path: Path) -> None:
 def test_a_row_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     own = own_run(tmp_path)
     (own.folder / "final" / "train.jsonl").write_text('{"id": "x"}\n', encoding="utf-8")
+    record_again(own.folder)
     assert main(["export", str(own.folder), "--format", "hf", "--out", str(tmp_path / "out")]) == 1
     assert "train.jsonl:1" in capsys.readouterr().err
     assert sorted(file.name for file in tmp_path.iterdir()) == ["data", "run"]
@@ -159,6 +158,7 @@ def test_a_run_that_trained_no_orm_is_told_so(own: OwnRun, capsys: pytest.Captur
 def test_no_row_at_all_is_no_export(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = own_run(tmp_path).folder
     (run / "orm" / "feedback.jsonl").write_text("")
+    record_again(run)
     assert main(["export", str(run), "--format", "swift", "--what", "orm", "--out", str(tmp_path / "out")]) == 1
     assert "run/orm: holds no rows of orm data" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
@@ -201,6 +201,7 @@ def test_rows_are_written_one_at_a_time(tmp_path: Path) -> None:
         path = next(read_jsonl(run / "final" / "train.jsonl", ReasoningPath))
         long = (replace(path, id=f"round_01/one/{n}", text="Step 1: Look. " * 400) for n in range(rows))
         write_jsonl(run / "final" / "train.jsonl", long)
+        record_again(run)
         tracemalloc.start()
         export(run, tmp_path / f"out_{rows}", "--format", "llamafactory")
         peaks.append(tracemalloc.get_traced_memory()[1])

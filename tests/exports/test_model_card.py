@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 from e2e.runs import TINY, rows, run
-from run_builder import build_run
+from run_builder import build_run, record_again
 
 from mathse.__main__ import main
 from mathse.commands.export.model_card import model_card
-from mathse.reporting.report.runs import read_run
+from mathse.runs.reader import read_run
 from mathse.runs.store import read_json, sha256_file, write_json
 
 
@@ -25,8 +25,9 @@ def made_up(folder: Path) -> Path:
     """A made-up run whose stages have weights by name."""
     build_run(folder, size=40)
     for manifest in folder.rglob("stage.json"):
-        weights = {"checkpoint/model.safetensors": {"bytes": 1, "sha256": "0" * 64}}
-        write_json(manifest, {**read_json(manifest), "outputs": weights})
+        (manifest.parent / "checkpoint").mkdir()
+        (manifest.parent / "checkpoint" / "model.safetensors").write_bytes(b"0")
+    record_again(folder)
     return folder
 
 
@@ -119,6 +120,7 @@ def test_each_checkpoint_tells_how_it_came_about(finished: Path, stage: str, say
 def test_a_student_carried_on_says_whose_it_is(tmp_path: Path) -> None:
     folder = made_up(tmp_path / "run")
     write_json(folder / "final" / "skipped_fit.json", {"reason": "nothing new was accepted", "carried_on": "round_02"})
+    record_again(folder)
     assert "it is the same as `round_02/checkpoint`" in model_card(read_run(folder), "final")
 
 
@@ -136,5 +138,5 @@ def test_a_stage_without_weights_names_those_that_have_some(
 ) -> None:
     how = ["export", str(finished), "--what", "model", "--out", str(tmp_path / "out"), "--stage"]
     assert main([*how, "reflection"]) == 1
-    assert "--stage base or orm/solver or orm/student_8 or orm or distill" in capsys.readouterr().err
+    assert "--stage base or orm/student_8 or orm/solver or orm or distill" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

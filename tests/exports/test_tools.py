@@ -29,7 +29,7 @@ from mathse.commands.export.examples import Example, orm_examples, sft_examples
 from mathse.commands.export.formats import harmless
 from mathse.models.base import IGNORED, Backbone
 from mathse.models.row import Row
-from mathse.reporting.report.runs import read_run
+from mathse.runs.reader import read_run
 
 pytestmark = pytest.mark.slow
 

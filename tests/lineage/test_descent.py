@@ -14,7 +14,7 @@ from e2e.runs import TINY, rows
 from lineage.conftest import Made
 from mathse.__main__ import main
 from mathse.commands.lineage.descent import OWN, descendants
-from mathse.reporting.report.runs import read_run
+from mathse.runs.reader import read_run
 from mathse.runs.store import write_jsonl
 
 WRITTEN = ("bad_rows.jsonl", "train_log.jsonl")  # not about a problem by its id

@@ -14,7 +14,7 @@ from lineage.conftest import Made
 from mathse.__main__ import main
 from mathse.commands.lineage import tell
 from mathse.data.images import image_sha256
-from mathse.reporting.report.runs import read_run
+from mathse.runs.reader import read_run
 from mathse.runs.store import read_json, sha256_file
 
 KINDS = ("embedded", "killed", "branched", "mixed")

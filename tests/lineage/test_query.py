@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 from e2e.runs import everything, rows
-from run_builder import build_run
+from run_builder import build_run, record_again
 
 from lineage.conftest import Made
 from mathse.__main__ import main
 from mathse.commands.lineage.query import SHOWN, answer
 from mathse.commands.lineage.tables import NAMES
 from mathse.errors import DataError
-from mathse.reporting.report.runs import read_run
+from mathse.runs.reader import read_run
 
 FILES = {"paths": "paths", "held_paths": "held_paths", "train": "train", "verdicts": "verdicts",
          "incorrect": "incorrect", "feedback": "feedback", "orm_held": "orm_held", "reflections": "reflections",
@@ -131,6 +131,7 @@ def test_a_damaged_row_is_named_by_its_file(tmp_path: Path, capsys: pytest.Captu
     run = build_run(tmp_path / "run", size=12)
     with open(run / "final" / "train.jsonl", "a", encoding="utf-8") as file:
         file.write('{"id": "torn')
+    record_again(run)
     for asked in (["--all", "--json"], ["--query", "SELECT * FROM train"]):
         assert main(["lineage", str(run), *asked]) == 1
         error = capsys.readouterr().err

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from e2e.runs import ROOT, everything, rows
-from run_builder import build_run
+from run_builder import build_run, record_again
 from small import picture
 
 from lineage.conftest import Made
@@ -123,6 +123,7 @@ def test_a_run_without_a_finished_stage_or_training_rows_is_an_error(
 ) -> None:
     run = build_run(tmp_path / "run", size=12, stop_after="orm")
     (run / "base" / "train.jsonl").unlink()
+    record_again(run)
     assert "no finished stage has a train.jsonl" in said(capsys, str(run), "--all", "--json", code=1)
     write_json(tmp_path / "new" / "run.json", read_json(run / "run.json"))
     assert "no stage is finished yet" in said(capsys, str(tmp_path / "new"), "--all", code=1)
@@ -134,6 +135,7 @@ def test_half_characters_from_a_server_are_written_as_json_has_them(
     run = build_run(tmp_path / "run", size=12)
     train = rows(run / "final" / "train.jsonl")
     write_jsonl(run / "final" / "train.jsonl", [{**train[0], "text": "half \ud83d, whole \U0001f600"}, *train[1:]])
+    record_again(run)
     assert len(said(capsys, str(run), "--all", "--json").splitlines()) == len(train)
     (row,) = said(capsys, str(run), "--query", "SELECT text FROM train WHERE stage = 'final' AND line = 1", "--json"
                   ).splitlines()  # fmt: skip

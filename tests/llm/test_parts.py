@@ -20,7 +20,7 @@ from PIL import Image
 from llm.conftest import row
 from mathse.data.images import load_image
 from mathse.errors import DataError
-from mathse.inference.llm.account import ACCOUNT, Account
+from mathse.inference.llm.account import Account
 from mathse.inference.llm.cache import AnswerCache, Claims
 from mathse.inference.llm.chat import ChatReply, ChatRequest, Usage
 from mathse.inference.llm.faults import MAX_WAIT, Broken, fault_of_body, retry_after
@@ -28,6 +28,7 @@ from mathse.inference.llm.images import MAX_BYTES, data_url, picture_of
 from mathse.inference.llm.limits import Limits, Pace
 from mathse.inference.llm.pricing import PRICES, Price, image_tokens, most_it_can_cost, price_of, prompt_tokens
 from mathse.inference.llm.wire import read_reply
+from mathse.runs.layout import USAGE
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -140,27 +141,27 @@ def reply(key: str, outcome: Any = "answered", **how: Any) -> ChatReply:
 
 
 def test_an_account_goes_on_where_a_killed_process_left_it(tmp_path: Path) -> None:
-    account = Account(tmp_path / ACCOUNT)
+    account = Account(tmp_path / USAGE)
     account.note("solve", reply("a"), 0.1, paid=True)
     account.note("solve", reply("b", "refused"), 0.2, paid=False)
-    with open(tmp_path / ACCOUNT, "ab") as file:
+    with open(tmp_path / USAGE, "ab") as file:
         file.write(b'{"key": "c", "jo')  # cut short
-    again = Account(tmp_path / ACCOUNT)
+    again = Account(tmp_path / USAGE)
     assert (again.run, again.spent, again.answered, len(again)) == (account.run, 0.1, 1, 2)
     assert again.totals() == account.totals()
     again.note("solve", reply("a"), 0.1, paid=True)
     again.note("annotate", reply("c"), 0.3, paid=True)
-    assert Account(tmp_path / ACCOUNT).totals()["jobs"]["annotate"]["usd"] == 0.3
-    assert Account(tmp_path / ACCOUNT).totals()["usd"] == 0.6
+    assert Account(tmp_path / USAGE).totals()["jobs"]["annotate"]["usd"] == 0.3
+    assert Account(tmp_path / USAGE).totals()["usd"] == 0.6
 
 
 def test_the_last_word_on_a_request_counts(tmp_path: Path) -> None:
-    account = Account(tmp_path / ACCOUNT)
+    account = Account(tmp_path / USAGE)
     account.note("solve", ChatReply(outcome="failed", key="a"), 0.0, paid=True)
     assert account.outcome("a") == "failed" and account.answered == 0
     account.note("solve", reply("a"), 0.5, paid=True)
-    assert Account(tmp_path / ACCOUNT).totals()["outcomes"] == {"answered": 1}
-    assert Account(tmp_path / ACCOUNT).spent == 0.5
+    assert Account(tmp_path / USAGE).totals()["outcomes"] == {"answered": 1}
+    assert Account(tmp_path / USAGE).spent == 0.5
 
 
 def test_totals_do_not_depend_on_the_order_of_answers() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from engine import Engine
+from run_builder import write_stage
 from small import path, problems, tiny_backbone, verdict
 
 from mathse.config.actors import Judge
@@ -65,7 +66,8 @@ def test_a_server_without_logprobs_gives_verdicts_without_scores_and_it_is_said(
     engine.ignores_logprobs = True
     paths = {p.id: p for p in asked[0]}, asked[1]
     judge = served(engine.url, tmp_path, orm_of("analysis_first"))
-    there = judge_paths(judge, *paths, tmp_path / "verdicts.jsonl", batch_size=5)
+    there = judge_paths(judge, *paths, tmp_path / "round_01" / "verdicts.jsonl", batch_size=5)
+    write_stage(tmp_path / "round_01")
     assert {v.score for v in there} == {None} and {v.status for v in there} == {"correct", "wrong"}
     here = {v.path_id: v.status for v in local(orm_of("analysis_first"), asked)}
     assert {v.path_id: v.status for v in there} == here
@@ -81,9 +83,11 @@ def test_scored_and_unparsed_verdicts_are_not_counted_as_unscored(tmp_path: Path
         [Verdict(word.id, "unparsed", judge="orm")],
         [Verdict(word.id, "correct", score=0.7, judge="orm")],
     ):
-        write_jsonl(tmp_path / "verdicts.jsonl", verdicts)
+        write_jsonl(tmp_path / "round_01" / "verdicts.jsonl", verdicts)
+        write_stage(tmp_path / "round_01")
         assert unscored_note(tmp_path) is None
-    write_jsonl(tmp_path / "verdicts.jsonl", [scored, Verdict("other", "wrong", judge="teacher")])
+    write_jsonl(tmp_path / "round_01" / "verdicts.jsonl", [scored, Verdict("other", "wrong", judge="teacher")])
+    write_stage(tmp_path / "round_01")
     assert unscored_note(tmp_path) is None
 
 

@@ -9,7 +9,7 @@ from statistics import mean
 from typing import Any
 
 import pytest
-from run_builder import Builder
+from run_builder import Builder, record_again
 
 from mathse.__main__ import main
 from mathse.config.compose import train_config
@@ -148,6 +148,9 @@ def test_answers_that_are_not_all_there_are_refused(runs, tmp_path):
     file = tmp_path / "runs" / "table3_reflection.none.seed_2" / "final" / "predictions.jsonl"
     lines = file.read_text().splitlines(keepends=True)
     file.write_text("".join(lines[:-1]))
+    with pytest.raises(RunError, match=r"seed_2/final/predictions.jsonl has .* bytes, not the recorded"):
+        study(["table3_reflection", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")])
+    record_again(tmp_path / "runs")
     with pytest.raises(DataError, match=r"seed_2/final/predictions.jsonl: holds .* answers, the run's summary"):
         study(["table3_reflection", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")])
     assert not (tmp_path / "out" / "README.md").exists()

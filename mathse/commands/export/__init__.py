@@ -27,16 +27,14 @@ from mathse.commands.export.formats import FORMATS, harmless, write
 from mathse.commands.export.models import write_model
 from mathse.commands.export.pictures import Mode, Pictures
 from mathse.errors import DataError
-from mathse.reporting.report.runs import Run, read_run
-from mathse.runs.manifest import verify
+from mathse.runs.layout import EXPORTS, LAST
 from mathse.runs.published import publish
+from mathse.runs.reader import Run, read_run
 
 __all__ = ["export_data", "export_model", "main"]
 
 MARKER = "export.json"  # what an export is known by
 NAMED = 100  # altered rows that export.json names
-# The stage that each task ends with.
-LAST = {"evolve": "final", "distill": "distill", "sft": "sft", "orm": "orm"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -60,11 +58,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if asked.what == "orm" and asked.stage not in (None, "orm"):
         parser.error("--what orm: the rows are those of stage orm; leave out --stage")
     run = read_run(asked.run)
-    for finished in run.stages:  # what leaves the house is what the run made
-        verify(finished.folder, finished.manifest)
+    run.verify()  # what leaves the house is what the run made
     stage = "orm" if asked.what == "orm" else asked.stage or LAST.get(run.task, "final")
     name = stage if asked.what == "orm" else f"{asked.what}-{stage.replace('/', '-')}"
-    out = asked.out or asked.run / "exports" / (name if asked.what == "model" else f"{name}-{asked.format}")
+    out = asked.out or asked.run / EXPORTS / (name if asked.what == "model" else f"{name}-{asked.format}")
     if asked.what == "model":
         print("\n".join(export_model(run, stage, out)))
     else:

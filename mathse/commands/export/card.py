@@ -11,8 +11,9 @@ from typing import Any
 from mathse.commands.export.examples import Example
 from mathse.data.terms import OWN, UNKNOWN, Terms, terms_of
 from mathse.inference import prompts
-from mathse.reporting.report.runs import Run, title
-from mathse.runs.store import read_json, to_json
+from mathse.runs.layout import DECONTAMINATION, title
+from mathse.runs.reader import Run
+from mathse.runs.store import to_json
 
 COUNTED = {
     "origin": "written by",
@@ -166,11 +167,9 @@ def _judging(run: Run) -> Iterator[str]:
 def kept_out(run: Run) -> Iterator[str]:
     yield "\n## Kept out\n"
     asked = run.config.get("decontaminate", {})
-    file = run.folder / "decontamination.json"
-    if not file.is_file():
+    if (found := run.json(DECONTAMINATION)) is None:
         yield "No row was compared with the problems of a benchmark."
         return
-    found = read_json(file)
     against = ", ".join(cell(name) for name in asked.get("against", []))
     did = f"{found['dropped']:,} were left out" if asked.get("action") == "drop" else "they were kept"
     yield (

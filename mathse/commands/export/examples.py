@@ -14,15 +14,14 @@ from mathse.config.fits import ORM
 from mathse.data.labelled import read_labelled
 from mathse.data.sources import problem_lookup
 from mathse.errors import DataError
-from mathse.evolution.state import TRAIN, Judged
+from mathse.evolution.state import Judged
 from mathse.evolution.training_rows import rewrites, training_row
 from mathse.inference import prompts
 from mathse.judges import orm_rows
-from mathse.reporting.report.runs import Run
-from mathse.runs.store import read_jsonl
+from mathse.runs.layout import CHECKPOINT, FEEDBACK, ORM_FILE, TRAIN
+from mathse.runs.reader import FinishedStage, Run
 from mathse.types import Problem, PromptStyle, ReasoningPath, Verdict
 
-FEEDBACK = "feedback.jsonl"  # of the stage "orm"
 COMPACT = "tiny"  # the family that reads compact prompts; all others read full ones
 
 
@@ -59,12 +58,12 @@ class Example:
 
 def sft_examples(run: Run, stage: str) -> Iterator[Example]:
     """The rows of D_SFT that the student of ``stage`` was fitted on. Raises DataError where the stage has none."""
-    file = _file_of(run, stage, TRAIN)
+    made_in = _stage_with(run, stage, TRAIN)
     problem_of, family = problem_lookup(run.config), family_of(run.config["backbone"])
     style, with_draft = style_of(family), run.config["evolution"]["reflect"].get("row") == "draft"
-    rewritten = rewrites(run.folder, read_jsonl(file, ReasoningPath)) if with_draft else {}
-    for number, path in enumerate(read_jsonl(file, ReasoningPath), start=1):
-        problem = _known(problem_of, path, file, number)
+    rewritten = rewrites(run.folder, made_in.rows(TRAIN, ReasoningPath)) if with_draft else {}
+    for number, path in made_in.lines(TRAIN, ReasoningPath):
+        problem = _known(problem_of, path, made_in.folder / TRAIN, number)
         reflection = rewritten.get(path.id)
         row = training_row(style, problem, path, reflection)
         version = prompts.version("reflect" if reflection is not None else "generate", style, problem)
@@ -73,13 +72,13 @@ def sft_examples(run: Run, stage: str) -> Iterator[Example]:
 
 def orm_examples(run: Run) -> Iterator[Example]:
     """The labelled paths that the run's ORM was fitted on, with the JSON it learns to write."""
-    file = _file_of(run, "orm", FEEDBACK)
+    orm = _stage_with(run, "orm", FEEDBACK)
     settings = _orm_settings(run)
     problem_of = _orm_problems(run)
     family = family_of(run.config["orm"].get("backbone") or run.config["backbone"])
     style = style_of(family)
-    for number, row in enumerate(read_jsonl(file, Judged), start=1):
-        problem = _known(problem_of, row.path, file, number)
+    for number, row in orm.lines(FEEDBACK, Judged):
+        problem = _known(problem_of, row.path, orm.folder / FEEDBACK, number)
         trained = orm_rows.training_row(style, problem, row.path.text, row.verdict, settings)
         yield Example(
             row.path,
@@ -105,8 +104,8 @@ def _orm_problems(run: Run) -> Callable[[str], Problem]:
 
 def _orm_settings(run: Run) -> ORM:
     """How the ORM reads and writes: from its checkpoint; from the run's settings where the checkpoint is gone."""
-    checkpoint = run.folder / "orm" / "checkpoint"
-    recorded = orm_rows.read_orm(checkpoint) if (checkpoint / orm_rows.ORM_FILE).is_file() else run.config["orm"]
+    orm, file = run.stage("orm"), f"{CHECKPOINT}/{ORM_FILE}"
+    recorded = orm.json(file) if orm is not None and orm.is_here(file) else run.config["orm"]
     return ORM(**{key: recorded[key] for key in orm_rows.FORM})
 
 
@@ -120,11 +119,11 @@ def style_of(family: str) -> PromptStyle:
     return "compact" if family == COMPACT else "full"
 
 
-def _file_of(run: Run, stage: str, name: str) -> Path:
+def _stage_with(run: Run, stage: str, name: str) -> FinishedStage:
     found = run.stage(stage)
-    if found is not None and (found.folder / name).is_file():
-        return found.folder / name
-    others = [s.name for s in run.stages if (s.folder / name).is_file()]
+    if found is not None and found.has(name):
+        return found
+    others = [s.name for s in run.stages if s.has(name)]
     if stage == "orm" and name == FEEDBACK:
         raise DataError(f"{run.folder / stage}: has no {name}; the run must have trained its ORM (judge=orm, task=orm)")
     if not others:

@@ -11,8 +11,8 @@ from mathse.commands.export.card import cell, kept_out, teacher_name
 from mathse.commands.export.examples import family_of
 from mathse.commands.lineage.checkpoints import Checkpoint, checkpoints
 from mathse.data.terms import UNKNOWN, terms_of
-from mathse.evolution.sources import SOURCES
-from mathse.reporting.report.runs import Run, flatten, title
+from mathse.runs.layout import CHECKPOINT, SOURCES, TRAINED, title
+from mathse.runs.reader import Run
 from mathse.runs.store import to_json
 
 # family -> (the licence of its published weights, what opens a folder of it)
@@ -44,7 +44,7 @@ DEVICES = ("trainer.precision", "trainer.devices", "trainer.strategy")
 
 def model_card(run: Run, stage: str) -> str:
     """The whole README.md of the stage's checkpoint."""
-    one = checkpoints(run)[f"{stage}/checkpoint"]
+    one = checkpoints(run)[f"{stage}/{CHECKPOINT}"]
     backbone = (run.config["orm"].get("backbone") if _judges(stage) else None) or run.config["backbone"]
     parts = (
         _front_matter(backbone),
@@ -191,10 +191,10 @@ def _counts(run: Run, one: Checkpoint) -> dict[str, Counter[str]]:
 
 def _fit(run: Run, one: Checkpoint) -> Iterator[str]:
     stage = run.stage(one.stage)
-    trained = stage.json("trained.json") if stage else None
+    trained = stage.json(TRAINED) if stage else None
     if trained is None or one.carried_on:
         return
-    settings = flatten(run.config)
+    settings = run.settings
     prefix = "orm.fit" if one.stage == "orm" else "sft"
     steps = {"orm/solver": "orm.solver_steps"}.get(one.stage, "orm.student_steps")
     own = {f"{prefix}.max_steps": settings.get(steps)} if one.stage.startswith("orm/") else {}
@@ -227,7 +227,7 @@ def _origin(run: Run, one: Checkpoint) -> Iterator[str]:
     stage = run.stage(one.stage)
     manifest = stage.manifest if stage else {}
     versions = ", ".join(f"{name} {version}" for name, version in manifest.get("versions", {}).items() if version)
-    settings = flatten(run.config)
+    settings = run.settings
     yield "\n## How it was made\n"
     yield f"`python -m mathse export RUN --what model --stage {one.stage}`; config hash `{one.config_hash}`."
     yield f"Code: git {manifest.get('git') or 'not recorded'}; {versions or 'versions not recorded'}.\n"

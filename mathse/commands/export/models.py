@@ -9,11 +9,8 @@ from typing import Any
 
 from mathse.commands.export.model_card import model_card
 from mathse.errors import DataError
-from mathse.reporting.report.runs import Run
-from mathse.runs.store import leftovers
-
-CHECKPOINT = "checkpoint"
-WEIGHTS = ".safetensors"
+from mathse.runs.layout import CHECKPOINT, WEIGHTS
+from mathse.runs.reader import Run
 
 
 def write_model(run: Run, stage: str, folder: Path) -> dict[str, Any]:
@@ -21,29 +18,21 @@ def write_model(run: Run, stage: str, folder: Path) -> dict[str, Any]:
 
     Raises DataError where the stage has no checkpoint.
     """
-    source = checkpoint_of(run, stage)
-    files = [file for file in sorted(source.rglob("*")) if file.is_file() and not _inside(file, leftovers(source))]
-    for file in files:
-        target = folder / file.relative_to(source)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        (_linked if file.suffix == WEIGHTS else shutil.copyfile)(file, target)
+    made_in = run.stage(stage)
+    if made_in is None or not made_in.weights:
+        where, others = run.folder / stage / CHECKPOINT, [s.name for s in run.stages if s.weights]
+        if not others:
+            raise DataError(f"{where}: holds no weights, and neither does another finished stage; export another run")
+        raise DataError(f"{where}: no weights of a finished stage; choose --stage {' or '.join(others)}")
+    size = 0
+    for name, recorded in made_in.manifest["outputs"].items():  # what the stage made, and nothing that lies beside it
+        if name.startswith(f"{CHECKPOINT}/"):
+            source, target = made_in.folder / name, folder / name.removeprefix(f"{CHECKPOINT}/")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            (_linked if source.suffix in WEIGHTS else shutil.copyfile)(source, target)
+            size += recorded["bytes"]
     (folder / "README.md").write_text(model_card(run, stage), encoding="utf-8")
-    return {"bytes": sum(file.stat().st_size for file in files)}
-
-
-def checkpoint_of(run: Run, stage: str) -> Path:
-    found = run.stage(stage)
-    if found is not None and any((found.folder / CHECKPOINT).glob(f"*{WEIGHTS}")):
-        return found.folder / CHECKPOINT
-    others = [s.name for s in run.stages if any((s.folder / CHECKPOINT).glob(f"*{WEIGHTS}"))]
-    where = f"{run.folder / stage / CHECKPOINT}"
-    if not others:
-        raise DataError(f"{where}: holds no weights, and neither does another finished stage; export another run")
-    raise DataError(f"{where}: no weights of a finished stage; choose --stage {' or '.join(others)}")
-
-
-def _inside(file: Path, folders: list[Path]) -> bool:
-    return any(file.is_relative_to(folder) for folder in folders)
+    return {"bytes": size}
 
 
 def _linked(source: Path, target: Path) -> None:

@@ -29,7 +29,7 @@ from mathse.commands.lineage.rows import all_rows, row_in_words
 from mathse.commands.lineage.story import tell
 from mathse.commands.lineage.words import said
 from mathse.errors import DataError
-from mathse.reporting.report.runs import Run, read_run
+from mathse.runs.reader import Run, read_run
 from mathse.runs.store import to_json
 
 __all__ = ["main", "tell"]

@@ -6,11 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mathse.commands.lineage.lines import TRAIN, in_order
-from mathse.reporting.report.runs import Run, Stage, flatten
-
-CHECKPOINT, WEIGHTS = "checkpoint", (".safetensors", ".bin")
-FEEDBACK, SKIPPED, TOO_LONG = "feedback.jsonl", "skipped_fit.json", "too_long.jsonl"
+from mathse.runs.layout import CHECKPOINT, FEEDBACK, SKIPPED_FIT, TOO_LONG, TRAIN
+from mathse.runs.reader import FinishedStage, Run
 
 
 @dataclass(frozen=True)
@@ -34,43 +31,35 @@ class Checkpoint:
 
 def checkpoints(run: Run) -> dict[str, Checkpoint]:
     """By name, in the order of the stages."""
-    settings = flatten(run.config)
     found: dict[str, Checkpoint] = {}
     student: str | None = None  # the last one
-    for stage in in_order(run):
-        if not (stage.folder / CHECKPOINT).is_dir() and not _weights(stage):
+    for stage in run.stages:
+        if stage.checkpoint is None:
             continue
-        one = _checkpoint(stage, _start(stage, settings, student))
+        one = _checkpoint(stage, _start(stage, run.settings, student))
         found[one.name] = one
         if not stage.name.startswith("orm"):
             student = one.name
     return found
 
 
-def _checkpoint(stage: Stage, start: str | None) -> Checkpoint:
-    skipped = stage.json(SKIPPED)
+def _checkpoint(stage: FinishedStage, start: str | None) -> Checkpoint:
+    skipped = stage.json(SKIPPED_FIT)
     file = FEEDBACK if stage.name == "orm" else TRAIN
-    fitted = skipped is None and (stage.folder / file).is_file() and stage.name != "base"
+    fitted = skipped is None and stage.has(file) and stage.name != "base"
     return Checkpoint(
         f"{stage.name}/{CHECKPOINT}",
         stage.name,
         f"{stage.name}/{file}" if fitted else None,
         f"{skipped['carried_on']}/{CHECKPOINT}" if skipped else start,
         skipped is not None,
-        _weights(stage),
-        str(stage.manifest.get("identity", "")),
+        stage.weights,
+        stage.identity,
         frozenset(str(row["id"]) for row in stage.rows(TOO_LONG)),
     )
 
 
-def _weights(stage: Stage) -> dict[str, str]:
-    outputs: Mapping[str, Any] = stage.manifest.get("outputs", {})
-    found = {name.removeprefix(f"{CHECKPOINT}/"): recorded["sha256"] for name, recorded in outputs.items()
-             if name.startswith(f"{CHECKPOINT}/") and name.endswith(WEIGHTS)}  # fmt: skip
-    return {name: digest for name, digest in found.items() if "/" not in name}  # an adapter lies beside its merge
-
-
-def _start(stage: Stage, settings: Mapping[str, Any], student: str | None) -> str | None:
+def _start(stage: FinishedStage, settings: Mapping[str, Any], student: str | None) -> str | None:
     """What a stage's fit began from, as mathse/evolution has it."""
     if stage.name == "base":
         return None

@@ -12,19 +12,32 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from mathse.commands.lineage.checkpoints import CHECKPOINT, Checkpoint, checkpoints
-from mathse.commands.lineage.lines import DEV_PREDICTIONS, PREDICTIONS, REFLECTIONS, TRAIN, Line, in_order, rows_of
+from mathse.commands.lineage.checkpoints import Checkpoint, checkpoints
+from mathse.commands.lineage.lines import Line, rows_of
 from mathse.commands.lineage.story import tell
 from mathse.errors import DataError
-from mathse.evolution.sources import SOURCES
 from mathse.reporting.progress.wording import clean
-from mathse.reporting.report.runs import Run, Stage, flatten
+from mathse.runs.layout import (
+    CHECKPOINT,
+    FEEDBACK,
+    FEEDBACK_VERDICTS,
+    HELD_PATHS,
+    HELD_VERDICTS,
+    INCORRECT,
+    ORM_HELD,
+    PATHS,
+    PREDICTION_FILES,
+    REFLECTIONS,
+    SOURCES,
+    TRAIN,
+    VERDICTS,
+)
+from mathse.runs.reader import FinishedStage, Run
 
 OWN = "about the problem"
 # A stage's files in the order in which they are made: what its fit learns from, then what the fitted model says.
-BEFORE = ("paths.jsonl", "feedback_verdicts.jsonl", REFLECTIONS, "verdicts.jsonl", "incorrect.jsonl", "feedback.jsonl",
-          TRAIN)  # fmt: skip
-AFTER = ("held_paths.jsonl", "orm_held.jsonl", "held_verdicts.jsonl", PREDICTIONS, DEV_PREDICTIONS)
+BEFORE = (PATHS, FEEDBACK_VERDICTS, REFLECTIONS, VERDICTS, INCORRECT, FEEDBACK, TRAIN)
+AFTER = (HELD_PATHS, ORM_HELD, HELD_VERDICTS, *PREDICTION_FILES)
 ORM = f"orm/{CHECKPOINT}"
 
 
@@ -44,14 +57,14 @@ class Descent:
 
     def __init__(self, run: Run, problem_id: str, split: str | None) -> None:
         self.run, self.problem_id, self.split = run, problem_id, split
-        self.settings = flatten(run.config)
+        self.settings = run.settings
         self.known = checkpoints(run)
         self.paths: dict[str, str] = {}  # id -> why
         self.models: dict[str, str] = {}  # checkpoint -> why
         self.fits: Counter[str] = Counter()  # file of rows -> how many of those fitted on descend
 
     def all(self) -> Iterator[dict[str, Any]]:
-        for stage in in_order(self.run):
+        for stage in self.run.stages:
             if stage.name == "base":
                 yield from self._source(stage)
             fitted_first = stage.name.startswith("orm/student_")  # a weak student writes its paths once it is fitted
@@ -63,20 +76,20 @@ class Descent:
                 yield {"kind": "checkpoint", "place": one.name, "id": one.name, "because": why}
             yield from self._rows(stage, (*BEFORE, *AFTER) if fitted_first else AFTER)
 
-    def _rows(self, stage: Stage, files: Sequence[str]) -> Iterator[dict[str, Any]]:
+    def _rows(self, stage: FinishedStage, files: Sequence[str]) -> Iterator[dict[str, Any]]:
         for file in files:
             for line in rows_of(stage, file):
                 if (why := self._row(line)) is not None:
                     yield {"kind": "row", "place": line.place, "id": _id(line), "because": why}
 
-    def _source(self, base: Stage) -> Iterator[dict[str, Any]]:
+    def _source(self, base: FinishedStage) -> Iterator[dict[str, Any]]:
         for line in rows_of(base, SOURCES):
             if line.row["problem_id"] == self.problem_id:
                 yield {"kind": "row", "place": line.place, "id": self.problem_id, "because": OWN}
 
     def _row(self, line: Line) -> str | None:
         """Why a row descends from the problem; None if it does not."""
-        if line.file in (PREDICTIONS, DEV_PREDICTIONS):
+        if line.file in PREDICTION_FILES:
             return self._prediction(line)
         path = line.path
         if path is None:  # a verdict's row
@@ -134,7 +147,7 @@ class Descent:
     def _labelled(self) -> bool:
         """Whether the ORM's own rows are about the problem."""
         orm = self.run.stage("orm")
-        return orm is not None and any(line.problem_id == self.problem_id for line in rows_of(orm, "feedback.jsonl"))
+        return orm is not None and any(line.problem_id == self.problem_id for line in rows_of(orm, FEEDBACK))
 
     def _rank(self) -> int:
         """How many problems stand before this one in its split."""

@@ -1,25 +1,16 @@
-"""The rows of a run that speak of a problem or a path, found file by file in little memory.
-
-Only finished stages are read: what a kill has left of another is made again, and may come out otherwise.
-"""
+"""The rows of a run that speak of a problem or a path, found file by file in little memory."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mathse.evolution.state import REFLECTIONS, TRAIN
-from mathse.reporting.report.runs import Run, Stage, place
-from mathse.runs.store import parse_row
+from mathse.runs.layout import JUDGED_FILES, PATH_FILES, PREDICTION_FILES, REFLECTIONS, TRAIN, VERDICT_FILES
+from mathse.runs.reader import FinishedStage, Run
 
-PREDICTIONS, DEV_PREDICTIONS = "predictions.jsonl", "dev_predictions.jsonl"
-VERDICTS = ("verdicts.jsonl", "feedback_verdicts.jsonl", "held_verdicts.jsonl")
-PATHS = ("paths.jsonl", "held_paths.jsonl")
-JUDGED = ("incorrect.jsonl", "feedback.jsonl", "orm_held.jsonl")  # rows with a path and a verdict
-FILES = (*PATHS, REFLECTIONS, *JUDGED, *VERDICTS, TRAIN, PREDICTIONS, DEV_PREDICTIONS)  # paths before verdicts
+FILES = (*PATH_FILES, REFLECTIONS, *JUDGED_FILES, *VERDICT_FILES, TRAIN, *PREDICTION_FILES)  # paths before verdicts
 NUMBER = re.compile(r"[0-9]{1,18}")  # of a line
 
 
@@ -39,7 +30,7 @@ class Line:
     @property
     def path(self) -> Mapping[str, Any] | None:
         """The path that the row is about, of a reflection the rewrite."""
-        if self.file in (*PATHS, TRAIN):
+        if self.file in (*PATH_FILES, TRAIN):
             return self.row
         key = "revised" if self.file == REFLECTIONS else "path"
         path: Mapping[str, Any] | None = self.row.get(key)
@@ -48,7 +39,7 @@ class Line:
     @property
     def verdict(self) -> Mapping[str, Any] | None:
         """What the judge said of the path, where the row tells."""
-        if self.file in VERDICTS:
+        if self.file in VERDICT_FILES:
             return self.row
         verdict: Mapping[str, Any] | None = self.row.get("verdict")
         return verdict
@@ -61,20 +52,9 @@ class Line:
         return found
 
 
-def in_order(run: Run) -> list[Stage]:
-    """The run's finished stages, each after those that it was made from."""
-    todo, found = sorted(run.stages, key=lambda stage: place(stage.name)), list[Stage]()
-    while todo:
-        open_ones = {stage.name for stage in todo}
-        ready = (stage for stage in todo if open_ones.isdisjoint(stage.manifest.get("after", {})))
-        found.append(next(ready, todo[0]))
-        todo.remove(found[-1])
-    return found
-
-
-def rows_of(stage: Stage, file: str) -> Iterator[Line]:
-    """All rows of a stage's file; none where it has no such file."""
-    return _lines(stage, file, None)
+def rows_of(stage: FinishedStage, file: str, text: str | None = None) -> Iterator[Line]:
+    """All rows of a stage's file, or those in which ``text`` stands somewhere; none where it has no such file."""
+    return (Line(stage.name, file, number, row) for number, row in stage.lines(file, text=text))
 
 
 def row_at(run: Run, asked: str) -> Line | None:
@@ -91,7 +71,7 @@ def rows_there(run: Run, asked: str) -> int | None:
     return None if found is None else sum(1 for _ in rows_of(*found[:2]))
 
 
-def _place(run: Run, asked: str) -> tuple[Stage, str, int] | None:
+def _place(run: Run, asked: str) -> tuple[FinishedStage, str, int] | None:
     """The stage, the file and the line of "final/train.jsonl:23"."""
     place, _, number = asked.rpartition(":")
     name, _, file = place.rpartition("/")
@@ -101,30 +81,15 @@ def _place(run: Run, asked: str) -> tuple[Stage, str, int] | None:
     return stage, file, int(number)
 
 
-def rows_with(stage: Stage, file: str, text: str) -> Iterator[Line]:
-    """The rows in which ``text`` stands somewhere. Only these are parsed, so a file is read as fast as the disk."""
-    return _lines(stage, file, json.dumps(text, ensure_ascii=False)[1:-1].encode("utf-8", "backslashreplace"))
-
-
 def lines_about(run: Run, problem_id: str, files: Sequence[str] = FILES) -> list[Line]:
     """Every row about a problem and about paths for it, in the order of the stages."""
     found: list[Line] = []
     paths: set[str] = set()
-    for stage in in_order(run):
+    for stage in run.stages:
         for file in files:
-            for line in rows_with(stage, file, problem_id):  # a path's id holds its problem's
+            for line in rows_of(stage, file, problem_id):  # a path's id holds its problem's
                 if line.problem_id == problem_id or (line.verdict and line.verdict["path_id"] in paths):
                     found.append(line)
                     if line.path is not None:
                         paths.add(str(line.path["id"]))
     return found
-
-
-def _lines(stage: Stage, file: str, needle: bytes | None) -> Iterator[Line]:
-    path = stage.folder / file
-    if not path.is_file():
-        return
-    with open(path, "rb") as rows:
-        for number, line in enumerate(rows, 1):
-            if not line.isspace() and (needle is None or needle in line):
-                yield Line(stage.name, file, number, parse_row(line, path, number))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mathse.commands.lineage.lines import rows_with
+from mathse.commands.lineage.lines import rows_of
 from mathse.config.bind import Notes, bind, prototype
 from mathse.data.identity import contents
 from mathse.data.images import image_size, stored_sha256
@@ -15,8 +15,9 @@ from mathse.data.labelled import read_labelled
 from mathse.data.sources import recorded_source
 from mathse.data.terms import UNKNOWN, terms_of
 from mathse.errors import ConfigError, DataError
-from mathse.evolution.sources import SOURCES, image_at, origin, placed
-from mathse.reporting.report.runs import Run
+from mathse.evolution.sources import image_at, origin, placed
+from mathse.runs.layout import SOURCES
+from mathse.runs.reader import Run
 from mathse.types import Problem
 
 
@@ -95,7 +96,7 @@ def find_problem(run: Run, problem_id: str) -> Found:
 def recorded_row(run: Run, problem_id: str) -> Mapping[str, Any] | None:
     """The problem's row of base/sources.jsonl; None where the run has none."""
     base = run.stage("base")
-    rows = rows_with(base, SOURCES, problem_id) if base else iter(())
+    rows = rows_of(base, SOURCES, problem_id) if base else iter(())
     return next((line.row for line in rows if line.row["problem_id"] == problem_id), None)
 
 
@@ -125,7 +126,7 @@ def _labelled(run: Run, source: Any, problem_id: str) -> tuple[Problem, dict[str
 def _changes(run: Run) -> Iterator[str]:
     """What the data's files hold now against what the run's stages depend on."""
     base = run.stage("base")
-    then: Mapping[str, Any] = base.manifest.get("config", {}) if base else {}
+    then: Mapping[str, Any] = base.settings if base else {}
     values = run.config["data"]
     section = prototype("data", None, values)
     try:

@@ -15,7 +15,7 @@ import duckdb
 from mathse.commands.lineage.tables import NAMES, opened
 from mathse.errors import DataError
 from mathse.reporting.progress.wording import aligned, clean
-from mathse.reporting.report.runs import Run
+from mathse.runs.reader import Run
 
 TABLES = """
 SELECT table_name AS "table", string_agg(column_name, ', ' ORDER BY ordinal_position) AS columns

@@ -6,16 +6,15 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from mathse.commands.lineage.lines import TRAIN, in_order
 from mathse.commands.lineage.problem import image_hashes
 from mathse.commands.lineage.query import CHUNK
 from mathse.commands.lineage.story import round_of
 from mathse.commands.lineage.tables import opened
 from mathse.data.sources import problem_lookup
 from mathse.errors import DataError, MathSEError
-from mathse.evolution.sources import SOURCES
 from mathse.reporting.progress.wording import clean
-from mathse.reporting.report.runs import Run, Stage
+from mathse.runs.layout import SOURCES, TRAIN
+from mathse.runs.reader import FinishedStage, Run
 
 # Of a path's verdicts the one that its own stage stores; ids of paths are unique in a run.
 JOIN = """
@@ -49,9 +48,9 @@ def row_in_words(row: dict[str, Any]) -> str:
                  f"image {(row['image_sha256'] or 'none')[:16]}")  # fmt: skip
 
 
-def training_stage(run: Run) -> Stage:
+def training_stage(run: Run) -> FinishedStage:
     """The stage whose train.jsonl counts: the final one, else the newest. Raises DataError where there is none."""
-    stages = [stage for stage in in_order(run) if (stage.folder / TRAIN).is_file()]
+    stages = [stage for stage in run.stages if stage.has(TRAIN)]
     if not stages:
         raise DataError(f"{run.folder}: no finished stage has a {TRAIN}; let the run go on to its distillation")
     if stages[-1].name not in ("final", "sft"):
@@ -79,7 +78,7 @@ def _row(values: tuple[Any, ...], hashes: Callable[[str], list[str] | None] | No
 def _hashes(run: Run) -> Callable[[str], list[str] | None] | None:
     """None where the run has recorded them; else what hashes the images as they are now."""
     base = run.stage("base")
-    if base is not None and (base.folder / SOURCES).is_file():
+    if base is not None and base.has(SOURCES):
         return None
     _note(f"the run recorded no {SOURCES}; image_sha256 is that of the images as they are now")
     try:

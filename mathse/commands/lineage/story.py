@@ -10,24 +10,19 @@ from os.path import commonprefix
 from typing import Any
 
 from mathse.commands.lineage.checkpoints import Checkpoint, checkpoints
-from mathse.commands.lineage.lines import (
-    FILES,
-    PATHS,
-    REFLECTIONS,
-    TRAIN,
-    VERDICTS,
-    Line,
-    in_order,
-    lines_about,
-    row_at,
-    rows_of,
-    rows_there,
-    rows_with,
-)
+from mathse.commands.lineage.lines import FILES, Line, lines_about, row_at, rows_of, rows_there
 from mathse.commands.lineage.problem import Found, find_problem, recorded_row
 from mathse.errors import DataError
-from mathse.evolution.sources import SOURCES
-from mathse.reporting.report.runs import Run
+from mathse.runs.layout import (
+    FEEDBACK_VERDICTS,
+    PATH_FILES,
+    REFLECTIONS,
+    SOURCES,
+    TRAIN,
+    VERDICT_FILES,
+    number_of_round,
+)
+from mathse.runs.reader import Run
 from mathse.types import ReasoningPath, Reflection, Verdict
 
 COMPARED = 500  # ids of a run that a mistyped one is compared with
@@ -105,8 +100,7 @@ def tell(run: Run, asked: str) -> Story:
 def round_of(stage: str, parent: str | None) -> int | None:
     """The round a path belongs to: 0 is the distillation, a rewrite goes with its draft; None outside the rounds."""
     home = (parent or stage).split("/")[0]  # a path's id begins with its stage
-    head, _, number = home.partition("_")
-    return 0 if home == "distill" else int(number) if head == "round" and number.isdigit() else None
+    return 0 if home == "distill" else number_of_round(home)
 
 
 class Known:
@@ -119,7 +113,7 @@ class Known:
         self.told: dict[str, Verdict | None] = {}
         self.places: dict[str, list[str]] = {}
         self.checkpoints = checkpoints(run)
-        self.hashes: dict[str, str | None] = {s.name: s.manifest.get("identity") for s in run.stages}
+        self.hashes: dict[str, str | None] = {s.name: s.identity for s in run.stages}
         self.own_judge = run.config.get("judge", {}).get("checkpoint") is None
         for line in lines:
             self._note(line)
@@ -132,7 +126,7 @@ class Known:
         if line.file == REFLECTIONS:
             reflection = Reflection.from_json(line.row)
             self.told.setdefault(reflection.revised.id, reflection.feedback)
-        if line.verdict is not None and line.file != "feedback_verdicts.jsonl":  # that is the writer's feedback
+        if line.verdict is not None and line.file != FEEDBACK_VERDICTS:  # that is the writer's feedback
             verdict = Verdict.from_json(line.verdict)
             self.verdicts.setdefault(verdict.path_id, verdict)
 
@@ -175,11 +169,11 @@ def _problem_of(run: Run, asked: str) -> str:
     """The problem behind an id of a path or of a problem."""
     if recorded_row(run, asked) is not None:
         return asked
-    for stage in in_order(run):
+    for stage in run.stages:
         for file in FILES:
-            if file in VERDICTS:
+            if file in VERDICT_FILES:
                 continue
-            for line in rows_with(stage, file, asked):
+            for line in rows_of(stage, file, asked):
                 if line.problem_id == asked or (line.path is not None and line.path["id"] == asked):
                     return str(line.problem_id)
     raise DataError(_unknown(run, asked))
@@ -198,8 +192,8 @@ def _unknown(run: Run, asked: str) -> str:
 
 def _ids(run: Run) -> Iterator[str]:
     """Ids of paths and problems; some come more than once."""
-    for stage in in_order(run):
-        for file in (*PATHS, REFLECTIONS, TRAIN):
+    for stage in run.stages:
+        for file in (*PATH_FILES, REFLECTIONS, TRAIN):
             for line in rows_of(stage, file):
                 path: Mapping[str, Any] = line.path or {}
                 yield from (str(path["id"]), str(path["problem_id"]))

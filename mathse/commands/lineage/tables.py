@@ -33,9 +33,20 @@ from typing import Any
 
 import duckdb
 
-from mathse.commands.lineage.lines import in_order
 from mathse.errors import DataError
-from mathse.reporting.report.runs import Run
+from mathse.runs.layout import (
+    FEEDBACK,
+    HELD_PATHS,
+    INCORRECT,
+    ORM_HELD,
+    PATHS,
+    PREDICTIONS,
+    REFLECTIONS,
+    SOURCES,
+    TRAIN,
+    VERDICTS,
+)
+from mathse.runs.reader import Run
 
 TEXT, LINEAGE = (
     "VARCHAR",
@@ -67,39 +78,39 @@ def _said() -> str:
 
 # view -> (file, its columns as they stand there, the columns of the view)
 VIEWS: Mapping[str, tuple[str, Mapping[str, str], str]] = {
-    "paths": ("paths.jsonl", PATH, _path()),
-    "held_paths": ("held_paths.jsonl", PATH, _path()),
-    "train": ("train.jsonl", PATH, _path()),
-    "verdicts": ("verdicts.jsonl", VERDICT, ", ".join(VERDICT)),
+    "paths": (PATHS, PATH, _path()),
+    "held_paths": (HELD_PATHS, PATH, _path()),
+    "train": (TRAIN, PATH, _path()),
+    "verdicts": (VERDICTS, VERDICT, ", ".join(VERDICT)),
     "incorrect": (
-        "incorrect.jsonl",
+        INCORRECT,
         {"path": _struct(PATH), "verdict": _struct(VERDICT)},
         f"{_path('path.')}, {_said()}",
     ),
     "feedback": (
-        "feedback.jsonl",
+        FEEDBACK,
         {"path": _struct(PATH), "verdict": _struct(VERDICT)},
         f"{_path('path.')}, {_said()}",
     ),
     "orm_held": (
-        "orm_held.jsonl",
+        ORM_HELD,
         {"path": _struct(PATH), "label": _struct(VERDICT), "verdict": _struct(VERDICT)},
         f"{_path('path.')}, {_said()}, label.status AS label_status, label.error_step AS label_step",
     ),
     "reflections": (
-        "reflections.jsonl",
+        REFLECTIONS,
         {"draft": _struct(PATH), "feedback": _struct(VERDICT), "revised": _struct(PATH)},
         f"{_path('revised.')}, draft.id AS draft_id, draft.text AS draft_text, "
         "feedback.status AS feedback_status, feedback.error_step AS feedback_step, "
         "feedback.error_analysis AS feedback_analysis",
     ),
     "predictions": (
-        "predictions.jsonl",
+        PREDICTIONS,
         {"id": TEXT, "response": TEXT, "prediction": TEXT, "answer": TEXT, "correct": "BOOLEAN"},
         "id, response, prediction, answer, correct",
     ),
     "sources": (
-        "sources.jsonl",
+        SOURCES,
         {"problem_id": TEXT, "split": TEXT, "file": TEXT, "line": "BIGINT", "source": TEXT,
          "images": f"{TEXT}[]", "image_sha256": f"{TEXT}[]"},
         "problem_id, split, file, \"line\" AS file_line, source, images, image_sha256",
@@ -139,10 +150,10 @@ def _union(run: Run, view: str, links: Path, files: dict[str, str]) -> str:
     """The rows of all stages."""
     file, columns, shown = VIEWS[view]
     parts = []
-    for stage in in_order(run):
-        if (stage.folder / file).is_file():
+    for stage in run.stages:
+        if stage.has(file):
             link, name = links / f"{len(files)}.jsonl", f"{stage.name}/{file}"
-            _readable(stage.folder / file, link)
+            _readable(stage.path(file), link)
             # DuckDB 2 follows links before it asks what is allowed.
             files |= {str(link): name, str(link.resolve()): name}
             parts.append(_rows(stage.name, str(link), columns, shown))
@@ -212,10 +223,9 @@ def _no_rows(columns: Mapping[str, str], shown: str) -> str:
 def _stages(database: duckdb.DuckDBPyConnection, run: Run) -> None:
     columns = STAGES | FIGURES
     database.execute(f"CREATE TABLE stages ({', '.join(f'{name} {kind}' for name, kind in columns.items())})")
-    for stage in in_order(run):
-        figures: Mapping[str, Any] = stage.manifest.get("summary") or {}
-        own = {**stage.manifest, "config_hash": stage.manifest.get("identity"), "stage": stage.name}
-        values = [own.get(name) for name in STAGES] + [figures.get(name) for name in FIGURES]
+    for stage in run.stages:
+        own = {**stage.manifest, "config_hash": stage.identity}
+        values = [own.get(name) for name in STAGES] + [stage.summary.get(name) for name in FIGURES]
         database.execute(f"INSERT INTO stages VALUES ({', '.join('?' * len(columns))})", values)
 
 

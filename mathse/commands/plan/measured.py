@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from mathse.errors import ConfigError
-from mathse.reporting.report.runs import Run, Stage, read_run
-from mathse.runs.store import read_jsonl
+from mathse.runs.layout import PATH_FILES, PREDICTION_FILES, USAGE, VERDICT_FILES
+from mathse.runs.reader import FinishedStage, Run, read_run
 
 KINDS = ("fit", "sample", "judge")  # seconds an optimiser step, an answer, a verdict, on all devices together
-ANSWERS = ("paths.jsonl", "held_paths.jsonl", "predictions.jsonl", "dev_predictions.jsonl")
-VERDICTS = ("verdicts.jsonl", "held_verdicts.jsonl", "feedback_verdicts.jsonl")
+ANSWERS = (*PATH_FILES, *PREDICTION_FILES)
 
 
 @dataclass
@@ -58,13 +57,13 @@ def measured(run: Run) -> Rates:
             done.notes.append(f"{kind}: {seconds:.3g} s each, measured in {run.folder}{where}")
         elif kind == "judge":
             done.notes.append(f"judge: not measured, no stage of {run.folder} was judged by the ORM alone")
-    for job, (requests, tokens) in _answered(run.folder / "usage.jsonl").items():
+    for job, (requests, tokens) in _answered(run).items():
         done.tokens_out[job] = tokens / requests
         done.notes.append(f"{job}: {tokens / requests:,.0f} tokens an answer, measured in {run.folder}")
     return done
 
 
-def _mean(stages: Iterable[Stage], kind: str, units_of: Callable[[Stage], int]) -> float | None:
+def _mean(stages: Iterable[FinishedStage], kind: str, units_of: Callable[[FinishedStage], int]) -> float | None:
     """Seconds a unit over the stages that have both; None where none has."""
     whole, units = 0.0, 0
     for stage in stages:
@@ -74,7 +73,7 @@ def _mean(stages: Iterable[Stage], kind: str, units_of: Callable[[Stage], int]) 
     return whole / units if units else None
 
 
-def _of_a_verdict(stages: Sequence[Stage]) -> tuple[float | None, str]:
+def _of_a_verdict(stages: Sequence[FinishedStage]) -> tuple[float | None, str]:
     """(seconds a verdict of the ORM, where that is from): the stages that it judged, else its own held-out paths."""
     of_students = [stage for stage in stages if not stage.name.startswith("orm")]
     if (seconds := _mean(of_students, "judge", _verdicts)) is not None:
@@ -83,27 +82,27 @@ def _of_a_verdict(stages: Sequence[Stage]) -> tuple[float | None, str]:
     return held, "/orm, on held-out paths: no later stage was judged by the ORM alone"
 
 
-def _steps(stage: Stage) -> int:
-    return max((int(row["step"]) for row in stage.rows("train_log.jsonl")), default=0)
+def _steps(stage: FinishedStage) -> int:
+    return max((int(row["step"]) for row in stage.curve()), default=0)
 
 
-def _answers(stage: Stage) -> int:
+def _answers(stage: FinishedStage) -> int:
     """Only of stages in which no teacher has a part."""
     if not stage.name.startswith(("base", "orm/student", "round", "final")) or "/reflection" in stage.name:
         return 0
     return sum(1 for name in ANSWERS for _ in stage.rows(name))
 
 
-def _verdicts(stage: Stage) -> int:
+def _verdicts(stage: FinishedStage) -> int:
     """Only of stages in which every verdict is the ORM's: their times of judging are one sum, whoever judged."""
-    judges = Counter(str(row.get("judge", "")) for name in VERDICTS for row in stage.rows(name))
+    judges = Counter(str(row.get("judge", "")) for name in VERDICT_FILES for row in stage.rows(name))
     return judges.total() if all(judge.startswith("orm") for judge in judges) else 0
 
 
-def _answered(file: Path) -> dict[str, list[int]]:
+def _answered(run: Run) -> dict[str, list[int]]:
     """Answers and their tokens, by job; a later line on a request takes the place of an earlier one."""
     entries: dict[str, Any] = {}
-    for row in read_jsonl(file) if file.is_file() else ():
+    for row in run.rows(USAGE):
         if "key" in row and row["completion_tokens"]:
             entries[row["key"]] = row
     jobs: dict[str, list[int]] = {}

@@ -22,6 +22,8 @@ from pathlib import Path
 from mathse.commands.replay.replay import decide_again
 from mathse.commands.replay.words import said
 from mathse.errors import ConfigError
+from mathse.runs.layout import TRAIN
+from mathse.runs.reader import run_above
 from mathse.runs.store import make_folder, write_json, write_jsonl
 
 __all__ = ["decide_again", "main"]
@@ -42,13 +44,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if asked.out is not None:
         make_folder(asked.out)
         write_json(asked.out / "whatif.json", found.to_json())
-        write_jsonl(asked.out / "train.jsonl", found.train)
+        write_jsonl(asked.out / TRAIN, found.train)
     print("\n".join(said(found)))
     return 0
 
 
 def _refuse_a_run(out: Path) -> None:
     """Raises ConfigError where the rows would be written over those of a run."""
-    place = out.resolve()
-    if run := next((folder for folder in (place, *place.parents) if (folder / "run.json").is_file()), None):
+    if run := run_above(out):
         raise ConfigError(f"--out = {out}: the run {run} stands there, and is left as it is; pass another folder")

@@ -15,12 +15,12 @@ from typing import Any
 from mathse.commands.replay.rules import Decider, Rules
 from mathse.data.sources import problem_lookup
 from mathse.errors import DataError, MathSEError
-from mathse.evolution.state import REFLECTIONS, TRAIN, EvolutionState, Judged, not_rewritten
-from mathse.reporting.report.runs import Run, Stage, flatten, read_run
+from mathse.evolution.state import EvolutionState, Judged, not_rewritten
+from mathse.runs.layout import PATHS, REFLECTIONS, RUN, TRAIN, VERDICTS
+from mathse.runs.reader import FinishedStage, Run, read_run
 from mathse.scoring.metrics import accepted
 from mathse.types import Problem, ReasoningPath, Reflection, Verdict
 
-PATHS, VERDICTS = "paths.jsonl", "verdicts.jsonl"
 MERGES = "MergeCorrectPaths"  # the callback that is replayed here
 READS = (
     "judge.name",
@@ -107,7 +107,7 @@ def decide_again(folder: Path, overrides: Sequence[str] = ()) -> Found:
     for one in stored:
         stages.append(_difference(before, after, one))
         rows = [row["id"] for row in one.stage.rows(TRAIN)]
-        if (one.stage.folder / TRAIN).is_file() and [path.id for path in before.state.train] != rows:
+        if one.stage.has(TRAIN) and [path.id for path in before.state.train] != rows:
             notes.append(
                 f"{one.stage.name}: its {TRAIN} holds other rows than its settings and verdicts give; a callback of "
                 "your own may have had its say, and is not replayed"
@@ -119,13 +119,13 @@ def decide_again(folder: Path, overrides: Sequence[str] = ()) -> Found:
 class Stored:
     """A finished stage's paths with their verdicts; of a reflection ``tries`` says which try a rewrite was."""
 
-    stage: Stage
+    stage: FinishedStage
     items: tuple[Judged, ...]
     tries: tuple[int, ...] = ()
 
     @property
     def is_reflection(self) -> bool:
-        return (self.stage.folder / REFLECTIONS).is_file()
+        return self.stage.has(REFLECTIONS)
 
 
 class Replay:
@@ -227,10 +227,10 @@ def _difference(before: Replay, after: Replay, stored: Stored) -> Difference:
 
 def _stored(run: Run) -> Iterator[Stored]:
     """The finished stages that merge, in the order in which the loop made them."""
-    for stage in sorted(run.stages, key=lambda stage: _order(stage.name)):
+    for stage in run.stages:
         if stage.name.startswith("orm"):
             continue
-        if (stage.folder / REFLECTIONS).is_file():
+        if stage.has(REFLECTIONS):
             rewrites: list[Reflection] = list(stage.rows(REFLECTIONS, Reflection))
             count: Counter[str] = Counter()
             tries = []
@@ -238,17 +238,11 @@ def _stored(run: Run) -> Iterator[Stored]:
                 tries.append(count[one.draft.id])
                 count[one.draft.id] += 1
             yield Stored(stage, tuple(_with_verdicts(stage, [one.revised for one in rewrites])), tuple(tries))
-        elif (stage.folder / PATHS).is_file():
+        elif stage.has(PATHS):
             yield Stored(stage, tuple(_with_verdicts(stage, stage.rows(PATHS, ReasoningPath))))
 
 
-def _order(name: str) -> tuple[int, str]:
-    """ "distill" < "round_01" < "round_01/reflection" < "round_02" < "reflection"."""
-    head = name.partition("_")[0].partition("/")[0]
-    return {"distill": 0, "round": 1, "reflection": 2}.get(head, 3), name
-
-
-def _with_verdicts(stage: Stage, paths: Iterable[ReasoningPath]) -> Iterator[Judged]:
+def _with_verdicts(stage: FinishedStage, paths: Iterable[ReasoningPath]) -> Iterator[Judged]:
     said = {verdict.path_id: verdict for verdict in stage.rows(VERDICTS, Verdict)}
     for path in paths:
         if path.id not in said:
@@ -259,7 +253,7 @@ def _with_verdicts(stage: Stage, paths: Iterable[ReasoningPath]) -> Iterator[Jud
 def _problems(run: Run, notes: list[str]) -> Any:
     """(id -> Problem or None); nothing is known, and that is said, where the data cannot be opened."""
     try:
-        lookup = problem_lookup(dict(run.config))
+        lookup = problem_lookup(run.config)
     except (MathSEError, OSError) as error:
         notes.append(f"the run's data cannot be opened, so no precision is known: {error}")
         return lambda problem_id: None
@@ -274,10 +268,9 @@ def _problems(run: Run, notes: list[str]) -> Any:
 
 
 def _require_settings(run: Run) -> None:
-    recorded = flatten(run.config)
-    if missing := [key for key in READS if key not in recorded]:
+    if missing := [key for key in READS if key not in run.settings]:
         raise DataError(
-            f"{run.folder / 'run.json'}: records no {', '.join(missing)}, by which its merges were made; put the file "
+            f"{run.folder / RUN}: records no {', '.join(missing)}, by which its merges were made; put the file "
             "back, or pass another run"
         )
 

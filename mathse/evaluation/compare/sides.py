@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from mathse.errors import DataError, RunError
+from mathse.evaluation.files import METRICS, SCORED, SETTINGS
+from mathse.runs import layout
+from mathse.runs.reader import is_run, is_stage, read_stage, read_stages
 from mathse.runs.store import read_json, read_jsonl
 
 OWN = "synthetic"  # how evaluate.py calls the test split that the stages of a run are measured on
-SCORED, PREDICTIONS, METRICS = "scored.jsonl", "predictions.jsonl", "metrics.json"
 
 
 @dataclass(frozen=True)
@@ -46,11 +48,11 @@ def read_sides(texts: Sequence[str]) -> list[Side]:
 
 
 def read_side(text: str) -> Side:
-    """``FOLDER`` or ``NAME=FOLDER``. Raises RunError where there is nothing to compare in it, DataError where its files
-    are damaged."""
+    """``FOLDER`` or ``NAME=FOLDER``. Raises RunError where there is nothing to compare in it, or where a run's files
+    were changed; DataError where files are damaged."""
     name, folder = _named(text)
     place = Path(folder)
-    scores = _of_evaluation(place) or _of_benchmark(place) or _of_stage(_last_stage(place))
+    scores = _of_evaluation(place) or _of_benchmark(place) or _of_training(place)
     if not scores:
         raise RunError(
             f"{folder}: holds no scored answers; pass an output folder of evaluate.py, a stage of a training run that "
@@ -72,38 +74,32 @@ def benchmarks_of(sides: Sequence[Side]) -> list[str]:
 
 def _of_evaluation(folder: Path) -> dict[str, Scores]:
     found = {file.parent.name: _scored(file) for file in sorted(folder.glob(f"*/{SCORED}"))}
-    return found if (folder / "evaluation.json").is_file() else {}
+    return found if (folder / SETTINGS).is_file() else {}
 
 
 def _of_benchmark(folder: Path) -> dict[str, Scores]:
     return {folder.name: _scored(folder / SCORED)} if (folder / SCORED).is_file() else {}
 
 
-def _of_stage(folder: Path) -> dict[str, Scores]:
-    file = folder / PREDICTIONS
-    rows = list(read_jsonl(file)) if file.is_file() else []
-    return {OWN: _scores(file, rows)} if rows and "correct" in rows[0] else {}
-
-
-def _last_stage(folder: Path) -> Path:
-    """The last scored stage of a training run; ``folder`` itself where it is none."""
-    if not (folder / "run.json").is_file():
-        return folder
-    from mathse.reporting.report.runs import place
-
-    scored = [file.parent for file in folder.rglob(PREDICTIONS) if (file.parent / "stage.json").is_file()]
-    return max(scored, key=lambda stage: place(str(stage.relative_to(folder))), default=folder)
+def _of_training(folder: Path) -> dict[str, Scores]:
+    """A finished stage of a training run, or the last one of a run that measured its student."""
+    stages = read_stages(folder) if is_run(folder) else (read_stage(folder),) if is_stage(folder) else ()
+    measured = [stage for stage in stages if stage.has(layout.PREDICTIONS)]
+    if not measured:
+        return {}
+    measured[-1].verify(checkpoint=False)  # a figure stands for its whole stage, also for rows that are not shown
+    return {OWN: Scores(measured[-1].solved(), measured[-1].json(layout.METRICS) or {})}
 
 
 def _scored(file: Path) -> Scores:
+    """What evaluate.py scored. Raises DataError where the rows are not those that were counted."""
     if not (file.parent / METRICS).is_file():
         raise RunError(f"{file.parent}: has no {METRICS}; run the same evaluate.py command again, which goes on")
-    return _scores(file, list(read_jsonl(file)))
-
-
-def _scores(file: Path, rows: Sequence[Mapping[str, Any]]) -> Scores:
-    """Raises DataError where the rows are not those that were counted."""
-    marks, metrics = _marks(file, rows), _metrics(file.parent)
+    marks, metrics = _marks(file), read_json(file.parent / METRICS)
+    if not isinstance(metrics, dict):
+        raise DataError(
+            f"{file.parent / METRICS}: no JSON object; run the command that wrote it again, into a new folder"
+        )
     if (total := metrics.get("total", len(marks))) != len(marks):
         raise DataError(
             f"{file}: holds {len(marks):,} problems, and {METRICS} beside it counts {total}; run the command that "
@@ -112,17 +108,9 @@ def _scores(file: Path, rows: Sequence[Mapping[str, Any]]) -> Scores:
     return Scores(marks, metrics)
 
 
-def _metrics(folder: Path) -> dict[str, Any]:
-    file = folder / METRICS
-    found = read_json(file) if file.is_file() else {}
-    if not isinstance(found, dict):
-        raise DataError(f"{file}: no JSON object; run the command that wrote it again, into a new folder")
-    return found
-
-
-def _marks(file: Path, rows: Sequence[Mapping[str, Any]]) -> dict[str, bool | None]:
+def _marks(file: Path) -> dict[str, bool | None]:
     try:
-        marks = {str(row["id"]): row["correct"] for row in rows}
+        marks = {str(row["id"]): row["correct"] for row in read_jsonl(file)}
     except (KeyError, TypeError) as error:
         raise DataError(f"{file}: rows have id and correct ({error!r}); score it with evaluate.py") from None
     for name, mark in marks.items():

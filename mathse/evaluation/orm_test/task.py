@@ -15,7 +15,7 @@ from mathse.config.schema import EvaluateConfig
 from mathse.config.scoring import ORMTest as Section
 from mathse.data.images import png_bytes
 from mathse.data.labelled import LabelledPath, read_labelled
-from mathse.evaluation.files import IDENTITY, METRICS, SETTINGS
+from mathse.evaluation.files import DISAGREEMENTS, IDENTITY, JUDGED, METRICS, REPORT, SETTINGS, VERDICTS
 from mathse.evaluation.identity import fingerprint, keep
 from mathse.evaluation.orm_test import ORMTest
 from mathse.evaluation.orm_test.measured import JudgedPath, circumstances, judged, metrics
@@ -28,8 +28,6 @@ from mathse.reporting.report import write_page
 from mathse.runs.folder_lock import FolderLock
 from mathse.runs.store import make_folder, read_jsonl, to_json, write_json, write_jsonl
 from mathse.types import Problem, Verdict
-
-VERDICTS, JUDGED, DISAGREEMENTS = "verdicts.jsonl", "judged.jsonl", "disagreements.jsonl"
 
 
 def chosen(config: EvaluateConfig) -> str | None:
@@ -60,7 +58,7 @@ def measure(config: EvaluateConfig, folder: Path) -> float | None:
         for note in found["notes"]:
             progress.say(f"{name}: {note}")
         progress.say(f"{name}: {circumstances(found)}: {place / METRICS}")
-        progress.say(f"report: {folder / 'report.html'}")
+        progress.say(f"report: {folder / REPORT}")
     overall: float | None = found["overall_accuracy"]
     return overall
 
@@ -140,4 +138,4 @@ def write(rows: Sequence[JudgedPath], found: dict[str, Any], place: Path, folder
     write_json(place / METRICS, found)
     drawn = page(found, rows, wrong, png_bytes)
     for where in (place, folder):
-        write_page(drawn, where / "report.html")
+        write_page(drawn, where / REPORT)

@@ -21,8 +21,6 @@ from typing import Any
 from mathse.inference.llm.chat import ChatReply, Outcome
 from mathse.runs.store import make_folder, sync, to_json
 
-ACCOUNT = "usage.jsonl"  # in a run folder
-
 
 @dataclass(frozen=True)
 class Entry:

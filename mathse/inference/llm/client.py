@@ -10,7 +10,7 @@ from typing import Any, Literal
 import openai
 
 from mathse.errors import ConfigError, TeacherError
-from mathse.inference.llm.account import ACCOUNT, Account
+from mathse.inference.llm.account import Account
 from mathse.inference.llm.batch import Batches
 from mathse.inference.llm.cache import AnswerCache
 from mathse.inference.llm.chat import ChatReply, ChatRequest, Usage
@@ -19,6 +19,7 @@ from mathse.inference.llm.limits import Limits
 from mathse.inference.llm.online import Online, in_a_loop
 from mathse.inference.llm.pricing import BATCH_DISCOUNT, Price, price_of
 from mathse.inference.llm.wire import Dialect
+from mathse.runs.layout import USAGE
 
 __all__ = ["ChatClient", "ChatReply", "ChatRequest", "Usage"]
 
@@ -91,7 +92,7 @@ class ChatClient:
         self.unknown_model: str | None = None  # what to do about a 404, where that is known better
         self.dialect = Dialect(structured, "max_completion_tokens" if base_url is None else "max_tokens")
 
-    def account_in(self, folder: Path, name: str = ACCOUNT) -> None:
+    def account_in(self, folder: Path, name: str = USAGE) -> None:
         """Keep the account in a run folder, going on with what is there; each client of a run has a file of its own."""
         self.account = Account(folder / name, self.account.budget_usd)
 

@@ -23,10 +23,9 @@ from mathse.inference.serving.reach import Address
 from mathse.inference.serving.started import StartedEngine
 from mathse.models.base import Backbone
 from mathse.models.row import Row
+from mathse.runs.layout import CHECKPOINT, STUDENT_USAGE
 from mathse.seeds import derive
 from mathse.types import PromptStyle
-
-USAGE = "student_usage.jsonl"
 
 
 class ServerGenerator(Generator):
@@ -80,13 +79,13 @@ class ServerGenerator(Generator):
     def student(self, run: Path) -> ServedStudent:
         """The server's own model of that name, its account kept in the run folder."""
         client = self.client(str(self.model))
-        client.account_in(run, USAGE)
+        client.account_in(run, STUDENT_USAGE)
         return ServedStudent(ServedModel(client, self.image_side), self.style)
 
     def engine(self, run: Path, say: Callable[[str], None]) -> Engine:
         """How the checkpoints of a run get there."""
         if self.adapters:
-            return AdapterEngine(self.address, str(self.model), run / "base" / "checkpoint")
+            return AdapterEngine(self.address, str(self.model), run / "base" / CHECKPOINT)
         if self.command is not None:
             return StartedEngine(self.command, self.address, run / SERVED, self.start_timeout, say)
         return FolderEngine(run / SERVED)

@@ -14,19 +14,24 @@ artifact       of stages   files                      made from
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from mathse.reporting.loggers.finished import FinishedStage
-from mathse.runs.store import read_json, read_jsonl
+from mathse.runs.layout import (
+    CHECKPOINT,
+    FEEDBACK,
+    ORM_HELD,
+    REFLECTIONS,
+    SKIPPED_FIT,
+    TRAIN,
+    VERDICTS,
+    number_of_round,
+)
+from mathse.runs.reader import FinishedStage
 
-CHECKPOINT = "checkpoint"
-TRAIN, VERDICTS, REFLECTIONS = "train.jsonl", "verdicts.jsonl", "reflections.jsonl"
-ORM_SET = ("feedback.jsonl", "orm_held.jsonl")
+ORM_SET = (FEEDBACK, ORM_HELD)
 # What W&B calls the kinds.
 KINDS = {"d_sft": "dataset", "orm_set": "dataset", "verdicts": "verdicts", "student": "model", "orm": "model"}
 
@@ -75,8 +80,7 @@ def items(stage: FinishedStage, stages: Sequence[FinishedStage]) -> Iterator[Ite
     yield from _item(stage, "verdicts", (VERDICTS,), _judged_by(stage, before))
     grown = _last(before, "d_sft", TRAIN) + _own(stage, "verdicts", VERDICTS)
     yield from _item(stage, "d_sft", (TRAIN,), grown)
-    if (stage.path / CHECKPOINT).exists():
-        root = stage.path / CHECKPOINT
+    if (root := stage.checkpoint) is not None:
         files = tuple(file for file in sorted(root.rglob("*")) if file.is_file())
         yield Item(Version(_model(stage), stage.name), root, files, _fitted_from(stage, before, stages))
 
@@ -84,9 +88,16 @@ def items(stage: FinishedStage, stages: Sequence[FinishedStage]) -> Iterator[Ite
 def _item(stage: FinishedStage, name: str, names: Sequence[str], made_from: tuple[Version, ...]) -> Iterator[Item]:
     if name == "orm_set" and stage.name != "orm":
         return  # orm_held.jsonl of a student's stage is a measurement
-    files = tuple(file for file in map(stage.path.joinpath, names) if file.exists() and file.stat().st_size)
+    files = tuple(stage.path(file) for file in names if _holds(stage, file))
     if files:
-        yield Item(Version(name, stage.name), stage.path, files, made_from)
+        yield Item(Version(name, stage.name), stage.folder, files, made_from)
+
+
+def _holds(stage: FinishedStage, file: str) -> bool:
+    """Whether the stage has the file, and something in it, or has a checkpoint."""
+    if file == CHECKPOINT:
+        return stage.checkpoint is not None
+    return stage.has(file) and stage.manifest["outputs"][file]["bytes"] > 0
 
 
 def _model(stage: FinishedStage) -> str:
@@ -95,9 +106,7 @@ def _model(stage: FinishedStage) -> str:
 
 def _own(stage: FinishedStage, name: str, file: str) -> tuple[Version, ...]:
     """The stage's version of ``name``, where it has one."""
-    found = stage.path / file
-    there = found.is_dir() or (found.exists() and found.stat().st_size)
-    return (Version(name, stage.name),) if there else ()
+    return (Version(name, stage.name),) if _holds(stage, file) else ()
 
 
 def _last(stages: Sequence[FinishedStage], name: str, file: str) -> tuple[Version, ...]:
@@ -107,13 +116,13 @@ def _last(stages: Sequence[FinishedStage], name: str, file: str) -> tuple[Versio
 
 def _judged_by(stage: FinishedStage, before: Sequence[FinishedStage]) -> tuple[Version, ...]:
     """Who judged, or said what is wrong with the drafts to rewrite; who wrote; the verdicts that chose those drafts."""
-    if not (stage.path / VERDICTS).exists():
+    if not stage.has(VERDICTS):
         return ()
-    first: Mapping[str, Any] = next(islice(read_jsonl(stage.path / VERDICTS), 1), {})
-    rewrites = (stage.path / REFLECTIONS).exists()
-    told_by_orm = rewrites and stage.config.get("evolution.reflect.feedback") == "orm"
+    first: Mapping[str, Any] = next(stage.rows(VERDICTS), {})
+    rewrites = stage.has(REFLECTIONS)
+    told_by_orm = rewrites and stage.settings.get("evolution.reflect.feedback") == "orm"
     orms = [s for s in before if s.name == "orm"] if told_by_orm or str(first.get("judge")).startswith("orm") else []
-    by_student = re.fullmatch(r"round_\d+", stage.name) or stage.config.get("evolution.reflect.writer") == "student"
+    by_student = number_of_round(stage.name) is not None or stage.settings.get("evolution.reflect.writer") == "student"
     return (
         *(Version("orm", s.name) for s in orms),
         *(_last(before, "student", CHECKPOINT) if by_student else ()),
@@ -125,11 +134,11 @@ def _fitted_from(
     stage: FinishedStage, before: Sequence[FinishedStage], stages: Sequence[FinishedStage]
 ) -> tuple[Version, ...]:
     if stage.name == "orm":
-        return (Version("orm_set", "orm"),) if any((stage.path / name).exists() for name in ORM_SET) else ()
-    if (stage.path / "skipped_fit.json").exists():
-        return (Version("student", read_json(stage.path / "skipped_fit.json")["carried_on"]),)
+        return (Version("orm_set", "orm"),) if any(stage.has(name) for name in ORM_SET) else ()
+    if (skipped := stage.json(SKIPPED_FIT)) is not None:
+        return (Version("student", skipped["carried_on"]),)
     if stage.name == "base":
         return ()
-    init = stage.config.get("evolution.init", stage.config.get("evolution.reflect.init", "base"))
+    init = stage.settings.get("evolution.init", stage.settings.get("evolution.reflect.init", "base"))
     start = before if init == "previous" else [s for s in stages if s.name == "base"]
     return (*_own(stage, "d_sft", TRAIN), *_last(start, "student", CHECKPOINT))

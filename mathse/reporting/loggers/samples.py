@@ -5,13 +5,13 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from mathse.data.images import REPORT_SIDE
-from mathse.runs.store import read_jsonl
+from mathse.runs.layout import ORM_HELD, PATHS, PREDICTIONS, REFLECTIONS, VERDICTS
+from mathse.runs.reader import FinishedStage
 from mathse.scoring.answers import extract_answer, same_answer
 from mathse.seeds import derive
 from mathse.types import Problem, Verdict
@@ -32,30 +32,28 @@ class Sample:
         return same_answer(extract_answer(self.text), problem.answer, problem.choices) if problem.answer else None
 
 
-def samples(stage: Path, limit: int) -> list[Sample]:
+def samples(stage: FinishedStage, limit: int) -> list[Sample]:
     """At most ``limit`` of the stage's judged paths, else of its answers to the test problems; chosen by their ids."""
-    if (stage / "verdicts.jsonl").exists():
+    if stage.has(VERDICTS):
         chosen = _choose(_paths(stage), limit)
         wanted = {row["id"] for row in chosen}
-        rows = (row for row in read_jsonl(stage / "verdicts.jsonl") if row["path_id"] in wanted)
+        rows = (row for row in stage.rows(VERDICTS) if row["path_id"] in wanted)
         verdicts = {row["path_id"]: Verdict.from_json(row) for row in rows}
         return [Sample(row["problem_id"], row["text"], verdicts.get(row["id"])) for row in chosen]
-    if (stage / "orm_held.jsonl").exists():
-        judged = ({**row["path"], "verdict": row["verdict"]} for row in read_jsonl(stage / "orm_held.jsonl"))
+    if stage.has(ORM_HELD):
+        judged = ({**row["path"], "verdict": row["verdict"]} for row in stage.rows(ORM_HELD))
         held = _choose(judged, limit)
         return [Sample(row["problem_id"], row["text"], Verdict.from_json(row["verdict"])) for row in held]
-    if (stage / "predictions.jsonl").exists():
-        answers = _choose(read_jsonl(stage / "predictions.jsonl"), limit)
-        return [Sample(row["id"], row["response"], None) for row in answers]
-    return []
+    answers = _choose(stage.rows(PREDICTIONS), limit)
+    return [Sample(row["id"], row["response"], None) for row in answers]
 
 
-def _paths(stage: Path) -> Iterator[dict[str, Any]]:
+def _paths(stage: FinishedStage) -> Iterator[dict[str, Any]]:
     """The paths that verdicts.jsonl speaks of: sampled ones, or the rewrites of a reflection."""
-    if (stage / "paths.jsonl").exists():
-        yield from read_jsonl(stage / "paths.jsonl")
-    elif (stage / "reflections.jsonl").exists():
-        yield from (row["revised"] for row in read_jsonl(stage / "reflections.jsonl"))
+    if stage.has(PATHS):
+        yield from stage.rows(PATHS)
+    else:
+        yield from (row["revised"] for row in stage.rows(REFLECTIONS))
 
 
 def _choose(rows: Iterator[dict[str, Any]], limit: int) -> list[dict[str, Any]]:

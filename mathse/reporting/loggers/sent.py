@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from mathse.reporting.loggers.finished import Curve
+from mathse.runs.layout import number_of_round
+from mathse.runs.reader import GrowingLog
 from mathse.runs.store import read_json, write_json
 
 FILE = "wandb.json"
@@ -59,7 +59,7 @@ class Sent:
             fits = {stage: SentFit(**fit) for stage, fit in noted["fits"].items()}
             sent = cls(folder, noted["id"], fits, noted["stages"])
             for stage, fit in fits.items():
-                for line in Curve(folder / stage).read():
+                for line in GrowingLog(folder / stage).read():
                     fit.is_new(line)
         sent.save()
         return sent
@@ -80,8 +80,8 @@ class Sent:
 
     def round_of(self, stage: str) -> int:
         """Where a stage's figures stand on the axis of rounds: base -1, distill 0, round_01 1, ..., any other next."""
-        if found := re.fullmatch(r"round_(\d+)", stage):
-            return int(found[1])
+        if (number := number_of_round(stage)) is not None:
+            return number
         following = max((r for r in self.stages.values() if r is not None), default=-1) + 1
         return {"base": -1, "distill": 0}.get(stage, following)
 

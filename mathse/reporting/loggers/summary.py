@@ -19,8 +19,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mathse.reporting.loggers.finished import FinishedStage, Value, figures
-from mathse.runs.store import read_json
+from mathse.runs.layout import ORM_METRICS
+from mathse.runs.reader import FinishedStage
+
+Value = float | int | str
 
 STAGE_KEYS = (
     "accuracy",
@@ -65,9 +67,7 @@ def run_figures(summary: Mapping[str, Any]) -> dict[str, Value]:
 
 def stage_figures(stage: FinishedStage) -> dict[str, Value]:
     """The figures of a stage's manifest, and below ``orm/`` those of the ORM on this stage's student."""
-    judged = stage.path / "orm_metrics.json"
-    of_orm = figures(read_json(judged)) if judged.exists() else {}
-    return figures(stage.summary) | _below("orm", of_orm)
+    return figures(stage.summary) | _below("orm", figures(stage.json(ORM_METRICS) or {}))
 
 
 def round_figures(stage: FinishedStage) -> dict[str, float | int]:
@@ -75,6 +75,31 @@ def round_figures(stage: FinishedStage) -> dict[str, float | int]:
     numbers = {key: value for key, value in stage_figures(stage).items() if not isinstance(value, str)}
     judged = sum(numbers.get(key, 0) for key in ("accepted", "rejected", "unparsed"))
     return numbers | ({"acceptance": numbers["accepted"] / judged} if judged else {})
+
+
+def figures(summary: Mapping[str, Any]) -> dict[str, Value]:
+    """A stage's summary, or a metrics file, as flat numbers and texts: ``ci95`` pairs as ``ci_low`` and ``ci_high``,
+    nested keys joined by ``_``. What is null, a list or the stage's own name is left out."""
+    flat: dict[str, Value] = {}
+    for key, value in summary.items():
+        if key == "ci95":
+            flat |= _intervals(value)
+        elif isinstance(value, Mapping):
+            flat |= {f"{key}_{name}": inner for name, inner in figures(value).items()}
+        elif isinstance(value, (int, float, str)) and key != "stage":
+            flat[key] = value
+    return flat
+
+
+def _intervals(ci95: Any) -> dict[str, Value]:
+    """One pair, or (an ORM's) a pair by name."""
+    named = {f"{name}_": pair for name, pair in ci95.items()} if isinstance(ci95, Mapping) else {"": ci95}
+    return {
+        f"{name}ci_{end}": bound
+        for name, pair in named.items()
+        if pair
+        for end, bound in zip(("low", "high"), pair, strict=True)
+    }
 
 
 def _below(place: str, flat: Mapping[str, Value]) -> dict[str, Value]:

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from mathse.reporting.loggers.finished import Curve, figures, finished_stages
-from mathse.reporting.loggers.summary import STAGE_KEYS
+from mathse.reporting.loggers.summary import STAGE_KEYS, figures
+from mathse.runs.reader import read_stages
 from mathse.runs.stage_cache import RunFolder, Stage
 
 METRICS, FITS = "metrics.csv", "fits.csv"
@@ -41,10 +41,10 @@ class CsvLogger:
         """Nothing is held back."""
 
     def _write(self) -> None:
-        stages = finished_stages(self._folder)
+        stages = read_stages(self._folder)
         measured = [{"stage": s.name, **figures(s.summary)} for s in stages if "accuracy" in s.summary]
         write_csv(self._folder / METRICS, measured, METRIC_COLUMNS)
-        steps = [{"stage": s.name, **row} for s in stages for row in by_step(Curve(s.path).read())]
+        steps = [{"stage": s.name, **row} for s in stages for row in by_step(s.curve())]
         write_csv(self._folder / FITS, steps, FIT_COLUMNS)
 
 

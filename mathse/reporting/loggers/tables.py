@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from mathse.reporting.loggers.samples import Loader, Sample, picture, samples
+from mathse.runs.reader import FinishedStage
 from mathse.types import Problem
 
 ROWS = 64
@@ -24,7 +24,7 @@ COLUMNS = [
 ]
 
 
-def sample_table(stage: Path, problem_of: Callable[[str], Problem], image: Loader) -> Any:
+def sample_table(stage: FinishedStage, problem_of: Callable[[str], Problem], image: Loader) -> Any:
     """A ``wandb.Table`` of at most ROWS rows; None where the stage has no samples."""
     import wandb
 

@@ -29,14 +29,13 @@ from mathse.config.secrets import without_secrets
 from mathse.errors import RunError
 from mathse.reporting.loggers import written
 from mathse.reporting.loggers.artifacts import Item, items
-from mathse.reporting.loggers.finished import Curve, FinishedStage, finished_stages
 from mathse.reporting.loggers.samples import Loader
 from mathse.reporting.loggers.sent import Sent
 from mathse.reporting.loggers.summary import round_figures, run_figures, stage_figures
 from mathse.reporting.loggers.tables import sample_table
 from mathse.reporting.loggers.written import ENDED, TransactionLog
-from mathse.runs.stage_cache import RUN, RunFolder, Stage
-from mathse.runs.store import read_json
+from mathse.runs.reader import FinishedStage, GrowingLog, read_head, read_stages
+from mathse.runs.stage_cache import RunFolder, Stage
 from mathse.types import Problem
 
 Mode = Literal["online", "offline", "disabled"] | None
@@ -92,7 +91,7 @@ class WandbLogger:
             return pl.Callback()
         self._sent.fit(stage)
         self._sent.save()
-        curve = Curve(self._folder / stage)
+        curve = GrowingLog(self._folder / stage)
         return SendCurve(lambda: self._send_curve(stage, curve))
 
     def stage_finished(self, stage: Stage) -> None:
@@ -115,7 +114,7 @@ class WandbLogger:
         """Send each finished stage that was not sent yet: the one just made, and what a kill or a branch left over."""
         if self._run.disabled:
             return
-        stages = finished_stages(self._folder)
+        stages = read_stages(self._folder)
         for stage in stages:
             self._run.summary.update({f"{stage.name}/{k}": v for k, v in stage_figures(stage).items()})
             if stage.name not in self._sent.stages:
@@ -123,13 +122,13 @@ class WandbLogger:
                     self._send(stage, stages)
 
     def _send(self, stage: FinishedStage, stages: Sequence[FinishedStage]) -> None:
-        self._send_curve(stage.name, Curve(stage.path))
+        self._send_curve(stage.name, GrowingLog(stage.folder))
         marks = {mark for item in items(stage, stages) for mark in self._send_artifact(item, stage)}
         row: dict[str, Any] = {}
         place = self._sent.round_of(stage.name) if "accuracy" in stage.summary else None
         if place is not None:
             row = {"round": place, **{f"round/{k}": v for k, v in round_figures(stage).items()}}
-        if table := sample_table(stage.path, self._problem_of, self._image):
+        if table := sample_table(stage, self._problem_of, self._image):
             row[f"samples/{stage.name}"] = table
         if row:
             marks.add(self._log(row))
@@ -137,7 +136,7 @@ class WandbLogger:
         self._sent.stages[stage.name] = place
         self._sent.save()
 
-    def _send_curve(self, stage: str, curve: Curve) -> None:
+    def _send_curve(self, stage: str, curve: GrowingLog) -> None:
         for line in curve.read():
             fit = self._sent.fit(stage)
             if fit.is_new(line):
@@ -155,7 +154,7 @@ class WandbLogger:
             "made_from": [version.called(self._sent.id) for version in item.made_from],
         }
         if item.by_reference:
-            below = {file: file.relative_to(stage.path).as_posix() for file in item.files}
+            below = {file: file.relative_to(stage.folder).as_posix() for file in item.files}
             metadata["sha256"] = {name: stage.sha256[name] for name in below.values() if name in stage.sha256}
         artifact = wandb.Artifact(name, type=item.kind, metadata=metadata)
         for file in item.files:  # a finished stage stays as it is: what is uploaded needs no copy, a reference no hash
@@ -204,7 +203,7 @@ def start(folder: Path, run_id: str, *, project: str, entity: str | None, group:
             mode=mode,
             dir=str(folder),
             settings=wandb.Settings(**settings),
-            **described(read_json(folder / RUN), group),
+            **described(read_head(folder), group),
         )
     except wandb.Error as e:
         remedy = "run `wandb login` first, or choose logger.mode=offline, or logger=csv"

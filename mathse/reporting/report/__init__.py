@@ -14,9 +14,10 @@ from typing import Any
 from mathse.errors import DataError, MathSEError
 from mathse.reporting.report.compare import compare_page
 from mathse.reporting.report.page import run_page
-from mathse.reporting.report.runs import read_run
 from mathse.reporting.report.site import site_page
 from mathse.reporting.report.staircase import staircase_svg
+from mathse.runs.layout import REPORT
+from mathse.runs.reader import last_change, read_head, read_run
 from mathse.runs.store import make_folder
 from mathse.types import Problem
 
@@ -82,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("name a run folder, or pass --all")
     if asked.all:
         return _all(asked.runs or [OUTPUTS], asked.experiments, asked.out or OUTPUTS / "index.html")
-    out = asked.out or (asked.runs[0] / "report.html" if len(asked.runs) == 1 else Path("report.html"))
+    out = asked.out or (asked.runs[0] / REPORT if len(asked.runs) == 1 else Path(REPORT))
     from mathse.data.images import png_bytes  # here: it loads an image library, which --help does not need
 
     try:
@@ -97,9 +98,8 @@ def _all(roots: Sequence[Path], experiments: Path, out: Path) -> int:
     from mathse.data.images import png_bytes
 
     def report_of(run: Path) -> Path:
-        own = run / "report.html"
-        shown = (run / "run.json", *run.rglob("stage.json"))  # a run writes its report, then its summary
-        if own.is_file() and own.stat().st_mtime >= max(file.stat().st_mtime for file in shown):
+        own = run / REPORT
+        if own.is_file() and own.stat().st_mtime >= last_change(run):  # a run writes its report, then its summary
             return own
         return write_report([run], own, _problem_of, png_bytes)
 
@@ -118,9 +118,8 @@ def _problem_of(run: Path, problem_id: str) -> Problem | None:
 def _lookup(run: Path) -> Callable[[str], Problem | None]:
     from mathse.data.sources import problem_lookup
 
-    config = dict(read_run(run).config)
     try:
-        return problem_lookup(config)
+        return problem_lookup(read_head(run)["config"])
     except MathSEError as e:
         print(f"{run}: questions and pictures are left out: {e}", file=sys.stderr)
         return lambda problem_id: None

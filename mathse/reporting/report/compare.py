@@ -10,11 +10,12 @@ from typing import Any
 from mathse.reporting.progress.wording import accuracy_text
 from mathse.reporting.report.orm_charts import FIGURES
 from mathse.reporting.report.page import html
-from mathse.reporting.report.runs import Run, flatten, place, title
 from mathse.reporting.report.sections import figure, section, table
 from mathse.reporting.report.staircase import Stairs, staircase, stairs
 from mathse.reporting.report.svg import percent, safe, span
+from mathse.runs.layout import place, title
 from mathse.runs.manifest import LATER
+from mathse.runs.reader import Run
 from mathse.scoring.metrics import mean_interval
 
 # Settings, and groups of them, that name or voice a run and have no part in what it computes.
@@ -82,7 +83,7 @@ def comparable(run: Run) -> dict[str, Any]:
     that changes nothing), and without its seed, also inside a path (``.../study.variant.seed_1/orm/checkpoint``)."""
     return {
         key: _without_seed(value, run.seed)
-        for key, value in flatten(run.config).items()
+        for key, value in run.settings.items()
         if key.partition(".")[0] not in NAMING
         and value not in (None, LATER.get(key))
         and not (key.endswith(".seed") and value == run.seed)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mathse.reporting.report import svg
-from mathse.reporting.report.runs import title
+from mathse.runs.layout import title
 
 WIDTH, HEIGHT = 960, 340
 LEFT, RIGHT, TOP, BOTTOM, NODE = 8, 8, 22, 30, 58

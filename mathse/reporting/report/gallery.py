@@ -9,10 +9,11 @@ from itertools import chain, islice, zip_longest
 from operator import attrgetter
 from typing import Generic, TypeVar
 
-from mathse.reporting.report.runs import Decision, Run, Stage, decide, title
-from mathse.runs.rows import Chained, JsonlRows
+from mathse.runs.layout import ORM_HELD, PATHS, REFLECTIONS, VERDICTS, title
+from mathse.runs.reader import FinishedStage, Run
+from mathse.runs.rows import Chained
 from mathse.scoring.answers import extract_answer, same_answer
-from mathse.scoring.metrics import first_step
+from mathse.scoring.metrics import Decision, decide, first_step
 from mathse.seeds import derive
 from mathse.types import Problem, ReasoningPath, Record, Reflection, Verdict
 
@@ -69,16 +70,16 @@ def steps(text: str) -> list[tuple[int | None, str]]:
 
 
 def _judged(run: Run, problem_of: ProblemOf) -> Iterator[Item]:
-    verdicts = Lookup(run, "verdicts.jsonl", Verdict, attrgetter("path_id"))
-    by_draft = Lookup(run, "reflections.jsonl", Reflection, attrgetter("draft.id"))
-    rewritten = {r.revised.id for stage in run.stages for r in stage.rows("reflections.jsonl", Reflection)}
+    verdicts = Lookup(run, VERDICTS, Verdict, attrgetter("path_id"))
+    by_draft = Lookup(run, REFLECTIONS, Reflection, attrgetter("draft.id"))
+    rewritten = {r.revised.id for stage in run.stages for r in stage.rows(REFLECTIONS, Reflection)}
     for stage in run.stages:
-        for path in stage.rows("paths.jsonl", ReasoningPath):
+        for path in stage.rows(PATHS, ReasoningPath):
             if path.id in rewritten:
                 continue
             item = _item(title(stage.name), path, verdicts.get(path.id), problem_of, run.threshold)
             yield _with_reflection(item, by_draft.get(path.id), verdicts, run.threshold)
-        for r in stage.rows("reflections.jsonl", Reflection):
+        for r in stage.rows(REFLECTIONS, Reflection):
             group = "reflection" if stage.name == "reflection" else f"{title(stage.name)}, reflected"
             item = _item(group, r.revised, verdicts.get(r.revised.id), problem_of, run.threshold)
             yield replace(item, reflection=r, reflection_decision=decide(r.feedback, run.threshold))
@@ -88,8 +89,7 @@ class Lookup(Generic[R]):
     """The rows of all stages' files of a name by id (the last one, where several have it); read when asked for."""
 
     def __init__(self, run: Run, file: str, kind: type[R], key: Callable[[R], str]) -> None:
-        files = (stage.folder / file for stage in run.stages)
-        self._rows: Sequence[R] = Chained(*(JsonlRows(path, kind) for path in files if path.is_file()))
+        self._rows: Sequence[R] = Chained(*(stage.records(file, kind) for stage in run.stages))
         self._places = {key(row): place for place, row in enumerate(self._rows)}
 
     def get(self, row_id: str) -> R | None:
@@ -107,7 +107,7 @@ def _with_reflection(item: Item, reflection: Reflection | None, verdicts: Lookup
 
 def _held(run: Run, problem_of: ProblemOf) -> Iterator[Item]:
     for stage in run.stages:
-        for row in stage.rows("orm_held.jsonl"):
+        for row in stage.rows(ORM_HELD):
             label = Verdict.from_json(row["label"])
             item = _item(
                 _held_group(stage),
@@ -119,7 +119,7 @@ def _held(run: Run, problem_of: ProblemOf) -> Iterator[Item]:
             yield replace(item, right=label.status == "correct", label=label)
 
 
-def _held_group(stage: Stage) -> str:
+def _held_group(stage: FinishedStage) -> str:
     return f"ORM held-out, {'own' if stage.name == 'orm' else title(stage.name)}"
 
 

@@ -8,8 +8,9 @@ from typing import Any
 from mathse.reporting.report import svg
 from mathse.reporting.report.bars import Bar, Part, bars
 from mathse.reporting.report.orm_charts import FIGURES, orm_panels, reliability
-from mathse.reporting.report.runs import Run, title
 from mathse.reporting.report.sections import count, figure, section, table
+from mathse.runs.layout import title
+from mathse.runs.reader import Run
 from mathse.scoring.metrics import wilson
 
 

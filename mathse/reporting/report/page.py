@@ -13,8 +13,9 @@ from mathse.reporting.progress.wording import duration
 from mathse.reporting.report import judging, sections
 from mathse.reporting.report.cards import Pictures, cards
 from mathse.reporting.report.gallery import ProblemOf, gallery
-from mathse.reporting.report.runs import Run, title
 from mathse.reporting.report.svg import percent, points, safe, span
+from mathse.runs.layout import title
+from mathse.runs.reader import Run
 
 NAMES = {
     "accuracy": "Accuracy",

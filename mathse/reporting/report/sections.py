@@ -11,8 +11,9 @@ from mathse.reporting.report import svg
 from mathse.reporting.report.bars import Bar, Part, bars
 from mathse.reporting.report.flow import KINDS, flow
 from mathse.reporting.report.losses import losses
-from mathse.reporting.report.runs import Run, Stage, flatten, title
 from mathse.reporting.report.staircase import staircase, stairs
+from mathse.runs.layout import title
+from mathse.runs.reader import FinishedStage, Run, flatten
 
 ORIGINS = (("teacher", "teacher's paths"), ("student", "student's own paths"), ("reflection", "reflections"))
 WORK = (("fit", "fitting"), ("sample", "sampling"), ("judge", "judging"), ("other", "all else: the loop itself"))
@@ -104,7 +105,7 @@ def changes(run: Run) -> str:
 
 def fits(run: Run) -> str:
     """Loss curves."""
-    logs = {title(stage.name): list(stage.rows("train_log.jsonl")) for stage in run.stages}
+    logs = {title(stage.name): stage.curve() for stage in run.stages}
     return section(
         "fits",
         "Loss curves",
@@ -158,7 +159,7 @@ def time(run: Run) -> str:
     return section("time", "Where the time went", finding, figure(bars(rows, "Wall time")))
 
 
-def own_seconds(stage: Stage, stages: Sequence[Stage]) -> dict[str, float]:
+def own_seconds(stage: FinishedStage, stages: Sequence[FinishedStage]) -> dict[str, float]:
     """Seconds of a stage by kind of work, without those of stages inside it that ran meanwhile (``orm/solver``)."""
     seconds = {kind: float((stage.manifest.get("time_s") or {}).get(kind) or 0) for kind, _ in WORK}
     for inner in stages:

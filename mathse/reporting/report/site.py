@@ -12,9 +12,10 @@ from urllib.parse import quote
 
 from mathse.errors import DataError, MathSEError, RunError
 from mathse.reporting.report.page import html
-from mathse.reporting.report.runs import Run, place, read_run
 from mathse.reporting.report.sections import section, table
 from mathse.reporting.report.svg import percent, safe, tag
+from mathse.runs.layout import place
+from mathse.runs.reader import Run, read_run, runs_below
 from mathse.runs.store import read_json
 
 QUESTION = re.compile(r"\*\*Question\.\*\*\s+(.+?)(?:\n\s*\n|\Z)", re.DOTALL)
@@ -48,13 +49,10 @@ def site_page(roots: Sequence[Path], experiments: Path, out: Path, report_of: Ca
 
 def _runs(roots: Sequence[Path]) -> tuple[list[Run], list[str]]:
     """The runs below ``roots``, and what is wrong with those that cannot be read."""
-    files = sorted(
-        {file.resolve(): file for root in roots for file in root.rglob("run.json") if file.is_file()}.values()
-    )
     runs, damaged = [], []
-    for file in files:
+    for folder in runs_below(roots):
         try:
-            runs.append(read_run(file.parent))
+            runs.append(read_run(folder))
         except MathSEError as e:
             damaged.append(str(e))
     return runs, damaged

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mathse.reporting.report import svg
-from mathse.reporting.report.runs import place, title
+from mathse.runs.layout import place, title
 
 WIDTH, HEIGHT = 960, 380
 LEFT, TOP, BOTTOM = 52, 30, 54  # margins in px; the right one depends on what stands there

@@ -11,9 +11,10 @@ from typing import Any
 
 from mathse.errors import RunError
 from mathse.reporting.report.compare import MISSING, comparable
-from mathse.reporting.report.runs import Run, read_head, read_run
 from mathse.reporting.study.design import Design
 from mathse.reporting.study.marks import entry_of
+from mathse.runs.layout import SUMMARY
+from mathse.runs.reader import Run, read_head, read_run, runs_below
 
 BOOKKEEPING = ("study", "variant")  # settings that name a run
 
@@ -33,7 +34,7 @@ class Collected:
     @cached_property
     def minutes(self) -> float:
         """Of all stages behind the table; one that several runs share counts once."""
-        stages = {s.manifest["identity"]: s.manifest["wall_s"] for r in self._every_run() for s in r.stages}
+        stages = {s.identity: s.manifest["wall_s"] for r in self._every_run() for s in r.stages}
         return sum(stages.values()) / 60
 
     @cached_property
@@ -104,17 +105,17 @@ def value(run: Run, place: str) -> float | None:
     number = found.get(key)
     if key not in found or not (number is None or isinstance(number, int | float)):
         known = ", ".join(k for k, v in found.items() if isinstance(v, int | float))
-        raise RunError(f"{run.folder / 'summary.json'}: {place} is no figure of a run; name one of {stage}'s: {known}")
+        raise RunError(f"{run.folder / SUMMARY}: {place} is no figure of a run; name one of {stage}'s: {known}")
     return float(number) if number is not None else None
 
 
 def _runs(design: Design, root: Path) -> dict[tuple[str, int], Run]:
     found: dict[tuple[str, int], Run] = {}
-    for file in sorted(root.rglob("run.json")):
-        config = read_head(file.parent)["config"]
+    for folder in runs_below([root]):
+        config = read_head(folder)["config"]
         if config.get("study") != design.name or config.get("variant") not in design.variants:
             continue
-        run = read_run(file.parent)
+        run = read_run(folder)
         cell = (str(config["variant"]), run.seed)
         if not run.finished:
             continue

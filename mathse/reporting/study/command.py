@@ -9,8 +9,8 @@ from typing import Any
 
 from mathse.config.compose import unchecked_settings
 from mathse.reporting.report.compare import comparable
-from mathse.reporting.report.runs import Run, flatten
 from mathse.reporting.study.collect import BOOKKEEPING, Collected
+from mathse.runs.reader import Run
 
 PLAIN = re.compile(r"[\w./-]+")  # text that Hydra reads as it is
 
@@ -31,7 +31,7 @@ def overrides(collected: Collected) -> list[str]:
 
 def _besides(variant: str, run: Run, collected: Collected) -> dict[str, Any]:
     composed = unchecked_settings([f"+experiment/{collected.design.name}={variant}", f"seed={run.seed}"])
-    had, keys = flatten(run.config), comparable(run).keys() - set(BOOKKEEPING)
+    had, keys = run.settings, comparable(run).keys() - set(BOOKKEEPING)
     return {key: had[key] for key in keys if key not in composed or had[key] != composed[key]}
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mathse.reporting.report.runs import Run
 from mathse.reporting.study.collect import value
 from mathse.reporting.study.marks import marks
+from mathse.runs.reader import Run
 from mathse.scoring.metrics import Interval, mean_interval
 from mathse.scoring.resampling import paired_interval
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from mathse.errors import DataError
-from mathse.reporting.report.runs import Run
-from mathse.runs.store import read_jsonl
+from mathse.runs.layout import ORM_HELD, PREDICTIONS, SUMMARY
+from mathse.runs.reader import FinishedStage, Run
 from mathse.scoring.metrics import accepted
 from mathse.types import Verdict
 
@@ -16,15 +15,23 @@ from mathse.types import Verdict
 def marks(run: Run, place: str) -> dict[str, bool] | None:
     """Problem or path -> right or wrong; None where a measure is no share of answers, or the run's files are not here.
 
-    Raises DataError where a file does not hold all the answers that the run's summary counts.
+    Raises RunError or DataError where a file does not hold the answers that the run's summary counts.
     """
-    stage, _, key = place.partition(".")
-    if stage == "orm" and key == "overall_accuracy":
-        return _read(run.folder / "orm" / "orm_held.jsonl", run.summary["orm"]["n"], run.threshold)
-    entry = entry_of(run, stage)
-    if key != "accuracy" or entry is None:
+    name, _, key = place.partition(".")
+    if name == "orm" and key == "overall_accuracy":
+        stage, file, count = run.stage("orm"), ORM_HELD, run.summary["orm"]["n"]
+    elif key == "accuracy" and (entry := entry_of(run, name)) is not None:
+        stage, file, count = run.stage(entry["stage"]), PREDICTIONS, entry["n"]
+    else:
         return None
-    return _read(run.folder / entry["stage"] / "predictions.jsonl", entry["n"], run.threshold)
+    if stage is None or not stage.is_here(file):
+        return None
+    right = stage.solved() if file == PREDICTIONS else _judged_rightly(stage, run.threshold)
+    if len(right) != count:
+        raise DataError(
+            f"{stage.folder / file}: holds {len(right):,} answers, the run's {SUMMARY} counts {count:,}; copy it whole"
+        )
+    return right
 
 
 def entry_of(run: Run, stage: str) -> Mapping[str, Any] | None:
@@ -33,23 +40,15 @@ def entry_of(run: Run, stage: str) -> Mapping[str, Any] | None:
     return next((e for e in entries if e["stage"] == stage), entries[-1] if stage == "last" and entries else None)
 
 
-def _read(file: Path, count: int, threshold: float) -> dict[str, bool] | None:
-    if not file.is_file():
-        return None
-    found = {}
-    for number, row in enumerate(read_jsonl(file), 1):
+def _judged_rightly(orm: FinishedStage, threshold: float) -> dict[str, bool]:
+    """Held-out path -> whether the ORM accepts a right one or refuses a wrong one."""
+    right = {}
+    for number, row in orm.lines(ORM_HELD):
         try:
-            name, right = _mark(row, threshold)
+            is_right = row["label"]["status"] == "correct"
+            right[row["path"]["id"]] = accepted(Verdict.from_json(row["verdict"]), threshold) == is_right
         except (KeyError, TypeError) as e:
-            raise DataError(f"{file}:{number}: is no answer as a run writes it ({e!r}); put the file back") from None
-        found[name] = right
-    if len(found) != count:
-        raise DataError(f"{file}: holds {len(found):,} answers, the run's summary.json counts {count:,}; copy it whole")
-    return found
-
-
-def _mark(row: Mapping[str, Any], threshold: float) -> tuple[str, bool]:
-    if "verdict" not in row:
-        return str(row["id"]), bool(row["correct"])
-    right = row["label"]["status"] == "correct"
-    return row["path"]["id"], accepted(Verdict(**row["verdict"]), threshold) == right
+            raise DataError(
+                f"{orm.folder / ORM_HELD}:{number}: is no judged path as a run writes it ({e!r}); put the file back"
+            ) from None
+    return right

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mathse.reporting.report.runs import title
 from mathse.reporting.study.collect import Collected, value
 from mathse.reporting.study.command import command
 from mathse.reporting.study.differences import Difference, difference
+from mathse.runs.layout import title
 from mathse.scoring.metrics import mean_interval
 
 CHANGES = ("correct_correct", "wrong_wrong", "correct_wrong", "wrong_correct")
