@@ -24,7 +24,8 @@ from PIL import Image
 
 from mathse.config.data import Columns
 from mathse.data import images
-from mathse.data.forms import answer_form, language
+from mathse.data.forms import answer_form
+from mathse.data.language import language
 from mathse.data.problems import FileData, Shares
 from mathse.data.readers.base import Place, content_id, found_image, letter_of, list_of, text_of
 from mathse.data.records import BadRow, Record, kind
@@ -234,7 +235,7 @@ def _row(values: Mapping[str, Any], columns: Columns, place: Place) -> dict[str,
         "answer": form.letter or answer,
         "choices": choices,
         "solution": solution,
-        "language": language(question),
+        "language": language(question, choices),
         "answer_form": form.to_json(),
     }
 
