@@ -12,7 +12,7 @@ from typing import Any
 
 from mathse.config.fits import ORM
 from mathse.data.labelled import read_labelled
-from mathse.data.sources import problem_lookup
+from mathse.data.sources import problem_lookup, problem_named
 from mathse.errors import DataError
 from mathse.evolution.state import TRAIN, Judged
 from mathse.evolution.training_rows import rewrites, training_row
@@ -64,7 +64,7 @@ def sft_examples(run: Run, stage: str) -> Iterator[Example]:
     style, with_draft = style_of(family), run.config["evolution"]["reflect"].get("row") == "draft"
     rewritten = rewrites(run.folder, read_jsonl(file, ReasoningPath)) if with_draft else {}
     for number, path in enumerate(read_jsonl(file, ReasoningPath), start=1):
-        problem = _known(problem_of, path, file, number)
+        problem = problem_named(path.problem_id, problem_of, f"{file}:{number}")
         reflection = rewritten.get(path.id)
         row = training_row(style, problem, path, reflection)
         version = prompts.version("reflect" if reflection is not None else "generate", style, problem)
@@ -79,7 +79,7 @@ def orm_examples(run: Run) -> Iterator[Example]:
     family = family_of(run.config["orm"].get("backbone") or run.config["backbone"])
     style = style_of(family)
     for number, row in enumerate(read_jsonl(file, Judged), start=1):
-        problem = _known(problem_of, row.path, file, number)
+        problem = problem_named(row.path.problem_id, problem_of, f"{file}:{number}")
         trained = orm_rows.training_row(style, problem, row.path.text, row.verdict, settings)
         yield Example(
             row.path,
@@ -131,11 +131,3 @@ def _file_of(run: Run, stage: str, name: str) -> Path:
         hint = "pass --what orm, or export another run" if run.task == "orm" else "let the run finish a stage first"
         raise DataError(f"{run.folder}: no finished stage of this run has a {name}; {hint}")
     raise DataError(f"{run.folder / stage}: no finished stage with a {name}; choose --stage {' or '.join(others)}")
-
-
-def _known(problem_of: Any, path: ReasoningPath, file: Path, number: int) -> Problem:
-    try:
-        problem: Problem = problem_of(path.problem_id)
-    except DataError as error:
-        raise DataError(f"{file}:{number}: {error}") from None
-    return problem

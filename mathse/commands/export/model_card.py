@@ -12,7 +12,8 @@ from mathse.commands.export.examples import family_of
 from mathse.commands.lineage.checkpoints import Checkpoint, checkpoints
 from mathse.data.terms import UNKNOWN, terms_of
 from mathse.evolution.sources import SOURCES
-from mathse.reporting.report.runs import Run, flatten, title
+from mathse.reporting.report.runs import Run, title
+from mathse.runs.flat import flatten
 from mathse.runs.store import to_json
 
 # family -> (the licence of its published weights, what opens a folder of it)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from mathse.commands.lineage.lines import TRAIN, in_order
-from mathse.reporting.report.runs import Run, Stage, flatten
+from mathse.reporting.report.runs import Run, Stage
+from mathse.runs.flat import flatten
 
 CHECKPOINT, WEIGHTS = "checkpoint", (".safetensors", ".bin")
 FEEDBACK, SKIPPED, TOO_LONG = "feedback.jsonl", "skipped_fit.json", "too_long.jsonl"

@@ -18,7 +18,8 @@ from mathse.commands.lineage.story import tell
 from mathse.errors import DataError
 from mathse.evolution.sources import SOURCES
 from mathse.reporting.progress.wording import clean
-from mathse.reporting.report.runs import Run, Stage, flatten
+from mathse.reporting.report.runs import Run, Stage
+from mathse.runs.flat import flatten
 
 OWN = "about the problem"
 # A stage's files in the order in which they are made: what its fit learns from, then what the fitted model says.

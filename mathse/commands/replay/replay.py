@@ -16,7 +16,8 @@ from mathse.commands.replay.rules import Decider, Rules
 from mathse.data.sources import problem_lookup
 from mathse.errors import DataError, MathSEError
 from mathse.evolution.state import REFLECTIONS, TRAIN, EvolutionState, Judged, not_rewritten
-from mathse.reporting.report.runs import Run, Stage, flatten, read_run
+from mathse.reporting.report.runs import Run, Stage, read_run
+from mathse.runs.flat import flatten
 from mathse.scoring.metrics import accepted
 from mathse.types import Problem, ReasoningPath, Reflection, Verdict
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from mathse.data.forms import answer_form
+from mathse.data.hub_table import Reference
 from mathse.data.language import language
 from mathse.data.records import BadRow, kind
-from mathse.data.rows import Reference, inside
+from mathse.data.rows import inside
 
 Values = Mapping[str, Any]
 SPLITS = ("train", "val", "test", "all")

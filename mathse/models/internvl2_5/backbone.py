@@ -15,7 +15,7 @@ import torch
 from PIL.Image import Image
 from transformers import InternVLForConditionalGeneration
 
-from mathse.data.images import jpeg
+from mathse.data.pictures import jpeg
 from mathse.models.base import Encoded
 from mathse.models.cache import BoundedCache
 from mathse.models.causal import ChatBackbone, Features

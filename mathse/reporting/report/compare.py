@@ -10,10 +10,11 @@ from typing import Any
 from mathse.reporting.progress.wording import accuracy_text
 from mathse.reporting.report.orm_charts import FIGURES
 from mathse.reporting.report.page import html
-from mathse.reporting.report.runs import Run, flatten, place, title
+from mathse.reporting.report.runs import Run, place, title
 from mathse.reporting.report.sections import figure, section, table
 from mathse.reporting.report.staircase import Stairs, staircase, stairs
 from mathse.reporting.report.svg import percent, safe, span
+from mathse.runs.flat import flatten
 from mathse.runs.manifest import LATER
 from mathse.scoring.metrics import mean_interval
 

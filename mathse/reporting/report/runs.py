@@ -153,18 +153,6 @@ def decide(verdict: Verdict | None, threshold: float) -> Decision | None:
     return "accepted" if accepted(verdict, threshold) else "rejected"
 
 
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by dotted key."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        dotted = f"{prefix}{key}"
-        if isinstance(value, Mapping) and value:
-            flat.update(flatten(value, f"{dotted}."))
-        else:
-            flat[dotted] = value
-    return flat
-
-
 def _stages(folder: Path) -> Iterator[Stage]:
     found = {str(m.parent.relative_to(folder)): m for m in folder.rglob("stage.json")}
     for name in sorted(found, key=place):

@@ -9,8 +9,9 @@ from typing import Any
 
 from mathse.config.compose import unchecked_settings
 from mathse.reporting.report.compare import comparable
-from mathse.reporting.report.runs import Run, flatten
+from mathse.reporting.report.runs import Run
 from mathse.reporting.study.collect import BOOKKEEPING, Collected
+from mathse.runs.flat import flatten
 
 PLAIN = re.compile(r"[\w./-]+")  # text that Hydra reads as it is
 
