@@ -99,7 +99,8 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b"{}")[:-4])
     with pytest.raises(DataError, match=r"a\.jsonl\.gz: not a whole gzip file"):
         ids(tmp_path / "a.jsonl.gz")
-    (tmp_path / "b.jsonl").write_bytes(b'{"pid": "1"}\n{"pid": "\xff"}\n')
+    good = write(tmp_path / "b.jsonl", VISTA[:1])
+    good.write_bytes(good.read_bytes() + b'{"pid": "\xff"}\n')
     with pytest.raises(DataError, match=r"b\.jsonl:2: not UTF-8"):
         ids(tmp_path / "b.jsonl")
 
