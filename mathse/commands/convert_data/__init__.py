@@ -121,6 +121,8 @@ def convert(source: Path, target: Path, format: str) -> int:
     if format in REFUSED:
         raise DataError(f"--format {format}: {REFUSED[format]}")
     records = source if source.is_file() else source / "records.jsonl"
+    if not records.is_file():
+        raise DataError(f"{records}: no such file; SRC is a folder that holds records.jsonl")
     rows: list[Record] = []
     pictures: dict[Path, Path] = {}  # from, to
     for number, record, reason in read_lines(records):
