@@ -23,7 +23,7 @@ from PIL import Image, ImageDraw
 
 from mathse.data.decontamination import Index
 from mathse.data.decontamination.search import Search
-from mathse.data.images import register_scheme
+from mathse.data.images import SCHEMES
 from mathse.data.problems import JsonlData
 from mathse.types import Problem
 
@@ -58,7 +58,7 @@ class Nowhere:
 
 
 def compare(rows: int) -> dict[str, float]:
-    register_scheme("made", drawing)
+    SCHEMES["made"] = drawing
     index = Index()
     began = time.process_time()
     for k in range(PROBLEMS):

@@ -17,6 +17,7 @@ from mathse.config.options import groups
 from mathse.config.rules import RULES, Rule
 from mathse.config.schema import TrainConfig
 from mathse.errors import ConfigError
+from mathse.runs import flat
 from mathse.runs.class_names import MOVED, today
 
 Config = TypeVar("Config")
@@ -54,11 +55,7 @@ def parse(
 
 def flatten(config: Any) -> dict[str, Any]:
     """``{"evolution.reflect.when": "last", ...}``: plain JSON values by dotted key, in the schema's order."""
-    flat: dict[str, Any] = {}
-    for key, value in plain(config).items():
-        inner = flatten(value) if isinstance(value, Mapping) else {}
-        flat |= {f"{key}.{rest}": v for rest, v in inner.items()} if inner else {key: value}
-    return flat
+    return flat.flatten(plain(config))
 
 
 def build(section: Any, **runtime: Any) -> Any:

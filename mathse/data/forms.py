@@ -1,4 +1,4 @@
-"""What kind of answer a problem has, and in which language it asks: for counts, and as tags of published sets' rows.
+"""What kind of answer a problem has: for counts, and as a tag of published sets' rows.
 
 answer_form("B", ("12", "13"))   choice, letter B, text 13
 answer_form("1,200 cm^2")        number 1200, unit cm^2
@@ -13,10 +13,6 @@ from typing import Any
 
 from mathse.scoring.answers import choice_index
 
-_HAN = re.compile(r"[\u3400-\u9fff]")
-_LATIN = re.compile(r"[A-Za-z]")
-_OTHER = re.compile(r"[^\W\d_]")
-_COMMAND = re.compile(r"\\[a-zA-Z]+")
 _NUMBER = re.compile(
     r"[$¥€£]?\s*(?P<number>[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:\s?/\s?\d+)?)\s*"
     r"(?P<unit>%|°|(?:\\text\{)?[^\d\s\\{}=<>()+*/^][^\d\\{}=<>()+*]{0,20}(?:\^\{?[23]\}?)?\}?)?"
@@ -55,15 +51,6 @@ def answer_form(answer: str, choices: tuple[str, ...] = (), unit: str | None = N
     if "\\" in answer or re.search(r"[=^_{}√]", answer):
         return AnswerForm("latex", text=answer, unit=unit)
     return AnswerForm("text", text=answer, unit=unit)
-
-
-def language(text: str) -> str:
-    """ "zh", "en", or "other": the script that most letters are of; a text without letters counts as English."""
-    words = _COMMAND.sub(" ", text)
-    han, latin = len(_HAN.findall(words)), len(_LATIN.findall(words))
-    if 2 * han >= latin and han:  # a Chinese character says as much as a short word
-        return "zh"
-    return "en" if 2 * latin >= len(_OTHER.findall(words)) else "other"
 
 
 def _plain_unit(unit: str | None) -> str | None:

@@ -96,7 +96,7 @@ def parse_object(line: bytes) -> dict[str, Any]:
 
 def as_object(values: Any) -> dict[str, Any]:
     if not isinstance(values, dict):
-        raise BadRow(f"a row is a JSON object, got {kind(values)}; write {{id, question, images, answer}}")
+        raise BadRow(f"a row is a JSON object, got {kind(values)}; write one object a row")
     return values
 
 
@@ -109,9 +109,9 @@ def kind(value: object) -> str:
 def is_file(path: Path) -> None:
     """Raises DataError where there is none."""
     if not path.exists():
-        raise DataError(f"{path}: no such file (looked for {path.absolute()}); set data.path to your JSONL file")
+        raise DataError(f"{path}: no such file (looked for {path.absolute()}); correct the path")
     if not path.is_file():
-        raise DataError(f"{path}: a folder, not a file; set data.path to the JSONL file in it")
+        raise DataError(f"{path}: a folder, not a file; name the JSON or JSONL file in it")
 
 
 def _elements(path: Path) -> Iterator[Record]:

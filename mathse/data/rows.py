@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from mathse.data.hub_table import Reference
 from mathse.data.images import check_header, load_image
 from mathse.data.records import BadRow, Record, kind, read_lines
 from mathse.errors import DataError
@@ -38,15 +39,6 @@ class Row:
     def to_json(self) -> dict[str, object]:
         """A line of bad_rows.jsonl."""
         return {"file": self.file, "line": self.line, "id": self.id, "reason": self.reason}
-
-
-class Reference(str):
-    """An image that is no file below the root, such as one inside a table: it is taken as it stands.
-
-    ``content``: a hash of its bytes, where ids are made from it.
-    """
-
-    content = ""
 
 
 @dataclass

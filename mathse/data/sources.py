@@ -51,3 +51,11 @@ def _targets(section: Any) -> Iterator[str]:
     elif isinstance(section, list):
         for value in section:
             yield from _targets(value)
+
+
+def problem_named(problem_id: str, problem_of: Callable[[str], Problem], where: str) -> Problem:
+    """The problem that a row at ``where`` names. Raises DataError, which says where, if there is none."""
+    try:
+        return problem_of(problem_id)
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from None

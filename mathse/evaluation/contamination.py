@@ -1,27 +1,29 @@
 """Which rows of a training file are in a benchmark, by question or by picture: ``check_against=TRAIN.jsonl``.
 
-A training row is own data ({"id", "question", "images"}), a conversation ({"image", "conversations"}), or a row of a
-run's train.jsonl, whose problem is looked up in that run's data. ``mathse.data.decontamination``, the engine that keeps
-benchmarks out of training, says what makes a pair, and which pairs are weak: by a question that does not tell which
-problem it is ("Find x."), with no picture in common.
+A training row is one that ``mathse.data.decontamination.against`` reads (own data, conversations, published rows; JSON
+lines or a list, ``.gz`` too), or a row of a run's train.jsonl, whose problem is looked up in that run's data.
+``mathse.data.decontamination``, the engine that keeps benchmarks out of training, says what makes a pair, and which
+pairs are weak: by a question that does not tell which problem it is ("Find x."), with no picture in common.
 """
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mathse.data.decontamination import Index, Seen
-from mathse.data.sources import problem_lookup
+from mathse.data.decontamination.against import problem_in
+from mathse.data.records import BadRow, read_records
+from mathse.data.sources import problem_lookup, problem_named
 from mathse.errors import DataError, MathSEError
 from mathse.evaluation.benchmarks.base import Item
 from mathse.runs.layout import RUN
 from mathse.runs.reader import read_head, run_above
-from mathse.runs.store import read_jsonl, write_jsonl
+from mathse.runs.store import write_jsonl
 from mathse.types import Problem
 
 
@@ -84,24 +86,20 @@ def ids_of(pairs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def training_rows(file: Path) -> Iterator[TrainingRow]:
-    """The rows of a training file. Raises DataError with file and line at one that holds no question."""
+    """The rows of a training file. Raises DataError with file and line at one that asks nothing."""
     problem_of: Callable[[str], Problem] | None = None
-    for number, row in enumerate(read_jsonl(file), start=1):
+    for number, row, reason in read_records(file):
         where = f"{file}:{number}"
-        if not isinstance(row, Mapping):
-            raise DataError(f"{where}: a training row is a JSON object, got {json.dumps(row)[:40]}")
+        if row is None:
+            raise DataError(f"{where}: {reason}")
         if "problem_id" in row and "question" not in row:
             problem_of = problem_of or _problems_of_run(file)
-            yield _from_run(number, str(row["problem_id"]), problem_of, where)
+            yield TrainingRow(number, problem_named(str(row["problem_id"]), problem_of, where))
         else:
-            yield _from_row(number, row, file, where)
-
-
-def _from_run(number: int, identity: str, problem_of: Callable[[str], Problem], where: str) -> TrainingRow:
-    try:
-        return TrainingRow(number, problem_of(identity))
-    except DataError as error:
-        raise DataError(f"{where}: {error}") from None
+            try:
+                yield TrainingRow(number, problem_in(row, number, partial(_beside, file)))
+            except BadRow as error:
+                raise DataError(f"{where}: {error}") from None
 
 
 def _problems_of_run(file: Path) -> Callable[[str], Problem]:
@@ -115,18 +113,6 @@ def _problems_of_run(file: Path) -> Callable[[str], Problem]:
         return problem_lookup(read_head(run)["config"])
     except MathSEError as error:
         raise DataError(f"{run / RUN}: its problems cannot be read ({error}); give the file of problems") from None
-
-
-def _from_row(number: int, row: Mapping[str, Any], file: Path, where: str) -> TrainingRow:
-    question = row.get("question")
-    if question is None and isinstance(turns := row.get("conversations"), list):
-        question = next((t.get("value") for t in turns if isinstance(t, Mapping) and t.get("from") == "human"), None)
-    if not isinstance(question, str):
-        raise DataError(f'{where}: no question; a training row has "question" (and "images"), or "conversations"')
-    images = row.get("images", row.get("image")) or []
-    names = [images] if isinstance(images, str) else [ref for ref in images if isinstance(ref, str)]
-    problem = Problem(str(row.get("id", number)), question, tuple(_beside(file, name) for name in names))
-    return TrainingRow(number, problem)
 
 
 def _beside(file: Path, name: str) -> str:

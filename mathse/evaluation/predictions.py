@@ -9,15 +9,13 @@ bring its ``metadata`` (MathVista's output files do): groups then go by it, as i
 
 from __future__ import annotations
 
-import gzip
-import json
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
 
+from mathse.data.records import read_lines
 from mathse.errors import DataError
 from mathse.types import mended
 
@@ -52,9 +50,11 @@ def read_predictions(file: Path, benchmark: str, known: Sequence[str], n_samples
     ids = set(known)
     found: dict[tuple[str, int], Answer] = {}
     lines: dict[tuple[str, int], int] = {}
-    for number, line in numbered_lines(file):
+    for number, row, reason in read_lines(file):
         where = f"{file}:{number}"
-        answer = _answer(_object(line, where), where, benchmark)
+        if row is None:
+            raise DataError(f"{where}: {reason}")
+        answer = _answer(mended(row), where, benchmark)
         if answer.id not in ids:
             raise DataError(f"{where}: {_unknown(answer.id, benchmark, known)}")
         if answer.sample >= n_samples:
@@ -81,35 +81,6 @@ def require_all(
             f"{file}: lacks {len(missing):,} of {benchmark}'s {len(known) * n_samples:,} answers, for example "
             f"{example}; is it another benchmark's or split's file? add them, or score those it has with partial=true"
         )
-
-
-def numbered_lines(file: Path) -> Iterator[tuple[int, bytes]]:
-    """(number from 1, bytes) of each line that is not blank. Raises DataError if the file cannot be read."""
-    try:
-        with cast(BinaryIO, gzip.open(file)) if file.suffix == ".gz" else file.open("rb") as lines:
-            for number, line in enumerate(lines, start=1):
-                if line := line.removeprefix(b"\xef\xbb\xbf").strip():
-                    yield number, line
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(f"{file}: not a whole gzip file ({error}); compress it again, or drop the ending .gz") from None
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read ({error.strerror}); check its path and its mode") from None
-
-
-def _object(line: bytes, where: str) -> dict[str, Any]:
-    try:
-        row = mended(json.loads(line.decode("utf-8")))
-    except UnicodeDecodeError as error:
-        raise DataError(f"{where}: not UTF-8 (byte {error.start + 1}); save the file as UTF-8") from None
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"{where}: broken JSON: {error.msg} at column {error.colno}; write one JSON object a line"
-        ) from None
-    except (ValueError, RecursionError):  # numbers of thousands of digits, nesting of thousands of levels
-        raise DataError(f"{where}: JSON beyond all bounds; write one flat JSON object a line") from None
-    if not isinstance(row, dict):
-        raise DataError(f'{where}: a row is a JSON object, got {row!r:.40}; write {{"id": ..., "response": ...}}')
-    return row
 
 
 def _answer(row: dict[str, Any], where: str, benchmark: str) -> Answer:

@@ -11,6 +11,7 @@ from typing import Any
 from mathse.evaluation.scoring import Graded
 from mathse.judges import Judge, judge_paths
 from mathse.runs.store import read_jsonl, to_json
+from mathse.scoring.ranking import rank_of
 from mathse.types import Lineage, ReasoningPath, Verdict
 
 
@@ -48,4 +49,4 @@ def _path(graded: Graded) -> ReasoningPath:
 def _weight(verdict: Verdict) -> float:
     if verdict.status == "unparsed":
         return 0.0
-    return verdict.score if verdict.score is not None else float(verdict.status == "correct")
+    return rank_of(verdict)

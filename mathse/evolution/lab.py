@@ -99,10 +99,11 @@ class Lab:
         """What task=distill solves."""
         return without(self.source.distillable(), self.left_out)
 
-    def add_problem(self, problem_id: str) -> None:
-        """Make sure that a problem of the source is known here, whatever split it is in."""
+    def add_problem(self, problem_id: str) -> Problem:
+        """A problem of the source, whatever split it is in; it is known here from now on."""
         if problem_id not in self.problems:
             self.problems[problem_id] = self.source.get(problem_id)
+        return self.problems[problem_id]
 
     @property
     def ids_of_d(self) -> list[str]:

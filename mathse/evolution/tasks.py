@@ -15,6 +15,7 @@ from mathse.config.schema import TrainConfig
 from mathse.data.decontamination.stored import location
 from mathse.data.identity import contents
 from mathse.data.images import load_image, png_bytes
+from mathse.data.sources import problem_named
 from mathse.errors import DataError, SettingsChanged
 from mathse.evolution.keys import recorded_settings
 from mathse.evolution.lab import Lab
@@ -108,10 +109,7 @@ def read_training_rows(file: Path, lab: Lab) -> list[ReasoningPath]:
     """The rows of a train.jsonl whose problems are in this run's data; a DataError names the first that is not."""
     rows = []
     for number, row in enumerate(read_jsonl(file, ReasoningPath), 1):
-        try:
-            lab.add_problem(row.problem_id)
-        except DataError as e:
-            raise DataError(f"{file}:{number}: {e}") from None
+        problem_named(row.problem_id, lab.add_problem, f"{file}:{number}")
         rows.append(row)
     if not rows:
         raise DataError(f"sft.train = {str(file)!r}: holds no rows; name a train.jsonl with at least one")

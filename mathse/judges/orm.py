@@ -91,7 +91,7 @@ class ORMJudge:
         for k, token in enumerate(said.ids):
             if token in self.begins.statuses and len(self._text(said.ids[: k + 1])) > key.end():
                 begins_there = len(self._text(said.ids[:k])) <= key.end()
-                return _p_correct(said.watched[k]) if begins_there else None
+                return p_correct(said.watched[k]) if begins_there else None
         return None
 
     def _text(self, ids: Sequence[int]) -> str:
@@ -113,7 +113,7 @@ class ORMJudge:
         odds = said.watched[0]
         if float(odds.exp().sum()) < 0.5:
             return Verdict(path.id, "unparsed", judge=self.name, raw=said.text)
-        score = _p_correct(odds)
+        score = p_correct(odds)
         return Verdict(path.id, "correct" if score >= 0.5 else "wrong", score=score, judge=self.name)
 
     def _explained(self, batches: Sequence[Batch], verdicts: Sequence[list[Verdict]]) -> Iterator[list[Verdict]]:
@@ -140,8 +140,8 @@ class ORMJudge:
         return replace(word, error_step=said.error_step, error_analysis=said.error_analysis, raw=text)
 
 
-def _p_correct(odds: torch.Tensor) -> float:
-    """Of the log-probabilities of CORRECT and WRONG."""
+def p_correct(odds: torch.Tensor) -> float:
+    """P(correct) of the log-probabilities of CORRECT and WRONG, (2,)."""
     return round(float(torch.softmax(odds, -1)[0]), 6)
 
 

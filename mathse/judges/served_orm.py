@@ -14,13 +14,15 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from mathse.errors import TeacherError
 from mathse.inference import prompts
 from mathse.inference.llm.chat import ChatReply
 from mathse.inference.rows import judge_row
 from mathse.inference.serving.model import ServedModel
 from mathse.judges import Batch
-from mathse.judges.orm import STATUS_KEY, status_tokens
+from mathse.judges.orm import STATUS_KEY, p_correct, status_tokens
 from mathse.models.base import Backbone
 from mathse.runs.layout import VERDICT_FILES
 from mathse.runs.reader import read_stages
@@ -72,11 +74,13 @@ class ServedORMJudge:
                 f"judge.server: gave no verdict on {path.id} ({reply.error}); the same command asks for it again"
             )
         word = prompts.parse_feedback(reply.text, binary=self.binary)
-        score = None if word.status == "unparsed" or not reply.logprobs else p_correct(reply.logprobs[0], *self.words)
+        score = (
+            None if word.status == "unparsed" or not reply.logprobs else score_at_status(reply.logprobs[0], *self.words)
+        )
         return Verdict(path.id, word.status, word.error_step, word.error_analysis, score, self.name, reply.text)
 
 
-def p_correct(tokens: Sequence[Mapping[str, Any]], correct: str, wrong: str) -> float | None:
+def score_at_status(tokens: Sequence[Mapping[str, Any]], correct: str, wrong: str) -> float | None:
     """P(correct) against wrong at the token that the status begins with; None where the answer has no such token.
 
     Args:
@@ -92,8 +96,7 @@ def p_correct(tokens: Sequence[Mapping[str, Any]], correct: str, wrong: str) -> 
             if token["token"] not in (correct, wrong):
                 return None
             odds = {**token["top"], token["token"]: token["logprob"]}
-            right, other = (math.exp(odds[word]) if word in odds else 0.0 for word in (correct, wrong))
-            return round(right / (right + other), 6)
+            return p_correct(torch.tensor([odds.get(word, -math.inf) for word in (correct, wrong)]))
     return None
 
 

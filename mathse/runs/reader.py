@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 from mathse.errors import DataError, RunError
 from mathse.runs import layout
 from mathse.runs.class_names import today
+from mathse.runs.flat import flatten
 from mathse.runs.layout import (
     CHECKPOINT,
     DONE,
@@ -358,18 +359,6 @@ class GrowingLog:
         whole = new[: new.rfind(b"\n") + 1]
         self._position += len(whole)
         return [json.loads(line) for line in whole.splitlines() if line.strip()]
-
-
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by dotted key."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        dotted = f"{prefix}{key}"
-        if isinstance(value, Mapping) and value:
-            flat.update(flatten(value, f"{dotted}."))
-        else:
-            flat[dotted] = value
-    return flat
 
 
 def known_sha256(file: Path) -> str:

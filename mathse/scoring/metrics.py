@@ -140,26 +140,17 @@ def orm_metrics(
 
 
 def auroc(labels: Sequence[Verdict], verdicts: Sequence[Verdict]) -> float | None:
-    """Area under the ROC curve of P(correct), rank based, ties count half; None without scores or with one class.
-
-    A verdict without a score (unparsed, say) ranks by its status, so that a judge gains nothing by staying silent.
-    """
+    """Area under the ROC curve of P(correct), ties count half; None without scores or with one class."""
     if all(v.score is None for v in verdicts):
         return None
-    positive = sorted(_rank_score(v) for label, v in zip(labels, verdicts, strict=True) if label.status == "correct")
-    negative = sorted(_rank_score(v) for label, v in zip(labels, verdicts, strict=True) if label.status == "wrong")
-    if not positive or not negative:
-        return None
-    below = through = 0
-    wins = 0.0
-    for score in positive:  # both sorted: two pointers, O(n log n) in all
-        while below < len(negative) and negative[below] < score:
-            below += 1
-        through = max(through, below)
-        while through < len(negative) and negative[through] == score:
-            through += 1
-        wins += below + (through - below) / 2
-    return wins / (len(positive) * len(negative))
+    import numpy as np  # here: whoever only asks which verdict is accepted needs no numpy
+
+    from mathse.scoring import ranking
+
+    rank = np.array([ranking.rank_of(v) for v in verdicts])
+    right = np.array([label.status == "correct" for label in labels])
+    area = ranking.auroc(rank, right, np.ones((1, len(rank))))[0]
+    return None if np.isnan(area) else float(area)
 
 
 def reliability(labels: Sequence[Verdict], verdicts: Sequence[Verdict], bins: int = 10) -> list[dict[str, float]]:
@@ -201,10 +192,6 @@ def _names_step(label: Verdict, verdict: Verdict, threshold: float) -> bool:
         return False
     truth = first_step(label.error_step)
     return truth is not None and truth == first_step(verdict.error_step)
-
-
-def _rank_score(verdict: Verdict) -> float:
-    return verdict.score if verdict.score is not None else float(verdict.status == "correct")
 
 
 def _share(part: int, whole: int) -> float | None:

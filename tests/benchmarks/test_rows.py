@@ -61,8 +61,8 @@ def test_numbers_for_ids_are_taken_as_text(tmp_path):
 
 
 BROKEN = [
-    ('{"pid": "1",\n', r"a\.jsonl:1: broken JSON \(.* at column \d+\); write one JSON object a line"),
-    ("\n\n[1, 2]\n", r"a\.jsonl:3: a row is a JSON object, got list"),
+    ('{"pid": "1",\n', r"a\.jsonl:1: broken JSON: .* at column \d+; write one JSON object a line"),
+    ("\n\n[1, 2]\n", r"a\.jsonl:3: a row is a JSON object, got a list"),
     ("  \n", r"a\.jsonl: the file is empty; give the benchmark's problems"),
     ("[" * 100_000, r"a\.jsonl:1: JSON beyond all bounds"),
     (json.dumps(vision_row()), r'a\.jsonl:1: no row of mathvista \(it has no "pid"\); .*say benchmark=mathvision'),
@@ -87,7 +87,8 @@ def test_a_broken_file_is_one_sentence_with_file_line_and_remedy(content, senten
 
 
 def test_a_broken_json_file_names_its_line(tmp_path):
-    (tmp_path / "a.json").write_text('[\n{"pid": "1"},\n{"pid" 2}\n]')
+    write(tmp_path / "b.jsonl", VISTA)
+    (tmp_path / "a.json").write_text(f'[\n{json.dumps(VISTA[0])},\n{{"pid" 2}}\n]')
     with pytest.raises(DataError, match=r"a\.json:3: broken JSON"):
         ids(tmp_path / "a.json")
 
@@ -98,7 +99,8 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b"{}")[:-4])
     with pytest.raises(DataError, match=r"a\.jsonl\.gz: not a whole gzip file"):
         ids(tmp_path / "a.jsonl.gz")
-    (tmp_path / "b.jsonl").write_bytes(b'{"pid": "1"}\n{"pid": "\xff"}\n')
+    good = write(tmp_path / "b.jsonl", VISTA[:1])
+    good.write_bytes(good.read_bytes() + b'{"pid": "\xff"}\n')
     with pytest.raises(DataError, match=r"b\.jsonl:2: not UTF-8"):
         ids(tmp_path / "b.jsonl")
 

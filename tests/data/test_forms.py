@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from mathse.data.forms import answer_form, language
+from mathse.data.forms import answer_form
+from mathse.data.language import language
+from mathse.inference import prompts
+from mathse.types import Problem
 
 
 @pytest.mark.parametrize(
@@ -47,3 +50,20 @@ def test_a_unit_that_a_set_names_apart_is_the_answer_s() -> None:
 )
 def test_a_question_is_tagged_with_its_language(text: str, tag: str) -> None:
     assert language(text) == tag
+
+
+@pytest.mark.parametrize(
+    ("question", "choices", "tag"),
+    [
+        ("What does the sign 大 mean in this picture?", (), "en"),
+        ("Read the sign 出口 and find x", (), "en"),
+        ("已知 $y = kx + b$ (linear function)，求 k 的值", (), "zh"),
+        ("A?", ("等腰三角形", "直角三角形"), "zh"),
+        ("Найти сторону треугольника ABC", (), "other"),
+    ],
+)
+def test_a_question_of_two_scripts_is_tagged_as_it_is_prompted(
+    question: str, choices: tuple[str, ...], tag: str
+) -> None:
+    prompted = prompts.language(Problem("p", question, choices=choices))
+    assert (language(question, choices), prompted) == (tag, "zh" if tag == "zh" else "en")

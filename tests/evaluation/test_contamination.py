@@ -93,7 +93,7 @@ def test_pictures_that_are_not_here_are_counted(tmp_path: Path, items: list[Item
         ("", "holds no rows"),
         ('{"id": "t", "question": "q"}\n{"id": "t', "train.jsonl:2: "),
         ('{"id": "t", "answer": "1"}\n', "train.jsonl:1: no question"),
-        ("[1]\n", "train.jsonl:1: a training row is a JSON object"),
+        ("[1]\n", "train.jsonl:1: a row is a JSON object"),
         ('{"id": "x/0", "problem_id": "x", "text": "t"}\n', "its rows name problems of a run, and no folder above it"),
     ],
 )

@@ -60,7 +60,7 @@ def test_several_answers_a_problem_are_told_apart_by_their_sample(tmp_path: Path
         ("", "holds no rows; write one answer a line"),
         ("\n\n", "holds no rows"),
         ('{"id": "1", "response": "r"}\n{"id": "2", "respo', ":2: broken JSON: "),
-        ('["1", "r"]\n', ":1: a row is a JSON object, got ['1', 'r']"),
+        ('["1", "r"]\n', ":1: a row is a JSON object, got a list"),
         ('{"response": "r"}\n', ':1: "id" is missing; a row has "id" and "response"'),
         ('{"id": "1"}\n', ':1: "response" is missing'),
         ('{"id": ["1"], "response": "r"}\n', ":1: \"id\" is text or a whole number, got ['1']"),

@@ -17,7 +17,7 @@ from mathse.errors import CheckpointError, TeacherError
 from mathse.judges import judge_paths
 from mathse.judges.orm import open_orm
 from mathse.judges.served import ServedORM
-from mathse.judges.served_orm import p_correct, unscored_note
+from mathse.judges.served_orm import score_at_status, unscored_note
 from mathse.models.tiny import TinyBackbone
 from mathse.runs.store import write_json, write_jsonl
 from mathse.types import Problem, ReasoningPath, Verdict
@@ -127,13 +127,13 @@ def token(text: str, logprob: float = -0.1, **top: float) -> dict[str, Any]:
 def test_p_correct_is_of_the_two_words_where_the_status_begins() -> None:
     before = [token('{"error_analysis": "CORRECT", '), token('"status": "')]
     status = token("COR", -0.105360516, WRO=-2.302585093, x=-1.0)  # 0.9 and 0.1
-    assert p_correct([*before, status, token("RECT")], "COR", "WRO") == pytest.approx(0.9)
-    assert p_correct([*before, token("WRO", -0.2)], "COR", "WRO") == 0.0  # CORRECT is not among the alternatives
-    assert p_correct([*before, token("CORRECT", -0.2)], "COR", "WRO") is None  # another cut of the words
-    assert p_correct(before, "COR", "WRO") is None
-    assert p_correct([token("no JSON")], "COR", "WRO") is None
+    assert score_at_status([*before, status, token("RECT")], "COR", "WRO") == pytest.approx(0.9)
+    assert score_at_status([*before, token("WRO", -0.2)], "COR", "WRO") == 0.0  # CORRECT is not among the alternatives
+    assert score_at_status([*before, token("CORRECT", -0.2)], "COR", "WRO") is None  # another cut of the words
+    assert score_at_status(before, "COR", "WRO") is None
+    assert score_at_status([token("no JSON")], "COR", "WRO") is None
 
 
 def test_p_correct_is_read_where_one_token_holds_the_quote_and_the_words_beginning() -> None:
     status = token('"COR', -0.105360516, **{'"WRO': -2.302585093})
-    assert p_correct([token('{"status": '), status, token("RECT")], '"COR', '"WRO') == pytest.approx(0.9)
+    assert score_at_status([token('{"status": '), status, token("RECT")], '"COR', '"WRO') == pytest.approx(0.9)

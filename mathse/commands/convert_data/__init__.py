@@ -27,6 +27,7 @@ from typing import Any
 
 from mathse.commands.convert_data import official
 from mathse.data.readers.llava import question_of
+from mathse.data.records import read_lines
 from mathse.errors import DataError
 
 Record = dict[str, Any]
@@ -120,14 +121,17 @@ def convert(source: Path, target: Path, format: str) -> int:
     if format in REFUSED:
         raise DataError(f"--format {format}: {REFUSED[format]}")
     records = source if source.is_file() else source / "records.jsonl"
+    if not records.is_file():
+        raise DataError(f"{records}: no such file; SRC is a folder that holds records.jsonl")
     rows: list[Record] = []
     pictures: dict[Path, Path] = {}  # from, to
-    for number, line in enumerate(_read(records), start=1):
+    for number, record, reason in read_lines(records):
+        if record is None:
+            raise DataError(f"{records}:{number}: no {format} record ({reason}); check --format and SRC")
         try:
-            record = json.loads(line)
             file: str | None = record["image_file"] if record.get("image", "") is not None else None
             row = FORMATS[format](record)
-        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{records}:{number}: no {format} record ({error!r}); check --format and SRC") from None
         images: list[str] = []
         if file is not None:
@@ -139,13 +143,6 @@ def convert(source: Path, target: Path, format: str) -> int:
         rows.append({"id": row.pop("id"), "question": row.pop("question"), "images": images} | _filled(row))
     _write(target, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), pictures)
     return len(rows)
-
-
-def _read(records: Path) -> list[str]:
-    try:
-        return records.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{records}: cannot be read ({error}); SRC is a folder that holds records.jsonl") from None
 
 
 def _filled(row: Record) -> Record:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from mathse.data.decontamination.index import Seen
-from mathse.data.forms import answer_form, language
+from mathse.data.forms import answer_form
+from mathse.data.language import language
 from mathse.seeds import derive
 from mathse.types import Problem
 
@@ -32,7 +33,7 @@ class Counts:
         self.rows += 1
         found = {
             "source": problem.source or "-",
-            "language": str(problem.metadata.get("language") or language(problem.question)),
+            "language": str(problem.metadata.get("language") or language(problem.question, problem.choices)),
             "answer": answer_form(problem.answer, problem.choices).kind,
             "pictures": str(len(problem.images)),
         }

@@ -12,7 +12,7 @@ from typing import Any
 
 from mathse.config.fits import ORM
 from mathse.data.labelled import read_labelled
-from mathse.data.sources import problem_lookup
+from mathse.data.sources import problem_lookup, problem_named
 from mathse.errors import DataError
 from mathse.evolution.state import Judged
 from mathse.evolution.training_rows import rewrites, training_row
@@ -63,7 +63,7 @@ def sft_examples(run: Run, stage: str) -> Iterator[Example]:
     style, with_draft = style_of(family), run.config["evolution"]["reflect"].get("row") == "draft"
     rewritten = rewrites(run.folder, made_in.rows(TRAIN, ReasoningPath)) if with_draft else {}
     for number, path in made_in.lines(TRAIN, ReasoningPath):
-        problem = _known(problem_of, path, made_in.folder / TRAIN, number)
+        problem = problem_named(path.problem_id, problem_of, f"{made_in.folder / TRAIN}:{number}")
         reflection = rewritten.get(path.id)
         row = training_row(style, problem, path, reflection)
         version = prompts.version("reflect" if reflection is not None else "generate", style, problem)
@@ -78,7 +78,7 @@ def orm_examples(run: Run) -> Iterator[Example]:
     family = family_of(run.config["orm"].get("backbone") or run.config["backbone"])
     style = style_of(family)
     for number, row in orm.lines(FEEDBACK, Judged):
-        problem = _known(problem_of, row.path, orm.folder / FEEDBACK, number)
+        problem = problem_named(row.path.problem_id, problem_of, f"{orm.folder / FEEDBACK}:{number}")
         trained = orm_rows.training_row(style, problem, row.path.text, row.verdict, settings)
         yield Example(
             row.path,
@@ -130,11 +130,3 @@ def _stage_with(run: Run, stage: str, name: str) -> FinishedStage:
         hint = "pass --what orm, or export another run" if run.task == "orm" else "let the run finish a stage first"
         raise DataError(f"{run.folder}: no finished stage of this run has a {name}; {hint}")
     raise DataError(f"{run.folder / stage}: no finished stage with a {name}; choose --stage {' or '.join(others)}")
-
-
-def _known(problem_of: Any, path: ReasoningPath, file: Path, number: int) -> Problem:
-    try:
-        problem: Problem = problem_of(path.problem_id)
-    except DataError as error:
-        raise DataError(f"{file}:{number}: {error}") from None
-    return problem

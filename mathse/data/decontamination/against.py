@@ -1,4 +1,5 @@
-"""Benchmark files as they are published -> problems to be kept out of training.
+"""Files of problems as they are published -> what is compared of them: a benchmark's, to be kept out of training, and
+(``check_against``) training rows, to be looked for in a benchmark.
 
 Read are JSON lines, a JSON list, an object of id -> row, ``.gz`` too; under the names that MathVista, MathVerse,
 MATH-V, DynaMath, Geometry3K, conversations and our own rows use. Pictures are looked for in the file's folder.
@@ -7,6 +8,7 @@ MATH-V, DynaMath, Geometry3K, conversations and our own rows use. Pictures are l
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +52,19 @@ def problems_of(file: Path) -> Iterator[Problem]:
         where = f"{file}:{record.line}"
         if record.values is None:
             raise DataError(f"decontaminate.against: {where}: {record.reason}")
-        question, images = _question(record.values), _pictures(record.values, file.parent)
-        if not question.strip() and not images:
-            named = ", ".join(list(record.values)[:8])
-            raise DataError(f"decontaminate.against: {where}: no question and no picture (its keys: {named})")
-        yield Problem(_id(record.values, record.line), question, images)
+        try:
+            yield problem_in(record.values, record.line, partial(_below, folder=file.parent))
+        except BadRow as error:
+            raise DataError(f"decontaminate.against: {where}: {error}") from None
+
+
+def problem_in(values: Mapping[str, Any], line: int, path_of: Callable[[str], str]) -> Problem:
+    """The id, question and pictures of a published row; ``path_of``: where a picture lies that the row names. Raises
+    BadRow for one that asks nothing."""
+    question, images = _question(values), _pictures(values, path_of)
+    if not question.strip() and not images:
+        raise BadRow(f"no question and no picture (its keys: {', '.join(list(values)[:8])})")
+    return Problem(_id(values, line), question, images)
 
 
 def _id(values: Mapping[str, Any], line: int) -> str:
@@ -66,15 +76,17 @@ def _question(values: Mapping[str, Any]) -> str:
         if isinstance(values.get(key), str) and values[key].strip():
             return str(values[key])
     for key in ("conversations", "messages"):
-        if isinstance(turns := values.get(key), list) and turns and isinstance(turns[0], Mapping):
-            return str(turns[0].get("value", turns[0].get("content", "")))
+        turns = [turn for turn in values.get(key) or () if isinstance(turn, Mapping)]
+        asked = next((t for t in turns if t.get("from", t.get("role")) in ("human", "user")), turns[0] if turns else {})
+        if text := asked.get("value", asked.get("content")):
+            return str(text)
     return ""
 
 
-def _pictures(values: Mapping[str, Any], folder: Path) -> tuple[str, ...]:
+def _pictures(values: Mapping[str, Any], path_of: Callable[[str], str]) -> tuple[str, ...]:
     """The pictures a row names: under the first key whose files are here, else under its first key."""
     named = [_names(values[key]) for key in PICTURES if values.get(key)]
-    found = [tuple(_place(name, folder) for name in names) for names in named if names]
+    found = [tuple(map(path_of, names)) for names in named if names]
     return next((paths for paths in found if all(Path(path).is_file() for path in paths)), found[0] if found else ())
 
 
@@ -84,7 +96,7 @@ def _names(value: Any) -> list[str]:
     return [name for name in value if isinstance(name, str)] if isinstance(value, list) else []
 
 
-def _place(name: str, folder: Path) -> str:
+def _below(name: str, folder: Path) -> str:
     """The path of a picture below ``folder``: as named, without its first folder, or in images/."""
     for path in (name, name.partition("/")[2], f"images/{name}"):
         try:

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from mathse.data.forms import answer_form, language
+from mathse.data.forms import answer_form
+from mathse.data.hub_table import Reference
+from mathse.data.language import language
 from mathse.data.records import BadRow, kind
-from mathse.data.rows import Reference, inside
+from mathse.data.rows import inside
 
 Values = Mapping[str, Any]
 SPLITS = ("train", "val", "test", "all")
@@ -69,7 +71,7 @@ def tagged(name: str, record_id: object, question: str, answer: str, **more: Any
     identity = content_id(question, images) if record_id is None else str(record_id)
     row = {"id": f"{name}/{identity}", "question": question, "images": images, "answer": form.letter or answer}
     filled = {key: value for key, value in more.items() if value not in (None, "", [])}
-    return {**row, "choices": choices, **filled, "language": language(question), "answer_form": form.to_json()}
+    return {**row, "choices": choices, **filled, "language": language(question, choices), "answer_form": form.to_json()}
 
 
 def content_id(question: str, images: Sequence[str]) -> str:

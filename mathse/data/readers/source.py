@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from mathse.data.hub_table import Table, lasting, records
 from mathse.data.problems import FileData, Shares
 from mathse.data.readers import reader
 from mathse.data.readers.base import Place, PublicSet
@@ -51,12 +52,10 @@ class PublicData(FileData):
                 yield from self._rows(record, place, str(file))
 
     def _of_hub(self, root: str, split: str, revision: str | None) -> Iterator[Row]:
-        from mathse.data import hub  # here: it needs a library that folders do not
-
         for own_split in self.set.splits_of(split):
-            table = hub.Table(hub.lasting(root), None, {"val": "validation"}.get(own_split, own_split), revision)
+            table = Table(lasting(root), None, {"val": "validation"}.get(own_split, own_split), revision)
             place = Place(Path(table.root), Path(table.root) / own_split, own_split)
-            for record in hub.records(table):
+            for record in records(table):
                 yield from self._rows(record, place, table.name)
 
     def _rows(self, record: Record, place: Place, file: str) -> Iterator[Row]:

@@ -30,6 +30,7 @@ from mathse.evaluation.orm_test.figures import Marks
 from mathse.scoring.answers import extract_answer, same_answer
 from mathse.scoring.metrics import accepted, first_step, reliability, wilson
 from mathse.scoring.paper import TABLE_5, TABLE_5_HEAD
+from mathse.scoring.ranking import rank_of
 from mathse.types import Verdict
 
 THRESHOLDS = tuple(k / 20 for k in range(21))
@@ -109,7 +110,7 @@ def metrics(rows: Sequence[JudgedPath], threshold: float, *, writes_steps: bool,
 
 def marks_of(rows: Sequence[JudgedPath]) -> Marks:
     """The rows as numbers."""
-    rank = [r.verdict.score if r.verdict.score is not None else float(r.verdict.status == "correct") for r in rows]
+    rank = [rank_of(r.verdict) for r in rows]
     called = [r.verdict.status == "correct" for r in rows]
     return Marks(
         right=np.array([r.is_right for r in rows], dtype=bool),

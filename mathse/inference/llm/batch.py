@@ -13,19 +13,17 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from mathse.errors import TeacherError
 from mathse.inference.llm.batch_server import BatchServer
 from mathse.inference.llm.chat import ChatReply, ChatRequest
+from mathse.inference.llm.connection import Connection
 from mathse.inference.llm.faults import Broken, Fault, blot_out, fault_of, fault_of_body
 from mathse.inference.llm.pricing import BATCH_DISCOUNT, most_it_can_cost
 from mathse.inference.llm.records import FOLDER, BatchRecord, Records, line_of
 from mathse.inference.llm.wire import Dialect, reply_from
 from mathse.runs.store import make_folder
-
-if TYPE_CHECKING:
-    from mathse.inference.llm.client import ChatClient
 
 MOST_REQUESTS, MOST_BYTES = 50_000, 190 * 2**20  # a batch's; the API's bounds are 50,000 and 200 MB
 SENDING = "batches"  # the claim of the one run that sends
@@ -46,7 +44,7 @@ class Waiting:
 class Batches:
     """The requests of one ``complete`` call."""
 
-    def __init__(self, client: ChatClient) -> None:
+    def __init__(self, client: Connection) -> None:
         self.client, self.account, self.claims = client, client.account, client.cache.claims
         self.records = Records(client.cache.folder)
         self.waiting: dict[str, Waiting] = {}

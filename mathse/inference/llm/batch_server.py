@@ -6,15 +6,13 @@ import time
 from collections.abc import Callable
 from itertools import count, islice
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Self, TypeVar
+from typing import IO, Self, TypeVar
 
 import openai
 from openai.types import Batch
 
+from mathse.inference.llm.connection import Connection
 from mathse.inference.llm.faults import fault_of
-
-if TYPE_CHECKING:
-    from mathse.inference.llm.client import ChatClient
 
 T = TypeVar("T")
 
@@ -25,7 +23,7 @@ class BatchServer:
     """A connection, for a ``with``. Every method raises TeacherError after its last try, or at once where another try
     would not help."""
 
-    def __init__(self, client: ChatClient) -> None:
+    def __init__(self, client: Connection) -> None:
         self.client, self.api = client, client.connected_sync()
 
     def __enter__(self) -> Self:

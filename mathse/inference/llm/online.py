@@ -11,19 +11,17 @@ import time
 from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import openai
 
 from mathse.errors import TeacherError
 from mathse.inference.llm.chat import ChatReply, ChatRequest
+from mathse.inference.llm.connection import Connection
 from mathse.inference.llm.faults import Broken, Fault, blot_out, fault_of
 from mathse.inference.llm.pricing import most_it_can_cost, prompt_tokens
 from mathse.inference.llm.records import Records
 from mathse.inference.llm.wire import read_reply
-
-if TYPE_CHECKING:
-    from mathse.inference.llm.client import ChatClient
 
 GLANCE = (0.05, 1.0)  # seconds between looks at an answer that another run is waiting for
 DRAWN = 4  # requests drawn ahead, times max_concurrency
@@ -37,7 +35,7 @@ class Stopped(Exception):
 class Online:
     """The requests of one ``complete`` call, inside one event loop."""
 
-    def __init__(self, client: ChatClient) -> None:
+    def __init__(self, client: Connection) -> None:
         self.client, self.account, self.claims = client, client.account, client.cache.claims
         self.slots = asyncio.Semaphore(client.max_concurrency)
         self.drawn = asyncio.Semaphore(DRAWN * client.max_concurrency)

@@ -13,6 +13,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Literal, NamedTuple
 
+from mathse.data.language import language as language_of
 from mathse.scoring.answers import MARKER
 from mathse.types import Problem
 
@@ -21,8 +22,6 @@ MARKERS: dict[Language, str] = {"en": MARKER, "zh": "本题的答案是"}  # bot
 
 _NAME = re.compile(r"(?P<job>\w+)\.(?P<language>en|zh)\.v(?P<version>\d+)\.txt")
 _SLOT = re.compile(r"\{(\w+)\}")
-_HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]")
-_WORD = re.compile(r"\\[a-zA-Z]+|[a-zA-Z]{2,}")  # a LaTeX command, or a word; single letters are names
 
 
 class Text(NamedTuple):
@@ -61,11 +60,5 @@ def filled(job: str, language: Language, slots: Mapping[str, str | None]) -> str
 
 
 def language(problem: Problem) -> Language:
-    """The language of a problem: "zh" where Chinese characters outnumber words of Latin letters.
-
-    Words, because formulas are full of letters: "如图，在△ABC中，AB=3" has four characters and two words. LaTeX
-    commands and single letters are no words.
-    """
-    said = "\n".join([problem.question, *problem.choices])
-    words = sum(not word.startswith("\\") for word in _WORD.findall(said))
-    return "zh" if len(_HAN.findall(said)) > words else "en"
+    """The language of a problem's prompts: those of a problem that is neither English nor Chinese are English."""
+    return "zh" if language_of(problem.question, problem.choices) == "zh" else "en"

@@ -1,0 +1,178 @@
+"""A chat model at a server, and what this run keeps of its answers and their price: what both ways of asking share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import openai
+
+from mathse.errors import ConfigError, TeacherError
+from mathse.inference.llm.account import Account
+from mathse.inference.llm.cache import AnswerCache
+from mathse.inference.llm.chat import ChatReply, ChatRequest
+from mathse.inference.llm.faults import Fault
+from mathse.inference.llm.limits import Limits
+from mathse.inference.llm.pricing import BATCH_DISCOUNT, Price, price_of
+from mathse.inference.llm.wire import Dialect
+from mathse.runs.layout import USAGE
+
+OPENAI = "https://api.openai.com/v1"
+STORED = ("answered", "refused", "empty", "cut_off")  # outcomes that were billed, and are never asked for again
+
+
+class Connection:
+    """An OpenAI-compatible server and one of its models.
+
+    Args:
+        base_url: of the server, up to and with its ``/v1``; None is the OpenAI API.
+        api_key_env: the environment variable that holds the key. None: the server wants none.
+        cache_dir: answers by the content of their requests, shared by all runs that name the same folder. The server's
+            address is no part of the key: a model's name stands for the same model wherever it is served.
+        requests_per_minute, tokens_per_minute: of this process; None: no limit but the server's own.
+        timeout: seconds for a whole answer.
+        max_retries: tries after the first one, before a row or the run is given up.
+        budget_usd: what this run may pay in all; no request is sent that could exceed it.
+        price: dollars a million tokens, {"input", "output", "cached" (optional)}; None: the list price, if it is known.
+        mode: "online", or "batch": the Batch API at half the price, with answers within a day.
+        structured: whether to ask for JSON by its schema; a server that cannot is asked in words alone.
+        section: of the config that these settings are in, for messages.
+
+    Raises ConfigError for settings that cannot work, among them a missing key.
+    """
+
+    def __init__(
+        self,
+        base_url: str | None,
+        model: str,
+        api_key_env: str | None = "OPENAI_API_KEY",
+        *,
+        cache_dir: str | Path,
+        max_concurrency: int = 16,
+        requests_per_minute: float | None = None,
+        tokens_per_minute: float | None = None,
+        timeout: float = 300.0,
+        max_retries: int = 8,
+        budget_usd: float | None = None,
+        price: dict[str, float] | Price | None = None,
+        mode: Literal["online", "batch"] = "online",
+        poll_seconds: float = 30.0,
+        structured: bool = True,
+        section: str = "teacher",
+    ) -> None:
+        self.section, self.model, self.mode = section, model, mode
+        if base_url is not None and not base_url.strip():
+            raise ConfigError(f"{section}.base_url = '': names no server; null is the OpenAI API")
+        self.base_url = base_url or OPENAI
+        self.api_key_env = api_key_env
+        self.secret = self._key(required=base_url is None)
+        self.cache = AnswerCache(Path(cache_dir).expanduser())
+        self.max_concurrency, self.timeout, self.max_retries = max_concurrency, timeout, max_retries
+        self.poll_seconds = poll_seconds
+        self.limits = Limits(requests_per_minute, tokens_per_minute)
+        self.price = Price(**price) if isinstance(price, dict) else price or price_of(model)
+        if budget_usd is not None and self.price is None:
+            raise ConfigError(
+                f"{section}.budget_usd = {budget_usd:g}: no price is known for {model!r}; pass {section}.price_input "
+                f"and {section}.price_output, dollars a million tokens"
+            )
+        self.account = Account(budget_usd=budget_usd)
+        self.unknown_model: str | None = None  # what to do about a 404, where that is known better
+        self.dialect = Dialect(structured, "max_completion_tokens" if base_url is None else "max_tokens")
+
+    def account_in(self, folder: Path, name: str = USAGE) -> None:
+        """Keep the account in a run folder, going on with what is there; each client of a run has a file of its own."""
+        self.account = Account(folder / name, self.account.budget_usd)
+
+    def connected(self) -> openai.AsyncOpenAI:
+        """A connection pool for one event loop. Tries are counted by us, who know whose fault it was."""
+        return openai.AsyncOpenAI(**self._connection())
+
+    def connected_sync(self) -> openai.OpenAI:
+        return openai.OpenAI(**self._connection())
+
+    def _connection(self) -> dict[str, Any]:
+        # An empty key is refused by the package, so a server that wants none is sent a word that is no secret.
+        return {"base_url": self.base_url, "api_key": self.secret or "none", "max_retries": 0, "timeout": self.timeout}
+
+    def known(self, key: str, request: ChatRequest) -> ChatReply | None:
+        """The answer on the disk, counted; None where there is none."""
+        stored = self.cache.get(key)
+        if stored is None:
+            return None
+        reply = ChatReply.from_json(stored["reply"], key)
+        self.account.note(job_of(request), reply, stored["usd"], paid=stored["run"] == self.account.run)
+        return reply
+
+    def keep(self, reply: ChatReply, request: ChatRequest, *, batch: bool = False, run: str | None = None) -> None:
+        """Put an answer on the disk, if it was billed."""
+        if reply.outcome in STORED:
+            asked = {"model": self.model, "prompt": request.prompt_version, "batch": batch}
+            about = {"run": run or self.account.run, "usd": self._usd(reply, batch), "asked": asked}
+            self.cache.put(reply.key, {**about, "reply": reply.to_json()})
+
+    def count(self, reply: ChatReply, request: ChatRequest) -> None:
+        """Enter an answer that this run has just been given."""
+        self.account.note(job_of(request), reply, self._usd(reply, batch=False), paid=reply.outcome in STORED)
+
+    def _usd(self, reply: ChatReply, batch: bool) -> float | None:
+        if self.price is None:
+            return None
+        return round(self.price.of(reply.usage) * (BATCH_DISCOUNT if batch else 1.0), 9)
+
+    # --- messages ---
+
+    def fault_error(self, fault: Fault) -> TeacherError:
+        """What ends the run, in one sentence."""
+        where, key = f"{self.section}.base_url = {self.base_url}", f"the key in {self.api_key_env}"
+        place = self.api_key_env or f"{self.section}.api_key_env"
+        remedy = {
+            401: f"it refuses {key}; set the right one" if self.secret else f"it wants a key; set {place}",
+            402: "pay the account's bill",
+            403: f"{key} may not use this; ask for access",
+            404: self.unknown_model or f"check {self.section}.model = {self.model!r} and {self.section}.base_url",
+            400: f"change what it names below {self.section} (null leaves temperature and seed out)",
+        }.get(fault.status or 0, f"check {self.section}.model = {self.model!r} and the settings beside it")
+        if fault.wait is not None or fault.status == 429:
+            remedy = "wait, or raise the account's limits"
+        elif fault.whose == "moment":
+            look = "see what the server's log says" if fault.reached else "see whether the server is up"
+            remedy = f"no answer after {self.max_retries + 1} tries; {look}"
+        return TeacherError(f"{where}: {fault.said}; {remedy}; {self._so_far()}")
+
+    def budget_error(self, next_usd: float) -> TeacherError:
+        return TeacherError(
+            f"{self.section}.budget_usd = {self.account.budget_usd:g}: ${self.account.spent:.4f} are spent, and the "
+            f"next request could cost ${next_usd:.4f}; raise the budget; {self._so_far()}"
+        )
+
+    def in_batch_error(self, record: Path) -> TeacherError:
+        return TeacherError(
+            f"{self.section}.mode = 'online': some of these requests lie at the Batch API ({record}); pass "
+            f"{self.section}.mode=batch to wait for their answers, or remove that file to pay for them again"
+        )
+
+    def _so_far(self) -> str:
+        folder = self.account.file.parent if self.account.file else None
+        if folder is not None and folder.is_relative_to(Path.cwd()):
+            folder = folder.relative_to(Path.cwd())
+        where = f" with hydra.run.dir={folder}" if folder else ""
+        done = f"{len(self.account):,} requests of this run have their answers, which are kept"
+        return f"{done}: the same command{where} goes on from there"
+
+    def _key(self, required: bool) -> str | None:
+        """The key; a line's end that came with it from a file is no part of it."""
+        name = self.api_key_env
+        key = os.environ.get(name, "").strip() if name else ""
+        if not key and required:
+            what = f"{self.section}.api_key_env = {name!r}"
+            raise ConfigError(f"{what}: this environment variable is not set; the OpenAI API needs your key in it")
+        if not (key.isascii() and key.isprintable()):
+            raise ConfigError(f"the key in {name} holds characters that no key has; set it anew")
+        return key or None
+
+
+def job_of(request: ChatRequest) -> str:
+    """What an account sums by: "solve" of "solve/full/en/2"."""
+    return request.prompt_version.partition("/")[0] or "chat"
