@@ -17,15 +17,14 @@ from typing import Any, NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 from safetensors import SafetensorError
 
 from mathse.config import sweeps
+from mathse.config.compose import help_page
 from mathse.config.options import CONF
-from mathse.config.overrides import explain, refuse_early
+from mathse.config.overrides import COMPOSING, command_line, explain, refuse_early
 from mathse.config.parse import parse
 from mathse.config.register import register
 from mathse.errors import ConfigError, MathSEError, RankLost
@@ -34,7 +33,6 @@ from mathse.training.launch import INTERRUPTED
 
 Task = Callable[[Any, Path], float | None]
 
-COMPOSING = (HydraException, OmegaConfBaseException)
 RUNNING = (MathSEError, OSError, SafetensorError)  # safetensors tells of a full disk in its own words
 
 
@@ -51,16 +49,21 @@ def main(task: Task, config_name: str, schema: type) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait spinning ruin each other on a busy machine
     register()
     traceback = wants_traceback()
-    start = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(
-        _job(task, schema, traceback)
-    )
+    arguments = sys.argv[1:]
+    run = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(_job(task, schema, traceback))
+
+    def start() -> None:
+        refuse_early(arguments, schema)
+        if command_line(arguments).help:
+            print(help_page(arguments, schema))
+        else:
+            run()
+
     os.environ |= {"HYDRA_FULL_ERROR": "1", "MATHSE_TRACEBACK": str(int(traceback))}  # Hydra raises; it is told here
     if traceback:
-        refuse_early(sys.argv[1:])
         start()
         return
     try:
-        refuse_early(sys.argv[1:])
         start()
     except JobFailed:
         sys.exit(1)
@@ -68,7 +71,7 @@ def main(task: Task, config_name: str, schema: type) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except COMPOSING as e:
-        _fail(explain(e, sys.argv[1:], schema), e)
+        _fail(explain(e, arguments, schema), e)
     except RUNNING as e:
         _fail(sentence(e), e)
     except RuntimeError as e:

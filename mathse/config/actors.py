@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from mathse.config.allow import allow
 
@@ -34,11 +35,11 @@ class OpenAITeacher:
     model: str = "gpt-4o-2024-08-06"  # PAPER: "GPT-4o", without a version
     base_url: str | None = None  # up to and with /v1; null: the OpenAI API
     api_key_env: str | None = "OPENAI_API_KEY"  # the environment variable with the key; null: the server wants none
-    mode: str = allow("online", choices=("online", "batch"))  # batch: the Batch API, half the price, within a day
+    mode: Literal["online", "batch"] = "online"  # batch: the Batch API, half the price, within a day
     temperature: float | None = allow(0.7, low=0)  # of what it writes; PAPER: silent; null: the server's own
     max_tokens: int = allow(2048, low=1)
     seed: int | None = 0  # another seed is another answer, paid again; null: none is sent
-    reflect_prompt: str = allow("full", choices=("full", "short"))  # PAPER: prints both
+    reflect_prompt: Literal["full", "short"] = "full"  # PAPER: prints both
     structured: bool = True  # ask for JSON by its schema, where the server can
     image_side: int = allow(2048, low=28)  # pixels, long side
     cache_dir: str = "outputs/.answers"  # shared by runs: nothing is paid twice
@@ -105,7 +106,7 @@ class ServerGenerator:
     adapters: bool = False  # train.py: the server is a vLLM with the base (model), and loads each LoRA fit's adapter
     start_timeout: float = allow(900.0, above=0)  # seconds until a started engine answers
     api_key_env: str | None = None  # the environment variable with the key; null: the server wants none
-    style: str = allow("full", choices=("compact", "full"))  # evaluate.py: of the prompts with prompt=student
+    style: Literal["compact", "full"] = "full"  # evaluate.py: of the prompts with prompt=student
     batch_size: int = allow(64, low=1)  # problems a batch; several are asked at a time, and each answer is kept
     temperature: float = allow(0.7, low=0)  # 0: greedy
     top_p: float = allow(0.95, above=0, high=1)

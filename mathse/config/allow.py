@@ -1,4 +1,4 @@
-"""How a field of a settings dataclass says what its value may be."""
+"""How a field of a settings dataclass says which numbers it takes. Which words, its type says: ``Literal["a"]``."""
 
 from __future__ import annotations
 
@@ -6,17 +6,6 @@ from dataclasses import field
 from typing import Any
 
 
-def allow(
-    default: Any,
-    *,
-    choices: tuple[Any, ...] | None = None,
-    low: float | None = None,
-    high: float | None = None,
-    above: float | None = None,
-) -> Any:
-    """A field with a rule: one of ``choices``, or ``low <= value <= high``, or ``value > above``; None passes if the
-    type is optional."""
-    meta = {"choices": choices, "low": low, "high": high, "above": above}
-    if callable(default):
-        return field(default_factory=default, metadata=meta)
-    return field(default=default, metadata=meta)
+def allow(default: Any, *, low: float | None = None, high: float | None = None, above: float | None = None) -> Any:
+    """A field with a range: ``low <= value <= high``, or ``value > above``; None passes if the type is optional."""
+    return field(default=default, metadata={"low": low, "high": high, "above": above})

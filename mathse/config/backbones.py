@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from mathse.config.allow import allow
 
-DTYPES = ("float32", "bfloat16")
-ATTENTION = ("eager", "sdpa", "flash_attention_2")
+DType = Literal["float32", "bfloat16"]
+Attention = Literal["eager", "sdpa", "flash_attention_2"]
 
 
 @dataclass
@@ -16,8 +17,8 @@ class TinyBackbone:
 
     _target_: str = "mathse.models.tiny.TinyBackbone"
     path: str | None = None  # a folder made by `python -m mathse tiny` or by a run; null: random weights from the seed
-    dtype: str = allow("float32", choices=("float32", "bfloat16"))
-    attention: str = allow("eager", choices=("eager", "sdpa"))  # of the text model
+    dtype: DType = "float32"
+    attention: Literal["eager", "sdpa"] = "eager"  # of the text model
     min_pixels: int = allow(784, low=784)  # area in pixels, 28 x 28
     max_pixels: int = allow(12544, low=784)  # area in pixels; 16 visual tokens
     hidden_size: int = allow(128, low=32)
@@ -36,8 +37,8 @@ class Qwen2VL:
     _target_: str = "mathse.models.qwen2vl.load"
     path: str = "Qwen/Qwen2-VL-7B-Instruct"  # a folder or a hub id
     revision: str | None = None
-    dtype: str | None = allow(None, choices=DTYPES)  # of the weights; null: float32 in a full fit, else bfloat16
-    attention: str = allow("sdpa", choices=ATTENTION)
+    dtype: DType | None = None  # of the weights; null: float32 in a full fit, else bfloat16
+    attention: Attention = "sdpa"
     min_pixels: int = allow(3136, low=784)  # area in pixels; 28 x 28 a visual token
     max_pixels: int = allow(802816, low=784)  # 1,024 visual tokens; the checkpoint's own bound is 16,384
 
@@ -49,8 +50,8 @@ class InternVL25:
     _target_: str = "mathse.models.internvl2_5.load"
     path: str = "OpenGVLab/InternVL2_5-8B"  # a folder or a hub id
     revision: str | None = None
-    dtype: str | None = allow(None, choices=DTYPES)  # of the weights; null: float32 in a full fit, else bfloat16
-    attention: str = allow("sdpa", choices=ATTENTION)
+    dtype: DType | None = None  # of the weights; null: float32 in a full fit, else bfloat16
+    attention: Attention = "sdpa"
     train_tiles: int = allow(6, low=1, high=40)  # at most, a picture; the thumbnail comes on top
     eval_tiles: int = allow(12, low=1, high=40)
     jpeg: bool = False  # random JPEG compression of training pictures, quality 75 to 100 (the paper names it)
@@ -65,7 +66,7 @@ class CogVLM2:
     _target_: str = "mathse.models.cogvlm2.load"
     path: str = "zai-org/cogvlm2-llama3-chat-19B"  # a folder or a hub id
     revision: str | None = None
-    dtype: str | None = allow(None, choices=DTYPES)  # of the weights; null: float32 in a full fit, else bfloat16
-    attention: str = allow("sdpa", choices=ATTENTION)
-    template: str = allow("chat", choices=("base", "chat", "vqa"))  # how a question is put
-    rope_precision: str = allow("float32", choices=("float32", "model"))  # model: as published, angles in bf16
+    dtype: DType | None = None  # of the weights; null: float32 in a full fit, else bfloat16
+    attention: Attention = "sdpa"
+    template: Literal["base", "chat", "vqa"] = "chat"  # how a question is put
+    rope_precision: Literal["float32", "model"] = "float32"  # model: as published, angles in bf16

@@ -6,11 +6,11 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import Field, asdict, dataclass, fields, is_dataclass
+from dataclasses import Field, asdict, dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
 from importlib import import_module
 from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from mathse.config.judges import own_judge
 from mathse.config.options import available, option_of
@@ -24,19 +24,27 @@ WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or f
 
 @dataclass(frozen=True)
 class Notes:
-    """What was found while binding: a sentence by key path; and every key path there is, to find the nearest one."""
+    """What binding finds: a sentence by key path, and the settings that unknown keys probably ``meant``, which are
+    looked for among all key paths there are (``known``)."""
 
-    known: tuple[str, ...]
-    problems: dict[str, str]
+    known: tuple[str, ...] = ()
+    problems: dict[str, str] = field(default_factory=dict)
+    meant: set[str] = field(default_factory=set)
 
 
-def did_you_mean(name: str, names: Sequence[str]) -> str:
-    """``"; did you mean NEAREST?"``, or nothing if no name is near; the right word one level off is near."""
+def nearest(name: str, names: Sequence[str]) -> str | None:
+    """The name that was probably meant; the right word one level off is near."""
     others = [n for n in names if not f"{name}.".startswith(f"{n}.")]
     section, _, word = name.partition(".")
     same_word = [n for n in others if word and n.startswith(f"{section}.") and n.endswith(f".{word}")]
     near = get_close_matches(name, same_word, n=1, cutoff=0.0) or get_close_matches(name, others, n=1, cutoff=0.6)
-    return f"; did you mean {near[0]}?" if near else ""
+    return near[0] if near else None
+
+
+def did_you_mean(name: str, names: Sequence[str]) -> str:
+    """``"; did you mean NEAREST?"``, or nothing if no name is near."""
+    near = nearest(name, names)
+    return f"; did you mean {near}?" if near else ""
 
 
 def not_a_group(path: str, known: Sequence[str]) -> str | None:
@@ -88,13 +96,12 @@ def complete(default: Any, values: Any, group: str = "") -> Any:
 
 def prototype(group: str, default: Any, values: Mapping[Any, Any]) -> Any:
     """The dataclass object whose fields a section may have: its group's option named by ``_target_``; of a judge that
-    is not ours, what its signature makes; None for any other class that is not ours."""
-    target = values.get("_target_")
-    if group not in OPTIONS or group in NAMED or (target is None and not is_option(group, default)):
+    is not ours, what its signature makes; None for any other class that is not ours, and where no option is chosen."""
+    if group not in OPTIONS or group in NAMED or "_target_" not in values:
         return default
-    for schema in OPTIONS[group]:
-        if target in (None, schema()._target_):
-            return schema()
+    target = values["_target_"]
+    if ours := [schema for schema in OPTIONS[group] if schema()._target_ == target]:
+        return ours[0]()
     if group != "judge":
         return None
     try:
@@ -103,20 +110,38 @@ def prototype(group: str, default: Any, values: Mapping[Any, Any]) -> Any:
         return None  # binding says so
 
 
-def bind(default: Any, values: Mapping[Any, Any], path: str, notes: Notes) -> Any:
-    """An object like ``default`` (a dataclass object) with ``values`` in it."""
+def bind(default: Any, values: Mapping[Any, Any], path: str, notes: Notes, choose: str = "") -> Any:
+    """An object like ``default`` (a dataclass object) with ``values`` in it. ``choose``: how a command line chooses the
+    section's option, such as ``backbone@orm.backbone``."""
     hints = get_type_hints(type(default))
     settings = {f.name: f for f in fields(default)}
     for key in values:
         if key not in settings:
             known = (*notes.known, *(f"{path}{name}" for name in settings))  # a class's that is not ours, too
-            notes.problems[f"{path}{key}"] = f"{path}{key}: no such setting{did_you_mean(f'{path}{key}', known)}"
+            _note_unknown(path, key, values[key], choose, known, notes)
     bound = {
         name: _bind_field(f, hints[name], getattr(default, name), values[name], f"{path}{name}", notes)
         for name, f in settings.items()
         if name in values
     }
     return type(default)(**{**{name: getattr(default, name) for name in settings}, **bound})
+
+
+def _note_unknown(path: str, key: str, value: Any, choose: str, known: Sequence[str], notes: Notes) -> None:
+    """Says for a key, or for each below it, which options have it, where others of the group do; else what is near."""
+    owners = [s for s in OPTIONS.get(choose.partition("@")[0], ()) if key in {f.name for f in fields(s)}]
+    options = [option for schema in owners if (option := option_of(schema))]
+    one_of = "one of " if len(options) > 1 else ""
+    belongs = f": the chosen {path[:-1]} has no such setting; it belongs to {choose}={one_of}{', '.join(options)}"
+    for name in _leaves(f"{path}{key}", value):
+        notes.problems[name] = name + (belongs if options else f": no such setting{did_you_mean(name, known)}")
+        notes.meant.add(nearest(name, known) or name)
+
+
+def _leaves(path: str, value: Any) -> list[str]:
+    if not isinstance(value, Mapping) or not value:
+        return [path]
+    return [leaf for key, inner in value.items() for leaf in _leaves(f"{path}.{key}", inner)]
 
 
 def _bind_field(f: Field[Any], hint: Any, default: Any, value: Any, path: str, notes: Notes) -> Any:
@@ -132,7 +157,7 @@ def _bind_field(f: Field[Any], hint: Any, default: Any, value: Any, path: str, n
     problem, converted = _convert(value, hint)
     problem = problem or _out_of_range(converted, f.metadata)
     if problem:
-        notes.problems[path] = f"{path} = {show(value)}: {problem}"
+        notes.problems[path] = f"{path} = {show(value)}: {problem}{did_you_mean(str(value), _choices(hint))}"
         return default
     return converted
 
@@ -151,7 +176,11 @@ def _bind_option(group: str, default: Any, value: Any, path: str, notes: Notes) 
         return default
     schema = prototype(group, default, value)
     if schema is not None:
-        return bind(schema, value, f"{path}.", notes)
+        return bind(schema, value, f"{path}.", notes, choose)
+    if "_target_" not in value:
+        for key in value:
+            _note_unknown(f"{path}.", key, value[key], choose, notes.known, notes)
+        return default
     return _bind_own(value, path, notes) or default
 
 
@@ -166,11 +195,15 @@ def _bind_named(group: str, value: Any, path: str, notes: Notes) -> dict[str, An
     for name, entry in value.items():
         if entry is None:
             continue
-        if not isinstance(entry, Mapping) or "_target_" not in entry:
+        if group == "benchmark" and name in available(group) and isinstance(entry, Mapping) and "_target_" not in entry:
+            chosen = f"{name} is not among the benchmarks chosen; pass benchmark={name}, or benchmark=[{name},...]"
+            notes.problems.update({f"{path}.{name}.{key}": f"{path}.{name}.{key}: {chosen}" for key in entry})
+        elif not isinstance(entry, Mapping) or "_target_" not in entry:
             must = f"must have a _target_, a class such as {next(iter(ours))}"
             notes.problems[f"{path}.{name}"] = f"{path}.{name} = {show(entry)}: {must}"
         elif entry["_target_"] in ours:
-            bound[name] = bind(ours[entry["_target_"]], entry, f"{path}.{name}.", notes)
+            choose = f"{group}@{path}.{name}" if group not in NAMED else ""
+            bound[name] = bind(ours[entry["_target_"]], entry, f"{path}.{name}.", notes, choose)
         else:
             beside = ROWS if group == "benchmark" else ()
             bound[name] = _bind_own(entry, f"{path}.{name}", notes, beside)
@@ -220,7 +253,16 @@ def _convert(value: Any, kind: Any) -> tuple[str | None, Any]:
         if any(problem is not None for problem, _ in items):
             return f"must be a list, each item {WORDS[arguments[0]]}, such as [a,b]", value
         return None, [converted for _, converted in items]
+    if origin is Literal:
+        return (None if value in arguments else f"must be one of {', '.join(arguments)}"), value
     return _convert_scalar(value, kind)
+
+
+def _choices(kind: Any) -> tuple[str, ...]:
+    """The words of a ``Literal``, or of one that may be null."""
+    if get_origin(kind) is Literal:
+        return get_args(kind)
+    return next((words for inner in get_args(kind) if (words := _choices(inner))), ())
 
 
 def _convert_scalar(value: Any, kind: Any) -> tuple[str | None, Any]:
@@ -238,13 +280,9 @@ def _convert_scalar(value: Any, kind: Any) -> tuple[str | None, Any]:
 
 
 def _out_of_range(value: Any, rule: Mapping[str, Any]) -> str | None:
-    """What ``schema.allow`` allows, if the value is outside it."""
+    """What ``allow`` allows, if the value is outside it."""
     if value is None or not rule:
         return None
-    if (choices := rule["choices"]) is not None:
-        if value in choices:
-            return None
-        return f"must be one of {', '.join(map(str, choices))}{did_you_mean(str(value), [str(c) for c in choices])}"
     low, high, above = rule["low"], rule["high"], rule["above"]
     if (low is None or value >= low) and (above is None or value > above) and (high is None or value <= high):
         return None

@@ -1,31 +1,25 @@
-"""A command line of train.py -> its settings and its run folder, for programs that take the same overrides."""
+"""A command line of train.py or evaluate.py -> its settings, its run folder, its page of help."""
 
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
 from pathlib import Path
+from string import Template
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
+from hydra import compose
 from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
 
-from mathse.config.options import CONF
-from mathse.config.overrides import explain, refuse_early
+from mathse.config.overrides import COMPOSING, command_line, configs, explain, refuse_early
 from mathse.config.parse import flatten, parse
-from mathse.config.register import register
 from mathse.config.rules import Rule
-from mathse.config.schema import TrainConfig
+from mathse.config.schema import PROGRAMS, TrainConfig
 from mathse.errors import ConfigError
-
-COMPOSING = (HydraException, OmegaConfBaseException)
 
 
 def train_config(overrides: Sequence[str], but: Container[Rule] = ()) -> tuple[TrainConfig, Path]:
-    """(settings, hydra.run.dir) of ``python train.py *overrides``. Raises ConfigError as train.py does, except for the
-    rules in ``but``."""
+    """(settings, hydra.run.dir) of ``python train.py *overrides``, for programs that take the same overrides. Raises
+    ConfigError as train.py does, except for the rules in ``but``."""
     composed, folder = _composed(overrides)
     return parse(composed, but=but), folder
 
@@ -37,12 +31,25 @@ def unchecked_settings(overrides: Sequence[str]) -> dict[str, Any]:
     return flatten(OmegaConf.to_container(composed))
 
 
+def help_page(arguments: Sequence[str], schema: type) -> str:
+    """What ``--help`` prints: the template of conf/hydra/help with the composed settings in it.
+
+    Hydra would print the same, after two seconds: it first lists the options of every group, for templates that show
+    them its way, and copies all defaults for each.
+    """
+    line = command_line(arguments)
+    with configs(line.config_path):
+        page = compose(line.config_name or PROGRAMS[schema], overrides=line.overrides, return_hydra_config=True)
+    template = Template(page.hydra.help.template)
+    with open_dict(page):
+        del page["hydra"]
+    return template.safe_substitute(CONFIG=OmegaConf.to_yaml(page, resolve=line.resolve))
+
+
 def _composed(overrides: Sequence[str]) -> tuple[DictConfig, Path]:
-    register()
-    refuse_early(overrides)
-    GlobalHydra.instance().clear()
+    refuse_early(overrides, TrainConfig)
     try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
+        with configs():
             composed = compose("train", overrides=list(overrides), return_hydra_config=True)
             folder = Path(str(composed.hydra.run.dir))
             with open_dict(composed):

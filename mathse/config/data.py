@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
 from mathse.config.allow import allow
 
-SETS = ("geoqa_plus", "geometry3k", "chartqa", "unigeo", "multimath", "mavis", "math_puma", "mathv360k", "mathvl")
+PublicSet = Literal[
+    "geoqa_plus", "geometry3k", "chartqa", "unigeo", "multimath", "mavis", "math_puma", "mathv360k", "mathvl"
+]
+SETS: tuple[PublicSet, ...] = get_args(PublicSet)
 
 
 @dataclass
@@ -19,7 +22,7 @@ class Split:
     dev_share: float = allow(0.1, low=0, high=1)
     orm_share: float = allow(0.2, low=0, high=1)
     seed_share: float = allow(0.4, low=0, high=1)  # of what is left: the problems the teacher solves
-    on_bad_row: str = allow("error", choices=("error", "skip"))
+    on_bad_row: Literal["error", "skip"] = "error"
 
 
 @dataclass
@@ -36,9 +39,9 @@ class PublicData(Split):
     """A published training set (docs: mathse/data/readers, a file a set)."""
 
     _target_: str = "mathse.data.readers.source.PublicData"
-    name: str = allow("geometry3k", choices=SETS)
+    name: PublicSet = "geometry3k"
     root: str | None = None  # the set's folder, or a hub id
-    split: str = allow("train", choices=("train", "val", "test", "all"))  # the set's own; ours are shares of it
+    split: Literal["train", "val", "test", "all"] = "train"  # the set's own; ours are shares of it
     revision: str | None = None  # of a hub id
 
 
@@ -84,7 +87,7 @@ class Decontaminate:
     """The gate before the first fit (docs: mathse/data/decontamination, mathse/evolution/gate.py)."""
 
     against: list[str] = field(default_factory=list)  # benchmarks: official JSON or JSONL, our rows, stored:NAME
-    action: str = allow("drop", choices=("drop", "report", "off"))
+    action: Literal["drop", "report", "off"] = "drop"
     text_similarity: float = allow(0.8, low=0.5, high=1)  # share of a question's 4-grams in common
     picture_distance: int = allow(48, low=0, high=80)  # bits of 255 in which two looks of a picture may differ
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from mathse.config.allow import allow
 
@@ -34,7 +34,7 @@ class Lora:
 class Fit:
     """One fit. Exactly one of ``epochs`` and ``max_steps`` is set."""
 
-    method: str = allow("full", choices=("full", "lora", "qlora"))
+    method: Literal["full", "lora", "qlora"] = "full"
     lora: Lora = field(default_factory=Lora)
     freeze: list[str] = field(default_factory=list)  # parts that stay as they are: tower, connector, language
     vision_lr_scale: float = allow(1.0, above=0)  # learning rate of tower and connector, as a share of optimizer.lr
@@ -75,8 +75,8 @@ def _orm_fit() -> Fit:
 class ORM:
     """The Outcome Reward Model and its data (docs: mathse/judges/orm_rows)."""
 
-    kind: str = allow("generative", choices=("generative", "binary"))  # Table 5's two rows
-    order: str = allow("analysis_first", choices=("verdict_first", "analysis_first", "solve_first"))
+    kind: Literal["generative", "binary"] = "generative"  # Table 5's two rows
+    order: Literal["verdict_first", "analysis_first", "solve_first"] = "analysis_first"
     see_answer: bool = False  # PAPER: not stated; with the answer in its prompt a judge can compare strings
     see_image: bool = True  # PAPER: not stated; its critiques cite the figure
     backbone: Any = None  # null: the student's backbone

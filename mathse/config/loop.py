@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from mathse.config.allow import allow
 
@@ -23,11 +23,11 @@ class Round:
 
 @dataclass
 class Reflect:
-    when: str = allow("last", choices=("last", "every", "never"))  # PAPER: Alg. 1 says once, Eq. 2 says every round
+    when: Literal["last", "every", "never"] = "last"  # PAPER: Alg. 1 says once, Eq. 2 says every round
     feedback: str = "orm"  # Table 3's rows: orm, teacher, none; the name of any judge, whose words the writer is given
-    writer: str = allow("teacher", choices=("teacher", "student"))  # PAPER: GPT-4o; one sentence says "the model"
-    init: str = allow("base", choices=("base", "previous"))  # PAPER: silent; the authors' README: previous
-    row: str = allow("question", choices=("question", "draft"))  # what a rewrite is an answer to in D_SFT: the question
+    writer: Literal["teacher", "student"] = "teacher"  # PAPER: GPT-4o; one sentence says "the model"
+    init: Literal["base", "previous"] = "base"  # PAPER: silent; the authors' README: previous
+    row: Literal["question", "draft"] = "question"  # what a rewrite is an answer to in D_SFT: the question
     # (Alg. 1), or question, draft and critique (the authors' README); PAPER: the two differ
     tries: int = allow(1, low=1)
     all_drafts: bool = False  # true: every wrong draft is rewritten, also of problems solved later (README)
@@ -36,9 +36,9 @@ class Reflect:
 @dataclass
 class Evolution:
     rounds: int = allow(2, low=0)  # K; PAPER: not stated, Figure 2 and Table 1 imply 2
-    init: str = allow("base", choices=("base", "previous"))  # PAPER: silent on what a round's fit starts from
+    init: Literal["base", "previous"] = "base"  # PAPER: silent on what a round's fit starts from
     samples_per_problem: int = allow(1, low=1)
-    keep: str = allow("one", choices=("one", "all"))  # accepted paths kept for a problem
+    keep: Literal["one", "all"] = "one"  # accepted paths kept for a problem
     round: Round = field(default_factory=Round)
     reflect: Reflect = field(default_factory=Reflect)
 

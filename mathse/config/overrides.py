@@ -1,45 +1,58 @@
-"""What Hydra says of a command line, in our words: each wrong override with the nearest right name or the options."""
+"""All mistakes of a command line in one answer, those included at whose first Hydra would stop.
+
+Hydra reads a command line override by override and raises at the first that it cannot use. So where it raised, the line
+is read once more, in its order but to the end: options of groups are chosen first; onto what they compose to, settings
+go whether or not there are such settings; and the strict reading of ``mathse.config.parse`` names what is wrong with
+them. Where Hydra raises nothing, that reading comes to the same settings, so nothing is done twice.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import fields
+from argparse import Namespace
+from collections.abc import Container, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
+from hydra import compose, initialize_config_dir
+from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, Glob, Override
+from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, Override
 from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from mathse.config.bind import did_you_mean, key_paths, not_a_group, plain
-from mathse.config.options import available, groups, option_of
-from mathse.config.schema import NAMED, OPTIONS, EvaluateConfig, TrainConfig
+from mathse.config.bind import did_you_mean, key_paths, plain
+from mathse.config.options import CONF, groups
+from mathse.config.parse import parse, read
+from mathse.config.register import register
+from mathse.config.schema import OPTIONS, PROGRAMS
 from mathse.config.secrets import holds_secret, refusal
 from mathse.config.sweeps import missing_option
 from mathse.errors import ConfigError, MathSEError
 
-SECTIONS = {group: group for group in OPTIONS if group not in NAMED}  # override key -> group
-SECTIONS |= {"backbone@orm.backbone": "backbone", "backbone@judge.backbone": "backbone"}
+COMPOSING = (HydraException, OmegaConfBaseException)
 A_SETTING = re.compile(r"[\w./@-]+")
 NAMES_OF_VARIABLES = re.compile(r"[\w\s,'\"()\[\]]*|.*\$\{.*")  # one, several to sweep over, or an interpolation
 
 
-def explain(error: Exception, arguments: Sequence[str], schema: type) -> str:
-    """One sentence a line for the overrides that Hydra cannot use; Hydra's own first line where none is recognised.
+def explain(error: Exception | None, arguments: Sequence[str], schema: type) -> str:
+    """Every mistake of a command line, a sentence a line; Hydra's own first line where none is recognised.
 
     Args:
-        error: what Hydra or OmegaConf raised before the job began.
-        arguments: the command line without the program; flags are skipped.
+        error: what Hydra or OmegaConf raised before the job began; None: nothing yet, but ``refuse_early`` would.
+        arguments: the command line without the program.
         schema: of the program's config.
     """
-    if (own := _own_error(error)) is not None:
-        return str(own)
-    overrides = [a for a in arguments if not a.startswith("-")]
-    sentences = [s for text in overrides if (s := _complaint(text, overrides, schema, sweep=_sweeps(arguments)))]
-    return "\n".join(sentences) or f"the command line does not compose: {_first_line(error)}"
+    own = _own_error(error)
+    mistakes = [] if own is None else str(own).splitlines()
+    mistakes += [sentence for sentence in _mistakes(arguments, schema) if sentence not in mistakes]
+    return "\n".join(mistakes) or f"the command line does not compose: {_first_line(error)}"
 
 
-def refuse_early(arguments: Sequence[str]) -> None:
+def refuse_early(arguments: Sequence[str], schema: type) -> None:
     """Raises ConfigError for what Hydra does not refuse itself.
 
     Hydra would print and store a key or a password before a job could refuse it. A sweep that matches no option
@@ -48,9 +61,164 @@ def refuse_early(arguments: Sequence[str]) -> None:
     """
     if secrets := [s for argument in arguments if (s := _secret(argument))]:  # alone: other sentences show the argument
         raise ConfigError("\n".join(secrets))
-    parsed = [o for o in (_parsed(a) for a in arguments if not a.startswith("-")) if o and o.key_or_group in groups()]
-    if sentences := [s for override in parsed if (s := _no_glob_match(override) or _no_name(override))]:
-        raise ConfigError("\n".join(sentences))
+    parsed = [o for o in map(_parsed, arguments) if o and o.key_or_group in groups()]
+    if any(_no_glob_match(o, groups()[o.key_or_group]) or _no_name(o, groups()[o.key_or_group]) for o in parsed):
+        raise ConfigError(explain(None, arguments, schema))
+
+
+def command_line(arguments: Sequence[str]) -> Namespace:
+    """Hydra's own reading of its flags (``multirun``, ``help``, ``config_dir``, ...) and of the ``overrides``."""
+    line, _ = get_args_parser().parse_known_args(list(arguments))
+    if line.config_dir:
+        line.overrides.append(f"hydra.searchpath=['file://{Path(line.config_dir).absolute()}']")
+    return line
+
+
+@contextmanager
+def configs(root: str | Path | None = None) -> Iterator[None]:
+    """In it ``hydra.compose`` reads the configs in ``root``; None: our own."""
+    register()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(Path(root or CONF).absolute()), version_base="1.3"):
+        yield
+
+
+def _mistakes(arguments: Sequence[str], schema: type) -> Iterator[str]:
+    line = command_line(arguments)
+    program = line.config_name or PROGRAMS[schema]
+    overrides: list[Override] = []
+    complete = True  # whether nothing had to be left out; else rules between settings would judge by what is missing
+    for text in line.overrides:
+        if (override := _parsed(text)) is None:
+            complete = False
+            yield _unreadable(text)
+            continue
+        if override.is_sweep_override() and not line.multirun:
+            key, values = override.key_or_group, text.partition("=")[2]
+            yield f"{key} = {values}: several values are a sweep, which needs -m; a list is written {key}=[{values}]"
+        overrides.append(override)
+
+    with configs(line.config_path):
+        of_hydra = [str(o.input_line) for o in overrides if o.is_hydra_override()]
+        for override in overrides:
+            if missing := missing_option(override.key_or_group, str(override.value())):
+                of_hydra.remove(str(override.input_line))
+                yield missing
+        try:
+            standing = _choices_of(program, of_hydra)
+        except COMPOSING as error:
+            yield f"the command line does not compose: {_first_line(error)}"
+            of_hydra = [text for text in of_hydra if text.startswith("hydra.searchpath=")]
+            standing = _choices_of(program, of_hydra)
+
+        chosen: list[str] = []
+        not_known: list[str] = []  # sections whose settings cannot be looked at
+        settings: list[Override] = []
+        for override in (o for o in overrides if not o.is_hydra_override()):
+            options = _options(override.key_or_group, program, of_hydra)
+            if not options or isinstance(override.value(), dict):
+                settings.append(override)
+                continue
+            mistake, text = _choice(override, options, standing, program)
+            if mistake:
+                yield mistake
+            if text:
+                chosen.append(text)
+            else:
+                complete = False
+                not_known.append(f"{override.package or override.key_or_group}.")
+        try:
+            config = compose(program, overrides=[*of_hydra, *chosen])
+        except COMPOSING as error:
+            yield f"the command line does not compose: {_first_line(error)}"
+            return
+
+    for override in settings:
+        if not override.key_or_group.startswith(tuple(not_known)):
+            yield from _set(config, override, schema)
+    if not complete:
+        yield from read(config, schema)[1].problems.values()
+        return
+    try:
+        parse(config, schema)
+    except ConfigError as error:
+        yield from str(error).splitlines()
+
+
+def _choices_of(program: str, overrides: list[str]) -> set[str]:
+    """The groups of which an option is chosen before the command line chooses, as ``backbone`` and
+    ``backbone@orm.backbone``."""
+    return {*compose(program, overrides=overrides, return_hydra_config=True).hydra.runtime.choices}
+
+
+def _options(group: str, program: str, searchpath: list[str]) -> list[str]:
+    """The options that Hydra finds for a group, in conf/ and in folders of the user's own; none for a setting."""
+    loader = GlobalHydra.instance().config_loader()
+    found = loader.get_group_options(group, config_name=program, overrides=searchpath)
+    schemas = {schema.__name__ for schema in OPTIONS.get(group, ())}
+    return sorted({*found} - schemas | {*groups().get(group, ())})
+
+
+def _choice(
+    override: Override, options: Sequence[str], standing: Container[str], program: str
+) -> tuple[str | None, str | None]:
+    """(what is wrong with the choice of an option, the choice as it was meant), each None where there is none."""
+    key, text = _key(override), (override.input_line or "").lstrip("+")
+    if override.is_delete():
+        return (None, override.input_line) if key in standing else (f"~{key}: no {key} is chosen", None)
+    if mistake := _no_name(override, options) or _no_glob_match(override, options):
+        return mistake, None
+    names = [*_chosen(override, options)]
+    for name in names:
+        if name not in options and not (CONF / override.key_or_group / f"{name}.yaml").is_file():
+            return f"{key}={name}: no such option; available: {', '.join(options)}{did_you_mean(name, options)}", None
+    if (
+        key not in standing
+        and (owner := next((p for p in PROGRAMS.values() if key in _choices_of(p, [])), program)) != program
+    ):
+        instead = "; evaluate.py takes an ORM as judge.checkpoint=DIR" if key == "judge" else ""
+        return f"{override.input_line}: a group of {owner}.py{instead}", None
+    if override.is_sweep_override():
+        text = f"{key}={names[0]}"
+    if key in standing:
+        added = override.is_add() or override.is_force_add()
+        return (f"{override.input_line}: {key} is chosen already; write {text}" if added else None), text
+    if override.is_add():
+        return None, f"+{text}"
+    return f"{override.input_line}: no {key} is chosen that this could replace; write +{text}", f"+{text}"
+
+
+def _set(config: DictConfig, override: Override, schema: type) -> Iterator[str]:
+    """Puts a setting into the config, also where there is no such setting: the strict reading says so."""
+    key, text = override.key_or_group, override.input_line or ""
+    if override.package is not None:
+        yield f"{_key(override)}: no such group{did_you_mean(key, [*groups()])}"
+        return
+    value: Any = override.value()
+    if isinstance(value, IntervalSweep):
+        value = value.start
+    elif isinstance(value, Glob):
+        yield f"{text}: matches options of a group, and {key} is none"
+        return
+    elif override.is_sweep_override():
+        value = OverridesParser.create().parse_override(f"{key}={next(override.sweep_string_iterator())}").value()
+    try:
+        section, _, name = key.rpartition(".")
+        if override.is_delete():
+            holder = OmegaConf.select(config, section) if section else config
+            if not isinstance(holder, DictConfig) or name not in holder.keys():  # noqa: SIM118  ("in holder" resolves)
+                yield f"{key}: no such setting{did_you_mean(key, key_paths(schema()))}"
+            else:
+                with open_dict(config):
+                    del holder[name]
+            return
+        if override.is_add() and not isinstance(value, (dict, list)):
+            before = OmegaConf.select(config, key)
+            if before is not None and not OmegaConf.is_config(before):
+                yield f"{text}: {key} is a setting already; write {text.lstrip('+')}"
+        OmegaConf.update(config, key, value, merge=True, force_add=True)
+    except OmegaConfBaseException as error:
+        yield f"{text}: {_first_line(error)}"
 
 
 def _secret(argument: str) -> str | None:
@@ -63,109 +231,27 @@ def _secret(argument: str) -> str | None:
     return refusal(key) if no_name or holds_secret(argument) else None
 
 
-def _no_glob_match(override: Override) -> str | None:
+def _no_glob_match(override: Override, options: Sequence[str]) -> str | None:
     glob: object = override.value()
-    names = list(groups()[override.key_or_group])
-    if not isinstance(glob, Glob) or glob.filter(names):
+    if not isinstance(glob, Glob) or glob.filter([*options]):
         return None
     return (
         f"{override.input_line}: matches no option, so nothing would run; {override.key_or_group} has "
-        f"{', '.join(names)}; a study's variants are '+experiment/STUDY=glob(*)'"
+        f"{', '.join(options)}; a study's variants are '+experiment/STUDY=glob(*)'"
     )
 
 
-def _no_name(override: Override) -> str | None:
-    if override.is_delete() or override.is_sweep_override() or isinstance(override.value(), (str, list)):
+def _no_name(override: Override, options: Sequence[str]) -> str | None:
+    if override.is_delete() or override.is_sweep_override() or isinstance(override.value(), (str, list, dict)):
         return None
-    choices = ", ".join(available(override.key_or_group))
-    return f"{override.input_line}: an option is chosen by its name; available: {choices}"
+    return f"{override.input_line}: an option is chosen by its name; available: {', '.join(options)}"
 
 
-def _complaint(text: str, overrides: Sequence[str], schema: type, *, sweep: bool) -> str | None:
-    override = _parsed(text)
-    if override is None:
-        return _unreadable(text)
-    key = override.key_or_group
-    if key in ("hydra/launcher", "hydra/sweeper"):
-        return missing_option(key, str(override.value()))
-    if key.startswith("hydra.") or key.partition("/")[0] == "hydra":
-        return None
-    if override.is_sweep_override() and not sweep:
-        value = text.partition("=")[2]
-        return f"{key} = {value}: several values are a sweep, which needs -m; a list is written {key}=[{value}]"
-    if key == "judge" and schema is EvaluateConfig:
-        return f"{override.input_line}: a group of train.py; evaluate.py takes an ORM as judge.checkpoint=DIR"
-    if key in groups() and (key in _sections(schema) or key == "sweep" or key.startswith("experiment")):
-        return _wrong_option(override, schema)
-    return _wrong_key(override, overrides, schema)
-
-
-def _wrong_option(override: Override, schema: type) -> str | None:
-    group, known = override.key_or_group, groups()[override.key_or_group]
-    if override.is_delete():
-        return None
-    for name in _chosen(override):
-        if name not in known:
-            options = ", ".join(available(group))
-            return f"{_key(override)}={name}: no such option; available: {options}{did_you_mean(name, known)}"
-    if not override.is_add() and schema is TrainConfig and group not in _sections(schema) and group != "experiment":
-        return f"{override.input_line}: no {group} is chosen that this could replace; write +{override.input_line}"
-    if override.is_add() and (group in _sections(schema) or group == "experiment"):
-        return f"{override.input_line}: {group} is chosen already; write {(override.input_line or '').lstrip('+')}"
-    return None
-
-
-def _wrong_key(override: Override, overrides: Sequence[str], schema: type) -> str | None:
-    key, default = override.key_or_group, schema()
-    if key in _standing(schema):
-        if override.is_add() and not override.is_force_add():
-            as_group = not_a_group(key, key_paths(default))
-            instead = (override.input_line or "").lstrip("+")
-            return f"{override.input_line}: {key} {as_group or f'is a setting already; write {instead}'}"
-        return None
-    if key in key_paths(default):
-        return _needs_option(key, overrides)
-    if override.is_force_add():
-        return None  # the strict reading that follows says so
-    return f"{key}: no such setting{did_you_mean(key, [*key_paths(default), *groups()])}"
-
-
-def _needs_option(key: str, overrides: Sequence[str]) -> str | None:
-    """For a setting of an option that is not chosen: which options have it."""
-    if key.startswith("benchmark."):
-        name = key.split(".")[1]
-        asked = [o for text in overrides if (o := _parsed(text)) and o.key_or_group == "benchmark"]
-        if any(name in _chosen(o) for o in asked):
-            return None
-        return f"{key}: {name} is not among the benchmarks chosen; pass benchmark={name}, or benchmark=[{name},...]"
-    for choose, group in SECTIONS.items():
-        section = choose.partition("@")[2] or choose
-        if key.startswith(f"{section}."):
-            name = key.removeprefix(f"{section}.")
-            owners = [s for s in OPTIONS[group] if name in {f.name for f in fields(s)}]
-            if len(owners) == len(OPTIONS[group]) and "@" not in choose:  # whichever is chosen has it
-                continue
-            options = [option for s in owners if (option := option_of(s))]
-            if options and not {f"{choose}={option}" for option in options} & set(overrides):
-                which = f"{choose}={options[0]}" if len(options) == 1 else f"{choose}=one of {', '.join(options)}"
-                return f"{key}: the chosen {section} has no such setting; it belongs to {which}"
-    return None
-
-
-def _standing(schema: type) -> set[str]:
-    """Key paths that are there whatever options are chosen."""
-    default = schema()
-    optional = ("benchmark.", *(f"{s.partition('@')[2] or s}." for s in SECTIONS))
-    return {path for path in key_paths(default) if not path.startswith(optional)}
-
-
-def _sections(schema: type) -> set[str]:
-    return {f.name for f in fields(schema)}
-
-
-def _chosen(override: Override) -> Iterator[str]:
+def _chosen(override: Override, options: Sequence[str]) -> Iterator[str]:
+    """The names of options in a choice, each once for every job of a sweep."""
     value: object = override.value()
-    if isinstance(value, Glob) or value is None:
+    if isinstance(value, Glob):
+        yield from value.filter([*options])
         return
     for choice in value.list if isinstance(value, ChoiceSweep) else [value]:
         for item in choice if isinstance(choice, list) else [choice]:  # benchmark=[mathvista,mathvision]
@@ -191,10 +277,6 @@ def _unreadable(text: str) -> str:
     return f"{text or repr(text)}: not readable; write key=value{remedy}"
 
 
-def _sweeps(arguments: Sequence[str]) -> bool:
-    return bool({"-m", "--multirun"} & set(arguments))
-
-
 def _own_error(error: BaseException | None) -> MathSEError | None:
     """One of ours, raised inside a resolver and wrapped by OmegaConf."""
     while error is not None:
@@ -204,8 +286,8 @@ def _own_error(error: BaseException | None) -> MathSEError | None:
     return None
 
 
-def _first_line(error: BaseException) -> str:
+def _first_line(error: BaseException | None) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    cause = error.__cause__
+    cause = getattr(error, "__cause__", None)
     reason = f" ({_first_line(cause)})" if isinstance(cause, OmegaConfBaseException) else ""
     return (lines[0] if lines else type(error).__name__) + reason

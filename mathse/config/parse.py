@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
@@ -34,6 +34,19 @@ def parse(
     sentence for each unknown key, wrong type, value out of range and broken rule: key path, value, what is allowed.
     The rules in ``but`` are not asked for.
     """
+    config, notes = read(cfg, schema)
+    rules = [rule for rule in (RULES | EVALUATE_RULES).get(schema, ()) if rule not in but]
+    broken = [sentence for rule in rules for sentence in rule(config)]
+    # "chekpoint" is one mistake, not also a checkpoint that is missing
+    problems = [*notes.problems.values(), *(s for s in broken if s.partition(" = ")[0] not in notes.meant)]
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return config
+
+
+def read(cfg: DictConfig, schema: type[Config]) -> tuple[Config, Notes]:
+    """``parse`` without the rules between settings: the object, and what cannot be taken into it. Defaults stand there
+    instead, so that rules can be asked about all else."""
     values = OmegaConf.to_container(cfg, resolve=False)
     if not isinstance(values, dict):
         raise ConfigError(f"the config must be a mapping, got {type(values).__name__}")
@@ -43,14 +56,12 @@ def parse(
     values.pop("hydra", None)  # Hydra's own node, where the caller composed with it
     default = schema()
     full = complete(default, values)
-    notes = Notes(known=(*key_paths(default), *groups()), problems={})
-    config = bind(default, _resolved(full), "", notes)
-    problems = _without_echoes(notes.problems, flatten(full))
-    rules = [rule for rule in (RULES | EVALUATE_RULES).get(schema, ()) if rule not in but]
-    problems += [sentence for rule in rules for sentence in rule(config)]
-    if problems:
-        raise ConfigError("\n".join(problems))
-    return config
+    notes = Notes(known=(*key_paths(default), *groups()))
+    config = bind(default, _resolved(full, notes.problems), "", notes)
+    if notes.problems:  # once more, for defaults that point at other settings
+        usable = complete(default, _without(values, notes.problems))
+        config = bind(default, _resolved(usable, {}), "", Notes())
+    return config, replace(notes, problems=_without_echoes(notes.problems, flatten(full)))
 
 
 def flatten(config: Any) -> dict[str, Any]:
@@ -75,16 +86,34 @@ def build(section: Any, **runtime: Any) -> Any:
     return call(**{**arguments, **runtime})
 
 
-def _without_echoes(problems: Mapping[str, str], unresolved: Mapping[str, Any]) -> list[str]:
+def _without_echoes(problems: Mapping[str, str], unresolved: Mapping[str, Any]) -> dict[str, str]:
     """A wrong ``seed`` is one mistake, not another one at each ``${seed}``."""
     sources = {path: re.fullmatch(r"\$\{([\w.]+)\}", str(value)) for path, value in unresolved.items()}
-    return [text for path, text in problems.items() if not ((m := sources.get(path)) and m[1] in problems)]
+    return {path: text for path, text in problems.items() if not ((m := sources.get(path)) and m[1] in problems)}
 
 
-def _resolved(values: dict[str, Any]) -> dict[str, Any]:
-    """``${...}`` replaced by what it points at."""
-    try:
-        return OmegaConf.to_container(OmegaConf.create(values), resolve=True)  # type: ignore[return-value]
-    except OmegaConfBaseException as e:
-        reason = re.sub(r"\s+", " ", str(e).partition("\n")[0])
-        raise ConfigError(f"{e.full_key or 'config'}: {reason}; write '\\${{...}}' for a plain dollar sign") from e
+def _resolved(values: dict[str, Any], problems: dict[str, str]) -> dict[str, Any]:
+    """``${...}`` replaced by what it points at. What points at nothing is left out and added to ``problems``."""
+    node = OmegaConf.create(values)
+    while True:
+        try:
+            return OmegaConf.to_container(node, resolve=True)  # type: ignore[return-value]
+        except OmegaConfBaseException as e:
+            path = str(e.full_key or "").partition("[")[0]
+            reason = re.sub(r"\s+", " ", str(e).partition("\n")[0])
+            sentence = f"{path or 'config'}: {reason}; write '\\${{...}}' for a plain dollar sign"
+            section, _, name = path.rpartition(".")
+            holder = OmegaConf.select(node, section) if section else node
+            if not isinstance(holder, DictConfig) or name not in holder.keys():  # noqa: SIM118  ("in holder" resolves)
+                raise ConfigError(sentence) from e
+            problems[path] = sentence
+            del holder[name]
+
+
+def _without(values: Mapping[Any, Any], paths: Container[str], prefix: str = "") -> dict[Any, Any]:
+    """``values``, at any depth, less the settings at these key paths."""
+    return {
+        key: _without(value, paths, f"{prefix}{key}.") if isinstance(value, Mapping) else value
+        for key, value in values.items()
+        if f"{prefix}{key}" not in paths
+    }

@@ -10,11 +10,9 @@ from omegaconf import OmegaConf
 
 from mathse.config.bind import is_option, plain
 from mathse.config.options import groups
-from mathse.config.schema import OPTIONS, EvaluateConfig, TrainConfig
+from mathse.config.schema import OPTIONS, PROGRAMS
 from mathse.config.sweeps import job_folder
 from mathse.errors import ConfigError
-
-PRIMARY: tuple[type, ...] = (TrainConfig, EvaluateConfig)
 
 
 def defaults(schema: type) -> dict[str, Any]:
@@ -30,7 +28,7 @@ def register() -> None:
     ``mathse.config.parse`` reports all of them together.
     """
     store = ConfigStore.instance()
-    for schema in PRIMARY:
+    for schema in PROGRAMS:
         store.store(name=schema.__name__, node=defaults(schema))
     for group, schemas in OPTIONS.items():
         for schema in schemas:

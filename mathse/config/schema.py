@@ -1,13 +1,13 @@
 """The settings: one dataclass a group, its defaults, and what each value may be.
 
 These are the truth at run time. Where a group has a ``_target_``, its other fields are that class's keyword arguments
-(a test compares them). ``allow(...)`` notes the range or the choices that ``mathse.config.parse`` enforces.
+(a test compares them). A ``Literal`` names choices, ``allow(...)`` a range; ``mathse.config.parse`` enforces both.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from mathse.config.actors import (
     HFGenerator,
@@ -28,10 +28,10 @@ from mathse.config.scoring import BENCHMARKS, LLM, RewardModel
 
 @dataclass
 class Trainer:
-    accelerator: str = allow("cpu", choices=("cpu", "gpu", "auto"))
+    accelerator: Literal["cpu", "gpu", "auto"] = "cpu"
     devices: int = allow(1, low=1)  # of a machine; several machines: start with torchrun or srun
-    strategy: str = allow("auto", choices=("auto", "ddp", "fsdp2", "deepspeed"))  # docs: mathse/training/strategies.py
-    precision: str = allow("bf16-mixed", choices=("32-true", "bf16-mixed", "bf16-true"))
+    strategy: Literal["auto", "ddp", "fsdp2", "deepspeed"] = "auto"  # docs: mathse/training/strategies.py
+    precision: Literal["32-true", "bf16-mixed", "bf16-true"] = "bf16-mixed"
     threads: int = allow(1, low=1)  # torch threads; results are equal bit for bit only at an equal number
     workers: int = allow(0, low=0)  # loader processes
     checkpoint_every: int = allow(100, low=1)  # optimiser steps; a kill loses at most these
@@ -49,7 +49,7 @@ class WandbLogger:
     project: str = "mathse"
     entity: str | None = None  # a user or a team; null: the login's own
     group: str | None = None  # null: the study
-    mode: str | None = allow(None, choices=("online", "offline", "disabled"))  # null: WANDB_MODE decides
+    mode: Literal["online", "offline", "disabled"] | None = None  # null: WANDB_MODE decides
 
 
 @dataclass
@@ -74,11 +74,11 @@ class TrainConfig:
     name: str = "run"  # outputs/<name>/<time>
     study: str | None = None  # the study that this run belongs to (conf/experiment/<study>/), and which of its variants
     variant: str | None = None  # it is: what a dashboard groups by
-    task: str = allow("evolve", choices=("evolve", "sft", "orm", "distill"))
+    task: Literal["evolve", "sft", "orm", "distill"] = "evolve"
     seed: int = allow(0, low=0)
-    resume: str | None = allow(None, choices=("last", "branch"))
+    resume: Literal["last", "branch"] | None = None
     resume_from: list[str] = field(default_factory=list)  # resume=branch: run folders whose stages may be reused
-    progress: str = allow("auto", choices=("auto", "rich", "plain", "off"))
+    progress: Literal["auto", "rich", "plain", "off"] = "auto"
     plan: bool = False  # print what the run would do, ask and cost, and do nothing (docs: mathse/commands/plan)
     backbone: Any = field(default_factory=TinyBackbone)
     data: Any = field(default_factory=SyntheticData)
@@ -120,12 +120,12 @@ class EvaluateConfig:
     benchmark: Any = field(default_factory=dict)  # by name, each with a _target_ and its options
     limit: int | None = allow(None, low=1)  # the first so many problems of each benchmark; null: all
     n_samples: int = allow(1, low=1)  # a problem
-    decoding: str | None = allow(None, choices=("greedy", "sampling"))  # null: greedy where n_samples=1
-    selector: str = allow("first", choices=("first", "majority", "orm", "orm_weighted"))  # which sample is the answer
+    decoding: Literal["greedy", "sampling"] | None = None  # null: greedy where n_samples=1
+    selector: Literal["first", "majority", "orm", "orm_weighted"] = "first"  # which sample is the answer
     map_marker: bool | None = None  # score "The answer ... is x" as a box; null: for models here, not for files
     check_against: str | None = None  # a train.jsonl: which of its rows are in the benchmark
     error_types: bool = False  # Figure 4: the LLM says of each wrong answer what kind of mistake it is
-    progress: str = allow("auto", choices=("auto", "rich", "plain", "off"))
+    progress: Literal["auto", "rich", "plain", "off"] = "auto"
     backbone: Any = field(default_factory=TinyBackbone)
     data: Any = field(default_factory=SyntheticData)
     generator: Any = field(default_factory=HFGenerator)
@@ -147,3 +147,4 @@ OPTIONS: dict[str, tuple[type, ...]] = {
     "benchmark": BENCHMARKS,
 }
 NAMED = ("callbacks", "benchmark")  # groups of which several options are chosen: a section each, by name
+PROGRAMS: dict[type, str] = {TrainConfig: "train", EvaluateConfig: "evaluate"}  # conf/<program>.yaml, <program>.py

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from mathse.config.allow import allow
 
@@ -29,8 +29,8 @@ class MathVista(BenchmarkRows):
     """testmini, 1,000 problems (docs: mathse/evaluation/benchmarks/mathvista.py)."""
 
     _target_: str = "mathse.evaluation.benchmarks.mathvista.MathVista"
-    prompt: str = allow("query", choices=("query", "solution", "plain", "student"))
-    rule: str = allow("released", choices=("released", "strict"))  # strict: what the score files of 2023 obey
+    prompt: Literal["query", "solution", "plain", "student"] = "query"
+    rule: Literal["released", "strict"] = "released"  # strict: what the score files of 2023 obey
     quick_extract: bool = False  # the official switch: 'The answer is "x".' is read by rule
     ignore_empty: bool = False  # the official switch: an empty extraction picks no option
 
@@ -40,7 +40,7 @@ class MathVision(BenchmarkRows):
     """test, 3,040 problems; testmini, 304 of them (docs: mathse/evaluation/benchmarks/mathvision.py)."""
 
     _target_: str = "mathse.evaluation.benchmarks.mathvision.MathVision"
-    prompt: str = allow("cot", choices=("cot", "direct", "plain", "student"))
+    prompt: Literal["cot", "direct", "plain", "student"] = "cot"
 
 
 @dataclass
@@ -48,7 +48,7 @@ class MathVerse(BenchmarkRows):
     """testmini, 788 problems in 5 versions (docs: mathse/evaluation/benchmarks/mathverse.py)."""
 
     _target_: str = "mathse.evaluation.benchmarks.mathverse.MathVerse"
-    prompt: str = allow("query_wo", choices=("query_wo", "query_cot", "plain", "student"))
+    prompt: Literal["query_wo", "query_cot", "plain", "student"] = "query_wo"
     trunk_response: int = allow(30, low=-1)  # last words of a response that the extractor sees; -1: all
 
 
@@ -57,7 +57,7 @@ class MathVLTest(BenchmarkRows):
     """Your own file of MathVL-test, which is not public (docs: mathse/evaluation/benchmarks/mathvl_test.py)."""
 
     _target_: str = "mathse.evaluation.benchmarks.mathvl_test.MathVLTest"
-    prompt: str = allow("zh", choices=("zh", "plain", "student"))
+    prompt: Literal["zh", "plain", "student"] = "zh"
 
 
 @dataclass
@@ -81,7 +81,7 @@ class LLM:
     base_url: str | None = None  # of an OpenAI-compatible server, up to and with /v1; null: the OpenAI API
     api_key_env: str | None = "OPENAI_API_KEY"  # the environment variable with the key; null: the server wants none
     vision: bool = False  # the model reads pictures: error types are judged with them
-    mode: str = allow("online", choices=("online", "batch"))  # batch: the Batch API, half the price, within a day
+    mode: Literal["online", "batch"] = "online"  # batch: the Batch API, half the price, within a day
     cache_dir: str = "outputs/.answers"  # by content, shared by runs: nothing is paid twice
     max_concurrency: int = allow(16, low=1)
     requests_per_minute: float | None = allow(None, above=0)

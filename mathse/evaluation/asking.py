@@ -32,7 +32,7 @@ class Asked:
             max_retries=settings.max_retries,
             budget_usd=settings.budget_usd,
             price={k: v for k, v in prices.items() if v is not None} if None not in prices.values() else None,
-            mode=settings.mode,  # type: ignore[arg-type]  # the schema's choices are its
+            mode=settings.mode,
             section="llm",
         )
         self._client.account_in(run)

@@ -194,7 +194,7 @@ def _trainer(job: FitJob, callbacks: list[pl.Callback]) -> pl.Trainer:
     return pl.Trainer(
         **strategies.among_ranks(settings, job.settings.optimizer.clip),
         # with bf16-true the weights are bfloat16 already: Lightning would round the rotary frequencies too
-        precision="32-true" if settings.precision == "bf16-true" else settings.precision,  # type: ignore[arg-type]
+        precision="32-true" if settings.precision == "bf16-true" else settings.precision,
         max_steps=job.steps,
         max_epochs=-1,
         callbacks=callbacks,

@@ -41,6 +41,32 @@ def test_what_hydra_refuses_ends_in_one_sentence(command):
     assert command(never, "judge=nobody") == (1, said)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            "sft.optimiser.lr=1 seed=-1 evolution.round=2",
+            ["seed = -1: must be >= 0", "sft.optimiser.lr: no such setting; ", "evolution.round = 2: is a group "],
+        ),
+        (
+            "seed=-1 data=jsonk sft.batch_size=abc",
+            ["data=jsonk: no such option; ", "seed = -1: must be >= 0", "sft.batch_size = 'abc': must be a whole"],
+        ),
+        (
+            "resume=last name=no_such_run evolution.rounds=-1",
+            ["resume = 'last': no unfinished run under ", "evolution.rounds = -1: must be >= 0"],
+        ),
+        ("logger=null seed=-1", ["logger=null: an option is chosen by its name", "seed = -1: must be >= 0"]),
+    ],
+)
+def test_every_mistake_of_a_command_line_comes_in_one_answer(command, tmp_path, arguments, said):
+    code, err = command(never, *arguments.split())
+    lines = err.splitlines()
+    assert code == 1 and len(lines) == len(said)
+    assert all(line.startswith(f"error: {start}") for line, start in zip(lines, said, strict=True)), err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_nothing_that_a_run_has_written_is_taken_back(command, tmp_path):
     def task(config, folder):
         (folder / "run.json").write_text("{}")

@@ -52,6 +52,7 @@ def test_every_mistake_is_named_at_once(refusal):
         ("sft.optimizer.lr=0", "sft.optimizer.lr = 0: must be > 0"),
         ("sft.optimizer.lr=inf", "sft.optimizer.lr = inf: must be a finite number"),
         ("sft.optimizer.lr=nan", "sft.optimizer.lr = nan: must be a finite number"),
+        ("resume=lats", "resume = 'lats': must be one of last, branch or null; did you mean last?"),
         ("judge.threshold=1.5", "judge.threshold = 1.5: must be >= 0 and <= 1"),
         ("seed=true", "seed = true: must be a whole number"),
         ("seed=1.5", "seed = 1.5: must be a whole number"),
@@ -75,9 +76,20 @@ def test_callbacks_that_are_no_group_are_refused():
         parse(OmegaConf.create({"callbacks": 3}))
 
 
-def test_a_broken_reference_names_the_setting(refusal):
-    (said,) = refusal("name=${nope}")
-    assert said.startswith("name: ") and "nope" in said
+def test_a_broken_reference_names_the_setting_beside_other_mistakes(refusal):
+    said = refusal("name=${nope}", "seed=${nope}", "evolution.rounds=-1")
+    assert [sentence.partition(" ")[0] for sentence in said] == ["name:", "seed:", "evolution.rounds"]
+    assert all("nope" in sentence for sentence in said[:2])
+
+
+def test_a_default_that_points_at_another_setting_breaks_no_rule(refusal):
+    """orm.fit.freeze is sft's; where it cannot be taken, rules are asked about sft's."""
+    assert refusal("orm.fit.freeze=3") == ["orm.fit.freeze = 3: must be a list, each item text, such as [a,b]"]
+
+
+def test_settings_without_an_option_are_refused(refusal):
+    (said,) = refusal("+orm.backbone.path=x")
+    assert said.startswith("orm.backbone.path: the chosen orm.backbone has no such setting; it belongs to ")
 
 
 @pytest.mark.parametrize(

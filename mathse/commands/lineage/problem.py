@@ -130,7 +130,7 @@ def _changes(run: Run) -> Iterator[str]:
     values = run.config["data"]
     section = prototype("data", None, values)
     try:
-        now = contents(bind(section, values, "data.", Notes((), {}))) if section is not None else {}
+        now = contents(bind(section, values, "data.", Notes())) if section is not None else {}
     except (DataError, OSError) as error:
         yield f"the source is gone, or has moved: {error}"
         return
