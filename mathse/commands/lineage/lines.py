@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,12 +81,12 @@ def _place(run: Run, asked: str) -> tuple[FinishedStage, str, int] | None:
     return stage, file, int(number)
 
 
-def lines_about(run: Run, problem_id: str, files: Sequence[str] = FILES) -> list[Line]:
+def lines_about(run: Run, problem_id: str) -> list[Line]:
     """Every row about a problem and about paths for it, in the order of the stages."""
     found: list[Line] = []
     paths: set[str] = set()
     for stage in run.stages:
-        for file in files:
+        for file in FILES:
             for line in rows_of(stage, file, problem_id):  # a path's id holds its problem's
                 if line.problem_id == problem_id or (line.verdict and line.verdict["path_id"] in paths):
                     found.append(line)

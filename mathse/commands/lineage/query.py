@@ -1,4 +1,4 @@
-"""One SELECT over a run's tables, and its rows as JSON values or as a printed table."""
+"""One SQL statement over a run's tables, and its rows as JSON values or as a printed table."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ SHOWN, CELL = 200, 60  # rows of a printed table, characters of its cells
 
 
 def answer(run: Run, sql: str) -> Iterator[dict[str, Any]]:
-    """The rows of one SELECT, as JSON values by column. Raises DataError for SQL that fails or is no SELECT."""
+    """The rows that one statement gives, as JSON values by column. Raises DataError for SQL that fails."""
     with opened(run) as database:
         statements = duckdb.extract_statements(sql)
-        if [one.type for one in statements] != [duckdb.StatementType.SELECT]:
-            raise DataError(f"--query {clean(sql)!r}: only one SELECT is run; the tables are {', '.join(NAMES)}")
+        if len(statements) != 1:
+            raise DataError(f"--query {clean(sql)!r}: write one statement; the tables are {', '.join(NAMES)}")
         found = database.execute(statements[0])
         columns = _distinct([column[0] for column in found.description])
         while rows := found.fetchmany(CHUNK):

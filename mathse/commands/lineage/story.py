@@ -45,11 +45,6 @@ class Step:
     def round(self) -> int | None:
         return round_of(self.path.lineage.stage, self.path.lineage.parent)
 
-    @property
-    def in_train(self) -> list[str]:
-        """Where it is a row of D_SFT."""
-        return [place for place in self.stands_in if f"/{TRAIN}:" in place]
-
     def to_json(self) -> dict[str, Any]:
         lineage = self.path.lineage
         return {

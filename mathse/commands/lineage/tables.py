@@ -16,7 +16,7 @@ stages         a row a finished stage: config_hash, seed, git, started, finished
 =============  ====================================================================================================
 
 Each is named after its file, and begins with ``stage`` (``made_in`` is the stage that wrote a path) and ``line``, the
-row's line in that stage's file. DuckDB reads these files, no other ones, and writes none; only SELECT is run.
+row's line in that stage's file. The views only read them; the user's SQL may join other files.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import mmap
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -126,7 +126,7 @@ MEMORY, THREADS, LONGEST = "1GB", 4, 64 << 20  # DuckDB's share; it spills to a 
 
 @contextmanager
 def opened(run: Run) -> Iterator[duckdb.DuckDBPyConnection]:
-    """The views over a run's finished stages. Nothing but their files can be read through the connection.
+    """The views over a run's finished stages.
 
     DuckDB sees each file under a number in a temporary folder, so that no name in a run's path is taken for a pattern.
     Raises DataError for what DuckDB cannot do, a damaged file included.
@@ -138,7 +138,6 @@ def opened(run: Run) -> Iterator[duckdb.DuckDBPyConnection]:
             for view in VIEWS:
                 database.execute(f"CREATE VIEW {view} AS {_union(run, view, Path(temporary), files)}")
             _stages(database, run)
-            _lock(database, list(files))
             yield database
         except duckdb.Error as error:
             raise DataError(_in_one_line(error, files)) from None
@@ -154,7 +153,6 @@ def _union(run: Run, view: str, links: Path, files: dict[str, str]) -> str:
         if stage.has(file):
             link, name = links / f"{len(files)}.jsonl", f"{stage.name}/{file}"
             _readable(stage.path(file), link)
-            # DuckDB 2 follows links before it asks what is allowed.
             files |= {str(link): name, str(link.resolve()): name}
             parts.append(_rows(stage.name, str(link), columns, shown))
     return " UNION ALL ".join(parts) or _no_rows(columns, shown)
@@ -192,20 +190,11 @@ def _in_one_line(error: duckdb.Error, files: Mapping[str, str]) -> str:
 
 def _settings(links: Path) -> dict[str, Any]:
     return {
-        "autoinstall_known_extensions": "false",
-        "autoload_known_extensions": "false",
-        "allow_community_extensions": "false",
         "python_enable_replacements": "false",  # a table's name is never a variable of this program
         "memory_limit": MEMORY,
         "threads": str(min(THREADS, os.cpu_count() or 1)),
         "temp_directory": str(links / "spilled"),
     }
-
-
-def _lock(database: duckdb.DuckDBPyConnection, files: Sequence[str]) -> None:
-    database.execute(f"SET allowed_paths = [{', '.join(map(_quoted, files))}]")
-    database.execute("SET enable_external_access = false")
-    database.execute("SET lock_configuration = true")
 
 
 def _rows(stage: str, file: str, columns: Mapping[str, str], shown: str) -> str:

@@ -16,7 +16,7 @@ a second time for the second number. ``second_opinions`` is math-verify beside t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -47,11 +47,6 @@ class Item:
     problem: Problem  # images: absolute paths
     raw: Mapping[str, Any]  # the official row, without decoded images
     prompt: str  # what the student is asked
-
-    def with_metadata(self, metadata: Mapping[str, Any]) -> Item:
-        """The item under the groups that its row of a predictions file brings along: MathVista's script counts by the
-        ``metadata`` of the output file, and some published outputs have older skills than the data set of today."""
-        return replace(self, raw={**self.raw, "metadata": metadata})
 
 
 @dataclass(frozen=True)
