@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import re
 from argparse import Namespace
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,7 @@ def configs(root: str | Path | None = None) -> Iterator[None]:
 
 
 def _mistakes(arguments: Sequence[str], schema: type) -> Iterator[str]:
+    """A sentence each. Of a sweep, all options and the first value of each setting are looked at."""
     line = command_line(arguments)
     program = line.config_name or PROGRAMS[schema]
     overrides: list[Override] = []
@@ -99,11 +101,14 @@ def _mistakes(arguments: Sequence[str], schema: type) -> Iterator[str]:
         overrides.append(override)
 
     with configs(line.config_path):
-        of_hydra = [str(o.input_line) for o in overrides if o.is_hydra_override()]
-        for override in overrides:
-            if missing := missing_option(override.key_or_group, str(override.value())):
-                of_hydra.remove(str(override.input_line))
+        of_hydra = []
+        for override in (o for o in overrides if o.is_hydra_override()):
+            group = override.key_or_group
+            brings_plugin = group in ("hydra/launcher", "hydra/sweeper")
+            if brings_plugin and (missing := missing_option(group, str(override.value()))):
                 yield missing
+            else:
+                of_hydra.append(str(override.input_line))
         try:
             standing = _choices_of(program, of_hydra)
         except COMPOSING as error:
@@ -111,15 +116,15 @@ def _mistakes(arguments: Sequence[str], schema: type) -> Iterator[str]:
             of_hydra = [text for text in of_hydra if text.startswith("hydra.searchpath=")]
             standing = _choices_of(program, of_hydra)
 
+        options_of = partial(_options, program=program, searchpath=of_hydra)
         chosen: list[str] = []
         not_known: list[str] = []  # sections whose settings cannot be looked at
         settings: list[Override] = []
         for override in (o for o in overrides if not o.is_hydra_override()):
-            options = _options(override.key_or_group, program, of_hydra)
-            if not options or isinstance(override.value(), dict):
+            if isinstance(override.value(), dict) or not options_of(override.key_or_group):
                 settings.append(override)
                 continue
-            mistake, text = _choice(override, options, standing, program)
+            mistake, text = _choice(override, options_of, standing)
             if mistake:
                 yield mistake
             if text:
@@ -160,24 +165,23 @@ def _options(group: str, program: str, searchpath: list[str]) -> list[str]:
 
 
 def _choice(
-    override: Override, options: Sequence[str], standing: Container[str], program: str
+    override: Override, options_of: Callable[[str], list[str]], standing: Container[str]
 ) -> tuple[str | None, str | None]:
     """(what is wrong with the choice of an option, the choice as it was meant), each None where there is none."""
-    key, text = _key(override), (override.input_line or "").lstrip("+")
+    key, text, options = _key(override), (override.input_line or "").lstrip("+"), options_of(override.key_or_group)
     if override.is_delete():
         return (None, override.input_line) if key in standing else (f"~{key}: no {key} is chosen", None)
     if mistake := _no_name(override, options) or _no_glob_match(override, options):
         return mistake, None
     names = [*_chosen(override, options)]
     for name in names:
-        if name not in options and not (CONF / override.key_or_group / f"{name}.yaml").is_file():
+        folder, _, option = f"{override.key_or_group}/{name}".rpartition("/")  # experiment=paper/qwen2vl
+        if option not in options_of(folder):
             return f"{key}={name}: no such option; available: {', '.join(options)}{did_you_mean(name, options)}", None
-    if (
-        key not in standing
-        and (owner := next((p for p in PROGRAMS.values() if key in _choices_of(p, [])), program)) != program
-    ):
-        instead = "; evaluate.py takes an ORM as judge.checkpoint=DIR" if key == "judge" else ""
-        return f"{override.input_line}: a group of {owner}.py{instead}", None
+    for program in PROGRAMS.values() if key not in standing else ():
+        if key in _choices_of(program, []):
+            instead = "; evaluate.py takes an ORM as judge.checkpoint=DIR" if key == "judge" else ""
+            return f"{override.input_line}: a group of {program}.py{instead}", None
     if override.is_sweep_override():
         text = f"{key}={names[0]}"
     if key in standing:

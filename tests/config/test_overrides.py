@@ -35,6 +35,8 @@ JUDGES = "available: answer, noisy, orm, orm_and_answer, random, teacher"
         (["data.path=missing.jsonl"], "data.path: the chosen data has no such setting; it belongs to data=jsonl"),
         (["orm.backbone.path=x"], "orm.backbone.path: the chosen orm.backbone has no such setting; it belongs to "
                                   "backbone@orm.backbone=one of tiny, qwen2vl, internvl2_5, cogvlm2"),
+        (["name=optuna", "sft.lr=1"], "sft.lr: no such setting; did you mean sft.optimizer.lr?"),
+        (["experiment=controls/answer", "sft.lr=1"], "sft.lr: no such setting; did you mean sft.optimizer.lr?"),
         (["seed=1,2"], "seed = 1,2: several values are a sweep, which needs -m; a list is written seed=[1,2]"),
         (["smoke"], "smoke: a setting is written key=value; did you mean experiment=smoke?"),
         (["name=a:{"], "name=a:{: not readable; write key=value, and quote special characters: 'name=\"a:{\"'"),
