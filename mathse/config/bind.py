@@ -117,7 +117,7 @@ def bind(default: Any, values: Mapping[Any, Any], path: str, notes: Notes, choos
     settings = {f.name: f for f in fields(default)}
     for key in values:
         if key not in settings:
-            known = (*notes.known, *(f"{path}{name}" for name in settings))  # a class's that is not ours, too
+            known = (*notes.known, *(f"{path}{name}" for name in settings if name != "_target_"))  # of an own class too
             _note_unknown(path, key, values[key], choose, known, notes)
     bound = {
         name: _bind_field(f, hints[name], getattr(default, name), values[name], f"{path}{name}", notes)

@@ -53,7 +53,7 @@ def test_each_option_has_its_own_settings(read):
 @pytest.mark.parametrize("name", [name for name in judges.BY_NAME if name not in ("random", "noisy")])
 def test_setting_of_another_judge_is_refused_with_the_judges_that_have_it(name):
     section = {"name": name, "_target_": judges.BY_NAME[name]._target_, "rate": 0.3}
-    with pytest.raises(ConfigError, match=r"judge.rate: no such setting"):
+    with pytest.raises(ConfigError, match=r"judge.rate: the chosen judge has no such setting; it belongs to judge="):
         parse(OmegaConf.create({"judge": section}))
     with pytest.raises(HydraException) as caught:
         composed(f"judge={name}", "judge.rate=0.3", "judge.threshold=0.4")
