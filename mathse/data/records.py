@@ -40,8 +40,8 @@ class Record(NamedTuple):
     reason: str = ""
 
 
-def read_records(path: Path) -> Iterator[Record]:
-    """The records of a file in its order. In an object of id -> record the id is filled in as ``id``.
+def read_records(path: Path, key: str = "id") -> Iterator[Record]:
+    """The records of a file in its order. In an object of id -> record the id is filled in as ``key``.
 
     Raises DataError if the file cannot be read, or where a list breaks off: what follows cannot be told apart.
     """
@@ -54,7 +54,7 @@ def read_records(path: Path) -> Iterator[Record]:
         if named is None:
             yield Record(1, whole)
         else:
-            yield from (Record(n, {"id": name, **row}) for n, (name, row) in enumerate(named.items(), start=1))
+            yield from (Record(n, {key: name, **row}) for n, (name, row) in enumerate(named.items(), start=1))
     else:
         yield from read_lines(path)
 
