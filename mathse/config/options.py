@@ -8,7 +8,9 @@ from pathlib import Path
 
 from mathse.config.schema import OPTIONS
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
+PACKAGE = Path(__file__).resolve().parents[1]
+# Inside the package in a wheel (setup.py), beside it in the repository.
+CONF = inside if (inside := PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
 
 
 @cache
