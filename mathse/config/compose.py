@@ -1,4 +1,5 @@
-"""A command line of train.py -> its settings and its run folder, for programs that take the same overrides."""
+"""A command line of train.py or evaluate.py -> its settings and its run folder, for programs that take the same
+overrides."""
 
 from __future__ import annotations
 
@@ -15,9 +16,9 @@ from omegaconf.errors import OmegaConfBaseException
 from mathse.config.options import CONF
 from mathse.config.overrides import explain, refuse_early
 from mathse.config.parse import flatten, parse
-from mathse.config.register import register
+from mathse.config.register import PRIMARY, register
 from mathse.config.rules import Rule
-from mathse.config.schema import TrainConfig
+from mathse.config.schema import EvaluateConfig, TrainConfig
 from mathse.errors import ConfigError
 
 COMPOSING = (HydraException, OmegaConfBaseException)
@@ -26,28 +27,34 @@ COMPOSING = (HydraException, OmegaConfBaseException)
 def train_config(overrides: Sequence[str], but: Container[Rule] = ()) -> tuple[TrainConfig, Path]:
     """(settings, hydra.run.dir) of ``python train.py *overrides``. Raises ConfigError as train.py does, except for the
     rules in ``but``."""
-    composed, folder = _composed(overrides)
+    composed, folder = _composed(overrides, TrainConfig)
     return parse(composed, but=but), folder
+
+
+def evaluate_config(overrides: Sequence[str]) -> tuple[EvaluateConfig, Path]:
+    """The same of ``python evaluate.py *overrides``."""
+    composed, folder = _composed(overrides, EvaluateConfig)
+    return parse(composed, EvaluateConfig), folder
 
 
 def unchecked_settings(overrides: Sequence[str]) -> dict[str, Any]:
     """Dotted key -> value as Hydra composes them: a file that they name need not be here. Raises ConfigError for what
     cannot be composed."""
-    composed, _ = _composed(overrides)
+    composed, _ = _composed(overrides, TrainConfig)
     return flatten(OmegaConf.to_container(composed))
 
 
-def _composed(overrides: Sequence[str]) -> tuple[DictConfig, Path]:
+def _composed(overrides: Sequence[str], schema: type) -> tuple[DictConfig, Path]:
     register()
     refuse_early(overrides)
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            composed = compose("train", overrides=list(overrides), return_hydra_config=True)
+            composed = compose(PRIMARY[schema], overrides=list(overrides), return_hydra_config=True)
             folder = Path(str(composed.hydra.run.dir))
             with open_dict(composed):
                 del composed["hydra"]
             OmegaConf.resolve(composed)
     except COMPOSING as error:
-        raise ConfigError(explain(error, overrides, TrainConfig)) from None
+        raise ConfigError(explain(error, overrides, schema)) from None
     return composed, folder

@@ -34,9 +34,7 @@ def installed(extra: str) -> bool:
         spec = find_spec(EXTRAS[extra].module)
     except ModuleNotFoundError:  # hydra_plugins, where there is no plugin at all
         return False
-    return (
-        spec is not None and spec.origin is not None
-    )  # no origin: a folder of that name, no library
+    return spec is not None and spec.origin is not None  # no origin: a folder of that name, no library
 
 
 def missing(extra: str) -> str | None:

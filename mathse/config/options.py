@@ -10,7 +10,7 @@ from mathse.config.schema import OPTIONS
 
 PACKAGE = Path(__file__).resolve().parents[1]
 # Inside the package in a wheel (setup.py), beside it in the repository.
-CONF = inside if (inside := PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
+CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
 
 
 @cache

@@ -25,11 +25,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mathse.config.extras import missing
-from mathse.errors import ConfigError
+from mathse.errors import INTERRUPTED, ConfigError
 
 WATCHED, RESULT = "MATHSE_WATCHED", "MATHSE_RESULT"  # a pipe that closes when the watching process ends; a file
 LEFT_ALONE = 75  # exit code of a rank that lost the others: not the one to blame
-INTERRUPTED = 130  # the shell's code for Ctrl-C
 LAST_WORDS = 30  # lines kept of what a rank other than the first says
 POLL, PATIENCE = 0.1, 10.0  # seconds; how long a rank may take to end by itself
 
