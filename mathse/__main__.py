@@ -38,9 +38,7 @@ ALIASES = {"whatif": "replay"}  # former names
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
-        print("usage: mathse VERB ...\n")
-        print("\n".join(f"  {verb:<13} {what}" for verb, (_, what) in VERBS.items()))
-        return 0 if arguments else 2
+        return guarded(lambda: _help(0 if arguments else 2))
     verb, *rest = arguments
     verb = ALIASES.get(verb, verb)
     if verb not in VERBS:
@@ -48,6 +46,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     run: Callable[[Sequence[str]], int] = import_module(VERBS[verb][0]).main
     return guarded(lambda: run(rest))
+
+
+def _help(code: int) -> int:
+    print("usage: mathse VERB ...\n")
+    print("\n".join(f"  {verb:<13} {what}" for verb, (_, what) in VERBS.items()))
+    return code
 
 
 def command() -> int:

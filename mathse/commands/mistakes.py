@@ -21,7 +21,12 @@ RUNNING = (MathSEError, OSError, SafetensorError)  # safetensors tells of a full
 def guarded(run: Callable[[], int]) -> int:
     """``run()`` for a command without Hydra: its exit code, or 1 after a user's mistake, told in a sentence."""
     try:
-        return run()
+        code = run()
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # `mathse --help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at its end
+        return 1
     except RUNNING as e:
         if wants_traceback() or (text := sentence(e)) is None:
             raise
