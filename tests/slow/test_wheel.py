@@ -28,7 +28,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def start(programs: Path, tmp_path: Path) -> Start:
-    """``start("mathse", "train", ...)``: a program of that environment, in an empty folder; what it said, ending well."""
+    """``start("mathse", "train", ...)``: what that program said, run in an empty folder; it must end well."""
 
     def run(program: str, *arguments: str) -> str:
         command = [str(programs / program), *arguments]
@@ -79,8 +79,8 @@ def test_ranks_and_a_sweep_of_the_command_have_the_users_own_callback(start: Sta
     start("mathse", "train", *SHORT, *TWO_RANKS, *own, "hydra.run.dir=ranks")
     start("mathse", "train", "-m", *SHORT, *own, "seed=1,2", "name=sweep")
     assert len((tmp_path / "log.txt").read_text().splitlines()) == 3
-    jobs = (tmp_path / "multirun" / "sweep").rglob("summary.json")
-    assert [read(run / "run.json")["seed"] for run in sorted(file.parent for file in jobs)] == [1, 2]
+    jobs = [file.parent for file in (tmp_path / "multirun" / "sweep").rglob("summary.json")]
+    assert sorted(read(job / "run.json")["seed"] for job in jobs) == [1, 2]
 
 
 FROM_PYTHON = f"""
