@@ -13,8 +13,10 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+import yaml
 from installed import build_wheel
 
+import mathse
 from mathse.__main__ import VERBS
 from mathse.config.extras import EXTRAS, Extra, missing
 
@@ -125,3 +127,10 @@ def test_train_and_evaluate_come_with_the_package_and_only_when_asked_for() -> N
         "try:\n    mathse.trian\nexcept AttributeError:\n    pass\nelse:\n    sys.exit(1)\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_the_citation_names_the_paper_and_this_version(root: Path) -> None:
+    citation = yaml.safe_load((root / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == mathse.__version__
+    paper = citation["preferred-citation"]
+    assert paper["url"].endswith("2511.06805") and len(paper["authors"]) == 5

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mathse.reporting.report import write_page
 from mathse.reporting.study.collect import collect
-from mathse.reporting.study.design import EXPERIMENTS, FILE, read_design
+from mathse.reporting.study.design import DESCRIBED, EXPERIMENTS, FILE, read_design
 from mathse.reporting.study.picture import picture
 from mathse.reporting.study.readme import Readme
 from mathse.reporting.study.tables import main_table, results
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", metavar="1,2,3", help="these seeds only (default: all that any variant has)")
     asked = parser.parse_args(argv)
     out = asked.out or EXPERIMENTS / asked.name
-    design = read_design(asked.name, out if (out / FILE).is_file() else EXPERIMENTS / asked.name)
+    design = read_design(asked.name, out if (out / FILE).is_file() else DESCRIBED / asked.name)
     readme = Readme(out / "README.md", design.name)
     collected = collect(design, asked.runs, _seeds(asked.seeds, parser))
     text, drawing, file = results(collected), picture(collected), out / "result.svg"

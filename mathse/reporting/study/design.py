@@ -23,10 +23,11 @@ from typing import Any
 
 import yaml
 
-from mathse.config.options import CONF, available, groups
+from mathse.config.options import CONF, PACKAGE, available, groups
 from mathse.errors import ConfigError
 
-EXPERIMENTS = CONF.parent / "experiments"
+DESCRIBED = CONF.parent / "experiments"  # the studies that come with MathSE; inside the package in a wheel
+EXPERIMENTS = Path("experiments") if CONF.parent == PACKAGE else DESCRIBED  # where results go: never into the package
 FILE = "study.yaml"
 TEXT = (str, "text")
 KINDS = {"variants": (list, "a list"), "measures": (dict, "a mapping"), "paper": (dict, "a mapping")}  # others: text
