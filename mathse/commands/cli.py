@@ -5,6 +5,7 @@ Loads no torch: a wrong setting is refused before anything heavy is imported.
 
 from __future__ import annotations
 
+import argparse
 import functools
 import os
 import sys
@@ -22,7 +23,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mathse.commands.mistakes import RUNNING, sentence, wants_traceback
 from mathse.config import sweeps
-from mathse.config.options import CONF
+from mathse.config.compose import quoted
+from mathse.config.options import CONF, FLAG, look_in, own_folder
 from mathse.config.overrides import explain, refuse_early
 from mathse.config.parse import parse
 from mathse.config.register import register
@@ -31,6 +33,8 @@ from mathse.training import launch
 
 Task = Callable[[Any, Path], float | None]
 
+CONFIG_DIR = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+CONFIG_DIR.add_argument(FLAG, "-cd")
 COMPOSING = (HydraException, OmegaConfBaseException)
 
 
@@ -55,16 +59,19 @@ def main(task: Task, config_name: str, schema: type, arguments: Sequence[str] | 
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait spinning ruin each other on a busy machine
     register()
     traceback = wants_traceback()
-    start = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(
-        _job(task, schema, traceback, _start_of_a_rank(config_name))
-    )
+    given, overrides = CONFIG_DIR.parse_known_args(sys.argv[1:])
+
+    def start() -> None:
+        look_in(given.config_dir)
+        refuse_early(overrides)
+        job = _job(task, schema, traceback, _start_of_a_rank(config_name))
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
+
     os.environ |= {"HYDRA_FULL_ERROR": "1", "MATHSE_TRACEBACK": str(int(traceback))}  # Hydra raises; it is told here
     if traceback:
-        refuse_early(sys.argv[1:])
         start()
         return
     try:
-        refuse_early(sys.argv[1:])
         start()
     except JobFailed:
         sys.exit(1)
@@ -72,7 +79,7 @@ def main(task: Task, config_name: str, schema: type, arguments: Sequence[str] | 
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except COMPOSING as e:
-        _fail(explain(e, sys.argv[1:], schema), e)
+        _fail(explain(e, overrides, schema), e)
     except RUNNING as e:
         _fail(sentence(e), e)
     except RuntimeError as e:
@@ -84,6 +91,7 @@ def main(task: Task, config_name: str, schema: type, arguments: Sequence[str] | 
 
 def _job(task: Task, schema: type, traceback: bool, start: Sequence[str]) -> Callable[[DictConfig], float | None]:
     """What Hydra calls with each composed config. ``start``: the command of a rank, up to its settings."""
+    flags = [] if own_folder() is None else [f"{FLAG}={own_folder()}"]  # a job of a sweep has its own settings only
 
     @functools.wraps(task)
     def job(cfg: DictConfig) -> float | None:
@@ -98,7 +106,7 @@ def _job(task: Task, schema: type, traceback: bool, start: Sequence[str]) -> Cal
             _refuse_a_sweep_in_ranks()
             _refuse_a_sweep_of_one()
             _refuse_a_wrong_choice(config)
-            settings = HydraConfig.get().overrides.task if _is_sweep() else sys.argv[1:]  # a job of a sweep: its own
+            settings = [*flags, *HydraConfig.get().overrides.task] if _is_sweep() else sys.argv[1:]
             number = _to_choose_by(run_or_start_ranks(task, config, folder, [*start, *settings]))
             launch.report(number)
             return number
@@ -135,8 +143,7 @@ def run_or_start_ranks(task: Task, config: Any, folder: Path, again: Sequence[st
 
 def run_dir(folder: Path) -> str:
     """The override that makes ``folder`` the run folder."""
-    quoted = str(folder.absolute()).replace("\\", "\\\\").replace("'", "\\'")
-    return f"hydra.run.dir='{quoted}'"
+    return f"hydra.run.dir={quoted(str(folder.absolute()))}"
 
 
 def _start_of_a_rank(verb: str) -> list[str]:

@@ -20,6 +20,7 @@ from mathse.commands import cli
 from mathse.commands import evaluate as evaluating
 from mathse.commands import train as training
 from mathse.config.compose import evaluate_config, train_config
+from mathse.config.options import FLAG, look_in, own_folder
 from mathse.errors import ConfigError, MathSEError
 from mathse.evaluation.files import METRICS
 from mathse.runs.manifest import SUMMARY
@@ -44,23 +45,30 @@ class Finished:
     summary: dict[str, Any] = field(repr=False)
 
 
-def train(*overrides: str, folder: str | os.PathLike[str] | None = None) -> Finished:
+def train(
+    *overrides: str, folder: str | os.PathLike[str] | None = None, config_dir: str | os.PathLike[str] | None = None
+) -> Finished:
     """Train a student, as ``mathse train *overrides`` does.
 
     Args:
         overrides: as on the command line: ``"experiment=smoke"``, ``"sft.optimizer.lr=1e-4"``.
         folder: the run folder; None: a new one, ``outputs/<name>/<time>``.
+        config_dir: a folder of your own options, laid out as conf/ is.
 
     Raises ConfigError, with a line for each wrong setting, before anything is loaded; MathSEError where the run fails.
     """
+    look_in(config_dir)
     config, run = train_config(_as_overrides("train", overrides, folder))
     metric = _run(training.train, config, run, cli.start_from_python("train"), overrides)
     return Finished(run, metric, {} if config.plan else read_json(run / SUMMARY))
 
 
-def evaluate(*overrides: str, folder: str | os.PathLike[str] | None = None) -> Finished:
+def evaluate(
+    *overrides: str, folder: str | os.PathLike[str] | None = None, config_dir: str | os.PathLike[str] | None = None
+) -> Finished:
     """Score a model, or a file of its answers, as ``mathse evaluate *overrides`` does; arguments and errors as
     ``train``'s: ``evaluate("checkpoint=runs/smoke/final/checkpoint", "limit=20")``."""
+    look_in(config_dir)
     config, run = evaluate_config(_as_overrides("evaluate", overrides, folder))
     metric = _run(evaluating.evaluate, config, run, cli.start_from_python("evaluate"), overrides)
     return Finished(run, metric, {file.parent.name: read_json(file) for file in sorted(run.glob(f"*/{METRICS}"))})
@@ -77,7 +85,8 @@ def _as_overrides(name: str, overrides: Sequence[str], folder: str | os.PathLike
 
 def _run(task: cli.Task, config: Any, folder: Path, start: Sequence[str], overrides: Sequence[str]) -> float | None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as cli.main
+    flags = [] if own_folder() is None else [f"{FLAG}={own_folder()}"]
     try:
-        return cli.run_or_start_ranks(task, config, folder, [*start, *overrides])
+        return cli.run_or_start_ranks(task, config, folder, [*start, *flags, *overrides])
     except RanksFailed as error:
         raise MathSEError(f"{folder}: a rank failed ({error}); what it said stands above") from error

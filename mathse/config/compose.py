@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from mathse.config.options import CONF
+from mathse.config.options import CONF, own_folder
 from mathse.config.overrides import explain, refuse_early
 from mathse.config.parse import flatten, parse
 from mathse.config.register import PRIMARY, register
@@ -44,13 +44,20 @@ def unchecked_settings(overrides: Sequence[str]) -> dict[str, Any]:
     return flatten(OmegaConf.to_container(composed))
 
 
+def quoted(text: str) -> str:
+    """``text`` as a value that Hydra reads as it is, whatever stands in it."""
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
 def _composed(overrides: Sequence[str], schema: type) -> tuple[DictConfig, Path]:
     register()
     refuse_early(overrides)
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            composed = compose(PRIMARY[schema], overrides=list(overrides), return_hydra_config=True)
+            own = [] if (also := own_folder()) is None else [f"hydra.searchpath=[{quoted(f'file://{also}')}]"]
+            composed = compose(PRIMARY[schema], overrides=[*overrides, *own], return_hydra_config=True)
             folder = Path(str(composed.hydra.run.dir))
             with open_dict(composed):
                 del composed["hydra"]
