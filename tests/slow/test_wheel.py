@@ -50,7 +50,7 @@ def test_smoke_runs_is_scored_and_is_shown_from_an_empty_folder(start: Start, pr
     assert read(tmp_path / "run" / "summary.json")["stages"][-1]["stage"] == "final"
     start("mathse", "evaluate", "checkpoint=run/final/checkpoint", "limit=4", "hydra.run.dir=scored")
     assert read(tmp_path / "scored" / "synthetic" / "metrics.json")["total"] == 4
-    start("mathse", "report", "run", "--output", "page.html")
+    start("mathse", "report", "run", "--out", "page.html")
     assert (tmp_path / "page.html").is_file()
     home = start("python", "-c", "import mathse; print(mathse.__file__)")
     assert Path(home.strip()).is_relative_to(programs.parent)
