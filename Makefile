@@ -15,7 +15,7 @@ STAMP := .venv/.installed
 
 install: $(STAMP)
 
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml setup.py
 	@test -n "$(SYSTEM_PYTHON)" || { echo "MathSE needs Python 3.11 or newer with venv; name it: make install SYSTEM_PYTHON=..."; exit 1; }
 	test -x $(PYTHON) || $(SYSTEM_PYTHON) -m venv .venv
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check -e '.[dev]'

@@ -1,31 +1,9 @@
-"""Score a model, or a file of its answers: ``python evaluate.py checkpoint=DIR [benchmark=NAME] [KEY=VALUE ...]``.
+"""Score a model, or a file of its answers, from a checkout: ``python evaluate.py checkpoint=DIR [KEY=VALUE ...]``.
 
-Hydra composes conf/evaluate.yaml, ``mathse.config`` reads it strictly, the answers are made or read, and scored as the
-benchmarks' authors score them; ``--help`` shows all settings. Each benchmark gets a folder in the run folder:
-
-    predictions.jsonl   a row an answer: id, response; appended as they come, and a rerun goes on
-    scored.jsonl        a row a problem: id, response, extraction, prediction, answer, correct, decided_by, ...
-    metrics.json        benchmark, split, correct, total, accuracy (a fraction), ci95, buckets, protocol, ...
-    report.html
-
-With the default, benchmark=synthetic, the run folder itself also has the two files that the stages of a training run
-have: metrics.json {"accuracy", "correct", "total", "ci95"} and predictions.jsonl with prediction, answer and correct.
+An installed MathSE has the same as ``mathse evaluate``; what it writes: mathse/commands/evaluate.py.
 """
 
-from __future__ import annotations
-
-from pathlib import Path
-
-from mathse.commands import cli
-from mathse.config.schema import EvaluateConfig
-
-
-def evaluate(config: EvaluateConfig, folder: Path) -> float | None:
-    """Scores into ``folder``. The mean accuracy over the benchmarks, a fraction; None where one is not known."""
-    from mathse.evaluation.task import evaluate as run  # here: a wrong setting is refused before anything is loaded
-
-    return run(config, folder)
-
+from mathse.commands.evaluate import main
 
 if __name__ == "__main__":
-    cli.main(evaluate, config_name="evaluate", schema=EvaluateConfig)
+    main()

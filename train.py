@@ -1,35 +1,9 @@
-"""Train a student: ``python train.py [GROUP=OPTION ...] [KEY=VALUE ...]``; ``--help`` shows them all.
+"""Train a student from a checkout: ``python train.py [GROUP=OPTION ...] [KEY=VALUE ...]``; ``--help`` shows them all.
 
-Hydra composes conf/train.yaml, ``mathse.config`` reads it strictly, and one task runs in a run folder of its own:
-
-    task=evolve    the whole of Algorithm 1: ORM, distillation, rounds, reflection, the final student (default)
-    task=distill   the teacher solves, the judge filters: distill/train.jsonl, no fit
-    task=orm       the Outcome Reward Model and its figures
-    task=sft       one fit on sft.train=FILE
-
-With ``plan=true`` it prints what it would do, ask and cost, and does nothing (``python -m mathse plan`` has options).
-With ``-m`` it runs a sweep, and the returned number is what a sweeper optimises.
+An installed MathSE has the same as ``mathse train``; what it does: mathse/commands/train.py.
 """
 
-from __future__ import annotations
-
-from pathlib import Path
-
-from mathse.commands import cli
-from mathse.config.schema import TrainConfig
-
-
-def train(config: TrainConfig, folder: Path) -> float | None:
-    """Runs ``config.task`` in ``folder``; the metric, a fraction in [0, 1], or None where the task has none."""
-    if config.plan:
-        from mathse.commands.plan import show
-
-        show(config)
-        return None
-    from mathse.evolution.tasks import run_task  # here: it loads torch, and a wrong setting is refused before that
-
-    return run_task(config, folder)
-
+from mathse.commands.train import main
 
 if __name__ == "__main__":
-    cli.main(train, config_name="train", schema=TrainConfig)
+    main()

@@ -1,15 +1,18 @@
-"""``python -m mathse VERB``: the door for everything that is neither training nor evaluation."""
+"""``mathse VERB``, also ``python -m mathse VERB``: the door for everything."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
-from mathse.commands.cli import guarded
+from mathse.commands.mistakes import guarded
 
 # verb -> (module with main(argv) -> exit code, what it does); imported only when asked for
 VERBS = {
+    "train": ("mathse.commands.train", "train a student, or one part of it; --help shows all settings, -m sweeps"),
+    "evaluate": ("mathse.commands.evaluate", "score a model, or a file of its answers, on benchmarks"),
     "report": ("mathse.reporting.report", "one HTML page about a run, or several side by side"),
     "compare": ("mathse.evaluation.compare", "runs on the same problems: differences, transitions, the paper's tables"),
     "tiny": ("mathse.commands.tiny", "write a tiny random-weight checkpoint of a family"),
@@ -35,9 +38,7 @@ ALIASES = {"whatif": "replay"}  # former names
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
-        print("usage: python -m mathse VERB ...\n")
-        print("\n".join(f"  {verb:<13} {what}" for verb, (_, what) in VERBS.items()))
-        return 0 if arguments else 2
+        return guarded(lambda: _help(0 if arguments else 2))
     verb, *rest = arguments
     verb = ALIASES.get(verb, verb)
     if verb not in VERBS:
@@ -45,6 +46,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     run: Callable[[Sequence[str]], int] = import_module(VERBS[verb][0]).main
     return guarded(lambda: run(rest))
+
+
+def _help(code: int) -> int:
+    print("usage: mathse VERB ...\n")
+    print("\n".join(f"  {verb:<13} {what}" for verb, (_, what) in VERBS.items()))
+    return code
+
+
+def command() -> int:
+    """The console command ``mathse``: like ``python -m``, it finds a user's own modules in the current folder."""
+    if not sys.flags.safe_path:
+        sys.path.append(os.getcwd())  # last, so that no folder of theirs hides a library
+    return main()
 
 
 if __name__ == "__main__":

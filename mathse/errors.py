@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
+
 
 class MathSEError(Exception):
     """Base of every error that is shown as one sentence, without a traceback, with exit code 1."""

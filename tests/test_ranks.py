@@ -14,7 +14,6 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from importlib.util import find_spec
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from small import path, problems, solved_rows, tiny_backbone
 from torch import Tensor
 
 from mathse.config.backbones import TinyBackbone
+from mathse.config.extras import installed
 from mathse.config.fits import ORM, Fit, Lora, Optimizer
 from mathse.config.schema import Trainer
 from mathse.data.synthetic.problems import SyntheticData
@@ -149,9 +149,9 @@ def test_a_process_finds_its_place_whoever_started_it(
     assert launch.place(environment) == (None if expected is None else launch.Place(*expected))
 
 
-@pytest.mark.skipif(find_spec("deepspeed") is not None, reason="deepspeed is installed")
+@pytest.mark.skipif(installed("deepspeed"), reason="deepspeed is installed")
 def test_deepspeed_is_asked_for_before_a_rank_is_started() -> None:
-    with pytest.raises(ConfigError, match=r"pip install 'mathse\[deepspeed\]'"):
+    with pytest.raises(ConfigError, match=r"pip install '\.\[deepspeed\]'"):
         launch.require("deepspeed")
     launch.require("fsdp2")
 

@@ -1,12 +1,10 @@
-"""From a command line to a task: compose, parse, run. A user's mistake ends in one sentence, not in a traceback.
+"""From Hydra's command line to a task: compose, parse, run.
 
-Loads no torch: a wrong setting is refused before anything heavy is imported. MATHSE_TRACEBACK=1 (or Hydra's own
-HYDRA_FULL_ERROR=1) shows the traceback behind a sentence.
+Loads no torch: a wrong setting is refused before anything heavy is imported.
 """
 
 from __future__ import annotations
 
-import errno
 import functools
 import os
 import sys
@@ -19,45 +17,52 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
-from safetensors import SafetensorError
 
+from mathse.commands.mistakes import RUNNING, sentence, wants_traceback
 from mathse.config import sweeps
 from mathse.config.compose import help_page
-from mathse.config.options import CONF
-from mathse.config.overrides import COMPOSING, command_line, explain, refuse_early
+from mathse.config.options import CONF, FLAG, look_in, own_folder
+from mathse.config.overrides import COMPOSING, command_line, explain, quoted, refuse_early
 from mathse.config.parse import parse
 from mathse.config.register import register
-from mathse.errors import ConfigError, MathSEError, RankLost
+from mathse.errors import INTERRUPTED, ConfigError, MathSEError, RankLost
 from mathse.training import launch
-from mathse.training.launch import INTERRUPTED
 
 Task = Callable[[Any, Path], float | None]
-
-RUNNING = (MathSEError, OSError, SafetensorError)  # safetensors tells of a full disk in its own words
 
 
 class JobFailed(MathSEError):
     """A job of a sweep failed and has said why; the other jobs go on."""
 
 
-def main(task: Task, config_name: str, schema: type) -> None:
+def main(task: Task, config_name: str, schema: type, arguments: Sequence[str] | None = None) -> None:
     """Runs ``task(config, folder)`` once, or once a job in a sweep (``-m``); a sweeper gets what it returns.
+
+    Args:
+        task: takes the settings and the run folder, and returns the number that a sweeper chooses by.
+        config_name: the file of conf/ that is composed, "train" or "evaluate".
+        schema: the dataclass of its settings.
+        arguments: the command line without the program (and its verb); default: of this process.
 
     Exits with 1 after a user's mistake, 130 after Ctrl-C.
     """
+    if arguments is not None:
+        sys.argv = [sys.argv[0], *arguments]  # which Hydra reads
     launch.end_with_the_watcher()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait spinning ruin each other on a busy machine
     register()
     traceback = wants_traceback()
     arguments = sys.argv[1:]
-    run = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(_job(task, schema, traceback))
 
     def start() -> None:
+        line = command_line(arguments)
+        look_in(line.config_dir)
         refuse_early(arguments, schema)
-        if command_line(arguments).help:
+        if line.help:
             print(help_page(arguments, schema))
-        else:
-            run()
+            return
+        job = _job(task, schema, traceback, _start_of_a_rank(config_name))
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
 
     os.environ |= {"HYDRA_FULL_ERROR": "1", "MATHSE_TRACEBACK": str(int(traceback))}  # Hydra raises; it is told here
     if traceback:
@@ -81,45 +86,9 @@ def main(task: Task, config_name: str, schema: type) -> None:
         sys.exit(INTERRUPTED)
 
 
-def guarded(run: Callable[[], int]) -> int:
-    """``run()`` for a command without Hydra: its exit code, or 1 after a user's mistake, told in a sentence."""
-    try:
-        return run()
-    except RUNNING as e:
-        if wants_traceback() or (text := sentence(e)) is None:
-            raise
-        _say(*(f"error: {line}" for line in text.splitlines()))
-        return 1
-    except KeyboardInterrupt:
-        _say("stopped")
-        return INTERRUPTED
-
-
-def wants_traceback() -> bool:
-    """MATHSE_TRACEBACK decides where it is set (child processes inherit a 0); else Hydra's own variable."""
-    return os.environ.get("MATHSE_TRACEBACK", os.environ.get("HYDRA_FULL_ERROR", "0")) not in ("", "0")
-
-
-def sentence(error: BaseException) -> str | None:
-    """What to tell the user; None if this is no mistake of theirs but a bug, which deserves its traceback."""
-    if isinstance(error, MathSEError):
-        return str(error)
-    code = error.errno if isinstance(error, OSError) else errno.ENOSPC if "os error 28" in str(error) else None
-    where = str(getattr(error, "filename", None) or "the run folder")
-    if code in (errno.ENOSPC, errno.EDQUOT):
-        return f"{where}: no space left on the device; free some, then run the same command: nothing finished is lost"
-    if code in (errno.EACCES, errno.EPERM):
-        return f"{where}: permission denied; mend its rights, or choose another place with hydra.run.dir=DIR"
-    if code == errno.EROFS:
-        return f"{where}: on a read-only file system; choose another place with hydra.run.dir=DIR"
-    if code in (errno.EEXIST, errno.ENOTDIR):
-        return f"{where}: a file stands where a folder must be; move it, or choose another place with hydra.run.dir=DIR"
-    return None
-
-
-def _job(task: Task, schema: type, traceback: bool) -> Callable[[DictConfig], float | None]:
-    """What Hydra calls with each composed config."""
-    script = os.path.abspath(sys.argv[0])
+def _job(task: Task, schema: type, traceback: bool, start: Sequence[str]) -> Callable[[DictConfig], float | None]:
+    """What Hydra calls with each composed config. ``start``: the command of a rank, up to its settings."""
+    flags = [] if own_folder() is None else [f"{FLAG}={own_folder()}"]  # a job of a sweep has its own settings only
 
     @functools.wraps(task)
     def job(cfg: DictConfig) -> float | None:
@@ -134,10 +103,8 @@ def _job(task: Task, schema: type, traceback: bool) -> Callable[[DictConfig], fl
             _refuse_a_sweep_in_ranks()
             _refuse_a_sweep_of_one()
             _refuse_a_wrong_choice(config)
-            launch.require(config.trainer.strategy)
-            if launch.place() is None and config.trainer.devices > 1:
-                return _to_choose_by(launch.run(_command_of_a_rank(script, folder), config.trainer.devices))
-            number = _to_choose_by(task(config, folder))
+            settings = [*flags, *HydraConfig.get().overrides.task] if _is_sweep() else sys.argv[1:]
+            number = _to_choose_by(run_or_start_ranks(task, config, folder, [*start, *settings]))
             launch.report(number)
             return number
         except RUNNING as e:
@@ -161,11 +128,36 @@ def _job(task: Task, schema: type, traceback: bool) -> Callable[[DictConfig], fl
     return job
 
 
-def _command_of_a_rank(script: str, folder: Path) -> list[str]:
-    """What starts this job again, in this folder: a job of a sweep as a single run with that job's settings."""
-    arguments = HydraConfig.get().overrides.task if _is_sweep() else sys.argv[1:]
-    place = str(folder.absolute()).replace("\\", "\\\\").replace("'", "\\'")
-    return [sys.executable, script, *arguments, f"hydra.run.dir='{place}'"]
+def run_or_start_ranks(task: Task, config: Any, folder: Path, again: Sequence[str]) -> float | None:
+    """``task(config, folder)`` in this process; where it wants several devices and this is no rank yet, in as many
+    processes as it has devices, each started with ``again``, the command of the same run."""
+    launch.require(config.trainer.strategy)
+    if launch.place() is not None or config.trainer.devices == 1:
+        return task(config, folder)
+    number: float | None = launch.run([*again, run_dir(folder)], config.trainer.devices)
+    return number
+
+
+def run_dir(folder: Path) -> str:
+    """The override that makes ``folder`` the run folder."""
+    return f"hydra.run.dir={quoted(str(folder.absolute()))}"
+
+
+def _start_of_a_rank(verb: str) -> list[str]:
+    """What started this process, up to its settings, with the interpreter's own flags: ``python train.py``, ``mathse
+    train``, ``python -m mathse train``; ``start_from_python`` where the settings came from elsewhere."""
+    whole, settings = sys.orig_argv, sys.argv[1:]
+    if whole[len(whole) - len(settings) :] != settings:
+        return start_from_python(verb)
+    start = whole[1 : len(whole) - len(settings)]
+    return [sys.executable, *(os.path.abspath(part) if part == sys.argv[0] else part for part in start)]
+
+
+def start_from_python(verb: str) -> list[str]:
+    """A command that is ``mathse VERB`` with this process's own Python path, wherever that came from (a notebook's
+    folder, a script's): a rank must import what this process imports."""
+    code = f"import sys; sys.path[:] = {sys.path!r}; from mathse.__main__ import main; sys.exit(main())"
+    return [sys.executable, "-c", code, verb]
 
 
 def _job_failed(error: BaseException) -> NoReturn:

@@ -13,21 +13,27 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from mathse.config.overrides import COMPOSING, command_line, configs, explain, refuse_early
 from mathse.config.parse import flatten, parse
 from mathse.config.rules import Rule
-from mathse.config.schema import PROGRAMS, TrainConfig
+from mathse.config.schema import PROGRAMS, EvaluateConfig, TrainConfig
 from mathse.errors import ConfigError
 
 
 def train_config(overrides: Sequence[str], but: Container[Rule] = ()) -> tuple[TrainConfig, Path]:
-    """(settings, hydra.run.dir) of ``python train.py *overrides``, for programs that take the same overrides. Raises
-    ConfigError as train.py does, except for the rules in ``but``."""
-    composed, folder = _composed(overrides)
+    """(settings, hydra.run.dir) of ``python train.py *overrides``. Raises ConfigError as train.py does, except for the
+    rules in ``but``."""
+    composed, folder = _composed(overrides, TrainConfig)
     return parse(composed, but=but), folder
+
+
+def evaluate_config(overrides: Sequence[str]) -> tuple[EvaluateConfig, Path]:
+    """The same of ``python evaluate.py *overrides``."""
+    composed, folder = _composed(overrides, EvaluateConfig)
+    return parse(composed, EvaluateConfig), folder
 
 
 def unchecked_settings(overrides: Sequence[str]) -> dict[str, Any]:
     """Dotted key -> value as Hydra composes them: a file that they name need not be here. Raises ConfigError for what
     cannot be composed."""
-    composed, _ = _composed(overrides)
+    composed, _ = _composed(overrides, TrainConfig)
     return flatten(OmegaConf.to_container(composed))
 
 
@@ -46,15 +52,16 @@ def help_page(arguments: Sequence[str], schema: type) -> str:
     return template.safe_substitute(CONFIG=OmegaConf.to_yaml(page, resolve=line.resolve))
 
 
-def _composed(overrides: Sequence[str]) -> tuple[DictConfig, Path]:
-    refuse_early(overrides, TrainConfig)
+def _composed(overrides: Sequence[str], schema: type) -> tuple[DictConfig, Path]:
+    refuse_early(overrides, schema)
     try:
         with configs():
-            composed = compose("train", overrides=list(overrides), return_hydra_config=True)
+            line = command_line(overrides)
+            composed = compose(PROGRAMS[schema], overrides=line.overrides, return_hydra_config=True)
             folder = Path(str(composed.hydra.run.dir))
             with open_dict(composed):
                 del composed["hydra"]
             OmegaConf.resolve(composed)
     except COMPOSING as error:
-        raise ConfigError(explain(error, overrides, TrainConfig)) from None
+        raise ConfigError(explain(error, overrides, schema)) from None
     return composed, folder

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from mathse.config.bind import show
 from mathse.config.data import HubData, JsonlData, MixtureData, PublicData, Split
+from mathse.config.extras import missing
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 STORED = ("mathvision", "mathverse")  # hash lists that come with the package: mathse.data.decontamination.stored
@@ -118,8 +118,5 @@ def _root_is_there(path: str, data: PublicData | HubData) -> Iterator[str]:
             f"{path}.root = {show(data.root)}: neither a folder that exists nor a hub id of the form org/name; "
             "pass one of them"
         )
-    elif needs_library and find_spec("datasets") is None:
-        yield (
-            f"{path}.root = {show(data.root)}: needs the datasets library, which is not installed; "
-            "pip install 'mathse[hub]'"
-        )
+    elif needs_library and (sentence := missing("hub")):
+        yield f"{path}.root = {show(data.root)}: {sentence}"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib.util import find_spec
 from typing import Any
 
 from mathse.config.backbones import CogVLM2, InternVL25, Qwen2VL, TinyBackbone
 from mathse.config.bind import show
+from mathse.config.extras import missing
 from mathse.config.fits import Fit
 from mathse.config.schema import TrainConfig
 
@@ -63,11 +63,8 @@ def shards_are_of_whole_numbers(config: TrainConfig) -> Iterator[str]:
 def qlora_can_run(config: TrainConfig) -> Iterator[str]:
     """As far as it can be known without torch; the task asks for the GPU itself before it loads a model."""
     for path, fit in _own_fits(config, "method"):
-        if fit.method == "qlora" and find_spec("bitsandbytes") is None:
-            yield (
-                f"{path}.method = 'qlora': needs bitsandbytes, which is not installed; pip install 'mathse[qlora]', "
-                f"or pass {path}.method=lora"
-            )
+        if fit.method == "qlora" and (sentence := missing("qlora")):
+            yield f"{path}.method = 'qlora': {sentence}, or pass {path}.method=lora"
         elif fit.method == "qlora" and config.trainer.accelerator == "cpu":
             yield (
                 f"{path}.method = 'qlora': needs a CUDA GPU, and trainer.accelerator = 'cpu'; pass trainer=gpu, "

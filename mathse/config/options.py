@@ -1,22 +1,49 @@
-"""What conf/ offers: its groups and their options, read from the folder itself."""
+"""What conf/ offers: its groups and their options, read from the folder itself; beside it a user's own folder."""
 
 from __future__ import annotations
 
+import os
 import re
 from functools import cache
 from pathlib import Path
 
 from mathse.config.schema import OPTIONS
+from mathse.errors import ConfigError
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
+PACKAGE = Path(__file__).resolve().parents[1]
+# Inside the package in a wheel (setup.py), beside it in the repository.
+CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
+
+
+FLAG = "--config-dir"  # Hydra's, and that of every verb that takes the same overrides
+_own: Path | None = None
+
+
+def look_in(folder: str | os.PathLike[str] | None) -> None:
+    """Offer the options of a user's own ``folder``, laid out as conf/ is, beside those of conf/ (which win where both
+    have a name); None: no longer. Raises ConfigError where there is no such folder."""
+    global _own
+    if folder is not None and not Path(folder).is_dir():
+        raise ConfigError(f"{FLAG} {folder}: no such folder; it holds options of your own, laid out as conf/ is")
+    _own = None if folder is None else Path(folder).resolve()
+    groups.cache_clear()
+    available.cache_clear()
+
+
+def own_folder() -> Path | None:
+    """Where a user's own options are looked for."""
+    return _own
 
 
 @cache
 def groups() -> dict[str, tuple[str, ...]]:
-    """Every group of conf/ (Hydra's own left out) and its options."""
-    folders = sorted(p for p in CONF.rglob("*") if p.is_dir() and p.relative_to(CONF).parts[0] != "hydra")
-    found = {p.relative_to(CONF).as_posix(): tuple(sorted(f.stem for f in p.glob("*.yaml"))) for p in folders}
-    return {group: names for group, names in found.items() if names}
+    """Every group (Hydra's own left out) and its options."""
+    options: dict[str, set[str]] = {}
+    for root in (CONF, *([] if _own is None else [_own])):
+        for file in root.rglob("*/*.yaml"):
+            if not (group := file.parent.relative_to(root).as_posix()).startswith("hydra"):
+                options.setdefault(group, set()).add(file.stem)
+    return {group: tuple(sorted(options[group])) for group in sorted(options)}
 
 
 @cache
@@ -35,4 +62,5 @@ def option_of(schema: type) -> str | None:
 
 
 def _text(group: str, name: str) -> str:
-    return (CONF / group / f"{name}.yaml").read_text(encoding="utf-8")
+    file = Path(group) / f"{name}.yaml"
+    return (CONF / file if _own is None or (CONF / file).is_file() else _own / file).read_text(encoding="utf-8")

@@ -26,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from mathse.config.bind import did_you_mean, key_paths, plain
-from mathse.config.options import CONF, groups
+from mathse.config.options import CONF, groups, own_folder
 from mathse.config.parse import parse, read
 from mathse.config.register import register
 from mathse.config.schema import OPTIONS, PROGRAMS
@@ -70,9 +70,15 @@ def refuse_early(arguments: Sequence[str], schema: type) -> None:
 def command_line(arguments: Sequence[str]) -> Namespace:
     """Hydra's own reading of its flags (``multirun``, ``help``, ``config_dir``, ...) and of the ``overrides``."""
     line, _ = get_args_parser().parse_known_args(list(arguments))
-    if line.config_dir:
-        line.overrides.append(f"hydra.searchpath=['file://{Path(line.config_dir).absolute()}']")
+    if (folder := line.config_dir or own_folder()) is not None:
+        line.overrides.append(f"hydra.searchpath=[{quoted(f'file://{Path(folder).absolute()}')}]")
     return line
+
+
+def quoted(text: str) -> str:
+    """``text`` as a value that Hydra reads as it is, whatever stands in it."""
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,11 @@ def run_dir(resume: str | None, name: str, time: str) -> str:
     return str(folder)
 
 
+def program(name: str) -> str:
+    """How this process was started, for --help: "train" -> ``python train.py`` or ``mathse train``."""
+    return f"python {name}.py" if Path(sys.argv[0]).name == f"{name}.py" else f"mathse {name}"
+
+
 def _options_page(*only: str) -> str:
     """For --help: a line a group."""
     found = [(group, names) for group, names in groups().items() if not only or group in only]
@@ -64,4 +70,5 @@ def _options_page(*only: str) -> str:
 # handed, and composes the job's config before that job runs.
 OmegaConf.register_new_resolver("mathse.run_dir", run_dir, replace=True, use_cache=True)
 OmegaConf.register_new_resolver("mathse.job_folder", job_folder, replace=True)
+OmegaConf.register_new_resolver("mathse.program", program, replace=True)
 OmegaConf.register_new_resolver("mathse.options", _options_page, replace=True)

@@ -10,21 +10,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
-from importlib.util import find_spec
 from typing import Any
 
+from mathse.config.extras import EXTRAS, missing
 from mathse.config.schema import EvaluateConfig
 
 NO_PART_OF_A_NAME = ("sweep", "name", "progress", "resume", "resume_from")  # they change no job, or name the sweep
 LONGEST = 180  # characters of a folder's name before its hash
 HASH = 8
 
-EXTRAS = {  # Hydra's plugins by module, and which extra of ours brings them
-    "hydra_plugins.hydra_joblib_launcher": "joblib",
-    "hydra_plugins.hydra_optuna_sweeper": "optuna",
-    "hydra_plugins.hydra_submitit_launcher": "submitit",
-}
-OPTIONS_OF = {"joblib": "joblib", "optuna": "optuna", "submitit_slurm": "submitit", "submitit_local": "submitit"}
+EXTRA_OF = {"joblib": "joblib", "optuna": "optuna", "submitit_slurm": "submitit", "submitit_local": "submitit"}
 BASIC = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 
 
@@ -43,23 +38,14 @@ def missing_plugin(error: RuntimeError) -> str | None:
     """What to install, where Hydra knows no class for a sweeper or launcher; None for any other error."""
     if "Unknown plugin class" not in str(error):
         return None
-    extra = next((extra for module, extra in EXTRAS.items() if module in str(error)), None)
-    return None if extra is None else f"hydra: {_install(extra)}"
+    extra = next((extra for extra in set(EXTRA_OF.values()) if EXTRAS[extra].module in str(error)), None)
+    return None if extra is None else f"hydra: {missing(extra)}"
 
 
 def missing_option(group: str, option: str) -> str | None:
     """The same for ``hydra/launcher=joblib``, an option that comes with its plugin; None where it is installed."""
-    extra = OPTIONS_OF.get(option)
-    return None if extra is None or installed(extra) else f"{group}={option}: {_install(extra)}"
-
-
-def installed(extra: str) -> bool:
-    """Whether Hydra's plugin behind one of our extras can be imported."""
-    module = next(module for module, brings in EXTRAS.items() if brings == extra)
-    try:
-        return find_spec(module) is not None
-    except ModuleNotFoundError:  # no plugin at all
-        return False
+    extra = EXTRA_OF.get(option)
+    return None if extra is None or (sentence := missing(extra)) is None else f"{group}={option}: {sentence}"
 
 
 def chooses(sweeper: Any) -> bool:
@@ -83,7 +69,3 @@ def no_choice(config: Any, sweeper: Any) -> Iterator[str]:
     else:
         empty = (key for key in ("dev", "dev_share") if getattr(config.data, key, None) == 0)
         yield from (f"data.{key} = 0: the dev problems choose among a sweeper's settings; leave some" for key in empty)
-
-
-def _install(extra: str) -> str:
-    return f"needs Hydra's {extra} plugin, which is not installed; pip install 'mathse[{extra}]'"

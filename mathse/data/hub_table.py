@@ -19,6 +19,7 @@ from urllib.parse import parse_qsl, urlencode
 
 from PIL import Image
 
+from mathse.config.extras import missing
 from mathse.data.pictures import decode
 from mathse.data.records import Record
 from mathse.errors import ConfigError, DataError
@@ -106,12 +107,9 @@ def opened(table: Table) -> Any:
 
 
 def _library() -> Any:
-    try:
-        return import_module("datasets")
-    except ImportError:
-        raise ConfigError(
-            "data.root: a hub id or a table needs the datasets library, which is not installed: pip install mathse[hub]"
-        ) from None
+    if sentence := missing("hub"):
+        raise ConfigError(f"data.root: a hub id or a table {sentence}")
+    return import_module("datasets")
 
 
 # --- cells ------------------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Starting a run on several devices: the same command once a device ("rank"), and one process that watches over them.
 
 The environment of a rank is the one that torchrun sets, so ours, torchrun's and SLURM's ranks are alike from there on.
-Stdlib only: the watching process holds no model.
+Loads no torch: the watching process holds no model.
 """
 
 from __future__ import annotations
@@ -21,15 +21,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mathse.errors import ConfigError
+from mathse.config.extras import missing
+from mathse.errors import INTERRUPTED, ConfigError
 
 WATCHED, RESULT = "MATHSE_WATCHED", "MATHSE_RESULT"  # a pipe that closes when the watching process ends; a file
 LEFT_ALONE = 75  # exit code of a rank that lost the others: not the one to blame
-INTERRUPTED = 130  # the shell's code for Ctrl-C
 LAST_WORDS = 30  # lines kept of what a rank other than the first says
 POLL, PATIENCE = 0.1, 10.0  # seconds; how long a rank may take to end by itself
 
@@ -77,11 +76,8 @@ def is_ours() -> bool:
 
 def require(strategy: str) -> None:
     """Raise ConfigError where what a strategy needs is not installed; asked before any rank is started."""
-    if strategy == "deepspeed" and find_spec("deepspeed") is None:
-        raise ConfigError(
-            "trainer.strategy = 'deepspeed': needs deepspeed, which is not installed; pip install 'mathse[deepspeed]', "
-            "or pass trainer=fsdp"
-        )
+    if strategy == "deepspeed" and (sentence := missing("deepspeed")):
+        raise ConfigError(f"trainer.strategy = 'deepspeed': {sentence}, or pass trainer=fsdp")
 
 
 # --- in the watching process ----------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from mathse.commands import cli
+from mathse.commands.mistakes import wants_traceback
 from mathse.errors import ConfigError, DataError
 
 
@@ -110,9 +110,9 @@ def test_a_flag_brings_the_traceback_back(command):
 def test_hydras_own_flag_counts_unless_ours_is_set(monkeypatch):
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     monkeypatch.delenv("MATHSE_TRACEBACK", raising=False)
-    assert cli.wants_traceback()
+    assert wants_traceback()
     monkeypatch.setenv("MATHSE_TRACEBACK", "0")
-    assert not cli.wants_traceback()
+    assert not wants_traceback()
 
 
 def test_ctrl_c_says_how_to_go_on(command):

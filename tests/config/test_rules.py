@@ -142,13 +142,12 @@ def test_evaluation_needs_a_checkpoint(refusal, read, tmp_path):
 
 
 def test_a_base_in_four_bit_is_refused_where_it_cannot_be_had(refusal, read, monkeypatch):
-    rules = "mathse.config.fit_rules.find_spec"
-    monkeypatch.setattr(rules, lambda name: None)
+    monkeypatch.setattr("mathse.config.extras.installed", lambda extra: False)
     assert refusal("sft.method=qlora") == [
-        "sft.method = 'qlora': needs bitsandbytes, which is not installed; pip install 'mathse[qlora]', or pass "
+        "sft.method = 'qlora': needs bitsandbytes, which is not installed; pip install '.[qlora]', or pass "
         "sft.method=lora"
     ]
-    monkeypatch.setattr(rules, lambda name: name)
+    monkeypatch.setattr("mathse.config.extras.installed", lambda extra: True)
     assert refusal("orm.fit.method=qlora", "trainer=cpu") == [
         "orm.fit.method = 'qlora': needs a CUDA GPU, and trainer.accelerator = 'cpu'; pass trainer=gpu, or "
         "orm.fit.method=lora"

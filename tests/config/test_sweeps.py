@@ -12,6 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from mathse.config import sweeps
+from mathse.config.extras import installed
 from mathse.config.options import CONF, available
 from mathse.config.register import register
 from mathse.config.schema import EvaluateConfig
@@ -102,16 +103,16 @@ def test_a_test_score_or_the_lowest_accuracy_chooses_nothing(read):
     assert "hydra/sweeper=tpe maximizes it" in sentence
 
 
-@pytest.mark.skipif(sweeps.installed("optuna"), reason="the plugin is installed")
+@pytest.mark.skipif(installed("optuna"), reason="the plugin is installed")
 @pytest.mark.parametrize("settings", [["+sweep=search"], ["seed=1,2", "hydra/sweeper=tpe"]])
 def test_a_sweeper_that_is_not_installed_is_told_in_a_sentence(command, settings):
     status, said = command(never, "-m", *settings)
     assert status == 1 and said.splitlines()[-1] == (
-        "error: hydra: needs Hydra's optuna plugin, which is not installed; pip install 'mathse[optuna]'"
+        "error: hydra: needs Hydra's optuna plugin, which is not installed; pip install '.[optuna]'"
     )
 
 
-@pytest.mark.skipif(sweeps.installed("joblib"), reason="the plugin is installed")
+@pytest.mark.skipif(installed("joblib"), reason="the plugin is installed")
 def test_a_launcher_that_is_not_installed_is_told_in_a_sentence(command):
     status, said = command(never, "-m", "seed=1,2", "hydra/launcher=joblib")
     assert status == 1 and "hydra/launcher=joblib: needs Hydra's joblib plugin" in said
@@ -149,12 +150,12 @@ def test_slurm_starts_one_task_a_job_and_puts_it_back_into_the_queue():
 
 
 def test_slurm_settings_are_those_that_the_plugin_takes():
-    plugin = pytest.importorskip("hydra_plugins.hydra_submitit_launcher.config", reason="needs mathse[submitit]")
+    plugin = pytest.importorskip("hydra_plugins.hydra_submitit_launcher.config", reason="pip install '.[submitit]'")
     known = set(OmegaConf.structured(plugin.SlurmQueueConf()))
     assert set(OmegaConf.to_container(node("hydra/launcher=slurm").launcher)) <= known
 
 
 def test_tpe_settings_are_those_that_the_plugin_takes():
-    plugin = pytest.importorskip("hydra_plugins.hydra_optuna_sweeper.config", reason="needs mathse[optuna]")
+    plugin = pytest.importorskip("hydra_plugins.hydra_optuna_sweeper.config", reason="pip install '.[optuna]'")
     known = set(plugin.OptunaSweeperConf.__dataclass_fields__) - {"defaults"}
     assert set(OmegaConf.to_container(node("hydra/sweeper=tpe").sweeper)) == known

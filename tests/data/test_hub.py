@@ -15,7 +15,7 @@ from mathse.data.images import image_size, load_image
 from mathse.data.readers.source import PublicData
 from mathse.errors import ConfigError, DataError
 
-datasets = pytest.importorskip("datasets", reason="needs the datasets library: pip install mathse[hub]")
+datasets = pytest.importorskip("datasets", reason="needs the datasets library: pip install '.[hub]'")
 
 COLUMNS = {"question": "query", "answer": "label", "images": "image"}
 

@@ -21,7 +21,7 @@ TABLES = ("trl", "hf")
 
 
 def opened(folder: Path, tmp_path: Path) -> Any:
-    datasets = pytest.importorskip("datasets", reason="needs the datasets library: pip install 'mathse[hub]'")
+    datasets = pytest.importorskip("datasets", reason="needs the datasets library: pip install '.[hub]'")
     return datasets.load_dataset(str(folder), split="train", cache_dir=str(tmp_path / "cache"))
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -122,3 +124,19 @@ def test_a_damaged_row_is_named_by_its_file(tmp_path: Path, capsys: pytest.Captu
         assert main(["lineage", str(run), *asked]) == 1
         error = capsys.readouterr().err
         assert "final/train.jsonl" in error.splitlines()[-1] and "/tmp" not in error
+
+
+@pytest.mark.parametrize("asked", [["--all"], ["--query"], ["--query", "SELECT 1"]])
+def test_without_duckdb_tables_are_refused_with_the_remedy_and_a_story_is_told(
+    run_of: Made, asked: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = run_of("embedded")
+    monkeypatch.setattr("mathse.config.extras.installed", lambda extra: False)
+    assert main(["lineage", str(run), *asked]) == 1
+    assert "needs duckdb, which is not installed; pip install '.[lineage]'" in capsys.readouterr().err
+    assert main(["lineage", str(run), rows(run / "final" / "train.jsonl")[0]["id"]]) == 0
+
+
+def test_what_needs_no_table_loads_no_duckdb() -> None:
+    script = "import sys, mathse.commands.lineage, mathse.commands.export; sys.exit('duckdb' in sys.modules)"
+    subprocess.run([sys.executable, "-c", script], check=True)

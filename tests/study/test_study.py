@@ -13,6 +13,7 @@ from run_builder import Builder, record_again
 
 from mathse.__main__ import main
 from mathse.config.compose import train_config
+from mathse.config.options import look_in
 from mathse.config.parse import plain
 from mathse.errors import ConfigError, DataError, RunError
 from mathse.reporting.study import main as study
@@ -244,3 +245,18 @@ def test_every_study_here_is_described_by_a_file_that_fits():
 def test_results_hold_no_not_a_number(runs, tmp_path):
     study(["table1_stages", "--runs", str(runs), "--out", str(tmp_path)])
     json.loads((tmp_path / "results.json").read_text(), parse_constant=lambda name: pytest.fail(name))
+
+
+def test_a_study_of_the_users_own_is_collected_with_the_command_that_makes_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    variants = tmp_path / "conf" / "experiment" / "mine"
+    variants.mkdir(parents=True)
+    for variant in ("none", "orm"):
+        (variants / f"{variant}.yaml").write_text(f"# @package _global_\nstudy: mine\nvariant: {variant}\n")
+        for seed in (1, 2, 3):
+            made_up(tmp_path / "runs", variant, seed, name="mine")
+    try:
+        assert study(["mine", "--config-dir", "conf", "--runs", "runs", "--out", "out"]) == 0
+    finally:
+        look_in(None)
+    assert "mathse train -m --config-dir conf '+experiment/mine=glob(*)' seed=1,2,3" in capsys.readouterr().out

@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 
 from mathse.data.images import load_image
 from mathse.data.synthetic import digits
@@ -18,6 +19,12 @@ def test_every_digit_image_belongs_to_exactly_one_split() -> None:
         assert not set(splits[one]) & set(splits[other]), (one, other)
     assert sorted(np.concatenate(list(splits.values()))) == list(range(1797))
     assert {name: len(part) for name, part in splits.items()} == digits.SPLITS
+
+
+def test_the_digits_are_scikit_learns_number_by_number() -> None:
+    theirs = load_digits()
+    with np.load(digits.FILE) as ours:
+        assert np.array_equal(ours["images"], theirs.images) and np.array_equal(ours["labels"], theirs.target)
 
 
 def test_no_picture_of_one_split_stands_in_another_under_another_number() -> None:

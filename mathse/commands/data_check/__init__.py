@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mathse.config.compose import train_config
+from mathse.config.options import FLAG, look_in
 from mathse.config.rules import teacher_can_solve_the_data
 from mathse.data.decontamination.against import problems_of
 from mathse.data.decontamination.stored import lines
@@ -35,12 +36,14 @@ def main(argv: Sequence[str]) -> int:
     verbs = parser.add_subparsers(dest="verb", required=True)
     checking = verbs.add_parser("check", help="read all of the training data, and write what was found")
     checking.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="as for train.py: data=jsonl data.path=FILE")
+    checking.add_argument(FLAG, metavar="DIR", help="a folder of your own options, laid out as conf/ is")
     hashing = verbs.add_parser("hashes", help="a hash list of a benchmark's questions, to keep them out of training")
     hashing.add_argument("benchmark", type=Path, metavar="FILE", help="its problems: JSON or JSONL")
     hashing.add_argument("list", type=Path, metavar="LIST.txt", help="the list to write")
     asked = parser.parse_args(argv)
     if asked.verb == "hashes":
         return _write_hashes(asked.benchmark, asked.list)
+    look_in(asked.config_dir)
     config, folder = train_config(asked.overrides, but=(teacher_can_solve_the_data,))  # no teacher takes part
     from mathse.commands.data_check.check import (
         check,  # here: it loads torch, and a wrong setting is refused before that

@@ -5,7 +5,7 @@
     python -m mathse export outputs/demo/seed_0 --format hf --what orm         # the ORM's labelled paths
     python -m mathse export outputs/demo/seed_0 --what model                   # a checkpoint with its model card
 
-Formats: llamafactory, swift (JSONL, pictures beside it), trl, hf (parquet, pictures in it; needs ``mathse[hub]``), see
+Formats: llamafactory, swift (JSONL, pictures beside it), trl, hf (parquet, pictures in it; extra: ``hub``), see
 ``formats``. A row trains what the run's own fit trained: the same prompt, pictures and response. ``--images reference``
 names pictures where they lie. README.md is a data card. No model is loaded; rows are written one at a time.
 

@@ -8,6 +8,7 @@ from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
 
+from mathse.config.extras import missing
 from mathse.errors import ConfigError
 
 GROUP = 100  # rows held in memory, and read at once by whoever shows pictures
@@ -54,10 +55,6 @@ def features(columns: Mapping[str, Any]) -> Any:
 
 
 def _library() -> Any:
-    try:
-        return import_module("datasets")
-    except ImportError:
-        raise ConfigError(
-            "--format: trl and hf are tables of the datasets library, which is not installed: pip install "
-            "'mathse[hub]', or choose --format llamafactory or swift"
-        ) from None
+    if sentence := missing("hub"):
+        raise ConfigError(f"--format trl or hf: {sentence}, or choose --format llamafactory or swift")
+    return import_module("datasets")

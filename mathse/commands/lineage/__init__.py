@@ -24,11 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from mathse.commands.lineage.descent import descendants, descent_in_words
-from mathse.commands.lineage.query import TABLES, answer, answer_in_words, tables_in_words
-from mathse.commands.lineage.rows import all_rows, row_in_words
 from mathse.commands.lineage.story import tell
 from mathse.commands.lineage.words import said
-from mathse.errors import DataError
+from mathse.config.extras import missing
+from mathse.errors import DataError, RunError
 from mathse.runs.reader import Run, read_run
 from mathse.runs.store import to_json
 
@@ -53,15 +52,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _lines(run: Run, asked: argparse.Namespace) -> Iterator[str]:
-    if asked.query is not None:
-        words = tables_in_words if asked.query is TABLES else answer_in_words
-        return _shown(answer(run, asked.query), words, asked.json)
     if asked.descendants is not None:
         return _shown(descendants(run, asked.descendants), descent_in_words, asked.json)
+    if asked.id is not None:
+        story = tell(run, asked.id)
+        return iter([to_json(story.to_json())]) if asked.json else said(story)
+    if sentence := missing("lineage"):
+        raise RunError(f"{'--all' if asked.all else '--query'} joins the files of a run as tables, which {sentence}")
+    from mathse.commands.lineage.query import TABLES, answer, answer_in_words, tables_in_words  # late: they load duckdb
+    from mathse.commands.lineage.rows import all_rows, row_in_words
+
     if asked.all:
         return _shown(all_rows(run), lambda rows: map(row_in_words, rows), asked.json)
-    story = tell(run, asked.id)
-    return iter([to_json(story.to_json())]) if asked.json else said(story)
+    if asked.query is True:  # --query alone
+        return _shown(answer(run, TABLES), tables_in_words, asked.json)
+    return _shown(answer(run, asked.query), answer_in_words, asked.json)
 
 
 def _shown(rows: Iterator[Any], words: Callable[[Iterator[Any]], Iterator[str]], as_json: bool) -> Iterator[str]:
@@ -78,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--all", action="store_true", help="every row of final/train.jsonl, one line each")
     what.add_argument("--descendants", metavar="PROBLEM_ID", help="every row and checkpoint that descends from it")
     what.add_argument(
-        "--query", metavar="SQL", nargs="?", const=TABLES, help="a SELECT over the run's files; alone: the tables"
+        "--query", metavar="SQL", nargs="?", const=True, help="a SELECT over the run's files; alone: the tables"
     )
     parser.add_argument("--json", action="store_true", help="JSON Lines on stdout, and nothing else")
     return parser

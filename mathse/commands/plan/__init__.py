@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mathse.config.compose import train_config
+from mathse.config.options import FLAG, look_in
 from mathse.config.schema import TrainConfig
 from mathse.runs.store import make_folder, write_json
 
@@ -35,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code; raises MathSEError for settings or data that a run would refuse."""
     parser = argparse.ArgumentParser(prog="python -m mathse plan", description="What a run will do, ask and cost")
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="as for train.py")
+    parser.add_argument(FLAG, metavar="DIR", help="a folder of your own options, laid out as conf/ is")
     parser.add_argument("--like", type=Path, metavar="RUN", help="an earlier run to measure rates in")
     parser.add_argument("--rate", action="append", default=[], metavar="KIND=SECONDS", help="fit, sample or judge")
     parser.add_argument("--sample", type=int, default=SAMPLE, metavar="N", help="problems to average lengths over")
@@ -42,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     asked = parser.parse_intermixed_args(argv)
     if asked.sample < 1:
         parser.error("--sample: must be at least 1")
+    look_in(asked.config_dir)
     config, _ = train_config(asked.overrides)
     plan = show(config, sample=asked.sample, given=asked.rate, like=asked.like)
     if asked.json is not None:

@@ -1,13 +1,14 @@
 """The embedded world's pictures: three real handwritten digits side by side.
 
-Source: scikit-learn's ``load_digits`` (1,797 images of 8 x 8 pixels, UCI ML hand-written digits, shipped in the
-package). Each digit image belongs to exactly one split. For want of data the students' pool and the ORM's training
-problems share one (other problems, the same handwriting); what is measured on, nobody has seen.
+Source: digits.npz beside this file, 1,797 images of 8 x 8 pixels (UCI, CC BY 4.0; README.md there). Each digit image
+belongs to exactly one split. For want of data the students' pool and the ORM's training problems share one (other
+problems, the same handwriting); what is measured on, nobody has seen.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -15,16 +16,15 @@ from PIL import Image
 from mathse.errors import DataError
 
 GLYPH = 28  # pixels; one glyph is exactly one visual token of the tiny backbone (patch 14, merge 2)
+FILE = Path(__file__).with_name("digits.npz")
 SPLITS = {"train": 1147, "dev": 100, "orm_held": 200, "test": 350}  # digit images; together 1,797
 
 
 @lru_cache(maxsize=1)
 def _digits() -> tuple[np.ndarray, np.ndarray]:
-    """Images (1797, 8, 8) with values 0..16, and their labels (1797,)."""
-    from sklearn.datasets import load_digits  # here: importing it takes a second
-
-    bunch = load_digits()
-    return bunch.images, bunch.target
+    """Images (1797, 8, 8) with values 0..16, and their labels (1797,), both uint8."""
+    with np.load(FILE) as stored:
+        return stored["images"], stored["labels"]
 
 
 @lru_cache(maxsize=1)

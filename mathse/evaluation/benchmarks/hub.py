@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from mathse.config.extras import missing
 from mathse.errors import ConfigError, DataError
 from mathse.evaluation.benchmarks.rows import Place
 
@@ -24,13 +25,10 @@ def read(repository: str, config: str | None, split: str, key: str, folder: Path
 
     ConfigError where ``datasets`` is not installed, DataError where the data set cannot be had.
     """
-    try:
-        import datasets
-    except ImportError:
-        raise ConfigError(
-            "reading a benchmark from the hub needs the package datasets; pip install datasets, or give a file: "
-            "benchmark.NAME.problems=FILE"
-        ) from None
+    if sentence := missing("hub"):
+        raise ConfigError(f"reading {repository} from the hub {sentence}, or give a file: benchmark.NAME.problems=FILE")
+    import datasets
+
     try:
         table = datasets.load_dataset(repository, config, split=split)
     except (OSError, ValueError, RuntimeError) as error:

@@ -6,27 +6,25 @@
 
 With ``--study`` both show the runs of that study (the W&B group that ``logger=wandb`` puts them into) by variant, else
 all runs by study. A second start renews what the first one made. ``--dry-run`` writes the spec of both as JSON to
-stdout and needs neither login nor network. Needs ``pip install 'mathse[dashboards]'``.
+stdout and needs neither login nor network. Needs ``pip install '.[dashboards]'``.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from importlib.util import find_spec
 
+from mathse.config.extras import missing
 from mathse.errors import RunError
 from mathse.reporting.dashboard.pages import Subject, report, spec, workspace
 from mathse.runs.store import to_json
-
-PACKAGE = "wandb_workspaces"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code; raises RunError without the package or a login, and where W&B refuses."""
     asked = _parser().parse_args(argv)
-    if find_spec(PACKAGE) is None:
-        raise RunError("the dashboard is made with the wandb-workspaces package: pip install 'mathse[dashboards]'")
+    if sentence := missing("dashboards"):
+        raise RunError(f"mathse dashboard: {sentence}")
     subject = Subject(asked.project, asked.entity, asked.study)
     if asked.dry_run:
         print(to_json({"workspace": spec(workspace(subject)), "report": spec(report(subject))}, indent=2))

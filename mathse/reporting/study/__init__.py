@@ -10,9 +10,10 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from mathse.config.options import FLAG, look_in
 from mathse.reporting.report import write_page
 from mathse.reporting.study.collect import collect
-from mathse.reporting.study.design import EXPERIMENTS, FILE, read_design
+from mathse.reporting.study.design import DESCRIBED, EXPERIMENTS, FILE, read_design
 from mathse.reporting.study.picture import picture
 from mathse.reporting.study.readme import Readme
 from mathse.reporting.study.tables import main_table, results
@@ -32,9 +33,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--runs", type=Path, default=RUNS, metavar="DIR", help=f"where the runs lie (default: {RUNS})")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: experiments/NAME)")
     parser.add_argument("--seeds", metavar="1,2,3", help="these seeds only (default: all that any variant has)")
+    parser.add_argument(FLAG, metavar="DIR", help="a folder of your own options, laid out as conf/ is")
     asked = parser.parse_args(argv)
+    look_in(asked.config_dir)
     out = asked.out or EXPERIMENTS / asked.name
-    design = read_design(asked.name, out if (out / FILE).is_file() else EXPERIMENTS / asked.name)
+    design = read_design(asked.name, out if (out / FILE).is_file() else DESCRIBED / asked.name)
     readme = Readme(out / "README.md", design.name)
     collected = collect(design, asked.runs, _seeds(asked.seeds, parser))
     text, drawing, file = results(collected), picture(collected), out / "result.svg"

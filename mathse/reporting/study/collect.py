@@ -11,7 +11,7 @@ from typing import Any
 
 from mathse.errors import RunError
 from mathse.reporting.report.compare import MISSING, comparable
-from mathse.reporting.study.design import Design
+from mathse.reporting.study.design import Design, programs
 from mathse.reporting.study.marks import entry_of
 from mathse.runs.layout import SUMMARY
 from mathse.runs.reader import Run, read_head, read_run, runs_below
@@ -84,7 +84,7 @@ def collect(design: Design, root: Path, seeds: Sequence[int] | None = None) -> C
         listed = ",".join(map(str, wanted)) or "1,2,3"
         raise RunError(
             f"study {design.name}: no finished run in {root} of {what}; make them with: "
-            f"python train.py -m '+experiment/{design.name}=glob(*)' seed={listed}"
+            f"{programs()[0]} '+experiment/{design.name}=glob(*)' seed={listed}"
         )
     runs = {v: [found[v, s] for s in wanted] for v in design.variants}
     for variant, members in runs.items():

@@ -10,6 +10,7 @@ from typing import Any
 from mathse.config.compose import unchecked_settings
 from mathse.reporting.report.compare import comparable
 from mathse.reporting.study.collect import BOOKKEEPING, Collected
+from mathse.reporting.study.design import programs
 from mathse.runs.reader import Run
 
 PLAIN = re.compile(r"[\w./-]+")  # text that Hydra reads as it is
@@ -18,8 +19,9 @@ PLAIN = re.compile(r"[\w./-]+")  # text that Hydra reads as it is
 def command(collected: Collected) -> str:
     """The two lines, as a block of Markdown; with the overrides that all runs had besides their variant's file."""
     name, seeds = collected.design.name, ",".join(map(str, collected.seeds))
-    words = ["python train.py -m", f"'+experiment/{name}=glob(*)'", f"seed={seeds}", *overrides(collected)]
-    return "\n".join(["```", " ".join(words), f"python -m mathse study {name}", "```"])
+    train, study = programs()
+    words = [train, f"'+experiment/{name}=glob(*)'", f"seed={seeds}", *overrides(collected)]
+    return "\n".join(["```", " ".join(words), f"{study} {name}", "```"])
 
 
 def overrides(collected: Collected) -> list[str]:

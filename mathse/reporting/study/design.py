@@ -15,6 +15,8 @@ Without the file: the last student's test accuracy, or the ORM's figures where t
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
@@ -23,10 +25,11 @@ from typing import Any
 
 import yaml
 
-from mathse.config.options import CONF, available, groups
+from mathse.config.options import CONF, FLAG, PACKAGE, available, groups, own_folder
 from mathse.errors import ConfigError
 
-EXPERIMENTS = CONF.parent / "experiments"
+DESCRIBED = CONF.parent / "experiments"  # the studies that come with MathSE; inside the package in a wheel
+EXPERIMENTS = Path("experiments") if CONF.parent == PACKAGE else DESCRIBED  # where results go: never into the package
 FILE = "study.yaml"
 TEXT = (str, "text")
 KINDS = {"variants": (list, "a list"), "measures": (dict, "a mapping"), "paper": (dict, "a mapping")}  # others: text
@@ -37,6 +40,13 @@ OF_ORMS = {
     "wrong rejected": "orm.negative_accuracy",
     "first wrong step named": "orm.error_step_accuracy",
 }
+
+
+def programs() -> tuple[str, str]:
+    """How the commands begin that make a study's runs and collect them: from a checkout, or of an installed MathSE."""
+    own = "" if (folder := own_folder()) is None else f" {FLAG} {shlex.quote(os.path.relpath(folder))}"
+    train = "mathse train" if own or CONF.parent == PACKAGE else "python train.py"
+    return f"{train} -m{own}", f"python -m mathse study{own}"
 
 
 @dataclass(frozen=True)

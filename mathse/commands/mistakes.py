@@ -1,0 +1,59 @@
+"""A user's mistake ends in one sentence, not in a traceback.
+
+Knows no Hydra, so that a verb without it starts at once. MATHSE_TRACEBACK=1 (or Hydra's own HYDRA_FULL_ERROR=1) shows
+the traceback behind a sentence.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Callable
+
+from safetensors import SafetensorError
+
+from mathse.errors import INTERRUPTED, MathSEError
+
+RUNNING = (MathSEError, OSError, SafetensorError)  # safetensors tells of a full disk in its own words
+
+
+def guarded(run: Callable[[], int]) -> int:
+    """``run()`` for a command without Hydra: its exit code, or 1 after a user's mistake, told in a sentence."""
+    try:
+        code = run()
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # `mathse --help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at its end
+        return 1
+    except RUNNING as e:
+        if wants_traceback() or (text := sentence(e)) is None:
+            raise
+        print(*(f"error: {line}" for line in text.splitlines()), sep="\n", file=sys.stderr, flush=True)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr, flush=True)
+        return INTERRUPTED
+
+
+def wants_traceback() -> bool:
+    """MATHSE_TRACEBACK decides where it is set (child processes inherit a 0); else Hydra's own variable."""
+    return os.environ.get("MATHSE_TRACEBACK", os.environ.get("HYDRA_FULL_ERROR", "0")) not in ("", "0")
+
+
+def sentence(error: BaseException) -> str | None:
+    """What to tell the user; None if this is no mistake of theirs but a bug, which deserves its traceback."""
+    if isinstance(error, MathSEError):
+        return str(error)
+    code = error.errno if isinstance(error, OSError) else errno.ENOSPC if "os error 28" in str(error) else None
+    where = str(getattr(error, "filename", None) or "the run folder")
+    if code in (errno.ENOSPC, errno.EDQUOT):
+        return f"{where}: no space left on the device; free some, then run the same command: nothing finished is lost"
+    if code in (errno.EACCES, errno.EPERM):
+        return f"{where}: permission denied; mend its rights, or choose another place with hydra.run.dir=DIR"
+    if code == errno.EROFS:
+        return f"{where}: on a read-only file system; choose another place with hydra.run.dir=DIR"
+    if code in (errno.EEXIST, errno.ENOTDIR):
+        return f"{where}: a file stands where a folder must be; move it, or choose another place with hydra.run.dir=DIR"
+    return None

@@ -1,0 +1,44 @@
+"""Libraries that not every run needs: which extra of pyproject.toml brings each, and what to say where it is missing.
+
+Loads none of them. The advice is ``pip install '.[EXTRA]'``, in the folder of MathSE's source, and no name on a package
+index: nothing there is promised to be ours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+
+@dataclass(frozen=True)
+class Extra:
+    module: str  # what is imported
+    title: str  # as a sentence names it
+
+
+EXTRAS = {
+    "hub": Extra("datasets", "the datasets library"),
+    "lineage": Extra("duckdb", "duckdb"),
+    "dashboards": Extra("wandb_workspaces", "the wandb-workspaces package"),
+    "qlora": Extra("bitsandbytes", "bitsandbytes"),
+    "deepspeed": Extra("deepspeed", "deepspeed"),
+    "joblib": Extra("hydra_plugins.hydra_joblib_launcher", "Hydra's joblib plugin"),
+    "optuna": Extra("hydra_plugins.hydra_optuna_sweeper", "Hydra's optuna plugin"),
+    "submitit": Extra("hydra_plugins.hydra_submitit_launcher", "Hydra's submitit plugin"),
+}
+
+
+def installed(extra: str) -> bool:
+    """Whether the library behind an extra can be imported."""
+    try:
+        spec = find_spec(EXTRAS[extra].module)
+    except ModuleNotFoundError:  # hydra_plugins, where there is no plugin at all
+        return False
+    return spec is not None and spec.origin is not None  # no origin: a folder of that name, no library
+
+
+def missing(extra: str) -> str | None:
+    """``needs duckdb, which is not installed; pip install '.[lineage]'``; None where it is installed."""
+    if installed(extra):
+        return None
+    return f"needs {EXTRAS[extra].title}, which is not installed; pip install '.[{extra}]'"
