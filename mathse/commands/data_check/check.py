@@ -30,11 +30,12 @@ from mathse.models.row import Row
 from mathse.reporting.progress import Progress
 from mathse.reporting.progress.wording import aligned
 from mathse.reporting.report import write_page
+from mathse.runs.layout import BAD_ROWS, DECONTAMINATION_PAIRS
 from mathse.runs.store import make_folder, write_json, write_jsonl
 from mathse.scoring.answers import extract_answer, same_answer
 from mathse.types import Problem
 
-BAD_ROWS, WARNINGS, PAIRS = "bad_rows.jsonl", "warnings.jsonl", "decontamination.jsonl"
+WARNINGS = "warnings.jsonl"
 FIGURES, PAGE = "data_check.json", "data_check.html"
 
 
@@ -149,7 +150,7 @@ def _write(config: TrainConfig, folder: Path, done: Check, figures: dict[str, An
     write_jsonl(folder / BAD_ROWS, done.bad)
     write_jsonl(folder / WARNINGS, done.warnings)
     if figures["decontamination"]:
-        write_jsonl(folder / PAIRS, done.pairs)
+        write_jsonl(folder / DECONTAMINATION_PAIRS, done.pairs)
     write_json(folder / FIGURES, figures)
     write_page(page(config, figures, done.bad, [*done.warnings, *done.pairs], done.counts.samples), folder / PAGE)
 
