@@ -49,6 +49,8 @@ def source(formula: ET.Element) -> str | None:
         (r"it costs \$5 and $x$", "x", False),
         (r"答案是$\frac{1}{2}$。", r"\frac{1}{2}", False),
         ("$5 cm$", "5 cm", False),
+        ("so $AB=$ ____", "AB=", False),
+        ("$1: 1$", "1: 1", False),
         (r"$\triangle ABC \sim \triangle DEF$", r"\triangle ABC \sim \triangle DEF", False),
     ],
 )
@@ -71,6 +73,7 @@ def test_a_fraction_is_drawn_as_one_and_keeps_its_source():
         "$5 for him and 6$ for her",
         "she has $20 and 30$ are his",
         "I paid 5$, she paid 6$.",
+        "They cost $100*5=$500, or $1500-$500=$<<1500-500=1000>>1000.",
         "单价是$5元，售价$8元",
         "$10",
         "$ x $",

@@ -5,8 +5,8 @@ they were (``\text{<script>}`` would be a script), so its tree is written out he
 text escaped. What is no formula, or does not convert within the bounds, is shown as it was.
 
 ``\(...\)``, ``\[...\]`` and ``$$...$$`` are always meant as formulas. A single ``$`` may be a price, so it takes
-pandoc's rule: no space inside the dollars, no digit after the last one ("between $5 and $6" is none), one line; nor is
-running text a formula ("$5 for him and 6$ for her").
+pandoc's rule: no space inside the dollars, no digit after the last one ("between $5 and $6" is none), one line. Nor is
+running text a formula ("$5 for him and 6$ for her"), nor a sum of prices ("$1500-$500=$1000").
 """
 
 from __future__ import annotations
@@ -34,8 +34,11 @@ FORMULA = re.compile(
     r"|(?<![\\$])\$(?P<single>(?![\s$])(?:\\.|[^$\\\n]){1,%(most)d}(?<!\s))\$(?![\d$])" % {"most": MAX_FORMULA},
     re.DOTALL,
 )
-# Two words of small letters that belong to no command and stand in no group such as \text{...}; or an amount and a word.
-RUNNING_TEXT = re.compile(r"(?<![\\A-Za-z])[a-z]{2,}[,;]?\s+[a-z]{2,}(?![A-Za-z])|^\d[\d,.]*\s+[a-z]{2,}\s")
+# In single dollars no formula but prose: two words of small letters that belong to no command and stand in no group such
+# as \text{...}; an amount and a word; a sum of amounts, of which the next one begins at the second dollar.
+PROSE = re.compile(
+    r"(?<![\\A-Za-z])[a-z]{2,}[,;]?\s+[a-z]{2,}(?![A-Za-z])|^\d[\d,.]*\s+[a-z]{2,}\s|^[\d.<][^\\]*[=+*/<-]$"
+)
 GROUP = re.compile(r"\{[^{}]*\}")
 # Macros could be written out exponentially; nobody's answer needs one of its own.
 REFUSED = re.compile(r"\\(?:re)?new(?:command|environment)|\\(?:e|g|x)?def(?![a-z])|\\let(?![a-z])")
@@ -61,7 +64,7 @@ def with_formulas(text: str) -> str:
     parts, end = [], 0
     for match in islice(FORMULA.finditer(text), MAX_FORMULAS):
         single = match["single"]
-        if single is not None and RUNNING_TEXT.search(_without_groups(single)):
+        if single is not None and PROSE.search(_without_groups(single)):
             continue
         display = match["bracket"] is not None or match["double"] is not None
         parts += [safe(text[end : match.start()]), mathml(match[match.lastgroup or 0], display) or safe(match[0])]
