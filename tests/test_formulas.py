@@ -124,9 +124,11 @@ def test_a_huge_space_is_left_out():
 
 
 def test_any_heap_of_tokens_converts_or_does_not_but_never_fails_or_grows():
-    tokens = [*"{}[]()^_&$'<>|x1 ", r"\frac", r"\left", r"\right", r"\begin{matrix}", r"\end{matrix}", r"\sqrt", r"\\",
-              r"\text{", r"\over", r"\limits", r"\sum", r"\begin{array}{c|c}", r"\end{array}", r"\hline", r"\genfrac",
-              r"\href", r"\color", r"\substack", r"\middle", r"\hspace", r"\prime", r"\not", r"\operatorname"]  # fmt: skip
+    tokens = [
+        *"{}[]()^_&$'<>|x1 ", r"\frac", r"\left", r"\right", r"\begin{matrix}", r"\end{matrix}", r"\sqrt", r"\\",
+        r"\text{", r"\over", r"\limits", r"\sum", r"\begin{array}{c|c}", r"\end{array}", r"\hline", r"\genfrac",
+        r"\href", r"\color", r"\substack", r"\middle", r"\hspace", r"\prime", r"\not", r"\operatorname",
+    ]  # fmt: skip
     draw = random.Random(0)
     for size in [3] * 400 + [20] * 400 + [300] * 50:
         markup = mathml("".join(draw.choices(tokens, k=size)))

@@ -138,7 +138,7 @@ def test_stages_of_the_same_second_come_in_the_order_they_were_made_from_each_ot
     assert [stage.name for stage in read_stages(finished.path)] == list(AFTER)
 
 
-# --- Lightning's --------------------------------------------------------------------------------------------------------
+# --- Lightning loggers ------------------------------------------------------------------------------------------------
 
 
 def tensorboard(run: RunFolder) -> Any:

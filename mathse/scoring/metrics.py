@@ -17,6 +17,7 @@ from mathse.types import Verdict
 Interval = tuple[float, float]
 Decision = Literal["accepted", "rejected", "unparsed"]
 
+
 def wilson(correct: int, total: int, z: float = 1.96) -> Interval:
     """Wilson's score interval of a share (Wilson 1927); (0, 1) where nothing was counted.
 

@@ -345,7 +345,11 @@ def test_a_dated_name_has_its_family_s_price_or_its_own() -> None:
         ("Qwen/Qwen2-VL-7B-Instruct", "http://localhost:8000/v1", None),  # a server of one's own costs no dollar
         ("claude-sonnet-4-5", None, None),  # not to be had there
         ("no-such-model", None, None),
-        ("gpt-4o", "http://localhost:8000/v1", PRICES["gpt-4o"]),  # a proxy; the settings say otherwise where it is none
+        (
+            "gpt-4o",
+            "http://localhost:8000/v1",
+            PRICES["gpt-4o"],
+        ),  # a proxy; the settings say otherwise where it is none
     ],
 )
 def test_other_models_have_the_price_that_genai_prices_knows_of_their_server(

@@ -117,7 +117,11 @@ def _problem(item: Item, pictures: Pictures) -> str:
 def _asked(problem: Problem, pictures: Pictures) -> str:
     choices = "".join(f"<li>{_shown(choice, 300)}</li>" for choice in problem.choices)
     images = "".join(pictures.show(ref) for ref in problem.images)
-    answer = f'<p class="reference">reference answer <b>{answer_with_formulas(problem.answer[:200])}</b></p>' if problem.answer else ""
+    answer = (
+        f'<p class="reference">reference answer <b>{answer_with_formulas(problem.answer[:200])}</b></p>'
+        if problem.answer
+        else ""
+    )
     return (
         f'<div class="pictures">{images}</div><p class="question">{_shown(problem.question)}</p>'
         + (f'<ol class="choices" type="A">{choices}</ol>' if choices else "")

@@ -27,15 +27,16 @@ MAX_FORMULAS = 100  # of one text; those beyond are shown as they were
 MAX_MARKUP = 40_000  # characters of a formula's MathML
 MAX_DEPTH = 25  # groups within each other: the converter calls itself for each
 
+MOST = f"{{1,{MAX_FORMULA}}}"
 FORMULA = re.compile(
-    r"(?<!\\)\\\[(?P<bracket>.{1,%(most)d}?)\\\]"
-    r"|(?<!\\)\\\((?P<paren>.{1,%(most)d}?)\\\)"
-    r"|(?<![\\$])\$\$(?P<double>[^$]{1,%(most)d})\$\$(?!\$)"
-    r"|(?<![\\$])\$(?P<single>(?![\s$])(?:\\.|[^$\\\n]){1,%(most)d}(?<!\s))\$(?![\d$])" % {"most": MAX_FORMULA},
+    rf"(?<!\\)\\\[(?P<bracket>.{MOST}?)\\\]"
+    rf"|(?<!\\)\\\((?P<paren>.{MOST}?)\\\)"
+    rf"|(?<![\\$])\$\$(?P<double>[^$]{MOST})\$\$(?!\$)"
+    rf"|(?<![\\$])\$(?P<single>(?![\s$])(?:\\.|[^$\\\n]){MOST}(?<!\s))\$(?![\d$])",
     re.DOTALL,
 )
-# In single dollars no formula but prose: two words of small letters that belong to no command and stand in no group such
-# as \text{...}; an amount and a word; a sum of amounts, of which the next one begins at the second dollar.
+# In single dollars no formula but prose: two words of small letters that belong to no command and stand in no group
+# such as \text{...}; an amount and a word; a sum of amounts, of which the next one begins at the second dollar.
 PROSE = re.compile(
     r"(?<![\\A-Za-z])[a-z]{2,}[,;]?\s+[a-z]{2,}(?![A-Za-z])|^\d[\d,.]*\s+[a-z]{2,}\s|^[\d.<][^\\]*[=+*/<-]$"
 )
@@ -44,19 +45,23 @@ GROUP = re.compile(r"\{[^{}]*\}")
 REFUSED = re.compile(r"\\(?:re)?new(?:command|environment)|\\(?:e|g|x)?def(?![a-z])|\\let(?![a-z])")
 ALIGNED = re.compile(r"\\(begin|end)\{aligned\}")
 
-ELEMENTS = frozenset(
-    "math mrow mi mn mo mtext mspace mfrac msqrt mroot msub msup msubsup munder mover munderover mmultiscripts "
-    "mprescripts none mtable mtr mtd mstyle mpadded mphantom menclose ms merror".split()
-)
+ELEMENTS = {
+    "math", "mrow", "mi", "mn", "mo", "mtext", "mspace", "mfrac", "msqrt", "mroot", "msub", "msup", "msubsup",
+    "munder", "mover", "munderover", "mmultiscripts", "mprescripts", "none", "mtable", "mtr", "mtd", "mstyle",
+    "mpadded", "mphantom", "menclose", "ms", "merror",
+}  # fmt: skip
 PARTS = {"mfrac": 2, "mroot": 2, "msub": 2, "msup": 2, "munder": 2, "mover": 2, "msubsup": 3, "munderover": 3}
-ATTRIBUTES = frozenset(
-    "display displaystyle scriptlevel mathvariant stretchy fence separator form accent accentunder movablelimits "
-    "symmetric largeop linethickness notation columnalign columnlines rowlines rowspacing columnspacing lspace rspace "
-    "minsize maxsize mathsize width height depth voffset linebreak".split()
-)
+ATTRIBUTES = {
+    "display", "displaystyle", "scriptlevel", "mathvariant", "stretchy", "fence", "separator", "form", "accent",
+    "accentunder", "movablelimits", "symmetric", "largeop", "linethickness", "notation", "columnalign",
+    "columnlines", "rowlines", "rowspacing", "columnspacing", "lspace", "rspace", "minsize", "maxsize", "mathsize",
+    "width", "height", "depth", "voffset", "linebreak",
+}  # fmt: skip
 VALUE = re.compile(r"[\w .%+-]{0,60}")
 LENGTH = re.compile(r"[-+]?(?:\d{1,2}(?:\.\d*)?|\.\d+)(?:em|ex|px|pt|%|)")  # a hundred em would push the page about
-LENGTHS = frozenset("lspace rspace minsize maxsize mathsize width height depth voffset linethickness".split())
+LENGTHS = {
+    "lspace", "rspace", "minsize", "maxsize", "mathsize", "width", "height", "depth", "voffset", "linethickness",
+}  # fmt: skip
 
 
 def with_formulas(text: str) -> str:
@@ -97,7 +102,9 @@ def mathml(tex: str, display: bool = False) -> str | None:
         return None
     from latex2mathml import converter, exceptions
 
-    broken = tuple(kind for kind in vars(exceptions).values() if isinstance(kind, type))
+    broken: tuple[type[Exception], ...] = tuple(
+        kind for kind in vars(exceptions).values() if isinstance(kind, type) and issubclass(kind, Exception)
+    )
     try:
         # The converter knows align, not the form of it that stands inside a formula.
         known = ALIGNED.sub(r"\\\1{align*}", tex)
