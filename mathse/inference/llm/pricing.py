@@ -67,14 +67,14 @@ def _by_genai_prices(model: str, server: str) -> Price | None:
 
     def dollars(**tokens: int) -> float:
         """Of a thousand tokens, as dollars a million."""
-        asked = genai_prices.Usage(**tokens)
-        return float(genai_prices.calc_price(asked, model, provider_api_url=server).total_price * 1000)
+        usage = genai_prices.Usage(**tokens)
+        return float(genai_prices.calc_price(usage, model, provider_api_url=server).total_price * 1000)
 
     try:
-        found = genai_prices.calc_price(genai_prices.Usage(), model, provider_api_url=server).model_price
-        if found.input_mtok is None or found.output_mtok is None:  # billed by the picture or the second
+        listed = genai_prices.calc_price(genai_prices.Usage(), model, provider_api_url=server).model_price
+        if listed.input_mtok is None or listed.output_mtok is None:  # billed by the picture or the second
             return None
-        cached = dollars(input_tokens=1000, cache_read_tokens=1000) if found.cache_read_mtok is not None else None
+        cached = dollars(input_tokens=1000, cache_read_tokens=1000) if listed.cache_read_mtok is not None else None
         return Price(dollars(input_tokens=1000), dollars(output_tokens=1000), cached)
     except LookupError:  # no such provider, or no such model of it
         return None

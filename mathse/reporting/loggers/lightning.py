@@ -40,8 +40,8 @@ NOTE = "logger.json"
 
 def is_lightnings(section: Any) -> bool:
     """Whether a section of the config names a logger of Lightning's kind."""
-    found = locate(section["_target_"]) if isinstance(section, Mapping) else None
-    return isinstance(found, type) and issubclass(found, Logger)
+    target = locate(section["_target_"]) if isinstance(section, Mapping) else None  # our own options are dataclasses
+    return isinstance(target, type) and issubclass(target, Logger)
 
 
 class LightningLogger:
@@ -53,16 +53,16 @@ class LightningLogger:
 
     def __init__(self, section: Mapping[str, Any], *, run: RunFolder) -> None:
         arguments = {key: value for key, value in section.items() if key != "_target_"}
-        made_by = locate(section["_target_"])
-        takes = inspect.signature(made_by).parameters
+        logger_class = locate(section["_target_"])
+        parameters = inspect.signature(logger_class).parameters
         self._folder, self._note = run.path, run.path / NOTE
         noted = read_json(self._note) if self._note.exists() else {"version": None, "stages": []}
-        if "save_dir" in takes and arguments.get("save_dir") is None:
+        if "save_dir" in parameters and arguments.get("save_dir") is None:
             arguments["save_dir"] = str(run.path)
-        if "run_id" in takes and arguments.get("run_id") is None:
+        if "run_id" in parameters and arguments.get("run_id") is None:
             arguments["run_id"] = noted["version"]
         try:
-            self._logger: Logger = made_by(**arguments)
+            self._logger: Logger = logger_class(**arguments)
             self._version = self._logger.version
         except ModuleNotFoundError as e:
             raise RunError(

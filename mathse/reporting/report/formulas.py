@@ -102,16 +102,17 @@ def mathml(tex: str, display: bool = False) -> str | None:
         return None
     from latex2mathml import converter, exceptions
 
-    broken: tuple[type[Exception], ...] = tuple(
-        kind for kind in vars(exceptions).values() if isinstance(kind, type) and issubclass(kind, Exception)
-    )
+    # On text that is no TeX the converter fails in whatever way it happens to, besides those it names.
+    own = [kind for kind in vars(exceptions).values() if isinstance(kind, type) and issubclass(kind, Exception)]
+    failures: tuple[type[Exception], ...] = (
+        *own, LookupError, ValueError, TypeError, AttributeError, StopIteration, RuntimeError,
+    )  # fmt: skip
     try:
         # The converter knows align, not the form of it that stands inside a formula.
         known = ALIGNED.sub(r"\\\1{align*}", tex)
         tree = converter.convert_to_element(known, display="block" if display else "inline")
         body = "".join(map(_written, tree))
-    # On text that is no TeX the converter fails in whatever way it happens to.
-    except (*broken, LookupError, ValueError, TypeError, AttributeError, StopIteration, RuntimeError):
+    except failures:
         return None
     if len(body) > MAX_MARKUP:
         return None
@@ -121,9 +122,9 @@ def mathml(tex: str, display: bool = False) -> str | None:
 
 
 def _depth(tex: str) -> int:
-    r"""How deep groups, ``\left`` and environments stand in each other, at most; scripts without braces count too."""
+    r"""How deep groups, ``\left`` and environments stand in each other, at most."""
     deepest = depth = 0
-    for mark in re.finditer(r"\\(?:begin|left|end|right)(?![a-z])|\\.|[{}^_]", tex):
+    for mark in re.finditer(r"\\(?:begin|left|end|right)(?![a-z])|\\.|[{}]", tex):
         depth += {"{": 1, r"\begin": 1, r"\left": 1, "}": -1, r"\end": -1, r"\right": -1}.get(mark[0], 0)
         deepest = max(deepest, depth)
     return deepest
