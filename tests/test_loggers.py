@@ -7,11 +7,11 @@ import csv
 import json
 import os
 import signal
-import struct
 import subprocess
 import sys
 import time
 from contextlib import closing
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,14 +21,16 @@ import pytorch_lightning as pl
 import torch
 from PIL import Image
 from run_builder import Builder
-from wandb_files import artifacts, history, table_of, wandb_records, wandb_summary
+from wandb_files import artifacts, history, table_of, wandb_records, wandb_summary, written_out
 
+from mathse.config.compose import train_config
 from mathse.data.images import load_image
-from mathse.reporting.loggers import CsvLogger, WandbLogger, written
-from mathse.reporting.loggers.written import ENDED, TransactionLog
+from mathse.errors import RunError
+from mathse.reporting.loggers import CsvLogger, WandbLogger, open_logger
+from mathse.reporting.loggers.lightning import is_lightnings
 from mathse.runs.reader import read_stages
 from mathse.runs.stage_cache import RunFolder, Stage
-from mathse.runs.store import read_json, read_jsonl, write_jsonl
+from mathse.runs.store import read_json, read_jsonl, write_json, write_jsonl
 from mathse.scoring.answers import extract_answer, same_answer
 from mathse.training.fit import LAST, SaveLast, TrainLog
 from mathse.types import Problem
@@ -136,6 +138,80 @@ def test_stages_of_the_same_second_come_in_the_order_they_were_made_from_each_ot
     assert [stage.name for stage in read_stages(finished.path)] == list(AFTER)
 
 
+# --- Lightning loggers ------------------------------------------------------------------------------------------------
+
+
+def tensorboard(run: RunFolder) -> Any:
+    section = {"_target_": "pytorch_lightning.loggers.TensorBoardLogger", "save_dir": None, "name": "tensorboard",
+               "version": "", "default_hp_metric": False}  # fmt: skip
+    return open_logger(section, run=run, problem_of=Problem, image=load_image)
+
+
+def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """(step, value) by tag, from TensorBoard's event files."""
+    event_accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator", reason="pip install '.[tensorboard]'"
+    )
+    events = event_accumulator.EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
+    return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def test_tensorboard_has_the_curves_and_the_rounds_of_the_run(builder, tmp_path):
+    pytest.importorskip("tensorboard", reason="pip install '.[tensorboard]'")
+    with open_run(tmp_path / "run", teacher={"name": "gpt", "api_key": API_KEY}) as run:
+        copy_stages(builder, run, list(AFTER))
+        with closing(tensorboard(run)) as logger:
+            logger.finish(read_json(builder.folder / "summary.json"))
+        with closing(tensorboard(run)) as logger:  # a second process has nothing to send but the summary
+            logger.finish(read_json(builder.folder / "summary.json"))
+        shown = scalars(run.path / "tensorboard")
+        for stage in ("orm/solver", "distill", "final"):
+            lines = [line for line in read_jsonl(run.path / stage / "train_log.jsonl") if "loss" in line]
+            expected = [(line["step"], pytest.approx(line["loss"])) for line in lines]
+            assert shown[f"fit/{stage}/loss"] == expected
+        entries = [pytest.approx(entry["accuracy"]) for entry in builder.entries]
+        assert shown["round/accuracy"] == list(zip([-1, 0, 1, 2, 3], entries, strict=True))
+        orm = read_json(builder.folder / "summary.json")["orm"]["overall_accuracy"]
+        assert shown["summary/orm/overall_accuracy"][0] == (0, pytest.approx(orm))
+        files = [f for f in (run.path / "tensorboard").rglob("*") if f.is_file()]
+        assert files and not [f for f in files if API_KEY.encode() in f.read_bytes()]
+
+
+def test_a_stage_that_a_killed_process_sent_to_tensorboard_is_sent_again_at_the_same_steps(builder, tmp_path):
+    pytest.importorskip("tensorboard", reason="pip install '.[tensorboard]'")
+    with open_run(tmp_path / "run") as run:
+        copy_stages(builder, run, ["base", "orm/solver", "orm", "distill"])
+        tensorboard(run)  # never closed: as a kill leaves it
+        assert read_json(run.path / "logger.json")["stages"] == []
+        tensorboard(run).close()
+        assert read_json(run.path / "logger.json")["stages"] == ["base", "orm/solver", "orm", "distill"]
+        steps = [line["step"] for line in read_jsonl(run.path / "distill" / "train_log.jsonl") if "loss" in line]
+        assert {step for step, _ in scalars(run.path / "tensorboard")["fit/distill/loss"]} == set(steps)
+
+
+def test_lightnings_csv_logger_is_one_by_its_target(builder, tmp_path):
+    with open_run(tmp_path / "run") as run:
+        copy_stages(builder, run, ["base"])
+        section = {"_target_": "pytorch_lightning.loggers.CSVLogger", "save_dir": str(tmp_path), "name": "csv"}
+        open_logger(section, run=run, problem_of=Problem, image=load_image).close()
+        (file,) = (tmp_path / "csv").rglob("metrics.csv")
+        assert float(rows_of(file)[0]["round/accuracy"]) == pytest.approx(builder.entries[0]["accuracy"])
+
+
+def test_a_logger_whose_package_is_missing_is_one_sentence_with_a_remedy(builder, tmp_path):
+    if find_spec("mlflow") is not None:
+        pytest.skip("mlflow is installed here")
+    with open_run(tmp_path / "run") as run, pytest.raises(RunError, match=r"not installed.*\[mlflow\]"):
+        section = {"_target_": "pytorch_lightning.loggers.MLFlowLogger", "experiment_name": "demo"}
+        open_logger(section, run=run, problem_of=Problem, image=load_image)
+
+
+@pytest.mark.parametrize("option", ["tensorboard", "mlflow"])
+def test_lightnings_loggers_are_options_of_the_command_line(option):
+    config, _ = train_config([f"logger={option}", "name=demo"])
+    assert is_lightnings(config.logger)
+
+
 # --- wandb ------------------------------------------------------------------------------------------------------------
 
 
@@ -152,6 +228,7 @@ def sent(finished, builder):
         patch.delenv("WANDB_DATA_DIR", raising=False)
         with closing(wandb_logger(finished, builder, group="table3")) as logger:
             logger.finish(read_json(builder.folder / "summary.json"))
+        written_out()
     return finished.path
 
 
@@ -226,8 +303,34 @@ def test_a_second_process_on_a_finished_run_sends_nothing_again(sent, finished, 
     before, number = history(sent), len(artifacts(sent, "model"))
     with closing(wandb_logger(finished, builder)) as logger:
         logger.finish(read_json(builder.folder / "summary.json"))
+    written_out()
     assert history(sent) == before
     assert len(artifacts(sent, "model")) == number
+
+
+def test_a_stage_whose_sending_a_kill_may_have_cut_is_sent_again(builder, tmp_path):
+    with open_run(tmp_path / "run") as run:
+        copy_stages(builder, run, ["base"])
+        wandb_logger(run, builder).close()
+        noted = read_json(run.path / "wandb.json")
+        assert (list(noted["stages"]), noted["pending"]) == (["base"], [])
+        write_json(run.path / "wandb.json", {**noted, "pending": ["base"]})  # as a killed process leaves it
+        copy_stages(builder, run, ["orm/solver", "orm", "distill"])
+        wandb_logger(run, builder).close()
+        written_out()
+        rows = [row for row in history(run.path) if "round" in row]
+        assert [row["round"] for row in rows] == [-1, -1, 0] and rows[0]["_step"] < rows[1]["_step"]
+        assert read_json(run.path / "wandb.json")["pending"] == []
+
+
+def test_a_note_of_an_earlier_version_is_read(builder, tmp_path):
+    with open_run(tmp_path / "run") as run:
+        copy_stages(builder, run, ["base"])
+        write_json(run.path / "wandb.json", {"id": "1a2b3c4d", "fits": {}, "stages": {"base": -1}})
+        wandb_logger(run, builder).close()
+        written_out()
+        assert not [row for row in history(run.path) if "round" in row]
+        assert read_json(run.path / "wandb.json")["id"] == "1a2b3c4d"
 
 
 def test_what_a_disabled_wandb_was_given_is_sent_by_a_later_process(builder, tmp_path):
@@ -237,55 +340,12 @@ def test_what_a_disabled_wandb_was_given_is_sent_by_a_later_process(builder, tmp
             logger.finish(UNMEASURED)
         assert not list(run.path.glob("wandb/*"))
         wandb_logger(run, builder).close()
+        written_out()
         assert [row["round"] for row in history(run.path)] == [-1]
 
 
-def wandb_file(records: list[Any]) -> bytes:
-    """As W&B writes it: LevelDB's format, which pads a block's last bytes and cuts a record where the block ends."""
-    data = bytearray(b":W&B" + bytes(3))
-    for record in records:
-        rest, first = record.SerializeToString(), True
-        while rest or first:
-            left = 32768 - len(data) % 32768
-            if left < 7:
-                data += bytes(left)
-                continue
-            piece, rest = rest[: left - 7], rest[left - 7 :]
-            kind = {(True, True): 1, (True, False): 2, (False, False): 3, (False, True): 4}[first, not rest]
-            data += struct.pack("<IHB", 0, len(piece), kind) + piece
-            first = False
-    return bytes(data)
-
-
-def test_what_wandb_has_written_is_known_however_much_of_a_record_is_there_yet(tmp_path):
-    from wandb.proto import wandb_internal_pb2 as pb
-
-    rows = [pb.Record(history=pb.HistoryRecord(step=pb.HistoryStep(num=n))) for n in (0, 1, 2)]
-    for size, record in zip((32700, 90000), rows[1:], strict=True):  # to the last bytes of a block, and over three
-        record.history.item.append(pb.HistoryItem(key="x", value_json="9" * size))
-    made = pb.Record(artifact=pb.ArtifactRecord(name="d_sft-1", aliases=["distill"]))
-    whole = wandb_file([*rows, made, pb.Record(exit=pb.RunExitRecord())])
-    file = tmp_path / "run-1.wandb"
-    log = TransactionLog(file)
-    marks = [{written.row(0)}, {written.row(1)}, {written.row(2)}, {written.artifact("d_sft-1", "distill")}, {ENDED}]
-    ends = [len(wandb_file([*rows, made][:n])) for n in (1, 2, 3, 4)] + [len(whole)]
-    for mark, end in zip(marks, ends, strict=True):
-        file.write_bytes(whole[: end - 1])
-        assert not log.wait_for(mark, patience=0) and TransactionLog(file).wait_for(set())
-        log = TransactionLog(file)
-        file.write_bytes(whole[:end])
-        assert log.wait_for(mark, patience=0)
-
-
-def test_a_wandb_file_that_never_shows_what_it_was_given_is_waited_for_once(tmp_path):
-    log = TransactionLog(tmp_path / "run-1.wandb")
-    assert not log.wait_for({ENDED}, patience=0.1)
-    assert not log.wait_for({ENDED})  # at once, else this takes long
-    assert not TransactionLog(None).wait_for({ENDED})
-
-
 def test_loading_the_loggers_does_not_load_wandb(root):
-    for file in (root / "mathse" / "loggers").glob("*.py"):
+    for file in (root / "mathse" / "reporting" / "loggers").glob("*.py"):
         tree = ast.parse(file.read_text())
         names = [alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names]
         assert "wandb" not in names, file.name
@@ -397,7 +457,10 @@ def test_a_run_killed_twice_is_one_wandb_run_whose_curve_has_every_step_once(tmp
     assert [r["fit/step"] for r in rows if "fit/distill/loss" in r] == [1, 10, 20, 30, 40, 50, 60]
     assert [r["fit/step"] for r in rows if "fit/distill/val_loss" in r] == [15, 30, 45, 60]
     assert [r["fit/step"] for r in rows if "fit/step" in r] == sorted(r["fit/step"] for r in rows if "fit/step" in r)
-    assert [r["round"] for r in rows if "round" in r] == [-1, 0]
+    stages = [{k: v for k, v in r.items() if not k.startswith("_")} for r in rows if "round" in r]
+    # base was sent by each process, since only the last one's W&B run ended; the copies say the same.
+    assert [stage["round"] for stage in stages] == [-1, -1, -1, 0] and stages[0] == stages[1] == stages[2]
+    assert (read_json(folder / "wandb.json")["pending"], read_json(folder / "wandb.json")["resent"]) == ([], 2)
     all_steps = [r["_step"] for r in rows]
     assert all_steps == sorted(set(all_steps))
     assert wandb_summary(folder)["distill/accuracy"] == 0.5

@@ -12,6 +12,7 @@ from mathse.scoring.metrics import (
     mean_interval,
     orm_metrics,
     reliability,
+    student_t,
     transitions,
     wilson,
 )
@@ -149,6 +150,32 @@ def test_reliability_bins_hold_every_scored_path_once() -> None:
         (0.9, 2, 1.0),
     ]
     assert bins[-1]["mean_score"] == pytest.approx(0.975)
+
+
+@pytest.mark.parametrize(
+    ("freedom", "quantile"),
+    [(1, 12.7062), (2, 4.3027), (3, 3.1824), (4, 2.7764), (9, 2.2622), (15, 2.1314), (16, 2.1199), (17, 2.1098),
+     (30, 2.0423), (60, 2.0003), (120, 1.9799), (100_000, 1.9600)],
+)  # fmt: skip
+def test_students_t_is_that_of_the_tables_at_every_number_of_seeds(freedom: int, quantile: float) -> None:
+    assert student_t(freedom) == pytest.approx(quantile, abs=5.1e-5)  # NIST Handbook of Statistical Methods, 1.3.6.7.2
+
+
+def test_students_t_agrees_with_scipy_to_the_last_digits() -> None:
+    stats = pytest.importorskip("scipy.stats", reason="scipy is no dependency; where it is here, it is asked")
+    for level in (0.5, 0.9, 0.95, 0.99):
+        ours = [student_t(freedom, level) for freedom in range(1, 60)]
+        assert ours == pytest.approx(stats.t.ppf((1 + level) / 2, range(1, 60)), rel=1e-12)
+
+
+def test_an_interval_over_many_seeds_is_not_too_narrow() -> None:
+    values = [k / 100 for k in range(17)]
+    mean, interval = mean_interval(values)
+    assert interval is not None
+    deviation = (sum((v - mean) ** 2 for v in values) / 16) ** 0.5
+    assert (interval[1] - mean) / (deviation / 17**0.5) == pytest.approx(2.120, abs=5e-4)
+    with pytest.raises(DataError, match="degree of freedom"):
+        student_t(0)
 
 
 def test_mean_interval_uses_students_t() -> None:

@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from e2e.runs import TINY, run
-from wandb_files import artifacts, history, table_of, wandb_records, wandb_summary
+from wandb_files import artifacts, history, table_of, wandb_records, wandb_summary, written_out
 from wandb_server import serving
 
 from mathse.config.secrets import without_secrets
@@ -40,6 +40,7 @@ def real(tmp_path_factory):
             "evolution.rounds=1",
             "evolution.init=previous",
         )
+        written_out()
     return folder
 
 

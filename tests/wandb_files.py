@@ -9,6 +9,13 @@ from pathlib import Path
 from typing import Any
 
 
+def written_out() -> None:
+    """Wait until W&B has written all that it was given in this process: its own end may come a moment before."""
+    import wandb
+
+    wandb.teardown()
+
+
 def history(run: Path) -> list[dict[str, Any]]:
     """Every row that W&B was given, in order, over all processes of the run."""
     rows = [r.history for r in wandb_records(run) if r.WhichOneof("record_type") == "history"]

@@ -15,8 +15,9 @@ from mathse.evaluation.selectors import ORACLE
 from mathse.reporting.report import write_page
 from mathse.reporting.report.bars import Bar, Part, bars
 from mathse.reporting.report.curves import Curve, curves
+from mathse.reporting.report.formulas import answer_with_formulas, with_formulas
 from mathse.reporting.report.page import html
-from mathse.reporting.report.sections import figure, section, table
+from mathse.reporting.report.sections import Markup, figure, section, table
 from mathse.reporting.report.svg import percent, safe, span
 from mathse.scoring.paper import ERROR_TYPES, FIGURE_4, SLIPS
 
@@ -213,8 +214,8 @@ def _disagreements(graded: Sequence[Graded]) -> str:
             g.answer.id,
             "right" if g.scored.correct else "wrong",
             "right" if g.verified else "wrong",
-            _cut(g.scored.prediction),
-            _cut(g.scored.answer),
+            _answer(g.scored.prediction),
+            _answer(g.scored.answer),
             _cut(g.answer.response, end=True),
         )
         for g in found[:SHOWN]
@@ -230,8 +231,8 @@ def _wrong(graded: Sequence[Graded]) -> str:
         (
             g.answer.id,
             _cut(g.item.problem.question),
-            _cut(g.scored.prediction),
-            _cut(g.scored.answer),
+            _answer(g.scored.prediction),
+            _answer(g.scored.answer),
             g.scored.note or g.scored.decided_by,
         )
         for g in found[:SHOWN]
@@ -241,13 +242,16 @@ def _wrong(graded: Sequence[Graded]) -> str:
     return section("wrong", "Wrong answers", finding, table(head, rows, "the rows")) if rows else ""
 
 
-def _cut(text: str | None, end: bool = False) -> str:
-    if text is None:
-        return NONE
-    flat = " ".join(text.split())
-    if len(flat) <= EXCERPT:
-        return flat
-    return "…" + flat[-EXCERPT:] if end else flat[:EXCERPT] + "…"
+def _answer(text: str | None) -> Markup:
+    return Markup(answer_with_formulas(text)) if text is not None and len(text) <= EXCERPT else _cut(text)
+
+
+def _cut(text: str | None, end: bool = False) -> Markup:
+    """The beginning or the end of a text in a cell, its formulas drawn."""
+    flat = NONE if text is None else " ".join(text.split())
+    if len(flat) > EXCERPT:
+        flat = "…" + flat[-EXCERPT:] if end else flat[:EXCERPT] + "…"
+    return Markup(with_formulas(flat))
 
 
 def _protocol(protocol: Mapping[str, Any], above: str = "") -> tuple[tuple[str, str], list[tuple[str, object]]]:

@@ -27,6 +27,7 @@ from mathse.judges.teachers import PaidTeacher
 from mathse.models import quiet
 from mathse.models.adapters import require_four_bit
 from mathse.reporting import report
+from mathse.reporting.loggers import open_logger
 from mathse.reporting.progress import Progress
 from mathse.runs.layout import REPORT, RUN, SUMMARY
 from mathse.runs.reader import finished_summary
@@ -68,7 +69,7 @@ def _run(config: TrainConfig, run: RunFolder, progress: Progress, stack: ExitSta
     source = build(config.data)
     for row in source.bad_rows:
         progress.say(f"left out: {row['file']}:{row['line']}: {row['reason']}")
-    logger = stack.enter_context(closing(build(config.logger, run=run, problem_of=source.get, image=load_image)))
+    logger = stack.enter_context(closing(open_logger(config.logger, run=run, problem_of=source.get, image=load_image)))
     teacher = build(config.teacher)
     if isinstance(teacher, PaidTeacher):
         teacher.account_in(run.path)

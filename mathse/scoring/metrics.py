@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Literal
 
 from mathse.errors import DataError
@@ -15,9 +16,6 @@ from mathse.types import Verdict
 
 Interval = tuple[float, float]
 Decision = Literal["accepted", "rejected", "unparsed"]
-
-# Two-sided 95 % quantiles of Student's t by degrees of freedom; beyond the table the normal quantile is close enough.
-T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
 
 
 def wilson(correct: int, total: int, z: float = 1.96) -> Interval:
@@ -39,6 +37,29 @@ def wilson(correct: int, total: int, z: float = 1.96) -> Interval:
     return low, high
 
 
+@lru_cache
+def student_t(freedom: int, level: float = 0.95) -> float:
+    """The two-sided quantile of Student's t: the t that |T| stays below with probability ``level``.
+
+    For whole degrees of freedom that probability is a finite sum of powers of the cosine of atan(t / sqrt(freedom))
+    (Abramowitz & Stegun 1964, 26.7.3 and 26.7.4); it rises with the angle, which halving intervals finds.
+    Raises DataError for less than one degree of freedom.
+    """
+    if freedom < 1:
+        raise DataError(f"student_t({freedom}): needs one degree of freedom or more, which is two values")
+    low, high = 0.0, math.pi / 2
+    while (angle := (low + high) / 2) not in (low, high):
+        term = math.sin(angle) * (math.cos(angle) if freedom % 2 else 1.0)
+        within = 0.0
+        for n in range(2 + freedom % 2, freedom + 1, 2):  # cos^n, n = 1, 3, ... or 0, 2, ..., below freedom
+            within += term
+            term *= math.cos(angle) ** 2 * (n - 1) / n
+        if freedom % 2:
+            within = (angle + within) * 2 / math.pi
+        low, high = (angle, high) if within < level else (low, angle)
+    return math.tan(angle) * math.sqrt(freedom)
+
+
 def mean_interval(values: Sequence[float]) -> tuple[float, Interval | None]:
     """Mean over seeds and its 95 % interval by Student's t; the interval is None for a single value."""
     if not values:
@@ -47,8 +68,8 @@ def mean_interval(values: Sequence[float]) -> tuple[float, Interval | None]:
     if len(values) == 1:
         return mean, None
     variance = math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1)
-    freedom = len(values) - 1
-    half = (T95[freedom - 1] if freedom <= len(T95) else 1.96) * math.sqrt(variance / len(values))
+    # To three decimals, as statistical tables print it: what experiments/ has published was computed so.
+    half = round(student_t(len(values) - 1), 3) * math.sqrt(variance / len(values))
     return mean, (mean - half, mean + half)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from e2e.runs import TINY, rows, run
+from huggingface_hub import ModelCard
 from run_builder import build_run, record_again
 
 from mathse.__main__ import main
@@ -72,6 +73,20 @@ def test_its_table_is_the_run_s(tmp_path: Path) -> None:
         assert said["precision"] == ("" if precision is None else f"{100 * precision:.1f}")
 
 
+def test_hubs_read_its_figures_as_a_model_index(tmp_path: Path) -> None:
+    folder = made_up(tmp_path / "run")
+    summary = read_json(folder / "summary.json")
+    data = ModelCard(model_card(read_run(folder), "final")).data
+    assert (data.license, data.pipeline_tag) == ("other", "image-text-to-text")
+    (result,) = data.eval_results
+    entry = summary["stages"][-1]
+    assert (result.metric_type, result.metric_value) == ("accuracy", round(100 * entry["accuracy"], 2))
+    assert result.metric_args == {"n": entry["n"], "ci95": [round(100 * end, 2) for end in entry["ci95"]]}
+    judged = {r.metric_name: r.metric_value for r in ModelCard(model_card(read_run(folder), "orm")).data.eval_results}
+    assert judged["wrong rejected"] == round(100 * summary["orm"]["negative_accuracy"], 2)
+    assert ModelCard(model_card(read_run(folder), "reflection")).data.eval_results is None
+
+
 def test_the_orm_s_figures_stand_with_their_intervals(tmp_path: Path) -> None:
     folder = made_up(tmp_path / "run")
     head, *lines = table(model_card(read_run(folder), "orm"), "paths by")
@@ -129,7 +144,7 @@ def test_licences_of_backbone_and_data_are_named(finished: Path) -> None:
     assert "| the data, synthetic |" in model_card(read, "final") and "CC BY 4.0" in model_card(read, "final")
     read.config["backbone"].update({"_target_": "mathse.models.cogvlm2.load", "path": "zai-org/cogvlm2"})  # type: ignore[attr-defined]
     card = model_card(read, "final")
-    assert 'base_model: "zai-org/cogvlm2"' in card and "Llama 3 Community License (Built with Meta Llama 3)" in card
+    assert "base_model: zai-org/cogvlm2" in card and "Llama 3 Community License (Built with Meta Llama 3)" in card
     assert "mathse.models.cogvlm2.load('FOLDER')" in card
 
 

@@ -26,7 +26,16 @@ from mathse.inference.llm.chat import ChatReply, ChatRequest, Usage
 from mathse.inference.llm.faults import MAX_WAIT, Broken, fault_of_body, retry_after
 from mathse.inference.llm.images import MAX_BYTES, data_url, picture_of
 from mathse.inference.llm.limits import Limits, Pace
-from mathse.inference.llm.pricing import PRICES, Price, image_tokens, most_it_can_cost, price_of, prompt_tokens
+from mathse.inference.llm.pricing import (
+    OPENAI,
+    PRICES,
+    Price,
+    _by_genai_prices,
+    image_tokens,
+    most_it_can_cost,
+    price_of,
+    prompt_tokens,
+)
 from mathse.inference.llm.wire import read_reply
 from mathse.runs.layout import USAGE
 
@@ -326,7 +335,38 @@ def test_a_dated_name_has_its_family_s_price_or_its_own() -> None:
     assert price_of("gpt-4o-2024-08-06") == PRICES["gpt-4o"] == price_of("openai/gpt-4o")
     assert price_of("gpt-4o-2024-05-13") != PRICES["gpt-4o"]
     assert price_of("gpt-4o-mini-2024-07-18") == PRICES["gpt-4o-mini"]
-    assert price_of("Qwen/Qwen2-VL-7B-Instruct") is None
+
+
+@pytest.mark.parametrize(
+    ("model", "server", "price"),
+    [
+        ("gpt-4-turbo", None, Price(10, 30)),
+        ("claude-sonnet-4-5", "https://api.anthropic.com/v1", Price(3, 15, 0.3)),  # of a prompt below 200,000 tokens
+        ("Qwen/Qwen2-VL-7B-Instruct", "http://localhost:8000/v1", None),  # a server of one's own costs no dollar
+        ("claude-sonnet-4-5", None, None),  # not to be had there
+        ("no-such-model", None, None),
+        (
+            "gpt-4o",
+            "http://localhost:8000/v1",
+            PRICES["gpt-4o"],
+        ),  # a proxy; the settings say otherwise where it is none
+    ],
+)
+def test_other_models_have_the_price_that_genai_prices_knows_of_their_server(
+    model: str, server: str | None, price: Price | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("a price was looked up on the network")
+
+    monkeypatch.setattr("socket.socket.connect", refuse)
+    assert price_of(model, server) == price
+
+
+def test_our_prices_agree_with_those_of_genai_prices() -> None:
+    """But for what cached tokens of a model without a price for them cost, and what it does not list."""
+    for model, ours in PRICES.items():
+        theirs = _by_genai_prices(model, OPENAI)
+        assert theirs is None or (theirs.input, theirs.output, theirs.cached) == (ours.input, ours.output, ours.cached)
 
 
 def test_cached_tokens_have_their_own_price() -> None:

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import DatasetCardData
+
 from mathse.commands.export.examples import Example
 from mathse.data.terms import OWN, UNKNOWN, Terms, terms_of
 from mathse.inference import prompts
 from mathse.runs.layout import DECONTAMINATION, title
 from mathse.runs.reader import Run
-from mathse.runs.store import to_json
 
 COUNTED = {
     "origin": "written by",
@@ -75,7 +76,7 @@ def data_card(run: Run, made: Made, counts: Counts, how: str) -> str:
     if made.what == "orm" and (own := run.config["orm"].get("train")):
         terms.setdefault(Path(own).name, Terms("Own labelled paths", "", OWN))
     parts = (
-        _front_matter(made, counts),
+        [_front_matter(made, counts)],
         _head(run, made, counts, how),
         _tables(counts),
         _sources(counts, terms),
@@ -86,18 +87,19 @@ def data_card(run: Run, made: Made, counts: Counts, how: str) -> str:
     return "\n".join(line for part in parts for line in part) + "\n"
 
 
-def _front_matter(made: Made, counts: Counts) -> Iterator[str]:
-    """What dataset hubs read. JSON texts are YAML texts too."""
-    yield "---"
-    yield f"language: {to_json(sorted(counts.by['language']))}"
-    yield "license: other"
-    yield "license_name: those of its sources, see below"
-    yield "task_categories: [image-text-to-text]"
-    yield 'tags: ["mathse", "mathematics", "multimodal", "synthetic"]'
-    yield f"size_categories: [{_size(counts.rows)}]"
+def _front_matter(made: Made, counts: Counts) -> str:
+    """What dataset hubs read."""
     files = "data/train-*.parquet" if made.format in ("trl", "hf") else "train.jsonl"
-    yield f'configs: [{{"config_name": "default", "data_files": [{{"split": "train", "path": "{files}"}}]}}]'
-    yield "---"
+    data = DatasetCardData(
+        language=sorted(counts.by["language"]),
+        license="other",
+        license_name="those of its sources, see below",
+        task_categories=["image-text-to-text"],
+        tags=["mathse", "mathematics", "multimodal", "synthetic"],
+        size_categories=[_size(counts.rows)],
+        configs=[{"config_name": "default", "data_files": [{"split": "train", "path": files}]}],
+    )
+    return f"---\n{data.to_yaml()}\n---"
 
 
 def _head(run: Run, made: Made, counts: Counts, how: str) -> Iterator[str]:

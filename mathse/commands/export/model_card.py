@@ -7,13 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import EvalResult, ModelCardData
+
 from mathse.commands.export.card import cell, kept_out, teacher_name
 from mathse.commands.export.examples import family_of
 from mathse.commands.lineage.checkpoints import Checkpoint, checkpoints
 from mathse.data.terms import UNKNOWN, terms_of
 from mathse.runs.layout import CHECKPOINT, SOURCES, TRAINED, title
 from mathse.runs.reader import Run
-from mathse.runs.store import to_json
 
 # family -> (the licence of its published weights, what opens a folder of it)
 FAMILIES = {
@@ -39,6 +40,7 @@ ORM = {
     "negative_accuracy": "wrong rejected",
     "error_step_accuracy": "first wrong step named",
 }
+OWN_TEST, ORM_TEST = "the run's own test problems", "held-out paths of the ORM's own students"
 DEVICES = ("trainer.precision", "trainer.devices", "trainer.strategy")
 
 
@@ -47,7 +49,7 @@ def model_card(run: Run, stage: str) -> str:
     one = checkpoints(run)[f"{stage}/{CHECKPOINT}"]
     backbone = (run.config["orm"].get("backbone") if _judges(stage) else None) or run.config["backbone"]
     parts = (
-        _front_matter(backbone),
+        [_front_matter(run, stage, backbone)],
         _head(run, one, backbone),
         _use(stage, backbone),
         _table(run, stage),
@@ -66,17 +68,42 @@ def _judges(stage: str) -> bool:
     return stage in ("orm", "orm/solver")
 
 
-def _front_matter(backbone: Mapping[str, Any]) -> Iterator[str]:
-    """What model hubs read. JSON texts are YAML texts too."""
-    yield "---"
-    yield "library_name: transformers"
-    yield "pipeline_tag: image-text-to-text"
-    yield "license: other"
-    yield "license_name: those of its base model and its data, see below"
-    if (hub := _hub_id(backbone)) is not None:
-        yield f"base_model: {to_json(hub)}"
-    yield 'tags: ["mathse", "mathematics", "multimodal"]'
-    yield "---"
+def _front_matter(run: Run, stage: str, backbone: Mapping[str, Any]) -> str:
+    """What model hubs read: whose licence, which base model, and the figures as a model-index."""
+    results = [
+        EvalResult(
+            task_type="image-text-to-text",
+            dataset_name=dataset,
+            dataset_type="custom",  # no data set of a hub
+            metric_type="accuracy",
+            metric_name=metric,
+            metric_value=round(100 * share, 2),
+            metric_args={"n": n, **({"ci95": [round(100 * end, 2) for end in interval]} if interval else {})},
+        )
+        for dataset, metric, share, n, interval in _measured(run, stage)
+    ]
+    data = ModelCardData(
+        library_name="transformers",
+        pipeline_tag="image-text-to-text",
+        license="other",
+        license_name="those of its base model and its data, see below",
+        base_model=_hub_id(backbone),
+        tags=["mathse", "mathematics", "multimodal"],
+        model_name=f"{run.name}, {title(stage)}",
+        eval_results=results or None,
+    )
+    return f"---\n{data.to_yaml()}\n---"
+
+
+def _measured(run: Run, stage: str) -> Iterator[tuple[str, str, float, int, Sequence[float] | None]]:
+    """What was measured of the stage's checkpoint: (on what, which figure, its value, of how many, 95 % interval)."""
+    if stage == "orm" and run.orm:
+        for key, name in ORM.items():
+            if run.orm.get(key) is not None:
+                yield ORM_TEST, name, run.orm[key], run.orm["n"], (run.orm.get("ci95") or {}).get(key)
+    for entry in run.entries:
+        if entry["stage"] == stage and entry.get("accuracy") is not None:
+            yield OWN_TEST, "test accuracy", entry["accuracy"], entry["n"], entry.get("ci95")
 
 
 def _hub_id(backbone: Mapping[str, Any]) -> str | None:

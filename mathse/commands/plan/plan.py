@@ -127,7 +127,7 @@ def _price(teacher: Any) -> Price | None:
         return None
     if teacher.price_input is not None and teacher.price_output is not None:
         return Price(teacher.price_input, teacher.price_output, teacher.price_cached)
-    return price_of(teacher.model)
+    return price_of(teacher.model, teacher.base_url)
 
 
 # --- how it was estimated -------------------------------------------------------------------------------------------

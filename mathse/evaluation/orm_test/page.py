@@ -9,6 +9,7 @@ from mathse.evaluation.orm_test import charts, figures
 from mathse.evaluation.orm_test.measured import JudgedPath, marks_of
 from mathse.reporting.report.cards import Pictures, cards
 from mathse.reporting.report.gallery import Item, decide
+from mathse.reporting.report.orm_charts import reliability
 from mathse.reporting.report.page import html
 from mathse.reporting.report.sections import figure, section, table
 from mathse.reporting.report.svg import percent, safe, span
@@ -111,7 +112,7 @@ def _scores(found: Mapping[str, Any], rows: Sequence[JudgedPath]) -> str:
             )
         )
     if found["calibration"]:
-        drawn.append(("Share of paths that are right, by P(correct)", charts.calibration(found["calibration"])))
+        drawn.append(("Share of paths that are right, by P(correct)", reliability(found["calibration"])))
     diagrams = "".join(
         f'<figure class="half"><figcaption>{safe(words)}</figcaption>{chart}</figure>' for words, chart in drawn
     )

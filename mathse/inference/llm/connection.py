@@ -14,11 +14,10 @@ from mathse.inference.llm.cache import AnswerCache
 from mathse.inference.llm.chat import ChatReply, ChatRequest
 from mathse.inference.llm.faults import Fault
 from mathse.inference.llm.limits import Limits
-from mathse.inference.llm.pricing import BATCH_DISCOUNT, Price, price_of
+from mathse.inference.llm.pricing import BATCH_DISCOUNT, OPENAI, Price, price_of
 from mathse.inference.llm.wire import Dialect
 from mathse.runs.layout import USAGE
 
-OPENAI = "https://api.openai.com/v1"
 STORED = ("answered", "refused", "empty", "cut_off")  # outcomes that were billed, and are never asked for again
 
 
@@ -71,7 +70,7 @@ class Connection:
         self.max_concurrency, self.timeout, self.max_retries = max_concurrency, timeout, max_retries
         self.poll_seconds = poll_seconds
         self.limits = Limits(requests_per_minute, tokens_per_minute)
-        self.price = Price(**price) if isinstance(price, dict) else price or price_of(model)
+        self.price = Price(**price) if isinstance(price, dict) else price or price_of(model, base_url)
         if budget_usd is not None and self.price is None:
             raise ConfigError(
                 f"{section}.budget_usd = {budget_usd:g}: no price is known for {model!r}; pass {section}.price_input "

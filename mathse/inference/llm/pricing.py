@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from mathse.inference.llm.chat import ChatRequest, Usage
@@ -12,6 +13,7 @@ from mathse.inference.llm.images import picture_of
 
 BATCH_DISCOUNT = 0.5  # the Batch API's
 MILLION = 1_000_000
+OPENAI = "https://api.openai.com/v1"
 
 
 @dataclass(frozen=True)
@@ -48,10 +50,34 @@ PRICES = {
 _DATE = re.compile(r"-\d{4}-\d{2}-\d{2}$")
 
 
-def price_of(model: str) -> Price | None:
-    """The list price of a model, a dated name standing for its family; None where it is not known."""
+def price_of(model: str, server: str | None = None) -> Price | None:
+    """The list price of a model at a server's base URL (None: the OpenAI API); None where it is not known.
+
+    The table above goes by the name alone, a dated one standing for its family. For other models the ``genai-prices``
+    package is asked, which carries its data with it: by the server too, since one model costs differently at different
+    providers, and nothing at a server of one's own. Where a price rises with the length of a prompt, it is the lowest.
+    """
     name = model.rpartition("/")[2]
-    return PRICES.get(name) or PRICES.get(_DATE.sub("", name))
+    return PRICES.get(name) or PRICES.get(_DATE.sub("", name)) or _by_genai_prices(model, server or OPENAI)
+
+
+@lru_cache
+def _by_genai_prices(model: str, server: str) -> Price | None:
+    import genai_prices  # here: 0.15 s, which a run with a known model need not wait
+
+    def dollars(**tokens: int) -> float:
+        """Of a thousand tokens, as dollars a million."""
+        usage = genai_prices.Usage(**tokens)
+        return float(genai_prices.calc_price(usage, model, provider_api_url=server).total_price * 1000)
+
+    try:
+        listed = genai_prices.calc_price(genai_prices.Usage(), model, provider_api_url=server).model_price
+        if listed.input_mtok is None or listed.output_mtok is None:  # billed by the picture or the second
+            return None
+        cached = dollars(input_tokens=1000, cache_read_tokens=1000) if listed.cache_read_mtok is not None else None
+        return Price(dollars(input_tokens=1000), dollars(output_tokens=1000), cached)
+    except LookupError:  # no such provider, or no such model of it
+        return None
 
 
 # --- tokens before they are counted -----------------------------------------------------------------------------------

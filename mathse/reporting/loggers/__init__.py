@@ -5,16 +5,20 @@ A logger holds nothing back: whatever the kill of a process kept from it, the ne
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import pytorch_lightning as pl
 
+from mathse.config.parse import build
+from mathse.reporting.loggers.lightning import LightningLogger, is_lightnings
+from mathse.reporting.loggers.samples import Loader
 from mathse.reporting.loggers.table import CsvLogger
 from mathse.reporting.loggers.wandb import WandbLogger
-from mathse.runs.stage_cache import Stage
+from mathse.runs.stage_cache import RunFolder, Stage
+from mathse.types import Problem
 
-__all__ = ["CsvLogger", "RunLogger", "WandbLogger"]
+__all__ = ["CsvLogger", "LightningLogger", "RunLogger", "WandbLogger", "open_logger"]
 
 
 class RunLogger(Protocol):
@@ -35,3 +39,14 @@ class RunLogger(Protocol):
     def close(self) -> None:
         """The process is done with the run, well or not. May be called twice."""
         ...
+
+
+def open_logger(section: Any, *, run: RunFolder, problem_of: Callable[[str], Problem], image: Loader) -> RunLogger:
+    """The logger of ``logger=``: one of ours or of the user's own, or Lightning's behind a bridge.
+
+    ``problem_of``: the problem with an id; ``image``: the picture behind a reference. A Lightning logger needs neither.
+    """
+    if is_lightnings(section):
+        return LightningLogger(section, run=run)
+    logger: RunLogger = build(section, run=run, problem_of=problem_of, image=image)
+    return logger

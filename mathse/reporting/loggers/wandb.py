@@ -12,7 +12,7 @@ group, job type        of a study's run: the study and the variant; else ``logge
 Offline runs need neither account nor network; ``wandb sync RUN/wandb/offline-run-*`` sends them later, all parts of a
 resumed run together. When the process is killed, W&B drops what it has not written yet: a tenth of a second here. So a
 curve may lose its last points, never shows one twice; a stage's table, figures and artifacts count as sent only once
-they are on the disk, so in doubt they are sent twice; figures in the summary are set anew by the next process.
+W&B's run has ended, so after a kill they are sent again (``sent.py``); the summary is set anew by the next process.
 """
 
 from __future__ import annotations
@@ -27,13 +27,12 @@ import pytorch_lightning as pl
 
 from mathse.config.secrets import without_secrets
 from mathse.errors import RunError
-from mathse.reporting.loggers import written
 from mathse.reporting.loggers.artifacts import Item, items
+from mathse.reporting.loggers.curve import SendCurve
 from mathse.reporting.loggers.samples import Loader
 from mathse.reporting.loggers.sent import Sent
 from mathse.reporting.loggers.summary import round_figures, run_figures, stage_figures
 from mathse.reporting.loggers.tables import sample_table
-from mathse.reporting.loggers.written import ENDED, TransactionLog
 from mathse.runs.reader import FinishedStage, GrowingLog, read_head, read_stages
 from mathse.runs.stage_cache import RunFolder, Stage
 from mathse.types import Problem
@@ -78,7 +77,6 @@ class WandbLogger:
         self._run = start(run.path, self._sent.id, project=project, entity=entity, group=group, mode=mode)
         # Parts of one run that were made offline are put together by W&B's own step, so they must not share any.
         self._first_step = self._sent.most_rows
-        self._written = TransactionLog(None if self._run.disabled else Path(self._run.settings.sync_file))
         self._ended_well = self._closed = False
         self._run.define_metric("fit/step", hidden=True)
         self._run.define_metric("fit/*", step_metric="fit/step")
@@ -108,7 +106,7 @@ class WandbLogger:
             self._closed = True
             self._sent.save()
             self._run.finish(exit_code=0 if self._ended_well else 1)
-            self._written.wait_for({ENDED})  # W&B itself returns a little before
+            self._sent.ended()
 
     def _catch_up(self) -> None:
         """Send each finished stage that was not sent yet: the one just made, and what a kill or a branch left over."""
@@ -123,7 +121,8 @@ class WandbLogger:
 
     def _send(self, stage: FinishedStage, stages: Sequence[FinishedStage]) -> None:
         self._send_curve(stage.name, GrowingLog(stage.folder))
-        marks = {mark for item in items(stage, stages) for mark in self._send_artifact(item, stage)}
+        for item in items(stage, stages):
+            self._send_artifact(item, stage)
         row: dict[str, Any] = {}
         place = self._sent.round_of(stage.name) if "accuracy" in stage.summary else None
         if place is not None:
@@ -131,10 +130,8 @@ class WandbLogger:
         if table := sample_table(stage, self._problem_of, self._image):
             row[f"samples/{stage.name}"] = table
         if row:
-            marks.add(self._log(row))
-        self._written.wait_for(marks)
-        self._sent.stages[stage.name] = place
-        self._sent.save()
+            self._log(row)
+        self._sent.add(stage.name, place)
 
     def _send_curve(self, stage: str, curve: GrowingLog) -> None:
         for line in curve.read():
@@ -143,8 +140,7 @@ class WandbLogger:
                 values = {f"fit/{stage}/{k}": v for k, v in line.items() if k != "step" and v is not None}
                 self._log({"fit/step": fit.offset + line["step"], **values})
 
-    def _send_artifact(self, item: Item, stage: FinishedStage) -> list[str]:
-        """The artifact's mark in W&B's file; none online, where it goes to the server alone."""
+    def _send_artifact(self, item: Item, stage: FinishedStage) -> None:
         import wandb
 
         name, _, alias = item.version.called(self._sent.id).partition(":")
@@ -164,28 +160,9 @@ class WandbLogger:
             else:
                 artifact.add_file(str(file.resolve()), inside, skip_cache=True, policy="immutable")
         log_artifact(self._run, artifact, [alias])
-        return [written.artifact(name, alias)] if self._run.offline else []
 
-    def _log(self, row: Mapping[str, Any]) -> str:
-        """The row's mark in W&B's file."""
-        step = max(self._run.step, self._first_step)
-        self._run.log(dict(row), step=step, commit=True)
-        return written.row(step)
-
-
-class SendCurve(pl.Callback):
-    """Sends what the fit's train_log.jsonl has gained, after each step and each validation."""
-
-    def __init__(self, send: Callable[[], None]) -> None:
-        self._send = send
-
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        if trainer.is_global_zero:
-            self._send()
-
-    def on_validation_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        if trainer.is_global_zero:
-            self._send()
+    def _log(self, row: Mapping[str, Any]) -> None:
+        self._run.log(dict(row), step=max(self._run.step, self._first_step), commit=True)
 
 
 def start(folder: Path, run_id: str, *, project: str, entity: str | None, group: str | None, mode: Mode) -> Any:

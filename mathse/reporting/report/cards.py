@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mathse.errors import MathSEError
+from mathse.reporting.report.formulas import answer_with_formulas, with_formulas
 from mathse.reporting.report.gallery import Item, steps
 from mathse.reporting.report.svg import safe
 from mathse.scoring.metrics import first_step
@@ -114,11 +115,15 @@ def _problem(item: Item, pictures: Pictures) -> str:
 
 
 def _asked(problem: Problem, pictures: Pictures) -> str:
-    choices = "".join(f"<li>{_cut(choice, 300)}</li>" for choice in problem.choices)
+    choices = "".join(f"<li>{_shown(choice, 300)}</li>" for choice in problem.choices)
     images = "".join(pictures.show(ref) for ref in problem.images)
-    answer = f'<p class="reference">reference answer <b>{_cut(problem.answer, 200)}</b></p>' if problem.answer else ""
+    answer = (
+        f'<p class="reference">reference answer <b>{answer_with_formulas(problem.answer[:200])}</b></p>'
+        if problem.answer
+        else ""
+    )
     return (
-        f'<div class="pictures">{images}</div><p class="question">{_cut(problem.question)}</p>'
+        f'<div class="pictures">{images}</div><p class="question">{_shown(problem.question)}</p>'
         + (f'<ol class="choices" type="A">{choices}</ol>' if choices else "")
         + answer
     )
@@ -139,7 +144,7 @@ def _path(path: ReasoningPath, verdict: Verdict | None, label: Verdict | None = 
         ]
         flag = f'<span class="flag">{" · ".join(flags)}</span>' if flags else ""
         look = ' class="named"' if number is not None and number == named else ' class="true"' if flags else ""
-        lines.append(f"<li{look}>{_cut(words, left)}{flag}</li>")
+        lines.append(f"<li{look}>{_shown(words, left)}{flag}</li>")
         left -= len(words)
     return f'<ol class="steps">{"".join(lines) or "<li><i>an empty path</i></li>"}</ol>'
 
@@ -159,7 +164,7 @@ def _verdict(item: Item) -> str:
 def _critique(verdict: Verdict) -> str:
     words = verdict.error_analysis or (verdict.raw if verdict.status == "unparsed" else None)
     by = f" by {safe(verdict.judge)}" if verdict.judge else ""
-    return f'<details><summary>critique{by}</summary><p class="words">{_cut(words)}</p></details>' if words else ""
+    return f'<details><summary>critique{by}</summary><p class="words">{_shown(words)}</p></details>' if words else ""
 
 
 def _reflection(item: Item) -> str:
@@ -178,6 +183,12 @@ def _draft(reflection: Reflection) -> str:
     return f"<details><summary>the draft it rewrites</summary>{draft}{critique}</details>"
 
 
-def _cut(words: str | None, most: int = MAX_SHOWN) -> str:
-    words = words or ""
-    return safe(words) if len(words) <= most else f"{safe(words[:most])} … ({len(words) - most:,} more characters)"
+def _shown(text: str, most: int = MAX_SHOWN) -> str:
+    """A text of a problem or a model, its formulas drawn; one that the cut goes through is shown as it was."""
+    more = f" … ({len(text) - most:,} more characters)" if len(text) > most else ""
+    return with_formulas(text[:most]) + more
+
+
+def _cut(name: str, most: int) -> str:
+    """An id, a path or a message."""
+    return safe(name) if len(name) <= most else f"{safe(name[:most])} … ({len(name) - most:,} more characters)"

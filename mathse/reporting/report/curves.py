@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mathse.reporting.report import svg
+from mathse.reporting.report.frame import Frame
 
 WIDTH, HEIGHT = 960, 380
-LEFT, RIGHT, TOP, BOTTOM = 52, 230, 26, 52
+LEFT, RIGHT, TOP, BOTTOM, INSET = 52, 230, 26, 52, 24
 WHISKER = 3  # px between the whiskers of neighbouring series, so that none hides another
 
 
@@ -30,54 +31,36 @@ def curves(drawn: Sequence[Curve], axis: str, spoken: str) -> str:
     heights = [end for curve in drawn for _, y, interval in curve.points for end in (y, *(interval or ()))]
     lowest = min(*heights, 0.95)
     marks = svg.ticks(lowest, max(*heights, lowest + 0.05))
-    frame = _Frame(xs, max(0.0, marks[0]), min(1.0, marks[-1]))
+    low, high = max(0.0, marks[0]), min(1.0, marks[-1])
+    frame = Frame(LEFT, TOP, WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM, low, high)
+
+    def across(x: int) -> float:
+        """px of a number that doubles, with some room at both ends"""
+        doublings = math.log2(xs[-1] / xs[0]) or 1.0
+        return LEFT + INSET + (frame.width - 2 * INSET) * math.log2(x / xs[0]) / doublings
+
+    axes = frame.grid(svg.ticks(low, high), axis=low)
+    axes += "".join(svg.text(across(x), frame.bottom + 20, x, "tick", "middle") for x in xs)
+    axes += svg.text(frame.right, frame.bottom + 42, axis, "small", "end")
     ends = svg.spread([frame.y(curve.points[-1][1]) for curve in drawn], 17)
-    lines = [_line(curve, k, frame, ends[k]) for k, curve in enumerate(drawn)]
+    lines = [_line(curve, k, frame, across, ends[k]) for k, curve in enumerate(drawn)]
     said = "; ".join(f"{c.label}: " + ", ".join(f"{svg.percent(y)} at {x}" for x, y, _ in c.points) for c in drawn)
-    return svg.chart(WIDTH, HEIGHT, frame.axes(axis) + "".join(lines[::-1]), f"{spoken}. {said}.")
+    return svg.chart(WIDTH, HEIGHT, axes + "".join(lines[::-1]), f"{spoken}. {said}.")
 
 
-@dataclass(frozen=True)
-class _Frame:
-    xs: Sequence[int]
-    low: float  # the accuracy at the bottom
-    high: float  # the accuracy at the top
-
-    def x(self, value: int) -> float:
-        span = math.log2(self.xs[-1] / self.xs[0]) or 1.0
-        return LEFT + 24 + (WIDTH - LEFT - RIGHT - 48) * math.log2(value / self.xs[0]) / span
-
-    def y(self, accuracy: float) -> float:
-        return TOP + (HEIGHT - TOP - BOTTOM) * (self.high - accuracy) / (self.high - self.low)
-
-    def axes(self, axis: str) -> str:
-        grid = "".join(
-            svg.line(LEFT, self.y(v), WIDTH - RIGHT, self.y(v), "axis" if v == self.low else "grid")
-            + svg.text(LEFT - 10, self.y(v) + 4, svg.percent(v, 0), "tick", "end")
-            for v in svg.ticks(self.low, self.high)
-        )
-        marks = "".join(svg.text(self.x(x), HEIGHT - BOTTOM + 20, x, "tick", "middle") for x in self.xs)
-        return grid + marks + svg.text(WIDTH - RIGHT, HEIGHT - BOTTOM + 42, axis, "small", "end")
-
-
-def _line(curve: Curve, k: int, frame: _Frame, label_y: float) -> str:
+def _line(curve: Curve, k: int, frame: Frame, across: Callable[[int], float], label_y: float) -> str:
     look = f"flight-{min(k, 5)}"
-    places = [(frame.x(x), frame.y(y)) for x, y, _ in curve.points]
+    places = [(across(x), frame.y(y)) for x, y, _ in curve.points]
     shift = (k - 1.5) * WHISKER
     whiskers = "".join(
-        _whisker(frame.x(x) + shift, frame.y(i[0]), frame.y(i[1]), look) for x, _, i in curve.points if i
+        svg.whisker(across(x) + shift, frame.y(i[0]), frame.y(i[1]), f"stairs {look}") for x, _, i in curve.points if i
     )
     end = places[-1]
-    leader = svg.path([(end[0] + 6, end[1]), (WIDTH - RIGHT + 8, label_y)], "leader")
+    leader = svg.path([(end[0] + 6, end[1]), (frame.right + 8, label_y)], "leader")
     name = f"{svg.percent(curve.points[-1][1])} {curve.label}"
     return (
         whiskers
         + svg.path(places, f"stairs {look}")
         + leader
-        + svg.text(WIDTH - RIGHT + 12, label_y + 4, name, f"name {look}")
+        + svg.text(frame.right + 12, label_y + 4, name, f"name {look}")
     )
-
-
-def _whisker(x: float, low: float, high: float, look: str) -> str:
-    """Never dashed, as some lines are: it would look shorter than it is."""
-    return svg.tag("line", x1=x, y1=low, x2=x, y2=high, class_=f"stairs {look}", style="stroke-dasharray:none")

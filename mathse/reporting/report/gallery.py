@@ -22,6 +22,8 @@ R = TypeVar("R", bound=Record)
 ProblemOf = Callable[[str], Problem | None]
 PER_GROUP = 60
 _STEP = re.compile(r"(?:^|(?<=\s))(?:\*\*)?(?:Step\s*\d{1,3}\s*[:.]|步骤\s*\d{1,3}\s*[::.])", re.IGNORECASE)
+# A line of a path without steps; a displayed formula is one, however many lines it is written on.
+_LINE = re.compile(r"(?:\\\[.{1,1000}?\\\]|\$\$[^$]{1,1000}\$\$|[^\n])+", re.DOTALL)
 MAX_TEXT = 20_000  # characters of a path that are looked at
 
 
@@ -63,7 +65,7 @@ def steps(text: str) -> list[tuple[int | None, str]]:
     text = text[:MAX_TEXT]
     starts = [m.start() for m in _STEP.finditer(text)]
     if not starts:
-        return [(None, line) for line in text.split("\n") if line.strip()]
+        return [(None, line) for line in _LINE.findall(text) if line.strip()]
     cuts = [0, *starts, len(text)]
     pieces = [text[a:b].strip() for a, b in zip(cuts, cuts[1:], strict=False)]
     return [(first_step(piece) if k else None, piece) for k, piece in enumerate(pieces) if piece]

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard
 
 from mathse.reporting.report import svg
+from mathse.reporting.report.frame import Frame
 
 WIDTH, ACROSS, HEIGHT, GAP, LEFT, RIGHT, TOP, BOTTOM = 960, 4, 156, 22, 52, 6, 24, 30
 MOST = 160  # points drawn of a curve
@@ -43,24 +44,23 @@ def _positive(value: Any) -> TypeGuard[float]:
 def _panel(
     name: str, rows: Sequence[Mapping[str, Any]], x0: float, y0: float, width: float, scale: tuple[int, int]
 ) -> str:
-    low, high = scale
+    low, high = scale  # powers of ten
     last = max(r["step"] for r in rows) or 1
-    height = HEIGHT - TOP - BOTTOM
+    frame = Frame(x0, y0 + TOP, width, HEIGHT - TOP - BOTTOM, low, high)
 
     def at(step: float, loss: float) -> tuple[float, float]:
-        return x0 + step / last * width, y0 + TOP + (high - math.log10(loss)) / (high - low) * height
+        return frame.at(step / last, math.log10(loss))
 
+    every = math.ceil((high - low) / LABELS)
     parts = [
         svg.text(x0, y0 + 14, name, "name"),
-        svg.text(x0 + width, y0 + 14, f"{rows[-1]['loss']:.3g}", "small strong", "end"),
-        svg.text(x0 + width, y0 + HEIGHT - 14, f"{last:,} steps", "tick", "end"),
+        svg.text(frame.right, y0 + 14, f"{rows[-1]['loss']:.3g}", "small strong", "end"),
+        svg.text(frame.right, y0 + HEIGHT - 14, f"{last:,} steps", "tick", "end"),
+        frame.grid(
+            range(low, high + 1),
+            lambda power: f"{10.0**power:g}" if x0 == LEFT and (power - low) % every == 0 else "",
+        ),
     ]
-    every = math.ceil((high - low) / LABELS)
-    for power in range(low, high + 1):
-        y = at(0, 10.0**power)[1]
-        parts.append(svg.line(x0, y, x0 + width, y, "grid"))
-        if x0 == LEFT and (power - low) % every == 0:
-            parts.append(svg.text(x0 - 7, y + 4, f"{10.0**power:g}", "tick", "end"))
     step = math.ceil(len(rows) / MOST)
     kept = [r for k, r in enumerate(rows) if k % step == 0 or k == len(rows) - 1]
     parts.append(svg.path([at(r["step"], r["loss"]) for r in kept], "curve"))

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mathse.reporting.report import svg
+from mathse.reporting.report.frame import Frame
 from mathse.runs.layout import title
 
 FIGURES = {
@@ -16,7 +17,8 @@ FIGURES = {
 }
 Series = Sequence[tuple[str, Mapping[str, Any]]]
 WIDTH, HEIGHT, LEFT, GAP, TOP, BOTTOM = 960, 270, 46, 26, 44, 58
-SIDE = 330  # px of the reliability diagram
+SQUARE = Frame(46, 12, 230, 230)  # of shares against shares
+SIDE, BELOW = 330, 48  # px: such a chart's width, and what stands below its frame
 
 
 def orm_panels(series: Series) -> str:
@@ -48,31 +50,25 @@ def _student(stage: str) -> str:
 
 
 def _panel(series: Series, name: str, words: str, x: float, width: float, floor: float, *, first: bool) -> str:
-    def y(share: float) -> float:
-        return TOP + (HEIGHT - TOP - BOTTOM) * (1 - share) / (1 - floor)
-
-    parts = [svg.text(x, 16, words, "name")]
-    for tick in svg.ticks(floor, 1.0, 4):
-        if floor - 1e-9 <= tick <= 1:
-            parts.append(svg.line(x, y(tick), x + width, y(tick), "grid"))
-            if first:
-                parts.append(svg.text(x - 8, y(tick) + 4, svg.percent(tick, 0), "tick", "end"))
+    frame = Frame(x, TOP, width, HEIGHT - TOP - BOTTOM, floor, 1.0)
+    ticks = [tick for tick in svg.ticks(floor, 1.0, 4) if floor - 1e-9 <= tick <= 1]
+    parts = [svg.text(x, 16, words, "name"), frame.grid(ticks) if first else frame.grid(ticks, lambda tick: "")]
     step = width / len(series)
     known = [
         (k, row[name], (row.get("ci95") or {}).get(name))
         for k, (_, row) in enumerate(series)
         if row.get(name) is not None
     ]
-    spots = [(x + (k + 0.5) * step, y(share)) for k, share, _ in known]
+    spots = [(x + (k + 0.5) * step, frame.y(share)) for k, share, _ in known]
     parts.append(svg.path(spots, "thread") if len(spots) > 1 else "")
     for (cx, cy), (k, share, interval) in zip(spots, known, strict=True):
         if interval:
-            parts.append(svg.line(cx, y(interval[0]), cx, y(interval[1]), "whisker"))
+            parts.append(svg.line(cx, frame.y(interval[0]), cx, frame.y(interval[1]), "whisker"))
         parts.append(svg.tag("circle", cx=cx, cy=cy, r=4.5, class_="dot" if k == 0 else "dot newer"))
-        foot = y(interval[0]) if interval else cy
-        parts.append(svg.text(cx, min(foot, HEIGHT - BOTTOM) + 15, svg.percent(share), "small strong", "middle"))
+        foot = frame.y(interval[0]) if interval else cy
+        parts.append(svg.text(cx, min(foot, frame.bottom) + 15, svg.percent(share), "small strong", "middle"))
     for k, (stage, _) in enumerate(series):
-        low = HEIGHT - BOTTOM + 34 + (k % 2) * 15  # neighbours on two lines, so that names do not meet
+        low = frame.bottom + 34 + (k % 2) * 15  # neighbours on two lines, so that names do not meet
         parts.append(svg.text(x + (k + 0.5) * step, low, _student(stage), "tick", "middle"))
     return "".join(parts)
 
@@ -81,22 +77,10 @@ def reliability(bins: Sequence[Mapping[str, float]]) -> str:
     """P(correct) against the share of paths that are right; a calibrated judge's points lie on the diagonal."""
     if not bins:
         return ""
-    left, top, size = 46, 12, SIDE - 100
     most = max(b["n"] for b in bins)
-
-    def at(score: float, share: float) -> tuple[float, float]:
-        return left + score * size, top + (1 - share) * size
-
-    parts = [svg.path([at(0, 0), at(1, 1)], "diagonal")]
-    for tick in (0, 0.25, 0.5, 0.75, 1):
-        (x, _), (_, y) = at(tick, 0), at(0, tick)
-        parts += [
-            svg.line(left, y, left + size, y, "grid"),
-            svg.text(left - 8, y + 4, svg.percent(tick, 0), "tick", "end"),
-            svg.text(x, top + size + 18, f"{tick:g}", "tick", "middle"),
-        ]
+    parts = [svg.path([SQUARE.at(0, 0), SQUARE.at(1, 1)], "diagonal"), SQUARE.quarters("P(correct), as the ORM says")]
     for b in bins:
-        x, y = at(b["mean_score"], b["correct"])
+        x, y = SQUARE.at(b["mean_score"], b["correct"])
         hint = f"P(correct) {b['mean_score']:.2f}: {svg.percent(b['correct'])} of {b['n']:,} paths right"
         parts.append(
             svg.tag(
@@ -108,8 +92,7 @@ def reliability(bins: Sequence[Mapping[str, float]]) -> str:
                 class_="bubble",
             )
         )
-    parts.append(svg.text(left + size / 2, top + size + 38, "P(correct), as the ORM says", "small", "middle"))
     spoken = "; ".join(
         f"P(correct) about {b['mean_score']:.2f}: {svg.percent(b['correct'])} of {b['n']:,} right" for b in bins
     )
-    return svg.chart(SIDE, top + size + 48, "".join(parts), f"Reliability of the ORM's score. {spoken}.")
+    return svg.chart(SIDE, SQUARE.bottom + BELOW, "".join(parts), f"Reliability of the ORM's score. {spoken}.")

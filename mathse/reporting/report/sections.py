@@ -36,12 +36,18 @@ def figure(*drawings: str) -> str:
     return f"<figure>{drawn}</figure>" if drawn else ""
 
 
+class Markup(str):
+    """A cell that is markup already; any other cell is escaped."""
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[object]], summary: str = "the numbers") -> str:
     """Numbers behind a chart, folded away; the first column names the row. With no summary the table stands open."""
-    cells = "".join(
-        "<tr>" + "".join(f"<t{'hd'[k > 0]}>{svg.safe(cell)}</t{'hd'[k > 0]}>" for k, cell in enumerate(row)) + "</tr>"
-        for row in rows
-    )
+
+    def written(cell: object, k: int) -> str:
+        name = "td" if k else "th"
+        return f"<{name}>{cell if isinstance(cell, Markup) else svg.safe(cell)}</{name}>"
+
+    cells = "".join(f"<tr>{''.join(written(cell, k) for k, cell in enumerate(row))}</tr>" for row in rows)
     drawn = (
         f'<div class="scroll"><table><thead><tr>{"".join(f"<th>{svg.safe(h)}</th>" for h in head)}</tr></thead>'
         f"<tbody>{cells}</tbody></table></div>"

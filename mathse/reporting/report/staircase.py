@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from mathse.reporting.report import svg
+from mathse.reporting.report.frame import Frame
 from mathse.runs.layout import place, title
 
 WIDTH, HEIGHT = 960, 380
 LEFT, TOP, BOTTOM = 52, 30, 54  # margins in px; the right one depends on what stands there
+MOST = 24  # characters of a flight's name
 
 
 @dataclass(frozen=True)
@@ -47,35 +49,31 @@ def staircase(flights: Sequence[Stairs]) -> str:
         return ""
     stages = sorted({stage for f in flights for stage in f.accuracy}, key=place)
     right = 16 if len(flights) == 1 else 270
-    frame = _Frame(stages, (WIDTH - LEFT - right) / len(stages), _top(flights))
-    body = frame.axes(right)
-    body += _single(flights[0], frame) if len(flights) == 1 else _overlay(flights, frame, WIDTH - right)
+    frame = Steps(LEFT, TOP, WIDTH - LEFT - right, HEIGHT - TOP - BOTTOM, 0, _top(flights), stages)
+    body = frame.axes()
+    body += _single(flights[0], frame) if len(flights) == 1 else _overlay(flights, frame)
     return svg.chart(WIDTH, HEIGHT, body, _spoken(flights))
 
 
 @dataclass(frozen=True)
-class _Frame:
-    stages: Sequence[str]
-    tread: float  # px
-    high: float  # the accuracy at the top of the frame
+class Steps(Frame):
+    """A frame in which each stage has a tread of equal width."""
 
-    def x(self, stage: str) -> float:
-        return LEFT + self.stages.index(stage) * self.tread
+    stages: Sequence[str] = ()
 
-    def y(self, accuracy: float) -> float:
-        """Of the nearest accuracy inside the frame: an interval over few seeds may reach beyond 0 and 100 %."""
-        return TOP + (HEIGHT - TOP - BOTTOM) * (1 - min(max(accuracy, 0), self.high) / self.high)
+    @property
+    def tread(self) -> float:
+        """px"""
+        return self.width / len(self.stages)
 
-    def axes(self, right: float) -> str:
-        grid = "".join(
-            svg.line(LEFT, self.y(v), WIDTH - right, self.y(v), "axis" if v == 0 else "grid")
-            + svg.text(LEFT - 10, self.y(v) + 4, svg.percent(v, 0), "tick", "end")
-            for v in svg.ticks(0, self.high)
-        )
+    def start(self, stage: str) -> float:
+        return self.left + self.stages.index(stage) * self.tread
+
+    def axes(self) -> str:
         names = "".join(
-            svg.text(self.x(s) + self.tread / 2, HEIGHT - BOTTOM + 22, title(s), "name", "middle") for s in self.stages
+            svg.text(self.start(s) + self.tread / 2, self.bottom + 22, title(s), "name", "middle") for s in self.stages
         )
-        return grid + names
+        return self.grid(svg.ticks(0, self.high), axis=0) + names
 
 
 def _top(flights: Sequence[Stairs]) -> float:
@@ -83,10 +81,10 @@ def _top(flights: Sequence[Stairs]) -> float:
     return min(1.0, svg.ticks(0, max(highest, 0.05))[-1])
 
 
-def _single(flight: Stairs, frame: _Frame) -> str:
+def _single(flight: Stairs, frame: Steps) -> str:
     parts, before = [svg.path(_outline(flight, frame), "stairs")], None
     for stage, accuracy in flight.accuracy.items():
-        x, y, middle = frame.x(stage), frame.y(accuracy), frame.x(stage) + frame.tread / 2
+        x, y, middle = frame.start(stage), frame.y(accuracy), frame.start(stage) + frame.tread / 2
         top = y
         if interval := flight.interval.get(stage):
             top = frame.y(interval[1])
@@ -109,33 +107,32 @@ def _single(flight: Stairs, frame: _Frame) -> str:
     return "".join(parts)
 
 
-def _overlay(flights: Sequence[Stairs], frame: _Frame, edge: float) -> str:
+def _overlay(flights: Sequence[Stairs], frame: Steps) -> str:
     last = [frame.y(list(f.accuracy.values())[-1]) for f in flights]
     # Drawn from the last to the first: the first is the one compared with, and lies on top.
     parts: list[str] = []
     for k, (flight, y) in enumerate(zip(flights, svg.spread(last, 17), strict=True)):
         look = f"flight-{min(k, 5)}"
         parts.append(svg.path(_outline(flight, frame), f"stairs {look}"))
-        parts.append(svg.path([(frame.x(list(flight.accuracy)[-1]) + frame.tread, last[k]), (edge + 12, y)], "leader"))
+        parts.append(
+            svg.path([(frame.start(list(flight.accuracy)[-1]) + frame.tread, last[k]), (frame.right + 12, y)], "leader")
+        )
         value = svg.percent(list(flight.accuracy.values())[-1])
-        parts.append(svg.text(edge + 16, y + 4, f"{value} {_shorten(flight.label)}", f"name {look}"))
+        label = flight.label if len(flight.label) <= MOST else flight.label[: MOST - 1] + "…"
+        parts.append(svg.text(frame.right + 16, y + 4, f"{value} {label}", f"name {look}"))
     bands = [
-        svg.rect(frame.x(s), frame.y(i[1]), frame.tread, frame.y(i[0]) - frame.y(i[1]), "band")
+        svg.rect(frame.start(s), frame.y(i[1]), frame.tread, frame.y(i[0]) - frame.y(i[1]), "band")
         for s, i in flights[0].interval.items()
     ]
     return "".join(bands + parts[::-1])
 
 
-def _outline(flight: Stairs, frame: _Frame) -> list[tuple[float, float]]:
+def _outline(flight: Stairs, frame: Steps) -> list[tuple[float, float]]:
     return [
         point
         for stage, accuracy in flight.accuracy.items()
-        for point in ((frame.x(stage), frame.y(accuracy)), (frame.x(stage) + frame.tread, frame.y(accuracy)))
+        for point in ((frame.start(stage), frame.y(accuracy)), (frame.start(stage) + frame.tread, frame.y(accuracy)))
     ]
-
-
-def _shorten(label: str, most: int = 24) -> str:
-    return label if len(label) <= most else label[: most - 1] + "…"
 
 
 def _spoken(flights: Sequence[Stairs]) -> str:

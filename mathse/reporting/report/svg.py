@@ -36,6 +36,12 @@ def line(x1: float, y1: float, x2: float, y2: float, class_: str) -> str:
     return tag("line", x1=x1, y1=y1, x2=x2, y2=y2, class_=class_)
 
 
+def whisker(x: float, low: float, high: float, class_: str, width: int | None = None) -> str:
+    """An interval in the look of its curve, but never dashed as some are: it would look shorter than it is."""
+    style = "stroke-dasharray:none" + (f";stroke-width:{width}" if width is not None else "")
+    return tag("line", x1=x, y1=low, x2=x, y2=high, class_=class_, style=style)
+
+
 def rect(x: float, y: float, width: float, height: float, class_: str, hint: str = "") -> str:
     """A filled box, with a tooltip where there is a hint."""
     return tag(

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from mathse.reporting.report import svg
 from mathse.reporting.report.compare import Variant, mean_flight
+from mathse.reporting.report.frame import Frame
 from mathse.reporting.report.staircase import staircase
 from mathse.reporting.study.collect import Collected
 from mathse.scoring.metrics import Interval, mean_interval
 
 WIDTH, HEIGHT = 760, 340
 LEFT, RIGHT, TOP, BOTTOM = 56, 20, 34, 56  # margins in px
-
-Height = Callable[[float], float]  # of a share, in px from the top
 
 
 def picture(collected: Collected) -> str | None:
@@ -36,30 +35,27 @@ def _dots(values: dict[str, list[float]], name: str, axis: str | None) -> str:
     ticks = svg.ticks(min(ends), max(ends))
     low, high = ticks[0], ticks[-1] if ticks[-1] > ticks[0] else ticks[0] + 0.1
 
-    def y(share: float) -> float:
-        inside = min(max(share, low), high)
-        return TOP + (high - inside) / (high - low) * (HEIGHT - TOP - BOTTOM)
-
-    step = (WIDTH - LEFT - RIGHT) / len(values)
+    frame = Frame(LEFT, TOP, WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM, low, high)
+    step = frame.width / len(values)
     xs = {v: LEFT + step * (k + 0.5) for k, v in enumerate(values)}
     body = svg.text(8, 20, f"{name}, %", "small")
-    for tick in ticks:
-        body += svg.line(LEFT, y(tick), WIDTH - RIGHT, y(tick), "grid")
-        body += svg.text(LEFT - 8, y(tick) + 4, f"{100 * tick:.4g}", "tick", "end")
+    body += frame.grid(ticks, lambda tick: f"{100 * tick:.4g}")
     if axis is not None:
-        body += svg.path([(xs[v], y(mean)) for v, (mean, _) in means.items()], "curve")
-        body += svg.text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8, axis, "small", "middle")
+        body += svg.path([(xs[v], frame.y(mean)) for v, (mean, _) in means.items()], "curve")
+        body += svg.text((frame.left + frame.right) / 2, HEIGHT - 8, axis, "small", "middle")
     for variant, (mean, interval) in means.items():
-        body += _variant(variant, values[variant], mean, interval, xs[variant], y)
+        body += _variant(variant, values[variant], mean, interval, xs[variant], frame)
     return svg.chart(WIDTH, HEIGHT, body, _spoken(name, means))
 
 
-def _variant(variant: str, seeds: Sequence[float], mean: float, interval: Interval | None, x: float, y: Height) -> str:
-    whisker = svg.line(x, y(interval[0]), x, y(interval[1]), "whisker") if interval else ""
-    dots = "".join(svg.tag("circle", cx=x + 10, cy=y(s), r=2.5, class_="quiet") for s in seeds)
-    mark = svg.tag("circle", cx=x, cy=y(mean), r=5, class_="dot")
-    label = svg.text(x - 10, y(mean) + 5, f"{100 * mean:.1f}", "strong halo", "end")
-    return whisker + dots + mark + label + svg.text(x, HEIGHT - BOTTOM + 20, variant, "name", "middle")
+def _variant(
+    variant: str, seeds: Sequence[float], mean: float, interval: Interval | None, x: float, frame: Frame
+) -> str:
+    whisker = svg.line(x, frame.y(interval[0]), x, frame.y(interval[1]), "whisker") if interval else ""
+    dots = "".join(svg.tag("circle", cx=x + 10, cy=frame.y(s), r=2.5, class_="quiet") for s in seeds)
+    mark = svg.tag("circle", cx=x, cy=frame.y(mean), r=5, class_="dot")
+    label = svg.text(x - 10, frame.y(mean) + 5, f"{100 * mean:.1f}", "strong halo", "end")
+    return whisker + dots + mark + label + svg.text(x, frame.bottom + 20, variant, "name", "middle")
 
 
 def _spoken(name: str, means: Mapping[str, tuple[float, Interval | None]]) -> str:
