@@ -20,6 +20,8 @@ EXTRAS = {
     "hub": Extra("datasets", "the datasets library"),
     "lineage": Extra("duckdb", "duckdb"),
     "dashboards": Extra("wandb_workspaces", "the wandb-workspaces package"),
+    "tensorboard": Extra("tensorboard", "tensorboard"),
+    "mlflow": Extra("mlflow", "MLflow"),
     "qlora": Extra("bitsandbytes", "bitsandbytes"),
     "deepspeed": Extra("deepspeed", "deepspeed"),
     "joblib": Extra("hydra_plugins.hydra_joblib_launcher", "Hydra's joblib plugin"),
