@@ -149,21 +149,21 @@ def read(made: Made) -> None:
 def sources(made: Made) -> None:
     from contextlib import contextmanager
 
+    from mathse.evolution.problems import RunProblems
     from mathse.evolution.sources import record_sources
     from mathse.runs.layout import DONE, SOURCES
 
-    config, run, source = opened(made)
+    _, run, source = opened(made)
 
     @contextmanager
     def track(what: str, total: int) -> Iterator[SimpleNamespace]:
         yield SimpleNamespace(advance=lambda rows: None)
 
-    lab = SimpleNamespace(source=source, splits=source.splits(), track=track, config=config)
     for file in (DONE, SOURCES):
         (made.run / "base" / file).unlink(missing_ok=True)
     base = run.stage("base", ("data",))
     base.begin()
-    record_sources(lab, base)  # type: ignore[arg-type]
+    record_sources(SimpleNamespace(track=track), RunProblems(source), base)  # type: ignore[arg-type]
     base.finish({"stage": "base"})
     run.close()
 
@@ -175,8 +175,8 @@ def compare(made: Made) -> None:
 
 
 def merge(made: Made) -> None:
-    from mathse.data.table import ById
     from mathse.evolution import stages
+    from mathse.evolution.problems import RunProblems
     from mathse.evolution.state import EvolutionState, judged_rows
     from mathse.runs.layout import PATHS, VERDICTS
     from mathse.runs.rows import JsonlRows
@@ -185,9 +185,7 @@ def merge(made: Made) -> None:
 
     _, run, source = opened(made)
     begun = time.process_time()
-    lab = SimpleNamespace(
-        problems=ById(source.table), source=source, accepts=lambda verdict: accepted(verdict, 0.5), run=run
-    )
+    models = SimpleNamespace(accepts=lambda verdict: accepted(verdict, 0.5))
     base = run.stage("base", ("data",))
     distill = run.stage("distill", ("data",), [base])
     stage = run.stage("round_01", ("data",), [distill])
@@ -195,9 +193,9 @@ def merge(made: Made) -> None:
     state = EvolutionState.load(distill.path, source.table.ids())
     paths = JsonlRows(stage.path / PATHS, ReasoningPath)
     judged = judged_rows(paths, JsonlRows(stage.path / VERDICTS, Verdict))
-    state = state.absorb(judged, lab.accepts)
+    state = state.absorb(judged, models.accepts)
     state.save(stage.path)
-    loop = SimpleNamespace(state=state, stage=stage, lab=lab, judged=judged)
+    loop = SimpleNamespace(state=state, stage=stage, problems=RunProblems(source), models=models, judged=judged)
     counts = stages.counts(loop)  # type: ignore[arg-type]
     state = EvolutionState.load(stage.path, state.problems)
     assert len(state.remaining) + counts["train_rows"] == made.size

@@ -108,6 +108,16 @@ def needs_orm(config: TrainConfig) -> bool:
     return config.task == "orm" or any("orm" in judge_named(judge, config.judge).asks for judge in chosen)
 
 
+def chosen_callbacks(config: TrainConfig) -> list[Any]:
+    """The evolution callbacks of a run, in order.
+
+    ``evolution.reflect.when=never`` switches reflection off by leaving its callback out; ``'~callbacks.reflect'`` does
+    the same by hand. (Who asks the ORM goes by ``when`` alone: a callback of the user's own may reflect in its place.)
+    """
+    never = config.evolution.reflect.when == "never"
+    return [c for c in config.callbacks.values() if not (never and isinstance(c, ReflectOnErrors))]
+
+
 @dataclass
 class EvaluateConfig:
     """python evaluate.py"""

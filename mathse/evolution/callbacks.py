@@ -3,34 +3,38 @@
 from __future__ import annotations
 
 from mathse.evolution.hooks import EvolutionCallback
-from mathse.evolution.loop import EvolutionLoop
 from mathse.evolution.measure import measure_judge, measure_student
 from mathse.evolution.reflect import reflect
+from mathse.evolution.stages import REFLECTION, is_reflection
+from mathse.evolution.standing import Evolution
 
 
 class MergeCorrectPaths(EvolutionCallback):
     """Alg. 1 lines 9-11 and 16: what the judge accepts joins D_SFT, what it rejects joins R_incorrect."""
 
-    def on_paths_judged(self, loop: EvolutionLoop) -> None:
-        keep_all = loop.all_drafts_kept or loop.lab.config.evolution.keep == "all"
-        loop.state = loop.state.absorb(loop.judged, loop.lab.accepts, keep_all)
+    def on_paths_judged(self, loop: Evolution) -> None:
+        evolution = loop.config.evolution
+        # all_drafts: a problem may have several drafts, and each of them one rewrite
+        keep_all = evolution.keep == "all" or (evolution.reflect.all_drafts and is_reflection(loop.stage))
+        loop.state = loop.state.absorb(loop.judged, loop.models.accepts, keep_all)
 
 
 class ReflectOnErrors(EvolutionCallback):
-    """Alg. 1 lines 14-16 after the last round, or after every round (Eq. 2), as ``evolution.reflect.when`` says."""
+    """Alg. 1 lines 14-16 after the last round, or after every round (Eq. 2), as ``evolution.reflect.when`` says; where
+    that is "never", a run does without this callback."""
 
-    def on_round_end(self, loop: EvolutionLoop) -> None:
-        when = loop.lab.config.evolution.reflect.when
+    def on_round_end(self, loop: Evolution) -> None:
+        when = loop.config.evolution.reflect.when
         if when == "every":
-            reflect(loop, f"{loop.round_name}/reflection")
+            reflect(loop, f"{loop.round_name}/{REFLECTION}")
         elif when == "last" and loop.round == loop.rounds:
-            reflect(loop, "reflection")
+            reflect(loop, REFLECTION)
 
 
 class EvaluateStudent(EvolutionCallback):
     """Test and dev accuracy of the student just fitted, and how well the ORM judges this student's paths."""
 
-    def on_student_fitted(self, loop: EvolutionLoop) -> None:
-        measure_student(loop.lab, loop.stage, loop.student)
+    def on_student_fitted(self, loop: Evolution) -> None:
+        measure_student(loop, loop.stage, loop.student)
         if loop.stage.name != "final":  # no judge is asked after it
-            measure_judge(loop.lab, loop.stage, loop.student)
+            measure_judge(loop, loop.stage, loop.student)

@@ -18,7 +18,8 @@ from mathse.config.schema import TrainConfig
 from mathse.data.decontamination.against import index_of
 from mathse.data.decontamination.search import Search
 from mathse.errors import DataError
-from mathse.evolution.lab import Lab
+from mathse.evolution.context import RunContext
+from mathse.evolution.problems import RunProblems
 from mathse.runs.layout import DECONTAMINATION, DECONTAMINATION_PAIRS
 from mathse.runs.manifest import config_slice
 from mathse.runs.store import read_json, read_jsonl, to_json, write_json, write_jsonl
@@ -34,20 +35,20 @@ def gate_keys(config: TrainConfig) -> tuple[str, ...]:
     return ("decontaminate",) if asked.action == "drop" and asked.against else ()
 
 
-def gate(lab: Lab) -> None:
+def gate(context: RunContext, problems: RunProblems) -> None:
     """Search the training data, write the report, and leave dropped rows out of every split but test.
 
     Raises DataError where no row is left.
     """
-    asked = lab.config.decontaminate
+    asked = context.config.decontaminate
     if asked.action == "off" or not asked.against:
-        _note_that_nothing_was_searched(lab)
+        _note_that_nothing_was_searched(context)
         return
-    pairs, counts = lab.run.path / DECONTAMINATION_PAIRS, lab.run.path / DECONTAMINATION
-    key = _key(lab)
+    pairs, counts = context.run.path / DECONTAMINATION_PAIRS, context.run.path / DECONTAMINATION
+    key = _key(context)
     if not (counts.is_file() and pairs.is_file() and read_json(counts)["key"] == key):
-        write_json(counts, {"key": key, **_searched(lab)})
-    lab.leave_out({row["id"] for row in read_jsonl(pairs) if row["dropped"]}, but=("test",))
+        write_json(counts, {"key": key, **_searched(context, problems)})
+    problems.leave_out({row["id"] for row in read_jsonl(pairs) if row["dropped"]}, but=("test",))
     found = read_json(counts)
     if found["dropped"] == found["rows"]:
         raise DataError(
@@ -55,18 +56,17 @@ def gate(lab: Lab) -> None:
             "decontaminate.action=report"
         )
     for line in (*found["notes"], _in_words(found, asked.action)):
-        lab.progress.say(line)
-        lab.notes.append(line)
+        context.note(line)
 
 
-def _searched(lab: Lab) -> dict[str, Any]:
+def _searched(context: RunContext, problems: RunProblems) -> dict[str, Any]:
     """Write the pairs; how many there are, by kind."""
-    asked, notes = lab.config.decontaminate, list[str]()
+    asked, notes = context.config.decontaminate, list[str]()
     index = index_of(asked.against, asked.text_similarity, asked.picture_distance, notes.append)
-    search = Search(index, lab.source, drop=asked.action == "drop")
-    parts = candidates(lab)
-    with lab.track("decontamination", sum(map(len, parts))) as track:
-        write_jsonl(lab.run.path / DECONTAMINATION_PAIRS, _rows(search, parts, track.advance))
+    search = Search(index, problems.source, drop=asked.action == "drop")
+    parts = candidates(context.config, problems)
+    with context.track("decontamination", sum(map(len, parts))) as track:
+        write_jsonl(context.run.path / DECONTAMINATION_PAIRS, _rows(search, parts, track.advance))
     return {"problems": len(index), **search.counts, "notes": notes}
 
 
@@ -76,23 +76,23 @@ def _rows(search: Search, parts: Sequence[Sequence[Problem]], advance: Any) -> I
         advance(1)
 
 
-def candidates(lab: Lab) -> list[Sequence[Problem]]:
+def candidates(config: TrainConfig, problems: RunProblems) -> list[Sequence[Problem]]:
     """What may be learnt from: every split but test; in task=distill every row; in task=sft the rows' problems too."""
-    if lab.config.task == "distill":
-        return [lab.source.distillable()]
-    parts = [split for name, split in lab.splits.items() if name != "test"]
-    if lab.config.task == "sft":
+    if config.task == "distill":
+        return [problems.source.distillable()]
+    parts = [split for name, split in problems.splits.items() if name != "test"]
+    if config.task == "sft":
         known = {problem.id for part in parts for problem in part}
-        named = {row.problem_id: None for row in read_jsonl(Path(str(lab.config.sft.train)), ReasoningPath)}
-        parts.append([lab.problems[i] for i in named if i not in known])
+        named = {row.problem_id: None for row in read_jsonl(Path(str(config.sft.train)), ReasoningPath)}
+        parts.append([problems.by_id[i] for i in named if i not in known])
     return parts
 
 
-def _note_that_nothing_was_searched(lab: Lab) -> None:
-    if isinstance(lab.config.data, SyntheticData):
+def _note_that_nothing_was_searched(context: RunContext) -> None:
+    if isinstance(context.config.data, SyntheticData):
         return  # a world of its own: no benchmark holds its problems
-    why = "is off" if lab.config.decontaminate.action == "off" else "was given no benchmark"
-    lab.notes.append(
+    why = "is off" if context.config.decontaminate.action == "off" else "was given no benchmark"
+    context.notes.append(
         f"The decontamination gate {why}, so no training row was compared with a benchmark's problems; "
         "decontaminate.against=[FILES] names those to keep out."
     )
@@ -107,7 +107,7 @@ def _in_words(found: dict[str, Any], action: str) -> str:
     )
 
 
-def _key(lab: Lab) -> str:
+def _key(context: RunContext) -> str:
     """What the report depends on: settings, and the contents of the files they name."""
-    settings = config_slice(lab.run.config, DEPENDS_ON)
+    settings = config_slice(context.run.config, DEPENDS_ON)
     return hashlib.sha256(to_json([VERSION, settings]).encode()).hexdigest()

@@ -6,90 +6,83 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mathse.config.loop import NOBODY
 from mathse.evolution import stages
 from mathse.evolution.measure import acceptance
-from mathse.evolution.state import Judged, judged_rows, not_rewritten
+from mathse.evolution.standing import Evolution
+from mathse.evolution.state import Judged, not_rewritten
 from mathse.inference import prompts
 from mathse.inference.generate import Ask, generated
 from mathse.inference.rows import reflect_row
 from mathse.judges import judge_paths
 from mathse.judges.teachers import AT_ONCE, in_calls, prompt_version
 from mathse.models.row import Row
-from mathse.runs.layout import CHECKPOINT, FEEDBACK_VERDICTS, REFLECTIONS, VERDICTS
+from mathse.runs.layout import FEEDBACK_VERDICTS, REFLECTIONS, VERDICTS
 from mathse.runs.rows import Chained, JsonlRows, Mapped
 from mathse.runs.store import BatchLog, write_jsonl
 from mathse.seeds import derive
 from mathse.types import Lineage, ReasoningPath, Reflection, Verdict
 
-if TYPE_CHECKING:
-    from mathse.evolution.loop import EvolutionLoop
 
-
-def reflect(loop: EvolutionLoop, name: str) -> None:
+def reflect(loop: Evolution, name: str) -> None:
     """Make the reflection stage ``name``: the state goes on with what was accepted; the next fit trains on it."""
     loop.stage = stage = stages.open_reflection(loop, name)
-    settings = loop.lab.config.evolution.reflect
+    settings = loop.config.evolution.reflect
     if not stage.done:
         drafts = loop.state.to_reflect(settings.all_drafts)
         feedback = _feedback(loop, drafts)
-        loop.judged, loop.all_drafts_kept = [], settings.all_drafts
+        loop.judged = []
         reflections: Sequence[Reflection] = []
         for attempt in range(settings.tries):
-            pending = not_rewritten(drafts, loop.judged, loop.lab.accepts)
+            pending = not_rewritten(drafts, loop.judged, loop.models.accepts)
             written = _rewrite(loop, pending, feedback, attempt)
             reflections = Chained(reflections, written)
-            loop.judged = Chained(loop.judged, _judge(loop, written, attempt))
+            revised: Sequence[ReasoningPath] = Mapped(attrgetter("revised"), written)
+            folder = _tries(stage.path, attempt)
+            judged = stages.judge(loop, revised, loop.config.judge, folder, "verdicts on rewrites")
+            loop.judged = Chained(loop.judged, judged)
         write_jsonl(stage.path / REFLECTIONS, reflections)
         write_jsonl(stage.path / VERDICTS, (j.verdict for j in loop.judged))
         loop.call("on_paths_judged")
-        loop.all_drafts_kept = False
         loop.state.save(stage.path)
-        stage.finish(
-            {"drafts": len(drafts), "rewritten": len(reflections), **acceptance(loop.lab, loop.judged)},
-            stages.inputs(loop),
-        )
-        loop.lab.stage_finished(stage)
+        figures = {"drafts": len(drafts), "rewritten": len(reflections), **acceptance(loop, loop.judged)}
+        loop.finish(figures, stages.inputs(loop))
     loop.state_loaded_from(stage)
-    counts = ("accepted", "rejected", "unparsed", "acceptance_precision", "step_precision")
-    loop.reflected = {key: stage.summary[key] for key in counts}
 
 
 Feedback = Callable[[Judged], Verdict | None]
 
 
-def _feedback(loop: EvolutionLoop, drafts: Sequence[Judged]) -> Feedback:
+def _feedback(loop: Evolution, drafts: Sequence[Judged]) -> Feedback:
     """What the writer is told of each draft: the ORM's word, the teacher's, or nothing (Table 3)."""
-    lab, stage, source = loop.lab, loop.stage, loop.lab.config.evolution.reflect.feedback
+    stage, source = loop.stage, loop.config.evolution.reflect.feedback
     if source == NOBODY:
         return lambda draft: None
-    if source == lab.config.judge.name == "orm":  # it has not changed since; a teacher may be the student, who has
+    if source == loop.config.judge.name == "orm":  # it has not changed since; a teacher may be the student, who has
         return attrgetter("verdict")
-    judge = lab.judge(source)
-    with lab.work(stage, "judge", f"feedback by {source}", len(drafts)) as advance:
+    judge = loop.models.judge(source)
+    with loop.context.work(stage, "judge", f"feedback by {source}", len(drafts)) as advance:
         words = judge_paths(
             judge,
-            lab.problems,
+            loop.problems.by_id,
             Mapped(attrgetter("path"), drafts),
             stage.path / FEEDBACK_VERDICTS,
-            batch_size=lab.config.judge.batch_size,
+            batch_size=loop.config.judge.batch_size,
             advance=advance,
         )
     place = {word.path_id: k for k, word in enumerate(words)}
     return lambda draft: words[place[draft.path.id]]
 
 
-def _rewrite(loop: EvolutionLoop, drafts: Sequence[Judged], feedback: Feedback, attempt: int) -> Sequence[Reflection]:
+def _rewrite(loop: Evolution, drafts: Sequence[Judged], feedback: Feedback, attempt: int) -> Sequence[Reflection]:
     """One rewrite of each draft, appended batch by batch; an unusable answer is an empty path, judged as such."""
-    lab = loop.lab
-    by_student = lab.config.evolution.reflect.writer == "student"
-    size = lab.generator.batch_size if by_student else AT_ONCE
+    by_student = loop.config.evolution.reflect.writer == "student"
+    size = loop.models.generator.batch_size if by_student else AT_ONCE
     batches = [drafts[k : k + size] for k in range(0, len(drafts), size)]
     log = BatchLog(_tries(loop.stage.path, attempt) / REFLECTIONS, [len(b) for b in batches])
     write = _by_student if by_student else _by_teacher
-    with lab.work(loop.stage, "sample", "rewrites", len(drafts)) as advance:
+    with loop.context.work(loop.stage, "sample", "rewrites", len(drafts)) as advance:
         for written in write(loop, batches, log.done, feedback, attempt):
             log.append(written)
             advance(len(written))
@@ -97,20 +90,20 @@ def _rewrite(loop: EvolutionLoop, drafts: Sequence[Judged], feedback: Feedback, 
 
 
 def _by_teacher(
-    loop: EvolutionLoop,
+    loop: Evolution,
     batches: Sequence[Sequence[Judged]],
     done: int,
     feedback: Feedback,
     attempt: int,
 ) -> Iterator[list[Reflection]]:
     """The rewrites of each batch from the ``done``-th on."""
-    lab, stage = loop.lab, loop.stage.name
-    for call in in_calls(lab.teacher, batches[done:]):
+    stage = loop.stage.name
+    for call in in_calls(loop.models.teacher, batches[done:]):
         drafts = [d for batch in call for d in batch]
-        problems = [lab.problems[d.path.problem_id] for d in drafts]
+        problems = [loop.problems.by_id[d.path.problem_id] for d in drafts]
         words = [feedback(d) for d in drafts]
-        texts = lab.teacher.reflect(problems, [d.path for d in drafts], words, attempt)
-        versions = (prompt_version(lab.teacher, "reflect", p) for p in problems)
+        texts = loop.models.teacher.reflect(problems, [d.path for d in drafts], words, attempt)
+        versions = (prompt_version(loop.models.teacher, "reflect", p) for p in problems)
         made = (
             _reflection(stage, draft, word, text, loop.teacher_name, version, 0, attempt)
             for draft, word, text, version in zip(drafts, words, texts, versions, strict=True)
@@ -119,29 +112,29 @@ def _by_teacher(
 
 
 def _by_student(
-    loop: EvolutionLoop,
+    loop: Evolution,
     batches: Sequence[Sequence[Judged]],
     done: int,
     feedback: Feedback,
     attempt: int,
 ) -> Iterator[list[Reflection]]:
     """As ``_by_teacher``; each batch has a seed of its own."""
-    lab, stage = loop.lab, loop.stage.name
+    stage = loop.stage.name
     if done == len(batches):
         return
-    backbone = lab.model_of(loop.student)
+    backbone = loop.models.of(loop.student)
     style = backbone.prompt_style
-    seeds = [derive(lab.config.seed, stage, "rewrite", attempt, k) for k in range(len(batches))]
+    seeds = [derive(loop.config.seed, stage, "rewrite", attempt, k) for k in range(len(batches))]
 
     def asked(draft: Judged) -> Row:
-        return reflect_row(style, lab.problems[draft.path.problem_id], draft.path.text, feedback(draft))
+        return reflect_row(style, loop.problems.by_id[draft.path.problem_id], draft.path.text, feedback(draft))
 
-    how = {"max_new_tokens": lab.generator.max_new_tokens, **lab.generator.sampling}
+    how = {"max_new_tokens": loop.models.generator.max_new_tokens, **loop.models.generator.sampling}
     todo = list(zip(batches, seeds, strict=True))[done:]
     asks = (Ask([asked(d) for d in batch], {"seed": seed, **how}) for batch, seed in todo)
-    writer = f"{loop.student.stage.name}/{CHECKPOINT}"
+    writer = loop.student.name
     for (batch, seed), texts in zip(todo, generated(backbone, asks), strict=True):
-        versions = (prompts.version("reflect", style, lab.problems[d.path.problem_id]) for d in batch)
+        versions = (prompts.version("reflect", style, loop.problems.by_id[d.path.problem_id]) for d in batch)
         yield [
             _reflection(stage, d, feedback(d), row[0], writer, version, seed, attempt)
             for d, row, version in zip(batch, texts, versions, strict=True)
@@ -161,21 +154,6 @@ def _reflection(
     lineage = Lineage("reflection", stage, writer, parent=draft.path.id, seed=seed, prompt=version)
     revised = ReasoningPath(f"{stage}/{attempt}/{draft.path.id}", draft.path.problem_id, text or "", lineage)
     return Reflection(draft.path, word, revised)
-
-
-def _judge(loop: EvolutionLoop, reflections: Sequence[Reflection], attempt: int) -> Sequence[Judged]:
-    lab, stage = loop.lab, loop.stage
-    paths: Sequence[ReasoningPath] = Mapped(attrgetter("revised"), reflections)
-    with lab.work(stage, "judge", "verdicts on rewrites", len(paths)) as advance:
-        verdicts = judge_paths(
-            lab.judge(lab.config.judge),
-            lab.problems,
-            paths,
-            _tries(stage.path, attempt) / VERDICTS,
-            batch_size=lab.config.judge.batch_size,
-            advance=advance,
-        )
-    return judged_rows(paths, verdicts)
 
 
 def _tries(folder: Path, attempt: int) -> Path:

@@ -23,27 +23,28 @@ from mathse.runs.store import write_jsonl
 from mathse.types import Problem
 
 if TYPE_CHECKING:
-    from mathse.evolution.lab import Lab
+    from mathse.evolution.context import RunContext
+    from mathse.evolution.problems import RunProblems
     from mathse.runs.stage_cache import Stage
 
 RECENT = 4096  # images whose hash is kept: problems about the same picture mostly stand together
 
 
-def record_sources(lab: Lab, stage: Stage) -> None:
+def record_sources(context: RunContext, problems: RunProblems, stage: Stage) -> None:
     """Write the file into the stage's folder, where it is not there yet."""
     file = stage.path / SOURCES
     if file.exists():
         return
-    with lab.track("image hashes", sum(map(len, lab.splits.values()))) as track:
-        write_jsonl(file, _rows(lab, track.advance))
+    with context.track("image hashes", sum(map(len, problems.splits.values()))) as track:
+        write_jsonl(file, _rows(problems, track.advance))
 
 
-def _rows(lab: Lab, advance: Any) -> Iterator[dict[str, Any]]:
+def _rows(problems: RunProblems, advance: Any) -> Iterator[dict[str, Any]]:
     digest = lru_cache(RECENT)(stored_sha256)
-    for split, problems in lab.splits.items():
-        for problem in problems:
+    for split, in_split in problems.splits.items():
+        for problem in in_split:
             hashes = [digest(ref) for ref in problem.images]
-            yield {"problem_id": problem.id, "split": split, **origin(lab.source, problem), "image_sha256": hashes}
+            yield {"problem_id": problem.id, "split": split, **origin(problems.source, problem), "image_sha256": hashes}
             advance(1)
 
 

@@ -9,18 +9,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mathse.config.loop import Reflect
 from mathse.data.problems import to_distill
 from mathse.evolution.admit import admit, leave_out, unreadable
 from mathse.evolution.gate import gate_keys
 from mathse.evolution.keys import COMMON, fitting_keys, judging_keys, teaching_keys
-from mathse.evolution.lab import Student
 from mathse.evolution.measure import acceptance, correct_by_id, measure_student
 from mathse.evolution.sources import record_sources
+from mathse.evolution.standing import Evolution
 from mathse.evolution.state import Judged, judged_rows
-from mathse.evolution.training_rows import training_rows
+from mathse.evolution.student import Student
+from mathse.evolution.training_rows import solution_rows, training_rows
 from mathse.judges import judge_paths
 from mathse.judges.teachers import AT_ONCE, in_calls, prompt_version
 from mathse.runs.layout import (
@@ -43,22 +44,21 @@ from mathse.seeds import rng
 from mathse.training.fit import save_checkpoint
 from mathse.types import Lineage, Problem, ReasoningPath
 
-if TYPE_CHECKING:
-    from mathse.evolution.loop import EvolutionLoop
+REFLECTION = "reflection"  # the stage; of a round: round_01/reflection
 
 
 # --- opening stages ---------------------------------------------------------------------------------------------------
 
 
-def open_distill(loop: EvolutionLoop) -> Stage:
-    config = loop.lab.config
+def open_distill(loop: Evolution) -> Stage:
+    config = loop.config
     judging = judging_keys(config, "distill.judge")
     keys = (*fitting_keys(config), *teaching_keys(config), "distill.size", *judging)
     return _open(loop, "distill", "the teacher solves, the judge filters, the student is distilled", keys)
 
 
-def open_round(loop: EvolutionLoop) -> Stage:
-    config, evolution = loop.lab.config, ("init", "samples_per_problem", "keep", "round")
+def open_round(loop: Evolution) -> Stage:
+    config, evolution = loop.config, ("init", "samples_per_problem", "keep", "round")
     rewritten = loop.round > 1 and config.evolution.reflect.when == "every"  # D_SFT then holds rewrites
     keys = (
         *fitting_keys(config),
@@ -71,8 +71,8 @@ def open_round(loop: EvolutionLoop) -> Stage:
     return _open(loop, loop.round_name, what, keys)
 
 
-def open_reflection(loop: EvolutionLoop, name: str) -> Stage:
-    config = loop.lab.config
+def open_reflection(loop: Evolution, name: str) -> Stage:
+    config = loop.config
     writing = (f"evolution.reflect.{f.name}" for f in fields(Reflect) if f.name != "row")  # row: what fits make of them
     judging = judging_keys(config, "judge")
     evolution = ("evolution.rounds", "evolution.keep", *writing)
@@ -80,54 +80,50 @@ def open_reflection(loop: EvolutionLoop, name: str) -> Stage:
     return _open(loop, name, "wrong paths are rewritten, judged and merged", keys)
 
 
-def open_final(loop: EvolutionLoop) -> Stage:
-    keys = (*fitting_keys(loop.lab.config), "evolution.rounds", "evolution.reflect", "callbacks")
+def is_reflection(stage: Stage) -> bool:
+    return Path(stage.name).name == REFLECTION
+
+
+def open_final(loop: Evolution) -> Stage:
+    keys = (*fitting_keys(loop.config), "evolution.rounds", "evolution.reflect", "callbacks")
     return _open(loop, "final", "the final student, on all that was accepted", keys)
 
 
-def open_sft(loop: EvolutionLoop) -> Stage:
-    return _open(loop, "sft", "one fit on the rows of sft.train", fitting_keys(loop.lab.config))
+def open_sft(loop: Evolution) -> Stage:
+    return _open(loop, "sft", "one fit on the rows of sft.train", fitting_keys(loop.config))
 
 
-def _open(loop: EvolutionLoop, name: str, what: str, keys: Sequence[str]) -> Stage:
-    stage = loop.lab.run.stage(name, keys, [loop.student.stage, *loop.orm_stages, *_state_stage(loop)])
-    begin(loop, stage, what)
+def _open(loop: Evolution, name: str, what: str, keys: Sequence[str]) -> Stage:
+    stage = loop.context.run.stage(name, keys, [loop.student.stage, *loop.orm_stages, *_state_stage(loop)])
+    loop.context.begin(stage, what)
     return stage
 
 
-def _state_stage(loop: EvolutionLoop) -> list[Stage]:
+def _state_stage(loop: Evolution) -> list[Stage]:
     """The stage whose D_SFT the next one starts from, where that is another than the student's (a reflection)."""
     before = loop.state_stage
     return [before] if before is not None and before.name != loop.student.stage.name else []
 
 
-def begin(loop: EvolutionLoop, stage: Stage, what: str) -> None:
-    if stage.done:
-        loop.lab.progress.say(f"{stage.name}: finished before, kept")
-    else:
-        loop.lab.progress.stage(stage.name, what)
-        stage.begin()
-
-
 # --- what stages do ---------------------------------------------------------------------------------------------------
 
 
-def base(loop: EvolutionLoop) -> Student:
+def base(loop: Evolution) -> Student:
     """The untrained student and its accuracy."""
-    lab = loop.lab
-    stage = lab.run.stage("base", (*COMMON, "evaluation", *gate_keys(lab.config)))
-    begin(loop, stage, "the student before any training")
+    context, problems = loop.context, loop.problems
+    stage = context.run.stage("base", (*COMMON, "evaluation", *gate_keys(loop.config)))
+    context.begin(stage, "the student before any training")
     if not stage.done:
         student = Student(stage)
         if not student.checkpoint.exists():
-            listed = unreadable(lab)
-            backbone = lab.backbone()
-            admit(lab, stage, backbone, listed)
+            listed = unreadable(context, problems)
+            backbone = loop.models.backbone()
+            admit(context, problems, stage, backbone, listed)
             save_checkpoint(backbone, student.checkpoint)
             del backbone
-        leave_out(lab, stage)
-        record_sources(lab, stage)
-        measure_student(lab, stage, student)
+        leave_out(context, problems, stage)
+        record_sources(context, problems, stage)
+        measure_student(loop, stage, student)
         empty: dict[str, Any] = {
             "train_rows": 0,
             **NOTHING_JUDGED,
@@ -136,103 +132,111 @@ def base(loop: EvolutionLoop) -> Student:
             "skipped_fit": None,
         }
         stage.finish({"stage": "base", **_accuracy(stage), **empty})
-        lab.stage_finished(stage)
+        context.logger.stage_finished(stage)
     else:
-        leave_out(lab, stage)
+        leave_out(context, problems, stage)
     return Student(stage)
 
 
-def solve_and_judge(loop: EvolutionLoop, problems: Sequence[Problem] | None = None) -> Sequence[Judged]:
+def solve_and_judge(loop: Evolution, problems: Sequence[Problem] | None = None) -> Sequence[Judged]:
     """Alg. 1 line 1: the teacher answers a subset of D; the judge filters (Figure 3)."""
-    lab, stage = loop.lab, loop.stage
-    size = lab.config.distill.size
-    chosen = to_distill(lab.splits, size) if problems is None else problems[:size]
+    stage = loop.stage
+    size = loop.config.distill.size
+    chosen = to_distill(loop.problems.splits, size) if problems is None else problems[:size]
     batches = [chosen[k : k + AT_ONCE] for k in range(0, len(chosen), AT_ONCE)]
     log = BatchLog(stage.path / PATHS, [len(b) for b in batches])
-    with lab.work(stage, "sample", "teacher's solutions", len(chosen)) as advance:
-        for call in in_calls(lab.teacher, batches[log.done :]):
+    with loop.context.work(stage, "sample", "teacher's solutions", len(chosen)) as advance:
+        for call in in_calls(loop.models.teacher, batches[log.done :]):
             problems = [p for batch in call for p in batch]
-            paths = map(_solution(loop), problems, lab.teacher.solve(problems))
+            paths = map(_solution(loop), problems, loop.models.teacher.solve(problems))
             for batch in call:
                 log.append(list(islice(paths, len(batch))))
                 advance(len(batch))
-    return judge(loop, JsonlRows(log.path, ReasoningPath), lab.config.distill.judge)
+    return judge(loop, JsonlRows(log.path, ReasoningPath), loop.config.distill.judge)
 
 
-def _solution(loop: EvolutionLoop) -> Callable[[Problem, str | None], ReasoningPath]:
+def _solution(loop: Evolution) -> Callable[[Problem, str | None], ReasoningPath]:
     """The teacher's answer as a path; an unusable one is an empty path."""
-    lab, stage = loop.lab, loop.stage.name
+    stage = loop.stage.name
 
     def path(problem: Problem, text: str | None) -> ReasoningPath:
-        prompt = prompt_version(lab.teacher, "generate", problem)
+        prompt = prompt_version(loop.models.teacher, "generate", problem)
         lineage = Lineage("teacher", stage, loop.teacher_name, prompt=prompt)
         return ReasoningPath(f"{stage}/{problem.id}/0", problem.id, text or "", lineage)
 
     return path
 
 
-def sample_paths(loop: EvolutionLoop) -> Sequence[ReasoningPath]:
+def sample_paths(loop: Evolution) -> Sequence[ReasoningPath]:
     """Alg. 1 line 7: the last student writes paths on D_remain, or on a sample of it."""
-    lab, stage, evolution = loop.lab, loop.stage, loop.lab.config.evolution
+    stage, evolution = loop.stage, loop.config.evolution
     remaining = loop.state.remaining
     size = evolution.round.sample_size
     if size is not None and size < len(remaining):
-        remaining = sorted(rng(lab.seed(stage, "problems")).sample(remaining, size))
-    problems = Mapped(lab.problems.__getitem__, remaining)
+        remaining = sorted(rng(loop.context.seed(stage, "problems")).sample(remaining, size))
+    problems = Mapped(loop.problems.by_id.__getitem__, remaining)
     n = evolution.samples_per_problem
-    with lab.work(stage, "sample", "reasoning paths", len(problems) * n) as advance:
-        return lab.generator.sample(
-            lab.model_of(loop.student),
+    with loop.context.work(stage, "sample", "reasoning paths", len(problems) * n) as advance:
+        return loop.models.generator.sample(
+            loop.models.of(loop.student),
             problems,
             stage.path / PATHS,
             stage=stage.name,
             n=n,
-            model=f"{loop.student.stage.name}/{CHECKPOINT}",
-            seed=lab.config.seed,
+            model=loop.student.name,
+            seed=loop.config.seed,
             advance=advance,
         )
 
 
-def judge(loop: EvolutionLoop, paths: Sequence[ReasoningPath], chosen: Any) -> Sequence[Judged]:
-    """Alg. 1 line 8: a verdict on each path, in the order of the paths."""
-    lab, stage = loop.lab, loop.stage
-    with lab.work(stage, "judge", "verdicts", len(paths)) as advance:
+def judge(
+    loop: Evolution, paths: Sequence[ReasoningPath], chosen: Any, folder: Path | None = None, what: str = "verdicts"
+) -> Sequence[Judged]:
+    """Alg. 1 lines 8 and 15: a verdict on each path, in the order of the paths; ``folder`` None: the stage's."""
+    stage = loop.stage
+    with loop.context.work(stage, "judge", what, len(paths)) as advance:
         verdicts = judge_paths(
-            lab.judge(chosen),
-            lab.problems,
+            loop.models.judge(chosen),
+            loop.problems.by_id,
             paths,
-            stage.path / VERDICTS,
-            batch_size=lab.config.judge.batch_size,
+            (folder or stage.path) / VERDICTS,
+            batch_size=loop.config.judge.batch_size,
             advance=advance,
         )
     return judged_rows(paths, verdicts)
 
 
-def fit_student(loop: EvolutionLoop, init: str) -> Student:
+def fit_student(loop: Evolution, init: str) -> Student:
     """Alg. 1 lines 3, 12, 17: SFT on D_SFT, from the base or from the previous student; or, where D_SFT is empty or
     the previous student was fitted on the same rows, that student carried on."""
-    lab, stage, rows = loop.lab, loop.stage, loop.state.train
+    stage, rows = loop.stage, loop.state.train
     previous = loop.student
     if reason := _nothing_new(loop):
-        lab.progress.say(f"{stage.name}: {reason}; no fit, the student of {previous.stage.name} is carried on")
+        loop.context.progress.say(f"{stage.name}: {reason}; no fit, the student of {previous.stage.name} is carried on")
         write_json(stage.path / SKIPPED_FIT, {"reason": reason, "carried_on": previous.stage.name})
         for name in (CHECKPOINT, PREDICTIONS, METRICS, DEV_PREDICTIONS):
             carry_on(previous.stage.path / name, stage.path / name)
         return Student(stage, carried_on=True)
     start = loop.base.checkpoint if init == "base" else previous.checkpoint
-    backbone = lab.backbone(start)
-    lab.fit(
+    backbone = loop.models.backbone(start)
+    loop.models.fit(
         backbone,
         stage,
-        training_rows(lab, backbone.prompt_style, rows),
-        lab.config.sft,
+        training_rows(
+            loop.context.run.path,
+            loop.problems.by_id,
+            backbone.prompt_style,
+            rows,
+            loop.config.evolution.reflect.row,
+        ),
+        loop.config.sft,
         what=f"fit on {len(rows)} paths",
-        val_rows=lab.solution_rows(backbone, "dev"),
+        val_rows=solution_rows(backbone.prompt_style, loop.problems.splits["dev"]),
     )
     return Student(stage)
 
 
-def _nothing_new(loop: EvolutionLoop) -> str | None:
+def _nothing_new(loop: Evolution) -> str | None:
     if not loop.state.train:
         return "no path was accepted, so there is no row to fit on"
     before = loop.student.stage.path / TRAIN
@@ -264,7 +268,7 @@ def _link(source: str, target: str) -> None:
 # --- what stages report -----------------------------------------------------------------------------------------------
 
 
-def summary(loop: EvolutionLoop) -> dict[str, Any]:
+def summary(loop: Evolution) -> dict[str, Any]:
     """The stage's line in summary.json."""
     stage = loop.stage
     skipped = stage.path / SKIPPED_FIT
@@ -277,7 +281,7 @@ def summary(loop: EvolutionLoop) -> dict[str, Any]:
     }
 
 
-def inputs(loop: EvolutionLoop) -> list[Path]:
+def inputs(loop: Evolution) -> list[Path]:
     """The files of other stages that this one read: D_SFT and R_incorrect as they stood (checkpoints are outputs of the
     stages named in "after")."""
     before = loop.state_stage
@@ -287,10 +291,16 @@ def inputs(loop: EvolutionLoop) -> list[Path]:
 NOTHING_JUDGED = dict.fromkeys(("accepted", "rejected", "unparsed", "acceptance_precision", "step_precision"))
 
 
-def counts(loop: EvolutionLoop) -> dict[str, Any]:
-    """Rows of D_SFT by origin, and what the judge said of the paths of this stage (the final one: of the rewrites)."""
+def counts(loop: Evolution) -> dict[str, Any]:
+    """Rows of D_SFT by origin, and what the judge said of the paths of this stage (the final one judges none: of the
+    rewrites that it goes on from)."""
     origins = Counter(path.lineage.origin for path in loop.state.train)
-    judged = acceptance(loop.lab, loop.judged) if loop.stage.name != "final" else loop.reflected
+    if loop.stage.name != "final":
+        judged = acceptance(loop, loop.judged)
+    elif (before := loop.state_stage) is not None and is_reflection(before):
+        judged = {key: before.summary[key] for key in NOTHING_JUDGED}
+    else:
+        judged = {}
     return {"train_rows": origins.total(), **NOTHING_JUDGED, **judged, "origins": dict(sorted(origins.items()))}
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from mathse.evolution.standing import Evolution
 from mathse.judges.teachers import PaidTeacher
 from mathse.runs.layout import ORM_METRICS
 from mathse.runs.store import read_json
-
-if TYPE_CHECKING:
-    from mathse.evolution.loop import EvolutionLoop
 
 ORM_FIGURES = (
     "positive_accuracy",
@@ -23,9 +21,9 @@ ORM_FIGURES = (
 )
 
 
-def summarize(loop: EvolutionLoop) -> dict[str, Any]:
+def summarize(loop: Evolution) -> dict[str, Any]:
     """The summary of a finished run; ``metric`` is dev accuracy (task=orm: held-out verdict accuracy)."""
-    config, run = loop.lab.config, loop.lab.run
+    config, run = loop.config, loop.context.run
     orm = next((orm_figures(stage.summary) for stage in loop.orm_stages), None)
     by_student = [
         {"stage": entry["stage"], **orm_figures(read_json(file))}
@@ -43,8 +41,8 @@ def summarize(loop: EvolutionLoop) -> dict[str, Any]:
         "stages": loop.entries,
         "orm": orm,
         "orm_by_student": by_student,
-        "notes": loop.lab.notes,
-        **({"usage": teacher.usage()} if isinstance(teacher := loop.lab.teacher, PaidTeacher) else {}),
+        "notes": loop.context.notes,
+        **({"usage": teacher.usage()} if isinstance(teacher := loop.models.teacher, PaidTeacher) else {}),
     }
 
 

@@ -11,15 +11,17 @@ import torch
 
 from mathse.config import build
 from mathse.config.bind import plain
-from mathse.config.schema import TrainConfig
+from mathse.config.schema import TrainConfig, chosen_callbacks
 from mathse.data.decontamination.stored import location
 from mathse.data.identity import contents
 from mathse.data.images import load_image, png_bytes
 from mathse.data.sources import problem_named
 from mathse.errors import DataError, SettingsChanged
+from mathse.evolution.context import RunContext
 from mathse.evolution.keys import recorded_settings
-from mathse.evolution.lab import Lab
 from mathse.evolution.loop import EvolutionLoop
+from mathse.evolution.models import RunModels
+from mathse.evolution.problems import RunProblems
 from mathse.evolution.summary import summarize
 from mathse.inference.llm.account import in_words
 from mathse.judges.served_orm import unscored_note
@@ -73,16 +75,16 @@ def _run(config: TrainConfig, run: RunFolder, progress: Progress, stack: ExitSta
     teacher = build(config.teacher)
     if isinstance(teacher, PaidTeacher):
         teacher.account_in(run.path)
-    lab = Lab(config, run, source, teacher, progress, logger)
-    stack.callback(lab.stop_engines)
-    loop = EvolutionLoop(lab, [build(callback) for callback in config.callbacks.values()])
+    context = RunContext(config, run, progress, logger, source.notes)
+    problems, models = RunProblems(source, config.evaluation.limit), RunModels(context, teacher)
+    stack.callback(models.stop_engines)
+    loop = EvolutionLoop(context, problems, models, [build(callback) for callback in chosen_callbacks(config)])
     TASKS[config.task](loop)
     if config.judge.server is not None and (note := unscored_note(run.path)) is not None:
-        progress.say(note)
-        lab.notes.append(note)
+        context.note(note)
     summary = summarize(loop)
     page = run.path / REPORT
-    report.write_report([run.path], page, lambda _, i: lab.problems.get(i), png_bytes, summary)
+    report.write_report([run.path], page, lambda _, i: problems.by_id.get(i), png_bytes, summary)
     logger.finish(summary)
     logger.close()
     write_json(run.path / SUMMARY, summary)  # last: a run with a summary is finished, and nothing is done for it again
@@ -95,7 +97,7 @@ def _run(config: TrainConfig, run: RunFolder, progress: Progress, stack: ExitSta
 
 
 def sft(loop: EvolutionLoop) -> None:
-    loop.fit_only(read_training_rows(Path(str(loop.lab.config.sft.train)), loop.lab))
+    loop.fit_only(read_training_rows(Path(str(loop.config.sft.train)), loop.problems))
 
 
 TASKS: dict[str, Callable[[EvolutionLoop], None]] = {
@@ -106,11 +108,11 @@ TASKS: dict[str, Callable[[EvolutionLoop], None]] = {
 }
 
 
-def read_training_rows(file: Path, lab: Lab) -> list[ReasoningPath]:
+def read_training_rows(file: Path, problems: RunProblems) -> list[ReasoningPath]:
     """The rows of a train.jsonl whose problems are in this run's data; a DataError names the first that is not."""
     rows = []
     for number, row in enumerate(read_jsonl(file, ReasoningPath), 1):
-        problem_named(row.problem_id, lab.add_problem, f"{file}:{number}")
+        problem_named(row.problem_id, problems.add, f"{file}:{number}")
         rows.append(row)
     if not rows:
         raise DataError(f"sft.train = {str(file)!r}: holds no rows; name a train.jsonl with at least one")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mathse.inference.rows import reflect_row, solve_row
 from mathse.models.row import Row
@@ -16,14 +15,18 @@ from mathse.runs.layout import REFLECTIONS
 from mathse.runs.reader import read_stage
 from mathse.types import Problem, PromptStyle, ReasoningPath, Reflection
 
-if TYPE_CHECKING:
-    from mathse.evolution.lab import Lab
+
+def solution_rows(style: PromptStyle, problems: Iterable[Problem]) -> list[Row]:
+    """Rows that train on the reference solutions, where there are some."""
+    return [solve_row(style, p, p.solution) for p in problems if p.solution]
 
 
-def training_rows(lab: Lab, style: PromptStyle, paths: Sequence[ReasoningPath]) -> list[Row]:
-    """One row a path, in their order."""
-    rewritten = rewrites(lab.run.path, paths) if lab.config.evolution.reflect.row == "draft" else {}
-    return [training_row(style, lab.problems[path.problem_id], path, rewritten.get(path.id)) for path in paths]
+def training_rows(
+    run: Path, problems: Mapping[str, Problem], style: PromptStyle, paths: Sequence[ReasoningPath], row: str
+) -> list[Row]:
+    """One row a path, in their order. ``row``: ``evolution.reflect.row``."""
+    rewritten = rewrites(run, paths) if row == "draft" else {}
+    return [training_row(style, problems[path.problem_id], path, rewritten.get(path.id)) for path in paths]
 
 
 def training_row(style: PromptStyle, problem: Problem, path: ReasoningPath, rewritten: Reflection | None) -> Row:

@@ -10,6 +10,7 @@ import pytest
 
 from e2e.runs import TINY, rows, run
 from mathse.config.fits import ORM
+from mathse.config.loop import Distill
 from mathse.config.schema import TrainConfig
 from mathse.data.images import png_bytes
 from mathse.data.synthetic import SyntheticData
@@ -89,7 +90,8 @@ def test_both_files_are_there_or_none(
 
 
 def test_without_own_labels_a_stage_depends_on_what_it_always_did(tmp_path: Path, files: tuple[str, str]) -> None:
-    assert not [key for key in settings(TrainConfig()) if key.startswith(("orm.train", "orm.held"))]
+    by_orm = Distill(judge="orm")
+    assert not [key for key in settings(TrainConfig(distill=by_orm)) if key.startswith(("orm.train", "orm.held"))]
     given = [value.partition("=")[2] for value in files]
-    flat = settings(TrainConfig(orm=ORM(train=given[0], held=given[1])))
+    flat = settings(TrainConfig(orm=ORM(train=given[0], held=given[1]), distill=by_orm))
     assert {key for key in flat if key.startswith(("orm.train", "orm.held"))} == {"orm.train_sha256", "orm.held_sha256"}

@@ -13,7 +13,7 @@ from e2e.runs import TINY, rows, run, stages
 from e2e.test_tasks import check_bookkeeping, paths, reflections, weights
 from mathse.data.synthetic import SyntheticData
 from mathse.errors import ConfigError, SettingsChanged
-from mathse.evolution import lab
+from mathse.evolution import fitting
 from mathse.inference import prompts
 from mathse.models.base import Backbone
 from mathse.models.row import Row
@@ -29,13 +29,13 @@ Fits = dict[str, dict[str, Row]]
 def fits(monkeypatch: pytest.MonkeyPatch) -> Fits:
     """The rows of each fit by stage and path, as they come to be."""
     seen: Fits = {}
-    real: Callable[..., Any] = lab.fit
+    real: Callable[..., Any] = fitting.fit
 
     def noting(backbone: Backbone, job: FitJob, *more: Any) -> Any:
         seen[job.folder.name] = {str(row.get("id")): row for row in job.rows}
         return real(backbone, job, *more)
 
-    monkeypatch.setattr(lab, "fit", noting)
+    monkeypatch.setattr(fitting, "fit", noting)
     return seen
 
 

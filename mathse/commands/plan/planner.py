@@ -17,7 +17,7 @@ from mathse.config.actors import StudentTeacher
 from mathse.config.fits import Fit
 from mathse.config.judges import judge_named
 from mathse.config.loop import NOBODY
-from mathse.config.schema import TrainConfig, needs_orm
+from mathse.config.schema import TrainConfig, chosen_callbacks, needs_orm
 from mathse.data.labelled import read_given
 from mathse.data.problems import to_distill
 from mathse.runs.store import read_jsonl
@@ -32,8 +32,9 @@ class Planner:
         self.splits: dict[str, Sequence[Problem]] = dict(source.splits())
         self.by_student = isinstance(config.teacher, StudentTeacher)
         self.bounds = Bounds(len(self.splits["seed"]) + len(self.splits["pool"]), config.evolution)
-        self.measures = any(_target(c).endswith(".EvaluateStudent") for c in config.callbacks.values())
-        self.reflects = any(_target(c).endswith(".ReflectOnErrors") for c in config.callbacks.values())
+        callbacks = [_target(callback) for callback in chosen_callbacks(config)]
+        self.measures = any(target.endswith(".EvaluateStudent") for target in callbacks)
+        self.reflects = any(target.endswith(".ReflectOnErrors") for target in callbacks)
 
     def stages(self) -> Iterator[StagePlan]:
         """In the order of the run."""

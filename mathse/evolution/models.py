@@ -1,0 +1,116 @@
+"""The models of a run: who writes, who teaches and who judges; which of them are in memory, and whose turn it is.
+
+At most one student and one ORM are in memory at a time. A fit has the memory to itself but for the ORM: the student
+that sampled is freed, and engines that were started to serve one are stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+from mathse.config import build
+from mathse.config.judges import judge_named
+from mathse.evolution.context import RunContext
+from mathse.evolution.fitting import Fitting
+from mathse.evolution.student import Student
+from mathse.inference.generate import Writer
+from mathse.inference.serving.student import ServerGenerator
+from mathse.judges import Judge
+from mathse.judges.opening import RunGives, open_judge
+from mathse.judges.orm import open_orm
+from mathse.judges.served import ServedORM, ServedStudents
+from mathse.judges.teachers import Teacher
+from mathse.models.base import Backbone
+from mathse.models.model_spec import spec_at
+from mathse.runs.layout import CHECKPOINT
+from mathse.scoring.metrics import accepted
+from mathse.seeds import derive
+from mathse.training.fit import device_of, dtype_of
+from mathse.types import Verdict
+
+
+class RunModels:
+    def __init__(self, context: RunContext, teacher: Teacher) -> None:
+        self.context, self.config, self.teacher = context, context.config, teacher
+        self.generator = build(self.config.generator)
+        self.fit = Fitting(context, self.make_room).fit
+        self._sampling: tuple[Path, Writer] | None = None  # the student in memory, by its checkpoint
+        at = (context.run.path, context.progress.say)
+        served = isinstance(self.generator, ServerGenerator)
+        self.served = ServedStudents(self.generator, self.config.backbone, *at) if served else None
+        judge = self.config.judge
+        self.served_orm = ServedORM(judge, self._orm_section, *at) if judge.server is not None else None
+
+    # --- backbones ---
+
+    @property
+    def _orm_section(self) -> Any:
+        own = self.config.orm.backbone
+        return own if own is not None else self.config.backbone
+
+    def backbone(self, path: Path | str | None = None, orm: bool = False) -> Backbone:
+        """The student's backbone (``orm``: the ORM's) to be fitted, from a checkpoint or from its settings."""
+        fit = self.config.orm.fit if orm else self.config.sft
+        # a bf16 weight of 1 loses every update below 1/256, and lr is 1e-5; adapters are float32 of their own
+        return self._open(path, orm, "float32" if fit.method == "full" else "bfloat16")
+
+    def reader(self, path: Path | str, orm: bool = False) -> Backbone:
+        """A checkpoint's backbone that samples or judges: on the trainer's device, on a GPU in the fits' precision."""
+        trainer = self.config.trainer
+        return self._open(path, orm, dtype_of(trainer)).to(device_of(trainer))
+
+    def _open(self, path: Path | str | None, orm: bool, dtype: str) -> Backbone:
+        section = self._orm_section if orm else self.config.backbone
+        settings = section if isinstance(section, Mapping) else vars(section)
+        seeded: dict[str, Any] = {}
+        if path is None and settings.get("path") is None:  # random weights
+            seeded["init_seed"] = derive(self.config.seed, "init", "orm" if orm else "student")
+        return spec_at(section, path, dtype, **seeded).open()
+
+    # --- students ---
+
+    def of(self, student: Student) -> Writer:
+        """The student's model for sampling; the last one asked for is kept, so a stage loads it once."""
+        checkpoint = student.checkpoint
+        if self._sampling is None or self._sampling[0] != checkpoint:
+            self._sampling = None  # freed before the next one is read
+            read = partial(self.reader, checkpoint)
+            self._sampling = (checkpoint, self.served.of(checkpoint, read) if self.served is not None else read())
+        return self._sampling[1]
+
+    def make_room(self) -> None:
+        """For a fit: free the student in memory, and stop engines."""
+        self._sampling = None
+        self.stop_engines()
+
+    def stop_engines(self) -> None:
+        """End what was started to serve a model; it starts again when it is asked."""
+        for served in (self.served, self.served_orm):
+            if served is not None:
+                served.engine.free()
+
+    # --- judges ---
+
+    @property
+    def orm_checkpoint(self) -> Path:
+        """This run's ORM: ``judge.checkpoint``, else the one its orm/ stage trained."""
+        return Path(self.config.judge.checkpoint or self.context.run.path / "orm" / CHECKPOINT)
+
+    @cached_property
+    def orm(self) -> Judge:
+        checkpoint = self.orm_checkpoint
+        read = partial(self.reader, checkpoint, orm=True)
+        if self.served_orm is not None:
+            return self.served_orm.of(checkpoint, read)
+        return open_orm(checkpoint, read, self.config.judge.max_new_tokens)
+
+    def judge(self, chosen: Any) -> Judge:
+        """The judge that a setting chooses: a name, or settings of its own."""
+        gives = RunGives(lambda: self.orm, self.teacher, self.config.seed)
+        return open_judge(judge_named(chosen, self.config.judge), gives)
+
+    def accepts(self, verdict: Verdict) -> bool:
+        return accepted(verdict, self.config.judge.threshold)

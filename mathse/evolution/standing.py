@@ -1,0 +1,64 @@
+"""Where a run of Algorithm 1 stands: what its stages go by, and what callbacks read and change."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mathse.evolution.context import RunContext
+from mathse.evolution.models import RunModels
+from mathse.evolution.problems import RunProblems
+from mathse.evolution.state import EvolutionState, Judged
+from mathse.evolution.student import Student
+from mathse.judges.teachers.student import StudentTeacher
+from mathse.runs.stage_cache import Stage
+
+
+class Evolution:
+    """``state`` D_SFT, D_remain, R_incorrect; ``stage`` the folder being made; ``student`` the last fitted model;
+    ``judged`` the paths just judged; ``round`` 1..K.
+    """
+
+    def __init__(
+        self, context: RunContext, problems: RunProblems, models: RunModels, callbacks: Sequence[object]
+    ) -> None:
+        self.context, self.problems, self.models = context, problems, models
+        self.config = context.config
+        self.callbacks = list(callbacks)
+        self.rounds: int = self.config.evolution.rounds
+        self.round = 0
+        self.state: EvolutionState
+        self.judged: Sequence[Judged] = []
+        self.stage: Stage
+        self.student: Student
+        self.base: Student  # before any training
+        self.previous: Student  # before the current stage's fit
+        self.state_stage: Stage | None = None  # whose files hold the state
+        self.orm_stages: list[Stage] = []
+        self.entries: list[dict[str, Any]] = []  # the lines of summary.json
+        if isinstance(models.teacher, StudentTeacher):
+            models.teacher.learns_from(lambda: models.of(self.student), models.generator)
+
+    @property
+    def round_name(self) -> str:
+        return f"round_{self.round:02d}"
+
+    @property
+    def teacher_name(self) -> str:
+        """Who a teacher's rows are by: of a student that teaches itself, the checkpoint."""
+        teacher = self.models.teacher
+        return self.student.name if isinstance(teacher, StudentTeacher) else teacher.name
+
+    def call(self, hook: str) -> None:
+        for callback in self.callbacks:
+            getattr(callback, hook)(self)
+
+    def finish(self, summary: dict[str, Any], inputs: Sequence[Any] = ()) -> None:
+        """The current stage is whole: its manifest is written, and loggers are told."""
+        self.stage.finish(summary, inputs)
+        self.context.logger.stage_finished(self.stage)
+
+    def state_loaded_from(self, stage: Stage) -> None:
+        """Go on from a stage's files: a resumed run and one that just made the stage then hold the same."""
+        self.state = EvolutionState.load(stage.path, self.state.problems)
+        self.state_stage = stage
