@@ -1,5 +1,6 @@
 # make demo        the whole of MathSE on the embedded world; killed, it goes on where it was
-# make test        lint, types, tests
+# make test        lint, types, tests, the documentation's commands
+# make docs        the documentation as a site in site/, built strictly
 # make coverage    the same tests with coverage, at least 85 % of mathse/; half as long again
 # make test-slow   what does not fit into that: many kills, long matrices
 # make lint        ruff and mypy only
@@ -11,7 +12,7 @@ SYSTEM_PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 pytho
 PYTHON := .venv/bin/python
 STAMP := .venv/.installed
 
-.PHONY: install demo test coverage test-slow lint clean
+.PHONY: install demo test docs coverage test-slow lint clean
 
 install: $(STAMP)
 
@@ -31,6 +32,10 @@ lint: install
 test: lint
 	$(PYTHON) -m pytest -n 2 --dist loadfile
 
+docs: install
+	$(PYTHON) docs/draw_rooms.py
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH=. $(PYTHON) -m mkdocs build --strict --quiet
+
 coverage: install
 	$(PYTHON) -m pytest -n 2 --dist loadfile --cov --cov-fail-under=85
 
@@ -38,5 +43,5 @@ test-slow: install
 	$(PYTHON) -m pytest -n 2 --dist load -m slow
 
 clean:
-	rm -rf .pytest_cache .ruff_cache .mypy_cache .coverage htmlcov build dist *.egg-info
+	rm -rf .pytest_cache .ruff_cache .mypy_cache .coverage htmlcov site build dist *.egg-info
 	find mathse tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -24,15 +24,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--control", nargs="*", type=Path, default=[])
-    parser.add_argument("--picture", type=Path, help="write the staircase of the first run")
+    parser.add_argument("--picture", type=Path, help="write the staircase: means over the runs")
     asked = parser.parse_args(argv)
     summaries = [read(run) for run in asked.runs]
     print(stage_table(summaries), orm_table(summaries), sep="\n\n")
     for control in asked.control:
         print(f"\n{control.name}\n\n{stage_table([read(control)])}")
     if asked.picture:
-        asked.picture.write_text(staircase_svg(summaries[0]["stages"]), encoding="utf-8")
+        asked.picture.write_text(staircase_svg(mean_stages(summaries)), encoding="utf-8")
     return 0
+
+
+def mean_stages(summaries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What a staircase shows of several runs: accuracy with its interval over seeds, and the mean number of rows."""
+    if len(summaries) == 1:
+        return list(summaries[0]["stages"])
+    stages = []
+    for entries in zip(*(s["stages"] for s in summaries), strict=True):
+        mean, interval = mean_interval([e["accuracy"] for e in entries])
+        rows = round(sum(e["train_rows"] for e in entries) / len(entries))
+        stages.append({"stage": entries[0]["stage"], "accuracy": mean, "ci95": interval, "train_rows": rows})
+    return stages
 
 
 def read(run: Path) -> dict[str, Any]:

@@ -94,7 +94,7 @@ class HFGenerator:
 
 @dataclass
 class ServerGenerator:
-    """Students answer behind an OpenAI-compatible server (docs: mathse/inference/serving/README.md).
+    """Students answer behind an OpenAI-compatible server (docs: docs/serving.md).
 
     What ``HOW_STUDENTS_ARE_REACHED`` names changes no answer, so a run may go on with another value of it.
     """

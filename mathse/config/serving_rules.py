@@ -1,4 +1,4 @@
-"""What must hold of models that are served (docs: mathse/inference/serving/README.md); rules as in ``rules.py``."""
+"""What must hold of models that are served (docs: docs/serving.md); rules as in ``rules.py``."""
 
 from __future__ import annotations
 

@@ -1,0 +1,211 @@
+"""Draws the two pictures of docs/design.md from the code: ``python docs/draw_rooms.py`` writes rooms.svg and walk.svg.
+
+rooms.svg has the twelve rooms in the order that tests/test_layers.py holds, and an arc for each pair of which one
+imports from the other. walk.svg is the way of a JSONL row to final/train.jsonl and into a fit: the steps are listed
+here (WALK), and each is looked up in the code: that its function exists, and that the function named beside it calls
+it. A test compares both files with what this script draws, so a picture that is out of date fails it.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "mathse"
+
+STYLE = """<style>
+:root { --ink: #1b1f24; --muted: #626a73; --card: #f4f4ef; --rule: #d0d0c9; --accent: #1f5f8b; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e6e8ea; --muted: #9aa3ac; --card: #1d2226; --rule: #3b4249; --accent: #7db8e0; }
+}
+text { font: 14px system-ui, "Segoe UI", Roboto, "Helvetica Neue", "DejaVu Sans", sans-serif; fill: var(--ink); }
+.name { font-weight: 600; } .small { font-size: 12px; fill: var(--muted); }
+.code { font: 12px ui-monospace, "DejaVu Sans Mono", monospace; }
+.box { fill: var(--card); stroke: var(--rule); }
+.arc { fill: none; stroke: var(--accent); stroke-width: 1.5; stroke-opacity: .6; } .arc:hover { stroke-opacity: 1; }
+.arrow { stroke: var(--muted); stroke-width: 1.5; } .head { fill: var(--muted); }
+</style>"""
+
+
+# --- rooms ------------------------------------------------------------------------------------------------------------
+
+
+def rooms() -> tuple[str, ...]:
+    """From the ground up, as tests/test_layers.py lists them."""
+    tree = ast.parse((ROOT / "tests" / "test_layers.py").read_text(encoding="utf-8"))
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", None) == "ROOMS":
+            names: tuple[str, ...] = ast.literal_eval(node.value)
+            return names
+    raise LookupError("tests/test_layers.py has no ROOMS")
+
+
+def imported_rooms(file: Path) -> Iterator[str]:
+    """The room of each name that a file imports from mathse, wherever in the file."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mathse"):
+            parts = (node.module or "").split(".")
+            yield from [parts[1]] if len(parts) > 1 else [alias.name for alias in node.names]
+        elif isinstance(node, ast.Import):
+            yield from (a.name.split(".")[1] for a in node.names if a.name.startswith("mathse."))
+
+
+def draw_rooms() -> str:
+    names = rooms()
+    arrows = {
+        (name, room)
+        for name in names
+        for file in (PACKAGE / name).rglob("*.py")
+        for room in imported_rooms(file)
+        if room in names and room != name
+    }
+    height, left, edge, width = 52, 16, 620, 940
+    middle = {name: 20 + height * k + 20 for k, name in enumerate(reversed(names))}  # the last room on top
+    body = []
+    for upper, lower in sorted(arrows):
+        top, bottom = middle[upper], middle[lower]
+        reach = edge + 24 + (bottom - top) * 0.58
+        body.append(
+            f'<path class="arc" marker-end="url(#in)" '
+            f'd="M{edge} {top} C{reach:.0f} {top} {reach:.0f} {bottom} {edge} {bottom}">'
+            f"<title>{upper} imports from {lower}</title></path>"
+        )
+    for name in names:
+        y = middle[name] - 20
+        body.append(f'<rect class="box" x="{left}" y="{y}" width="{edge - left}" height="40" rx="4"/>')
+        body.append(f'<text class="name" x="{left + 12}" y="{y + 17}">{name}</text>')
+        body.append(_text(left + 12, y + 33, first_line(PACKAGE / name / "__init__.py"), "small"))
+    return _svg(width, 20 + height * len(names) + 8, "The twelve rooms of mathse and their imports", body)
+
+
+def first_line(file: Path) -> str:
+    text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+    line = text.split("\n\n")[0].replace("\n", " ").replace("``", "")
+    return line if len(line) <= 92 else line[:91].rsplit(" ", 1)[0] + " …"
+
+
+# --- the walk ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Step:
+    """``function`` is "module:name", called in the body of ``caller``; the row then has the form ``after``."""
+
+    function: str
+    caller: str
+    text: str
+    after: str
+
+    @property
+    def room(self) -> str:
+        return self.function.split(".")[0].split(":")[0]
+
+
+WALK = (
+    Step("data.rows:problem_of", "data.rows:checked", "a line of the file is checked", "Problem"),
+    Step(
+        "inference.generate:Generator.sample",
+        "evolution.stages:sample_paths",
+        "the student solves it",
+        "ReasoningPath (paths.jsonl)",
+    ),
+    Step("judges:judge_paths", "evolution.stages:judge", "the judge reads the path", "Verdict (verdicts.jsonl)"),
+    Step(
+        "evolution.state:EvolutionState.absorb",
+        "evolution.callbacks:MergeCorrectPaths.on_paths_judged",
+        "accepted paths join D_SFT",
+        "EvolutionState",
+    ),
+    Step("runs.store:write_jsonl", "evolution.state:EvolutionState.save", "the state is written", "train.jsonl"),
+    Step(
+        "evolution.training_rows:training_rows",
+        "evolution.stages:fit_student",
+        "paths become question and answer",
+        "Row",
+    ),
+    Step("models.causal:CausalBackbone.encode", "training.batches:StepData._encode", "tokens and pixels", "tensors"),
+    Step("training.fit:fit", "evolution.lab:Lab.fit", "the student is fitted", "checkpoint/"),
+)
+
+
+def definition(name: str) -> ast.AST:
+    """The function, class or method "module:name". Raises LookupError where the code has none of this name."""
+    module, _, path = name.partition(":")
+    file = PACKAGE.joinpath(*module.split("."))
+    file = file / "__init__.py" if file.is_dir() else file.with_suffix(".py")
+    if not file.is_file():
+        raise LookupError(f"{name}: there is no {file.relative_to(ROOT)}; correct WALK in docs/draw_rooms.py")
+    node: ast.AST = ast.parse(file.read_text(encoding="utf-8"))
+    for part in path.split("."):
+        inside = [n for n in getattr(node, "body", []) if getattr(n, "name", None) == part]
+        if not inside:
+            raise LookupError(f"{name}: {file.relative_to(ROOT)} defines no {part}; correct WALK in docs/draw_rooms.py")
+        node = inside[-1]
+    return node
+
+
+def calls(name: str) -> set[str]:
+    """The last part of the name of everything that a function calls: ``lab.generator.sample(...)`` -> "sample"."""
+    nodes = (node.func for node in ast.walk(definition(name)) if isinstance(node, ast.Call))
+    return {n.attr if isinstance(n, ast.Attribute) else getattr(n, "id", "") for n in nodes}
+
+
+def check(step: Step) -> None:
+    """Raises LookupError where the step does not stand in the code as WALK has it."""
+    definition(step.function)
+    called = step.function.partition(":")[2].split(".")[-1]
+    if called not in calls(step.caller):
+        raise LookupError(f"{step.caller} does not call {called}; correct WALK in docs/draw_rooms.py")
+
+
+def draw_walk() -> str:
+    height, left, width = 76, 16, 860
+    body = [_text(left + 12, 20, "a line of problems.jsonl", "name")]
+    for k, step in enumerate(WALK):
+        check(step)
+        y = 44 + height * k
+        x = left + 40
+        body.append(f'<line class="arrow" x1="{x}" y1="{y - 18}" x2="{x}" y2="{y - 2}" marker-end="url(#in)"/>')
+        body.append(f'<rect class="box" x="{left}" y="{y}" width="{width - 2 * left}" height="44" rx="4"/>')
+        body.append(_text(left + 12, y + 18, step.room, "name"))
+        body.append(_text(left + 110, y + 18, step.text))
+        body.append(_text(left + 110, y + 35, f"{step.function}, called by {step.caller}", "code small"))
+        body.append(_text(left + 56, y + 61, step.after, "name"))
+    passed = list(dict.fromkeys(step.room for step in WALK))
+    title = f"The walk of a row through {len(passed)} rooms: {', '.join(passed)}"
+    return _svg(width, 44 + height * len(WALK), title, body)
+
+
+# --- both -------------------------------------------------------------------------------------------------------------
+
+
+def _text(x: int, y: int, text: str, look: str = "") -> str:
+    return f'<text class="{look}" x="{x}" y="{y}">{escape(text)}</text>'
+
+
+def _svg(width: int, height: int, title: str, body: list[str]) -> str:
+    marker = (
+        '<defs><marker id="in" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8" '
+        'markerUnits="userSpaceOnUse" orient="auto"><path class="head" d="M0 0L8 4L0 8z"/></marker></defs>'
+    )
+    box, label = f"0 0 {width} {height}", escape(title)
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{box}" role="img" aria-label="{label}">'
+    return "\n".join([head, STYLE, marker, *body, "</svg>"]) + "\n"
+
+
+PICTURES = {"rooms.svg": draw_rooms, "walk.svg": draw_walk}
+
+
+def main() -> int:
+    for name, draw in PICTURES.items():
+        (ROOT / "docs" / name).write_text(draw(), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

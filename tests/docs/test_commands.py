@@ -1,0 +1,107 @@
+"""Every command in README, CONTRIBUTING and docs/ runs as it stands there, with small sizes, or says why not."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from evaluation.cases import configured as evaluate_config_of
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob, Override
+
+from docs.desk import execute, furnish, unfinish
+from docs.pages import NOT_RUN, PAGES, ROOT, Block, all_blocks, inline_commands, program
+from mathse.__main__ import VERBS
+from mathse.config.compose import train_config
+from mathse.config.options import groups
+from mathse.runs.store import read_jsonl
+
+# CONTRIBUTING has a test of its own.
+BLOCKS = [block for block in all_blocks() if block.language == "bash" and block.page != "CONTRIBUTING.md"]
+RUN = [block for block in BLOCKS if block.is_run]
+READ = [block for block in BLOCKS if not block.is_run or block.slow]
+DEMO = ["python", "train.py", "experiment=demo", "hydra.run.dir=outputs/demo/seed_0"]  # what later pages work on
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("desk")
+    furnish(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert execute(DEMO, patch) == 0
+    return folder
+
+
+@pytest.mark.parametrize("block", [pytest.param(b, marks=[pytest.mark.slow] * b.slow) for b in RUN], ids=str)
+def test_commands_of_a_block_run(block: Block, desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(desk)
+    for words in block.commands:
+        if "resume=last" in words:
+            unfinish(desk / "outputs" / "smoke")
+        if "PROBLEM_ID" in words:
+            row = next(read_jsonl(desk / "outputs" / "demo" / "seed_0" / "final" / "train.jsonl"))
+            words[words.index("PROBLEM_ID")] = row["problem_id"]
+        assert execute(words, monkeypatch) == 0, " ".join(words)
+
+
+@pytest.mark.parametrize("block", READ, ids=str)
+def test_settings_of_a_block_that_is_not_run_are_read_by_the_real_parser(
+    block: Block, desk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(desk)
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    for words in block.commands:
+        check(*program(words))
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "CONTRIBUTING.md"], ids=lambda page: page.name)
+def test_settings_of_commands_in_sentences_are_read_by_the_real_parser(
+    page: Path, desk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(desk)
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    for words in inline_commands(page):
+        check(*program(words))
+
+
+def check(name: str, arguments: list[str]) -> None:
+    """Raises ConfigError for settings that train.py or evaluate.py would refuse; of a verb only its name is known."""
+    if name in ("train", "evaluate"):
+        # A launcher may not be installed here; it changes nothing of what its jobs are.
+        settings = first_job([a for a in arguments if not a.startswith(("-", "hydra/launcher="))])
+        train_config(settings) if name == "train" else evaluate_config_of(*settings)
+    elif name == "plan":
+        train_config(arguments)
+    else:
+        assert not name or name in VERBS or (ROOT / name).is_file(), name
+
+
+def first_job(arguments: list[str]) -> list[str]:
+    """The first value of everything that a sweep tries."""
+    parsed = OverridesParser.create().parse_overrides(arguments)
+    return [f"{o.get_key_element()}={first_value(o)}" if o.is_sweep_override() else str(o.input_line) for o in parsed]
+
+
+def first_value(override: Override) -> str:
+    value = override.value()
+    if isinstance(value, Glob):
+        return value.filter(list(groups()[override.key_or_group]))[0]
+    return next(iter(override.sweep_string_iterator()))
+
+
+def test_every_block_that_is_not_run_says_why() -> None:
+    unmarked = [str(b) for b in all_blocks() if b.language == "bash" and b.title and not b.title.startswith(NOT_RUN)]
+    assert unmarked == []
+    assert {b.language for b in all_blocks()} <= {"bash", "python", "yaml", "json", "text"}
+
+
+def test_targets_and_extras_that_pages_name_exist() -> None:
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    named = {extra for names in re.findall(r"(?:install '|`)\.\[([\w,]+)\]", text) for extra in names.split(",")}
+    assert named and named <= extras.keys()
+    targets = set(re.findall(r"^(\w[\w-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"`make ([\w-]+)", text)) <= targets
