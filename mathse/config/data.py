@@ -27,7 +27,7 @@ class Split:
 
 @dataclass
 class JsonlData(Split):
-    """Own problems: rows {"id", "question", "images", "answer", "choices"?, "solution"?}, see README."""
+    """Own problems: rows {"id", "question", "images", "answer", "choices"?, "solution"?} (docs/own-data.md)."""
 
     _target_: str = "mathse.data.problems.JsonlData"
     path: str | None = None

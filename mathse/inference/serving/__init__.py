@@ -9,5 +9,5 @@ model.py     one served checkpoint: asked, and compared with the local processor
 student.py   generator=server
 judge.py     judge.server=URL
 
-README.md has the commands that start the engines.
+docs/serving.md has the commands that start the engines.
 """
