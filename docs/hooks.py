@@ -40,12 +40,12 @@ def settings_page() -> str:
     parts = [
         "# Settings",
         "Every setting is `KEY=VALUE` on the command line, and every group is `GROUP=OPTION`. An option brings "
-        "settings of its own. This page is made from `mathse/config`; `python train.py --cfg job` shows what a command "
+        "settings of its own. This page is made from `mathse/config`; `mathse train --cfg job` shows what a command "
         "line composes.",
-        "## train.py",
+        "## mathse train",
         *_section(TrainConfig, ""),
-        "## evaluate.py",
-        "Groups that `train.py` has too are described there.",
+        "## mathse evaluate",
+        "Groups that `mathse train` has too are described there.",
         *_section(EvaluateConfig, "", described={f.name for f in fields(TrainConfig)}),
     ]
     return "\n\n".join(parts) + "\n"
@@ -153,8 +153,8 @@ def comments(schema: type) -> dict[str, str]:
 def commands_page() -> str:
     lines = [
         "# Commands",
-        "`python train.py` and `python evaluate.py` take [settings](settings.md) and groups; `--help` lists them. "
-        "Everything else is a verb of `python -m mathse`, with a `--help` of its own.",
+        "Each verb of `mathse` has a `--help` of its own. `train` and `evaluate` take [settings](settings.md) and "
+        "groups; in a checkout they are `python train.py` and `python evaluate.py` too.",
         "\n".join(["| verb | |", "|---|---|", *(f"| `{verb}` | {_cell(text)} |" for verb, (_, text) in VERBS.items())]),
         "## Options of each group",
         "\n".join(["| group | options |", "|---|---|", *(_options(group) for group in OPTIONS)]),

@@ -49,7 +49,7 @@ def execute(words: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> int:
         if name in ("train", "evaluate"):
             if "--help" not in arguments:
                 arguments = small(name, arguments)
-            return script(ROOT / f"{name}.py", arguments, monkeypatch)
+            return mathse([name, *arguments])
         if name.endswith(".py"):
             return script(ROOT / name, arguments, monkeypatch)
         if name:

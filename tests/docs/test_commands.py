@@ -7,14 +7,14 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from evaluation.cases import configured as evaluate_config_of
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
 
-from docs.desk import execute, furnish, unfinish
+from docs.desk import execute, furnish, small, unfinish
 from docs.pages import NOT_RUN, PAGES, ROOT, Block, all_blocks, inline_commands, program
 from mathse.__main__ import VERBS
-from mathse.config.compose import train_config
+from mathse.commands import functions
+from mathse.config.compose import evaluate_config, train_config
 from mathse.config.options import groups
 from mathse.runs.store import read_jsonl
 
@@ -47,6 +47,17 @@ def test_commands_of_a_block_run(block: Block, desk: Path, monkeypatch: pytest.M
         assert execute(words, monkeypatch) == 0, " ".join(words)
 
 
+@pytest.mark.slow
+def test_python_that_pages_show_runs(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(desk)
+    for name, run in (("train", functions.train), ("evaluate", functions.evaluate)):
+        monkeypatch.setattr(functions, name, lambda *s, name=name, run=run, **f: run(*small(name, s), **f))
+    shown = [b for b in all_blocks() if b.language == "python" and b.page != "CONTRIBUTING.md"]
+    assert shown
+    for block in shown:
+        exec(compile(block.text, str(block), "exec"), {})
+
+
 @pytest.mark.parametrize("block", READ, ids=str)
 def test_settings_of_a_block_that_is_not_run_are_read_by_the_real_parser(
     block: Block, desk: Path, monkeypatch: pytest.MonkeyPatch
@@ -69,10 +80,10 @@ def test_settings_of_commands_in_sentences_are_read_by_the_real_parser(
 
 def check(name: str, arguments: list[str]) -> None:
     """Raises ConfigError for settings that train.py or evaluate.py would refuse; of a verb only its name is known."""
-    if name in ("train", "evaluate"):
+    if name in ("train", "evaluate") and arguments:
         # A launcher may not be installed here; it changes nothing of what its jobs are.
         settings = first_job([a for a in arguments if not a.startswith(("-", "hydra/launcher="))])
-        train_config(settings) if name == "train" else evaluate_config_of(*settings)
+        train_config(settings) if name == "train" else evaluate_config(settings)
     elif name == "plan":
         train_config(arguments)
     else:

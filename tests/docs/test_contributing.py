@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from small import tiny_backbone
 from docs.desk import execute, small
 from docs.pages import ROOT, Block, blocks, program
 from mathse.commands.tiny import main as tiny
+from mathse.config.options import look_in
 from mathse.runs.store import read_json, write_jsonl
 
 SECTIONS = ("judge", "callback", "backbone", "data source", "benchmark", "study")
@@ -38,7 +40,7 @@ def test_contributing_shows_how_to_add_each_part() -> None:
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder outside the repository, with what the commands name."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
@@ -49,7 +51,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     tiny_backbone().save(tmp_path / "CHECKPOINT")
     rows = [{"id": str(k), "question": f"What is {k} + 1?", "answer": str(k + 1)} for k in range(3)]
     write_jsonl(tmp_path / "words.jsonl", rows)
-    return tmp_path
+    yield tmp_path
+    look_in(None)
 
 
 def write(project: Path, section: list[Block]) -> list[list[str]]:
@@ -95,7 +98,7 @@ def test_a_judge_of_a_users_own_runs_in_a_process_of_its_own(project: Path) -> N
     (words,) = write(project, sections()["judge"])
     name, arguments = program(words)
     done = subprocess.run(
-        [sys.executable, str(ROOT / f"{name}.py"), *small(name, arguments)],
-        env={**os.environ, "PYTHONPATH": str(project)}, cwd=project, capture_output=True, text=True,
+        [sys.executable, "-m", "mathse", name, *small(name, arguments)],
+        env={**os.environ, "PYTHONPATH": f"{project}{os.pathsep}{ROOT}"}, cwd=project, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
