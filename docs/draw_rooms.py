@@ -129,7 +129,7 @@ WALK = (
         "Row",
     ),
     Step("models.causal:CausalBackbone.encode", "training.batches:StepData._encode", "tokens and pixels", "tensors"),
-    Step("training.fit:fit", "evolution.lab:Lab.fit", "the student is fitted", "checkpoint/"),
+    Step("training.fit:fit", "evolution.fitting:Fitting.fit", "the student is fitted", "checkpoint/"),
 )
 
 
@@ -164,7 +164,7 @@ def check(step: Step) -> None:
 
 
 def draw_walk() -> str:
-    height, left, width = 76, 16, 860
+    height, left, width = 76, 16, 900
     body = [_text(left + 12, 20, "a line of problems.jsonl", "name")]
     for k, step in enumerate(WALK):
         check(step)

@@ -112,7 +112,7 @@ class Lineage(Record):
 
 @dataclass(frozen=True)
 class ReasoningPath(Record):
-    """A solution text for a problem. ``id`` is unique within a run: "<stage>/<problem id>/<sample>"."""
+    """A solution text for a problem. ``id`` is unique within a run: ``<stage>/<problem id>/<sample>``."""
 
     NESTED: ClassVar[dict[str, type[Record]]] = {"lineage": Lineage}
 
