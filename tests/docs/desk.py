@@ -21,8 +21,12 @@ from mathse.data.images import png_bytes
 from mathse.data.synthetic import SyntheticData
 from mathse.runs.store import write_jsonl
 
-# As experiment=smoke has it: answers filter the teacher's solutions, since an ORM of two steps accepts nothing.
-TRAIN = [*(size for size in SIZES if not size.startswith("experiment=")), "orm.references=true", "distill.judge=answer"]
+TRAIN = [
+    *(size for size in SIZES if not size.startswith("experiment=")),
+    "orm.references=true",  # as experiment=smoke has it
+    "distill.judge=answer",  # an ORM of two steps accepts nothing
+    "evolution.reflect.feedback=none",  # so that a run trains an ORM only where its judge is one
+]
 EVALUATE = [f"{who}.max_new_tokens=4" for who in ("evaluation", "generator", "judge")]
 TINY_MODEL = [size for size in TRAIN if size.startswith("backbone.")]
 FEW = ["data.test=8"]  # of evaluate.py, which reads no other split of the built-in task
