@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -138,6 +139,16 @@ def test_an_unfinished_run_is_refused_with_the_stages_that_it_has(
     assert "no finished stage with a train.jsonl; choose --stage" in refused(capsys, run)
     out = export(run, tmp_path / "out", "--format", "llamafactory", "--stage", "round_01")
     assert "The run was not finished when this was made." in (out / "README.md").read_text(encoding="utf-8")
+
+
+def test_an_orm_that_found_nothing_to_be_fitted_on_has_no_figure_on_the_card(tmp_path: Path) -> None:
+    run = build_run(tmp_path / "run", size=12)
+    for file in (run / "summary.json", run / "orm" / "stage.json", run / "orm" / "metrics.json"):
+        text = file.read_text(encoding="utf-8")
+        file.write_text(re.sub(r'"overall_accuracy": ?[0-9.]+', '"overall_accuracy": null', text), encoding="utf-8")
+    record_again(run)
+    out = export(run, tmp_path / "out", "--format", "llamafactory")
+    assert "% right" not in (out / "README.md").read_text(encoding="utf-8")
 
 
 def test_a_run_of_the_orm_alone_has_no_rows_for_a_student(own: OwnRun, capsys: pytest.CaptureFixture[str]) -> None:

@@ -151,7 +151,7 @@ def _judging(run: Run) -> Iterator[str]:
     if not judged and not run.orm:
         return
     yield "\n## The judge\n"
-    if run.orm:
+    if run.orm and run.orm["overall_accuracy"] is not None:  # as of an ORM that found nothing to be fitted on
         right = 100 * float(run.orm["overall_accuracy"])
         yield f"The ORM on {run.orm['n']:,} held-out paths of its own students: {right:.1f} % right.\n"
     if not judged:
