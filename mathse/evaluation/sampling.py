@@ -65,8 +65,8 @@ def answers(
     refused = unasked(opened, decoding, student)
     # The empty answers to all refused problems are the first batch.
     skipped = [item.problem for item in opened.items if item.problem.id in refused]
-    asked = [item.problem for item in opened.items if item.problem.id not in refused]
-    batches = [*([skipped] if skipped else []), *batched(asked, decoding.batch_size)]
+    askable = [item.problem for item in opened.items if item.problem.id not in refused]
+    batches = [*([skipped] if skipped else []), *batched(askable, decoding.batch_size)]
     log = BatchLog(opened.folder / PREDICTIONS, [len(batch) * decoding.n for batch in batches])
     advance(sum(len(batch) * decoding.n for batch in batches[: log.done]))
 

@@ -153,6 +153,7 @@ class MathVerse:
         """The "total", and by "version", "subject" and "subfield" ("Plane Geometry-Angle"). Text Only rows count under
         "version" alone, unless there are no others."""
         pairs = list(paired(items, scored))
+        # Text Only is no part of the paper's overall score.
         counted = [pair for pair in pairs if pair[0].raw["problem_version"] != _TEXT_ONLY] or pairs
         versions = group_accuracy(pairs, lambda item: [("version", item.raw["problem_version"])])
         return {"total": overall([row for _, row in counted]), **versions, **group_accuracy(counted, _groups)}
@@ -174,8 +175,8 @@ class MathVerse:
 
 def query(row: Mapping[str, Any], name: str) -> str:
     """``query_wo`` or ``query_cot``: the row's own, else built as the authors' are."""
-    if isinstance(own := row.get(name), str) and own.strip():
-        return own
+    if isinstance(published := row.get(name), str) and published.strip():
+        return published
     form = _FORMS[row["question_type"]]
     request = f"first conduct reasoning, and then answer the question and {form}, at the end."
     if name == "query_wo":

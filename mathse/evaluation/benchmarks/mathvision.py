@@ -132,7 +132,7 @@ class MathVision:
 
     def buckets(self, items: Sequence[Item], scored: Sequence[Scored]) -> dict[str, Any]:
         """The official keys, sorted, each with its official string."""
-        counts: dict[str, list[int]] = {}
+        counts: dict[str, list[int]] = {}  # group -> [correct, scored]
         for item, row in paired(items, scored):
             if row.correct is None:
                 continue

@@ -60,17 +60,20 @@ def extracted_answer(response: str) -> str:
 def _plain(text: str) -> str:
     """What the script calls find_math_answer."""
     text = text.lower().replace("{}", "")
+    # What is in the box, up to a brace that closes nothing, behind the last "=" or "\\approx".
     boxed = _BOXED.findall(text)
     text = boxed[-1] if boxed else text
     closing, opening = text.find("}"), text.find("{")
     if closing != -1 and (opening == -1 or closing < opening):
         text = text[:closing]
     text = text.split("=")[-1].split("\\approx")[-1]
+    # Spelling: blanks, units, degrees, sizes of fractions and brackets.
     text = _replaced(_replaced(text, _CLEANED).split("\\text{ ")[0], _PERCENT)
     if text.startswith("."):
         text = f"0{text}"
     if len(approximations := text.split("\\approx")) == 2:
         text = approximations[1]
+    # One spelling of roots and fractions: \\sqrt{2}, \\frac{1}{2}.
     if "sqrt" in text:
         text = _braced_fractions(_braced_roots(text).replace(" ", ""))
     text = text.replace(" ", "")

@@ -115,6 +115,7 @@ class MathVista:
     def _by_rule(self, item: Item, response: str) -> str | None:
         """What the script extracts without an LLM; None where it asks one."""
         row = item.raw
+        # A choice, an integer or a float and nothing else.
         if response == "" or row["question_type"] == "multi_choice" and response in (row["choices"] or ()):
             return response
         try:
@@ -124,7 +125,7 @@ class MathVista:
                 return str(float(response))
         except ValueError:
             pass
-        # The script's 'The answer is "(.*)"\\.' (--quick_extract) in linear time: of the first line that has both ends.
+        # The script's 'The answer is "(.*)"\.' (--quick_extract) in linear time: of the first line that has both ends.
         start, end = _QUICK
         for line in response.split("\n"):
             _, begins, rest = line.partition(start)
@@ -161,11 +162,13 @@ class MathVista:
             text = extraction.strip()
             if self.ignore_empty and not text:
                 return None
+            # "(b)" anywhere in the text, else a bare capital, else the option nearest to the text.
             if letter := _LETTER.search(text):
                 text = letter[1].upper()
             if len(text) == 1 and 0 <= (number := ord(text) - ord("A")) < len(choices):
                 return choices[number]
             return nearest(text, choices)
+        # The reference is text: "1000", or "12.0" with precision 1.
         try:
             if row["answer_type"] == "integer":
                 return str(int(extraction) if self.rule == "strict" else int(float(extraction)))
@@ -241,8 +244,8 @@ def query(row: Mapping[str, Any]) -> str:
 
     The difference is worth points: GPT-4o is listed with 61.6 for this prompt, 65.3 with "Solution:" at its end.
     """
-    if isinstance(own := row.get("query"), str) and own.strip():
-        return own.strip()
+    if isinstance(published := row.get("query"), str) and published.strip():
+        return published.strip()
     return "\n".join((_hint(row), *_question(row))).strip()
 
 

@@ -15,11 +15,9 @@ from pathlib import Path
 from mathse.errors import RunError
 from mathse.evaluation.compare.pairs import pairs_of
 from mathse.evaluation.compare.results import RunResults, benchmarks_of, read_all_results
-from mathse.evaluation.compare.tables import accuracy_rows, error_rows, pair_rows, table_1, table_2
+from mathse.evaluation.compare.tables import Rows, accuracy_rows, error_rows, pair_rows, table_1, table_2
 from mathse.reporting.progress.wording import aligned
 from mathse.scoring.paper import SLIPS
-
-Rows = Sequence[Sequence[str]]
 
 _DESCRIPTION = """Accuracies with bootstrap intervals; each run against the first on the problems they share: the paired
 difference with its interval, McNemar's exact p, and the four transitions of the paper's Figure 2; then the paper's

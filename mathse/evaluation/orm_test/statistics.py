@@ -76,6 +76,7 @@ def auroc(marks: Marks, weights: Array) -> Array:
 
 def average_precision(marks: Marks, weights: Array) -> Array:
     """Precision averaged over the recall gained at each score, from the highest down (no interpolation)."""
+    # Each (draws, scores): the weight of right and of wrong paths at each score, the highest first.
     right, wrong = (side[:, ::-1] for side in ranking.by_rank(marks.rank, marks.right, weights))
     hits = np.cumsum(right, axis=1)  # (draws, scores), accepted down to each score
     precision = ratio(hits, hits + np.cumsum(wrong, axis=1))
@@ -139,7 +140,7 @@ def kappa(other: NDArray[np.bool_], threshold: float) -> Statistic:
     """Cohen's kappa of acceptance and another yes or no on the same paths: agreement beyond chance."""
 
     def statistic(marks: Marks, weights: Array) -> Array:
-        accepted = marks.acceptance >= threshold
+        accepted = marks.acceptance >= threshold  # (paths,)
         total = weights.sum(axis=1)
         agreed = ratio((weights * (accepted == other)).sum(axis=1), total)
         one, two = (ratio((weights * mark).sum(axis=1), total) for mark in (accepted, other))
