@@ -22,8 +22,7 @@ from mathse.commands import train as training
 from mathse.config.compose import evaluate_config, train_config
 from mathse.config.options import FLAG, look_in, own_folder
 from mathse.errors import ConfigError, MathSEError
-from mathse.evaluation.files import METRICS
-from mathse.runs.layout import SUMMARY
+from mathse.runs.layout import METRICS, SUMMARY
 from mathse.runs.store import read_json
 from mathse.training.launch import RanksFailed
 

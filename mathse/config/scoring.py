@@ -10,9 +10,9 @@ from mathse.config.allow import allow
 
 @dataclass
 class OwnBenchmark:
-    """The test split of ``data``: the embedded world, or own problems (docs: mathse/evaluation/own.py)."""
+    """The test split of ``data``: the synthetic or own problems (docs: mathse/evaluation/benchmarks/synthetic.py)."""
 
-    _target_: str = "mathse.evaluation.own.OwnBenchmark"
+    _target_: str = "mathse.evaluation.benchmarks.synthetic.OwnBenchmark"
 
 
 @dataclass

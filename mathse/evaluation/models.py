@@ -1,4 +1,5 @@
-"""The models of an evaluation: the student, and the ORM that weighs its answers."""
+"""The models of an evaluation, on the trainer's devices: the student, and the ORM that weighs its answers or is itself
+measured."""
 
 from __future__ import annotations
 
@@ -31,24 +32,23 @@ def on_devices(trainer: Trainer, work: Callable[[], float | None]) -> float | No
 
 def student(config: EvaluateConfig) -> Backbone:
     """The model of ``checkpoint``, else of ``backbone.path``."""
-    return _reader(config.backbone, config.checkpoint, config.trainer)
+    return _open(config.backbone, config.checkpoint, config.trainer)
 
 
 def reward_model(config: EvaluateConfig) -> ORMJudge:
     """The ORM of ``judge.checkpoint``, which weighs answers. Raises CheckpointError where that is no ORM's."""
     section = config.judge.backbone if config.judge.backbone is not None else config.backbone
-    return _orm(config, section, str(config.judge.checkpoint), "judge.checkpoint")
+    return _open_orm(config, section, str(config.judge.checkpoint), "judge.checkpoint")
 
 
 def measured_orm(config: EvaluateConfig) -> ORMJudge:
     """The ORM of ``checkpoint``, which benchmark=orm_test measures. Raises CheckpointError where that is no ORM's."""
-    return _orm(config, config.backbone, str(config.checkpoint), "checkpoint")
+    return _open_orm(config, config.backbone, str(config.checkpoint), "checkpoint")
 
 
-def _orm(config: EvaluateConfig, section: Any, path: str, key: str) -> ORMJudge:
-    return open_orm(Path(path), partial(_reader, section, path, config.trainer), config.judge.max_new_tokens, key)
+def _open_orm(config: EvaluateConfig, section: Any, path: str, key: str) -> ORMJudge:
+    return open_orm(Path(path), partial(_open, section, path, config.trainer), config.judge.max_new_tokens, key)
 
 
-def _reader(section: Any, path: str | None, trainer: Trainer) -> Backbone:
-    """A model that answers or judges, on the trainer's device."""
+def _open(section: Any, path: str | None, trainer: Trainer) -> Backbone:
     return spec_at(section, path, dtype_of(trainer)).open().to(device_of(trainer))

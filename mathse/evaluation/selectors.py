@@ -3,8 +3,8 @@
     first         the first: what a single answer gives
     majority      the answer given most often (self-consistency, Wang et al. 2023)
     orm           the answer with the highest P(correct): best of N
-    orm_weighted  the answer whose givers' P(correct) add up to most
-    oracle        a right one wherever there is one: pass@N, a bound and no selector
+    orm_weighted  the answer with the largest sum of P(correct) over the samples that give it
+    oracle        a right one wherever there is one: pass@N, a bound rather than a selector
 
 Ties go to the earliest answer; an empty prediction gets no vote where another has one.
 """
@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mathse.evaluation.scoring import Graded
+from mathse.evaluation.grading import GradedAnswer
 from mathse.scoring.answers import same_answer
 from mathse.scoring.resampling import share_interval
 
@@ -22,7 +22,7 @@ SELECTORS = ("first", "majority", "orm", "orm_weighted")
 ORACLE = "oracle"
 
 
-def choose(answers: Sequence[Graded], selector: str, groups: Sequence[int] | None = None) -> int:
+def choose(answers: Sequence[GradedAnswer], selector: str, groups: Sequence[int] | None = None) -> int:
     """The position of the answer that counts. ``groups``: as ``same_groups`` gives, where they are known already."""
     if selector == "first":
         return 0
@@ -33,23 +33,23 @@ def choose(answers: Sequence[Graded], selector: str, groups: Sequence[int] | Non
     for answer, group in zip(answers, groups, strict=False):
         if group >= 0:
             weights[group] = weights.get(group, 0.0) + (1.0 if selector == "majority" else answer.p_correct or 0.0)
-    # a group's number is the position of its first answer
+    # A group's number is the position of its first answer, so a tie goes to the earliest.
     return max(weights, key=lambda group: (weights[group], -group), default=0)
 
 
-def same_groups(answers: Sequence[Graded]) -> list[int]:
-    """For each answer the position of the first that says the same; -1 where it says nothing."""
+def same_groups(answers: Sequence[GradedAnswer]) -> list[int]:
+    """For each answer the position of the first with an equal prediction; -1 where its own is empty."""
     groups: list[int] = []
-    for k, answer in enumerate(answers):
-        said = answer.scored.prediction
-        firsts = (j for j in dict.fromkeys(groups) if j >= 0 and _same(answer, answers[j]))
-        groups.append(next(firsts, k) if said else -1)
+    predictions = [answer.scored.prediction or "" for answer in answers]
+    for k, (answer, prediction) in enumerate(zip(answers, predictions, strict=True)):
+        choices = answer.item.problem.choices
+        firsts = (
+            j
+            for j in dict.fromkeys(groups)
+            if j >= 0 and (prediction == predictions[j] or same_answer(prediction, predictions[j], choices))
+        )
+        groups.append(next(firsts, k) if prediction else -1)
     return groups
-
-
-def _same(one: Graded, other: Graded) -> bool:
-    a, b = one.scored.prediction or "", other.scored.prediction or ""
-    return a == b or same_answer(a, b, one.item.problem.choices)
 
 
 def sizes(n: int) -> list[int]:
@@ -57,37 +57,36 @@ def sizes(n: int) -> list[int]:
     return sorted({*(2**k for k in range(n.bit_length()) if 2**k <= n), n})
 
 
-def curve(problems: Sequence[Sequence[Graded]], seed: int) -> dict[str, Any]:
+def curve(problems: Sequence[Sequence[GradedAnswer]], seed: int) -> dict[str, Any]:
     """Accuracy against N, of the first N answers of each problem: {"n": [...], selector: [{"accuracy", "correct",
-    "total", "ci95"}, ...]}; bootstrap intervals over problems. Selectors by the ORM only where it was asked; None for
-    an accuracy that hangs on an answer that was not scored."""
+    "total", "ci95"}, ...]}; bootstrap intervals over problems. Selectors by the ORM only where every answer has its
+    P(correct); None for an accuracy that depends on an answer that was not scored."""
+
+    def accuracy_of(marks: Sequence[bool | None]) -> dict[str, Any]:
+        correct = [bool(mark) for mark in marks]
+        known = None not in marks and bool(marks)
+        return {
+            "accuracy": sum(correct) / len(correct) if known else None,
+            "correct": sum(correct),
+            "total": len(correct),
+            "ci95": list(share_interval(correct, seed) or ()) if known else None,
+        }
+
+    def oracle(answers: Sequence[GradedAnswer]) -> bool | None:
+        # True where one is right; None where none is, and one was not scored.
+        marks = [answer.scored.correct for answer in answers]
+        return True if True in marks else None if None in marks else False
+
     groups = [same_groups(answers) for answers in problems]
     weighed = all(answer.p_correct is not None for answers in problems for answer in answers)
     ns = sizes(max(map(len, problems), default=1))
     curves: dict[str, Any] = {"n": ns}
     for selector in SELECTORS if weighed else SELECTORS[:2]:
         curves[selector] = [
-            _point(
-                [a[choose(a[:n], selector, g[:n])].scored.correct for a, g in zip(problems, groups, strict=True)], seed
+            accuracy_of(
+                [a[choose(a[:n], selector, g[:n])].scored.correct for a, g in zip(problems, groups, strict=True)]
             )
             for n in ns
         ]
-    curves[ORACLE] = [_point([_any(answer.scored.correct for answer in a[:n]) for a in problems], seed) for n in ns]
+    curves[ORACLE] = [accuracy_of([oracle(answers[:n]) for answers in problems]) for n in ns]
     return curves
-
-
-def _any(marks: Any) -> bool | None:
-    """True where one is right; None where none is, and one was not scored."""
-    found = list(marks)
-    return True if True in found else None if None in found else False
-
-
-def _point(marks: Sequence[bool | None], seed: int) -> dict[str, Any]:
-    right = [bool(mark) for mark in marks]
-    known = None not in marks and bool(marks)
-    return {
-        "accuracy": sum(right) / len(right) if known else None,
-        "correct": sum(right),
-        "total": len(right),
-        "ci95": list(share_interval(right, seed) or ()) if known else None,
-    }

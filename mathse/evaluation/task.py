@@ -3,7 +3,7 @@
     <run>/<benchmark>/predictions.jsonl    id, response; appended as they come, a rerun goes on
                       scored.jsonl         id, response, extraction, prediction, answer, correct, decided_by, ...
                       samples.jsonl        the same of every sample, where n_samples > 1
-                      disagreements.jsonl  where math-verify says otherwise
+                      disagreements.jsonl  where math-verify's verdict differs
                       metrics.json         benchmark, split, correct, total, accuracy, ci95, buckets, protocol, ...
                       report.html
     <run>/evaluation.json                  the settings
@@ -16,9 +16,9 @@ stages of a training run write them.
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
-from functools import cached_property
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,115 +26,108 @@ from mathse.config import build, flatten
 from mathse.config.actors import ServerGenerator
 from mathse.config.schema import EvaluateConfig
 from mathse.config.scoring import ORMTest
-from mathse.evaluation.decoding import decoding_of
-from mathse.evaluation.files import PREDICTIONS, SETTINGS
-from mathse.evaluation.identity import keep_identity
-from mathse.evaluation.opened import Opened, open_benchmarks
+from mathse.evaluation.benchmarks.synthetic import OwnBenchmark
+from mathse.evaluation.folder import SETTINGS, keep_identity
+from mathse.evaluation.opened import OpenedBenchmark, open_benchmarks
 from mathse.evaluation.page import write_pages
 from mathse.evaluation.predictions import Answer, read_predictions, require_all
-from mathse.evaluation.results import Result, Scorer, own_form
+from mathse.evaluation.results import Scorer, write_stage_files
 from mathse.reporting.progress import Progress
 from mathse.runs.folder_lock import FolderLock
+from mathse.runs.layout import PREDICTIONS, REPORT
 from mathse.runs.store import make_folder, write_json, write_jsonl
 
 if TYPE_CHECKING:
-    from mathse.inference.serving.student import ServedStudent
-    from mathse.models.base import Backbone
-
-OWN = "synthetic"
+    from mathse.evaluation.sampling import Decoding, Student
 
 
 def evaluate(config: EvaluateConfig, folder: Path) -> float | None:
     """Score a model's answers, or a file's, on each benchmark chosen; the mean accuracy, None if one is not known."""
+    work: Callable[[EvaluateConfig, Path], float | None] = _evaluate
     if any(isinstance(section, ORMTest) for section in config.benchmark.values()):
-        from mathse.evaluation.models import on_devices
         from mathse.evaluation.orm_test.task import measure
 
-        return on_devices(config.trainer, lambda: measure(config, folder))
-    if config.predictions is not None and config.judge.checkpoint is None and config.trainer.devices == 1:
-        return _evaluate(config, folder)  # no model, no torch
+        work = measure
+    elif config.predictions is not None and config.judge.checkpoint is None and config.trainer.devices == 1:
+        return _evaluate(config, folder)  # no model, and so no torch
     from mathse.evaluation.models import on_devices
 
-    return on_devices(config.trainer, lambda: _evaluate(config, folder))
+    return on_devices(config.trainer, lambda: work(config, folder))
 
 
 def _evaluate(config: EvaluateConfig, folder: Path) -> float | None:
-    benchmarks = open_benchmarks(config, folder)  # before the folder: a mistake leaves no trace
-    given = [_given(config, opened) for opened in benchmarks] if config.predictions is not None else None
+    # Benchmarks and a file's answers are read before the folder is made: a mistake in them leaves no trace.
+    benchmarks = open_benchmarks(config, folder)
+    answers: list[list[Answer]] = []
+    if config.predictions is not None:
+        answers = [_answers_in_file(config, opened) for opened in benchmarks]
     with ExitStack() as stack:
         make_folder(folder)
         stack.enter_context(closing(FolderLock(folder)))
         progress = stack.enter_context(Progress(config.progress))
-        run = Run(config, folder, progress)
-        keep_identity(config, folder, benchmarks, run.how)
-        answers = given or [run.answers(opened) for opened in benchmarks]
-        run.free_student()
+
+        decoding: Decoding | None = None
+        if config.predictions is None:
+            from mathse.evaluation.sampling import decoding_of
+
+            decoding = decoding_of(config)
+        keep_identity(config, folder, benchmarks, decoding)
+        if decoding is not None:
+            answers = _answers_of_student(config, folder, benchmarks, decoding, progress)
+            gc.collect()  # the student is gone before the ORM is read
         write_json(folder / SETTINGS, flatten(config))
-        results = [run.scored(opened, found) for opened, found in zip(benchmarks, answers, strict=True)]
+
+        llm = None
+        if config.llm.model is not None:
+            from mathse.evaluation.scoring_llm import ScoringLLM  # here: its package takes seconds to load
+
+            llm = ScoringLLM(config.llm, config.llm.model, folder, progress.say)
+        scorer = Scorer(config, progress, llm, decoding)
+        results = []
+        for opened, given_answers in zip(benchmarks, answers, strict=True):
+            if decoding is None:
+                rows = [answer.to_json(several=config.n_samples > 1) for answer in given_answers]
+                write_jsonl(opened.folder / PREDICTIONS, rows)
+            result = scorer.result(opened, given_answers)
+            results.append(result)
+            if opened.name == OwnBenchmark.name and len(config.benchmark) == 1:
+                write_stage_files(result, folder)
         write_pages(folder, results)
-        progress.say(f"report: {folder / 'report.html'}")
-    return _mean([result.metrics["accuracy"] for result in results])
+        progress.say(f"report: {folder / REPORT}")
+    accuracies = [result.metrics["accuracy"] for result in results]
+    return sum(accuracies) / len(accuracies) if accuracies and None not in accuracies else None
 
 
-def _given(config: EvaluateConfig, opened: Opened) -> list[Answer]:
+def _answers_of_student(
+    config: EvaluateConfig,
+    folder: Path,
+    benchmarks: Sequence[OpenedBenchmark],
+    decoding: Decoding,
+    progress: Progress,
+) -> list[list[Answer]]:
+    """The model's answers to each benchmark; those of an earlier start are kept."""
+    from mathse.evaluation import models, sampling
+
+    @cache
+    def student() -> Student:
+        """Read, or its server's client made, when it is first asked for."""
+        if isinstance(config.generator, ServerGenerator):
+            served: Student = build(config.generator).student(folder)
+            return served
+        return models.student(config)
+
+    answers = []
+    for opened in benchmarks:
+        with closing(progress.track(f"{opened.name}: answers", len(opened.items) * decoding.n)) as track:
+            answers.append(sampling.answers(opened, decoding, student, track.advance))
+    return answers
+
+
+def _answers_in_file(config: EvaluateConfig, opened: OpenedBenchmark) -> list[Answer]:
     """The answers of a predictions file to the problems asked, in the benchmark's order."""
     file = Path(str(config.predictions))
-    found = read_predictions(file, opened.name, opened.known, config.n_samples)
-    wanted = [item.problem.id for item in opened.items]
+    answers = read_predictions(file, opened.name, opened.known_ids, config.n_samples)
+    wanted_ids = [item.problem.id for item in opened.items]
     if not config.partial:
-        require_all(file, found, opened.name, wanted, config.n_samples)
-    return [found[key] for i in wanted for k in range(config.n_samples) if (key := (i, k)) in found]
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known and len(known) == len(values) else None
-
-
-class Run:
-    """What the benchmarks of one start share: the settings, the voice, the student while it is needed."""
-
-    def __init__(self, config: EvaluateConfig, folder: Path, progress: Progress) -> None:
-        self.config, self.folder, self.progress = config, folder, progress
-        self.how = decoding_of(config) if config.predictions is None else None
-        self._student: Backbone | ServedStudent | None = None
-
-    def student(self) -> Backbone | ServedStudent:
-        """The model, read (or its server's client made) when it is first asked for."""
-        from mathse.evaluation import models
-
-        if self._student is None:
-            served = isinstance(self.config.generator, ServerGenerator)
-            self._student = build(self.config.generator).student(self.folder) if served else models.student(self.config)
-        return self._student
-
-    def free_student(self) -> None:
-        self._student = None  # before the ORM is read
-        gc.collect()
-
-    def answers(self, opened: Opened) -> list[Answer]:
-        """The model's answers; those of an earlier start are kept."""
-        from mathse.evaluation import sampling
-
-        assert self.how is not None  # there is no file
-        with closing(self.progress.track(f"{opened.name}: answers", len(opened.items) * self.how.n)) as track:
-            return sampling.answers(opened, self.how, self.student, track.advance)
-
-    @cached_property
-    def scorer(self) -> Scorer:
-        llm = None
-        if self.config.llm.model is not None:
-            from mathse.evaluation.asking import Asked  # here: its package takes seconds to load
-
-            llm = Asked(self.config.llm, self.config.llm.model, self.folder, self.progress.say)
-        return Scorer(self.config, self.progress, llm, self.how)
-
-    def scored(self, opened: Opened, answers: Sequence[Answer]) -> Result:
-        """Verdicts and figures of one benchmark, written into its folder."""
-        if self.how is None:
-            several = self.config.n_samples > 1
-            write_jsonl(opened.folder / PREDICTIONS, [a.to_json(several) for a in answers])
-        result = self.scorer.result(opened, answers)
-        if opened.name == OWN and len(self.config.benchmark) == 1:
-            own_form(result, self.folder)
-        return result
+        require_all(file, answers, opened.name, wanted_ids, config.n_samples)
+    return [answers[key] for i in wanted_ids for k in range(config.n_samples) if (key := (i, k)) in answers]

@@ -21,6 +21,7 @@ MOVED = {
     "mathse.benchmarks.mathvision.MathVision": "mathse.evaluation.benchmarks.mathvision.MathVision",
     "mathse.benchmarks.mathvista.MathVista": "mathse.evaluation.benchmarks.mathvista.MathVista",
     "mathse.benchmarks.mathvl_test.MathVLTest": "mathse.evaluation.benchmarks.mathvl_test.MathVLTest",
+    "mathse.evaluation.own.OwnBenchmark": "mathse.evaluation.benchmarks.synthetic.OwnBenchmark",
     "mathse.generate.HFGenerator": "mathse.inference.generate.HFGenerator",
     "mathse.loggers.CsvLogger": "mathse.reporting.loggers.CsvLogger",
     "mathse.loggers.WandbLogger": "mathse.reporting.loggers.WandbLogger",

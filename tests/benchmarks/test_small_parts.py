@@ -11,13 +11,12 @@ import pytest
 from PIL import Image
 
 from mathse.errors import DataError
-from mathse.evaluation.benchmarks import hub, math_verifier, mathvista
+from mathse.evaluation.benchmarks import math_verifier, mathvista, rows
 from mathse.evaluation.benchmarks.base import Item
 from mathse.evaluation.benchmarks.bounded import Worker
-from mathse.evaluation.benchmarks.edit_distance import distance, nearest
 from mathse.evaluation.benchmarks.marker import mapped_response, marked_answer
 from mathse.evaluation.benchmarks.math_verifier import second_opinion
-from mathse.evaluation.benchmarks.mathvision_answer import found_answer
+from mathse.evaluation.benchmarks.mathvision_answer import extracted_answer
 from mathse.types import Problem
 from tests.benchmarks.cases import vista_row
 
@@ -45,7 +44,7 @@ REPEATED = ["\n", "\r\n", " ", "*", "(", "\\frac{", "oxed{", "7", "†\n", "\n> 
 def test_a_long_text_of_one_kind_is_read_in_no_time(part):
     text, start = part * (100_000 // len(part)), time.process_time()
     marked_answer(text)
-    found_answer(text)
+    extracted_answer(text)
     vista = mathvista.MathVista(quick_extract=True)
     row = vista_row(answer_type="float")
     vista.extract([Item(Problem("1", ""), row, "")], [text], None)
@@ -91,14 +90,14 @@ def test_the_edit_distance_is_levenshteins():
     draw = random.Random(0)
     for _ in range(2_000):
         left, right = ("".join(draw.choices("abcé中", k=draw.randrange(9))) for _ in range(2))
-        assert distance(left, right) == plain_distance(left, right)
+        assert mathvista.edit_distance(left, right) == plain_distance(left, right)
     long = "".join(draw.choices("ab", k=300))
-    assert distance(long, long[::-1]) == plain_distance(long, long[::-1])
+    assert mathvista.edit_distance(long, long[::-1]) == plain_distance(long, long[::-1])
 
 
 def test_the_first_of_several_nearest_options_is_chosen():
-    assert nearest("", ["yes", "no", "so"]) == "no"
-    assert nearest("cat", ["bat", "rat"]) == "bat"
+    assert mathvista.nearest("", ["yes", "no", "so"]) == "no"
+    assert mathvista.nearest("cat", ["bat", "rat"]) == "bat"
 
 
 OPINIONS = [
@@ -144,10 +143,10 @@ def test_a_data_set_from_the_hub_lays_its_pictures_out_as_files(tmp_path, monkey
 def test_a_data_set_that_cannot_be_had_names_the_way_around(tmp_path):
     pytest.importorskip("datasets", reason="reading from the hub needs datasets")
     with pytest.raises(DataError, match="cannot be had from the hub or its cache.*benchmark.NAME.problems=FILE"):
-        list(hub.read(str(tmp_path / "gone"), None, "test", "id", tmp_path, True))
+        list(rows.read_hub(str(tmp_path / "gone"), None, "test", "id", tmp_path, True))
 
 
 def test_a_picture_that_leads_out_of_its_folder_is_refused(tmp_path):
     row = {"pid": "1", "image": "../1.png", "decoded_image": {"bytes": png()}}
     with pytest.raises(DataError, match="leads out of"):
-        hub._with_file(row, "pid", tmp_path, True)
+        rows.picture_to_file(row, "pid", tmp_path, True)

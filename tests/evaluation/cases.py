@@ -17,8 +17,8 @@ from mathse.config.schema import EvaluateConfig
 from mathse.evaluation.benchmarks import math_verifier, mathvision
 from mathse.evaluation.benchmarks.base import LLM, RULE, Extraction, Item, Scored
 from mathse.evaluation.benchmarks.mathvision import MathVision
+from mathse.evaluation.grading import GradedAnswer
 from mathse.evaluation.predictions import Answer
-from mathse.evaluation.scoring import Graded
 from mathse.evaluation.task import evaluate
 from mathse.runs.store import read_json, read_jsonl
 from mathse.types import Problem
@@ -143,7 +143,9 @@ def item(identity: str, answer: str = "1", **problem: Any) -> Item:
     return Item(Problem(identity, f"Question {identity}?", answer=answer, **problem), {}, "asked")
 
 
-def graded(prediction: str | None, correct: bool | None = True, p: float | None = None, sample: int = 0) -> Graded:
+def graded(
+    prediction: str | None, correct: bool | None = True, p: float | None = None, sample: int = 0
+) -> GradedAnswer:
     """An answer to problem "1" that says ``prediction``."""
     scored = Scored("1", f"says {prediction}", prediction, prediction, "1", correct, RULE)
-    return Graded(item("1"), Answer("1", scored.response, sample), scored, scored, None, False, p)
+    return GradedAnswer(item("1"), Answer("1", scored.response, sample), scored, scored, None, False, p)

@@ -13,7 +13,7 @@ from evaluation.cases import TINY, run, write_rows
 from mathse.__main__ import main as mathse
 from mathse.errors import RunError
 from mathse.evaluation.compare.pairs import compared
-from mathse.evaluation.compare.sides import Scores, Side, read_side
+from mathse.evaluation.compare.results import RunResults, Scores, read_results
 from mathse.evaluation.compare.tables import error_rows, p_text, table_1, table_2
 from mathse.runs.store import write_json
 from mathse.scoring import paper
@@ -67,13 +67,13 @@ def test_one_run_is_shown_alone(two: tuple[Path, Path], said: Said) -> None:
 
 
 def test_only_problems_that_both_were_scored_on_count() -> None:
-    old = Side("old", {"b": Scores({"1": True, "2": False, "3": None, "4": True})})
-    new = Side("new", {"b": Scores({"1": False, "2": True, "3": True, "5": True})})
+    old = RunResults("old", {"b": Scores({"1": True, "2": False, "3": None, "4": True})})
+    new = RunResults("new", {"b": Scores({"1": False, "2": True, "3": True, "5": True})})
     pair = compared(old, new, "b", 0)
     assert pair is not None
     assert (pair.problems, pair.left_out, pair.difference) == (2, 3, 0.0)
     assert pair.changes == {"correct_correct": 0, "correct_wrong": 1, "wrong_correct": 1, "wrong_wrong": 0}
-    assert compared(old, Side("x", {"b": Scores({"9": True})}), "b", 0) is None
+    assert compared(old, RunResults("x", {"b": Scores({"9": True})}), "b", 0) is None
 
 
 @pytest.mark.parametrize(("p", "text"), [(0.5, "0.5000"), (0.03125, "0.0312"), (1e-9, "< 0.0001")])
@@ -92,7 +92,7 @@ def test_the_last_student_of_a_training_run_and_its_stages_can_be_compared(tmp_p
         write_json(tmp_path / "run" / stage / "stage.json", recorded)
     record_again(tmp_path / "run")
     write_json(tmp_path / "run" / "run.json", {})
-    assert read_side(str(tmp_path / "run")).scores["synthetic"].marks == {"1": True, "2": True, "3": False}
+    assert read_results(str(tmp_path / "run")).scores["synthetic"].marks == {"1": True, "2": True, "3": False}
     printed = said(f"first={tmp_path / 'run' / 'distill'}", f"last={tmp_path / 'run'}")
     assert line(printed, "last")[:2] == ["last", "66.67%"]
 
@@ -163,10 +163,10 @@ def test_a_damaged_folder_is_refused(
 def test_a_name_may_stand_before_a_folder_whose_own_name_has_an_equals_sign(two: tuple[Path, Path]) -> None:
     odd = two[0].with_name("a=b")
     two[0].rename(odd)
-    assert read_side(str(odd)).label == str(odd)
-    assert read_side(f"mine={odd}").label == "mine"
+    assert read_results(str(odd)).label == str(odd)
+    assert read_results(f"mine={odd}").label == "mine"
     with pytest.raises(RunError):
-        read_side("mine=nowhere")
+        read_results("mine=nowhere")
 
 
 # --- the paper's tables -----------------------------------------------------------------------------------------------
@@ -194,25 +194,25 @@ def test_the_paper_s_tables_hold_what_it_prints() -> None:
 
 def test_a_run_named_like_a_row_stands_under_it_and_others_at_the_end() -> None:
     full = {"mathvista": vista(560, 130), "mathverse": whole("mathverse", 0.4), "mathvision": whole("mathvision", 0.2)}
-    rows = table_2([Side("mathse-qwen", full), Side("mine", {"mathvista": vista(500, 104)})])
+    rows = table_2([RunResults("mathse-qwen", full), RunResults("mine", {"mathvista": vista(500, 104)})])
     place = [row[:2] for row in rows].index(["MathSE-Qwen", "ours"])
     assert rows[place - 1][:3] == ["MathSE-Qwen", "paper", "69.71"]
     assert rows[place][2:] == ["62.50", "56.00", "40.00", "20.00", "44.62"]
     assert rows[-1] == ["mine", "ours", "50.00", "50.00", "–", "–", "–"]
-    table = table_1([Side("x", {"mathvl_test": whole("mathvl_test", 0.5)})])
+    table = table_1([RunResults("x", {"mathvl_test": whole("mathvl_test", 0.5)})])
     assert table[-1] == ["x", "ours", "50.00"] and ["QVQ-72B", "paper", "52.25"] in table
 
 
 def test_a_part_of_a_benchmark_stands_in_no_table_of_the_paper() -> None:
     part = Scores({}, {"accuracy": 0.9, "total": 10, "buckets": {}})
     unscored = Scores({}, {"accuracy": None, "total": 3940, "not_scored": 3, "buckets": {}})
-    rows = table_2([Side("x", {"mathvision": part, "mathverse": unscored})])
+    rows = table_2([RunResults("x", {"mathvision": part, "mathverse": unscored})])
     assert rows[-1] == ["x", "ours", "–", "–", "–", "–", "–"]
 
 
 def test_kinds_of_mistakes_stand_beside_the_paper_s() -> None:
     counts = {"reasoning": 6, "knowledge": 1, "calculation": 1, "question": 1, "vision": 0, "unclear": 1, "total": 10}
-    rows = error_rows([Side("x", {"mathvision": Scores({}, {"error_types": counts})})])
+    rows = error_rows([RunResults("x", {"mathvision": Scores({}, {"error_types": counts})})])
     assert rows[1][:3] == ["MathSE-CogVLM2", "paper", "63.1"]
     assert rows[-1] == ["x, mathvision", "ours", "60.0", "10.0", "10.0", "10.0", "0.0", "10.0", "10"]
 

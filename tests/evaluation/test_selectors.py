@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from evaluation.cases import graded
-from mathse.evaluation.scoring import Graded
+from mathse.evaluation.grading import GradedAnswer
 from mathse.evaluation.selectors import choose, curve, same_groups, sizes
 
 
-def said(*predictions: str | None, p: tuple[float, ...] = ()) -> list[Graded]:
+def said(*predictions: str | None, p: tuple[float, ...] = ()) -> list[GradedAnswer]:
     """Answers to one problem whose right answer is 1."""
     weights = p or (0.5,) * len(predictions)
     return [graded(text, text == "1", w, k) for k, (text, w) in enumerate(zip(predictions, weights, strict=True))]

@@ -34,7 +34,7 @@ _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
 }
 _NAMES = {name: value for name, value in vars(math).items() if isinstance(value, float)}
 _FUNCTIONS = {name: value for name, value in vars(math).items() if callable(value) and not name.startswith("_")}
-_GROWING = ("factorial", "perm", "comb")  # functions whose value may be out of all bounds
+_GROWING = ("factorial", "perm", "comb")  # functions whose value may be too large to compute
 _MAX_GROWING = 5_000
 
 
@@ -64,34 +64,24 @@ def _value(node: ast.expr) -> Any:
         case ast.UnaryOp(op=ast.UAdd(), operand=operand):
             return +_value(operand)
         case ast.BinOp(left=left, op=ast.Pow(), right=right):
-            return _power(_value(left), _value(right))
+            base, exponent = _value(left), _value(right)
+            if isinstance(base, int) and isinstance(exponent, int) and base.bit_length() * abs(exponent) > MAX_BITS:
+                raise NoNumber("a power too large")
+            return base**exponent
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _BINARY:
             return _BINARY[type(op)](_value(left), _value(right))
-        case ast.Compare():
-            return _compared(node)
+        case ast.Compare(left=first, ops=ops, comparators=others):
+            # "3 < 4" is True, which rounds to 1; also "1 < 2 < 3".
+            values = [_value(operand) for operand in (first, *others)]
+            for comparison, one, next_one in zip(ops, values, values[1:], strict=False):
+                if type(comparison) not in _COMPARE:
+                    raise NoNumber("no comparison of numbers")
+                if not _COMPARE[type(comparison)](one, next_one):
+                    return False
+            return True
         case ast.Call(func=ast.Name(id=name), args=args, keywords=[]) if name in _FUNCTIONS:
-            return _called(name, [_value(argument) for argument in args])
+            values = [_value(argument) for argument in args]
+            if name in _GROWING and any(value > _MAX_GROWING for value in values):
+                raise NoNumber(f"{name} of a number too large")
+            return _FUNCTIONS[name](*values)
     raise NoNumber(f"{type(node).__name__} has no value")
-
-
-def _power(base: Any, exponent: Any) -> Any:
-    if isinstance(base, int) and isinstance(exponent, int) and base.bit_length() * abs(exponent) > MAX_BITS:
-        raise NoNumber("a power too large")
-    return base**exponent
-
-
-def _compared(node: ast.Compare) -> bool:
-    """ "3 < 4" is True, which rounds to 1; also "1 < 2 < 3"."""
-    values = [_value(operand) for operand in (node.left, *node.comparators)]
-    for op, left, right in zip(node.ops, values, values[1:], strict=False):
-        if type(op) not in _COMPARE:
-            raise NoNumber("no comparison of numbers")
-        if not _COMPARE[type(op)](left, right):
-            return False
-    return True
-
-
-def _called(name: str, values: list[Any]) -> Any:
-    if name in _GROWING and any(value > _MAX_GROWING for value in values):
-        raise NoNumber(f"{name} of a number too large")
-    return _FUNCTIONS[name](*values)

@@ -1,4 +1,4 @@
-"""What every benchmark offers to the evaluation: rows in, verdicts and the official aggregates out.
+"""The contract of a benchmark: rows in, verdicts and the official aggregates out.
 
     bench = make("mathvista", prompt="query", rule="released")   # options are the constructor's
     bench.check()                                                # ConfigError if its scorer cannot work here
@@ -8,9 +8,9 @@
     bench.buckets(items, scored)                                 # the official aggregates
     bench.protocol()                                             # what decided: rule, parser, prompts, versions
 
-An ``extraction`` that a predictions file brings along is handed in as ``Extraction(text, GIVEN)``. ``mapped(response)``
-is the response with the student's own answer marker turned into what the official extractor reads; extract and score it
-a second time for the second number. ``second_opinions`` is math-verify beside the official verdict.
+An ``extraction`` that comes with a predictions file is passed as ``Extraction(text, GIVEN)``. ``mapped(response)`` is
+the response with the student's own answer marker rewritten into what the official extractor reads; extracting and
+scoring it a second time gives the second number. ``second_opinions`` is math-verify beside the official verdict.
 """
 
 from __future__ import annotations
@@ -22,20 +22,21 @@ from typing import Any, ClassVar, Protocol
 
 from mathse.types import Problem
 
+STUDENT_PROMPT = "student"  # the prompt that the student was trained with; a choice beside every benchmark's own
 RULE = "rule"  # decided_by: the official code's own rule
-GIVEN = "given"  # decided_by: the extraction stood in the predictions file
+GIVEN = "given"  # decided_by: the extraction came with the predictions file
 NOT_SCORED = "not scored"  # decided_by: an LLM is needed and there is none, or it gave no usable answer
 
 
 class LLM(Protocol):
-    """Whoever extracts and judges where the official code asks an LLM; temperature 0."""
+    """The model that extracts and judges where the official code asks one; temperature 0."""
 
     model: str
 
     def ask(self, prompts: Sequence[str], version: str, max_tokens: int) -> Sequence[str | None]:
         """A reply to each prompt, in order; None where there is no usable one (a refusal, an error).
 
-        ``version`` names the prompt's wording; it belongs into the cache key and the protocol.
+        ``version`` names the prompt's wording; it is part of the cache key and of the protocol.
         """
         ...
 
@@ -86,7 +87,7 @@ class Benchmark(Protocol):
     prompt: str  # the prompt chosen
 
     def check(self) -> None:
-        """ConfigError, with the command that mends it, where the official scorer cannot work on this machine."""
+        """ConfigError, with the command that fixes it, where the official scorer cannot work on this machine."""
         ...
 
     def load(
@@ -95,7 +96,7 @@ class Benchmark(Protocol):
         """The rows of an official JSON or JSONL file, or of one in our format, ``.gz`` too; of the hub if None.
 
         ``images``: the folder that the rows' image paths start from (default: the file's own). ``need_images`` False,
-        for rows that are only scored, leaves missing images out. Raises DataError with file, line and remedy.
+        for rows that are only scored, leaves out missing images. Raises DataError with file, line and remedy.
         """
         ...
 
@@ -114,7 +115,7 @@ class Benchmark(Protocol):
         ...
 
     def second_opinions(self, items: Sequence[Item], responses: Sequence[str]) -> list[bool | None]:
-        """What math-verify says of each response; None where it has no say. Bounded in time."""
+        """math-verify's verdict on each response; None where it has none. Bounded in time."""
         ...
 
     def buckets(self, items: Sequence[Item], scored: Sequence[Scored]) -> dict[str, Any]:

@@ -1,4 +1,8 @@
-"""Questions about model text, each with a limit in seconds that nothing can outstay: asked of a process of its own."""
+"""Parsing of model text in a process of its own, with a limit in seconds that no answer can outlast.
+
+A parser may loop for ever inside a C function or take all memory, which no thread or signal of this process could end.
+``worker.py`` is that process; here is who starts it, asks it, and survives its end.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +20,12 @@ from typing import IO, Any
 from mathse.errors import RunError
 
 LIMIT = 1.0  # seconds for one expression
-SPENT = 40.0  # seconds of overrun answers after which ...
-SHORT_LIMIT = 0.01  # ... each further one gets this much: a file of hostile answers takes minutes, not hours
+# A file of hostile answers takes minutes, not hours: after so many seconds of overruns ...
+SPENT = 40.0
+# ... each further question gets this much.
+SHORT_LIMIT = 0.01
 _SLACK = 20.0  # seconds; the process ends itself at the limit, and this is for a machine too busy to let it
-_START = 120.0  # seconds
+_START = 120.0  # seconds until a started process is ready
 
 
 class Overrun(Exception):
@@ -35,12 +41,12 @@ class Worker:
 
     def __init__(self, job: str, limit: float = LIMIT) -> None:
         self.job, self.limit = job, limit
-        self.spent = 0.0
+        self.spent = 0.0  # seconds of overruns
         self._known: dict[str, Any] = {}
         self._lock = threading.Lock()
-        self._asked = 0
+        self._questions = 0  # asked; the number of the last one is its id
         self._process: subprocess.Popen[bytes] | None = None
-        self._replies: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        self._replies: queue.Queue[dict[str, Any] | None] = queue.Queue()  # None: the process's output ended
         atexit.register(self.close)
 
     def ask(self, question: Any) -> Any:
@@ -55,14 +61,21 @@ class Worker:
         return answer
 
     def _ask(self, question: Any) -> Any:
-        process = self._started()
+        if self._process is None:
+            self._start()
+        assert self._process is not None and self._process.stdin is not None
         limit = self.limit if self.spent < SPENT else SHORT_LIMIT
-        assert process.stdin is not None
-        self._asked += 1
+        self._questions += 1
+        request = {"id": self._questions, "limit": limit, "ask": question}
+        reply: dict[str, Any] | None
         try:
-            process.stdin.write(json.dumps({"id": self._asked, "limit": limit, "ask": question}).encode() + b"\n")
-            process.stdin.flush()
-            reply = self._reply(limit + _SLACK)
+            self._process.stdin.write(json.dumps(request).encode() + b"\n")
+            self._process.stdin.flush()
+            # A reply to an earlier question may be late. {"ready": ...}, without id, says that the process was ended at
+            # the limit and that a fresh copy took over.
+            while (reply := self._replies.get(timeout=limit + _SLACK)) is not None:
+                if reply.get("id", self._questions) == self._questions:
+                    break
         except (OSError, queue.Empty):
             reply = None
         if reply is not None and "answer" in reply:
@@ -72,29 +85,28 @@ class Worker:
         self.spent += limit
         return Overrun("more memory than there is" if reply and "failed" in reply else f"more than {limit:g} s")
 
-    def _reply(self, seconds: float) -> dict[str, Any] | None:
-        """The reply to the question just asked, {"ready": ...} where a fresh copy took over, None where all ended."""
-        while True:
-            reply = self._replies.get(timeout=seconds)
-            if reply is None or reply.get("id", self._asked) == self._asked:  # not a late one to an earlier question
-                return reply
+    def _start(self) -> None:
+        replies = self._replies = queue.Queue()
+        command = [sys.executable, "-m", "mathse.evaluation.benchmarks.worker", self.job]
+        # The process must find this package wherever it is started from.
+        python_path = os.pathsep.join(filter(None, (str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH"))))
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": python_path}
+        )
 
-    def _started(self) -> subprocess.Popen[bytes]:
-        if self._process is None:
-            self._replies = queue.Queue()
-            command = [sys.executable, "-m", "mathse.evaluation.benchmarks.worker", self.job]
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": _python_path()}
-            )
-            threading.Thread(target=_pump, args=(self._process.stdout, self._replies), daemon=True).start()
-            try:
-                ready = self._replies.get(timeout=_START)
-            except queue.Empty:
-                ready = None
-            if ready is None:
-                self.close()
-                raise RunError(f"the scoring process ({' '.join(command[1:])}) does not start; run it to see why")
-        return self._process
+        def pump(stream: IO[bytes]) -> None:
+            for line in stream:
+                replies.put(json.loads(line))
+            replies.put(None)
+
+        threading.Thread(target=pump, args=(self._process.stdout,), daemon=True).start()
+        try:
+            ready = replies.get(timeout=_START)
+        except queue.Empty:
+            ready = None
+        if ready is None:
+            self.close()
+            raise RunError(f"the scoring process ({' '.join(command[1:])}) does not start; run it to see why")
 
     def close(self) -> None:
         """End the process; it would end by itself when its input does."""
@@ -105,15 +117,3 @@ class Worker:
                     process.stdin.close()  # the end for its forked copy as well
             process.kill()
             process.wait()
-
-
-def _python_path() -> str:
-    """So that the process finds this package wherever it is started from."""
-    return os.pathsep.join(filter(None, (str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH"))))
-
-
-def _pump(stream: IO[bytes] | None, replies: queue.Queue[dict[str, Any] | None]) -> None:
-    """Replies from the pipe into the queue, and None at its end."""
-    for line in stream or ():
-        replies.put(json.loads(line))
-    replies.put(None)

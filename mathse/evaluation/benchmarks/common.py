@@ -1,4 +1,4 @@
-"""What the benchmarks share: an item from an official row, accuracies of groups, a prompt's own text file."""
+"""What several benchmarks need: published prompts, rows without a verdict, accuracies of groups."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from mathse.errors import ConfigError, DataError
-from mathse.evaluation.benchmarks import hub, rows
 from mathse.evaluation.benchmarks.base import NOT_SCORED, Extraction, Item, Scored
 
 Group = tuple[str, str]  # ("task", "geometry problem solving")
@@ -26,27 +25,6 @@ def check_choice(option: str, value: object, allowed: Sequence[object]) -> None:
         raise ConfigError(f"{option} = {value!r}, allowed: {', '.join(map(str, allowed))}; choose one")
 
 
-def load_items(
-    build: Callable[[rows.Place, Path, bool], Item],
-    name: str,
-    key: str,
-    required: Sequence[str],
-    source: Path | tuple[str, str | None, str],
-    images: Path | None,
-    need_images: bool,
-) -> list[Item]:
-    """Items from a file, or from the hub's data set ``(id, configuration, split)``; DataError where there is none."""
-    if isinstance(source, Path):
-        places, folder = rows.read(source, key), images or source.parent
-    else:
-        folder = images or hub.image_folder(name)
-        places = hub.read(*source, key, folder, need_images)
-    items = [build(place, folder, need_images) for place in rows.checked(places, name, key, required)]
-    if not items:
-        raise DataError(f"{source}: no rows; give {name}'s problems")
-    return items
-
-
 def unscored(item: Item, response: str, extraction: Extraction, answer: str, note: str = "") -> Scored:
     """A row without a verdict."""
     return Scored(item.problem.id, response, extraction.text, None, answer, None, NOT_SCORED, note)
@@ -54,24 +32,32 @@ def unscored(item: Item, response: str, extraction: Extraction, answer: str, not
 
 def group_accuracy(pairs: Iterable[tuple[Item, Scored]], groups: Callable[[Item], Iterable[Group]]) -> dict[str, Any]:
     """group -> key -> {"accuracy", "correct", "total"} over scored rows, in order of first appearance."""
-    counts: dict[str, dict[str, list[int]]] = {}
+    marks: dict[str, dict[str, list[bool]]] = {}
     for item, row in pairs:
         if row.correct is not None:
             for group, key in groups(item):
-                count = counts.setdefault(group, {}).setdefault(key, [0, 0])
-                count[0] += row.correct
-                count[1] += 1
-    return {group: {key: share(*count) for key, count in keys.items()} for group, keys in counts.items()}
+                marks.setdefault(group, {}).setdefault(key, []).append(row.correct)
+    return {
+        group: {key: share(sum(correct), len(correct)) for key, correct in keys.items()}
+        for group, keys in marks.items()
+    }
+
+
+def overall(scored: Sequence[Scored]) -> dict[str, float | int]:
+    """{"accuracy", "correct", "total"} over the rows that have a verdict."""
+    marks = [row.correct for row in scored if row.correct is not None]
+    return share(sum(marks), len(marks))
 
 
 def share(correct: int, total: int) -> dict[str, float | int]:
+    """An accuracy as a fraction; 0 of nothing, as in the official scripts."""
     return {"accuracy": correct / total if total else 0.0, "correct": correct, "total": total}
 
 
 def metadata(row: Mapping[str, Any]) -> Mapping[str, Any]:
     """The row's ``metadata`` object; the row itself where its fields stand at the top."""
-    found = row.get("metadata")
-    return found if isinstance(found, Mapping) else row
+    values = row.get("metadata")
+    return values if isinstance(values, Mapping) else row
 
 
 def paired(items: Sequence[Item], *others: Sequence[Any]) -> Iterator[tuple[Any, ...]]:

@@ -1,7 +1,7 @@
 """A second opinion on every verdict: math-verify (Hugging Face, Apache-2.0), which reads the whole response itself.
 
 It sees the response and the reference, not the official extraction, so that it also shows where the official extractor
-reads something else than the answer. It runs in the scoring process; its own time-outs (signals) stay off there.
+reads something else than the answer. It runs in the scoring process, where its own time-outs (signals) are off.
 """
 
 from __future__ import annotations
@@ -65,12 +65,13 @@ def load() -> Callable[[Any], bool]:
         math = reference if "$" in reference else f"${reference}$"
         return list(math_verify.parse(math, numbers, parsing_timeout=None))
 
-    def verdict(asked: tuple[list[str], str, bool]) -> bool:
-        references, response, letter = asked
-        found = math_verify.parse(response, [*numbers, options] if letter else numbers, parsing_timeout=None)
-        if letter and all(isinstance(value, str) and value.strip("()").upper() in LETTERS for value in found):
-            return any(str(value).strip("()").upper() in references for value in found)
-        return any(math_verify.verify(gold(reference), found, timeout_seconds=None) for reference in references)
+    def verdict(question: tuple[list[str], str, bool]) -> bool:
+        references, response, letter = question
+        parsed = math_verify.parse(response, [*numbers, options] if letter else numbers, parsing_timeout=None)
+        if letter and all(isinstance(value, str) and value.strip("()").upper() in LETTERS for value in parsed):
+            return any(str(value).strip("()").upper() in references for value in parsed)
+        return any(math_verify.verify(gold(reference), parsed, timeout_seconds=None) for reference in references)
 
+    # The first question builds tables; it must not count as an answer's time.
     verdict((["\\frac{1}{2}", "B"], "The answer is $\\frac{2}{4}$.", True))
     return verdict

@@ -22,20 +22,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from mathse.evaluation.benchmarks import rows
 from mathse.evaluation.benchmarks.base import LLM, NOT_SCORED, Extraction, Item, Scored
 from mathse.evaluation.benchmarks.common import (
     Group,
     check_choice,
     group_accuracy,
-    load_items,
     metadata,
+    overall,
     paired,
     prompt_file,
-    share,
     unscored,
 )
 from mathse.evaluation.benchmarks.math_verifier import second_opinion, version
+from mathse.evaluation.benchmarks.rows import SourceRow, image_path, load_items
 from mathse.inference.prompts import question_text
 from mathse.types import Problem
 
@@ -44,7 +43,7 @@ MAX_TOKENS = 256
 _REQUIRED = ("sample_index", "problem_index", "problem_version", "question_type", "answer")
 _TEXT_ONLY = "Text Only"
 _VERSIONS = ("Text Dominant", _TEXT_ONLY, "Text Lite", "Vision Intensive", "Vision Dominant")  # the fullest text first
-_SEEN = "According to the question shown in the image, please "
+_QUESTION_IN_IMAGE = "According to the question shown in the image, please "
 _FORMS = {
     "multi-choice": "provide the correct option letter, e.g., A, B, C, D",
     "free-form": "provide the final value, e.g., 1, 2.5, 300",
@@ -78,14 +77,14 @@ class MathVerse:
         source = problems or (str(self.hub), split, split)
         return load_items(self._item, self.name, "sample_index", _REQUIRED, source, images, need_images)
 
-    def _item(self, place: rows.Place, folder: Path, need_images: bool) -> Item:
-        where, row = place
+    def _item(self, source: SourceRow, folder: Path, need_images: bool) -> Item:
+        where, row = source
         check_choice(f'{where}: "question_type"', row["question_type"], tuple(_FORMS))
         has_image = row["problem_version"] != _TEXT_ONLY
         problem = Problem(
             id=row["sample_index"],
             question=row.get("question") or row.get("question_for_eval") or "",
-            images=rows.image_path(where, row.get("image") or "", folder, need_images and has_image),
+            images=image_path(where, row.get("image") or "", folder, need_images and has_image),
             answer=str(row["answer"]),
             source=self.name,
             metadata={"version": row["problem_version"], "problem": str(row["problem_index"])},
@@ -99,7 +98,12 @@ class MathVerse:
             return [Extraction(None, NOT_SCORED)] * len(responses)
         self._models["extractor"] = llm.model
         prompts = [extraction_prompt(response, self.trunk_response) for response in responses]
-        return [_extracted(reply) for reply in llm.ask(prompts, EXTRACT, MAX_TOKENS)]
+        return [
+            Extraction(None, NOT_SCORED)
+            if reply is None
+            else Extraction(reply.replace("Extracted Answer: ", "").strip(), f"llm:{EXTRACT}")
+            for reply in llm.ask(prompts, EXTRACT, MAX_TOKENS)
+        ]
 
     def score(
         self, items: Sequence[Item], responses: Sequence[str], extractions: Sequence[Extraction], llm: LLM | None
@@ -107,16 +111,30 @@ class MathVerse:
         """By ``llm``; a row without extraction, without ``llm`` or with an unreadable judgement is not scored."""
         table = list(paired(items, responses, extractions))
         questions = evaluated_questions(items)
-        texts = {k: extraction.text for k, extraction in enumerate(extractions) if extraction.text is not None}
-        judged: dict[int, str | None] = {}
-        if llm is not None and texts:
+        extracted = {k: extraction.text for k, extraction in enumerate(extractions) if extraction.text is not None}
+        replies: dict[int, str | None] = {}
+        if llm is not None and extracted:
             self._models["judge"] = llm.model
-            prompts = [judge_prompt(questions[k], items[k].problem.answer, text) for k, text in texts.items()]
-            judged = dict(zip(texts, llm.ask(prompts, JUDGE, MAX_TOKENS), strict=True))
-        return [
-            _verdict(item, response, extraction, judged.get(k), k in judged)
-            for k, (item, response, extraction) in enumerate(table)
-        ]
+            prompts = [judge_prompt(questions[k], items[k].problem.answer, text) for k, text in extracted.items()]
+            replies = dict(zip(extracted, llm.ask(prompts, JUDGE, MAX_TOKENS), strict=True))
+        scored = []
+        for k, (item, response, extraction) in enumerate(table):
+            text, answer = extraction.text, item.problem.answer
+            correct, note = None, ""
+            if text is None:
+                note = "the answer was not extracted"
+            elif k not in replies:
+                note = "there is no judge"
+            elif (correct := judgement(replies[k])) is None:
+                reply = replies[k]
+                content = "nothing usable" if reply is None else repr(reply[:80])
+                note = f"the judge said {content}, neither 0 nor 1"
+            if correct is None:
+                scored.append(unscored(item, response, extraction, answer, note))
+            else:
+                decided_by = f"{extraction.decided_by}+llm:{JUDGE}"
+                scored.append(Scored(item.problem.id, response, text, text, answer, correct, decided_by))
+        return scored
 
     def mapped(self, response: str) -> str:
         """The response itself: an LLM reads any marker."""
@@ -135,10 +153,10 @@ class MathVerse:
         """The "total", and by "version", "subject" and "subfield" ("Plane Geometry-Angle"). Text Only rows count under
         "version" alone, unless there are no others."""
         pairs = list(paired(items, scored))
+        # Text Only is no part of the paper's overall score.
         counted = [pair for pair in pairs if pair[0].raw["problem_version"] != _TEXT_ONLY] or pairs
         versions = group_accuracy(pairs, lambda item: [("version", item.raw["problem_version"])])
-        marks = [row.correct for _, row in counted if row.correct is not None]
-        return {"total": share(sum(marks), len(marks)), **versions, **group_accuracy(counted, _groups)}
+        return {"total": overall([row for _, row in counted]), **versions, **group_accuracy(counted, _groups)}
 
     def protocol(self) -> dict[str, Any]:
         """What decided."""
@@ -157,25 +175,20 @@ class MathVerse:
 
 def query(row: Mapping[str, Any], name: str) -> str:
     """``query_wo`` or ``query_cot``: the row's own, else built as the authors' are."""
-    if isinstance(own := row.get(name), str) and own.strip():
-        return own
+    if isinstance(published := row.get(name), str) and published.strip():
+        return published
     form = _FORMS[row["question_type"]]
-    how = "directly answer the question and" if name == "query_wo" else "first conduct reasoning, and then answer the"
-    asked = f"{how} {form}." if name == "query_wo" else f"{how} question and {form}, at the end."
+    request = f"first conduct reasoning, and then answer the question and {form}, at the end."
+    if name == "query_wo":
+        request = f"directly answer the question and {form}."
     question = row.get("question")
-    return f"Please {asked}\nQuestion: {question}" if question else f"{_SEEN}{asked}"
+    return f"Please {request}\nQuestion: {question}" if question else f"{_QUESTION_IN_IMAGE}{request}"
 
 
 def extraction_prompt(response: str, words: int) -> str:
     """What the extractor is asked; only spaces part words, as in the script."""
     shown = " ".join(response.split(" ")[-words:]) if words > 0 else response
     return f"{prompt_file('mathverse_extract')}\n\nModel response: '{shown}'\nExtracted Answer: "
-
-
-def _extracted(reply: str | None) -> Extraction:
-    if reply is None:
-        return Extraction(None, NOT_SCORED)
-    return Extraction(reply.replace("Extracted Answer: ", "").strip(), f"llm:{EXTRACT}")
 
 
 def judge_prompt(question: str, reference: str, extraction: str) -> str:
@@ -188,33 +201,19 @@ def judgement(reply: str | None) -> bool | None:
     return {"1": True, "0": False}.get((reply or "").replace("Judgement:", "").strip())
 
 
-def _verdict(item: Item, response: str, extraction: Extraction, reply: str | None, judged: bool) -> Scored:
-    answer = item.problem.answer
-    if extraction.text is None:
-        return unscored(item, response, extraction, answer, "the answer was not extracted")
-    if not judged:
-        return unscored(item, response, extraction, answer, "there is no judge")
-    correct = judgement(reply)
-    if correct is None:
-        said = "nothing usable" if reply is None else repr(reply[:80])
-        return unscored(item, response, extraction, answer, f"the judge said {said}, neither 0 nor 1")
-    decided_by = f"{extraction.decided_by}+llm:{JUDGE}"
-    return Scored(item.problem.id, response, extraction.text, extraction.text, answer, correct, decided_by)
-
-
 def evaluated_questions(items: Sequence[Item]) -> list[str]:
     """The question that the judge sees of each item."""
+    # problem -> version -> question
     versions: dict[str, dict[str, str]] = {}
     for item in items:
         if question := item.raw.get("question"):
             versions.setdefault(item.problem.metadata["problem"], {})[item.raw["problem_version"]] = question
-
-    def evaluated(item: Item) -> str:
-        own = item.raw.get("question_for_eval") or item.raw.get("question")
+    questions = []
+    for item in items:
         others = versions.get(item.problem.metadata["problem"], {})
-        return str(own or next((others[name] for name in _VERSIONS if name in others), ""))
-
-    return [evaluated(item) for item in items]
+        fullest = next((others[name] for name in _VERSIONS if name in others), "")
+        questions.append(str(item.raw.get("question_for_eval") or item.raw.get("question") or fullest))
+    return questions
 
 
 def _groups(item: Item) -> Iterator[Group]:

@@ -19,14 +19,15 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from mathse.errors import DataError
-from mathse.evaluation.benchmarks import official_latex, rows
+from mathse.evaluation.benchmarks import official_latex
 from mathse.evaluation.benchmarks.arithmetic import Number
 from mathse.evaluation.benchmarks.base import LLM, Extraction, Item, Scored
 from mathse.evaluation.benchmarks.bounded import Overrun, Worker
-from mathse.evaluation.benchmarks.common import check_choice, load_items, paired, unscored
+from mathse.evaluation.benchmarks.common import check_choice, paired, unscored
 from mathse.evaluation.benchmarks.marker import mapped_response
 from mathse.evaluation.benchmarks.math_verifier import second_opinion, version
-from mathse.evaluation.benchmarks.mathvision_answer import equal, found_answer, quick_value
+from mathse.evaluation.benchmarks.mathvision_answer import equal, extracted_answer, quick_value
+from mathse.evaluation.benchmarks.rows import SourceRow, image_path, load_items
 from mathse.inference.prompts import question_text
 from mathse.types import Problem
 
@@ -73,60 +74,50 @@ class MathVision:
             raise DataError(f"{problems}: {len(items)} rows, and {split} has {SIZES[split]}; give the file of {split}")
         return items
 
-    def _item(self, place: rows.Place, folder: Path, need_images: bool) -> Item:
-        where, row = place
+    def _item(self, source: SourceRow, folder: Path, need_images: bool) -> Item:
+        where, row = source
         options, answer = row["options"] or [], str(row["answer"])
         if options and answer not in _letters(options):
-            raise DataError(f'{where}: "answer" {answer!r} is none of {", ".join(_letters(options))}; mend the row')
+            raise DataError(f'{where}: "answer" {answer!r} is none of {", ".join(_letters(options))}; correct the row')
         problem = Problem(
             id=row["id"],
             question=row["question"],
-            images=rows.image_path(where, row.get("image", ""), folder, need_images),
+            images=image_path(where, row.get("image", ""), folder, need_images),
             answer=answer,
             choices=tuple(str(option) for option in options),
             solution=row.get("solution"),
             source=self.name,
             metadata={"level": row["level"], "subject": row["subject"]},
         )
-        return Item(problem, row, self._asked(problem))
-
-    def _asked(self, problem: Problem) -> str:
         if self.prompt == "plain":
-            return question_text(problem)
-        # Options that are no more than A B C D E stand in the picture.
+            return Item(problem, row, question_text(problem))
+        # Options that are no more than A B C D E are shown in the picture.
         shown = problem.choices if "".join(problem.choices) != "ABCDE" else ()
-        options = "".join(f"({letter}) {text}\n" for letter, text in zip(_letters(shown), shown, strict=True))
-        asked = f"{problem.question}\n{options}"
-        return f"{_COT}{asked}" if self.prompt == "cot" else f"{asked}{_DIRECT}"
+        option_lines = "".join(f"({letter}) {text}\n" for letter, text in zip(_letters(shown), shown, strict=True))
+        question = f"{problem.question}\n{option_lines}"
+        return Item(problem, row, f"{_COT}{question}" if self.prompt == "cot" else f"{question}{_DIRECT}")
 
     def extract(self, items: Sequence[Item], responses: Sequence[str], llm: LLM | None = None) -> list[Extraction]:
         """By rule; an LLM has no part in it."""
-        return [Extraction(found_answer(response)) for _, response in paired(items, responses)]
+        return [Extraction(extracted_answer(response)) for _, response in paired(items, responses)]
 
     def score(
         self, items: Sequence[Item], responses: Sequence[str], extractions: Sequence[Extraction], llm: LLM | None = None
     ) -> list[Scored]:
         """The official verdicts. ConfigError where the official parser does not work."""
         self.check()
-        return [self._verdict(*row) for row in paired(items, responses, extractions)]
-
-    def _verdict(self, item: Item, response: str, extraction: Extraction) -> Scored:
-        answer, problem = extraction.text, item.problem
-        if answer is None:
-            return unscored(item, response, extraction, problem.answer, "the answer was not extracted")
-        option = problem.choices[ord(problem.answer) - ord("A")] if problem.choices else ""
-        value = _BoundedValue()
-        correct = equal(problem.answer, answer, value) or equal(option, answer, value)
-        return Scored(
-            problem.id,
-            response,
-            answer,
-            answer,
-            problem.answer,
-            correct,
-            f"{extraction.decided_by}+rule",
-            "; ".join(value.overruns),
-        )
+        scored = []
+        for item, response, extraction in paired(items, responses, extractions):
+            answer, problem = extraction.text, item.problem
+            if answer is None:
+                note = "the answer was not extracted"
+                scored.append(unscored(item, response, extraction, problem.answer, note))
+                continue
+            value = _BoundedValue()
+            correct = any(equal(reference, answer, value) for reference in _references(problem))
+            decided_by, note = f"{extraction.decided_by}+rule", "; ".join(value.overruns)
+            scored.append(Scored(problem.id, response, answer, answer, problem.answer, correct, decided_by, note))
+        return scored
 
     def mapped(self, response: str) -> str:
         """The student's marked answer in \\boxed{}."""
@@ -141,7 +132,7 @@ class MathVision:
 
     def buckets(self, items: Sequence[Item], scored: Sequence[Scored]) -> dict[str, Any]:
         """The official keys, sorted, each with its official string."""
-        counts: dict[str, list[int]] = {}
+        counts: dict[str, list[int]] = {}  # group -> [correct, scored]
         for item, row in paired(items, scored):
             if row.correct is None:
                 continue
@@ -166,7 +157,7 @@ class MathVision:
 
 
 class _BoundedValue:
-    """The value of a LaTeX text; ``overruns`` names the texts that took too long, which have none."""
+    """The value of a LaTeX text; ``overruns`` names the texts that took too long, and so have no value."""
 
     def __init__(self) -> None:
         self.overruns: list[str] = []
@@ -176,11 +167,11 @@ class _BoundedValue:
         if known:
             return value
         try:
-            found: Number | None = _worker().ask(text)
+            parsed: Number | None = _worker().ask(text)
         except Overrun as overrun:
             self.overruns.append(f"{text[:60]!r} counts as unequal: {overrun}")
             return None
-        return found
+        return parsed
 
 
 def _letters(options: Sequence[str]) -> list[str]:
@@ -188,6 +179,7 @@ def _letters(options: Sequence[str]) -> list[str]:
 
 
 def _references(problem: Problem) -> list[str]:
+    """What an answer may equal: the reference, and the text of the option that it names."""
     if not problem.choices:
         return [problem.answer]
     return [problem.answer, problem.choices[ord(problem.answer) - ord("A")]]

@@ -32,55 +32,48 @@ _SYMBOL_FIRST = re.compile(r"[\s$({+-]*(?:[a-df-z]|e(?=[a-z]))", re.ASCII)
 Value = Callable[[str], Number | None]  # round(eval(str(latex2sympy(text))), 2), None where that fails
 
 
-def found_answer(response: str) -> str:
+def extracted_answer(response: str) -> str:
     """The script's ``model_answer``: lower case, without blanks; an answer it cannot find is the whole response."""
-    text = _last_number(_lone_letter(response.strip()))
+    text = response.strip()
+    # A letter alone at the start or at the end.
+    for c in LETTERS:
+        if text.endswith((f" {c}.", f" ({c}).")) or text.startswith((f"{c}\n", f"({c})\n", f"({c}) {c}\n")):
+            text = c
+    # "... is 12."
+    tail = text.split("is ")[-1].rstrip(".")
+    try:
+        float(tail)
+        text = tail
+    except ValueError:
+        pass
     if "oxed{" not in text:
-        text = _after_phrases(text)
+        for phrase in _PHRASES:
+            for spelling in (phrase, phrase.replace("the", "The")):
+                before, text = text, text.split(spelling)[-1].strip()
+                if spelling in before:
+                    text = text.split("\n")[0].split(". ")[0]
     elif text.count("oxed{") > 1:
         text = "\\boxed{" + text.rpartition("oxed{")[2]
     return _replaced(_plain(text), _LAST).rstrip(".").lstrip(":").strip()
 
 
-def _lone_letter(text: str) -> str:
-    for c in LETTERS:
-        if text.endswith((f" {c}.", f" ({c}).")) or text.startswith((f"{c}\n", f"({c})\n", f"({c}) {c}\n")):
-            text = c
-    return text
-
-
-def _last_number(text: str) -> str:
-    tail = text.split("is ")[-1].rstrip(".")
-    try:
-        float(tail)
-    except ValueError:
-        return text
-    return tail
-
-
-def _after_phrases(text: str) -> str:
-    for phrase in _PHRASES:
-        for spelling in (phrase, phrase.replace("the", "The")):
-            before, text = text, text.split(spelling)[-1].strip()
-            if spelling in before:
-                text = text.split("\n")[0].split(". ")[0]
-    return text
-
-
 def _plain(text: str) -> str:
     """What the script calls find_math_answer."""
     text = text.lower().replace("{}", "")
+    # What is in the box, up to a brace that closes nothing, behind the last "=" or "\\approx".
     boxed = _BOXED.findall(text)
     text = boxed[-1] if boxed else text
     closing, opening = text.find("}"), text.find("{")
     if closing != -1 and (opening == -1 or closing < opening):
         text = text[:closing]
     text = text.split("=")[-1].split("\\approx")[-1]
+    # Spelling: blanks, units, degrees, sizes of fractions and brackets.
     text = _replaced(_replaced(text, _CLEANED).split("\\text{ ")[0], _PERCENT)
     if text.startswith("."):
         text = f"0{text}"
     if len(approximations := text.split("\\approx")) == 2:
         text = approximations[1]
+    # One spelling of roots and fractions: \\sqrt{2}, \\frac{1}{2}.
     if "sqrt" in text:
         text = _braced_fractions(_braced_roots(text).replace(" ", ""))
     text = text.replace(" ", "")
@@ -133,12 +126,12 @@ def equal(reference: str, answer: str, value: Value) -> bool:
     reference, answer = _valued_tuple(reference, value), _valued_tuple(answer, value)
     if reference == answer:
         return True
-    found = value(answer)
-    return found is not None and found == value(reference)
+    number = value(answer)
+    return number is not None and number == value(reference)
 
 
 def _valued_tuple(text: str, value: Value) -> str:
-    """ "(1/2,3)" -> "(0.5,3)"; as it stands where it is no tuple or list, or an element has no value."""
+    """ "(1/2,3)" -> "(0.5,3)"; unchanged where it is no tuple or list, or an element has no value."""
     parts = text[1:-1].split(",")
     if len(parts) < 2 or (text[0], text[-1]) not in (("(", ")"), ("[", "]")):
         return text

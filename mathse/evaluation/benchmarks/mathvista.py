@@ -8,7 +8,7 @@ grade and skill (74 groups on testmini). One row:
      "choices": null, "unit": "g", "precision": null, "answer": "1000", "question_type": "free_form",
      "answer_type": "integer", "metadata": {"task": "visual question answering", "skills": ["..."], ...}}
 
-Extraction (extract_answer.py): by rule where the response is a choice, an int or a float as it stands, else by an LLM
+Extraction (extract_answer.py): by rule where the response is a choice, an int or a float and no more, else by an LLM
 with five examples. Scoring (calculate_score.py): by rule; a multiple-choice answer that names no option becomes the
 option at the smallest edit distance, so something is always chosen. ``rule="released"`` reads an integer as
 ``int(float(x))``, as every released script does; ``rule="strict"`` as ``int(x)``, which the score files of 2023 obey.
@@ -25,30 +25,27 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from mathse.errors import DataError
-from mathse.evaluation.benchmarks import rows
 from mathse.evaluation.benchmarks.base import LLM, NOT_SCORED, Extraction, Item, Scored
 from mathse.evaluation.benchmarks.common import (
     Group,
     check_choice,
     group_accuracy,
-    load_items,
     metadata,
+    overall,
     paired,
     prompt_file,
-    share,
     unscored,
 )
-from mathse.evaluation.benchmarks.edit_distance import nearest
 from mathse.evaluation.benchmarks.marker import marked_answer
 from mathse.evaluation.benchmarks.math_verifier import second_opinion, version
-from mathse.evaluation.benchmarks.mathvista_query import query, solution_query
+from mathse.evaluation.benchmarks.rows import SourceRow, image_path, load_items
 from mathse.inference.prompts import question_text
 from mathse.types import Problem
 
 EXTRACT = "mathvista-extract/1"
 MAX_TOKENS = 1024  # of the extractor's reply
 _REQUIRED = ("pid", "question_type", "answer_type", "choices", "precision")
-_QUICK = ('The answer is "', '".')  # an answer stands between them, in one line
+_QUICK = ('The answer is "', '".')  # the answer is between them, in one line
 _LETTER = re.compile(r"\(([a-zA-Z])\)")
 _GROUPS = ("question_type", "answer_type", "language", "source", "category", "task", "context", "grade")
 _RENAMED = {"not applicable": "daily life"}  # a grade in the data, as the score files call it
@@ -83,40 +80,42 @@ class MathVista:
         source = problems or (str(self.hub), None, split or self.splits[0])
         return load_items(self._item, self.name, "pid", _REQUIRED, source, images, need_images)
 
-    def _item(self, place: rows.Place, folder: Path, need_images: bool) -> Item:
-        where, row = place
+    def _item(self, source: SourceRow, folder: Path, need_images: bool) -> Item:
+        where, row = source
         if need_images and not row.get("question"):
             raise DataError(f"{where}: a row without question, as in an output file; give the problems (testmini.json)")
         problem = Problem(
             id=row["pid"],
             question=row.get("question") or "",
-            images=rows.image_path(where, row.get("image") or "", folder, need_images),
+            images=image_path(where, row.get("image") or "", folder, need_images),
             answer=str(row.get("answer") or ""),
             choices=tuple(row["choices"] or ()),
             source=self.name,
         )
-        return Item(problem, row, self._asked(problem, row))
-
-    def _asked(self, problem: Problem, row: Mapping[str, Any]) -> str:
         if self.prompt == "plain":
-            return question_text(problem)
-        return query(row) if self.prompt == "query" else solution_query(row)
+            return Item(problem, row, question_text(problem))
+        return Item(problem, row, query(row) if self.prompt == "query" else solution_query(row))
 
     def extract(self, items: Sequence[Item], responses: Sequence[str], llm: LLM | None) -> list[Extraction]:
         """By rule where the official script does so, the rest by ``llm`` in one go."""
-        found = {k: text for k, pair in enumerate(paired(items, responses)) if (text := self._ruled(*pair)) is not None}
-        rest = [k for k in range(len(items)) if k not in found]
+        pairs = list(paired(items, responses))
+        ruled = [self._by_rule(item, response) for item, response in pairs]
+        rest = [k for k, text in enumerate(ruled) if text is None]
+        extractions = [Extraction(text) for text in ruled]
         replies: Sequence[str | None] = [None] * len(rest)
         if llm is not None and rest:
             self._model = llm.model
-            replies = llm.ask([extraction_prompt(items[k], responses[k]) for k in rest], EXTRACT, MAX_TOKENS)
-        asked = dict(zip(rest, replies, strict=True))
-        return [
-            Extraction(found[k]) if k in found else _from_llm(asked[k], f"llm:{EXTRACT}") for k in range(len(items))
-        ]
+            replies = llm.ask([extraction_prompt(*pairs[k]) for k in rest], EXTRACT, MAX_TOKENS)
+        for k, reply in zip(rest, replies, strict=True):
+            extractions[k] = (
+                Extraction(None, NOT_SCORED) if reply is None else Extraction(reply.strip(), f"llm:{EXTRACT}")
+            )
+        return extractions
 
-    def _ruled(self, item: Item, response: str) -> str | None:
+    def _by_rule(self, item: Item, response: str) -> str | None:
+        """What the script extracts without an LLM; None where it asks one."""
         row = item.raw
+        # A choice, an integer or a float and nothing else.
         if response == "" or row["question_type"] == "multi_choice" and response in (row["choices"] or ()):
             return response
         try:
@@ -126,30 +125,50 @@ class MathVista:
                 return str(float(response))
         except ValueError:
             pass
-        return _quick(response) if self.quick_extract else _whole_quick(response)
+        # The script's 'The answer is "(.*)"\.' (--quick_extract) in linear time: of the first line that has both ends.
+        start, end = _QUICK
+        for line in response.split("\n"):
+            _, begins, rest = line.partition(start)
+            if begins and end in rest:
+                text = rest.rpartition(end)[0]
+                return text if self.quick_extract or response == text.join(_QUICK) else None
+        return None
 
     def score(
         self, items: Sequence[Item], responses: Sequence[str], extractions: Sequence[Extraction], llm: LLM | None = None
     ) -> list[Scored]:
         """The official verdicts; an LLM has no part in them."""
-        return [self._verdict(*row) for row in paired(items, responses, extractions)]
-
-    def _verdict(self, item: Item, response: str, extraction: Extraction) -> Scored:
-        answer = item.raw.get("answer")
-        if extraction.text is None:
-            return unscored(item, response, extraction, str(answer or ""), "the answer was not extracted")
-        if answer is None or answer == "":
-            return unscored(item, response, extraction, "", "the answers of this split are not public")
-        prediction = self.normalized(extraction.text, item.raw)
-        correct = prediction == answer
-        return Scored(
-            item.problem.id, response, extraction.text, prediction, answer, correct, f"{extraction.decided_by}+rule"
-        )
+        scored = []
+        for item, response, extraction in paired(items, responses, extractions):
+            answer = item.raw.get("answer")
+            if extraction.text is None:
+                note = "the answer was not extracted"
+                scored.append(unscored(item, response, extraction, str(answer or ""), note))
+            elif answer is None or answer == "":
+                note = "the answers of this split are not public"
+                scored.append(unscored(item, response, extraction, "", note))
+            else:
+                prediction = self.normalized(extraction.text, item.raw)
+                correct, decided_by = prediction == answer, f"{extraction.decided_by}+rule"
+                scored.append(
+                    Scored(item.problem.id, response, extraction.text, prediction, answer, correct, decided_by)
+                )
+        return scored
 
     def normalized(self, extraction: str, row: Mapping[str, Any]) -> str | None:
         """The extraction in the form of the reference; None where it has none (and so is wrong)."""
         if row["question_type"] == "multi_choice":
-            return self._option(extraction.strip(), row["choices"])
+            choices: list[str] = row["choices"]
+            text = extraction.strip()
+            if self.ignore_empty and not text:
+                return None
+            # "(b)" anywhere in the text, else a bare capital, else the option nearest to the text.
+            if letter := _LETTER.search(text):
+                text = letter[1].upper()
+            if len(text) == 1 and 0 <= (number := ord(text) - ord("A")) < len(choices):
+                return choices[number]
+            return nearest(text, choices)
+        # The reference is text: "1000", or "12.0" with precision 1.
         try:
             if row["answer_type"] == "integer":
                 return str(int(extraction) if self.rule == "strict" else int(float(extraction)))
@@ -159,15 +178,6 @@ class MathVista:
             return None
         return extraction
 
-    def _option(self, extraction: str, choices: list[str]) -> str | None:
-        if self.ignore_empty and not extraction:
-            return None
-        if letter := _LETTER.search(extraction):
-            extraction = letter[1].upper()
-        if len(extraction) == 1 and 0 <= (place := ord(extraction) - ord("A")) < len(choices):
-            return choices[place]
-        return nearest(extraction, choices)
-
     def mapped(self, response: str) -> str:
         """The marked answer in the sentence that the official quick rule reads."""
         answer = marked_answer(response)
@@ -175,20 +185,23 @@ class MathVista:
 
     def second_opinions(self, items: Sequence[Item], responses: Sequence[str]) -> list[bool | None]:
         """math-verify on option letter and text, or on the value."""
-        return [
-            second_opinion(_references(item.problem), response, bool(item.problem.choices))
-            for item, response in paired(items, responses)
-        ]
+        opinions = []
+        for item, response in paired(items, responses):
+            answer, choices = item.problem.answer, item.problem.choices
+            references = [answer]
+            if answer in choices:
+                references.append(chr(ord("A") + choices.index(answer)))
+            opinions.append(second_opinion(references, response, bool(choices)))
+        return opinions
 
     def buckets(self, items: Sequence[Item], scored: Sequence[Scored]) -> dict[str, Any]:
         """The "average", then group -> key -> {"accuracy", "correct", "total"}, the best first."""
-        found = group_accuracy(paired(items, scored), _groups)
-        marks = [row.correct for row in scored if row.correct is not None]
+        shares = group_accuracy(paired(items, scored), _groups)
         ordered = {
-            group: dict(sorted(found.get(group, {}).items(), key=lambda entry: entry[1]["accuracy"], reverse=True))
+            group: dict(sorted(shares.get(group, {}).items(), key=lambda entry: entry[1]["accuracy"], reverse=True))
             for group in (*_GROUPS, "skills")
         }
-        return {"average": share(sum(marks), len(marks)), **ordered}
+        return {"average": overall(scored), **ordered}
 
     def protocol(self) -> dict[str, Any]:
         """What decided."""
@@ -204,20 +217,58 @@ class MathVista:
         }
 
 
-def _quick(response: str) -> str | None:
-    """What the script's 'The answer is "(.*)"\\.' finds, in linear time: of the first line that has both ends."""
-    start, end = _QUICK
-    for line in response.split("\n"):
-        _, begun, rest = line.partition(start)
-        if begun and end in rest:
-            return rest.rpartition(end)[0]
-    return None
+def _groups(item: Item) -> Iterator[Group]:
+    row = {**item.raw, **metadata(item.raw)}
+    for group in _GROUPS:
+        if (key := row.get(group)) is not None:
+            yield group, _RENAMED.get(key, key) if group == "grade" else str(key)
+    yield from (("skills", str(skill)) for skill in row.get("skills") or ())
 
 
-def _whole_quick(response: str) -> str | None:
-    """The same where it is the whole response."""
-    found = _quick(response)
-    return found if found is not None and response == found.join(_QUICK) else None
+# --- prompts: the hub's ``query`` (data/query.json), and what the scripts build ---------------------------------------
+
+_HINTS: dict[tuple[str, int | None], str] = {
+    ("integer", None): "requiring an integer answer and provide the final value, e.g., 1, 2, 3, at the end.",
+    ("float", 1): "requiring a floating-point number with one decimal place and provide the final value, e.g., 1.2, "
+    "1.3, 1.4, at the end.",
+    ("float", 2): "requiring a floating-point number with two decimal places and provide the final value, e.g., 1.23, "
+    "1.34, 1.45, at the end.",
+    ("list", None): "requiring a Python list as an answer and provide the final list, e.g., [1, 2, 3], [1.2, 1.3, "
+    "1.4], at the end.",
+}
+_CHOICE_HINT = "and provide the correct option letter, e.g., A, B, C, D, at the end."
+
+
+def query(row: Mapping[str, Any]) -> str:
+    """Hint, question, choices: what published scores of multimodal models were asked with; the row's own if it has it.
+
+    The difference is worth points: GPT-4o is listed with 61.6 for this prompt, 65.3 with "Solution:" at its end.
+    """
+    if isinstance(published := row.get("query"), str) and published.strip():
+        return published.strip()
+    return "\n".join((_hint(row), *_question(row))).strip()
+
+
+def solution_query(row: Mapping[str, Any]) -> str:
+    """Question, choices, hint, "Solution:": the zero-shot prompt of build_query.py."""
+    return "\n".join((*_question(row), _hint(row), "Solution: ")).strip()
+
+
+def _question(row: Mapping[str, Any]) -> list[str]:
+    unit = f" (Unit: {row['unit']})" if row.get("unit") else ""
+    lines = [f"Question: {row.get('question') or ''}{unit}"]
+    if row.get("choices"):
+        lines.append("Choices:")
+        lines += [f"({chr(ord('A') + k)}) {choice}" for k, choice in enumerate(row["choices"])]
+    return lines
+
+
+def _hint(row: Mapping[str, Any]) -> str:
+    if row["question_type"] == "multi_choice":
+        return f"Hint: Please answer the question {_CHOICE_HINT}"
+    kind = row["answer_type"]
+    hint = _HINTS.get((kind, int(row["precision"]) if kind == "float" and row.get("precision") else None), "")
+    return f"Hint: Please answer the question {hint}".strip()
 
 
 def extraction_prompt(item: Item, response: str) -> str:
@@ -225,19 +276,34 @@ def extraction_prompt(item: Item, response: str) -> str:
     return f"{prompt_file('mathvista_extract')}\n\n{query(item.raw)}\n\n{response}\n\nExtracted answer: "
 
 
-def _from_llm(reply: str | None, decided_by: str) -> Extraction:
-    return Extraction(None, NOT_SCORED) if reply is None else Extraction(reply.strip(), decided_by)
+# --- the nearest option -----------------------------------------------------------------------------------------------
 
 
-def _references(problem: Problem) -> list[str]:
-    if problem.answer in problem.choices:
-        return [problem.answer, chr(ord("A") + problem.choices.index(problem.answer))]
-    return [problem.answer]
+def nearest(text: str, options: list[str]) -> str:
+    """The option at the smallest edit distance; the first of several."""
+    return min(options, key=lambda option: edit_distance(text, option))
 
 
-def _groups(item: Item) -> Iterator[Group]:
-    row = {**item.raw, **metadata(item.raw)}
-    for group in _GROUPS:
-        if (key := row.get(group)) is not None:
-            yield group, _RENAMED.get(key, key) if group == "grade" else str(key)
-    yield from (("skills", str(skill)) for skill in row.get("skills") or ())
+def edit_distance(left: str, right: str) -> int:
+    """Levenshtein's distance: insertions, deletions and substitutions cost 1.
+
+    Myers 1999, "A fast bit-vector algorithm", as Hyyro 2001 has it for the distance: O(len(right)) integer steps. Bit k
+    of ``rises`` (``falls``) says that the distance grows (shrinks) by 1 from row k to row k + 1 of the table.
+    """
+    if not left or not right:
+        return len(left) + len(right)
+    positions: dict[str, int] = {}  # character -> the bits of its places in ``left``
+    for k, character in enumerate(left):
+        positions[character] = positions.get(character, 0) | 1 << k
+    full, last = (1 << len(left)) - 1, 1 << (len(left) - 1)
+    rises, falls, total = full, 0, len(left)
+    for character in right:
+        match = positions.get(character, 0)
+        diagonal = (((match & rises) + rises) ^ rises) | match | falls
+        across_up = falls | ~(diagonal | rises) & full
+        across_down = rises & diagonal
+        total += (across_up & last != 0) - (across_down & last != 0)
+        across_up = (across_up << 1 | 1) & full
+        rises = (across_down << 1 | ~(diagonal | across_up)) & full
+        falls = across_up & diagonal
+    return total

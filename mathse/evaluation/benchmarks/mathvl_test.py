@@ -1,7 +1,7 @@
 """MathVL-test: Yang et al. 2024, "MathGLM-Vision" (arXiv 2409.13729); 2,000 Chinese K12 problems held out of MathVL.
 
-Neither the problems nor a scorer are public, so this is a loader for the file of somebody who has them, and a protocol
-of MathSE's own; a number from another file is not comparable with published ones. Metric: accuracy. One row:
+Neither the problems nor a scorer are public, so this reads the file of somebody who has them, and scores it by a
+protocol of MathSE's own; a number from another file is not comparable with published ones. Metric: accuracy. One row:
 
     {"id": "17", "question": "如图,求 x。", "images": ["images/17.png"], "answer": "B",
      "options": ["3", "4", "5", "6"], "question_type": "choice"}
@@ -14,15 +14,16 @@ LLM, an answer to an open question that both refuse is judged by it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from mathse.errors import ConfigError, DataError
-from mathse.evaluation.benchmarks import rows
 from mathse.evaluation.benchmarks.base import LLM, Extraction, Item, Scored
-from mathse.evaluation.benchmarks.common import check_choice, group_accuracy, load_items, paired, share, unscored
+from mathse.evaluation.benchmarks.common import check_choice, group_accuracy, overall, paired, unscored
 from mathse.evaluation.benchmarks.math_verifier import second_opinion, version
 from mathse.evaluation.benchmarks.mathverse import JUDGE, MAX_TOKENS, judge_prompt, judgement
+from mathse.evaluation.benchmarks.rows import SourceRow, image_path, load_items
 from mathse.inference.prompts import question_text
 from mathse.scoring.answers import extract_answer, same_answer
 from mathse.types import Problem
@@ -60,8 +61,8 @@ class MathVLTest:
             )
         return load_items(self._item, self.name, "id", _REQUIRED, problems, images, need_images)
 
-    def _item(self, place: rows.Place, folder: Path, need_images: bool) -> Item:
-        where, row = place
+    def _item(self, source: SourceRow, folder: Path, need_images: bool) -> Item:
+        where, row = source
         refs = row.get("images") or [row["image"]] if row.get("images") or row.get("image") else []
         options = row.get("options") or row.get("choices") or []
         if not isinstance(refs, list) or not isinstance(options, list):
@@ -69,13 +70,13 @@ class MathVLTest:
         problem = Problem(
             id=row["id"],
             question=row["question"],
-            images=tuple(path for ref in refs for path in rows.image_path(where, ref, folder, need_images)),
+            images=tuple(path for ref in refs for path in image_path(where, ref, folder, need_images)),
             answer=str(row["answer"]),
             choices=tuple(str(option) for option in options),
             source=self.name,
         )
-        asked = question_text(problem)
-        return Item(problem, row, f"{_ZH}\n{asked}" if self.prompt == "zh" else asked)
+        question = question_text(problem)
+        return Item(problem, row, f"{_ZH}\n{question}" if self.prompt == "zh" else question)
 
     def extract(self, items: Sequence[Item], responses: Sequence[str], llm: LLM | None = None) -> list[Extraction]:
         """By MathSE's rules; "" where there is no answer."""
@@ -85,8 +86,22 @@ class MathVLTest:
         self, items: Sequence[Item], responses: Sequence[str], extractions: Sequence[Extraction], llm: LLM | None
     ) -> list[Scored]:
         """By rule, by math-verify, and with ``llm`` by it where both refuse an answer to an open question."""
-        scored = [_by_rule(*row) for row in paired(items, responses, extractions)]
-        doubtful = [k for k, row in enumerate(scored) if row.correct is False and row.extraction and _open(items[k])]
+        scored = []
+        for item, response, extraction in paired(items, responses, extractions):
+            problem, answer = item.problem, extraction.text
+            if answer is None:
+                scored.append(unscored(item, response, extraction, problem.answer, "the answer was not extracted"))
+                continue
+            correct, rule = same_answer(answer, problem.answer, problem.choices), "rule"
+            if not correct and answer and not problem.choices:
+                correct, rule = second_opinion([problem.answer], f"${answer}$", False) is True, "math-verify"
+            decided_by = f"{extraction.decided_by}+{rule}"
+            scored.append(Scored(problem.id, response, answer, answer, problem.answer, correct, decided_by))
+        doubtful = [
+            k
+            for k, row in enumerate(scored)
+            if row.correct is False and row.extraction and not items[k].problem.choices
+        ]
         if llm is None or not doubtful:
             return scored
         self._judge = llm.model
@@ -95,7 +110,13 @@ class MathVLTest:
             for k in doubtful
         ]
         for k, reply in zip(doubtful, llm.ask(prompts, JUDGE, MAX_TOKENS), strict=True):
-            scored[k] = _judged(items[k], scored[k], extractions[k], reply)
+            row, verdict = scored[k], judgement(reply)
+            if verdict is None:
+                note = "the judge said neither 0 nor 1"
+                scored[k] = unscored(items[k], row.response, extractions[k], row.answer, note)
+            else:
+                decided_by = f"{extractions[k].decided_by}+llm:{JUDGE}"
+                scored[k] = replace(row, correct=verdict, decided_by=decided_by)
         return scored
 
     def mapped(self, response: str) -> str:
@@ -104,16 +125,18 @@ class MathVLTest:
 
     def second_opinions(self, items: Sequence[Item], responses: Sequence[str]) -> list[bool | None]:
         """math-verify on letter and text, or on the value."""
-        return [_opinion(item, response) for item, response in paired(items, responses)]
+        return [
+            second_opinion([item.problem.answer], response, bool(item.problem.choices))
+            for item, response in paired(items, responses)
+        ]
 
     def buckets(self, items: Sequence[Item], scored: Sequence[Scored]) -> dict[str, Any]:
         """The "average", and by "question_type" where rows have one."""
-        marks = [row.correct for row in scored if row.correct is not None]
         kinds = group_accuracy(
             paired(items, scored),
             lambda item: [("question_type", str(kind))] if (kind := item.raw.get("question_type")) else [],
         )
-        return {"average": share(sum(marks), len(marks)), **kinds}
+        return {"average": overall(scored), **kinds}
 
     def protocol(self) -> dict[str, Any]:
         """What decided."""
@@ -126,30 +149,3 @@ class MathVLTest:
             "comparable": "only if the problems are the authors' own 2,000",
             "second_opinion": version(),
         }
-
-
-def _open(item: Item) -> bool:
-    return not item.problem.choices
-
-
-def _opinion(item: Item, response: str) -> bool | None:
-    return second_opinion([item.problem.answer], response, bool(item.problem.choices))
-
-
-def _by_rule(item: Item, response: str, extraction: Extraction) -> Scored:
-    problem, answer = item.problem, extraction.text
-    if answer is None:
-        return unscored(item, response, extraction, problem.answer, "the answer was not extracted")
-    right = same_answer(answer, problem.answer, problem.choices)
-    by = "rule"
-    if not right and answer and _open(item):
-        right, by = second_opinion([problem.answer], f"${answer}$", False) is True, "math-verify"
-    return Scored(problem.id, response, answer, answer, problem.answer, right, f"{extraction.decided_by}+{by}")
-
-
-def _judged(item: Item, row: Scored, extraction: Extraction, reply: str | None) -> Scored:
-    correct = judgement(reply)
-    if correct is None:
-        return unscored(item, row.response, extraction, row.answer, "the judge said neither 0 nor 1")
-    decided_by = f"{extraction.decided_by}+llm:{JUDGE}"
-    return Scored(row.id, row.response, row.extraction, row.prediction, row.answer, correct, decided_by)

@@ -14,6 +14,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import IO, Any
 
 from mathse.evaluation.benchmarks import math_verifier, official_latex
@@ -23,6 +24,7 @@ JOBS: dict[str, Callable[[], Callable[[Any], Any]]] = {"latex": official_latex.l
 
 
 def main(job: str) -> int:
+    """Serve until the input ends; the exit status."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)  # the parsers print
@@ -32,32 +34,41 @@ def main(job: str) -> int:
         serve(answer, answers)
         return 0
     gc.freeze()  # what is loaded stays shared with the copies
+    # This process only waits; copies of it answer, one after the other, each until it is ended at a limit.
     while (child := os.fork()) != 0:
         _, status = os.waitpid(child, 0)
         if status == 0:  # the input ended
             return 0
-    _bound_memory()
+    with suppress(ImportError):  # Windows has no such module
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     serve(answer, answers)
     os._exit(0)
 
 
 def serve(answer: Callable[[Any], Any], answers: IO[str]) -> None:
     """Answer line after line until the input ends."""
-    _write(answers, {"ready": True})
+
+    def write(reply: dict[str, Any]) -> None:
+        answers.write(json.dumps(reply) + "\n")
+        answers.flush()
+
+    write({"ready": True})
     while line := _read_line():
         request = json.loads(line)
-        _alarm(request["limit"])
+        _set_timer(request["limit"])
         try:
             reply = {"answer": answer(request["ask"])}
         except (MemoryError, RecursionError):
             reply = {"failed": True}
-        _alarm(0)
-        _write(answers, {"id": request["id"], **reply})
+        _set_timer(0)
+        write({"id": request["id"], **reply})
 
 
 def _read_line() -> bytes:
-    """The last line that standard input holds: a question before it was given up. Nothing is left in a buffer, which
-    would go down with a process that is ended."""
+    """The last line that standard input holds: a question before it was given up. It is read without a buffer, which
+    would be lost with a process that is ended."""
     line = bytearray()
     while not line.endswith(b"\n"):
         chunk = os.read(0, 65536)
@@ -67,25 +78,13 @@ def _read_line() -> bytes:
     return bytes(line).splitlines()[-1]
 
 
-def _write(answers: IO[str], reply: dict[str, Any]) -> None:
-    answers.write(json.dumps(reply) + "\n")
-    answers.flush()
-
-
-def _alarm(seconds: float) -> None:
+def _set_timer(seconds: float) -> None:
+    """End this process after so many seconds of its own time; 0: do not."""
     try:
         from signal import ITIMER_PROF, setitimer
     except ImportError:  # Windows: the other side's own time-out ends this process
         return
     setitimer(ITIMER_PROF, seconds)
-
-
-def _bound_memory() -> None:
-    try:
-        import resource
-    except ImportError:
-        return
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """``python -m mathse compare RUN RUN...``: the same problems answered by several students, and the paper's tables.
 
-sides.py    what a RUN is, and the marks in it
+results.py  what a RUN is, and the marks in it
 pairs.py    two students on the same problems: difference, McNemar's test, transitions (Figure 2)
 tables.py   rows of Table 1, Table 2 and Figure 4, the paper's and ours
 page.py     the same as a page, with the drawings
@@ -14,17 +14,14 @@ from pathlib import Path
 
 from mathse.errors import RunError
 from mathse.evaluation.compare.pairs import pairs_of
-from mathse.evaluation.compare.sides import Side, benchmarks_of, read_sides
-from mathse.evaluation.compare.tables import accuracy_rows, error_rows, pair_rows, table_1, table_2
+from mathse.evaluation.compare.results import RunResults, benchmarks_of, read_all_results
+from mathse.evaluation.compare.tables import Rows, accuracy_rows, error_rows, pair_rows, table_1, table_2
 from mathse.reporting.progress.wording import aligned
 from mathse.scoring.paper import SLIPS
-
-Rows = Sequence[Sequence[str]]
 
 _DESCRIPTION = """Accuracies with bootstrap intervals; each run against the first on the problems they share: the paired
 difference with its interval, McNemar's exact p, and the four transitions of the paper's Figure 2; then the paper's
 tables with ours beside them."""
-_WHOLE = "Ours: where every problem of the benchmark was scored."
 _RUN = """an output folder of evaluate.py, one of its benchmark folders, a stage of a training run, or a training run
 (its last student); NAME=FOLDER names it, and a NAME from the paper's tables ("MathSE-Qwen") puts it beside that row"""
 
@@ -36,39 +33,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--tables", action="store_true", help="show the paper's tables in any case")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
     parser.add_argument("--out", type=Path, metavar="FILE", help="also write a page with the drawings")
-    asked = parser.parse_args(argv)
-    if asked.out is not None:
-        _check_page(asked.out)
-    sides = read_sides(asked.runs)
-    for heading, rows, note in blocks(sides, asked.seed, asked.tables):
+    arguments = parser.parse_args(argv)
+    out: Path | None = arguments.out
+    # Refused before anything is read: a place where no page can be written.
+    if out is not None:
+        if out.is_dir():
+            raise RunError(f"--out {out}: a folder; name the page's file, such as {out / 'comparison.html'}")
+        above = next(folder for folder in out.absolute().parents if folder.exists())
+        if not above.is_dir():
+            raise RunError(f"--out {out}: {above} is a file, not a folder; name another place")
+    results = read_all_results(arguments.runs)
+    for heading, rows, note in blocks(results, arguments.seed, arguments.tables):
         print("\n".join([heading, *(f"  {line}" for line in aligned(rows)), *([f"  {note}"] if note else []), ""]))
-    if asked.out is not None:
+    if out is not None:
         from mathse.evaluation.compare.page import write_comparison
 
-        print(write_comparison(sides, asked.seed, asked.out))
+        print(write_comparison(results, arguments.seed, out))
     return 0
 
 
-def _check_page(out: Path) -> None:
-    """Raises RunError where no page can be written, before anything is read."""
-    if out.is_dir():
-        raise RunError(f"--out {out}: a folder; name the page's file, such as {out / 'comparison.html'}")
-    above = next(folder for folder in out.absolute().parents if folder.exists())
-    if not above.is_dir():
-        raise RunError(f"--out {out}: {above} is a file, not a folder; name another place")
-
-
-def blocks(sides: Sequence[Side], seed: int, tables: bool) -> list[tuple[str, Rows, str]]:
-    """(heading, rows with their head, a note) of everything there is to say."""
-    said: list[tuple[str, Rows, str]] = []
-    for name in benchmarks_of(sides):
-        said.append((name, accuracy_rows(sides, name, seed), ""))
-        if pairs := pairs_of(sides, name, seed):
-            said.append((f"{name}, each against {pairs[0].before}", pair_rows(pairs), ""))
-    if tables or any("mathvl_test" in side.scores for side in sides):
-        said.append(("Table 1: MathVL-test, percent", table_1(sides), f"{_WHOLE} {SLIPS['Table 1']}"))
-    if tables or any({"mathvista", "mathverse", "mathvision"} & side.scores.keys() for side in sides):
-        said.append(("Table 2: public benchmarks, percent", table_2(sides), f"{_WHOLE} {SLIPS['Table 2']}"))
-    if any(scores.error_types for side in sides for scores in side.scores.values()):
-        said.append(("Figure 4: kinds of mistakes, percent of the wrong answers", error_rows(sides), SLIPS["Figure 4"]))
-    return said
+def blocks(results: Sequence[RunResults], seed: int, tables: bool) -> list[tuple[str, Rows, str]]:
+    """(heading, rows with their head, a note) of everything that is printed; ``tables``: the paper's in any case."""
+    printed: list[tuple[str, Rows, str]] = []
+    for name in benchmarks_of(results):
+        printed.append((name, accuracy_rows(results, name, seed), ""))
+        if pairs := pairs_of(results, name, seed):
+            printed.append((f"{name}, each against {pairs[0].before}", pair_rows(pairs), ""))
+    complete_only = "Ours: where every problem of the benchmark was scored."
+    if tables or any("mathvl_test" in run.scores for run in results):
+        note = f"{complete_only} {SLIPS['Table 1']}"
+        printed.append(("Table 1: MathVL-test, percent", table_1(results), note))
+    if tables or any({"mathvista", "mathverse", "mathvision"} & run.scores.keys() for run in results):
+        note = f"{complete_only} {SLIPS['Table 2']}"
+        printed.append(("Table 2: public benchmarks, percent", table_2(results), note))
+    if any(scores.error_types for run in results for scores in run.scores.values()):
+        heading = "Figure 4: kinds of mistakes, percent of the wrong answers"
+        printed.append((heading, error_rows(results), SLIPS["Figure 4"]))
+    return printed

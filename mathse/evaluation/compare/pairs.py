@@ -1,48 +1,46 @@
-"""Two students on the same problems."""
+"""Two students on the same problems: the paired difference, McNemar's test, and the transitions of Figure 2."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mathse.evaluation.compare.sides import Side
+from mathse.evaluation.compare.results import RunResults
 from mathse.scoring.metrics import Interval, transitions
 from mathse.scoring.resampling import difference_interval, mcnemar
 
 
 @dataclass(frozen=True)
-class Pair:
-    """``changes``: correct_correct, correct_wrong, wrong_correct, wrong_wrong. ``left_out``: problems that only one of
-    the two was scored on."""
+class PairedComparison:
+    """Two runs on the problems that both were scored on."""
 
-    before: str
+    before: str  # the runs' labels
     after: str
     problems: int
-    difference: float
-    interval: Interval
-    p: float
-    changes: Mapping[str, int]
-    left_out: int
+    difference: float  # of the accuracies, a fraction
+    interval: Interval  # 95 %, bootstrap over problems
+    p: float  # McNemar's exact test
+    changes: Mapping[str, int]  # correct_correct, correct_wrong, wrong_correct, wrong_wrong
+    left_out: int  # problems that only one of the two was scored on
 
 
-def pairs_of(sides: Sequence[Side], benchmark: str, seed: int) -> list[Pair]:
-    """Each side against the first that has the benchmark; left out where the two share no scored problem."""
-    having = [side for side in sides if benchmark in side.scores]
-    found = [compared(having[0], side, benchmark, seed) for side in having[1:]]
-    return [pair for pair in found if pair is not None]
+def pairs_of(results: Sequence[RunResults], benchmark: str, seed: int) -> list[PairedComparison]:
+    """Each run against the first that has the benchmark; left out where the two share no scored problem."""
+    having = [run for run in results if benchmark in run.scores]
+    pairs = [compared(having[0], run, benchmark, seed) for run in having[1:]]
+    return [pair for pair in pairs if pair is not None]
 
 
-def compared(before: Side, after: Side, benchmark: str, seed: int) -> Pair | None:
+def compared(before: RunResults, after: RunResults, benchmark: str, seed: int) -> PairedComparison | None:
     """None if no problem was scored for both."""
     old, new = before.scores[benchmark].marks, after.scores[benchmark].marks
     shared = [i for i in old if old[i] is not None and new.get(i) is not None]
-    if not shared:
-        return None
     was, now = [bool(old[i]) for i in shared], [bool(new[i]) for i in shared]
-    changes = transitions(dict(zip(shared, was, strict=True)), dict(zip(shared, now, strict=True)))
     interval = difference_interval(was, now, seed)
-    assert interval is not None  # there are shared problems
-    return Pair(
+    if interval is None:  # there is no shared problem
+        return None
+    changes = transitions(dict(zip(shared, was, strict=True)), dict(zip(shared, now, strict=True)))
+    return PairedComparison(
         before.label,
         after.label,
         len(shared),

@@ -1,13 +1,13 @@
-"""Rows of text: what was found, and the paper's tables with ours beside them."""
+"""Rows of text: accuracies, pairs, and the paper's tables with ours beside them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from mathse.evaluation.compare.pairs import Pair
-from mathse.evaluation.compare.sides import Scores, Side
-from mathse.evaluation.figures import circumstances
-from mathse.evaluation.mistakes import UNCLEAR
+from mathse.evaluation.compare.pairs import PairedComparison
+from mathse.evaluation.compare.results import RunResults
+from mathse.evaluation.error_types import UNCLEAR
+from mathse.evaluation.metrics import circumstances
 from mathse.reporting.report.svg import percent, points, span
 from mathse.scoring import paper
 from mathse.scoring.resampling import share_interval
@@ -24,27 +24,27 @@ CHANGES = {
 Rows = list[list[str]]
 
 
-def accuracy_rows(sides: Sequence[Side], benchmark: str, seed: int) -> Rows:
-    """Accuracy of each side with its bootstrap interval."""
+def accuracy_rows(results: Sequence[RunResults], benchmark: str, seed: int) -> Rows:
+    """Accuracy of each run with its bootstrap interval."""
     rows = [["run", "accuracy", "95% bootstrap interval", "right", "of", "measured with"]]
-    for side in sides:
-        if (scores := side.scores.get(benchmark)) is not None:
-            protocol = scores.metrics.get("protocol")
-            rows.append([side.label, *_accuracy(scores, seed), circumstances(protocol) if protocol else ""])
+    for run in results:
+        if (scores := run.scores.get(benchmark)) is None:
+            continue
+        marks = list(scores.marks.values())
+        right, unknown = marks.count(True), marks.count(None)
+        if unknown:
+            accuracy, interval = NONE, f"{unknown:,} not scored"
+        else:
+            accuracy = percent(right / len(marks) if marks else None, 2)
+            bounds = share_interval([bool(mark) for mark in marks], seed)
+            interval = span(bounds) if bounds else NONE
+        protocol = scores.metrics.get("protocol")
+        measured_with = circumstances(protocol) if protocol else ""
+        rows.append([run.label, accuracy, interval, f"{right:,}", f"{len(marks):,}", measured_with])
     return rows
 
 
-def _accuracy(scores: Scores, seed: int) -> list[str]:
-    marks = list(scores.marks.values())
-    right, unknown = marks.count(True), marks.count(None)
-    if unknown:
-        return [NONE, f"{unknown:,} not scored", f"{right:,}", f"{len(marks):,}"]
-    interval = share_interval([bool(mark) for mark in marks], seed)
-    shown = span(interval) if interval else NONE
-    return [percent(right / len(marks) if marks else None, 2), shown, f"{right:,}", f"{len(marks):,}"]
-
-
-def pair_rows(pairs: Sequence[Pair]) -> Rows:
+def pair_rows(pairs: Sequence[PairedComparison]) -> Rows:
     """Paired differences in points, McNemar's p, and the transitions of Figure 2."""
     rows = [["run", "difference", "95% bootstrap interval", "McNemar p", *CHANGES.values(), "problems", "left out"]]
     for pair in pairs:
@@ -71,64 +71,60 @@ def p_text(p: float) -> str:
 # --- the paper's tables -----------------------------------------------------------------------------------------------
 
 
-def table_1(sides: Sequence[Side]) -> Rows:
+def table_1(results: Sequence[RunResults]) -> Rows:
     """MathVL-test."""
-    return _beside(paper.TABLE_1, paper.TABLE_1_HEAD, sides, lambda side: [_share(side, "mathvl_test")])
+    return _beside(paper.TABLE_1, paper.TABLE_1_HEAD, results, lambda run: [_percent_of(run, "mathvl_test")])
 
 
-def table_2(sides: Sequence[Side]) -> Rows:
+def table_2(results: Sequence[RunResults]) -> Rows:
     """GPS, MathVista, MathVerse, MathVision, and their mean where there are all four."""
-    return _beside(paper.TABLE_2, paper.TABLE_2_HEAD, sides, _public)
+
+    def public(run: RunResults) -> list[float | None]:
+        mathvista = _percent_of(run, "mathvista")
+        gps = None
+        if mathvista is not None and (counts := run.scores["mathvista"].metrics["buckets"]["task"].get(GPS)):
+            gps = 100 * counts["correct"] / counts["total"]
+        values = [gps, mathvista, _percent_of(run, "mathverse"), _percent_of(run, "mathvision")]
+        known = [value for value in values if value is not None]
+        return [*values, sum(known) / len(values) if len(known) == len(values) else None]
+
+    return _beside(paper.TABLE_2, paper.TABLE_2_HEAD, results, public)
 
 
-def _public(side: Side) -> list[float | None]:
-    found = [_gps(side), *(_share(side, name) for name in ("mathvista", "mathverse", "mathvision"))]
-    known = [value for value in found if value is not None]
-    return [*found, sum(known) / len(found) if len(known) == len(found) else None]
-
-
-def _share(side: Side, benchmark: str) -> float | None:
+def _percent_of(run: RunResults, benchmark: str) -> float | None:
     """A whole benchmark's accuracy in percent; None where problems were left out or not scored."""
-    metrics = side.scores[benchmark].metrics if benchmark in side.scores else {}
+    metrics = run.scores[benchmark].metrics if benchmark in run.scores else {}
     if metrics.get("accuracy") is None or metrics.get("total") != paper.SIZES[benchmark]:
         return None
     return 100 * float(metrics["accuracy"])
 
 
-def _gps(side: Side) -> float | None:
-    """MathVista's geometry problem solving, in percent."""
-    if _share(side, "mathvista") is None:
-        return None
-    found = side.scores["mathvista"].metrics["buckets"]["task"].get(GPS)
-    return 100 * found["correct"] / found["total"] if found else None
-
-
 def _beside(
     printed: Mapping[str, paper.Row],
     head: Sequence[str],
-    sides: Sequence[Side],
-    ours: Callable[[Side], list[float | None]],
+    results: Sequence[RunResults],
+    ours: Callable[[RunResults], list[float | None]],
 ) -> Rows:
     """The paper's rows, each followed by the runs that bear its name; runs of other names at the end."""
+
+    def row(name: str, source: str, values: Sequence[float | None]) -> list[str]:
+        return [name, source, *(NONE if value is None else f"{value:.2f}" for value in values)]
+
     rows = [["model", "whose", *head]]
     names = {name.casefold() for name in printed}
     for name, values in printed.items():
-        rows.append([name, "paper", *map(_two, values)])
-        rows += [[name, "ours", *map(_two, ours(s))] for s in sides if s.label.casefold() == name.casefold()]
-    return rows + [[s.label, "ours", *map(_two, ours(s))] for s in sides if s.label.casefold() not in names]
+        rows.append(row(name, "paper", values))
+        rows += [row(name, "ours", ours(run)) for run in results if run.label.casefold() == name.casefold()]
+    return rows + [row(run.label, "ours", ours(run)) for run in results if run.label.casefold() not in names]
 
 
-def _two(value: float | None) -> str:
-    return NONE if value is None else f"{value:.2f}"
-
-
-def error_rows(sides: Sequence[Side]) -> Rows:
+def error_rows(results: Sequence[RunResults]) -> Rows:
     """Figure 4."""
     rows = [["model", "whose", *paper.ERROR_TYPES, UNCLEAR, "wrong answers"]]
     rows += [[n, "paper", *(f"{v:.1f}" for v in shares), NONE, NONE] for n, shares in paper.FIGURE_4.items()]
-    for side in sides:
-        for benchmark, scores in side.scores.items():
-            if found := scores.error_types:
-                shares = [f"{100 * found[kind] / found['total']:.1f}" for kind in (*paper.ERROR_TYPES, UNCLEAR)]
-                rows.append([f"{side.label}, {benchmark}", "ours", *shares, f"{found['total']:,}"])
+    for run in results:
+        for benchmark, scores in run.scores.items():
+            if counts := scores.error_types:
+                shares = [f"{100 * counts[kind] / counts['total']:.1f}" for kind in (*paper.ERROR_TYPES, UNCLEAR)]
+                rows.append([f"{run.label}, {benchmark}", "ours", *shares, f"{counts['total']:,}"])
     return rows

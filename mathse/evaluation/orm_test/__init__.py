@@ -7,7 +7,7 @@ FILE has rows as ``mathse.data.labelled`` reads them. In the benchmark's folder:
     verdicts.jsonl       the ORM's verdicts, appended batch by batch; another threshold makes none again
     judged.jsonl         a row a path: id, problem_id, subject, length, label, verdict, accepted, right
     disagreements.jsonl  those of them that the ORM got wrong, the most confident first
-    metrics.json         see ``mathse.evaluation.orm_test.measured``
+    metrics.json         see ``mathse.evaluation.orm_test.metrics``
     report.html
 """
 

@@ -9,8 +9,9 @@ from typing import Any
 from mathse.reporting.report import svg
 from mathse.reporting.report.orm_charts import BELOW, SIDE, SQUARE
 
-WIDE, RIGHT = 720, 130
+WIDE, RIGHT = 720, 130  # pixels: the chart's width, and the margin for the curves' names
 POINTS = 400  # of a ROC curve that are drawn
+# Figure in metrics.json, CSS class of its curve.
 CURVES = (("precision", "flight-0"), ("recall", "flight-1"), ("f1", "flight-2"))
 NAMES = {"precision": "precision", "recall": "recall", "f1": "F1"}
 
@@ -25,8 +26,10 @@ def roc(points: Sequence[tuple[float, float]], area: float) -> str:
         + svg.path([SQUARE.at(x, y) for x, y in drawn], "stairs flight-0")
         + svg.text(SQUARE.right - 6, SQUARE.bottom - 10, f"AUROC {area:.3f}", "name", "end")
     )
-    spoken = f"ROC curve: share of right paths against share of wrong paths above each score. AUROC {area:.3f}."
-    return svg.chart(SIDE, SQUARE.bottom + BELOW, body, spoken)
+    alternative_text = (
+        f"ROC curve: share of right paths against share of wrong paths above each score. AUROC {area:.3f}."
+    )
+    return svg.chart(SIDE, SQUARE.bottom + BELOW, body, alternative_text)
 
 
 def thresholds(rows: Sequence[Mapping[str, Any]], chosen: float) -> str:
@@ -35,23 +38,24 @@ def thresholds(rows: Sequence[Mapping[str, Any]], chosen: float) -> str:
     body = frame.quarters("threshold on P(correct)")
     body += svg.line(frame.x(chosen), frame.top, frame.x(chosen), frame.bottom, "axis")
     ends, lines = [], []
-    for k, (name, look) in enumerate(CURVES):
+    for k, (name, colour) in enumerate(CURVES):
         known = [row for row in rows if row[name] is not None]
         if not known:
             continue
         spots = [frame.at(row["threshold"], row[name]) for row in known]
-        lines.append(svg.path(spots, f"stairs {look}"))
+        lines.append(svg.path(spots, f"stairs {colour}"))
         for (x, _), row in zip(spots, known, strict=True):
             if interval := row["ci95"][name]:
                 low, high = map(frame.y, interval)
-                shifted = x + (k - 1) * 2  # so that none hides another
-                lines.append(svg.whisker(shifted, low, high, f"stairs {look}", width=1))
-        ends.append((name, look, spots[-1][1]))
-    places = svg.spread([y for _, _, y in ends], 17)
-    for (name, look, _), y in zip(ends, places, strict=True):
-        lines.append(svg.text(frame.right + 10, y + 4, NAMES[name], f"name {look}"))
-    spoken = "; ".join(
+                shifted = x + (k - 1) * 2  # so that no whisker hides another
+                lines.append(svg.whisker(shifted, low, high, f"stairs {colour}", width=1))
+        ends.append((name, colour, spots[-1][1]))
+    # The curves' names stand at their ends, moved apart where they would overlap.
+    heights = svg.spread([y for _, _, y in ends], 17)
+    for (name, colour, _), y in zip(ends, heights, strict=True):
+        lines.append(svg.text(frame.right + 10, y + 4, NAMES[name], f"name {colour}"))
+    alternative_text = "; ".join(
         f"at {row['threshold']:g}: precision {svg.percent(row['precision'])}, recall {svg.percent(row['recall'])}"
         for row in rows
     )
-    return svg.chart(WIDE, frame.bottom + BELOW, body + "".join(lines), f"Acceptance by threshold. {spoken}.")
+    return svg.chart(WIDE, frame.bottom + BELOW, body + "".join(lines), f"Acceptance by threshold. {alternative_text}.")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mathse.evaluation.orm_test import charts, figures
-from mathse.evaluation.orm_test.measured import JudgedPath, marks_of
+from mathse.evaluation.orm_test import charts, statistics
+from mathse.evaluation.orm_test.metrics import JudgedPath, marks_of
 from mathse.reporting.report.cards import Pictures, cards
 from mathse.reporting.report.gallery import Item, decide
 from mathse.reporting.report.orm_charts import reliability
@@ -40,59 +40,60 @@ SCORES = {"auroc": "AUROC", "average_precision": "average precision", "brier": "
 
 
 def page(
-    found: Mapping[str, Any],
+    figures: Mapping[str, Any],
     rows: Sequence[JudgedPath],
     wrong: Sequence[JudgedPath],
     image_png: Callable[[str], bytes],
 ) -> str:
-    """``found``: metrics.json; ``wrong``: the rows judged wrongly, the most confident first."""
+    """``figures``: metrics.json; ``wrong``: the rows judged wrongly, the most confident first."""
+    notes = "".join(f"<li>{safe(note)}</li>" for note in figures["notes"])
+    protocol = [(key, NONE if value is None else value) for key, value in figures["protocol"].items()]
     parts = [
-        _figures(found),
-        _paper(found),
-        _scores(found, rows),
-        _thresholds(found),
-        _agreement(found),
-        _groups(found),
-        _disagreements(wrong, found["threshold"], image_png),
-        _notes(found["notes"]),
-        section(
-            "protocol", "Protocol", "What was measured, and with what.", table(("what", "value"), _protocol(found))
-        ),
+        _figures(figures),
+        _paper(figures),
+        _scores(figures, rows),
+        _thresholds(figures),
+        _agreement(figures),
+        _groups(figures),
+        _disagreements(wrong, figures["threshold"], image_png),
+        section("notes", "Notes", "", f"<ul>{notes}</ul>" if notes else ""),
+        section("protocol", "Protocol", "What was measured, and with what.", table(("what", "value"), protocol)),
     ]
+    unparsed = figures["unparsed"]
+    result = (
+        f"The ORM judges <b>{percent(figures['overall_accuracy'])}</b> ({span(figures['ci95']['overall_accuracy'])}) "
+        f"of {figures['paths']:,} labelled paths rightly: it accepts {percent(figures['positive_accuracy'])} of the "
+        f"right ones and rejects {percent(figures['negative_accuracy'])} of the wrong ones. "
+        + ("One verdict could not be read." if unparsed == 1 else f"{unparsed:,} verdicts could not be read.")
+    )
     header = (
-        '<p class="eyebrow">MathSE · evaluation</p><h1>The ORM on labelled paths</h1>'
-        f'<p class="result">{_result(found)}</p>'
+        f'<p class="eyebrow">MathSE · evaluation</p><h1>The ORM on labelled paths</h1><p class="result">{result}</p>'
     )
     return html("ORM test", header, parts, NAMES)
-
-
-def _result(found: Mapping[str, Any]) -> str:
-    interval = found["ci95"]["overall_accuracy"]
-    return (
-        f"The ORM judges <b>{percent(found['overall_accuracy'])}</b> ({span(interval)}) of {found['paths']:,} labelled "
-        f"paths rightly: it accepts {percent(found['positive_accuracy'])} of the right ones and rejects "
-        f"{percent(found['negative_accuracy'])} of the wrong ones. {_unread(found['unparsed'])}"
-    )
 
 
 # --- sections ---------------------------------------------------------------------------------------------------------
 
 
-def _figures(found: Mapping[str, Any]) -> str:
-    rows = [[words, percent(found[key]), _span(found["ci95"][key])] for key, words in SHARES.items()]
-    rows += [[words, _decimals(found[key]), _range(found["ci95"][key])] for key, words in SCORES.items()]
+def _figures(figures: Mapping[str, Any]) -> str:
+    intervals = figures["ci95"]
+    rows = [
+        [label, percent(figures[key]), span(intervals[key]) if intervals[key] else NONE]
+        for key, label in SHARES.items()
+    ]
+    rows += [[label, _decimals(figures[key]), _range(intervals[key])] for key, label in SCORES.items()]
     finding = (
-        f"A path counts as accepted if it is called correct with a P(correct) of at least {found['threshold']:g}; what "
-        "cannot be read is rejected. Intervals of 95%: Wilson's for shares, else a bootstrap over problems (ECE is "
-        "biased upward where there are few paths, and so is its interval)."
+        f"A path counts as accepted if it is called correct with a P(correct) of at least {figures['threshold']:g}; "
+        "what cannot be read is rejected. Intervals of 95%: Wilson's for shares, else a bootstrap over problems (ECE "
+        "is biased upward where there are few paths, and so is its interval)."
     )
     return section("accuracy", "Figures", safe(finding), table(("figure", "value", "95% interval"), rows, ""))
 
 
-def _paper(found: Mapping[str, Any]) -> str:
+def _paper(figures: Mapping[str, Any]) -> str:
     """Ours beside Table 5."""
-    ours = [percent(found[f"{name}_accuracy"], 2) for name in ("positive", "negative", "overall")]
-    theirs = [[name, *(f"{row[k]:.2f}%" for k in row)] for name, row in found["paper"].items()]
+    ours = [percent(figures[f"{name}_accuracy"], 2) for name in ("positive", "negative", "overall")]
+    theirs = [[name, *(f"{row[k]:.2f}%" for k in row)] for name, row in figures["paper"].items()]
     finding = (
         "The paper's rows are of its own 1,000 right and 1,000 wrong paths, which are not public; ours are of the file "
         "named below, so a difference says nothing of the models alone."
@@ -101,20 +102,16 @@ def _paper(found: Mapping[str, Any]) -> str:
     return section("tables", "Beside Table 5", finding, table(head, [["this ORM, here", *ours], *theirs], ""))
 
 
-def _scores(found: Mapping[str, Any], rows: Sequence[JudgedPath]) -> str:
+def _scores(figures: Mapping[str, Any], rows: Sequence[JudgedPath]) -> str:
     """ROC and calibration."""
     drawn = []
-    if found["auroc"] is not None:
-        drawn.append(
-            (
-                "Right paths above each score, against wrong ones",
-                charts.roc(figures.roc(marks_of(rows)), found["auroc"]),
-            )
-        )
-    if found["calibration"]:
-        drawn.append(("Share of paths that are right, by P(correct)", reliability(found["calibration"])))
+    if figures["auroc"] is not None:
+        curve = charts.roc(statistics.roc(marks_of(rows)), figures["auroc"])
+        drawn.append(("Right paths above each score, against wrong ones", curve))
+    if figures["calibration"]:
+        drawn.append(("Share of paths that are right, by P(correct)", reliability(figures["calibration"])))
     diagrams = "".join(
-        f'<figure class="half"><figcaption>{safe(words)}</figcaption>{chart}</figure>' for words, chart in drawn
+        f'<figure class="half"><figcaption>{safe(caption)}</figcaption>{chart}</figure>' for caption, chart in drawn
     )
     numbers = [
         (
@@ -124,7 +121,7 @@ def _scores(found: Mapping[str, Any], rows: Sequence[JudgedPath]) -> str:
             percent(b["correct"]),
             span(b["ci95"]),
         )
-        for b in found["calibration"] or ()
+        for b in figures["calibration"] or ()
     ]
     head = ("P(correct)", "paths", "mean", "right", "95% interval")
     finding = "Whether P(correct) puts right paths above wrong ones, and whether it means what it says."
@@ -132,8 +129,8 @@ def _scores(found: Mapping[str, Any], rows: Sequence[JudgedPath]) -> str:
     return section("orm", "P(correct)", finding, body)
 
 
-def _thresholds(found: Mapping[str, Any]) -> str:
-    rows = found["thresholds"] or ()
+def _thresholds(figures: Mapping[str, Any]) -> str:
+    rows = figures["thresholds"] or ()
     numbers = [
         (
             f"{row['threshold']:g}",
@@ -148,23 +145,23 @@ def _thresholds(found: Mapping[str, Any]) -> str:
         "deciles of P(correct) over the paths called correct."
     )
     head = ("threshold", "accepted", "precision", "recall", "F1")
-    body = figure(charts.thresholds(rows, found["threshold"])) + table(head, numbers) if rows else ""
+    body = figure(charts.thresholds(rows, figures["threshold"])) + table(head, numbers) if rows else ""
     return section("selectors", "Acceptance against the threshold", finding, body)
 
 
-def _agreement(found: Mapping[str, Any]) -> str:
-    agreement = found["agreement"]
+def _agreement(figures: Mapping[str, Any]) -> str:
+    agreement = figures["agreement"]
     if agreement is None:
         return ""
     rows = [
         (
-            words,
+            label,
             percent(part["agreement"]) + _in_brackets(part["ci95"]["agreement"]),
             _decimals(part["kappa"]),
             _range(part["ci95"]["kappa"]),
             *(f"{part[key]:,}" for key in ("both", "accepted_alone", "matched_alone", "neither")),
         )
-        for words, part in (("the ORM's decisions", agreement["decisions"]), ("the labels", agreement["labels"]))
+        for label, part in (("the ORM's decisions", agreement["decisions"]), ("the labels", agreement["labels"]))
     ]
     head = ("", "agreement", "kappa", "95% interval", "yes, match", "yes, no match", "no, match", "no, no match")
     finding = (
@@ -174,9 +171,9 @@ def _agreement(found: Mapping[str, Any]) -> str:
     return section("compared", "Agreement with answer matching", finding, table(head, rows, ""))
 
 
-def _groups(found: Mapping[str, Any]) -> str:
-    named = [(f"subject {name}", part) for name, part in found["by_subject"].items()]
-    named += [(f"{part['from']:,} to {part['to']:,} characters", part) for part in found["by_length"]]
+def _groups(figures: Mapping[str, Any]) -> str:
+    parts = [(f"subject {name}", part) for name, part in figures["by_subject"].items()]
+    parts += [(f"{part['from']:,} to {part['to']:,} characters", part) for part in figures["by_length"]]
     rows = [
         (
             name,
@@ -184,7 +181,7 @@ def _groups(found: Mapping[str, Any]) -> str:
             *(percent(part[key]) + _in_brackets(part["ci95"][key]) for key in GROUPED),
             _decimals(part["auroc"]),
         )
-        for name, part in named
+        for name, part in parts
     ]
     head = ("paths", "how many", *(SHARES[key] for key in GROUPED), "AUROC")
     return section("buckets", "By subject and by length", "", table(head, rows, "") if rows else "")
@@ -193,7 +190,10 @@ def _groups(found: Mapping[str, Any]) -> str:
 def _disagreements(wrong: Sequence[JudgedPath], threshold: float, image_png: Callable[[str], bytes]) -> str:
     groups: dict[str, list[Item]] = {}
     for row in wrong[:SHOWN]:
-        groups.setdefault("wrongly accepted" if row.accepted else "wrongly rejected", []).append(_item(row, threshold))
+        group = "wrongly accepted" if row.accepted else "wrongly rejected"
+        labelled, decision = row.labelled, decide(row.verdict, threshold)
+        item = Item(group, labelled.path, labelled.problem, row.verdict, decision, row.is_right, labelled.label)
+        groups.setdefault(group, []).append(item)
     finding = (
         f"The {min(SHOWN, len(wrong)):,} of {len(wrong):,} paths judged wrongly on which the ORM was surest; "
         "disagreements.jsonl has all of them. The step that the judge names is marked, and the true one."
@@ -201,30 +201,7 @@ def _disagreements(wrong: Sequence[JudgedPath], threshold: float, image_png: Cal
     return section("gallery", "The worst disagreements", finding, cards(groups, Pictures(image_png)))
 
 
-def _item(row: JudgedPath, threshold: float) -> Item:
-    group = "wrongly accepted" if row.accepted else "wrongly rejected"
-    decision = decide(row.verdict, threshold)
-    return Item(group, row.given.path, row.given.problem, row.verdict, decision, row.is_right, row.given.label)
-
-
-def _notes(notes: Sequence[str]) -> str:
-    said = "".join(f"<li>{safe(note)}</li>" for note in notes)
-    return section("notes", "Notes", "", f"<ul>{said}</ul>" if said else "")
-
-
-def _protocol(found: Mapping[str, Any]) -> list[tuple[str, object]]:
-    return [(key, NONE if value is None else value) for key, value in found["protocol"].items()]
-
-
-# --- words ------------------------------------------------------------------------------------------------------------
-
-
-def _unread(count: int) -> str:
-    return "One verdict could not be read." if count == 1 else f"{count:,} verdicts could not be read."
-
-
-def _span(interval: Sequence[float] | None) -> str:
-    return span(interval) if interval else NONE
+# --- cells ------------------------------------------------------------------------------------------------------------
 
 
 def _range(interval: Sequence[float] | None) -> str:

@@ -12,9 +12,9 @@ from sklearn.calibration import calibration_curve
 from small import path, problems
 
 from mathse.data.labelled import LabelledPath
-from mathse.evaluation.orm_test import figures
-from mathse.evaluation.orm_test.figures import Marks, estimate, interval
-from mathse.evaluation.orm_test.measured import JudgedPath, judged, marks_of, metrics
+from mathse.evaluation.orm_test import statistics
+from mathse.evaluation.orm_test.metrics import JudgedPath, judged, marks_of, metrics
+from mathse.evaluation.orm_test.statistics import Marks, estimate, interval
 from mathse.types import Problem, Status, Verdict
 
 Said = tuple[Status, float | None, str | None]  # a verdict: status, score, step
@@ -58,10 +58,10 @@ def score(row: JudgedPath) -> float:
 def test_ranking_is_scikit_learns_with_ties_and_unparsed_verdicts(rows: list[JudgedPath]) -> None:
     truth, scores = [r.is_right for r in rows], [score(r) for r in rows]
     marks = marks_of(rows)
-    assert estimate(figures.auroc, marks) == pytest.approx(sk.roc_auc_score(truth, scores))
-    assert estimate(figures.average_precision, marks) == pytest.approx(sk.average_precision_score(truth, scores))
+    assert estimate(statistics.auroc, marks) == pytest.approx(sk.roc_auc_score(truth, scores))
+    assert estimate(statistics.average_precision, marks) == pytest.approx(sk.average_precision_score(truth, scores))
     wrong, right, _ = sk.roc_curve(truth, scores, drop_intermediate=False)
-    assert np.allclose(figures.roc(marks), np.stack([wrong, right], 1))
+    assert np.allclose(statistics.roc(marks), np.stack([wrong, right], 1))
 
 
 @pytest.mark.parametrize("rows", CASES)
@@ -69,7 +69,7 @@ def test_brier_and_the_calibration_curve_are_scikit_learns_over_the_scored_paths
     scored = [r for r in rows if r.verdict.score is not None]
     assert 0 < len(scored) < len(rows)
     truth, scores = np.array([r.is_right for r in scored]), np.array([score(r) for r in scored])
-    assert estimate(figures.brier, marks_of(rows)) == pytest.approx(sk.brier_score_loss(truth, scores))
+    assert estimate(statistics.brier, marks_of(rows)) == pytest.approx(sk.brier_score_loss(truth, scores))
     if len({*scores}) > 20:  # scikit-learn puts a score on an edge into the bin below
         bins = metrics(rows, 0.5, writes_steps=False)["calibration"]
         shares, means = calibration_curve(truth, scores, n_bins=10)
@@ -85,11 +85,11 @@ def test_decisions_are_scikit_learns(rows: list[JudgedPath], threshold: float) -
     taken = np.array([r.verdict.status == "correct" and score(r) >= threshold for r in rows])
     marks = marks_of(rows)
     other = np.arange(len(rows)) % 3 > 0
-    assert estimate(figures.balanced_accuracy(threshold), marks) == pytest.approx(
+    assert estimate(statistics.balanced_accuracy(threshold), marks) == pytest.approx(
         sk.balanced_accuracy_score(truth, taken)
     )
-    assert estimate(figures.f1(threshold), marks) == pytest.approx(sk.f1_score(truth, taken, zero_division=0))
-    assert estimate(figures.kappa(other, threshold), marks) == pytest.approx(sk.cohen_kappa_score(taken, other))
+    assert estimate(statistics.f1(threshold), marks) == pytest.approx(sk.f1_score(truth, taken, zero_division=0))
+    assert estimate(statistics.kappa(other, threshold), marks) == pytest.approx(sk.cohen_kappa_score(taken, other))
 
 
 @pytest.mark.parametrize("rows", CASES)
@@ -135,9 +135,9 @@ def test_ece_of_a_case_by_hand() -> None:
     cases: list[tuple[Status, Said]] = [("correct", right), ("wrong", right)]  # a bin that is off by 0.45, twice
     cases += [("wrong", ("wrong", 0.2, None)), ("wrong", ("wrong", 0.25, None))]  # one whose mean 0.225 should be 0
     cases += [("wrong", ("unparsed", None, None))]  # without a score, so in no bin
-    assert estimate(figures.ece, marks_of(rows_of(cases))) == pytest.approx((2 * 0.45 + 2 * 0.225) / 4)
+    assert estimate(statistics.ece, marks_of(rows_of(cases))) == pytest.approx((2 * 0.45 + 2 * 0.225) / 4)
     certain = rows_of([("correct", ("correct", 1.0, None)), ("wrong", ("wrong", 0.0, None))])
-    assert estimate(figures.ece, marks_of(certain)) == 0  # a score of 1 has a bin too
+    assert estimate(statistics.ece, marks_of(certain)) == 0  # a score of 1 has a bin too
 
 
 def test_steps_are_hit_exactly_or_by_a_neighbour_and_what_is_accepted_or_unparsed_is_a_miss() -> None:
@@ -189,8 +189,8 @@ def test_a_judge_of_whom_nothing_can_be_read_rejects_everything() -> None:
 # --- intervals --------------------------------------------------------------------------------------------------------
 
 ALL: list[Callable[[Marks, Any], Any]] = [
-    figures.auroc, figures.average_precision, figures.brier, figures.ece, figures.balanced_accuracy(0.5),
-    figures.f1(0.6),
+    statistics.auroc, statistics.average_precision, statistics.brier, statistics.ece, statistics.balanced_accuracy(0.5),
+    statistics.f1(0.6),
 ]  # fmt: skip
 
 
@@ -221,8 +221,8 @@ def test_paths_of_one_problem_are_drawn_together() -> None:
     """Ten paths of each problem, all alike, tell no more than one."""
     once: list[tuple[Status, Said]] = [("correct" if k % 3 else "wrong", ("correct", k / 30, None)) for k in range(30)]
     tenfold = [case for case in once for _ in range(10)]
-    alone = interval(figures.brier, marks_of(rows_of(once)))
-    assert interval(figures.brier, marks_of(rows_of(tenfold, a_problem=10))) == pytest.approx(alone)
+    alone = interval(statistics.brier, marks_of(rows_of(once)))
+    assert interval(statistics.brier, marks_of(rows_of(tenfold, a_problem=10))) == pytest.approx(alone)
 
 
 def test_one_problem_alone_has_no_bootstrap_interval() -> None:

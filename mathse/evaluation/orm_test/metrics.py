@@ -1,7 +1,7 @@
 """metrics.json of benchmark=orm_test.
 
-Shares have Wilson's intervals, all else bootstrap intervals over problems (None with one problem); what a judge cannot
-be asked (a score it does not give, a step that a binary one does not write) is null, and ``notes`` says why.
+Shares have Wilson's intervals, all else bootstrap intervals over problems (None with one problem). What a judge does
+not give (a binary one's steps, or a score where it has none) is null, and ``notes`` says why.
 
 positive_accuracy, negative_accuracy   right paths accepted; wrong paths rejected (an unparsed verdict rejects)
 overall_accuracy, balanced_accuracy    paths judged rightly; the mean of the two above
@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 
 from mathse.data.labelled import LabelledPath
-from mathse.evaluation.orm_test import figures
-from mathse.evaluation.orm_test.figures import Marks
+from mathse.evaluation.orm_test import statistics
+from mathse.evaluation.orm_test.statistics import Marks
 from mathse.scoring.answers import extract_answer, same_answer
 from mathse.scoring.metrics import accepted, first_step, reliability, wilson
 from mathse.scoring.paper import TABLE_5, TABLE_5_HEAD
@@ -35,10 +35,10 @@ from mathse.types import Verdict
 
 THRESHOLDS = tuple(k / 20 for k in range(21))
 SCORED = {
-    "auroc": figures.auroc,
-    "average_precision": figures.average_precision,
-    "brier": figures.brier,
-    "ece": figures.ece,
+    "auroc": statistics.auroc,
+    "average_precision": statistics.average_precision,
+    "brier": statistics.brier,
+    "ece": statistics.ece,
 }
 Share = tuple[int, int]
 
@@ -47,13 +47,13 @@ Share = tuple[int, int]
 class JudgedPath:
     """A labelled path with the verdict on it."""
 
-    given: LabelledPath
+    labelled: LabelledPath
     verdict: Verdict
     accepted: bool
 
     @property
     def is_right(self) -> bool:
-        return self.given.label.status == "correct"
+        return self.labelled.label.status == "correct"
 
     @property
     def judged_rightly(self) -> bool:
@@ -61,7 +61,7 @@ class JudgedPath:
 
     @property
     def confidence(self) -> float:
-        """How sure the judge was of its decision: 1 where it gave no score, 0 where it said nothing."""
+        """How sure the judge was of its decision: 1 where it gave no score, 0 of an unparsed verdict."""
         if self.verdict.status == "unparsed":
             return 0.0
         if self.verdict.score is None:
@@ -70,39 +70,46 @@ class JudgedPath:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "id": self.given.path.id,
-            "problem_id": self.given.problem.id,
-            "subject": self.given.subject,
-            "length": len(self.given.path.text),
-            "label": self.given.label,
+            "id": self.labelled.path.id,
+            "problem_id": self.labelled.problem.id,
+            "subject": self.labelled.subject,
+            "length": len(self.labelled.path.text),
+            "label": self.labelled.label,
             "verdict": self.verdict,
             "accepted": self.accepted,
             "right": self.judged_rightly,
         }
 
 
-def judged(given: Sequence[LabelledPath], verdicts: Sequence[Verdict], threshold: float) -> list[JudgedPath]:
+def judged(labelled: Sequence[LabelledPath], verdicts: Sequence[Verdict], threshold: float) -> list[JudgedPath]:
     """Each path with its verdict, in the order of the paths."""
-    said = {word.path_id: word for word in verdicts}
-    words = [said[row.path.id] for row in given]
-    return [JudgedPath(row, word, accepted(word, threshold)) for row, word in zip(given, words, strict=True)]
+    verdict_on = {verdict.path_id: verdict for verdict in verdicts}
+    pairs = [(row, verdict_on[row.path.id]) for row in labelled]
+    return [JudgedPath(row, verdict, accepted(verdict, threshold)) for row, verdict in pairs]
 
 
 def metrics(rows: Sequence[JudgedPath], threshold: float, *, writes_steps: bool, seed: int = 0) -> dict[str, Any]:
     """All figures of the judged paths. ``writes_steps``: whether the judge is one that names the wrong step."""
-    measured = partial(_headline, threshold=threshold, writes_steps=writes_steps, seed=seed)
-    subjects = sorted({row.given.subject for row in rows if row.given.subject is not None})
+    headline = partial(_headline, threshold=threshold, writes_steps=writes_steps, seed=seed)
     marks = marks_of(rows)
-    has_scores = any(marks.scored)
+    calibration = thresholds = None
+    if any(marks.scored):
+        bins = reliability([r.labelled.label for r in rows], [r.verdict for r in rows], statistics.BINS)
+        calibration = [{**b, "ci95": _wilson((round(b["correct"] * b["n"]), int(b["n"])))} for b in bins]
+        # Twentieths, and the deciles of the scores of paths called correct: a sure judge's lie all above 0.95.
+        scores = marks.acceptance[marks.scored & (marks.acceptance >= 0)]
+        deciles = np.quantile(scores, np.arange(1, 10) / 10, method="lower").tolist() if len(scores) else []
+        thresholds = [_at(marks, t, seed) for t in sorted({*THRESHOLDS, *deciles})]
+    subjects = sorted({row.labelled.subject for row in rows if row.labelled.subject is not None})
     return {
         "problems": len(set(marks.problems)),
         "threshold": threshold,
-        **measured(rows),
-        "calibration": _calibration(rows) if has_scores else None,
-        "thresholds": [_at(marks, t, seed) for t in _thresholds(marks)] if has_scores else None,
+        **headline(rows),
+        "calibration": calibration,
+        "thresholds": thresholds,
         "agreement": _agreement(rows, threshold, seed),
-        "by_subject": {name: measured([r for r in rows if r.given.subject == name]) for name in subjects},
-        "by_length": [{"from": low, "to": high, **measured(part)} for low, high, part in _by_length(rows)],
+        "by_subject": {name: headline([r for r in rows if r.labelled.subject == name]) for name in subjects},
+        "by_length": [{"from": low, "to": high, **headline(part)} for low, high, part in _by_length(rows)],
         "paper": {name: dict(zip(TABLE_5_HEAD, row, strict=True)) for name, row in TABLE_5.items()},
         "notes": list(_notes(rows, writes_steps)),
     }
@@ -117,21 +124,30 @@ def marks_of(rows: Sequence[JudgedPath]) -> Marks:
         rank=np.array(rank, dtype=float),
         acceptance=np.where(called, rank, -1.0),
         scored=np.array([r.verdict.score is not None for r in rows], dtype=bool),
-        problems=[r.given.problem.id for r in rows],
+        problems=[r.labelled.problem.id for r in rows],
     )
 
 
 def _headline(rows: Sequence[JudgedPath], threshold: float, writes_steps: bool, seed: int) -> dict[str, Any]:
     right, wrong = ([r for r in rows if r.is_right == kind] for kind in (True, False))
+    # Steps between the one that the verdict names and the true one, of wrong paths whose true one is known; None where
+    # the path was not called wrong, or no step is named.
+    apart: list[int | None] = []
+    for row in wrong if writes_steps else ():
+        named, true = first_step(row.verdict.error_step), first_step(row.labelled.label.error_step)
+        if true is not None:
+            is_miss = row.accepted or row.verdict.status == "unparsed"
+            apart.append(None if is_miss or named is None else abs(named - true))
     shares: dict[str, Share] = {
         "positive_accuracy": (sum(r.accepted for r in right), len(right)),
         "negative_accuracy": (sum(not r.accepted for r in wrong), len(wrong)),
         "overall_accuracy": (sum(r.judged_rightly for r in rows), len(rows)),
-        **(_steps(wrong) if writes_steps else dict.fromkeys(("error_step_exact", "error_step_within_one"), (0, 0))),
+        "error_step_exact": (sum(a == 0 for a in apart), len(apart)),
+        "error_step_within_one": (sum(a is not None and a <= 1 for a in apart), len(apart)),
     }
     marks = marks_of(rows)
     scored = SCORED if any(marks.scored) else {}
-    computed = {"balanced_accuracy": figures.balanced_accuracy(threshold), **scored}
+    computed = {"balanced_accuracy": statistics.balanced_accuracy(threshold), **scored}
     return {
         "paths": len(rows),
         "right": len(right),
@@ -139,42 +155,13 @@ def _headline(rows: Sequence[JudgedPath], threshold: float, writes_steps: bool, 
         "unparsed": sum(r.verdict.status == "unparsed" for r in rows),
         **{name: part / whole if whole else None for name, (part, whole) in shares.items()},
         **dict.fromkeys(SCORED),
-        **{name: figures.estimate(figure, marks) for name, figure in computed.items()},
+        **{name: statistics.estimate(statistic, marks) for name, statistic in computed.items()},
         "ci95": {
             **{name: _wilson(share) for name, share in shares.items()},
             **dict.fromkeys(SCORED),
-            **{name: _pair(figures.interval(figure, marks, seed)) for name, figure in computed.items()},
+            **{name: _pair(statistics.interval(statistic, marks, seed)) for name, statistic in computed.items()},
         },
     }
-
-
-def _steps(wrong: Sequence[JudgedPath]) -> dict[str, Share]:
-    """How many of the wrong paths' steps are named, exactly and within one."""
-    apart = [_apart(r) for r in wrong if first_step(r.given.label.error_step) is not None]
-    return {
-        "error_step_exact": (sum(a == 0 for a in apart), len(apart)),
-        "error_step_within_one": (sum(a is not None and a <= 1 for a in apart), len(apart)),
-    }
-
-
-def _apart(row: JudgedPath) -> int | None:
-    """Steps between the one that the verdict names and the true one; None for a path that was not called wrong."""
-    named, true = first_step(row.verdict.error_step), first_step(row.given.label.error_step)
-    if row.accepted or row.verdict.status == "unparsed" or named is None or true is None:
-        return None
-    return abs(named - true)
-
-
-def _calibration(rows: Sequence[JudgedPath]) -> list[dict[str, Any]]:
-    bins = reliability([r.given.label for r in rows], [r.verdict for r in rows], figures.BINS)
-    return [{**b, "ci95": _wilson((round(b["correct"] * b["n"]), int(b["n"])))} for b in bins]
-
-
-def _thresholds(marks: Marks) -> list[float]:
-    """Twentieths, and the deciles of the scores of paths called correct: a sure judge's lie all above 0.95."""
-    scores = marks.acceptance[marks.scored & (marks.acceptance >= 0)]
-    deciles = np.quantile(scores, np.arange(1, 10) / 10, method="lower").tolist() if len(scores) else []
-    return sorted({*THRESHOLDS, *deciles})
 
 
 def _at(marks: Marks, threshold: float, seed: int) -> dict[str, Any]:
@@ -182,27 +169,33 @@ def _at(marks: Marks, threshold: float, seed: int) -> dict[str, Any]:
     taken = marks.acceptance >= threshold
     hits = int((taken & marks.right).sum())
     precision, recall = (hits, int(taken.sum())), (hits, int(marks.right.sum()))
-    f1 = figures.f1(threshold)
+    f1 = statistics.f1(threshold)
     return {
         "threshold": threshold,
         "accepted": precision[1],
         "precision": hits / precision[1] if precision[1] else None,
         "recall": hits / recall[1] if recall[1] else None,
-        "f1": figures.estimate(f1, marks),
+        "f1": statistics.estimate(f1, marks),
         "ci95": {
             "precision": _wilson(precision),
             "recall": _wilson(recall),
-            "f1": _pair(figures.interval(f1, marks, seed)),
+            "f1": _pair(statistics.interval(f1, marks, seed)),
         },
     }
 
 
 def _agreement(rows: Sequence[JudgedPath], threshold: float, seed: int) -> dict[str, Any] | None:
-    """Of decisions, and of labels, with whether the path ends in the reference answer; None where no row has one."""
-    known = [r for r in rows if r.given.problem.answer]
+    """How the judge's decisions, and the labels, agree with answer matching; None where no row has a reference."""
+    known = [r for r in rows if r.labelled.problem.answer]
     if not known:
         return None
-    matches = np.array([_ends_in_the_answer(r.given) for r in known], dtype=bool)
+    matches = np.array(
+        [
+            same_answer(extract_answer(r.labelled.path.text), r.labelled.problem.answer, r.labelled.problem.choices)
+            for r in known
+        ],
+        dtype=bool,
+    )
     marks = marks_of(known)
     by_label = Marks(marks.right, marks.rank, np.where(marks.right, 1.0, -1.0), marks.scored, marks.problems)
     return {
@@ -214,46 +207,41 @@ def _agreement(rows: Sequence[JudgedPath], threshold: float, seed: int) -> dict[
 
 
 def _agreed(marks: Marks, other: np.ndarray, threshold: float, seed: int) -> dict[str, Any]:
-    taken, kappa = marks.acceptance >= threshold, figures.kappa(other, threshold)
+    taken, kappa = marks.acceptance >= threshold, statistics.kappa(other, threshold)
     agreed = (int((taken == other).sum()), len(other))
     return {
         "agreement": agreed[0] / agreed[1],
-        "kappa": figures.estimate(kappa, marks),
+        "kappa": statistics.estimate(kappa, marks),
         "both": int((taken & other).sum()),
         "accepted_alone": int((taken & ~other).sum()),
         "matched_alone": int((other & ~taken).sum()),
         "neither": int((~taken & ~other).sum()),
-        "ci95": {"agreement": _wilson(agreed), "kappa": _pair(figures.interval(kappa, marks, seed))},
+        "ci95": {"agreement": _wilson(agreed), "kappa": _pair(statistics.interval(kappa, marks, seed))},
     }
-
-
-def _ends_in_the_answer(given: LabelledPath) -> bool:
-    return same_answer(extract_answer(given.path.text), given.problem.answer, given.problem.choices)
 
 
 def _by_length(rows: Sequence[JudgedPath]) -> Iterator[tuple[int, int, list[JudgedPath]]]:
     """(shortest, longest, paths) of each quartile of lengths; equal lengths stay together."""
-    lengths = np.array([len(r.given.path.text) for r in rows])
-    place = np.searchsorted(np.quantile(lengths, (0.25, 0.5, 0.75)), lengths)
+    lengths = np.array([len(r.labelled.path.text) for r in rows])
+    quartiles = np.searchsorted(np.quantile(lengths, (0.25, 0.5, 0.75)), lengths)  # 0 to 3, a path each
     for quartile in range(4):
-        part = [rows[k] for k in np.flatnonzero(place == quartile).tolist()]
-        if part:
-            own = lengths[place == quartile]
-            yield int(own.min()), int(own.max()), part
+        if part := [rows[k] for k in np.flatnonzero(quartiles == quartile).tolist()]:
+            part_lengths = lengths[quartiles == quartile]
+            yield int(part_lengths.min()), int(part_lengths.max()), part
 
 
 def _notes(rows: Sequence[JudgedPath], writes_steps: bool) -> Iterator[str]:
     """What a reader of the figures must know."""
     for status, name in (("correct", "positive"), ("wrong", "negative")):
-        if not any(r.given.label.status == status for r in rows):
+        if not any(r.labelled.label.status == status for r in rows):
             yield f"No path is labelled {status}: {name} accuracy, AUROC and what else compares the two are not known."
     if not any(r.verdict.score is not None for r in rows):
         none_read = all(r.verdict.status == "unparsed" for r in rows)
         why = "No verdict could be read" if none_read else "The judge gave no P(correct)"
         yield f"{why}: AUROC, average precision, Brier, ECE and thresholds are not known."
     if not writes_steps:
-        yield "The judge writes no step: how often it names the wrong one is not asked."
-    elif not any(first_step(r.given.label.error_step) is not None for r in rows if not r.is_right):
+        yield "The judge writes no step: how often it names the wrong one is not measured."
+    elif not any(first_step(r.labelled.label.error_step) is not None for r in rows if not r.is_right):
         yield "No label of a wrong path names a step: how often the judge finds it is not known."
 
 
@@ -265,12 +253,13 @@ def _pair(interval: Sequence[float] | None) -> list[float] | None:
     return None if interval is None else list(interval)
 
 
-def circumstances(found: Mapping[str, Any]) -> str:
+def sentence(figures: Mapping[str, Any]) -> str:
     """The result in a line, for the screen."""
     shares = ", ".join(
-        f"{name.removesuffix('_accuracy')} {found[name]:.4f}"
+        f"{name.removesuffix('_accuracy')} {figures[name]:.4f}"
         for name in ("positive_accuracy", "negative_accuracy", "overall_accuracy")
-        if found[name] is not None
+        if figures[name] is not None
     )
-    rank = f", AUROC {found['auroc']:.4f}" if found["auroc"] is not None else ""
-    return f"{found['paths']:,} paths of {found['problems']:,} problems: {shares}{rank}, {found['unparsed']:,} unparsed"
+    auroc = f", AUROC {figures['auroc']:.4f}" if figures["auroc"] is not None else ""
+    paths = f"{figures['paths']:,} paths of {figures['problems']:,} problems"
+    return f"{paths}: {shares}{auroc}, {figures['unparsed']:,} unparsed"

@@ -11,7 +11,7 @@ from api_server import KEY, MODEL, ApiServer, pictures_in, text_of
 
 from evaluation.cases import draw_pictures, metrics, rows, run, vision_row, write_rows
 from mathse.errors import ConfigError, TeacherError
-from mathse.evaluation.mistakes import read_kind
+from mathse.evaluation.error_types import read_kind
 from mathse.inference.llm import faults
 
 # What the judge says of each answer, and what is to be made of it.

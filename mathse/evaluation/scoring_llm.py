@@ -9,17 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from mathse.config.scoring import LLM as Settings
-from mathse.inference.llm.client import ChatClient, ChatReply, ChatRequest
+from mathse.inference.llm.client import ChatClient, ChatRequest
 
 
-class Asked:
-    """``mathse.evaluation.benchmarks.base.LLM`` over a chat client; it counts what it was asked, for the protocol."""
+class ScoringLLM:
+    """``mathse.evaluation.benchmarks.base.LLM`` over a chat client; it keeps what the protocol says of it."""
 
     def __init__(self, settings: Settings, model: str, run: Path, say: Callable[[str], None]) -> None:
         """``say`` is told how many questions are about to be asked; ``run`` keeps the account of what they cost."""
         self.model, self._say = model, say
         self._versions: set[str] = set()
-        prices = {"input": settings.price_input, "output": settings.price_output}
+        # Both prices are set, or the list price counts.
+        price = None
+        if settings.price_input is not None and settings.price_output is not None:
+            price = {"input": settings.price_input, "output": settings.price_output}
         self._client = ChatClient(
             settings.base_url,
             model,
@@ -31,7 +34,7 @@ class Asked:
             timeout=settings.timeout,
             max_retries=settings.max_retries,
             budget_usd=settings.budget_usd,
-            price={k: v for k, v in prices.items() if v is not None} if None not in prices.values() else None,
+            price=price,
             mode=settings.mode,
             section="llm",
         )
@@ -49,7 +52,8 @@ class Asked:
         self._say(f"asking {self.model}: {len(messages):,} questions ({version})")
         self._versions.add(version)
         requests = [ChatRequest(m, temperature=0.0, max_tokens=max_tokens, prompt_version=version) for m in messages]
-        return [_text(reply) for reply in self._client.complete(requests)]
+        replies = self._client.complete(requests)
+        return [reply.text if reply.outcome in ("answered", "cut_off") and reply.text else None for reply in replies]
 
     def protocol(self) -> dict[str, Any]:
         """Model, prompt versions, date, and what the run's questions came to."""
@@ -60,7 +64,3 @@ class Asked:
             "date": datetime.now(UTC).date().isoformat(),
             "usage": self._client.account.totals(),
         }
-
-
-def _text(reply: ChatReply) -> str | None:
-    return reply.text if reply.outcome in ("answered", "cut_off") and reply.text else None

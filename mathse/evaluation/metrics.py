@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mathse.evaluation.opened import Opened
-from mathse.evaluation.scoring import Graded
+from mathse.evaluation.grading import GradedAnswer
+from mathse.evaluation.opened import OpenedBenchmark
 from mathse.scoring.metrics import wilson
 
 
@@ -18,47 +18,44 @@ def share(marks: Sequence[bool | None]) -> dict[str, Any]:
     """
     correct, total, unknown = marks.count(True), len(marks), marks.count(None)
     known = unknown == 0 and total > 0
-    found: dict[str, Any] = {
+    counted: dict[str, Any] = {
         "correct": correct,
         "total": total,
         "accuracy": correct / total if known else None,
         "ci95": list(wilson(correct, total)) if known else None,
     }
     if unknown:
-        found |= {"not_scored": unknown, "bounds": [correct / total, (correct + unknown) / total]}
-    return found
+        counted |= {"not_scored": unknown, "bounds": [correct / total, (correct + unknown) / total]}
+    return counted
 
 
-def metrics(opened: Opened, graded: Sequence[Graded], protocol: Mapping[str, Any]) -> dict[str, Any]:
-    """Of the answers that count, one a problem."""
+def metrics(opened: OpenedBenchmark, graded: Sequence[GradedAnswer], protocol: Mapping[str, Any]) -> dict[str, Any]:
+    """metrics.json of the answers that count, one a problem."""
     scored = [g.scored for g in graded]
+    # math-verify's accuracy is over the answers that it has a verdict on.
+    verified = [g.verified for g in graded if g.verified is not None]
+    math_verify = None
+    if verified:
+        no_opinion, differing = len(graded) - len(verified), len(disagreements(graded))
+        math_verify = {**share(verified), "no_opinion": no_opinion, "disagreements": differing}
     return {
         "benchmark": opened.name,
         "split": opened.split,
         **share([row.correct for row in scored]),
         "buckets": opened.bench.buckets([g.item for g in graded], scored),
         "raw": share([g.raw.correct for g in graded]),
-        "mapped": {**share([g.mapped.correct for g in graded]), "with_marker": sum(_is_mapped(g) for g in graded)},
-        "math_verify": _verified(graded),
+        "mapped": {
+            **share([g.mapped.correct for g in graded]),
+            "with_marker": sum(g.mapped is not g.raw for g in graded),
+        },
+        "math_verify": math_verify,
         "protocol": dict(protocol),
     }
 
 
-def disagreements(graded: Sequence[Graded]) -> list[Graded]:
+def disagreements(graded: Sequence[GradedAnswer]) -> list[GradedAnswer]:
     """The answers on which the official verdict and math-verify's differ."""
     return [g for g in graded if None not in (g.verified, g.scored.correct) and g.verified != g.scored.correct]
-
-
-def _is_mapped(graded: Graded) -> bool:
-    return graded.mapped is not graded.raw
-
-
-def _verified(graded: Sequence[Graded]) -> dict[str, Any] | None:
-    """math-verify's accuracy over the answers it has an opinion on; None where it has none."""
-    marks = [g.verified for g in graded if g.verified is not None]
-    if not marks:
-        return None
-    return {**share(marks), "no_opinion": len(graded) - len(marks), "disagreements": len(disagreements(graded))}
 
 
 def circumstances(protocol: Mapping[str, Any]) -> str:
@@ -76,13 +73,13 @@ def circumstances(protocol: Mapping[str, Any]) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def sentence(figures: Mapping[str, Any]) -> str:
+def sentence(metrics: Mapping[str, Any]) -> str:
     """The result in a line, for the screen."""
-    counts = f"{figures['correct']:,} of {figures['total']:,}"
-    if figures["accuracy"] is not None:
-        low, high = figures["ci95"]
-        return f"accuracy {figures['accuracy']:.4f} [{low:.4f}, {high:.4f}], {counts}"
-    if not figures["total"]:
+    counts = f"{metrics['correct']:,} of {metrics['total']:,}"
+    if metrics["accuracy"] is not None:
+        low, high = metrics["ci95"]
+        return f"accuracy {metrics['accuracy']:.4f} [{low:.4f}, {high:.4f}], {counts}"
+    if not metrics["total"]:
         return "nothing to score"
-    low, high = figures["bounds"]
-    return f"accuracy not known, between {low:.4f} and {high:.4f}: {counts} right, {figures['not_scored']:,} not scored"
+    low, high = metrics["bounds"]
+    return f"accuracy not known, between {low:.4f} and {high:.4f}: {counts} right, {metrics['not_scored']:,} not scored"

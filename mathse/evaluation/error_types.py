@@ -1,6 +1,6 @@
-"""Figure 4 of the paper: what kind of mistake each wrong answer is, by an LLM. ``error_types.jsonl``, a row a mistake.
+"""Figure 4 of the paper: the kind of mistake in each wrong answer, by an LLM. ``error_types.jsonl`` has a row for each.
 
-Who assigned the paper's types, and how, is not said; the five kinds are its, the question is ours. With
+PAPER: it does not say who assigned its types, and how; the five kinds are the paper's, the prompt is ours. With
 ``llm.vision=true`` the model also sees the picture, without which it can hardly tell that one was misread.
 """
 
@@ -12,14 +12,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mathse.evaluation.scoring import Graded
+from mathse.evaluation.grading import GradedAnswer
 from mathse.inference.llm.images import image_part
 from mathse.inference.prompts import question_text
 from mathse.runs.store import write_jsonl
 from mathse.scoring.paper import ERROR_TYPES
 
 if TYPE_CHECKING:
-    from mathse.evaluation.asking import Asked
+    from mathse.evaluation.scoring_llm import ScoringLLM
 
 FILE = "error_types.jsonl"
 VERSION = "error-type/1"
@@ -48,9 +48,20 @@ Wrong solution:
 _REPLY = re.compile(rf"\W*(?:(?:error )?type\W+)?({'|'.join(ERROR_TYPES)})(?: (?:error|mistake))?\W*", re.IGNORECASE)
 
 
-def classify(wrong: Sequence[Graded], llm: Asked, folder: Path, vision: bool) -> dict[str, Any]:
+def classify(wrong: Sequence[GradedAnswer], llm: ScoringLLM, folder: Path, vision: bool) -> dict[str, Any]:
     """Counts by kind, written row by row into ``folder``; {"reasoning": n, ..., "unclear": n, "total": n, ...}."""
-    messages = [_message(g, vision) for g in wrong]
+    messages: list[list[dict[str, Any]]] = []
+    for graded in wrong:
+        problem = graded.item.problem
+        text = PROMPT.format(
+            question=question_text(problem),
+            answer=problem.answer,
+            response=graded.answer.response[-MAX_RESPONSE:],
+        )
+        content: Any = text
+        if vision and problem.images:
+            content = [*(image_part(ref, SIDE) for ref in problem.images), {"type": "text", "text": text}]
+        messages.append([{"role": "user", "content": content}])
     replies = llm.ask_messages(messages, VERSION, MAX_TOKENS)
     kinds = [read_kind(reply) for reply in replies]
     write_jsonl(
@@ -70,16 +81,3 @@ def read_kind(reply: str | None) -> str:
     """The kind that a reply names, if it is one kind and nothing else."""
     match = _REPLY.fullmatch(reply or "")
     return match[1].lower() if match else UNCLEAR
-
-
-def _message(graded: Graded, vision: bool) -> list[dict[str, Any]]:
-    problem = graded.item.problem
-    text = PROMPT.format(
-        question=question_text(problem),
-        answer=problem.answer,
-        response=graded.answer.response[-MAX_RESPONSE:],
-    )
-    if not vision or not problem.images:
-        return [{"role": "user", "content": text}]
-    pictures = [image_part(ref, SIDE) for ref in problem.images]
-    return [{"role": "user", "content": [*pictures, {"type": "text", "text": text}]}]
