@@ -14,7 +14,7 @@ import pytest
 from wandb_server import serving
 
 from mathse.__main__ import main
-from mathse.reporting.loggers.summary import ORM_KEYS, STAGE_KEYS
+from mathse.reporting.loggers.figures import ORM_KEYS, STAGE_KEYS
 
 STAGE = r"(base|distill|round_\d+|final|last)"
 

@@ -18,7 +18,7 @@ from wandb_files import artifacts, history, table_of, wandb_records, wandb_summa
 from wandb_server import serving
 
 from mathse.config.secrets import without_secrets
-from mathse.reporting.loggers.summary import ORM_KEYS, STAGE_KEYS, run_figures
+from mathse.reporting.loggers.figures import ORM_KEYS, STAGE_KEYS, run_figures
 from mathse.reporting.loggers.wandb import described
 from mathse.runs.store import read_json, sha256_file
 

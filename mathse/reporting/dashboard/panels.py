@@ -1,4 +1,4 @@
-"""The panels that a workspace and a report share, section by section. Names: loggers/summary.py, wandb.py.
+"""The panels that a workspace and a report share, section by section. Names: loggers/figures.py, loggers/wandb.py.
 
 A panel has a place of its own, so each section is made anew for each page.
 """

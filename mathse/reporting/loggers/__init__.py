@@ -1,6 +1,6 @@
-"""Loggers: what a run tells the outside while it works. Each is a mirror of the run folder, which is the truth.
+"""Loggers: what a run sends to the outside while it works. Each is a mirror of the run folder, which is the truth.
 
-A logger holds nothing back: whatever the kill of a process kept from it, the next process finds in the run folder.
+A logger has no state of the run of its own: what a killed process did not send, the next one reads in the run folder.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import Any, Protocol
 import pytorch_lightning as pl
 
 from mathse.config.parse import build
+from mathse.reporting.loggers.csv import CsvLogger
 from mathse.reporting.loggers.lightning import LightningLogger, is_lightnings
-from mathse.reporting.loggers.samples import Loader
-from mathse.reporting.loggers.table import CsvLogger
+from mathse.reporting.loggers.sample_table import Loader
 from mathse.reporting.loggers.wandb import WandbLogger
 from mathse.runs.stage_cache import RunFolder, Stage
 from mathse.types import Problem

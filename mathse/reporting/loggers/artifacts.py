@@ -53,7 +53,7 @@ class Version:
 
 
 @dataclass(frozen=True)
-class Item:
+class StageArtifact:
     """A version to be logged. ``files``: below ``root``."""
 
     version: Version
@@ -70,27 +70,26 @@ class Item:
         return self.kind == "model"
 
 
-def items(stage: FinishedStage, stages: Sequence[FinishedStage]) -> Iterator[Item]:
+def artifacts(stage: FinishedStage, stages: Sequence[FinishedStage]) -> Iterator[StageArtifact]:
     """The artifacts of ``stage``, each after those of the same stage that it was made from. ``stages``: all finished
     ones in the order of the run."""
     if stage.name.startswith("orm/"):  # weak students and the solver are only steps on the way to the ORM
         return
     before = [s for s in stages if s.name in stage.after]
-    yield from _item(stage, "orm_set", ORM_SET, ())
-    yield from _item(stage, "verdicts", (VERDICTS,), _judged_by(stage, before))
-    grown = _last(before, "d_sft", TRAIN) + _own(stage, "verdicts", VERDICTS)
-    yield from _item(stage, "d_sft", (TRAIN,), grown)
+    grown_from = _newest(before, "d_sft", TRAIN) + _version(stage, "verdicts", VERDICTS)
+    files_of: list[tuple[str, tuple[str, ...], tuple[Version, ...]]] = [
+        ("verdicts", (VERDICTS,), _judged_by(stage, before)),
+        ("d_sft", (TRAIN,), grown_from),
+    ]
+    if stage.name == "orm":  # orm_held.jsonl of a student's stage is a measurement
+        files_of.insert(0, ("orm_set", ORM_SET, ()))
+    for name, names, made_from in files_of:
+        if files := tuple(stage.path(file) for file in names if _holds(stage, file)):
+            yield StageArtifact(Version(name, stage.name), stage.folder, files, made_from)
     if (root := stage.checkpoint) is not None:
         files = tuple(file for file in sorted(root.rglob("*")) if file.is_file())
-        yield Item(Version(_model(stage), stage.name), root, files, _fitted_from(stage, before, stages))
-
-
-def _item(stage: FinishedStage, name: str, names: Sequence[str], made_from: tuple[Version, ...]) -> Iterator[Item]:
-    if name == "orm_set" and stage.name != "orm":
-        return  # orm_held.jsonl of a student's stage is a measurement
-    files = tuple(stage.path(file) for file in names if _holds(stage, file))
-    if files:
-        yield Item(Version(name, stage.name), stage.folder, files, made_from)
+        model = "orm" if stage.name == "orm" else "student"
+        yield StageArtifact(Version(model, stage.name), root, files, _fitted_from(stage, before, stages))
 
 
 def _holds(stage: FinishedStage, file: str) -> bool:
@@ -100,39 +99,37 @@ def _holds(stage: FinishedStage, file: str) -> bool:
     return stage.has(file) and stage.manifest["outputs"][file]["bytes"] > 0
 
 
-def _model(stage: FinishedStage) -> str:
-    return "orm" if stage.name == "orm" else "student"
-
-
-def _own(stage: FinishedStage, name: str, file: str) -> tuple[Version, ...]:
+def _version(stage: FinishedStage, name: str, file: str) -> tuple[Version, ...]:
     """The stage's version of ``name``, where it has one."""
     return (Version(name, stage.name),) if _holds(stage, file) else ()
 
 
-def _last(stages: Sequence[FinishedStage], name: str, file: str) -> tuple[Version, ...]:
-    """The newest version of ``name`` that one of the stages has."""
-    return next((own for s in reversed(stages) if _model(s) != "orm" and (own := _own(s, name, file))), ())
+def _newest(stages: Sequence[FinishedStage], name: str, file: str) -> tuple[Version, ...]:
+    """The newest version of ``name`` that one of the stages has; what the ORM was made from is no student's."""
+    return next((version for s in reversed(stages) if s.name != "orm" and (version := _version(s, name, file))), ())
 
 
 def _judged_by(stage: FinishedStage, before: Sequence[FinishedStage]) -> tuple[Version, ...]:
-    """Who judged, or said what is wrong with the drafts to rewrite; who wrote; the verdicts that chose those drafts."""
+    """The ORM, where it judged or criticised the drafts to rewrite; the student that wrote; the verdicts that chose
+    those drafts."""
     if not stage.has(VERDICTS):
         return ()
     first: Mapping[str, Any] = next(stage.rows(VERDICTS), {})
     rewrites = stage.has(REFLECTIONS)
-    told_by_orm = rewrites and stage.settings.get("evolution.reflect.feedback") == "orm"
-    orms = [s for s in before if s.name == "orm"] if told_by_orm or str(first.get("judge")).startswith("orm") else []
+    criticised = rewrites and stage.settings.get("evolution.reflect.feedback") == "orm"
+    orms = [s for s in before if s.name == "orm"] if criticised or str(first.get("judge")).startswith("orm") else []
     by_student = number_of_round(stage.name) is not None or stage.settings.get("evolution.reflect.writer") == "student"
     return (
         *(Version("orm", s.name) for s in orms),
-        *(_last(before, "student", CHECKPOINT) if by_student else ()),
-        *(_last(before, "verdicts", VERDICTS) if rewrites else ()),
+        *(_newest(before, "student", CHECKPOINT) if by_student else ()),
+        *(_newest(before, "verdicts", VERDICTS) if rewrites else ()),
     )
 
 
 def _fitted_from(
     stage: FinishedStage, before: Sequence[FinishedStage], stages: Sequence[FinishedStage]
 ) -> tuple[Version, ...]:
+    """D_SFT and the checkpoint that the fit began with; of a skipped fit the student that was carried on."""
     if stage.name == "orm":
         return (Version("orm_set", "orm"),) if any(stage.has(name) for name in ORM_SET) else ()
     if (skipped := stage.json(SKIPPED_FIT)) is not None:
@@ -140,5 +137,5 @@ def _fitted_from(
     if stage.name == "base":
         return ()
     init = stage.settings.get("evolution.init", stage.settings.get("evolution.reflect.init", "base"))
-    start = before if init == "previous" else [s for s in stages if s.name == "base"]
-    return (*_own(stage, "d_sft", TRAIN), *_last(start, "student", CHECKPOINT))
+    began_with = before if init == "previous" else [s for s in stages if s.name == "base"]
+    return (*_version(stage, "d_sft", TRAIN), *_newest(began_with, "student", CHECKPOINT))

@@ -7,13 +7,13 @@
 =====================  ==============================================================================================
 ``fit/<stage>/...``    loss, lr and validation of each fit, over its optimiser steps
 ``round/...``          accuracy, acceptance, the ORM on this student, over rounds: base -1, distill 0, round_01 1, ...
-``summary/...``        the numbers of summary.json by the names of ``mathse/reporting/loggers/summary.py``
+``summary/...``        the numbers of summary.json by the names of ``mathse/reporting/loggers/figures.py``
 hyperparameters        the run's settings, without secrets
 =====================  ==============================================================================================
 
-Such a logger writes when it likes, and says so to nobody; when it is finalized, all is written. ``logger.json`` in the
-run folder notes the stages that were sent by then. After a kill the next process sends the others again from their
-first step: a point sent twice stands at the same step with the same value.
+Such a logger writes when it likes, without a report; when it is finalized, all is written. ``logger.json`` in the run
+folder notes the stages that were sent by then. After a kill the next process sends the others again from their first
+step: a point sent twice stands at the same step with the same value.
 """
 
 from __future__ import annotations
@@ -29,9 +29,8 @@ from mathse.config.bind import locate
 from mathse.config.secrets import without_secrets
 from mathse.errors import RunError
 from mathse.reporting.loggers.curve import SendCurve
-from mathse.reporting.loggers.sent import round_of
-from mathse.reporting.loggers.summary import Value, round_figures, run_figures
-from mathse.runs.reader import FinishedStage, GrowingLog, read_head, read_stages
+from mathse.reporting.loggers.figures import Value, round_figures, round_of, run_figures
+from mathse.runs.reader import GrowingLog, read_head, read_stages
 from mathse.runs.stage_cache import RunFolder, Stage
 from mathse.runs.store import read_json, write_json
 
@@ -45,8 +44,8 @@ def is_lightnings(section: Any) -> bool:
 
 
 class LightningLogger:
-    """``section``: the ``_target_`` of a Lightning logger and its arguments. Where it takes a ``save_dir`` and is given
-    none, that is the run folder; where it takes a ``run_id`` (MLflow), a resumed run goes on with its own.
+    """``section``: the ``_target_`` of a Lightning logger and its arguments. Where it takes a ``save_dir`` and the
+    section has none, that is the run folder; where it takes a ``run_id`` (MLflow), a resumed run goes on with its own.
 
     Raises RunError where the logger's own package is not installed.
     """
@@ -70,7 +69,7 @@ class LightningLogger:
                 "'.[mlflow]', or choose logger=csv"
             ) from e
         self._written: list[str] = noted["stages"]  # by processes that ended
-        self._sent: dict[str, int | None] = {}  # by this one: the stage, and the round its figures stand at
+        self._sent: list[str] = []  # by this one
         self._curves: dict[str, GrowingLog] = {}
         self._status = "failed"
         self._closed = False
@@ -101,19 +100,17 @@ class LightningLogger:
 
     def _catch_up(self) -> None:
         """Send each finished stage that no process that ended has sent, and this one neither."""
-        places: list[int | None] = []
+        rounds: list[int | None] = []  # of the stages before, None where one was not measured
         for stage in read_stages(self._folder):
-            place = round_of(stage.name, places) if "accuracy" in stage.summary else None
-            places.append(place)
-            if stage.name not in self._written and stage.name not in self._sent:
-                self._send(stage, place)
-                self._sent[stage.name] = place
-
-    def _send(self, stage: FinishedStage, place: int | None) -> None:
-        self._curves.setdefault(stage.name, GrowingLog(stage.folder))
-        self._send_curve(stage.name)
-        if place is not None:
-            self._log({f"round/{name}": value for name, value in round_figures(stage).items()}, place)
+            number = round_of(stage.name, rounds) if "accuracy" in stage.summary else None
+            rounds.append(number)
+            if stage.name in self._written or stage.name in self._sent:
+                continue
+            self._curves.setdefault(stage.name, GrowingLog(stage.folder))
+            self._send_curve(stage.name)
+            if number is not None:
+                self._log({f"round/{name}": value for name, value in round_figures(stage).items()}, number)
+            self._sent.append(stage.name)
 
     def _send_curve(self, stage: str) -> None:
         for line in self._curves[stage].read():

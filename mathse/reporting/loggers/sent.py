@@ -1,20 +1,19 @@
-"""``wandb.json``: which W&B run belongs to a run folder, and what that run has been given already.
+"""``wandb.json``: which W&B run belongs to a run folder, and what has been sent to that run already.
 
-W&B passes a record on from process to process before it is written, and tells nobody when it is. What is sure is that
-all is written once its run has ended. So a stage that was sent counts as pending until then; where the process was
-killed before, the next one sends it again. A stage sent twice shows its figures twice at the same round and its
-artifacts, which W&B knows by their content, once.
+W&B passes a record on from process to process before it is written, and reports to nobody when it is. All is written
+for certain once its run has ended. So a stage that was sent counts as pending until then; where the process was killed
+before, the next one sends it again. A stage sent twice shows its figures twice at the same round and its artifacts,
+which W&B knows by their content, once.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from mathse.runs.layout import number_of_round
 from mathse.runs.reader import GrowingLog
 from mathse.runs.store import read_json, write_json
 
@@ -44,7 +43,7 @@ class SentFit:
 
 @dataclass
 class Sent:
-    """``stages``: the finished stages that were sent, and the round each one's figures stand at (see ``round_of``).
+    """``stages``: the finished stages that were sent, and the round each one's figures stand at (``figures.round_of``).
     ``pending``: those of them that may not be written yet. ``resent``: how many were sent again, by all processes."""
 
     folder: Path
@@ -66,8 +65,8 @@ class Sent:
         else:
             noted = read_json(folder / FILE)
             fits = {stage: SentFit(**fit) for stage, fit in noted["fits"].items()}
-            pending = noted.get("pending", [])  # none in files of versions that asked W&B's own file
-            written = {stage: place for stage, place in noted["stages"].items() if stage not in pending}
+            pending = noted.get("pending", [])  # absent in files of versions that read W&B's own file instead
+            written = {stage: number for stage, number in noted["stages"].items() if stage not in pending}
             sent = cls(folder, noted["id"], fits, written, resent=noted.get("resent", 0) + len(pending))
             for stage, fit in fits.items():
                 for line in GrowingLog(folder / stage).read():
@@ -89,9 +88,9 @@ class Sent:
         """At most so many history rows were sent: two a step (loss, validation) and one a stage each time."""
         return 2 * self.steps + len(self.stages) + self.resent
 
-    def add(self, stage: str, place: int | None) -> None:
+    def add(self, stage: str, round_number: int | None) -> None:
         """The stage has been handed to W&B."""
-        self.stages[stage] = place
+        self.stages[stage] = round_number
         self.pending.append(stage)
         self.save()
 
@@ -100,19 +99,7 @@ class Sent:
         self.pending.clear()
         self.save()
 
-    def round_of(self, stage: str) -> int:
-        return round_of(stage, self.stages.values())
-
     def save(self) -> None:
         fits = {stage: asdict(fit) for stage, fit in self.fits.items()}
         noted = {"id": self.id, "fits": fits, "stages": self.stages, "pending": self.pending, "resent": self.resent}
         write_json(self.folder / FILE, noted)
-
-
-def round_of(stage: str, before: Iterable[int | None]) -> int:
-    """Where a stage's figures stand on the axis of rounds: base -1, distill 0, round_01 1, ..., any other after those
-    ``before`` it."""
-    if (number := number_of_round(stage)) is not None:
-        return number
-    following = max((r for r in before if r is not None), default=-1) + 1
-    return {"base": -1, "distill": 0}.get(stage, following)

@@ -3,8 +3,8 @@
 =====================  ==============================================================================================
 ``fit/<stage>/...``    loss, lr and validation of each fit, over ``fit/step``: optimiser steps of the run, never back
 ``round/...``          accuracy, acceptance, the ORM on this student, over ``round``: base -1, distill 0, round_01 1..
-``samples/<stage>``    a table of paths with image, verdict and critique, of at most ``tables.ROWS`` rows
-summary                the figures of summary.json by names that stay the same: ``mathse/reporting/loggers/summary.py``
+``samples/<stage>``    a table of paths with image, verdict and critique, of at most ``sample_table.ROWS`` rows
+summary                the figures of summary.json by names that stay the same: ``mathse/reporting/loggers/figures.py``
 artifacts              training sets, verdicts, checkpoints (by reference): ``mathse/reporting/loggers/artifacts.py``
 group, job type        of a study's run: the study and the variant; else ``logger.group`` and the task
 =====================  ==============================================================================================
@@ -27,12 +27,11 @@ import pytorch_lightning as pl
 
 from mathse.config.secrets import without_secrets
 from mathse.errors import RunError
-from mathse.reporting.loggers.artifacts import Item, items
+from mathse.reporting.loggers.artifacts import StageArtifact, artifacts
 from mathse.reporting.loggers.curve import SendCurve
-from mathse.reporting.loggers.samples import Loader
+from mathse.reporting.loggers.figures import round_figures, round_of, run_figures, stage_figures
+from mathse.reporting.loggers.sample_table import Loader, sample_table
 from mathse.reporting.loggers.sent import Sent
-from mathse.reporting.loggers.summary import round_figures, run_figures, stage_figures
-from mathse.reporting.loggers.tables import sample_table
 from mathse.runs.reader import FinishedStage, GrowingLog, read_head, read_stages
 from mathse.runs.stage_cache import RunFolder, Stage
 from mathse.types import Problem
@@ -121,17 +120,17 @@ class WandbLogger:
 
     def _send(self, stage: FinishedStage, stages: Sequence[FinishedStage]) -> None:
         self._send_curve(stage.name, GrowingLog(stage.folder))
-        for item in items(stage, stages):
-            self._send_artifact(item, stage)
+        for artifact in artifacts(stage, stages):
+            self._send_artifact(artifact, stage)
         row: dict[str, Any] = {}
-        place = self._sent.round_of(stage.name) if "accuracy" in stage.summary else None
-        if place is not None:
-            row = {"round": place, **{f"round/{k}": v for k, v in round_figures(stage).items()}}
+        number = round_of(stage.name, self._sent.stages.values()) if "accuracy" in stage.summary else None
+        if number is not None:
+            row = {"round": number, **{f"round/{k}": v for k, v in round_figures(stage).items()}}
         if table := sample_table(stage, self._problem_of, self._image):
             row[f"samples/{stage.name}"] = table
         if row:
             self._log(row)
-        self._sent.add(stage.name, place)
+        self._sent.add(stage.name, number)
 
     def _send_curve(self, stage: str, curve: GrowingLog) -> None:
         for line in curve.read():
@@ -140,26 +139,32 @@ class WandbLogger:
                 values = {f"fit/{stage}/{k}": v for k, v in line.items() if k != "step" and v is not None}
                 self._log({"fit/step": fit.offset + line["step"], **values})
 
-    def _send_artifact(self, item: Item, stage: FinishedStage) -> None:
+    def _send_artifact(self, made: StageArtifact, stage: FinishedStage) -> None:
         import wandb
 
-        name, _, alias = item.version.called(self._sent.id).partition(":")
+        name, _, alias = made.version.called(self._sent.id).partition(":")
         metadata: dict[str, Any] = {
             "stage": stage.name,
             "identity": stage.identity,
-            "made_from": [version.called(self._sent.id) for version in item.made_from],
+            "made_from": [version.called(self._sent.id) for version in made.made_from],
         }
-        if item.by_reference:
-            below = {file: file.relative_to(stage.folder).as_posix() for file in item.files}
-            metadata["sha256"] = {name: stage.sha256[name] for name in below.values() if name in stage.sha256}
-        artifact = wandb.Artifact(name, type=item.kind, metadata=metadata)
-        for file in item.files:  # a finished stage stays as it is: what is uploaded needs no copy, a reference no hash
-            inside = file.relative_to(item.root).as_posix()
-            if item.by_reference:
+        if made.by_reference:
+            below = [file.relative_to(stage.folder).as_posix() for file in made.files]
+            metadata["sha256"] = {file: stage.sha256[file] for file in below if file in stage.sha256}
+        artifact = wandb.Artifact(name, type=made.kind, metadata=metadata)
+        for file in made.files:  # a finished stage stays as it is: what is uploaded needs no copy, a reference no hash
+            inside = file.relative_to(made.root).as_posix()
+            if made.by_reference:
                 artifact.add_reference(file.resolve().as_uri(), inside, checksum=False)
             else:
                 artifact.add_file(str(file.resolve()), inside, skip_cache=True, policy="immutable")
-        log_artifact(self._run, artifact, [alias])
+        # Logged as what the run made and, since its next steps read it, as what the run used. W&B's own
+        # ``use_artifact`` refuses to work offline; what it consists of is written to an offline run as well, and a sync
+        # then links the two. Versions of W&B without it link what was made only.
+        if hasattr(self._run, "_log_artifact"):
+            self._run._log_artifact(artifact, aliases=[alias], use_after_commit=True)
+        else:
+            self._run.log_artifact(artifact, aliases=[alias])
 
     def _log(self, row: Mapping[str, Any]) -> None:
         self._run.log(dict(row), step=max(self._run.step, self._first_step), commit=True)
@@ -198,18 +203,6 @@ def described(run: Mapping[str, Any], group: str | None) -> dict[str, Any]:
         "tags": [run["task"]],
         "config": without_secrets(run["config"]),
     }
-
-
-def log_artifact(run: Any, artifact: Any, aliases: list[str]) -> None:
-    """Log an artifact as what the run made and, since its next steps read it, as what the run used.
-
-    W&B's own ``use_artifact`` refuses to work offline; what it consists of is written to an offline run as well, and a
-    sync then links the two. Versions of W&B without it link what was made only.
-    """
-    if hasattr(run, "_log_artifact"):
-        run._log_artifact(artifact, aliases=aliases, use_after_commit=True)
-    else:
-        run.log_artifact(artifact, aliases=aliases)
 
 
 @contextmanager

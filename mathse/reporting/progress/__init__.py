@@ -1,11 +1,12 @@
-"""What a run says while it works: rich bars on a terminal, calm plain lines in a log file, or nothing.
+"""What a run says while it works: rich bars on a terminal, plain lines in a log file, or nothing.
 
     with Progress("auto") as progress:
         progress.stage("round_01", "the student samples, the ORM judges, right paths merge")
         with progress.track("sampling paths", total=2400) as track:
             track.advance(256)
 
-One live display at a time; nothing here can stop a run: a closed or narrow-minded output is survived in silence.
+One live display at a time. Nothing here can stop a run: an output that is closed, full or of a poor encoding is
+survived in silence.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, Self, TextIO
 
 from mathse.errors import ConfigError
-from mathse.reporting.progress.live import RichDisplay
-from mathse.reporting.progress.stream import SafeStream
-from mathse.reporting.progress.tracks import PlainTrack, Track
+from mathse.reporting.progress.plain import PlainDisplay, Track
+from mathse.reporting.progress.safe_stream import SafeStream
+from mathse.reporting.progress.terminal import TerminalDisplay
 from mathse.reporting.progress.wording import COLUMNS, aligned, clean, orm_line, stage_rows
 
 __all__ = ["Progress", "Track"]
@@ -27,7 +28,10 @@ MODES = ("auto", "rich", "plain", "off")
 
 
 class Progress:
-    """The run's voice. ``auto`` draws bars on a terminal and writes plain lines elsewhere."""
+    """The progress of a run on one output. ``auto`` draws bars on a terminal and writes plain lines elsewhere.
+
+    All text passes ``clean`` before it is displayed: a model may have written it.
+    """
 
     def __init__(
         self,
@@ -39,59 +43,41 @@ class Progress:
         """``every``: at most one plain line a track in so many seconds. Raises ConfigError on an unknown mode."""
         if mode not in MODES:
             raise ConfigError(f"progress = {mode!r}: must be one of {', '.join(MODES)}")
-        self._stream = SafeStream(stream if stream is not None else sys.stdout)
+        safe = SafeStream(stream if stream is not None else sys.stdout)
         if mode == "auto":
-            mode = "rich" if self._stream.isatty() and os.environ.get("TERM") != "dumb" else "plain"
+            mode = "rich" if safe.isatty() and os.environ.get("TERM") != "dumb" else "plain"
         self.mode = mode
-        self._every, self._clock = every, clock
-        self._stage = ""
-        self._display = RichDisplay(self._stream) if mode == "rich" else None
-
-    def stage(self, name: str, what: str) -> None:
-        """Begin a stage: its name heads every plain line that follows."""
-        self._stage = name
-        if self._display:
-            self._display.heading(clean(name), clean(what))
+        self._display: PlainDisplay | TerminalDisplay
+        if mode == "rich":
+            self._display = TerminalDisplay(safe)
         else:
-            self._line(f"{name}: {what}")
+            # Without a stream ("off") the plain display writes nowhere.
+            self._display = PlainDisplay(safe if mode == "plain" else SafeStream(None), every, clock)
+
+    def stage(self, name: str, description: str) -> None:
+        """Begin a stage: its name heads every plain line that follows."""
+        self._display.stage(clean(name), clean(description))
 
     def track(self, description: str, total: int, done: int = 0) -> Track:
         """Follow ``total`` rows or steps, ``done`` of which an earlier process made."""
-        if self._display:
-            return self._display.track(clean(description), total, done)
-        head = f"{self._stage} | {description}" if self._stage else description
-        return PlainTrack(self._line, head, total, done, self._every, self._clock)
+        return self._display.track(clean(description), total, done)
 
     def say(self, text: str) -> None:
         """One sentence to the reader; control characters, as a model may write them, are shown as spaces."""
-        if self._display:
-            self._display.say(clean(text))
-        else:
-            self._line(text)
+        self._display.say(clean(text))
 
     def table(self, summary: Mapping[str, Any]) -> None:
         """The closing table of summary.json: a row a stage, and a line about the ORM."""
-        lines = aligned([COLUMNS, *stage_rows(summary)])
-        if self._display:
-            self._display.table(lines)
-        else:
-            for line in lines:
-                self._line(line)
+        self._display.table([clean(line) for line in aligned([COLUMNS, *stage_rows(summary)])])
         if orm := summary.get("orm"):
             self.say(orm_line(orm))
 
     def close(self) -> None:
         """Take down a live display, so that the terminal is left as it was; may be called twice."""
-        if self._display:
-            self._display.close()
+        self._display.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _line(self, text: str) -> None:
-        if self.mode == "plain":
-            self._stream.write(clean(text).rstrip() + "\n")
-            self._stream.flush()

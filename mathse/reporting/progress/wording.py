@@ -1,4 +1,4 @@
-"""How counts, rates, times and the closing table are worded; pure text, used by bars, logs and the report."""
+"""Counts, rates, times and the closing table as text: for bars, logs, pages and the tables that commands print."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 COLUMNS = ("stage", "accuracy", "train rows", "accepted", "rejected", "unparsed", "precision")
+COUNTS = ("train_rows", "accepted", "rejected", "unparsed")
 
 
 def stage_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
@@ -15,8 +16,8 @@ def stage_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
         (
             str(entry["stage"]),
             accuracy_text(entry.get("accuracy"), entry.get("ci95")),
-            *(_count(entry.get(key)) for key in ("train_rows", "accepted", "rejected", "unparsed")),
-            _plain_share(entry.get("acceptance_precision"), digits=3),
+            *("-" if (n := entry.get(key)) is None else f"{n:,}" for key in COUNTS),
+            "-" if (precision := entry.get("acceptance_precision")) is None else f"{precision:.3f}",
         )
         for entry in summary.get("stages", [])
     ]
@@ -30,8 +31,8 @@ def orm_line(orm: Mapping[str, Any]) -> str:
         ("wrong paths rejected", "negative_accuracy"),
         ("first wrong step named", "error_step_accuracy"),
     )
-    said = ", ".join(f"{name} {_percent(orm.get(key))}" for name, key in figures)
-    return f"ORM on {orm.get('n', 0):,} held-out paths: {said}"
+    shares = ", ".join(f"{name} {_percent(orm.get(key))}" for name, key in figures)
+    return f"ORM on {orm.get('n', 0):,} held-out paths: {shares}"
 
 
 def accuracy_text(value: float | None, ci95: Sequence[float] | None) -> str:
@@ -71,23 +72,15 @@ def describe(info: Mapping[str, float | str]) -> str:
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Lines of a table: first column left, the others right."""
-    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(
-            cell.rjust(width) if place else cell.ljust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+            cell.rjust(width) if column else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
         for row in rows
     ]
 
 
-def _count(value: int | None) -> str:
-    return "-" if value is None else f"{value:,}"
-
-
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{value * 100:.1f}%"
-
-
-def _plain_share(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"

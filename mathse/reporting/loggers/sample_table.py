@@ -1,4 +1,7 @@
-"""A few of a stage's paths with their verdicts, to look at: the same ones whenever they are asked for."""
+"""A few of a stage's paths with their verdicts and pictures, as a W&B table.
+
+They are chosen by a hash of their ids, so a run that is made again, or sent again, shows the same ones.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,37 @@ from mathse.types import Problem, Verdict
 
 Loader = Callable[[str], Image.Image]
 
+ROWS = 64
+COLUMNS = [
+    "problem",
+    "image",
+    "question",
+    "reference",
+    "path",
+    "answer right",
+    "verdict",
+    "P(correct)",
+    "error step",
+    "critique",
+]
+
+
+def sample_table(stage: FinishedStage, problem_of: Callable[[str], Problem], image: Loader) -> Any:
+    """A ``wandb.Table`` of at most ROWS rows; None where the stage has no samples."""
+    import wandb
+
+    rows = []
+    for sample in samples(stage, ROWS):
+        problem, verdict = problem_of(sample.problem_id), sample.verdict
+        joined = picture(problem, image)
+        judged = (verdict.status, verdict.score, verdict.error_step, verdict.error_analysis) if verdict else [None] * 4
+        right = None  # whether the final answer matches the reference, where there is one
+        if problem.answer:
+            right = same_answer(extract_answer(sample.text), problem.answer, problem.choices)
+        shown = wandb.Image(joined, file_type="png") if joined else None
+        rows.append([problem.id, shown, problem.question, problem.answer, sample.text, right, *judged])
+    return wandb.Table(columns=COLUMNS, data=rows) if rows else None
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -27,17 +61,15 @@ class Sample:
     text: str
     verdict: Verdict | None
 
-    def answer_right(self, problem: Problem) -> bool | None:
-        """Whether its final answer matches the reference; None without one."""
-        return same_answer(extract_answer(self.text), problem.answer, problem.choices) if problem.answer else None
-
 
 def samples(stage: FinishedStage, limit: int) -> list[Sample]:
     """At most ``limit`` of the stage's judged paths, else of its answers to the test problems; chosen by their ids."""
     if stage.has(VERDICTS):
-        chosen = _choose(_paths(stage), limit)
-        wanted = {row["id"] for row in chosen}
-        rows = (row for row in stage.rows(VERDICTS) if row["path_id"] in wanted)
+        # The paths that verdicts.jsonl is about: sampled ones, or the rewrites of a reflection.
+        rewrites = (row["revised"] for row in stage.rows(REFLECTIONS))
+        chosen = _choose(stage.rows(PATHS) if stage.has(PATHS) else rewrites, limit)
+        ids = {row["id"] for row in chosen}
+        rows = (row for row in stage.rows(VERDICTS) if row["path_id"] in ids)
         verdicts = {row["path_id"]: Verdict.from_json(row) for row in rows}
         return [Sample(row["problem_id"], row["text"], verdicts.get(row["id"])) for row in chosen]
     if stage.has(ORM_HELD):
@@ -46,14 +78,6 @@ def samples(stage: FinishedStage, limit: int) -> list[Sample]:
         return [Sample(row["problem_id"], row["text"], Verdict.from_json(row["verdict"])) for row in held]
     answers = _choose(stage.rows(PREDICTIONS), limit)
     return [Sample(row["id"], row["response"], None) for row in answers]
-
-
-def _paths(stage: FinishedStage) -> Iterator[dict[str, Any]]:
-    """The paths that verdicts.jsonl speaks of: sampled ones, or the rewrites of a reflection."""
-    if stage.has(PATHS):
-        yield from stage.rows(PATHS)
-    else:
-        yield from (row["revised"] for row in stage.rows(REFLECTIONS))
 
 
 def _choose(rows: Iterator[dict[str, Any]], limit: int) -> list[dict[str, Any]]:

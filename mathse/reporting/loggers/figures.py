@@ -1,4 +1,5 @@
-"""The figures of a run by names that stay the same from run to run: what W&B's summary holds, and panels show.
+"""The figures of a run by names that stay the same from run to run: what loggers send, W&B's summary holds, and panels
+and sweeps refer to. A name that changed would break every saved chart.
 
 ==========================  =========================================================================================
 ``metric``                  the number a sweep optimises
@@ -16,13 +17,15 @@ A pair ``ci95`` is ``ci_low`` and ``ci_high``; where several shares have one, ``
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from mathse.runs.layout import ORM_METRICS
+from mathse.runs.layout import ORM_METRICS, number_of_round
 from mathse.runs.reader import FinishedStage
 
 Value = float | int | str
+
+PARTS = ("stages", "orm", "orm_by_student", "usage")  # of summary.json, each below names of its own
 
 STAGE_KEYS = (
     "accuracy",
@@ -51,23 +54,24 @@ ORM_KEYS = (
 
 def run_figures(summary: Mapping[str, Any]) -> dict[str, Value]:
     """All numbers and texts of summary.json (its ``notes`` apart) under the names above."""
-    parts = ("stages", "orm", "orm_by_student", "usage")
-    flat = figures({key: value for key, value in summary.items() if key not in parts})
-    for entry in summary["stages"]:
-        flat |= _below(entry["stage"], figures(entry))
+    # (prefix of its names, a part of the summary)
+    parts: list[tuple[str, Mapping[str, Any]]] = [(entry["stage"], entry) for entry in summary["stages"]]
+    parts += [("last", entry) for entry in summary["stages"][-1:]]
+    parts += [(f"{entry['stage']}/orm", entry) for entry in summary["orm_by_student"]]
+    parts += [(name, summary.get(name) or {}) for name in ("orm", "usage")]
+
+    flat = figures({key: value for key, value in summary.items() if key not in PARTS})
     if summary["stages"]:
-        last = summary["stages"][-1]
-        flat |= {"last/stage": last["stage"], **_below("last", figures(last))}
-    for entry in summary["orm_by_student"]:
-        flat |= _below(f"{entry['stage']}/orm", figures(entry))
-    for part in ("orm", "usage"):
-        flat |= _below(part, figures(summary.get(part) or {}))
+        flat["last/stage"] = summary["stages"][-1]["stage"]
+    for prefix, part in parts:
+        flat |= {f"{prefix}/{key}": value for key, value in figures(part).items()}
     return flat
 
 
 def stage_figures(stage: FinishedStage) -> dict[str, Value]:
     """The figures of a stage's manifest, and below ``orm/`` those of the ORM on this stage's student."""
-    return figures(stage.summary) | _below("orm", figures(stage.json(ORM_METRICS) or {}))
+    of_orm = figures(stage.json(ORM_METRICS) or {})
+    return figures(stage.summary) | {f"orm/{key}": value for key, value in of_orm.items()}
 
 
 def round_figures(stage: FinishedStage) -> dict[str, float | int]:
@@ -77,30 +81,28 @@ def round_figures(stage: FinishedStage) -> dict[str, float | int]:
     return numbers | ({"acceptance": numbers["accepted"] / judged} if judged else {})
 
 
+def round_of(stage: str, earlier: Iterable[int | None]) -> int:
+    """Where a stage's figures stand on the axis of rounds: base -1, distill 0, round_01 1, ..., any other behind those
+    of the ``earlier`` stages."""
+    if (number := number_of_round(stage)) is not None:
+        return number
+    following = max((r for r in earlier if r is not None), default=-1) + 1
+    return {"base": -1, "distill": 0}.get(stage, following)
+
+
 def figures(summary: Mapping[str, Any]) -> dict[str, Value]:
     """A stage's summary, or a metrics file, as flat numbers and texts: ``ci95`` pairs as ``ci_low`` and ``ci_high``,
     nested keys joined by ``_``. What is null, a list or the stage's own name is left out."""
     flat: dict[str, Value] = {}
     for key, value in summary.items():
         if key == "ci95":
-            flat |= _intervals(value)
+            # One pair, or (an ORM's) a pair by the name of its share.
+            pairs = {f"{name}_": pair for name, pair in value.items()} if isinstance(value, Mapping) else {"": value}
+            for prefix, pair in pairs.items():
+                if pair:
+                    flat[f"{prefix}ci_low"], flat[f"{prefix}ci_high"] = pair
         elif isinstance(value, Mapping):
             flat |= {f"{key}_{name}": inner for name, inner in figures(value).items()}
         elif isinstance(value, (int, float, str)) and key != "stage":
             flat[key] = value
     return flat
-
-
-def _intervals(ci95: Any) -> dict[str, Value]:
-    """One pair, or (an ORM's) a pair by name."""
-    named = {f"{name}_": pair for name, pair in ci95.items()} if isinstance(ci95, Mapping) else {"": ci95}
-    return {
-        f"{name}ci_{end}": bound
-        for name, pair in named.items()
-        if pair
-        for end, bound in zip(("low", "high"), pair, strict=True)
-    }
-
-
-def _below(place: str, flat: Mapping[str, Value]) -> dict[str, Value]:
-    return {f"{place}/{key}": value for key, value in flat.items()}

@@ -1,4 +1,7 @@
-"""``logger=csv``: metrics.csv, a row a finished stage, and fits.csv, a row a logged optimiser step."""
+"""``logger=csv``: metrics.csv, a row a finished stage, and fits.csv, a row a logged optimiser step.
+
+Both are written anew from the run folder after each stage, so a resumed run never repeats a row.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from mathse.reporting.loggers.summary import STAGE_KEYS, figures
+from mathse.reporting.loggers.figures import STAGE_KEYS, figures
 from mathse.runs.reader import read_stages
 from mathse.runs.stage_cache import RunFolder, Stage
 
@@ -21,7 +24,7 @@ FIT_COLUMNS = ("stage", "step", "loss", "lr", "val_loss")
 
 
 class CsvLogger:
-    """Both files are written anew from the run folder after each stage, so a resumed run never repeats a row."""
+    """The two tables of a run, in its folder."""
 
     def __init__(self, *, run: RunFolder, problem_of: object = None, image: object = None) -> None:
         """The last two are what every logger is offered; a table needs neither."""
@@ -44,16 +47,12 @@ class CsvLogger:
         stages = read_stages(self._folder)
         measured = [{"stage": s.name, **figures(s.summary)} for s in stages if "accuracy" in s.summary]
         write_csv(self._folder / METRICS, measured, METRIC_COLUMNS)
-        steps = [{"stage": s.name, **row} for s in stages for row in by_step(s.curve())]
-        write_csv(self._folder / FITS, steps, FIT_COLUMNS)
-
-
-def by_step(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One row a step: a fit logs the loss of a step and what it validated after it in two lines."""
-    rows: dict[int, dict[str, Any]] = {}
-    for line in lines:
-        rows.setdefault(line["step"], {}).update(line)
-    return [rows[step] for step in sorted(rows)]
+        # A fit logs the loss of a step and what it validated after it in two lines: here they are one row.
+        steps: dict[tuple[str, int], dict[str, Any]] = {}
+        for stage in stages:
+            for line in sorted(stage.curve(), key=lambda line: line["step"]):
+                steps.setdefault((stage.name, line["step"]), {"stage": stage.name}).update(line)
+        write_csv(self._folder / FITS, list(steps.values()), FIT_COLUMNS)
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:

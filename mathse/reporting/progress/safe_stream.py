@@ -1,4 +1,4 @@
-"""An output that cannot end a run."""
+"""An output that cannot end a run: hours of training are worth more than a line about them."""
 
 from __future__ import annotations
 
