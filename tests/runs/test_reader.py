@@ -134,15 +134,15 @@ def test_a_stage_is_compared_only_with_all_its_rows_as_recorded(
 
 
 def test_a_study_refuses_a_run_whose_answers_were_edited(tmp_path: Path) -> None:
-    from mathse.reporting.study.marks import marks
+    from mathse.reporting.study.differences import right_answers
 
     run = build_run(tmp_path / "run", size=12)
-    assert marks(read_run(run), "last.accuracy")
+    assert right_answers(read_run(run), "last.accuracy")
     flip(run / "final" / "predictions.jsonl")
     with pytest.raises(RunError, match=r"final/predictions\.jsonl has other contents than recorded"):
-        marks(read_run(run), "last.accuracy")
+        right_answers(read_run(run), "last.accuracy")
     (run / "final" / "predictions.jsonl").unlink()
-    assert marks(read_run(run), "last.accuracy") is None  # the summary has the figure
+    assert right_answers(read_run(run), "last.accuracy") is None  # the summary has the figure
 
 
 @pytest.mark.parametrize("read", ["rows", "json", "records", "lines", "path"])

@@ -15,8 +15,8 @@ from mathse.reporting.report import write_page
 from mathse.reporting.study.collect import collect
 from mathse.reporting.study.design import DESCRIBED, EXPERIMENTS, FILE, read_design
 from mathse.reporting.study.picture import picture
-from mathse.reporting.study.readme import Readme
-from mathse.reporting.study.tables import main_table, results
+from mathse.reporting.study.readme import Readme, results
+from mathse.reporting.study.tables import main_table
 from mathse.runs.store import make_folder, write_json
 
 RUNS = Path("outputs/studies")  # where conf/experiment/studies.yaml puts them
@@ -34,13 +34,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: experiments/NAME)")
     parser.add_argument("--seeds", metavar="1,2,3", help="these seeds only (default: all that any variant has)")
     parser.add_argument(FLAG, metavar="DIR", help="a folder of your own options, laid out as conf/ is")
-    asked = parser.parse_args(argv)
-    look_in(asked.config_dir)
-    out = asked.out or EXPERIMENTS / asked.name
-    design = read_design(asked.name, out if (out / FILE).is_file() else DESCRIBED / asked.name)
+    arguments = parser.parse_args(argv)
+    seeds: list[int] | None = None
+    if arguments.seeds is not None:
+        try:
+            seeds = sorted({int(seed) for seed in arguments.seeds.split(",")})
+        except ValueError:
+            parser.error(f"--seeds {arguments.seeds}: must be numbers with commas between them, such as 1,2,3")
+    look_in(arguments.config_dir)
+    out = arguments.out or EXPERIMENTS / arguments.name
+    design = read_design(arguments.name, out if (out / FILE).is_file() else DESCRIBED / arguments.name)
+    # All that can be refused is read before anything is written.
     readme = Readme(out / "README.md", design.name)
-    collected = collect(design, asked.runs, _seeds(asked.seeds, parser))
+    collected = collect(design, arguments.runs, seeds)
     text, drawing, file = results(collected), picture(collected), out / "result.svg"
+
     make_folder(out)
     write_json(out / "results.json", {**collected.as_json(), "table": main_table(collected)})
     if drawing:
@@ -50,12 +58,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     readme.put(f"{text}\n\n![{design.name}]({file.name})" if drawing else text)
     print(text)
     return 0
-
-
-def _seeds(text: str | None, parser: argparse.ArgumentParser) -> list[int] | None:
-    if text is None:
-        return None
-    try:
-        return sorted({int(seed) for seed in text.split(",")})
-    except ValueError:
-        parser.error(f"--seeds {text}: must be numbers with commas between them, such as 1,2,3")

@@ -1,4 +1,5 @@
-"""Finds a study's runs, and takes from each what is shown. A cell without a finished run is an error."""
+"""Finds a study's runs, and takes from each what is shown. A cell without a finished run is an error: a table must not
+say more than was run."""
 
 from __future__ import annotations
 
@@ -12,7 +13,6 @@ from typing import Any
 from mathse.errors import RunError
 from mathse.reporting.report.compare import MISSING, comparable
 from mathse.reporting.study.design import Design, programs
-from mathse.reporting.study.marks import entry_of
 from mathse.runs.layout import SUMMARY
 from mathse.runs.reader import Run, read_head, read_run, runs_below
 
@@ -27,21 +27,22 @@ class Collected:
     seeds: tuple[int, ...]
     runs: Mapping[str, Sequence[Run]]
 
-    def values(self, variant: str, place: str) -> list[float | None]:
+    def values(self, variant: str, measure: str) -> list[float | None]:
         """A measure by seed."""
-        return [value(run, place) for run in self.runs[variant]]
+        return [value(run, measure) for run in self.runs[variant]]
 
     @cached_property
     def minutes(self) -> float:
         """Of all stages behind the table; one that several runs share counts once."""
-        stages = {s.identity: s.manifest["wall_s"] for r in self._every_run() for s in r.stages}
-        return sum(stages.values()) / 60
+        seconds = {s.identity: s.manifest["wall_s"] for runs in self.runs.values() for r in runs for s in r.stages}
+        return sum(seconds.values()) / 60
 
     @cached_property
     def commits(self) -> list[str]:
         """The versions of the program that made the stages, the most frequent first."""
-        made = Counter(str(s.manifest.get("git") or "?") for r in self._every_run() for s in r.stages)
-        return [commit for commit, _ in made.most_common()]
+        stages = (stage for runs in self.runs.values() for run in runs for stage in run.stages)
+        commits = Counter(str(stage.manifest.get("git") or "?") for stage in stages)
+        return [commit for commit, _ in commits.most_common()]
 
     @cached_property
     def differing(self) -> dict[str, dict[str, Any]]:
@@ -61,7 +62,7 @@ class Collected:
             "variants": {
                 variant: {
                     "settings": self.differing[variant],
-                    "measures": {name: self.values(variant, at) for name, at in self.design.measures.items()},
+                    "measures": {name: self.values(variant, measure) for name, measure in self.design.measures.items()},
                     "stages": {run.seed: run.summary.get("stages") for run in runs},
                     "orm": {run.seed: run.summary.get("orm") for run in runs},
                 }
@@ -69,68 +70,70 @@ class Collected:
             },
         }
 
-    def _every_run(self) -> list[Run]:
-        return [run for runs in self.runs.values() for run in runs]
-
 
 def collect(design: Design, root: Path, seeds: Sequence[int] | None = None) -> Collected:
     """The study's runs below ``root``. Raises RunError that names each cell without a finished run, two runs for one
     cell, and runs of a variant whose settings differ."""
-    found = _runs(design, root)
-    wanted = tuple(seeds or sorted({seed for _, seed in found}))
-    missing = [f"{v}, seed {s}" for v in design.variants for s in wanted if (v, s) not in found]
-    if missing or not wanted:
-        what = "; ".join(missing) or "any variant"
-        listed = ",".join(map(str, wanted)) or "1,2,3"
-        raise RunError(
-            f"study {design.name}: no finished run in {root} of {what}; make them with: "
-            f"{programs()[0]} '+experiment/{design.name}=glob(*)' seed={listed}"
-        )
-    runs = {v: [found[v, s] for s in wanted] for v in design.variants}
-    for variant, members in runs.items():
-        _check_alike(design.name, variant, members)
-    of_orms = all(run.task == "orm" for members in runs.values() for run in members)
-    return Collected(design.measured(of_orms), wanted, runs)
-
-
-def value(run: Run, place: str) -> float | None:
-    """``STAGE.KEY`` or ``orm.KEY`` of a run's summary; None where the run has no such stage, or no such figure of it.
-
-    Raises RunError for a key that no stage has, or that is no number.
-    """
-    stage, _, key = place.partition(".")
-    found = run.summary.get("orm") if stage == "orm" else entry_of(run, stage)
-    if found is None:
-        return None
-    number = found.get(key)
-    if key not in found or not (number is None or isinstance(number, int | float)):
-        known = ", ".join(k for k, v in found.items() if isinstance(v, int | float))
-        raise RunError(f"{run.folder / SUMMARY}: {place} is no figure of a run; name one of {stage}'s: {known}")
-    return float(number) if number is not None else None
-
-
-def _runs(design: Design, root: Path) -> dict[tuple[str, int], Run]:
-    found: dict[tuple[str, int], Run] = {}
+    cells: dict[tuple[str, int], Run] = {}  # (variant, seed) -> its finished run
     for folder in runs_below([root]):
         config = read_head(folder)["config"]
         if config.get("study") != design.name or config.get("variant") not in design.variants:
             continue
         run = read_run(folder)
-        cell = (str(config["variant"]), run.seed)
         if not run.finished:
             continue
-        if cell in found:
+        cell = (str(config["variant"]), run.seed)
+        if cell in cells:
             raise RunError(
-                f"study {design.name}: two finished runs of {cell[0]}, seed {cell[1]}: {found[cell].folder} and "
-                f"{run.folder} ({_unlike(found[cell], run) or 'with equal settings'}); move one out of {root}, or pass "
+                f"study {design.name}: two finished runs of {cell[0]}, seed {cell[1]}: {cells[cell].folder} and "
+                f"{run.folder} ({_unlike(cells[cell], run) or 'with equal settings'}); move one out of {root}, or pass "
                 "--runs"
             )
-        found[cell] = run
-    return found
+        cells[cell] = run
+
+    chosen = tuple(seeds or sorted({seed for _, seed in cells}))
+    missing = [f"{v}, seed {s}" for v in design.variants for s in chosen if (v, s) not in cells]
+    if missing or not chosen:
+        raise RunError(
+            f"study {design.name}: no finished run in {root} of {'; '.join(missing) or 'any variant'}; make them with: "
+            f"{programs()[0]} '+experiment/{design.name}=glob(*)' seed={','.join(map(str, chosen)) or '1,2,3'}"
+        )
+    runs = {v: [cells[v, s] for s in chosen] for v in design.variants}
+    for variant, members in runs.items():
+        for run in members[1:]:
+            if unlike := _unlike(members[0], run):
+                raise RunError(
+                    f"study {design.name}: {variant} was not run alike with seeds {members[0].seed} and {run.seed}: "
+                    f"{unlike}; run one of them again"
+                )
+    of_orms = all(run.task == "orm" for members in runs.values() for run in members)
+    return Collected(design.measured(of_orms), chosen, runs)
+
+
+def value(run: Run, measure: str) -> float | None:
+    """``STAGE.KEY`` or ``orm.KEY`` of a run's summary; None where the run has no such stage, or no such figure of it.
+
+    Raises RunError for a key that no stage has, or that is no number.
+    """
+    stage, _, key = measure.partition(".")
+    figures = run.summary.get("orm") if stage == "orm" else entry_of(run, stage)
+    if figures is None:
+        return None
+    number = figures.get(key)
+    if key not in figures or not (number is None or isinstance(number, int | float)):
+        known = ", ".join(k for k, v in figures.items() if isinstance(v, int | float))
+        raise RunError(f"{run.folder / SUMMARY}: {measure} is no figure of a run; name one of {stage}'s: {known}")
+    return float(number) if number is not None else None
+
+
+def entry_of(run: Run, stage: str) -> Mapping[str, Any] | None:
+    """A stage's figures in the run's summary (``last``: the last one's), or None."""
+    entries = run.summary["stages"]
+    return next((e for e in entries if e["stage"] == stage), entries[-1] if stage == "last" and entries else None)
 
 
 def _unlike(one: Run, other: Run) -> str:
-    """The first setting in which they differ, in words; empty where there is none."""
+    """The first setting in which they differ, as a sentence; empty where there is none."""
     before, after = _settings(one), _settings(other)
     key = next((k for k in sorted({*before, *after}) if before.get(k, MISSING) != after.get(k, MISSING)), None)
     return f"{key} is {before.get(key, MISSING)} and {after.get(key, MISSING)}" if key else ""
@@ -138,12 +141,3 @@ def _unlike(one: Run, other: Run) -> str:
 
 def _settings(run: Run) -> dict[str, Any]:
     return {key: v for key, v in comparable(run).items() if key not in BOOKKEEPING}
-
-
-def _check_alike(study: str, variant: str, runs: Sequence[Run]) -> None:
-    for run in runs[1:]:
-        if unlike := _unlike(runs[0], run):
-            raise RunError(
-                f"study {study}: {variant} was not run alike with seeds {runs[0].seed} and {run.seed}: {unlike}; run "
-                "one of them again"
-            )

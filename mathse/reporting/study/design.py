@@ -1,4 +1,4 @@
-"""What a study shows: ``experiments/NAME/study.yaml``.
+"""What a study shows: ``experiments/NAME/study.yaml``, so that a table is made again without a decision by hand.
 
     against: none                       # whom the other variants are compared with; default: the first
     variants: [none, teacher, orm]      # their order; default: by name
@@ -44,14 +44,15 @@ OF_ORMS = {
 
 def programs() -> tuple[str, str]:
     """How the commands begin that make a study's runs and collect them: from a checkout, or of an installed MathSE."""
-    own = "" if (folder := own_folder()) is None else f" {FLAG} {shlex.quote(os.path.relpath(folder))}"
-    train = "mathse train" if own or CONF.parent == PACKAGE else "python train.py"
-    return f"{train} -m{own}", f"python -m mathse study{own}"
+    folder = own_folder()
+    options = "" if folder is None else f" {FLAG} {shlex.quote(os.path.relpath(folder))}"
+    train = "mathse train" if options or CONF.parent == PACKAGE else "python train.py"
+    return f"{train} -m{options}", f"python -m mathse study{options}"
 
 
 @dataclass(frozen=True)
 class Design:
-    """A study as described. ``measures``: what a column is called -> where it stands."""
+    """A study as described. ``measures``: what a column is called -> STAGE.KEY or orm.KEY of summary.json."""
 
     name: str
     variants: tuple[str, ...]
@@ -76,40 +77,38 @@ def read_design(name: str, folder: Path) -> Design:
         hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(studies)}"
         raise ConfigError(f"study {name}: no variant in conf/experiment/{name}/{hint}")
     file = folder / FILE
-    said = _read(file) if file.is_file() else {}
-    order = tuple(map(str, said.get("variants", variants)))
+    described: Any = {}
+    if file.is_file():
+        try:
+            described = yaml.safe_load(file.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as e:
+            raise ConfigError(f"{file}: is no YAML: {e}") from e
+        known = [f.name for f in fields(Design) if f.name != "name"]
+        if not isinstance(described, dict) or not all(isinstance(key, str) for key in described):
+            raise ConfigError(f"{file}: must be a mapping with {', '.join(known)}")
+        if unknown := [key for key in described if key not in known]:
+            raise ConfigError(f"{file}: {unknown[0]}: no such key; there are {', '.join(known)}")
+        for key, value in described.items():
+            kind, kind_name = KINDS.get(key, TEXT)
+            if not isinstance(value, kind):
+                raise ConfigError(f"{file}: {key} = {value!r}: must be {kind_name}")
+
+    order = tuple(map(str, described.get("variants", variants)))
     if sorted(order) != sorted(variants):
         raise ConfigError(
             f"{file}: variants = {list(order)}: must be those of conf/experiment/{name}/: {list(variants)}"
         )
-    design = Design(**{"against": order[0], **said, "name": name, "variants": order})
+    design = Design(**{"against": order[0], **described, "name": name, "variants": order})
     if design.against not in order:
         raise ConfigError(f"{file}: against = {design.against!r}: must be a variant: {list(order)}")
     if design.rows not in ("variants", "stages") or (design.rows == "stages" and len(order) > 1):
         raise ConfigError(f"{file}: rows = {design.rows!r}: must be variants, or stages where there is one variant")
-    for column, place in design.measures.items():
-        if not isinstance(column, str) or not isinstance(place, str) or place.count(".") != 1:
-            raise ConfigError(f"{file}: measures.{column} = {place!r}: must be STAGE.KEY, such as last.accuracy")
+    for column, measure in design.measures.items():
+        if not isinstance(column, str) or not isinstance(measure, str) or measure.count(".") != 1:
+            raise ConfigError(f"{file}: measures.{column} = {measure!r}: must be STAGE.KEY, such as last.accuracy")
     for row, figure in design.paper.items():
         if isinstance(figure, bool) or not isinstance(figure, int | float):
             raise ConfigError(f"{file}: paper.{row} = {figure!r}: must be a number, in percent")
         if design.rows == "variants" and row not in order:
             raise ConfigError(f"{file}: paper.{row}: must be a variant: {list(order)}")
     return design
-
-
-def _read(file: Path) -> dict[str, Any]:
-    known = [f.name for f in fields(Design) if f.name != "name"]
-    try:
-        said = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise ConfigError(f"{file}: is no YAML: {e}") from e
-    if not isinstance(said, dict) or not all(isinstance(key, str) for key in said):
-        raise ConfigError(f"{file}: must be a mapping with {', '.join(known)}")
-    if unknown := [key for key in said if key not in known]:
-        raise ConfigError(f"{file}: {unknown[0]}: no such key; there are {', '.join(known)}")
-    for key, value in said.items():
-        kind, words = KINDS.get(key, TEXT)
-        if not isinstance(value, kind):
-            raise ConfigError(f"{file}: {key} = {value!r}: must be {words}")
-    return said

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 from mathse.reporting.report import svg
 from mathse.reporting.report.compare import Variant, mean_flight
 from mathse.reporting.report.frame import Frame
 from mathse.reporting.report.staircase import staircase
 from mathse.reporting.study.collect import Collected
-from mathse.scoring.metrics import Interval, mean_interval
+from mathse.scoring.metrics import mean_interval
 
 WIDTH, HEIGHT = 760, 340
 LEFT, RIGHT, TOP, BOTTOM = 56, 20, 34, 56  # margins in px
 
 
 def picture(collected: Collected) -> str | None:
-    """A standalone SVG file of the first measure; None where a seed lacks it."""
+    """A standalone SVG file of the first measure; None where a seed lacks it, or it is no share."""
     design = collected.design
     if design.rows == "stages":
         flight = mean_flight(Variant(design.name, collected.runs[design.variants[0]], {}))
         return svg.standalone(staircase([flight]))
-    name, place = next(iter(design.measures.items()))
-    values = {v: [x for x in collected.values(v, place) if x is not None] for v in design.variants}
+    name, measure = next(iter(design.measures.items()))
+    values = {v: [x for x in collected.values(v, measure) if x is not None] for v in design.variants}
     if any(len(xs) < len(collected.seeds) for xs in values.values()) or max(map(max, values.values())) > 1:
         return None
     return svg.standalone(_dots(values, name, design.axis))
@@ -30,6 +28,7 @@ def picture(collected: Collected) -> str | None:
 
 def _dots(values: dict[str, list[float]], name: str, axis: str | None) -> str:
     means = {v: mean_interval(xs) for v, xs in values.items()}
+    # The scale holds every seed and every interval, as far as that lies between 0 and 100 %.
     ends = [x for xs in values.values() for x in xs]
     ends += [min(1.0, max(0.0, end)) for _, interval in means.values() for end in interval or ()]
     ticks = svg.ticks(min(ends), max(ends))
@@ -40,23 +39,17 @@ def _dots(values: dict[str, list[float]], name: str, axis: str | None) -> str:
     xs = {v: LEFT + step * (k + 0.5) for k, v in enumerate(values)}
     body = svg.text(8, 20, f"{name}, %", "small")
     body += frame.grid(ticks, lambda tick: f"{100 * tick:.4g}")
-    if axis is not None:
+    if axis is not None:  # variants are steps of one thing: a line joins them
         body += svg.path([(xs[v], frame.y(mean)) for v, (mean, _) in means.items()], "curve")
         body += svg.text((frame.left + frame.right) / 2, HEIGHT - 8, axis, "small", "middle")
     for variant, (mean, interval) in means.items():
-        body += _variant(variant, values[variant], mean, interval, xs[variant], frame)
-    return svg.chart(WIDTH, HEIGHT, body, _spoken(name, means))
-
-
-def _variant(
-    variant: str, seeds: Sequence[float], mean: float, interval: Interval | None, x: float, frame: Frame
-) -> str:
-    whisker = svg.line(x, frame.y(interval[0]), x, frame.y(interval[1]), "whisker") if interval else ""
-    dots = "".join(svg.tag("circle", cx=x + 10, cy=frame.y(s), r=2.5, class_="quiet") for s in seeds)
-    mark = svg.tag("circle", cx=x, cy=frame.y(mean), r=5, class_="dot")
-    label = svg.text(x - 10, frame.y(mean) + 5, f"{100 * mean:.1f}", "strong halo", "end")
-    return whisker + dots + mark + label + svg.text(x, frame.bottom + 20, variant, "name", "middle")
-
-
-def _spoken(name: str, means: Mapping[str, tuple[float, Interval | None]]) -> str:
-    return f"{name}: " + ", ".join(f"{v} {svg.percent(mean)}" for v, (mean, _) in means.items())
+        x, y = xs[variant], frame.y(mean)
+        if interval:
+            body += svg.line(x, frame.y(interval[0]), x, frame.y(interval[1]), "whisker")
+        for seed in values[variant]:
+            body += svg.tag("circle", cx=x + 10, cy=frame.y(seed), r=2.5, class_="quiet")
+        body += svg.tag("circle", cx=x, cy=y, r=5, class_="dot")
+        body += svg.text(x - 10, y + 5, f"{100 * mean:.1f}", "strong halo", "end")
+        body += svg.text(x, frame.bottom + 20, variant, "name", "middle")
+    spoken = ", ".join(f"{v} {svg.percent(mean)}" for v, (mean, _) in means.items())
+    return svg.chart(WIDTH, HEIGHT, body, f"{name}: {spoken}")
