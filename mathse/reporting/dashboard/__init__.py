@@ -22,21 +22,6 @@ from mathse.runs.store import to_json
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code; raises RunError without the package or a login, and where W&B refuses."""
-    asked = _parser().parse_args(argv)
-    if sentence := missing("dashboards"):
-        raise RunError(f"mathse dashboard: {sentence}")
-    subject = Subject(asked.project, asked.entity, asked.study)
-    if asked.dry_run:
-        print(to_json({"workspace": spec(workspace(subject)), "report": spec(report(subject))}, indent=2))
-        return 0
-    from mathse.reporting.dashboard.online import save
-
-    for url in save(subject):
-        print(url)
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m mathse dashboard", description="The W&B workspace and report of a project, or of one study"
     )
@@ -44,4 +29,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--entity", default="", help="a user or a team; default: the login's own")
     parser.add_argument("--study", help="only the runs of this study, by variant")
     parser.add_argument("--dry-run", action="store_true", help="print the spec as JSON; no login, no network")
-    return parser
+    arguments = parser.parse_args(argv)
+    if sentence := missing("dashboards"):
+        raise RunError(f"mathse dashboard: {sentence}")
+    subject = Subject(arguments.project, arguments.entity, arguments.study)
+    if arguments.dry_run:
+        print(to_json({"workspace": spec(workspace(subject)), "report": spec(report(subject))}, indent=2))
+        return 0
+    from mathse.reporting.dashboard.online import save
+
+    for url in save(subject):
+        print(url)
+    return 0

@@ -15,34 +15,30 @@ def save(subject: Subject) -> list[str]:
     try:
         api = wandb.Api()
         subject = Subject(subject.project, subject.entity or api.default_entity, subject.study)
-        _refuse_missing(api, subject)
+        # Runs come before their dashboard; W&B would make an empty project for a report, and fail for a workspace.
+        projects = [project.name for project in api.projects(subject.entity)]
+        if subject.project not in projects:
+            known = ", ".join(sorted(projects)[:10]) or "none"
+            raise RunError(
+                f"--project {subject.project}: {subject.entity} has no such project, there are: {known}; start a run "
+                f"with logger=wandb logger.project={subject.project}, or `wandb sync` an offline one"
+            )
         return [_save_workspace(subject, api.settings["base_url"]), _save_report(subject, api)]
     except _refusals() as e:
-        said = " ".join(str(e).split())
+        reason = " ".join(str(e).split())
         remedy = "run `wandb login` first, name a project of yours, or see the spec with --dry-run"
-        raise RunError(f"W&B did not take the dashboard of {subject.project}: {said}; {remedy}") from e
+        raise RunError(f"W&B did not take the dashboard of {subject.project}: {reason}; {remedy}") from e
 
 
 def _refusals() -> tuple[type[Exception], ...]:
-    """What W&B's client raises where it or its server says no; the second kind has no public name."""
+    """What W&B's client raises where it or its server refuses; the second kind has no public name."""
     import wandb
 
     try:
         from wandb.sdk.lib.service.service_connection import WandbApiFailedError
-    except ImportError:  # another version keeps it elsewhere
+    except ImportError:  # another version has it elsewhere
         return (wandb.Error,)
     return wandb.Error, WandbApiFailedError
-
-
-def _refuse_missing(api: Any, subject: Subject) -> None:
-    """Runs come before their dashboard; W&B would make an empty project for a report, and fail for a workspace."""
-    projects = [project.name for project in api.projects(subject.entity)]
-    if subject.project not in projects:
-        known = ", ".join(sorted(projects)[:10]) or "none"
-        raise RunError(
-            f"--project {subject.project}: {subject.entity} has no such project, there are: {known}; start a run with "
-            f"logger=wandb logger.project={subject.project}, or `wandb sync` an offline one"
-        )
 
 
 def _save_workspace(subject: Subject, base_url: str) -> str:

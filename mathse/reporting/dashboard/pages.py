@@ -1,4 +1,7 @@
-"""The workspace and the report of a project or of one study, as the objects of the ``wandb-workspaces`` package."""
+"""The workspace and the report of a project or of one study, as the objects of the ``wandb-workspaces`` package.
+
+They are made from code so that every project shows the same panels, under the names that the loggers send.
+"""
 
 from __future__ import annotations
 
@@ -76,7 +79,10 @@ def report(subject: Subject) -> Any:
 
     runs = {"name": subject.study or "all runs", "filters": subject.filters, "groupby": [f"config.{subject.by}"]}
     blocks: list[Any] = [
-        wr.P(f"Made by `python -m mathse dashboard`, which writes it anew. {subject.means} {INTERVALS}"),
+        wr.P(
+            f"Made by `python -m mathse dashboard`, which writes it anew. {subject.means} "
+            "Intervals and paired differences are in experiments/."
+        ),
         wr.TableOfContents(),
     ]
     for title, (shows, panels) in sections(subject.by).items():
@@ -89,9 +95,6 @@ def report(subject: Subject) -> Any:
         blocks=blocks,
         width="fluid",
     )
-
-
-INTERVALS = "Intervals and paired differences are in experiments/."
 
 
 def spec(page: Any) -> Any:
