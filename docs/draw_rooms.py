@@ -129,7 +129,7 @@ WALK = (
         "Row",
     ),
     Step("models.causal:CausalBackbone.encode", "training.batches:StepData._encode", "tokens and pixels", "tensors"),
-    Step("training.fit:fit", "evolution.lab:Lab.fit", "the student is fitted", "checkpoint/"),
+    Step("training.fit:fit", "evolution.fitting:Fitting.fit", "the student is fitted", "checkpoint/"),
 )
 
 
