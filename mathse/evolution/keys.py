@@ -35,10 +35,9 @@ def recorded_settings(config: TrainConfig) -> dict[str, Any]:
     """
     chosen = config.distill.judge
     judge = judge_named(chosen, config.judge)
-    by_name = (
-        {} if isinstance(chosen, Judge) else {f"judge.{name}": getattr(judge, name) for name in own_settings(judge)}
-    )
-    return by_name | flatten(config)
+    if isinstance(chosen, Judge):
+        return flatten(config)
+    return {f"judge.{name}": getattr(judge, name) for name in own_settings(judge)} | flatten(config)
 
 
 def sampling_keys(config: TrainConfig) -> tuple[str, ...]:
@@ -53,7 +52,7 @@ def fitting_keys(config: TrainConfig) -> tuple[str, ...]:
 
 
 def judging_keys(config: TrainConfig, path: str) -> tuple[str, ...]:
-    """The settings that decide the verdicts of the judge at ``path``: ``judge`` or ``distill.judge``, a name or a section."""
+    """The settings that decide the verdicts of the judge at ``path``, "judge" or "distill.judge" (name or section)."""
     chosen = config.judge if path == "judge" else config.distill.judge
     judge = judge_named(chosen, config.judge)
     chosen_by, section = (f"{path}.name", path) if isinstance(chosen, Judge) else (path, "judge")

@@ -1,6 +1,6 @@
 """The state of Algorithm 1 between two stages: D_SFT, D_remain and R_incorrect, kept in two files of each stage.
 
-Rows stay on the disk (``mathse.runs.rows``): a state of 280,000 paths is held as positions in files and ids of problems.
+Rows stay on the disk (``mathse.runs.rows``): 280,000 paths are held as positions in files and ids of problems.
 Loads no torch, so that ``mathse plan`` and ``mathse replay`` merge with the same code.
 """
 

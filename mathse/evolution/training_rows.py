@@ -1,4 +1,4 @@
-"""The rows that a student is fitted on: D_SFT's paths as question and answer. Exports make them here too, without torch.
+"""The rows that a student is fitted on: D_SFT's paths as question and answer. Exports use it too; it loads no torch.
 
 PAPER: Algorithm 1 adds a rewrite as an answer to its question; the authors' README shows draft and critique in the
 prompt; switch: ``evolution.reflect.row``.
