@@ -84,7 +84,7 @@ class MixtureData(Split):
 
 @dataclass
 class Decontaminate:
-    """The gate before the first fit (docs: mathse/data/decontamination, mathse/evolution/gate.py)."""
+    """What the training data is searched for before the first fit (mathse/evolution/decontamination.py)."""
 
     against: list[str] = field(default_factory=list)  # benchmarks: official JSON or JSONL, our rows, stored:NAME
     action: Literal["drop", "report", "off"] = "drop"

@@ -153,31 +153,31 @@ def _content(own: Mapping[str, Any]) -> str:
 
 
 @dataclass(frozen=True)
-class Given:
+class ORMData:
     """A user's rows for an ORM (``orm.train``, ``orm.held``): no problem of the one is in the other."""
 
     train: Sequence[LabelledPath]
     held: Sequence[LabelledPath]
 
 
-def read_given(train: Path, held: Path, lookup: Callable[[str], Problem]) -> Given:
+def read_orm_data(train: Path, held: Path, lookup: Callable[[str], Problem]) -> ORMData:
     """Raises DataError for rows that cannot be used, for a file that lacks right or wrong paths, and for a problem that
     is in both files, be it under another id."""
-    given = Given(*(read_labelled(file, lookup) for file in (train, held)))
-    for file, rows in ((train, given.train), (held, given.held)):
+    data = ORMData(*(read_labelled(file, lookup) for file in (train, held)))
+    for file, rows in ((train, data.train), (held, data.held)):
         for status in STATUSES:
             if not any(row.label.status == status for row in rows):
                 raise DataError(f"{file}: no row's status is {status!r}; an ORM needs right and wrong paths, add some")
-    learnt = {mark: row.line for row in reversed(given.train) for mark in _marks(row.problem)}
-    shared = [(row, line) for row in given.held if (line := _line_of(row.problem, learnt)) is not None]
+    learnt = {mark: row.line for row in reversed(data.train) for mark in _marks(row.problem)}
+    shared = [(row, line) for row in data.held if (line := _line_of(row.problem, learnt)) is not None]
     if shared:
         row, line = shared[0]
         raise DataError(
             f"{held}:{row.line}: problem {row.problem.id!r} is in {train}:{line} too ({len(shared):,} of "
-            f"{len(given.held):,} rows are of such problems); an ORM is not measured on what it learnt from, move all "
+            f"{len(data.held):,} rows are of such problems); an ORM is not measured on what it learnt from, move all "
             "paths of a problem into one of the two files"
         )
-    return given
+    return data
 
 
 def _line_of(problem: Problem, learnt: Mapping[object, int]) -> int | None:

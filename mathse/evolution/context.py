@@ -1,4 +1,4 @@
-"""What a run is about, whatever its problems and models are: settings, run folder, seeds, and what it says and logs."""
+"""What every part of a run needs, whatever its problems and models: settings, run folder, seeds, progress, loggers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mathse.seeds import derive
 
 
 class RunContext:
-    """``notes``: what summary.json says of the run beside its figures."""
+    """``notes``: sentences that summary.json has beside the run's figures."""
 
     def __init__(
         self, config: TrainConfig, run: RunFolder, progress: Progress, logger: RunLogger, notes: Sequence[str] = ()
@@ -23,31 +23,32 @@ class RunContext:
         self.notes = list(notes)
 
     def note(self, text: str) -> None:
-        """Say it now, and in the summary."""
+        """Show a sentence now, and keep it for the summary."""
         self.progress.say(text)
         self.notes.append(text)
 
     def seed(self, stage: Stage, *key: object) -> int:
         return derive(self.config.seed, stage.name, *key)
 
-    def begin(self, stage: Stage, what: str) -> None:
+    def begin(self, stage: Stage, description: str) -> None:
         """Announce a stage, and begin it where it is not finished."""
         if stage.done:
             self.progress.say(f"{stage.name}: finished before, kept")
         else:
-            self.progress.stage(stage.name, what)
+            self.progress.stage(stage.name, description)
             stage.begin()
 
     @contextmanager
-    def track(self, what: str, total: int) -> Iterator[Track]:
-        track = self.progress.track(what, total)
+    def track(self, description: str, total: int) -> Iterator[Track]:
+        """A progress bar for a block."""
+        track = self.progress.track(description, total)
         try:
             yield track
         finally:
             track.close()
 
     @contextmanager
-    def work(self, stage: Stage, kind: Work, what: str, total: int) -> Iterator[Advance]:
+    def work(self, stage: Stage, kind: Work, description: str, total: int) -> Iterator[Advance]:
         """Time a block as ``kind`` and show its rows."""
-        with stage.time(kind), self.track(what, total) as track:
+        with stage.time(kind), self.track(description, total) as track:
             yield track.advance

@@ -1,4 +1,4 @@
-"""One fit in a stage's folder: the rows that are short enough, the steps shown and logged."""
+"""One fit in a stage's folder: rows that are too long are listed and left out, steps are shown and logged."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from mathse.training.fit import FitJob, fit
 
 
 class Fitting:
-    """The fits of a run. ``make_room``: frees what memory holds of other models before one."""
+    """The fits of a run. ``make_room`` frees what memory holds of other models before each."""
 
     def __init__(self, context: RunContext, make_room: Callable[[], None]) -> None:
         self.context, self.make_room = context, make_room
@@ -42,10 +42,31 @@ class Fitting:
         stream: Callable[[Sequence[Row]], Stream] | None = None,
         status_tokens: tuple[int, int] | None = None,
     ) -> None:
-        """``stream``: another order of the rows."""
-        rows = self._short_enough(backbone, stage, rows, settings)
-        self.make_room()
+        """Fit ``backbone`` on ``rows`` and write the stage's checkpoint.
+
+        Args:
+            what: the fit as the progress display has it.
+            stream: gives the rows in another order than epochs, or more of them.
+            status_tokens: of an ORM, the tokens of CORRECT and WRONG (see mathse/judges/verdict_first.py).
+        """
         context = self.context
+
+        # rows that fit into max_length and the model's context; the others are listed
+        limit = min(settings.max_length or backbone.context, backbone.context)  # tokens
+        reasons = [backbone.too_long(row, limit) for row in rows]
+        numbered = enumerate(zip(rows, reasons, strict=True), 1)
+        too_long = [{"row": k, "id": row.get("id"), "reason": why} for k, (row, why) in numbered if why]
+        if too_long:
+            file = stage.path / TOO_LONG
+            write_jsonl(file, too_long)
+            if len(too_long) == len(rows):
+                raise DataError(f"{file}: every row is too long ({too_long[0]['reason']}); raise max_length")
+            context.progress.say(
+                f"{stage.name}: {len(too_long)} of {len(rows)} rows are too long, and are left out: {TOO_LONG}"
+            )
+            rows = [row for row, why in zip(rows, reasons, strict=True) if not why]
+
+        self.make_room()
         job = FitJob(
             stage.path,
             rows,
@@ -57,28 +78,11 @@ class Fitting:
             status_tokens,
         )
         with stage.time("fit"), context.track(what, job.steps) as track:
-            fit(backbone, job, [Shown(track), context.logger.fit_callback(stage.name)], self._announce)
+            fit(backbone, job, [ShowSteps(track), context.logger.fit_callback(stage.name)], self._announce)
         gc.collect()  # Trainer and module refer to each other, and hold the fit's rows
 
-    def _short_enough(self, backbone: Backbone, stage: Stage, rows: Sequence[Row], settings: Fit) -> Sequence[Row]:
-        """The rows that fit into ``max_length`` and the model's context; ``too_long.jsonl`` lists the others."""
-        limit = min(settings.max_length or backbone.context, backbone.context)
-        reasons = [backbone.too_long(row, limit) for row in rows]
-        numbered = enumerate(zip(rows, reasons, strict=True), 1)
-        listed = [{"row": k, "id": row.get("id"), "reason": why} for k, (row, why) in numbered if why]
-        if not listed:
-            return rows
-        file = stage.path / TOO_LONG
-        write_jsonl(file, listed)
-        if len(listed) == len(rows):
-            raise DataError(f"{file}: every row is too long ({listed[0]['reason']}); raise max_length")
-        self.context.progress.say(
-            f"{stage.name}: {len(listed)} of {len(rows)} rows are too long, and are left out: {TOO_LONG}"
-        )
-        return [row for row, why in zip(rows, reasons, strict=True) if not why]
-
     def _announce(self, trained: Trained) -> None:
-        """Say what a fit trains and what it leaves frozen, once a run for all fits that are alike in it."""
+        """Show what a fit trains and what it leaves frozen, once a run for all fits that are alike in it."""
         parts = "\n".join(f"  {line}" for line in aligned(trained.cells()))
         if parts not in self._announced:
             self._announced.add(parts)
@@ -86,12 +90,12 @@ class Fitting:
                 self.context.progress.say(line)
 
 
-class Shown(pl.Callback):
-    """Optimiser steps on the progress display."""
+class ShowSteps(pl.Callback):
+    """Optimiser steps on the progress display. A batch may be less than a step (gradient accumulation)."""
 
     def __init__(self, track: Track) -> None:
-        self.track, self.done = track, 0
+        self.track, self.shown = track, 0
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, *_: Any) -> None:
-        self.track.advance(trainer.global_step - self.done, loss=round(float(outputs["loss"]), 3))
-        self.done = trainer.global_step
+        self.track.advance(trainer.global_step - self.shown, loss=round(float(outputs["loss"]), 3))
+        self.shown = trainer.global_step

@@ -1,5 +1,8 @@
-"""Which settings decide what a stage makes. A key stands for the setting and for all below it; a change to one of them
-makes the stage another stage. What is left out changes no byte of the result: where a server is, what it may cost.
+"""Which settings decide what a stage makes.
+
+A key stands for the setting and for all settings below it. They are part of the stage's identity: after a change to one
+of them, a finished stage is not reused. Settings that change no byte of the result are left out: the address of a
+server, a budget.
 """
 
 from __future__ import annotations
@@ -30,14 +33,15 @@ def recorded_settings(config: TrainConfig) -> dict[str, Any]:
     every judge (``JUDGING``), and a judge that ``distill.judge`` names has its own settings, ``rate`` say, under
     ``judge`` too. A setting that a judge got later is in ``LATER`` (mathse/runs/manifest.py).
     """
-    named = config.distill.judge
-    judge = judge_named(named, config.judge)
-    shared = {} if isinstance(named, Judge) else {f"judge.{name}": getattr(judge, name) for name in own_settings(judge)}
-    return shared | flatten(config)
+    chosen = config.distill.judge
+    judge = judge_named(chosen, config.judge)
+    if isinstance(chosen, Judge):
+        return flatten(config)
+    return {f"judge.{name}": getattr(judge, name) for name in own_settings(judge)} | flatten(config)
 
 
 def sampling_keys(config: TrainConfig) -> tuple[str, ...]:
-    """The settings that decide what a student writes; where it is served does not."""
+    """The settings that decide what a student writes; the address of its server does not."""
     if not isinstance(config.generator, ServerGenerator):
         return ("generator",)
     return tuple(f"generator.{f.name}" for f in fields(ServerGenerator) if f.name not in HOW_STUDENTS_ARE_REACHED)
@@ -48,16 +52,16 @@ def fitting_keys(config: TrainConfig) -> tuple[str, ...]:
 
 
 def judging_keys(config: TrainConfig, path: str) -> tuple[str, ...]:
-    """The settings that decide what the judge at ``path`` says: ``judge`` or ``distill.judge``, a name or a section."""
+    """The settings that decide the verdicts of the judge at ``path``, "judge" or "distill.judge" (name or section)."""
     chosen = config.judge if path == "judge" else config.distill.judge
     judge = judge_named(chosen, config.judge)
     chosen_by, section = (f"{path}.name", path) if isinstance(chosen, Judge) else (path, "judge")
-    own = (f"{section}.{name}" for name in own_settings(judge))
-    return (chosen_by, *JUDGING, *own, *(teaching_keys(config) if "teacher" in judge.asks else ()))
+    of_this_judge = (f"{section}.{name}" for name in own_settings(judge))
+    return (chosen_by, *JUDGING, *of_this_judge, *(teaching_keys(config) if "teacher" in judge.asks else ()))
 
 
 def teaching_keys(config: TrainConfig) -> tuple[str, ...]:
-    """The settings that decide what the teacher says; where its server is, or what it may cost, does not."""
+    """The settings that decide what the teacher writes; its server's address and its budget do not."""
     if not isinstance(config.teacher, OpenAITeacher):
         return ("teacher",)
     return tuple(f"teacher.{f.name}" for f in fields(OpenAITeacher) if f.name not in HOW_IT_IS_REACHED)

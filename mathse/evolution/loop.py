@@ -9,15 +9,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from mathse.evolution import orm_stages, stages
-from mathse.evolution.gate import gate
-from mathse.evolution.standing import Evolution
+from mathse.evolution.decontamination import decontaminate
+from mathse.evolution.evolution_run import EvolutionRun
 from mathse.evolution.state import EvolutionState
 from mathse.evolution.student import Student
 from mathse.types import Problem, ReasoningPath
 
 
-class EvolutionLoop(Evolution):
-    """Runs the rounds; what it holds, and what its callbacks may change, is said in ``Evolution``."""
+class EvolutionLoop(EvolutionRun):
+    """Runs the rounds; ``EvolutionRun`` describes what it holds, and what its callbacks may change."""
 
     def run(self) -> None:
         self.base_and_orm()
@@ -31,12 +31,12 @@ class EvolutionLoop(Evolution):
 
     def base_and_orm(self) -> None:
         self.call("on_evolution_start")
-        labelled = orm_stages.given_rows(self)  # a mistake in them ends the run before its first fit
-        gate(self.context, self.problems)
+        orm_data = orm_stages.read_users_rows(self)  # a mistake in them ends the run before its first fit
+        decontaminate(self.context, self.problems)
         self.student = self.base = stages.base(self)
         self.state = EvolutionState(self.problems.ids_of_d)
         self.entries.append(self.base.stage.summary)
-        self.orm_stages = orm_stages.train_orm(self, labelled)
+        self.orm_stages = orm_stages.train_orm(self, orm_data)
 
     def distill(self) -> None:
         self.stage = stages.open_distill(self)
@@ -103,8 +103,8 @@ class EvolutionLoop(Evolution):
         self.base_and_orm()
         self.stage = stages.open_sft(self)
         if not self.stage.done:
-            kept = tuple(row for row in rows if row.problem_id not in self.problems.left_out)
-            self.state = replace(self.state, train=kept)
+            train = tuple(row for row in rows if row.problem_id not in self.problems.left_out)
+            self.state = replace(self.state, train=train)
             self._fit(init="base")
             self._finish()
         self._load()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mathse.config.schema import needs_orm
-from mathse.evolution.standing import Evolution
+from mathse.evolution.evolution_run import EvolutionRun
 from mathse.evolution.state import Judged
 from mathse.evolution.student import Student
 from mathse.inference.generate import predict
@@ -25,13 +25,13 @@ from mathse.runs.layout import (
     PREDICTIONS,
 )
 from mathse.runs.stage_cache import Stage
-from mathse.runs.store import read_jsonl, write_json, write_jsonl
+from mathse.runs.store import write_json, write_jsonl
 from mathse.scoring.answers import extract_answer, same_answer
 from mathse.scoring.metrics import accuracy, orm_metrics
 from mathse.types import Problem, ReasoningPath, Verdict
 
 
-def measure_student(loop: Evolution, stage: Stage, student: Student) -> None:
+def measure_student(loop: EvolutionRun, stage: Stage, student: Student) -> None:
     """Greedy accuracy on the test problems and on the dev problems (which a sweep may optimise)."""
     settings = loop.config.evaluation
     backbone = loop.models.of(student)
@@ -44,20 +44,13 @@ def measure_student(loop: Evolution, stage: Stage, student: Student) -> None:
     )
 
 
-def measure_judge(loop: Evolution, stage: Stage, student: Student) -> None:
+def measure_judge(loop: EvolutionRun, stage: Stage, student: Student) -> None:
     """How well the ORM judges THIS student's paths on held-out problems: it falls as the student improves."""
     held = loop.problems.splits["orm_held"]
     if not needs_orm(loop.config) or not held:
         return
-    paths = sample_held(loop, stage, student)
-    labelled = balance(label(paths, loop.problems.by_id, labeller(loop)), loop.config.seed)
-    judge_held(loop, stage, loop.models.orm, labelled, stage.path / ORM_METRICS)
-
-
-def sample_held(loop: Evolution, stage: Stage, student: Student) -> Sequence[ReasoningPath]:
-    held = loop.problems.splits["orm_held"]
     with loop.context.work(stage, "sample", "held-out paths", len(held)) as advance:
-        return loop.models.generator.sample(
+        paths = loop.models.generator.sample(
             loop.models.of(student),
             held,
             stage.path / HELD_PATHS,
@@ -66,27 +59,29 @@ def sample_held(loop: Evolution, stage: Stage, student: Student) -> Sequence[Rea
             seed=loop.config.seed,
             advance=advance,
         )
+    labelled = balance(label(paths, loop.problems.by_id, labeller(loop)), loop.config.seed)
+    judge_held(loop, stage, loop.models.orm, labelled, stage.path / ORM_METRICS)
 
 
 def judge_held(
-    loop: Evolution, stage: Stage, judge: Judge, labelled: Sequence[Labelled], metrics_file: Path
+    loop: EvolutionRun, stage: Stage, judge: Judge, labelled: Sequence[Labelled], metrics_file: Path
 ) -> dict[str, Any]:
     """The judge's verdicts on labelled held-out paths (``orm_held.jsonl``) and its figures."""
     with loop.context.work(stage, "judge", "held-out verdicts", len(labelled)) as advance:
         verdicts = judge_paths(
             judge,
             loop.problems.by_id,
-            [p for p, _ in labelled],
+            [path for path, _ in labelled],
             stage.path / HELD_VERDICTS,
             batch_size=loop.config.judge.batch_size,
             advance=advance,
         )
-    said = {v.path_id: v for v in verdicts}
-    rows = [{"path": path, "label": word, "verdict": said[path.id]} for path, word in labelled]
+    by_path = {verdict.path_id: verdict for verdict in verdicts}  # they come sorted by the length of the paths
+    rows = [{"path": path, "label": truth, "verdict": by_path[path.id]} for path, truth in labelled]
     write_jsonl(stage.path / ORM_HELD, rows)
     figures = orm_metrics(
-        [word for _, word in labelled],
-        [said[path.id] for path, _ in labelled],
+        [truth for _, truth in labelled],
+        [by_path[path.id] for path, _ in labelled],
         loop.config.judge.threshold,
         names_steps=read_orm(loop.models.orm_checkpoint)["kind"] != "binary",
     )
@@ -94,68 +89,63 @@ def judge_held(
     return figures
 
 
-def labeller(loop: Evolution) -> Callable[[Problem, ReasoningPath], Verdict]:
-    """(problem, path) -> label: by the source's step checker where it has one, else by answer match."""
+def labeller(loop: EvolutionRun) -> Callable[[Problem, ReasoningPath], Verdict]:
+    """(problem, path) -> label: by the source's step checker where it has one, else by answer match. A label is never
+    "unparsed": a path without an answer is wrong."""
     by_answer = AnswerJudge()
 
     def annotate(problem: Problem, path: ReasoningPath) -> Verdict:
-        word: Verdict | None = loop.problems.source.check(problem, path.text)
-        if word is not None:
-            return word
-        word = by_answer.judge([problem], [path])[0]
-        return word if word.status == "correct" else replace(word, status="wrong")
+        checked: Verdict | None = loop.problems.source.check(problem, path.text)
+        if checked is not None:
+            return checked
+        verdict = by_answer.judge([problem], [path])[0]
+        return verdict if verdict.status == "correct" else replace(verdict, status="wrong")
 
     return annotate
 
 
-def explained(loop: Evolution, labelled: Sequence[Labelled]) -> list[Labelled]:
-    """The same labels; of wrong paths that no checker has looked at, with the teacher's word on where and why.
+def explained(loop: EvolutionRun, labelled: Sequence[Labelled]) -> list[Labelled]:
+    """The same labels; those of wrong paths that no step checker has read get the teacher's error step and analysis.
 
-    Asked last, of the paths that are kept: each word may cost something.
+    It comes after balancing, because each annotation may cost something.
     """
-    asked = [k for k, (_, word) in enumerate(labelled) if word.status == "wrong" and word.judge == AnswerJudge.name]
-    paths = [labelled[k][0] for k in asked]
-    said = loop.models.teacher.annotate([loop.problems.by_id[p.problem_id] for p in paths], paths) if paths else []
-    full = list(labelled)
-    for k, word in zip(asked, said, strict=True):
-        path, by_answer = labelled[k]
-        analysis = word.error_analysis or by_answer.error_analysis
-        full[k] = path, replace(by_answer, error_step=word.error_step, error_analysis=analysis)
-    return full
+    by_answer = [
+        k for k, (_, truth) in enumerate(labelled) if truth.status == "wrong" and truth.judge == AnswerJudge.name
+    ]
+    paths = [labelled[k][0] for k in by_answer]
+    problems = [loop.problems.by_id[path.problem_id] for path in paths]
+    annotations = loop.models.teacher.annotate(problems, paths) if paths else []
+    labels = list(labelled)
+    for k, annotation in zip(by_answer, annotations, strict=True):
+        path, truth = labelled[k]
+        analysis = annotation.error_analysis or truth.error_analysis
+        labels[k] = path, replace(truth, error_step=annotation.error_step, error_analysis=analysis)
+    return labels
 
 
-def acceptance(loop: Evolution, judged: Sequence[Judged]) -> dict[str, Any]:
-    """Counts of accepted, rejected and unparsed paths, and how many of the accepted are right: by answer match
+def acceptance(loop: EvolutionRun, judged: Sequence[Judged]) -> dict[str, Any]:
+    """Counts of accepted, rejected and unparsed paths, and the share of the accepted that is correct: by answer match
     (``acceptance_precision``), and by the source's step checker (``step_precision``)."""
-    taken = unparsed = 0
-    right, steps = bytearray(), bytearray()  # a byte a path
+    accepted = unparsed = 0
+    by_answer, by_steps = bytearray(), bytearray()  # a byte a path: 1 where it is correct
     for item in judged:
         unparsed += item.verdict.status == "unparsed"
         if not loop.models.accepts(item.verdict):
             continue
-        taken += 1
-        problem = loop.problems.by_id[item.path.problem_id]
+        accepted += 1
+        problem, text = loop.problems.by_id[item.path.problem_id], item.path.text
         if problem.answer:
-            right.append(_answers(problem, item.path))
-        if (word := loop.problems.source.check(problem, item.path.text)) is not None:
-            steps.append(word.status == "correct")
+            by_answer.append(same_answer(extract_answer(text), problem.answer, problem.choices))
+        if (checked := loop.problems.source.check(problem, text)) is not None:
+            by_steps.append(checked.status == "correct")
+
+    def share(hits: bytearray) -> float | None:
+        return round(sum(hits) / len(hits), 6) if hits else None
+
     return {
-        "accepted": taken,
-        "rejected": len(judged) - taken - unparsed,
+        "accepted": accepted,
+        "rejected": len(judged) - accepted - unparsed,
         "unparsed": unparsed,
-        "acceptance_precision": _share(right),
-        "step_precision": _share(steps),
+        "acceptance_precision": share(by_answer),
+        "step_precision": share(by_steps),
     }
-
-
-def correct_by_id(stage: Stage) -> dict[str, bool]:
-    """Which test problems the stage's student solved."""
-    return {row["id"]: row["correct"] for row in read_jsonl(stage.path / PREDICTIONS)}
-
-
-def _answers(problem: Problem, path: ReasoningPath) -> bool:
-    return same_answer(extract_answer(path.text), problem.answer, problem.choices)
-
-
-def _share(hits: bytearray) -> float | None:
-    return round(sum(hits) / len(hits), 6) if hits else None

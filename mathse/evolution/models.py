@@ -1,4 +1,4 @@
-"""The models of a run: who writes, who teaches and who judges; which of them are in memory, and whose turn it is.
+"""The models of a run: the student that samples, the teacher, the judges; which of them are in memory at a time.
 
 At most one student and one ORM are in memory at a time. A fit has the memory to itself but for the ORM: the student
 that sampled is freed, and engines that were started to serve one are stopped.
@@ -38,23 +38,26 @@ class RunModels:
         self.generator = build(self.config.generator)
         self.fit = Fitting(context, self.make_room).fit
         self._sampling: tuple[Path, Writer] | None = None  # the student in memory, by its checkpoint
-        at = (context.run.path, context.progress.say)
-        served = isinstance(self.generator, ServerGenerator)
-        self.served = ServedStudents(self.generator, self.config.backbone, *at) if served else None
-        judge = self.config.judge
-        self.served_orm = ServedORM(judge, self._orm_section, *at) if judge.server is not None else None
+        # None: in this process
+        self.served: ServedStudents | None = None
+        self.served_orm: ServedORM | None = None
+        folder, say = context.run.path, context.progress.say
+        if isinstance(self.generator, ServerGenerator):
+            self.served = ServedStudents(self.generator, self.config.backbone, folder, say)
+        if self.config.judge.server is not None:
+            self.served_orm = ServedORM(self.config.judge, self._orm_section, folder, say)
 
     # --- backbones ---
 
     @property
     def _orm_section(self) -> Any:
-        own = self.config.orm.backbone
-        return own if own is not None else self.config.backbone
+        section = self.config.orm.backbone
+        return section if section is not None else self.config.backbone
 
     def backbone(self, path: Path | str | None = None, orm: bool = False) -> Backbone:
         """The student's backbone (``orm``: the ORM's) to be fitted, from a checkpoint or from its settings."""
         fit = self.config.orm.fit if orm else self.config.sft
-        # a bf16 weight of 1 loses every update below 1/256, and lr is 1e-5; adapters are float32 of their own
+        # a bf16 weight of 1 loses every update below 1/256, and lr is 1e-5; adapters have float32 weights anyway
         return self._open(path, orm, "float32" if fit.method == "full" else "bfloat16")
 
     def reader(self, path: Path | str, orm: bool = False) -> Backbone:
@@ -73,7 +76,7 @@ class RunModels:
     # --- students ---
 
     def of(self, student: Student) -> Writer:
-        """The student's model for sampling; the last one asked for is kept, so a stage loads it once."""
+        """The student's model for sampling. The last one is kept, so a stage loads its student once."""
         checkpoint = student.checkpoint
         if self._sampling is None or self._sampling[0] != checkpoint:
             self._sampling = None  # freed before the next one is read
@@ -87,7 +90,7 @@ class RunModels:
         self.stop_engines()
 
     def stop_engines(self) -> None:
-        """End what was started to serve a model; it starts again when it is asked."""
+        """Stop the engines that this run started; each starts again with the next request."""
         for served in (self.served, self.served_orm):
             if served is not None:
                 served.engine.free()
@@ -96,7 +99,7 @@ class RunModels:
 
     @property
     def orm_checkpoint(self) -> Path:
-        """This run's ORM: ``judge.checkpoint``, else the one its orm/ stage trained."""
+        """This run's ORM: ``judge.checkpoint``, else the one that its orm/ stage trained."""
         return Path(self.config.judge.checkpoint or self.context.run.path / "orm" / CHECKPOINT)
 
     @cached_property

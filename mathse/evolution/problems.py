@@ -12,7 +12,7 @@ from mathse.types import Problem
 
 
 class RunProblems:
-    """``source``: the run's data. ``limit``: as many test problems are asked; None: all."""
+    """``source``: the run's data. ``limit``: the number of test problems that students answer; None: all."""
 
     def __init__(self, source: Any, limit: int | None = None) -> None:
         self.source, self.limit = source, limit
@@ -45,7 +45,7 @@ class RunProblems:
 
     @property
     def distillable(self) -> Sequence[Problem]:
-        """What task=distill solves."""
+        """The problems that task=distill solves."""
         return without(self.source.distillable(), self.left_out)
 
     @property

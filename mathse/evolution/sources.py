@@ -35,26 +35,27 @@ def record_sources(context: RunContext, problems: RunProblems, stage: Stage) -> 
     file = stage.path / SOURCES
     if file.exists():
         return
-    with context.track("image hashes", sum(map(len, problems.splits.values()))) as track:
-        write_jsonl(file, _rows(problems, track.advance))
-
-
-def _rows(problems: RunProblems, advance: Any) -> Iterator[dict[str, Any]]:
     digest = lru_cache(RECENT)(stored_sha256)
-    for split, in_split in problems.splits.items():
-        for problem in in_split:
-            hashes = [digest(ref) for ref in problem.images]
-            yield {"problem_id": problem.id, "split": split, **origin(problems.source, problem), "image_sha256": hashes}
-            advance(1)
+    with context.track("image hashes", sum(map(len, problems.splits.values()))) as track:
+
+        def rows() -> Iterator[dict[str, Any]]:
+            for split, in_split in problems.splits.items():
+                for problem in in_split:
+                    hashes = [digest(ref) for ref in problem.images]
+                    from_file = origin(problems.source, problem)
+                    yield {"problem_id": problem.id, "split": split, **from_file, "image_sha256": hashes}
+                    track.advance(1)
+
+        write_jsonl(file, rows())
 
 
 def origin(source: ProblemSource, problem: Problem) -> dict[str, Any]:
     """The file and line of a problem, and its images as seen from there."""
-    return placed(problem, *where(source, problem))
+    return origin_at(problem, *where(source, problem))
 
 
-def placed(problem: Problem, file: str, line: int | None) -> dict[str, Any]:
-    """A problem as the file and line that it came from, and its images as seen from there."""
+def origin_at(problem: Problem, file: str, line: int | None) -> dict[str, Any]:
+    """The same of a problem whose file and line are known."""
     images = [ref if has_scheme(ref) else os.path.relpath(ref, _folder(file)) for ref in problem.images]
     return {"file": file, "line": line, "source": problem.source, "images": images}
 

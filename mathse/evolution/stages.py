@@ -1,11 +1,14 @@
-"""The stages of a run: each a function from files to files. What a stage depends on is said where it is opened."""
+"""The stages of a run, each a function from files to files. ``open_*`` lists the settings that a stage depends on.
+
+How the ORM's own stages are made is in orm_stages.py, reflection in reflect.py.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from itertools import islice
 from pathlib import Path
@@ -13,12 +16,12 @@ from typing import Any
 
 from mathse.config.loop import Reflect
 from mathse.data.problems import to_distill
-from mathse.evolution.admit import admit, leave_out, unreadable
-from mathse.evolution.gate import gate_keys
+from mathse.evolution.decontamination import decontamination_keys
+from mathse.evolution.evolution_run import EvolutionRun
+from mathse.evolution.filter import leave_out_listed, list_unusable, unreadable_images
 from mathse.evolution.keys import COMMON, fitting_keys, judging_keys, teaching_keys
-from mathse.evolution.measure import acceptance, correct_by_id, measure_student
+from mathse.evolution.measure import acceptance, measure_student
 from mathse.evolution.sources import record_sources
-from mathse.evolution.standing import Evolution
 from mathse.evolution.state import Judged, judged_rows
 from mathse.evolution.student import Student
 from mathse.evolution.training_rows import solution_rows, training_rows
@@ -50,33 +53,39 @@ REFLECTION = "reflection"  # the stage; of a round: round_01/reflection
 # --- opening stages ---------------------------------------------------------------------------------------------------
 
 
-def open_distill(loop: Evolution) -> Stage:
+def open_distill(loop: EvolutionRun) -> Stage:
     config = loop.config
     judging = judging_keys(config, "distill.judge")
     keys = (*fitting_keys(config), *teaching_keys(config), "distill.size", *judging)
     return _open(loop, "distill", "the teacher solves, the judge filters, the student is distilled", keys)
 
 
-def open_round(loop: Evolution) -> Stage:
-    config, evolution = loop.config, ("init", "samples_per_problem", "keep", "round")
-    rewritten = loop.round > 1 and config.evolution.reflect.when == "every"  # D_SFT then holds rewrites
+def open_round(loop: EvolutionRun) -> Stage:
+    config = loop.config
+    has_rewrites = loop.round > 1 and config.evolution.reflect.when == "every"  # among D_SFT
     keys = (
         *fitting_keys(config),
         *judging_keys(config, "judge"),
-        *(f"evolution.{k}" for k in evolution),
-        *(("evolution.reflect.row",) if rewritten else ()),
+        *(f"evolution.{name}" for name in ("init", "samples_per_problem", "keep", "round")),
+        *(("evolution.reflect.row",) if has_rewrites else ()),
         "callbacks",
     )
-    what = f"self-evolving round {loop.round} of {loop.rounds}: sample, judge, merge, refit"
-    return _open(loop, loop.round_name, what, keys)
+    description = f"self-evolving round {loop.round} of {loop.rounds}: sample, judge, merge, refit"
+    return _open(loop, loop.round_name, description, keys)
 
 
-def open_reflection(loop: Evolution, name: str) -> Stage:
+def open_reflection(loop: EvolutionRun, name: str) -> Stage:
     config = loop.config
-    writing = (f"evolution.reflect.{f.name}" for f in fields(Reflect) if f.name != "row")  # row: what fits make of them
-    judging = judging_keys(config, "judge")
-    evolution = ("evolution.rounds", "evolution.keep", *writing)
-    keys = (*fitting_keys(config), *teaching_keys(config), *judging, *evolution, "callbacks")
+    keys = (
+        *fitting_keys(config),
+        *teaching_keys(config),
+        *judging_keys(config, "judge"),
+        "evolution.rounds",
+        "evolution.keep",
+        # without row, which says how a later fit reads the rewrites
+        *(f"evolution.reflect.{field.name}" for field in fields(Reflect) if field.name != "row"),
+        "callbacks",
+    )
     return _open(loop, name, "wrong paths are rewritten, judged and merged", keys)
 
 
@@ -84,90 +93,75 @@ def is_reflection(stage: Stage) -> bool:
     return Path(stage.name).name == REFLECTION
 
 
-def open_final(loop: Evolution) -> Stage:
+def open_final(loop: EvolutionRun) -> Stage:
     keys = (*fitting_keys(loop.config), "evolution.rounds", "evolution.reflect", "callbacks")
     return _open(loop, "final", "the final student, on all that was accepted", keys)
 
 
-def open_sft(loop: Evolution) -> Stage:
+def open_sft(loop: EvolutionRun) -> Stage:
     return _open(loop, "sft", "one fit on the rows of sft.train", fitting_keys(loop.config))
 
 
-def _open(loop: Evolution, name: str, what: str, keys: Sequence[str]) -> Stage:
-    stage = loop.context.run.stage(name, keys, [loop.student.stage, *loop.orm_stages, *_state_stage(loop)])
-    loop.context.begin(stage, what)
+def _open(loop: EvolutionRun, name: str, description: str, keys: Sequence[str]) -> Stage:
+    after = [loop.student.stage, *loop.orm_stages]
+    if loop.state_stage is not None and loop.state_stage.name != loop.student.stage.name:
+        after.append(loop.state_stage)  # a reflection: D_SFT goes on from it, the student from the stage before it
+    stage = loop.context.run.stage(name, keys, after)
+    loop.context.begin(stage, description)
     return stage
-
-
-def _state_stage(loop: Evolution) -> list[Stage]:
-    """The stage whose D_SFT the next one starts from, where that is another than the student's (a reflection)."""
-    before = loop.state_stage
-    return [before] if before is not None and before.name != loop.student.stage.name else []
 
 
 # --- what stages do ---------------------------------------------------------------------------------------------------
 
 
-def base(loop: Evolution) -> Student:
+def base(loop: EvolutionRun) -> Student:
     """The untrained student and its accuracy."""
     context, problems = loop.context, loop.problems
-    stage = context.run.stage("base", (*COMMON, "evaluation", *gate_keys(loop.config)))
+    stage = context.run.stage("base", (*COMMON, "evaluation", *decontamination_keys(loop.config)))
     context.begin(stage, "the student before any training")
     if not stage.done:
         student = Student(stage)
         if not student.checkpoint.exists():
-            listed = unreadable(context, problems)
+            bad_rows = unreadable_images(context, problems)
             backbone = loop.models.backbone()
-            admit(context, problems, stage, backbone, listed)
+            list_unusable(context, problems, stage, backbone, bad_rows)
             save_checkpoint(backbone, student.checkpoint)
             del backbone
-        leave_out(context, problems, stage)
+        leave_out_listed(context, problems, stage)
         record_sources(context, problems, stage)
         measure_student(loop, stage, student)
-        empty: dict[str, Any] = {
-            "train_rows": 0,
-            **NOTHING_JUDGED,
-            "origins": {},
-            "transitions": None,
-            "skipped_fit": None,
-        }
-        stage.finish({"stage": "base", **_accuracy(stage), **empty})
+        nothing: dict[str, Any] = {"train_rows": 0, **NOTHING_JUDGED, "origins": {}}
+        stage.finish({"stage": "base", **_accuracy(stage), **nothing, "transitions": None, "skipped_fit": None})
         context.logger.stage_finished(stage)
     else:
-        leave_out(context, problems, stage)
+        leave_out_listed(context, problems, stage)
     return Student(stage)
 
 
-def solve_and_judge(loop: Evolution, problems: Sequence[Problem] | None = None) -> Sequence[Judged]:
+def solve_and_judge(loop: EvolutionRun, problems: Sequence[Problem] | None = None) -> Sequence[Judged]:
     """Alg. 1 line 1: the teacher answers a subset of D; the judge filters (Figure 3)."""
-    stage = loop.stage
-    size = loop.config.distill.size
+    stage, teacher, size = loop.stage, loop.models.teacher, loop.config.distill.size
     chosen = to_distill(loop.problems.splits, size) if problems is None else problems[:size]
     batches = [chosen[k : k + AT_ONCE] for k in range(0, len(chosen), AT_ONCE)]
     log = BatchLog(stage.path / PATHS, [len(b) for b in batches])
+
+    def path(problem: Problem, text: str | None) -> ReasoningPath:
+        prompt = prompt_version(teacher, "generate", problem)
+        lineage = Lineage("teacher", stage.name, loop.teacher_name, prompt=prompt)
+        # an unusable answer is an empty path, so that it is judged and counted
+        return ReasoningPath(f"{stage.name}/{problem.id}/0", problem.id, text or "", lineage)
+
     with loop.context.work(stage, "sample", "teacher's solutions", len(chosen)) as advance:
-        for call in in_calls(loop.models.teacher, batches[log.done :]):
-            problems = [p for batch in call for p in batch]
-            paths = map(_solution(loop), problems, loop.models.teacher.solve(problems))
+        for call in in_calls(teacher, batches[log.done :]):
+            in_call = [problem for batch in call for problem in batch]
+            paths = map(path, in_call, teacher.solve(in_call))
             for batch in call:
                 log.append(list(islice(paths, len(batch))))
                 advance(len(batch))
     return judge(loop, JsonlRows(log.path, ReasoningPath), loop.config.distill.judge)
 
 
-def _solution(loop: Evolution) -> Callable[[Problem, str | None], ReasoningPath]:
-    """The teacher's answer as a path; an unusable one is an empty path."""
-    stage = loop.stage.name
-
-    def path(problem: Problem, text: str | None) -> ReasoningPath:
-        prompt = prompt_version(loop.models.teacher, "generate", problem)
-        lineage = Lineage("teacher", stage, loop.teacher_name, prompt=prompt)
-        return ReasoningPath(f"{stage}/{problem.id}/0", problem.id, text or "", lineage)
-
-    return path
-
-
-def sample_paths(loop: Evolution) -> Sequence[ReasoningPath]:
+def sample_paths(loop: EvolutionRun) -> Sequence[ReasoningPath]:
     """Alg. 1 line 7: the last student writes paths on D_remain, or on a sample of it."""
     stage, evolution = loop.stage, loop.config.evolution
     remaining = loop.state.remaining
@@ -190,11 +184,20 @@ def sample_paths(loop: Evolution) -> Sequence[ReasoningPath]:
 
 
 def judge(
-    loop: Evolution, paths: Sequence[ReasoningPath], chosen: Any, folder: Path | None = None, what: str = "verdicts"
+    loop: EvolutionRun,
+    paths: Sequence[ReasoningPath],
+    chosen: Any,
+    folder: Path | None = None,
+    description: str = "verdicts",
 ) -> Sequence[Judged]:
-    """Alg. 1 lines 8 and 15: a verdict on each path, in the order of the paths; ``folder`` None: the stage's."""
+    """Alg. 1 lines 8 and 15: a verdict on each path, in the order of the paths.
+
+    Args:
+        chosen: a judge's name or settings.
+        folder: where ``verdicts.jsonl`` is written; None: the stage's.
+    """
     stage = loop.stage
-    with loop.context.work(stage, "judge", what, len(paths)) as advance:
+    with loop.context.work(stage, "judge", description, len(paths)) as advance:
         verdicts = judge_paths(
             loop.models.judge(chosen),
             loop.problems.by_id,
@@ -206,12 +209,17 @@ def judge(
     return judged_rows(paths, verdicts)
 
 
-def fit_student(loop: Evolution, init: str) -> Student:
+def fit_student(loop: EvolutionRun, init: str) -> Student:
     """Alg. 1 lines 3, 12, 17: SFT on D_SFT, from the base or from the previous student; or, where D_SFT is empty or
     the previous student was fitted on the same rows, that student carried on."""
-    stage, rows = loop.stage, loop.state.train
-    previous = loop.student
-    if reason := _nothing_new(loop):
+    stage, paths, previous = loop.stage, loop.state.train, loop.student
+    fitted_before = previous.stage.path / TRAIN
+    reason = None
+    if not paths:
+        reason = "no path was accepted, so there is no row to fit on"
+    elif fitted_before.exists() and {row["id"] for row in read_jsonl(fitted_before)} == {path.id for path in paths}:
+        reason = "nothing new was accepted"
+    if reason:
         loop.context.progress.say(f"{stage.name}: {reason}; no fit, the student of {previous.stage.name} is carried on")
         write_json(stage.path / SKIPPED_FIT, {"reason": reason, "carried_on": previous.stage.name})
         for name in (CHECKPOINT, PREDICTIONS, METRICS, DEV_PREDICTIONS):
@@ -226,23 +234,14 @@ def fit_student(loop: Evolution, init: str) -> Student:
             loop.context.run.path,
             loop.problems.by_id,
             backbone.prompt_style,
-            rows,
+            paths,
             loop.config.evolution.reflect.row,
         ),
         loop.config.sft,
-        what=f"fit on {len(rows)} paths",
+        what=f"fit on {len(paths)} paths",
         val_rows=solution_rows(backbone.prompt_style, loop.problems.splits["dev"]),
     )
     return Student(stage)
-
-
-def _nothing_new(loop: Evolution) -> str | None:
-    if not loop.state.train:
-        return "no path was accepted, so there is no row to fit on"
-    before = loop.student.stage.path / TRAIN
-    if before.exists() and {row["id"] for row in read_jsonl(before)} == {p.id for p in loop.state.train}:
-        return "nothing new was accepted"
-    return None
 
 
 def carry_on(source: Path, target: Path) -> None:
@@ -268,21 +267,26 @@ def _link(source: str, target: str) -> None:
 # --- what stages report -----------------------------------------------------------------------------------------------
 
 
-def summary(loop: Evolution) -> dict[str, Any]:
+def summary(loop: EvolutionRun) -> dict[str, Any]:
     """The stage's line in summary.json."""
     stage = loop.stage
     skipped = stage.path / SKIPPED_FIT
+    # Figure 2: the test problems that the student before this fit and the one after it solve
+    predictions = [student_of.path / PREDICTIONS for student_of in (loop.previous.stage, stage)]
+    moves = None
+    if all(file.exists() for file in predictions):
+        moves = transitions(*({row["id"]: row["correct"] for row in read_jsonl(file)} for file in predictions))
     return {
         "stage": stage.name,
         **_accuracy(stage),
         **counts(loop),
-        "transitions": _transitions(loop.previous.stage, stage),
+        "transitions": moves,
         "skipped_fit": read_json(skipped)["reason"] if skipped.exists() else None,
     }
 
 
-def inputs(loop: Evolution) -> list[Path]:
-    """The files of other stages that this one read: D_SFT and R_incorrect as they stood (checkpoints are outputs of the
+def inputs(loop: EvolutionRun) -> list[Path]:
+    """The files of other stages that this one read: D_SFT and R_incorrect before it (checkpoints are outputs of the
     stages named in "after")."""
     before = loop.state_stage
     return [before.path / TRAIN, before.path / INCORRECT] if before is not None else []
@@ -291,9 +295,9 @@ def inputs(loop: Evolution) -> list[Path]:
 NOTHING_JUDGED = dict.fromkeys(("accepted", "rejected", "unparsed", "acceptance_precision", "step_precision"))
 
 
-def counts(loop: Evolution) -> dict[str, Any]:
-    """Rows of D_SFT by origin, and what the judge said of the paths of this stage (the final one judges none: of the
-    rewrites that it goes on from)."""
+def counts(loop: EvolutionRun) -> dict[str, Any]:
+    """Rows of D_SFT by origin, and the verdicts on this stage's paths in numbers. The final stage judges none: it has
+    the numbers of the rewrites that it goes on from."""
     origins = Counter(path.lineage.origin for path in loop.state.train)
     if loop.stage.name != "final":
         judged = acceptance(loop, loop.judged)
@@ -307,10 +311,10 @@ def counts(loop: Evolution) -> dict[str, Any]:
 def _accuracy(stage: Stage) -> dict[str, Any]:
     """Null in an ablation without EvaluateStudent."""
     file = stage.path / METRICS
-    m = read_json(file) if file.exists() else dict.fromkeys(("accuracy", "ci95", "total", "dev_accuracy"))
-    return {"accuracy": m["accuracy"], "ci95": m["ci95"], "n": m["total"], "dev_accuracy": m["dev_accuracy"]}
-
-
-def _transitions(before: Stage, after: Stage) -> dict[str, int] | None:
-    measured = all((stage.path / PREDICTIONS).exists() for stage in (before, after))
-    return transitions(correct_by_id(before), correct_by_id(after)) if measured else None
+    metrics = read_json(file) if file.exists() else dict.fromkeys(("accuracy", "ci95", "total", "dev_accuracy"))
+    return {
+        "accuracy": metrics["accuracy"],
+        "ci95": metrics["ci95"],
+        "n": metrics["total"],
+        "dev_accuracy": metrics["dev_accuracy"],
+    }

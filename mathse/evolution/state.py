@@ -1,6 +1,7 @@
-"""The state of Algorithm 1 between two stages: D_SFT, D_remain and R_incorrect. Pure; its files are the stage's.
+"""The state of Algorithm 1 between two stages: D_SFT, D_remain and R_incorrect, kept in two files of each stage.
 
-Rows stay on the disk (``mathse.runs.rows``): a state of 280,000 paths is held as their places and the ids of problems.
+Rows stay on the disk (``mathse.runs.rows``): 280,000 paths are held as positions in files and ids of problems.
+Loads no torch, so that ``mathse plan`` and ``mathse replay`` merge with the same code.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from mathse.types import ReasoningPath, Record, Verdict
 
 @dataclass(frozen=True)
 class Judged(Record):
-    """A path and what the judge said of it: an entry of R_incorrect, or a row of the ORM's own data."""
+    """A path and the verdict on it: an entry of R_incorrect, or a row of the ORM's own data."""
 
     NESTED: ClassVar[dict[str, type[Record]]] = {"path": ReasoningPath, "verdict": Verdict}
 
@@ -30,8 +31,8 @@ class Judged(Record):
 
 def judged_rows(paths: Sequence[ReasoningPath], verdicts: Sequence[Verdict]) -> Sequence[Judged]:
     """Each path with the verdict on it, in the order of the paths. Raises KeyError for a path without one."""
-    places = joined(paths, verdicts, attrgetter("id"), attrgetter("path_id"))
-    return Mapped(Judged, paths, Chosen(verdicts, places))
+    positions = joined(paths, verdicts, attrgetter("id"), attrgetter("path_id"))
+    return Mapped(Judged, paths, Chosen(verdicts, positions))
 
 
 def not_rewritten(
@@ -61,31 +62,31 @@ class EvolutionState:
     ) -> EvolutionState:
         """Alg. 1 lines 9-11: accepted paths join D_SFT and their problems leave D_remain; rejected drafts of students
         join R_incorrect with their feedback. One accepted path a problem is kept, or all."""
-        known: set[str] = set()
-        solved: set[str] = set()
+        path_ids: set[str] = set()
+        solved: set[str] = set()  # ids of problems
         for path in self.train:
-            known.add(path.id)
+            path_ids.add(path.id)
             solved.add(path.problem_id)
-        new, drafts = array("L"), array("L")
-        for place, item in enumerate(judged):
+        accepted, rejected = array("L"), array("L")  # positions in judged
+        for position, item in enumerate(judged):
             path = item.path
             if not accept(item.verdict):
-                if path.lineage.origin == "student":
-                    drafts.append(place)
+                if path.lineage.origin == "student":  # a rejected solution or rewrite is nobody's mistake to reflect on
+                    rejected.append(position)
             elif keep_all or path.problem_id not in solved:
                 solved.add(path.problem_id)
-                if path.id not in known:
-                    new.append(place)
-        taken: Sequence[ReasoningPath] = Mapped(attrgetter("path"), Chosen(judged, new))
+                if path.id not in path_ids:
+                    accepted.append(position)
+        paths: Sequence[ReasoningPath] = Mapped(attrgetter("path"), Chosen(judged, accepted))
         return replace(
-            self, train=Chained(self.train, taken), incorrect=Chained(self.incorrect, Chosen(judged, drafts))
+            self, train=Chained(self.train, paths), incorrect=Chained(self.incorrect, Chosen(judged, rejected))
         )
 
     def to_reflect(self, all_drafts: bool) -> Sequence[Judged]:
         """The drafts to rewrite: the newest one of each unsolved problem, or (``all_drafts``) every one there is."""
         if all_drafts:
             return self.incorrect
-        newest = {item.path.problem_id: place for place, item in enumerate(self.incorrect)}
+        newest = {item.path.problem_id: position for position, item in enumerate(self.incorrect)}
         return Chosen(self.incorrect, (newest[p] for p in self.remaining if p in newest))
 
     def save(self, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""The student that a stage ends with."""
+"""The student that a stage ends with: a checkpoint in the stage's folder, and its name in lineage."""
 
 from __future__ import annotations
 
@@ -22,5 +22,5 @@ class Student:
 
     @property
     def name(self) -> str:
-        """What lineage calls it: ``round_01/checkpoint``."""
+        """As lineage has it: ``round_01/checkpoint``."""
         return f"{self.stage.name}/{CHECKPOINT}"

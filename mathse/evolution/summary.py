@@ -1,10 +1,10 @@
-"""summary.json: a run in numbers. Nothing in it differs between two equal runs."""
+"""summary.json: a run in numbers. No time and no path stands in it, so two equal runs have equal summaries."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from mathse.evolution.standing import Evolution
+from mathse.evolution.evolution_run import EvolutionRun
 from mathse.judges.teachers import PaidTeacher
 from mathse.runs.layout import ORM_METRICS
 from mathse.runs.store import read_json
@@ -21,7 +21,7 @@ ORM_FIGURES = (
 )
 
 
-def summarize(loop: Evolution) -> dict[str, Any]:
+def summarize(loop: EvolutionRun) -> dict[str, Any]:
     """The summary of a finished run; ``metric`` is dev accuracy (task=orm: held-out verdict accuracy)."""
     config, run = loop.config, loop.context.run
     orm = next((orm_figures(stage.summary) for stage in loop.orm_stages), None)

@@ -38,22 +38,21 @@ from mathse.runs.store import read_jsonl, sha256_file, write_json
 from mathse.training import ranks
 from mathse.types import ReasoningPath
 
-NAMED = 3  # runs in a message
+NAMED = 3  # runs in a message; the others are counted
 
 
 def run_task(config: TrainConfig, folder: Path) -> float | None:
-    """Run ``config.task`` in ``folder``, or go on with it; the number a sweep optimises (from dev problems)."""
+    """Run ``config.task`` in ``folder``, or go on with it; the number a sweep optimises (from dev problems).
+
+    Of several ranks the first one runs the task; the others take part in its fits and its sampling, and return None.
+    """
     quiet()
     torch.set_num_threads(config.trainer.threads)
-    with ranks.joined(config.trainer.accelerator, config.trainer.devices):
-        if ranks.rank() == 0:
-            return _run_or_go_on(config, folder)
-        ranks.follow()
-    return None
-
-
-def _run_or_go_on(config: TrainConfig, folder: Path) -> float | None:
     with ExitStack() as stack:
+        stack.enter_context(ranks.joined(config.trainer.accelerator, config.trainer.devices))
+        if ranks.rank() != 0:
+            ranks.follow()
+            return None
         progress = stack.enter_context(Progress(config.progress))
         run = stack.enter_context(open_run(config, folder, progress))
         if (summary := finished_summary(run.path)) is not None:
@@ -140,7 +139,7 @@ def open_run(config: TrainConfig, folder: Path, progress: Progress) -> RunFolder
     new one beside it; either takes over the stages of the other runs that these settings would make alike."""
     if config.resume != "branch":
         return _open(config, folder)
-    others = [Path(p) for p in config.resume_from] or _runs_beside(folder)
+    others = [Path(p) for p in config.resume_from] or [file.parent for file in folder.parent.glob(f"*/{RUN}")]
     candidates = [folder, *sorted(folder.parent.glob(f"{folder.name}-branch-*"), reverse=True)]
     for candidate in candidates:
         try:
@@ -152,18 +151,13 @@ def open_run(config: TrainConfig, folder: Path, progress: Progress) -> RunFolder
         run = _open(config, branch_folder(folder))
     sources = [o for o in dict.fromkeys(others) if o.resolve() != run.path.resolve()]
     run.branch_from(sources)
-    listed = ", ".join(map(str, sources[:NAMED])) or "no other run"
+    names = ", ".join(map(str, sources[:NAMED])) or "no other run"
     more = f" and {len(sources) - NAMED:,} more" if len(sources) > NAMED else ""
-    progress.say(f"{run.path} takes over what it can from {listed}{more}")
+    progress.say(f"{run.path} takes over what it can from {names}{more}")
     return run
 
 
 def _open(config: TrainConfig, folder: Path) -> RunFolder:
-    # not about the run: another start may say otherwise
-    about_this_start = ("resume", "resume_from", "progress", "plan")
-    nested = {key: value for key, value in plain(config).items() if key not in about_this_start}
+    of_this_start = ("resume", "resume_from", "progress", "plan")  # another start of the run may have other values
+    nested = {key: value for key, value in plain(config).items() if key not in of_this_start}
     return RunFolder.open(folder, settings(config), name=config.name, task=config.task, seed=config.seed, nested=nested)
-
-
-def _runs_beside(folder: Path) -> list[Path]:
-    return [file.parent for file in folder.parent.glob(f"*/{RUN}")]

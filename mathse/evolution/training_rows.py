@@ -1,4 +1,4 @@
-"""The rows that a student is fitted on: D_SFT's paths as question and answer. Loads no torch: an export makes the same.
+"""The rows that a student is fitted on: D_SFT's paths as question and answer. Exports use it too; it loads no torch.
 
 PAPER: Algorithm 1 adds a rewrite as an answer to its question; the authors' README shows draft and critique in the
 prompt; switch: ``evolution.reflect.row``.
@@ -30,7 +30,7 @@ def training_rows(
 
 
 def training_row(style: PromptStyle, problem: Problem, path: ReasoningPath, rewritten: Reflection | None) -> Row:
-    """The row of a path, with its id. With ``rewritten``, the draft and the feedback on it stand in the prompt."""
+    """The row of a path, with its id. With ``rewritten``, the prompt has the draft and the feedback on it."""
     if rewritten is None:
         row = solve_row(style, problem, path.text)
     else:
@@ -40,10 +40,10 @@ def training_row(style: PromptStyle, problem: Problem, path: ReasoningPath, rewr
 
 def rewrites(run: Path, paths: Iterable[ReasoningPath]) -> Mapping[str, Reflection]:
     """The reflections of a run that ``paths`` come from, by the rewrite's id."""
-    wanted = {path.id: path.lineage.stage for path in paths if path.lineage.origin == "reflection"}
-    of_stages = (
-        reflection
-        for stage in sorted(set(wanted.values()))
+    stages = {path.id: path.lineage.stage for path in paths if path.lineage.origin == "reflection"}
+    return {
+        reflection.revised.id: reflection
+        for stage in sorted(set(stages.values()))
         for reflection in read_stage(run / stage).rows(REFLECTIONS, Reflection)
-    )
-    return {reflection.revised.id: reflection for reflection in of_stages if reflection.revised.id in wanted}
+        if reflection.revised.id in stages
+    }

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from small import path, picture, problems, verdict, world
 
-from mathse.data.labelled import read_given, read_labelled
+from mathse.data.labelled import read_labelled, read_orm_data
 from mathse.errors import DataError
 from mathse.runs.store import to_json, write_jsonl
 from mathse.types import Problem
@@ -205,8 +205,8 @@ def test_a_file_without_rows_and_a_missing_one_are_said_so(tmp_path: Path, write
 def test_an_orms_rows_are_of_other_problems_than_those_it_is_measured_on(write: Write) -> None:
     train = write(row("a"), row("b", "correct"), name="train.jsonl")
     held = write(row("c"), row("d", "correct"), name="held.jsonl")
-    given = read_given(train, held, unknown)
-    assert ([r.path.id for r in given.train], [r.path.id for r in given.held]) == (["a", "b"], ["c", "d"])
+    data = read_orm_data(train, held, unknown)
+    assert ([r.path.id for r in data.train], [r.path.id for r in data.held]) == (["a", "b"], ["c", "d"])
 
 
 @pytest.mark.parametrize(
@@ -220,11 +220,11 @@ def test_a_problem_in_both_files_is_refused_with_both_lines(write: Write, shared
     train = write(row("a"), row("b", "correct", problem_id="p"), name="train.jsonl")
     held = write(row("c"), shared, name="held.jsonl")
     with pytest.raises(DataError, match=r"held.jsonl:2: .* is in .*train.jsonl:2 too .*1 of 2 rows.* one of the two"):
-        read_given(train, held, unknown)
+        read_orm_data(train, held, unknown)
 
 
 def test_an_orm_needs_right_and_wrong_paths(write: Write) -> None:
     both = write(row("a"), row("b", "correct"), name="train.jsonl")
     one = write(row("c"), row("d"), name="held.jsonl")
     with pytest.raises(DataError, match="held.jsonl: no row's status is 'correct'"):
-        read_given(both, one, unknown)
+        read_orm_data(both, one, unknown)

@@ -71,7 +71,7 @@ class Check:
             self._warn(problem, "solution", f"the solution does not end in the answer {problem.answer!r:.60}")
 
     def _refused(self, problem: Problem, opened: Sequence[Image]) -> str | None:
-        """Why the backbone cannot take a problem, as in a run (mathse/evolution/admit.py)."""
+        """Why the backbone cannot take a problem, as in a run (mathse/evolution/filter.py)."""
         if self.backbone is None:
             return None
         asked = solve_row(self.backbone.prompt_style, problem)

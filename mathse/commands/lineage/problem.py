@@ -15,7 +15,7 @@ from mathse.data.labelled import read_labelled
 from mathse.data.sources import recorded_source
 from mathse.data.terms import UNKNOWN, terms_of
 from mathse.errors import ConfigError, DataError
-from mathse.evolution.sources import image_at, origin, placed
+from mathse.evolution.sources import image_at, origin, origin_at
 from mathse.runs.layout import SOURCES
 from mathse.runs.reader import Run
 from mathse.types import Problem
@@ -119,7 +119,9 @@ def _labelled(run: Run, source: Any, problem_id: str) -> tuple[Problem, dict[str
     if not files or recorded_row(run, problem_id) is not None:
         return None
     rows = ((file, row) for file in files for row in read_labelled(Path(file), source.get))
-    found = ((row.problem, placed(row.problem, file, row.line)) for file, row in rows if row.problem.id == problem_id)
+    found = (
+        (row.problem, origin_at(row.problem, file, row.line)) for file, row in rows if row.problem.id == problem_id
+    )
     return next(found, None)
 
 

@@ -18,7 +18,7 @@ from mathse.config.fits import Fit
 from mathse.config.judges import judge_named
 from mathse.config.loop import NOBODY
 from mathse.config.schema import TrainConfig, chosen_callbacks, needs_orm
-from mathse.data.labelled import read_given
+from mathse.data.labelled import read_orm_data
 from mathse.data.problems import to_distill
 from mathse.runs.store import read_jsonl
 from mathse.types import Problem
@@ -40,7 +40,7 @@ class Planner:
         """In the order of the run."""
         yield StagePlan("base", evaluated=self._asked_of_a_student(), checkpoints=1)
         if needs_orm(self.config) and self.config.judge.checkpoint is None:
-            yield from self._orm() if self.config.orm.train is None else self._orm_of_given_rows()
+            yield from self._orm() if self.config.orm.train is None else self._orm_of_users_rows()
         if self.config.task == "evolve":
             yield from self._evolve()
         elif self.config.task == "distill":
@@ -141,14 +141,14 @@ class Planner:
         yield solver
         yield self._orm_itself(train, held)
 
-    def _orm_of_given_rows(self) -> Iterator[StagePlan]:
+    def _orm_of_users_rows(self) -> Iterator[StagePlan]:
         """The user's rows are used as they are; nobody is asked."""
         orm = self.config.orm
-        given = read_given(Path(str(orm.train)), Path(str(orm.held)), self.source.get)
-        solved = any(row.problem.solution for row in given.train)
+        data = read_orm_data(Path(str(orm.train)), Path(str(orm.held)), self.source.get)
+        solved = any(row.problem.solution for row in data.train)
         yield StagePlan("orm/solver", steps=Range.of(orm.solver_steps if solved else 0), checkpoints=1)
-        rows = len(given.train)
-        yield StagePlan("orm", rows=Range.of(rows), verdicts=Range.of(len(given.held)),
+        rows = len(data.train)
+        yield StagePlan("orm", rows=Range.of(rows), verdicts=Range.of(len(data.held)),
                         steps=Range.of(_steps(orm.fit, rows)), checkpoints=1)  # fmt: skip
 
     def _solutions(self, plan: StagePlan, problems: Sequence[Problem]) -> Range:

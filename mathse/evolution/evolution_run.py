@@ -1,8 +1,12 @@
-"""Where a run of Algorithm 1 stands: what its stages go by, and what callbacks read and change."""
+"""A run of Algorithm 1 in progress: what it works with, and how far it is. Stages and callbacks read and change it.
+
+It is the base class of ``EvolutionLoop``, apart from it so that the loop shows the algorithm alone.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from mathse.evolution.context import RunContext
@@ -14,9 +18,12 @@ from mathse.judges.teachers.student import StudentTeacher
 from mathse.runs.stage_cache import Stage
 
 
-class Evolution:
-    """``state`` D_SFT, D_remain, R_incorrect; ``stage`` the folder being made; ``student`` the last fitted model;
-    ``judged`` the paths just judged; ``round`` 1..K.
+class EvolutionRun:
+    """What each hook of a callback gets as ``loop``.
+
+    ``context``, ``config``, ``problems``, ``models``: settings and folder, data, models.
+    ``state``: D_SFT, D_remain, R_incorrect. ``stage``: the stage being made. ``student``: the last fitted model.
+    ``judged``: the paths just judged, with their verdicts. ``round``: 1 to ``rounds`` (K), 0 before the first.
     """
 
     def __init__(
@@ -33,7 +40,7 @@ class Evolution:
         self.student: Student
         self.base: Student  # before any training
         self.previous: Student  # before the current stage's fit
-        self.state_stage: Stage | None = None  # whose files hold the state
+        self.state_stage: Stage | None = None  # the stage whose files hold the state
         self.orm_stages: list[Stage] = []
         self.entries: list[dict[str, Any]] = []  # the lines of summary.json
         if isinstance(models.teacher, StudentTeacher):
@@ -45,7 +52,7 @@ class Evolution:
 
     @property
     def teacher_name(self) -> str:
-        """Who a teacher's rows are by: of a student that teaches itself, the checkpoint."""
+        """The author of a teacher's rows: of a student that teaches itself, the checkpoint."""
         teacher = self.models.teacher
         return self.student.name if isinstance(teacher, StudentTeacher) else teacher.name
 
@@ -53,8 +60,8 @@ class Evolution:
         for callback in self.callbacks:
             getattr(callback, hook)(self)
 
-    def finish(self, summary: dict[str, Any], inputs: Sequence[Any] = ()) -> None:
-        """The current stage is whole: its manifest is written, and loggers are told."""
+    def finish(self, summary: dict[str, Any], inputs: Sequence[Path] = ()) -> None:
+        """Write the manifest of the current stage, which is complete then, and tell the loggers."""
         self.stage.finish(summary, inputs)
         self.context.logger.stage_finished(self.stage)
 

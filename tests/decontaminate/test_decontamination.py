@@ -1,4 +1,4 @@
-"""The gate before the first fit: what it drops, what it reports, and that a run goes on with the same."""
+"""Decontamination before the first fit: what it drops, what it reports, and that a run goes on with the same."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_switched_off_it_looks_at_nothing(tmp_path: Path, own: Path) -> None:
     against = benchmark(tmp_path, 1)
     summary = start(tmp_path / "run", own, f"decontaminate.against=[{against}]", "decontaminate.action=off")
     assert not (tmp_path / "run" / "decontamination.jsonl").exists()
-    assert any("gate is off" in note for note in summary["notes"])
+    assert any("Decontamination is off" in note for note in summary["notes"])
 
 
 def test_what_was_kept_out_is_part_of_what_stages_depend_on(tmp_path: Path, own: Path) -> None:
@@ -121,7 +121,7 @@ def test_a_second_start_does_not_search_again_and_finds_a_lost_report(tmp_path: 
     assert report.read_bytes() == rows_before
 
 
-def test_a_run_killed_at_the_gate_ends_like_one_that_was_not(tmp_path: Path, own: Path) -> None:
+def test_a_run_killed_while_decontaminating_ends_like_one_that_was_not(tmp_path: Path, own: Path) -> None:
     settings = (f"decontaminate.against=[{benchmark(tmp_path, *range(0, ROWS, 4))}]", "decontaminate.action=drop")
     start(tmp_path / "whole", own, *settings)
     for at in (10, 16, 24):
@@ -131,7 +131,7 @@ def test_a_run_killed_at_the_gate_ends_like_one_that_was_not(tmp_path: Path, own
         assert contents(folder) == contents(tmp_path / "whole")
 
 
-def test_distilling_takes_every_row_and_so_the_gate_looks_at_every_row(tmp_path: Path, own: Path) -> None:
+def test_distilling_takes_every_row_and_so_every_row_is_compared(tmp_path: Path, own: Path) -> None:
     against = benchmark(tmp_path, *range(10))
     drop = (f"decontaminate.against=[{against}]", "decontaminate.action=drop", "task=distill", "judge=answer")
     start(tmp_path / "run", own, *drop)
@@ -139,7 +139,7 @@ def test_distilling_takes_every_row_and_so_the_gate_looks_at_every_row(tmp_path:
     assert solved == {f"p{k}" for k in range(10, ROWS)}
 
 
-def test_training_rows_that_are_handed_in_pass_the_gate_too(tmp_path: Path, own: Path) -> None:
+def test_training_rows_that_are_handed_in_are_compared_too(tmp_path: Path, own: Path) -> None:
     start(tmp_path / "first", own, "task=distill", "judge=answer")
     train = tmp_path / "first" / "distill" / "train.jsonl"
     against = benchmark(tmp_path, *range(0, ROWS, 2))

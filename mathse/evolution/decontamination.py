@@ -1,0 +1,102 @@
+"""Decontamination: before the first fit, the training data is searched for problems of the benchmarks given.
+
+``decontaminate.against=[FILES]``; ``action`` is drop, report or off. ``<run>/decontamination.jsonl`` names each pair
+(see mathse/data/decontamination/search.py), ``decontamination.json`` counts them. Both are made once, and again where
+the data, a benchmark or a setting has changed. Where rows are dropped, what they were compared with is part of the
+stages' identity. The test split is left alone: a benchmark may be the test file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from mathse.config.data import SyntheticData
+from mathse.config.schema import TrainConfig
+from mathse.data.decontamination.against import index_of
+from mathse.data.decontamination.search import Search
+from mathse.errors import DataError
+from mathse.evolution.context import RunContext
+from mathse.evolution.problems import RunProblems
+from mathse.runs.layout import DECONTAMINATION, DECONTAMINATION_PAIRS
+from mathse.runs.manifest import config_slice
+from mathse.runs.store import read_json, read_jsonl, to_json, write_json, write_jsonl
+from mathse.types import Problem, ReasoningPath
+
+DEPENDS_ON = ("data", "decontaminate", "seed", "task", "sft.train", "sft.train_sha256")
+VERSION = 1  # of the comparison; another one searches again
+
+
+def decontamination_keys(config: TrainConfig) -> tuple[str, ...]:
+    """The settings that stages depend on because rows may be dropped: none where nothing is dropped."""
+    settings = config.decontaminate
+    return ("decontaminate",) if settings.action == "drop" and settings.against else ()
+
+
+def decontaminate(context: RunContext, problems: RunProblems) -> None:
+    """Search the training data, write the report, and leave dropped rows out of every split but test.
+
+    Raises DataError where no row remains.
+    """
+    settings = context.config.decontaminate
+    if settings.action == "off" or not settings.against:
+        if not isinstance(context.config.data, SyntheticData):  # which draws its own problems: no benchmark has them
+            why = "is off" if settings.action == "off" else "was given no benchmark"
+            context.notes.append(
+                f"Decontamination {why}, so no training row was compared with a benchmark's problems; "
+                "decontaminate.against=[FILES] names those to keep out."
+            )
+        return
+    pairs, counts_file = context.run.path / DECONTAMINATION_PAIRS, context.run.path / DECONTAMINATION
+    # what the report depends on: settings, and the contents of the files that they name
+    depends_on = to_json([VERSION, config_slice(context.run.config, DEPENDS_ON)])
+    key = hashlib.sha256(depends_on.encode()).hexdigest()
+    if not (counts_file.is_file() and pairs.is_file() and read_json(counts_file)["key"] == key):
+        write_json(counts_file, {"key": key, **_search(context, problems)})
+    problems.leave_out({row["id"] for row in read_jsonl(pairs) if row["dropped"]}, but=("test",))
+    counts = read_json(counts_file)
+    if counts["dropped"] == counts["rows"]:
+        raise DataError(
+            f"{pairs}: every training row is in a benchmark; train on other data, or have them reported and kept: "
+            "decontaminate.action=report"
+        )
+    outcome = f"{counts['dropped']:,} were dropped" if settings.action == "drop" else "reported, not dropped"
+    summary = (
+        f"decontamination: of {counts['rows']:,} training rows {counts['matched']:,} are among {counts['problems']:,} "
+        f"benchmark problems ({outcome}); {counts['weak']:,} share only a question that does not tell which problem it "
+        f"is, and {counts['duplicates']:,} repeat another row (kept): {DECONTAMINATION_PAIRS}"
+    )
+    for line in (*counts["notes"], summary):
+        context.note(line)
+
+
+def _search(context: RunContext, problems: RunProblems) -> dict[str, Any]:
+    """Write the pairs; the number of them by kind, of benchmark problems, and notes for the summary."""
+    config, notes = context.config, list[str]()
+    settings = config.decontaminate
+    index = index_of(settings.against, settings.text_similarity, settings.picture_distance, notes.append)
+    search = Search(index, problems.source, drop=settings.action == "drop")
+
+    # what may be learnt from: every split but test; in task=distill every row; in task=sft the problems of its rows too
+    parts: list[Sequence[Problem]]
+    if config.task == "distill":
+        parts = [problems.source.distillable()]
+    else:
+        parts = [split for name, split in problems.splits.items() if name != "test"]
+    if config.task == "sft":
+        known = {problem.id for part in parts for problem in part}
+        ids = {row.problem_id: None for row in read_jsonl(Path(str(config.sft.train)), ReasoningPath)}  # once, in order
+        parts.append([problems.by_id[i] for i in ids if i not in known])
+
+    with context.track("decontamination", sum(map(len, parts))) as track:
+
+        def pairs() -> Iterator[dict[str, Any]]:
+            for problem in chain.from_iterable(parts):
+                yield from search.rows(problem)
+                track.advance(1)
+
+        write_jsonl(context.run.path / DECONTAMINATION_PAIRS, pairs())
+    return {"problems": len(index), **search.counts, "notes": notes}

@@ -1,0 +1,102 @@
+"""Which problems a run can use: the others are left out of every split and listed. No problem is cut short.
+
+``base/bad_rows.jsonl`` lists them beside the rows that the data source refused, {"file", "line", "id", "reason"} each:
+rows in = rows used + rows listed. So a count of what was trained on can be checked against the user's files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any
+
+from mathse.data.images import load_image
+from mathse.data.problems import FileData, where
+from mathse.errors import DataError
+from mathse.evolution.context import RunContext
+from mathse.evolution.problems import RunProblems
+from mathse.inference.rows import solve_row
+from mathse.models.base import Backbone
+from mathse.runs.layout import BAD_ROWS
+from mathse.runs.stage_cache import Stage
+from mathse.runs.store import read_jsonl, write_jsonl
+
+NAMED = 5  # rows named on the screen; the others are counted
+
+
+def unreadable_images(context: RunContext, problems: RunProblems) -> list[dict[str, Any]]:
+    """The problems with an image that cannot be decoded, as rows of ``bad_rows.jsonl``.
+
+    Only images of which the source has read no more than the header are opened, each once, and before any weights
+    are loaded. Under ``data.on_bad_row=error`` the first of them raises DataError.
+    """
+    source = problems.source
+    if not isinstance(source, FileData) or not source.images.headed:
+        return []
+    reasons: dict[str, str] = {}  # by image
+    with context.track("images", len(source.images.headed)) as track:
+        for path in sorted(source.images.headed):
+            try:
+                load_image(path)
+            except DataError as error:
+                reasons[path] = str(error)
+            track.advance(1)
+    bad_rows = []
+    for problem in chain.from_iterable(problems.splits.values()):
+        if (image := next((ref for ref in problem.images if ref in reasons), None)) is not None:
+            file, line = where(source, problem)
+            bad_rows.append({"file": file, "line": line, "id": problem.id, "reason": reasons[image]})
+    if bad_rows and source.on_bad_row == "error":
+        first = bad_rows[0]
+        raise DataError(
+            f"{first['file']}:{first['line']}: {first['reason']}; data.on_bad_row=skip leaves such rows out"
+        )
+    return bad_rows
+
+
+def list_unusable(
+    context: RunContext, problems: RunProblems, stage: Stage, backbone: Backbone, bad_rows: Sequence[dict[str, Any]]
+) -> None:
+    """Write the stage's ``bad_rows.jsonl``: what the source refused, ``bad_rows``, and what ``backbone`` cannot take.
+
+    A prompt that leaves no room for an answer is always left out. A problem whose images the family cannot take follows
+    ``data.on_bad_row``: under "error" it raises DataError.
+    """
+    longest = backbone.context - context.config.evaluation.max_new_tokens  # tokens of a prompt
+    strict = getattr(context.config.data, "on_bad_row", "error") == "error"
+    listed = {row["id"] for row in bad_rows}
+    refused = []
+    for problem in chain.from_iterable(problems.splits.values()):
+        if problem.id in listed:
+            continue
+        row = solve_row(backbone.prompt_style, problem)
+        if (reason := backbone.refusal(row)) and strict:
+            raise DataError(f"{problem.source}: {problem.id}: {reason}; data.on_bad_row=skip leaves such rows out")
+        if reason := reason or backbone.too_long(row, longest):
+            refused.append({"file": problem.source, "line": None, "id": problem.id, "reason": reason})
+    write_jsonl(stage.path / BAD_ROWS, [*problems.source.bad_rows, *bad_rows, *refused])
+
+
+def leave_out_listed(context: RunContext, problems: RunProblems, stage: Stage) -> None:
+    """Take the problems that the stage's ``bad_rows.jsonl`` lists out of the splits, and report them.
+
+    Done at every start of the run, so that a resumed run has the same splits.
+    """
+    bad_rows = list(read_jsonl(stage.path / BAD_ROWS))
+    for row in bad_rows[:NAMED]:
+        position = f"{row['file']}:{row['line']}" if row["line"] else f"{row['file']}: {row['id']}"
+        context.progress.say(f"left out: {position}: {row['reason']}")
+    if bad_rows:
+        context.note(
+            f"{len(bad_rows)} rows of the data were left out; {stage.name}/{BAD_ROWS} lists them with the reason"
+        )
+    # A row that the source refused may repeat the id of a good row, which stays: only the row that gave the problem
+    # counts. Rows without a line are those that the backbone cannot take, and are named by the problem itself.
+    unusable = set()
+    for row in bad_rows:
+        problem = problems.by_id.get(row["id"]) if row["id"] is not None else None
+        if row["line"] is None or (
+            problem is not None and where(problems.source, problem) == (row["file"], row["line"])
+        ):
+            unusable.add(row["id"])
+    problems.leave_out(unusable)
