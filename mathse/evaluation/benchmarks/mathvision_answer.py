@@ -60,7 +60,7 @@ def extracted_answer(response: str) -> str:
 def _plain(text: str) -> str:
     """What the script calls find_math_answer."""
     text = text.lower().replace("{}", "")
-    # What is in the box, up to a brace that closes nothing, behind the last "=" or "\\approx".
+    # What is in the box, up to a brace that closes nothing, behind the last "=" or "\approx".
     boxed = _BOXED.findall(text)
     text = boxed[-1] if boxed else text
     closing, opening = text.find("}"), text.find("{")
@@ -73,7 +73,7 @@ def _plain(text: str) -> str:
         text = f"0{text}"
     if len(approximations := text.split("\\approx")) == 2:
         text = approximations[1]
-    # One spelling of roots and fractions: \\sqrt{2}, \\frac{1}{2}.
+    # One spelling of roots and fractions: \sqrt{2}, \frac{1}{2}.
     if "sqrt" in text:
         text = _braced_fractions(_braced_roots(text).replace(" ", ""))
     text = text.replace(" ", "")
