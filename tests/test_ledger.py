@@ -217,7 +217,7 @@ def test_the_commit_is_that_of_the_source_tree_and_says_when_files_changed(tmp_p
     shutil.copytree(ROOT / "mathse", tree / "mathse", ignore=shutil.ignore_patterns("__pycache__"))
 
     def commit() -> str:
-        code = "from mathse.runs.manifest import git_commit; print(git_commit())"
+        code = "from mathse.runs.provenance import git_commit; print(git_commit())"
         return subprocess.run([sys.executable, "-c", code], cwd=tree, capture_output=True, text=True).stdout.strip()
 
     def git(*command: str) -> str:

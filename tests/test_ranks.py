@@ -54,11 +54,11 @@ def script(body: str) -> list[str]:
     return [sys.executable, "-c", f"import os, sys, time, signal\nfrom mathse.training import launch\n{body}"]
 
 
-SLEEPY = script("launch.end_with_the_watcher(); print('awake', os.getpid(), flush=True); time.sleep(60)")
+SLEEPY = script("launch.end_with_supervisor(); print('awake', os.getpid(), flush=True); time.sleep(60)")
 
 
 def test_ranks_know_their_places_and_rank_0_reports() -> None:
-    assert launch.run(script("launch.report([launch.place().size, os.environ['LOCAL_RANK']])"), 3) == [3, "0"]
+    assert launch.run(script("launch.report([launch.own_rank().size, os.environ['LOCAL_RANK']])"), 3) == [3, "0"]
     assert launch.run(script("pass"), 2) is None
 
 
@@ -79,7 +79,7 @@ def test_a_rank_that_fails_ends_the_others_and_its_words_are_shown(
     capfd: pytest.CaptureFixture[str], deed: str, end: str
 ) -> None:
     # rank 0 loses the connection; rank 2 notices nothing
-    body = f"r = launch.place().rank\nif r == 1: {deed}\nif r == 0: time.sleep(0.5); sys.exit({launch.LEFT_ALONE})"
+    body = f"r = launch.own_rank().rank\nif r == 1: {deed}\nif r == 0: time.sleep(0.5); sys.exit({launch.LOST_OTHERS})"
     begun = time.monotonic()
     with pytest.raises(launch.RanksFailed) as failed:
         launch.run(script(f"{body}\ntime.sleep(60)"), 3)
@@ -90,15 +90,15 @@ def test_a_rank_that_fails_ends_the_others_and_its_words_are_shown(
 
 
 def test_what_rank_0_says_of_its_own_failure_is_all_that_is_said(capfd: pytest.CaptureFixture[str]) -> None:
-    body = f"""if launch.place().rank == 0: print("error: no rows", file=sys.stderr); sys.exit(1)
-time.sleep(0.3); print("lost"); sys.exit({launch.LEFT_ALONE})"""
+    body = f"""if launch.own_rank().rank == 0: print("error: no rows", file=sys.stderr); sys.exit(1)
+time.sleep(0.3); print("lost"); sys.exit({launch.LOST_OTHERS})"""
     with pytest.raises(launch.RanksFailed) as failed:
         launch.run(script(body), 2)
     assert failed.value.code == 1 and capfd.readouterr().err == "error: no rows\n"
 
 
 def test_ctrl_c_comes_to_rank_0_and_ends_all(capfd: pytest.CaptureFixture[str]) -> None:
-    body = """if launch.place().rank == 0:
+    body = """if launch.own_rank().rank == 0:
     try:
         os.kill(os.getppid(), signal.SIGINT); time.sleep(60)
     except KeyboardInterrupt:
@@ -146,7 +146,7 @@ def is_alive(pid: int) -> bool:
 def test_a_process_finds_its_place_whoever_started_it(
     environment: dict[str, str], expected: tuple[int, ...] | None
 ) -> None:
-    assert launch.place(environment) == (None if expected is None else launch.Place(*expected))
+    assert launch.own_rank(environment) == (None if expected is None else launch.RankInfo(*expected))
 
 
 @pytest.mark.skipif(installed("deepspeed"), reason="deepspeed is installed")

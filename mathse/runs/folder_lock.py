@@ -1,4 +1,4 @@
-"""One owner a run folder."""
+"""One process at a time in a run folder: two would write the same files."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ class Joined(ClusterEnvironment):
         return ranks.rank()
 
     def local_rank(self) -> int:
-        here = launch.place()
+        here = launch.own_rank()
         return here.local_rank if here is not None else 0
 
     def node_rank(self) -> int:

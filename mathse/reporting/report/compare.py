@@ -13,9 +13,9 @@ from mathse.reporting.report.page import html
 from mathse.reporting.report.sections import figure, section, table
 from mathse.reporting.report.staircase import Stairs, staircase, stairs
 from mathse.reporting.report.svg import percent, safe, span
-from mathse.runs.layout import place, title
-from mathse.runs.manifest import LATER
+from mathse.runs.layout import stage_order, title
 from mathse.runs.reader import Run
+from mathse.runs.settings import LATER
 from mathse.scoring.metrics import mean_interval
 
 # Settings, and groups of them, that name or voice a run and have no part in what it computes.
@@ -99,7 +99,7 @@ def mean_flight(variant: Variant) -> Stairs:
     flights = [stairs(variant.label, run.entries) for run in variant.runs]
     if len(flights) == 1:
         return flights[0]
-    shared = sorted(set.intersection(*(set(f.accuracy) for f in flights)), key=place)
+    shared = sorted(set.intersection(*(set(f.accuracy) for f in flights)), key=stage_order)
     means = {stage: mean_interval([f.accuracy[stage] for f in flights]) for stage in shared}
     return Stairs(
         variant.label,
@@ -130,12 +130,12 @@ def _unique(labels: Sequence[str], k: int, members: Sequence[Run]) -> str:
 
 
 def _stages(runs: Sequence[Run]) -> list[str]:
-    return sorted({e["stage"] for run in runs for e in run.entries if e.get("accuracy") is not None}, key=place)
+    return sorted({e["stage"] for run in runs for e in run.entries if e.get("accuracy") is not None}, key=stage_order)
 
 
 def _judged(runs: Sequence[Run]) -> list[str]:
     return sorted(
-        {e["stage"] for run in runs for e in run.entries if e.get("acceptance_precision") is not None}, key=place
+        {e["stage"] for run in runs for e in run.entries if e.get("acceptance_precision") is not None}, key=stage_order
     )
 
 

@@ -12,9 +12,9 @@ from mathse.reporting.report.bars import Bar, Part, bars
 from mathse.reporting.report.flow import KINDS, flow
 from mathse.reporting.report.losses import losses
 from mathse.reporting.report.staircase import staircase, stairs
-from mathse.runs.flat import flatten
 from mathse.runs.layout import title
 from mathse.runs.reader import FinishedStage, Run
+from mathse.runs.settings import flatten
 
 ORIGINS = (("teacher", "teacher's paths"), ("student", "student's own paths"), ("reflection", "reflections"))
 WORK = (("fit", "fitting"), ("sample", "sampling"), ("judge", "judging"), ("other", "all else: the loop itself"))

@@ -14,7 +14,7 @@ from mathse.errors import DataError, MathSEError, RunError
 from mathse.reporting.report.page import html
 from mathse.reporting.report.sections import section, table
 from mathse.reporting.report.svg import percent, safe, tag
-from mathse.runs.layout import place
+from mathse.runs.layout import stage_order
 from mathse.runs.reader import Run, read_run, runs_below
 from mathse.runs.store import read_json
 
@@ -107,7 +107,7 @@ def _row(run: Run, link: str) -> str:
 
 
 def _cells(run: Run) -> tuple[str, ...]:
-    scored = sorted((e for e in run.entries if e.get("accuracy") is not None), key=lambda e: place(e["stage"]))
+    scored = sorted((e for e in run.entries if e.get("accuracy") is not None), key=lambda e: stage_order(e["stage"]))
     last = scored[-1] if scored else {}
     orm = (run.orm or {}).get("overall_accuracy")
     status = "finished" if run.finished else "not finished"
