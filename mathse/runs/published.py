@@ -23,8 +23,9 @@ def publish(out: Path, marker: str, fill: Callable[[Path], dict[str, Any]]) -> N
     made = _marker_time(out / marker)
     if made is None and out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise DataError(f"--out {out}: exists and was not made by this command (no {marker} of it); name a new folder")
-    for file in sorted(out.rglob("*")) if made is not None else ():
-        if file.is_file() and file.stat().st_mtime_ns > made:  # the marker is written last
+    if made is not None:  # the marker is written last, so a newer file came later
+        newer = (file for file in sorted(out.rglob("*")) if file.is_file() and file.stat().st_mtime_ns > made)
+        if (file := next(newer, None)) is not None:
             changed = file.relative_to(out)
             raise DataError(f"--out {out}: {changed} was added or changed since it was made; name a new folder")
     make_folder(out.parent)

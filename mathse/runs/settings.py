@@ -24,7 +24,7 @@ def flatten(settings: Any, prefix: str = "") -> dict[str, Any]:
     Tuples become lists, as JSON has them; an empty mapping is a value.
     """
     flat: dict[str, Any] = {}
-    for key, value in (asdict(settings) if is_dataclass(settings) else settings).items():
+    for key, value in (settings if isinstance(settings, Mapping) else asdict(settings)).items():
         if isinstance(value, Mapping) and value or is_dataclass(value):
             flat |= flatten(value, f"{prefix}{key}.") or {f"{prefix}{key}": {}}
         else:
