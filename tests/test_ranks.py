@@ -84,8 +84,8 @@ def test_a_rank_that_fails_ends_the_others_and_its_words_are_shown(
     with pytest.raises(launch.RanksFailed) as failed:
         launch.run(script(f"{body}\ntime.sleep(60)"), 3)
     assert time.monotonic() - begun < STUCK / 2
-    said = capfd.readouterr().err.splitlines()
-    assert said[0] == "rank 1: no more" and said[1].startswith(f"error: rank 1 {end}; ") and len(said) == 2
+    lines = capfd.readouterr().err.splitlines()
+    assert lines[0] == "rank 1: no more" and lines[1].startswith(f"error: rank 1 {end}; ") and len(lines) == 2
     assert failed.value.code == (3 if "code 3" in end else 1)
 
 
@@ -111,14 +111,14 @@ time.sleep(60)"""
     assert capfd.readouterr() == ("tidied up\n", "")
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-def test_no_rank_outlives_the_process_that_watches(how: signal.Signals) -> None:
-    watching = [sys.executable, "-c", f"from mathse.training import launch\nlaunch.run({SLEEPY!r}, 1)"]
-    watcher = subprocess.Popen(watching, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    assert watcher.stdout is not None
-    pid = int(watcher.stdout.readline().split()[1])
-    watcher.send_signal(how)
-    watcher.wait(STUCK)
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
+def test_no_rank_outlives_its_supervisor(sent: signal.Signals) -> None:
+    supervising = [sys.executable, "-c", f"from mathse.training import launch\nlaunch.run({SLEEPY!r}, 1)"]
+    supervisor = subprocess.Popen(supervising, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert supervisor.stdout is not None
+    pid = int(supervisor.stdout.readline().split()[1])
+    supervisor.send_signal(sent)
+    supervisor.wait(STUCK)
     end = time.monotonic() + 5
     while is_alive(pid) and time.monotonic() < end:
         time.sleep(0.05)

@@ -81,9 +81,8 @@ def stage_order(stage: str) -> tuple[int, list[tuple[int, str]]]:
 
 def title(stage: str) -> str:
     """A stage's name for readers: "round_01" is "round 1", "distill" is "distilled"."""
-    head, _, number = stage.partition("_")
-    if head == "round" and number.isdigit():
-        return f"round {int(number)}"
+    if (number := number_of_round(stage)) is not None:
+        return f"round {number}"
     return {"distill": "distilled", "orm": "ORM"}.get(stage, stage.replace("orm/", "ORM: ").replace("_", " "))
 
 

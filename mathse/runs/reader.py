@@ -392,6 +392,7 @@ def _checked_object(file: Path, kinds: Mapping[str, type]) -> dict[str, Any]:
 
 def _entry(stage: FinishedStage, changed: dict[str, int] | None, threshold: float) -> dict[str, Any]:
     """A row of summary.json for a run that is under way: values of the stage's own summary, others from its files."""
+    # Counted from the files...
     metrics = stage.json(METRICS) or {}
     train = Counter(row["lineage"]["origin"] for row in stage.rows(TRAIN))
     verdicts = Counter(decide(verdict, threshold) for verdict in stage.rows(VERDICTS, Verdict))
@@ -405,6 +406,7 @@ def _entry(stage: FinishedStage, changed: dict[str, int] | None, threshold: floa
     }
     if verdicts:
         counted |= {kind: verdicts[kind] for kind in ("accepted", "rejected", "unparsed")}
+    # ...unless the stage recorded the figure itself. Every row has every key.
     return {
         "stage": stage.name,
         **dict.fromkeys(ENTRY_KEYS),

@@ -56,7 +56,18 @@ class RunFolder:
         with ExitStack() as on_error:
             lock = on_error.enter_context(closing(FolderLock(path)))
             run = cls(path, config, seed, lock)
-            run._refuse_other_settings()
+            # Every stage in the folder, finished or begun, must have been made with today's settings.
+            records = {stage.name: stage.manifest for stage in read_stages(path)}
+            for file in sorted(path.rglob(BEGUN)):
+                records.setdefault(file.parent.relative_to(path).as_posix(), read_record(file))
+            changed = {
+                name: differing
+                for name, record in records.items()
+                if (differing := differences(record["config"], config_slice(run.config, record["keys"])))
+            }
+            if changed:
+                raise _other_settings(path, changed)
+            # Written only where it says something new: its time is that of the run's start.
             head = _as_read_back({"name": name, "task": task, "seed": seed, "config": nested})
             if not (path / RUN).exists() or read_json(path / RUN) != head:
                 write_json(path / RUN, head)
@@ -72,6 +83,7 @@ class RunFolder:
         """
         if SCRATCH in Path(name).parts:
             raise ValueError(f"a stage cannot be called {SCRATCH!r} ({name!r}): that is a stage's scratch folder")
+        # Name, settings and the stages before it decide what a stage holds; seed and versions are noted, not hashed.
         config, identities = config_slice(self.config, keys), {s.name: s.identity for s in after}
         hashed = json.dumps([name, config, identities], sort_keys=True)
         identity = hashlib.sha256(hashed.encode()).hexdigest()
@@ -155,16 +167,6 @@ class RunFolder:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _refuse_other_settings(self) -> None:
-        finished = {stage.name: stage.manifest for stage in read_stages(self.path)}
-        begun = [(file.parent.relative_to(self.path).as_posix(), file) for file in sorted(self.path.rglob(BEGUN))]
-        changed: dict[str, dict[str, tuple[str, str]]] = {}
-        for name, record in (*finished.items(), *((name, read_record(file)) for name, file in begun)):
-            if differing := differences(record["config"], config_slice(self.config, record["keys"])):
-                changed[name] = differing
-        if changed:
-            raise _other_settings(self.path, changed)
-
 
 class Stage:
     """One stage of a run: ``begin()``, make its files below ``path``, ``finish(summary)``. Made by RunFolder.stage."""
@@ -214,6 +216,7 @@ class Stage:
     def finish(self, summary: Mapping[str, Any], inputs: Sequence[Path] = ()) -> None:
         """Hash ``inputs`` (files or folders) and all files of the stage, and write stage.json: the stage now exists."""
         begun = self._require_begun()
+        # What killed writers left goes before the files are listed.
         for path in leftovers(self.path):
             _remove(path)
         made = own_files(self.path)

@@ -117,6 +117,7 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
     """A file that takes the place of ``path`` once the block has ended well, and otherwise leaves no trace."""
     make_folder(path.parent)
     aside = _aside(path)
+    # Contents first, then the name, then the folder's list of names: in no other order does a power cut spare the file.
     try:
         with open(aside, "wb") as file:
             yield file
@@ -164,11 +165,12 @@ def publish_folder(tmp: Path, final: Path) -> None:
     for file in files:  # safetensors writes files that only their owner may read, whatever the umask
         file.chmod(file.stat().st_mode | tmp.stat().st_mode & 0o444)
     sync_below(tmp, files)
+    # A folder with contents cannot be renamed over, so an older one is first renamed away.
     old = _aside(final)
     if old.exists():
         shutil.rmtree(old)
     if final.exists():
-        os.rename(final, old)  # a folder with contents cannot be renamed over
+        os.rename(final, old)
     os.rename(tmp, final)
     sync(final.parent)
     if old.exists():

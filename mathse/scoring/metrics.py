@@ -27,6 +27,7 @@ def wilson(correct: int, total: int, z: float = 1.96) -> Interval:
         raise DataError(f"wilson({correct}, {total}): the number right must lie between 0 and the number counted")
     if total == 0:
         return 0.0, 1.0
+    # centre +- spread, both over scale: the shares p with |share - p| <= z sqrt(p (1 - p) / total)
     share = correct / total
     scale = 1 + z * z / total
     centre = share + z * z / (2 * total)
@@ -47,6 +48,7 @@ def student_t(freedom: int, level: float = 0.95) -> float:
     """
     if freedom < 1:
         raise DataError(f"student_t({freedom}): needs one degree of freedom or more, which is two values")
+    # Halve [0, pi/2] until no double lies between its ends.
     low, high = 0.0, math.pi / 2
     while (angle := (low + high) / 2) not in (low, high):
         term = math.sin(angle) * (math.cos(angle) if freedom % 2 else 1.0)
@@ -144,6 +146,7 @@ def orm_metrics(
         if label.status == "unparsed":
             raise DataError(f"the label of path {label.path_id!r} is 'unparsed'; a label is 'correct' or 'wrong'")
 
+    # An unparsed verdict accepts nothing, so it counts as a rejection, but never as a step named.
     right = [v for label, v in pairs if label.status == "correct"]
     wrong = [(label, v) for label, v in pairs if label.status == "wrong"]
     accepted_right = sum(accepted(v, threshold) for v in right)

@@ -134,6 +134,7 @@ class StepData(Dataset[dict[str, Any]]):
     def _share_of_rank(self, keyed: Sequence[tuple[int | None, Row]]) -> list[list[Encoded]]:
         """``_micro_batches`` of this rank's rows; the k-th ones of all ranks are of similar length."""
         keyed = sorted(keyed, key=lambda entry: length(entry[1]))
+        # Rows sorted by length are dealt out like cards, so that the ranks' k-th micro-batches take equally long.
         micro = self._micro_batches(keyed[self.rank :: self.ranks])
         most_rows = -(-len(keyed) // self.ranks)  # of the rank that has most
         missing = -(-most_rows // self.micro) - len(micro)

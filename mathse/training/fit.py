@@ -138,6 +138,7 @@ def _train(
     else:
         module = ORMModule(backbone, status_tokens=job.status_tokens, **options)
 
+    # Ranks see their share of each step's rows, in training and in validation.
     stream = job.stream or EpochStream(job.rows, settings.batch_size, job.seed)
     data = StepData(stream, backbone, micro, job.steps, ranks.rank(), ranks.size())
     loader = StepLoader(data, start, hardware.workers)
@@ -149,6 +150,7 @@ def _train(
         val_loader = StepLoader(val_data, 0, 0)
         validation = {"val_check_interval": job.validation_every, "num_sanity_val_steps": 0}
 
+    # Progress bars, checkpoints and logs of Lightning are off: ours write what a stage records.
     last = job.folder / SCRATCH / LAST
     ours: list[pl.Callback] = [log] if log is not None else []
     if strategies.keeps_resume_points(hardware):

@@ -131,6 +131,7 @@ def run(command: Sequence[str], ranks: int) -> Any:
             _wait_at_most(PATIENCE, started[:1])
             raise
         finally:
+            # Asked to end first, so that they can tidy up; then killed.
             for sent, patience in ((signal.SIGTERM, PATIENCE / 2), (signal.SIGKILL, PATIENCE)):
                 alive = [r for r in started if r.process.poll() is None]
                 for rank in alive:
@@ -162,6 +163,7 @@ def _wait(started: Sequence[RankProcess]) -> None:
     if not (candidates := failed_by_themselves()):
         _wait_at_most(PATIENCE / 5, started)  # the one that failed may end later than those that lost it
         candidates = failed_by_themselves() or failed
+    # Of several the one that ended first; the others may have failed because of it.
     culprit = min(candidates, key=lambda r: r not in failed)
     code = culprit.process.returncode
     if code == INTERRUPTED:

@@ -91,6 +91,7 @@ def _simplified_root(number: int) -> tuple[int, int]:
     """sqrt(12) = 2 sqrt(3) -> (2, 3)."""
     if not 0 < number <= MAX_RADICAND:
         raise _NoForm
+    # Squares of divisors below 1,000 go in front, a larger one only where nothing else is left: a bound on time.
     factor, divisor = 1, 2
     while divisor * divisor <= number and divisor < 1_000:
         if number % (divisor * divisor) == 0:
@@ -103,6 +104,7 @@ def _simplified_root(number: int) -> tuple[int, int]:
 
 def _inverse(a: Sum) -> Sum:
     """1 / a, for one term, or for two of which at least one is a root."""
+    # 1 / (x m + y n) = (x m - y n) / (x^2 m^2 - y^2 n^2); that denominator is one term where m or n is a root.
     if len(a) == 2:
         (m, x), (n, y) = a.items()
         conjugate = {m: x, n: -y}

@@ -26,6 +26,7 @@ _END = re.compile(
     re.IGNORECASE,
 )
 _EDGES = ' \t\r*`"$'
+# A fraction, root, decimal, percentage or multiple of pi; "(B)", "option B"; a lone capital that ends the text.
 _NUMBER_OR_OPTION = re.compile(
     r"(?P<number>(?:(?<![\w)}])-)?(?:\\[dtc]?frac\{[^{}]{1,40}\}\{[^{}]{1,40}\}|[0-9]*\\sqrt\{[^{}]{1,40}\}"
     r"|(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?(?:/[0-9]+)?(?:%| ?\\?pi(?![a-z]))?))"
@@ -86,6 +87,7 @@ def _within_bounds(answer: str) -> str | None:
 def boxed_answer(text: str) -> str | None:
     """The content of the last non-empty \\boxed{...} whose braces balance. O(32 * MAX_ANSWER)."""
     start = len(text)
+    # From the end backwards; a text of a thousand unclosed boxes must not take a thousand scans.
     for _ in range(32):
         start = text.rfind("\\boxed{", 0, start)
         if start < 0:

@@ -34,6 +34,7 @@ _TURNED = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}
 
 def same_form(left: str, right: str, same: Same) -> bool | None:
     """Whether two answers of several parts are equal; None where neither has parts that this module knows."""
+    # In this order: "(1, 2) or (3, 4)" is a union of intervals before it is a list of solutions.
     for compare in (_same_matrix, _same_interval, _same_ratio, _same_solutions, _same_tuple):
         if (verdict := compare(left, right, same)) is not None:
             return verdict
