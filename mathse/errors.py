@@ -1,4 +1,4 @@
-"""Errors a user can cause or mend. Each message says what is wrong, the value, what is allowed and what to do."""
+"""Errors that a user can cause or fix. Each message says what is wrong, the value, what is allowed and what to do."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class RunError(MathSEError, RuntimeError):
 
 
 class SettingsChanged(RunError):
-    """What a folder holds was made with other settings."""
+    """The contents of a folder were made with other settings than today's."""
 
 
 class RankLost(RunError):
-    """Another process of this run is gone; that one knows why."""
+    """Another process of this run has ended; the reason is in that one's own error."""
 
 
 class TeacherError(MathSEError, RuntimeError):

@@ -8,8 +8,8 @@ Verdict            what a judge says of one path: status, wrong step, analysis, 
 Reflection         a wrong path, its verdict and its rewrite (Algorithm 1, lines 14-16)
 =================  =======================================================================================
 
-All are frozen, know ``to_json``/``from_json`` and hold nothing that differs between two equal runs. The words of
-models in them are whole characters (see ``mended``).
+All are frozen, know ``to_json``/``from_json`` and hold nothing that differs between two equal runs, so equal runs
+write equal bytes. Texts by models consist of whole characters (see ``whole_characters``).
 """
 
 from __future__ import annotations
@@ -24,31 +24,32 @@ from mathse.errors import DataError
 
 Status = Literal["correct", "wrong", "unparsed"]
 Origin = Literal["teacher", "student", "reflection"]
-PromptStyle = Literal["compact", "full"]  # of prompts: for the tiny backbone, which pays for bytes; for real models
-_HALF = re.compile("[\ud800-\udfff]")
+# Of prompts: short ones for the tiny backbone, whose tokens are bytes, and the full ones for real models.
+PromptStyle = Literal["compact", "full"]
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # a surrogate code point
 
 
-def mended(value: Any) -> Any:
-    """A JSON value whose texts are whole characters: U+FFFD stands for half of a surrogate pair without its other half.
+def whole_characters(value: Any) -> Any:
+    """A JSON value in whose texts U+FFFD replaces each half of a surrogate pair that lacks its other half.
 
-    JSON may hold half a character ("\\ud83d"), and servers send it where they cut an emoji in two; UTF-8, tokenizers
-    and HTTP clients take none.
+    JSON may hold half a character ("\\ud83d"), and servers send one where they cut an emoji in two; UTF-8, tokenizers
+    and HTTP clients accept none.
     """
     if isinstance(value, str):
-        if value.isascii() or not _HALF.search(value):
+        if value.isascii() or not _HALF_CHARACTER.search(value):
             return value
         return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     if isinstance(value, list):
-        return [mended(item) for item in value]
+        return [whole_characters(item) for item in value]
     if isinstance(value, dict):
-        return {mended(key): mended(item) for key, item in value.items()}
+        return {whole_characters(key): whole_characters(item) for key, item in value.items()}
     return value
 
 
-def _mend(record: object, *names: str) -> None:
-    """``mended`` texts in fields of a frozen record that is being made."""
+def fix_characters(record: object, *names: str) -> None:
+    """Apply ``whole_characters`` to fields of a frozen dataclass object; for its ``__post_init__``."""
     for name in names:
-        object.__setattr__(record, name, mended(getattr(record, name)))
+        object.__setattr__(record, name, whole_characters(getattr(record, name)))
 
 
 class Record:
@@ -122,12 +123,12 @@ class ReasoningPath(Record):
     lineage: Lineage
 
     def __post_init__(self) -> None:
-        _mend(self, "text")
+        fix_characters(self, "text")
 
 
 @dataclass(frozen=True)
 class Verdict(Record):
-    """A judge's word on one path. ``unparsed`` is its own status: counted, and never taken for correct.
+    """What a judge found of one path. ``unparsed`` is a status of its own: counted, and never taken for correct.
 
     ``error_step`` is text, as in the paper ("Step 2", "Steps 2 and 4", or none); ``score`` is P(correct) in [0, 1]
     where the judge can give one.
@@ -139,17 +140,17 @@ class Verdict(Record):
     error_analysis: str | None = None
     score: float | None = None
     judge: str = ""
-    raw: str | None = None  # the judge's own words, where there are some
+    raw: str | None = None  # the judge's whole answer, where it gave one as text
 
     def __post_init__(self) -> None:
         if self.status not in get_args(Status):
             raise DataError(f"a verdict's status is one of {get_args(Status)}, got {self.status!r}")
-        _mend(self, "error_step", "error_analysis", "raw")
+        fix_characters(self, "error_step", "error_analysis", "raw")
 
 
 @dataclass(frozen=True)
 class Reflection(Record):
-    """A wrong path, what was said of it, and its rewrite; the rewrite is judged like any other path."""
+    """A wrong path, its verdict, and its rewrite; the rewrite is judged like any other path."""
 
     NESTED: ClassVar[dict[str, type[Record]]] = {"draft": ReasoningPath, "feedback": Verdict, "revised": ReasoningPath}
 

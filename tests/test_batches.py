@@ -140,8 +140,8 @@ def test_made_up_rows_depend_on_seed_and_step_alone() -> None:
     steps = [one.keyed_rows(step) for step in range(30)]
     assert [other.keyed_rows(step) for step in reversed(range(30))] == steps[::-1]
     assert steps[0] != steps[1]
-    kept = [row for step in steps[25:] for key, row in step if key is not None]
-    assert kept and all(any(row is known for known in EVEN) for row in kept)
+    real = [row for step in steps[25:] for key, row in step if key is not None]
+    assert real and all(any(row is known for known in EVEN) for row in real)
 
 
 def test_each_step_has_a_seed_of_its_own() -> None:
@@ -164,8 +164,8 @@ def test_micro_batches_hold_the_steps_rows_and_count_its_response_tokens(backbon
         item = data[step]
         assert [len(b["labels"]) for b in item["micro"]] == [min(micro, 8 - k) for k in range(0, 8, micro)]
         expected = [e.response for e in backbone.encode([row for _, row in data.stream.keyed_rows(step)])]
-        found = [ids for batch in item["micro"] for ids in response_ids(batch)]
-        assert sorted(found) == sorted(map(tuple, expected))
+        trained = [ids for batch in item["micro"] for ids in response_ids(batch)]
+        assert sorted(trained) == sorted(map(tuple, expected))
         assert item["targets"] == sum(map(len, expected))
 
 

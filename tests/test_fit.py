@@ -103,9 +103,9 @@ def test_the_loss_falls_and_the_checkpoint_holds_what_was_learnt(tmp_path: Path,
     before = {k: v.clone() for k, v in backbone.model.state_dict().items()}
     settings = replace(SETTINGS, max_steps=30, micro_batch_size=4)
     folder = fit(backbone, job(tmp_path, rows, settings))
-    found = losses(tmp_path)
-    assert len(found) == 30 and found[-1] < 0.6 * found[0]
-    assert math.isclose(found[0], math.log(len(backbone.tokenizer)), rel_tol=0.1), "at first a guess"
+    curve = losses(tmp_path)
+    assert len(curve) == 30 and curve[-1] < 0.6 * curve[0]
+    assert math.isclose(curve[0], math.log(len(backbone.tokenizer)), rel_tol=0.1), "at first a guess"
     after = TinyBackbone(str(folder)).model.state_dict()
     assert all(torch.equal(v, after[k]) for k, v in backbone.model.state_dict().items())
     assert not any(torch.equal(v, after[k]) for k, v in before.items() if v.ndim == 2)

@@ -50,7 +50,7 @@ API_KEY = "5ec2e75ec2e75ec2e75ec2e75ec2e75ec2e75ec2"
 
 
 def copy_stages(builder: Builder, run: RunFolder, names: list[str]) -> None:
-    """The made-up run's stages as real stages of ``run``: its files, and a manifest by the ledger."""
+    """The made-up run's stages as real stages of ``run``: its files, and a manifest by the stage cache."""
     for name in names:
         stage = made(run, name)
         stage.begin()

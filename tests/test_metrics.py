@@ -69,7 +69,7 @@ def test_orm_figures_count_each_kind_of_mistake() -> None:
         verdict("e", "wrong", "Step 3"),
         verdict("f", "wrong", "Step 2"),
     ]
-    said = [
+    verdicts = [
         verdict("a", "correct", score=0.9),
         verdict("b", "correct", score=0.4),
         verdict("c", "wrong", "Steps 2 and 4", 0.1),
@@ -77,7 +77,7 @@ def test_orm_figures_count_each_kind_of_mistake() -> None:
         verdict("e", "correct", "Step 3", 0.8),
         verdict("f", "unparsed", "Step 2"),
     ]
-    figures = orm_metrics(labels, said, threshold=0.5)
+    figures = orm_metrics(labels, verdicts, threshold=0.5)
     assert figures["positive_accuracy"] == 1 / 2  # b falls below the threshold
     assert figures["negative_accuracy"] == 3 / 4  # e is accepted; an unparsed verdict rejects
     assert figures["overall_accuracy"] == 4 / 6
@@ -87,9 +87,9 @@ def test_orm_figures_count_each_kind_of_mistake() -> None:
 
 
 def test_a_threshold_moves_paths_from_accepted_to_rejected() -> None:
-    labels, said = [verdict("a", "correct")], [verdict("a", "correct", score=0.6)]
-    assert orm_metrics(labels, said, threshold=0.6)["positive_accuracy"] == 1
-    assert orm_metrics(labels, said, threshold=0.61)["positive_accuracy"] == 0
+    labels, verdicts = [verdict("a", "correct")], [verdict("a", "correct", score=0.6)]
+    assert orm_metrics(labels, verdicts, threshold=0.6)["positive_accuracy"] == 1
+    assert orm_metrics(labels, verdicts, threshold=0.61)["positive_accuracy"] == 0
 
 
 def test_empty_classes_give_null_figures() -> None:
@@ -125,11 +125,11 @@ def test_misaligned_labels_are_refused() -> None:
 def test_auroc_equals_the_count_of_ordered_pairs() -> None:
     rng = random.Random(0)
     labels = [verdict(str(k), rng.choice(("correct", "wrong"))) for k in range(80)]
-    said = [verdict(str(k), "correct", score=rng.randrange(8) / 8) for k in range(80)]
-    right = [v.score or 0 for label, v in zip(labels, said, strict=True) if label.status == "correct"]
-    wrong = [v.score or 0 for label, v in zip(labels, said, strict=True) if label.status == "wrong"]
+    verdicts = [verdict(str(k), "correct", score=rng.randrange(8) / 8) for k in range(80)]
+    right = [v.score or 0 for label, v in zip(labels, verdicts, strict=True) if label.status == "correct"]
+    wrong = [v.score or 0 for label, v in zip(labels, verdicts, strict=True) if label.status == "wrong"]
     pairs = sum((r > w) + (r == w) / 2 for r in right for w in wrong)
-    assert auroc(labels, said) == pytest.approx(pairs / (len(right) * len(wrong)))
+    assert auroc(labels, verdicts) == pytest.approx(pairs / (len(right) * len(wrong)))
 
 
 def test_auroc_needs_scores_and_an_unparsed_verdict_ranks_last() -> None:
@@ -141,8 +141,8 @@ def test_auroc_needs_scores_and_an_unparsed_verdict_ranks_last() -> None:
 def test_reliability_bins_hold_every_scored_path_once() -> None:
     scores = [0.0, 0.05, 0.1, 0.55, 0.95, 1.0]
     labels = [verdict(str(k), "correct" if s > 0.5 else "wrong") for k, s in enumerate(scores)]
-    said = [verdict(str(k), "correct", score=s) for k, s in enumerate(scores)]
-    bins = reliability([*labels, verdict("x", "wrong")], [*said, verdict("x", "unparsed")])
+    verdicts = [verdict(str(k), "correct", score=s) for k, s in enumerate(scores)]
+    bins = reliability([*labels, verdict("x", "wrong")], [*verdicts, verdict("x", "unparsed")])
     assert [(b["low"], b["n"], b["correct"]) for b in bins] == [
         (0.0, 2, 0.0),
         (0.1, 1, 0.0),

@@ -54,11 +54,11 @@ def script(body: str) -> list[str]:
     return [sys.executable, "-c", f"import os, sys, time, signal\nfrom mathse.training import launch\n{body}"]
 
 
-SLEEPY = script("launch.end_with_the_watcher(); print('awake', os.getpid(), flush=True); time.sleep(60)")
+SLEEPY = script("launch.end_with_supervisor(); print('awake', os.getpid(), flush=True); time.sleep(60)")
 
 
 def test_ranks_know_their_places_and_rank_0_reports() -> None:
-    assert launch.run(script("launch.report([launch.place().size, os.environ['LOCAL_RANK']])"), 3) == [3, "0"]
+    assert launch.run(script("launch.report([launch.own_rank().size, os.environ['LOCAL_RANK']])"), 3) == [3, "0"]
     assert launch.run(script("pass"), 2) is None
 
 
@@ -79,26 +79,26 @@ def test_a_rank_that_fails_ends_the_others_and_its_words_are_shown(
     capfd: pytest.CaptureFixture[str], deed: str, end: str
 ) -> None:
     # rank 0 loses the connection; rank 2 notices nothing
-    body = f"r = launch.place().rank\nif r == 1: {deed}\nif r == 0: time.sleep(0.5); sys.exit({launch.LEFT_ALONE})"
+    body = f"r = launch.own_rank().rank\nif r == 1: {deed}\nif r == 0: time.sleep(0.5); sys.exit({launch.LOST_OTHERS})"
     begun = time.monotonic()
     with pytest.raises(launch.RanksFailed) as failed:
         launch.run(script(f"{body}\ntime.sleep(60)"), 3)
     assert time.monotonic() - begun < STUCK / 2
-    said = capfd.readouterr().err.splitlines()
-    assert said[0] == "rank 1: no more" and said[1].startswith(f"error: rank 1 {end}; ") and len(said) == 2
+    lines = capfd.readouterr().err.splitlines()
+    assert lines[0] == "rank 1: no more" and lines[1].startswith(f"error: rank 1 {end}; ") and len(lines) == 2
     assert failed.value.code == (3 if "code 3" in end else 1)
 
 
 def test_what_rank_0_says_of_its_own_failure_is_all_that_is_said(capfd: pytest.CaptureFixture[str]) -> None:
-    body = f"""if launch.place().rank == 0: print("error: no rows", file=sys.stderr); sys.exit(1)
-time.sleep(0.3); print("lost"); sys.exit({launch.LEFT_ALONE})"""
+    body = f"""if launch.own_rank().rank == 0: print("error: no rows", file=sys.stderr); sys.exit(1)
+time.sleep(0.3); print("lost"); sys.exit({launch.LOST_OTHERS})"""
     with pytest.raises(launch.RanksFailed) as failed:
         launch.run(script(body), 2)
     assert failed.value.code == 1 and capfd.readouterr().err == "error: no rows\n"
 
 
 def test_ctrl_c_comes_to_rank_0_and_ends_all(capfd: pytest.CaptureFixture[str]) -> None:
-    body = """if launch.place().rank == 0:
+    body = """if launch.own_rank().rank == 0:
     try:
         os.kill(os.getppid(), signal.SIGINT); time.sleep(60)
     except KeyboardInterrupt:
@@ -111,14 +111,14 @@ time.sleep(60)"""
     assert capfd.readouterr() == ("tidied up\n", "")
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-def test_no_rank_outlives_the_process_that_watches(how: signal.Signals) -> None:
-    watching = [sys.executable, "-c", f"from mathse.training import launch\nlaunch.run({SLEEPY!r}, 1)"]
-    watcher = subprocess.Popen(watching, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    assert watcher.stdout is not None
-    pid = int(watcher.stdout.readline().split()[1])
-    watcher.send_signal(how)
-    watcher.wait(STUCK)
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
+def test_no_rank_outlives_its_supervisor(sent: signal.Signals) -> None:
+    supervising = [sys.executable, "-c", f"from mathse.training import launch\nlaunch.run({SLEEPY!r}, 1)"]
+    supervisor = subprocess.Popen(supervising, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert supervisor.stdout is not None
+    pid = int(supervisor.stdout.readline().split()[1])
+    supervisor.send_signal(sent)
+    supervisor.wait(STUCK)
     end = time.monotonic() + 5
     while is_alive(pid) and time.monotonic() < end:
         time.sleep(0.05)
@@ -146,7 +146,7 @@ def is_alive(pid: int) -> bool:
 def test_a_process_finds_its_place_whoever_started_it(
     environment: dict[str, str], expected: tuple[int, ...] | None
 ) -> None:
-    assert launch.place(environment) == (None if expected is None else launch.Place(*expected))
+    assert launch.own_rank(environment) == (None if expected is None else launch.RankInfo(*expected))
 
 
 @pytest.mark.skipif(installed("deepspeed"), reason="deepspeed is installed")

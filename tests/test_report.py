@@ -29,7 +29,7 @@ from mathse.reporting.report.losses import losses
 from mathse.reporting.report.run_sections import own_seconds
 from mathse.reporting.report.staircase import stairs
 from mathse.reporting.report.svg import points, safe, spread, ticks
-from mathse.runs.layout import place, title
+from mathse.runs.layout import stage_order, title
 from mathse.runs.reader import read_run
 from mathse.runs.store import read_json, read_jsonl, write_json, write_jsonl
 from mathse.scoring.metrics import decide
@@ -365,8 +365,9 @@ def test_time_of_a_stage_leaves_out_the_stage_inside_it(run: Path) -> None:
 
 def test_stages_go_in_the_order_of_the_run() -> None:
     names = ["final", "round_02", "orm", "base", "reflection", "round_10", "orm/solver", "distill", "round_01"]
-    assert sorted(names, key=place) == ["base", "orm/solver", "orm", "distill", "round_01", "round_02", "round_10",
-                                        "reflection", "final"]  # fmt: skip
+    assert sorted(names, key=stage_order) == [
+        "base", "orm/solver", "orm", "distill", "round_01", "round_02", "round_10", "reflection", "final"
+    ]  # fmt: skip
     assert [title(n) for n in ("round_01", "distill", "orm", "my_stage")] == ["round 1", "distilled", "ORM", "my stage"]
 
 

@@ -13,8 +13,8 @@ from mathse.scoring.resampling import difference_interval, mcnemar, share_interv
 
 
 def test_the_interval_of_a_share_is_near_wilson_s_where_there_is_much_to_count() -> None:
-    found, close = share_interval([k < 348 for k in range(1000)]), wilson(348, 1000)
-    assert found == pytest.approx(close, abs=0.004)
+    interval, close = share_interval([k < 348 for k in range(1000)]), wilson(348, 1000)
+    assert interval == pytest.approx(close, abs=0.004)
     assert share_interval([]) is None
     assert share_interval([True] * 5) == (1.0, 1.0)
 

@@ -93,7 +93,7 @@ def test_a_broken_line_is_named_by_file_and_number_once_it_is_reached(tmp_path: 
     file.write_bytes(file.read_bytes() + line)
     rows = read_jsonl(file, ReasoningPath)
     assert [next(rows), next(rows)] == [reasoning_path(1), reasoning_path(2)]
-    with pytest.raises(DataError, match=rf"{file}:3: .*mend or remove this line"):
+    with pytest.raises(DataError, match=rf"{file}:3: .*fix or remove this line"):
         next(rows)
 
 

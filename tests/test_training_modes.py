@@ -168,8 +168,8 @@ def test_every_family_trains_in_every_mode(name: str, tmp_path: Path) -> None:
         folder = tmp_path / f"{settings.method}{len(settings.freeze)}"
         backbone = load(name, tmp_path / "base", dtype="float32")
         before = {n: p.clone() for n, p in backbone.model.named_parameters()}
-        where = job(folder, rows, replace(settings, **two_steps), trainer=Trainer(precision="bf16-mixed", log_every=1))
-        done = fit(backbone, where)
+        this = job(folder, rows, replace(settings, **two_steps), trainer=Trainer(precision="bf16-mixed", log_every=1))
+        done = fit(backbone, this)
         assert losses(folder)[1] < losses(folder)[0]
         after = load(name, done, dtype="float32")
         for part, parameter_name, parameter in named_parts(after):

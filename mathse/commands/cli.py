@@ -48,7 +48,7 @@ def main(task: Task, config_name: str, schema: type, arguments: Sequence[str] | 
     """
     if arguments is not None:
         sys.argv = [sys.argv[0], *arguments]  # which Hydra reads
-    launch.end_with_the_watcher()
+    launch.end_with_supervisor()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait spinning ruin each other on a busy machine
     register()
     traceback = wants_traceback()
@@ -93,7 +93,7 @@ def _job(task: Task, schema: type, traceback: bool, start: Sequence[str]) -> Cal
     @functools.wraps(task)
     def job(cfg: DictConfig) -> float | None:
         folder = Path(HydraConfig.get().runtime.output_dir)
-        launch.end_with_the_sweep()
+        launch.end_with_sweep()
         try:
             config: Any = parse(cfg, schema)
             if getattr(config, "plan", False):  # no rank is started for it, no folder is left
@@ -109,8 +109,8 @@ def _job(task: Task, schema: type, traceback: bool, start: Sequence[str]) -> Cal
             return number
         except RUNNING as e:
             _remove_if_empty(folder)
-            if isinstance(e, RankLost) and launch.is_ours():
-                sys.exit(launch.LEFT_ALONE)  # the watching process says whom it lost
+            if isinstance(e, RankLost) and launch.is_supervised():
+                sys.exit(launch.LOST_OTHERS)  # the watching process says whom it lost
             if traceback:
                 raise
             _job_failed(e)
@@ -121,7 +121,7 @@ def _job(task: Task, schema: type, traceback: bool, start: Sequence[str]) -> Cal
             sys.exit(e.code)
         except KeyboardInterrupt:
             _remove_if_empty(folder)
-            if not launch.is_ours():
+            if not launch.is_supervised():
                 _say(_how_to_go_on(folder, sys.argv[1:]))
             sys.exit(INTERRUPTED)
 
@@ -132,7 +132,7 @@ def run_or_start_ranks(task: Task, config: Any, folder: Path, again: Sequence[st
     """``task(config, folder)`` in this process; where it wants several devices and this is no rank yet, in as many
     processes as it has devices, each started with ``again``, the command of the same run."""
     launch.require(config.trainer.strategy)
-    if launch.place() is not None or config.trainer.devices == 1:
+    if launch.own_rank() is not None or config.trainer.devices == 1:
         return task(config, folder)
     number: float | None = launch.run([*again, run_dir(folder)], config.trainer.devices)
     return number
@@ -178,7 +178,7 @@ def _refuse_resuming_a_sweep(config: Any) -> None:
 
 
 def _refuse_a_sweep_in_ranks() -> None:
-    here = launch.place()
+    here = launch.own_rank()
     if _is_sweep() and here is not None and here.size > 1:
         raise ConfigError(
             f"a sweep (-m) was started {here.size} times, once a rank: start it once, and each of its jobs starts its "
@@ -188,7 +188,7 @@ def _refuse_a_sweep_in_ranks() -> None:
 
 def _refuse_a_sweep_of_one() -> None:
     chosen = HydraConfig.get().runtime.choices.get("sweep")
-    if chosen is not None and not _is_sweep() and not launch.is_ours():  # our ranks run one job each
+    if chosen is not None and not _is_sweep() and not launch.is_supervised():  # our ranks run one job each
         raise ConfigError(f"+sweep={chosen}: tries several values, which is a sweep; pass -m too")
 
 
@@ -239,7 +239,7 @@ def _fail(text: str | None, error: BaseException) -> NoReturn:
 
 
 def _say(*lines: str) -> None:
-    here = launch.place()
-    if here is not None and here.rank and not launch.is_ours():  # the watching process names the rank itself
+    here = launch.own_rank()
+    if here is not None and here.rank and not launch.is_supervised():  # the watching process names the rank itself
         lines = tuple(f"rank {here.rank}: {line}" for line in lines)
     print(*lines, sep="\n", file=sys.stderr, flush=True)

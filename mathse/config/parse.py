@@ -10,15 +10,15 @@ from typing import Any, TypeVar
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mathse.config.bind import Notes, bind, complete, key_paths, locate, plain
+from mathse.config.bind import Notes, bind, complete, key_paths, locate
 from mathse.config.evaluate_rules import EVALUATE_RULES
 from mathse.config.judges import with_target
 from mathse.config.options import groups
 from mathse.config.rules import RULES, Rule
 from mathse.config.schema import TrainConfig
 from mathse.errors import ConfigError
-from mathse.runs import flat
-from mathse.runs.class_names import MOVED, today
+from mathse.runs.class_names import MOVED, with_current_names
+from mathse.runs.settings import flatten
 
 Config = TypeVar("Config")
 
@@ -50,7 +50,7 @@ def read(cfg: DictConfig, schema: type[Config]) -> tuple[Config, Notes]:
     values = OmegaConf.to_container(cfg, resolve=False)
     if not isinstance(values, dict):
         raise ConfigError(f"the config must be a mapping, got {type(values).__name__}")
-    values = today(values)
+    values = with_current_names(values)
     if schema is TrainConfig:
         values["judge"] = with_target(values.get("judge", {"name": "orm"}))
     values.pop("hydra", None)  # Hydra's own node, where the caller composed with it
@@ -62,11 +62,6 @@ def read(cfg: DictConfig, schema: type[Config]) -> tuple[Config, Notes]:
         usable = complete(default, _without(values, notes.problems))
         config = bind(default, _resolved(usable, {}), "", Notes())
     return config, replace(notes, problems=_without_echoes(notes.problems, flatten(full)))
-
-
-def flatten(config: Any) -> dict[str, Any]:
-    """``{"evolution.reflect.when": "last", ...}``: plain JSON values by dotted key, in the schema's order."""
-    return flat.flatten(plain(config))
 
 
 def build(section: Any, **runtime: Any) -> Any:

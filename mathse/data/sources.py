@@ -9,7 +9,7 @@ from typing import Any
 from mathse.config import build
 from mathse.config.schema import OPTIONS
 from mathse.errors import DataError
-from mathse.runs.class_names import today
+from mathse.runs.class_names import with_current_names
 from mathse.types import Problem
 
 TRUST = "MATHSE_TRUST"  # environment: dotted paths of classes, comma-separated, that reading a run may call
@@ -23,7 +23,7 @@ def recorded_source(run_config: Mapping[str, Any]) -> Any:
     """
     own = {schema()._target_ for schema in OPTIONS["data"]}
     trusted = {target.strip() for target in os.environ.get(TRUST, "").split(",")}
-    section = today(run_config.get("data"))
+    section = with_current_names(run_config.get("data"))
     if not isinstance(section, Mapping) or "_target_" not in section:
         raise DataError("run.json: data must be a section with a _target_, as a run writes it; put the file back")
     for target in _targets(section):

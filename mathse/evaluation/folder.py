@@ -15,7 +15,7 @@ from mathse.config import flatten
 from mathse.config.actors import ServerGenerator
 from mathse.config.schema import EvaluateConfig
 from mathse.errors import SettingsChanged
-from mathse.runs.class_names import recorded
+from mathse.runs.class_names import with_recorded_names
 from mathse.runs.store import make_folder, read_json, sha256_file, write_json
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def keep_identity(
 
 def keep_identities(identities: Mapping[Path, Mapping[str, Any]], folder: Path) -> None:
     """Write each identity into its file; SettingsChanged, before any is written, if one differs from the file there."""
-    current = {file: recorded(identity) for file, identity in identities.items()}
+    current = {file: with_recorded_names(identity) for file, identity in identities.items()}
     for file, identity in current.items():
         before = read_json(file) if file.exists() else identity
         if changed := sorted(key for key in {*identity, *before} if identity.get(key) != before.get(key)):

@@ -17,7 +17,7 @@ from typing import Any
 
 from mathse.data.records import read_lines
 from mathse.errors import DataError
-from mathse.types import mended
+from mathse.types import whole_characters
 
 # What official output files call the id -> the benchmark whose files do.
 OFFICIAL_IDS = {"pid": "mathvista", "sample_index": "mathverse"}
@@ -57,7 +57,7 @@ def read_predictions(
         where = f"{file}:{number}"
         if row is None:
             raise DataError(f"{where}: {reason}")
-        answer = _answer(mended(row), where, benchmark)
+        answer = _answer(whole_characters(row), where, benchmark)
         if answer.id not in ids:
             nearest = get_close_matches(answer.id, known_ids, n=1)
             hint = f" (did you mean {nearest[0]!r}?)" if nearest else ""

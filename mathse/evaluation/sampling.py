@@ -20,7 +20,7 @@ from mathse.models.row import Row
 from mathse.runs.layout import PREDICTIONS
 from mathse.runs.store import BatchLog, read_jsonl, write_jsonl
 from mathse.seeds import derive
-from mathse.types import Problem, mended
+from mathse.types import Problem, whole_characters
 
 Student = Backbone | ServedStudent
 
@@ -97,7 +97,7 @@ def answers(
             append(batch, texts)
 
     answers_to: dict[str, list[Answer]] = {}
-    for row in map(mended, log.rows()):
+    for row in map(whole_characters, log.rows()):
         answers_to.setdefault(row["id"], []).append(Answer(row["id"], row["response"], row.get("sample", 0)))
     return [answer for identity in items for answer in sorted(answers_to[identity], key=lambda a: a.sample)]
 

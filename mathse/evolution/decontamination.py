@@ -22,7 +22,7 @@ from mathse.errors import DataError
 from mathse.evolution.context import RunContext
 from mathse.evolution.problems import RunProblems
 from mathse.runs.layout import DECONTAMINATION, DECONTAMINATION_PAIRS
-from mathse.runs.manifest import config_slice
+from mathse.runs.settings import config_slice
 from mathse.runs.store import read_json, read_jsonl, to_json, write_json, write_jsonl
 from mathse.types import Problem, ReasoningPath
 

@@ -31,7 +31,7 @@ def recorded_settings(config: TrainConfig) -> dict[str, Any]:
     The first runs had one ``judge`` section of 16 settings for whoever judged. Identities keep its keys: a judge's
     ``name`` stands for its class, ``judge.checkpoint``, ``threshold``, ``batch_size`` and ``max_new_tokens`` count for
     every judge (``JUDGING``), and a judge that ``distill.judge`` names has its own settings, ``rate`` say, under
-    ``judge`` too. A setting that a judge got later is in ``LATER`` (mathse/runs/manifest.py).
+    ``judge`` too. A setting that a judge got later is in ``LATER`` (mathse/runs/settings.py).
     """
     chosen = config.distill.judge
     judge = judge_named(chosen, config.judge)

@@ -78,7 +78,7 @@ def _answer(backbone: Backbone, method: str, batches: Sequence[Ask]) -> Any:
 
 
 def _answer_along(spec: ModelSpec, method: str, batches: Sequence[Ask]) -> Any:
-    return _answer(open_shared(spec, ranks.lent()), method, batches)
+    return _answer(open_shared(spec, ranks.own_device()), method, batches)
 
 
 class Generator:

@@ -1,4 +1,4 @@
-"""Classes that have moved: the names that run folders recorded, and today's.
+"""Classes that have moved: the names that run folders recorded, and where the classes are today.
 
 A section's ``_target_`` is among the settings that decide what a stage makes, so it is hashed into its identity.
 Identities keep the name that the first runs recorded; everything else works with today's. So a class may move without
@@ -32,28 +32,29 @@ MOVED = {
     "mathse.world.SymbolicTeacher": "mathse.data.synthetic.SymbolicTeacher",
     "mathse.world.SyntheticData": "mathse.data.synthetic.SyntheticData",
 }
-RECORDED = {today: recorded for recorded, today in MOVED.items()}
+RECORDED = {current: recorded for recorded, current in MOVED.items()}
 TARGET = "_target_"
 
 
-def today(config: Any) -> Any:
+def with_current_names(config: Any) -> Any:
     """A config, nested or flat, with the classes it names where they are today."""
     return _renamed(config, MOVED)
 
 
-def recorded(config: Any) -> Any:
+def with_recorded_names(config: Any) -> Any:
     """A config, nested or flat, with each class by the name that identities hold."""
     return _renamed(config, RECORDED)
 
 
 def _renamed(value: Any, names: Mapping[str, str]) -> Any:
-    if isinstance(value, Mapping):
-        return {
-            key: names.get(inner, inner) if _is_target(key) and isinstance(inner, str) else _renamed(inner, names)
-            for key, inner in value.items()
-        }
-    return [_renamed(inner, names) for inner in value] if isinstance(value, list) else value
-
-
-def _is_target(key: Any) -> bool:
-    return isinstance(key, str) and (key == TARGET or key.endswith(f".{TARGET}"))
+    if isinstance(value, list):
+        return [_renamed(inner, names) for inner in value]
+    if not isinstance(value, Mapping):
+        return value
+    return {
+        # "_target_" in a nested config, "judge._target_" in a flat one
+        key: names.get(inner, inner)
+        if isinstance(inner, str) and isinstance(key, str) and key.rpartition(".")[2] == TARGET
+        else _renamed(inner, names)
+        for key, inner in value.items()
+    }

@@ -1,4 +1,4 @@
-"""One owner a run folder."""
+"""One process at a time in a run folder: two would write the same files."""
 
 from __future__ import annotations
 
@@ -40,6 +40,7 @@ class FolderLock:
                 raise
             remedy = "wait for it, stop it, or choose another hydra.run.dir"
             raise RunError(f"run folder {folder} is in use by {owner or 'another process'}; {remedy}") from None
+        # Its text only tells others who holds the folder. The lock is the kernel's, so a stale file locks nobody.
         self._held.add(self._key)
         os.ftruncate(self._fd, 0)
         os.pwrite(self._fd, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)

@@ -41,7 +41,7 @@ VERDICTS = "verdicts.jsonl"  # Verdict: the judge on each of them, or on each re
 TRAIN = "train.jsonl"  # ReasoningPath: D_SFT after the stage
 INCORRECT = "incorrect.jsonl"  # {path, verdict}: R_incorrect after the stage
 REFLECTIONS = "reflections.jsonl"  # Reflection: draft, feedback, rewrite
-FEEDBACK_VERDICTS = "feedback_verdicts.jsonl"  # Verdict: what the writer of a rewrite was told of the draft
+FEEDBACK_VERDICTS = "feedback_verdicts.jsonl"  # Verdict: on the draft, as the writer of the rewrite saw it
 FEEDBACK = "feedback.jsonl"  # {path, verdict}: the labelled paths that the ORM is fitted on
 HELD_PATHS = "held_paths.jsonl"  # ReasoningPath, of problems that no fit sees
 HELD_VERDICTS = "held_verdicts.jsonl"
@@ -64,14 +64,14 @@ PREDICTION_FILES = (PREDICTIONS, DEV_PREDICTIONS)
 
 # --- stages ---------------------------------------------------------------------------------------------------------
 
-# Where a stage stands in the run; rounds go by number, unknown stages (a user's own) last.
+# The order of stages in a run; rounds go by number, unknown stages (a user's own) come last.
 ORDER = {"base": 0, "orm": 1, "distill": 2, "round": 3, "reflection": 4, "final": 5}
 # The stage that each task ends with.
 LAST = {"evolve": "final", "distill": "distill", "sft": "sft", "orm": "orm"}
 _NUMBER = re.compile(r"(\d+)")
 
 
-def place(stage: str) -> tuple[int, list[tuple[int, str]]]:
+def stage_order(stage: str) -> tuple[int, list[tuple[int, str]]]:
     """Sort key of a stage name: "base" < "orm/student_50" < "orm/student_200" < "orm" < "distill" < "round_01" <
     "round_01/reflection" < "round_02" < "reflection" < "final"."""
     head = stage.split("/")[0].split("_")[0]
@@ -81,9 +81,8 @@ def place(stage: str) -> tuple[int, list[tuple[int, str]]]:
 
 def title(stage: str) -> str:
     """A stage's name for readers: "round_01" is "round 1", "distill" is "distilled"."""
-    head, _, number = stage.partition("_")
-    if head == "round" and number.isdigit():
-        return f"round {int(number)}"
+    if (number := number_of_round(stage)) is not None:
+        return f"round {number}"
     return {"distill": "distilled", "orm": "ORM"}.get(stage, stage.replace("orm/", "ORM: ").replace("_", " "))
 
 

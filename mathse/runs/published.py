@@ -10,7 +10,7 @@ from typing import Any
 from mathse.errors import DataError
 from mathse.runs.store import make_folder, publish_folder, read_json, write_json
 
-MADE_BY = "made_by"  # what a marker says, beside what there is to say of the folder
+MADE_BY = "made_by"  # the marker's own key, beside those that describe the folder
 
 
 def publish(out: Path, marker: str, fill: Callable[[Path], dict[str, Any]]) -> None:
@@ -20,10 +20,14 @@ def publish(out: Path, marker: str, fill: Callable[[Path], dict[str, Any]]) -> N
     ours, and where a file in it was added or changed since.
     """
     out = out.resolve()  # a link goes on pointing to it; "." has a name
-    if out.exists() and not _is_ours(out / marker) and not (out.is_dir() and not any(out.iterdir())):
+    made = _marker_time(out / marker)
+    if made is None and out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise DataError(f"--out {out}: exists and was not made by this command (no {marker} of it); name a new folder")
-    if (changed := _changed_since(out / marker)) is not None:
-        raise DataError(f"--out {out}: {changed} was added or changed since it was made; name a new folder")
+    if made is not None:  # the marker is written last, so a newer file came later
+        newer = (file for file in sorted(out.rglob("*")) if file.is_file() and file.stat().st_mtime_ns > made)
+        if (file := next(newer, None)) is not None:
+            changed = file.relative_to(out)
+            raise DataError(f"--out {out}: {changed} was added or changed since it was made; name a new folder")
     make_folder(out.parent)
     unfinished = out.with_name(f".{out.name}.unfinished.partial")
     shutil.rmtree(unfinished, ignore_errors=True)  # what a kill left
@@ -35,21 +39,13 @@ def publish(out: Path, marker: str, fill: Callable[[Path], dict[str, Any]]) -> N
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _changed_since(marker: Path) -> Path | None:
-    """A file beside the marker, or below, that is newer: the marker is written last."""
+def _marker_time(marker: Path) -> int | None:
+    """When our marker was written, in nanoseconds; None where there is none, or another program's file of that name."""
     if not marker.is_file():
         return None
-    made = marker.stat().st_mtime_ns
-    below = sorted(marker.parent.rglob("*"))
-    return next((f.relative_to(marker.parent) for f in below if f.is_file() and f.stat().st_mtime_ns > made), None)
-
-
-def _is_ours(marker: Path) -> bool:
-    """A file of another program may have the same name."""
-    if not marker.is_file():
-        return False
     try:
-        said = read_json(marker)
+        contents = read_json(marker)
     except DataError:
-        return False
-    return isinstance(said, dict) and said.get(MADE_BY) == "mathse"
+        return None
+    ours = isinstance(contents, dict) and contents.get(MADE_BY) == "mathse"
+    return marker.stat().st_mtime_ns if ours else None

@@ -22,8 +22,7 @@ from typing import Any, TypeVar
 
 from mathse.errors import DataError, RunError
 from mathse.runs import layout
-from mathse.runs.class_names import today
-from mathse.runs.flat import flatten
+from mathse.runs.class_names import with_current_names
 from mathse.runs.layout import (
     CHECKPOINT,
     DONE,
@@ -39,6 +38,7 @@ from mathse.runs.layout import (
 )
 from mathse.runs.manifest import read_manifest, verify, verify_file
 from mathse.runs.rows import JsonlRows
+from mathse.runs.settings import flatten
 from mathse.runs.store import parse_row, read_json, read_jsonl, sha256_file
 from mathse.scoring.metrics import decide, transitions
 from mathse.types import Record, Verdict
@@ -148,17 +148,17 @@ class FinishedStage:
         return read_jsonl(self.path(file), kind) if self.has(file) else iter(())
 
     def records(self, file: str, kind: type[R]) -> Sequence[R]:
-        """The same as a sequence whose rows stay on the disk until they are asked for."""
+        """The same as a sequence whose rows stay on the disk until they are used."""
         return JsonlRows(self.path(file), kind) if self.has(file) else ()
 
     def lines(self, file: str, kind: type[Record] | None = None, text: str | None = None) -> Iterator[tuple[int, Any]]:
-        """(number, row) of each line, counted from 1; with ``text`` of those in which it stands somewhere, of which
-        alone the JSON is parsed, so that a file is searched as fast as the disk."""
+        """(number, row) of each line, counted from 1. With ``text``: only of lines that contain it, and only these are
+        parsed, so that a file is searched as fast as the disk reads."""
         if not self.has(file):
             return
-        needle = (
-            None if text is None else json.dumps(text, ensure_ascii=False)[1:-1].encode("utf-8", "backslashreplace")
-        )
+        needle = None
+        if text is not None:  # as it stands in the file, without the quotes
+            needle = json.dumps(text, ensure_ascii=False)[1:-1].encode("utf-8", "backslashreplace")
         path = self.path(file)
         with open(path, "rb") as rows:
             for number, line in enumerate(rows, 1):
@@ -222,7 +222,17 @@ class Run:
     @cached_property
     def entries(self) -> list[dict[str, Any]]:
         """A row a scored stage, as in summary.json; put together from the stages while there is no summary."""
-        return list(self.summary["stages"]) if "stages" in self.summary else _entries(self.stages, self.threshold)
+        if "stages" in self.summary:
+            return list(self.summary["stages"])
+        entries = []
+        before: dict[str, bool] | None = None
+        for stage in self.stages:
+            if after := stage.solved():
+                # The test set may be cut differently in a branch; then there is nothing to compare.
+                changed = transitions(before, after) if before and before.keys() == after.keys() else None
+                entries.append(_entry(stage, changed, self.threshold))
+                before = after
+        return entries
 
     @cached_property
     def orm(self) -> dict[str, Any] | None:
@@ -271,8 +281,8 @@ def read_run(folder: Path) -> Run:
 def read_head(folder: Path) -> dict[str, Any]:
     """run.json: name, task, seed and config, with the classes where they are today. Raises DataError where it is
     damaged."""
-    head = _described(folder / RUN, {"name": str, "task": str, "seed": int, "config": dict})
-    return {**head, "config": today(head["config"])}
+    head = _checked_object(folder / RUN, {"name": str, "task": str, "seed": int, "config": dict})
+    return {**head, "config": with_current_names(head["config"])}
 
 
 def read_summary(folder: Path) -> dict[str, Any] | None:
@@ -280,7 +290,7 @@ def read_summary(folder: Path) -> dict[str, Any] | None:
     file = folder / SUMMARY
     if not file.is_file():
         return None
-    summary = _described(file, {"status": str, "stages": list})
+    summary = _checked_object(file, {"status": str, "stages": list})
     if not all(isinstance(entry, dict) and "stage" in entry for entry in summary["stages"]):
         raise DataError(f"{file}: each of its stages must be an object that names its stage; put the file back")
     return summary
@@ -288,15 +298,15 @@ def read_summary(folder: Path) -> dict[str, Any] | None:
 
 def read_stages(folder: Path) -> tuple[FinishedStage, ...]:
     """The finished stages below a run folder, each after those that it was made from; else in the order of their names
-    (``layout.place``), not of their times, which small stages share."""
-    todo = [read_stage(file.parent, folder) for file in folder.rglob(DONE)]
-    todo.sort(key=lambda stage: layout.place(stage.name))
+    (``layout.stage_order``), not of their times, which small stages share."""
+    remaining = [read_stage(file.parent, folder) for file in folder.rglob(DONE)]
+    remaining.sort(key=lambda stage: layout.stage_order(stage.name))
     ordered: list[FinishedStage] = []
-    while todo:
-        waiting = {stage.name for stage in todo}
-        ready = (stage for stage in todo if waiting.isdisjoint(stage.after))
-        ordered.append(next(ready, todo[0]))  # the first, whatever it is, of a ring that only a forger makes
-        todo.remove(ordered[-1])
+    while remaining:
+        names = {stage.name for stage in remaining}
+        ready = (stage for stage in remaining if names.isdisjoint(stage.after))
+        ordered.append(next(ready, remaining[0]))  # no stage is ready in a forged circle; then simply the first
+        remaining.remove(ordered[-1])
     return tuple(ordered)
 
 
@@ -328,12 +338,12 @@ def runs_below(roots: Iterable[Path]) -> list[Path]:
 
 def run_above(path: Path) -> Path | None:
     """The run folder that ``path`` is or lies in; None where it lies in none."""
-    place = path.resolve()
-    return next((folder for folder in (place, *place.parents) if is_run(folder)), None)
+    resolved = path.resolve()
+    return next((folder for folder in (resolved, *resolved.parents) if is_run(folder)), None)
 
 
 def last_change(folder: Path) -> float:
-    """When a run was opened or finished a stage, in seconds since 1970: what was drawn of it before that is stale."""
+    """When a run was opened or last finished a stage, in seconds since 1970. Older pages are out of date."""
     return max(file.stat().st_mtime for file in (folder / RUN, *folder.rglob(DONE)))
 
 
@@ -362,9 +372,9 @@ class GrowingLog:
 
 
 def known_sha256(file: Path) -> str:
-    """The SHA-256 of a file's contents; of one that has the size and time of change that it had, what it was then."""
-    now = file.stat()
-    return _sha256_at(file, now.st_size, now.st_mtime_ns)
+    """The SHA-256 of a file's contents, computed once as long as its size and time of change stay the same."""
+    status = file.stat()
+    return _sha256_at(file, status.st_size, status.st_mtime_ns)
 
 
 @lru_cache(maxsize=100_000)
@@ -372,33 +382,17 @@ def _sha256_at(file: Path, size: int, changed: int) -> str:
     return sha256_file(file)
 
 
-def _described(file: Path, kinds: Mapping[str, type]) -> dict[str, Any]:
+def _checked_object(file: Path, kinds: Mapping[str, type]) -> dict[str, Any]:
     """A JSON object that has these keys. Raises DataError for anything else."""
-    described = read_json(file)
-    if not isinstance(described, dict) or not all(isinstance(described.get(key), kind) for key, kind in kinds.items()):
+    value = read_json(file)
+    if not isinstance(value, dict) or not all(isinstance(value.get(key), kind) for key, kind in kinds.items()):
         raise DataError(f"{file}: must be an object with {', '.join(kinds)}, as a run writes it; put the file back")
-    return described
-
-
-# --- a run under way ------------------------------------------------------------------------------------------------
-
-
-def _entries(stages: Sequence[FinishedStage], threshold: float) -> list[dict[str, Any]]:
-    entries: list[dict[str, Any]] = []
-    before: dict[str, bool] | None = None
-    for stage in stages:
-        after = stage.solved()
-        if not after:
-            continue
-        # The test set may be cut differently in a branch; then there is nothing to compare.
-        changed = transitions(before, after) if before is not None and before.keys() == after.keys() else None
-        entries.append(_entry(stage, changed, threshold))
-        before = after
-    return entries
+    return value
 
 
 def _entry(stage: FinishedStage, changed: dict[str, int] | None, threshold: float) -> dict[str, Any]:
-    """A row of summary.json, from the stage's own summary where it says a thing, else counted from its files."""
+    """A row of summary.json for a run that is under way: values of the stage's own summary, others from its files."""
+    # Counted from the files...
     metrics = stage.json(METRICS) or {}
     train = Counter(row["lineage"]["origin"] for row in stage.rows(TRAIN))
     verdicts = Counter(decide(verdict, threshold) for verdict in stage.rows(VERDICTS, Verdict))
@@ -412,6 +406,7 @@ def _entry(stage: FinishedStage, changed: dict[str, int] | None, threshold: floa
     }
     if verdicts:
         counted |= {kind: verdicts[kind] for kind in ("accepted", "rejected", "unparsed")}
+    # ...unless the stage recorded the figure itself. Every row has every key.
     return {
         "stage": stage.name,
         **dict.fromkeys(ENTRY_KEYS),

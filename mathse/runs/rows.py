@@ -23,7 +23,7 @@ R = TypeVar("R", bound=Record)
 
 
 class Rows(Sequence[T], Generic[T]):
-    """What the views share: a slice is a view, and equal is what holds equal rows in the same order."""
+    """What all of these share: a slice is a view, and two are equal that hold equal rows in the same order."""
 
     @overload
     def __getitem__(self, index: int) -> T: ...
@@ -36,7 +36,7 @@ class Rows(Sequence[T], Generic[T]):
             raise IndexError(index)
         return self._at(index % len(self))
 
-    def _at(self, place: int) -> T:
+    def _at(self, index: int) -> T:
         raise NotImplementedError
 
     def __iter__(self) -> Iterator[T]:
@@ -61,7 +61,7 @@ class JsonlRows(Rows[R]):
 
     def __init__(self, path: Path, kind: type[R]) -> None:
         self._path, self._kind = path, kind
-        self._starts, self._lines = array("Q"), array("L")
+        self._starts, self._lines = array("Q"), array("L")  # byte each row starts at, and the file's end; line numbers
         self._fd = os.open(path, os.O_RDONLY)
         weakref.finalize(self, os.close, self._fd)
         end = 0
@@ -76,25 +76,25 @@ class JsonlRows(Rows[R]):
     def __len__(self) -> int:
         return len(self._lines)
 
-    def _at(self, place: int) -> R:
-        start, end = self._starts[place], self._starts[place + 1]
-        line = os.pread(self._fd, end - start, start)  # forked readers have no position in common
-        row: R = parse_row(line, self._path, self._lines[place], self._kind)
+    def _at(self, index: int) -> R:
+        start, end = self._starts[index], self._starts[index + 1]
+        line = os.pread(self._fd, end - start, start)  # not seek and read: forked readers share a file's position
+        row: R = parse_row(line, self._path, self._lines[index], self._kind)
         return row
 
 
 class Chosen(Rows[T]):
-    """The rows at ``places`` of another sequence, in that order."""
+    """The rows at ``indices`` of another sequence, in that order."""
 
-    def __init__(self, rows: Sequence[T], places: Iterable[int]) -> None:
+    def __init__(self, rows: Sequence[T], indices: Iterable[int]) -> None:
         self._rows = rows
-        self._places = places if isinstance(places, range) else array("L", places)
+        self._indices = indices if isinstance(indices, range) else array("L", indices)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._indices)
 
-    def _at(self, place: int) -> T:
-        return self._rows[self._places[place]]
+    def _at(self, index: int) -> T:
+        return self._rows[self._indices[index]]
 
 
 class Chained(Rows[T]):
@@ -108,9 +108,9 @@ class Chained(Rows[T]):
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
-    def _at(self, place: int) -> T:
-        part = bisect_right(self._ends, place)
-        return self._parts[part][place - (self._ends[part - 1] if part else 0)]
+    def _at(self, index: int) -> T:
+        part = bisect_right(self._ends, index)
+        return self._parts[part][index - (self._ends[part - 1] if part else 0)]
 
     def __iter__(self) -> Iterator[T]:
         return chain.from_iterable(self._parts)
@@ -127,17 +127,20 @@ class Mapped(Rows[T]):
     def __len__(self) -> int:
         return len(self._sources[0])
 
-    def _at(self, place: int) -> T:
-        return self._make(*(rows[place] for rows in self._sources))
+    def _at(self, index: int) -> T:
+        return self._make(*(rows[index] for rows in self._sources))
 
     def __iter__(self) -> Iterator[T]:
         return map(self._make, *self._sources)
 
 
-def joined(rows: Sequence[T], others: Iterable[Any], key: Callable[[T], str], of: Callable[[Any], str]) -> array[int]:
-    """For each row, the place of the one among ``others`` that has its key (the last one, where several have).
+def matching_rows(
+    rows: Sequence[T], others: Iterable[Any], key: Callable[[T], str], of: Callable[[Any], str]
+) -> array[int]:
+    """For each row, by ``key``, the index of the one among ``others`` that has the same key by ``of`` (the last one,
+    where several have).
 
     Raises KeyError for a row without one.
     """
-    places = {of(other): place for place, other in enumerate(others)}
-    return array("L", (places[key(row)] for row in rows))
+    indices = {of(other): index for index, other in enumerate(others)}
+    return array("L", (indices[key(row)] for row in rows))

@@ -8,39 +8,27 @@ Layout: ``<run>/{run.json, .lock, summary.json}`` and ``<run>/<stage>/{stage.beg
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 import re
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from mathse.errors import RunError
+from mathse.errors import RunError, SettingsChanged
 from mathse.runs.folder_lock import FolderLock
 from mathse.runs.layout import BEGUN, DONE, RUN, SCRATCH
-from mathse.runs.manifest import (
-    config_slice,
-    depends_on,
-    differences,
-    git_commit,
-    make_record,
-    name_in,
-    now,
-    other_settings,
-    own_files,
-    plain,
-    read_manifest,
-    read_record,
-    remove,
-    remove_scratch,
-    take_over,
-    unfinished_in,
-    verify,
-    versions,
-)
+from mathse.runs.manifest import read_manifest, read_record, verify
+from mathse.runs.provenance import git_commit, versions
 from mathse.runs.reader import finished_summary, is_run, read_stages
-from mathse.runs.store import leftovers, make_folder, read_json, sha256_file, sync_below, write_json
+from mathse.runs.settings import config_slice, differences
+from mathse.runs.store import leftovers, make_folder, read_json, sha256_file, sync_below, to_json, write_json
 
 Work = Literal["fit", "sample", "judge"]
 
@@ -50,7 +38,7 @@ class RunFolder:
 
     def __init__(self, path: Path, config: Mapping[str, Any], seed: int, lock: FolderLock) -> None:
         self.path = path
-        self.config = plain(config)
+        self.config = _as_read_back(config)
         self.seed = seed
         self._lock = lock
         self._sources: list[Path] = []
@@ -68,10 +56,21 @@ class RunFolder:
         with ExitStack() as on_error:
             lock = on_error.enter_context(closing(FolderLock(path)))
             run = cls(path, config, seed, lock)
-            run._refuse_other_settings()
-            described = plain({"name": name, "task": task, "seed": seed, "config": nested})
-            if not (path / RUN).exists() or read_json(path / RUN) != described:
-                write_json(path / RUN, described)
+            # Every stage in the folder, finished or begun, must have been made with today's settings.
+            records = {stage.name: stage.manifest for stage in read_stages(path)}
+            for file in sorted(path.rglob(BEGUN)):
+                records.setdefault(file.parent.relative_to(path).as_posix(), read_record(file))
+            changed = {
+                name: differing
+                for name, record in records.items()
+                if (differing := differences(record["config"], config_slice(run.config, record["keys"])))
+            }
+            if changed:
+                raise _other_settings(path, changed)
+            # Written only where it says something new: its time is that of the run's start.
+            head = _as_read_back({"name": name, "task": task, "seed": seed, "config": nested})
+            if not (path / RUN).exists() or read_json(path / RUN) != head:
+                write_json(path / RUN, head)
             on_error.pop_all()
         return run
 
@@ -84,21 +83,25 @@ class RunFolder:
         """
         if SCRATCH in Path(name).parts:
             raise ValueError(f"a stage cannot be called {SCRATCH!r} ({name!r}): that is a stage's scratch folder")
-        record = make_record(name, config_slice(self.config, keys), keys, {s.name: s.identity for s in after})
+        # Name, settings and the stages before it decide what a stage holds; seed and versions are noted, not hashed.
+        config, identities = config_slice(self.config, keys), {s.name: s.identity for s in after}
+        hashed = json.dumps([name, config, identities], sort_keys=True)
+        identity = hashlib.sha256(hashed.encode()).hexdigest()
+        record = {"stage": name, "identity": identity, "config": config, "keys": list(keys), "after": identities}
         folder = self.path / name
         begun = read_record(folder / BEGUN) if (folder / BEGUN).exists() else None
         finished = read_manifest(folder / DONE) if (folder / DONE).exists() else None
-        for found in (begun, finished):
-            if found and found["identity"] != record["identity"]:
-                raise other_settings(self.path, {name: differences(depends_on(found), depends_on(record))})
+        for existing in (begun, finished):
+            if existing and existing["identity"] != identity:
+                raise _other_settings(self.path, {name: differences(_depends_on(existing), _depends_on(record))})
         if finished:
             verify(folder, finished["outputs"])
-            if (file := self._other_input(finished)) is not None:
+            if (file := self._changed_input(finished)) is not None:
                 raise RunError(
                     f"stage {name} in {self.path} was made from another {file} than stands here now; put that file's "
                     f"stage back, or remove {folder} and the stages after it so that they are made again"
                 )
-            remove_scratch(folder)  # a kill may have come between the manifest and this
+            _remove_scratch(folder)  # a kill may have come between the manifest and this
         elif not begun:
             finished = self._take_over(record)
         return Stage(self, record, finished)
@@ -110,31 +113,48 @@ class RunFolder:
 
         Raises RunError where a source is no run folder.
         """
-        self._sources = sorted(map(_run_folder, sources), key=_age, reverse=True)
+        for path in sources:
+            if not is_run(path):
+                raise RunError(f"{path} is not a run folder: it has no {RUN}; name a folder that train.py made")
+        self._sources = sorted(sources, key=_opened_at, reverse=True)
 
     def _take_over(self, record: dict[str, Any]) -> dict[str, Any] | None:
         """The manifest of the stage ``record``, after its files have come from a source; None where none has it.
 
         Raises RunError where a file to be taken over is damaged.
         """
-        name = record["stage"]
-        for source in self._sources:
-            if (source / name / DONE).exists():
-                manifest = read_manifest(source / name / DONE)
-                if manifest["identity"] == record["identity"] and self._other_input(manifest) is None:
-                    verify(source / name, manifest["outputs"])
-                    take_over(source / name, self.path / name, manifest)
-                    return manifest
+        target = self.path / record["stage"]
+        for run in self._sources:
+            source = run / record["stage"]
+            if not (source / DONE).exists():
+                continue
+            manifest = read_manifest(source / DONE)
+            if manifest["identity"] != record["identity"] or self._changed_input(manifest) is not None:
+                continue
+            verify(source, manifest["outputs"])
+            make_folder(target)
+            for file in own_files(target):  # what a killed branch left
+                file.unlink()
+            for name in manifest["outputs"]:
+                make_folder((target / name).parent)
+                try:
+                    os.link(source / name, target / name)
+                except OSError:  # another file system, or one without links; an error of the copy passes up
+                    shutil.copy2(source / name, target / name)
+            sync_below(target, (target / name for name in manifest["outputs"]))
+            write_json(target / DONE, manifest)  # last: with it the stage exists
+            _remove_scratch(target)
+            return manifest
         return None
 
-    def _other_input(self, manifest: Mapping[str, Any]) -> str | None:
+    def _changed_input(self, manifest: Mapping[str, Any]) -> str | None:
         """A file that the stage of ``manifest`` was made from and that a stage here has with other contents, or None.
         A teacher's or a server's answers differ from one making to the next, though settings and identity do not."""
-        here = {stage.name: stage.manifest["outputs"] for stage in read_stages(self.path)}
-        for file, recorded in manifest["inputs"].items():
-            maker = next((str(p) for p in Path(file).parents if str(p) in here), None)
-            made = here[maker].get(name_in(Path(maker), Path(file)), {}) if maker else {}
-            if made.get("sha256", recorded) != recorded:
+        outputs = {stage.name: stage.manifest["outputs"] for stage in read_stages(self.path)}
+        for file, sha256 in manifest["inputs"].items():
+            maker = next((str(p) for p in Path(file).parents if str(p) in outputs), None)
+            current = outputs[maker].get(name_in(Path(maker), Path(file)), {}) if maker else {}
+            if current.get("sha256", sha256) != sha256:
                 return str(file)
         return None
 
@@ -146,15 +166,6 @@ class RunFolder:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _refuse_other_settings(self) -> None:
-        changed: dict[str, dict[str, tuple[str, str]]] = {}
-        finished = ((stage.name, stage.manifest) for stage in read_stages(self.path))
-        for name, record in (*finished, *unfinished_in(self.path)):
-            if found := differences(record["config"], config_slice(self.config, record["keys"])):
-                changed[name] = found
-        if changed:
-            raise other_settings(self.path, changed)
 
 
 class Stage:
@@ -188,7 +199,7 @@ class Stage:
         begun = self.path / BEGUN
         if not begun.exists():
             times = {"fit": 0.0, "sample": 0.0, "judge": 0.0}
-            write_json(begun, {**self._record, "started": now(), "wall_s": 0.0, "time_s": times})
+            write_json(begun, {**self._record, "started": _utc_now(), "wall_s": 0.0, "time_s": times})
         self._begun = read_json(begun)
         self._clock = time.monotonic()
 
@@ -205,31 +216,31 @@ class Stage:
     def finish(self, summary: Mapping[str, Any], inputs: Sequence[Path] = ()) -> None:
         """Hash ``inputs`` (files or folders) and all files of the stage, and write stage.json: the stage now exists."""
         begun = self._require_begun()
+        # What killed writers left goes before the files are listed.
         for path in leftovers(self.path):
-            remove(path)
-        written = own_files(self.path)
-        sync_below(self.path, written)  # the manifest must never outlast what it lists
-        outputs = {name_in(self.path, f): {"sha256": sha256_file(f), "bytes": f.stat().st_size} for f in written}
-        read = [file for path in inputs for file in (own_files(path) if path.is_dir() else [path])]
-        hashes = {name_in(self._run.path, file): sha256_file(file) for file in read}
+            _remove(path)
+        made = own_files(self.path)
+        sync_below(self.path, made)  # the manifest must never outlast what it lists
+        outputs = {name_in(self.path, f): {"sha256": sha256_file(f), "bytes": f.stat().st_size} for f in made}
+        made_from = [file for path in inputs for file in (own_files(path) if path.is_dir() else [path])]
         self._count_wall_time(begun)
         other = max(0.0, begun["wall_s"] - sum(begun["time_s"].values()))
         manifest = {
             **self._record,
-            "inputs": hashes,
+            "inputs": {name_in(self._run.path, file): sha256_file(file) for file in made_from},
             "outputs": outputs,
             "summary": summary,
             "seed": self._run.seed,
             "versions": versions(),
             "git": git_commit(),
             "started": begun["started"],
-            "finished": now(),
+            "finished": _utc_now(),
             "wall_s": round(begun["wall_s"], 3),
             "time_s": {work: round(s, 3) for work, s in {**begun["time_s"], "other": other}.items()},
         }
         write_json(self.path / DONE, manifest)
-        self._finished = plain(manifest)
-        remove_scratch(self.path)
+        self._finished = _as_read_back(manifest)
+        _remove_scratch(self.path)
 
     def _require_begun(self) -> dict[str, Any]:
         if self._begun is None:
@@ -242,13 +253,71 @@ class Stage:
         self._clock = now
 
 
+# --- a stage's files ------------------------------------------------------------------------------------------------
+
+
+def own_files(folder: Path) -> list[Path]:
+    """The files below ``folder``, without manifests, scratch and the folders of stages nested in it."""
+    manifests = {*folder.rglob(DONE), *folder.rglob(BEGUN)}
+    others = {folder / SCRATCH, *(file.parent for file in manifests)} - {folder}
+    files = (path for path in folder.rglob("*") if path.is_file() and path not in manifests)
+    return sorted(file for file in files if others.isdisjoint(file.parents))
+
+
+def name_in(folder: Path, file: Path) -> str:
+    """A file's name below ``folder``, as manifests have it; of a file elsewhere its whole path."""
+    return file.relative_to(folder).as_posix() if file.is_relative_to(folder) else str(file)
+
+
+def _remove_scratch(folder: Path) -> None:
+    _remove(folder / BEGUN)
+    _remove(folder / SCRATCH)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+# --- what a stage depends on ----------------------------------------------------------------------------------------
+
+
+def _depends_on(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {**record["config"], **{f"identity of stage {name}": identity for name, identity in record["after"].items()}}
+
+
+def _other_settings(path: Path, changed: Mapping[str, Mapping[str, tuple[str, str]]]) -> SettingsChanged:
+    """The refusal for ``changed``: stage -> key -> (recorded, now). One line a key, with the stages that need it."""
+    stages: dict[tuple[str, str, str], list[str]] = {}
+    for name, keys in changed.items():
+        for key, (old, new) in keys.items():
+            stages.setdefault((key, old, new), []).append(name)
+    lines = [
+        f"  {key}: recorded {old}, now {new} (stages made with it: {', '.join(dict.fromkeys(names))})"
+        for (key, old, new), names in sorted(stages.items())
+    ]
+    remedy = "put the recorded values back, choose another hydra.run.dir, or add resume=branch to reuse what still fits"
+    return SettingsChanged("\n".join([f"run folder {path} was made with other settings; {remedy}:", *lines]))
+
+
+def _as_read_back(value: Any) -> Any:
+    """``value`` as it comes back from a JSON file: tuples as lists, keys as text."""
+    return json.loads(to_json(value))
+
+
+def _utc_now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
 # --- which run ------------------------------------------------------------------------------------------------------
 
 
 def newest_unfinished(root: Path, name: str) -> Path | None:
     """The unfinished run of ``name`` below ``root`` (``root/name/*``) that was started last, or None."""
     runs = [file.parent for file in (root / name).glob(f"*/{RUN}")]
-    return max((run for run in runs if finished_summary(run) is None), key=_age, default=None)
+    return max((run for run in runs if finished_summary(run) is None), key=_opened_at, default=None)
 
 
 def branch_folder(path: Path) -> Path:
@@ -257,11 +326,6 @@ def branch_folder(path: Path) -> Path:
     return next(p for n in count(1) if not (p := path.with_name(f"{stem}-branch-{n:02d}")).exists())
 
 
-def _age(run: Path) -> tuple[int, str]:
+def _opened_at(run: Path) -> tuple[int, str]:
+    """Sort key: when the run was opened, in nanoseconds; among equals its name."""
     return (run / RUN).stat().st_mtime_ns, run.name
-
-
-def _run_folder(path: Path) -> Path:
-    if not is_run(path):
-        raise RunError(f"{path} is not a run folder: it has no {RUN}; name a folder that train.py made")
-    return path

@@ -29,20 +29,20 @@ def to_json(value: Any, indent: int | None = None) -> str:
     Raises DataError for NaN and infinity, which are not JSON.
     """
     try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent, default=_plain)
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent, default=_record_to_json)
     except ValueError as e:
         raise DataError(f"cannot be stored as JSON ({e}): {value!r:.200}; numbers must be finite") from None
 
 
-def _plain(value: object) -> Any:
+def _record_to_json(value: object) -> Any:
     if isinstance(value, Record):
         return value.to_json()
     raise TypeError(f"a {type(value).__name__} has no JSON form: {value!r:.200}")
 
 
-def _encode(text: str) -> bytes:
+def _json_line(value: Any, indent: int | None = None) -> bytes:
     # A lone surrogate has no UTF-8 form; its backslash form is the JSON escape of the same character.
-    return (text + "\n").encode("utf-8", "backslashreplace")
+    return (to_json(value, indent) + "\n").encode("utf-8", "backslashreplace")
 
 
 def _parse(line: bytes) -> Any:
@@ -71,7 +71,7 @@ def parse_row(line: bytes, path: Path, number: int, kind: type[Record] | None = 
     try:
         return kind.from_json(_parse(line)) if kind else _parse(line)
     except ValueError as e:
-        raise DataError(f"{path}:{number}: {e}; mend or remove this line") from None
+        raise DataError(f"{path}:{number}: {e}; fix or remove this line") from None
 
 
 def read_json(path: Path) -> Any:
@@ -79,22 +79,22 @@ def read_json(path: Path) -> Any:
     try:
         return _parse(path.read_bytes())
     except ValueError as e:
-        raise DataError(f"{path}: {e}; mend or remove this file") from None
+        raise DataError(f"{path}: {e}; fix or remove this file") from None
 
 
 def write_jsonl(path: Path, rows: Iterable[Any]) -> int:
-    """Write all ``rows`` at once; the number of rows."""
+    """Write all ``rows`` at once. Returns how many there were."""
     count = 0
     with _replacing(path) as file:
         for row in rows:
-            file.write(_encode(to_json(row)))
+            file.write(_json_line(row))
             count += 1
     return count
 
 
-def write_json(path: Path, obj: Any) -> None:
+def write_json(path: Path, value: Any) -> None:
     """Write one value, indented."""
-    data = _encode(to_json(obj, indent=2))
+    data = _json_line(value, indent=2)  # before the file is touched: it may have no JSON form
     with _replacing(path) as file:
         file.write(data)
 
@@ -117,6 +117,7 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
     """A file that takes the place of ``path`` once the block has ended well, and otherwise leaves no trace."""
     make_folder(path.parent)
     aside = _aside(path)
+    # Contents first, then the name, then the folder's list of names: in no other order does a power cut spare the file.
     try:
         with open(aside, "wb") as file:
             yield file
@@ -164,11 +165,12 @@ def publish_folder(tmp: Path, final: Path) -> None:
     for file in files:  # safetensors writes files that only their owner may read, whatever the umask
         file.chmod(file.stat().st_mode | tmp.stat().st_mode & 0o444)
     sync_below(tmp, files)
+    # A folder with contents cannot be renamed over, so an older one is first renamed away.
     old = _aside(final)
     if old.exists():
         shutil.rmtree(old)
     if final.exists():
-        os.rename(final, old)  # a folder with contents cannot be renamed over
+        os.rename(final, old)
     os.rename(tmp, final)
     sync(final.parent)
     if old.exists():
@@ -201,9 +203,21 @@ class BatchLog:
         with open(path, "ab", buffering=0):
             pass
         sync(path.parent)
-        self.done, self._end = self._whole_batches()  # batches and bytes on disk
-        if self.done < len(self.sizes) or self._end < path.stat().st_size:
-            self._cut()
+        # Keep the longest prefix of whole batches. Lines are parsed because a power cut can leave a file of full length
+        # with holes of zero bytes.
+        self.done = self._end = 0  # batches and bytes on disk
+        with open(path, "rb") as file:
+            for size in self.sizes:
+                lines = list(islice(file, size))
+                if len(lines) < size or not all(map(_is_row, lines)):
+                    break
+                self.done, self._end = self.done + 1, self._end + sum(map(len, lines))
+        if self.done < len(self.sizes) or self._end < path.stat().st_size:  # it will grow, or has a torn end
+            if path.stat().st_nlink > 1:  # shared with the run it was branched from, which must not change
+                shutil.copyfile(path, _aside(path))
+                os.replace(_aside(path), path)
+            os.truncate(path, self._end)
+            sync(path)
 
     def append(self, rows: Sequence[Any]) -> None:
         """Add the next batch. Returns when it is on the disk."""
@@ -211,10 +225,12 @@ class BatchLog:
             raise ValueError(f"{self.path} has all its {self.done} batches")
         if len(rows) != self.sizes[self.done]:
             raise ValueError(f"batch {self.done} of {self.path} has {self.sizes[self.done]} rows, got {len(rows)}")
-        data = b"".join(_encode(to_json(row)) for row in rows)
+        data = b"".join(map(_json_line, rows))
         with open(self.path, "ab", buffering=0) as file:
             try:
-                _write_all(file.fileno(), data)
+                unwritten = memoryview(data)
+                while unwritten:  # one write as a rule; the kernel may take less near a full disk or above 2 GiB
+                    unwritten = unwritten[os.write(file.fileno(), unwritten) :]
                 os.fsync(file.fileno())
             except OSError:
                 file.truncate(self._end)  # a full disk: leave no torn batch
@@ -226,24 +242,6 @@ class BatchLog:
         """All rows on disk, in order."""
         return read_jsonl(self.path, kind)
 
-    def _whole_batches(self) -> tuple[int, int]:
-        done = end = 0
-        with open(self.path, "rb") as file:
-            for size in self.sizes:
-                lines = list(islice(file, size))
-                # Lines are parsed because a power cut can leave a file of full length with holes of zero bytes.
-                if len(lines) < size or not all(map(_is_row, lines)):
-                    break
-                done, end = done + 1, end + sum(map(len, lines))
-        return done, end
-
-    def _cut(self) -> None:
-        if self.path.stat().st_nlink > 1:  # shared with the run it was branched from, which must not change
-            shutil.copyfile(self.path, _aside(self.path))
-            os.replace(_aside(self.path), self.path)
-        os.truncate(self.path, self._end)
-        sync(self.path)
-
 
 def _is_row(line: bytes) -> bool:
     try:
@@ -251,10 +249,3 @@ def _is_row(line: bytes) -> bool:
     except ValueError:
         return False
     return line.endswith(b"\n")
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    """One write as a rule; the kernel may take less at a time near a full disk or above 2 GiB."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]

@@ -27,6 +27,7 @@ def wilson(correct: int, total: int, z: float = 1.96) -> Interval:
         raise DataError(f"wilson({correct}, {total}): the number right must lie between 0 and the number counted")
     if total == 0:
         return 0.0, 1.0
+    # centre +- spread, both over scale: the shares p with |share - p| <= z sqrt(p (1 - p) / total)
     share = correct / total
     scale = 1 + z * z / total
     centre = share + z * z / (2 * total)
@@ -47,6 +48,7 @@ def student_t(freedom: int, level: float = 0.95) -> float:
     """
     if freedom < 1:
         raise DataError(f"student_t({freedom}): needs one degree of freedom or more, which is two values")
+    # Halve [0, pi/2] until no double lies between its ends.
     low, high = 0.0, math.pi / 2
     while (angle := (low + high) / 2) not in (low, high):
         term = math.sin(angle) * (math.cos(angle) if freedom % 2 else 1.0)
@@ -78,19 +80,16 @@ def transitions(before: Mapping[str, bool], after: Mapping[str, bool]) -> dict[s
 
     Raises DataError if the two did not answer the same problems.
     """
-    if odd := sorted(before.keys() ^ after.keys()):
+    if unmatched := sorted(before.keys() ^ after.keys()):
         raise DataError(
-            f"transitions need the same problems on both sides; {len(odd)} differ, for example {odd[0]!r}; "
+            f"transitions need the same problems on both sides; {len(unmatched)} differ, for example {unmatched[0]!r}; "
             "score both students on the same test set"
         )
-    counts = dict.fromkeys(("correct_correct", "correct_wrong", "wrong_correct", "wrong_wrong"), 0)
-    for problem_id, was in before.items():
-        counts[f"{_word(was)}_{_word(after[problem_id])}"] += 1
+    names = {True: "correct", False: "wrong"}
+    counts = {f"{first}_{second}": 0 for first in names.values() for second in names.values()}
+    for problem_id, correct in before.items():
+        counts[f"{names[correct]}_{names[after[problem_id]]}"] += 1
     return counts
-
-
-def _word(correct: bool) -> str:
-    return "correct" if correct else "wrong"
 
 
 def accuracy(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -110,7 +109,7 @@ def accepted(verdict: Verdict, threshold: float) -> bool:
 
 
 def decide(verdict: Verdict | None, threshold: float) -> Decision | None:
-    """What the verdict meant for the path; None without one."""
+    """What became of the path with this verdict; None without one."""
     if verdict is None:
         return None
     if verdict.status == "unparsed":
@@ -120,8 +119,8 @@ def decide(verdict: Verdict | None, threshold: float) -> Decision | None:
 
 def first_step(error_step: str | None) -> int | None:
     """The first step number in a text such as "Step 2" or "Steps 2 and 4"."""
-    found = re.search(r"\d{1,9}", error_step or "")
-    return int(found.group()) if found else None
+    number = re.search(r"\d{1,9}", error_step or "")
+    return int(number.group()) if number else None
 
 
 def orm_metrics(
@@ -136,19 +135,34 @@ def orm_metrics(
     kind that never does: not ``names_steps``), n, unparsed, auroc, ci95 (Wilson, a pair for each share) and reliability
     (see ``reliability``).
     """
-    _check_pairs(labels, verdicts)
+    if len(labels) != len(verdicts):
+        raise DataError(f"{len(labels)} labels but {len(verdicts)} verdicts; pass one verdict for each label")
     pairs = list(zip(labels, verdicts, strict=True))
+    for label, verdict in pairs:
+        if label.path_id != verdict.path_id:
+            raise DataError(
+                f"a label of path {label.path_id!r} is paired with a verdict on {verdict.path_id!r}; sort both by path"
+            )
+        if label.status == "unparsed":
+            raise DataError(f"the label of path {label.path_id!r} is 'unparsed'; a label is 'correct' or 'wrong'")
+
+    # An unparsed verdict accepts nothing, so it counts as a rejection, but never as a step named.
     right = [v for label, v in pairs if label.status == "correct"]
     wrong = [(label, v) for label, v in pairs if label.status == "wrong"]
-    taken = sum(accepted(v, threshold) for v in right)
-    refused = sum(not accepted(v, threshold) for _, v in wrong)
-    named = sum(_names_step(label, v, threshold) for label, v in wrong)
+    accepted_right = sum(accepted(v, threshold) for v in right)
+    rejected_wrong = [(label, v) for label, v in wrong if not accepted(v, threshold)]  # unparsed ones too
+    steps = [
+        (first_step(label.error_step), first_step(v.error_step))
+        for label, v in rejected_wrong
+        if v.status != "unparsed"
+    ]
+    steps_named = sum(true is not None and true == named for true, named in steps)
     steps_known = names_steps and any(first_step(label.error_step) is not None for label, _ in wrong)
     shares = {
-        "positive_accuracy": (taken, len(right)),
-        "negative_accuracy": (refused, len(wrong)),
-        "overall_accuracy": (taken + refused, len(pairs)),
-        "error_step_accuracy": (named, len(wrong) if steps_known else 0),
+        "positive_accuracy": (accepted_right, len(right)),
+        "negative_accuracy": (len(rejected_wrong), len(wrong)),
+        "overall_accuracy": (accepted_right + len(rejected_wrong), len(pairs)),
+        "error_step_accuracy": (steps_named, len(wrong) if steps_known else 0),
     }
     return {
         **{name: _share(*counts) for name, counts in shares.items()},
@@ -179,40 +193,21 @@ def reliability(labels: Sequence[Verdict], verdicts: Sequence[Verdict], bins: in
 
     Each bin: {"low", "high", "n", "mean_score", "correct"}, where "correct" is the share of its paths that are right.
     """
-    filled: dict[int, list[tuple[float, bool]]] = {}
+    filled: dict[int, list[tuple[float, bool]]] = {}  # (P(correct), whether the path is right), by number of the bin
     for label, verdict in zip(labels, verdicts, strict=True):
         if verdict.score is not None:
-            place = min(int(verdict.score * bins), bins - 1)
-            filled.setdefault(place, []).append((verdict.score, label.status == "correct"))
+            number = min(int(verdict.score * bins), bins - 1)  # the last bin holds 1.0 too
+            filled.setdefault(number, []).append((verdict.score, label.status == "correct"))
     return [
         {
-            "low": place / bins,
-            "high": (place + 1) / bins,
+            "low": number / bins,
+            "high": (number + 1) / bins,
             "n": len(rows),
             "mean_score": math.fsum(score for score, _ in rows) / len(rows),
             "correct": sum(right for _, right in rows) / len(rows),
         }
-        for place, rows in sorted(filled.items())
+        for number, rows in sorted(filled.items())
     ]
-
-
-def _check_pairs(labels: Sequence[Verdict], verdicts: Sequence[Verdict]) -> None:
-    if len(labels) != len(verdicts):
-        raise DataError(f"{len(labels)} labels but {len(verdicts)} verdicts; pass one verdict for each label")
-    for label, verdict in zip(labels, verdicts, strict=True):
-        if label.path_id != verdict.path_id:
-            raise DataError(
-                f"a label of path {label.path_id!r} is paired with a verdict on {verdict.path_id!r}; sort both by path"
-            )
-        if label.status == "unparsed":
-            raise DataError(f"the label of path {label.path_id!r} is 'unparsed'; a label is 'correct' or 'wrong'")
-
-
-def _names_step(label: Verdict, verdict: Verdict, threshold: float) -> bool:
-    if verdict.status == "unparsed" or accepted(verdict, threshold):
-        return False
-    truth = first_step(label.error_step)
-    return truth is not None and truth == first_step(verdict.error_step)
 
 
 def _share(part: int, whole: int) -> float | None:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-Row = tuple[float | None, ...]
+Cells = tuple[float | None, ...]
 
 TABLE_1_HEAD = ("MathVL-test",)
-TABLE_1: Mapping[str, Row] = {
+TABLE_1: Mapping[str, Cells] = {
     "GPT-4o": (51.05,),
     "Claude 3.5 Sonnet": (46.84,),
     "Gemini-1.5-pro": (52.03,),
@@ -31,7 +31,7 @@ TABLE_1: Mapping[str, Row] = {
 }
 
 TABLE_2_HEAD = ("GPS", "MathVista", "MathVerse", "MathVision", "average")
-TABLE_2: Mapping[str, Row] = {
+TABLE_2: Mapping[str, Cells] = {
     "GPT-4V": (50.50, 49.90, 50.80, 22.76, 43.49),
     "GPT-4o": (64.71, 63.80, 56.65, 30.39, 53.89),
     "Claude 3 Opus": (52.91, 50.50, 31.77, 27.13, 40.58),
@@ -58,7 +58,7 @@ TABLE_2: Mapping[str, Row] = {
 }
 
 TABLE_5_HEAD = ("positive", "negative", "overall")  # ORM-2K: 1,000 right and 1,000 wrong paths
-TABLE_5: Mapping[str, Row] = {
+TABLE_5: Mapping[str, Cells] = {
     "ORM, verdict only, 60K": (85.40, 99.90, 92.65),
     "ORM, verdict, step and analysis, 60K": (94.20, 100.00, 97.10),
 }

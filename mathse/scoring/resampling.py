@@ -35,7 +35,7 @@ def difference_interval(before: Sequence[bool], after: Sequence[bool], seed: int
     lost = sum(a and not b for a, b in zip(before, after, strict=True))
     n = len(before)
     shares = np.array([gained, lost, n - gained - lost], dtype=float) / n
-    draws = np.random.default_rng(seed).multinomial(n, shares, DRAWS)
+    draws = np.random.default_rng(seed).multinomial(n, shares, DRAWS)  # (DRAWS, 3): gained, lost, same
     return _interval((draws[:, 0] - draws[:, 1]) / n)
 
 
@@ -47,14 +47,14 @@ def paired_interval(counts: Sequence[tuple[int, int, int]], seed: int = 0) -> In
     """
     if not counts or any(n == 0 for _, _, n in counts):
         return None
-    draw = np.random.default_rng(seed)
+    generator = np.random.default_rng(seed)
     size = (DRAWS, len(counts))
-    shifts = np.empty((*size, len(counts)))
+    differences = np.empty((*size, len(counts)))  # (draws, places in a draw, seeds)
     for k, (gained, lost, n) in enumerate(counts):
-        drawn = draw.multinomial(n, np.array([gained, lost, n - gained - lost], dtype=float) / n, size)
-        shifts[..., k] = (drawn[..., 0] - drawn[..., 1]) / n
-    chosen = draw.integers(len(counts), size=size)
-    return _interval(np.take_along_axis(shifts, chosen[..., None], axis=2)[..., 0].mean(axis=1))
+        drawn = generator.multinomial(n, np.array([gained, lost, n - gained - lost], dtype=float) / n, size)
+        differences[..., k] = (drawn[..., 0] - drawn[..., 1]) / n
+    chosen = generator.integers(len(counts), size=size)  # which seed stands in each place
+    return _interval(np.take_along_axis(differences, chosen[..., None], axis=2)[..., 0].mean(axis=1))
 
 
 def mcnemar(lost: int, gained: int) -> float:

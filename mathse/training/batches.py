@@ -36,15 +36,16 @@ class EpochStream:
     def __init__(self, rows: Sequence[Row], batch_size: int, seed: int) -> None:
         self.rows, self.batch_size, self.seed = rows, batch_size, seed
         self.lengths = [length(row) for row in rows]
-        self._window: tuple[int, list[list[int]]] = (-1, [])
+        self._window: tuple[int, list[list[int]]] = (-1, [])  # its number, and its batches of row numbers
+        self._epoch: tuple[int, list[int]] = (-1, [])  # its number, and the order of its rows
 
     def keyed_rows(self, step: int) -> Sequence[tuple[int | None, Row]]:
         return [(i, self.rows[i]) for i in self._batches(step // WINDOW)[step % WINDOW]]
 
     def _batches(self, window: int) -> list[list[int]]:
-        """The row numbers of this window's batches: consecutive draws; where much of them would be padding, sorted by
-        length and shuffled. Sorting that saves little is left: it makes batches of one kind of question each, from
-        which the student learned markedly worse."""
+        """The row numbers of this window's batches: consecutive draws, sorted by length and shuffled only where much of
+        the batches would be padding. Sorting makes batches of one kind of question each, from which the student
+        learned markedly worse, so it is not done where it saves little."""
         if self._window[0] != window:
             count = WINDOW * self.batch_size
             drawn = [self._drawn(k) for k in range(window * count, (window + 1) * count)]
@@ -57,11 +58,13 @@ class EpochStream:
         return self._window[1]
 
     def _drawn(self, position: int) -> int:
+        """The number of the row at ``position`` in the endless sequence of epochs."""
         epoch, k = divmod(position, len(self.rows))
-        if getattr(self, "_epoch", None) != epoch:
-            self._epoch, self._order = epoch, list(range(len(self.rows)))
-            rng(self.seed, "epoch", epoch).shuffle(self._order)
-        return self._order[k]
+        if self._epoch[0] != epoch:
+            order = list(range(len(self.rows)))
+            rng(self.seed, "epoch", epoch).shuffle(order)
+            self._epoch = (epoch, order)
+        return self._epoch[1][k]
 
 
 class OnceStream:
@@ -90,20 +93,20 @@ class MixedStream:
     def keyed_rows(self, step: int) -> Sequence[tuple[int | None, Row]]:
         progress = (step / self.steps - 0.45) / 0.30
         share = 1 - (1 - self.final_share) * min(1.0, max(0.0, progress))
-        kept = list(self.stream.keyed_rows(step))
-        made = round(share * len(kept))
+        real = list(self.stream.keyed_rows(step))
+        count = round(share * len(real))
         draw = rng(self.stream.seed, "made", step)
-        rows = [(None, self.make(draw)) for _ in range(made)]
-        draw.shuffle(kept)
-        return [*rows, *kept[made:]]
+        made = [(None, self.make(draw)) for _ in range(count)]
+        draw.shuffle(real)
+        return [*made, *real[count:]]
 
 
 class StepData(Dataset[dict[str, Any]]):
     """Item ``step``: {"micro": padded micro-batches, "targets": number of response tokens in them}.
 
-    Of several ``ranks`` each has its share of the rows of a step, ``rank`` says which. Every rank has as many
-    micro-batches as the others, and pictures in one where another rank may have some: they run a sharded model's parts
-    together. What a rank lacks is filled up with rows that have no loss.
+    Of several ``ranks`` each has its share of a step's rows; ``rank`` says which. The ranks run the parts of a sharded
+    model together, so each has as many micro-batches as the others, and a picture in each where another rank may have
+    one. What a rank lacks is filled up with rows that have no loss.
     """
 
     def __init__(
@@ -118,22 +121,24 @@ class StepData(Dataset[dict[str, Any]]):
 
     def __getitem__(self, step: int) -> dict[str, Any]:
         keyed = self.stream.keyed_rows(step)
-        micro = [self.backbone.pad(rows) for rows in (self._share(keyed) if self.ranks > 1 else self._whole(keyed))]
+        groups = self._share_of_rank(keyed) if self.ranks > 1 else self._micro_batches(keyed)
+        micro = [self.backbone.pad(rows) for rows in groups]
         return {"micro": micro, "targets": sum(count_targets(batch) for batch in micro)}
 
-    def _whole(self, keyed: Sequence[tuple[int | None, Row]]) -> list[list[Encoded]]:
+    def _micro_batches(self, keyed: Sequence[tuple[int | None, Row]]) -> list[list[Encoded]]:
         """The rows of each micro-batch, of similar length."""
         rows = self._encode(keyed)
         rows.sort(key=lambda e: len(e.ids))
         return [rows[k : k + self.micro] for k in range(0, len(rows), self.micro)]
 
-    def _share(self, keyed: Sequence[tuple[int | None, Row]]) -> list[list[Encoded]]:
-        """``_whole`` for this rank's share of the rows; the k-th micro-batches of all ranks are of similar length."""
+    def _share_of_rank(self, keyed: Sequence[tuple[int | None, Row]]) -> list[list[Encoded]]:
+        """``_micro_batches`` of this rank's rows; the k-th ones of all ranks are of similar length."""
         keyed = sorted(keyed, key=lambda entry: length(entry[1]))
-        micro = self._whole(keyed[self.rank :: self.ranks])
-        most = -(-len(keyed) // self.ranks)  # rows of the rank that has most
+        # Rows sorted by length are dealt out like cards, so that the ranks' k-th micro-batches take equally long.
+        micro = self._micro_batches(keyed[self.rank :: self.ranks])
+        most_rows = -(-len(keyed) // self.ranks)  # of the rank that has most
+        missing = -(-most_rows // self.micro) - len(micro)
         filling = next((entry for entry in keyed if entry[1]["images"]), keyed[0])
-        missing = -(-most // self.micro) - len(micro)
         if missing or (filling[1]["images"] and not all(any(e.features for e in rows) for rows in micro)):
             row = without_loss(self._encode([filling])[0])
             micro = [rows if not row.features or any(e.features for e in rows) else [*rows, row] for rows in micro]
@@ -141,13 +146,15 @@ class StepData(Dataset[dict[str, Any]]):
         return micro
 
     def _encode(self, keyed: Sequence[tuple[int | None, Row]]) -> list[Encoded]:
-        held = {k: self._encoded[k] for k, _ in keyed if k is not None and k in self._encoded}
-        missing = [(k, row) for k, row in keyed if k not in held]
-        new = iter(self.backbone.encode([row for _, row in missing]) if missing else [])
-        rows = [held[k] if k in held else next(new) for k, _ in keyed]
-        for (key, _), encoded in zip(keyed, rows, strict=True):
-            if key is not None and key not in held:
-                self._encoded.put(key, encoded, encoded.nbytes)
+        cached = {key: self._encoded[key] for key, _ in keyed if key is not None and key in self._encoded}
+        new = [row for key, row in keyed if key not in cached]
+        encoded = iter(self.backbone.encode(new) if new else [])  # all at once: a processor is called a batch at a time
+        rows = []
+        for key, _ in keyed:
+            row = cached[key] if key in cached else next(encoded)
+            if key is not None and key not in cached:
+                self._encoded.put(key, row, row.nbytes)
+            rows.append(row)
         return rows
 
 
@@ -181,13 +188,15 @@ def padding(batches: Sequence[Sequence[int]], lengths: Sequence[int]) -> float:
 
 
 def count_targets(batch: dict[str, Tensor]) -> int:
+    """Response tokens of a padded batch; a label is the next position's, so that the first one predicts nothing."""
     return int((batch["labels"][:, 1:] != IGNORED).sum())
 
 
 def without_loss(row: Encoded) -> Encoded:
-    """The same ids and pictures, none of them to be learnt."""
+    """The same ids and pictures with nothing to learn: all of it is prompt."""
     return replace(row, prompt=row.ids, response=[])
 
 
 def step_seed(seed: int, step: int, rank: int = 0) -> int:
+    """The seed of a step's dropout; rank 0's is that of a single process."""
     return derive(seed, "step", step, *([rank] if rank else [])) % 2**63

@@ -71,71 +71,114 @@ def fit(
     """Fit ``backbone.model`` in place and return the folder of the finished checkpoint.
 
     Where ``job.folder / "checkpoint"`` exists the fit is done and nothing is trained. Without a row it is an error:
-    the caller decides what a stage without rows means. ``announce`` hears what will train, before the first step.
+    the caller decides what a stage without rows means. ``announce`` is called with what will train, before the first
+    step.
     """
     done = job.folder / CHECKPOINT
     if done.exists():
         return done
     if not job.rows:
         raise MathSEError(f"no row to fit on in {job.folder}")
-    scratch = job.folder / SCRATCH
-    scratch.mkdir(parents=True, exist_ok=True)
+    last = job.folder / SCRATCH / LAST
+    last.parent.mkdir(parents=True, exist_ok=True)
     before = _prepare(backbone, job)
-    trained = _trained(backbone, job)
+
+    # What trains, what is frozen, and the memory it is expected to take.
+    settings = job.settings
+    estimated = memory.estimate(
+        backbone,
+        backbone.encode([max(job.rows, key=length)])[0],
+        settings.micro_batch_size,
+        job.trainer.precision,
+        settings.activation_checkpointing,
+        shards=job.trainer.devices if job.trainer.strategy == "fsdp2" else 1,
+    )
+    parts = memory.part_rows(backbone, settings.optimizer.lr, settings.vision_lr_scale)
+    trained = memory.Trained(settings.method, parts, estimated)
     write_json(job.folder / TRAINED, trained.to_json())
     if announce is not None:
         announce(trained)
-    start = _steps_done(scratch / LAST)
+
+    # The steps, from the last resume point on, on all ranks.
+    start = 0
+    if last.exists():
+        start = int(torch.load(last, map_location="cpu", weights_only=True, mmap=True)["global_step"])
     log = TrainLog(job.folder / TRAIN_LOG, start)
     try:
         with closing(log):
-            mine = partial(_train, backbone, job, start, log, callbacks)
-            ranks.everywhere(mine, _train_along, spec_of(backbone), job, start)
+            lead = partial(_train, backbone, job, start, log, callbacks)
+            ranks.everywhere(lead, _train_along, spec_of(backbone), job, start)
     except SystemExit as e:  # what Lightning makes of Ctrl-C
         raise KeyboardInterrupt from e
-    return save_checkpoint(backbone, done, lambda folder: modes.finish(backbone, job.settings, before, folder, done))
+    return save_checkpoint(backbone, done, lambda folder: modes.finish(backbone, settings, before, folder, done))
 
 
 def _prepare(backbone: Backbone, job: FitJob) -> modes.State:
     return modes.prepare(backbone, job.settings, job.trainer.precision, derive(job.seed, "adapter") % 2**63)
 
 
-def _train(
-    backbone: Backbone, job: FitJob, start: int, log: TrainLog | None = None, callbacks: Sequence[pl.Callback] = ()
-) -> None:
-    """The steps of a fit from ``start`` on, on each of its ranks; rank 0 has the log and the callbacks."""
-    module = _module(backbone, job)
-    last = job.folder / SCRATCH / LAST
-    own: list[pl.Callback] = [log] if log is not None else []
-    if strategies.keeps_resume_points(job.trainer):
-        own.append(SaveLast(last, job.trainer.checkpoint_every, job.validation_every))
-    trainer = _trainer(job, [*own, *callbacks])
-    loader = StepLoader(_data(backbone, job), start, job.trainer.workers)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Lightning's advice on workers and logging
-        trainer.fit(module, loader, _val_loader(backbone, job), ckpt_path=last if start else None, weights_only=True)
-    if trainer.global_step != job.steps:
-        raise MathSEError(f"the fit in {job.folder} made {trainer.global_step} of {job.steps} steps")
-    module.eval()
-    strategies.gather(module)
-
-
 def _train_along(spec: ModelSpec, job: FitJob, start: int) -> None:
+    """The fit on a rank other than 0, which opens the model itself."""
     close_shared()
     backbone = spec.open()
     _prepare(backbone, job)
     _train(backbone, job, start)
 
 
-def device_of(settings: TrainerSettings) -> torch.device:
-    """Where a model works outside a fit: the GPU of this process, if the trainer uses one."""
-    return ranks.device(settings.accelerator)
+def _train(
+    backbone: Backbone, job: FitJob, start: int, log: TrainLog | None = None, callbacks: Sequence[pl.Callback] = ()
+) -> None:
+    """The steps of a fit from ``start`` on, on each of its ranks; rank 0 has the log and the callbacks."""
+    settings, hardware = job.settings, job.trainer
+    micro = settings.micro_batch_size
+    options = {**asdict(settings.optimizer), "vision_lr_scale": settings.vision_lr_scale}
+    options |= {"steps": job.steps, "seed": job.seed}
+    if job.status_tokens is None:
+        module = SFTModule(backbone, **options)
+    else:
+        module = ORMModule(backbone, status_tokens=job.status_tokens, **options)
 
+    # Ranks see their share of each step's rows, in training and in validation.
+    stream = job.stream or EpochStream(job.rows, settings.batch_size, job.seed)
+    data = StepData(stream, backbone, micro, job.steps, ranks.rank(), ranks.size())
+    loader = StepLoader(data, start, hardware.workers)
+    val_loader = None
+    validation: dict[str, Any] = {"limit_val_batches": 0}
+    if job.validation_every is not None:
+        val_stream = OnceStream(job.val_rows[: settings.val_rows], micro * ranks.size())
+        val_data = StepData(val_stream, backbone, micro, len(val_stream.batches), ranks.rank(), ranks.size())
+        val_loader = StepLoader(val_data, 0, 0)
+        validation = {"val_check_interval": job.validation_every, "num_sanity_val_steps": 0}
 
-def dtype_of(settings: TrainerSettings) -> str:
-    """The numbers of a model that works outside a fit: on a GPU the fits' precision."""
-    half = device_of(settings).type != "cpu" and settings.precision.startswith("bf16")
-    return "bfloat16" if half else "float32"
+    # Progress bars, checkpoints and logs of Lightning are off: ours write what a stage records.
+    last = job.folder / SCRATCH / LAST
+    ours: list[pl.Callback] = [log] if log is not None else []
+    if strategies.keeps_resume_points(hardware):
+        ours.append(SaveLast(last, hardware.checkpoint_every, job.validation_every))
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    trainer = pl.Trainer(
+        **strategies.among_ranks(hardware, settings.optimizer.clip),
+        # with bf16-true the weights are bfloat16 already: Lightning would round the rotary frequencies too
+        precision="32-true" if hardware.precision == "bf16-true" else hardware.precision,
+        max_steps=job.steps,
+        max_epochs=-1,
+        callbacks=[*ours, *callbacks],
+        log_every_n_steps=hardware.log_every,
+        check_val_every_n_epoch=None,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        **validation,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Lightning's advice on workers and logging
+        trainer.fit(module, loader, val_loader, ckpt_path=last if start else None, weights_only=True)
+    if trainer.global_step != job.steps:
+        raise MathSEError(f"the fit in {job.folder} made {trainer.global_step} of {job.steps} steps")
+    module.eval()
+    strategies.gather(module)
 
 
 def save_checkpoint(backbone: Backbone, done: Path, finish: Callable[[Path], object] = lambda folder: None) -> Path:
@@ -149,70 +192,15 @@ def save_checkpoint(backbone: Backbone, done: Path, finish: Callable[[Path], obj
     return done
 
 
-def _module(backbone: Backbone, job: FitJob) -> SFTModule:
-    options = {**asdict(job.settings.optimizer), "vision_lr_scale": job.settings.vision_lr_scale}
-    options |= {"steps": job.steps, "seed": job.seed}
-    if job.status_tokens is None:
-        return SFTModule(backbone, **options)
-    return ORMModule(backbone, status_tokens=job.status_tokens, **options)
+def device_of(settings: TrainerSettings) -> torch.device:
+    """Where a model works outside a fit: the GPU of this process, if the trainer uses one."""
+    return ranks.device(settings.accelerator)
 
 
-def _trained(backbone: Backbone, job: FitJob) -> memory.Trained:
-    settings = job.settings
-    parts = memory.part_rows(backbone, settings.optimizer.lr, settings.vision_lr_scale)
-    estimated = memory.estimate(
-        backbone,
-        backbone.encode([max(job.rows, key=length)])[0],
-        settings.micro_batch_size,
-        job.trainer.precision,
-        settings.activation_checkpointing,
-        shards=job.trainer.devices if job.trainer.strategy == "fsdp2" else 1,
-    )
-    return memory.Trained(settings.method, parts, estimated)
-
-
-def _data(backbone: Backbone, job: FitJob) -> StepData:
-    stream = job.stream or EpochStream(job.rows, job.settings.batch_size, job.seed)
-    return StepData(stream, backbone, job.settings.micro_batch_size, job.steps, ranks.rank(), ranks.size())
-
-
-def _val_loader(backbone: Backbone, job: FitJob) -> StepLoader | None:
-    rows = job.val_rows[: job.settings.val_rows]
-    if not rows:
-        return None
-    size = job.settings.micro_batch_size
-    stream = OnceStream(rows, size * ranks.size())
-    return StepLoader(StepData(stream, backbone, size, len(stream.batches), ranks.rank(), ranks.size()), 0, 0)
-
-
-def _trainer(job: FitJob, callbacks: list[pl.Callback]) -> pl.Trainer:
-    settings = job.trainer
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    validation: dict[str, Any] = {"limit_val_batches": 0}
-    if job.validation_every is not None:
-        validation = {"val_check_interval": job.validation_every, "num_sanity_val_steps": 0}
-    return pl.Trainer(
-        **strategies.among_ranks(settings, job.settings.optimizer.clip),
-        # with bf16-true the weights are bfloat16 already: Lightning would round the rotary frequencies too
-        precision="32-true" if settings.precision == "bf16-true" else settings.precision,
-        max_steps=job.steps,
-        max_epochs=-1,
-        callbacks=callbacks,
-        log_every_n_steps=settings.log_every,
-        check_val_every_n_epoch=None,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        **validation,
-    )
-
-
-def _steps_done(last: Path) -> int:
-    if not last.exists():
-        return 0
-    return int(torch.load(last, map_location="cpu", weights_only=True, mmap=True)["global_step"])
+def dtype_of(settings: TrainerSettings) -> str:
+    """The numbers of a model that works outside a fit: on a GPU the fits' precision."""
+    half = device_of(settings).type != "cpu" and settings.precision.startswith("bf16")
+    return "bfloat16" if half else "float32"
 
 
 class SaveLast(pl.Callback):
@@ -243,12 +231,12 @@ class TrainLog(pl.Callback):
     """``train_log.jsonl``: a line every ``log_every`` steps. A resumed fit drops the lines after its start."""
 
     def __init__(self, path: Path, start: int) -> None:
-        kept = []
+        rows = []
         if path.exists() and start:
             lines = path.read_bytes().splitlines(keepends=True)
             whole = [json.loads(line) for line in lines if line.endswith(b"\n")]  # a full disk may tear the last one
-            kept = [row for row in whole if row["step"] <= start]
-        write_jsonl(path, kept)
+            rows = [row for row in whole if row["step"] <= start]
+        write_jsonl(path, rows)
         self.file = path.open("a")
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, *_: Any) -> None:

@@ -23,7 +23,7 @@ class ORMModule(SFTModule):
         self.status_tokens = status_tokens
 
     def score(self, logits: Tensor, targets: Tensor) -> dict[str, tuple[Tensor, int]]:
-        at_status = torch.isin(targets, torch.tensor(self.status_tokens, device=targets.device))
+        at_status = torch.isin(targets, torch.tensor(self.status_tokens, device=targets.device))  # (N,)
         right = logits[at_status][:, self.status_tokens].argmax(-1)
         truth = (targets[at_status] == self.status_tokens[1]).long()
         hits = (right == truth).float()

@@ -20,12 +20,12 @@ from mathse.training.batches import step_seed
 
 
 class SFTModule(pl.LightningModule):
-    """One optimiser step a batch item: gradients add up over its micro-batches, normalised per response token of the
-    whole global batch, so ragged micro-batches weigh what they should.
+    """One optimiser step for each item of the loader: gradients add up over its micro-batches, divided by the number of
+    response tokens of the whole global batch, so that every token weighs the same in ragged micro-batches.
 
-    What asks for a gradient trains; the rest is neither optimised nor written to the resume point. ``seed`` keys every
-    draw of a step (dropout), so a resumed fit repeats it. ``vision_lr_scale``: the learning rate of tower and connector
-    as a share of ``lr``. Betas, ratios and clip as in ``mathse.config.fits.Optimizer``.
+    Parameters that require a gradient train; the rest is neither optimised nor written to the resume point. ``seed``
+    keys every draw of a step (dropout), so a resumed fit repeats it. ``vision_lr_scale``: the learning rate of tower
+    and connector as a share of ``lr``. Betas, ratios and clip as in ``mathse.config.fits.Optimizer``.
     """
 
     def __init__(
@@ -55,6 +55,7 @@ class SFTModule(pl.LightningModule):
         self.strict_loading = not self._partly_trained()  # a resume point may hold less than the model
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Logits (N, vocabulary) and targets (N,) of the N response tokens of a padded micro-batch."""
         return self.backbone.answer_logits(batch)
 
     def configure_model(self) -> None:
@@ -67,15 +68,16 @@ class SFTModule(pl.LightningModule):
         torch.manual_seed(step_seed(self.seed, self.global_step, ranks.rank()))
         optimizer: Any = self.optimizers()
         total = torch.zeros((), device=self.device)
-        averaged = ranks.size() if strategies.averages(self.trainer) else 1  # over the ranks, and undone
+        # Eq. 1 is a sum over tokens. Where the strategy takes the mean over the ranks, that division is undone here.
+        averaged = ranks.size() if strategies.averages(self.trainer) else 1
         normaliser = ranks.total(batch["targets"]) / averaged
         for micro in batch["micro"]:
-            logits, targets = self(micro)
+            logits, targets = self(micro)  # (N, vocabulary) and (N,) of the micro-batch's N response tokens
             loss = F.cross_entropy(logits.float(), targets, reduction="sum") / normaliser
             strategies.announce_pass(self.trainer, last=micro is batch["micro"][-1])
             self.manual_backward(loss)
             total += loss.detach()
-        if ranks.size() > 1 and averaged == 1:
+        if ranks.size() > 1 and averaged == 1:  # the strategy leaves each rank its own gradients
             ranks.sum_gradients(self.trained)
         torch.nn.utils.clip_grad_norm_(self.trained, self.clip)
         optimizer.step()
@@ -105,8 +107,9 @@ class SFTModule(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def groups(self) -> list[dict[str, Any]]:
-        """The optimiser's groups, in an order that depends on nothing but the model: those of the whole rate first;
-        matrices decay, and norms, biases and other vectors do not."""
+        """The optimiser's groups, in an order that depends on nothing but the model: those of the full learning rate
+        first. Matrices decay; norms, biases and other vectors do not."""
+        # by (whether at the scaled rate, whether a vector)
         groups: dict[tuple[bool, bool], list[Parameter]] = {
             (slow, flat): [] for slow in (False, True) for flat in (False, True)
         }
@@ -135,7 +138,7 @@ class SFTModule(pl.LightningModule):
     # --- the resume point ---
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Frozen weights are those that the fit began with, so they are not written again and again."""
+        """Leave out frozen weights: they are still those that the fit began with."""
         if names := self._partly_trained():
             checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in names}
 

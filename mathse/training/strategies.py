@@ -29,36 +29,34 @@ def among_ranks(settings: TrainerSettings, clip: float) -> dict[str, Any]:
     """The Trainer's arguments that say where a fit runs. ``clip``: the gradient norm, where the strategy clips."""
     if ranks.size() == 1:
         return {"accelerator": settings.accelerator, "devices": 1, "strategy": "auto"}
+    strategy: Strategy
+    if settings.strategy == "fsdp2":
+        # one file, written by rank 0: the sharded form has its table of contents in a pickle
+        strategy = ModelParallelStrategy(ranks.size(), 1, save_distributed_checkpoint=False, timeout=ranks.WORKING)
+    elif settings.strategy == "deepspeed":
+        strategy = DeepSpeedStrategy(stage=2, timeout=ranks.WORKING)
+        strategy.config["gradient_clipping"] = clip  # type: ignore[index]
+    else:
+        strategy = Replicated(timeout=ranks.WORKING)
     return {
         "accelerator": settings.accelerator,
         "devices": settings.devices,
         "num_nodes": ranks.size() // settings.devices,
-        "strategy": _strategy(settings.strategy, clip),
+        "strategy": strategy,
         "plugins": [Joined(settings.devices)],
         "inference_mode": settings.strategy != "fsdp2",  # weights gathered under it could not be trained afterwards
     }
 
 
-def _strategy(name: str, clip: float) -> Strategy:
-    if name == "fsdp2":
-        # one file, written by rank 0: the sharded form has its table of contents in a pickle
-        return ModelParallelStrategy(ranks.size(), 1, save_distributed_checkpoint=False, timeout=ranks.WORKING)
-    if name == "deepspeed":
-        strategy = DeepSpeedStrategy(stage=2, timeout=ranks.WORKING)
-        strategy.config["gradient_clipping"] = clip  # type: ignore[index]
-        return strategy
-    return Replicated(timeout=ranks.WORKING)
-
-
 class Joined(ClusterEnvironment):
-    """Tells Lightning of the ranks: whoever started them, ``ranks.joined`` has connected them."""
+    """Tells Lightning which ranks there are: whoever started them, ``ranks.joined`` has connected them."""
 
     def __init__(self, devices: int) -> None:
         super().__init__()
         self.devices = devices  # a machine
 
     creates_processes_externally = True
-    main_address, main_port = "", 0  # for who connects processes
+    main_address, main_port = "", 0  # unused: the processes are connected already
 
     @staticmethod
     def detect() -> bool:
@@ -71,8 +69,8 @@ class Joined(ClusterEnvironment):
         return ranks.rank()
 
     def local_rank(self) -> int:
-        here = launch.place()
-        return here.local_rank if here is not None else 0
+        info = launch.own_rank()
+        return info.local_rank if info is not None else 0
 
     def node_rank(self) -> int:
         return ranks.rank() // self.devices
@@ -92,7 +90,7 @@ class Replicated(DDPStrategy):
 
     def configure_ddp(self) -> None:
         model = self.model
-        assert isinstance(model, pl.LightningModule)
+        assert isinstance(model, pl.LightningModule)  # set by Lightning before it calls this
         ranks.same_everywhere([*model.parameters(), *model.buffers()])
 
 
@@ -135,17 +133,17 @@ def layers(model: nn.Module) -> list[nn.Module]:
 
 def gather(module: pl.LightningModule) -> None:
     """Turn shards back into whole weights, on rank 0's CPU; on other ranks they go. All ranks call it together."""
-    whole: dict[int, nn.Parameter] = {}  # a weight may have two names
     parts = list(module.modules())
     for part in parts:
         if isinstance(part, FSDPModule):
             part.reshard()  # after a validation some are gathered, in half precision
+    whole: dict[int, nn.Parameter] = {}  # by id of the sharded weight, because one weight may have two names
     for part in parts:
-        held: dict[str, Any] = part._parameters
-        for name, p in held.items():
+        parameters: dict[str, Any] = part._parameters
+        for name, p in parameters.items():
             if isinstance(p, DTensor):
                 if id(p) not in whole:
                     full: torch.Tensor = p.full_tensor().detach()
-                    kept = full.cpu() if ranks.rank() == 0 else torch.empty(0)
-                    whole[id(p)] = nn.Parameter(kept, requires_grad=p.requires_grad)
-                held[name] = whole[id(p)]
+                    weight = full.cpu() if ranks.rank() == 0 else torch.empty(0)
+                    whole[id(p)] = nn.Parameter(weight, requires_grad=p.requires_grad)
+                parameters[name] = whole[id(p)]

@@ -16,7 +16,7 @@ from mathse.config.parse import parse
 from mathse.config.schema import TrainConfig, needs_orm
 from mathse.errors import ConfigError
 from mathse.evolution.keys import judging_keys, recorded_settings
-from mathse.runs.manifest import config_slice
+from mathse.runs.settings import config_slice
 
 from .conftest import composed
 

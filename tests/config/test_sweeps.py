@@ -123,13 +123,13 @@ import multiprocessing, sys, time
 from mathse.training import launch
 
 def work():
-    launch.end_with_the_sweep()
+    launch.end_with_sweep()
     print("at work", flush=True)
     time.sleep(60)
     print("still there", flush=True)
 
 if __name__ == "__main__":
-    launch.end_with_the_sweep()
+    launch.end_with_sweep()
     multiprocessing.get_context("spawn").Process(target=work).start()
 """
 

@@ -49,10 +49,10 @@ def test_every_training_row_is_traced(name: str, old_run: OldRun, capsys: pytest
     folder = old_run(name)
     capsys.readouterr()
     assert main(["lineage", str(folder), "--all", "--json"]) == 0
-    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [row["path_id"] for row in told] == [row["id"] for row in read_jsonl(folder / "final" / "train.jsonl")]
-    assert all(row["image_sha256"] and row["verdict"] for row in told)
-    assert main(["lineage", str(folder), told[0]["path_id"]]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["path_id"] for row in rows] == [row["id"] for row in read_jsonl(folder / "final" / "train.jsonl")]
+    assert all(row["image_sha256"] and row["verdict"] for row in rows)
+    assert main(["lineage", str(folder), rows[0]["path_id"]]) == 0
 
 
 @NAMES

@@ -241,7 +241,7 @@ def test_a_file_is_hashed_once_a_process_until_it_changes(old_run: OldRun, monke
 def test_stage_names_sort_as_a_run_makes_them() -> None:
     made = ["base", "orm/student_50", "orm/student_200", "orm", "distill", "round_01", "round_01/reflection",
             "round_02", "round_10", "reflection", "final", "of_a_user"]  # fmt: skip
-    assert sorted(set(made), key=layout.place) == made
+    assert sorted(set(made), key=layout.stage_order) == made
 
 
 def test_every_file_that_a_run_leaves_is_spelt_in_the_layout(old_run: OldRun) -> None:

@@ -16,7 +16,7 @@ from mathse.config.extras import missing
 from mathse.data.records import read_records
 from mathse.errors import ConfigError, DataError
 from mathse.evaluation.benchmarks.base import Item
-from mathse.types import mended
+from mathse.types import whole_characters
 
 # A key that only one benchmark's rows have: for the error about another benchmark's file.
 _TELLTALE = {"mathvista": "pid", "mathverse": "sample_index", "mathvision": "level"}
@@ -70,7 +70,7 @@ def read_file(path: Path, key: str) -> Iterator[SourceRow]:
         empty, where = False, f"{path}:{record.line}"
         if record.values is None:
             raise DataError(f"{where}: {record.reason}")
-        yield SourceRow(where, mended(record.values))
+        yield SourceRow(where, whole_characters(record.values))
     if empty:
         raise DataError(f"{path}: the file is empty; give the benchmark's problems")
 

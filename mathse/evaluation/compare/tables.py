@@ -100,7 +100,7 @@ def _percent_of(run: RunResults, benchmark: str) -> float | None:
 
 
 def _beside(
-    printed: Mapping[str, paper.Row],
+    printed: Mapping[str, paper.Cells],
     head: Sequence[str],
     results: Sequence[RunResults],
     ours: Callable[[RunResults], list[float | None]],

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self
 
-from mathse.types import mended
+from mathse.types import fix_characters
 
 Outcome = Literal["answered", "refused", "empty", "cut_off", "rejected", "failed"]
 
@@ -57,7 +57,7 @@ class ChatReply:
     ended the first choice); "rejected" (the server takes no such row: too long, a picture it cannot read); "failed"
     (no answer to this row after all tries, though others were answered). ``error`` says why, for the last two.
     ``logprobs``: one list a choice, of {"token", "logprob", "top": {token: logprob}}; None where there are none.
-    Its words are whole characters, whatever the server or an older cache holds (see ``mended``).
+    Its texts consist of whole characters, whatever the server or an older cache holds (see ``whole_characters``).
     """
 
     texts: list[str] = field(default_factory=list)
@@ -73,8 +73,7 @@ class ChatReply:
     key: str = ""  # of its request
 
     def __post_init__(self) -> None:
-        for name in ("texts", "refusal", "finish_reason", "model", "error", "finish_reasons", "logprobs"):
-            object.__setattr__(self, name, mended(getattr(self, name)))
+        fix_characters(self, "texts", "refusal", "finish_reason", "model", "error", "finish_reasons", "logprobs")
 
     @property
     def text(self) -> str:

@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any, NamedTuple
 
-from mathse.types import Status, Verdict, mended
+from mathse.types import Status, Verdict, whole_characters
 
 MAX_FEEDBACK = 20_000  # characters of a judge's answer that are parsed
 STATUS: dict[Status, str] = {"correct": "CORRECT", "wrong": "WRONG"}
@@ -88,7 +88,7 @@ def _object(text: str) -> dict[str, Any]:
     if len(text) > MAX_FEEDBACK:
         return {}
     try:
-        value = mended(json.loads(text, object_pairs_hook=_each_key_once))
+        value = whole_characters(json.loads(text, object_pairs_hook=_each_key_once))
     except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}

@@ -12,9 +12,9 @@ from mathse.reporting.report.orm_charts import FIGURES
 from mathse.reporting.report.page import figure, html, section, table
 from mathse.reporting.report.staircase import Stairs, staircase, stairs
 from mathse.reporting.report.svg import percent, safe, span
-from mathse.runs.layout import place, title
-from mathse.runs.manifest import LATER
+from mathse.runs.layout import stage_order, title
 from mathse.runs.reader import Run
+from mathse.runs.settings import LATER
 from mathse.scoring.metrics import mean_interval
 
 # Settings, and groups of them, that name or display a run and have no part in what it computes.
@@ -146,7 +146,7 @@ def mean_flight(variant: Variant) -> Stairs:
     flights = [stairs(variant.label, run.entries) for run in variant.runs]
     if len(flights) == 1:
         return flights[0]
-    shared = sorted(set.intersection(*(set(f.accuracy) for f in flights)), key=place)
+    shared = sorted(set.intersection(*(set(f.accuracy) for f in flights)), key=stage_order)
     means = {stage: mean_interval([f.accuracy[stage] for f in flights]) for stage in shared}
     return Stairs(
         variant.label,
@@ -158,7 +158,7 @@ def mean_flight(variant: Variant) -> Stairs:
 
 def _stages_with(runs: Sequence[Run], key: str) -> list[str]:
     """The stages in which a run has the figure, in the order of a run."""
-    return sorted({e["stage"] for run in runs for e in run.entries if e.get(key) is not None}, key=place)
+    return sorted({e["stage"] for run in runs for e in run.entries if e.get(key) is not None}, key=stage_order)
 
 
 def _differing_settings(compared: Sequence[Variant]) -> str:

@@ -18,9 +18,9 @@ from mathse.reporting.report.losses import losses
 from mathse.reporting.report.orm_charts import FIGURES, orm_panels, reliability, student
 from mathse.reporting.report.page import count, figure, section, table
 from mathse.reporting.report.staircase import staircase, stairs
-from mathse.runs.flat import flatten
 from mathse.runs.layout import title
 from mathse.runs.reader import FinishedStage, Run
+from mathse.runs.settings import flatten
 from mathse.scoring.metrics import wilson
 
 NONE = "\N{EN DASH}"

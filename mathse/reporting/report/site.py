@@ -16,7 +16,7 @@ from urllib.parse import quote
 from mathse.errors import DataError, MathSEError, RunError
 from mathse.reporting.report.page import Markup, html, section, table
 from mathse.reporting.report.svg import percent, safe, tag
-from mathse.runs.layout import place
+from mathse.runs.layout import stage_order
 from mathse.runs.reader import Run, read_run, runs_below
 from mathse.runs.store import read_json
 
@@ -92,7 +92,7 @@ def _study(folder: Path, results: Mapping[str, Any], runs: Sequence[Run], links:
 
 def _run_row(run: Run, link: str) -> list[object]:
     name = run.name if run.config.get("study") else f"{run.name} ({run.folder.name})"
-    scored = sorted((e for e in run.entries if e.get("accuracy") is not None), key=lambda e: place(e["stage"]))
+    scored = sorted((e for e in run.entries if e.get("accuracy") is not None), key=lambda e: stage_order(e["stage"]))
     last = scored[-1] if scored else {}
     orm = (run.orm or {}).get("overall_accuracy")
     status = "finished" if run.finished else "not finished"

@@ -8,7 +8,7 @@ from typing import Any
 
 from mathse.reporting.report import svg
 from mathse.reporting.report.frame import Frame
-from mathse.runs.layout import place, title
+from mathse.runs.layout import stage_order, title
 
 WIDTH, HEIGHT = 960, 380
 LEFT, TOP, BOTTOM = 52, 30, 54  # margins in px; the right one depends on what stands there
@@ -47,7 +47,7 @@ def staircase(flights: Sequence[Stairs]) -> str:
     flights = [f for f in flights if f.accuracy]
     if not flights:
         return ""
-    stages = sorted({stage for f in flights for stage in f.accuracy}, key=place)
+    stages = sorted({stage for f in flights for stage in f.accuracy}, key=stage_order)
     right = 16 if len(flights) == 1 else 270
     highest = max(f.interval.get(s, (0, a))[1] for f in flights for s, a in f.accuracy.items())
     top = min(1.0, svg.ticks(0, max(highest, 0.05))[-1])

@@ -1,7 +1,7 @@
 """Expressions as sums of products with exact coefficients: 2/sqrt(3) is 2sqrt(3)/3, and 2x+1 is 1+2x.
 
-What has no such form (functions, other roots, more than ``MAX_TERMS`` terms) equals only what is written like it. A sum
-of plain numbers is not worked out: "2+3" is no answer where 5 was asked for.
+A text without such a form (functions, other roots, more than ``MAX_TERMS`` terms) equals only the same text. A sum of
+plain numbers is not worked out: "2+3" is no answer to a question whose answer is 5.
 """
 
 from __future__ import annotations
@@ -11,15 +11,19 @@ from collections.abc import Callable
 from fractions import Fraction
 from math import isqrt
 
-Monomial = tuple[int, tuple[tuple[str, int], ...]]  # what stands under the square root; symbols with their powers
-Sum = dict[Monomial, Fraction]
+# The number under the square root; symbols with their powers: (3, (("x", 2),)) is sqrt(3) x^2, and (1, ()) is 1.
+Monomial = tuple[int, tuple[tuple[str, int], ...]]
+Sum = dict[Monomial, Fraction]  # with their coefficients, none of them zero
+ONE: Monomial = (1, ())
 
+# Bounds on time: an answer beyond them has no form.
 MAX_TERMS, MAX_POWER, MAX_DIGITS, MAX_RADICAND, MAX_LENGTH, MAX_DEPTH = 24, 16, 12, 10**8, 120, 20
 _TOKEN = re.compile(
     r"(?P<number>[0-9]+(?:\.[0-9]+)?)|(?P<root>sqrt)|(?P<pi>pi)|(?P<greek>alpha|beta|gamma|delta|theta|lambda|omega|phi)"
     r"|(?P<letter>[a-z](?:_[0-9a-z])?)|(?P<sign>[-+*/^()])|(?P<blank> +)"
 )
 _WORD = re.compile(r"[a-z]{5}|sin|cos|tan|log|ln")
+_SINGLE_POWER = re.compile(r"-?[0-9.]+\^\(?-?[0-9]+\)?")
 
 
 class _NoForm(Exception):
@@ -30,30 +34,24 @@ def same_expression(left: str, right: str) -> bool:
     """Whether two plain texts are one expression, or one equation up to a factor."""
     try:
         if "=" in left and "=" in right:
-            return _proportional(_difference(left), _difference(right))
+            a, b = _left_minus_right(left), _left_minus_right(right)
+            if not a or a.keys() != b.keys():
+                return False
+            factor = next(b[m] / a[m] for m in a)
+            return all(b[m] == factor * a[m] for m in a)
         a, b = _parsed(left), _parsed(right)
     except _NoForm:
         return False
-    return a == b and (_worth_it(left) or _worth_it(right)) and bool(a)
+    # A sum of plain numbers is not worked out; a root, a letter or a single power may be.
+    comparable = re.search("[a-z]", left + right) or any(map(_SINGLE_POWER.fullmatch, (left, right)))
+    return a == b and bool(comparable) and bool(a)
 
 
-def _worth_it(text: str) -> bool:
-    """A text with a root, a letter, or no more than a power in it."""
-    return re.search("[a-z]", text) is not None or re.fullmatch(r"-?[0-9.]+\^\(?-?[0-9]+\)?", text) is not None
-
-
-def _difference(equation: str) -> Sum:
+def _left_minus_right(equation: str) -> Sum:
     sides = equation.split("=")
     if len(sides) != 2:
         raise _NoForm
     return _added(_parsed(sides[0]), _parsed(sides[1]), -1)
-
-
-def _proportional(a: Sum, b: Sum) -> bool:
-    if not a or a.keys() != b.keys():
-        return False
-    factor = next(b[m] / a[m] for m in a)
-    return all(b[m] == factor * a[m] for m in a)
 
 
 # --- arithmetic of sums ---------------------------------------------------------------------------------------------
@@ -67,6 +65,7 @@ def _added(a: Sum, b: Sum, factor: int = 1) -> Sum:
 
 
 def _checked(total: Sum) -> Sum:
+    """Without the terms that cancelled out. Raises _NoForm beyond the bounds."""
     total = {m: v for m, v in total.items() if v}
     if len(total) > MAX_TERMS or any(len(str(v)) > 4 * MAX_DIGITS for v in total.values()):
         raise _NoForm
@@ -77,7 +76,7 @@ def _multiplied(a: Sum, b: Sum) -> Sum:
     total: Sum = {}
     for (root, symbols), x in a.items():
         for (other_root, other_symbols), y in b.items():
-            factor, radicand = _root_of(root * other_root)
+            factor, radicand = _simplified_root(root * other_root)
             powers = dict(symbols)
             for name, power in other_symbols:
                 powers[name] = powers.get(name, 0) + power
@@ -88,10 +87,11 @@ def _multiplied(a: Sum, b: Sum) -> Sum:
     return _checked(total)
 
 
-def _root_of(number: int) -> tuple[int, int]:
+def _simplified_root(number: int) -> tuple[int, int]:
     """sqrt(12) = 2 sqrt(3) -> (2, 3)."""
     if not 0 < number <= MAX_RADICAND:
         raise _NoForm
+    # Squares of divisors below 1,000 go in front, a larger one only where nothing else is left: a bound on time.
     factor, divisor = 1, 2
     while divisor * divisor <= number and divisor < 1_000:
         if number % (divisor * divisor) == 0:
@@ -104,6 +104,7 @@ def _root_of(number: int) -> tuple[int, int]:
 
 def _inverse(a: Sum) -> Sum:
     """1 / a, for one term, or for two of which at least one is a root."""
+    # 1 / (x m + y n) = (x m - y n) / (x^2 m^2 - y^2 n^2); that denominator is one term where m or n is a root.
     if len(a) == 2:
         (m, x), (n, y) = a.items()
         conjugate = {m: x, n: -y}
@@ -118,23 +119,23 @@ def _inverse(a: Sum) -> Sum:
 
 
 def _power(base: Sum, exponent: Sum) -> Sum:
-    if set(exponent) - {(1, ())}:
+    if set(exponent) - {ONE}:
         raise _NoForm
-    value = exponent.get((1, ()), Fraction(0))
+    value = exponent.get(ONE, Fraction(0))
     if value == Fraction(1, 2):
         return _square_root(base)
     if value.denominator != 1 or abs(value) > MAX_POWER:
         raise _NoForm
-    result: Sum = {(1, ()): Fraction(1)}
+    result: Sum = {ONE: Fraction(1)}
     for _ in range(abs(int(value))):
         result = _multiplied(result, base)
     return _inverse(result) if value < 0 else result
 
 
 def _square_root(a: Sum) -> Sum:
-    """Of a number; of anything else it is a symbol of its own."""
-    if set(a) == {(1, ())} and (value := a[(1, ())]) > 0:
-        factor, radicand = _root_of(value.numerator * value.denominator)
+    """The square root of a number; that of anything else becomes a symbol of its own."""
+    if set(a) == {ONE} and (value := a[ONE]) > 0:  # sqrt(p/q) = sqrt(pq)/q
+        factor, radicand = _simplified_root(value.numerator * value.denominator)
         return {(radicand, ()): Fraction(factor, value.denominator)}
     if not a:
         return {}
@@ -157,28 +158,27 @@ def _parsed(text: str) -> Sum:
             tokens.append((str(match.lastgroup), match[0]))
     if end != len(text) or not tokens:
         raise _NoForm
-    return _Reader(tokens).whole()
+    parser = _Parser(tokens)
+    value = parser.sum()
+    if parser.position != len(tokens):
+        raise _NoForm
+    return value
 
 
-class _Reader:
-    """Recursive descent over tokens, to a depth of ``MAX_DEPTH`` brackets, roots and signs."""
+class _Parser:
+    """Recursive descent over (kind, text) tokens, to a depth of ``MAX_DEPTH`` brackets, roots and signs."""
 
     def __init__(self, tokens: list[tuple[str, str]]) -> None:
-        self.tokens, self.place, self.depth = tokens, 0, 0
-
-    def whole(self) -> Sum:
-        value = self.sum()
-        if self.place != len(self.tokens):
-            raise _NoForm
-        return value
+        self.tokens, self.position, self.depth = tokens, 0, 0
 
     def next(self) -> tuple[str, str]:
-        return self.tokens[self.place] if self.place < len(self.tokens) else ("end", "")
+        return self.tokens[self.position] if self.position < len(self.tokens) else ("end", "")
 
     def take(self, *signs: str) -> str | None:
+        """The next token if it is one of these signs, and step over it."""
         kind, text = self.next()
         if kind == "sign" and text in signs:
-            self.place += 1
+            self.position += 1
             return text
         return None
 
@@ -219,9 +219,9 @@ class _Reader:
 
     def atom(self) -> Sum:
         kind, text = self.next()
-        self.place += 1
+        self.position += 1
         if kind == "number" and len(text) <= MAX_DIGITS:
-            return _checked({(1, ()): Fraction(text)})
+            return _checked({ONE: Fraction(text)})
         if kind in ("pi", "greek", "letter"):
             return {(1, ((text, 1),)): Fraction(1)}
         if kind == "root":

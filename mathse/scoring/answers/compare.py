@@ -1,4 +1,4 @@
-"""Whether two answers are the same; cheap rules first, so that numbers and letters never reach the dear ones."""
+"""Whether two answers are the same; cheap rules first, so that numbers and letters never reach the expensive ones."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _OPTION = re.compile(
 _SEVERAL_LETTERS = re.compile(r"[a-j](?:(?:, ?| ?、| and | & |和)?[a-j]){1,9}")
 _FIRST_OF_SEVERAL = tuple("abcdefghij选(")
 _STRUCTURE = re.compile(r"[-+*/^=<>±∪()\[\]{},;:、或和√∞°]|sqrt|pi|\\| or | and |[0-9][a-z]")
-_SYNONYMS = {word: k for k, words in enumerate((
+_SYNONYMS = {synonym: group for group, synonyms in enumerate((
     ("yes", "true", "correct", "是", "对", "正确", "是的"),
     ("no", "false", "incorrect", "否", "错", "错误", "不是", "不正确"),
     ("none", "no solution", "∅", "\\emptyset", "\\varnothing", "{}", "无解", "empty set", "the empty set", "空集"),
     ("increasing", "增", "递增", "增函数"), ("decreasing", "减", "递减", "减函数"),
-)) for word in words}  # fmt: skip
+)) for synonym in synonyms}  # fmt: skip
 _MAX_DEPTH = 3
 
 
@@ -38,7 +38,7 @@ def same_answer(prediction: str | None, reference: str, choices: Sequence[str] =
     Numbers are compared exactly (1/2 = 0.50, never 0.333 = 1/3). A unit that only one side names is ignored, units of
     one kind are converted, and others differ. 50% equals 50 and 0.5. Tuples, intervals and matrices are compared
     element by element, sets in any order, expressions as sums of products. Anything else is compared as text in plain
-    form. An empty reference equals nothing.
+    form. No answer equals an empty reference.
     """
     if prediction is None or not reference.strip():
         return False
@@ -49,16 +49,18 @@ def same_answer(prediction: str | None, reference: str, choices: Sequence[str] =
     left, right = plain(prediction), plain(reference)
     if _same(left, right):
         return True
-    if right[:1] in _FIRST_OF_SEVERAL and (several := _several_letters(right)) and _may_be_letters(right):
+    # "ABD" and "A, D, B" name three options; "face" names none.
+    may_be_letters = not (right.isascii() and right.isalpha()) or list(right) == sorted(right)
+    if right[:1] in _FIRST_OF_SEVERAL and may_be_letters and (several := _several_letters(right)):
         return _several_letters(left) == several
     expected_letter = _option_letter(right)  # the options stand in the picture: "B" against "(B) 12"
     return expected_letter is not None and _option_letter(left) == expected_letter
 
 
 def choice_index(text: str, choices: Sequence[str]) -> int | None:
-    """Which of the ``choices`` a text names, by its words, its letter (A is 0) or its value; None for none.
+    """Which of the ``choices`` a text names, by their text, letter (A is 0) or value; None for none.
 
-    What is longer than ``MAX_ANSWER`` is compared as it stands.
+    Texts longer than ``MAX_ANSWER`` are compared unchanged.
     """
     if len(text) > MAX_ANSWER:
         return next((index for index, choice in enumerate(choices) if choice.strip() == text.strip()), None)
@@ -86,13 +88,8 @@ def _several_letters(plain_text: str) -> frozenset[str]:
     return frozenset(letters) if named else frozenset()
 
 
-def _may_be_letters(reference: str) -> bool:
-    """ "ABD" and "A, D, B", but not "face"."""
-    return not (reference.isascii() and reference.isalpha()) or list(reference) == sorted(reference)
-
-
 def _same(left: str, right: str, depth: int = 0) -> bool:
-    """Plain texts; ``depth`` counts how far inside tuples and sets they stand."""
+    """Whether two plain texts are one answer; ``depth``: in how many tuples and sets they are nested."""
     if not left or not right:
         return False
     if ("=" in left) != ("=" in right) or left[0] != right[0]:  # "x = 5" against "5"; x = 2 and y = 2 are two lines
@@ -107,11 +104,9 @@ def _same(left: str, right: str, depth: int = 0) -> bool:
     if depth >= _MAX_DEPTH or not (_STRUCTURE.search(left) or _STRUCTURE.search(right)):
         return False
     form = same_form(left, right, lambda one, other: _same(one, other, depth + 1))
-    return _same_expression(left, right) if form is None else form
-
-
-def _same_expression(left: str, right: str) -> bool:
-    """Expressions with at most a unit each: 2sqrt(3) cm is 2sqrt(3)."""
+    if form is not None:
+        return form
+    # Expressions with at most a unit each: 2sqrt(3) cm is 2sqrt(3).
     (one, unit), (other, other_unit) = without_unit(left), without_unit(right)
     if unit and other_unit and unit != other_unit:
         return False
@@ -119,6 +114,7 @@ def _same_expression(left: str, right: str) -> bool:
 
 
 def _without_name(text: str, other: str) -> str:
+    """ "x = 5" -> "5"; an equation against another equation keeps both sides."""
     match = _NAME.match(text)
     if match is None or "=" in match[0] and "=" in other:
         return text

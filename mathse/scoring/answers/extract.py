@@ -26,6 +26,7 @@ _END = re.compile(
     re.IGNORECASE,
 )
 _EDGES = ' \t\r*`"$'
+# A fraction, root, decimal, percentage or multiple of pi; "(B)", "option B"; a lone capital that ends the text.
 _NUMBER_OR_OPTION = re.compile(
     r"(?P<number>(?:(?<![\w)}])-)?(?:\\[dtc]?frac\{[^{}]{1,40}\}\{[^{}]{1,40}\}|[0-9]*\\sqrt\{[^{}]{1,40}\}"
     r"|(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?(?:/[0-9]+)?(?:%| ?\\?pi(?![a-z]))?))"
@@ -47,25 +48,21 @@ def extract_answer(text: str) -> str | None:
         return answer_after(text[end:])
     if (boxed := boxed_answer(text)) is not None:
         return boxed
-    if _is_bare(whole := text.strip().strip(_EDGES)):
-        return _within_bounds(whole.rstrip("."))
+    whole = text.strip().strip(_EDGES)
+    if len(whole) <= 60 and not _PROSE.search(_COMMAND.sub("", whole)) and any(map(str.isalnum, whole)):
+        return _within_bounds(whole.rstrip("."))  # no word, no equation, not only signs: "(3, -4)", "5:3", "24\\pi"
     last = _last_match(_NUMBER_OR_OPTION, text)
     return None if last is None else _within_bounds(next(group for group in last.groups() if group))
 
 
-def _is_bare(text: str) -> bool:
-    """Nothing but an answer, such as "(3, -4)", "5:3", "24\\pi": short, no word, no equation, not only signs."""
-    return len(text) <= 60 and not _PROSE.search(_COMMAND.sub("", text)) and any(map(str.isalnum, text))
-
-
 def _last_marker(text: str) -> int | None:
-    """Where the last marker ends. The paper's phrase is found first, which is quick; then what may follow it."""
-    place = text.rfind(MARKER)
-    start = place + len(MARKER) if place >= 0 else 0
+    """Where the last marker ends. The paper's phrase is searched first, which is quick; then markers behind it."""
+    position = text.rfind(MARKER)
+    start = position + len(MARKER) if position >= 0 else 0
     marker = _last_match(_MARKERS, text[start:])
     if marker is not None:
         return start + marker.end()
-    return start if place >= 0 else None
+    return start if position >= 0 else None
 
 
 def _last_match(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
@@ -90,20 +87,17 @@ def _within_bounds(answer: str) -> str | None:
 def boxed_answer(text: str) -> str | None:
     """The content of the last non-empty \\boxed{...} whose braces balance. O(32 * MAX_ANSWER)."""
     start = len(text)
+    # From the end backwards; a text of a thousand unclosed boxes must not take a thousand scans.
     for _ in range(32):
         start = text.rfind("\\boxed{", 0, start)
         if start < 0:
             return None
-        if content := _balanced(text[start + len("\\boxed{") :][:MAX_ANSWER]).strip(_EDGES):
-            return content
+        inside = text[start + len("\\boxed{") :][:MAX_ANSWER]
+        depth = 1
+        for end, character in enumerate(inside):
+            depth += (character == "{") - (character == "}")
+            if depth == 0:
+                if content := inside[:end].strip(_EDGES):
+                    return content
+                break
     return None
-
-
-def _balanced(text: str) -> str:
-    """``text`` up to the brace that closes the one before it; empty if there is none."""
-    depth = 1
-    for position, character in enumerate(text):
-        depth += (character == "{") - (character == "}")
-        if depth == 0:
-            return text[:position]
-    return ""

@@ -1,6 +1,7 @@
 """Answers of several parts: tuples, sets and lists of solutions, intervals and inequalities, matrices, ratios.
 
-Everything works on plain text (see ``plain``); parts are compared by the ``same`` that is handed in.
+All functions take plain text (see ``plain``) and compare parts by the function ``same``. Those that return
+``bool | None`` give None where neither answer has their form.
 """
 
 from __future__ import annotations
@@ -8,10 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from fractions import Fraction
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from mathse.scoring.answers.quantity import quantity
 
+T = TypeVar("T")
 Same = Callable[[str, str], bool]
 MAX_PARTS = 16
 
@@ -32,6 +34,7 @@ _TURNED = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}
 
 def same_form(left: str, right: str, same: Same) -> bool | None:
     """Whether two answers of several parts are equal; None where neither has parts that this module knows."""
+    # In this order: "(1, 2) or (3, 4)" is a union of intervals before it is a list of solutions.
     for compare in (_same_matrix, _same_interval, _same_ratio, _same_solutions, _same_tuple):
         if (verdict := compare(left, right, same)) is not None:
             return verdict
@@ -43,29 +46,29 @@ def split(text: str, separators: str = ",") -> list[str]:
     parts, depth, start = [], 0, 0
     for k, character in enumerate(text):
         depth += (character in _OPEN) - (character in _CLOSE)
-        if depth == 0 and character in separators and not _thousands(text, k):
+        # the comma of 1,200: no blank, three digits behind it and no fourth
+        in_number = character == "," and _THOUSAND.match(text, k) is not None and text[k - 1 : k].isdigit()
+        if depth == 0 and character in separators and not in_number:
             parts.append(text[start:k].strip())
             start = k + 1
     return [*parts, text[start:].strip()]
 
 
-def _thousands(text: str, k: int) -> bool:
-    """Whether the comma at ``k`` is one of 1,200: no blank, three digits behind it and no fourth."""
-    return text[k] == "," and _THOUSAND.match(text, k) is not None and text[k - 1 : k].isdigit()
-
-
 def _same_parts(left: Sequence[str], right: Sequence[str], same: Same, ordered: bool) -> bool:
     if len(left) != len(right) or len(left) > MAX_PARTS:
         return False
-    if ordered:
-        return all(same(a, b) for a, b in zip(left, right, strict=True))
-    rest = list(right)
+    return all(map(same, left, right)) if ordered else _same_in_any_order(left, right, same)
+
+
+def _same_in_any_order(left: Sequence[T], right: Sequence[T], same: Callable[[T, T], bool]) -> bool:
+    """Each of ``left`` takes the first of ``right`` that equals it and is not taken yet."""
+    untaken = list(right)
     for part in left:
-        place = next((k for k, other in enumerate(rest) if same(part, other)), None)
-        if place is None:
+        match = next((k for k, other in enumerate(untaken) if same(part, other)), None)
+        if match is None:
             return False
-        del rest[place]
-    return True
+        del untaken[match]
+    return not untaken
 
 
 # --- matrices -------------------------------------------------------------------------------------------------------
@@ -95,7 +98,7 @@ def _same_matrix(left: str, right: str, same: Same) -> bool | None:
 # --- intervals ------------------------------------------------------------------------------------------------------
 
 
-class Interval(NamedTuple):
+class NumberInterval(NamedTuple):
     """``low`` and ``high`` are plain texts, None for infinity; ``closed`` says of each whether it belongs."""
 
     low: str | None
@@ -104,45 +107,35 @@ class Interval(NamedTuple):
 
 
 def _same_interval(left: str, right: str, same: Same) -> bool | None:
-    """An interval, or a union of some, in brackets or as inequalities; two in round brackets may be points as well."""
+    """An interval, or a union of some, in brackets or as inequalities."""
+
+    def equal(a: NumberInterval, b: NumberInterval) -> bool:
+        ends = ((a.low, b.low), (a.high, b.high))
+        return a.closed == b.closed and all(x is y is None or bool(x and y and same(x, y)) for x, y in ends)
+
     a, b = _intervals(left), _intervals(right)
     if a is None or b is None:
-        return None if a is None and b is None or not (_unmistakable(left) or _unmistakable(right)) else False
-    if len(a) != len(b):
-        return False
-    rest = list(b)
-    for interval in a:
-        place = next((k for k, other in enumerate(rest) if _equal_intervals(interval, other, same)), None)
-        if place is None:
-            return False
-        del rest[place]
-    return True
+        # "(1, 2)" may be a point as well, so against another form only these signs tell that one is an interval
+        one_is_interval = (a is None) != (b is None) and any(sign in left + right for sign in "∪<>∞")
+        return False if one_is_interval else None
+    return len(a) == len(b) and _same_in_any_order(a, b, equal)
 
 
-def _unmistakable(text: str) -> bool:
-    return "∪" in text or "<" in text or ">" in text or "∞" in text
-
-
-def _equal_intervals(a: Interval, b: Interval, same: Same) -> bool:
-    ends = ((a.low, b.low), (a.high, b.high))
-    return a.closed == b.closed and all(x is y is None or bool(x and y and same(x, y)) for x, y in ends)
-
-
-def _intervals(text: str) -> list[Interval] | None:
-    found = []
+def _intervals(text: str) -> list[NumberInterval] | None:
+    intervals = []
     for part in _OR.split(text):
         interval = _interval(part.strip())
         if interval is None:
             return None
-        found.append(interval)
-    return found if len(found) <= MAX_PARTS else None
+        intervals.append(interval)
+    return intervals if len(intervals) <= MAX_PARTS else None
 
 
-def _interval(text: str) -> Interval | None:
+def _interval(text: str) -> NumberInterval | None:
+    """Of "[1, 2)", "x ∈ (0, ∞)", "1 < x <= 2" or "x >= 3"."""
     text = re.sub(r"^[a-z] ?(?:\\in|∈) ?", "", text)
     if text[:1] in ("(", "[") and text[-1:] in (")", "]") and len(ends := split(text[1:-1])) == 2 and all(ends):
-        low, high = (None if _INFINITE.fullmatch(end.replace(" ", "")) else end for end in ends)
-        return Interval(low, high, (text[0] == "[" and low is not None, text[-1] == "]" and high is not None))
+        return _bounded(ends[0], text[0] == "[", ends[1], text[-1] == "]")
     if match := _BOUND.fullmatch(text):
         low, first, second, high = match["low"].strip(), match["first"], match["second"], match["high"].strip()
         if first[0] != second[0]:
@@ -156,13 +149,14 @@ def _interval(text: str) -> Interval | None:
             name, sign, bound = bound, _TURNED[sign], name
         if _VARIABLE.fullmatch(name):
             below, above = (bound, None) if sign[0] == ">" else (None, bound)
-            return Interval(below, above, (sign == ">=", sign == "<="))
+            return NumberInterval(below, above, (sign == ">=", sign == "<="))
     return None
 
 
-def _bounded(low: str, low_closed: bool, high: str, high_closed: bool) -> Interval:
+def _bounded(low: str, low_closed: bool, high: str, high_closed: bool) -> NumberInterval:
+    """An infinite end is None, and open."""
     ends = [None if _INFINITE.fullmatch(end.replace(" ", "")) else end.strip() for end in (low, high)]
-    return Interval(ends[0], ends[1], (low_closed and ends[0] is not None, high_closed and ends[1] is not None))
+    return NumberInterval(ends[0], ends[1], (low_closed and ends[0] is not None, high_closed and ends[1] is not None))
 
 
 # --- ratios ---------------------------------------------------------------------------------------------------------
@@ -173,25 +167,20 @@ def _same_ratio(left: str, right: str, same: Same) -> bool | None:
     a, b = left.split(":"), right.split(":")
     if len(a) == len(b) == 1:
         return None
-    x, y = _values(a), _values(b)
-    if x is None or y is None:
+    x, y = ([q.value for part in parts if (q := quantity(part.strip()))] for parts in (a, b))
+    if len(x) < len(a) or len(y) < len(b):  # a part is no number
         return _same_parts(a, b, same, ordered=True) if len(a) == len(b) else None
-    if 1 in (len(x), len(y)):
+    if 1 in (len(x), len(y)):  # 2/3 is 2/3 : 1
         x, y = (x, [*y, Fraction(1)]) if len(x) > 1 else ([*x, Fraction(1)], y)
     return len(x) == len(y) and all(p * y[0] == q * x[0] for p, q in zip(x, y, strict=True))
-
-
-def _values(parts: Sequence[str]) -> list[Fraction] | None:
-    found = [quantity(part.strip()) for part in parts]
-    values = [q.value for q in found if q is not None]
-    return values if len(values) == len(parts) else None
 
 
 # --- lists of solutions, sets, tuples -------------------------------------------------------------------------------
 
 
 class Solutions(NamedTuple):
-    """``names``: of x = 1, y = 2, one a part, or empty. ``ordered`` False: in braces, "or", "±", or of one name."""
+    """``names``: "x" and "y" of x = 1, y = 2, one for each part, or none. ``ordered``: False in braces, with "or" or
+    "±", and for several values of one name."""
 
     parts: list[str]
     names: list[str]
@@ -201,8 +190,8 @@ class Solutions(NamedTuple):
 def _same_solutions(left: str, right: str, same: Same) -> bool | None:
     a, b = _solutions(left), _solutions(right)
     if a is None or b is None:
-        one_sided = (a or b) is not None and len((a or b or Solutions([], [], True)).parts) > 1
-        return False if one_sided else None
+        several = a or b  # of at most one side; the other is a single answer
+        return False if several is not None and len(several.parts) > 1 else None
     if len(set(a.names)) == len(a.parts) > 1 and set(a.names) == set(b.names):
         values = dict(zip(b.names, b.parts, strict=True))
         return all(same(part, values[name]) for name, part in zip(a.names, a.parts, strict=True))
@@ -223,7 +212,8 @@ def _solutions(text: str) -> Solutions | None:
         names = [match["name"] for match in named if match]
         values = [match["value"].strip() for match in named if match]
         return Solutions(values, names if len(set(names)) == len(names) else [], ordered and len(set(names)) > 1)
-    return Solutions([_without_name(part) for part in parts], [], ordered)
+    values = [match["value"].strip() if match else part for match, part in zip(named, parts, strict=True)]
+    return Solutions(values, [], ordered)
 
 
 def _both_signs(part: str) -> tuple[str, ...]:
@@ -233,11 +223,6 @@ def _both_signs(part: str) -> tuple[str, ...]:
         return (part,)
     plus = "+" if before.strip() and not before.rstrip().endswith("=") else ""
     return f"{before}{plus}{after}", f"{before}-{after}"
-
-
-def _without_name(part: str) -> str:
-    match = _SOLUTION.fullmatch(part)
-    return match["value"].strip() if match else part
 
 
 def _same_tuple(left: str, right: str, same: Same) -> bool | None:

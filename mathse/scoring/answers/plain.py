@@ -56,6 +56,7 @@ def _fraction(match: re.Match[str]) -> str:
 
 _WRAPPER = r"\\(?:text(?:bf|it|rm)?|math(?:rm|bf|it|sf|bb)|operatorname|mbox|boxed) ?\{([^{}]*)\}"
 _ATOM = re.compile(r"-?[\w.]+|[0-9]*sqrt\(\w+\)")
+# Each applied once, in this order.
 _REWRITES = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (

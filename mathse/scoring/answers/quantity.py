@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from mathse.scoring.answers.plain import HAN
 
-# symbol: its other spellings (English plurals in -s are understood); "" stands for "units", which say nothing
+# symbol: its other spellings (English plurals in -s are understood); "" is the symbol of "units", which mean nothing
 _UNITS: dict[str, tuple[str, ...]] = {
     "": ("unit", "单位"),
     "mm": ("millimeter", "millimetre", "毫米"),
@@ -51,7 +51,7 @@ _SCALES = {
     "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12,
     "百": 100, "千": 1_000, "万": 10**4, "亿": 10**8,
 }  # fmt: skip
-_WORDS = {
+_NUMBER_WORDS = {
     "zero": 0, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9,
     "ten": 10, "eleven": 11, "twelve": 12,
 }  # fmt: skip
@@ -63,7 +63,7 @@ _UNIT = re.compile(
     r"(?:(?P<before>square|sq|cubic|cu|平方|立方)\.? ?)?"
     rf"(?P<name>[a-z]+(?: [a-z]+){{0,2}}(?:/[a-z]+)?|°c|[°%]|[{HAN}/]{{1,4}})(?P<after>\^?[23])?"
 )
-# Words after a number that change it, and so are no unit.
+# After a number these change its value, and so are no unit.
 _NO_UNITS = re.compile(
     rf"\b(?:thousand|million|billion|trillion|hundred|dozen|sqrt|sin|cos|tan|log|and|or|plus|minus|times)\b"
     rf"|[万亿千百十半或和至]|^[a-z]{{1,2}}\b|^[{HAN}]*/"
@@ -78,7 +78,7 @@ _SCALE = re.compile(rf" ?({'|'.join(_SCALES)})(?![a-z])")
 _NUMERIC = re.compile(r"(?:sqrt|pi|[-+*/^()0-9. ])*(?<=[)0-9i ])")
 _HAN_NUMBER = "[零〇一二两三四五六七八九十]{1,3}"
 _CHINESE_FRACTION = re.compile(rf"(百|[0-9]{{1,9}}|{_HAN_NUMBER})分之([0-9]{{1,9}}|{_HAN_NUMBER})")
-_NUMBER_WORD = re.compile(rf"({'|'.join(_WORDS)}|{_HAN_NUMBER})(?![a-z])")
+_NUMBER_WORD = re.compile(rf"({'|'.join(_NUMBER_WORDS)}|{_HAN_NUMBER})(?![a-z])")
 
 
 class Quantity(NamedTuple):
@@ -92,15 +92,16 @@ def quantity(plain: str) -> Quantity | None:
     """The quantity that a plain text is; None for anything that is not one number with at most a unit."""
     match = _NUMBER.match(plain)
     if match is None:
-        return _in_words(plain)
+        return _spelt_out(plain)
     bottom = Fraction(match["bottom"] or 1)
     if bottom == 0:
         return None
     value = int(match["whole"] or 0) + Fraction(match["top"].replace(",", "")) / bottom
     rest = plain[match.end() :]
-    if rest:
-        scale, rest = _scale(rest)
-        value *= scale
+    if power := _POWER_OF_TEN.match(rest):  # "*10^5"
+        value, rest = value * Fraction(10) ** int(power["exponent"]), rest[power.end() :]
+    elif scale := _SCALE.match(rest):  # "万元" -> 10000, "元"
+        value, rest = value * _SCALES[scale[1]], rest[scale.end() :]
     unit = _unit(rest) if rest else ""
     return None if unit is None else Quantity(-value if match["sign"] == "-" else value, unit)
 
@@ -110,7 +111,7 @@ def equal_quantities(left: Quantity, right: Quantity) -> bool:
     if left.unit and right.unit:
         if left.unit == right.unit:
             return left.value == right.value
-        a, b = _in_smallest(left), _in_smallest(right)
+        a, b = _in_smallest_unit(left), _in_smallest_unit(right)
         return a is not None and a == b
     if "%" in (left.unit, right.unit):
         percent, other = (left.value, right.value) if left.unit == "%" else (right.value, left.value)
@@ -118,7 +119,7 @@ def equal_quantities(left: Quantity, right: Quantity) -> bool:
     return left.value == right.value
 
 
-def _in_smallest(quantity: Quantity) -> tuple[str, str, Fraction] | None:
+def _in_smallest_unit(quantity: Quantity) -> tuple[str, str, Fraction] | None:
     """(kind, power, value in the kind's smallest unit); None for a unit without others of its kind."""
     symbol, _, power = quantity.unit.partition("^")
     if symbol not in _SIZES:
@@ -129,21 +130,12 @@ def _in_smallest(quantity: Quantity) -> tuple[str, str, Fraction] | None:
 
 def without_unit(plain: str) -> tuple[str, str]:
     """An expression of numbers, roots and pi, and its unit: "2sqrt(3) cm" -> ("2sqrt(3)", "cm"); (plain, "") else."""
-    match = _NUMERIC.match(plain)
-    rest = plain[match.end() :] if match else ""
-    found = _UNIT.fullmatch(rest.strip()) if rest.strip() else None
-    if match is None or found is None or found["name"] not in _SYMBOLS:
+    number = _NUMERIC.match(plain)
+    rest = plain[number.end() :] if number else ""
+    unit = _UNIT.fullmatch(rest.strip()) if rest.strip() else None
+    if number is None or unit is None or unit["name"] not in _SYMBOLS:
         return plain, ""
-    return match[0].strip(), str(_unit(rest))
-
-
-def _scale(rest: str) -> tuple[Fraction, str]:
-    """ "万元" -> (10000, "元"), "*10^5" -> (100000, "")."""
-    if power := _POWER_OF_TEN.match(rest):
-        return Fraction(10) ** int(power["exponent"]), rest[power.end() :]
-    if word := _SCALE.match(rest):
-        return Fraction(_SCALES[word[1]]), rest[word.end() :]
-    return Fraction(1), rest
+    return number[0].strip(), str(_unit(rest))
 
 
 def _unit(text: str) -> str | None:
@@ -161,7 +153,7 @@ def _unit(text: str) -> str | None:
     return f"{symbol}^{power}" if symbol and power else symbol
 
 
-def _in_words(plain: str) -> Quantity | None:
+def _spelt_out(plain: str) -> Quantity | None:
     """ "三分之二", "百分之五十", "two", "十二", with at most a unit."""
     negative = plain.startswith(("负", "negative ", "minus "))
     text = plain.removeprefix("负").removeprefix("negative ").removeprefix("minus ") if negative else plain
@@ -170,13 +162,14 @@ def _in_words(plain: str) -> Quantity | None:
         if not bottom or top is None:
             return None
         value, unit = (Fraction(top), "%") if fraction[1] == "百" else (Fraction(top, bottom), "")
-    elif word := _NUMBER_WORD.match(text):
-        number = _WORDS[word[1]] if word[1] in _WORDS else _numeral(word[1])
-        rest = text[word.end() :]
-        found = (_unit(rest) if word[1] in _WORDS or rest in _SYMBOLS or rest == "个" else None) if rest else ""
-        if number is None or found is None:
+    elif match := _NUMBER_WORD.match(text):
+        english, rest = match[1] in _NUMBER_WORDS, text[match.end() :]
+        number = _NUMBER_WORDS[match[1]] if english else _numeral(match[1])
+        known = english or rest in _SYMBOLS or rest == "个"  # after a Chinese numeral no unknown noun counts as a unit
+        symbol = "" if not rest else _unit(rest) if known else None
+        if number is None or symbol is None:
             return None
-        value, unit = Fraction(number), found
+        value, unit = Fraction(number), symbol
     else:
         return None
     return Quantity(-value if negative else value, unit)

@@ -217,7 +217,7 @@ def test_the_commit_is_that_of_the_source_tree_and_says_when_files_changed(tmp_p
     shutil.copytree(ROOT / "mathse", tree / "mathse", ignore=shutil.ignore_patterns("__pycache__"))
 
     def commit() -> str:
-        code = "from mathse.runs.manifest import git_commit; print(git_commit())"
+        code = "from mathse.runs.provenance import git_commit; print(git_commit())"
         return subprocess.run([sys.executable, "-c", code], cwd=tree, capture_output=True, text=True).stdout.strip()
 
     def git(*command: str) -> str:
@@ -496,7 +496,7 @@ def test_branches_are_numbered_beside_the_run(tmp_path: Path) -> None:
 MAKER = """
 import os, signal, sys
 from pathlib import Path
-import tests.test_ledger as t
+import tests.test_stage_cache as t
 folder, die_at, source = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
 seen = 0
 def count(event, args):
@@ -547,7 +547,7 @@ def test_a_kill_at_any_file_operation_leaves_whole_stages_and_the_same_end(tmp_p
     assert contents(run) == contents(tmp_path / "straight")
 
 
-def test_a_kill_while_branching_is_mended_by_the_same_command(tmp_path: Path) -> None:
+def test_a_kill_while_branching_is_repaired_by_the_same_command(tmp_path: Path) -> None:
     make_all(tmp_path / "old")
     for die_at in range(2, 120, 17):
         run = tmp_path / f"branch-{die_at}"
@@ -576,12 +576,12 @@ def test_a_kill_at_a_random_moment_frees_the_folder_and_leaves_whole_stages(tmp_
 
 def test_a_second_process_in_the_run_folder_is_refused(tmp_path: Path) -> None:
     with open_run(tmp_path):
-        code = "import sys, tests.test_ledger as t; from pathlib import Path; t.open_run(Path(sys.argv[1]))"
+        code = "import sys, tests.test_stage_cache as t; from pathlib import Path; t.open_run(Path(sys.argv[1]))"
         second = subprocess.run([sys.executable, "-c", code, tmp_path], cwd=ROOT, capture_output=True, text=True)
     assert f"RunError: run folder {tmp_path} is in use by process {os.getpid()}" in second.stderr
 
 
-def test_the_ledger_loads_no_package_beyond_the_standard_library() -> None:
+def test_the_stage_cache_loads_no_package_beyond_the_standard_library() -> None:
     code = "import sys, mathse.runs.stage_cache; print({'torch', 'omegaconf', 'hydra', 'numpy'} & set(sys.modules))"
     out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert out.strip() == "set()"

@@ -1,0 +1,53 @@
+"""The settings that a stage depends on: by dotted key, the part that decides its contents, and where two sets differ.
+
+A stage's identity hashes these, so each function here is part of a contract with the runs that lie on disks: whatever
+is changed, the same settings must give the same slice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from typing import Any
+
+from mathse.runs.class_names import with_recorded_names
+from mathse.runs.store import to_json
+
+# Settings that came after runs had been made, each with the value that does what those runs did. With that value a
+# setting is no part of what a stage depends on, so that a newer program goes on with older runs.
+LATER: dict[str, Any] = {"evolution.reflect.row": "question", "judge.parts": ["orm", "answer"]}
+
+
+def flatten(settings: Any, prefix: str = "") -> dict[str, Any]:
+    """``{"evolution.reflect.when": "last", ...}`` of nested mappings or dataclass objects, in their order.
+
+    Tuples become lists, as JSON has them; an empty mapping is a value.
+    """
+    flat: dict[str, Any] = {}
+    for key, value in (settings if isinstance(settings, Mapping) else asdict(settings)).items():
+        if isinstance(value, Mapping) and value or is_dataclass(value):
+            flat |= flatten(value, f"{prefix}{key}.") or {f"{prefix}{key}": {}}
+        else:
+            flat[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def config_slice(config: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    """The settings at or below one of ``keys``, in alphabetical order, without those that ``LATER`` leaves out; classes
+    by their recorded names. ``config``: dotted key -> value."""
+    config = with_recorded_names(config)
+    chosen = (key for key in sorted(config) if any(key == k or key.startswith(f"{k}.") for k in keys))
+    return {key: config[key] for key in chosen if not (key in LATER and config[key] == LATER[key])}
+
+
+def differences(recorded: Mapping[str, Any], current: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """Key -> (recorded value, current value), as JSON text, where they differ; a key that only one side has differs
+    too."""
+    recorded = {**{key: value for key, value in LATER.items() if key in current}, **recorded}
+    changed = {}
+    for key in sorted({*recorded, *current}):
+        # compared as text, because 1 == True == 1.0 in Python
+        old, new = (to_json(values[key]) if key in values else "not set" for values in (recorded, current))
+        if old != new:
+            changed[key] = (old, new)
+    return changed
