@@ -121,8 +121,7 @@ def _settings_of(group: str, values: Mapping[Any, Any]) -> Any:
         call = locate(target)
     except ConfigError:
         return None  # binding says so
-    parameters = inspect.signature(call).parameters
-    if "settings" in parameters:  # a user's own class that extends one of ours, and takes what that takes
+    if "settings" in _parameters(call):  # a user's own class that extends one of ours, and takes what that takes
         method = call.__init__ if inspect.isclass(call) else call
         wanted: Any = get_type_hints(method).get("settings")
         if wanted in OPTIONS[group]:
@@ -233,7 +232,7 @@ def _bind_own(values: Mapping[Any, Any], path: str, notes: Notes, beside: Sequen
     """The section of a class that is not ours: its signature is the schema, with the names ``beside`` it. None if it
     cannot be imported."""
     try:
-        parameters = inspect.signature(locate(values["_target_"])).parameters
+        parameters = _parameters(locate(values["_target_"]))
     except ConfigError as e:
         notes.problems[f"{path}._target_"] = f"{path}._target_ = {show(values['_target_'])}: {e}"
         return None
@@ -244,6 +243,13 @@ def _bind_own(values: Mapping[Any, Any], path: str, notes: Notes, beside: Sequen
             takes = f"{values['_target_']} takes {', '.join(names) or 'no arguments'}"
             notes.problems[f"{path}.{key}"] = f"{path}.{key}: no such setting; {takes}{did_you_mean(str(key), names)}"
     return {str(key): value for key, value in values.items()}
+
+
+def _parameters(call: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(call).parameters
+    except ValueError:  # a class in C that does not tell: whatever it is given it may take
+        return {"any": inspect.Parameter("any", inspect.Parameter.VAR_KEYWORD)}
 
 
 def locate(target: Any) -> Callable[..., Any]:

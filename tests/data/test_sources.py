@@ -48,5 +48,5 @@ def test_what_an_earlier_version_did_not_record_has_its_default(tmp_path: Path) 
 
 
 def test_a_setting_that_there_is_not_is_an_error_of_one_sentence() -> None:
-    with pytest.raises(ConfigError, match=r"^data.size: no such setting"):
-        problem_lookup({"data": {"_target_": "mathse.data.synthetic.SyntheticData", "size": 3}})
+    with pytest.raises(ConfigError, match=r"^data.colour: no such setting"):
+        problem_lookup({"data": {"_target_": "mathse.data.synthetic.SyntheticData", "colour": 3}})
