@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from mathse.errors import DataError
-from mathse.evaluation.benchmarks import make, math_verifier, rows
+from mathse.evaluation.benchmarks import make, math_verifier, mathvista, rows
 from mathse.evaluation.benchmarks.base import Item
 from mathse.evaluation.benchmarks.bounded import Worker
 from mathse.evaluation.benchmarks.marker import mapped_response, marked_answer
