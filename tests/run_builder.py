@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mathse.config import build
+from mathse.config.data import SyntheticData
 from mathse.config.schema import TrainConfig
-from mathse.data.synthetic import SyntheticData
 from mathse.data.synthetic.critique import near_miss
 from mathse.data.synthetic.problems import facts
 from mathse.data.synthetic.solution import expected, write
@@ -53,8 +54,8 @@ class Builder:
     def build(self) -> Path:
         """Write the folder and give its path."""
         self.rng = random.Random(self.seed)
-        world = SyntheticData(self.seed, seed_size=self.size // 6, pool=self.size, test=self.size, dev=0,
-                              orm_train=self.size, orm_held=self.size)  # fmt: skip
+        world = build(SyntheticData(seed=self.seed, seed_size=self.size // 6, pool=self.size, test=self.size, dev=0,
+                                    orm_train=self.size, orm_held=self.size))  # fmt: skip
         self.splits = world.splits()
         self.ease = {p.id: self.rng.random() for p in self.splits["test"]}
         self.train: list[ReasoningPath] = []
@@ -169,7 +170,7 @@ class Builder:
         return write(kind, steps)
 
     def _label(self, problem: Problem, path: ReasoningPath) -> Verdict:
-        return replace(SyntheticData(self.seed).check(problem, path.text), path_id=path.id)
+        return replace(build(SyntheticData(seed=self.seed)).check(problem, path.text), path_id=path.id)
 
     def _verdict(self, problem: Problem, path: ReasoningPath, care: float) -> Verdict:
         label = self._label(problem, path)

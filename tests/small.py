@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 from PIL import Image
 
+from mathse.config import backbones as backbones_settings
+from mathse.config import data as data_settings
 from mathse.config import judges as settings
 from mathse.data.synthetic.problems import SyntheticData
 from mathse.inference.rows import solve_row
@@ -20,11 +22,17 @@ from mathse.types import Lineage, Origin, Problem, ReasoningPath, Status, Verdic
 
 
 def tiny_backbone(seed: int = 0) -> TinyBackbone:
-    return TinyBackbone(hidden_size=32, layers=1, heads=2, mlp_size=64, vision_size=16, init_seed=seed)
+    return TinyBackbone(
+        backbones_settings.TinyBackbone(hidden_size=32, layers=1, heads=2, mlp_size=64, vision_size=16), init_seed=seed
+    )
 
 
 def world(seed: int = 0, size: int = 20) -> SyntheticData:
-    return SyntheticData(seed, seed_size=size, pool=size, test=size, dev=size, orm_train=size, orm_held=size)
+    return SyntheticData(
+        data_settings.SyntheticData(
+            seed=seed, seed_size=size, pool=size, test=size, dev=size, orm_train=size, orm_held=size
+        )
+    )
 
 
 def problems(count: int, split: str = "pool") -> list[Problem]:

@@ -16,13 +16,16 @@ from safetensors.torch import load_file
 from small import problems, solved_rows, tiny_backbone
 from torch import Tensor
 
+from mathse.config import build
+from mathse.config.data import SyntheticData
 from mathse.config.fits import ORM, Fit, Optimizer
 from mathse.config.schema import Trainer
 from mathse.data.synthetic.critique import corrupt
-from mathse.data.synthetic.problems import SyntheticData, facts
+from mathse.data.synthetic.problems import facts
 from mathse.errors import MathSEError
 from mathse.judges.orm import status_tokens
 from mathse.judges.orm_rows import training_row
+from mathse.models import load
 from mathse.models.row import Row
 from mathse.models.tiny import TinyBackbone
 from mathse.runs.layout import SCRATCH
@@ -106,7 +109,7 @@ def test_the_loss_falls_and_the_checkpoint_holds_what_was_learnt(tmp_path: Path,
     curve = losses(tmp_path)
     assert len(curve) == 30 and curve[-1] < 0.6 * curve[0]
     assert math.isclose(curve[0], math.log(len(backbone.tokenizer)), rel_tol=0.1), "at first a guess"
-    after = TinyBackbone(str(folder)).model.state_dict()
+    after = load("tiny", folder).model.state_dict()
     assert all(torch.equal(v, after[k]) for k, v in backbone.model.state_dict().items())
     assert not any(torch.equal(v, after[k]) for k, v in before.items() if v.ndim == 2)
 
@@ -230,7 +233,7 @@ def test_a_second_fit_of_the_same_backbone_trains_all_its_steps(tmp_path: Path, 
 def made_up(rows: list[Row]) -> MixedStream:
     """The ORM's kind of stream, whose rows are drawn step by step."""
     pool = problems(10)
-    backbone, data = tiny_backbone(), SyntheticData()
+    backbone, data = tiny_backbone(), build(SyntheticData())
 
     def make(draw: Any) -> Row:
         problem = draw.choice(pool)
@@ -356,7 +359,7 @@ def test_the_validation_loss_is_the_mean_over_the_tokens_of_unequal_batches(tmp_
     val = [*rows[:4], Row(question="q", images=(), response="7 " * 60)]
     settings = replace(SETTINGS, max_steps=1, val_every=1, micro_batch_size=2)
     folder = fit(tiny_backbone(), job(tmp_path, rows, settings, val_rows=val))
-    backbone = TinyBackbone(str(folder))
+    backbone = load("tiny", folder)
     logits, targets = backbone.answer_logits(backbone.collate(val))
     [line] = [line for line in log_of(tmp_path) if "val_loss" in line]
     assert line["val_loss"] == pytest.approx(mean_loss(backbone, val), abs=1e-4)
@@ -369,7 +372,7 @@ def test_no_more_rows_are_validated_than_asked_for(tmp_path: Path, rows: list[Ro
 
 
 def verdict_rows(backbone: TinyBackbone) -> list[Row]:
-    data = SyntheticData()
+    data = build(SyntheticData())
     texts = [(p, text) for p in problems(6) for text in (p.solution or "", "Step 1: The digits are 1, 1, 1.")]
     return [training_row(backbone.prompt_style, p, text, data.check(p, text), ORM()) for p, text in texts]
 

@@ -12,7 +12,9 @@ from weakref import finalize
 import pytest
 from small import problems, tiny_backbone
 
-from mathse.inference.generate import HFGenerator, batched, predict
+from mathse.config import build
+from mathse.config.actors import HFGenerator
+from mathse.inference.generate import batched, predict
 from mathse.inference.rows import solve_row
 from mathse.models.row import Row
 from mathse.models.tiny import TinyBackbone
@@ -21,7 +23,7 @@ from mathse.runs.store import read_jsonl
 from mathse.scoring.answers import MARKER
 from mathse.types import Problem, ReasoningPath
 
-GENERATOR = HFGenerator(batch_size=3, temperature=1.0, max_new_tokens=6)
+GENERATOR = build(HFGenerator(batch_size=3, temperature=1.0, max_new_tokens=6))
 
 
 class CountingBackbone(TinyBackbone):

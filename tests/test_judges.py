@@ -11,8 +11,9 @@ import pytest
 import torch
 from small import orm_and_answer, path, problems, tiny_backbone, verdict
 
+from mathse.config import build
 from mathse.config import judges as settings
-from mathse.data.synthetic import SymbolicTeacher
+from mathse.config.actors import SymbolicTeacher
 from mathse.judges import Judge, judge_paths
 from mathse.judges.answer import AnswerJudge
 from mathse.judges.controls import RandomJudge
@@ -149,7 +150,7 @@ def test_the_answer_judge_compares_the_final_answer(problem: Problem, text: str,
 
 
 def test_the_teacher_judge_says_what_the_teacher_annotates(problem: Problem) -> None:
-    judge = TeacherJudge(settings.TeacherJudge(), SymbolicTeacher(0.0))
+    judge = TeacherJudge(settings.TeacherJudge(), build(SymbolicTeacher(error_rate=0.0)))
     assert said_of(judge, problem, problem.solution or "").status == "correct"
     word = said_of(judge, problem, "Step 1: no digits.")
     assert (word.status, word.error_step) == ("wrong", "Step 1")

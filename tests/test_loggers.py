@@ -23,6 +23,7 @@ from PIL import Image
 from run_builder import Builder
 from wandb_files import artifacts, history, table_of, wandb_records, wandb_summary, written_out
 
+from mathse.config import schema as schema_settings
 from mathse.config.compose import train_config
 from mathse.data.images import load_image
 from mathse.errors import RunError
@@ -217,7 +218,9 @@ def test_lightnings_loggers_are_options_of_the_command_line(option):
 
 def wandb_logger(run: RunFolder, builder: Builder, **settings: Any) -> WandbLogger:
     problems = {p.id: p for split in builder.splits.values() for p in split}
-    return WandbLogger(run=run, problem_of=problems.__getitem__, image=load_image, **settings)
+    return WandbLogger(
+        schema_settings.WandbLogger(**settings), run=run, problem_of=problems.__getitem__, image=load_image
+    )
 
 
 @pytest.fixture(scope="module")
@@ -389,7 +392,9 @@ def toy_run(folder: Path, die_at: int, settled: bool) -> None:
     """base, then a stage with a fit of 60 steps that is resumable as mathse.training.fit's are."""
     with open_run(folder) as run:
         unused = SimpleNamespace(problem_of=Problem, image=load_image)
-        with closing(WandbLogger(run=run, problem_of=unused.problem_of, image=unused.image)) as logger:
+        with closing(
+            WandbLogger(schema_settings.WandbLogger(), run=run, problem_of=unused.problem_of, image=unused.image)
+        ) as logger:
             base = run.stage("base", [])
             if not base.done:
                 base.begin()

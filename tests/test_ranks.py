@@ -24,13 +24,15 @@ from safetensors.torch import load_file
 from small import path, problems, solved_rows, tiny_backbone
 from torch import Tensor
 
+from mathse.config import build
+from mathse.config.actors import HFGenerator
 from mathse.config.backbones import TinyBackbone
+from mathse.config.data import SyntheticData
 from mathse.config.extras import installed
 from mathse.config.fits import ORM, Fit, Lora, Optimizer
 from mathse.config.schema import Trainer
-from mathse.data.synthetic.problems import SyntheticData
 from mathse.errors import ConfigError, RankLost, TeacherError
-from mathse.inference.generate import HFGenerator, predict
+from mathse.inference.generate import predict
 from mathse.judges import judge_paths
 from mathse.judges.orm import ORMJudge
 from mathse.judges.orm_rows import made_up_rows
@@ -332,7 +334,7 @@ def test_predictions_paths_and_verdicts_are_those_of_one_process_to_the_byte(tmp
         told: list[int] = []
         backbone = SPEC.open()
         predict(backbone, asked, folder / "predictions", batch_size=2, max_new_tokens=5, advance=told.append)
-        generator = HFGenerator(batch_size=3, temperature=1.0, max_new_tokens=5)
+        generator = build(HFGenerator(batch_size=3, temperature=1.0, max_new_tokens=5))
         generator.sample(backbone, asked, folder / "paths", stage="round_01", model="m", seed=1, n=2)
         judge = ORMJudge(backbone, max_new_tokens=5)
         judge_paths(judge, {p.id: p for p in asked}, drafts, folder / "verdicts", batch_size=4)
@@ -391,7 +393,7 @@ def test_each_rank_draws_its_own_dropout_and_the_first_draws_what_one_process_do
 
 
 def test_every_rank_makes_the_same_rows_up() -> None:
-    data = SyntheticData(orm_train=20)
+    data = build(SyntheticData(orm_train=20))
     backbone = tiny_backbone()
     make = made_up_rows(backbone.prompt_style, data.splits()["orm_train"], ORM(), data.corrupt, data.check)
     stream = MixedStream(EpochStream(solved_rows(backbone, 9), 4, 0), make, 0.3, 10)

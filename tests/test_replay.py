@@ -16,8 +16,8 @@ from small import orm_and_answer
 
 from mathse.__main__ import main
 from mathse.commands.replay import decide_again
-from mathse.config import judges
-from mathse.data.synthetic import SyntheticData
+from mathse.config import build, judges
+from mathse.config.data import SyntheticData
 from mathse.errors import ConfigError, DataError, RunError
 from mathse.evolution.state import EvolutionState, Judged
 from mathse.judges.answer import AnswerJudge
@@ -120,7 +120,7 @@ def test_another_judge_decides_as_a_run_with_it_does(real: Run) -> None:
 
 def test_orm_and_answer_is_the_judge_of_that_name_over_the_stored_words(made_up: Path) -> None:
     paths, verdicts = judged(made_up, "round_01")
-    problems = [SyntheticData(0).get(path.problem_id) for path in paths]
+    problems = [build(SyntheticData(seed=0)).get(path.problem_id) for path in paths]
 
     class Stored:
         name = "orm"
@@ -147,7 +147,7 @@ def test_what_the_orm_said_is_read_back_from_under_orm_and_answer(made_up: Path,
     head["config"]["distill"]["judge"] = "orm_and_answer"
     write_json(folder / "run.json", head)
     paths, verdicts = judged(made_up, "distill")
-    problems = [SyntheticData(0).get(path.problem_id) for path in paths]
+    problems = [build(SyntheticData(seed=0)).get(path.problem_id) for path in paths]
     raw = [replace(v, raw=json.dumps({"status": {"correct": "CORRECT"}.get(v.status, "WRONG")})) for v in verdicts]
 
     class Stored:

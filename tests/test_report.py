@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 from run_builder import NOTE, build_run, record_again
 
-from mathse.data.synthetic import SyntheticData
+from mathse.config import build
+from mathse.config.data import SyntheticData
 from mathse.data.synthetic.digits import render
 from mathse.errors import DataError, RunError
 from mathse.reporting.report import main, staircase_svg, write_report
@@ -35,7 +36,7 @@ from mathse.runs.store import read_json, read_jsonl, write_json, write_jsonl
 from mathse.scoring.metrics import decide
 from mathse.types import Problem, ReasoningPath, Verdict
 
-WORLD = SyntheticData()
+WORLD = build(SyntheticData())
 HOSTILE = "</script></style><script>alert(1)</script><img src=x onerror=alert(2)> \" ' & \x00\x1b\ud800 ]]> <!-- $title"
 
 

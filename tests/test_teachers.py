@@ -12,7 +12,9 @@ from api_server import KEY, ApiServer, pictures_in, text_of
 from PIL import Image
 
 from mathse.commands.convert_data import convert
-from mathse.data.problems import JsonlData
+from mathse.config import actors as actors_settings
+from mathse.config import build
+from mathse.config.data import JsonlData
 from mathse.inference.llm.images import picture_of
 from mathse.judges.teachers import PaidTeacher, PromptedTeacher, ReplayTeacher, Teacher, in_calls, prompt_version
 from mathse.judges.teachers.openai_api import OpenAITeacher
@@ -81,7 +83,7 @@ def test_paths_that_do_not_match_the_problems_in_number_are_refused() -> None:
 def test_every_real_problem_gets_a_solution_that_is_judged_correct(tmp_path: Path, fixtures: Path, format: str) -> None:
     folder = {"geometry3k": "geometry3k_samples"}.get(format, format)
     convert(fixtures / "datasets" / folder, tmp_path / "own.jsonl", format)
-    problems = [p for split in JsonlData(str(tmp_path / "own.jsonl")).splits().values() for p in split]
+    problems = [p for split in build(JsonlData(path=str(tmp_path / "own.jsonl"))).splits().values() for p in split]
     texts = TEACHER.solve(problems)
     verdicts = TEACHER.annotate(problems, [path(text) for text in texts if text])
     assert {v.status for v in verdicts} == {"correct"}
@@ -108,7 +110,11 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
 
 
 def teacher(api: ApiServer, tmp_path: Path, **how: Any) -> OpenAITeacher:
-    return OpenAITeacher(**{"base_url": api.url, "cache_dir": str(tmp_path / "cache"), "max_concurrency": 1, **how})
+    return OpenAITeacher(
+        actors_settings.OpenAITeacher(
+            **{"base_url": api.url, "cache_dir": str(tmp_path / "cache"), "max_concurrency": 1, **how}
+        )
+    )
 
 
 def wrong(step: str | None = "Step 1", analysis: str | None = "It adds.") -> Verdict:

@@ -28,7 +28,6 @@ from mathse.models.base import Backbone
 from mathse.models.memory import Trained
 from mathse.models.parts import named_parts, part_of
 from mathse.models.row import Row
-from mathse.models.tiny import TinyBackbone
 from mathse.runs.layout import SCRATCH
 from mathse.training.batches import OnceStream, StepData
 from mathse.training.fit import LAST, FitJob, fit
@@ -129,7 +128,7 @@ def first_step(base: Path, folder: Path, rows: Sequence[Row], settings: Fit) -> 
         found.update({n: p.grad.clone() for n, p in module.model.named_parameters() if p.grad is not None})
 
     one = replace(settings, max_steps=1, batch_size=len(rows), optimizer=Optimizer(lr=1e-3, clip=1e9))
-    fit(TinyBackbone(str(base)), job(folder, rows, one), [At("on_before_optimizer_step", look)])
+    fit(load("tiny", base), job(folder, rows, one), [At("on_before_optimizer_step", look)])
     return found
 
 
@@ -143,7 +142,7 @@ def ragged() -> list[Row]:
 def test_adapters_are_merged_into_the_weights_of_their_scope_and_no_others(
     base: Path, tmp_path: Path, rows: list[Row]
 ) -> None:
-    done = fit(TinyBackbone(str(base)), job(tmp_path, rows, LORA))
+    done = fit(load("tiny", base), job(tmp_path, rows, LORA))
     found = changed(weights(base), weights(done))
     assert found and all("layers" in n and n.endswith("_proj.weight") and "visual" not in n for n in found)
     assert len(found) == 7  # of the one layer
@@ -151,10 +150,10 @@ def test_adapters_are_merged_into_the_weights_of_their_scope_and_no_others(
 
 
 def test_frozen_parts_stay_as_they_were_to_the_bit(base: Path, tmp_path: Path, rows: list[Row]) -> None:
-    found = changed(weights(base), weights(fit(TinyBackbone(str(base)), job(tmp_path, rows, FROZEN))))
+    found = changed(weights(base), weights(fit(load("tiny", base), job(tmp_path, rows, FROZEN))))
     assert found and not any("visual" in name for name in found)
     only_tower = replace(SETTINGS, freeze=["tower"])
-    found = changed(weights(base), weights(fit(TinyBackbone(str(base)), job(tmp_path / "2", rows, only_tower))))
+    found = changed(weights(base), weights(fit(load("tiny", base), job(tmp_path / "2", rows, only_tower))))
     assert {n for n in found if "visual" in n} == {n for n in weights(base) if "visual.merger" in n}
 
 
@@ -185,13 +184,13 @@ def test_dropout_of_adapters_is_on_in_steps_and_off_in_validation(base: Path, tm
         return lambda module: seen[kind].update(m.training for m in module.model.modules())
 
     hooks = [At("on_train_batch_start", look("step")), At("on_validation_batch_start", look("validation"))]
-    fit(TinyBackbone(str(base)), job(tmp_path, rows, LORA, val_rows=rows[:4]), hooks)
+    fit(load("tiny", base), job(tmp_path, rows, LORA, val_rows=rows[:4]), hooks)
     assert seen == {"step": {True}, "validation": {False}}
 
 
 @pytest.mark.parametrize("mode", ["full", "slow_vision", "lora_checkpointed"])
 def test_a_fit_leaves_a_plain_model_behind(base: Path, tmp_path: Path, rows: list[Row], mode: str) -> None:
-    backbone = TinyBackbone(str(base))
+    backbone = load("tiny", base)
     model, names = backbone.model, list(backbone.model.state_dict())
     fit(backbone, job(tmp_path, rows, replace(MODES[mode], max_steps=1)))
     assert backbone.model is model and list(model.state_dict()) == names and backbone.adapter is None
@@ -205,17 +204,17 @@ def test_a_fit_leaves_a_plain_model_behind(base: Path, tmp_path: Path, rows: lis
 def test_a_checkpoint_of_adapters_looks_like_any_other_and_has_the_adapter_beside_it(
     base: Path, tmp_path: Path, rows: list[Row]
 ) -> None:
-    plain = fit(TinyBackbone(str(base)), job(tmp_path / "full", rows))
-    merged = fit(TinyBackbone(str(base)), job(tmp_path / "lora", rows, LORA))
+    plain = fit(load("tiny", base), job(tmp_path / "full", rows))
+    merged = fit(load("tiny", base), job(tmp_path / "lora", rows, LORA))
     assert {f.name for f in merged.iterdir()} == {"adapter", *(f.name for f in plain.iterdir())}
     assert (merged / "config.json").read_bytes() == (plain / "config.json").read_bytes()
     assert {n: t.dtype for n, t in weights(merged).items()} == {n: t.dtype for n, t in weights(plain).items()}
 
-    opened, on_base = TinyBackbone(str(merged)), TinyBackbone(str(base))
+    opened, on_base = load("tiny", merged), load("tiny", base)
     adapted = PeftModel.from_pretrained(on_base.model, merged / "adapter").eval()
     batch = opened.collate(rows[:4])
     with torch.no_grad():
-        said, expected, without = (m(**batch).logits for m in (opened.model, adapted, TinyBackbone(str(base)).model))
+        said, expected, without = (m(**batch).logits for m in (opened.model, adapted, load("tiny", base).model))
     assert (said - expected).abs().max() <= ATOL
     assert (said - without).abs().max() > 100 * ATOL
 
@@ -223,7 +222,7 @@ def test_a_checkpoint_of_adapters_looks_like_any_other_and_has_the_adapter_besid
 def test_equal_fits_of_adapters_write_equal_bytes_wherever_they_lie(tmp_path: Path, rows: list[Row]) -> None:
     for folder in (tmp_path / "one", tmp_path / "two"):
         tiny_backbone().save(folder / "base" / "checkpoint")
-        fit(TinyBackbone(str(folder / "base" / "checkpoint")), job(folder / "distill", rows, LORA))
+        fit(load("tiny", folder / "base" / "checkpoint"), job(folder / "distill", rows, LORA))
     one, two = (tmp_path / name / "distill" for name in ("one", "two"))
     names = sorted(f.relative_to(one) for f in one.rglob("*") if f.is_file() and SCRATCH not in f.parts)
     assert Path("checkpoint/adapter/adapter_config.json") in names and Path("trained.json") in names
@@ -238,10 +237,10 @@ def test_a_fit_that_was_stopped_goes_on_to_the_same_bytes(
     base: Path, tmp_path: Path, rows: list[Row], mode: str
 ) -> None:
     whole, stopped = (job(tmp_path / name, rows, MODES[mode], val_rows=rows[:4]) for name in ("whole", "stopped"))
-    fit(TinyBackbone(str(base)), whole)
+    fit(load("tiny", base), whole)
     with pytest.raises(Stopped):
-        fit(TinyBackbone(str(base)), stopped, [StopAt(3)])
-    fit(TinyBackbone(str(base)), stopped)
+        fit(load("tiny", base), stopped, [StopAt(3)])
+    fit(load("tiny", base), stopped)
     for name in ("checkpoint/model.safetensors", "train_log.jsonl", "trained.json"):
         assert (stopped.folder / name).read_bytes() == (whole.folder / name).read_bytes(), name
 
@@ -250,7 +249,7 @@ def test_a_fit_that_was_stopped_goes_on_to_the_same_bytes(
 def test_the_resume_point_holds_what_trains_and_no_more(
     base: Path, tmp_path: Path, rows: list[Row], mode: str, share: float
 ) -> None:
-    backbone = TinyBackbone(str(base))
+    backbone = load("tiny", base)
     whole = sum(p.numel() for p in backbone.model.parameters())
     with pytest.raises(Stopped):
         fit(backbone, job(tmp_path, rows, MODES[mode]), [StopAt(3)])
@@ -263,9 +262,9 @@ def test_the_resume_point_holds_what_trains_and_no_more(
 
 def test_the_resume_point_of_another_mode_is_refused(base: Path, tmp_path: Path, rows: list[Row]) -> None:
     with pytest.raises(Stopped):
-        fit(TinyBackbone(str(base)), job(tmp_path, rows, FROZEN), [StopAt(3)])
+        fit(load("tiny", base), job(tmp_path, rows, FROZEN), [StopAt(3)])
     with pytest.raises(CheckpointError, match="trains other weights"):
-        fit(TinyBackbone(str(base)), job(tmp_path, rows, LORA))
+        fit(load("tiny", base), job(tmp_path, rows, LORA))
 
 
 # --- gradients ------------------------------------------------------------------------------------------------------
@@ -387,7 +386,7 @@ def test_vision_learns_at_its_own_rate(base: Path, tmp_path: Path, rows: list[Ro
     """AdamW's first step is lr in size, whatever the gradient."""
     optimizer = Optimizer(lr=1e-3, weight_decay=0.0, warmup_ratio=0.0)
     settings = replace(SETTINGS, max_steps=1, vision_lr_scale=0.25, optimizer=optimizer)
-    after = weights(fit(TinyBackbone(str(base)), job(tmp_path, rows, settings)))
+    after = weights(fit(load("tiny", base), job(tmp_path, rows, settings)))
     moved = {name: float((after[name] - tensor).abs().max()) for name, tensor in weights(base).items()}
     for name, distance in moved.items():
         assert distance == pytest.approx(2.5e-4 if "visual" in name else 1e-3, rel=0.05), name
@@ -402,7 +401,7 @@ def test_vision_learns_at_its_own_rate(base: Path, tmp_path: Path, rows: list[Ro
 def test_every_precision_trains_weights_of_every_dtype(
     base: Path, tmp_path: Path, rows: list[Row], precision: str, weights_in: str, mode: str
 ) -> None:
-    backbone = TinyBackbone(str(base), dtype=weights_in)
+    backbone = load("tiny", base, dtype=weights_in)
     loaded, seen = getattr(torch, weights_in), {}
     buffers = {b.dtype for b in backbone.model.buffers()}
 
@@ -431,7 +430,7 @@ def test_bfloat16_weights_learn_under_mixed_precision_what_they_could_not_hold(
     """A weight of 0.1 in bfloat16 has steps of 5e-4, so a change of 1e-5 is lost each time anew."""
     moved = {}
     for precision in ("bf16-mixed", "bf16-true"):
-        backbone = TinyBackbone(str(base), dtype="bfloat16")
+        backbone = load("tiny", base, dtype="bfloat16")
         before = {n: p.clone() for n, p in backbone.model.named_parameters()}
         small_steps = replace(SETTINGS, max_steps=10, optimizer=Optimizer(lr=2e-5, weight_decay=0.0))
         fit(backbone, job(tmp_path / precision, rows, small_steps, trainer=replace(TRAINER, precision=precision)))
@@ -448,7 +447,7 @@ def test_what_trains_is_said_before_the_first_step_and_written_down(
     heard: list[Trained] = []
     settings = replace(MODES["lora_everywhere"], max_steps=1)
     watch = At("on_train_batch_start", lambda _: heard and heard.append(heard[0]))
-    fit(TinyBackbone(str(base)), job(tmp_path, rows, settings), [watch], heard.append)
+    fit(load("tiny", base), job(tmp_path, rows, settings), [watch], heard.append)
     assert len(heard) == 2, "said once, and before the step"
     written = json.loads((tmp_path / "trained.json").read_text())
     assert written == heard[0].to_json() and written["method"] == "lora"
@@ -475,9 +474,9 @@ def test_every_stage_of_a_run_trains_adapters_and_it_is_said_once(
     for stage in fitted:
         adapter = tmp_path / stage / "checkpoint" / "adapter"
         described = json.loads((adapter / "adapter_config.json").read_text())
-        start = TinyBackbone(str(adapter / described["base_model_name_or_path"])).model
+        start = load("tiny", adapter / described["base_model_name_or_path"]).model
         merged = PeftModel.from_pretrained(start, adapter).merge_and_unload()
-        for name, parameter in TinyBackbone(str(adapter.parent)).model.named_parameters():
+        for name, parameter in load("tiny", adapter.parent).model.named_parameters():
             assert torch.allclose(parameter, merged.get_parameter(name), atol=1e-6), (stage, name)
 
 

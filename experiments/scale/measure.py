@@ -32,6 +32,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
+from mathse.config import build
+from mathse.config.data import JsonlData
+
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "decontamination"))
 PICTURES = 1_000  # different files
@@ -140,9 +143,8 @@ def verdict(path):  # type: ignore[no-untyped-def]
 
 
 def read(made: Made) -> None:
-    from mathse.data.problems import JsonlData
 
-    source = JsonlData(str(made.rows))
+    source = build(JsonlData(path=str(made.rows)))
     assert sum(1 for split in source.splits().values() for problem in split if problem.answer) == made.size
 
 

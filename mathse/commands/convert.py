@@ -24,8 +24,8 @@ def convert(source: Path, destination: Path, dtype: str | None = None) -> Path:
     whole; what a killed conversion left beside it is removed first. Raises CheckpointError, before a weight is read,
     for a folder that is not a whole InternVL2.5 in the published layout, and for a disk without room.
     """
+    from mathse.models import load
     from mathse.models.checkpoint import expect_family, headers  # here: --help needs no torch
-    from mathse.models.internvl2_5 import load
     from mathse.models.internvl2_5.published import MODEL_TYPE
     from mathse.runs.store import make_folder, publish_folder
 
@@ -41,7 +41,7 @@ def convert(source: Path, destination: Path, dtype: str | None = None) -> Path:
             f"{destination.parent} has {free / 2**30:.1f} GiB free and the weights take {size / 2**30:.1f} GiB; make "
             "room, or convert to another disk"
         )
-    backbone = load(source, dtype=dtype or DTYPES[next(iter(stored.values())).dtype])
+    backbone = load("internvl2_5", source, dtype=dtype or DTYPES[next(iter(stored.values())).dtype])
     unfinished = destination.with_name(f".{destination.name}.unfinished")
     if unfinished.exists():
         shutil.rmtree(unfinished)

@@ -4,11 +4,12 @@ schema     the dataclasses: names, defaults, what each value may be
 options    what conf/ offers: groups and their options
 bind       a plain mapping becomes dataclass objects
 rules      what must hold between settings
-parse      all of it: a composed config -> TrainConfig, or one ConfigError; also flatten() and build()
+parse      all of it: a composed config -> TrainConfig, or one ConfigError; also build(), an option's object from
+           its settings
 register   what Hydra must know beforehand: the ConfigStore and the resolvers
 overrides  what Hydra says of a command line, in our words
 """
 
-from mathse.config.parse import build, flatten, parse
+from mathse.config.parse import build, flatten, parse, recorded, with_values
 
-__all__ = ["build", "flatten", "parse"]
+__all__ = ["build", "flatten", "parse", "recorded", "with_values"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from mathse.config.allow import allow
+from mathse.config.allow import allow, follow
 
 
 @dataclass
@@ -14,7 +14,7 @@ class SymbolicTeacher:
 
     _target_: str = "mathse.data.synthetic.SymbolicTeacher"
     error_rate: float = allow(0.2, low=0, high=1)  # share of solutions that are wrong; 0 is the perfect teacher
-    seed: int = "${seed}"  # type: ignore[assignment]
+    seed: int = follow("seed", 0)
 
 
 @dataclass
@@ -39,9 +39,9 @@ class OpenAITeacher:
     temperature: float | None = allow(0.7, low=0)  # of what it writes; PAPER: silent; null: the server's own
     max_tokens: int = allow(2048, low=1)
     seed: int | None = 0  # another seed is another answer, paid again; null: none is sent
-    reflect_prompt: Literal["full", "short"] = "full"  # PAPER: prints both
+    reflect_prompt: Literal["full", "short"] = "full"  # short: without problem and picture; PAPER: prints both
     structured: bool = True  # ask for JSON by its schema, where the server can
-    image_side: int = allow(2048, low=28)  # pixels, long side
+    image_side: int = allow(2048, low=28)  # pixels, long side; larger pictures are scaled down
     cache_dir: str = "outputs/.answers"  # shared by runs: nothing is paid twice
     max_concurrency: int = allow(16, low=1)
     requests_per_minute: float | None = allow(None, above=0)
@@ -111,7 +111,7 @@ class ServerGenerator:
     temperature: float = allow(0.7, low=0)  # 0: greedy
     top_p: float = allow(0.95, above=0, high=1)
     max_new_tokens: int = allow(2048, low=1)
-    image_side: int = allow(4096, low=28)  # pixels, long side of what is sent
+    image_side: int = allow(4096, low=28)  # pixels, long side of what is sent; smaller pictures go as they are
     cache_dir: str = "outputs/.answers"
     max_concurrency: int = allow(64, low=1)
     timeout: float = allow(600.0, above=0)  # seconds, for a whole answer

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from mathse.config.allow import allow
+from mathse.config.allow import allow, follow
 
 DType = Literal["float32", "bfloat16"]
 Attention = Literal["eager", "sdpa", "flash_attention_2"]
@@ -39,8 +39,8 @@ class Qwen2VL:
     revision: str | None = None
     dtype: DType | None = None  # of the weights; null: float32 in a full fit, else bfloat16
     attention: Attention = "sdpa"
-    min_pixels: int = allow(3136, low=784)  # area in pixels; 28 x 28 a visual token
-    max_pixels: int = allow(802816, low=784)  # 1,024 visual tokens; the checkpoint's own bound is 16,384
+    min_pixels: int | None = allow(3136, low=784)  # area in pixels, 28 x 28 a visual token; null: the checkpoint's own
+    max_pixels: int | None = allow(802816, low=784)  # 1,024 visual tokens; the checkpoint's own bound is 16,384
 
 
 @dataclass
@@ -55,7 +55,7 @@ class InternVL25:
     train_tiles: int = allow(6, low=1, high=40)  # at most, a picture; the thumbnail comes on top
     eval_tiles: int = allow(12, low=1, high=40)
     jpeg: bool = False  # random JPEG compression of training pictures, quality 75 to 100 (the paper names it)
-    jpeg_seed: int = "${seed}"  # type: ignore[assignment]
+    jpeg_seed: int = follow("seed", 0)
     system: str | None = None  # said at the start of a conversation; null: what the checkpoint's template says
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import Field, asdict, dataclass, field, fields, is_dataclass
+from dataclasses import Field, asdict, dataclass, field, fields, is_dataclass, replace
 from difflib import get_close_matches
 from importlib import import_module
 from types import NoneType, UnionType
@@ -90,8 +90,18 @@ def complete(default: Any, values: Any, group: str = "") -> Any:
     full = dict(values)
     for f in fields(default):
         value = getattr(default, f.name)
-        full[f.name] = complete(value, full[f.name], f.name) if f.name in full else plain(value)
+        full[f.name] = complete(value, full[f.name], f.name) if f.name in full else _as_default(f, value)
     return full
+
+
+def defaults(default: Any) -> dict[str, Any]:
+    """What a config takes from a dataclass object where nothing is set: plain values, and ``${...}`` where a field
+    follows another setting."""
+    return {f.name: _as_default(f, getattr(default, f.name)) for f in fields(default)}
+
+
+def _as_default(f: Field[Any], value: Any) -> Any:
+    return f.metadata.get("follows") or (defaults(value) if is_dataclass(value) else plain(value))
 
 
 def prototype(group: str, default: Any, values: Mapping[Any, Any]) -> Any:
@@ -99,15 +109,24 @@ def prototype(group: str, default: Any, values: Mapping[Any, Any]) -> Any:
     is not ours, what its signature makes; None for any other class that is not ours, and where no option is chosen."""
     if group not in OPTIONS or group in NAMED or "_target_" not in values:
         return default
-    target = values["_target_"]
-    if ours := [schema for schema in OPTIONS[group] if schema()._target_ == target]:
-        return ours[0]()
-    if group != "judge":
-        return None
+    return _settings_of(group, values)
+
+
+def _settings_of(group: str, values: Mapping[Any, Any]) -> Any:
+    target = str(values["_target_"])
+    for schema in OPTIONS[group]:
+        if schema()._target_ == target:
+            return schema()
     try:
-        return own_judge(str(target), locate(target), values)
+        call = locate(target)
     except ConfigError:
         return None  # binding says so
+    if "settings" in _parameters(call):  # a user's own class that extends one of ours, and takes what that takes
+        method = call.__init__ if inspect.isclass(call) else call
+        wanted: Any = get_type_hints(method).get("settings")
+        if wanted in OPTIONS[group]:
+            return replace(wanted(), _target_=target)
+    return own_judge(target, call, values) if group == "judge" else None
 
 
 def bind(default: Any, values: Mapping[Any, Any], path: str, notes: Notes, choose: str = "") -> Any:
@@ -148,7 +167,7 @@ def _bind_field(f: Field[Any], hint: Any, default: Any, value: Any, path: str, n
     if f.name in NAMED or f.name in PARTS:
         return _bind_named(PARTS.get(f.name, f.name), value, path, notes)
     if (is_option(f.name, default) and (value, default) != (None, None)) or _holds_option(f.name, value):
-        return _bind_option(f.name, default, value, path, notes)
+        return bind_option(f.name, default, value, path, notes)
     if is_dataclass(default):
         if isinstance(value, Mapping):
             return bind(default, value, f"{path}.", notes)
@@ -167,7 +186,7 @@ def _holds_option(name: str, value: Any) -> bool:
     return name in OPTIONS and isinstance(value, Mapping) and "_target_" in value
 
 
-def _bind_option(group: str, default: Any, value: Any, path: str, notes: Notes) -> Any:
+def bind_option(group: str, default: Any, value: Any, path: str, notes: Notes) -> Any:
     """A section with a ``_target_``: one of our options, or a class of the user's own (then a plain dict)."""
     choices = ", ".join(available(group))
     choose = group if path == group else f"{group}@{path}"  # as on Hydra's command line
@@ -190,8 +209,7 @@ def _bind_named(group: str, value: Any, path: str, notes: Notes) -> dict[str, An
     if not isinstance(value, Mapping):
         notes.problems[path] = f"{path} = {show(value)}: must be a group of {what} by name, each with a _target_"
         return {}
-    ours = {schema()._target_: schema() for schema in OPTIONS[group]}
-    bound = {}
+    bound: dict[str, Any] = {}
     for name, entry in value.items():
         if entry is None:
             continue
@@ -199,11 +217,11 @@ def _bind_named(group: str, value: Any, path: str, notes: Notes) -> dict[str, An
             chosen = f"{name} is not among the benchmarks chosen; pass benchmark={name}, or benchmark=[{name},...]"
             notes.problems.update({f"{path}.{name}.{key}": f"{path}.{name}.{key}: {chosen}" for key in entry})
         elif not isinstance(entry, Mapping) or "_target_" not in entry:
-            must = f"must have a _target_, a class such as {next(iter(ours))}"
+            must = f"must have a _target_, a class such as {OPTIONS[group][0]()._target_}"
             notes.problems[f"{path}.{name}"] = f"{path}.{name} = {show(entry)}: {must}"
-        elif entry["_target_"] in ours:
+        elif (schema := _settings_of(group, entry)) is not None:
             choose = f"{group}@{path}.{name}" if group not in NAMED else ""
-            bound[name] = bind(ours[entry["_target_"]], entry, f"{path}.{name}.", notes, choose)
+            bound[name] = bind(schema, entry, f"{path}.{name}.", notes, choose)
         else:
             beside = ROWS if group == "benchmark" else ()
             bound[name] = _bind_own(entry, f"{path}.{name}", notes, beside)
@@ -214,7 +232,7 @@ def _bind_own(values: Mapping[Any, Any], path: str, notes: Notes, beside: Sequen
     """The section of a class that is not ours: its signature is the schema, with the names ``beside`` it. None if it
     cannot be imported."""
     try:
-        parameters = inspect.signature(locate(values["_target_"])).parameters
+        parameters = _parameters(locate(values["_target_"]))
     except ConfigError as e:
         notes.problems[f"{path}._target_"] = f"{path}._target_ = {show(values['_target_'])}: {e}"
         return None
@@ -225,6 +243,13 @@ def _bind_own(values: Mapping[Any, Any], path: str, notes: Notes, beside: Sequen
             takes = f"{values['_target_']} takes {', '.join(names) or 'no arguments'}"
             notes.problems[f"{path}.{key}"] = f"{path}.{key}: no such setting; {takes}{did_you_mean(str(key), names)}"
     return {str(key): value for key, value in values.items()}
+
+
+def _parameters(call: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(call).parameters
+    except ValueError:  # a class in C that does not tell: whatever it is given it may take
+        return {"any": inspect.Parameter("any", inspect.Parameter.VAR_KEYWORD)}
 
 
 def locate(target: Any) -> Callable[..., Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from mathse.config.allow import allow
+from mathse.config.allow import allow, follow
 
 PublicSet = Literal[
     "geoqa_plus", "geometry3k", "chartqa", "unigeo", "multimath", "mavis", "math_puma", "mathv360k", "mathvl"
@@ -17,7 +17,7 @@ SETS: tuple[PublicSet, ...] = get_args(PublicSet)
 class Split:
     """How rows are split by a hash of their ids, and what becomes of a bad row."""
 
-    seed: int = "${seed}"  # type: ignore[assignment]
+    seed: int = follow("seed", 0)
     test_share: float = allow(0.2, low=0, high=1)
     dev_share: float = allow(0.1, low=0, high=1)
     orm_share: float = allow(0.2, low=0, high=1)
@@ -97,7 +97,7 @@ class SyntheticData:
     """The embedded world: arithmetic over pictures of handwritten digits (docs: mathse/data/synthetic)."""
 
     _target_: str = "mathse.data.synthetic.SyntheticData"
-    seed: int = "${seed}"  # type: ignore[assignment]
+    seed: int = follow("seed", 0)
     seed_size: int = allow(400, low=1)  # problems the teacher solves in distillation
     pool: int = allow(2400, low=0)  # further problems of D, for the rounds
     test: int = allow(1500, low=1)

@@ -28,7 +28,7 @@ def data_is_there(config: Any) -> Iterator[str]:
 def mixture_says_how_much_of_each(config: Any) -> Iterator[str]:
     data = config.data
     if isinstance(data, MixtureData):
-        yield from mixture_problems(data.sources, data.weights, data.counts, data.size)
+        yield from mixture_problems(data)
 
 
 def shares_leave_problems_to_learn_from(config: Any) -> Iterator[str]:
@@ -64,13 +64,9 @@ def benchmarks_to_keep_out_are_there(config: Any) -> Iterator[str]:
             )
 
 
-def mixture_problems(
-    sources: Mapping[str, Any],
-    weights: Mapping[str, float] | None,
-    counts: Mapping[str, int] | None,
-    size: int | None,
-) -> Iterator[str]:
+def mixture_problems(settings: MixtureData) -> Iterator[str]:
     """What is wrong with a mixture's settings, a sentence each."""
+    sources, weights, counts, size = settings.sources, settings.weights, settings.counts, settings.size
     if not sources:
         yield "data.sources = {}: a mixture needs sources; pass +data@data.sources.NAME=jsonl, for instance"
         return

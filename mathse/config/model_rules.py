@@ -56,8 +56,11 @@ def backbone_sizes_fit(config: Any) -> Iterator[str]:
     for path, backbone in _backbones(config):
         if isinstance(backbone, TinyBackbone) and backbone.hidden_size % backbone.heads:
             yield f"{path}.hidden_size = {backbone.hidden_size}: must be divisible by {path}.heads = {backbone.heads}"
-        if isinstance(backbone, (TinyBackbone, Qwen2VL)) and backbone.max_pixels < backbone.min_pixels:
-            yield f"{path}.max_pixels = {backbone.max_pixels}: must be >= {path}.min_pixels = {backbone.min_pixels}"
+        if not isinstance(backbone, (TinyBackbone, Qwen2VL)):
+            continue
+        least, most = backbone.min_pixels, backbone.max_pixels
+        if least is not None and most is not None and most < least:
+            yield f"{path}.max_pixels = {most}: must be >= {path}.min_pixels = {least}"
 
 
 def _backbones(config: Any) -> list[tuple[str, Any]]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Mapping
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import fields, replace
 from typing import Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mathse.config.bind import Notes, bind, complete, key_paths, locate
+from mathse.config.bind import Notes, bind, bind_option, complete, key_paths, locate
 from mathse.config.evaluate_rules import EVALUATE_RULES
 from mathse.config.judges import with_target
 from mathse.config.options import groups
@@ -65,20 +65,42 @@ def read(cfg: DictConfig, schema: type[Config]) -> tuple[Config, Notes]:
 
 
 def build(section: Any, **runtime: Any) -> Any:
-    """Calls the section's ``_target_`` with its other fields, and with what only a run has (``runtime``).
+    """Calls the class (or function) that an option's ``_target_`` names.
 
     Args:
-        section: a dataclass object or mapping with a ``_target_``.
-    Raises ConfigError if the class cannot be imported or does not take these arguments.
+        section: a settings object, which the class takes whole (an option that has no settings is called without), or
+            a mapping, as the section of a user's own class is: each setting is then an argument.
+        runtime: further arguments, which only a run has.
+    Raises ConfigError if the class cannot be imported.
     """
-    arguments = {f.name: getattr(section, f.name) for f in fields(section)} if is_dataclass(section) else dict(section)
-    target = arguments.pop("_target_")
+    of_own = isinstance(section, Mapping)
+    target = section["_target_"] if of_own else section._target_
     target = MOVED.get(target, target)
     try:
         call = locate(target)
     except ConfigError as e:
         raise ConfigError(f"_target_ = {target!r}: {e}") from e
-    return call(**{**arguments, **runtime})
+    if of_own:
+        return call(**{key: value for key, value in section.items() if key != "_target_"} | runtime)
+    return call(section, **runtime) if len(fields(section)) > 1 else call(**runtime)
+
+
+def with_values(section: Any, **values: Any) -> Any:
+    """An option's section, a settings object or a mapping, with other values in it."""
+    return {**section, **values} if isinstance(section, Mapping) else replace(section, **values)
+
+
+def recorded(group: str, values: Mapping[Any, Any]) -> Any:
+    """The section of ``group``'s option as a run recorded it, to be built again: a settings object, in which settings
+    that came later have their defaults; a mapping where the class is not ours.
+
+    Raises ConfigError with a sentence for each setting that there is no longer.
+    """
+    notes = Notes()
+    section = bind_option(group, None, with_current_names(values), group, notes)
+    if notes.problems:
+        raise ConfigError("\n".join(notes.problems.values()))
+    return section
 
 
 def _without_echoes(problems: Mapping[str, str], unresolved: Mapping[str, Any]) -> dict[str, str]:

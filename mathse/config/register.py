@@ -9,7 +9,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from mathse.config.bind import is_option, plain
+from mathse.config import bind
 from mathse.config.options import groups
 from mathse.config.schema import OPTIONS, PROGRAMS
 from mathse.config.sweeps import job_folder
@@ -19,7 +19,8 @@ from mathse.errors import ConfigError
 def defaults(schema: type) -> dict[str, Any]:
     """The schema's defaults as plain values, interpolations kept; the groups with a ``_target_`` are left empty."""
     default = schema()
-    return {key: None if is_option(key, getattr(default, key)) else value for key, value in plain(default).items()}
+    plain = bind.defaults(default)
+    return {key: None if bind.is_option(key, getattr(default, key)) else value for key, value in plain.items()}
 
 
 def register() -> None:

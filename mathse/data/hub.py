@@ -14,16 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from mathse.config.data import Columns
+from mathse.config.data import HubData as Settings
 from mathse.data.forms import answer_form
 from mathse.data.hub_table import Reference, Table, lasting, opened, records
 from mathse.data.language import language
-from mathse.data.problems import FileData, Shares
+from mathse.data.problems import FileData
 from mathse.data.readers.base import Place, content_id, found_image, letter_of, list_of, text_of
 from mathse.data.records import BadRow, Record, kind
 from mathse.data.rows import Row, checked
 from mathse.errors import ConfigError
-
-USUAL = Columns()
 
 
 class HubData(FileData):
@@ -32,29 +31,15 @@ class HubData(FileData):
     Raises DataError for a table that cannot be used, ConfigError for columns that it does not have.
     """
 
-    def __init__(
-        self,
-        root: str | None = None,
-        subset: str | None = None,
-        split: str = "train",
-        revision: str | None = None,
-        images: str | None = None,
-        columns: Columns | Mapping[str, str | None] = USUAL,
-        seed: int = 0,
-        test_share: float = 0.2,
-        dev_share: float = 0.1,
-        orm_share: float = 0.2,
-        seed_share: float = 0.4,
-        on_bad_row: str = "error",
-    ) -> None:
+    def __init__(self, settings: Settings) -> None:
+        root, split, columns = settings.root, settings.split, settings.columns
         if root is None:
             raise ConfigError("data.root is not set; give a folder or a hub id: data.root=org/name")
-        super().__init__(root, seed, Shares(test_share, dev_share, orm_share, seed_share), on_bad_row)
-        table = Table(lasting(root), subset, split, revision)
-        named = columns if isinstance(columns, Columns) else Columns(**columns)
-        _check_columns(opened(table).column_names, named, table)
-        below = Path(images or root)
-        self._take(self._rows(table, named, Place(below, below / split, split)), table.name)
+        super().__init__(root, settings)
+        table = Table(lasting(root), settings.subset, split, settings.revision)
+        _check_columns(opened(table).column_names, columns, table)
+        below = Path(settings.images or root)
+        self._take(self._rows(table, columns, Place(below, below / split, split)), table.name)
         self._opened()
 
     def _rows(self, table: Table, columns: Columns, place: Place) -> Iterator[Row]:

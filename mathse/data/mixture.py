@@ -12,44 +12,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from types import MappingProxyType
 from typing import Any
 
-from mathse.config import build
-from mathse.config.bind import locate, plain
+from mathse.config import build, with_values
+from mathse.config.bind import locate
+from mathse.config.data import MixtureData as Settings
 from mathse.config.data_rules import mixture_problems
-from mathse.data.problems import FileData, Shares
+from mathse.data.problems import FileData
 from mathse.data.rows import Row
 from mathse.errors import ConfigError
 from mathse.seeds import derive
-
-NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class MixtureData(FileData):
     """Raises ConfigError for weights or counts that do not go with the sources, DataError as they do."""
 
-    def __init__(
-        self,
-        sources: Mapping[str, Any] = NOTHING,
-        weights: Mapping[str, float] | None = None,
-        counts: Mapping[str, int] | None = None,
-        size: int | None = None,
-        seed: int = 0,
-        test_share: float = 0.2,
-        dev_share: float = 0.1,
-        orm_share: float = 0.2,
-        seed_share: float = 0.4,
-        on_bad_row: str = "error",
-    ) -> None:
-        if said := next(mixture_problems(sources, weights, counts, size), None):
-            raise ConfigError(said)
-        super().__init__("data.sources", seed, Shares(test_share, dev_share, orm_share, seed_share), on_bad_row)
-        opened = {name: self._open(name, section) for name, section in sources.items()}
+    def __init__(self, settings: Settings) -> None:
+        if problem := next(mixture_problems(settings), None):
+            raise ConfigError(problem)
+        super().__init__("data.sources", settings)
+        opened = {name: self._open(name, section) for name, section in settings.sources.items()}
         if any(source.test_ids for source in opened.values()):
             self.shares = replace(self.shares, test=0.0)
         sizes = {name: len(source.train_ids) for name, source in opened.items()}
-        shares = dict(counts) if counts else by_weight(sizes, weights or {}, size)
+        shares = dict(settings.counts or by_weight(sizes, settings.weights or {}, settings.size))
         for name, source in opened.items():
             if shares[name] > sizes[name]:
                 raise ConfigError(
@@ -57,7 +43,7 @@ class MixtureData(FileData):
                 )
             self.bad_rows += source.bad_rows
             if shares[name]:
-                self._take(_rows(source, _drawn(source.train_ids, shares[name], seed, name)), name)
+                self._take(_rows(source, _drawn(source.train_ids, shares[name], self.seed, name)), name)
             if source.test_ids:  # a test file is the mixture's too, whole
                 self._take(_rows(source, source.test_ids), name, test=True)
         drawn = ", ".join(f"{shares[name]:,} of {sizes[name]:,} rows of {name}" for name in opened)
@@ -65,11 +51,11 @@ class MixtureData(FileData):
         self._opened()
 
     def _open(self, name: str, section: Any) -> FileData:
-        settings = {**plain(section), "seed": self.seed, "on_bad_row": "skip"}  # what is bad is judged for all together
-        kind = locate(settings["_target_"])
+        kind = locate(section["_target_"] if isinstance(section, Mapping) else section._target_)
         if not isinstance(kind, type) or not issubclass(kind, FileData) or issubclass(kind, MixtureData):
             raise ConfigError(f"data.sources.{name}: only sources that read files or tables can be mixed")
-        source: FileData = build(settings)
+        # what is bad is judged for all together
+        source: FileData = build(with_values(section, seed=self.seed, on_bad_row="skip"))
         self.images.decoded |= source.images.decoded
         return source
 

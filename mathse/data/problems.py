@@ -17,6 +17,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Protocol
 
+from mathse.config.data import JsonlData as Settings
+from mathse.config.data import Split
 from mathse.data.rows import Images, Row, read_rows
 from mathse.data.table import ProblemTable
 from mathse.errors import ConfigError, DataError
@@ -87,12 +89,19 @@ class FileData:
     are known to be whole; a run decodes the others in its first stage.
     """
 
-    def __init__(self, name: str, seed: int, shares: Shares, on_bad_row: str) -> None:
-        if on_bad_row not in ("error", "skip"):
-            raise ConfigError(f"data.on_bad_row = {on_bad_row!r}, allowed: error, skip; choose one")
+    def __init__(self, name: str, settings: Split) -> None:
+        if settings.on_bad_row not in ("error", "skip"):
+            raise ConfigError(f"data.on_bad_row = {settings.on_bad_row!r}, allowed: error, skip; choose one")
         self.notes: Sequence[str] = ()
-        self.name, self.seed, self.shares, self.on_bad_row = name, seed, shares, on_bad_row
-        _check_sum(shares)
+        self.name, self.seed, self.on_bad_row = name, settings.seed, settings.on_bad_row
+        self.shares = Shares(settings.test_share, settings.dev_share, settings.orm_share, settings.seed_share)
+        total = self.shares.test + self.shares.dev + self.shares.orm
+        if total > 1 + 1e-9:
+            added = f"{self.shares.test} + {self.shares.dev} + {self.shares.orm} = {total:g}"
+            raise ConfigError(
+                f"data.test_share + data.dev_share + data.orm_share = {added}, at most 1 is allowed; what they leave "
+                "is for seed and pool"
+            )
         self.bad_rows: list[dict[str, object]] = []
         self.table = ProblemTable()
         self.images = Images()
@@ -167,21 +176,13 @@ class JsonlData(FileData):
     be used, ConfigError for shares that add up to more than 1.
     """
 
-    def __init__(
-        self,
-        path: str | None = None,
-        seed: int = 0,
-        test_path: str | None = None,
-        test_share: float = 0.2,
-        dev_share: float = 0.1,
-        orm_share: float = 0.2,
-        seed_share: float = 0.4,
-        on_bad_row: str = "error",
-    ) -> None:
+    def __init__(self, settings: Settings) -> None:
+        path, test_path = settings.path, settings.test_path
         if path is None:
             raise ConfigError("data.path is not set; give the JSONL file of your problems: data.path=FILE")
-        shares = Shares(0.0 if test_path else test_share, dev_share, orm_share, seed_share)
-        super().__init__(" and ".join(filter(None, (path, test_path))), seed, shares, on_bad_row)
+        if test_path:
+            settings = replace(settings, test_share=0.0)
+        super().__init__(" and ".join(filter(None, (path, test_path))), settings)
         self._take(read_rows(Path(path), self.images), path)
         if test_path:  # one test problem must not be among the training ones: ids are unique over both files
             self._take(read_rows(Path(test_path), self.images), test_path, test=True)
@@ -224,15 +225,6 @@ def _split_of(position: float, shares: Mapping[str, float]) -> str:
 
 def _shuffled(ids: Sequence[str], seed: int) -> list[str]:
     return sorted(ids, key=lambda i: (derive(seed, "order", i), i))
-
-
-def _check_sum(shares: Shares) -> None:
-    total = shares.test + shares.dev + shares.orm
-    if total > 1 + 1e-9:
-        raise ConfigError(
-            f"data.test_share + data.dev_share + data.orm_share = {shares.test} + {shares.dev} + {shares.orm} = "
-            f"{total:g}, at most 1 is allowed; what they leave is for seed and pool"
-        )
 
 
 def bad_rows_text(bad: Sequence[Mapping[str, object]], usable: int) -> str:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from mathse.config import build
+from mathse.config import build, recorded
 from mathse.config.schema import OPTIONS
 from mathse.errors import DataError
 from mathse.runs.class_names import with_current_names
@@ -32,7 +32,7 @@ def recorded_source(run_config: Mapping[str, Any]) -> Any:
                 f"run.json: data._target_ = {target!r} is no data option of MathSE's, and reading a run runs "
                 f"no code that the run names; if you trust it, set {TRUST}={target}"
             )
-    return build(section)
+    return build(recorded("data", section))
 
 
 def problem_lookup(run_config: Mapping[str, Any]) -> Callable[[str], Problem]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,23 +40,26 @@ def open_benchmarks(config: EvaluateConfig, folder: Path) -> list[OpenedBenchmar
 
 def open_benchmark(name: str, section: Any, config: EvaluateConfig, folder: Path) -> OpenedBenchmark:
     """The benchmark that ``section`` (config ``benchmark.<name>``) describes."""
-    options = {f.name: getattr(section, f.name) for f in fields(section)} if is_dataclass(section) else dict(section)
-    rows = {key: options.pop(key, None) for key in ROWS}
+    values = section if isinstance(section, Mapping) else vars(section)
+    problems, images, split = (values.get(key) for key in ROWS)
     # prompt=student is no benchmark's own: it is built with its first prompt, and the student's is used in sampling.
-    uses_student_prompt = options.get("prompt") == STUDENT_PROMPT
-    if uses_student_prompt:
-        del options["prompt"]
+    uses_student_prompt = values.get("prompt") == STUDENT_PROMPT
+    if isinstance(section, Mapping):  # a class of the user's own: an argument each, but for what ``load`` takes
+        left_out = (*ROWS, "prompt") if uses_student_prompt else ROWS
+        section = {key: value for key, value in section.items() if key not in left_out}
+    elif uses_student_prompt:
+        section = replace(section, prompt=type(section)().prompt)
     runtime = {"source": build(config.data)} if isinstance(section, OwnBenchmark) else {}
-    bench: Benchmark = build(options, **runtime)
+    bench: Benchmark = build(section, **runtime)
     bench.check()
-    split = rows["split"] or bench.splits[0]
-    problems, images = (None if rows[key] is None else Path(rows[key]) for key in ("problems", "images"))
     # Pictures are looked at by a student or by the ORM; scoring alone needs none.
     need_images = config.predictions is None or config.judge.checkpoint is not None
-    items = bench.load(problems, images, rows["split"], need_images=need_images)
+    folder_of_images = None if images is None else Path(images)
+    items = bench.load(None if problems is None else Path(problems), folder_of_images, split, need_images=need_images)
     if uses_student_prompt:
         bench.prompt = STUDENT_PROMPT
+    split = split or bench.splits[0]
     if not items:
-        raise DataError(f"benchmark.{name}: split {split!r} of {rows['problems'] or bench.hub} holds no rows")
+        raise DataError(f"benchmark.{name}: split {split!r} of {problems or bench.hub} holds no rows")
     known_ids = [item.problem.id for item in items]
     return OpenedBenchmark(name, bench, items[: config.evaluation.limit], known_ids, folder, split)

@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
+from mathse.config.actors import HFGenerator as Settings
 from mathse.inference import prompts
 from mathse.inference.rows import solve_row
 from mathse.models.base import Backbone, Completion
@@ -129,15 +130,9 @@ class Generator:
 class HFGenerator(Generator):
     """Samples in this process with transformers' ``generate``."""
 
-    def __init__(
-        self,
-        batch_size: int = 256,
-        temperature: float = 0.7,
-        top_p: float = 1.0,
-        top_k: int = 0,
-        max_new_tokens: int = 80,
-    ) -> None:
-        super().__init__(batch_size, max_new_tokens, {"temperature": temperature, "top_p": top_p, "top_k": top_k})
+    def __init__(self, settings: Settings) -> None:
+        sampling = {"temperature": settings.temperature, "top_p": settings.top_p, "top_k": settings.top_k}
+        super().__init__(settings.batch_size, settings.max_new_tokens, sampling)
 
 
 def predict(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from mathse.config import build
 from mathse.config.bind import locate
 from mathse.config.judges import OwnJudge, judge_named
 from mathse.judges import Judge
@@ -27,15 +28,15 @@ class RunGives:
 
 def open_judge(settings: Any, run: RunGives) -> Judge:
     """The judge of a section. A class of ours takes its settings object; a user's own takes the settings that its
-    signature names, each as an argument."""
-    call = locate(settings._target_)
+    signature names, each as an argument; both are given what they name of what a run has."""
 
     def open_part(name: str) -> Judge:
         return open_judge(judge_named(name, settings), run)
 
     gives = {"orm": run.orm, "teacher": run.teacher, "seed": run.seed, "open_judge": open_part}
-    own = isinstance(settings, OwnJudge)
-    arguments = {name: getattr(settings, name) for name in settings.takes} if own else {"settings": settings}
-    parameters = inspect.signature(call).parameters
-    judge: Judge = call(**arguments, **{name: value for name, value in gives.items() if name in parameters})
+    parameters = inspect.signature(locate(settings._target_)).parameters
+    section = settings
+    if isinstance(settings, OwnJudge):
+        section = {name: getattr(settings, name) for name in ("_target_", *settings.takes)}
+    judge: Judge = build(section, **{name: value for name, value in gives.items() if name in parameters})
     return judge

@@ -2,37 +2,39 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mathse.config import build
+from mathse.config.backbones import CogVLM2, InternVL25, Qwen2VL, TinyBackbone
 from mathse.errors import CheckpointError
 
 if TYPE_CHECKING:
     from mathse.models.base import Backbone
 
-# By name and not by object: transformers is imported when a family is opened, and not before.
-FAMILIES = {
-    "tiny": "mathse.models.tiny.TinyBackbone",
-    "qwen2vl": "mathse.models.qwen2vl.load",
-    "internvl2_5": "mathse.models.internvl2_5.load",
-    "cogvlm2": "mathse.models.cogvlm2.load",
+FAMILIES: dict[str, type[Any]] = {
+    "tiny": TinyBackbone,
+    "qwen2vl": Qwen2VL,
+    "internvl2_5": InternVL25,
+    "cogvlm2": CogVLM2,
 }
 
 
-def load(family: str, path: str | Path, **options: Any) -> Backbone:
+def load(family: str, path: str | Path, *, weights: bool = True, **settings: Any) -> Backbone:
     """Open a checkpoint of a family, from a folder or by hub id.
 
     Args:
         family: tiny, qwen2vl, internvl2_5 or cogvlm2.
-        options: ``dtype`` (a torch.dtype or its name), ``attention``, ``revision``, and what the family's own loader
-            takes, such as pixel bounds.
+        weights: False for prompts alone, see ``mathse.models.prompt_reader``.
+        settings: as in ``mathse.config.backbones``: ``dtype`` (a torch.dtype or its name), ``attention``, ``revision``,
+            and what the family itself has, such as pixel bounds.
     Raises CheckpointError, in one sentence, if the family is unknown or the checkpoint is not one of it.
     """
     if family not in FAMILIES:
         raise CheckpointError(f"backbone family {family!r}: must be one of {', '.join(FAMILIES)}")
-    module, _, name = FAMILIES[family].rpartition(".")
-    backbone: Backbone = getattr(import_module(module), name)(path=str(path), **options)
+    if settings.get("dtype") is not None:
+        settings["dtype"] = str(settings["dtype"]).removeprefix("torch.")
+    backbone: Backbone = build(FAMILIES[family](path=str(path), **settings), weights=weights)
     return backbone
 
 

@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from mathse.config import build
+from mathse.config import build, with_values
 from mathse.models.base import Backbone
 
 OPEN_AT_ONCE = 2  # a student and an ORM
@@ -22,25 +22,25 @@ OPEN_AT_ONCE = 2  # a student and an ORM
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A ``backbone`` section of the settings, and what overrides it (``path``, ``dtype``, ``init_seed``)."""
+    """A ``backbone`` section of the settings, and what only a run has (``init_seed``, where weights are drawn)."""
 
     section: Any
-    overrides: Mapping[str, Any] = field(default_factory=dict)
+    runtime: Mapping[str, Any] = field(default_factory=dict)
 
     def open(self) -> Backbone:
-        backbone: Backbone = build(self.section, **self.overrides)
+        backbone: Backbone = build(self.section, **self.runtime)
         _specs[backbone] = self
         return backbone
 
 
-def spec_at(section: Any, path: Path | str | None, dtype: str, **overrides: Any) -> ModelSpec:
+def spec_at(section: Any, path: Path | str | None, dtype: str, **runtime: Any) -> ModelSpec:
     """A ``backbone`` section with its weights at ``path`` (None: where it says), in ``dtype`` unless it names one."""
     settings = section if isinstance(section, Mapping) else vars(section)
     if "dtype" in settings and settings["dtype"] is None:
-        overrides["dtype"] = dtype
+        section = with_values(section, dtype=dtype)
     if path is not None:
-        overrides["path"] = str(path)
-    return ModelSpec(section, overrides)
+        section = with_values(section, path=str(path))
+    return ModelSpec(section, runtime)
 
 
 _specs: WeakKeyDictionary[Backbone, ModelSpec] = WeakKeyDictionary()  # of all backbones that are in memory

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mathse.config import backbones as settings
-from mathse.config import build
+from mathse.config import build, with_values
 from mathse.models.base import Backbone
 
 # What an exported checkpoint says itself, by the section's class: pixel bounds and the system text lie in its folder,
@@ -30,7 +30,7 @@ def prompt_reader(section: Any, folder: Path, whole: Callable[[], Backbone]) -> 
     exported = _EXPORTED.get(type(section))
     if exported is None:
         return whole()
-    reader: Backbone = build(section, path=str(folder), weights=False, **exported)
+    reader: Backbone = build(with_values(section, path=str(folder), **exported), weights=False)
     return reader
 
 

@@ -7,7 +7,6 @@ asks for. Source of the facts: transformers' ``modeling_qwen2_vl`` (M-RoPE posit
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -15,6 +14,7 @@ from PIL.Image import Image
 from torch import Tensor
 from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
+from mathse.config.backbones import Qwen2VL as Settings
 from mathse.models.causal import DECODER_SCOPE, ChatBackbone, Features
 from mathse.models.checkpoint import as_dtype, expect_family, open_model, open_processor, resolve
 
@@ -95,31 +95,21 @@ class Qwen2VLBackbone(ChatBackbone):
         return images.size["longest_edge"] // (images.patch_size * images.merge_size) ** 2
 
 
-def load(
-    path: str | Path,
-    revision: str | None = None,
-    dtype: str | torch.dtype | None = None,
-    attention: str = "sdpa",
-    min_pixels: int | None = 3136,
-    max_pixels: int | None = 802816,
-    weights: bool = True,
-) -> Qwen2VLBackbone:
-    """Open a Qwen2-VL checkpoint, from a folder or by hub id.
-
-    Args:
-        dtype: of the weights; None is float32.
-        min_pixels, max_pixels: areas, 28 x 28 pixels a visual token; None: the checkpoint's own.
-        weights: False for prompts alone, see ``mathse.models.prompt_reader``.
-    """
-    folder = resolve(path, revision, weights)
+def load(settings: Settings, weights: bool = True) -> Qwen2VLBackbone:
+    """Open a Qwen2-VL checkpoint; ``weights`` False: for prompts alone, see ``mathse.models.prompt_reader``."""
+    folder = resolve(settings.path, settings.revision, weights)
     expect_family(folder, Qwen2VLBackbone.family, (Qwen2VLConfig.model_type,))
     model = open_model(
-        Qwen2VLForConditionalGeneration, folder, dtype=as_dtype(dtype), attention=attention, weights=weights
+        Qwen2VLForConditionalGeneration,
+        folder,
+        dtype=as_dtype(settings.dtype),
+        attention=settings.attention,
+        weights=weights,
     )
     processor = open_processor(folder)
     saved = processor.image_processor.size  # areas too; the published ones let one picture take 16,384 tokens
     processor.image_processor.size = {
-        "shortest_edge": saved["shortest_edge"] if min_pixels is None else min_pixels,
-        "longest_edge": saved["longest_edge"] if max_pixels is None else max_pixels,
+        "shortest_edge": saved["shortest_edge"] if settings.min_pixels is None else settings.min_pixels,
+        "longest_edge": saved["longest_edge"] if settings.max_pixels is None else settings.max_pixels,
     }
     return Qwen2VLBackbone(model, processor)

@@ -19,6 +19,7 @@ from transformers import (
     Qwen2VLVideoProcessor,
 )
 
+from mathse.config.backbones import TinyBackbone as Settings
 from mathse.models import tiny_tokenizer
 from mathse.models.checkpoint import as_dtype, expect_family, expect_files, open_model, open_processor
 from mathse.models.qwen2vl import Qwen2VLBackbone
@@ -33,52 +34,43 @@ _REMEDY = "make one with `python -m mathse tiny DST`, or name a run's checkpoint
 
 
 class TinyBackbone(Qwen2VLBackbone):
-    """With ``path`` it opens a checkpoint folder (``weights`` False: for prompts alone); without, it draws the weights
-    from ``init_seed``."""
+    """With a ``path`` it opens a checkpoint folder (``weights`` False: for prompts alone); without, it draws the
+    weights from ``init_seed``."""
 
     family: ClassVar[str] = "tiny"
     prompt_style: ClassVar[PromptStyle] = "compact"
 
-    def __init__(
-        self,
-        path: str | None = None,
-        dtype: str | torch.dtype = "float32",
-        attention: str = "eager",
-        min_pixels: int = 784,
-        max_pixels: int = 12544,
-        hidden_size: int = 128,
-        layers: int = 3,
-        heads: int = 4,
-        mlp_size: int = 320,
-        vision_size: int = 64,
-        vision_layers: int = 1,
-        initializer_range: float = 0.05,
-        init_seed: int = 0,
-        weights: bool = True,
-    ) -> None:
-        if path is None:
-            processor = build_processor(min_pixels, max_pixels)
+    def __init__(self, settings: Settings, init_seed: int = 0, weights: bool = True) -> None:
+        if settings.path is None:
+            processor = build_processor(settings.min_pixels, settings.max_pixels)
             tokenizer = processor.tokenizer
             # M-RoPE gives time and row one frequency each and the column all others: columns tell the digits apart
-            sections = [1, 1, hidden_size // heads // 2 - 2]
+            sections = [1, 1, settings.hidden_size // settings.heads // 2 - 2]
             decoder = decoder_config(
-                tokenizer, hidden_size, mlp_size, layers, heads, heads, initializer_range, mrope_section=sections
+                tokenizer,
+                settings.hidden_size,
+                settings.mlp_size,
+                settings.layers,
+                settings.heads,
+                settings.heads,
+                settings.initializer_range,
+                mrope_section=sections,
             )
             config = Qwen2VLConfig(
                 text_config={**decoder, "tie_word_embeddings": False},
                 vision_config={
-                    "depth": vision_layers,
-                    "embed_dim": vision_size,
-                    "hidden_size": hidden_size,
+                    "depth": settings.vision_layers,
+                    "embed_dim": settings.vision_size,
+                    "hidden_size": settings.hidden_size,
                     "num_heads": 4,
                     "mlp_ratio": 4,
                     "patch_size": PATCH,
                     "spatial_merge_size": MERGE,
                     "temporal_patch_size": 2,
-                    "initializer_range": initializer_range,
+                    "initializer_range": settings.initializer_range,
                 },
                 tie_word_embeddings=False,
-                initializer_range=initializer_range,
+                initializer_range=settings.initializer_range,
                 image_token_id=tokenizer.convert_tokens_to_ids(tiny_tokenizer.IMAGE),
                 video_token_id=tokenizer.convert_tokens_to_ids(tiny_tokenizer.VIDEO),
                 vision_start_token_id=tokenizer.convert_tokens_to_ids(tiny_tokenizer.VISION_START),
@@ -88,26 +80,26 @@ class TinyBackbone(Qwen2VLBackbone):
             model.generation_config.eos_token_id = tokenizer.eos_token_id
             model.generation_config.pad_token_id = tokenizer.pad_token_id
             for weight in model.parameters():  # the rotary frequencies stay float32, as in a checkpoint that is opened
-                weight.data = weight.data.to(as_dtype(dtype))
+                weight.data = weight.data.to(as_dtype(settings.dtype))
         else:
-            folder = Path(path)
+            folder = Path(settings.path)
             expect_files(folder, FILES, _REMEDY)
             expect_family(folder, self.family, (Qwen2VLConfig.model_type,))
-            model = open_model(Qwen2VLForConditionalGeneration, folder, dtype=as_dtype(dtype), weights=weights)
+            model = open_model(Qwen2VLForConditionalGeneration, folder, dtype=as_dtype(settings.dtype), weights=weights)
             processor = open_processor(folder)
         # attention over text alone: on the CPU eager beats SDPA at these lengths (0.18 s a step, 0.26 s)
-        model.set_attn_implementation({"text_config": attention, "vision_config": "sdpa"})
+        model.set_attn_implementation({"text_config": settings.attention, "vision_config": "sdpa"})
         super().__init__(model, processor)
 
 
 def tiny(seed: int) -> TinyBackbone:
     """What ``python -m mathse tiny DST`` saves."""
-    return TinyBackbone(init_seed=seed)
+    return TinyBackbone(Settings(), init_seed=seed)
 
 
 def tiny_qwen2vl(seed: int) -> Qwen2VLBackbone:
     """A Qwen2-VL small enough for tests of ``backbone=qwen2vl``: it writes full prompts, at bytes a token."""
-    small = TinyBackbone(init_seed=seed, hidden_size=64, layers=2, mlp_size=128, vision_size=32)
+    small = TinyBackbone(Settings(hidden_size=64, layers=2, mlp_size=128, vision_size=32), init_seed=seed)
     return Qwen2VLBackbone(small.model, small.processor)
 
 

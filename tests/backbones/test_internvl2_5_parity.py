@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,14 @@ from safetensors.torch import load_file
 from transformers import InternVLConfig, InternVLForConditionalGeneration
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping, register_checkpoint_conversion_mapping
 
+from mathse import models
 from mathse.errors import CheckpointError
 from mathse.models import quiet
 from mathse.models.checkpoint import open_model
-from mathse.models.internvl2_5 import InternVL25Backbone, load, weights
+from mathse.models.internvl2_5 import InternVL25Backbone, weights
 from mathse.models.internvl2_5 import published as published_folder
+
+load = partial(models.load, "internvl2_5")
 
 quiet()
 

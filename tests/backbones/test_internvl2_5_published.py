@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,16 +16,19 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokenizer, InternVLForConditionalGeneration
 
+from mathse import models
 from mathse.commands.convert import convert, main
 from mathse.errors import CheckpointError
 from mathse.models import quiet
 from mathse.models.checkpoint import Stored, expect_weights
-from mathse.models.internvl2_5 import InternVL25Backbone, load
+from mathse.models.internvl2_5 import InternVL25Backbone
 from mathse.models.internvl2_5.published import native_config
 
 pytest.importorskip("sentencepiece", reason="the tests train a small sentencepiece model; pip install -e '.[dev]'")
 
 from internvl_original import describe, shapes, train_pieces, write_original  # noqa: E402
+
+load = partial(models.load, "internvl2_5")
 
 quiet()
 

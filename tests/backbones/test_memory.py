@@ -14,6 +14,7 @@ from small import problems, solved_rows, tiny_backbone
 from torch import Tensor
 
 from mathse.commands.tiny import BUILDERS
+from mathse.config import backbones as backbones_settings
 from mathse.config.fits import Fit, Lora
 from mathse.inference.rows import solve_row
 from mathse.models import memory, modes
@@ -71,7 +72,7 @@ def test_the_table_shows_each_part() -> None:
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("mode", MODES)
 def test_the_estimate_of_activations_is_near_what_autograd_keeps(precision: str, attention: str, mode: str) -> None:
-    backbone = TinyBackbone(attention=attention, layers=4, vision_layers=3)
+    backbone = TinyBackbone(backbones_settings.TinyBackbone(attention=attention, layers=4, vision_layers=3))
     modes.prepare(backbone, MODES[mode], precision, seed=0)
     [row] = solved_rows(backbone, 1)
     measured = bytes_kept(backbone, [row] * 4, precision)
@@ -104,7 +105,11 @@ def test_weights_gradients_and_moments_are_counted_to_the_byte() -> None:
     longest = tiny_backbone().encode(solved_rows(tiny_backbone(), 1))[0]
 
     def estimate(mode: str, precision: str, shards: int = 1) -> tuple[Memory, int]:
-        backbone = TinyBackbone(hidden_size=32, layers=1, heads=2, mlp_size=64, vision_size=16, dtype="bfloat16")
+        backbone = TinyBackbone(
+            backbones_settings.TinyBackbone(
+                hidden_size=32, layers=1, heads=2, mlp_size=64, vision_size=16, dtype="bfloat16"
+            )
+        )
         modes.prepare(backbone, MODES[mode], precision, seed=0)
         trains = sum(p.numel() for p in backbone.model.parameters() if p.requires_grad)
         return memory.estimate(backbone, longest, 1, precision, False, shards), trains

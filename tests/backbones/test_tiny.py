@@ -16,8 +16,10 @@ from safetensors.torch import load_file, save_file
 from small import picture, problems, solved_rows, tiny_backbone
 from transformers import AutoProcessor, Qwen2VLForConditionalGeneration
 
+from mathse.config import backbones as backbones_settings
 from mathse.data.images import load_image
 from mathse.errors import CheckpointError, DataError
+from mathse.models import load
 from mathse.models.base import IGNORED
 from mathse.models.row import Row
 from mathse.models.tiny import TinyBackbone
@@ -272,7 +274,7 @@ def same_weights(one: Any, other: Any) -> bool:
 
 
 def test_a_saved_backbone_opens_equal(backbone: TinyBackbone, saved: Path) -> None:
-    again, rows = TinyBackbone(str(saved)), several(backbone)
+    again, rows = load("tiny", saved), several(backbone)
     assert same_weights(backbone.model, again.model)
     one, other = (b.answer_logits(b.collate(rows))[0] for b in (backbone, again))
     assert torch.equal(one, other)
@@ -291,7 +293,7 @@ def test_plain_transformers_opens_a_saved_backbone(backbone: TinyBackbone, saved
 
 
 def test_saving_again_writes_the_same_bytes(backbone: TinyBackbone, saved: Path, tmp_path: Path) -> None:
-    TinyBackbone(str(saved)).save(tmp_path / "again")
+    load("tiny", saved).save(tmp_path / "again")
     for name in ("model.safetensors", "tokenizer.json", "chat_template.jinja", "processor_config.json"):
         assert (tmp_path / "again" / name).read_bytes() == (saved / name).read_bytes(), name
 
@@ -305,7 +307,7 @@ def test_the_seed_of_the_weights_is_the_only_draw() -> None:
 
 
 def test_the_default_size_is_about_a_million_parameters() -> None:
-    assert 0.5e6 < sum(p.numel() for p in TinyBackbone().model.parameters()) < 1.5e6
+    assert 0.5e6 < sum(p.numel() for p in TinyBackbone(backbones_settings.TinyBackbone()).model.parameters()) < 1.5e6
 
 
 @pytest.mark.parametrize(
@@ -317,7 +319,7 @@ def test_a_checkpoint_without_one_of_its_files_is_refused_by_that_name(saved: Pa
     shutil.copytree(saved, tmp_path / "c")
     (tmp_path / "c" / name).unlink()
     with pytest.raises(CheckpointError, match=name):
-        TinyBackbone(str(tmp_path / "c"))
+        load("tiny", tmp_path / "c")
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "processor_config.json", "tokenizer.json"])
@@ -326,7 +328,7 @@ def test_a_checkpoint_with_a_file_cut_short_is_refused(saved: Path, tmp_path: Pa
     file = tmp_path / "c" / name
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     with pytest.raises(CheckpointError, match=str(tmp_path / "c")):
-        TinyBackbone(str(tmp_path / "c"))
+        load("tiny", tmp_path / "c")
 
 
 def test_a_checkpoint_that_lacks_a_weight_is_refused_not_filled_with_noise(saved: Path, tmp_path: Path) -> None:
@@ -336,7 +338,7 @@ def test_a_checkpoint_that_lacks_a_weight_is_refused_not_filled_with_noise(saved
     del weights[lost]
     save_file(weights, tmp_path / "c" / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(CheckpointError, match=lost):
-        TinyBackbone(str(tmp_path / "c"))
+        load("tiny", tmp_path / "c")
 
 
 def test_a_checkpoint_of_another_family_is_refused(saved: Path, tmp_path: Path) -> None:
@@ -344,7 +346,7 @@ def test_a_checkpoint_of_another_family_is_refused(saved: Path, tmp_path: Path) 
     config = json.loads((saved / "config.json").read_text())
     (tmp_path / "c" / "config.json").write_text(json.dumps({**config, "model_type": "llama"}))
     with pytest.raises(CheckpointError, match="llama"):
-        TinyBackbone(str(tmp_path / "c"))
+        load("tiny", tmp_path / "c")
 
 
 def test_weights_are_read_from_safetensors_alone(saved: Path, tmp_path: Path) -> None:
@@ -353,9 +355,9 @@ def test_weights_are_read_from_safetensors_alone(saved: Path, tmp_path: Path) ->
     (tmp_path / "c" / "model.safetensors").unlink()
     torch.save(Trap(tmp_path / "sprung"), tmp_path / "c" / "pytorch_model.bin")
     with pytest.raises(CheckpointError, match="model.safetensors"):
-        TinyBackbone(str(tmp_path / "c"))
+        load("tiny", tmp_path / "c")
     shutil.copy(saved / "model.safetensors", tmp_path / "c")
-    TinyBackbone(str(tmp_path / "c"))
+    load("tiny", tmp_path / "c")
     assert not (tmp_path / "sprung").exists()
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from mathse.errors import ConfigError
+from mathse.evaluation.benchmarks import make
 from mathse.evaluation.benchmarks.base import GIVEN, NOT_SCORED, Extraction
-from mathse.evaluation.benchmarks.mathverse import MathVerse, extraction_prompt, judge_prompt, judgement, query
+from mathse.evaluation.benchmarks.mathverse import extraction_prompt, judge_prompt, judgement, query
 from tests.benchmarks.cases import Scripted, rows, verse_row, write
 
 
@@ -29,7 +30,7 @@ def test_the_builder_makes_the_prompts_of_each_version_in_the_authors_template(f
     file = fixtures / "benchmarks" / "mathverse" / "output_testmini_template.json"
     if not file.is_file():
         pytest.skip(f"needs {file}")
-    items = MathVerse(prompt="query_cot").load(file, need_images=False)
+    items = make("mathverse", prompt="query_cot").load(file, need_images=False)
     assert "Vision Only" in {item.raw["problem_version"] for item in items}
     for item in items:
         assert item.prompt == item.raw["query_cot"] == query(without_prompts(item.raw), "query_cot")
@@ -37,7 +38,7 @@ def test_the_builder_makes_the_prompts_of_each_version_in_the_authors_template(f
 
 
 def items_of(tmp_path: Path, *table, **options):
-    bench = MathVerse(**options)
+    bench = make("mathverse", **options)
     return bench, bench.load(write(tmp_path / "testmini.jsonl", list(table)))
 
 

@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 
 from mathse.errors import ConfigError, DataError
-from mathse.evaluation.benchmarks import mathvision, official_latex
+from mathse.evaluation.benchmarks import make, mathvision, official_latex
 from mathse.evaluation.benchmarks.arithmetic import NoNumber, number_of
 from mathse.evaluation.benchmarks.base import GIVEN, NOT_SCORED, Extraction
 from mathse.evaluation.benchmarks.bounded import Worker
-from mathse.evaluation.benchmarks.mathvision import MathVision
 from mathse.evaluation.benchmarks.mathvision_answer import equal, extracted_answer, quick_value
 from tests.benchmarks.cases import outputs, rows, vision_row, write
 
@@ -27,7 +26,7 @@ def published(fixtures: Path):
     file = fixtures / "benchmarks" / "mathvision" / "test.jsonl.gz"
     if not file.is_file():
         pytest.skip(f"needs {file}")
-    return {item.problem.id: item for item in MathVision().load(file, need_images=False)}
+    return {item.problem.id: item for item in make("mathvision").load(file, need_images=False)}
 
 
 def test_real_outputs_get_the_published_answers_verdicts_and_keys(fixtures, published):
@@ -35,7 +34,7 @@ def test_real_outputs_get_the_published_answers_verdicts_and_keys(fixtures, publ
     files = outputs(folder, "_result.json")
     assert files
     for name, file in files.items():
-        table, bench = rows(file), MathVision()
+        table, bench = rows(file), make("mathvision")
         items, responses = [published[row["id"]] for row in table], [row["response"] for row in table]
         extractions = bench.extract(items, responses)
         verdicts = bench.score(items, responses, extractions)
@@ -109,7 +108,7 @@ def test_nothing_but_arithmetic_has_a_value(text):
 
 
 def item_of(tmp_path, **changes):
-    bench = MathVision()
+    bench = make("mathvision")
     return bench, bench.load(write(tmp_path / "test.jsonl", [vision_row(**changes)]))[0]
 
 
@@ -155,14 +154,14 @@ def test_prompts_are_the_authors_and_leave_out_options_that_are_letters(tmp_path
     assert item_of(tmp_path)[1].prompt == f"{cot}Which?\n<image1>\n"
     file = write(tmp_path / "test.jsonl", [vision_row(options=["1", "2", "3", "4", "5"])])
     lettered = "(A) 1\n(B) 2\n(C) 3\n(D) 4\n(E) 5\n"
-    direct = MathVision(prompt="direct").load(file)[0].prompt
+    direct = make("mathvision", prompt="direct").load(file)[0].prompt
     assert direct == f"Which?\n<image1>\n{lettered}\nAnswer the question using a single word or phrase."
-    assert MathVision().load(file)[0].prompt == f"{cot}Which?\n<image1>\n{lettered}"
+    assert make("mathvision").load(file)[0].prompt == f"{cot}Which?\n<image1>\n{lettered}"
 
 
 def test_keys_and_strings_are_the_official_ones(tmp_path):
     table = [vision_row(id=str(k), level=1 + k % 2) for k in range(3)]
-    bench = MathVision()
+    bench = make("mathvision")
     items = bench.load(write(tmp_path / "test.jsonl", table))
     verdicts = bench.score(items, ["B", "B", "A"], bench.extract(items, ["B", "B", "A"]))
     assert bench.buckets(items, verdicts) == {
@@ -182,7 +181,7 @@ def test_rows_that_cannot_be_scored_are_refused(tmp_path):
         item_of(tmp_path, answer="F")
     file = write(tmp_path / "test.jsonl", [vision_row(id=str(k), image="") for k in range(305)])
     with pytest.raises(DataError, match="305 rows, and testmini has 304"):
-        MathVision().load(file, split="testmini", need_images=False)
+        make("mathvision").load(file, split="testmini", need_images=False)
 
 
 def test_another_antlr_is_refused_with_the_command_that_mends_it(monkeypatch):
@@ -191,7 +190,7 @@ def test_another_antlr_is_refused_with_the_command_that_mends_it(monkeypatch):
     with pytest.raises(
         ConfigError, match=r"4\.13\.2 is installed.*pip install 'antlr4-python3-runtime==4\.9\.\*' sympy"
     ):
-        MathVision().score([], [], [])
+        make("mathvision").score([], [], [])
 
 
 def test_an_altered_parser_is_refused(monkeypatch, tmp_path):
@@ -199,8 +198,8 @@ def test_an_altered_parser_is_refused(monkeypatch, tmp_path):
     other.write_bytes(official_latex.WHEEL.read_bytes() + b"x")
     monkeypatch.setattr(official_latex, "WHEEL", other)
     with pytest.raises(ConfigError, match="missing or altered"):
-        MathVision().check()
+        make("mathvision").check()
 
 
 def test_the_protocol_names_the_parser_that_decided():
-    assert MathVision().protocol()["parser"].startswith("latex2sympy2 1.9.1 on antlr4 4.9")
+    assert make("mathvision").protocol()["parser"].startswith("latex2sympy2 1.9.1 on antlr4 4.9")

@@ -22,7 +22,7 @@ def published(fixtures: Path) -> dict[str, Item]:
     file = fixtures / "benchmarks" / "mathvista" / "testmini.jsonl.gz"
     if not file.is_file():
         pytest.skip(f"needs {file}")
-    return {item.problem.id: item for item in MathVista().load(file, need_images=False)}
+    return {item.problem.id: item for item in make("mathvista").load(file, need_images=False)}
 
 
 def scored(
@@ -51,7 +51,7 @@ def test_real_outputs_get_the_released_scripts_predictions_and_verdicts(fixtures
     assert files
     for name, file in files.items():
         table = rows(file)
-        _, verdicts = scored(MathVista(), table, published)
+        _, verdicts = scored(make("mathvista"), table, published)
         assert [v.prediction for v in verdicts] == [row["expected_released_prediction"] for row in table], name
         assert [v.correct for v in verdicts] == [row["expected_released_true"] for row in table], name
 
@@ -62,7 +62,7 @@ def test_real_outputs_get_every_published_bucket_under_the_rule_they_were_made_w
         table, wanted = rows(file), counts(json.loads((folder / f"{name}.scores.json").read_text()))
         found = {}
         for rule in ("released", "strict"):
-            bench = MathVista(rule=rule)
+            bench = make("mathvista", rule=rule)
             found[rule] = counts(bench.buckets(*scored(bench, table, published)))
         assert len(wanted) >= 74
         assert wanted in found.values(), name
@@ -72,7 +72,7 @@ def test_the_strict_rule_reproduces_the_stored_verdicts_of_2023(fixtures, publis
     agreeing = 0
     for file in outputs(fixtures / "benchmarks" / "mathvista", ".scores.json").values():
         table = rows(file)
-        _, verdicts = scored(MathVista(rule="strict"), table, published)
+        _, verdicts = scored(make("mathvista", rule="strict"), table, published)
         agreeing += [v.correct for v in verdicts] == [row["stored_true_false"] for row in table]
     assert agreeing >= 5  # one published file obeys the released rule
 
@@ -84,7 +84,7 @@ def test_the_builder_makes_the_released_query_of_every_row(published):
 
 
 def item_of(row: dict[str, Any], tmp_path: Path, **options: Any) -> tuple[MathVista, Item]:
-    bench = MathVista(**options)
+    bench = make("mathvista", **options)
     return bench, bench.load(write(tmp_path / "rows.jsonl", [row]))[0]
 
 
@@ -165,7 +165,7 @@ def test_quick_extraction_reads_its_sentence_within_a_response(tmp_path):
     response = 'So there are 7. The answer is "7". Good luck.'
     bench, item = item_of(vista_row(), tmp_path, quick_extract=True)
     assert bench.extract([item], [response], None) == [Extraction("7")]
-    assert MathVista().extract([item], [response], None)[0].text is None
+    assert make("mathvista").extract([item], [response], None)[0].text is None
 
 
 def test_the_students_marker_becomes_what_the_quick_rule_reads(tmp_path):
@@ -200,6 +200,6 @@ def test_a_row_of_an_output_file_is_scored_but_not_asked(tmp_path):
     row = vista_row(image="")
     del row["question"]
     file = write(tmp_path / "output.jsonl", [row])
-    assert MathVista().load(file, need_images=False)[0].problem.answer == "3"
+    assert make("mathvista").load(file, need_images=False)[0].problem.answer == "3"
     with pytest.raises(DataError, match="a row without question"):
-        MathVista().load(file)
+        make("mathvista").load(file)

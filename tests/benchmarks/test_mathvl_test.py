@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mathse.errors import ConfigError, DataError
-from mathse.evaluation.benchmarks.mathvl_test import MathVLTest
+from mathse.evaluation.benchmarks import make
 from tests.benchmarks.cases import Scripted, write
 
 CHOICE = {"id": "1", "question": "求x。", "answer": "B", "options": ["3", "4"], "question_type": "choice"}
@@ -13,7 +13,7 @@ OPEN = {"id": "2", "question": "求y。", "answer": "x^2-2x+1"}
 
 
 def items_of(tmp_path, *table):
-    bench = MathVLTest()
+    bench = make("mathvl_test")
     return bench, bench.load(write(tmp_path / "own.jsonl", list(table)))
 
 
@@ -53,11 +53,11 @@ def test_images_come_as_a_list_or_one_by_one(tmp_path):
 
 def test_a_missing_file_or_a_row_of_another_form_is_one_sentence(tmp_path):
     with pytest.raises(ConfigError, match="not public; give your own file.*benchmark.mathvl_test.problems=FILE"):
-        MathVLTest().load(None)
+        make("mathvl_test").load(None)
     with pytest.raises(DataError, match=r'own\.jsonl:1: "images" and "options" are lists'):
         items_of(tmp_path, CHOICE | {"options": "A"})
 
 
 def test_the_protocol_says_that_it_is_our_own():
-    assert "MathSE's own" in MathVLTest().protocol()["scoring"]
-    assert MathVLTest().mapped("†Answer: 5") == "†Answer: 5"
+    assert "MathSE's own" in make("mathvl_test").protocol()["scoring"]
+    assert make("mathvl_test").mapped("†Answer: 5") == "†Answer: 5"

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from mathse.errors import DataError
-from mathse.evaluation.benchmarks import math_verifier, mathvista, rows
+from mathse.evaluation.benchmarks import make, math_verifier, mathvista, rows
 from mathse.evaluation.benchmarks.base import Item
 from mathse.evaluation.benchmarks.bounded import Worker
 from mathse.evaluation.benchmarks.marker import mapped_response, marked_answer
@@ -45,7 +45,7 @@ def test_a_long_text_of_one_kind_is_read_in_no_time(part):
     text, start = part * (100_000 // len(part)), time.process_time()
     marked_answer(text)
     extracted_answer(text)
-    vista = mathvista.MathVista(quick_extract=True)
+    vista = make("mathvista", quick_extract=True)
     row = vista_row(answer_type="float")
     vista.extract([Item(Problem("1", ""), row, "")], [text], None)
     vista.normalized(text, row)
@@ -72,9 +72,9 @@ def test_only_the_end_of_a_long_text_is_looked_through_for_the_marker():
 def test_the_quick_rule_reads_what_the_official_pattern_does(response, found):
     item = Item(Problem("1", ""), vista_row(answer_type="text"), "")
     match, whole = (find(r'The answer is "(.*)"\.', response) for find in (re.search, re.fullmatch))
-    within = mathvista.MathVista(quick_extract=True).extract([item], [response], None)[0].text
+    within = make("mathvista", quick_extract=True).extract([item], [response], None)[0].text
     assert within == found == (match[1] if match else None)
-    assert mathvista.MathVista().extract([item], [response], None)[0].text == (whole[1] if whole else None)
+    assert make("mathvista").extract([item], [response], None)[0].text == (whole[1] if whole else None)
 
 
 def plain_distance(left: str, right: str) -> int:
@@ -134,7 +134,7 @@ def test_a_data_set_from_the_hub_lays_its_pictures_out_as_files(tmp_path, monkey
     table.to_parquet(tmp_path / "set" / "data" / "testmini-00000-of-00001.parquet")
     monkeypatch.setattr(mathvista.MathVista, "hub", str(tmp_path / "set"))
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
-    (item,) = mathvista.MathVista().load(None, tmp_path / "pictures")
+    (item,) = make("mathvista").load(None, tmp_path / "pictures")
     assert item.problem.images == (str((tmp_path / "pictures" / "images" / "1.png").resolve()),)
     assert "decoded_image" not in item.raw
     assert Image.open(item.problem.images[0]).size == (4, 4)

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
 from mathse.config.backbones import TinyBackbone
-from mathse.config.data import JsonlData
+from mathse.config.data import JsonlData, SyntheticData
 from mathse.config.parse import build, flatten, parse
 from mathse.config.schema import MergeCorrectPaths, TrainConfig
 from mathse.errors import ConfigError
@@ -130,6 +131,19 @@ def test_a_class_of_ones_own_is_checked_against_its_signature(own_module):
     assert build(ok.teacher).patience == 3
     with pytest.raises(ConfigError, match=r"teacher.patiense: no such setting; my_teachers.Mine takes patience, model"):
         parse(OmegaConf.create({"teacher": {"_target_": own_module, "patiense": 3}}))
+
+
+def test_a_class_of_ones_own_that_extends_one_of_ours_takes_the_same_settings(tmp_path, monkeypatch):
+    (tmp_path / "my_sources.py").write_text(
+        "from mathse.data.synthetic import SyntheticData\nclass Mine(SyntheticData):\n    notes = ('mine',)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    config = parse(OmegaConf.create({"seed": 5, "data": {"_target_": "my_sources.Mine", "pool": 7}}))
+    assert config.data == replace(SyntheticData(seed=5, pool=7), _target_="my_sources.Mine")
+    source = build(config.data)
+    assert source.notes == ("mine",) and source.sizes["pool"] == 7 and source.seed == 5
+    with pytest.raises(ConfigError, match=r"data.pol: no such setting; did you mean data.pool"):
+        parse(OmegaConf.create({"data": {"_target_": "my_sources.Mine", "pol": 7}}))
 
 
 def test_a_class_that_cannot_be_imported_is_refused():

@@ -14,9 +14,10 @@ from e2e.runs import SIZES, rows, run
 from PIL import Image
 
 from mathse.__main__ import main
+from mathse.config import build
+from mathse.config.data import JsonlData
 from mathse.data import rows as data_rows
 from mathse.data.images import load_image
-from mathse.data.problems import JsonlData
 from mathse.runs.store import read_json
 
 LISTED = {  # line of the file -> what its row is, what is said of it
@@ -99,7 +100,7 @@ def listed(found: list[dict[str, Any]]) -> dict[int, tuple[str | None, str]]:
 
 
 def test_every_bad_row_is_listed_and_every_other_one_used(hostile: Path) -> None:
-    source = JsonlData(str(hostile), on_bad_row="skip")
+    source = build(JsonlData(path=str(hostile), on_bad_row="skip"))
     assert listed(source.bad_rows) == LISTED  # type: ignore[arg-type]
     assert len(source.table) + len(source.bad_rows) == len(hostile.read_text().splitlines())
     for name in USED:
@@ -107,7 +108,7 @@ def test_every_bad_row_is_listed_and_every_other_one_used(hostile: Path) -> None
 
 
 def test_pictures_of_every_kind_are_converted_as_documented(hostile: Path) -> None:
-    source = JsonlData(str(hostile), on_bad_row="skip")
+    source = build(JsonlData(path=str(hostile), on_bad_row="skip"))
     first_frame = load_image(source.get("animated").images[0])
     assert first_frame.getpixel((5, 5)) == (255, 0, 0)
     grey = np.asarray(load_image(source.get("grey16").images[0]))

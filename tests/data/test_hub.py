@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from mathse.config import build
+from mathse.config import data as data_settings
 from mathse.data.hub import HubData
 from mathse.data.images import image_size, load_image
-from mathse.data.readers.source import PublicData
 from mathse.errors import ConfigError, DataError
 
 datasets = pytest.importorskip("datasets", reason="needs the datasets library: pip install '.[hub]'")
@@ -41,6 +42,11 @@ def saved(folder: Path, rows: list[dict[str, Any]], **features: Any) -> str:
     return str(folder)
 
 
+def hub(root: str, columns: dict[str, str | None] | None = None, **settings: Any) -> HubData:
+    named = data_settings.Columns(**(columns or {}))
+    return HubData(data_settings.HubData(root=root, columns=named, **settings))
+
+
 def cell(color: str) -> dict[str, Any]:
     return {"bytes": png(color), "path": None}
 
@@ -54,7 +60,7 @@ def test_a_saved_table_gives_problems_whose_pictures_stay_in_it(
 ) -> None:
     saved(tmp_path / "set", rows("red", "blue"))
     monkeypatch.chdir(tmp_path)
-    source = HubData("set", columns=COLUMNS)
+    source = hub("set", columns=COLUMNS)
     monkeypatch.chdir("/")
     blue = source.table.at(1)
     assert (blue.question, blue.answer, blue.source) == ("How blue is it?", "1", "set")
@@ -68,15 +74,15 @@ def test_parquet_files_in_a_folder_are_a_set_too(tmp_path: Path) -> None:
     table = datasets.load_from_disk(saved(tmp_path / "saved", rows("red", "blue")))
     (tmp_path / "set" / "data").mkdir(parents=True)
     table.to_parquet(tmp_path / "set" / "data" / "train-00000.parquet")
-    source = HubData(str(tmp_path / "set"), columns=COLUMNS)
+    source = hub(str(tmp_path / "set"), columns=COLUMNS)
     assert [load_image(p.images[0]).getpixel((0, 0)) for p in source.distillable()] == [(255, 0, 0), (0, 0, 255)]
 
 
 def test_ids_come_from_content_and_not_from_the_place(tmp_path: Path) -> None:
-    forth = HubData(saved(tmp_path / "a", rows("red", "blue", "green")), columns=COLUMNS)
-    back = HubData(saved(tmp_path / "b", rows("red", "blue", "green")[::-1]), columns=COLUMNS)
+    forth = hub(saved(tmp_path / "a", rows("red", "blue", "green")), columns=COLUMNS)
+    back = hub(saved(tmp_path / "b", rows("red", "blue", "green")[::-1]), columns=COLUMNS)
     assert forth.table.ids() == back.table.ids()[::-1] and len(set(forth.table.ids())) == 3
-    named = HubData(saved(tmp_path / "c", rows("red")), columns={**COLUMNS, "id": "label"})
+    named = hub(saved(tmp_path / "c", rows("red")), columns={**COLUMNS, "id": "label"})
     assert named.table.ids() == ["0"]
 
 
@@ -85,7 +91,7 @@ def test_several_pictures_choices_and_solutions_are_kept(tmp_path: Path) -> None
     kinds = {"image": datasets.List(datasets.Image()), "options": datasets.List(datasets.Value("string"))}
     folder = saved(tmp_path / "set", [row], **kinds, why=datasets.Value("string"))
     columns = {**COLUMNS, "answer": None, "answer_index": "label", "choices": "options", "solution": "why"}
-    problem = HubData(folder, columns=columns).table.at(0)
+    problem = hub(folder, columns=columns).table.at(0)
     assert (problem.answer, problem.choices, problem.solution) == ("B", ("12", "13"), "So.")
     assert [load_image(ref).getpixel((0, 0)) for ref in problem.images] == [(255, 0, 0), (0, 0, 255)]
 
@@ -98,9 +104,7 @@ def test_paths_of_pictures_start_at_the_folder_and_stay_in_it(tmp_path: Path) ->
         {"query": f"{k}?", "label": "1", "image": ref} for k, ref in enumerate(("a.png", "../secret.png", "b.png"))
     ]
     (tmp_path / "set" / "train.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    source = HubData(
-        str(tmp_path / "set"), columns=COLUMNS, images=str(tmp_path / "set" / "pictures"), on_bad_row="skip"
-    )
+    source = hub(str(tmp_path / "set"), columns=COLUMNS, images=str(tmp_path / "set" / "pictures"), on_bad_row="skip")
     assert [p.images for p in source.distillable()] == [(str(tmp_path / "set" / "pictures" / "a.png"),)]
     assert [row["line"] for row in source.bad_rows] == [2, 3]
     assert "only paths inside" in str(source.bad_rows[0]["reason"])
@@ -108,7 +112,7 @@ def test_paths_of_pictures_start_at_the_folder_and_stay_in_it(tmp_path: Path) ->
 
 def test_a_damaged_picture_in_a_table_is_a_bad_row(tmp_path: Path) -> None:
     broken = [*rows("red"), {"query": "?", "label": "1", "image": {"bytes": png("blue")[:-20], "path": None}}]
-    source = HubData(saved(tmp_path / "set", broken), columns=COLUMNS, on_bad_row="skip")
+    source = hub(saved(tmp_path / "set", broken), columns=COLUMNS, on_bad_row="skip")
     (bad,) = source.bad_rows
     assert bad["line"] == 2 and "damaged or cut off" in str(bad["reason"])
 
@@ -116,29 +120,29 @@ def test_a_damaged_picture_in_a_table_is_a_bad_row(tmp_path: Path) -> None:
 def test_columns_that_are_not_there_are_refused_with_those_that_are(tmp_path: Path) -> None:
     folder = saved(tmp_path / "set", rows("red"))
     with pytest.raises(ConfigError, match=r"data.columns.question = 'question': .* it has query, label, image"):
-        HubData(folder)
+        hub(folder)
     with pytest.raises(ConfigError, match="question, and answer or answer_index"):
-        HubData(folder, columns={**COLUMNS, "answer": None})
+        hub(folder, columns={**COLUMNS, "answer": None})
 
 
 def test_a_set_that_cannot_be_opened_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be opened .*check data.root, subset and split"):
-        HubData(saved(tmp_path / "set", rows("red")).replace("set", "gone"), columns=COLUMNS)
+        hub(saved(tmp_path / "set", rows("red")).replace("set", "gone"), columns=COLUMNS)
     (tmp_path / "rows").mkdir()
     (tmp_path / "rows" / "train.jsonl").write_text('{"query": "?", "label": "1"}')
     with pytest.raises(DataError, match='Unknown split "dev"'):
-        HubData(str(tmp_path / "rows"), split="dev", columns=COLUMNS)
+        hub(str(tmp_path / "rows"), split="dev", columns=COLUMNS)
 
 
 def test_a_hub_id_is_looked_for_in_the_cache_alone_when_offline() -> None:
     with pytest.raises(DataError, match="someone/nothing:train: cannot be opened"):
-        HubData("someone/nothing", columns=COLUMNS)
+        hub("someone/nothing", columns=COLUMNS)
 
 
 def test_a_published_set_is_read_from_a_table_as_from_its_files(tmp_path: Path) -> None:
     row = {"query": "How many?", "label": ["14"], "image": cell("red"), "human_or_machine": 0}
     kinds = {"label": datasets.List(datasets.Value("string")), "human_or_machine": datasets.Value("int64")}
     saved(tmp_path / "org" / "charts", [row], **kinds)
-    problem = PublicData("chartqa", str(tmp_path / "org" / "charts")).table.at(0)
+    problem = build(data_settings.PublicData(name="chartqa", root=str(tmp_path / "org" / "charts"))).table.at(0)
     assert (problem.answer, problem.metadata["written_by"]) == ("14", "human")
     assert problem.images[0].startswith("hf:")

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mathse.config import data as data_settings
 from mathse.data.mixture import MixtureData, by_weight
 from mathse.errors import ConfigError, DataError
 
-JSONL = "mathse.data.problems.JsonlData"
+
+def mixed(sources: dict[str, Any], **settings: Any) -> MixtureData:
+    return MixtureData(data_settings.MixtureData(sources=sources, **settings))
 
 
-def rows(path: Path, name: str, count: int, *more: str) -> dict[str, Any]:
+def rows(path: Path, name: str, count: int, *more: str) -> data_settings.JsonlData:
     """A source of so many problems, as its section of the settings."""
     lines = [json.dumps({"id": f"{name}/{k}", "question": f"{name}: {k} + 1?", "images": [], "answer": str(k + 1)})
              for k in range(count)]  # fmt: skip
     (path / f"{name}.jsonl").write_text("\n".join([*lines, *more]))
-    return {"_target_": JSONL, "path": str(path / f"{name}.jsonl")}
+    return data_settings.JsonlData(path=str(path / f"{name}.jsonl"))
 
 
 def of(mixture: MixtureData, name: str) -> list[str]:
@@ -28,34 +32,34 @@ def of(mixture: MixtureData, name: str) -> list[str]:
 
 def test_weights_take_as_many_rows_as_their_proportions_allow(tmp_path: Path) -> None:
     sources = {"a": rows(tmp_path, "a", 40), "b": rows(tmp_path, "b", 90)}
-    mixture = MixtureData(sources, weights={"a": 1, "b": 3})
+    mixture = mixed(sources, weights={"a": 1, "b": 3})
     assert (len(of(mixture, "a")), len(of(mixture, "b"))) == (30, 90)
     assert "A mixture of 30 of 40 rows of a, 90 of 90 rows of b." in mixture.notes
-    sized = MixtureData(sources, weights={"a": 1, "b": 3}, size=20)
+    sized = mixed(sources, weights={"a": 1, "b": 3}, size=20)
     assert (len(of(sized, "a")), len(of(sized, "b"))) == (5, 15)
 
 
 def test_counts_take_so_many_rows(tmp_path: Path) -> None:
-    mixture = MixtureData({"a": rows(tmp_path, "a", 9), "b": rows(tmp_path, "b", 9)}, counts={"a": 0, "b": 4})
+    mixture = mixed({"a": rows(tmp_path, "a", 9), "b": rows(tmp_path, "b", 9)}, counts={"a": 0, "b": 4})
     assert (len(of(mixture, "a")), len(of(mixture, "b"))) == (0, 4)
 
 
 def test_the_same_seed_takes_the_same_rows_and_another_seed_others(tmp_path: Path) -> None:
     sources = {"a": rows(tmp_path, "a", 60), "b": rows(tmp_path, "b", 60)}
     once, again, other = (
-        MixtureData(sources, weights={"a": 1, "b": 1}, size=40, seed=seed).table.ids() for seed in (3, 3, 4)
+        mixed(sources, weights={"a": 1, "b": 1}, size=40, seed=seed).table.ids() for seed in (3, 3, 4)
     )
     assert once == again and set(once) != set(other)
 
 
 def test_a_bigger_mixture_holds_the_smaller_one(tmp_path: Path) -> None:
     sources = {"a": rows(tmp_path, "a", 60), "b": rows(tmp_path, "b", 60)}
-    small, big = (set(MixtureData(sources, counts={"a": n, "b": n}).table.ids()) for n in (10, 30))
+    small, big = (set(mixed(sources, counts={"a": n, "b": n}).table.ids()) for n in (10, 30))
     assert small < big
 
 
 def test_problems_keep_their_file_and_line(tmp_path: Path) -> None:
-    mixture = MixtureData({"a": rows(tmp_path, "a", 9)}, counts={"a": 3})
+    mixture = mixed({"a": rows(tmp_path, "a", 9)}, counts={"a": 3})
     for i in mixture.table.ids():
         assert mixture.table.where(i) == (str(tmp_path / "a.jsonl"), int(i[2:]) + 1)
 
@@ -63,22 +67,22 @@ def test_problems_keep_their_file_and_line(tmp_path: Path) -> None:
 def test_an_id_that_two_sources_have_is_listed(tmp_path: Path) -> None:
     sources = {"a": rows(tmp_path, "a", 5), "b": rows(tmp_path, "b", 5, (tmp_path / "a.jsonl").read_text())}
     with pytest.raises(DataError, match="stands already at a.jsonl:1"):
-        MixtureData(sources, counts={"a": 5, "b": 10})
-    mixture = MixtureData(sources, counts={"a": 5, "b": 10}, on_bad_row="skip")
+        mixed(sources, counts={"a": 5, "b": 10})
+    mixture = mixed(sources, counts={"a": 5, "b": 10}, on_bad_row="skip")
     assert len(mixture.table) == 10 and len(mixture.bad_rows) == 5
 
 
 def test_bad_rows_of_every_source_are_listed_and_follow_the_mixture_s_setting(tmp_path: Path) -> None:
     sources = {"a": rows(tmp_path, "a", 5, "{"), "b": rows(tmp_path, "b", 5)}
     with pytest.raises(DataError, match="a.jsonl:6: broken JSON"):
-        MixtureData(sources, weights={"a": 1, "b": 1})
-    assert len(MixtureData(sources, weights={"a": 1, "b": 1}, on_bad_row="skip").bad_rows) == 1
+        mixed(sources, weights={"a": 1, "b": 1})
+    assert len(mixed(sources, weights={"a": 1, "b": 1}, on_bad_row="skip").bad_rows) == 1
 
 
 def test_a_test_file_of_a_source_is_the_whole_test_split(tmp_path: Path) -> None:
     tests = rows(tmp_path, "t", 4)
-    source = {**rows(tmp_path, "a", 30), "test_path": tests["path"]}
-    splits = MixtureData({"a": source, "b": rows(tmp_path, "b", 30)}, weights={"a": 1, "b": 1}).splits()
+    source = replace(rows(tmp_path, "a", 30), test_path=tests.path)
+    splits = mixed({"a": source, "b": rows(tmp_path, "b", 30)}, weights={"a": 1, "b": 1}).splits()
     assert {p.id for p in splits["test"]} == {f"t/{k}" for k in range(4)}
     assert sum(map(len, splits.values())) == 64
 
@@ -104,7 +108,7 @@ def test_a_test_file_of_a_source_is_the_whole_test_split(tmp_path: Path) -> None
 )
 def test_settings_that_do_not_go_together_are_refused(tmp_path: Path, settings: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        MixtureData({"a": rows(tmp_path, "a", 9)}, **settings)
+        mixed({"a": rows(tmp_path, "a", 9)}, **settings)
 
 
 def test_weights_as_far_apart_as_they_may_be_take_rows() -> None:
@@ -115,9 +119,9 @@ def test_weights_as_far_apart_as_they_may_be_take_rows() -> None:
 
 def test_a_mixture_needs_sources_that_read_files(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="a mixture needs sources"):
-        MixtureData()
+        mixed({})
     with pytest.raises(ConfigError, match="only sources that read files"):
-        MixtureData({"w": {"_target_": "mathse.data.synthetic.SyntheticData"}}, counts={"w": 1})
+        mixed({"w": data_settings.SyntheticData()}, counts={"w": 1})
 
 
 @pytest.mark.parametrize("size", [None, 1, 7, 100])

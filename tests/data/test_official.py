@@ -18,8 +18,9 @@ from small import picture
 
 from mathse.__main__ import main
 from mathse.commands.convert_data.official import convert
+from mathse.config import build
+from mathse.config.data import JsonlData
 from mathse.data.labelled import read_labelled
-from mathse.data.problems import JsonlData
 from mathse.errors import DataError
 from mathse.runs.store import read_json, read_jsonl
 from mathse.types import Problem, ReasoningPath
@@ -71,7 +72,7 @@ def source(tmp_path: Path) -> list[Path]:
 
 
 def problems(out: Path) -> dict[str, Problem]:
-    data = JsonlData(str(out / "problems.jsonl"))
+    data = build(JsonlData(path=str(out / "problems.jsonl")))
     assert not data.bad_rows
     return {problem.question: problem for problem in data.distillable()}
 
@@ -121,7 +122,7 @@ def test_wrong_paths_keep_what_was_said_of_them_and_are_the_parents_of_reflectio
     tmp_path: Path, source: list[Path]
 ) -> None:
     convert(source, tmp_path / "out")
-    data = JsonlData(str(tmp_path / "out" / "problems.jsonl"))
+    data = build(JsonlData(path=str(tmp_path / "out" / "problems.jsonl")))
     labelled = tmp_path / "labelled.jsonl"
     labelled.write_bytes(b"".join((tmp_path / "out" / f"orm_{part}.jsonl").read_bytes() for part in ("train", "held")))
     rows = read_labelled(labelled, data.get)
@@ -166,7 +167,9 @@ def test_pictures_of_one_name_in_two_folders_are_two_problems(tmp_path: Path) ->
     there = write(tmp_path / "there", sft_chosen=[{**row, "reasoning": f"{ANSWER} 2."}])
     picture(84, 56, seed=9).save(tmp_path / "there" / "images" / "1.png")
     assert convert([*here, *there], tmp_path / "out")["problems"] == 2
-    answers = {problem.answer for problem in JsonlData(str(tmp_path / "out" / "problems.jsonl")).distillable()}
+    answers = {
+        problem.answer for problem in build(JsonlData(path=str(tmp_path / "out" / "problems.jsonl"))).distillable()
+    }
     assert answers == {"1", "2"}
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import gzip
-import inspect
 import json
 from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +37,10 @@ def write(folder: Path, *lines: dict[str, Any] | str | bytes, name: str = "own.j
     return str(folder / name)
 
 
+def jsonl(path: str, **settings: Any) -> JsonlData:
+    return JsonlData(data_settings.JsonlData(path=path, **settings))
+
+
 def ids(source: ProblemSource) -> dict[str, set[str]]:
     return {name: {problem.id for problem in problems} for name, problems in source.splits().items()}
 
@@ -50,7 +52,7 @@ def test_a_row_becomes_a_problem_with_images_that_open_anywhere(folder: Path, mo
     written = row(choices=["1", "2"], solution="It is 1.", level=3)
     monkeypatch.chdir(folder)
     write(folder, written)
-    problem = JsonlData("own.jsonl").get("p/1")
+    problem = jsonl("own.jsonl").get("p/1")
     monkeypatch.chdir("/")
     assert load_image(problem.images[0]).size == (5, 3)
     assert (problem.question, problem.answer, problem.choices) == ("Find x.", "1", ("1", "2"))
@@ -59,35 +61,35 @@ def test_a_row_becomes_a_problem_with_images_that_open_anywhere(folder: Path, mo
 
 def test_byte_order_mark_blank_lines_and_carriage_returns_are_fine(folder: Path) -> None:
     text = "\ufeff\r\n" + json.dumps(row(1)) + "\r\n\n  \n" + json.dumps(row(2, question="求 x。"), ensure_ascii=False)
-    source = JsonlData(write(folder, text))
+    source = jsonl(write(folder, text))
     assert source.get("p/1").question == "Find x."
     assert source.get("p/2").question == "求 x。"
-    marked = JsonlData(write(folder, "\ufeff" + json.dumps(row(3))))
+    marked = jsonl(write(folder, "\ufeff" + json.dumps(row(3))))
     assert marked.get("p/3").answer == "3"
 
 
 def test_gzip_file_is_read_like_a_plain_one(folder: Path) -> None:
     (folder / "own.jsonl.gz").write_bytes(gzip.compress(json.dumps(row()).encode()))
-    assert JsonlData(str(folder / "own.jsonl.gz")).get("p/1").answer == "1"
+    assert jsonl(str(folder / "own.jsonl.gz")).get("p/1").answer == "1"
 
 
 def test_problem_without_images_is_fine(folder: Path) -> None:
-    assert JsonlData(write(folder, row(images=[]))).get("p/1").images == ()
+    assert jsonl(write(folder, row(images=[]))).get("p/1").images == ()
 
 
 def test_null_and_empty_optional_fields_count_as_absent(folder: Path) -> None:
-    problem = JsonlData(write(folder, row(choices=None, solution=None), row(2, choices=[], solution=""))).get("p/2")
+    problem = jsonl(write(folder, row(choices=None, solution=None), row(2, choices=[], solution=""))).get("p/2")
     assert (problem.choices, problem.solution) == ((), None)
 
 
 def test_own_problems_have_no_step_checker(folder: Path) -> None:
-    source = JsonlData(write(folder, row()))
+    source = jsonl(write(folder, row()))
     assert source.check(source.get("p/1"), "Step 1: so 1.") is None
 
 
 def test_unknown_problem_is_an_error_that_names_the_nearest(folder: Path) -> None:
     with pytest.raises(DataError, match=r"no problem 'p/11'.*did you mean 'p/1'"):
-        JsonlData(write(folder, row())).get("p/11")
+        jsonl(write(folder, row())).get("p/11")
 
 
 # --- bad rows -------------------------------------------------------------------------------------------------------
@@ -133,7 +135,7 @@ BAD: list[tuple[Any, str]] = [
 @pytest.mark.parametrize(("line", "said"), BAD, ids=[str(n) for n in range(len(BAD))])
 def test_bad_row_is_refused_by_file_line_and_reason(folder: Path, line: Any, said: str) -> None:
     with pytest.raises(DataError) as caught:
-        JsonlData(write(folder, row(9), "", line))
+        jsonl(write(folder, row(9), "", line))
     head, reason, hint = str(caught.value).splitlines()
     assert head.endswith("own.jsonl: 1 of 2 rows cannot be used")
     assert "own.jsonl:3: " in reason
@@ -143,7 +145,7 @@ def test_bad_row_is_refused_by_file_line_and_reason(folder: Path, line: Any, sai
 
 @pytest.mark.parametrize(("line", "said"), BAD, ids=[str(n) for n in range(len(BAD))])
 def test_bad_row_is_left_out_and_listed_when_told_to_skip(folder: Path, line: Any, said: str) -> None:
-    source = JsonlData(write(folder, row(9), line), on_bad_row="skip")
+    source = jsonl(write(folder, row(9), line), on_bad_row="skip")
     assert set().union(*ids(source).values()) == {"p/9"}
     (bad,) = source.bad_rows
     assert (Path(str(bad["file"])).name, bad["line"]) == ("own.jsonl", 2)
@@ -151,7 +153,7 @@ def test_bad_row_is_left_out_and_listed_when_told_to_skip(folder: Path, line: An
 
 
 def test_duplicate_id_is_bad_and_its_first_row_is_kept(folder: Path) -> None:
-    source = JsonlData(write(folder, row(1), row(1, answer="other")), on_bad_row="skip")
+    source = jsonl(write(folder, row(1), row(1, answer="other")), on_bad_row="skip")
     assert source.get("p/1").answer == "1"
     assert source.bad_rows[0]["id"] == "p/1"
     assert "own.jsonl:1" in str(source.bad_rows[0]["reason"])
@@ -161,7 +163,7 @@ def test_link_that_leads_out_of_the_folder_is_bad(folder: Path) -> None:
     Image.new("RGB", (1, 1)).save(folder.parent / "secret.png")
     (folder / "images" / "link.png").symlink_to(folder.parent / "secret.png")
     (folder / "images" / "loop.png").symlink_to(folder / "images" / "loop.png")
-    source = JsonlData(write(folder, row(), row(2, images=["images/link.png"]), row(3, images=["images/loop.png"])),
+    source = jsonl(write(folder, row(), row(2, images=["images/link.png"]), row(3, images=["images/loop.png"])),
                        on_bad_row="skip")  # fmt: skip
     assert "leads out" in str(source.bad_rows[0]["reason"])
     assert source.bad_rows[1]["line"] == 3
@@ -169,7 +171,7 @@ def test_link_that_leads_out_of_the_folder_is_bad(folder: Path) -> None:
 
 def test_an_answer_of_any_length_may_be_one_of_the_choices(folder: Path) -> None:
     long = "x" * 5000
-    assert JsonlData(write(folder, row(answer=long, choices=[long, "y"]))).get("p/1").answer == long
+    assert jsonl(write(folder, row(answer=long, choices=[long, "y"]))).get("p/1").answer == long
 
 
 @pytest.mark.parametrize(
@@ -194,7 +196,7 @@ def test_names_that_no_file_can_have_are_bad_beyond_the_images_that_are_decoded_
 
 def test_five_bad_rows_are_named_and_the_others_counted(folder: Path) -> None:
     with pytest.raises(DataError) as caught:
-        JsonlData(write(folder, row(), *["{"] * 8))
+        jsonl(write(folder, row(), *["{"] * 8))
     lines = str(caught.value).splitlines()
     assert lines[0].endswith("8 of 9 rows cannot be used")
     assert [line.split(":")[1] for line in lines[1:6]] == ["2", "3", "4", "5", "6"]
@@ -203,13 +205,13 @@ def test_five_bad_rows_are_named_and_the_others_counted(folder: Path) -> None:
 
 def test_every_row_is_either_used_or_listed(folder: Path) -> None:
     lines = [row(n) if n % 3 else "{" for n in range(30)]
-    source = JsonlData(write(folder, *lines), on_bad_row="skip")
+    source = jsonl(write(folder, *lines), on_bad_row="skip")
     assert sum(map(len, source.splits().values())) + len(source.bad_rows) == 30
 
 
 def test_file_of_nothing_but_bad_rows_is_refused_even_when_told_to_skip(folder: Path) -> None:
     with pytest.raises(DataError, match="1 of 1 rows"):
-        JsonlData(write(folder, "{"), on_bad_row="skip")
+        jsonl(write(folder, "{"), on_bad_row="skip")
 
 
 # --- files ----------------------------------------------------------------------------------------------------------
@@ -218,41 +220,41 @@ def test_file_of_nothing_but_bad_rows_is_refused_even_when_told_to_skip(folder: 
 @pytest.mark.parametrize("content", [b"", b"\n \n", b"\xef\xbb\xbf"])
 def test_file_without_rows_is_refused(folder: Path, content: bytes) -> None:
     with pytest.raises(DataError, match="holds no rows"):
-        JsonlData(write(folder, content))
+        jsonl(write(folder, content))
 
 
 def test_missing_file_is_named(folder: Path) -> None:
     with pytest.raises(DataError, match=r"missing\.jsonl: no such file"):
-        JsonlData(str(folder / "missing.jsonl"))
+        jsonl(str(folder / "missing.jsonl"))
 
 
 def test_folder_in_place_of_a_file_is_named(folder: Path) -> None:
     with pytest.raises(DataError, match="a folder, not a file"):
-        JsonlData(str(folder))
+        jsonl(str(folder))
 
 
 @pytest.mark.parametrize("damage", [lambda raw: raw[:-9], lambda raw: b"plain", lambda raw: raw[:12] + b"\xff" * 8])
 def test_damaged_gzip_file_is_refused(folder: Path, damage: Callable[[bytes], bytes]) -> None:
     (folder / "own.jsonl.gz").write_bytes(damage(gzip.compress(json.dumps(row()).encode())))
     with pytest.raises(DataError, match="gzip"):
-        JsonlData(str(folder / "own.jsonl.gz"))
+        jsonl(str(folder / "own.jsonl.gz"))
 
 
 def test_endless_line_is_refused(folder: Path) -> None:
     with pytest.raises(DataError, match=r"own\.jsonl:1: a line of more than"):
-        JsonlData(write(folder, b"x" * 10_000_001))
+        jsonl(write(folder, b"x" * 10_000_001))
 
 
 def test_path_is_needed() -> None:
     with pytest.raises(ConfigError, match="data.path=FILE"):
-        JsonlData()
+        JsonlData(data_settings.JsonlData())
 
 
 # --- splits ---------------------------------------------------------------------------------------------------------
 
 
 def test_splits_are_disjoint_and_hold_every_row(folder: Path) -> None:
-    splits = JsonlData(write(folder, *map(row, range(200)))).splits()
+    splits = jsonl(write(folder, *map(row, range(200)))).splits()
     listed = [problem.id for problems in splits.values() for problem in problems]
     assert set(splits) == set(SPLITS)
     assert sorted(listed) == sorted(f"p/{n}" for n in range(200))
@@ -299,7 +301,7 @@ def test_split_without_a_share_stays_empty() -> None:
 
 def test_test_file_of_its_own_is_the_whole_test_split(folder: Path) -> None:
     test = write(folder, *(row(n, id=f"t/{n}") for n in range(5)), name="test.jsonl")
-    splits = ids(JsonlData(write(folder, *map(row, range(40))), test_path=test))
+    splits = ids(jsonl(write(folder, *map(row, range(40))), test_path=test))
     assert splits["test"] == {f"t/{n}" for n in range(5)}
     assert sum(map(len, splits.values())) == 45
 
@@ -307,20 +309,14 @@ def test_test_file_of_its_own_is_the_whole_test_split(folder: Path) -> None:
 def test_test_problem_that_is_also_a_training_problem_is_refused(folder: Path) -> None:
     own = write(folder, *map(row, range(9)))
     with pytest.raises(DataError, match=r"test\.jsonl:1: \"id\" 'p/3' stands already at own\.jsonl:4"):
-        JsonlData(own, test_path=write(folder, row(3), row(99), name="test.jsonl"))
+        jsonl(own, test_path=write(folder, row(3), row(99), name="test.jsonl"))
 
 
 def test_shares_of_more_than_everything_are_refused(folder: Path) -> None:
     with pytest.raises(ConfigError, match=r"0\.5 \+ 0\.4 \+ 0\.2 = 1\.1"):
-        JsonlData(write(folder, row()), test_share=0.5, dev_share=0.4, orm_share=0.2)
-
-
-def test_settings_of_the_schema_are_the_arguments_of_the_class() -> None:
-    arguments = {p.name: p.default for p in inspect.signature(JsonlData).parameters.values()}
-    settings = {f.name: f.default for f in fields(data_settings.JsonlData) if f.name != "_target_"}
-    assert settings | {"seed": 0} == arguments
+        jsonl(write(folder, row()), test_share=0.5, dev_share=0.4, orm_share=0.2)
 
 
 def test_unknown_way_with_bad_rows_is_refused(folder: Path) -> None:
     with pytest.raises(ConfigError, match="allowed: error, skip"):
-        JsonlData(write(folder, row()), on_bad_row="ignore")
+        jsonl(write(folder, row()), on_bad_row="ignore")

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from mathse.config import data as data_settings
 from mathse.config.data import SETS
 from mathse.data import readers
 from mathse.data.images import load_image
@@ -111,6 +112,10 @@ def unpacked(folder: Path, name: str, *more: Any) -> Path:
     return folder
 
 
+def public(name: Any, root: str | None = None, **settings: Any) -> PublicData:
+    return PublicData(data_settings.PublicData(name=name, root=root, **settings))
+
+
 def only(source: PublicData) -> Problem:
     (problem,) = (p for split in source.splits().values() for p in split)
     return problem
@@ -118,7 +123,7 @@ def only(source: PublicData) -> Problem:
 
 @pytest.mark.parametrize("name", SETS)
 def test_a_published_record_becomes_a_problem(tmp_path: Path, name: str) -> None:
-    problem = only(PublicData(name, str(unpacked(tmp_path, name))))
+    problem = only(public(name, str(unpacked(tmp_path, name))))
     expected = PUBLISHED[name][3]
     form = problem.metadata["answer_form"]
     found = {**problem.metadata, **form, "id": problem.id, "answer": problem.answer, "question": problem.question,
@@ -138,7 +143,7 @@ def test_a_header_names_source_licence_and_a_record(name: str) -> None:
 
 @pytest.mark.parametrize("name", [n for n in SETS if isinstance(PUBLISHED[n][1], list)])
 def test_ids_do_not_depend_on_the_place_in_the_file(tmp_path: Path, name: str) -> None:
-    alone = only(PublicData(name, str(unpacked(tmp_path / "a", name)))).id
+    alone = only(public(name, str(unpacked(tmp_path / "a", name)))).id
     file, (record,), *_ = PUBLISHED[name]
     folder = unpacked(tmp_path / "b", name)
     text = json.dumps(record, ensure_ascii=False).replace("Find", "Please find").replace("How", "So how")
@@ -146,13 +151,13 @@ def test_ids_do_not_depend_on_the_place_in_the_file(tmp_path: Path, name: str) -
     other |= {"id": "other"} if "id" in record else {}
     other["English_problem"] = "Another one." if "English_problem" in record else None
     (folder / file).write_text(json.dumps([other, record], ensure_ascii=False), encoding="utf-8")
-    source = PublicData(name, str(folder))
+    source = public(name, str(folder))
     assert alone in source.table.ids() and len(source.table) == 2
 
 
 def test_real_records_of_geometry3k_are_read_from_where_they_lie(fixtures: Path) -> None:
     root = fixtures / "datasets" / "geometry3k_samples"
-    source = PublicData("geometry3k", str(root))
+    source = public("geometry3k", str(root))
     lines = [json.loads(line) for line in (root / "records.jsonl").read_text().splitlines()]
     assert sorted(source.table.ids()) == sorted(f"geometry3k/{line['id']}" for line in lines)
     assert not source.bad_rows
@@ -171,7 +176,7 @@ def test_geometry3k_is_read_as_its_archive_unpacks(tmp_path: Path, fixtures: Pat
         folder.mkdir(parents=True)
         shutil.copy(samples / record.pop("image_file"), folder / "img_diagram.png")
         (folder / "data.json").write_text(json.dumps(record))
-    sizes = {split: len(PublicData("geometry3k", str(tmp_path), split).table) for split in ("train", "val", "all")}
+    sizes = {split: len(public("geometry3k", str(tmp_path), split=split).table) for split in ("train", "val", "all")}
     total = number + 1
     assert sizes == {"train": total // 2, "val": total - total // 2, "all": total}
 
@@ -180,7 +185,7 @@ def test_our_splits_are_shares_of_the_set_s_own(tmp_path: Path) -> None:
     record = {"imgname": "7.png", "query": "", "label": "14"}
     rows = [{**record, "query": f"How many are {k}?"} for k in range(60)]
     folder = unpacked(tmp_path, "chartqa", *rows)
-    splits = PublicData("chartqa", str(folder), test_share=0.5).splits()
+    splits = public("chartqa", str(folder), test_share=0.5).splits()
     assert set(splits) == set(SPLITS) and sum(map(len, splits.values())) == 61
     assert len(splits["test"]) > 15
 
@@ -210,14 +215,14 @@ def test_a_record_that_makes_no_problem_is_listed_with_its_place_and_reason(
     file, (record,), *_ = PUBLISHED[name]
     folder = unpacked(tmp_path, name, change(record))
     with pytest.raises(DataError, match=f"1 of 2 rows cannot be used\n.*{file}:1: "):
-        PublicData(name, str(folder))
-    (bad,) = PublicData(name, str(folder), on_bad_row="skip").bad_rows
+        public(name, str(folder))
+    (bad,) = public(name, str(folder), on_bad_row="skip").bad_rows
     assert bad["file"] == str(folder / file) and bad["line"] == 1 and said in str(bad["reason"])
 
 
 def test_a_record_that_is_there_twice_is_listed_once(tmp_path: Path) -> None:
     file, (record,), *_ = PUBLISHED["chartqa"]
-    source = PublicData("chartqa", str(unpacked(tmp_path, "chartqa", record)), on_bad_row="skip")
+    source = public("chartqa", str(unpacked(tmp_path, "chartqa", record)), on_bad_row="skip")
     assert len(source.table) == 1 and "stands already at train_human.json:1" in str(source.bad_rows[0]["reason"])
 
 
@@ -226,12 +231,12 @@ def test_pickles_are_not_read(tmp_path: Path, ending: str) -> None:
     (tmp_path / f"calculation_train{ending}").write_bytes(b"cos\nsystem\n(S'touch /tmp/hacked'\ntR.")
     for root in (tmp_path, tmp_path / f"calculation_train{ending}"):
         with pytest.raises(DataError, match="a pickle can run any program"):
-            PublicData("unigeo", str(root))
+            public("unigeo", str(root))
 
 
 def test_a_folder_of_another_set_is_refused_with_what_was_looked_for(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no file of Geometry3K \(looked for .*train/\*/data.json.*InterGPS"):
-        PublicData("geometry3k", str(tmp_path))
+        public("geometry3k", str(tmp_path))
 
 
 def test_a_link_out_of_the_root_is_left_alone(tmp_path: Path) -> None:
@@ -239,14 +244,14 @@ def test_a_link_out_of_the_root_is_left_alone(tmp_path: Path) -> None:
     outside = tmp_path / "train_secret.json"
     outside.write_text('[{"imgname": "7.png", "query": "Secret?", "label": "1"}]')
     (tmp_path / "set" / "ChartQA Dataset" / "train" / "train_link.json").symlink_to(outside)
-    assert len(PublicData("chartqa", str(tmp_path / "set")).table) == 1
+    assert len(public("chartqa", str(tmp_path / "set")).table) == 1
 
 
 def test_a_set_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="allowed: geoqa_plus, geometry3k"):
-        PublicData("mathvista", str(tmp_path))
+        public("mathvista", str(tmp_path))
     with pytest.raises(ConfigError, match="data.root is not set"):
-        PublicData("chartqa")
+        public("chartqa")
 
 
 def test_names_in_the_schema_are_the_readers_there_are() -> None:

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from mathse.config import build
+from mathse.config.data import JsonlData
 from mathse.data.decontamination import Index, Seen
 from mathse.data.decontamination.against import index_of, problems_of
 from mathse.data.decontamination.search import Search
-from mathse.data.problems import JsonlData
 from mathse.errors import DataError
 from mathse.types import Problem
 
@@ -181,7 +182,7 @@ def test_a_search_names_each_pair_and_counts_rows(tmp_path: Path) -> None:
     index.add("b.jsonl", Problem("18", "Find x.", (noise(tmp_path / "1.png", 1),)))
     asked = (TELLING, "Find x.", "Another 1?", "Another 1?", TELLING)
     rows = [{"id": f"p{k}", "question": q, "images": [], "answer": "1"} for k, q in enumerate(asked)]
-    source = JsonlData(write(tmp_path / "own.jsonl", *rows))
+    source = build(JsonlData(path=write(tmp_path / "own.jsonl", *rows)))
     search = Search(index, source, drop=True)
     found = [search.rows(problem) for problem in source.distillable()]
     place = {"id": "p0", "file": str(tmp_path / "own.jsonl"), "line": 1, "against": "b.jsonl", "against_id": "17"}

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from e2e.runs import TINY, rows, run
+from mathse.config import build
+from mathse.config.data import SyntheticData
 from mathse.config.fits import ORM
 from mathse.config.loop import Distill
 from mathse.config.schema import TrainConfig
 from mathse.data.images import png_bytes
-from mathse.data.synthetic import SyntheticData
 from mathse.errors import ConfigError, DataError
 from mathse.evolution.tasks import settings
 from mathse.runs.store import read_json, write_jsonl
@@ -23,7 +24,7 @@ Row = dict[str, Any]
 
 def labelled(folder: Path, name: str, numbers: Sequence[int]) -> Path:
     """A right and a wrong path of each of these problems of the world, as problems of somebody's own."""
-    world = SyntheticData(5, seed_size=8, pool=8, test=8, dev=8, orm_train=8, orm_held=8)
+    world = build(SyntheticData(seed=5, seed_size=8, pool=8, test=8, dev=8, orm_train=8, orm_held=8))
     found: list[Row] = []
     for number in numbers:
         problem = world.splits()["pool"][number]

@@ -11,6 +11,7 @@ import pytest
 
 from e2e.runs import TINY, rows, run, stages
 from e2e.test_tasks import check_bookkeeping, paths, reflections, weights
+from mathse.config import data as data_settings
 from mathse.data.synthetic import SyntheticData
 from mathse.errors import ConfigError, SettingsChanged
 from mathse.evolution import fitting
@@ -40,7 +41,9 @@ def fits(monkeypatch: pytest.MonkeyPatch) -> Fits:
 
 
 def world() -> SyntheticData:
-    return SyntheticData(0, seed_size=8, pool=16, test=8, dev=4, orm_train=12, orm_held=6)
+    return SyntheticData(
+        data_settings.SyntheticData(seed=0, seed_size=8, pool=16, test=8, dev=4, orm_train=12, orm_held=6)
+    )
 
 
 def rewritten(*folders: Path) -> dict[str, Reflection]:

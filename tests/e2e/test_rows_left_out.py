@@ -10,10 +10,11 @@ import pytest
 from PIL import Image
 
 from e2e.runs import SIZES, TINY, WORLD, rows, run
+from mathse.config import data as data_settings
 from mathse.data.synthetic import SyntheticData
 from mathse.errors import DataError
 from mathse.inference.rows import solve_row
-from mathse.models.tiny import TinyBackbone
+from mathse.models import load
 
 OWN = (*SIZES, "data=jsonl", "teacher=replay", "judge=random", "distill.judge=answer")
 
@@ -37,7 +38,7 @@ def used(folder: Path, data: Path) -> set[str]:
 
 def build_source() -> SyntheticData:
     sizes = dict(setting.removeprefix("data.").split("=") for setting in WORLD)
-    return SyntheticData(seed=0, **{name: int(size) for name, size in sizes.items()})
+    return SyntheticData(data_settings.SyntheticData(seed=0, **{name: int(size) for name, size in sizes.items()}))
 
 
 def test_a_question_too_long_for_the_context_is_left_out_and_listed(tmp_path: Path) -> None:
@@ -69,7 +70,7 @@ def test_under_skip_bad_rows_of_both_kinds_are_listed_and_all_others_used(tmp_pa
 
 
 def test_training_rows_above_the_length_limit_are_listed_and_the_others_fitted(tmp_path: Path, tiny: Path) -> None:
-    backbone = TinyBackbone(str(tiny / "base" / "checkpoint"))
+    backbone = load("tiny", tiny / "base" / "checkpoint")
     problems = {p.id: p for split in build_source().splits().values() for p in split}
     paths = rows(tiny / "distill" / "train.jsonl")
     tokens = {

@@ -145,7 +145,7 @@ def test_licences_of_backbone_and_data_are_named(finished: Path) -> None:
     read.config["backbone"].update({"_target_": "mathse.models.cogvlm2.load", "path": "zai-org/cogvlm2"})  # type: ignore[attr-defined]
     card = model_card(read, "final")
     assert "base_model: zai-org/cogvlm2" in card and "Llama 3 Community License (Built with Meta Llama 3)" in card
-    assert "mathse.models.cogvlm2.load('FOLDER')" in card
+    assert "mathse.models.load('cogvlm2', 'FOLDER')" in card
 
 
 def test_a_stage_without_weights_names_those_that_have_some(

@@ -23,8 +23,7 @@ from mathse.inference.serving.engines import AdapterEngine
 from mathse.inference.serving.names import content_name
 from mathse.inference.serving.reach import Address
 from mathse.inference.serving.started import StartedEngine
-from mathse.models import adapters
-from mathse.models.tiny import TinyBackbone
+from mathse.models import adapters, load
 
 ROOT = Path(__file__).resolve().parents[2]
 # What a command starts here: a server that names its model, and does not answer. It says its process id first.
@@ -219,7 +218,7 @@ def test_a_real_engine_is_started_with_the_checkpoint_and_answers_as_it(
     student = opened(f"http://127.0.0.1:{port}/v1", checkpoint, tmp_path, command=command)
     assert student.model.place is not None
     try:
-        local = TinyBackbone(str(checkpoint))
+        local = load("tiny", checkpoint)
         rows = [solve_row(local.prompt_style, problem) for problem in problems(3)]
         assert student.generate(rows, **GREEDY) == local.generate(rows, **GREEDY)
     finally:
@@ -233,7 +232,7 @@ def fitted(base: Path, place: Path, seed: int) -> Path:
     """A checkpoint folder as a LoRA fit on the base leaves it."""
     import torch
 
-    backbone = TinyBackbone(str(base))
+    backbone = load("tiny", base)
     adapters.attach(backbone, rank=4, alpha=64, dropout=0.0, scopes=["language"], seed=seed)
     torch.manual_seed(seed)
     for name, weight in backbone.model.named_parameters():
@@ -256,7 +255,7 @@ def test_adapters_are_loaded_under_new_names_and_answer_as_the_merged_checkpoint
 ) -> None:
     from serving.test_student import GREEDY, opened
 
-    local = TinyBackbone(str(checkpoint))
+    local = load("tiny", checkpoint)
     rows = [solve_row(local.prompt_style, problem) for problem in problems(3)]
     engine = AdapterEngine(Address(with_base.url), "base", checkpoint)
     folders = [checkpoint, *(fitted(checkpoint, tmp_path / f"round_{seed}", seed) for seed in (1, 2))]
@@ -266,7 +265,7 @@ def test_adapters_are_loaded_under_new_names_and_answer_as_the_merged_checkpoint
         assert student.model.place is not None
         object.__setattr__(student.model.place, "engine", engine)
         texts.append(student.generate(rows, **GREEDY))
-        assert texts[-1] == TinyBackbone(str(one)).generate(rows, **GREEDY)
+        assert texts[-1] == load("tiny", one).generate(rows, **GREEDY)
     assert len({str(text) for text in texts}) == 3
     first, second = (content_name(one) for one in folders[1:])
     assert [(path, body["lora_name"]) for path, body in with_base.posted] == [

@@ -18,7 +18,7 @@ from mathse.judges import judge_paths
 from mathse.judges.orm import open_orm
 from mathse.judges.served import ServedORM
 from mathse.judges.served_orm import score_at_status, unscored_note
-from mathse.models.tiny import TinyBackbone
+from mathse.models import load
 from mathse.runs.store import write_json, write_jsonl
 from mathse.types import Problem, ReasoningPath, Verdict
 
@@ -45,7 +45,7 @@ def asked() -> tuple[list[Problem], list[ReasoningPath]]:
 
 
 def local(orm: Path, asked: tuple[list[Problem], list[ReasoningPath]]) -> list[Verdict]:
-    return open_orm(orm, lambda: TinyBackbone(str(orm)), LENGTH).judge(*asked)
+    return open_orm(orm, lambda: load("tiny", orm), LENGTH).judge(*asked)
 
 
 @pytest.mark.parametrize("form", FORMS)

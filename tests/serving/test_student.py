@@ -14,13 +14,16 @@ from api_server import ApiServer
 from engine import Engine, Model, inputs_of
 from small import picture, problems, tiny_backbone
 
+from mathse.config import build
+from mathse.config.actors import ServerGenerator
 from mathse.config.backbones import TinyBackbone as Section
 from mathse.errors import TeacherError
 from mathse.inference.generate import Ask
 from mathse.inference.llm.account import Account
 from mathse.inference.rows import solve_row
 from mathse.inference.serving.names import content_name, served_folder
-from mathse.inference.serving.student import ServedStudent, ServerGenerator
+from mathse.inference.serving.student import ServedStudent
+from mathse.models import load
 from mathse.models.prompt_reader import prompt_reader
 from mathse.models.row import Row
 from mathse.models.tiny import TinyBackbone
@@ -35,7 +38,7 @@ Open = Callable[..., ServedStudent]
 def opened(url: str, checkpoint: Path, place: Path, **how: Any) -> ServedStudent:
     """The student as train.py opens it, its answers kept below ``place``."""
     settings = {"cache_dir": str(place / "answers"), "max_retries": 1, "timeout": 30.0, **how}
-    generator = ServerGenerator(url, **settings)
+    generator = build(ServerGenerator(base_url=url, **settings))
     reader = prompt_reader(Section(), checkpoint, lambda: tiny_backbone())
     return generator.student_of(checkpoint, reader, generator.engine(place, print), Account())
 
@@ -47,7 +50,7 @@ def student(engine: Engine, checkpoint: Path, tmp_path: Path) -> ServedStudent:
 
 @pytest.fixture(scope="session")
 def local(checkpoint: Path) -> TinyBackbone:
-    return TinyBackbone(str(checkpoint))
+    return load("tiny", checkpoint)
 
 
 @pytest.fixture(scope="session")
@@ -172,7 +175,7 @@ def test_answers_go_by_the_contents_of_the_checkpoint(
     tiny_backbone(seed=2).save(folder)
     second = opened(engine.url, folder, tmp_path).generate(rows, **GREEDY)
     assert len(engine.asked) == 2 * asked  # other weights, in the same place
-    assert second == TinyBackbone(str(folder)).generate(rows, **GREEDY) != first
+    assert second == load("tiny", folder).generate(rows, **GREEDY) != first
 
 
 def test_what_lies_on_the_disk_needs_no_server(checkpoint: Path, rows: list[Row], tmp_path: Path) -> None:

@@ -19,7 +19,9 @@ import pytest
 from e2e.runs import SIZES, run
 
 from mathse.__main__ import main as mathse
-from mathse.data.problems import JsonlData
+from mathse.config import actors as actors_settings
+from mathse.config import build
+from mathse.config.data import JsonlData
 from mathse.inference.llm.client import ChatClient
 from mathse.judges.teachers.openai_api import OpenAITeacher
 from mathse.types import Lineage, ReasoningPath, Verdict
@@ -105,10 +107,18 @@ def test_the_three_jobs_with_real_problems_and_their_pictures(
 ) -> None:
     def teacher() -> OpenAITeacher:
         return OpenAITeacher(
-            str(model), url, None, cache_dir=str(tmp_path), max_tokens=64, image_side=256, max_concurrency=2
+            actors_settings.OpenAITeacher(
+                model=str(model),
+                base_url=url,
+                api_key_env=None,
+                cache_dir=str(tmp_path),
+                max_tokens=64,
+                image_side=256,
+                max_concurrency=2,
+            )
         )
 
-    rows = JsonlData(str(problems)).distillable()[:3]
+    rows = build(JsonlData(path=str(problems))).distillable()[:3]
     drafts = [ReasoningPath(f"x/{p.id}", p.id, "Step 1: 13.", Lineage("student", "x", "m")) for p in rows]
     one = teacher()
     solved = one.solve(rows)
@@ -136,8 +146,12 @@ def test_the_engine_reads_text_and_picture_as_the_local_processor_does(
 
     processor = AutoProcessor.from_pretrained(model)
     client = ChatClient(url, str(model), None, cache_dir=tmp_path)
-    teacher = OpenAITeacher(str(model), url, None, cache_dir=str(tmp_path), max_tokens=64)
-    for problem in JsonlData(str(problems)).distillable()[:3]:
+    teacher = OpenAITeacher(
+        actors_settings.OpenAITeacher(
+            model=str(model), base_url=url, api_key_env=None, cache_dir=str(tmp_path), max_tokens=64
+        )
+    )
+    for problem in build(JsonlData(path=str(problems))).distillable()[:3]:
         (reply,) = client.complete([teacher._solution(problem)])
         parts = [{"type": "image"}, {"type": "text", "text": prompts.generation_prompt(problem, "full")}]
         asked = [{"role": "user", "content": parts}]

@@ -26,7 +26,7 @@ FAMILIES = {
     ),
     "cogvlm2": (
         "CogVLM2 licence and Llama 3 Community License (Built with Meta Llama 3), EVA: MIT",
-        "mathse.models.cogvlm2.load({folder!r})",
+        "mathse.models.load('cogvlm2', {folder!r})",
     ),
 }
 METHOD = ("evolution.rounds", "evolution.init", "evolution.samples_per_problem", "evolution.keep",

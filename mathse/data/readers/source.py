@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from mathse.config.data import PublicData as Settings
 from mathse.data.hub_table import Table, lasting, records
-from mathse.data.problems import FileData, Shares
+from mathse.data.problems import FileData
 from mathse.data.readers import reader
 from mathse.data.readers.base import Place, PublicSet
 from mathse.data.records import BadRow, Record, read_records
@@ -22,26 +23,15 @@ class PublicData(FileData):
     not go together.
     """
 
-    def __init__(
-        self,
-        name: str = "geometry3k",
-        root: str | None = None,
-        split: str = "train",
-        revision: str | None = None,
-        seed: int = 0,
-        test_share: float = 0.2,
-        dev_share: float = 0.1,
-        orm_share: float = 0.2,
-        seed_share: float = 0.4,
-        on_bad_row: str = "error",
-    ) -> None:
+    def __init__(self, settings: Settings) -> None:
+        root, split = settings.root, settings.split
         if root is None:
-            raise ConfigError(f"data.root is not set; give the folder of {name}: data.root=DIR")
-        super().__init__(root, seed, Shares(test_share, dev_share, orm_share, seed_share), on_bad_row)
-        self.set = reader(name)
+            raise ConfigError(f"data.root is not set; give the folder of {settings.name}: data.root=DIR")
+        super().__init__(root, settings)
+        self.set = reader(settings.name)
         self.notes = (f"{self.set.title}: {self.set.home}; licence: {self.set.licence}.",)
         files = Path(root).exists() and not is_table(Path(root))
-        self._take(self._of_files(Path(root), split) if files else self._of_hub(root, split, revision), root)
+        self._take(self._of_files(Path(root), split) if files else self._of_hub(root, split, settings.revision), root)
         self._opened()
 
     def _of_files(self, root: Path, split: str) -> Iterator[Row]:

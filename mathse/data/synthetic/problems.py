@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 
+from mathse.config.data import SyntheticData as Settings
 from mathse.data.synthetic import digits
 from mathse.data.synthetic.critique import check, corrupt
 from mathse.data.synthetic.solution import KINDS, Numbers, solve, write
@@ -35,24 +36,15 @@ class SyntheticData:
         "on digit images that no fit has seen.",
     )
 
-    def __init__(
-        self,
-        seed: int = 0,
-        seed_size: int = 400,
-        pool: int = 2400,
-        test: int = 1500,
-        dev: int = 300,
-        orm_train: int = 8000,
-        orm_held: int = 2500,
-    ) -> None:
-        self.seed = seed
+    def __init__(self, settings: Settings) -> None:
+        self.seed = settings.seed
         self.sizes = {
-            "seed": seed_size,
-            "pool": pool,
-            "test": test,
-            "dev": dev,
-            "orm_train": orm_train,
-            "orm_held": orm_held,
+            "seed": settings.seed_size,
+            "pool": settings.pool,
+            "test": settings.test,
+            "dev": settings.dev,
+            "orm_train": settings.orm_train,
+            "orm_held": settings.orm_held,
         }
         self.bad_rows: list[dict[str, object]] = []
 

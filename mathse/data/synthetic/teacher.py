@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mathse.config.actors import SymbolicTeacher as Settings
 from mathse.data.synthetic.critique import check, near_miss
 from mathse.data.synthetic.problems import facts
 from mathse.data.synthetic.solution import KINDS, Numbers, expected, parse, write
@@ -30,8 +31,8 @@ class SymbolicTeacher:
 
     name = "symbolic"
 
-    def __init__(self, error_rate: float = 0.2, seed: int = 0) -> None:
-        self.error_rate, self.seed = error_rate, seed
+    def __init__(self, settings: Settings) -> None:
+        self.error_rate, self.seed = settings.error_rate, settings.seed
 
     def solve(self, problems: Sequence[Problem]) -> list[str | None]:
         return [self._write(p, []) for p in problems]

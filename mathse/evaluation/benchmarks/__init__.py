@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any
 
 from mathse.errors import ConfigError
 from mathse.evaluation.benchmarks.base import Benchmark
 
-_CLASSES = {
-    "mathvista": "mathse.evaluation.benchmarks.mathvista.MathVista",
-    "mathverse": "mathse.evaluation.benchmarks.mathverse.MathVerse",
-    "mathvision": "mathse.evaluation.benchmarks.mathvision.MathVision",
-    "mathvl_test": "mathse.evaluation.benchmarks.mathvl_test.MathVLTest",
+SETTINGS = {  # classes of mathse.config.scoring
+    "mathvista": "MathVista",
+    "mathverse": "MathVerse",
+    "mathvision": "MathVision",
+    "mathvl_test": "MathVLTest",
 }
-NAMES = tuple(_CLASSES)
+NAMES = tuple(SETTINGS)
 
 
-def make(name: str, **options: Any) -> Benchmark:
-    """The benchmark ``name`` with its options; ConfigError for a name that is none, or an option out of range."""
-    if name not in _CLASSES:
+def make(name: str, **settings: Any) -> Benchmark:
+    """The benchmark ``name``; ConfigError for a name that is none, or a setting out of range."""
+    if name not in SETTINGS:
         raise ConfigError(f"benchmark = {name!r}, allowed: {', '.join(NAMES)}; choose one")
-    module, _, cls = _CLASSES[name].rpartition(".")
-    made: Benchmark = getattr(import_module(module), cls)(**options)
+    from mathse.config import build, scoring  # here: each scoring process imports this package, and is started often
+
+    made: Benchmark = build(getattr(scoring, SETTINGS[name])(**settings))
     return made

@@ -22,6 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from mathse.config.scoring import MathVerse as Settings
 from mathse.evaluation.benchmarks.base import LLM, NOT_SCORED, Extraction, Item, Scored
 from mathse.evaluation.benchmarks.common import (
     Group,
@@ -60,9 +61,9 @@ class MathVerse:
     hub: ClassVar[str | None] = "AI4Math/MathVerse"
     needs_llm: ClassVar[str] = "an LLM extracts every answer, and an LLM judges it"
 
-    def __init__(self, prompt: str = "query_wo", trunk_response: int = 30) -> None:
-        check_choice("benchmark.mathverse.prompt", prompt, self.prompts)
-        self.prompt, self.trunk_response = prompt, trunk_response
+    def __init__(self, settings: Settings) -> None:
+        self.prompt, self.trunk_response = settings.prompt, settings.trunk_response
+        check_choice("benchmark.mathverse.prompt", self.prompt, self.prompts)
         self._models: dict[str, str] = {}
 
     def check(self) -> None:

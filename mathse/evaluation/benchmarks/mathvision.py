@@ -18,6 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
+from mathse.config.scoring import MathVision as Settings
 from mathse.errors import DataError
 from mathse.evaluation.benchmarks import official_latex
 from mathse.evaluation.benchmarks.arithmetic import Number
@@ -55,9 +56,9 @@ class MathVision:
     hub: ClassVar[str | None] = "MathLLMs/MathVision"
     needs_llm: ClassVar[str] = ""
 
-    def __init__(self, prompt: str = "cot") -> None:
-        check_choice("benchmark.mathvision.prompt", prompt, self.prompts)
-        self.prompt = prompt
+    def __init__(self, settings: Settings) -> None:
+        self.prompt = settings.prompt
+        check_choice("benchmark.mathvision.prompt", self.prompt, self.prompts)
 
     def check(self) -> None:
         """See ``official_latex.check``."""

@@ -24,6 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from mathse.config.scoring import MathVista as Settings
 from mathse.errors import DataError
 from mathse.evaluation.benchmarks.base import LLM, NOT_SCORED, Extraction, Item, Scored
 from mathse.evaluation.benchmarks.common import (
@@ -61,12 +62,11 @@ class MathVista:
     hub: ClassVar[str | None] = "AI4Math/MathVista"
     needs_llm: ClassVar[str] = "an LLM extracts the answer from each response that is not an answer and no more"
 
-    def __init__(
-        self, prompt: str = "query", rule: str = "released", quick_extract: bool = False, ignore_empty: bool = False
-    ) -> None:
-        check_choice("benchmark.mathvista.prompt", prompt, self.prompts)
-        check_choice("benchmark.mathvista.rule", rule, ("released", "strict"))
-        self.prompt, self.rule, self.quick_extract, self.ignore_empty = prompt, rule, quick_extract, ignore_empty
+    def __init__(self, settings: Settings) -> None:
+        self.prompt, self.rule = settings.prompt, settings.rule
+        self.quick_extract, self.ignore_empty = settings.quick_extract, settings.ignore_empty
+        check_choice("benchmark.mathvista.prompt", self.prompt, self.prompts)
+        check_choice("benchmark.mathvista.rule", self.rule, ("released", "strict"))
         self._model: str | None = None
 
     def check(self) -> None:

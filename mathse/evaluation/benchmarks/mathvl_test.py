@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+from mathse.config.scoring import MathVLTest as Settings
 from mathse.errors import ConfigError, DataError
 from mathse.evaluation.benchmarks.base import LLM, Extraction, Item, Scored
 from mathse.evaluation.benchmarks.common import check_choice, group_accuracy, overall, paired, unscored
@@ -42,9 +43,9 @@ class MathVLTest:
     hub: ClassVar[str | None] = None
     needs_llm: ClassVar[str] = ""
 
-    def __init__(self, prompt: str = "zh") -> None:
-        check_choice("benchmark.mathvl_test.prompt", prompt, self.prompts)
-        self.prompt = prompt
+    def __init__(self, settings: Settings) -> None:
+        self.prompt = settings.prompt
+        check_choice("benchmark.mathvl_test.prompt", self.prompt, self.prompts)
         self._judge: str | None = None
 
     def check(self) -> None:

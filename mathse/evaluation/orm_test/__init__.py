@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mathse.config.scoring import ORMTest as Settings
 from mathse.errors import ConfigError
 
 
@@ -24,7 +25,7 @@ class ORMTest:
     name = "orm_test"
     title = "ORM test"
 
-    def __init__(self, paths: str | None = None, threshold: float = 0.5) -> None:
-        if paths is None:
+    def __init__(self, settings: Settings) -> None:
+        if settings.paths is None:
             raise ConfigError("benchmark.orm_test.paths is not set; give a file of labelled paths")
-        self.paths, self.threshold = Path(paths), threshold
+        self.paths, self.threshold = Path(settings.paths), settings.threshold

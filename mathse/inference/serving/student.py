@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mathse.config.actors import ServerGenerator as Settings
 from mathse.errors import TeacherError
 from mathse.inference.generate import Ask, Generator
 from mathse.inference.llm.account import Account
@@ -29,72 +30,47 @@ from mathse.types import PromptStyle
 
 
 class ServerGenerator(Generator):
-    """Where students are served, how their checkpoints get there, and how samples are drawn.
+    """Where students are served, how their checkpoints get there, and how samples are drawn."""
 
-    Args:
-        model: evaluate.py: the model's name there. train.py: None, or with ``adapters`` the base's name there.
-        command: train.py: starts an engine for each checkpoint, with {checkpoint}, {name} and {port} in it.
-        adapters: train.py: the server is a vLLM that has the base, and loads the adapters of LoRA fits.
-        start_timeout: seconds until a started engine answers.
-        style: evaluate.py: of the prompts with prompt=student; in train.py the backbone's own counts.
-        image_side: pixels, long side of what is sent; smaller pictures go as they are.
-    """
-
-    def __init__(
-        self,
-        base_url: str = "http://localhost:8000/v1",
-        model: str | None = None,
-        command: str | None = None,
-        adapters: bool = False,
-        start_timeout: float = 900.0,
-        api_key_env: str | None = None,
-        style: PromptStyle = "full",
-        batch_size: int = 64,
-        temperature: float = 0.7,
-        top_p: float = 0.95,
-        max_new_tokens: int = 2048,
-        image_side: int = 4096,
-        cache_dir: str = "outputs/.answers",
-        max_concurrency: int = 64,
-        timeout: float = 600.0,
-        max_retries: int = 8,
-    ) -> None:
-        super().__init__(batch_size, max_new_tokens, {"temperature": temperature, "top_p": top_p})
-        self.address = Address(base_url, api_key_env)
-        self.model, self.command, self.adapters, self.start_timeout = model, command, adapters, start_timeout
-        self.style, self.image_side = style, image_side
-        self._how: dict[str, Any] = {
-            "base_url": base_url,
-            "api_key_env": api_key_env,
-            "cache_dir": cache_dir,
-            "max_concurrency": max_concurrency,
-            "timeout": timeout,
-            "max_retries": max_retries,
-            "section": "generator",
-        }
+    def __init__(self, settings: Settings) -> None:
+        sampling = {"temperature": settings.temperature, "top_p": settings.top_p}
+        super().__init__(settings.batch_size, settings.max_new_tokens, sampling)
+        self.settings = settings
+        self.address = Address(settings.base_url, settings.api_key_env)
 
     def client(self, model: str) -> ChatClient:
-        return ChatClient(model=model, **self._how)
+        settings = self.settings
+        return ChatClient(
+            settings.base_url,
+            model,
+            settings.api_key_env,
+            cache_dir=settings.cache_dir,
+            max_concurrency=settings.max_concurrency,
+            timeout=settings.timeout,
+            max_retries=settings.max_retries,
+            section="generator",
+        )
 
     def student(self, run: Path) -> ServedStudent:
         """The server's own model of that name, its account kept in the run folder."""
-        client = self.client(str(self.model))
+        client = self.client(str(self.settings.model))
         client.account_in(run, STUDENT_USAGE)
-        return ServedStudent(ServedModel(client, self.image_side), self.style)
+        return ServedStudent(ServedModel(client, self.settings.image_side), self.settings.style)
 
     def engine(self, run: Path, say: Callable[[str], None]) -> Engine:
         """How the checkpoints of a run get there."""
-        if self.adapters:
-            return AdapterEngine(self.address, str(self.model), run / "base" / CHECKPOINT)
-        if self.command is not None:
-            return StartedEngine(self.command, self.address, run / SERVED, self.start_timeout, say)
+        settings = self.settings
+        if settings.adapters:
+            return AdapterEngine(self.address, str(settings.model), run / "base" / CHECKPOINT)
+        if settings.command is not None:
+            return StartedEngine(settings.command, self.address, run / SERVED, settings.start_timeout, say)
         return FolderEngine(run / SERVED)
 
     def student_of(self, checkpoint: Path, reader: Backbone, engine: Engine, account: Account) -> ServedStudent:
         """A checkpoint of a run; ``reader`` encodes its prompts."""
         client = self.client(content_name(checkpoint))
         client.account = account
-        model = ServedModel(client, self.image_side, Place(engine, checkpoint, reader))
+        model = ServedModel(client, self.settings.image_side, Place(engine, checkpoint, reader))
         return ServedStudent(model, reader.prompt_style)
 
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from mathse.config.actors import OpenAITeacher as Settings
 from mathse.inference import prompts
 from mathse.inference.llm.client import ChatClient, ChatReply, ChatRequest
 from mathse.inference.llm.images import image_part
@@ -25,63 +26,36 @@ ALL = 10**9  # rows a call of the Batch API, which takes a day however few they 
 class OpenAITeacher:
     """See ``ChatClient`` for how the server is reached.
 
-    Args:
-        temperature: of solutions and rewrites (annotations are greedy); None leaves all to the server.
-        seed: sent along; another one is another answer, which is paid again. None: none is sent.
-        reflect_prompt: "full", or "short" without problem and picture.
-        image_side: pixels, long side; larger pictures are scaled down.
+    Annotations are greedy, whatever ``settings.temperature``; without one the server decides about all.
     """
 
-    def __init__(
-        self,
-        model: str = "gpt-4o-2024-08-06",
-        base_url: str | None = None,
-        api_key_env: str | None = "OPENAI_API_KEY",
-        mode: Literal["online", "batch"] = "online",
-        temperature: float | None = 0.7,
-        max_tokens: int = 2048,
-        seed: int | None = 0,
-        reflect_prompt: Literal["full", "short"] = "full",
-        structured: bool = True,
-        image_side: int = 2048,
-        cache_dir: str = "outputs/.answers",
-        max_concurrency: int = 16,
-        requests_per_minute: float | None = None,
-        tokens_per_minute: float | None = None,
-        timeout: float = 300.0,
-        max_retries: int = 8,
-        poll_seconds: float = 30.0,
-        budget_usd: float | None = None,
-        price_input: float | None = None,
-        price_output: float | None = None,
-        price_cached: float | None = None,
-    ) -> None:
+    def __init__(self, settings: Settings) -> None:
         price = None
-        if price_input is not None and price_output is not None:
-            price = Price(price_input, price_output, price_cached)
+        if settings.price_input is not None and settings.price_output is not None:
+            price = Price(settings.price_input, settings.price_output, settings.price_cached)
         self.client = ChatClient(
-            base_url,
-            model,
-            api_key_env,
-            cache_dir=cache_dir,
-            max_concurrency=max_concurrency,
-            requests_per_minute=requests_per_minute,
-            tokens_per_minute=tokens_per_minute,
-            timeout=timeout,
-            max_retries=max_retries,
-            budget_usd=budget_usd,
+            settings.base_url,
+            settings.model,
+            settings.api_key_env,
+            cache_dir=settings.cache_dir,
+            max_concurrency=settings.max_concurrency,
+            requests_per_minute=settings.requests_per_minute,
+            tokens_per_minute=settings.tokens_per_minute,
+            timeout=settings.timeout,
+            max_retries=settings.max_retries,
+            budget_usd=settings.budget_usd,
             price=price,
-            mode=mode,
-            poll_seconds=poll_seconds,
-            structured=structured,
+            mode=settings.mode,
+            poll_seconds=settings.poll_seconds,
+            structured=settings.structured,
         )
-        self.name = model
-        self.rows_at_once = ALL if mode == "batch" else WAVES * max_concurrency
-        self.short = reflect_prompt == "short"
-        self.image_side, self.seed = image_side, seed
-        self.writing: dict[str, Any] = {"temperature": temperature, "max_tokens": max_tokens}
-        greedy = None if temperature is None else 0.0
-        self.judging: dict[str, Any] = {"temperature": greedy, "max_tokens": max_tokens}
+        self.name = settings.model
+        self.rows_at_once = ALL if settings.mode == "batch" else WAVES * settings.max_concurrency
+        self.short = settings.reflect_prompt == "short"
+        self.image_side, self.seed = settings.image_side, settings.seed
+        greedy = None if settings.temperature is None else 0.0
+        self.writing: dict[str, Any] = {"temperature": settings.temperature, "max_tokens": settings.max_tokens}
+        self.judging: dict[str, Any] = {"temperature": greedy, "max_tokens": settings.max_tokens}
 
     def account_in(self, folder: Path) -> None:
         self.client.account_in(folder)

@@ -12,6 +12,7 @@ from huggingface_hub.errors import StrictDataclassError
 from PIL.Image import Image
 from torch import Tensor
 
+from mathse.config.backbones import CogVLM2 as Settings
 from mathse.errors import CheckpointError
 from mathse.models.base import Completion
 from mathse.models.causal import CausalBackbone, Features, Watch
@@ -95,26 +96,12 @@ class CogVLM2Backbone(CausalBackbone):
         return self.processor.image_tokens
 
 
-def load(
-    path: str | Path,
-    revision: str | None = None,
-    dtype: str | torch.dtype | None = None,
-    attention: str = "sdpa",
-    template: str = "chat",
-    rope_precision: str = "float32",
-    weights: bool = True,
-) -> CogVLM2Backbone:
-    """Open a CogVLM2 checkpoint, published or saved by us, from a folder or by hub id.
-
-    Args:
-        dtype: of the weights; None is float32.
-        template: how a question is put: base, chat or vqa.
-        rope_precision: float32, or model for rotary angles in the model's dtype as published.
-        weights: False for prompts alone, see ``mathse.models.prompt_reader``.
-    """
-    check_template(template)
-    folder = resolve(path, revision, weights)
-    config = _config(folder, rope_precision)
+def load(settings: Settings, weights: bool = True) -> CogVLM2Backbone:
+    """Open a CogVLM2 checkpoint, published or saved by us; ``weights`` False: for prompts alone, see
+    ``mathse.models.prompt_reader``."""
+    check_template(settings.template)
+    folder = resolve(settings.path, settings.revision, weights)
+    config = _config(folder, settings.rope_precision)
     processor = CogVLM2Processor.from_pretrained(folder)
     if processor.image_tokens != config.vision_config.image_tokens:
         size = processor.image_processor.size["height"]
@@ -125,15 +112,15 @@ def load(
     model = open_model(
         CogVLM2ForConditionalGeneration,
         folder,
-        dtype=as_dtype(dtype),
-        attention=attention,
+        dtype=as_dtype(settings.dtype),
+        attention=settings.attention,
         config=config,
         weights=weights,
     )
     sampling = model.generation_config
     if sampling.temperature is not None or sampling.top_p is not None:
         sampling.do_sample = True  # transformers refuses to save these without it
-    return CogVLM2Backbone(model, processor, template)
+    return CogVLM2Backbone(model, processor, settings.template)
 
 
 def _config(folder: Path, rope_precision: str) -> CogVLM2Config:

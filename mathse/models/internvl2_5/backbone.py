@@ -16,6 +16,7 @@ from PIL.Image import Image
 from transformers import GenerationConfig, InternVLConfig, InternVLForConditionalGeneration, InternVLProcessor
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 
+from mathse.config.backbones import InternVL25 as Settings
 from mathse.data.pictures import jpeg
 from mathse.models.base import Encoded
 from mathse.models.cache import BoundedCache
@@ -47,24 +48,17 @@ class InternVL25Backbone(ChatBackbone):
         "tower": r"model\.vision_tower\.encoder\.layer\.\d+\.(attention\.([qkv]_proj|projection_layer)|mlp\.fc[12])",
     }
 
-    def __init__(
-        self,
-        model: Any,
-        processor: Any,
-        train_tiles: int = 6,
-        eval_tiles: int = 12,
-        jpeg: bool = False,
-        jpeg_seed: int = 0,
-    ) -> None:
+    def __init__(self, model: Any, processor: Any, settings: Settings) -> None:
         super().__init__(model, processor)
-        self.train_tiles, self.eval_tiles, self.jpeg, self.jpeg_seed = train_tiles, eval_tiles, jpeg, jpeg_seed
+        self.train_tiles, self.eval_tiles = settings.train_tiles, settings.eval_tiles
+        self.jpeg, self.jpeg_seed = settings.jpeg, settings.jpeg_seed
         self.image_id = model.config.image_token_id
         # where the marks of an image would stand in a path, an image would have to be
         self.never_sampled = list(processor.image_token_ids)
         self.end_id = self.tokenizer.convert_tokens_to_ids(END)  # </s>, the tokenizer's own, ends no turn
         ends = model.generation_config.eos_token_id or []  # one id, or several
         self.end_ids = sorted({self.end_id, *(ends if isinstance(ends, list) else [ends])})
-        self._tiles = eval_tiles
+        self._tiles = settings.eval_tiles
         self._caches = {True: self._images, False: BoundedCache[Features](TILE_CACHE)}
 
     def encode(self, rows: Sequence[Row]) -> list[Encoded]:
@@ -117,40 +111,24 @@ class InternVL25Backbone(ChatBackbone):
         return tiles * self.processor.image_seq_length + 3  # <img>, </img> and the line's end
 
 
-def load(
-    path: str | Path,
-    revision: str | None = None,
-    dtype: str | torch.dtype | None = None,
-    attention: str = "sdpa",
-    train_tiles: int = 6,
-    eval_tiles: int = 12,
-    jpeg: bool = False,
-    jpeg_seed: int = 0,
-    system: str | None = None,
-    weights: bool = True,
-) -> InternVL25Backbone:
-    """Open an InternVL2.5 checkpoint, from a folder or by hub id, in the published layout or in transformers'.
+def load(settings: Settings, weights: bool = True) -> InternVL25Backbone:
+    """Open an InternVL2.5 checkpoint, in the published layout or in transformers'.
 
-    Args:
-        dtype: of the weights; None is float32.
-        train_tiles, eval_tiles: the most tiles a picture is cut into, the thumbnail not counted.
-        jpeg: compress pictures of training rows at random; ``jpeg_seed`` and the row decide how much.
-        system: the beginning of every conversation, in place of what the checkpoint's template writes there.
-        weights: False for prompts alone, see ``mathse.models.prompt_reader``.
+    ``weights`` False: for prompts alone, see ``mathse.models.prompt_reader``.
     """
-    folder = resolve(path, revision, weights)
-    config, processor, generation = read_folder(folder, system)
+    folder = resolve(settings.path, settings.revision, weights)
+    config, processor, generation = read_folder(folder, settings.system)
     model = open_model(
         InternVLForConditionalGeneration,
         folder,
-        dtype=as_dtype(dtype),
-        attention=attention,
+        dtype=as_dtype(settings.dtype),
+        attention=settings.attention,
         config=config,
         weights=weights,
     )
     if generation is not None:
         model.generation_config = generation
-    return InternVL25Backbone(model, processor, train_tiles, eval_tiles, jpeg, jpeg_seed)
+    return InternVL25Backbone(model, processor, settings)
 
 
 def read_folder(

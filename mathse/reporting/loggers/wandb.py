@@ -21,10 +21,11 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytorch_lightning as pl
 
+from mathse.config.schema import WandbLogger as Settings
 from mathse.config.secrets import without_secrets
 from mathse.errors import RunError
 from mathse.reporting.loggers.artifacts import StageArtifact, artifacts
@@ -35,8 +36,6 @@ from mathse.reporting.loggers.sent import Sent
 from mathse.runs.reader import FinishedStage, GrowingLog, read_head, read_stages
 from mathse.runs.stage_cache import RunFolder, Stage
 from mathse.types import Problem
-
-Mode = Literal["online", "offline", "disabled"] | None
 
 FLUSH = 0.1  # seconds until W&B has written what it was given; its default is fifteen
 SETTINGS = {
@@ -56,24 +55,15 @@ SETTINGS = {
 class WandbLogger:
     """``problem_of``: the problem with an id. ``image``: the picture behind a problem's image reference.
 
-    ``entity``: a user or a team; None: the login's own. ``group``: None: the run's study. ``mode``: online, offline or
-    disabled; None leaves it to the WANDB_MODE variable. Raises RunError where W&B cannot start, as without a login.
+    Raises RunError where W&B cannot start, as without a login.
     """
 
     def __init__(
-        self,
-        project: str = "mathse",
-        entity: str | None = None,
-        group: str | None = None,
-        mode: Mode = None,
-        *,
-        run: RunFolder,
-        problem_of: Callable[[str], Problem],
-        image: Loader,
+        self, settings: Settings, *, run: RunFolder, problem_of: Callable[[str], Problem], image: Loader
     ) -> None:
         self._folder, self._problem_of, self._image = run.path, problem_of, image
         self._sent = Sent.open(run.path)
-        self._run = start(run.path, self._sent.id, project=project, entity=entity, group=group, mode=mode)
+        self._run = start(run.path, self._sent.id, settings)
         # Parts of one run that were made offline are put together by W&B's own step, so they must not share any.
         self._first_step = self._sent.most_rows
         self._ended_well = self._closed = False
@@ -170,22 +160,22 @@ class WandbLogger:
         self._run.log(dict(row), step=max(self._run.step, self._first_step), commit=True)
 
 
-def start(folder: Path, run_id: str, *, project: str, entity: str | None, group: str | None, mode: Mode) -> Any:
+def start(folder: Path, run_id: str, settings: Settings) -> Any:
     """The W&B run of a run folder, begun or taken up again. Raises RunError where W&B refuses."""
     import wandb
 
     known = wandb.Settings.model_fields  # the x_ settings come and go with W&B's versions
-    settings = {name: value for name, value in SETTINGS.items() if name in known}
+    of_wandb = {name: value for name, value in SETTINGS.items() if name in known}
     try:
         return wandb.init(
             id=run_id,
             resume="allow",
-            project=project,
-            entity=entity,
-            mode=mode,
+            project=settings.project,
+            entity=settings.entity,
+            mode=settings.mode,
             dir=str(folder),
-            settings=wandb.Settings(**settings),
-            **described(read_head(folder), group),
+            settings=wandb.Settings(**of_wandb),
+            **described(read_head(folder), settings.group),
         )
     except wandb.Error as e:
         remedy = "run `wandb login` first, or choose logger.mode=offline, or logger=csv"
