@@ -1,4 +1,4 @@
-"""Several sources in one, by weights or counts: ``data=mixture``.
+"""Several data sources in one, by weights or counts: ``data=mixture``.
 
     python train.py data=mixture +data@data.sources.geo=geometry3k data.sources.geo.root=DIR \\
         +data@data.sources.own=jsonl data.sources.own.path=FILE 'data.weights={geo: 1, own: 3}'
@@ -19,7 +19,7 @@ from mathse.config import build
 from mathse.config.bind import locate, plain
 from mathse.config.data_rules import mixture_problems
 from mathse.data.problems import FileData, Shares
-from mathse.data.rows import Row
+from mathse.data.row_validation import ValidatedRow
 from mathse.errors import ConfigError
 from mathse.seeds import derive
 
@@ -42,8 +42,8 @@ class MixtureData(FileData):
         seed_share: float = 0.4,
         on_bad_row: str = "error",
     ) -> None:
-        if said := next(mixture_problems(sources, weights, counts, size), None):
-            raise ConfigError(said)
+        if mistake := next(mixture_problems(sources, weights, counts, size), None):
+            raise ConfigError(mistake)
         super().__init__("data.sources", seed, Shares(test_share, dev_share, orm_share, seed_share), on_bad_row)
         opened = {name: self._open(name, section) for name, section in sources.items()}
         if any(source.test_ids for source in opened.values()):
@@ -65,7 +65,11 @@ class MixtureData(FileData):
         self._opened()
 
     def _open(self, name: str, section: Any) -> FileData:
-        settings = {**plain(section), "seed": self.seed, "on_bad_row": "skip"}  # what is bad is judged for all together
+        settings = {
+            **plain(section),
+            "seed": self.seed,
+            "on_bad_row": "skip",
+        }  # bad rows are judged for all sources together
         kind = locate(settings["_target_"])
         if not isinstance(kind, type) or not issubclass(kind, FileData) or issubclass(kind, MixtureData):
             raise ConfigError(f"data.sources.{name}: only sources that read files or tables can be mixed")
@@ -77,24 +81,24 @@ class MixtureData(FileData):
 def by_weight(sizes: Mapping[str, int], weights: Mapping[str, float], size: int | None) -> dict[str, int]:
     """Rows to take of each source: in the proportions of ``weights``, ``size`` in all or as many as there are."""
     total = sum(weights.values())
-    most = min(sizes[name] * total / weight for name, weight in weights.items())
-    wanted = most if size is None else size
-    exact = {name: wanted * weight / total for name, weight in weights.items()}
-    taken = {name: int(rows + 1e-9) for name, rows in exact.items()}
-    left = (int(most + 1e-9) if size is None else size) - sum(taken.values())
-    for name in sorted(exact, key=lambda name: taken[name] - exact[name])[:left]:
-        if taken[name] < sizes[name] or size is not None:
-            taken[name] += 1
-    return taken
+    most = min(sizes[name] * total / weight for name, weight in weights.items())  # one source is used up
+    exact = {name: (most if size is None else size) * weight / total for name, weight in weights.items()}
+    rows = {name: int(share + 1e-9) for name, share in exact.items()}
+    # Rows that rounding down lost go to the sources that lost most.
+    missing = (int(most + 1e-9) if size is None else size) - sum(rows.values())
+    for name in sorted(exact, key=lambda name: rows[name] - exact[name])[:missing]:
+        if rows[name] < sizes[name] or size is not None:
+            rows[name] += 1
+    return rows
 
 
 def _drawn(ids: Sequence[str], rows: int, seed: int, name: str) -> list[str]:
-    """So many of a source's ids, in its order."""
+    """``rows`` of a source's ids, in its order. An id's hash decides, so a longer draw holds the shorter one."""
     chosen = set(sorted(ids, key=lambda i: derive(seed, "mixture", name, i))[:rows])
     return [i for i in ids if i in chosen]
 
 
-def _rows(source: FileData, ids: Sequence[str]) -> Iterator[Row]:
+def _rows(source: FileData, ids: Sequence[str]) -> Iterator[ValidatedRow]:
     for problem in source.table.select(ids):
-        file, line = source.table.where(problem.id)
-        yield Row(file, line, problem.id, problem)
+        file, line = source.table.location(problem.id)
+        yield ValidatedRow(file, line, problem.id, problem)

@@ -11,7 +11,7 @@ from peft import LoraConfig, get_peft_model
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from mathse.data.pictures import jpeg
+from mathse.data.image_decoding import jpeg
 from mathse.errors import CheckpointError, DataError
 from mathse.models import load, quiet
 from mathse.models.base import IGNORED

@@ -18,7 +18,7 @@ from small import picture
 
 from mathse.__main__ import main
 from mathse.commands.convert_data.official import convert
-from mathse.data.labelled import read_labelled
+from mathse.data.labelled_paths import read_labelled
 from mathse.data.problems import JsonlData
 from mathse.errors import DataError
 from mathse.runs.store import read_json, read_jsonl

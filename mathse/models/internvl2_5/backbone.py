@@ -16,7 +16,7 @@ from PIL.Image import Image
 from transformers import GenerationConfig, InternVLConfig, InternVLForConditionalGeneration, InternVLProcessor
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 
-from mathse.data.pictures import jpeg
+from mathse.data.image_decoding import jpeg
 from mathse.models.base import Encoded
 from mathse.models.cache import BoundedCache
 from mathse.models.causal import DECODER_SCOPE, ChatBackbone, Features

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from small import path, picture, problems, verdict, world
 
-from mathse.data.labelled import read_labelled, read_orm_data
+from mathse.data.labelled_paths import read_labelled, read_orm_data
 from mathse.errors import DataError
 from mathse.runs.store import to_json, write_jsonl
 from mathse.types import Problem
