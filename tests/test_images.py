@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mathse.data import images, pictures
+from mathse.data import image_decoding, images
 from mathse.data.images import image_sha256, load_image, png_bytes
 from mathse.errors import DataError
 
@@ -157,7 +157,7 @@ def test_unusable_file_is_named_with_its_fault(tmp_path: Path, make: Callable[[P
 
 
 def test_image_above_the_pixel_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pictures, "MAX_PIXELS", 20)
+    monkeypatch.setattr(image_decoding, "MAX_PIXELS", 20)
     with pytest.raises(DataError, match="6 x 4 pixels"):
         load_image(save(tmp_path / "a.png", picture()))
 

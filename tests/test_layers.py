@@ -46,7 +46,7 @@ STRING_IMPORT = re.compile(r"mathse((?:\.\w+)+)")
 
 
 def room(path: Path) -> str:
-    """The name below mathse/ that a file belongs to: mathse/data/rows.py -> data."""
+    """The name below mathse/ that a file belongs to: mathse/data/row_validation.py -> data."""
     return path.relative_to(ROOT / "mathse").with_suffix("").parts[0]
 
 

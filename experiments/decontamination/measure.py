@@ -22,9 +22,9 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageOps
 
-from mathse.data.decontamination import Index, Seen
-from mathse.data.decontamination.against import problems_of
-from mathse.data.decontamination.picture import exact
+from mathse.data.decontamination import ComparedRow, Index
+from mathse.data.decontamination.benchmark_files import problems_of
+from mathse.data.image_decoding import pixels_sha256
 from mathse.data.images import load_image
 from mathse.types import Problem
 
@@ -120,7 +120,7 @@ def real(folder: Path) -> dict[str, str]:
             if record.get("image_file"):
                 path = str(records.parent / record["image_file"])
                 what = f"{records.parent.name}/{record.get('group', path)}"
-                shown[path] = by_pixels.setdefault(exact(load_image(path)), what)
+                shown[path] = by_pixels.setdefault(pixels_sha256(load_image(path)), what)
     return shown
 
 
@@ -138,7 +138,7 @@ def pictures(folder: Path) -> None:
         found, others = 0, 0
         for path, what in shown.items():
             held["copy"] = change(load_image(path), draw)
-            paired = {p.against for p in index.pairs(Seen.of(Problem("", "", ("copy",)), held.__getitem__))}
+            paired = {p.against for p in index.pairs(ComparedRow.of(Problem("", "", ("copy",)), held.__getitem__))}
             found += what in paired
             others += len(paired - {what})
         print(f"| {name} | {found / len(shown):.1%} | {len(shown)} | {others} |")
@@ -157,7 +157,7 @@ def _kinds() -> None:
             index.add("kind", Problem(name, "", (name,)))
         wrong = 0
         for name in held:
-            found = index.pairs(Seen.of(Problem("", "", (name,)), held.__getitem__))
+            found = index.pairs(ComparedRow.of(Problem("", "", (name,)), held.__getitem__))
             wrong += sum(pair.against_id != name for pair in found)
         print(f"| {kind} | {wrong / (30 * 29):.1%} | {30 * 29} |")
 
@@ -215,7 +215,7 @@ def questions(folder: Path) -> None:
 
 
 def _pairs(index: Index, question: str) -> list:
-    return index.pairs(Seen.of(Problem("", question)))
+    return index.pairs(ComparedRow.of(Problem("", question)))
 
 
 def _finds(index: Index, question: str, number: int) -> bool:

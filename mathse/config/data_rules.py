@@ -12,7 +12,7 @@ from mathse.config.data import HubData, JsonlData, MixtureData, PublicData, Spli
 from mathse.config.extras import missing
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-STORED = ("mathvision", "mathverse")  # hash lists that come with the package: mathse.data.decontamination.stored
+STORED = ("mathvision", "mathverse")  # hash lists that come with the package: mathse.data.decontamination.hash_lists
 MAX_WEIGHT = 1e12  # of a source in a mixture: sums and products of weights and rows stay far from infinity
 NOT_TO_BE_TRAINED_ON = re.compile(r"math[-_ ]?vista", re.IGNORECASE)
 

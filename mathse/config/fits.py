@@ -81,7 +81,7 @@ class ORM:
     see_image: bool = True  # PAPER: not stated; its critiques cite the figure
     backbone: Any = None  # null: the student's backbone
     students: list[int] = field(default_factory=lambda: [300, 600])  # training rows of each weak student; 0: the base
-    train: str | None = None  # own labelled paths (mathse/data/labelled.py) instead of the students', all of them used
+    train: str | None = None  # own paths (mathse/data/labelled_paths.py) instead of the students', all of them used
     held: str | None = None  # others, of other problems, on which the ORM is measured; set where ``train`` is
     samples_per_problem: int = allow(1, low=1)
     references: bool = False  # reference solutions count among the right paths too, where students seldom are right

@@ -65,7 +65,7 @@ class ORMTest:
     """Labelled paths, which the ORM of ``checkpoint`` judges (docs: mathse/evaluation/orm_test)."""
 
     _target_: str = "mathse.evaluation.orm_test.ORMTest"
-    paths: str | None = None  # a run's orm/orm_held.jsonl or feedback.jsonl, or own rows (mathse/data/labelled.py)
+    paths: str | None = None  # orm/orm_held.jsonl or feedback.jsonl of a run, own rows (mathse/data/labelled_paths.py)
     threshold: float = allow(0.5, low=0, high=1)  # accepted: called correct, and P(correct) at least this
 
 

@@ -1,9 +1,12 @@
-"""Tables of the ``datasets`` library: a folder (saved, or of parquet, JSON or CSV files, or of pictures) or a hub id.
+"""Any table of the ``datasets`` library as a source of problems: ``data=hf``.
 
-``data=hf data.root=... data.columns.question=NAME data.columns.answer=NAME data.columns.images=NAME``. How a table is
-opened, and where its pictures stay: ``mathse.data.hub_table``.
+The table is a folder (saved, or of parquet, JSON or CSV files, or of images) or a hub id. Its columns have any names,
+so the settings say which holds what:
+``data=hf data.root=... data.columns.question=NAME data.columns.answer=NAME data.columns.images=NAME``.
 
-    {"query": "Find x.", "label": "12", "image": <picture>}     columns: question=query, answer=label, images=image
+    {"query": "Find x.", "label": "12", "image": <image>}     columns: question=query, answer=label, images=image
+
+How a table is opened, and where its images stay: ``mathse.data.hub_table``.
 """
 
 from __future__ import annotations
@@ -15,13 +18,13 @@ from typing import Any
 
 from mathse.config.data import Columns
 from mathse.config.data import HubData as Settings
-from mathse.data.forms import answer_form
-from mathse.data.hub_table import Reference, Table, lasting, opened, records
+from mathse.data.answer_form import answer_form
+from mathse.data.hub_table import HubTable, ImageReference, lasting, open_table, records
+from mathse.data.json_records import BadRow, JsonRecord, kind
 from mathse.data.language import language
 from mathse.data.problems import FileData
-from mathse.data.readers.base import Place, content_id, found_image, letter_of, list_of, text_of
-from mathse.data.records import BadRow, Record, kind
-from mathse.data.rows import Row, checked
+from mathse.data.readers.base import RecordOrigin, answer_of, content_id, found_image, letter_of, text_of
+from mathse.data.row_validation import ValidatedRow, validate
 from mathse.errors import ConfigError
 
 
@@ -36,84 +39,69 @@ class HubData(FileData):
         if root is None:
             raise ConfigError("data.root is not set; give a folder or a hub id: data.root=org/name")
         super().__init__(root, settings)
-        table = Table(lasting(root), settings.subset, split, settings.revision)
-        _check_columns(opened(table).column_names, columns, table)
+        table = HubTable(lasting(root), settings.subset, split, settings.revision)
+        _check_columns(open_table(table).column_names, columns, table)
         below = Path(settings.images or root)
-        self._take(self._rows(table, columns, Place(below, below / split, split)), table.name)
+        self._take(self._rows(table, columns, RecordOrigin(below, below / split, split)), table.name)
         self._opened()
 
-    def _rows(self, table: Table, columns: Columns, place: Place) -> Iterator[Row]:
+    def _rows(self, table: HubTable, columns: Columns, origin: RecordOrigin) -> Iterator[ValidatedRow]:
         for record in records(table):
             try:
-                values = _row(record.values or {}, columns, place)
+                values = _row(record.values or {}, columns, origin)
             except BadRow as error:
-                yield Row(table.name, record.line, None, None, str(error))
+                yield ValidatedRow(table.name, record.line, None, None, str(error))
             else:
-                yield checked(Record(record.line, values), table.name, place.root, self.images, Path(table.root).name)
+                source = Path(table.root).name
+                yield validate(JsonRecord(record.line, values), table.name, origin.root, self.images, source)
 
 
-# --- rows -------------------------------------------------------------------------------------------------------------
-
-
-def _check_columns(present: Sequence[str], columns: Columns, table: Table) -> None:
-    wanted = {name: column for name, column in _named(columns).items() if column is not None}
-    optional = {"images": Columns.images}  # a table without pictures needs no setting
-    for name, column in wanted.items():
-        if column not in present and optional.get(name) != column:
+def _check_columns(present: Sequence[str], columns: Columns, table: HubTable) -> None:
+    named = {name: column for name, column in asdict(columns).items() if column is not None}
+    for name, column in named.items():
+        by_default = name == "images" and column == Columns.images  # a table without images needs no setting
+        if column not in present and not by_default:
             raise ConfigError(
                 f"data.columns.{name} = {column!r}: {table.name} has no such column; it has {', '.join(present)}"
             )
-    if "question" not in wanted or not {"answer", "answer_index"} & wanted.keys():
+    if "question" not in named or not {"answer", "answer_index"} & named.keys():
         raise ConfigError("data.columns: question, and answer or answer_index, must each name a column")
 
 
-def _named(columns: Columns) -> dict[str, str | None]:
-    return asdict(columns)
-
-
-def _row(values: Mapping[str, Any], columns: Columns, place: Place) -> dict[str, Any]:
+def _row(values: Mapping[str, Any], columns: Columns, origin: RecordOrigin) -> dict[str, Any]:
     """A table's row in our form. Raises BadRow for one that makes none."""
     question = text_of(values, str(columns.question))
-    listed = values.get(columns.choices) if columns.choices else None
-    choices = [str(c) for c in (list(listed.values()) if isinstance(listed, Mapping) else listed or [])]
-    pictures = [found_image(ref, place, ("",)) for ref in _listed(values.get(columns.images or ""))]
-    mapped = {column for column in _named(columns).values() if column}
-    more = {name: v for name, v in values.items() if name not in mapped and v is not None and not _refers(v)}
-    solution = text_of(values, columns.solution) if columns.solution and values.get(columns.solution) else None
-    identity = text_of(values, columns.id) if columns.id else content_id(question, pictures)
-    answer = _answer(values, columns, choices).strip()
+
+    cell = values.get(columns.choices) if columns.choices else None
+    choices = [str(choice) for choice in (list(cell.values()) if isinstance(cell, Mapping) else cell or [])]
+
+    cell = values.get(columns.images or "")
+    if cell not in (None, "") and not isinstance(cell, (str, list)):
+        raise BadRow(f"images are pictures or paths, got {kind(cell)}; choose data.columns.images")
+    refs = cell if isinstance(cell, list) else [cell] if cell else []
+    images = [found_image(ref, origin, ("",)) for ref in refs]
+
+    if columns.answer_index:
+        answer = letter_of(values, columns.answer_index, choices).strip()
+    else:
+        answer = answer_of(values, str(columns.answer)).strip()
     form = answer_form(answer, tuple(choices))
+
+    # Columns that no setting names become metadata, but for images: records of a run hold JSON only.
+    mapped = {column for column in asdict(columns).values() if column}
+    more = {name: v for name, v in values.items() if name not in mapped and v is not None and not _is_image(v)}
     return {
         **more,
-        "id": identity,
+        "id": text_of(values, columns.id) if columns.id else content_id(question, images),
         "question": question.strip(),
-        "images": pictures,
+        "images": images,
         "answer": form.letter or answer,
         "choices": choices,
-        "solution": solution,
+        "solution": text_of(values, columns.solution) if columns.solution and values.get(columns.solution) else None,
         "language": language(question, choices),
         "answer_form": form.to_json(),
     }
 
 
-def _answer(values: Mapping[str, Any], columns: Columns, choices: Sequence[str]) -> str:
-    if columns.answer_index:
-        return letter_of(values, columns.answer_index, choices)
-    found = values.get(str(columns.answer))
-    if isinstance(found, list):
-        if len(list_of(values, str(columns.answer))) != 1:
-            raise BadRow(f'"{columns.answer}" holds {len(found)} answers; one is needed')
-        return text_of({"answer": found[0]}, "answer")
-    return text_of(values, str(columns.answer))
-
-
-def _listed(cell: Any) -> list[Any]:
-    if cell in (None, ""):
-        return []
-    if not isinstance(cell, (str, list)):
-        raise BadRow(f"images are pictures or paths, got {kind(cell)}; choose data.columns.images")
-    return cell if isinstance(cell, list) else [cell]
-
-
-def _refers(value: Any) -> bool:
-    return isinstance(value, Reference) or (isinstance(value, list) and any(isinstance(v, Reference) for v in value))
+def _is_image(value: Any) -> bool:
+    return any(isinstance(v, ImageReference) for v in (value if isinstance(value, list) else [value]))

@@ -1,6 +1,7 @@
-"""Images by reference: a file's path, or ``scheme:...`` for images that are drawn (``digits:`` is the embedded world)
+"""Images by reference: a file's path, or ``scheme:...`` for images that are drawn (``digits:``, the synthetic problems)
 or lie inside a table (``hf:``, a data set of the ``datasets`` library).
 
+A problem holds references, no pixels, so that a million problems fit in memory and records of a run stay small.
 Everything downstream gets 8-bit RGB, upright, transparency on white, the first frame of an animation.
 """
 
@@ -14,15 +15,15 @@ from pathlib import Path
 from PIL import Image, ImageOps
 
 from mathse.data import hub_table
-from mathse.data.pictures import DAMAGED, FORMATS, MAX_PIXELS, filled, load_file
+from mathse.data.image_decoding import DAMAGED, FORMATS, MAX_PIXELS, load_file, non_empty, pixels_sha256
 from mathse.data.synthetic import digits
 from mathse.errors import DataError
 from mathse.runs.store import sha256_file
 
 REPORT_SIDE = 512  # pixels, long side of an image in a report
 Loader = Callable[[str], Image.Image]
-# By what stands before the colon, who gives the image of the whole reference; a source of your own may add its own. Two
-# or more letters, or C: would be one.
+# Scheme (the text before the colon) -> the function that gives the image of the whole reference. A source of your own
+# may add its scheme; it needs two or more letters, or C: of a Windows path would be one.
 SCHEMES: dict[str, Loader] = {"digits": digits.render, "hf": hub_table.image}
 
 
@@ -41,7 +42,7 @@ def load_image(ref: str) -> Image.Image:
 
 
 def check_header(ref: str) -> None:
-    """What ``load_image`` says of a file, as far as its first bytes show; its pixels are not read."""
+    """Raises the DataError of ``load_image`` for a file, as far as its header shows one; its pixels are not read."""
     if ref.partition(":")[0] in SCHEMES or not Path(ref).is_file() or Path(ref).stat().st_size == 0:
         load_image(ref)
         return
@@ -51,7 +52,7 @@ def check_header(ref: str) -> None:
     except DAMAGED:
         fits = False
     if not fits:
-        load_image(ref)  # which says what is wrong
+        load_image(ref)  # raises the error in full
 
 
 def image_size(ref: str) -> tuple[int, int]:
@@ -60,10 +61,11 @@ def image_size(ref: str) -> tuple[int, int]:
         return load_image(ref).size
     try:
         with Image.open(ref, formats=FORMATS) as image:
+            # EXIF orientations 5 to 8 turn the image by a quarter.
             turned = image.getexif().get(ImageOps.ExifTags.Base.Orientation, 1) >= 5
             return (image.height, image.width) if turned else image.size
     except DAMAGED:
-        return load_image(ref).size  # which says what is wrong
+        return load_image(ref).size  # raises the error in full
 
 
 def png_bytes(ref: str) -> bytes:
@@ -76,18 +78,17 @@ def png_bytes(ref: str) -> bytes:
 
 
 def image_sha256(ref: str) -> str:
-    """Hash of the decoded RGB pixels and their shape: equal for two files that show the same picture."""
-    image = load_image(ref)
-    return hashlib.sha256(f"{image.width}x{image.height}\n".encode() + image.tobytes()).hexdigest()
+    """Hash of the decoded RGB pixels and their shape: equal for two files that show the same image."""
+    return pixels_sha256(load_image(ref))
 
 
 def stored_sha256(ref: str) -> str:
-    """Hash of an image's bytes as they are stored; of a picture that is drawn, of its pixels (``image_sha256``)."""
+    """Hash of an image's bytes as they are stored; for an image that is drawn, of its pixels (``image_sha256``)."""
     if ref.startswith("hf:"):
-        return hashlib.sha256(hub_table.stored(ref)).hexdigest()
-    return image_sha256(ref) if has_scheme(ref) else sha256_file(filled(Path(ref)))
+        return hashlib.sha256(hub_table.stored_bytes(ref)).hexdigest()
+    return image_sha256(ref) if has_scheme(ref) else sha256_file(non_empty(Path(ref)))
 
 
 def has_scheme(ref: str) -> bool:
-    """Whether a reference is no file's path."""
+    """Whether a reference has a scheme, and so is no file's path."""
     return ref.partition(":")[0] in SCHEMES

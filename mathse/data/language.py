@@ -1,4 +1,4 @@
-"""In which language a problem is asked. There is one rule, so that a row is tagged with the language of its prompt."""
+"""The language of a problem. There is one rule, so that a row is tagged with the language its prompt is written in."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ def language(question: str, choices: Sequence[str] = ()) -> Language:
 
     Words, because formulas are full of letters: "如图，在△ABC中，AB=3" has four characters and two words. LaTeX
     commands and single letters are no words. A question that mixes the two, such as "What does the sign 大 mean?",
-    is read by whoever reads the larger part; a prompt around it must be in that language, so this is the prompts' rule,
-    and the choices count as they stand in the prompt.
+    is taken for the language of its larger part. The prompt around it must be in that language, so the prompts use this
+    rule too, and the choices count as they do in the prompt.
     """
     text = "\n".join([question, *choices])
-    words = sum(not word.startswith("\\") for word in _WORD.findall(text))
-    if len(_HAN.findall(text)) > words:
+    latin_words = sum(not match.startswith("\\") for match in _WORD.findall(text))
+    if len(_HAN.findall(text)) > latin_words:
         return "zh"
+    # Formulas and names apart, are most letters Latin ones?
     letters = _COMMAND.sub(" ", text)
     return "en" if 2 * len(_LATIN.findall(letters)) >= len(_LETTER.findall(letters)) else "other"

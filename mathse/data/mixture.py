@@ -1,4 +1,4 @@
-"""Several sources in one, by weights or counts: ``data=mixture``.
+"""Several data sources in one, by weights or counts: ``data=mixture``.
 
     python train.py data=mixture +data@data.sources.geo=geometry3k data.sources.geo.root=DIR \\
         +data@data.sources.own=jsonl data.sources.own.path=FILE 'data.weights={geo: 1, own: 3}'
@@ -19,7 +19,7 @@ from mathse.config.bind import locate
 from mathse.config.data import MixtureData as Settings
 from mathse.config.data_rules import mixture_problems
 from mathse.data.problems import FileData
-from mathse.data.rows import Row
+from mathse.data.row_validation import ValidatedRow
 from mathse.errors import ConfigError
 from mathse.seeds import derive
 
@@ -28,8 +28,8 @@ class MixtureData(FileData):
     """Raises ConfigError for weights or counts that do not go with the sources, DataError as they do."""
 
     def __init__(self, settings: Settings) -> None:
-        if problem := next(mixture_problems(settings), None):
-            raise ConfigError(problem)
+        if mistake := next(mixture_problems(settings), None):
+            raise ConfigError(mistake)
         super().__init__("data.sources", settings)
         opened = {name: self._open(name, section) for name, section in settings.sources.items()}
         if any(source.test_ids for source in opened.values()):
@@ -63,24 +63,24 @@ class MixtureData(FileData):
 def by_weight(sizes: Mapping[str, int], weights: Mapping[str, float], size: int | None) -> dict[str, int]:
     """Rows to take of each source: in the proportions of ``weights``, ``size`` in all or as many as there are."""
     total = sum(weights.values())
-    most = min(sizes[name] * total / weight for name, weight in weights.items())
-    wanted = most if size is None else size
-    exact = {name: wanted * weight / total for name, weight in weights.items()}
-    taken = {name: int(rows + 1e-9) for name, rows in exact.items()}
-    left = (int(most + 1e-9) if size is None else size) - sum(taken.values())
-    for name in sorted(exact, key=lambda name: taken[name] - exact[name])[:left]:
-        if taken[name] < sizes[name] or size is not None:
-            taken[name] += 1
-    return taken
+    most = min(sizes[name] * total / weight for name, weight in weights.items())  # one source is used up
+    exact = {name: (most if size is None else size) * weight / total for name, weight in weights.items()}
+    rows = {name: int(share + 1e-9) for name, share in exact.items()}
+    # Rows that rounding down lost go to the sources that lost most.
+    missing = (int(most + 1e-9) if size is None else size) - sum(rows.values())
+    for name in sorted(exact, key=lambda name: rows[name] - exact[name])[:missing]:
+        if rows[name] < sizes[name] or size is not None:
+            rows[name] += 1
+    return rows
 
 
 def _drawn(ids: Sequence[str], rows: int, seed: int, name: str) -> list[str]:
-    """So many of a source's ids, in its order."""
+    """``rows`` of a source's ids, in its order. An id's hash decides, so a longer draw holds the shorter one."""
     chosen = set(sorted(ids, key=lambda i: derive(seed, "mixture", name, i))[:rows])
     return [i for i in ids if i in chosen]
 
 
-def _rows(source: FileData, ids: Sequence[str]) -> Iterator[Row]:
+def _rows(source: FileData, ids: Sequence[str]) -> Iterator[ValidatedRow]:
     for problem in source.table.select(ids):
-        file, line = source.table.where(problem.id)
-        yield Row(file, line, problem.id, problem)
+        file, line = source.table.location(problem.id)
+        yield ValidatedRow(file, line, problem.id, problem)

@@ -11,16 +11,17 @@ any working directory; no record of a run stores them, so runs do not differ bet
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from itertools import accumulate
 from pathlib import Path
 from typing import Protocol
 
 from mathse.config.data import JsonlData as Settings
 from mathse.config.data import Split
-from mathse.data.rows import Images, Row, read_rows
-from mathse.data.table import ProblemTable
+from mathse.data.problem_table import ProblemTable
+from mathse.data.row_validation import ImageChecks, ValidatedRow, read_rows
 from mathse.errors import ConfigError, DataError
 from mathse.runs.rows import Chained
 from mathse.seeds import derive
@@ -35,10 +36,9 @@ class ProblemSource(Protocol):
     """Where problems come from.
 
     ``splits``: disjoint lists: "seed" (D's part that the teacher solves), "pool" (the rest of D), "test", "dev",
-    "orm_train" and "orm_held". ``distillable``: what task=distill solves.
-    ``get``: a problem by id, DataError if there is none. ``check``: the verdict of a step
-    checker, None where the source has none. ``bad_rows``: rows left out, each {"file", "line", "id", "reason"}.
-    ``notes``: what a reader of the figures should know.
+    "orm_train" and "orm_held". ``distillable``: what task=distill solves. ``get``: a problem by id, DataError if there
+    is none. ``check``: the verdict of a step checker, None where the source has none. ``bad_rows``: rows left out, each
+    {"file", "line", "id", "reason"}. ``notes``: what a reader of the figures should know.
     """
 
     notes: Sequence[str]
@@ -104,7 +104,7 @@ class FileData:
             )
         self.bad_rows: list[dict[str, object]] = []
         self.table = ProblemTable()
-        self.images = Images()
+        self.images = ImageChecks()
         self.train_ids: list[str] = []
         self.test_ids: list[str] = []  # of a test file
 
@@ -132,7 +132,7 @@ class FileData:
         """None: these problems come without a step checker."""
         return None
 
-    def _take(self, rows: Iterable[Row], name: str, test: bool = False) -> None:
+    def _take(self, rows: Iterable[ValidatedRow], name: str, test: bool = False) -> None:
         """Add the problems of ``rows``, for the test split alone if ``test``; list the rows that make none.
 
         Raises DataError where there is no problem among them.
@@ -140,7 +140,9 @@ class FileData:
         before, taken = len(self.bad_rows), self.test_ids if test else self.train_ids
         for row in rows:
             if row.problem is not None and row.problem.id in self.table:
-                row = replace(row, problem=None, reason=self._known(row.problem.id))
+                file, line = self.table.location(row.problem.id)
+                known = f'"id" {row.problem.id!r:.80} stands already at {Path(file).name}:{line}'
+                row = replace(row, problem=None, reason=f"{known}; ids are unique, rename one")
             if row.problem is not None:
                 self.table.add(row.problem, row.file, row.line)
                 taken.append(row.problem.id)
@@ -149,10 +151,6 @@ class FileData:
         if not taken:
             bad = self.bad_rows[before:]
             raise NoProblems(bad_rows_text(bad, 0) if bad else f"{name}: holds no rows; add some", bad)
-
-    def _known(self, problem_id: str) -> str:
-        file, line = self.table.where(problem_id)
-        return f'"id" {problem_id!r:.80} stands already at {Path(file).name}:{line}; ids are unique, rename one'
 
     def _opened(self) -> None:
         """Raises DataError where a row cannot be used and that is an error."""
@@ -189,38 +187,37 @@ class JsonlData(FileData):
         self._opened()
 
 
-def where(source: ProblemSource, problem: Problem) -> tuple[str, int | None]:
+def location(source: ProblemSource, problem: Problem) -> tuple[str, int | None]:
     """The file and line that a problem came from, as far as its source knows."""
     table = getattr(source, "table", None)
-    return table.where(problem.id) if table is not None and problem.id in table else (problem.source, None)
+    return table.location(problem.id) if table is not None and problem.id in table else (problem.source, None)
 
 
 def split_by_hash(ids: Sequence[str], seed: int, shares: Shares) -> dict[str, list[str]]:
-    """Ids by split. Each id falls by its own hash, so it stays where it is when rows are added.
+    """Ids by split. An id's split follows from its own hash, so no id changes its split when rows are added.
 
     A split that has a share but no row is given one from the largest split, which small files need (6 rows fill all 6
     splits); such a row may move back when rows are added.
     """
-    wanted = shares.of_splits()
-    home = {i: _split_of(derive(seed, "split", i) / 2**63, wanted) for i in ids}
+    share_of = shares.of_splits()
+
+    # Each split is a stretch of [0, 1), as long as its share; an id belongs where its hash falls.
+    ends = dict(zip(share_of, accumulate(share_of.values()), strict=True))
+    largest = max(share_of, key=lambda name: share_of[name])  # where the sum falls short of 1 by rounding
+    split_of = {}
+    for i in ids:
+        position = derive(seed, "split", i) / 2**63
+        split_of[i] = next((name for name, end in ends.items() if position < end), largest)
+
+    # A split that a small file left empty gets the row of the largest split whose own hash is least.
     for name in SPLITS:
-        sizes = Counter(home.values())
-        if wanted[name] <= 0 or sizes[name] or not sizes:
+        sizes = Counter(split_of.values())
+        if share_of[name] <= 0 or sizes[name] or not sizes:
             continue
         donor, size = max(sizes.items(), key=lambda item: (item[1], item[0]))
         if size > 1:
-            home[min((i for i in ids if home[i] == donor), key=lambda i: derive(seed, "fill", i))] = name
-    return {name: _shuffled([i for i in ids if home[i] == name], seed) for name in SPLITS}
-
-
-def _split_of(position: float, shares: Mapping[str, float]) -> str:
-    """The split whose stretch of [0, 1) holds ``position``."""
-    end = 0.0
-    for name, share in shares.items():
-        end += share
-        if position < end:
-            return name
-    return max(shares, key=lambda name: shares[name])  # the sum fell short of 1 by rounding
+            split_of[min((i for i in ids if split_of[i] == donor), key=lambda i: derive(seed, "fill", i))] = name
+    return {name: _shuffled([i for i in ids if split_of[i] == name], seed) for name in SPLITS}
 
 
 def _shuffled(ids: Sequence[str], seed: int) -> list[str]:
@@ -229,14 +226,10 @@ def _shuffled(ids: Sequence[str], seed: int) -> list[str]:
 
 def bad_rows_text(bad: Sequence[Mapping[str, object]], usable: int) -> str:
     """The error about rows that cannot be used: the first few by file and line, the others counted."""
-    return "\n".join(_bad_rows_lines(bad, usable))
-
-
-def _bad_rows_lines(bad: Sequence[Mapping[str, object]], usable: int) -> Iterator[str]:
-    yield f"{bad[0]['file']}: {len(bad)} of {len(bad) + usable} rows cannot be used"
-    for row in bad[:NAMED]:
-        yield f"{row['file']}:{row['line']}: {row['reason']}"
+    lines = [f"{bad[0]['file']}: {len(bad)} of {len(bad) + usable} rows cannot be used"]
+    lines += [f"{row['file']}:{row['line']}: {row['reason']}" for row in bad[:NAMED]]
     if len(bad) > NAMED:
-        yield f"... and {len(bad) - NAMED} more"
+        lines.append(f"... and {len(bad) - NAMED} more")
     if usable:
-        yield "data.on_bad_row=skip leaves such rows out and lists them"
+        lines.append("data.on_bad_row=skip leaves such rows out and lists them")
+    return "\n".join(lines)

@@ -1,4 +1,8 @@
-"""The problems behind a finished run, from what its run.json says. Reading a run folder runs no code that it names."""
+"""The problems of a finished run, from the data settings in its run.json.
+
+A run folder may come from anybody, and its settings name classes, so only our own data options are built from them:
+reading a run must not run code that the run names.
+"""
 
 from __future__ import annotations
 
@@ -18,16 +22,16 @@ TRUST = "MATHSE_TRUST"  # environment: dotted paths of classes, comma-separated,
 def recorded_source(run_config: Mapping[str, Any]) -> Any:
     """The data source of a run, from the ``config`` of its run.json.
 
-    A run folder may come from anybody, so only MathSE's own data options are built. Raises DataError where the section,
-    or a part of a mixture, names another class that ``MATHSE_TRUST`` does not.
+    Raises DataError where the section, or a part of a mixture, names a class that is neither one of MathSE's data
+    options nor listed in ``MATHSE_TRUST``.
     """
-    own = {schema()._target_ for schema in OPTIONS["data"]}
+    own_options = {schema()._target_ for schema in OPTIONS["data"]}
     trusted = {target.strip() for target in os.environ.get(TRUST, "").split(",")}
     section = with_current_names(run_config.get("data"))
     if not isinstance(section, Mapping) or "_target_" not in section:
         raise DataError("run.json: data must be a section with a _target_, as a run writes it; put the file back")
     for target in _targets(section):
-        if target not in own and target not in trusted:
+        if target not in own_options and target not in trusted:
             raise DataError(
                 f"run.json: data._target_ = {target!r} is no data option of MathSE's, and reading a run runs "
                 f"no code that the run names; if you trust it, set {TRUST}={target}"
@@ -53,9 +57,10 @@ def _targets(section: Any) -> Iterator[str]:
             yield from _targets(value)
 
 
-def problem_named(problem_id: str, problem_of: Callable[[str], Problem], where: str) -> Problem:
-    """The problem that a row at ``where`` names. Raises DataError, which says where, if there is none."""
+def problem_named(problem_id: str, problem_of: Callable[[str], Problem], location: str) -> Problem:
+    """The problem that a row at ``location`` (file and line) names. Raises DataError, with the location, if there is
+    none."""
     try:
         return problem_of(problem_id)
     except DataError as error:
-        raise DataError(f"{where}: {error}") from None
+        raise DataError(f"{location}: {error}") from None

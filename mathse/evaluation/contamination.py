@@ -1,7 +1,8 @@
 """Which rows of a training file are in a benchmark, by question or by picture: ``check_against=TRAIN.jsonl``.
 
-A training row is one that ``mathse.data.decontamination.against`` reads (own data, conversations, published rows; JSON
-lines or a list, ``.gz`` too), or a row of a run's train.jsonl, whose problem is looked up in that run's data.
+A training row is one that ``mathse.data.decontamination.benchmark_files`` reads (own data, conversations, published
+rows; JSON lines or a list, ``.gz`` too), or a row of a run's train.jsonl, whose problem is looked up in that run's
+data.
 ``mathse.data.decontamination``, the engine that keeps benchmarks out of training, says what makes a pair, and which
 pairs are weak: those by a question that many problems share ("Find x.") and by no picture.
 """
@@ -13,9 +14,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mathse.data.decontamination import Index, Seen
-from mathse.data.decontamination.against import problem_in
-from mathse.data.records import BadRow, read_records
+from mathse.data.decontamination import ComparedRow, Index
+from mathse.data.decontamination.benchmark_files import problem_in
+from mathse.data.json_records import BadRow, read_records
 from mathse.data.sources import problem_lookup, problem_named
 from mathse.errors import DataError, MathSEError
 from mathse.evaluation.benchmarks.base import Item
@@ -35,10 +36,10 @@ def check(benchmark: str, items: Sequence[Item], file: Path, out: Path, say: Cal
     pairs: list[dict[str, Any]] = []
     rows = unopened = 0
     for line, problem in training_rows(file):
-        seen = Seen.of(problem)
-        rows, unopened = rows + 1, unopened + seen.named - len(seen.shown)
+        row = ComparedRow.of(problem)
+        rows, unopened = rows + 1, unopened + row.named - len(row.images)
         source = {"file": str(file), "line": line, "id": problem.id}
-        pairs += [{**source, **pair.to_json()} for pair in index.pairs(seen)]
+        pairs += [{**source, **pair.to_json()} for pair in index.pairs(row)]
     if not rows:
         raise DataError(f"{file}: holds no rows; check_against names a file of training rows")
     write_jsonl(out, pairs)

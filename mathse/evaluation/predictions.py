@@ -15,7 +15,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from mathse.data.records import read_lines
+from mathse.data.json_records import read_lines
 from mathse.errors import DataError
 from mathse.types import whole_characters
 

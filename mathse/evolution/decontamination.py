@@ -16,7 +16,7 @@ from typing import Any
 
 from mathse.config.data import SyntheticData
 from mathse.config.schema import TrainConfig
-from mathse.data.decontamination.against import index_of
+from mathse.data.decontamination.benchmark_files import index_of
 from mathse.data.decontamination.search import Search
 from mathse.errors import DataError
 from mathse.evolution.context import RunContext

@@ -11,7 +11,7 @@ from itertools import chain
 from typing import Any
 
 from mathse.data.images import load_image
-from mathse.data.problems import FileData, where
+from mathse.data.problems import FileData, location
 from mathse.errors import DataError
 from mathse.evolution.context import RunContext
 from mathse.evolution.problems import RunProblems
@@ -44,7 +44,7 @@ def unreadable_images(context: RunContext, problems: RunProblems) -> list[dict[s
     bad_rows = []
     for problem in chain.from_iterable(problems.splits.values()):
         if (image := next((ref for ref in problem.images if ref in reasons), None)) is not None:
-            file, line = where(source, problem)
+            file, line = location(source, problem)
             bad_rows.append({"file": file, "line": line, "id": problem.id, "reason": reasons[image]})
     if bad_rows and source.on_bad_row == "error":
         first = bad_rows[0]
@@ -96,7 +96,7 @@ def leave_out_listed(context: RunContext, problems: RunProblems, stage: Stage) -
     for row in bad_rows:
         problem = problems.by_id.get(row["id"]) if row["id"] is not None else None
         if row["line"] is None or (
-            problem is not None and where(problems.source, problem) == (row["file"], row["line"])
+            problem is not None and location(problems.source, problem) == (row["file"], row["line"])
         ):
             unusable.add(row["id"])
     problems.leave_out(unusable)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from mathse.config.fits import Fit
 from mathse.config.schema import needs_orm
-from mathse.data.labelled import LabelledPath, ORMData, read_orm_data
+from mathse.data.labelled_paths import LabelledPath, ORMData, read_orm_data
 from mathse.errors import DataError
 from mathse.evolution import stages
 from mathse.evolution.evolution_run import EvolutionRun

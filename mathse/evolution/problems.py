@@ -6,8 +6,8 @@ from collections.abc import MutableMapping, Sequence
 from functools import cached_property
 from typing import Any
 
+from mathse.data.problem_table import ProblemsById, ids_of, without
 from mathse.data.problems import FileData
-from mathse.data.table import ById, ids_of, without
 from mathse.types import Problem
 
 
@@ -27,7 +27,7 @@ class RunProblems:
     def by_id(self) -> MutableMapping[str, Problem]:
         """Every problem that a path may be about, those that are left out too."""
         if isinstance(self.source, FileData):
-            return ById(self.source.table)
+            return ProblemsById(self.source.table)
         return {p.id: p for problems in self.splits.values() for p in problems}
 
     def leave_out(self, ids: set[str], but: Sequence[str] = ()) -> None:

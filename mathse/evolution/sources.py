@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mathse.data.images import has_scheme, stored_sha256
-from mathse.data.problems import ProblemSource, where
+from mathse.data.problems import ProblemSource, location
 from mathse.runs.layout import SOURCES
 from mathse.runs.store import write_jsonl
 from mathse.types import Problem
@@ -51,7 +51,7 @@ def record_sources(context: RunContext, problems: RunProblems, stage: Stage) -> 
 
 def origin(source: ProblemSource, problem: Problem) -> dict[str, Any]:
     """The file and line of a problem, and its images as seen from there."""
-    return origin_at(problem, *where(source, problem))
+    return origin_at(problem, *location(source, problem))
 
 
 def origin_at(problem: Problem, file: str, line: int | None) -> dict[str, Any]:

@@ -12,8 +12,8 @@ import torch
 from mathse.config import build
 from mathse.config.bind import plain
 from mathse.config.schema import TrainConfig, chosen_callbacks
-from mathse.data.decontamination.stored import location
-from mathse.data.identity import contents
+from mathse.data.content_hashes import content_hashes
+from mathse.data.decontamination.hash_lists import location
 from mathse.data.images import load_image, png_bytes
 from mathse.data.sources import problem_named
 from mathse.errors import DataError, SettingsChanged
@@ -123,7 +123,7 @@ def read_training_rows(file: Path, problems: RunProblems) -> list[ReasoningPath]
 
 def settings(config: TrainConfig) -> dict[str, Any]:
     """The flat settings that stages depend on, files by content."""
-    flat = recorded_settings(config) | contents(config.data)
+    flat = recorded_settings(config) | content_hashes(config.data)
     if config.sft.train:
         flat["sft.train_sha256"] = sha256_file(Path(config.sft.train))
     for key in ("orm.train", "orm.held"):

@@ -12,7 +12,7 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from mathse.config.backbones import InternVL25
-from mathse.data.pictures import jpeg
+from mathse.data.image_decoding import jpeg
 from mathse.errors import CheckpointError, DataError
 from mathse.models import load, quiet
 from mathse.models.base import IGNORED

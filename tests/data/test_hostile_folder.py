@@ -16,7 +16,7 @@ from PIL import Image
 from mathse.__main__ import main
 from mathse.config import build
 from mathse.config.data import JsonlData
-from mathse.data import rows as data_rows
+from mathse.data import row_validation
 from mathse.data.images import load_image
 from mathse.runs.store import read_json
 
@@ -138,11 +138,11 @@ def test_the_check_fails_under_error_by_file_and_line(
     assert listed(rows(out / "bad_rows.jsonl")) == LISTED, "written before the error"
 
 
-@pytest.mark.parametrize("eager", [data_rows.EAGER, 0])
+@pytest.mark.parametrize("eager", [row_validation.EAGER, 0])
 def test_a_run_uses_the_good_rows_and_none_of_the_others(
     hostile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, eager: int
 ) -> None:
-    monkeypatch.setattr(data_rows.Images, "__init__", lambda self: _images(self, eager))
+    monkeypatch.setattr(row_validation.ImageChecks, "__init__", lambda self: _images(self, eager))
     settings = ("data=jsonl", f"data.path={hostile}", "data.on_bad_row=skip", "teacher=replay", "judge=random")
     run(tmp_path / "run", *SIZES, *settings, "distill.judge=answer")
     found = rows(tmp_path / "run" / "base" / "bad_rows.jsonl")
@@ -152,5 +152,5 @@ def test_a_run_uses_the_good_rows_and_none_of_the_others(
     assert {*USED, *(f"text{k}" for k in range(5)), *(f"more{k}" for k in range(12))} == named
 
 
-def _images(images: data_rows.Images, eager: int) -> None:
+def _images(images: row_validation.ImageChecks, eager: int) -> None:
     images.eager, images.decoded, images.headed = eager, set(), set()

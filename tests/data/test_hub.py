@@ -67,7 +67,7 @@ def test_a_saved_table_gives_problems_whose_pictures_stay_in_it(
     assert blue.images[0].startswith("hf:") and load_image(blue.images[0]).getpixel((0, 0)) == (0, 0, 255)
     assert image_size(blue.images[0]) == (5, 3)
     assert blue.metadata == {"language": "en", "answer_form": {"kind": "number", "number": "1"}}
-    assert source.table.where(blue.id) == (f"{tmp_path / 'set'}:train", 2)
+    assert source.table.location(blue.id) == (f"{tmp_path / 'set'}:train", 2)
 
 
 def test_parquet_files_in_a_folder_are_a_set_too(tmp_path: Path) -> None:

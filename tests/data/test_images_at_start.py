@@ -12,7 +12,7 @@ from PIL import Image
 from mathse.config import build
 from mathse.config.data import JsonlData
 from mathse.data import problems as data_problems
-from mathse.data.rows import Images
+from mathse.data.row_validation import ImageChecks
 from mathse.errors import DataError
 
 OWN = (*SIZES, "data=jsonl", "teacher=replay", "judge=random", "distill.judge=answer")
@@ -30,7 +30,7 @@ def own(tmp_path: Path) -> Path:
 
 
 def few(monkeypatch: pytest.MonkeyPatch, eager: int) -> None:
-    monkeypatch.setattr(data_problems, "Images", lambda: Images(eager))
+    monkeypatch.setattr(data_problems, "ImageChecks", lambda: ImageChecks(eager))
 
 
 def test_a_small_set_is_known_to_be_whole_when_it_is_opened(own: Path) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from mathse.data.json_records import BadRow
 from mathse.data.readers.llava import exchange, question_of
-from mathse.data.records import BadRow
 
 HINT = "Hint: Please answer the question and provide the correct option letter, e.g., A, B, C, D, at the end."
 

@@ -61,7 +61,7 @@ def test_a_bigger_mixture_holds_the_smaller_one(tmp_path: Path) -> None:
 def test_problems_keep_their_file_and_line(tmp_path: Path) -> None:
     mixture = mixed({"a": rows(tmp_path, "a", 9)}, counts={"a": 3})
     for i in mixture.table.ids():
-        assert mixture.table.where(i) == (str(tmp_path / "a.jsonl"), int(i[2:]) + 1)
+        assert mixture.table.location(i) == (str(tmp_path / "a.jsonl"), int(i[2:]) + 1)
 
 
 def test_an_id_that_two_sources_have_is_listed(tmp_path: Path) -> None:

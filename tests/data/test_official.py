@@ -20,7 +20,7 @@ from mathse.__main__ import main
 from mathse.commands.convert_data.official import convert
 from mathse.config import build
 from mathse.config.data import JsonlData
-from mathse.data.labelled import read_labelled
+from mathse.data.labelled_paths import read_labelled
 from mathse.errors import DataError
 from mathse.runs.store import read_json, read_jsonl
 from mathse.types import Problem, ReasoningPath

@@ -14,7 +14,7 @@ from PIL import Image
 from mathse.config import data as data_settings
 from mathse.data.images import load_image
 from mathse.data.problems import SPLITS, JsonlData, ProblemSource, Shares, split_by_hash
-from mathse.data.rows import Images, read_rows
+from mathse.data.row_validation import ImageChecks, read_rows
 from mathse.errors import ConfigError, DataError
 
 
@@ -184,12 +184,12 @@ def test_an_answer_of_any_length_may_be_one_of_the_choices(folder: Path) -> None
     ],
 )
 def test_no_more_of_a_bad_value_is_shown_than_tells_which_it_is(folder: Path, changes: dict[str, Any]) -> None:
-    [found] = read_rows(Path(write(folder, row(**changes))), Images())
+    [found] = read_rows(Path(write(folder, row(**changes))), ImageChecks())
     assert found.problem is None and len(found.reason) < 200 and found.line == 1
 
 
 def test_names_that_no_file_can_have_are_bad_beyond_the_images_that_are_decoded_too(folder: Path) -> None:
-    images = Images(eager=0)
+    images = ImageChecks(eager=0)
     [found] = read_rows(Path(write(folder, row(images=["x" * 5000]))), images)
     assert found.problem is None and "File name too long" in str(found.reason) and len(str(found.reason)) < 200
 

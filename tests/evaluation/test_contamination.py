@@ -1,4 +1,4 @@
-"""``check_against``: training rows that are in a benchmark. What makes a pair is tested in tests/decontaminate."""
+"""``check_against``: training rows that are in a benchmark. What makes a pair is tested in tests/decontamination."""
 
 from __future__ import annotations
 

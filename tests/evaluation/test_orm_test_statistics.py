@@ -11,7 +11,7 @@ from sklearn import metrics as sk
 from sklearn.calibration import calibration_curve
 from small import path, problems
 
-from mathse.data.labelled import LabelledPath
+from mathse.data.labelled_paths import LabelledPath
 from mathse.evaluation.orm_test import statistics
 from mathse.evaluation.orm_test.metrics import JudgedPath, judged, marks_of, metrics
 from mathse.evaluation.orm_test.statistics import Marks, estimate, interval

@@ -1,4 +1,4 @@
-"""Runs to export: one over own problems of every kind, one of the embedded world."""
+"""Runs to export: one over own problems of every kind, one of synthetic problems."""
 
 from __future__ import annotations
 
@@ -17,5 +17,5 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> OwnRun:
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of the embedded world, whose pictures are no files."""
+    """A run of synthetic problems, whose pictures are no files."""
     return build_run(tmp_path_factory.mktemp("digits") / "run", size=12)

@@ -147,7 +147,7 @@ def test_the_data_card_tells_what_the_runs_files_say(digits: Path, tmp_path: Pat
     for entry in read_json(digits / "summary.json")["stages"]:
         if entry["acceptance_precision"] is not None:
             assert f"| {100 * entry['acceptance_precision']:.1f} % |" in card
-    assert "| synthetic | The embedded world" in card
+    assert "| synthetic | Synthetic problems" in card
     assert "No row was compared with the problems of a benchmark." in card
 
 

@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from mathse.commands.convert_data import official
+from mathse.data.json_records import read_lines
 from mathse.data.readers.llava import question_of
-from mathse.data.records import read_lines
 from mathse.errors import DataError
 
 Record = dict[str, Any]

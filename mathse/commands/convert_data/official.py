@@ -29,9 +29,9 @@ from pathlib import Path
 from typing import Any
 
 from mathse.commands.convert_data.official_records import KINDS, Entry, Files, Picture, bad_row
+from mathse.data.json_records import BadRow, JsonRecord
 from mathse.data.readers.base import tagged
-from mathse.data.records import BadRow, Record
-from mathse.data.rows import Images, checked
+from mathse.data.row_validation import ImageChecks, validate
 from mathse.errors import DataError
 from mathse.runs.published import publish
 from mathse.runs.store import write_jsonl
@@ -96,7 +96,7 @@ class _Writing:
         self.files = files
         self.known: set[str] = set()
         self.bad: list[dict[str, object]] = []
-        self.images = Images()
+        self.images = ImageChecks()
 
     def problems(self, folder: Path) -> Iterator[dict[str, Any]]:
         """A row a problem, the pictures of which are copied below ``folder``."""
@@ -159,7 +159,7 @@ class _Writing:
         """Raises BadRow for what ``data=jsonl`` would not take, before a picture is copied."""
         root = entry.pictures[0].root if entry.pictures else entry.file.parent
         values = row | {"images": [picture.place for picture in entry.pictures]}
-        found = checked(Record(entry.line, values), str(entry.file), root, self.images, entry.file.name)
+        found = validate(JsonRecord(entry.line, values), str(entry.file), root, self.images, entry.file.name)
         if found.problem is None:
             raise BadRow(found.reason)
 

@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+from mathse.data.json_records import BadRow, kind, read_lines
 from mathse.data.readers.base import content_id, text_of
 from mathse.data.readers.llava import question_of
-from mathse.data.records import BadRow, kind, read_lines
-from mathse.data.rows import inside
+from mathse.data.row_validation import path_inside
 from mathse.errors import DataError
 from mathse.runs.store import sha256_file
 
@@ -113,7 +113,7 @@ class Files:
         parts = PurePosixPath(ref.removeprefix("./")).parts
         starts: Iterable[int] = range(1, len(parts)) if PurePosixPath(ref).is_absolute() else (0,)
         for start in starts:
-            path = Path(inside("/".join(parts[start:]), root))
+            path = Path(path_inside("/".join(parts[start:]), root))
             if path.is_file():
                 place = path.relative_to(root.resolve()).as_posix()
                 found = Picture(root, place, sha256_file(path)[:24] + path.suffix.lower())

@@ -25,8 +25,8 @@ from pathlib import Path
 from mathse.config.compose import train_config
 from mathse.config.options import FLAG, look_in
 from mathse.config.rules import teacher_can_solve_the_data
-from mathse.data.decontamination.against import problems_of
-from mathse.data.decontamination.stored import lines
+from mathse.data.decontamination.benchmark_files import problems_of
+from mathse.data.decontamination.hash_lists import lines
 from mathse.errors import DataError
 
 

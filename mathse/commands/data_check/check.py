@@ -14,12 +14,12 @@ from mathse.commands.data_check.counts import Counts
 from mathse.commands.data_check.page import page
 from mathse.config import build
 from mathse.config.schema import TrainConfig
-from mathse.data.decontamination import Index, Seen
-from mathse.data.decontamination.against import index_of
-from mathse.data.decontamination.index import Shown
+from mathse.data.decontamination import ComparedRow, Index
+from mathse.data.decontamination.benchmark_files import index_of
+from mathse.data.decontamination.index import ComparedImage
 from mathse.data.decontamination.search import Search
 from mathse.data.images import load_image
-from mathse.data.problems import NoProblems, bad_rows_text, where
+from mathse.data.problems import NoProblems, bad_rows_text, location
 from mathse.errors import DataError, MathSEError
 from mathse.inference.rows import solve_row
 from mathse.models import quiet
@@ -61,9 +61,9 @@ class Check:
         if (reason := self._refused(problem, opened)) is not None:
             self._list(problem, reason)
             return
-        seen = Seen.of_shown(problem, [Shown.of(image) for image in opened])
-        self.counts.add(problem, seen)
-        for row in self.search.rows(problem, seen):
+        compared = ComparedRow.of_images(problem, [ComparedImage.of(image) for image in opened])
+        self.counts.add(problem, compared)
+        for row in self.search.rows(problem, compared):
             (self.warnings if row["by"] == ["duplicate"] else self.pairs).append(row)
             if row["by"] == ["duplicate"]:
                 self._compare_answers(problem, row)
@@ -93,11 +93,11 @@ class Check:
         return answer is None or same_answer(answer, problem.answer, problem.choices)
 
     def _list(self, problem: Problem, reason: str) -> None:
-        file, line = where(self.source, problem)
+        file, line = location(self.source, problem)
         self.bad.append({"file": file, "line": line, "id": problem.id, "reason": reason})
 
     def _warn(self, problem: Problem, kind: str, said: str) -> None:
-        file, line = where(self.source, problem)
+        file, line = location(self.source, problem)
         self.warnings.append({"id": problem.id, "file": file, "line": line, "by": [kind], "said": said})
 
     def figures(self) -> dict[str, Any]:

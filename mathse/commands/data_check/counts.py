@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from mathse.data.decontamination.index import Seen
-from mathse.data.forms import answer_form
+from mathse.data.answer_form import answer_form
+from mathse.data.decontamination.index import ComparedRow
 from mathse.data.language import language
 from mathse.seeds import derive
 from mathse.types import Problem
@@ -27,9 +27,9 @@ class Counts:
         self._by: dict[str, Counter[str]] = {name: Counter() for name in ("source", "language", "answer", "pictures")}
         self._lengths, self._sides = array("L"), array("L")
         self._keys: list[int] = []
-        self._looks: Counter[bytes] = Counter()
+        self._hashes: Counter[bytes] = Counter()
 
-    def add(self, problem: Problem, seen: Seen) -> None:
+    def add(self, problem: Problem, row: ComparedRow) -> None:
         self.rows += 1
         found = {
             "source": problem.source or "-",
@@ -40,14 +40,14 @@ class Counts:
         for name, value in found.items():
             self._by[name][value] += 1
         self._lengths.append(len(problem.question))
-        for one in seen.shown:
-            self._sides.append(max(one.picture.shape))
-            if one.looks:
-                self._looks[one.looks[0].bits.tobytes()] += 1
+        for image in row.images:
+            self._sides.append(max(image.grey.shape))
+            if image.hashes:
+                self._hashes[image.hashes[0].bits.tobytes()] += 1
         self._sample(problem)
 
     def to_json(self) -> dict[str, Any]:
-        shared = sum(count - 1 for count in self._looks.values())
+        shared = sum(count - 1 for count in self._hashes.values())
         return {
             **{f"by_{name}": dict(counter.most_common()) for name, counter in self._by.items()},
             "question_length": _spread(self._lengths, LENGTHS),

@@ -11,7 +11,7 @@ from typing import Any
 from huggingface_hub import DatasetCardData
 
 from mathse.commands.export.examples import Example
-from mathse.data.terms import OWN, UNKNOWN, Terms, terms_of
+from mathse.data.source_terms import OWN, UNKNOWN, Terms, terms_of
 from mathse.inference import prompts
 from mathse.runs.layout import DECONTAMINATION, title
 from mathse.runs.reader import Run

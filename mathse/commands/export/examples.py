@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mathse.config.fits import ORM
-from mathse.data.labelled import read_labelled
+from mathse.data.labelled_paths import read_labelled
 from mathse.data.sources import problem_lookup, problem_named
 from mathse.errors import DataError
 from mathse.evolution.state import Judged

@@ -12,7 +12,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from mathse.commands.export.card import cell, kept_out, teacher_name
 from mathse.commands.export.examples import family_of
 from mathse.commands.lineage.checkpoints import Checkpoint, checkpoints
-from mathse.data.terms import UNKNOWN, terms_of
+from mathse.data.source_terms import UNKNOWN, terms_of
 from mathse.runs.layout import CHECKPOINT, SOURCES, TRAINED, title
 from mathse.runs.reader import Run
 

@@ -15,8 +15,8 @@ from typing import Literal
 
 from PIL import Image, ImageOps
 
+from mathse.data.image_decoding import FORMATS
 from mathse.data.images import load_image
-from mathse.data.pictures import FORMATS
 
 FOLDER = "images"
 HELD = 256  # pictures remembered: rows of one problem often follow each other

@@ -9,11 +9,11 @@ from typing import Any
 
 from mathse.commands.lineage.lines import rows_of
 from mathse.config.bind import Notes, bind, prototype
-from mathse.data.identity import contents
+from mathse.data.content_hashes import content_hashes
 from mathse.data.images import image_size, stored_sha256
-from mathse.data.labelled import read_labelled
+from mathse.data.labelled_paths import read_labelled
+from mathse.data.source_terms import UNKNOWN, terms_of
 from mathse.data.sources import recorded_source
-from mathse.data.terms import UNKNOWN, terms_of
 from mathse.errors import ConfigError, DataError
 from mathse.evolution.sources import image_at, origin, origin_at
 from mathse.runs.layout import SOURCES
@@ -132,7 +132,7 @@ def _changes(run: Run) -> Iterator[str]:
     values = run.config["data"]
     section = prototype("data", None, values)
     try:
-        now = contents(bind(section, values, "data.", Notes())) if section is not None else {}
+        now = content_hashes(bind(section, values, "data.", Notes())) if section is not None else {}
     except (DataError, OSError) as error:
         yield f"the source is gone, or has moved: {error}"
         return

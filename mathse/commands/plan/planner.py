@@ -18,7 +18,7 @@ from mathse.config.fits import Fit
 from mathse.config.judges import judge_named
 from mathse.config.loop import NOBODY
 from mathse.config.schema import TrainConfig, chosen_callbacks, needs_orm
-from mathse.data.labelled import read_orm_data
+from mathse.data.labelled_paths import read_orm_data
 from mathse.data.problems import to_distill
 from mathse.runs.store import read_jsonl
 from mathse.types import Problem

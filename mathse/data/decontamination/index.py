@@ -1,12 +1,12 @@
-"""Problems to be kept out of training, indexed; rows of training data are streamed past them.
+"""An index of benchmarks' problems, which are to be kept out of training; rows of training data are streamed past it.
 
     index = Index()
     for problem in benchmark: index.add("mathvision/test.jsonl", problem)
-    for pair in index.pairs(Seen.of(row)): ...
+    for pair in index.pairs(ComparedRow.of(row)): ...
 
-A row and a problem make a pair if their questions are equal or nearly so, or if they have a picture in common, exactly
-or to the eye. A question that does not tell which problem it is ("What is the perimeter of the shape?") makes a pair
-that counts only where neither side has a picture, or a picture is shared; else the pair is listed as weak.
+A row and a problem make a pair if their questions are equal or nearly so, or if they have an image in common, exactly
+or to the eye. A question that is not distinctive ("What is the perimeter of the shape?") makes a pair that counts only
+where neither side has an image, or an image is shared; else the pair is listed as weak.
 """
 
 from __future__ import annotations
@@ -20,27 +20,36 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mathse.data.decontamination import picture
-from mathse.data.decontamination.minhash import Buckets, Sketches
-from mathse.data.decontamination.picture import BITS, Box, Grey, Look
-from mathse.data.decontamination.stored import digest
-from mathse.data.decontamination.text import Question, follows, jaccard, normalised, share_inside
+from mathse.data.decontamination import perceptual_hash
+from mathse.data.decontamination.hash_lists import digest
+from mathse.data.decontamination.minhash import Buckets, RarestGrams
+from mathse.data.decontamination.perceptual_hash import BITS, Grey, PerceptualHash
+from mathse.data.decontamination.question_text import (
+    NormalisedQuestion,
+    is_subsequence,
+    jaccard,
+    normalised,
+    share_inside,
+)
+from mathse.data.image_decoding import pixels_sha256
 from mathse.data.images import load_image
 from mathse.errors import DataError
 from mathse.types import Problem
 
-ALIKE = 0.8  # share of a question's 4-grams in common
-INSIDE = 0.9  # share of a telling question's 4-grams that a longer one holds
-DISTANCE = 48  # bits of 255 in which two looks may differ
-CORRELATE = 0.75  # how much the parts behind two such looks must have in common
-FIRST = 24  # bits of the first 64 in which looks that differ in DISTANCE may differ, all but never more
+TEXT_SIMILARITY = 0.8  # share of two questions' 4-grams in common
+SHARE_INSIDE = 0.9  # share of a distinctive question's 4-grams that a longer one holds
+PICTURE_DISTANCE = 48  # bits of 255 in which two perceptual hashes may differ
+CORRELATION = 0.75  # of the parts behind two such hashes, at least
+# Of the first 64 bits, hashes that differ in PICTURE_DISTANCE of all bits practically never differ in more than these:
+# a cheap first test.
+FIRST_DISTANCE = 24
 
 EXACT_TEXT, NEAR_TEXT, EXACT_PICTURE, NEAR_PICTURE = "question", "near_question", "image", "near_image"
 Opener = Callable[[str], Image.Image]
 
 
 @dataclass(frozen=True)
-class Pair:
+class BenchmarkPair:
     """A training row and a benchmark's problem. ``by``: question, near_question, image, near_image, those that hold;
     ``similarity`` in [0, 1], of the closest. ``counts`` False: weak, and so listed but not dropped."""
 
@@ -55,172 +64,183 @@ class Pair:
 
 
 @dataclass(frozen=True, eq=False)
-class Shown:
-    """One picture of a row, opened."""
+class ComparedImage:
+    """One image of a row, opened, in the forms in which it is compared."""
 
     image: Image.Image
-    picture: Grey
-    looks: Sequence[Look]
+    grey: Grey
+    hashes: Sequence[PerceptualHash]
 
     @classmethod
-    def of(cls, image: Image.Image, cut: bool = False) -> Shown:
-        found = picture.grey(image)
-        return cls(image, found, picture.looks(found, cut))
+    def of(cls, image: Image.Image, cut: bool = False) -> ComparedImage:
+        """``cut``: with hashes of the image without its edges too."""
+        grey = perceptual_hash.grey(image)
+        return cls(image, grey, perceptual_hash.perceptual_hashes(grey, cut))
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
-    """What is compared of a row. ``named``: how many pictures it names; those that could be opened are ``shown``."""
+class ComparedRow:
+    """What is compared of a row: its question, and those of its ``named`` images that could be opened."""
 
-    question: Question
-    shown: Sequence[Shown]
+    question: NormalisedQuestion
+    images: Sequence[ComparedImage]
     named: int
 
     @classmethod
-    def of(cls, problem: Problem, opener: Opener = load_image, cut: bool = False) -> Seen:
-        """Pictures that cannot be opened are left out."""
-        shown = []
+    def of(cls, problem: Problem, opener: Opener = load_image) -> ComparedRow:
+        """Images that cannot be opened are left out."""
+        images = []
         for ref in problem.images:
             try:
-                shown.append(Shown.of(opener(ref), cut))
+                images.append(ComparedImage.of(opener(ref)))
             except DataError:
                 continue
-        return cls.of_shown(problem, shown)
+        return cls.of_images(problem, images)
 
     @classmethod
-    def of_shown(cls, problem: Problem, shown: Sequence[Shown]) -> Seen:
-        return cls(normalised(problem.question), shown, len(problem.images))
+    def of_images(cls, problem: Problem, images: Sequence[ComparedImage]) -> ComparedRow:
+        return cls(normalised(problem.question), images, len(problem.images))
 
 
 class Index:
-    """A few thousand problems, at about 10 KB each: pictures are read again where one may be a copy."""
+    """A few thousand problems, at about 10 KB each: images are read again where one may be a copy.
 
-    def __init__(self, alike: float = ALIKE, distance: int = DISTANCE, opener: Opener = load_image) -> None:
-        self.alike, self.distance = alike, distance
-        self.unopened = 0  # pictures that the problems name and that are not here
-        self._names: list[tuple[str, str]] = []
-        self._questions: list[Question] = []
-        self._pictured: list[bool] = []
-        self._exact: dict[str, list[int]] = {}
-        self._stored: dict[str, list[tuple[str, str]]] = {}  # by digest: names of problems known by it alone
+    ``text_similarity``: share of 4-grams from which two questions are nearly equal. ``picture_distance``: bits in which
+    the hashes of two images may differ. ``opener``: gives the image of a reference. Inside, a problem is known by its
+    number in the order of adding.
+    """
+
+    def __init__(
+        self,
+        text_similarity: float = TEXT_SIMILARITY,
+        picture_distance: int = PICTURE_DISTANCE,
+        opener: Opener = load_image,
+    ) -> None:
+        self.text_similarity, self.picture_distance = text_similarity, picture_distance
+        self.unopened = 0  # images that the problems name and that cannot be opened
+        self._names: list[tuple[str, str]] = []  # (benchmark's file, problem id)
+        self._questions: list[NormalisedQuestion] = []
+        self._pictured: list[bool] = []  # whether the problem has images
+        self._by_text: dict[str, list[int]] = {}
+        self._by_digest: dict[str, list[tuple[str, str]]] = {}  # names of problems of which only the digest is known
         self._near = Buckets()
-        self._inside = Sketches()
-        self._pictures: dict[str, list[int]] = {}  # by reference: the problems that show it
-        self._looks: list[tuple[str, Look]] = []
-        self._bits: NDArray[np.uint64] | None = None  # (4, looks)
+        self._inside = RarestGrams()
+        self._by_image: dict[str, list[int]] = {}  # by reference: the problems that show it
+        self._hashes: list[tuple[str, PerceptualHash]] = []  # (image reference, hash)
+        self._bits: NDArray[np.uint64] | None = None  # (4, hashes); None: to be made anew
         self._opener = opener
-        self._part = lru_cache(maxsize=256)(self._overlay)
-        self._pixels = lru_cache(maxsize=256)(self._hash)
+        # Candidates are opened again rather than held: most images of a benchmark never are one.
+        self._overlay = lru_cache(maxsize=256)(
+            lambda ref, box: perceptual_hash.overlay(perceptual_hash.grey(opener(ref)), box)
+        )
+        self._pixels = lru_cache(maxsize=256)(lambda ref: pixels_sha256(opener(ref)))
 
     def __len__(self) -> int:
-        return len(self._names) + sum(map(len, self._stored.values()))
+        return len(self._names) + sum(map(len, self._by_digest.values()))
 
     def add(self, against: str, problem: Problem) -> None:
+        """Add a problem of the benchmark's file ``against``."""
         number, question = len(self._names), normalised(problem.question)
         self._names.append((against, problem.id))
         self._questions.append(question)
         self._pictured.append(bool(problem.images))
         if question.text:
-            self._exact.setdefault(question.text, []).append(number)
+            self._by_text.setdefault(question.text, []).append(number)
             self._near.add(number, question.grams)
-            if question.tells:
+            if question.is_distinctive:
                 self._inside.add(number, question.grams)
         for ref in problem.images:
-            self._add_picture(ref, number)
+            if ref in self._by_image:
+                self._by_image[ref].append(number)
+                continue
+            try:
+                image = ComparedImage.of(self._opener(ref), cut=True)
+            except DataError:
+                self.unopened += 1
+                continue
+            self._by_image[ref] = [number]
+            self._hashes += [(ref, one) for one in image.hashes]
+            self._bits = None
 
     def add_digest(self, against: str, problem_id: str, digest: str) -> None:
-        """Add a problem of which only the hash of its question is here (mathse.data.decontamination.stored)."""
-        self._stored.setdefault(digest, []).append((against, problem_id))
+        """Add a problem of which only the hash of its question is known (mathse.data.decontamination.hash_lists)."""
+        self._by_digest.setdefault(digest, []).append((against, problem_id))
 
-    def pairs(self, row: Seen) -> list[Pair]:
+    def pairs(self, row: ComparedRow) -> list[BenchmarkPair]:
         """The problems that ``row`` makes a pair with, in the order in which they were added."""
-        texts, pictures = self._texts(row.question), self._shared(row.shown)
-        found = [
-            self._pair(number, row, texts.get(number), pictures.get(number))
-            for number in sorted(texts.keys() | pictures.keys())
-        ]
-        known = self._stored.get(digest(row.question), ()) if self._stored else ()
-        return found + [Pair(*name, (EXACT_TEXT,), 1.0, row.question.tells) for name in known]
+        by_text, by_image = self._similar_questions(row.question), self._shared_images(row.images)
+        pairs = []
+        for number in sorted(by_text.keys() | by_image.keys()):
+            text, image = by_text.get(number), by_image.get(number)
+            by = []
+            if text is not None:
+                by.append(EXACT_TEXT if self._questions[number].text == row.question.text else NEAR_TEXT)
+            if image is not None:
+                by.append(EXACT_PICTURE if image == 1 else NEAR_PICTURE)
+            # A question that many problems share says little, unless it is all that there is on both sides.
+            no_images = not row.named and not self._pictured[number]
+            counts = image is not None or no_images or row.question.is_distinctive
+            similarity = round(max(text or 0, image or 0), 3)
+            pairs.append(BenchmarkPair(*self._names[number], tuple(by), similarity, counts))
+        # Problems of a hash list: equal questions are all that can be found.
+        names = self._by_digest.get(digest(row.question), ()) if self._by_digest else ()
+        return pairs + [BenchmarkPair(*name, (EXACT_TEXT,), 1.0, row.question.is_distinctive) for name in names]
 
-    def _pair(self, number: int, row: Seen, text: float | None, shared: float | None) -> Pair:
-        by = []
-        if text is not None:
-            by.append(EXACT_TEXT if self._questions[number].text == row.question.text else NEAR_TEXT)
-        if shared is not None:
-            by.append(EXACT_PICTURE if shared == 1 else NEAR_PICTURE)
-        bare = not row.named and not self._pictured[number]
-        counts = shared is not None or bare or row.question.tells
-        return Pair(*self._names[number], tuple(by), round(max(text or 0, shared or 0), 3), counts)
-
-    # --- questions ---
-
-    def _texts(self, question: Question) -> dict[int, float]:
+    def _similar_questions(self, question: NormalisedQuestion) -> dict[int, float]:
         """Similarity by problem of those whose question is equal, or has the same numbers and nearly the same words, or
         lies inside this one."""
         if not question.text:
             return {}
-        found = dict.fromkeys(self._exact.get(question.text, ()), 1.0)
-        for number in self._near.near(question.grams) - found.keys():
+        similar = dict.fromkeys(self._by_text.get(question.text, ()), 1.0)
+        # Nearly equal: numbers tell problems of one template apart, so they must agree.
+        for number in self._near.near(question.grams) - similar.keys():
             other = self._questions[number]
             similarity = jaccard(other.grams, question.grams) if other.numbers == question.numbers else 0.0
-            if similarity >= self.alike:
-                found[number] = similarity
+            if similarity >= self.text_similarity:
+                similar[number] = similarity
+        # A benchmark's question with other sentences around it.
         for number in self._inside.within(question.grams):
             other = self._questions[number]
-            if number in found or not follows(other.numbers, question.numbers):
+            if number in similar or not is_subsequence(other.numbers, question.numbers):
                 continue
-            if (share := share_inside(other.grams, question.grams)) >= max(INSIDE, self.alike):
-                found[number] = share
-        return found
+            if (share := share_inside(other.grams, question.grams)) >= max(SHARE_INSIDE, self.text_similarity):
+                similar[number] = share
+        return similar
 
-    # --- pictures ---
+    def _shared_images(self, images: Sequence[ComparedImage]) -> dict[int, float]:
+        """Similarity by problem of those that show one of the images; 1: the same pixels."""
+        shared: dict[int, float] = {}
+        for image in images:
+            for ref, similarity in self._similar_images(image).items():
+                for number in self._by_image[ref]:
+                    shared[number] = max(similarity, shared.get(number, 0.0))
+        return shared
 
-    def _add_picture(self, ref: str, number: int) -> None:
-        if ref in self._pictures:
-            self._pictures[ref].append(number)
-            return
-        try:
-            shown = Shown.of(self._opener(ref), cut=True)
-        except DataError:
-            self.unopened += 1
-            return
-        self._pictures[ref] = [number]
-        self._looks += [(ref, look) for look in shown.looks]
-        self._bits = None
-
-    def _shared(self, shown: Sequence[Shown]) -> dict[int, float]:
-        """Similarity by problem of those that show one of the pictures; 1: the same pixels."""
-        found: dict[int, float] = {}
-        for one in shown:
-            for ref, similarity in self._alike(one).items():
-                for number in self._pictures[ref]:
-                    found[number] = max(similarity, found.get(number, 0.0))
-        return found
-
-    def _alike(self, one: Shown) -> dict[str, float]:
-        """Similarity by reference of the pictures that look like this one."""
+    def _similar_images(self, image: ComparedImage) -> dict[str, float]:
+        """Similarity by reference of the benchmarks' images that look like this one."""
         if self._bits is None:
-            bits = np.array([look.bits for _, look in self._looks], dtype=np.uint64).reshape(-1, 4)
+            bits = np.array([one.bits for _, one in self._hashes], dtype=np.uint64).reshape(-1, 4)
             self._bits = np.ascontiguousarray(bits.T)
-        nearest: dict[str, tuple[int, Look, Look]] = {}  # distance, this look, that look
-        for look in one.looks:
-            near = np.flatnonzero(np.bitwise_count(self._bits[0] ^ look.bits[0]) <= FIRST)
-            differ = np.bitwise_count(self._bits[:, near] ^ look.bits[:, None]).sum(axis=0, dtype=np.int64)
-            for place, distance in zip(near[differ <= self.distance], differ[differ <= self.distance], strict=True):
-                ref, other = self._looks[place]
+
+        # The closest two hashes of each candidate: (distance, hash of this image, hash of the candidate).
+        nearest: dict[str, tuple[int, PerceptualHash, PerceptualHash]] = {}
+        for one in image.hashes:
+            # Bits of the first 64 decide which hashes are compared in full.
+            near = np.flatnonzero(np.bitwise_count(self._bits[0] ^ one.bits[0]) <= FIRST_DISTANCE)
+            differ = np.bitwise_count(self._bits[:, near] ^ one.bits[:, None]).sum(axis=0, dtype=np.int64)
+            close = differ <= self.picture_distance
+            for position, distance in zip(near[close], differ[close], strict=True):
+                ref, other = self._hashes[position]
                 if ref not in nearest or distance < nearest[ref][0]:
-                    nearest[ref] = (int(distance), look, other)
-        alike = {ref: self._confirmed(one, ref, *found) for ref, found in nearest.items()}
-        return {ref: similarity for ref, similarity in alike.items() if similarity is not None}
+                    nearest[ref] = (int(distance), one, other)
 
-    def _confirmed(self, one: Shown, ref: str, distance: int, look: Look, other: Look) -> float | None:
-        if distance == 0 and self._pixels(ref) == picture.exact(one.image):
-            return 1.0
-        parts = picture.overlay(one.picture, look.box), self._part(ref, other.box)
-        return min(0.999, 1 - distance / BITS) if picture.correlation(*parts) >= CORRELATE else None
-
-    def _overlay(self, ref: str, box: Box) -> NDArray[np.float32]:
-        return picture.overlay(picture.grey(self._opener(ref)), box)
-
-    def _hash(self, ref: str) -> str:
-        return picture.exact(self._opener(ref))
+        # A candidate is a copy if its pixels are the same, or if the hashed parts agree when laid over each other.
+        similar = {}
+        for ref, (distance, one, other) in nearest.items():
+            if distance == 0 and self._pixels(ref) == pixels_sha256(image.image):
+                similar[ref] = 1.0
+                continue
+            parts = perceptual_hash.overlay(image.grey, one.box), self._overlay(ref, other.box)
+            if perceptual_hash.correlation(*parts) >= CORRELATION:
+                similar[ref] = min(0.999, 1 - distance / BITS)
+        return similar

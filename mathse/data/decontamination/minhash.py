@@ -15,18 +15,20 @@ from collections import Counter
 import numpy as np
 from numpy.typing import NDArray
 
-from mathse.data.decontamination.text import Grams, mixed
+from mathse.data.decontamination.question_text import Grams, mixed
 
 BANDS, ROWS = 25, 5
+# Constants of the hash functions: fixed, so that signatures are the same on every machine.
 _FACTORS = mixed(np.arange(1, BANDS * ROWS + 1, dtype=np.uint64)) | np.uint64(1)  # (125,), odd
-_SUMMANDS = mixed(np.arange(10**6, 10**6 + BANDS * ROWS, dtype=np.uint64))
-_PLACES = mixed(np.arange(7, 7 + ROWS, dtype=np.uint64)) | np.uint64(1)
-_BAND = mixed(np.arange(99, 99 + BANDS, dtype=np.uint64))
+_SUMMANDS = mixed(np.arange(10**6, 10**6 + BANDS * ROWS, dtype=np.uint64))  # (125,)
+_COLUMNS = mixed(np.arange(7, 7 + ROWS, dtype=np.uint64)) | np.uint64(1)  # (5,)
+_BAND = mixed(np.arange(99, 99 + BANDS, dtype=np.uint64))  # (25,)
 
 
 def signature(grams: Grams) -> NDArray[np.uint32]:
     """(125,): the least hash of the grams under each hash function (multiply-shift, Dietzfelbinger 1996)."""
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore"):  # arithmetic modulo 2^64 is meant
+        # (125, grams)
         hashed = (grams[None] * _FACTORS[:, None] + _SUMMANDS[:, None]) >> np.uint64(32)
     return hashed.min(axis=1).astype(np.uint32)
 
@@ -35,55 +37,55 @@ def bands(signed: NDArray[np.uint32]) -> list[int]:
     """A key a band; two signatures that agree in a whole band have its key in common."""
     rows = signed.reshape(BANDS, ROWS).astype(np.uint64)
     with np.errstate(over="ignore"):
-        keys: list[int] = mixed((rows * _PLACES).sum(axis=1, dtype=np.uint64) + _BAND).tolist()
+        keys: list[int] = mixed((rows * _COLUMNS).sum(axis=1, dtype=np.uint64) + _BAND).tolist()
     return keys
 
 
-RAREST, HELD = 8, 5  # grams that stand for a question; those of them that a text with the question in it must hold
-
-
 class Buckets:
-    """Numbered sets by their bands."""
+    """Numbered sets by the keys of their bands."""
 
     def __init__(self) -> None:
-        self._held: dict[int, list[int]] = {}
+        self._numbers: dict[int, list[int]] = {}  # by band key
 
     def add(self, number: int, grams: Grams) -> None:
         for key in bands(signature(grams)):
-            self._held.setdefault(key, []).append(number)
+            self._numbers.setdefault(key, []).append(number)
 
     def near(self, grams: Grams) -> set[int]:
         """The numbers of sets that may be alike."""
-        if not self._held:
+        if not self._numbers:
             return set()
-        return {number for key in bands(signature(grams)) for number in self._held.get(key, ())}
+        return {number for key in bands(signature(grams)) for number in self._numbers.get(key, ())}
 
 
-class Sketches:
-    """Numbered sets by their rarest hashes: which of them may lie inside another set."""
+RAREST, NEEDED = 8, 5  # grams that stand for a question; how many of them a text that contains the question must hold
+
+
+class RarestGrams:
+    """Numbered sets by their rarest grams: which of them may lie inside another set."""
 
     def __init__(self) -> None:
         self._sets: list[tuple[int, Grams]] = []
-        self._held: dict[int, list[int]] | None = None
+        self._numbers: dict[int, list[int]] | None = None  # by gram; None: to be made, rarity depends on all sets
 
     def add(self, number: int, grams: Grams) -> None:
         self._sets.append((number, grams))
-        self._held = None
+        self._numbers = None
 
     def within(self, grams: Grams) -> list[int]:
         """The numbers of sets that may lie inside this one."""
-        held = self._held if self._held is not None else self._hold()
-        met = Counter(number for gram in grams.tolist() for number in held.get(gram, ()))
-        return [number for number, count in met.items() if count >= HELD]
+        if self._numbers is None:
+            self._numbers = self._by_gram()
+        hits = Counter(number for gram in grams.tolist() for number in self._numbers.get(gram, ()))
+        return [number for number, count in hits.items() if count >= NEEDED]
 
-    def _hold(self) -> dict[int, list[int]]:
-        """The sets by each of their rarest hashes: what all questions say would lead to all of them."""
-        held: dict[int, list[int]] = {}
-        self._held = held
+    def _by_gram(self) -> dict[int, list[int]]:
+        """The sets by each of their rarest grams; by a frequent gram, nearly all sets would be candidates."""
+        numbers: dict[int, list[int]] = {}
         if self._sets:
-            known, often = np.unique(np.concatenate([grams for _, grams in self._sets]), return_counts=True)
+            grams_of_all, frequency = np.unique(np.concatenate([grams for _, grams in self._sets]), return_counts=True)
             for number, grams in self._sets:
-                rarest = np.argsort(often[np.searchsorted(known, grams)], kind="stable")[:RAREST]
+                rarest = np.argsort(frequency[np.searchsorted(grams_of_all, grams)], kind="stable")[:RAREST]
                 for gram in grams[rarest].tolist():
-                    held.setdefault(gram, []).append(number)
-        return held
+                    numbers.setdefault(gram, []).append(number)
+        return numbers

@@ -3,48 +3,69 @@
     {"id": "own/17", "file": "own.jsonl", "line": 18, "against": "test.jsonl", "against_id": "1220",
      "by": ["near_question"], "similarity": 0.93, "counts": true, "dropped": true}
 
-``by`` names what holds: question, near_question, image, near_image; or duplicate, for a row that repeats an earlier one
+``by``: question, near_question, image, near_image, those that hold; or duplicate, for a row that repeats an earlier one
 of the training data (``against_id``), which is never dropped.
 """
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
-from mathse.data.decontamination.duplicates import Duplicates
-from mathse.data.decontamination.index import Index, Seen
-from mathse.data.problems import ProblemSource, where
+from mathse.data.decontamination.index import ComparedRow, Index
+from mathse.data.problems import ProblemSource, location
 from mathse.types import Problem
 
 
 class Search:
-    """``counts``: rows compared; ``matched`` ones, that are in a benchmark; ``weak`` ones, that share a question which
-    does not tell which problem it is; ``dropped`` and ``duplicates`` ones; and ``pairs`` in all."""
+    """``counts``: rows compared; ``matched`` ones, that are in a benchmark; ``weak`` ones, that share only a question
+    that is not distinctive; ``dropped`` and ``duplicates`` ones; and ``pairs`` in all."""
 
     def __init__(self, index: Index, source: ProblemSource, drop: bool) -> None:
         self.index, self.source, self.drop = index, source, drop
         self.counts = dict.fromkeys(("rows", "pairs", "matched", "weak", "dropped", "duplicates"), 0)
         self._duplicates = Duplicates()
 
-    def rows(self, problem: Problem, seen: Seen | None = None) -> list[dict[str, Any]]:
-        """What there is to report of a training row; ``seen``: where its pictures are open already."""
-        seen = seen or Seen.of(problem)
-        file, line = where(self.source, problem)
-        place = {"id": problem.id, "file": file, "line": line}
-        pairs = self.index.pairs(seen)
-        found = [{**place, **pair.to_json(), "dropped": self.drop and pair.counts} for pair in pairs]
-        first = self._duplicates.first(problem, seen)
-        self._count(found, first is not None)
-        if first is not None:
-            same = {"against": file, "against_id": first, "by": ["duplicate"], "similarity": 1.0, "counts": False}
-            found.append({**place, **same, "dropped": False})
-        return found
+    def rows(self, problem: Problem, row: ComparedRow | None = None) -> list[dict[str, Any]]:
+        """What there is to report of a training row; ``row``: where its images are open already."""
+        row = row or ComparedRow.of(problem)
+        file, line = location(self.source, problem)
+        head = {"id": problem.id, "file": file, "line": line}
+        pairs = self.index.pairs(row)
+        reported = [{**head, **pair.to_json(), "dropped": self.drop and pair.counts} for pair in pairs]
+        first = self._duplicates.first(problem, row)
 
-    def _count(self, pairs: list[dict[str, Any]], duplicate: bool) -> None:
-        matched = any(pair["counts"] for pair in pairs)
+        matched = any(pair.counts for pair in pairs)
         self.counts["rows"] += 1
         self.counts["pairs"] += len(pairs)
         self.counts["matched"] += matched
         self.counts["weak"] += bool(pairs) and not matched
-        self.counts["dropped"] += any(pair["dropped"] for pair in pairs)
-        self.counts["duplicates"] += duplicate
+        self.counts["dropped"] += self.drop and matched
+        self.counts["duplicates"] += first is not None
+
+        if first is not None:
+            same = {"against": file, "against_id": first, "by": ["duplicate"], "similarity": 1.0, "counts": False}
+            reported.append({**head, **same, "dropped": False})
+        return reported
+
+
+class Duplicates:
+    """Rows of training data that are there twice: the same question about images that look the same. Remembers eight
+    bytes a row."""
+
+    def __init__(self) -> None:
+        self._first_ids: dict[bytes, str] = {}  # by digest
+
+    def first(self, problem: Problem, row: ComparedRow) -> str | None:
+        """The id of an earlier row that asks the same about the same images, or None.
+
+        Images are compared by their first perceptual hash, bit by bit: copies in another format, mostly, and never by
+        chance.
+        """
+        if len(row.images) < row.named or not (row.question.text or row.images):
+            return None  # an image that cannot be opened may be any image
+        images = [(image.hashes[0].bits if image.hashes else image.grey).tobytes() for image in row.images]
+        contents = [row.question.text.encode("utf-8", "surrogatepass"), *images]
+        digest = hashlib.blake2b(b"\x00".join(contents), digest_size=8).digest()
+        first = self._first_ids.setdefault(digest, problem.id)
+        return None if first == problem.id else first

@@ -1,24 +1,23 @@
 """Published training sets as problems: one file a set, with its source, its licence and one row in its header.
 
-A reader turns a published record into a row of our own form ({"id", "question", "images", "answer", ...}); rows.py
-checks that row as it checks own data. ``base`` says what a reader is, ``source`` makes problems of it, ``llava`` reads
-the conversations that several sets are written in. Of Geometry3K we hold ten records; the other readers are tested
-against records written by us in the published shape, and say so.
+A reader turns a published record into a row of our own form ({"id", "question", "images", "answer", ...});
+row_validation.py checks that row as it checks own data. ``base`` says what a reader is, ``source`` makes problems of
+it, ``llava`` reads the conversations that several sets are written in. Of Geometry3K we hold ten records; the other
+readers are tested against records written by us in the published shape, and say so.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
 
+from mathse.config.data import SETS
 from mathse.data.readers.base import PublicSet
 from mathse.errors import ConfigError
-
-NAMES = ("geoqa_plus", "geometry3k", "chartqa", "unigeo", "multimath", "mavis", "math_puma", "mathv360k", "mathvl")
 
 
 def reader(name: str) -> PublicSet:
     """The reader of a set. Raises ConfigError for a name that is none."""
-    if name not in NAMES:
-        raise ConfigError(f"data.name = {name!r}, allowed: {', '.join(NAMES)}; choose one")
-    found: PublicSet = import_module(f"mathse.data.readers.{name}").READER
-    return found
+    if name not in SETS:
+        raise ConfigError(f"data.name = {name!r}, allowed: {', '.join(SETS)}; choose one")
+    public_set: PublicSet = import_module(f"mathse.data.readers.{name}").READER
+    return public_set

@@ -13,45 +13,29 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from mathse.data.readers.base import Place, PublicSet, Values, found_image, tagged, text_of
-from mathse.data.records import BadRow
+from mathse.data.readers.base import PublicSet, RecordOrigin, Values, answer_of, found_image, tagged, text_of
 
 FOLDERS = ("{split}/png", "png", "ChartQA Dataset/{split}/png", "")
-WRITTEN_BY = {"human": "human", "augmented": "machine"}
 
 
-def rows(values: Values, place: Place) -> Iterator[dict[str, Any]]:
-    image = values.get("imgname", values.get("image"))
+def rows(values: Values, origin: RecordOrigin) -> Iterator[dict[str, Any]]:
+    # Images lie beside the file, whose split may be another than the one asked for (split=all).
+    folders = ("/".join(filter(None, (origin.folder, "png"))), *FOLDERS)
+    # The hub's table says who wrote the question; the files have it in their names.
+    author = values.get("human_or_machine")
+    if author is None:
+        authors = {"human": "human", "augmented": "machine"}
+        written_by = next((author for part, author in authors.items() if part in origin.file.name), None)
+    else:
+        written_by = {0: "human", 1: "machine"}.get(author, str(author))
     yield tagged(
         "chartqa",
         None,
         text_of(values, "query", "question"),
-        _label(values),
-        images=[found_image(image, place, _folders(place))],
-        written_by=_written_by(values, place),
+        answer_of(values, "label", "answer"),
+        images=[found_image(values.get("imgname", values.get("image")), origin, folders)],
+        written_by=written_by,
     )
-
-
-def _label(values: Values) -> str:
-    """The answer; the hub's rows have it in a list of one."""
-    label = values.get("label", values.get("answer"))
-    if isinstance(label, list):
-        if len(label) != 1:
-            raise BadRow(f'"label" holds {len(label)} answers; one is needed')
-        return text_of({"label": label[0]}, "label")
-    return text_of(values, "label", "answer")
-
-
-def _folders(place: Place) -> tuple[str, ...]:
-    """The pictures lie beside the file; its split may be another than the one asked for (all)."""
-    beside = place.file.parent.relative_to(place.root).as_posix() if place.file.is_relative_to(place.root) else "."
-    return (f"{beside}/png" if beside != "." else "png", *FOLDERS)
-
-
-def _written_by(values: Values, place: Place) -> str | None:
-    if (said := values.get("human_or_machine")) is not None:
-        return {0: "human", 1: "machine"}.get(said, str(said))
-    return next((who for part, who in WRITTEN_BY.items() if part in place.file.name), None)
 
 
 READER = PublicSet(
@@ -59,8 +43,6 @@ READER = PublicSet(
     title="ChartQA",
     home="https://github.com/vis-nlp/ChartQA",
     licence="GPL-3.0",
-    hub="HuggingFaceM4/ChartQA",
     patterns=("**/{split}/{split}_*.json", "**/{split}_*.json", "*.jsonl", "*.json"),
     rows=rows,
-    folders=FOLDERS,
 )

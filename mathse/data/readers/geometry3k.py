@@ -13,39 +13,30 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from mathse.data.readers.base import Place, PublicSet, Values, found_image, list_of, tagged, text_of
+from mathse.data.readers.base import PublicSet, RecordOrigin, Values, found_image, list_of, tagged, text_of
 from mathse.data.readers.llava import question_of
 
-PICTURE = "img_diagram.png"
+DIAGRAM = "img_diagram.png"  # beside each data.json
 
 
-def rows(values: Values, place: Place) -> Iterator[dict[str, Any]]:
-    if "problem_text" not in values and "problem" in values:
-        yield _of_hub(values, place)
+def rows(values: Values, origin: RecordOrigin) -> Iterator[dict[str, Any]]:
+    if "problem_text" not in values and "problem" in values:  # the hub's table
+        question, choices = question_of(text_of(values, "problem"))
+        images = [found_image(ref, origin, ("",)) for ref in list_of(values, "images")]
+        yield tagged("geometry3k", None, question, text_of(values, "answer"), images=images, choices=choices)
         return
-    image = values.get("image_file")
-    picture = place.beside(PICTURE) if image is None else found_image(image, place, ("",))
+    image, solution = values.get("image_file"), values.get("detailed_solution")
     yield tagged(
         "geometry3k",
         text_of(values, "id"),
         text_of(values, "problem_text"),
         text_of(values, "answer"),
-        images=[picture],
+        images=[f"{origin.folder}/{DIAGRAM}".lstrip("/") if image is None else found_image(image, origin, ("",))],
         choices=list_of(values, "choices"),
         unit=values.get("unit"),
-        solution=_filled(values.get("detailed_solution")),
+        solution=solution.strip() if isinstance(solution, str) else None,
         goal=values.get("problem_type_goal"),
     )
-
-
-def _of_hub(values: Values, place: Place) -> dict[str, Any]:
-    question, choices = question_of(text_of(values, "problem"))
-    images = [found_image(ref, place, ("",)) for ref in list_of(values, "images")]
-    return tagged("geometry3k", None, question, text_of(values, "answer"), images=images, choices=choices)
-
-
-def _filled(value: object) -> str | None:
-    return value.strip() or None if isinstance(value, str) else None
 
 
 READER = PublicSet(
@@ -53,7 +44,6 @@ READER = PublicSet(
     title="Geometry3K",
     home="https://github.com/lupantech/InterGPS",
     licence="MIT",
-    hub="hiyouga/geometry3k",
     patterns=("**/{split}/*/data.json", "*/data.json", "records.jsonl", "*.jsonl"),
     rows=rows,
 )

@@ -14,33 +14,26 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from mathse.data.readers.base import Place, PublicSet, Values, found_image, letter_of, list_of, tagged, text_of
+from mathse.data.readers.base import PublicSet, RecordOrigin, Values, found_image, letter_of, list_of, tagged, text_of
 
 PICKLE = "a pickle can run any program when it is read; give the archive's JSON files, or records exported to JSON"
 
 
-def rows(values: Values, place: Place) -> Iterator[dict[str, Any]]:
-    number = values.get("id", place.file.stem if place.file.parent.name == "json" else None)
+def rows(values: Values, origin: RecordOrigin) -> Iterator[dict[str, Any]]:
+    in_json_folder = origin.file.parent.name == "json"
+    number = values.get("id", origin.file.stem if in_json_folder else None)
     image = values.get("image") or values.get("image_file") or f"{number}.png"
-    folders = (*_beside(place), "image", "images", "")
+    beside = (f"{origin.folder.removesuffix('json')}image",) if in_json_folder else ()
     choices = list_of(values, "choices")
     yield tagged(
         "geoqa_plus",
         number,
         text_of(values, "subject", "problem", "question"),
         letter_of(values, "label", choices),
-        images=[found_image(image, place, folders)],
+        images=[found_image(image, origin, (*beside, "image", "images", ""))],
         choices=choices,
         solution=values.get("answer") if isinstance(values.get("answer"), str) else None,
     )
-
-
-def _beside(place: Place) -> tuple[str, ...]:
-    """The image folder that belongs to a json/ folder."""
-    if place.file.parent.name != "json":
-        return ()
-    above = place.file.parent.parent.relative_to(place.root).as_posix()
-    return (f"{above}/image",) if above != "." else ("image",)
 
 
 READER = PublicSet(
@@ -48,7 +41,6 @@ READER = PublicSet(
     title="GeoQA+",
     home="https://github.com/SCNU203/GeoQA-Plus",
     licence="none stated",
-    hub=None,
     patterns=("**/{split}/json/*.json", "**/json/*.json", "**/{split}*.jsonl", "**/{split}*.json", "*.jsonl", "*.json"),
     rows=rows,
     refused={".pk": PICKLE, ".pkl": PICKLE},

@@ -14,15 +14,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from mathse.data.readers.base import Place, PublicSet, Values, found_image, text_of
+from mathse.data.readers.base import PublicSet, RecordOrigin, Values, found_image, text_of
 from mathse.data.readers.llava import exchange
 
 
-def rows(values: Values, place: Place) -> Iterator[dict[str, Any]]:
+def rows(values: Values, origin: RecordOrigin) -> Iterator[dict[str, Any]]:
     image = values.get("image_url") or values.get("image")
-    beside = place.file.parent.relative_to(place.root).as_posix() if place.file.is_relative_to(place.root) else "."
-    folders = ("", *([] if beside == "." else [beside, f"{beside}/images"]), "images")
-    images = [found_image(image, place, folders)] if image else []
+    folders = ("", *([origin.folder, f"{origin.folder}/images"] if origin.folder else []), "images")
+    images = [found_image(image, origin, folders)] if image else []
     yield exchange("math_puma", text_of(values, "instruction"), text_of(values, "output"), images)
 
 
@@ -31,7 +30,6 @@ READER = PublicSet(
     title="Math-PUMA",
     home="https://github.com/wwzhuang01/Math-PUMA",
     licence="GPL-3.0",
-    hub="Math-PUMA/Math-PUMA_Data_Stage2",
     patterns=("**/{split}.jsonl", "**/{split}.json", "**/{split}.json*", "*.jsonl", "*.json"),
     rows=rows,
 )

@@ -15,16 +15,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from mathse.data.readers.base import Place, PublicSet, Values
+from mathse.data.readers.base import PublicSet, RecordOrigin, Values
 from mathse.data.readers.llava import conversation, images_of
 
 FOLDERS = ("data_images", "images_data", "images", "")
 
 
-def rows(values: Values, place: Place) -> Iterator[dict[str, Any]]:
-    named = [str(ref) for ref in images_of(values)]
-    subset = named[0].split("/")[0] if named and "/" in named[0] else None
-    yield from conversation("mathv360k", values, place, FOLDERS, subset=subset)
+def rows(values: Values, origin: RecordOrigin) -> Iterator[dict[str, Any]]:
+    # An image's first folder is the name of the set it was taken from.
+    refs = [str(ref) for ref in images_of(values)]
+    subset = refs[0].split("/")[0] if refs and "/" in refs[0] else None
+    yield from conversation("mathv360k", values, origin, FOLDERS, subset=subset)
 
 
 READER = PublicSet(
@@ -32,8 +33,6 @@ READER = PublicSet(
     title="MathV360K",
     home="https://huggingface.co/datasets/Zhiqiang007/MathV360K",
     licence="mixed, those of its 24 sets",
-    hub="Zhiqiang007/MathV360K",
     patterns=("**/{split}_samples_all_tuning.json", "**/{split}*.json*", "*.jsonl", "*.json"),
     rows=rows,
-    folders=FOLDERS,
 )

@@ -15,23 +15,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mathse.data.readers.base import Place, PublicSet, Values, found_image, list_of, tagged, text_of
+from mathse.data.readers.base import PublicSet, RecordOrigin, Values, found_image, list_of, tagged, text_of
 from mathse.data.readers.llava import images_of
 
 FOLDERS = ("", "images")
 KNOWN = {"id", "question", "image", "images", "choices", "answer", "solution", "unit"}
 
 
-def rows(values: Values, place: Place) -> Iterator[dict[str, Any]]:
+def rows(values: Values, origin: RecordOrigin) -> Iterator[dict[str, Any]]:
     choices = values.get("choices")
-    listed = list(choices.values()) if isinstance(choices, Mapping) else list_of(values, "choices")
+    choices = list(choices.values()) if isinstance(choices, Mapping) else list_of(values, "choices")
     yield tagged(
         "mathvl",
         values.get("id"),
         text_of(values, "question"),
         text_of(values, "answer"),
-        images=[found_image(ref, place, FOLDERS) for ref in images_of(values)],
-        choices=listed,
+        images=[found_image(ref, origin, FOLDERS) for ref in images_of(values)],
+        choices=choices,
         solution=values.get("solution"),
         unit=values.get("unit"),
         **{key: value for key, value in values.items() if key not in KNOWN},
@@ -43,8 +43,6 @@ READER = PublicSet(
     title="MathVL (your own copy)",
     home="https://arxiv.org/abs/2409.13729",
     licence="that of your file",
-    hub=None,
     patterns=("**/mathvl*.jsonl", "**/{split}*.jsonl", "*.jsonl", "*.json"),
     rows=rows,
-    folders=FOLDERS,
 )

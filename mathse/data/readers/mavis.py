@@ -18,9 +18,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from mathse.data.json_records import BadRow
 from mathse.data.readers.base import (
-    Place,
     PublicSet,
+    RecordOrigin,
     Values,
     content_id,
     found_image,
@@ -30,34 +31,30 @@ from mathse.data.readers.base import (
     text_of,
 )
 from mathse.data.readers.llava import conversation
-from mathse.data.records import BadRow
 
 FOLDERS = ("", "images")
 LANGUAGES = {"text_en": "en", "text_zh": "zh"}
 
 
-def rows(values: Values, place: Place) -> Iterator[dict[str, Any]]:
+def rows(values: Values, origin: RecordOrigin) -> Iterator[dict[str, Any]]:
     if "conversations" in values:
-        yield from conversation("mavis", values, place, FOLDERS, question_type=values.get("question_type"))
-    else:
-        yield from _drawn(values, place)
-
-
-def _drawn(values: Values, place: Place) -> Iterator[dict[str, Any]]:
-    picture = found_image(values.get("image_text_lite"), place, FOLDERS)
+        yield from conversation("mavis", values, origin, FOLDERS, question_type=values.get("question_type"))
+        return
+    # The hub's table: one problem a language.
+    image = found_image(values.get("image_text_lite"), origin, FOLDERS)
     choices = list_of(values, "choices")
     answer = letter_of(values, "answer_index", choices)
-    texts = {name: values[name] for name in LANGUAGES if isinstance(values.get(name), Mapping)}
+    texts = {code: values[name] for name, code in LANGUAGES.items() if isinstance(values.get(name), Mapping)}
     if not texts:
         raise BadRow('"text_en" is missing; is this file of another set?')
-    for name, text in texts.items():
+    for code, text in texts.items():
         question = text_of(text, "text_lite_question")
         yield tagged(
             "mavis",
-            f"{content_id(question, [picture])}/{LANGUAGES[name]}",
+            f"{content_id(question, [image])}/{code}",
             question,
             answer,
-            images=[picture],
+            images=[image],
             choices=choices,
             solution=text.get("CoT_reasoning"),
         )
@@ -68,9 +65,7 @@ READER = PublicSet(
     title="MAVIS-Instruct",
     home="https://github.com/ZrrSkywalker/MAVIS",
     licence="none stated",
-    hub="CaraJ/MAVIS-Geometry",
     patterns=("**/{split}*.json*", "**/*Question*.json", "**/*.jsonl", "**/*.json"),
     rows=rows,
-    folders=FOLDERS,
     split_names={"train": "visualization"},
 )

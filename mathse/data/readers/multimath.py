@@ -14,14 +14,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from mathse.data.readers.base import Place, PublicSet, Values
+from mathse.data.readers.base import PublicSet, RecordOrigin, Values
 from mathse.data.readers.llava import conversation
 
 FOLDERS = ("images", "", "multimath-300k/images", "{split}/images")
 
 
-def rows(values: Values, place: Place) -> Iterator[dict[str, Any]]:
-    yield from conversation("multimath", values, place, FOLDERS)
+def rows(values: Values, origin: RecordOrigin) -> Iterator[dict[str, Any]]:
+    yield from conversation("multimath", values, origin, FOLDERS)
 
 
 READER = PublicSet(
@@ -29,8 +29,6 @@ READER = PublicSet(
     title="MultiMath-300K",
     home="https://huggingface.co/datasets/pengshuai-rin/multimath-300k",
     licence="none stated",
-    hub="pengshuai-rin/multimath-300k",
     patterns=("**/solution/*{split}*.json", "**/solution/*.json", "**/{split}*.json*", "*.jsonl"),
     rows=rows,
-    folders=FOLDERS,
 )

@@ -1,4 +1,7 @@
-"""A published set as a source of problems: ``data=chartqa data.root=DIR``, or a hub id as root."""
+"""A published set as a source of problems: ``data=chartqa data.root=DIR``, or a hub id as root.
+
+What differs between sets stands in the set's reader; here its files are found, and its rows validated as own data is.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mathse.config.data import PublicData as Settings
-from mathse.data.hub_table import Table, lasting, records
+from mathse.data.hub_table import HubTable, is_saved, lasting, records
+from mathse.data.json_records import BadRow, JsonRecord, read_records
 from mathse.data.problems import FileData
 from mathse.data.readers import reader
-from mathse.data.readers.base import Place, PublicSet
-from mathse.data.records import BadRow, Record, read_records
-from mathse.data.rows import Row, checked
+from mathse.data.readers.base import PublicSet, RecordOrigin
+from mathse.data.row_validation import ValidatedRow, validate
 from mathse.errors import ConfigError, DataError
 
 
@@ -34,71 +37,75 @@ class PublicData(FileData):
         self._take(self._of_files(Path(root), split) if files else self._of_hub(root, split, settings.revision), root)
         self._opened()
 
-    def _of_files(self, root: Path, split: str) -> Iterator[Row]:
+    def _of_files(self, root: Path, split: str) -> Iterator[ValidatedRow]:
         below = root if root.is_dir() else root.parent
-        for own_split, file in files_of(self.set, root, split):
-            place = Place(below, file, own_split)
+        for set_split, file in files_of(self.set, root, split):
+            origin = RecordOrigin(below, file, set_split)
             for record in read_records(file):
-                yield from self._rows(record, place, str(file))
+                yield from self._rows(record, origin, str(file))
 
-    def _of_hub(self, root: str, split: str, revision: str | None) -> Iterator[Row]:
-        for own_split in self.set.splits_of(split):
-            table = Table(lasting(root), None, {"val": "validation"}.get(own_split, own_split), revision)
-            place = Place(Path(table.root), Path(table.root) / own_split, own_split)
+    def _of_hub(self, root: str, split: str, revision: str | None) -> Iterator[ValidatedRow]:
+        for set_split in self.set.splits_of(split):
+            table = HubTable(lasting(root), None, {"val": "validation"}.get(set_split, set_split), revision)
+            origin = RecordOrigin(Path(table.root), Path(table.root) / set_split, set_split)
             for record in records(table):
-                yield from self._rows(record, place, table.name)
+                yield from self._rows(record, origin, table.name)
 
-    def _rows(self, record: Record, place: Place, file: str) -> Iterator[Row]:
+    def _rows(self, record: JsonRecord, origin: RecordOrigin, file: str) -> Iterator[ValidatedRow]:
         """A record may make several problems, or be the reason why it makes none."""
         try:
             if record.values is None:
                 raise BadRow(record.reason)
-            for values in self.set.rows(record.values, place):
-                yield checked(Record(record.line, values), file, place.root, self.images, self.set.name)
+            for values in self.set.rows(record.values, origin):
+                yield validate(JsonRecord(record.line, values), file, origin.root, self.images, self.set.name)
         except BadRow as error:
-            found = (record.values or {}).get("id")
-            yield Row(file, record.line, None if found is None else str(found), None, str(error))
+            record_id = (record.values or {}).get("id")
+            yield ValidatedRow(file, record.line, None if record_id is None else str(record_id), None, str(error))
 
 
 def is_table(root: Path) -> bool:
     """Whether a folder holds a table of the datasets library: saved, or as the hub's parquet files."""
-    saved = any((root / name).is_file() for name in ("state.json", "dataset_dict.json"))
-    return saved or next(root.glob("**/*.parquet"), None) is not None
+    return is_saved(root) or next(root.glob("**/*.parquet"), None) is not None
 
 
-def files_of(found: PublicSet, root: Path, split: str) -> list[tuple[str, Path]]:
+def files_of(public_set: PublicSet, root: Path, split: str) -> list[tuple[str, Path]]:
     """(split, file) of a set's annotation files below ``root``, in an order that does not change.
 
-    Raises DataError where there is none.
+    Raises DataError where there is none, and for a file that is not read, such as a pickle.
     """
+    refused = public_set.refused or {}
+
+    def refuse(file: Path) -> None:
+        if (reason := refused.get(file.suffix)) is not None:
+            raise DataError(f"{file}: is not read: {reason}")
+
     if root.is_file():
-        return [(split, _readable(found, root))]
-    for pattern in found.patterns:
-        asked = found.splits_of(split) if "{split}" in pattern else (split,)
-        files = [(one, file) for one in asked for file in _glob(root, pattern.replace("{split}", one))]
+        refuse(root)
+        return [(split, root)]
+
+    inside = root.resolve()
+    for pattern in public_set.patterns:
+        splits = public_set.splits_of(split) if "{split}" in pattern else (split,)
+        files = [
+            (name, file)
+            for name in splits
+            for file in sorted(root.glob(pattern.replace("{split}", name)), key=_natural_order)
+            if file.is_file() and file.resolve().is_relative_to(inside)  # no link that leads out
+        ]
         if files:
             return files
+
+    # No file matched: because all of them are in a form that is not read, or because it is another folder.
     for file in sorted(root.rglob("*")):
-        _readable(found, file)
-    looked = " or ".join(pattern.replace("{split}", split) for pattern in found.patterns[:2])
+        refuse(file)
+    patterns = " or ".join(pattern.replace("{split}", split) for pattern in public_set.patterns[:2])
     raise DataError(
-        f"{root}: no file of {found.title} (looked for {looked}); data.root is the folder that the set was unpacked "
-        f"to: {found.home}"
+        f"{root}: no file of {public_set.title} (looked for {patterns}); data.root is the folder that the set was "
+        f"unpacked to: {public_set.home}"
     )
 
 
-def _glob(root: Path, pattern: str) -> list[Path]:
-    """Files below ``root`` by number where their names are numbers; links that lead out of it are left alone."""
-    inside = root.resolve()
-    files = [file for file in root.glob(pattern) if file.is_file() and file.resolve().is_relative_to(inside)]
-    return sorted(files, key=lambda file: [(not p.isdigit(), int(p) if p.isdigit() else 0, p) for p in _parts(file)])
-
-
-def _parts(file: Path) -> tuple[str, ...]:
-    return (*file.parent.parts, file.stem)
-
-
-def _readable(found: PublicSet, file: Path) -> Path:
-    if (reason := (found.refused or {}).get(file.suffix)) is not None:
-        raise DataError(f"{file}: is not read: {reason}")
-    return file
+def _natural_order(file: Path) -> list[tuple[bool, int, str]]:
+    """2.json before 10.json: names that are numbers by number, before all others."""
+    parts = (*file.parent.parts, file.stem)
+    return [(not part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts]

@@ -14,14 +14,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from mathse.data.readers.base import Place, PublicSet, Values, found_image, letter_of, list_of, tagged, text_of
+from mathse.data.readers.base import PublicSet, RecordOrigin, Values, found_image, letter_of, list_of, tagged, text_of
 from mathse.data.readers.geoqa_plus import PICKLE
 from mathse.data.readers.llava import images_of
 
 FOLDERS = ("", "images", "calculation_images")
 
 
-def rows(values: Values, place: Place) -> Iterator[dict[str, Any]]:
+def rows(values: Values, origin: RecordOrigin) -> Iterator[dict[str, Any]]:
     choices = list_of(values, "choices")
     images = images_of(values) or [values.get("image_file")]
     yield tagged(
@@ -29,7 +29,7 @@ def rows(values: Values, place: Place) -> Iterator[dict[str, Any]]:
         values.get("id"),
         text_of(values, "English_problem", "subject", "problem", "question"),
         letter_of(values, "label", choices),
-        images=[found_image(ref, place, FOLDERS) for ref in images],
+        images=[found_image(ref, origin, FOLDERS) for ref in images],
         choices=choices,
     )
 
@@ -39,9 +39,7 @@ READER = PublicSet(
     title="UniGeo (calculation)",
     home="https://github.com/chen-judge/UniGeo",
     licence="none stated",
-    hub=None,
     patterns=("**/calculation_{split}.jsonl", "**/calculation_{split}.json", "**/{split}*.json*", "*.jsonl", "*.json"),
     rows=rows,
-    folders=FOLDERS,
     refused={".pk": PICKLE, ".pkl": PICKLE},
 )

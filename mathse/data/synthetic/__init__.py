@@ -1,6 +1,6 @@
-"""The embedded world: arithmetic over pictures of real handwritten digits, small enough to learn on a CPU.
+"""Synthetic problems: arithmetic over images of real handwritten digits, small enough to learn on a CPU.
 
-It exists so that the whole method runs for real, without downloads: real misreadings, real miscalculations, a checker
+They exist so that the whole method runs for real, without downloads: real misreadings, real miscalculations, a checker
 that knows the first wrong step, and a fallible teacher.
 """
 

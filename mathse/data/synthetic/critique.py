@@ -1,4 +1,4 @@
-"""What the ORM learns to write in the embedded world: a check of every step, number by number.
+"""What the ORM learns to write on synthetic problems: a check of every step, number by number.
 
 Each step's numbers are compared digit by digit: the digit written, the digit that is right, a mark. An arithmetic
 step is first worked out again: ``Step 2: 7 * 7 = 47.`` is checked by ``2: 7 * 7 = 49: 77 ok 77 ok 44 ok 79 no |``.
@@ -16,27 +16,26 @@ from mathse.data.synthetic.solution import KINDS, Numbers, expected, first_error
 
 
 @dataclass(frozen=True)
-class Check:
-    """The checker's word on one path: the first wrong step (None: all right) and the check of its steps."""
+class StepCheck:
+    """The result of checking one path: the first wrong step (None: all right), and the check of each step as text."""
 
     error_step: int | None
     analysis: str
 
 
-def check(kind: str, digits: Numbers, text: str) -> Check:
+def check(kind: str, digits: Numbers, text: str) -> StepCheck:
     """Check a path's text against the picture's true digits."""
     steps = parse(kind, text)
-    parts = [_check_step(kind, k, steps[k], expected(kind, digits, steps[:k])) for k in range(len(steps))]
+    parts = []
+    for k, written in enumerate(steps):
+        right = expected(kind, digits, steps[:k])
+        marks = " ".join(m for w, r in zip(written, right, strict=True) for m in _compare(str(w), str(r)))
+        template = KINDS[kind].templates[k]
+        worked_out = template.removesuffix(".").format(*right) + ": " if "=" in template else ""
+        parts.append(f"{k + 1}: {worked_out}{marks}")
     if len(steps) < 4:
         parts.append(f"{len(steps) + 1}: form no")
-    return Check(first_error(kind, digits, steps), " | ".join(parts) + " .")
-
-
-def _check_step(kind: str, index: int, written: Numbers, right: Numbers) -> str:
-    template = KINDS[kind].templates[index]
-    marks = " ".join(m for w, r in zip(written, right, strict=True) for m in _compare(str(w), str(r)))
-    again = template.removesuffix(".").format(*right) + ": " if "=" in template else ""
-    return f"{index + 1}: {again}{marks}"
+    return StepCheck(first_error(kind, digits, steps), " | ".join(parts) + " .")
 
 
 def _compare(written: str, right: str) -> list[str]:
@@ -64,33 +63,24 @@ def corrupt(kind: str, digits: Numbers, rng: random.Random) -> str:
     steps: list[Numbers] = []
     while len(steps) < 4:
         numbers, step = list(expected(kind, digits, steps)), len(steps)
-        single_digit = step < 2 and "=" not in KINDS[kind].templates[step]
-        for i in (
-            _wrong_places(kind, step, len(numbers), rng) if mode == "dense" else _place(kind, step, wrong_step, rng)
-        ):
-            numbers[i] = near_miss(numbers[i], rng, digit=single_digit)
+        computes = "=" in KINDS[kind].templates[step]  # a computation has three numbers, its result is the last
+
+        wrong: list[int] = []  # positions of the numbers that are to be wrong
+        if mode == "dense":
+            if step == 0:
+                rates = [0.5] * len(numbers)
+            elif step == 3:
+                rates = [0.4]
+            else:
+                rates = [0.1, 0.1, 0.6] if computes else [0.6] * len(numbers)
+            wrong = [i for i, rate in enumerate(rates) if rng.random() < rate]
+        elif step == wrong_step:  # any digit that is read, any extreme, or the result
+            wrong = [2] if computes else [rng.randrange({0: 3, 1: 2, 3: 1}[step])]
+
+        for i in wrong:
+            numbers[i] = near_miss(numbers[i], rng, digit=step < 2 and not computes)
         steps.append(tuple(numbers))
     return write(kind, steps)
-
-
-def _wrong_places(kind: str, step: int, count: int, rng: random.Random) -> list[int]:
-    """Which numbers of a step are wrong in a dense path."""
-    if step == 0:
-        rates = [0.5] * count
-    elif step == 3:
-        rates = [0.4]
-    else:
-        rates = [0.1, 0.1, 0.6] if "=" in KINDS[kind].templates[step] else [0.6] * count
-    return [i for i, rate in enumerate(rates) if rng.random() < rate]
-
-
-def _place(kind: str, step: int, wrong_step: int | None, rng: random.Random) -> list[int]:
-    """The one wrong number, if this is the step that errs: any digit read, any extreme, or the result."""
-    if step != wrong_step:
-        return []
-    if "=" in KINDS[kind].templates[step]:
-        return [2]
-    return [rng.randrange({0: 3, 1: 2, 3: 1}[step])]
 
 
 def near_miss(number: int, rng: random.Random, *, digit: bool = False) -> int:
@@ -99,10 +89,10 @@ def near_miss(number: int, rng: random.Random, *, digit: bool = False) -> int:
     Where only the tens were wrong as often, the ORM worked out the first digit and copied the last.
     """
     top = 9 if digit or (number < 10 and rng.random() < 0.7) else 99
-    way = rng.random()
-    if way < 0.65:
+    draw = rng.random()
+    if draw < 0.65:  # the last digit
         options = [number - number % 10 + d for d in range(10)]
-    elif way < 0.8:
+    elif draw < 0.8:  # the tens
         options = [number - 10, number + 10]
     else:
         options = [rng.randint(0, top), rng.randint(0, top)]

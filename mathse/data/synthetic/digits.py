@@ -1,8 +1,8 @@
-"""The embedded world's pictures: three real handwritten digits side by side.
+"""The images of the synthetic problems: three real handwritten digits side by side.
 
 Source: digits.npz beside this file, 1,797 images of 8 x 8 pixels (UCI, CC BY 4.0; README.md there). Each digit image
 belongs to exactly one split. For want of data the students' pool and the ORM's training problems share one (other
-problems, the same handwriting); what is measured on, nobody has seen.
+problems, the same handwriting); the digits of dev, test and orm_held are in no training problem.
 """
 
 from __future__ import annotations
@@ -49,15 +49,16 @@ def parse_reference(ref: str) -> tuple[int, int, int]:
     """The three indices of an image reference; a DataError if it is not one."""
     parts = ref.removeprefix("digits:").split("-")
     if len(parts) != 3 or not all(p.isascii() and p.isdigit() and len(p) == 4 and int(p) < 1797 for p in parts):
-        raise DataError(f"{ref[:80]!r} is no picture of the embedded world; those look like 'digits:0012-0345-0678'")
+        raise DataError(f"{ref[:80]!r} is no image of a synthetic problem; those look like 'digits:0012-0345-0678'")
     return int(parts[0]), int(parts[1]), int(parts[2])
 
 
 def render(ref: str) -> Image.Image:
-    """The picture of a reference: RGB, 84 x 28 pixels, bright ink on black."""
+    """The image of a reference: RGB, 84 x 28 pixels, bright ink on black."""
     images = _digits()[0]
     strip = Image.new("L", (3 * GLYPH, GLYPH))
     for k, index in enumerate(parse_reference(ref)):
+        # Grey levels 0..16 of the data set become 0..255.
         ink = Image.fromarray(np.uint8(images[index] * (255 / 16)))
         strip.paste(ink.resize((GLYPH, GLYPH), Image.Resampling.BILINEAR), (k * GLYPH, 0))
     return strip.convert("RGB")

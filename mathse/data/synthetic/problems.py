@@ -1,4 +1,4 @@
-"""The embedded world's problems: any number of them, seeded, with ids that say all there is to know.
+"""Synthetic problems: any number of them, drawn from a seed, each fully described by its id.
 
 ``digits/muladd/0012-0345-0678`` asks the question ``muladd`` about digit images 12, 345 and 678.
 """
@@ -28,7 +28,7 @@ DIGITS_OF = {
 
 
 class SyntheticData:
-    """Splits of the embedded world. Sizes are numbers of problems; no problem is in two splits."""
+    """Splits of synthetic problems. Sizes are numbers of problems; no problem is in two splits."""
 
     notes = (
         "The digit images of the students' pool are among those the ORM was trained on (in other problems), so its "
@@ -50,7 +50,18 @@ class SyntheticData:
 
     def splits(self) -> Mapping[str, Sequence[Problem]]:
         taken: set[str] = set()
-        return {split: self._draw(split, size, taken) for split, size in self.sizes.items()}
+        splits: dict[str, list[Problem]] = {}
+        for split, size in self.sizes.items():
+            draw = rng(self.seed, "world", split)  # the key is part of what a seed gives: it stays
+            indices = [int(i) for i in digits.split_indices()[DIGITS_OF[split]]]
+            splits[split] = []
+            while len(splits[split]) < size:
+                kind = draw.choice(list(KINDS))
+                candidate = problem(kind, (draw.choice(indices), draw.choice(indices), draw.choice(indices)))
+                if candidate.id not in taken:
+                    taken.add(candidate.id)
+                    splits[split].append(candidate)
+        return splits
 
     def distillable(self) -> list[Problem]:
         """What task=distill solves: all of D."""
@@ -58,39 +69,24 @@ class SyntheticData:
         return [*splits["seed"], *splits["pool"]]
 
     def get(self, problem_id: str) -> Problem:
-        world, _, rest = problem_id.partition("/")
+        prefix, _, rest = problem_id.partition("/")
         kind, _, indices = rest.partition("/")
-        if world != "digits" or kind not in KINDS:
-            raise DataError(f"problem {problem_id[:80]!r} is not of the embedded world; choose its data=...")
+        if prefix != "digits" or kind not in KINDS:
+            raise DataError(f"problem {problem_id[:80]!r} is not a synthetic one; choose its data=...")
         return problem(kind, digits.parse_reference(indices))
 
     def check(self, problem: Problem, text: str) -> Verdict:
         """The exact step checker: labels ORM training paths and measures judges; it never judges in a judge=orm run."""
         kind, truth = facts(problem)
-        word = check(kind, truth, text)
-        if word.error_step is None:
-            return Verdict("", "correct", None, word.analysis, judge="checker")
-        return Verdict("", "wrong", f"Step {word.error_step}", word.analysis, judge="checker")
+        result = check(kind, truth, text)
+        if result.error_step is None:
+            return Verdict("", "correct", None, result.analysis, judge="checker")
+        return Verdict("", "wrong", f"Step {result.error_step}", result.analysis, judge="checker")
 
     def corrupt(self, problem: Problem, draw: random.Random) -> str:
         """A path for ``problem`` with made-up errors (augmentation of the ORM's training rows)."""
         kind, truth = facts(problem)
         return corrupt(kind, truth, draw)
-
-    def _draw(self, split: str, size: int, taken: set[str]) -> list[Problem]:
-        draw = rng(self.seed, "world", split)
-        found: list[Problem] = []
-        indices = [int(i) for i in digits.split_indices()[DIGITS_OF[split]]]
-        while len(found) < size:
-            candidate = _draw_problem(draw, indices)
-            if candidate.id not in taken:
-                taken.add(candidate.id)
-                found.append(candidate)
-        return found
-
-
-def _draw_problem(draw: random.Random, indices: Sequence[int]) -> Problem:
-    return problem(draw.choice(list(KINDS)), (draw.choice(indices), draw.choice(indices), draw.choice(indices)))
 
 
 def problem(kind: str, indices: tuple[int, int, int]) -> Problem:
@@ -110,8 +106,8 @@ def problem(kind: str, indices: tuple[int, int, int]) -> Problem:
 
 
 def facts(problem: Problem) -> tuple[str, Numbers]:
-    """The kind of question and the three true digits of a problem of this world."""
+    """The kind of question and the three true digits of a synthetic problem."""
     try:
         return problem.metadata["kind"], tuple(problem.metadata["digits"])
     except KeyError:
-        raise DataError(f"problem {problem.id!r} is not of the embedded world (data=synthetic)") from None
+        raise DataError(f"problem {problem.id!r} is not a synthetic one (data=synthetic)") from None

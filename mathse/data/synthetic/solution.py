@@ -1,8 +1,9 @@
-"""Questions, solutions and the step checker of the embedded world.
+"""Questions, solutions and the step checker of the synthetic problems.
 
 A solution has four steps, each a template filled with numbers. Step 1 reads the digits, steps 2 and 3 compute, step 4
 answers. A step is right if it says what follows from the picture (step 1) or from the path's OWN earlier steps
-(steps 2-4); so the first wrong step is where the path left the true solution.
+(steps 2-4); so the first wrong step is where the path left the true solution, and later steps that follow from it are
+no further errors.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from dataclasses import dataclass
 from mathse.scoring.answers import MARKER
 
 Numbers = tuple[int, ...]
-MAX_CHARS = 2000  # a longer path is no solution of this world, and is not parsed
+MAX_CHARS = 2000  # a longer path is no solution of a synthetic problem, and is not parsed
 
+# Templates of steps.
 _DIGITS = "The digits are {}, {}, {}."
 _ADD, _SUBTRACT, _TIMES = "{} + {} = {}.", "{} - {} = {}.", "{} * {} = {}."
 _EXTREMES = "The largest is {} and the smallest is {}."
@@ -23,8 +25,8 @@ _ANSWER = MARKER + " {}."
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A form of question: its words, the templates of its steps, and what steps 2 and 3 compute."""
+class QuestionKind:
+    """A kind of question: its text, the templates of its four steps, and what steps 2 and 3 compute."""
 
     question: str
     templates: tuple[str, str, str, str]
@@ -37,29 +39,29 @@ def _extremes(d: Numbers) -> Numbers:
     return max(d), min(d)
 
 
-KINDS: dict[str, Kind] = {
-    "sum": Kind(
+KINDS: dict[str, QuestionKind] = {
+    "sum": QuestionKind(
         "What is the sum of the three digits?",
         (_DIGITS, _ADD, _ADD, _ANSWER),
         lambda d: (d[0], d[1], d[0] + d[1]),
         lambda d, s: (s[2], d[2], s[2] + d[2]),
         0.8,
     ),
-    "muladd": Kind(
+    "muladd": QuestionKind(
         "What is the first digit times the second digit plus the third digit?",
         (_DIGITS, _TIMES, _ADD, _ANSWER),
         lambda d: (d[0], d[1], d[0] * d[1]),
         lambda d, s: (s[2], d[2], s[2] + d[2]),
         2.2,
     ),
-    "range": Kind(
+    "range": QuestionKind(
         "What is the largest digit minus the smallest digit?",
         (_DIGITS, _EXTREMES, _SUBTRACT, _ANSWER),
         _extremes,
         lambda d, s: (s[0], s[1], s[0] - s[1]),
         0.4,
     ),
-    "prod": Kind(
+    "prod": QuestionKind(
         "What is the largest digit times the smallest digit?",
         (_DIGITS, _EXTREMES, _TIMES, _ANSWER),
         _extremes,
@@ -95,6 +97,7 @@ def solve(kind: str, digits: Numbers) -> list[Numbers]:
     return steps
 
 
+# Templates as patterns: each {} is a whole number of at most six digits.
 _PATTERNS = {
     template: re.compile(re.escape(template).replace(r"\{\}", r"(-?[0-9]{1,6})"))
     for kind in KINDS.values()

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from mathse.config.extras import missing
-from mathse.data.records import read_records
+from mathse.data.json_records import read_records
 from mathse.errors import ConfigError, DataError
 from mathse.evaluation.benchmarks.base import Item
 from mathse.types import whole_characters

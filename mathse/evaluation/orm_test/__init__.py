@@ -2,7 +2,7 @@
 
     python evaluate.py benchmark=orm_test checkpoint=ORM_DIR benchmark.orm_test.paths=FILE
 
-FILE has rows as ``mathse.data.labelled`` reads them. In the benchmark's folder:
+FILE has rows as ``mathse.data.labelled_paths`` reads them. In the benchmark's folder:
 
     verdicts.jsonl       the ORM's verdicts, appended batch by batch; another threshold makes none again
     judged.jsonl         a row a path: id, problem_id, subject, length, label, verdict, accepted, right

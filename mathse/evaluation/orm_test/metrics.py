@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from mathse.data.labelled import LabelledPath
+from mathse.data.labelled_paths import LabelledPath
 from mathse.evaluation.orm_test import statistics
 from mathse.evaluation.orm_test.statistics import Marks
 from mathse.scoring.answers import extract_answer, same_answer

@@ -13,7 +13,7 @@ from mathse.config import build, flatten
 from mathse.config.schema import EvaluateConfig
 from mathse.config.scoring import ORMTest as Section
 from mathse.data.images import png_bytes
-from mathse.data.labelled import LabelledPath, read_labelled
+from mathse.data.labelled_paths import LabelledPath, read_labelled
 from mathse.evaluation.folder import DISAGREEMENTS, IDENTITY, JUDGED, SETTINGS, fingerprint, keep_identities
 from mathse.evaluation.orm_test import ORMTest
 from mathse.evaluation.orm_test.metrics import judged, metrics, sentence

@@ -17,7 +17,7 @@ from transformers import GenerationConfig, InternVLConfig, InternVLForConditiona
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 
 from mathse.config.backbones import InternVL25 as Settings
-from mathse.data.pictures import jpeg
+from mathse.data.image_decoding import jpeg
 from mathse.models.base import Encoded
 from mathse.models.cache import BoundedCache
 from mathse.models.causal import DECODER_SCOPE, ChatBackbone, Features

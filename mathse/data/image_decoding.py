@@ -1,11 +1,12 @@
-"""A picture from a file or from bytes: 8-bit RGB, upright, transparency on white, the first frame of an animation.
+"""An image from a file or from bytes: 8-bit RGB, upright, transparency on white, the first frame of an animation.
 
 Files come from anywhere, so a damaged one, one of another format and one that unpacks to more than ``MAX_PIXELS`` end
-in a DataError that names it.
+in a DataError that names it. All decoding happens here: what a file looks like to the models is decided in one place.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import struct
 import zlib
@@ -39,15 +40,15 @@ DAMAGED = (
 
 
 def load_file(path: Path) -> Image.Image:
-    """The picture in a file. Raises DataError."""
-    return _guarded(path, lambda: filled(path))
+    """The image in a file. Raises DataError."""
+    return _decoded(path, lambda: non_empty(path))
 
 
 def decode(data: bytes, name: str) -> Image.Image:
-    """The image in ``data``, as ``load_image`` of a file; errors call it ``name``."""
+    """The image in ``data``, decoded as ``load_file`` decodes a file; errors call it ``name``."""
     if not data:
         raise DataError(f"image {name}: 0 bytes; fetch it again")
-    return _guarded(name, lambda: io.BytesIO(data))
+    return _decoded(name, lambda: io.BytesIO(data))
 
 
 def jpeg(image: Image.Image, quality_low: int, quality_high: int, seed: int) -> Image.Image:
@@ -60,8 +61,13 @@ def jpeg(image: Image.Image, quality_low: int, quality_high: int, seed: int) -> 
     return Image.open(buffer).convert("RGB")
 
 
-def filled(path: Path) -> Path:
-    """``path``, where a file with something in it lies there. Raises DataError."""
+def pixels_sha256(image: Image.Image) -> str:
+    """Hash of the pixels and their shape: equal for two files that show the same image, pixel by pixel."""
+    return hashlib.sha256(f"{image.width}x{image.height}\n".encode() + image.tobytes()).hexdigest()
+
+
+def non_empty(path: Path) -> Path:
+    """``path``, if it is a file with something in it. Raises DataError otherwise."""
     if not path.is_file():
         raise DataError(f"image {path}: no such file; check the row's path, or put the image there")
     if path.stat().st_size == 0:
@@ -69,19 +75,23 @@ def filled(path: Path) -> Path:
     return path
 
 
-def _guarded(name: object, opened: Callable[[], Path | io.BytesIO]) -> Image.Image:
-    """The image behind ``opened()``, or a DataError that names it."""
+def _decoded(name: object, source: Callable[[], Path | io.BytesIO]) -> Image.Image:
+    """The image that ``source()`` opens, or a DataError that calls it ``name``."""
     try:
-        with Image.open(opened(), formats=FORMATS) as image:
-            image.verify()  # PNG's checksums, which decoding skips
-        with Image.open(opened(), formats=FORMATS) as image:
+        with Image.open(source(), formats=FORMATS) as image:
+            image.verify()  # PNG's checksums, which decoding skips; an image is of no use after it
+        with Image.open(source(), formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise DataError(_too_large(name, f"{image.width} x {image.height} pixels"))
-            return _rgb(_upright(image))
+            try:
+                upright = ImageOps.exif_transpose(image)
+            except DAMAGED:  # an unreadable EXIF block is no reason to lose the image
+                upright = image
+            return _rgb(upright)
     except DataError:
         raise
     except PermissionError as error:
-        raise DataError(f"image {name}: no permission to read it ({error.strerror}); mend its mode") from None
+        raise DataError(f"image {name}: no permission to read it ({error.strerror}); change its mode") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise DataError(_too_large(name, "a decompression bomb")) from None
     except UnidentifiedImageError:
@@ -90,23 +100,15 @@ def _guarded(name: object, opened: Callable[[], Path | io.BytesIO]) -> Image.Ima
         raise DataError(f"image {name}: damaged or cut off ({error}); fetch it again or save it as PNG") from None
 
 
-def _too_large(name: object, found: str) -> str:
-    return f"image {name}: {found}, at most {MAX_PIXELS:,} pixels are allowed; scale it down"
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    """Turned as its EXIF orientation says; an unreadable EXIF block is no reason to lose the image."""
-    try:
-        return ImageOps.exif_transpose(image)
-    except DAMAGED:
-        return image
+def _too_large(name: object, size: str) -> str:
+    return f"image {name}: {size}, at most {MAX_PIXELS:,} pixels are allowed; scale it down"
 
 
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("LA", "PA", "La", "RGBA", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    if image.mode.startswith("I"):  # 16 bits of grey, sometimes in a 32-bit frame
+    if image.mode.startswith("I"):  # 16 bits of grey, sometimes in a 32-bit frame; Pillow's own convert clips at 255
         grey = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
         return Image.fromarray((grey // 257 if grey.max() > 255 else grey).astype(np.uint8)).convert("RGB")
     if image.mode == "F":

@@ -1,4 +1,4 @@
-"""Splits of the embedded world: seeded, disjoint, of any size, with ids that say all there is to know."""
+"""Splits of synthetic problems: seeded, disjoint, of any size, with ids that say all there is to know."""
 
 from __future__ import annotations
 

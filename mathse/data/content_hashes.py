@@ -1,4 +1,6 @@
-"""What a data source holds, as hashes beside its settings: a run that is gone on with must meet the same data."""
+"""Hashes of the files that a data section names, recorded beside its settings: a run that is resumed must meet the same
+data, and a path alone does not say so.
+"""
 
 from __future__ import annotations
 
@@ -13,25 +15,28 @@ from mathse.data.readers.source import files_of, is_table
 from mathse.runs.store import sha256_file
 
 
-def contents(data: Any, key: str = "data") -> dict[str, str]:
+def content_hashes(data: Any, key: str = "data") -> dict[str, str]:
     """Hash by setting ("data.path_sha256") of the files that a data section names. Raises DataError for a folder that
     has none of the set's files.
 
-    Of a published set its annotation files are read, of a table's folder names and sizes; pictures are not.
+    Of a published set the annotation files are hashed, of a table's folder names and sizes; images are not read.
     """
     if isinstance(data, MixtureData):
-        parts = [contents(section, f"{key}.sources.{name}") for name, section in data.sources.items()]
+        parts = [content_hashes(section, f"{key}.sources.{name}") for name, section in data.sources.items()]
         return {name: digest for part in parts for name, digest in part.items()}
     if isinstance(data, JsonlData):
         paths = {"path": data.path, "test_path": data.test_path}
         return {f"{key}.{name}_sha256": sha256_file(Path(path)) for name, path in paths.items() if path}
     if isinstance(data, (PublicData, HubData)) and data.root is not None and Path(data.root).exists():
-        return {f"{key}.root_sha256": _digest(_files(data, Path(data.root)))}
+        digest = hashlib.sha256()
+        for line in _file_lines(data, Path(data.root)):
+            digest.update(line.encode("utf-8", "surrogateescape") + b"\n")
+        return {f"{key}.root_sha256": digest.hexdigest()}
     return {}
 
 
-def _files(data: PublicData | HubData, root: Path) -> Iterator[str]:
-    """A line a file: its name below ``root``, and what it holds."""
+def _file_lines(data: PublicData | HubData, root: Path) -> Iterator[str]:
+    """A line a file: its name below ``root``, and the hash or size of its contents."""
     if isinstance(data, PublicData) and not is_table(root):
         for split, file in files_of(reader(data.name), root, data.split):
             yield f"{split} {file.relative_to(root) if root.is_dir() else file.name} {sha256_file(file)}"
@@ -39,10 +44,3 @@ def _files(data: PublicData | HubData, root: Path) -> Iterator[str]:
         for file in sorted(root.rglob("*") if root.is_dir() else [root]):
             if file.is_file():
                 yield f"{file.relative_to(root) if root.is_dir() else file.name} {file.stat().st_size}"
-
-
-def _digest(lines: Iterator[str]) -> str:
-    digest = hashlib.sha256()
-    for line in lines:
-        digest.update(line.encode("utf-8", "surrogateescape") + b"\n")
-    return digest.hexdigest()

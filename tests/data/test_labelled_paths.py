@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from small import path, picture, problems, verdict, world
 
-from mathse.data.labelled import read_labelled, read_orm_data
+from mathse.data.labelled_paths import read_labelled, read_orm_data
 from mathse.errors import DataError
 from mathse.runs.store import to_json, write_jsonl
 from mathse.types import Problem
@@ -124,7 +124,7 @@ def test_a_compressed_file_with_blank_lines_and_a_byte_order_mark_is_read(tmp_pa
     ("bad", "reason", "remedy"),
     [
         ("{", "broken JSON", "write one JSON object a line"),
-        ("[1]", "a row is a JSON object, got a list", "write {"),
+        ("[1]", "a row is a JSON object, got a list", "write one object"),
         ("{" * 100_000, "broken JSON", "write one JSON object a line"),
         ({**FULL, "status": "maybe"}, "'maybe'", "write one of them"),
         ({**FULL, "status": "CORRECT"}, "'CORRECT'", "write one of them"),

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageOps
 
-from mathse.data.decontamination import Index, Seen
-from mathse.data.decontamination.picture import correlation, grey, looks, overlay
+from mathse.data.decontamination import ComparedRow, Index
+from mathse.data.decontamination.perceptual_hash import correlation, grey, overlay, perceptual_hashes
 from mathse.data.images import load_image
 from mathse.types import Problem
 
@@ -89,7 +89,7 @@ def test_a_copy_is_found_and_nothing_else(copy: str) -> None:
     hits = 0
     for seed in range(20):
         shelf.held["copy"] = COPIES[copy](drawing(seed))
-        found = index.pairs(Seen.of(Problem("row", "", ("copy",)), shelf.open))
+        found = index.pairs(ComparedRow.of(Problem("row", "", ("copy",)), shelf.open))
         assert {(pair.against_id, pair.by, pair.counts) for pair in found} <= {(str(seed), by, True)}
         hits += len(found)
     assert hits >= (19 if "jpeg 60" in copy else 20)
@@ -108,7 +108,7 @@ def test_another_drawing_in_the_same_frame_is_another_picture() -> None:
         shelf.held[str(k)] = image
     index = index_of(shelf, ["0"])
     for other in ("1", "2"):
-        assert index.pairs(Seen.of(Problem("row", "", (other,)), shelf.open)) == []
+        assert index.pairs(ComparedRow.of(Problem("row", "", (other,)), shelf.open)) == []
 
 
 def real(fixtures: Path) -> Iterator[tuple[str, str]]:
@@ -129,10 +129,10 @@ def test_no_two_real_diagrams_are_taken_for_copies_and_their_copies_are_found(fi
     shelf = Shelf()
     missed = []
     for path, what in known.items():
-        assert {pair.against for pair in index.pairs(Seen.of(Problem("row", "", (path,))))} == {what}
+        assert {pair.against for pair in index.pairs(ComparedRow.of(Problem("row", "", (path,))))} == {what}
         image = load_image(path)
         shelf.held["row"] = cut(scaled(compressed(image, 70), 0.8), 0.02, 0.01, 0.0, 0.02)
-        seen = Seen.of(Problem("row", "", ("row",)), shelf.open)
+        seen = ComparedRow.of(Problem("row", "", ("row",)), shelf.open)
         found = {pair.against for pair in index.pairs(seen)}
         assert found <= {what}
         missed += [path] if not found else []
@@ -140,14 +140,14 @@ def test_no_two_real_diagrams_are_taken_for_copies_and_their_copies_are_found(fi
 
 
 def test_a_blank_picture_has_no_look_and_matches_nothing() -> None:
-    assert looks(grey(Image.new("RGB", (100, 100), "white"))) == []
-    assert looks(grey(drawing(1).resize((6, 6)))) == []
-    assert looks(grey(Image.new("RGB", (1, 400)))) == []
+    assert perceptual_hashes(grey(Image.new("RGB", (100, 100), "white"))) == []
+    assert perceptual_hashes(grey(drawing(1).resize((6, 6)))) == []
+    assert perceptual_hashes(grey(Image.new("RGB", (1, 400)))) == []
 
 
 def test_looks_do_not_depend_on_the_width_of_the_margin() -> None:
-    plain = looks(grey(drawing(3)))[-1].bits
-    framed = looks(grey(ImageOps.expand(drawing(3), (90, 10), "white")))[-1].bits
+    plain = perceptual_hashes(grey(drawing(3)))[-1].bits
+    framed = perceptual_hashes(grey(ImageOps.expand(drawing(3), (90, 10), "white")))[-1].bits
     assert np.bitwise_count(plain ^ framed).sum() == 0
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mathse.data.decontamination.minhash import BANDS, ROWS, Buckets, bands, signature
-from mathse.data.decontamination.text import MAX_TEXT, jaccard, normalised
+from mathse.data.decontamination.question_text import MAX_TEXT, jaccard, normalised
 
 SAME = [
     ("Find x.", "  FIND   $x$ "),
@@ -67,7 +67,7 @@ def test_numbers_keep_their_order_and_sign() -> None:
     ],
 )
 def test_a_question_tells_which_problem_it_is_by_its_length_or_its_numbers(question: str, tells: bool) -> None:
-    assert normalised(question).tells is tells
+    assert normalised(question).is_distinctive is tells
 
 
 def test_a_hostile_text_takes_no_time_and_any_text_has_a_form() -> None:

@@ -12,8 +12,8 @@ from PIL import Image
 
 from mathse.config import build
 from mathse.config.data import JsonlData
-from mathse.data.decontamination import Index, Seen
-from mathse.data.decontamination.against import index_of, problems_of
+from mathse.data.decontamination import ComparedRow, Index
+from mathse.data.decontamination.benchmark_files import index_of, problems_of
 from mathse.data.decontamination.search import Search
 from mathse.errors import DataError
 from mathse.types import Problem
@@ -35,7 +35,7 @@ def _blocks(seed: int) -> Image.Image:
 
 
 def pairs(index: Index, question: str, *images: str) -> list[tuple[str, tuple[str, ...], bool]]:
-    found = index.pairs(Seen.of(Problem("row", question, images)))
+    found = index.pairs(ComparedRow.of(Problem("row", question, images)))
     return [(pair.against_id, pair.by, pair.counts) for pair in found]
 
 
@@ -91,7 +91,7 @@ def test_a_damaged_picture_leaves_its_row_to_its_question(index: Index, tmp_path
 
 
 def test_the_threshold_is_a_setting() -> None:
-    strict, loose = Index(alike=0.99), Index(alike=0.5)
+    strict, loose = Index(text_similarity=0.99), Index(text_similarity=0.5)
     for index in (strict, loose):
         index.add("b", Problem("p", TELLING))
     changed = TELLING.replace("its diagonal", "the diagonal")
@@ -198,7 +198,7 @@ def test_the_same_question_about_another_picture_is_no_duplicate(tmp_path: Path)
     images = [noise(tmp_path / f"{k}.png", k) for k in range(3)]
     _blocks(0).save(tmp_path / "0.bmp")
     problems = [Problem(str(k), "Find x.", (ref,)) for k, ref in enumerate([*images, str(tmp_path / "0.bmp")])]
-    from mathse.data.decontamination.duplicates import Duplicates
+    from mathse.data.decontamination.search import Duplicates
 
     duplicates = Duplicates()
-    assert [duplicates.first(p, Seen.of(p)) for p in problems] == [None, None, None, "0"]
+    assert [duplicates.first(p, ComparedRow.of(p)) for p in problems] == [None, None, None, "0"]

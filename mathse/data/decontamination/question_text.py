@@ -2,9 +2,9 @@
 
     normalised("<image>Find $x$,\\\\n if y = 80.0.\\nChoices:\\n(A) 12\\n(B) 13").text == "findxify=80"
 
-Case, spacing, punctuation, LaTeX dress, image tags, hints on how to answer and lists of choices say nothing about which
-problem it is. Numbers do: "five", "5" and "5.0" are the same number, and a question with another number is another
-question, however alike the words are.
+Case, spacing, punctuation, LaTeX markup, image tags, hints on how to answer and lists of choices say nothing about
+which problem it is. Numbers do: "five", "5" and "5.0" are the same number, and a question with another number is
+another question, however alike the words are.
 """
 
 from __future__ import annotations
@@ -19,96 +19,103 @@ import numpy as np
 from numpy.typing import NDArray
 
 GRAM = 4  # characters
-LONG, SHORT = 100, 25  # letters of a normalised text from which it says which problem it is; with two numbers, SHORT
+LONG, SHORT = 100, 25  # letters from which a normalised text is distinctive; SHORT if it holds two numbers
 MAX_TEXT = 8_000  # characters of a question that are read
 
 Grams = NDArray[np.uint64]  # hashes of a text's 4-grams, each once, sorted
 
+# What stands around a question: image tags, a hint above it, its heading, choices below it.
 _TAGS = re.compile(r"<image\s*\d*>|<imagehere>|<img>", re.IGNORECASE)
 _HINT = re.compile(r"\A\s*(?:hint|提示)\s*[::][^\n]*\n", re.IGNORECASE)
 _HEAD = re.compile(r"\A\s*(?:question|problem|问题|题目)\s*[::]\s*", re.IGNORECASE)
 _CHOICES = re.compile(
+    # "Choices: (A) ..." to the end; or "(A) 12 (B) 13" after a blank or the question's end, with no new sentence in A.
     r"\s*(?:choices?|options?|选项)\s*[::]\s*\(?A[).:、,\s].*\Z"
     r"|(?:(?<=\s)|(?<=[::?。?.]))(?-i:\(?A[).:、]\s?(?:(?![.?!]\s+[A-Z][a-z])[^?]){1,200}?[\s;,]\(?B[).:、]).*\Z",
     re.IGNORECASE | re.DOTALL,
 )
+# LaTeX commands that change the look of a formula and not its meaning.
 _WRAPPER = (
     r"\\(?:left|right|text(?:bf|it|rm)?|math(?:rm|bf|it|sf)|mbox|operatorname|displaystyle|d?frac(?=\d)|quad)(?![a-z])"
 )
-_DRESS = re.compile(_WRAPPER + r"|\\[,;!: ]|\\n(?![a-z])|[\\${}~`\"'*_]")
+_MARKUP = re.compile(_WRAPPER + r"|\\[,;!: ]|\\n(?![a-z])|[\\${}~`\"'*_]")
+# One sign a meaning: "\\times" and "×" are the same.
 _SIGNS = {r"\\times": "×", r"\\cdot": "·", r"\\(?:circ|degree)": "°", r"\\angle": "∠", r"\\triangle": "△", r"\\pi": "π"}
 _SIGN = [(re.compile(rf"{pattern}(?![a-z])"), sign) for pattern, sign in _SIGNS.items()]
-_IDLE = re.compile(r"[^\w+\-=<>/^%°|√πθαβγ∠△⊥∥×·.]|_")  # blanks and punctuation
-_STOP = re.compile(r"(?<!\d)\.|\.(?!\d)")  # a point that is not inside a number
+_PUNCTUATION = re.compile(r"[^\w+\-=<>/^%°|√πθαβγ∠△⊥∥×·.]|_")  # and blanks
+_FULL_STOP = re.compile(r"(?<!\d)\.|\.(?!\d)")  # a point that is not inside a number
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
+# A minus belongs to a number unless it stands after another term, as in "5 - 3".
 _SIGNED = re.compile(r"(?:(?<![\w.)\]|-])-)?\d+(?:\.\d+)?")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 
 _HAN = re.compile(r"[\u3400-\u9fff]")
 
+# Numbers that are spelt out, as digits.
 _ONES = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
     "eighteen nineteen"
 )
 _TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
-_WORDS = {word: str(n) for n, word in enumerate(_ONES.split())}
-_WORDS |= {word: str(10 * n) for n, word in enumerate(_TENS.split(), start=2)} | {"hundred": "100", "thousand": "1000"}
-_WORD = re.compile(rf"\b({'|'.join(_WORDS)})\b")
+_NUMERALS = {name: str(n) for n, name in enumerate(_ONES.split())}
+_NUMERALS |= {name: str(10 * n) for n, name in enumerate(_TENS.split(), start=2)}
+_NUMERALS |= {"hundred": "100", "thousand": "1000"}
+_NUMERAL = re.compile(rf"\b({'|'.join(_NUMERALS)})\b")
 
 
 @dataclass(frozen=True)
-class Question:
-    """``text``: without all that says nothing. ``numbers``: in their order, with their signs."""
+class NormalisedQuestion:
+    """``text``: what is left of a question for comparison. ``numbers``: in their order, with their signs."""
 
     text: str
     numbers: tuple[str, ...] = ()
 
     @property
-    def tells(self) -> bool:
-        """Whether the words alone say which problem it is; "What is the perimeter of the shape?" does not."""
+    def is_distinctive(self) -> bool:
+        """Whether the text alone says which problem it is; "What is the perimeter of the shape?" does not."""
         size = len(self.text) + 2 * len(_HAN.findall(self.text))  # a Chinese character says as much as three letters
         return size >= LONG or (len(self.numbers) >= 2 and size >= SHORT)
 
     @cached_property
     def grams(self) -> Grams:
-        return np.unique(_hashes(self.text))
+        """A hash of each run of GRAM characters, the same on every machine; one of all of a shorter text."""
+        codes = np.frombuffer(self.text.encode("utf-32-le", "surrogatepass"), dtype="<u4").astype(np.uint64)
+        if len(codes) < GRAM:
+            codes = np.append(codes, np.zeros(GRAM - len(codes), dtype=np.uint64))
+        # (len(codes) - GRAM + 1,): a polynomial of the characters' code points, modulo 2^64
+        runs = np.zeros(len(codes) - GRAM + 1, dtype=np.uint64)
+        for k in range(GRAM):
+            runs = runs * np.uint64(0x9E3779B97F4A7C15) + codes[k : len(codes) - GRAM + 1 + k]
+        return np.unique(mixed(runs))
 
 
-def normalised(question: str) -> Question:
+def normalised(question: str) -> NormalisedQuestion:
+    # What stands around the question.
     text = _TAGS.sub(" ", question[:MAX_TEXT])
     text = _HEAD.sub("", _HINT.sub("", text), count=1)
     text = _CHOICES.sub("", text)
+    # One spelling of signs, numbers and markup.
     text = unicodedata.normalize("NFKC", text).casefold()
     for pattern, sign in _SIGN:
         text = pattern.sub(sign, text)
-    text = _WORD.sub(lambda m: _WORDS[m[1]], _THOUSANDS.sub("", text))
+    text = _NUMERAL.sub(lambda m: _NUMERALS[m[1]], _THOUSANDS.sub("", text))
     text = _NUMBER.sub(lambda m: m[0].rstrip("0").rstrip(".") if "." in m[0] else m[0].lstrip("0") or "0", text)
-    text = _DRESS.sub(" ", text)
-    numbers = tuple(found.replace(" ", "") for found in _SIGNED.findall(text))
-    apart = re.sub(r"(?<=\d)\s+(?=\d)", "|", text)  # 1 2 is not 12
-    return Question(_STOP.sub("", _IDLE.sub("", apart)), numbers)
-
-
-def _hashes(text: str) -> Grams:
-    """A hash of each run of GRAM characters, the same on every machine; one of all of a shorter text."""
-    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4").astype(np.uint64)
-    if len(codes) < GRAM:
-        codes = np.append(codes, np.zeros(GRAM - len(codes), dtype=np.uint64))
-    runs = np.zeros(len(codes) - GRAM + 1, dtype=np.uint64)
-    for k in range(GRAM):
-        runs = runs * np.uint64(0x9E3779B97F4A7C15) + codes[k : len(codes) - GRAM + 1 + k]
-    return mixed(runs)
+    text = _MARKUP.sub(" ", text)
+    numbers = tuple(number.replace(" ", "") for number in _SIGNED.findall(text))
+    # Blanks go, but "1 2" must not become 12.
+    apart = re.sub(r"(?<=\d)\s+(?=\d)", "|", text)
+    return NormalisedQuestion(_FULL_STOP.sub("", _PUNCTUATION.sub("", apart)), numbers)
 
 
 def mixed(values: Grams) -> Grams:
-    """Values whose bits all depend on all bits of the given ones (the finaliser of splitmix64)."""
+    """Values each of whose bits depends on all bits of the old value (the finaliser of splitmix64)."""
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))
 
 
 def jaccard(left: Grams, right: Grams) -> float:
-    """The share of grams that both have, of those that one of them has."""
+    """The share of grams that both sets hold, of those that either holds (Jaccard similarity)."""
     common = np.intersect1d(left, right, assume_unique=True).size
     return common / max(1, left.size + right.size - common)
 
@@ -118,7 +125,7 @@ def share_inside(inner: Grams, outer: Grams) -> float:
     return np.intersect1d(inner, outer, assume_unique=True).size / max(1, inner.size)
 
 
-def follows(few: Sequence[str], many: Sequence[str]) -> bool:
-    """Whether ``few`` stand in ``many`` in their order, with others between them or not."""
+def is_subsequence(few: Sequence[str], many: Sequence[str]) -> bool:
+    """Whether ``many`` holds all of ``few`` in their order, with others between them or not."""
     rest = iter(many)
     return all(number in rest for number in few)

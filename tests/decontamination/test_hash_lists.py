@@ -9,8 +9,8 @@ import pytest
 
 from mathse.__main__ import main
 from mathse.config import data_rules
-from mathse.data.decontamination import Seen, stored
-from mathse.data.decontamination.against import index_of, problems_of
+from mathse.data.decontamination import ComparedRow, hash_lists
+from mathse.data.decontamination.benchmark_files import index_of, problems_of
 from mathse.errors import DataError
 from mathse.types import Problem
 
@@ -25,7 +25,7 @@ def benchmark(folder: Path) -> Path:
 
 
 def found(question: str, *against: str) -> list[tuple[str, tuple[str, ...], bool]]:
-    pairs = index_of(against).pairs(Seen.of(Problem("row", question)))
+    pairs = index_of(against).pairs(ComparedRow.of(Problem("row", question)))
     return [(pair.against_id, pair.by, pair.counts) for pair in pairs]
 
 
@@ -35,28 +35,29 @@ def test_a_list_knows_equal_questions_and_says_nothing_of_them(
     written = tmp_path / "list.txt"
     assert main(["data", "hashes", str(benchmark(tmp_path)), str(written)]) == 0
     assert "1 questions" in capsys.readouterr().out
-    assert "rectangle" not in written.read_text() and stored.is_list(written)
+    assert "rectangle" not in written.read_text() and hash_lists.is_list(written)
     assert found(TELLING.upper().replace("12", "$12$"), str(written)) == [("7", ("question",), True)]
     assert found(TELLING.replace("12", "13"), str(written)) == [] == found("Find x.", str(written))
 
 
-@pytest.mark.parametrize("name", stored.NAMES)
+@pytest.mark.parametrize("name", data_rules.STORED)
 def test_the_lists_that_come_along_are_those_of_the_benchmarks(fixtures: Path, name: str) -> None:
     problems = list(problems_of(fixtures / "benchmarks" / FROM[name]))
-    path = stored.location(f"stored:{name}")
+    path = hash_lists.location(f"stored:{name}")
     kept = path.read_text(encoding="utf-8").splitlines()
-    assert kept == list(stored.lines(problems, kept[1].removeprefix("# "))), (
+    assert kept == list(hash_lists.lines(problems, kept[1].removeprefix("# "))), (
         "made again after a change to the normal form?"
     )
-    told = [p for p in problems if Seen.of(Problem("", p.question)).question.tells]
+    told = [p for p in problems if ComparedRow.of(Problem("", p.question)).question.is_distinctive]
     index = index_of([f"stored:{name}"])
     assert len(index) == len(told)
     for problem in told[::50]:
-        assert problem.id in {p.against_id for p in index.pairs(Seen.of(Problem("", f"  {problem.question} ")))}
+        assert problem.id in {p.against_id for p in index.pairs(ComparedRow.of(Problem("", f"  {problem.question} ")))}
 
 
 def test_names_of_lists_are_known_to_the_settings() -> None:
-    assert data_rules.STORED == stored.NAMES
+    lists = hash_lists.location("stored:mathvision").parent
+    assert sorted(data_rules.STORED) == sorted(path.stem for path in lists.iterdir())
 
 
 def test_a_list_goes_with_files(tmp_path: Path) -> None:
@@ -66,7 +67,7 @@ def test_a_list_goes_with_files(tmp_path: Path) -> None:
 
 def test_a_list_that_is_damaged_is_refused(tmp_path: Path) -> None:
     damaged = tmp_path / "list.txt"
-    damaged.write_text(f"{stored.HEAD}\n# about\n7 0123\n")
+    damaged.write_text(f"{hash_lists.HEAD}\n# about\n7 0123\n")
     with pytest.raises(DataError, match="list.txt:3: no line of a hash list"):
         index_of([str(damaged)])
     with pytest.raises(DataError, match="give it such a name"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mathse.data.forms import answer_form
+from mathse.data.answer_form import answer_form
 from mathse.data.language import language
 from mathse.inference import prompts
 from mathse.types import Problem

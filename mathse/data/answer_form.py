@@ -1,4 +1,6 @@
-"""What kind of answer a problem has: for counts, and as a tag of published sets' rows.
+"""The form of a reference answer: a choice, a number with its unit, LaTeX, yes or no, other text.
+
+The data check counts answers by form, and rows of published sets are tagged with it.
 
 answer_form("B", ("12", "13"))   choice, letter B, text 13
 answer_form("1,200 cm^2")        number 1200, unit cm^2
@@ -31,27 +33,24 @@ class AnswerForm:
     unit: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The fields that say something."""
+        """The fields that are not None."""
         return {name: value for name, value in vars(self).items() if value is not None}
 
 
 def answer_form(answer: str, choices: tuple[str, ...] = (), unit: str | None = None) -> AnswerForm:
-    """The form of a reference answer; ``unit``: where the set names it apart."""
+    """The form of a reference answer; ``unit``: where the set gives it in a field of its own."""
     answer = answer.strip()
     if choices and (index := choice_index(answer, choices)) is not None:
         return AnswerForm("choice", chr(ord("A") + index), choices[index].strip(), unit=unit)
     if letter := _LETTER.fullmatch(answer):
-        return AnswerForm("choice", letter[1], unit=unit)  # the options stand in the picture
+        return AnswerForm("choice", letter[1], unit=unit)  # the choices are in the image
     if answer.casefold() in ("yes", "no", "true", "false"):
         return AnswerForm("yes_no", text=answer)
     plain = answer.strip("$ ").removesuffix(".")
-    if (found := _NUMBER.fullmatch(plain)) and any(map(str.isdigit, found["number"])):
-        number = found["number"].replace(",", "").replace(" ", "").replace("−", "-")
-        return AnswerForm("number", number=number, unit=unit or _plain_unit(found["unit"]))
+    if (match := _NUMBER.fullmatch(plain)) and any(map(str.isdigit, match["number"])):
+        number = match["number"].replace(",", "").replace(" ", "").replace("−", "-")
+        own_unit = (match["unit"] or "").replace("\\text{", "").strip("{} .")
+        return AnswerForm("number", number=number, unit=unit or own_unit or None)
     if "\\" in answer or re.search(r"[=^_{}√]", answer):
         return AnswerForm("latex", text=answer, unit=unit)
     return AnswerForm("text", text=answer, unit=unit)
-
-
-def _plain_unit(unit: str | None) -> str | None:
-    return unit.replace("\\text{", "").strip("{} .") or None if unit else None

@@ -1,21 +1,21 @@
 """One row of a file -> one Problem, or the reason why not.
 
 A row is {"id", "question", "images", "answer", "choices"?, "solution"?}; other keys go to ``Problem.metadata``. Readers
-of published sets bring their records into this form first, so all of them are checked alike.
+of published sets bring their records into this form first, so all of them are validated alike.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from mathse.data.hub_table import Reference
+from mathse.data.hub_table import ImageReference
 from mathse.data.images import check_header, load_image
-from mathse.data.records import BadRow, Record, kind, read_lines
+from mathse.data.json_records import BadRow, JsonRecord, kind, read_lines
 from mathse.errors import DataError
 from mathse.scoring.answers import choice_index
 from mathse.types import Problem
@@ -26,9 +26,9 @@ EAGER = 5_000  # images that are decoded when a source is opened; of the others 
 
 
 @dataclass(frozen=True)
-class Row:
-    """What became of a record (which begins in ``line``, from 1): a problem, or an id (where one was readable) and a
-    reason."""
+class ValidatedRow:
+    """The outcome for a record that begins in ``line`` (from 1): a problem; or a reason why there is none, and the
+    record's id where it was readable."""
 
     file: str
     line: int
@@ -42,8 +42,8 @@ class Row:
 
 
 @dataclass
-class Images:
-    """Which images were looked at, and how closely: the first ``eager`` of them are decoded, so that a small set is
+class ImageChecks:
+    """Which images were looked at, and how closely. The first ``eager`` of them are decoded, so that a small set is
     known to be whole when it is opened; of the others only the header is read, and a run decodes them in its first
     stage."""
 
@@ -63,77 +63,90 @@ class Images:
             self.headed.add(path)
 
 
-def read_rows(path: Path, images: Images) -> Iterator[Row]:
+def read_rows(path: Path, images: ImageChecks) -> Iterator[ValidatedRow]:
     """Every non-blank line of a JSONL or .jsonl.gz file. Raises DataError if the file itself cannot be read."""
     for record in read_lines(path):
-        yield checked(record, str(path), path.parent, images, path.name)
+        yield validate(record, str(path), path.parent, images, path.name)
 
 
-def checked(record: Record, file: str, root: Path, images: Images, source: str) -> Row:
+def validate(record: JsonRecord, file: str, root: Path, images: ImageChecks, source: str) -> ValidatedRow:
     """``record`` in the form of a row -> its problem, whose images lie below ``root``."""
     values = record.values or {}
     try:
         if record.values is None:
             raise BadRow(record.reason)
-        problem = problem_of(values, root, images, source)
+        problem = problem_from(values, root, images, source)
     except BadRow as error:
-        found = values.get("id")
-        return Row(file, record.line, found if isinstance(found, str) else None, None, str(error))
-    return Row(file, record.line, problem.id, problem)
+        row_id = values.get("id")
+        return ValidatedRow(file, record.line, row_id if isinstance(row_id, str) else None, None, str(error))
+    return ValidatedRow(file, record.line, problem.id, problem)
 
 
-def problem_of(values: Mapping[str, Any], root: Path, images: Images, source: str) -> Problem:
-    """Raises BadRow for values that make no problem."""
-    _check_names(values)
-    identity = _text(values, "id")
-    if not identity.isprintable() or identity != identity.strip():
-        raise BadRow(f'"id" {identity!r:.80} has blanks around it or control characters; use plain printable text')
-    question, answer = _text(values, "question"), _text(values, "answer")
-    choices = _texts(values, "choices")
+def problem_from(values: Mapping[str, Any], root: Path, images: ImageChecks, source: str) -> Problem:
+    """The problem of a row. Raises BadRow for values that make none."""
+    check_names(values, FIELDS)
+    if missing := [name for name in REQUIRED if name not in values]:
+        raise BadRow(f'"{missing[0]}" is missing; a row has {", ".join(REQUIRED)}')
+
+    problem_id = text_field(values, "id")
+    if not problem_id.isprintable() or problem_id != problem_id.strip():
+        raise BadRow(f'"id" {problem_id!r:.80} has blanks around it or control characters; use plain printable text')
+
+    question, answer = text_field(values, "question"), text_field(values, "answer")
+    choices = _texts_field(values, "choices")
     if choices and choice_index(answer, choices) is None:
         last = chr(ord("A") + len(choices) - 1)
         raise BadRow(f'"answer" {answer!r:.80} is neither a letter A-{last} nor one of "choices"; correct one of them')
+
+    paths = []
+    for ref in _texts_field(values, "images"):
+        path = ref if isinstance(ref, ImageReference) else path_inside(ref, root)
+        try:
+            images.check(path)
+        except DataError as error:  # shown as the row writes it
+            raise BadRow(str(error).replace(path, f"{ref:.80}")) from None
+        paths.append(path)
+
     return Problem(
-        id=identity,
+        id=problem_id,
         question=question,
-        images=tuple(_image(ref, root, images) for ref in _texts(values, "images")),
+        images=tuple(paths),
         answer=answer,
         choices=choices,
-        solution=_text(values, "solution") if values.get("solution") else None,
+        solution=text_field(values, "solution") if values.get("solution") else None,
         source=source,
         metadata={key: value for key, value in values.items() if key not in FIELDS},
     )
 
 
-def _check_names(values: Mapping[str, Any]) -> None:
-    """All required keys, and none that looks like a misspelt one; other keys are free."""
+def check_names(values: Mapping[str, Any], fields: Sequence[str]) -> None:
+    """Raises BadRow for a key that looks like a misspelt one of ``fields``; other keys are free."""
     for name in values:
-        near = None if name in FIELDS else _nearest_field(name)
-        if near and near not in values:
+        near = _nearest(name, tuple(fields))
+        if near is not None and near not in values:
             raise BadRow(f'unknown key "{name}"; did you mean "{near}"?')
-    if missing := [name for name in REQUIRED if name not in values]:
-        raise BadRow(f'"{missing[0]}" is missing; a row has {", ".join(REQUIRED)}')
 
 
 @lru_cache  # the same keys come with every row
-def _nearest_field(name: str) -> str | None:
-    return next(iter(get_close_matches(name, FIELDS, n=1, cutoff=0.8)), None)
+def _nearest(name: str, fields: tuple[str, ...]) -> str | None:
+    return None if name in fields else next(iter(get_close_matches(name, fields, n=1, cutoff=0.8)), None)
 
 
-def _text(values: Mapping[str, Any], name: str) -> str:
-    return checked_text(values[name], f'"{name}"')
+def text_field(values: Mapping[str, Any], name: str) -> str:
+    return _text(values[name], f'"{name}"')
 
 
-def _texts(values: Mapping[str, Any], name: str) -> tuple[str, ...]:
+def _texts_field(values: Mapping[str, Any], name: str) -> tuple[str, ...]:
     value = values.get(name)
     if value is None and name not in REQUIRED:
         return ()
     if not isinstance(value, list):
         raise BadRow(f'"{name}" is a list of texts, got {kind(value)}; write ["...", ...]')
-    return tuple(checked_text(item, f'"{name}"[{position}]') for position, item in enumerate(value))
+    return tuple(_text(item, f'"{name}"[{position}]') for position, item in enumerate(value))
 
 
-def checked_text(value: object, name: str) -> str:
+def _text(value: object, name: str) -> str:
+    """``value`` if it is text with something in it that UTF-8 can hold. Raises BadRow otherwise."""
     if not isinstance(value, str):
         raise BadRow(f"{name} is text, got {kind(value)}; put it in quotes")
     if not value.strip():
@@ -145,19 +158,9 @@ def checked_text(value: object, name: str) -> str:
     return value
 
 
-def _image(ref: str, root: Path, images: Images) -> str:
-    """The absolute path of an image that lies inside ``root`` and can be used."""
-    target = ref if isinstance(ref, Reference) else inside(ref, root)
-    try:
-        images.check(target)
-    except DataError as error:
-        raise BadRow(str(error).replace(target, f"{ref:.80}")) from None
-    return target
-
-
-def inside(ref: str, root: Path) -> str:
+def path_inside(ref: str, root: Path) -> str:
     """The absolute path of ``ref`` below ``root``. Raises BadRow where it, or a link on the way, leads out, and for a
-    name that no file can have."""
+    name that no file can have: a data file comes from anywhere and must not make us read other files."""
     outside = PurePosixPath(ref).is_absolute() or PureWindowsPath(ref).anchor or ".." in PurePosixPath(ref).parts
     if outside or "\\" in ref or "\x00" in ref:
         raise BadRow(
@@ -166,10 +169,10 @@ def inside(ref: str, root: Path) -> str:
     root = _resolved(root.absolute())
     try:
         target = (root / ref).resolve()
-        target.is_file()  # which names too long refuse
+        target.is_file()  # an OSError for a name that is too long
     except (OSError, RuntimeError) as error:  # a loop of links is a RuntimeError
-        said = error.strerror if isinstance(error, OSError) else "a loop of links"
-        raise BadRow(f"image {ref!r:.80}: no usable path ({said}); rename it") from None
+        cause = error.strerror if isinstance(error, OSError) else "a loop of links"
+        raise BadRow(f"image {ref!r:.80}: no usable path ({cause}); rename it") from None
     if not target.is_relative_to(root):
         raise BadRow(f"image {ref!r:.80}: a link that leads out of the file's folder; copy the image there")
     return str(target)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mathse.data import records
-from mathse.data.records import read_records
+from mathse.data import json_records
+from mathse.data.json_records import read_records
 from mathse.errors import DataError
 
 ROWS = [{"id": str(k), "question": f'求 x_{k} 的值。\n[{{"', "n": [k, {"deep": k}]} for k in range(40)]
@@ -29,7 +29,7 @@ def write(path: Path, text: str) -> Path:
 def test_a_list_is_read_element_by_element_whatever_the_size_of_a_chunk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int, indent: int | None
 ) -> None:
-    monkeypatch.setattr(records, "CHUNK", chunk)
+    monkeypatch.setattr(json_records, "CHUNK", chunk)
     text = "\ufeff" + json.dumps(ROWS, ensure_ascii=False, indent=indent)
     assert values(write(tmp_path / "rows.json", text)) == ROWS
 

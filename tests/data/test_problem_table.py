@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mathse.data import table as tables
-from mathse.data.table import ById, ProblemTable, without
+from mathse.data import problem_table
+from mathse.data.problem_table import ProblemsById, ProblemTable, without
 from mathse.types import Problem
 
 
@@ -28,11 +28,11 @@ def filled(count: int = 50) -> ProblemTable:
 def test_problems_come_back_as_they_were_from_memory_and_from_a_file(
     monkeypatch: pytest.MonkeyPatch, in_memory: int
 ) -> None:
-    monkeypatch.setattr(tables, "IN_MEMORY", in_memory)
+    monkeypatch.setattr(problem_table, "IN_MEMORY", in_memory)
     table = filled()
     assert [table.at(k) for k in range(50)] == [problem(k) for k in range(50)]
     assert table.get("p/7") == problem(7) and table.get("p/99") is None
-    assert table.where("p/29") == ("a.jsonl", 30) and table.where("p/30") == ("b.jsonl", 31)
+    assert table.location("p/29") == ("a.jsonl", 30) and table.location("p/30") == ("b.jsonl", 31)
 
 
 def test_a_problem_that_is_there_already_is_refused() -> None:
@@ -55,7 +55,7 @@ def test_text_with_half_a_surrogate_survives() -> None:
 
 
 def test_by_id_is_a_mapping_that_takes_more(tmp_path: Path) -> None:
-    known = ById(filled())
+    known = ProblemsById(filled())
     known["other"] = problem(99)
     assert known["p/4"] == problem(4) and known["other"] == problem(99) and len(known) == 51
     assert "p/4" in known and "p/50" not in known and known.get("p/50") is None
@@ -64,7 +64,7 @@ def test_by_id_is_a_mapping_that_takes_more(tmp_path: Path) -> None:
 
 
 def test_forked_processes_read_a_file_without_disturbing_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables, "IN_MEMORY", 0)
+    monkeypatch.setattr(problem_table, "IN_MEMORY", 0)
     table = filled()
     child = os.fork()
     if child == 0:

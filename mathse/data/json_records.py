@@ -1,0 +1,222 @@
+"""JSON records of a file, one at a time: JSON lines, a JSON list, an object of id -> record, one object; ``.gz`` too.
+
+Data sets are published in all of these forms, and one may be larger than memory, so lines and lists are streamed. A
+record that is no JSON object comes with the reason why not, and the rest of the file is still read: whoever asks for
+the records decides what a bad one costs. A file that cannot be read at all is a DataError.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple, cast
+
+from mathse.errors import DataError
+
+MAX_LINE = 10_000_000  # bytes of a record; a longer one is no record of text
+MAX_WHOLE = 256_000_000  # bytes of a file that is one JSON object
+CHUNK = 1 << 20  # characters of a JSON list that are read at a time
+_KINDS = {
+    str: "text",
+    list: "a list",
+    dict: "an object",
+    int: "a number",
+    float: "a number",
+    bool: "true or false",
+    type(None): "null",
+}
+
+
+class BadRow(DataError):
+    """Why a row cannot be used. The caller adds file and line."""
+
+
+class JsonRecord(NamedTuple):
+    """A record that begins in ``line`` (from 1): its object, or None and a reason."""
+
+    line: int
+    values: dict[str, Any] | None
+    reason: str = ""
+
+
+def read_records(path: Path, key: str = "id") -> Iterator[JsonRecord]:
+    """The records of a file in its order. In an object of id -> record the id is filled in as ``key``.
+
+    Raises DataError if the file cannot be read, or where a list breaks off: the records after that point cannot be told
+    apart.
+    """
+    suffix = Path(path.name.removesuffix(".gz")).suffix
+    # The contents decide, not the name: a ".json" may hold JSON lines, and a list may be of any size.
+    first = _first_character(path)
+    if first == b"[" and suffix != ".jsonl":
+        yield from _list_elements(path)
+    elif first == b"{" and suffix == ".json" and (whole := _whole_object(path)) is not None:
+        if whole and all(isinstance(value, dict) for value in whole.values()):
+            for number, (name, values) in enumerate(whole.items(), start=1):
+                yield JsonRecord(number, {key: name, **values})
+        else:
+            yield JsonRecord(1, whole)
+    else:
+        yield from read_lines(path)
+
+
+def read_lines(path: Path) -> Iterator[JsonRecord]:
+    """The records of a file with one JSON object a line. Blank lines and a byte order mark are skipped."""
+    with _opened(path) as file:
+        number = 0
+        while line := file.readline(MAX_LINE + 1):
+            number += 1
+            if len(line) > MAX_LINE:
+                raise DataError(f"{path}:{number}: a line of more than {MAX_LINE:,} bytes; write one row a line")
+            line = (line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line).strip()
+            if not line:
+                continue
+            try:
+                yield _record(number, json.loads(line.decode("utf-8")))
+            except UnicodeDecodeError as error:
+                yield JsonRecord(number, None, f"not UTF-8 (byte {error.start + 1}); save the file as UTF-8")
+            except json.JSONDecodeError as error:
+                reason = f"broken JSON: {error.msg} at column {error.colno}; write one JSON object a line"
+                yield JsonRecord(number, None, reason)
+            except (ValueError, RecursionError):  # numbers of thousands of digits, nesting of thousands of levels
+                yield JsonRecord(number, None, "JSON beyond all bounds; write one flat JSON object a line")
+
+
+def kind(value: object) -> str:
+    """The type of a JSON value, for a sentence: "a list", "a number 7"."""
+    shown = f" {value!r:.40}" if isinstance(value, (int, float)) else ""
+    return _KINDS.get(type(value), f"a {type(value).__name__}") + shown
+
+
+def _record(line: int, value: Any) -> JsonRecord:
+    if isinstance(value, dict):
+        return JsonRecord(line, value)
+    return JsonRecord(line, None, f"a row is a JSON object, got {kind(value)}; write one object a row")
+
+
+def _whole_object(path: Path) -> dict[str, Any] | None:
+    """The one object of a .json file. None where the file holds JSON lines after all, or is too large to be read at
+    once."""
+    with _opened(path) as file:
+        data = file.read(MAX_WHOLE + 1)
+        if len(data) > MAX_WHOLE:
+            return None
+        try:
+            return cast("dict[str, Any]", json.loads(data.decode("utf-8-sig")))
+        except json.JSONDecodeError as error:
+            if error.msg == "Extra data":  # a second object after the first
+                return None
+            raise DataError(f"{path}:{error.lineno}: broken JSON ({error.msg}); fetch the file again") from None
+
+
+def _first_character(path: Path) -> bytes:
+    """The first byte that is neither blank nor byte order mark; b"" for an empty file."""
+    with _opened(path) as file:
+        while chunk := file.read(4096):
+            if start := chunk.removeprefix(b"\xef\xbb\xbf").lstrip():
+                return start[:1]
+    return b""
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """The file's bytes, unpacked. What goes wrong while it is read is a DataError."""
+    if not path.exists():
+        raise DataError(f"{path}: no such file (looked for {path.absolute()}); correct the path")
+    if not path.is_file():
+        raise DataError(f"{path}: a folder, not a file; name the JSON or JSONL file in it")
+    try:
+        with cast(BinaryIO, gzip.open(path)) if path.suffix == ".gz" else path.open("rb") as file:
+            yield file
+    except DataError:  # said already, and a ValueError too
+        raise
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: not a whole gzip file ({error}); compress it again, or drop the ending .gz") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check its mode and its disk") from None
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: not UTF-8; save the file as UTF-8") from None
+    except (ValueError, RecursionError):  # of the JSON parser: see read_lines
+        raise DataError(f"{path}: JSON beyond all bounds; fetch the file again") from None
+
+
+# --- a JSON list, of which no more than a chunk and one element are in memory -----------------------------------------
+
+
+def _list_elements(path: Path) -> Iterator[JsonRecord]:
+    decoder = json.JSONDecoder()
+    text = _ListText(path)
+    text.skip("[")
+    while not text.next_is("]"):
+        line = text.line
+        try:
+            value = text.decode(decoder)
+        except json.JSONDecodeError as error:
+            raise DataError(
+                f"{path}:{text.line}: broken JSON in a list ({error.msg}); fetch the file again, or write JSON lines"
+            ) from None
+        except DataError:
+            raise
+        except (ValueError, RecursionError):
+            raise DataError(f"{path}:{line}: JSON beyond all bounds; fetch the file again") from None
+        yield _record(line, value)
+        if not text.next_is("]"):
+            text.skip(",")
+
+
+class _ListText:
+    """The text of a file from a position that only moves on: ``_buffer`` from ``_position``, then further chunks."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.line = path, 1
+        self._chunks = self._read_chunks()
+        self._buffer, self._position = "", 0
+
+    def next_is(self, character: str) -> bool:
+        """Whether the next character that is no blank is this one. Raises DataError at the end of the file."""
+        while True:
+            while self._position < len(self._buffer) and self._buffer[self._position] in " \t\r\n":
+                self.line += self._buffer[self._position] == "\n"
+                self._position += 1
+            if self._position < len(self._buffer):
+                return self._buffer[self._position] == character
+            if not self._read_on():
+                raise DataError(f"{self.path}:{self.line}: a JSON list that does not end; fetch the file again")
+
+    def skip(self, character: str) -> None:
+        if not self.next_is(character):
+            other = self._buffer[self._position]
+            raise DataError(f"{self.path}:{self.line}: {other!r} where {character!r} must be; fetch the file again")
+        self._position += 1
+
+    def decode(self, decoder: json.JSONDecoder) -> Any:
+        """The JSON value at this position, which is moved behind it."""
+        while True:
+            try:
+                value, end = decoder.raw_decode(self._buffer, self._position)
+            except json.JSONDecodeError:  # broken, or cut by the chunk's end
+                if len(self._buffer) - self._position > MAX_LINE or not self._read_on():
+                    raise
+                continue
+            if end == len(self._buffer) and not isinstance(value, (dict, list)) and self._read_on():
+                continue  # the digits of a number may go on in the next chunk
+            self.line += self._buffer.count("\n", self._position, end)
+            self._position = end
+            return value
+
+    def _read_on(self) -> bool:
+        """Add a chunk to the buffer, without the text before the position; False at the end of the file."""
+        chunk = next(self._chunks, None)
+        self._buffer, self._position = self._buffer[self._position :] + (chunk or ""), 0
+        return chunk is not None
+
+    def _read_chunks(self) -> Iterator[str]:
+        with _opened(self.path) as file:
+            text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+            while chunk := text.read(CHUNK):
+                yield chunk

@@ -1,0 +1,48 @@
+"""The title, home page and licence of a run's data, by the name that each problem carries as its source.
+
+Exports, model cards and ``mathse lineage`` show them: whoever passes rows on needs to know on what terms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mathse.data.readers import reader
+
+OWN = "that of your file"
+
+
+@dataclass(frozen=True)
+class Terms:
+    title: str
+    home: str
+    licence: str
+
+
+DIGITS = Terms(
+    "Synthetic problems: arithmetic over handwritten digits",
+    "scikit-learn's load_digits, the UCI ML hand-written digits",
+    "CC BY 4.0 (the digits)",
+)
+UNKNOWN = Terms("", "", "not known here")
+
+
+def terms_of(data: Mapping[str, Any]) -> dict[str, Terms]:
+    """Terms by source, from a run's ``data`` settings."""
+    match str(data.get("_target_", "")).rpartition(".")[2]:
+        case "MixtureData":
+            return {name: terms for part in data["sources"].values() for name, terms in terms_of(part).items()}
+        case "PublicData":
+            public_set = reader(data["name"])
+            return {public_set.name: Terms(public_set.title, public_set.home, public_set.licence)}
+        case "HubData":
+            return {Path(str(data["root"])).name: Terms("", str(data["root"]), "see the page of the set")}
+        case "JsonlData":
+            paths = (data.get("path"), data.get("test_path"))
+            return {Path(path).name: Terms("Own problems", "", OWN) for path in paths if path}
+        case "SyntheticData":
+            return {"synthetic": DIGITS}
+    return {}
