@@ -20,13 +20,13 @@ from mathse.data.synthetic import SyntheticData
 from mathse.data.synthetic.digits import render
 from mathse.errors import DataError, RunError
 from mathse.reporting.report import main, staircase_svg, write_report
-from mathse.reporting.report.cards import Pictures
+from mathse.reporting.report.cards import PagePictures
 from mathse.reporting.report.compare import comparable, mean_flight, variants
 from mathse.reporting.report.curves import HEIGHT, Curve, curves
 from mathse.reporting.report.flow import flow
 from mathse.reporting.report.gallery import gallery, steps
 from mathse.reporting.report.losses import losses
-from mathse.reporting.report.sections import own_seconds
+from mathse.reporting.report.run_sections import own_seconds
 from mathse.reporting.report.staircase import stairs
 from mathse.reporting.report.svg import points, safe, spread, ticks
 from mathse.runs.layout import place, title
@@ -258,13 +258,13 @@ def test_problems_and_pictures_that_are_gone_are_said_so(run: Path) -> None:
 
 
 def test_each_picture_is_stored_once_and_a_budget_keeps_the_page_small() -> None:
-    pictures = Pictures(lambda ref: blank_png(200, 100), budget=200)
+    pictures = PagePictures(lambda ref: blank_png(200, 100), budget=200)
     assert pictures.show("a") == pictures.show("a")
     assert 'viewBox="0 0 200 100"' in pictures.show("a")
     pictures.show("b")
     assert "left out" in pictures.show("c")
     assert len(pictures.symbols) == 2
-    assert "not a PNG" in Pictures(lambda ref: b"GIF89a").show("d")
+    assert "not a PNG" in PagePictures(lambda ref: b"GIF89a").show("d")
 
 
 def test_the_page_of_a_demo_sized_gallery_is_moderate(run: Path) -> None:

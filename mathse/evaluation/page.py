@@ -15,8 +15,7 @@ from mathse.reporting.report import write_page
 from mathse.reporting.report.bars import Bar, Part, bars
 from mathse.reporting.report.curves import Curve, curves
 from mathse.reporting.report.formulas import answer_with_formulas, with_formulas
-from mathse.reporting.report.page import html
-from mathse.reporting.report.sections import Markup, figure, section, table
+from mathse.reporting.report.page import Markup, figure, html, section, table
 from mathse.reporting.report.svg import percent, safe, span
 from mathse.runs.layout import REPORT
 from mathse.scoring.paper import ERROR_TYPES, FIGURE_4, SLIPS

@@ -9,9 +9,8 @@ from mathse.config.parse import flatten
 from mathse.config.schema import TrainConfig
 from mathse.data.images import png_bytes
 from mathse.reporting.report.bars import Bar, Part, bars
-from mathse.reporting.report.cards import Pictures, problem_card
-from mathse.reporting.report.page import html
-from mathse.reporting.report.sections import figure, section, table
+from mathse.reporting.report.cards import PagePictures, problem_card
+from mathse.reporting.report.page import figure, html, section, table
 from mathse.reporting.report.svg import safe
 from mathse.types import Problem
 
@@ -113,7 +112,7 @@ def _more(count: int) -> str:
 
 
 def _samples(samples: Sequence[Problem]) -> str:
-    pictures = Pictures(png_bytes)
+    pictures = PagePictures(png_bytes)
     drawn = "".join(problem_card(problem, pictures) for problem in samples)
     return f'{pictures.defs()}<div class="cards">{drawn}</div>' if samples else ""
 

@@ -12,8 +12,7 @@ from mathse.evaluation.compare.results import RunResults, benchmarks_of
 from mathse.evaluation.page import mistakes_chart
 from mathse.reporting.report import write_page
 from mathse.reporting.report.flow import flow
-from mathse.reporting.report.page import html
-from mathse.reporting.report.sections import figure, section, table
+from mathse.reporting.report.page import figure, html, section, table
 from mathse.reporting.report.svg import safe
 from mathse.scoring.paper import SLIPS
 

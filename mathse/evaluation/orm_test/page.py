@@ -7,12 +7,12 @@ from typing import Any
 
 from mathse.evaluation.orm_test import charts, statistics
 from mathse.evaluation.orm_test.metrics import JudgedPath, marks_of
-from mathse.reporting.report.cards import Pictures, cards
-from mathse.reporting.report.gallery import Item, decide
+from mathse.reporting.report.cards import PagePictures, cards
+from mathse.reporting.report.gallery import GalleryItem
 from mathse.reporting.report.orm_charts import reliability
-from mathse.reporting.report.page import html
-from mathse.reporting.report.sections import figure, section, table
+from mathse.reporting.report.page import figure, html, section, table
 from mathse.reporting.report.svg import percent, safe, span
+from mathse.scoring.metrics import decide
 
 NONE = "\N{EN DASH}"
 SHOWN = 40  # of the disagreements
@@ -188,17 +188,17 @@ def _groups(figures: Mapping[str, Any]) -> str:
 
 
 def _disagreements(wrong: Sequence[JudgedPath], threshold: float, image_png: Callable[[str], bytes]) -> str:
-    groups: dict[str, list[Item]] = {}
+    groups: dict[str, list[GalleryItem]] = {}
     for row in wrong[:SHOWN]:
         group = "wrongly accepted" if row.accepted else "wrongly rejected"
         labelled, decision = row.labelled, decide(row.verdict, threshold)
-        item = Item(group, labelled.path, labelled.problem, row.verdict, decision, row.is_right, labelled.label)
+        item = GalleryItem(group, labelled.path, labelled.problem, row.verdict, decision, row.is_right, labelled.label)
         groups.setdefault(group, []).append(item)
     finding = (
         f"The {min(SHOWN, len(wrong)):,} of {len(wrong):,} paths judged wrongly on which the ORM was surest; "
         "disagreements.jsonl has all of them. The step that the judge names is marked, and the true one."
     )
-    return section("gallery", "The worst disagreements", finding, cards(groups, Pictures(image_png)))
+    return section("gallery", "The worst disagreements", finding, cards(groups, PagePictures(image_png)))
 
 
 # --- cells ------------------------------------------------------------------------------------------------------------

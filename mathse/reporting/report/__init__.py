@@ -13,7 +13,7 @@ from typing import Any
 
 from mathse.errors import DataError, MathSEError
 from mathse.reporting.report.compare import compare_page
-from mathse.reporting.report.page import run_page
+from mathse.reporting.report.run_page import run_page
 from mathse.reporting.report.site import site_page
 from mathse.reporting.report.staircase import staircase_svg
 from mathse.runs.layout import REPORT
@@ -35,21 +35,22 @@ def write_report(
 ) -> Path:
     """Write one HTML file that opens offline: of one run in full, of several side by side. Returns ``out``.
 
-    ``problem_of(run, problem id)`` gives None, and ``image_png(reference)`` raises MathSEError, for what is not here
-    any more; the page says so in its place. ``summary``: of a single run whose summary.json is still to come. Raises
-    RunError for a folder that is no run, DataError for a damaged file.
+    ``problem_of(run, problem id)`` gives None, and ``image_png(reference)`` raises MathSEError, for what has been
+    removed since; the page says so in its place. ``summary``: of a single run whose summary.json is still to come.
+    Raises RunError for a folder that is no run, DataError for a damaged file.
     """
     if not runs:
         raise DataError("a report needs at least one run folder; pass outputs/<name>/<time>")
-    read = [read_run(folder) for folder in runs]
+    opened = [read_run(folder) for folder in runs]
     if summary is not None:
-        read = [replace(run, summary=summary) for run in read]
-    page = run_page(read[0], lambda i: problem_of(runs[0], i), image_png) if len(read) == 1 else compare_page(read)
-    return write_page(page, out)
+        opened = [replace(run, summary=summary) for run in opened]
+    if len(opened) > 1:
+        return write_page(compare_page(opened), out)
+    return write_page(run_page(opened[0], lambda problem_id: problem_of(runs[0], problem_id), image_png), out)
 
 
 def write_page(page: str, out: Path) -> Path:
-    """A page in its place: a reader never meets half of one. Returns ``out``."""
+    """Write a page beside its place and rename it, so that nobody opens half of one. Returns ``out``."""
     make_folder(out.parent)
     aside = out.with_name(f".{out.name}.partial")
     aside.write_text(page, encoding="utf-8")
@@ -78,32 +79,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="where to write (default: RUN/report.html for one run, ./report.html for several, outputs/index.html "
         "for all)",
     )
-    asked = parser.parse_args(argv)
-    if not asked.runs and not asked.all:
+    arguments = parser.parse_args(argv)
+    if not arguments.runs and not arguments.all:
         parser.error("name a run folder, or pass --all")
-    if asked.all:
-        return _all(asked.runs or [OUTPUTS], asked.experiments, asked.out or OUTPUTS / "index.html")
-    out = asked.out or (asked.runs[0] / REPORT if len(asked.runs) == 1 else Path(REPORT))
-    from mathse.data.images import png_bytes  # here: it loads an image library, which --help does not need
+    from mathse.data.images import png_bytes  # late: it loads an image library, which --help does not need
 
+    def report_of(run: Path) -> Path:
+        report = run / REPORT
+        # A run writes its report before its summary, so a finished run's report may be a little older than the run.
+        if report.is_file() and report.stat().st_mtime >= last_change(run):
+            return report
+        return write_report([run], report, _problem_of, png_bytes)
+
+    if arguments.all:
+        out = arguments.out or OUTPUTS / "index.html"
+        page = site_page(arguments.runs or [OUTPUTS], arguments.experiments, out, report_of)
+        print(write_page(page, out))
+        return 0
+    out = arguments.out or (arguments.runs[0] / REPORT if len(arguments.runs) == 1 else Path(REPORT))
     try:
-        print(write_report(asked.runs, out, _problem_of, png_bytes))
+        print(write_report(arguments.runs, out, _problem_of, png_bytes))
     except MathSEError as e:
         print(e, file=sys.stderr)
         return 1
-    return 0
-
-
-def _all(roots: Sequence[Path], experiments: Path, out: Path) -> int:
-    from mathse.data.images import png_bytes
-
-    def report_of(run: Path) -> Path:
-        own = run / REPORT
-        if own.is_file() and own.stat().st_mtime >= last_change(run):  # a run writes its report, then its summary
-            return own
-        return write_report([run], own, _problem_of, png_bytes)
-
-    print(write_page(site_page(roots, experiments, out, report_of), out))
     return 0
 
 

@@ -1,4 +1,7 @@
-"""The gallery's markup: a card a path, pictures stored once, filters."""
+"""The gallery's markup: a card a path, pictures stored once, filters.
+
+All texts are a model's or a data set's: they pass ``with_formulas`` or ``safe``, which escape them.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +12,17 @@ from dataclasses import dataclass, field
 
 from mathse.errors import MathSEError
 from mathse.reporting.report.formulas import answer_with_formulas, with_formulas
-from mathse.reporting.report.gallery import Item, steps
+from mathse.reporting.report.gallery import GalleryItem, steps
 from mathse.reporting.report.svg import safe
 from mathse.scoring.metrics import first_step
-from mathse.types import Problem, ReasoningPath, Reflection, Verdict
+from mathse.types import Problem, ReasoningPath, Verdict
 
 MAX_SHOWN = 3_000  # characters of a text in a card
 PICTURE_BUDGET = 1_500_000  # bytes of pictures in a page; later ones are named, not shown
 
 
 @dataclass
-class Pictures:
+class PagePictures:
     """Each picture of the page once, as a symbol that cards refer to."""
 
     image_png: Callable[[str], bytes]
@@ -28,12 +31,13 @@ class Pictures:
     symbols: list[str] = field(default_factory=list)
 
     def show(self, ref: str) -> str:
-        """The markup that shows the picture, or a word on why it is not shown."""
+        """The markup that shows the picture, or a sentence why it is not shown."""
         if ref not in self.known:
             self.known[ref] = self._add(ref)
         return self.known[ref]
 
     def defs(self) -> str:
+        """The symbols: once a page, before the cards."""
         return f'<svg width="0" height="0" class="store" aria-hidden="true">{"".join(self.symbols)}</svg>'
 
     def _add(self, ref: str) -> str:
@@ -51,10 +55,9 @@ class Pictures:
             f'<symbol id="{name}" viewBox="0 0 {width} {height}"><image width="{width}" '
             f'height="{height}" href="data:image/png;base64,{data}"/></symbol>'
         )
-        shown = min(max(width, 210), 320)
         return (
-            f'<svg class="picture" viewBox="0 0 {width} {height}" style="width:{shown}px" role="img" '
-            f'aria-label="the problem\'s picture"><use href="#{name}"/></svg>'
+            f'<svg class="picture" viewBox="0 0 {width} {height}" style="width:{min(max(width, 210), 320)}px" '
+            f'role="img" aria-label="the problem\'s picture"><use href="#{name}"/></svg>'
         )
 
 
@@ -66,7 +69,7 @@ def png_size(png: bytes) -> tuple[int, int]:
     return width, height
 
 
-def cards(groups: Mapping[str, Sequence[Item]], pictures: Pictures) -> str:
+def cards(groups: Mapping[str, Sequence[GalleryItem]], pictures: PagePictures) -> str:
     """The gallery's filters and cards. Without scripts all cards are shown."""
     if not groups:
         return ""
@@ -92,95 +95,83 @@ def cards(groups: Mapping[str, Sequence[Item]], pictures: Pictures) -> str:
 {pictures.defs()}<div class="cards" id="cards">{drawn}</div>"""
 
 
-def _card(item: Item, pictures: Pictures) -> str:
+def problem_card(problem: Problem, pictures: PagePictures) -> str:
+    """A card of a problem alone."""
+    source = f'<p class="where">{safe(problem.source)} · <code>{_cut(problem.id, 120)}</code></p>'
+    return f'<article class="card">{_problem(problem, pictures)}{source}</article>'
+
+
+def _card(item: GalleryItem, pictures: PagePictures) -> str:
+    """The problem, the path with its flagged steps, the verdict with its critique, and what it was rewritten into."""
+    if item.problem is None:
+        problem = f'<p class="nopic">problem <code>{_cut(item.path.problem_id, 120)}</code>: not available here</p>'
+    else:
+        problem = _problem(item.problem, pictures)
+
+    verdict = '<p class="verdict">not judged</p>'
+    if item.verdict is not None:
+        score = "" if item.verdict.score is None else f'<span class="p">P(correct) {item.verdict.score:.2f}</span>'
+        truth = {True: '<span class="ok">judge right</span>', False: '<span class="off">judge wrong</span>', None: ""}
+        step = f", names {_cut(item.verdict.error_step, 60)}" if item.verdict.error_step else ""
+        verdict = (
+            f'<p class="verdict"><span><b class="{item.decision}">{item.decision}</b>{step}</span>'
+            f"{truth[item.judge_right]}{score}</p>" + _critique(item.verdict)
+        )
+
+    rewrite, reflection = "", item.reflection
+    if reflection is not None and item.path.id == reflection.revised.id:
+        critique = _critique(reflection.feedback) if reflection.feedback else ""
+        draft = _path(reflection.draft, reflection.feedback)
+        rewrite = f"<details><summary>the draft it rewrites</summary>{draft}{critique}</details>"
+    elif reflection is not None:
+        became = f", {item.reflection_decision}" if item.reflection_decision else ""
+        revised = _path(reflection.revised, None)
+        rewrite = f"<details><summary>reflection: its rewrite{became}</summary>{revised}</details>"
+
     judge = {True: "right", False: "wrong", None: ""}[item.judge_right]
     return (
         f'<article class="card" data-group="{safe(item.group)}" data-decision="{item.decision or ""}" '
-        f'data-judge="{judge}">{_problem(item, pictures)}{_path(item.path, item.verdict, item.label)}'
-        f"{_verdict(item)}{_reflection(item)}"
+        f'data-judge="{judge}">{problem}{_path(item.path, item.verdict, item.label)}{verdict}{rewrite}'
         f'<p class="where">{safe(item.group)} · <code>{_cut(item.path.id, 120)}</code></p></article>'
     )
 
 
-def problem_card(problem: Problem, pictures: Pictures) -> str:
-    """A card of a problem alone."""
-    place = f'<p class="where">{safe(problem.source)} · <code>{_cut(problem.id, 120)}</code></p>'
-    return f'<article class="card">{_asked(problem, pictures)}{place}</article>'
-
-
-def _problem(item: Item, pictures: Pictures) -> str:
-    if item.problem is None:
-        return f'<p class="nopic">problem <code>{_cut(item.path.problem_id, 120)}</code>: not available here</p>'
-    return _asked(item.problem, pictures)
-
-
-def _asked(problem: Problem, pictures: Pictures) -> str:
-    choices = "".join(f"<li>{_shown(choice, 300)}</li>" for choice in problem.choices)
+def _problem(problem: Problem, pictures: PagePictures) -> str:
     images = "".join(pictures.show(ref) for ref in problem.images)
-    answer = (
-        f'<p class="reference">reference answer <b>{answer_with_formulas(problem.answer[:200])}</b></p>'
-        if problem.answer
-        else ""
-    )
-    return (
-        f'<div class="pictures">{images}</div><p class="question">{_shown(problem.question)}</p>'
-        + (f'<ol class="choices" type="A">{choices}</ol>' if choices else "")
-        + answer
-    )
+    choices = "".join(f"<li>{_shown(choice, 300)}</li>" for choice in problem.choices)
+    drawn = f'<div class="pictures">{images}</div><p class="question">{_shown(problem.question)}</p>'
+    if choices:
+        drawn += f'<ol class="choices" type="A">{choices}</ol>'
+    if problem.answer:
+        drawn += f'<p class="reference">reference answer <b>{answer_with_formulas(problem.answer[:200])}</b></p>'
+    return drawn
 
 
 def _path(path: ReasoningPath, verdict: Verdict | None, label: Verdict | None = None) -> str:
+    """A path step by step; flagged are the step that the judge names and, where there is a label, the first wrong."""
     named = first_step(verdict.error_step) if verdict and verdict.status == "wrong" else None
-    true = first_step(label.error_step) if label and label.status == "wrong" else None
-    lines, left = [], MAX_SHOWN
-    for number, words in steps(path.text):
-        if left <= 0:
+    wrong = first_step(label.error_step) if label and label.status == "wrong" else None
+    lines, room = [], MAX_SHOWN  # characters
+    for number, text in steps(path.text):
+        if room <= 0:
             lines.append("<li>…</li>")
             break
-        flags = [
-            word
-            for word, step in (("named by the judge", named), ("first wrong step", true))
-            if number is not None and step == number
-        ]
+        flags = []
+        if number is not None and number == named:
+            flags.append("named by the judge")
+        if number is not None and number == wrong:
+            flags.append("first wrong step")
         flag = f'<span class="flag">{" · ".join(flags)}</span>' if flags else ""
-        look = ' class="named"' if number is not None and number == named else ' class="true"' if flags else ""
-        lines.append(f"<li{look}>{_shown(words, left)}{flag}</li>")
-        left -= len(words)
+        look = ' class="named"' if flags and number == named else ' class="true"' if flags else ""
+        lines.append(f"<li{look}>{_shown(text, room)}{flag}</li>")
+        room -= len(text)
     return f'<ol class="steps">{"".join(lines) or "<li><i>an empty path</i></li>"}</ol>'
 
 
-def _verdict(item: Item) -> str:
-    if item.verdict is None:
-        return '<p class="verdict">not judged</p>'
-    score = "" if item.verdict.score is None else f'<span class="p">P(correct) {item.verdict.score:.2f}</span>'
-    truth = {True: '<span class="ok">judge right</span>', False: '<span class="off">judge wrong</span>', None: ""}
-    step = f", names {_cut(item.verdict.error_step, 60)}" if item.verdict.error_step else ""
-    return (
-        f'<p class="verdict"><span><b class="{item.decision}">{item.decision}</b>{step}</span>'
-        f"{truth[item.judge_right]}{score}</p>" + _critique(item.verdict)
-    )
-
-
 def _critique(verdict: Verdict) -> str:
-    words = verdict.error_analysis or (verdict.raw if verdict.status == "unparsed" else None)
+    text = verdict.error_analysis or (verdict.raw if verdict.status == "unparsed" else None)
     by = f" by {safe(verdict.judge)}" if verdict.judge else ""
-    return f'<details><summary>critique{by}</summary><p class="words">{_shown(words)}</p></details>' if words else ""
-
-
-def _reflection(item: Item) -> str:
-    reflection = item.reflection
-    if reflection is None:
-        return ""
-    if item.path.id == reflection.revised.id:
-        return _draft(reflection)
-    became = f", {item.reflection_decision}" if item.reflection_decision else ""
-    return f"<details><summary>reflection: its rewrite{became}</summary>{_path(reflection.revised, None)}</details>"
-
-
-def _draft(reflection: Reflection) -> str:
-    critique = _critique(reflection.feedback) if reflection.feedback else ""
-    draft = _path(reflection.draft, reflection.feedback)
-    return f"<details><summary>the draft it rewrites</summary>{draft}{critique}</details>"
+    return f'<details><summary>critique{by}</summary><p class="words">{_shown(text)}</p></details>' if text else ""
 
 
 def _shown(text: str, most: int = MAX_SHOWN) -> str:
@@ -189,6 +180,6 @@ def _shown(text: str, most: int = MAX_SHOWN) -> str:
     return with_formulas(text[:most]) + more
 
 
-def _cut(name: str, most: int) -> str:
-    """An id, a path or a message."""
-    return safe(name) if len(name) <= most else f"{safe(name[:most])} … ({len(name) - most:,} more characters)"
+def _cut(text: str, most: int) -> str:
+    """An id, a file's path or a message, which holds no formulas."""
+    return safe(text) if len(text) <= most else f"{safe(text[:most])} … ({len(text) - most:,} more characters)"

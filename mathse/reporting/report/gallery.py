@@ -1,4 +1,8 @@
-"""Which reasoning paths the report shows, and all that is known of each."""
+"""Which reasoning paths the report shows, and all that is known of each.
+
+A run has hundreds of thousands of paths; they are read one at a time, and few are held in memory. The choice hangs on
+their ids alone, so that a report that is written again shows the same ones.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from operator import attrgetter
 from typing import Generic, TypeVar
 
 from mathse.runs.layout import ORM_HELD, PATHS, REFLECTIONS, VERDICTS, title
-from mathse.runs.reader import FinishedStage, Run
+from mathse.runs.reader import Run
 from mathse.runs.rows import Chained
 from mathse.scoring.answers import extract_answer, same_answer
 from mathse.scoring.metrics import Decision, decide, first_step
@@ -28,7 +32,7 @@ MAX_TEXT = 20_000  # characters of a path that are looked at
 
 
 @dataclass(frozen=True)
-class Item:
+class GalleryItem:
     """A path with its problem, its verdict, what is true of it (None: not known) and what became of it."""
 
     group: str
@@ -49,13 +53,13 @@ class Item:
         return (self.decision == "accepted") == self.right
 
 
-def gallery(run: Run, problem_of: ProblemOf, per_group: int = PER_GROUP) -> dict[str, list[Item]]:
+def gallery(run: Run, problem_of: ProblemOf, per_group: int = PER_GROUP) -> dict[str, list[GalleryItem]]:
     """Items to show by group: paths of each stage, then the ORM's held-out paths, at most ``per_group`` each.
 
     The choice is the same for the same run: spread evenly over true and false acceptances and rejections.
     """
     groups: dict[str, Piles] = {}
-    for item in chain(_judged(run, problem_of), _held(run, problem_of)):
+    for item in chain(_judged(run, problem_of), _held_out(run, problem_of)):
         groups.setdefault(item.group, Piles(per_group)).add(item)
     return {group: piles.dealt() for group, piles in groups.items()}
 
@@ -71,66 +75,58 @@ def steps(text: str) -> list[tuple[int | None, str]]:
     return [(first_step(piece) if k else None, piece) for k, piece in enumerate(pieces) if piece]
 
 
-def _judged(run: Run, problem_of: ProblemOf) -> Iterator[Item]:
+def _judged(run: Run, problem_of: ProblemOf) -> Iterator[GalleryItem]:
+    """The paths of every stage with their verdicts; drafts with their rewrites, and rewrites with their drafts."""
     verdicts = Lookup(run, VERDICTS, Verdict, attrgetter("path_id"))
     by_draft = Lookup(run, REFLECTIONS, Reflection, attrgetter("draft.id"))
     rewritten = {r.revised.id for stage in run.stages for r in stage.rows(REFLECTIONS, Reflection)}
     for stage in run.stages:
         for path in stage.rows(PATHS, ReasoningPath):
-            if path.id in rewritten:
+            if path.id in rewritten:  # shown below, with its draft
                 continue
             item = _item(title(stage.name), path, verdicts.get(path.id), problem_of, run.threshold)
-            yield _with_reflection(item, by_draft.get(path.id), verdicts, run.threshold)
-        for r in stage.rows(REFLECTIONS, Reflection):
+            if (reflection := by_draft.get(path.id)) is not None:
+                became = decide(verdicts.get(reflection.revised.id), run.threshold)
+                item = replace(item, reflection=reflection, reflection_decision=became)
+            yield item
+        for reflection in stage.rows(REFLECTIONS, Reflection):
             group = "reflection" if stage.name == "reflection" else f"{title(stage.name)}, reflected"
-            item = _item(group, r.revised, verdicts.get(r.revised.id), problem_of, run.threshold)
-            yield replace(item, reflection=r, reflection_decision=decide(r.feedback, run.threshold))
+            revised = reflection.revised
+            item = _item(group, revised, verdicts.get(revised.id), problem_of, run.threshold)
+            yield replace(item, reflection=reflection, reflection_decision=decide(reflection.feedback, run.threshold))
 
 
 class Lookup(Generic[R]):
-    """The rows of all stages' files of a name by id (the last one, where several have it); read when asked for."""
+    """The rows of all stages' files of a name by id (the last one, where several have it). Only their ids are held; a
+    row is read from the disk when it is needed."""
 
     def __init__(self, run: Run, file: str, kind: type[R], key: Callable[[R], str]) -> None:
         self._rows: Sequence[R] = Chained(*(stage.records(file, kind) for stage in run.stages))
-        self._places = {key(row): place for place, row in enumerate(self._rows)}
+        self._numbers = {key(row): number for number, row in enumerate(self._rows)}
 
     def get(self, row_id: str) -> R | None:
-        place = self._places.get(row_id)
-        return None if place is None else self._rows[place]
+        number = self._numbers.get(row_id)
+        return None if number is None else self._rows[number]
 
 
-def _with_reflection(item: Item, reflection: Reflection | None, verdicts: Lookup[Verdict], threshold: float) -> Item:
-    if reflection is None:
-        return item
-    return replace(
-        item, reflection=reflection, reflection_decision=decide(verdicts.get(reflection.revised.id), threshold)
-    )
-
-
-def _held(run: Run, problem_of: ProblemOf) -> Iterator[Item]:
+def _held_out(run: Run, problem_of: ProblemOf) -> Iterator[GalleryItem]:
+    """The paths that the ORM is measured on, with their labels; right or wrong by the label, not by the answer."""
     for stage in run.stages:
+        group = f"ORM held-out, {'own' if stage.name == 'orm' else title(stage.name)}"
         for row in stage.rows(ORM_HELD):
-            label = Verdict.from_json(row["label"])
-            item = _item(
-                _held_group(stage),
-                ReasoningPath.from_json(row["path"]),
-                Verdict.from_json(row["verdict"]),
-                problem_of,
-                run.threshold,
-            )
+            label, verdict = Verdict.from_json(row["label"]), Verdict.from_json(row["verdict"])
+            item = _item(group, ReasoningPath.from_json(row["path"]), verdict, problem_of, run.threshold)
             yield replace(item, right=label.status == "correct", label=label)
 
 
-def _held_group(stage: FinishedStage) -> str:
-    return f"ORM held-out, {'own' if stage.name == 'orm' else title(stage.name)}"
-
-
-def _item(group: str, path: ReasoningPath, verdict: Verdict | None, problem_of: ProblemOf, threshold: float) -> Item:
+def _item(
+    group: str, path: ReasoningPath, verdict: Verdict | None, problem_of: ProblemOf, threshold: float
+) -> GalleryItem:
     problem = problem_of(path.problem_id)
     right = None
     if problem is not None and problem.answer:
         right = same_answer(extract_answer(path.text), problem.answer, problem.choices)
-    return Item(group, path, problem, verdict, decide(verdict, threshold), right)
+    return GalleryItem(group, path, problem, verdict, decide(verdict, threshold), right)
 
 
 class Piles:
@@ -139,15 +135,15 @@ class Piles:
 
     def __init__(self, most: int) -> None:
         self.most = most
-        self._piles: dict[tuple[str, str], list[tuple[int, str, Item]]] = {}
+        self._piles: dict[tuple[str, str], list[tuple[int, str, GalleryItem]]] = {}
 
-    def add(self, item: Item) -> None:
+    def add(self, item: GalleryItem) -> None:
         pile = self._piles.setdefault((str(item.decision), str(item.right)), [])
         pile.append((derive(0, "gallery", item.path.id), item.path.id, item))
         if len(pile) > 2 * self.most:
             self._cut(pile)
 
-    def dealt(self) -> list[Item]:
+    def dealt(self) -> list[GalleryItem]:
         """At most ``most`` items, from each pile in turn."""
         for pile in self._piles.values():
             self._cut(pile)
@@ -155,6 +151,6 @@ class Piles:
         dealt = (item for turn in zip_longest(*ordered) for item in turn if item is not None)
         return list(islice(dealt, self.most))
 
-    def _cut(self, pile: list[tuple[int, str, Item]]) -> None:
+    def _cut(self, pile: list[tuple[int, str, GalleryItem]]) -> None:
         pile.sort(key=lambda entry: entry[:2])
         del pile[self.most :]

@@ -26,33 +26,30 @@ def orm_panels(series: Series) -> str:
     shown = [(name, figure) for name, figure in FIGURES.items() if any(row.get(name) is not None for _, row in series)]
     if not shown:
         return ""
-    lowest = min(_low(row, name) for name, _ in shown for _, row in series if row.get(name) is not None)
+    known = [(row[name], (row.get("ci95") or {}).get(name)) for name, _ in shown for _, row in series if name in row]
+    lowest = min(interval[0] if interval else share for share, interval in known if share is not None)
     floor = min(svg.ticks(lowest, 1.0, 4)[0], 0.9)
     width = (WIDTH - LEFT - GAP * (len(shown) - 1)) / len(shown)
     body = "".join(
-        _panel(series, name, words, LEFT + k * (width + GAP), width, floor, first=k == 0)
-        for k, (name, words) in enumerate(shown)
+        _panel(series, name, label, LEFT + k * (width + GAP), width, floor, first=k == 0)
+        for k, (name, label) in enumerate(shown)
     )
     spoken = "; ".join(
-        f"{words}: " + ", ".join(f"{_student(s)} {svg.percent(row.get(name))}" for s, row in series)
-        for name, words in shown
+        f"{label}: " + ", ".join(f"{student(s)} {svg.percent(row.get(name))}" for s, row in series)
+        for name, label in shown
     )
     return svg.chart(WIDTH, HEIGHT, body, f"The ORM on held-out paths. {spoken}.")
 
 
-def _low(row: Mapping[str, Any], name: str) -> float:
-    interval = (row.get("ci95") or {}).get(name)
-    return float(interval[0] if interval else row[name])
-
-
-def _student(stage: str) -> str:
+def student(stage: str) -> str:
+    """Whose paths the ORM was measured on."""
     return "own held-out" if stage == "orm" else title(stage)
 
 
-def _panel(series: Series, name: str, words: str, x: float, width: float, floor: float, *, first: bool) -> str:
+def _panel(series: Series, name: str, label: str, x: float, width: float, floor: float, *, first: bool) -> str:
     frame = Frame(x, TOP, width, HEIGHT - TOP - BOTTOM, floor, 1.0)
     ticks = [tick for tick in svg.ticks(floor, 1.0, 4) if floor - 1e-9 <= tick <= 1]
-    parts = [svg.text(x, 16, words, "name"), frame.grid(ticks) if first else frame.grid(ticks, lambda tick: "")]
+    parts = [svg.text(x, 16, label, "name"), frame.grid(ticks) if first else frame.grid(ticks, lambda tick: "")]
     step = width / len(series)
     known = [
         (k, row[name], (row.get("ci95") or {}).get(name))
@@ -69,7 +66,7 @@ def _panel(series: Series, name: str, words: str, x: float, width: float, floor:
         parts.append(svg.text(cx, min(foot, frame.bottom) + 15, svg.percent(share), "small strong", "middle"))
     for k, (stage, _) in enumerate(series):
         low = frame.bottom + 34 + (k % 2) * 15  # neighbours on two lines, so that names do not meet
-        parts.append(svg.text(x + (k + 0.5) * step, low, _student(stage), "tick", "middle"))
+        parts.append(svg.text(x + (k + 0.5) * step, low, student(stage), "tick", "middle"))
     return "".join(parts)
 
 

@@ -1,22 +1,20 @@
-"""One run's page."""
+"""What every page is made of: the page itself, which opens offline, its sections, and their figures and tables.
+
+A page loads nothing, and its policy forbids loading anything or running any script but its own: what it shows was
+written by models and by data sets of others.
+"""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from string import Template
-from typing import Any
 
-from mathse.reporting.progress.wording import duration
-from mathse.reporting.report import judging, sections
-from mathse.reporting.report.cards import Pictures, cards
-from mathse.reporting.report.gallery import ProblemOf, gallery
-from mathse.reporting.report.svg import percent, points, safe, span
-from mathse.runs.layout import title
-from mathse.runs.reader import Run
+from mathse.reporting.report.svg import safe
 
+# What sections are called in the bar at a page's side, by their anchors.
 NAMES = {
     "accuracy": "Accuracy",
     "runs": "Runs",
@@ -41,45 +39,24 @@ NAMES = {
 }
 
 
-def run_page(run: Run, problem_of: ProblemOf, image_png: Callable[[str], bytes]) -> str:
-    """The report of one run as HTML; image_png may raise MathSEError where a picture is gone."""
-    groups = gallery(run, problem_of)
-    finding = (
-        "A choice of paths from every stage, spread evenly over right and wrong decisions, so mistakes are far more "
-        "frequent here than in the run. The step that the judge names is marked. Whether the judge was right goes by "
-        "the reference answer; of the ORM's held-out paths, by the label of their steps."
-    )
-    parts = [
-        sections.accuracy(run),
-        sections.changes(run),
-        judging.acceptance(run),
-        judging.orm(run),
-        sections.data(run),
-        sections.fits(run),
-        sections.time(run),
-        sections.section("gallery", "Paths, verdicts, reflections", finding, cards(groups, Pictures(image_png))),
-        sections.notes(run),
-        sections.settings(run),
-    ]
-    return html(f"{run.name}, seed {run.seed}", _header(run), parts)
-
-
 def html(heading: str, header: str, parts: Sequence[str], names: Mapping[str, str] = NAMES) -> str:
-    """A whole page: it loads nothing, and its policy forbids loading anything or running any script but its own.
+    """A whole page. ``header`` and ``parts`` are markup; ``names``: what a section is called in the bar at its side, by
+    its anchor."""
 
-    ``names``: what a section is called in the bar at its side, by its anchor.
-    """
-    script = _file("app.js")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    def packaged(name: str) -> str:
+        return files("mathse.reporting.report").joinpath(name).read_text(encoding="utf-8")
+
+    script = packaged("app.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")  # the policy allows it alone
     drawn = [part for part in parts if part]
     links = "".join(
-        f'<a href="#{name}">{words}</a>'
-        for name, words in names.items()
-        if any(part.startswith(f'<section id="{name}"') for part in drawn)
+        f'<a href="#{anchor}">{name}</a>'
+        for anchor, name in names.items()
+        if any(part.startswith(f'<section id="{anchor}"') for part in drawn)
     )
-    return Template(_file("template.html")).substitute(
+    return Template(packaged("template.html")).substitute(
         title=safe(heading),
-        style=_file("style.css") + _file("chart.css"),
+        style=packaged("style.css") + packaged("chart.css"),
         script=script,
         digest=digest,
         header=header,
@@ -88,83 +65,35 @@ def html(heading: str, header: str, parts: Sequence[str], names: Mapping[str, st
     )
 
 
-def _file(name: str) -> str:
-    return files("mathse.reporting.report").joinpath(name).read_text(encoding="utf-8")
+def section(name: str, heading: str, finding: str, body: str) -> str:
+    """A section with an anchor; nothing where there is nothing to show. ``finding`` and ``body`` are markup."""
+    if not body:
+        return ""
+    sentence = f'<p class="finding">{finding}</p>' if finding else ""
+    return f'<section id="{name}"><h2>{safe(heading)}</h2>{sentence}{body}</section>'
 
 
-def _header(run: Run) -> str:
-    status = (
-        ""
-        if run.finished
-        else (
-            '<p class="banner">This run has not finished. What follows is what its finished stages say so far: '
-            + (safe(", ".join(title(stage.name) for stage in run.stages)) or "none yet")
-            + ".</p>"
-        )
-    )
-    figures = "".join(
-        f"<div><dt>{safe(name)}</dt><dd>{safe(value)}<small>{safe(more)}</small></dd></div>"
-        for name, value, more in _figures(run)
-    )
-    return (
-        f'<p class="eyebrow">MathSE · {safe(run.task)} · seed {run.seed}</p><h1>{safe(run.name)}</h1>'
-        f'<p class="result">{result(run)}</p>{status}<dl class="figures">{figures}</dl>'
-    )
+def figure(*drawings: str) -> str:
+    drawn = "".join(f'<div class="scroll">{d}</div>' for d in drawings if d)
+    return f"<figure>{drawn}</figure>" if drawn else ""
 
 
-def result(run: Run) -> str:
-    """The outcome in a sentence or two, with its numbers (markup)."""
-    scored = [e for e in run.entries if e.get("accuracy") is not None]
-    if not scored:
-        return _result_without_scores(run)
-    last = scored[-1]
-    first = next((e for e in scored if e["stage"] == "distill"), scored[0])
-    words = (
-        f"On {last['n']:,} unseen test problems the student of stage “{safe(title(last['stage']))}” answers "
-        f"<b>{percent(last['accuracy'])}</b> right"
-    )
-    if first is last:
-        return f"{words} (95% interval {span(last['ci95'])})."
-    apart = "the 95% intervals are apart" if _apart(first, last) else "the 95% intervals overlap"
-    since = "after distillation" if first["stage"] == "distill" else f"at stage “{safe(title(first['stage']))}”"
-    gain = points(last["accuracy"] - first["accuracy"])
-    return f"{words}, against {percent(first['accuracy'])} {since}: <b>{gain} points</b>, {apart}."
+class Markup(str):
+    """A cell that is markup already; any other cell is escaped."""
 
 
-def _result_without_scores(run: Run) -> str:
-    if run.orm:
-        return (
-            f"The ORM judges <b>{percent(run.orm.get('overall_accuracy'))}</b> of {run.orm.get('n', 0):,} held-out "
-            f"paths rightly and names the first wrong step of {percent(run.orm.get('error_step_accuracy'))} of the "
-            "wrong ones."
-        )
-    done = ", ".join(title(stage.name) for stage in run.stages)
-    return f"No student was scored on test problems. Stages made: {safe(done) or 'none'}."
+def table(head: Sequence[str], rows: Sequence[Sequence[object]], summary: str = "the numbers") -> str:
+    """Numbers behind a chart, folded away; the first column names the row. With no summary the table stands open."""
+
+    rows_drawn = ""
+    for row in rows:
+        cells = [cell if isinstance(cell, Markup) else safe(cell) for cell in row]
+        rows_drawn += f"<tr><th>{cells[0]}</th>{''.join(f'<td>{cell}</td>' for cell in cells[1:])}</tr>"
+    names = "".join(f"<th>{safe(name)}</th>" for name in head)
+    drawn = f'<div class="scroll"><table><thead><tr>{names}</tr></thead><tbody>{rows_drawn}</tbody></table></div>'
+    return f"<details><summary>{safe(summary)}</summary>{drawn}</details>" if summary else drawn
 
 
-def _apart(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
-    return bool(a["ci95"][1] < b["ci95"][0] or b["ci95"][1] < a["ci95"][0])
-
-
-def _figures(run: Run) -> list[tuple[str, str, str]]:
-    shown = []
-    scored = [e for e in run.entries if e.get("accuracy") is not None]
-    if scored:
-        shown.append(
-            (f"accuracy, {title(scored[-1]['stage'])}", percent(scored[-1]["accuracy"]), span(scored[-1]["ci95"]))
-        )
-    if run.orm and run.orm.get("overall_accuracy") is not None:
-        shown.append(
-            ("ORM judges rightly", percent(run.orm["overall_accuracy"]), f"{run.orm.get('n', 0):,} held-out paths")
-        )
-        shown.append(("ORM names the wrong step", percent(run.orm.get("error_step_accuracy")), "of all wrong paths"))
-    rounds = [
-        e for e in run.entries if str(e["stage"]).startswith("round") and e.get("acceptance_precision") is not None
-    ]
-    if rounds:
-        precisions = " / ".join(percent(e["acceptance_precision"]) for e in rounds)
-        shown.append(("accepted paths that are right", precisions, " / ".join(title(e["stage"]) for e in rounds)))
-    seconds = sum(sum(sections.own_seconds(stage, run.stages).values()) for stage in run.stages)
-    if seconds:
-        shown.append(("wall time", duration(seconds), f"{len(run.stages)} stages"))
-    return shown
+def count(value: int | None) -> str:
+    """1234 -> "1,234"; nothing -> an en dash."""
+    return "\N{EN DASH}" if value is None else f"{value:,}"
