@@ -31,43 +31,33 @@ class Bar:
 
 
 def bars(rows: Sequence[Bar], spoken: str, remarks: str = "") -> str:
-    """All rows on one scale; the legend names each part once. ``remarks`` heads the column of remarks."""
+    """All rows on one scale; the legend names each part once. ``remarks`` heads the column of remarks;
+    ``spoken``: what a screen reader says before the numbers."""
     most = max((sum(p.amount for p in row.parts) for row in rows), default=0)
     if not most:
         return ""
-    scale = (WIDTH - LEFT - RIGHT) / most
-    body = _legend(rows) + (svg.text(WIDTH, 16, remarks, "small", "end") if remarks else "")
-    body += "".join(_row(row, LEGEND + k * ROW, scale) for k, row in enumerate(rows))
-    said = "; ".join(
+    scale = (WIDTH - LEFT - RIGHT) / most  # px of 1
+    body, x = "", float(LEFT)
+    looks = {part.name: part.look for row in rows for part in row.parts}
+    present = {part.name for row in rows for part in row.parts if part.amount}
+    for name, look in looks.items():  # the legend
+        if name in present:
+            body += svg.rect(x, 7, 10, 10, look) + svg.text(x + 16, 16, name, "small")
+            x += 16 + len(name) * 6.6 + 24
+    body += svg.text(WIDTH, 16, remarks, "small", "end") if remarks else ""
+    for number, row in enumerate(rows):
+        top = LEGEND + number * ROW
+        baseline, x = top + ROW / 2 + 4, float(LEFT)
+        body += svg.text(LEFT - 14, baseline, row.name, "name", "end")
+        for part in row.parts:
+            width, hint = part.amount * scale, f"{row.name}: {part.label} {part.name}"
+            seam = 1 if width > 3 else 0  # px of ground between two parts
+            body += svg.rect(x, top + (ROW - BAR) / 2, width - seam, BAR, part.look, hint)
+            if width > len(part.label) * DIGIT + 8:
+                body += svg.text(x + 7, baseline, part.label, f"in {part.look}-ink")
+            x += width
+        body += svg.text(WIDTH, baseline, row.remark, "remark", "end")
+    numbers = "; ".join(
         f"{r.name}: " + ", ".join(f"{p.label} {p.name}" for p in r.parts if p.amount) + f" {r.remark}" for r in rows
     )
-    return svg.chart(WIDTH, LEGEND + ROW * len(rows), body, f"{spoken}. {said}.")
-
-
-def _legend(rows: Sequence[Bar]) -> str:
-    present = {part.name for row in rows for part in row.parts if part.amount}
-    looks = {part.name: part.look for row in rows for part in row.parts if part.name in present}
-    drawn, x = "", float(LEFT)
-    for name, look in looks.items():
-        drawn += svg.rect(x, 7, 10, 10, look) + svg.text(x + 16, 16, name, "small")
-        x += 16 + len(name) * 6.6 + 24
-    return drawn
-
-
-def _row(row: Bar, top: float, scale: float) -> str:
-    middle = top + ROW / 2 + 4
-    drawn, x = svg.text(LEFT - 14, middle, row.name, "name", "end"), float(LEFT)
-    for part in row.parts:
-        width = part.amount * scale
-        drawn += svg.rect(
-            x,
-            top + (ROW - BAR) / 2,
-            width - (1 if width > 3 else 0),
-            BAR,
-            part.look,
-            f"{row.name}: {part.label} {part.name}",
-        )
-        if width > len(part.label) * DIGIT + 8:
-            drawn += svg.text(x + 7, middle, part.label, f"in {part.look}-ink")
-        x += width
-    return drawn + svg.text(WIDTH, middle, row.remark, "remark", "end")
+    return svg.chart(WIDTH, LEGEND + ROW * len(rows), body, f"{spoken}. {numbers}.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mathse.reporting.report import svg
@@ -30,8 +30,8 @@ def curves(drawn: Sequence[Curve], axis: str, spoken: str) -> str:
     xs = sorted({x for curve in drawn for x, _, _ in curve.points})
     heights = [end for curve in drawn for _, y, interval in curve.points for end in (y, *(interval or ()))]
     lowest = min(*heights, 0.95)
-    marks = svg.ticks(lowest, max(*heights, lowest + 0.05))
-    low, high = max(0.0, marks[0]), min(1.0, marks[-1])
+    ticks = svg.ticks(lowest, max(*heights, lowest + 0.05))
+    low, high = max(0.0, ticks[0]), min(1.0, ticks[-1])
     frame = Frame(LEFT, TOP, WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM, low, high)
 
     def across(x: int) -> float:
@@ -42,25 +42,23 @@ def curves(drawn: Sequence[Curve], axis: str, spoken: str) -> str:
     axes = frame.grid(svg.ticks(low, high), axis=low)
     axes += "".join(svg.text(across(x), frame.bottom + 20, x, "tick", "middle") for x in xs)
     axes += svg.text(frame.right, frame.bottom + 42, axis, "small", "end")
+    # px of the labels at the right
     ends = svg.spread([frame.y(curve.points[-1][1]) for curve in drawn], 17)
-    lines = [_line(curve, k, frame, across, ends[k]) for k, curve in enumerate(drawn)]
-    said = "; ".join(f"{c.label}: " + ", ".join(f"{svg.percent(y)} at {x}" for x, y, _ in c.points) for c in drawn)
-    return svg.chart(WIDTH, HEIGHT, axes + "".join(lines[::-1]), f"{spoken}. {said}.")
-
-
-def _line(curve: Curve, k: int, frame: Frame, across: Callable[[int], float], label_y: float) -> str:
-    look = f"flight-{min(k, 5)}"
-    places = [(across(x), frame.y(y)) for x, y, _ in curve.points]
-    shift = (k - 1.5) * WHISKER
-    whiskers = "".join(
-        svg.whisker(across(x) + shift, frame.y(i[0]), frame.y(i[1]), f"stairs {look}") for x, _, i in curve.points if i
-    )
-    end = places[-1]
-    leader = svg.path([(end[0] + 6, end[1]), (frame.right + 8, label_y)], "leader")
-    name = f"{svg.percent(curve.points[-1][1])} {curve.label}"
-    return (
-        whiskers
-        + svg.path(places, f"stairs {look}")
-        + leader
-        + svg.text(frame.right + 12, label_y + 4, name, f"name {look}")
-    )
+    lines = []
+    for k, curve in enumerate(drawn):
+        look = f"flight-{min(k, 5)}"
+        spots = [(across(x), frame.y(y)) for x, y, _ in curve.points]
+        shift = (k - 1.5) * WHISKER
+        whiskers = "".join(
+            svg.whisker(across(x) + shift, frame.y(interval[0]), frame.y(interval[1]), f"stairs {look}")
+            for x, _, interval in curve.points
+            if interval
+        )
+        end_x, end_y = spots[-1]
+        leader = svg.path([(end_x + 6, end_y), (frame.right + 8, ends[k])], "leader")
+        name = f"{svg.percent(curve.points[-1][1])} {curve.label}"
+        label = svg.text(frame.right + 12, ends[k] + 4, name, f"name {look}")
+        lines.append(whiskers + svg.path(spots, f"stairs {look}") + leader + label)
+    numbers = "; ".join(f"{c.label}: " + ", ".join(f"{svg.percent(y)} at {x}" for x, y, _ in c.points) for c in drawn)
+    # The first curve is the one compared with: it is drawn last, on top.
+    return svg.chart(WIDTH, HEIGHT, axes + "".join(lines[::-1]), f"{spoken}. {numbers}.")

@@ -103,9 +103,9 @@ def mathml(tex: str, display: bool = False) -> str | None:
     from latex2mathml import converter, exceptions
 
     # On text that is no TeX the converter fails in whatever way it happens to, besides those it names.
-    own = [kind for kind in vars(exceptions).values() if isinstance(kind, type) and issubclass(kind, Exception)]
+    named = [kind for kind in vars(exceptions).values() if isinstance(kind, type) and issubclass(kind, Exception)]
     failures: tuple[type[Exception], ...] = (
-        *own, LookupError, ValueError, TypeError, AttributeError, StopIteration, RuntimeError,
+        *named, LookupError, ValueError, TypeError, AttributeError, StopIteration, RuntimeError,
     )  # fmt: skip
     try:
         # The converter knows align, not the form of it that stands inside a formula.

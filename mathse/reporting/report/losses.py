@@ -62,8 +62,8 @@ def _panel(
         ),
     ]
     step = math.ceil(len(rows) / MOST)
-    kept = [r for k, r in enumerate(rows) if k % step == 0 or k == len(rows) - 1]
-    parts.append(svg.path([at(r["step"], r["loss"]) for r in kept], "curve"))
+    points = [r for k, r in enumerate(rows) if k % step == 0 or k == len(rows) - 1]
+    parts.append(svg.path([at(r["step"], r["loss"]) for r in points], "curve"))
     for r in rows:
         if _positive(r.get("val_loss")):
             x, y = at(r["step"], r["val_loss"])

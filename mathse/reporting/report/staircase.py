@@ -49,10 +49,16 @@ def staircase(flights: Sequence[Stairs]) -> str:
         return ""
     stages = sorted({stage for f in flights for stage in f.accuracy}, key=place)
     right = 16 if len(flights) == 1 else 270
-    frame = Steps(LEFT, TOP, WIDTH - LEFT - right, HEIGHT - TOP - BOTTOM, 0, _top(flights), stages)
+    highest = max(f.interval.get(s, (0, a))[1] for f in flights for s, a in f.accuracy.items())
+    top = min(1.0, svg.ticks(0, max(highest, 0.05))[-1])
+    frame = Steps(LEFT, TOP, WIDTH - LEFT - right, HEIGHT - TOP - BOTTOM, 0, top, stages)
     body = frame.axes()
     body += _single(flights[0], frame) if len(flights) == 1 else _overlay(flights, frame)
-    return svg.chart(WIDTH, HEIGHT, body, _spoken(flights))
+    spoken = ["Test accuracy by stage."]
+    for f in flights:
+        numbers = ", ".join(f"{title(stage)} {svg.percent(share)}" for stage, share in f.accuracy.items())
+        spoken.append(f"{f.label}: {numbers}." if f.label else f"{numbers}.")
+    return svg.chart(WIDTH, HEIGHT, body, " ".join(spoken))
 
 
 @dataclass(frozen=True)
@@ -76,11 +82,6 @@ class Steps(Frame):
         return self.grid(svg.ticks(0, self.high), axis=0) + names
 
 
-def _top(flights: Sequence[Stairs]) -> float:
-    highest = max(f.interval.get(s, (0, a))[1] for f in flights for s, a in f.accuracy.items())
-    return min(1.0, svg.ticks(0, max(highest, 0.05))[-1])
-
-
 def _single(flight: Stairs, frame: Steps) -> str:
     parts, before = [svg.path(_outline(flight, frame), "stairs")], None
     for stage, accuracy in flight.accuracy.items():
@@ -92,15 +93,10 @@ def _single(flight: Stairs, frame: Steps) -> str:
             parts.insert(0, svg.rect(x, top, frame.tread, frame.y(interval[0]) - top, "band", hint))
         parts.append(svg.text(middle, top - 8, svg.percent(accuracy), "value", "middle"))
         if before is not None:
-            parts.append(
-                svg.text(
-                    middle,
-                    min(max(y, frame.y(flight.interval.get(stage, (accuracy,))[0])) + 18, frame.y(0) - 8),
-                    svg.points(accuracy - before),
-                    "small halo",
-                    "middle",
-                )
-            )
+            # The gain, below the step and its interval, but never on the axis.
+            foot = max(y, frame.y(flight.interval.get(stage, (accuracy,))[0]))
+            gain = svg.points(accuracy - before)
+            parts.append(svg.text(middle, min(foot + 18, frame.y(0) - 8), gain, "small halo", "middle"))
         if stage in flight.rows:
             parts.append(svg.text(middle, HEIGHT - BOTTOM + 40, f"{flight.rows[stage]:,} rows", "small", "middle"))
         before = accuracy
@@ -133,12 +129,3 @@ def _outline(flight: Stairs, frame: Steps) -> list[tuple[float, float]]:
         for stage, accuracy in flight.accuracy.items()
         for point in ((frame.start(stage), frame.y(accuracy)), (frame.start(stage) + frame.tread, frame.y(accuracy)))
     ]
-
-
-def _spoken(flights: Sequence[Stairs]) -> str:
-    return "Test accuracy by stage. " + " ".join(
-        f"{f.label}: ".removeprefix(": ")
-        + ", ".join(f"{title(s)} {svg.percent(a)}" for s, a in f.accuracy.items())
-        + "."
-        for f in flights
-    )
