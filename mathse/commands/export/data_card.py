@@ -114,7 +114,7 @@ def _head(run: Run, options: ExportOptions, counts: RowCounts, open_with: str) -
         f"run `{run.name}` (task {run.task}, seed {run.seed}), in the form of `{options.format}`.\n"
     )
     if not run.finished:
-        yield "The run was not finished when this was options.\n"
+        yield "The run was not finished when this was made.\n"
     yield f"To open it: `{open_with}`\n"
     if options.what == "orm" and run.config["orm"].get("augment"):
         yield "The run's own ORM was also fitted on errors made up as it went; those rows are stored nowhere.\n"
