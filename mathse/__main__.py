@@ -1,4 +1,4 @@
-"""``mathse VERB``, also ``python -m mathse VERB``: the door for everything."""
+"""``mathse VERB``, also ``python -m mathse VERB``: finds the verb's module and runs it, nothing else is loaded."""
 
 from __future__ import annotations
 
@@ -38,7 +38,13 @@ ALIASES = {"whatif": "replay"}  # former names
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
-        return guarded(lambda: _help(0 if arguments else 2))
+
+        def show_help() -> int:
+            print("usage: mathse VERB ...\n")
+            print("\n".join(f"  {verb:<13} {purpose}" for verb, (_, purpose) in VERBS.items()))
+            return 0 if arguments else 2
+
+        return guarded(show_help)
     verb, *rest = arguments
     verb = ALIASES.get(verb, verb)
     if verb not in VERBS:
@@ -46,12 +52,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     run: Callable[[Sequence[str]], int] = import_module(VERBS[verb][0]).main
     return guarded(lambda: run(rest))
-
-
-def _help(code: int) -> int:
-    print("usage: mathse VERB ...\n")
-    print("\n".join(f"  {verb:<13} {what}" for verb, (_, what) in VERBS.items()))
-    return code
 
 
 def command() -> int:

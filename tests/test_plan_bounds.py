@@ -8,8 +8,8 @@ from itertools import combinations, product
 import pytest
 
 from mathse.commands.plan.amounts import Range
-from mathse.commands.plan.bounds import Bounds
 from mathse.commands.plan.plan import Plan, make_plan
+from mathse.commands.plan.planner import Bounds
 from mathse.config.compose import train_config
 from mathse.config.loop import Evolution, Reflect, Round
 from mathse.evolution.state import EvolutionState, Judged

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from mathse.commands.plan.checkpoint_size import PUBLISHED, RESUME, parameters
 from mathse.commands.plan.plan import Plan, make_plan
-from mathse.commands.plan.size import PUBLISHED, RESUME, parameters
-from mathse.commands.plan.words import said
+from mathse.commands.plan.table import plan_as_text
 from mathse.config.compose import train_config
 
 STUDENT, ORM = (PUBLISHED[name] for name in ("Qwen/Qwen2-VL-7B-Instruct", "zai-org/cogvlm2-llama3-chat-19B"))
@@ -50,8 +50,8 @@ def test_disk_counts_each_checkpoint_that_stays() -> None:
 def test_the_resume_point_is_the_largest_of_the_students_and_the_orms(more: tuple[str, ...], largest: int) -> None:
     plan = planned(*TWO_MODELS, *more)
     assert plan.resume == RESUME * largest
-    words = [line for line in said(plan) if "resume point" in line]
-    assert len(words) == bool(largest) and all(f"{RESUME * largest / 2**30:,.1f} GiB" in line for line in words)
+    lines = [line for line in plan_as_text(plan) if "resume point" in line]
+    assert len(lines) == bool(largest) and all(f"{RESUME * largest / 2**30:,.1f} GiB" in line for line in lines)
 
 
 def test_an_orm_that_is_not_trained_here_has_no_resume_point(tmp_path: Path) -> None:
@@ -63,5 +63,5 @@ def test_an_orm_that_is_not_trained_here_has_no_resume_point(tmp_path: Path) -> 
 def test_an_orm_of_unknown_size_is_named_and_its_resume_point_not_guessed() -> None:
     plan = planned(*TWO_MODELS, "orm.backbone.path=org/unknown")
     assert plan.resume is None and plan.total("disk") is None
-    assert "disk, the ORM: the size of org/unknown is not known here" in "\n".join(said(plan))
-    assert "resume point" not in "\n".join(said(plan))
+    assert "disk, the ORM: the size of org/unknown is not known here" in "\n".join(plan_as_text(plan))
+    assert "resume point" not in "\n".join(plan_as_text(plan))

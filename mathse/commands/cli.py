@@ -99,12 +99,13 @@ def _job(task: Task, schema: type, traceback: bool, start: Sequence[str]) -> Cal
             if getattr(config, "plan", False):  # no rank is started for it, no folder is left
                 _remove_if_empty(folder)
                 return task(config, folder)
-            _refuse_resuming_a_sweep(config)
-            _refuse_a_sweep_in_ranks()
-            _refuse_a_sweep_of_one()
-            _refuse_a_wrong_choice(config)
+            _refuse_impossible_sweeps(config)
             settings = [*flags, *HydraConfig.get().overrides.task] if _is_sweep() else sys.argv[1:]
-            number = _to_choose_by(run_or_start_ranks(task, config, folder, [*start, *settings]))
+            number = run_or_start_ranks(task, config, folder, [*start, *settings])
+            if number is None and _is_sweep() and sweeps.chooses(HydraConfig.get().sweeper):
+                raise MathSEError(
+                    "the run has no dev accuracy for the sweeper to choose by; callbacks.evaluate measures it"
+                )
             launch.report(number)
             return number
         except RUNNING as e:
@@ -113,7 +114,11 @@ def _job(task: Task, schema: type, traceback: bool, start: Sequence[str]) -> Cal
                 sys.exit(launch.LOST_OTHERS)  # the watching process says whom it lost
             if traceback:
                 raise
-            _job_failed(e)
+            text = sentence(e)
+            if text is None or not _is_sweep():
+                _fail(text, e)
+            _say(*(f"job {HydraConfig.get().job.num}: {line}" for line in text.splitlines()))
+            raise JobFailed(text) from e
         except launch.RanksFailed as e:
             _remove_if_empty(folder)
             if _is_sweep():
@@ -122,7 +127,12 @@ def _job(task: Task, schema: type, traceback: bool, start: Sequence[str]) -> Cal
         except KeyboardInterrupt:
             _remove_if_empty(folder)
             if not launch.is_supervised():
-                _say(_how_to_go_on(folder, sys.argv[1:]))
+                again = "the same command"
+                if not (_is_sweep() or any(a.startswith("hydra.run.dir=") or a == "resume=last" for a in sys.argv[1:])):
+                    with suppress(ValueError):
+                        folder = folder.relative_to(Path.cwd())
+                    again += f" with hydra.run.dir={folder}"
+                _say(f"stopped; {again} goes on from here")
             sys.exit(INTERRUPTED)
 
     return job
@@ -146,10 +156,10 @@ def run_dir(folder: Path) -> str:
 def _start_of_a_rank(verb: str) -> list[str]:
     """What started this process, up to its settings, with the interpreter's own flags: ``python train.py``, ``mathse
     train``, ``python -m mathse train``; ``start_from_python`` where the settings came from elsewhere."""
-    whole, settings = sys.orig_argv, sys.argv[1:]
-    if whole[len(whole) - len(settings) :] != settings:
+    command, settings = sys.orig_argv, sys.argv[1:]
+    if command[len(command) - len(settings) :] != settings:
         return start_from_python(verb)
-    start = whole[1 : len(whole) - len(settings)]
+    start = command[1 : len(command) - len(settings)]
     return [sys.executable, *(os.path.abspath(part) if part == sys.argv[0] else part for part in start)]
 
 
@@ -160,73 +170,40 @@ def start_from_python(verb: str) -> list[str]:
     return [sys.executable, "-c", code, verb]
 
 
-def _job_failed(error: BaseException) -> NoReturn:
+def _refuse_impossible_sweeps(config: Any) -> None:
+    """Raises ConfigError for a sweep (``-m``) whose settings contradict it, and for a sweep without ``-m``."""
+    hydra_config = HydraConfig.get()
     if not _is_sweep():
-        _fail(sentence(error), error)
-    if (text := sentence(error)) is None:
-        raise error
-    _say(*(f"job {HydraConfig.get().job.num}: {line}" for line in text.splitlines()))
-    raise JobFailed(text) from error
-
-
-def _refuse_resuming_a_sweep(config: Any) -> None:
-    if _is_sweep() and getattr(config, "resume", None) == "last":
+        option = hydra_config.runtime.choices.get("sweep")
+        if option is not None and not launch.is_supervised():  # our ranks run one job each
+            raise ConfigError(f"+sweep={option}: tries several values, which is a sweep; pass -m too")
+        return
+    if getattr(config, "resume", None) == "last":
         raise ConfigError(
             "resume = 'last': finds one run, and this is a sweep (-m); leave it out: with the same command, finished "
             "jobs return their number and the others go on"
         )
-
-
-def _refuse_a_sweep_in_ranks() -> None:
-    here = launch.own_rank()
-    if _is_sweep() and here is not None and here.size > 1:
+    rank = launch.own_rank()
+    if rank is not None and rank.size > 1:
         raise ConfigError(
-            f"a sweep (-m) was started {here.size} times, once a rank: start it once, and each of its jobs starts its "
+            f"a sweep (-m) was started {rank.size} times, once a rank: start it once, and each of its jobs starts its "
             "own ranks (trainer=ddp trainer.devices=...)"
         )
-
-
-def _refuse_a_sweep_of_one() -> None:
-    chosen = HydraConfig.get().runtime.choices.get("sweep")
-    if chosen is not None and not _is_sweep() and not launch.is_supervised():  # our ranks run one job each
-        raise ConfigError(f"+sweep={chosen}: tries several values, which is a sweep; pass -m too")
-
-
-def _refuse_a_wrong_choice(config: Any) -> None:
-    if _chooses() and (said := [*sweeps.no_choice(config, HydraConfig.get().sweeper)]):
-        raise ConfigError("\n".join(said))
-
-
-def _to_choose_by(number: float | None) -> float | None:
-    """The job's number. Raises MathSEError where a sweeper needs one and there is none."""
-    if number is None and _chooses():
-        raise MathSEError("the run has no dev accuracy for the sweeper to choose by; callbacks.evaluate measures it")
-    return number
-
-
-def _chooses() -> bool:
-    return _is_sweep() and sweeps.chooses(HydraConfig.get().sweeper)
+    if sweeps.chooses(hydra_config.sweeper) and (mistakes := [*sweeps.no_choice(config, hydra_config.sweeper)]):
+        raise ConfigError("\n".join(mistakes))
 
 
 def _is_sweep() -> bool:
     return bool(HydraConfig.get().mode == RunMode.MULTIRUN)
 
 
-def _how_to_go_on(folder: Path, arguments: Sequence[str]) -> str:
-    if _is_sweep() or any(a.startswith("hydra.run.dir=") or a == "resume=last" for a in arguments):
-        return "stopped; the same command goes on from here"
-    with suppress(ValueError):
-        folder = folder.relative_to(Path.cwd())
-    return f"stopped; the same command with hydra.run.dir={folder} goes on from here"
-
-
 def _remove_if_empty(folder: Path) -> None:
     """Takes back the folder that Hydra made for a run that did not begin, and empty ones above it."""
-    for place in (folder, *folder.parents):
-        if place != folder and (place == Path.cwd() or Path.cwd() not in place.parents):
+    for parent in (folder, *folder.parents):
+        if parent != folder and (parent == Path.cwd() or Path.cwd() not in parent.parents):
             return
         try:
-            place.rmdir()
+            parent.rmdir()
         except OSError:  # not empty, or not ours to remove
             return
 
@@ -239,7 +216,7 @@ def _fail(text: str | None, error: BaseException) -> NoReturn:
 
 
 def _say(*lines: str) -> None:
-    here = launch.own_rank()
-    if here is not None and here.rank and not launch.is_supervised():  # the watching process names the rank itself
-        lines = tuple(f"rank {here.rank}: {line}" for line in lines)
+    rank = launch.own_rank()
+    if rank is not None and rank.rank and not launch.is_supervised():  # the watching process names the rank itself
+        lines = tuple(f"rank {rank.rank}: {line}" for line in lines)
     print(*lines, sep="\n", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""``python -m mathse convert SRC DST``: a published InternVL2.5 folder, saved in transformers' layout.
+"""``mathse convert SRC DST``: a published InternVL2.5 folder, saved in transformers' layout.
 
 Training and evaluation open published folders as they are; this is for servers and scripts that know transformers'
 layout alone, such as one that puts a run's adapter on its base with plain peft. The checkpoint is opened and saved, so
@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from mathse.config.program import program
 from mathse.errors import CheckpointError
 
 DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}  # by their names in safetensors
@@ -58,7 +59,7 @@ def convert(source: Path, destination: Path, dtype: str | None = None) -> Path:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m mathse convert",
+        prog=program("convert"),
         description="Save a published InternVL2.5 checkpoint in transformers' layout, which servers open too.",
     )
     parser.add_argument("source", metavar="SRC", help="a folder, or a hub id such as OpenGVLab/InternVL2_5-8B")

@@ -88,4 +88,4 @@ def _run(task: cli.Task, config: Any, folder: Path, start: Sequence[str], overri
     try:
         return cli.run_or_start_ranks(task, config, folder, [*start, *flags, *overrides])
     except RanksFailed as error:
-        raise MathSEError(f"{folder}: a rank failed ({error}); what it said stands above") from error
+        raise MathSEError(f"{folder}: a rank failed ({error}); its error stands above") from error

@@ -15,11 +15,11 @@ from safetensors import SafetensorError
 
 from mathse.errors import INTERRUPTED, MathSEError
 
-RUNNING = (MathSEError, OSError, SafetensorError)  # safetensors tells of a full disk in its own words
+RUNNING = (MathSEError, OSError, SafetensorError)  # safetensors reports a full disk by an error of its own
 
 
 def guarded(run: Callable[[], int]) -> int:
-    """``run()`` for a command without Hydra: its exit code, or 1 after a user's mistake, told in a sentence."""
+    """``run()`` for a command without Hydra: its exit code, or 1 after a user's mistake, printed as a sentence."""
     try:
         code = run()
         sys.stdout.flush()
@@ -47,13 +47,13 @@ def sentence(error: BaseException) -> str | None:
     if isinstance(error, MathSEError):
         return str(error)
     code = error.errno if isinstance(error, OSError) else errno.ENOSPC if "os error 28" in str(error) else None
-    where = str(getattr(error, "filename", None) or "the run folder")
+    path = str(getattr(error, "filename", None) or "the run folder")
     if code in (errno.ENOSPC, errno.EDQUOT):
-        return f"{where}: no space left on the device; free some, then run the same command: nothing finished is lost"
+        return f"{path}: no space left on the device; free some, then run the same command: nothing finished is lost"
     if code in (errno.EACCES, errno.EPERM):
-        return f"{where}: permission denied; mend its rights, or choose another place with hydra.run.dir=DIR"
+        return f"{path}: permission denied; correct its permissions, or choose another place with hydra.run.dir=DIR"
     if code == errno.EROFS:
-        return f"{where}: on a read-only file system; choose another place with hydra.run.dir=DIR"
+        return f"{path}: on a read-only file system; choose another place with hydra.run.dir=DIR"
     if code in (errno.EEXIST, errno.ENOTDIR):
-        return f"{where}: a file stands where a folder must be; move it, or choose another place with hydra.run.dir=DIR"
+        return f"{path}: a file stands where a folder must be; move it, or choose another place with hydra.run.dir=DIR"
     return None

@@ -1,4 +1,7 @@
-"""``python -m mathse tiny [FAMILY] DST``: a small random-weight checkpoint of a family's true architecture."""
+"""``mathse tiny [FAMILY] DST``: a small random-weight checkpoint of a family's true architecture.
+
+For trying out a command, a server or a script in seconds, without a download.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
+from mathse.config.program import program
 from mathse.errors import CheckpointError
 
 BUILDERS = {  # called with a seed; the Backbone returned is saved
@@ -18,19 +22,21 @@ BUILDERS = {  # called with a seed; the Backbone returned is saved
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m mathse tiny", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog=program("tiny"), description="A small random-weight checkpoint of a family's true architecture"
+    )
     parser.add_argument("family", nargs="?", default="tiny", choices=tuple(BUILDERS))
     parser.add_argument("folder", type=Path, metavar="DST", help="a folder that does not exist yet")
     parser.add_argument("--seed", type=int, default=0)
-    asked = parser.parse_args(argv)
-    if asked.folder.exists() and any(asked.folder.iterdir()):
-        raise CheckpointError(f"{asked.folder} is not empty; name a new folder")
+    arguments = parser.parse_args(argv)
+    if arguments.folder.exists() and any(arguments.folder.iterdir()):
+        raise CheckpointError(f"{arguments.folder} is not empty; name a new folder")
     from mathse.models import quiet  # here: --help needs no torch
 
     quiet()
-    module, _, name = BUILDERS[asked.family].rpartition(".")
-    backbone = getattr(import_module(module), name)(asked.seed)
-    backbone.save(asked.folder)
+    module, _, name = BUILDERS[arguments.family].rpartition(".")
+    backbone = getattr(import_module(module), name)(arguments.seed)
+    backbone.save(arguments.folder)
     parameters = sum(p.numel() for p in backbone.model.parameters())
-    print(f"{asked.folder}: {asked.family}, {parameters:,} parameters, random weights")
+    print(f"{arguments.folder}: {arguments.family}, {parameters:,} parameters, random weights")
     return 0

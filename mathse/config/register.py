@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from omegaconf import OmegaConf
 
 from mathse.config import bind
 from mathse.config.options import groups
+from mathse.config.program import program
 from mathse.config.schema import OPTIONS, PROGRAMS
 from mathse.config.sweeps import job_folder
 from mathse.errors import ConfigError
@@ -53,11 +53,6 @@ def run_dir(resume: str | None, name: str, time: str) -> str:
             "or name the run's folder with hydra.run.dir=DIR"
         )
     return str(folder)
-
-
-def program(name: str) -> str:
-    """How this process was started, for --help: "train" -> ``python train.py`` or ``mathse train``."""
-    return f"python {name}.py" if Path(sys.argv[0]).name == f"{name}.py" else f"mathse {name}"
 
 
 def _options_page(*only: str) -> str:

@@ -80,7 +80,7 @@ def test_nothing_that_a_run_has_written_is_taken_back(command, tmp_path):
     ("code", "says"),
     [
         (errno.ENOSPC, "x/y: no space left on the device; free some"),
-        (errno.EACCES, "x/y: permission denied; mend its rights"),
+        (errno.EACCES, "x/y: permission denied; correct its permissions"),
         (errno.EROFS, "x/y: on a read-only file system; choose another place with hydra.run.dir=DIR"),
     ],
 )

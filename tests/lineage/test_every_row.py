@@ -103,7 +103,7 @@ def test_the_story_of_each_row_leaves_nothing_open(run_of: Made, kind: str) -> N
         assert [one.name for one in last.fitted][-1] == "final/checkpoint"
         if len(story.steps) == 2:
             assert draft.verdict is not None and draft.verdict.status == "wrong" and not draft.fitted
-            assert last.told is not None and last.path.lineage.parent == draft.path.id
+            assert last.feedback is not None and last.path.lineage.parent == draft.path.id
 
 
 def test_a_branch_tells_what_the_run_tells_that_it_took_its_stages_from(

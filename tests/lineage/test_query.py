@@ -13,8 +13,7 @@ from run_builder import build_run, record_again
 
 from lineage.conftest import Made
 from mathse.__main__ import main
-from mathse.commands.lineage.query import SHOWN, answer
-from mathse.commands.lineage.tables import NAMES
+from mathse.commands.lineage.sql import NAMES, SHOWN, answer
 from mathse.errors import DataError
 from mathse.runs.reader import read_run
 

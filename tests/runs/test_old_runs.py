@@ -89,7 +89,7 @@ def test_its_model_is_exported_bit_for_bit(name: str, old_run: OldRun, tmp_path:
 
 @NAMES
 def test_a_plan_takes_its_rates_from_it(name: str, old_run: OldRun) -> None:
-    from mathse.commands.plan.measured import measured
+    from mathse.commands.plan.rates import measured
 
     assert {"fit", "sample"} <= measured(read_run(old_run(name))).seconds.keys()
 

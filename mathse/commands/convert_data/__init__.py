@@ -1,7 +1,7 @@
 """Public data sets -> rows of ``data=jsonl``, next to copies of their images.
 
-    python -m mathse convert-data SRC DST.jsonl --format geometry3k|mathvision|mathverse|dynamath
-    python -m mathse convert-data official FILE... --out DIR   # the authors' files: official.py
+    mathse convert-data SRC DST.jsonl --format geometry3k|mathvision|mathverse|dynamath
+    mathse convert-data official FILE... --out DIR   # the authors' files: official.py
 
 SRC is a folder with ``records.jsonl`` (or that file), whose records name their picture in ``image_file``, relative to
 it. Ids are ``<format>/<id>``, so converted files can be concatenated.
@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from mathse.commands.convert_data import official
+from mathse.config.program import program
 from mathse.data.json_records import read_lines
 from mathse.data.readers.llava import question_of
 from mathse.errors import DataError
@@ -103,13 +104,13 @@ def main(argv: Sequence[str]) -> int:
     """``convert-data``: prints what was written, returns 0; a DataError for a source or target that cannot be used."""
     if argv and argv[0] == "official":
         return official.main(argv[1:])
-    parser = argparse.ArgumentParser(prog="python -m mathse convert-data", description="Public records -> data=jsonl")
+    parser = argparse.ArgumentParser(prog=program("convert-data"), description="Public records -> data=jsonl")
     parser.add_argument("source", type=Path, metavar="SRC", help="a folder with records.jsonl and its images")
     parser.add_argument("target", type=Path, metavar="DST", help="the .jsonl file to write; images go next to it")
     parser.add_argument("--format", required=True, choices=sorted({*FORMATS, *REFUSED}), help="whose records SRC holds")
-    asked = parser.parse_args(argv)
-    rows = convert(asked.source, asked.target, asked.format)
-    print(f"{asked.target}: {rows} rows; python train.py data=jsonl data.path={asked.target}")
+    arguments = parser.parse_args(argv)
+    rows = convert(arguments.source, arguments.target, arguments.format)
+    print(f"{arguments.target}: {rows} rows; python train.py data=jsonl data.path={arguments.target}")
     return 0
 
 
@@ -140,17 +141,11 @@ def convert(source: Path, target: Path, format: str) -> int:
                 raise DataError(f"{records}:{number}: no image {file!r} in {records.parent}; fetch the set's images")
             images = [f"images/{format}/{file.removeprefix('images/')}"]
             pictures[picture] = target.parent / images[0]
-        rows.append({"id": row.pop("id"), "question": row.pop("question"), "images": images} | _filled(row))
-    _write(target, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), pictures)
-    return len(rows)
+        first = {"id": row.pop("id"), "question": row.pop("question"), "images": images}
+        rows.append(first | {name: value for name, value in row.items() if value not in ("", [])})
 
-
-def _filled(row: Record) -> Record:
-    return {name: value for name, value in row.items() if value not in ("", [])}
-
-
-def _write(target: Path, text: str, pictures: dict[Path, Path]) -> None:
-    """Images first, then the file, by rename: a file that is there is whole."""
+    # Images first, then the file, by rename: a file that is there is whole.
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     if target.suffix != ".jsonl":
         raise DataError(f"DST {target}: the name of a .jsonl file is needed; give one")
     if target.exists() and target.read_bytes() != text.encode():
@@ -161,3 +156,4 @@ def _write(target: Path, text: str, pictures: dict[Path, Path]) -> None:
     unfinished = target.with_suffix(".jsonl.part")
     unfinished.write_text(text, encoding="utf-8")
     unfinished.replace(target)
+    return len(rows)

@@ -1,6 +1,6 @@
 """The files that the authors' README names -> problems and paths in our own forms.
 
-    python -m mathse convert-data official sft_chosen.jsonl hard_problems.jsonl reflection_sft.jsonl --out DIR
+    mathse convert-data official sft_chosen.jsonl hard_problems.jsonl reflection_sft.jsonl --out DIR
     python train.py task=sft data=jsonl data.path=DIR/problems.jsonl sft.train=DIR/train.jsonl data.test_path=FILE
     python train.py task=orm data=jsonl data.path=DIR/problems.jsonl orm.train=DIR/orm_train.jsonl \\
         orm.held=DIR/orm_held.jsonl
@@ -28,7 +28,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mathse.commands.convert_data.official_records import KINDS, Entry, Files, Picture, bad_row
+from mathse.commands.convert_data.official_records import KINDS, Exchange, Files, Picture, bad_row
+from mathse.config.program import program
 from mathse.data.json_records import BadRow, JsonRecord
 from mathse.data.readers.base import tagged
 from mathse.data.row_validation import ImageChecks, validate
@@ -47,7 +48,7 @@ HELD = 10  # one problem in so many is for measuring an ORM
 def main(argv: Sequence[str]) -> int:
     """``convert-data official``: prints what was written; a DataError for files or a folder that cannot be used."""
     parser = argparse.ArgumentParser(
-        prog="python -m mathse convert-data official",
+        prog=program("convert-data official"),
         description="The authors' files -> data=jsonl, sft.train, orm.train",
     )
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help=f"{', '.join(KINDS)}: .jsonl, .jsonl.gz")
@@ -55,12 +56,13 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--images", type=Path, metavar="DIR", help="where paths of pictures start (default: each file's)"
     )
-    asked = parser.parse_args(argv)
-    counts = convert(asked.files, asked.out, asked.images)
-    print(f"{asked.out}: {', '.join(f'{rows:,} {name}' for name, rows in counts.items())}")
-    data = f"data=jsonl data.path={asked.out}/problems.jsonl"
-    print(f"python train.py task=sft {data} sft.train={asked.out}/train.jsonl data.test_path=FILE")
-    print(f"python train.py task=orm {data} orm.train={asked.out}/orm_train.jsonl orm.held={asked.out}/orm_held.jsonl")
+    arguments = parser.parse_args(argv)
+    counts = convert(arguments.files, arguments.out, arguments.images)
+    print(f"{arguments.out}: {', '.join(f'{rows:,} {name}' for name, rows in counts.items())}")
+    out = arguments.out
+    data = f"data=jsonl data.path={out}/problems.jsonl"
+    print(f"python train.py task=sft {data} sft.train={out}/train.jsonl data.test_path=FILE")
+    print(f"python train.py task=orm {data} orm.train={out}/orm_train.jsonl orm.held={out}/orm_held.jsonl")
     print("without data.test_path the test split is a share of these problems, which train.jsonl has paths for")
     return 0
 
@@ -100,20 +102,27 @@ class _Writing:
 
     def problems(self, folder: Path) -> Iterator[dict[str, Any]]:
         """A row a problem, the pictures of which are copied below ``folder``."""
-        given, reached = self._answers()
+        # By problem: the answer that a record gives, and the one that the first accepted path comes to.
+        stated: dict[str, str] = {}
+        reached: dict[str, str] = {}
+        for entry in self.files.entries():
+            if entry.answer:
+                stated.setdefault(entry.problem_id, entry.answer)
+            elif entry.accepted and (answer := extract_answer(entry.accepted)):
+                reached.setdefault(entry.problem_id, answer)
         for entry in self.files.entries(self.bad):
             name = entry.problem_id
             if name in self.known:
                 continue
             try:
-                row = _row(entry, given.get(name, reached.get(name)))
+                row = _row(entry, stated.get(name, reached.get(name)))
                 self._check(row, entry)
             except BadRow as error:
                 self.bad.append(bad_row(entry.file, entry.line, name, error))
                 continue
             self.known.add(name)
             pictures = [_copied(picture, folder) for picture in entry.pictures]
-            yield row | {"images": pictures} | ({} if name in given else {"answer_from": "path"})
+            yield row | {"images": pictures} | ({} if name in stated else {"answer_from": "path"})
 
     def accepted(self) -> Iterator[ReasoningPath]:
         for entry, number in self._numbered():
@@ -132,10 +141,10 @@ class _Writing:
                 path = ReasoningPath(
                     _draft_id(entry, number), entry.problem_id, entry.wrong, Lineage("student", entry.kind, WRITER)
                 )
-                word = Verdict(path.id, "wrong", entry.error_step, entry.analysis, judge=WRITER)
-                yield {"path": path, "verdict": word}
+                verdict = Verdict(path.id, "wrong", entry.error_step, entry.analysis, judge=WRITER)
+                yield {"path": path, "verdict": verdict}
 
-    def _numbered(self) -> Iterator[tuple[Entry, int]]:
+    def _numbered(self) -> Iterator[tuple[Exchange, int]]:
         """Entries of known problems, each with its number among those of its kind and problem."""
         seen: Counter[tuple[str, str]] = Counter()
         for entry in self.files.entries():
@@ -144,27 +153,16 @@ class _Writing:
                 yield entry, seen[key]
                 seen[key] += 1
 
-    def _answers(self) -> tuple[dict[str, str], dict[str, str]]:
-        """By problem: the answer that a record gives, and the one that the first accepted path comes to."""
-        given: dict[str, str] = {}
-        reached: dict[str, str] = {}
-        for entry in self.files.entries():
-            if entry.answer:
-                given.setdefault(entry.problem_id, entry.answer)
-            elif entry.accepted and (answer := extract_answer(entry.accepted)):
-                reached.setdefault(entry.problem_id, answer)
-        return given, reached
-
-    def _check(self, row: dict[str, Any], entry: Entry) -> None:
+    def _check(self, row: dict[str, Any], entry: Exchange) -> None:
         """Raises BadRow for what ``data=jsonl`` would not take, before a picture is copied."""
         root = entry.pictures[0].root if entry.pictures else entry.file.parent
         values = row | {"images": [picture.place for picture in entry.pictures]}
-        found = validate(JsonRecord(entry.line, values), str(entry.file), root, self.images, entry.file.name)
-        if found.problem is None:
-            raise BadRow(found.reason)
+        row_read = validate(JsonRecord(entry.line, values), str(entry.file), root, self.images, entry.file.name)
+        if row_read.problem is None:
+            raise BadRow(row_read.reason)
 
 
-def _row(entry: Entry, answer: str | None) -> dict[str, Any]:
+def _row(entry: Exchange, answer: str | None) -> dict[str, Any]:
     """Raises BadRow without an answer."""
     if answer is None:
         raise BadRow('no reference answer: no "answer", and no accepted path of this problem; add an "answer"')
@@ -183,12 +181,12 @@ def _copied(picture: Picture, folder: Path) -> str:
     return target.relative_to(folder).as_posix()
 
 
-def _accepted(entry: Entry, number: int) -> ReasoningPath:
+def _accepted(entry: Exchange, number: int) -> ReasoningPath:
     origin: Origin = "reflection" if entry.kind == "reflection_sft" else "student"
     parent = _draft_id(entry, number) if entry.wrong is not None else None
     lineage = Lineage(origin, entry.kind, WRITER, parent=parent)
     return ReasoningPath(f"{entry.kind}/{entry.problem_id}/{number}", entry.problem_id, str(entry.accepted), lineage)
 
 
-def _draft_id(entry: Entry, number: int) -> str:
+def _draft_id(entry: Exchange, number: int) -> str:
     return f"{entry.kind}/draft/{entry.problem_id}/{number}"

@@ -1,4 +1,4 @@
-"""A record of the authors' files as one exchange: what is asked, which path was taken, and what was said of it.
+"""A record of the authors' files as one exchange: the question, the path that answers it, and the verdict on it.
 
 Known by the beginning of a file's name:
 
@@ -39,8 +39,8 @@ class Picture(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A record as read. ``accepted`` and ``wrong`` are texts of paths; ``analysis`` is what was said of the wrong."""
+class Exchange:
+    """A record as read. ``accepted`` and ``wrong`` are texts of paths; ``analysis`` says why the second is wrong."""
 
     file: Path
     line: int
@@ -65,13 +65,13 @@ class Files:
 
     def __init__(self, files: Iterable[Path], images: Path | None) -> None:
         self.files, self.images = list(files), images
-        self._found: dict[tuple[Path, str], Picture] = {}
+        self._pictures: dict[tuple[Path, str], Picture] = {}
         for file in self.files:
             kind_of(file)
             if not file.is_file():
                 raise DataError(f"{file}: no such file; give the paths of the authors' files")
 
-    def entries(self, bad: list[dict[str, object]] | None = None) -> Iterator[Entry]:
+    def entries(self, bad: list[dict[str, object]] | None = None) -> Iterator[Exchange]:
         """All records that say something; the others are added to ``bad``, a row of bad_rows.jsonl each."""
         for file in self.files:
             for record in read_lines(file):
@@ -83,16 +83,32 @@ class Files:
                     if bad is not None:
                         bad.append(bad_row(file, record.line, None, error))
 
-    def _entry(self, values: Mapping[str, Any], file: Path, line: int) -> Entry:
-        which = kind_of(file)
-        asked, accepted, wrong, said = (_reflection if which == "reflection_sft" else _path)(values, which)
-        question, choices = question_of(asked)
+    def _entry(self, values: Mapping[str, Any], file: Path, line: int) -> Exchange:
+        file_kind = kind_of(file)
+        prompt: str
+        accepted: str | None = None
+        wrong: str | None = None
+        analysis = _optional(values, "error_analysis")
+        if file_kind == "reflection_sft":
+            more = _optional(values, "input")
+            prompt = text_of(values, "instruction") + (f"\n{more}" if more else "")
+            accepted, wrong = text_of(values, "output"), _optional(values, "draft")
+            analysis = analysis or _optional(values, "reflection")
+        else:
+            prompt, path = text_of(values, "prompt", "question"), _optional(values, "reasoning")
+            if path is None and file_kind != "hard_problems":
+                text_of(values, "reasoning")  # raises BadRow that says what is wrong with it
+            if file_kind == "sft_chosen":
+                accepted = path
+            else:
+                wrong = path
+        question, choices = question_of(prompt)
         if not question:
             raise BadRow("there is no question but pictures and hints; leave the row out")
-        return Entry(
+        return Exchange(
             file,
             line,
-            which,
+            file_kind,
             question,
             tuple(choices),
             tuple(self._picture(ref, self.images or file.parent) for ref in _refs(values)),
@@ -100,7 +116,7 @@ class Files:
             accepted,
             wrong,
             _optional(values, "error_step"),
-            said,
+            analysis,
         )
 
     def _picture(self, ref: str, root: Path) -> Picture:
@@ -108,7 +124,7 @@ class Files:
 
         Raises BadRow where it is nowhere below the root.
         """
-        if (known := self._found.get((root, ref))) is not None:
+        if (known := self._pictures.get((root, ref))) is not None:
             return known
         parts = PurePosixPath(ref.removeprefix("./")).parts
         starts: Iterable[int] = range(1, len(parts)) if PurePosixPath(ref).is_absolute() else (0,)
@@ -116,8 +132,8 @@ class Files:
             path = Path(path_inside("/".join(parts[start:]), root))
             if path.is_file():
                 place = path.relative_to(root.resolve()).as_posix()
-                found = Picture(root, place, sha256_file(path)[:24] + path.suffix.lower())
-                return self._found.setdefault((root, ref), found)
+                picture = Picture(root, place, sha256_file(path)[:24] + path.suffix.lower())
+                return self._pictures.setdefault((root, ref), picture)
         raise BadRow(f"image {ref!r:.80}: not below {root}; copy it there, or say where it is with --images DIR")
 
 
@@ -133,29 +149,11 @@ def bad_row(file: Path, line: int, name: str | None, reason: object) -> dict[str
     return {"file": str(file), "line": line, "id": name, "reason": str(reason)}
 
 
-Said = tuple[str, str | None, str | None, str | None]  # what is asked, accepted, wrong, analysis
-
-
-def _path(values: Mapping[str, Any], which: str) -> Said:
-    asked, path = text_of(values, "prompt", "question"), _optional(values, "reasoning")
-    if path is None and which != "hard_problems":
-        text_of(values, "reasoning")  # says what is wrong with it
-    accepted, wrong = (path, None) if which == "sft_chosen" else (None, path)
-    return asked, accepted, wrong, _optional(values, "error_analysis")
-
-
-def _reflection(values: Mapping[str, Any], which: str) -> Said:
-    more = _optional(values, "input")
-    asked = text_of(values, "instruction") + (f"\n{more}" if more else "")
-    said = _optional(values, "error_analysis") or _optional(values, "reflection")
-    return asked, text_of(values, "output"), _optional(values, "draft"), said
-
-
 def _refs(values: Mapping[str, Any]) -> tuple[str, ...]:
     """The pictures of a record: a path, several, or none."""
     name = next((name for name in MEDIA if values.get(name) not in (None, "")), MEDIA[0])
-    found = values.get(name) or []
-    refs = found if isinstance(found, list) else [found]
+    value = values.get(name) or []
+    refs = value if isinstance(value, list) else [value]
     for ref in refs:
         if not isinstance(ref, str) or not ref.strip():
             raise BadRow(f'"{name}" is paths of pictures, got {kind(ref)}; correct the record')

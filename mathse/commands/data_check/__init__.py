@@ -1,6 +1,6 @@
-"""``python -m mathse data check OVERRIDES``: what train.py with these overrides would learn from, before any training.
+"""``mathse data check OVERRIDES``: what ``mathse train`` with these overrides would learn from, before any training.
 
-    python -m mathse data check data=jsonl data.path=FILE backbone=qwen2vl hydra.run.dir=check
+    mathse data check data=jsonl data.path=FILE backbone=qwen2vl hydra.run.dir=check
 
 Every row is read, every picture decoded, every prompt measured by the chosen backbone. Written into hydra.run.dir:
 
@@ -24,6 +24,7 @@ from pathlib import Path
 
 from mathse.config.compose import train_config
 from mathse.config.options import FLAG, look_in
+from mathse.config.program import program
 from mathse.config.rules import teacher_can_solve_the_data
 from mathse.data.decontamination.benchmark_files import problems_of
 from mathse.data.decontamination.hash_lists import lines
@@ -32,7 +33,7 @@ from mathse.errors import DataError
 
 def main(argv: Sequence[str]) -> int:
     """Returns the exit code; a DataError where a row is bad and that is an error."""
-    parser = argparse.ArgumentParser(prog="python -m mathse data", description="Look at data before training on it")
+    parser = argparse.ArgumentParser(prog=program("data"), description="Look at data before training on it")
     verbs = parser.add_subparsers(dest="verb", required=True)
     checking = verbs.add_parser("check", help="read all of the training data, and write what was found")
     checking.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="as for train.py: data=jsonl data.path=FILE")
@@ -40,18 +41,15 @@ def main(argv: Sequence[str]) -> int:
     hashing = verbs.add_parser("hashes", help="a hash list of a benchmark's questions, to keep them out of training")
     hashing.add_argument("benchmark", type=Path, metavar="FILE", help="its problems: JSON or JSONL")
     hashing.add_argument("list", type=Path, metavar="LIST.txt", help="the list to write")
-    asked = parser.parse_args(argv)
-    if asked.verb == "hashes":
-        return _write_hashes(asked.benchmark, asked.list)
-    look_in(asked.config_dir)
-    config, folder = train_config(asked.overrides, but=(teacher_can_solve_the_data,))  # no teacher takes part
-    from mathse.commands.data_check.check import (
-        check,  # here: it loads torch, and a wrong setting is refused before that
-    )
+    arguments = parser.parse_args(argv)
+    if arguments.verb == "hashes":
+        return _write_hashes(arguments.benchmark, arguments.list)
+    look_in(arguments.config_dir)
+    config, folder = train_config(arguments.overrides, but=(teacher_can_solve_the_data,))  # no teacher takes part
+    from mathse.commands.data_check.check import check  # here: it loads torch, a wrong setting is refused before that
 
-    refused = check(config, folder)
-    if refused:
-        raise DataError(refused)
+    if (bad_rows := check(config, folder)) is not None:
+        raise DataError(bad_rows)
     return 0
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import is_dataclass, replace
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL.Image import Image
 
-from mathse.commands.data_check.counts import Counts
+from mathse.commands.data_check.counts import DataCounts
 from mathse.commands.data_check.page import page
 from mathse.config import build
 from mathse.config.schema import TrainConfig
@@ -39,13 +39,21 @@ WARNINGS = "warnings.jsonl"
 FIGURES, PAGE = "data_check.json", "data_check.html"
 
 
-class Check:
-    """One look at all of a source's problems."""
+class DataCheck:
+    """One look at all of a source's problems.
+
+    Attributes:
+        counts: of the rows that can be used.
+        bad: the rows that cannot: {"file", "line", "id", "reason"}.
+        too_long: how many of those are too long for the backbone.
+        warnings: rows to look at: repeated ones, answers that contradict each other or the row's own solution.
+        pairs: rows that are in a benchmark.
+    """
 
     def __init__(self, config: TrainConfig, source: Any, backbone: Backbone | None, index: Index) -> None:
         self.config, self.source, self.backbone = config, source, backbone
         self.search = Search(index, source, drop=False)  # a run drops, a look reports
-        self.counts = Counts()
+        self.counts = DataCounts()
         self.bad: list[dict[str, object]] = list(source.bad_rows) if source is not None else []
         self.too_long = 0
         self.warnings: list[dict[str, Any]] = []
@@ -54,118 +62,120 @@ class Check:
     def look(self, problem: Problem) -> None:
         """Count a problem, or list it."""
         try:
-            opened = [load_image(ref) for ref in problem.images]
+            images = [load_image(ref) for ref in problem.images]
         except DataError as error:
-            self._list(problem, str(error))
+            reason: str | None = str(error)
+        else:
+            reason = self._refusal(problem, images)
+        if reason is not None:
+            file, line = location(self.source, problem)
+            self.bad.append({"file": file, "line": line, "id": problem.id, "reason": reason})
             return
-        if (reason := self._refused(problem, opened)) is not None:
-            self._list(problem, reason)
-            return
-        compared = ComparedRow.of_images(problem, [ComparedImage.of(image) for image in opened])
-        self.counts.add(problem, compared)
-        for row in self.search.rows(problem, compared):
-            (self.warnings if row["by"] == ["duplicate"] else self.pairs).append(row)
-            if row["by"] == ["duplicate"]:
-                self._compare_answers(problem, row)
-        if problem.solution is not None and not self._reaches(problem, problem.solution):
+        pictures = ComparedRow.of_images(problem, [ComparedImage.of(image) for image in images])
+        self.counts.add(problem, pictures)
+        for row in self.search.rows(problem, pictures):
+            if row["by"] != ["duplicate"]:
+                self.pairs.append(row)
+                continue
+            self.warnings.append(row)
+            first = self.source.get(row["against_id"])
+            if not same_answer(problem.answer, first.answer, first.choices):
+                both = f"answer {problem.answer!r:.60}, and the same question has {first.answer!r:.60}"
+                self._warn(problem, "contradiction", f"{both} in row {first.id}")
+        answer = None if problem.solution is None else extract_answer(problem.solution)
+        if answer is not None and not same_answer(answer, problem.answer, problem.choices):
             self._warn(problem, "solution", f"the solution does not end in the answer {problem.answer!r:.60}")
 
-    def _refused(self, problem: Problem, opened: Sequence[Image]) -> str | None:
+    def _refusal(self, problem: Problem, images: Sequence[Image]) -> str | None:
         """Why the backbone cannot take a problem, as in a run (mathse/evolution/filter.py)."""
         if self.backbone is None:
             return None
-        asked = solve_row(self.backbone.prompt_style, problem)
-        if (reason := self.backbone.refusal(asked)) is not None:  # which names a picture by its file
+        row = solve_row(self.backbone.prompt_style, problem)
+        if (reason := self.backbone.refusal(row)) is not None:  # which names a picture by its file
             return reason
-        row = Row(**{**asked, "images": opened})  # decoded once
-        reason = self.backbone.too_long(row, self.backbone.context - self.config.evaluation.max_new_tokens)
+        opened = Row(**{**row, "images": images})  # decoded once
+        reason = self.backbone.too_long(opened, self.backbone.context - self.config.evaluation.max_new_tokens)
         self.too_long += reason is not None
         return reason
 
-    def _compare_answers(self, problem: Problem, row: dict[str, Any]) -> None:
-        first = self.source.get(row["against_id"])
-        if not same_answer(problem.answer, first.answer, first.choices):
-            said = f"answer {problem.answer!r:.60}, and the same question has {first.answer!r:.60} in row {first.id}"
-            self._warn(problem, "contradiction", said)
-
-    def _reaches(self, problem: Problem, solution: str) -> bool:
-        answer = extract_answer(solution)
-        return answer is None or same_answer(answer, problem.answer, problem.choices)
-
-    def _list(self, problem: Problem, reason: str) -> None:
+    def _warn(self, problem: Problem, kind: str, text: str) -> None:
         file, line = location(self.source, problem)
-        self.bad.append({"file": file, "line": line, "id": problem.id, "reason": reason})
-
-    def _warn(self, problem: Problem, kind: str, said: str) -> None:
-        file, line = location(self.source, problem)
-        self.warnings.append({"id": problem.id, "file": file, "line": line, "by": [kind], "said": said})
+        self.warnings.append({"id": problem.id, "file": file, "line": line, "by": [kind], "said": text})
 
     def figures(self) -> dict[str, Any]:
         """data_check.json."""
-        warned = [row["by"][0] for row in self.warnings]
+        kinds = [row["by"][0] for row in self.warnings]
+        searched = {"problems": len(self.search.index), **self.search.counts} if self.search.index else None
         return {
             "rows": self.counts.rows + len(self.bad),
             "used": self.counts.rows,
             "listed": len(self.bad),
             "too_long": self.too_long,
             **self.counts.to_json(),
-            "duplicates": warned.count("duplicate"),
-            "contradictions": warned.count("contradiction"),
-            "solutions_without_the_answer": warned.count("solution"),
-            "decontamination": {"problems": len(self.search.index), **self.search.counts}
-            if self.search.index
-            else None,
+            "duplicates": kinds.count("duplicate"),
+            "contradictions": kinds.count("contradiction"),
+            "solutions_without_the_answer": kinds.count("solution"),
+            "decontamination": searched,
             "backbone": None if self.backbone is None else self.backbone.family,
         }
 
 
 def check(config: TrainConfig, folder: Path) -> str | None:
-    """Look at the data and write what was found into ``folder``; what to say where a bad row is an error, else None."""
+    """Look at the data and write the result into ``folder``; the error where a bad row is one, else Nimage."""
     quiet()
     make_folder(folder)
     with ExitStack() as stack:
         progress = stack.enter_context(Progress(config.progress))
         notes: list[str] = []
-        source, bad = _source(config)
-        done = Check(config, source, _backbone(config, notes) if source else None, _index(config, notes))
-        done.bad += bad
+
+        # The source, its bad rows listed whatever on_bad_row says; none, and the rows, where no row can be used.
+        section: Any = config.data
+        if is_dataclass(section) and hasattr(section, "on_bad_row"):
+            section = replace(section, on_bad_row="skip")  # type: ignore[type-var]
+        source, unusable = None, list[dict[str, object]]()
+        try:
+            source = build(section)
+        except NoProblems as error:
+            if not error.bad_rows:
+                raise
+            unusable = error.bad_rows
+
+        backbone = _backbone(config, notes) if source else None
+        wanted = config.decontaminate
+        index = Index()
+        if wanted.action != "off" and wanted.against:
+            index = index_of(wanted.against, wanted.text_similarity, wanted.picture_distance, notes.append)
+        data_check = DataCheck(config, source, backbone, index)
+        data_check.bad += unusable
         problems = _problems(source)
         track = progress.track("rows", len(problems))
         for problem in problems:
-            done.look(problem)
+            data_check.look(problem)
             track.advance(1)
         track.close()
-        figures = {**done.figures(), "splits": _splits(source), "notes": [*notes, *(source.notes if source else ())]}
-        _write(config, folder, done, figures)
-        for line in aligned(_table(figures)):
+
+        splits = {} if source is None else {name: len(problems) for name, problems in source.splits().items()}
+        notes += source.notes if source else ()
+        figures = {**data_check.figures(), "splits": splits, "notes": notes}
+        write_jsonl(folder / BAD_ROWS, data_check.bad)
+        write_jsonl(folder / WARNINGS, data_check.warnings)
+        if figures["decontamination"]:
+            write_jsonl(folder / DECONTAMINATION_PAIRS, data_check.pairs)
+        write_json(folder / FIGURES, figures)
+        rows_to_look_at = [*data_check.warnings, *data_check.pairs]
+        write_page(page(config, figures, data_check.bad, rows_to_look_at, data_check.counts.samples), folder / PAGE)
+
+        table = [("", "rows")]
+        for name in ("rows", "used", "listed", "too_long", "duplicates", "contradictions"):
+            table.append((name.replace("_", " "), f"{figures[name]:,}"))
+        for group in ("by_source", "by_language", "by_answer", "by_pictures"):
+            table += [(f"{group.removeprefix('by_')}: {name}", f"{count:,}") for name, count in figures[group].items()]
+        for line in (*aligned(table), *notes):
             progress.say(line)
-        for note in figures["notes"]:
-            progress.say(note)
         progress.say(f"{folder / PAGE}; the rows listed: {folder / BAD_ROWS}")
     strict = getattr(config.data, "on_bad_row", "error") == "error"
-    return bad_rows_text(done.bad, done.counts.rows) if strict and len(done.bad) > done.too_long else None
-
-
-def _write(config: TrainConfig, folder: Path, done: Check, figures: dict[str, Any]) -> None:
-    write_jsonl(folder / BAD_ROWS, done.bad)
-    write_jsonl(folder / WARNINGS, done.warnings)
-    if figures["decontamination"]:
-        write_jsonl(folder / DECONTAMINATION_PAIRS, done.pairs)
-    write_json(folder / FIGURES, figures)
-    write_page(page(config, figures, done.bad, [*done.warnings, *done.pairs], done.counts.samples), folder / PAGE)
-
-
-def _source(config: TrainConfig) -> tuple[Any, list[dict[str, object]]]:
-    """The source, its bad rows listed whatever ``on_bad_row`` says; none, and the rows, where no row can be used."""
-    section = config.data
-    if is_dataclass(section) and hasattr(section, "on_bad_row"):
-        section = replace(section, on_bad_row="skip")  # type: ignore[type-var]
-    try:
-        return build(section), []
-    except NoProblems as error:
-        if not error.bad_rows:
-            raise
-        return None, error.bad_rows
+    fails = strict and len(data_check.bad) > data_check.too_long
+    return bad_rows_text(data_check.bad, data_check.counts.rows) if fails else None
 
 
 def _backbone(config: TrainConfig, notes: list[str]) -> Backbone | None:
@@ -173,16 +183,9 @@ def _backbone(config: TrainConfig, notes: list[str]) -> Backbone | None:
     try:
         return reader_as_set(config.backbone, ModelSpec(config.backbone, changes).open)
     except (MathSEError, OSError, MemoryError) as error:
-        said = " ".join(str(error).split())[:300]
-        notes.append(f"The backbone could not be opened ({said}), so no prompt was measured.")
+        reason = " ".join(str(error).split())[:300]
+        notes.append(f"The backbone could not be opened ({reason}), so no prompt was measured.")
         return None
-
-
-def _index(config: TrainConfig, notes: list[str]) -> Index:
-    asked = config.decontaminate
-    if asked.action == "off" or not asked.against:
-        return Index()
-    return index_of(asked.against, asked.text_similarity, asked.picture_distance, notes.append)
 
 
 def _problems(source: Any) -> Sequence[Problem]:
@@ -190,22 +193,6 @@ def _problems(source: Any) -> Sequence[Problem]:
     if source is None:
         return []
     if (table := getattr(source, "table", None)) is not None:
-        found: Sequence[Problem] = table.select(table.ids())
-        return found
+        problems: Sequence[Problem] = table.select(table.ids())
+        return problems
     return list({p.id: p for split in source.splits().values() for p in split}.values())
-
-
-def _splits(source: Any) -> dict[str, int]:
-    return {} if source is None else {name: len(problems) for name, problems in source.splits().items()}
-
-
-def _table(figures: dict[str, Any]) -> list[tuple[str, ...]]:
-    def cells() -> Iterator[tuple[str, str]]:
-        yield "", "rows"
-        for name in ("rows", "used", "listed", "too_long", "duplicates", "contradictions"):
-            yield name.replace("_", " "), f"{figures[name]:,}"
-        for group in ("by_source", "by_language", "by_answer", "by_pictures"):
-            for name, count in figures[group].items():
-                yield f"{group.removeprefix('by_')}: {name}", f"{count:,}"
-
-    return list(cells())

@@ -1,4 +1,4 @@
-"""What there is of what among the rows used."""
+"""Counts over the rows that can be used: by source, language, form of answer, pictures, lengths and sizes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LENGTHS = (50, 100, 200, 400, 800, 1600)  # characters of a question, the upper 
 SIDES = (64, 128, 256, 512, 1024, 2048, 4096)  # pixels of a picture's long side
 
 
-class Counts:
+class DataCounts:
     """Adds up row by row; of 500,000 rows it keeps a few numbers each."""
 
     def __init__(self) -> None:
@@ -31,20 +31,27 @@ class Counts:
 
     def add(self, problem: Problem, row: ComparedRow) -> None:
         self.rows += 1
-        found = {
+        values = {
             "source": problem.source or "-",
             "language": str(problem.metadata.get("language") or language(problem.question, problem.choices)),
             "answer": answer_form(problem.answer, problem.choices).kind,
             "pictures": str(len(problem.images)),
         }
-        for name, value in found.items():
+        for name, value in values.items():
             self._by[name][value] += 1
         self._lengths.append(len(problem.question))
         for image in row.images:
             self._sides.append(max(image.grey.shape))
             if image.hashes:
                 self._hashes[image.hashes[0].bits.tobytes()] += 1
-        self._sample(problem)
+
+        # Samples are those whose ids hash lowest: the same ones each time, spread over the whole set.
+        key = derive(0, "sample", problem.id)
+        if len(self._keys) < SAMPLES or key < self._keys[-1]:
+            index = sum(known < key for known in self._keys)
+            self._keys.insert(index, key)
+            self.samples.insert(index, problem)
+            del self._keys[SAMPLES:], self.samples[SAMPLES:]
 
     def to_json(self) -> dict[str, Any]:
         shared = sum(count - 1 for count in self._hashes.values())
@@ -54,15 +61,6 @@ class Counts:
             "picture_side": _spread(self._sides, SIDES),
             "pictures_shown_again": shared,
         }
-
-    def _sample(self, problem: Problem) -> None:
-        """Keep those whose ids hash lowest: the same ones each time, spread over the whole set."""
-        key = derive(0, "sample", problem.id)
-        if len(self._keys) < SAMPLES or key < self._keys[-1]:
-            place = sum(known < key for known in self._keys)
-            self._keys.insert(place, key)
-            self.samples.insert(place, problem)
-            del self._keys[SAMPLES:], self.samples[SAMPLES:]
 
 
 def _spread(values: Sequence[int], ends: Sequence[int]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""data_check.html."""
+"""data_check.html: the result of a check as one page that loads nothing."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def page(
     warnings: Sequence[Mapping[str, Any]],
     samples: Sequence[Problem],
 ) -> str:
-    """All that was found, as one page that loads nothing."""
+    """The whole page: counts, rows listed and to look at, samples, settings."""
     parts = [
-        section("data", "Rows", _rows_in_words(figures), _counts(figures)),
+        section("data", "Rows", _about_rows(figures), _counts(figures)),
         section("lengths", "Lengths and sizes", "", _spreads(figures)),
-        section("listed", "Rows listed", _listed_in_words(figures), _bad(bad)),
+        section("listed", "Rows listed", _about_listed(figures), _bad(bad)),
         section("warnings", "Rows to look at", _WARNINGS, _warnings(warnings)),
         section("gallery", "Samples", "A choice by hash of the id: the same each time.", _samples(samples)),
         section("notes", "Notes", "", "".join(f"<p>{safe(note)}</p>" for note in figures["notes"])),
@@ -55,13 +55,13 @@ _WARNINGS = (
 )
 
 
-def _rows_in_words(figures: Mapping[str, Any]) -> str:
+def _about_rows(figures: Mapping[str, Any]) -> str:
     backbone = figures["backbone"]
     measured = f"Prompts were measured by backbone={backbone}." if backbone else "No prompt was measured."
     return f"Rows in = rows used + rows listed. {measured}"
 
 
-def _listed_in_words(figures: Mapping[str, Any]) -> str:
+def _about_listed(figures: Mapping[str, Any]) -> str:
     return f"{figures['listed']:,} rows cannot be used, {figures['too_long']:,} of them because the prompt is too long."
 
 
@@ -79,9 +79,9 @@ def _counts(figures: Mapping[str, Any]) -> str:
 def _spreads(figures: Mapping[str, Any]) -> str:
     rows = []
     for key, name in SPREADS.items():
-        found = figures[key]
-        if found["least"] is not None:
-            rows.append((name, f"{found['least']:,}", f"{found['median']:,}", f"{found['greatest']:,}"))
+        spread = figures[key]
+        if spread["least"] is not None:
+            rows.append((name, f"{spread['least']:,}", f"{spread['median']:,}", f"{spread['greatest']:,}"))
     drawn = [
         figure(bars([Bar(f"≤ {end}", [Part(SPREADS[key], n, f"{n:,}", "accent-2")]) for end, n in up_to.items()], name))
         for key, name in SPREADS.items()
@@ -118,5 +118,5 @@ def _samples(samples: Sequence[Problem]) -> str:
 
 
 def _settings(config: TrainConfig) -> list[tuple[str, object]]:
-    asked = {"data": config.data, "decontaminate": config.decontaminate}
-    return [(key, "null" if value is None else value) for key, value in flatten(asked).items()]
+    sections = {"data": config.data, "decontaminate": config.decontaminate}
+    return [(key, "null" if value is None else value) for key, value in flatten(sections).items()]

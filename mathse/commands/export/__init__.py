@@ -1,9 +1,9 @@
-"""``python -m mathse export RUN --format FORMAT``: a run's data as other tools read it, or a stage's model.
+"""``mathse export RUN --format FORMAT``: a run's data as other tools read it, or a stage's model.
 
-    python -m mathse export outputs/demo/seed_0 --format llamafactory          # D_SFT of the task's last fit
-    python -m mathse export outputs/demo/seed_0 --format trl --stage round_01
-    python -m mathse export outputs/demo/seed_0 --format hf --what orm         # the ORM's labelled paths
-    python -m mathse export outputs/demo/seed_0 --what model                   # a checkpoint with its model card
+    mathse export outputs/demo/seed_0 --format llamafactory          # D_SFT of the task's last fit
+    mathse export outputs/demo/seed_0 --format trl --stage round_01
+    mathse export outputs/demo/seed_0 --format hf --what orm         # the ORM's labelled paths
+    mathse export outputs/demo/seed_0 --what model                   # a checkpoint with its model card
 
 Formats: llamafactory, swift (JSONL, pictures beside it), trl, hf (parquet, pictures in it; extra: ``hub``), see
 ``formats``. A row trains what the run's own fit trained: the same prompt, pictures and response. ``--images reference``
@@ -17,17 +17,20 @@ name is refused, and so is a run whose files are not those that its stages recor
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Iterator, Sequence
+import os
+import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from mathse.commands.export.card import Counts, Made, data_card
+from mathse.commands.export.data_card import ExportOptions, RowCounts, data_card
 from mathse.commands.export.examples import Example, orm_examples, sft_examples
 from mathse.commands.export.formats import FORMATS, harmless, write
-from mathse.commands.export.models import write_model
-from mathse.commands.export.pictures import Mode, Pictures
+from mathse.commands.export.model_card import model_card
+from mathse.commands.export.pictures import ExportedPictures, Mode
+from mathse.config.program import program
 from mathse.errors import DataError
-from mathse.runs.layout import EXPORTS, LAST
+from mathse.runs.layout import CHECKPOINT, EXPORTS, LAST, WEIGHTS
 from mathse.runs.published import publish
 from mathse.runs.reader import Run, read_run
 
@@ -40,7 +43,7 @@ NAMED = 100  # altered rows that export.json names
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code; raises MathSEError for a run or folder that cannot be used."""
     parser = argparse.ArgumentParser(
-        prog="python -m mathse export", description="A run's data or model, for other tools and for publishing"
+        prog=program("export"), description="A run's data or model, for other tools and for publishing"
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="a run folder, such as outputs/demo/seed_0")
     parser.add_argument("--format", choices=[*FORMATS], help="whose form the data is written in")
@@ -50,38 +53,49 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--stage", help="whose rows or checkpoint (default: the task's last, such as final)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the folder to make (default: below RUN/exports)")
     parser.add_argument("--images", choices=get_args(Mode), default="copy", help="into the export (default), or not")
-    asked = parser.parse_args(argv)
-    if asked.what != "model" and asked.format is None:
+    arguments = parser.parse_args(argv)
+    if arguments.what != "model" and arguments.format is None:
         parser.error(f"--format: choose one of {', '.join(FORMATS)}")
-    if asked.what == "model" and asked.format not in (None, "hf"):
+    if arguments.what == "model" and arguments.format not in (None, "hf"):
         parser.error("--what model: a checkpoint has one form, that of from_pretrained; leave out --format")
-    if asked.what == "orm" and asked.stage not in (None, "orm"):
+    if arguments.what == "orm" and arguments.stage not in (None, "orm"):
         parser.error("--what orm: the rows are those of stage orm; leave out --stage")
-    run = read_run(asked.run)
-    run.verify()  # what leaves the house is what the run made
-    stage = "orm" if asked.what == "orm" else asked.stage or LAST.get(run.task, "final")
-    name = stage if asked.what == "orm" else f"{asked.what}-{stage.replace('/', '-')}"
-    out = asked.out or asked.run / EXPORTS / (name if asked.what == "model" else f"{name}-{asked.format}")
-    if asked.what == "model":
+    run = read_run(arguments.run)
+    run.verify()  # what is passed on is what the run made
+    stage = "orm" if arguments.what == "orm" else arguments.stage or LAST.get(run.task, "final")
+    name = stage if arguments.what == "orm" else f"{arguments.what}-{stage.replace('/', '-')}"
+    out = arguments.out or arguments.run / EXPORTS / (
+        name if arguments.what == "model" else f"{name}-{arguments.format}"
+    )
+    if arguments.what == "model":
         print("\n".join(export_model(run, stage, out)))
     else:
-        print("\n".join(export_data(run, out, asked.format, asked.what, stage, asked.images)))
+        print("\n".join(export_data(run, out, arguments.format, arguments.what, stage, arguments.images)))
     return 0
 
 
 def export_data(run: Run, out: Path, format: str, what: str, stage: str, images: Mode = "copy") -> list[str]:
     """Write the rows of a stage (``what`` "sft") or of the ORM in a tool's form; the lines that say what was made."""
     examples = orm_examples(run) if what == "orm" else sft_examples(run, stage)
-    counts = Counts()
+    counts = RowCounts()
+
+    def written(marks: bool) -> Iterator[Example]:
+        """Each example as it is written, counted on its way."""
+        for example in examples:
+            changed = harmless(example) if marks else example
+            if changed is not example:
+                counts.altered.append(example.path.id)
+            counts.add(changed)
+            yield changed
 
     def fill(folder: Path) -> dict[str, Any]:
-        pictures = Pictures(folder, images)
-        write(format, _counted(examples, counts, FORMATS[format].marks), folder, pictures)
+        pictures = ExportedPictures(folder, images)
+        write(format, written(FORMATS[format].marks), folder, pictures)
         if not counts.rows:
             raise DataError(f"{run.folder / stage}: holds no rows of {what} data; choose another --what or --stage")
-        made = Made(format, what, stage, images, pictures.count)
-        how = FORMATS[format].how.format(out="FOLDER")
-        (folder / "README.md").write_text(data_card(run, made, counts, how), encoding="utf-8")
+        options = ExportOptions(format, what, stage, images, pictures.count)
+        open_with = FORMATS[format].opened_by.format(out="FOLDER")
+        (folder / "README.md").write_text(data_card(run, options, counts, open_with), encoding="utf-8")
         return {
             "kind": "data",
             "run": run.name,
@@ -98,24 +112,40 @@ def export_data(run: Run, out: Path, format: str, what: str, stage: str, images:
     lines = [f"{out}: {counts.rows:,} rows of {what} data for {format}, README.md tells what is in them"]
     if counts.altered:
         lines.append(f"{len(counts.altered):,} rows held marks of the tool, taken apart by a space: see README.md")
-    return [*lines, f"open it: {FORMATS[format].how.format(out=str(out))}"]
+    return [*lines, f"open it: {FORMATS[format].opened_by.format(out=str(out))}"]
 
 
 def export_model(run: Run, stage: str, out: Path) -> list[str]:
-    """Write a stage's checkpoint with a model card; the lines that say what was made."""
-    publish(
-        out,
-        MARKER,
-        lambda folder: {"kind": "model", "run": run.name, "stage": stage, **write_model(run, stage, folder)},
-    )
+    """Write a stage's checkpoint with a model card; the lines that say what was made.
+
+    Weights are hard links where the disk can, small files always copies: tools rewrite them. Raises DataError where the
+    stage has no checkpoint.
+    """
+
+    def fill(folder: Path) -> dict[str, Any]:
+        source = run.stage(stage)
+        if source is None or not source.weights:
+            checkpoint, others = run.folder / stage / CHECKPOINT, [s.name for s in run.stages if s.weights]
+            if not others:
+                raise DataError(
+                    f"{checkpoint}: holds no weights, and neither does another finished stage; export another run"
+                )
+            raise DataError(f"{checkpoint}: no weights of a finished stage; choose --stage {' or '.join(others)}")
+        size = 0
+        for name, recorded in source.manifest["outputs"].items():  # what the stage made, nothing that lies beside it
+            if name.startswith(f"{CHECKPOINT}/"):
+                target = folder / name.removeprefix(f"{CHECKPOINT}/")
+                target.parent.mkdir(parents=True, exist_ok=True)
+                size += recorded["bytes"]
+                if target.suffix in WEIGHTS:
+                    try:
+                        os.link(source.folder / name, target)
+                        continue
+                    except OSError:
+                        pass  # another disk
+                shutil.copyfile(source.folder / name, target)
+        (folder / "README.md").write_text(model_card(run, stage), encoding="utf-8")
+        return {"kind": "model", "run": run.name, "stage": stage, "bytes": size}
+
+    publish(out, MARKER, fill)
     return [f"{out}: the checkpoint of {stage}, README.md is its model card", "open it: from_pretrained(FOLDER)"]
-
-
-def _counted(examples: Iterable[Example], counts: Counts, marks: bool) -> Iterator[Example]:
-    """Each example as it is written, counted on its way."""
-    for example in examples:
-        written = harmless(example) if marks else example
-        if written is not example:
-            counts.altered.append(example.path.id)
-        counts.add(written)
-        yield written

@@ -5,7 +5,7 @@ The rows are made by the functions that made them for the run's own fit; no mode
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,6 @@ from mathse.judges import orm_rows
 from mathse.runs.layout import CHECKPOINT, FEEDBACK, ORM_FILE, TRAIN
 from mathse.runs.reader import FinishedStage, Run
 from mathse.types import Problem, PromptStyle, ReasoningPath, Verdict
-
-COMPACT = "tiny"  # the family that reads compact prompts; all others read full ones
 
 
 @dataclass(frozen=True)
@@ -58,12 +56,12 @@ class Example:
 
 def sft_examples(run: Run, stage: str) -> Iterator[Example]:
     """The rows of D_SFT that the student of ``stage`` was fitted on. Raises DataError where the stage has none."""
-    made_in = _stage_with(run, stage, TRAIN)
+    source = _stage_with(run, stage, TRAIN)
     problem_of, family = problem_lookup(run.config), family_of(run.config["backbone"])
     style, with_draft = style_of(family), run.config["evolution"]["reflect"].get("row") == "draft"
-    rewritten = rewrites(run.folder, made_in.rows(TRAIN, ReasoningPath)) if with_draft else {}
-    for number, path in made_in.lines(TRAIN, ReasoningPath):
-        problem = problem_named(path.problem_id, problem_of, f"{made_in.folder / TRAIN}:{number}")
+    rewritten = rewrites(run.folder, source.rows(TRAIN, ReasoningPath)) if with_draft else {}
+    for number, path in source.lines(TRAIN, ReasoningPath):
+        problem = problem_named(path.problem_id, problem_of, f"{source.folder / TRAIN}:{number}")
         reflection = rewritten.get(path.id)
         row = training_row(style, problem, path, reflection)
         version = prompts.version("reflect" if reflection is not None else "generate", style, problem)
@@ -73,12 +71,22 @@ def sft_examples(run: Run, stage: str) -> Iterator[Example]:
 def orm_examples(run: Run) -> Iterator[Example]:
     """The labelled paths that the run's ORM was fitted on, with the JSON it learns to write."""
     orm = _stage_with(run, "orm", FEEDBACK)
-    settings = _orm_settings(run)
-    problem_of = _orm_problems(run)
-    family = family_of(run.config["orm"].get("backbone") or run.config["backbone"])
+    section = run.config["orm"]
+    # The run's problems, and those of the file that its ORM learnt from, where it did from one.
+    problem_of, labelled = problem_lookup(run.config), dict[str, Problem]()
+    if section.get("train") is not None:
+        labelled = {row.problem.id: row.problem for row in read_labelled(Path(section["train"]), problem_of)}
+    # How the ORM reads and writes: from its checkpoint; from the run's settings where the checkpoint is gone.
+    file = f"{CHECKPOINT}/{ORM_FILE}"
+    recorded = orm.json(file) if orm.is_here(file) else section
+    settings = ORM(**{key: recorded[key] for key in orm_rows.FORM})
+
+    family = family_of(section.get("backbone") or run.config["backbone"])
     style = style_of(family)
     for number, row in orm.lines(FEEDBACK, Judged):
-        problem = problem_named(row.path.problem_id, problem_of, f"{orm.folder / FEEDBACK}:{number}")
+        problem = labelled.get(row.path.problem_id) or problem_named(
+            row.path.problem_id, problem_of, f"{orm.folder / FEEDBACK}:{number}"
+        )
         trained = orm_rows.training_row(style, problem, row.path.text, row.verdict, settings)
         yield Example(
             row.path,
@@ -93,36 +101,20 @@ def orm_examples(run: Run) -> Iterator[Example]:
         )
 
 
-def _orm_problems(run: Run) -> Callable[[str], Problem]:
-    """The run's problems, and those of the file that its ORM learnt from, where it did from one."""
-    problem_of, file = problem_lookup(run.config), run.config["orm"].get("train")
-    if file is None:
-        return problem_of
-    known = {row.problem.id: row.problem for row in read_labelled(Path(file), problem_of)}
-    return lambda name: known[name] if name in known else problem_of(name)
-
-
-def _orm_settings(run: Run) -> ORM:
-    """How the ORM reads and writes: from its checkpoint; from the run's settings where the checkpoint is gone."""
-    orm, file = run.stage("orm"), f"{CHECKPOINT}/{ORM_FILE}"
-    recorded = orm.json(file) if orm is not None and orm.is_here(file) else run.config["orm"]
-    return ORM(**{key: recorded[key] for key in orm_rows.FORM})
-
-
 def family_of(backbone: Mapping[str, Any]) -> str:
     """Of a backbone's settings: ``mathse.models.qwen2vl.load`` -> "qwen2vl"."""
     return str(backbone["_target_"]).removeprefix("mathse.models.").partition(".")[0]
 
 
 def style_of(family: str) -> PromptStyle:
-    """A family's ``Backbone.prompt_style``, without loading its class."""
-    return "compact" if family == COMPACT else "full"
+    """A family's ``Backbone.prompt_style``, without loading its class, which would load torch."""
+    return "compact" if family == "tiny" else "full"
 
 
 def _stage_with(run: Run, stage: str, name: str) -> FinishedStage:
-    found = run.stage(stage)
-    if found is not None and found.has(name):
-        return found
+    finished = run.stage(stage)
+    if finished is not None and finished.has(name):
+        return finished
     others = [s.name for s in run.stages if s.has(name)]
     if stage == "orm" and name == FEEDBACK:
         raise DataError(f"{run.folder / stage}: has no {name}; the run must have trained its ORM (judge=orm, task=orm)")

@@ -9,14 +9,14 @@ hf             a plain table: every field on its own, pictures as the library's 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mathse.commands.export.examples import Example
-from mathse.commands.export.pictures import Pictures
-from mathse.commands.export.tables import write_table
+from mathse.commands.export.parquet import write_table
+from mathse.commands.export.pictures import ExportedPictures
 from mathse.runs.store import write_json, write_jsonl
 
 ROWS = "train.jsonl"
@@ -35,7 +35,7 @@ class Format(NamedTuple):
     """``marks``: whether text of a row could be taken for the tool's own marks."""
 
     marks: bool
-    how: str  # to open it; {out} is the folder
+    opened_by: str  # {out} is the folder
 
 
 FORMATS: dict[str, Format] = {
@@ -48,7 +48,7 @@ FORMATS: dict[str, Format] = {
 }
 
 
-def write(name: str, examples: Iterable[Example], folder: Path, pictures: Pictures) -> None:
+def write(name: str, examples: Iterable[Example], folder: Path, pictures: ExportedPictures) -> None:
     """Write all rows in a tool's form, one at a time."""
     if name == "llamafactory":
         write_jsonl(folder / ROWS, (_sharegpt(example, pictures) for example in examples))
@@ -63,15 +63,13 @@ def write(name: str, examples: Iterable[Example], folder: Path, pictures: Pictur
 
 def harmless(example: Example) -> Example:
     """The example in whose texts no mark of a tool stands any more."""
-    texts = [example.prompt, example.response, *(text for turn in example.history for text in turn)]
-    if not any(_MARK.search(text) for text in texts):
-        return example
-    history = tuple((_broken(question), _broken(answer)) for question, answer in example.history)
-    return replace(example, prompt=_broken(example.prompt), response=_broken(example.response), history=history)
 
+    def apart(text: str) -> str:
+        return _MARK.sub("< ", text)
 
-def _broken(text: str) -> str:
-    return _MARK.sub("< ", text)
+    history = tuple((apart(question), apart(answer)) for question, answer in example.history)
+    changed = replace(example, prompt=apart(example.prompt), response=apart(example.response), history=history)
+    return example if changed == example else changed
 
 
 # --- LLaMA-Factory and ms-swift ---------------------------------------------------------------------------------------
@@ -84,7 +82,7 @@ _DATASET_INFO = {
 }
 
 
-def _sharegpt(example: Example, pictures: Pictures) -> dict[str, Any]:
+def _sharegpt(example: Example, pictures: ExportedPictures) -> dict[str, Any]:
     mark = IMAGE + "\n" if example.family in BREAKS else IMAGE
     return {
         **example.lineage,
@@ -93,7 +91,7 @@ def _sharegpt(example: Example, pictures: Pictures) -> dict[str, Any]:
     }
 
 
-def _swift(example: Example, pictures: Pictures) -> dict[str, Any]:
+def _swift(example: Example, pictures: ExportedPictures) -> dict[str, Any]:
     messages = _messages(example, IMAGE)
     for message in messages[1:-1:2]:
         message["loss"] = False  # an answer of an earlier turn is read, not learnt
@@ -131,7 +129,7 @@ HF: Mapping[str, Any] = {
 }
 
 
-def _trl(example: Example, pictures: Pictures) -> dict[str, Any]:
+def _trl(example: Example, pictures: ExportedPictures) -> dict[str, Any]:
     turns = []
     for question, answer in example.history:
         turns += [_turn("user", question), _turn("assistant", answer)]
@@ -149,9 +147,9 @@ def _turn(role: str, text: str) -> dict[str, Any]:
     return {"role": role, "content": [{"type": "text", "text": text}]}
 
 
-def _plain(examples: Iterable[Example], pictures: Pictures) -> Iterator[dict[str, Any]]:
+def _plain(examples: Iterable[Example], pictures: ExportedPictures) -> Iterator[dict[str, Any]]:
     for example in examples:
-        problem, word = example.problem, example.verdict
+        problem, verdict = example.problem, example.verdict
         yield {
             **example.lineage,
             "writer": example.path.lineage.model,
@@ -159,14 +157,10 @@ def _plain(examples: Iterable[Example], pictures: Pictures) -> Iterator[dict[str
             "choices": list(problem.choices),
             "answer": problem.answer,
             "prompt": example.prompt,
-            "history": _pairs(example.history),
+            "history": [{"question": question, "answer": answer} for question, answer in example.history],
             "response": example.response,
             "images": [pictures.cell(ref) for ref in example.images],
-            "status": word.status if word else None,
-            "error_step": word.error_step if word else None,
-            "error_analysis": word.error_analysis if word else None,
+            "status": verdict.status if verdict else None,
+            "error_step": verdict.error_step if verdict else None,
+            "error_analysis": verdict.error_analysis if verdict else None,
         }
-
-
-def _pairs(history: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
-    return [{"question": question, "answer": answer} for question, answer in history]

@@ -9,7 +9,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from mathse.commands.export.card import cell, kept_out, teacher_name
+from mathse.commands.export.data_card import cell, kept_out, teacher_name
 from mathse.commands.export.examples import family_of
 from mathse.commands.lineage.checkpoints import Checkpoint, checkpoints
 from mathse.data.source_terms import UNKNOWN, terms_of
@@ -46,26 +46,23 @@ DEVICES = ("trainer.precision", "trainer.devices", "trainer.strategy")
 
 def model_card(run: Run, stage: str) -> str:
     """The whole README.md of the stage's checkpoint."""
-    one = checkpoints(run)[f"{stage}/{CHECKPOINT}"]
-    backbone = (run.config["orm"].get("backbone") if _judges(stage) else None) or run.config["backbone"]
+    checkpoint = checkpoints(run)[f"{stage}/{CHECKPOINT}"]
+    # The ORM, and the solver that it starts from, may have a backbone of their own.
+    of_the_orm = stage in ("orm", "orm/solver")
+    backbone = (run.config["orm"].get("backbone") if of_the_orm else None) or run.config["backbone"]
     parts = (
         [_front_matter(run, stage, backbone)],
-        _head(run, one, backbone),
+        _head(run, checkpoint, backbone),
         _use(stage, backbone),
         _table(run, stage),
         _judge(run),
-        _trained_on(run, one),
-        _fit(run, one),
+        _trained_on(run, checkpoint),
+        _fit(run, checkpoint),
         _licences(run, backbone),
         kept_out(run),
-        _origin(run, one),
+        _origin(run, checkpoint),
     )
     return "\n".join(line for part in parts for line in part) + "\n"
-
-
-def _judges(stage: str) -> bool:
-    """Whether it is the ORM, or the solver that the ORM starts from."""
-    return stage in ("orm", "orm/solver")
 
 
 def _front_matter(run: Run, stage: str, backbone: Mapping[str, Any]) -> str:
@@ -112,25 +109,24 @@ def _hub_id(backbone: Mapping[str, Any]) -> str | None:
     return path if path.count("/") == 1 and not path.startswith((".", "/", "~")) and not Path(path).exists() else None
 
 
-def _head(run: Run, one: Checkpoint, backbone: Mapping[str, Any]) -> Iterator[str]:
+def _head(run: Run, checkpoint: Checkpoint, backbone: Mapping[str, Any]) -> Iterator[str]:
     family = family_of(backbone)
     start = _hub_id(backbone) or ("a local folder" if backbone.get("path") else "random weights")
-    what = "Outcome Reward Model" if one.stage == "orm" else f"Student of stage {title(one.stage)}"
-    yield f"\n# {what}, from the MathSE run {cell(run.name)}\n"
-    yield f"Backbone `{family}`, from {cell(start)}; task {run.task}, seed {run.seed}. {_came_about(one)}\n"
+    if checkpoint.stage == "base":
+        fit = "It is the model before any training."
+    elif checkpoint.carried_on:
+        fit = f"There was nothing new to fit on, so it is the same as `{checkpoint.start}`."
+    else:
+        from_checkpoint = f", starting from `{checkpoint.start}`" if checkpoint.start else ""
+        rows = checkpoint.rows or "solutions of the ORM-training problems"
+        fit = f"It was fitted on `{rows}` of the run{from_checkpoint}."
+    model = "Outcome Reward Model" if checkpoint.stage == "orm" else f"Student of stage {title(checkpoint.stage)}"
+    yield f"\n# {model}, from the MathSE run {cell(run.name)}\n"
+    yield f"Backbone `{family}`, from {cell(start)}; task {run.task}, seed {run.seed}. {fit}\n"
     if not run.finished:
         yield "The run was not finished when this was made.\n"
-    for file, digest in one.weights.items():
+    for file, digest in checkpoint.weights.items():
         yield f"- `{file}` sha256 `{digest}`"
-
-
-def _came_about(one: Checkpoint) -> str:
-    if one.stage == "base":
-        return "It is the model before any training."
-    if one.carried_on:
-        return f"There was nothing new to fit on, so it is the same as `{one.start}`."
-    start = f", starting from `{one.start}`" if one.start else ""
-    return f"It was fitted on `{one.rows or 'solutions of the ORM-training problems'}` of the run{start}."
 
 
 def _use(stage: str, backbone: Mapping[str, Any]) -> Iterator[str]:
@@ -170,41 +166,41 @@ def _table(run: Run, stage: str) -> Iterator[str]:
 
 def _judge(run: Run) -> Iterator[str]:
     """How far the ORM can be trusted, on the paths of each kind of student."""
-    own = [("its own weak students", run.orm)] if run.orm and run.orm.get("n") else []
-    figures = [*own, *((title(stage), found) for stage, found in run.orm_by_student if found.get("n"))]
+    weak = [("its own weak students", run.orm)] if run.orm and run.orm.get("n") else []
+    figures = [*weak, *((title(stage), values) for stage, values in run.orm_by_student if values.get("n"))]
     if not figures:
         return
     yield "\n## The Outcome Reward Model\n"
     yield "On held-out paths, as many right ones as wrong ones, in per cent; in brackets 95 % intervals.\n"
     yield from _head_of(("paths by", *ORM.values(), "AUROC", "paths"))
-    for name, found in figures:
-        auroc = "" if found.get("auroc") is None else f"{found['auroc']:.3f}"
-        yield _line((name, *(_with_interval(found, key) for key in ORM), auroc, _count(found.get("n"))))
+    for name, values in figures:
+        auroc = "" if values.get("auroc") is None else f"{values['auroc']:.3f}"
+        yield _line((name, *(_with_interval(values, key) for key in ORM), auroc, _count(values.get("n"))))
 
 
-def _trained_on(run: Run, one: Checkpoint) -> Iterator[str]:
+def _trained_on(run: Run, checkpoint: Checkpoint) -> Iterator[str]:
     """Rows by writer, round and source, of those that the fit saw."""
-    if one.rows is None:
+    if checkpoint.rows is None:
         return
-    counts = _counts(run, one)
+    counts = _counts(run, checkpoint)
     yield "\n## What it was fitted on\n"
     yield f"{sum(counts['written by'].values()):,} rows; `python -m mathse lineage RUN --all` tells each one's story.\n"
     yield from _head_of(("by", "", "rows"))
     for name, values in counts.items():
         for value, number in sorted(values.items()):
             yield _line((name, cell(value), f"{number:,}"))
-    if one.left_out:
-        yield f"\n{len(one.left_out):,} rows were too long for the fit and left out."
+    if checkpoint.left_out:
+        yield f"\n{len(checkpoint.left_out):,} rows were too long for the fit and left out."
 
 
-def _counts(run: Run, one: Checkpoint) -> dict[str, Counter[str]]:
-    stage = run.stage(one.stage)
-    file = str(one.rows).rpartition("/")[2]
+def _counts(run: Run, checkpoint: Checkpoint) -> dict[str, Counter[str]]:
+    stage = run.stage(checkpoint.stage)
+    file = str(checkpoint.rows).rpartition("/")[2]
     counts: dict[str, Counter[str]] = {"written by": Counter(), "in stage": Counter(), "source": Counter()}
     problems: Counter[str] = Counter()
     for row in stage.rows(file) if stage else ():
         path = row.get("path", row)
-        if one.fitted_on(path["id"]):
+        if checkpoint.fitted_on(path["id"]):
             lineage = path["lineage"]
             counts["written by"][f"{lineage['origin']}: {lineage['model']}"] += 1
             counts["in stage"][lineage["stage"]] += 1
@@ -216,19 +212,19 @@ def _counts(run: Run, one: Checkpoint) -> dict[str, Counter[str]]:
     return {name: Counter({value: n for value, n in values.items() if n}) for name, values in counts.items()}
 
 
-def _fit(run: Run, one: Checkpoint) -> Iterator[str]:
-    stage = run.stage(one.stage)
+def _fit(run: Run, checkpoint: Checkpoint) -> Iterator[str]:
+    stage = run.stage(checkpoint.stage)
     trained = stage.json(TRAINED) if stage else None
-    if trained is None or one.carried_on:
+    if trained is None or checkpoint.carried_on:
         return
     settings = run.settings
-    prefix = "orm.fit" if one.stage == "orm" else "sft"
-    steps = {"orm/solver": "orm.solver_steps"}.get(one.stage, "orm.student_steps")
-    own = {f"{prefix}.max_steps": settings.get(steps)} if one.stage.startswith("orm/") else {}
+    prefix = "orm.fit" if checkpoint.stage == "orm" else "sft"
+    steps = {"orm/solver": "orm.solver_steps"}.get(checkpoint.stage, "orm.student_steps")
+    of_the_stage = {f"{prefix}.max_steps": settings.get(steps)} if checkpoint.stage.startswith("orm/") else {}
     yield "\n## How it was fitted\n"
     yield from _head_of(("setting", "value"))
     for key in (*(f"{prefix}.{name}" for name in FIT), *DEVICES):
-        value = own.get(key, settings.get(key))
+        value = of_the_stage.get(key, settings.get(key))
         if value is not None:
             yield _line((f"`{key}`", cell(str(value))))
     yield ""
@@ -244,19 +240,20 @@ def _licences(run: Run, backbone: Mapping[str, Any]) -> Iterator[str]:
     yield from _head_of(("what", "where", "licence"))
     licence = FAMILIES[family][0] if family in FAMILIES else UNKNOWN.licence
     yield _line((f"the backbone, {family}", cell(_hub_id(backbone) or ""), licence))
-    for name, found in terms_of(run.config["data"]).items():
-        yield _line((cell(f"the data, {name}"), cell(found.home), cell(found.licence)))
+    for name, terms in terms_of(run.config["data"]).items():
+        yield _line((cell(f"the data, {name}"), cell(terms.home), cell(terms.licence)))
     yield _line((f"the teacher, {cell(teacher_name(run.config['teacher']))}", "", "the terms of that model or file"))
     yield "\nAll of them bind what is done with the weights."
 
 
-def _origin(run: Run, one: Checkpoint) -> Iterator[str]:
-    stage = run.stage(one.stage)
+def _origin(run: Run, checkpoint: Checkpoint) -> Iterator[str]:
+    stage = run.stage(checkpoint.stage)
     manifest = stage.manifest if stage else {}
     versions = ", ".join(f"{name} {version}" for name, version in manifest.get("versions", {}).items() if version)
     settings = run.settings
     yield "\n## How it was made\n"
-    yield f"`python -m mathse export RUN --what model --stage {one.stage}`; config hash `{one.config_hash}`."
+    command = f"python -m mathse export RUN --what model --stage {checkpoint.stage}"
+    yield f"`{command}`; config hash `{checkpoint.config_hash}`."
     yield f"Code: git {manifest.get('git') or 'not recorded'}; {versions or 'versions not recorded'}.\n"
     yield from _head_of(("setting", "value"))
     yield from (_line((f"`{key}`", cell(str(settings[key])))) for key in METHOD if settings.get(key) is not None)

@@ -24,17 +24,17 @@ USUAL = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp", "BMP": ".bmp"}  # what 
 Mode = Literal["copy", "reference"]
 
 
-class Pictures:
+class ExportedPictures:
     """``count``: the pictures that rows show, a repeated one counted again."""
 
     def __init__(self, folder: Path, mode: Mode) -> None:
         self.folder, self.mode, self.count = folder, mode, 0
-        self._place: Callable[[str], str] = lru_cache(HELD)(self._placed)
+        self._path: Callable[[str], str] = lru_cache(HELD)(self._written)
 
     def path(self, ref: str) -> str:
         """What a row writes: a path below the export's folder, or (``reference``) the file's own, absolute."""
         self.count += 1
-        return self._place(ref)
+        return self._path(ref)
 
     def cell(self, ref: str) -> dict[str, str | bytes | None]:
         """What a table of the datasets library writes: the picture's bytes, or (``reference``) its file's path."""
@@ -44,7 +44,7 @@ class Pictures:
         data, suffix = _content(ref)
         return {"bytes": data, "path": _name(data, suffix)}
 
-    def _placed(self, ref: str) -> str:
+    def _written(self, ref: str) -> str:
         if self.mode == "reference" and _suffix(ref) is not None:
             return str(Path(ref).absolute())
         data, suffix = _content(ref)

@@ -9,7 +9,7 @@ cache are not.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from mathse.commands.lineage.checkpoints import Checkpoint, checkpoints
@@ -57,97 +57,86 @@ class Descent:
 
     def __init__(self, run: Run, problem_id: str, split: str | None) -> None:
         self.run, self.problem_id, self.split = run, problem_id, split
-        self.settings = run.settings
-        self.known = checkpoints(run)
-        self.paths: dict[str, str] = {}  # id -> why
-        self.models: dict[str, str] = {}  # checkpoint -> why
+        self.checkpoints = checkpoints(run)
+        self.paths: dict[str, str] = {}  # id -> why it descends
+        self.models: dict[str, str] = {}  # checkpoint -> why it descends
         self.fits: Counter[str] = Counter()  # file of rows -> how many of those fitted on descend
 
     def all(self) -> Iterator[dict[str, Any]]:
         for stage in self.run.stages:
             if stage.name == "base":
-                yield from self._source(stage)
+                for line in rows_of(stage, SOURCES):
+                    if line.row["problem_id"] == self.problem_id:
+                        yield {"kind": "row", "place": line.place, "id": self.problem_id, "because": OWN}
             fitted_first = stage.name.startswith("orm/student_")  # a weak student writes its paths once it is fitted
             if not fitted_first:
                 yield from self._rows(stage, BEFORE)
-            one = self.known.get(f"{stage.name}/{CHECKPOINT}")
-            if one is not None and (why := self._fit(one)) is not None:
-                self.models[one.name] = why
-                yield {"kind": "checkpoint", "place": one.name, "id": one.name, "because": why}
+            model = self.checkpoints.get(f"{stage.name}/{CHECKPOINT}")
+            if model is not None and (why := self._why_model(model)) is not None:
+                self.models[model.name] = why
+                yield {"kind": "checkpoint", "place": model.name, "id": model.name, "because": why}
             yield from self._rows(stage, (*BEFORE, *AFTER) if fitted_first else AFTER)
 
     def _rows(self, stage: FinishedStage, files: Sequence[str]) -> Iterator[dict[str, Any]]:
         for file in files:
             for line in rows_of(stage, file):
-                if (why := self._row(line)) is not None:
-                    yield {"kind": "row", "place": line.place, "id": _id(line), "because": why}
+                if (why := self._why_row(line)) is not None:
+                    yield {"kind": "row", "place": line.place, "id": line.id, "because": why}
 
-    def _source(self, base: FinishedStage) -> Iterator[dict[str, Any]]:
-        for line in rows_of(base, SOURCES):
-            if line.row["problem_id"] == self.problem_id:
-                yield {"kind": "row", "place": line.place, "id": self.problem_id, "because": OWN}
-
-    def _row(self, line: Line) -> str | None:
+    def _why_row(self, line: Line) -> str | None:
         """Why a row descends from the problem; None if it does not."""
+        model = f"{line.stage}/{CHECKPOINT}"
         if line.file in PREDICTION_FILES:
-            return self._prediction(line)
+            if line.row["id"] == self.problem_id:
+                return OWN
+            return f"written by {model}" if model in self.models else None
+
+        # What an ORM that descends from the problem has judged does so too.
+        by_orm = line.verdict is not None and str(line.verdict["judge"]).startswith("orm")
+        judged = f"judged by {ORM}" if by_orm and ORM in self.models else None
         path = line.path
         if path is None:  # a verdict's row
-            if (why := self.paths.get(line.row["path_id"]) or self._judging(line.row)) is not None:
-                self.paths.setdefault(line.row["path_id"], why)
-            return why
-        why = self.paths.get(path["id"]) or self._writing(path) or self._judging(line.verdict)
+            path_id = line.row["path_id"]
+            why = self.paths.get(path_id) or judged
+        else:
+            path_id, lineage = path["id"], path["lineage"]
+            if (why := self.paths.get(path_id)) is not None:
+                pass  # known from an earlier file
+            elif path["problem_id"] == self.problem_id:
+                why = OWN
+            elif lineage["model"] in self.models:
+                why = f"written by {lineage['model']}"
+            elif lineage.get("parent") in self.paths:
+                why = f"rewrites {lineage['parent']}"
+            else:
+                why = judged
         if why is not None:
-            self.paths.setdefault(path["id"], why)
-            if (one := self.known.get(f"{line.stage}/{CHECKPOINT}")) and one.fitted_on(path["id"]):
+            self.paths.setdefault(path_id, why)
+            if path is not None and model in self.checkpoints and self.checkpoints[model].fitted_on(path_id):
                 self.fits[f"{line.stage}/{line.file}"] += 1
         return why
 
-    def _writing(self, path: Any) -> str | None:
-        lineage = path["lineage"]
-        if path["problem_id"] == self.problem_id:
-            return OWN
-        if lineage["model"] in self.models:
-            return f"written by {lineage['model']}"
-        return f"rewrites {lineage['parent']}" if lineage.get("parent") in self.paths else None
+    def _why_model(self, model: Checkpoint) -> str | None:
+        """Why a checkpoint descends from the problem; None if it does not."""
+        if model.rows is not None and (rows := self.fits[model.rows]):
+            return f"fitted on {rows:,} such rows of {model.rows}"
 
-    def _prediction(self, line: Line) -> str | None:
-        writer = f"{line.stage}/{CHECKPOINT}"
-        if line.row["id"] == self.problem_id:
-            return OWN
-        return f"written by {writer}" if writer in self.models else None
+        # The ORM's stages learn from the solutions of a split of their own, or of orm.train.
+        settings, stage = self.run.settings, model.stage
+        solves = stage == "orm/solver" and settings.get("orm.solver_steps", 0) > 0
+        if (file := settings.get("orm.train")) is not None:
+            orm = self.run.stage("orm")
+            if solves and orm is not None and any(r.problem_id == self.problem_id for r in rows_of(orm, FEEDBACK)):
+                return f"fitted on solutions of {file}, which holds the problem"
+        elif self.split == "orm_train" and stage.startswith("orm"):
+            made_up = stage == "orm" and settings.get("orm.augment", 0) > 0
+            size = int(stage.rpartition("_")[2]) if stage.startswith("orm/student_") else 0
+            if made_up or solves or self._rank() < size:
+                return "fitted on solutions of the split orm_train, which holds the problem"
 
-    def _judging(self, verdict: Mapping[str, Any] | None) -> str | None:
-        """What an ORM that descends from the problem has judged does so too."""
-        by_orm = verdict is not None and str(verdict["judge"]).startswith("orm")
-        return f"judged by {ORM}" if by_orm and ORM in self.models else None
-
-    def _fit(self, one: Checkpoint) -> str | None:
-        if one.rows is not None and (rows := self.fits[one.rows]):
-            return f"fitted on {rows:,} such rows of {one.rows}"
-        if (why := self._solutions(one)) is not None:
-            return why
-        if one.start in self.models:
-            return f"{'the same as' if one.carried_on else 'started from'} {one.start}"
+        if model.start in self.models:
+            return f"{'the same as' if model.carried_on else 'started from'} {model.start}"
         return None
-
-    def _solutions(self, one: Checkpoint) -> str | None:
-        """Of the ORM's stages, which learn from the solutions of a split of their own, or of ``orm.train``."""
-        solves = one.stage == "orm/solver" and self.settings.get("orm.solver_steps", 0) > 0
-        if (own := self.settings.get("orm.train")) is not None:
-            return f"fitted on solutions of {own}, which holds the problem" if solves and self._labelled() else None
-        if self.split != "orm_train" or not one.stage.startswith("orm"):
-            return None
-        made_up = one.stage == "orm" and self.settings.get("orm.augment", 0) > 0
-        size = int(one.stage.rpartition("_")[2]) if one.stage.startswith("orm/student_") else None
-        if made_up or solves or (size is not None and self._rank() < size):
-            return "fitted on solutions of the split orm_train, which holds the problem"
-        return None
-
-    def _labelled(self) -> bool:
-        """Whether the ORM's own rows are about the problem."""
-        orm = self.run.stage("orm")
-        return orm is not None and any(line.problem_id == self.problem_id for line in rows_of(orm, FEEDBACK))
 
     def _rank(self) -> int:
         """How many problems stand before this one in its split."""
@@ -159,15 +148,11 @@ class Descent:
         return 0  # not recorded: it may be among the first
 
 
-def _id(line: Line) -> str:
-    return str(line.path["id"] if line.path is not None else line.row.get("path_id", line.row.get("id")))
-
-
-def descent_in_words(found: Iterator[dict[str, Any]]) -> Iterator[str]:
+def descent_as_text(descent: Iterator[dict[str, Any]]) -> Iterator[str]:
     """The problem's own rows and all checkpoints one by one, further rows as a count a file."""
     further: Counter[tuple[str, str]] = Counter()
     rows = models = 0
-    for one in found:
+    for one in descent:
         if one["kind"] == "checkpoint":
             models += 1
             yield clean(f"checkpoint  {one['place']}: {one['because']}")
@@ -176,11 +161,9 @@ def descent_in_words(found: Iterator[dict[str, Any]]) -> Iterator[str]:
         if one["because"] == OWN:
             yield clean(f"row         {one['place']}  {one['id']}")
         else:
-            further[one["place"].rpartition(":")[0], _kind(one["because"])] += 1
+            rewrite = one["because"].startswith("rewrites ")
+            why = "rewrites of such drafts" if rewrite else one["because"]
+            further[one["place"].rpartition(":")[0], why] += 1
     for (file, why), count in further.items():
         yield clean(f"rows        {file}: {count:,} further rows, {why}")
     yield f"{rows:,} rows and {models} checkpoints descend from it; nothing was removed. --json names every row."
-
-
-def _kind(because: str) -> str:
-    return "rewrites of such drafts" if because.startswith("rewrites ") else because

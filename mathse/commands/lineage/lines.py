@@ -1,4 +1,4 @@
-"""The rows of a run that speak of a problem or a path, found file by file in little memory."""
+"""The rows of a run that speak of a problem or a path, read file by file in little memory."""
 
 from __future__ import annotations
 
@@ -32,24 +32,25 @@ class Line:
         """The path that the row is about, of a reflection the rewrite."""
         if self.file in (*PATH_FILES, TRAIN):
             return self.row
-        key = "revised" if self.file == REFLECTIONS else "path"
-        path: Mapping[str, Any] | None = self.row.get(key)
+        path: Mapping[str, Any] | None = self.row.get("revised" if self.file == REFLECTIONS else "path")
         return path
 
     @property
     def verdict(self) -> Mapping[str, Any] | None:
-        """What the judge said of the path, where the row tells."""
-        if self.file in VERDICT_FILES:
-            return self.row
-        verdict: Mapping[str, Any] | None = self.row.get("verdict")
+        """The verdict on the path, where the row has one."""
+        verdict: Mapping[str, Any] | None = self.row if self.file in VERDICT_FILES else self.row.get("verdict")
         return verdict
+
+    @property
+    def id(self) -> str:
+        """Of the path that the row is about; of a prediction or a source, of its problem."""
+        return str(self.path["id"] if self.path is not None else self.row.get("path_id", self.row.get("id")))
 
     @property
     def problem_id(self) -> str | None:
         """The problem that the row is about; a verdict's row does not name one."""
-        own = self.path if self.path is not None else {}
-        found: str | None = own.get("problem_id", self.row.get("id"))
-        return found
+        problem_id: str | None = (self.path or {}).get("problem_id", self.row.get("id"))
+        return problem_id
 
 
 def rows_of(stage: FinishedStage, file: str, text: str | None = None) -> Iterator[Line]:
@@ -57,24 +58,10 @@ def rows_of(stage: FinishedStage, file: str, text: str | None = None) -> Iterato
     return (Line(stage.name, file, number, row) for number, row in stage.lines(file, text=text))
 
 
-def row_at(run: Run, asked: str) -> Line | None:
-    """The row that ``asked`` names by its place, "final/train.jsonl:23"; None for other texts and places."""
-    if (found := _place(run, asked)) is None:
-        return None
-    stage, file, number = found
-    return next((line for line in rows_of(stage, file) if line.number == number), None)
-
-
-def rows_there(run: Run, asked: str) -> int | None:
-    """How many rows the file has in which ``asked`` names a place; None for a text that is no place."""
-    found = _place(run, asked)
-    return None if found is None else sum(1 for _ in rows_of(*found[:2]))
-
-
-def _place(run: Run, asked: str) -> tuple[FinishedStage, str, int] | None:
-    """The stage, the file and the line of "final/train.jsonl:23"."""
-    place, _, number = asked.rpartition(":")
-    name, _, file = place.rpartition("/")
+def place_of(run: Run, text: str) -> tuple[FinishedStage, str, int] | None:
+    """The stage, the file and the line of "final/train.jsonl:23"; None for a text that names no file of the run."""
+    path, _, number = text.rpartition(":")
+    name, _, file = path.rpartition("/")
     stage = run.stage(name)
     if stage is None or file not in FILES or not NUMBER.fullmatch(number):
         return None
@@ -83,13 +70,13 @@ def _place(run: Run, asked: str) -> tuple[FinishedStage, str, int] | None:
 
 def lines_about(run: Run, problem_id: str) -> list[Line]:
     """Every row about a problem and about paths for it, in the order of the stages."""
-    found: list[Line] = []
+    lines: list[Line] = []
     paths: set[str] = set()
     for stage in run.stages:
         for file in FILES:
             for line in rows_of(stage, file, problem_id):  # a path's id holds its problem's
                 if line.problem_id == problem_id or (line.verdict and line.verdict["path_id"] in paths):
-                    found.append(line)
+                    lines.append(line)
                     if line.path is not None:
                         paths.add(str(line.path["id"]))
-    return found
+    return lines

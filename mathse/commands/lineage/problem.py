@@ -28,7 +28,7 @@ class ImageState:
     image: str
     sha256: str | None
     now: str | None
-    size: tuple[int, int] | None
+    size: tuple[int, int] | None  # width and height in pixels
 
     @property
     def state(self) -> str:
@@ -40,8 +40,8 @@ class ImageState:
 
 
 @dataclass(frozen=True)
-class Found:
-    """Where a problem came from. ``recorded``: said by the run itself, in base/sources.jsonl; else found today."""
+class TracedProblem:
+    """Where a problem came from. ``recorded``: by the run itself, in base/sources.jsonl; else looked up today."""
 
     problem_id: str
     recorded: bool
@@ -55,39 +55,49 @@ class Found:
     notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        shown = self.problem
         return {
             "problem_id": self.problem_id,
             "recorded": self.recorded,
             **{key: getattr(self, key) for key in ("file", "line", "split", "source", "licence")},
-            "question": shown.question if shown else None,
-            "answer": shown.answer if shown else None,
+            "question": self.problem.question if self.problem else None,
+            "answer": self.problem.answer if self.problem else None,
             "images": [{"image": i.image, "sha256": i.sha256, "now": i.now, "state": i.state} for i in self.images],
             "notes": list(self.notes),
         }
 
 
-def find_problem(run: Run, problem_id: str) -> Found:
-    """A problem of the run; what cannot be told any more is said in the notes."""
+def trace_problem(run: Run, problem_id: str) -> TracedProblem:
+    """A problem of the run; the notes name what cannot be known any more."""
     recorded = recorded_row(run, problem_id)
-    notes: list[str] = list(_changes(run))
-    problem, place = _today(run, problem_id, notes)
+    notes = list(_changes(run))
+    problem: Problem | None = None
+    place: dict[str, Any] = {}
+    try:
+        problem, place = _today(run, problem_id, only_labelled=recorded is None)
+    except (ConfigError, DataError, OSError) as error:
+        notes.append(f"the problem cannot be read now: {error}")
+    row: Mapping[str, Any] = recorded or {}
     if recorded is None and problem is not None:
         notes.append("the run did not record this problem, so file, line and images are those of today")
-        recorded = {**place, "image_sha256": [None] * len(problem.images)}
-    row: Mapping[str, Any] = recorded or {}
-    file = str(row.get("file", ""))
-    digests = row.get("image_sha256", [])
-    named = str(row.get("source", ""))
-    return Found(
+        row = {**place, "image_sha256": [None] * len(problem.images)}
+
+    file, source = str(row.get("file", "")), str(row.get("source", ""))
+    images = []
+    for image, digest in zip(row.get("images", []), row.get("image_sha256", []), strict=True):
+        ref = image_at(file, image)
+        try:
+            images.append(ImageState(image, digest, stored_sha256(ref), image_size(ref)))
+        except (ConfigError, DataError, OSError):
+            images.append(ImageState(image, digest, None, None))
+    return TracedProblem(
         problem_id,
-        bool(row.get("problem_id")),
+        recorded is not None,
         file,
         row.get("line"),
         row.get("split"),
-        named,
-        terms_of(run.config["data"]).get(named, UNKNOWN).licence,
-        tuple(_image(file, image, digest) for image, digest in zip(row.get("images", []), digests, strict=True)),
+        source,
+        terms_of(run.config["data"]).get(source, UNKNOWN).licence,
+        tuple(images),
         problem,
         tuple(notes),
     )
@@ -100,35 +110,26 @@ def recorded_row(run: Run, problem_id: str) -> Mapping[str, Any] | None:
     return next((line.row for line in rows if line.row["problem_id"] == problem_id), None)
 
 
-def _today(run: Run, problem_id: str, notes: list[str]) -> tuple[Problem | None, dict[str, Any]]:
-    """The problem as it stands in its source, and where."""
-    try:
-        source = recorded_source(run.config)
-        if (found := _labelled(run, source, problem_id)) is not None:
-            return found
-        problem: Problem = source.get(problem_id)
-    except (ConfigError, DataError, OSError) as error:
-        notes.append(f"the problem cannot be read now: {error}")
-        return None, {}
-    return problem, origin(source, problem)
+def _today(run: Run, problem_id: str, only_labelled: bool) -> tuple[Problem, dict[str, Any]]:
+    """The problem as it stands in its source, and where.
 
-
-def _labelled(run: Run, source: Any, problem_id: str) -> tuple[Problem, dict[str, Any]] | None:
-    """A problem that only the user's own labelled paths bring, for the ORM (``orm.train``, ``orm.held``)."""
+    ``only_labelled``: it may be one that only the user's own labelled paths bring, for the ORM (``orm.train``,
+    ``orm.held``).
+    """
+    source = recorded_source(run.config)
     files = [file for key in ("train", "held") if (file := run.config["orm"].get(key)) is not None]
-    if not files or recorded_row(run, problem_id) is not None:
-        return None
-    rows = ((file, row) for file in files for row in read_labelled(Path(file), source.get))
-    found = (
-        (row.problem, origin_at(row.problem, file, row.line)) for file, row in rows if row.problem.id == problem_id
-    )
-    return next(found, None)
+    for file in files if only_labelled else ():
+        for row in read_labelled(Path(file), source.get):
+            if row.problem.id == problem_id:
+                return row.problem, origin_at(row.problem, file, row.line)
+    problem: Problem = source.get(problem_id)
+    return problem, origin(source, problem)
 
 
 def _changes(run: Run) -> Iterator[str]:
     """What the data's files hold now against what the run's stages depend on."""
     base = run.stage("base")
-    then: Mapping[str, Any] = base.settings if base else {}
+    recorded: Mapping[str, Any] = base.settings if base else {}
     values = run.config["data"]
     section = prototype("data", None, values)
     try:
@@ -137,22 +138,12 @@ def _changes(run: Run) -> Iterator[str]:
         yield f"the source is gone, or has moved: {error}"
         return
     for key, digest in now.items():
-        if then.get(key, digest) != digest:
-            yield f"the source has changed since the run: {key} was {then[key]}, and is {digest} now"
+        if recorded.get(key, digest) != digest:
+            yield f"the source has changed since the run: {key} was {recorded[key]}, and is {digest} now"
 
 
-def _image(file: str, image: str, digest: str | None) -> ImageState:
-    ref = image_at(file, image)
-    try:
-        return ImageState(image, digest, stored_sha256(ref), image_size(ref))
-    except (ConfigError, DataError, OSError):
-        return ImageState(image, digest, None, None)
-
-
-def image_hashes(problem: Problem | None) -> list[str] | None:
+def image_hashes(problem: Problem) -> list[str] | None:
     """The hashes of a problem's images as they are now; None where one cannot be read."""
-    if problem is None:
-        return None
     try:
         return [stored_sha256(ref) for ref in problem.images]
     except (ConfigError, DataError, OSError):

@@ -1,10 +1,10 @@
-"""``python -m mathse plan OVERRIDES``: what train.py with these overrides will do, ask and cost, before it starts.
+"""``mathse plan OVERRIDES``: what ``mathse train`` with these overrides will do, ask and cost, before it starts.
 
-    python -m mathse plan data=jsonl data.path=FILE teacher=openai judge=orm backbone=qwen2vl
+    mathse plan data=jsonl data.path=FILE teacher=openai judge=orm backbone=qwen2vl
 
-The settings are composed and checked as train.py does it, the data is read, and no weight is. A number is exact where
-it stands alone (distillation, the ORM's samples, evaluation); "LOW to HIGH" holds whatever the judge accepts. Dollars
-are the teacher's; answers that lie in ``teacher.cache_dir`` already are not subtracted.
+The settings are composed and checked as for a run, the data is read, and no weight is. A number is exact where it
+stands alone (distillation, the ORM's samples, evaluation); "LOW-HIGH" holds whatever the judge accepts. Dollars are the
+teacher's; answers that lie in ``teacher.cache_dir`` already are not subtracted.
 
     --like RUN          seconds a step, an answer, a verdict, and tokens an answer, as measured in an earlier run
     --rate KIND=SECONDS the same by hand: fit (an optimiser step), sample (an answer), judge (a verdict)
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from mathse.config.compose import train_config
 from mathse.config.options import FLAG, look_in
+from mathse.config.program import program
 from mathse.config.schema import TrainConfig
 from mathse.runs.store import make_folder, write_json
 
@@ -34,30 +35,30 @@ SAMPLE = 256
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code; raises MathSEError for settings or data that a run would refuse."""
-    parser = argparse.ArgumentParser(prog="python -m mathse plan", description="What a run will do, ask and cost")
+    parser = argparse.ArgumentParser(prog=program("plan"), description="What a run will do, ask and cost")
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="as for train.py")
     parser.add_argument(FLAG, metavar="DIR", help="a folder of your own options, laid out as conf/ is")
     parser.add_argument("--like", type=Path, metavar="RUN", help="an earlier run to measure rates in")
     parser.add_argument("--rate", action="append", default=[], metavar="KIND=SECONDS", help="fit, sample or judge")
     parser.add_argument("--sample", type=int, default=SAMPLE, metavar="N", help="problems to average lengths over")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the plan there")
-    asked = parser.parse_intermixed_args(argv)
-    if asked.sample < 1:
+    arguments = parser.parse_intermixed_args(argv)
+    if arguments.sample < 1:
         parser.error("--sample: must be at least 1")
-    look_in(asked.config_dir)
-    config, _ = train_config(asked.overrides)
-    plan = show(config, sample=asked.sample, given=asked.rate, like=asked.like)
-    if asked.json is not None:
-        make_folder(asked.json.parent)
-        write_json(asked.json, plan.to_json())
+    look_in(arguments.config_dir)
+    config, _ = train_config(arguments.overrides)
+    plan = show(config, sample=arguments.sample, rates=arguments.rate, like=arguments.like)
+    if arguments.json is not None:
+        make_folder(arguments.json.parent)
+        write_json(arguments.json, plan.to_json())
     return 0
 
 
-def show(config: TrainConfig, *, sample: int = SAMPLE, given: Sequence[str] = (), like: Path | None = None) -> Plan:
-    """Print the plan of a run with these settings; ``python train.py plan=true`` does no more."""
+def show(config: TrainConfig, *, sample: int = SAMPLE, rates: Sequence[str] = (), like: Path | None = None) -> Plan:
+    """Print the plan of a run with these settings; ``mathse train plan=true`` does no more."""
     from mathse.commands.plan.plan import make_plan  # here: a wrong setting is refused before anything is loaded
-    from mathse.commands.plan.words import said
+    from mathse.commands.plan.table import plan_as_text
 
-    plan = make_plan(config, sample=sample, given=given, like=like)
-    print("\n".join(said(plan)))
+    plan = make_plan(config, sample=sample, rates=rates, like=like)
+    print("\n".join(plan_as_text(plan)))
     return plan

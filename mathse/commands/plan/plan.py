@@ -1,17 +1,17 @@
-"""A plan: the stages, and what they come to in dollars, hours and bytes."""
+"""A plan: the stages, what they come to in dollars, hours and bytes, and how each estimate was made."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mathse.commands.plan.amounts import StagePlan
-from mathse.commands.plan.measured import KINDS, Rates, rates
+from mathse.commands.plan.checkpoint_size import RESUME, bytes_a_number, parameters
 from mathse.commands.plan.planner import Planner
-from mathse.commands.plan.size import RESUME, bytes_a_number, parameters
-from mathse.commands.plan.teaching import Teaching
+from mathse.commands.plan.rates import KINDS, Rates, known_rates
+from mathse.commands.plan.teacher_requests import TeacherRequests
 from mathse.config import build
 from mathse.config.actors import OpenAITeacher
 from mathse.config.schema import TrainConfig
@@ -30,7 +30,7 @@ class Plan:
     price: Price | None
     rates: Rates
     size: int | None  # parameters of the student
-    notes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     def dollars(self, stage: StagePlan) -> Pair | None:
         """0 where the stage asks no server; None where no price is known."""
@@ -38,30 +38,25 @@ class Plan:
             return 0.0, 0.0
         if self.price is None:
             return None
-        into, out = stage.tokens
         share = BATCH_DISCOUNT if getattr(self.config.teacher, "mode", "online") == "batch" else 1.0
+        tokens_in, tokens_out = stage.tokens_in, stage.tokens_out
         low, high = (
-            (i * self.price.input + o * self.price.output) * share / MILLION
-            for i, o in ((into.low, out.low), (into.high, out.high))
+            (count_in * self.price.input + count_out * self.price.output) * share / MILLION
+            for count_in, count_out in ((tokens_in.low, tokens_out.low), (tokens_in.high, tokens_out.high))
         )
         return low, high
 
     def hours(self, stage: StagePlan) -> Pair | None:
         """Device-hours; None where a kind of work that the stage does has no rate."""
-        answers = stage.samples.low + stage.evaluated, stage.samples.high + stage.evaluated
-        work = {"fit": (stage.steps.low, stage.steps.high), "sample": answers}
-        work["judge"] = stage.verdicts.low, stage.verdicts.high
-        if any(work[kind][1] and kind not in self.rates.seconds for kind in KINDS):
+        work = {"fit": stage.steps, "sample": stage.answers, "judge": stage.verdicts}
+        if any(work[kind].high and kind not in self.rates.seconds for kind in KINDS):
             return None
+        devices = int(self.config.trainer.devices)
         low, high = (
-            sum(work[kind][end] * self.rates.seconds.get(kind, 0.0) for kind in KINDS) * self._devices / 3600
-            for end in (0, 1)
+            sum(getattr(work[kind], end) * self.rates.seconds.get(kind, 0.0) for kind in KINDS) * devices / 3600
+            for end in ("low", "high")
         )
         return low, high
-
-    @property
-    def _devices(self) -> int:
-        return int(self.config.trainer.devices)
 
     def disk(self, stage: StagePlan) -> int | None:
         """Bytes of the checkpoints that stay."""
@@ -75,24 +70,24 @@ class Plan:
     def resume(self) -> int | None:
         """At most so many bytes of the largest resume point, of the student's fits and the ORM's; 0 where none trains
         all weights, None where the size of a model that does is not known."""
-        sizes = [self._model(s)[1] for s in self.stages if s.steps.high and self._method(s) == "full"]
+        sizes = []
+        for stage in self.stages:
+            fit = self.config.orm.fit if stage.name == "orm" else self.config.sft  # the solver is fitted as a student
+            if stage.steps.high and fit.method == "full":
+                sizes.append(self._model(stage)[1])
         known = [size for size in sizes if size is not None]
         return None if len(known) < len(sizes) else RESUME * max(known, default=0)
 
-    def _method(self, stage: StagePlan) -> str:
-        """How a stage fits; the ORM's solver is fitted as the student is."""
-        return str((self.config.orm.fit if stage.name == "orm" else self.config.sft).method)
-
     def _model(self, stage: StagePlan) -> tuple[Any, int | None]:
         """The ``backbone`` section of a stage's model, and its parameters."""
-        own = self.config.orm.backbone
-        if stage.name in OF_THE_ORM and own is not None:
-            return own, parameters(own)[0]
+        orm_backbone = self.config.orm.backbone
+        if stage.name in OF_THE_ORM and orm_backbone is not None:
+            return orm_backbone, parameters(orm_backbone)[0]
         return self.config.backbone, self.size
 
-    def total(self, of: str) -> Pair | None:
+    def total(self, quantity: str) -> Pair | None:
         """Of "dollars", "hours" or "disk" over all stages; None where one is not known."""
-        values = [getattr(self, of)(stage) for stage in self.stages]
+        values = [getattr(self, quantity)(stage) for stage in self.stages]
         if any(value is None for value in values):
             return None
         pairs = [value if isinstance(value, tuple) else (value, value) for value in values]
@@ -108,68 +103,62 @@ class Plan:
         return {"task": self.config.task, "stages": stages, "total": totals, "notes": list(self.notes)}
 
 
-def make_plan(config: TrainConfig, *, sample: int, given: Sequence[str] = (), like: Path | None = None) -> Plan:
-    """Reads the data, and no weight. Raises DataError where a run would."""
-    known = rates(given, like)
+def make_plan(config: TrainConfig, *, sample: int, rates: Sequence[str] = (), like: Path | None = None) -> Plan:
+    """Reads the data, and no weight. ``rates``: "fit=2.5" and the like. Raises DataError where a run would."""
+    known = known_rates(rates, like)
     source = build(config.data)
     problems = [p for split in source.splits().values() for p in split[:sample]]
-    teaching = Teaching(config.teacher, problems, sample, known)
-    stages = tuple(Planner(config, source, teaching).stages())
+    requests = TeacherRequests(config.teacher, problems, sample, known)
+    stages = tuple(Planner(config, source, requests).stages())
     size, of_size = parameters(config.backbone)
-    plan = Plan(config, stages, _price(config.teacher), known, size, ())
-    notes = (*_of_tokens(plan, teaching, sample), *known.notes, *_of_hours(plan), *_of_disk(plan, of_size))
-    return Plan(config, stages, plan.price, known, size, (*notes, *_of_data(config, source)))
+    price = None
+    if isinstance(teacher := config.teacher, OpenAITeacher):  # as ChatClient takes it
+        if teacher.price_input is not None and teacher.price_output is not None:
+            price = Price(teacher.price_input, teacher.price_output, teacher.price_cached)
+        else:
+            price = price_of(teacher.model, teacher.base_url)
+    plan = Plan(config, stages, price, known, size)
+    return replace(plan, notes=tuple(_notes(plan, source, requests, of_size)))
 
 
-def _price(teacher: Any) -> Price | None:
-    """As ChatClient takes it: the settings', else the list price."""
-    if not isinstance(teacher, OpenAITeacher):
-        return None
-    if teacher.price_input is not None and teacher.price_output is not None:
-        return Price(teacher.price_input, teacher.price_output, teacher.price_cached)
-    return price_of(teacher.model, teacher.base_url)
+def _notes(plan: Plan, source: Any, requests: TeacherRequests, of_size: str) -> Iterator[str]:
+    """How each estimate was made, and what it leaves out."""
+    config, teacher = plan.config, plan.config.teacher
 
-
-# --- how it was estimated -------------------------------------------------------------------------------------------
-
-
-def _of_tokens(plan: Plan, teaching: Teaching, sample: int) -> Iterator[str]:
-    teacher = plan.config.teacher
-    if not isinstance(teacher, OpenAITeacher):
-        yield "the teacher is no server: no request, no dollar"
-        return
-    yield (
-        f"tokens of a prompt: its words, numbers and signs counted over at most {sample:,} problems a stage, pictures "
-        f"by {teacher.model}'s rule for their size; no tokenizer was asked"
-    )
-    yield from teaching.notes
-    if plan.price is None:
-        yield f"no price is known for {teacher.model!r}: pass teacher.price_input and teacher.price_output"
+    # --- tokens and dollars ---
+    if isinstance(teacher, OpenAITeacher):
+        yield (
+            f"tokens of a prompt: its words, numbers and signs counted over at most {requests.sample:,} problems a "
+            f"stage, pictures by {teacher.model}'s rule for their size; no tokenizer was asked"
+        )
+        yield from requests.notes
+        if plan.price is None:
+            yield f"no price is known for {teacher.model!r}: pass teacher.price_input and teacher.price_output"
+        else:
+            half = ", half of it in a batch" if teacher.mode == "batch" else ""
+            yield f"dollars: {plan.price.input:g} in, {plan.price.output:g} out a million tokens{half}"
+        yield f"answers that lie in {teacher.cache_dir} already are not subtracted; they cost nothing"
+        spent = plan.total("dollars")
+        if teacher.budget_usd is not None and spent is not None and spent[1] > teacher.budget_usd:
+            verb = "will" if spent[0] > teacher.budget_usd else "may"
+            budget = f"teacher.budget_usd = {teacher.budget_usd:g}"
+            yield f"{budget} {verb} end the run before it is done; it goes on if raised"
     else:
-        half = ", half of it in a batch" if teacher.mode == "batch" else ""
-        yield f"dollars: {plan.price.input:g} in, {plan.price.output:g} out a million tokens{half}"
-    yield f"answers that lie in {teacher.cache_dir} already are not subtracted; they cost nothing"
-    spent = plan.total("dollars")
-    if teacher.budget_usd is not None and spent is not None and spent[1] > teacher.budget_usd:
-        word = "will" if spent[0] > teacher.budget_usd else "may"
-        yield f"teacher.budget_usd = {teacher.budget_usd:g} {word} end the run before it is done; it goes on if raised"
+        yield "the teacher is no server: no request, no dollar"
 
-
-def _of_hours(plan: Plan) -> Iterator[str]:
+    # --- hours ---
+    yield from plan.rates.notes
     if plan.total("hours") is None:
         yield "GPU-hours: not estimated for want of a rate; pass --like RUN, or --rate fit=S sample=S judge=S"
 
-
-def _of_disk(plan: Plan, of_size: str) -> Iterator[str]:
+    # --- disk ---
     yield f"disk: checkpoints alone; {of_size}"
-    own = plan.config.orm.backbone
-    if own is not None and any(s.name in OF_THE_ORM for s in plan.stages):
-        yield f"disk, the ORM: {parameters(own)[1]}"
+    if config.orm.backbone is not None and any(stage.name in OF_THE_ORM for stage in plan.stages):
+        yield f"disk, the ORM: {parameters(config.orm.backbone)[1]}"
     if plan.resume:
         yield f"while it fits, a resume point takes up to {plan.resume / 2**30:,.1f} GiB more"
 
-
-def _of_data(config: TrainConfig, source: Any) -> Iterator[str]:
+    # --- data ---
     yield "rows that the backbone cannot take count as used here; `python -m mathse data check` lists them"
     if source.bad_rows:
         yield f"{len(source.bad_rows):,} rows of the data cannot be used and are not counted"

@@ -1,7 +1,8 @@
 """The stages that a run with these settings will have, each with what it makes, asks and fits.
 
 It follows mathse/evolution: loop.py for the order, stages.py, orm_stages.py and reflect.py for the rows. What a judge
-accepts is not known beforehand, so later stages are ranges that hold every outcome.
+accepts is not known beforehand, so later stages are ranges that hold every outcome: ``Bounds`` is the state of
+Algorithm 1 as such ranges.
 """
 
 from __future__ import annotations
@@ -11,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from mathse.commands.plan.amounts import Range, StagePlan
-from mathse.commands.plan.bounds import Bounds
-from mathse.commands.plan.teaching import Teaching
+from mathse.commands.plan.teacher_requests import TeacherRequests
 from mathse.config.actors import StudentTeacher
 from mathse.config.fits import Fit
 from mathse.config.judges import judge_named
-from mathse.config.loop import NOBODY
+from mathse.config.loop import NOBODY, Evolution
 from mathse.config.schema import TrainConfig, chosen_callbacks, needs_orm
 from mathse.data.labelled_paths import read_orm_data
 from mathse.data.problems import to_distill
@@ -24,47 +24,112 @@ from mathse.runs.store import read_jsonl
 from mathse.types import Problem
 
 
-class Planner:
-    """``source``: the run's data; ``teaching``: what its teacher is asked."""
+class Bounds:
+    """How far the judge may take Algorithm 1: bounds of D_SFT and of what is reflected on, after the stages so far
+    (mathse/evolution: state.py, reflect.py).
 
-    def __init__(self, config: TrainConfig, source: Any, teaching: Teaching) -> None:
-        self.config, self.source, self.teaching = config, source, teaching
+    A problem leaves D_remain with its first accepted path. Its row, or with ``keep=all`` its rows of one round, are all
+    that it gives; a rewrite only takes their place. With ``all_drafts`` each reflection may add a row for every draft
+    rejected so far, of solved problems too.
+
+    Some outcome reaches each bound of rows and of drafts. Only ``all_drafts`` after every round, where samples of
+    D_remain run out of problems, comes to less than is said here.
+
+    Args:
+        d: problems of D.
+    """
+
+    def __init__(self, d: int, evolution: Evolution) -> None:
+        self.d, self.evolution = d, evolution
+        self.chosen = 0  # problems that the teacher solved
+        self.tries: list[int] = []  # of each round: problems that it tries at most
+        self.reflected: list[int] = []  # of each reflection on all drafts: rounds before it
+
+    # --- what happens, in the order of the run ---
+
+    def distil(self, problems: int) -> None:
+        self.chosen = problems
+
+    def try_problems(self) -> Range:
+        """A round's problems: D_remain, or a sample of it."""
+        tried = Range(self.d - self.solved.high, self.d - self.solved.low).at_most(self.evolution.round.sample_size)
+        self.tries.append(tried.high)
+        return tried
+
+    def reflect(self) -> int:
+        """At most so many drafts are rewritten: the newest of each unsolved problem, or all that there are."""
+        if not self.evolution.reflect.all_drafts:
+            return min(self.d, sum(self.tries))
+        self.reflected.append(len(self.tries))
+        return self.evolution.samples_per_problem * sum(self.tries)
+
+    # --- what that comes to ---
+
+    @property
+    def solved(self) -> Range:
+        """Problems with an accepted path: at most those that somebody tried."""
+        return Range(0, min(self.d, self.chosen + sum(self.tries)))
+
+    @property
+    def rows(self) -> Range:
+        """Rows of D_SFT: as much as tries give, of no more problems than there are; what these leave of D may have the
+        teacher's row."""
+        rounds = range(1, len(self.tries) + 1)
+        a_problem = max((self._rows_of(number, number) for number in rounds), default=1)
+        by_tries = sum(tries * self._rows_of(number, 1) for number, tries in zip(rounds, self.tries, strict=True))
+        by_tries = min(by_tries, self.d * a_problem)
+        needed = -(-by_tries // a_problem)  # problems
+        return Range(0, by_tries + min(self.chosen, self.d - needed))
+
+    def _rows_of(self, last: int, times: int) -> int:
+        """At most, of a problem tried so many times, in round ``last`` last: its drafts in each later reflection on all
+        drafts; without one, what a round keeps of it."""
+        samples = self.evolution.samples_per_problem
+        later = sum(rounds >= last for rounds in self.reflected)
+        if later:
+            return times * samples * later
+        return samples if self.evolution.keep == "all" else 1
+
+
+class Planner:
+    """``source``: the run's data; ``requests``: what its teacher is asked, where that is a server."""
+
+    def __init__(self, config: TrainConfig, source: Any, requests: TeacherRequests) -> None:
+        self.config, self.source, self.requests = config, source, requests
         self.splits: dict[str, Sequence[Problem]] = dict(source.splits())
         self.by_student = isinstance(config.teacher, StudentTeacher)
         self.bounds = Bounds(len(self.splits["seed"]) + len(self.splits["pool"]), config.evolution)
-        callbacks = [_target(callback) for callback in chosen_callbacks(config)]
+        sections = chosen_callbacks(config)
+        callbacks = [str(s["_target_"] if isinstance(s, dict) else s._target_) for s in sections]
         self.measures = any(target.endswith(".EvaluateStudent") for target in callbacks)
         self.reflects = any(target.endswith(".ReflectOnErrors") for target in callbacks)
 
     def stages(self) -> Iterator[StagePlan]:
         """In the order of the run."""
-        yield StagePlan("base", evaluated=self._asked_of_a_student(), checkpoints=1)
+        yield StagePlan("base", evaluated=self._evaluated(), checkpoints=1)
         if needs_orm(self.config) and self.config.judge.checkpoint is None:
             yield from self._orm() if self.config.orm.train is None else self._orm_of_users_rows()
         if self.config.task == "evolve":
-            yield from self._evolve()
+            yield self._distilled(to_distill(self.splits, self.config.distill.size), fit=True)
+            when, rounds = self.config.evolution.reflect.when, self.config.evolution.rounds
+            for number in range(1, rounds + 1):
+                yield self._round(f"round_{number:02d}")
+                if self.reflects and when == "every":
+                    yield self._reflection(f"round_{number:02d}/reflection")
+                elif self.reflects and when == "last" and number == rounds:
+                    yield self._reflection("reflection")
+            yield self._fitted(StagePlan("final"), self.bounds.rows, judged=False)
         elif self.config.task == "distill":
             yield self._distilled(self.source.distillable()[: self.config.distill.size], fit=False)
         elif self.config.task == "sft":
             rows = sum(1 for _ in read_jsonl(Path(str(self.config.sft.train))))
             yield self._fitted(StagePlan("sft", rows=Range.of(rows)), Range.of(rows))
 
-    def _evolve(self) -> Iterator[StagePlan]:
-        yield self._distilled(to_distill(self.splits, self.config.distill.size), fit=True)
-        when, rounds = self.config.evolution.reflect.when, self.config.evolution.rounds
-        for number in range(1, rounds + 1):
-            yield self._round(f"round_{number:02d}")
-            if self.reflects and when == "every":
-                yield self._reflection(f"round_{number:02d}/reflection")
-            elif self.reflects and when == "last" and number == rounds:
-                yield self._reflection("reflection")
-        yield self._fitted(StagePlan("final"), self.bounds.rows, judged=False)
-
     # --- D_SFT ---
 
     def _distilled(self, chosen: Sequence[Problem], fit: bool) -> StagePlan:
         plan = StagePlan("distill", rows=Range.of(len(chosen)))
-        self.teaching.solve(plan, chosen)
+        self.requests.solve(plan, chosen)
         if self.by_student:
             plan.samples += plan.rows
         self._judged(plan, self.config.distill.judge, chosen, plan.rows)
@@ -88,7 +153,7 @@ class Planner:
         if reflect.writer == "student" or self.by_student:
             plan.samples += rewrites
         else:
-            self.teaching.reflect(plan, self._of_d, rewrites.high, told=reflect.feedback != NOBODY)
+            self.requests.reflect(plan, self._of_d, rewrites.high, with_feedback=reflect.feedback != NOBODY)
         self._judged(plan, self.config.judge.name, self._of_d, rewrites)
         return plan
 
@@ -102,7 +167,7 @@ class Planner:
         if "teacher" in asks and self.by_student:
             plan.samples += Range(0, paths.high)
         elif "teacher" in asks:
-            self.teaching.annotate(plan, problems, paths.high)
+            self.requests.annotate(plan, problems, paths.high)
         if "orm" in asks:
             plan.verdicts += paths
 
@@ -114,13 +179,13 @@ class Planner:
         plan.checkpoints = 1
         held = self.splits["orm_held"]
         if self.measures:
-            plan.evaluated = self._asked_of_a_student()
+            plan.evaluated = self._evaluated()
         if self.measures and judged and needs_orm(self.config) and held:
             plan.samples += Range(0, len(held))
             plan.verdicts += Range(0, len(held))
         return plan
 
-    def _asked_of_a_student(self) -> int:
+    def _evaluated(self) -> int:
         """Test and dev problems."""
         return len(self.splits["test"][: self.config.evaluation.limit]) + len(self.splits["dev"])
 
@@ -139,50 +204,44 @@ class Planner:
         fitted = self._solutions(solver, train)
         solver.steps = fitted.through(lambda rows: orm.solver_steps if rows else 0)
         yield solver
-        yield self._orm_itself(train, held)
+        # As many right as wrong paths, of the weak students and, where they count, of the reference solutions; the
+        # teacher says of the wrong ones where and why, where no checker does.
+        model = StagePlan("orm", checkpoints=1)
+        half = {}
+        for name, split in (("train", train), ("held", held)):
+            paths = len(split) * orm.samples_per_problem * len(orm.students)
+            paths += sum(bool(p.solution) for p in split) if orm.references else 0
+            half[name] = paths // 2
+            if split and self.source.check(split[0], "") is None:
+                self._judged(model, "teacher", split, Range(0, half[name]))
+        model.rows = Range(0, 2 * half["train"])
+        model.verdicts = Range(0, 2 * half["held"])
+        model.steps = model.rows.through(lambda rows: _steps(orm.fit, rows))
+        yield model
 
     def _orm_of_users_rows(self) -> Iterator[StagePlan]:
         """The user's rows are used as they are; nobody is asked."""
         orm = self.config.orm
-        data = read_orm_data(Path(str(orm.train)), Path(str(orm.held)), self.source.get)
-        solved = any(row.problem.solution for row in data.train)
+        labelled = read_orm_data(Path(str(orm.train)), Path(str(orm.held)), self.source.get)
+        solved = any(row.problem.solution for row in labelled.train)
         yield StagePlan("orm/solver", steps=Range.of(orm.solver_steps if solved else 0), checkpoints=1)
-        rows = len(data.train)
-        yield StagePlan("orm", rows=Range.of(rows), verdicts=Range.of(len(data.held)),
-                        steps=Range.of(_steps(orm.fit, rows)), checkpoints=1)  # fmt: skip
+        yield StagePlan(
+            "orm",
+            rows=Range.of(len(labelled.train)),
+            verdicts=Range.of(len(labelled.held)),
+            steps=Range.of(_steps(orm.fit, len(labelled.train))),
+            checkpoints=1,
+        )
 
     def _solutions(self, plan: StagePlan, problems: Sequence[Problem]) -> Range:
         """How many come with a solution, or may get one from the teacher."""
         missing = [p for p in problems if not p.solution]
-        self.teaching.solve(plan, missing)
+        self.requests.solve(plan, missing)
         if self.by_student:
             plan.samples += Range.of(len(missing))
         return Range(len(problems) - len(missing), len(problems))
-
-    def _orm_itself(self, train: Sequence[Problem], held: Sequence[Problem]) -> StagePlan:
-        """As many right as wrong paths; of the wrong ones the teacher says where and why, where no checker does."""
-        plan = StagePlan("orm", checkpoints=1)
-        halves = [self._paths_for(split) // 2 for split in (train, held)]
-        plan.rows = Range(0, 2 * halves[0])
-        for half, split in zip(halves, (train, held), strict=True):
-            if split and self.source.check(split[0], "") is None:
-                self._judged(plan, "teacher", split, Range(0, half))
-        plan.verdicts = Range(0, 2 * halves[1])
-        plan.steps = plan.rows.through(lambda rows: _steps(self.config.orm.fit, rows))
-        return plan
-
-    def _paths_for(self, problems: Sequence[Problem]) -> int:
-        """The weak students' paths, and the reference solutions where they count."""
-        orm = self.config.orm
-        sampled = len(problems) * orm.samples_per_problem * len(orm.students)
-        return sampled + (sum(bool(p.solution) for p in problems) if orm.references else 0)
 
 
 def _steps(fit: Fit, rows: int) -> int:
     """No row, no fit."""
     return fit.steps(rows) if rows else 0
-
-
-def _target(section: Any) -> str:
-    """The class of a callback's section."""
-    return str(section["_target_"] if isinstance(section, dict) else section._target_)

@@ -1,4 +1,4 @@
-"""About how many tokens a text comes to, without a tokenizer; and mean lengths over a sample of the real data.
+"""About how many tokens a text or a picture comes to, without a tokenizer.
 
 Today's tokenizers first cut a text into words (a space or a sign before it included), groups of up to three digits, and
 runs of signs; most such pieces are one token. Long words are two or three, and Chinese has about 0.7 a character.
@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
-from statistics import fmean
 
 from mathse.data.images import image_size
 from mathse.inference.llm.pricing import image_tokens
@@ -43,27 +41,10 @@ def text_tokens(text: str) -> int:
 
 
 def picture_tokens(problem: Problem, model: str, side: int) -> int:
-    """Of a problem's pictures as they are sent: at most ``side`` pixels long. Of files the header is read."""
+    """Of a problem's pictures as they are sent: at most ``side`` pixels long. Only headers of files are read."""
     total = 0
     for ref in problem.images:
         width, height = image_size(ref)
         scale = min(1.0, side / max(width, height))
         total += image_tokens(model, max(1, round(width * scale)), max(1, round(height * scale)))
     return total
-
-
-def spread(items: Sequence[Problem], most: int) -> list[Problem]:
-    """``most`` of them, evenly over the whole, or all."""
-    if len(items) <= most:
-        return list(items)
-    return [items[k * len(items) // most] for k in range(most)]
-
-
-def mean(values: Iterable[float], otherwise: float = 0.0) -> float:
-    found = list(values)
-    return fmean(found) if found else otherwise
-
-
-def mean_over(problems: Sequence[Problem], most: int, of: Callable[[Problem], float]) -> float:
-    """The mean of ``of`` over a sample."""
-    return mean(map(of, spread(problems, most)))

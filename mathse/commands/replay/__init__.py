@@ -1,6 +1,6 @@
-"""``python -m mathse replay RUN OVERRIDES``: the finished rounds of a run, decided anew from what is stored.
+"""``mathse replay RUN OVERRIDES``: the finished rounds of a run, decided anew from what is stored.
 
-    python -m mathse replay outputs/demo/seed_0 judge.threshold=0.8 judge=orm_and_answer
+    mathse replay outputs/demo/seed_0 judge.threshold=0.8 judge=orm_and_answer
 
 Paths, verdicts with P(correct), and reference answers are read; no model is loaded, nothing is sampled, and the run is
 left as it is. The overrides are ``judge=orm|orm_and_answer|answer|random|noisy`` (or ``judge.name``),
@@ -20,7 +20,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mathse.commands.replay.replay import decide_again
-from mathse.commands.replay.words import said
+from mathse.commands.replay.table import replay_as_text
+from mathse.config.program import program
 from mathse.errors import ConfigError
 from mathse.runs.layout import TRAIN
 from mathse.runs.reader import run_above
@@ -32,24 +33,19 @@ __all__ = ["decide_again", "main"]
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code; raises MathSEError for what cannot be decided from the run's files."""
     parser = argparse.ArgumentParser(
-        prog="python -m mathse replay", description="Decide a run's finished rounds anew, from stored verdicts"
+        prog=program("replay"), description="Decide a run's finished rounds anew, from stored verdicts"
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="a run folder, such as outputs/demo/seed_0")
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="judge.threshold=0.8 judge=orm_and_answer")
     parser.add_argument("--out", type=Path, metavar="DIR", help="also write whatif.json and train.jsonl there")
-    asked = parser.parse_args(argv)
-    if asked.out is not None:
-        _refuse_a_run(asked.out)
-    found = decide_again(asked.run, asked.overrides)
-    if asked.out is not None:
-        make_folder(asked.out)
-        write_json(asked.out / "whatif.json", found.to_json())
-        write_jsonl(asked.out / TRAIN, found.train)
-    print("\n".join(said(found)))
-    return 0
-
-
-def _refuse_a_run(out: Path) -> None:
-    """Raises ConfigError where the rows would be written over those of a run."""
-    if run := run_above(out):
+    arguments = parser.parse_args(argv)
+    out: Path | None = arguments.out
+    if out is not None and (run := run_above(out)):  # the rows must not be written over those of a run
         raise ConfigError(f"--out = {out}: the run {run} stands there, and is left as it is; pass another folder")
+    result = decide_again(arguments.run, arguments.overrides)
+    if out is not None:
+        make_folder(out)
+        write_json(out / "whatif.json", result.to_json())
+        write_jsonl(out / TRAIN, result.train)
+    print("\n".join(replay_as_text(result)))
+    return 0

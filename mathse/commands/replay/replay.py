@@ -1,4 +1,4 @@
-"""The merges of a run, made again: by the rules that it recorded, and by others. The merge is the loop's own.
+"""The merges of a run, made again: by the rules that it recorded, and by others. What merges is the loop's own code.
 
 Two replays go over the same stored paths. The first must come to the rows that the run has in its train.jsonl files;
 the second shows what would have been. A stage is exact while D_SFT and R_incorrect before it are the same in both.
@@ -7,7 +7,7 @@ the second shows what would have been. A stage is exact while D_SFT and R_incorr
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 from mathse.commands.replay.rules import Decider, Rules
 from mathse.data.sources import problem_lookup
 from mathse.errors import DataError, MathSEError
-from mathse.evolution.state import EvolutionState, Judged, not_rewritten
+from mathse.evolution.state import EvolutionState, Judged, judged_rows, not_rewritten
 from mathse.runs.layout import PATHS, REFLECTIONS, RUN, TRAIN, VERDICTS
 from mathse.runs.reader import FinishedStage, Run, read_run
 from mathse.scoring.metrics import accepted
@@ -48,8 +48,8 @@ class Merge:
 
 
 @dataclass(frozen=True)
-class Difference:
-    """A stage then and now; ``gained`` and ``lost`` are ids of rows of D_SFT after it.
+class StageChange:
+    """A stage by the run's own rules and by the others; ``gained`` and ``lost`` are ids of rows of D_SFT after it.
 
     ``missing``: problems that would be open again (in a reflection: drafts) and have no path here. ``unused``: stored
     paths that would not have been made.
@@ -66,13 +66,13 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Found:
+class ReplayResult:
     """All stages, and the rows that D_SFT would hold after the last of them."""
 
     run: Path
     then: Rules
     now: Rules
-    stages: tuple[Difference, ...]
+    stages: tuple[StageChange, ...]
     train: Sequence[ReasoningPath]
     notes: tuple[str, ...]
 
@@ -86,17 +86,24 @@ class Found:
         }
 
 
-def decide_again(folder: Path, overrides: Sequence[str] = ()) -> Found:
+def decide_again(folder: Path, overrides: Sequence[str] = ()) -> ReplayResult:
     """The run's merges by its own rules and by those of ``overrides``.
 
     Raises RunError for a folder that is no run, ConfigError for an override, DataError for files that do not tell.
     """
     run = read_run(folder)
-    _require_settings(run)
+    if missing := [key for key in READS if key not in run.settings]:
+        raise DataError(
+            f"{run.folder / RUN}: records no {', '.join(missing)}, by which its merges were made; put the file "
+            "back, or pass another run"
+        )
     then = Rules.of_run(run.config)
     now = then.changed(overrides)
+    callbacks = run.config.get("callbacks") or {}
+    targets = [str(section.get("_target_", "")) for section in callbacks.values()]
+    if targets and not any(target.endswith(f".{MERGES}") for target in targets):
+        raise DataError(f"{run.folder}: ran without the callback {MERGES}, so it merged nothing that could be replayed")
     notes: list[str] = []
-    _require_merges(run)
     decider = Decider(_problems(run, notes), int(run.config["seed"]), then.rate)
     stored = list(_stored(run))
     if not stored:
@@ -105,18 +112,18 @@ def decide_again(folder: Path, overrides: Sequence[str] = ()) -> Found:
     before, after = Replay(run, then, decider, problems), Replay(run, now, decider, problems)
     stages = []
     for one in stored:
-        stages.append(_difference(before, after, one))
+        stages.append(_change(before, after, one))
         rows = [row["id"] for row in one.stage.rows(TRAIN)]
         if one.stage.has(TRAIN) and [path.id for path in before.state.train] != rows:
             notes.append(
                 f"{one.stage.name}: its {TRAIN} holds other rows than its settings and verdicts give; a callback of "
                 "your own may have had its say, and is not replayed"
             )
-    return Found(folder, then, now, tuple(stages), after.state.train, tuple(notes))
+    return ReplayResult(folder, then, now, tuple(stages), after.state.train, tuple(notes))
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredStage:
     """A finished stage's paths with their verdicts; of a reflection ``tries`` says which try a rewrite was."""
 
     stage: FinishedStage
@@ -149,26 +156,39 @@ class Replay:
     def accepts(self, verdict: Verdict) -> bool:
         return accepted(verdict, self.rules.threshold)
 
-    def stage(self, stored: Stored) -> Merge:
+    def stage(self, stored: StoredStage) -> Merge:
         """Judge and merge a stage's paths."""
         judge = self.rules.distill_judge if stored.stage.name == "distill" else self.rules.judge
-        judged = self._rewrites(judge, stored) if stored.is_reflection else self._paths(judge, stored)
+        keep_all = self.rules.keep == "all"
+        if stored.is_reflection:
+            judged = self._rewrites(judge, stored)
+            keep_all = keep_all or bool(self.reflecting["all_drafts"])
+        else:  # a problem that is solved already is not tried again
+            solved = self.solved
+            judged = [self._decided(judge, item) for item in stored.items if item.path.problem_id not in solved]
+            self.missing = 0  # only the comparison with the run's own state tells
         before = len(self.state.train)
-        keep_all = self.rules.keep == "all" or (stored.is_reflection and bool(self.reflecting["all_drafts"]))
         self.state = self.state.absorb(judged, self.accepts, keep_all)
         self.unused = len(stored.items) - len(judged)
-        return self._merge(judge, judged, len(self.state.train) - before)
 
-    def _said(self, judge: str, item: Judged) -> Judged:
+        taken = [item.path for item in judged if self.accepts(item.verdict)]
+        right = [known for path in taken if (known := self.decider.right(path)) is not None]
+        unparsed = sum(item.verdict.status == "unparsed" for item in judged)
+        return Merge(
+            judge,
+            paths=len(judged),
+            accepted=len(taken),
+            rejected=len(judged) - len(taken) - unparsed,
+            unparsed=unparsed,
+            precision=round(sum(right) / len(right), 6) if right else None,
+            merged=len(self.state.train) - before,
+            train_rows=len(self.state.train),
+        )
+
+    def _decided(self, judge: str, item: Judged) -> Judged:
         return Judged(item.path, self.decider.decide(judge, self.rules, item.path, item.verdict))
 
-    def _paths(self, judge: str, stored: Stored) -> list[Judged]:
-        """Those of problems that are open: a solved one is not tried again."""
-        solved = self.solved
-        self.missing = 0  # the comparison tells, which knows both states
-        return [self._said(judge, item) for item in stored.items if item.path.problem_id not in solved]
-
-    def _rewrites(self, judge: str, stored: Stored) -> list[Judged]:
+    def _rewrites(self, judge: str, stored: StoredStage) -> list[Judged]:
         """Those of drafts that would be rewritten, try by try; a draft with an accepted rewrite is not tried again."""
         written = {
             (item.path.lineage.parent, attempt): item for item, attempt in zip(stored.items, stored.tries, strict=True)
@@ -181,73 +201,58 @@ class Replay:
                 if (item := written.get((draft.path.id, attempt))) is None:
                     self.missing += 1
                 else:
-                    judged.append(self._said(judge, item))
-        place = {item.path.id: k for k, item in enumerate(stored.items)}
-        return sorted(
-            judged, key=lambda j: place[j.path.id]
-        )  # the order of D, which the stored paths alone do not tell
-
-    def _merge(self, judge: str, judged: list[Judged], merged: int) -> Merge:
-        taken = [j.path for j in judged if self.accepts(j.verdict)]
-        known = [right for path in taken if (right := self.decider.right(path)) is not None]
-        unparsed = sum(j.verdict.status == "unparsed" for j in judged)
-        return Merge(
-            judge,
-            len(judged),
-            len(taken),
-            len(judged) - len(taken) - unparsed,
-            unparsed,
-            round(sum(known) / len(known), 6) if known else None,
-            merged,
-            len(self.state.train),
-        )
+                    judged.append(self._decided(judge, item))
+        # In the order of D, which the stored paths alone do not tell.
+        order = {item.path.id: k for k, item in enumerate(stored.items)}
+        return sorted(judged, key=lambda item: order[item.path.id])
 
 
-def _difference(before: Replay, after: Replay, stored: Stored) -> Difference:
+def _change(before: Replay, after: Replay, stored: StoredStage) -> StageChange:
+    """Both replays go on by a stage."""
     same_start = before.rows == after.rows
     reopened = len(before.solved - after.solved)
     then, now = before.stage(stored), after.stage(stored)
     missing = after.missing if stored.is_reflection else reopened
     old, new = before.rows[0], after.rows[0]
     gained, lost = set(new) - set(old), set(old) - set(new)
-    return Difference(
+    return StageChange(
         stored.stage.name,
         then,
         now,
-        tuple(i for i in new if i in gained),
-        tuple(i for i in old if i in lost),
-        same_start and (missing, after.unused) == (before.missing, before.unused),
-        missing,
-        after.unused,
+        gained=tuple(i for i in new if i in gained),
+        lost=tuple(i for i in old if i in lost),
+        exact=same_start and (missing, after.unused) == (before.missing, before.unused),
+        missing=missing,
+        unused=after.unused,
     )
 
 
 # --- what the run has -------------------------------------------------------------------------------------------------
 
 
-def _stored(run: Run) -> Iterator[Stored]:
+def _stored(run: Run) -> Iterator[StoredStage]:
     """The finished stages that merge, in the order in which the loop made them."""
     for stage in run.stages:
         if stage.name.startswith("orm"):
             continue
+        paths: list[ReasoningPath] = list(stage.rows(PATHS, ReasoningPath))
+        tries: list[int] = []
         if stage.has(REFLECTIONS):
             rewrites: list[Reflection] = list(stage.rows(REFLECTIONS, Reflection))
+            paths = [rewrite.revised for rewrite in rewrites]
             count: Counter[str] = Counter()
-            tries = []
-            for one in rewrites:  # the file has them try by try
-                tries.append(count[one.draft.id])
-                count[one.draft.id] += 1
-            yield Stored(stage, tuple(_with_verdicts(stage, [one.revised for one in rewrites])), tuple(tries))
-        elif stage.has(PATHS):
-            yield Stored(stage, tuple(_with_verdicts(stage, stage.rows(PATHS, ReasoningPath))))
-
-
-def _with_verdicts(stage: FinishedStage, paths: Iterable[ReasoningPath]) -> Iterator[Judged]:
-    said = {verdict.path_id: verdict for verdict in stage.rows(VERDICTS, Verdict)}
-    for path in paths:
-        if path.id not in said:
-            raise DataError(f"{stage.folder / VERDICTS}: has no verdict on {path.id}; the run's files were changed")
-        yield Judged(path, said[path.id])
+            for rewrite in rewrites:  # the file has them try by try
+                tries.append(count[rewrite.draft.id])
+                count[rewrite.draft.id] += 1
+        elif not stage.has(PATHS):
+            continue
+        try:
+            judged = tuple(judged_rows(paths, list(stage.rows(VERDICTS, Verdict))))
+        except KeyError as error:
+            raise DataError(
+                f"{stage.folder / VERDICTS}: has no verdict on {error.args[0]}; the run's files were changed"
+            ) from None
+        yield StoredStage(stage, judged, tuple(tries))
 
 
 def _problems(run: Run, notes: list[str]) -> Any:
@@ -265,18 +270,3 @@ def _problems(run: Run, notes: list[str]) -> Any:
             return None
 
     return problem_of
-
-
-def _require_settings(run: Run) -> None:
-    if missing := [key for key in READS if key not in run.settings]:
-        raise DataError(
-            f"{run.folder / RUN}: records no {', '.join(missing)}, by which its merges were made; put the file "
-            "back, or pass another run"
-        )
-
-
-def _require_merges(run: Run) -> None:
-    callbacks = run.config.get("callbacks") or {}
-    targets = [str(section.get("_target_", "")) for section in callbacks.values()]
-    if targets and not any(target.endswith(f".{MERGES}") for target in targets):
-        raise DataError(f"{run.folder}: ran without the callback {MERGES}, so it merged nothing that could be replayed")

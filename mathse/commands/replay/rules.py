@@ -1,4 +1,4 @@
-"""By which rules a run's paths are accepted: as it recorded them, and as they are asked for now."""
+"""By which rules a run's paths are accepted: those that it recorded, and those of a command's overrides."""
 
 from __future__ import annotations
 
@@ -51,22 +51,37 @@ class Rules:
 
     def changed(self, overrides: Sequence[str]) -> Rules:
         """These rules with ``overrides``. Raises ConfigError for what is no such setting or no such value."""
-        given = dict(map(_key_and_value, overrides))
-        rules = self
-        if (name := given.get("judge", given.get("judge.name"))) is not None:
-            one_for_both = self.distill_judge == self.judge
-            rules = replace(rules, judge=name, distill_judge=name if one_for_both else self.distill_judge)
-        if "judge.threshold" in given:
-            rules = replace(rules, threshold=_share("judge.threshold", given["judge.threshold"]))
-        if "judge.rate" in given:
-            rules = replace(rules, rate=_share("judge.rate", given["judge.rate"]))
-        if "distill.judge" in given:
-            rules = replace(rules, distill_judge=given["distill.judge"])
-        if "evolution.keep" in given:
-            rules = replace(rules, keep=given["evolution.keep"])
-        _check("judge", rules.judge, (*JUDGES, self.judge))
-        _check("distill.judge", rules.distill_judge, (*JUDGES, self.judge, self.distill_judge))
-        _check("evolution.keep", rules.keep, KEEPS)
+        values: dict[str, str] = {}
+        for override in overrides:
+            key, equals, value = override.partition("=")
+            if key not in KEYS or not equals:
+                near = get_close_matches(key, KEYS, n=1)
+                hint = f"; did you mean {near[0]}?" if near and key not in KEYS else ""
+                raise ConfigError(
+                    f"{override}: stored verdicts can be decided anew by KEY=VALUE for {', '.join(KEYS)}, no "
+                    f"other{hint}"
+                )
+            values[key] = value
+
+        judge = values.get("judge", values.get("judge.name", self.judge))
+        distill_judge = (
+            judge if self.distill_judge == self.judge else self.distill_judge
+        )  # one judge for both stays one
+        rules = Rules(
+            judge,
+            _share("judge.threshold", values, self.threshold),
+            values.get("distill.judge", distill_judge),
+            values.get("evolution.keep", self.keep),
+            _share("judge.rate", values, self.rate),
+        )
+        for key, value, allowed in (
+            ("judge", rules.judge, (*JUDGES, self.judge)),
+            ("distill.judge", rules.distill_judge, (*JUDGES, self.judge, self.distill_judge)),
+            ("evolution.keep", rules.keep, KEEPS),
+        ):
+            if value not in allowed:
+                choices = ", ".join(dict.fromkeys(allowed))
+                raise ConfigError(f"{key} = {value!r}: must be one of {choices}; what others would say is not stored")
         return rules
 
 
@@ -83,7 +98,7 @@ class Decider:
         self._by_answer: dict[str, Verdict] = {}  # by path; several rules ask for the same
 
     def decide(self, name: str, rules: Rules, path: ReasoningPath, stored: Verdict) -> Verdict:
-        """What the judge ``name`` says of a path. Raises DataError where the run's files do not tell."""
+        """The verdict of the judge ``name`` on a path. Raises DataError where the run's files do not tell."""
         if name == "orm":
             return _verdict_of_the_orm(stored)
         if name == "orm_and_answer":
@@ -124,7 +139,7 @@ class Decider:
 
 
 class StoredORM:
-    """The run's ORM as a judge: it says again what it said."""
+    """The run's ORM as a judge: its stored verdict."""
 
     name = "orm"
 
@@ -136,7 +151,7 @@ class StoredORM:
 
 
 def _verdict_of_the_orm(stored: Verdict) -> Verdict:
-    """The ORM's own verdict: ``orm_and_answer`` turns some into "wrong", and keeps the ORM's words beside that."""
+    """The ORM's own verdict: ``orm_and_answer`` turns some into "wrong", and keeps the ORM's text beside that."""
     if stored.judge == "orm" or (stored.judge == "orm_and_answer" and stored.status != "wrong"):
         return stored
     if stored.judge == "orm_and_answer" and stored.raw is not None:
@@ -149,28 +164,13 @@ def _verdict_of_the_orm(stored: Verdict) -> Verdict:
     )
 
 
-def _key_and_value(override: str) -> tuple[str, str]:
-    key, equals, value = override.partition("=")
-    if key not in KEYS or not equals:
-        near = get_close_matches(key, KEYS, n=1)
-        hint = f"; did you mean {near[0]}?" if near and key not in KEYS else ""
-        raise ConfigError(
-            f"{override}: stored verdicts can be decided anew by KEY=VALUE for {', '.join(KEYS)}, no other{hint}"
-        )
-    return key, value
-
-
-def _share(key: str, text: str) -> float:
+def _share(key: str, values: Mapping[str, str], otherwise: float) -> float:
+    if key not in values:
+        return otherwise
     try:
-        value = float(text)
+        share = float(values[key])
     except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise ConfigError(f"{key} = {text}: must be a number in [0, 1]; pass 0.8, for example")
-    return value
-
-
-def _check(key: str, value: str, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        choices = ", ".join(dict.fromkeys(allowed))
-        raise ConfigError(f"{key} = {value!r}: must be one of {choices}; what others would say is not stored")
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise ConfigError(f"{key} = {values[key]}: must be a number in [0, 1]; pass 0.8, for example")
+    return share

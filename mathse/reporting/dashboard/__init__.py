@@ -15,6 +15,7 @@ import argparse
 from collections.abc import Sequence
 
 from mathse.config.extras import missing
+from mathse.config.program import program
 from mathse.errors import RunError
 from mathse.reporting.dashboard.pages import Subject, report, spec, workspace
 from mathse.runs.store import to_json
@@ -23,7 +24,7 @@ from mathse.runs.store import to_json
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code; raises RunError without the package or a login, and where W&B refuses."""
     parser = argparse.ArgumentParser(
-        prog="python -m mathse dashboard", description="The W&B workspace and report of a project, or of one study"
+        prog=program("dashboard"), description="The W&B workspace and report of a project, or of one study"
     )
     parser.add_argument("--project", required=True, help="the W&B project, as in logger.project")
     parser.add_argument("--entity", default="", help="a user or a team; default: the login's own")

@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from mathse.config.program import program
 from mathse.errors import DataError, MathSEError
 from mathse.reporting.report.compare import compare_page
 from mathse.reporting.report.run_page import run_page
@@ -61,7 +62,7 @@ def write_page(page: str, out: Path) -> Path:
 def main(argv: Sequence[str] | None = None) -> int:
     """``python -m mathse report``: returns the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m mathse report",
+        prog=program("report"),
         description="Write one HTML page about a run, about several side by side, or (--all) about all studies and "
         "runs. Works while a run is under way.",
     )

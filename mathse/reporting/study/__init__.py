@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mathse.config.options import FLAG, look_in
+from mathse.config.program import program
 from mathse.reporting.report import write_page
 from mathse.reporting.study.collect import collect
 from mathse.reporting.study.design import DESCRIBED, EXPERIMENTS, FILE, read_design
@@ -25,7 +26,7 @@ RUNS = Path("outputs/studies")  # where conf/experiment/studies.yaml puts them
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code. Raises RunError where a cell of the table has no finished run."""
     parser = argparse.ArgumentParser(
-        prog="python -m mathse study",
+        prog=program("study"),
         description="Collect a study's finished runs into the table and the picture of its README. A cell without a "
         "finished run is an error: no cell is filled by hand.",
     )

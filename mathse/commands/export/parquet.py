@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
-from itertools import chain, count, islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -20,28 +20,24 @@ def write_table(folder: Path, rows: Iterable[Mapping[str, Any]], columns: Mappin
 
     Raises ConfigError where the library is not installed.
     """
-    schema = features(columns).arrow_schema
+    if sentence := missing("hub"):
+        raise ConfigError(f"--format trl or hf: {sentence}, or choose --format llamafactory or swift")
+    schema = _features(columns).arrow_schema
     arrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
-    groups = _groups(iter(rows))
-    group: list[Mapping[str, Any]] | None = next(groups, [])  # a table without rows has its columns all the same
+    rest = iter(rows)
+    group = list(islice(rest, GROUP))
     (folder / "data").mkdir()
     for number in count():
-        if group is None:
-            return
         with parquet.ParquetWriter(folder / "data" / f"train-{number:05d}.parquet", schema) as file:
-            for some in chain([group], islice(groups, SHARD // GROUP - 1)):
-                file.write_table(arrow.Table.from_pylist(some, schema=schema))
-        group = next(groups, None)
+            for _ in range(SHARD // GROUP):
+                file.write_table(arrow.Table.from_pylist(group, schema=schema))  # even of no row: it has its columns
+                if not (group := list(islice(rest, GROUP))):
+                    return
 
 
-def _groups(rows: Iterator[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
-    while group := list(islice(rows, GROUP)):
-        yield group
-
-
-def features(columns: Mapping[str, Any]) -> Any:
+def _features(columns: Mapping[str, Any]) -> Any:
     """The library's description of the columns, which the files carry in their metadata."""
-    library = _library()
+    library = import_module("datasets")
     kinds = {"text": library.Value("string"), "image": library.Image()}
 
     def made(column: Any) -> Any:
@@ -52,9 +48,3 @@ def features(columns: Mapping[str, Any]) -> Any:
         return {name: made(inner) for name, inner in column.items()}
 
     return library.Features({name: made(column) for name, column in columns.items()})
-
-
-def _library() -> Any:
-    if sentence := missing("hub"):
-        raise ConfigError(f"--format trl or hf: {sentence}, or choose --format llamafactory or swift")
-    return import_module("datasets")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,13 @@ COUNTED = {
     "source": "source",
     "language": "language",
     "prompt": "prompt in the row",
-    "asked": "prompt of the writer",
+    "writer_prompt": "prompt of the writer",
     "label": "label",
 }
 
 
 @dataclass
-class Counts:
+class RowCounts:
     """What went into an export. ``altered``: ids of rows in which a mark of the tool was taken apart."""
 
     rows: int = 0
@@ -40,23 +40,23 @@ class Counts:
     def add(self, example: Example) -> None:
         lineage, self.rows = example.path.lineage, self.rows + 1
         self.problems.add(hash(example.problem.id))
-        said = {
+        values = {
             "origin": lineage.origin,
             "round": lineage.stage,
             "writer": lineage.model,
             "source": example.problem.source,
             "language": prompts.language(example.problem),
             "prompt": example.version,
-            "asked": lineage.prompt,
+            "writer_prompt": lineage.prompt,
             "label": example.verdict.status if example.verdict else "",
         }
-        for name, value in said.items():
+        for name, value in values.items():
             self.by[name][value] += 1
 
 
 @dataclass(frozen=True)
-class Made:
-    """How an export came about."""
+class ExportOptions:
+    """What an export was made of, and in which form."""
 
     format: str
     what: str
@@ -70,61 +70,63 @@ class Made:
         return f"python -m mathse export RUN --format {self.format} --what {self.what}{stage} --images {self.images}"
 
 
-def data_card(run: Run, made: Made, counts: Counts, how: str) -> str:
-    """The whole README.md; ``how`` opens the folder in its tool."""
+def data_card(run: Run, options: ExportOptions, counts: RowCounts, open_with: str) -> str:
+    """The whole README.md; ``open_with`` opens the folder in its tool."""
     terms = terms_of(run.config["data"])
-    if made.what == "orm" and (own := run.config["orm"].get("train")):
-        terms.setdefault(Path(own).name, Terms("Own labelled paths", "", OWN))
+    if options.what == "orm" and (file := run.config["orm"].get("train")):
+        terms.setdefault(Path(file).name, Terms("Own labelled paths", "", OWN))
     parts = (
-        [_front_matter(made, counts)],
-        _head(run, made, counts, how),
+        [_front_matter(options, counts)],
+        _head(run, options, counts, open_with),
         _tables(counts),
         _sources(counts, terms),
         _judging(run),
         kept_out(run),
-        _origin(run, made),
+        _origin(run, options),
     )
     return "\n".join(line for part in parts for line in part) + "\n"
 
 
-def _front_matter(made: Made, counts: Counts) -> str:
+def _front_matter(options: ExportOptions, counts: RowCounts) -> str:
     """What dataset hubs read."""
-    files = "data/train-*.parquet" if made.format in ("trl", "hf") else "train.jsonl"
+    files = "data/train-*.parquet" if options.format in ("trl", "hf") else "train.jsonl"
+    sizes = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M"}
     data = DatasetCardData(
         language=sorted(counts.by["language"]),
         license="other",
         license_name="those of its sources, see below",
         task_categories=["image-text-to-text"],
         tags=["mathse", "mathematics", "multimodal", "synthetic"],
-        size_categories=[_size(counts.rows)],
+        size_categories=[next((name for limit, name in sizes.items() if counts.rows < limit), "1M<n<10M")],
         configs=[{"config_name": "default", "data_files": [{"split": "train", "path": files}]}],
     )
     return f"---\n{data.to_yaml()}\n---"
 
 
-def _head(run: Run, made: Made, counts: Counts, how: str) -> Iterator[str]:
+def _head(run: Run, options: ExportOptions, counts: RowCounts, open_with: str) -> Iterator[str]:
     what = {
-        "sft": f"D_SFT of stage {title(made.stage)}: accepted reasoning paths to fit a student on",
+        "sft": f"D_SFT of stage {title(options.stage)}: accepted reasoning paths to fit a student on",
         "orm": "Labelled reasoning paths to fit an Outcome Reward Model on",
-    }[made.what]
+    }[options.what]
     yield f"\n# {what}\n"
     yield (
-        f"{counts.rows:,} rows over {len(counts.problems):,} problems, {made.pictures:,} pictures, from the MathSE run "
-        f"`{run.name}` (task {run.task}, seed {run.seed}), in the form of `{made.format}`.\n"
+        f"{counts.rows:,} rows over {len(counts.problems):,} problems, {options.pictures:,} pictures, from the MathSE "
+        f"run `{run.name}` (task {run.task}, seed {run.seed}), in the form of `{options.format}`.\n"
     )
     if not run.finished:
         yield "The run was not finished when this was made.\n"
-    yield f"To open it: `{how}`\n"
-    if made.what == "orm" and run.config["orm"].get("augment"):
+    yield f"To open it: `{open_with}`\n"
+    if options.what == "orm" and run.config["orm"].get("augment"):
         yield "The run's own ORM was also fitted on errors made up as it went; those rows are stored nowhere.\n"
     if counts.altered:
+        ids = ", ".join(f"`{i}`" for i in counts.altered[:5]) + (", ..." if len(counts.altered) > 5 else "")
         yield (
-            f"In {len(counts.altered):,} rows a text held what {made.format} or a tokenizer takes for a mark of its "
-            f"own (such as `<image>`); there a space follows its first character: {_some(counts.altered)}.\n"
+            f"In {len(counts.altered):,} rows a text held what {options.format} or a tokenizer takes for a mark of its "
+            f"own (such as `<image>`); there a space follows its first character: {ids}.\n"
         )
 
 
-def _tables(counts: Counts) -> Iterator[str]:
+def _tables(counts: RowCounts) -> Iterator[str]:
     yield "## Rows\n"
     yield "| by | | rows |\n|---|---|---|"
     for name, title_of_row in COUNTED.items():
@@ -133,12 +135,12 @@ def _tables(counts: Counts) -> Iterator[str]:
                 yield f"| {title_of_row} | {cell(value)} | {rows:,} |"
 
 
-def _sources(counts: Counts, terms: Mapping[str, Terms]) -> Iterator[str]:
+def _sources(counts: RowCounts, terms: Mapping[str, Terms]) -> Iterator[str]:
     yield "\n## Sources and licences\n"
     yield "| source | what | where | licence |\n|---|---|---|---|"
     for source in sorted(counts.by["source"]):
-        found = terms.get(source, UNKNOWN)
-        yield f"| {' | '.join(map(cell, (source, found.title, found.home, found.licence)))} |"
+        term = terms.get(source, UNKNOWN)
+        yield f"| {' | '.join(map(cell, (source, term.title, term.home, term.licence)))} |"
     yield (
         "\nTexts of models come under the terms of those models too; the writers are in the table above. The licence "
         "of the problems is the one to keep to; a set without one is not yours to publish."
@@ -168,23 +170,24 @@ def _judging(run: Run) -> Iterator[str]:
 
 def kept_out(run: Run) -> Iterator[str]:
     yield "\n## Kept out\n"
-    asked = run.config.get("decontaminate", {})
-    if (found := run.json(DECONTAMINATION)) is None:
+    settings = run.config.get("decontaminate", {})
+    if (counts := run.json(DECONTAMINATION)) is None:
         yield "No row was compared with the problems of a benchmark."
         return
-    against = ", ".join(cell(name) for name in asked.get("against", []))
-    did = f"{found['dropped']:,} were left out" if asked.get("action") == "drop" else "they were kept"
+    against = ", ".join(cell(name) for name in settings.get("against", []))
+    action = f"{counts['dropped']:,} were left out" if settings.get("action") == "drop" else "they were kept"
     yield (
-        f"{found['rows']:,} problems were compared with {found['problems']:,} of {against}: {found['matched']:,} are "
-        f"among them; {did}."
+        f"{counts['rows']:,} problems were compared with {counts['problems']:,} of {against}: {counts['matched']:,} "
+        f"are among them; {action}."
     )
 
 
-def _origin(run: Run, made: Made) -> Iterator[str]:
+def _origin(run: Run, options: ExportOptions) -> Iterator[str]:
     versions = run.stages[-1].manifest.get("versions", {}) if run.stages else {}
     teacher = run.config["teacher"]
     yield "\n## How it was made\n"
-    yield f"`{made.command}`, of a run with the teacher `{teacher_name(teacher)}`, mathse {versions.get('mathse')}.\n"
+    made_by = f"a run with the teacher `{teacher_name(teacher)}`, mathse {versions.get('mathse')}"
+    yield f"`{options.command}`, of {made_by}.\n"
     yield from (f"- {note}" for note in run.summary.get("notes", []))
 
 
@@ -196,15 +199,3 @@ def teacher_name(section: Mapping[str, Any]) -> str:
 def cell(text: str) -> str:
     """Text that stands in one cell of a table, and starts no markup."""
     return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ").replace("\r", " ")
-
-
-def _some(ids: Sequence[str]) -> str:
-    return ", ".join(f"`{i}`" for i in ids[:5]) + (", ..." if len(ids) > 5 else "")
-
-
-def _size(rows: int) -> str:
-    """The hub's words for a number of rows."""
-    for limit, name in ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M")):
-        if rows < limit:
-            return name
-    return "1M<n<10M"

@@ -1,4 +1,4 @@
-"""A run's files as tables, for SQL: ``--query "SELECT stage, count(*) FROM train GROUP BY stage"``.
+"""SQL over a run's files as tables: ``--query "SELECT stage, count(*) FROM train GROUP BY stage"``.
 
 =============  ====================================================================================================
 paths          what teacher and students wrote: id, problem_id, text, origin, made_in, model, parent, seed, prompt
@@ -26,14 +26,20 @@ import mmap
 import os
 import re
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from itertools import islice
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
 from mathse.errors import DataError
+from mathse.reporting.progress.wording import aligned, clean
 from mathse.runs.layout import (
     FEEDBACK,
     HELD_PATHS,
@@ -55,7 +61,6 @@ TEXT, LINEAGE = (
 PATH = {"id": TEXT, "problem_id": TEXT, "text": TEXT, "lineage": LINEAGE}
 VERDICT = {"path_id": TEXT, "status": TEXT, "error_step": TEXT, "error_analysis": TEXT, "score": "DOUBLE",
            "judge": TEXT, "raw": TEXT}  # fmt: skip
-SAID = ("status", "error_step", "error_analysis", "score", "judge", "raw")
 SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")  # an escape of half a character, or what looks like one
 
 
@@ -63,17 +68,16 @@ def _struct(fields: Mapping[str, str]) -> str:
     return f"STRUCT({', '.join(f'{name} {kind}' for name, kind in fields.items())})"
 
 
-def _path(of: str = "") -> str:
-    """The columns of a path, from a column that holds one or from the row itself."""
-    own = (f"{of}{name} AS {name}" for name in ("id", "problem_id", "text"))
-    made = {"origin": "origin", "stage": "made_in", "model": "model", "parent": "parent", "seed": "seed",
-            "prompt": "prompt"}  # fmt: skip
-    return ", ".join([*own, *(f"{of}lineage.{name} AS {column}" for name, column in made.items())])
+def _path(column: str = "") -> str:
+    """The columns of a path, from a column that holds one ("path.") or from the row itself."""
+    names = {name: name for name in ("id", "problem_id", "text")}
+    names |= {f"lineage.{name}": name for name in ("origin", "stage", "model", "parent", "seed", "prompt")}
+    names["lineage.stage"] = "made_in"
+    return ", ".join(f"{column}{name} AS {shown}" for name, shown in names.items())
 
 
-def _said() -> str:
-    """The columns of a verdict, from a column that holds one."""
-    return ", ".join(f"verdict.{name} AS {name}" for name in SAID)
+# The columns of a verdict, from a column that holds one.
+_JUDGED = ", ".join(f"verdict.{name} AS {name}" for name in VERDICT if name != "path_id")
 
 
 # view -> (file, its columns as they stand there, the columns of the view)
@@ -85,17 +89,17 @@ VIEWS: Mapping[str, tuple[str, Mapping[str, str], str]] = {
     "incorrect": (
         INCORRECT,
         {"path": _struct(PATH), "verdict": _struct(VERDICT)},
-        f"{_path('path.')}, {_said()}",
+        f"{_path('path.')}, {_JUDGED}",
     ),
     "feedback": (
         FEEDBACK,
         {"path": _struct(PATH), "verdict": _struct(VERDICT)},
-        f"{_path('path.')}, {_said()}",
+        f"{_path('path.')}, {_JUDGED}",
     ),
     "orm_held": (
         ORM_HELD,
         {"path": _struct(PATH), "label": _struct(VERDICT), "verdict": _struct(VERDICT)},
-        f"{_path('path.')}, {_said()}, label.status AS label_status, label.error_step AS label_step",
+        f"{_path('path.')}, {_JUDGED}, label.status AS label_status, label.error_step AS label_step",
     ),
     "reflections": (
         REFLECTIONS,
@@ -122,6 +126,13 @@ FIGURES = {"accuracy": "DOUBLE", "n": "BIGINT", "train_rows": "BIGINT", "accepte
            "unparsed": "BIGINT", "acceptance_precision": "DOUBLE", "step_precision": "DOUBLE"}  # fmt: skip
 NAMES = (*VIEWS, "stages")
 MEMORY, THREADS, LONGEST = "1GB", 4, 64 << 20  # DuckDB's share; it spills to a temporary folder. Bytes of a row
+# A list of the tables, for --query without SQL.
+TABLES = """
+SELECT table_name AS "table", string_agg(column_name, ', ' ORDER BY ordinal_position) AS columns
+FROM information_schema.columns GROUP BY table_name ORDER BY table_name
+"""
+CHUNK = 2_000  # rows fetched at a time
+SHOWN, CELL = 200, 60  # rows of a printed table, characters of its cells
 
 
 @contextmanager
@@ -132,30 +143,84 @@ def opened(run: Run) -> Iterator[duckdb.DuckDBPyConnection]:
     Raises DataError for what DuckDB cannot do, a damaged file included.
     """
     with tempfile.TemporaryDirectory(prefix="mathse-") as temporary:
-        database = duckdb.connect(":memory:", config=_settings(Path(temporary)))
+        settings: dict[str, Any] = {
+            "python_enable_replacements": "false",  # a table's name is never a variable of this program
+            "memory_limit": MEMORY,
+            "threads": str(min(THREADS, os.cpu_count() or 1)),
+            "temp_directory": str(Path(temporary) / "spilled"),
+        }
+        database = duckdb.connect(":memory:", config=settings)
         files: dict[str, str] = {}  # what DuckDB calls a file -> its own name
         try:
             for view in VIEWS:
                 database.execute(f"CREATE VIEW {view} AS {_union(run, view, Path(temporary), files)}")
-            _stages(database, run)
+            columns = STAGES | FIGURES
+            database.execute(f"CREATE TABLE stages ({', '.join(f'{name} {kind}' for name, kind in columns.items())})")
+            for stage in run.stages:
+                manifest = {**stage.manifest, "config_hash": stage.identity}
+                values = [manifest.get(name) for name in STAGES] + [stage.summary.get(name) for name in FIGURES]
+                database.execute(f"INSERT INTO stages VALUES ({', '.join('?' * len(columns))})", values)
             yield database
         except duckdb.Error as error:
-            raise DataError(_in_one_line(error, files)) from None
+            text = " ".join(str(error).split())  # on one line, with the run's own names of its files
+            for link, name in files.items():
+                text = text.replace(link, name)
+            names = ", ".join(NAMES)
+            raise DataError(f"{text[:500]}; the tables are {names}; --query alone lists their columns") from None
         finally:
             database.close()
 
 
+def answer(run: Run, sql: str) -> Iterator[dict[str, Any]]:
+    """The rows that one statement gives, as JSON values by column. Raises DataError for SQL that fails."""
+    with opened(run) as database:
+        statements = duckdb.extract_statements(sql)
+        if len(statements) != 1:
+            raise DataError(f"--query {clean(sql)!r}: write one statement; the tables are {', '.join(NAMES)}")
+        result = database.execute(statements[0])
+        seen: Counter[str] = Counter()
+        columns = []
+        for name, *_ in result.description:  # as keys: a name that comes again gets a number
+            seen[name] += 1
+            columns.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
+        while rows := result.fetchmany(CHUNK):
+            for row in rows:
+                yield dict(zip(columns, map(_json_value, row), strict=True))
+
+
+def tables_as_text(rows: Iterator[dict[str, Any]]) -> Iterator[str]:
+    """A table a line with all its columns, as ``answer(run, TABLES)`` gives them."""
+    return (f"{row['table']:<13} {row['columns']}" for row in rows)
+
+
+def answer_as_text(rows: Iterator[dict[str, Any]]) -> Iterator[str]:
+    """A table of the first rows."""
+    first = list(islice(rows, SHOWN))
+    if not first:
+        yield "no rows"
+        return
+    yield from aligned([tuple(first[0]), *(tuple(_cell(value) for value in row.values()) for row in first)])
+    if more := sum(1 for _ in rows):
+        yield f"... and {more:,} more rows; --json writes them all"
+
+
 def _union(run: Run, view: str, links: Path, files: dict[str, str]) -> str:
-    """The rows of all stages."""
+    """The SQL that reads a view's rows of all stages; ``files`` gets the names that DuckDB knows them by."""
     file, columns, shown = VIEWS[view]
+    typed = ", ".join(f"{_quoted(name)}: {_quoted(kind)}" for name, kind in columns.items())
+    form = f"format = 'newline_delimited', columns = {{{typed}}}, maximum_object_size = {LONGEST}"
     parts = []
     for stage in run.stages:
         if stage.has(file):
             link, name = links / f"{len(files)}.jsonl", f"{stage.name}/{file}"
             _readable(stage.path(file), link)
             files |= {str(link): name, str(link.resolve()): name}
-            parts.append(_rows(stage.name, str(link), columns, shown))
-    return " UNION ALL ".join(parts) or _no_rows(columns, shown)
+            rows = f"read_json({_quoted(str(link))}, {form})"
+            parts.append(f"SELECT {_quoted(stage.name)} AS stage, row_number() OVER () AS line, {shown} FROM {rows}")
+    if parts:
+        return " UNION ALL ".join(parts)
+    nulls = ", ".join(f'NULL::{kind} AS "{name}"' for name, kind in columns.items())
+    return f"SELECT ''::VARCHAR AS stage, 0::BIGINT AS line, {shown} FROM (SELECT {nulls}) WHERE false"
 
 
 def _readable(file: Path, link: Path) -> None:
@@ -166,57 +231,34 @@ def _readable(file: Path, link: Path) -> None:
             link.symlink_to(file.resolve())
             return
         with open(link, "wb") as copy:
-            copy.writelines(map(_whole, rows))
-
-
-def _whole(line: bytes) -> bytes:
-    """The row with a "?" for each half of a character; a line that is no JSON as it is."""
-    if not SURROGATE.search(line):
-        return line
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return line
-    return json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
-
-
-def _in_one_line(error: duckdb.Error, files: Mapping[str, str]) -> str:
-    """The error with the run's own names of its files, on one line."""
-    text = " ".join(str(error).split())
-    for path, name in files.items():
-        text = text.replace(path, name)
-    return f"{text[:500]}; the tables are {', '.join(NAMES)}; --query alone lists their columns"
-
-
-def _settings(links: Path) -> dict[str, Any]:
-    return {
-        "python_enable_replacements": "false",  # a table's name is never a variable of this program
-        "memory_limit": MEMORY,
-        "threads": str(min(THREADS, os.cpu_count() or 1)),
-        "temp_directory": str(links / "spilled"),
-    }
-
-
-def _rows(stage: str, file: str, columns: Mapping[str, str], shown: str) -> str:
-    typed = ", ".join(f"{_quoted(name)}: {_quoted(kind)}" for name, kind in columns.items())
-    how = f"format = 'newline_delimited', columns = {{{typed}}}, maximum_object_size = {LONGEST}"
-    rows = f"read_json({_quoted(file)}, {how})"
-    return f"SELECT {_quoted(stage)} AS stage, row_number() OVER () AS line, {shown} FROM {rows}"
-
-
-def _no_rows(columns: Mapping[str, str], shown: str) -> str:
-    nulls = ", ".join(f'NULL::{kind} AS "{name}"' for name, kind in columns.items())
-    return f"SELECT ''::VARCHAR AS stage, 0::BIGINT AS line, {shown} FROM (SELECT {nulls}) WHERE false"
-
-
-def _stages(database: duckdb.DuckDBPyConnection, run: Run) -> None:
-    columns = STAGES | FIGURES
-    database.execute(f"CREATE TABLE stages ({', '.join(f'{name} {kind}' for name, kind in columns.items())})")
-    for stage in run.stages:
-        own = {**stage.manifest, "config_hash": stage.identity}
-        values = [own.get(name) for name in STAGES] + [stage.summary.get(name) for name in FIGURES]
-        database.execute(f"INSERT INTO stages VALUES ({', '.join('?' * len(columns))})", values)
+            for line in rows:
+                if SURROGATE.search(line):
+                    with suppress(ValueError):  # a line that is no JSON is copied, for DuckDB to say so
+                        line = json.dumps(json.loads(line), ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+                copy.write(line)
 
 
 def _quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
+
+
+def _json_value(value: Any) -> Any:
+    """A value of DuckDB as JSON has it."""
+    if isinstance(value, float):
+        return value if isfinite(value) else None
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    if isinstance(value, (datetime, date, time, timedelta)):
+        return str(value)
+    if isinstance(value, (bytes, bytearray)):
+        return value.hex()
+    if isinstance(value, Mapping):
+        return {str(key): _json_value(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_json_value(inner) for inner in value]
+    return value if value is None or isinstance(value, (bool, int, str)) else str(value)
+
+
+def _cell(value: Any) -> str:
+    shown = f"{value:.4g}" if isinstance(value, float) else "-" if value is None else clean(str(value))
+    return shown if len(shown) <= CELL else f"{shown[: CELL - 4]} ..."

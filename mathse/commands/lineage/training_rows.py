@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from mathse.commands.lineage.problem import image_hashes
-from mathse.commands.lineage.query import CHUNK
+from mathse.commands.lineage.sql import CHUNK, opened
 from mathse.commands.lineage.story import round_of
-from mathse.commands.lineage.tables import opened
 from mathse.data.sources import problem_lookup
 from mathse.errors import DataError, MathSEError
 from mathse.reporting.progress.wording import clean
@@ -35,17 +34,31 @@ def all_rows(run: Run) -> Iterator[dict[str, Any]]:
     stage = training_stage(run)
     hashes = _hashes(run)
     with opened(run) as database:
-        found = database.execute(JOIN, [stage.name])
-        while rows := found.fetchmany(CHUNK):
+        result = database.execute(JOIN, [stage.name])
+        while rows := result.fetchmany(CHUNK):
             for row in rows:
-                yield _row(row, hashes)
+                path_id, problem_id, origin, made_in, model, seed, prompt, parent, recorded, *verdict = row
+                images = recorded if hashes is None else hashes(problem_id)
+                yield {
+                    "path_id": path_id,
+                    "problem_id": problem_id,
+                    "origin": origin,
+                    "round": round_of(made_in, parent),
+                    "model": model,
+                    "seed": seed,
+                    "prompt_version": prompt,
+                    "image_sha256": " ".join(images) if images else None,
+                    "parent": parent,
+                    "verdict": dict(zip(VERDICT, verdict, strict=True)) if verdict[0] is not None else None,
+                }
 
 
-def row_in_words(row: dict[str, Any]) -> str:
-    """One line: id, who wrote it, from what, its image."""
-    parent = f" <- {row['parent']}" if row["parent"] else ""
-    return clean(f"{row['path_id']}{parent}: {row['origin']} {row['model']}, {row['prompt_version']}, "
-                 f"image {(row['image_sha256'] or 'none')[:16]}")  # fmt: skip
+def rows_as_text(rows: Iterator[dict[str, Any]]) -> Iterator[str]:
+    """A line a row: its id, who wrote it, from what, its image."""
+    for row in rows:
+        parent = f" <- {row['parent']}" if row["parent"] else ""
+        image = (row["image_sha256"] or "none")[:16]
+        yield clean(f"{row['path_id']}{parent}: {row['origin']} {row['model']}, {row['prompt_version']}, image {image}")
 
 
 def training_stage(run: Run) -> FinishedStage:
@@ -56,23 +69,6 @@ def training_stage(run: Run) -> FinishedStage:
     if stages[-1].name not in ("final", "sft"):
         _note(f"the run has no final stage, or not yet; these are the rows of {stages[-1].name}/{TRAIN}")
     return stages[-1]
-
-
-def _row(values: tuple[Any, ...], hashes: Callable[[str], list[str] | None] | None) -> dict[str, Any]:
-    path_id, problem_id, origin, stage, model, seed, prompt, parent, recorded, *said = values
-    known = recorded if hashes is None else hashes(problem_id)
-    return {
-        "path_id": path_id,
-        "problem_id": problem_id,
-        "origin": origin,
-        "round": round_of(stage, parent),
-        "model": model,
-        "seed": seed,
-        "prompt_version": prompt,
-        "image_sha256": " ".join(known) if known else None,
-        "parent": parent,
-        "verdict": dict(zip(VERDICT, said, strict=True)) if said[0] is not None else None,
-    }
 
 
 def _hashes(run: Run) -> Callable[[str], list[str] | None] | None:

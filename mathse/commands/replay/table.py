@@ -1,30 +1,34 @@
-"""What ``replay`` prints."""
+"""A replay as ``mathse replay`` prints it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mathse.commands.replay.replay import Difference, Found
+from mathse.commands.replay.replay import ReplayResult, StageChange
 from mathse.commands.replay.rules import Rules
 from mathse.reporting.progress.wording import aligned
 
 HEADING = ("stage", "paths", "accepted", "precision", "merged", "rows of D_SFT", "gained", "lost", "how sure")
 
 
-def said(found: Found) -> Iterator[str]:
-    """The table, then what is to be known of it."""
-    yield f"{found.run}: {_rules(found.then)}; asked now: {_rules(found.now)}"
-    yield from (f"  {line}" for line in aligned([HEADING, *map(_cells, found.stages)]))
-    conditional = [stage for stage in found.stages if not stage.exact]
+def replay_as_text(result: ReplayResult) -> Iterator[str]:
+    """The table, then what limits it."""
+    yield f"{result.run}: {_rules(result.then)}; asked now: {_rules(result.now)}"
+    yield from (f"  {line}" for line in aligned([HEADING, *map(_cells, result.stages)]))
+    conditional = [stage for stage in result.stages if not stage.exact]
     for stage in conditional:
-        yield f"{stage.stage}: {_what_is_missing(stage)}"
+        open_again = "drafts would be rewritten" if "reflection" in stage.stage else "problems would be open again"
+        yield (
+            f"{stage.stage}: {stage.missing:,} {open_again} for which no path is stored; {stage.unused:,} stored paths "
+            "would not have been made"
+        )
     if conditional:
         yield (
             "conditional: rows before it are others, so its student would be another one; shown is what happens to the "
             "paths that are stored"
         )
     yield "No student was fitted on these rows: accuracy is not known. --out DIR writes them for task=sft."
-    yield from found.notes
+    yield from result.notes
 
 
 def _rules(rules: Rules) -> str:
@@ -32,7 +36,7 @@ def _rules(rules: Rules) -> str:
     return f"judge={rules.judge}{apart}, judge.threshold={rules.threshold:g}, evolution.keep={rules.keep}"
 
 
-def _cells(stage: Difference) -> tuple[str, ...]:
+def _cells(stage: StageChange) -> tuple[str, ...]:
     then, now = stage.then, stage.now
     pairs = (
         (then.paths, now.paths),
@@ -53,10 +57,3 @@ def _pair(then: int | str, now: int | str) -> str:
 
 def _share(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
-
-
-def _what_is_missing(stage: Difference) -> str:
-    what = "drafts would be rewritten" if "reflection" in stage.stage else "problems would be open again"
-    return (
-        f"{stage.missing:,} {what} for which no path is stored; {stage.unused:,} stored paths would not have been made"
-    )

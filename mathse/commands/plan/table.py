@@ -1,0 +1,86 @@
+"""What ``mathse plan`` prints: a row a stage, the totals, and how each number was come to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mathse.commands.plan.amounts import Range
+from mathse.commands.plan.plan import Pair, Plan
+from mathse.reporting.progress.wording import aligned
+
+HEADING = (
+    "stage",
+    "rows",
+    "requests",
+    "tokens in",
+    "tokens out",
+    "dollars",
+    "answers",
+    "verdicts",
+    "steps",
+    "GPU-hours",
+    "disk",
+)
+
+
+def plan_as_text(plan: Plan) -> Iterator[str]:
+    """The lines of a plan."""
+    table: list[tuple[str, ...]] = [HEADING]
+    for stage in plan.stages:
+        table.append(
+            (
+                stage.name,
+                *map(_count, (stage.rows, stage.requests, stage.tokens_in, stage.tokens_out)),
+                _pair(plan.dollars(stage), "not known", "{:,.2f}"),
+                *map(_count, (stage.answers, stage.verdicts, stage.steps)),
+                _pair(plan.hours(stage), "-", "{:,.1f}"),
+                _bytes(plan.disk(stage)),
+            )
+        )
+
+    def total(name: str) -> str:
+        return _count(sum((getattr(stage, name) for stage in plan.stages), Range()))
+
+    disk = plan.total("disk")
+    table.append(
+        (
+            "total",
+            "",  # rows of different stages are no sum of anything
+            *map(total, ("requests", "tokens_in", "tokens_out")),
+            _pair(plan.total("dollars"), "not known", "{:,.2f}"),
+            *map(total, ("answers", "verdicts", "steps")),
+            _pair(plan.total("hours"), "-", "{:,.1f}"),
+            _bytes(None if disk is None else round(disk[0])),
+        )
+    )
+    yield f"task={plan.config.task}, before anything is started"
+    yield from (f"  {line}" for line in aligned(table))
+    yield "A number alone is exact; LOW-HIGH holds whatever the judge accepts."
+    yield "answers, verdicts: by the student's and the ORM's own models, test and dev problems included."
+    for stage in plan.stages:
+        if len(stage.jobs) > 1:
+            jobs = ", ".join(f"{name} {_count(job.requests)}" for name, job in stage.jobs.items())
+            yield f"{stage.name}: {jobs}"
+    yield from plan.notes
+
+
+def _count(number: Range) -> str:
+    if number.exact:
+        return f"{number.low:,}" if number.low else "-"
+    return f"{number.low:,}-{number.high:,}"
+
+
+def _pair(pair: Pair | None, unknown: str, form: str) -> str:
+    if pair is None:
+        return unknown
+    low, high = (form.format(value) for value in pair)
+    if pair == (0.0, 0.0):
+        return "-"
+    return low if low == high else f"{low}-{high}"
+
+
+def _bytes(count: int | None) -> str:
+    """GiB; "?" where the size is not known."""
+    if count is None:
+        return "?"
+    return f"{count / 2**30:,.1f} GiB" if count else "-"
