@@ -121,7 +121,7 @@ class DataCheck:
 
 
 def check(config: TrainConfig, folder: Path) -> str | None:
-    """Look at the data and write the result into ``folder``; the error where a bad row is one, else Nimage."""
+    """Look at the data and write the result into ``folder``; the error where a bad row is one, else None."""
     quiet()
     make_folder(folder)
     with ExitStack() as stack:
