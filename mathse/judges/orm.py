@@ -117,8 +117,7 @@ class ORMJudge:
                     verdicts.append(Verdict(path.id, "unparsed", judge=self.name, raw=completion.text))
                     continue
                 score = p_correct(log_probs)
-                status = "correct" if score >= 0.5 else "wrong"
-                verdicts.append(Verdict(path.id, status, score=score, judge=self.name))
+                verdicts.append(Verdict(path.id, "correct" if score >= 0.5 else "wrong", score=score, judge=self.name))
             of_batches.append(verdicts)
         return of_batches
 

@@ -99,8 +99,10 @@ def solution_path(problem: Problem, stage: str) -> ReasoningPath:
 
 
 def read_orm(checkpoint: Path, key: str = "judge.checkpoint") -> dict[str, Any]:
-    """How an ORM was trained, from its checkpoint: kind, order, see_answer, see_image. Raises CheckpointError, naming the
-    setting ``key``, for a folder that is no ORM's."""
+    """How an ORM was trained, from its checkpoint: kind, order, see_answer, see_image.
+
+    Raises CheckpointError, naming the setting ``key``, for a folder that is no ORM's.
+    """
     if not (checkpoint / ORM_FILE).is_file():
         raise CheckpointError(
             f"{key} = {str(checkpoint)!r}: {ORM_FILE} is missing there; name the checkpoint folder of a trained ORM, "

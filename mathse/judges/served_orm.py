@@ -1,5 +1,5 @@
-"""``judge.server=URL``: the trained ORM behind an OpenAI-compatible server, with the prompt and the strict parser of the
-one in this process.
+"""``judge.server=URL``: the trained ORM behind an OpenAI-compatible server, with the prompt and the strict parser of
+``ORMJudge``.
 
 P(correct) is read from the log-probabilities at the status, as many alternatives a token as the server gives. Where it
 gives none (``transformers serve``), a verdict has no score: its status alone decides, whatever ``judge.threshold`` is,

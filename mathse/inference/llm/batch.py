@@ -107,8 +107,8 @@ class Batches:
             self.claims.give_back(SENDING)
 
     def _find_lost(self) -> None:
-        """For each record without a batch id, whose sender died: the batch is at the server under its name, or was never
-        made."""
+        """A record without a batch id is of a sender that died: the batch is at the server under its name, or was
+        never made."""
         for record in self.records.all():
             if record.batch_id is None:
                 record.batch_id = self.server.find(record.name)

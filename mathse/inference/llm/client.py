@@ -22,8 +22,8 @@ class ChatClient(Connection):
     """Sends requests to one model of an OpenAI-compatible server; arguments as of ``Connection``."""
 
     def complete(self, requests: Iterable[ChatRequest], advance: Advance = _ignore) -> list[ChatReply]:
-        """A reply to each request, in their order. ``requests`` is read as slots become free; ``advance`` is called with
-        1 for each request that is done.
+        """A reply to each request, in their order. ``requests`` is read as slots become free; ``advance(1)`` is called
+        for each request that is done.
 
         Raises TeacherError where the server cannot be used at all: unreachable, wrong key or model, budget spent. The
         answers until then are kept.

@@ -166,8 +166,8 @@ class Connection:
         key = os.environ.get(name, "").strip() if name else ""
         if not key and required:
             raise ConfigError(
-                f"{self.section}.api_key_env = {name!r}: this environment variable is not set; the OpenAI API needs your "
-                "key in it"
+                f"{self.section}.api_key_env = {name!r}: this environment variable is not set; the OpenAI API needs "
+                "your key in it"
             )
         if not (key.isascii() and key.isprintable()):
             raise ConfigError(f"the key in {name} has characters that no key has; set it again")

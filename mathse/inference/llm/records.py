@@ -21,7 +21,7 @@ FOLDER = "batches"
 class BatchRecord:
     """``batch_id`` None: it was being sent. ``requests``: by key, the fields of each that reading its answer needs.
 
-    ``run``: the run that pays it (see ``Account``). ``dialect``: the form of its lines. ``most_usd``: the most it can cost.
+    ``run``: the run that pays it (see ``Account``). ``dialect``: the form of its lines. ``most_usd``: its highest cost.
     """
 
     name: str

@@ -85,7 +85,8 @@ class AdapterEngine:
             if (error := self.address.post("load_lora_adapter", lora)) is not None:
                 raise TeacherError(
                     f"{self.address.setting} = {self.address.base_url}: does not load {adapter} ({error}); start "
-                    "vLLM with --enable-lora, --max-lora-rank of sft.lora.rank and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"
+                    "vLLM with --enable-lora, --max-lora-rank of sft.lora.rank and "
+                    "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"
                 )
         before, self._loaded = self._loaded, name
         if before not in (None, name):

@@ -47,7 +47,7 @@ class ServedDialect(Dialect):
 
 @dataclass(frozen=True)
 class ServedCheckpoint:
-    """A checkpoint of this machine behind an engine; ``reader`` encodes its prompts (mathse/models/prompt_reader.py)."""
+    """A checkpoint of this machine behind an engine; ``reader`` encodes its prompts (models/prompt_reader.py)."""
 
     engine: Engine
     checkpoint: Path
@@ -86,7 +86,7 @@ class ServedModel:
     def complete(self, rows: Sequence[Row], requests: Sequence[ChatRequest]) -> list[ChatReply]:
         """A reply to each request; ``rows``: what the requests are made from.
 
-        Raises TeacherError where the server cannot be used, or encodes a prompt in another way than the local processor.
+        Raises TeacherError where the server cannot be used, or encodes prompts differently from the local processor.
         """
         if self.served is None or all(map(self._answered, requests)):  # all are stored: no engine is started
             return self.client.complete(requests)
@@ -104,7 +104,7 @@ class ServedModel:
         return self.client.cache.file(request.key(self.client.model)).exists()
 
     def _compare(self, rows: Sequence[Row], replies: Sequence[ChatReply]) -> None:
-        """Raises TeacherError where the counts of prompt tokens differ. A server that reports none, as some do, passes."""
+        """Raises TeacherError where the counts of prompt tokens differ. A server that reports none passes."""
         assert self.served is not None
         for row, reply in zip(rows, replies, strict=True):
             by_server = reply.usage.prompt_tokens
@@ -113,9 +113,9 @@ class ServedModel:
                 for wrong in replies:  # they answer another prompt
                     self.client.cache.file(wrong.key).unlink(missing_ok=True)
                 raise TeacherError(
-                    f"{self.client.section}: {self.client.base_url}, asked for {self.dialect.served_as}, reads a prompt "
-                    f"as {by_server} tokens, and the processor of {self.served.checkpoint} reads it as {by_reader}; the server "
-                    "has another chat template or other picture sizes (min_pixels, max_pixels): let it serve that "
+                    f"{self.client.section}: {self.client.base_url}, asked for {self.dialect.served_as}, reads a "
+                    f"prompt as {by_server} tokens, and the processor of {self.served.checkpoint} reads it as "
+                    f"{by_reader}; the server has another chat template or other picture sizes (min_pixels, max_pixels): let it serve that "
                     f"folder with the folder's own, or pass "
                     + ("generator=hf" if self.client.section == "generator" else "judge.server=null")
                 )

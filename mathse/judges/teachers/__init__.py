@@ -50,8 +50,8 @@ class Teacher(Protocol):
 class PaidTeacher(Teacher, Protocol):
     """A teacher whose answers cost something. It stores them itself as they come, so a call may have many rows.
 
-    ``rows_at_once``: the number of rows that one call should have. ``account_in``: called before the first request, with
-    the run folder to write the account into. ``usage``: the account in numbers, for summary.json.
+    ``rows_at_once``: the number of rows that one call should have. ``account_in``: called before the first request,
+    with the run folder to write the account into. ``usage``: the account in numbers, for summary.json.
     """
 
     rows_at_once: int

@@ -1,8 +1,8 @@
 """A teacher behind an OpenAI-compatible API: GPT-4o in the paper; vLLM, SGLang, llama.cpp or any other server works.
 
-Three jobs, each a prompt of mathse/inference/prompts: solve, annotate, reflect. A request is sent once; later its answer
-comes from the disk (mathse/inference/llm). An empty, refused or cut-off answer is an outcome of its row: it is stored
-and counted.
+Three jobs, each a prompt of mathse/inference/prompts: solve, annotate, reflect. A request is sent once; later its
+answer comes from the disk (mathse/inference/llm). An empty, refused or cut-off answer is an outcome of its row: it is
+stored and counted.
 """
 
 from __future__ import annotations
