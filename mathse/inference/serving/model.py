@@ -112,11 +112,11 @@ class ServedModel:
             if by_reader != by_server:
                 for wrong in replies:  # they answer another prompt
                     self.client.cache.file(wrong.key).unlink(missing_ok=True)
+                local = "generator=hf" if self.client.section == "generator" else "judge.server=null"
                 raise TeacherError(
                     f"{self.client.section}: {self.client.base_url}, asked for {self.dialect.served_as}, reads a "
                     f"prompt as {by_server} tokens, and the processor of {self.served.checkpoint} reads it as "
-                    f"{by_reader}; the server has another chat template or other picture sizes (min_pixels, max_pixels): let it serve that "
-                    f"folder with the folder's own, or pass "
-                    + ("generator=hf" if self.client.section == "generator" else "judge.server=null")
+                    f"{by_reader}; the server has another chat template or other picture sizes (min_pixels, "
+                    f"max_pixels): let it serve that folder with the folder's own, or pass {local}"
                 )
         self._compared = True
