@@ -55,7 +55,8 @@ def price_of(model: str, server: str | None = None) -> Price | None:
 
     The table above goes by the name alone, a dated one standing for its family. Other models are looked up in the
     ``genai-prices`` package, which has its data in it: by the server too, since one model costs differently at
-    different providers, and nothing at a server of one's own. Where a price rises with the length of a prompt, it is the lowest.
+    different providers, and nothing at a server of one's own. Where a price rises with the length of a prompt, it is
+    the lowest.
     """
     name = model.rpartition("/")[2]
     return PRICES.get(name) or PRICES.get(_DATE.sub("", name)) or _by_genai_prices(model, server or OPENAI)
