@@ -64,6 +64,7 @@ def completed(backbone: Backbone, asks: Iterable[Ask]) -> Iterator[list[list[Com
 
 def _shared(backbone: Backbone, method: str, asks: Iterable[Ask]) -> Iterator[Any]:
     asks = iter(asks)
+    # as many batches at a time as there are ranks; the k-th rank answers the k-th
     while batches := list(islice(asks, ranks.size())):
         on_this_rank = partial(_answer, backbone, method, batches)
         answers = ranks.everywhere(on_this_rank, _answer_on_rank, spec_of(backbone), method, batches)
@@ -105,6 +106,8 @@ class Generator:
 
         Paths are read from the file as they are used, and ``problems`` may be on the disk: memory holds one batch.
         """
+        # A batch is the unit of work: it has one seed and is written at once, so a kill loses at most one, and a
+        # resumed stage makes the same paths.
         batches = list(batched(problems, self.batch_size))
         log = BatchLog(file, [len(b) * n for b in batches])
         sampling = self.sampling if temperature is None else {**self.sampling, "temperature": temperature}

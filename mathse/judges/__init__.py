@@ -48,6 +48,7 @@ def judge_paths(
     advance: Callable[[int], None] = lambda rows: None,
 ) -> Sequence[Verdict]:
     """A verdict on each path, appended to ``file`` batch by batch; paths of similar length are judged together."""
+    # sorted by length, so that little of a batch is padding; the id makes the order the same in every process
     keys = [(len(p.text), p.id) for p in paths]
     order = Chosen(paths, sorted(range(len(keys)), key=keys.__getitem__))
     batches = [order[k : k + batch_size] for k in range(0, len(order), batch_size)]

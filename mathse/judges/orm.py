@@ -95,6 +95,7 @@ class ORMJudge:
             text: str = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
             return len(text.lstrip())
 
+        # The first token of a status after the key: characters are counted, since a token may hold more than the value.
         for k, token in enumerate(completion.ids):
             if token in self.begins.statuses and length(completion.ids[: k + 1]) > key.end():
                 begins_there = length(completion.ids[:k]) <= key.end()

@@ -143,7 +143,7 @@ def score_at_status(tokens: Sequence[Mapping[str, Any]], correct: str, wrong: st
             likely than all of them, and counts as 0.
     """
     key = STATUS_KEY.search("".join(token["token"] for token in tokens))
-    end = 0
+    end = 0  # characters up to the end of the token
     for token in tokens:
         end += len(token["token"])
         if key is not None and end > key.end():

@@ -61,6 +61,8 @@ class Batches:
             # batches of an earlier process of this run may still cost something
             self.account.reserved += sum(r.most_usd for r in self.records.all() if r.run == self.account.run)
             tries = most = self.client.max_retries + 1
+            # Each turn sends what has no answer, waits for all batches and collects them. Rows may come back without an
+            # answer; tries count turns in which no row at all was answered.
             while before := len(self.waiting):
                 with self._sending():
                     self._find_lost()
@@ -146,6 +148,7 @@ class Batches:
     def _fill(self, record: BatchRecord, lines: IO[bytes], todo: list[str], spool: IO[bytes]) -> list[str]:
         """Write the lines of one batch; returns the keys that remain for the next one."""
         for position, key in enumerate(todo):
+            # a batch ends where the API's bounds or the budget end it
             waiting = self.waiting[key]
             full = len(record.requests) >= min(self.size, MOST_REQUESTS)
             if full or lines.tell() + waiting.length > MOST_BYTES or not self.account.reserve(waiting.most_usd):
@@ -215,6 +218,7 @@ class Batches:
             fault = fault_of_body(status, body, self.client.secret) if status >= 400 and body else fault_of(e, None)
             self._refused(key, fault, record)
             return
+        # billed to the run that sent the batch, whoever collects it
         self.client.keep(reply, request, batch=True, run=record.run)
         if record.run == self.account.run:
             self.client.known(key, request)  # counts it

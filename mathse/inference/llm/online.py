@@ -51,6 +51,7 @@ class Online:
         tasks: list[asyncio.Task[ChatReply]] = []
         async with self.client.connected() as self.api:
             try:
+                # Requests are read as earlier ones end: a request with pictures is a megabyte.
                 for request in requests:
                     await self.ahead.acquire()
                     if self.stopping.is_set():
@@ -138,6 +139,7 @@ class Online:
             if isinstance(reply, ChatReply):
                 self.last_answer = time.monotonic()
                 return reply
+            # a parameter that the server does not know costs no try
             if self.client.dialect.gives_way(reply, request, body):
                 continue
             tries_left -= reply.whose == "moment"
@@ -166,10 +168,13 @@ class Online:
     def _given_up(self, fault: Fault, request: ChatRequest, key: str, started: float) -> ChatReply:
         """The outcome of a row that gets no answer. Where that may not be the row's fault, the run ends and Stopped is
         raised. If the row fails through all tries of the next start too, though the server answers, it is given up."""
+        # The row's fault, unless every row so far was rejected: then a setting is wrong.
         if fault.whose == "row":
             self.rejected += 1
             if self.account.answered or self.rejected < HOPELESS:
                 return ChatReply(outcome="rejected", error=fault.message, key=key)
+        # A fault of the moment that outlasts all tries: of this row, if others were answered meanwhile, or if it failed
+        # in an earlier start too.
         failed = ChatReply(outcome="failed", error=fault.message, key=key)
         if fault.whose == "moment" and fault.reached:
             if self.last_answer > started or self.account.outcome(key) == "failed":

@@ -76,6 +76,7 @@ class StudentTeacher:
 
     def _written(self, model: StudentModel, rows: Sequence[Row], attempt: int = 0) -> list[str | None]:
         """A text a row; None where the model writes nothing."""
+        # a second greedy attempt would write the same again
         sampling = self._generator.sampling if attempt else {"temperature": 0.0}
         texts: list[str] = []
         for k in range(0, len(rows), self._generator.batch_size):
