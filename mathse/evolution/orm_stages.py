@@ -26,7 +26,7 @@ from mathse.evolution.student import Student
 from mathse.evolution.training_rows import solution_rows
 from mathse.inference.rows import solve_row
 from mathse.judges.orm import status_tokens
-from mathse.judges.orm_rows import FORM, Labelled, balance, label, made_up_rows, solution_path, training_row
+from mathse.judges.orm_rows import FORM, Labelled, MadeUpRows, balance, label, solution_path, training_row
 from mathse.models.base import Backbone
 from mathse.models.row import Row
 from mathse.runs.layout import CHECKPOINT, FEEDBACK, HELD_PATHS, METRICS, ORM_FILE, PATHS
@@ -237,5 +237,5 @@ def _stream(loop: EvolutionRun, stage: Stage, backbone: Backbone, rows: Sequence
     if not augmented or settings.fit.max_steps is None:
         return epochs
     problems = loop.problems.splits["orm_train"]
-    make = made_up_rows(backbone.prompt_style, problems, settings, source.corrupt, source.check)
+    make = MadeUpRows(backbone.prompt_style, problems, settings, source.corrupt, source.check)
     return MixedStream(epochs, make, settings.augment, settings.fit.max_steps)

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,31 +63,23 @@ def target(problem: Problem, truth: Verdict, settings: ORM) -> str:
     return prompts.feedback_json(truth, settings.order, problem.solution)
 
 
-def made_up_rows(
-    style: PromptStyle,
-    problems: Sequence[Problem],
-    settings: ORM,
-    corrupt: Callable[[Problem, random.Random], str],
-    check: Callable[[Problem, str], Verdict],
-) -> Callable[[random.Random], Row]:
-    """A function that makes rows with made-up errors over these problems (augmentation, see ``MixedStream``).
+@dataclass(frozen=True)
+class MadeUpRows:
+    """Makes rows with made-up errors over these problems, one a call (augmentation, see ``MixedStream``).
 
     It can be pickled, and has no model in it: every rank of a fit makes the same rows.
     """
-    return partial(_made_up, style, problems, settings, corrupt, check)
 
+    style: PromptStyle
+    problems: Sequence[Problem]
+    settings: ORM
+    corrupt: Callable[[Problem, random.Random], str]  # a path with an error
+    check: Callable[[Problem, str], Verdict]  # its label
 
-def _made_up(
-    style: PromptStyle,
-    problems: Sequence[Problem],
-    settings: ORM,
-    corrupt: Callable[[Problem, random.Random], str],
-    check: Callable[[Problem, str], Verdict],
-    draw: random.Random,
-) -> Row:
-    problem = draw.choice(problems)
-    text = corrupt(problem, draw)
-    return training_row(style, problem, text, check(problem, text), settings)
+    def __call__(self, draw: random.Random) -> Row:
+        problem = draw.choice(self.problems)
+        text = self.corrupt(problem, draw)
+        return training_row(self.style, problem, text, self.check(problem, text), self.settings)
 
 
 def solution_path(problem: Problem, stage: str) -> ReasoningPath:

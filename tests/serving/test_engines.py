@@ -180,7 +180,7 @@ def test_an_engine_of_ours_that_is_going_is_waited_for(start: Start, port: int, 
     before = start()
     before.serve(checkpoint, name)
     assert before._child is not None
-    os.close(before._child.held)  # as the kernel does when a run is killed
+    os.close(before._child.pipe)  # as the kernel does when a run is killed
     before._child = None
     assert start().serve(checkpoint, name) == name
     log = (tmp_path / "served" / f"{name}.log").read_text().split("engine ")[1:]
