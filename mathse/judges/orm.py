@@ -76,12 +76,12 @@ class ORMJudge:
         options: dict[str, Any] = {"max_new_tokens": self.max_new_tokens, "watch": self.begins.statuses}
         answers = completed(self.backbone, (self._ask(*batch, **options) for batch in batches))
         for (_, paths), answer in zip(batches, answers, strict=True):
-            verdicts = []
-            for path, (completion,) in zip(paths, answer, strict=True):
-                parsed = prompts.parse_feedback(completion.text)
-                score = None if parsed.status == "unparsed" else self._score(completion)
-                verdicts.append(Verdict(path.id, *parsed, score, self.name, completion.text))
-            yield verdicts
+            yield [self._verdict(path, completion) for path, (completion,) in zip(paths, answer, strict=True)]
+
+    def _verdict(self, path: ReasoningPath, completion: Completion) -> Verdict:
+        parsed = prompts.parse_feedback(completion.text)
+        score = None if parsed.status == "unparsed" else self._score(completion)
+        return Verdict(path.id, *parsed, score, self.name, completion.text)
 
     def _score(self, completion: Completion) -> float | None:
         """P(correct): CORRECT against WRONG where the status was written, whatever text the analysis holds. None where
