@@ -106,7 +106,7 @@ def test_solve_first_writes_the_reference_solution_before_it_judges() -> None:
 
 def test_made_up_rows_are_the_same_for_the_same_draw_and_hold_right_and_wrong_paths(backbone: TinyBackbone) -> None:
     data = world()
-    make = orm.made_up_rows(backbone.prompt_style, data.splits()["orm_train"], ORM(), data.corrupt, data.check)
+    make = orm.MadeUpRows(backbone.prompt_style, data.splits()["orm_train"], ORM(), data.corrupt, data.check)
     rows = [make(random.Random(i)) for i in range(60)]
     assert rows == [make(random.Random(i)) for i in range(60)]
     assert {parse_feedback(row["response"]).status for row in rows} == {"correct", "wrong"}

@@ -35,7 +35,7 @@ from mathse.errors import ConfigError, RankLost, TeacherError
 from mathse.inference.generate import predict
 from mathse.judges import judge_paths
 from mathse.judges.orm import ORMJudge
-from mathse.judges.orm_rows import made_up_rows
+from mathse.judges.orm_rows import MadeUpRows
 from mathse.models.base import IGNORED, Backbone
 from mathse.models.model_spec import ModelSpec, close_shared, open_shared, spec_of
 from mathse.models.row import Row
@@ -395,7 +395,7 @@ def test_each_rank_draws_its_own_dropout_and_the_first_draws_what_one_process_do
 def test_every_rank_makes_the_same_rows_up() -> None:
     data = build(SyntheticData(orm_train=20))
     backbone = tiny_backbone()
-    make = made_up_rows(backbone.prompt_style, data.splits()["orm_train"], ORM(), data.corrupt, data.check)
+    make = MadeUpRows(backbone.prompt_style, data.splits()["orm_train"], ORM(), data.corrupt, data.check)
     stream = MixedStream(EpochStream(solved_rows(backbone, 9), 4, 0), make, 0.3, 10)
     sent = pickle.dumps(stream)
     assert len(sent) < 200_000, "no model goes along"

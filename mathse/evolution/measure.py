@@ -59,6 +59,7 @@ def measure_judge(loop: EvolutionRun, stage: Stage, student: Student) -> None:
             seed=loop.config.seed,
             advance=advance,
         )
+    # as many correct as wrong paths, so that an ORM that always says the same has an accuracy of one half
     labelled = balance(label(paths, loop.problems.by_id, labeller(loop)), loop.config.seed)
     judge_held(loop, stage, loop.models.orm, labelled, stage.path / ORM_METRICS)
 

@@ -17,11 +17,11 @@ from mathse.evolution.context import RunContext
 from mathse.evolution.fitting import Fitting
 from mathse.evolution.student import Student
 from mathse.inference.generate import Writer
-from mathse.inference.serving.student import ServerGenerator
+from mathse.inference.serving.student import ServedStudents, ServerGenerator
 from mathse.judges import Judge
 from mathse.judges.opening import RunGives, open_judge
 from mathse.judges.orm import open_orm
-from mathse.judges.served import ServedORM, ServedStudents
+from mathse.judges.served_orm import ServedORM
 from mathse.judges.teachers import Teacher
 from mathse.models.base import Backbone
 from mathse.models.model_spec import spec_at

@@ -26,10 +26,10 @@ from mathse.evolution.student import Student
 from mathse.evolution.training_rows import solution_rows
 from mathse.inference.rows import solve_row
 from mathse.judges.orm import status_tokens
-from mathse.judges.orm_rows import FORM, Labelled, balance, label, made_up_rows, solution_path, training_row
+from mathse.judges.orm_rows import FORM, Labelled, MadeUpRows, balance, label, solution_path, training_row
 from mathse.models.base import Backbone
 from mathse.models.row import Row
-from mathse.runs.layout import CHECKPOINT, FEEDBACK, HELD_PATHS, METRICS, ORM_FILE, ORM_METRICS, PATHS
+from mathse.runs.layout import CHECKPOINT, FEEDBACK, HELD_PATHS, METRICS, ORM_FILE, PATHS
 from mathse.runs.stage_cache import Stage
 from mathse.runs.store import read_jsonl, write_json, write_jsonl
 from mathse.training.batches import EpochStream, MixedStream, Stream
@@ -76,7 +76,6 @@ def train_orm(loop: EvolutionRun, data: ORMData | None) -> list[Stage]:
         note = _fit_orm(loop, stage, solver, train)
         held = _labels_of(data.held) if data else _labelled(loop, students, "orm_held", HELD_PATHS)
         figures = judge_held(loop, stage, loop.models.orm, held, stage.path / METRICS)
-        (stage.path / ORM_METRICS).unlink(missing_ok=True)
         inputs = [student.path / name for student in students for name in (PATHS, HELD_PATHS)]
         stage.finish({"training_paths": len(train), "note": note, **figures}, inputs)
         loop.context.logger.stage_finished(stage)
@@ -142,6 +141,7 @@ def fit_solver(loop: EvolutionRun, students: Sequence[Stage], data: ORMData | No
                 paths = list(read_jsonl(students[-1].path / PATHS, ReasoningPath))
                 labelled = label(paths, loop.problems.by_id, labeller(loop))
                 missed = {path.problem_id for path, truth in labelled if truth.status != "correct"}
+            # three times each, and so three times as often in a fit of a fixed number of steps
             weighted = solutions + 2 * [pair for pair in solutions if pair[0].id in missed]
             dev = solution_rows(backbone.prompt_style, loop.problems.splits["dev"])
             _fit_on_solutions(loop, stage, backbone, weighted, loop.config.orm.solver_steps, dev)
@@ -237,5 +237,5 @@ def _stream(loop: EvolutionRun, stage: Stage, backbone: Backbone, rows: Sequence
     if not augmented or settings.fit.max_steps is None:
         return epochs
     problems = loop.problems.splits["orm_train"]
-    make = made_up_rows(backbone.prompt_style, problems, settings, source.corrupt, source.check)
+    make = MadeUpRows(backbone.prompt_style, problems, settings, source.corrupt, source.check)
     return MixedStream(epochs, make, settings.augment, settings.fit.max_steps)

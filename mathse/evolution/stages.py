@@ -225,6 +225,7 @@ def fit_student(loop: EvolutionRun, init: str) -> Student:
         for name in (CHECKPOINT, PREDICTIONS, METRICS, DEV_PREDICTIONS):
             carry_on(previous.stage.path / name, stage.path / name)
         return Student(stage, carried_on=True)
+    # PAPER: silent on what a round's fit starts from; switch: evolution.init
     start = loop.base.checkpoint if init == "base" else previous.checkpoint
     backbone = loop.models.backbone(start)
     loop.models.fit(
@@ -298,6 +299,7 @@ NOTHING_JUDGED = dict.fromkeys(("accepted", "rejected", "unparsed", "acceptance_
 def counts(loop: EvolutionRun) -> dict[str, Any]:
     """Rows of D_SFT by origin, and the verdicts on this stage's paths in numbers. The final stage judges none: it has
     the numbers of the rewrites that it goes on from."""
+    # D_SFT's rows by author: teacher, student, reflection
     origins = Counter(path.lineage.origin for path in loop.state.train)
     if loop.stage.name != "final":
         judged = acceptance(loop, loop.judged)

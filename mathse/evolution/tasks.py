@@ -79,6 +79,8 @@ def _run(config: TrainConfig, run: RunFolder, progress: Progress, stack: ExitSta
     stack.callback(models.stop_engines)
     loop = EvolutionLoop(context, problems, models, [build(callback) for callback in chosen_callbacks(config)])
     TASKS[config.task](loop)
+
+    # The run is over; what follows describes it.
     if config.judge.server is not None and (note := unscored_note(run.path)) is not None:
         context.note(note)
     summary = summarize(loop)
@@ -140,6 +142,7 @@ def open_run(config: TrainConfig, folder: Path, progress: Progress) -> RunFolder
     if config.resume != "branch":
         return _open(config, folder)
     others = [Path(p) for p in config.resume_from] or [file.parent for file in folder.parent.glob(f"*/{RUN}")]
+    # The folder asked for, else the newest of its branches that has these settings, else a new branch.
     candidates = [folder, *sorted(folder.parent.glob(f"{folder.name}-branch-*"), reverse=True)]
     for candidate in candidates:
         try:

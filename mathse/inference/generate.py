@@ -22,7 +22,7 @@ from mathse.seeds import derive
 from mathse.training import ranks
 from mathse.types import Lineage, Problem, PromptStyle, ReasoningPath
 
-Advance = Callable[[int], None]  # told the number of rows of each finished batch
+Advance = Callable[[int], None]  # called with the number of rows of each finished batch
 
 
 def _ignore(rows: int) -> None:
@@ -31,19 +31,19 @@ def _ignore(rows: int) -> None:
 
 @dataclass(frozen=True)
 class Ask:
-    """A batch of prompts, and how to go on from them: the arguments of ``Backbone.generate`` or ``complete``."""
+    """A batch of prompts, and the arguments of ``Backbone.generate`` or ``complete`` for it."""
 
     rows: Sequence[Row]
-    how: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Served(Protocol):
-    """A model that answers elsewhere (see mathse.inference.serving): asked like a backbone."""
+    """A model behind a server (see mathse.inference.serving), used like a backbone."""
 
     @property
     def prompt_style(self) -> PromptStyle: ...
 
-    def generate(self, rows: Sequence[Row], **how: Any) -> list[list[str]]: ...
+    def generate(self, rows: Sequence[Row], **options: Any) -> list[list[str]]: ...
 
     def generated(self, asks: Iterable[Ask]) -> Iterator[list[list[str]]]: ...
 
@@ -53,7 +53,7 @@ Writer = Backbone | Served
 
 def generated(writer: Writer, asks: Iterable[Ask]) -> Iterator[list[list[str]]]:
     """``writer.generate`` of each batch, in their order; where the run has several ranks, each takes one of the next
-    batches. Nothing of an answer depends on who gave it."""
+    batches. An answer does not depend on the rank that gave it."""
     return _shared(writer, "generate", asks) if isinstance(writer, Backbone) else writer.generated(asks)
 
 
@@ -64,9 +64,10 @@ def completed(backbone: Backbone, asks: Iterable[Ask]) -> Iterator[list[list[Com
 
 def _shared(backbone: Backbone, method: str, asks: Iterable[Ask]) -> Iterator[Any]:
     asks = iter(asks)
+    # as many batches at a time as there are ranks; the k-th rank answers the k-th
     while batches := list(islice(asks, ranks.size())):
-        mine = partial(_answer, backbone, method, batches)
-        answers = ranks.everywhere(mine, _answer_along, spec_of(backbone), method, batches)
+        on_this_rank = partial(_answer, backbone, method, batches)
+        answers = ranks.everywhere(on_this_rank, _answer_on_rank, spec_of(backbone), method, batches)
         yield from answers[: len(batches)]
 
 
@@ -74,11 +75,11 @@ def _answer(backbone: Backbone, method: str, batches: Sequence[Ask]) -> Any:
     """The answer to this rank's batch; None where there is none for it."""
     if ranks.rank() >= len(batches):
         return None
-    mine = batches[ranks.rank()]
-    return getattr(backbone, method)(mine.rows, **mine.how)
+    ask = batches[ranks.rank()]
+    return getattr(backbone, method)(ask.rows, **ask.options)
 
 
-def _answer_along(spec: ModelSpec, method: str, batches: Sequence[Ask]) -> Any:
+def _answer_on_rank(spec: ModelSpec, method: str, batches: Sequence[Ask]) -> Any:
     return _answer(open_shared(spec, ranks.own_device()), method, batches)
 
 
@@ -101,28 +102,30 @@ class Generator:
         temperature: float | None = None,
         advance: Advance = _ignore,
     ) -> Sequence[ReasoningPath]:
-        """n paths a problem, appended to ``file`` batch by batch; what is there already is not sampled again.
+        """n paths a problem, appended to ``file`` batch by batch; batches that it has already are not sampled again.
 
-        The paths are read from the file, and of ``problems`` that lie on the disk no more than a batch is held.
+        Paths are read from the file as they are used, and ``problems`` may be on the disk: memory holds one batch.
         """
+        # A batch is the unit of work: it has one seed and is written at once, so a kill loses at most one, and a
+        # resumed stage makes the same paths.
         batches = list(batched(problems, self.batch_size))
         log = BatchLog(file, [len(b) * n for b in batches])
         sampling = self.sampling if temperature is None else {**self.sampling, "temperature": temperature}
         advance(sum(len(b) * n for b in batches[: log.done]))
-        how = {"n": n, "max_new_tokens": self.max_new_tokens, **sampling}
+        options = {"n": n, "max_new_tokens": self.max_new_tokens, **sampling}
+        style = writer.prompt_style
         todo = [(derive(seed, stage, "sample", k), batches[k]) for k in range(log.done, len(batches))]
-        asks = (Ask([solve_row(writer.prompt_style, p) for p in batch], {"seed": draw, **how}) for draw, batch in todo)
-        for (draw, rows), texts in zip(todo, generated(writer, asks), strict=True):
-            batch = list(rows)
-            versions = [prompts.version("generate", writer.prompt_style, p) for p in batch]
-            lineages = [Lineage("student", stage, model, seed=draw, prompt=version) for version in versions]
-            log.append(
-                [
-                    ReasoningPath(f"{stage}/{p.id}/{i}", p.id, text, lineage)
-                    for p, row, lineage in zip(batch, texts, lineages, strict=True)
-                    for i, text in enumerate(row)
+        asks = (Ask([solve_row(style, p) for p in batch], {"seed": of_batch, **options}) for of_batch, batch in todo)
+        for (of_batch, batch), texts in zip(todo, generated(writer, asks), strict=True):
+            paths = []
+            for problem, samples in zip(batch, texts, strict=True):
+                version = prompts.version("generate", style, problem)
+                lineage = Lineage("student", stage, model, seed=of_batch, prompt=version)
+                paths += [
+                    ReasoningPath(f"{stage}/{problem.id}/{i}", problem.id, text, lineage)
+                    for i, text in enumerate(samples)
                 ]
-            )
+            log.append(paths)
             advance(len(batch) * n)
         return JsonlRows(file, ReasoningPath)
 
@@ -153,20 +156,21 @@ def predict(
         Ask([solve_row(writer.prompt_style, p) for p in batch], {"max_new_tokens": max_new_tokens}) for batch in todo
     )
     for batch, texts in zip(todo, generated(writer, asks), strict=True):
-        log.append([_prediction(p, row[0]) for p, row in zip(batch, texts, strict=True)])
+        rows = []
+        for problem, (response,) in zip(batch, texts, strict=True):
+            prediction = extract_answer(response)
+            rows.append(
+                {
+                    "id": problem.id,
+                    "response": response,
+                    "prediction": prediction,
+                    "answer": problem.answer,
+                    "correct": same_answer(prediction, problem.answer, problem.choices),
+                }
+            )
+        log.append(rows)
         advance(len(batch))
     return list(log.rows())
-
-
-def _prediction(problem: Problem, response: str) -> dict[str, Any]:
-    prediction = extract_answer(response)
-    return {
-        "id": problem.id,
-        "response": response,
-        "prediction": prediction,
-        "answer": problem.answer,
-        "correct": same_answer(prediction, problem.answer, problem.choices),
-    }
 
 
 def batched(problems: Sequence[Problem], size: int) -> Iterator[Sequence[Problem]]:

@@ -1,7 +1,7 @@
-"""Problems and paths as the rows that a model is asked with, or trained on, in its prompt style.
+"""Problems and paths as rows: prompts for a model, or training examples, in its prompt style.
 
-A run, a plan, an export and a server all make their rows here, so what a fit trains on is what is asked and exported.
-Nothing here knows a model, so nothing here loads torch.
+Runs, plans, exports and served models all make their rows here, so fits train on the same prompts that are sampled from
+and exported. It loads no torch.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Who returns a verdict on a path.
+"""Judges: whoever returns a verdict on a reasoning path.
 
-orm.py        the trained ORM in this process; served_orm.py: behind a server
+orm.py        the trained ORM in this process; served_orm.py: behind a server; orm_rows.py: what it is trained on
 teacher.py    the teacher's annotation
 answer.py     the reference answer
 agreement.py  several judges and a rule: orm_and_answer
@@ -21,7 +21,7 @@ from mathse.types import Problem, ReasoningPath, Verdict
 
 
 class Judge(Protocol):
-    """``name`` is recorded in each verdict; a judge that cannot decide says ``unparsed``, it never guesses."""
+    """``name`` is recorded in each verdict. A judge that cannot decide returns "unparsed"; it never guesses."""
 
     name: str
 
@@ -33,7 +33,7 @@ Batch = tuple[Sequence[Problem], Sequence[ReasoningPath]]
 
 @runtime_checkable
 class BatchJudge(Judge, Protocol):
-    """A judge that asks a model, and so has use for several devices: it is given all batches of a stage."""
+    """A judge that asks a model, and so can use several devices: it gets all batches of a stage at once."""
 
     def judge_all(self, batches: Sequence[Batch]) -> Iterator[list[Verdict]]: ...
 
@@ -48,6 +48,7 @@ def judge_paths(
     advance: Callable[[int], None] = lambda rows: None,
 ) -> Sequence[Verdict]:
     """A verdict on each path, appended to ``file`` batch by batch; paths of similar length are judged together."""
+    # sorted by length, so that little of a batch is padding; the id makes the order the same in every process
     keys = [(len(p.text), p.id) for p in paths]
     order = Chosen(paths, sorted(range(len(keys)), key=keys.__getitem__))
     batches = [order[k : k + batch_size] for k in range(0, len(order), batch_size)]

@@ -1,4 +1,4 @@
-"""``judge=orm_and_answer``, and any other judge that is made of judges: correct where all of them accept."""
+"""``judge=orm_and_answer``, and any other judge that consists of judges: correct where all of them accept."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from mathse.types import Problem, ReasoningPath, Verdict
 
 
 class AgreementJudge:
-    """The first part's verdict is kept, with its words and its score, as long as it does not say "correct" where
-    another part does not accept the path (or where its own P(correct) is below the threshold)."""
+    """The first part's verdict, with its analysis and its score. Where it is "correct" though another part does not
+    accept the path, or though its own P(correct) is below the threshold, it becomes "wrong"."""
 
     def __init__(self, settings: Settings, open_judge: Callable[[str], Judge]) -> None:
         self.parts = [open_judge(name) for name in settings.parts]
@@ -24,9 +24,9 @@ class AgreementJudge:
         return next(self.judge_all([(problems, paths)]))
 
     def judge_all(self, batches: Sequence[Batch]) -> Iterator[list[Verdict]]:
-        # part by part and batch by batch: a part that asks a model has all batches before it
-        for of_parts in zip(*(verdicts_on(part, batches) for part in self.parts), strict=True):
-            yield [self._verdict(*of_one_path) for of_one_path in zip(*of_parts, strict=True)]
+        # Each part is given all batches, since one that asks a model may share them among devices.
+        for by_part in zip(*(verdicts_on(part, batches) for part in self.parts), strict=True):
+            yield [self._verdict(*on_one_path) for on_one_path in zip(*by_part, strict=True)]
 
     def _verdict(self, first: Verdict, *others: Verdict) -> Verdict:
         if first.status == "correct" and not all(accepted(v, self.threshold) for v in (first, *others)):

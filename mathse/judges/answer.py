@@ -16,7 +16,7 @@ class AnswerJudge:
     name = "answer"
 
     def __init__(self, settings: Settings | None = None) -> None:
-        """``settings`` has nothing that it reads."""
+        """It has no settings of its own; every judge is opened with its section."""
 
     def judge(self, problems: Sequence[Problem], paths: Sequence[ReasoningPath]) -> list[Verdict]:
         return [self._verdict(problem, path) for problem, path in zip(problems, paths, strict=True)]

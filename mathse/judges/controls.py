@@ -1,6 +1,6 @@
 """Controls: ``judge=random``, which knows nothing, and ``judge=noisy``, whose quality is known.
 
-A verdict depends on the run's seed and the path's id alone, so it is the same in whatever order paths come.
+A verdict depends on the run's seed and the path's id alone, so the order of the paths does not matter.
 """
 
 from __future__ import annotations
@@ -23,15 +23,12 @@ class RandomJudge:
         self.rate, self.seed = settings.rate, seed
 
     def judge(self, problems: Sequence[Problem], paths: Sequence[ReasoningPath]) -> list[Verdict]:
-        return [self._verdict(path) for path in paths]
-
-    def _verdict(self, path: ReasoningPath) -> Verdict:
-        lucky = rng(self.seed, "judge", path.id).random() < self.rate
-        return Verdict(path.id, "correct" if lucky else "wrong", judge=self.name)
+        accepted = ((path.id, rng(self.seed, "judge", path.id).random() < self.rate) for path in paths)
+        return [Verdict(path_id, "correct" if lucky else "wrong", judge=self.name) for path_id, lucky in accepted]
 
 
 class NoisyJudge:
-    """Compares with the reference, and then turns a share ``rate`` of its verdicts round, by chance. At 0 it is
+    """Compares with the reference, and then reverses a share ``rate`` of its verdicts, by chance. At 0 it is
     ``AnswerJudge``, at 0.5 it knows nothing."""
 
     name = "noisy"
@@ -40,11 +37,13 @@ class NoisyJudge:
         self.rate, self.seed, self.answer = settings.rate, seed, AnswerJudge()
 
     def judge(self, problems: Sequence[Problem], paths: Sequence[ReasoningPath]) -> list[Verdict]:
-        return [self._verdict(verdict) for verdict in self.answer.judge(problems, paths)]
-
-    def _verdict(self, by_answer: Verdict) -> Verdict:
-        correct = by_answer.status == "correct"
-        if rng(self.seed, "judge", by_answer.path_id).random() < self.rate:
-            correct = not correct
-        analysis = None if correct else "The final answer is wrong."
-        return Verdict(by_answer.path_id, "correct" if correct else "wrong", error_analysis=analysis, judge=self.name)
+        verdicts = []
+        for by_answer in self.answer.judge(problems, paths):
+            path_id, correct = by_answer.path_id, by_answer.status == "correct"
+            if rng(self.seed, "judge", path_id).random() < self.rate:
+                correct = not correct
+            if correct:
+                verdicts.append(Verdict(path_id, "correct", judge=self.name))
+            else:
+                verdicts.append(Verdict(path_id, "wrong", error_analysis="The final answer is wrong.", judge=self.name))
+        return verdicts

@@ -1,4 +1,4 @@
-"""A judge from its settings, with what only a run has."""
+"""A judge from its settings, together with what only a run has: its ORM, its teacher, its seed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mathse.judges.teachers import Teacher
 
 @dataclass(frozen=True)
 class RunGives:
-    """What a run gives to the judges that have a parameter of that name.
+    """What a judge gets from the run, as far as its class has a parameter of that name.
 
     ``orm``: opens the run's ORM, in this process or where it is served.
     """

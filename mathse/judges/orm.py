@@ -1,4 +1,4 @@
-"""The trained ORM as a judge: its checkpoint, its prompt, its words, P(correct)."""
+"""The trained ORM as a judge: its checkpoint, its prompt, its JSON, P(correct)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ORMJudge:
     Where its JSON begins with the status (``binary``, ``order="verdict_first"``), one forward pass over the prompt and
     that beginning gives P(correct); the status is the likelier of the two, and the rest is decoded for paths called
     wrong alone. Where the two together have less than half of the probability, the model would not have written a
-    status: unparsed. In the other orders the status hangs on the words before it, so all of them are decoded, and
+    status: unparsed. In the other orders the status depends on the text before it, so all of it is decoded, and
     P(correct) is read where the status stands.
     """
 
@@ -58,110 +58,118 @@ class ORMJudge:
         if not self.status_first:
             yield from self._decoded(batches)
             return
-        for k in range(0, len(batches), ranks.size()):
+        for k in range(0, len(batches), ranks.size()):  # a batch a rank
             together = list(batches[k : k + ranks.size()])
-            verdicts = self._at_once(together)
+            verdicts = self._statuses(together)
             yield from verdicts if self.binary else self._explained(together, verdicts)
 
-    def _ask(self, problems: Sequence[Problem], paths: Sequence[ReasoningPath], **how: Any) -> Ask:
+    def _ask(self, problems: Sequence[Problem], paths: Sequence[ReasoningPath], **options: Any) -> Ask:
         rows = [
             judge_row(self.backbone.prompt_style, problem, path.text, self.see_answer, self.see_image)
             for problem, path in zip(problems, paths, strict=True)
         ]
-        return Ask(rows, how)
+        return Ask(rows, options)
 
-    # --- all words, then the status ---
+    # --- the whole JSON, the status at its end ---
 
     def _decoded(self, batches: Sequence[Batch]) -> Iterator[list[Verdict]]:
-        how: dict[str, Any] = {"max_new_tokens": self.max_new_tokens, "watch": self.begins.statuses}
-        answers = completed(self.backbone, (self._ask(*batch, **how) for batch in batches))
+        options: dict[str, Any] = {"max_new_tokens": self.max_new_tokens, "watch": self.begins.statuses}
+        answers = completed(self.backbone, (self._ask(*batch, **options) for batch in batches))
         for (_, paths), answer in zip(batches, answers, strict=True):
-            yield [self._verdict(path, row[0]) for path, row in zip(paths, answer, strict=True)]
+            yield [self._verdict(path, completion) for path, (completion,) in zip(paths, answer, strict=True)]
 
-    def _verdict(self, path: ReasoningPath, said: Completion) -> Verdict:
-        word = prompts.parse_feedback(said.text)
-        score = None if word.status == "unparsed" else self._probability(said)
-        return Verdict(path.id, word.status, word.error_step, word.error_analysis, score, self.name, said.text)
+    def _verdict(self, path: ReasoningPath, completion: Completion) -> Verdict:
+        parsed = prompts.parse_feedback(completion.text)
+        score = None if parsed.status == "unparsed" else self._score(completion)
+        return Verdict(path.id, *parsed, score, self.name, completion.text)
 
-    def _probability(self, said: Completion) -> float | None:
-        """P(correct): CORRECT against WRONG where the status was written, whatever words the analysis holds."""
-        key = STATUS_KEY.search(said.text.lstrip())
-        if key is None or said.watched is None:
+    def _score(self, completion: Completion) -> float | None:
+        """P(correct): CORRECT against WRONG where the status was written, whatever text the analysis holds. None where
+        no token of the two begins there."""
+        key = STATUS_KEY.search(completion.text.lstrip())
+        if key is None or completion.watched is None:
             return None
-        for k, token in enumerate(said.ids):
-            if token in self.begins.statuses and len(self._text(said.ids[: k + 1])) > key.end():
-                begins_there = len(self._text(said.ids[:k])) <= key.end()
-                return p_correct(said.watched[k]) if begins_there else None
-        return None
 
-    def _text(self, ids: Sequence[int]) -> str:
-        text: str = self.backbone.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return text.lstrip()
+        def length(ids: Sequence[int]) -> int:
+            tokenizer = self.backbone.tokenizer
+            text: str = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+            return len(text.lstrip())
+
+        # The first token of a status after the key: characters are counted, since a token may hold more than the value.
+        for k, token in enumerate(completion.ids):
+            if token in self.begins.statuses and length(completion.ids[: k + 1]) > key.end():
+                begins_there = length(completion.ids[:k]) <= key.end()
+                return p_correct(completion.watched[k]) if begins_there else None
+        return None
 
     # --- the status from one forward pass ---
 
-    def _at_once(self, batches: Sequence[Batch]) -> list[list[Verdict]]:
-        how: dict[str, Any] = {"begun": self.begins.before, "max_new_tokens": 1, "watch": self.begins.statuses}
-        answers = completed(self.backbone, (self._ask(*batch, **how) for batch in batches))
-        return [
-            [self._status(path, row[0]) for path, row in zip(paths, answer, strict=True)]
-            for (_, paths), answer in zip(batches, answers, strict=True)
-        ]
+    def _statuses(self, batches: Sequence[Batch]) -> list[list[Verdict]]:
+        """Verdicts without analysis: the likelier status, and P(correct)."""
+        options: dict[str, Any] = {"begun": self.begins.before, "max_new_tokens": 1, "watch": self.begins.statuses}
+        answers = completed(self.backbone, (self._ask(*batch, **options) for batch in batches))
+        of_batches = []
+        for (_, paths), answer in zip(batches, answers, strict=True):
+            verdicts = []
+            for path, (completion,) in zip(paths, answer, strict=True):
+                assert completion.watched is not None  # because of the option "watch"
+                log_probs = completion.watched[0]  # (2,): of CORRECT, of WRONG
+                if float(log_probs.exp().sum()) < 0.5:
+                    verdicts.append(Verdict(path.id, "unparsed", judge=self.name, raw=completion.text))
+                    continue
+                score = p_correct(log_probs)
+                verdicts.append(Verdict(path.id, "correct" if score >= 0.5 else "wrong", score=score, judge=self.name))
+            of_batches.append(verdicts)
+        return of_batches
 
-    def _status(self, path: ReasoningPath, said: Completion) -> Verdict:
-        assert said.watched is not None  # it was asked for
-        odds = said.watched[0]
-        if float(odds.exp().sum()) < 0.5:
-            return Verdict(path.id, "unparsed", judge=self.name, raw=said.text)
-        score = p_correct(odds)
-        return Verdict(path.id, "correct" if score >= 0.5 else "wrong", score=score, judge=self.name)
-
-    def _explained(self, batches: Sequence[Batch], verdicts: Sequence[list[Verdict]]) -> Iterator[list[Verdict]]:
-        """The verdicts with the rest of those that say WRONG, decoded from that word on."""
-        wrong = [[k for k, word in enumerate(words) if word.status == "wrong"] for words in verdicts]
-        room = max(1, self.max_new_tokens - len(self.begins.wrong))
+    def _explained(self, batches: Sequence[Batch], of_batches: Sequence[list[Verdict]]) -> Iterator[list[Verdict]]:
+        """The verdicts; of those that are WRONG the rest is decoded, from that token on."""
+        wrong = [[k for k, verdict in enumerate(verdicts) if verdict.status == "wrong"] for verdicts in of_batches]
+        options = {"begun": self.begins.wrong, "max_new_tokens": max(1, self.max_new_tokens - len(self.begins.wrong))}
         asks = [
-            self._ask([problems[k] for k in places], [paths[k] for k in places], begun=self.begins.wrong,
-                      max_new_tokens=room)
-            for (problems, paths), places in zip(batches, wrong, strict=True)
-            if places
-        ]  # fmt: skip
+            self._ask([problems[k] for k in positions], [paths[k] for k in positions], **options)
+            for (problems, paths), positions in zip(batches, wrong, strict=True)
+            if positions
+        ]
         answers = completed(self.backbone, asks)
-        for words, places in zip(verdicts, wrong, strict=True):
-            full = list(words)
-            for k, row in zip(places, next(answers) if places else (), strict=True):
-                full[k] = self._with_analysis(words[k], row[0].text)
-            yield full
+        for verdicts, positions in zip(of_batches, wrong, strict=True):
+            explained = list(verdicts)
+            for k, (completion,) in zip(positions, next(answers) if positions else (), strict=True):
+                parsed = prompts.parse_feedback(completion.text)
+                if parsed.status == "unparsed":
+                    explained[k] = Verdict(verdicts[k].path_id, "unparsed", judge=self.name, raw=completion.text)
+                    continue
+                explained[k] = replace(
+                    verdicts[k],
+                    error_step=parsed.error_step,
+                    error_analysis=parsed.error_analysis,
+                    raw=completion.text,
+                )
+            yield explained
 
-    def _with_analysis(self, word: Verdict, text: str) -> Verdict:
-        said = prompts.parse_feedback(text)
-        if said.status == "unparsed":
-            return Verdict(word.path_id, "unparsed", judge=self.name, raw=text)
-        return replace(word, error_step=said.error_step, error_analysis=said.error_analysis, raw=text)
 
-
-def p_correct(odds: torch.Tensor) -> float:
+def p_correct(log_probs: torch.Tensor) -> float:
     """P(correct) of the log-probabilities of CORRECT and WRONG, (2,)."""
-    return round(float(torch.softmax(odds, -1)[0]), 6)
+    return round(float(torch.softmax(log_probs, -1)[0]), 6)
 
 
 def open_orm(
     checkpoint: Path, read: Callable[[], Backbone], max_new_tokens: int, key: str = "judge.checkpoint"
 ) -> ORMJudge:
-    """The judge that an ORM's checkpoint makes; ``read`` opens its weights."""
-    how = read_orm(checkpoint, key)
+    """The judge that an ORM's checkpoint makes; ``read`` opens its weights. Errors name the setting ``key``."""
+    orm = read_orm(checkpoint, key)
     return ORMJudge(
         read(),
-        binary=how["kind"] == "binary",
-        order=how["order"],
-        see_answer=how["see_answer"],
-        see_image=how["see_image"],
+        binary=orm["kind"] == "binary",
+        order=orm["order"],
+        see_answer=orm["see_answer"],
+        see_image=orm["see_image"],
         max_new_tokens=max_new_tokens,
     )
 
 
 def trained_orm(settings: Settings, orm: Callable[[], Judge]) -> Judge:
-    """``judge=orm``: the run's own, which whoever asks it shares; ``settings`` say how it is opened (RunContext)."""
+    """``judge=orm``: the run's own, which all that use it share; the run has opened it with these ``settings``."""
     return orm()
 
 

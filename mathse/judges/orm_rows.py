@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from mathse.seeds import rng
 from mathse.types import Lineage, Problem, PromptStyle, ReasoningPath, Verdict
 
 Labelled = tuple[ReasoningPath, Verdict]
-FORM = ("kind", "order", "see_answer", "see_image")  # the settings that ORM_FILE holds
+FORM = ("kind", "order", "see_answer", "see_image")  # settings in ORM_FILE: how its prompt and its JSON are formed
 
 
 def label(
@@ -44,51 +43,43 @@ def label(
 
 def balance(labelled: Sequence[Labelled], seed: int) -> list[Labelled]:
     """N right and N wrong paths (N the smaller count), drawn by the seed, in the order of their ids."""
-    right = [x for x in labelled if x[1].status == "correct"]
-    wrong = [x for x in labelled if x[1].status != "correct"]
+    right = [pair for pair in labelled if pair[1].status == "correct"]
+    wrong = [pair for pair in labelled if pair[1].status != "correct"]
     n = min(len(right), len(wrong))
-    kept = [*rng(seed, "balance", "right").sample(right, n), *rng(seed, "balance", "wrong").sample(wrong, n)]
-    return sorted(kept, key=lambda x: x[0].id)
+    drawn = [*rng(seed, "balance", "right").sample(right, n), *rng(seed, "balance", "wrong").sample(wrong, n)]
+    return sorted(drawn, key=lambda pair: pair[0].id)
 
 
-def training_row(style: PromptStyle, problem: Problem, path: str, word: Verdict, settings: ORM) -> Row:
-    """The judge's prompt for a path, and the JSON it should answer with."""
+def training_row(style: PromptStyle, problem: Problem, path: str, truth: Verdict, settings: ORM) -> Row:
+    """The judge's prompt for a path, and the JSON that it should answer with; ``truth`` is the label."""
     row = judge_row(style, problem, path, settings.see_answer, settings.see_image)
-    row["response"] = target(problem, word, settings)
+    row["response"] = target(problem, truth, settings)
     return row
 
 
-def target(problem: Problem, word: Verdict, settings: ORM) -> str:
+def target(problem: Problem, truth: Verdict, settings: ORM) -> str:
     if settings.kind == "binary":
-        return prompts.binary_json(word)
-    return prompts.feedback_json(word, settings.order, problem.solution)
+        return prompts.binary_json(truth)
+    return prompts.feedback_json(truth, settings.order, problem.solution)
 
 
-def made_up_rows(
-    style: PromptStyle,
-    problems: Sequence[Problem],
-    settings: ORM,
-    corrupt: Callable[[Problem, random.Random], str],
-    check: Callable[[Problem, str], Verdict],
-) -> Callable[[random.Random], Row]:
-    """A maker of rows with made-up errors over these problems (augmentation, see ``MixedStream``).
+@dataclass(frozen=True)
+class MadeUpRows:
+    """Makes rows with made-up errors over these problems, one a call (augmentation, see ``MixedStream``).
 
-    It can be pickled, and holds no model: every rank of a fit makes the same rows.
+    It can be pickled, and has no model in it: every rank of a fit makes the same rows.
     """
-    return partial(_made_up, style, problems, settings, corrupt, check)
 
+    style: PromptStyle
+    problems: Sequence[Problem]
+    settings: ORM
+    corrupt: Callable[[Problem, random.Random], str]  # a path with an error
+    check: Callable[[Problem, str], Verdict]  # its label
 
-def _made_up(
-    style: PromptStyle,
-    problems: Sequence[Problem],
-    settings: ORM,
-    corrupt: Callable[[Problem, random.Random], str],
-    check: Callable[[Problem, str], Verdict],
-    draw: random.Random,
-) -> Row:
-    problem = draw.choice(problems)
-    text = corrupt(problem, draw)
-    return training_row(style, problem, text, check(problem, text), settings)
+    def __call__(self, draw: random.Random) -> Row:
+        problem = draw.choice(self.problems)
+        text = self.corrupt(problem, draw)
+        return training_row(self.style, problem, text, self.check(problem, text), self.settings)
 
 
 def solution_path(problem: Problem, stage: str) -> ReasoningPath:
@@ -99,12 +90,14 @@ def solution_path(problem: Problem, stage: str) -> ReasoningPath:
 
 
 def read_orm(checkpoint: Path, key: str = "judge.checkpoint") -> dict[str, Any]:
-    """What an ORM's checkpoint says of it: kind, order, see_answer, see_image. Raises CheckpointError for a folder that
-    is no ORM's, naming the setting ``key``."""
+    """How an ORM was trained, from its checkpoint: kind, order, see_answer, see_image.
+
+    Raises CheckpointError, naming the setting ``key``, for a folder that is no ORM's.
+    """
     if not (checkpoint / ORM_FILE).is_file():
         raise CheckpointError(
             f"{key} = {str(checkpoint)!r}: {ORM_FILE} is missing there; name the checkpoint folder of a trained ORM, "
             "such as outputs/<name>/<time>/orm/checkpoint"
         )
-    how: dict[str, Any] = read_json(checkpoint / ORM_FILE)
-    return how
+    form: dict[str, Any] = read_json(checkpoint / ORM_FILE)
+    return form

@@ -16,7 +16,7 @@ class TeacherJudge:
     name = "teacher"
 
     def __init__(self, settings: Settings, teacher: Teacher) -> None:
-        """Of ``settings`` nothing is read: how the teacher answers is said in its own section."""
+        """It has no settings of its own: how the teacher answers is in the section ``teacher``."""
         self.teacher = teacher
 
     def judge(self, problems: Sequence[Problem], paths: Sequence[ReasoningPath]) -> list[Verdict]:

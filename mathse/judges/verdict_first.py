@@ -1,19 +1,19 @@
 """An ORM whose JSON begins with its status: P(correct) from one forward pass over prompt and beginning.
 
-The beginning is what an ORM was trained to write, in the very tokens it was trained on: the ids that the two targets,
-one of each status, have in common. Nothing is encoded apart and put together, so no tokenizer can join what stands at
-the seam in another way.
+The beginning has the very tokens that an ORM was trained to write: the ids that the two targets, one of each status,
+have in common. No part of a target is encoded by itself, since a tokenizer might merge the characters at the cut in
+another way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
 from mathse.inference.prompts import STATUS, binary_json, feedback_json
 from mathse.models.base import Backbone
-from mathse.types import Status, Verdict
+from mathse.types import Verdict
 
 
 @dataclass(frozen=True)
@@ -27,22 +27,15 @@ class Beginning:
 
 def beginning_of(backbone: Backbone) -> Beginning:
     """How verdicts that begin with their status begin, in this backbone's tokens; binary ones begin alike."""
-    right, wrong = (_ids(backbone, binary_json(_said(status))) for status in STATUS)
-    before = _common(right, wrong)
+    targets = (
+        *(binary_json(Verdict("", status)) for status in STATUS),
+        feedback_json(Verdict("", "wrong", "Step 1", "words"), "verdict_first"),
+    )
+    right, wrong, explained = (backbone.tokenizer(text, add_special_tokens=False)["input_ids"] for text in targets)
+    before = _common_prefix(right, wrong)
     statuses = (right[len(before)], wrong[len(before)])
-    longer = _ids(backbone, feedback_json(_said("wrong"), "verdict_first"))
-    return Beginning(before, statuses, _common(wrong, longer))
+    return Beginning(before, statuses, _common_prefix(wrong, explained))
 
 
-def _said(status: Status) -> Verdict:
-    return Verdict("", status, "Step 1", "words")
-
-
-def _ids(backbone: Backbone, text: str) -> list[int]:
-    ids: list[int] = backbone.tokenizer(text, add_special_tokens=False)["input_ids"]
-    return ids
-
-
-def _common(one: Iterable[int], other: Iterable[int]) -> list[int]:
-    """What two lists have in common from their start on."""
+def _common_prefix(one: Sequence[int], other: Sequence[int]) -> list[int]:
     return [a for a, _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))]

@@ -109,7 +109,7 @@ def test_requests_are_drawn_as_they_are_needed(api: ApiServer, connect: NewClien
             yield row(k)
 
     connect(max_concurrency=4).complete(lazily())
-    assert max(drawn) <= 4 * online.DRAWN + 4
+    assert max(drawn) <= 4 * online.AHEAD + 4
 
 
 def test_progress_is_told_of_every_row(connect: NewClient) -> None:

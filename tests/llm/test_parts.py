@@ -36,7 +36,7 @@ from mathse.inference.llm.pricing import (
     price_of,
     prompt_tokens,
 )
-from mathse.inference.llm.wire import read_reply
+from mathse.inference.llm.serialization import read_reply
 from mathse.runs.layout import USAGE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -269,10 +269,10 @@ def test_retry_after_is_read_in_each_of_its_forms() -> None:
 
 def test_no_words_of_a_server_hold_a_key() -> None:
     body = {"message": "Incorrect key: my-own-secret, see sk-proj-0123456789abcdef or [my-own-secret]"}
-    said = fault_of_body(401, body, "my-own-secret").said
+    said = fault_of_body(401, body, "my-own-secret").message
     assert said == "401: Incorrect key: [key], see [key] or [[key]]"
-    assert fault_of_body(401, {"message": "no one"}, "no").said == "401: no one"  # a placeholder is no secret
-    assert len(fault_of_body(500, {"message": "x" * 9999}, None).said) < 400
+    assert fault_of_body(401, {"message": "no one"}, "no").message == "401: no one"  # a placeholder is no secret
+    assert len(fault_of_body(500, {"message": "x" * 9999}, None).message) < 400
 
 
 # --- bodies -----------------------------------------------------------------------------------------------------------

@@ -18,10 +18,10 @@ from small import problems, tiny_backbone
 
 from mathse.errors import CheckpointError, TeacherError
 from mathse.inference.rows import solve_row
-from mathse.inference.serving import guard
+from mathse.inference.serving import supervisor
 from mathse.inference.serving.engines import AdapterEngine
+from mathse.inference.serving.health_check import Address
 from mathse.inference.serving.names import content_name
-from mathse.inference.serving.reach import Address
 from mathse.inference.serving.started import StartedEngine
 from mathse.models import adapters, load
 
@@ -180,7 +180,7 @@ def test_an_engine_of_ours_that_is_going_is_waited_for(start: Start, port: int, 
     before = start()
     before.serve(checkpoint, name)
     assert before._child is not None
-    os.close(before._child.held)  # as the kernel does when a run is killed
+    os.close(before._child.pipe)  # as the kernel does when a run is killed
     before._child = None
     assert start().serve(checkpoint, name) == name
     log = (tmp_path / "served" / f"{name}.log").read_text().split("engine ")[1:]
@@ -191,7 +191,7 @@ def test_an_engine_ends_with_the_run_that_is_killed(light: str, port: int, tmp_p
     checkpoint = folder(tmp_path / "checkpoint", 1)
     name = content_name(checkpoint)
     code = (
-        "import sys, time; from pathlib import Path; from mathse.inference.serving.reach import Address;"
+        "import sys, time; from pathlib import Path; from mathse.inference.serving.health_check import Address;"
         "from mathse.inference.serving.started import StartedEngine;"
         "_, command, url, folder, checkpoint, name = sys.argv;"
         "StartedEngine(command, Address(url), Path(folder), 60).serve(Path(checkpoint), name);"
@@ -204,7 +204,7 @@ def test_an_engine_ends_with_the_run_that_is_killed(light: str, port: int, tmp_p
         pid = pid_in(tmp_path / "served" / f"{name}.log")
         assert not gone(pid)
         run.send_signal(signal.SIGKILL)
-    assert wait_until(lambda: gone(pid), guard.PATIENCE + 5)
+    assert wait_until(lambda: gone(pid), supervisor.PATIENCE + 5)
 
 
 def test_a_real_engine_is_started_with_the_checkpoint_and_answers_as_it(
@@ -216,13 +216,13 @@ def test_a_real_engine_is_started_with_the_checkpoint_and_answers_as_it(
         f"{shlex.quote(sys.executable)} {ROOT / 'tests' / 'engine.py'} {{checkpoint}} --name {{name}} --port {{port}}"
     )
     student = opened(f"http://127.0.0.1:{port}/v1", checkpoint, tmp_path, command=command)
-    assert student.model.place is not None
+    assert student.model.served is not None
     try:
         local = load("tiny", checkpoint)
         rows = [solve_row(local.prompt_style, problem) for problem in problems(3)]
         assert student.generate(rows, **GREEDY) == local.generate(rows, **GREEDY)
     finally:
-        student.model.place.engine.free()
+        student.model.served.engine.free()
 
 
 # --- adapters ---------------------------------------------------------------------------------------------------------
@@ -262,8 +262,8 @@ def test_adapters_are_loaded_under_new_names_and_answer_as_the_merged_checkpoint
     texts = []
     for one in folders:
         student = opened(with_base.url, one, tmp_path)
-        assert student.model.place is not None
-        object.__setattr__(student.model.place, "engine", engine)
+        assert student.model.served is not None
+        object.__setattr__(student.model.served, "engine", engine)
         texts.append(student.generate(rows, **GREEDY))
         assert texts[-1] == load("tiny", one).generate(rows, **GREEDY)
     assert len({str(text) for text in texts}) == 3

@@ -11,13 +11,12 @@ from engine import Engine
 from run_builder import write_stage
 from small import path, problems, tiny_backbone, verdict
 
-from mathse.config.actors import Judge
 from mathse.config.backbones import TinyBackbone as Section
+from mathse.config.judges import Judge
 from mathse.errors import CheckpointError, TeacherError
 from mathse.judges import judge_paths
 from mathse.judges.orm import open_orm
-from mathse.judges.served import ServedORM
-from mathse.judges.served_orm import score_at_status, unscored_note
+from mathse.judges.served_orm import ServedORM, score_at_status, unscored_note
 from mathse.models import load
 from mathse.runs.store import write_json, write_jsonl
 from mathse.types import Problem, ReasoningPath, Verdict

@@ -86,8 +86,8 @@ def test_greedy_answers_are_the_local_ones(student: ServedStudent, local: TinyBa
 def test_a_reader_without_weights_encodes_as_the_whole_backbone(
     student: ServedStudent, local: TinyBackbone, rows: list[Row]
 ) -> None:
-    assert student.model.place is not None
-    reader = student.model.place.reader
+    assert student.model.served is not None
+    reader = student.model.served.reader
     assert [e.prompt for e in reader.encode(rows)] == [e.prompt for e in local.encode(rows)]
     assert next(reader.model.parameters()).device.type == "meta"
 

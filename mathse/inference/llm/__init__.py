@@ -1,13 +1,15 @@
-"""Chat models behind any OpenAI-compatible API: asked once, answered from the disk ever after.
+"""Chat models behind any OpenAI-compatible API. Each request is sent once; later its answer comes from the disk.
 
-chat.py      what is asked and what comes back; a request's content is its key
-client.py    the one door: requests in, replies out, each on the disk before anything counts on it
-cache.py     answers by key, shared by runs; who is asking for a key right now
-account.py   what a run has been answered, and what it cost; the budget
-limits.py    requests and tokens a minute; waiting together
-faults.py    which failure is the moment's, which the row's and which the run's
-online.py    one HTTP request a chat request, many at a time
-batch.py     the Batch API: half the price, within a day
-images.py    pictures as data URLs
-pricing.py   dollars a token
+client.py         the entry: requests in, replies out, each stored before it is used
+connection.py     the server, and what is kept of its answers and their price
+chat.py           a request, whose content is its key, and a reply
+serialization.py  both as the JSON that is sent and received
+cache.py          answers by key, shared by runs; locks on keys that are being requested
+account.py        the answers of a run and their cost; the budget
+limits.py         requests and tokens a minute; pauses
+faults.py         failures: of the moment, of the row, or of the run
+online.py         one HTTP request a chat request, many at a time
+batch.py          the Batch API, at half the price, within a day; with batch_server.py and records.py
+images.py         pictures as data URLs
+pricing.py        dollars a token
 """

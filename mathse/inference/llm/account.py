@@ -1,9 +1,8 @@
-"""What a run has been answered, what that cost, and whether the next request is within its budget.
+"""The answers of a run, their cost, and whether the next request is within the budget.
 
 The account is a file of the run folder, one line a request, so a run that was killed counts what its earlier process
 paid. A request counts once, however often its answer is read. ``paid`` lines are this run's own, the others were paid
-by another run that shares the cache. Lost to a kill are the answers under way: they are in no account, and are paid
-again.
+by another run that shares the cache. A kill loses the answers under way: they are in no account, and are paid again.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ class Entry:
 
 
 class Account:
-    """``file`` None keeps the account in memory. ``run`` is what tells this run's answers in a shared cache."""
+    """``file`` None keeps the account in memory. ``run`` marks this run's answers in a shared cache."""
 
     def __init__(self, file: Path | None = None, budget_usd: float | None = None) -> None:
         self.file, self.budget_usd = file, budget_usd
@@ -53,7 +52,7 @@ class Account:
         return len(self._entries)
 
     def reserve(self, usd: float) -> bool:
-        """Set this much aside; False where that would exceed the budget."""
+        """Reserve this much; False where that would exceed the budget."""
         if self.budget_usd is not None and self.spent + self.reserved + usd > self.budget_usd:
             return False
         self.reserved += usd
@@ -86,27 +85,27 @@ class Account:
     def _open(self, file: Path) -> None:
         make_folder(file.parent)
         lines = file.read_bytes().splitlines(keepends=True) if file.exists() else []
-        whole = [line for line in lines if line.endswith(b"\n")]  # a kill may have cut the last one
-        if lines != whole:
-            os.truncate(file, sum(map(len, whole)))
-        if not whole:
+        complete = [line for line in lines if line.endswith(b"\n")]  # a kill may have cut the last one
+        if lines != complete:
+            os.truncate(file, sum(map(len, complete)))
+        if not complete:
             self._write({"run": self.run})
             self.sync()
             return
-        head, *rest = map(json.loads, whole)
+        head, *rest = map(json.loads, complete)
         self.run = head["run"]
         for row in rest:
             self._count(Entry(**row))
 
     def _count(self, entry: Entry) -> None:
-        """A later line on the same request takes the place of the earlier one."""
+        """Count an entry; a later one on the same request replaces the earlier one."""
         before = self._entries.get(entry.key)
         self._entries[entry.key] = entry
         self.spent += _dollars(entry) - (_dollars(before) if before else 0.0)
         self.answered += (entry.outcome == "answered") - (before is not None and before.outcome == "answered")
 
     def outcome(self, key: str) -> Outcome | None:
-        """What became of a request of this run; None where it has not asked it."""
+        """The outcome of a request of this run; None where it has not been sent."""
         entry = self._entries.get(key)
         return entry.outcome if entry else None
 
@@ -115,10 +114,10 @@ class Account:
             with open(self.file, "ab", buffering=0) as file:
                 file.write((to_json(row) + "\n").encode("utf-8", "backslashreplace"))
 
-    # --- what it comes to ---
+    # --- totals ---
 
     def totals(self) -> dict[str, Any]:
-        """For summary.json: all answers that the run used, what they cost, and which of it this run paid itself."""
+        """For summary.json: all answers that the run used, their cost, and the part of it that this run paid itself."""
         entries = list(self._entries.values())
         jobs = sorted({e.job for e in entries})
         return {
@@ -131,16 +130,16 @@ class Account:
 
 
 def in_words(totals: Mapping[str, Any]) -> str:
-    """The totals as a line for people: "520 answers, 310,000 + 150,000 tokens, $2.27 (this run paid $1.10)"."""
+    """The totals as a line to read: "520 answers, 310,000 + 150,000 tokens, $2.27 (this run paid $1.10)"."""
     paid, usd = totals["paid"], totals["usd"]
     cost = "at no known price" if usd is None else f"${usd:,.2f} (this run paid ${paid['usd'] or 0.0:,.2f})"
     tokens = f"{totals['prompt_tokens']:,} + {totals['completion_tokens']:,} tokens"
     outcomes = totals["outcomes"]
     others = [f"{count:,} {name.replace('_', ' ')}" for name, count in outcomes.items() if name != "answered"]
     names = [f"{count:,} by {name}" for name, count in totals["models"].items()]
-    who = f"; answered by several models: {', '.join(names)}" if len(names) > 1 else ""
+    models = f"; answered by several models: {', '.join(names)}" if len(names) > 1 else ""
     answered = f"{outcomes.get('answered', 0):,} answers"
-    return ", ".join([answered, *others, tokens, cost]) + who
+    return ", ".join([answered, *others, tokens, cost]) + models
 
 
 def _dollars(entry: Entry) -> float:

@@ -1,8 +1,8 @@
 """The Batch API: all requests in files, answered within a day, at half the price.
 
-A batch is known by a record on the disk (see records.py) that is written before it is sent, and by its name in the
-batch's metadata. So a kill at any point loses none: the next start finds the record, or finds the batch at the server
-by its name, and waits for it. Only one run at a time looks at the records and sends batches; any may wait and collect.
+Each batch has a record on the disk (see records.py), written before it is sent, and the record's name in its metadata.
+So a kill at any point loses none: the next start finds the record, or finds the batch at the server by its name, and
+waits for it. One run at a time reads the records and sends batches; any run may wait and collect.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from mathse.errors import TeacherError
 from mathse.inference.llm.batch_server import BatchServer
 from mathse.inference.llm.chat import ChatReply, ChatRequest
 from mathse.inference.llm.connection import Connection
-from mathse.inference.llm.faults import Broken, Fault, blot_out, fault_of, fault_of_body
+from mathse.inference.llm.faults import Broken, Fault, fault_of, fault_of_body, without_key
 from mathse.inference.llm.pricing import BATCH_DISCOUNT, most_it_can_cost
 from mathse.inference.llm.records import FOLDER, BatchRecord, Records, line_of
-from mathse.inference.llm.wire import Dialect, reply_from
+from mathse.inference.llm.serialization import Dialect, reply_from
 from mathse.runs.store import make_folder
 
 MOST_REQUESTS, MOST_BYTES = 50_000, 190 * 2**20  # a batch's; the API's bounds are 50,000 and 200 MB
@@ -32,10 +32,10 @@ OVER = ("completed", "failed", "expired", "cancelled")
 
 @dataclass
 class Waiting:
-    """A request that has no answer yet, and where its full text stands in the spool."""
+    """A request without an answer yet, and the position of its full text in the spool."""
 
     request: ChatRequest  # without its messages
-    start: int
+    start: int  # in the spool, bytes
     length: int
     most_usd: float
     fault: Fault | None = None  # of its last try
@@ -50,16 +50,19 @@ class Batches:
         self.waiting: dict[str, Waiting] = {}
         self.given_up: dict[str, ChatReply] = {}
         self.size = MOST_REQUESTS
-        self.error: TeacherError | None = None  # raised once the batch that showed it is put away
+        self.error: TeacherError | None = None  # raised after the batch that showed it has been stored
         self.advance: Callable[[int], None] = lambda rows: None
 
     def run(self, requests: Iterable[ChatRequest], advance: Callable[[int], None]) -> list[ChatReply]:
         make_folder(self.client.cache.folder / FOLDER)
         self.advance = advance
         with BatchServer(self.client) as self.server, tempfile.TemporaryFile(dir=self.records.folder) as spool:
-            asked = list(self._spooled(requests, spool))
-            self._reserve_what_lies_there()
+            keyed = list(self._spooled(requests, spool))
+            # batches of an earlier process of this run may still cost something
+            self.account.reserved += sum(r.most_usd for r in self.records.all() if r.run == self.account.run)
             tries = most = self.client.max_retries + 1
+            # Each turn sends what has no answer, waits for all batches and collects them. Rows may come back without an
+            # answer; tries count turns in which no row at all was answered.
             while before := len(self.waiting):
                 with self._sending():
                     self._find_lost()
@@ -68,15 +71,17 @@ class Batches:
                 tries = most if len(self.waiting) < before else tries - 1
                 if not tries:
                     self._give_up()
-        return [self.given_up.get(key) or self._known(key, request) for key, request in asked]
+        replies = []
+        for key, request in keyed:
+            reply = self.given_up.get(key) or self.client.known(key, request)
+            if reply is None:
+                raise TeacherError(
+                    f"{self.client.cache.file(key)} is gone; do not remove answers while a run uses them"
+                )
+            replies.append(reply)
+        return replies
 
-    def _known(self, key: str, request: ChatRequest) -> ChatReply:
-        reply = self.client.known(key, request)
-        if reply is None:
-            raise TeacherError(f"{self.client.cache.file(key)} is gone; do not remove answers while a run uses them")
-        return reply
-
-    # --- drawing ---
+    # --- collecting requests ---
 
     def _spooled(self, requests: Iterable[ChatRequest], spool: IO[bytes]) -> Iterator[tuple[str, ChatRequest]]:
         """(key, request without messages) of each; those without an answer are written to the spool."""
@@ -104,8 +109,8 @@ class Batches:
             self.claims.give_back(SENDING)
 
     def _find_lost(self) -> None:
-        """A record without a batch is of a sender that died: the batch is at the server under its name, or was never
-        made."""
+        """A record without a batch id is of a sender that died: the batch is at the server under its name, or was
+        never made."""
         for record in self.records.all():
             if record.batch_id is None:
                 record.batch_id = self.server.find(record.name)
@@ -115,9 +120,9 @@ class Batches:
                     self.records.save(record)
 
     def _send(self, spool: IO[bytes]) -> None:
-        """Send what has no answer, lies in no batch and is within the budget."""
-        there = {key for record in self.records.all() for key in record.requests}
-        todo = [key for key in self.waiting if key not in there and not self._answered(key)]
+        """Send the requests that have no answer, are in no batch and are within the budget."""
+        in_batches = {key for record in self.records.all() for key in record.requests}
+        todo = [key for key in self.waiting if key not in in_batches and not self._answered(key)]
         sent = False
         while todo:
             record = BatchRecord.new(self.account.run, asdict(self.client.dialect))
@@ -125,21 +130,25 @@ class Batches:
                 todo = self._fill(record, lines, todo, spool)
                 if not record.requests:
                     break
-                self._submit(record, lines)
+                file_id = self.server.upload(lines)
+                self.records.save(record)  # from here on the batch may exist
+                record.batch_id = self.server.create(file_id, record.name)
+                self.records.save(record)
                 sent = True
         if not sent and todo and not any(set(r.requests) & self.waiting.keys() for r in self.records.all()):
             raise self.client.budget_error(self.waiting[todo[0]].most_usd)
 
     def _answered(self, key: str) -> bool:
-        """Whether another run has had it answered meanwhile."""
+        """Whether the answer is stored by now: another run may have sent the same request."""
         if self.client.cache.get(key) is None:
             return False
         self._done(key)
         return True
 
     def _fill(self, record: BatchRecord, lines: IO[bytes], todo: list[str], spool: IO[bytes]) -> list[str]:
-        """Write the lines of one batch; what is left for the next one."""
+        """Write the lines of one batch; returns the keys that remain for the next one."""
         for position, key in enumerate(todo):
+            # a batch ends where the API's bounds or the budget end it
             waiting = self.waiting[key]
             full = len(record.requests) >= min(self.size, MOST_REQUESTS)
             if full or lines.tell() + waiting.length > MOST_BYTES or not self.account.reserve(waiting.most_usd):
@@ -150,21 +159,10 @@ class Batches:
             record.add(key, request, waiting.most_usd)
         return []
 
-    def _submit(self, record: BatchRecord, lines: IO[bytes]) -> None:
-        file_id = self.server.upload(lines)
-        self.records.save(record)  # from here on the batch may exist
-        record.batch_id = self.server.create(file_id, record.name)
-        self.records.save(record)
-
     # --- waiting and collecting ---
 
-    def _reserve_what_lies_there(self) -> None:
-        for record in self.records.all():
-            if record.run == self.account.run:
-                self.account.reserved += record.most_usd
-
     def _collect_all(self) -> None:
-        """Until no batch holds a request of ours: wait for their ends, and put their answers on the disk."""
+        """Wait until no batch has a request of ours, and store the answers."""
         while ours := [r for r in self.records.all() if not self.waiting.keys().isdisjoint(r.requests)]:
             if any(record.batch_id is None for record in ours) and self.claims.take(SENDING):
                 try:
@@ -177,10 +175,10 @@ class Batches:
             self._answered(key)
 
     def _collect(self, record: BatchRecord) -> bool:
-        """Whether the batch is over, and its answers are kept."""
+        """Store the answers of a batch that is over; whether it was."""
         if record.batch_id is None:  # being sent by another run, or lost
             return False
-        batch = self.server.look(record.batch_id)
+        batch = self.server.status(record.batch_id)
         if batch.status not in OVER or not self.claims.take(record.name):
             return False
         try:
@@ -201,7 +199,7 @@ class Batches:
     def _read(self, record: BatchRecord, content: bytes) -> None:
         for line in content.splitlines():
             try:
-                answer = json.loads(blot_out(line.decode("utf-8", "replace"), self.client.secret))
+                answer = json.loads(without_key(line.decode("utf-8", "replace"), self.client.secret))
                 key = answer["custom_id"]
             except (ValueError, TypeError, KeyError):
                 continue  # its request has no answer then, and is sent again
@@ -220,6 +218,7 @@ class Batches:
             fault = fault_of_body(status, body, self.client.secret) if status >= 400 and body else fault_of(e, None)
             self._refused(key, fault, record)
             return
+        # billed to the run that sent the batch, whoever collects it
         self.client.keep(reply, request, batch=True, run=record.run)
         if record.run == self.account.run:
             self.client.known(key, request)  # counts it
@@ -230,7 +229,7 @@ class Batches:
             self.advance(1)
 
     def _refused(self, key: str, fault: Fault, record: BatchRecord) -> None:
-        """A line without an answer: sent again with the next batch, given up, or the end of the run."""
+        """A line without an answer: it is sent again with the next batch, given up, or ends the run."""
         waiting = self.waiting.get(key)
         if waiting is None:
             return
@@ -238,7 +237,7 @@ class Batches:
         if fault.whose == "moment" or self.client.dialect.gives_way(fault, waiting.request, sent):
             waiting.fault = fault
         elif fault.whose == "row":
-            self._outcome(key, ChatReply(outcome="rejected", error=fault.said, key=key))
+            self._outcome(key, ChatReply(outcome="rejected", error=fault.message, key=key))
         else:
             self.error = self.client.fault_error(fault)
 
@@ -248,18 +247,18 @@ class Batches:
         self._done(key)
 
     def _failed(self, record: BatchRecord, errors: list[Any]) -> None:
-        """The server took none of the batch; where it was too many tokens at a time, it is sent again in halves."""
+        """The server refused the whole batch; where it had too many tokens, it is sent again in halves."""
         if any(error.code == "token_limit_exceeded" for error in errors) and len(record.requests) > 1:
             self.size = (len(record.requests) + 1) // 2
             return
-        said = "; ".join(str(error.message) for error in errors[:3]) or "no reason given"
-        fault = Fault("run", f"batch {record.batch_id} failed: {blot_out(said, self.client.secret)}")
+        reasons = "; ".join(str(error.message) for error in errors[:3]) or "no reason given"
+        fault = Fault("run", f"batch {record.batch_id} failed: {without_key(reasons, self.client.secret)}")
         self.error = self.client.fault_error(fault)
 
     def _give_up(self) -> None:
-        """After all tries: single rows are given up, where others were answered; else the run ends."""
+        """After all tries: rows are given up where others were answered; else the run ends."""
         for key, waiting in list(self.waiting.items()):
             fault = waiting.fault or Fault("moment", "the batch came back without this row")
             if not self.account.answered:
                 raise self.client.fault_error(fault)
-            self._outcome(key, ChatReply(outcome="failed", error=fault.said, key=key))
+            self._outcome(key, ChatReply(outcome="failed", error=fault.message, key=key))

@@ -1,4 +1,4 @@
-"""What the Batch API is asked, each time until it answers or has failed too often."""
+"""Requests to the Batch API itself, each repeated until it succeeds or has failed too often."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mathse.inference.llm.faults import fault_of
 
 T = TypeVar("T")
 
-LOOKED_THROUGH = 1000  # batches of the account, newest first, among which one that was being sent is looked for
+SEARCHED = 1000  # batches of the account, newest first, among which one that was being sent is searched
 
 
 class BatchServer:
@@ -39,15 +39,15 @@ class BatchServer:
             lines.seek(0)
             return self.api.files.create(file=("requests.jsonl", lines, "application/jsonl"), purpose="batch").id
 
-        return self._tried(upload)
+        return self._repeated(upload)
 
     def create(self, file_id: str, name: str) -> str:
         """The id of a new batch that has ``name`` in its metadata. A try that failed may have made it all the same."""
         tries = count(1)
 
         def create() -> str:
-            if next(tries) > 1 and (found := self.find(name)) is not None:
-                return found
+            if next(tries) > 1 and (made_before := self.find(name)) is not None:
+                return made_before
             return self.api.batches.create(
                 input_file_id=file_id,
                 endpoint="/v1/chat/completions",
@@ -55,26 +55,27 @@ class BatchServer:
                 metadata={"mathse": name},
             ).id
 
-        return self._tried(create)
+        return self._repeated(create)
 
     def find(self, name: str) -> str | None:
         """The id of the batch of that name, or None."""
-        listed = self._tried(lambda: list(islice(self.api.batches.list(limit=100), LOOKED_THROUGH)))
+        listed = self._repeated(lambda: list(islice(self.api.batches.list(limit=100), SEARCHED)))
         return next((b.id for b in listed if (b.metadata or {}).get("mathse") == name), None)
 
-    def look(self, batch_id: str) -> Batch:
-        return self._tried(lambda: self.api.batches.retrieve(batch_id))
+    def status(self, batch_id: str) -> Batch:
+        return self._repeated(lambda: self.api.batches.retrieve(batch_id))
 
     def content(self, file_id: str) -> bytes:
-        return self._tried(lambda: self.api.files.content(file_id)).content
+        return self._repeated(lambda: self.api.files.content(file_id)).content
 
-    def _tried(self, call: Callable[[], T]) -> T:
-        for tried in count():
+    def _repeated(self, call: Callable[[], T]) -> T:
+        retries = 0
+        while True:
             try:
                 return call()
             except openai.OpenAIError as e:
                 fault = fault_of(e, self.client.secret)
-                if fault.whose != "moment" or tried == self.client.max_retries:
+                if fault.whose != "moment" or retries == self.client.max_retries:
                     raise self.client.fault_error(fault) from None
-                time.sleep(fault.pause(tried))
-        raise AssertionError("unreachable")
+                time.sleep(fault.pause(retries))
+                retries += 1

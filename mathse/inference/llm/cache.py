@@ -1,11 +1,11 @@
-"""Answers by key in a folder that any number of runs share, and who is asking for what right now.
+"""Answers by key in a folder that any number of runs share, and locks on keys that are being requested.
 
-    <folder>/ab/ab12...json    one answer, written whole and flushed before anybody is given it
-    <folder>/.claims           empty; byte ranges of it are locked, one a key that is being asked for
-    <folder>/batches/          what lies at the Batch API (see batch.py)
+    <folder>/ab/ab12...json    one answer, written whole and flushed before it is used
+    <folder>/.claims           empty; one byte of it is locked for each key that is being requested
+    <folder>/batches/          requests at the Batch API (see batch.py)
 
-A claim is a POSIX record lock on one byte, whose position is the key's hash: the kernel drops it when its process
-ends, however it ends, so a dead asker's keys are free at once and nothing is left to clean up. Two keys that share a
+A claim is a POSIX record lock on one byte, whose position is the key's hash. The kernel drops it when its process ends,
+however it ends, so the keys of a killed process are free at once and nothing needs cleaning up. Two keys that share a
 byte only wait for each other.
 """
 
@@ -45,35 +45,35 @@ class Claims:
 
     def take(self, name: str) -> bool:
         """Whether ``name`` is this caller's now; False while another process, or another caller in this one, has it."""
-        place = _place(name)
+        offset = _offset(name)
         with self._guard:
-            if place in self._held:
+            if offset in self._held:
                 return False
             try:
-                fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
+                fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, offset)
             except OSError as e:
                 if e.errno in (errno.EACCES, errno.EAGAIN):
                     return False
                 raise RunError(
                     f"{self._file}: cannot be locked ({e.strerror}); choose a cache_dir on a local disk"
                 ) from e
-            self._held.add(place)
+            self._held.add(offset)
             return True
 
     def give_back(self, name: str) -> None:
-        place = _place(name)
+        offset = _offset(name)
         with self._guard:
-            if place in self._held:
-                self._held.discard(place)
-                fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, place)
+            if offset in self._held:
+                self._held.discard(offset)
+                fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, offset)
 
 
-def _place(name: str) -> int:
+def _offset(name: str) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big")
 
 
 class AnswerCache:
-    """``get`` and ``put`` answers (plain JSON objects) by key; ``claims`` says who asks."""
+    """``get`` and ``put`` answers (plain JSON objects) by key; ``claims`` locks keys that are being requested."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -1,4 +1,4 @@
-"""What is asked of a chat model, and what comes back."""
+"""A request to a chat model, and the reply."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class ChatRequest:
 
     ``messages`` are in the OpenAI form; pictures are ``{"type": "image_url", ...}`` parts made by ``llm.images``.
     ``temperature`` None leaves it to the server. ``schema``: a JSON schema for the answer, used where the server has
-    structured output. ``again``: the same words asked anew (a second try) have another number here.
+    structured output. ``again``: numbers the repetitions of a request whose answer is to be another one.
     """
 
     messages: list[dict[str, Any]]
@@ -50,14 +50,14 @@ class Usage:
 
 @dataclass(frozen=True)
 class ChatReply:
-    """What came back.
+    """A reply.
 
-    ``texts``: one a choice, ``n`` of them or fewer where the server gives fewer; a choice without words is "".
+    ``texts``: one a choice, ``n`` of them or fewer where the server gives fewer; a choice without text is "".
     ``outcome``: "answered"; "refused" (a content filter or the model would not); "empty"; "cut_off" (``max_tokens``
     ended the first choice); "rejected" (the server takes no such row: too long, a picture it cannot read); "failed"
-    (no answer to this row after all tries, though others were answered). ``error`` says why, for the last two.
+    (no answer to this row after all tries, though others were answered). ``error`` is the reason of the last two.
     ``logprobs``: one list a choice, of {"token", "logprob", "top": {token: logprob}}; None where there are none.
-    Its texts consist of whole characters, whatever the server or an older cache holds (see ``whole_characters``).
+    Texts consist of whole characters, whatever the server or an older cache holds (see ``whole_characters``).
     """
 
     texts: list[str] = field(default_factory=list)
@@ -65,7 +65,7 @@ class ChatReply:
     finish_reason: str | None = None
     usage: Usage = Usage()
     model: str = ""  # as the server names it
-    cached: bool = False  # from the disk: nothing was asked
+    cached: bool = False  # from the disk: nothing was sent
     error: str | None = None
     outcome: Outcome = "answered"
     finish_reasons: list[str] = field(default_factory=list)  # one a choice

@@ -1,4 +1,4 @@
-"""The one door to chat models: requests in, replies out, each on the disk before anything counts on it."""
+"""The entry to chat models: requests in, replies out, each stored before it is used."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def _ignore(rows: int) -> None:
 
 
 class ChatClient(Connection):
-    """An OpenAI-compatible server and one of its models, to be asked; arguments as of ``Connection``."""
+    """Sends requests to one model of an OpenAI-compatible server; arguments as of ``Connection``."""
 
     def complete(self, requests: Iterable[ChatRequest], advance: Advance = _ignore) -> list[ChatReply]:
-        """A reply to each request, in their order; ``requests`` are drawn as they are needed, ``advance`` is told of
-        each one that is done.
+        """A reply to each request, in their order. ``requests`` is read as slots become free; ``advance(1)`` is called
+        for each request that is done.
 
-        Raises TeacherError where the server cannot be used at all: unreachable, wrong key or model, budget spent. What
-        was answered until then is kept.
+        Raises TeacherError where the server cannot be used at all: unreachable, wrong key or model, budget spent. The
+        answers until then are kept.
         """
         try:
             if self.mode == "batch":

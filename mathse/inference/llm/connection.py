@@ -1,4 +1,4 @@
-"""A chat model at a server, and what this run keeps of its answers and their price: what both ways of asking share."""
+"""A chat model at a server, and what a run keeps of its answers and their price. Shared by online.py and batch.py."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from mathse.inference.llm.chat import ChatReply, ChatRequest
 from mathse.inference.llm.faults import Fault
 from mathse.inference.llm.limits import Limits
 from mathse.inference.llm.pricing import BATCH_DISCOUNT, OPENAI, Price, price_of
-from mathse.inference.llm.wire import Dialect
+from mathse.inference.llm.serialization import Dialect
 from mathse.runs.layout import USAGE
 
-STORED = ("answered", "refused", "empty", "cut_off")  # outcomes that were billed, and are never asked for again
+STORED = ("answered", "refused", "empty", "cut_off")  # outcomes that were billed; such a request is not sent again
 
 
 class Connection:
@@ -26,7 +26,7 @@ class Connection:
 
     Args:
         base_url: of the server, up to and with its ``/v1``; None is the OpenAI API.
-        api_key_env: the environment variable that holds the key. None: the server wants none.
+        api_key_env: the environment variable with the key. None: the server needs none.
         cache_dir: answers by the content of their requests, shared by all runs that name the same folder. The server's
             address is no part of the key: a model's name stands for the same model wherever it is served.
         requests_per_minute, tokens_per_minute: of this process; None: no limit but the server's own.
@@ -35,7 +35,7 @@ class Connection:
         budget_usd: what this run may pay in all; no request is sent that could exceed it.
         price: dollars a million tokens, {"input", "output", "cached" (optional)}; None: the list price, if it is known.
         mode: "online", or "batch": the Batch API at half the price, with answers within a day.
-        structured: whether to ask for JSON by its schema; a server that cannot is asked in words alone.
+        structured: whether JSON is requested by its schema; without, the prompt alone asks for it.
         section: of the config that these settings are in, for messages.
 
     Raises ConfigError for settings that cannot work, among them a missing key.
@@ -77,22 +77,22 @@ class Connection:
                 f"and {section}.price_output, dollars a million tokens"
             )
         self.account = Account(budget_usd=budget_usd)
-        self.unknown_model: str | None = None  # what to do about a 404, where that is known better
+        self.unknown_model: str | None = None  # a better remedy for a 404, where there is one
         self.dialect = Dialect(structured, "max_completion_tokens" if base_url is None else "max_tokens")
 
     def account_in(self, folder: Path, name: str = USAGE) -> None:
-        """Keep the account in a run folder, going on with what is there; each client of a run has a file of its own."""
+        """Keep the account in a run folder, continuing an earlier one; each client of a run has its own file."""
         self.account = Account(folder / name, self.account.budget_usd)
 
     def connected(self) -> openai.AsyncOpenAI:
-        """A connection pool for one event loop. Tries are counted by us, who know whose fault it was."""
-        return openai.AsyncOpenAI(**self._connection())
+        """A connection pool for one event loop. Retries are ours, because they depend on the kind of the fault."""
+        return openai.AsyncOpenAI(**self._options())
 
     def connected_sync(self) -> openai.OpenAI:
-        return openai.OpenAI(**self._connection())
+        return openai.OpenAI(**self._options())
 
-    def _connection(self) -> dict[str, Any]:
-        # An empty key is refused by the package, so a server that wants none is sent a word that is no secret.
+    def _options(self) -> dict[str, Any]:
+        # The package refuses an empty key, so a server that needs none gets a placeholder.
         return {"base_url": self.base_url, "api_key": self.secret or "none", "max_retries": 0, "timeout": self.timeout}
 
     def known(self, key: str, request: ChatRequest) -> ChatReply | None:
@@ -107,12 +107,12 @@ class Connection:
     def keep(self, reply: ChatReply, request: ChatRequest, *, batch: bool = False, run: str | None = None) -> None:
         """Put an answer on the disk, if it was billed."""
         if reply.outcome in STORED:
-            asked = {"model": self.model, "prompt": request.prompt_version, "batch": batch}
-            about = {"run": run or self.account.run, "usd": self._usd(reply, batch), "asked": asked}
-            self.cache.put(reply.key, {**about, "reply": reply.to_json()})
+            origin = {"model": self.model, "prompt": request.prompt_version, "batch": batch}
+            bill = {"run": run or self.account.run, "usd": self._usd(reply, batch)}
+            self.cache.put(reply.key, {**bill, "asked": origin, "reply": reply.to_json()})
 
     def count(self, reply: ChatReply, request: ChatRequest) -> None:
-        """Enter an answer that this run has just been given."""
+        """Enter a new answer in the account."""
         self.account.note(job_of(request), reply, self._usd(reply, batch=False), paid=reply.outcome in STORED)
 
     def _usd(self, reply: ChatReply, batch: bool) -> float | None:
@@ -123,11 +123,11 @@ class Connection:
     # --- messages ---
 
     def fault_error(self, fault: Fault) -> TeacherError:
-        """What ends the run, in one sentence."""
-        where, key = f"{self.section}.base_url = {self.base_url}", f"the key in {self.api_key_env}"
-        place = self.api_key_env or f"{self.section}.api_key_env"
+        """The error that ends the run, in one sentence."""
+        server, key = f"{self.section}.base_url = {self.base_url}", f"the key in {self.api_key_env}"
+        key_setting = self.api_key_env or f"{self.section}.api_key_env"
         remedy = {
-            401: f"it refuses {key}; set the right one" if self.secret else f"it wants a key; set {place}",
+            401: f"it refuses {key}; set the right one" if self.secret else f"it needs a key; set {key_setting}",
             402: "pay the account's bill",
             403: f"{key} may not use this; ask for access",
             404: self.unknown_model or f"check {self.section}.model = {self.model!r} and {self.section}.base_url",
@@ -136,9 +136,9 @@ class Connection:
         if fault.wait is not None or fault.status == 429:
             remedy = "wait, or raise the account's limits"
         elif fault.whose == "moment":
-            look = "see what the server's log says" if fault.reached else "see whether the server is up"
-            remedy = f"no answer after {self.max_retries + 1} tries; {look}"
-        return TeacherError(f"{where}: {fault.said}; {remedy}; {self._so_far()}")
+            check = "see what the server's log says" if fault.reached else "see whether the server is up"
+            remedy = f"no answer after {self.max_retries + 1} tries; {check}"
+        return TeacherError(f"{server}: {fault.message}; {remedy}; {self._so_far()}")
 
     def budget_error(self, next_usd: float) -> TeacherError:
         return TeacherError(
@@ -156,22 +156,24 @@ class Connection:
         folder = self.account.file.parent if self.account.file else None
         if folder is not None and folder.is_relative_to(Path.cwd()):
             folder = folder.relative_to(Path.cwd())
-        where = f" with hydra.run.dir={folder}" if folder else ""
+        same_folder = f" with hydra.run.dir={folder}" if folder else ""
         done = f"{len(self.account):,} requests of this run have their answers, which are kept"
-        return f"{done}: the same command{where} goes on from there"
+        return f"{done}: the same command{same_folder} goes on from there"
 
     def _key(self, required: bool) -> str | None:
-        """The key; a line's end that came with it from a file is no part of it."""
+        """The key, without a line's end that came with it from a file."""
         name = self.api_key_env
         key = os.environ.get(name, "").strip() if name else ""
         if not key and required:
-            what = f"{self.section}.api_key_env = {name!r}"
-            raise ConfigError(f"{what}: this environment variable is not set; the OpenAI API needs your key in it")
+            raise ConfigError(
+                f"{self.section}.api_key_env = {name!r}: this environment variable is not set; the OpenAI API needs "
+                "your key in it"
+            )
         if not (key.isascii() and key.isprintable()):
-            raise ConfigError(f"the key in {name} holds characters that no key has; set it anew")
+            raise ConfigError(f"the key in {name} has characters that no key has; set it again")
         return key or None
 
 
 def job_of(request: ChatRequest) -> str:
-    """What an account sums by: "solve" of "solve/full/en/2"."""
+    """The job that an account sums a request under: "solve" of "solve/full/en/2"."""
     return request.prompt_version.partition("/")[0] or "chat"

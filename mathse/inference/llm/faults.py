@@ -1,10 +1,13 @@
-"""What a failure means: wait and ask again (the moment's), give this row up (the row's), or end the run.
+"""What a failure of a request means: wait and send it again, give this row up, or end the run.
+
+``Fault.whose`` has one of three values: a fault of the moment passes, one of the row concerns no other row, one of the
+run would happen to every row.
 
 =================================================  ====================================================================
 timeout, broken connection, body cut or malformed   the moment's
 408, 409, 425, 429, 5xx                             the moment's; Retry-After is obeyed, up to ``MAX_WAIT``
 429 because the account is empty                    the run's
-401, 402, 403, 404, and any other 4xx               the run's: the next row would fare no better
+401, 402, 403, 404, and any other 4xx               the run's: the next row would fail too
 400, 413, 422 about this row's length or content    the row's
 =================================================  ====================================================================
 """
@@ -23,7 +26,7 @@ import openai
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0  # seconds between tries; doubled each time
 MAX_WAIT = 600.0  # seconds; a server that asks for more is asked again by another start
-MAX_WORDS = 300  # characters of a server's own words in a message
+MAX_MESSAGE = 300  # characters of a server's own message in ours
 KEY_LENGTH = 8  # a shorter key is a placeholder such as "none", and no secret
 NO_CONNECTION = "no connection"
 
@@ -43,7 +46,7 @@ _ROW_CODES = {
     "exceed_context_size_error",
 }
 # About the row: its length, its picture's data, a filter. Not "this model takes no images", which all rows would meet.
-_ROW_WORDS = re.compile(
+_ROW_PATTERN = re.compile(
     r"context (?:length|size|window)|maximum (?:\w+ )?length|too (?:long|many tokens|large)|exceeds? the (?:max|avail)"
     r"|content (?:filter|polic|management)|flagged|moderation|(?:identify|decode|parse|open|load) (?:\w+ )?image"
     r"|image (?:is )?(?:corrupt|broken|invalid|too|data)",
@@ -54,13 +57,13 @@ _ABOUT_ROWS = {400, 413, 422}
 
 @dataclass(frozen=True)
 class Fault:
-    """``whose``: "moment", "row" or "run". ``said``: what happened, in the server's words, without secrets.
+    """``whose``: "moment", "row" or "run" (see the table above). ``message``: the server's, without secrets.
 
     ``status``: HTTP's, or None where there was no answer. ``wait``: seconds the server asks for.
     """
 
     whose: Literal["moment", "row", "run"]
-    said: str
+    message: str
     status: int | None = None
     code: str = ""
     wait: float | None = None
@@ -68,11 +71,11 @@ class Fault:
     @property
     def reached(self) -> bool:
         """Whether something at the other end took the request."""
-        return not self.said.startswith(NO_CONNECTION)
+        return not self.message.startswith(NO_CONNECTION)
 
     def pause(self, tried: int) -> float:
-        """Seconds until the next try: as long as the server asks for, else longer each time, with some chance in it so
-        that those who failed together do not come back together."""
+        """Seconds until the next try: as long as the server asks for, else longer each time. Part of it is random, so
+        that requests that failed together are not sent again together."""
         longest = min(LONGEST_WAIT, FIRST_WAIT * 2**tried)
         return max(self.wait or 0.0, longest * random.uniform(0.5, 1.0))
 
@@ -82,38 +85,34 @@ class Broken(ValueError):
 
 
 def fault_of(error: Exception, key: str | None) -> Fault:
-    """Read a failure of the ``openai`` package, a timeout or a ``Broken`` body; ``key`` is blotted out of its words."""
+    """Read a failure of the ``openai`` package, a timeout or a ``Broken`` body; ``key`` is removed from its message."""
     if isinstance(error, openai.APIStatusError):
-        return _of_status(error, key)
+        body = error.body if isinstance(error.body, Mapping) else {}
+        return fault_of_body(error.status_code, body or {"message": error.message}, key, error.response.headers)
     if isinstance(error, (TimeoutError, openai.APITimeoutError)):
         return Fault("moment", "no answer within the timeout")
     if isinstance(error, Broken):
-        return Fault("moment", _words(str(error), key))
-    return Fault("moment", _words(f"{NO_CONNECTION} ({error.__cause__ or error})", key))
-
-
-def _of_status(error: openai.APIStatusError, key: str | None) -> Fault:
-    body = error.body if isinstance(error.body, Mapping) else {}
-    return fault_of_body(error.status_code, body or {"message": error.message}, key, error.response.headers)
+        return Fault("moment", _printable(str(error), key))
+    return Fault("moment", _printable(f"{NO_CONNECTION} ({error.__cause__ or error})", key))
 
 
 def fault_of_body(
     status: int, body: Mapping[str, Any], key: str | None, headers: Mapping[str, str] | None = None
 ) -> Fault:
-    """The same for a status and an error object as they stand in a batch's files."""
+    """The same for a status and an error object from a batch's files."""
     inner = body.get("error")
     body = inner if isinstance(inner, Mapping) else body
     code = str(body.get("code") or body.get("type") or "")
-    words = str(body.get("message") or body.get("detail") or inner or code or "no reason given")
-    said = _words(f"{status}: {words}", key)
+    reason = str(body.get("message") or body.get("detail") or inner or code or "no reason given")
+    message = _printable(f"{status}: {reason}", key)
     wait = retry_after(headers or {})
     if code in _EMPTY_ACCOUNT or (wait or 0) > MAX_WAIT:
-        return Fault("run", said, status, code, wait)
+        return Fault("run", message, status, code, wait)
     if status in _LATER or status >= 500:
-        return Fault("moment", said, status, code, wait)
-    about_row = status in _ABOUT_ROWS and (code in _ROW_CODES or _ROW_WORDS.search(words))
-    flagged = status == 403 and re.search("flagged|moderation", words, re.IGNORECASE)
-    return Fault("row" if about_row or status == 413 or flagged else "run", said, status, code)
+        return Fault("moment", message, status, code, wait)
+    about_row = status in _ABOUT_ROWS and (code in _ROW_CODES or _ROW_PATTERN.search(reason))
+    flagged = status == 403 and re.search("flagged|moderation", reason, re.IGNORECASE)
+    return Fault("row" if about_row or status == 413 or flagged else "run", message, status, code)
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -132,11 +131,11 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     return None
 
 
-def blot_out(text: str, key: str | None) -> str:
-    """``text`` without the key, should a server have repeated it."""
+def without_key(text: str, key: str | None) -> str:
+    """``text`` without the key, in case a server repeats it."""
     return text.replace(key, "[key]") if key and len(key) >= KEY_LENGTH else text
 
 
-def _words(text: str, key: str | None) -> str:
-    text = _LOOKS_LIKE_A_KEY.sub("[key]", " ".join(blot_out(text, key).split()))
-    return text if len(text) <= MAX_WORDS else f"{text[:MAX_WORDS]}..."
+def _printable(text: str, key: str | None) -> str:
+    text = _LOOKS_LIKE_A_KEY.sub("[key]", " ".join(without_key(text, key).split()))
+    return text if len(text) <= MAX_MESSAGE else f"{text[:MAX_MESSAGE]}..."

@@ -11,8 +11,8 @@ from PIL import Image, ImageOps
 
 from mathse.data.images import load_image
 
-MAX_BYTES = 4 * 2**20  # of a picture; APIs take 20 MB, and what is larger as PNG is a photograph
-AS_THEY_ARE = {"PNG": "image/png", "JPEG": "image/jpeg"}
+MAX_BYTES = 4 * 2**20  # of a picture; APIs take 20 MB; what is larger as a PNG is a photograph, sent as JPEG
+UNCHANGED = {"PNG": "image/png", "JPEG": "image/jpeg"}
 PHOTO_QUALITY = 90
 
 
@@ -22,9 +22,9 @@ def image_part(ref: str, max_side: int) -> dict[str, Any]:
 
 
 def data_url(ref: str, max_side: int) -> str:
-    """A PNG or JPEG file that is upright, opaque, 8-bit and within bounds goes as it is; anything else goes as a PNG of
-    what the students see, scaled down if need be. Raises DataError as ``load_image``."""
-    kind, data = _as_it_is(ref, max_side) or _drawn(load_image(ref), max_side)
+    """A PNG or JPEG file that is upright, opaque, 8-bit and within bounds is sent unchanged; anything else as a PNG of
+    what the students see, scaled down where it is too long. Raises DataError as ``load_image``."""
+    kind, data = _unchanged(ref, max_side) or _encoded(load_image(ref), max_side)
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
@@ -33,27 +33,27 @@ def picture_of(url: str) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2])))
 
 
-def _as_it_is(ref: str, max_side: int) -> tuple[str, bytes] | None:
+def _unchanged(ref: str, max_side: int) -> tuple[str, bytes] | None:
     file = Path(ref)
     if not file.is_file() or file.stat().st_size > MAX_BYTES:
         return None
     try:
-        with Image.open(file, formats=tuple(AS_THEY_ARE)) as image:
+        with Image.open(file, formats=tuple(UNCHANGED)) as image:
             if image.format is None or not _is_plain(image) or max(image.size) > max_side:
                 return None
-            return AS_THEY_ARE[image.format], file.read_bytes()
+            return UNCHANGED[image.format], file.read_bytes()
     except (OSError, SyntaxError, ValueError):
         return None  # of another format, or damaged: load_image says what is wrong
 
 
 def _is_plain(image: Image.Image) -> bool:
-    """Upright, opaque, 8 bits a channel, one frame: sent as it is, it shows what ``load_image`` gives the students."""
+    """Upright, opaque, 8 bits a channel, one frame: the file itself shows what ``load_image`` gives the students."""
     upright = image.getexif().get(ImageOps.ExifTags.Base.Orientation, 1) == 1
     opaque = image.mode in ("RGB", "L") and "transparency" not in image.info
     return upright and opaque and getattr(image, "n_frames", 1) == 1
 
 
-def _drawn(image: Image.Image, max_side: int) -> tuple[str, bytes]:
+def _encoded(image: Image.Image, max_side: int) -> tuple[str, bytes]:
     if max(image.size) > max_side:
         image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
     data = _saved(image, format="PNG")
@@ -62,7 +62,7 @@ def _drawn(image: Image.Image, max_side: int) -> tuple[str, bytes]:
     return "image/png", data
 
 
-def _saved(image: Image.Image, **how: Any) -> bytes:
+def _saved(image: Image.Image, **options: Any) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, **how)
+    image.save(buffer, **options)
     return buffer.getvalue()

@@ -25,12 +25,12 @@ class Pace:
         return start - now
 
     def correct(self, units: float) -> None:
-        """So many more units were used than booked (fewer: negative)."""
+        """``units`` more were used than booked (negative: fewer)."""
         self._free += units * self._seconds_a_unit
 
 
 class Limits:
-    """What all requests of a process wait for together."""
+    """The limits that all requests of a process share."""
 
     def __init__(
         self, requests_per_minute: float | None, tokens_per_minute: float | None, clock: Clock = time.monotonic
@@ -44,10 +44,10 @@ class Limits:
         return max(self.requests.book(1), self.tokens.book(tokens))
 
     def pause(self, seconds: float) -> None:
-        """Hold all requests back: the server said when to come again."""
+        """Hold all requests back: the server asked for a pause."""
         self._resume_at = max(self._resume_at, self._clock() + seconds)
 
     @property
     def paused(self) -> float:
-        """Seconds until that is over."""
+        """Seconds until the pause is over."""
         return max(0.0, self._resume_at - self._clock())

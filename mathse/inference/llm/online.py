@@ -1,7 +1,7 @@
-"""One HTTP request a chat request, many at a time. What the server cannot answer now is asked again, later and later.
+"""One HTTP request a chat request, many at a time, repeated with growing pauses where the server cannot answer now.
 
-A request goes: from the cache, if its answer is there; else claimed, so that no other run asks for it too; set aside in
-the budget; sent; its answer flushed to the disk; counted; given.
+The way of a request: answered from the cache, if its answer is there. Else its key is claimed, so that no other run
+sends it too; its cost is reserved in the budget; it is sent; its answer is flushed to the disk, counted and returned.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ import openai
 from mathse.errors import TeacherError
 from mathse.inference.llm.chat import ChatReply, ChatRequest
 from mathse.inference.llm.connection import Connection
-from mathse.inference.llm.faults import Broken, Fault, blot_out, fault_of
+from mathse.inference.llm.faults import Broken, Fault, fault_of, without_key
 from mathse.inference.llm.pricing import most_it_can_cost, prompt_tokens
 from mathse.inference.llm.records import Records
-from mathse.inference.llm.wire import read_reply
+from mathse.inference.llm.serialization import read_reply
 
-GLANCE = (0.05, 1.0)  # seconds between looks at an answer that another run is waiting for
-DRAWN = 4  # requests drawn ahead, times max_concurrency
-HOPELESS = 10  # rows that the server takes none of, before it took one: a wrong setting
+POLL = (0.05, 1.0)  # seconds between looks for an answer that another run has requested: first, longest
+AHEAD = 4  # requests read ahead, times max_concurrency
+HOPELESS = 10  # rows rejected before any was answered: a setting is wrong
 
 
 class Stopped(Exception):
@@ -38,21 +38,22 @@ class Online:
     def __init__(self, client: Connection) -> None:
         self.client, self.account, self.claims = client, client.account, client.cache.claims
         self.slots = asyncio.Semaphore(client.max_concurrency)
-        self.drawn = asyncio.Semaphore(DRAWN * client.max_concurrency)
-        self.settled = asyncio.Condition()  # a request under way has come to its end
+        self.ahead = asyncio.Semaphore(AHEAD * client.max_concurrency)
+        self.settled = asyncio.Condition()  # a request under way has ended
         self.stopping = asyncio.Event()
         self.error: TeacherError | None = None
         self.in_batches = Records(client.cache.folder).files()
         self.rejected = 0
-        self.last_answer = 0.0  # when
+        self.last_answer = 0.0  # time.monotonic() of it
 
     async def run(self, requests: Iterable[ChatRequest], advance: Callable[[int], None]) -> list[ChatReply]:
-        """Whatever ends it (an error, Ctrl-C), what is under way is waited for and kept: it is paid."""
+        """Requests under way are waited for and stored also after an error or Ctrl-C: they will be billed."""
         tasks: list[asyncio.Task[ChatReply]] = []
         async with self.client.connected() as self.api:
             try:
+                # Requests are read as earlier ones end: a request with pictures is a megabyte.
                 for request in requests:
-                    await self.drawn.acquire()
+                    await self.ahead.acquire()
                     if self.stopping.is_set():
                         break
                     tasks.append(asyncio.create_task(self._row(request, advance)))
@@ -67,20 +68,22 @@ class Online:
         return [task.result() for task in tasks]
 
     async def _row(self, request: ChatRequest, advance: Callable[[int], None]) -> ChatReply:
-        whole = False
+        done = False
         try:
             reply = await self._reply(request)
             advance(1)
-            whole = True
+            done = True
             return reply
         finally:
-            self.drawn.release()
-            if not whole:  # a full disk, a damaged answer: nothing more is paid for
-                await self._stop()
+            self.ahead.release()
+            if not done:  # a full disk, a damaged answer: nothing more is sent
+                self.stopping.set()
+                async with self.settled:
+                    self.settled.notify_all()
 
     async def _reply(self, request: ChatRequest) -> ChatReply:
         key = request.key(self.client.model)
-        glance = GLANCE[0]
+        pause = POLL[0]
         while True:
             if (known := self.client.known(key, request)) is not None:
                 return known
@@ -89,28 +92,28 @@ class Online:
                 raise Stopped
             if self.claims.take(key):
                 try:
-                    # Another run may have put it there between the look and the claim.
-                    return self.client.known(key, request) or await self._ask(request, key)
+                    # Another run may have stored it between the look and the claim.
+                    return self.client.known(key, request) or await self._requested(request, key)
                 finally:
                     self.claims.give_back(key)
-            await self._sleep(glance)
-            glance = min(2 * glance, GLANCE[1])
+            await self._sleep(pause)
+            pause = min(2 * pause, POLL[1])
 
-    async def _ask(self, request: ChatRequest, key: str) -> ChatReply:
+    async def _requested(self, request: ChatRequest, key: str) -> ChatReply:
         async with self.slots:
-            aside = await self._set_aside(request)
+            reserved = await self._reserve(request)
             try:
                 reply = await self._tried(request, key)
                 await asyncio.to_thread(self.client.keep, reply, request)
                 self.client.count(reply, request)
                 return reply
             finally:
-                self.account.release(aside)
+                self.account.release(reserved)
                 async with self.settled:
                     self.settled.notify_all()
 
-    async def _set_aside(self, request: ChatRequest) -> float:
-        """Reserve what the request can cost; where only requests under way stand in its way, wait for their ends."""
+    async def _reserve(self, request: ChatRequest) -> float:
+        """Reserve what the request can cost; where it would fit but for requests under way, wait for their ends."""
         price = self.client.price
         if price is None or self.account.budget_usd is None:
             return 0.0
@@ -126,8 +129,8 @@ class Online:
         raise Stopped
 
     async def _tried(self, request: ChatRequest, key: str) -> ChatReply:
-        """The reply after as many tries as it takes, or as there may be."""
-        started, left = time.monotonic(), self.client.max_retries + 1
+        """The reply, after up to ``max_retries`` more tries."""
+        started, tries_left = time.monotonic(), self.client.max_retries + 1
         while True:
             if self.stopping.is_set():
                 raise Stopped
@@ -136,43 +139,43 @@ class Online:
             if isinstance(reply, ChatReply):
                 self.last_answer = time.monotonic()
                 return reply
+            # a parameter that the server does not know costs no try
             if self.client.dialect.gives_way(reply, request, body):
                 continue
-            left -= reply.whose == "moment"
-            if reply.whose != "moment" or not left:
+            tries_left -= reply.whose == "moment"
+            if reply.whose != "moment" or not tries_left:
                 return self._given_up(reply, request, key, started)
-            await self._wait(reply, self.client.max_retries - left)
+            if reply.wait is not None:
+                self.client.limits.pause(reply.wait)  # of all requests: the server asks for it
+            await self._sleep(reply.pause(self.client.max_retries - tries_left))
 
     async def _send(self, request: ChatRequest, body: dict[str, Any], key: str) -> ChatReply | Fault:
-        limits, guess = self.client.limits, request.max_tokens * request.n
+        limits, estimate = self.client.limits, request.max_tokens * request.n  # tokens
         if limits.tokens.limited:
-            guess += prompt_tokens(request, self.client.model)
-        await self._sleep(limits.book(guess))
+            estimate += prompt_tokens(request, self.client.model)
+        await self._sleep(limits.book(estimate))
         while limits.paused:
             await self._sleep(limits.paused)
         try:
-            async with asyncio.timeout(self.client.timeout):  # the package's own is one for each read of the socket
+            async with asyncio.timeout(self.client.timeout):  # the package's own limit is for each read of the socket
                 raw = await self.api.chat.completions.with_raw_response.create(**body)
-            reply = read_reply(blot_out(raw.http_response.text, self.client.secret), request, key)
+            reply = read_reply(without_key(raw.http_response.text, self.client.secret), request, key)
         except (openai.OpenAIError, TimeoutError, Broken) as e:
             return fault_of(e, self.client.secret)
-        limits.tokens.correct(reply.usage.prompt_tokens + reply.usage.completion_tokens - guess)
+        limits.tokens.correct(reply.usage.prompt_tokens + reply.usage.completion_tokens - estimate)
         return reply
 
-    async def _wait(self, fault: Fault, tried: int) -> None:
-        """Until the next try; all wait where the server asks for it."""
-        if fault.wait is not None:
-            self.client.limits.pause(fault.wait)
-        await self._sleep(fault.pause(tried))
-
     def _given_up(self, fault: Fault, request: ChatRequest, key: str, started: float) -> ChatReply:
-        """The outcome of a row that gets no answer. Raises Stopped where that may not be the row's fault: the run ends,
-        and a row that fails through all tries of the next start too, though the server is there, is given up then."""
+        """The outcome of a row that gets no answer. Where that may not be the row's fault, the run ends and Stopped is
+        raised. If the row fails through all tries of the next start too, though the server answers, it is given up."""
+        # The row's fault, unless every row so far was rejected: then a setting is wrong.
         if fault.whose == "row":
             self.rejected += 1
             if self.account.answered or self.rejected < HOPELESS:
-                return ChatReply(outcome="rejected", error=fault.said, key=key)
-        failed = ChatReply(outcome="failed", error=fault.said, key=key)
+                return ChatReply(outcome="rejected", error=fault.message, key=key)
+        # A fault of the moment that outlasts all tries: of this row, if others were answered meanwhile, or if it failed
+        # in an earlier start too.
+        failed = ChatReply(outcome="failed", error=fault.message, key=key)
         if fault.whose == "moment" and fault.reached:
             if self.last_answer > started or self.account.outcome(key) == "failed":
                 return failed
@@ -183,7 +186,7 @@ class Online:
     # --- the end ---
 
     async def _sleep(self, seconds: float) -> None:
-        """Raises Stopped where the run ends meanwhile."""
+        """Raises Stopped where the run ends during the pause."""
         if seconds > 0:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.stopping.wait(), seconds)
@@ -193,11 +196,6 @@ class Online:
     def _end(self, error: TeacherError) -> None:
         self.error = self.error or error
         self.stopping.set()
-
-    async def _stop(self) -> None:
-        self.stopping.set()
-        async with self.settled:
-            self.settled.notify_all()
 
 
 async def _ended(tasks: list[asyncio.Task[ChatReply]]) -> None:

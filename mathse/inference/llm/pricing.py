@@ -1,4 +1,4 @@
-"""Dollars a token, and how many tokens a request can come to before it is asked."""
+"""Dollars a token, and an upper bound of the tokens of a request before it is sent."""
 
 from __future__ import annotations
 
@@ -53,9 +53,10 @@ _DATE = re.compile(r"-\d{4}-\d{2}-\d{2}$")
 def price_of(model: str, server: str | None = None) -> Price | None:
     """The list price of a model at a server's base URL (None: the OpenAI API); None where it is not known.
 
-    The table above goes by the name alone, a dated one standing for its family. For other models the ``genai-prices``
-    package is asked, which carries its data with it: by the server too, since one model costs differently at different
-    providers, and nothing at a server of one's own. Where a price rises with the length of a prompt, it is the lowest.
+    The table above goes by the name alone, a dated one standing for its family. Other models are looked up in the
+    ``genai-prices`` package, which has its data in it: by the server too, since one model costs differently at
+    different providers, and nothing at a server of one's own. Where a price rises with the length of a prompt, it is
+    the lowest.
     """
     name = model.rpartition("/")[2]
     return PRICES.get(name) or PRICES.get(_DATE.sub("", name)) or _by_genai_prices(model, server or OPENAI)

@@ -1,5 +1,5 @@
-"""What lies at the Batch API: one small file a batch, in the cache's folder, from before its upload until its answers
-are on the disk. Whoever shares the folder can see it, wait for it and collect it, whatever became of its sender."""
+"""Records of batches at the Batch API: one small file a batch, in the cache's folder, from before its upload until its
+answers are stored. Every run that shares the folder can wait for a batch and collect it, also after its sender died."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ FOLDER = "batches"
 
 @dataclass
 class BatchRecord:
-    """``batch_id`` None: it was being sent. ``requests``: by key, as much of each as its answer is read with.
+    """``batch_id`` None: it was being sent. ``requests``: by key, the fields of each that reading its answer needs.
 
-    ``run``: who pays it (see ``Account``). ``dialect``: how its lines were said. ``most_usd``: what it can cost.
+    ``run``: the run that pays it (see ``Account``). ``dialect``: the form of its lines. ``most_usd``: its highest cost.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Records:
                 continue
 
     def files(self) -> dict[str, Path]:
-        """The record's file by the key of each request that lies in a batch."""
+        """The record's file by the key of each request in a batch."""
         return {key: self._file(record) for record in self.all() for key in record.requests}
 
     def save(self, record: BatchRecord) -> None:

@@ -1,8 +1,8 @@
-"""What models are asked, in our own words, and how a judge's answer is read back.
+"""The prompts of all models, in our own words, and the parsers of a judge's and a teacher's answers.
 
 The slots, the closing marker and the JSON keys are the paper's (appendix "Prompts"). Two styles: ``full`` for real
 models (versioned files in ``texts/``, English and Chinese, chosen by the problem's language), ``compact`` for the tiny
-backbone, which cannot read instructions and pays for each word in bytes.
+backbone, which cannot read instructions and has a token a byte.
 
     job             full prompt   asks for
     generate        all writers   a solution
@@ -54,12 +54,12 @@ VERSION = "1"  # of the compact prompts, raised with every change of wording; th
 
 
 def version(job: str, style: PromptStyle, problem: Problem | None = None) -> str:
-    """The name that lineage records: "generate/compact/1", "generate/full/zh/1"; for a teacher who reads no prompt,
-    and so has no problem to name, "generate/full/1"."""
+    """The name that lineage records: "generate/compact/1", "generate/full/zh/1"; without a problem, for a teacher that
+    reads no prompt, "generate/full/1"."""
     if style == "compact" or problem is None:
         return f"{job}/{style}/{VERSION}"
-    tongue = language(problem)
-    return f"{job}/{style}/{tongue}/{text(job, tongue).version}"
+    written_in = language(problem)
+    return f"{job}/{style}/{written_in}/{text(job, written_in).version}"
 
 
 def question_text(problem: Problem) -> str:
@@ -78,9 +78,9 @@ def judge_prompt(
 ) -> tuple[str, list[tuple[str, str]]]:
     """The judge's prompt, and the turns before it.
 
-    In the compact style the path stands as the answer to its question, as the solver that the tiny ORM starts from
-    would write it: what the solver would have said at each place is then there to compare with. (With the path inside
-    the prompt, the ORM copied most wrong sums instead of working them out.)
+    In the compact style the path is the answer to its question, as the solver that the tiny ORM starts from would write
+    it, so the ORM can compare each token with the solver's prediction. (With the path inside the prompt, the ORM copied
+    most wrong sums instead of working them out.)
     """
     if style == "compact":
         hint = f"The correct answer is {problem.answer}.\n" if see_answer else ""
@@ -107,8 +107,8 @@ def reflection_prompt(
     """``short``: without problem and picture, as the paper's body prints it."""
     question = question_text(problem)
     if style == "compact":
-        said = f"\n{feedback.error_step or ''}: {feedback.error_analysis or ''}" if feedback else ""
-        return f"{question}\n{draft}{said}\nwrong"
+        verdict = f"\n{feedback.error_step or ''}: {feedback.error_analysis or ''}" if feedback else ""
+        return f"{question}\n{draft}{verdict}\nwrong"
     step = (feedback.error_step or None) if feedback else None
     analysis = (feedback.error_analysis or None) if feedback else None
     slots = {"question": question, "path": draft, "step": step, "analysis": analysis}

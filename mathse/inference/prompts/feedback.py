@@ -60,7 +60,7 @@ def binary_json(label: Verdict) -> str:
 def parse_feedback(text: str, *, binary: bool = False) -> Feedback:
     """Read a judge's JSON strictly: one object of three keys (``binary``: the status alone), else unparsed."""
     value = _object(text)
-    status = next((s for s, word in STATUS.items() if value.get("status") == word), None)
+    status = next((s for s, written in STATUS.items() if value.get("status") == written), None)
     step, analysis = value.get("error_step"), value.get("error_analysis")
     complete = binary or {"error_step", "error_analysis"} <= set(value)
     if status is None or not complete or not all(v is None or isinstance(v, str) for v in (step, analysis)):
@@ -70,21 +70,21 @@ def parse_feedback(text: str, *, binary: bool = False) -> Feedback:
 
 def parse_annotation(text: str) -> Feedback:
     """Read a teacher's JSON strictly: one object of four keys, a wrong solution with its step and reason, else
-    unparsed. A code fence around the whole of it is no part of it. Of a correct solution only the verdict is kept."""
+    unparsed. A code fence around all of it is ignored. Of a correct solution only the status is kept."""
     text = text.strip()
     fenced = _FENCED.fullmatch(text) if len(text) <= MAX_FEEDBACK else None
     text = fenced[1] if fenced else text
-    word = parse_feedback(text)
-    if word.status == "unparsed" or not isinstance(_object(text).get("improvement_suggestion"), str):
+    parsed = parse_feedback(text)
+    if parsed.status == "unparsed" or not isinstance(_object(text).get("improvement_suggestion"), str):
         return UNPARSED
-    if word.status == "correct":
+    if parsed.status == "correct":
         return Feedback("correct", None, None)
-    named = (word.error_step or "").strip() and (word.error_analysis or "").strip()
-    return word if named else UNPARSED
+    complete = (parsed.error_step or "").strip() and (parsed.error_analysis or "").strip()
+    return parsed if complete else UNPARSED
 
 
 def _object(text: str) -> dict[str, Any]:
-    """The one JSON object that ``text`` is; empty where it is none."""
+    """``text`` as one JSON object; an empty one where it is none."""
     if len(text) > MAX_FEEDBACK:
         return {}
     try:
@@ -95,7 +95,7 @@ def _object(text: str) -> dict[str, Any]:
 
 
 def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object; a key that stands twice may say two things, so it says none."""
+    """An object; one with a repeated key is refused, since its two values may differ."""
     value = dict(pairs)
     if len(value) < len(pairs):
         raise ValueError("a key stands twice")

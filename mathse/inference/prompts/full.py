@@ -1,8 +1,8 @@
 """The full prompts: one text file a job, language and version, in ``texts/``.
 
-``{slot}`` stands for what the prompt is about. A line whose slot is empty is left out, and so is the blank line after
-it, so that one file serves with and without a reference answer or a grader's word. A change of wording is a new file
-with the next version; the newest is used, and its number is in each row's lineage.
+``{slot}`` stands for a question, a path, an answer. A line whose slot is empty is left out, and so is the blank line
+after it, so one file serves with and without a reference answer or feedback. A change of wording is a new file with the
+next version; the newest is used, and its number is in each row's lineage.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ _SLOT = re.compile(r"\{(\w+)\}")
 
 class Text(NamedTuple):
     version: int
-    words: str
+    template: str
 
 
 @cache
 def _newest() -> dict[tuple[str, str], Text]:
-    found: dict[tuple[str, str], Text] = {}
+    newest: dict[tuple[str, str], Text] = {}
     for file in files("mathse.inference.prompts").joinpath("texts").iterdir():
         if (name := _NAME.fullmatch(file.name)) is not None:
             key, number = (name["job"], name["language"]), int(name["version"])
-            if key not in found or found[key].version < number:
-                found[key] = Text(number, file.read_text(encoding="utf-8").removesuffix("\n"))
-    return found
+            if key not in newest or newest[key].version < number:
+                newest[key] = Text(number, file.read_text(encoding="utf-8").removesuffix("\n"))
+    return newest
 
 
 def text(job: str, language: Language) -> Text:
@@ -50,7 +50,7 @@ def filled(job: str, language: Language, slots: Mapping[str, str | None]) -> str
     values = {"marker": MARKERS[language], **slots}
     lines: list[str] = []
     left_out = False
-    for line in text(job, language).words.split("\n"):
+    for line in text(job, language).template.split("\n"):
         if any(values[name] is None for name in _SLOT.findall(line)):
             left_out = True
         elif line or not left_out:

@@ -1,4 +1,7 @@
-"""How a checkpoint gets behind the server."""
+"""How a server gets a checkpoint: it loads a folder, has it already, or loads an adapter.
+
+A fourth way, an engine that is started for each checkpoint, is in started.py.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +10,19 @@ from pathlib import Path
 from typing import Protocol
 
 from mathse.errors import CheckpointError, TeacherError
+from mathse.inference.serving.health_check import Address
 from mathse.inference.serving.names import content_name, served_folder
-from mathse.inference.serving.reach import Address
 
 ADAPTER = "adapter"  # in the checkpoint folder of a LoRA fit
 
 
 class Engine(Protocol):
     def serve(self, checkpoint: Path, name: str) -> str:
-        """What requests call the checkpoint from now on, once the server can answer as it. ``name``: its
+        """The model's name in requests, once the server can answer with this checkpoint. ``name``: its
         ``content_name``."""
 
     def free(self) -> None:
-        """Give back the memory that a fit needs, where this engine is ours; the next ``serve`` starts anew."""
+        """Free the memory that a fit needs, where this run started the engine; the next ``serve`` starts it again."""
 
 
 class FolderEngine:
@@ -36,7 +39,7 @@ class FolderEngine:
 
 
 class NamedEngine:
-    """A server that has been given the checkpoint, under the name ``model``."""
+    """A server that has the checkpoint already, under the name ``model``."""
 
     def __init__(self, model: str) -> None:
         self.model = model
@@ -59,40 +62,36 @@ class AdapterEngine:
     def serve(self, checkpoint: Path, name: str) -> str:
         adapter = checkpoint / ADAPTER
         if not adapter.is_dir():
-            self._require_base(checkpoint, name)
+            if checkpoint.absolute() != self.base.absolute() and content_name(self.base) != name:
+                raise CheckpointError(
+                    f"{checkpoint}: has no adapter and is not the base, so {self.address.section}.adapters=true cannot "
+                    f"serve it; pass sft.method=lora, or {self.address.section}.command"
+                )
             return self.model
-        self._require_on_base(adapter)
+
+        # An adapter on other weights than the base's would be added to the wrong ones, without an error.
+        config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+        fitted_on = Path(adapter, str(config.get("base_model_name_or_path"))).resolve()
+        if fitted_on != self.base.resolve() and not (
+            fitted_on.is_dir() and content_name(fitted_on) == content_name(self.base)
+        ):
+            raise CheckpointError(
+                f"{adapter}: was fitted on {fitted_on}, and the server has the base; with {self.address.section}."
+                "adapters=true every fit starts from it: pass evolution.init=base evolution.reflect.init=base"
+            )
+
         if name not in (self.address.models() or ()):
-            self._load(adapter, name)
+            lora = {"lora_name": name, "lora_path": str(adapter.absolute())}
+            if (error := self.address.post("load_lora_adapter", lora)) is not None:
+                raise TeacherError(
+                    f"{self.address.setting} = {self.address.base_url}: does not load {adapter} ({error}); start "
+                    "vLLM with --enable-lora, --max-lora-rank of sft.lora.rank and "
+                    "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"
+                )
         before, self._loaded = self._loaded, name
         if before not in (None, name):
-            self.address.post("unload_lora_adapter", {"lora_name": before})  # if it will not, it drops the oldest
+            self.address.post("unload_lora_adapter", {"lora_name": before})  # after an error vLLM drops the oldest
         return name
 
     def free(self) -> None:
         pass
-
-    def _load(self, adapter: Path, name: str) -> None:
-        said = self.address.post("load_lora_adapter", {"lora_name": name, "lora_path": str(adapter.absolute())})
-        if said is not None:
-            raise TeacherError(
-                f"{self.address.setting} = {self.address.base_url}: does not load {adapter} ({said}); start "
-                "vLLM with --enable-lora, --max-lora-rank of sft.lora.rank and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"
-            )
-
-    def _require_base(self, checkpoint: Path, name: str) -> None:
-        if checkpoint.absolute() != self.base.absolute() and content_name(self.base) != name:
-            raise CheckpointError(
-                f"{checkpoint}: has no adapter and is not the base, so {self.address.section}.adapters=true cannot "
-                f"serve it; pass sft.method=lora, or {self.address.section}.command"
-            )
-
-    def _require_on_base(self, adapter: Path) -> None:
-        """An adapter on other weights than the base's would be added to the wrong ones, without a word."""
-        described = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-        under = Path(adapter, str(described.get("base_model_name_or_path"))).resolve()
-        if under != self.base.resolve() and not (under.is_dir() and content_name(under) == content_name(self.base)):
-            raise CheckpointError(
-                f"{adapter}: was fitted on {under}, and the server has the base; with {self.address.section}."
-                "adapters=true every fit starts from it: pass evolution.init=base evolution.reflect.init=base"
-            )

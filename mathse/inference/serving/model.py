@@ -1,4 +1,4 @@
-"""One served model: asked in waves, each answer on the disk before anything counts on it."""
+"""One served model: requests go out in waves, each answer is stored before it is used."""
 
 from __future__ import annotations
 
@@ -11,43 +11,43 @@ from mathse.errors import TeacherError
 from mathse.inference.llm.chat import ChatReply, ChatRequest
 from mathse.inference.llm.client import ChatClient
 from mathse.inference.llm.faults import Fault
-from mathse.inference.llm.wire import Dialect
+from mathse.inference.llm.serialization import Dialect
 from mathse.inference.serving.engines import Engine, FolderEngine
-from mathse.inference.serving.prompts import messages
+from mathse.inference.serving.messages import messages
 from mathse.models.base import Backbone
 from mathse.models.row import Row
 
-PROBES = 2  # rows a checkpoint, whose prompts are counted here and there before any other is asked
-WAVES = 4  # requests at a time, times max_concurrency: long enough that the last ones matter little
+PROBES = 2  # rows a checkpoint that go first, to compare the server's and our count of prompt tokens
+WAVES = 4  # requests at a time, times max_concurrency: so many that waiting for the last ones costs little
 NEVER = -100  # logit_bias: the token is not drawn
 Batch = TypeVar("Batch")
 
 
 @dataclass
 class ServedDialect(Dialect):
-    """The request names the model as the server knows it; answers are kept under the client's name for it.
+    """Requests have the server's name of the model; answers are stored under the client's name for it.
 
-    ``banned``: token ids that local sampling never draws (an image's marks), and the server is not to either. What else
-    a request leaves out would come from the checkpoint's generation_config.json, so ``top_p`` is always said.
+    ``banned``: token ids that local sampling never draws (an image's placeholders), so the server must not either. What
+    a request leaves out would come from the checkpoint's generation_config.json, so ``top_p`` is always sent.
     """
 
-    called: str = ""
+    served_as: str = ""
     banned: tuple[int, ...] = ()
 
     def body(self, request: ChatRequest, model: str) -> dict[str, Any]:
-        body = super().body(request, self.called or model) | {"top_p": request.top_p}
+        body = super().body(request, self.served_as or model) | {"top_p": request.top_p}
         return body | {"logit_bias": {str(token): NEVER for token in self.banned}} if self.banned else body
 
     def gives_way(self, fault: Fault, request: ChatRequest, sent: Mapping[str, Any]) -> bool:
-        if fault.status in (400, 422) and "logit_bias" in sent and "logit_bias" in fault.said:
-            self.banned = ()  # a model that has been trained draws none of them anyway
+        if fault.status in (400, 422) and "logit_bias" in sent and "logit_bias" in fault.message:
+            self.banned = ()  # a trained model does not draw them anyway
             return True
         return super().gives_way(fault, request, sent)
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a checkpoint of this machine is served; ``reader`` encodes its prompts (see backbones.prompt_reader)."""
+class ServedCheckpoint:
+    """A checkpoint of this machine behind an engine; ``reader`` encodes its prompts (models/prompt_reader.py)."""
 
     engine: Engine
     checkpoint: Path
@@ -56,24 +56,24 @@ class Place:
 
 @dataclass
 class ServedModel:
-    """``place`` None: a server's own model, which nothing here knows more of than its name."""
+    """``served`` None: a server's own model, of which only the name is known."""
 
     client: ChatClient
     image_side: int
-    place: Place | None = None
+    served: ServedCheckpoint | None = None
     _compared: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
-        banned = tuple(getattr(self.place.reader, "never_sampled", ())) if self.place else ()
-        said = self.client.dialect
-        self.dialect = self.client.dialect = ServedDialect(said.structured, said.max_tokens, banned=banned)
+        banned = tuple(getattr(self.served.reader, "never_sampled", ())) if self.served else ()
+        plain = self.client.dialect
+        self.dialect = self.client.dialect = ServedDialect(plain.structured, plain.max_tokens, banned=banned)
 
-    def request(self, row: Row, **how: Any) -> ChatRequest:
-        defuse = getattr(self.place.reader, "defuse", str) if self.place else str
-        return ChatRequest(messages(row, self.image_side, defuse), **how)
+    def request(self, row: Row, **options: Any) -> ChatRequest:
+        defuse = getattr(self.served.reader, "defuse", str) if self.served else str
+        return ChatRequest(messages(row, self.image_side, defuse), **options)
 
     def waves(self, batches: Iterable[Batch], size: Callable[[Batch], int]) -> Iterator[list[Batch]]:
-        """Batches, as many as keep the server busy at a time; ``size(batch)`` counts its requests."""
+        """Batches grouped so that each group keeps the server busy; ``size(batch)`` is its number of requests."""
         wave: list[Batch] = []
         for batch in batches:
             wave.append(batch)
@@ -84,14 +84,18 @@ class ServedModel:
             yield wave
 
     def complete(self, rows: Sequence[Row], requests: Sequence[ChatRequest]) -> list[ChatReply]:
-        """A reply to each request; ``rows`` are what they ask, for comparison.
+        """A reply to each request; ``rows``: what the requests are made from.
 
-        Raises TeacherError where the server cannot be used, or reads a prompt otherwise than the local processor.
+        Raises TeacherError where the server cannot be used, or encodes prompts differently from the local processor.
         """
-        if self.place is None or all(map(self._answered, requests)):  # no engine is started for what lies on the disk
+        if self.served is None or all(map(self._answered, requests)):  # all are stored: no engine is started
             return self.client.complete(requests)
-        self.dialect.called = self.place.engine.serve(self.place.checkpoint, self.client.model)
-        self.client.unknown_model = f"it has no model {self.dialect.called!r}; {self._remedy(self.place.engine)}"
+        self.dialect.served_as = self.served.engine.serve(self.served.checkpoint, self.client.model)
+        section = self.client.section
+        remedy = f"check {section}.model and {section}.command"
+        if isinstance(self.served.engine, FolderEngine):
+            remedy = f"`transformers serve` loads the folder it is asked for; for other engines pass {section}.command"
+        self.client.unknown_model = f"it has no model {self.dialect.served_as!r}; {remedy}"
         if not self._compared:
             self._compare(rows[:PROBES], self.client.complete(requests[:PROBES]))
         return self.client.complete(requests)  # the probes are answered from the disk
@@ -100,27 +104,19 @@ class ServedModel:
         return self.client.cache.file(request.key(self.client.model)).exists()
 
     def _compare(self, rows: Sequence[Row], replies: Sequence[ChatReply]) -> None:
-        """A server that reports no count, as some do, is believed."""
-        assert self.place is not None
+        """Raises TeacherError where the counts of prompt tokens differ. A server that reports none passes."""
+        assert self.served is not None
         for row, reply in zip(rows, replies, strict=True):
-            there = reply.usage.prompt_tokens
-            here = len(self.place.reader.encode([row])[0].prompt) if there else 0
-            if here != there:
+            by_server = reply.usage.prompt_tokens
+            by_reader = len(self.served.reader.encode([row])[0].prompt) if by_server else 0
+            if by_reader != by_server:
                 for wrong in replies:  # they answer another prompt
                     self.client.cache.file(wrong.key).unlink(missing_ok=True)
+                local = "generator=hf" if self.client.section == "generator" else "judge.server=null"
                 raise TeacherError(
-                    f"{self.client.section}: {self.client.base_url}, asked for {self.dialect.called}, reads a prompt "
-                    f"as {there} tokens, and the processor of {self.place.checkpoint} reads it as {here}; the server "
-                    "has another chat template or other picture sizes (min_pixels, max_pixels): let it serve that "
-                    f"folder with the folder's own, or pass {self._local()}"
+                    f"{self.client.section}: {self.client.base_url}, asked for {self.dialect.served_as}, reads a "
+                    f"prompt as {by_server} tokens, and the processor of {self.served.checkpoint} reads it as "
+                    f"{by_reader}; the server has another chat template or other picture sizes (min_pixels, "
+                    f"max_pixels): let it serve that folder with the folder's own, or pass {local}"
                 )
         self._compared = True
-
-    def _remedy(self, engine: Engine) -> str:
-        section = self.client.section
-        if isinstance(engine, FolderEngine):
-            return f"`transformers serve` loads the folder it is asked for; for other engines pass {section}.command"
-        return f"check {section}.model and {section}.command"
-
-    def _local(self) -> str:
-        return "generator=hf" if self.client.section == "generator" else "judge.server=null"

@@ -1,4 +1,4 @@
-"""What a checkpoint is called where it is served."""
+"""The name of a checkpoint at a server, and the folder that a server loads it from."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 from mathse.errors import CheckpointError
 from mathse.runs.store import make_folder, publish_folder, read_json, sha256_file, write_json
 
-SERVED = "served"  # in a run folder: the checkpoints by content, logs of the engines
-OURS = "mathse-"  # what all names begin with
+SERVED = "served"  # in a run folder: the folders of served checkpoints, logs of the engines
+OURS = "mathse-"  # prefix of all names
 GENERATION = "generation_config.json"
 # top_k: more than any vocabulary has; 0 and -1 mean "all" to some engines, and a mistake to others
-AS_ASKED = {"do_sample": True, "temperature": 1.0, "top_p": 1.0, "top_k": 1_000_000}
+SAMPLING = {"do_sample": True, "temperature": 1.0, "top_p": 1.0, "top_k": 1_000_000}
 
 
 def content_name(checkpoint: Path) -> str:
@@ -33,12 +33,12 @@ def content_name(checkpoint: Path) -> str:
 def served_folder(checkpoint: Path, name: str, folder: Path) -> Path:
     """``folder/name``, an absolute path: links to the checkpoint's files, and a generation_config.json of its own.
 
-    An engine that keeps what it has loaded by its path is told another path for other weights. Engines take what a
-    request leaves out (top_k, for one) from generation_config.json, and Qwen2-VL's says top_k = 1, with which all
-    samples of a problem are the same; here it says that a request decides.
+    Some engines keep a loaded model by its path, so other weights get another path. Engines take what a request leaves
+    out (top_k, for one) from generation_config.json, and Qwen2-VL's has top_k = 1, with which all samples of a problem
+    are the same; this one leaves all to the request.
     """
     target = folder.absolute() / name
-    if not (target.is_dir() and all(file.exists() for file in target.iterdir())):  # or they lead to what is gone
+    if not (target.is_dir() and all(file.exists() for file in target.iterdir())):  # or its links are broken
         make_folder(folder)
         unfinished = folder.absolute() / f".{name}.new"
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -46,7 +46,7 @@ def served_folder(checkpoint: Path, name: str, folder: Path) -> Path:
         for file in checkpoint.iterdir():
             if file.is_file() and file.name != GENERATION:
                 (unfinished / file.name).symlink_to(file.resolve())
-        own = read_json(checkpoint / GENERATION) if (checkpoint / GENERATION).is_file() else {}
-        write_json(unfinished / GENERATION, own | AS_ASKED)
+        generation = read_json(checkpoint / GENERATION) if (checkpoint / GENERATION).is_file() else {}
+        write_json(unfinished / GENERATION, generation | SAMPLING)
         publish_folder(unfinished, target)
     return target

@@ -1,13 +1,14 @@
-"""``generator=server``: students answer behind an OpenAI-compatible server.
+"""``generator=server``: students behind an OpenAI-compatible server.
 
-The server renders the prompt with the checkpoint's own chat template, picture before question, which is what this
-package's local prompts are made with too; the two counts of tokens are compared. Answers are cached by content, the
-checkpoint's among it, so a rerun asks nothing twice.
+The server renders the prompt with the checkpoint's own chat template, picture before question, which local prompts are
+made with too; the two counts of tokens are compared. Answers are stored by the contents of request and checkpoint, so a
+rerun sends no request twice.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,15 @@ from mathse.config.actors import ServerGenerator as Settings
 from mathse.errors import TeacherError
 from mathse.inference.generate import Ask, Generator
 from mathse.inference.llm.account import Account
-from mathse.inference.llm.chat import ChatReply, ChatRequest
+from mathse.inference.llm.chat import ChatReply
 from mathse.inference.llm.client import ChatClient
 from mathse.inference.serving.engines import AdapterEngine, Engine, FolderEngine
-from mathse.inference.serving.model import Place, ServedModel
+from mathse.inference.serving.health_check import Address
+from mathse.inference.serving.model import ServedCheckpoint, ServedModel
 from mathse.inference.serving.names import SERVED, content_name
-from mathse.inference.serving.reach import Address
 from mathse.inference.serving.started import StartedEngine
 from mathse.models.base import Backbone
+from mathse.models.prompt_reader import prompt_reader
 from mathse.models.row import Row
 from mathse.runs.layout import CHECKPOINT, STUDENT_USAGE
 from mathse.seeds import derive
@@ -58,7 +60,7 @@ class ServerGenerator(Generator):
         return ServedStudent(ServedModel(client, self.settings.image_side), self.settings.style)
 
     def engine(self, run: Path, say: Callable[[str], None]) -> Engine:
-        """How the checkpoints of a run get there."""
+        """The engine that serves the checkpoints of a run."""
         settings = self.settings
         if settings.adapters:
             return AdapterEngine(self.address, str(settings.model), run / "base" / CHECKPOINT)
@@ -70,15 +72,17 @@ class ServerGenerator(Generator):
         """A checkpoint of a run; ``reader`` encodes its prompts."""
         client = self.client(content_name(checkpoint))
         client.account = account
-        model = ServedModel(client, self.settings.image_side, Place(engine, checkpoint, reader))
+        model = ServedModel(client, self.settings.image_side, ServedCheckpoint(engine, checkpoint, reader))
         return ServedStudent(model, reader.prompt_style)
 
 
 class ServedStudent:
-    """What a run or an evaluation asks of a student, answered by a server. What the server cannot take it says itself:
-    such a row is answered ""."""
+    """A student behind a server, with the methods of a backbone that sampling needs.
 
-    context = 2**31
+    No row is refused here, since the server's limits are not known: a row that the server rejects gets the answer "".
+    """
+
+    context = 2**31  # tokens: no limit here
 
     def __init__(self, model: ServedModel, style: PromptStyle) -> None:
         self.model, self.prompt_style = model, style
@@ -89,58 +93,81 @@ class ServedStudent:
     def too_long(self, row: Row, limit: int) -> str | None:
         return None
 
-    def generate(self, rows: Sequence[Row], **how: Any) -> list[list[str]]:
+    def generate(self, rows: Sequence[Row], **options: Any) -> list[list[str]]:
         """As ``Backbone.generate``: n texts a row, greedily at temperature 0."""
-        return next(self.generated([Ask(rows, how)]))
+        return next(self.generated([Ask(rows, options)]))
 
     def generated(self, asks: Iterable[Ask]) -> Iterator[list[list[str]]]:
-        """As ``mathse.inference.generate.generated``; several batches are asked at a time."""
+        """As ``mathse.inference.generate.generated``; several batches are sent at a time."""
         for wave in self.model.waves(asks, lambda ask: len(ask.rows)):
-            questions = [Question(row, k, ask.how) for ask in wave for k, row in enumerate(ask.rows)]
+            questions = [Question(row, k, ask.options) for ask in wave for k, row in enumerate(ask.rows)]
             texts = iter(self._answers(questions))
             yield from ([next(texts) for _ in ask.rows] for ask in wave)
 
     def _answers(self, questions: Sequence[Question]) -> list[list[str]]:
-        """n texts a question; where a server gives fewer choices, each that is missing is asked for by itself."""
-        first = self._asked([(q, q.n, 0) for q in questions])
-        missing = [(k, again) for k, q in enumerate(questions) for again in range(1, 1 + q.n - len(first[k]))]
+        """n texts a question; where a server gives fewer choices, a request is sent for each that is missing."""
+        answers = self._completed([(question, question.n, 0) for question in questions])
+        missing = [(k, again) for k, q in enumerate(questions) for again in range(1, 1 + q.n - len(answers[k]))]
         if missing:
-            more = self._asked([(questions[k], 1, again) for k, again in missing])
+            more = self._completed([(questions[k], 1, again) for k, again in missing])
             for (k, _), texts in zip(missing, more, strict=True):
-                first[k] += texts
-        return first
+                answers[k] += texts
+        return answers
 
-    def _asked(self, asked: Sequence[tuple[Question, int, int]]) -> list[list[str]]:
-        requests = [self._request(question, n, again) for question, n, again in asked]
-        replies = self.model.complete([question.row for question, _, _ in asked], requests)
+    def _completed(self, wanted: Sequence[tuple[Question, int, int]]) -> list[list[str]]:
+        """The texts of each (question, number of choices, number of the repetition)."""
+        requests = [
+            self.model.request(
+                question.row,
+                temperature=question.options.get("temperature", 0.0),
+                top_p=question.options.get("top_p", 1.0),
+                max_tokens=question.options["max_new_tokens"],
+                n=n,
+                seed=question.seed(again),
+                prompt_version="answer",
+                again=again,
+            )
+            for question, n, again in wanted
+        ]
+        replies = self.model.complete([question.row for question, _, _ in wanted], requests)
         return [_texts(reply, request.n) for reply, request in zip(replies, requests, strict=True)]
 
-    def _request(self, question: Question, n: int, again: int) -> ChatRequest:
-        how = question.how
-        return self.model.request(
-            question.row,
-            temperature=how.get("temperature", 0.0),
-            top_p=how.get("top_p", 1.0),
-            max_tokens=how["max_new_tokens"],
-            n=n,
-            seed=question.seed(again),
-            prompt_version="answer",
-            again=again,
-        )
+
+class ServedStudents:
+    """The students of a run behind one engine, with one account; an engine starts with the first request.
+
+    Args:
+        section: the settings of the backbone, which prompts are encoded with.
+        run: the run folder.
+        say: shows a line of progress.
+    """
+
+    def __init__(self, generator: ServerGenerator, section: Any, run: Path, say: Callable[[str], None]) -> None:
+        self.generator, self.section, self.run = generator, section, run
+        self.engine = generator.engine(run, say)
+
+    @cached_property
+    def account(self) -> Account:
+        return Account(self.run / STUDENT_USAGE)
+
+    def of(self, checkpoint: Path, whole: Callable[[], Backbone]) -> ServedStudent:
+        """``whole`` opens the checkpoint with its weights, for families whose prompts cannot be read without."""
+        reader = prompt_reader(self.section, checkpoint, whole)
+        return self.generator.student_of(checkpoint, reader, self.engine, self.account)
 
 
 class Question:
-    """A row of a batch, its place there, and how it is to be answered."""
+    """A row, its position in its batch, and the options of ``Backbone.generate``."""
 
-    def __init__(self, row: Row, position: int, how: Mapping[str, Any]) -> None:
-        self.row, self.position, self.how = row, position, how
-        self.n: int = how.get("n", 1)
+    def __init__(self, row: Row, position: int, options: Mapping[str, Any]) -> None:
+        self.row, self.position, self.options = row, position, options
+        self.n: int = options.get("n", 1)
 
     def seed(self, again: int) -> int | None:
-        """A row's own, from its batch's; None where nothing is drawn."""
-        if not self.how.get("temperature") or self.how.get("seed") is None:
+        """The row's own seed, derived from its batch's; None for greedy decoding."""
+        if not self.options.get("temperature") or self.options.get("seed") is None:
             return None
-        return derive(self.how["seed"], self.position, again) % 2**31
+        return derive(self.options["seed"], self.position, again) % 2**31
 
 
 def _texts(reply: ChatReply, wanted: int) -> list[str]:

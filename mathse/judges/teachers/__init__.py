@@ -1,9 +1,9 @@
-"""Who writes solutions, annotates paths and rewrites wrong drafts: the paper's GPT-4o, behind one Protocol.
+"""Teachers: whoever writes solutions, annotates paths and rewrites wrong drafts. In the paper, GPT-4o.
 
-replay.py      own problems' solutions: no API
+replay.py      the problems' own solutions: no API
 openai_api.py  any model behind an OpenAI-compatible API
 student.py     the student as its own teacher
-(mathse/data/synthetic/teacher.py has the embedded world's)
+(mathse/data/synthetic/teacher.py has that of the built-in task)
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["AT_ONCE", "PaidTeacher", "PromptedTeacher", "ReplayTeacher", "Teache
 
 Batch = TypeVar("Batch", bound=Sized)
 
-AT_ONCE = 64  # rows a call to a teacher that says nothing else; a kill loses at most these answers
+AT_ONCE = 64  # rows a call to a teacher without ``rows_at_once``; a kill loses at most these answers
 
 
 class Teacher(Protocol):
@@ -48,10 +48,10 @@ class Teacher(Protocol):
 
 @runtime_checkable
 class PaidTeacher(Teacher, Protocol):
-    """A teacher whose answers cost something, are many at a time, and are kept by itself as they come.
+    """A teacher whose answers cost something. It stores them itself as they come, so a call may have many rows.
 
-    ``rows_at_once``: as many rows as one call should have. ``account_in``: the run folder to keep account in, told
-    before the first call. ``usage``: what summary.json says of it.
+    ``rows_at_once``: the number of rows that one call should have. ``account_in``: called before the first request,
+    with the run folder to write the account into. ``usage``: the account in numbers, for summary.json.
     """
 
     rows_at_once: int
@@ -63,20 +63,20 @@ class PaidTeacher(Teacher, Protocol):
 
 @runtime_checkable
 class PromptedTeacher(Teacher, Protocol):
-    """A teacher who is a model and reads a prompt: which one, for lineage. ``job``: "generate" or "reflect"."""
+    """A teacher that is a model and reads a prompt, whose version lineage records. ``job``: "generate" or "reflect"."""
 
     def prompt_version(self, job: str, problem: Problem) -> str: ...
 
 
 def prompt_version(teacher: Teacher, job: str, problem: Problem) -> str:
-    """What lineage records of how the teacher was asked."""
-    return (
-        teacher.prompt_version(job, problem) if isinstance(teacher, PromptedTeacher) else prompts.version(job, "full")
-    )
+    """The name and version of the prompt that the teacher reads, for lineage."""
+    if isinstance(teacher, PromptedTeacher):
+        return teacher.prompt_version(job, problem)
+    return prompts.version(job, "full")
 
 
 def in_calls(teacher: Teacher, batches: Sequence[Batch]) -> Iterator[list[Batch]]:
-    """Batches, in order, as many as one call to the teacher should have, and one at least."""
+    """Batches in order, grouped into calls to the teacher: as many rows as a call should have, one batch at least."""
     most = teacher.rows_at_once if isinstance(teacher, PaidTeacher) else AT_ONCE
     call: list[Batch] = []
     for batch in batches:

@@ -1,8 +1,8 @@
-"""A teacher behind an OpenAI-compatible API: GPT-4o in the paper; vLLM, SGLang, llama.cpp or any other will do.
+"""A teacher behind an OpenAI-compatible API: GPT-4o in the paper; vLLM, SGLang, llama.cpp or any other server works.
 
-Three jobs, each a prompt of mathse/inference/prompts: solve, annotate, reflect. Each request is asked once and answered
-from the disk ever after (mathse/inference/llm). An empty, refused or cut-off answer is an outcome of its row:
-it is kept and counted.
+Three jobs, each a prompt of mathse/inference/prompts: solve, annotate, reflect. A request is sent once; later its
+answer comes from the disk (mathse/inference/llm). An empty, refused or cut-off answer is an outcome of its row: it is
+stored and counted.
 """
 
 from __future__ import annotations
@@ -69,19 +69,35 @@ class OpenAITeacher:
     # --- the three jobs ---
 
     def solve(self, problems: Sequence[Problem]) -> list[str | None]:
-        replies = self.client.complete(self._solution(p) for p in problems)
-        return [_usable(reply) for reply in replies]
+        def request(problem: Problem) -> ChatRequest:
+            version = self.prompt_version("generate", problem)
+            return self._request(problem, prompts.generation_prompt(problem, "full"), version, **self.writing)
+
+        return [_usable(reply) for reply in self.client.complete(map(request, problems))]
 
     def annotate(self, problems: Sequence[Problem], paths: Sequence[ReasoningPath]) -> list[Verdict]:
-        """An answer that is no such JSON is asked for once more; after that the verdict is unparsed. A path without
-        words is unparsed unasked."""
+        """An answer without the JSON that was asked for gets a second request; after that the verdict is unparsed. An
+        empty path is unparsed without a request."""
         pairs = list(zip(problems, paths, strict=True))
-        asked = [k for k, (_, path) in enumerate(pairs) if path.text.strip()]
-        said = dict(zip(asked, self.client.complete(self._annotation(*pairs[k]) for k in asked), strict=True))
-        again = [k for k, reply in said.items() if _can_be_repaired(reply)]
-        repairs = (self._repair(*pairs[k], said[k].text) for k in again)
-        said |= dict(zip(again, self.client.complete(repairs), strict=True))
-        return [self._verdict(path, said.get(k)) for k, (_, path) in enumerate(pairs)]
+        written = [k for k, (_, path) in enumerate(pairs) if path.text.strip()]
+        first = (self._annotation(*pairs[k]) for k in written)
+        replies = dict(zip(written, self.client.complete(first), strict=True))
+        unread = [
+            k
+            for k, reply in replies.items()
+            if reply.outcome == "answered" and prompts.parse_annotation(reply.text).status == "unparsed"
+        ]
+        repairs = (self._repair(*pairs[k], replies[k].text) for k in unread)
+        replies |= dict(zip(unread, self.client.complete(repairs), strict=True))
+        verdicts = []
+        for k, path in enumerate(paths):
+            reply = replies.get(k)
+            if reply is None or reply.outcome != "answered":
+                verdicts.append(Verdict(path.id, "unparsed", judge=self.name))
+            else:
+                parsed = prompts.parse_annotation(reply.text)
+                verdicts.append(Verdict(path.id, *parsed, judge=self.name, raw=reply.text))
+        return verdicts
 
     def reflect(
         self,
@@ -90,53 +106,38 @@ class OpenAITeacher:
         feedback: Sequence[Verdict | None],
         attempt: int = 0,
     ) -> list[str | None]:
-        rows = zip(problems, drafts, feedback, strict=True)
-        replies = self.client.complete(self._reflection(*row, attempt) for row in rows)
-        return [_usable(reply) for reply in replies]
+        def request(problem: Problem, draft: ReasoningPath, verdict: Verdict | None) -> ChatRequest:
+            text = prompts.reflection_prompt(problem, draft.text, verdict, "full", short=self.short)
+            version, shown = self.prompt_version("reflect", problem), not self.short
+            return self._request(problem, text, version, again=attempt, with_images=shown, **self.writing)
+
+        requests = (request(*row) for row in zip(problems, drafts, feedback, strict=True))
+        return [_usable(reply) for reply in self.client.complete(requests)]
 
     # --- their requests ---
-
-    def _solution(self, problem: Problem) -> ChatRequest:
-        version = self.prompt_version("generate", problem)
-        return self._request(problem, prompts.generation_prompt(problem, "full"), version, **self.writing)
 
     def _annotation(self, problem: Problem, path: ReasoningPath) -> ChatRequest:
         version = prompts.version("annotate", "full", problem)
         text = prompts.annotation_prompt(problem, path.text)
         return self._request(problem, text, version, schema=prompts.ANNOTATION_SCHEMA, **self.judging)
 
-    def _repair(self, problem: Problem, path: ReasoningPath, said: str) -> ChatRequest:
+    def _repair(self, problem: Problem, path: ReasoningPath, answer: str) -> ChatRequest:
         first = self._annotation(problem, path)
-        messages = [{"role": "assistant", "content": said}, {"role": "user", "content": prompts.repair_prompt(problem)}]
+        turns = [{"role": "assistant", "content": answer}, {"role": "user", "content": prompts.repair_prompt(problem)}]
         version = prompts.version("repair", "full", problem)
-        return replace(first, messages=[*first.messages, *messages], prompt_version=version)
-
-    def _reflection(self, problem: Problem, draft: ReasoningPath, word: Verdict | None, attempt: int) -> ChatRequest:
-        text = prompts.reflection_prompt(problem, draft.text, word, "full", short=self.short)
-        version = self.prompt_version("reflect", problem)
-        return self._request(problem, text, version, again=attempt, with_images=not self.short, **self.writing)
+        return replace(first, messages=[*first.messages, *turns], prompt_version=version)
 
     def _request(
-        self, problem: Problem, text: str, version: str, *, again: int = 0, with_images: bool = True, **how: Any
+        self, problem: Problem, text: str, version: str, *, again: int = 0, with_images: bool = True, **options: Any
     ) -> ChatRequest:
         images = [image_part(ref, self.image_side) for ref in problem.images] if with_images else []
         content: Any = [*images, {"type": "text", "text": text}] if images else text
         seed = None if self.seed is None else self.seed + again
         return ChatRequest(
-            [{"role": "user", "content": content}], seed=seed, prompt_version=version, again=again, **how
+            [{"role": "user", "content": content}], seed=seed, prompt_version=version, again=again, **options
         )
-
-    def _verdict(self, path: ReasoningPath, reply: ChatReply | None) -> Verdict:
-        if reply is None or reply.outcome != "answered":
-            return Verdict(path.id, "unparsed", judge=self.name)
-        word = prompts.parse_annotation(reply.text)
-        return Verdict(path.id, word.status, word.error_step, word.error_analysis, judge=self.name, raw=reply.text)
 
 
 def _usable(reply: ChatReply) -> str | None:
-    """A cut-off solution is not: its last number might pass for its answer."""
+    """A text that may become a path, or None. A cut-off solution is none: its last number might pass for its answer."""
     return reply.text if reply.outcome == "answered" else None
-
-
-def _can_be_repaired(reply: ChatReply) -> bool:
-    return reply.outcome == "answered" and prompts.parse_annotation(reply.text).status == "unparsed"

@@ -1,4 +1,4 @@
-"""Real problems without an API: a row's own solution is what its teacher says."""
+"""A teacher for real problems without an API: each problem's own solution."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from mathse.types import Problem, ReasoningPath, Verdict
 
 
 class ReplayTeacher:
-    """Writes each problem's own solution, or one sentence with the marker and the answer: real problems without an API.
+    """Writes each problem's own solution, or, where there is none, one sentence with the marker and the answer.
 
-    Its verdicts compare answers and so know no wrong step; its reflections are its solutions.
+    Its verdicts compare answers, so they name no wrong step; its reflections are its solutions.
     """
 
     name = "replay"
@@ -33,8 +33,8 @@ class ReplayTeacher:
 
 
 def _replay(problem: Problem) -> str | None:
-    """The solution if it comes to the reference answer, ending in the marker; else the bare answer, as far as one can
-    be written that reads back."""
+    """The solution if it comes to the reference answer, ending in the marker; else the answer alone. None where the
+    answer cannot be written so that ``extract_answer`` reads it."""
     sentences = (f"{MARKER} {problem.answer}.", f"{MARKER} \\boxed{{{problem.answer}}}.")
     sentence = next((s for s in sentences if _answers(problem, s)), None)
     if problem.solution is None or not _answers(problem, problem.solution):
@@ -49,7 +49,7 @@ def _answers(problem: Problem, text: str) -> bool:
 
 
 def _compare(problem: Problem, path: ReasoningPath) -> Verdict:
-    """A verdict by answer match whose words do not give the answer away."""
+    """A verdict by answer match; its analysis does not reveal the answer."""
     if extract_answer(path.text) is None:
         return Verdict(path.id, "unparsed", judge="replay")
     if _answers(problem, path.text):

@@ -1,8 +1,8 @@
-"""The student as its own teacher: what it can learn with no stronger model at hand.
+"""The student as its own teacher: for runs without a stronger model.
 
 PAPER: GPT-4o teaches; one sentence has "the model" reflect on its own mistakes (``evolution.reflect.writer=student``).
-Here the student as it stands does all three jobs: the base solves what is distilled, and the judge decides what of it
-is kept, so ``judge=answer`` or a trained ORM belongs beside it.
+Here the current student does all three jobs: the base solves what is distilled. Only the judge filters that, so choose
+``judge=answer`` or a trained ORM with it.
 """
 
 from __future__ import annotations
@@ -15,28 +15,27 @@ from mathse.models.row import Row
 from mathse.types import Problem, PromptStyle, ReasoningPath, Verdict
 
 
-class Model(Protocol):
+class StudentModel(Protocol):
     """A backbone, or a student behind a server."""
 
     @property
     def prompt_style(self) -> PromptStyle: ...
 
-    def generate(self, rows: Sequence[Row], **how: Any) -> list[list[str]]: ...
+    def generate(self, rows: Sequence[Row], **options: Any) -> list[list[str]]: ...
 
 
 class StudentTeacher:
-    """``learns_from`` says who the student is; the first try at anything is greedy, later ones are sampled."""
+    """``learns_from`` sets the student. A first attempt is greedy, later ones are sampled."""
 
     name = "student"
 
     def __init__(self) -> None:
-        self._student: Callable[[], Model] | None = None
-        self._how: Any = None
+        self._student: Callable[[], StudentModel] | None = None
+        self._generator: Any = None
 
-    def learns_from(self, student: Callable[[], Model], how: Any) -> None:
-        """``student`` gives the model as it stands at each call; ``how``: a generator, whose batch size, length and
-        sampling are its."""
-        self._student, self._how = student, how
+    def learns_from(self, student: Callable[[], StudentModel], generator: Any) -> None:
+        """``student`` returns the current student at each call; batch size, length and sampling are the generator's."""
+        self._student, self._generator = student, generator
 
     def prompt_version(self, job: str, problem: Problem) -> str:
         return prompts.version(job, self._model().prompt_style, problem)
@@ -53,8 +52,8 @@ class StudentTeacher:
         for problem, path in zip(problems, paths, strict=True):
             question, history = prompts.judge_prompt(problem, path.text, model.prompt_style, see_answer=True)
             rows.append(Row(question=question, images=problem.images, history=history))
-        words = [prompts.parse_feedback(text or "") for text in self._written(model, rows)]
-        return [Verdict(path.id, *word, judge=self.name) for path, word in zip(paths, words, strict=True)]
+        parsed = [prompts.parse_feedback(text or "") for text in self._written(model, rows)]
+        return [Verdict(path.id, *feedback, judge=self.name) for path, feedback in zip(paths, parsed, strict=True)]
 
     def reflect(
         self,
@@ -65,22 +64,23 @@ class StudentTeacher:
     ) -> list[str | None]:
         model = self._model()
         rows = [
-            Row(question=prompts.reflection_prompt(p, draft.text, word, model.prompt_style), images=p.images)
-            for p, draft, word in zip(problems, drafts, feedback, strict=True)
+            Row(question=prompts.reflection_prompt(p, draft.text, verdict, model.prompt_style), images=p.images)
+            for p, draft, verdict in zip(problems, drafts, feedback, strict=True)
         ]
         return self._written(model, rows, attempt)
 
-    def _model(self) -> Model:
+    def _model(self) -> StudentModel:
         if self._student is None:
-            raise RuntimeError("a StudentTeacher is told its student by learns_from before it is asked")
+            raise RuntimeError("StudentTeacher has no student yet; call learns_from before its first use")
         return self._student()
 
-    def _written(self, model: Model, rows: Sequence[Row], attempt: int = 0) -> list[str | None]:
-        """A text a row; None where the model says nothing."""
-        sampling = self._how.sampling if attempt else {"temperature": 0.0}
+    def _written(self, model: StudentModel, rows: Sequence[Row], attempt: int = 0) -> list[str | None]:
+        """A text a row; None where the model writes nothing."""
+        # a second greedy attempt would write the same again
+        sampling = self._generator.sampling if attempt else {"temperature": 0.0}
         texts: list[str] = []
-        for k in range(0, len(rows), self._how.batch_size):
-            batch = rows[k : k + self._how.batch_size]
-            done = model.generate(batch, max_new_tokens=self._how.max_new_tokens, seed=attempt, **sampling)
-            texts += [row[0] for row in done]
+        for k in range(0, len(rows), self._generator.batch_size):
+            batch = rows[k : k + self._generator.batch_size]
+            samples = model.generate(batch, max_new_tokens=self._generator.max_new_tokens, seed=attempt, **sampling)
+            texts += [of_row[0] for of_row in samples]
         return [text if text.strip() else None for text in texts]

@@ -1,4 +1,4 @@
-"""What a server is asked beside chat: which models it has, and to load an adapter."""
+"""Requests to a server beside chat: does it answer, which models has it, load an adapter."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from mathse.inference.llm.faults import blot_out
+from mathse.inference.llm.faults import without_key
 
 TIMEOUT = 10.0  # seconds, for its list of models
 LOADING = 600.0  # seconds, for an adapter
-MAX_WORDS = 300  # characters of a server's own words in a message
+MAX_MESSAGE = 300  # characters of a server's own message in ours
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Address:
 
     @property
     def setting(self) -> str:
-        """What ``base_url`` is called in the settings."""
+        """The name of ``base_url`` in the settings."""
         return "judge.server" if self.section == "judge" else f"{self.section}.base_url"
 
     @property
@@ -49,24 +49,24 @@ class Address:
         return True
 
     def models(self) -> list[str] | None:
-        """The names of its models; None where nobody answers so (yet)."""
+        """The names of its models; None where no server gives such an answer (yet)."""
         try:
             with urllib.request.urlopen(self._request("models"), timeout=TIMEOUT) as reply:
-                listed = json.load(reply)["data"]
-            return [str(model["id"]) for model in listed]
+                models = json.load(reply)["data"]
+            return [str(model["id"]) for model in models]
         except (OSError, ValueError, KeyError, TypeError):  # urllib's errors are OSErrors
             return None
 
     def post(self, path: str, body: dict[str, Any]) -> str | None:
-        """None where it is done; else what the server, or the connection to it, said."""
+        """None where it succeeded; else the server's or the connection's error."""
         try:
             with urllib.request.urlopen(self._request(path, body), timeout=LOADING):
                 return None
         except urllib.error.HTTPError as e:
-            said = f"{e.code}: {e.read(10_000).decode('utf-8', 'replace')}"
+            message = f"{e.code}: {e.read(10_000).decode('utf-8', 'replace')}"
         except OSError as e:
-            said = str(e)
-        return blot_out(" ".join(said.split()), self.key)[:MAX_WORDS]
+            message = str(e)
+        return without_key(" ".join(message.split()), self.key)[:MAX_MESSAGE]
 
     def _request(self, path: str, body: dict[str, Any] | None = None) -> urllib.request.Request:
         headers = {"Content-Type": "application/json"}

@@ -1,4 +1,7 @@
-"""A request as the JSON that goes out, and the JSON that comes back as a reply."""
+"""Requests and replies as JSON: the body that is sent, and the reply read from the body that comes back.
+
+Servers differ in what they accept and in what they send, so nothing of a body is taken for granted.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,8 @@ TOP_LOGPROBS = 20  # alternatives a token, where logprobs are asked for; what AP
 
 @dataclass
 class Dialect:
-    """What a server understands. It starts from what the OpenAI API documents, and gives way where the server says
-    no: such a refusal is not billed, and the same request goes out again at once."""
+    """The form of requests that a server accepts. It starts from what the OpenAI API documents, and changes where the
+    server refuses a parameter: such a refusal is not billed, and the same request is sent again at once."""
 
     structured: bool = True
     max_tokens: str = "max_completion_tokens"
@@ -34,21 +37,23 @@ class Dialect:
         if request.logprobs:
             body |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
         if request.schema is not None and self.structured:
-            described = {"name": "answer", "strict": True, "schema": request.schema}
-            body["response_format"] = {"type": "json_schema", "json_schema": described}
+            schema = {"name": "answer", "strict": True, "schema": request.schema}
+            body["response_format"] = {"type": "json_schema", "json_schema": schema}
         return body
 
     def gives_way(self, fault: Fault, request: ChatRequest, sent: Mapping[str, Any]) -> bool:
-        """Whether the fault is about a word that can be said otherwise; ``body`` then says it so."""
+        """Whether the fault is about a parameter that has another form; from now on ``body`` uses that."""
         if fault.status not in (400, 422):
             return False
-        said = fault.said.lower()
-        about_form = any(word in said for word in ("response_format", "json_schema", "guided", "structured", "grammar"))
-        if "response_format" in sent and about_form:
+        message = fault.message.lower()
+        about_schema = any(
+            term in message for term in ("response_format", "json_schema", "guided", "structured", "grammar")
+        )
+        if "response_format" in sent and about_schema:
             self.structured = False
             return True
         for old, new in (("max_completion_tokens", "max_tokens"), ("max_tokens", "max_completion_tokens")):
-            if old in sent and old in said and "upport" in said:  # "Unsupported parameter", "is not supported"
+            if old in sent and old in message and "upport" in message:  # "Unsupported parameter", "is not supported"
                 self.max_tokens = new
                 return True
         return False
@@ -64,16 +69,24 @@ def read_reply(body: str, request: ChatRequest, key: str) -> ChatReply:
 
 
 def reply_from(value: Any, request: ChatRequest, key: str) -> ChatReply:
+    """The same for a body that has been parsed."""
     choices = value.get("choices") if isinstance(value, Mapping) else None
     if not isinstance(choices, list) or not choices:
         error = value.get("error") if isinstance(value, Mapping) else None
         raise Broken(f"a body without choices ({json.dumps(error)[:200]})" if error else "a body without choices")
     if not all(isinstance(c, Mapping) and isinstance(c.get("message"), Mapping) for c in choices):
         raise Broken("a choice without a message")
-    choices = sorted(choices, key=_position)[: request.n]
+
+    def index(choice: Mapping[str, Any]) -> int:
+        position = choice.get("index")
+        return position if isinstance(position, int) else 0
+
+    choices = sorted(choices, key=index)[: request.n]
     texts = [_text(choice["message"].get("content")) for choice in choices]
     reasons = [str(choice.get("finish_reason") or "") for choice in choices]
     refusal = next((str(r) for c in choices if (r := c["message"].get("refusal"))), None)
+    # several choices are answered if one of them is
+    outcomes = [_outcome(text, reason, refusal) for text, reason in zip(texts, reasons, strict=True)]
     model = value.get("model")
     return ChatReply(
         texts=texts,
@@ -81,20 +94,15 @@ def reply_from(value: Any, request: ChatRequest, key: str) -> ChatReply:
         finish_reason=reasons[0] or None,
         usage=_usage(value.get("usage")),
         model=model if isinstance(model, str) else "",
-        outcome=_outcome(texts, reasons, refusal),
+        outcome="answered" if "answered" in outcomes else outcomes[0],
         finish_reasons=reasons,
         logprobs=_logprobs(choices) if request.logprobs else None,
         key=key,
     )
 
 
-def _position(choice: Mapping[str, Any]) -> int:
-    index = choice.get("index")
-    return index if isinstance(index, int) else 0
-
-
 def _text(content: Any) -> str:
-    """Text as one string, or as parts, as some servers give it."""
+    """A message's text, which some servers send as a string, some as parts."""
     if isinstance(content, str):
         return content
     if isinstance(content, list):
@@ -102,13 +110,7 @@ def _text(content: Any) -> str:
     return ""
 
 
-def _outcome(texts: list[str], reasons: list[str], refusal: str | None) -> Outcome:
-    """Several choices are answered if one of them is."""
-    each = [_outcome_of(text, reason, refusal) for text, reason in zip(texts, reasons, strict=True)]
-    return "answered" if "answered" in each else each[0]
-
-
-def _outcome_of(text: str, reason: str, refusal: str | None) -> Outcome:
+def _outcome(text: str, reason: str, refusal: str | None) -> Outcome:
     if reason == "content_filter" or (refusal is not None and not text.strip()):
         return "refused"
     if reason == "length":
@@ -117,29 +119,32 @@ def _outcome_of(text: str, reason: str, refusal: str | None) -> Outcome:
 
 
 def _usage(value: Any) -> Usage:
-    if not isinstance(value, Mapping):
-        return Usage()
-    details = value.get("prompt_tokens_details")
-    cached = _count(details, "cached_tokens") if isinstance(details, Mapping) else 0
-    return Usage(_count(value, "prompt_tokens"), _count(value, "completion_tokens"), cached)
+    """Counts of tokens; what a server leaves out, or sends as something else than a count, is 0."""
 
+    def count(counts: Any, name: str) -> int:
+        number = counts.get(name) if isinstance(counts, Mapping) else None
+        return number if isinstance(number, int) and not isinstance(number, bool) and number >= 0 else 0
 
-def _count(value: Mapping[str, Any], name: str) -> int:
-    count = value.get(name)
-    return count if isinstance(count, int) and not isinstance(count, bool) and count >= 0 else 0
+    details = value.get("prompt_tokens_details") if isinstance(value, Mapping) else None
+    return Usage(count(value, "prompt_tokens"), count(value, "completion_tokens"), count(details, "cached_tokens"))
 
 
 def _logprobs(choices: list[Mapping[str, Any]]) -> list[list[dict[str, Any]]] | None:
     """None unless every choice has some."""
-    given: list[Any] = [(c.get("logprobs") or {}).get("content") for c in choices]
-    if not all(isinstance(tokens, list) for tokens in given):
+    contents: list[Any] = [(c.get("logprobs") or {}).get("content") for c in choices]
+    if not all(isinstance(tokens, list) for tokens in contents):
         return None
     try:
-        return [[_token(t) for t in tokens] for tokens in given]
+        return [
+            [
+                {
+                    "token": token["token"],
+                    "logprob": token["logprob"],
+                    "top": {other["token"]: other["logprob"] for other in token.get("top_logprobs") or ()},
+                }
+                for token in tokens
+            ]
+            for tokens in contents
+        ]
     except (KeyError, TypeError):
         return None
-
-
-def _token(token: Mapping[str, Any]) -> dict[str, Any]:
-    top = {other["token"]: other["logprob"] for other in token.get("top_logprobs") or ()}
-    return {"token": token["token"], "logprob": token["logprob"], "top": top}

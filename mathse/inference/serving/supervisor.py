@@ -1,7 +1,8 @@
-"""Starts an engine and ends it with the run, however that ends: ``python -I guard.py PIPE COMMAND...``.
+"""Starts an engine and ends it with the run, however that ends: ``python -I supervisor.py PIPE COMMAND...``.
 
 The run holds the other end of the pipe and never writes to it; the kernel closes it with the run's process, also where
-that was killed. Engines are whole groups of processes, so a group is what is ended. Stdlib only.
+that was killed. Engines start processes of their own, so the whole process group is ended. Standard library only:
+it runs as a script, outside this package.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 
-PATIENCE = 15.0  # seconds that an engine has to end by itself
+PATIENCE = 15.0  # seconds for an engine to end after SIGTERM
 NOT_FOUND = 127  # the shell's code for a command that cannot be started
 
 
@@ -27,7 +28,7 @@ def main(pipe: int, command: Sequence[str]) -> int:
         return NOT_FOUND
     threading.Thread(target=_end_with_the_run, args=(pipe, engine), daemon=True).start()
     code = engine.wait()
-    _signal(engine, signal.SIGKILL)  # what it left behind
+    _signal(engine, signal.SIGKILL)  # processes of its group that are still there
     return code if code >= 0 else 128 - code
 
 
@@ -40,9 +41,9 @@ def _end_with_the_run(pipe: int, engine: subprocess.Popen[bytes]) -> None:
     _signal(engine, signal.SIGKILL)
 
 
-def _signal(engine: subprocess.Popen[bytes], which: signal.Signals) -> None:
+def _signal(engine: subprocess.Popen[bytes], number: signal.Signals) -> None:
     with suppress(ProcessLookupError, PermissionError):
-        os.killpg(engine.pid, which)
+        os.killpg(engine.pid, number)
 
 
 if __name__ == "__main__":
