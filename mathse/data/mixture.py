@@ -54,7 +54,7 @@ class MixtureData(FileData):
         kind = locate(section["_target_"] if isinstance(section, Mapping) else section._target_)
         if not isinstance(kind, type) or not issubclass(kind, FileData) or issubclass(kind, MixtureData):
             raise ConfigError(f"data.sources.{name}: only sources that read files or tables can be mixed")
-        # what is bad is judged for all together
+        # bad rows are judged for all sources together
         source: FileData = build(with_values(section, seed=self.seed, on_bad_row="skip"))
         self.images.decoded |= source.images.decoded
         return source

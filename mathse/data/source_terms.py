@@ -36,8 +36,8 @@ def terms_of(data: Mapping[str, Any]) -> dict[str, Terms]:
         case "MixtureData":
             return {name: terms for part in data["sources"].values() for name, terms in terms_of(part).items()}
         case "PublicData":
-            public_set = reader(data["name"])
-            return {public_set.name: Terms(public_set.title, public_set.home, public_set.licence)}
+            published = reader(data["name"])
+            return {published.name: Terms(published.title, published.home, published.licence)}
         case "HubData":
             return {Path(str(data["root"])).name: Terms("", str(data["root"]), "see the page of the set")}
         case "JsonlData":

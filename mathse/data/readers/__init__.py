@@ -11,13 +11,13 @@ from __future__ import annotations
 from importlib import import_module
 
 from mathse.config.data import SETS
-from mathse.data.readers.base import PublicSet
+from mathse.data.readers.base import PublishedSet
 from mathse.errors import ConfigError
 
 
-def reader(name: str) -> PublicSet:
+def reader(name: str) -> PublishedSet:
     """The reader of a set. Raises ConfigError for a name that is none."""
     if name not in SETS:
         raise ConfigError(f"data.name = {name!r}, allowed: {', '.join(SETS)}; choose one")
-    public_set: PublicSet = import_module(f"mathse.data.readers.{name}").READER
-    return public_set
+    published: PublishedSet = import_module(f"mathse.data.readers.{name}").READER
+    return published

@@ -38,7 +38,7 @@ class RecordOrigin:
 
 
 @dataclass(frozen=True)
-class PublicSet:
+class PublishedSet:
     """A published set.
 
     ``patterns``: globs below the root for a split's files, the first that matches any is taken; ``{split}`` is

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from mathse.data.readers.base import PublicSet, RecordOrigin, Values, answer_of, found_image, tagged, text_of
+from mathse.data.readers.base import PublishedSet, RecordOrigin, Values, answer_of, found_image, tagged, text_of
 
 FOLDERS = ("{split}/png", "png", "ChartQA Dataset/{split}/png", "")
 
@@ -38,7 +38,7 @@ def rows(values: Values, origin: RecordOrigin) -> Iterator[dict[str, Any]]:
     )
 
 
-READER = PublicSet(
+READER = PublishedSet(
     name="chartqa",
     title="ChartQA",
     home="https://github.com/vis-nlp/ChartQA",

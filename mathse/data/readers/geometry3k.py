@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from mathse.data.readers.base import PublicSet, RecordOrigin, Values, found_image, list_of, tagged, text_of
+from mathse.data.readers.base import PublishedSet, RecordOrigin, Values, found_image, list_of, tagged, text_of
 from mathse.data.readers.llava import question_of
 
 DIAGRAM = "img_diagram.png"  # beside each data.json
@@ -39,7 +39,7 @@ def rows(values: Values, origin: RecordOrigin) -> Iterator[dict[str, Any]]:
     )
 
 
-READER = PublicSet(
+READER = PublishedSet(
     name="geometry3k",
     title="Geometry3K",
     home="https://github.com/lupantech/InterGPS",

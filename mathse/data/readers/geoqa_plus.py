@@ -14,7 +14,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from mathse.data.readers.base import PublicSet, RecordOrigin, Values, found_image, letter_of, list_of, tagged, text_of
+from mathse.data.readers.base import (
+    PublishedSet,
+    RecordOrigin,
+    Values,
+    found_image,
+    letter_of,
+    list_of,
+    tagged,
+    text_of,
+)
 
 PICKLE = "a pickle can run any program when it is read; give the archive's JSON files, or records exported to JSON"
 
@@ -36,7 +45,7 @@ def rows(values: Values, origin: RecordOrigin) -> Iterator[dict[str, Any]]:
     )
 
 
-READER = PublicSet(
+READER = PublishedSet(
     name="geoqa_plus",
     title="GeoQA+",
     home="https://github.com/SCNU203/GeoQA-Plus",

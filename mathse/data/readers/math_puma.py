@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from mathse.data.readers.base import PublicSet, RecordOrigin, Values, found_image, text_of
+from mathse.data.readers.base import PublishedSet, RecordOrigin, Values, found_image, text_of
 from mathse.data.readers.llava import exchange
 
 
@@ -25,7 +25,7 @@ def rows(values: Values, origin: RecordOrigin) -> Iterator[dict[str, Any]]:
     yield exchange("math_puma", text_of(values, "instruction"), text_of(values, "output"), images)
 
 
-READER = PublicSet(
+READER = PublishedSet(
     name="math_puma",
     title="Math-PUMA",
     home="https://github.com/wwzhuang01/Math-PUMA",

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from mathse.data.readers.base import PublicSet, RecordOrigin, Values
+from mathse.data.readers.base import PublishedSet, RecordOrigin, Values
 from mathse.data.readers.llava import conversation, images_of
 
 FOLDERS = ("data_images", "images_data", "images", "")
@@ -28,7 +28,7 @@ def rows(values: Values, origin: RecordOrigin) -> Iterator[dict[str, Any]]:
     yield from conversation("mathv360k", values, origin, FOLDERS, subset=subset)
 
 
-READER = PublicSet(
+READER = PublishedSet(
     name="mathv360k",
     title="MathV360K",
     home="https://huggingface.co/datasets/Zhiqiang007/MathV360K",

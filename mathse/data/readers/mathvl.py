@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mathse.data.readers.base import PublicSet, RecordOrigin, Values, found_image, list_of, tagged, text_of
+from mathse.data.readers.base import PublishedSet, RecordOrigin, Values, found_image, list_of, tagged, text_of
 from mathse.data.readers.llava import images_of
 
 FOLDERS = ("", "images")
@@ -38,7 +38,7 @@ def rows(values: Values, origin: RecordOrigin) -> Iterator[dict[str, Any]]:
     )
 
 
-READER = PublicSet(
+READER = PublishedSet(
     name="mathvl",
     title="MathVL (your own copy)",
     home="https://arxiv.org/abs/2409.13729",

@@ -20,7 +20,7 @@ from typing import Any
 
 from mathse.data.json_records import BadRow
 from mathse.data.readers.base import (
-    PublicSet,
+    PublishedSet,
     RecordOrigin,
     Values,
     content_id,
@@ -60,7 +60,7 @@ def rows(values: Values, origin: RecordOrigin) -> Iterator[dict[str, Any]]:
         )
 
 
-READER = PublicSet(
+READER = PublishedSet(
     name="mavis",
     title="MAVIS-Instruct",
     home="https://github.com/ZrrSkywalker/MAVIS",

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from mathse.data.readers.base import PublicSet, RecordOrigin, Values
+from mathse.data.readers.base import PublishedSet, RecordOrigin, Values
 from mathse.data.readers.llava import conversation
 
 FOLDERS = ("images", "", "multimath-300k/images", "{split}/images")
@@ -24,7 +24,7 @@ def rows(values: Values, origin: RecordOrigin) -> Iterator[dict[str, Any]]:
     yield from conversation("multimath", values, origin, FOLDERS)
 
 
-READER = PublicSet(
+READER = PublishedSet(
     name="multimath",
     title="MultiMath-300K",
     home="https://huggingface.co/datasets/pengshuai-rin/multimath-300k",

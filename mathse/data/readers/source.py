@@ -13,7 +13,7 @@ from mathse.data.hub_table import HubTable, is_saved, lasting, records
 from mathse.data.json_records import BadRow, JsonRecord, read_records
 from mathse.data.problems import FileData
 from mathse.data.readers import reader
-from mathse.data.readers.base import PublicSet, RecordOrigin
+from mathse.data.readers.base import PublishedSet, RecordOrigin
 from mathse.data.row_validation import ValidatedRow, validate
 from mathse.errors import ConfigError, DataError
 
@@ -68,12 +68,12 @@ def is_table(root: Path) -> bool:
     return is_saved(root) or next(root.glob("**/*.parquet"), None) is not None
 
 
-def files_of(public_set: PublicSet, root: Path, split: str) -> list[tuple[str, Path]]:
+def files_of(published: PublishedSet, root: Path, split: str) -> list[tuple[str, Path]]:
     """(split, file) of a set's annotation files below ``root``, in an order that does not change.
 
     Raises DataError where there is none, and for a file that is not read, such as a pickle.
     """
-    refused = public_set.refused or {}
+    refused = published.refused or {}
 
     def refuse(file: Path) -> None:
         if (reason := refused.get(file.suffix)) is not None:
@@ -84,8 +84,8 @@ def files_of(public_set: PublicSet, root: Path, split: str) -> list[tuple[str, P
         return [(split, root)]
 
     inside = root.resolve()
-    for pattern in public_set.patterns:
-        splits = public_set.splits_of(split) if "{split}" in pattern else (split,)
+    for pattern in published.patterns:
+        splits = published.splits_of(split) if "{split}" in pattern else (split,)
         files = [
             (name, file)
             for name in splits
@@ -98,10 +98,10 @@ def files_of(public_set: PublicSet, root: Path, split: str) -> list[tuple[str, P
     # No file matched: because all of them are in a form that is not read, or because it is another folder.
     for file in sorted(root.rglob("*")):
         refuse(file)
-    patterns = " or ".join(pattern.replace("{split}", split) for pattern in public_set.patterns[:2])
+    patterns = " or ".join(pattern.replace("{split}", split) for pattern in published.patterns[:2])
     raise DataError(
-        f"{root}: no file of {public_set.title} (looked for {patterns}); data.root is the folder that the set was "
-        f"unpacked to: {public_set.home}"
+        f"{root}: no file of {published.title} (looked for {patterns}); data.root is the folder that the set was "
+        f"unpacked to: {published.home}"
     )
 
 

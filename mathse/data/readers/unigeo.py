@@ -14,7 +14,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from mathse.data.readers.base import PublicSet, RecordOrigin, Values, found_image, letter_of, list_of, tagged, text_of
+from mathse.data.readers.base import (
+    PublishedSet,
+    RecordOrigin,
+    Values,
+    found_image,
+    letter_of,
+    list_of,
+    tagged,
+    text_of,
+)
 from mathse.data.readers.geoqa_plus import PICKLE
 from mathse.data.readers.llava import images_of
 
@@ -34,7 +43,7 @@ def rows(values: Values, origin: RecordOrigin) -> Iterator[dict[str, Any]]:
     )
 
 
-READER = PublicSet(
+READER = PublishedSet(
     name="unigeo",
     title="UniGeo (calculation)",
     home="https://github.com/chen-judge/UniGeo",
