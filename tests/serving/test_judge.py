@@ -11,8 +11,8 @@ from engine import Engine
 from run_builder import write_stage
 from small import path, problems, tiny_backbone, verdict
 
-from mathse.config.actors import Judge
 from mathse.config.backbones import TinyBackbone as Section
+from mathse.config.judges import Judge
 from mathse.errors import CheckpointError, TeacherError
 from mathse.judges import judge_paths
 from mathse.judges.orm import open_orm

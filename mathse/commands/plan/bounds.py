@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mathse.commands.plan.amounts import Range
-from mathse.config.loop import Evolution
+from mathse.config.evolution import Evolution
 
 
 class Bounds:

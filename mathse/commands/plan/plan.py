@@ -13,8 +13,8 @@ from mathse.commands.plan.planner import Planner
 from mathse.commands.plan.size import RESUME, bytes_a_number, parameters
 from mathse.commands.plan.teaching import Teaching
 from mathse.config import build
-from mathse.config.actors import OpenAITeacher
 from mathse.config.schema import TrainConfig
+from mathse.config.teachers import OpenAITeacher
 from mathse.inference.llm.pricing import BATCH_DISCOUNT, MILLION, Price, price_of
 
 Pair = tuple[float, float]  # low, high

@@ -10,7 +10,7 @@ from typing import Any
 from mathse.commands.plan.amounts import Range, StagePlan
 from mathse.commands.plan.measured import Rates
 from mathse.commands.plan.tokens import A_MESSAGE, mean, mean_over, picture_tokens, spread, text_tokens
-from mathse.config.actors import OpenAITeacher
+from mathse.config.teachers import OpenAITeacher
 from mathse.inference import prompts
 from mathse.types import Problem, Verdict
 

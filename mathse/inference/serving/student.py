@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mathse.config.actors import ServerGenerator as Settings
+from mathse.config.generators import ServerGenerator as Settings
 from mathse.errors import TeacherError
 from mathse.inference.generate import Ask, Generator
 from mathse.inference.llm.account import Account
