@@ -13,7 +13,7 @@ import pytest
 from small import problems, tiny_backbone
 
 from mathse.config import build
-from mathse.config.actors import HFGenerator
+from mathse.config.generators import HFGenerator
 from mathse.inference.generate import batched, predict
 from mathse.inference.rows import solve_row
 from mathse.models.row import Row

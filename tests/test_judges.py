@@ -13,7 +13,7 @@ from small import orm_and_answer, path, problems, tiny_backbone, verdict
 
 from mathse.config import build
 from mathse.config import judges as settings
-from mathse.config.actors import SymbolicTeacher
+from mathse.config.teachers import SymbolicTeacher
 from mathse.judges import Judge, judge_paths
 from mathse.judges.answer import AnswerJudge
 from mathse.judges.controls import RandomJudge

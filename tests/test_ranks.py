@@ -25,11 +25,11 @@ from small import path, problems, solved_rows, tiny_backbone
 from torch import Tensor
 
 from mathse.config import build
-from mathse.config.actors import HFGenerator
 from mathse.config.backbones import TinyBackbone
 from mathse.config.data import SyntheticData
 from mathse.config.extras import installed
 from mathse.config.fits import ORM, Fit, Lora, Optimizer
+from mathse.config.generators import HFGenerator
 from mathse.config.schema import Trainer
 from mathse.errors import ConfigError, RankLost, TeacherError
 from mathse.inference.generate import predict

@@ -12,8 +12,8 @@ from api_server import KEY, ApiServer, pictures_in, text_of
 from PIL import Image
 
 from mathse.commands.convert_data import convert
-from mathse.config import actors as actors_settings
 from mathse.config import build
+from mathse.config import teachers as teacher_settings
 from mathse.config.data import JsonlData
 from mathse.inference.llm.images import picture_of
 from mathse.judges.teachers import PaidTeacher, PromptedTeacher, ReplayTeacher, Teacher, in_calls, prompt_version
@@ -111,7 +111,7 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
 
 def teacher(api: ApiServer, tmp_path: Path, **how: Any) -> OpenAITeacher:
     return OpenAITeacher(
-        actors_settings.OpenAITeacher(
+        teacher_settings.OpenAITeacher(
             **{"base_url": api.url, "cache_dir": str(tmp_path / "cache"), "max_concurrency": 1, **how}
         )
     )

@@ -1,9 +1,10 @@
 """Settings: a typed schema, Hydra groups on top, and one strict reading that names every mistake at once.
 
-schema     the dataclasses: names, defaults, what each value may be
+schema     the two programs' settings and the options of each group; their sections stand in backbones, data, teachers,
+           judges, generators, fits, evolution and evaluation: names, defaults, what each value may be (allow)
 options    what conf/ offers: groups and their options
 bind       a plain mapping becomes dataclass objects
-rules      what must hold between settings
+rules      what must hold between settings, a file for each part of them
 parse      all of it: a composed config -> TrainConfig, or one ConfigError; also build(), an option's object from
            its settings
 register   what Hydra must know beforehand: the ConfigStore and the resolvers

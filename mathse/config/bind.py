@@ -12,10 +12,10 @@ from importlib import import_module
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from mathse.config.evaluation import ROWS
 from mathse.config.judges import own_judge
 from mathse.config.options import available, option_of
 from mathse.config.schema import NAMED, OPTIONS
-from mathse.config.scoring import ROWS
 from mathse.errors import ConfigError
 
 PARTS = {"sources": "data"}  # data=mixture: sections of a group's options, by name

@@ -11,7 +11,6 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mathse.config.bind import Notes, bind, bind_option, complete, key_paths, locate
-from mathse.config.evaluate_rules import EVALUATE_RULES
 from mathse.config.judges import with_target
 from mathse.config.options import groups
 from mathse.config.rules import RULES, Rule
@@ -35,7 +34,7 @@ def parse(
     The rules in ``but`` are not asked for.
     """
     config, notes = read(cfg, schema)
-    rules = [rule for rule in (RULES | EVALUATE_RULES).get(schema, ()) if rule not in but]
+    rules = [rule for rule in RULES.get(schema, ()) if rule not in but]
     broken = [sentence for rule in rules for sentence in rule(config)]
     # "chekpoint" is one mistake, not also a checkpoint that is missing
     problems = [*notes.problems.values(), *(s for s in broken if s.partition(" = ")[0] not in notes.meant)]

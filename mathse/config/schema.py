@@ -9,21 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from mathse.config.actors import (
-    HFGenerator,
-    OpenAITeacher,
-    ReplayTeacher,
-    ServerGenerator,
-    StudentTeacher,
-    SymbolicTeacher,
-)
 from mathse.config.allow import allow
 from mathse.config.backbones import CogVLM2, InternVL25, Qwen2VL, TinyBackbone
 from mathse.config.data import Decontaminate, HubData, JsonlData, MixtureData, PublicData, SyntheticData
+from mathse.config.evaluation import BENCHMARKS, LLM, Evaluation, RewardModel
+from mathse.config.evolution import NOBODY, Distill, Evolution
 from mathse.config.fits import ORM, SFT
+from mathse.config.generators import HFGenerator, ServerGenerator
 from mathse.config.judges import JUDGES, ORMJudge, judge_named
-from mathse.config.loop import NOBODY, Distill, Evaluation, Evolution, _limited
-from mathse.config.scoring import BENCHMARKS, LLM, RewardModel
+from mathse.config.teachers import OpenAITeacher, ReplayTeacher, StudentTeacher, SymbolicTeacher
 
 
 @dataclass
@@ -139,7 +133,7 @@ class EvaluateConfig:
     backbone: Any = field(default_factory=TinyBackbone)
     data: Any = field(default_factory=SyntheticData)
     generator: Any = field(default_factory=HFGenerator)
-    evaluation: Evaluation = field(default_factory=_limited)
+    evaluation: Evaluation = field(default_factory=lambda: Evaluation(limit="${limit}"))  # type: ignore[arg-type]
     judge: RewardModel = field(default_factory=RewardModel)
     llm: LLM = field(default_factory=LLM)
     trainer: Trainer = field(default_factory=Trainer)

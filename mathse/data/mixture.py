@@ -17,7 +17,7 @@ from typing import Any
 from mathse.config import build, with_values
 from mathse.config.bind import locate
 from mathse.config.data import MixtureData as Settings
-from mathse.config.data_rules import mixture_problems
+from mathse.config.rules.data import mixture_problems
 from mathse.data.problems import FileData
 from mathse.data.row_validation import ValidatedRow
 from mathse.errors import ConfigError

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mathse.config import flatten
-from mathse.config.actors import ServerGenerator
+from mathse.config.generators import ServerGenerator
 from mathse.config.schema import EvaluateConfig
 from mathse.errors import SettingsChanged
 from mathse.runs.class_names import with_recorded_names

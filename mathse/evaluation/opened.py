@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from mathse.config import build
+from mathse.config.evaluation import ROWS, OwnBenchmark
 from mathse.config.schema import EvaluateConfig
-from mathse.config.scoring import ROWS, OwnBenchmark
 from mathse.errors import DataError
 from mathse.evaluation.benchmarks.base import STUDENT_PROMPT, Benchmark, Item
 from mathse.runs.store import to_json

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mathse.config.scoring import LLM as Settings
+from mathse.config.evaluation import LLM as Settings
 from mathse.inference.llm.client import ChatClient, ChatRequest
 
 

@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mathse.config import build, flatten
-from mathse.config.actors import ServerGenerator
+from mathse.config.evaluation import ORMTest
+from mathse.config.generators import ServerGenerator
 from mathse.config.schema import EvaluateConfig
-from mathse.config.scoring import ORMTest
 from mathse.evaluation.benchmarks.synthetic import OwnBenchmark
 from mathse.evaluation.folder import SETTINGS, keep_identity
 from mathse.evaluation.opened import OpenedBenchmark, open_benchmarks

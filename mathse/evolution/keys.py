@@ -11,15 +11,10 @@ from dataclasses import fields
 from typing import Any
 
 from mathse.config import flatten
-from mathse.config.actors import (
-    HOW_IT_IS_REACHED,
-    HOW_STUDENTS_ARE_REACHED,
-    OpenAITeacher,
-    ServerGenerator,
-    StudentTeacher,
-)
+from mathse.config.generators import HOW_STUDENTS_ARE_REACHED, ServerGenerator
 from mathse.config.judges import Judge, judge_named, own_settings
 from mathse.config.schema import TrainConfig
+from mathse.config.teachers import HOW_IT_IS_REACHED, OpenAITeacher, StudentTeacher
 
 COMMON = ("seed", "backbone", "data", "trainer.precision", "trainer.accelerator", "trainer.devices", "trainer.strategy")
 JUDGING = ("judge.checkpoint", "judge.threshold", "judge.batch_size", "judge.max_new_tokens")

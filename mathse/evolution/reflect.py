@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from operator import attrgetter
 
-from mathse.config.loop import NOBODY
+from mathse.config.evolution import NOBODY
 from mathse.evolution import stages
 from mathse.evolution.evolution_run import EvolutionRun
 from mathse.evolution.measure import acceptance

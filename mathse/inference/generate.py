@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
-from mathse.config.actors import HFGenerator as Settings
+from mathse.config.generators import HFGenerator as Settings
 from mathse.inference import prompts
 from mathse.inference.rows import solve_row
 from mathse.models.base import Backbone, Completion

@@ -18,8 +18,8 @@ from mathse.config.backbones import CogVLM2 as CogVLM2Settings
 from mathse.config.backbones import InternVL25 as InternVL25Settings
 from mathse.config.backbones import Qwen2VL as Qwen2VLSettings
 from mathse.config.backbones import TinyBackbone as TinySettings
-from mathse.config.fit_rules import PARTS as PARTS_IN_RULES
-from mathse.config.fit_rules import SCOPES
+from mathse.config.rules.fits import PARTS as PARTS_IN_RULES
+from mathse.config.rules.fits import SCOPES
 from mathse.errors import ConfigError
 from mathse.models import adapters
 from mathse.models.base import Backbone

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mathse.__main__ import main
-from mathse.config import data_rules
+from mathse.config.rules.data import STORED
 from mathse.data.decontamination import ComparedRow, hash_lists
 from mathse.data.decontamination.benchmark_files import index_of, problems_of
 from mathse.errors import DataError
@@ -40,7 +40,7 @@ def test_a_list_knows_equal_questions_and_says_nothing_of_them(
     assert found(TELLING.replace("12", "13"), str(written)) == [] == found("Find x.", str(written))
 
 
-@pytest.mark.parametrize("name", data_rules.STORED)
+@pytest.mark.parametrize("name", STORED)
 def test_the_lists_that_come_along_are_those_of_the_benchmarks(fixtures: Path, name: str) -> None:
     problems = list(problems_of(fixtures / "benchmarks" / FROM[name]))
     path = hash_lists.location(f"stored:{name}")
@@ -57,7 +57,7 @@ def test_the_lists_that_come_along_are_those_of_the_benchmarks(fixtures: Path, n
 
 def test_names_of_lists_are_known_to_the_settings() -> None:
     lists = hash_lists.location("stored:mathvision").parent
-    assert sorted(data_rules.STORED) == sorted(path.stem for path in lists.iterdir())
+    assert sorted(STORED) == sorted(path.stem for path in lists.iterdir())
 
 
 def test_a_list_goes_with_files(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ import pytest
 from e2e.runs import TINY, rows, run
 from mathse.config import build
 from mathse.config.data import SyntheticData
+from mathse.config.evolution import Distill
 from mathse.config.fits import ORM
-from mathse.config.loop import Distill
 from mathse.config.schema import TrainConfig
 from mathse.data.images import png_bytes
 from mathse.errors import ConfigError, DataError

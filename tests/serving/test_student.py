@@ -15,8 +15,8 @@ from engine import Engine, Model, inputs_of
 from small import picture, problems, tiny_backbone
 
 from mathse.config import build
-from mathse.config.actors import ServerGenerator
 from mathse.config.backbones import TinyBackbone as Section
+from mathse.config.generators import ServerGenerator
 from mathse.errors import TeacherError
 from mathse.inference.generate import Ask
 from mathse.inference.llm.account import Account

@@ -19,8 +19,8 @@ import pytest
 from e2e.runs import SIZES, run
 
 from mathse.__main__ import main as mathse
-from mathse.config import actors as actors_settings
 from mathse.config import build
+from mathse.config import teachers as teacher_settings
 from mathse.config.data import JsonlData
 from mathse.inference.llm.client import ChatClient
 from mathse.judges.teachers.openai_api import OpenAITeacher
@@ -107,7 +107,7 @@ def test_the_three_jobs_with_real_problems_and_their_pictures(
 ) -> None:
     def teacher() -> OpenAITeacher:
         return OpenAITeacher(
-            actors_settings.OpenAITeacher(
+            teacher_settings.OpenAITeacher(
                 model=str(model),
                 base_url=url,
                 api_key_env=None,
@@ -147,7 +147,7 @@ def test_the_engine_reads_text_and_picture_as_the_local_processor_does(
     processor = AutoProcessor.from_pretrained(model)
     client = ChatClient(url, str(model), None, cache_dir=tmp_path)
     teacher = OpenAITeacher(
-        actors_settings.OpenAITeacher(
+        teacher_settings.OpenAITeacher(
             model=str(model), base_url=url, api_key_env=None, cache_dir=str(tmp_path), max_tokens=64
         )
     )

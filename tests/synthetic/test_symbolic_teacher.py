@@ -7,7 +7,7 @@ from statistics import mean
 
 import pytest
 
-from mathse.config import actors, build
+from mathse.config import build, teachers
 from mathse.config.data import SyntheticData
 from mathse.data.synthetic import SymbolicTeacher
 from mathse.data.synthetic.problems import facts
@@ -18,7 +18,7 @@ SIZES = {"seed_size": 1, "pool": 3000, "test": 1, "dev": 1, "orm_train": 1, "orm
 
 
 def teacher_with(error_rate: float, seed: int = 0) -> SymbolicTeacher:
-    return SymbolicTeacher(actors.SymbolicTeacher(error_rate=error_rate, seed=seed))
+    return SymbolicTeacher(teachers.SymbolicTeacher(error_rate=error_rate, seed=seed))
 
 
 @pytest.fixture(scope="module")

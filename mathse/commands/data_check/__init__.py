@@ -25,7 +25,7 @@ from pathlib import Path
 from mathse.config.compose import train_config
 from mathse.config.options import FLAG, look_in
 from mathse.config.program import program
-from mathse.config.rules import teacher_can_solve_the_data
+from mathse.config.rules.run import teacher_can_solve_the_data
 from mathse.data.decontamination.benchmark_files import problems_of
 from mathse.data.decontamination.hash_lists import lines
 from mathse.errors import DataError

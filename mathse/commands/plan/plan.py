@@ -13,8 +13,8 @@ from mathse.commands.plan.planner import Planner
 from mathse.commands.plan.rates import KINDS, Rates, known_rates
 from mathse.commands.plan.teacher_requests import TeacherRequests
 from mathse.config import build
-from mathse.config.actors import OpenAITeacher
 from mathse.config.schema import TrainConfig
+from mathse.config.teachers import OpenAITeacher
 from mathse.inference.llm.pricing import BATCH_DISCOUNT, MILLION, Price, price_of
 
 Pair = tuple[float, float]  # low, high

@@ -13,11 +13,11 @@ from typing import Any
 
 from mathse.commands.plan.amounts import Range, StagePlan
 from mathse.commands.plan.teacher_requests import TeacherRequests
-from mathse.config.actors import StudentTeacher
+from mathse.config.evolution import NOBODY, Evolution
 from mathse.config.fits import Fit
 from mathse.config.judges import judge_named
-from mathse.config.loop import NOBODY, Evolution
 from mathse.config.schema import TrainConfig, chosen_callbacks, needs_orm
+from mathse.config.teachers import StudentTeacher
 from mathse.data.labelled_paths import read_orm_data
 from mathse.data.problems import to_distill
 from mathse.runs.store import read_jsonl

@@ -11,7 +11,7 @@ from typing import Any
 from mathse.commands.plan.amounts import Range, StagePlan
 from mathse.commands.plan.rates import Rates
 from mathse.commands.plan.tokens import A_MESSAGE, picture_tokens, text_tokens
-from mathse.config.actors import OpenAITeacher
+from mathse.config.teachers import OpenAITeacher
 from mathse.inference import prompts
 from mathse.types import Problem, Verdict
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mathse.config.actors import SymbolicTeacher as Settings
+from mathse.config.teachers import SymbolicTeacher as Settings
 from mathse.data.synthetic.critique import check, near_miss
 from mathse.data.synthetic.problems import facts
 from mathse.data.synthetic.solution import KINDS, Numbers, expected, parse, write

@@ -7,7 +7,7 @@ from typing import Any
 from mathse.errors import ConfigError
 from mathse.evaluation.benchmarks.base import Benchmark
 
-SETTINGS = {  # classes of mathse.config.scoring
+SETTINGS = {  # classes of mathse.config.evaluation
     "mathvista": "MathVista",
     "mathverse": "MathVerse",
     "mathvision": "MathVision",
@@ -20,7 +20,7 @@ def make(name: str, **settings: Any) -> Benchmark:
     """The benchmark ``name``; ConfigError for a name that is none, or a setting out of range."""
     if name not in SETTINGS:
         raise ConfigError(f"benchmark = {name!r}, allowed: {', '.join(NAMES)}; choose one")
-    from mathse.config import build, scoring  # here: each scoring process imports this package, and is started often
+    from mathse.config import build, evaluation  # here: each scoring process imports this package, and is started often
 
-    made: Benchmark = build(getattr(scoring, SETTINGS[name])(**settings))
+    made: Benchmark = build(getattr(evaluation, SETTINGS[name])(**settings))
     return made

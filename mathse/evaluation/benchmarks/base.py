@@ -1,6 +1,6 @@
 """The contract of a benchmark: rows in, verdicts and the official aggregates out.
 
-    bench = make("mathvista", prompt="query", rule="released")   # its settings: mathse/config/scoring.py
+    bench = make("mathvista", prompt="query", rule="released")   # its settings: mathse/config/evaluation.py
     bench.check()                                                # ConfigError if its scorer cannot work here
     items = bench.load(problems, images, split)                  # DataError names file, line and remedy
     extractions = bench.extract(items, responses, llm)           # by rule; by ``llm`` where the official code asks one

@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
-from mathse.config.scoring import MathVision as Settings
+from mathse.config.evaluation import MathVision as Settings
 from mathse.errors import DataError
 from mathse.evaluation.benchmarks import official_latex
 from mathse.evaluation.benchmarks.arithmetic import Number

@@ -24,7 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from mathse.config.scoring import MathVista as Settings
+from mathse.config.evaluation import MathVista as Settings
 from mathse.errors import DataError
 from mathse.evaluation.benchmarks.base import LLM, NOT_SCORED, Extraction, Item, Scored
 from mathse.evaluation.benchmarks.common import (

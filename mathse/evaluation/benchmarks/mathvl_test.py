@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from mathse.config.scoring import MathVLTest as Settings
+from mathse.config.evaluation import MathVLTest as Settings
 from mathse.errors import ConfigError, DataError
 from mathse.evaluation.benchmarks.base import LLM, Extraction, Item, Scored
 from mathse.evaluation.benchmarks.common import check_choice, group_accuracy, overall, paired, unscored

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mathse.config.scoring import ORMTest as Settings
+from mathse.config.evaluation import ORMTest as Settings
 from mathse.errors import ConfigError
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from mathse import __version__
 from mathse.config import build, flatten
+from mathse.config.evaluation import ORMTest as Section
 from mathse.config.schema import EvaluateConfig
-from mathse.config.scoring import ORMTest as Section
 from mathse.data.images import png_bytes
 from mathse.data.labelled_paths import LabelledPath, read_labelled
 from mathse.evaluation.folder import DISAGREEMENTS, IDENTITY, JUDGED, SETTINGS, fingerprint, keep_identities

@@ -1,4 +1,4 @@
-"""What must hold between the settings of evaluate.py; rules as in ``mathse.config.rules``."""
+"""Rules of evaluate.py alone: what answers, which benchmarks, how answers are chosen, which LLM is asked."""
 
 from __future__ import annotations
 
@@ -6,37 +6,37 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from mathse.config import data_rules, fit_rules, model_rules, rules, serving_rules
-from mathse.config.actors import ServerGenerator
 from mathse.config.bind import show
+from mathse.config.evaluation import ORMTest
+from mathse.config.generators import ServerGenerator
+from mathse.config.rules.files import checkpoint_problems, file_problems
+from mathse.config.rules.run import RUN_NAME
 from mathse.config.schema import EvaluateConfig
-from mathse.config.scoring import ORMTest
 from mathse.runs.layout import ORM_FILE
 
 
 def something_is_evaluated(config: EvaluateConfig) -> Iterator[str]:
-    given = [k for k in ("checkpoint", "predictions") if getattr(config, k) is not None]
+    sources = [key for key in ("checkpoint", "predictions") if getattr(config, key) is not None]
     own_class = isinstance(config.backbone, dict)
     if isinstance(config.generator, ServerGenerator):
         if config.generator.model is None:
             yield "generator.model = null: generator=server needs the served model's name; pass generator.model=NAME"
-        if given:
-            yield f"{given[0]} is set, and generator=server answers; pass one of them"
-    elif not given and not own_class and config.backbone.path is None:
+        if sources:
+            yield f"{sources[0]} is set, and generator=server answers; pass one of them"
+    elif not sources and not own_class and config.backbone.path is None:
         yield (
             "checkpoint = null: nothing to evaluate; pass checkpoint=DIR, a checkpoint folder of a run, or "
             "predictions=FILE, or backbone=... backbone.path=..."
         )
-    if len(given) == 2:
+    if len(sources) == 2:
         yield f"predictions = {show(config.predictions)}: stand for a model, and checkpoint is set too; pass one"
-    yield from model_rules.checkpoint_problems("checkpoint", config.checkpoint, "a checkpoint folder of a run")
+    yield from checkpoint_problems("checkpoint", config.checkpoint, "a checkpoint folder of a run")
 
 
 def evaluated_files_exist(config: EvaluateConfig) -> Iterator[str]:
-    for key, what in (("predictions", 'rows {"id", "response"}'), ("check_against", "training rows")):
-        value = getattr(config, key)
-        if value is not None and not Path(value).is_file():
-            yield f"{key} = {show(value)}: no such file; it has {what}, one JSON object a line"
+    rows = 'rows {"id", "response"}'
+    yield from file_problems("predictions", config.predictions, f"has {rows}, one JSON object a line")
+    yield from file_problems("check_against", config.check_against, "has training rows, one JSON object a line")
 
 
 def benchmarks_are_chosen(config: EvaluateConfig) -> Iterator[str]:
@@ -46,11 +46,10 @@ def benchmarks_are_chosen(config: EvaluateConfig) -> Iterator[str]:
     if config.predictions is not None and len(names) > 1:
         yield f"benchmark = {names}: a predictions file is of one benchmark; pass predictions=FILE once for each"
     for name, section in config.benchmark.items():
-        if not rules.RUN_NAME.fullmatch(name) or "/" in name:
+        if not RUN_NAME.fullmatch(name) or "/" in name:
             yield f"benchmark.{name}: must be letters, digits, '.', '_' and '-': its results get a folder of that name"
         problems = section.get("problems") if isinstance(section, dict) else getattr(section, "problems", None)
-        if problems is not None and not Path(problems).is_file():
-            yield f"benchmark.{name}.problems = {show(problems)}: no such file; it is the official JSON or JSONL"
+        yield from file_problems(f"benchmark.{name}.problems", problems, "is the official JSON or JSONL")
 
 
 def samples_can_be_chosen_from(config: EvaluateConfig) -> Iterator[str]:
@@ -60,9 +59,7 @@ def samples_can_be_chosen_from(config: EvaluateConfig) -> Iterator[str]:
         yield f"selector = {show(config.selector)}: chooses among samples, and n_samples = 1; pass n_samples=8, say"
     if config.selector.startswith("orm") and config.judge.checkpoint is None:
         yield f"selector = {show(config.selector)}: needs an ORM; pass judge.checkpoint=DIR, a trained ORM's checkpoint"
-    yield from model_rules.checkpoint_problems(
-        "judge.checkpoint", config.judge.checkpoint, "a trained ORM's checkpoint folder"
-    )
+    yield from checkpoint_problems("judge.checkpoint", config.judge.checkpoint, "a trained ORM's checkpoint folder")
 
 
 def an_orm_test_stands_alone(config: EvaluateConfig) -> Iterator[str]:
@@ -72,8 +69,7 @@ def an_orm_test_stands_alone(config: EvaluateConfig) -> Iterator[str]:
             continue
         if section.paths is None:
             yield f"benchmark.{name}.paths = null: needs labelled paths; pass benchmark.{name}.paths=FILE, a JSONL file"
-        elif not Path(section.paths).is_file():
-            yield f"benchmark.{name}.paths = {show(section.paths)}: no such file; it has one labelled path a line"
+        yield from file_problems(f"benchmark.{name}.paths", section.paths, "has one labelled path a line")
         if len(config.benchmark) > 1:
             yield f"benchmark = {list(config.benchmark)}: {name} measures an ORM, not a student; run it by itself"
         if config.checkpoint is None:
@@ -96,23 +92,3 @@ def an_llm_is_somewhere(config: EvaluateConfig) -> Iterator[str]:
         yield f"llm.base_url = {show(config.llm.base_url)}: llm.model is not set; name one of the server's models"
     if config.error_types and config.llm.model is None:
         yield "error_types = true: an LLM says what kind of mistake an answer is; pass llm.model=NAME"
-
-
-EVALUATE_RULES: dict[type, tuple[rules.Rule, ...]] = {
-    EvaluateConfig: (
-        rules.name_is_a_folder_name,
-        something_is_evaluated,
-        serving_rules.evaluation_starts_no_engine,
-        evaluated_files_exist,
-        benchmarks_are_chosen,
-        samples_can_be_chosen_from,
-        an_orm_test_stands_alone,
-        an_llm_is_somewhere,
-        fit_rules.devices_work_together,
-        data_rules.data_is_there,
-        data_rules.shares_leave_problems_to_learn_from,
-        model_rules.backbone_weights_are_somewhere,
-        model_rules.backbone_folder_is_of_its_family,
-        model_rules.backbone_sizes_fit,
-    ),
-}

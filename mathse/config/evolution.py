@@ -1,4 +1,4 @@
-"""The settings of Algorithm 1: distillation, rounds, reflection, and what is measured on the way."""
+"""The settings of Algorithm 1: distillation, rounds, reflection."""
 
 from __future__ import annotations
 
@@ -41,14 +41,3 @@ class Evolution:
     keep: Literal["one", "all"] = "one"  # accepted paths kept for a problem
     round: Round = field(default_factory=Round)
     reflect: Reflect = field(default_factory=Reflect)
-
-
-@dataclass
-class Evaluation:
-    batch_size: int = allow(512, low=1)
-    max_new_tokens: int = allow(80, low=1)
-    limit: int | None = allow(None, low=1)  # problems of the test set; null: all
-
-
-def _limited() -> Evaluation:
-    return Evaluation(limit="${limit}")  # type: ignore[arg-type]  # evaluate.py has the key at the top

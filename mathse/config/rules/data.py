@@ -1,4 +1,4 @@
-"""What must hold of a data source's settings, and of the decontamination gate's."""
+"""Rules of data sources, of mixtures of them, and of decontamination."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 from mathse.config.bind import show
 from mathse.config.data import HubData, JsonlData, MixtureData, PublicData, Split
 from mathse.config.extras import missing
+from mathse.config.rules.files import HUB_ID, NEITHER, file_problems
 
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 STORED = ("mathvision", "mathverse")  # hash lists that come with the package: mathse.data.decontamination.hash_lists
 MAX_WEIGHT = 1e12  # of a source in a mixture: sums and products of weights and rows stay far from infinity
 NOT_TO_BE_TRAINED_ON = re.compile(r"math[-_ ]?vista", re.IGNORECASE)
@@ -20,9 +20,21 @@ NOT_TO_BE_TRAINED_ON = re.compile(r"math[-_ ]?vista", re.IGNORECASE)
 def data_is_there(config: Any) -> Iterator[str]:
     for path, data in _sources("data", config.data):
         if isinstance(data, JsonlData):
-            yield from _file_is_there(path, data)
+            if data.path is None:
+                yield f"{path}.path = null: data=jsonl needs a file; pass {path}.path=FILE, one JSON object a line"
+            yield from file_problems(f"{path}.path", data.path, "has one JSON object a line")
+            yield from file_problems(f"{path}.test_path", data.test_path, "has one JSON object a line")
         elif isinstance(data, (PublicData, HubData)):
-            yield from _root_is_there(path, data)
+            option = data.name if isinstance(data, PublicData) else "hf"
+            if data.root is None:
+                yield f"{path}.root = null: data={option} needs the set's folder or a hub id; pass {path}.root=DIR"
+                continue
+            is_there = Path(data.root).exists()
+            if not is_there and not HUB_ID.fullmatch(data.root):
+                yield f"{path}.root = {show(data.root)}: {NEITHER}"
+            # a published set in a folder is read without the library
+            elif (isinstance(data, HubData) or not is_there) and (sentence := missing("hub")):
+                yield f"{path}.root = {show(data.root)}: {sentence}"
 
 
 def mixture_says_how_much_of_each(config: Any) -> Iterator[str]:
@@ -93,26 +105,3 @@ def _sources(path: str, data: Any) -> list[tuple[str, Any]]:
     if isinstance(data, MixtureData):
         return [entry for name, part in data.sources.items() for entry in _sources(f"{path}.sources.{name}", part)]
     return [(path, data)]
-
-
-def _file_is_there(path: str, data: JsonlData) -> Iterator[str]:
-    if data.path is None:
-        yield f"{path}.path = null: data=jsonl needs a file; pass {path}.path=FILE, one JSON object a line"
-    for key in ("path", "test_path"):
-        value = getattr(data, key)
-        if value is not None and not Path(value).is_file():
-            yield f"{path}.{key} = {show(value)}: no such file; it has one JSON object a line"
-
-
-def _root_is_there(path: str, data: PublicData | HubData) -> Iterator[str]:
-    option = data.name if isinstance(data, PublicData) else "hf"
-    needs_library = isinstance(data, HubData) or (data.root is not None and not Path(data.root).exists())
-    if data.root is None:
-        yield f"{path}.root = null: data={option} needs the set's folder or a hub id; pass {path}.root=DIR"
-    elif not Path(data.root).exists() and not HUB_ID.fullmatch(data.root):
-        yield (
-            f"{path}.root = {show(data.root)}: neither a folder that exists nor a hub id of the form org/name; "
-            "pass one of them"
-        )
-    elif needs_library and (sentence := missing("hub")):
-        yield f"{path}.root = {show(data.root)}: {sentence}"

@@ -1,4 +1,4 @@
-"""What must hold of models that are served (docs: docs/serving.md); rules as in ``rules.py``."""
+"""Rules of servers: their addresses and keys, and how students and ORMs get behind them (docs/serving.md)."""
 
 from __future__ import annotations
 
@@ -6,15 +6,46 @@ import re
 import shlex
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
-from mathse.config.actors import ServerGenerator
 from mathse.config.backbones import CogVLM2
 from mathse.config.bind import show
+from mathse.config.generators import ServerGenerator
 from mathse.config.schema import EvaluateConfig, TrainConfig
-from mathse.config.secrets import holds_secret, refusal
+from mathse.config.secrets import KEY_PLACE, holds_secret, refusal
+from mathse.config.teachers import OpenAITeacher
 
-SLOTS = ("checkpoint", "name", "port")
+ENVIRONMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")  # the name of a variable
+SLOTS = ("checkpoint", "name", "port")  # what an engine's command is filled in with
 NEEDS_SERVER = ("model", "command", "api_key_env")
+
+
+def teacher_is_at_an_address(config: TrainConfig) -> Iterator[str]:
+    if isinstance(config.teacher, OpenAITeacher):
+        yield from _address_problems("teacher.base_url", config.teacher.base_url, config.teacher.api_key_env)
+        prices = (config.teacher.price_input, config.teacher.price_output)
+        if None in prices and (prices != (None, None) or config.teacher.price_cached is not None):
+            yield "teacher.price_input and teacher.price_output: both are set, or neither (then the list price counts)"
+
+
+def servers_are_at_addresses(config: TrainConfig) -> Iterator[str]:
+    if isinstance(config.generator, ServerGenerator):
+        yield from _address_problems("generator.base_url", config.generator.base_url, config.generator.api_key_env)
+    yield from _address_problems("judge.server", config.judge.server, config.judge.api_key_env)
+
+
+def _address_problems(path: str, url: str | None, api_key_env: str | None) -> Iterator[str]:
+    """What is wrong with where a server is and where its key comes from. No value is shown that may be a secret."""
+    if url is not None and not url.strip():
+        yield f"{path} = '': names no server; pass null for the OpenAI API, or http://HOST:PORT/v1"
+    elif url is not None:
+        address = urlsplit(url)
+        if address.username is not None or address.query:
+            yield f"{path}: holds a name, a password or a query, which run.json would show; {KEY_PLACE}"
+        elif address.scheme not in ("http", "https") or not address.hostname:
+            yield f"{path} = {show(url)}: must be http://HOST:PORT/v1 or https://HOST/v1"
+    if api_key_env is not None and not ENVIRONMENT.fullmatch(api_key_env):
+        yield refusal(f"{path.partition('.')[0]}.api_key_env")
 
 
 def students_are_served_somehow(config: TrainConfig) -> Iterator[str]:
@@ -24,16 +55,14 @@ def students_are_served_somehow(config: TrainConfig) -> Iterator[str]:
         return
     yield from _no_engine("backbone", config.backbone, "generator=hf")
     yield from _command_problems("generator", generator.command)
-    if generator.adapters:
-        yield from _adapter_problems(config, generator)
-    elif generator.model is not None:
-        yield (
-            f"generator.model = {show(generator.model)}: one name cannot stand for the checkpoints of all rounds; pass "
-            "generator.model=null, or generator.adapters=true where it is the base's name"
-        )
-
-
-def _adapter_problems(config: TrainConfig, generator: ServerGenerator) -> Iterator[str]:
+    if not generator.adapters:
+        if generator.model is not None:
+            yield (
+                f"generator.model = {show(generator.model)}: one name cannot stand for the checkpoints of all rounds; "
+                "pass generator.model=null, or generator.adapters=true where it is the base's name"
+            )
+        return
+    # a running server that has the base, and is given each fit's adapter
     if generator.command is not None:
         yield "generator.command and generator.adapters: a running server takes adapters, none is started; pass one"
     if generator.model is None:
@@ -79,19 +108,6 @@ def evaluation_starts_no_engine(config: EvaluateConfig) -> Iterator[str]:
             yield f"generator.{key} is set: train.py reads it; evaluate.py asks a running server for generator.model"
 
 
-def greedy_paths_are_one_a_problem(config: TrainConfig) -> Iterator[str]:
-    several = (
-        ("generator.temperature", config.generator, "evolution.samples_per_problem", config.evolution),
-        ("orm.temperature", config.orm, "orm.samples_per_problem", config.orm),
-    )
-    for key, drawn, count_key, counted in several:
-        if getattr(drawn, "temperature", None) == 0 and counted.samples_per_problem > 1:
-            yield (
-                f"{count_key} = {counted.samples_per_problem}: {key} = 0 is greedy, and greedy paths are all alike; "
-                f"pass {count_key}=1, or a temperature"
-            )
-
-
 def _no_engine(path: str, backbone: Any, remedy: str) -> Iterator[str]:
     if isinstance(backbone, CogVLM2):
         yield f"{path} = cogvlm2: its own code runs here, and no server has it; pass {remedy}"
@@ -104,15 +120,15 @@ def _command_problems(section: str, command: str | None) -> Iterator[str]:
         yield refusal(f"{section}.command")
         return
     try:
-        words = shlex.split(command)
+        arguments = shlex.split(command)
     except ValueError as e:
-        yield f"{section}.command = {show(command)}: cannot be split into words ({e}); mend its quotes"
+        yield f"{section}.command = {show(command)}: cannot be split into words ({e}); correct its quotes"
         return
     unknown = [name for name in re.findall(r"\{(\w+)\}", command) if name not in SLOTS]
     if unknown:
         yield f"{section}.command: has no {{{unknown[0]}}} to fill in; there are {{checkpoint}}, {{name}} and {{port}}"
-    if any(word.startswith(("--api-key", "sk-")) for word in words):
+    if any(argument.startswith(("--api-key", "sk-")) for argument in arguments):
         yield refusal(f"{section}.command")
         return
-    if not words or "{checkpoint}" not in command:
+    if not arguments or "{checkpoint}" not in command:
         yield f"{section}.command = {show(command)}: must say where {{checkpoint}} goes, the folder that is served"

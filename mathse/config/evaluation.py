@@ -1,4 +1,5 @@
-"""The settings of evaluate.py that train.py does not have: benchmarks, the LLM that extracts and judges, the ORM."""
+"""The settings of evaluation: how a student is measured, in train.py too; for evaluate.py alone the benchmarks, the LLM
+that extracts answers and judges, and the ORM that chooses among samples."""
 
 from __future__ import annotations
 
@@ -6,6 +7,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from mathse.config.allow import allow
+
+
+@dataclass
+class Evaluation:
+    batch_size: int = allow(512, low=1)
+    max_new_tokens: int = allow(80, low=1)
+    limit: int | None = allow(None, low=1)  # problems of the test set; null: all
 
 
 @dataclass

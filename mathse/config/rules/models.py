@@ -1,4 +1,4 @@
-"""What must hold of the checkpoints that settings name (see ``mathse.config.rules``)."""
+"""Rules of backbones: their weights are somewhere, are of their family, and their sizes go together."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from mathse.config.backbones import CogVLM2, InternVL25, Qwen2VL, TinyBackbone
 from mathse.config.bind import show
-from mathse.config.data_rules import HUB_ID
+from mathse.config.rules.files import HUB_ID, NEITHER, checkpoint_problems
 from mathse.config.schema import TrainConfig
 
 MODEL_TYPES: dict[type, tuple[str | None, ...]] = {  # config.json's model_type; the published CogVLM2 has none
@@ -28,10 +28,7 @@ def backbone_weights_are_somewhere(config: Any) -> Iterator[str]:
         if Path(value).is_dir():
             yield from checkpoint_problems(f"{path}.path", value, "a model's folder")
         elif not HUB_ID.fullmatch(value):
-            yield (
-                f"{path}.path = {show(value)}: neither a folder that exists nor a hub id of the form org/name; "
-                "pass one of them, or null"
-            )
+            yield f"{path}.path = {show(value)}: {NEITHER}, or null"
 
 
 def backbone_folder_is_of_its_family(config: Any) -> Iterator[str]:
@@ -40,15 +37,15 @@ def backbone_folder_is_of_its_family(config: Any) -> Iterator[str]:
         if expected is None or not backbone.path or not (file := Path(backbone.path, "config.json")).is_file():
             continue
         try:
-            described = json.loads(file.read_text(encoding="utf-8"))
-            found = described.get("model_type")
+            model_type = json.loads(file.read_text(encoding="utf-8")).get("model_type")
         except (ValueError, AttributeError, OSError):
             yield f"{path}.path = {show(backbone.path)}: its config.json cannot be read as a JSON object"
             continue
-        if found not in expected:
+        if model_type not in expected:
+            types = " or ".join(show(name) for name in expected)
             yield (
-                f"{path}.path = {show(backbone.path)}: holds a model of type {show(found)}, and this backbone's is "
-                f"{' or '.join(show(name) for name in expected)}; choose the folder's own backbone"
+                f"{path}.path = {show(backbone.path)}: holds a model of type {show(model_type)}, and this backbone's "
+                f"is {types}; choose the folder's own backbone"
             )
 
 
@@ -66,10 +63,3 @@ def backbone_sizes_fit(config: Any) -> Iterator[str]:
 def _backbones(config: Any) -> list[tuple[str, Any]]:
     orm = ("orm", config.orm.backbone) if isinstance(config, TrainConfig) else ("judge", config.judge.backbone)
     return [("backbone", config.backbone), (f"{orm[0]}.backbone", orm[1])]
-
-
-def checkpoint_problems(path: str, value: str | None, what: str) -> Iterator[str]:
-    if value is None or Path(value, "config.json").is_file():
-        return
-    lacks = "it has no config.json" if Path(value).is_dir() else "there is no such folder"
-    yield f"{path} = {show(value)}: must be {what}, but {lacks}"

@@ -1,8 +1,9 @@
-"""What must hold between the settings of fits and devices (see ``mathse.config.rules``)."""
+"""Rules of fits (the student's and the ORM's) and of the devices that they run on."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from operator import attrgetter
 from typing import Any
 
 from mathse.config.backbones import CogVLM2, InternVL25, Qwen2VL, TinyBackbone
@@ -11,8 +12,9 @@ from mathse.config.extras import missing
 from mathse.config.fits import Fit
 from mathse.config.schema import TrainConfig
 
-PARTS = ("tower", "connector", "language")  # mathse.models.parts
-SCOPES: dict[type, tuple[str, ...]] = {  # what a family's ``lora_scopes`` holds
+# The same as in mathse.models.parts and in each family's ``lora_scopes``, which load torch; a test compares them.
+PARTS = ("tower", "connector", "language")
+SCOPES: dict[type, tuple[str, ...]] = {
     TinyBackbone: ("language", "tower"),
     Qwen2VL: ("language", "tower"),
     InternVL25: ("language", "tower"),
@@ -34,9 +36,11 @@ def fits_have_one_length(config: TrainConfig) -> Iterator[str]:
 def micro_batches_make_up_a_batch(config: TrainConfig) -> Iterator[str]:
     for path, fit in _fits(config):
         if fit.batch_size % fit.micro_batch_size:
+            smaller = range(min(fit.batch_size, fit.micro_batch_size), 0, -1)
+            divisor = next(size for size in smaller if fit.batch_size % size == 0)
             yield (
                 f"{path}.micro_batch_size = {fit.micro_batch_size}: must divide {path}.batch_size = {fit.batch_size}; "
-                f"pass {path}.micro_batch_size={_largest_divisor(fit.batch_size, fit.micro_batch_size)}, for instance"
+                f"pass {path}.micro_batch_size={divisor}, for instance"
             )
 
 
@@ -52,7 +56,7 @@ def devices_work_together(config: Any) -> Iterator[str]:
 
 
 def shards_are_of_whole_numbers(config: TrainConfig) -> Iterator[str]:
-    for path, fit in _own_fits(config, "method"):
+    for path, fit in _different_fits(config, "method"):
         if fit.method == "qlora" and config.trainer.strategy in ("fsdp2", "deepspeed"):
             yield (
                 f"{path}.method = 'qlora': 4-bit weights cannot be sharded, and trainer.strategy = "
@@ -62,7 +66,7 @@ def shards_are_of_whole_numbers(config: TrainConfig) -> Iterator[str]:
 
 def qlora_can_run(config: TrainConfig) -> Iterator[str]:
     """As far as it can be known without torch; the task asks for the GPU itself before it loads a model."""
-    for path, fit in _own_fits(config, "method"):
+    for path, fit in _different_fits(config, "method"):
         if fit.method == "qlora" and (sentence := missing("qlora")):
             yield f"{path}.method = 'qlora': {sentence}, or pass {path}.method=lora"
         elif fit.method == "qlora" and config.trainer.accelerator == "cpu":
@@ -73,10 +77,10 @@ def qlora_can_run(config: TrainConfig) -> Iterator[str]:
 
 
 def frozen_parts_leave_one(config: TrainConfig) -> Iterator[str]:
-    for path, fit in _own_fits(config, "freeze"):
+    for path, fit in _different_fits(config, "freeze"):
         if unknown := [part for part in fit.freeze if part not in PARTS]:
             yield f"{path}.freeze = {fit.freeze}: there is no part {show(unknown[0])}; the parts are {', '.join(PARTS)}"
-    for path, fit in _own_fits(config, "freeze", "method"):
+    for path, fit in _different_fits(config, "freeze", "method"):
         if fit.method == "full" and set(PARTS) <= set(fit.freeze):
             yield (
                 f"{path}.freeze = {fit.freeze}: leaves nothing to train with {path}.method = 'full'; leave a part out, "
@@ -85,7 +89,7 @@ def frozen_parts_leave_one(config: TrainConfig) -> Iterator[str]:
 
 
 def lora_scopes_exist(config: TrainConfig) -> Iterator[str]:
-    fits = _fits(config) if config.orm.backbone is not None else _own_fits(config, "lora.scopes", "method")
+    fits = _fits(config) if config.orm.backbone is not None else _different_fits(config, "lora.scopes", "method")
     for path, fit in fits:
         backbone = config.orm.backbone if path == "orm.fit" and config.orm.backbone is not None else config.backbone
         known = SCOPES.get(type(backbone))
@@ -99,18 +103,8 @@ def _fits(config: TrainConfig) -> list[tuple[str, Fit]]:
     return [("sft", config.sft), ("orm.fit", config.orm.fit)]
 
 
-def _own_fits(config: TrainConfig, *keys: str) -> list[tuple[str, Fit]]:
-    """The fits, the ORM's only where one of ``keys`` is another than the student's: a mistake is told once."""
-    student, orm = config.sft, config.orm.fit
-    differs = any(_at(student, key) != _at(orm, key) for key in keys)
-    return [("sft", student), ("orm.fit", orm)] if differs else [("sft", student)]
-
-
-def _at(settings: Any, key: str) -> Any:
-    for name in key.split("."):
-        settings = getattr(settings, name)
-    return settings
-
-
-def _largest_divisor(number: int, at_most: int) -> int:
-    return next(n for n in range(min(number, at_most), 0, -1) if number % n == 0)
+def _different_fits(config: TrainConfig, *keys: str) -> list[tuple[str, Fit]]:
+    """The fits, the ORM's only where one of ``keys`` differs from the student's: by default it follows the student's,
+    and one mistake is one sentence."""
+    values = attrgetter(*keys)
+    return _fits(config) if values(config.sft) != values(config.orm.fit) else _fits(config)[:1]

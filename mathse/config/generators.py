@@ -1,0 +1,61 @@
+"""The generators: where students sample their paths, in this process or behind a server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from mathse.config.allow import allow
+
+
+@dataclass
+class HFGenerator:
+    """Sampling in this process with transformers' generate."""
+
+    _target_: str = "mathse.inference.generate.HFGenerator"
+    batch_size: int = allow(256, low=1)  # prompts a batch; a kill loses at most one
+    temperature: float = allow(0.7, low=0)  # PAPER: silent; R3V draws at 0.9, M-STaR at 1.0; 0: greedy
+    top_p: float = allow(1.0, above=0, high=1)  # PAPER: silent
+    top_k: int = allow(0, low=0)  # 0: no limit
+    max_new_tokens: int = allow(80, low=1)
+
+
+@dataclass
+class ServerGenerator:
+    """Students answer behind an OpenAI-compatible server (docs: docs/serving.md).
+
+    What ``HOW_STUDENTS_ARE_REACHED`` names changes no answer, so a run may go on with another value of it.
+    """
+
+    _target_: str = "mathse.inference.serving.student.ServerGenerator"
+    base_url: str = "http://localhost:8000/v1"  # up to and with /v1
+    model: str | None = None  # its name there; train.py: null, each checkpoint has a name of its own
+    command: str | None = None  # train.py: what starts an engine, with {checkpoint}, {name} and {port} in it
+    adapters: bool = False  # train.py: the server is a vLLM with the base (model), and loads each LoRA fit's adapter
+    start_timeout: float = allow(900.0, above=0)  # seconds until a started engine answers
+    api_key_env: str | None = None  # the environment variable with the key; null: the server wants none
+    style: Literal["compact", "full"] = "full"  # evaluate.py: of the prompts with prompt=student
+    batch_size: int = allow(64, low=1)  # problems a batch; several are asked at a time, and each answer is kept
+    temperature: float = allow(0.7, low=0)  # 0: greedy
+    top_p: float = allow(0.95, above=0, high=1)
+    max_new_tokens: int = allow(2048, low=1)
+    image_side: int = allow(4096, low=28)  # pixels, long side of what is sent; smaller pictures go as they are
+    cache_dir: str = "outputs/.answers"
+    max_concurrency: int = allow(64, low=1)
+    timeout: float = allow(600.0, above=0)  # seconds, for a whole answer
+    max_retries: int = allow(8, low=0)
+
+
+HOW_STUDENTS_ARE_REACHED = (
+    "base_url",
+    "model",
+    "command",
+    "adapters",
+    "start_timeout",
+    "api_key_env",
+    "style",
+    "cache_dir",
+    "max_concurrency",
+    "timeout",
+    "max_retries",
+)

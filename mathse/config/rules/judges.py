@@ -1,0 +1,68 @@
+"""Rules of the judges that settings choose, and of the ORM that a run trains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from mathse.config.bind import did_you_mean, show
+from mathse.config.evolution import NOBODY
+from mathse.config.judges import BY_NAME, MUST_BE_SET, AgreementJudge, Judge, OwnJudge
+from mathse.config.rules.files import checkpoint_problems, file_problems
+from mathse.config.schema import TrainConfig
+
+
+def judges_are_known(config: TrainConfig) -> Iterator[str]:
+    names = tuple(dict.fromkeys((*BY_NAME, config.judge.name)))
+    no_agreement = tuple(name for name, schema in BY_NAME.items() if schema is not AgreementJudge)
+    chosen: list[tuple[str, Any, tuple[str, ...]]] = [
+        ("distill.judge", config.distill.judge, names),
+        ("evolution.reflect.feedback", config.evolution.reflect.feedback, (*names, NOBODY)),
+    ]
+    if not isinstance(config.judge, OwnJudge):
+        chosen.insert(0, ("judge.name", config.judge.name, tuple(BY_NAME)))
+    if isinstance(config.judge, AgreementJudge):
+        chosen += [("judge.parts", part, no_agreement) for part in config.judge.parts]
+    for path, judge, allowed in chosen:
+        if not isinstance(judge, Judge) and judge not in allowed:
+            yield f"{path} = {show(judge)}: must be one of {', '.join(allowed)}{did_you_mean(str(judge), allowed)}"
+    if isinstance(config.judge, AgreementJudge) and len(config.judge.parts) < 2:
+        yield f"judge.parts = {config.judge.parts}: must name two judges or more, such as [orm,answer]"
+
+
+def own_judges_have_their_settings(config: TrainConfig) -> Iterator[str]:
+    for path, judge in (("judge", config.judge), ("distill.judge", config.distill.judge)):
+        for name in judge.takes if isinstance(judge, OwnJudge) else ():
+            if getattr(judge, name) == MUST_BE_SET:
+                remedy = f"pass +{path}.{name}=VALUE"
+                yield f"{path}.{name}: is not set, and {judge.name} has no default for it; {remedy}"
+
+
+def judge_checkpoint_is_a_model(config: TrainConfig) -> Iterator[str]:
+    yield from checkpoint_problems("judge.checkpoint", config.judge.checkpoint, "a trained ORM's checkpoint folder")
+
+
+def binary_orm_solves_nothing(config: TrainConfig) -> Iterator[str]:
+    if config.orm.kind == "binary" and config.orm.order == "solve_first":
+        yield "orm.order = 'solve_first': orm.kind = 'binary' writes no text to order; pass orm=generative"
+
+
+def orm_has_its_rows(config: TrainConfig) -> Iterator[str]:
+    train, held = config.orm.train, config.orm.held
+    for key, value, other_key, other in (("train", train, "held", held), ("held", held, "train", train)):
+        if value is None and other is not None:
+            yield (
+                f"orm.{key} = null: orm.{other_key} is set; an ORM learns from one file and is measured on the other, "
+                "pass both"
+            )
+        yield from file_problems(f"orm.{key}", value, "has one labelled path a line")
+    if train is not None and config.judge.checkpoint is not None:
+        yield f"orm.train = {show(train)}: judge.checkpoint brings an ORM, so none is trained; pass one"
+
+
+def orm_students_have_sizes(config: TrainConfig) -> Iterator[str]:
+    if not config.orm.students or min(config.orm.students) < 0:
+        yield (
+            f"orm.students = {config.orm.students}: must be at least one training-set size, each >= 0; "
+            "pass orm.students=[300,600], for instance"
+        )
