@@ -15,7 +15,8 @@ from torch import Tensor
 from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
 from mathse.config.backbones import Qwen2VL as Settings
-from mathse.models.causal import DECODER_SCOPE, ChatBackbone, Features
+from mathse.models.base import Features
+from mathse.models.chat import DECODER_SCOPE, ChatBackbone
 from mathse.models.checkpoint import as_dtype, expect_family, open_model, open_processor, resolve
 
 MAX_ASPECT = 200  # of an image's sides; Qwen2-VL's image processor takes no thinner one

@@ -19,7 +19,6 @@ from mathse.commands.tiny import BUILDERS
 from mathse.commands.tiny import main as make
 from mathse.errors import CheckpointError, DataError
 from mathse.models.base import IGNORED, Backbone
-from mathse.models.causal import CausalBackbone
 from mathse.models.row import Row
 
 ATOL = 2e-5  # logits of order 1, in float32, summed in another order
@@ -59,7 +58,7 @@ def several(backbone: Backbone) -> list[Row]:
     return rows
 
 
-def test_a_prompt_has_the_same_ids_for_training_sampling_and_serving(backbone: CausalBackbone) -> None:
+def test_a_prompt_has_the_same_ids_for_training_sampling_and_serving(backbone: Backbone) -> None:
     for row in several(backbone):
         [encoded] = backbone.encode([row])
         [prompt] = backbone.encode([Row(question=row["question"], images=row["images"])])
@@ -71,7 +70,7 @@ def test_a_prompt_has_the_same_ids_for_training_sampling_and_serving(backbone: C
         assert served(backbone, row) == encoded.prompt
 
 
-def served(backbone: CausalBackbone, row: Row) -> list[int]:
+def served(backbone: Backbone, row: Row) -> list[int]:
     """What a server makes of the row: the chat template of the checkpoint, its processor, nothing of ours."""
     content = [*({"type": "image"} for _ in row["images"]), {"type": "text", "text": row["question"]}]
     text = backbone.processor.apply_chat_template(
@@ -86,7 +85,7 @@ def served(backbone: CausalBackbone, row: Row) -> list[int]:
     return ids
 
 
-def test_labels_are_exactly_the_response_and_its_end(backbone: CausalBackbone) -> None:
+def test_labels_are_exactly_the_response_and_its_end(backbone: Backbone) -> None:
     rows = several(backbone)
     batch = backbone.collate(rows)
     for row, ids, labels in zip(rows, batch["input_ids"], batch["labels"], strict=True):
@@ -104,7 +103,7 @@ def test_the_model_takes_a_collated_batch(backbone: Backbone) -> None:
     assert torch.allclose(out.loss, ours, atol=ATOL)
 
 
-def test_padding_on_either_side_changes_no_row(backbone: CausalBackbone) -> None:
+def test_padding_on_either_side_changes_no_row(backbone: Backbone) -> None:
     rows = several(backbone)
     with torch.no_grad():
         together = backbone.answer_logits(backbone.collate(rows))[0]
@@ -117,7 +116,7 @@ def test_padding_on_either_side_changes_no_row(backbone: CausalBackbone) -> None
         assert torch.allclose(one.watched, mine.watched, atol=ATOL)  # type: ignore[arg-type]
 
 
-def test_greedy_sampling_with_a_cache_equals_recomputing_each_token(backbone: CausalBackbone) -> None:
+def test_greedy_sampling_with_a_cache_equals_recomputing_each_token(backbone: Backbone) -> None:
     for row in several(backbone)[:3]:
         [[said]] = backbone.complete([row], max_new_tokens=6)
         for k, token in enumerate(said.ids):
@@ -133,7 +132,7 @@ def test_greedy_sampling_with_a_cache_equals_recomputing_each_token(backbone: Ca
             assert int(scores.argmax()) == token
 
 
-def test_n_samples_differ_and_encode_each_image_once(backbone: CausalBackbone) -> None:
+def test_n_samples_differ_and_encode_each_image_once(backbone: Backbone) -> None:
     rows = several(backbone)
     counted: list[int] = []
     name = next(n for n in ("model.visual", "model.vision_tower", "model.vision") if _has(backbone.model, n))
@@ -161,7 +160,7 @@ def test_the_image_matters(backbone: Backbone) -> None:
         assert not torch.allclose(backbone.answer_logits(one)[0], backbone.answer_logits(other)[0], atol=ATOL)
 
 
-def test_special_tokens_in_a_users_text_mean_nothing(backbone: CausalBackbone) -> None:
+def test_special_tokens_in_a_users_text_mean_nothing(backbone: Backbone) -> None:
     hostile = "".join(backbone.tokenizer.all_special_tokens)
     special = set(backbone.tokenizer.all_special_ids)
     for images in ((), (picture(56, 28),)):
@@ -170,7 +169,7 @@ def test_special_tokens_in_a_users_text_mean_nothing(backbone: CausalBackbone) -
         assert [i for i in attacked.response if i in special] == [backbone.end_id]
 
 
-def test_an_image_takes_the_tokens_announced(backbone: CausalBackbone) -> None:
+def test_an_image_takes_the_tokens_announced(backbone: Backbone) -> None:
     [without] = backbone.encode([Row(question="What is it?", images=())])
     for size in ((56, 56), (100, 60), (30, 300)):
         [encoded] = backbone.encode([Row(question="What is it?", images=(picture(*size),))])
@@ -179,7 +178,7 @@ def test_an_image_takes_the_tokens_announced(backbone: CausalBackbone) -> None:
         assert backbone.image_tokens(*size) <= backbone.max_image_tokens
 
 
-def test_the_bound_on_a_rows_length_never_lets_a_long_row_pass(backbone: CausalBackbone) -> None:
+def test_the_bound_on_a_rows_length_never_lets_a_long_row_pass(backbone: Backbone) -> None:
     for row in several(backbone):
         length = len(backbone.encode([row])[0].ids)
         assert backbone.too_long(row, length) is None
@@ -187,7 +186,7 @@ def test_the_bound_on_a_rows_length_never_lets_a_long_row_pass(backbone: CausalB
         assert said is not None and f"{length:,} tokens" in said
 
 
-def test_a_row_with_more_images_than_the_family_takes_is_refused_by_count(backbone: CausalBackbone) -> None:
+def test_a_row_with_more_images_than_the_family_takes_is_refused_by_count(backbone: Backbone) -> None:
     row = asks("Which?", picture(56, 28, 1), picture(56, 28, 2))
     if backbone.max_images is None:
         assert backbone.refusal(row) is None
@@ -203,7 +202,7 @@ def test_a_row_with_more_images_than_the_family_takes_is_refused_by_count(backbo
 
 
 def test_a_saved_checkpoint_opens_equal_and_with_plain_transformers(
-    backbone: CausalBackbone, family: str, tmp_path: Path
+    backbone: Backbone, family: str, tmp_path: Path
 ) -> None:
     backbone.save(tmp_path / "saved")
     again = models.load(family, tmp_path / "saved", dtype="float32")

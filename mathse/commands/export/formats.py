@@ -25,7 +25,7 @@ IMAGE = "<image>"
 BREAKS = ("internvl2_5",)  # families that read a line break after a picture: LLaMA-Factory writes none, ms-swift does
 
 # Text that a tool or a tokenizer takes for a picture or the end of a turn. Our fits take the meaning from a tokenizer's
-# special tokens by a space after the first character (CausalBackbone.defuse); so do exports, for the tools' marks too.
+# special tokens by a space after the first character (Backbone.defuse); so do exports, for the tools' marks too.
 _MARK = re.compile(
     r"<(?=(?:image|video|audio|bbox|ref-object|start-image|cot-process|IMG_CONTEXT|/?img|/?s|\|[^<>|\s]{1,40}\|)>)"
 )

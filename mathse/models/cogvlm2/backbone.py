@@ -14,8 +14,7 @@ from torch import Tensor
 
 from mathse.config.backbones import CogVLM2 as Settings
 from mathse.errors import CheckpointError
-from mathse.models.base import Completion
-from mathse.models.causal import CausalBackbone, Features, Watch
+from mathse.models.base import Backbone, Completion, Features, Watch
 from mathse.models.checkpoint import as_dtype, open_model, read_config, resolve
 from mathse.models.cogvlm2.configuration import CogVLM2Config
 from mathse.models.cogvlm2.layout import IMAGE
@@ -28,7 +27,7 @@ END_OF_TURN = "<|eot_id|>"  # Llama 3's; stops a reply too
 _KEYS = ("vision_config", "num_multi_query_heads")  # of a published config.json, which has no model_type
 
 
-class CogVLM2Backbone(CausalBackbone):
+class CogVLM2Backbone(Backbone):
     """A ``CogVLM2ForConditionalGeneration`` with its ``CogVLM2Processor``."""
 
     family: ClassVar[str] = "cogvlm2"

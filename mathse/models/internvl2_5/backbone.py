@@ -18,9 +18,9 @@ from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2Im
 
 from mathse.config.backbones import InternVL25 as Settings
 from mathse.data.image_decoding import jpeg
-from mathse.models.base import Encoded
+from mathse.models.base import IMAGE_CACHE, Encoded, Features
 from mathse.models.cache import BoundedCache
-from mathse.models.causal import DECODER_SCOPE, ChatBackbone, Features
+from mathse.models.chat import DECODER_SCOPE, ChatBackbone
 from mathse.models.checkpoint import as_dtype, expect_family, open_model, open_processor, resolve
 from mathse.models.internvl2_5.published import MODEL_TYPE, chat_template, read_published
 from mathse.models.internvl2_5.tokenizer import END
@@ -28,7 +28,6 @@ from mathse.models.row import Row
 from mathse.seeds import derive
 
 QUALITY = (75, 100)  # of random JPEG compression, as the published training code draws it
-TILE_CACHE = 32 * 2**20  # bytes, for training and evaluation each
 
 
 class InternVL25Backbone(ChatBackbone):
@@ -59,7 +58,10 @@ class InternVL25Backbone(ChatBackbone):
         ends = model.generation_config.eos_token_id or []  # one id, or several
         self.end_ids = sorted({self.end_id, *(ends if isinstance(ends, list) else [ends])})
         self._tiles = settings.eval_tiles
-        self._caches = {True: self._images, False: BoundedCache[Features](TILE_CACHE)}
+        self._caches = {
+            True: self._images,
+            False: BoundedCache[Features](IMAGE_CACHE),
+        }  # by whether rows are trained on
 
     def encode(self, rows: Sequence[Row]) -> list[Encoded]:
         encoded: dict[int, Encoded] = {}

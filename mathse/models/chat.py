@@ -1,0 +1,41 @@
+"""Families whose processor has a chat template: a prompt is the rendered conversation, its images written out."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+from mathse.models.base import Backbone, Features
+from mathse.models.row import Row
+
+# A pattern for ``lora_scopes``: the matrices of a decoder that transformers builds like Llama's.
+DECODER_SCOPE = r"model\.language_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)"
+
+
+class ChatBackbone(Backbone):
+    """Families whose processor has a chat template with an image placeholder in it."""
+
+    @abstractmethod
+    def expand(self, features: Features) -> str:
+        """What the placeholder of one image becomes: its tokens, written out."""
+
+    def render(self, row: Row) -> str:
+        """The prompt text of a row, with the chat template; special tokens in user text lose their meaning."""
+        turns = [*row.get("history", ()), (row["question"], None)]
+        messages: list[dict[str, Any]] = []
+        for question, answer in turns:
+            images = [] if messages else [{"type": "image"} for _ in row["images"]]  # of the first turn
+            messages.append({"role": "user", "content": [*images, {"type": "text", "text": self.defuse(question)}]})
+            if answer is not None:
+                messages.append({"role": "assistant", "content": self.defuse(answer)})
+        return self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+
+    def prompt_ids(self, rows: Sequence[Row], images: Sequence[Sequence[Features]]) -> list[list[int]]:
+        texts = []
+        for row, row_images in zip(rows, images, strict=True):
+            # one placeholder an image; user text holds none, see ``defuse``
+            pieces = self.render(row).split(self.processor.image_token)
+            expanded = [*map(self.expand, row_images), ""]
+            texts.append("".join(piece + image for piece, image in zip(pieces, expanded, strict=True)))
+        return self.tokenizer(texts, add_special_tokens=False)["input_ids"]
