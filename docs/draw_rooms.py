@@ -107,7 +107,9 @@ class Step:
 
 
 WALK = (
-    Step("data.row_validation:problem_from", "data.row_validation:validate", "a line of the file is checked", "Problem"),
+    Step(
+        "data.row_validation:problem_from", "data.row_validation:validate", "a line of the file is checked", "Problem"
+    ),
     Step(
         "inference.generate:Generator.sample",
         "evolution.stages:sample_paths",
