@@ -20,7 +20,6 @@ from mathse.runs.store import make_folder, read_json, sha256_file, write_json
 
 if TYPE_CHECKING:
     from mathse.evaluation.opened import OpenedBenchmark
-    from mathse.evaluation.sampling import Decoding
 
 UNASKED = "unasked.jsonl"  # {id, reason}: problems that the model cannot take
 SCORED = "scored.jsonl"  # a row a problem: the answer that counts
@@ -33,9 +32,10 @@ SETTINGS = "evaluation.json"  # in the output folder
 
 
 def keep_identity(
-    config: EvaluateConfig, folder: Path, benchmarks: Sequence[OpenedBenchmark], decoding: Decoding | None
+    config: EvaluateConfig, folder: Path, benchmarks: Sequence[OpenedBenchmark], decoding: Mapping[str, Any] | None
 ) -> None:
-    """Record what each benchmark's answers are made with; ``decoding`` None: they come from a file.
+    """Record what each benchmark's answers are made with; ``decoding``: how they are decoded; None where they come from
+    a file.
 
     Raises SettingsChanged, before anything is written, where the folder holds answers of other settings.
     """
@@ -57,7 +57,7 @@ def keep_identity(
                 "checkpoint_sha256": fingerprint(checkpoint),
                 **{key: value for key, value in flat.items() if key.startswith("backbone.")},
             }
-        answered_by |= {**decoding.described(), "batch_size": decoding.batch_size}
+        answered_by |= decoding
     # What was asked: the rows by their content. Without a published data set, ``data`` decides what the rows are.
     data = {key: value for key, value in flat.items() if key.startswith("data.")}
     keep_identities(

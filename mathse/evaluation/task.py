@@ -71,7 +71,8 @@ def _evaluate(config: EvaluateConfig, folder: Path) -> float | None:
             from mathse.evaluation.sampling import decoding_of
 
             decoding = decoding_of(config)
-        keep_identity(config, folder, benchmarks, decoding)
+        decoded = None if decoding is None else {**decoding.described(), "batch_size": decoding.batch_size}
+        keep_identity(config, folder, benchmarks, decoded)
         if decoding is not None:
             answers = _answers_of_student(config, folder, benchmarks, decoding, progress)
             gc.collect()  # the student is gone before the ORM is read
