@@ -1,4 +1,4 @@
-# make demo        the whole of MathSE on the embedded world; killed, it goes on where it was
+# make demo        the whole of MathSE on the synthetic task; killed, it goes on where it was
 # make test        lint, types, tests, the documentation's commands
 # make docs        the documentation as a site in site/, built strictly
 # make coverage    the same tests with coverage, at least 85 % of mathse/; half as long again

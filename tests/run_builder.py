@@ -1,6 +1,6 @@
 """Builds a run folder as a run leaves it, for tests of what reads one. Its numbers are MADE UP; nothing is trained.
 
-The problems, pictures, steps and labels are the embedded world's own; students and judge are dice.
+The problems, pictures, steps and labels are the synthetic task's own; students and judge are dice.
 """
 
 from __future__ import annotations

@@ -94,7 +94,7 @@ class Decontaminate:
 
 @dataclass
 class SyntheticData:
-    """The embedded world: arithmetic over pictures of handwritten digits (docs: mathse/data/synthetic)."""
+    """The synthetic task: arithmetic over pictures of handwritten digits (docs: mathse/data/synthetic)."""
 
     _target_: str = "mathse.data.synthetic.SyntheticData"
     seed: int = follow("seed", 0)

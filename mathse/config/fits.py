@@ -86,7 +86,7 @@ class ORM:
     samples_per_problem: int = allow(1, low=1)
     references: bool = False  # reference solutions count among the right paths too, where students seldom are right
     temperature: float = allow(0.8, low=0)  # 0: greedy
-    augment: float = allow(0.3, low=0, high=1)  # final share of made-up errors (embedded world, without ``train``)
+    augment: float = allow(0.3, low=0, high=1)  # final share of made-up errors (synthetic task, without ``train``)
     student_steps: int = allow(200, low=1)  # optimiser steps of a weak student
     solver_steps: int = allow(600, low=0)  # the ORM starts from a solver of its own problems; 0: from the base
     fit: Fit = field(default_factory=_orm_fit)

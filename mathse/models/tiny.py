@@ -1,6 +1,6 @@
 """``backbone=tiny``: Qwen2-VL's own classes at about 0.8 million random parameters, with a compact tokenizer.
 
-Small enough to learn the embedded world on a CPU in a minute, and the true architecture: pixels, grids, M-RoPE, KV
+Small enough to learn the synthetic task on a CPU in a minute, and the true architecture: pixels, grids, M-RoPE, KV
 cache, processor and chat template are the ones a 7B checkpoint goes through.
 """
 

@@ -1,4 +1,4 @@
-"""The tiny backbone's tokenizer: the embedded world's words are single tokens, all other text falls back to bytes.
+"""The tiny backbone's tokenizer: the synthetic task's words are single tokens, all other text falls back to bytes.
 
 A byte-level BPE without merges: a piece that is in the vocabulary is one token, any other piece its UTF-8 bytes. So
 LaTeX, Chinese and emoji round-trip, only at more tokens. Digits are always single tokens.
@@ -110,7 +110,7 @@ CHAT_TEMPLATE = (
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """The tokenizer, always the same: 8 special tokens, 256 bytes, then the vocabulary of the embedded world."""
+    """The tokenizer, always the same: 8 special tokens, 256 bytes, then the vocabulary of the synthetic task."""
     # ids: special tokens, then the 256 bytes, then the vocabulary, each in a fixed order
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)

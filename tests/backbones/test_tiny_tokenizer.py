@@ -30,7 +30,7 @@ def pieces_of(text: str) -> list[str]:
 
 
 def world_texts() -> Iterator[str]:
-    """All that a model of the embedded world reads and writes."""
+    """All that a model of the synthetic task reads and writes."""
     data, draw = world(), random.Random(0)
     for problem in problems(80):
         corrupted = data.corrupt(problem, draw)

@@ -79,7 +79,7 @@ def test_settings_that_do_not_go_together_are_refused(refusal, overrides, senten
 
 def test_symbolic_teacher_is_refused_for_own_problems(refusal, rows):
     assert refusal("data=jsonl", f"data.path={rows}") == [
-        "teacher=symbolic: solves the embedded world only (data=synthetic); pass teacher=replay for own problems"
+        "teacher=symbolic: solves the synthetic task only (data=synthetic); pass teacher=replay for own problems"
     ]
 
 

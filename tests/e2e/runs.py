@@ -22,7 +22,7 @@ from mathse.runs.store import read_json, read_jsonl
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# The embedded world and models at their smallest; every stage is real, nothing is learnt.
+# The synthetic task and models at their smallest; every stage is real, nothing is learnt.
 WORLD = (
     "data.seed_size=8",
     "data.pool=16",

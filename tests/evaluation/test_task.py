@@ -176,7 +176,7 @@ def test_a_benchmark_of_one_s_own_needs_no_registration(tmp_path: Path, files: P
         run(tmp_path / "run", *own, "+benchmark.mine.cas=false")
 
 
-# --- the embedded world -----------------------------------------------------------------------------------------------
+# --- the synthetic task -----------------------------------------------------------------------------------------------
 
 
 def test_the_embedded_world_keeps_the_files_of_a_stage(tmp_path: Path, checkpoint: Path) -> None:

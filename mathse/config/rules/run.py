@@ -37,7 +37,7 @@ def task_has_its_rows(config: TrainConfig) -> Iterator[str]:
 def teacher_can_solve_the_data(config: TrainConfig) -> Iterator[str]:
     synthetic = isinstance(config.data, SyntheticData)
     if isinstance(config.teacher, SymbolicTeacher) and not synthetic:
-        yield "teacher=symbolic: solves the embedded world only (data=synthetic); pass teacher=replay for own problems"
+        yield "teacher=symbolic: solves the synthetic task only (data=synthetic); pass teacher=replay for own problems"
     if isinstance(config.teacher, ReplayTeacher) and synthetic:
         yield "teacher=replay: repeats the solutions of own problems (data=jsonl); data=synthetic has teacher=symbolic"
 
