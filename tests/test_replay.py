@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from mathse.judges.controls import RandomJudge
 from mathse.runs.store import read_json, read_jsonl, write_json, write_jsonl
 from mathse.scoring.metrics import accepted
 from mathse.seeds import rng
-from mathse.types import ReasoningPath, Verdict
+from mathse.types import Problem, ReasoningPath, Verdict
 
 ROOT = Path(__file__).resolve().parents[1]
 Run = Callable[..., Path]
@@ -41,9 +41,12 @@ def made_up(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def real(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """``real("judge.threshold=0.8")``: a real run of all stages whose judge is chance, with a score."""
 
-    def scored(self: RandomJudge, path: ReasoningPath) -> Verdict:
-        draw = rng(self.seed, "judge", path.id)
-        return Verdict(path.id, "correct" if draw.random() < 0.7 else "wrong", score=draw.random(), judge=self.name)
+    def scored(self: RandomJudge, problems: Sequence[Problem], paths: Sequence[ReasoningPath]) -> list[Verdict]:
+        draws = {path.id: rng(self.seed, "judge", path.id) for path in paths}
+        return [
+            Verdict(path_id, "correct" if draw.random() < 0.7 else "wrong", score=draw.random(), judge=self.name)
+            for path_id, draw in draws.items()
+        ]
 
     made: dict[tuple[str, ...], Path] = {}
 
@@ -51,7 +54,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Run:
         if settings not in made:
             folder = tmp_path_factory.mktemp("real") / "run"
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(RandomJudge, "_verdict", scored)
+                patch.setattr(RandomJudge, "judge", scored)
                 run(folder, *TINY, "evolution.reflect.feedback=none", "judge.threshold=0.2", *settings)
             made[settings] = folder
         return made[settings]

@@ -10,7 +10,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from PIL import Image, ImageDraw
 
-from mathse.config import parse, scoring
+from mathse.config import evaluation, parse
 from mathse.config.options import CONF
 from mathse.config.register import register
 from mathse.config.schema import EvaluateConfig
@@ -129,7 +129,7 @@ class Lenient(MathVision):
     """A benchmark of somebody's own: any answer that holds the reference is right."""
 
     def __init__(self, prompt: Any = "plain", case: bool = True) -> None:
-        super().__init__(scoring.MathVision(prompt=prompt))
+        super().__init__(evaluation.MathVision(prompt=prompt))
         self.case = case
 
     def extract(self, items: Sequence[Item], responses: Sequence[str], llm: LLM | None = None) -> list[Extraction]:
