@@ -48,7 +48,7 @@ class Frame:
     def grid(
         self,
         ticks: Iterable[float],
-        written: Callable[[float], str] = lambda tick: svg.percent(tick, 0),
+        written: Callable[[float], str] = lambda tick: svg.percent(tick, 0 if round(100 * tick, 6) % 1 == 0 else 1),
         axis: float | None = None,
     ) -> str:
         """A line across at each tick, stronger at the value ``axis``, with what is ``written`` of it at the left."""
