@@ -1,7 +1,8 @@
 """Expressions as sums of products with exact coefficients: 2/sqrt(3) is 2sqrt(3)/3, and 2x+1 is 1+2x.
 
-A text without such a form (functions, other roots, more than ``MAX_TERMS`` terms) equals only the same text. A sum of
-plain numbers is not worked out: "2+3" is no answer to a question whose answer is 5.
+Of functions only values are known that such a sum can be: sin, cos and tan of the usual angles in degrees, and
+logarithms that are whole. A text without such a form (other functions, more than ``MAX_TERMS`` terms) equals only the
+same text. A sum of plain numbers is not worked out: "2+3" is no answer to a question whose answer is 5.
 """
 
 from __future__ import annotations
@@ -17,13 +18,17 @@ Sum = dict[Monomial, Fraction]  # with their coefficients, none of them zero
 ONE: Monomial = (1, ())
 
 # Bounds on time: an answer beyond them has no form.
-MAX_TERMS, MAX_POWER, MAX_DIGITS, MAX_RADICAND, MAX_LENGTH, MAX_DEPTH = 24, 16, 12, 10**8, 120, 20
+MAX_TERMS, MAX_POWER, MAX_DIGITS, MAX_RADICAND, MAX_LENGTH, MAX_DEPTH, MAX_ROOT = 24, 16, 12, 10**8, 120, 20, 9
 _TOKEN = re.compile(
-    r"(?P<number>[0-9]+(?:\.[0-9]+)?)|(?P<root>sqrt)|(?P<pi>pi)|(?P<greek>alpha|beta|gamma|delta|theta|lambda|omega|phi)"
+    r"(?P<number>[0-9]+(?:\.[0-9]+)?)|(?P<root>sqrt|root[2-9])|(?P<pi>pi)|(?P<greek>alpha|beta|gamma|delta|theta|lambda|omega|phi)"
     r"|(?P<letter>[a-z](?:_[0-9a-z])?)|(?P<sign>[-+*/^()])|(?P<blank> +)"
 )
 _WORD = re.compile(r"[a-z]{5}|sin|cos|tan|log|ln")
-_SINGLE_POWER = re.compile(r"-?[0-9.]+\^\(?-?[0-9]+\)?")
+_ANGLE = re.compile(r"(?P<name>sin|cos|tan) ?\(?(?P<degrees>[0-9]{1,4}) ?°\)?")
+_SINES = {0: "0", 30: "(1/2)", 45: "(sqrt(2)/2)", 60: "(sqrt(3)/2)", 90: "1"}  # by degrees
+_TANGENTS = {0: "0", 30: "(sqrt(3)/3)", 45: "1", 60: "sqrt(3)"}
+_LOGARITHM = re.compile(r"log_(?P<base>[0-9]{1,4})[ (]{1,2}(?P<argument>[0-9]{1,12})\)?")
+_SINGLE_POWER = re.compile(r"-?[0-9.]+\^\(?-?[0-9/]+\)?")
 
 
 class _NoForm(Exception):
@@ -122,8 +127,8 @@ def _power(base: Sum, exponent: Sum) -> Sum:
     if set(exponent) - {ONE}:
         raise _NoForm
     value = exponent.get(ONE, Fraction(0))
-    if value == Fraction(1, 2):
-        return _square_root(base)
+    if value.numerator == 1 and 2 <= value.denominator <= MAX_ROOT:
+        return _root(base, value.denominator)
     if value.denominator != 1 or abs(value) > MAX_POWER:
         raise _NoForm
     result: Sum = {ONE: Fraction(1)}
@@ -132,22 +137,51 @@ def _power(base: Sum, exponent: Sum) -> Sum:
     return _inverse(result) if value < 0 else result
 
 
-def _square_root(a: Sum) -> Sum:
-    """The square root of a number; that of anything else becomes a symbol of its own."""
-    if set(a) == {ONE} and (value := a[ONE]) > 0:  # sqrt(p/q) = sqrt(pq)/q
-        factor, radicand = _simplified_root(value.numerator * value.denominator)
-        return {(radicand, ()): Fraction(factor, value.denominator)}
+def _root(a: Sum, degree: int) -> Sum:
+    """The root of a number, for a square root always and else where it is rational; another becomes a symbol."""
     if not a:
         return {}
-    return {(1, ((f"sqrt{sorted(a.items())}", 1),)): Fraction(1)}
+    if set(a) == {ONE}:
+        value = a[ONE]
+        if degree == 2 and value > 0:  # sqrt(p/q) = sqrt(pq)/q
+            factor, radicand = _simplified_root(value.numerator * value.denominator)
+            return {(radicand, ()): Fraction(factor, value.denominator)}
+        if degree > 2 and (value > 0 or degree % 2):
+            top, bottom = (round(abs(n) ** (1 / degree)) for n in (value.numerator, value.denominator))
+            if Fraction(top, bottom) ** degree == abs(value):
+                return {ONE: Fraction(top if value > 0 else -top, bottom)}
+    return {(1, ((f"root{degree}{sorted(a.items())}", 1),)): Fraction(1)}
+
+
+def _exact_angle(match: re.Match[str]) -> str:
+    """ "sin 150°" -> "(1/2)"; as it is where the value is no root of a small number."""
+    degrees = int(match["degrees"]) % 360
+    if match["name"] == "tan":
+        within, sign = (degrees % 180, "") if degrees % 180 < 90 else (180 - degrees % 180, "-")
+        value = _TANGENTS.get(within)
+    else:
+        degrees = (degrees + 90) % 360 if match["name"] == "cos" else degrees  # cos x = sin(x + 90°)
+        sign = "-" if degrees > 180 else ""
+        value = _SINES.get(min(degrees % 180, 180 - degrees % 180))
+    return match[0] if value is None else f"({sign}{value})"
+
+
+def _exact_logarithm(match: re.Match[str]) -> str:
+    """ "log_2(8)" -> "3"; as it is where it is no whole number."""
+    base, argument, power = int(match["base"]), int(match["argument"]), 0
+    while base > 1 and argument > 1 and argument % base == 0:
+        argument, power = argument // base, power + 1
+    return str(power) if base > 1 and argument == 1 else match[0]
 
 
 # --- parsing --------------------------------------------------------------------------------------------------------
 
 
 def _parsed(text: str) -> Sum:
-    text = text.replace("°", "")
-    if len(text) > MAX_LENGTH or _WORD.search(text.replace("sqrt", "").replace("alpha", "").replace("theta", "")):
+    if len(text) > MAX_LENGTH:
+        raise _NoForm
+    text = _LOGARITHM.sub(_exact_logarithm, _ANGLE.sub(_exact_angle, text)).replace("°", "")
+    if _WORD.search(text.replace("sqrt", "").replace("alpha", "").replace("theta", "")):
         raise _NoForm
     tokens, end = [], 0
     for match in _TOKEN.finditer(text):
@@ -225,7 +259,7 @@ class _Parser:
         if kind in ("pi", "greek", "letter"):
             return {(1, ((text, 1),)): Fraction(1)}
         if kind == "root":
-            return _square_root(self.deeper(self.atom))
+            return _root(self.deeper(self.atom), 2 if text == "sqrt" else int(text[-1]))
         if text == "(":
             value = self.deeper(self.sum)
             if self.take(")"):

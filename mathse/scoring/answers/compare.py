@@ -15,6 +15,15 @@ _NAME = re.compile(  # "x =", "m∠Q =", "AB的长为", "面积是"
     r"|(?:(?:角|∠|△|线段)? ?[a-z]{1,3}(?:的(?:长度|度数|长|值|面积|周长))?|长度?|度数|值|面积|周长|体积|概率)"
     r"(?:为|是|等于)(?=.)"
 )
+# What says how sure an answer is, or of what it is the number or the place: "about 12", "共有12", "the point (1, 2)".
+_AROUND = re.compile(
+    r"(?:(?:approximately|approx\.?|about|roughly|around|the point|point|coordinates) |≈ ?|[大]?约为?|点"
+    r"|[一总]?共有?|有)(?=[-0-9(.a-z]*[0-9(])"
+)
+_BRACKETED_LETTER = re.compile(r"(?<![a-z0-9\\])\(([a-j])\)(?![a-z0-9(])|(?:^| )([a-j])[.)](?= )")
+_SYMMETRIC = "=∥⊥≅∽"  # signs of relations that may be read from right to left
+_SEGMENT = re.compile(r"(?:线段|segment |line )?([A-Z])([A-Z])")
+_CIRCLED = re.compile("[①-⑳](?:[ ,、和]{0,2}[①-⑳]){0,19}")
 _OPTION = re.compile(
     r"(?:the )?(?:option|choice|选项|选)?[ :]*(?:\((?P<bracketed>[a-z])\)(?= |$)|(?P<bare>[a-z])(?:[).:](?= |$)|、|$))"
     r"(?! ?(?:and|or|&|,))"
@@ -47,8 +56,10 @@ def same_answer(prediction: str | None, reference: str, choices: Sequence[str] =
     if len(prediction) > MAX_ANSWER or len(reference) > MAX_ANSWER:
         return prediction.strip() == reference.strip()
     left, right = plain(prediction), plain(reference)
-    if _same(left, right):
+    if _same(left, right) or _one_segment(prediction, reference):
         return True
+    if _CIRCLED.fullmatch(left) and _CIRCLED.fullmatch(right):  # statements that hold: ①③ is ③①
+        return set(re.findall("[①-⑳]", left)) == set(re.findall("[①-⑳]", right))
     # "ABD" and "A, D, B" name three options; "face" names none.
     may_be_letters = not (right.isascii() and right.isalpha()) or list(right) == sorted(right)
     if right[:1] in _FIRST_OF_SEVERAL and may_be_letters and (several := _several_letters(right)):
@@ -76,8 +87,17 @@ def choice_index(text: str, choices: Sequence[str]) -> int | None:
 
 
 def _option_letter(plain_text: str) -> str | None:
+    """The option that a text begins with; None where it goes on to name others, as in "(A) (B) (C)"."""
     match = _OPTION.match(plain_text)
-    return None if match is None else match["bracketed"] or match["bare"]
+    if match is None or len({a or b for a, b in _BRACKETED_LETTER.findall(plain_text)}) > 1:
+        return None
+    return match["bracketed"] or match["bare"]
+
+
+def _one_segment(prediction: str, reference: str) -> bool:
+    """Whether both are the segment between the same two points: AB is BA."""
+    one, other = _SEGMENT.fullmatch(prediction.strip()), _SEGMENT.fullmatch(reference.strip())
+    return one is not None and other is not None and sorted(one.groups()) == sorted(other.groups())
 
 
 def _several_letters(plain_text: str) -> frozenset[str]:
@@ -94,7 +114,8 @@ def _same(left: str, right: str, depth: int = 0) -> bool:
         return False
     if ("=" in left) != ("=" in right) or left[0] != right[0]:  # "x = 5" against "5"; x = 2 and y = 2 are two lines
         left, right = _without_name(left, right), _without_name(right, left)
-    if compact(left) == compact(right):
+    left, right = _AROUND.sub("", left, count=1), _AROUND.sub("", right, count=1)
+    if compact(left) == compact(right) or _turned_round(left, right):
         return True
     a, b = quantity(left), quantity(right)
     if a is not None and b is not None:
@@ -111,6 +132,15 @@ def _same(left: str, right: str, depth: int = 0) -> bool:
     if unit and other_unit and unit != other_unit:
         return False
     return compact(one) == compact(other) or same_expression(one, other)
+
+
+def _turned_round(left: str, right: str) -> bool:
+    """ "∠1=∠2" and "∠2=∠1", "AB∥CD" and "CD∥AB"."""
+    for sign in _SYMMETRIC:
+        one, other = left.split(sign), right.split(sign)
+        if len(one) == len(other) == 2 and all(map(str.strip, one)):
+            return [compact(side.strip()) for side in one] == [compact(side.strip()) for side in reversed(other)]
+    return False
 
 
 def _without_name(text: str, other: str) -> str:

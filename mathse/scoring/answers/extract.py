@@ -13,7 +13,8 @@ MAX_TEXT = 20_000  # characters of a solution that are read, counted from its en
 _MARKERS = re.compile(
     r"\banswers?(?: to this problem)? (?:is|are|should be|must be|would be|=)(?![a-z])|\banswers?[*_]{0,2}:|<answer>"
     r"|\b(?:correct|right|best) (?:option|choice) is\b|(?:^|\n)####"
-    r"|本题的答案是|答案应?[是为]|答案:|故选|应选|正确(?:选项|答案)[是为:]|选择?(?=[A-J](?![A-Za-z]))",
+    r"|本题的答案是|答案应?[是为]|答案:|(?:^|[\n。;])\s*答:|故选|应选|正确的?(?:选项|答案)[是为:]"
+    r"|选择?(?=[A-J](?![A-Za-z]))",
     re.IGNORECASE,
 )
 _LEAD = re.compile(
@@ -26,9 +27,10 @@ _END = re.compile(
     re.IGNORECASE,
 )
 _EDGES = ' \t\r*`"$'
-# A fraction, root, decimal, percentage or multiple of pi; "(B)", "option B"; a lone capital that ends the text.
+# A point; a fraction, root, decimal, percentage or multiple of pi; "(B)", "option B"; a lone capital at the end.
 _NUMBER_OR_OPTION = re.compile(
-    r"(?P<number>(?:(?<![\w)}])-)?(?:\\[dtc]?frac\{[^{}]{1,40}\}\{[^{}]{1,40}\}|[0-9]*\\sqrt\{[^{}]{1,40}\}"
+    r"(?P<point>\((?: ?-?[0-9][0-9./]{0,12} ?,){1,3} ?-?[0-9][0-9./]{0,12} ?\))"
+    r"|(?P<number>(?:(?<![\w)}])-)?(?:\\[dtc]?frac\{[^{}]{1,40}\}\{[^{}]{1,40}\}|[0-9]*\\sqrt\{[^{}]{1,40}\}"
     r"|(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?(?:/[0-9]+)?(?:%| ?\\?pi(?![a-z]))?))"
     r"|\((?P<bracketed>[A-J])\)|\b(?:[Oo]ption|[Cc]hoice) (?P<named>[A-J])\b|(?<![\w\\])(?P<closing>[A-J])[.)]?\s*\Z"
 )
@@ -39,16 +41,21 @@ _PROSE = re.compile(r"[a-zA-Z]{3}|[=\n]")
 def extract_answer(text: str) -> str | None:
     """The final answer of a solution, as written, or None.
 
-    The first of these that is there: what follows the last marker phrase; the last balanced ``\\boxed{...}``; a text
-    that is an answer and no more; the last number or option letter. A text cut off right after
-    its last marker has no answer, and more than ``MAX_ANSWER`` characters are none.
+    Of a text with ``<think>...</think>`` only what follows is read, if anything does. Taken is the first of these that
+    is there: what follows the last marker phrase; the last balanced ``\\boxed{...}``; a text that is an answer and no
+    more; the last number, point or option letter. A text cut off right after its last marker has no answer, and more
+    than ``MAX_ANSWER`` characters are none.
     """
     text = text[-MAX_TEXT:].translate(CHARACTERS)
+    after_thinking = text.rpartition("</think>")[2]
+    text = after_thinking if after_thinking.strip() else text
     if (end := _last_marker(text)) is not None:
         return answer_after(text[end:])
     if (boxed := boxed_answer(text)) is not None:
         return boxed
     whole = text.strip().strip(_EDGES)
+    if whole.rstrip(".").casefold() in ("true", "false", "yes", "no"):
+        return whole.rstrip(".")
     if len(whole) <= 60 and not _PROSE.search(_COMMAND.sub("", whole)) and any(map(str.isalnum, whole)):
         return _within_bounds(whole.rstrip("."))  # no word, no equation, not only signs: "(3, -4)", "5:3", "24\\pi"
     last = _last_match(_NUMBER_OR_OPTION, text)

@@ -17,6 +17,7 @@ CHARACTERS = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | str.maket
         "\u00a0": " ",
         "²": "^2",
         "³": "^3",
+        "∛": "\\sqrt[3]",
         "½": " 1/2",
         "¼": " 1/4",
         "¾": " 3/4",
@@ -55,7 +56,7 @@ def _fraction(match: re.Match[str]) -> str:
 
 
 _WRAPPER = r"\\(?:text(?:bf|it|rm)?|math(?:rm|bf|it|sf|bb)|operatorname|mbox|boxed) ?\{([^{}]*)\}"
-_ATOM = re.compile(r"-?[\w.]+|[0-9]*sqrt\(\w+\)")
+_ATOM = re.compile(r"-?(?:[0-9.]+|[a-z](?:_\w)?|pi)|[0-9]*sqrt\(\w+\)")  # 2a is none: 1/(2a) is not 1/2a
 # Each applied once, in this order.
 _REWRITES = tuple(
     (re.compile(pattern), replacement)
@@ -85,8 +86,11 @@ _REWRITES = tuple(
         (r"\\perp(?![a-z])", "⊥"),
         (r"\\(?=(?:alpha|beta|gamma|delta|theta|lambda|mu|omega|phi|sigma)(?![a-z]))", ""),
         (r"\\pi(?![a-z])", "pi"),  # after the commands that may stand before it: 2\\times\\pi
+        (r"\\log ?_ ?(?:\{ ?([0-9]{1,9}) ?\}|([0-9]))[ ({]*([0-9]{1,12})[)}]*", r"log_\1\2(\3)"),
+        (r"\\(?=(?:sin|cos|tan|log)(?![a-z]))", ""),
+        (r"(?:\\sqrt|√) ?\[ ?([2-9]) ?\]", r"root\1"),
         (r"\\sqrt|√", "sqrt"),
-        (r"sqrt ?([0-9]+|[a-z](?![a-z]))", r"sqrt(\1)"),
+        (r"(sqrt|root[2-9]) ?([0-9]+|[a-z](?![a-z]))", r"\1(\2)"),
         (r"(?<!\\) ?(\{) ?| ?(?<!\\)(\})", r"\1\2"),
     )
 )
@@ -96,7 +100,8 @@ _NESTED = tuple(
     for pattern, replacement in (
         (_WRAPPER, r"\1"),
         (r"([\^_])\{(-?\w+)\}", r"\1\2"),
-        (r"sqrt\{([^{}]*)\}", r"sqrt(\1)"),
+        (r"\^\{([^{}]+)\}", r"^(\1)"),
+        (r"(sqrt|root[2-9])\{([^{}]*)\}", r"\1(\2)"),
         (r"\\frac\{([^{}]+)\}\{([^{}]+)\}", _fraction),
     )
 )

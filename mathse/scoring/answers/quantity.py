@@ -1,4 +1,4 @@
-"""A number with at most a unit: "-1 1/2 cm", "1,200", "5万", "3*10^5", "3 dozen"; in exact fractions."""
+"""A number with at most a unit: "-1 1/2 cm", "1,200", "5万", "3*10^5", "3 dozen", "3 h 30 min"; in exact fractions."""
 
 from __future__ import annotations
 
@@ -46,16 +46,37 @@ _SIZES: dict[str, tuple[str, int]] = {
     "mg": ("mass", 1), "g": ("mass", 10**3), "kg": ("mass", 10**6), "t": ("mass", 10**9),
     "ml": ("volume", 1), "l": ("volume", 1_000),
     "s": ("time", 1), "min": ("time", 60), "h": ("time", 3_600), "day": ("time", 86_400),
+    "km/h": ("speed", 5), "m/s": ("speed", 18),
 }  # fmt: skip
 _SCALES = {
     "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12,
     "百": 100, "千": 1_000, "万": 10**4, "亿": 10**8,
 }  # fmt: skip
-_NUMBER_WORDS = {
-    "zero": 0, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9,
-    "ten": 10, "eleven": 11, "twelve": 12,
-}  # fmt: skip
-_NUMERALS = dict(zip("零一二三四五六七八九十", range(11), strict=True)) | {"两": 2, "〇": 0}
+_ONES = {
+    "zero": 0,
+    "one": 1,
+    "two": 2,
+    "three": 3,
+    "four": 4,
+    "five": 5,
+    "six": 6,
+    "seven": 7,
+    "eight": 8,
+    "nine": 9,
+    "ten": 10,
+    "eleven": 11,
+    "twelve": 12,
+    "thirteen": 13,
+    "fourteen": 14,
+    "fifteen": 15,
+    "sixteen": 16,
+    "seventeen": 17,
+    "eighteen": 18,
+    "nineteen": 19,
+}
+_TENS = {"twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90}
+_NUMERALS = dict(zip("零一二三四五六七八九", range(10), strict=True)) | {"两": 2, "〇": 0}
+_PLACES = {"十": 10, "百": 100, "千": 1_000}
 
 _SYMBOLS = {spelling: symbol for symbol, spellings in _UNITS.items() for spelling in (symbol, *spellings) if spelling}
 _POWERS = {"square": 2, "sq": 2, "平方": 2, "^2": 2, "2": 2, "cubic": 3, "cu": 3, "立方": 3, "^3": 3, "3": 3}
@@ -63,22 +84,30 @@ _UNIT = re.compile(
     r"(?:(?P<before>square|sq|cubic|cu|平方|立方)\.? ?)?"
     rf"(?P<name>[a-z]+(?: [a-z]+){{0,2}}(?:/[a-z]+)?|°c|[°%]|[{HAN}/]{{1,4}})(?P<after>\^?[23])?"
 )
-# After a number these change its value, and so are no unit.
+# After a number these change its value, or what is said of it, and so are no unit.
 _NO_UNITS = re.compile(
-    rf"\b(?:thousand|million|billion|trillion|hundred|dozen|sqrt|sin|cos|tan|log|and|or|plus|minus|times)\b"
-    rf"|[万亿千百十半或和至]|^[a-z]{{1,2}}\b|^[{HAN}]*/"
+    r"\b(?:thousand|million|billion|trillion|hundred|dozen|sqrt|sin|cos|tan|log|and|or|plus|minus|times|squared|cubed"
+    r"|hal(?:f|ves)|(?:third|quarter|fourth|fifth|sixth|seventh|eighth|ninth|tenth|hundredth|thousandth)s?|factorial"
+    r"|not|wrong|incorrect|false|isn|than|more|less|least|most|over|of)\b"
+    rf"|[万亿千百十半或和至不错对非的多余]|平方|立方|次方|左右|以[上下]|^[a-z]{{1,2}}\b|^[{HAN}]*/"
 )
 _NUMBER = re.compile(
     r"[¥€£]? ?(?P<sign>[-+]?) ?(?:(?P<whole>[0-9]+) (?=[0-9]+ ?/))?"
-    r"(?P<top>[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?|[0-9]+\.?[0-9]*|\.[0-9]+)"
+    r"(?P<top>[0-9]{1,3}(?:(?:,[0-9]{3})+|(?: [0-9]{3})+(?![0-9]))(?:\.[0-9]+)?|[0-9]+\.?[0-9]*|\.[0-9]+)"
     r"(?: ?/ ?(?P<bottom>-?[0-9]+(?:\.[0-9]+)?))?"
 )
 _POWER_OF_TEN = re.compile(r" ?(?:\* ?10 ?\^ ?(?:\{|\()?|e)(?P<exponent>[-+]?[0-9]{1,3})(?:\}|\))?(?![0-9.])")
-_SCALE = re.compile(rf" ?({'|'.join(_SCALES)})(?![a-z])")
-_NUMERIC = re.compile(r"(?:sqrt|pi|[-+*/^()0-9. ])*(?<=[)0-9i ])")
-_HAN_NUMBER = "[零〇一二两三四五六七八九十]{1,3}"
+_SCALE = re.compile(rf" ?({'|'.join(_SCALES)})(?![a-z])(?<!千(?=[克米瓦]))")  # 千克 and 千米 are units
+_NUMERIC = re.compile(r"(?:sqrt|root[2-9]|pi|[-+*/^()0-9. ])*(?<=[)0-9i ])")
+_HAN_NUMBER = "(?:[零〇一二两三四五六七八九十百万亿]|千(?![克米瓦])){1,12}"
 _CHINESE_FRACTION = re.compile(rf"(百|[0-9]{{1,9}}|{_HAN_NUMBER})分之([0-9]{{1,9}}|{_HAN_NUMBER})")
-_NUMBER_WORD = re.compile(rf"({'|'.join(_NUMBER_WORDS)}|{_HAN_NUMBER})(?![a-z])")
+_ENGLISH_NUMBER = re.compile(
+    r"(?:(?:{0})(?:[ -]and(?=[ -](?:{0})(?![a-z])))?(?:[ -]|(?![a-z]))){{1,12}}(?<![ -])".format(
+        "|".join(sorted([*_ONES, *_TENS, *(name for name in _SCALES if name.isascii())], key=len, reverse=True))
+    )
+)
+_HAN_NUMBER_AT_START = re.compile(_HAN_NUMBER)
+_PART = re.compile(rf"([0-9]+(?:\.[0-9]+)?) ?([a-z]{{1,10}}|[{HAN}]{{1,3}}) ?")  # of "3 h 30 min"
 
 
 class Quantity(NamedTuple):
@@ -93,10 +122,12 @@ def quantity(plain: str) -> Quantity | None:
     match = _NUMBER.match(plain)
     if match is None:
         return _spelt_out(plain)
+    if (compound := _compound(plain)) is not None:
+        return compound
     bottom = Fraction(match["bottom"] or 1)
     if bottom == 0:
         return None
-    value = int(match["whole"] or 0) + Fraction(match["top"].replace(",", "")) / bottom
+    value = int(match["whole"] or 0) + Fraction(match["top"].replace(",", "").replace(" ", "")) / bottom
     rest = plain[match.end() :]
     if power := _POWER_OF_TEN.match(rest):  # "*10^5"
         value, rest = value * Fraction(10) ** int(power["exponent"]), rest[power.end() :]
@@ -153,8 +184,25 @@ def _unit(text: str) -> str | None:
     return f"{symbol}^{power}" if symbol and power else symbol
 
 
+def _compound(plain: str) -> Quantity | None:
+    """ "3 h 30 min", "5 ft 6 in", "2小时15分钟": parts of one kind, from the largest unit to the smallest."""
+    parts, end = [], 0
+    while len(parts) < 4 and (match := _PART.match(plain, end)):
+        symbol = _SYMBOLS.get(match[2], _SYMBOLS.get(match[2].removesuffix("s"), ""))
+        if symbol not in _SIZES:
+            return None
+        parts.append((Fraction(match[1]), symbol))
+        end = match.end()
+    kinds = {_SIZES[symbol][0] for _, symbol in parts}
+    sizes = [_SIZES[symbol][1] for _, symbol in parts]
+    if end != len(plain) or len(parts) < 2 or len(kinds) != 1 or sizes != sorted(set(sizes), reverse=True):
+        return None
+    total = sum(value * size for (value, _), size in zip(parts, sizes, strict=True))
+    return Quantity(Fraction(total) / sizes[-1], parts[-1][1])
+
+
 def _spelt_out(plain: str) -> Quantity | None:
-    """ "三分之二", "百分之五十", "two", "十二", with at most a unit."""
+    """ "三分之二", "百分之五十", "twenty-one", "一百二十", with at most a unit."""
     negative = plain.startswith(("负", "negative ", "minus "))
     text = plain.removeprefix("负").removeprefix("negative ").removeprefix("minus ") if negative else plain
     if fraction := _CHINESE_FRACTION.fullmatch(text):
@@ -162,10 +210,12 @@ def _spelt_out(plain: str) -> Quantity | None:
         if not bottom or top is None:
             return None
         value, unit = (Fraction(top), "%") if fraction[1] == "百" else (Fraction(top, bottom), "")
-    elif match := _NUMBER_WORD.match(text):
-        english, rest = match[1] in _NUMBER_WORDS, text[match.end() :]
-        number = _NUMBER_WORDS[match[1]] if english else _numeral(match[1])
-        known = english or rest in _SYMBOLS or rest == "个"  # after a Chinese numeral no unknown noun counts as a unit
+    elif match := _ENGLISH_NUMBER.match(text) or _HAN_NUMBER_AT_START.match(text):
+        english, rest = match[0].isascii(), text[match.end() :]
+        number = _english(match[0]) if english else _numeral(match[0])
+        known = (
+            english or rest in _SYMBOLS or rest in ("个", "人")
+        )  # after a Chinese numeral no unknown noun counts as a unit
         symbol = "" if not rest else _unit(rest) if known else None
         if number is None or symbol is None:
             return None
@@ -175,13 +225,45 @@ def _spelt_out(plain: str) -> Quantity | None:
     return Quantity(-value if negative else value, unit)
 
 
+def _english(text: str) -> int | None:
+    """ "twenty-one" -> 21, "two hundred and five thousand" -> 205,000; None for "one two" or "twenty eleven"."""
+    total, group, allowed = 0, 0, 1_000  # ``allowed``: what the next word may add to the group must be smaller
+    for name in re.split("[ -]", text):
+        if name == "and":
+            continue
+        if name in _ONES or name in _TENS:
+            value = _ONES.get(name, _TENS.get(name, 0))
+            if value >= allowed:
+                return None
+            group, allowed = group + value, 10 if name in _TENS else 0
+        elif name in ("hundred", "dozen"):
+            group, allowed = max(group, 1) * _SCALES[name], 100
+        else:
+            total, group, allowed = total + max(group, 1) * _SCALES[name], 0, 1_000
+    return total + group
+
+
 def _numeral(text: str) -> int | None:
-    """ "二十三" -> 23, "35" -> 35."""
+    """ "二十三" -> 23, "一百零五" -> 105, "三万" -> 30,000, "35" -> 35; None for "一二" and for the short "一百二"."""
     if text.isascii():
         return int(text)
-    tens, ten, ones = text.partition("十")
-    if not ten:
-        return _NUMERALS.get(text)
-    if any(part and part not in _NUMERALS for part in (tens, ones)):
-        return None
-    return _NUMERALS.get(tens, 1) * 10 + _NUMERALS.get(ones, 0)
+    total, section, digit, place = 0, 0, -1, 0  # ``digit``: read and not yet placed; ``place``: of the last one placed
+    for sign in text:
+        if sign in "零〇" and len(text) > 1:
+            place = 0
+        elif sign in _NUMERALS:
+            if digit >= 0:
+                return None
+            digit = _NUMERALS[sign]
+        elif sign in _PLACES:
+            if digit < 0 and sign != "十":
+                return None
+            section, digit, place = section + (1 if digit < 0 else digit) * _PLACES[sign], -1, _PLACES[sign]
+        else:
+            group = section + max(digit, 0)
+            if not group:
+                return None
+            total, section, digit, place = (total + group) * _SCALES[sign], 0, -1, 0
+    if digit >= 0 and place > 10:
+        return None  # "一百二" is 120 where spoken, and 102 where a zero was left out
+    return total + section + max(digit, 0)
