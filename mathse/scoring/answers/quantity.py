@@ -186,7 +186,8 @@ def _unit(text: str) -> str | None:
 
 def _compound(plain: str) -> Quantity | None:
     """ "3 h 30 min", "5 ft 6 in", "2小时15分钟": parts of one kind, from the largest unit to the smallest."""
-    parts, end = [], 0
+    parts: list[tuple[Fraction, str]] = []
+    end = 0
     while len(parts) < 4 and (match := _PART.match(plain, end)):
         symbol = _SYMBOLS.get(match[2], _SYMBOLS.get(match[2].removesuffix("s"), ""))
         if symbol not in _SIZES:
