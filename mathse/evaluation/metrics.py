@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mathse.evaluation.benchmarks.base import OVERRUN
 from mathse.evaluation.grading import GradedAnswer
 from mathse.evaluation.opened import OpenedBenchmark
 from mathse.scoring.metrics import wilson
@@ -49,6 +50,7 @@ def metrics(opened: OpenedBenchmark, graded: Sequence[GradedAnswer], protocol: M
             "with_marker": sum(g.mapped is not g.raw for g in graded),
         },
         "math_verify": math_verify,
+        "overruns": sum(OVERRUN in row.note for row in scored),
         "protocol": dict(protocol),
     }
 
@@ -76,6 +78,8 @@ def circumstances(protocol: Mapping[str, Any]) -> str:
 def sentence(metrics: Mapping[str, Any]) -> str:
     """The result in a line, for the screen."""
     counts = f"{metrics['correct']:,} of {metrics['total']:,}"
+    if metrics.get("overruns"):
+        counts += f", {metrics['overruns']:,} of them not parsed in time and counted as unequal"
     if metrics["accuracy"] is not None:
         low, high = metrics["ci95"]
         return f"accuracy {metrics['accuracy']:.4f} [{low:.4f}, {high:.4f}], {counts}"

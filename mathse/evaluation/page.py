@@ -61,6 +61,8 @@ def page(results: Sequence[BenchmarkResult]) -> str:
         else:
             counts = f"{m['correct']:,} of {m['total']:,}, {span(m['ci95'])}"
             sentences.append(f"{safe(title)}: <b>{percent(m['accuracy'], 2)}</b> ({counts}).")
+        if m["overruns"]:
+            sentences.append(f"{m['overruns']:,} answers could not be parsed in time and count as wrong.")
     head = ("benchmark", "split", "accuracy", "95% interval", "right", "of", "not scored", "as it stands",
             "marker mapped", "math-verify")  # fmt: skip
     explanation = (

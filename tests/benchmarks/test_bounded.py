@@ -13,7 +13,7 @@ import pytest
 
 from mathse.errors import RunError
 from mathse.evaluation.benchmarks import bounded
-from mathse.evaluation.benchmarks.bounded import Overrun, Worker
+from mathse.evaluation.benchmarks.bounded import Overrun, Worker, Workers
 
 HOSTILE = "\\binom{100000000}{50000000}"
 
@@ -25,11 +25,28 @@ def worker():
     made.close()
 
 
-def test_a_question_is_answered_once(worker):
-    assert worker.ask("\\frac{1}{2}") == 0.5
-    worker.close()  # the answer is remembered, so no process is started anew
-    assert worker.ask("\\frac{1}{2}") == 0.5
-    assert worker._process is None
+@pytest.fixture
+def workers():
+    made = Workers("latex", limit=0.3, size=2)
+    yield made
+    made.close()
+
+
+def test_a_question_is_answered_once(workers):
+    assert workers.ask("\\frac{1}{2}") == 0.5
+    workers.close()  # the answer is remembered, so no process is started anew
+    assert workers.ask("\\frac{1}{2}") == 0.5
+    assert all(worker._process is None for worker in workers._idle.queue)
+
+
+def test_a_verdict_does_not_depend_on_the_answers_before_it(workers):
+    hostile = [f"\\binom{{100000000}}{{{50_000_000 + k}}}" for k in range(8)]
+    honest = [f"\\frac{{{k}}}{{4}}" for k in range(8)]
+    workers.ask_all([*hostile, *honest])
+    for text in hostile:
+        with pytest.raises(Overrun, match=r"more than 0\.3 s"):  # each its own limit, and none of it is another's
+            workers.ask(text)
+    assert [workers.ask(text) for text in honest] == [k / 4 for k in range(8)]
 
 
 def test_answers_keep_their_type(worker):
@@ -42,15 +59,14 @@ def test_an_overrun_ends_alone_and_is_not_asked_again(worker):
     process = worker._process
     assert worker.ask("1+1") == 2  # by a fresh copy of the same, warmed-up process
     assert worker._process is process
-    with pytest.raises(Overrun):
-        worker.ask(HOSTILE)
-    assert worker.spent == 0.3
 
 
-def test_after_many_overruns_further_ones_get_less_time(worker):
-    worker.spent = bounded.SPENT
-    with pytest.raises(Overrun, match=r"more than 0\.01 s"):
-        worker.ask(HOSTILE)
+def test_an_overrun_is_not_asked_again(workers):
+    for _ in range(2):
+        with pytest.raises(Overrun, match=r"more than 0\.3 s"):
+            workers.ask(HOSTILE)
+        workers.close()
+    assert all(worker._process is None for worker in workers._idle.queue)
 
 
 def test_a_process_that_was_killed_is_started_again(worker):

@@ -13,7 +13,7 @@ from mathse.errors import ConfigError, DataError
 from mathse.evaluation.benchmarks import make, mathvision, official_latex
 from mathse.evaluation.benchmarks.arithmetic import NoNumber, number_of
 from mathse.evaluation.benchmarks.base import GIVEN, NOT_SCORED, Extraction
-from mathse.evaluation.benchmarks.bounded import Worker
+from mathse.evaluation.benchmarks.bounded import Workers
 from mathse.evaluation.benchmarks.mathvision_answer import equal, extracted_answer, quick_value
 from tests.benchmarks.cases import outputs, rows, vision_row, write
 
@@ -82,7 +82,7 @@ def test_two_answers_are_compared_as_the_official_script_compares_them(reference
 )
 def test_what_needs_no_parser_has_the_parsers_value(text):
     known, value = quick_value(text)
-    parsed = mathvision._worker().ask(text)
+    parsed = mathvision._workers().ask(text)
     assert known
     assert (value, type(value)) == (parsed, type(parsed))
 
@@ -127,8 +127,8 @@ def test_an_answer_that_comes_with_the_file_is_used_as_it_stands_even_empty(tmp_
 
 
 def test_a_hostile_expression_is_unequal_and_listed_and_the_next_one_is_scored(tmp_path, monkeypatch):
-    quick = Worker("latex", limit=0.3)
-    monkeypatch.setattr(mathvision, "_worker", lambda: quick)
+    quick = Workers("latex", limit=0.3)
+    monkeypatch.setattr(mathvision, "_workers", lambda: quick)
     bench, item = item_of(tmp_path, options=[], answer="7/2")
     responses = ["\\boxed{\\binom{100000000}{50000000}}", "\\boxed{3\\frac{1}{2}}", "\\boxed{\\frac{7}{2}}"]
     hostile, product, right = bench.score([item] * 3, responses, bench.extract([item] * 3, responses))

@@ -13,9 +13,9 @@ from PIL import Image
 from mathse.errors import DataError
 from mathse.evaluation.benchmarks import make, math_verifier, mathvista, rows
 from mathse.evaluation.benchmarks.base import Item
-from mathse.evaluation.benchmarks.bounded import Worker
+from mathse.evaluation.benchmarks.bounded import Workers
 from mathse.evaluation.benchmarks.marker import mapped_response, marked_answer
-from mathse.evaluation.benchmarks.math_verifier import second_opinion
+from mathse.evaluation.benchmarks.math_verifier import second_opinions
 from mathse.evaluation.benchmarks.mathvision_answer import extracted_answer
 from mathse.types import Problem
 from tests.benchmarks.cases import vista_row
@@ -110,14 +110,14 @@ OPINIONS = [
 
 @pytest.mark.parametrize(("references", "response", "letter", "opinion"), OPINIONS)
 def test_math_verify_gives_a_second_opinion(references, response, letter, opinion):
-    assert second_opinion(references, response, letter) is opinion
+    assert second_opinions([(references, response, letter)]) == [opinion]
 
 
 def test_an_opinion_that_takes_too_long_is_none(monkeypatch):
-    quick = Worker("verify", limit=0.3)
-    monkeypatch.setattr(math_verifier, "_worker", lambda: quick)
-    assert second_opinion(["5"], "$\\binom{100000000}{50000000}$", False) is None
-    assert second_opinion(["5"], "$5$", False) is True
+    quick = Workers("verify", limit=0.3)
+    monkeypatch.setattr(math_verifier, "_workers", lambda: quick)
+    questions = [(["5"], "$\\binom{100000000}{50000000}$", False), (["5"], "$5$", False)]
+    assert second_opinions(questions) == [None, True]
     quick.close()
 
 

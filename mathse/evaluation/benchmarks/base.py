@@ -25,6 +25,7 @@ from mathse.types import Problem
 STUDENT_PROMPT = "student"  # the prompt that the student was trained with; a choice beside every benchmark's own
 RULE = "rule"  # decided_by: the official code's own rule
 GIVEN = "given"  # decided_by: the extraction came with the predictions file
+OVERRUN = "counts as unequal"  # in the note of a verdict on an answer that could not be parsed in time
 NOT_SCORED = "not scored"  # decided_by: an LLM is needed and there is none, or it gave no usable answer
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
 from importlib import metadata
 from typing import Any
 
-from mathse.evaluation.benchmarks.bounded import Overrun, Worker
+from mathse.evaluation.benchmarks.bounded import Overrun, Workers
 
 MAX_RESPONSE = 2_000  # characters of a response that are read, counted from its end
 LETTERS = tuple("ABCDEFGHIJ")
@@ -29,24 +29,33 @@ def version() -> str | None:
 
 
 @cache
-def _worker() -> Worker:
-    return Worker("verify")
+def _workers() -> Workers:
+    return Workers("verify")
 
 
-def second_opinion(references: list[str], response: str, letter: bool) -> bool | None:
-    """Whether ``response`` ends in one of the ``references``; None: no reference, no math-verify, or not within 1 s.
+def second_opinions(questions: Sequence[tuple[list[str], str, bool]]) -> list[bool | None]:
+    """Of each (references, response, letter): whether the response ends in one of the references.
 
-    ``letter``: the question has options, and a lone capital letter is an answer.
+    ``letter``: the question has options, and a lone capital letter is an answer. None: no reference, no math-verify, or
+    not within 1 s.
     """
-    references = [text for text in references if text.strip()]
-    if not references or version() is None:
-        return None
-    if not response.strip():
-        return False
-    try:
-        return bool(_worker().ask([references, response[-MAX_RESPONSE:], letter]))
-    except Overrun:
-        return None
+    asked = [
+        [references, response[-MAX_RESPONSE:], letter]
+        if (references := [text for text in listed if text.strip()]) and version() is not None
+        else None
+        for listed, response, letter in questions
+    ]
+    _workers().ask_all(question for question in asked if question is not None and str(question[1]).strip())
+    opinions: list[bool | None] = []
+    for question in asked:
+        if question is None or not str(question[1]).strip():
+            opinions.append(None if question is None else False)
+            continue
+        try:
+            opinions.append(bool(_workers().ask(question)))
+        except Overrun:
+            opinions.append(None)
+    return opinions
 
 
 def load() -> Callable[[Any], bool]:

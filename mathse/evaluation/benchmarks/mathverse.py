@@ -34,7 +34,7 @@ from mathse.evaluation.benchmarks.common import (
     prompt_file,
     unscored,
 )
-from mathse.evaluation.benchmarks.math_verifier import second_opinion, version
+from mathse.evaluation.benchmarks.math_verifier import second_opinions, version
 from mathse.evaluation.benchmarks.rows import SourceRow, image_path, load_items
 from mathse.inference.prompts import question_text
 from mathse.types import Problem
@@ -143,12 +143,11 @@ class MathVerse:
 
     def second_opinions(self, items: Sequence[Item], responses: Sequence[str]) -> list[bool | None]:
         """math-verify on letter or value; None for the golds of several letters, which it cannot read."""
-        return [
-            None
-            if "\n" in item.problem.answer
-            else second_opinion([item.problem.answer], response, item.raw["question_type"] == "multi-choice")
-            for item, response in paired(items, responses)
-        ]
+        questions = []
+        for item, response in paired(items, responses):
+            references = [] if "\n" in item.problem.answer else [item.problem.answer]
+            questions.append((references, response, item.raw["question_type"] == "multi-choice"))
+        return second_opinions(questions)
 
     def buckets(self, items: Sequence[Item], scored: Sequence[Scored]) -> dict[str, Any]:
         """The "total", and by "version", "subject" and "subfield" ("Plane Geometry-Angle"). Text Only rows count under

@@ -22,11 +22,11 @@ from mathse.config.evaluation import MathVision as Settings
 from mathse.errors import DataError
 from mathse.evaluation.benchmarks import official_latex
 from mathse.evaluation.benchmarks.arithmetic import Number
-from mathse.evaluation.benchmarks.base import LLM, Extraction, Item, Scored
-from mathse.evaluation.benchmarks.bounded import Overrun, Worker
+from mathse.evaluation.benchmarks.base import LLM, OVERRUN, Extraction, Item, Scored
+from mathse.evaluation.benchmarks.bounded import Overrun, Workers
 from mathse.evaluation.benchmarks.common import check_choice, paired, unscored
 from mathse.evaluation.benchmarks.marker import mapped_response
-from mathse.evaluation.benchmarks.math_verifier import second_opinion, version
+from mathse.evaluation.benchmarks.math_verifier import second_opinions, version
 from mathse.evaluation.benchmarks.mathvision_answer import equal, extracted_answer, quick_value
 from mathse.evaluation.benchmarks.rows import SourceRow, image_path, load_items
 from mathse.inference.prompts import question_text
@@ -42,8 +42,8 @@ _DIRECT = "\nAnswer the question using a single word or phrase."
 
 
 @cache
-def _worker() -> Worker:
-    return Worker("latex")
+def _workers() -> Workers:
+    return Workers("latex")
 
 
 class MathVision:
@@ -107,6 +107,18 @@ class MathVision:
     ) -> list[Scored]:
         """The official verdicts. ConfigError where the official parser does not work."""
         self.check()
+        # The values that the loop below will ask for, worked out side by side.
+        texts: list[str] = []
+
+        def note_text(text: str) -> Number:
+            texts.append(text)
+            return len(texts)  # no two alike, so that the comparison goes on to its end
+
+        for item, extraction in paired(items, extractions):
+            for reference in _references(item.problem) if extraction.text is not None else ():
+                equal(reference, extraction.text, note_text)
+        _workers().ask_all(text for text in texts if not quick_value(text)[0])
+
         scored = []
         for item, response, extraction in paired(items, responses, extractions):
             answer, problem = extraction.text, item.problem
@@ -126,10 +138,8 @@ class MathVision:
 
     def second_opinions(self, items: Sequence[Item], responses: Sequence[str]) -> list[bool | None]:
         """math-verify on the letter and the option's text, or on the value."""
-        return [
-            second_opinion(_references(item.problem), response, bool(item.problem.choices))
-            for item, response in paired(items, responses)
-        ]
+        pairs = paired(items, responses)
+        return second_opinions([(_references(p := item.problem), text, bool(p.choices)) for item, text in pairs])
 
     def buckets(self, items: Sequence[Item], scored: Sequence[Scored]) -> dict[str, Any]:
         """The official keys, sorted, each with its official string."""
@@ -168,9 +178,9 @@ class _BoundedValue:
         if known:
             return value
         try:
-            parsed: Number | None = _worker().ask(text)
+            parsed: Number | None = _workers().ask(text)
         except Overrun as overrun:
-            self.overruns.append(f"{text[:60]!r} counts as unequal: {overrun}")
+            self.overruns.append(f"{text[:60]!r} {OVERRUN}: {overrun}")
             return None
         return parsed
 

@@ -38,7 +38,7 @@ from mathse.evaluation.benchmarks.common import (
     unscored,
 )
 from mathse.evaluation.benchmarks.marker import marked_answer
-from mathse.evaluation.benchmarks.math_verifier import second_opinion, version
+from mathse.evaluation.benchmarks.math_verifier import second_opinions, version
 from mathse.evaluation.benchmarks.rows import SourceRow, image_path, load_items
 from mathse.inference.prompts import question_text
 from mathse.types import Problem
@@ -185,14 +185,14 @@ class MathVista:
 
     def second_opinions(self, items: Sequence[Item], responses: Sequence[str]) -> list[bool | None]:
         """math-verify on option letter and text, or on the value."""
-        opinions = []
+        questions = []
         for item, response in paired(items, responses):
             answer, choices = item.problem.answer, item.problem.choices
             references = [answer]
             if answer in choices:
                 references.append(chr(ord("A") + choices.index(answer)))
-            opinions.append(second_opinion(references, response, bool(choices)))
-        return opinions
+            questions.append((references, response, bool(choices)))
+        return second_opinions(questions)
 
     def buckets(self, items: Sequence[Item], scored: Sequence[Scored]) -> dict[str, Any]:
         """The "average", then group -> key -> {"accuracy", "correct", "total"}, the best first."""

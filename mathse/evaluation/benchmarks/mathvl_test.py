@@ -22,7 +22,7 @@ from mathse.config.evaluation import MathVLTest as Settings
 from mathse.errors import ConfigError, DataError
 from mathse.evaluation.benchmarks.base import LLM, Extraction, Item, Scored
 from mathse.evaluation.benchmarks.common import check_choice, group_accuracy, overall, paired, unscored
-from mathse.evaluation.benchmarks.math_verifier import second_opinion, version
+from mathse.evaluation.benchmarks.math_verifier import second_opinions, version
 from mathse.evaluation.benchmarks.mathverse import JUDGE, MAX_TOKENS, judge_prompt, judgement
 from mathse.evaluation.benchmarks.rows import SourceRow, image_path, load_items
 from mathse.inference.prompts import question_text
@@ -93,11 +93,18 @@ class MathVLTest:
             if answer is None:
                 scored.append(unscored(item, response, extraction, problem.answer, "the answer was not extracted"))
                 continue
-            correct, rule = same_answer(answer, problem.answer, problem.choices), "rule"
-            if not correct and answer and not problem.choices:
-                correct, rule = second_opinion([problem.answer], f"${answer}$", False) is True, "math-verify"
-            decided_by = f"{extraction.decided_by}+{rule}"
+            correct = same_answer(answer, problem.answer, problem.choices)
+            decided_by = f"{extraction.decided_by}+rule"
             scored.append(Scored(problem.id, response, answer, answer, problem.answer, correct, decided_by))
+        refused = [
+            k
+            for k, row in enumerate(scored)
+            if row.correct is False and row.extraction and not items[k].problem.choices
+        ]
+        opinions = second_opinions([([scored[k].answer], f"${scored[k].extraction}$", False) for k in refused])
+        for k, opinion in zip(refused, opinions, strict=True):
+            decided_by = f"{extractions[k].decided_by}+math-verify"
+            scored[k] = replace(scored[k], correct=opinion is True, decided_by=decided_by)
         doubtful = [
             k
             for k, row in enumerate(scored)
@@ -126,10 +133,10 @@ class MathVLTest:
 
     def second_opinions(self, items: Sequence[Item], responses: Sequence[str]) -> list[bool | None]:
         """math-verify on letter and text, or on the value."""
-        return [
-            second_opinion([item.problem.answer], response, bool(item.problem.choices))
-            for item, response in paired(items, responses)
-        ]
+        pairs = paired(items, responses)
+        return second_opinions(
+            [([item.problem.answer], response, bool(item.problem.choices)) for item, response in pairs]
+        )
 
     def buckets(self, items: Sequence[Item], scored: Sequence[Scored]) -> dict[str, Any]:
         """The "average", and by "question_type" where rows have one."""
