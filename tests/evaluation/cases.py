@@ -49,8 +49,8 @@ def run(folder: Path, *settings: str) -> float | None:
 
 def leave_scoring_processes() -> None:
     """Before a fork: a process and its copy must not talk to the same scoring process."""
-    for worker in (mathvision._worker(), math_verifier._worker()):
-        worker.close()
+    for workers in (mathvision._workers(), math_verifier._workers()):
+        workers.close()
 
 
 def write_rows(file: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
