@@ -37,6 +37,30 @@ def test_every_record_becomes_a_usable_row(
     assert all("<image" not in problem.question for problem in problems)
 
 
+PUBLISHED = [("geometry3k", 10, 10), ("mathvision", 10, 10), ("mathverse", 20, 0), ("dynamath", 14, 14)]
+
+
+@pytest.mark.parametrize(("format", "rows", "pictures"), PUBLISHED)
+def test_sets_are_read_as_they_are_published(
+    tmp_path: Path, fixtures: Path, format: str, rows: int, pictures: int
+) -> None:
+    target = tmp_path / f"{format}.jsonl"
+    assert convert(fixtures / "real" / format, target, format) == rows
+    source = build(JsonlData(path=str(target)))
+    problems = [problem for split in source.splits().values() for problem in split]
+    assert len(problems) == rows and not source.bad_rows
+    assert sum(bool(problem.images) for problem in problems) == pictures
+    assert all(problem.answer in "ABCDE"[: len(problem.choices)] for problem in problems if problem.choices)
+    assert not any("Choices" in problem.question or " A B = " in problem.question for problem in problems)
+
+
+def test_one_file_of_a_set_is_read_as_the_folder_is(tmp_path: Path, fixtures: Path) -> None:
+    root = fixtures / "real" / "mathvision"
+    convert(root, tmp_path / "folder.jsonl", "mathvision")
+    convert(next(root.glob("data/*.jsonl")), tmp_path / "file.jsonl", "mathvision")
+    assert (tmp_path / "folder.jsonl").read_bytes() == (tmp_path / "file.jsonl").read_bytes()
+
+
 def test_geometry_keeps_the_answer_letter_and_its_choices(tmp_path: Path, records: Path) -> None:
     convert(records, tmp_path / "own.jsonl", "geometry3k")
     problem = build(JsonlData(path=str(tmp_path / "own.jsonl"))).get("geometry3k/11")

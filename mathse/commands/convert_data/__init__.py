@@ -1,15 +1,17 @@
-"""Public data sets -> rows of ``data=jsonl``, next to copies of their images.
+"""Public data sets, as they are published -> rows of ``data=jsonl``, next to copies of their images.
 
     mathse convert-data SRC DST.jsonl --format geometry3k|mathvision|mathverse|dynamath
     mathse convert-data official FILE... --out DIR   # the authors' files: official.py
 
-SRC is a folder with ``records.jsonl`` (or that file), whose records name their picture in ``image_file``, relative to
-it. Ids are ``<format>/<id>``, so converted files can be concatenated.
+SRC is the folder that a set was unpacked to, or one of its files: JSON lines, a JSON list, an object of id -> record,
+or Geometry3K's folder a problem. ``FORMATS`` says where the records of each lie and what names a picture; a folder with
+``records.jsonl``, whose records name their picture in ``image_file``, is read too. Ids are ``<format>/<id>``, so
+converted files can be concatenated.
 
-geometry3k: Lu et al. 2021, "Inter-GPS", records as in its repository (problem_text, choices, answer a letter)
-mathvision: Wang et al. 2024, "MATH-V" (question with <imageN> tags, options, answer a letter or a value)
-mathverse:  Zhang et al. 2024, "MathVerse", records of its web page (question, choices "A:...", problem versions)
-dynamath:   Zou et al. 2024, "DynaMath" (question with its choices in it, answer)
+geometry3k: Lu et al. 2021, "Inter-GPS": train/<number>/data.json beside img_diagram.png
+mathvision: Wang et al. 2024, "MATH-V": data/test.jsonl, data/testmini.jsonl beside images/
+mathverse:  Zhang et al. 2024, "MathVerse": testmini.json, a list, beside images/
+dynamath:   Zou et al. 2024, "DynaMath": dataset.json, an object of id -> record, beside image/
 
 The last three are benchmarks: their rows are for trying things out, and to be kept out of real training data. Rows of
 MathVista are not converted: its licence forbids training on it.
@@ -21,13 +23,14 @@ import argparse
 import json
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mathse.commands.convert_data import official
 from mathse.config.program import program
-from mathse.data.json_records import read_lines
+from mathse.data.json_records import JsonRecord, read_records
 from mathse.data.readers.llava import question_of
 from mathse.errors import DataError
 
@@ -37,10 +40,10 @@ _IMAGE_TAG = re.compile(r"\s*<image\d+>")
 
 
 def geometry3k(record: Record) -> Record:
-    """The letter of the answer and the choices are kept; the question is the data set's own text."""
+    """The letter of the answer and the choices are kept; the question is the text that the authors cleaned."""
     return {
         "id": f"geometry3k/{record['id']}",
-        "question": record["problem_text"].strip(),
+        "question": (record.get("annotat_text") or record["problem_text"]).strip(),
         "answer": record["answer"],
         "choices": record["choices"],
         "solution": (record.get("detailed_solution") or "").strip(),
@@ -62,15 +65,17 @@ def mathvision(record: Record) -> Record:
 
 
 def mathverse(record: Record) -> Record:
-    """A "Vision Only" record has its question in the picture, a "Text Only" record no picture."""
+    """A "Vision Only" record has its question in the picture, a "Text Only" record no picture. The published file has
+    the choices in the question; the records of the web page have them in a list."""
     meta = record["metadata"]
+    question, choices = question_of(record["question"])
     return {
-        "id": f"mathverse/{record['pid']}",
-        "question": record["question"].strip() or IN_THE_PICTURE,
+        "id": f"mathverse/{record.get('sample_index', record.get('pid'))}",
+        "question": question or IN_THE_PICTURE,
         "answer": str(record["answer"]),
-        "choices": [_LETTER.sub("", choice) for choice in record["choices"] or []],
-        "version": meta["problem_version"],
-        "subject": meta["subjects"],
+        "choices": choices or [_LETTER.sub("", choice) for choice in record.get("choices") or []],
+        "version": record.get("problem_version", meta.get("problem_version")),
+        "subject": meta.get("subject", meta.get("subjects")),
     }
 
 
@@ -78,7 +83,7 @@ def dynamath(record: Record) -> Record:
     """The choices are taken out of the question's text."""
     question, choices = question_of(record["question"])
     return {
-        "id": f"dynamath/{record['pid']}",
+        "id": f"dynamath/{record.get('id', record.get('pid'))}",
         "question": question,
         "answer": str(record["answer"]),
         "choices": choices,
@@ -88,11 +93,23 @@ def dynamath(record: Record) -> Record:
 
 
 IN_THE_PICTURE = "Answer the question in the picture."
-FORMATS: dict[str, Callable[[Record], Record]] = {
-    "geometry3k": geometry3k,
-    "mathvision": mathvision,
-    "mathverse": mathverse,
-    "dynamath": dynamath,
+
+
+@dataclass(frozen=True)
+class Format:
+    """``row``: a record as a row of ours. ``files``: globs below SRC, of which the first that matches is taken.
+    ``picture``: the file beside each record's own, where a record does not name one."""
+
+    row: Callable[[Record], Record]
+    files: tuple[str, ...]
+    picture: str | None = None
+
+
+FORMATS = {
+    "geometry3k": Format(geometry3k, ("records.jsonl", "**/data.json"), "img_diagram.png"),
+    "mathvision": Format(mathvision, ("records.jsonl", "**/test.jsonl", "**/testmini.jsonl")),
+    "mathverse": Format(mathverse, ("records.jsonl", "**/testmini.json", "**/testmini*.json")),
+    "dynamath": Format(dynamath, ("records.jsonl", "**/dataset.json")),
 }
 REFUSED = {
     "mathvista": "MathVista's licence forbids training on it; use it as a benchmark, and keep it out of your training "
@@ -121,28 +138,30 @@ def convert(source: Path, target: Path, format: str) -> int:
     """
     if format in REFUSED:
         raise DataError(f"--format {format}: {REFUSED[format]}")
-    records = source if source.is_file() else source / "records.jsonl"
-    if not records.is_file():
-        raise DataError(f"{records}: no such file; SRC is a folder that holds records.jsonl")
     rows: list[Record] = []
     pictures: dict[Path, Path] = {}  # from, to
-    for number, record, reason in read_lines(records):
-        if record is None:
-            raise DataError(f"{records}:{number}: no {format} record ({reason}); check --format and SRC")
+    for file, record in _records(source, FORMATS[format]):
+        where = f"{file}:{record.line}"
+        if record.values is None:
+            raise DataError(f"{where}: no {format} record ({record.reason}); check --format and SRC")
+        values = record.values
         try:
-            file: str | None = record["image_file"] if record.get("image", "") is not None else None
-            row = FORMATS[format](record)
+            row = FORMATS[format].row(values)
+            reference = values.get("image_file") or values.get("image")
         except (KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"{records}:{number}: no {format} record ({error!r}); check --format and SRC") from None
+            raise DataError(f"{where}: no {format} record ({error!r}); check --format and SRC") from None
         images: list[str] = []
-        if file is not None:
-            picture = records.parent / file
-            if not picture.is_file() or not picture.resolve().is_relative_to(records.parent.resolve()):
-                raise DataError(f"{records}:{number}: no image {file!r} in {records.parent}; fetch the set's images")
-            images = [f"images/{format}/{file.removeprefix('images/')}"]
+        if (beside := FORMATS[format].picture) is not None and reference is None:
+            picture, name = _inside(file.parent / beside, file.parent), f"{values['id']}{Path(beside).suffix}"
+        else:
+            picture, name = _picture(reference, file, source), re.sub(r"\Aimages?/", "", str(reference))
+        if picture is None and (reference or beside):
+            raise DataError(f"{where}: no image {reference or beside!r} in {file.parent}; fetch the set's images")
+        if picture is not None:
+            images = [f"images/{format}/{name}"]
             pictures[picture] = target.parent / images[0]
         first = {"id": row.pop("id"), "question": row.pop("question"), "images": images}
-        rows.append(first | {name: value for name, value in row.items() if value not in ("", [])})
+        rows.append(first | {key: value for key, value in row.items() if value not in (None, "", [])})
 
     # Images first, then the file, by rename: a file that is there is whole.
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
@@ -157,3 +176,40 @@ def convert(source: Path, target: Path, format: str) -> int:
     unfinished.write_text(text, encoding="utf-8")
     unfinished.replace(target)
     return len(rows)
+
+
+def _records(source: Path, format: Format) -> Iterator[tuple[Path, JsonRecord]]:
+    """The records of SRC, each with its file. Raises DataError where there is no file of the format."""
+    files = [source] if source.is_file() else []
+    for pattern in format.files:
+        files = files or sorted(source.glob(pattern), key=lambda file: (len(file.parts), *map(_number, file.parts)))
+    if not files:
+        looked_for = ", ".join(format.files)
+        raise DataError(f"{source}: no such file; SRC is a folder that holds {looked_for}, or one such file")
+    if format.picture is None:
+        files = files[:1]  # one file holds all; Geometry3K has one a problem
+    for file in files:
+        for record in read_records(file):
+            yield file, record
+
+
+def _number(part: str) -> tuple[int, str]:
+    return (int(part), "") if part.isdigit() else (-1, part)
+
+
+def _picture(reference: object, file: Path, source: Path) -> Path | None:
+    """The picture that a record names: below its file's folder, or below a folder above it, up to SRC."""
+    if not isinstance(reference, str) or not reference:
+        return None
+    top = source if source.is_dir() else file.parent.parent
+    for folder in (file.parent, *file.parent.parents):
+        if (picture := _inside(folder / reference, folder)) is not None:
+            return picture
+        if folder == top:
+            return None
+    return None
+
+
+def _inside(picture: Path, folder: Path) -> Path | None:
+    """The picture, if it is a file and no way out of its folder."""
+    return picture if picture.is_file() and picture.resolve().is_relative_to(folder.resolve()) else None
