@@ -37,13 +37,15 @@ SOLVED = [
     ("Step 1: 3 * 4 = 12.", f"Step 1: 3 * 4 = 12.\n{MARKER} 12."),
     ("So \\boxed{12}\n", f"So \\boxed{{12}}\n{MARKER} 12."),
     (f"Three fours. {MARKER} 12.0.", f"Three fours. {MARKER} 12.0."),
-    ("Step 1: 3 * 4 = 13.", f"{MARKER} 12."),  # a solution that comes to something else is not taught
-    ("See the picture.", f"{MARKER} 12."),
+    ("The answer is 13.", f"{MARKER} 12."),  # a solution that announces something else is not taught
+    ("So \\boxed{13}.", f"{MARKER} 12."),
+    ("Three fours are twelve, of 5 kinds.", f"Three fours are twelve, of 5 kinds.\n{MARKER} 12."),  # prose
+    ("See the picture.", f"See the picture.\n{MARKER} 12."),
 ]
 
 
 @pytest.mark.parametrize(("solution", "text"), SOLVED)
-def test_solution_is_replayed_if_it_reaches_the_answer_else_the_bare_answer(solution: str | None, text: str) -> None:
+def test_solution_is_replayed_with_its_answer_unless_it_announces_another(solution: str | None, text: str) -> None:
     assert TEACHER.solve([problem(solution=solution)]) == [text]
 
 
@@ -88,7 +90,7 @@ def test_every_real_problem_gets_a_solution_that_is_judged_correct(tmp_path: Pat
     verdicts = TEACHER.annotate(problems, [path(text) for text in texts if text])
     assert {v.status for v in verdicts} == {"correct"}
     assert sum(p.solution in text for p, text in zip(problems, texts, strict=True) if p.solution and text) == (
-        1 if format == "mathvision" else 0  # of four MATH-V solutions one comes to the reference answer
+        3 if format == "mathvision" else 0  # prose that announces no answer: all of it is used
     )
 
 

@@ -37,11 +37,13 @@ class BadRow(DataError):
 
 
 class JsonRecord(NamedTuple):
-    """A record that begins in ``line`` (from 1): its object, or None and a reason."""
+    """A record that begins in ``line`` (from 1): its object, or None and a reason. ``number``: its place among the
+    records, from 1, where a file may have several in a line; None in a file of JSON lines."""
 
     line: int
     values: dict[str, Any] | None
     reason: str = ""
+    number: int | None = None
 
 
 def read_records(path: Path, key: str = "id") -> Iterator[JsonRecord]:
@@ -58,7 +60,7 @@ def read_records(path: Path, key: str = "id") -> Iterator[JsonRecord]:
     elif first == b"{" and suffix == ".json" and (whole := _whole_object(path)) is not None:
         if whole and all(isinstance(value, dict) for value in whole.values()):
             for number, (name, values) in enumerate(whole.items(), start=1):
-                yield JsonRecord(number, {key: name, **values})
+                yield JsonRecord(number, {key: name, **values}, number=number)
         else:
             yield JsonRecord(1, whole)
     else:
@@ -152,8 +154,9 @@ def _list_elements(path: Path) -> Iterator[JsonRecord]:
     decoder = json.JSONDecoder()
     text = _ListText(path)
     text.skip("[")
+    number = 0
     while not text.next_is("]"):
-        line = text.line
+        line, number = text.line, number + 1
         try:
             value = text.decode(decoder)
         except json.JSONDecodeError as error:
@@ -164,7 +167,7 @@ def _list_elements(path: Path) -> Iterator[JsonRecord]:
             raise
         except (ValueError, RecursionError):
             raise DataError(f"{path}:{line}: JSON beyond all bounds; fetch the file again") from None
-        yield _record(line, value)
+        yield _record(line, value)._replace(number=number)
         if not text.next_is("]"):
             text.skip(",")
 

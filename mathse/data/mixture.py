@@ -5,7 +5,8 @@
 
 ``counts`` takes so many rows of each source. ``weights`` takes rows in these proportions: ``size`` in all, or as many
 as the sources allow. Which rows of a source are taken depends on (seed, source, id) alone, so a run that is started
-again has the same; rows not taken are in no split. A source's own shares, seed and on_bad_row are not used.
+again has the same; rows not taken are in no split. A source's own shares, seed and on_bad_row are not used. A problem's
+source is its source's name here ("geo"); where two sources have an id in common, all ids begin with it ("geo/7").
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ class MixtureData(FileData):
             self.shares = replace(self.shares, test=0.0)
         sizes = {name: len(source.train_ids) for name, source in opened.items()}
         shares = dict(settings.counts or by_weight(sizes, settings.weights or {}, settings.size))
+        # An id without its source's name where that does no harm: earlier runs have it so.
+        all_ids = [i for source in opened.values() for i in source.table.ids()]
+        prefixed = len(set(all_ids)) < len(all_ids)
         for name, source in opened.items():
             if shares[name] > sizes[name]:
                 raise ConfigError(
@@ -43,9 +47,10 @@ class MixtureData(FileData):
                 )
             self.bad_rows += source.bad_rows
             if shares[name]:
-                self._take(_rows(source, _drawn(source.train_ids, shares[name], self.seed, name)), name)
+                drawn_ids = _drawn(source.train_ids, shares[name], self.seed, name)
+                self._take(_rows(source, drawn_ids, name, prefixed), name)
             if source.test_ids:  # a test file is the mixture's too, whole
-                self._take(_rows(source, source.test_ids), name, test=True)
+                self._take(_rows(source, source.test_ids, name, prefixed), name, test=True)
         drawn = ", ".join(f"{shares[name]:,} of {sizes[name]:,} rows of {name}" for name in opened)
         self.notes = (f"A mixture of {drawn}.", *(note for source in opened.values() for note in source.notes))
         self._opened()
@@ -80,7 +85,8 @@ def _drawn(ids: Sequence[str], rows: int, seed: int, name: str) -> list[str]:
     return [i for i in ids if i in chosen]
 
 
-def _rows(source: FileData, ids: Sequence[str]) -> Iterator[ValidatedRow]:
+def _rows(source: FileData, ids: Sequence[str], name: str, prefixed: bool) -> Iterator[ValidatedRow]:
     for problem in source.table.select(ids):
         file, line = source.table.location(problem.id)
-        yield ValidatedRow(file, line, problem.id, problem)
+        mixed = replace(problem, id=f"{name}/{problem.id}" if prefixed else problem.id, source=name)
+        yield ValidatedRow(file, line, mixed.id, mixed)

@@ -29,6 +29,7 @@ from mathse.types import Problem, Verdict
 
 SPLITS = ("seed", "test", "pool", "orm_train", "orm_held", "dev")
 ORM_HELD = 0.25  # share of the ORM's problems that it is measured on
+REPEATS = "repeats the row at"  # the reason why a row that is there already is left out
 NAMED = 5  # bad rows named in an error; the others are counted
 
 
@@ -103,6 +104,7 @@ class FileData:
                 "is for seed and pool"
             )
         self.bad_rows: list[dict[str, object]] = []
+        self.lists_repeats = False  # a row that is there twice, whole, is listed and no mistake
         self.table = ProblemTable()
         self.images = ImageChecks()
         self.train_ids: list[str] = []
@@ -142,7 +144,10 @@ class FileData:
             if row.problem is not None and row.problem.id in self.table:
                 file, line = self.table.location(row.problem.id)
                 known = f'"id" {row.problem.id!r:.80} stands already at {Path(file).name}:{line}'
-                row = replace(row, problem=None, reason=f"{known}; ids are unique, rename one")
+                reason = f"{known}; ids are unique, rename one"
+                if self.lists_repeats and self.table.get(row.problem.id) == row.problem:
+                    reason = f"{REPEATS} {Path(file).name}:{line}"
+                row = replace(row, problem=None, reason=reason)
             if row.problem is not None:
                 self.table.add(row.problem, row.file, row.line)
                 taken.append(row.problem.id)
@@ -154,8 +159,9 @@ class FileData:
 
     def _opened(self) -> None:
         """Raises DataError where a row cannot be used and that is an error."""
-        if self.bad_rows and self.on_bad_row == "error":
-            raise DataError(bad_rows_text(self.bad_rows, len(self.table)))
+        unusable = [row for row in self.bad_rows if not str(row["reason"]).startswith(REPEATS)]
+        if unusable and self.on_bad_row == "error":
+            raise DataError(bad_rows_text(unusable, len(self.table)))
 
 
 class NoProblems(DataError):
@@ -227,7 +233,9 @@ def _shuffled(ids: Sequence[str], seed: int) -> list[str]:
 def bad_rows_text(bad: Sequence[Mapping[str, object]], usable: int) -> str:
     """The error about rows that cannot be used: the first few by file and line, the others counted."""
     lines = [f"{bad[0]['file']}: {len(bad)} of {len(bad) + usable} rows cannot be used"]
-    lines += [f"{row['file']}:{row['line']}: {row['reason']}" for row in bad[:NAMED]]
+    for row in bad[:NAMED]:
+        record = f"record {row['record']}: " if "record" in row else ""
+        lines.append(f"{row['file']}:{row['line']}: {record}{row['reason']}")
     if len(bad) > NAMED:
         lines.append(f"... and {len(bad) - NAMED} more")
     if usable:

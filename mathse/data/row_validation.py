@@ -28,17 +28,19 @@ EAGER = 5_000  # images that are decoded when a source is opened; of the others 
 @dataclass(frozen=True)
 class ValidatedRow:
     """The outcome for a record that begins in ``line`` (from 1): a problem; or a reason why there is none, and the
-    record's id where it was readable."""
+    record's id where it was readable. ``record``: its place among the records, where a line may hold several."""
 
     file: str
     line: int
     id: str | None
     problem: Problem | None
     reason: str = ""
+    record: int | None = None
 
     def to_json(self) -> dict[str, object]:
         """A line of bad_rows.jsonl."""
-        return {"file": self.file, "line": self.line, "id": self.id, "reason": self.reason}
+        row = {"file": self.file, "line": self.line, "id": self.id, "reason": self.reason}
+        return row if self.record is None else row | {"record": self.record}
 
 
 @dataclass
@@ -78,8 +80,9 @@ def validate(record: JsonRecord, file: str, root: Path, images: ImageChecks, sou
         problem = problem_from(values, root, images, source)
     except BadRow as error:
         row_id = values.get("id")
-        return ValidatedRow(file, record.line, row_id if isinstance(row_id, str) else None, None, str(error))
-    return ValidatedRow(file, record.line, problem.id, problem)
+        known_id = row_id if isinstance(row_id, str) else None
+        return ValidatedRow(file, record.line, known_id, None, str(error), record.number)
+    return ValidatedRow(file, record.line, problem.id, problem, record=record.number)
 
 
 def problem_from(values: Mapping[str, Any], root: Path, images: ImageChecks, source: str) -> Problem:

@@ -34,7 +34,10 @@ def terms_of(data: Mapping[str, Any]) -> dict[str, Terms]:
     """Terms by source, from a run's ``data`` settings."""
     match str(data.get("_target_", "")).rpartition(".")[2]:
         case "MixtureData":
-            return {name: terms for part in data["sources"].values() for name, terms in terms_of(part).items()}
+            # by the name of a problem's source here, and, for runs of earlier versions, by the source's own
+            parts = {name: terms_of(part) for name, part in data["sources"].items()}
+            own = {name: terms for part in parts.values() for name, terms in part.items()}
+            return own | {name: next(iter(part.values()), UNKNOWN) for name, part in parts.items()}
         case "PublicData":
             published = reader(data["name"])
             return {published.name: Terms(published.title, published.home, published.licence)}

@@ -75,16 +75,16 @@ def training_rows(file: Path) -> Iterator[tuple[int, Problem]]:
         return name if ":" in name.partition("/")[0] else str(file.parent / name)
 
     problem_of: Callable[[str], Problem] | None = None
-    for line, row, reason in read_records(file):
-        where = f"{file}:{line}"
+    for record in read_records(file):
+        where, row = f"{file}:{record.line}", record.values
         if row is None:
-            raise DataError(f"{where}: {reason}")
+            raise DataError(f"{where}: {record.reason}")
         if "problem_id" in row and "question" not in row:
             problem_of = problem_of or _problems_of_run(file)
-            yield line, problem_named(str(row["problem_id"]), problem_of, where)
+            yield record.line, problem_named(str(row["problem_id"]), problem_of, where)
         else:
             try:
-                yield line, problem_in(row, line, picture_beside)
+                yield record.line, problem_in(row, record.line, picture_beside)
             except BadRow as error:
                 raise DataError(f"{where}: {error}") from None
 

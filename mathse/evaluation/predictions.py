@@ -53,10 +53,10 @@ def read_predictions(
     ids = set(known_ids)
     answers: dict[tuple[str, int], Answer] = {}
     lines: dict[tuple[str, int], int] = {}
-    for number, row, reason in read_lines(file):
-        where = f"{file}:{number}"
+    for record in read_lines(file):
+        where, row = f"{file}:{record.line}", record.values
         if row is None:
-            raise DataError(f"{where}: {reason}")
+            raise DataError(f"{where}: {record.reason}")
         answer = _answer(whole_characters(row), where, benchmark)
         if answer.id not in ids:
             nearest = get_close_matches(answer.id, known_ids, n=1)
@@ -71,7 +71,7 @@ def read_predictions(
         if key in answers:
             repeated = f"id {answer.id!r}" + (f", sample {answer.sample}," if n_samples > 1 else "")
             raise DataError(f"{where}: {repeated} stands already in line {lines[key]}; keep one of the two")
-        answers[key], lines[key] = answer, number
+        answers[key], lines[key] = answer, record.line
     if not answers:
         raise DataError(f'{file}: holds no rows; write one answer a line, {{"id": ..., "response": ...}}')
     return answers

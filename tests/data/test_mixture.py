@@ -64,12 +64,12 @@ def test_problems_keep_their_file_and_line(tmp_path: Path) -> None:
         assert mixture.table.location(i) == (str(tmp_path / "a.jsonl"), int(i[2:]) + 1)
 
 
-def test_an_id_that_two_sources_have_is_listed(tmp_path: Path) -> None:
+def test_sources_that_have_ids_in_common_lose_no_row(tmp_path: Path) -> None:
     sources = {"a": rows(tmp_path, "a", 5), "b": rows(tmp_path, "b", 5, (tmp_path / "a.jsonl").read_text())}
-    with pytest.raises(DataError, match="stands already at a.jsonl:1"):
-        mixed(sources, counts={"a": 5, "b": 10})
-    mixture = mixed(sources, counts={"a": 5, "b": 10}, on_bad_row="skip")
-    assert len(mixture.table) == 10 and len(mixture.bad_rows) == 5
+    mixture = mixed(sources, counts={"a": 5, "b": 10})
+    assert len(mixture.table) == 15 and not mixture.bad_rows
+    assert {"a/a/0", "b/a/0", "b/b/0"} < set(mixture.table.ids())
+    assert {mixture.get(i).source for i in mixture.table.ids()} == {"a", "b"}
 
 
 def test_bad_rows_of_every_source_are_listed_and_follow_the_mixture_s_setting(tmp_path: Path) -> None:

@@ -163,7 +163,7 @@ def test_real_records_of_geometry3k_are_read_from_where_they_lie(fixtures: Path)
     assert not source.bad_rows
     for number, line in enumerate(lines, 1):
         problem = source.get(f"geometry3k/{line['id']}")
-        assert (problem.question, problem.answer) == (line["problem_text"].strip(), line["answer"])
+        assert (problem.question, problem.answer) == (line["annotat_text"].strip(), line["answer"])
         assert problem.images == (str(root / line["image_file"]),), "referenced, not copied"
         assert source.table.location(problem.id) == (str(root / "records.jsonl"), number)
 
@@ -218,12 +218,41 @@ def test_a_record_that_makes_no_problem_is_listed_with_its_place_and_reason(
         public(name, str(folder))
     (bad,) = public(name, str(folder), on_bad_row="skip").bad_rows
     assert bad["file"] == str(folder / file) and bad["line"] == 1 and said in str(bad["reason"])
+    assert bad["record"] == 2  # all records stand in one line
 
 
 def test_a_record_that_is_there_twice_is_listed_once(tmp_path: Path) -> None:
     file, (record,), *_ = PUBLISHED["chartqa"]
     source = public("chartqa", str(unpacked(tmp_path, "chartqa", record)), on_bad_row="skip")
-    assert len(source.table) == 1 and "stands already at train_human.json:1" in str(source.bad_rows[0]["reason"])
+    (bad,) = source.bad_rows
+    assert len(source.table) == 1 and bad["reason"] == "repeats the row at train_human.json:1"
+    assert public("chartqa", str(tmp_path)).bad_rows == [bad]  # no mistake either
+
+
+def test_ids_do_not_depend_on_the_folder_that_data_root_names(fixtures: Path) -> None:
+    top = fixtures / "real" / "chartqa"
+    roots = [top, top / "ChartQA Dataset", top / "ChartQA Dataset" / "test"]
+    ids = [public("chartqa", str(root), split="test").table.ids() for root in roots]
+    assert ids[0] == ids[1] == ids[2] and len(ids[0]) > 20
+
+
+def test_a_real_repetition_is_listed_with_its_number_and_no_mistake(fixtures: Path) -> None:
+    source = public("chartqa", str(fixtures / "real" / "chartqa"), split="test")
+    assert ["repeats the row at" in str(row["reason"]) and row["record"] > 1 for row in source.bad_rows] == [True]
+
+
+@pytest.mark.parametrize("root", ["/no/such/folder", "nosuch", "./no/such", "."])
+def test_a_mistyped_root_is_no_hub_id(root: str) -> None:
+    with pytest.raises(DataError, match="no such folder|no file of ChartQA"):
+        public("chartqa", root)
+
+
+def test_an_archive_that_has_the_name_of_a_file_is_skipped_and_said(tmp_path: Path) -> None:
+    folder = unpacked(tmp_path, "mathv360k")
+    (folder / "train_more.json.zip").write_bytes(b"PK")
+    source = public("mathv360k", str(folder))
+    assert len(source.table) == 1 and not source.bad_rows
+    assert any("train_more.json.zip is not read: unpack it" in note for note in source.notes)
 
 
 @pytest.mark.parametrize("ending", [".pk", ".pkl"])

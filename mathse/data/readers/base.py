@@ -78,9 +78,22 @@ def tagged(name: str, record_id: object, question: str, answer: str, **more: Any
 
 
 def content_id(question: str, images: Sequence[str]) -> str:
-    """Twelve hex digits of a question and its images: the id of a row that has none of its own."""
+    """Twelve hex digits of a question and its images: the id of a row that has none of its own. Of images it takes the
+    references that the record has, so that the id does not depend on the folder that a set was unpacked to."""
     text = "\x1f".join([question, *(getattr(ref, "content", ref) or ref for ref in images)])
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+
+
+class PublishedImage(str):
+    """The path of an image below the root. ``content``: the reference as the record has it, which is the same wherever
+    the root is."""
+
+    content: str
+
+    def __new__(cls, path: str, reference: str) -> PublishedImage:
+        image = super().__new__(cls, path)
+        image.content = reference
+        return image
 
 
 def found_image(ref: object, origin: RecordOrigin, folders: Sequence[str]) -> str:
@@ -97,7 +110,7 @@ def found_image(ref: object, origin: RecordOrigin, folders: Sequence[str]) -> st
     for folder in folders:
         path = "/".join(filter(None, (folder.replace("{split}", origin.split), ref)))
         if Path(path_inside(path, origin.root)).is_file():
-            return path
+            return PublishedImage(path, ref)
     return ref
 
 

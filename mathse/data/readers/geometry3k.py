@@ -4,8 +4,9 @@ Source    Lu et al. 2021, "Inter-GPS", github.com/lupantech/InterGPS; data/geome
 Licence   MIT
 Files     {train,val,test}/<number>/data.json beside img_diagram.png; or records.jsonl with "image_file"
 Hub       hiyouga/geometry3k: {"images", "problem", "answer"}, the answer as text
-A record  {"problem_text": "Find x.", "choices": ["12", "13", "14", "15"], "answer": "B", "id": 12, "unit": "",
-           "problem_type_goal": ["Length"], ...}
+A record  {"problem_text": "Find x.", "annotat_text": "Find $x$.", "choices": ["12", "13", "14", "15"],
+           "answer": "B", "id": 12, "unit": "", "problem_type_goal": ["Length"], ...}
+Read is "annotat_text", which the authors cleaned: "problem_text" has blanks in names ("A B") and LaTeX without dollars.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def rows(values: Values, origin: RecordOrigin) -> Iterator[dict[str, Any]]:
     yield tagged(
         "geometry3k",
         text_of(values, "id"),
-        text_of(values, "problem_text"),
+        text_of(values, "annotat_text", "problem_text"),
         text_of(values, "answer"),
         images=[f"{origin.folder}/{DIAGRAM}".lstrip("/") if image is None else found_image(image, origin, ("",))],
         choices=list_of(values, "choices"),

@@ -5,6 +5,7 @@ What differs between sets stands in the set's reader; here its files are found, 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,9 @@ from mathse.data.readers import reader
 from mathse.data.readers.base import PublishedSet, RecordOrigin
 from mathse.data.row_validation import ValidatedRow, validate
 from mathse.errors import ConfigError, DataError
+
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+ARCHIVES = (".zip", ".tar", ".tgz", ".7z", ".rar", ".bz2", ".xz")
 
 
 class PublicData(FileData):
@@ -31,9 +35,20 @@ class PublicData(FileData):
         if root is None:
             raise ConfigError(f"data.root is not set; give the folder of {settings.name}: data.root=DIR")
         super().__init__(root, settings)
+        self.lists_repeats = True
         self.set = reader(settings.name)
         self.notes = (f"{self.set.title}: {self.set.home}; licence: {self.set.licence}.",)
         files = Path(root).exists() and not is_table(Path(root))
+        if not Path(root).exists() and (
+            Path(root).is_absolute() or not HUB_ID.fullmatch(root) or Path(root).parent.exists()
+        ):
+            raise DataError(
+                f"{root}: no such folder (looked for {Path(root).absolute()}); data.root is the folder that "
+                f"{self.set.title} was unpacked to, or its id on the hub (org/name): {self.set.home}"
+            )
+        if files:
+            skipped = archives_of(self.set, Path(root), split)
+            self.notes += tuple(f"{file} is not read: unpack it where it lies." for file in skipped)
         self._take(self._of_files(Path(root), split) if files else self._of_hub(root, split, settings.revision), root)
         self._opened()
 
@@ -57,10 +72,12 @@ class PublicData(FileData):
             if record.values is None:
                 raise BadRow(record.reason)
             for values in self.set.rows(record.values, origin):
-                yield validate(JsonRecord(record.line, values), file, origin.root, self.images, self.set.name)
+                yield validate(record._replace(values=values), file, origin.root, self.images, self.set.name)
         except BadRow as error:
             record_id = (record.values or {}).get("id")
-            yield ValidatedRow(file, record.line, None if record_id is None else str(record_id), None, str(error))
+            yield ValidatedRow(
+                file, record.line, None if record_id is None else str(record_id), None, str(error), record.number
+            )
 
 
 def is_table(root: Path) -> bool:
@@ -90,7 +107,9 @@ def files_of(published: PublishedSet, root: Path, split: str) -> list[tuple[str,
             (name, file)
             for name in splits
             for file in sorted(root.glob(pattern.replace("{split}", name)), key=_natural_order)
-            if file.is_file() and file.resolve().is_relative_to(inside)  # no link that leads out
+            if file.is_file()
+            and file.resolve().is_relative_to(inside)  # no link that leads out
+            and not file.name.endswith(ARCHIVES)
         ]
         if files:
             return files
@@ -103,6 +122,13 @@ def files_of(published: PublishedSet, root: Path, split: str) -> list[tuple[str,
         f"{root}: no file of {published.title} (looked for {patterns}); data.root is the folder that the set was "
         f"unpacked to: {published.home}"
     )
+
+
+def archives_of(published: PublishedSet, root: Path, split: str) -> list[Path]:
+    """Archives below ``root`` that have the name of a file of annotations: nobody unpacked them."""
+    splits = published.splits_of(split)
+    patterns = {pattern.replace("{split}", name) for pattern in published.patterns for name in splits}
+    return sorted({file for p in patterns for file in root.glob(p) if file.name.endswith(ARCHIVES)})
 
 
 def _natural_order(file: Path) -> list[tuple[bool, int, str]]:

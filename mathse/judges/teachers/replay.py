@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mathse.scoring.answers import MARKER, extract_answer, same_answer
+from mathse.scoring.answers import MARKER, announced_answer, extract_answer, same_answer
 from mathse.types import Problem, ReasoningPath, Verdict
 
 
 class ReplayTeacher:
-    """Writes each problem's own solution, or, where there is none, one sentence with the marker and the answer.
+    """Writes each problem's own solution and the answer behind the marker, or that sentence alone where there is none.
 
     Its verdicts compare answers, so they name no wrong step; its reflections are its solutions.
     """
@@ -33,14 +33,18 @@ class ReplayTeacher:
 
 
 def _replay(problem: Problem) -> str | None:
-    """The solution if it comes to the reference answer, ending in the marker; else the answer alone. None where the
-    answer cannot be written so that ``extract_answer`` reads it."""
+    """The solution, ending in the marker and the reference answer; the answer alone where there is no solution, or one
+    that announces another answer. None where the answer cannot be written so that ``extract_answer`` reads it."""
     sentences = (f"{MARKER} {problem.answer}.", f"{MARKER} \\boxed{{{problem.answer}}}.")
     sentence = next((s for s in sentences if _answers(problem, s)), None)
-    if problem.solution is None or not _answers(problem, problem.solution):
+    if problem.solution is None:
         return sentence
-    if MARKER in problem.solution or sentence is None:
-        return problem.solution
+    # Prose seldom says its answer so that a rule can read it, so only an answer that is announced can be another.
+    answers = _answers(problem, problem.solution)
+    if announced_answer(problem.solution) is not None and not answers:
+        return sentence
+    if answers and MARKER in problem.solution or sentence is None:
+        return problem.solution if answers else None
     return f"{problem.solution.rstrip()}\n{sentence}"
 
 

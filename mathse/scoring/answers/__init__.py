@@ -13,13 +13,21 @@ repetition in another, and nothing is evaluated but sums, products, powers and r
 """
 
 from mathse.scoring.answers.compare import choice_index, same_answer
-from mathse.scoring.answers.extract import MARKER, MAX_TEXT, answer_after, boxed_answer, extract_answer
+from mathse.scoring.answers.extract import (
+    MARKER,
+    MAX_TEXT,
+    announced_answer,
+    answer_after,
+    boxed_answer,
+    extract_answer,
+)
 from mathse.scoring.answers.plain import MAX_ANSWER
 
 __all__ = [
     "MARKER",
     "MAX_ANSWER",
     "MAX_TEXT",
+    "announced_answer",
     "answer_after",
     "boxed_answer",
     "choice_index",

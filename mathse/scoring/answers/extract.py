@@ -46,13 +46,10 @@ def extract_answer(text: str) -> str | None:
     more; the last number, point or option letter. A text cut off right after its last marker has no answer, and more
     than ``MAX_ANSWER`` characters are none.
     """
-    text = text[-MAX_TEXT:].translate(CHARACTERS)
-    after_thinking = text.rpartition("</think>")[2]
-    text = after_thinking if after_thinking.strip() else text
-    if (end := _last_marker(text)) is not None:
-        return answer_after(text[end:])
-    if (boxed := boxed_answer(text)) is not None:
-        return boxed
+    text = _answering_part(text)
+    announced, answer = _announced(text)
+    if announced:
+        return answer
     whole = text.strip().strip(_EDGES)
     if whole.rstrip(".").casefold() in ("true", "false", "yes", "no"):
         return whole.rstrip(".")
@@ -60,6 +57,25 @@ def extract_answer(text: str) -> str | None:
         return _within_bounds(whole.rstrip("."))  # no word, no equation, not only signs: "(3, -4)", "5:3", "24\\pi"
     last = _last_match(_NUMBER_OR_OPTION, text)
     return None if last is None else _within_bounds(next(group for group in last.groups() if group))
+
+
+def announced_answer(text: str) -> str | None:
+    """The answer behind a text's last marker phrase, or in its last box; None where it announces none."""
+    return _announced(_answering_part(text))[1]
+
+
+def _answering_part(text: str) -> str:
+    text = text[-MAX_TEXT:].translate(CHARACTERS)
+    after_thinking = text.rpartition("</think>")[2]
+    return after_thinking if after_thinking.strip() else text
+
+
+def _announced(text: str) -> tuple[bool, str | None]:
+    """Whether an answer is announced, and which; a text that is cut off right after its last marker announces none."""
+    if (end := _last_marker(text)) is not None:
+        return True, answer_after(text[end:])
+    boxed = boxed_answer(text)
+    return boxed is not None, boxed
 
 
 def _last_marker(text: str) -> int | None:
