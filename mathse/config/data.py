@@ -8,7 +8,18 @@ from typing import Any, Literal, get_args
 from mathse.config.allow import allow, follow
 
 PublicSet = Literal[
-    "geoqa_plus", "geometry3k", "chartqa", "unigeo", "multimath", "mavis", "math_puma", "mathv360k", "mathvl"
+    "geoqa_plus",
+    "geometry3k",
+    "chartqa",
+    "unigeo",
+    "multimath",
+    "mavis",
+    "math_puma",
+    "mathv360k",
+    "mathvl",
+    "tabmwp",
+    "formalgeo",
+    "conversations",
 ]
 SETS: tuple[PublicSet, ...] = get_args(PublicSet)
 

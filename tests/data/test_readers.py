@@ -1,7 +1,7 @@
 """Readers of published sets: records in their published shape become problems with stable ids.
 
-Of Geometry3K real records are read. The records of the other sets are written by us, in the shape that their authors
-publish; that our reading of that shape is right is not tested here.
+Of the sets in ``REAL`` real records are read. The records of the other sets are written by us, in the shape that their
+authors publish; that our reading of that shape is right is not tested here.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from mathse.data.images import load_image
 from mathse.data.problems import SPLITS
 from mathse.data.readers.source import PublicData
 from mathse.errors import ConfigError, DataError
+from mathse.scoring.answers import same_answer
 from mathse.types import Problem
 
 # set -> (its annotation file, a record of it, its picture, what becomes of it)
@@ -96,6 +97,28 @@ PUBLISHED: dict[str, tuple[str, Any, str, dict[str, Any]]] = {
         "images/1a.png",
         {"id": "mathvl/k12/1", "answer": "B", "language": "zh", "grade": "junior", "pictures": 2},
     ),
+    "tabmwp": (
+        "problems_train.json",
+        {"17": {"question": "Which dog's weight changed most?", "choices": ["Rex", "Champ"], "answer": "Champ",
+                "unit": None, "table": "Dog | oz.", "solution": "Champ lost 6.", "grade": 6}},
+        "tables/17.png",
+        {"id": "tabmwp/17", "answer": "B", "text": "Champ", "solution": "Champ lost 6.", "grade": 6},
+    ),
+    "formalgeo": (
+        "problems/3.json",
+        {"problem_id": 3, "problem_text_en": "Find x.", "problem_text_cn": "求x。", "problem_img": "3.png",
+         "problem_answer": "13/2", "source": "Geometry3k-1"},
+        "diagrams/3.png",
+        {"id": "formalgeo/3", "answer": "13/2", "question": "Find x.", "taken_from": "Geometry3k-1"},
+    ),
+    "conversations": (
+        "train.json",
+        [{"id": "9", "image": "images/9.png", "data_source": "geo", "conversations": [
+            {"from": "human", "value": "<image>\nFind x."},
+            {"from": "gpt", "value": "Both sides are equal, so x is 12. The answer is 12."}]}],
+        "images/9.png",
+        {"answer": "12", "question": "Find x.", "subset": "geo"},
+    ),
 }  # fmt: skip
 
 
@@ -137,7 +160,7 @@ def test_a_published_record_becomes_a_problem(tmp_path: Path, name: str) -> None
 def test_a_header_names_source_licence_and_a_record(name: str) -> None:
     header = getattr(__import__(f"mathse.data.readers.{name}", fromlist=["x"]), "__doc__")  # noqa: B009
     assert all(word in header for word in ("Source ", "Licence ", "A record ", "Files "))
-    assert ("We hold no sample of it" in header) == (name != "geometry3k")
+    assert ("We hold no sample of it" in header) == (name not in REAL)
     assert readers.reader(name).name == name
 
 
@@ -227,6 +250,27 @@ def test_a_record_that_is_there_twice_is_listed_once(tmp_path: Path) -> None:
     (bad,) = source.bad_rows
     assert len(source.table) == 1 and bad["reason"] == "repeats the row at train_human.json:1"
     assert public("chartqa", str(tmp_path)).bad_rows == [bad]  # no mistake either
+
+
+# set -> (its folder among the real records, the set's own split that they are of, problems, rows left out)
+REAL = {
+    "geometry3k": ("geometry3k", "train", 10, 0),
+    "chartqa": ("chartqa", "test", 21, 1),
+    "geoqa_plus": ("geoqa", "train", 8, 0),
+    "tabmwp": ("tabmwp", "test", 16, 0),
+    "formalgeo": ("formalgeo", "train", 10, 0),
+}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_records_become_problems(fixtures: Path, name: str) -> None:
+    folder, split, problems, left_out = REAL[name]
+    source = public(name, str(fixtures / "real" / folder), split=split)
+    assert (len(source.table), len(source.bad_rows)) == (problems, left_out)
+    for problem_id in source.table.ids():
+        problem = source.get(problem_id)
+        assert problem.question and problem.images and load_image(problem.images[0])
+        assert same_answer(problem.answer, problem.answer, problem.choices)
 
 
 def test_ids_do_not_depend_on_the_folder_that_data_root_names(fixtures: Path) -> None:

@@ -5,7 +5,6 @@ Licence   GPL-3.0
 Files     {train,val,test}/{split}_human.json and {split}_augmented.json, pictures in {split}/png/
 Hub       HuggingFaceM4/ChartQA: {"image", "query", "label": [text], "human_or_machine"}
 A record  {"imgname": "41699051005347.png", "query": "How many food item is shown in the bar graph?", "label": "14"}
-We hold no sample of it: tested against records written by us in this shape.
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ Files     the archives hold pickles, which are not read (a pickle can run any pr
           .../json/<number>.json beside .../image/<number>.png; or one file of records with an "image" each
 A record  {"subject": "如图,AB∥CD,∠ABC=50°,则∠BCD等于()", "choices": ["40°", "50°", "60°", "130°"], "label": 1,
            "answer": "解:∵AB∥CD,...", "id": 17}
-We hold no sample of it: tested against records written by us in this shape.
 """
 
 from __future__ import annotations
