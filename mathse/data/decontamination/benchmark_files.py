@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mathse.data.decontamination import hash_lists
-from mathse.data.decontamination.index import PICTURE_DISTANCE, TEXT_SIMILARITY, Index
+from mathse.data.decontamination.index import IMAGE_SIZE, PICTURE_DISTANCE, TEXT_SIMILARITY, Index
 from mathse.data.json_records import BadRow, read_records
 from mathse.data.row_validation import path_inside
 from mathse.errors import DataError
@@ -64,8 +64,8 @@ def problems_of(file: Path) -> Iterator[Problem]:
 
 
 def problem_in(values: Mapping[str, Any], line: int, path_of: Callable[[str], str]) -> Problem:
-    """The id, question and images of a published row; ``path_of``: the path of an image by its name in the row. Raises
-    BadRow for a row that asks nothing."""
+    """The id, question, images and answer of a published row, with the size of its image where the row gives it;
+    ``path_of``: the path of an image by its name in the row. Raises BadRow for a row that asks nothing."""
     problem_id = next((str(values[key]) for key in IDS if values.get(key) not in (None, "")), f"line {line}")
 
     questions = (values[key] for key in QUESTIONS if isinstance(values.get(key), str) and values[key].strip())
@@ -85,7 +85,17 @@ def problem_in(values: Mapping[str, Any], line: int, path_of: Callable[[str], st
 
     if not question.strip() and not images:
         raise BadRow(f"no question and no picture (its keys: {', '.join(list(values)[:8])})")
-    return Problem(problem_id, question, images)
+    answer, choices = values.get("answer"), values.get("choices")
+    about = values["metadata"] if isinstance(values.get("metadata"), Mapping) else values
+    size = [about.get(key) for key in ("img_width", "img_height")]  # pixels
+    return Problem(
+        problem_id,
+        question,
+        images,
+        str(answer) if isinstance(answer, (str, int, float)) else "",
+        tuple(map(str, choices)) if isinstance(choices, list) else (),
+        metadata={IMAGE_SIZE: size} if all(isinstance(side, int) for side in size) else {},
+    )
 
 
 def _first_user_turn(values: Mapping[str, Any]) -> str:

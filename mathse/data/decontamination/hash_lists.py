@@ -26,7 +26,7 @@ PREFIX = "stored:"
 
 def digest(question: NormalisedQuestion) -> str:
     """16 hex digits of a normalised question."""
-    return hashlib.blake2b(question.text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+    return hashlib.blake2b(question.spelt.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
 def location(entry: str) -> Path:

@@ -6,7 +6,8 @@
 
 A row and a problem make a pair if their questions are equal or nearly so, or if they have an image in common, exactly
 or to the eye. A question that is not distinctive ("What is the perimeter of the shape?") makes a pair that counts only
-where neither side has an image, or an image is shared; else the pair is listed as weak.
+where neither side has an image, or an image is shared, or the problem's image is not here but question, answer and the
+image's published size are equal; else the pair is listed as weak.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from mathse.data.decontamination.question_text import (
 from mathse.data.image_decoding import pixels_sha256
 from mathse.data.images import load_image
 from mathse.errors import DataError
+from mathse.scoring.answers import choice_index, same_answer
 from mathse.types import Problem
 
 TEXT_SIMILARITY = 0.8  # share of two questions' 4-grams in common
@@ -45,13 +47,16 @@ CORRELATION = 0.75  # of the parts behind two such hashes, at least
 FIRST_DISTANCE = 24
 
 EXACT_TEXT, NEAR_TEXT, EXACT_PICTURE, NEAR_PICTURE = "question", "near_question", "image", "near_image"
+ANSWER_AND_SIZE = "answer_and_image_size"
+IMAGE_SIZE = "image_size"  # in a problem's metadata: [width, height] in pixels, as the benchmark publishes it
 Opener = Callable[[str], Image.Image]
 
 
 @dataclass(frozen=True)
 class BenchmarkPair:
-    """A training row and a benchmark's problem. ``by``: question, near_question, image, near_image, those that hold;
-    ``similarity`` in [0, 1], of the closest. ``counts`` False: weak, and so listed but not dropped."""
+    """A training row and a benchmark's problem. ``by``: question, near_question, answer_and_image_size, image,
+    near_image, those that hold; ``similarity`` in [0, 1], of the closest. ``counts`` False: weak, and so listed but not
+    dropped."""
 
     against: str  # the benchmark's file
     against_id: str
@@ -80,11 +85,13 @@ class ComparedImage:
 
 @dataclass(frozen=True, eq=False)
 class ComparedRow:
-    """What is compared of a row: its question, and those of its ``named`` images that could be opened."""
+    """What is compared of a row: its question, its answer as text, and those of its ``named`` images that could be
+    opened."""
 
     question: NormalisedQuestion
     images: Sequence[ComparedImage]
     named: int
+    answer: str = ""
 
     @classmethod
     def of(cls, problem: Problem, opener: Opener = load_image) -> ComparedRow:
@@ -99,7 +106,13 @@ class ComparedRow:
 
     @classmethod
     def of_images(cls, problem: Problem, images: Sequence[ComparedImage]) -> ComparedRow:
-        return cls(normalised(problem.question), images, len(problem.images))
+        return cls(normalised(problem.question), images, len(problem.images), answer_text(problem))
+
+
+def answer_text(problem: Problem) -> str:
+    """The answer; of a choice its text, since one copy of a problem may have the letter and another the text."""
+    index = choice_index(problem.answer, problem.choices) if problem.choices else None
+    return problem.answer if index is None else problem.choices[index]
 
 
 class Index:
@@ -121,6 +134,8 @@ class Index:
         self._names: list[tuple[str, str]] = []  # (benchmark's file, problem id)
         self._questions: list[NormalisedQuestion] = []
         self._pictured: list[bool] = []  # whether the problem has images
+        # Of problems whose image is not here: their answer, and the size in pixels that the benchmark gives.
+        self._known_by: dict[int, tuple[str, tuple[int, int]]] = {}
         self._by_text: dict[str, list[int]] = {}
         self._by_digest: dict[str, list[tuple[str, str]]] = {}  # names of problems of which only the digest is known
         self._near = Buckets()
@@ -157,6 +172,8 @@ class Index:
                 image = ComparedImage.of(self._opener(ref), cut=True)
             except DataError:
                 self.unopened += 1
+                if problem.answer and len(problem.images) == 1 and (size := problem.metadata.get(IMAGE_SIZE)):
+                    self._known_by[number] = answer_text(problem), (size[0], size[1])
                 continue
             self._by_image[ref] = [number]
             self._hashes += [(ref, one) for one in image.hashes]
@@ -173,18 +190,28 @@ class Index:
         for number in sorted(by_text.keys() | by_image.keys()):
             text, image = by_text.get(number), by_image.get(number)
             by = []
+            same_size = False
             if text is not None:
                 by.append(EXACT_TEXT if self._questions[number].text == row.question.text else NEAR_TEXT)
+                same_size = text == 1 and self._same_answer_and_size(number, row)
+            if same_size:
+                by.append(ANSWER_AND_SIZE)
             if image is not None:
                 by.append(EXACT_PICTURE if image == 1 else NEAR_PICTURE)
             # A question that many problems share says little, unless it is all that there is on both sides.
             no_images = not row.named and not self._pictured[number]
-            counts = image is not None or no_images or row.question.is_distinctive
+            counts = image is not None or same_size or no_images or row.question.is_distinctive
             similarity = round(max(text or 0, image or 0), 3)
             pairs.append(BenchmarkPair(*self._names[number], tuple(by), similarity, counts))
         # Problems of a hash list: equal questions are all that can be found.
         names = self._by_digest.get(digest(row.question), ()) if self._by_digest else ()
         return pairs + [BenchmarkPair(*name, (EXACT_TEXT,), 1.0, row.question.is_distinctive) for name in names]
+
+    def _same_answer_and_size(self, number: int, row: ComparedRow) -> bool:
+        if number not in self._known_by or len(row.images) != 1:
+            return False
+        answer, size = self._known_by[number]
+        return row.images[0].image.size == size and same_answer(row.answer, answer)
 
     def _similar_questions(self, question: NormalisedQuestion) -> dict[int, float]:
         """Similarity by problem of those whose question is equal, or has the same numbers and nearly the same words, or

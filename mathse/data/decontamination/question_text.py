@@ -3,8 +3,8 @@
     normalised("<image>Find $x$,\\\\n if y = 80.0.\\nChoices:\\n(A) 12\\n(B) 13").text == "findxify=80"
 
 Case, spacing, punctuation, LaTeX markup, image tags, hints on how to answer and lists of choices say nothing about
-which problem it is. Numbers do: "five", "5" and "5.0" are the same number, and a question with another number is
-another question, however alike the words are.
+which problem it is, and a sign is the word for it ("∠ABC", "angle ABC"). Numbers do: "five", "5" and "5.0" are the same
+number, and a question with another number is another question, however alike the words are.
 """
 
 from __future__ import annotations
@@ -41,8 +41,21 @@ _WRAPPER = (
 _MARKUP = re.compile(_WRAPPER + r"|\\[,;!: ]|\\n(?![a-z])|[\\${}~`\"'*_]")
 # One sign a meaning: "\\times" and "×" are the same.
 _SIGNS = {r"\\times": "×", r"\\cdot": "·", r"\\(?:circ|degree)": "°", r"\\angle": "∠", r"\\triangle": "△", r"\\pi": "π"}
+# And a sign is its word: one copy of a problem has "AB ⊥ CD", another "AB perpendicular to CD". In some copies the word
+# is joined to the one before it: "Rttriangle", "tanangle".
+_WORDS = {
+    r"\\odot|\bcircles?": "⊙",
+    r"(?:\b|(?<=rt))triangles?": "△",
+    r"(?:\b|(?<=tan)|(?<=sin)|(?<=cos))angles?": "∠",
+    r"\\parallel|\bparallel(?: to| with)?": "∥",
+    r"\\perp|\bperpendicular(?: to)?": "⊥",
+    r"\bparallelograms?": "▱",
+    r"\\widehat|\barcs?": "⁀",
+    r"\bdegrees?": "°",
+}
+_WORD = [(re.compile(rf"(?:{pattern})(?![a-z])"), sign) for pattern, sign in _WORDS.items()]
 _SIGN = [(re.compile(rf"{pattern}(?![a-z])"), sign) for pattern, sign in _SIGNS.items()]
-_PUNCTUATION = re.compile(r"[^\w+\-=<>/^%°|√πθαβγ∠△⊥∥×·.]|_")  # and blanks
+_PUNCTUATION = re.compile(r"[^\w+\-=<>/^%°|√πθαβγ∠△⊥∥⊙▱⁀×·.]|_")  # and blanks
 _FULL_STOP = re.compile(r"(?<!\d)\.|\.(?!\d)")  # a point that is not inside a number
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 # A minus belongs to a number unless it stands after another term, as in "5 - 3".
@@ -65,15 +78,17 @@ _NUMERAL = re.compile(rf"\b({'|'.join(_NUMERALS)})\b")
 
 @dataclass(frozen=True)
 class NormalisedQuestion:
-    """``text``: what is left of a question for comparison. ``numbers``: in their order, with their signs."""
+    """``text``: what is left of a question for comparison. ``numbers``: in their order, with their signs. ``spelt``:
+    the text before words became signs, which the stored hash lists were made of."""
 
     text: str
     numbers: tuple[str, ...] = ()
+    spelt: str = ""
 
     @property
     def is_distinctive(self) -> bool:
         """Whether the text alone says which problem it is; "What is the perimeter of the shape?" does not."""
-        size = len(self.text) + 2 * len(_HAN.findall(self.text))  # a Chinese character says as much as three letters
+        size = len(self.spelt) + 2 * len(_HAN.findall(self.spelt))  # a Chinese character says as much as three letters
         return size >= LONG or (len(self.numbers) >= 2 and size >= SHORT)
 
     @cached_property
@@ -98,13 +113,24 @@ def normalised(question: str) -> NormalisedQuestion:
     text = unicodedata.normalize("NFKC", text).casefold()
     for pattern, sign in _SIGN:
         text = pattern.sub(sign, text)
+    text = _with_plain_numbers(text)
+    in_signs = text
+    for pattern, sign in _WORD:
+        in_signs = pattern.sub(sign, in_signs)
+    numbers = tuple(number.replace(" ", "") for number in _SIGNED.findall(_MARKUP.sub(" ", text)))
+    return NormalisedQuestion(_letters(in_signs), numbers, _letters(text, but="⊙▱⁀"))
+
+
+def _with_plain_numbers(text: str) -> str:
+    """ "five", "5" and "5.0" -> "5"."""
     text = _NUMERAL.sub(lambda m: _NUMERALS[m[1]], _THOUSANDS.sub("", text))
-    text = _NUMBER.sub(lambda m: m[0].rstrip("0").rstrip(".") if "." in m[0] else m[0].lstrip("0") or "0", text)
-    text = _MARKUP.sub(" ", text)
-    numbers = tuple(number.replace(" ", "") for number in _SIGNED.findall(text))
-    # Blanks go, but "1 2" must not become 12.
-    apart = re.sub(r"(?<=\d)\s+(?=\d)", "|", text)
-    return NormalisedQuestion(_FULL_STOP.sub("", _PUNCTUATION.sub("", apart)), numbers)
+    return _NUMBER.sub(lambda m: m[0].rstrip("0").rstrip(".") if "." in m[0] else m[0].lstrip("0") or "0", text)
+
+
+def _letters(text: str, but: str = "") -> str:
+    """Without markup, punctuation and the signs ``but``. Blanks go, yet "1 2" must not become 12."""
+    apart = re.sub(r"(?<=\d)\s+(?=\d)", "|", _MARKUP.sub(" ", text))
+    return _FULL_STOP.sub("", _PUNCTUATION.sub("", apart).translate(dict.fromkeys(map(ord, but))))
 
 
 def mixed(values: Grams) -> Grams:
