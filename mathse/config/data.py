@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -52,8 +53,22 @@ class PublicData(Split):
     _target_: str = "mathse.data.readers.source.PublicData"
     name: PublicSet = "geometry3k"
     root: str | None = None  # the set's folder, or a hub id
-    split: Literal["train", "val", "test", "all"] = "train"  # the set's own; ours are shares of it
+    # The set's own: our splits are shares of `train`; `test`, where it is set, is the whole test split. One name alone
+    # stands for {train: NAME, test: null}.
+    split: Any = "train"
     revision: str | None = None  # of a hub id
+
+    def __post_init__(self) -> None:
+        if isinstance(self.split, Mapping) and self.split.get("test") is None and set(self.split) <= {"train", "test"}:
+            self.split = self.split.get("train", "train")  # as earlier runs recorded it
+
+    @property
+    def train_split(self) -> str:
+        return str(self.split["train"] if isinstance(self.split, Mapping) else self.split)
+
+    @property
+    def test_split(self) -> str | None:
+        return str(self.split["test"]) if isinstance(self.split, Mapping) else None
 
 
 @dataclass(frozen=True)

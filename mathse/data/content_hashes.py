@@ -38,8 +38,9 @@ def content_hashes(data: Any, key: str = "data") -> dict[str, str]:
 def _file_lines(data: PublicData | HubData, root: Path) -> Iterator[str]:
     """A line a file: its name below ``root``, and the hash or size of its contents."""
     if isinstance(data, PublicData) and not is_table(root):
-        for split, file in files_of(reader(data.name), root, data.split):
-            yield f"{split} {file.relative_to(root) if root.is_dir() else file.name} {sha256_file(file)}"
+        for wanted in filter(None, (data.train_split, data.test_split)):
+            for split, file in files_of(reader(data.name), root, wanted):
+                yield f"{split} {file.relative_to(root) if root.is_dir() else file.name} {sha256_file(file)}"
     else:
         for file in sorted(root.rglob("*") if root.is_dir() else [root]):
             if file.is_file():

@@ -213,6 +213,26 @@ def test_our_splits_are_shares_of_the_set_s_own(tmp_path: Path) -> None:
     assert len(splits["test"]) > 15
 
 
+def test_a_set_s_own_test_split_can_be_the_test_split(tmp_path: Path, fixtures: Path) -> None:
+    test = fixtures / "real" / "chartqa" / "ChartQA Dataset" / "test"
+    shutil.copytree(test, tmp_path / "test")
+    shutil.copytree(test / "png", tmp_path / "train" / "png")
+    records = [
+        {**record, "query": f"And {record['query']}"} for record in json.loads((test / "test_human.json").read_text())
+    ]
+    (tmp_path / "train" / "train_human.json").write_text(json.dumps(records))
+    root = str(tmp_path)
+    source = public("chartqa", root, split={"train": "train", "test": "test"})
+    own = {name: set(public("chartqa", root, split=name).table.ids()) for name in ("train", "test")}
+    splits = {name: {problem.id for problem in part} for name, part in source.splits().items()}
+    assert splits.pop("test") == own["test"]
+    assert set().union(*splits.values()) == own["train"] and not own["test"] & own["train"]
+
+
+def test_one_name_of_a_split_is_recorded_as_earlier_runs_did() -> None:
+    assert data_settings.PublicData(split={"train": "all", "test": None}).split == "all"
+
+
 BROKEN: list[tuple[str, Callable[[dict[str, Any]], Any], str]] = [
     ("unigeo", lambda r: {**r, "label": 9}, '"label" 9 is none of the 2 choices'),
     ("unigeo", lambda r: {**r, "label": "x"}, '"label" is the number of a choice'),

@@ -28,6 +28,7 @@ RULES: dict[type, tuple[Rule, ...]] = {
         fits.lora_scopes_exist,
         run.task_has_its_rows,
         data.data_is_there,
+        data.splits_are_the_set_s_own,
         data.mixture_says_how_much_of_each,
         data.shares_leave_problems_to_learn_from,
         data.licence_allows_training,

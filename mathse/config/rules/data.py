@@ -37,6 +37,22 @@ def data_is_there(config: Any) -> Iterator[str]:
                 yield f"{path}.root = {show(data.root)}: {sentence}"
 
 
+def splits_are_the_set_s_own(config: Any) -> Iterator[str]:
+    allowed = {"train": ("train", "val", "test", "all"), "test": ("train", "val", "test")}
+    for path, data in _sources("data", config.data):
+        if not isinstance(data, PublicData):
+            continue
+        names = data.split if isinstance(data.split, Mapping) else {"train": data.split}
+        for key, name in names.items():
+            if key not in allowed:
+                yield f"{path}.split.{key}: unknown key; there are {', '.join(allowed)}"
+            elif name not in allowed[key]:
+                where = f"{path}.split.{key}" if isinstance(data.split, Mapping) else f"{path}.split"
+                yield f"{where} = {show(name)}: must be one of {', '.join(allowed[key])}"
+        if names.get("test") is not None and names["test"] == names.get("train"):
+            yield f"{path}.split = {show(dict(names))}: a set's {names['test']} cannot be both; give two different ones"
+
+
 def mixture_says_how_much_of_each(config: Any) -> Iterator[str]:
     data = config.data
     if isinstance(data, MixtureData):
@@ -46,7 +62,8 @@ def mixture_says_how_much_of_each(config: Any) -> Iterator[str]:
 def shares_leave_problems_to_learn_from(config: Any) -> Iterator[str]:
     data = config.data
     if isinstance(data, Split):
-        test_share = data.test_share if getattr(data, "test_path", None) is None else 0.0
+        has_test = getattr(data, "test_path", None) is not None or getattr(data, "test_split", None) is not None
+        test_share = 0.0 if has_test else data.test_share
         if (total := test_share + data.dev_share + data.orm_share) >= 1:
             yield (
                 f"data.test_share + data.dev_share + data.orm_share = {total:g}: must stay below 1, "

@@ -5,11 +5,12 @@ What differs between sets stands in the set's reader; here its files are found, 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from mathse.config.data import PublicData as Settings
+from mathse.config.rules.files import HUB_ID
 from mathse.data.hub_table import HubTable, is_saved, lasting, records
 from mathse.data.json_records import BadRow, JsonRecord, read_records
 from mathse.data.problems import FileData
@@ -18,7 +19,6 @@ from mathse.data.readers.base import PublishedSet, RecordOrigin
 from mathse.data.row_validation import ValidatedRow, validate
 from mathse.errors import ConfigError, DataError
 
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 ARCHIVES = (".zip", ".tar", ".tgz", ".7z", ".rar", ".bz2", ".xz")
 
 
@@ -26,15 +26,15 @@ class PublicData(FileData):
     """The records of a published set, split by a hash of (seed, id) as own data is.
 
     ``root``: the folder that the set was unpacked to, one of its files, a table's folder, or a hub id. ``split``: which
-    of the set's own splits is read. Raises DataError for a set that cannot be used, ConfigError for settings that do
-    not go together.
+    of the set's own splits our splits are shares of, and which of them is the test split. Raises DataError for a set
+    that cannot be used, ConfigError for settings that do not go together.
     """
 
     def __init__(self, settings: Settings) -> None:
-        root, split = settings.root, settings.split
+        root, split, test_split = settings.root, settings.train_split, settings.test_split
         if root is None:
             raise ConfigError(f"data.root is not set; give the folder of {settings.name}: data.root=DIR")
-        super().__init__(root, settings)
+        super().__init__(root, replace(settings, test_share=0.0) if test_split else settings)
         self.lists_repeats = True
         self.set = reader(settings.name)
         self.notes = (f"{self.set.title}: {self.set.home}; licence: {self.set.licence}.",)
@@ -49,7 +49,10 @@ class PublicData(FileData):
         if files:
             skipped = archives_of(self.set, Path(root), split)
             self.notes += tuple(f"{file} is not read: unpack it where it lies." for file in skipped)
-        self._take(self._of_files(Path(root), split) if files else self._of_hub(root, split, settings.revision), root)
+        for wanted, test in ((split, False), (test_split, True)):
+            if wanted is not None:
+                rows = self._of_files(Path(root), wanted) if files else self._of_hub(root, wanted, settings.revision)
+                self._take(rows, f"{root} ({wanted})", test)
         self._opened()
 
     def _of_files(self, root: Path, split: str) -> Iterator[ValidatedRow]:
