@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from mathse.config import build
+from mathse.config.bind import locate
 from mathse.config.evaluation import ROWS, OwnBenchmark
 from mathse.config.schema import EvaluateConfig
 from mathse.errors import DataError
 from mathse.evaluation.benchmarks.base import STUDENT_PROMPT, Benchmark, Item
+from mathse.evaluation.benchmarks.simple import refuse_unfinished, whole
 from mathse.runs.store import to_json
 
 
@@ -50,7 +52,9 @@ def open_benchmark(name: str, section: Any, config: EvaluateConfig, folder: Path
     elif uses_student_prompt:
         section = replace(section, prompt=type(section)().prompt)
     runtime = {"source": build(config.data)} if isinstance(section, OwnBenchmark) else {}
-    bench: Benchmark = build(section, **runtime)
+    if isinstance(section, Mapping):
+        refuse_unfinished(locate(section["_target_"]), name)
+    bench = whole(build(section, **runtime), name)
     bench.check()
     # Pictures are looked at by a student or by the ORM; scoring alone needs none.
     need_images = config.predictions is None or config.judge.checkpoint is not None

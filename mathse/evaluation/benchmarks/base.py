@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 from mathse.types import Problem
 
@@ -79,13 +79,33 @@ class Scored:
 class Benchmark(Protocol):
     """One benchmark with its options chosen. ``prompts``, ``splits``: names to choose from, the default first."""
 
-    name: ClassVar[str]  # as in benchmark=NAME
-    title: ClassVar[str]  # as in a table's head
-    prompts: ClassVar[tuple[str, ...]]
-    splits: ClassVar[tuple[str, ...]]
-    hub: ClassVar[str | None]  # the data set's id on the hub
-    needs_llm: ClassVar[str]  # "" or what cannot be scored without one, as a sentence for the user
     prompt: str  # the prompt chosen
+
+    @property
+    def name(self) -> str:
+        """As in benchmark=NAME."""
+        ...
+
+    @property
+    def title(self) -> str:
+        """As in a table's head."""
+        ...
+
+    @property
+    def prompts(self) -> tuple[str, ...]: ...
+
+    @property
+    def splits(self) -> tuple[str, ...]: ...
+
+    @property
+    def hub(self) -> str | None:
+        """The data set's id on the hub."""
+        ...
+
+    @property
+    def needs_llm(self) -> str:
+        """ "" or what cannot be scored without one, as a sentence for the user."""
+        ...
 
     def check(self) -> None:
         """ConfigError, with the command that fixes it, where the official scorer cannot work on this machine."""

@@ -8,70 +8,39 @@ Metric: the final answer equals the reference (mathse.scoring.answers). One row,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar
 
 from mathse.data.problems import ProblemSource
-from mathse.evaluation.benchmarks.base import LLM, RULE, STUDENT_PROMPT, Extraction, Item, Scored
-from mathse.evaluation.benchmarks.common import share
-from mathse.inference.prompts import question_text
-from mathse.scoring.answers import extract_answer, same_answer
+from mathse.evaluation.benchmarks.base import STUDENT_PROMPT
+from mathse.evaluation.benchmarks.simple import SimpleBenchmark
+from mathse.scoring.answers import same_answer
+from mathse.types import Problem
 
 
-class OwnBenchmark:
-    """The contract of ``mathse.evaluation.benchmarks.base.Benchmark`` over a source's test split."""
+class OwnBenchmark(SimpleBenchmark):
+    """A source's test split; the settings that name files have no part in it. Groups are kinds of question, where the
+    source names kinds."""
 
     name: ClassVar[str] = "synthetic"
     title: ClassVar[str] = "own test split"
     prompts: ClassVar[tuple[str, ...]] = (STUDENT_PROMPT,)
-    splits: ClassVar[tuple[str, ...]] = ("test",)
-    hub: ClassVar[str | None] = None
-    needs_llm: ClassVar[str] = ""
 
     def __init__(self, source: ProblemSource) -> None:
+        super().__init__()
         self.source = source
-        self.prompt = STUDENT_PROMPT
 
-    def check(self) -> None:
-        """Nothing is needed."""
+    def problems(self, file: Path | None, images: Path | None, split: str) -> Iterable[Problem]:
+        return self.source.splits()["test"]
 
-    def load(
-        self, problems: Path | None, images: Path | None = None, split: str | None = None, need_images: bool = True
-    ) -> list[Item]:
-        """The source's test split; the arguments, which name files, have no part in it."""
-        return [Item(p, p.to_json(), question_text(p)) for p in self.source.splits()["test"]]
-
-    def extract(self, items: Sequence[Item], responses: Sequence[str], llm: LLM | None) -> list[Extraction]:
-        """By MathSE's rules."""
-        return [Extraction(extract_answer(response), RULE) for response in responses]
-
-    def score(
-        self, items: Sequence[Item], responses: Sequence[str], extractions: Sequence[Extraction], llm: LLM | None
-    ) -> list[Scored]:
+    def score(self, problem: Problem, answer: str | None) -> bool:
         """By MathSE's rules; a response without answer is wrong."""
-        scored = []
-        for item, response, extraction in zip(items, responses, extractions, strict=True):
-            problem, answer = item.problem, extraction.text
-            correct = same_answer(answer, problem.answer, problem.choices)
-            scored.append(Scored(problem.id, response, answer, answer, problem.answer, correct, extraction.decided_by))
-        return scored
+        return same_answer(answer, problem.answer, problem.choices)
 
-    def mapped(self, response: str) -> str:
-        """The response itself: MathSE's rules read its marker."""
-        return response
-
-    def second_opinions(self, items: Sequence[Item], responses: Sequence[str]) -> list[bool | None]:
-        """None: the rules are the same for every student."""
-        return [None] * len(responses)
-
-    def buckets(self, items: Sequence[Item], scored: Sequence[Scored]) -> dict[str, Any]:
-        """By kind of question, where the source names kinds."""
-        marks: dict[str, list[bool]] = {}
-        for item, row in zip(items, scored, strict=True):
-            if (kind := item.problem.metadata.get("kind")) is not None:
-                marks.setdefault(str(kind), []).append(bool(row.correct))
-        return {kind: share(sum(correct), len(correct)) for kind, correct in sorted(marks.items())}
+    def group(self, problem: Problem) -> str | None:
+        kind = problem.metadata.get("kind")
+        return None if kind is None else str(kind)
 
     def protocol(self) -> dict[str, Any]:
         return {"metric": "final answer equals the reference (mathse.scoring.answers)", "prompt": self.prompt}
