@@ -22,7 +22,7 @@ from mathse.commands.mistakes import RUNNING, sentence, wants_traceback
 from mathse.config import sweeps
 from mathse.config.compose import help_page
 from mathse.config.options import CONF, FLAG, look_in, own_folder
-from mathse.config.overrides import COMPOSING, command_line, explain, quoted, refuse_early
+from mathse.config.overrides import COMPOSING, as_spelt, command_line, explain, quoted, refuse_early
 from mathse.config.parse import parse
 from mathse.config.register import register
 from mathse.errors import INTERRUPTED, ConfigError, MathSEError, RankLost
@@ -58,6 +58,7 @@ def main(task: Task, config_name: str, schema: type, arguments: Sequence[str] | 
         line = command_line(arguments)
         look_in(line.config_dir)
         refuse_early(arguments, schema)
+        sys.argv[1:] = as_spelt(arguments)
         if line.help:
             print(help_page(arguments, schema))
             return

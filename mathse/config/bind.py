@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, asdict, dataclass, field, fields, is_dataclass, replace
 from difflib import get_close_matches
@@ -13,6 +14,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from mathse.config.evaluation import ROWS
+from mathse.config.field_words import FIELD_WORDS, OF_HYDRA
 from mathse.config.judges import own_judge
 from mathse.config.options import available, option_of
 from mathse.config.schema import NAMED, OPTIONS
@@ -33,12 +35,24 @@ class Notes:
 
 
 def nearest(name: str, names: Sequence[str]) -> str | None:
-    """The name that was probably meant; the right word one level off is near."""
+    """The name that was probably meant: one that differs in its letters' case and its signs alone, what the field calls
+    so, the right word one level off, a similar name."""
+    if spelt := same_but_spelling(name, names):
+        return spelt
+    if meant := next((n for n in FIELD_WORDS.get(name.casefold(), ()) if n in names or n in OF_HYDRA), None):
+        return meant
     others = [n for n in names if not f"{name}.".startswith(f"{n}.")]
     section, _, word = name.partition(".")
     same_word = [n for n in others if word and n.startswith(f"{section}.") and n.endswith(f".{word}")]
     near = get_close_matches(name, same_word, n=1, cutoff=0.0) or get_close_matches(name, others, n=1, cutoff=0.6)
     return near[0] if near else None
+
+
+def same_but_spelling(name: str, names: Sequence[str]) -> str | None:
+    """The one of ``names`` that differs from ``name`` in case and signs alone: InternVL2.5 for internvl2_5."""
+    bare = re.sub(r"[-_. ]", "", name).casefold()
+    same = [n for n in names if re.sub(r"[-_. ]", "", n).casefold() == bare]
+    return same[0] if len(same) == 1 else None
 
 
 def did_you_mean(name: str, names: Sequence[str]) -> str:

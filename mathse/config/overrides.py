@@ -25,7 +25,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from mathse.config.bind import did_you_mean, key_paths, plain
+from mathse.config.bind import did_you_mean, key_paths, plain, same_but_spelling
 from mathse.config.options import CONF, groups, own_folder
 from mathse.config.parse import parse, read
 from mathse.config.register import register
@@ -65,6 +65,18 @@ def refuse_early(arguments: Sequence[str], schema: type) -> None:
     parsed = [o for o in map(_parsed, arguments) if o and o.key_or_group in groups()]
     if any(_no_glob_match(o, groups()[o.key_or_group]) or _no_name(o, groups()[o.key_or_group]) for o in parsed):
         raise ConfigError(explain(None, arguments, schema))
+
+
+def as_spelt(arguments: Sequence[str]) -> list[str]:
+    """The command line with options as conf/ spells them: ``backbone=InternVL2.5`` -> ``backbone=internvl2_5``."""
+    spelt = []
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        group = key.lstrip("+").partition("@")[0]
+        options = groups().get(group, ()) if equals else ()
+        name = None if not options or value in options else same_but_spelling(value, options)
+        spelt.append(argument if name is None else f"{key}={name}")
+    return spelt
 
 
 def command_line(arguments: Sequence[str]) -> Namespace:
