@@ -37,11 +37,11 @@ class Notes:
 def nearest(name: str, names: Sequence[str]) -> str | None:
     """The name that was probably meant: one that differs in its letters' case and its signs alone, what the field calls
     so, the right word one level off, a similar name."""
-    if spelt := same_but_spelling(name, names):
+    others = [n for n in names if not f"{name}.".startswith(f"{n}.")]
+    if spelt := same_but_spelling(name, others):
         return spelt
     if meant := next((n for n in FIELD_WORDS.get(name.casefold(), ()) if n in names or n in OF_HYDRA), None):
         return meant
-    others = [n for n in names if not f"{name}.".startswith(f"{n}.")]
     section, _, word = name.partition(".")
     same_word = [n for n in others if word and n.startswith(f"{section}.") and n.endswith(f".{word}")]
     near = get_close_matches(name, same_word, n=1, cutoff=0.0) or get_close_matches(name, others, n=1, cutoff=0.6)
