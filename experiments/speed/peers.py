@@ -20,7 +20,7 @@ import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import mean, median
+from statistics import median
 from typing import Any
 
 from tiny_qwen2vl import LARGEST, SMALLEST, build
@@ -236,10 +236,11 @@ def compare(args: argparse.Namespace, pythons: dict[str, Path], absent: list[str
             table.append(cells(task, sides, names))
         loads.append(os.getloadavg()[0])
         show(table[-1:])
-    versions = [f"torch {importlib.metadata.version('torch')}", f"transformers {importlib.metadata.version('transformers')}"]
+    versions = [f"{package} {importlib.metadata.version(package)}" for package in ("torch", "transformers")]
     versions += [f"{TITLES[name]} {version(python, name)}" for name, python in pythons.items() if name in PACKAGES]
-    lines = [f"{', '.join(versions)}; {args.steps} steps; load average {min(loads):.1f} to {max(loads):.1f} on "
-             f"{os.cpu_count()} cores{'' if max(loads) < LOADED_AT else ' (a busy machine: a first look, not the last word)'}."]  # fmt: skip
+    busy = "" if max(loads) < LOADED_AT else " (a busy machine: a first look, not the last word)"
+    load = f"load average {min(loads):.1f} to {max(loads):.1f} on {os.cpu_count()} cores{busy}"
+    lines = [f"{', '.join(versions)}; {args.steps} steps; {load}."]
     lines += ["", *markdown(table), *after]
     if losses:
         lines += ["", "Largest difference of the first ten losses, as a share: " + "; ".join(losses) + "."]
