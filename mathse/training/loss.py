@@ -67,11 +67,9 @@ def not_a_matrix(head: Any) -> str | None:
     """Why the head cannot be taken for a matrix (vocabulary, h) that states are multiplied with; None if it can."""
     if type(head) is not nn.Linear:
         return f"the head is {type(head).__name__}, not nn.Linear alone"
-    if head.bias is not None:
-        return "the head has a bias"
     if isinstance(head.weight, DTensor):  # only a forward pass of the whole module has them gathered
         return "the head lies in shards"
-    return None
+    return None if getattr(head, "bias", None) is None else "the head has a bias"
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
