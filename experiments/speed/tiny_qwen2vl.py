@@ -1,4 +1,8 @@
-"""What the comparison runs on: a random Qwen2-VL of about 4.7 million parameters, and rows of about 130 tokens."""
+"""What the comparison runs on: a random Qwen2-VL of about 4.7 million parameters, and rows in each side's form.
+
+equal   56 x 56 pixels (4 image tokens), about 130 tokens a row
+mixed   4 to 100 image tokens, responses of one to eight times that length, short ones more often
+"""
 
 from __future__ import annotations
 
@@ -20,9 +24,8 @@ from transformers import (
     Qwen2VLVideoProcessor,
 )
 
-from mathse.models.row import Row
-
-SIDE = 56  # pixels of an image; 2 x 2 merged patches, 4 visual tokens
+CELL = 28  # pixels on a side that make one image token: 2 x 2 merged patches
+SMALLEST, LARGEST = 2 * CELL, 10 * CELL  # pixels on an image's side; 4 and 100 tokens
 PAD, IM_START, IM_END, VISION_START, VISION_END, IMAGE, VIDEO = SPECIAL = (
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>",
     "<|video_pad|>",
@@ -40,43 +43,63 @@ CHAT_TEMPLATE = (
 )
 
 
-def build(folder: Path, count: int) -> tuple[Path, list[Row]]:
-    """Write images and a checkpoint into ``folder``; returns the checkpoint's folder and ``count`` rows."""
-    rows = make_rows(folder, count)
+def build(folder: Path, count: int, mixed: bool) -> None:
+    """Write ``model/``, the images, and ``count`` rows as ``rows.jsonl`` (ours) and in the peers' forms."""
+    folder.mkdir(parents=True)
+    rows = make_rows(folder, count, mixed)
     processor = make_processor(rows)
     model = make_model(processor.tokenizer)
     model.save_pretrained(folder / "model")
     processor.save_pretrained(folder / "model")
-    return folder / "model", rows
+    for row in rows:
+        text = len(processor.tokenizer(row["question"] + row["response"])["input_ids"])
+        row["tokens"] = text + sum((Image.open(image).width // CELL) ** 2 for image in row["images"])
+    write_lines(folder / "rows.jsonl", rows)
+    chats = [
+        {"messages": [{"role": "user", "content": "<image>" + row["question"]},
+                      {"role": "assistant", "content": row["response"]}], "images": row["images"]}
+        for row in rows
+    ]  # fmt: skip
+    write_lines(folder / "swift.jsonl", chats)
+    (folder / "llamafactory.json").write_text(json.dumps(chats))
+    roles = {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"}
+    columns = {"messages": "messages", "images": "images"}
+    dataset = {"file_name": "llamafactory.json", "formatting": "sharegpt", "columns": columns, "tags": roles}
+    (folder / "dataset_info.json").write_text(json.dumps({"rows": dataset}))
+    write_lines(folder / "trl.jsonl", [
+        {"prompt": [{"role": "user", "content": row["question"]}], "images": row["images"], "length": row["tokens"],
+         "completion": [{"role": "assistant", "content": row["response"]}]}
+        for row in rows
+    ])  # fmt: skip
 
 
-def read_rows(path: Path) -> list[Row]:
-    """Rows of TRL's form, {"prompt": [{"content": ...}], "completion": [{"content": ...}], "images": [PATH]}."""
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    return [{"question": r["prompt"][0]["content"], "images": r["images"], "response": r["completion"][0]["content"]}
-            for r in lines]  # fmt: skip
+def write_lines(path: Path, records: Sequence[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
 
 
-def make_rows(folder: Path, count: int) -> list[Row]:
+def make_rows(folder: Path, count: int, mixed: bool) -> list[dict[str, Any]]:
     """Questions over pictures of up to nine squares and circles, the pictures as PNG files in ``folder``."""
     draw = random.Random(0)
-    rows: list[Row] = []
+    rows: list[dict[str, Any]] = []
     for i in range(count):
         a, b = draw.randint(1, 9), draw.randint(1, 9)
-        picture = Image.new("RGB", (SIDE, SIDE), "white")
+        picture = Image.new("RGB", (SMALLEST, SMALLEST), "white")
         pen = ImageDraw.Draw(picture)
         for k in range(a):
             pen.rectangle([2 + 6 * k, 4, 6 + 6 * k, 8], fill="red")
         for k in range(b):
             pen.ellipse([2 + 6 * k, 30, 6 + 6 * k, 34], fill="blue")
+        side, times = SMALLEST, 1
+        if mixed:
+            side, times = draw.randrange(SMALLEST, LARGEST + 1, CELL), min(8, 1 + int(draw.expovariate(0.6)))
         path = folder / f"{i:05d}.png"
-        picture.save(path)
-        response = RESPONSE.format(a=a, b=b, p=a * b, t=a * b + a)
+        picture.resize((side, side)).save(path)
+        response = " ".join([RESPONSE.format(a=a, b=b, p=a * b, t=a * b + a)] * times)
         rows.append({"question": QUESTION, "images": [str(path)], "response": response})
     return rows
 
 
-def make_processor(rows: Sequence[Row]) -> Qwen2VLProcessor:
+def make_processor(rows: Sequence[dict[str, Any]]) -> Qwen2VLProcessor:
     """Qwen2-VL's processor around a byte-level BPE trained on these rows."""
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -89,7 +112,7 @@ def make_processor(rows: Sequence[Row]) -> Qwen2VLProcessor:
         tokenizer_object=core, eos_token=IM_END, pad_token=PAD, model_max_length=2048,
         additional_special_tokens=list(SPECIAL[1:]),
     )  # fmt: skip
-    image_processor = Qwen2VLImageProcessor(min_pixels=SIDE**2, max_pixels=SIDE**2)
+    image_processor = Qwen2VLImageProcessor(min_pixels=SMALLEST**2, max_pixels=LARGEST**2)
     return Qwen2VLProcessor(image_processor, tokenizer, Qwen2VLVideoProcessor(), chat_template=CHAT_TEMPLATE)
 
 

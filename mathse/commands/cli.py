@@ -27,6 +27,7 @@ from mathse.config.parse import parse
 from mathse.config.register import register
 from mathse.errors import INTERRUPTED, ConfigError, MathSEError, RankLost
 from mathse.training import launch
+from mathse.training.allocator import keep_freed_memory
 
 Task = Callable[[Any, Path], float | None]
 
@@ -144,6 +145,7 @@ def run_or_start_ranks(task: Task, config: Any, folder: Path, again: Sequence[st
     processes as it has devices, each started with ``again``, the command of the same run."""
     launch.require(config.trainer.strategy)
     if launch.own_rank() is not None or config.trainer.devices == 1:
+        keep_freed_memory()
         return task(config, folder)
     number: float | None = launch.run([*again, run_dir(folder)], config.trainer.devices)
     return number

@@ -28,6 +28,7 @@ from mathse.types import PromptStyle
 
 IGNORED = -100  # label of positions without loss
 IMAGE_CACHE = 32 * 2**20  # bytes
+LOGITS_AT_ONCE = 128 * 2**20  # bytes of float32 logits that a loss holds at a time; see mathse.training.loss
 Features = dict[str, Tensor]  # of one image: tensors whose first dimensions add up over images
 
 
@@ -189,18 +190,21 @@ class Backbone(ABC):
             **join([e.features for e in encoded if e.features]),
         }
 
-    def answer_logits(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Logits (N, vocabulary) and targets (N,) of the N response positions of a batch.
-
-        The head runs on these positions alone: prompts need no logits, and with a vocabulary of 150,000 they are
-        most of the memory (Eq. 1 sums over the response).
-        """
+    def answer_states(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """What the decoder hands to ``model.lm_head`` (N, h), and the targets (N,), of the N response positions of a
+        batch. Prompts need no logits (Eq. 1 sums over the response), and they are most of the positions."""
         # position t predicts token t + 1, so hidden states lose their last position and labels their first
         inputs = {k: v for k, v in batch.items() if k != "labels"}
-        hidden = self.model.model(**inputs, use_cache=False).last_hidden_state[:, :-1]  # (B, T - 1, H)
+        hidden = self.model.model(**inputs, use_cache=False).last_hidden_state[:, :-1]  # (B, T - 1, h)
         targets = batch["labels"][:, 1:]
         answered = targets != IGNORED  # (B, T - 1)
-        return self.model.lm_head(hidden[answered]), targets[answered]
+        return hidden[answered], targets[answered]
+
+    def answer_logits(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Logits (N, vocabulary) and targets (N,) of the N response positions of a batch, all at once: for a fit's loss
+        see ``mathse.training.loss``."""
+        states, targets = self.answer_states(batch)
+        return self.model.lm_head(states), targets
 
     # --- sampling ---
 

@@ -30,7 +30,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mathse.models.base import Backbone, Encoded
+from mathse.models.base import LOGITS_AT_ONCE, Backbone, Encoded
 from mathse.models.parts import PARTS, is_adapter, named_parts, part_of
 
 SINGLE, HALF = 4, 2  # bytes a number
@@ -138,10 +138,11 @@ def activations(backbone: Backbone, longest: Encoded, rows: int, precision: str,
             # what activation checkpointing keeps of each layer: its input (T, h)
             inputs = tokens * stack.width * (HALF if precision == "bf16-true" else SINGLE)
             total += rows * (stack.layers * inputs + layer if checkpointing else stack.layers * layer)
-    # (response tokens, vocabulary): float32 logits and their gradient, and what the head itself put out
+    # (response tokens, vocabulary): float32 logits and their gradient, and what the head itself put out; of more than
+    # LOGITS_AT_ONCE a chunk at a time
     text = config.get_text_config()
-    logits = rows * len(longest.response) * text.vocab_size * (SINGLE * 2 + (0 if precision == "32-true" else HALF))
-    return total + logits
+    logits = min(rows * len(longest.response) * text.vocab_size, LOGITS_AT_ONCE // SINGLE)
+    return total + logits * (SINGLE * 2 + (0 if precision == "32-true" else HALF))
 
 
 @dataclass(frozen=True)

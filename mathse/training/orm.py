@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mathse.models.base import Backbone
 from mathse.training.sft import SFTModule
@@ -22,9 +22,9 @@ class ORMModule(SFTModule):
         super().__init__(backbone, **fit)
         self.status_tokens = status_tokens
 
-    def score(self, logits: Tensor, targets: Tensor) -> dict[str, tuple[Tensor, int]]:
+    def score(self, head: nn.Module, states: Tensor, targets: Tensor) -> dict[str, tuple[Tensor, int]]:
         at_status = torch.isin(targets, torch.tensor(self.status_tokens, device=targets.device))  # (N,)
-        right = logits[at_status][:, self.status_tokens].argmax(-1)
+        right = head(states[at_status])[:, self.status_tokens].argmax(-1)  # one position a verdict: few logits
         truth = (targets[at_status] == self.status_tokens[1]).long()
         hits = (right == truth).float()
-        return {**super().score(logits, targets), "val_status_accuracy": (hits.mean(), len(hits))}
+        return {**super().score(head, states, targets), "val_status_accuracy": (hits.mean(), len(hits))}

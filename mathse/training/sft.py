@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import Parameter
 
 from mathse.errors import CheckpointError
@@ -17,6 +16,7 @@ from mathse.models.base import Backbone
 from mathse.models.parts import is_adapter, named_parts
 from mathse.training import ranks, strategies
 from mathse.training.batches import step_seed
+from mathse.training.loss import cross_entropy, cross_entropy_and_hits
 
 
 class SFTModule(pl.LightningModule):
@@ -54,9 +54,12 @@ class SFTModule(pl.LightningModule):
         self.trained: list[Parameter] = []
         self.strict_loading = not self._partly_trained()  # a resume point may hold less than the model
 
-    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Logits (N, vocabulary) and targets (N,) of the N response tokens of a padded micro-batch."""
-        return self.backbone.answer_logits(batch)
+    def forward(self, batch: dict[str, Tensor], measure: Callable[[nn.Module, Tensor, Tensor], Any]) -> Any:
+        """``measure(head, states, targets)`` of a padded micro-batch's N response tokens: states (N, h), targets (N,).
+
+        It is called in here because under FSDP2 the head's weights are whole in a forward pass only.
+        """
+        return measure(self.model.lm_head, *self.backbone.answer_states(batch))
 
     def configure_model(self) -> None:
         strategies.shard(self, self.model)
@@ -72,8 +75,7 @@ class SFTModule(pl.LightningModule):
         averaged = ranks.size() if strategies.averages(self.trainer) else 1
         normaliser = ranks.total(batch["targets"]) / averaged
         for micro in batch["micro"]:
-            logits, targets = self(micro)  # (N, vocabulary) and (N,) of the micro-batch's N response tokens
-            loss = F.cross_entropy(logits.float(), targets, reduction="sum") / normaliser
+            loss = self(micro, cross_entropy) / normaliser
             strategies.announce_pass(self.trainer, last=micro is batch["micro"][-1])
             self.manual_backward(loss)
             total += loss.detach()
@@ -87,18 +89,15 @@ class SFTModule(pl.LightningModule):
 
     def validation_step(self, batch: dict[str, Any], step: int) -> None:
         for micro in batch["micro"]:
-            logits, targets = self(micro)
-            for name, (mean, n) in ranks.pooled(self.score(logits.float(), targets)).items():
+            for name, (mean, n) in ranks.pooled(self(micro, self.score)).items():
                 if n:
                     self.log(name, mean, on_epoch=True, batch_size=n)
 
-    def score(self, logits: Tensor, targets: Tensor) -> dict[str, tuple[Tensor, int]]:
-        """Validation metrics from logits (N, vocabulary) and targets (N,): each a mean, and of how many."""
-        hits = (logits.argmax(-1) == targets).float()
-        return {
-            "val_loss": (F.cross_entropy(logits, targets), len(targets)),
-            "val_token_accuracy": (hits.mean(), len(targets)),
-        }
+    def score(self, head: nn.Module, states: Tensor, targets: Tensor) -> dict[str, tuple[Tensor, int]]:
+        """Validation metrics from states (N, h) and targets (N,): each a mean, and of how many."""
+        loss, hits = cross_entropy_and_hits(head, states, targets)
+        n = len(targets)
+        return {"val_loss": (loss / n, n), "val_token_accuracy": (hits / n, n)}
 
     def configure_optimizers(self) -> Any:
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
