@@ -37,6 +37,7 @@ from mathse.judges import judge_paths
 from mathse.judges.orm import ORMJudge
 from mathse.judges.orm_rows import MadeUpRows
 from mathse.models.base import IGNORED, Backbone
+from mathse.models.feature_store import FeatureStore
 from mathse.models.model_spec import ModelSpec, close_shared, open_shared, spec_of
 from mathse.models.row import Row
 from mathse.training import launch, ranks, strategies
@@ -428,8 +429,11 @@ def job(folder: Path, strategy: str, **changes: Any) -> FitJob:
 
 
 def fitted(folder: Path, strategy: str, **changes: Any) -> tuple[dict[str, Tensor], list[dict[str, float]]]:
+    store = FeatureStore(folder / "store", 2**20)
+    spec = replace(SPEC, features=store, frozen=("tower",)) if "tower_features" in changes else SPEC
+
     def lead() -> None:
-        fit(SPEC.open(), job(folder, strategy, **changes))
+        fit(spec.open(), job(folder, strategy, **changes))
 
     if strategy == "auto":
         lead()
@@ -448,6 +452,8 @@ CASES = {
     "fsdp2 gradient": ("fsdp2", {"optimizer": GRADIENT, "max_steps": 1}),
     "fsdp2, frozen tower": ("fsdp2", {"freeze": ["tower"]}),
     "fsdp2 lora": ("fsdp2", LORA),
+    "ddp, kept features": ("ddp", {"freeze": ["tower"], "tower_features": True}),
+    "fsdp2, kept features": ("fsdp2", {"freeze": ["tower"], "tower_features": True}),
 }
 
 

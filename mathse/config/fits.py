@@ -39,6 +39,9 @@ class Fit:
     freeze: list[str] = field(default_factory=list)  # parts that stay as they are: tower, connector, language
     vision_lr_scale: float = allow(1.0, above=0)  # learning rate of tower and connector, as a share of optimizer.lr
     activation_checkpointing: bool = False  # slower by about a third, far less memory
+    # what a frozen tower makes of a picture is computed once and kept on the disk in bfloat16, for fits, sampling and
+    # judging (mathse/models/tower_features.py); where and how much: trainer.tower_features_folder and _gb
+    tower_features: bool = False
     max_length: int | None = allow(None, low=16)  # tokens of a row, image included; longer rows are left out, listed
 
     epochs: float | None = allow(None, above=0)
@@ -66,7 +69,7 @@ def _orm_fit() -> Fit:
     lora = Lora("${sft.lora.rank}", "${sft.lora.alpha}", "${sft.lora.dropout}", "${sft.lora.scopes}")  # type: ignore[arg-type]
     pointed: dict[str, Any] = {
         name: f"${{sft.{name}}}"
-        for name in ("method", "freeze", "vision_lr_scale", "activation_checkpointing", "max_length")
+        for name in ("method", "freeze", "vision_lr_scale", "activation_checkpointing", "tower_features", "max_length")
     }
     return Fit(lora=lora, optimizer=Optimizer(lr=1.5e-3), **pointed)
 

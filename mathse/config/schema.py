@@ -28,6 +28,9 @@ class Trainer:
     precision: Literal["32-true", "bf16-mixed", "bf16-true"] = "bf16-mixed"
     threads: int = allow(1, low=1)  # torch threads; results are equal bit for bit only at an equal number
     workers: int = allow(0, low=0)  # loader processes
+    # of sft.tower_features; null: a folder in the user's cache; for several machines, one that all see
+    tower_features_folder: str | None = None
+    tower_features_gb: float = allow(200.0, above=0)  # GiB that it may take; what was used longest ago goes
     checkpoint_every: int = allow(100, low=1)  # optimiser steps; a kill loses at most these
     log_every: int = allow(10, low=1)
 

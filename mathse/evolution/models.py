@@ -7,6 +7,7 @@ that sampled is freed, and engines that were started to serve one are stopped.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,9 @@ from mathse.judges.orm import open_orm
 from mathse.judges.served_orm import ServedORM
 from mathse.judges.teachers import Teacher
 from mathse.models.base import Backbone
+from mathse.models.feature_store import FeatureStore
 from mathse.models.model_spec import spec_at
+from mathse.models.tower_features import frozen_parts
 from mathse.runs.layout import CHECKPOINT
 from mathse.scoring.metrics import accepted
 from mathse.seeds import derive
@@ -71,7 +74,12 @@ class RunModels:
         seeded: dict[str, Any] = {}
         if path is None and settings.get("path") is None:  # random weights
             seeded["init_seed"] = derive(self.config.seed, "init", "orm" if orm else "student")
-        return spec_at(section, path, dtype, **seeded).open()
+        spec = spec_at(section, path, dtype, **seeded)
+        fit, trainer = self.config.orm.fit if orm else self.config.sft, self.config.trainer
+        if fit.tower_features:
+            store = FeatureStore.of(trainer.tower_features_folder, trainer.tower_features_gb)
+            spec = replace(spec, features=store, frozen=frozen_parts(fit))
+        return spec.open()
 
     # --- students ---
 

@@ -8,17 +8,20 @@ encoding, batching and sampling are here, once.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
+import transformers
 from PIL.Image import Image
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from mathse.data.images import image_size, load_image
 from mathse.errors import DataError
@@ -26,10 +29,14 @@ from mathse.models.cache import BoundedCache
 from mathse.models.row import Row
 from mathse.types import PromptStyle
 
+if TYPE_CHECKING:
+    from mathse.models.tower_features import TowerFeatures
+
 IGNORED = -100  # label of positions without loss
 IMAGE_CACHE = 32 * 2**20  # bytes
 LOGITS_AT_ONCE = 128 * 2**20  # bytes of float32 logits that a loss holds at a time; see mathse.training.loss
 Features = dict[str, Tensor]  # of one image: tensors whose first dimensions add up over images
+TOWER_FEATURES = "tower_features"  # among them instead of pixels: what the frozen tower made of the image
 
 
 @dataclass(frozen=True)
@@ -66,8 +73,8 @@ class Completion:
 class Backbone(ABC):
     """A model family. ``model`` and ``processor`` are transformers objects; nothing outside this package makes them.
 
-    The hooks of a family: ``prompt_ids``, ``prepare``, ``extras``, and how many tokens an image takes; the rest is
-    shared.
+    The hooks of a family: ``prompt_ids``, ``prepare``, ``extras``, how many tokens an image takes, and, where features
+    of a frozen tower are to be kept, ``tower`` and ``connector``; the rest is shared.
     """
 
     family: ClassVar[str]
@@ -77,6 +84,7 @@ class Backbone(ABC):
     lora_scopes: ClassVar[Mapping[str, str]] = {}  # by scope, what a module's whole name matches to get an adapter
     sampling_extras: ClassVar[tuple[str, ...]] = ()  # those of ``extras`` that ``generate`` takes too
     adapter: Any = None  # a PeftModel around ``model`` during a fit of method=lora; see mathse.models.adapters
+    tower_features: TowerFeatures | None = None  # kept features of the frozen tower; see mathse.models.tower_features
 
     def __init__(self, model: Any, processor: Any) -> None:
         self.model, self.processor = model, processor
@@ -102,13 +110,44 @@ class Backbone(ABC):
         return {}
 
     @abstractmethod
-    def image_tokens(self, width: int, height: int) -> int:
-        """How many tokens an image of this size in pixels takes."""
+    def image_tokens(self, width: int, height: int, trained: bool = False) -> int:
+        """How many tokens an image of this size in pixels takes, in a row to train on or to answer."""
 
     @property
     @abstractmethod
     def max_image_tokens(self) -> int:
         """The most tokens an image can take."""
+
+    @contextmanager
+    def preparing(self, trained: bool) -> Iterator[None]:
+        """Within, images are prepared as those of rows to train on, or to answer, where these differ."""
+        yield
+
+    def preprocessing(self) -> Mapping[str, Any]:
+        """All that decides, beside an image's content, what ``prepare`` makes of it."""
+        images = self.processor.image_processor
+        return {
+            "family": self.family,
+            "class": type(images).__name__,
+            "settings": images.to_dict(),
+            "transformers": transformers.__version__,
+        }
+
+    def tower(self, image: Features) -> Tensor:
+        """What the connector reads of one prepared image, (units, ..., C)."""
+        raise NotImplementedError(f"backbone={self.family} has no tower whose features can be kept")
+
+    def connector(self, seen: Tensor) -> Tensor:
+        """What the decoder reads, from what ``tower`` gives of one or several images."""
+        raise NotImplementedError(f"backbone={self.family} has no connector that can be run by itself")
+
+    def pooled(self, tokens: Tensor, batch: Mapping[str, Tensor]) -> Any:
+        """``connector``'s output for a batch, as the model takes it."""
+        return tokens
+
+    def without_images(self) -> Tensor | None:
+        """What a batch of text alone has for ``tower``'s output in a fit; None: nothing."""
+        return None
 
     # --- encoding ---
 
@@ -141,11 +180,15 @@ class Backbone(ABC):
 
     def _features_of(self, images: Sequence[str | Path | Image]) -> list[Features]:
         """The tensors of each image, in order; those of files are kept in a bounded cache."""
+        if self.tower_features is not None and self.tower_features.mode != "off":
+            kept = self.tower_features.of(self, images)
+            if kept is not None:
+                return kept
         missing = [key for key in dict.fromkeys(map(_key, images)) if key not in self._images]
         new: dict[Hashable, Features] = {}
         if missing:
             opened = {_key(image): image for image in images}
-            new = dict(zip(missing, self.prepare([self._open(opened[key]) for key in missing]), strict=True))
+            new = dict(zip(missing, self.prepare([self.opened(opened[key]) for key in missing]), strict=True))
         features = [new[key] if key in new else self._images[key] for key in map(_key, images)]
         for key, value in new.items():
             if isinstance(key, str):  # a file; an image in memory may be another one by the next call
@@ -153,7 +196,8 @@ class Backbone(ABC):
                 self._images.put(key, copies, sum(tensor.nbytes for tensor in copies.values()))
         return features
 
-    def _open(self, image: str | Path | Image) -> Image:
+    def opened(self, image: str | Path | Image) -> Image:
+        """The picture itself. Raises DataError where it cannot be read, or is of a shape that the family refuses."""
         picture = load_image(str(image)) if isinstance(image, (str, Path)) else image
         if (reason := self.misshapen(image, *picture.size)) is not None:
             raise DataError(reason)
@@ -194,7 +238,7 @@ class Backbone(ABC):
         """What the decoder hands to ``model.lm_head`` (N, h), and the targets (N,), of the N response positions of a
         batch. Prompts need no logits (Eq. 1 sums over the response), and they are most of the positions."""
         # position t predicts token t + 1, so hidden states lose their last position and labels their first
-        inputs = {k: v for k, v in batch.items() if k != "labels"}
+        inputs = self.with_features({k: v for k, v in batch.items() if k != "labels"})
         hidden = self.model.model(**inputs, use_cache=False).last_hidden_state[:, :-1]  # (B, T - 1, h)
         targets = batch["labels"][:, 1:]
         answered = targets != IGNORED  # (B, T - 1)
@@ -205,6 +249,23 @@ class Backbone(ABC):
         see ``mathse.training.loss``."""
         states, targets = self.answer_states(batch)
         return self.model.lm_head(states), targets
+
+    def with_features(self, batch: dict[str, Tensor]) -> dict[str, Any]:
+        """A batch whose images are features of the frozen tower, as the model takes it; others as they are."""
+        features, kept = self.tower_features, batch.get(TOWER_FEATURES)
+        if features is None:
+            return batch
+        if kept is None and features.mode == "read":  # in a fit
+            kept = self.without_images()
+        if kept is None:
+            return batch
+        tokens = kept
+        if "connector" not in features.parts:  # the connector trains
+            # the dtype of pixels as the tower would have handed them on; autocast sees to it in a fit
+            tokens = self.connector(kept.to(self.model.dtype))
+        rest = {name: tensor for name, tensor in batch.items() if name != TOWER_FEATURES}
+        pooled = self.pooled(tokens, batch)
+        return {**rest, "mm_encoder_outputs": {"image": BaseModelOutputWithPooling(pooler_output=pooled)}}
 
     # --- sampling ---
 
@@ -226,14 +287,17 @@ class Backbone(ABC):
 
         ``begun``: ids that every response begins with; ``max_new_tokens`` does not count them.
         """
-        prompts = self.encode(rows)
+        features = self.tower_features
+        with nullcontext() if features is None else features.used("fill"):
+            prompts = self.encode(rows)
         if begun:
             longer = [[*encoded.prompt, *begun] for encoded in prompts]
             prompts = [
                 replace(encoded, prompt=ids, extras=self.extras(ids, [], encoded.features))
                 for encoded, ids in zip(prompts, longer, strict=True)
             ]
-        batch = {k: v.to(self.device) for k, v in self._left_padded(prompts).items()}
+        batch: dict[str, Any] = {k: v.to(self.device) for k, v in self._left_padded(prompts).items()}
+        batch = self.with_features(batch)
         sampling: dict[str, Any] = {"do_sample": False}
         if temperature > 0:  # always explicit: a checkpoint's own defaults may make n samples identical
             sampling = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": top_k}

@@ -16,6 +16,8 @@ import torch
 
 from mathse.config import build, with_values
 from mathse.models.base import Backbone
+from mathse.models.feature_store import FeatureStore
+from mathse.models.tower_features import TowerFeatures
 
 OPEN_AT_ONCE = 2  # a student and an ORM
 
@@ -26,9 +28,13 @@ class ModelSpec:
 
     section: Any
     runtime: Mapping[str, Any] = field(default_factory=dict)
+    features: FeatureStore | None = None  # where features of its frozen parts may be kept
+    frozen: tuple[str, ...] = ()  # see mathse.models.tower_features
 
     def open(self) -> Backbone:
         backbone: Backbone = build(self.section, **self.runtime)
+        if self.features is not None and self.frozen:
+            backbone.tower_features = TowerFeatures(self.features, self.frozen)
         _specs[backbone] = self
         return backbone
 

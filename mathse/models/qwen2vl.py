@@ -87,7 +87,24 @@ class Qwen2VLBackbone(ChatBackbone):
         parts.append(torch.arange(start, start + len(ids) - token).expand(3, -1))
         return torch.cat(parts, dim=1)
 
-    def image_tokens(self, width: int, height: int) -> int:
+    def tower(self, image: Features) -> Tensor:
+        """(patches, C): 2 x 2 of them are neighbours, and become one token."""
+        visual = self.model.model.visual
+        seen: Tensor = visual(
+            image["pixel_values"].to(visual.dtype), grid_thw=image["image_grid_thw"]
+        ).last_hidden_state
+        return seen
+
+    def connector(self, seen: Tensor) -> Tensor:
+        """(patches, C) -> (tokens, H)."""
+        tokens: Tensor = self.model.model.visual.merger(seen)
+        return tokens
+
+    def pooled(self, tokens: Tensor, batch: Mapping[str, Tensor]) -> Any:
+        merged = self.processor.image_processor.merge_size**2
+        return tokens.split((batch["image_grid_thw"].prod(-1) // merged).tolist())  # an image each
+
+    def image_tokens(self, width: int, height: int, trained: bool = False) -> int:
         return self.processor._get_num_multimodal_tokens(image_sizes=[(height, width)])["num_image_tokens"][0]
 
     @property

@@ -12,8 +12,8 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import closing
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,11 +28,12 @@ from mathse.models import memory, modes
 from mathse.models.base import Backbone
 from mathse.models.model_spec import ModelSpec, close_shared, spec_of
 from mathse.models.row import Row
+from mathse.models.tower_features import frozen_parts
 from mathse.runs.layout import CHECKPOINT, SCRATCH, TRAIN_LOG, TRAINED
 from mathse.runs.store import publish_folder, write_json, write_jsonl
 from mathse.seeds import derive
 from mathse.training import ranks, strategies
-from mathse.training.batches import EpochStream, OnceStream, StepData, StepLoader, Stream, length
+from mathse.training.batches import EpochStream, MixedStream, OnceStream, StepData, StepLoader, Stream, length
 from mathse.training.orm import ORMModule
 from mathse.training.sft import SFTModule
 
@@ -51,15 +52,24 @@ class FitJob:
     val_rows: Sequence[Row] = ()
     stream: Stream | None = None
     status_tokens: tuple[int, int] | None = None  # an ORM's fit
+    tower_features: bool = False  # kept features stand for pictures; ``fit`` decides that
 
     @property
     def steps(self) -> int:
         return self.settings.steps(len(self.rows))
 
     @property
+    def validated_rows(self) -> Sequence[Row]:
+        return self.val_rows[: self.settings.val_rows]
+
+    @property
+    def shown_rows(self) -> Sequence[Row]:
+        return [*self.rows, *self.validated_rows]
+
+    @property
     def validation_every(self) -> int | None:
         """Steps between validations; None without rows to validate on."""
-        return min(self.settings.val_every, self.steps) if self.val_rows[: self.settings.val_rows] else None
+        return min(self.settings.val_every, self.steps) if self.validated_rows else None
 
 
 def fit(
@@ -67,12 +77,13 @@ def fit(
     job: FitJob,
     callbacks: Sequence[pl.Callback] = (),
     announce: Callable[[memory.Trained], None] | None = None,
+    say: Callable[[str], object] = lambda sentence: None,
 ) -> Path:
     """Fit ``backbone.model`` in place and return the folder of the finished checkpoint.
 
     Where ``job.folder / "checkpoint"`` exists the fit is done and nothing is trained. Without a row it is an error:
     the caller decides what a stage without rows means. ``announce`` is called with what will train, before the first
-    step.
+    step, and ``say`` with a sentence where the frozen tower's features cannot be kept.
     """
     done = job.folder / CHECKPOINT
     if done.exists():
@@ -98,6 +109,15 @@ def fit(
     write_json(job.folder / TRAINED, trained.to_json())
     if announce is not None:
         announce(trained)
+
+    # Whether the frozen tower's features fit into their store. Rows that are made up on the way show other pictures.
+    features = backbone.tower_features
+    usable = features is not None and set(features.parts) <= set(frozen_parts(settings))
+    if features is not None and usable and settings.tower_features and not isinstance(job.stream, MixedStream):
+        refusal = features.prepare(backbone, job.shown_rows, device_of(job.trainer), job.trainer.precision)
+        job = replace(job, tower_features=refusal is None)
+        if refusal is not None:
+            say(f"{job.folder.name}: {refusal}")
 
     # The steps, from the last resume point on, on all ranks.
     start = 0
@@ -145,7 +165,7 @@ def _train(
     val_loader = None
     validation: dict[str, Any] = {"limit_val_batches": 0}
     if job.validation_every is not None:
-        val_stream = OnceStream(job.val_rows[: settings.val_rows], micro * ranks.size())
+        val_stream = OnceStream(job.validated_rows, micro * ranks.size())
         val_data = StepData(val_stream, backbone, micro, len(val_stream.batches), ranks.rank(), ranks.size())
         val_loader = StepLoader(val_data, 0, 0)
         validation = {"val_check_interval": job.validation_every, "num_sanity_val_steps": 0}
@@ -172,7 +192,15 @@ def _train(
         use_distributed_sampler=False,
         **validation,
     )
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), ExitStack() as features_in_use:
+        if job.tower_features:
+            features = backbone.tower_features
+            assert features is not None  # ``fit`` has asked for it, and all ranks open by the same spec
+            features_in_use.enter_context(features.store.relied_on())
+            share = slice(ranks.rank(), None, ranks.size())
+            features.fill(backbone, job.shown_rows, device_of(hardware), hardware.precision, share)
+            ranks.total(0)  # all wait for the slowest
+            features_in_use.enter_context(features.used("read"))
         warnings.simplefilter("ignore")  # Lightning's advice on workers and logging
         trainer.fit(module, loader, val_loader, ckpt_path=last if start else None, weights_only=True)
     if trainer.global_step != job.steps:

@@ -28,6 +28,15 @@ def rows(tmp_path):
                                     "connector, language"),
         (["sft.method=lora", "sft.lora.scopes=[vision_expert]"],
          "sft.lora.scopes = ['vision_expert']: must name one or more of language, tower"),
+        (["sft.tower_features=true"],
+         "sft.tower_features = true: only what a frozen tower sees can be kept, and sft.freeze = [] lets it train; "
+         "pass sft.freeze=[tower], or pass sft.tower_features=false"),
+        (["sft.tower_features=true", "sft.method=lora", "sft.lora.scopes=[language,tower]"],
+         "sft.tower_features = true: only what a frozen tower sees can be kept, and sft.lora.scopes = ['language', "
+         "'tower'] puts adapters on it; leave tower out, or pass sft.tower_features=false"),
+        (["sft.tower_features=true", "backbone=internvl2_5", "backbone.jpeg=true"],
+         "sft.tower_features = true: backbone.jpeg = true gives each row pixels of its own, so nothing would be used "
+         "twice; pass backbone.jpeg=false, or pass sft.tower_features=false"),
         (["sft.method=lora", "sft.lora.scopes=[]"], "sft.lora.scopes = []: must name one or more of language, tower"),
         (["sft.method=lora", "sft.lora.scopes=[language,vision_expert]", "backbone=cogvlm2",
           "backbone@orm.backbone=qwen2vl"],

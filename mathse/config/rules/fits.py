@@ -88,6 +88,29 @@ def frozen_parts_leave_one(config: TrainConfig) -> Iterator[str]:
             )
 
 
+def kept_features_are_of_a_frozen_tower(config: TrainConfig) -> Iterator[str]:
+    for path, fit in _different_fits(config, "tower_features", "method", "freeze", "lora.scopes"):
+        if not fit.tower_features:
+            continue
+        off = f"or pass {path}.tower_features=false"
+        if fit.method == "full" and "tower" not in fit.freeze:
+            yield (
+                f"{path}.tower_features = true: only what a frozen tower sees can be kept, and {path}.freeze = "
+                f"{fit.freeze} lets it train; pass {path}.freeze=[tower], {off}"
+            )
+        if fit.method != "full" and "tower" in fit.lora.scopes:
+            yield (
+                f"{path}.tower_features = true: only what a frozen tower sees can be kept, and {path}.lora.scopes = "
+                f"{fit.lora.scopes} puts adapters on it; leave tower out, {off}"
+            )
+        backbone = config.orm.backbone if path == "orm.fit" and config.orm.backbone is not None else config.backbone
+        if isinstance(backbone, InternVL25) and backbone.jpeg:
+            yield (
+                f"{path}.tower_features = true: backbone.jpeg = true gives each row pixels of its own, so "
+                f"nothing would be used twice; pass backbone.jpeg=false, {off}"
+            )
+
+
 def lora_scopes_exist(config: TrainConfig) -> Iterator[str]:
     fits = _fits(config) if config.orm.backbone is not None else _different_fits(config, "lora.scopes", "method")
     for path, fit in fits:

@@ -87,7 +87,30 @@ class CogVLM2Backbone(Backbone):
         done = super()._completions(sampled, watcher, n)
         return [[replace(completion, text=completion.text.strip()) for completion in row] for row in done]
 
-    def image_tokens(self, width: int, height: int) -> int:
+    def tower(self, image: Features) -> Tensor:
+        """(1, 1 + patches, C)."""
+        vision = self.model.model.vision
+        seen: Tensor = vision.tower(image["pixel_values"].to(vision.dtype))
+        return seen
+
+    def connector(self, seen: Tensor) -> Tensor:
+        """(N, 1 + patches, C) -> (N, image tokens, H)."""
+        tokens: Tensor = self.model.model.vision.connect(seen)
+        return tokens
+
+    def without_images(self) -> Tensor:
+        """No image's features: with them a connector that trains gets (zero) gradients, as with zero pixels, and a
+        tower in pieces does not run, as it does on no other rank."""
+        config = self.model.config.vision_config
+        frozen_connector = self.tower_features is not None and "connector" in self.tower_features.parts
+        shape = (
+            (config.image_tokens, self.model.config.hidden_size)
+            if frozen_connector
+            else (config.grid**2 + 1, config.hidden_size)
+        )
+        return torch.zeros(0, *shape, dtype=torch.bfloat16, device=self.device)
+
+    def image_tokens(self, width: int, height: int, trained: bool = False) -> int:
         return self.processor.image_tokens
 
     @property

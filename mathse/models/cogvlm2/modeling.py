@@ -85,11 +85,15 @@ class CogVLM2VisionModel(CogVLM2PreTrainedModel):
     def forward(self, pixel_values: Tensor) -> BaseModelOutputWithPooling:
         """``last_hidden_state`` is the tower's, ``pooler_output`` (N, image tokens, H) what the decoder reads."""
         seen = self.tower(pixel_values.to(self.dtype))
+        return BaseModelOutputWithPooling(last_hidden_state=seen, pooler_output=self.connect(seen))
+
+    def connect(self, seen: Tensor) -> Tensor:
+        """The tower's (N, 1 + patches, C) -> (N, image tokens, H) with boi and eoi."""
         side = self.config.grid
         patches = seen[:, 1:].transpose(1, 2).unflatten(2, (side, side))  # (N, C, rows, columns)
         tokens = self.linear_proj(self.conv(patches).flatten(2).transpose(1, 2))
         begin, end = (mark.expand(len(tokens), -1, -1) for mark in (self.boi, self.eoi))
-        return BaseModelOutputWithPooling(last_hidden_state=seen, pooler_output=torch.cat([begin, tokens, end], dim=1))
+        return torch.cat([begin, tokens, end], dim=1)
 
 
 class CogVLM2Model(CogVLM2PreTrainedModel):

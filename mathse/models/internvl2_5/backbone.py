@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import torch
 from PIL.Image import Image
+from torch import Tensor
 from transformers import GenerationConfig, InternVLConfig, InternVLForConditionalGeneration, InternVLProcessor
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 
@@ -68,14 +69,14 @@ class InternVL25Backbone(ChatBackbone):
         # rows to train on and rows to answer get different numbers of tiles, so each kind is encoded by itself
         for trained in (True, False):
             places = [i for i, row in enumerate(rows) if ("response" in row) == trained]
-            with self._tiling(trained):
+            with self.preparing(trained):
                 alike = [self._compressed(rows[i]) if trained and self.jpeg else rows[i] for i in places]
                 encoded |= zip(places, super().encode(alike) if alike else [], strict=True)
         return [encoded[i] for i in range(len(rows))]
 
     @contextmanager
-    def _tiling(self, trained: bool) -> Iterator[None]:
-        """Within, pictures are cut as those of rows that are trained on, or not; what is cached is kept apart."""
+    def preparing(self, trained: bool) -> Iterator[None]:
+        # pictures are cut into another number of tiles; what is cached is kept apart
         self._tiles, self._images = self.train_tiles if trained else self.eval_tiles, self._caches[trained]
         try:
             yield
@@ -85,7 +86,7 @@ class InternVL25Backbone(ChatBackbone):
     def _compressed(self, row: Row) -> Row:
         """The row with its pictures compressed; the draw is the row's own, so a resumed fit sees the same pixels."""
         key = (self.jpeg_seed, "jpeg", row["question"], row["response"])
-        images = [jpeg(self._open(image), *QUALITY, seed=derive(*key, k)) for k, image in enumerate(row["images"])]
+        images = [jpeg(self.opened(image), *QUALITY, seed=derive(*key, k)) for k, image in enumerate(row["images"])]
         return {**row, "images": images}
 
     def prepare(self, pictures: Sequence[Image]) -> list[Features]:
@@ -96,8 +97,25 @@ class InternVL25Backbone(ChatBackbone):
         counts = torch.as_tensor(cut["num_patches"]).tolist()  # tiles of each picture, the thumbnail included
         return [{"pixel_values": tiles} for tiles in cut["pixel_values"].split(counts)]
 
+    def preprocessing(self) -> Mapping[str, Any]:
+        return {**super().preprocessing(), "tiles": self._tiles}
+
+    def tower(self, image: Features) -> Tensor:
+        """(tiles, tokens, C): what the projector reads, after the pixel shuffle."""
+        model = self.model.model
+        seen: list[Tensor] = []
+        with model.multi_modal_projector.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])):
+            model.get_image_features(image["pixel_values"])
+        return seen[0]
+
+    def connector(self, seen: Tensor) -> Tensor:
+        """(tiles, tokens, C) -> (tiles, tokens, H)."""
+        tokens: Tensor = self.model.model.multi_modal_projector(seen)
+        return tokens
+
     def expand(self, features: Features) -> str:
-        tokens = self.processor.image_token * (self.processor.image_seq_length * len(features["pixel_values"]))
+        tiles = len(next(iter(features.values())))  # of pixels or of what the tower made of them
+        tokens = self.processor.image_token * (self.processor.image_seq_length * tiles)
         return self.processor.start_image_token + tokens + self.processor.end_image_token
 
     def image_tokens(self, width: int, height: int, trained: bool = False) -> int:

@@ -1,0 +1,132 @@
+"""A folder of tensors that are kept because they take long to compute: bounded, and shared by processes and runs.
+
+A file is written beside its place and renamed, so it is whole or not there; two processes that make the same one write
+the same bytes. It carries its name and a checksum, so a file that is damaged, or was put there under another's name, is
+like one that is missing. Files that were used longest ago go first.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+import time
+import zlib
+from collections.abc import Iterator, Mapping, Set
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from mathse.errors import DataError
+
+GIB = 2**30
+IN_USE = "in_use.lock"  # held in common by those who rely on files, and alone by who removes some
+UNFINISHED = ".partial"
+DAY = 24 * 3600  # seconds; an unfinished file as old as this was left by a kill
+
+
+@dataclass(frozen=True)
+class FeatureStore:
+    """At most ``max_bytes`` of files below ``folder``; ``default`` names a folder for all runs of a user."""
+
+    folder: Path
+    max_bytes: int
+
+    @classmethod
+    def of(cls, folder: str | None, gb: float) -> FeatureStore:
+        """The store of the settings ``trainer.tower_features_folder`` and ``trainer.tower_features_gb``."""
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        return cls(Path(folder).expanduser() if folder else cache / "mathse" / "tower_features", int(gb * GIB))
+
+    def read(self, file: Path) -> dict[str, Tensor] | None:
+        """The tensors of a file; None where it is missing, damaged or another's."""
+        try:
+            with safe_open(file, framework="pt") as stored:
+                about = stored.metadata() or {}
+                tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - no mapping
+        except (SafetensorError, OSError):
+            return None
+        return tensors if about == {"name": file.stem, "crc32": _crc32(tensors)} else None
+
+    def has(self, file: Path) -> bool:
+        """Whether a file is there and of the right length, as far as its header says; it counts as used now."""
+        try:
+            with safe_open(file, framework="pt") as stored:
+                named = (stored.metadata() or {}).get("name") == file.stem
+            os.utime(file)
+        except (SafetensorError, OSError):
+            return False
+        return named
+
+    def write(self, file: Path, tensors: Mapping[str, Tensor]) -> None:
+        """Raises DataError where the disk does not take it."""
+        unfinished = file.with_name(f"{file.stem}.{os.getpid()}.{threading.get_ident()}{UNFINISHED}")
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            save_file(dict(tensors), unfinished, {"name": file.stem, "crc32": _crc32(tensors)})
+            os.replace(unfinished, file)
+        except (SafetensorError, OSError) as e:
+            unfinished.unlink(missing_ok=True)
+            raise DataError(
+                f"{file}: cannot be written ({e}); lower trainer.tower_features_gb, name another "
+                "trainer.tower_features_folder, or pass sft.tower_features=false"
+            ) from e
+
+    def free(self) -> int:
+        """Bytes that may still be written."""
+        return self.max_bytes - sum(size for _, _, size in self._files())
+
+    def make_room(self, needed: int, keep: Set[Path]) -> int:
+        """Remove the files used longest ago, none of ``keep``, until ``needed`` bytes are free; how many are free then.
+
+        Nothing is removed where that would not be enough, nor while another process relies on the store's files.
+        """
+        files = sorted(self._files())
+        free = self.max_bytes - sum(size for _, _, size in files)
+        removable = [(file, size) for _, file, size in files if file not in keep]
+        if free >= needed or free + sum(size for _, size in removable) < needed:
+            return free
+        with (self.folder / IN_USE).open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return free
+            for file, size in removable:
+                if free >= needed:
+                    break
+                file.unlink(missing_ok=True)
+                free += size
+        return free
+
+    @contextmanager
+    def relied_on(self) -> Iterator[None]:
+        """Within, no process removes a file."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / IN_USE).open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            yield
+
+    def _files(self) -> list[tuple[float, Path, int]]:
+        """(time of last use, file, bytes) of all that is finished; what kills left behind is removed."""
+        files = []
+        for file in self.folder.glob("*/*"):
+            with suppress(FileNotFoundError):  # another process may have removed it
+                stat = file.stat()
+                if file.suffix == UNFINISHED:
+                    if time.time() - stat.st_mtime > DAY:
+                        file.unlink()
+                else:
+                    files.append((stat.st_mtime, file, stat.st_size))
+        return files
+
+
+def _crc32(tensors: Mapping[str, Tensor]) -> str:
+    checksum = 0
+    for name in sorted(tensors):
+        checksum = zlib.crc32(tensors[name].contiguous().view(torch.uint8).numpy().data, checksum)
+    return f"{checksum:08x}"
