@@ -40,8 +40,9 @@ from mathse.models.base import IGNORED, Backbone
 from mathse.models.model_spec import ModelSpec, close_shared, open_shared, spec_of
 from mathse.models.row import Row
 from mathse.training import launch, ranks, strategies
-from mathse.training.batches import EpochStream, MixedStream, OnceStream, StepData, step_seed
+from mathse.training.batches import EpochStream, MixedStream, OnceStream, step_seed
 from mathse.training.fit import FitJob, fit
+from mathse.training.loader import StepData
 
 SECTION = TinyBackbone(hidden_size=32, layers=2, heads=2, mlp_size=64, vision_size=16)
 SPEC = ModelSpec(SECTION, {"init_seed": 0})
@@ -354,7 +355,7 @@ def test_predictions_paths_and_verdicts_are_those_of_one_process_to_the_byte(tmp
 
 def shares(rows: Sequence[Row], backbone: Backbone, size: int, batch: int, micro: int, step: int = 0) -> list[Any]:
     stream = EpochStream(rows, batch, 0)
-    return [StepData(stream, backbone, micro, 9, rank, size)[step]["micro"] for rank in range(size)]
+    return [list(StepData(stream, backbone, micro, 9, rank, size)[step]) for rank in range(size)]
 
 
 def learnt(micro: Sequence[dict[str, Tensor]]) -> list[tuple[int, ...]]:
@@ -367,7 +368,7 @@ def learnt(micro: Sequence[dict[str, Tensor]]) -> list[tuple[int, ...]]:
 def test_ranks_share_a_batch_out_and_step_together(size: int, batch: int, micro: int) -> None:
     backbone = tiny_backbone()
     rows = solved_rows(backbone, 12)
-    whole = learnt(StepData(EpochStream(rows, batch, 0), backbone, micro, 9)[3]["micro"])
+    whole = learnt(list(StepData(EpochStream(rows, batch, 0), backbone, micro, 9)[3]))
     parts = shares(rows, backbone, size, batch, micro, step=3)
     assert sorted(ids for part in parts for ids in learnt(part)) == sorted(whole)
     assert len({len(part) for part in parts}) == 1, "a rank with fewer micro-batches would be waited for"
@@ -382,7 +383,7 @@ def test_every_micro_batch_shows_a_picture_where_another_rank_may_see_one() -> N
     text = [Row(question="2 + 3?" * k, images=(), response="5") for k in range(1, 6)]
     for rows, seen in (([*text, shown], True), (text, False)):  # where nobody has one, nobody needs one
         stream = OnceStream(rows, 6)
-        parts = [StepData(stream, backbone, 1, 1, rank, 3)[0]["micro"] for rank in range(3)]
+        parts = [list(StepData(stream, backbone, 1, 1, rank, 3)[0]) for rank in range(3)]
         assert all(("pixel_values" in micro) is seen for part in parts for micro in part)
         assert sum(len(learnt(part)) for part in parts) == len(rows)
 

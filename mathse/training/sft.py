@@ -70,11 +70,12 @@ class SFTModule(pl.LightningModule):
         total = torch.zeros((), device=self.device)
         # Eq. 1 is a sum over tokens. Where the strategy takes the mean over the ranks, that division is undone here.
         averaged = ranks.size() if strategies.averages(self.trainer) else 1
-        normaliser = ranks.total(batch["targets"]) / averaged
-        for micro in batch["micro"]:
-            logits, targets = self(micro)  # (N, vocabulary) and (N,) of the micro-batch's N response tokens
+        normaliser = ranks.total(batch["micro"].counts.targets) / averaged
+        for k, micro in enumerate(batch["micro"], 1):
+            # (N, vocabulary) and (N,) of the micro-batch's N response tokens
+            logits, targets = self(strategies.on_device(self.trainer, micro))
             loss = F.cross_entropy(logits.float(), targets, reduction="sum") / normaliser
-            strategies.announce_pass(self.trainer, last=micro is batch["micro"][-1])
+            strategies.announce_pass(self.trainer, last=k == len(batch["micro"]))
             self.manual_backward(loss)
             total += loss.detach()
         if ranks.size() > 1 and averaged == 1:  # the strategy leaves each rank its own gradients
@@ -87,7 +88,7 @@ class SFTModule(pl.LightningModule):
 
     def validation_step(self, batch: dict[str, Any], step: int) -> None:
         for micro in batch["micro"]:
-            logits, targets = self(micro)
+            logits, targets = self(strategies.on_device(self.trainer, micro))
             for name, (mean, n) in ranks.pooled(self.score(logits.float(), targets)).items():
                 if n:
                     self.log(name, mean, on_epoch=True, batch_size=n)
