@@ -467,6 +467,31 @@ def test_two_ranks_make_the_steps_of_one_process(tmp_path: Path, strategy: str, 
         assert a.keys() == b.keys() and all(b[k] == pytest.approx(a[k], abs=2e-5) for k in a)
 
 
+def test_sharded_gradients_are_reduced_once_a_step_where_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch.distributed.fsdp._fully_shard import _fsdp_param_group as sharding
+
+    reductions = []
+    reduce = sharding.foreach_reduce
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        reductions.append(1)
+        return reduce(*arguments, **options)
+
+    def count() -> int:
+        one_step = {"max_steps": 1, "batch_size": 6, "micro_batch_size": 1}
+        fit(SPEC.open(), replace(job(tmp_path / str(room), "fsdp2", **one_step), val_rows=()))
+        return len(reductions)
+
+    monkeypatch.setattr(sharding, "foreach_reduce", counted)
+    counts = {}
+    for room in (True, False):
+        monkeypatch.setattr(strategies, "has_room_for_gradients", lambda module, room=room: room)
+        counts[room] = in_ranks(2, count)
+    assert counts[False] == 3 * counts[True] > 0, "three passes a rank"
+
+
 def test_decoder_layers_and_the_towers_are_sharded_one_by_one() -> None:
     names = [type(m).__name__ for m in strategies.layers(SPEC.open().model)]
     assert sorted(names) == ["Qwen2VLDecoderLayer"] * 2 + ["Qwen2VLVisionBlock"]
