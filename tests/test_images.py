@@ -7,6 +7,7 @@ import io
 import struct
 import subprocess
 import sys
+import threading
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -170,6 +171,35 @@ def test_web_address_is_refused_with_a_remedy() -> None:
 def test_a_source_may_add_a_scheme_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(images.SCHEMES, "plain", lambda ref: Image.new("L", (2, 2), ref.partition(":")[2]))
     assert load_image("plain:white").getpixel((0, 0)) == WHITE
+
+
+def test_images_are_checked_on_all_cores_with_the_errors_and_the_order_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refs = [save(tmp_path / f"{k}.png", Image.new("RGB", (4 + k, 4), RED)) for k in range(12)]
+    for k in (3, 4, 9):
+        Path(refs[k]).write_bytes(b"" if k == 9 else Path(refs[k]).read_bytes()[:-20])
+    refs.insert(7, str(tmp_path / "none.png"))
+    expected: list[str | None] = []
+    for ref in refs:
+        try:
+            load_image(ref)
+            expected.append(None)
+        except DataError as error:
+            expected.append(str(error))
+    assert [reason is None for reason in expected].count(False) == 4
+
+    together = threading.Barrier(3, timeout=20)
+
+    def waits_for_two_others(ref: str) -> Image.Image:
+        if ref in refs[:3]:
+            together.wait()
+        return load_image(ref)
+
+    monkeypatch.setattr(images.os, "cpu_count", lambda: 3)
+    monkeypatch.setattr(images, "AT_ONCE", 5)
+    monkeypatch.setattr(images, "load_image", waits_for_two_others)
+    assert list(images.unreadable(refs)) == expected
 
 
 def test_report_image_is_a_png_of_bounded_size(tmp_path: Path) -> None:

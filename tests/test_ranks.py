@@ -41,8 +41,9 @@ from mathse.models.feature_store import FeatureStore
 from mathse.models.model_spec import ModelSpec, close_shared, open_shared, spec_of
 from mathse.models.row import Row
 from mathse.training import launch, ranks, strategies
-from mathse.training.batches import EpochStream, MixedStream, OnceStream, StepData, step_seed
+from mathse.training.batches import EpochStream, MixedStream, OnceStream, step_seed
 from mathse.training.fit import FitJob, fit
+from mathse.training.loader import StepData
 
 SECTION = TinyBackbone(hidden_size=32, layers=2, heads=2, mlp_size=64, vision_size=16)
 SPEC = ModelSpec(SECTION, {"init_seed": 0})
@@ -355,7 +356,7 @@ def test_predictions_paths_and_verdicts_are_those_of_one_process_to_the_byte(tmp
 
 def shares(rows: Sequence[Row], backbone: Backbone, size: int, batch: int, micro: int, step: int = 0) -> list[Any]:
     stream = EpochStream(rows, batch, 0)
-    return [StepData(stream, backbone, micro, 9, rank, size)[step]["micro"] for rank in range(size)]
+    return [list(StepData(stream, backbone, micro, 9, rank, size)[step]) for rank in range(size)]
 
 
 def learnt(micro: Sequence[dict[str, Tensor]]) -> list[tuple[int, ...]]:
@@ -368,7 +369,7 @@ def learnt(micro: Sequence[dict[str, Tensor]]) -> list[tuple[int, ...]]:
 def test_ranks_share_a_batch_out_and_step_together(size: int, batch: int, micro: int) -> None:
     backbone = tiny_backbone()
     rows = solved_rows(backbone, 12)
-    whole = learnt(StepData(EpochStream(rows, batch, 0), backbone, micro, 9)[3]["micro"])
+    whole = learnt(list(StepData(EpochStream(rows, batch, 0), backbone, micro, 9)[3]))
     parts = shares(rows, backbone, size, batch, micro, step=3)
     assert sorted(ids for part in parts for ids in learnt(part)) == sorted(whole)
     assert len({len(part) for part in parts}) == 1, "a rank with fewer micro-batches would be waited for"
@@ -383,7 +384,7 @@ def test_every_micro_batch_shows_a_picture_where_another_rank_may_see_one() -> N
     text = [Row(question="2 + 3?" * k, images=(), response="5") for k in range(1, 6)]
     for rows, seen in (([*text, shown], True), (text, False)):  # where nobody has one, nobody needs one
         stream = OnceStream(rows, 6)
-        parts = [StepData(stream, backbone, 1, 1, rank, 3)[0]["micro"] for rank in range(3)]
+        parts = [list(StepData(stream, backbone, 1, 1, rank, 3)[0]) for rank in range(3)]
         assert all(("pixel_values" in micro) is seen for part in parts for micro in part)
         assert sum(len(learnt(part)) for part in parts) == len(rows)
 
@@ -470,6 +471,31 @@ def test_two_ranks_make_the_steps_of_one_process(tmp_path: Path, strategy: str, 
     assert apart < 1e-3 * moved, f"{apart} apart, after moving by {moved}"
     for a, b in zip(log_of_one, log_of_both, strict=True):
         assert a.keys() == b.keys() and all(b[k] == pytest.approx(a[k], abs=2e-5) for k in a)
+
+
+def test_sharded_gradients_are_reduced_once_a_step_where_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch.distributed.fsdp._fully_shard import _fsdp_param_group as sharding
+
+    reductions = []
+    reduce = sharding.foreach_reduce
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        reductions.append(1)
+        return reduce(*arguments, **options)
+
+    def count() -> int:
+        one_step = {"max_steps": 1, "batch_size": 6, "micro_batch_size": 1}
+        fit(SPEC.open(), replace(job(tmp_path / str(room), "fsdp2", **one_step), val_rows=()))
+        return len(reductions)
+
+    monkeypatch.setattr(sharding, "foreach_reduce", counted)
+    counts = {}
+    for room in (True, False):
+        monkeypatch.setattr(strategies, "has_room_for_gradients", lambda module, room=room: room)
+        counts[room] = in_ranks(2, count)
+    assert counts[False] == 3 * counts[True] > 0, "three passes a rank"
 
 
 def test_decoder_layers_and_the_towers_are_sharded_one_by_one() -> None:

@@ -29,8 +29,9 @@ from mathse.models.memory import Trained
 from mathse.models.parts import named_parts, part_of
 from mathse.models.row import Row
 from mathse.runs.layout import SCRATCH
-from mathse.training.batches import OnceStream, StepData
+from mathse.training.batches import OnceStream
 from mathse.training.fit import LAST, FitJob, fit
+from mathse.training.loader import StepData
 from mathse.training.sft import SFTModule, is_vector
 
 TRAINER = Trainer(precision="32-true", checkpoint_every=2, log_every=1)
@@ -112,9 +113,9 @@ def gradients(backbone: Backbone, rows: Sequence[Row], settings: Fit) -> tuple[f
     step = StepData(stream, backbone, settings.micro_batch_size, 1)[0]
     backbone.model.train()
     total = 0.0
-    for micro in step["micro"]:
+    for micro in step:
         logits, targets = backbone.answer_logits(micro)
-        loss = torch.nn.functional.cross_entropy(logits, targets, reduction="sum") / step["targets"]
+        loss = torch.nn.functional.cross_entropy(logits, targets, reduction="sum") / step.counts.targets
         loss.backward()
         total += loss.item()
     return total, {n: p.grad for n, p in backbone.model.named_parameters() if p.grad is not None}

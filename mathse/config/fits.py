@@ -47,7 +47,9 @@ class Fit:
     epochs: float | None = allow(None, above=0)
     max_steps: int | None = allow(300, low=1)
     batch_size: int = allow(64, low=1)  # rows in a global batch
-    micro_batch_size: int = allow(64, low=1)  # rows a forward pass; gradients add up to the global batch
+    micro_batch_size: int = allow(64, low=1)  # rows a forward pass, at most; gradients add up to the global batch
+    # and its tokens, rows x longest row, images included; a longer row runs alone. null: bounded by rows alone
+    tokens_per_micro_batch: int | None = allow(None, low=16)
     optimizer: Optimizer = field(default_factory=Optimizer)
     val_rows: int = allow(128, low=0)
     val_every: int = allow(100, low=1)  # optimiser steps
@@ -69,7 +71,15 @@ def _orm_fit() -> Fit:
     lora = Lora("${sft.lora.rank}", "${sft.lora.alpha}", "${sft.lora.dropout}", "${sft.lora.scopes}")  # type: ignore[arg-type]
     pointed: dict[str, Any] = {
         name: f"${{sft.{name}}}"
-        for name in ("method", "freeze", "vision_lr_scale", "activation_checkpointing", "tower_features", "max_length")
+        for name in (
+            "method",
+            "freeze",
+            "vision_lr_scale",
+            "activation_checkpointing",
+            "tower_features",
+            "max_length",
+            "tokens_per_micro_batch",
+        )
     }
     return Fit(lora=lora, optimizer=Optimizer(lr=1.5e-3), **pointed)
 

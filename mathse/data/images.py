@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from PIL import Image, ImageOps
@@ -20,6 +22,7 @@ from mathse.data.synthetic import digits
 from mathse.errors import DataError
 from mathse.runs.store import sha256_file
 
+AT_ONCE = 256  # images handed to the cores together; an interrupted check ends behind them
 REPORT_SIDE = 512  # pixels, long side of an image in a report
 Loader = Callable[[str], Image.Image]
 # Scheme (the text before the colon) -> the function that gives the image of the whole reference. A source of your own
@@ -39,6 +42,24 @@ def load_image(ref: str) -> Image.Image:
     if "://" in ref:
         raise DataError(f"image {ref}: known schemes are {sorted(SCHEMES)}; download the image and give its path")
     return load_file(Path(ref))
+
+
+def unreadable(refs: Sequence[str]) -> Iterator[str | None]:
+    """Why ``load_image`` refuses each of these images, in their order; None for one that it opens.
+
+    All cores decode: Pillow leaves the interpreter to others while it does.
+    """
+
+    def reason(ref: str) -> str | None:
+        try:
+            load_image(ref)
+        except DataError as error:
+            return str(error)
+        return None
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, len(refs), AT_ONCE):
+            yield from pool.map(reason, refs[start : start + AT_ONCE])
 
 
 def check_header(ref: str) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
-from mathse.data.images import load_image
+from mathse.data.images import unreadable
 from mathse.data.problems import FileData, location
 from mathse.errors import DataError
 from mathse.evolution.context import RunContext
@@ -33,13 +33,12 @@ def unreadable_images(context: RunContext, problems: RunProblems) -> list[dict[s
     source = problems.source
     if not isinstance(source, FileData) or not source.images.headed:
         return []
+    headed = sorted(source.images.headed)
     reasons: dict[str, str] = {}  # by image
-    with context.track("images", len(source.images.headed)) as track:
-        for path in sorted(source.images.headed):
-            try:
-                load_image(path)
-            except DataError as error:
-                reasons[path] = str(error)
+    with context.track("images", len(headed)) as track:
+        for path, reason in zip(headed, unreadable(headed), strict=True):
+            if reason is not None:
+                reasons[path] = reason
             track.advance(1)
     bad_rows = []
     for problem in chain.from_iterable(problems.splits.values()):

@@ -10,10 +10,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
@@ -55,6 +57,17 @@ class Encoded:
 
     @property
     def ids(self) -> list[int]:
+        return self.prompt + self.response
+
+
+class Length(NamedTuple):
+    """Tokens of a row as the model sees it."""
+
+    prompt: int  # images expanded
+    response: int  # end token included
+
+    @property
+    def total(self) -> int:
         return self.prompt + self.response
 
 
@@ -160,15 +173,34 @@ class Backbone(ABC):
         features = iter(self._features_of([image for row in rows for image in row["images"]]))
         images = [[next(features) for _ in row["images"]] for row in rows]
         prompts = self.prompt_ids(rows, images)
-        # A response is encoded apart from its prompt: no token may span the two, since sampling starts between them.
-        answers = [self.defuse(row["response"]) for row in rows if "response" in row]
-        responses = iter(self.tokenizer(answers, add_special_tokens=False)["input_ids"] if answers else [])
         encoded = []
-        for row, row_images, prompt in zip(rows, images, prompts, strict=True):
-            response = [*next(responses), self.end_id] if "response" in row else []
+        for row_images, prompt, response in zip(images, prompts, self._response_ids(rows), strict=True):
             joined = join(row_images)
             encoded.append(Encoded(prompt, response, joined, self.extras(prompt, response, joined)))
         return encoded
+
+    def _response_ids(self, rows: Sequence[Row]) -> list[list[int]]:
+        """Each row's response with its end token; empty where it has none."""
+        # encoded apart from the prompt: no token may span the two, since sampling starts between them
+        answers = [self.defuse(row["response"]) for row in rows if "response" in row]
+        responses = iter(self.tokenizer(answers, add_special_tokens=False)["input_ids"] if answers else [])
+        return [[*next(responses), self.end_id] if "response" in row else [] for row in rows]
+
+    def lengths(self, rows: Sequence[Row]) -> list[Length]:
+        """How many tokens each row comes to."""
+        prompts, responses = self.prompt_lengths(rows), self._response_ids(rows)
+        return [Length(prompt, len(response)) for prompt, response in zip(prompts, responses, strict=True)]
+
+    def prompt_lengths(self, rows: Sequence[Row]) -> list[int]:
+        """``len(encoded.prompt)`` of each row; a family that knows it without reading pixels says so."""
+        return [len(encoded.prompt) for encoded in self.encode(rows)]
+
+    def encoder(self) -> Self:
+        """This backbone without its model: it encodes rows, counts their tokens and pads them, which takes the model's
+        sizes and none of its weights. So it can be sent to another process."""
+        encoder = copy(self)
+        encoder.model, encoder.adapter = SimpleNamespace(config=self.model.config), None
+        return encoder
 
     def defuse(self, text: str) -> str:
         """User text in which no special token of the tokenizer stands any more."""

@@ -16,6 +16,10 @@ class BoundedCache(Generic[Value]):
         self.limit, self.size = limit, 0
         self._held: OrderedDict[Hashable, tuple[Value, int]] = OrderedDict()
 
+    def __reduce__(self) -> tuple[type[BoundedCache[Value]], tuple[int]]:
+        """Sent to another process it arrives empty."""
+        return type(self), (self.limit,)
+
     def __contains__(self, key: Hashable) -> bool:
         return key in self._held
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
+from PIL.Image import Image
+
+from mathse.data.images import image_size
 from mathse.models.base import Backbone, Features
 from mathse.models.row import Row
 
@@ -15,6 +18,8 @@ DECODER_SCOPE = r"model\.language_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|ml
 
 class ChatBackbone(Backbone):
     """Families whose processor has a chat template with an image placeholder in it."""
+
+    image_marks: ClassVar[int] = 0  # tokens that ``expand`` writes around those of the image itself
 
     @abstractmethod
     def expand(self, features: Features) -> str:
@@ -39,3 +44,16 @@ class ChatBackbone(Backbone):
             expanded = [*map(self.expand, row_images), ""]
             texts.append("".join(piece + image for piece, image in zip(pieces, expanded, strict=True)))
         return self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+
+    def prompt_lengths(self, rows: Sequence[Row]) -> list[int]:
+        # A placeholder is one token, which no other text runs into, and a file's header has its size.
+        texts = [self.render(row) for row in rows]
+        lengths = []
+        for row, ids in zip(rows, self.tokenizer(texts, add_special_tokens=False)["input_ids"], strict=True):
+            sizes = (i.size if isinstance(i, Image) else image_size(str(i)) for i in row["images"])
+            lengths.append(len(ids) + sum(self.tokens_in_row(row, *size) + self.image_marks - 1 for size in sizes))
+        return lengths
+
+    def tokens_in_row(self, row: Row, width: int, height: int) -> int:
+        """``image_tokens`` of an image in this row."""
+        return self.image_tokens(width, height)

@@ -33,7 +33,8 @@ from mathse.runs.layout import CHECKPOINT, SCRATCH, TRAIN_LOG, TRAINED
 from mathse.runs.store import publish_folder, write_json, write_jsonl
 from mathse.seeds import derive
 from mathse.training import ranks, strategies
-from mathse.training.batches import EpochStream, MixedStream, OnceStream, StepData, StepLoader, Stream, length
+from mathse.training.batches import EpochStream, MixedStream, OnceStream, Stream, length
+from mathse.training.loader import StepData, StepLoader
 from mathse.training.orm import ORMModule
 from mathse.training.sft import SFTModule
 
@@ -96,10 +97,14 @@ def fit(
 
     # What trains, what is frozen, and the memory it is expected to take.
     settings = job.settings
+    longest = backbone.encode([max(job.rows, key=length)])[0]
+    rows = settings.micro_batch_size
+    if settings.tokens_per_micro_batch is not None:
+        rows = min(rows, max(1, settings.tokens_per_micro_batch // len(longest.ids)))
     estimated = memory.estimate(
         backbone,
-        backbone.encode([max(job.rows, key=length)])[0],
-        settings.micro_batch_size,
+        longest,
+        rows,
         job.trainer.precision,
         settings.activation_checkpointing,
         shards=job.trainer.devices if job.trainer.strategy == "fsdp2" else 1,
@@ -160,14 +165,16 @@ def _train(
 
     # Ranks see their share of each step's rows, in training and in validation.
     stream = job.stream or EpochStream(job.rows, settings.batch_size, job.seed)
-    data = StepData(stream, backbone, micro, job.steps, ranks.rank(), ranks.size())
-    loader = StepLoader(data, start, hardware.workers)
+    place: dict[str, Any] = {"rank": ranks.rank(), "ranks": ranks.size(), "tokens": settings.tokens_per_micro_batch}
+    place["pixels"] = torch.float32 if hardware.precision == "32-true" else torch.bfloat16
+    pinned = device_of(hardware).type == "cuda"
+    loader = StepLoader(StepData(stream, backbone, micro, job.steps, **place), start, hardware.workers, pinned)
     val_loader = None
     validation: dict[str, Any] = {"limit_val_batches": 0}
     if job.validation_every is not None:
         val_stream = OnceStream(job.validated_rows, micro * ranks.size())
-        val_data = StepData(val_stream, backbone, micro, len(val_stream.batches), ranks.rank(), ranks.size())
-        val_loader = StepLoader(val_data, 0, 0)
+        val_data = StepData(val_stream, backbone, micro, len(val_stream.batches), **place)
+        val_loader = StepLoader(val_data, 0, 0, pinned)
         validation = {"val_check_interval": job.validation_every, "num_sanity_val_steps": 0}
 
     # Progress bars, checkpoints and logs of Lightning are off: ours write what a stage records.

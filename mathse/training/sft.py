@@ -73,10 +73,10 @@ class SFTModule(pl.LightningModule):
         total = torch.zeros((), device=self.device)
         # Eq. 1 is a sum over tokens. Where the strategy takes the mean over the ranks, that division is undone here.
         averaged = ranks.size() if strategies.averages(self.trainer) else 1
-        normaliser = ranks.total(batch["targets"]) / averaged
-        for micro in batch["micro"]:
-            loss = self(micro, cross_entropy) / normaliser
-            strategies.announce_pass(self.trainer, last=micro is batch["micro"][-1])
+        normaliser = ranks.total(batch["micro"].counts.targets) / averaged
+        for k, micro in enumerate(batch["micro"], 1):
+            loss = self(strategies.on_device(self.trainer, micro), cross_entropy) / normaliser
+            strategies.announce_pass(self.trainer, last=k == len(batch["micro"]))
             self.manual_backward(loss)
             total += loss.detach()
         if ranks.size() > 1 and averaged == 1:  # the strategy leaves each rank its own gradients
@@ -89,7 +89,8 @@ class SFTModule(pl.LightningModule):
 
     def validation_step(self, batch: dict[str, Any], step: int) -> None:
         for micro in batch["micro"]:
-            for name, (mean, n) in ranks.pooled(self(micro, self.score)).items():
+            measured = self(strategies.on_device(self.trainer, micro), self.score)
+            for name, (mean, n) in ranks.pooled(measured).items():
                 if n:
                     self.log(name, mean, on_epoch=True, batch_size=n)
 

@@ -24,6 +24,8 @@ from torch.distributed.tensor import DTensor
 from mathse.config.schema import Trainer as TrainerSettings
 from mathse.training import launch, ranks
 
+ROOM = 0.5  # share of a device's memory that gradients may take between a step's passes
+
 
 def among_ranks(settings: TrainerSettings, clip: float) -> dict[str, Any]:
     """The Trainer's arguments that say where a fit runs. ``clip``: the gradient norm, where the strategy clips."""
@@ -99,10 +101,34 @@ def averages(trainer: pl.Trainer) -> bool:
     return isinstance(trainer.strategy, (ModelParallelStrategy, DeepSpeedStrategy))
 
 
+def on_device(trainer: pl.Trainer, micro_batch: Any) -> Any:
+    """What Lightning does to the batches that a loader hands it, for one of a step's micro-batches."""
+    return trainer.strategy.batch_to_device(trainer.precision_plugin.convert_input(micro_batch))
+
+
 def announce_pass(trainer: pl.Trainer, last: bool) -> None:
-    """Tell a strategy that reduces gradients in the backward pass whether this one is a step's last."""
+    """Tell a strategy that reduces gradients in the backward pass whether this one is a step's last: gradients are
+    reduced then, once a step, where a device has room for them.
+
+    Under FSDP2 a device holds, until then, the whole float32 gradients of what trains, and not its shard of them. For
+    adapters that is nothing; a full fit of 7B parameters has 30 GB of them, one of 19B 78 GB. Where they would take
+    more than ROOM of the device's memory they are reduced after every pass.
+    """
     if isinstance(trainer.strategy, DeepSpeedStrategy):
         trainer.strategy.deepspeed_engine.set_gradient_accumulation_boundary(last)
+    module = trainer.lightning_module
+    if isinstance(module, FSDPModule):
+        module.set_requires_gradient_sync(last or not has_room_for_gradients(module))
+
+
+def has_room_for_gradients(module: nn.Module) -> bool:
+    """Whether the device may hold whole float32 gradients beside the shards; a CPU always may."""
+    parameters = list(module.parameters())
+    device = parameters[0].device
+    if device.type != "cuda":
+        return True
+    whole = 4 * sum(p.numel() for p in parameters if p.requires_grad)  # of a sharded weight too: numel is the whole's
+    return whole <= ROOM * torch.cuda.get_device_properties(device).total_memory
 
 
 def keeps_resume_points(settings: TrainerSettings) -> bool:

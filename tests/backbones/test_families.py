@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -176,6 +177,31 @@ def test_an_image_takes_the_tokens_announced(backbone: Backbone) -> None:
         added = len(encoded.prompt) - len(without.prompt)
         assert backbone.image_tokens(*size) <= added <= backbone.image_tokens(*size) + 3  # marks around it, a newline
         assert backbone.image_tokens(*size) <= backbone.max_image_tokens
+
+
+def test_a_rows_length_is_known_without_its_pixels(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = several(backbone)
+    rows += [Row(question="What is it?", images=(picture(*size),)) for size in ((56, 56), (100, 60), (30, 300))]
+    rows.append(Row(question="And now?", images=(picture(56, 28),), history=[("It is?", " 12 ")], response="\nno"))
+    if backbone.max_images is None:
+        rows.append(asks("\n Which?", picture(56, 28, 1), picture(200, 28, 2)))
+    encoded = backbone.encode(rows)
+    monkeypatch.setattr(type(backbone), "prepare", None)
+    assert backbone.lengths(rows) == [(len(e.prompt), len(e.response)) for e in encoded]
+
+
+def test_what_encodes_can_be_sent_without_the_model(backbone: Backbone) -> None:
+    rows = several(backbone)
+    backbone.encode(rows)
+    sent = pickle.dumps(backbone.encoder())
+    weights = sum(p.nbytes for p in backbone.model.parameters())
+    without_tokenizer = len(sent) - len(pickle.dumps(backbone.processor))
+    assert without_tokenizer < min(20_000, weights / 10)
+    assert b"torch.nn.modules" not in sent and b"_rebuild_parameter" not in sent
+    encoder: Backbone = pickle.loads(sent)  # noqa: S301 - of this very test
+    batch, here = encoder.collate(rows), backbone.collate(rows)
+    assert batch.keys() == here.keys() and all(torch.equal(batch[k], here[k]) for k in here)
+    assert encoder.lengths(rows) == backbone.lengths(rows) and encoder.context == backbone.context
 
 
 def test_the_bound_on_a_rows_length_never_lets_a_long_row_pass(backbone: Backbone) -> None:

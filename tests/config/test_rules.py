@@ -17,8 +17,6 @@ def rows(tmp_path):
         (["sft.max_steps=null"], "sft.epochs = null and sft.max_steps = null: exactly one is set; pass one of them"),
         (["orm.fit.epochs=1.5"], "orm.fit.epochs = 1.5 and orm.fit.max_steps = 300: exactly one is set; to count in "
                                  "epochs, also pass orm.fit.max_steps=null"),
-        (["sft.batch_size=60"], "sft.micro_batch_size = 64: must divide sft.batch_size = 60; "
-                                "pass sft.micro_batch_size=60, for instance"),
         (["sft.freeze=[vision]"], "sft.freeze = ['vision']: there is no part 'vision'; the parts are tower, connector, "
                                   "language"),
         (["sft.freeze=[tower,connector,language]"],

@@ -20,7 +20,6 @@ RULES: dict[type, tuple[Rule, ...]] = {
     TrainConfig: (
         run.name_is_a_folder_name,
         fits.fits_have_one_length,
-        fits.micro_batches_make_up_a_batch,
         fits.devices_work_together,
         fits.qlora_can_run,
         fits.shards_are_of_whole_numbers,

@@ -33,17 +33,6 @@ def fits_have_one_length(config: TrainConfig) -> Iterator[str]:
             yield f"{path}.epochs = null and {path}.max_steps = null: exactly one is set; pass one of them"
 
 
-def micro_batches_make_up_a_batch(config: TrainConfig) -> Iterator[str]:
-    for path, fit in _fits(config):
-        if fit.batch_size % fit.micro_batch_size:
-            smaller = range(min(fit.batch_size, fit.micro_batch_size), 0, -1)
-            divisor = next(size for size in smaller if fit.batch_size % size == 0)
-            yield (
-                f"{path}.micro_batch_size = {fit.micro_batch_size}: must divide {path}.batch_size = {fit.batch_size}; "
-                f"pass {path}.micro_batch_size={divisor}, for instance"
-            )
-
-
 def devices_work_together(config: Any) -> Iterator[str]:
     trainer = config.trainer
     if trainer.strategy == "auto" and trainer.devices != 1:

@@ -65,6 +65,10 @@ class CogVLM2Backbone(Backbone):
             prompts.append(encoded["input_ids"])
         return prompts
 
+    def prompt_lengths(self, rows: Sequence[Row]) -> list[int]:
+        # all images are of one size, and no prompt depends on pixels
+        return [len(ids) for ids in self.prompt_ids(rows, [[{}] * len(row["images"]) for row in rows])]
+
     def prepare(self, pictures: Sequence[Image]) -> list[Features]:
         """``pixel_values`` (1, 3, S, S) of each picture."""
         return [{"pixel_values": pixels} for pixels in self.processor.pixels(pictures).split(1)]

@@ -48,6 +48,8 @@ class InternVL25Backbone(ChatBackbone):
         "tower": r"model\.vision_tower\.encoder\.layer\.\d+\.(attention\.([qkv]_proj|projection_layer)|mlp\.fc[12])",
     }
 
+    image_marks: ClassVar[int] = 2  # <img> and </img>
+
     def __init__(self, model: Any, processor: Any, settings: Settings) -> None:
         super().__init__(model, processor)
         self.train_tiles, self.eval_tiles = settings.train_tiles, settings.eval_tiles
@@ -123,6 +125,9 @@ class InternVL25Backbone(ChatBackbone):
         limits = {"crop_to_patches": True, "max_patches": self.train_tiles if trained else self.eval_tiles}
         tiles = self.processor.image_processor.get_number_of_image_patches(height, width, limits)
         return tiles * self.processor.image_seq_length
+
+    def tokens_in_row(self, row: Row, width: int, height: int) -> int:
+        return self.image_tokens(width, height, trained="response" in row)
 
     @property
     def max_image_tokens(self) -> int:
