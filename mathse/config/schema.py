@@ -28,7 +28,8 @@ class Trainer:
     precision: Literal["32-true", "bf16-mixed", "bf16-true"] = "bf16-mixed"
     threads: int = allow(1, low=1)  # torch threads; results are equal bit for bit only at an equal number
     workers: int = allow(0, low=0)  # loader processes
-    checkpoint_every: int = allow(100, low=1)  # optimiser steps; a kill loses at most these
+    checkpoint_every: int | None = allow(100, low=1)  # optimiser steps between resume points; null: none by steps
+    checkpoint_minutes: float | None = allow(None, above=0)  # the same by time; a kill loses what comes first of both
     log_every: int = allow(10, low=1)
 
 

@@ -78,7 +78,8 @@ class Fitting:
             status_tokens,
         )
         with stage.time("fit"), context.track(what, job.steps) as track:
-            fit(backbone, job, [ShowSteps(track), context.logger.fit_callback(stage.name)], self._announce)
+            shown = [ShowSteps(track), context.logger.fit_callback(stage.name)]
+            fit(backbone, job, shown, self._announce, context.progress.say)
         gc.collect()  # Trainer and module refer to each other, and hold the fit's rows
 
     def _announce(self, trained: Trained) -> None:
