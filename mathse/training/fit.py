@@ -24,7 +24,7 @@ import torch
 from mathse.config.fits import Fit
 from mathse.config.schema import Trainer as TrainerSettings
 from mathse.errors import MathSEError
-from mathse.models import memory, modes
+from mathse.models import memory, modes, reference
 from mathse.models.base import Backbone
 from mathse.models.model_spec import ModelSpec, close_shared, spec_of
 from mathse.models.row import Row
@@ -49,6 +49,7 @@ class FitJob:
     val_rows: Sequence[Row] = ()
     stream: Stream | None = None
     status_tokens: tuple[int, int] | None = None  # an ORM's fit
+    kept_in: torch.dtype | None = None  # of the checkpoint after a full fit; None: as the model was opened
 
     @property
     def steps(self) -> int:
@@ -106,7 +107,9 @@ def fit(
             ranks.everywhere(lead, _train_along, spec_of(backbone), job, start)
     except SystemExit as e:  # what Lightning makes of Ctrl-C
         raise KeyboardInterrupt from e
-    return save_checkpoint(backbone, done, lambda folder: modes.finish(backbone, settings, before, folder, done))
+    return save_checkpoint(
+        backbone, done, lambda folder: modes.finish(backbone, settings, before, folder, done, job.kept_in)
+    )
 
 
 def _prepare(backbone: Backbone, job: FitJob) -> modes.State:
@@ -189,13 +192,17 @@ def _train(
     strategies.gather(module)
 
 
-def save_checkpoint(backbone: Backbone, done: Path, finish: Callable[[Path], object] = lambda folder: None) -> Path:
-    """Write a stage's checkpoint folder, all of it or nothing. ``finish(folder)`` is called first, to write more."""
+def save_checkpoint(
+    backbone: Backbone, done: Path, finish: Callable[[Path], object] = lambda folder: None, unchanged: bool = False
+) -> Path:
+    """Write a stage's checkpoint folder, all of it or nothing. ``finish(folder)`` is called first, to write more.
+    ``unchanged``: no fit has touched the weights, so those that came from a folder are linked to and not copied."""
     unfinished = done.parent / SCRATCH / CHECKPOINT
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     finish(unfinished)
-    backbone.save(unfinished)
+    if not (unchanged and reference.write(backbone, unfinished)):
+        backbone.save(unfinished)
     publish_folder(unfinished, done)
     return done
 
