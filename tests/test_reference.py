@@ -22,7 +22,7 @@ from mathse.runs.reader import read_run
 from mathse.runs.store import read_json
 from mathse.training.fit import save_checkpoint
 
-ANSWERS = (*TINY, "task=distill", "judge=answer")
+ANSWERS = (*TINY, "judge=answer", "evolution.rounds=0", "evolution.reflect.when=never")
 
 
 def published(folder: Path, family: str = "tiny") -> Path:
