@@ -325,7 +325,8 @@ def test_what_a_kill_left_while_a_checkpoint_was_written_is_written_over(
 ) -> None:
     stopped = job(tmp_path, rows, val_rows=rows[:4])
     fit_until(stopped, step=5)
-    (tmp_path / SCRATCH / "last.partial").write_bytes(b"half a checkpoint")
+    (tmp_path / SCRATCH / "point.partial").mkdir()
+    (tmp_path / SCRATCH / "point.partial" / "point.json").write_bytes(b"half a point")
     (tmp_path / SCRATCH / "checkpoint").mkdir()
     (tmp_path / SCRATCH / "checkpoint" / "model-00001-of-00002.safetensors").write_bytes(b"of another layout")
     fit(tiny_backbone(), stopped)

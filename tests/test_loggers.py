@@ -33,7 +33,8 @@ from mathse.runs.reader import read_stages
 from mathse.runs.stage_cache import RunFolder, Stage
 from mathse.runs.store import read_json, read_jsonl, write_json, write_jsonl
 from mathse.scoring.answers import extract_answer, same_answer
-from mathse.training.fit import LAST, SaveLast, TrainLog
+from mathse.training.fit import TrainLog
+from mathse.training.resume import ResumePoints, newest
 from mathse.types import Problem
 
 AFTER = {
@@ -409,10 +410,10 @@ def toy_run(folder: Path, die_at: int, settled: bool) -> None:
 
 
 def toy_fit(folder: Path, callbacks: list[pl.Callback]) -> None:
-    last = folder / "fit" / LAST
-    last.parent.mkdir(exist_ok=True)
-    start = torch.load(last, weights_only=True)["global_step"] if last.exists() else 0
-    log = TrainLog(folder / "train_log.jsonl", start)
+    scratch = folder / "fit"
+    scratch.mkdir(exist_ok=True)
+    start = newest(scratch, print)
+    log = TrainLog(folder / "train_log.jsonl", start.step if start else 0)
     trainer = pl.Trainer(
         accelerator="cpu",
         max_steps=60,
@@ -425,10 +426,10 @@ def toy_fit(folder: Path, callbacks: list[pl.Callback]) -> None:
         val_check_interval=15,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
-        callbacks=[log, SaveLast(last, 20, 15), *callbacks],
+        callbacks=[log, ResumePoints(scratch, 20, None, 15, start), *callbacks],
     )
     data = torch.utils.data.DataLoader(torch.zeros(1000, 1))
-    trainer.fit(Toy(), data, torch.utils.data.DataLoader(torch.zeros(1, 1)), ckpt_path=last if start else None)
+    trainer.fit(Toy(), data, torch.utils.data.DataLoader(torch.zeros(1, 1)))
     log.close()
 
 

@@ -14,11 +14,13 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from math import ceil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from safetensors.torch import load_file
 from small import path, problems, solved_rows, tiny_backbone
@@ -31,7 +33,7 @@ from mathse.config.extras import installed
 from mathse.config.fits import ORM, Fit, Lora, Optimizer
 from mathse.config.generators import HFGenerator
 from mathse.config.schema import Trainer
-from mathse.errors import ConfigError, RankLost, TeacherError
+from mathse.errors import ConfigError, MathSEError, RankLost, TeacherError
 from mathse.inference.generate import predict
 from mathse.judges import judge_paths
 from mathse.judges.orm import ORMJudge
@@ -496,6 +498,41 @@ def test_sharded_gradients_are_reduced_once_a_step_where_there_is_room(
         monkeypatch.setattr(strategies, "has_room_for_gradients", lambda module, room=room: room)
         counts[room] = in_ranks(2, count)
     assert counts[False] == 3 * counts[True] > 0, "three passes a rank"
+
+
+class StopAt(pl.Callback):
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.global_step == 3:
+            raise MathSEError("stopped")
+
+
+@pytest.mark.parametrize(
+    ("strategy", "when"),
+    [
+        ("ddp", {"checkpoint_every": 2}),
+        ("fsdp2", {"checkpoint_every": 2}),
+        ("fsdp2", {"checkpoint_every": None, "checkpoint_minutes": 1e-9}),
+    ],
+    ids=["ddp", "fsdp2", "fsdp2 by time"],
+)
+def test_two_ranks_write_a_resume_point_in_shards_and_go_on_from_it(
+    tmp_path: Path, strategy: str, when: dict[str, Any]
+) -> None:
+    def lead(folder: Path, callbacks: Sequence[pl.Callback]) -> None:
+        this = job(folder, strategy, max_steps=4, val_every=3)
+        fit(SPEC.open(), replace(this, trainer=replace(this.trainer, **when)), callbacks)
+
+    assert in_ranks(2, partial(lead, tmp_path / "whole", [])) is None
+    assert isinstance(in_ranks(2, partial(lead, tmp_path / "run", [StopAt()])), MathSEError)
+    (point,) = (tmp_path / "run" / "fit").glob("point_*")
+    shards = sorted(point.glob("*.safetensors"))
+    sizes = [file.stat().st_size for file in shards]
+    assert len(shards) == 2 and max(sizes) < 1.3 * min(sizes), "each rank wrote its share"
+    assert in_ranks(2, partial(lead, tmp_path / "run", [])) is None
+    one, other = (load_file(tmp_path / name / "checkpoint" / "model.safetensors") for name in ("whole", "run"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    logs = [(tmp_path / name / "train_log.jsonl").read_text() for name in ("whole", "run")]
+    assert logs[0] == logs[1]
 
 
 def test_decoder_layers_and_the_towers_are_sharded_one_by_one() -> None:

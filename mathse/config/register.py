@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +63,16 @@ def _options_page(*only: str) -> str:
     return "\n".join(f"  {group + ':':<{width}}{', '.join(names)}" for group, names in found)
 
 
+def by_method(method: Any, values: Mapping[str, Any]) -> Any:
+    """The value for a fit's method: conf/sft has a learning rate for each. A method that does not exist takes the full
+    fit's, so that only the method is complained of."""
+    return values.get(method, values["full"])
+
+
 # When this is imported, not when a program starts: a worker of joblib or SLURM imports it with the job that it is
 # handed, and composes the job's config before that job runs.
 OmegaConf.register_new_resolver("mathse.run_dir", run_dir, replace=True, use_cache=True)
+OmegaConf.register_new_resolver("mathse.by_method", by_method, replace=True)
 OmegaConf.register_new_resolver("mathse.job_folder", job_folder, replace=True)
 OmegaConf.register_new_resolver("mathse.program", program, replace=True)
 OmegaConf.register_new_resolver("mathse.options", _options_page, replace=True)

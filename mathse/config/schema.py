@@ -31,7 +31,8 @@ class Trainer:
     # of sft.tower_features; null: a folder in the user's cache; for several machines, one that all see
     tower_features_folder: str | None = None
     tower_features_gb: float = allow(200.0, above=0)  # GiB that it may take; what was used longest ago goes
-    checkpoint_every: int = allow(100, low=1)  # optimiser steps; a kill loses at most these
+    checkpoint_every: int | None = allow(100, low=1)  # optimiser steps between resume points; null: none by steps
+    checkpoint_minutes: float | None = allow(None, above=0)  # the same by time; a kill loses what comes first of both
     log_every: int = allow(10, low=1)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 
 from mathse.config.fits import Fit
 from mathse.errors import DataError
@@ -41,6 +42,7 @@ class Fitting:
         val_rows: Sequence[Row] = (),
         stream: Callable[[Sequence[Row]], Stream] | None = None,
         status_tokens: tuple[int, int] | None = None,
+        kept_in: torch.dtype | None = None,
     ) -> None:
         """Fit ``backbone`` on ``rows`` and write the stage's checkpoint.
 
@@ -48,6 +50,7 @@ class Fitting:
             what: the fit as the progress display has it.
             stream: gives the rows in another order than epochs, or more of them.
             status_tokens: of an ORM, the tokens of CORRECT and WRONG (see mathse/judges/verdict_first.py).
+            kept_in: of the checkpoint after a full fit (see FitJob).
         """
         context = self.context
 
@@ -76,6 +79,7 @@ class Fitting:
             val_rows,
             stream(rows) if stream else None,
             status_tokens,
+            kept_in,
         )
         with stage.time("fit"), context.track(what, job.steps) as track:
             callbacks = [ShowSteps(track), context.logger.fit_callback(stage.name)]

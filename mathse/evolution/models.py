@@ -12,6 +12,8 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from mathse.config import build
 from mathse.config.judges import judge_named
 from mathse.evolution.context import RunContext
@@ -25,6 +27,7 @@ from mathse.judges.orm import open_orm
 from mathse.judges.served_orm import ServedORM
 from mathse.judges.teachers import Teacher
 from mathse.models.base import Backbone
+from mathse.models.checkpoint import headers, resolve, stored_dtype
 from mathse.models.feature_store import FeatureStore
 from mathse.models.model_spec import spec_at
 from mathse.models.tower_features import frozen_parts
@@ -80,6 +83,16 @@ class RunModels:
             store = FeatureStore.of(trainer.tower_features_folder, trainer.tower_features_gb)
             spec = replace(spec, features=store, frozen=frozen_parts(fit))
         return spec.open()
+
+    def kept_in(self, orm: bool = False) -> torch.dtype | None:
+        """What the checkpoint of a full fit is kept in where no later fit starts from it: what the model came in. With
+        mixed precision every step computed with weights rounded to bfloat16, so that is the model that was trained;
+        None: as it was opened."""
+        section = self._orm_section if orm else self.config.backbone
+        settings = section if isinstance(section, Mapping) else vars(section)
+        if settings.get("path") is None or self.config.trainer.precision == "32-true":
+            return None
+        return stored_dtype(headers(resolve(settings["path"], settings.get("revision"))))
 
     # --- students ---
 

@@ -13,6 +13,8 @@ from dataclasses import fields
 from functools import partial
 from pathlib import Path
 
+import torch
+
 from mathse.config.fits import Fit
 from mathse.config.schema import needs_orm
 from mathse.data.labelled_paths import LabelledPath, ORMData, read_orm_data
@@ -94,9 +96,8 @@ def weak_student(loop: EvolutionRun, size: int) -> Stage:
         student = Student(stage)
         solutions = _solutions(loop, loop.problems.splits["orm_train"][:size])
         if solutions:
-            _fit_on_solutions(
-                loop, stage, loop.models.backbone(loop.base.checkpoint), solutions, settings.student_steps
-            )
+            backbone, kept_in = loop.models.backbone(loop.base.checkpoint), loop.models.kept_in()
+            _fit_on_solutions(loop, stage, backbone, solutions, settings.student_steps, kept_in=kept_in)
         else:
             stages.carry_on(loop.base.checkpoint, student.checkpoint)
         for split, name in (("orm_train", "paths"), ("orm_held", "held_paths")):
@@ -146,7 +147,7 @@ def fit_solver(loop: EvolutionRun, students: Sequence[Stage], data: ORMData | No
             dev = solution_rows(backbone.prompt_style, loop.problems.splits["dev"])
             _fit_on_solutions(loop, stage, backbone, weighted, loop.config.orm.solver_steps, dev)
         elif not (stage.path / CHECKPOINT).exists():
-            save_checkpoint(backbone, stage.path / CHECKPOINT)
+            save_checkpoint(backbone, stage.path / CHECKPOINT, unchanged=True)
         stage.finish({"solutions": len(solutions)})
     return stage
 
@@ -158,6 +159,7 @@ def _fit_on_solutions(
     solutions: Sequence[tuple[Problem, str]],
     steps: int,
     val_rows: Sequence[Row] = (),
+    kept_in: torch.dtype | None = None,
 ) -> None:
     """A fit with the student's settings at another length."""
     settings = {field.name: getattr(loop.config.sft, field.name) for field in fields(Fit)}
@@ -168,6 +170,7 @@ def _fit_on_solutions(
         Fit(**{**settings, "max_steps": steps, "epochs": None}),
         what=f"fit on {len(solutions)} solutions",
         val_rows=val_rows,
+        kept_in=kept_in,
     )
 
 
@@ -220,6 +223,7 @@ def _fit_orm(loop: EvolutionRun, stage: Stage, solver: Stage, labelled: Sequence
             val_rows=val_rows,
             stream=partial(_stream, loop, stage, backbone),
             status_tokens=status_tokens(backbone),
+            kept_in=loop.models.kept_in(orm=True),
         )
     else:
         note = "no right or no wrong path among the samples, so there is nothing balanced to fit the ORM on"

@@ -125,7 +125,7 @@ def base(loop: EvolutionRun) -> Student:
             bad_rows = unreadable_images(context, problems)
             backbone = loop.models.backbone()
             list_unusable(context, problems, stage, backbone, bad_rows)
-            save_checkpoint(backbone, student.checkpoint)
+            save_checkpoint(backbone, student.checkpoint, unchanged=True)
             del backbone
         leave_out_listed(context, problems, stage)
         record_sources(context, problems, stage)
@@ -228,6 +228,10 @@ def fit_student(loop: EvolutionRun, init: str) -> Student:
     # PAPER: silent on what a round's fit starts from; switch: evolution.init
     start = loop.base.checkpoint if init == "base" else previous.checkpoint
     backbone = loop.models.backbone(start)
+    # A later fit from this student goes on from its float32 weights: bfloat16 would drop the smaller half of what it
+    # learned.
+    inits = (loop.config.evolution.init, loop.config.evolution.reflect.init)
+    goes_on = loop.config.task == "evolve" and stage.name != "final" and "previous" in inits
     loop.models.fit(
         backbone,
         stage,
@@ -241,6 +245,7 @@ def fit_student(loop: EvolutionRun, init: str) -> Student:
         loop.config.sft,
         what=f"fit on {len(paths)} paths",
         val_rows=solution_rows(backbone.prompt_style, loop.problems.splits["dev"]),
+        kept_in=None if goes_on else loop.models.kept_in(),
     )
     return Student(stage)
 

@@ -96,7 +96,8 @@ class Backbone(ABC):
     parts: ClassVar[Mapping[str, str]] = {}  # tower, connector: patterns of names in memory; see mathse.models.parts
     lora_scopes: ClassVar[Mapping[str, str]] = {}  # by scope, what a module's whole name matches to get an adapter
     sampling_extras: ClassVar[tuple[str, ...]] = ()  # those of ``extras`` that ``generate`` takes too
-    adapter: Any = None  # a PeftModel around ``model`` during a fit of method=lora; see mathse.models.adapters
+    adapter: Any = None  # a PeftModel around ``model``; see mathse.models.adapters
+    adapter_folder: Path | None = None  # where it came from; None: a fit has just put it on
     tower_features: TowerFeatures | None = None  # kept features of the frozen tower; see mathse.models.tower_features
 
     def __init__(self, model: Any, processor: Any) -> None:

@@ -136,6 +136,11 @@ def headers(folder: Path) -> dict[str, Stored]:
     return stored
 
 
+def stored_dtype(stored: Mapping[str, Stored]) -> torch.dtype:
+    """What a checkpoint's weights are kept in: bfloat16 where all of them are, else float32, which holds any."""
+    return torch.bfloat16 if {header.dtype for header in stored.values()} <= {"BF16", "I64", "BOOL"} else torch.float32
+
+
 def open_model(
     model_class: Any,
     folder: Path,

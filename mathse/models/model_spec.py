@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 import torch
 
 from mathse.config import build, with_values
+from mathse.models import adapters
 from mathse.models.base import Backbone
 from mathse.models.feature_store import FeatureStore
 from mathse.models.tower_features import TowerFeatures
@@ -32,7 +33,16 @@ class ModelSpec:
     frozen: tuple[str, ...] = ()  # see mathse.models.tower_features
 
     def open(self) -> Backbone:
-        backbone: Backbone = build(self.section, **self.runtime)
+        """The backbone; of a checkpoint that keeps adapters beside rounded weights, its base with them on it."""
+        settings = self.section if isinstance(self.section, Mapping) else vars(self.section)
+        checkpoint = Path(settings.get("path") or "")
+        if (base := adapters.base_of(checkpoint)) is not None:
+            backbone: Backbone = build(with_values(self.section, path=str(base)), **self.runtime)
+            adapters.put_on(backbone, checkpoint / adapters.FOLDER)
+            if backbone.model.dtype == torch.float32:
+                adapters.merge(backbone)
+        else:
+            backbone = build(self.section, **self.runtime)
         if self.features is not None and self.frozen:
             backbone.tower_features = TowerFeatures(self.features, self.frozen)
         _specs[backbone] = self

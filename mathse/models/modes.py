@@ -27,24 +27,43 @@ State = dict[str, tuple[bool, torch.dtype]]  # of each parameter: whether it tra
 
 def prepare(backbone: Backbone, settings: Fit, precision: str, seed: int) -> State:
     """Make the model ready for a fit; what ``finish`` needs to take it back."""
+    trained_before = adapters.take_off(backbone)
     # names are those without adapters; by the time ``finish`` looks them up, the adapters are merged and off again
     before = {name: (p.requires_grad, p.dtype) for name, p in backbone.model.named_parameters()}
     if settings.method == "full":
+        if (
+            trained_before is not None
+        ):  # only where bfloat16 was asked for: in float32 they are merged when it is opened
+            adapters.put_on(backbone, trained_before)
+            adapters.merge(backbone)
         freeze(backbone, settings.freeze)
     else:
         if settings.method == "qlora":
             adapters.quantise(backbone)
         lora = settings.lora
-        adapters.attach(backbone, rank=lora.rank, alpha=lora.alpha, dropout=lora.dropout, scopes=lora.scopes, seed=seed)
+        if trained_before is not None:
+            adapters.expect_alike(backbone, trained_before, rank=lora.rank, alpha=lora.alpha, scopes=lora.scopes)
+            adapters.put_on(backbone, trained_before, trains=True, dropout=lora.dropout)
+        else:
+            adapters.attach(
+                backbone, rank=lora.rank, alpha=lora.alpha, dropout=lora.dropout, scopes=lora.scopes, seed=seed
+            )
     cast(backbone, precision)
     if settings.activation_checkpointing:
         checkpoint_activations(backbone.model, True)
     return before
 
 
-def finish(backbone: Backbone, settings: Fit, before: State, folder: Path, placed: Path) -> None:
+def finish(
+    backbone: Backbone,
+    settings: Fit,
+    before: State,
+    folder: Path,
+    placed: Path,
+    kept_in: torch.dtype | None = None,
+) -> None:
     """Write the adapter (if any) below ``folder``, which will lie at ``placed``, and leave a plain model: merged, of
-    the dtypes that it came with, every parameter free to train that was so."""
+    the dtypes that it came with (after a full fit: ``kept_in``), every parameter free to train that was so."""
     if settings.activation_checkpointing:
         checkpoint_activations(backbone.model, False)
     if backbone.adapter is not None:
@@ -55,6 +74,8 @@ def finish(backbone: Backbone, settings: Fit, before: State, folder: Path, place
         adapters.merge(backbone)
     for name, parameter in backbone.model.named_parameters():
         trains, dtype = before[name]
+        if settings.method == "full" and kept_in is not None and parameter.is_floating_point():
+            dtype = kept_in
         parameter.data = parameter.data.to(dtype)
         parameter.requires_grad_(trains)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mathse.errors import RunError
+from mathse.runs.layout import DONE
 from mathse.runs.store import read_json, sha256_file
 
 # What both manifests of a stage start with.
@@ -52,9 +53,16 @@ def _has_fields(value: Any, kinds: Mapping[str, type]) -> bool:
 
 def verify(folder: Path, outputs: Mapping[str, Any], digest: Callable[[Path], str] = sha256_file) -> None:
     """Raise RunError where one of a finished stage's ``outputs`` is missing or differs from its record; the contents of
-    files above HASHED_BYTES are not read. ``digest``: the SHA-256 of a file."""
+    files above HASHED_BYTES are not read, unless they lie elsewhere and were written anew. ``digest``: the SHA-256 of a
+    file."""
     for name, recorded in outputs.items():
-        verify_file(folder, name, recorded, digest if recorded["bytes"] <= HASHED_BYTES else None)
+        read = recorded["bytes"] <= HASHED_BYTES or _changed_since(folder / name, folder / DONE)
+        verify_file(folder, name, recorded, digest if read else None)
+
+
+def _changed_since(file: Path, manifest: Path) -> bool:
+    """Whether a link leads to a file that was written after the stage was finished: somebody else's may be."""
+    return file.is_symlink() and file.is_file() and file.stat().st_mtime > manifest.stat().st_mtime
 
 
 def verify_file(
@@ -70,4 +78,9 @@ def verify_file(
         damage = "has other contents than recorded (sha256)"
     else:
         return
+    if file.is_symlink():
+        raise RunError(
+            f"{file} is a reference to {file.readlink()}, which {damage}; put that file back, or remove {folder} so "
+            "that the stage is made again"
+        )
     raise RunError(f"{file} {damage}; put the file back, or remove {folder} so that the stage is made again")

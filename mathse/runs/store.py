@@ -142,7 +142,8 @@ def sync(path: Path) -> None:
 
 
 def sync_below(folder: Path, files: Iterable[Path]) -> None:
-    """Flush ``files``, all somewhere below ``folder``, and the folders that lead to them."""
+    """Flush ``files``, all somewhere below ``folder``, and the folders that lead to them; not what a link leads to."""
+    files = [file for file in files if not file.is_symlink()]
     for path in {folder, *(p for file in files for p in (file, *file.parents) if p.is_relative_to(folder))}:
         sync(path)
 
@@ -161,7 +162,8 @@ def publish_folder(tmp: Path, final: Path) -> None:
     ``final`` is whole at any moment it exists. A kill while an older one is replaced may leave neither name, so the
     caller makes ``final`` again whenever it is missing. Who may read the folder may read its files.
     """
-    files = [path for path in tmp.rglob("*") if path.is_file()]
+    # a link's file is somebody else's
+    files = [path for path in tmp.rglob("*") if path.is_file() and not path.is_symlink()]
     for file in files:  # safetensors writes files that only their owner may read, whatever the umask
         file.chmod(file.stat().st_mode | tmp.stat().st_mode & 0o444)
     sync_below(tmp, files)

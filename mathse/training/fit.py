@@ -24,7 +24,7 @@ import torch
 from mathse.config.fits import Fit
 from mathse.config.schema import Trainer as TrainerSettings
 from mathse.errors import MathSEError
-from mathse.models import memory, modes
+from mathse.models import memory, modes, reference
 from mathse.models.base import Backbone
 from mathse.models.model_spec import ModelSpec, close_shared, spec_of
 from mathse.models.row import Row
@@ -32,13 +32,11 @@ from mathse.models.tower_features import frozen_parts
 from mathse.runs.layout import CHECKPOINT, SCRATCH, TRAIN_LOG, TRAINED
 from mathse.runs.store import publish_folder, write_json, write_jsonl
 from mathse.seeds import derive
-from mathse.training import ranks, strategies
+from mathse.training import ranks, resume, strategies
 from mathse.training.batches import EpochStream, MixedStream, OnceStream, Stream, length
 from mathse.training.loader import StepData, StepLoader
 from mathse.training.orm import ORMModule
 from mathse.training.sft import SFTModule
-
-LAST = "last.ckpt"
 
 
 @dataclass(frozen=True)
@@ -53,6 +51,7 @@ class FitJob:
     val_rows: Sequence[Row] = ()
     stream: Stream | None = None
     status_tokens: tuple[int, int] | None = None  # an ORM's fit
+    kept_in: torch.dtype | None = None  # of the checkpoint after a full fit; None: as the model was opened
     tower_features: bool = False  # kept features stand for pictures; ``fit`` decides that
 
     @property
@@ -78,21 +77,21 @@ def fit(
     job: FitJob,
     callbacks: Sequence[pl.Callback] = (),
     announce: Callable[[memory.Trained], None] | None = None,
-    say: Callable[[str], object] = lambda sentence: None,
+    say: Callable[[str], None] = lambda sentence: None,
 ) -> Path:
     """Fit ``backbone.model`` in place and return the folder of the finished checkpoint.
 
     Where ``job.folder / "checkpoint"`` exists the fit is done and nothing is trained. Without a row it is an error:
     the caller decides what a stage without rows means. ``announce`` is called with what will train, before the first
-    step, and ``say`` with a sentence where the frozen tower's features cannot be kept.
+    step; ``say`` with a sentence on a resume point or a log that is damaged, and where a frozen tower's features cannot
+    be kept.
     """
     done = job.folder / CHECKPOINT
     if done.exists():
         return done
     if not job.rows:
         raise MathSEError(f"no row to fit on in {job.folder}")
-    last = job.folder / SCRATCH / LAST
-    last.parent.mkdir(parents=True, exist_ok=True)
+    (job.folder / SCRATCH).mkdir(parents=True, exist_ok=True)
     before = _prepare(backbone, job)
 
     # What trains, what is frozen, and the memory it is expected to take.
@@ -125,24 +124,24 @@ def fit(
             say(f"{job.folder.name}: {refusal}")
 
     # The steps, from the last resume point on, on all ranks.
-    start = 0
-    if last.exists():
-        start = int(torch.load(last, map_location="cpu", weights_only=True, mmap=True)["global_step"])
-    log = TrainLog(job.folder / TRAIN_LOG, start)
+    start = resume.newest(job.folder / SCRATCH, say)
+    log = TrainLog(job.folder / TRAIN_LOG, start.step if start else 0, say)
     try:
         with closing(log):
             lead = partial(_train, backbone, job, start, log, callbacks)
             ranks.everywhere(lead, _train_along, spec_of(backbone), job, start)
     except SystemExit as e:  # what Lightning makes of Ctrl-C
         raise KeyboardInterrupt from e
-    return save_checkpoint(backbone, done, lambda folder: modes.finish(backbone, settings, before, folder, done))
+    return save_checkpoint(
+        backbone, done, lambda folder: modes.finish(backbone, settings, before, folder, done, job.kept_in)
+    )
 
 
 def _prepare(backbone: Backbone, job: FitJob) -> modes.State:
     return modes.prepare(backbone, job.settings, job.trainer.precision, derive(job.seed, "adapter") % 2**63)
 
 
-def _train_along(spec: ModelSpec, job: FitJob, start: int) -> None:
+def _train_along(spec: ModelSpec, job: FitJob, start: resume.ResumePoint | None) -> None:
     """The fit on a rank other than 0, which opens the model itself."""
     close_shared()
     backbone = spec.open()
@@ -151,7 +150,11 @@ def _train_along(spec: ModelSpec, job: FitJob, start: int) -> None:
 
 
 def _train(
-    backbone: Backbone, job: FitJob, start: int, log: TrainLog | None = None, callbacks: Sequence[pl.Callback] = ()
+    backbone: Backbone,
+    job: FitJob,
+    start: resume.ResumePoint | None,
+    log: TrainLog | None = None,
+    callbacks: Sequence[pl.Callback] = (),
 ) -> None:
     """The steps of a fit from ``start`` on, on each of its ranks; rank 0 has the log and the callbacks."""
     settings, hardware = job.settings, job.trainer
@@ -168,7 +171,8 @@ def _train(
     place: dict[str, Any] = {"rank": ranks.rank(), "ranks": ranks.size(), "tokens": settings.tokens_per_micro_batch}
     place["pixels"] = torch.float32 if hardware.precision == "32-true" else torch.bfloat16
     pinned = device_of(hardware).type == "cuda"
-    loader = StepLoader(StepData(stream, backbone, micro, job.steps, **place), start, hardware.workers, pinned)
+    data = StepData(stream, backbone, micro, job.steps, **place)
+    loader = StepLoader(data, start.step if start else 0, hardware.workers, pinned)
     val_loader = None
     validation: dict[str, Any] = {"limit_val_batches": 0}
     if job.validation_every is not None:
@@ -178,10 +182,18 @@ def _train(
         validation = {"val_check_interval": job.validation_every, "num_sanity_val_steps": 0}
 
     # Progress bars, checkpoints and logs of Lightning are off: ours write what a stage records.
-    last = job.folder / SCRATCH / LAST
     ours: list[pl.Callback] = [log] if log is not None else []
     if strategies.keeps_resume_points(hardware):
-        ours.append(SaveLast(last, hardware.checkpoint_every, job.validation_every))
+        ours.append(
+            resume.ResumePoints(
+                job.folder / SCRATCH,
+                hardware.checkpoint_every,
+                hardware.checkpoint_minutes,
+                job.validation_every,
+                start,
+                before=log.sync if log is not None else lambda: None,
+            )
+        )
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     trainer = pl.Trainer(
         **strategies.among_ranks(hardware, settings.optimizer.clip),
@@ -209,20 +221,24 @@ def _train(
             ranks.total(0)  # all wait for the slowest
             features_in_use.enter_context(features.used("read"))
         warnings.simplefilter("ignore")  # Lightning's advice on workers and logging
-        trainer.fit(module, loader, val_loader, ckpt_path=last if start else None, weights_only=True)
+        trainer.fit(module, loader, val_loader)
     if trainer.global_step != job.steps:
         raise MathSEError(f"the fit in {job.folder} made {trainer.global_step} of {job.steps} steps")
     module.eval()
     strategies.gather(module)
 
 
-def save_checkpoint(backbone: Backbone, done: Path, finish: Callable[[Path], object] = lambda folder: None) -> Path:
-    """Write a stage's checkpoint folder, all of it or nothing. ``finish(folder)`` is called first, to write more."""
+def save_checkpoint(
+    backbone: Backbone, done: Path, finish: Callable[[Path], object] = lambda folder: None, unchanged: bool = False
+) -> Path:
+    """Write a stage's checkpoint folder, all of it or nothing. ``finish(folder)`` is called first, to write more.
+    ``unchanged``: no fit has touched the weights, so those that came from a folder are linked to and not copied."""
     unfinished = done.parent / SCRATCH / CHECKPOINT
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     finish(unfinished)
-    backbone.save(unfinished)
+    if not (unchanged and reference.write(backbone, unfinished)):
+        backbone.save(unfinished)
     publish_folder(unfinished, done)
     return done
 
@@ -238,41 +254,30 @@ def dtype_of(settings: TrainerSettings) -> str:
     return "bfloat16" if half else "float32"
 
 
-class SaveLast(pl.Callback):
-    """Writes the resume point every ``every`` optimiser steps, in one rename.
-
-    Where a validation follows the step, after it: Lightning does not validate again on resume.
-    """
-
-    def __init__(self, path: Path, every: int, validation_every: int | None) -> None:
-        self.path, self.every, self.validation_every = path, every, validation_every
-
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        if self.validation_every is None or trainer.global_step % self.validation_every:
-            self._save_if_due(trainer)
-
-    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        self._save_if_due(trainer)
-
-    def _save_if_due(self, trainer: pl.Trainer) -> None:
-        if trainer.global_step % self.every == 0 and trainer.global_step < trainer.max_steps:
-            unfinished = self.path.with_suffix(".partial")
-            trainer.save_checkpoint(unfinished, weights_only=False)  # rank 0 writes, and the others wait for it
-            if trainer.is_global_zero:
-                os.replace(unfinished, self.path)
-
-
 class TrainLog(pl.Callback):
-    """``train_log.jsonl``: a line every ``log_every`` steps. A resumed fit drops the lines after its start."""
+    """``train_log.jsonl``: a line every ``log_every`` steps. A resumed fit drops the lines after its start, and with a
+    sentence those that a disk has damaged."""
 
-    def __init__(self, path: Path, start: int) -> None:
-        rows = []
+    def __init__(self, path: Path, start: int, say: Callable[[str], None] = lambda sentence: None) -> None:
+        rows, damaged = [], 0
         if path.exists() and start:
-            lines = path.read_bytes().splitlines(keepends=True)
-            whole = [json.loads(line) for line in lines if line.endswith(b"\n")]  # a full disk may tear the last one
-            rows = [row for row in whole if row["step"] <= start]
+            for line in path.read_bytes().splitlines(keepends=True):
+                if not line.endswith(b"\n"):  # torn by a full disk; its step is after the resume point
+                    continue
+                try:
+                    row = json.loads(line)
+                    if row["step"] <= start:
+                        rows.append(row)
+                except (ValueError, TypeError, KeyError):
+                    damaged += 1
+        if damaged:
+            say(f"{path}: {damaged} damaged lines are left out; the fit itself is not touched by that")
         write_jsonl(path, rows)
         self.file = path.open("a")
+
+    def sync(self) -> None:
+        """Lay the lines so far on the disk: a resume point must not outlast them."""
+        os.fsync(self.file.fileno())
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, *_: Any) -> None:
         step = trainer.global_step

@@ -39,6 +39,11 @@ def size() -> int:
     return dist.get_world_size() if _messages is not None else 1
 
 
+def messages() -> dist.ProcessGroup | None:
+    """The group in which ranks exchange messages, on CPUs; None in a single process."""
+    return _messages
+
+
 def own_device() -> torch.device:
     """The device that this rank works on, among several."""
     return _device
@@ -78,7 +83,7 @@ def joined(accelerator: str, devices: int) -> Iterator[None]:
     try:
         yield
         if info.rank == 0:
-            _broadcast(None)  # the run is over
+            of_rank_0(None)  # the run is over
         dist.destroy_process_group()
     except RuntimeError as e:
         # gloo has no error class of its own; a teacher's lost connection is a MathSEError, and no rank's
@@ -131,26 +136,30 @@ def everywhere(lead: Callable[[], Result], along: Callable[..., Result], *argume
     """
     if size() == 1:
         return [lead()]
-    _broadcast((along, arguments))
-    return _gather(lead())
+    of_rank_0((along, arguments))
+    return gather(lead())
 
 
 def follow() -> None:
     """What ranks other than 0 do: the work that ``everywhere`` hands out, until the run is over."""
-    while (task := _broadcast(None)) is not None:
+    while (task := of_rank_0(None)) is not None:
         along, arguments = task
-        _gather(along(*arguments))
+        gather(along(*arguments))
 
 
-def _broadcast(message: Any) -> Any:
-    """Rank 0's message, on all ranks; of the others' own nothing is used. None: the run is over."""
+def of_rank_0(message: Any) -> Any:
+    """Rank 0's message, on all ranks; of the others' own nothing is used. As work, None: the run is over."""
+    if size() == 1:
+        return message
     box = [message]
     dist.broadcast_object_list(box, src=0, group=_messages)
     return box[0]
 
 
-def _gather(result: Any) -> list[Any]:
+def gather(result: Any) -> list[Any]:
     """On rank 0 the results of all ranks, on the others nothing."""
+    if size() == 1:
+        return [result]
     results: list[Any] = [None] * size() if rank() == 0 else []
     dist.gather_object(result, results or None, dst=0, group=_messages)
     return results

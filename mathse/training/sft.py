@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import Parameter
 
-from mathse.errors import CheckpointError
 from mathse.models.base import Backbone
 from mathse.models.parts import is_adapter, named_parts
 from mathse.training import ranks, strategies
@@ -52,7 +51,6 @@ class SFTModule(pl.LightningModule):
         self.warmup_ratio, self.min_lr_ratio = warmup_ratio, min_lr_ratio
         self.vision_lr_scale = vision_lr_scale
         self.trained: list[Parameter] = []
-        self.strict_loading = not self._partly_trained()  # a resume point may hold less than the model
 
     def forward(self, batch: dict[str, Tensor], measure: Callable[[nn.Module, Tensor, Tensor], Any]) -> Any:
         """``measure(head, states, targets)`` of a padded micro-batch's N response tokens: states (N, h), targets (N,).
@@ -134,25 +132,6 @@ class SFTModule(pl.LightningModule):
             return (step + 1) / warmup
         progress = (step - warmup) / max(1, self.steps - warmup)
         return self.min_lr_ratio + (1 - self.min_lr_ratio) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-
-    # --- the resume point ---
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave out frozen weights: they are still those that the fit began with."""
-        if names := self._partly_trained():
-            checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in names}
-
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        if not (names := self._partly_trained()):
-            return super().load_state_dict(state_dict, strict, assign)
-        if missing := sorted(names - set(state_dict)):
-            raise CheckpointError(f"the resume point is of a fit that trains other weights: it lacks {missing[0]}")
-        return super().load_state_dict(state_dict, strict=False, assign=assign)
-
-    def _partly_trained(self) -> set[str]:
-        """The names of the weights that train, where some do not; else none."""
-        trains = {f"model.{name}": p.requires_grad for name, p in self.model.named_parameters()}
-        return set() if all(trains.values()) else {name for name, trained in trains.items() if trained}
 
 
 def is_vector(name: str, parameter: Tensor) -> bool:

@@ -33,8 +33,7 @@ def among_ranks(settings: TrainerSettings, clip: float) -> dict[str, Any]:
         return {"accelerator": settings.accelerator, "devices": 1, "strategy": "auto"}
     strategy: Strategy
     if settings.strategy == "fsdp2":
-        # one file, written by rank 0: the sharded form has its table of contents in a pickle
-        strategy = ModelParallelStrategy(ranks.size(), 1, save_distributed_checkpoint=False, timeout=ranks.WORKING)
+        strategy = ModelParallelStrategy(ranks.size(), 1, timeout=ranks.WORKING)
     elif settings.strategy == "deepspeed":
         strategy = DeepSpeedStrategy(stage=2, timeout=ranks.WORKING)
         strategy.config["gradient_clipping"] = clip  # type: ignore[index]
@@ -157,12 +156,17 @@ def layers(model: nn.Module) -> list[nn.Module]:
     return [m for m in model.modules() if type(m).__name__ in names]
 
 
+def reshard(module: pl.LightningModule) -> None:
+    """Leave each rank its shards alone: after a validation some weights are gathered, in half precision."""
+    for part in module.modules():
+        if isinstance(part, FSDPModule):
+            part.reshard()
+
+
 def gather(module: pl.LightningModule) -> None:
     """Turn shards back into whole weights, on rank 0's CPU; on other ranks they go. All ranks call it together."""
+    reshard(module)
     parts = list(module.modules())
-    for part in parts:
-        if isinstance(part, FSDPModule):
-            part.reshard()  # after a validation some are gathered, in half precision
     whole: dict[int, nn.Parameter] = {}  # by id of the sharded weight, because one weight may have two names
     for part in parts:
         parameters: dict[str, Any] = part._parameters

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from mathse.config.compose import train_config
 from mathse.config.data import SETS
 from mathse.config.options import CONF, available, groups
 from mathse.config.parse import flatten
+from mathse.config.rules import RULES
+from mathse.config.schema import TrainConfig
 
 EVALUATE_ONLY = ("benchmark", "recipe/evaluate")  # groups that train.py has not
 OPTIONS = [(group, name) for group, names in groups().items() for name in names]
@@ -86,6 +89,29 @@ def test_one_override_moves_backbone_and_recipe(read):
     assert (sft.batch_size, sft.optimizer.lr, sft.optimizer.warmup_ratio) == (128, 1e-5, 0.1)  # Table 6
     assert config.orm.fit.optimizer.lr == 2e-5 and config.orm.fit.epochs == 1
     assert config.generator.max_new_tokens == 2048 and config.trainer.accelerator == "auto"
+
+
+@pytest.mark.parametrize(
+    ("backbone", "full", "orm"), [("qwen2vl", 1e-5, 2e-5), ("internvl2_5", 2e-5, 2e-5), ("cogvlm2", 2e-5, 2e-5)]
+)
+def test_the_method_alone_moves_the_rate_and_a_rate_that_is_set_wins(read, backbone, full, orm):
+    def rates(*settings):
+        config = read(f"backbone={backbone}", *settings)
+        return config.sft.optimizer.lr, config.orm.fit.optimizer.lr
+
+    assert rates("sft.method=full") == (full, orm)  # Table 6; the ORM's: CogVLM2's row
+    assert rates("sft.method=lora") == (1e-4, 1e-4)
+    assert rates("sft.method=lora", "orm.fit.method=full") == (1e-4, orm)
+    assert rates("sft.method=lora", "sft.optimizer.lr=3e-6") == (3e-6, 1e-4)
+    assert rates("sft.method=full", "orm.fit.optimizer.lr=5e-6") == (full, 5e-6)
+    composed = train_config(["backbone=" + backbone, "sft.method=qlora"], but=RULES[TrainConfig])[0]
+    assert (composed.sft.optimizer.lr, composed.orm.fit.optimizer.lr) == (1e-4, 1e-4)
+
+
+def test_the_tiny_backbone_learns_at_its_own_rate_whatever_the_method(read):
+    for method in ("full", "lora"):
+        config = read(f"sft.method={method}")
+        assert (config.sft.optimizer.lr, config.orm.fit.optimizer.lr) == (2e-3, 1.5e-3)
 
 
 def test_the_orm_is_trained_the_way_the_student_is(read):

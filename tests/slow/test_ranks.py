@@ -143,7 +143,7 @@ def test_a_killed_rank_ends_the_run_and_the_same_command_goes_on_to_the_same_byt
     longer: Path, tmp_path: Path, which: int
 ) -> None:
     process = start("train.py", *EXACT, *DDP, *MANY, f"hydra.run.dir={tmp_path / 'run'}")
-    wait_for(lambda: (tmp_path / "run" / "distill" / "fit" / "last.ckpt").exists(), process)
+    wait_for(lambda: list((tmp_path / "run" / "distill" / "fit").glob("point_*")), process)
     started = ranks_of(process)
     assert len(started) == 2
     os.kill(started[which], signal.SIGKILL)
@@ -160,7 +160,7 @@ def test_a_killed_fsdp_fit_goes_on_from_its_resume_point(tmp_path: Path) -> None
     many = ("task=orm", "orm.student_steps=30", "trainer.checkpoint_every=4")
     whole = fitted(tmp_path / "whole", *FSDP, *many)
     process = start("train.py", *EXACT, *FSDP, *many, f"hydra.run.dir={tmp_path / 'run'}")
-    wait_for(lambda: (tmp_path / "run" / "orm" / "student_8" / "fit" / "last.ckpt").exists(), process)
+    wait_for(lambda: list((tmp_path / "run" / "orm" / "student_8" / "fit").glob("point_*")), process)
     os.kill(ranks_of(process)[1], signal.SIGKILL)
     said, _ = process.communicate(timeout=STUCK)
     assert process.returncode == 1, said

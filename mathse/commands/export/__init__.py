@@ -139,7 +139,7 @@ def export_model(run: Run, stage: str, out: Path) -> list[str]:
                 size += recorded["bytes"]
                 if target.suffix in WEIGHTS:
                     try:
-                        os.link(source.folder / name, target)
+                        os.link((source.folder / name).resolve(), target)  # of a reference: what it leads to
                         continue
                     except OSError:
                         pass  # another disk
