@@ -6,6 +6,7 @@ fit builds both anew.
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -108,6 +109,7 @@ def fit(
         with closing(log):
             lead = partial(_train, backbone, job, start, log, callbacks)
             ranks.everywhere(lead, _train_along, spec_of(backbone), job, start)
+        gc.collect()  # Trainer and module refer to each other, and hold the optimiser: gone before the export
     except SystemExit as e:  # what Lightning makes of Ctrl-C
         raise KeyboardInterrupt from e
     return save_checkpoint(backbone, done, lambda folder: modes.finish(backbone, settings, before, folder, done))
@@ -123,6 +125,8 @@ def _train_along(spec: ModelSpec, job: FitJob, start: int) -> None:
     backbone = spec.open()
     _prepare(backbone, job)
     _train(backbone, job, start)
+    del backbone
+    gc.collect()  # as on rank 0
 
 
 def _train(
@@ -179,6 +183,11 @@ def _train(
         raise MathSEError(f"the fit in {job.folder} made {trainer.global_step} of {job.steps} steps")
     module.eval()
     strategies.gather(module)
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        # Lightning gives each the module's own log methods, and a callback that lives on would keep the module with it
+        for name in ("log", "log_dict"):
+            vars(callback).pop(name, None)
+    module.trainer = None  # sharded layers refer to the module; through it the optimiser would stay as long as the model
 
 
 def save_checkpoint(backbone: Backbone, done: Path, finish: Callable[[Path], object] = lambda folder: None) -> Path:
