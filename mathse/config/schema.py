@@ -30,6 +30,8 @@ class Trainer:
     workers: int = allow(0, low=0)  # loader processes
     checkpoint_every: int = allow(100, low=1)  # optimiser steps; a kill loses at most these
     log_every: int = allow(10, low=1)
+    # what memory estimates are compared with, such as 80GiB; null: what the GPU, or this machine, has
+    device_memory: str | None = None
 
 
 @dataclass

@@ -15,7 +15,11 @@ from mathse.runs.store import to_json
 
 # Settings that came after runs had been made, each with the value that does what those runs did. With that value a
 # setting is no part of what a stage depends on, so that a newer program goes on with older runs.
-LATER: dict[str, Any] = {"evolution.reflect.row": "question", "judge.parts": ["orm", "answer"]}
+LATER: dict[str, Any] = {
+    "evolution.reflect.row": "question",
+    "judge.parts": ["orm", "answer"],
+    "trainer.device_memory": None,
+}
 
 
 def flatten(settings: Any, prefix: str = "") -> dict[str, Any]:

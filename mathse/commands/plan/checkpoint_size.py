@@ -10,12 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from mathse.errors import CheckpointError
+from mathse.models.shapes import PUBLISHED, shape_of
 
-PUBLISHED = {  # parameters
-    "Qwen/Qwen2-VL-7B-Instruct": 8_291_375_616,
-    "OpenGVLab/InternVL2_5-8B": 8_075_365_376,
-    "zai-org/cogvlm2-llama3-chat-19B": 19_503_105_280,
-}
 RESUME = 12  # bytes a parameter of a full fit's resume point: the weight and AdamW's two moments, in float32
 MOST_HEADER = 100_000_000  # bytes; safetensors' own bound
 
@@ -31,8 +27,8 @@ def parameters(section: Any) -> tuple[int | None, str]:
         if not files:
             return None, f"{path} holds no safetensors file: disk is not estimated"
         return sum(map(_numbers_in, files)), f"parameters counted in the headers of {path}"
-    if path in PUBLISHED:
-        return PUBLISHED[path], f"parameters as published of {path}"
+    if path in PUBLISHED and (shape := shape_of(section)) is not None:
+        return shape.total, f"parameters as published of {path}"
     return None, f"the size of {path} is not known here: disk is not estimated; name a local folder"
 
 
