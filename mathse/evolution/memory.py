@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
+from mathse.config.backbones import TinyBackbone
 from mathse.config.fits import Fit
 from mathse.config.generators import HFGenerator
 from mathse.config.schema import TrainConfig, needs_orm
@@ -24,8 +25,9 @@ from mathse.models.needs import USABLE, Need, RowSize, in_bytes, of_fit, of_samp
 from mathse.models.shapes import shape_of
 from mathse.reporting.progress.wording import aligned
 
-# Tokens of the texts that are reckoned with, beside a picture of the most tokens that the backbone allows.
-QUESTION, SOLUTION, FEEDBACK = 256, 768, 128
+# Tokens of the longest texts that are reckoned with, beside a picture of the most tokens that the backbone allows. A
+# solution is as long as the student may write one, a verdict as the ORM may.
+QUESTION, COMPACT_QUESTION, SOLUTION, FEEDBACK = 256, 32, 768, 128
 Work = Literal["fit", "sample", "evaluate", "judge"]
 
 
@@ -108,6 +110,12 @@ def jobs(config: TrainConfig, device: Device) -> list[Job]:
     return list(_jobs(config, device))
 
 
+def texts(config: TrainConfig) -> tuple[int, int]:
+    """Tokens of a question and of a solution that are reckoned with."""
+    compact = isinstance(config.backbone, TinyBackbone)  # its tokenizer has a token for each word of its few
+    return COMPACT_QUESTION if compact else QUESTION, min(SOLUTION, getattr(config.generator, "max_new_tokens", SOLUTION))
+
+
 def _jobs(config: TrainConfig, device: Device) -> Iterator[Job]:
     trainer, orm = config.trainer, config.orm
     student = shape_of(config.backbone)
@@ -116,7 +124,8 @@ def _jobs(config: TrainConfig, device: Device) -> Iterator[Job]:
     trains_orm = asks_orm and config.judge.checkpoint is None
     weak = trains_orm and orm.train is None and any(orm.students)
     solver = trains_orm and orm.solver_steps > 0
-    solved = RowSize(QUESTION, SOLUTION)
+    question, solution = texts(config)
+    solved = RowSize(question, solution)
     on_gpu = device.name != CPU
     sampling = partial(of_sampling, trainer=trainer, on_gpu=on_gpu)
 
@@ -130,7 +139,7 @@ def _jobs(config: TrainConfig, device: Device) -> Iterator[Job]:
         yield Job("fit", "ORM", "sft", "orm/solver", of_fit(judge, config.sft, trainer, solved))
     seen = int(orm.see_image)
     if judge is not None and trains_orm:
-        labelled = RowSize(QUESTION + SOLUTION, FEEDBACK, seen)
+        labelled = RowSize(question + solution, min(FEEDBACK, config.judge.max_new_tokens), seen)
         yield Job("fit", "ORM", "orm.fit", "orm", of_fit(judge, orm.fit, trainer, labelled))
 
     # --- answers and verdicts ---
@@ -139,16 +148,16 @@ def _jobs(config: TrainConfig, device: Device) -> Iterator[Job]:
     if student is not None and isinstance(config.generator, HFGenerator):
         if sampled:
             samples = max(config.evolution.samples_per_problem if rounds else 1, orm.samples_per_problem if weak else 1)
-            row = RowSize(QUESTION, config.generator.max_new_tokens)
+            row = RowSize(question, config.generator.max_new_tokens)
             sequences = config.generator.batch_size
             need = sampling(student, sequences=sequences, prompts=max(1, sequences // samples), row=row)
             yield Job("sample", "student", "generator", ", ".join(sampled), need)
-        row, rows = RowSize(QUESTION, config.evaluation.max_new_tokens), config.evaluation.batch_size
+        row, rows = RowSize(question, config.evaluation.max_new_tokens), config.evaluation.batch_size
         evaluated = ", ".join(["base", *([fits] if fits is not None else [])])
         need = sampling(student, sequences=rows, prompts=rows, row=row)
         yield Job("evaluate", "student", "evaluation", evaluated, need)
     if judge is not None and asks_orm and config.judge.server is None:
-        row, rows = RowSize(QUESTION + SOLUTION, config.judge.max_new_tokens, seen), config.judge.batch_size
+        row, rows = RowSize(question + solution, config.judge.max_new_tokens, seen), config.judge.batch_size
         of_stages = ", ".join([*(["orm"] if trains_orm else []), *(["distill"] if config.task != "orm" else []), *rounds])
         yield Job("judge", "ORM", "judge", of_stages or "orm", sampling(judge, sequences=rows, prompts=rows, row=row))
 
@@ -299,8 +308,9 @@ def described(config: TrainConfig, device: Device) -> Iterator[str]:
         return
     yield f"memory on {_of(device)}, estimated:"
     yield from (f"  {line}" for line in aligned(table(config, device)))
+    question, solution = texts(config)
     yield (
-        f"memory: rows of one picture of the most tokens, {QUESTION} tokens of question and {SOLUTION} of solution; host: "
+        f"memory: rows of one picture of the most tokens, {question} tokens of question and {solution} of solution; host: "
         "of the machine, with all its ranks"
     )
     trainer = config.trainer

@@ -29,7 +29,6 @@ from mathse.models.shapes import HALF, LOGITS_AT_ONCE, SINGLE, Shape
 FOUR_BITS = 4.127 / 8  # bytes a weight of a qlora base: NF4 with double quantisation
 USABLE = 0.92  # of a GPU's memory
 WAITING_STEPS = 2  # a loader process holds ready
-PATCH = 3 * 2 * 14 * 14  # numbers a patch as it travels; Qwen2-VL's, which shows each picture twice
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ def of_fit(shape: Shape, fit: Fit, trainer: Trainer, row: RowSize) -> Need:
         in_layers = sum(shape.stack(part).layers * n for part, n in shape.layer_parameters.items())
         around = shape.total - in_layers
         # of a group that trains also its gradient, as the pass makes it and in float32 as it is summed up
-        gradient = max(layer, around) if full else max(map(sum, shape.adapted.values()), default=0) * fit.lora.rank
+        gradient = max(layer, around) if full else fit.lora.rank * sum(sum(matrix) for matrices in shape.adapted.values() for matrix in matrices)
         device["gathered"] = (around + 2 * layer) * passing + gradient * (passing + SINGLE)
 
     # Activations of a micro-batch, and autocast's copies of float32 matrices.
@@ -117,7 +116,7 @@ def of_fit(shape: Shape, fit: Fit, trainer: Trainer, row: RowSize) -> Need:
     gathered = shape.total * (SINGLE if full else HALF) if trainer.devices > 1 else 0
     host = {"model": max(read, gathered)}
     if trainer.workers:
-        pixels = SINGLE * PATCH * patches * -(-fit.batch_size // trainer.devices)
+        pixels = SINGLE * shape.patch * patches * -(-fit.batch_size // trainer.devices)
         host["loader"] = trainer.devices * trainer.workers * WAITING_STEPS * pixels
     return Need(device, host)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +135,8 @@ class Stack:
         residual) and a norm's in float32, and the larger of what attention and MLP work on."""
         attention = (2 * self.width + 2 * self.key_width) * size
         mlp = (3 if self.gated else 2) * self.inner * size
-        return tokens * (2 * self.width * size + self.width * SINGLE + max(attention, mlp))
+        probabilities = tokens * self.heads * (SINGLE + size) if self.eager else 0
+        return tokens * (2 * self.width * size + self.width * SINGLE + max(attention + probabilities, mlp))
 
 
 def _first(sizes: Mapping[str, Any], *names: str, default: int | None = None) -> int:
@@ -155,8 +156,8 @@ class Shape:
     """A model of one of our families.
 
     ``parameters``: by part, tower, connector, language. ``layer_parameters``: of one layer, by stack. ``adapted``: the
-    matrices of one layer that get an adapter, by LoRA scope. ``per_image``: patches and tokens of the largest picture,
-    for a row to train on and for one to answer.
+    matrices of one layer that get an adapter, by LoRA scope. ``patches``, ``image_tokens``: of the largest picture, in a
+    row to train on and in one to answer.
     """
 
     decoder: Stack
@@ -165,8 +166,9 @@ class Shape:
     parameters: Mapping[str, int]
     layer_parameters: Mapping[str, int]
     adapted: Mapping[str, tuple[Matrix, ...]]
-    patches: tuple[int, int]  # of the largest picture: in training, in sampling
+    patches: tuple[int, int]
     image_tokens: tuple[int, int]
+    patch: int  # numbers in a patch
 
     @property
     def total(self) -> int:
@@ -190,7 +192,7 @@ def shape_of(section: Any) -> Shape | None:
     settings: Mapping[str, Any] = section if isinstance(section, Mapping) else vars(section)
     target = str(settings.get("_target_", ""))
     if target == "mathse.models.tiny.TinyBackbone" and settings.get("path") is None:
-        return _tiny(settings)
+        return _with_attention(_tiny(settings), settings)
     path = str(settings.get("path"))
     config = PUBLISHED.get(path)
     if config is None:
@@ -199,15 +201,17 @@ def shape_of(section: Any) -> Shape | None:
         except (OSError, ValueError):
             return None
     try:
-        if target.startswith("mathse.models.cogvlm2"):
-            return _cogvlm2(config)
-        if target.startswith("mathse.models.internvl2_5"):
-            return _internvl(config, settings)
-        if target.startswith(("mathse.models.qwen2vl", "mathse.models.tiny")):
-            return _qwen2vl(config, settings)
-    except (KeyError, TypeError, ValueError, AttributeError):
+        family = next(read for module, read in _READERS.items() if f"{target}.".startswith(f"mathse.models.{module}."))
+        return _with_attention(family(config, settings), settings)
+    except (StopIteration, KeyError, TypeError, ValueError, AttributeError):
         return None
-    return None
+
+
+def _with_attention(shape: Shape, settings: Mapping[str, Any]) -> Shape:
+    """Eager attention holds its probabilities; the tiny family's tower never has it."""
+    eager = settings.get("attention") == "eager"
+    tower = eager and settings["_target_"] != "mathse.models.tiny.TinyBackbone"
+    return replace(shape, decoder=replace(shape.decoder, eager=eager), tower=replace(shape.tower, eager=tower))
 
 
 # The tokenizer of the tiny family (mathse/models/tiny_tokenizer.py), which this module cannot ask; a test does.
@@ -254,6 +258,7 @@ def _qwen2vl(config: Mapping[str, Any], settings: Mapping[str, Any]) -> Shape:
         {"language": _llama_matrices(decoder), "tower": ((e, 3 * e), (e, e), (e, m), (m, e))},
         (patches, patches),
         (patches * e // merged + 2, patches * e // merged + 2),
+        3 * int(vision.get("temporal_patch_size", 2)) * side**2,
     )
 
 
@@ -287,10 +292,11 @@ def _internvl(config: Mapping[str, Any], settings: Mapping[str, Any]) -> Shape:
         {"language": _llama_matrices(decoder), "tower": ((e, e),) * 4 + ((e, m), (m, e))},
         (tiles[0] * (cells + 1), tiles[1] * (cells + 1)),
         (tiles[0] * tokens + 3, tiles[1] * tokens + 3),
+        3 * patch**2,
     )
 
 
-def _cogvlm2(config: Mapping[str, Any]) -> Shape:
+def _cogvlm2(config: Mapping[str, Any], settings: Mapping[str, Any]) -> Shape:
     vision = config["vision_config"]
     decoder, tower = Stack.named(config, "language"), Stack.named(vision, "tower")
     h, e, f, m, kv = decoder.width, tower.width, decoder.inner, tower.inner, decoder.key_width
@@ -315,7 +321,11 @@ def _cogvlm2(config: Mapping[str, Any]) -> Shape:
         {"language": matrices, "vision_expert": matrices, "tower": ((e, 3 * e), (e, e), (e, m), (m, e))},
         (cells + 1, cells + 1),
         (tokens, tokens),
+        3 * patch**2,
     )
+
+
+_READERS = {"qwen2vl": _qwen2vl, "tiny": _qwen2vl, "internvl2_5": _internvl, "cogvlm2": _cogvlm2}
 
 
 def _llama_matrices(decoder: Stack) -> tuple[Matrix, ...]:

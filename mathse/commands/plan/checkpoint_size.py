@@ -9,9 +9,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mathse.config.backbones import CogVLM2, InternVL25, Qwen2VL
 from mathse.errors import CheckpointError
-from mathse.models.shapes import PUBLISHED, shape_of
+from mathse.models.shapes import shape_of
 
+# Parameters, by hub id.
+PUBLISHED = {
+    section.path: shape.total
+    for section in (Qwen2VL(), InternVL25(), CogVLM2())
+    if (shape := shape_of(section)) is not None
+}
 RESUME = 12  # bytes a parameter of a full fit's resume point: the weight and AdamW's two moments, in float32
 MOST_HEADER = 100_000_000  # bytes; safetensors' own bound
 
@@ -27,8 +34,8 @@ def parameters(section: Any) -> tuple[int | None, str]:
         if not files:
             return None, f"{path} holds no safetensors file: disk is not estimated"
         return sum(map(_numbers_in, files)), f"parameters counted in the headers of {path}"
-    if path in PUBLISHED and (shape := shape_of(section)) is not None:
-        return shape.total, f"parameters as published of {path}"
+    if path in PUBLISHED:
+        return PUBLISHED[path], f"parameters as published of {path}"
     return None, f"the size of {path} is not known here: disk is not estimated; name a local folder"
 
 
