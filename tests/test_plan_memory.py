@@ -83,9 +83,11 @@ def test_the_plan_of_a_paper_run_shows_the_sums_and_what_fits(capsys: pytest.Cap
         amounts = [float(n) * {"M": 1 / 1024, "G": 1}[unit] for n, unit in re.findall(r"([\d.]+) ([MG])iB", row)]
         *terms, total, _host = amounts
         assert sum(terms) == pytest.approx(total, rel=0.02)
-    assert any("8 shards" in line for line in lines)
-    assert main([*command, "--device-memory", "40GiB"]) == 0
-    assert "memory: does not fit, and a run would be refused; it fits with" in capsys.readouterr().out
+    assert any("in 8 shards" in line for line in lines)
+    assert main([*command, "--device-memory", "60GiB"]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    settings = "generator.batch_size=8 evaluation.batch_size=8 judge.batch_size=8"
+    assert last == f"memory: does not fit, and a run would be refused; it fits with {settings}"
 
 
 def test_a_plan_says_what_it_needs_to_know_where_there_is_no_gpu(

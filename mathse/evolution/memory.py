@@ -1,7 +1,7 @@
 """How much memory each kind of work of a run takes, whether it fits, and if not, the nearest settings that do.
 
-A run says so in its first line, ``mathse plan`` in a table, and what cannot fit is refused before anything is downloaded,
-sampled or paid. All of it is estimated from shapes (mathse/models/needs.py), without torch.
+A run says so in its first line, ``mathse plan`` in a table, and what cannot fit is refused before anything is
+downloaded, sampled or paid. All of it is estimated from shapes (mathse/models/needs.py), without torch.
 """
 
 from __future__ import annotations
@@ -46,7 +46,12 @@ class Job:
 
     @property
     def name(self) -> str:
-        return f"{self.work} {self.model}" if self.work != "evaluate" else "evaluate student"
+        return f"{self.work} {self.model}"
+
+    @property
+    def identity(self) -> tuple[str, str]:
+        """The same whatever the settings are."""
+        return self.name, self.key
 
 
 @dataclass(frozen=True)
@@ -113,7 +118,8 @@ def jobs(config: TrainConfig, device: Device) -> list[Job]:
 def texts(config: TrainConfig) -> tuple[int, int]:
     """Tokens of a question and of a solution that are reckoned with."""
     compact = isinstance(config.backbone, TinyBackbone)  # its tokenizer has a token for each word of its few
-    return COMPACT_QUESTION if compact else QUESTION, min(SOLUTION, getattr(config.generator, "max_new_tokens", SOLUTION))
+    longest = getattr(config.generator, "max_new_tokens", SOLUTION)
+    return COMPACT_QUESTION if compact else QUESTION, min(SOLUTION, longest)
 
 
 def _jobs(config: TrainConfig, device: Device) -> Iterator[Job]:
@@ -158,8 +164,8 @@ def _jobs(config: TrainConfig, device: Device) -> Iterator[Job]:
         yield Job("evaluate", "student", "evaluation", evaluated, need)
     if judge is not None and asks_orm and config.judge.server is None:
         row, rows = RowSize(question + solution, config.judge.max_new_tokens, seen), config.judge.batch_size
-        of_stages = ", ".join([*(["orm"] if trains_orm else []), *(["distill"] if config.task != "orm" else []), *rounds])
-        yield Job("judge", "ORM", "judge", of_stages or "orm", sampling(judge, sequences=rows, prompts=rows, row=row))
+        judged = [*(["orm"] if trains_orm else []), *(["distill"] if config.task != "orm" else []), *rounds]
+        yield Job("judge", "ORM", "judge", ", ".join(judged), sampling(judge, sequences=rows, prompts=rows, row=row))
 
 
 # --- does it fit ------------------------------------------------------------------------------------------------------
@@ -177,8 +183,8 @@ Change = tuple[str, Any]  # key path, value
 def remedy(config: TrainConfig, device: Device) -> list[str] | None:
     """The nearest settings with which all work fits, as overrides; None where none that is tried does.
 
-    Each kind of work that does not fit is taken in turn, and changes are tried from the smallest on: those that only cost
-    time, then more shards, then adapters instead of all weights.
+    Each kind of work that does not fit is taken in turn, and changes are tried from the smallest on: those that only
+    cost time, then shards, then adapters instead of all weights, then more devices.
     """
     config, chosen = deepcopy(config), dict[str, Any]()
     while large := too_large(config, device):
@@ -205,7 +211,7 @@ def _first_that_fits(config: TrainConfig, device: Device, job: Job) -> list[Chan
         tried = deepcopy(config)
         for key, value in changes:
             _set(tried, key, value)
-        if all((other.key, other.model, other.work) != (job.key, job.model, job.work) for other in too_large(tried, device)):
+        if job.identity not in {other.identity for other in too_large(tried, device)}:
             return changes
     return None
 
@@ -264,7 +270,7 @@ def refuse_what_cannot_fit(config: TrainConfig, device: Device) -> None:
     lines = [f"{job.key}: to {job.name} takes {in_words(job.need)}" for job in large]
     settings = remedy(config, device)
     if settings is None:
-        lines.append(f"no setting that was tried makes it fit on {_of(device)}; choose a smaller backbone or more devices")
+        lines.append(f"nothing that was tried makes it fit on {_of(device)}; choose a smaller backbone or more devices")
     else:
         lines.append(f"on {_of(device)} it fits with: {' '.join(settings)}")
     lines.append("these are estimates; trainer.device_memory=SIZE puts another number in the place of the device's own")
@@ -310,13 +316,13 @@ def described(config: TrainConfig, device: Device) -> Iterator[str]:
     yield from (f"  {line}" for line in aligned(table(config, device)))
     question, solution = texts(config)
     yield (
-        f"memory: rows of one picture of the most tokens, {question} tokens of question and {solution} of solution; host: "
-        "of the machine, with all its ranks"
+        f"memory: rows of one picture of the most tokens, {question} tokens of question and {solution} of solution; "
+        "host: of the machine, with all its ranks"
     )
     trainer = config.trainer
     if trainer.strategy == "fsdp2" and trainer.devices > 1:
         yield (
-            f"memory: fits lie in {trainer.devices} shards; whoever samples or judges holds the whole model on each device"
+            f"memory: fits lie in {trainer.devices} shards; to sample and to judge, each device holds the whole model"
         )
     if device.total is None:
         yield "memory: no GPU was found here; trainer.device_memory=80GiB says what fits on such"
@@ -359,4 +365,3 @@ def table(config: TrainConfig, device: Device) -> list[tuple[str, ...]]:
         fits = "?" if usable is None else "yes" if job.need.on_device <= usable else "NO"
         cells.append((job.name, *amounts, in_bytes(job.need.on_device), fits, in_bytes(job.need.on_host), job.stages))
     return cells
-

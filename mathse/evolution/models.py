@@ -1,8 +1,8 @@
 """The models of a run: the student that samples, the teacher, the judges; which of them are in memory at a time.
 
-One student or the ORM is in memory at a time: whoever opens one frees the other first, and it is opened again when it is
-needed. A fit has the memory to itself: the model that sampled or judged is freed, and engines that were started to serve
-one are stopped. (Only where a student that is its own teacher and the ORM judge the same path, do both stay.)
+One student or the ORM is in memory at a time: whoever opens one frees the other first, and it is opened again when it
+is needed. A fit has the memory to itself: the model that sampled or judged is freed, and engines that were started to
+serve one are stopped. (Only where a student that is its own teacher and the ORM judge the same path do both stay.)
 """
 
 from __future__ import annotations
@@ -110,9 +110,9 @@ class RunModels:
         """The student's model for sampling. It stays in memory until another model is asked for, so a stage loads its
         student once."""
         checkpoint = student.checkpoint
-        read = partial(self.reader, checkpoint)
+        read: Callable[[], Writer] = partial(self.reader, checkpoint)
         if self.served is not None:
-            read = partial(self.served.of, checkpoint, read)
+            read = partial(self.served.of, checkpoint, partial(self.reader, checkpoint))
         writer: Writer = self._opened(checkpoint, read)
         return writer
 

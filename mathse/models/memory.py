@@ -33,8 +33,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from mathse.models.base import Backbone, Encoded
-from mathse.models.parts import PARTS, is_adapter, named_parts, part_of
 from mathse.models.needs import in_bytes
+from mathse.models.parts import PARTS, is_adapter, named_parts, part_of
 from mathse.models.shapes import HALF, LOGITS_AT_ONCE, SINGLE, Stack
 
 

@@ -86,7 +86,8 @@ def of_fit(shape: Shape, fit: Fit, trainer: Trainer, row: RowSize) -> Need:
         in_layers = sum(shape.stack(part).layers * n for part, n in shape.layer_parameters.items())
         around = shape.total - in_layers
         # of a group that trains also its gradient, as the pass makes it and in float32 as it is summed up
-        gradient = max(layer, around) if full else fit.lora.rank * sum(sum(matrix) for matrices in shape.adapted.values() for matrix in matrices)
+        in_adapters = fit.lora.rank * sum(sum(matrix) for matrices in shape.adapted.values() for matrix in matrices)
+        gradient = max(layer, around) if full else in_adapters
         device["gathered"] = (around + 2 * layer) * passing + gradient * (passing + SINGLE)
 
     # Activations of a micro-batch, and autocast's copies of float32 matrices.
@@ -108,7 +109,8 @@ def of_fit(shape: Shape, fit: Fit, trainer: Trainer, row: RowSize) -> Need:
                 activations += HALF * stack.layers * shape.layer_parameters[part] * kept
     device["activations"] = activations
     logits = rows * row.response * shape.vocabulary
-    # float32 logits, log-probabilities and gradient, and what the head put out; a head in shards cannot be cut in chunks
+    # Float32 logits, log-probabilities and gradient, and what the head put out. A head that lies in shards is gathered
+    # for a whole pass alone, so that its logits cannot be made in chunks.
     at_once = logits * (3 * SINGLE + (0 if precision == "32-true" else HALF))
     device["loss"] = at_once if sharded else min(at_once, 4 * LOGITS_AT_ONCE)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 SINGLE, HALF = 4, 2  # bytes a number
-LOGITS_AT_ONCE = 128 * 2**20  # bytes of float32 logits that a fit's loss holds at a time
+LOGITS_AT_ONCE = 128 * 2**20  # bytes of float32 logits that a loss holds at a time; see mathse.training.loss
 
 Matrix = tuple[int, int]  # inputs, outputs
 
@@ -156,8 +156,8 @@ class Shape:
     """A model of one of our families.
 
     ``parameters``: by part, tower, connector, language. ``layer_parameters``: of one layer, by stack. ``adapted``: the
-    matrices of one layer that get an adapter, by LoRA scope. ``patches``, ``image_tokens``: of the largest picture, in a
-    row to train on and in one to answer.
+    matrices of one layer that get an adapter, by LoRA scope. ``patches``, ``image_tokens``: of the largest picture, in
+    a row to train on and in one to answer.
     """
 
     decoder: Stack

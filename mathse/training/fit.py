@@ -187,7 +187,9 @@ def _train(
         # Lightning gives each the module's own log methods, and a callback that lives on would keep the module with it
         for name in ("log", "log_dict"):
             vars(callback).pop(name, None)
-    module.trainer = None  # sharded layers refer to the module; through it the optimiser would stay as long as the model
+    module.trainer = (
+        None  # sharded layers refer to the module; through it the optimiser would stay as long as the model
+    )
 
 
 def save_checkpoint(backbone: Backbone, done: Path, finish: Callable[[Path], object] = lambda folder: None) -> Path:

@@ -14,6 +14,7 @@ from transformers import DynamicCache, Qwen2VLConfig, Qwen2VLForConditionalGener
 from transformers.models.internvl import InternVLForConditionalGeneration
 
 from mathse.commands.tiny import BUILDERS
+from mathse.config import build
 from mathse.config.backbones import CogVLM2, InternVL25, Qwen2VL, TinyBackbone
 from mathse.config.fits import Fit, Lora
 from mathse.config.schema import Trainer
@@ -55,13 +56,11 @@ def test_a_folders_config_tells_the_parameters_of_each_part(family: str, tmp_pat
     assert shape.vocabulary == backbone.model.config.get_text_config().vocab_size
 
 
-@pytest.mark.parametrize("sizes", [{}, {"hidden_size": 64, "layers": 2, "heads": 2, "mlp_size": 96, "vision_layers": 2}])
+@pytest.mark.parametrize("sizes", [{}, {"hidden_size": 64, "layers": 2, "heads": 2, "vision_layers": 2}])
 def test_the_tiny_backbone_of_random_weights_is_known_from_its_settings(sizes: dict[str, int]) -> None:
-    from mathse.models.tiny import TinyBackbone as Opened
-
     settings = TinyBackbone(**sizes)
     shape = shape_of(settings)
-    assert shape is not None and shape.parameters == counts(Opened(settings))
+    assert shape is not None and shape.parameters == counts(build(settings))
 
 
 def published_models() -> dict[str, Any]:
