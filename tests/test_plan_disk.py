@@ -12,7 +12,7 @@ from mathse.commands.plan.table import plan_as_text
 from mathse.config.compose import train_config
 
 STUDENT, ORM = (PUBLISHED[name] for name in ("Qwen/Qwen2-VL-7B-Instruct", "zai-org/cogvlm2-llama3-chat-19B"))
-TWO_MODELS = ("backbone=qwen2vl", "backbone@orm.backbone=cogvlm2", "judge=orm")
+TWO_MODELS = ("sft.method=full", "backbone=qwen2vl", "backbone@orm.backbone=cogvlm2", "judge=orm")
 
 
 def planned(*overrides: str) -> Plan:

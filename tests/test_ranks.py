@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import pickle
@@ -12,6 +13,7 @@ import sys
 import threading
 import time
 import traceback
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -25,6 +27,7 @@ import torch
 from safetensors.torch import load_file
 from small import path, problems, solved_rows, tiny_backbone
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from mathse.config import build
 from mathse.config.backbones import TinyBackbone
@@ -319,14 +322,16 @@ def test_a_model_spec_opens_the_same_backbone_after_a_journey() -> None:
         assert torch.equal(a, b)
 
 
-def test_the_two_backbones_asked_for_last_stay_open() -> None:
+def test_a_rank_keeps_one_backbone_and_frees_it_before_it_opens_another() -> None:
     close_shared()
     cpu = torch.device("cpu")
-    a, b, c = (ModelSpec(SECTION, {"init_seed": seed}) for seed in range(3))
-    student, orm = open_shared(a, cpu), open_shared(b, cpu)
-    assert open_shared(a, cpu) is student and open_shared(b, cpu) is orm
-    open_shared(c, cpu)
-    assert open_shared(b, cpu) is orm and open_shared(a, cpu) is not student
+    a, b = (ModelSpec(SECTION, {"init_seed": seed}) for seed in range(2))
+    student = open_shared(a, cpu)
+    assert open_shared(a, cpu) is student
+    freed = weakref.ref(student.model)
+    del student
+    open_shared(b, cpu)
+    assert freed() is None
     close_shared()
 
 
@@ -533,6 +538,27 @@ def test_two_ranks_write_a_resume_point_in_shards_and_go_on_from_it(
     assert all(torch.equal(one[name], other[name]) for name in one)
     logs = [(tmp_path / name / "train_log.jsonl").read_text() for name in ("whole", "run")]
     assert logs[0] == logs[1]
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+def test_after_a_fit_no_rank_holds_its_model_or_its_optimiser(tmp_path: Path, strategy: str) -> None:
+    gc.collect()
+    before = in_memory()  # what other tests have left in this process, which the ranks begin as
+
+    def lead() -> list[tuple[int, int]]:
+        fit(SPEC.open(), job(tmp_path / "fit", strategy, max_steps=1))
+        assert in_memory()[1] == before[1], "the optimiser, without a collection"
+        gc.collect()  # sharded layers refer to each other, so whoever opens the next model collects them first
+        return ranks.everywhere(in_memory, in_memory)
+
+    assert in_ranks(2, lead) == [before, before]
+
+
+def in_memory() -> tuple[int, int]:
+    """Models and optimisers in this process's memory."""
+    alive = gc.get_objects()
+    models = sum(isinstance(o, (pl.LightningModule, PreTrainedModel)) for o in alive)
+    return models, sum(isinstance(o, torch.optim.Optimizer) for o in alive)
 
 
 def test_decoder_layers_and_the_towers_are_sharded_one_by_one() -> None:

@@ -34,6 +34,8 @@ class Trainer:
     checkpoint_every: int | None = allow(100, low=1)  # optimiser steps between resume points; null: none by steps
     checkpoint_minutes: float | None = allow(None, above=0)  # the same by time; a kill loses what comes first of both
     log_every: int = allow(10, low=1)
+    # what memory estimates are compared with, such as 80GiB; null: what the GPU, or this machine, has
+    device_memory: str | None = None
 
 
 @dataclass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -84,7 +83,6 @@ class Fitting:
         with stage.time("fit"), context.track(what, job.steps) as track:
             callbacks = [ShowSteps(track), context.logger.fit_callback(stage.name)]
             fit(backbone, job, callbacks, self._announce, context.progress.say)
-        gc.collect()  # Trainer and module refer to each other, and hold the fit's rows
 
     def _announce(self, trained: Trained) -> None:
         """Show what a fit trains and what it leaves frozen, once a run for all fits that are alike in it."""

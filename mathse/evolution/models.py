@@ -1,16 +1,19 @@
 """The models of a run: the student that samples, the teacher, the judges; which of them are in memory at a time.
 
-At most one student and one ORM are in memory at a time. A fit has the memory to itself but for the ORM: the student
-that sampled is freed, and engines that were started to serve one are stopped.
+One student or the ORM is in memory at a time: whoever opens one frees the other first, and it is opened again when it
+is needed. A fit has the memory to itself: the model that sampled or judged is freed, and engines that were started to
+serve one are stopped. (Only where a student that is its own teacher and the ORM judge the same path do both stay.)
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import gc
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import torch
 
@@ -21,9 +24,9 @@ from mathse.evolution.fitting import Fitting
 from mathse.evolution.student import Student
 from mathse.inference.generate import Writer
 from mathse.inference.serving.student import ServedStudents, ServerGenerator
-from mathse.judges import Judge
+from mathse.judges import Batch, Judge
 from mathse.judges.opening import RunGives, open_judge
-from mathse.judges.orm import open_orm
+from mathse.judges.orm import ORMJudge, open_orm
 from mathse.judges.served_orm import ServedORM
 from mathse.judges.teachers import Teacher
 from mathse.models.base import Backbone
@@ -35,7 +38,7 @@ from mathse.runs.layout import CHECKPOINT
 from mathse.scoring.metrics import accepted
 from mathse.seeds import derive
 from mathse.training.fit import device_of, dtype_of
-from mathse.types import Verdict
+from mathse.types import Problem, ReasoningPath, Verdict
 
 
 class RunModels:
@@ -43,7 +46,8 @@ class RunModels:
         self.context, self.config, self.teacher = context, context.config, teacher
         self.generator = build(self.config.generator)
         self.fit = Fitting(context, self.make_room).fit
-        self._sampling: tuple[Path, Writer] | None = None  # the student in memory, by its checkpoint
+        self._in_memory: tuple[Hashable, Any] | None = None  # a student or the ORM, by what it was opened for
+        self._opened_models: WeakSet[Any] = WeakSet()  # of transformers; those that are still in memory
         # None: in this process
         self.served: ServedStudents | None = None
         self.served_orm: ServedORM | None = None
@@ -62,6 +66,7 @@ class RunModels:
 
     def backbone(self, path: Path | str | None = None, orm: bool = False) -> Backbone:
         """The student's backbone (``orm``: the ORM's) to be fitted, from a checkpoint or from its settings."""
+        self.free()
         fit = self.config.orm.fit if orm else self.config.sft
         # a bf16 weight of 1 loses every update below 1/256, and lr is 1e-5; adapters have float32 weights anyway
         return self._open(path, orm, "float32" if fit.method == "full" else "bfloat16")
@@ -82,7 +87,9 @@ class RunModels:
         if fit.tower_features:
             store = FeatureStore.of(trainer.tower_features_folder, trainer.tower_features_gb)
             spec = replace(spec, features=store, frozen=frozen_parts(fit))
-        return spec.open()
+        backbone = spec.open()
+        self._opened_models.add(backbone.model)
+        return backbone
 
     def kept_in(self, orm: bool = False) -> torch.dtype | None:
         """What the checkpoint of a full fit is kept in where no later fit starts from it: what the model came in. With
@@ -94,20 +101,22 @@ class RunModels:
             return None
         return stored_dtype(headers(resolve(settings["path"], settings.get("revision"))))
 
-    # --- students ---
+    def _opened(self, key: Hashable, read: Callable[[], Any]) -> Any:
+        """The model of ``key``, once whatever else was in memory is freed."""
+        if self._in_memory is None or self._in_memory[0] != key:
+            self.free()
+            self._in_memory = (key, read())
+        return self._in_memory[1]
 
-    def of(self, student: Student) -> Writer:
-        """The student's model for sampling. The last one is kept, so a stage loads its student once."""
-        checkpoint = student.checkpoint
-        if self._sampling is None or self._sampling[0] != checkpoint:
-            self._sampling = None  # freed before the next one is read
-            read = partial(self.reader, checkpoint)
-            self._sampling = (checkpoint, self.served.of(checkpoint, read) if self.served is not None else read())
-        return self._sampling[1]
+    def free(self) -> None:
+        """Free the student or the ORM in memory, and what a fit has left."""
+        self._in_memory = None
+        if self._opened_models:  # parts of a model that was sharded refer to each other
+            gc.collect()
 
     def make_room(self) -> None:
-        """For a fit: free the student in memory, and stop engines."""
-        self._sampling = None
+        """For a fit: free the model in memory, and stop engines."""
+        self.free()
         self.stop_engines()
 
     def stop_engines(self) -> None:
@@ -115,6 +124,18 @@ class RunModels:
         for served in (self.served, self.served_orm):
             if served is not None:
                 served.engine.free()
+
+    # --- students ---
+
+    def of(self, student: Student) -> Writer:
+        """The student's model for sampling. It stays in memory until another model is asked for, so a stage loads its
+        student once."""
+        checkpoint = student.checkpoint
+        read: Callable[[], Writer] = partial(self.reader, checkpoint)
+        if self.served is not None:
+            read = partial(self.served.of, checkpoint, partial(self.reader, checkpoint))
+        writer: Writer = self._opened(checkpoint, read)
+        return writer
 
     # --- judges ---
 
@@ -125,11 +146,13 @@ class RunModels:
 
     @cached_property
     def orm(self) -> Judge:
+        """This run's ORM, in this process or served; asking for the judge opens no weights."""
         checkpoint = self.orm_checkpoint
         read = partial(self.reader, checkpoint, orm=True)
         if self.served_orm is not None:
             return self.served_orm.of(checkpoint, read)
-        return open_orm(checkpoint, read, self.config.judge.max_new_tokens)
+        open_judge = partial(open_orm, checkpoint, read, self.config.judge.max_new_tokens)
+        return ORMOnDemand(lambda: self._opened("orm", open_judge))
 
     def judge(self, chosen: Any) -> Judge:
         """The judge that a setting chooses: a name, or settings of its own."""
@@ -138,3 +161,21 @@ class RunModels:
 
     def accepts(self, verdict: Verdict) -> bool:
         return accepted(verdict, self.config.judge.threshold)
+
+
+class ORMOnDemand:
+    """A run's ORM as a judge that holds no model: it is opened when there is something to judge.
+
+    Judges stay with whoever asked for them, over stages that need the device for a student.
+    """
+
+    name = ORMJudge.name
+
+    def __init__(self, opened: Callable[[], ORMJudge]) -> None:
+        self._opened = opened
+
+    def judge(self, problems: Sequence[Problem], paths: Sequence[ReasoningPath]) -> list[Verdict]:
+        return self._opened().judge(problems, paths)
+
+    def judge_all(self, batches: Sequence[Batch], **options: Any) -> Iterator[list[Verdict]]:
+        yield from self._opened().judge_all(batches, **options)

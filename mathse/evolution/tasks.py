@@ -17,6 +17,7 @@ from mathse.data.decontamination.hash_lists import location
 from mathse.data.images import load_image, png_bytes
 from mathse.data.sources import problem_named
 from mathse.errors import DataError, SettingsChanged
+from mathse.evolution import memory
 from mathse.evolution.context import RunContext
 from mathse.evolution.keys import recorded_settings
 from mathse.evolution.loop import EvolutionLoop
@@ -53,11 +54,16 @@ def run_task(config: TrainConfig, folder: Path) -> float | None:
         if ranks.rank() != 0:
             ranks.follow()
             return None
+        device = memory.device_of(config)
+        if finished_summary(folder) is None:
+            memory.refuse_what_cannot_fit(config, device)  # before a folder, a download, a request
         progress = stack.enter_context(Progress(config.progress))
         run = stack.enter_context(open_run(config, folder, progress))
         if (summary := finished_summary(run.path)) is not None:
             progress.say(f"{run.path} was finished before; nothing to do")
         else:
+            if (line := memory.first_line(config, device)) is not None:
+                progress.say(line)
             summary = _run(config, run, progress, stack)
         progress.table(summary)
         progress.say(f"report: {run.path / REPORT}")

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 IGNORED = -100  # label of positions without loss
 IMAGE_CACHE = 32 * 2**20  # bytes
-LOGITS_AT_ONCE = 128 * 2**20  # bytes of float32 logits that a loss holds at a time; see mathse.training.loss
 Features = dict[str, Tensor]  # of one image: tensors whose first dimensions add up over images
 TOWER_FEATURES = "tower_features"  # among them instead of pixels: what the frozen tower made of the image
 

@@ -1,4 +1,6 @@
-"""What trains, and about how much memory a fit takes: known before the first step, from shapes alone.
+"""What a fit trains, and about how much memory it takes: counted in the model that is open, before its first step.
+
+What a whole run takes is estimated by the same rules before anything is opened: ``mathse.models.needs``.
 
 Memory is estimated, a device:
 
@@ -30,10 +32,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mathse.models.base import LOGITS_AT_ONCE, Backbone, Encoded
+from mathse.models.base import Backbone, Encoded
+from mathse.models.needs import in_bytes
 from mathse.models.parts import PARTS, is_adapter, named_parts, part_of
-
-SINGLE, HALF = 4, 2  # bytes a number
+from mathse.models.shapes import HALF, LOGITS_AT_ONCE, SINGLE, Stack
 
 
 @dataclass(frozen=True)
@@ -134,57 +136,12 @@ def activations(backbone: Backbone, longest: Encoded, rows: int, precision: str,
             stack = Stack.of(config, part)
             # a part's adapters are spread evenly over its layers
             adapted = adapted_inputs(backbone, part) // stack.layers * adapted_bytes(backbone, precision)
-            layer = stack.layer_bytes(tokens, precision, frozen(backbone, part), adapted)
-            # what activation checkpointing keeps of each layer: its input (T, h)
-            inputs = tokens * stack.width * (HALF if precision == "bf16-true" else SINGLE)
-            total += rows * (stack.layers * inputs + layer if checkpointing else stack.layers * layer)
+            total += rows * stack.kept_bytes(tokens, precision, checkpointing, frozen(backbone, part), adapted)
     # (response tokens, vocabulary): float32 logits and their gradient, and what the head itself put out; of more than
     # LOGITS_AT_ONCE a chunk at a time
     text = config.get_text_config()
     logits = min(rows * len(longest.response) * text.vocab_size, LOGITS_AT_ONCE // SINGLE)
     return total + logits * (SINGLE * 2 + (0 if precision == "32-true" else HALF))
-
-
-@dataclass(frozen=True)
-class Stack:
-    """The repeated layers of a part."""
-
-    layers: int
-    width: int
-    heads: int
-    key_width: int
-    inner: int
-    gated: bool
-    eager: bool
-
-    @classmethod
-    def of(cls, config: Any, part: str) -> Stack:
-        """Read from a transformers config, whose names for these differ from family to family."""
-        sizes = config.get_text_config() if part == "language" else config.vision_config
-        width = _first(sizes, "embed_dim", "hidden_size")
-        heads = _first(sizes, "num_attention_heads", "num_heads")
-        groups = getattr(sizes, "num_key_value_heads", None) or heads
-        inner = getattr(sizes, "intermediate_size", None) or int(sizes.mlp_ratio * width)
-        eager = sizes._attn_implementation == "eager"
-        key_width = width if eager else width * groups // heads  # eager repeats keys and values for every head
-        layers = _first(sizes, "depth", "num_hidden_layers")
-        return cls(layers, width, heads, key_width, inner, part == "language", eager)
-
-    def layer_bytes(self, tokens: int, precision: str, frozen: bool, adapted: int) -> int:
-        """Bytes kept of one layer and one row; ``adapted`` are those of its adapters, a token."""
-        # numbers that a matrix multiplies; norms and softmax work in float32 whatever the precision
-        size = SINGLE if precision == "32-true" else HALF
-        handed_on = 2 if frozen else 4 if precision == "32-true" else 6
-        # the table of this file's first lines, term by term
-        norms = 2 * self.width * SINGLE + (0 if frozen else handed_on * self.width * size)
-        attention = (2 * self.width + 2 * self.key_width) * size
-        mlp = (4 if self.gated else 2) * self.inner * size
-        probabilities = tokens * self.heads * (SINGLE + (size if size != SINGLE else 0)) if self.eager else 0
-        return tokens * (norms + attention + mlp + probabilities + adapted)
-
-
-def _first(config: Any, *names: str) -> int:
-    return next(int(getattr(config, name)) for name in names if getattr(config, name, None) is not None)
 
 
 def has_graph(backbone: Backbone, part: str) -> bool:
@@ -231,13 +188,3 @@ def patches(config: Any, features: dict[str, Tensor]) -> int:
     vision = config.vision_config
     side = vision.patch_size if isinstance(vision.patch_size, int) else vision.patch_size[0]
     return features["pixel_values"].numel() // (3 * side**2 * getattr(vision, "temporal_patch_size", 1))
-
-
-def in_bytes(count: int) -> str:
-    """ "512 B", "3.4 MiB", "61.2 GiB"."""
-    value, unit = float(count), "B"
-    for larger in ("KiB", "MiB", "GiB", "TiB"):
-        if value < 1024:
-            break
-        value, unit = value / 1024, larger
-    return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"

@@ -6,6 +6,7 @@ trains) opens the model by the spec that rank 0 opened its own by.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,8 +20,6 @@ from mathse.models import adapters
 from mathse.models.base import Backbone
 from mathse.models.feature_store import FeatureStore
 from mathse.models.tower_features import TowerFeatures
-
-OPEN_AT_ONCE = 2  # a student and an ORM
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ def spec_at(section: Any, path: Path | str | None, dtype: str, **runtime: Any) -
 
 
 _specs: WeakKeyDictionary[Backbone, ModelSpec] = WeakKeyDictionary()  # of all backbones that are in memory
-_open: list[tuple[ModelSpec, Backbone]] = []  # the one used last is last
+_shared: tuple[ModelSpec, Backbone] | None = None
 
 
 def spec_of(backbone: Backbone) -> ModelSpec | None:
@@ -69,17 +68,19 @@ def spec_of(backbone: Backbone) -> ModelSpec | None:
 
 
 def open_shared(spec: ModelSpec, device: torch.device) -> Backbone:
-    """The backbone of a spec on ``device``, to be used and not to be changed; the last two that were used stay open."""
-    backbone = next((backbone for known, backbone in _open if known == spec), None)
-    # whatever has to make room is freed before another one is read
-    _open[:] = [entry for entry in _open if entry[0] != spec][-(OPEN_AT_ONCE - 1) :]
-    if backbone is None:
+    """The backbone of a spec on ``device``, to be used and not to be changed; the last one that was used stays open."""
+    global _shared
+    if _shared is None or _shared[0] != spec:
+        close_shared()  # before another one is read
         backbone = spec.open()
         backbone.model.to(device)
-    _open.append((spec, backbone))
-    return backbone
+        _shared = (spec, backbone)
+    return _shared[1]
 
 
 def close_shared() -> None:
     """Free what ``open_shared`` keeps."""
-    _open.clear()
+    global _shared
+    if _shared is not None:
+        _shared = None
+        gc.collect()

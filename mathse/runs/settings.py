@@ -22,6 +22,7 @@ LATER: dict[str, Any] = {
     "orm.fit.tower_features": False,
     "sft.tokens_per_micro_batch": None,
     "orm.fit.tokens_per_micro_batch": None,
+    "trainer.device_memory": None,
 }
 
 

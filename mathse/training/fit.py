@@ -6,6 +6,7 @@ fit builds both anew.
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -130,6 +131,7 @@ def fit(
         with closing(log):
             lead = partial(_train, backbone, job, start, log, callbacks)
             ranks.everywhere(lead, _train_along, spec_of(backbone), job, start)
+        gc.collect()  # Trainer and module refer to each other, and hold the optimiser: gone before the export
     except SystemExit as e:  # what Lightning makes of Ctrl-C
         raise KeyboardInterrupt from e
     return save_checkpoint(
@@ -147,6 +149,8 @@ def _train_along(spec: ModelSpec, job: FitJob, start: resume.ResumePoint | None)
     backbone = spec.open()
     _prepare(backbone, job)
     _train(backbone, job, start)
+    del backbone
+    gc.collect()  # as on rank 0
 
 
 def _train(
@@ -226,6 +230,13 @@ def _train(
         raise MathSEError(f"the fit in {job.folder} made {trainer.global_step} of {job.steps} steps")
     module.eval()
     strategies.gather(module)
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        # Lightning gives each the module's own log methods, and a callback that lives on would keep the module with it
+        for name in ("log", "log_dict"):
+            vars(callback).pop(name, None)
+    module.trainer = (
+        None  # sharded layers refer to the module; through it the optimiser would stay as long as the model
+    )
 
 
 def save_checkpoint(

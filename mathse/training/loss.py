@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from mathse.config.extras import installed
-from mathse.models.base import LOGITS_AT_ONCE
+from mathse.models.shapes import LOGITS_AT_ONCE
 
 VOCABULARY_BLOCK = 8192  # rows of the head whose gradient is added at a time in half precision
 

@@ -9,6 +9,7 @@ teacher's; answers that lie in ``teacher.cache_dir`` already are not subtracted.
     --like RUN          seconds a step, an answer, a verdict, and tokens an answer, as measured in an earlier run
     --rate KIND=SECONDS the same by hand: fit (an optimiser step), sample (an answer), judge (a verdict)
     --sample N          problems over which lengths are averaged (default 256)
+    --device-memory SIZE  what one GPU has, such as 80GiB, where the plan is made on another machine
     --json FILE         the plan as JSON
 
 Without a rate GPU-hours are not estimated.
@@ -21,6 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mathse.commands.unnamed_data import refuse_unnamed_data
 from mathse.config.compose import train_config
 from mathse.config.options import FLAG, look_in
 from mathse.config.program import program
@@ -41,12 +43,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--like", type=Path, metavar="RUN", help="an earlier run to measure rates in")
     parser.add_argument("--rate", action="append", default=[], metavar="KIND=SECONDS", help="fit, sample or judge")
     parser.add_argument("--sample", type=int, default=SAMPLE, metavar="N", help="problems to average lengths over")
+    parser.add_argument("--device-memory", metavar="SIZE", help="as trainer.device_memory=SIZE, such as 80GiB")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the plan there")
     arguments = parser.parse_intermixed_args(argv)
     if arguments.sample < 1:
         parser.error("--sample: must be at least 1")
     look_in(arguments.config_dir)
-    config, _ = train_config(arguments.overrides)
+    overrides = list(arguments.overrides)
+    if arguments.device_memory is not None:
+        overrides.append(f"trainer.device_memory={arguments.device_memory}")
+    config, _ = train_config(overrides)
+    refuse_unnamed_data(config, overrides)
     plan = show(config, sample=arguments.sample, rates=arguments.rate, like=arguments.like)
     if arguments.json is not None:
         make_folder(arguments.json.parent)

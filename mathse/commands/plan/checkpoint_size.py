@@ -9,12 +9,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mathse.config.backbones import CogVLM2, InternVL25, Qwen2VL
 from mathse.errors import CheckpointError
+from mathse.models.shapes import shape_of
 
-PUBLISHED = {  # parameters
-    "Qwen/Qwen2-VL-7B-Instruct": 8_291_375_616,
-    "OpenGVLab/InternVL2_5-8B": 8_075_365_376,
-    "zai-org/cogvlm2-llama3-chat-19B": 19_503_105_280,
+# Parameters, by hub id.
+PUBLISHED = {
+    section.path: shape.total
+    for section in (Qwen2VL(), InternVL25(), CogVLM2())
+    if (shape := shape_of(section)) is not None
 }
 RESUME = 12  # bytes a parameter of a full fit's resume point: the weight and AdamW's two moments, in float32
 MOST_HEADER = 100_000_000  # bytes; safetensors' own bound

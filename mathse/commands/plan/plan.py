@@ -15,6 +15,7 @@ from mathse.commands.plan.teacher_requests import TeacherRequests
 from mathse.config import build
 from mathse.config.schema import TrainConfig
 from mathse.config.teachers import OpenAITeacher
+from mathse.evolution import memory
 from mathse.inference.llm.pricing import BATCH_DISCOUNT, MILLION, Price, price_of
 
 Pair = tuple[float, float]  # low, high
@@ -31,6 +32,10 @@ class Plan:
     rates: Rates
     size: int | None  # parameters of the student
     notes: tuple[str, ...] = ()
+
+    @property
+    def device(self) -> memory.Device:
+        return memory.device_of(self.config)
 
     def dollars(self, stage: StagePlan) -> Pair | None:
         """0 where the stage asks no server; None where no price is known."""
@@ -100,7 +105,13 @@ class Plan:
             for s in self.stages
         ]
         totals = {"usd": self.total("dollars"), "gpu_hours": self.total("hours"), "disk_bytes": self.total("disk")}
-        return {"task": self.config.task, "stages": stages, "total": totals, "notes": list(self.notes)}
+        return {
+            "task": self.config.task,
+            "stages": stages,
+            "total": totals,
+            "memory": memory.to_json(self.config, self.device),
+            "notes": list(self.notes),
+        }
 
 
 def make_plan(config: TrainConfig, *, sample: int, rates: Sequence[str] = (), like: Path | None = None) -> Plan:

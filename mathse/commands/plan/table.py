@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from mathse.commands.plan.amounts import Range
 from mathse.commands.plan.plan import Pair, Plan
+from mathse.evolution import memory
 from mathse.reporting.progress.wording import aligned
 
 HEADING = (
@@ -62,6 +63,7 @@ def plan_as_text(plan: Plan) -> Iterator[str]:
             jobs = ", ".join(f"{name} {_count(job.requests)}" for name, job in stage.jobs.items())
             yield f"{stage.name}: {jobs}"
     yield from plan.notes
+    yield from memory.described(plan.config, plan.device)
 
 
 def _count(number: Range) -> str:

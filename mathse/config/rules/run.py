@@ -11,6 +11,7 @@ from mathse.config.bind import show
 from mathse.config.data import SyntheticData
 from mathse.config.rules.files import file_problems
 from mathse.config.schema import TrainConfig
+from mathse.config.sizes import bytes_of
 from mathse.config.teachers import ReplayTeacher, SymbolicTeacher
 from mathse.runs.layout import RUN
 from mathse.runs.reader import is_run
@@ -54,6 +55,12 @@ def greedy_paths_are_one_a_problem(config: TrainConfig) -> Iterator[str]:
                 f"{count} = {counted.samples_per_problem}: {temperature} = 0 is greedy, and greedy paths are all "
                 f"alike; pass {count}=1, or a temperature"
             )
+
+
+def device_memory_is_a_size(config: Any) -> Iterator[str]:
+    memory = config.trainer.device_memory
+    if memory is not None and not bytes_of(memory):
+        yield f"trainer.device_memory = {show(memory)}: must be an amount of memory such as 80GiB"
 
 
 def branch_names_its_sources(config: TrainConfig) -> Iterator[str]:

@@ -1,0 +1,170 @@
+"""What a plan and the first line of a run say of memory, what is refused, and that the settings named instead fit."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from e2e.runs import TINY, run
+
+from mathse.__main__ import main
+from mathse.config.compose import train_config
+from mathse.config.data import SETS
+from mathse.config.schema import TrainConfig
+from mathse.errors import ConfigError
+from mathse.evolution import memory
+from mathse.evolution.memory import CPU, Device
+
+GIB = 2**30
+CARD = Device("GPU", 80 * GIB)
+
+
+def config_of(*overrides: str) -> TrainConfig:
+    return train_config(overrides)[0]
+
+
+@pytest.fixture
+def paper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    for name in SETS:
+        (tmp_path / name).mkdir()
+    monkeypatch.setenv("MATHSE_DATA", str(tmp_path))
+    return lambda name, *more: config_of(f"+experiment/paper={name}", *more)
+
+
+def sums(config: TrainConfig, device: Device = CARD) -> dict[str, float]:
+    """GiB of each kind of work on a device."""
+    return {job.name + " " + job.key: job.need.on_device / GIB for job in memory.jobs(config, device)}
+
+
+# --- the paper's runs, by hand --------------------------------------------------------------------------------------
+
+BILLION = {"qwen2vl": 8.291375616, "internvl2_5": 8.075365376, "cogvlm2": 19.503105280}
+FROZEN = {"qwen2vl": 0.631183360 + 0.044575744, "internvl2_5": 0.304012288, "cogvlm2": 4.296961536}
+
+
+@pytest.mark.parametrize("name", BILLION)
+def test_a_run_of_the_paper_fits_on_eight_cards_and_not_on_one(paper: Any, name: str) -> None:
+    config = paper(name)
+    assert memory.too_large(config, CARD) == []
+    student = next(job for job in memory.jobs(config, CARD) if job.key == "sft" and job.model == "student")
+    held = sum(student.need.device[term] for term in ("weights", "gradients", "optimiser"))
+    # float32 weights of 4 bytes, and 12 more where they train, in eight shards
+    by_hand = (16 * (BILLION[name] - FROZEN[name]) + 4 * FROZEN[name]) * 1e9 / 8
+    assert held == pytest.approx(by_hand, rel=1e-6)
+    alone = paper(name, "trainer=gpu", "trainer.devices=1")
+    assert {job.key for job in memory.too_large(alone, CARD)} >= {"sft", "orm.fit"}
+
+
+@pytest.mark.parametrize("name", BILLION)
+def test_adapters_fit_on_one_card_and_are_the_default(name: str) -> None:
+    config = config_of(f"backbone={name}", "trainer=gpu")
+    assert config.sft.method == config.orm.fit.method == "lora" and memory.too_large(config, CARD) == []
+    weights = 2 * BILLION[name] * 1e9 / GIB
+    assert all(weights < total < 0.92 * 80 for total in sums(config).values())
+    assert sums(config)["fit student sft"] < weights + 6
+
+
+def test_the_plan_of_a_paper_run_shows_the_sums_and_what_fits(capsys: pytest.CaptureFixture[str]) -> None:
+    small = [f"data.{size}=40" for size in ("seed_size", "pool", "test", "dev", "orm_train", "orm_held")]
+    command = ["plan", "+experiment/paper=cogvlm2", "data=paper_sizes", *small]
+    assert main([*command, "--device-memory", "80GiB"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    begin = next(k for k, line in enumerate(lines) if line.startswith("memory on a GPU of 80.0 GiB"))
+    heading = lines[begin + 1].split()
+    assert heading[0] == "work" and {"weights", "gradients", "optimiser", "activations", "sum", "fits"} <= set(heading)
+    rows = [line for line in lines[begin + 2 :] if re.match(r"  (fit|sample|evaluate|judge) ", line)]
+    assert len(rows) == 5 and all(" yes " in row for row in rows)
+    for row in rows:  # the terms of a row add up to its sum
+        amounts = [float(n) * {"M": 1 / 1024, "G": 1}[unit] for n, unit in re.findall(r"([\d.]+) ([MG])iB", row)]
+        *terms, total, _host = amounts
+        assert sum(terms) == pytest.approx(total, rel=0.02)
+    assert any("in 8 shards" in line for line in lines)
+    assert main([*command, "--device-memory", "60GiB"]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    settings = "generator.batch_size=8 evaluation.batch_size=8 judge.batch_size=8"
+    assert last == f"memory: does not fit, and a run would be refused; it fits with {settings}"
+
+
+def test_a_plan_says_what_it_needs_to_know_where_there_is_no_gpu(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(memory, "_gpus", list)
+    command = ["plan", "backbone=qwen2vl", "data=synthetic", "data.pool=16", "trainer=gpu"]
+    assert main([*command, "--json", str(tmp_path / "plan.json")]) == 0
+    assert "no GPU was found here; trainer.device_memory=80GiB says what fits on such" in capsys.readouterr().out
+    planned = json.loads((tmp_path / "plan.json").read_text())["memory"]
+    assert planned["has"] is None and planned["fits"] is None and len(planned["work"]) == 5
+    with pytest.raises(ConfigError, match="must be an amount of memory such as 80GiB"):
+        config_of("trainer.device_memory=much")
+
+
+# --- what cannot fit --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (("trainer=gpu", "sft.method=full"), ["sft.method=lora"]),
+        (("trainer=ddp", "sft.method=full"), ["trainer=fsdp", "trainer.devices=8"]),
+        (("trainer=gpu", "generator.batch_size=512"), ["generator.batch_size=128"]),
+        (("trainer=gpu", "judge.batch_size=256"), ["judge.batch_size=128"]),
+        (
+            ("trainer=gpu", "sft.activation_checkpointing=false", "sft.micro_batch_size=16"),
+            ["sft.activation_checkpointing=true"],
+        ),
+    ],
+)
+def test_the_settings_named_are_the_nearest_and_fit(overrides: tuple[str, ...], expected: list[str]) -> None:
+    config = config_of("backbone=qwen2vl", *overrides)
+    assert memory.too_large(config, CARD)
+    assert (settings := memory.remedy(config, CARD)) == expected
+    with pytest.raises(ConfigError, match=re.escape(f"it fits with: {' '.join(expected)}")) as refused:
+        memory.refuse_what_cannot_fit(config, CARD)
+    assert "(weights " in str(refused.value) and "80.0 GiB" in str(refused.value)
+    kept = [o for o in overrides if o.partition("=")[0] not in {s.partition("=")[0] for s in settings}]
+    memory.refuse_what_cannot_fit(config_of("backbone=qwen2vl", *kept, *settings), CARD)
+
+
+def test_where_nothing_helps_the_refusal_says_so() -> None:
+    with pytest.raises(ConfigError, match="choose a smaller backbone or more devices"):
+        memory.refuse_what_cannot_fit(config_of("backbone=cogvlm2", "trainer=gpu"), Device("GPU", 24 * GIB))
+
+
+def test_a_run_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    settings = ("backbone=qwen2vl", "trainer=cpu", "trainer.device_memory=8GiB", "progress=plain")
+    with pytest.raises(ConfigError, match=r"sft: to fit student takes"):
+        run(tmp_path / "run", *settings)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_first_line_of_a_run_says_what_it_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(tmp_path / "run", *TINY, "evolution.rounds=0")
+    first = capsys.readouterr().out.splitlines()[0]
+    assert re.match(rf"estimated memory on {CPU}, .*: fit [\d.]+ \wiB, sample .*; of the machine's own: ", first), first
+
+
+@pytest.mark.parametrize("experiment", ["smoke", "demo"])
+def test_runs_of_the_tiny_backbone_are_far_from_any_machines_memory(experiment: str) -> None:
+    config = config_of(f"experiment={experiment}")
+    assert all(job.need.on_device < 3 * GIB for job in memory.jobs(config, Device(CPU, None)))
+
+
+# --- the default data -------------------------------------------------------------------------------------------------
+
+
+def test_a_large_backbone_wants_to_be_told_its_data(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "backbone=qwen2vl"]) == 1
+    error = capsys.readouterr().err
+    assert "8.3 billion parameters on the default data, synthetic sums over pictures of digits" in error
+    assert "data=synthetic if these are meant" in error
+    done = subprocess.run(
+        [sys.executable, "train.py", "backbone=qwen2vl"], cwd=Path(__file__).parents[1], capture_output=True, text=True
+    )
+    assert done.returncode == 1 and "data=synthetic if these are meant" in done.stderr
+    assert main(["plan", "backbone=qwen2vl", "data=synthetic", "data.pool=16"]) == 0
+    assert main(["plan", "data.pool=16"]) == 0
