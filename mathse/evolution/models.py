@@ -21,7 +21,8 @@ from mathse.inference.generate import Writer
 from mathse.inference.serving.student import ServedStudents, ServerGenerator
 from mathse.judges import Judge
 from mathse.judges.opening import RunGives, open_judge
-from mathse.judges.orm import open_orm
+from mathse.judges.orm import ORMJudge, open_orm
+from mathse.judges.orm_rows import read_orm
 from mathse.judges.served_orm import ServedORM
 from mathse.judges.teachers import Teacher
 from mathse.models.base import Backbone
@@ -118,9 +119,23 @@ class RunModels:
             return self.served_orm.of(checkpoint, read)
         return open_orm(checkpoint, read, self.config.judge.max_new_tokens)
 
-    def judge(self, chosen: Any) -> Judge:
-        """The judge that a setting chooses: a name, or settings of its own."""
-        gives = RunGives(lambda: self.orm, self.teacher, self.config.seed)
+    @property
+    def orm_explains_all(self) -> bool:
+        """Whether the ORM's verdicts hold all that it says of a path; else a status alone, see ``judge.explain``."""
+        if self.config.judge.explain == "all" or self.served_orm is not None:
+            return True
+        form = read_orm(self.orm_checkpoint)
+        return form["kind"] == "binary" or form["order"] != "verdict_first"
+
+    def judge(self, chosen: Any, explain: bool = False) -> Judge:
+        """The judge that a setting chooses: a name, or settings of its own. ``explain``: whatever ``judge.explain``
+        says."""
+
+        def orm() -> Judge:
+            orm = self.orm
+            return orm if explain or not isinstance(orm, ORMJudge) else orm.explaining(self.orm_explains_all)
+
+        gives = RunGives(orm, self.teacher, self.config.seed)
         return open_judge(judge_named(chosen, self.config.judge), gives)
 
     def accepts(self, verdict: Verdict) -> bool:

@@ -20,6 +20,7 @@ LATER: dict[str, Any] = {
     "judge.parts": ["orm", "answer"],
     "sft.tower_features": False,
     "orm.fit.tower_features": False,
+    "judge.explain": "all",
 }
 
 
