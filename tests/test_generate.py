@@ -23,7 +23,7 @@ from mathse.runs.store import read_jsonl
 from mathse.scoring.answers import MARKER
 from mathse.types import Problem, ReasoningPath
 
-GENERATOR = build(HFGenerator(batch_size=3, temperature=1.0, max_new_tokens=6))
+GENERATOR = build(HFGenerator(batch_size=6, temperature=1.0, max_new_tokens=6))  # three problems of two samples
 
 
 class CountingBackbone(TinyBackbone):
@@ -109,6 +109,24 @@ def test_sampling_that_was_killed_goes_on_to_the_same_rows(tmp_path: Path, lines
     assert sum(told) == 14 and told[0] == 6 * (lines // 6)
 
 
+def test_a_batch_has_as_many_sequences_as_its_size_says(tmp_path: Path) -> None:
+    for n, calls in ((1, [6, 1]), (2, [3, 3, 1]), (4, [1] * 7), (9, [1] * 7)):
+        backbone = CountingBackbone()
+        sample(backbone, unequal(7), tmp_path / f"{n}.jsonl", n=n)
+        assert backbone.calls == calls
+
+
+def test_a_file_begun_with_larger_batches_is_gone_on_with_at_a_batchs_end(tmp_path: Path) -> None:
+    asked = unequal(7)
+    of_problems = build(HFGenerator(batch_size=8, temperature=1.0, max_new_tokens=6))  # four problems of two samples
+    options: dict[str, Any] = {"stage": "round_01", "model": "distill/checkpoint", "seed": 0, "n": 2}
+    of_problems.sample(tiny_backbone(), asked, tmp_path / "begun.jsonl", **options)
+    cut(tmp_path / "begun.jsonl", tmp_path / "torn.jsonl", 8, torn=b"")
+    paths = sample(tiny_backbone(), asked, tmp_path / "torn.jsonl")
+    begun = list(read_jsonl(tmp_path / "begun.jsonl", ReasoningPath))
+    assert list(paths[:6]) == begun[:6] and [p.id for p in paths] == [p.id for p in begun]
+
+
 def test_finished_paths_are_read_and_nothing_is_sampled(tmp_path: Path) -> None:
     asked, backbone = unequal(4), CountingBackbone()
     expected = sample(backbone, asked, tmp_path / "paths.jsonl")
@@ -129,7 +147,7 @@ def test_problems_on_the_disk_are_read_a_batch_at_a_time_and_paths_stay_there(tm
 
     found = sample(tiny_backbone(), Mapped(read, asked), tmp_path / "lazy.jsonl")
     assert isinstance(found, JsonlRows) and found == sample(tiny_backbone(), asked, tmp_path / "whole.jsonl")
-    assert counts["most"] <= 2 * GENERATOR.batch_size
+    assert counts["most"] <= 2 * GENERATOR.problems_at_once(2)
     assert counts["held"] == 0
 
 

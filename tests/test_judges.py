@@ -253,3 +253,20 @@ def test_a_judge_that_was_killed_goes_on_after_its_last_whole_batch(tmp_path: Pa
 def test_no_path_is_no_verdict(tmp_path: Path) -> None:
     assert judge_paths(Fixed("correct"), {}, [], tmp_path / "verdicts.jsonl", batch_size=6) == []
     assert BatchLog(tmp_path / "verdicts.jsonl", []).done == 0
+
+
+def test_verdicts_that_an_earlier_version_took_in_another_order_are_taken_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pool = problems(2)
+    lengths = {0: [3, 30], 1: [9, 12]}
+    asked = [path(pool[k].id, str(i), text="x" * length) for k in (0, 1) for i, length in enumerate(lengths[k])]
+    judge, file = Fixed("wrong"), tmp_path / "verdicts.jsonl"
+    by_id = {p.id: p for p in pool}
+    verdicts = list(judge_paths(judge, by_id, asked, file, batch_size=2))
+    assert judge.batches == [[asked[2].id, asked[3].id], [asked[0].id, asked[1].id]], "a problem's paths come together"
+    by_length = sorted(verdicts, key=lambda v: next(len(p.text) for p in asked if p.id == v.path_id))
+    BatchLog(tmp_path / "old.jsonl", [2, 2]).append(by_length[:2])
+    del judge.batches[:]
+    assert list(judge_paths(judge, by_id, asked, tmp_path / "old.jsonl", batch_size=2)) == verdicts
+    assert len(judge.batches) == 2 and "took its rows in another order" in caplog.text

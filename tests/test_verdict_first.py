@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -97,21 +96,35 @@ def test_verdict_first_at_once_and_decoded_give_equal_verdicts() -> None:
         assert one.raw == (other.raw if one.status == "wrong" else None)
 
 
-def test_analyses_are_decoded_for_rejected_paths_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def passes(judge: ORMJudge) -> tuple[list[Verdict], list[tuple[int, int]], int]:
+    """The verdicts, (rows, tokens) of each pass of the decoder, and how many passes of the tower there were."""
+    model = judge.backbone.model
+    decoder: list[tuple[int, int]] = []
+    tower: list[int] = []
+    hooks = [
+        model.model.language_model.register_forward_pre_hook(
+            lambda _, __, given: decoder.append(tuple(given["inputs_embeds"].shape[:2])), with_kwargs=True
+        ),
+        model.model.visual.register_forward_hook(lambda *_: tower.append(1)),
+    ]
+    try:
+        return judged(judge), decoder, len(tower)
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def test_analyses_are_decoded_for_rejected_paths_alone_from_what_has_been_read() -> None:
     judge = judge_of(GENERATIVE[0])
-    complete, asked = judge.backbone.complete, []
-
-    def counting(rows: Sequence[Any], **how: Any) -> list[list[Completion]]:
-        asked.append((len(rows), how["max_new_tokens"]))
-        return complete(rows, **how)
-
-    monkeypatch.setattr(judge.backbone, "complete", counting)
-    judged(judge)
-    assert asked[0] == (6, 1)  # one forward pass
-    assert [rows for rows, _ in asked[1:]] == [3]
-    del asked[:]
-    judged(ORMJudge(judge.backbone, binary=True))
-    assert asked == [(6, 1)]
+    words, decoder, tower = passes(judge)
+    assert [w.status for w in words] == ["correct", "wrong"] * 3 and tower == 1
+    assert [rows for rows, _ in decoder[:2]] == [6, 3]
+    assert all(rows <= 3 and tokens < 20 for rows, tokens in decoder[1:]), "no prompt is read again"
+    for options in ({"binary": True}, {"order": "verdict_first", "explain": False}):
+        again, decoder, _ = passes(ORMJudge(judge.backbone, **options))
+        assert [rows for rows, _ in decoder] == [6]
+        assert [(w.status, w.score) for w in again] == [(w.status, w.score) for w in words]
+        assert not any(w.error_step or w.error_analysis or w.raw for w in again)
 
 
 def test_an_untrained_orm_would_not_write_a_status_and_is_unparsed() -> None:

@@ -10,10 +10,10 @@ from mathse.config.allow import allow
 
 @dataclass
 class HFGenerator:
-    """Sampling in this process with transformers' generate."""
+    """Sampling in this process."""
 
     _target_: str = "mathse.inference.generate.HFGenerator"
-    batch_size: int = allow(256, low=1)  # prompts a batch; a kill loses at most one
+    batch_size: int = allow(256, low=1)  # sequences a batch: problems times samples; a kill loses at most one batch
     temperature: float = allow(0.7, low=0)  # PAPER: silent; R3V draws at 0.9, M-STaR at 1.0; 0: greedy
     top_p: float = allow(1.0, above=0, high=1)  # PAPER: silent
     top_k: int = allow(0, low=0)  # 0: no limit

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, fields, make_dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from mathse.config.allow import allow
 
@@ -31,6 +31,9 @@ class Judge:
     threshold: float = allow(0.5, low=0, high=1)  # accept if the verdict is "correct" and P(correct) >= threshold
     batch_size: int = allow(256, low=1)
     max_new_tokens: int = allow(200, low=1)  # of the ORM
+    # An ORM in this process that writes its status first (orm.order=verdict_first) explains every path that it calls
+    # wrong (all), or only the drafts that a reflection gives to its writer (read). Nobody reads the other explanations.
+    explain: Literal["all", "read"] = "all"
     server: str | None = None  # where the ORM is served, up to and with /v1; null: in this process
     model: str | None = None  # its name there; null: requests name the ORM's folder, or the command's {name}
     command: str | None = None  # what starts an engine for it, as generator.command

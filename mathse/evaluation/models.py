@@ -36,9 +36,12 @@ def student(config: EvaluateConfig) -> Backbone:
 
 
 def reward_model(config: EvaluateConfig) -> ORMJudge:
-    """The ORM of ``judge.checkpoint``, which weighs answers. Raises CheckpointError where that is no ORM's."""
+    """The ORM of ``judge.checkpoint``, which weighs answers, by P(correct) alone.
+
+    Raises CheckpointError where that is no ORM's.
+    """
     section = config.judge.backbone if config.judge.backbone is not None else config.backbone
-    return _open_orm(config, section, str(config.judge.checkpoint), "judge.checkpoint")
+    return _open_orm(config, section, str(config.judge.checkpoint), "judge.checkpoint").explaining(False)
 
 
 def measured_orm(config: EvaluateConfig) -> ORMJudge:

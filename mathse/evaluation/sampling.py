@@ -30,7 +30,8 @@ class Decoding:
     """How a model answers: greedily, or ``n`` times by sampling."""
 
     n: int  # answers to a problem
-    batch_size: int  # problems
+    batch_size: int  # as it was set, and as identities have it
+    problems_at_once: int  # a batch
     max_new_tokens: int
     seed: int
     sampling: Mapping[str, Any] = field(default_factory=dict)  # temperature, top_p, top_k; empty: greedy
@@ -46,10 +47,15 @@ def decoding_of(config: EvaluateConfig) -> Decoding:
     """Greedy answers have ``evaluation``'s lengths and batches, samples have ``generator``'s."""
     settings = config.evaluation
     if config.decoding != "sampling" and config.n_samples == 1:
-        return Decoding(1, settings.batch_size, settings.max_new_tokens, config.seed)
-    generator = build(config.generator)
+        return Decoding(1, settings.batch_size, settings.batch_size, settings.max_new_tokens, config.seed)
+    generator, n = build(config.generator), config.n_samples
     return Decoding(
-        config.n_samples, generator.batch_size, generator.max_new_tokens, config.seed, dict(generator.sampling)
+        n,
+        generator.batch_size,
+        generator.problems_at_once(n),
+        generator.max_new_tokens,
+        config.seed,
+        dict(generator.sampling),
     )
 
 
@@ -66,7 +72,7 @@ def answers(
     # The empty answers to all refused problems are the first batch.
     skipped = [item.problem for item in opened.items if item.problem.id in refused]
     askable = [item.problem for item in opened.items if item.problem.id not in refused]
-    batches = [*([skipped] if skipped else []), *batched(askable, decoding.batch_size)]
+    batches = [*([skipped] if skipped else []), *batched(askable, decoding.problems_at_once)]
     log = BatchLog(opened.folder / PREDICTIONS, [len(batch) * decoding.n for batch in batches])
     advance(sum(len(batch) * decoding.n for batch in batches[: log.done]))
 

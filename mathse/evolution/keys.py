@@ -52,7 +52,14 @@ def judging_keys(config: TrainConfig, path: str) -> tuple[str, ...]:
     judge = judge_named(chosen, config.judge)
     chosen_by, section = (f"{path}.name", path) if isinstance(chosen, Judge) else (path, "judge")
     of_this_judge = (f"{section}.{name}" for name in own_settings(judge))
-    return (chosen_by, *JUDGING, *of_this_judge, *(teaching_keys(config) if "teacher" in judge.asks else ()))
+    # without what the ORM's own stages depend on: their held-out verdicts are always explained
+    return (
+        chosen_by,
+        *JUDGING,
+        "judge.explain",
+        *of_this_judge,
+        *(teaching_keys(config) if "teacher" in judge.asks else ()),
+    )
 
 
 def teaching_keys(config: TrainConfig) -> tuple[str, ...]:

@@ -27,6 +27,7 @@ from mathse.inference.serving.student import ServedStudents, ServerGenerator
 from mathse.judges import Batch, Judge
 from mathse.judges.opening import RunGives, open_judge
 from mathse.judges.orm import ORMJudge, open_orm
+from mathse.judges.orm_rows import read_orm
 from mathse.judges.served_orm import ServedORM
 from mathse.judges.teachers import Teacher
 from mathse.models.base import Backbone
@@ -154,9 +155,23 @@ class RunModels:
         open_judge = partial(open_orm, checkpoint, read, self.config.judge.max_new_tokens)
         return ORMOnDemand(lambda: self._opened("orm", open_judge))
 
-    def judge(self, chosen: Any) -> Judge:
-        """The judge that a setting chooses: a name, or settings of its own."""
-        gives = RunGives(lambda: self.orm, self.teacher, self.config.seed)
+    @property
+    def orm_explains_all(self) -> bool:
+        """Whether the ORM's verdicts hold all that it says of a path; else a status alone, see ``judge.explain``."""
+        if self.config.judge.explain == "all" or self.served_orm is not None:
+            return True
+        form = read_orm(self.orm_checkpoint)
+        return form["kind"] == "binary" or form["order"] != "verdict_first"
+
+    def judge(self, chosen: Any, explain: bool = False) -> Judge:
+        """The judge that a setting chooses: a name, or settings of its own. ``explain``: whatever ``judge.explain``
+        says."""
+
+        def orm() -> Judge:
+            orm = self.orm
+            return orm if explain or not isinstance(orm, ORMOnDemand) else orm.explaining(lambda: self.orm_explains_all)
+
+        gives = RunGives(orm, self.teacher, self.config.seed)
         return open_judge(judge_named(chosen, self.config.judge), gives)
 
     def accepts(self, verdict: Verdict) -> bool:
@@ -171,11 +186,15 @@ class ORMOnDemand:
 
     name = ORMJudge.name
 
-    def __init__(self, opened: Callable[[], ORMJudge]) -> None:
-        self._opened = opened
+    def __init__(self, opened: Callable[[], ORMJudge], explains: Callable[[], bool] = lambda: True) -> None:
+        self._opened, self._explains = opened, explains
+
+    def explaining(self, explains: Callable[[], bool]) -> ORMOnDemand:
+        """The same, which explains the paths that it calls wrong if ``explains()`` when it judges."""
+        return ORMOnDemand(self._opened, explains)
 
     def judge(self, problems: Sequence[Problem], paths: Sequence[ReasoningPath]) -> list[Verdict]:
-        return self._opened().judge(problems, paths)
+        return self._opened().explaining(self._explains()).judge(problems, paths)
 
     def judge_all(self, batches: Sequence[Batch], **options: Any) -> Iterator[list[Verdict]]:
-        yield from self._opened().judge_all(batches, **options)
+        yield from self._opened().explaining(self._explains()).judge_all(batches, **options)

@@ -72,11 +72,12 @@ def _feedback(loop: EvolutionRun, drafts: Sequence[Judged]) -> Feedback:
     stage, source = loop.stage, loop.config.evolution.reflect.feedback
     if source == NOBODY:
         return lambda draft: None
-    # The ORM's verdicts have been taken already, and it has not changed since. Another judge is asked anew: a teacher
-    # may be the student, which has.
-    if source == loop.config.judge.name == "orm":
+    # The ORM's verdicts have been taken already, and it has not changed since; where they are statuses alone, these
+    # drafts are explained now, in full batches. Another judge is asked anew: a teacher may be the student, which has
+    # changed.
+    if source == loop.config.judge.name == "orm" and loop.models.orm_explains_all:
         return attrgetter("verdict")
-    judge = loop.models.judge(source)
+    judge = loop.models.judge(source, explain=True)
     with loop.context.work(stage, "judge", f"feedback by {source}", len(drafts)) as advance:
         verdicts = judge_paths(
             judge,

@@ -84,10 +84,17 @@ def _answer_on_rank(spec: ModelSpec, method: str, batches: Sequence[Ask]) -> Any
 
 
 class Generator:
-    """How paths are drawn; one seed a batch, so a resumed stage draws the same. Temperature 0 is greedy."""
+    """How paths are drawn; one seed a batch, so a resumed stage draws the same. Temperature 0 is greedy.
+
+    A subclass says how many problems a batch has.
+    """
 
     def __init__(self, batch_size: int, max_new_tokens: int, sampling: Mapping[str, Any]) -> None:
         self.batch_size, self.max_new_tokens, self.sampling = batch_size, max_new_tokens, dict(sampling)
+
+    def problems_at_once(self, n: int) -> int:
+        """Problems a batch, of n samples each."""
+        return self.batch_size
 
     def sample(
         self,
@@ -107,8 +114,9 @@ class Generator:
         Paths are read from the file as they are used, and ``problems`` may be on the disk: memory holds one batch.
         """
         # A batch is the unit of work: it has one seed and is written at once, so a kill loses at most one, and a
-        # resumed stage makes the same paths.
-        batches = list(batched(problems, self.batch_size))
+        # resumed stage makes the same paths. The order of the rows does not depend on a batch's size: a file that was
+        # begun with batches of another size is gone on with, behind the last whole batch of today's size.
+        batches = list(batched(problems, self.problems_at_once(n)))
         log = BatchLog(file, [len(b) * n for b in batches])
         sampling = self.sampling if temperature is None else {**self.sampling, "temperature": temperature}
         advance(sum(len(b) * n for b in batches[: log.done]))
@@ -131,11 +139,15 @@ class Generator:
 
 
 class HFGenerator(Generator):
-    """Samples in this process with transformers' ``generate``."""
+    """Samples in this process."""
 
     def __init__(self, settings: Settings) -> None:
         sampling = {"temperature": settings.temperature, "top_p": settings.top_p, "top_k": settings.top_k}
         super().__init__(settings.batch_size, settings.max_new_tokens, sampling)
+
+    def problems_at_once(self, n: int) -> int:
+        """``batch_size`` counts sequences, since each has keys and values of its own in the memory."""
+        return max(1, self.batch_size // n)
 
 
 def predict(

@@ -47,12 +47,22 @@ def judge_paths(
     batch_size: int,
     advance: Callable[[int], None] = lambda rows: None,
 ) -> Sequence[Verdict]:
-    """A verdict on each path, appended to ``file`` batch by batch; paths of similar length are judged together."""
-    # sorted by length, so that little of a batch is padding; the id makes the order the same in every process
+    """A verdict on each path, appended to ``file`` batch by batch.
+
+    Paths of similar length are judged together, and next to the others of their problem: a judge that is a model reads
+    what their prompts have in common, question and picture, once a batch.
+    """
+    # Sorted by length, so that little of a batch is padding: by that of a problem's longest path, then by a path's own.
+    # The id makes the order the same in every process.
     keys = [(len(p.text), p.id) for p in paths]
-    order = Chosen(paths, sorted(range(len(keys)), key=keys.__getitem__))
+    problem_ids = [p.problem_id for p in paths]
+    longest: dict[str, tuple[int, str]] = {}
+    for problem_id, key in zip(problem_ids, keys, strict=True):
+        longest[problem_id] = max(key, longest.get(problem_id, key))
+    positions = sorted(range(len(keys)), key=lambda k: (longest[problem_ids[k]], keys[k]))
+    order = Chosen(paths, positions)
     batches = [order[k : k + batch_size] for k in range(0, len(order), batch_size)]
-    log = BatchLog(file, [len(b) for b in batches])
+    log = BatchLog(file, [len(b) for b in batches], lambda k, row: row.get("path_id") == keys[positions[k]][1])
     advance(sum(len(b) for b in batches[: log.done]))
     todo = Mapped(lambda batch: ([problems[p.problem_id] for p in batch], list(batch)), batches[log.done :])
     for verdicts in verdicts_on(judge, todo):

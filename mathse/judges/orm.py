@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,7 @@ from mathse.judges import Batch, Judge
 from mathse.judges.orm_rows import read_orm
 from mathse.judges.verdict_first import beginning_of
 from mathse.models.base import Backbone, Completion
-from mathse.training import ranks
-from mathse.types import Problem, ReasoningPath, Verdict
+from mathse.types import Problem, ReasoningPath, Status, Verdict
 
 STATUS_KEY = re.compile(r'(?<!\\)"status"\s*:\s*"')  # inside a value the quotes would be escaped
 
@@ -29,9 +30,9 @@ class ORMJudge:
 
     Where its JSON begins with the status (``binary``, ``order="verdict_first"``), one forward pass over the prompt and
     that beginning gives P(correct); the status is the likelier of the two, and the rest is decoded for paths called
-    wrong alone. Where the two together have less than half of the probability, the model would not have written a
-    status: unparsed. In the other orders the status depends on the text before it, so all of it is decoded, and
-    P(correct) is read where the status stands.
+    wrong alone, from what that pass has read; without ``explain`` it is not decoded at all. Where the two together have
+    less than half of the probability, the model would not have written a status: unparsed. In the other orders the
+    status depends on the text before it, so all of it is decoded, and P(correct) is read where the status stands.
     """
 
     name = "orm"
@@ -44,24 +45,36 @@ class ORMJudge:
         order: str = "analysis_first",
         see_answer: bool = False,
         see_image: bool = True,
+        explain: bool = True,
         max_new_tokens: int = 200,
     ) -> None:
         self.backbone, self.binary, self.see_answer, self.see_image = backbone, binary, see_answer, see_image
-        self.max_new_tokens = max_new_tokens
+        self.explain, self.max_new_tokens = explain, max_new_tokens
         self.begins = beginning_of(backbone)
         self.status_first = binary or order == "verdict_first"
+
+    def explaining(self, explain: bool) -> ORMJudge:
+        """The same judge, of the same weights, with or without explanations of paths that it calls wrong."""
+        other = copy(self)
+        other.explain = explain
+        return other
 
     def judge(self, problems: Sequence[Problem], paths: Sequence[ReasoningPath]) -> list[Verdict]:
         return next(self.judge_all([(problems, paths)]))
 
     def judge_all(self, batches: Sequence[Batch]) -> Iterator[list[Verdict]]:
-        if not self.status_first:
-            yield from self._decoded(batches)
-            return
-        for k in range(0, len(batches), ranks.size()):  # a batch a rank
-            together = list(batches[k : k + ranks.size()])
-            verdicts = self._statuses(together)
-            yield from verdicts if self.binary else self._explained(together, verdicts)
+        options: dict[str, Any] = {"watch": self.begins.statuses}
+        if self.status_first:
+            length = max(1, self.max_new_tokens - len(self.begins.wrong))
+            rest = self.begins.wrong[len(self.begins.before) :] if self.explain and not self.binary else None
+            options |= {"begun": self.begins.before, "max_new_tokens": length, "go_on": partial(_rest_of_wrong, rest)}
+            verdict = self._by_status
+        else:
+            options |= {"max_new_tokens": self.max_new_tokens}
+            verdict = self._verdict
+        answers = completed(self.backbone, (self._ask(*batch, **options) for batch in batches))
+        for (_, paths), answer in zip(batches, answers, strict=True):
+            yield [verdict(path, completion) for path, (completion,) in zip(paths, answer, strict=True)]
 
     def _ask(self, problems: Sequence[Problem], paths: Sequence[ReasoningPath], **options: Any) -> Ask:
         rows = [
@@ -71,12 +84,6 @@ class ORMJudge:
         return Ask(rows, options)
 
     # --- the whole JSON, the status at its end ---
-
-    def _decoded(self, batches: Sequence[Batch]) -> Iterator[list[Verdict]]:
-        options: dict[str, Any] = {"max_new_tokens": self.max_new_tokens, "watch": self.begins.statuses}
-        answers = completed(self.backbone, (self._ask(*batch, **options) for batch in batches))
-        for (_, paths), answer in zip(batches, answers, strict=True):
-            yield [self._verdict(path, completion) for path, (completion,) in zip(paths, answer, strict=True)]
 
     def _verdict(self, path: ReasoningPath, completion: Completion) -> Verdict:
         parsed = prompts.parse_feedback(completion.text)
@@ -104,48 +111,32 @@ class ORMJudge:
 
     # --- the status from one forward pass ---
 
-    def _statuses(self, batches: Sequence[Batch]) -> list[list[Verdict]]:
-        """Verdicts without analysis: the likelier status, and P(correct)."""
-        options: dict[str, Any] = {"begun": self.begins.before, "max_new_tokens": 1, "watch": self.begins.statuses}
-        answers = completed(self.backbone, (self._ask(*batch, **options) for batch in batches))
-        of_batches = []
-        for (_, paths), answer in zip(batches, answers, strict=True):
-            verdicts = []
-            for path, (completion,) in zip(paths, answer, strict=True):
-                assert completion.watched is not None  # because of the option "watch"
-                log_probs = completion.watched[0]  # (2,): of CORRECT, of WRONG
-                if float(log_probs.exp().sum()) < 0.5:
-                    verdicts.append(Verdict(path.id, "unparsed", judge=self.name, raw=completion.text))
-                    continue
-                score = p_correct(log_probs)
-                verdicts.append(Verdict(path.id, "correct" if score >= 0.5 else "wrong", score=score, judge=self.name))
-            of_batches.append(verdicts)
-        return of_batches
+    def _by_status(self, path: ReasoningPath, completion: Completion) -> Verdict:
+        assert completion.watched is not None  # because of the option "watch"
+        log_probs = completion.watched[0]  # (2,): of CORRECT, of WRONG
+        status, score = status_of(log_probs)
+        if status == "unparsed":
+            return Verdict(path.id, "unparsed", judge=self.name, raw=completion.text)
+        verdict = Verdict(path.id, status, score=score, judge=self.name)
+        if status == "correct" or self.binary or not self.explain:
+            return verdict
+        parsed = prompts.parse_feedback(completion.text)
+        if parsed.status == "unparsed":
+            return Verdict(path.id, "unparsed", judge=self.name, raw=completion.text)
+        return replace(verdict, error_step=parsed.error_step, error_analysis=parsed.error_analysis, raw=completion.text)
 
-    def _explained(self, batches: Sequence[Batch], of_batches: Sequence[list[Verdict]]) -> Iterator[list[Verdict]]:
-        """The verdicts; of those that are WRONG the rest is decoded, from that token on."""
-        wrong = [[k for k, verdict in enumerate(verdicts) if verdict.status == "wrong"] for verdicts in of_batches]
-        options = {"begun": self.begins.wrong, "max_new_tokens": max(1, self.max_new_tokens - len(self.begins.wrong))}
-        asks = [
-            self._ask([problems[k] for k in positions], [paths[k] for k in positions], **options)
-            for (problems, paths), positions in zip(batches, wrong, strict=True)
-            if positions
-        ]
-        answers = completed(self.backbone, asks)
-        for verdicts, positions in zip(of_batches, wrong, strict=True):
-            explained = list(verdicts)
-            for k, (completion,) in zip(positions, next(answers) if positions else (), strict=True):
-                parsed = prompts.parse_feedback(completion.text)
-                if parsed.status == "unparsed":
-                    explained[k] = Verdict(verdicts[k].path_id, "unparsed", judge=self.name, raw=completion.text)
-                    continue
-                explained[k] = replace(
-                    verdicts[k],
-                    error_step=parsed.error_step,
-                    error_analysis=parsed.error_analysis,
-                    raw=completion.text,
-                )
-            yield explained
+
+def status_of(log_probs: torch.Tensor) -> tuple[Status, float]:
+    """The status, and P(correct), of the log-probabilities of CORRECT and WRONG, (2,)."""
+    score = p_correct(log_probs)
+    if float(log_probs.exp().sum()) < 0.5:
+        return "unparsed", score
+    return "correct" if score >= 0.5 else "wrong", score
+
+
+def _rest_of_wrong(rest: Sequence[int] | None, log_probs: torch.Tensor) -> Sequence[int] | None:
+    """What an answer goes on with behind the beginning that both statuses share: ``rest`` for WRONG, else nothing."""
+    return rest if status_of(log_probs)[0] == "wrong" else None
 
 
 def p_correct(log_probs: torch.Tensor) -> float:

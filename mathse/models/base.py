@@ -7,12 +7,13 @@ encoding, batching and sampling are here, once.
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from copy import copy
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
@@ -22,12 +23,24 @@ import torch.nn.functional as F
 import transformers
 from PIL.Image import Image
 from torch import Tensor
-from transformers import LogitsProcessor, LogitsProcessorList
+from transformers import LogitsProcessorList
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from mathse.data.images import image_size, load_image
-from mathse.errors import DataError
+from mathse.errors import ConfigError, DataError
 from mathse.models.cache import BoundedCache
+from mathse.models.decoding import (
+    CACHE_NAMES,
+    Draws,
+    GoOn,
+    Piece,
+    ReadRows,
+    Watch,
+    Written,
+    read_prompts,
+    write,
+    write_where,
+)
 from mathse.models.row import Row
 from mathse.types import PromptStyle
 
@@ -38,6 +51,8 @@ IGNORED = -100  # label of positions without loss
 IMAGE_CACHE = 32 * 2**20  # bytes
 Features = dict[str, Tensor]  # of one image: tensors whose first dimensions add up over images
 TOWER_FEATURES = "tower_features"  # among them instead of pixels: what the frozen tower made of the image
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -95,6 +110,7 @@ class Backbone(ABC):
     parts: ClassVar[Mapping[str, str]] = {}  # tower, connector: patterns of names in memory; see mathse.models.parts
     lora_scopes: ClassVar[Mapping[str, str]] = {}  # by scope, what a module's whole name matches to get an adapter
     sampling_extras: ClassVar[tuple[str, ...]] = ()  # those of ``extras`` that ``generate`` takes too
+    sequences_at_once: int | None = None  # that fit the memory in sampling; None: no batch was too large so far
     adapter: Any = None  # a PeftModel around ``model``; see mathse.models.adapters
     adapter_folder: Path | None = None  # where it came from; None: a fit has just put it on
     tower_features: TowerFeatures | None = None  # kept features of the frozen tower; see mathse.models.tower_features
@@ -253,18 +269,27 @@ class Backbone(ABC):
         encoded = self.encode(rows)
         return {**self.pad(encoded), "attention_mask": _padded([torch.ones(len(e.ids)).long() for e in encoded], 0)}
 
-    def _left_padded(self, encoded: Sequence[Encoded]) -> dict[str, Tensor]:
-        """Prompts, as ``generate`` takes them: it goes on behind the last position, so a row's prompt ends there."""
-        extras = {
-            name: _padded([e.extras[name][..., : len(e.prompt)] for e in encoded], 0, left=True)
-            for name in self.sampling_extras
+    def _pieces(self, encoded: Sequence[Encoded], begun: Sequence[int] = ()) -> list[Piece]:
+        """Each row's prompt, and behind it the ids that its response has been begun with, as sampling reads it."""
+        pieces = []
+        for row in encoded:
+            ids = [*row.prompt, *begun]
+            extras = self.extras(ids, [], row.features)
+            positions = extras.get("position_ids")
+            per_token = {name: extras[name] for name in self.sampling_extras}
+            per_token["position_ids"] = self.positions(ids, row.features) if positions is None else positions
+            pieces.append(Piece(ids, per_token, row.features))
+        return pieces
+
+    def _left_padded(self, pieces: Sequence[Piece]) -> dict[str, Tensor]:
+        """Pieces as a batch to be read before sampling, which goes on behind the last position: so a row ends there."""
+        batch = {
+            "input_ids": _padded([torch.tensor(p.ids) for p in pieces], self.pad_id, left=True),
+            "attention_mask": _padded([torch.ones(len(p.ids)).long() for p in pieces], 0, left=True),
+            **{name: _padded([p.per_token[name] for p in pieces], 0, left=True) for name in pieces[0].per_token},
+            **join([p.features for p in pieces if p.features]),
         }
-        return {
-            "input_ids": _padded([torch.tensor(e.prompt) for e in encoded], self.pad_id, left=True),
-            "attention_mask": _padded([torch.ones(len(e.prompt)).long() for e in encoded], 0, left=True),
-            **extras,
-            **join([e.features for e in encoded if e.features]),
-        }
+        return {name: tensor.to(self.device) for name, tensor in batch.items()}
 
     def answer_states(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """What the decoder hands to ``model.lm_head`` (N, h), and the targets (N,), of the N response positions of a
@@ -301,6 +326,10 @@ class Backbone(ABC):
 
     # --- sampling ---
 
+    def positions(self, ids: list[int], features: Features) -> Tensor:
+        """Positions (..., T) of a row's tokens in sampling."""
+        return torch.arange(len(ids))
+
     @torch.inference_mode()
     def complete(
         self,
@@ -314,58 +343,124 @@ class Backbone(ABC):
         seed: int = 0,
         watch: Sequence[int] = (),
         begun: Sequence[int] = (),
+        go_on: GoOn | None = None,
     ) -> list[list[Completion]]:
-        """Sample n responses a row (greedily at temperature 0), images encoded once; draws depend on ``seed``.
+        """Sample n responses a row (greedily at temperature 0), each prompt read once; draws depend on ``seed``.
 
-        ``begun``: ids that every response begins with; ``max_new_tokens`` does not count them.
+        A batch that does not fit the memory is written in parts, with the same draws: texts are equal to rounding.
+        Later batches begin with the size that did fit.
+
+        Args:
+            begun: ids that every response begins with; ``max_new_tokens`` does not count them.
+            go_on: decides by the log-probabilities (W,) of the tokens of ``watch`` behind ``begun`` (n = 1): ids that
+                the response goes on with, or None to end it there, with its likeliest next token. ``watched`` holds
+                these log-probabilities alone.
         """
         features = self.tower_features
         with nullcontext() if features is None else features.used("fill"):
-            prompts = self.encode(rows)
-        if begun:
-            longer = [[*encoded.prompt, *begun] for encoded in prompts]
-            prompts = [
-                replace(encoded, prompt=ids, extras=self.extras(ids, [], encoded.features))
-                for encoded, ids in zip(prompts, longer, strict=True)
-            ]
-        batch: dict[str, Any] = {k: v.to(self.device) for k, v in self._left_padded(prompts).items()}
-        batch = self.with_features(batch)
+            encoded = self.encode(rows)
+        pieces = self._pieces(encoded, begun)
         sampling: dict[str, Any] = {"do_sample": False}
         if temperature > 0:  # always explicit: a checkpoint's own defaults may make n samples identical
             sampling = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": top_k}
-        watcher = Watch(watch)
+        images = [tuple(map(_key, row["images"])) for row in rows]
+        total, done = len(rows) * n, 0
+        written: list[Written] = []
         was_training = self.model.training
         self.model.eval()
-        # whatever else draws in this process goes on as if nothing had been sampled here
-        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-            torch.manual_seed(seed)
-            out = self.model.generate(
-                **batch,
-                **sampling,
-                num_return_sequences=n,
-                max_new_tokens=max_new_tokens,
-                suppress_tokens=self.never_sampled or None,
-                eos_token_id=self.end_ids,
-                pad_token_id=self.pad_id,
-                logits_processor=LogitsProcessorList([watcher] if watch else []),
-                use_cache=True,
-            )
-        self.model.train(was_training)
-        return self._completions(out[:, batch["input_ids"].shape[1] - len(begun) :].cpu(), watcher, n)
-
-    def _completions(self, sampled: Tensor, watcher: Watch, n: int) -> list[list[Completion]]:
-        """``sampled`` (B * n, T) as n completions a row, each cut behind its first end token."""
-        ended = torch.isin(sampled, torch.tensor(self.end_ids)).long()
-        lengths = torch.where(ended.any(1), ended.argmax(1) + 1, sampled.shape[1]).tolist()
-        ids = [row[:length].tolist() for row, length in zip(sampled, lengths, strict=True)]
-        texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        watched = torch.stack(watcher.steps, dim=1).cpu() if watcher.steps else None  # (B * n, steps, W)
-        begun = sampled.shape[1] - (watched.shape[1] if watched is not None else 0)
+        try:
+            while done < total:
+                count = min(self.sequences_at_once or total, total - done)
+                part = range(done, done + count)
+                try:
+                    draws = Draws(total, torch.Generator(self.device).manual_seed(seed)) if temperature > 0 else None
+                    watcher = Watch(watch) if watch else None
+                    settings = {"max_new_tokens": max_new_tokens, **sampling}
+                    written += self._write(pieces, images, part, n, watcher, draws, go_on, settings)
+                    done += count
+                    continue
+                except torch.OutOfMemoryError as e:
+                    if count == 1:
+                        longest = max(len(piece.ids) for piece in pieces)
+                        raise ConfigError(
+                            f"a single sequence does not fit the memory of {self.device}: up to {longest:,} tokens of "
+                            f"prompt and {max_new_tokens:,} new ones; lower max_new_tokens, or let pictures take fewer "
+                            "tokens (backbone.max_pixels, backbone.eval_tiles)"
+                        ) from e
+                # behind the except block, whose traceback holds what did not fit
+                self.sequences_at_once = (count + 1) // 2
+                if self.device.type == "cuda":
+                    torch.cuda.empty_cache()
+                _logger.warning(
+                    "out of memory at %d sequences: this model writes %d at a time from here on. Draws are a batch's, "
+                    "so texts stay equal to rounding; a smaller batch_size avoids the attempt",
+                    count,
+                    self.sequences_at_once,
+                )
+        finally:
+            self.model.train(was_training)
+        texts = self.texts([[*begun, *response.ids] for response in written])
         flat = [
-            Completion(text, i, watched[k, : len(i) - begun] if watched is not None else None)
-            for k, (text, i) in enumerate(zip(texts, ids, strict=True))
+            Completion(text, [*begun, *response.ids], response.watched)
+            for text, response in zip(texts, written, strict=True)
         ]
         return [flat[k : k + n] for k in range(0, len(flat), n)]
+
+    def _write(
+        self,
+        pieces: Sequence[Piece],
+        images: Sequence[Hashable],
+        part: range,
+        n: int,
+        watch: Watch | None,
+        draws: Draws | None,
+        go_on: GoOn | None,
+        settings: Mapping[str, Any],
+    ) -> list[Written]:
+        """The sequences ``part`` of a batch, n for each of ``pieces``; ``settings`` are generate's."""
+        used = slice(part.start // n, (part.stop - 1) // n + 1)  # the prompts of this part
+        prompts = pieces[used]
+        end_ids = torch.tensor(self.end_ids, device=self.device)
+        sequences = torch.arange(part.start, part.stop, device=self.device)
+
+        def loop(model: Any, input_ids: Tensor, logits_processor: Any, **prepared: Any) -> list[Written]:
+            cache = {name: prepared[name] for name in CACHE_NAMES if name in prepared}
+            rows = ReadRows(model, cache, lambda pieces: self.with_features(self._left_padded(pieces)))
+            logits = read_prompts(rows, prompts, images[used], self.never_sampled)
+            write_on = partial(
+                write,
+                rows,
+                process=logits_processor,
+                draws=draws,
+                end_ids=end_ids,
+                max_new_tokens=settings["max_new_tokens"],
+            )
+            if go_on is not None and watch is not None:
+                likeliest = logits_processor(input_ids, logits).argmax(-1)
+                return write_where(go_on, rows, prompts, likeliest, watch, input_ids, write_on)
+            if n > 1:
+                of_prompt = sequences // n - used.start
+                rows.select(of_prompt)
+                logits, input_ids = logits[of_prompt], input_ids[of_prompt]
+            return write_on(logits, input_ids, sequences, watch=watch)
+
+        # generate makes the logits processors, by the checkpoint's settings too, and the cache
+        batch = self._left_padded([replace(prompt, features={}) for prompt in prompts])
+        written: list[Written] = self.model.generate(
+            **batch,
+            **settings,
+            custom_generate=loop,
+            suppress_tokens=self.never_sampled or None,
+            eos_token_id=self.end_ids,
+            pad_token_id=self.pad_id,
+            logits_processor=LogitsProcessorList([watch] if watch is not None else []),
+            use_cache=True,
+        )
+        return written
+
+    def texts(self, responses: Sequence[list[int]]) -> list[str]:
+        """The text of each response."""
+        return self.tokenizer.batch_decode(responses, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
     def generate(
         self, rows: Sequence[Row], n: int = 1, max_new_tokens: int = 128, temperature: float = 0.0, **sampling: Any
@@ -432,19 +527,6 @@ class Backbone(ABC):
     def to(self, device: torch.device) -> Self:
         self.model.to(device)
         return self
-
-
-class Watch(LogitsProcessor):
-    """Keeps the log-probabilities of a few tokens at each sampling step, and changes nothing."""
-
-    def __init__(self, tokens: Sequence[int]) -> None:
-        self.tokens = list(tokens)
-        self.steps: list[Tensor] = []
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        exact = scores.float()  # (B * n, vocabulary), before temperature and truncation
-        self.steps.append(exact[:, self.tokens] - exact.logsumexp(-1, keepdim=True))
-        return scores
 
 
 def join(features: Sequence[Features]) -> Features:

@@ -34,7 +34,6 @@ class Qwen2VLBackbone(ChatBackbone):
         "language": DECODER_SCOPE,
         "tower": r"model\.visual\.blocks\.\d+\.(attn\.(qkv|proj)|mlp\.fc[12])",
     }
-    sampling_extras: ClassVar[tuple[str, ...]] = ("mm_token_type_ids",)  # generate works out the positions itself
 
     def __init__(self, model: Any, processor: Any) -> None:
         super().__init__(model, processor)

@@ -23,6 +23,7 @@ LATER: dict[str, Any] = {
     "sft.tokens_per_micro_batch": None,
     "orm.fit.tokens_per_micro_batch": None,
     "trainer.device_memory": None,
+    "judge.explain": "all",
 }
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import logging
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -19,6 +20,8 @@ from typing import Any, BinaryIO, NoReturn
 
 from mathse.errors import DataError
 from mathse.types import Record
+
+_logger = logging.getLogger(__name__)
 
 # --- JSON -----------------------------------------------------------------------------------------------------------
 
@@ -194,9 +197,13 @@ class BatchLog:
     ``sizes`` are the rows of each batch to come. They must be the same each time the file is opened (derive them from
     what the stage's identity covers), because they alone say where a batch ends. Opening keeps the longest prefix of
     whole batches and cuts off the rest: a torn line, a partial batch.
+
+    ``belongs(k, row)`` says whether a row may stand as the k-th; a batch with another row, and all behind it, go too.
     """
 
-    def __init__(self, path: Path, sizes: Sequence[int]) -> None:
+    def __init__(
+        self, path: Path, sizes: Sequence[int], belongs: Callable[[int, Any], bool] = lambda k, row: True
+    ) -> None:
         if any(size < 1 for size in sizes):
             raise ValueError(f"a batch has at least one row, got sizes {list(sizes)}")
         self.path = path
@@ -208,11 +215,21 @@ class BatchLog:
         # Keep the longest prefix of whole batches. Lines are parsed because a power cut can leave a file of full length
         # with holes of zero bytes.
         self.done = self._end = 0  # batches and bytes on disk
+        kept = 0  # rows
         with open(path, "rb") as file:
             for size in self.sizes:
                 lines = list(islice(file, size))
                 if len(lines) < size or not all(map(_is_row, lines)):
                     break
+                if not all(belongs(k, _parse(line)) for k, line in enumerate(lines, kept)):
+                    _logger.warning(
+                        "%s: from row %d on it is of an earlier version, which took its rows in another order; these "
+                        "rows are made again",
+                        path,
+                        kept + 1,
+                    )
+                    break
+                kept += size
                 self.done, self._end = self.done + 1, self._end + sum(map(len, lines))
         if self.done < len(self.sizes) or self._end < path.stat().st_size:  # it will grow, or has a torn end
             if path.stat().st_nlink > 1:  # shared with the run it was branched from, which must not change

@@ -163,9 +163,9 @@ def test_labels_decode_to_exactly_the_answers(backbone, rows):
 @torch.no_grad()
 def test_a_left_padded_batch_gives_each_row_the_logits_it_has_alone(backbone, rows):
     encoded = backbone.encode(rows)
-    together = backbone.model(**backbone._left_padded(encoded)).logits
+    together = backbone.model(**backbone._left_padded(backbone._pieces(encoded))).logits
     for logits, one in zip(together, encoded, strict=True):
-        alone = backbone.model(**backbone._left_padded([one])).logits[0]
+        alone = backbone.model(**backbone._left_padded(backbone._pieces([one]))).logits[0]
         assert torch.allclose(logits[-len(one.prompt) :], alone, atol=1e-5)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,10 +13,10 @@ from torch import Tensor
 
 from mathse.config.backbones import CogVLM2 as Settings
 from mathse.errors import CheckpointError
-from mathse.models.base import Backbone, Completion, Features, Watch
+from mathse.models.base import Backbone, Features
 from mathse.models.checkpoint import as_dtype, open_model, read_config, resolve
 from mathse.models.cogvlm2.configuration import CogVLM2Config
-from mathse.models.cogvlm2.layout import IMAGE
+from mathse.models.cogvlm2.layout import IMAGE, positions
 from mathse.models.cogvlm2.modeling import CogVLM2ForConditionalGeneration
 from mathse.models.cogvlm2.processing import CogVLM2Processor
 from mathse.models.cogvlm2.prompt import chat_template, check_template
@@ -86,10 +85,12 @@ class CogVLM2Backbone(Backbone):
                 text = text.replace(token, token[:1] + " " + token[1:])
         return text
 
-    def _completions(self, sampled: Tensor, watcher: Watch, n: int) -> list[list[Completion]]:
-        """With stripped texts: answers are encoded apart from the prompt, and a reply may start with a space."""
-        done = super()._completions(sampled, watcher, n)
-        return [[replace(completion, text=completion.text.strip()) for completion in row] for row in done]
+    def positions(self, ids: list[int], features: Features) -> Tensor:
+        return positions(self.extras(ids, [], features)["token_type_ids"][None])[0]
+
+    def texts(self, responses: Sequence[list[int]]) -> list[str]:
+        """Stripped: answers are encoded apart from the prompt, and a reply may start with a space."""
+        return [text.strip() for text in super().texts(responses)]
 
     def tower(self, image: Features) -> Tensor:
         """(1, 1 + patches, C)."""
