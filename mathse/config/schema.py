@@ -29,7 +29,10 @@ class Trainer:
     threads: int = allow(1, low=1)  # torch threads; results are equal bit for bit only at an equal number
     workers: int = allow(0, low=0)  # loader processes
     checkpoint_every: int = allow(100, low=1)  # optimiser steps; a kill loses at most these
-    log_every: int = allow(10, low=1)
+    log_every: int = allow(10, low=1)  # optimiser steps between two lines of train_log.jsonl
+    # A fit stops when its gradient norm stays above so many times its median (docs: mathse/training/divergence.py);
+    # null: only when its loss or norm is no number.
+    max_grad_norm_ratio: float | None = allow(100.0, above=1)
 
 
 @dataclass

@@ -33,8 +33,10 @@ from mathse.runs.store import publish_folder, write_json, write_jsonl
 from mathse.seeds import derive
 from mathse.training import ranks, strategies
 from mathse.training.batches import EpochStream, OnceStream, StepData, StepLoader, Stream, length
+from mathse.training.divergence import Divergence
 from mathse.training.orm import ORMModule
 from mathse.training.sft import SFTModule
+from mathse.training.watch import Watch, is_logged
 
 LAST = "last.ckpt"
 
@@ -141,7 +143,13 @@ def _train(
     # Ranks see their share of each step's rows, in training and in validation.
     stream = job.stream or EpochStream(job.rows, settings.batch_size, job.seed)
     data = StepData(stream, backbone, micro, job.steps, ranks.rank(), ranks.size())
-    loader = StepLoader(data, start, hardware.workers)
+    watch = Watch(
+        backbone,
+        StepLoader(data, start, hardware.workers),
+        divergence=Divergence(hardware.max_grad_norm_ratio, settings.optimizer.clip),
+        advice=_advice(job),
+        start=start,
+    )
     val_loader = None
     validation: dict[str, Any] = {"limit_val_batches": 0}
     if job.validation_every is not None:
@@ -152,7 +160,10 @@ def _train(
 
     # Progress bars, checkpoints and logs of Lightning are off: ours write what a stage records.
     last = job.folder / SCRATCH / LAST
-    ours: list[pl.Callback] = [log] if log is not None else []
+    ours: list[pl.Callback] = [watch]
+    if log is not None:
+        log.watch = watch
+        ours.append(log)
     if strategies.keeps_resume_points(hardware):
         ours.append(SaveLast(last, hardware.checkpoint_every, job.validation_every))
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
@@ -174,11 +185,23 @@ def _train(
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Lightning's advice on workers and logging
-        trainer.fit(module, loader, val_loader, ckpt_path=last if start else None, weights_only=True)
+        trainer.fit(module, watch.loader, val_loader, ckpt_path=last if start else None, weights_only=True)
     if trainer.global_step != job.steps:
         raise MathSEError(f"the fit in {job.folder} made {trainer.global_step} of {job.steps} steps")
     module.eval()
     strategies.gather(module)
+
+
+def _advice(job: FitJob) -> str:
+    """What to try where the fit diverges. Another rate begins the fit anew; what only says when to stop does not."""
+    section = "sft" if job.status_tokens is None else "orm.fit"
+    optimizer, precision = job.settings.optimizer, job.trainer.precision
+    remedies = [f"{section}.optimizer.lr below {optimizer.lr:g}", f"{section}.optimizer.clip below {optimizer.clip:g}"]
+    if precision != "32-true":
+        remedies.append(f"trainer.precision={'bf16-mixed' if precision == 'bf16-true' else '32-true'}")
+    return (
+        f"pass resume=branch and {', or '.join(remedies)}, or, to go on as it is, a higher trainer.max_grad_norm_ratio"
+    )
 
 
 def save_checkpoint(backbone: Backbone, done: Path, finish: Callable[[Path], object] = lambda folder: None) -> Path:
@@ -228,7 +251,10 @@ class SaveLast(pl.Callback):
 
 
 class TrainLog(pl.Callback):
-    """``train_log.jsonl``: a line every ``log_every`` steps. A resumed fit drops the lines after its start."""
+    """``train_log.jsonl``: a line every ``log_every`` steps, with the figures of ``watch``. A resumed fit drops the
+    lines after its start."""
+
+    watch: Watch | None = None
 
     def __init__(self, path: Path, start: int) -> None:
         rows = []
@@ -240,10 +266,11 @@ class TrainLog(pl.Callback):
         self.file = path.open("a")
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, *_: Any) -> None:
-        step = trainer.global_step
-        if step == 1 or step % trainer.log_every_n_steps == 0 or step == trainer.max_steps:  # type: ignore[attr-defined]
+        if is_logged(trainer):
             lr = trainer.optimizers[0].param_groups[0]["lr"]
-            self._write({"step": step, "loss": round(float(outputs["loss"]), 6), "lr": lr})
+            loss = round(float(outputs["loss"]), 6)
+            figures = self.watch.figures if self.watch is not None else {}
+            self._write({"step": trainer.global_step, "loss": loss, "lr": lr, **figures})
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         metrics = {k: round(float(v), 6) for k, v in trainer.callback_metrics.items() if k.startswith("val_")}
