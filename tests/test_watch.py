@@ -153,9 +153,7 @@ def test_a_weight_that_is_no_number_stops_the_fit_and_keeps_the_resume_point_bef
 
 def test_an_absurd_rate_stops_the_fit_before_a_resume_point_is_written(tmp_path: Path, rows: list[Row]) -> None:
     settings = replace(SETTINGS, optimizer=Optimizer(lr=1e30))
-    with pytest.raises(
-        FitDiverged, match=r"step 2: .*trainer.precision=32-true.*; there is no resume point yet$"
-    ):
+    with pytest.raises(FitDiverged, match=r"step 2: .*trainer.precision=32-true.*; there is no resume point yet$"):
         fit(tiny_backbone(), job(tmp_path, rows, settings, trainer=replace(TRAINER, precision="bf16-mixed")))
     assert not (tmp_path / SCRATCH / LAST).exists()
 
@@ -175,9 +173,7 @@ def test_an_update_that_spoils_the_weights_is_noticed_before_they_are_saved(tmp_
 def test_gradients_that_explode_stop_the_fit_and_a_setting_lets_them(tmp_path: Path, rows: list[Row]) -> None:
     steps = BASIS + IN_A_ROW + 2
     settings = replace(SETTINGS, max_steps=steps, optimizer=Optimizer(lr=1e-5))
-    with pytest.raises(
-        FitDiverged, match=rf"step {BASIS + IN_A_ROW + 1}: its gradient norm is .* times what was"
-    ):
+    with pytest.raises(FitDiverged, match=rf"step {BASIS + IN_A_ROW + 1}: its gradient norm is .* times what was"):
         fit(tiny_backbone(), job(tmp_path / "stopped", rows, settings), [Spoil(BASIS + 1, 1e6)])
     trainer = replace(TRAINER, max_grad_norm_ratio=None)
     fit(tiny_backbone(), job(tmp_path / "let", rows, settings, trainer=trainer), [Spoil(BASIS + 1, 1e6)])
