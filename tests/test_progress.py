@@ -188,13 +188,13 @@ def test_a_line_says_which_stage_of_the_run_is_made_and_how_long_the_rest_takes(
         track.advance(5)
     progress.stage("round_01", "sample, judge")
     assert out.getvalue().splitlines() == [
-        "base (stage 1 of 4): before any training",
-        "orm (stage 2 of 4): the ORM learns",
-        "distill (stage 3 of 4): the teacher solves",
+        "base: before any training (stage 1 of 4)",
+        "orm: the ORM learns (stage 2 of 4)",
+        "distill: the teacher solves (stage 3 of 4)",
         "distill | fit on 43 paths | 40 to do, 20 of them done before",
         "distill | fit on 43 paths | 25 of 40 | 0.50/s | 30 s left | about 6 min of the run left",
         "distill | fit on 43 paths | 25 of 40 | 0.50/s | took 10 s",
-        "round_01 (stage 4 of 4, about 5 min of the run left): sample, judge",
+        "round_01: sample, judge (stage 4 of 4, about 5 min of the run left)",
     ]
 
 

@@ -38,7 +38,7 @@ class RunContext:
         outlook = self.progress.outlook
         if stage.done:
             position = outlook.position(stage.name)
-            self.progress.say(f"{stage.name}{f' ({position})' if position else ''}: finished before, kept")
+            self.progress.say(f"{stage.name}: finished before, kept{f' ({position})' if position else ''}")
             self._learn_rates(read_stage(stage.path))
         else:
             self.progress.stage(stage.name, description)

@@ -41,7 +41,7 @@ class PlainDisplay:
 
     def stage(self, name: str, description: str, outlook: str) -> None:
         self._stage = name
-        self.say(f"{name} ({outlook}): {description}" if outlook else f"{name}: {description}")
+        self.say(f"{name}: {description} ({outlook})" if outlook else f"{name}: {description}")
 
     def track(self, description: str, total: int, done: int, run_left: Callable[[], str]) -> Track:
         head = f"{self._stage} | {description}" if self._stage else description
