@@ -29,6 +29,10 @@ class RankLost(RunError):
     """Another process of this run has ended; the reason is in that one's own error."""
 
 
+class FitDiverged(MathSEError, ArithmeticError):
+    """A fit's loss or gradient is no number any more, or its gradients explode; its last good resume point is kept."""
+
+
 class TeacherError(MathSEError, RuntimeError):
     """The teacher cannot answer at all (a single unusable answer is an outcome of its row, not an error)."""
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 import string
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -18,6 +20,9 @@ from mathse.judges.agreement import AgreementJudge
 from mathse.judges.answer import AnswerJudge
 from mathse.models.row import Row
 from mathse.models.tiny import TinyBackbone
+from mathse.runs.layout import TRAIN_LOG
+from mathse.runs.reader import MEASURED
+from mathse.runs.store import read_jsonl
 from mathse.types import Lineage, Origin, Problem, ReasoningPath, Status, Verdict
 
 
@@ -41,6 +46,11 @@ def problems(count: int, split: str = "pool") -> list[Problem]:
 
 def solved_rows(backbone: TinyBackbone, count: int) -> list[Row]:
     return [solve_row(backbone.prompt_style, problem, problem.solution) for problem in problems(count)]
+
+
+def log_of(folder: Path) -> list[dict[str, Any]]:
+    """A fit's log without what was measured by the clock: equal fits have equal lines."""
+    return [{key: value for key, value in row.items() if key not in MEASURED} for row in read_jsonl(folder / TRAIN_LOG)]
 
 
 def path(problem_id: str, name: str = "0", text: str = "words", origin: Origin = "student") -> ReasoningPath:

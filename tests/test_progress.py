@@ -2,14 +2,17 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import subprocess
 import sys
 
 import pytest
 
+from mathse.commands.plan.amounts import JobRequests, Range, StagePlan
 from mathse.errors import ConfigError
 from mathse.reporting.progress import Progress
-from mathse.reporting.progress.wording import accuracy_text, clean, duration, stage_rows
+from mathse.reporting.progress.outlook import Outlook
+from mathse.reporting.progress.wording import accuracy_text, clean, duration, fit_info, stage_rows
 
 SUMMARY = {
     "stages": [
@@ -147,3 +150,95 @@ def test_a_poor_encoding_is_survived() -> None:
 def test_durations_read_as_people_say_them() -> None:
     assert [duration(s) for s in (0.4, 59.6, 125, 12000)] == ["0 s", "1 min 00 s", "2 min 05 s", "3 h 20 min"]
     assert clean("a\tb\ud800") == "a b "
+
+
+# --- the whole run --------------------------------------------------------------------------------------------------
+
+STAGES = (
+    StagePlan("base", evaluated=100),
+    StagePlan("orm", steps=Range.of(10), verdicts=Range.of(20)),
+    StagePlan("distill", steps=Range(0, 40), evaluated=100, jobs={"generate": JobRequests(Range.of(50), 0, 0)}),
+    StagePlan("round_01", samples=Range(100, 300), verdicts=Range(100, 300), steps=Range(0, 40), evaluated=100),
+)
+
+
+def test_a_line_says_which_stage_of_the_run_is_made_and_how_long_the_rest_takes() -> None:
+    out, clock = io.StringIO(), Clock()
+    progress = Progress("plain", stream=out, clock=clock)
+    outlook = progress.outlook = Outlook(STAGES, clock)
+
+    def work(unit, count, seconds):
+        outlook.start_work()
+        clock.now += seconds
+        outlook.did(unit, count)
+
+    progress.stage("base", "before any training")
+    work("sample", 100, 10)  # 0.1 s each
+    progress.stage("orm", "the ORM learns")
+    work("fit_orm", 10, 20)
+    work("judge", 20, 20)  # 1 s each
+    assert outlook.seconds_left is None, "no student was fitted yet, and the teacher was not asked"
+    progress.stage("distill", "the teacher solves")
+    work("ask", 50, 100)
+    work("fit", 20, 40)  # 2 s each
+    # 20 steps and 100 answers of this stage; 40 steps, 300 answers and 200 verdicts of the next one
+    assert outlook.seconds_left == pytest.approx(40 + 10 + 80 + 30 + 200)
+    with progress.track("fit on 43 paths", 40, done=20) as track:
+        clock.now += 10
+        track.advance(5)
+    progress.stage("round_01", "sample, judge")
+    assert out.getvalue().splitlines() == [
+        "base: before any training (stage 1 of 4)",
+        "orm: the ORM learns (stage 2 of 4)",
+        "distill: the teacher solves (stage 3 of 4)",
+        "distill | fit on 43 paths | 40 to do, 20 of them done before",
+        "distill | fit on 43 paths | 25 of 40 | 0.50/s | 30 s left | about 6 min of the run left",
+        "distill | fit on 43 paths | 25 of 40 | 0.50/s | took 10 s",
+        "round_01: sample, judge (stage 4 of 4, about 5 min of the run left)",
+    ]
+
+
+def test_a_terminal_says_it_too() -> None:
+    out, clock = Terminal(), Clock()
+    with Progress("rich", stream=out, clock=clock) as progress:
+        progress.outlook = Outlook(STAGES[:1], clock)
+        progress.outlook.measured("sample", 10, 1)
+        progress.stage("base", "before any training")
+        assert "base  before any training  (stage 1 of 1, about 10 s of the run left)" in strip(out.getvalue())
+        with progress.track("test accuracy", 100) as track:
+            track.advance(10)
+            progress._display._bars.refresh()
+            assert "about 10 s of the run left" in strip(out.getvalue()).rpartition("test accuracy")[2]
+
+
+def strip(text: str) -> str:
+    """Without the codes that move and colour."""
+    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text)
+
+
+def test_a_stage_of_the_users_own_has_no_number_and_no_time() -> None:
+    outlook = Outlook(STAGES[:1])
+    outlook.measured("sample", 1, 1.0)
+    outlook.begin("own")
+    assert (outlook.heading("own"), outlook.time_left, Outlook().heading("base")) == ("", "", "")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "10 s"), (44, "40 s"), (62, "1 min"), (95, "1 min 40 s"), (150, "2 min"), (7000, "1 h 57 min"),
+     (10700, "3 h"), (12000, "3 h 20 min")],
+)  # fmt: skip
+def test_an_estimate_is_rounded(seconds: float, text: str) -> None:
+    outlook = Outlook(STAGES[:1])
+    outlook.measured("sample", 100, seconds)
+    outlook.begin("base")
+    assert outlook.time_left == f"about {text} of the run left"
+
+
+def test_a_fit_says_what_is_worth_a_look() -> None:
+    line = {"step": 10, "loss": 0.5, "lr": 1e-3, "grad_norm": 0.25, "tokens_per_second": 1204.2, "mfu": 0.413,
+            "peak_memory_gib": 61.26, "padding": 0.042, "data_wait": 0.004}  # fmt: skip
+    info = fit_info([line, {"step": 10, "val_loss": 0.75, "val_token_accuracy": 0.9}])
+    assert info == {"loss": 0.5, "val_loss": 0.75, "grad_norm": 0.25, "speed": "1,204 tokens/s", "MFU": "41%",
+                    "peak": "61.3 GiB", "padding": "4%"}  # fmt: skip
+    assert fit_info([{"step": 10, "loss": 0.5, "lr": 1e-3}]) == {"loss": 0.5}, "an earlier version's line"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import os
 import pickle
 import signal
@@ -25,7 +24,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from safetensors.torch import load_file
-from small import path, problems, solved_rows, tiny_backbone
+from small import log_of, path, problems, solved_rows, tiny_backbone
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -447,8 +446,7 @@ def fitted(folder: Path, strategy: str, **changes: Any) -> tuple[dict[str, Tenso
         lead()
     elif (error := in_ranks(2, lead)) is not None:
         raise error
-    log = [json.loads(line) for line in (folder / "train_log.jsonl").read_text().splitlines()]
-    return load_file(folder / "checkpoint" / "model.safetensors"), log
+    return load_file(folder / "checkpoint" / "model.safetensors"), log_of(folder)
 
 
 LORA: dict[str, Any] = {"method": "lora", "lora": Lora(rank=4, dropout=0.0)}

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import io
 import json
+import math
 import re
 import struct
 import xml.etree.ElementTree as ET
@@ -24,6 +25,7 @@ from mathse.reporting.report import main, staircase_svg, write_report
 from mathse.reporting.report.cards import PagePictures
 from mathse.reporting.report.compare import comparable, mean_flight, variants
 from mathse.reporting.report.curves import HEIGHT, Curve, curves
+from mathse.reporting.report.fit_table import HEAD, fit_row, overfitting
 from mathse.reporting.report.flow import flow
 from mathse.reporting.report.gallery import gallery, steps
 from mathse.reporting.report.losses import losses
@@ -351,6 +353,59 @@ def test_the_loss_chart_survives_a_loss_of_zero_and_a_single_step() -> None:
     drawing = losses({"fit": [{"step": 0, "loss": 0.0, "val_loss": None}, {"step": 1, "loss": 0.5, "val_loss": 0.0}]})
     ET.fromstring(drawing)
     assert "0.5" in drawing
+
+
+def test_validation_losses_that_have_lines_of_their_own_are_drawn_as_rings() -> None:
+    log = [{"step": 10, "loss": 1.0, "lr": 0.1}, {"step": 10, "val_loss": 1.2}, {"step": 20, "loss": 0.5, "lr": 0.1},
+           {"step": 20, "val_loss": 0.9}, {"step": 20, "val_loss": math.nan}]  # fmt: skip
+    drawing = losses({"distilled": log, "ORM: student 300": log[:1]})
+    assert [c.get("class") for c in ET.fromstring(drawing).iter() if c.tag.endswith("circle")] == ["ring"] * 2
+    words = list(ET.fromstring(drawing).itertext())
+    assert "train 0.5" in words and "validation 0.9" in words and "validation 0.9" in drawing.split(">")[0]
+    assert drawing.count("validation 0.9<") == 1, "a fit that was not validated has no such label"
+
+
+def curve(*points: tuple[int, float, float | None]) -> list[dict[str, float]]:
+    """A log of (step, loss, validation loss)."""
+    log: list[dict[str, float]] = []
+    for step, loss, val_loss in points:
+        log.append({"step": step, "loss": loss, "lr": 0.1})
+        if val_loss is not None:
+            log.append({"step": step, "val_loss": val_loss})
+    return log
+
+
+def test_a_fit_that_overfits_is_said_to() -> None:
+    healthy = curve((1, 6.0, None), (100, 0.5, 0.6), (200, 0.3, 0.45))
+    noisy = curve((100, 0.3, 0.4), (200, 0.2, 0.42))
+    stuck = curve((100, 0.3, 0.4), (200, 0.35, 0.9))
+    apart = curve((100, 0.002, 0.16), (300, 0.0006, 0.153))
+    overfits = curve((1, 6.0, None), (100, 0.02, 0.12), (200, 0.004, 0.14), (300, 0.0006, 0.153))
+    assert (
+        overfitting({"healthy": healthy, "noisy": noisy, "stuck": stuck, "never validated": curve((9, 1, None))}) == ""
+    )
+    assert overfitting({"healthy": healthy, "distilled": apart}) == (
+        "Widest gap: distilled ends at 0.0006 training and 0.153 validation loss."
+    )
+    assert overfitting({"healthy": healthy, "distilled": overfits}) == (
+        "distilled: validation loss rose from 0.12 at step 100 to 0.153 at the end while training loss fell to 0.0006: "
+        "it overfits."
+    )
+
+
+def test_a_fit_in_numbers() -> None:
+    first = {"step": 1, "loss": 6.0, "lr": 0.1, "grad_norm": 8.0, "tokens_per_second": 10.0, "peak_memory_gib": 0.5,
+             "padding": 0.5, "data_wait": 0.9}  # fmt: skip
+    later = {"step": 10, "loss": 0.5, "lr": 0.1, "grad_norm": 2.0, "tokens_per_second": 1200.0, "peak_memory_gib": 0.75,
+             "padding": 0.04, "data_wait": 0.01, "mfu": 0.4}  # fmt: skip
+    log = [first, later, {"step": 10, "val_loss": 0.75}]
+    assert dict(zip(HEAD, fit_row("round 1", log), strict=True)) == {
+        "fit": "round 1", "steps": "10", "training loss": "0.5", "validation loss": "0.75",
+        "lowest (step)": "0.75 (10)",
+        "gradient norm: median, largest": "5, 8", "tokens/s": "1,200", "MFU": "40.0%", "peak memory": "0.75 GiB",
+        "padding": "4.0%", "waiting for data": "1.0%",
+    }  # fmt: skip
+    assert fit_row("of an earlier version", curve((10, 0.5, None)))[2:] == ("0.5", *["\N{EN DASH}"] * 8)
 
 
 def test_time_of_a_stage_leaves_out_the_stage_inside_it(run: Path) -> None:

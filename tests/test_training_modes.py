@@ -15,7 +15,7 @@ import torch
 from e2e.runs import TINY, run
 from peft import PeftModel
 from safetensors.torch import load_file
-from small import problems, solved_rows, tiny_backbone
+from small import log_of, problems, solved_rows, tiny_backbone
 from torch import Tensor
 
 from mathse.commands.tiny import BUILDERS
@@ -227,7 +227,9 @@ def test_equal_fits_of_adapters_write_equal_bytes_wherever_they_lie(tmp_path: Pa
     one, two = (tmp_path / name / "distill" for name in ("one", "two"))
     names = sorted(f.relative_to(one) for f in one.rglob("*") if f.is_file() and SCRATCH not in f.parts)
     assert Path("checkpoint/adapter/adapter_config.json") in names and Path("trained.json") in names
+    names.remove(Path("train_log.jsonl"))
     assert all((one / name).read_bytes() == (two / name).read_bytes() for name in names)
+    assert log_of(one) == log_of(two)
 
 
 # --- going on -------------------------------------------------------------------------------------------------------
@@ -242,8 +244,9 @@ def test_a_fit_that_was_stopped_goes_on_to_the_same_bytes(
     with pytest.raises(Stopped):
         fit(load("tiny", base), stopped, [StopAt(3)])
     fit(load("tiny", base), stopped)
-    for name in ("checkpoint/model.safetensors", "train_log.jsonl", "trained.json"):
+    for name in ("checkpoint/model.safetensors", "trained.json"):
         assert (stopped.folder / name).read_bytes() == (whole.folder / name).read_bytes(), name
+    assert log_of(stopped.folder) == log_of(whole.folder)
 
 
 @pytest.mark.parametrize(("mode", "share"), [("full", 1.0), ("frozen", 0.7), ("lora", 0.1)])

@@ -32,9 +32,10 @@ def train(config: TrainConfig, folder: Path) -> float | None:
 
         show(config)
         return None
+    from mathse.commands.plan.planner import stages_ahead
     from mathse.evolution.tasks import run_task  # here: it loads torch, and a wrong setting is refused before that
 
-    return run_task(config, folder)
+    return run_task(config, folder, stages_ahead)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

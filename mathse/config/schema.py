@@ -33,7 +33,10 @@ class Trainer:
     tower_features_gb: float = allow(200.0, above=0)  # GiB that it may take; what was used longest ago goes
     checkpoint_every: int | None = allow(100, low=1)  # optimiser steps between resume points; null: none by steps
     checkpoint_minutes: float | None = allow(None, above=0)  # the same by time; a kill loses what comes first of both
-    log_every: int = allow(10, low=1)
+    log_every: int = allow(10, low=1)  # optimiser steps between two lines of train_log.jsonl
+    # A fit stops when its gradient norm stays above so many times its median (docs: mathse/training/divergence.py);
+    # null: only when its loss or norm is no number.
+    max_grad_norm_ratio: float | None = allow(100.0, above=1)
     # what memory estimates are compared with, such as 80GiB; null: what the GPU, or this machine, has
     device_memory: str | None = None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -15,8 +16,9 @@ from mathse.models.base import Backbone
 from mathse.models.memory import Trained
 from mathse.models.row import Row
 from mathse.reporting.progress import Track
-from mathse.reporting.progress.wording import aligned
+from mathse.reporting.progress.wording import aligned, fit_info
 from mathse.runs.layout import TOO_LONG
+from mathse.runs.reader import GrowingLog
 from mathse.runs.stage_cache import Stage
 from mathse.runs.store import write_jsonl
 from mathse.training.batches import Stream
@@ -80,8 +82,8 @@ class Fitting:
             status_tokens,
             kept_in,
         )
-        with stage.time("fit"), context.track(what, job.steps) as track:
-            callbacks = [ShowSteps(track), context.logger.fit_callback(stage.name)]
+        with context.fitting(stage, what, job.steps) as track:
+            callbacks = [ShowSteps(track, stage.path), context.logger.fit_callback(stage.name)]
             fit(backbone, job, callbacks, self._announce, context.progress.say)
 
     def _announce(self, trained: Trained) -> None:
@@ -94,11 +96,19 @@ class Fitting:
 
 
 class ShowSteps(pl.Callback):
-    """Optimiser steps on the progress display. A batch may be less than a step (gradient accumulation)."""
+    """Optimiser steps on the progress display, with the figures of the log's last lines: these are read in the file, so
+    that no GPU is waited for after each step."""
 
-    def __init__(self, track: Track) -> None:
+    def __init__(self, track: Track, stage_folder: Path) -> None:
         self.track, self.shown = track, 0
+        self.lines = GrowingLog(stage_folder)  # Lightning sets a callback's ``log`` itself
 
-    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, *_: Any) -> None:
-        self.track.advance(trainer.global_step - self.shown, loss=round(float(outputs["loss"]), 3))
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self.shown = trainer.global_step
+        if self.shown:
+            self.track.resume(self.shown)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        info = fit_info(line for line in self.lines.read() if line["step"] <= trainer.global_step)
+        self.track.advance(trainer.global_step - self.shown, **info)
         self.shown = trainer.global_step

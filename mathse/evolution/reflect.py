@@ -19,6 +19,8 @@ from mathse.inference.generate import Ask, generated
 from mathse.inference.rows import reflect_row
 from mathse.judges import judge_paths
 from mathse.judges.teachers import AT_ONCE, in_calls, prompt_version
+from mathse.judges.teachers.student import StudentTeacher
+from mathse.reporting.progress.outlook import Unit
 from mathse.runs.layout import FEEDBACK_VERDICTS, REFLECTIONS, VERDICTS
 from mathse.runs.rows import Chained, JsonlRows, Mapped
 from mathse.runs.store import BatchLog, write_jsonl
@@ -48,7 +50,8 @@ def reflect(loop: EvolutionRun, name: str) -> None:
             batches = [pending[k : k + size] for k in range(0, len(pending), size)]
             log = BatchLog(folder / REFLECTIONS, [len(b) for b in batches])
             rewrite = _by_student if by_student else _by_teacher
-            with loop.context.work(stage, "sample", "rewrites", len(pending)) as advance:
+            unit: Unit = "sample" if by_student or isinstance(loop.models.teacher, StudentTeacher) else "ask"
+            with loop.context.work(stage, "sample", "rewrites", len(pending), unit) as advance:
                 for rewritten in rewrite(loop, batches, log.done, feedback, attempt):
                     log.append(rewritten)
                     advance(len(rewritten))
@@ -78,7 +81,8 @@ def _feedback(loop: EvolutionRun, drafts: Sequence[Judged]) -> Feedback:
     if source == loop.config.judge.name == "orm" and loop.models.orm_explains_all:
         return attrgetter("verdict")
     judge = loop.models.judge(source, explain=True)
-    with loop.context.work(stage, "judge", f"feedback by {source}", len(drafts)) as advance:
+    unit = stages.judging_unit(loop, source)
+    with loop.context.work(stage, "judge", f"feedback by {source}", len(drafts), unit) as advance:
         verdicts = judge_paths(
             judge,
             loop.problems.by_id,

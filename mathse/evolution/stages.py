@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from dataclasses import fields
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mathse.config.evolution import Reflect
+from mathse.config.judges import judge_named
 from mathse.data.problems import to_distill
 from mathse.evolution.decontamination import decontamination_keys
 from mathse.evolution.evolution_run import EvolutionRun
@@ -27,6 +28,8 @@ from mathse.evolution.student import Student
 from mathse.evolution.training_rows import solution_rows, training_rows
 from mathse.judges import judge_paths
 from mathse.judges.teachers import AT_ONCE, in_calls, prompt_version
+from mathse.judges.teachers.student import StudentTeacher
+from mathse.reporting.progress.outlook import Unit
 from mathse.runs.layout import (
     CHECKPOINT,
     DEV_PREDICTIONS,
@@ -151,7 +154,8 @@ def solve_and_judge(loop: EvolutionRun, problems: Sequence[Problem] | None = Non
         # an unusable answer is an empty path, so that it is judged and counted
         return ReasoningPath(f"{stage.name}/{problem.id}/0", problem.id, text or "", lineage)
 
-    with loop.context.work(stage, "sample", "teacher's solutions", len(chosen)) as advance:
+    unit: Unit = "sample" if isinstance(teacher, StudentTeacher) else "ask"
+    with loop.context.work(stage, "sample", "teacher's solutions", len(chosen), unit) as advance:
         for call in in_calls(teacher, batches[log.done :]):
             in_call = [problem for batch in call for problem in batch]
             paths = map(path, in_call, teacher.solve(in_call))
@@ -197,7 +201,7 @@ def judge(
         folder: where ``verdicts.jsonl`` is written; None: the stage's.
     """
     stage = loop.stage
-    with loop.context.work(stage, "judge", description, len(paths)) as advance:
+    with loop.context.work(stage, "judge", description, len(paths), judging_unit(loop, chosen)) as advance:
         verdicts = judge_paths(
             loop.models.judge(chosen),
             loop.problems.by_id,
@@ -207,6 +211,16 @@ def judge(
             advance=advance,
         )
     return judged_rows(paths, verdicts)
+
+
+def judging_unit(loop: EvolutionRun, chosen: Any) -> Unit | Literal["nothing"]:
+    """What the verdicts of a judge count as in the run's time left: those that no model gives take no time."""
+    asks = judge_named(chosen, loop.config.judge).asks
+    if "orm" in asks:
+        return "judge"
+    if "teacher" not in asks:
+        return "nothing"
+    return "sample" if isinstance(loop.models.teacher, StudentTeacher) else "ask"
 
 
 def fit_student(loop: EvolutionRun, init: str) -> Student:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from mathse.models.adapters import require_four_bit
 from mathse.reporting import report
 from mathse.reporting.loggers import open_logger
 from mathse.reporting.progress import Progress
+from mathse.reporting.progress.outlook import Expected, Outlook
 from mathse.runs.layout import REPORT, RUN, SUMMARY
 from mathse.runs.reader import finished_summary
 from mathse.runs.stage_cache import RunFolder, branch_folder
@@ -42,10 +43,16 @@ from mathse.types import ReasoningPath
 NAMED = 3  # runs in a message; the others are counted
 
 
-def run_task(config: TrainConfig, folder: Path) -> float | None:
+StagesAhead = Callable[[TrainConfig, Any], Sequence[Expected]]  # from the settings and the data that they name
+
+
+def run_task(config: TrainConfig, folder: Path, stages_ahead: StagesAhead | None = None) -> float | None:
     """Run ``config.task`` in ``folder``, or go on with it; the number a sweep optimises (from dev problems).
 
     Of several ranks the first one runs the task; the others take part in its fits and its sampling, and return None.
+
+    Args:
+        stages_ahead: what the run will do, by which its progress counts stages and time; None: it does not.
     """
     quiet()
     torch.set_num_threads(config.trainer.threads)
@@ -64,18 +71,22 @@ def run_task(config: TrainConfig, folder: Path) -> float | None:
         else:
             if (line := memory.first_line(config, device)) is not None:
                 progress.say(line)
-            summary = _run(config, run, progress, stack)
+            summary = _run(config, run, progress, stack, stages_ahead)
         progress.table(summary)
         progress.say(f"report: {run.path / REPORT}")
     return summary["metric"]
 
 
-def _run(config: TrainConfig, run: RunFolder, progress: Progress, stack: ExitStack) -> dict[str, Any]:
+def _run(
+    config: TrainConfig, run: RunFolder, progress: Progress, stack: ExitStack, stages_ahead: StagesAhead | None
+) -> dict[str, Any]:
     if "qlora" in (config.sft.method, config.orm.fit.method):
         require_four_bit()  # before a model is read
     source = build(config.data)
     for row in source.bad_rows:
         progress.say(f"left out: {row['file']}:{row['line']}: {row['reason']}")
+    if stages_ahead is not None:
+        progress.outlook = Outlook(stages_ahead(config, source))
     logger = stack.enter_context(closing(open_logger(config.logger, run=run, problem_of=source.get, image=load_image)))
     teacher = build(config.teacher)
     if isinstance(teacher, PaidTeacher):

@@ -60,6 +60,9 @@ ENTRY_KEYS = (
     "step_precision",
     "skipped_fit",
 )
+# Of a line of train_log.jsonl: what was measured over the steps before it, by the clock (mathse/training/watch.py). No
+# two fits have the same.
+MEASURED = ("tokens_per_second", "mfu", "peak_memory_gib", "padding", "data_wait")
 FINISHED = "finished"  # the status in a summary
 
 
@@ -166,7 +169,8 @@ class FinishedStage:
                     yield number, parse_row(line, path, number, kind)
 
     def curve(self) -> list[dict[str, Any]]:
-        """The lines of its fit's log: {"step", "loss", "lr"} or {"step", "val_loss"}; none where it fitted nothing."""
+        """The lines of its fit's log: {"step", "loss", "lr", "grad_norm", and what was ``MEASURED``} or {"step",
+        "val_loss"}; none where it fitted nothing. Earlier versions wrote step, loss and rate alone."""
         return list(self.rows(TRAIN_LOG))
 
     def solved(self) -> dict[str, bool]:

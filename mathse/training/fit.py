@@ -35,9 +35,11 @@ from mathse.runs.store import publish_folder, write_json, write_jsonl
 from mathse.seeds import derive
 from mathse.training import ranks, resume, strategies
 from mathse.training.batches import EpochStream, MixedStream, OnceStream, Stream, length
+from mathse.training.divergence import Divergence
 from mathse.training.loader import StepData, StepLoader
 from mathse.training.orm import ORMModule
 from mathse.training.sft import SFTModule
+from mathse.training.watch import Watch, is_logged
 
 
 @dataclass(frozen=True)
@@ -175,8 +177,11 @@ def _train(
     place: dict[str, Any] = {"rank": ranks.rank(), "ranks": ranks.size(), "tokens": settings.tokens_per_micro_batch}
     place["pixels"] = torch.float32 if hardware.precision == "32-true" else torch.bfloat16
     pinned = device_of(hardware).type == "cuda"
+    first_step = start.step if start else 0
+    divergence = Divergence(hardware.max_grad_norm_ratio, settings.optimizer.clip)
+    watch = Watch(backbone, divergence=divergence, advice=_advice(job), start=first_step)
     data = StepData(stream, backbone, micro, job.steps, **place)
-    loader = StepLoader(data, start.step if start else 0, hardware.workers, pinned)
+    loader = StepLoader(data, first_step, hardware.workers, pinned, observe=watch.observe)
     val_loader = None
     validation: dict[str, Any] = {"limit_val_batches": 0}
     if job.validation_every is not None:
@@ -186,7 +191,10 @@ def _train(
         validation = {"val_check_interval": job.validation_every, "num_sanity_val_steps": 0}
 
     # Progress bars, checkpoints and logs of Lightning are off: ours write what a stage records.
-    ours: list[pl.Callback] = [log] if log is not None else []
+    ours: list[pl.Callback] = [watch]
+    if log is not None:
+        log.watch = watch
+        ours.append(log)
     if strategies.keeps_resume_points(hardware):
         ours.append(
             resume.ResumePoints(
@@ -196,6 +204,7 @@ def _train(
                 job.validation_every,
                 start,
                 before=log.sync if log is not None else lambda: None,
+                check=watch.check_point,
             )
         )
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
@@ -239,6 +248,18 @@ def _train(
     )
 
 
+def _advice(job: FitJob) -> str:
+    """What to try where the fit diverges. Another rate begins the fit anew; what only says when to stop does not."""
+    section = "sft" if job.status_tokens is None else "orm.fit"
+    optimizer, precision = job.settings.optimizer, job.trainer.precision
+    remedies = [f"{section}.optimizer.lr below {optimizer.lr:g}", f"{section}.optimizer.clip below {optimizer.clip:g}"]
+    if precision != "32-true":
+        remedies.append(f"trainer.precision={'bf16-mixed' if precision == 'bf16-true' else '32-true'}")
+    return (
+        f"pass resume=branch and {', or '.join(remedies)}, or, to go on as it is, a higher trainer.max_grad_norm_ratio"
+    )
+
+
 def save_checkpoint(
     backbone: Backbone, done: Path, finish: Callable[[Path], object] = lambda folder: None, unchanged: bool = False
 ) -> Path:
@@ -266,8 +287,10 @@ def dtype_of(settings: TrainerSettings) -> str:
 
 
 class TrainLog(pl.Callback):
-    """``train_log.jsonl``: a line every ``log_every`` steps. A resumed fit drops the lines after its start, and with a
-    sentence those that a disk has damaged."""
+    """``train_log.jsonl``: a line every ``log_every`` steps, with the figures of ``watch``. A resumed fit drops the
+    lines after its start, and with a sentence those that a disk has damaged."""
+
+    watch: Watch | None = None
 
     def __init__(self, path: Path, start: int, say: Callable[[str], None] = lambda sentence: None) -> None:
         rows, damaged = [], 0
@@ -291,10 +314,11 @@ class TrainLog(pl.Callback):
         os.fsync(self.file.fileno())
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, *_: Any) -> None:
-        step = trainer.global_step
-        if step == 1 or step % trainer.log_every_n_steps == 0 or step == trainer.max_steps:  # type: ignore[attr-defined]
+        if is_logged(trainer):
             lr = trainer.optimizers[0].param_groups[0]["lr"]
-            self._write({"step": step, "loss": round(float(outputs["loss"]), 6), "lr": lr})
+            loss = round(float(outputs["loss"]), 6)
+            figures = self.watch.figures if self.watch is not None else {}
+            self._write({"step": trainer.global_step, "loss": loss, "lr": lr, **figures})
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         metrics = {k: round(float(v), 6) for k, v in trainer.callback_metrics.items() if k.startswith("val_")}

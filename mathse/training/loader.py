@@ -48,6 +48,7 @@ class Counts(NamedTuple):
 
 Plan = tuple[list[list[Entry]], Counts | None]  # a step's micro-batches, and counts of all of them
 Made = tuple[dict[str, Tensor], Counts]  # a padded micro-batch
+Observe = Callable[[dict[str, Tensor]], None]
 
 
 class RowEncoder(Dataset[Made]):
@@ -88,10 +89,11 @@ class MicroBatches:
     """The micro-batches of one step, in order, once; each is taken from ``made`` when it is asked for.
 
     ``counts``: of all of them together; None: there is one, which counts itself. ``waited``: seconds spent in waiting
-    for those that were taken so far.
+    for those that were taken so far. ``observe`` is called with each as it is taken.
     """
 
-    def __init__(self, made: Iterator[Made], plan: Callable[[], Plan]) -> None:
+    def __init__(self, made: Iterator[Made], plan: Callable[[], Plan], observe: Observe = lambda micro: None) -> None:
+        self.observe = observe
         start = time.perf_counter()
         self._first, self._made = next(made), made
         self.waited = time.perf_counter() - start
@@ -102,11 +104,13 @@ class MicroBatches:
         return self._count
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        self.observe(self._first[0])
         yield self._first[0]
         for _ in range(self._count - 1):
             start = time.perf_counter()
             batch, _counts = next(self._made)
             self.waited += time.perf_counter() - start
+            self.observe(batch)
             yield batch
 
 
@@ -181,12 +185,19 @@ class StepLoader:
     MicroBatches}``.
 
     Its length stays that of the whole fit: Lightning counts batches from the fit's start. ``start_method``: of the
-    worker processes ("fork", "spawn", "forkserver"); None: the platform's.
+    worker processes ("fork", "spawn", "forkserver"); None: the platform's. ``observe``: see MicroBatches.
     """
 
     def __init__(
-        self, data: StepData, start: int, workers: int, pinned: bool = False, start_method: str | None = None
+        self,
+        data: StepData,
+        start: int,
+        workers: int,
+        pinned: bool = False,
+        start_method: str | None = None,
+        observe: Observe = lambda micro: None,
     ) -> None:
+        self.observe = observe
         self.data, self.start, self.workers = data, start, workers
         self.pinned, self.start_method = pinned, start_method
 
@@ -219,7 +230,7 @@ class StepLoader:
             )
         )
         for _ in range(self.start, len(self.data)):
-            yield {"micro": MicroBatches(made, planned.popleft)}
+            yield {"micro": MicroBatches(made, planned.popleft, self.observe)}
 
 
 def ignore_batch_signals(worker: int) -> None:

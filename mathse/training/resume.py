@@ -58,8 +58,8 @@ class ResumePoints(pl.Callback):
     """Writes a resume point every ``every`` optimiser steps and every ``minutes``, whichever comes first (None: never),
     and begins the fit at ``start``.
 
-    Where a validation follows the step, after it: Lightning does not validate again on resume. ``before`` is called
-    before a point is written, on rank 0.
+    Where a validation follows the step, after it: Lightning does not validate again on resume. Before a point is
+    written ``check`` is called on all ranks, which may raise, and ``before`` on rank 0.
     """
 
     def __init__(
@@ -70,10 +70,11 @@ class ResumePoints(pl.Callback):
         validation_every: int | None,
         start: ResumePoint | None = None,
         before: Callable[[], None] = lambda: None,
+        check: Callable[[pl.Trainer, pl.LightningModule], None] = lambda trainer, module: None,
     ) -> None:
         self.scratch, self.every, self.validation_every = scratch, every, validation_every
         self.seconds = None if minutes is None else 60 * minutes
-        self.start, self.before = start, before
+        self.start, self.before, self.check = start, before, check
         self.written = time.monotonic()
 
     def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -94,6 +95,7 @@ class ResumePoints(pl.Callback):
             # clocks differ, and all ranks write together or not at all
             due = ranks.of_rank_0(time.monotonic() - self.written >= self.seconds)
         if due and trainer.global_step < trainer.max_steps:
+            self.check(trainer, module)
             if ranks.rank() == 0:
                 self.before()
             save(self.scratch, trainer, module)

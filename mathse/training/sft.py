@@ -79,11 +79,11 @@ class SFTModule(pl.LightningModule):
             total += loss.detach()
         if ranks.size() > 1 and averaged == 1:  # the strategy leaves each rank its own gradients
             ranks.sum_gradients(self.trained)
-        torch.nn.utils.clip_grad_norm_(self.trained, self.clip)
+        norm = torch.nn.utils.clip_grad_norm_(self.trained, self.clip)  # before clipping
         optimizer.step()
         optimizer.zero_grad()
         self.lr_schedulers().step()  # type: ignore[union-attr]
-        return {"loss": ranks.total(total) / averaged}
+        return {"loss": ranks.total(total) / averaged, "grad_norm": strategies.gradient_norm(self.trainer, norm)}
 
     def validation_step(self, batch: dict[str, Any], step: int) -> None:
         for micro in batch["micro"]:

@@ -130,6 +130,19 @@ def has_room_for_gradients(module: nn.Module) -> bool:
     return whole <= ROOM * torch.cuda.get_device_properties(device).total_memory
 
 
+def gradient_norm(trainer: pl.Trainer, norm: torch.Tensor) -> torch.Tensor:
+    """The norm of a step's gradients over all ranks, after the step. ``norm``: as clipping returned it."""
+    if isinstance(trainer.strategy, DeepSpeedStrategy):  # it clips itself, and leaves no gradient to look at
+        clipped = trainer.strategy.deepspeed_engine.get_global_grad_norm()
+        return torch.as_tensor(clipped or 0.0, device=norm.device)
+    return whole(norm)
+
+
+def whole(number: torch.Tensor) -> torch.Tensor:
+    """A number over sharded tensors (fsdp2), put together; all ranks call it together."""
+    return number.full_tensor() if isinstance(number, DTensor) else number
+
+
 def keeps_resume_points(settings: TrainerSettings) -> bool:
     """DeepSpeed's are pickles, which nothing here reads: a fit under it that was killed begins anew."""
     return ranks.size() == 1 or settings.strategy != "deepspeed"

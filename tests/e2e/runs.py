@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import builtins
+import csv
 import hashlib
 import io
+import json
 import os
 import signal
 import sys
@@ -14,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from small import log_of
 
 from mathse.config import parse
 from mathse.config.options import CONF
 from mathse.config.register import register
+from mathse.runs.reader import MEASURED
 from mathse.runs.store import read_json, read_jsonl
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -102,7 +106,18 @@ def contents(folder: Path) -> dict[str, str]:
     """Hash by name of all that equal runs have in common: rows, weights and figures."""
     own = ("stage.json", "report.html", ".lock", "run.json", "multirun.yaml")  # times, a process, the command itself
     files = (f for f in sorted(folder.rglob("*")) if f.is_file() and f.name not in own)
-    return {f.relative_to(folder).as_posix(): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
+    return {f.relative_to(folder).as_posix(): hashlib.sha256(without_speed(f)).hexdigest() for f in files}
+
+
+def without_speed(file: Path) -> bytes:
+    """A file's bytes; of a fit's log and of the table made from it without what the clock measured."""
+    if file.name == "train_log.jsonl":
+        return json.dumps(log_of(file.parent)).encode()
+    if file.name == "fits.csv":
+        with file.open(newline="") as table:
+            kept = [{k: v for k, v in row.items() if k not in MEASURED} for row in csv.DictReader(table)]
+        return json.dumps(kept).encode()
+    return file.read_bytes()
 
 
 def everything(folder: Path) -> dict[str, tuple[str, int]]:

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from mathse.commands.plan.amounts import Range, StagePlan
-from mathse.commands.plan.teacher_requests import TeacherRequests
 from mathse.config.evolution import NOBODY, Evolution
 from mathse.config.fits import Fit
 from mathse.config.judges import judge_named
 from mathse.config.schema import TrainConfig, chosen_callbacks, needs_orm
-from mathse.config.teachers import StudentTeacher
+from mathse.config.teachers import OpenAITeacher, StudentTeacher
 from mathse.data.labelled_paths import read_orm_data
 from mathse.data.problems import to_distill
 from mathse.runs.store import read_jsonl
@@ -91,10 +90,41 @@ class Bounds:
         return samples if self.evolution.keep == "all" else 1
 
 
+class Requests(Protocol):
+    """Adds what a teacher's server is asked to a stage's plan; nothing where the teacher is none."""
+
+    def solve(self, plan: StagePlan, problems: Sequence[Problem]) -> None: ...
+
+    def annotate(self, plan: StagePlan, problems: Sequence[Problem], most: int) -> None: ...
+
+    def reflect(self, plan: StagePlan, problems: Sequence[Problem], most: int, with_feedback: bool) -> None: ...
+
+
+class Counted:
+    """How many requests alone: no prompt is written, so that a run that begins need not read its data for it."""
+
+    def __init__(self, teacher: Any) -> None:
+        self.by_server = isinstance(teacher, OpenAITeacher)
+
+    def solve(self, plan: StagePlan, problems: Sequence[Problem]) -> None:
+        plan.ask("generate", Range.of(len(problems) * self.by_server), 0, 0)
+
+    def annotate(self, plan: StagePlan, problems: Sequence[Problem], most: int) -> None:
+        plan.ask("annotate", Range(0, most * self.by_server), 0, 0)
+
+    def reflect(self, plan: StagePlan, problems: Sequence[Problem], most: int, with_feedback: bool) -> None:
+        plan.ask("reflect", Range(0, most * self.by_server), 0, 0)
+
+
+def stages_ahead(config: TrainConfig, source: Any) -> list[StagePlan]:
+    """The stages of a run that begins, for its progress: how many there are, and how much each does."""
+    return list(Planner(config, source, Counted(config.teacher)).stages())
+
+
 class Planner:
     """``source``: the run's data; ``requests``: what its teacher is asked, where that is a server."""
 
-    def __init__(self, config: TrainConfig, source: Any, requests: TeacherRequests) -> None:
+    def __init__(self, config: TrainConfig, source: Any, requests: Requests) -> None:
         self.config, self.source, self.requests = config, source, requests
         self.splits: dict[str, Sequence[Problem]] = dict(source.splits())
         self.by_student = isinstance(config.teacher, StudentTeacher)

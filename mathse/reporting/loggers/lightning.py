@@ -5,7 +5,7 @@
     python train.py logger=tensorboard logger._target_=my_package.MyLogger
 
 =====================  ==============================================================================================
-``fit/<stage>/...``    loss, lr and validation of each fit, over its optimiser steps
+``fit/<stage>/...``    the lines of each fit's train_log.jsonl, over its optimiser steps
 ``round/...``          accuracy, acceptance, the ORM on this student, over rounds: base -1, distill 0, round_01 1, ...
 ``summary/...``        the numbers of summary.json by the names of ``mathse/reporting/loggers/figures.py``
 hyperparameters        the run's settings, without secrets

@@ -1,7 +1,7 @@
 """``logger=wandb``: one Weights & Biases run for the whole evolution, however many processes make it.
 
 =====================  ==============================================================================================
-``fit/<stage>/...``    loss, lr and validation of each fit, over ``fit/step``: optimiser steps of the run, never back
+``fit/<stage>/...``    each fit's train_log.jsonl, over ``fit/step``: optimiser steps of the run, never back
 ``round/...``          accuracy, acceptance, the ORM on this student, over ``round``: base -1, distill 0, round_01 1..
 ``samples/<stage>``    a table of paths with image, verdict and critique, of at most ``sample_table.ROWS`` rows
 summary                the figures of summary.json by names that stay the same: ``mathse/reporting/loggers/figures.py``

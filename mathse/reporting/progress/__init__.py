@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Self, TextIO
 
 from mathse.errors import ConfigError
+from mathse.reporting.progress.outlook import Outlook
 from mathse.reporting.progress.plain import PlainDisplay, Track
 from mathse.reporting.progress.safe_stream import SafeStream
 from mathse.reporting.progress.terminal import TerminalDisplay
@@ -47,6 +48,7 @@ class Progress:
         if mode == "auto":
             mode = "rich" if safe.isatty() and os.environ.get("TERM") != "dumb" else "plain"
         self.mode = mode
+        self.outlook = Outlook()  # of a run whose stages are known: which stage it is at, and how long it still takes
         self._display: PlainDisplay | TerminalDisplay
         if mode == "rich":
             self._display = TerminalDisplay(safe)
@@ -56,11 +58,12 @@ class Progress:
 
     def stage(self, name: str, description: str) -> None:
         """Begin a stage: its name heads every plain line that follows."""
-        self._display.stage(clean(name), clean(description))
+        self.outlook.begin(name)
+        self._display.stage(clean(name), clean(description), self.outlook.heading(name))
 
     def track(self, description: str, total: int, done: int = 0) -> Track:
         """Follow ``total`` rows or steps, ``done`` of which an earlier process made."""
-        return self._display.track(clean(description), total, done)
+        return self._display.track(clean(description), total, done, lambda: self.outlook.time_left)
 
     def say(self, text: str) -> None:
         """One sentence to the reader; control characters, as a model may write them, are shown as spaces."""

@@ -18,6 +18,10 @@ class Track(ABC):
     def advance(self, n: int = 1, **info: float | str) -> None: ...
 
     @abstractmethod
+    def resume(self, n: int) -> None:
+        """So many were done by an earlier process: they count for the state, not for the rate."""
+
+    @abstractmethod
     def close(self) -> None:
         """End it; a second call does nothing."""
 
@@ -35,13 +39,13 @@ class PlainDisplay:
         self._stream, self._every, self._clock = stream, every, clock
         self._stage = ""
 
-    def stage(self, name: str, description: str) -> None:
+    def stage(self, name: str, description: str, outlook: str) -> None:
         self._stage = name
-        self.say(f"{name}: {description}")
+        self.say(f"{name}: {description} ({outlook})" if outlook else f"{name}: {description}")
 
-    def track(self, description: str, total: int, done: int) -> Track:
+    def track(self, description: str, total: int, done: int, run_left: Callable[[], str]) -> Track:
         head = f"{self._stage} | {description}" if self._stage else description
-        return PlainTrack(self.say, head, total, done, self._every, self._clock)
+        return PlainTrack(self.say, head, total, done, self._every, self._clock, run_left)
 
     def say(self, text: str) -> None:
         self._stream.write(clean(text).rstrip() + "\n")
@@ -59,11 +63,18 @@ class PlainTrack(Track):
     """A line at the start, at most one every ``every`` seconds, and one at the end."""
 
     def __init__(
-        self, write: Callable[[str], None], head: str, total: int, done: int, every: float, clock: Callable[[], float]
+        self,
+        write: Callable[[str], None],
+        head: str,
+        total: int,
+        done: int,
+        every: float,
+        clock: Callable[[], float],
+        run_left: Callable[[], str],
     ) -> None:
-        self._write, self._head, self._every, self._clock = write, head, every, clock
+        self._write, self._head, self._every, self._clock, self._run_left = write, head, every, clock, run_left
         self._total, self._done = total, done
-        self._done_before = done  # by an earlier process: these count for the state, not for the rate
+        self._done_before = done  # by an earlier process
         self._start = self._last_line = clock()  # s
         self._info: dict[str, float | str] = {}
         self._closed = False
@@ -76,6 +87,11 @@ class PlainTrack(Track):
         if self._clock() - self._last_line >= self._every and self._done < self._total:
             self._last_line = self._clock()
             self._write(self._state())
+
+    def resume(self, n: int) -> None:
+        self._done += n
+        self._done_before += n
+        self._write(f"{self._head} | goes on from {n:,} of {self._total:,}")
 
     def close(self) -> None:
         if not self._closed:
@@ -92,4 +108,6 @@ class PlainTrack(Track):
             parts.append(f"took {duration(seconds)}")
         elif rate:
             parts.append(f"{duration((self._total - self._done) / rate)} left")
-        return " | ".join(parts + ([describe(self._info)] if self._info else []))
+        info = [describe(self._info)] if self._info else []
+        run_left = [] if ended or not (text := self._run_left()) else [text]
+        return " | ".join([*parts, *info, *run_left])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TextIO, cast
 
 from mathse.reporting.progress.plain import Track
@@ -23,10 +23,11 @@ class TerminalDisplay:
         self._bars: Any = None  # rich's Progress while a track is open
         self._open_tracks = 0
 
-    def stage(self, name: str, description: str) -> None:
+    def stage(self, name: str, description: str, outlook: str) -> None:
         from rich.text import Text
 
-        self.console.print(Text.assemble("\n", (name, "bold"), "  ", (description, "dim")))
+        line = Text.assemble("\n", (name, "bold"), "  ", (description, "dim"))
+        self.console.print(line + Text(f"  ({outlook})") if outlook else line)
 
     def say(self, text: str) -> None:
         self.console.print(text)
@@ -36,7 +37,7 @@ class TerminalDisplay:
         for number, line in enumerate(lines):
             self.console.print(line, style="bold" if number == 0 else "", soft_wrap=True)
 
-    def track(self, description: str, total: int, done: int) -> Track:
+    def track(self, description: str, total: int, done: int, run_left: Callable[[], str]) -> Track:
         if self._bars is None:
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as Bars
@@ -48,13 +49,14 @@ class TerminalDisplay:
                 TextColumn("{task.fields[rate]}", style="dim", markup=False),
                 TimeRemainingColumn(compact=True),
                 TextColumn("{task.fields[info]}", markup=False),
+                TextColumn("{task.fields[run_left]}", style="dim", markup=False),
                 console=self.console,
                 refresh_per_second=4,
             )
             self._bars.start()
         self._open_tracks += 1
-        task = self._bars.add_task(description, total=total, completed=done, rate="", info="")
-        return TerminalTrack(self, self._bars, task)
+        task = self._bars.add_task(description, total=total, completed=done, rate="", info="", run_left="")
+        return TerminalTrack(self, self._bars, task, run_left)
 
     def track_closed(self) -> None:
         self._open_tracks -= 1
@@ -71,8 +73,8 @@ class TerminalDisplay:
 class TerminalTrack(Track):
     """A bar of the shared live display; what it did stays on the screen as one line."""
 
-    def __init__(self, display: TerminalDisplay, bars: Any, task: Any) -> None:
-        self._display, self._bars, self._task = display, bars, task
+    def __init__(self, display: TerminalDisplay, bars: Any, task: Any, run_left: Callable[[], str]) -> None:
+        self._display, self._bars, self._task, self._run_left = display, bars, task, run_left
         self._start, self._done = time.monotonic(), 0  # without what an earlier process did
         self._info: dict[str, float | str] = {}
         self._closed = False
@@ -82,10 +84,14 @@ class TerminalTrack(Track):
         self._info.update(info)
         seconds = time.monotonic() - self._start
         rate = f"{speed(self._done / seconds)}/s" if seconds > 0 else ""
-        self._bars.update(self._task, advance=n, rate=rate, info=describe(self._info))
+        self._bars.update(self._task, advance=n, rate=rate, info=describe(self._info), run_left=self._run_left())
+
+    def resume(self, n: int) -> None:
+        self._bars.update(self._task, advance=n)
 
     def close(self) -> None:
         if not self._closed:
             self._closed = True
+            self._bars.update(self._task, run_left="")
             self._bars.stop_task(self._task)
             self._display.track_closed()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 COLUMNS = ("stage", "accuracy", "train rows", "accepted", "rejected", "unparsed", "precision")
+WORTH_A_LOOK = 0.01  # of padding, and of time that a fit waits for its data
 COUNTS = ("train_rows", "accepted", "rejected", "unparsed")
 
 
@@ -68,6 +69,28 @@ def describe(info: Mapping[str, float | str]) -> str:
         f"{name.replace('_', ' ')} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
         for name, value in info.items()
     )
+
+
+def fit_info(lines: Iterable[Mapping[str, Any]]) -> dict[str, float | str]:
+    """What a progress line says of a fit, from lines of its train_log.jsonl: the figures of the last ones, short. Of
+    padding and waiting for data only what is worth a look."""
+    figures: dict[str, Any] = {}
+    for line in lines:
+        figures |= line
+    info: dict[str, float | str] = {}
+    for key in ("loss", "val_loss", "grad_norm"):
+        if key in figures:
+            info[key] = float(figures[key])
+    if "tokens_per_second" in figures:
+        info["speed"] = f"{speed(figures['tokens_per_second'])} tokens/s"
+    if "mfu" in figures:
+        info["MFU"] = f"{figures['mfu'] * 100:.0f}%"
+    if figures.get("peak_memory_gib"):
+        info["peak"] = f"{figures['peak_memory_gib']:.1f} GiB"
+    for key, name in (("padding", "padding"), ("data_wait", "waiting for data")):
+        if figures.get(key, 0) >= WORTH_A_LOOK:
+            info[name] = f"{figures[key] * 100:.0f}%"
+    return info
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:

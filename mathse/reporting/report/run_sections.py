@@ -13,6 +13,7 @@ from mathse.config.secrets import without_secrets
 from mathse.reporting.progress.wording import duration
 from mathse.reporting.report import svg
 from mathse.reporting.report.bars import Bar, Part, bars
+from mathse.reporting.report.fit_table import HEAD, fit_row, overfitting
 from mathse.reporting.report.flow import KINDS, flow
 from mathse.reporting.report.losses import losses
 from mathse.reporting.report.orm_charts import FIGURES, orm_panels, reliability, student
@@ -176,13 +177,15 @@ def data(run: Run) -> str:
 
 
 def fits(run: Run) -> str:
-    """Loss curves."""
-    logs = {title(stage.name): stage.curve() for stage in run.stages}
+    """Loss curves, and what else the fits' logs say."""
+    curves = {title(stage.name): stage.curve() for stage in run.stages}
+    logs = {name: rows for name, rows in curves.items() if rows}
+    finding = "Training loss a token (line) and validation loss (rings), one logarithmic scale."
     return section(
         "fits",
         "Loss curves",
-        "Training loss a token (line) and validation loss (rings), one logarithmic scale.",
-        figure(losses({name: rows for name, rows in logs.items() if rows})),
+        svg.safe(f"{finding} {overfitting(logs)}"),
+        figure(losses(logs)) + table(HEAD, [fit_row(name, rows) for name, rows in logs.items()]) if logs else "",
     )
 
 
