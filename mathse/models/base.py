@@ -27,7 +27,7 @@ from mathse.models.row import Row
 from mathse.types import PromptStyle
 
 IGNORED = -100  # label of positions without loss
-IMAGE_CACHE = 32 * 2**20  # bytes
+IMAGE_CACHE = 256 * 2**20  # bytes; drawing and preparing a picture anew costs more than keeping it
 Features = dict[str, Tensor]  # of one image: tensors whose first dimensions add up over images
 
 
