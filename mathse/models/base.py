@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from mathse.models.tower_features import TowerFeatures
 
 IGNORED = -100  # label of positions without loss
-IMAGE_CACHE = 32 * 2**20  # bytes
+IMAGE_CACHE = 256 * 2**20  # bytes; drawing and preparing a picture anew costs more than keeping it
 Features = dict[str, Tensor]  # of one image: tensors whose first dimensions add up over images
 TOWER_FEATURES = "tower_features"  # among them instead of pixels: what the frozen tower made of the image
 

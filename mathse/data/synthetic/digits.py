@@ -55,10 +55,14 @@ def parse_reference(ref: str) -> tuple[int, int, int]:
 
 def render(ref: str) -> Image.Image:
     """The image of a reference: RGB, 84 x 28 pixels, bright ink on black."""
-    images = _digits()[0]
     strip = Image.new("L", (3 * GLYPH, GLYPH))
     for k, index in enumerate(parse_reference(ref)):
-        # Grey levels 0..16 of the data set become 0..255.
-        ink = Image.fromarray(np.uint8(images[index] * (255 / 16)))
-        strip.paste(ink.resize((GLYPH, GLYPH), Image.Resampling.BILINEAR), (k * GLYPH, 0))
+        strip.paste(_glyph(index), (k * GLYPH, 0))
     return strip.convert("RGB")
+
+
+@lru_cache(maxsize=None)  # all of them are 1.4 MB, and a run draws each some hundred times
+def _glyph(index: int) -> Image.Image:
+    """One digit, 28 x 28 pixels of 0..255; the data set's grey levels are 0..16."""
+    ink = Image.fromarray(np.uint8(_digits()[0][index] * (255 / 16)))
+    return ink.resize((GLYPH, GLYPH), Image.Resampling.BILINEAR)
