@@ -27,8 +27,9 @@ from mathse.models.row import Row
 from mathse.runs.layout import CHECKPOINT, SCRATCH, TRAIN_LOG
 from mathse.runs.store import read_jsonl
 from mathse.training.divergence import BASIS, IN_A_ROW, Divergence
-from mathse.training.fit import LAST, FitJob, fit
+from mathse.training.fit import FitJob, fit
 from mathse.training.peak_flops import peak_flops, peak_of
+from mathse.training.resume import newest
 
 TRAINER = Trainer(precision="32-true", checkpoint_every=2, log_every=1)
 SETTINGS = Fit(max_steps=6, batch_size=4, micro_batch_size=2, val_every=3, optimizer=Optimizer(lr=5e-3))
@@ -45,7 +46,9 @@ def job(folder: Path, rows: Sequence[Row], settings: Fit = SETTINGS, **changes: 
 
 
 def saved_step(folder: Path) -> int:
-    return int(torch.load(folder / SCRATCH / LAST, weights_only=True)["global_step"])
+    point = newest(folder / SCRATCH, print)
+    assert point is not None
+    return point.step
 
 
 class Spoil(pl.Callback):
@@ -155,7 +158,7 @@ def test_an_absurd_rate_stops_the_fit_before_a_resume_point_is_written(tmp_path:
     settings = replace(SETTINGS, optimizer=Optimizer(lr=1e30))
     with pytest.raises(FitDiverged, match=r"step 2: .*trainer.precision=32-true.*; there is no resume point yet$"):
         fit(tiny_backbone(), job(tmp_path, rows, settings, trainer=replace(TRAINER, precision="bf16-mixed")))
-    assert not (tmp_path / SCRATCH / LAST).exists()
+    assert newest(tmp_path / SCRATCH, print) is None
 
 
 def test_an_update_that_spoils_the_weights_is_noticed_before_they_are_saved(tmp_path: Path, rows: list[Row]) -> None:
@@ -167,7 +170,7 @@ def test_an_update_that_spoils_the_weights_is_noticed_before_they_are_saved(tmp_
     trainer = replace(TRAINER, checkpoint_every=3)
     with pytest.raises(FitDiverged, match="after step 3: its validation loss is nan"):
         fit(tiny_backbone(), job(tmp_path, rows, val_rows=rows[:4], trainer=trainer), [SpoilAfter()])
-    assert not (tmp_path / SCRATCH / LAST).exists()
+    assert newest(tmp_path / SCRATCH, print) is None
 
 
 def test_gradients_that_explode_stop_the_fit_and_a_setting_lets_them(tmp_path: Path, rows: list[Row]) -> None:

@@ -7,7 +7,7 @@ problems, the same handwriting); the digits of dev, test and orm_held are in no 
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +61,7 @@ def render(ref: str) -> Image.Image:
     return strip.convert("RGB")
 
 
-@lru_cache(maxsize=None)  # all of them are 1.4 MB, and a run draws each some hundred times
+@cache  # all of them are 1.4 MB, and a run draws each some hundred times
 def _glyph(index: int) -> Image.Image:
     """One digit, 28 x 28 pixels of 0..255; the data set's grey levels are 0..16."""
     ink = Image.fromarray(np.uint8(_digits()[0][index] * (255 / 16)))
