@@ -12,7 +12,7 @@ from orm_by_heart import saved, six_paths, trained
 
 from mathse.config import judges as settings
 from mathse.config.fits import ORM
-from mathse.evolution.models import RunModels
+from mathse.evolution.models import ORMOnDemand, RunModels
 from mathse.evolution.reflect import _feedback
 from mathse.evolution.state import Judged
 from mathse.judges import judge_paths
@@ -30,7 +30,7 @@ def loop_of(folder: Path, order: str, explain: Any) -> Any:
     models = RunModels.__new__(RunModels)
     models.config = SimpleNamespace(judge=judge, seed=0)  # type: ignore[assignment]
     models.served_orm, models.teacher = None, None  # type: ignore[assignment]
-    vars(models)["orm"] = open_orm(checkpoint, lambda: trained(orm), 128)
+    vars(models)["orm"] = ORMOnDemand(lambda: open_orm(checkpoint, lambda: trained(orm), 128))
     return SimpleNamespace(
         models=models,
         stage=SimpleNamespace(path=folder),
