@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from math import ceil
+from math import ceil, nan
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from mathse.config.extras import installed
 from mathse.config.fits import ORM, Fit, Lora, Optimizer
 from mathse.config.generators import HFGenerator
 from mathse.config.schema import Trainer
-from mathse.errors import ConfigError, MathSEError, RankLost, TeacherError
+from mathse.errors import ConfigError, FitDiverged, MathSEError, RankLost, TeacherError
 from mathse.inference.generate import predict
 from mathse.judges import judge_paths
 from mathse.judges.orm import ORMJudge
@@ -557,6 +557,22 @@ def in_memory() -> tuple[int, int]:
     alive = gc.get_objects()
     models = sum(isinstance(o, (pl.LightningModule, PreTrainedModel)) for o in alive)
     return models, sum(isinstance(o, torch.optim.Optimizer) for o in alive)
+
+
+class SpoilHead(pl.Callback):
+    """Of rank 0 alone, as a bad update might."""
+
+    def on_train_batch_start(self, trainer: pl.Trainer, module: Any, *_: Any) -> None:
+        with torch.no_grad():
+            module.model.lm_head.weight.mul_(nan)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+def test_a_fit_that_diverges_on_one_rank_ends_with_the_sentence_that_one_process_has(
+    tmp_path: Path, strategy: str
+) -> None:
+    error = in_ranks(2, lambda: fit(SPEC.open(), job(tmp_path, strategy), [SpoilHead()]))
+    assert isinstance(error, FitDiverged) and "after step 1: its loss is nan" in str(error)
 
 
 def test_decoder_layers_and_the_towers_are_sharded_one_by_one() -> None:

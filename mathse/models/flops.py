@@ -73,10 +73,10 @@ def amounts_of(batch: dict[str, Tensor], patch_size: int) -> Amounts:
 
 def _patches(batch: dict[str, Tensor], patch_size: int) -> Tensor:
     """Patches of each picture, or of each of its tiles: (n,)."""
+    if "pixel_values" not in batch:  # no picture, or the tower's features are kept and it does not run
+        return torch.zeros(0, dtype=torch.long)
     if "image_grid_thw" in batch:  # Qwen2-VL: (pictures, 3)
         return batch["image_grid_thw"].prod(dim=-1)
-    if "pixel_values" not in batch:
-        return torch.zeros(0, dtype=torch.long)
     n, _, height, width = batch["pixel_values"].shape
     return torch.full((n,), (height // patch_size) * (width // patch_size))
 

@@ -45,14 +45,7 @@ class Watch(pl.Callback):
         start: the step of the resume point that the fit goes on from; 0 without one.
     """
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        *,
-        divergence: Divergence,
-        advice: str,
-        start: int = 0,
-    ) -> None:
+    def __init__(self, backbone: Backbone, *, divergence: Divergence, advice: str, start: int = 0) -> None:
         self.flops = TrainingFlops(backbone)
         self._patch_size = patch_size(backbone)
         self._amounts, self._waited = Amounts(), 0.0  # of the window; seconds
@@ -80,7 +73,7 @@ class Watch(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._paused += time.perf_counter() - self._validation_start
-        loss = float(trainer.callback_metrics["val_loss"])
+        loss = float(trainer.callback_metrics.get("val_loss", 0.0))  # absent where no row has a response
         if not math.isfinite(loss):
             raise self._diverged(trainer.global_step, f"its validation loss is {loss}")
 
@@ -99,7 +92,8 @@ class Watch(pl.Callback):
     def check_point(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """A resume point is never of a fit that has diverged: its last update may have been the one too many."""
         self._check()
-        weights = strategies.whole(torch.nn.utils.get_total_norm(module.parameters()))
+        trained = [p for p in module.parameters() if p.requires_grad]  # the others may be 4-bit numbers
+        weights = strategies.whole(torch.nn.utils.get_total_norm(trained))
         if not torch.isfinite(weights):
             raise self._diverged(trainer.global_step, f"the norm of its weights is {float(weights)}")
         self._saved = trainer.global_step
