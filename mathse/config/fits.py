@@ -60,6 +60,11 @@ class Fit:
             return self.max_steps
         return max(1, round((self.epochs or 1.0) * rows / self.batch_size))
 
+    def rows_at_once(self, tokens: int) -> int:
+        """Rows of so many tokens in a micro-batch."""
+        bound = self.tokens_per_micro_batch
+        return self.micro_batch_size if bound is None else min(self.micro_batch_size, max(1, bound // tokens))
+
 
 @dataclass
 class SFT(Fit):

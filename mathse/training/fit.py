@@ -41,6 +41,8 @@ from mathse.training.orm import ORMModule
 from mathse.training.sft import SFTModule
 from mathse.training.watch import Watch, is_logged
 
+ROOM = 0.7  # share of a device's memory; the rest is left to what FSDP gathers, which the estimate does not count
+
 
 @dataclass(frozen=True)
 class FitJob:
@@ -56,6 +58,7 @@ class FitJob:
     status_tokens: tuple[int, int] | None = None  # an ORM's fit
     kept_in: torch.dtype | None = None  # of the checkpoint after a full fit; None: as the model was opened
     tower_features: bool = False  # kept features stand for pictures; ``fit`` decides that
+    reduced_once: bool = True  # sharded gradients, in a step's last pass; ``fit`` decides that
 
     @property
     def steps(self) -> int:
@@ -100,13 +103,10 @@ def fit(
     # What trains, what is frozen, and the memory it is expected to take.
     settings = job.settings
     longest = backbone.encode([max(job.rows, key=length)])[0]
-    rows = settings.micro_batch_size
-    if settings.tokens_per_micro_batch is not None:
-        rows = min(rows, max(1, settings.tokens_per_micro_batch // len(longest.ids)))
     estimated = memory.estimate(
         backbone,
         longest,
-        rows,
+        settings.rows_at_once(len(longest.ids)),
         job.trainer.precision,
         settings.activation_checkpointing,
         shards=job.trainer.devices if job.trainer.strategy == "fsdp2" else 1,
@@ -116,6 +116,12 @@ def fit(
     write_json(job.folder / TRAINED, trained.to_json())
     if announce is not None:
         announce(trained)
+
+    # Whether whole gradients fit beside all that until a step's last pass. Rank 0 decides for all.
+    if (device := device_of(job.trainer)).type == "cuda":
+        whole = memory.SINGLE * sum(memory.numel(p) for p in backbone.model.parameters() if p.requires_grad)
+        has_room = estimated.total + whole <= ROOM * torch.cuda.get_device_properties(device).total_memory
+        job = replace(job, reduced_once=has_room)
 
     # Whether the frozen tower's features fit into their store. Rows that are made up on the way show other pictures.
     features = backbone.tower_features
@@ -166,7 +172,7 @@ def _train(
     settings, hardware = job.settings, job.trainer
     micro = settings.micro_batch_size
     options = {**asdict(settings.optimizer), "vision_lr_scale": settings.vision_lr_scale}
-    options |= {"steps": job.steps, "seed": job.seed}
+    options |= {"steps": job.steps, "seed": job.seed, "reduced_once": job.reduced_once}
     if job.status_tokens is None:
         module = SFTModule(backbone, **options)
     else:

@@ -24,7 +24,8 @@ class SFTModule(pl.LightningModule):
 
     Parameters that require a gradient train; the rest is neither optimised nor written to the resume point. ``seed``
     keys every draw of a step (dropout), so a resumed fit repeats it. ``vision_lr_scale``: the learning rate of tower
-    and connector as a share of ``lr``. Betas, ratios and clip as in ``mathse.config.fits.Optimizer``.
+    and connector as a share of ``lr``. Betas, ratios and clip as in ``mathse.config.fits.Optimizer``. ``reduced_once``:
+    see ``strategies.announce_pass``.
     """
 
     def __init__(
@@ -42,11 +43,12 @@ class SFTModule(pl.LightningModule):
         clip: float = 1.0,
         vision_lr_scale: float = 1.0,
         seed: int = 0,
+        reduced_once: bool = True,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.backbone, self.model = backbone, backbone.model
-        self.steps, self.seed, self.clip = steps, seed, clip
+        self.steps, self.seed, self.clip, self.reduced_once = steps, seed, clip, reduced_once
         self.lr, self.weight_decay, self.betas, self.eps = lr, weight_decay, (beta1, beta2), eps
         self.warmup_ratio, self.min_lr_ratio = warmup_ratio, min_lr_ratio
         self.vision_lr_scale = vision_lr_scale
@@ -64,6 +66,7 @@ class SFTModule(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         self.model.train()  # from_pretrained returns eval mode, and Lightning no longer switches
+        strategies.gather_once(self)
 
     def training_step(self, batch: dict[str, Any], step: int) -> dict[str, Tensor]:
         torch.manual_seed(step_seed(self.seed, self.global_step, ranks.rank()))
@@ -74,7 +77,7 @@ class SFTModule(pl.LightningModule):
         normaliser = ranks.total(batch["micro"].counts.targets) / averaged
         for k, micro in enumerate(batch["micro"], 1):
             loss = self(strategies.on_device(self.trainer, micro), cross_entropy) / normaliser
-            strategies.announce_pass(self.trainer, last=k == len(batch["micro"]))
+            strategies.announce_pass(self.trainer, last=k == len(batch["micro"]), reduced_once=self.reduced_once)
             self.manual_backward(loss)
             total += loss.detach()
         if ranks.size() > 1 and averaged == 1:  # the strategy leaves each rank its own gradients

@@ -24,8 +24,6 @@ from torch.distributed.tensor import DTensor
 from mathse.config.schema import Trainer as TrainerSettings
 from mathse.training import launch, ranks
 
-ROOM = 0.5  # share of a device's memory that gradients may take between a step's passes
-
 
 def among_ranks(settings: TrainerSettings, clip: float) -> dict[str, Any]:
     """The Trainer's arguments that say where a fit runs. ``clip``: the gradient norm, where the strategy clips."""
@@ -105,29 +103,18 @@ def on_device(trainer: pl.Trainer, micro_batch: Any) -> Any:
     return trainer.strategy.batch_to_device(trainer.precision_plugin.convert_input(micro_batch))
 
 
-def announce_pass(trainer: pl.Trainer, last: bool) -> None:
-    """Tell a strategy that reduces gradients in the backward pass whether this one is a step's last: gradients are
-    reduced then, once a step, where a device has room for them.
+def announce_pass(trainer: pl.Trainer, last: bool, reduced_once: bool) -> None:
+    """Tell a strategy that reduces gradients in the backward pass whether this one is a step's last.
 
-    Under FSDP2 a device holds, until then, the whole float32 gradients of what trains, and not its shard of them. For
-    adapters that is nothing; a full fit of 7B parameters has 30 GB of them, one of 19B 78 GB. Where they would take
-    more than ROOM of the device's memory they are reduced after every pass.
+    With ``reduced_once`` FSDP2 reduces them then, once a step, and until then a device holds the whole float32
+    gradients of what trains, and not its shard of them: for adapters that is nothing, a full fit of 7B parameters has
+    28 GB of them, one of 19B 78 GB. Else they are reduced after every pass.
     """
     if isinstance(trainer.strategy, DeepSpeedStrategy):
         trainer.strategy.deepspeed_engine.set_gradient_accumulation_boundary(last)
     module = trainer.lightning_module
     if isinstance(module, FSDPModule):
-        module.set_requires_gradient_sync(last or not has_room_for_gradients(module))
-
-
-def has_room_for_gradients(module: nn.Module) -> bool:
-    """Whether the device may hold whole float32 gradients beside the shards; a CPU always may."""
-    parameters = list(module.parameters())
-    device = parameters[0].device
-    if device.type != "cuda":
-        return True
-    whole = 4 * sum(p.numel() for p in parameters if p.requires_grad)  # of a sharded weight too: numel is the whole's
-    return whole <= ROOM * torch.cuda.get_device_properties(device).total_memory
+        module.set_requires_gradient_sync(last or not reduced_once)
 
 
 def gradient_norm(trainer: pl.Trainer, norm: torch.Tensor) -> torch.Tensor:
@@ -161,6 +148,15 @@ def shard(module: pl.LightningModule, model: nn.Module) -> None:
     policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32, cast_forward_inputs=False)
     for part in (*layers(model), module):
         fully_shard(part, mesh=module.device_mesh["data_parallel"], mp_policy=policy)
+
+
+def gather_once(module: pl.LightningModule) -> None:
+    """Gather each shard and let it go. In a pass that does not reduce gradients torch looks at the whole weights of
+    every part, also of one that no pass has used yet, a tower whose features are kept, and there are none before."""
+    for part in module.modules():
+        if isinstance(part, FSDPModule):
+            part.unshard()
+            part.reshard()
 
 
 def layers(model: nn.Module) -> list[nn.Module]:
