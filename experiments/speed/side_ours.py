@@ -124,8 +124,7 @@ def judge_in_turns(task: dict[str, Any], backbone: Qwen2VLBackbone, rows: Sequen
 def main() -> None:
     task = json.loads(sys.argv[1])
     torch.set_num_threads(1)
-    if task["keep_freed_memory"]:
-        keep_freed_memory()  # as the commands do
+    keep_freed_memory()  # as the commands do
     folder = Path(task["folder"])
     rows: list[Row] = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
     processor = transformers.AutoProcessor.from_pretrained(folder / "model", local_files_only=True)
