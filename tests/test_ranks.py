@@ -44,7 +44,7 @@ from mathse.models.base import IGNORED, Backbone
 from mathse.models.feature_store import FeatureStore
 from mathse.models.model_spec import ModelSpec, close_shared, open_shared, spec_of
 from mathse.models.row import Row
-from mathse.training import launch, ranks, strategies
+from mathse.training import launch, loss, ranks, strategies
 from mathse.training.batches import EpochStream, MixedStream, OnceStream, step_seed
 from mathse.training.fit import FitJob, fit
 from mathse.training.loader import StepData
@@ -573,6 +573,21 @@ def test_a_fit_that_diverges_on_one_rank_ends_with_the_sentence_that_one_process
 ) -> None:
     error = in_ranks(2, lambda: fit(SPEC.open(), job(tmp_path, strategy), [SpoilHead()]))
     assert isinstance(error, FitDiverged) and "after step 1: its loss is nan" in str(error)
+
+
+def test_sharded_ranks_whose_loss_is_in_chunks_make_the_step_of_a_plain_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(sentence: str) -> None:
+        raise AssertionError(sentence)
+
+    changes: dict[str, Any] = {"optimizer": GRADIENT, "max_steps": 1}
+    one, [log_of_one, *_] = fitted(tmp_path / "one", "auto", **changes)
+    monkeypatch.setattr(loss, "LOGITS_AT_ONCE", 16_000)  # ten tokens at a time
+    monkeypatch.setattr(loss, "_say", never)  # the head is whole in a forward pass
+    both, [log_of_both, *_] = fitted(tmp_path / "both", "fsdp2", **changes)
+    assert log_of_both["loss"] == pytest.approx(log_of_one["loss"], abs=2e-5)
+    assert max(float((one[k] - both[k]).abs().max()) for k in one) < 1e-5
 
 
 def test_decoder_layers_and_the_towers_are_sharded_one_by_one() -> None:

@@ -1,8 +1,8 @@
 """MathSE's fit, sampling and judging beside what its users run instead, in CPU time: one table.
 
     python experiments/speed/peers.py                                         # ours and the loop written by hand
-    python experiments/speed/peers.py --venvs DIR --write                     # all sides; the table goes into README.md
-    python experiments/speed/peers.py --tasks full,mixed --sides ours,trl --venvs DIR
+    python experiments/speed/peers.py --venvs DIR --write                     # all sides, into peers.json and README.md
+    python experiments/speed/peers.py --venvs DIR --write --tasks full,mixed  # these rows of the table anew
 
 Each side is a process of its own, since what one has allocated or loaded would slow or speed up another. They take
 turns step by step (``turns.py``), so that a busy neighbour slows all of them. DIR holds an environment a peer: trl,
@@ -29,7 +29,8 @@ from turns import PIPE
 from mathse.seeds import derive
 
 HERE = Path(__file__).resolve().parent
-README, BEGIN, END = HERE / "README.md", "<!-- peers.py writes the rest -->", "<!-- until here -->"
+README, RESULTS = HERE / "README.md", HERE / "peers.json"
+BEGIN, END = "<!-- peers.py writes the rest -->", "<!-- until here -->"
 TITLES = {
     "ours": "ours",
     "plain": "by hand",
@@ -40,9 +41,9 @@ TITLES = {
 PACKAGES = {"trl": "trl", "llamafactory": "llamafactory", "swift": "ms_swift"}
 WARM_UP = 2  # steps that are not counted: allocation, lazy initialisation, the first optimiser state
 COMPARED = 10  # first steps whose losses must agree
-PARITY = 0.01  # largest difference of these losses, as a share; equal work in float32 is within 1e-5
+PARITY, PARITY_BF16 = 1e-3, 2e-2  # largest difference of these losses, as a share; seen in float32: 4e-7
 DECODER = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-LOADED_AT = 2.5  # load average above which a table says that it is not one to rely on
+LOADED_AT = 2.5  # load average above which the table says that the machine was busy
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Task:
     micro: int = 16
     n: int = 1  # samples a prompt
     new_tokens: int = 64
-    goals: dict[str, float] = field(default_factory=dict)  # by side: our rate as a multiple of its rate
+    goals: dict[str, float] = field(default_factory=dict)  # by side: how many times as fast ours shall be
 
 
 TASKS = {
@@ -82,6 +83,7 @@ class Side:
         environment = {
             **os.environ, PIPE: str(written), "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1",
             "USE_HF": "1", "CUDA_VISIBLE_DEVICES": "", "TOKENIZERS_PARALLELISM": "false", "WANDB_MODE": "disabled",
+            "TMPDIR": str(log.parent),  # a side is killed, so it cannot tidy up
         }  # fmt: skip
         if name == "ours":
             environment["PYTHONPATH"] = str(HERE.parents[1])
@@ -100,9 +102,13 @@ class Side:
         return json.loads(line) if line else None
 
     def step(self) -> bool:
+        """One step; False where the side has ended."""
         assert self.process.stdin is not None
-        self.process.stdin.write("step\n")
-        self.process.stdin.flush()
+        try:
+            self.process.stdin.write("step\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            return False
         if (done := self.answer()) is not None:
             self.steps.append(done)
         return done is not None
@@ -118,9 +124,9 @@ def take_turns(task: Task, pythons: dict[str, Path], folder: Path, steps: int, l
     settings = {
         **vars(task), "folder": str(folder), "lr": 1e-3, "newline": False, "lora_modules": DECODER,
         "adapter_seed": derive(0, "adapter") % 2**63,  # as in our fit of seed 0
-        "min_pixels": SMALLEST**2, "max_pixels": LARGEST**2, "keep_freed_memory": True, **more,
+        "min_pixels": SMALLEST**2, "max_pixels": LARGEST**2, **more,
     }  # fmt: skip
-    sides = []
+    sides: list[Side] = []
     try:
         for name, python in pythons.items():  # one after the other: they would slow each other down
             print(f"  starting {TITLES[name]}", file=sys.stderr, flush=True)
@@ -136,132 +142,135 @@ def take_turns(task: Task, pythons: dict[str, Path], folder: Path, steps: int, l
     return sides
 
 
-def check_losses(task: Task, sides: list[Side], folder: Path, logs: Path) -> str:
-    """Whether all sides did the same work: a sentence. Raises SystemExit where one did not.
+def check_losses(task: Task, sides: list[Side], folder: Path, logs: Path) -> dict[str, float]:
+    """How far each side's first losses are from those that equal work gives, as a share.
 
     The peers also learn the newline behind the end token, and draw their adapters at seed 0; a loop by hand that does
     the same stands in for ours beside them.
     """
-    python = {"plain": Path(sys.executable)}
-    peers = [side for side in sides if side.name in PACKAGES and side.steps]
-    of_ours = next(side for side in sides if side.name == "ours")
-    reference = of_ours
-    if peers:
+    reference = ours = next(side for side in sides if side.name == "ours")
+    if any(side.name in PACKAGES for side in sides):
+        python = {"plain": Path(sys.executable)}
         [reference] = take_turns(task, python, folder, COMPARED, logs, newline=True, adapter_seed=0)
-    furthest = []
+    apart = {}
     for side in sides:
-        wanted = of_ours if side.name in ("ours", "plain") else reference
+        wanted = ours if side.name in ("ours", "plain") else reference
         pairs = list(zip(side.steps[:COMPARED], wanted.steps[:COMPARED], strict=False))
-        apart = max((abs(a["loss"] / b["loss"] - 1) for a, b in pairs), default=0.0)
-        if apart > PARITY:
+        apart[side.name] = max((abs(a["loss"] / b["loss"] - 1) for a, b in pairs), default=0.0)
+        if apart[side.name] > allowed(task):
             curves = [" ".join(f"{step['loss']:.4f}" for step in s.steps[:COMPARED]) for s in (side, wanted)]
-            print(f"{TITLES[side.name]} is up to {apart:.2%} from the loss it should have:", *curves, sep="\n  ")
-            raise SystemExit("the sides do different work, so their times mean nothing")
-        if side is not of_ours and side.steps:
-            furthest.append(f"{TITLES[side.name]} {apart:.0e}")
-    return f"{task.title}: {', '.join(furthest)}"
+            print(
+                f"{TITLES[side.name]} is up to {apart[side.name]:.2%} from the loss of equal work:", *curves, sep="\n  "
+            )
+    return apart
 
 
-def rate(side: Side) -> float:
-    """Real tokens a CPU second."""
-    counted = side.steps[WARM_UP:]
-    if not counted:
-        return 0.0
-    return 1000 * sum(step["tokens"] for step in counted) / sum(step["cpu_ms"] for step in counted)
+def allowed(task: Task) -> float:
+    return PARITY_BF16 if task.bf16 else PARITY
 
 
-def cells(task: Task, sides: list[Side], names: list[str]) -> list[str]:
-    """The table's row: each side's figure, and ours as a multiple of its rate."""
-    by_name = {side.name: side for side in sides if len(side.steps) > WARM_UP}
-    equal = task.kind == "fit" and not task.mixed  # a step of each side is the same work
-    ours = by_name["ours"]
+def measure(key: str, pythons: dict[str, Path], counted: int, work: Path) -> dict[str, Any]:
+    """What peers.json holds of a task."""
+    task, steps, load = TASKS[key], WARM_UP + counted, [os.getloadavg()[0]]
+    print(task.title, file=sys.stderr, flush=True)
+    folder = work / key
+    build(folder, task.batch * (steps + 1), task.mixed)
+    able = {"fit": list(TITLES), "sample": ["ours", "plain"], "judge": ["ours"]}[task.kind]
+    sides = take_turns(task, {n: python for n, python in pythons.items() if n in able}, folder, steps, work)
+    load.append(os.getloadavg()[0])
+    failed = {}
+    for side in sides:
+        if len(side.steps) < steps:
+            failed[side.name] = f"ended after {len(side.steps)} steps"
+            print(f"{TITLES[side.name]} {failed[side.name]}:", *side.log.read_text().splitlines()[-15:], sep="\n  ")
+    if "ours" in failed:
+        raise SystemExit(f"ours {failed['ours']}")
+    sides = [side for side in sides if side.name not in failed]
+    result: dict[str, Any] = {"steps": counted, "load": load, "failed": failed}
+    if task.kind == "judge":
+        [ours] = sides
+        medians = {what: median(step[what] for step in ours.steps[WARM_UP:])
+                   for what in ("write", "verdict_first", "analysis_first")}  # fmt: skip
+        return {**result, "cpu_ms": medians}
+    if task.kind == "fit" and not task.mixed:  # mixed: each side groups rows in its own way
+        result["apart"] = check_losses(task, sides, folder, work)
+        failed |= {name: "does other work" for name, apart in result["apart"].items() if apart > allowed(task)}
+    result["cpu_ms"] = {side.name: median(step["cpu_ms"] for step in side.steps[WARM_UP:]) for side in sides}
+    result["page_faults"] = {side.name: median(step["page_faults"] for step in side.steps[WARM_UP:]) for side in sides}
+    result["tokens_a_cpu_s"] = {
+        side.name: 1000 * sum(step["tokens"] for step in side.steps[WARM_UP:])
+        / sum(step["cpu_ms"] for step in side.steps[WARM_UP:])
+        for side in sides
+    }  # fmt: skip
+    return result
+
+
+def table_row(key: str, result: dict[str, Any]) -> list[str]:
+    """Each side's figure, and in brackets how many times ours is as fast."""
+    task = TASKS[key]
+    # a step of each side is the same work, where all take the same rows
+    equal = task.kind == "fit" and not task.mixed
+    figures = result["cpu_ms"] if equal else result["tokens_a_cpu_s"]
     row = [task.title, "CPU ms a step" if equal else "tokens a CPU s"]
-    for name in names:
-        if name not in by_name:
+    for name in TITLES:
+        if name in result["failed"]:
+            row.append(result["failed"][name])
+        elif name not in figures:
             row.append("")
-            continue
-        side = by_name[name]
-        ms = median(step["cpu_ms"] for step in side.steps[WARM_UP:])
-        text = f"{ms:,.0f}" if equal else f"{rate(side):,.0f}"
-        if name != "ours":
-            ratio = ms / median(step["cpu_ms"] for step in ours.steps[WARM_UP:]) if equal else rate(ours) / rate(side)
-            text += f" ({ratio:.2f})"
-        row.append(text)
+        else:
+            ratio = figures[name] / figures["ours"] if equal else figures["ours"] / figures[name]
+            row.append(f"{figures[name]:,.0f}" + ("" if name == "ours" else f" ({ratio:.2f})"))
     goals: dict[float, list[str]] = {}
     for name, goal in task.goals.items():
         goals.setdefault(goal, []).append(TITLES[name])
     row.append("; ".join(f"{goal} of {', '.join(titles)}" for goal, titles in goals.items()))
-    return row
+    return [*row, f"{min(result['load']):.1f}-{max(result['load']):.1f}"]
 
 
-def judging(side: Side) -> list[str]:
-    """Judging a path, as a multiple of writing it."""
-    counted = side.steps[WARM_UP:]
-    written = median(step["write"] for step in counted)
-    ratios = {order: median(step[order] for step in counted) / written for order in ("verdict_first", "analysis_first")}
-    return [
-        "",
-        f"Writing 16 paths of 64 tokens takes {written:,.0f} CPU ms; judging 16 responses of about 100 tokens takes "
-        f"{ratios['verdict_first']:.2f} times that where the status comes first (one pass), and "
-        f"{ratios['analysis_first']:.2f} times with 64 tokens of analysis before it (goal: at most 1).",
+def markdown(results: dict[str, Any]) -> list[str]:
+    """The part of README.md that is made from peers.json."""
+    tasks: dict[str, dict[str, Any]] = {key: results["tasks"][key] for key in TASKS if key in results["tasks"]}
+    lines = [", ".join(f"{name} {version}" for name, version in results["versions"].items()) + "."]
+    rows = [table_row(key, result) for key, result in tasks.items() if key != "judge"]
+    if rows:
+        heading = ["", "", *TITLES.values(), "goal", "load"]
+        lines += ["", *(f"| {' | '.join(row)} |" for row in (heading, ["---"] * len(heading), *rows))]
+    if "judge" in tasks:
+        cpu = tasks["judge"]["cpu_ms"]
+        load, write = max(tasks["judge"]["load"]), cpu["write"]
+        lines += [
+            "",
+            f"Judging (load {load:.1f}): writing 16 paths of 64 tokens takes {write:,.0f} CPU ms. Judging 16 responses "
+            f"of about 75 tokens takes {cpu['verdict_first'] / write:.2f} times that where the status comes first, and "
+            f"{cpu['analysis_first'] / write:.2f} times with 64 tokens of analysis before it (goal: at most 1).",
+        ]
+    apart = [
+        f"{TASKS[key].title}: " + ", ".join(f"{TITLES[n]} {a:.0e}" for n, a in result["apart"].items() if n != "ours")
+        for key, result in tasks.items()
+        if "apart" in result
     ]
-
-
-def compare(args: argparse.Namespace, pythons: dict[str, Path], absent: list[str], work: Path) -> list[str]:
-    """The lines that README.md shows."""
-    names = list(pythons)
-    table = [["", "", *(TITLES[name] for name in names), "goal"]]
-    losses, after, loads, failed = [], [], [os.getloadavg()[0]], []
-    for key in args.tasks:
-        task = TASKS[key]
-        print(task.title, file=sys.stderr, flush=True)
-        folder, steps = work / key, WARM_UP + args.steps
-        build(folder, max(task.batch * (steps + 1), 2 * task.batch), task.mixed)
-        able = {name: python for name, python in pythons.items() if task.kind == "fit" or name in ("ours", "plain")}
-        if task.kind == "judge":
-            able = {name: python for name, python in able.items() if name == "ours"}
-        sides = take_turns(task, able, folder, steps, work)
-        for side in sides:
-            if len(side.steps) < steps:
-                lines = side.log.read_text().splitlines()
-                print(f"{TITLES[side.name]} ended after {len(side.steps)} steps:", *lines[-15:], sep="\n  ")
-                if side.name == "ours":
-                    raise SystemExit("ours ended before the others")
-                failed.append(f"{TITLES[side.name]} ({task.title})")
-        if task.kind == "judge":
-            after += judging(sides[0])
-        else:
-            if task.kind == "fit" and not task.mixed:  # mixed: each side groups rows in its own way
-                losses.append(check_losses(task, sides, folder, work))
-            table.append(cells(task, sides, names))
-        loads.append(os.getloadavg()[0])
-        show(table[-1:])
-    versions = [f"{package} {importlib.metadata.version(package)}" for package in ("torch", "transformers")]
-    versions += [f"{TITLES[name]} {version(python, name)}" for name, python in pythons.items() if name in PACKAGES]
-    busy = "" if max(loads) < LOADED_AT else " (a busy machine: a first look, not the last word)"
-    load = f"load average {min(loads):.1f} to {max(loads):.1f} on {os.cpu_count()} cores{busy}"
-    lines = [f"{', '.join(versions)}; {args.steps} steps; {load}."]
-    lines += ["", *markdown(table), *after]
-    if losses:
-        lines += ["", "Largest difference of the first ten losses, as a share: " + "; ".join(losses) + "."]
-    if absent or failed:
-        lines += ["", f"Absent: {', '.join(absent) or 'none'}. Failed: {', '.join(failed) or 'none'}."]
+    if apart:
+        lines += ["", f"Largest difference of the first {COMPARED} losses, as a share: {'; '.join(apart)}."]
+    steps = sorted({result["steps"] for result in tasks.values()})
+    busy = [key for key, result in tasks.items() if max(result["load"]) > LOADED_AT]
+    lines += [
+        "",
+        f"Medians of {' or '.join(map(str, steps))} steps; load averages of a machine with {os.cpu_count()} cores.",
+    ]
+    if busy:
+        lines[-1] += " Where others were busy on it, CPU time is up to a third more, on all sides: ratios count."
     return lines
 
 
-def version(python: Path, name: str) -> str:
-    code = f"import importlib.metadata as m; print(m.version('{PACKAGES[name]}'))"
-    return subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=True).stdout.strip()
-
-
-def markdown(table: list[list[str]]) -> list[str]:
-    rule = "|".join(["---"] * len(table[0]))
-    return [f"| {' | '.join(table[0])} |", f"|{rule}|", *(f"| {' | '.join(row)} |" for row in table[1:])]
-
-
-def show(rows: list[list[str]]) -> None:
-    for row in rows:
-        print("  " + " | ".join(row), flush=True)
+def versions(pythons: dict[str, Path]) -> dict[str, str]:
+    """Of ours and the loop by hand, then of each peer with what it runs on."""
+    of_all = {package: importlib.metadata.version(package) for package in ("torch", "transformers")}
+    for name, package in PACKAGES.items():
+        if name in pythons:
+            code = f"import importlib.metadata as m; print(*map(m.version, ('{package}', 'transformers')))"
+            out = subprocess.run([str(pythons[name]), "-c", code], capture_output=True, text=True, check=True).stdout
+            of_all[TITLES[name]] = "{} (transformers {})".format(*out.split())
+    return of_all
 
 
 def main() -> None:
@@ -270,7 +279,7 @@ def main() -> None:
     parser.add_argument("--tasks", default=",".join(TASKS), help=f"of {','.join(TASKS)}")
     parser.add_argument("--venvs", type=Path, help="folder of the peers' environments: trl, llamafactory, swift")
     parser.add_argument("--steps", type=int, default=12, help=f"of each side, after {WARM_UP} that are not counted")
-    parser.add_argument("--write", action="store_true", help="put the table into README.md")
+    parser.add_argument("--write", action="store_true", help="put the figures into peers.json and README.md")
     args = parser.parse_args()
     args.tasks, sides = args.tasks.split(","), args.sides.split(",")
     if unknown := [*({*args.tasks} - {*TASKS}), *({*sides} - {*TITLES})]:
@@ -279,20 +288,24 @@ def main() -> None:
         parser.error("--sides needs ours, which the others are compared with")
     if args.steps < COMPARED - WARM_UP:
         parser.error(f"--steps is at least {COMPARED - WARM_UP}: the losses of {COMPARED} steps are compared")
-    pythons, absent = {}, []
+    pythons: dict[str, Path] = {}
     for name in (name for name in TITLES if name in sides):
         python = Path(sys.executable) if name not in PACKAGES else (args.venvs or HERE) / name / "bin" / "python"
         if python.exists():
             pythons[name] = python
         else:
-            absent.append(TITLES[name])
+            print(f"absent: {TITLES[name]} ({python})", file=sys.stderr)
+    results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"versions": {}, "tasks": {}}
+    results["versions"] |= versions(pythons)
     with tempfile.TemporaryDirectory() as work:
-        lines = compare(args, pythons, absent, Path(work))
-    print(*lines, sep="\n")
-    if args.write:
-        text = README.read_text()
-        before, after = text[: text.index(BEGIN) + len(BEGIN)], text[text.index(END) :]
-        README.write_text("\n".join([before, "", *lines, "", after]))
+        for key in args.tasks:
+            results["tasks"][key] = measure(key, pythons, args.steps, Path(work))
+            print(*markdown({**results, "tasks": {key: results["tasks"][key]}}), sep="\n", flush=True)
+            if args.write:  # at once: a later task may fail
+                RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+                text = README.read_text()
+                before, after = text[: text.index(BEGIN) + len(BEGIN)], text[text.index(END) :]
+                README.write_text("\n".join([before, "", *markdown(results), "", after]))
 
 
 if __name__ == "__main__":

@@ -38,15 +38,14 @@ class InOrder(EpochStream):
 class InTurns(pl.Callback):
     """A step is all between the ends of two optimiser steps, with what Lightning and our callbacks do around them."""
 
-    def __init__(self, pad_id: int) -> None:
-        self.turns, self.pad_id = Turns(), pad_id
+    def __init__(self) -> None:
+        self.turns = Turns()
 
     def on_train_start(self, *_: Any) -> None:
         self.turns.begin()
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, *_: Any) -> None:
-        tokens = sum(int((micro["input_ids"] != self.pad_id).sum()) for micro in batch["micro"])
-        self.turns.done(loss=float(outputs["loss"]), tokens=tokens)
+        self.turns.done(loss=float(outputs["loss"]), tokens=batch["micro"].counts.tokens)
 
 
 def fit_in_turns(task: dict[str, Any], backbone: Qwen2VLBackbone, rows: Sequence[Row]) -> None:
@@ -67,7 +66,7 @@ def fit_in_turns(task: dict[str, Any], backbone: Qwen2VLBackbone, rows: Sequence
         stream = InOrder([rows[i] for i in order], task["batch"], seed=0)
     with tempfile.TemporaryDirectory() as folder:
         job = FitJob(Path(folder), rows, seed=0, settings=settings, trainer=hardware, stream=stream)
-        fit(backbone, job, [InTurns(backbone.pad_id)])
+        fit(backbone, job, [InTurns()])
 
 
 def write(task: dict[str, Any], backbone: Qwen2VLBackbone, rows: Sequence[Row], n: int) -> list[list[str]]:
@@ -124,8 +123,7 @@ def judge_in_turns(task: dict[str, Any], backbone: Qwen2VLBackbone, rows: Sequen
 def main() -> None:
     task = json.loads(sys.argv[1])
     torch.set_num_threads(1)
-    if task["keep_freed_memory"]:
-        keep_freed_memory()  # as the commands do
+    keep_freed_memory()  # as the commands do
     folder = Path(task["folder"])
     rows: list[Row] = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
     processor = transformers.AutoProcessor.from_pretrained(folder / "model", local_files_only=True)
