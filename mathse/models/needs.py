@@ -12,7 +12,7 @@ passing     what a forward pass without gradients works on, of one layer at a ti
             batch, the decoder's over all prompts; and the logits of the next token
 
 Host memory, of a machine with all its ranks: the model as each rank reads it, or the whole weights that rank 0 gathers
-for the export; and the steps that loader processes hold ready.
+for the export; and the micro-batches that loader processes hold ready.
 
 Not in it: CUDA itself, buffers of the communication between devices, fragmentation; ``USABLE`` leaves room for these.
 """
@@ -28,7 +28,7 @@ from mathse.models.shapes import HALF, LOGITS_AT_ONCE, SINGLE, Shape
 
 FOUR_BITS = 4.127 / 8  # bytes a weight of a qlora base: NF4 with double quantisation
 USABLE = 0.92  # of a GPU's memory
-WAITING_STEPS = 2  # a loader process holds ready
+AHEAD = 2  # micro-batches that a loader process makes ahead of time, as in mathse.training.loader
 
 
 @dataclass(frozen=True)
@@ -91,11 +91,14 @@ def of_fit(shape: Shape, fit: Fit, trainer: Trainer, row: RowSize) -> Need:
         device["gathered"] = (around + 2 * layer) * passing + gradient * (passing + SINGLE)
 
     # Activations of a micro-batch, and autocast's copies of float32 matrices.
-    rows, activations = fit.micro_batch_size, 0
+    activations = 0
     image_tokens, patches = shape.image_tokens[0] * row.pictures, shape.patches[0] * row.pictures
     length = image_tokens + row.prompt + row.response
     if fit.max_length is not None:
         length = min(length, fit.max_length)
+    rows = fit.micro_batch_size
+    if fit.tokens_per_micro_batch is not None:
+        rows = min(rows, max(1, fit.tokens_per_micro_batch // length))
     for part, tokens in (("language", length), ("tower", patches)):
         if part == "language" or part in trains:
             stack = shape.stack(part)
@@ -118,8 +121,8 @@ def of_fit(shape: Shape, fit: Fit, trainer: Trainer, row: RowSize) -> Need:
     gathered = shape.total * (SINGLE if full else HALF) if trainer.devices > 1 else 0
     host = {"model": max(read, gathered)}
     if trainer.workers:
-        pixels = SINGLE * shape.patch * patches * -(-fit.batch_size // trainer.devices)
-        host["loader"] = trainer.devices * trainer.workers * WAITING_STEPS * pixels
+        pixels = rows * patches * shape.patch * (SINGLE if precision == "32-true" else HALF)
+        host["loader"] = trainer.devices * trainer.workers * AHEAD * pixels
     return Need(device, host)
 
 
