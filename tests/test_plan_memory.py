@@ -114,7 +114,7 @@ def test_a_plan_says_what_it_needs_to_know_where_there_is_no_gpu(
         (("trainer=gpu", "generator.batch_size=512"), ["generator.batch_size=128"]),
         (("trainer=gpu", "judge.batch_size=256"), ["judge.batch_size=128"]),
         (
-            ("trainer=gpu", "sft.activation_checkpointing=false", "sft.micro_batch_size=16"),
+            ("trainer=gpu", "sft.activation_checkpointing=false", "sft.tokens_per_micro_batch=32000"),
             ["sft.activation_checkpointing=true"],
         ),
     ],

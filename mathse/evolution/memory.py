@@ -237,7 +237,8 @@ def _for_fits(config: TrainConfig, section: str) -> Iterator[list[Change]]:
     least: list[Change] = [*slower, *([(f"{section}.micro_batch_size", 1)] if fit.micro_batch_size > 1 else [])]
     trainer = config.trainer
     if trainer.devices > 1 and trainer.strategy != "fsdp2":
-        yield [*least, ("trainer.strategy", "fsdp2"), ("trainer.devices", trainer.devices)]
+        for before in (slower, least):
+            yield [*before, ("trainer.strategy", "fsdp2"), ("trainer.devices", trainer.devices)]
     if fit.method == "full":
         yield [("sft.method", "lora")]
         yield [*least, ("sft.method", "lora")]

@@ -28,7 +28,7 @@ from mathse.models.shapes import HALF, LOGITS_AT_ONCE, SINGLE, Shape
 
 FOUR_BITS = 4.127 / 8  # bytes a weight of a qlora base: NF4 with double quantisation
 USABLE = 0.92  # of a GPU's memory
-WAITING = 2  # micro-batches that a loader process holds ready
+AHEAD = 2  # micro-batches that a loader process makes ahead of time, as in mathse.training.loader
 
 
 @dataclass(frozen=True)
@@ -119,8 +119,8 @@ def of_fit(shape: Shape, fit: Fit, trainer: Trainer, row: RowSize) -> Need:
     gathered = shape.total * (SINGLE if full else HALF) if trainer.devices > 1 else 0
     host = {"model": max(read, gathered)}
     if trainer.workers:
-        pixels = (SINGLE if precision == "32-true" else HALF) * shape.patch * patches * rows
-        host["loader"] = trainer.devices * trainer.workers * WAITING * pixels
+        pixels = rows * patches * shape.patch * (SINGLE if precision == "32-true" else HALF)
+        host["loader"] = trainer.devices * trainer.workers * AHEAD * pixels
     return Need(device, host)
 
 

@@ -29,6 +29,7 @@ from mathse.models.needs import RowSize, of_fit, of_sampling
 from mathse.models.parts import named_parts
 from mathse.models.qwen2vl import Qwen2VLBackbone
 from mathse.models.shapes import PUBLISHED, shape_of
+from mathse.training import loader
 
 SECTIONS: dict[str, Any] = {"qwen2vl": Qwen2VL, "internvl2_5": InternVL25, "cogvlm2": CogVLM2, "tiny": TinyBackbone}
 GIB = 2**30
@@ -182,6 +183,16 @@ def test_the_loss_is_bounded_by_its_chunks_and_checkpointing_keeps_inputs_alone(
     assert light["activations"] < whole["activations"] / 10
 
 
+def test_a_bound_on_tokens_bounds_the_rows_and_what_loaders_hold() -> None:
+    shape, row = shape_of(Qwen2VL()), RowSize(256, 768)  # 2,050 tokens with the picture's 1,026
+    assert shape is not None and needs.AHEAD == loader.AHEAD
+    trainer = Trainer(workers=4)
+    two = of_fit(shape, Fit(method="lora", micro_batch_size=2), trainer, row)
+    bounded = of_fit(shape, Fit(method="lora", micro_batch_size=64, tokens_per_micro_batch=4200), trainer, row)
+    assert bounded == two
+    assert two.host["loader"] == 4 * 2 * 2 * 4096 * 1176 * 2  # workers, ahead, rows, patches, numbers, bytes
+
+
 # --- sampling ---------------------------------------------------------------------------------------------------------
 
 
@@ -192,7 +203,8 @@ def test_the_kv_cache_is_that_of_the_model_to_the_byte(family: str, tmp_path: Pa
     shape = shape_of(SECTIONS[family](path=str(tmp_path)))
     assert shape is not None
     row = solve_row(backbone.prompt_style, problems(1)[0])
-    batch = backbone._left_padded(backbone.encode([row]))
+    batch = backbone.pad(backbone.encode([row]))
+    del batch["labels"]
     cache = DynamicCache(config=backbone.model.config.get_text_config())
     with torch.inference_mode():
         backbone.model(**batch, past_key_values=cache, use_cache=True)

@@ -87,8 +87,10 @@ def test_one_override_moves_backbone_and_recipe(read):
     config = read("backbone=qwen2vl")
     sft = config.sft
     assert config.backbone.path == "Qwen/Qwen2-VL-7B-Instruct"
-    assert (sft.batch_size, sft.optimizer.lr, sft.optimizer.warmup_ratio) == (128, 1e-5, 0.1)  # Table 6
-    assert config.orm.fit.optimizer.lr == 2e-5 and config.orm.fit.epochs == 1
+    assert (sft.method, sft.batch_size, sft.optimizer.lr, sft.optimizer.warmup_ratio) == ("lora", 128, 1e-4, 0.1)
+    assert config.orm.fit.optimizer.lr == 1e-4 and config.orm.fit.epochs == 1
+    full = read("backbone=qwen2vl", "sft.method=full")  # Table 6
+    assert (full.sft.optimizer.lr, full.orm.fit.optimizer.lr) == (1e-5, 2e-5)
     assert config.generator.max_new_tokens == 2048 and config.trainer.accelerator == "auto"
 
 
