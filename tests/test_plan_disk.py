@@ -33,7 +33,24 @@ def test_a_checkpoint_is_measured_by_its_headers(tmp_path: Path) -> None:
 def test_disk_counts_each_checkpoint_that_stays() -> None:
     plan = planned("backbone=qwen2vl", "judge=answer", "evolution.reflect.feedback=none", "sft.method=lora")
     size = 2 * STUDENT  # merged, in bfloat16
-    assert [plan.disk(stage) for stage in plan.stages] == [size, size, size, size, 0, size]
+    assert [plan.disk(stage) for stage in plan.stages] == [0, size, size, size, 0, size]  # the base is a reference
+
+
+@pytest.mark.parametrize(
+    ("settings", "numbers"),
+    [
+        (("evolution.init=base",), [2, 2, 2, 2]),
+        (("evolution.init=previous",), [4, 4, 4, 2]),  # a fit goes on from all but the final one
+        (("trainer.precision=32-true",), [4, 4, 4, 4]),
+        (("backbone.dtype=float32", "sft.method=lora"), [4, 4, 4, 4]),
+    ],
+)
+def test_a_full_fits_checkpoint_is_float32_where_a_fit_goes_on_from_it(
+    settings: tuple[str, ...], numbers: list[int]
+) -> None:
+    plan = planned("backbone=qwen2vl", "judge=answer", "evolution.reflect.feedback=none", "sft.method=full", *settings)
+    sizes = [plan.disk(stage) for stage in plan.stages if stage.name in ("distill", "round_01", "round_02", "final")]
+    assert sizes == [number * STUDENT for number in numbers]
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,14 @@ def needs_orm(config: TrainConfig) -> bool:
     return config.task == "orm" or any("orm" in judge_named(judge, config.judge).asks for judge in chosen)
 
 
+def is_fitted_on(config: TrainConfig, stage: str) -> bool:
+    """Whether a later fit of the run may start from the checkpoint of ``stage``."""
+    if stage == "orm/solver":
+        return True
+    student = config.task == "evolve" and stage != "final" and stage.partition("/")[0] != "orm"
+    return student and "previous" in (config.evolution.init, config.evolution.reflect.init)
+
+
 def chosen_callbacks(config: TrainConfig) -> list[Any]:
     """The evolution callbacks of a run, in order.
 

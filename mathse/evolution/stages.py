@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from mathse.config.evolution import Reflect
 from mathse.config.judges import judge_named
+from mathse.config.schema import is_fitted_on
 from mathse.data.problems import to_distill
 from mathse.evolution.decontamination import decontamination_keys
 from mathse.evolution.evolution_run import EvolutionRun
@@ -242,10 +243,6 @@ def fit_student(loop: EvolutionRun, init: str) -> Student:
     # PAPER: silent on what a round's fit starts from; switch: evolution.init
     start = loop.base.checkpoint if init == "base" else previous.checkpoint
     backbone = loop.models.backbone(start)
-    # A later fit from this student goes on from its float32 weights: bfloat16 would drop the smaller half of what it
-    # learned.
-    inits = (loop.config.evolution.init, loop.config.evolution.reflect.init)
-    goes_on = loop.config.task == "evolve" and stage.name != "final" and "previous" in inits
     loop.models.fit(
         backbone,
         stage,
@@ -259,7 +256,8 @@ def fit_student(loop: EvolutionRun, init: str) -> Student:
         loop.config.sft,
         what=f"fit on {len(paths)} paths",
         val_rows=solution_rows(backbone.prompt_style, loop.problems.splits["dev"]),
-        kept_in=None if goes_on else loop.models.kept_in(),
+        # a later fit goes on from float32 weights: bfloat16 would drop about half of what a small update learned
+        kept_in=None if is_fitted_on(loop.config, stage.name) else loop.models.kept_in(),
     )
     return Student(stage)
 

@@ -39,11 +39,12 @@ def parameters(section: Any) -> tuple[int | None, str]:
     return None, f"the size of {path} is not known here: disk is not estimated; name a local folder"
 
 
-def bytes_a_number(section: Any, method: str) -> int:
-    """Of a checkpoint that a run writes: float32 where a fit trains all weights, else bfloat16, unless ``dtype`` is
-    set."""
+def bytes_a_number(section: Any, method: str, masters: bool) -> int:
+    """Of a checkpoint that a run writes: bfloat16, in which these models come, unless ``dtype`` is set, or a fit trains
+    all weights and keeps them in float32 (``masters``)."""
     settings: Mapping[str, Any] = section if isinstance(section, Mapping) else vars(section)
-    dtype = settings.get("dtype") or ("float32" if method == "full" else "bfloat16")
+    whole = "float32" if masters else "bfloat16"
+    dtype = whole if method == "full" else settings.get("dtype") or "bfloat16"
     return 4 if dtype == "float32" else 2
 
 

@@ -13,7 +13,7 @@ from mathse.commands.plan.planner import Planner
 from mathse.commands.plan.rates import KINDS, Rates, known_rates
 from mathse.commands.plan.teacher_requests import TeacherRequests
 from mathse.config import build
-from mathse.config.schema import TrainConfig
+from mathse.config.schema import TrainConfig, is_fitted_on
 from mathse.config.teachers import OpenAITeacher
 from mathse.evolution import memory
 from mathse.inference.llm.pricing import BATCH_DISCOUNT, MILLION, Price, price_of
@@ -64,12 +64,13 @@ class Plan:
         return low, high
 
     def disk(self, stage: StagePlan) -> int | None:
-        """Bytes of the checkpoints that stay."""
-        if not stage.checkpoints:
+        """Bytes of the checkpoints that stay. The base's is a reference to weights that are on the disk already."""
+        if not stage.checkpoints or stage.name == "base":
             return 0
         fit = self.config.orm.fit if stage.name in OF_THE_ORM else self.config.sft
         section, size = self._model(stage)
-        return None if size is None else stage.checkpoints * size * bytes_a_number(section, fit.method)
+        masters = self.config.trainer.precision == "32-true" or is_fitted_on(self.config, stage.name)
+        return None if size is None else stage.checkpoints * size * bytes_a_number(section, fit.method, masters)
 
     @property
     def resume(self) -> int | None:
