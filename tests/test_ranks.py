@@ -450,16 +450,17 @@ def fitted(folder: Path, strategy: str, **changes: Any) -> tuple[dict[str, Tenso
 
 
 LORA: dict[str, Any] = {"method": "lora", "lora": Lora(rank=4, dropout=0.0)}
+ONE_GRADIENT: dict[str, Any] = {"optimizer": GRADIENT, "max_steps": 1}
 CASES = {
-    "ddp gradient": ("ddp", {"optimizer": GRADIENT, "max_steps": 1}),
+    "ddp gradient": ("ddp", ONE_GRADIENT),
     "ddp": ("ddp", {}),
     "ddp, a rank without a row": ("ddp", {"batch_size": 1, "micro_batch_size": 1}),
     "ddp lora": ("ddp", LORA),
-    "fsdp2 gradient": ("fsdp2", {"optimizer": GRADIENT, "max_steps": 1}),
+    "fsdp2 gradient": ("fsdp2", ONE_GRADIENT),
     "fsdp2, frozen tower": ("fsdp2", {"freeze": ["tower"]}),
     "fsdp2 lora": ("fsdp2", LORA),
-    "ddp, kept features": ("ddp", {"freeze": ["tower"], "tower_features": True}),
-    "fsdp2, kept features": ("fsdp2", {"freeze": ["tower"], "tower_features": True}),
+    "ddp, kept features": ("ddp", {"freeze": ["tower"], "tower_features": True, **ONE_GRADIENT}),
+    "fsdp2, kept features": ("fsdp2", {"freeze": ["tower"], "tower_features": True, **ONE_GRADIENT}),
 }
 
 
