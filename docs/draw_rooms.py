@@ -166,7 +166,7 @@ def check(step: Step) -> None:
 
 
 def draw_walk() -> str:
-    height, left, width = 76, 16, 900
+    height, left, width = 76, 16, 1040
     body = [_text(left + 12, 20, "a line of problems.jsonl", "name")]
     for k, step in enumerate(WALK):
         check(step)

@@ -67,8 +67,9 @@ def _section(
             yield _table([x for x in fields(below[0][1]) if x.name in shared], comments(below[0][1]), path)
         for option, part in below:
             yield f"### `{prefix}{f.name}`" if option is None else f"### `{f.name}={option}`"
-            if text := _first_sentence(part):
-                yield text
+            about = inspect.cleandoc(part.__doc__ or "").split("\n\n")[0]
+            if about and not about.startswith(f"{part.__name__}("):  # a dataclass without a docstring writes its own
+                yield about
             yield from _section(part, path, leave_out=shared)
 
 
@@ -120,11 +121,6 @@ def _allowed(f: Field[Any]) -> str:
 
 def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("<", "&lt;")
-
-
-def _first_sentence(schema: type) -> str:
-    text = inspect.cleandoc(schema.__doc__ or "").split("\n\n")[0]
-    return "" if text.startswith(f"{schema.__name__}(") else text  # a dataclass without a docstring writes its own
 
 
 def comments(schema: type) -> dict[str, str]:

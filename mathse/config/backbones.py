@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from mathse.config.allow import allow, follow
+from mathse.types import PromptStyle
 
 DType = Literal["float32", "bfloat16"]
 Attention = Literal["eager", "sdpa", "flash_attention_2"]
@@ -15,6 +16,7 @@ Attention = Literal["eager", "sdpa", "flash_attention_2"]
 class TinyBackbone:
     """Qwen2-VL's own classes at about a million random parameters (docs: mathse/models/tiny.py)."""
 
+    prompt_style: ClassVar[PromptStyle] = "compact"  # here, where it can be asked without torch
     _target_: str = "mathse.models.tiny.TinyBackbone"
     path: str | None = None  # a folder made by `python -m mathse tiny` or by a run; null: random weights from the seed
     dtype: DType = "float32"

@@ -180,7 +180,9 @@ def _leaves(path: str, value: Any) -> list[str]:
 def _bind_field(f: Field[Any], hint: Any, default: Any, value: Any, path: str, notes: Notes) -> Any:
     if f.name in NAMED or f.name in PARTS:
         return _bind_named(PARTS.get(f.name, f.name), value, path, notes)
-    if (is_option(f.name, default) and (value, default) != (None, None)) or _holds_option(f.name, value):
+    # ``distill.judge`` may be a section as ``judge`` is
+    holds_option = f.name in OPTIONS and isinstance(value, Mapping) and "_target_" in value
+    if (is_option(f.name, default) and (value, default) != (None, None)) or holds_option:
         return bind_option(f.name, default, value, path, notes)
     if is_dataclass(default):
         if isinstance(value, Mapping):
@@ -193,11 +195,6 @@ def _bind_field(f: Field[Any], hint: Any, default: Any, value: Any, path: str, n
         notes.problems[path] = f"{path} = {show(value)}: {problem}{did_you_mean(str(value), _choices(hint))}"
         return default
     return converted
-
-
-def _holds_option(name: str, value: Any) -> bool:
-    """``distill.judge`` may be a section as ``judge`` is."""
-    return name in OPTIONS and isinstance(value, Mapping) and "_target_" in value
 
 
 def bind_option(group: str, default: Any, value: Any, path: str, notes: Notes) -> Any:

@@ -60,7 +60,10 @@ def read(cfg: DictConfig, schema: type[Config]) -> tuple[Config, Notes]:
     if notes.problems:  # once more, for defaults that point at other settings
         usable = complete(default, _without(values, notes.problems))
         config = bind(default, _resolved(usable, {}), "", Notes())
-    return config, replace(notes, problems=_without_echoes(notes.problems, flatten(full)))
+    # a wrong ``seed`` is one mistake, not another one at each ``${seed}``
+    sources = {path: re.fullmatch(r"\$\{([\w.]+)\}", str(value)) for path, value in flatten(full).items()}
+    echoes = {path for path in notes.problems if (source := sources.get(path)) and source[1] in notes.problems}
+    return config, replace(notes, problems={k: v for k, v in notes.problems.items() if k not in echoes})
 
 
 def build(section: Any, **runtime: Any) -> Any:
@@ -100,12 +103,6 @@ def recorded(group: str, values: Mapping[Any, Any]) -> Any:
     if notes.problems:
         raise ConfigError("\n".join(notes.problems.values()))
     return section
-
-
-def _without_echoes(problems: Mapping[str, str], unresolved: Mapping[str, Any]) -> dict[str, str]:
-    """A wrong ``seed`` is one mistake, not another one at each ``${seed}``."""
-    sources = {path: re.fullmatch(r"\$\{([\w.]+)\}", str(value)) for path, value in unresolved.items()}
-    return {path: text for path, text in problems.items() if not ((m := sources.get(path)) and m[1] in problems)}
 
 
 def _resolved(values: dict[str, Any], problems: dict[str, str]) -> dict[str, Any]:

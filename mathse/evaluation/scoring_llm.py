@@ -19,25 +19,7 @@ class ScoringLLM:
         """``say`` is told how many questions are about to be asked; ``run`` keeps the account of what they cost."""
         self.model, self._say = model, say
         self._versions: set[str] = set()
-        # Both prices are set, or the list price counts.
-        price = None
-        if settings.price_input is not None and settings.price_output is not None:
-            price = {"input": settings.price_input, "output": settings.price_output}
-        self._client = ChatClient(
-            settings.base_url,
-            model,
-            settings.api_key_env,
-            cache_dir=settings.cache_dir,
-            max_concurrency=settings.max_concurrency,
-            requests_per_minute=settings.requests_per_minute,
-            tokens_per_minute=settings.tokens_per_minute,
-            timeout=settings.timeout,
-            max_retries=settings.max_retries,
-            budget_usd=settings.budget_usd,
-            price=price,
-            mode=settings.mode,
-            section="llm",
-        )
+        self._client = ChatClient.of(settings, model, "llm")
         self._client.account_in(run)
 
     def ask(self, prompts: Sequence[str], version: str, max_tokens: int) -> list[str | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +28,7 @@ from mathse.runs.layout import (
 from mathse.runs.stage_cache import Stage
 from mathse.runs.store import write_json, write_jsonl
 from mathse.scoring.answers import extract_answer, same_answer
-from mathse.scoring.metrics import accuracy, orm_metrics
+from mathse.scoring.metrics import Decision, accuracy, decide, orm_metrics
 from mathse.types import Problem, ReasoningPath, Verdict
 
 
@@ -127,13 +128,13 @@ def explained(loop: EvolutionRun, labelled: Sequence[Labelled]) -> list[Labelled
 def acceptance(loop: EvolutionRun, judged: Sequence[Judged]) -> dict[str, Any]:
     """Counts of accepted, rejected and unparsed paths, and the share of the accepted that is correct: by answer match
     (``acceptance_precision``), and by the source's step checker (``step_precision``)."""
-    accepted = unparsed = 0
+    decisions: Counter[Decision | None] = Counter()
     by_answer, by_steps = bytearray(), bytearray()  # a byte a path: 1 where it is correct
     for item in judged:
-        unparsed += item.verdict.status == "unparsed"
-        if not loop.models.accepts(item.verdict):
+        decision = decide(item.verdict, loop.config.judge.threshold)
+        decisions[decision] += 1
+        if decision != "accepted":
             continue
-        accepted += 1
         problem, text = loop.problems.by_id[item.path.problem_id], item.path.text
         if problem.answer:
             by_answer.append(same_answer(extract_answer(text), problem.answer, problem.choices))
@@ -144,9 +145,9 @@ def acceptance(loop: EvolutionRun, judged: Sequence[Judged]) -> dict[str, Any]:
         return round(sum(hits) / len(hits), 6) if hits else None
 
     return {
-        "accepted": accepted,
-        "rejected": len(judged) - accepted - unparsed,
-        "unparsed": unparsed,
+        "accepted": decisions["accepted"],
+        "rejected": decisions["rejected"],
+        "unparsed": decisions["unparsed"],
         "acceptance_precision": share(by_answer),
         "step_precision": share(by_steps),
     }

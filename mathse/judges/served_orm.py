@@ -65,16 +65,7 @@ class ServedORM:
         """
         settings, orm = self.settings, read_orm(checkpoint)
         reader = prompt_reader(self.section, checkpoint, whole)
-        client = ChatClient(
-            settings.server,
-            content_name(checkpoint),
-            settings.api_key_env,
-            cache_dir=settings.cache_dir,
-            max_concurrency=settings.max_concurrency,
-            timeout=settings.timeout,
-            max_retries=settings.max_retries,
-            section="judge",
-        )
+        client = ChatClient.of(settings, content_name(checkpoint), "judge", base_url=settings.server)
         client.account_in(self.run, JUDGE_USAGE)
         return ServedORMJudge(
             ServedModel(client, settings.image_side, ServedCheckpoint(self.engine, checkpoint, reader)),

@@ -38,7 +38,7 @@ class TinyBackbone(Qwen2VLBackbone):
     weights from ``init_seed``."""
 
     family: ClassVar[str] = "tiny"
-    prompt_style: ClassVar[PromptStyle] = "compact"
+    prompt_style: ClassVar[PromptStyle] = Settings.prompt_style
 
     def __init__(self, settings: Settings, init_seed: int = 0, weights: bool = True) -> None:
         if settings.path is None:

@@ -32,11 +32,25 @@ def page(
     samples: Sequence[Problem],
 ) -> str:
     """The whole page: counts, rows listed and to look at, samples, settings."""
+    backbone = figures["backbone"]
+    measured = f"Prompts were measured by backbone={backbone}." if backbone else "No prompt was measured."
+    listed = (
+        f"{figures['listed']:,} rows cannot be used, {figures['too_long']:,} of them because the prompt is too long."
+    )
+    listed_rows = [(f"{row['file']}:{row['line']}", row["id"] or "", row["reason"]) for row in bad[:SHOWN]]
+    rows_to_look_at = [
+        (f"{row['file']}:{row['line']}", row["id"], ", ".join(row["by"]), _about(row)) for row in warnings[:SHOWN]
+    ]
     parts = [
-        section("data", "Rows", _about_rows(figures), _counts(figures)),
+        section("data", "Rows", f"Rows in = rows used + rows listed. {measured}", _counts(figures)),
         section("lengths", "Lengths and sizes", "", _spreads(figures)),
-        section("listed", "Rows listed", _about_listed(figures), _bad(bad)),
-        section("warnings", "Rows to look at", _WARNINGS, _warnings(warnings)),
+        section("listed", "Rows listed", listed, _first_rows(("where", "id", "reason"), listed_rows, len(bad))),
+        section(
+            "warnings",
+            "Rows to look at",
+            _WARNINGS,
+            _first_rows(("where", "id", "what", "with"), rows_to_look_at, len(warnings)),
+        ),
         section("gallery", "Samples", "A choice by hash of the id: the same each time.", _samples(samples)),
         section("notes", "Notes", "", "".join(f"<p>{safe(note)}</p>" for note in figures["notes"])),
         section("settings", "Settings", "", table(("setting", "value"), _settings(config), "all settings of the data")),
@@ -53,16 +67,6 @@ _WARNINGS = (
     "These rows are used as they are: rows that repeat another one, answers that contradict each other or the row's "
     "own solution, and rows that are in a benchmark (decontaminate.action says what a run does with those)."
 )
-
-
-def _about_rows(figures: Mapping[str, Any]) -> str:
-    backbone = figures["backbone"]
-    measured = f"Prompts were measured by backbone={backbone}." if backbone else "No prompt was measured."
-    return f"Rows in = rows used + rows listed. {measured}"
-
-
-def _about_listed(figures: Mapping[str, Any]) -> str:
-    return f"{figures['listed']:,} rows cannot be used, {figures['too_long']:,} of them because the prompt is too long."
 
 
 def _counts(figures: Mapping[str, Any]) -> str:
@@ -90,16 +94,6 @@ def _spreads(figures: Mapping[str, Any]) -> str:
     return "".join(drawn) + (table(("what", "least", "median", "greatest"), rows, "") if rows else "")
 
 
-def _bad(bad: Sequence[Mapping[str, object]]) -> str:
-    rows = [(f"{row['file']}:{row['line']}", row["id"] or "", row["reason"]) for row in bad[:SHOWN]]
-    return table(("where", "id", "reason"), rows, "") + _more(len(bad)) if rows else ""
-
-
-def _warnings(warnings: Sequence[Mapping[str, Any]]) -> str:
-    rows = [(f"{row['file']}:{row['line']}", row["id"], ", ".join(row["by"]), _about(row)) for row in warnings[:SHOWN]]
-    return table(("where", "id", "what", "with"), rows, "") + _more(len(warnings)) if rows else ""
-
-
 def _about(row: Mapping[str, Any]) -> str:
     if "said" in row:
         return str(row["said"])
@@ -107,8 +101,10 @@ def _about(row: Mapping[str, Any]) -> str:
     return f"{row['against_id']} in {row['against']}, {row['similarity']:.2f}{weak}"
 
 
-def _more(count: int) -> str:
-    return f"<p>... and {count - SHOWN:,} more in the files.</p>" if count > SHOWN else ""
+def _first_rows(heads: Sequence[str], rows: Sequence[Sequence[object]], count: int) -> str:
+    """A table of the first of ``count`` rows; nothing where there is none."""
+    more = f"<p>... and {count - SHOWN:,} more in the files.</p>" if count > SHOWN else ""
+    return table(heads, rows, "") + more if rows else ""
 
 
 def _samples(samples: Sequence[Problem]) -> str:

@@ -18,6 +18,7 @@ from mathse.evolution.state import Judged
 from mathse.evolution.training_rows import rewrites, training_row
 from mathse.inference import prompts
 from mathse.judges import orm_rows
+from mathse.models import FAMILIES
 from mathse.runs.layout import CHECKPOINT, FEEDBACK, ORM_FILE, TRAIN
 from mathse.runs.reader import FinishedStage, Run
 from mathse.types import Problem, PromptStyle, ReasoningPath, Verdict
@@ -108,7 +109,7 @@ def family_of(backbone: Mapping[str, Any]) -> str:
 
 def style_of(family: str) -> PromptStyle:
     """A family's ``Backbone.prompt_style``, without loading its class, which would load torch."""
-    return "compact" if family == "tiny" else "full"
+    return getattr(FAMILIES.get(family), "prompt_style", "full")
 
 
 def _stage_with(run: Run, stage: str, name: str) -> FinishedStage:

@@ -175,7 +175,12 @@ def _judge(run: Run) -> Iterator[str]:
     yield from _head_of(("paths by", *ORM.values(), "AUROC", "paths"))
     for name, values in figures:
         auroc = "" if values.get("auroc") is None else f"{values['auroc']:.3f}"
-        yield _line((name, *(_with_interval(values, key) for key in ORM), auroc, _count(values.get("n"))))
+        cells = []  # a share with its interval
+        for key in ORM:
+            low, high = (values.get("ci95") or {}).get(key) or (None, None)
+            interval = "" if low is None else f" ({_percent(low)} to {_percent(high)})"
+            cells.append(_percent(values.get(key)) + interval)
+        yield _line((name, *cells, auroc, _count(values.get("n"))))
 
 
 def _trained_on(run: Run, checkpoint: Checkpoint) -> Iterator[str]:
@@ -260,11 +265,6 @@ def _origin(run: Run, checkpoint: Checkpoint) -> Iterator[str]:
     if notes := [*run.summary.get("notes", [])]:
         yield ""
         yield from (f"- {cell(note)}" for note in notes)
-
-
-def _with_interval(figures: Mapping[str, Any], key: str) -> str:
-    low, high = (figures.get("ci95") or {}).get(key) or (None, None)
-    return _percent(figures.get(key)) + ("" if low is None else f" ({_percent(low)} to {_percent(high)})")
 
 
 def _percent(share: float | None) -> str:

@@ -18,7 +18,7 @@ from mathse.errors import DataError, MathSEError
 from mathse.evolution.state import EvolutionState, Judged, judged_rows, not_rewritten
 from mathse.runs.layout import PATHS, REFLECTIONS, RUN, TRAIN, VERDICTS
 from mathse.runs.reader import FinishedStage, Run, read_run
-from mathse.scoring.metrics import accepted
+from mathse.scoring.metrics import accepted, decide
 from mathse.types import Problem, ReasoningPath, Reflection, Verdict
 
 MERGES = "MergeCorrectPaths"  # the callback that is replayed here
@@ -173,13 +173,13 @@ class Replay:
 
         taken = [item.path for item in judged if self.accepts(item.verdict)]
         right = [known for path in taken if (known := self.decider.right(path)) is not None]
-        unparsed = sum(item.verdict.status == "unparsed" for item in judged)
+        decisions = Counter(decide(item.verdict, self.rules.threshold) for item in judged)
         return Merge(
             judge,
             paths=len(judged),
-            accepted=len(taken),
-            rejected=len(judged) - len(taken) - unparsed,
-            unparsed=unparsed,
+            accepted=decisions["accepted"],
+            rejected=decisions["rejected"],
+            unparsed=decisions["unparsed"],
             precision=round(sum(right) / len(right), 6) if right else None,
             merged=len(self.state.train) - before,
             train_rows=len(self.state.train),

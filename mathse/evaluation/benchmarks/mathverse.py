@@ -35,7 +35,7 @@ from mathse.evaluation.benchmarks.common import (
     unscored,
 )
 from mathse.evaluation.benchmarks.math_verifier import second_opinions, version
-from mathse.evaluation.benchmarks.rows import SourceRow, image_path, load_items
+from mathse.evaluation.benchmarks.rows import SourceRow, image_path, load_items, source_of
 from mathse.inference.prompts import question_text
 from mathse.types import Problem
 
@@ -74,8 +74,7 @@ class MathVerse:
     ) -> list[Item]:
         """See ``base.Benchmark.load``."""
         split = split or self.splits[0]
-        check_choice("benchmark.mathverse.split", split, self.splits)
-        source = problems or (str(self.hub), split, split)
+        source = source_of(self.name, self.splits, str(self.hub), problems, split, config=split)
         return load_items(self._item, self.name, "sample_index", _REQUIRED, source, images, need_images)
 
     def _item(self, source: SourceRow, folder: Path, need_images: bool) -> Item:

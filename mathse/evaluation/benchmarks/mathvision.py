@@ -28,7 +28,7 @@ from mathse.evaluation.benchmarks.common import check_choice, paired, unscored
 from mathse.evaluation.benchmarks.marker import mapped_response
 from mathse.evaluation.benchmarks.math_verifier import second_opinions, version
 from mathse.evaluation.benchmarks.mathvision_answer import equal, extracted_answer, quick_value
-from mathse.evaluation.benchmarks.rows import SourceRow, image_path, load_items
+from mathse.evaluation.benchmarks.rows import SourceRow, image_path, load_items, source_of
 from mathse.inference.prompts import question_text
 from mathse.types import Problem
 
@@ -68,8 +68,7 @@ class MathVision:
         self, problems: Path | None, images: Path | None = None, split: str | None = None, need_images: bool = True
     ) -> list[Item]:
         """See ``base.Benchmark.load``. A file is taken whole; DataError if it is larger than the split named."""
-        check_choice("benchmark.mathvision.split", split or "test", self.splits)
-        source = problems or (str(self.hub), None, split or "test")
+        source = source_of(self.name, self.splits, str(self.hub), problems, split or "test")
         items = load_items(self._item, self.name, "id", _REQUIRED, source, images, need_images)
         if split is not None and len(items) > SIZES[split]:
             raise DataError(f"{problems}: {len(items)} rows, and {split} has {SIZES[split]}; give the file of {split}")

@@ -39,7 +39,7 @@ from mathse.evaluation.benchmarks.common import (
 )
 from mathse.evaluation.benchmarks.marker import marked_answer
 from mathse.evaluation.benchmarks.math_verifier import second_opinions, version
-from mathse.evaluation.benchmarks.rows import SourceRow, image_path, load_items
+from mathse.evaluation.benchmarks.rows import SourceRow, image_path, load_items, source_of
 from mathse.inference.prompts import question_text
 from mathse.types import Problem
 
@@ -76,8 +76,7 @@ class MathVista:
         self, problems: Path | None, images: Path | None = None, split: str | None = None, need_images: bool = True
     ) -> list[Item]:
         """See ``base.Benchmark.load``."""
-        check_choice("benchmark.mathvista.split", split or self.splits[0], self.splits)
-        source = problems or (str(self.hub), None, split or self.splits[0])
+        source = source_of(self.name, self.splits, str(self.hub), problems, split or self.splits[0])
         return load_items(self._item, self.name, "pid", _REQUIRED, source, images, need_images)
 
     def _item(self, source: SourceRow, folder: Path, need_images: bool) -> Item:

@@ -16,8 +16,10 @@ from mathse.config.extras import missing
 from mathse.data.json_records import read_records
 from mathse.errors import ConfigError, DataError
 from mathse.evaluation.benchmarks.base import Item
+from mathse.evaluation.benchmarks.common import check_choice
 from mathse.types import whole_characters
 
+Source = Path | tuple[str, str | None, str]  # a file, or the hub's data set (id, configuration, split)
 # A key that only one benchmark's rows have: for the error about another benchmark's file.
 _TELLTALE = {"mathvista": "pid", "mathverse": "sample_index", "mathvision": "level"}
 # The first bytes of a picture -> the ending of its file.
@@ -31,12 +33,24 @@ class SourceRow(NamedTuple):
     row: dict[str, Any]
 
 
+def source_of(
+    name: str, splits: Sequence[str], hub: str, problems: Path | None, split: str, config: str | None = None
+) -> Source:
+    """Where the rows of a benchmark's split are: in the file that was given, else in the hub's data set (its
+    ``config``).
+
+    Raises ConfigError for a split that is none of ``splits``.
+    """
+    check_choice(f"benchmark.{name}.split", split, splits)
+    return problems or (hub, config, split)
+
+
 def load_items(
     build: Callable[[SourceRow, Path, bool], Item],
     name: str,
     key: str,
     required: Sequence[str],
-    source: Path | tuple[str, str | None, str],
+    source: Source,
     images: Path | None,
     need_images: bool,
 ) -> list[Item]:

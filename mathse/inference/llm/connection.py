@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import openai
 
@@ -18,6 +18,18 @@ from mathse.inference.llm.pricing import BATCH_DISCOUNT, OPENAI, Price, price_of
 from mathse.inference.llm.serialization import Dialect
 from mathse.runs.layout import USAGE
 
+SETTINGS = (  # arguments of a connection that a section of the settings may have under the same name
+    "cache_dir",
+    "max_concurrency",
+    "requests_per_minute",
+    "tokens_per_minute",
+    "timeout",
+    "max_retries",
+    "budget_usd",
+    "mode",
+    "poll_seconds",
+    "structured",
+)
 STORED = ("answered", "refused", "empty", "cut_off")  # outcomes that were billed; such a request is not sent again
 
 
@@ -79,6 +91,19 @@ class Connection:
         self.account = Account(budget_usd=budget_usd)
         self.unknown_model: str | None = None  # a better remedy for a 404, where there is one
         self.dialect = Dialect(structured, "max_completion_tokens" if base_url is None else "max_tokens")
+
+    @classmethod
+    def of(cls, settings: Any, model: str, section: str, base_url: str | None = None) -> Self:
+        """The client of a section of the settings: of what is an argument here, it takes what the section has.
+
+        ``base_url``: of a section that calls it by another name. Both prices are set, or the list price counts.
+        """
+        options = {name: getattr(settings, name) for name in SETTINGS if hasattr(settings, name)}
+        read, written = getattr(settings, "price_input", None), getattr(settings, "price_output", None)
+        if read is not None and written is not None:
+            options["price"] = Price(read, written, getattr(settings, "price_cached", None))
+        url = settings.base_url if base_url is None else base_url
+        return cls(url, model, settings.api_key_env, section=section, **options)
 
     def account_in(self, folder: Path, name: str = USAGE) -> None:
         """Keep the account in a run folder, continuing an earlier one; each client of a run has its own file."""

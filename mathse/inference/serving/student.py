@@ -41,17 +41,7 @@ class ServerGenerator(Generator):
         self.address = Address(settings.base_url, settings.api_key_env)
 
     def client(self, model: str) -> ChatClient:
-        settings = self.settings
-        return ChatClient(
-            settings.base_url,
-            model,
-            settings.api_key_env,
-            cache_dir=settings.cache_dir,
-            max_concurrency=settings.max_concurrency,
-            timeout=settings.timeout,
-            max_retries=settings.max_retries,
-            section="generator",
-        )
+        return ChatClient.of(self.settings, model, "generator")
 
     def student(self, run: Path) -> ServedStudent:
         """The server's own model of that name, its account kept in the run folder."""

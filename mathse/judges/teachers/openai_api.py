@@ -16,7 +16,6 @@ from mathse.config.teachers import OpenAITeacher as Settings
 from mathse.inference import prompts
 from mathse.inference.llm.client import ChatClient, ChatReply, ChatRequest
 from mathse.inference.llm.images import image_part
-from mathse.inference.llm.pricing import Price
 from mathse.types import Problem, ReasoningPath, Verdict
 
 WAVES = 32  # rows a call, times max_concurrency: long enough that its last rows matter little
@@ -30,25 +29,7 @@ class OpenAITeacher:
     """
 
     def __init__(self, settings: Settings) -> None:
-        price = None
-        if settings.price_input is not None and settings.price_output is not None:
-            price = Price(settings.price_input, settings.price_output, settings.price_cached)
-        self.client = ChatClient(
-            settings.base_url,
-            settings.model,
-            settings.api_key_env,
-            cache_dir=settings.cache_dir,
-            max_concurrency=settings.max_concurrency,
-            requests_per_minute=settings.requests_per_minute,
-            tokens_per_minute=settings.tokens_per_minute,
-            timeout=settings.timeout,
-            max_retries=settings.max_retries,
-            budget_usd=settings.budget_usd,
-            price=price,
-            mode=settings.mode,
-            poll_seconds=settings.poll_seconds,
-            structured=settings.structured,
-        )
+        self.client = ChatClient.of(settings, settings.model, "teacher")
         self.name = settings.model
         self.rows_at_once = ALL if settings.mode == "batch" else WAVES * settings.max_concurrency
         self.short = settings.reflect_prompt == "short"
