@@ -96,8 +96,15 @@ def weak_student(loop: EvolutionRun, size: int) -> Stage:
         student = Student(stage)
         solutions = _solutions(loop, loop.problems.splits["orm_train"][:size])
         if solutions:
-            backbone, kept_in = loop.models.backbone(loop.base.checkpoint), loop.models.kept_in()
-            _fit_on_solutions(loop, stage, backbone, solutions, settings.student_steps, kept_in=kept_in)
+            # no name for the backbone: the fitted model would stay in memory beside the one that samples
+            _fit_on_solutions(
+                loop,
+                stage,
+                loop.models.backbone(loop.base.checkpoint),
+                solutions,
+                settings.student_steps,
+                kept_in=loop.models.kept_in(),
+            )
         else:
             stages.carry_on(loop.base.checkpoint, student.checkpoint)
         for split, name in (("orm_train", "paths"), ("orm_held", "held_paths")):
