@@ -8,21 +8,12 @@ from typing import Any, Literal, get_args
 
 from mathse.config.allow import allow, follow
 
-PublicSet = Literal[
-    "geoqa_plus",
-    "geometry3k",
-    "chartqa",
-    "unigeo",
-    "multimath",
-    "mavis",
-    "math_puma",
-    "mathv360k",
-    "mathvl",
-    "tabmwp",
-    "formalgeo",
-    "conversations",
+PaperSet = Literal[
+    "geoqa_plus", "geometry3k", "chartqa", "unigeo", "multimath", "mavis", "math_puma", "mathv360k", "mathvl"
 ]
-SETS: tuple[PublicSet, ...] = get_args(PublicSet)
+PublicSet = Literal[PaperSet, "tabmwp", "formalgeo", "conversations"]
+SETS: tuple[PaperSet, ...] = get_args(PaperSet)  # that the paper names: data=paper
+READABLE: tuple[PublicSet, ...] = get_args(PublicSet)  # all that there is a reader of
 
 
 @dataclass

@@ -26,8 +26,7 @@ def test_every_option_composes_and_parses(group, name, read, tmp_path):
         name for name in available("data") if "synthetic" not in name and name not in (*sources, "paper_sizes")
     ]
     sources |= {name: [f"data.root={tmp_path}"] for name in of_folders}
-    paper = (CONF / "data" / "paper.yaml").read_text()
-    sources["paper"] = ["data=paper", *(f"data.sources.{name}.root={tmp_path}" for name in SETS if name in paper)]
+    sources["paper"] = ["data=paper", *(f"data.sources.{name}.root={tmp_path}" for name in SETS)]
     beside = {("data", name): [*given, "teacher=replay"] for name, given in sources.items()}
     beside |= {("teacher", "replay"): jsonl, ("experiment", "paper_scale"): jsonl}
     beside |= {("experiment/paper", name): jsonl for name in available("experiment/paper")}

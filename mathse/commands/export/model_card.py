@@ -155,10 +155,10 @@ def _table(run: Run, stage: str) -> Iterator[str]:
     )
     yield from _head_of(("stage", "test accuracy", "95 % interval", "of", *COUNTS.values(), "precision"))
     for entry in run.entries:
-        low, high = entry["ci95"] or (None, None)
+        low, high = entry.get("ci95") or (None, None)
         bold = "**" if entry["stage"] == stage else ""
         interval = "" if low is None else f"{_percent(low)} to {_percent(high)}"
-        scored = (_percent(entry["accuracy"]), interval, _count(entry["n"]))
+        scored = (_percent(entry.get("accuracy")), interval, _count(entry.get("n")))
         counts = (_count(entry.get(key)) for key in COUNTS)
         precision = _percent(entry.get("acceptance_precision"))
         yield _line((f"{bold}{title(entry['stage'])}{bold}", *scored, *counts, precision))

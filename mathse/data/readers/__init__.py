@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from mathse.config.data import SETS
+from mathse.config.data import READABLE
 from mathse.data.readers.base import PublishedSet
 from mathse.errors import ConfigError
 
 
 def reader(name: str) -> PublishedSet:
     """The reader of a set. Raises ConfigError for a name that is none."""
-    if name not in SETS:
-        raise ConfigError(f"data.name = {name!r}, allowed: {', '.join(SETS)}; choose one")
+    if name not in READABLE:
+        raise ConfigError(f"data.name = {name!r}, allowed: {', '.join(READABLE)}; choose one")
     published: PublishedSet = import_module(f"mathse.data.readers.{name}").READER
     return published
