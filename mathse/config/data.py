@@ -26,6 +26,7 @@ class Split:
     orm_share: float = allow(0.2, low=0, high=1)
     seed_share: float = allow(0.4, low=0, high=1)  # of what is left: the problems the teacher solves
     on_bad_row: Literal["error", "skip"] = "error"
+    max_left_out: float = allow(0.05, low=0, high=1)  # share of the rows; if more cannot be used, the run ends
 
 
 @dataclass

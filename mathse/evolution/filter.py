@@ -11,8 +11,8 @@ from itertools import chain
 from typing import Any
 
 from mathse.data.images import unreadable
-from mathse.data.problems import FileData, location
-from mathse.errors import DataError
+from mathse.data.problems import REPEATS, FileData, location
+from mathse.errors import ConfigError, DataError
 from mathse.evolution.context import RunContext
 from mathse.evolution.problems import RunProblems
 from mathse.inference.rows import solve_row
@@ -21,6 +21,7 @@ from mathse.runs.layout import BAD_ROWS
 from mathse.runs.stage_cache import Stage
 from mathse.runs.store import read_jsonl, write_jsonl
 
+MIN_PROMPT = 16  # tokens; a context that leaves fewer holds no question
 NAMED = 5  # rows named on the screen; the others are counted
 
 
@@ -59,9 +60,15 @@ def list_unusable(
     """Write the stage's ``bad_rows.jsonl``: what the source refused, ``bad_rows``, and what ``backbone`` cannot take.
 
     A prompt that leaves no room for an answer is always left out. A problem whose images the family cannot take follows
-    ``data.on_bad_row``: under "error" it raises DataError.
+    ``data.on_bad_row``: under "error" it raises DataError. So does a data set of which too much, or all of a split,
+    would be left out; ConfigError where the reason is that answers fill the model's whole context.
     """
     longest = backbone.context - context.config.evaluation.max_new_tokens  # tokens of a prompt
+    if longest < MIN_PROMPT:
+        raise ConfigError(
+            f"evaluation.max_new_tokens = {context.config.evaluation.max_new_tokens:,}: leaves {max(0, longest):,} "
+            f"tokens for a prompt, since the model's context is {backbone.context:,}; pass a smaller one"
+        )
     strict = getattr(context.config.data, "on_bad_row", "error") == "error"
     listed = {row["id"] for row in bad_rows}
     refused = []
@@ -73,7 +80,30 @@ def list_unusable(
             raise DataError(f"{problem.source}: {problem.id}: {reason}; data.on_bad_row=skip leaves such rows out")
         if reason := reason or backbone.too_long(row, longest):
             refused.append({"file": problem.source, "line": None, "id": problem.id, "reason": reason})
-    write_jsonl(stage.path / BAD_ROWS, [*problems.source.bad_rows, *bad_rows, *refused])
+    left_out = [*problems.source.bad_rows, *bad_rows, *refused]
+    write_jsonl(stage.path / BAD_ROWS, left_out)
+    _refuse_mostly_unusable(context, problems, left_out)
+
+
+def _refuse_mostly_unusable(context: RunContext, problems: RunProblems, left_out: Sequence[dict[str, Any]]) -> None:
+    """Raises DataError where more rows are left out than ``data.max_left_out`` allows, or a whole split."""
+    unusable = [row for row in left_out if not str(row["reason"]).startswith(REPEATS)]
+    if not unusable:
+        return
+    refused_by_source = sum(not str(row["reason"]).startswith(REPEATS) for row in problems.source.bad_rows)
+    total = refused_by_source + sum(map(len, problems.splits.values()))
+    allowed = getattr(context.config.data, "max_left_out", 1.0)
+    ids = {row["id"] for row in left_out}
+    empty = [name for name, split in problems.splits.items() if split and all(p.id in ids for p in split)]
+    if len(unusable) <= allowed * total and not empty:
+        return
+    first = unusable[0]
+    position = f"{first['file']}:{first['line']}" if first["line"] else f"{first['file']}: {first['id']}"
+    of_split = f", among them all of {', '.join(empty)}" if empty else ""
+    raise DataError(
+        f"{len(unusable):,} of {total:,} rows cannot be used{of_split}; at most {allowed:.0%} may be left out "
+        f"(data.max_left_out = {allowed:g}). The first: {position}: {first['reason']}"
+    )
 
 
 def leave_out_listed(context: RunContext, problems: RunProblems, stage: Stage) -> None:

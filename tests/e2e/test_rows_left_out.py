@@ -12,7 +12,7 @@ from PIL import Image
 from e2e.runs import SIZES, TINY, WORLD, rows, run
 from mathse.config import data as data_settings
 from mathse.data.synthetic import SyntheticData
-from mathse.errors import DataError
+from mathse.errors import ConfigError, DataError
 from mathse.inference.rows import solve_row
 from mathse.models import load
 
@@ -60,13 +60,21 @@ def test_an_image_that_the_family_cannot_take_is_an_error_that_names_the_row(tmp
 def test_under_skip_bad_rows_of_both_kinds_are_listed_and_all_others_used(tmp_path: Path) -> None:
     broken = {**problem(97), "images": ["missing.png"]}
     data = file_of(tmp_path, broken, problem(99, images=("thin.png",)))
-    settings = (*OWN, f"data.path={data}", "data.on_bad_row=skip")
+    settings = (*OWN, f"data.path={data}", "data.on_bad_row=skip", "data.max_left_out=0.1")
     run(tmp_path / "run", *settings)
     listed = rows(tmp_path / "run" / "base" / "bad_rows.jsonl")
     assert [(row["id"], row["line"]) for row in listed] == [("p97", 25), ("p99", None)]
     assert used(tmp_path / "run", data) == {f"p{k}" for k in range(24)}  # rows in = rows used + rows listed
     run(tmp_path / "again", *settings, "resume=branch", f"resume_from=[{tmp_path / 'run'}]", "evolution.rounds=2")
     assert used(tmp_path / "again", data) == {f"p{k}" for k in range(24)}, "a taken-over base leaves them out too"
+
+
+def test_a_run_that_would_leave_out_too_many_rows_ends_with_the_reason(tmp_path: Path) -> None:
+    data = file_of(tmp_path, *(problem(90 + k, "long " * 1000) for k in range(3)))
+    with pytest.raises(DataError, match=r"3 of 27 rows cannot be used; at most 5% .*rows\.jsonl: p9\d: .* tokens"):
+        run(tmp_path / "run", *OWN, f"data.path={data}")
+    with pytest.raises(ConfigError, match=r"max_new_tokens = 2,040: leaves 8 tokens for a prompt.* context is 2,048"):
+        run(tmp_path / "other", *OWN, f"data.path={data}", "evaluation.max_new_tokens=2040")
 
 
 def test_training_rows_above_the_length_limit_are_listed_and_the_others_fitted(tmp_path: Path, tiny: Path) -> None:
