@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from mathse.errors import RunError
-from mathse.runs.layout import DONE
 from mathse.runs.store import read_json, sha256_file
+from mathse.runs.verified_files import is_verified, remember
 
 # What both manifests of a stage start with.
 RECORD = {"stage": str, "identity": str, "config": dict, "keys": list, "after": dict}
 OUTPUT = {"sha256": str, "bytes": int}  # what a finished stage's manifest says of each file
-HASHED_BYTES = 64 * 2**20  # files up to this size are read again when a finished stage is reused, larger ones measured
+HASHED_BYTES = 64 * 2**20  # files up to this size are read at each check, larger ones once
 
 
 def read_record(file: Path) -> dict[str, Any]:
@@ -52,17 +52,15 @@ def _has_fields(value: Any, kinds: Mapping[str, type]) -> bool:
 
 
 def verify(folder: Path, outputs: Mapping[str, Any], digest: Callable[[Path], str] = sha256_file) -> None:
-    """Raise RunError where one of a finished stage's ``outputs`` is missing or differs from its record; the contents of
-    files above HASHED_BYTES are not read, unless they lie elsewhere and were written anew. ``digest``: the SHA-256 of a
+    """Raise RunError where one of a finished stage's ``outputs`` is missing or differs from its record. A file above
+    HASHED_BYTES is read once and then only measured, as long as nobody writes it anew. ``digest``: the SHA-256 of a
     file."""
     for name, recorded in outputs.items():
-        read = recorded["bytes"] <= HASHED_BYTES or _changed_since(folder / name, folder / DONE)
+        file, large = folder / name, recorded["bytes"] > HASHED_BYTES
+        read = not large or not (file.is_file() and is_verified(file, recorded["sha256"]))
         verify_file(folder, name, recorded, digest if read else None)
-
-
-def _changed_since(file: Path, manifest: Path) -> bool:
-    """Whether a link leads to a file that was written after the stage was finished: somebody else's may be."""
-    return file.is_symlink() and file.is_file() and file.stat().st_mtime > manifest.stat().st_mtime
+        if large and read:
+            remember(file, recorded["sha256"])
 
 
 def verify_file(

@@ -24,11 +24,12 @@ from typing import Any, Literal, Self
 from mathse.errors import RunError, SettingsChanged
 from mathse.runs.folder_lock import FolderLock
 from mathse.runs.layout import BEGUN, DONE, RUN, SCRATCH
-from mathse.runs.manifest import read_manifest, read_record, verify
+from mathse.runs.manifest import HASHED_BYTES, read_manifest, read_record, verify
 from mathse.runs.provenance import git_commit, versions
 from mathse.runs.reader import finished_summary, is_run, read_stages
 from mathse.runs.settings import config_slice, differences
 from mathse.runs.store import leftovers, make_folder, read_json, sha256_file, sync_below, to_json, write_json
+from mathse.runs.verified_files import remember
 
 Work = Literal["fit", "sample", "judge"]
 
@@ -221,7 +222,12 @@ class Stage:
             _remove(path)
         made = own_files(self.path)
         sync_below(self.path, made)  # the manifest must never outlast what it lists
-        outputs = {name_in(self.path, f): {"sha256": sha256_file(f), "bytes": f.stat().st_size} for f in made}
+        outputs: dict[str, Any] = {
+            name_in(self.path, f): {"sha256": sha256_file(f), "bytes": f.stat().st_size} for f in made
+        }
+        for name, output in outputs.items():
+            if output["bytes"] > HASHED_BYTES:
+                remember(self.path / name, output["sha256"])  # it has just been read
         made_from = [file for path in inputs for file in (own_files(path) if path.is_dir() else [path])]
         self._count_wall_time(begun)
         other = max(0.0, begun["wall_s"] - sum(begun["time_s"].values()))
