@@ -136,7 +136,7 @@ def test_kept_features_change_a_loss_by_bfloat16s_rounding_alone(
     with features.used("read"), tower_runs(backbone) as runs:
         assert loss_of(backbone, rows) == first
     assert not runs
-    assert first == pytest.approx(expected, rel=1e-3)  # measured: 2e-6 to 2e-4
+    assert first == pytest.approx(expected, rel=1e-4)  # measured: 2e-7 to 3e-5
     assert loss_of(backbone, rows) == expected  # and off is as before
 
 
