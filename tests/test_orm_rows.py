@@ -112,6 +112,18 @@ def test_made_up_rows_are_the_same_for_the_same_draw_and_hold_right_and_wrong_pa
     assert {parse_feedback(row["response"]).status for row in rows} == {"correct", "wrong"}
 
 
+def test_made_up_rows_show_jittered_pictures_where_asked(backbone: TinyBackbone) -> None:
+    data = world()
+    asked = data.splits()["orm_train"][:3]
+    make = orm.MadeUpRows(
+        backbone.prompt_style, asked, ORM(jitter=True), data.corrupt, data.check, jittered=data.jittered
+    )
+    rows = [make(random.Random(k)) for k in range(4)]
+    known = {image for problem in asked for image in problem.images}
+    assert all(image not in known and image.partition("+")[0] in known for row in rows for image in row["images"])
+    assert rows == [make(random.Random(k)) for k in range(4)]
+
+
 def test_a_reference_solution_is_a_teachers_path() -> None:
     [problem] = problems(1)
     reference = orm.solution_path(problem, "orm")

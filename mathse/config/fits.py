@@ -104,6 +104,8 @@ class ORM:
     samples_per_problem: int = allow(1, low=1)
     references: bool = False  # reference solutions count among the right paths too, where students seldom are right
     temperature: float = allow(0.8, low=0)  # 0: greedy
+    # its training pictures are moved, turned and slanted a little, each row's in its own way (synthetic task)
+    jitter: bool = False
     augment: float = allow(0.3, low=0, high=1)  # final share of made-up errors (synthetic task, without ``train``)
     student_steps: int = allow(200, low=1)  # optimiser steps of a weak student
     solver_steps: int = allow(600, low=0)  # the ORM starts from a solver of its own problems; 0: from the base

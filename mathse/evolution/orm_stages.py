@@ -28,19 +28,29 @@ from mathse.evolution.student import Student
 from mathse.evolution.training_rows import solution_rows
 from mathse.inference.rows import solve_row
 from mathse.judges.orm import status_tokens
-from mathse.judges.orm_rows import FORM, Labelled, MadeUpRows, balance, label, solution_path, training_row
+from mathse.judges.orm_rows import (
+    FORM,
+    Labelled,
+    MadeUpRows,
+    balance,
+    label,
+    solution_path,
+    training_row,
+    with_jitter,
+)
 from mathse.models.base import Backbone
 from mathse.models.row import Row
 from mathse.runs.layout import CHECKPOINT, FEEDBACK, HELD_PATHS, METRICS, ORM_FILE, PATHS
 from mathse.runs.stage_cache import Stage
 from mathse.runs.store import read_jsonl, write_json, write_jsonl
+from mathse.seeds import rng
 from mathse.training.batches import EpochStream, MixedStream, Stream
 from mathse.training.fit import save_checkpoint
 from mathse.types import Problem, ReasoningPath
 
 # Variants of the ORM itself (order, kind, length of its fit) share the weak students and the solver.
 STUDENT_KEYS = (*COMMON, "sft", "orm.student_steps", "orm.samples_per_problem", "orm.temperature")
-SOLVER_KEYS = (*COMMON, "sft", "orm.students", "orm.solver_steps", "orm.backbone", "orm.train_sha256")
+SOLVER_KEYS = (*COMMON, "sft", "orm.students", "orm.solver_steps", "orm.jitter", "orm.backbone", "orm.train_sha256")
 KEYS = (*COMMON, "orm", *JUDGING)
 
 
@@ -152,7 +162,7 @@ def fit_solver(loop: EvolutionRun, students: Sequence[Stage], data: ORMData | No
             # three times each, and so three times as often in a fit of a fixed number of steps
             weighted = solutions + 2 * [pair for pair in solutions if pair[0].id in missed]
             dev = solution_rows(backbone.prompt_style, loop.problems.splits["dev"])
-            _fit_on_solutions(loop, stage, backbone, weighted, loop.config.orm.solver_steps, dev)
+            _fit_on_solutions(loop, stage, backbone, weighted, loop.config.orm.solver_steps, dev, jitter=True)
         elif not (stage.path / CHECKPOINT).exists():
             save_checkpoint(backbone, stage.path / CHECKPOINT, unchanged=True)
         stage.finish({"solutions": len(solutions)})
@@ -167,18 +177,29 @@ def _fit_on_solutions(
     steps: int,
     val_rows: Sequence[Row] = (),
     kept_in: torch.dtype | None = None,
+    jitter: bool = False,
 ) -> None:
-    """A fit with the student's settings at another length."""
+    """A fit with the student's settings at another length; ``jitter``: with pictures as ``orm.jitter`` says."""
     settings = {field.name: getattr(loop.config.sft, field.name) for field in fields(Fit)}
+    rows = [solve_row(backbone.prompt_style, problem, text) for problem, text in solutions]
     loop.models.fit(
         backbone,
         stage,
-        [solve_row(backbone.prompt_style, problem, text) for problem, text in solutions],
+        _jittered(loop, stage, rows) if jitter else rows,
         Fit(**{**settings, "max_steps": steps, "epochs": None}),
         what=f"fit on {len(solutions)} solutions",
         val_rows=val_rows,
         kept_in=kept_in,
     )
+
+
+def _jittered(loop: EvolutionRun, stage: Stage, rows: Sequence[Row]) -> Sequence[Row]:
+    """The rows with their pictures moved, turned and slanted, where ``orm.jitter`` is set: each row in one way."""
+    jittered = getattr(loop.problems.source, "jittered", None)
+    if not loop.config.orm.jitter or jittered is None:
+        return rows
+    draw = rng(loop.context.seed(stage, "rows"), "jitter")
+    return [with_jitter(row, jittered, draw) for row in rows]
 
 
 def _solutions(loop: EvolutionRun, problems: Sequence[Problem]) -> list[tuple[Problem, str]]:
@@ -224,7 +245,7 @@ def _fit_orm(loop: EvolutionRun, stage: Stage, solver: Stage, labelled: Sequence
         loop.models.fit(
             backbone,
             stage,
-            rows,
+            _jittered(loop, stage, rows),
             settings.fit,
             what=f"fit on {len(rows)} labelled paths",
             val_rows=val_rows,
@@ -248,5 +269,6 @@ def _stream(loop: EvolutionRun, stage: Stage, backbone: Backbone, rows: Sequence
     if not augmented or settings.fit.max_steps is None:
         return epochs
     problems = loop.problems.splits["orm_train"]
-    make = MadeUpRows(backbone.prompt_style, problems, settings, source.corrupt, source.check)
+    jittered = source.jittered if settings.jitter else None
+    make = MadeUpRows(backbone.prompt_style, problems, settings, source.corrupt, source.check, jittered)
     return MixedStream(epochs, make, settings.augment, settings.fit.max_steps)

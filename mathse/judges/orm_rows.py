@@ -75,11 +75,18 @@ class MadeUpRows:
     settings: ORM
     corrupt: Callable[[Problem, random.Random], str]  # a path with an error
     check: Callable[[Problem, str], Verdict]  # its label
+    jittered: Callable[[str, random.Random], str] | None = None  # an image as another one of the same content
 
     def __call__(self, draw: random.Random) -> Row:
         problem = draw.choice(self.problems)
         text = self.corrupt(problem, draw)
-        return training_row(self.style, problem, text, self.check(problem, text), self.settings)
+        row = training_row(self.style, problem, text, self.check(problem, text), self.settings)
+        return row if self.jittered is None else with_jitter(row, self.jittered, draw)
+
+
+def with_jitter(row: Row, jittered: Callable[[str, random.Random], str], draw: random.Random) -> Row:
+    """The row with its images moved, turned and slanted a little: a reader of few pictures learns to read others."""
+    return Row(**{**row, "images": [jittered(str(image), draw) for image in row["images"]]})
 
 
 def solution_path(problem: Problem, stage: str) -> ReasoningPath:

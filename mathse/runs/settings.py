@@ -25,6 +25,7 @@ LATER: dict[str, Any] = {
     "trainer.device_memory": None,
     "judge.explain": "all",
     "data.max_left_out": 0.05,
+    "orm.jitter": False,
 }
 
 

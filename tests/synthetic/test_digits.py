@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 
 import numpy as np
 import pytest
@@ -48,7 +49,8 @@ def test_a_reference_round_trips() -> None:
 @pytest.mark.parametrize(
     "ref",
     ["digits:0012-0345", "digits:0012-0345-0678-0001", "digits:0012-0345-1797", "digits:12-345-678", "digits:",
-     "digits:-001-0345-0678", "digits:٠٠١٢-0345-0678", "digits:0012-0345-067a", "digits:../../secret"],
+     "digits:-001-0345-0678", "digits:٠٠١٢-0345-0678", "digits:0012-0345-067a", "digits:../../secret",
+     "digits:0012-0345-0678+", "digits:0012-0345-0678+12", "digits:0012-0345-0678+12x4"],
 )  # fmt: skip
 def test_what_is_no_reference_is_refused_with_an_example_of_one(ref: str) -> None:
     with pytest.raises(DataError, match="0012-0345-0678"):
@@ -60,6 +62,21 @@ def test_rendering_is_deterministic_and_one_glyph_a_visual_token() -> None:
     image = digits.render(ref)
     assert (image.mode, image.size) == ("RGB", (3 * digits.GLYPH, digits.GLYPH))
     assert image.tobytes() == digits.render(ref).tobytes() == load_image(ref).tobytes()
+
+
+def test_a_jittered_reference_draws_the_same_digits_in_another_way_and_always_the_same() -> None:
+    ref = digits.reference((12, 345, 678))
+    other = digits.jittered(ref, random.Random(1))
+    assert other == digits.jittered(ref, random.Random(1)) != digits.jittered(ref, random.Random(2))
+    assert (
+        digits.parse_reference(other)
+        == (12, 345, 678)
+        == digits.parse_reference(digits.jittered(other, random.Random(3)))
+    )
+    plain, moved = (np.asarray(digits.render(r), dtype=float) for r in (ref, other))
+    assert plain.shape == moved.shape and np.array_equal(moved, np.asarray(digits.render(other)))
+    assert 0.5 < np.corrcoef(plain.ravel(), moved.ravel())[0, 1] < 0.99
+    assert load_image(other).size == load_image(ref).size
 
 
 def test_the_order_of_digits_shows_in_the_picture() -> None:

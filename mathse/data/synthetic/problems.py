@@ -83,6 +83,10 @@ class SyntheticData:
             return Verdict("", "correct", None, result.analysis, judge="checker")
         return Verdict("", "wrong", f"Step {result.error_step}", result.analysis, judge="checker")
 
+    def jittered(self, image: str, draw: random.Random) -> str:
+        """The reference of an image that shows the same digits, moved, turned and slanted a little."""
+        return digits.jittered(image, draw)
+
     def corrupt(self, problem: Problem, draw: random.Random) -> str:
         """A path for ``problem`` with made-up errors (augmentation of the ORM's training rows)."""
         kind, truth = facts(problem)
