@@ -249,7 +249,9 @@ def test_wandb_rounds_have_the_figures_of_the_stages(sent, builder):
 def test_wandb_curves_have_every_logged_step_on_one_axis_that_never_rewinds(sent):
     rows = [row for row in history(sent) if "fit/step" in row]
     steps = [row["fit/step"] for row in rows]
-    assert steps == sorted(set(steps))
+    assert steps == sorted(steps)
+    losses = [row["fit/step"] for row in rows if any(key.endswith("/loss") for key in row)]
+    assert losses == sorted(set(losses)), "a validation stands at the step of a loss, and no loss at another's"
     for stage in ("orm/solver", "distill", "final"):
         lines = list(read_jsonl(sent / stage / "train_log.jsonl"))
         curve = [row[f"fit/{stage}/loss"] for row in rows if f"fit/{stage}/loss" in row]
