@@ -25,6 +25,7 @@ FAMILIES = ("qwen2vl", "internvl2_5", "cogvlm2")
 # One short fit and greedy answers before and after it.
 ONE_FIT = (
     "task=sft",
+    "sft.method=full",
     "sft.max_steps=4",
     "sft.batch_size=4",
     "sft.micro_batch_size=4",
