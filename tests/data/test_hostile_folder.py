@@ -143,7 +143,14 @@ def test_a_run_uses_the_good_rows_and_none_of_the_others(
     hostile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, eager: int
 ) -> None:
     monkeypatch.setattr(row_validation.ImageChecks, "__init__", lambda self: _images(self, eager))
-    settings = ("data=jsonl", f"data.path={hostile}", "data.on_bad_row=skip", "teacher=replay", "judge=random")
+    settings = (
+        "data=jsonl",
+        f"data.path={hostile}",
+        "data.on_bad_row=skip",
+        "data.max_left_out=1",
+        "teacher=replay",
+        "judge=random",
+    )
     run(tmp_path / "run", *SIZES, *settings, "distill.judge=answer")
     found = rows(tmp_path / "run" / "base" / "bad_rows.jsonl")
     assert listed(found) == LISTED

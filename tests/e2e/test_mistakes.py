@@ -67,7 +67,7 @@ def test_a_missing_image_is_named(command: Command, problems: Path) -> None:
 
 def test_bad_rows_are_left_out_where_that_is_asked_for(command: Command, problems: Path) -> None:
     problems.with_name("3.png").unlink()
-    settings = ("data.on_bad_row=skip", "evolution.rounds=0", "evolution.reflect.when=never")
+    settings = ("data.on_bad_row=skip", "data.max_left_out=0.1", "evolution.rounds=0", "evolution.reflect.when=never")
     done = command("train.py", *REAL, f"data.path={problems}", "hydra.run.dir=run", *settings)
     assert done.code == 0, done.err
     assert f"left out: {problems}:4: " in done.out
