@@ -76,17 +76,17 @@ def training_rows(file: Path) -> Iterator[tuple[int, Problem]]:
 
     problem_of: Callable[[str], Problem] | None = None
     for record in read_records(file):
-        where, row = f"{file}:{record.line}", record.values
+        position, row = f"{file}:{record.line}", record.values
         if row is None:
-            raise DataError(f"{where}: {record.reason}")
+            raise DataError(f"{position}: {record.reason}")
         if "problem_id" in row and "question" not in row:
             problem_of = problem_of or _problems_of_run(file)
-            yield record.line, problem_named(str(row["problem_id"]), problem_of, where)
+            yield record.line, problem_named(str(row["problem_id"]), problem_of, position)
         else:
             try:
                 yield record.line, problem_in(row, record.line, picture_beside)
             except BadRow as error:
-                raise DataError(f"{where}: {error}") from None
+                raise DataError(f"{position}: {error}") from None
 
 
 def _problems_of_run(file: Path) -> Callable[[str], Problem]:

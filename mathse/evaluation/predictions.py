@@ -54,23 +54,25 @@ def read_predictions(
     answers: dict[tuple[str, int], Answer] = {}
     lines: dict[tuple[str, int], int] = {}
     for record in read_lines(file):
-        where, row = f"{file}:{record.line}", record.values
+        position, row = f"{file}:{record.line}", record.values
         if row is None:
-            raise DataError(f"{where}: {record.reason}")
-        answer = _answer(whole_characters(row), where, benchmark)
+            raise DataError(f"{position}: {record.reason}")
+        answer = _answer(whole_characters(row), position, benchmark)
         if answer.id not in ids:
             nearest = get_close_matches(answer.id, known_ids, n=1)
             hint = f" (did you mean {nearest[0]!r}?)" if nearest else ""
             raise DataError(
-                f"{where}: id {answer.id!r} is none of {benchmark}'s {len(known_ids):,} problems{hint}; remove the "
+                f"{position}: id {answer.id!r} is none of {benchmark}'s {len(known_ids):,} problems{hint}; remove the "
                 "row, or choose the benchmark and split that the file belongs to"
             )
         if answer.sample >= n_samples:
-            raise DataError(f"{where}: sample {answer.sample} of {answer.id!r}, and n_samples = {n_samples}; raise it")
+            raise DataError(
+                f"{position}: sample {answer.sample} of {answer.id!r}, and n_samples = {n_samples}; raise it"
+            )
         key = (answer.id, answer.sample)
         if key in answers:
             repeated = f"id {answer.id!r}" + (f", sample {answer.sample}," if n_samples > 1 else "")
-            raise DataError(f"{where}: {repeated} stands already in line {lines[key]}; keep one of the two")
+            raise DataError(f"{position}: {repeated} stands already in line {lines[key]}; keep one of the two")
         answers[key], lines[key] = answer, record.line
     if not answers:
         raise DataError(f'{file}: holds no rows; write one answer a line, {{"id": ..., "response": ...}}')
@@ -91,26 +93,26 @@ def require_all(
         )
 
 
-def _answer(row: dict[str, Any], where: str, benchmark: str) -> Answer:
+def _answer(row: dict[str, Any], position: str, benchmark: str) -> Answer:
     """One row of the file, each field checked."""
     id_key = next((key for key in ("id", *OFFICIAL_IDS) if key in row), None)
     if id_key is None or "response" not in row:
         missing = "id" if id_key is None else "response"
-        raise DataError(f'{where}: "{missing}" is missing; a row has "id" and "response"')
+        raise DataError(f'{position}: "{missing}" is missing; a row has "id" and "response"')
     if (owner := OFFICIAL_IDS.get(id_key, benchmark)) != benchmark:
-        raise DataError(f'{where}: "{id_key}" is how {owner} names a problem; pass benchmark={owner}')
+        raise DataError(f'{position}: "{id_key}" is how {owner} names a problem; pass benchmark={owner}')
     identity, response, extraction = row[id_key], row["response"], row.get("extraction")
     if response is None:  # official output files write null where the model failed
         response = ""
     if isinstance(identity, bool) or not isinstance(identity, (str, int)) or identity == "":
-        raise DataError(f'{where}: "{id_key}" is text or a whole number, got {identity!r:.40}; correct it')
+        raise DataError(f'{position}: "{id_key}" is text or a whole number, got {identity!r:.40}; correct it')
     if not isinstance(response, str):
-        raise DataError(f'{where}: "response" is text, got {response!r:.40}; put it in quotes')
+        raise DataError(f'{position}: "response" is text, got {response!r:.40}; put it in quotes')
     if isinstance(extraction, (bool, list, dict)):
-        raise DataError(f'{where}: "extraction" is text, got {extraction!r:.40}; put it in quotes, or leave it out')
+        raise DataError(f'{position}: "extraction" is text, got {extraction!r:.40}; put it in quotes, or leave it out')
     sample = row.get("sample", 0)
     if isinstance(sample, bool) or not isinstance(sample, int) or sample < 0:
-        raise DataError(f'{where}: "sample" counts the answers to a problem from 0, got {sample!r:.40}; correct it')
+        raise DataError(f'{position}: "sample" counts the answers to a problem from 0, got {sample!r:.40}; correct it')
     metadata = row.get("metadata")
     return Answer(
         str(identity),

@@ -141,22 +141,22 @@ def convert(source: Path, target: Path, format: str) -> int:
     rows: list[Record] = []
     pictures: dict[Path, Path] = {}  # from, to
     for file, record in _records(source, FORMATS[format]):
-        where = f"{file}:{record.line}"
+        position = f"{file}:{record.line}"
         if record.values is None:
-            raise DataError(f"{where}: no {format} record ({record.reason}); check --format and SRC")
+            raise DataError(f"{position}: no {format} record ({record.reason}); check --format and SRC")
         values = record.values
         try:
             row = FORMATS[format].row(values)
             reference = values.get("image_file") or values.get("image")
         except (KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"{where}: no {format} record ({error!r}); check --format and SRC") from None
+            raise DataError(f"{position}: no {format} record ({error!r}); check --format and SRC") from None
         images: list[str] = []
         if (beside := FORMATS[format].picture) is not None and reference is None:
             picture, name = _inside(file.parent / beside, file.parent), f"{values['id']}{Path(beside).suffix}"
         else:
             picture, name = _picture(reference, file, source), re.sub(r"\Aimages?/", "", str(reference))
         if picture is None and (reference or beside):
-            raise DataError(f"{where}: no image {reference or beside!r} in {file.parent}; fetch the set's images")
+            raise DataError(f"{position}: no image {reference or beside!r} in {file.parent}; fetch the set's images")
         if picture is not None:
             images = [f"images/{format}/{name}"]
             pictures[picture] = target.parent / images[0]

@@ -47,8 +47,8 @@ def splits_are_the_set_s_own(config: Any) -> Iterator[str]:
             if key not in allowed:
                 yield f"{path}.split.{key}: unknown key; there are {', '.join(allowed)}"
             elif name not in allowed[key]:
-                where = f"{path}.split.{key}" if isinstance(data.split, Mapping) else f"{path}.split"
-                yield f"{where} = {show(name)}: must be one of {', '.join(allowed[key])}"
+                position = f"{path}.split.{key}" if isinstance(data.split, Mapping) else f"{path}.split"
+                yield f"{position} = {show(name)}: must be one of {', '.join(allowed[key])}"
         if names.get("test") is not None and names["test"] == names.get("train"):
             yield f"{path}.split = {show(dict(names))}: a set's {names['test']} cannot be both; give two different ones"
 

@@ -78,13 +78,13 @@ class MathVerse:
         return load_items(self._item, self.name, "sample_index", _REQUIRED, source, images, need_images)
 
     def _item(self, source: SourceRow, folder: Path, need_images: bool) -> Item:
-        where, row = source
-        check_choice(f'{where}: "question_type"', row["question_type"], tuple(_FORMS))
+        position, row = source
+        check_choice(f'{position}: "question_type"', row["question_type"], tuple(_FORMS))
         has_image = row["problem_version"] != _TEXT_ONLY
         problem = Problem(
             id=row["sample_index"],
             question=row.get("question") or row.get("question_for_eval") or "",
-            images=image_path(where, row.get("image") or "", folder, need_images and has_image),
+            images=image_path(position, row.get("image") or "", folder, need_images and has_image),
             answer=str(row["answer"]),
             source=self.name,
             metadata={"version": row["problem_version"], "problem": str(row["problem_index"])},

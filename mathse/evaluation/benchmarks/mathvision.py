@@ -75,14 +75,16 @@ class MathVision:
         return items
 
     def _item(self, source: SourceRow, folder: Path, need_images: bool) -> Item:
-        where, row = source
+        position, row = source
         options, answer = row["options"] or [], str(row["answer"])
         if options and answer not in _letters(options):
-            raise DataError(f'{where}: "answer" {answer!r} is none of {", ".join(_letters(options))}; correct the row')
+            raise DataError(
+                f'{position}: "answer" {answer!r} is none of {", ".join(_letters(options))}; correct the row'
+            )
         problem = Problem(
             id=row["id"],
             question=row["question"],
-            images=image_path(where, row.get("image", ""), folder, need_images),
+            images=image_path(position, row.get("image", ""), folder, need_images),
             answer=answer,
             choices=tuple(str(option) for option in options),
             solution=row.get("solution"),

@@ -80,13 +80,15 @@ class MathVista:
         return load_items(self._item, self.name, "pid", _REQUIRED, source, images, need_images)
 
     def _item(self, source: SourceRow, folder: Path, need_images: bool) -> Item:
-        where, row = source
+        position, row = source
         if need_images and not row.get("question"):
-            raise DataError(f"{where}: a row without question, as in an output file; give the problems (testmini.json)")
+            raise DataError(
+                f"{position}: a row without question, as in an output file; give the problems (testmini.json)"
+            )
         problem = Problem(
             id=row["pid"],
             question=row.get("question") or "",
-            images=image_path(where, row.get("image") or "", folder, need_images),
+            images=image_path(position, row.get("image") or "", folder, need_images),
             answer=str(row.get("answer") or ""),
             choices=tuple(row["choices"] or ()),
             source=self.name,

@@ -63,15 +63,15 @@ class MathVLTest:
         return load_items(self._item, self.name, "id", _REQUIRED, problems, images, need_images)
 
     def _item(self, source: SourceRow, folder: Path, need_images: bool) -> Item:
-        where, row = source
+        position, row = source
         refs = row.get("images") or [row["image"]] if row.get("images") or row.get("image") else []
         options = row.get("options") or row.get("choices") or []
         if not isinstance(refs, list) or not isinstance(options, list):
-            raise DataError(f'{where}: "images" and "options" are lists; write ["...", ...]')
+            raise DataError(f'{position}: "images" and "options" are lists; write ["...", ...]')
         problem = Problem(
             id=row["id"],
             question=row["question"],
-            images=tuple(path for ref in refs for path in image_path(where, ref, folder, need_images)),
+            images=tuple(path for ref in refs for path in image_path(position, ref, folder, need_images)),
             answer=str(row["answer"]),
             choices=tuple(str(option) for option in options),
             source=self.name,

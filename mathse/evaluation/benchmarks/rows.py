@@ -29,7 +29,7 @@ _ENDINGS = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"GIF8": ".gif", b"RIFF
 class SourceRow(NamedTuple):
     """A row and where it stands: "test.jsonl:12"."""
 
-    where: str
+    position: str
     row: dict[str, Any]
 
 
@@ -81,10 +81,10 @@ def read_file(path: Path, key: str) -> Iterator[SourceRow]:
     """The rows of a file; ``key`` is the row's id in the benchmark, filled in from an object's keys."""
     empty = True
     for record in read_records(path, key):
-        empty, where = False, f"{path}:{record.line}"
+        empty, position = False, f"{path}:{record.line}"
         if record.values is None:
-            raise DataError(f"{where}: {record.reason}")
-        yield SourceRow(where, whole_characters(record.values))
+            raise DataError(f"{position}: {record.reason}")
+        yield SourceRow(position, whole_characters(record.values))
     if empty:
         raise DataError(f"{path}: the file is empty; give the benchmark's problems")
 
@@ -140,7 +140,7 @@ def picture_to_file(row: dict[str, Any], key: str, folder: Path, write: bool) ->
 def checked(source_rows: Iterable[SourceRow], benchmark: str, key: str, required: Sequence[str]) -> Iterator[SourceRow]:
     """Rows that have every required key and an id of their own; ids as text."""
     seen: dict[str, str] = {}
-    for where, row in source_rows:
+    for position, row in source_rows:
         row = as_official(row, benchmark, key)
         lacking = next((name for name in required if name not in row), None)
         if lacking is not None:
@@ -149,14 +149,14 @@ def checked(source_rows: Iterable[SourceRow], benchmark: str, key: str, required
                 if other != benchmark and telltale in row:
                     remedy = f"this is a row of {other}: say benchmark={other}, or give {benchmark}'s own file"
                     break
-            raise DataError(f'{where}: no row of {benchmark} (it has no "{lacking}"); {remedy}')
+            raise DataError(f'{position}: no row of {benchmark} (it has no "{lacking}"); {remedy}')
         identity = str(row[key])
         if identity in seen:
             raise DataError(
-                f'{where}: "{key}" {identity!r:.80} stands already at {seen[identity]}; ids are unique, drop one row'
+                f'{position}: "{key}" {identity!r:.80} stands already at {seen[identity]}; ids are unique, drop one row'
             )
-        seen[identity] = where
-        yield SourceRow(where, {**row, key: identity})
+        seen[identity] = position
+        yield SourceRow(position, {**row, key: identity})
 
 
 def as_official(row: dict[str, Any], benchmark: str, key: str) -> dict[str, Any]:
@@ -173,7 +173,7 @@ def as_official(row: dict[str, Any], benchmark: str, key: str) -> dict[str, Any]
     return {**row.get("metadata", {}), **row, **ours}
 
 
-def image_path(where: str, ref: str, folder: Path, needed: bool) -> tuple[str, ...]:
+def image_path(position: str, ref: str, folder: Path, needed: bool) -> tuple[str, ...]:
     """The absolute path of a row's image below ``folder``, with or without the first folder of ``ref``.
 
     DataError if it is needed and not there; () if it is not needed.
@@ -182,7 +182,9 @@ def image_path(where: str, ref: str, folder: Path, needed: bool) -> tuple[str, .
     if not ref and not needed:
         return ()
     if not ref or PurePosixPath(ref).is_absolute() or ".." in parts or "\\" in ref or "\x00" in ref:
-        raise DataError(f"{where}: image {ref!r:.80} is no path below {folder}; give it relative to the images' folder")
+        raise DataError(
+            f"{position}: image {ref!r:.80} is no path below {folder}; give it relative to the images' folder"
+        )
     for tail in (parts, parts[1:]):
         if tail:
             path = folder.joinpath(*tail)
@@ -193,5 +195,7 @@ def image_path(where: str, ref: str, folder: Path, needed: bool) -> tuple[str, .
             if exists:
                 return (str(path.resolve()),)
     if needed:
-        raise DataError(f"{where}: no image {ref!r:.80} in {folder}; give the folder that holds the benchmark's images")
+        raise DataError(
+            f"{position}: no image {ref!r:.80} in {folder}; give the folder that holds the benchmark's images"
+        )
     return ()
