@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -50,7 +51,12 @@ def room(path: Path) -> str:
     return path.relative_to(ROOT / "mathse").with_suffix("").parts[0]
 
 
-def imports(path: Path) -> Iterator[str]:
+@cache
+def imports(path: Path) -> list[str]:
+    return list(_imports(path))
+
+
+def _imports(path: Path) -> Iterator[str]:
     """Dotted names of all modules that a file imports, wherever in it; a string that is handed to ``import_module``, or
     that is nothing but a dotted name of ours, is an import too, but for the configs' ``_target_`` and the verbs."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -60,7 +66,10 @@ def imports(path: Path) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             names = [f"{node.module}.{alias.name}" for alias in node.names]
             yield from names if node.module == "mathse" else [node.module]
-        elif isinstance(node, ast.Call) and "import_module" in ast.dump(node.func):
+        elif isinstance(node, ast.Call) and "import_module" in (
+            getattr(node.func, "id", None),
+            getattr(node.func, "attr", None),
+        ):
             yield from (m[0] for inner in ast.walk(node) if (m := _dotted(inner)))
 
 
