@@ -113,8 +113,8 @@ def test_two_fsdp_ranks_fit_every_family_as_one_process_does(single: Path, tmp_p
     subprocess.run([sys.executable, "-m", "mathse", "tiny", family, str(tmp_path / "tiny")], cwd=ROOT, check=True)
     settings = ("experiment=smoke", "task=sft", f"sft.train={single / 'final' / 'train.jsonl'}", *WORLD,
                 f"backbone={family}", f"backbone.path={tmp_path / 'tiny'}", "sft.epochs=null", "sft.max_steps=3",
-                "sft.batch_size=6", "sft.micro_batch_size=2", "evaluation.max_new_tokens=4", "progress=plain",
-                "trainer.precision=32-true")  # fmt: skip
+                "sft.method=full", "sft.batch_size=6", "sft.micro_batch_size=2",
+                "evaluation.max_new_tokens=4", "progress=plain", "trainer.precision=32-true")  # fmt: skip
     run("train.py", *settings, "trainer=cpu", f"hydra.run.dir={tmp_path / 'one'}")
     run("train.py", *settings, *FSDP, f"hydra.run.dir={tmp_path / 'two'}")
     assert apart(tmp_path / "one" / "sft" / "checkpoint", tmp_path / "two" / "sft" / "checkpoint") < 1e-5
