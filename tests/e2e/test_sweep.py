@@ -53,8 +53,12 @@ def killed_in_job(place: Path, number: int) -> bool:
             sweep(place)
         except BaseException:  # noqa: BLE001  (whatever it was: the child must not go on as a second pytest)
             sys.excepthook(*sys.exc_info())
+            os._exit(1)
         os._exit(0)
-    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+    _, status = os.waitpid(child, 0)
+    if os.WIFEXITED(status) and os.WEXITSTATUS(status):
+        raise RuntimeError("the sweep itself failed; the traceback is above")
+    return os.WIFSIGNALED(status)
 
 
 @pytest.fixture(autouse=True)

@@ -32,6 +32,7 @@ from mathse.commands.convert_data import official
 from mathse.config.program import program
 from mathse.data.json_records import JsonRecord, read_records
 from mathse.data.readers.llava import question_of
+from mathse.data.readers.source import natural_order
 from mathse.errors import DataError
 
 Record = dict[str, Any]
@@ -182,7 +183,7 @@ def _records(source: Path, format: Format) -> Iterator[tuple[Path, JsonRecord]]:
     """The records of SRC, each with its file. Raises DataError where there is no file of the format."""
     files = [source] if source.is_file() else []
     for pattern in format.files:
-        files = files or sorted(source.glob(pattern), key=lambda file: (len(file.parts), *map(_number, file.parts)))
+        files = files or sorted(source.glob(pattern), key=lambda file: (len(file.parts), natural_order(file)))
     if not files:
         looked_for = ", ".join(format.files)
         raise DataError(f"{source}: no such file; SRC is a folder that holds {looked_for}, or one such file")
@@ -191,10 +192,6 @@ def _records(source: Path, format: Format) -> Iterator[tuple[Path, JsonRecord]]:
     for file in files:
         for record in read_records(file):
             yield file, record
-
-
-def _number(part: str) -> tuple[int, str]:
-    return (int(part), "") if part.isdigit() else (-1, part)
 
 
 def _picture(reference: object, file: Path, source: Path) -> Path | None:

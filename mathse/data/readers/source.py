@@ -109,7 +109,7 @@ def files_of(published: PublishedSet, root: Path, split: str) -> list[tuple[str,
         files = [
             (name, file)
             for name in splits
-            for file in sorted(root.glob(pattern.replace("{split}", name)), key=_natural_order)
+            for file in sorted(root.glob(pattern.replace("{split}", name)), key=natural_order)
             if file.is_file()
             and file.resolve().is_relative_to(inside)  # no link that leads out
             and not file.name.endswith(ARCHIVES)
@@ -134,7 +134,7 @@ def archives_of(published: PublishedSet, root: Path, split: str) -> list[Path]:
     return sorted({file for p in patterns for file in root.glob(p) if file.name.endswith(ARCHIVES)})
 
 
-def _natural_order(file: Path) -> list[tuple[bool, int, str]]:
+def natural_order(file: Path) -> list[tuple[bool, int, str]]:
     """2.json before 10.json: names that are numbers by number, before all others."""
     parts = (*file.parent.parts, file.stem)
     return [(not part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts]
