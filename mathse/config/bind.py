@@ -42,8 +42,8 @@ def nearest(name: str, names: Sequence[str]) -> str | None:
         return spelt
     if meant := next((n for n in FIELD_WORDS.get(name.casefold(), ()) if n in names or n in OF_HYDRA), None):
         return meant
-    section, _, word = name.partition(".")
-    same_word = [n for n in others if word and n.startswith(f"{section}.") and n.endswith(f".{word}")]
+    section, _, setting = name.partition(".")
+    same_word = [n for n in others if setting and n.startswith(f"{section}.") and n.endswith(f".{setting}")]
     near = get_close_matches(name, same_word, n=1, cutoff=0.0) or get_close_matches(name, others, n=1, cutoff=0.6)
     return near[0] if near else None
 
@@ -267,12 +267,12 @@ def locate(target: Any) -> Callable[..., Any]:
     """The class or function at a dotted path. Raises ConfigError if there is none."""
     module, _, name = str(target).rpartition(".")
     try:
-        found = getattr(import_module(module), name)
+        target_class = getattr(import_module(module), name)
     except (ImportError, AttributeError, ValueError) as e:
         raise ConfigError(f"cannot be imported ({e}); it is the dotted path of a class on the Python path") from e
-    if not callable(found):
+    if not callable(target_class):
         raise ConfigError("is neither a class nor a function")
-    return found
+    return target_class
 
 
 def _convert(value: Any, kind: Any) -> tuple[str | None, Any]:
@@ -298,7 +298,7 @@ def _choices(kind: Any) -> tuple[str, ...]:
     """The words of a ``Literal``, or of one that may be null."""
     if get_origin(kind) is Literal:
         return get_args(kind)
-    return next((words for inner in get_args(kind) if (words := _choices(inner))), ())
+    return next((choices for inner in get_args(kind) if (choices := _choices(inner))), ())
 
 
 def _convert_scalar(value: Any, kind: Any) -> tuple[str | None, Any]:

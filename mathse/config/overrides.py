@@ -177,9 +177,9 @@ def _choices_of(program: str, overrides: list[str]) -> set[str]:
 def _options(group: str, program: str, searchpath: list[str]) -> list[str]:
     """The options that Hydra finds for a group, in conf/ and in folders of the user's own; none for a setting."""
     loader = GlobalHydra.instance().config_loader()
-    found = loader.get_group_options(group, config_name=program, overrides=searchpath)
+    names = loader.get_group_options(group, config_name=program, overrides=searchpath)
     schemas = {schema.__name__ for schema in OPTIONS.get(group, ())}
-    return sorted({*found} - schemas | {*groups().get(group, ())})
+    return sorted({*names} - schemas | {*groups().get(group, ())})
 
 
 def _choice(

@@ -58,9 +58,9 @@ def run_dir(resume: str | None, name: str, time: str) -> str:
 
 def _options_page(*only: str) -> str:
     """For --help: a line a group."""
-    found = [(group, names) for group, names in groups().items() if not only or group in only]
-    width = max((len(group) for group, _ in found), default=0) + 2
-    return "\n".join(f"  {group + ':':<{width}}{', '.join(names)}" for group, names in found)
+    shown = [(group, names) for group, names in groups().items() if not only or group in only]
+    width = max((len(group) for group, _ in shown), default=0) + 2
+    return "\n".join(f"  {group + ':':<{width}}{', '.join(names)}" for group, names in shown)
 
 
 def by_method(method: Any, values: Mapping[str, Any]) -> Any:

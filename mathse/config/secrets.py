@@ -34,7 +34,7 @@ def holds_secret(text: str) -> bool:
 
     ``$NAME`` is none, as it is filled in later, and neither are ``sort_key=length`` and ``{"eos_token": 2}``.
     """
-    return any(_is_secret(found) for pattern, _ in _PATTERNS for found in pattern.finditer(text))
+    return any(_is_secret(match) for pattern, _ in _PATTERNS for match in pattern.finditer(text))
 
 
 def refusal(setting: str) -> str:
@@ -59,9 +59,9 @@ def without_secrets(config: Mapping[str, Any]) -> dict[str, Any]:
     return cleaned
 
 
-def _is_secret(found: re.Match[str]) -> bool:
-    parts = found.groupdict()
-    value = parts.get("value") or found[0]
+def _is_secret(match: re.Match[str]) -> bool:
+    parts = match.groupdict()
+    value = parts.get("value") or match[0]
     if value.startswith("$"):
         return False
     return not (_DOUBTFUL.fullmatch(parts.get("name") or "") and _ORDINARY.fullmatch(value))

@@ -28,8 +28,8 @@ def job_folder(overrides: Sequence[str]) -> str:
 
     What a name cannot hold is replaced or cut off, and a hash of the whole is added then.
     """
-    told = [text for text in overrides if text.lstrip("+~").partition("=")[0] not in NO_PART_OF_A_NAME]
-    whole = ",".join(told) or "defaults"
+    naming = [text for text in overrides if text.lstrip("+~").partition("=")[0] not in NO_PART_OF_A_NAME]
+    whole = ",".join(naming) or "defaults"
     name = re.sub(r"[^\w.=,+~@\[\]-]+", "_", whole)[:LONGEST]
     return name if name == whole else f"{name}-{sha256(whole.encode()).hexdigest()[:HASH]}"
 

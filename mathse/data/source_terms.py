@@ -36,8 +36,8 @@ def terms_of(data: Mapping[str, Any]) -> dict[str, Terms]:
         case "MixtureData":
             # by the name of a problem's source here, and, for runs of earlier versions, by the source's own
             parts = {name: terms_of(part) for name, part in data["sources"].items()}
-            own = {name: terms for part in parts.values() for name, terms in part.items()}
-            return own | {name: next(iter(part.values()), UNKNOWN) for name, part in parts.items()}
+            by_source = {name: terms for part in parts.values() for name, terms in part.items()}
+            return by_source | {name: next(iter(part.values()), UNKNOWN) for name, part in parts.items()}
         case "PublicData":
             published = reader(data["name"])
             return {published.name: Terms(published.title, published.home, published.licence)}

@@ -215,21 +215,21 @@ class BatchLog:
         # Keep the longest prefix of whole batches. Lines are parsed because a power cut can leave a file of full length
         # with holes of zero bytes.
         self.done = self._end = 0  # batches and bytes on disk
-        kept = 0  # rows
+        rows_kept = 0
         with open(path, "rb") as file:
             for size in self.sizes:
                 lines = list(islice(file, size))
                 if len(lines) < size or not all(map(_is_row, lines)):
                     break
-                if not all(belongs(k, _parse(line)) for k, line in enumerate(lines, kept)):
+                if not all(belongs(k, _parse(line)) for k, line in enumerate(lines, rows_kept)):
                     _logger.warning(
                         "%s: from row %d on it is of an earlier version, which took its rows in another order; these "
                         "rows are made again",
                         path,
-                        kept + 1,
+                        rows_kept + 1,
                     )
                     break
-                kept += size
+                rows_kept += size
                 self.done, self._end = self.done + 1, self._end + sum(map(len, lines))
         if self.done < len(self.sizes) or self._end < path.stat().st_size:  # it will grow, or has a torn end
             if path.stat().st_nlink > 1:  # shared with the run it was branched from, which must not change

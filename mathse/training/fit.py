@@ -180,19 +180,23 @@ def _train(
 
     # Ranks see their share of each step's rows, in training and in validation.
     stream = job.stream or EpochStream(job.rows, settings.batch_size, job.seed)
-    place: dict[str, Any] = {"rank": ranks.rank(), "ranks": ranks.size(), "tokens": settings.tokens_per_micro_batch}
-    place["pixels"] = torch.float32 if hardware.precision == "32-true" else torch.bfloat16
+    data_options: dict[str, Any] = {
+        "rank": ranks.rank(),
+        "ranks": ranks.size(),
+        "tokens": settings.tokens_per_micro_batch,
+    }
+    data_options["pixels"] = torch.float32 if hardware.precision == "32-true" else torch.bfloat16
     pinned = device_of(hardware).type == "cuda"
     first_step = start.step if start else 0
     divergence = Divergence(hardware.max_grad_norm_ratio, settings.optimizer.clip)
     watch = Watch(backbone, divergence=divergence, advice=_advice(job), start=first_step)
-    data = StepData(stream, backbone, micro, job.steps, **place)
+    data = StepData(stream, backbone, micro, job.steps, **data_options)
     loader = StepLoader(data, first_step, hardware.workers, pinned, observe=watch.observe)
     val_loader = None
     validation: dict[str, Any] = {"limit_val_batches": 0}
     if job.validation_every is not None:
         val_stream = OnceStream(job.validated_rows, micro * ranks.size())
-        val_data = StepData(val_stream, backbone, micro, len(val_stream.batches), **place)
+        val_data = StepData(val_stream, backbone, micro, len(val_stream.batches), **data_options)
         val_loader = StepLoader(val_data, 0, 0, pinned)
         validation = {"val_check_interval": job.validation_every, "num_sanity_val_steps": 0}
 

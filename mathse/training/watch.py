@@ -109,8 +109,10 @@ class Watch(pl.Callback):
                 raise self._diverged(step, reason)
 
     def _diverged(self, step: int, reason: str) -> FitDiverged:
-        kept = f"the resume point of step {self._saved:,} is kept" if self._saved else "there is no resume point yet"
-        return FitDiverged(f"the fit was stopped after step {step:,}: {reason}; {self.advice}; {kept}")
+        resume_point = (
+            f"the resume point of step {self._saved:,} is kept" if self._saved else "there is no resume point yet"
+        )
+        return FitDiverged(f"the fit was stopped after step {step:,}: {reason}; {self.advice}; {resume_point}")
 
     def _window(self, device: torch.device) -> dict[str, float]:
         """The figures of the steps since the last line; all ranks call it together."""

@@ -156,7 +156,7 @@ class _Writing:
     def _check(self, row: dict[str, Any], entry: Exchange) -> None:
         """Raises BadRow for what ``data=jsonl`` would not take, before a picture is copied."""
         root = entry.pictures[0].root if entry.pictures else entry.file.parent
-        values = row | {"images": [picture.place for picture in entry.pictures]}
+        values = row | {"images": [picture.path for picture in entry.pictures]}
         row_read = validate(JsonRecord(entry.line, values), str(entry.file), root, self.images, entry.file.name)
         if row_read.problem is None:
             raise BadRow(row_read.reason)
@@ -177,7 +177,7 @@ def _copied(picture: Picture, folder: Path) -> str:
     target = folder / "images" / picture.name[:2] / picture.name
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(picture.root / picture.place, target)
+        shutil.copyfile(picture.root / picture.path, target)
     return target.relative_to(folder).as_posix()
 
 

@@ -31,10 +31,10 @@ MEDIA = ("media", "images", "image")
 
 
 class Picture(NamedTuple):
-    """A file below the root: its place there, and the name that its content gives it."""
+    """A file below the root: its path there, and the name that its content gives it."""
 
     root: Path
-    place: str
+    path: str
     name: str
 
 
@@ -131,8 +131,8 @@ class Files:
         for start in starts:
             path = Path(path_inside("/".join(parts[start:]), root))
             if path.is_file():
-                place = path.relative_to(root.resolve()).as_posix()
-                picture = Picture(root, place, sha256_file(path)[:24] + path.suffix.lower())
+                relative = path.relative_to(root.resolve()).as_posix()
+                picture = Picture(root, relative, sha256_file(path)[:24] + path.suffix.lower())
                 return self._pictures.setdefault((root, ref), picture)
         raise BadRow(f"image {ref!r:.80}: not below {root}; copy it there, or say where it is with --images DIR")
 

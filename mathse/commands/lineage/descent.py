@@ -67,7 +67,7 @@ class Descent:
             if stage.name == "base":
                 for line in rows_of(stage, SOURCES):
                     if line.row["problem_id"] == self.problem_id:
-                        yield {"kind": "row", "place": line.place, "id": self.problem_id, "because": OWN}
+                        yield {"kind": "row", "place": line.location, "id": self.problem_id, "because": OWN}
             fitted_first = stage.name.startswith("orm/student_")  # a weak student writes its paths once it is fitted
             if not fitted_first:
                 yield from self._rows(stage, BEFORE)
@@ -81,7 +81,7 @@ class Descent:
         for file in files:
             for line in rows_of(stage, file):
                 if (why := self._why_row(line)) is not None:
-                    yield {"kind": "row", "place": line.place, "id": line.id, "because": why}
+                    yield {"kind": "row", "place": line.location, "id": line.id, "because": why}
 
     def _why_row(self, line: Line) -> str | None:
         """Why a row descends from the problem; None if it does not."""

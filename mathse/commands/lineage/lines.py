@@ -24,7 +24,7 @@ class Line:
     row: Mapping[str, Any]
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         return f"{self.stage}/{self.file}:{self.number}"
 
     @property
@@ -58,7 +58,7 @@ def rows_of(stage: FinishedStage, file: str, text: str | None = None) -> Iterato
     return (Line(stage.name, file, number, row) for number, row in stage.lines(file, text=text))
 
 
-def place_of(run: Run, text: str) -> tuple[FinishedStage, str, int] | None:
+def location_of(run: Run, text: str) -> tuple[FinishedStage, str, int] | None:
     """The stage, the file and the line of "final/train.jsonl:23"; None for a text that names no file of the run."""
     path, _, number = text.rpartition(":")
     name, _, file = path.rpartition("/")

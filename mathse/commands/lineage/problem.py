@@ -71,15 +71,15 @@ def trace_problem(run: Run, problem_id: str) -> TracedProblem:
     recorded = recorded_row(run, problem_id)
     notes = list(_changes(run))
     problem: Problem | None = None
-    place: dict[str, Any] = {}
+    current: dict[str, Any] = {}
     try:
-        problem, place = _today(run, problem_id, only_labelled=recorded is None)
+        problem, current = _today(run, problem_id, only_labelled=recorded is None)
     except (ConfigError, DataError, OSError) as error:
         notes.append(f"the problem cannot be read now: {error}")
     row: Mapping[str, Any] = recorded or {}
     if recorded is None and problem is not None:
         notes.append("the run did not record this problem, so file, line and images are those of today")
-        row = {**place, "image_sha256": [None] * len(problem.images)}
+        row = {**current, "image_sha256": [None] * len(problem.images)}
 
     file, source = str(row.get("file", "")), str(row.get("source", ""))
     images = []

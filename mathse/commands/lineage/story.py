@@ -10,7 +10,7 @@ from os.path import commonprefix
 from typing import Any
 
 from mathse.commands.lineage.checkpoints import Checkpoint, checkpoints
-from mathse.commands.lineage.lines import FILES, lines_about, place_of, rows_of
+from mathse.commands.lineage.lines import FILES, lines_about, location_of, rows_of
 from mathse.commands.lineage.problem import TracedProblem, recorded_row, trace_problem
 from mathse.errors import DataError
 from mathse.runs.layout import (
@@ -93,8 +93,8 @@ class Story:
 def tell(run: Run, name: str) -> Story:
     """The story of a path's or a problem's id, or of the row at FILE:LINE. Raises DataError, with the nearest ids, for
     a name that the run does not have."""
-    if (place := place_of(run, name)) is not None:
-        stage, file, number = place
+    if (location := location_of(run, name)) is not None:
+        stage, file, number = location
         line = next((line for line in rows_of(stage, file) if line.number == number), None)
         if line is None:
             count = sum(1 for _ in rows_of(stage, file))
@@ -108,12 +108,12 @@ def tell(run: Run, name: str) -> Story:
     paths: dict[str, ReasoningPath] = {}
     verdicts: dict[str, Verdict] = {}
     feedback: dict[str, Verdict | None] = {}
-    places: dict[str, list[str]] = {}
+    locations: dict[str, list[str]] = {}
     for line in lines_about(run, problem_id):
         if line.path is not None:
             path = ReasoningPath.from_json(line.path)
             paths.setdefault(path.id, path)
-            places.setdefault(path.id, []).append(line.place)
+            locations.setdefault(path.id, []).append(line.location)
         if line.file == REFLECTIONS:
             reflection = Reflection.from_json(line.row)
             feedback.setdefault(reflection.revised.id, reflection.feedback)
@@ -139,7 +139,7 @@ def tell(run: Run, name: str) -> Story:
         while made_in and made_in not in identities:  # held-out paths are made in "distill/held", a part of a stage
             made_in = made_in.rpartition("/")[0]
         by_orm = judgement is not None and judgement.judge.startswith("orm") and own_judge
-        files = {place.rpartition(":")[0] for place in places[path_id]}
+        files = {location.rpartition(":")[0] for location in locations[path_id]}
         steps.append(
             Step(
                 path,
@@ -148,7 +148,7 @@ def tell(run: Run, name: str) -> Story:
                 feedback=feedback.get(path_id),
                 verdict=judgement,
                 judge=models.get("orm/checkpoint") if by_orm else None,
-                stands_in=tuple(places[path_id]),
+                stands_in=tuple(locations[path_id]),
                 fitted=tuple(one for one in models.values() if one.rows in files and one.fitted_on(path_id)),
             )
         )

@@ -39,15 +39,15 @@ def second_opinions(questions: Sequence[tuple[list[str], str, bool]]) -> list[bo
     ``letter``: the question has options, and a lone capital letter is an answer. None: no reference, no math-verify, or
     not within 1 s.
     """
-    asked = [
+    bounded = [
         [references, response[-MAX_RESPONSE:], letter]
         if (references := [text for text in listed if text.strip()]) and version() is not None
         else None
         for listed, response, letter in questions
     ]
-    _workers().ask_all(question for question in asked if question is not None and str(question[1]).strip())
+    _workers().ask_all(question for question in bounded if question is not None and str(question[1]).strip())
     opinions: list[bool | None] = []
-    for question in asked:
+    for question in bounded:
         if question is None or not str(question[1]).strip():
             opinions.append(None if question is None else False)
             continue

@@ -184,9 +184,9 @@ def query(row: Mapping[str, Any], name: str) -> str:
     return f"Please {request}\nQuestion: {question}" if question else f"{_QUESTION_IN_IMAGE}{request}"
 
 
-def extraction_prompt(response: str, words: int) -> str:
+def extraction_prompt(response: str, last_words: int) -> str:
     """What the extractor is asked; only spaces part words, as in the script."""
-    shown = " ".join(response.split(" ")[-words:]) if words > 0 else response
+    shown = " ".join(response.split(" ")[-last_words:]) if last_words > 0 else response
     return f"{prompt_file('mathverse_extract')}\n\nModel response: '{shown}'\nExtracted Answer: "
 
 

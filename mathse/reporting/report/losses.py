@@ -41,8 +41,8 @@ def losses(fits: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
 
 def points(rows: Sequence[Mapping[str, Any]], key: str) -> Points:
     """The loss called ``key`` in the rows that have it, where it can stand on a logarithmic scale."""
-    found = ((int(row["step"]), row.get(key)) for row in rows)
-    return [(step, float(loss)) for step, loss in found if loss is not None and math.isfinite(loss) and loss > 0]
+    losses = ((int(row["step"]), row.get(key)) for row in rows)
+    return [(step, float(loss)) for step, loss in losses if loss is not None and math.isfinite(loss) and loss > 0]
 
 
 def _panel(name: str, curves: tuple[Points, Points], x0: float, y0: float, width: float, scale: tuple[int, int]) -> str:
