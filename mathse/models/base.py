@@ -229,9 +229,9 @@ class Backbone(ABC):
     def _features_of(self, images: Sequence[str | Path | Image]) -> list[Features]:
         """The tensors of each image, in order; those of files are kept in a bounded cache."""
         if self.tower_features is not None and self.tower_features.mode != "off":
-            kept = self.tower_features.of(self, images)
-            if kept is not None:
-                return kept
+            stored = self.tower_features.of(self, images)
+            if stored is not None:
+                return stored
         missing = [key for key in dict.fromkeys(map(_key, images)) if key not in self._images]
         new: dict[Hashable, Features] = {}
         if missing:
@@ -309,17 +309,17 @@ class Backbone(ABC):
 
     def with_features(self, batch: dict[str, Tensor]) -> dict[str, Any]:
         """A batch whose images are features of the frozen tower, as the model takes it; others as they are."""
-        features, kept = self.tower_features, batch.get(TOWER_FEATURES)
+        features, stored = self.tower_features, batch.get(TOWER_FEATURES)
         if features is None:
             return batch
-        if kept is None and features.mode == "read":  # in a fit
-            kept = self.without_images()
-        if kept is None:
+        if stored is None and features.mode == "read":  # in a fit
+            stored = self.without_images()
+        if stored is None:
             return batch
-        tokens = kept
+        tokens = stored
         if "connector" not in features.parts:  # the connector trains
             # the dtype of pixels as the tower would have handed them on; autocast sees to it in a fit
-            tokens = self.connector(kept.to(self.model.dtype))
+            tokens = self.connector(stored.to(self.model.dtype))
         rest = {name: tensor for name, tensor in batch.items() if name != TOWER_FEATURES}
         pooled = self.pooled(tokens, batch)
         return {**rest, "mm_encoder_outputs": {"image": BaseModelOutputWithPooling(pooler_output=pooled)}}

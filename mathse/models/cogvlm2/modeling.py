@@ -143,8 +143,8 @@ class CogVLM2Model(CogVLM2PreTrainedModel):
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give either input_ids or inputs_embeds")
         if inputs_embeds is None:
-            given = (mm_encoder_outputs or {}).get("image")
-            inputs_embeds = self.embed(input_ids, token_type_ids, pixel_values, given, cache)
+            image_features = (mm_encoder_outputs or {}).get("image")
+            inputs_embeds = self.embed(input_ids, token_type_ids, pixel_values, image_features, cache)
         if use_cache is None:
             use_cache = self.config.use_cache and not self.training
         if use_cache and cache is None:
@@ -165,24 +165,29 @@ class CogVLM2Model(CogVLM2PreTrainedModel):
         return BaseModelOutputWithPast(last_hidden_state=self.norm(hidden), **{CACHE: cache})
 
     def embed(
-        self, input_ids: Any, token_type_ids: Tensor | None, pixel_values: Tensor | None, given: Any, cache: Any
+        self,
+        input_ids: Any,
+        token_type_ids: Tensor | None,
+        pixel_values: Tensor | None,
+        image_features: Any,
+        cache: Any,
     ) -> Tensor:
         """(B, T, H): the ids' embeddings, with the image's features where token_type_ids is 1."""
         embeds = self.embed_tokens(input_ids)
-        if input_ids.shape[1] == 1 and pixel_values is None and given is None:
+        if input_ids.shape[1] == 1 and pixel_values is None and image_features is None:
             return embeds  # decoding
-        if pixel_values is None and given is None:
+        if pixel_values is None and image_features is None:
             pixel_values = self.no_images(embeds)
         if pixel_values is not None:
-            given = self.get_image_features(pixel_values)
+            image_features = self.get_image_features(pixel_values)
         types = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
-        check_images(types, None if given is None else given.pooler_output)
-        if given is None or not len(given.pooler_output) and not torch.is_grad_enabled():
+        check_images(types, None if image_features is None else image_features.pooler_output)
+        if image_features is None or not len(image_features.pooler_output) and not torch.is_grad_enabled():
             return embeds
-        if len(given.pooler_output) and cache is not None and cache.get_seq_length() > 0:
+        if len(image_features.pooler_output) and cache is not None and cache.get_seq_length() > 0:
             raise DataError("an image must be read in one pass: start with an empty cache and no prefill_chunk_size")
         at = (types.flatten() == IMAGE).nonzero()[:, 0]
-        features = given.pooler_output.flatten(0, 1).to(embeds.device, embeds.dtype)
+        features = image_features.pooler_output.flatten(0, 1).to(embeds.device, embeds.dtype)
         return embeds.flatten(0, 1).index_copy(0, at, features).unflatten(0, embeds.shape[:2])
 
     def no_images(self, embeds: Tensor) -> Tensor | None:
@@ -273,8 +278,8 @@ class CogVLM2ForConditionalGeneration(CogVLM2PreTrainedModel, CogVLM2GenerationM
             mm_encoder_outputs=mm_encoder_outputs,
             **kwargs,
         )
-        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self.lm_head(out.last_hidden_state[:, kept])
+        last = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.lm_head(out.last_hidden_state[:, last])
         loss = None
         if labels is not None:
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)

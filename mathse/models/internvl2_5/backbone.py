@@ -70,10 +70,10 @@ class InternVL25Backbone(ChatBackbone):
         encoded: dict[int, Encoded] = {}
         # rows to train on and rows to answer get different numbers of tiles, so each kind is encoded by itself
         for trained in (True, False):
-            places = [i for i, row in enumerate(rows) if ("response" in row) == trained]
+            positions = [i for i, row in enumerate(rows) if ("response" in row) == trained]
             with self.preparing(trained):
-                alike = [self._compressed(rows[i]) if trained and self.jpeg else rows[i] for i in places]
-                encoded |= zip(places, super().encode(alike) if alike else [], strict=True)
+                alike = [self._compressed(rows[i]) if trained and self.jpeg else rows[i] for i in positions]
+                encoded |= zip(positions, super().encode(alike) if alike else [], strict=True)
         return [encoded[i] for i in range(len(rows))]
 
     @contextmanager
