@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from pathlib import Path
@@ -21,6 +22,14 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 import pytest  # noqa: E402  (the variables first)
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _collect_only_what_this_file_makes() -> None:
+    """A run collects garbage after every fit, and would walk through all modules and all collected tests each time: two
+    thirds of a tiny run's time. What stands when a file begins is therefore left out of collections."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
