@@ -20,6 +20,7 @@ from mathse.models import adapters
 from mathse.models.base import Backbone
 from mathse.models.feature_store import FeatureStore
 from mathse.models.tower_features import TowerFeatures
+from mathse.runs.layout import ADAPTER
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class ModelSpec:
         checkpoint = Path(settings.get("path") or "")
         if (base := adapters.base_of(checkpoint)) is not None:
             backbone: Backbone = build(with_values(self.section, path=str(base)), **self.runtime)
-            adapters.put_on(backbone, checkpoint / adapters.FOLDER)
+            adapters.put_on(backbone, checkpoint / ADAPTER)
             if backbone.model.dtype == torch.float32:
                 adapters.merge(backbone)
         else:
