@@ -73,7 +73,7 @@ class HubRepository:
                 raise DataError(
                     f"--push-to-hub {self.name}: that {kind} is public; pass --public if this may be, or name another"
                 )
-            files = {file.rfilename for file in info.siblings or ()} - BY_THE_HUB
+            files = {*api.list_repo_files(self.name, repo_type=kind)} - BY_THE_HUB
             with TemporaryDirectory() as place:
                 ours = marker in files and is_made_by_us(
                     Path(api.hf_hub_download(self.name, marker, repo_type=kind, local_dir=place))
