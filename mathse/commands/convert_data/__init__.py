@@ -1,7 +1,8 @@
 """Public data sets, as they are published -> rows of ``data=jsonl``, next to copies of their images.
 
     mathse convert-data SRC DST.jsonl --format geometry3k|mathvision|mathverse|dynamath
-    mathse convert-data official FILE... --out DIR   # the authors' files: official.py
+    mathse convert-data official FILE... --out DIR      # the authors' files: official.py
+    mathse convert-data preferences FILE... --out DIR   # MMPR and its like: preferences.py
 
 SRC is the folder that a set was unpacked to, or one of its files: JSON lines, a JSON list, an object of id -> record,
 or Geometry3K's folder a problem. ``FORMATS`` says where the records of each lie and what names a picture; a folder with
@@ -28,7 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mathse.commands.convert_data import official
+from mathse.commands.convert_data import official, preferences
 from mathse.config.program import program
 from mathse.data.json_records import JsonRecord, read_records
 from mathse.data.readers.llava import question_of
@@ -112,6 +113,7 @@ FORMATS = {
     "mathverse": Format(mathverse, ("records.jsonl", "**/testmini.json", "**/testmini*.json")),
     "dynamath": Format(dynamath, ("records.jsonl", "**/dataset.json")),
 }
+OF_PATHS = {"official": official.main, "preferences": preferences.main}  # sets of paths, not of problems alone
 REFUSED = {
     "mathvista": "MathVista's licence forbids training on it; use it as a benchmark, and keep it out of your training "
     "data with decontaminate.against=[FILE]"
@@ -120,8 +122,8 @@ REFUSED = {
 
 def main(argv: Sequence[str]) -> int:
     """``convert-data``: prints what was written, returns 0; a DataError for a source or target that cannot be used."""
-    if argv and argv[0] == "official":
-        return official.main(argv[1:])
+    if argv and argv[0] in OF_PATHS:
+        return OF_PATHS[argv[0]](argv[1:])
     parser = argparse.ArgumentParser(prog=program("convert-data"), description="Public records -> data=jsonl")
     parser.add_argument("source", type=Path, metavar="SRC", help="a folder with records.jsonl and its images")
     parser.add_argument("target", type=Path, metavar="DST", help="the .jsonl file to write; images go next to it")
