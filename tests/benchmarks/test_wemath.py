@@ -116,7 +116,7 @@ def test_nothing_composite_gives_accuracies_alone(tmp_path, published):
     responses = [f"<Answer>: <<{item.problem.answer}>>" for item in items]
     verdicts = bench.score(items, responses, bench.extract(items, responses))
     assert all(verdict.correct for verdict in verdicts)
-    assert [*bench.buckets(items, verdicts)] == ["One-step(S1)", "Two-step(S2)", "Three-step(S3)"]
+    assert [*bench.buckets(items, verdicts)] == ["One-step(S1)"]
     boxed = [f"\\boxed{{{item.problem.answer}}}" for item in items]
     assert bench.second_opinions(items, boxed) == [True] * 14
 

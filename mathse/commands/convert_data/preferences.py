@@ -141,7 +141,7 @@ def _annotations(file: Path, images: Path | None) -> Iterator[tuple[Path, Path]]
     ):
         raise DataError(f'{file}: must be {{name: {{"root", "annotation"}}}} as MMPR has it; give the files of pairs')
     for name, part in parts.items():
-        places = [place for place in (file.parent, file.parent.parent) if (place / str(part["annotation"])).is_file()]
-        if not places:
+        tops = [top for top in (file.parent, file.parent.parent) if (top / str(part["annotation"])).is_file()]
+        if not tops:
             raise DataError(f"{file}: {name}: no file {part['annotation']!r} beside it; unpack the annotations there")
-        yield places[0] / part["annotation"], images or places[0] / str(part.get("root", ""))
+        yield tops[0] / part["annotation"], images or tops[0] / str(part.get("root", ""))

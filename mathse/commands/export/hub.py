@@ -74,9 +74,9 @@ class HubRepository:
                     f"--push-to-hub {self.name}: that {kind} is public; pass --public if this may be, or name another"
                 )
             files = {*api.list_repo_files(self.name, repo_type=kind)} - BY_THE_HUB
-            with TemporaryDirectory() as place:
+            with TemporaryDirectory() as scratch:
                 ours = marker in files and is_made_by_us(
-                    Path(api.hf_hub_download(self.name, marker, repo_type=kind, local_dir=place))
+                    Path(api.hf_hub_download(self.name, marker, repo_type=kind, local_dir=scratch))
                 )
             if files and not ours:
                 raise DataError(

@@ -141,7 +141,7 @@ class WeMath:
             right.setdefault(item.raw["ID"], {})[step] = row.correct
             name = "One-step(S1)" if step != "multi" else "Two-step(S2)" if number == 2 else "Three-step(S3)"
             marks[name].append(row.correct)
-        by_steps = {name: share(sum(values), len(values)) for name, values in marks.items()}
+        by_steps = {name: share(sum(values), len(values)) for name, values in marks.items() if values}
         steps_of = {item.raw["ID"]: _steps(item)[0] for item in items}
         whole = [steps for name, steps in right.items() if len(steps) == steps_of[name] + 1 and "multi" in steps]
         if not whole:
