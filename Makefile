@@ -1,4 +1,4 @@
-# make demo        the whole of MathSE on the synthetic task; killed, it goes on where it was
+# make demo        the whole of MathSE on the synthetic task; killed, it goes on where it was (SETTINGS=... adds settings)
 # make test        lint, types, tests, the documentation's commands
 # make docs        the documentation as a site in site/, built strictly
 # make coverage    the same tests with coverage, at least 85 % of mathse/; half as long again
@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml setup.py
 	touch $(STAMP)
 
 demo: install
-	$(PYTHON) train.py experiment=demo hydra.run.dir=outputs/demo/seed_0
+	$(PYTHON) train.py experiment=demo hydra.run.dir=outputs/demo/seed_0 $(SETTINGS)
 
 lint: install
 	$(PYTHON) -m ruff check .

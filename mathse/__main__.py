@@ -29,7 +29,7 @@ VERBS = {
     ),
     "convert-data": (
         "mathse.commands.convert_data",
-        "published records (Geometry3K, MATH-V, MathVerse, DynaMath) as own rows",
+        "published records (Geometry3K, MATH-V, MMPR, ...) as own rows",
     ),
 }
 ALIASES = {"whatif": "replay"}  # former names

@@ -69,6 +69,14 @@ class MathVLTest(BenchmarkRows):
 
 
 @dataclass
+class WeMath(BenchmarkRows):
+    """testmini, 1,740 problems (docs: mathse/evaluation/benchmarks/wemath.py)."""
+
+    _target_: str = "mathse.evaluation.benchmarks.wemath.WeMath"
+    prompt: Literal["cot", "plain", "student"] = "cot"
+
+
+@dataclass
 class ORMTest:
     """Labelled paths, which the ORM of ``checkpoint`` judges (docs: mathse/evaluation/orm_test)."""
 
@@ -77,7 +85,7 @@ class ORMTest:
     threshold: float = allow(0.5, low=0, high=1)  # accepted: called correct, and P(correct) at least this
 
 
-BENCHMARKS = (OwnBenchmark, MathVista, MathVision, MathVerse, MathVLTest, ORMTest)
+BENCHMARKS = (OwnBenchmark, MathVista, MathVision, MathVerse, MathVLTest, WeMath, ORMTest)
 ROWS = ("problems", "images", "split")  # given to a benchmark's ``load``, all else to its constructor
 
 

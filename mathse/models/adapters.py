@@ -29,9 +29,9 @@ from mathse.errors import CheckpointError, ConfigError
 from mathse.models.base import Backbone
 from mathse.models.checkpoint import headers, open_model, stored_dtype
 from mathse.models.parts import lora_pattern, part_of
+from mathse.runs.layout import ADAPTER
 from mathse.runs.store import read_json
 
-FOLDER = "adapter"  # in a checkpoint folder
 NAME = "default"  # peft's own; the files do not show it
 
 
@@ -75,7 +75,7 @@ def base_of(checkpoint: Path) -> Path | None:
 
     Of a checkpoint whose base is gone, an exported one for instance, the merged weights are what there is.
     """
-    config = checkpoint / FOLDER / "adapter_config.json"
+    config = checkpoint / ADAPTER / "adapter_config.json"
     if not config.is_file() or stored_dtype(headers(checkpoint)) == torch.float32:
         return None
     base = Path(os.path.normpath(config.parent / str(read_json(config).get("base_model_name_or_path"))))

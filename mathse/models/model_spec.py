@@ -21,6 +21,7 @@ from mathse.models.base import Backbone
 from mathse.models.feature_store import FeatureStore
 from mathse.models.placement import META, empty_out, opening_on
 from mathse.models.tower_features import TowerFeatures
+from mathse.runs.layout import ADAPTER
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class ModelSpec:
         with opening_on(device):
             if (base := adapters.base_of(checkpoint)) is not None:
                 backbone: Backbone = build(with_values(self.section, path=str(base)), **self.runtime)
-                adapters.put_on(backbone, checkpoint / adapters.FOLDER)
+                adapters.put_on(backbone, checkpoint / ADAPTER)
                 if backbone.model.dtype == torch.float32:
                     adapters.merge(backbone)
             else:

@@ -21,6 +21,7 @@ from mathse.config.fits import Fit
 from mathse.models import adapters
 from mathse.models.base import Backbone
 from mathse.models.parts import freeze, is_adapter
+from mathse.runs.layout import ADAPTER
 
 State = dict[str, tuple[bool, torch.dtype]]  # of each parameter: whether it trains, and its dtype
 
@@ -67,10 +68,10 @@ def finish(
     if settings.activation_checkpointing:
         checkpoint_activations(backbone.model, False)
     if backbone.adapter is not None:
-        adapters.save(backbone, folder / adapters.FOLDER, placed / adapters.FOLDER)
+        adapters.save(backbone, folder / ADAPTER, placed / ADAPTER)
         # a sum with a 4 bit base would be rounded to 4 bit again, so the adapter goes onto the base as it was published
         if adapters.is_quantised(backbone):
-            adapters.onto_whole_base(backbone, folder / adapters.FOLDER)
+            adapters.onto_whole_base(backbone, folder / ADAPTER)
         adapters.merge(backbone)
     for name, parameter in backbone.model.named_parameters():
         trains, dtype = before[name]

@@ -33,6 +33,7 @@ BEGUN = "stage.begun.json"  # stands while the stage is being made
 SCRATCH = "fit"  # a folder that goes when the stage is finished
 
 CHECKPOINT = "checkpoint"  # a folder as ``from_pretrained`` reads it
+ADAPTER = "adapter"  # in the checkpoint of a LoRA fit: its adapter, as peft reads it
 WEIGHTS = (".safetensors", ".bin")
 ORM_FILE = "orm.json"  # in an ORM's checkpoint: what its prompt holds and what it writes
 

@@ -20,7 +20,7 @@ def publish(out: Path, marker: str, fill: Callable[[Path], dict[str, Any]]) -> N
     ours, and where a file in it was added or changed since.
     """
     out = out.resolve()  # a link goes on pointing to it; "." has a name
-    made = _marker_time(out / marker)
+    made = (out / marker).stat().st_mtime_ns if is_made_by_us(out / marker) else None
     if made is None and out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise DataError(f"--out {out}: exists and was not made by this command (no {marker} of it); name a new folder")
     if made is not None:  # the marker is written last, so a newer file came later
@@ -39,13 +39,12 @@ def publish(out: Path, marker: str, fill: Callable[[Path], dict[str, Any]]) -> N
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _marker_time(marker: Path) -> int | None:
-    """When our marker was written, in nanoseconds; None where there is none, or another program's file of that name."""
+def is_made_by_us(marker: Path) -> bool:
+    """Whether a file is a marker of ours, and not another program's file of that name."""
     if not marker.is_file():
-        return None
+        return False
     try:
         contents = read_json(marker)
     except DataError:
-        return None
-    ours = isinstance(contents, dict) and contents.get(MADE_BY) == "mathse"
-    return marker.stat().st_mtime_ns if ours else None
+        return False
+    return isinstance(contents, dict) and contents.get(MADE_BY) == "mathse"

@@ -128,10 +128,10 @@ def test_options_in_a_folder_of_ones_own_are_known(tmp_path):
     ("arguments", "said"),
     [
         (["benchmark=mathvist"], "benchmark=mathvist: no such option; available: mathverse, mathvision, mathvista, "
-                                 "mathvl_test, orm_test, synthetic; did you mean mathvista?"),
+                                 "mathvl_test, orm_test, synthetic, wemath; did you mean mathvista?"),
         (["benchmark=[mathvista,mathwision]"], "benchmark=mathwision: no such option; available: mathverse, "
-                                               "mathvision, mathvista, mathvl_test, orm_test, synthetic; did you "
-                                               "mean mathvision?"),
+                                               "mathvision, mathvista, mathvl_test, orm_test, synthetic, wemath; "
+                                               "did you mean mathvision?"),
         (["benchmark.mathvista.rule=strict"], "benchmark.mathvista.rule: mathvista is not among the benchmarks chosen; "
                                               "pass benchmark=mathvista, or benchmark=[mathvista,...]"),
         (["benchmark=mathvista", "benchmark.mathvista.problms=x"],

@@ -37,7 +37,13 @@ def test_every_record_becomes_a_usable_row(
     assert all("<image" not in problem.question for problem in problems)
 
 
-PUBLISHED = [("geometry3k", 10, 10), ("mathvision", 10, 10), ("mathverse", 20, 0), ("dynamath", 14, 14)]
+PUBLISHED = [
+    ("geometry3k", 10, 10),
+    ("mathvision", 10, 10),
+    ("mathverse", 20, 0),
+    ("dynamath", 14, 14),
+    ("wemath", 14, 14),
+]
 
 
 @pytest.mark.parametrize(("format", "rows", "pictures"), PUBLISHED)

@@ -93,6 +93,9 @@ def furnish(folder: Path) -> None:
     records(folder / "geometry3k_records")
     mathvision(folder)
     authors_files(folder)
+    pair = {"question": "<image>\nFind x.", "image": "images/1.png", "answer_gt": "12"}
+    pair |= {"chosen": "Look. Final answer: 12", "rejected": "Guess. Final answer: 3"}
+    write_jsonl(folder / "pairs.jsonl", [pair])
     evaluations(folder)
     for name in ("DIR", "BASE", "CHECKPOINT"):  # what a reader has and we have not; only looked at, never opened
         (folder / name).mkdir()

@@ -1,7 +1,8 @@
 """Public data sets, as they are published -> rows of ``data=jsonl``, next to copies of their images.
 
-    mathse convert-data SRC DST.jsonl --format geometry3k|mathvision|mathverse|dynamath
-    mathse convert-data official FILE... --out DIR   # the authors' files: official.py
+    mathse convert-data SRC DST.jsonl --format geometry3k|mathvision|mathverse|dynamath|wemath
+    mathse convert-data official FILE... --out DIR      # the authors' files: official.py
+    mathse convert-data preferences FILE... --out DIR   # MMPR and its like: preferences.py
 
 SRC is the folder that a set was unpacked to, or one of its files: JSON lines, a JSON list, an object of id -> record,
 or Geometry3K's folder a problem. ``FORMATS`` says where the records of each lie and what names a picture; a folder with
@@ -12,9 +13,10 @@ geometry3k: Lu et al. 2021, "Inter-GPS": train/<number>/data.json beside img_dia
 mathvision: Wang et al. 2024, "MATH-V": data/test.jsonl, data/testmini.jsonl beside images/
 mathverse:  Zhang et al. 2024, "MathVerse": testmini.json, a list, beside images/
 dynamath:   Zou et al. 2024, "DynaMath": dataset.json, an object of id -> record, beside image/
+wemath:     Qiao et al. 2024, "We-Math": data/testmini.json, a list, beside 2steps/ and 3steps/; CC BY-NC
 
-The last three are benchmarks: their rows are for trying things out, and to be kept out of real training data. Rows of
-MathVista are not converted: its licence forbids training on it.
+All but the first are benchmarks: their rows are for trying things out, and to be kept out of real training data. Rows
+of MathVista are not converted: its licence forbids training on it.
 """
 
 from __future__ import annotations
@@ -28,10 +30,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mathse.commands.convert_data import official
+from mathse.commands.convert_data import official, preferences
 from mathse.config.program import program
 from mathse.data.json_records import JsonRecord, read_records
-from mathse.data.readers.llava import question_of
+from mathse.data.readers.llava import options_of, question_of
 from mathse.data.readers.source import natural_order
 from mathse.errors import DataError
 
@@ -93,6 +95,19 @@ def dynamath(record: Record) -> Record:
     }
 
 
+def wemath(record: Record) -> Record:
+    """The choices are one text. ID and key say which steps belong to one problem; benchmark=wemath reads them."""
+    return {
+        "id": f"wemath/{record['ID']}/{record['key']}",
+        "question": record["question"].strip(),
+        "answer": record["answer"],
+        "choices": options_of(record["option"]),
+        "ID": record["ID"],
+        "key": record["key"],
+        "subject": record["knowledge concept"],
+    }
+
+
 IN_THE_PICTURE = "Answer the question in the picture."
 
 
@@ -111,7 +126,9 @@ FORMATS = {
     "mathvision": Format(mathvision, ("records.jsonl", "**/test.jsonl", "**/testmini.jsonl")),
     "mathverse": Format(mathverse, ("records.jsonl", "**/testmini.json", "**/testmini*.json")),
     "dynamath": Format(dynamath, ("records.jsonl", "**/dataset.json")),
+    "wemath": Format(wemath, ("records.jsonl", "**/testmini.json")),
 }
+OF_PATHS = {"official": official.main, "preferences": preferences.main}  # sets of paths, not of problems alone
 REFUSED = {
     "mathvista": "MathVista's licence forbids training on it; use it as a benchmark, and keep it out of your training "
     "data with decontaminate.against=[FILE]"
@@ -120,8 +137,8 @@ REFUSED = {
 
 def main(argv: Sequence[str]) -> int:
     """``convert-data``: prints what was written, returns 0; a DataError for a source or target that cannot be used."""
-    if argv and argv[0] == "official":
-        return official.main(argv[1:])
+    if argv and argv[0] in OF_PATHS:
+        return OF_PATHS[argv[0]](argv[1:])
     parser = argparse.ArgumentParser(prog=program("convert-data"), description="Public records -> data=jsonl")
     parser.add_argument("source", type=Path, metavar="SRC", help="a folder with records.jsonl and its images")
     parser.add_argument("target", type=Path, metavar="DST", help="the .jsonl file to write; images go next to it")
@@ -148,7 +165,7 @@ def convert(source: Path, target: Path, format: str) -> int:
         values = record.values
         try:
             row = FORMATS[format].row(values)
-            reference = values.get("image_file") or values.get("image")
+            reference = values.get("image_file") or values.get("image") or values.get("image_path")
         except (KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{position}: no {format} record ({error!r}); check --format and SRC") from None
         images: list[str] = []

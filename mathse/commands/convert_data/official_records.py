@@ -15,57 +15,27 @@ and so are the records that this is tested against.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
+from mathse.commands.convert_data.exchanges import Exchange, Pictures, bad_row
 from mathse.data.json_records import BadRow, kind, read_lines
-from mathse.data.readers.base import content_id, text_of
+from mathse.data.readers.base import text_of
 from mathse.data.readers.llava import question_of
-from mathse.data.row_validation import path_inside
 from mathse.errors import DataError
-from mathse.runs.store import sha256_file
 
 KINDS = ("sft_chosen", "sft_rejected", "hard_problems", "reflection_sft")
 MEDIA = ("media", "images", "image")
 
 
-class Picture(NamedTuple):
-    """A file below the root: its path there, and the name that its content gives it."""
-
-    root: Path
-    path: str
-    name: str
-
-
-@dataclass(frozen=True)
-class Exchange:
-    """A record as read. ``accepted`` and ``wrong`` are texts of paths; ``analysis`` says why the second is wrong."""
-
-    file: Path
-    line: int
-    kind: str
-    question: str
-    choices: tuple[str, ...]
-    pictures: tuple[Picture, ...]
-    answer: str | None
-    accepted: str | None
-    wrong: str | None
-    error_step: str | None = None
-    analysis: str | None = None
-
-    @property
-    def problem_id(self) -> str:
-        """By what is asked about which pictures, so that the records of one problem find each other."""
-        return f"official/{content_id(self.question, [picture.name for picture in self.pictures])}"
-
-
 class Files:
     """The files to read, as often as need be. ``images``: where paths of pictures start; None: at each file."""
 
+    writer = "the authors' pipeline"
+
     def __init__(self, files: Iterable[Path], images: Path | None) -> None:
         self.files, self.images = list(files), images
-        self._pictures: dict[tuple[Path, str], Picture] = {}
+        self._pictures = Pictures()
         for file in self.files:
             kind_of(file)
             if not file.is_file():
@@ -88,14 +58,14 @@ class Files:
         prompt: str
         accepted: str | None = None
         wrong: str | None = None
-        analysis = _optional(values, "error_analysis")
+        analysis = optional_text(values, "error_analysis")
         if file_kind == "reflection_sft":
-            more = _optional(values, "input")
+            more = optional_text(values, "input")
             prompt = text_of(values, "instruction") + (f"\n{more}" if more else "")
-            accepted, wrong = text_of(values, "output"), _optional(values, "draft")
-            analysis = analysis or _optional(values, "reflection")
+            accepted, wrong = text_of(values, "output"), optional_text(values, "draft")
+            analysis = analysis or optional_text(values, "reflection")
         else:
-            prompt, path = text_of(values, "prompt", "question"), _optional(values, "reasoning")
+            prompt, path = text_of(values, "prompt", "question"), optional_text(values, "reasoning")
             if path is None and file_kind != "hard_problems":
                 text_of(values, "reasoning")  # raises BadRow that says what is wrong with it
             if file_kind == "sft_chosen":
@@ -108,33 +78,18 @@ class Files:
         return Exchange(
             file,
             line,
+            "official",
             file_kind,
             question,
             tuple(choices),
-            tuple(self._picture(ref, self.images or file.parent) for ref in _refs(values)),
+            tuple(self._pictures.find(ref, self.images or file.parent) for ref in picture_refs(values)),
             text_of(values, "answer") if values.get("answer") not in (None, "") else None,
             accepted,
             wrong,
-            _optional(values, "error_step"),
+            optional_text(values, "error_step"),
             analysis,
+            revised=file_kind == "reflection_sft",
         )
-
-    def _picture(self, ref: str, root: Path) -> Picture:
-        """The file of a picture. Of an absolute path, which is another machine's, the end is looked for.
-
-        Raises BadRow where it is nowhere below the root.
-        """
-        if (known := self._pictures.get((root, ref))) is not None:
-            return known
-        parts = PurePosixPath(ref.removeprefix("./")).parts
-        starts: Iterable[int] = range(1, len(parts)) if PurePosixPath(ref).is_absolute() else (0,)
-        for start in starts:
-            path = Path(path_inside("/".join(parts[start:]), root))
-            if path.is_file():
-                relative = path.relative_to(root.resolve()).as_posix()
-                picture = Picture(root, relative, sha256_file(path)[:24] + path.suffix.lower())
-                return self._pictures.setdefault((root, ref), picture)
-        raise BadRow(f"image {ref!r:.80}: not below {root}; copy it there, or say where it is with --images DIR")
 
 
 def kind_of(file: Path) -> str:
@@ -145,11 +100,7 @@ def kind_of(file: Path) -> str:
     raise DataError(f"{file}: the name must begin with one of {', '.join(KINDS)}, which says what it holds; rename it")
 
 
-def bad_row(file: Path, line: int, name: str | None, reason: object) -> dict[str, object]:
-    return {"file": str(file), "line": line, "id": name, "reason": str(reason)}
-
-
-def _refs(values: Mapping[str, Any]) -> tuple[str, ...]:
+def picture_refs(values: Mapping[str, Any]) -> tuple[str, ...]:
     """The pictures of a record: a path, several, or none."""
     name = next((name for name in MEDIA if values.get(name) not in (None, "")), MEDIA[0])
     value = values.get(name) or []
@@ -160,7 +111,7 @@ def _refs(values: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(refs)
 
 
-def _optional(values: Mapping[str, Any], name: str) -> str | None:
+def optional_text(values: Mapping[str, Any], name: str) -> str | None:
     value = values.get(name)
     if value is not None and not isinstance(value, str):
         raise BadRow(f'"{name}" is text, got {kind(value)}; correct the record')

@@ -4,6 +4,7 @@
     mathse export outputs/demo/seed_0 --format trl --stage round_01
     mathse export outputs/demo/seed_0 --format hf --what orm         # the ORM's labelled paths
     mathse export outputs/demo/seed_0 --what model                   # a checkpoint with its model card
+    mathse export outputs/demo/seed_0 --what model --push-to-hub OWNER/NAME      # ... on the hub too: ``hub``
 
 Formats: llamafactory, swift (JSONL, pictures beside it), trl, hf (parquet, pictures in it; extra: ``hub``), see
 ``formats``. A row trains what the run's own fit trained: the same prompt, pictures and response. ``--images reference``
@@ -23,20 +24,23 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+from mathse.commands.export.adapter import name_base
 from mathse.commands.export.data_card import ExportOptions, RowCounts, data_card
 from mathse.commands.export.examples import Example, orm_examples, sft_examples
 from mathse.commands.export.formats import FORMATS, harmless, write
+from mathse.commands.export.hub import HubRepository
 from mathse.commands.export.model_card import model_card
 from mathse.commands.export.pictures import ExportedPictures, Mode
 from mathse.config.program import program
-from mathse.errors import DataError
-from mathse.runs.layout import CHECKPOINT, EXPORTS, LAST, WEIGHTS
+from mathse.errors import ConfigError, DataError
+from mathse.runs.layout import ADAPTER, CHECKPOINT, EXPORTS, LAST, WEIGHTS
 from mathse.runs.published import publish
 from mathse.runs.reader import Run, read_run
 
 __all__ = ["export_data", "export_model", "main"]
 
 MARKER = "export.json"  # what an export is known by
+MODELS = ("model", "adapter")  # of what may be exported, those that are weights
 NAMED = 100  # altered rows that export.json names
 
 
@@ -48,29 +52,48 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("run", type=Path, metavar="RUN", help="a run folder, such as outputs/demo/seed_0")
     parser.add_argument("--format", choices=[*FORMATS], help="whose form the data is written in")
     parser.add_argument(
-        "--what", choices=("sft", "orm", "model"), default="sft", help="default: sft, the rows of D_SFT"
+        "--what",
+        choices=("sft", "orm", *MODELS),
+        default="sft",
+        help="default: sft, the rows of D_SFT; adapter: the LoRA weights of a stage alone",
     )
     parser.add_argument("--stage", help="whose rows or checkpoint (default: the task's last, such as final)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the folder to make (default: below RUN/exports)")
     parser.add_argument("--images", choices=get_args(Mode), default="copy", help="into the export (default), or not")
+    parser.add_argument(
+        "--push-to-hub", metavar="OWNER/NAME", help="send the export to this repository of the hub; needs HF_TOKEN"
+    )
+    parser.add_argument(
+        "--public", action="store_true", help="with --push-to-hub: anybody may read it (default: private)"
+    )
     arguments = parser.parse_args(argv)
-    if arguments.what != "model" and arguments.format is None:
+    of_a_model = arguments.what in MODELS
+    if not of_a_model and arguments.format is None:
         parser.error(f"--format: choose one of {', '.join(FORMATS)}")
-    if arguments.what == "model" and arguments.format not in (None, "hf"):
-        parser.error("--what model: a checkpoint has one form, that of from_pretrained; leave out --format")
+    if of_a_model and arguments.format not in (None, "hf"):
+        parser.error(f"--what {arguments.what}: it has one form, that of from_pretrained; leave out --format")
     if arguments.what == "orm" and arguments.stage not in (None, "orm"):
         parser.error("--what orm: the rows are those of stage orm; leave out --stage")
+    if arguments.public and arguments.push_to_hub is None:
+        parser.error("--public: says who may read what --push-to-hub sends; pass that too")
+    repository = None if arguments.push_to_hub is None else HubRepository(arguments.push_to_hub, arguments.public)
+    if repository is not None and arguments.images == "reference" and not of_a_model:
+        raise ConfigError(
+            "--images reference: names files of this machine, which --push-to-hub does not send; leave it out"
+        )
+
     run = read_run(arguments.run)
     run.verify()  # what is passed on is what the run made
     stage = "orm" if arguments.what == "orm" else arguments.stage or LAST.get(run.task, "final")
     name = stage if arguments.what == "orm" else f"{arguments.what}-{stage.replace('/', '-')}"
-    out = arguments.out or arguments.run / EXPORTS / (
-        name if arguments.what == "model" else f"{name}-{arguments.format}"
-    )
-    if arguments.what == "model":
-        print("\n".join(export_model(run, stage, out)))
+    out = arguments.out or arguments.run / EXPORTS / (name if of_a_model else f"{name}-{arguments.format}")
+    if of_a_model:
+        lines = export_model(run, stage, out, adapter=arguments.what == "adapter")
     else:
-        print("\n".join(export_data(run, out, arguments.format, arguments.what, stage, arguments.images)))
+        lines = export_data(run, out, arguments.format, arguments.what, stage, arguments.images)
+    print("\n".join(lines), flush=True)
+    if repository is not None:
+        print(repository.push(out, "model" if of_a_model else "dataset", MARKER))
     return 0
 
 
@@ -115,12 +138,13 @@ def export_data(run: Run, out: Path, format: str, what: str, stage: str, images:
     return [*lines, f"open it: {FORMATS[format].opened_by.format(out=str(out))}"]
 
 
-def export_model(run: Run, stage: str, out: Path) -> list[str]:
-    """Write a stage's checkpoint with a model card; the lines that say what was made.
+def export_model(run: Run, stage: str, out: Path, adapter: bool = False) -> list[str]:
+    """Write a stage's checkpoint, or its LoRA adapter alone, with a model card; the lines that say what was made.
 
     Weights are hard links where the disk can, small files always copies: tools rewrite them. Raises DataError where the
-    stage has no checkpoint.
+    stage has no checkpoint, or no adapter.
     """
+    inside = f"{CHECKPOINT}/{ADAPTER}/" if adapter else f"{CHECKPOINT}/"
 
     def fill(folder: Path) -> dict[str, Any]:
         source = run.stage(stage)
@@ -131,21 +155,30 @@ def export_model(run: Run, stage: str, out: Path) -> list[str]:
                     f"{checkpoint}: holds no weights, and neither does another finished stage; export another run"
                 )
             raise DataError(f"{checkpoint}: no weights of a finished stage; choose --stage {' or '.join(others)}")
+        made = {name: file for name, file in source.manifest["outputs"].items() if name.startswith(inside)}
+        if not made:
+            raise DataError(f"{source.folder / inside}: no adapter; it is there after a fit with sft.method=lora")
         size = 0
-        for name, recorded in source.manifest["outputs"].items():  # what the stage made, nothing that lies beside it
-            if name.startswith(f"{CHECKPOINT}/"):
-                target = folder / name.removeprefix(f"{CHECKPOINT}/")
-                target.parent.mkdir(parents=True, exist_ok=True)
-                size += recorded["bytes"]
-                if target.suffix in WEIGHTS:
-                    try:
-                        os.link((source.folder / name).resolve(), target)  # of a reference: what it leads to
-                        continue
-                    except OSError:
-                        pass  # another disk
-                shutil.copyfile(source.folder / name, target)
-        (folder / "README.md").write_text(model_card(run, stage), encoding="utf-8")
-        return {"kind": "model", "run": run.name, "stage": stage, "bytes": size}
+        for name, recorded in made.items():  # what the stage made, nothing that lies beside it
+            target = folder / name.removeprefix(inside)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            size += recorded["bytes"]
+            if target.suffix in WEIGHTS:
+                try:
+                    os.link((source.folder / name).resolve(), target)  # of a reference: what it leads to
+                    continue
+                except OSError:
+                    pass  # another disk
+            shutil.copyfile(source.folder / name, target)
+        if adapter:
+            name_base(folder, run, source)
+        (folder / "README.md").write_text(model_card(run, stage, adapter), encoding="utf-8")
+        return {"kind": "adapter" if adapter else "model", "run": run.name, "stage": stage, "bytes": size}
 
     publish(out, MARKER, fill)
+    if adapter:
+        return [
+            f"{out}: the adapter of {stage}, README.md is its model card",
+            "open it: PeftModel.from_pretrained(BASE, FOLDER)",
+        ]
     return [f"{out}: the checkpoint of {stage}, README.md is its model card", "open it: from_pretrained(FOLDER)"]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from mathse.commands.export.adapter import adapter_weights, base_of, hub_id
 from mathse.commands.export.data_card import cell, kept_out, teacher_name
 from mathse.commands.export.examples import family_of
 from mathse.commands.lineage.checkpoints import Checkpoint, checkpoints
@@ -44,28 +44,28 @@ OWN_TEST, ORM_TEST = "the run's own test problems", "held-out paths of the ORM's
 DEVICES = ("trainer.precision", "trainer.devices", "trainer.strategy")
 
 
-def model_card(run: Run, stage: str) -> str:
-    """The whole README.md of the stage's checkpoint."""
+def model_card(run: Run, stage: str, adapter: bool = False) -> str:
+    """The whole README.md of the stage's checkpoint, or of its LoRA adapter alone."""
     checkpoint = checkpoints(run)[f"{stage}/{CHECKPOINT}"]
     # The ORM, and the solver that it starts from, may have a backbone of their own.
     of_the_orm = stage in ("orm", "orm/solver")
     backbone = (run.config["orm"].get("backbone") if of_the_orm else None) or run.config["backbone"]
     parts = (
-        [_front_matter(run, stage, backbone)],
-        _head(run, checkpoint, backbone),
-        _use(stage, backbone),
+        [_front_matter(run, stage, backbone, adapter)],
+        _head(run, checkpoint, backbone, adapter),
+        _use_of_adapter(run, stage, backbone) if adapter else _use(stage, backbone),
         _table(run, stage),
         _judge(run),
         _trained_on(run, checkpoint),
         _fit(run, checkpoint),
         _licences(run, backbone),
         kept_out(run),
-        _origin(run, checkpoint),
+        _origin(run, checkpoint, adapter),
     )
     return "\n".join(line for part in parts for line in part) + "\n"
 
 
-def _front_matter(run: Run, stage: str, backbone: Mapping[str, Any]) -> str:
+def _front_matter(run: Run, stage: str, backbone: Mapping[str, Any], adapter: bool) -> str:
     """What model hubs read: whose licence, which base model, and the figures as a model-index."""
     results = [
         EvalResult(
@@ -80,11 +80,11 @@ def _front_matter(run: Run, stage: str, backbone: Mapping[str, Any]) -> str:
         for dataset, metric, share, n, interval in _measured(run, stage)
     ]
     data = ModelCardData(
-        library_name="transformers",
+        library_name="peft" if adapter else "transformers",
         pipeline_tag="image-text-to-text",
         license="other",
         license_name="those of its base model and its data, see below",
-        base_model=_hub_id(backbone),
+        base_model=base_of(run, stage).hub if adapter else hub_id(backbone),
         tags=["mathse", "mathematics", "multimodal"],
         model_name=f"{run.name}, {title(stage)}",
         eval_results=results or None,
@@ -103,15 +103,9 @@ def _measured(run: Run, stage: str) -> Iterator[tuple[str, str, float, int, Sequ
             yield OWN_TEST, "test accuracy", entry["accuracy"], entry["n"], entry.get("ci95")
 
 
-def _hub_id(backbone: Mapping[str, Any]) -> str | None:
-    """The published model, where the settings name one and no folder."""
-    path = str(backbone.get("path") or "")
-    return path if path.count("/") == 1 and not path.startswith((".", "/", "~")) and not Path(path).exists() else None
-
-
-def _head(run: Run, checkpoint: Checkpoint, backbone: Mapping[str, Any]) -> Iterator[str]:
+def _head(run: Run, checkpoint: Checkpoint, backbone: Mapping[str, Any], adapter: bool) -> Iterator[str]:
     family = family_of(backbone)
-    start = _hub_id(backbone) or ("a local folder" if backbone.get("path") else "random weights")
+    start = hub_id(backbone) or ("a local folder" if backbone.get("path") else "random weights")
     if checkpoint.stage == "base":
         fit = "It is the model before any training."
     elif checkpoint.carried_on:
@@ -121,12 +115,29 @@ def _head(run: Run, checkpoint: Checkpoint, backbone: Mapping[str, Any]) -> Iter
         rows = checkpoint.rows or "solutions of the ORM-training problems"
         fit = f"It was fitted on `{rows}` of the run{from_checkpoint}."
     model = "Outcome Reward Model" if checkpoint.stage == "orm" else f"Student of stage {title(checkpoint.stage)}"
+    if adapter:
+        model = f"LoRA adapter: {model}"
     yield f"\n# {model}, from the MathSE run {cell(run.name)}\n"
     yield f"Backbone `{family}`, from {cell(start)}; task {run.task}, seed {run.seed}. {fit}\n"
     if not run.finished:
         yield "The run was not finished when this was made.\n"
-    for file, digest in checkpoint.weights.items():
+    for file, digest in (adapter_weights(run, checkpoint.stage) if adapter else checkpoint.weights).items():
         yield f"- `{file}` sha256 `{digest}`"
+
+
+def _use_of_adapter(run: Run, stage: str, backbone: Mapping[str, Any]) -> Iterator[str]:
+    base = base_of(run, stage)
+    yield "\n## Use\n"
+    if base.stage:
+        yield f"It goes on the checkpoint of stage {title(base.stage)} of the same run (BASE below), on no other.\n"
+    elif base.hub is None:
+        yield "It goes on the model that the run started from, which is no published one (BASE below).\n"
+    if family_of(backbone) == "internvl2_5":
+        yield "InternVL2.5 is taken in transformers' layout: `mathse convert` makes it of the published folder.\n"
+    yield "```"
+    yield f"base = transformers.AutoModelForImageTextToText.from_pretrained({base.hub or 'BASE'!r})"
+    yield "peft.PeftModel.from_pretrained(base, 'FOLDER')"
+    yield "```"
 
 
 def _use(stage: str, backbone: Mapping[str, Any]) -> Iterator[str]:
@@ -244,20 +255,20 @@ def _licences(run: Run, backbone: Mapping[str, Any]) -> Iterator[str]:
     yield "\n## Sources and licences\n"
     yield from _head_of(("what", "where", "licence"))
     licence = FAMILIES[family][0] if family in FAMILIES else UNKNOWN.licence
-    yield _line((f"the backbone, {family}", cell(_hub_id(backbone) or ""), licence))
+    yield _line((f"the backbone, {family}", cell(hub_id(backbone) or ""), licence))
     for name, terms in terms_of(run.config["data"]).items():
         yield _line((cell(f"the data, {name}"), cell(terms.home), cell(terms.licence)))
     yield _line((f"the teacher, {cell(teacher_name(run.config['teacher']))}", "", "the terms of that model or file"))
     yield "\nAll of them bind what is done with the weights."
 
 
-def _origin(run: Run, checkpoint: Checkpoint) -> Iterator[str]:
+def _origin(run: Run, checkpoint: Checkpoint, adapter: bool) -> Iterator[str]:
     stage = run.stage(checkpoint.stage)
     manifest = stage.manifest if stage else {}
     versions = ", ".join(f"{name} {version}" for name, version in manifest.get("versions", {}).items() if version)
     settings = run.settings
     yield "\n## How it was made\n"
-    command = f"python -m mathse export RUN --what model --stage {checkpoint.stage}"
+    command = f"python -m mathse export RUN --what {'adapter' if adapter else 'model'} --stage {checkpoint.stage}"
     yield f"`{command}`; config hash `{checkpoint.config_hash}`."
     yield f"Code: git {manifest.get('git') or 'not recorded'}; {versions or 'versions not recorded'}.\n"
     yield from _head_of(("setting", "value"))

@@ -2,7 +2,7 @@
 (``check_against``) training rows, to be looked for in a benchmark.
 
 Read are JSON lines, a JSON list, an object of id -> row, ``.gz`` too; under the names that MathVista, MathVerse,
-MATH-V, DynaMath, Geometry3K, conversations and our own rows use. Images are looked for in the file's folder.
+MATH-V, DynaMath, We-Math, Geometry3K, conversations and our own rows use. Images are looked for in the file's folder.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mathse.errors import DataError
 from mathse.types import Problem
 
 # Keys of published rows; the first that a row has counts.
-IDS = ("id", "pid", "sample_index", "question_id", "problem_id", "qid")
+IDS = ("id", "pid", "sample_index", "question_id", "problem_id", "qid", "ID")
 QUESTIONS = ("question", "problem_text", "problem", "query", "query_wo", "instruction", "English_problem")
 CONVERSATIONS = ("conversations", "messages")
 PICTURES = ("images", "image_file", "image", "image_path", "image_url", "imgname", "img")

@@ -1,4 +1,4 @@
-"""Conversations in LLaVA's form, as many instruction sets have them: LLaVA-OneVision, ShareGPT4V, your own export.
+"""Conversations in LLaVA's form, as many instruction sets have them: LLaVA-OneVision, MMR1-SFT, your own export.
 
 Source    Liu et al. 2023, "Visual Instruction Tuning", arXiv 2304.08485, for the form; the set is yours to name
 Licence   that of your file

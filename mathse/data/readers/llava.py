@@ -72,8 +72,8 @@ def question_of(text: str) -> tuple[str, list[str]]:
     text = _HINT.sub("", _TAG.sub("\n", text).strip())
     text = _TAIL.sub("", _ORDER.sub("", text, count=1)).strip()
     # Options begin at "Choices:", else at the first "(A)" that others follow.
-    head = _LIST.search(text) or next((m for m in _FIRST.finditer(text) if _options(text[m.start() :])), None)
-    choices = _options(text[head.start() :].lstrip()) if head else []
+    head = _LIST.search(text) or next((m for m in _FIRST.finditer(text) if options_of(text[m.start() :])), None)
+    choices = options_of(text[head.start() :].lstrip()) if head else []
     if not head or not choices:
         return text, []
     return text[: head.start()].strip(), choices
@@ -85,8 +85,9 @@ def images_of(values: Values) -> list[Any]:
     return [] if images in (None, "") else list(images) if isinstance(images, (list, tuple)) else [images]
 
 
-def _options(text: str) -> list[str]:
-    """The texts of options A, B, ... where at least two stand there in their order, and nothing else."""
+def options_of(text: str) -> list[str]:
+    """The texts of options A, B, ... where at least two stand there in their order, and nothing else: of "A. 3;B. 4" or
+    "(A) 3 (B) 4"."""
     text = _LIST.sub("", text, count=1)
     marks = list(_OPTION.finditer(text))
     if len(marks) < 2 or marks[0].start() or [m[1] for m in marks] != list("ABCDEFGHIJ"[: len(marks)]):

@@ -1,4 +1,4 @@
-"""Official scoring of MathVista, MathVerse, MATH-Vision and MathVL-test; the contract is ``base.Benchmark``."""
+"""Scoring of MathVista, MathVerse, MATH-Vision, We-Math and MathVL-test; the contract is ``base.Benchmark``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ SETTINGS = {  # classes of mathse.config.evaluation
     "mathverse": "MathVerse",
     "mathvision": "MathVision",
     "mathvl_test": "MathVLTest",
+    "wemath": "WeMath",
 }
 NAMES = tuple(SETTINGS)
 

@@ -21,7 +21,7 @@ from mathse.types import whole_characters
 
 Source = Path | tuple[str, str | None, str]  # a file, or the hub's data set (id, configuration, split)
 # A key that only one benchmark's rows have: for the error about another benchmark's file.
-_TELLTALE = {"mathvista": "pid", "mathverse": "sample_index", "mathvision": "level"}
+_TELLTALE = {"mathvista": "pid", "mathverse": "sample_index", "mathvision": "level", "wemath": "ID"}
 # The first bytes of a picture -> the ending of its file.
 _ENDINGS = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"GIF8": ".gif", b"RIFF": ".webp"}
 

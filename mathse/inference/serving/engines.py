@@ -12,8 +12,7 @@ from typing import Protocol
 from mathse.errors import CheckpointError, TeacherError
 from mathse.inference.serving.health_check import Address
 from mathse.inference.serving.names import content_name, served_folder
-
-ADAPTER = "adapter"  # in the checkpoint folder of a LoRA fit
+from mathse.runs.layout import ADAPTER
 
 
 class Engine(Protocol):

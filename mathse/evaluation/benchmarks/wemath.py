@@ -1,0 +1,206 @@
+"""We-Math: Qiao et al. 2024, "We-Math: Does Your Large Multimodal Model Achieve Human-like Mathematical Reasoning?".
+
+Source: We-Math/We-Math, data/testmini.json, 1,740 rows of 525 composite problems; CC BY-NC 4.0; for evaluation only.
+Each composite problem (key "2steps_multi", "3steps_multi") stands beside the one-step problems that it consists of
+("2steps_1", "2steps_2", ...), under one ID. One row:
+
+    {"ID": "2steps_5", "key": "2steps_1", "question": "...", "option": "A. 1 cm;B. 1.5 cm;C. 3.14 cm; D. ...",
+     "answer": "A", "image_path": "2steps/image/5-1.png", "knowledge concept": "Circumference of Circles"}
+
+By the authors' rule the answer is the first letter behind the last "Answer" of a response. Their aggregates are the
+accuracy by number of steps and, of each composite problem, one of four outcomes: insufficient knowledge (it and a step
+are wrong), inadequate generalization (its steps are right, it is wrong), complete mastery, rote memorization (it is
+right, and steps are not). Strict: one wrong step is enough; loose: all steps must be wrong. Score = mastery + half of
+inadequate generalization (strict); rote memorization is a share of what was answered rightly.
+
+Tested on 14 real rows, all of them first steps of two, and rule by rule; no published figure was reproduced.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from mathse.config.evaluation import WeMath as Settings
+from mathse.data.readers.llava import options_of
+from mathse.errors import ConfigError, DataError
+from mathse.evaluation.benchmarks.base import LLM, Extraction, Item, Scored
+from mathse.evaluation.benchmarks.common import check_choice, paired, share, unscored
+from mathse.evaluation.benchmarks.marker import marked_answer
+from mathse.evaluation.benchmarks.math_verifier import second_opinions, version
+from mathse.evaluation.benchmarks.rows import SourceRow, checked, image_path, read_file
+from mathse.inference.prompts import question_text
+from mathse.types import Problem
+
+_REQUIRED = ("ID", "key", "question", "answer")
+_KEY = re.compile(r"([23])steps_(1|2|3|multi)")
+_LETTERS = "ABCDEFGH"
+_ASK = (
+    "Now, we require you to solve a multiple-choice math question. Please briefly describe your thought process and "
+    "provide the final answer(option).\nQuestion: {question}\nOption: {option}\nRegarding the format, please answer "
+    "following the template below, and be sure to include two <> symbols:\n<Thought process>: <<your thought process>> "
+    "<Answer>: <<your option>>"
+)
+
+
+class WeMath:
+    """Options: ``prompt``; "cot" is the authors' own."""
+
+    name: ClassVar[str] = "wemath"
+    title: ClassVar[str] = "We-Math"
+    prompts: ClassVar[tuple[str, ...]] = ("cot", "plain")
+    splits: ClassVar[tuple[str, ...]] = ("testmini",)
+    hub: ClassVar[str | None] = None
+    needs_llm: ClassVar[str] = ""
+
+    def __init__(self, settings: Settings) -> None:
+        self.prompt = settings.prompt
+        check_choice("benchmark.wemath.prompt", self.prompt, self.prompts)
+
+    def check(self) -> None:
+        """Nothing beyond Python is needed."""
+
+    def load(
+        self, problems: Path | None, images: Path | None = None, split: str | None = None, need_images: bool = True
+    ) -> list[Item]:
+        """See ``base.Benchmark.load``; ConfigError without a file."""
+        check_choice("benchmark.wemath.split", split or "testmini", self.splits)
+        if problems is None:
+            raise ConfigError("We-Math is read from its file: benchmark.wemath.problems=data/testmini.json")
+        rows = (SourceRow(position, _with_id(row)) for position, row in read_file(problems, "id"))
+        items = [
+            self._item(row, images or problems.parent, need_images) for row in checked(rows, self.name, "id", _REQUIRED)
+        ]
+        if not items:
+            raise DataError(f"{problems}: no rows; give We-Math's problems")
+        return items
+
+    def _item(self, source: SourceRow, folder: Path, need_images: bool) -> Item:
+        position, row = source
+        options = row.get("options") or options_of(str(row.get("option", "")))
+        if not _KEY.fullmatch(str(row["key"])):
+            raise DataError(
+                f'{position}: "key" {row["key"]!r:.40} is none of 2steps_1 to 3steps_multi; correct the row'
+            )
+        if str(row["answer"]) not in _LETTERS[: len(options)]:
+            raise DataError(f'{position}: "answer" {row["answer"]!r:.40} is none of {len(options)} options; correct it')
+        problem = Problem(
+            id=row["id"],
+            question=str(row["question"]).strip(),
+            images=image_path(position, row.get("image_path") or row.get("image") or "", folder, need_images),
+            answer=str(row["answer"]),
+            choices=tuple(options),
+            source=self.name,
+            metadata={"ID": row["ID"], "key": row["key"]},
+        )
+        if self.prompt == "plain":
+            return Item(problem, row, question_text(problem))
+        option = row.get("option") or "; ".join(f"{a}. {b}" for a, b in zip(_LETTERS, options, strict=False))
+        return Item(problem, row, _ASK.format(question=row["question"], option=option))
+
+    def extract(self, items: Sequence[Item], responses: Sequence[str], llm: LLM | None = None) -> list[Extraction]:
+        """By the authors' rule; "" where it finds no letter."""
+        return [Extraction(_letter(response)) for _, response in paired(items, responses)]
+
+    def score(
+        self, items: Sequence[Item], responses: Sequence[str], extractions: Sequence[Extraction], llm: LLM | None = None
+    ) -> list[Scored]:
+        """Right is the reference's letter."""
+        scored = []
+        for item, response, extraction in paired(items, responses, extractions):
+            answer, reference = extraction.text, item.problem.answer
+            if answer is None:
+                scored.append(unscored(item, response, extraction, reference, "the answer was not extracted"))
+                continue
+            decided_by = f"{extraction.decided_by}+rule"
+            scored.append(Scored(item.problem.id, response, answer, answer, reference, answer == reference, decided_by))
+        return scored
+
+    def mapped(self, response: str) -> str:
+        """The student's marked answer behind "<Answer>:"."""
+        answer = marked_answer(response)
+        return response if answer is None else f"<Answer>: <<{answer}>>"
+
+    def second_opinions(self, items: Sequence[Item], responses: Sequence[str]) -> list[bool | None]:
+        """math-verify on the letter and the option's text."""
+        pairs = paired(items, responses)
+        return second_opinions([(_references(item.problem), response, True) for item, response in pairs])
+
+    def buckets(self, items: Sequence[Item], scored: Sequence[Scored]) -> dict[str, Any]:
+        """The official aggregates: accuracy by steps; the four outcomes, of the composite problems whose steps are all
+        here, as the official strings "share (count)"."""
+        right: dict[str, dict[str, bool]] = {}  # ID -> step ("1", ..., "multi") -> right
+        marks: dict[str, list[bool]] = {"One-step(S1)": [], "Two-step(S2)": [], "Three-step(S3)": []}
+        for item, row in paired(items, scored):
+            if row.correct is None:
+                continue
+            number, step = _steps(item)
+            right.setdefault(item.raw["ID"], {})[step] = row.correct
+            name = "One-step(S1)" if step != "multi" else "Two-step(S2)" if number == 2 else "Three-step(S3)"
+            marks[name].append(row.correct)
+        by_steps = {name: share(sum(values), len(values)) for name, values in marks.items() if values}
+        steps_of = {item.raw["ID"]: _steps(item)[0] for item in items}
+        whole = [steps for name, steps in right.items() if len(steps) == steps_of[name] + 1 and "multi" in steps]
+        if not whole:
+            return by_steps
+        return {**by_steps, "composite problems": str(len(whole)), **_outcomes(whole)}
+
+    def protocol(self) -> dict[str, Any]:
+        """What decided."""
+        return {
+            "benchmark": self.title,
+            "prompt": self.prompt,
+            "extraction": 'rule: the letter behind the last "Answer"',
+            "scoring": "rule: the letter",
+            "comparable": "only if all 1,740 problems of testmini were asked",
+            "second_opinion": version(),
+        }
+
+
+def _outcomes(whole: Sequence[Mapping[str, bool]]) -> dict[str, str]:
+    """The four outcomes and the score, strict and loose, under their official names."""
+    counts: Counter[str] = Counter()
+    for marks in whole:
+        steps = [mark for step, mark in marks.items() if step != "multi"]
+        composite = marks["multi"]
+        if not composite:
+            counts["InadequateGeneralization" if all(steps) else "InsufficientKnowledge"] += 1
+            continue
+        for rule, known in (("Strict", all(steps)), ("Loose", any(steps))):
+            counts[f"{'CompleteMastery' if known else 'RoteMemorization'} ({rule})"] += 1
+    n, unknown, stuck = len(whole), counts["InsufficientKnowledge"], counts["InadequateGeneralization"]
+    outcomes: dict[str, str] = {}
+    for rule in ("Strict", "Loose"):
+        mastered, by_rote = counts[f"CompleteMastery ({rule})"], counts[f"RoteMemorization ({rule})"]
+        score = (n - 0.5 * stuck - by_rote - unknown) / n
+        outcomes |= {
+            f"Score ({rule})": f"{score:.2%}",
+            f"InsufficientKnowledge ({rule})": f"{unknown / n:.2%} ({unknown})",
+            f"InadequateGeneralization ({rule})": f"{stuck / n:.2%} ({stuck})",
+            f"CompleteMastery ({rule})": f"{mastered / n:.2%} ({mastered})",
+            f"RoteMemorization ({rule})": f"{by_rote / ((mastered + by_rote) or 1):.2%} ({by_rote})",
+        }
+    return outcomes
+
+
+def _with_id(row: dict[str, Any]) -> dict[str, Any]:
+    """A published row with an id of its own: its ID is shared by the steps of a problem."""
+    return {**row, "id": f"{row['ID']}/{row['key']}"} if "ID" in row and "key" in row and "id" not in row else row
+
+
+def _letter(response: str) -> str:
+    answer = re.sub(r"[><:.]", "", response.split("Answer")[-1].strip()).strip()
+    return answer[0] if answer and answer[0] in _LETTERS else ""
+
+
+def _steps(item: Item) -> tuple[int, str]:
+    """(2, "multi") of "2steps_multi"."""
+    steps, _, step = str(item.raw["key"]).partition("steps_")
+    return int(steps), step
+
+
+def _references(problem: Problem) -> list[str]:
+    return [problem.answer, problem.choices[ord(problem.answer) - ord("A")]]

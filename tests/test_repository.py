@@ -1,0 +1,65 @@
+"""What stands around the code for those who host, build and report: container, workflow, issue forms."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from installed import SOURCE
+
+FORMS = ("bug", "result", "idea")
+
+
+def load(file: Path) -> dict[str, Any]:
+    loaded: dict[Any, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
+    return {"on" if key is True else str(key): value for key, value in loaded.items()}  # YAML 1.1 reads `on` as true
+
+
+def test_the_container_is_built_of_all_that_a_wheel_is_built_of(root: Path) -> None:
+    text = (root / "Dockerfile").read_text(encoding="utf-8")
+    copied = {name for line in re.findall(r"^COPY (.+)$", text, re.MULTILINE) for name in line.split()[:-1]}
+    assert copied == set(SOURCE)
+    allowed = re.findall(r"^!(.+)$", (root / ".dockerignore").read_text(encoding="utf-8"), re.MULTILINE)
+    assert set(allowed) == set(SOURCE)
+
+
+def test_the_container_has_extras_and_a_python_that_there_are(root: Path) -> None:
+    text = (root / "Dockerfile").read_text(encoding="utf-8")
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = re.findall(r"^ARG EXTRAS=(.+)$", text, re.MULTILINE)[0].split(",")
+    assert set(extras) <= set(project["optional-dependencies"])
+    version = re.findall(r"^FROM python:3\.(\d+)", text, re.MULTILINE)[0]
+    assert int(version) >= int(project["requires-python"].removeprefix(">=3."))
+    assert re.findall(r"^USER (.+)$", text, re.MULTILINE) == ["mathse"]
+
+
+def test_the_workflow_runs_targets_of_the_makefile_and_may_only_read(root: Path) -> None:
+    workflow = load(root / ".github" / "workflows" / "test.yml")
+    assert workflow["permissions"] == {"contents": "read"} and {"push", "pull_request"} <= set(workflow["on"])
+    commands = [step["run"] for job in workflow["jobs"].values() for step in job["steps"] if "run" in step]
+    assert {"make test", "make test-slow"} <= set(commands)
+    targets = set(re.findall(r"^(\w[\w-]*):", (root / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    assert {command.removeprefix("make ") for command in commands if command.startswith("make ")} <= targets
+    (run_in_ci,) = re.findall(r"^exec (.+)$", (root / ".ci" / "run").read_text(encoding="utf-8"), re.MULTILINE)
+    assert run_in_ci in commands  # one definition of what a change must pass
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_an_issue_form_is_one_that_a_host_shows(name: str, root: Path) -> None:
+    form = load(root / ".github" / "ISSUE_TEMPLATE" / f"{name}.yml")
+    assert form["name"] and form["description"] and form["body"]
+    ids = [field["id"] for field in form["body"]]
+    assert len(set(ids)) == len(ids)
+    assert all(
+        field["type"] in ("textarea", "input", "dropdown") and field["attributes"]["label"] for field in form["body"]
+    )
+    assert any(field.get("validations", {}).get("required") for field in form["body"])
+
+
+def test_every_form_is_tested(root: Path) -> None:
+    files = {file.stem for file in (root / ".github" / "ISSUE_TEMPLATE").glob("*.yml")}
+    assert files == {*FORMS, "config"}
