@@ -450,6 +450,7 @@ def test_wandb_without_a_login_is_one_sentence_with_a_remedy(tmp_path):
     assert "logger.mode=offline" in last
 
 
+@pytest.mark.slow
 def test_a_run_killed_twice_is_one_wandb_run_whose_curve_has_every_step_once(tmp_path):
     folder = tmp_path / "run"
     ids = []
