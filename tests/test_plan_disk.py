@@ -82,3 +82,44 @@ def test_an_orm_of_unknown_size_is_named_and_its_resume_point_not_guessed() -> N
     assert plan.resume is None and plan.total("disk") is None
     assert "disk, the ORM: the size of org/unknown is not known here" in "\n".join(plan_as_text(plan))
     assert "resume point" not in "\n".join(plan_as_text(plan))
+
+
+# --- features of frozen towers ----------------------------------------------------------------------------------------
+
+COGVLM2 = 9217 * 1792 * 2  # bytes a picture: class token and patches, width, bfloat16
+CONNECTED = 2306 * 4096 * 2  # tokens (boi and eoi included), width of the decoder
+
+
+@pytest.mark.parametrize(
+    ("settings", "a_picture"),
+    [
+        (("judge=answer",), CONNECTED),  # no adapter changes the connector
+        (("judge=answer", "sft.method=full", "sft.freeze=[tower]"), COGVLM2),
+        (("judge=answer", "sft.tower_features=false"), 0),
+        (("judge=orm", "orm.see_image=true", "orm.fit.tower_features=true"), CONNECTED),  # the same tower
+        (
+            (
+                "judge=orm",
+                "orm.see_image=true",
+                "orm.fit.tower_features=true",
+                "orm.fit.method=full",
+                "orm.fit.freeze=[tower]",
+            ),
+            CONNECTED + COGVLM2,
+        ),
+    ],
+)
+def test_kept_features_count_once_for_each_frozen_tower(settings: tuple[str, ...], a_picture: int) -> None:
+    plan = planned("backbone=cogvlm2", "evolution.reflect.feedback=none", *settings)
+    assert plan.pictures > 0 and plan.tower_features == plan.pictures * a_picture
+    without = planned("backbone=cogvlm2", "evolution.reflect.feedback=none", *settings, "sft.tower_features=false",
+                      "orm.fit.tower_features=false")  # fmt: skip
+    assert plan.total("disk") == tuple(low + plan.tower_features for low in without.total("disk") or ())
+    rows = [line for line in plan_as_text(plan) if line.split()[:2] == ["tower", "features"]]
+    assert len(rows) == bool(a_picture)
+
+
+def test_kept_features_take_no_more_than_their_store() -> None:
+    plan = planned("backbone=cogvlm2", "judge=answer", "trainer.tower_features_gb=0.5")
+    assert plan.tower_features == 2**29 and plan.all_features == plan.pictures * CONNECTED
+    assert any("trainer.tower_features_gb = 0.5 runs the tower in each step" in line for line in plan_as_text(plan))

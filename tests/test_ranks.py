@@ -6,14 +6,11 @@ import gc
 import os
 import pickle
 import signal
-import socket
 import subprocess
 import sys
-import threading
 import time
-import traceback
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from math import ceil, nan
@@ -23,6 +20,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
+from connected import STUCK, in_ranks
 from safetensors.torch import load_file
 from small import log_of, path, problems, solved_rows, tiny_backbone
 from torch import Tensor
@@ -51,7 +49,6 @@ from mathse.training.loader import StepData
 
 SECTION = TinyBackbone(hidden_size=32, layers=2, heads=2, mlp_size=64, vision_size=16)
 SPEC = ModelSpec(SECTION, {"init_seed": 0})
-STUCK = 60  # seconds after which a test would rather fail than wait
 
 
 # --- starting ranks and ending them: plain Python, no torch ---------------------------------------------------------
@@ -165,45 +162,6 @@ def test_deepspeed_is_asked_for_before_a_rank_is_started() -> None:
 
 
 # --- real ranks, forked from this process ---------------------------------------------------------------------------
-
-
-def in_ranks(size: int, lead: Callable[[], Any], follow: Callable[[], Any] = ranks.follow) -> Any:
-    """What ``lead`` returns on rank 0 of ``size`` connected processes, the others of which ``follow``; its exception,
-    where it raises one."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    children, (reading, writing) = [], os.pipe()
-    for rank in range(size):
-        if (child := os.fork()) == 0:
-            os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank)}
-            os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-            os._exit(_as_rank(lead if rank == 0 else follow, size, writing if rank == 0 else None))
-        children.append(child)
-    os.close(writing)
-    watch = threading.Timer(STUCK, lambda: [os.kill(child, signal.SIGKILL) for child in children])
-    watch.start()
-    try:
-        with os.fdopen(reading, "rb") as pipe:
-            return pickle.load(pipe)  # noqa: S301 - of this very test; an EOFError: the ranks were stuck
-    finally:
-        for child in children:
-            os.waitpid(child, 0)
-        watch.cancel()
-
-
-def _as_rank(work: Callable[[], Any], size: int, pipe: int | None) -> int:
-    result: Any
-    try:
-        with ranks.joined("cpu", size):
-            result = work()
-    except Exception as e:  # noqa: BLE001 - told to the test
-        traceback.print_exc()
-        result = e
-    if pipe is not None:
-        with os.fdopen(pipe, "wb") as file:
-            pickle.dump(result, file)
-    return int(isinstance(result, Exception))
 
 
 def _where(question: str) -> tuple[str, int, int]:

@@ -54,4 +54,4 @@ def _open_orm(config: EvaluateConfig, section: Any, path: str, key: str) -> ORMJ
 
 
 def _open(section: Any, path: str | None, trainer: Trainer) -> Backbone:
-    return spec_at(section, path, dtype_of(trainer)).open().to(device_of(trainer))
+    return spec_at(section, path, dtype_of(trainer)).open(device_of(trainer))

@@ -133,6 +133,7 @@ def _jobs(config: TrainConfig, device: Device) -> Iterator[Job]:
     question, solution = texts(config)
     solved = RowSize(question, solution)
     on_gpu = device.name != CPU
+    fitting = partial(of_fit, trainer=trainer, memory=device.total if on_gpu else None)
     sampling = partial(of_sampling, trainer=trainer, on_gpu=on_gpu)
 
     # --- fits ---
@@ -140,13 +141,13 @@ def _jobs(config: TrainConfig, device: Device) -> Iterator[Job]:
     stages = [*(["orm/student_*"] if weak else []), *(["orm/solver"] if solver and orm.backbone is None else [])]
     stages += [fits] if fits is not None else []
     if student is not None and stages:
-        yield Job("fit", "student", "sft", ", ".join(stages), of_fit(student, config.sft, trainer, solved))
+        yield Job("fit", "student", "sft", ", ".join(stages), fitting(student, config.sft, row=solved))
     if judge is not None and solver and orm.backbone is not None:
-        yield Job("fit", "ORM", "sft", "orm/solver", of_fit(judge, config.sft, trainer, solved))
+        yield Job("fit", "ORM", "sft", "orm/solver", fitting(judge, config.sft, row=solved))
     seen = int(orm.see_image)
     if judge is not None and trains_orm:
         labelled = RowSize(question + solution, min(FEEDBACK, config.judge.max_new_tokens), seen)
-        yield Job("fit", "ORM", "orm.fit", "orm", of_fit(judge, orm.fit, trainer, labelled))
+        yield Job("fit", "ORM", "orm.fit", "orm", fitting(judge, orm.fit, row=labelled))
 
     # --- answers and verdicts ---
     rounds = ["rounds"] if config.task == "evolve" else []
@@ -364,5 +365,6 @@ def table(config: TrainConfig, device: Device) -> list[tuple[str, ...]]:
     for job in work:
         amounts = (in_bytes(job.need.device[name]) if job.need.device.get(name) else "-" for name in terms)
         fits = "?" if usable is None else "yes" if job.need.on_device <= usable else "NO"
-        cells.append((job.name, *amounts, in_bytes(job.need.on_device), fits, in_bytes(job.need.on_host), job.stages))
+        host = in_bytes(job.need.on_host) if job.need.on_host else "-"
+        cells.append((job.name, *amounts, in_bytes(job.need.on_device), fits, host, job.stages))
     return cells

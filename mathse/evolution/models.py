@@ -34,7 +34,7 @@ from mathse.models.base import Backbone
 from mathse.models.checkpoint import headers, resolve, stored_dtype
 from mathse.models.feature_store import FeatureStore
 from mathse.models.model_spec import spec_at
-from mathse.models.tower_features import frozen_parts
+from mathse.models.needs import frozen_parts
 from mathse.runs.layout import CHECKPOINT
 from mathse.scoring.metrics import accepted
 from mathse.seeds import derive
@@ -75,9 +75,9 @@ class RunModels:
     def reader(self, path: Path | str, orm: bool = False) -> Backbone:
         """A checkpoint's backbone that samples or judges: on the trainer's device, on a GPU in the fits' precision."""
         trainer = self.config.trainer
-        return self._open(path, orm, dtype_of(trainer)).to(device_of(trainer))
+        return self._open(path, orm, dtype_of(trainer), device_of(trainer))
 
-    def _open(self, path: Path | str | None, orm: bool, dtype: str) -> Backbone:
+    def _open(self, path: Path | str | None, orm: bool, dtype: str, device: torch.device | None = None) -> Backbone:
         section = self._orm_section if orm else self.config.backbone
         settings = section if isinstance(section, Mapping) else vars(section)
         seeded: dict[str, Any] = {}
@@ -88,7 +88,7 @@ class RunModels:
         if fit.tower_features:
             store = FeatureStore.of(trainer.tower_features_folder, trainer.tower_features_gb)
             spec = replace(spec, features=store, frozen=frozen_parts(fit))
-        backbone = spec.open()
+        backbone = spec.open(device)
         self._opened_models.add(backbone.model)
         return backbone
 

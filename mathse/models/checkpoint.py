@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoProcessor, GenerationConfig
 
 from mathse.errors import CheckpointError
+from mathse.models.placement import META, opening_device
 from mathse.runs.store import read_json
 
 PLAIN = ("F64", "F32", "F16", "BF16", "I64", "BOOL")  # numbers as safetensors names them; integers in buffers alone
@@ -154,8 +155,11 @@ def open_model(
     """``model_class.from_pretrained`` on a folder: every weight there, of the right shape, from safetensors.
 
     ``weights`` False gives the model without numbers (on the meta device), for whoever wants its prompts alone; the
-    folder needs no weight file then. Raises CheckpointError, before a weight is read, where the files do not hold the
-    model that ``config`` (None: the folder's config.json) describes.
+    folder needs no weight file then. Within ``placement.opening_on`` weights go straight to its device; on meta they
+    have the dtypes and ties of those that are read, and are not read.
+
+    Raises CheckpointError, before a weight is read, where the files do not hold the model that ``config`` (None: the
+    folder's config.json) describes.
     """
     stored = headers(folder) if weights else {}
     if attention is not None:
@@ -164,11 +168,19 @@ def open_model(
         if config is None:
             config = model_class.config_class.from_pretrained(folder, local_files_only=True)
         if not weights:
-            with torch.device("meta"):
+            with META:
                 model = model_class(config)
             if (folder / GENERATION).is_file():  # it may say where a turn ends
                 model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
             return model
+        if (device := opening_device()) is not None:
+            options = {"device_map": {"": device}, **options}
+            if device == META:
+                model = model_class.from_pretrained(
+                    None, config=config, dtype=dtype, state_dict=without_numbers(stored), **options
+                )
+                model.name_or_path = model.config.name_or_path = str(folder)
+                return model
         expect_weights(model_class, config, stored, folder)
         return model_class.from_pretrained(
             folder, config=config, dtype=dtype, local_files_only=True, use_safetensors=True, **options
@@ -185,13 +197,12 @@ def expect_weights(model_class: Any, config: Any, stored: Mapping[str, Stored], 
     transformers itself is asked, with tensors that have a shape and no numbers, so its renaming, splitting and tying
     all count. It would go on without a word where weights are missing or too many.
     """
-    shapes = {name: torch.empty(header.shape, device="meta") for name, header in stored.items()}
     try:
         _, loaded = model_class.from_pretrained(
             None,
             config=config,
-            state_dict=shapes,
-            device_map={"": "meta"},
+            state_dict=without_numbers(stored),
+            device_map={"": META},
             ignore_mismatched_sizes=True,  # they are listed, then
             output_loading_info=True,
         )
@@ -215,6 +226,10 @@ def expect_weights(model_class: Any, config: Any, stored: Mapping[str, Stored], 
             f"{folder}: {len(mismatched)} weights of a wrong shape, among them {name}: {list(shape)} in its file "
             f"and {list(wanted)} by config.json; these files do not belong together, download them again"
         )
+
+
+def without_numbers(stored: Mapping[str, Stored]) -> dict[str, torch.Tensor]:
+    return {name: torch.empty(header.shape, device=META) for name, header in stored.items()}
 
 
 def open_processor(folder: Path) -> Any:

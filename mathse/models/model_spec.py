@@ -19,6 +19,7 @@ from mathse.config import build, with_values
 from mathse.models import adapters
 from mathse.models.base import Backbone
 from mathse.models.feature_store import FeatureStore
+from mathse.models.placement import META, empty_out, opening_on
 from mathse.models.tower_features import TowerFeatures
 
 
@@ -31,17 +32,26 @@ class ModelSpec:
     features: FeatureStore | None = None  # where features of its frozen parts may be kept
     frozen: tuple[str, ...] = ()  # see mathse.models.tower_features
 
-    def open(self) -> Backbone:
-        """The backbone; of a checkpoint that keeps adapters beside rounded weights, its base with them on it."""
+    def open(self, device: torch.device | None = None) -> Backbone:
+        """The backbone; of a checkpoint that keeps adapters beside rounded weights, its base with them on it.
+
+        ``device``: where its weights are put as they are read (None: on the CPU); on meta it has none.
+        """
         settings = self.section if isinstance(self.section, Mapping) else vars(self.section)
         checkpoint = Path(settings.get("path") or "")
-        if (base := adapters.base_of(checkpoint)) is not None:
-            backbone: Backbone = build(with_values(self.section, path=str(base)), **self.runtime)
-            adapters.put_on(backbone, checkpoint / adapters.FOLDER)
-            if backbone.model.dtype == torch.float32:
-                adapters.merge(backbone)
-        else:
-            backbone = build(self.section, **self.runtime)
+        with opening_on(device):
+            if (base := adapters.base_of(checkpoint)) is not None:
+                backbone: Backbone = build(with_values(self.section, path=str(base)), **self.runtime)
+                adapters.put_on(backbone, checkpoint / adapters.FOLDER)
+                if backbone.model.dtype == torch.float32:
+                    adapters.merge(backbone)
+            else:
+                backbone = build(self.section, **self.runtime)
+        # random weights, and those of a family with a loader of its own, have come to lie on the CPU
+        if device == META:
+            empty_out(backbone.model, META)
+        elif device is not None:
+            backbone.to(device)
         if self.features is not None and self.frozen:
             backbone.tower_features = TowerFeatures(self.features, self.frozen)
         _specs[backbone] = self
@@ -72,9 +82,7 @@ def open_shared(spec: ModelSpec, device: torch.device) -> Backbone:
     global _shared
     if _shared is None or _shared[0] != spec:
         close_shared()  # before another one is read
-        backbone = spec.open()
-        backbone.model.to(device)
-        _shared = (spec, backbone)
+        _shared = (spec, spec.open(device))
     return _shared[1]
 
 

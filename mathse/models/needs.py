@@ -5,14 +5,17 @@ A fit's terms are those of ``mathse.models.memory``. Beside them:
 gathered    under FSDP2: what is whole for a while, in the precision of the pass: all that is around the layers (it
             stays until the backward pass is over) and two layers, and the gradients of the larger of the two before
             they are spread
-loss        float32 logits of a row's response with their gradient, a chunk at a time where the head is one matrix
+whole       under FSDP2, in a step of several passes: float32 gradients of all that trains, which wait for the last
+gradients   pass where a device has room for them
+loss        float32 logits of a row's response with their gradient, a chunk at a time
 KV cache    of sampling and judging: keys and values of all sequences at their full length, and a layer's twice (a
             longer tensor is made before the shorter one goes)
 passing     what a forward pass without gradients works on, of one layer at a time: the tower's over all pictures of a
             batch, the decoder's over all prompts; and the logits of the next token
 
-Host memory, of a machine with all its ranks: the model as each rank reads it, or the whole weights that rank 0 gathers
-for the export; and the micro-batches that loader processes hold ready.
+Host memory, of a machine with all its ranks: in a fit the model as rank 0 reads it and gathers it for the export
+(deepspeed: as each rank reads it), and the micro-batches that loader processes hold ready. To sample and to judge, each
+rank reads the weights straight onto its GPU.
 
 Not in it: CUDA itself, buffers of the communication between devices, fragmentation; ``USABLE`` leaves room for these.
 """
@@ -28,6 +31,7 @@ from mathse.models.shapes import HALF, LOGITS_AT_ONCE, SINGLE, Shape
 
 FOUR_BITS = 4.127 / 8  # bytes a weight of a qlora base: NF4 with double quantisation
 USABLE = 0.92  # of a GPU's memory
+ROOM = 0.7  # of a GPU's memory, that whole gradients may fill up; the rest is left to what FSDP gathers beside them
 AHEAD = 2  # micro-batches that a loader process makes ahead of time, as in mathse.training.loader
 
 
@@ -56,8 +60,30 @@ class Need:
         return sum(self.host.values())
 
 
-def of_fit(shape: Shape, fit: Fit, trainer: Trainer, row: RowSize) -> Need:
-    """Of a fit whose micro-batches are full of such rows."""
+def frozen_parts(fit: Fit) -> tuple[str, ...]:
+    """The parts whose output a fit leaves as it is, from the picture on: tower, or tower and connector."""
+    if fit.method == "full":
+        frozen = ("tower", "connector") if "connector" in fit.freeze else ("tower",)
+        return frozen if "tower" in fit.freeze else ()
+    return () if "tower" in fit.lora.scopes else ("tower", "connector")  # no adapter lies in a connector
+
+
+def feature_bytes(shape: Shape, fit: Fit) -> int:
+    """What the store keeps on the disk of a picture of the most tokens (``sft.tower_features``); 0 without one."""
+    if not fit.tower_features:
+        return 0
+    connected = "connector" in frozen_parts(fit)
+    return HALF * (shape.image_tokens[0] * shape.decoder.width if connected else shape.patches[0] * shape.tower.width)
+
+
+def whole_gradients_fit(on_device: int, gradients: int, memory: int) -> bool:
+    """Whether FSDP2 keeps whole gradients until a step's last pass, and so reduces them once a step: where these bytes
+    have room beside what a fit holds without them, ``on_device``."""
+    return on_device + gradients <= ROOM * memory
+
+
+def of_fit(shape: Shape, fit: Fit, trainer: Trainer, row: RowSize, memory: int | None = None) -> Need:
+    """Of a fit whose micro-batches are full of such rows. ``memory``: bytes of a GPU, where that is what it runs on."""
     full, precision = fit.method == "full", trainer.precision
     sharded = trainer.strategy == "fsdp2"
     shards = trainer.devices if sharded else 1
@@ -110,14 +136,18 @@ def of_fit(shape: Shape, fit: Fit, trainer: Trainer, row: RowSize) -> Need:
                 activations += HALF * stack.layers * shape.layer_parameters[part] * kept
     device["activations"] = activations
     logits = rows * row.response * shape.vocabulary
-    # Float32 logits, log-probabilities and gradient, and what the head put out. A head that lies in shards is gathered
-    # for a whole pass alone, so that its logits cannot be made in chunks.
+    # float32 logits, log-probabilities and gradient, and what the head put out
     at_once = logits * (3 * SINGLE + (0 if precision == "32-true" else HALF))
-    device["loss"] = at_once if sharded else min(at_once, 4 * LOGITS_AT_ONCE)
+    device["loss"] = min(at_once, 4 * LOGITS_AT_ONCE)
 
-    read = trainer.devices * shape.total * (SINGLE if full else HALF)
-    gathered = shape.total * (SINGLE if full else HALF) if trainer.devices > 1 else 0
-    host = {"model": max(read, gathered)}
+    # Gradients of all shards, where they wait for the step's last pass.
+    if sharded and memory is not None and fit.batch_size > shards * rows:
+        gradients = SINGLE * sum(trains.values())
+        if whole_gradients_fit(sum(device.values()) - device["gathered"], gradients, memory):
+            device["whole gradients"] = gradients
+
+    readers = trainer.devices if trainer.strategy == "deepspeed" else 1
+    host = {"model": readers * shape.total * (SINGLE if full else HALF)}
     if trainer.workers:
         pixels = rows * patches * shape.patch * (SINGLE if precision == "32-true" else HALF)
         host["loader"] = trainer.devices * trainer.workers * AHEAD * pixels
@@ -149,7 +179,7 @@ def of_sampling(shape: Shape, trainer: Trainer, on_gpu: bool, sequences: int, pr
         "KV cache": cache + cache // shape.decoder.layers,
         "passing": passing + logits,
     }
-    return Need(device, {"model": trainer.devices * shape.total * size})
+    return Need(device, {} if on_gpu else {"model": trainer.devices * shape.total * size})
 
 
 def in_bytes(count: int) -> str:

@@ -27,7 +27,6 @@ from typing import Any, Literal
 import torch
 from PIL.Image import Image
 
-from mathse.config.fits import Fit
 from mathse.data.image_decoding import pixels_sha256
 from mathse.data.images import image_size, stored_sha256
 from mathse.errors import DataError
@@ -40,14 +39,6 @@ from mathse.runs.store import to_json
 FORMAT = 1  # of the files
 COUNTED_EVERY = 64  # files written
 Picture = tuple[str | Path | Image, bool]  # and whether its row is one to train on
-
-
-def frozen_parts(fit: Fit) -> tuple[str, ...]:
-    """The parts whose output a fit leaves as it is, from the picture on: tower, or tower and connector."""
-    if fit.method == "full":
-        frozen = ("tower", "connector") if "connector" in fit.freeze else ("tower",)
-        return frozen if "tower" in fit.freeze else ()
-    return () if "tower" in fit.lora.scopes else ("tower", "connector")  # no adapter lies in a connector
 
 
 @dataclass

@@ -28,8 +28,9 @@ from mathse.errors import MathSEError
 from mathse.models import memory, modes, reference
 from mathse.models.base import Backbone
 from mathse.models.model_spec import ModelSpec, close_shared, spec_of
+from mathse.models.needs import frozen_parts, whole_gradients_fit
+from mathse.models.placement import META
 from mathse.models.row import Row
-from mathse.models.tower_features import frozen_parts
 from mathse.runs.layout import CHECKPOINT, SCRATCH, TRAIN_LOG, TRAINED
 from mathse.runs.store import publish_folder, write_json, write_jsonl
 from mathse.seeds import derive
@@ -40,8 +41,6 @@ from mathse.training.loader import StepData, StepLoader
 from mathse.training.orm import ORMModule
 from mathse.training.sft import SFTModule
 from mathse.training.watch import Watch, is_logged
-
-ROOM = 0.7  # share of a device's memory; the rest is left to what FSDP gathers, which the estimate does not count
 
 
 @dataclass(frozen=True)
@@ -120,8 +119,8 @@ def fit(
     # Whether whole gradients fit beside all that until a step's last pass. Rank 0 decides for all.
     if (device := device_of(job.trainer)).type == "cuda":
         whole = memory.SINGLE * sum(memory.numel(p) for p in backbone.model.parameters() if p.requires_grad)
-        has_room = estimated.total + whole <= ROOM * torch.cuda.get_device_properties(device).total_memory
-        job = replace(job, reduced_once=has_room)
+        has = torch.cuda.get_device_properties(device).total_memory
+        job = replace(job, reduced_once=whole_gradients_fit(estimated.total, whole, has))
 
     # Whether the frozen tower's features fit into their store. Rows that are made up on the way show other pictures.
     features = backbone.tower_features
@@ -152,9 +151,9 @@ def _prepare(backbone: Backbone, job: FitJob) -> modes.State:
 
 
 def _train_along(spec: ModelSpec, job: FitJob, start: resume.ResumePoint | None) -> None:
-    """The fit on a rank other than 0, which opens the model itself."""
+    """The fit on a rank other than 0, which opens the model itself: without numbers, where it is handed them."""
     close_shared()
-    backbone = spec.open()
+    backbone = spec.open(META if strategies.hands_out(job.trainer) else None)
     _prepare(backbone, job)
     _train(backbone, job, start)
     del backbone
@@ -240,6 +239,8 @@ def _train(
             assert features is not None  # ``fit`` has asked for it, and all ranks open by the same spec
             features_in_use.enter_context(features.store.relied_on())
             share = slice(ranks.rank(), None, ranks.size())
+            if strategies.hands_out(hardware):
+                strategies.hand_out_vision(backbone, device_of(hardware))
             features.fill(backbone, job.shown_rows, device_of(hardware), hardware.precision, share)
             ranks.total(0)  # all wait for the slowest
             features_in_use.enter_context(features.used("read"))

@@ -7,6 +7,10 @@ deepspeed  gradients and optimiser in shards, ZeRO-2 (Lightning's DeepSpeedStrat
 
 All three make the steps of one process on two CPU processes, deepspeed with Lightning's demand for a GPU taken out.
 None has been run on several GPUs yet.
+
+Under ddp and fsdp2 rank 0 alone reads the model; the others open it without numbers, and are handed theirs (all of
+them, or their shards) as the fit sets up. So a machine's memory holds the model once, and not once a rank. DeepSpeed's
+own set-up expects the model whole on every rank.
 """
 
 from __future__ import annotations
@@ -19,10 +23,15 @@ from lightning_fabric.plugins.environments import ClusterEnvironment
 from pytorch_lightning.strategies import DDPStrategy, DeepSpeedStrategy, ModelParallelStrategy, Strategy
 from torch import nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from mathse.config.schema import Trainer as TrainerSettings
+from mathse.models.base import Backbone
+from mathse.models.parts import part_of
+from mathse.models.placement import empty_out
+from mathse.models.tower_features import vision_on, vision_tensors
 from mathse.training import launch, ranks
+from mathse.training.allocator import give_back_freed_memory
 
 
 def among_ranks(settings: TrainerSettings, clip: float) -> dict[str, Any]:
@@ -93,6 +102,18 @@ class Replicated(DDPStrategy):
         ranks.same_everywhere([*model.parameters(), *model.buffers()])
 
 
+def hands_out(settings: TrainerSettings) -> bool:
+    """Whether rank 0 alone reads the model of a fit."""
+    return ranks.size() > 1 and settings.strategy != "deepspeed"
+
+
+def hand_out_vision(backbone: Backbone, device: torch.device) -> None:
+    """Give every rank the whole tower and connector, for their work before the first step. All ranks call it."""
+    empty_out(backbone.model, device, lambda name: part_of(backbone, name) != "language")
+    with vision_on(backbone, device):
+        ranks.same_everywhere(vision_tensors(backbone))
+
+
 def averages(trainer: pl.Trainer) -> bool:
     """Whether the strategy itself reduces gradients: to their mean over the ranks."""
     return isinstance(trainer.strategy, (ModelParallelStrategy, DeepSpeedStrategy))
@@ -140,14 +161,32 @@ def keeps_resume_points(settings: TrainerSettings) -> bool:
 
 def shard(module: pl.LightningModule, model: nn.Module) -> None:
     """Shard ``model`` where the strategy has a device mesh (fsdp2): each of its layers, and what is around them as part
-    of ``module``, whose ``forward`` so gathers what it needs."""
+    of ``module``, whose ``forward`` so gathers what it needs.
+
+    Numbers are rank 0's: what is whole of its memory shrinks as parts are sharded, one after the other.
+    """
+    device = module.trainer.strategy.root_device
     if module.device_mesh is None:
+        empty_out(model, device)  # to be filled by the strategy
         return
     half = torch.bfloat16 if module.trainer.precision == "bf16-mixed" else None
     # inputs are left to autocast: rotary angles, for one, stay in float32
     policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    mesh = module.device_mesh["data_parallel"]
     for part in (*layers(model), module):
-        fully_shard(part, mesh=module.device_mesh["data_parallel"], mp_policy=policy)
+        whole = {name: p.detach() for name, p in part.named_parameters() if not isinstance(p, DTensor)}
+        fully_shard(part, mesh=mesh, mp_policy=policy)
+        empty_out(part, device)
+        part._apply(lambda tensor: tensor, recurse=False)  # here FSDP takes over tensors that were put in its place
+        for name in list(whole):
+            weight = whole.pop(name)
+            if weight.is_meta:
+                weight = torch.empty_like(weight, device=device)  # of rank 0's shape, and not read
+            shards: Any = part.get_parameter(name).detach()  # a DTensor
+            shards.copy_(distribute_tensor(weight, mesh, shards.placements))
+            del weight, shards
+        give_back_freed_memory()
+    ranks.same_everywhere(module.buffers())
 
 
 def gather_once(module: pl.LightningModule) -> None:

@@ -193,6 +193,34 @@ def test_a_bound_on_tokens_bounds_the_rows_and_what_loaders_hold() -> None:
     assert two.host["loader"] == 4 * 2 * 2 * 4096 * 1176 * 2  # workers, ahead, rows, patches, numbers, bytes
 
 
+def test_whole_gradients_wait_for_the_last_pass_where_a_card_has_room_for_them() -> None:
+    shape, row = shape_of(Qwen2VL()), RowSize(256, 768)
+    assert shape is not None
+    fit = Fit(freeze=["tower", "connector"], batch_size=16, micro_batch_size=1, activation_checkpointing=True)
+    eight = replace(Trainer(), strategy="fsdp2", devices=8)
+    roomy = of_fit(shape, fit, eight, row, 80 * GIB).device
+    assert roomy["whole gradients"] == 4 * 7_615_616_512
+    for device in (
+        of_fit(shape, fit, eight, row, 40 * GIB).device,  # no room
+        of_fit(shape, fit, eight, row).device,  # a CPU
+        of_fit(shape, replace(fit, batch_size=8), eight, row, 80 * GIB).device,  # a step is one pass
+        of_fit(shape, fit, replace(eight, strategy="ddp"), row, 80 * GIB).device,
+    ):
+        assert "whole gradients" not in device
+
+
+def test_of_a_fits_ranks_the_first_alone_holds_the_model_in_the_machines_memory() -> None:
+    shape, row = shape_of(CogVLM2()), RowSize(256, 768)
+    assert shape is not None
+    single = 4 * 19_503_105_280
+    for strategy, copies in (("ddp", 1), ("fsdp2", 1), ("deepspeed", 8)):
+        trainer = replace(Trainer(), strategy=strategy, devices=8)
+        assert of_fit(shape, Fit(), trainer, row).host["model"] == copies * single
+    eight = replace(Trainer(), devices=8)
+    assert of_sampling(shape, eight, on_gpu=True, sequences=1, prompts=1, row=row).on_host == 0  # read onto the GPUs
+    assert of_sampling(shape, eight, on_gpu=False, sequences=1, prompts=1, row=row).host["model"] == 8 * single
+
+
 # --- sampling ---------------------------------------------------------------------------------------------------------
 
 

@@ -27,9 +27,10 @@ from mathse.errors import DataError
 from mathse.models import modes
 from mathse.models.base import TOWER_FEATURES, Backbone
 from mathse.models.feature_store import GIB, FeatureStore
+from mathse.models.needs import frozen_parts
 from mathse.models.parts import named_parts
 from mathse.models.row import Row
-from mathse.models.tower_features import TowerFeatures, frozen_parts, nbytes, pictures_of
+from mathse.models.tower_features import TowerFeatures, nbytes, pictures_of
 from mathse.training.fit import FitJob, fit
 from mathse.training.sft import SFTModule
 

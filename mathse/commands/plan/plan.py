@@ -13,10 +13,12 @@ from mathse.commands.plan.planner import Planner
 from mathse.commands.plan.rates import KINDS, Rates, known_rates
 from mathse.commands.plan.teacher_requests import TeacherRequests
 from mathse.config import build
-from mathse.config.schema import TrainConfig, is_fitted_on
+from mathse.config.schema import TrainConfig, is_fitted_on, needs_orm
 from mathse.config.teachers import OpenAITeacher
 from mathse.evolution import memory
 from mathse.inference.llm.pricing import BATCH_DISCOUNT, MILLION, Price, price_of
+from mathse.models.needs import feature_bytes, frozen_parts
+from mathse.models.shapes import shape_of
 
 Pair = tuple[float, float]  # low, high
 OF_THE_ORM = ("orm", "orm/solver")  # the stages whose model is the ORM's
@@ -31,6 +33,7 @@ class Plan:
     price: Price | None
     rates: Rates
     size: int | None  # parameters of the student
+    pictures: int = 0  # of all problems
     notes: tuple[str, ...] = ()
 
     @property
@@ -73,6 +76,33 @@ class Plan:
         return None if size is None else stage.checkpoints * size * bytes_a_number(section, fit.method, masters)
 
     @property
+    def tower_features(self) -> int | None:
+        """At most so many bytes of kept features of frozen towers; None where they are not known."""
+        needed = self.all_features
+        return None if needed is None else min(needed, int(self.config.trainer.tower_features_gb * 2**30))
+
+    @property
+    def all_features(self) -> int | None:
+        """The same if all were kept. None where a model's sizes are not known.
+
+        A student and an ORM that begin as the same model, and leave the same parts of it frozen, share them.
+        """
+        config = self.config
+        a_picture: dict[Any, int | None] = {}
+        for fit, section, sees in (
+            (config.sft, config.backbone, True),
+            (config.orm.fit, config.orm.backbone or config.backbone, needs_orm(config) and config.orm.see_image),
+        ):
+            if fit.tower_features and sees:
+                shape = shape_of(section)
+                needed = None if shape is None else feature_bytes(shape, fit)
+                a_picture[section is config.backbone, frozen_parts(fit)] = needed
+        known = [needed for needed in a_picture.values() if needed is not None]
+        if len(known) < len(a_picture):
+            return None
+        return self.pictures * sum(known)
+
+    @property
     def resume(self) -> int | None:
         """At most so many bytes of the largest resume point, of the student's fits and the ORM's; 0 where none trains
         all weights, None where the size of a model that does is not known."""
@@ -94,6 +124,8 @@ class Plan:
     def total(self, quantity: str) -> Pair | None:
         """Of "dollars", "hours" or "disk" over all stages; None where one is not known."""
         values = [getattr(self, quantity)(stage) for stage in self.stages]
+        if quantity == "disk":
+            values.append(self.tower_features)
         if any(value is None for value in values):
             return None
         pairs = [value if isinstance(value, tuple) else (value, value) for value in values]
@@ -110,6 +142,7 @@ class Plan:
             "task": self.config.task,
             "stages": stages,
             "total": totals,
+            "tower_features_bytes": self.tower_features,
             "memory": memory.to_json(self.config, self.device),
             "notes": list(self.notes),
         }
@@ -119,7 +152,11 @@ def make_plan(config: TrainConfig, *, sample: int, rates: Sequence[str] = (), li
     """Reads the data, and no weight. ``rates``: "fit=2.5" and the like. Raises DataError where a run would."""
     known = known_rates(rates, like)
     source = build(config.data)
-    problems = [p for split in source.splits().values() for p in split[:sample]]
+    splits = source.splits().values()
+    problems = [p for split in splits for p in split[:sample]]
+    # each split's share of pictures is that of its first problems
+    seen = [(len(split), split[:sample]) for split in splits if len(split)]
+    pictures = round(sum(rows * sum(len(p.images) for p in some) / len(some) for rows, some in seen))
     requests = TeacherRequests(config.teacher, problems, sample, known)
     stages = tuple(Planner(config, source, requests).stages())
     size, of_size = parameters(config.backbone)
@@ -129,7 +166,7 @@ def make_plan(config: TrainConfig, *, sample: int, rates: Sequence[str] = (), li
             price = Price(teacher.price_input, teacher.price_output, teacher.price_cached)
         else:
             price = price_of(teacher.model, teacher.base_url)
-    plan = Plan(config, stages, price, known, size)
+    plan = Plan(config, stages, price, known, size, pictures)
     return replace(plan, notes=tuple(_notes(plan, source, requests, of_size)))
 
 
@@ -167,6 +204,14 @@ def _notes(plan: Plan, source: Any, requests: TeacherRequests, of_size: str) -> 
     yield f"disk: checkpoints alone; {of_size}"
     if config.orm.backbone is not None and any(stage.name in OF_THE_ORM for stage in plan.stages):
         yield f"disk, the ORM: {parameters(config.orm.backbone)[1]}"
+    if plan.tower_features != 0:
+        needed, folder = plan.all_features, config.trainer.tower_features_folder or "the user's cache"
+        amount = "an unknown size" if needed is None else f"{needed / 2**30:,.1f} GiB"
+        yield (
+            f"tower features: {amount} for {plan.pictures:,} pictures of the most tokens, in {folder}; a fit whose "
+            f"pictures exceed trainer.tower_features_gb = {config.trainer.tower_features_gb:g} runs the tower in each "
+            "step"
+        )
     if plan.resume:
         yield f"while it fits, a resume point takes up to {plan.resume / 2**30:,.1f} GiB more"
 

@@ -39,6 +39,10 @@ def plan_as_text(plan: Plan) -> Iterator[str]:
             )
         )
 
+    if plan.tower_features != 0:
+        blank = [""] * (len(HEADING) - 3)
+        table.append(("tower features", f"{plan.pictures:,}", *blank, _bytes(plan.tower_features)))
+
     def total(name: str) -> str:
         return _count(sum((getattr(stage, name) for stage in plan.stages), Range()))
 
