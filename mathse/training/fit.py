@@ -189,7 +189,7 @@ def _train(
     first_step = start.step if start else 0
     divergence = Divergence(hardware.max_grad_norm_ratio, settings.optimizer.clip)
     watch = Watch(backbone, divergence=divergence, advice=_advice(job), start=first_step)
-    data = StepData(stream, backbone, micro, job.steps, **data_options)
+    data = StepData(stream, backbone, micro, job.steps, **data_options, together=strategies.pass_together(hardware))
     loader = StepLoader(data, first_step, hardware.workers, pinned, observe=watch.observe)
     val_loader = None
     validation: dict[str, Any] = {"limit_val_batches": 0}
