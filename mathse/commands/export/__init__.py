@@ -23,6 +23,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+from mathse.commands.convert import PUBLISHED_LAYOUT, convert
 from mathse.commands.export.data_card import ExportOptions, RowCounts, data_card
 from mathse.commands.export.examples import Example, orm_examples, sft_examples
 from mathse.commands.export.formats import FORMATS, harmless, write
@@ -33,6 +34,7 @@ from mathse.errors import DataError
 from mathse.runs.layout import CHECKPOINT, EXPORTS, LAST, WEIGHTS
 from mathse.runs.published import publish
 from mathse.runs.reader import Run, read_run
+from mathse.runs.store import read_json
 
 __all__ = ["export_data", "export_model", "main"]
 
@@ -118,8 +120,8 @@ def export_data(run: Run, out: Path, format: str, what: str, stage: str, images:
 def export_model(run: Run, stage: str, out: Path) -> list[str]:
     """Write a stage's checkpoint with a model card; the lines that say what was made.
 
-    Weights are hard links where the disk can, small files always copies: tools rewrite them. Raises DataError where the
-    stage has no checkpoint.
+    Weights are hard links where the disk can, small files always copies: tools rewrite them. A base that refers to a
+    published InternVL2.5 is converted. Raises DataError where the stage has no checkpoint.
     """
 
     def fill(folder: Path) -> dict[str, Any]:
@@ -131,6 +133,15 @@ def export_model(run: Run, stage: str, out: Path) -> list[str]:
                     f"{checkpoint}: holds no weights, and neither does another finished stage; export another run"
                 )
             raise DataError(f"{checkpoint}: no weights of a finished stage; choose --stage {' or '.join(others)}")
+        (folder / "README.md").write_text(model_card(run, stage), encoding="utf-8")
+        checkpoint = source.folder / CHECKPOINT
+        if read_json(checkpoint / "config.json").get("model_type") == PUBLISHED_LAYOUT:
+            convert(checkpoint, folder / "converted")  # a folder of its own until it is whole
+            for file in (folder / "converted").iterdir():
+                file.rename(folder / file.name)
+            (folder / "converted").rmdir()
+            size = sum(file.stat().st_size for file in folder.iterdir() if file.suffix in WEIGHTS)
+            return {"kind": "model", "run": run.name, "stage": stage, "bytes": size}
         size = 0
         for name, recorded in source.manifest["outputs"].items():  # what the stage made, nothing that lies beside it
             if name.startswith(f"{CHECKPOINT}/"):
@@ -144,7 +155,6 @@ def export_model(run: Run, stage: str, out: Path) -> list[str]:
                     except OSError:
                         pass  # another disk
                 shutil.copyfile(source.folder / name, target)
-        (folder / "README.md").write_text(model_card(run, stage), encoding="utf-8")
         return {"kind": "model", "run": run.name, "stage": stage, "bytes": size}
 
     publish(out, MARKER, fill)
