@@ -15,7 +15,7 @@ from small import solved_rows, tiny_backbone
 from torch import Tensor, nn
 
 from mathse.training import loss
-from mathse.training.loss import cross_entropy, cross_entropy_and_hits
+from mathse.training.loss import added_up, cross_entropy, cross_entropy_and_hits
 
 TOKENS, WIDTH, VOCABULARY = 37, 16, 11_000  # more words than a block of the head's gradient has
 
@@ -75,6 +75,37 @@ def test_in_half_precision_the_heads_gradient_is_summed_in_single_over_the_chunk
     in_half = loss_and_gradients(plain, head, states, targets)[2]
     in_chunks_ = loss_and_gradients(cross_entropy, head, states, targets)[2]
     assert (in_chunks_ - exact).norm() <= 1.1 * (in_half - exact).norm()
+
+
+@pytest.mark.parametrize("autocast", [False, True], ids=["32-true", "bf16-mixed"])
+def test_a_heads_gradient_is_added_up_over_micro_batches_in_one_tensor(autocast: bool, in_chunks: None) -> None:
+    head, states, targets = parts()
+
+    def two_passes(measure: Callable[[nn.Module, Tensor, Tensor, int], Tensor]) -> tuple[list[Tensor], set[int]]:
+        head.weight.grad = states.grad = None
+        values, places = [], set()
+        for _ in range(2):
+            with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+                value = measure(head, states, targets, 7)
+            value.backward()  # type: ignore[no-untyped-call]
+            assert head.weight.grad is not None and states.grad is not None
+            values.append(value.detach())
+            places.add(head.weight.grad.data_ptr())
+        return [*values, states.grad, head.weight.grad], places
+
+    wanted, _ = two_passes(lambda *answered: cross_entropy(*answered[:3]) / answered[3])
+    got, places = two_passes(added_up)
+    assert len(places) == 1
+    for one, other in zip(got, wanted, strict=True):
+        assert (one - other).norm() <= 1e-6 * other.norm()
+
+
+def test_without_gradients_nothing_is_added_to_a_heads(in_chunks: None) -> None:
+    head, states, targets = parts()
+    with torch.no_grad():
+        added_up(head, states, targets, 7)
+    added_up(head.requires_grad_(False), states, targets, 7).backward()  # type: ignore[no-untyped-call]
+    assert head.weight.grad is None
 
 
 def test_a_frozen_head_gets_no_gradient(in_chunks: None) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from statistics import mean
 
 import pytest
 
-from mathse.training.packing import Group, packed, work, work_in_step
+from mathse.training.packing import Group, most_work, packed, work, work_in_step
 
 BATCH, RANKS = 128, 8
 
@@ -28,10 +29,14 @@ CASES = [(1, 1), (1, 8), (2, 3), (2, 8), (3, 7), (8, 5), (8, 128)]
 
 @pytest.mark.parametrize(("ranks", "rows"), CASES)
 @pytest.mark.parametrize(("most_rows", "most_tokens"), [(1, None), (4, None), (8, 3000), (64, 3000), (64, 10)])
-def test_every_row_runs_once_within_the_bounds(ranks: int, rows: int, most_rows: int, most_tokens: int | None) -> None:
+@pytest.mark.parametrize("together", [True, False])
+def test_every_row_runs_once_within_the_bounds(
+    ranks: int, rows: int, most_rows: int, most_tokens: int | None, together: bool
+) -> None:
     lengths = like_answers(rows, seed=rows)
-    shares = packed(lengths, most_rows, most_tokens, ranks)
-    assert len(shares) == ranks and len({len(share) for share in shares}) == 1
+    shares = packed(lengths, most_rows, most_tokens, ranks, together)
+    assert len(shares) == ranks and all(shares)
+    assert not together or len({len(share) for share in shares}) == 1
     groups = [group for share in shares for group in share if group]
     assert sorted(i for group in groups for i in group) == list(range(rows))
     assert all(len(group) <= most_rows for group in groups)
@@ -59,6 +64,30 @@ def test_the_slowest_rank_is_within_a_tenth_of_the_mean(most_rows: int, most_tok
         in_step.append(work_in_step(shares, lengths) / mean(sums))
     assert mean(slowest) < 1.06 and max(slowest) < 1.10
     assert mean(in_step) < 1.10, "ranks of a sharded model wait in every pass"
+
+
+@pytest.mark.parametrize(("most_rows", "on_average", "at_most"), [(1, 1.02, 1.02), (4, 1.06, 1.08), (8, 1.12, 1.14)])
+def test_ranks_that_meet_at_a_steps_end_alone_have_equal_work_whatever_a_row_takes(
+    most_rows: int, on_average: float, at_most: float
+) -> None:
+    slowest = []
+    for seed in range(20):
+        lengths = like_answers(BATCH, seed, image=(0, 0))
+        lengths[0] = 3800  # an answer that is most of a rank's share
+        shares = packed(lengths, most_rows, None, RANKS, together=False)
+        slowest.append(most_work(shares, lengths) / mean(sum(work(group, lengths) for group in s) for s in shares))
+    assert mean(slowest) < on_average and max(slowest) < at_most
+
+
+def test_one_row_a_pass_is_dealt_out_as_well_as_can_be_where_ranks_wait_in_every_pass() -> None:
+    draw = random.Random(0)
+    for _ in range(50):
+        lengths = [draw.randint(1, 20) for _ in range(6)]
+        best = min(
+            work_in_step([[[i] for i in order[:3]], [[i] for i in order[3:]]], lengths)
+            for order in itertools.permutations(range(6))
+        )
+        assert work_in_step(packed(lengths, 1, None, 2), lengths) == best
 
 
 @pytest.mark.parametrize("ranks", [1, RANKS])

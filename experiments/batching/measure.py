@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from math import isnan, nan
 from pathlib import Path
 from statistics import mean, median, pstdev
 from typing import Any
@@ -90,7 +91,7 @@ def show_lengths(files: Sequence[Path]) -> None:
         print(f"mean answer of a batch, {name}: {spread}")
 
     print(f"\n{BATCH} rows over {RANKS} ranks; slowest rank / mean (if all wait in every pass); padding; passes a step")
-    print("| picture | at most | as drawn | until 2026-11 | by tokens |\n|---|---|---|---|---|")
+    print("| picture | at most | as drawn | until 2026-11 | by tokens | by tokens, ddp |\n|---|---|---|---|---|---|")
     for name, (low, high) in PICTURES.items():
         lengths = [PROMPT + draw.randint(low, high) + response for response in responses]
         for most_rows, most_tokens in BOUNDS:
@@ -98,6 +99,7 @@ def show_lengths(files: Sequence[Path]) -> None:
                 (batches, lambda row_lengths, _, n=most_rows: as_drawn(row_lengths, n)),
                 (grouped, partial(like_cards, most_rows=most_rows)),
                 (batches, lambda row_lengths, _, n=most_rows, t=most_tokens: packed(row_lengths, n, t, RANKS)),
+                (batches, lambda row_lengths, _, n=most_rows, t=most_tokens: packed(row_lengths, n, t, RANKS, False)),
             ]
             cells = []
             for chosen, way in ways:
@@ -106,10 +108,14 @@ def show_lengths(files: Sequence[Path]) -> None:
                     row_lengths = [lengths[i] for i in batch]
                     shares = way(row_lengths, [characters[i] for i in batch])
                     sums = [sum(work(group, row_lengths) for group in share) for share in shares]
-                    in_step = work_in_step(shares, row_lengths) / mean(sums)
-                    figures.append((max(sums) / mean(sums), in_step, padding(shares, row_lengths), len(shares[0])))
+                    apart = len({len(share) for share in shares}) > 1
+                    in_step = nan if apart else work_in_step(shares, row_lengths) / mean(sums)
+                    figures.append(
+                        (max(sums) / mean(sums), in_step, padding(shares, row_lengths), mean(map(len, shares)))
+                    )
                 slowest, in_step, empty, passes = (mean(column) for column in zip(*figures, strict=True))
-                cells.append(f"{slowest:.2f} ({in_step:.2f}), {empty:.1%}, {passes:.1f}")
+                waiting = "" if isnan(in_step) else f" ({in_step:.2f})"
+                cells.append(f"{slowest:.2f}{waiting}, {empty:.1%}, {passes:.1f}")
             bound = f"{most_rows} rows" + (f", {most_tokens:,} tokens" if most_tokens else "")
             print(f"| {name} | {bound} | {' | '.join(cells)} |")
 

@@ -190,8 +190,10 @@ def measure(key: str, pythons: dict[str, Path], counted: int, work: Path) -> dic
     if task.kind == "judge":
         [ours] = sides
         medians = {what: median(step[what] for step in ours.steps[WARM_UP:])
-                   for what in ("write", "verdict_first", "analysis_first")}  # fmt: skip
-        return {**result, "cpu_ms": medians}
+                   for what in ("write", "status_alone", "verdict_first", "analysis_first")}  # fmt: skip
+        tokens = {what: median(step[what] for step in ours.steps[WARM_UP:])
+                  for what in ("prompt", "judged_prompt", "wrong")}  # fmt: skip
+        return {**result, "cpu_ms": medians, **tokens}
     if task.kind == "fit" and not task.mixed:  # mixed: each side groups rows in its own way
         result["apart"] = check_losses(task, sides, folder, work)
         failed |= {name: "does other work" for name, apart in result["apart"].items() if apart > allowed(task)}
@@ -241,8 +243,11 @@ def markdown(results: dict[str, Any]) -> list[str]:
         lines += [
             "",
             f"Judging (load {load:.1f}): writing 16 paths of 64 tokens takes {write:,.0f} CPU ms. Judging 16 responses "
-            f"of about 75 tokens takes {cpu['verdict_first'] / write:.2f} times that where the status comes first, and "
-            f"{cpu['analysis_first'] / write:.2f} times with 64 tokens of analysis before it (goal: at most 1).",
+            f"of about 75 tokens takes {cpu['status_alone'] / write:.2f} times that for a status and P(correct) alone "
+            f"(`judge.explain=read`), {cpu['verdict_first'] / write:.2f} times with an explanation of the "
+            f"{tasks['judge']['wrong']:.0%} called wrong behind it, and {cpu['analysis_first'] / write:.2f} times with "
+            f"64 tokens of analysis before it (goal: at most 1). A prompt is of {tasks['judge']['prompt']:.0f} tokens, "
+            f"the judge's, which holds the path, of {tasks['judge']['judged_prompt']:.0f}.",
         ]
     apart = [
         f"{TASKS[key].title}: " + ", ".join(f"{TITLES[n]} {a:.0e}" for n, a in result["apart"].items() if n != "ours")

@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import pytorch_lightning as pl
@@ -17,6 +18,7 @@ from turns import Turns
 
 from mathse.config.fits import Fit, Lora, Optimizer
 from mathse.config.schema import Trainer
+from mathse.inference.rows import judge_row
 from mathse.judges.orm import ORMJudge
 from mathse.models.qwen2vl import Qwen2VLBackbone
 from mathse.models.row import Row
@@ -88,7 +90,8 @@ def sample_in_turns(task: dict[str, Any], backbone: Qwen2VLBackbone, rows: Seque
 
 
 def judge_in_turns(task: dict[str, Any], backbone: Qwen2VLBackbone, rows: Sequence[Row]) -> None:
-    """A step writes a batch of paths, then judges them in each order; CPU milliseconds of each beside the step's.
+    """A step writes a batch of paths, then judges them in each order, and where the status comes first without what
+    follows it; CPU milliseconds of each beside the step's, and the tokens of a prompt.
 
     The responses judged are the rows' own, of about the written paths' length: random tokens make texts whose tokens
     are more than were written.
@@ -97,6 +100,7 @@ def judge_in_turns(task: dict[str, Any], backbone: Qwen2VLBackbone, rows: Sequen
         order: ORMJudge(backbone, order=order, max_new_tokens=task["new_tokens"])
         for order in ("verdict_first", "analysis_first")
     }
+    judges["status_alone"] = judges["verdict_first"].explaining(False)
     turns = Turns()
     turns.begin()
     for start in range(0, len(rows), task["batch"]):
@@ -105,6 +109,7 @@ def judge_in_turns(task: dict[str, Any], backbone: Qwen2VLBackbone, rows: Sequen
             Problem(str(start + k), row["question"], tuple(map(str, row["images"])), answer="1")
             for k, row in enumerate(batch)
         ]
+        responses = [row["response"] for row in batch]
         paths = [
             ReasoningPath(f"{p.id}/0", p.id, row["response"], Lineage("student", "round_01", "model"))
             for p, row in zip(problems, batch, strict=True)
@@ -115,9 +120,18 @@ def judge_in_turns(task: dict[str, Any], backbone: Qwen2VLBackbone, rows: Sequen
         cpu["write"] = time.process_time() - since
         for order, judge in judges.items():
             since = time.process_time()
-            judge.judge(problems, paths)
+            verdicts = judge.judge(problems, paths)
             cpu[order] = time.process_time() - since
-        turns.done(tokens=len(batch) * task["new_tokens"], **{name: 1000 * s for name, s in cpu.items()})
+            if order == "verdict_first":
+                wrong = sum(verdict.status == "wrong" for verdict in verdicts) / len(verdicts)
+        style = backbone.prompt_style
+        asked = [judge_row(style, *each, False, True) for each in zip(problems, responses, strict=True)]
+        lengths = {
+            "prompt": mean(backbone.prompt_lengths([Row(question=r["question"], images=r["images"]) for r in batch])),
+            "judged_prompt": mean(backbone.prompt_lengths(asked)),
+            "wrong": wrong,
+        }
+        turns.done(tokens=len(batch) * task["new_tokens"], **lengths, **{name: 1000 * s for name, s in cpu.items()})
 
 
 def main() -> None:

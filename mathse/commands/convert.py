@@ -15,6 +15,7 @@ from pathlib import Path
 from mathse.config.program import program
 from mathse.errors import CheckpointError
 
+PUBLISHED_LAYOUT = "internvl_chat"  # model_type in config.json
 DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}  # by their names in safetensors
 
 

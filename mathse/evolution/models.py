@@ -19,6 +19,7 @@ import torch
 
 from mathse.config import build
 from mathse.config.judges import judge_named
+from mathse.errors import CheckpointError
 from mathse.evolution.context import RunContext
 from mathse.evolution.fitting import Fitting
 from mathse.evolution.student import Student
@@ -31,7 +32,7 @@ from mathse.judges.orm_rows import read_orm
 from mathse.judges.served_orm import ServedORM
 from mathse.judges.teachers import Teacher
 from mathse.models.base import Backbone
-from mathse.models.checkpoint import headers, resolve, stored_dtype
+from mathse.models.checkpoint import headers, is_published_layout, resolve, stored_dtype
 from mathse.models.feature_store import FeatureStore
 from mathse.models.model_spec import spec_at
 from mathse.models.needs import frozen_parts
@@ -134,6 +135,11 @@ class RunModels:
         checkpoint = student.checkpoint
         read: Callable[[], Writer] = partial(self.reader, checkpoint)
         if self.served is not None:
+            if is_published_layout(checkpoint):
+                raise CheckpointError(
+                    f"{checkpoint} refers to weights in the published layout, which engines do not open; start a run "
+                    "of its own with generator=server, whose base is written in transformers' layout"
+                )
             read = partial(self.served.of, checkpoint, partial(self.reader, checkpoint))
         writer: Writer = self._opened(checkpoint, read)
         return writer

@@ -129,7 +129,7 @@ def base(loop: EvolutionRun) -> Student:
             bad_rows = unreadable_images(context, problems)
             backbone = loop.models.backbone()
             list_unusable(context, problems, stage, backbone, bad_rows)
-            save_checkpoint(backbone, student.checkpoint, unchanged=True)
+            save_checkpoint(backbone, student.checkpoint, unchanged=True, plain=loop.models.served is not None)
             del backbone
         leave_out_listed(context, problems, stage)
         record_sources(context, problems, stage)

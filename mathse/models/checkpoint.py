@@ -24,6 +24,7 @@ from mathse.runs.store import read_json
 PLAIN = ("F64", "F32", "F16", "BF16", "I64", "BOOL")  # numbers as safetensors names them; integers in buffers alone
 INDEX, WEIGHTS, GENERATION = "model.safetensors.index.json", "model.safetensors", "generation_config.json"
 PROMPT_FILES = ("*.json", "*.jinja", "*.txt", "tokenizer.model")  # what writes a prompt; no code
+PUBLISHED_LAYOUTS = ("internvl_chat",)  # model types whose weights are converted to transformers' when they are opened
 HUB_FILES = (*PROMPT_FILES, "*.safetensors")  # no pickles
 
 
@@ -72,6 +73,11 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise CheckpointError(f"{folder / 'config.json'} holds no JSON object")
     return config
+
+
+def is_published_layout(folder: Path) -> bool:
+    """Whether a checkpoint folder has another layout than transformers' own, which then cannot open it."""
+    return read_config(folder).get("model_type") in PUBLISHED_LAYOUTS
 
 
 def expect_family(folder: Path, family: str, model_types: Sequence[str]) -> dict[str, Any]:

@@ -189,7 +189,7 @@ def _train(
     first_step = start.step if start else 0
     divergence = Divergence(hardware.max_grad_norm_ratio, settings.optimizer.clip)
     watch = Watch(backbone, divergence=divergence, advice=_advice(job), start=first_step)
-    data = StepData(stream, backbone, micro, job.steps, **data_options)
+    data = StepData(stream, backbone, micro, job.steps, **data_options, together=strategies.pass_together(hardware))
     loader = StepLoader(data, first_step, hardware.workers, pinned, observe=watch.observe)
     val_loader = None
     validation: dict[str, Any] = {"limit_val_batches": 0}
@@ -272,15 +272,20 @@ def _advice(job: FitJob) -> str:
 
 
 def save_checkpoint(
-    backbone: Backbone, done: Path, finish: Callable[[Path], object] = lambda folder: None, unchanged: bool = False
+    backbone: Backbone,
+    done: Path,
+    finish: Callable[[Path], object] = lambda folder: None,
+    unchanged: bool = False,
+    plain: bool = False,
 ) -> Path:
     """Write a stage's checkpoint folder, all of it or nothing. ``finish(folder)`` is called first, to write more.
-    ``unchanged``: no fit has touched the weights, so those that came from a folder are linked to and not copied."""
+    ``unchanged``: no fit has touched the weights, so those that came from a folder are linked to and not copied;
+    ``plain``: where programs open the folder that know transformers' layout alone, of that layout only."""
     unfinished = done.parent / SCRATCH / CHECKPOINT
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     finish(unfinished)
-    if not (unchanged and reference.write(backbone, unfinished)):
+    if not (unchanged and reference.write(backbone, unfinished, plain)):
         backbone.save(unfinished)
     publish_folder(unfinished, done)
     return done

@@ -117,8 +117,8 @@ class MicroBatches:
 class StepData:
     """What each step of a fit sees: ``plan(step)`` says which rows make up this rank's micro-batches.
 
-    Of several ``ranks`` each has its share of a step's rows; ``rank`` says which. The ranks run the parts of a sharded
-    model together, so each has as many micro-batches as the others, and a picture in each where another rank may have
+    Of several ``ranks`` each has its share of a step's rows; ``rank`` says which. Where they run the parts of a sharded
+    model ``together``, each has as many micro-batches as the others, and a picture in each where another rank may have
     one. What a rank lacks is filled up with rows that have no loss.
     """
 
@@ -132,8 +132,9 @@ class StepData:
         ranks: int = 1,
         tokens: int | None = None,
         pixels: torch.dtype = torch.float32,
+        together: bool = True,
     ) -> None:
-        self.stream, self.steps = stream, steps
+        self.stream, self.steps, self.together = stream, steps, together
         self.most_rows, self.most_tokens = micro_batch_size, tokens  # of a micro-batch
         self.rank, self.ranks = rank, ranks
         self.rows = RowEncoder(backbone, pixels)
@@ -153,14 +154,14 @@ class StepData:
             return [entries], None
         lengths = self._counted(entries)
         totals = [length.total for length in lengths]
-        share = packed(totals, self.most_rows, self.most_tokens, self.ranks)[self.rank]
+        share = packed(totals, self.most_rows, self.most_tokens, self.ranks, self.together)[self.rank]
 
         # What fills up: the shortest row, of those with a picture where there is one.
         pictured = [bool(entry.row["images"]) for entry in entries]
         filling = min(range(len(entries)), key=lambda i: (not pictured[i], totals[i]))
         plan, padded = [], 0
         for group in share:
-            blind = self.ranks > 1 and pictured[filling] and not any(pictured[i] for i in group)
+            blind = self.ranks > 1 and self.together and pictured[filling] and not any(pictured[i] for i in group)
             micro = [entries[i] for i in group]
             widths = [totals[i] for i in group]
             if blind or not group:

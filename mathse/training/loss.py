@@ -5,6 +5,9 @@ their log-probabilities and their gradient: 3.5 to 4.1 GiB, often more than all 
 time is taken through head, loss and gradient (of the states, and of the head where it trains) in the forward pass, so
 nothing of a chunk is kept, and no logit is computed twice: the idea of Liger's fused linear cross-entropy (Hsu et al.
 2024, arXiv 2410.10989), whose own kernel is used on CUDA where it is installed.
+
+The gradient of a head that trains is as large as the head: 2.2 GB for Qwen2-VL-7B. Autograd would make one anew in each
+micro-batch and add it to the last, so there would be two; ``added_up`` adds each chunk to ``head.weight.grad`` itself.
 """
 
 from __future__ import annotations
@@ -24,6 +27,12 @@ from mathse.models.shapes import LOGITS_AT_ONCE
 VOCABULARY_BLOCK = 8192  # rows of the head whose gradient is added at a time in half precision
 
 
+def added_up(head: Any, states: Tensor, targets: Tensor, normaliser: Tensor | float) -> Tensor:
+    """``cross_entropy / normaliser`` of a loss whose ``backward()`` is called next, by itself: the gradient of a
+    float32 head lies in ``head.weight.grad`` already, where the loss is in chunks."""
+    return _cross_entropy(head, states, targets, normaliser) / normaliser
+
+
 def cross_entropy(head: Any, states: Tensor, targets: Tensor) -> Tensor:
     """The sum of -log p(target) over N tokens: a scalar in float32.
 
@@ -35,6 +44,11 @@ def cross_entropy(head: Any, states: Tensor, targets: Tensor) -> Tensor:
     All at once, as ``F.cross_entropy(head(states).float(), targets)``, where the logits are few, or where the head is
     more than a matrix (an adapter on it, a bias, shards): the log says so.
     """
+    return _cross_entropy(head, states, targets, None)
+
+
+def _cross_entropy(head: Any, states: Tensor, targets: Tensor, normaliser: Tensor | float | None) -> Tensor:
+    """``normaliser``: what the sum will be divided by; None where its gradient is left to autograd."""
     if len(states) > (at_once := tokens_at_once(head)):
         if (reason := not_a_matrix(head)) is not None:
             _say(f"the loss holds the logits of all response tokens of a micro-batch: {reason}")
@@ -42,7 +56,13 @@ def cross_entropy(head: Any, states: Tensor, targets: Tensor) -> Tensor:
             _say("the loss is Liger's fused linear cross-entropy")
             return _liger()(head.weight, states, targets)
         else:
-            return _ChunkedCrossEntropy.apply(states, head.weight, targets, at_once)
+            weight, gradient, share = head.weight, None, 1.0
+            trains = weight.requires_grad and torch.is_grad_enabled()
+            if normaliser is not None and trains and weight.dtype == torch.float32:
+                if weight.grad is None:
+                    weight.grad = torch.zeros_like(weight)
+                weight, gradient, share = weight.detach(), weight.grad, 1 / float(normaliser)
+            return _ChunkedCrossEntropy.apply(states, weight, targets, at_once, gradient, share)
     return F.cross_entropy(head(states).float(), targets, reduction="sum")
 
 
@@ -73,10 +93,19 @@ def not_a_matrix(head: Any) -> str | None:
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
-    """(states, weight, targets, tokens at once) -> the loss, whose gradients the forward pass has already made."""
+    """(states, weight, targets, tokens at once) -> the loss, whose gradients the forward pass has already made; the
+    weight's is added to ``gradient``, times ``share``, if there is one."""
 
     @staticmethod
-    def forward(ctx: Any, states: Tensor, weight: Tensor, targets: Tensor, at_once: int) -> Tensor:
+    def forward(
+        ctx: Any,
+        states: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        at_once: int,
+        gradient: Tensor | None,
+        share: float,
+    ) -> Tensor:
         device = states.device.type
         # as F.linear would: autocast's dtype under it, else the weights' own
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
@@ -104,24 +133,27 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                     grad_states[span] = grad_logits @ matrix
                 if grad_weight is not None:
                     _add_product(grad_weight, grad_logits, some)
+                elif gradient is not None:
+                    _add_product(gradient, grad_logits, some, share)
                 del grad_logits
         ctx.grads = grad_states, None if grad_weight is None else grad_weight.to(weight.dtype)
         return total
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None, None]:
         (grads, ctx.grads) = ctx.grads, None  # freed as soon as they are used up
         grad_states, grad_weight = (None if grad is None else grad.mul_(grad_outputs[0]) for grad in grads)
-        return grad_states, grad_weight, None, None
+        return grad_states, grad_weight, None, None, None, None
 
 
-def _add_product(total: Tensor, grad_logits: Tensor, states: Tensor) -> None:
-    """``total`` (V, h), float32, plus ``grad_logits`` (n, V) transposed times ``states`` (n, h)."""
+def _add_product(total: Tensor, grad_logits: Tensor, states: Tensor, share: float = 1.0) -> None:
+    """``total`` (V, h), float32, plus ``share`` times ``grad_logits`` (n, V) transposed times ``states`` (n, h)."""
     if states.dtype == total.dtype:
-        total.addmm_(grad_logits.T, states)
+        total.addmm_(grad_logits.T, states, alpha=share)
         return
     for rows, grads in zip(total.split(VOCABULARY_BLOCK), grad_logits.split(VOCABULARY_BLOCK, 1), strict=True):
-        rows += grads.T @ states  # a block at a time: a half-precision product of all rows is as large as the head
+        # a block at a time: a half-precision product of all rows is as large as the head
+        rows.add_(grads.T @ states, alpha=share)
 
 
 @cache

@@ -16,11 +16,14 @@ Group = list[int]  # the rows of a micro-batch, as positions in the global batch
 WORTH_A_PASS = 0.9  # one more pass has to bring a step's work down to this
 
 
-def packed(lengths: Sequence[int], most_rows: int, most_tokens: int | None = None, ranks: int = 1) -> list[list[Group]]:
-    """The micro-batches of each rank, all of one number, in the order in which they run.
+def packed(
+    lengths: Sequence[int], most_rows: int, most_tokens: int | None = None, ranks: int = 1, together: bool = True
+) -> list[list[Group]]:
+    """The micro-batches of each rank, in the order in which they run.
 
-    Ranks of a sharded model run layer by layer together, so the k-th micro-batches of all ranks are of about the same
-    work, and so is each rank's sum. A rank that would have too few gets empty ones.
+    Ranks of a sharded model run layer by layer ``together``: they have equally many micro-batches, and the k-th ones of
+    all ranks are of about the same work, and so is each rank's sum. A rank that would have too few gets empty ones.
+    Ranks that meet at the end of a step alone have sums as equal as may be, in as many micro-batches as that takes.
 
     Args:
         lengths: tokens of each row of the global batch.
@@ -34,8 +37,10 @@ def packed(lengths: Sequence[int], most_rows: int, most_tokens: int | None = Non
         return [groups]
     passes = -(-len(groups) // ranks)
     # With as many full groups as rows allow none is free to be small, and the longest rows make a slow one.
-    fewest, one_more = (_shares(order, lengths, most_rows, bound, ranks, n) for n in (passes, passes + 1))
-    saves = work_in_step(one_more, lengths) < WORTH_A_PASS * work_in_step(fewest, lengths)
+    deal, time_of = (_pass_by_pass, work_in_step) if together else (_to_the_least, most_work)
+    cuts = (_alike(order, lengths, most_rows, bound, ranks * n) for n in (passes, passes + 1))
+    fewest, one_more = (deal(groups, lengths, ranks) for groups in cuts)
+    saves = time_of(one_more, lengths) < WORTH_A_PASS * time_of(fewest, lengths)
     return one_more if saves else fewest
 
 
@@ -59,11 +64,13 @@ def work_in_step(shares: Sequence[Sequence[Group]], lengths: Sequence[int]) -> i
     return sum(max(work(group, lengths) for group in groups) for groups in zip(*shares, strict=True))
 
 
-def _shares(
-    order: Sequence[int], lengths: Sequence[int], most_rows: int, bound: int, ranks: int, passes: int
-) -> list[list[Group]]:
-    """``passes`` groups for each rank, of work as equal as may be."""
-    count = ranks * passes
+def most_work(shares: Sequence[Sequence[Group]], lengths: Sequence[int]) -> int:
+    """Padded tokens of the slowest rank, which the others wait for at the end of a step."""
+    return max(sum(work(group, lengths) for group in share) for share in shares)
+
+
+def _alike(order: Sequence[int], lengths: Sequence[int], most_rows: int, bound: int, count: int) -> list[Group]:
+    """``count`` groups of work as equal as may be, the largest first; empty ones where rows are too few."""
     # The smallest bound that ``count`` groups can keep makes them most alike.
     low, high = 0, bound
     while high - low > 1:
@@ -81,14 +88,29 @@ def _shares(
         half = len(largest) // 2
         groups += [largest[:half], largest[half:]]
     groups += [[] for _ in range(count - len(groups))]
+    return sorted(groups, key=lambda group: -work(group, lengths))
 
-    # Pass by pass, the largest first: within a pass the largest group goes to the rank that has least so far.
-    groups.sort(key=lambda group: -work(group, lengths))
+
+def _pass_by_pass(groups: Sequence[Group], lengths: Sequence[int], ranks: int) -> list[list[Group]]:
+    """Within a pass the largest group goes to the rank that has least so far."""
     shares: list[list[Group]] = [[] for _ in range(ranks)]
     done = [0] * ranks
-    for k in range(0, count, ranks):
+    for k in range(0, len(groups), ranks):
         least_first = sorted(range(ranks), key=lambda rank: done[rank])
         for rank, group in zip(least_first, groups[k : k + ranks], strict=True):
+            shares[rank].append(group)
+            done[rank] += work(group, lengths)
+    return shares
+
+
+def _to_the_least(groups: Sequence[Group], lengths: Sequence[int], ranks: int) -> list[list[Group]]:
+    """Each group, the largest first, goes to the rank that has least so far (longest processing time first, Graham
+    1969); a rank without any has an empty one."""
+    shares: list[list[Group]] = [[] for _ in range(ranks)]
+    done = [0] * ranks
+    for group in groups:
+        rank = min(range(ranks), key=lambda rank: (done[rank], len(shares[rank])))
+        if group or not shares[rank]:
             shares[rank].append(group)
             done[rank] += work(group, lengths)
     return shares

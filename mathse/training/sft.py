@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
@@ -15,7 +16,7 @@ from mathse.models.base import Backbone
 from mathse.models.parts import is_adapter, named_parts
 from mathse.training import ranks, strategies
 from mathse.training.batches import step_seed
-from mathse.training.loss import cross_entropy, cross_entropy_and_hits
+from mathse.training.loss import added_up, cross_entropy, cross_entropy_and_hits
 
 
 class SFTModule(pl.LightningModule):
@@ -75,8 +76,14 @@ class SFTModule(pl.LightningModule):
         # Eq. 1 is a sum over tokens. Where the strategy takes the mean over the ranks, that division is undone here.
         averaged = ranks.size() if strategies.averages(self.trainer) else 1
         normaliser = ranks.total(batch["micro"].counts.targets) / averaged
+        if strategies.averages(self.trainer):  # these look for each gradient where autograd makes it
+
+            def measure(*answered: Any) -> Tensor:
+                return cross_entropy(*answered) / normaliser
+        else:
+            measure = partial(added_up, normaliser=normaliser)
         for k, micro in enumerate(batch["micro"], 1):
-            loss = self(strategies.on_device(self.trainer, micro), cross_entropy) / normaliser
+            loss = self(strategies.on_device(self.trainer, micro), measure)
             strategies.announce_pass(self.trainer, last=k == len(batch["micro"]), reduced_once=self.reduced_once)
             self.manual_backward(loss)
             total += loss.detach()

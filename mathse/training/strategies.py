@@ -114,6 +114,11 @@ def hand_out_vision(backbone: Backbone, device: torch.device) -> None:
         ranks.same_everywhere(vision_tensors(backbone))
 
 
+def pass_together(settings: TrainerSettings) -> bool:
+    """Whether ranks wait for each other in every pass of a step, and not at its end alone."""
+    return settings.strategy in ("fsdp2", "deepspeed")
+
+
 def averages(trainer: pl.Trainer) -> bool:
     """Whether the strategy itself reduces gradients: to their mean over the ranks."""
     return isinstance(trainer.strategy, (ModelParallelStrategy, DeepSpeedStrategy))

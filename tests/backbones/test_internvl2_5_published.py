@@ -12,17 +12,23 @@ from typing import Any
 
 import pytest
 import torch
+from e2e.runs import TINY, run
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokenizer, InternVLForConditionalGeneration
 
 from mathse import models
 from mathse.commands.convert import convert, main
+from mathse.commands.export import export_model
 from mathse.errors import CheckpointError
+from mathse.evolution.models import RunModels
 from mathse.models import quiet
 from mathse.models.checkpoint import Stored, expect_weights
 from mathse.models.internvl2_5 import InternVL25Backbone
 from mathse.models.internvl2_5.published import native_config
+from mathse.models.row import Row
+from mathse.runs.reader import read_run
+from mathse.training.fit import save_checkpoint
 
 pytest.importorskip("sentencepiece", reason="the tests train a small sentencepiece model; pip install -e '.[dev]'")
 
@@ -88,6 +94,43 @@ def test_weights_are_saved_under_the_names_that_transformers_gives_a_new_model(o
     assert saved.keys() == expected.keys()
     assert all(torch.equal(saved[name], tensor) for name, tensor in expected.items())
     assert "language_model.model.layers.0.self_attn.q_proj.weight" in saved  # servers know these
+
+
+def test_an_unchanged_base_refers_to_the_published_weights_and_is_opened_as_they_are(original, tmp_path):
+    opened = load(original, dtype="bfloat16")
+    folder = save_checkpoint(opened, tmp_path / "base" / "checkpoint", unchanged=True)
+    for file in original.glob("*.safetensors"):
+        assert (folder / file.name).is_symlink() and (folder / file.name).readlink() == file
+    again = load(folder, dtype="bfloat16")
+    assert all(torch.equal(p, opened.model.get_parameter(name)) for name, p in again.model.named_parameters())
+    row = Row(question="What is 7 + 5?", images=[])
+    assert again.encode([row])[0].prompt == opened.encode([row])[0].prompt
+    with pytest.raises(ValueError, match="internvl_chat"):  # and no random weights
+        AutoModelForImageTextToText.from_pretrained(folder)
+
+
+def test_a_base_that_an_engine_opens_is_written_in_transformers_layout(original, tmp_path):
+    folder = save_checkpoint(load(original), tmp_path / "base" / "checkpoint", unchanged=True, plain=True)
+    assert not any(file.is_symlink() for file in folder.iterdir())
+    assert type(AutoModelForImageTextToText.from_pretrained(folder)) is InternVLForConditionalGeneration
+    refers = save_checkpoint(load(original), tmp_path / "other" / "checkpoint", unchanged=True)
+    with pytest.raises(CheckpointError, match="published layout, which engines do not open"):
+        RunModels.of(SimpleNamespace(served=object(), reader=None), SimpleNamespace(checkpoint=refers))
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_from_a_published_base_without_a_copy_and_exports_it_converted(original, tmp_path):
+    settings = [setting for setting in TINY if not setting.startswith("backbone.")]
+    settings += ["judge=answer", "evolution.rounds=0", "evolution.reflect.when=never", "sft.method=lora"]
+    settings += ["backbone=internvl2_5", f"backbone.path={original}", "evaluation.max_new_tokens=2"]
+    run(tmp_path / "run", *settings)
+    base = tmp_path / "run" / "base" / "checkpoint"
+    assert all(file.is_symlink() for file in base.glob("*.safetensors"))
+    export_model(read_run(tmp_path / "run"), "base", tmp_path / "out")
+    exported = AutoModelForImageTextToText.from_pretrained(tmp_path / "out")
+    read = load(original, dtype=exported.dtype).model
+    assert all(torch.equal(p, read.get_parameter(name)) for name, p in exported.named_parameters())
+    assert (tmp_path / "out" / "README.md").is_file()
 
 
 def test_what_the_weights_are_split_into_does_not_change_them(tmp_path, pieces):

@@ -24,6 +24,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+from mathse.commands.convert import PUBLISHED_LAYOUT, convert
 from mathse.commands.export.adapter import name_base
 from mathse.commands.export.data_card import ExportOptions, RowCounts, data_card
 from mathse.commands.export.examples import Example, orm_examples, sft_examples
@@ -36,6 +37,7 @@ from mathse.errors import ConfigError, DataError
 from mathse.runs.layout import ADAPTER, CHECKPOINT, EXPORTS, LAST, WEIGHTS
 from mathse.runs.published import publish
 from mathse.runs.reader import Run, read_run
+from mathse.runs.store import read_json
 
 __all__ = ["export_data", "export_model", "main"]
 
@@ -141,8 +143,8 @@ def export_data(run: Run, out: Path, format: str, what: str, stage: str, images:
 def export_model(run: Run, stage: str, out: Path, adapter: bool = False) -> list[str]:
     """Write a stage's checkpoint, or its LoRA adapter alone, with a model card; the lines that say what was made.
 
-    Weights are hard links where the disk can, small files always copies: tools rewrite them. Raises DataError where the
-    stage has no checkpoint, or no adapter.
+    Weights are hard links where the disk can, small files always copies: tools rewrite them. A base that refers to a
+    published InternVL2.5 is converted. Raises DataError where the stage has no checkpoint, or no adapter.
     """
     inside = f"{CHECKPOINT}/{ADAPTER}/" if adapter else f"{CHECKPOINT}/"
 
@@ -155,6 +157,15 @@ def export_model(run: Run, stage: str, out: Path, adapter: bool = False) -> list
                     f"{checkpoint}: holds no weights, and neither does another finished stage; export another run"
                 )
             raise DataError(f"{checkpoint}: no weights of a finished stage; choose --stage {' or '.join(others)}")
+        checkpoint = source.folder / CHECKPOINT
+        if not adapter and read_json(checkpoint / "config.json").get("model_type") == PUBLISHED_LAYOUT:
+            (folder / "README.md").write_text(model_card(run, stage), encoding="utf-8")
+            convert(checkpoint, folder / "converted")  # a folder of its own until it is whole
+            for file in (folder / "converted").iterdir():
+                file.rename(folder / file.name)
+            (folder / "converted").rmdir()
+            size = sum(file.stat().st_size for file in folder.iterdir() if file.suffix in WEIGHTS)
+            return {"kind": "model", "run": run.name, "stage": stage, "bytes": size}
         made = {name: file for name, file in source.manifest["outputs"].items() if name.startswith(inside)}
         if not made:
             raise DataError(f"{source.folder / inside}: no adapter; it is there after a fit with sft.method=lora")
