@@ -146,6 +146,12 @@ def test_the_command_line_wins_over_an_experiment(read):
     assert read("experiment=smoke", "judge=orm", "evolution.rounds=3").evolution.rounds == 3
 
 
+def test_studies_keep_the_settings_that_their_figures_are_of(read):
+    study = read("+experiment/order=analysis_first")
+    rows = [(fit.batch_size, fit.max_steps) for fit in (study.sft, study.orm.fit)]
+    assert (rows, study.orm.students, study.orm.solver_steps) == ([(64, 300), (64, 450)], [300, 600], 900)
+
+
 def test_an_experiment_wins_over_the_groups(read):
     assert read("experiment=smoke", "evolution=mathse").evolution.rounds == 1
 
