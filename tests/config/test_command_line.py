@@ -166,12 +166,13 @@ def test_a_key_is_refused_where_tracebacks_are_asked_for_too(command, tmp_path):
         (["evaluate.py", "llm.api_key_env=sk-test1234567890abcdef"], 1, "must be the name of an environment variable"),
     ],
 )
-def test_help_and_refusals_load_no_torch(root, tmp_path, arguments, code, says):
+def test_help_and_refusals_load_no_torch_and_help_takes_no_time(root, tmp_path, arguments, code, says):
     script = (
-        "import runpy, sys\n"
+        "import runpy, sys, time\n"
         f"sys.argv, code = {[str(root / arguments[0]), *arguments[1:]]!r}, 0\n"
         "try:\n    runpy.run_path(sys.argv[0], run_name='__main__')\n"
         "except SystemExit as e:\n    code = e.code or 0\n"
+        "if '--help' in sys.argv and time.process_time() > 1.5:\n    sys.exit('help took too long')\n"
         "sys.exit('torch was loaded' if 'torch' in sys.modules else code)\n"
     )
     environment = {"PYTHONPATH": str(root), "PATH": ""}
