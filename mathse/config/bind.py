@@ -20,7 +20,8 @@ from mathse.config.options import available, option_of
 from mathse.config.schema import NAMED, OPTIONS
 from mathse.errors import ConfigError
 
-PARTS = {"sources": "data"}  # data=mixture: sections of a group's options, by name
+# data=mixture, logger=several: sections of a group's options, by name
+PARTS = {"sources": "data", "loggers": "logger"}
 WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 
 
@@ -216,7 +217,7 @@ def bind_option(group: str, default: Any, value: Any, path: str, notes: Notes) -
 
 def _bind_named(group: str, value: Any, path: str, notes: Notes) -> dict[str, Any]:
     """Evolution callbacks, benchmarks or a mixture's sources by name; an entry that is null is switched off."""
-    what = {"benchmark": "benchmarks", "data": "sources"}.get(group, group)
+    what = {"benchmark": "benchmarks", "data": "sources", "logger": "loggers"}.get(group, group)
     if not isinstance(value, Mapping):
         notes.problems[path] = f"{path} = {show(value)}: must be a group of {what} by name, each with a _target_"
         return {}
@@ -290,7 +291,8 @@ def _convert(value: Any, kind: Any) -> tuple[str | None, Any]:
             return f"must be a list, each item {WORDS[arguments[0]]}, such as [a,b]", value
         return None, [converted for _, converted in items]
     if origin is Literal:
-        return (None if value in arguments else f"must be one of {', '.join(arguments)}"), value
+        spelt = value if value in arguments else same_but_spelling(str(value), arguments)
+        return (f"must be one of {', '.join(arguments)}", value) if spelt is None else (None, spelt)
     return _convert_scalar(value, kind)
 
 

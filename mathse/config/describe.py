@@ -67,8 +67,9 @@ def settings_lines(config: Any, values: Mapping[str, Any]) -> str:
         if len(head) > NAMES_WIDTH and text:
             lines.append(head)
             head = ""
-        wrapped = textwrap.wrap(text, max(20, width - NAMES_WIDTH - 2)) or [""]
-        lines += [f"{start:<{NAMES_WIDTH}}  {part}".rstrip() for start, part in zip([head] + [""] * 99, wrapped)]
+        for part in textwrap.wrap(text, max(20, width - NAMES_WIDTH - 2)) or [""]:
+            lines.append(f"{head:<{NAMES_WIDTH}}  {part}".rstrip())
+            head = ""
     return "\n".join(lines)
 
 
@@ -118,15 +119,15 @@ def _comments_in(module: str) -> dict[str, dict[str, str]]:
         if token.type == tokenize.COMMENT and not (text := token.string.lstrip("# ")).startswith(("type:", "noqa")):
             (alone if token.line.lstrip().startswith("#") else beside)[token.start[0]] = text
     notes: dict[str, dict[str, str]] = {}
-    for cls in ast.walk(ast.parse(source)):
-        for node in cls.body if isinstance(cls, ast.ClassDef) else []:
+    for cls in (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ClassDef)):
+        for node in cls.body:
             if not (isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)):
                 continue
-            first = node.lineno
+            first, last = node.lineno, node.end_lineno or node.lineno
             while first - 1 in alone:
                 first -= 1
             parts = [alone[line] for line in range(first, node.lineno)]
-            last = node.end_lineno or node.lineno
             parts += [beside[line] for line in range(node.lineno, last + 1) if line in beside]
-            notes.setdefault(cls.name, {})[node.target.id] = " ".join(parts)
-    return {name: {f: text for f, text in of.items() if text} for name, of in notes.items()}
+            if parts:
+                notes.setdefault(cls.name, {})[node.target.id] = " ".join(parts)
+    return notes

@@ -35,6 +35,7 @@ from mathse.config.sweeps import missing_option
 from mathse.errors import ConfigError, MathSEError
 
 COMPOSING = (HydraException, OmegaConfBaseException)
+SEVERAL_NAMES = re.compile(r"[\w./\[\], -]+")  # names of options: one, a list, several to sweep over
 A_SETTING = re.compile(r"[\w./@-]+")
 NAMES_OF_VARIABLES = re.compile(r"[\w\s,'\"()\[\]]*|.*\$\{.*")  # one, several to sweep over, or an interpolation
 
@@ -68,20 +69,36 @@ def refuse_early(arguments: Sequence[str], schema: type) -> None:
 
 
 def as_spelt(arguments: Sequence[str]) -> list[str]:
-    """The command line with options as conf/ spells them: ``backbone=InternVL2.5`` -> ``backbone=internvl2_5``."""
+    """The command line with options as conf/ spells them, ``backbone=InternVL2.5`` -> ``backbone=internvl2_5``, alone,
+    in a list and in a sweep; and ``logger=[csv,wandb]``, which Hydra would put into one section, as sections."""
     spelt = []
     for argument in arguments:
         key, equals, value = argument.partition("=")
         group = key.lstrip("+").partition("@")[0]
         options = groups().get(group, ()) if equals else ()
-        name = None if not options or value in options else same_but_spelling(value, options)
-        spelt.append(argument if name is None else f"{key}={name}")
+        if options and SEVERAL_NAMES.fullmatch(value):
+            parts = re.split(r"([\[\],\s]+)", value)
+            value = "".join(part if part in options else same_but_spelling(part, options) or part for part in parts)
+            argument = f"{key}={value}"
+        if key == "logger" and (listed := re.fullmatch(r"\[([^\[\]]*)\]", value)):
+            spelt += _several_loggers([name.strip() for name in listed[1].split(",") if name.strip()])
+        else:
+            spelt.append(argument)
     return spelt
 
 
+def _several_loggers(names: Sequence[str]) -> list[str]:
+    """The choice of loggers that write beside the tables of ``csv``, which every run writes."""
+    others = [name for name in dict.fromkeys(names) if name != "csv"]
+    if len(others) < 2:
+        return [f"logger={others[0] if others else 'csv'}"]
+    return ["logger=several", *(f"+logger@logger.loggers.{name}={name}" for name in others)]
+
+
 def command_line(arguments: Sequence[str]) -> Namespace:
-    """Hydra's own reading of its flags (``multirun``, ``help``, ``config_dir``, ...) and of the ``overrides``."""
-    line, _ = get_args_parser().parse_known_args(list(arguments))
+    """Hydra's own reading of its flags (``multirun``, ``help``, ``config_dir``, ...) and of the ``overrides``, these as
+    ``as_spelt`` has them."""
+    line, _ = get_args_parser().parse_known_args(as_spelt(arguments))
     if (folder := line.config_dir or own_folder()) is not None:
         line.overrides.append(f"hydra.searchpath=[{quoted(f'file://{Path(folder).absolute()}')}]")
     return line

@@ -43,16 +43,28 @@ class Trainer:
 
 @dataclass
 class CsvLogger:
+    """metrics.csv and fits.csv, which every run writes, and nothing else."""
+
     _target_: str = "mathse.reporting.loggers.CsvLogger"
 
 
 @dataclass
 class WandbLogger:
+    """Weights & Biases: one run for the whole evolution (docs: mathse/reporting/loggers/wandb.py)."""
+
     _target_: str = "mathse.reporting.loggers.WandbLogger"
     project: str = "mathse"  # the W&B project
     entity: str | None = None  # a user or a team; null: the login's own
     group: str | None = None  # null: the study
     mode: Literal["online", "offline", "disabled"] | None = None  # null: WANDB_MODE decides
+
+
+@dataclass
+class SeveralLoggers:
+    """What logger=[wandb,tensorboard] becomes: a section for each, beside the tables that every run writes."""
+
+    _target_: str = "mathse.reporting.loggers.RunLoggers"
+    loggers: Any = field(default_factory=dict)  # by name, each a logger section with its _target_
 
 
 @dataclass
@@ -165,7 +177,7 @@ OPTIONS: dict[str, tuple[type, ...]] = {
     "teacher": (SymbolicTeacher, ReplayTeacher, OpenAITeacher, StudentTeacher),
     "judge": JUDGES,
     "generator": (HFGenerator, ServerGenerator),
-    "logger": (CsvLogger, WandbLogger),
+    "logger": (CsvLogger, WandbLogger, SeveralLoggers),
     "callbacks": (MergeCorrectPaths, ReflectOnErrors, EvaluateStudent),
     "benchmark": BENCHMARKS,
 }
