@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from argparse import Namespace
 from collections.abc import Callable, Container, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,9 @@ from mathse.config.secrets import holds_secret, refusal
 from mathse.config.sweeps import missing_option
 from mathse.errors import ConfigError, MathSEError
 
-COMPOSING = (HydraException, OmegaConfBaseException)
+COMPOSING = (HydraException, OmegaConfBaseException, ValueError)  # the last where Hydra has no class of its own
 SEVERAL_NAMES = re.compile(r"[\w./\[\], -]+")  # names of options: one, a list, several to sweep over
+LONGEST = 300  # characters of an argument in a sentence
 A_SETTING = re.compile(r"[\w./@-]+")
 NAMES_OF_VARIABLES = re.compile(r"[\w\s,'\"()\[\]]*|.*\$\{.*")  # one, several to sweep over, or an interpolation
 
@@ -50,7 +51,10 @@ def explain(error: Exception | None, arguments: Sequence[str], schema: type) -> 
     """
     own = _own_error(error)
     mistakes = [] if own is None else str(own).splitlines()
-    mistakes += [sentence for sentence in _mistakes(arguments, schema) if sentence not in mistakes]
+    with suppress(*COMPOSING):  # of a line of which nothing composes, Hydra's own words are left
+        for sentence in _mistakes(arguments, schema):
+            if sentence not in mistakes:
+                mistakes.append(sentence)
     return "\n".join(mistakes) or f"the command line does not compose: {_first_line(error)}"
 
 
@@ -303,14 +307,19 @@ def _key(override: Override) -> str:
 
 def _parsed(text: str) -> Override | None:
     try:
-        return OverridesParser.create().parse_override(text)
-    except HydraException:
+        override = OverridesParser.create().parse_override(text)
+    except (HydraException, ValueError):  # a number of more digits than Python reads
         return None
+    return override if override.key_or_group else None
 
 
 def _unreadable(text: str) -> str:
     if homes := [group for group, names in groups().items() if text in names]:
         return f"{text}: a setting is written key=value; did you mean {homes[0]}={text}?"
+    if not re.split("[=@]", text.lstrip("+~"))[0]:
+        return f"{text or repr(text)}: names no setting; write KEY=VALUE"
+    if len(text) > LONGEST:
+        return f"{text[:LONGEST]}...: not readable; write key=value, of at most some thousand characters"
     quoted = f"'{text.partition('=')[0]}=\"{text.partition('=')[2]}\"'"
     remedy = f", and quote special characters: {quoted}" if "=" in text else ""
     return f"{text or repr(text)}: not readable; write key=value{remedy}"

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from mathse.commands.mistakes import wants_traceback
 from mathse.errors import ConfigError, DataError
@@ -87,6 +88,20 @@ def test_nothing_that_a_run_has_written_is_taken_back(command, tmp_path):
 def test_a_disk_that_cannot_be_written_is_told_in_a_sentence(command, code, says):
     status, said = command(failing(OSError(code, "no", "x/y")))
     assert status == 1 and says in said and len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "allocate", [lambda: bytearray(1 << 60), lambda: torch.empty(1 << 50), lambda: torch.ones(1 << 50)]
+)
+def test_memory_that_is_out_is_told_in_a_sentence(command, allocate):
+    status, said = command(lambda *_: allocate())
+    assert status == 1 and said.startswith("error: out of memory (") and "lower micro_batch_size" in said, said
+    assert len(said.splitlines()) == 1
+
+
+def test_a_bug_that_is_a_value_error_keeps_its_traceback(command):
+    with pytest.raises(ValueError, match="a bug"):
+        command(failing(ValueError("a bug")))
 
 
 def test_a_file_in_the_place_of_the_run_folder_is_told_in_a_sentence(command, tmp_path):
