@@ -34,6 +34,7 @@ test: lint
 
 docs: install
 	$(PYTHON) docs/draw_rooms.py
+	$(PYTHON) docs/write_reference.py
 	NO_MKDOCS_2_WARNING=1 PYTHONPATH=. $(PYTHON) -m mkdocs build --strict --quiet
 
 coverage: install

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -114,6 +116,19 @@ def test_a_finished_fit_is_not_made_again(tmp_path: Path, rows: list[Row]) -> No
     stamp = (folder / "model.safetensors").stat().st_mtime_ns
     assert fit(tiny_backbone(), job(tmp_path, rows), [StopAt(0, "on_fit_start")]) == folder
     assert (folder / "model.safetensors").stat().st_mtime_ns == stamp
+
+
+def test_a_fit_on_a_machine_with_srun_says_nothing_about_it(
+    tmp_path: Path, rows: list[Row], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    srun = tmp_path / "bin" / "srun"
+    srun.parent.mkdir()
+    srun.touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(srun.parent), prepend=os.pathsep)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        fit(tiny_backbone(), job(tmp_path / "fit", rows, replace(SETTINGS, max_steps=1)))
+    assert not [w for w in seen if "srun" in str(w.message)]
 
 
 def test_without_a_row_there_is_nothing_to_fit(tmp_path: Path) -> None:

@@ -26,8 +26,8 @@ from wandb_files import artifacts, history, table_of, wandb_records, wandb_summa
 from mathse.config import schema as schema_settings
 from mathse.config.compose import train_config
 from mathse.data.images import load_image
-from mathse.errors import RunError
-from mathse.reporting.loggers import CsvLogger, WandbLogger, open_logger
+from mathse.errors import ConfigError, RunError
+from mathse.reporting.loggers import CsvLogger, RunLoggers, WandbLogger, open_logger
 from mathse.reporting.loggers.lightning import is_lightnings
 from mathse.runs.reader import read_stages
 from mathse.runs.stage_cache import RunFolder, Stage
@@ -189,6 +189,48 @@ def test_a_stage_that_a_killed_process_sent_to_tensorboard_is_sent_again_at_the_
         assert read_json(run.path / "logger.json")["stages"] == ["base", "orm/solver", "orm", "distill"]
         steps = [line["step"] for line in read_jsonl(run.path / "distill" / "train_log.jsonl") if "loss" in line]
         assert {step for step, _ in scalars(run.path / "tensorboard")["fit/distill/loss"]} == set(steps)
+
+
+# --- several ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("chosen", ["wandb", "[csv,wandb]", "[WandB, csv]"])
+def test_one_logger_beside_csv_has_the_settings_of_one_alone(chosen):
+    config, _ = train_config([f"logger={chosen}", "logger.mode=offline"])
+    assert isinstance(config.logger, schema_settings.WandbLogger) and config.logger.mode == "offline"
+
+
+def test_several_loggers_have_a_section_each():
+    config, _ = train_config(["logger=[wandb,csv,tensorboard]", "logger.loggers.wandb.project=sums"])
+    assert [*config.logger.loggers] == ["wandb", "tensorboard"]
+    assert config.logger.loggers["wandb"].project == "sums" and is_lightnings(config.logger.loggers["tensorboard"])
+
+
+def lightnings_csv(folder: Path) -> dict[str, Any]:
+    return {"_target_": "pytorch_lightning.loggers.CSVLogger", "save_dir": str(folder), "name": "csv"}
+
+
+def test_all_loggers_of_a_run_are_told_and_its_tables_are_written_whoever_else_is_chosen(builder, tmp_path):
+    sections = {name: lightnings_csv(tmp_path / name) for name in ("one", "two")}
+    settings = schema_settings.SeveralLoggers(loggers=sections)
+    with open_run(tmp_path / "run") as run:
+        copy_stages(builder, run, ["base"])
+        with closing(RunLoggers.open(settings, run=run, problem_of=Problem, image=load_image)) as loggers:
+            assert len(loggers.fit_callbacks("distill")) == 3
+            loggers.finish(UNMEASURED)
+        files = [*tmp_path.rglob("csv/**/metrics.csv"), run.path / "metrics.csv"]
+        assert len(files) == 3 and all(rows_of(file) for file in files)
+        assert {f.name for f in run.path.glob("logger*.json")} == {"logger.one.json", "logger.two.json"}
+        loggers.say_what_is_left(pytest.fail)
+
+
+def test_a_logger_that_cannot_be_opened_closes_those_before_it(builder, tmp_path):
+    settings = schema_settings.SeveralLoggers(loggers={"csv": lightnings_csv(tmp_path), "bad": {"_target_": "no.such"}})
+    with open_run(tmp_path / "run") as run:
+        copy_stages(builder, run, ["base"])
+        with pytest.raises(ConfigError, match="cannot be imported"):
+            RunLoggers.open(settings, run=run, problem_of=Problem, image=load_image)
+        assert read_json(run.path / "logger.csv.json")["stages"] == ["base"]  # as close leaves it
 
 
 def test_lightnings_csv_logger_is_one_by_its_target(builder, tmp_path):

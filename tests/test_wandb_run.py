@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -29,7 +31,7 @@ SECRET = "hunter2-hunter2-hunter2"
 def real(tmp_path_factory):
     """A run of a study's variant, and what it says at its end."""
     folder = tmp_path_factory.mktemp("real") / "run"
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(io.StringIO()) as said:
         patch.delenv("WANDB_DATA_DIR", raising=False)
         run(
             folder,
@@ -41,6 +43,7 @@ def real(tmp_path_factory):
             "evolution.init=previous",
         )
         written_out()
+    (folder / "said.txt").write_text(said.getvalue())
     return folder
 
 
@@ -107,6 +110,12 @@ def test_the_acceptance_of_a_round_is_the_share_of_judged_paths_that_joined(real
 def test_a_table_of_samples_is_whole_in_the_run_folder(real):
     assert {row["verdict"] for row in table_of(real, "round_01")} <= {"correct", "wrong", "unparsed"}
     assert all(row["image"].exists() for row in table_of(real, "round_01"))
+
+
+def test_an_offline_run_ends_with_the_command_that_sends_it_and_has_its_tables(real):
+    *_, last = (real / "said.txt").read_text().splitlines()
+    assert last == f"W&B was offline; to send this run: wandb sync {real}/wandb/offline-run-*"
+    assert (real / "metrics.csv").is_file() and (real / "fits.csv").is_file()
 
 
 # --- place ------------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,13 +20,14 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from mathse.commands.mistakes import RUNNING, sentence, wants_traceback
+from mathse.commands.stop_signals import StopSignals, stopping_once
 from mathse.config import sweeps
 from mathse.config.compose import help_page
 from mathse.config.options import CONF, FLAG, look_in, own_folder
 from mathse.config.overrides import COMPOSING, as_spelt, command_line, explain, quoted, refuse_early
 from mathse.config.parse import parse
 from mathse.config.register import register
-from mathse.errors import INTERRUPTED, ConfigError, MathSEError, RankLost
+from mathse.errors import ConfigError, MathSEError, RankLost
 from mathse.training import launch
 from mathse.training.allocator import keep_freed_memory
 
@@ -45,7 +47,7 @@ def main(task: Task, config_name: str, schema: type, arguments: Sequence[str] | 
         schema: the dataclass of its settings.
         arguments: the command line without the program (and its verb); default: of this process.
 
-    Exits with 1 after a user's mistake, 130 after Ctrl-C.
+    Exits with 1 after a user's mistake, 130 after Ctrl-C, 143 after SIGTERM.
     """
     if arguments is not None:
         sys.argv = [sys.argv[0], *arguments]  # which Hydra reads
@@ -55,7 +57,9 @@ def main(task: Task, config_name: str, schema: type, arguments: Sequence[str] | 
     traceback = wants_traceback()
     arguments = sys.argv[1:]
 
-    def start() -> None:
+    begun: list[str] = []  # run folders of jobs
+
+    def start(signals: StopSignals) -> None:
         line = command_line(arguments)
         look_in(line.config_dir)
         refuse_early(arguments, schema)
@@ -63,13 +67,22 @@ def main(task: Task, config_name: str, schema: type, arguments: Sequence[str] | 
         if line.help:
             print(help_page(arguments, schema))
             return
-        job = _job(task, schema, traceback, _start_of_a_rank(config_name))
+        job = _job(task, schema, traceback, _start_of_a_rank(config_name), signals, begun)
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
 
     os.environ |= {"HYDRA_FULL_ERROR": "1", "MATHSE_TRACEBACK": str(int(traceback))}  # Hydra raises; it is told here
     if traceback:
-        start()
+        with stopping_once() as signals:
+            start(signals)
         return
+    with stopping_once() as signals:
+        _told(partial(start, signals), arguments, schema, signals, begun)
+
+
+def _told(
+    start: Callable[[], None], arguments: Sequence[str], schema: type, signals: StopSignals, begun: Sequence[str]
+) -> None:
+    """``start()``; what it raises by a user's mistake is told in a sentence, and ends the process."""
     try:
         start()
     except JobFailed:
@@ -77,24 +90,31 @@ def main(task: Task, config_name: str, schema: type, arguments: Sequence[str] | 
     except BrokenPipeError:  # `python train.py --help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except COMPOSING as e:
-        _fail(explain(e, arguments, schema), e)
+    except MathSEError as e:
+        _fail(str(e), e)
+    except COMPOSING as e:  # ValueErrors among them: of a job that has begun they are bugs
+        _fail(None if begun and isinstance(e, ValueError) else explain(e, arguments, schema), e)
     except RUNNING as e:
-        _fail(sentence(e), e)
-    except RuntimeError as e:
-        _fail(sweeps.missing_plugin(e), e)
+        text = sentence(e) or (sweeps.missing_plugin(e) if isinstance(e, RuntimeError) else None)
+        if text is None and isinstance(e, OSError) and not begun:
+            text = f"the run folder cannot be made: {e}; choose another place with hydra.run.dir=DIR"
+        _fail(text, e)
     except KeyboardInterrupt:
-        _say("stopped before the run began")
-        sys.exit(INTERRUPTED)
+        _say(f"{signals.stopped} before the run began")
+        sys.exit(signals.exit_code)
 
 
-def _job(task: Task, schema: type, traceback: bool, start: Sequence[str]) -> Callable[[DictConfig], float | None]:
-    """What Hydra calls with each composed config. ``start``: the command of a rank, up to its settings."""
+def _job(
+    task: Task, schema: type, traceback: bool, start: Sequence[str], signals: StopSignals, begun: list[str]
+) -> Callable[[DictConfig], float | None]:
+    """What Hydra calls with each composed config. ``start``: the command of a rank, up to its settings. ``begun``: gets
+    the run folder."""
     flags = [] if own_folder() is None else [f"{FLAG}={own_folder()}"]  # a job of a sweep has its own settings only
 
     @functools.wraps(task)
     def job(cfg: DictConfig) -> float | None:
         folder = Path(HydraConfig.get().runtime.output_dir)
+        begun.append(str(folder))
         launch.end_with_sweep()
         try:
             config: Any = parse(cfg, schema)
@@ -134,8 +154,8 @@ def _job(task: Task, schema: type, traceback: bool, start: Sequence[str]) -> Cal
                     with suppress(ValueError):
                         folder = folder.relative_to(Path.cwd())
                     again += f" with hydra.run.dir={folder}"
-                _say(f"stopped; {again} goes on from here")
-            sys.exit(INTERRUPTED)
+                _say(f"{signals.stopped}; {again} goes on from here")
+            sys.exit(signals.exit_code)
 
     return job
 

@@ -19,17 +19,17 @@ class TinyBackbone:
     prompt_style: ClassVar[PromptStyle] = "compact"  # here, where it can be asked without torch
     _target_: str = "mathse.models.tiny.TinyBackbone"
     path: str | None = None  # a folder made by `python -m mathse tiny` or by a run; null: random weights from the seed
-    dtype: DType = "float32"
+    dtype: DType = "float32"  # of the weights
     attention: Literal["eager", "sdpa"] = "eager"  # of the text model
-    min_pixels: int = allow(784, low=784)  # area in pixels, 28 x 28
-    max_pixels: int = allow(12544, low=784)  # area in pixels; 16 visual tokens
-    hidden_size: int = allow(128, low=32)
-    layers: int = allow(3, low=1)
-    heads: int = allow(4, low=1)
-    mlp_size: int = allow(320, low=32)
-    vision_size: int = allow(64, low=16)
-    vision_layers: int = allow(1, low=1)
-    initializer_range: float = allow(0.05, above=0)  # measured: 0.02 stays on a plateau, 0.05 learns
+    min_pixels: int = allow(784, low=784)  # area of a picture, 28 x 28; smaller ones are enlarged
+    max_pixels: int = allow(12544, low=784)  # area of a picture, 16 visual tokens; larger ones are scaled down
+    hidden_size: int = allow(128, low=32)  # width of the text model; a multiple of heads
+    layers: int = allow(3, low=1)  # of the text model
+    heads: int = allow(4, low=1)  # of attention in the text model
+    mlp_size: int = allow(320, low=32)  # inner width of its feed-forward layers
+    vision_size: int = allow(64, low=16)  # width of the vision tower
+    vision_layers: int = allow(1, low=1)  # of the vision tower
+    initializer_range: float = allow(0.05, above=0)  # of random weights; measured: 0.02 stays on a plateau, 0.05 learns
 
 
 @dataclass
@@ -38,11 +38,11 @@ class Qwen2VL:
 
     _target_: str = "mathse.models.qwen2vl.load"
     path: str = "Qwen/Qwen2-VL-7B-Instruct"  # a folder or a hub id
-    revision: str | None = None
+    revision: str | None = None  # of a hub id: a branch, tag or commit; null: its newest
     dtype: DType | None = None  # of the weights; null: float32 in a full fit, else bfloat16
-    attention: Attention = "sdpa"
-    min_pixels: int | None = allow(3136, low=784)  # area in pixels, 28 x 28 a visual token; null: the checkpoint's own
-    max_pixels: int | None = allow(802816, low=784)  # 1,024 visual tokens; the checkpoint's own bound is 16,384
+    attention: Attention = "sdpa"  # flash_attention_2 needs flash-attn and a GPU
+    min_pixels: int | None = allow(3136, low=784)  # area, 28 x 28 a visual token; null: the checkpoint's own
+    max_pixels: int | None = allow(802816, low=784)  # area, 1,024 visual tokens; the checkpoint's own: 16,384
 
 
 @dataclass
@@ -51,13 +51,13 @@ class InternVL25:
 
     _target_: str = "mathse.models.internvl2_5.load"
     path: str = "OpenGVLab/InternVL2_5-8B"  # a folder or a hub id
-    revision: str | None = None
+    revision: str | None = None  # of a hub id: a branch, tag or commit; null: its newest
     dtype: DType | None = None  # of the weights; null: float32 in a full fit, else bfloat16
-    attention: Attention = "sdpa"
+    attention: Attention = "sdpa"  # flash_attention_2 needs flash-attn and a GPU
     train_tiles: int = allow(6, low=1, high=40)  # at most, a picture; the thumbnail comes on top
-    eval_tiles: int = allow(12, low=1, high=40)
+    eval_tiles: int = allow(12, low=1, high=40)  # the same when it answers
     jpeg: bool = False  # random JPEG compression of training pictures, quality 75 to 100 (the paper names it)
-    jpeg_seed: int = follow("seed", 0)
+    jpeg_seed: int = follow("seed", 0)  # of that compression
     system: str | None = None  # said at the start of a conversation; null: what the checkpoint's template says
 
 
@@ -67,8 +67,8 @@ class CogVLM2:
 
     _target_: str = "mathse.models.cogvlm2.load"
     path: str = "zai-org/cogvlm2-llama3-chat-19B"  # a folder or a hub id
-    revision: str | None = None
+    revision: str | None = None  # of a hub id: a branch, tag or commit; null: its newest
     dtype: DType | None = None  # of the weights; null: float32 in a full fit, else bfloat16
-    attention: Attention = "sdpa"
+    attention: Attention = "sdpa"  # flash_attention_2 needs flash-attn and a GPU
     template: Literal["base", "chat", "vqa"] = "chat"  # how a question is put
     rope_precision: Literal["float32", "model"] = "float32"  # model: as published, angles in bf16

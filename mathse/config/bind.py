@@ -20,7 +20,10 @@ from mathse.config.options import available, option_of
 from mathse.config.schema import NAMED, OPTIONS
 from mathse.errors import ConfigError
 
-PARTS = {"sources": "data"}  # data=mixture: sections of a group's options, by name
+# data=mixture, logger=several: sections of a group's options, by name
+PARTS = {"sources": "data", "loggers": "logger"}
+SHOWN = 500  # characters of a value in a sentence
+LARGEST = 2**63 - 1  # of a number: what 64 bits hold
 WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 
 
@@ -133,9 +136,10 @@ def _settings_of(group: str, values: Mapping[Any, Any]) -> Any:
             return schema()
     try:
         call = locate(target)
+        parameters = _parameters(call)
     except ConfigError:
         return None  # binding says so
-    if "settings" in _parameters(call):  # a user's own class that extends one of ours, and takes what that takes
+    if "settings" in parameters:  # a user's own class that extends one of ours, and takes what that takes
         method = call.__init__ if inspect.isclass(call) else call
         wanted: Any = get_type_hints(method).get("settings")
         if wanted in OPTIONS[group]:
@@ -216,7 +220,7 @@ def bind_option(group: str, default: Any, value: Any, path: str, notes: Notes) -
 
 def _bind_named(group: str, value: Any, path: str, notes: Notes) -> dict[str, Any]:
     """Evolution callbacks, benchmarks or a mixture's sources by name; an entry that is null is switched off."""
-    what = {"benchmark": "benchmarks", "data": "sources"}.get(group, group)
+    what = {"benchmark": "benchmarks", "data": "sources", "logger": "loggers"}.get(group, group)
     if not isinstance(value, Mapping):
         notes.problems[path] = f"{path} = {show(value)}: must be a group of {what} by name, each with a _target_"
         return {}
@@ -257,10 +261,11 @@ def _bind_own(values: Mapping[Any, Any], path: str, notes: Notes, beside: Sequen
 
 
 def _parameters(call: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """Raises ConfigError for what does not tell its parameters, as ``builtins.type``: nothing could be checked."""
     try:
         return inspect.signature(call).parameters
-    except ValueError:  # a class in C that does not tell: whatever it is given it may take
-        return {"any": inspect.Parameter("any", inspect.Parameter.VAR_KEYWORD)}
+    except (ValueError, TypeError) as e:
+        raise ConfigError("has no signature to check settings by; name a class or function written in Python") from e
 
 
 def locate(target: Any) -> Callable[..., Any]:
@@ -268,7 +273,7 @@ def locate(target: Any) -> Callable[..., Any]:
     module, _, name = str(target).rpartition(".")
     try:
         target_class = getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as e:
+    except (ImportError, AttributeError, ValueError, TypeError) as e:  # the last of ".." and the like
         raise ConfigError(f"cannot be imported ({e}); it is the dotted path of a class on the Python path") from e
     if not callable(target_class):
         raise ConfigError("is neither a class nor a function")
@@ -290,7 +295,8 @@ def _convert(value: Any, kind: Any) -> tuple[str | None, Any]:
             return f"must be a list, each item {WORDS[arguments[0]]}, such as [a,b]", value
         return None, [converted for _, converted in items]
     if origin is Literal:
-        return (None if value in arguments else f"must be one of {', '.join(arguments)}"), value
+        spelt = value if value in arguments else same_but_spelling(str(value), arguments)
+        return (f"must be one of {', '.join(arguments)}", value) if spelt is None else (None, spelt)
     return _convert_scalar(value, kind)
 
 
@@ -302,10 +308,13 @@ def _choices(kind: Any) -> tuple[str, ...]:
 
 
 def _convert_scalar(value: Any, kind: Any) -> tuple[str | None, Any]:
-    if kind not in WORDS or type(value) is kind:
-        finite = not isinstance(value, float) or math.isfinite(value)
-        return (None if finite else "must be a finite number"), value
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if isinstance(value, float) and not math.isfinite(value):
+        return "must be a finite number", value
+    if number and kind in (int, float) and abs(value) > LARGEST:
+        return f"must be {WORDS[kind]} below 2^63", value
+    if kind not in WORDS or type(value) is kind:
+        return None, value
     if kind is float and number:
         return None, float(value)
     if kind is int and number and float(value).is_integer():
@@ -327,10 +336,11 @@ def _out_of_range(value: Any, rule: Mapping[str, Any]) -> str | None:
 
 
 def show(value: Any) -> str:
-    """A value as it stands on a command line: null, true, 'text', 3."""
+    """A value as it stands on a command line: null, true, 'text', 3; a very long one is cut."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    return repr(value)
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}... ({len(text):,} characters)"
 
 
 def plain(value: Any) -> Any:

@@ -10,8 +10,9 @@ from typing import Any
 from hydra import compose
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from mathse.config.describe import settings_lines
 from mathse.config.overrides import COMPOSING, command_line, configs, explain, refuse_early
-from mathse.config.parse import flatten, parse
+from mathse.config.parse import flatten, parse, read
 from mathse.config.rules import Rule
 from mathse.config.schema import PROGRAMS, EvaluateConfig, TrainConfig
 from mathse.errors import ConfigError
@@ -38,7 +39,8 @@ def unchecked_settings(overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def help_page(arguments: Sequence[str], schema: type) -> str:
-    """What ``--help`` prints: the template of conf/hydra/help with the composed settings in it.
+    """What ``--help`` prints: the template of conf/hydra/help with the composed settings in it, each with what it may
+    be and what it is.
 
     Hydra would print the same, after two seconds: it first lists the options of every group, for templates that show
     them its way, and copies all defaults for each.
@@ -49,7 +51,8 @@ def help_page(arguments: Sequence[str], schema: type) -> str:
     template = Template(page.hydra.help.template)
     with open_dict(page):
         del page["hydra"]
-    return template.safe_substitute(CONFIG=OmegaConf.to_yaml(page, resolve=line.resolve))
+    values = flatten(OmegaConf.to_container(page, resolve=line.resolve))
+    return template.safe_substitute(CONFIG=settings_lines(read(page, schema)[0], values))
 
 
 def _composed(overrides: Sequence[str], schema: type) -> tuple[DictConfig, Path]:

@@ -20,12 +20,12 @@ READABLE: tuple[PublicSet, ...] = get_args(PublicSet)  # all that there is a rea
 class Split:
     """How rows are split by a hash of their ids, and what becomes of a bad row."""
 
-    seed: int = follow("seed", 0)
-    test_share: float = allow(0.2, low=0, high=1)
-    dev_share: float = allow(0.1, low=0, high=1)
-    orm_share: float = allow(0.2, low=0, high=1)
+    seed: int = follow("seed", 0)  # of the split
+    test_share: float = allow(0.2, low=0, high=1)  # of all rows; never trained on
+    dev_share: float = allow(0.1, low=0, high=1)  # of all rows; for validation and what a sweep chooses by
+    orm_share: float = allow(0.2, low=0, high=1)  # of all rows; problems that the ORM learns from and is measured on
     seed_share: float = allow(0.4, low=0, high=1)  # of what is left: the problems the teacher solves
-    on_bad_row: Literal["error", "skip"] = "error"
+    on_bad_row: Literal["error", "skip"] = "error"  # skip: leave out and list the rows that cannot be used
     max_left_out: float = allow(0.05, low=0, high=1)  # share of the rows; if more cannot be used, the run ends
 
 
@@ -34,7 +34,7 @@ class JsonlData(Split):
     """Own problems: rows {"id", "question", "images", "answer", "choices"?, "solution"?} (docs/own-data.md)."""
 
     _target_: str = "mathse.data.problems.JsonlData"
-    path: str | None = None
+    path: str | None = None  # the JSONL file
     test_path: str | None = None  # null: a share of `path`, chosen by hash of the id
 
 
@@ -43,7 +43,7 @@ class PublicData(Split):
     """A published training set (docs: mathse/data/readers, a file a set)."""
 
     _target_: str = "mathse.data.readers.source.PublicData"
-    name: PublicSet = "geometry3k"
+    name: PublicSet = "geometry3k"  # which set
     root: str | None = None  # the set's folder, or a hub id
     # The set's own: our splits are shares of `train`; `test`, where it is set, is the whole test split. One name alone
     # stands for {train: NAME, test: null}.
@@ -68,12 +68,12 @@ class Columns:
     """Which column of a table holds what; null: none does."""
 
     id: str | None = None  # null: a hash of the question and the pictures
-    question: str | None = "question"
+    question: str | None = "question"  # its text
     images: str | None = "image"  # one picture or several, in the table or as paths
-    answer: str | None = "answer"
+    answer: str | None = "answer"  # its final answer
     answer_index: str | None = None  # instead of answer: the number of the right choice, from 0
-    choices: str | None = None
-    solution: str | None = None
+    choices: str | None = None  # a list of texts
+    solution: str | None = None  # a worked solution
 
 
 @dataclass
@@ -83,7 +83,7 @@ class HubData(Split):
     _target_: str = "mathse.data.hub.HubData"
     root: str | None = None  # a folder, or a hub id
     subset: str | None = None  # the set's "config"
-    split: str = "train"
+    split: str = "train"  # the set's own, whose rows are split by hash
     revision: str | None = None  # of a hub id
     images: str | None = None  # the folder that paths of pictures start from; null: root
     columns: Columns = field(default_factory=Columns)
@@ -105,7 +105,7 @@ class Decontaminate:
     """What the training data is searched for before the first fit (mathse/evolution/decontamination.py)."""
 
     against: list[str] = field(default_factory=list)  # benchmarks: official JSON or JSONL, our rows, stored:NAME
-    action: Literal["drop", "report", "off"] = "drop"
+    action: Literal["drop", "report", "off"] = "drop"  # with what is found: leave it out, only list it, do not search
     text_similarity: float = allow(0.8, low=0.5, high=1)  # share of a question's 4-grams in common
     picture_distance: int = allow(48, low=0, high=80)  # bits of 255 in which two looks of a picture may differ
 
@@ -115,10 +115,10 @@ class SyntheticData:
     """The synthetic task: arithmetic over pictures of handwritten digits (docs: mathse/data/synthetic)."""
 
     _target_: str = "mathse.data.synthetic.SyntheticData"
-    seed: int = follow("seed", 0)
+    seed: int = follow("seed", 0)  # of the problems
     seed_size: int = allow(400, low=1)  # problems the teacher solves in distillation
     pool: int = allow(2400, low=0)  # further problems of D, for the rounds
-    test: int = allow(1500, low=1)
+    test: int = allow(1500, low=1)  # problems that students are measured on
     dev: int = allow(300, low=0)  # for validation during fits and the metric a sweep optimises
-    orm_train: int = allow(8000, low=0)
-    orm_held: int = allow(2500, low=0)
+    orm_train: int = allow(8000, low=0)  # problems whose paths the ORM learns from
+    orm_held: int = allow(2500, low=0)  # problems whose paths the ORM is measured on

@@ -11,8 +11,8 @@ from mathse.config.allow import allow
 
 @dataclass
 class Evaluation:
-    batch_size: int = allow(512, low=1)
-    max_new_tokens: int = allow(80, low=1)
+    batch_size: int = allow(512, low=1)  # problems that are answered at a time
+    max_new_tokens: int = allow(80, low=1)  # of an answer, at most
     limit: int | None = allow(None, low=1)  # problems of the test set; null: all
 
 
@@ -37,7 +37,7 @@ class MathVista(BenchmarkRows):
     """testmini, 1,000 problems (docs: mathse/evaluation/benchmarks/mathvista.py)."""
 
     _target_: str = "mathse.evaluation.benchmarks.mathvista.MathVista"
-    prompt: Literal["query", "solution", "plain", "student"] = "query"
+    prompt: Literal["query", "solution", "plain", "student"] = "query"  # official; student: the training's own
     rule: Literal["released", "strict"] = "released"  # strict: what the score files of 2023 obey
     quick_extract: bool = False  # the official switch: 'The answer is "x".' is read by rule
     ignore_empty: bool = False  # the official switch: an empty extraction picks no option
@@ -48,7 +48,7 @@ class MathVision(BenchmarkRows):
     """test, 3,040 problems; testmini, 304 of them (docs: mathse/evaluation/benchmarks/mathvision.py)."""
 
     _target_: str = "mathse.evaluation.benchmarks.mathvision.MathVision"
-    prompt: Literal["cot", "direct", "plain", "student"] = "cot"
+    prompt: Literal["cot", "direct", "plain", "student"] = "cot"  # the official one; student: the training's own
 
 
 @dataclass
@@ -56,7 +56,7 @@ class MathVerse(BenchmarkRows):
     """testmini, 788 problems in 5 versions (docs: mathse/evaluation/benchmarks/mathverse.py)."""
 
     _target_: str = "mathse.evaluation.benchmarks.mathverse.MathVerse"
-    prompt: Literal["query_wo", "query_cot", "plain", "student"] = "query_wo"
+    prompt: Literal["query_wo", "query_cot", "plain", "student"] = "query_wo"  # official; student: the training's
     trunk_response: int = allow(30, low=-1)  # last words of a response that the extractor sees; -1: all
 
 
@@ -65,7 +65,7 @@ class MathVLTest(BenchmarkRows):
     """Your own file of MathVL-test, which is not public (docs: mathse/evaluation/benchmarks/mathvl_test.py)."""
 
     _target_: str = "mathse.evaluation.benchmarks.mathvl_test.MathVLTest"
-    prompt: Literal["zh", "plain", "student"] = "zh"
+    prompt: Literal["zh", "plain", "student"] = "zh"  # the official one; student: the training's own
 
 
 @dataclass
@@ -99,14 +99,14 @@ class LLM:
     vision: bool = False  # the model reads pictures: error types are judged with them
     mode: Literal["online", "batch"] = "online"  # batch: the Batch API, half the price, within a day
     cache_dir: str = "outputs/.answers"  # by content, shared by runs: nothing is paid twice
-    max_concurrency: int = allow(16, low=1)
-    requests_per_minute: float | None = allow(None, above=0)
-    tokens_per_minute: float | None = allow(None, above=0)
+    max_concurrency: int = allow(16, low=1)  # requests at a time, at most
+    requests_per_minute: float | None = allow(None, above=0)  # at most; null: as the server allows
+    tokens_per_minute: float | None = allow(None, above=0)  # at most; null: as the server allows
     timeout: float = allow(300.0, above=0)  # seconds, for a whole answer
-    max_retries: int = allow(8, low=0)
+    max_retries: int = allow(8, low=0)  # of a request that failed, with growing pauses
     budget_usd: float | None = allow(None, above=0)  # what the run may pay in all: a hard stop
     price_input: float | None = allow(None, low=0)  # dollars a million tokens; null: the list price, where it is known
-    price_output: float | None = allow(None, low=0)
+    price_output: float | None = allow(None, low=0)  # the same for what it writes
 
 
 @dataclass
@@ -115,5 +115,5 @@ class RewardModel:
 
     checkpoint: str | None = None  # a trained ORM's checkpoint folder
     backbone: Any = None  # null: the student's backbone
-    batch_size: int = allow(256, low=1)
-    max_new_tokens: int = allow(200, low=1)
+    batch_size: int = allow(256, low=1)  # paths that are judged at a time
+    max_new_tokens: int = allow(200, low=1)  # of its critique, at most

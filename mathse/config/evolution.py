@@ -23,21 +23,22 @@ class Round:
 
 @dataclass
 class Reflect:
-    when: Literal["last", "every", "never"] = "last"  # PAPER: Alg. 1 says once, Eq. 2 says every round
+    when: Literal["last", "every", "never"] = "last"  # after which rounds; PAPER: Alg. 1 says once, Eq. 2 every round
     feedback: str = "orm"  # Table 3's rows: orm, teacher, none; the name of any judge, whose words the writer is given
-    writer: Literal["teacher", "student"] = "teacher"  # PAPER: GPT-4o; one sentence says "the model"
-    init: Literal["base", "previous"] = "base"  # PAPER: silent; the authors' README: previous
-    row: Literal["question", "draft"] = "question"  # what a rewrite is an answer to in D_SFT: the question
-    # (Alg. 1), or question, draft and critique (the authors' README); PAPER: the two differ
-    tries: int = allow(1, low=1)
+    writer: Literal["teacher", "student"] = "teacher"  # who rewrites; PAPER: GPT-4o; one sentence says "the model"
+    init: Literal["base", "previous"] = "base"  # of the fit after it; PAPER: silent; the authors' README: previous
+    # what a rewrite is an answer to in D_SFT: the question (Alg. 1), or question, draft and critique (the authors'
+    # README); PAPER: the two differ
+    row: Literal["question", "draft"] = "question"
+    tries: int = allow(1, low=1)  # rewrites of a draft until one is accepted
     all_drafts: bool = False  # true: every wrong draft is rewritten, also of problems solved later (README)
 
 
 @dataclass
 class Evolution:
     rounds: int = allow(2, low=0)  # K; PAPER: not stated, Figure 2 and Table 1 imply 2
-    init: Literal["base", "previous"] = "base"  # PAPER: silent on what a round's fit starts from
-    samples_per_problem: int = allow(1, low=1)
+    init: Literal["base", "previous"] = "base"  # what a round's fit starts from; PAPER: silent
+    samples_per_problem: int = allow(1, low=1)  # paths that the student draws for a problem of a round
     keep: Literal["one", "all"] = "one"  # accepted paths kept for a problem
     round: Round = field(default_factory=Round)
     reflect: Reflect = field(default_factory=Reflect)

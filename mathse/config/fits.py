@@ -10,12 +10,12 @@ from mathse.config.allow import allow
 
 @dataclass
 class Optimizer:
-    lr: float = allow(2e-3, above=0)
+    lr: float = allow(2e-3, above=0)  # highest learning rate, after the warm-up
     weight_decay: float = allow(0.01, low=0)  # on matrices only, never on norms and biases
-    beta1: float = allow(0.9, low=0, high=1)
-    beta2: float = allow(0.98, low=0, high=1)
-    eps: float = allow(1e-8, above=0)
-    warmup_ratio: float = allow(0.05, low=0, high=1)
+    beta1: float = allow(0.9, low=0, high=1)  # AdamW's decay of the gradient's mean
+    beta2: float = allow(0.98, low=0, high=1)  # and of its square
+    eps: float = allow(1e-8, above=0)  # AdamW's, added to the root of the square
+    warmup_ratio: float = allow(0.05, low=0, high=1)  # share of the steps over which lr rises from 0
     min_lr_ratio: float = allow(0.05, low=0, high=1)  # the cosine ends at this share of lr
     clip: float = allow(1.0, above=0)  # gradient norm
 
@@ -24,9 +24,9 @@ class Optimizer:
 class Lora:
     """Low-rank adapters (method=lora, qlora); the checkpoint is the merged model, the adapter lies beside it."""
 
-    rank: int = allow(16, low=1)
-    alpha: float = allow(32.0, above=0)
-    dropout: float = allow(0.05, low=0, high=1)
+    rank: int = allow(16, low=1)  # of the two low-rank matrices
+    alpha: float = allow(32.0, above=0)  # the adapter counts alpha / rank times
+    dropout: float = allow(0.05, low=0, high=1)  # on what goes into the adapter
     scopes: list[str] = field(default_factory=lambda: ["language"])  # language, tower; cogvlm2: vision_expert too
 
 
@@ -34,7 +34,7 @@ class Lora:
 class Fit:
     """One fit. Exactly one of ``epochs`` and ``max_steps`` is set."""
 
-    method: Literal["full", "lora", "qlora"] = "full"
+    method: Literal["full", "lora", "qlora"] = "full"  # all weights, or adapters (qlora: on 4 bits)
     lora: Lora = field(default_factory=Lora)
     freeze: list[str] = field(default_factory=list)  # parts that stay as they are: tower, connector, language
     vision_lr_scale: float = allow(1.0, above=0)  # learning rate of tower and connector, as a share of optimizer.lr
@@ -44,15 +44,15 @@ class Fit:
     tower_features: bool = False
     max_length: int | None = allow(None, low=16)  # tokens of a row, image included; longer rows are left out, listed
 
-    epochs: float | None = allow(None, above=0)
-    max_steps: int | None = allow(300, low=1)
+    epochs: float | None = allow(None, above=0)  # passes over the rows; or max_steps, one of the two
+    max_steps: int | None = allow(300, low=1)  # optimiser steps; or epochs, one of the two
     batch_size: int = allow(64, low=1)  # rows in a global batch
     micro_batch_size: int = allow(64, low=1)  # rows a forward pass, at most; gradients add up to the global batch
-    # and its tokens, rows x longest row, images included; a longer row runs alone. null: bounded by rows alone
+    # tokens a forward pass, rows x longest row, images included; a longer row runs alone; null: only rows are bounded
     tokens_per_micro_batch: int | None = allow(None, low=16)
     optimizer: Optimizer = field(default_factory=Optimizer)
-    val_rows: int = allow(128, low=0)
-    val_every: int = allow(100, low=1)  # optimiser steps
+    val_rows: int = allow(128, low=0)  # dev rows of a validation; 0: none
+    val_every: int = allow(100, low=1)  # optimiser steps between two validations
 
     def steps(self, rows: int) -> int:
         """Optimiser steps of a fit on so many rows."""
@@ -94,6 +94,7 @@ class ORM:
     """The Outcome Reward Model and its data (docs: mathse/judges/orm_rows)."""
 
     kind: Literal["generative", "binary"] = "generative"  # Table 5's two rows
+    # what a critique begins with: its verdict, its look at the steps, or a solution of its own
     order: Literal["verdict_first", "analysis_first", "solve_first"] = "analysis_first"
     see_answer: bool = False  # PAPER: not stated; with the answer in its prompt a judge can compare strings
     see_image: bool = True  # PAPER: not stated; its critiques cite the figure
@@ -101,7 +102,7 @@ class ORM:
     students: list[int] = field(default_factory=lambda: [300, 600])  # training rows of each weak student; 0: the base
     train: str | None = None  # own paths (mathse/data/labelled_paths.py) instead of the students', all of them used
     held: str | None = None  # others, of other problems, on which the ORM is measured; set where ``train`` is
-    samples_per_problem: int = allow(1, low=1)
+    samples_per_problem: int = allow(1, low=1)  # paths of each weak student on a problem
     references: bool = False  # reference solutions count among the right paths too, where students seldom are right
     temperature: float = allow(0.8, low=0)  # 0: greedy
     # its training pictures are moved, turned and slanted a little, each row's in its own way (synthetic task)

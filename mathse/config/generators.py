@@ -14,10 +14,10 @@ class HFGenerator:
 
     _target_: str = "mathse.inference.generate.HFGenerator"
     batch_size: int = allow(256, low=1)  # sequences a batch: problems times samples; a kill loses at most one batch
-    temperature: float = allow(0.7, low=0)  # PAPER: silent; R3V draws at 0.9, M-STaR at 1.0; 0: greedy
-    top_p: float = allow(1.0, above=0, high=1)  # PAPER: silent
-    top_k: int = allow(0, low=0)  # 0: no limit
-    max_new_tokens: int = allow(80, low=1)
+    temperature: float = allow(0.7, low=0)  # 0: greedy; PAPER: silent; R3V draws at 0.9, M-STaR at 1.0
+    top_p: float = allow(1.0, above=0, high=1)  # share of the probability that is drawn from; PAPER: silent
+    top_k: int = allow(0, low=0)  # likeliest tokens that are drawn from; 0: all
+    max_new_tokens: int = allow(80, low=1)  # of a path, at most
 
 
 @dataclass
@@ -37,13 +37,13 @@ class ServerGenerator:
     style: Literal["compact", "full"] = "full"  # evaluate.py: of the prompts with prompt=student
     batch_size: int = allow(64, low=1)  # problems a batch; several are asked at a time, and each answer is kept
     temperature: float = allow(0.7, low=0)  # 0: greedy
-    top_p: float = allow(0.95, above=0, high=1)
-    max_new_tokens: int = allow(2048, low=1)
+    top_p: float = allow(0.95, above=0, high=1)  # share of the probability that is drawn from
+    max_new_tokens: int = allow(2048, low=1)  # of a path, at most
     image_side: int = allow(4096, low=28)  # pixels, long side of what is sent; smaller pictures go as they are
-    cache_dir: str = "outputs/.answers"
-    max_concurrency: int = allow(64, low=1)
+    cache_dir: str = "outputs/.answers"  # a served model's answers by content, shared by runs
+    max_concurrency: int = allow(64, low=1)  # requests at a time, at most
     timeout: float = allow(600.0, above=0)  # seconds, for a whole answer
-    max_retries: int = allow(8, low=0)
+    max_retries: int = allow(8, low=0)  # of a request that failed, with growing pauses
 
 
 HOW_STUDENTS_ARE_REACHED = (

@@ -29,10 +29,10 @@ class Judge:
     name: str = ""  # as verdicts, reports and stage identities have it; a class of the user's own: its dotted path
     checkpoint: str | None = None  # a trained ORM's folder, instead of training one in this run
     threshold: float = allow(0.5, low=0, high=1)  # accept if the verdict is "correct" and P(correct) >= threshold
-    batch_size: int = allow(256, low=1)
-    max_new_tokens: int = allow(200, low=1)  # of the ORM
-    # An ORM in this process that writes its status first (orm.order=verdict_first) explains every path that it calls
-    # wrong (all), or only the drafts that a reflection gives to its writer (read). Nobody reads the other explanations.
+    batch_size: int = allow(256, low=1)  # paths that are judged at a time
+    max_new_tokens: int = allow(200, low=1)  # of the ORM's critique, at most
+    # an ORM in this process that writes its status first (orm.order=verdict_first) explains every path that it calls
+    # wrong (all), or only the drafts that a reflection gives to its writer (read); nobody reads the other explanations
     explain: Literal["all", "read"] = "all"
     server: str | None = None  # where the ORM is served, up to and with /v1; null: in this process
     model: str | None = None  # its name there; null: requests name the ORM's folder, or the command's {name}
@@ -40,10 +40,10 @@ class Judge:
     start_timeout: float = allow(900.0, above=0)  # seconds until a started engine answers
     api_key_env: str | None = None  # the environment variable with the key; null: the server wants none
     image_side: int = allow(4096, low=28)  # pixels, long side of what is sent
-    cache_dir: str = "outputs/.answers"
-    max_concurrency: int = allow(64, low=1)
+    cache_dir: str = "outputs/.answers"  # a served model's answers by content, shared by runs
+    max_concurrency: int = allow(64, low=1)  # requests at a time, at most
     timeout: float = allow(600.0, above=0)  # seconds, for a whole answer
-    max_retries: int = allow(8, low=0)
+    max_retries: int = allow(8, low=0)  # of a request that failed, with growing pauses
 
 
 @dataclass

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from argparse import Namespace
 from collections.abc import Callable, Container, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,9 @@ from mathse.config.secrets import holds_secret, refusal
 from mathse.config.sweeps import missing_option
 from mathse.errors import ConfigError, MathSEError
 
-COMPOSING = (HydraException, OmegaConfBaseException)
+COMPOSING = (HydraException, OmegaConfBaseException, ValueError)  # the last where Hydra has no class of its own
+SEVERAL_NAMES = re.compile(r"[\w./\[\], -]+")  # names of options: one, a list, several to sweep over
+LONGEST = 300  # characters of an argument in a sentence
 A_SETTING = re.compile(r"[\w./@-]+")
 NAMES_OF_VARIABLES = re.compile(r"[\w\s,'\"()\[\]]*|.*\$\{.*")  # one, several to sweep over, or an interpolation
 
@@ -49,7 +51,10 @@ def explain(error: Exception | None, arguments: Sequence[str], schema: type) -> 
     """
     own = _own_error(error)
     mistakes = [] if own is None else str(own).splitlines()
-    mistakes += [sentence for sentence in _mistakes(arguments, schema) if sentence not in mistakes]
+    with suppress(*COMPOSING):  # of a line of which nothing composes, Hydra's own words are left
+        for sentence in _mistakes(arguments, schema):
+            if sentence not in mistakes:
+                mistakes.append(sentence)
     return "\n".join(mistakes) or f"the command line does not compose: {_first_line(error)}"
 
 
@@ -68,20 +73,36 @@ def refuse_early(arguments: Sequence[str], schema: type) -> None:
 
 
 def as_spelt(arguments: Sequence[str]) -> list[str]:
-    """The command line with options as conf/ spells them: ``backbone=InternVL2.5`` -> ``backbone=internvl2_5``."""
+    """The command line with options as conf/ spells them, ``backbone=InternVL2.5`` -> ``backbone=internvl2_5``, alone,
+    in a list and in a sweep; and ``logger=[csv,wandb]``, which Hydra would put into one section, as sections."""
     spelt = []
     for argument in arguments:
         key, equals, value = argument.partition("=")
         group = key.lstrip("+").partition("@")[0]
         options = groups().get(group, ()) if equals else ()
-        name = None if not options or value in options else same_but_spelling(value, options)
-        spelt.append(argument if name is None else f"{key}={name}")
+        if options and SEVERAL_NAMES.fullmatch(value):
+            parts = re.split(r"([\[\],\s]+)", value)
+            value = "".join(part if part in options else same_but_spelling(part, options) or part for part in parts)
+            argument = f"{key}={value}"
+        if key == "logger" and (listed := re.fullmatch(r"\[([^\[\]]*)\]", value)):
+            spelt += _several_loggers([name.strip() for name in listed[1].split(",") if name.strip()])
+        else:
+            spelt.append(argument)
     return spelt
 
 
+def _several_loggers(names: Sequence[str]) -> list[str]:
+    """The choice of loggers that write beside the tables of ``csv``, which every run writes."""
+    others = [name for name in dict.fromkeys(names) if name != "csv"]
+    if len(others) < 2:
+        return [f"logger={others[0] if others else 'csv'}"]
+    return ["logger=several", *(f"+logger@logger.loggers.{name}={name}" for name in others)]
+
+
 def command_line(arguments: Sequence[str]) -> Namespace:
-    """Hydra's own reading of its flags (``multirun``, ``help``, ``config_dir``, ...) and of the ``overrides``."""
-    line, _ = get_args_parser().parse_known_args(list(arguments))
+    """Hydra's own reading of its flags (``multirun``, ``help``, ``config_dir``, ...) and of the ``overrides``, these as
+    ``as_spelt`` has them."""
+    line, _ = get_args_parser().parse_known_args(as_spelt(arguments))
     if (folder := line.config_dir or own_folder()) is not None:
         line.overrides.append(f"hydra.searchpath=[{quoted(f'file://{Path(folder).absolute()}')}]")
     return line
@@ -286,14 +307,19 @@ def _key(override: Override) -> str:
 
 def _parsed(text: str) -> Override | None:
     try:
-        return OverridesParser.create().parse_override(text)
-    except HydraException:
+        override = OverridesParser.create().parse_override(text)
+    except (HydraException, ValueError):  # a number of more digits than Python reads
         return None
+    return override if override.key_or_group else None
 
 
 def _unreadable(text: str) -> str:
     if homes := [group for group, names in groups().items() if text in names]:
         return f"{text}: a setting is written key=value; did you mean {homes[0]}={text}?"
+    if not re.split("[=@]", text.lstrip("+~"))[0]:
+        return f"{text or repr(text)}: names no setting; write KEY=VALUE"
+    if len(text) > LONGEST:
+        return f"{text[:LONGEST]}...: not readable; write key=value, of at most some thousand characters"
     quoted = f"'{text.partition('=')[0]}=\"{text.partition('=')[2]}\"'"
     remedy = f", and quote special characters: {quoted}" if "=" in text else ""
     return f"{text or repr(text)}: not readable; write key=value{remedy}"

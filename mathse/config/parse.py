@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Container, Mapping
 from dataclasses import fields, replace
@@ -73,7 +74,7 @@ def build(section: Any, **runtime: Any) -> Any:
         section: a settings object, which the class takes whole (an option that has no settings is called without), or
             a mapping, as the section of a user's own class is: each setting is then an argument.
         runtime: further arguments, which only a run has.
-    Raises ConfigError if the class cannot be imported.
+    Raises ConfigError if the class cannot be imported, does not take what it is given, or makes nothing.
     """
     of_own = isinstance(section, Mapping)
     target = section["_target_"] if of_own else section._target_
@@ -83,7 +84,14 @@ def build(section: Any, **runtime: Any) -> Any:
     except ConfigError as e:
         raise ConfigError(f"_target_ = {target!r}: {e}") from e
     if of_own:
-        return call(**{key: value for key, value in section.items() if key != "_target_"} | runtime)
+        arguments = {key: value for key, value in section.items() if key != "_target_"} | runtime
+        try:
+            inspect.signature(call).bind(**arguments)
+        except (TypeError, ValueError) as e:
+            raise ConfigError(f"_target_ = {target!r}: cannot be called with {', '.join(arguments)}: {e}") from e
+        if (made := call(**arguments)) is None:
+            raise ConfigError(f"_target_ = {target!r}: returned None; it must return the object that a run uses")
+        return made
     return call(section, **runtime) if len(fields(section)) > 1 else call(**runtime)
 
 

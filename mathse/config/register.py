@@ -64,9 +64,9 @@ def _options_page(*only: str) -> str:
 
 
 def by_method(method: Any, values: Mapping[str, Any]) -> Any:
-    """The value for a fit's method: conf/sft has a learning rate for each. A method that does not exist takes the full
-    fit's, so that only the method is complained of."""
-    return values.get(method, values["full"])
+    """The value for a fit's method, however it is spelt: conf/sft has a learning rate for each. A method that does not
+    exist takes the full fit's, so that only the method is complained of."""
+    return values[bind.same_but_spelling(str(method), [*values]) or "full"]
 
 
 # When this is imported, not when a program starts: a worker of joblib or SLURM imports it with the job that it is

@@ -22,20 +22,20 @@ from mathse.config.teachers import OpenAITeacher, ReplayTeacher, StudentTeacher,
 
 @dataclass
 class Trainer:
-    accelerator: Literal["cpu", "gpu", "auto"] = "cpu"
+    accelerator: Literal["cpu", "gpu", "auto"] = "cpu"  # auto: a GPU where torch finds one
     devices: int = allow(1, low=1)  # of a machine; several machines: start with torchrun or srun
     strategy: Literal["auto", "ddp", "fsdp2", "deepspeed"] = "auto"  # docs: mathse/training/strategies.py
-    precision: Literal["32-true", "bf16-mixed", "bf16-true"] = "bf16-mixed"
+    precision: Literal["32-true", "bf16-mixed", "bf16-true"] = "bf16-mixed"  # of the fits; -true: of the weights too
     threads: int = allow(1, low=1)  # torch threads; results are equal bit for bit only at an equal number
     workers: int = allow(0, low=0)  # loader processes
-    # of sft.tower_features; null: a folder in the user's cache; for several machines, one that all see
+    # where sft.tower_features are kept; null: a folder in the user's cache; for several machines, one that all see
     tower_features_folder: str | None = None
     tower_features_gb: float = allow(200.0, above=0)  # GiB that it may take; what was used longest ago goes
     checkpoint_every: int | None = allow(100, low=1)  # optimiser steps between resume points; null: none by steps
     checkpoint_minutes: float | None = allow(None, above=0)  # the same by time; a kill loses what comes first of both
     log_every: int = allow(10, low=1)  # optimiser steps between two lines of train_log.jsonl
-    # A fit stops when its gradient norm stays above so many times its median (docs: mathse/training/divergence.py);
-    # null: only when its loss or norm is no number.
+    # a fit stops when its gradient norm stays above so many times its median (docs: mathse/training/divergence.py);
+    # null: only when its loss or norm is no number
     max_grad_norm_ratio: float | None = allow(100.0, above=1)
     # what memory estimates are compared with, such as 80GiB; null: what the GPU, or this machine, has
     device_memory: str | None = None
@@ -43,16 +43,28 @@ class Trainer:
 
 @dataclass
 class CsvLogger:
+    """metrics.csv and fits.csv, which every run writes, and nothing else."""
+
     _target_: str = "mathse.reporting.loggers.CsvLogger"
 
 
 @dataclass
 class WandbLogger:
+    """Weights & Biases: one run for the whole evolution (docs: mathse/reporting/loggers/wandb.py)."""
+
     _target_: str = "mathse.reporting.loggers.WandbLogger"
-    project: str = "mathse"
+    project: str = "mathse"  # the W&B project
     entity: str | None = None  # a user or a team; null: the login's own
     group: str | None = None  # null: the study
     mode: Literal["online", "offline", "disabled"] | None = None  # null: WANDB_MODE decides
+
+
+@dataclass
+class SeveralLoggers:
+    """What logger=[wandb,tensorboard] becomes: a section for each, beside the tables that every run writes."""
+
+    _target_: str = "mathse.reporting.loggers.RunLoggers"
+    loggers: Any = field(default_factory=dict)  # by name, each a logger section with its _target_
 
 
 @dataclass
@@ -75,13 +87,15 @@ class TrainConfig:
     """python train.py"""
 
     name: str = "run"  # outputs/<name>/<time>
-    study: str | None = None  # the study that this run belongs to (conf/experiment/<study>/), and which of its variants
-    variant: str | None = None  # it is: what a dashboard groups by
+    study: str | None = None  # the study that this run belongs to (conf/experiment/<study>/)
+    variant: str | None = None  # which of the study's variants it is: what a dashboard groups by
+    # the whole of Algorithm 1; or one fit on sft.train; or the ORM; or the teacher's filtered solutions, without a fit
     task: Literal["evolve", "sft", "orm", "distill"] = "evolve"
-    seed: int = allow(0, low=0)
+    seed: int = allow(0, low=0)  # of everything that is drawn by chance
+    # last: go on with the newest unfinished run of this name; branch: reuse the stages that other settings left alike
     resume: Literal["last", "branch"] | None = None
     resume_from: list[str] = field(default_factory=list)  # resume=branch: run folders whose stages may be reused
-    progress: Literal["auto", "rich", "plain", "off"] = "auto"
+    progress: Literal["auto", "rich", "plain", "off"] = "auto"  # bars (rich), lines (plain); auto: by the terminal
     plan: bool = False  # print what the run would do, ask and cost, and do nothing (docs: mathse/commands/plan)
     backbone: Any = field(default_factory=TinyBackbone)
     data: Any = field(default_factory=SyntheticData)
@@ -133,8 +147,8 @@ def chosen_callbacks(config: TrainConfig) -> list[Any]:
 class EvaluateConfig:
     """python evaluate.py"""
 
-    name: str = "evaluate"
-    seed: int = allow(0, low=0)
+    name: str = "evaluate"  # outputs/<name>/<time>
+    seed: int = allow(0, low=0)  # of samples and of the synthetic problems
     checkpoint: str | None = None  # a checkpoint folder of a run
     predictions: str | None = None  # instead of a model: its answers, rows {"id", "response", "extraction"?}
     partial: bool = False  # score a predictions file that lacks problems, over those that it has
@@ -146,7 +160,7 @@ class EvaluateConfig:
     map_marker: bool | None = None  # score "The answer ... is x" as a box; null: for models here, not for files
     check_against: str | None = None  # a train.jsonl: which of its rows are in the benchmark
     error_types: bool = False  # Figure 4: the LLM says of each wrong answer what kind of mistake it is
-    progress: Literal["auto", "rich", "plain", "off"] = "auto"
+    progress: Literal["auto", "rich", "plain", "off"] = "auto"  # bars (rich), lines (plain); auto: by the terminal
     backbone: Any = field(default_factory=TinyBackbone)
     data: Any = field(default_factory=SyntheticData)
     generator: Any = field(default_factory=HFGenerator)
@@ -163,7 +177,7 @@ OPTIONS: dict[str, tuple[type, ...]] = {
     "teacher": (SymbolicTeacher, ReplayTeacher, OpenAITeacher, StudentTeacher),
     "judge": JUDGES,
     "generator": (HFGenerator, ServerGenerator),
-    "logger": (CsvLogger, WandbLogger),
+    "logger": (CsvLogger, WandbLogger, SeveralLoggers),
     "callbacks": (MergeCorrectPaths, ReflectOnErrors, EvaluateStudent),
     "benchmark": BENCHMARKS,
 }

@@ -11,6 +11,7 @@ import gzip
 import io
 import json
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +37,15 @@ class BadRow(DataError):
     """Why a row cannot be used. The caller adds file and line."""
 
 
+class Repeating(dict[str, Any]):
+    """A JSON object some of whose keys, ``repeated``, stand in it more than once: JSON keeps the last value of each,
+    and nobody can say which was meant."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        self.repeated = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
+
+
 class JsonRecord(NamedTuple):
     """A record that begins in ``line`` (from 1): its object, or None and a reason. ``number``: its place among the
     records, from 1, where a file may have several in a line; None in a file of JSON lines."""
@@ -59,10 +69,17 @@ def read_records(path: Path, key: str = "id") -> Iterator[JsonRecord]:
         yield from _list_elements(path)
     elif first == b"{" and suffix == ".json" and (whole := _whole_object(path)) is not None:
         if whole and all(isinstance(value, dict) for value in whole.values()):
+            repeated = whole.repeated if isinstance(whole, Repeating) else ()
             for number, (name, values) in enumerate(whole.items(), start=1):
-                yield JsonRecord(number, {key: name, **values}, number=number)
+                if name in repeated:
+                    reason = f"two records are called {name!r:.80}; ids are unique, rename one"
+                    yield JsonRecord(number, None, reason, number)
+                elif isinstance(values, Repeating):
+                    yield _record(number, values)._replace(number=number)
+                else:
+                    yield JsonRecord(number, {key: name, **values}, number=number)
         else:
-            yield JsonRecord(1, whole)
+            yield _record(1, whole)
     else:
         yield from read_lines(path)
 
@@ -79,7 +96,7 @@ def read_lines(path: Path) -> Iterator[JsonRecord]:
             if not line:
                 continue
             try:
-                yield _record(number, json.loads(line.decode("utf-8")))
+                yield _record(number, json.loads(line.decode("utf-8"), object_pairs_hook=_object))
             except UnicodeDecodeError as error:
                 yield JsonRecord(number, None, f"not UTF-8 (byte {error.start + 1}); save the file as UTF-8")
             except json.JSONDecodeError as error:
@@ -95,7 +112,15 @@ def kind(value: object) -> str:
     return _KINDS.get(type(value), f"a {type(value).__name__}") + shown
 
 
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    plain = dict(pairs)
+    return plain if len(plain) == len(pairs) else Repeating(pairs)
+
+
 def _record(line: int, value: Any) -> JsonRecord:
+    if isinstance(value, Repeating):
+        keys = ", ".join(f"{key!r:.80}" for key in value.repeated)
+        return JsonRecord(line, None, f"keys that stand twice in the row: {keys}; keep one of each")
     if isinstance(value, dict):
         return JsonRecord(line, value)
     return JsonRecord(line, None, f"a row is a JSON object, got {kind(value)}; write one object a row")
@@ -109,7 +134,7 @@ def _whole_object(path: Path) -> dict[str, Any] | None:
         if len(data) > MAX_WHOLE:
             return None
         try:
-            return cast("dict[str, Any]", json.loads(data.decode("utf-8-sig")))
+            return cast("dict[str, Any]", json.loads(data.decode("utf-8-sig"), object_pairs_hook=_object))
         except json.JSONDecodeError as error:
             if error.msg == "Extra data":  # a second object after the first
                 return None
@@ -151,7 +176,7 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
 
 
 def _list_elements(path: Path) -> Iterator[JsonRecord]:
-    decoder = json.JSONDecoder()
+    decoder = json.JSONDecoder(object_pairs_hook=_object)
     text = _ListText(path)
     text.skip("[")
     number = 0

@@ -8,7 +8,7 @@ from typing import Literal
 
 from mathse.config.schema import TrainConfig
 from mathse.inference.generate import Advance
-from mathse.reporting.loggers import RunLogger
+from mathse.reporting.loggers import RunLoggers
 from mathse.reporting.progress import Progress, Track
 from mathse.reporting.progress.outlook import Outlook, Unit, fit_unit
 from mathse.runs.reader import FinishedStage, read_stage
@@ -20,9 +20,9 @@ class RunContext:
     """``notes``: sentences that summary.json has beside the run's figures."""
 
     def __init__(
-        self, config: TrainConfig, run: RunFolder, progress: Progress, logger: RunLogger, notes: Sequence[str] = ()
+        self, config: TrainConfig, run: RunFolder, progress: Progress, loggers: RunLoggers, notes: Sequence[str] = ()
     ) -> None:
-        self.config, self.run, self.progress, self.logger = config, run, progress, logger
+        self.config, self.run, self.progress, self.loggers = config, run, progress, loggers
         self.notes = list(notes)
 
     def note(self, text: str) -> None:

@@ -63,7 +63,7 @@ class EvolutionRun:
     def finish(self, summary: dict[str, Any], inputs: Sequence[Path] = ()) -> None:
         """Write the manifest of the current stage, which is complete then, and tell the loggers."""
         self.stage.finish(summary, inputs)
-        self.context.logger.stage_finished(self.stage)
+        self.context.loggers.stage_finished(self.stage)
 
     def state_loaded_from(self, stage: Stage) -> None:
         """Go on from a stage's files: a resumed run and one that just made the stage then hold the same."""

@@ -83,7 +83,7 @@ class Fitting:
             kept_in,
         )
         with context.fitting(stage, what, job.steps) as track:
-            callbacks = [ShowSteps(track, stage.path), context.logger.fit_callback(stage.name)]
+            callbacks = [ShowSteps(track, stage.path), *context.loggers.fit_callbacks(stage.name)]
             fit(backbone, job, callbacks, self._announce, context.progress.say)
 
     def _announce(self, trained: Trained) -> None:

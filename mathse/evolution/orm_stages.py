@@ -90,7 +90,7 @@ def train_orm(loop: EvolutionRun, data: ORMData | None) -> list[Stage]:
         figures = judge_held(loop, stage, loop.models.orm, held, stage.path / METRICS)
         inputs = [student.path / name for student in students for name in (PATHS, HELD_PATHS)]
         stage.finish({"training_paths": len(train), "note": note, **figures}, inputs)
-        loop.context.logger.stage_finished(stage)
+        loop.context.loggers.stage_finished(stage)
     if stage.summary["note"]:
         loop.context.notes.append(f"orm: {stage.summary['note']}")
     return [stage]

@@ -136,7 +136,7 @@ def base(loop: EvolutionRun) -> Student:
         measure_student(loop, stage, student)
         nothing: dict[str, Any] = {"train_rows": 0, **NOTHING_JUDGED, "origins": {}}
         stage.finish({"stage": "base", **_accuracy(stage), **nothing, "transitions": None, "skipped_fit": None})
-        context.logger.stage_finished(stage)
+        context.loggers.stage_finished(stage)
     else:
         leave_out_listed(context, problems, stage)
     return Student(stage)

@@ -30,7 +30,7 @@ from mathse.judges.teachers import PaidTeacher
 from mathse.models import quiet
 from mathse.models.adapters import require_four_bit
 from mathse.reporting import report
-from mathse.reporting.loggers import open_logger
+from mathse.reporting.loggers import RunLoggers
 from mathse.reporting.progress import Progress
 from mathse.reporting.progress.outlook import Expected, Outlook
 from mathse.runs.layout import REPORT, RUN, SUMMARY
@@ -87,11 +87,13 @@ def _run(
         progress.say(f"left out: {row['file']}:{row['line']}: {row['reason']}")
     if stages_ahead is not None:
         progress.outlook = Outlook(stages_ahead(config, source))
-    logger = stack.enter_context(closing(open_logger(config.logger, run=run, problem_of=source.get, image=load_image)))
+    loggers = RunLoggers.open(config.logger, run=run, problem_of=source.get, image=load_image)
+    stack.callback(loggers.say_what_is_left, progress.say)  # at the very end, however it comes
+    stack.enter_context(closing(loggers))
     teacher = build(config.teacher)
     if isinstance(teacher, PaidTeacher):
         teacher.account_in(run.path)
-    context = RunContext(config, run, progress, logger, source.notes)
+    context = RunContext(config, run, progress, loggers, source.notes)
     problems, models = RunProblems(source, config.evaluation.limit), RunModels(context, teacher)
     stack.callback(models.stop_engines)
     loop = EvolutionLoop(context, problems, models, [build(callback) for callback in chosen_callbacks(config)])
@@ -103,8 +105,8 @@ def _run(
     summary = summarize(loop)
     page = run.path / REPORT
     report.write_report([run.path], page, lambda _, i: problems.by_id.get(i), png_bytes, summary)
-    logger.finish(summary)
-    logger.close()
+    loggers.finish(summary)
+    loggers.close()
     write_json(run.path / SUMMARY, summary)  # last: a run with a summary is finished, and nothing is done for it again
     if isinstance(teacher, PaidTeacher):
         progress.say(f"teacher: {in_words(teacher.usage())}")

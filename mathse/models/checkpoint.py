@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from jinja2 import TemplateError
 from safetensors import SafetensorError, safe_open
 from transformers import AutoProcessor, GenerationConfig
 
@@ -246,7 +247,28 @@ def open_processor(folder: Path) -> Any:
         raise CheckpointError(f"{folder}: its processor cannot be opened ({' '.join(str(e).split())[:400]})") from None
     if not getattr(processor, "tokenizer", None):
         raise CheckpointError(f"{folder}: no processor with a tokenizer (preprocessor_config.json, tokenizer.json)")
+    if processor.chat_template:
+        _expect_readable_template(processor, folder)
     return processor
+
+
+def _expect_readable_template(processor: Any, folder: Path) -> None:
+    """Raise CheckpointError unless the chat template writes a question and one placeholder for its picture.
+
+    A template is a program that came with the folder: what may go wrong in it is whatever goes wrong in Python.
+    """
+    question = "How many sides?"
+    message = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}
+    remedy = "fetch chat_template.jinja (or tokenizer_config.json) of the checkpoint again"
+    try:
+        text = processor.apply_chat_template([message], add_generation_prompt=True, tokenize=False)
+    except (TemplateError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as e:
+        reason = " ".join(str(e).split())[:300] or type(e).__name__
+        raise CheckpointError(f"{folder}: its chat template cannot be rendered ({reason}); {remedy}") from None
+    images = text.count(processor.image_token)
+    if question not in text or images != 1:
+        lost = "the question is not in its prompts" if question not in text else f"one picture becomes {images}"
+        raise CheckpointError(f"{folder}: its chat template does not write what it is given ({lost}); {remedy}")
 
 
 def as_dtype(dtype: str | torch.dtype | None) -> torch.dtype:

@@ -95,10 +95,12 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> int:
     return count
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write one value, indented."""
+def write_json(path: Path, value: Any, private: bool = False) -> None:
+    """Write one value, indented. ``private``: only the file's owner may read it, whatever the umask."""
     data = _json_line(value, indent=2)  # before the file is touched: it may have no JSON form
     with _replacing(path) as file:
+        if private:
+            os.fchmod(file.fileno(), 0o600)
         file.write(data)
 
 

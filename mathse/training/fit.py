@@ -217,6 +217,7 @@ def _train(
             )
         )
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", "The .srun. command is available")  # the ranks are started, by us or by srun
     trainer = pl.Trainer(
         **strategies.among_ranks(hardware, settings.optimizer.clip),
         # with bf16-true the weights are bfloat16 already: Lightning would round the rotary frequencies too

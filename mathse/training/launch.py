@@ -192,7 +192,8 @@ def _terminated_like_interrupted() -> Iterator[None]:
     def stop(*_: object) -> NoReturn:
         raise KeyboardInterrupt
 
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may set signal handlers
+    in_main_thread = threading.current_thread() is threading.main_thread()  # no other may set signal handlers
+    if not in_main_thread or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:  # a command line's handler does so too
         yield
         return
     before = signal.signal(signal.SIGTERM, stop)

@@ -21,6 +21,7 @@ from mathse.data.images import load_image
 from mathse.errors import CheckpointError, DataError
 from mathse.models import load
 from mathse.models.base import IGNORED
+from mathse.models.checkpoint import open_processor
 from mathse.models.row import Row
 from mathse.models.tiny import TinyBackbone
 from mathse.models.tiny_tokenizer import END, SPECIAL
@@ -377,3 +378,24 @@ def test_earlier_turns_come_first_and_hold_the_images(backbone: TinyBackbone) ->
     assert text.endswith("<|user|>And now?<|assistant|>") and text.count("<|image_pad|>") == 1
     [encoded] = backbone.encode([row])
     assert encoded.prompt.count(backbone.image_id) == 3 and encoded.prompt.count(backbone.end_id) == 2
+
+
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        ("{% for m in messages %}{{ m.content", r"cannot be rendered \(unexpected end of template"),
+        ("{{ raise_exception('roles must alternate') }}", r"cannot be rendered \(roles must alternate\)"),
+        ("{{ messages + 1 }}", r"cannot be rendered \(can only concatenate list"),
+        ("{{ no_such.thing }}", r"cannot be rendered \('no_such' is undefined\)"),
+        ("How many sides?", r"does not write what it is given \(one picture becomes 0\)"),
+        ("{{ messages[0].role }}", r"does not write what it is given \(the question is not in its prompts\)"),
+    ],
+)
+def test_a_broken_chat_template_is_told_when_the_checkpoint_is_opened(
+    saved: Path, tmp_path: Path, template: str, reason: str
+) -> None:
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(saved, folder)
+    (folder / "chat_template.jinja").write_text(template)
+    with pytest.raises(CheckpointError, match=f"its chat template {reason}.*; fetch chat_template.jinja"):
+        open_processor(folder)

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,18 @@ def refusal(read: Callable[..., Any]) -> Callable[..., list[str]]:
 
 
 @pytest.fixture
-def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
+def signal_handlers() -> Iterator[None]:
+    """Whatever handlers a test leaves behind, the next one has pytest's own."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], signal_handlers: None
+) -> Callable[..., Any]:
     """``command(task, "seed=1")``: (exit code, stderr) of the program around ``task``, in an empty folder."""
     monkeypatch.chdir(tmp_path)
 

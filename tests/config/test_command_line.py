@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from mathse.commands.mistakes import wants_traceback
 from mathse.errors import ConfigError, DataError
@@ -89,6 +90,20 @@ def test_a_disk_that_cannot_be_written_is_told_in_a_sentence(command, code, says
     assert status == 1 and says in said and len(said.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    "allocate", [lambda: bytearray(1 << 60), lambda: torch.empty(1 << 50), lambda: torch.ones(1 << 50)]
+)
+def test_memory_that_is_out_is_told_in_a_sentence(command, allocate):
+    status, said = command(lambda *_: allocate())
+    assert status == 1 and said.startswith("error: out of memory (") and "lower micro_batch_size" in said, said
+    assert len(said.splitlines()) == 1
+
+
+def test_a_bug_that_is_a_value_error_keeps_its_traceback(command):
+    with pytest.raises(ValueError, match="a bug"):
+        command(failing(ValueError("a bug")))
+
+
 def test_a_file_in_the_place_of_the_run_folder_is_told_in_a_sentence(command, tmp_path):
     (tmp_path / "taken").write_text("")
     status, said = command(never, "hydra.run.dir=taken")
@@ -166,12 +181,13 @@ def test_a_key_is_refused_where_tracebacks_are_asked_for_too(command, tmp_path):
         (["evaluate.py", "llm.api_key_env=sk-test1234567890abcdef"], 1, "must be the name of an environment variable"),
     ],
 )
-def test_help_and_refusals_load_no_torch(root, tmp_path, arguments, code, says):
+def test_help_and_refusals_load_no_torch_and_help_takes_no_time(root, tmp_path, arguments, code, says):
     script = (
-        "import runpy, sys\n"
+        "import runpy, sys, time\n"
         f"sys.argv, code = {[str(root / arguments[0]), *arguments[1:]]!r}, 0\n"
         "try:\n    runpy.run_path(sys.argv[0], run_name='__main__')\n"
         "except SystemExit as e:\n    code = e.code or 0\n"
+        "if '--help' in sys.argv and time.process_time() > 1.5:\n    sys.exit('help took too long')\n"
         "sys.exit('torch was loaded' if 'torch' in sys.modules else code)\n"
     )
     environment = {"PYTHONPATH": str(root), "PATH": ""}

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from mathse.config.bind import did_you_mean, key_paths
+from mathse.config.compose import train_config
 from mathse.config.field_words import FIELD_WORDS, OF_HYDRA
 from mathse.config.overrides import as_spelt
+from mathse.config.rules.files import checkpoint_problems
 from mathse.config.schema import EvaluateConfig, TrainConfig
 
 SETTINGS = {*key_paths(TrainConfig()), *key_paths(EvaluateConfig()), *OF_HYDRA}
@@ -33,3 +37,25 @@ def test_an_option_may_be_spelt_otherwise() -> None:
     assert spelt == [
         "backbone=internvl2_5", "+backbone@orm.backbone=qwen2vl", "backbone=gpt", "name=Qwen2VL", "-m",
     ]  # fmt: skip
+
+
+def test_options_may_be_spelt_otherwise_in_lists_and_sweeps() -> None:
+    assert as_spelt(["benchmark=[MathVista, MATHVERSE]", "-m", "teacher=OpenAI,replay", "judge=glob(*)"]) == [
+        "benchmark=[mathvista, mathverse]", "-m", "teacher=openai,replay", "judge=glob(*)",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ["lora", "LoRA"])
+def test_a_choice_may_be_spelt_otherwise_and_what_follows_it_follows(method: str) -> None:
+    config, _ = train_config(["backbone=qwen2vl", f"sft.method={method}", "trainer.precision=BF16-Mixed"])
+    assert (config.sft.method, config.orm.fit.method, config.trainer.precision) == ("lora", "lora", "bf16-mixed")
+    assert config.sft.optimizer.lr == 1e-4  # an adapter's, of conf/sft
+
+
+def test_a_run_or_stage_folder_in_the_place_of_its_checkpoint_is_understood(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "run" / "final" / "checkpoint"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "config.json").write_text("{}")
+    for folder in (checkpoint.parent, checkpoint.parents[1]):
+        (sentence,) = checkpoint_problems("checkpoint", str(folder), "a checkpoint folder of a run")
+        assert sentence.endswith(f"but it has no config.json; did you mean {checkpoint}?")

@@ -176,7 +176,7 @@ def test_a_glob_that_matches_nothing_is_refused_and_one_that_matches_is_not():
 
 def test_an_option_that_is_no_name_is_refused():
     refuse_early(["callbacks=[]", "~logger", "backbone=tiny", "data=synthetic,jsonl"], TrainConfig)
-    available = "csv, mlflow, tensorboard, wandb"
+    available = "csv, mlflow, several, tensorboard, wandb"
     with pytest.raises(ConfigError, match=f"logger=null: an option is chosen by its name; available: {available}"):
         refuse_early(["logger=null"], TrainConfig)
 

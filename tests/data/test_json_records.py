@@ -77,3 +77,16 @@ def test_bytes_that_are_no_utf8_are_refused(tmp_path: Path) -> None:
     (tmp_path / "rows.json").write_bytes(b'[{"a": "\xff"}]')
     with pytest.raises(DataError, match="not UTF-8"):
         list(read_records(tmp_path / "rows.json"))
+
+
+def test_a_row_with_a_key_twice_is_listed_in_every_form_of_file(tmp_path: Path) -> None:
+    twice, once = '{"id": "a", "answer": "1", "answer": "2"}', '{"id": "b", "answer": "1", "n": {"k": 1, "k": 1}}'
+    for name, text in {"a.jsonl": f"{twice}\n{once}\n", "b.json": f"[{twice}, {once}]", "c.json": twice}.items():
+        first, *others = read_records(write(tmp_path / name, text))
+        assert (first.values, first.reason) == (None, "keys that stand twice in the row: 'answer'; keep one of each")
+        assert all(record.values for record in others)  # what stands twice further in is not ours to judge
+    named = '{"1": {"answer": "1"}, "2": {"answer": "1"}, "1": {"answer": "3"}, "3": {"a": 1, "a": 2}}'
+    first, second, third = read_records(write(tmp_path / "d.json", named))
+    assert first.reason == "two records are called '1'; ids are unique, rename one" and first.values is None
+    assert second.values == {"id": "2", "answer": "1"}
+    assert third.reason == "keys that stand twice in the row: 'a'; keep one of each"

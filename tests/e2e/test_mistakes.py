@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
 import time
@@ -166,6 +167,17 @@ def test_after_a_full_disk_the_same_command_goes_on(command: Command, tmp_path: 
         done = command(*settings)
         assert done.code == 0, done.err
         assert contents(disk / "run") == contents(tiny)
+
+
+@pytest.mark.parametrize("size", [200, 20_000])  # run.json, the first weights
+def test_a_limit_on_the_size_of_files_is_told(command: Command, tmp_path: Path, size: int) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        done = command("train.py", *TINY, f"hydra.run.dir={tmp_path / 'run'}")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    one_sentence(done, "larger than this process may write (ulimit -f", "run the same command")
 
 
 def test_a_read_only_place_is_told(command: Command, tmp_path: Path) -> None:

@@ -77,7 +77,10 @@ def test_an_answer_reads_back_as_it_was_kept(tmp_path: Path) -> None:
     reply = ChatReply(
         ["三", "b"], "no", "stop", Usage(3, 2, 1), "m", outcome="refused", finish_reasons=["stop", "stop"]
     )
+    before = os.umask(0)
     cache.put("ab" * 32, reply.to_json())
+    os.umask(before)
+    assert cache.file("ab" * 32).stat().st_mode & 0o777 == 0o600  # its owner's alone
     stored = cache.get("ab" * 32)
     assert stored is not None
     assert ChatReply.from_json(stored, "ab" * 32) == replace(reply, cached=True, key="ab" * 32)

@@ -23,4 +23,7 @@ def checkpoint_problems(path: str, value: str | None, required: str) -> Iterator
     if value is None or Path(value, "config.json").is_file():
         return
     lacks = "it has no config.json" if Path(value).is_dir() else "there is no such folder"
-    yield f"{path} = {show(value)}: must be {required}, but {lacks}"
+    # a run's folder, or a stage's, instead of the checkpoint in it
+    inside = next((i for i in ("checkpoint", "final/checkpoint") if Path(value, i, "config.json").is_file()), None)
+    meant = f"; did you mean {Path(value, inside)}?" if inside else ""
+    yield f"{path} = {show(value)}: must be {required}, but {lacks}{meant}"

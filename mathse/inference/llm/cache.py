@@ -1,6 +1,6 @@
 """Answers by key in a folder that any number of runs share, and locks on keys that are being requested.
 
-    <folder>/ab/ab12...json    one answer, written whole and flushed before it is used
+    <folder>/ab/ab12...json    one answer, written whole and flushed before it is used; its owner alone may read it
     <folder>/.claims           empty; one byte of it is locked for each key that is being requested
     <folder>/batches/          requests at the Batch API (see batch.py)
 
@@ -93,4 +93,4 @@ class AnswerCache:
 
     def put(self, key: str, answer: dict[str, Any]) -> None:
         """Returns when the answer is on the disk."""
-        write_json(self.file(key), answer)
+        write_json(self.file(key), answer, private=True)

@@ -1,24 +1,28 @@
 """Loggers: what a run sends to the outside while it works. Each is a mirror of the run folder, which is the truth.
 
+Every run writes the tables of ``logger=csv``; whatever else is chosen comes on top.
+
 A logger has no state of the run of its own: what a killed process did not send, the next one reads in the run folder.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from contextlib import ExitStack
+from typing import Any, Protocol, Self
 
 import pytorch_lightning as pl
 
+from mathse.config import schema
 from mathse.config.parse import build
 from mathse.reporting.loggers.csv import CsvLogger
-from mathse.reporting.loggers.lightning import LightningLogger, is_lightnings
+from mathse.reporting.loggers.lightning import NOTE, LightningLogger, is_lightnings
 from mathse.reporting.loggers.sample_table import Loader
 from mathse.reporting.loggers.wandb import WandbLogger
 from mathse.runs.stage_cache import RunFolder, Stage
 from mathse.types import Problem
 
-__all__ = ["CsvLogger", "LightningLogger", "RunLogger", "WandbLogger", "open_logger"]
+__all__ = ["CsvLogger", "LightningLogger", "RunLogger", "RunLoggers", "WandbLogger", "open_logger"]
 
 
 class RunLogger(Protocol):
@@ -41,12 +45,65 @@ class RunLogger(Protocol):
         ...
 
 
-def open_logger(section: Any, *, run: RunFolder, problem_of: Callable[[str], Problem], image: Loader) -> RunLogger:
-    """The logger of ``logger=``: one of ours or of the user's own, or Lightning's behind a bridge.
+class RunLoggers:
+    """All loggers of a run: the tables, then those of ``settings`` in their order.
 
-    ``problem_of``: the problem with an id; ``image``: the picture behind a reference. A Lightning logger needs neither.
+    ``problem_of``: the problem with an id; ``image``: the picture behind a reference.
     """
+
+    def __init__(
+        self,
+        settings: schema.SeveralLoggers,
+        *,
+        run: RunFolder,
+        problem_of: Callable[[str], Problem],
+        image: Loader,
+    ) -> None:
+        self._loggers: list[RunLogger] = [CsvLogger(run=run)]
+        with ExitStack() as opened:  # one that cannot be opened closes those before it
+            for name, section in settings.loggers.items():
+                if not isinstance(section, schema.CsvLogger):
+                    note = NOTE if len(settings.loggers) == 1 else f"logger.{name}.json"
+                    logger = open_logger(section, run=run, problem_of=problem_of, image=image, note=note)
+                    opened.callback(logger.close)
+                    self._loggers.append(logger)
+            self._opened = opened.pop_all()
+
+    @classmethod
+    def open(cls, section: Any, *, run: RunFolder, problem_of: Callable[[str], Problem], image: Loader) -> Self:
+        """Those of ``logger=``, one or several."""
+        several = (
+            section if isinstance(section, schema.SeveralLoggers) else schema.SeveralLoggers(loggers={"only": section})
+        )
+        return cls(several, run=run, problem_of=problem_of, image=image)
+
+    def fit_callbacks(self, stage: str) -> list[pl.Callback]:
+        return [logger.fit_callback(stage) for logger in self._loggers]
+
+    def stage_finished(self, stage: Stage) -> None:
+        for logger in self._loggers:
+            logger.stage_finished(stage)
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        for logger in self._loggers:
+            logger.finish(summary)
+
+    def close(self) -> None:
+        self._opened.close()
+
+    def say_what_is_left(self, say: Callable[[str], None]) -> None:
+        """What is left to the user once all are closed, a sentence each."""
+        for logger in self._loggers:
+            if isinstance(logger, WandbLogger) and (sentence := logger.left_to_do()) is not None:
+                say(sentence)
+
+
+def open_logger(
+    section: Any, *, run: RunFolder, problem_of: Callable[[str], Problem], image: Loader, note: str = NOTE
+) -> RunLogger:
+    """One logger: ours or of the user's own, or Lightning's behind a bridge, which notes in the file ``note`` what it
+    has sent and needs neither ``problem_of`` nor ``image``."""
     if is_lightnings(section):
-        return LightningLogger(section, run=run)
+        return LightningLogger(section, run=run, note=note)
     logger: RunLogger = build(section, run=run, problem_of=problem_of, image=image)
     return logger

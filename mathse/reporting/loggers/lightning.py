@@ -47,14 +47,15 @@ class LightningLogger:
     """``section``: the ``_target_`` of a Lightning logger and its arguments. Where it takes a ``save_dir`` and the
     section has none, that is the run folder; where it takes a ``run_id`` (MLflow), a resumed run goes on with its own.
 
-    Raises RunError where the logger's own package is not installed.
+    ``note``: the file of the run folder that says what was sent. Raises RunError where the logger's own package is
+    not installed.
     """
 
-    def __init__(self, section: Mapping[str, Any], *, run: RunFolder) -> None:
+    def __init__(self, section: Mapping[str, Any], *, run: RunFolder, note: str = NOTE) -> None:
         arguments = {key: value for key, value in section.items() if key != "_target_"}
         logger_class = locate(section["_target_"])
         parameters = inspect.signature(logger_class).parameters
-        self._folder, self._note = run.path, run.path / NOTE
+        self._folder, self._note = run.path, run.path / note
         noted = read_json(self._note) if self._note.exists() else {"version": None, "stages": []}
         if "save_dir" in parameters and arguments.get("save_dir") is None:
             arguments["save_dir"] = str(run.path)

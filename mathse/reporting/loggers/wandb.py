@@ -18,6 +18,7 @@ W&B's run has ended, so after a kill they are sent again (``sent.py``); the summ
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -96,6 +97,12 @@ class WandbLogger:
             self._sent.save()
             self._run.finish(exit_code=0 if self._ended_well else 1)
             self._sent.ended()
+
+    def left_to_do(self) -> str | None:
+        """How an offline run is sent; None where nothing is left."""
+        if not self._run.offline or self._run.disabled:
+            return None
+        return f"W&B was offline; to send this run: wandb sync {shlex.quote(str(self._folder / 'wandb'))}/offline-run-*"
 
     def _catch_up(self) -> None:
         """Send each finished stage that was not sent yet: the one just made, and what a kill or a branch left over."""

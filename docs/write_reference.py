@@ -1,36 +1,30 @@
-"""Pages of the documentation that are written from the code when the site is built: all settings, and all commands.
+"""Writes the pages of the documentation that list all settings and all commands, docs/reference/: from the code.
 
-A list of settings that is kept by hand is out of date after the next commit; this one reads the dataclasses of
-``mathse.config``, their defaults, what each value may be, and the comments beside them.
+    python docs/write_reference.py
+
+A list that is kept by hand is out of date after the next commit; these are read from the dataclasses of
+``mathse.config``, their defaults, what each value may be, and the comments beside them. ``make docs`` calls this, and a
+test compares.
 """
 
 from __future__ import annotations
 
-import ast
 import inspect
-import io
 import re
-import textwrap
-import tokenize
-from collections.abc import Container, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
+from pathlib import Path
 from typing import Any
 
-from mathse.__main__ import VERBS
-from mathse.config.options import CONF, available
-from mathse.config.schema import NAMED, OPTIONS, EvaluateConfig, TrainConfig
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+from mathse.__main__ import VERBS  # noqa: E402  (the path first)
+from mathse.config.describe import allowed, comments  # noqa: E402
+from mathse.config.options import CONF, available  # noqa: E402
+from mathse.config.schema import NAMED, OPTIONS, EvaluateConfig, TrainConfig  # noqa: E402
 
-SETTINGS = "reference/settings.md"
-COMMANDS = "reference/commands.md"
-
-
-def on_files(files: Any, config: Any) -> Any:
-    """mkdocs calls this once all files of docs/ are known."""
-    from mkdocs.structure.files import File
-
-    for path, text in ((SETTINGS, settings_page()), (COMMANDS, commands_page())):
-        files.append(File.generated(config, path, content=text))
-    return files
+FOLDER = ROOT / "docs" / "reference"
 
 
 # --- settings ---------------------------------------------------------------------------------------------------------
@@ -57,14 +51,14 @@ def _section(
     """The table of a dataclass's own settings, then a section for each group of settings below it."""
     rows = [f for f in fields(schema) if f.name != "_target_" and f.name not in leave_out and not _below(f, prefix)]
     if rows:
-        yield _table(rows, comments(schema), prefix)
+        yield _table(schema, rows, prefix)
     for f in fields(schema):
         below = [] if f.name in described and not prefix else _below(f, prefix)
         shared = _shared([part for _, part in below])
         path = f"{prefix}{f.name}{'.NAME' if f.name in NAMED else ''}."
         if shared:
             yield f"### `{f.name}`: settings of every option"
-            yield _table([x for x in fields(below[0][1]) if x.name in shared], comments(below[0][1]), path)
+            yield _table(below[0][1], [x for x in fields(below[0][1]) if x.name in shared], path)
         for option, part in below:
             yield f"### `{prefix}{f.name}`" if option is None else f"### `{f.name}={option}`"
             about = inspect.cleandoc(part.__doc__ or "").split("\n\n")[0]
@@ -73,9 +67,12 @@ def _section(
             yield from _section(part, path, leave_out=shared)
 
 
-def _table(rows: Sequence[Field[Any]], notes: Mapping[str, str], prefix: str) -> str:
+def _table(schema: type, rows: Sequence[Field[Any]], prefix: str) -> str:
+    notes = comments(schema)
     lines = ["| setting | default | allowed | |", "|---|---|---|---|"]
-    lines += [f"| `{prefix}{f.name}` | {_default(f)} | {_allowed(f)} | {_cell(notes.get(f.name, ''))} |" for f in rows]
+    for f in rows:
+        choices = _cell(allowed(schema, f))
+        lines.append(f"| `{prefix}{f.name}` | {_default(f)} | {choices} | {_cell(notes.get(f.name, ''))} |")
     return "\n".join(lines)
 
 
@@ -111,36 +108,8 @@ def _default(f: Field[Any]) -> str:
     return f"`{str(value).lower() if isinstance(value, bool) else value}`" if value != "" else '`""`'
 
 
-def _allowed(f: Field[Any]) -> str:
-    rule = f.metadata
-    if rule.get("choices"):
-        return ", ".join(f"`{c}`" for c in rule["choices"])
-    bounds = [("≥", rule.get("low")), ("≤", rule.get("high")), (">", rule.get("above"))]
-    return ", ".join(f"{sign} {value:g}" for sign, value in bounds if value is not None)
-
-
 def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("<", "&lt;")
-
-
-def comments(schema: type) -> dict[str, str]:
-    """What stands beside a dataclass's fields as comments; those on lines of their own belong to the field before."""
-    notes: dict[str, str] = {}
-    for cls in reversed(schema.__mro__[:-1]):
-        source = textwrap.dedent(inspect.getsource(cls))
-        lines = {
-            node.lineno: node.target.id
-            for node in ast.walk(ast.parse(source))
-            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
-        }
-        name: str | None = None
-        for token in tokenize.generate_tokens(io.StringIO(source).readline):
-            name = lines.get(token.start[0], name)
-            if token.type == tokenize.COMMENT and name is not None:
-                text = token.string.lstrip("# ")
-                if not text.startswith("type:"):
-                    notes[name] = f"{notes[name]} {text}" if name in notes and token.start[0] not in lines else text
-    return notes
 
 
 # --- commands ---------------------------------------------------------------------------------------------------------
@@ -160,3 +129,15 @@ def commands_page() -> str:
 
 def _options(group: str) -> str:
     return f"| `{group}` | {', '.join(f'`{name}`' for name in available(group))} |"
+
+
+PAGES = {"settings.md": settings_page, "commands.md": commands_page}
+
+
+def main() -> None:
+    for name, page in PAGES.items():
+        (FOLDER / name).write_text(page(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
