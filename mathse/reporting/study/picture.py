@@ -7,7 +7,7 @@ from mathse.reporting.report.compare import Variant, mean_flight
 from mathse.reporting.report.frame import Frame
 from mathse.reporting.report.staircase import staircase
 from mathse.reporting.study.collect import Collected
-from mathse.scoring.metrics import mean_interval
+from mathse.scoring.metrics import mean_share
 
 WIDTH, HEIGHT = 760, 340
 LEFT, RIGHT, TOP, BOTTOM = 56, 20, 34, 56  # margins in px
@@ -27,10 +27,10 @@ def picture(collected: Collected) -> str | None:
 
 
 def _dots(values: dict[str, list[float]], name: str, axis: str | None) -> str:
-    means = {v: mean_interval(xs) for v, xs in values.items()}
-    # The scale holds every seed and every interval, as far as that lies between 0 and 100 %.
+    means = {v: mean_share(xs) for v, xs in values.items()}
+    # The scale holds every seed and every interval.
     ends = [x for xs in values.values() for x in xs]
-    ends += [min(1.0, max(0.0, end)) for _, interval in means.values() for end in interval or ()]
+    ends += [end for _, interval in means.values() for end in interval or ()]
     ticks = svg.ticks(min(ends), max(ends))
     low, high = ticks[0], ticks[-1] if ticks[-1] > ticks[0] else ticks[0] + 0.1
 

@@ -6,12 +6,13 @@ Shares in percent, differences in points, each with its 95 % interval.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import fmean
 
 from mathse.reporting.study.collect import Collected, value
 from mathse.reporting.study.differences import PairedDifference, difference
 from mathse.runs.layout import title
 from mathse.runs.reader import Run
-from mathse.scoring.metrics import mean_interval
+from mathse.scoring.metrics import mean_share
 
 CHANGES = ("correct_correct", "wrong_wrong", "correct_wrong", "wrong_correct")
 SHARES = ("accuracy", "precision", "auroc", "recall")  # parts of the names of measures that are shares, others counts
@@ -92,8 +93,8 @@ def mean_text(values: Sequence[float | None], measure: str) -> str:
     known = [v for v in values if v is not None]
     if not known or len(known) < len(values):
         return NONE
-    mean, interval = mean_interval(known)
-    if interval is None or not _is_share(measure):
+    mean, interval = mean_share(known) if _is_share(measure) else (fmean(known), None)
+    if interval is None:
         return number(mean, measure)
     return f"{100 * mean:.1f} [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
 
