@@ -170,7 +170,8 @@ def test_on_a_telephone_nothing_is_cut(run: Path, page: Page) -> None:
         page.open(run / "report.html")
         assert page.run("document.documentElement.scrollWidth") <= 390
         inside = page.run(
-            "[...document.querySelectorAll('.narrow svg.chart')].map((chart) => { const box = chart.getBoundingClientRect();"
+            "[...document.querySelectorAll('.narrow svg.chart')].map((chart) => {"
+            "const box = chart.getBoundingClientRect();"
             "return [...chart.querySelectorAll('text')].every((t) => { const at = t.getBoundingClientRect();"
             "return at.left >= box.left - 1 && at.right <= box.right + 1 && at.height >= 10; }); })"
         )

@@ -23,10 +23,11 @@ def picture(collected: Collected) -> str | None:
     values = {v: [x for x in collected.values(v, measure) if x is not None] for v in design.variants}
     if any(len(xs) < len(collected.seeds) for xs in values.values()) or max(map(max, values.values())) > 1:
         return None
-    return svg.standalone(_dots(values, name, design.axis))
+    return svg.standalone(dots({design.called(v): xs for v, xs in values.items()}, name, design.axis))
 
 
-def _dots(values: dict[str, list[float]], name: str, axis: str | None) -> str:
+def dots(values: dict[str, list[float]], name: str, axis: str | None) -> str:
+    """``values``: one a seed, by what a variant is called."""
     means = {v: mean_share(xs) for v, xs in values.items()}
     # The scale holds every seed and every interval.
     ends = [x for xs in values.values() for x in xs]
@@ -47,7 +48,8 @@ def _dots(values: dict[str, list[float]], name: str, axis: str | None) -> str:
         if interval:
             body += svg.line(x, frame.y(interval[0]), x, frame.y(interval[1]), "whisker")
         for seed in values[variant]:
-            body += svg.tag("circle", cx=x + 10, cy=frame.y(seed), r=2.5, class_="quiet")
+            hint = svg.tag("title", svg.safe(f"{variant}: {svg.percent(seed)} with one seed"))
+            body += svg.tag("circle", hint, cx=x + 10, cy=frame.y(seed), r=2.5, class_="quiet")
         body += svg.tag("circle", cx=x, cy=y, r=5, class_="dot")
         body += svg.text(x - 10, y + 5, f"{100 * mean:.1f}", "strong halo", "end")
         body += svg.text(x, frame.bottom + 20, variant, "name", "middle")

@@ -40,11 +40,13 @@ def main_table(collected: Collected) -> Cells:
     else:
         first = next(iter(design.measures.values()))
         names = list(design.variants)
-        head = ["variant", *design.measures, f"against {design.against}"]
+        head = ["variant", *design.measures, f"against {design.called(design.against)}"]
         for variant in names:
             cells = [mean_text(collected.values(variant, measure), measure) for measure in design.measures.values()]
             gain = difference(collected.runs[design.against], collected.runs[variant], first)
-            rows.append([variant, *cells, NONE if variant == design.against else difference_text(gain, first)])
+            rows.append(
+                [design.called(variant), *cells, NONE if variant == design.against else difference_text(gain, first)]
+            )
     if design.paper:
         head.append(f"paper ({design.paper_says})" if design.paper_says else "paper")
         for row, name in zip(rows, names, strict=True):
@@ -73,7 +75,9 @@ def seed_table(collected: Collected) -> Cells:
         runs, key = collected.runs[design.variants[0]], measure.partition(".")[2]
         rows = [[title(s), *(number(value(run, f"{s}.{key}"), key) for run in runs)] for s in _stages(runs)]
     else:
-        rows = [[v, *(number(x, measure) for x in collected.values(v, measure))] for v in design.variants]
+        rows = [
+            [design.called(v), *(number(x, measure) for x in collected.values(v, measure))] for v in design.variants
+        ]
     return [head, *rows]
 
 
@@ -84,7 +88,9 @@ def settings_table(collected: Collected) -> Cells:
     rows = []
     for variant in collected.design.variants:
         values = (differing[variant].get(key) for key in keys)
-        rows.append([variant, *("`null`" if x is None else f"`{x}`" for x in values)])
+        called = collected.design.called(variant)
+        label = variant if called == variant else f"{called} (`{variant}`)"
+        rows.append([label, *("`null`" if x is None else f"`{x}`" for x in values)])
     return [["variant", *(f"`{key}`" for key in keys)], *(rows if keys else [])]
 
 
