@@ -77,6 +77,7 @@ class TrainConfig:
     name: str = "run"  # outputs/<name>/<time>
     study: str | None = None  # the study that this run belongs to (conf/experiment/<study>/), and which of its variants
     variant: str | None = None  # it is: what a dashboard groups by
+    note: str | None = None  # a sentence that stands with the run's numbers, wherever they are shown
     task: Literal["evolve", "sft", "orm", "distill"] = "evolve"
     seed: int = allow(0, low=0)
     resume: Literal["last", "branch"] | None = None

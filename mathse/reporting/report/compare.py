@@ -18,7 +18,7 @@ from mathse.runs.settings import LATER
 from mathse.scoring.metrics import mean_share
 
 # Settings, and groups of them, that name or display a run and have no part in what it computes.
-NAMING = ("name", "resume", "resume_from", "progress", "seed", "logger")
+NAMING = ("name", "note", "resume", "resume_from", "progress", "seed", "logger")
 MISSING = "\N{EN DASH}"
 
 

@@ -18,6 +18,11 @@ from mathse.reporting.report.svg import percent, points, safe, span
 from mathse.runs.layout import title
 from mathse.runs.reader import Run
 
+CRITIQUES = (
+    "A critique of the built-in task works each step out anew and compares it figure by figure: <code>2: 7 * 7 = 49: "
+    "77 ok 77 ok 44 ok 79 no</code> says of step 2 that 7, 7 and 4 were written as they should be, and 7 for 9."
+)
+
 
 def run_page(
     run: Run, problem_of: ProblemOf, image_png: Callable[[str], bytes], write: Write, parts_folder: str
@@ -40,6 +45,8 @@ def run_page(
         "marked. Whether the judge was right goes by the reference answer; of the ORM's held-out paths, by the label "
         "of their steps."
     )
+    if any(item.problem and item.problem.source == "synthetic" for items in groups.values() for item in items):
+        about += f" {CRITIQUES}"
     parts = [
         run_sections.accuracy(run),
         run_sections.transitions(run),
@@ -57,10 +64,10 @@ def run_page(
         run_sections.notes(run),
         run_sections.settings(run),
     ]
-    banner = ""
+    banner = f'<p class="banner">{safe(run.config["note"])}</p>' if run.config.get("note") else ""
     if not run.finished:
         stages = safe(", ".join(title(stage.name) for stage in run.stages)) or "none yet"
-        banner = (
+        banner += (
             '<p class="banner">This run has not finished. What follows is what its finished stages say so far: '
             f"{stages}.</p>"
         )
