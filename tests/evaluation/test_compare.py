@@ -220,4 +220,5 @@ def test_kinds_of_mistakes_stand_beside_the_paper_s() -> None:
 def test_the_page_draws_the_transitions(two: tuple[Path, Path], said: Said, tmp_path: Path) -> None:
     said(*two, "--out", tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
-    assert page.count('<svg class="chart"') == 1 and "correct to wrong: 2" in page and "QVQ-72B" in page
+    assert page.count('<svg class="chart"') == 2, "one for wide screens and one for narrow ones"
+    assert "2 problems correct to wrong" in page and "QVQ-72B" in page
