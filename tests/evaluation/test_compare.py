@@ -54,7 +54,7 @@ def two(tmp_path: Path, files: Path) -> tuple[Path, Path]:
 def test_two_runs_are_compared_problem_by_problem(two: tuple[Path, Path], said: Said) -> None:
     printed = said(*two)
     assert line(printed, str(two[0]))[1:6] == ["66.67%", "[33.3,", "100.0]", "4", "6"]
-    assert line(printed, str(two[1]))[1:5] == ["50.00%", "16.7–83.3%", "3", "6"]
+    assert line(printed, str(two[1]))[1:6] == ["50.00%", "[16.7,", "83.3]", "3", "6"]
     assert "test, a file's answers, marker as it stands" in printed
     (changes,) = [text for text in printed.splitlines() if "−16.7" in text]
     assert changes.split()[1:] == ["−16.7", "−66.7", "to", "+33.3", "1.0000", "2", "2", "1", "1", "6", "0"]
