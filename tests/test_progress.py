@@ -84,14 +84,14 @@ def test_the_closing_table_is_the_same_on_a_terminal_and_in_a_file() -> None:
     plain, rich = io.StringIO(), Terminal()
     Progress("plain", stream=plain).table(SUMMARY)
     Progress("rich", stream=rich).table(SUMMARY)
-    assert "round_01  64.0% ± 2.0       1,400     1,052     1,340         8      0.978" in plain.getvalue()
+    assert "round_01  64.0% [62.0, 66.0]       1,400     1,052     1,340         8      0.978" in plain.getvalue()
     assert "overall 97.0%" in plain.getvalue() and "first wrong step named -" in plain.getvalue()
     for line in plain.getvalue().splitlines()[1:3]:
         assert line in rich.getvalue()
 
 
 def test_stages_that_judge_nothing_show_dashes() -> None:
-    assert stage_rows(SUMMARY)[0] == ("base", "1.0% ± 0.5", "0", "-", "-", "-", "-")
+    assert stage_rows(SUMMARY)[0] == ("base", "1.0% [0.5, 1.5]", "0", "-", "-", "-", "-")
     assert accuracy_text(None, None) == "-"
 
 

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from run_builder import NOTE, build_run, record_again
@@ -27,16 +28,17 @@ from mathse.reporting.report.compare import comparable, mean_flight, variants
 from mathse.reporting.report.curves import HEIGHT, Curve, curves
 from mathse.reporting.report.fit_table import HEAD, fit_row, overfitting
 from mathse.reporting.report.flow import flow
-from mathse.reporting.report.gallery import gallery, steps
+from mathse.reporting.report.gallery import Choice, GalleryItem, answers_to_tests, paths, steps
+from mathse.reporting.report.listing import Listing
 from mathse.reporting.report.losses import losses
 from mathse.reporting.report.run_sections import own_seconds
 from mathse.reporting.report.staircase import stairs
 from mathse.reporting.report.svg import points, safe, spread, ticks
 from mathse.runs.layout import stage_order, title
-from mathse.runs.reader import read_run
+from mathse.runs.reader import Run, read_run
 from mathse.runs.store import read_json, read_jsonl, write_json, write_jsonl
 from mathse.scoring.metrics import decide
-from mathse.types import Problem, ReasoningPath, Verdict
+from mathse.types import Lineage, Problem, ReasoningPath, Verdict
 
 WORLD = build(SyntheticData())
 HOSTILE = "</script></style><script>alert(1)</script><img src=x onerror=alert(2)> \" ' & \x00\x1b\ud800 ]]> <!-- $title"
@@ -61,6 +63,31 @@ def blank_png(width: int, height: int) -> bytes:
     )
 
 
+def gallery(run: Run, per_group: int) -> dict[str, list[GalleryItem]]:
+    choice = Choice(per_group)
+    for item in paths(run, WORLD.get):
+        choice.add(item)
+    return choice.groups()
+
+
+def inside(page: str) -> dict[str, Any]:
+    """The listing that stands in a page."""
+    match = re.search(r'<script type="application/json" id="listing">(.*?)</script>', page, re.S)
+    assert match
+    return json.loads(match[1])
+
+
+def beside(page: Path) -> dict[str, Any]:
+    """The listing in the parts beside a page."""
+    calls = (file.read_text(encoding="ascii") for file in sorted((page.parent / f"{page.stem}_parts").iterdir()))
+    matches = (re.fullmatch(r'mathse\("([a-z_0-9]+)",(.*)\);\n', call) for call in calls)
+    return {match[1]: json.loads(match[2]) for match in matches if match}
+
+
+def values(listing: dict[str, Any], kind: str) -> list[Any]:
+    return [value for name in sorted(listing) if name.startswith(kind) for value in listing[name]["values"]]
+
+
 def report(*runs: Path, problem_of: Callable[[Path, str], Problem | None] = lambda run, i: WORLD.get(i)) -> str:
     return write_report(runs, runs[0] / "report.html", problem_of, png).read_text(encoding="utf-8")
 
@@ -68,7 +95,7 @@ def report(*runs: Path, problem_of: Callable[[Path, str], Problem | None] = lamb
 class Markup(HTMLParser):
     """Collects tags and checks that each one is closed where it should be."""
 
-    VOID = ("meta", "input", "br")
+    VOID = ("meta", "input", "br", "img")
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -139,14 +166,15 @@ def test_the_report_shows_no_key_that_a_setting_holds(tmp_path: Path) -> None:
 def test_the_report_loads_nothing_and_runs_no_other_script(run: Path) -> None:
     page = report(run)
     markup = Markup(page)
-    assert markup.seen["script"] == 1 and markup.seen["link"] == markup.seen["iframe"] == markup.seen["img"] == 0
+    assert markup.seen["script"] == 2 and page.count("<script>") == 1 and '<script type="application/json"' in page
+    assert markup.seen["link"] == markup.seen["iframe"] == 0
     for name, value in markup.values:
         assert not name.startswith("on")
         if name in ("href", "src"):
-            assert value.startswith(("#", "data:image/png;base64,"))
+            assert value.startswith("#")
     assert "@import" not in page and "url(" not in page
     script = re.search(r"<script>(.*?)</script>", page, re.S)
-    policy = re.search(r"script-src 'sha256-([^']+)'", page)
+    policy = re.search(r"script-src 'sha256-([^']+)' 'strict-dynamic';", page)
     assert script and policy
     assert base64.b64decode(policy.group(1)) == hashlib.sha256(script.group(1).encode()).digest()
 
@@ -165,9 +193,13 @@ def test_hostile_text_of_a_model_stays_text(run: Path, tmp_path: Path) -> None:
     )
     page = report(hostile, problem_of=lambda run, i: Problem(i, HOSTILE, (HOSTILE,), HOSTILE, (HOSTILE, HOSTILE)))
     markup = Markup(page)
-    assert markup.seen["script"] == 1 and markup.seen["img"] == 0
-    assert page.count("alert(1)") == page.count("&lt;script&gt;alert(1)") > 50
-    assert "\x00" not in page and "\x1b" not in page
+    assert markup.seen["script"] == 2 and page.count("<script") == 2
+    escaped = page.count("&lt;script&gt;alert(1)") + page.count(r"\u003cscript\u003ealert(1)")
+    assert page.count("alert(1)") == escaped > 50
+    for text in (page, *(file.read_text() for file in (hostile / "report_parts").iterdir())):
+        assert re.search("[\x00\x1b]|" + r"(?<!\\)\\u(0000|001b|d800)", text) is None
+    for file in (hostile / "report_parts").iterdir():
+        assert not set("<>&").intersection(file.read_text()), file.name
 
 
 @pytest.mark.parametrize("stage", ["base", "orm/solver", "orm", "distill", "round_01", "reflection"])
@@ -213,7 +245,7 @@ def test_a_folder_that_is_no_run_is_refused_by_name(tmp_path: Path) -> None:
 
 def test_the_gallery_is_spread_over_outcomes_and_the_same_each_time(run: Path) -> None:
     read = read_run(run)
-    groups = gallery(read, WORLD.get, per_group=20)
+    groups = gallery(read, per_group=20)
     assert list(groups)[:4] == ["distilled", "round 1", "round 2", "reflection"]
     assert "ORM held-out, round 2" in groups
     assert all(len(items) <= 20 for items in groups.values())
@@ -221,15 +253,15 @@ def test_the_gallery_is_spread_over_outcomes_and_the_same_each_time(run: Path) -
         assert len({item.path.id for item in items}) == len(items)
     shown = Counter((i.decision, i.right) for i in groups["round 1"])
     everyone = Counter(decide(v, 0.5) for v in read_jsonl(run / "round_01" / "verdicts.jsonl", Verdict))
-    false_accepts = sum(i.decision == "accepted" and not i.right for i in gallery(read, WORLD.get, 10**6)["round 1"])
+    false_accepts = sum(i.decision == "accepted" and not i.right for i in gallery(read, 10**6)["round 1"])
     assert shown[("accepted", False)] == min(false_accepts, 5) > 0
     assert abs(shown[("accepted", True)] - shown[("rejected", False)]) <= 1 < everyone["accepted"]
-    again = gallery(read_run(run), WORLD.get, per_group=20)
+    again = gallery(read_run(run), per_group=20)
     assert again == groups
 
 
 def test_every_judged_path_knows_whether_the_judge_was_right(run: Path) -> None:
-    for item in gallery(read_run(run), WORLD.get, 10**6)["round 1"]:
+    for item in gallery(read_run(run), 10**6)["round 1"]:
         assert item.problem is not None
         truth = item.path.text.endswith(f" is {item.problem.answer}.")
         assert item.right == truth
@@ -240,27 +272,46 @@ def test_every_judged_path_knows_whether_the_judge_was_right(run: Path) -> None:
 
 
 def test_a_wrong_draft_is_shown_with_its_rewrite_and_the_rewrite_with_its_draft(run: Path) -> None:
-    groups = gallery(read_run(run), WORLD.get, 10**6)
+    groups = gallery(read_run(run), 10**6)
     drafts = [i for i in groups["round 2"] if i.reflection]
     assert drafts and all(i.reflection and i.reflection.draft.id == i.path.id for i in drafts)
     assert all(i.reflection and i.reflection.revised.id == i.path.id for i in groups["reflection"])
-    page = report(run)
-    assert "the draft it rewrites" in page and "reflection: its rewrite, accepted" in page
+    report(run)
+    titles = {row["also"]["title"] for row in values(beside(run / "report.html"), "rows") if "also" in row}
+    assert {"the draft it rewrites", "reflection: its rewrite, accepted"} <= titles
 
 
 def test_problems_and_pictures_that_are_gone_are_said_so(run: Path) -> None:
     page = report(run, problem_of=lambda run, i: None)
     Markup(page)
-    assert "not available here" in page and "data:image" not in page
+    assert set(values(inside(page), "problems")) == {None}
 
     def gone(ref: str) -> bytes:
         raise DataError(f"{ref}: no such file")
 
     out = write_report([run], run / "report.html", lambda r, i: WORLD.get(i), gone).read_text(encoding="utf-8")
-    assert "picture not available: digits:" in out
+    (picture,) = values(inside(out), "problems")[0]["pictures"]
+    assert picture["missing"].startswith("picture not available: digits:")
 
 
-def test_each_picture_is_stored_once_and_a_budget_keeps_the_page_small() -> None:
+def test_a_budget_of_pictures_keeps_a_listing_small() -> None:
+    def listed(budget: int, image_png: Callable[[str], bytes]) -> list[dict[str, Any]]:
+        written: dict[str, str] = {}
+        listing = Listing("now", written.__setitem__, image_png, pictures=budget)
+        for name in ("a", "b", "c"):
+            path = ReasoningPath(name, name, "Step 1: 2", Lineage("student", "round_01", "x"))
+            listing.add(GalleryItem("round 1", path, Problem(name, "?", (name,)), None, None, None))
+        listing.index()
+        return [problem["pictures"][0] for problem in json.loads(written["problems_0000"])["values"]]
+
+    png = blank_png(200, 100)
+    first, second, third = listed(2 * len(png), lambda ref: png)
+    assert (first["width"], first["height"], base64.b64decode(second["png"])) == (200, 100, png)
+    assert "left out" in third["missing"]
+    assert "not a PNG" in listed(10**6, lambda ref: b"GIF89a")[0]["missing"]
+
+
+def test_each_picture_of_a_card_is_stored_once_and_a_budget_keeps_the_page_small() -> None:
     pictures = PagePictures(lambda ref: blank_png(200, 100), budget=200)
     assert pictures.show("a") == pictures.show("a")
     assert 'viewBox="0 0 200 100"' in pictures.show("a")
@@ -268,6 +319,54 @@ def test_each_picture_is_stored_once_and_a_budget_keeps_the_page_small() -> None
     assert "left out" in pictures.show("c")
     assert len(pictures.symbols) == 2
     assert "not a PNG" in PagePictures(lambda ref: b"GIF89a").show("d")
+
+
+def test_all_paths_and_test_answers_lie_beside_the_page_and_the_index_has_each(run: Path) -> None:
+    report(run)
+    listing = beside(run / "report.html")
+    index, read = listing["index"], read_run(run)
+    rows = [*paths(read, WORLD.get), *answers_to_tests(read, WORLD.get)]
+    assert len(values(listing, "rows")) == len(index["problem"]) == len(rows) > 1000
+    groups = [group["title"] for group in index["groups"]]
+    for k, (item, row) in enumerate(zip(rows, values(listing, "rows"), strict=True)):
+        assert row["id"] == item.path.id and groups[index["group"][k]] == item.group
+        assert index["problems"][index["problem"][k]] == item.path.problem_id
+        assert index["right"][k] == {True: 1, False: 0, None: -1}[item.right]
+        assert "".join(text for _, texts in row["steps"] for text in texts).replace("\n", "") == "".join(
+            text for _, text in steps(item.path.text)
+        ).replace("\n", "")
+    assert set(index["kinds"]) == {problem.metadata["kind"] for problem in WORLD.splits()["test"]}
+    for before, after in zip(read.entries, read.entries[1:], strict=False):
+        right = [
+            {index["problem"][k]: index["right"][k] for k, g in enumerate(index["group"])
+             if index["groups"][g]["student"] == entry["stage"]}
+            for entry in (before, after)
+        ]  # fmt: skip
+        gained = sum(right[1][problem] > right[0][problem] for problem in right[1])
+        assert gained == after["transitions"]["wrong_correct"]
+
+
+def test_a_long_listing_is_cut_into_parts_that_the_index_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mathse.reporting.report.listing.PART", 2_000)
+    monkeypatch.setattr("mathse.reporting.report.listing.MAX_ROWS", 90)
+    written: dict[str, str] = {}
+    listing = Listing("now", written.__setitem__, png)
+    for k in range(100):
+        path = ReasoningPath(f"p{k}", f"q{k % 7}", rf"Step 1: $\frac{{1}}{{{k % 5}}}$ $", Lineage("student", "x", "y"))
+        listing.add(GalleryItem("round 1", path, Problem(f"q{k % 7}", "$x^2$?"), None, None, None))
+    index = listing.index()
+    assert index["groups"][0]["all"] == 100 and index["groups"][0]["rows"] == len(index["problem"]) == 90
+    starts = index["parts"]["rows"]
+    assert starts[0] == 0 and len(starts) > 3
+    for k in range(90):
+        part = max(p for p, start in enumerate(starts) if start <= k)
+        found = json.loads(written[f"rows_{part:04d}"])
+        row = found["values"][k - starts[part]]
+        assert row["id"] == f"p{k}" and found["stamp"] == "now"
+        before, formula, after = row["steps"][0][1]
+        assert (before, after) == ("Step 1: ", " $") and rf"\frac{{1}}{{{k % 5}}}</annotation>" in found["formulas"][
+            formula
+        ]
 
 
 def test_the_page_of_a_demo_sized_gallery_is_moderate(run: Path) -> None:
@@ -300,7 +399,7 @@ def test_the_step_that_the_judge_names_is_marked(tmp_path: Path) -> None:
     (folder / "distill" / "orm_held.jsonl").unlink()
     (folder / "orm" / "orm_held.jsonl").unlink()
     record_again(folder)
-    marked = re.findall(r'<li class="named">(.*?)</li>', report(folder))
+    marked = [text for flags, (text,) in values(inside(report(folder)), "rows")[0]["steps"] if flags]
     assert len(marked) == 1 and marked[0].startswith("Step 2:")
 
 
@@ -316,7 +415,7 @@ def test_seeds_of_equal_settings_form_one_variant(tmp_path: Path) -> None:
     assert comparable(found[0].runs[0]) == comparable(found[0].runs[1])
     page = report(*seeds, other)
     Markup(page)
-    assert "over 3 seeds" in page and "<th>judge.name</th><td>orm</td><td>random</td>" in page
+    assert "over 3 seeds" in page and "judge.name</th><td>orm</td><td>random</td>" in page
 
 
 def test_runs_that_differ_by_a_seed_of_their_own_are_not_lumped_together(tmp_path: Path) -> None:
@@ -359,8 +458,10 @@ def test_validation_losses_that_have_lines_of_their_own_are_drawn_as_rings() -> 
     log = [{"step": 10, "loss": 1.0, "lr": 0.1}, {"step": 10, "val_loss": 1.2}, {"step": 20, "loss": 0.5, "lr": 0.1},
            {"step": 20, "val_loss": 0.9}, {"step": 20, "val_loss": math.nan}]  # fmt: skip
     drawing = losses({"distilled": log, "ORM: student 300": log[:1]})
-    assert [c.get("class") for c in ET.fromstring(drawing).iter() if c.tag.endswith("circle")] == ["ring"] * 2
+    circles = [c for c in ET.fromstring(drawing).iter() if c.tag.endswith("circle")]
+    assert [c.get("class") for c in circles if c.get("class") != "touch"] == ["ring"] * 2
     words = list(ET.fromstring(drawing).itertext())
+    assert "distilled, step 20: validation loss 0.9" in words and "ORM: student 300, step 10: training loss 1" in words
     assert "train 0.5" in words and "validation 0.9" in words and "validation 0.9" in drawing.split(">")[0]
     assert drawing.count("validation 0.9<") == 1, "a fit that was not validated has no such label"
 

@@ -2,7 +2,8 @@
 
     python experiments/demo/collect.py outputs/demo/seed_* [--control outputs/demo/control_*] [--picture FILE.svg]
 
-Over seeds: mean and 95 % interval (Student's t). A run that is not finished is an error: no cell is filled by hand.
+Over seeds: mean and 95 % interval (Student's t, cut at 0 and 100). A run that is not finished is an error: no cell is
+filled by hand.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 from mathse.reporting.report import staircase_svg
 from mathse.runs.reader import finished_summary
-from mathse.scoring.metrics import mean_interval
+from mathse.scoring.metrics import mean_share
 
 ORM = ("overall_accuracy", "positive_accuracy", "negative_accuracy", "error_step_accuracy")
 
@@ -41,7 +42,7 @@ def mean_stages(summaries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         return list(summaries[0]["stages"])
     stages = []
     for entries in zip(*(s["stages"] for s in summaries), strict=True):
-        mean, interval = mean_interval([e["accuracy"] for e in entries])
+        mean, interval = mean_share([e["accuracy"] for e in entries])
         rows = round(sum(e["train_rows"] for e in entries) / len(entries))
         stages.append({"stage": entries[0]["stage"], "accuracy": mean, "ci95": interval, "train_rows": rows})
     return stages
@@ -81,7 +82,7 @@ def percent(values: Any) -> str:
     values = [v for v in values if v is not None]
     if not values:
         return ""
-    mean, interval = mean_interval(values)
+    mean, interval = mean_share(values)
     return f"{100 * mean:.1f}" + (f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]" if interval else "")
 
 

@@ -89,6 +89,7 @@ class TrainConfig:
     name: str = "run"  # outputs/<name>/<time>
     study: str | None = None  # the study that this run belongs to (conf/experiment/<study>/)
     variant: str | None = None  # which of the study's variants it is: what a dashboard groups by
+    note: str | None = None  # a sentence that stands with the run's numbers, wherever they are shown
     # the whole of Algorithm 1; or one fit on sft.train; or the ORM; or the teacher's filtered solutions, without a fit
     task: Literal["evolve", "sft", "orm", "distill"] = "evolve"
     seed: int = allow(0, low=0)  # of everything that is drawn by chance

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from mathse.reporting.report.bars import Bar, Part, bars
 from mathse.reporting.report.curves import Curve, curves
 from mathse.reporting.report.formulas import answer_with_formulas, with_formulas
 from mathse.reporting.report.page import Markup, figure, html, section, table
-from mathse.reporting.report.svg import percent, safe, span
+from mathse.reporting.report.svg import WIDE, percent, safe, span
 from mathse.runs.layout import REPORT
 from mathse.scoring.paper import ERROR_TYPES, FIGURE_4, SLIPS
 
@@ -112,14 +113,14 @@ def _samples(selectors: Mapping[str, Any] | None) -> str:
         known = zip(selectors["n"], points, strict=True)
         drawn = [(n, p["accuracy"], p["ci95"]) for n, p in known if p["accuracy"] is not None]
         lines.append(Curve(label.get(key, key), drawn))
-        cells = [percent(p["accuracy"]) + (f" ({span(p['ci95'])})" if p["ci95"] else "") for p in points]
+        cells = [percent(p["accuracy"]) + (f" {span(p['ci95'])}" if p["ci95"] else "") for p in points]
         rows.append([label.get(key, key), *cells])
     return section(
         "selectors",
         "Accuracy against the number of samples",
         "One sampling pass: at N, the first N answers of each problem. 95% bootstrap intervals over problems. The "
         "oracle takes a right answer wherever there is one: a bound.",
-        figure(curves(lines, "samples a problem", "Accuracy against the number of samples"))
+        figure(lambda width: curves(lines, "samples a problem", "Accuracy against the number of samples", width))
         + table(("selector", *(f"N = {n}" for n in selectors["n"])), rows),
     )
 
@@ -175,11 +176,11 @@ def _mistakes(counts: Mapping[str, Any] | None) -> str:
         f"{counts['total']:,} wrong answers, by {safe(counts['judge']['model'])}, which saw the picture of "
         f"{counts['with_picture']:,}. The paper's bars are read from its Figure 4, on MathVL-test. "
         + safe(SLIPS["Figure 4"]),
-        figure(mistakes_chart({"here": counts})),
+        figure(partial(mistakes_chart, {"here": counts})),
     )
 
 
-def mistakes_chart(counts_of: Mapping[str, Mapping[str, Any]]) -> str:
+def mistakes_chart(counts_of: Mapping[str, Mapping[str, Any]], width: int = WIDE) -> str:
     """Shares by kind: a bar for each of these runs, and the paper's."""
     kinds = (*ERROR_TYPES, UNCLEAR)
     entries = [
@@ -192,7 +193,7 @@ def mistakes_chart(counts_of: Mapping[str, Mapping[str, Any]]) -> str:
         short = name if len(name) <= 19 else f"…{name[-18:]}"  # what fits beside a bar
         parts = zip(kinds, shares, COLOURS, strict=True)
         rows.append(Bar(short, [Part(kind, share, f"{share:.1f}%", colour) for kind, share, colour in parts], remark))
-    return bars(rows, "Shares of the wrong answers by kind of mistake")
+    return bars(rows, "Shares of the wrong answers by kind of mistake", width=width)
 
 
 def _disagreements(graded: Sequence[GradedAnswer]) -> str:

@@ -73,6 +73,8 @@ def run_task(config: TrainConfig, folder: Path, stages_ahead: StagesAhead | None
                 progress.say(line)
             summary = _run(config, run, progress, stack, stages_ahead)
         progress.table(summary)
+        if config.note is not None:
+            progress.say(config.note)
         progress.say(f"report: {run.path / REPORT}")
     return summary["metric"]
 
@@ -93,7 +95,8 @@ def _run(
     teacher = build(config.teacher)
     if isinstance(teacher, PaidTeacher):
         teacher.account_in(run.path)
-    context = RunContext(config, run, progress, loggers, source.notes)
+    notes = [*source.notes, *([config.note] if config.note is not None else [])]
+    context = RunContext(config, run, progress, loggers, notes)
     problems, models = RunProblems(source, config.evaluation.limit), RunModels(context, teacher)
     stack.callback(models.stop_engines)
     loop = EvolutionLoop(context, problems, models, [build(callback) for callback in chosen_callbacks(config)])

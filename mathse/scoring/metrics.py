@@ -75,6 +75,12 @@ def mean_interval(values: Sequence[float]) -> tuple[float, Interval | None]:
     return mean, (mean - half, mean + half)
 
 
+def mean_share(shares: Sequence[float]) -> tuple[float, Interval | None]:
+    """``mean_interval`` of shares in [0, 1]; the interval ends where shares do."""
+    mean, interval = mean_interval(shares)
+    return mean, interval and (max(0.0, interval[0]), min(1.0, interval[1]))
+
+
 def transitions(before: Mapping[str, bool], after: Mapping[str, bool]) -> dict[str, int]:
     """Counts of the paper's Figure 2 between two students, by problem id; "correct_wrong" is a problem unlearned.
 

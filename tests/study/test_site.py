@@ -46,6 +46,9 @@ def test_the_page_shows_each_study_and_links_to_each_run(place, capsys):
     assert links == {"studies/seed_1/report.html", "studies/seed_2/report.html", "demo/seed_0/report.html"}
     assert all((out.parent / link).is_file() for link in links)
     assert "not finished" in page
+    places = [page.index(f'<section id="{name}"') for name in ("runs", "study-table1_stages", "study-runs")]
+    assert places == sorted(places), "the user's own runs stand first"
+    assert page.index("demo/seed_0/report.html") < places[1] < page.index("studies/seed_1/report.html")
     own = (place / "outputs" / "studies" / "seed_1" / "report.html").read_text()
     assert "<h1>table1_stages: mathse</h1>" in own
 
@@ -90,7 +93,7 @@ def test_runs_alone_are_enough(place, tmp_path):
         report(["--all", str(place / "outputs"), "--experiments", str(tmp_path), "--out", str(tmp_path / "i.html")])
         == 0
     )
-    assert "0 studies, 3 runs" in (tmp_path / "i.html").read_text()
+    assert "3 runs, 0 studies" in (tmp_path / "i.html").read_text()
 
 
 def test_nothing_at_all_is_told(tmp_path):

@@ -75,9 +75,9 @@ def test_a_picture_of_other_results_does_not_stay(runs, tmp_path):
 
 def test_cells_are_means_over_seeds_and_differences_are_paired(runs, tmp_path, capsys):
     study(["table3_reflection", "--runs", str(runs), "--out", str(tmp_path)])
-    row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("| orm |"))
+    row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("| ORM's feedback |"))
     none, orm = ([final_accuracy(runs, v, seed) for seed in (1, 2, 3)] for v in ("none", "orm"))
-    assert row.startswith(f"| orm | {100 * mean(orm):.1f} [") and row.endswith("| 64.70 |")
+    assert row.startswith(f"| ORM's feedback | {100 * mean(orm):.1f} [") and row.endswith("| 64.70 |")
     saved = read_json(tmp_path / "results.json")
     assert saved["variants"]["orm"]["measures"]["test accuracy"] == pytest.approx(orm)
     assert saved["seeds"] == [1, 2, 3]

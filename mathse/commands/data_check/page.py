@@ -74,7 +74,7 @@ def _counts(figures: Mapping[str, Any]) -> str:
         Part("used", figures["used"], f"{figures['used']:,}", "accent"),
         Part("listed", figures["listed"], f"{figures['listed']:,}", "signal"),
     ]
-    drawn = figure(bars([Bar("rows", parts)], "Rows used and listed"))
+    drawn = figure(lambda width: bars([Bar("rows", parts)], "Rows used and listed", width=width))
     rows = [(name, value, f"{count:,}") for key, name in GROUPS.items() for value, count in figures[key].items()]
     rows += [("split", name, f"{count:,}") for name, count in figures["splits"].items()]
     return drawn + table(("what", "which", "rows"), rows, "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def write_comparison(results: Sequence[RunResults], seed: int, out: Path) -> Pat
                     {"stage": "after", "transitions": dict(pair.changes)},
                 ]
                 caption = safe(f"{pair.before}, then {pair.after}")
-                body += f'<p class="finding">{caption}</p>{figure(flow(stages))}'
+                body += f'<p class="finding">{caption}</p>{figure(partial(flow, stages))}'
         finding = "Bootstrap intervals over problems; McNemar's exact test; each run against the first, as in Figure 2."
         parts.append(section("compared" if number == 0 else f"compared-{number}", name, finding, body))
 
@@ -45,7 +46,7 @@ def write_comparison(results: Sequence[RunResults], seed: int, out: Path) -> Pat
         if scores.error_types
     }
     if counts:
-        body = figure(mistakes_chart(counts))
+        body = figure(partial(mistakes_chart, counts))
         parts.append(section("mistakes", "Kinds of mistakes", safe(f"Figure 4. {SLIPS['Figure 4']}"), body))
 
     names = ", ".join(run.label for run in results)

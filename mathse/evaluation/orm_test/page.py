@@ -7,8 +7,9 @@ from typing import Any
 
 from mathse.evaluation.orm_test import charts, statistics
 from mathse.evaluation.orm_test.metrics import JudgedPath, marks_of
-from mathse.reporting.report.cards import PagePictures, cards
+from mathse.reporting.report.explorer import explorer
 from mathse.reporting.report.gallery import GalleryItem
+from mathse.reporting.report.listing import listing_inside
 from mathse.reporting.report.orm_charts import reliability
 from mathse.reporting.report.page import figure, html, section, table
 from mathse.reporting.report.svg import percent, safe, span
@@ -61,7 +62,7 @@ def page(
     ]
     unparsed = figures["unparsed"]
     result = (
-        f"The ORM judges <b>{percent(figures['overall_accuracy'])}</b> ({span(figures['ci95']['overall_accuracy'])}) "
+        f"The ORM judges <b>{percent(figures['overall_accuracy'])}</b> {span(figures['ci95']['overall_accuracy'])} "
         f"of {figures['paths']:,} labelled paths rightly: it accepts {percent(figures['positive_accuracy'])} of the "
         f"right ones and rejects {percent(figures['negative_accuracy'])} of the wrong ones. "
         + ("One verdict could not be read." if unparsed == 1 else f"{unparsed:,} verdicts could not be read.")
@@ -198,18 +199,19 @@ def _disagreements(wrong: Sequence[JudgedPath], threshold: float, image_png: Cal
         f"The {min(SHOWN, len(wrong)):,} of {len(wrong):,} paths judged wrongly on which the ORM was surest; "
         "disagreements.jsonl has all of them. The step that the judge names is marked, and the true one."
     )
-    return section("gallery", "The worst disagreements", finding, cards(groups, PagePictures(image_png)))
+    listed = explorer(listing_inside(groups, image_png)) if groups else ""
+    return section("gallery", "The worst disagreements", finding, listed)
 
 
 # --- cells ------------------------------------------------------------------------------------------------------------
 
 
 def _range(interval: Sequence[float] | None) -> str:
-    return f"{interval[0]:.3f}{NONE}{interval[1]:.3f}" if interval else NONE
+    return f"[{interval[0]:.3f}, {interval[1]:.3f}]" if interval else NONE
 
 
 def _in_brackets(interval: Sequence[float] | None) -> str:
-    return f" ({span(interval)})" if interval else ""
+    return f" {span(interval)}" if interval else ""
 
 
 def _decimals(value: float | None) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 from mathse.config.program import program
 from mathse.errors import DataError, MathSEError
 from mathse.reporting.report.compare import compare_page
+from mathse.reporting.report.listing import parts_beside, parts_folder
 from mathse.reporting.report.run_page import run_page
 from mathse.reporting.report.site import site_page
 from mathse.reporting.report.staircase import staircase_svg
@@ -34,7 +35,8 @@ def write_report(
     image_png: Callable[[str], bytes],
     summary: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write one HTML file that opens offline: of one run in full, of several side by side. Returns ``out``.
+    """Write a page that opens offline: of one run in full, with all its paths in a folder beside it, of several side by
+    side. Returns ``out``.
 
     ``problem_of(run, problem id)`` gives None, and ``image_png(reference)`` raises MathSEError, for what has been
     removed since; the page says so in its place. ``summary``: of a single run whose summary.json is still to come.
@@ -47,7 +49,15 @@ def write_report(
         opened = [replace(run, summary=summary) for run in opened]
     if len(opened) > 1:
         return write_page(compare_page(opened), out)
-    return write_page(run_page(opened[0], lambda problem_id: problem_of(runs[0], problem_id), image_png), out)
+    with parts_beside(out) as write:
+        page = run_page(
+            opened[0],
+            lambda problem_id: problem_of(runs[0], problem_id),
+            image_png,
+            write,
+            parts_folder(out).name,
+        )
+    return write_page(page, out)
 
 
 def write_page(page: str, out: Path) -> Path:

@@ -1,21 +1,19 @@
-"""The gallery's markup: a card a path, pictures stored once, filters.
+"""Cards of problems on a page that has no paths, such as a data check's: pictures stored once.
 
-All texts are a model's or a data set's: they pass ``with_formulas`` or ``safe``, which escape them.
+All texts are a data set's: they pass ``with_formulas`` or ``safe``, which escape them.
 """
 
 from __future__ import annotations
 
 import base64
-import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from mathse.errors import MathSEError
 from mathse.reporting.report.formulas import answer_with_formulas, with_formulas
-from mathse.reporting.report.gallery import GalleryItem, steps
+from mathse.reporting.report.listing import png_size
 from mathse.reporting.report.svg import safe
-from mathse.scoring.metrics import first_step
-from mathse.types import Problem, ReasoningPath, Verdict
+from mathse.types import Problem
 
 MAX_SHOWN = 3_000  # characters of a text in a card
 PICTURE_BUDGET = 1_500_000  # bytes of pictures in a page; later ones are named, not shown
@@ -61,79 +59,10 @@ class PagePictures:
         )
 
 
-def png_size(png: bytes) -> tuple[int, int]:
-    """(width, height) in px from the header. Raises ValueError if it is no PNG."""
-    if png[:8] != b"\x89PNG\r\n\x1a\n" or len(png) < 24:
-        raise ValueError("not a PNG")
-    width, height = struct.unpack(">II", png[16:24])
-    return width, height
-
-
-def cards(groups: Mapping[str, Sequence[GalleryItem]], pictures: PagePictures) -> str:
-    """The gallery's filters and cards. Without scripts all cards are shown."""
-    if not groups:
-        return ""
-    # Pictures are taken a turn a group, so that a small budget does not all go to the first.
-    for turn in range(max(map(len, groups.values()))):
-        for items in groups.values():
-            if turn < len(items) and (problem := items[turn].problem):
-                for ref in problem.images:
-                    pictures.show(ref)
-    drawn = "".join(_card(item, pictures) for items in groups.values() for item in items)
-    options = "".join(f'<option value="{safe(g)}">{safe(g)} ({len(items)})</option>' for g, items in groups.items())
-    return f"""
-<form class="filters" id="filters" hidden>
-  <label>Paths of <select name="group"><option value="">every stage</option>{options}</select></label>
-  <label>Verdict <select name="decision"><option value="">any</option><option>accepted</option><option>rejected</option>
-    <option>unparsed</option></select></label>
-  <label>Judge was <select name="judge"><option value="">right or wrong</option><option>right</option>
-    <option>wrong</option></select></label>
-  <label class="grow">Search
-    <input type="search" name="words" placeholder="words of a question, path or critique"></label>
-  <output id="shown" aria-live="polite"></output>
-</form>
-{pictures.defs()}<div class="cards" id="cards">{drawn}</div>"""
-
-
 def problem_card(problem: Problem, pictures: PagePictures) -> str:
     """A card of a problem alone."""
     source = f'<p class="where">{safe(problem.source)} · <code>{_cut(problem.id, 120)}</code></p>'
     return f'<article class="card">{_problem(problem, pictures)}{source}</article>'
-
-
-def _card(item: GalleryItem, pictures: PagePictures) -> str:
-    """The problem, the path with its flagged steps, the verdict with its critique, and what it was rewritten into."""
-    if item.problem is None:
-        problem = f'<p class="nopic">problem <code>{_cut(item.path.problem_id, 120)}</code>: not available here</p>'
-    else:
-        problem = _problem(item.problem, pictures)
-
-    verdict = '<p class="verdict">not judged</p>'
-    if item.verdict is not None:
-        score = "" if item.verdict.score is None else f'<span class="p">P(correct) {item.verdict.score:.2f}</span>'
-        truth = {True: '<span class="ok">judge right</span>', False: '<span class="off">judge wrong</span>', None: ""}
-        step = f", names {_cut(item.verdict.error_step, 60)}" if item.verdict.error_step else ""
-        verdict = (
-            f'<p class="verdict"><span><b class="{item.decision}">{item.decision}</b>{step}</span>'
-            f"{truth[item.judge_right]}{score}</p>" + _critique(item.verdict)
-        )
-
-    rewrite, reflection = "", item.reflection
-    if reflection is not None and item.path.id == reflection.revised.id:
-        critique = _critique(reflection.feedback) if reflection.feedback else ""
-        draft = _path(reflection.draft, reflection.feedback)
-        rewrite = f"<details><summary>the draft it rewrites</summary>{draft}{critique}</details>"
-    elif reflection is not None:
-        became = f", {item.reflection_decision}" if item.reflection_decision else ""
-        revised = _path(reflection.revised, None)
-        rewrite = f"<details><summary>reflection: its rewrite{became}</summary>{revised}</details>"
-
-    judge = {True: "right", False: "wrong", None: ""}[item.judge_right]
-    return (
-        f'<article class="card" data-group="{safe(item.group)}" data-decision="{item.decision or ""}" '
-        f'data-judge="{judge}">{problem}{_path(item.path, item.verdict, item.label)}{verdict}{rewrite}'
-        f'<p class="where">{safe(item.group)} · <code>{_cut(item.path.id, 120)}</code></p></article>'
-    )
 
 
 def _problem(problem: Problem, pictures: PagePictures) -> str:
@@ -145,33 +74,6 @@ def _problem(problem: Problem, pictures: PagePictures) -> str:
     if problem.answer:
         drawn += f'<p class="reference">reference answer <b>{answer_with_formulas(problem.answer[:200])}</b></p>'
     return drawn
-
-
-def _path(path: ReasoningPath, verdict: Verdict | None, label: Verdict | None = None) -> str:
-    """A path step by step; flagged are the step that the judge names and, where there is a label, the first wrong."""
-    named = first_step(verdict.error_step) if verdict and verdict.status == "wrong" else None
-    wrong = first_step(label.error_step) if label and label.status == "wrong" else None
-    lines, room = [], MAX_SHOWN  # characters
-    for number, text in steps(path.text):
-        if room <= 0:
-            lines.append("<li>…</li>")
-            break
-        flags = []
-        if number is not None and number == named:
-            flags.append("named by the judge")
-        if number is not None and number == wrong:
-            flags.append("first wrong step")
-        flag = f'<span class="flag">{" · ".join(flags)}</span>' if flags else ""
-        look = ' class="named"' if flags and number == named else ' class="true"' if flags else ""
-        lines.append(f"<li{look}>{_shown(text, room)}{flag}</li>")
-        room -= len(text)
-    return f'<ol class="steps">{"".join(lines) or "<li><i>an empty path</i></li>"}</ol>'
-
-
-def _critique(verdict: Verdict) -> str:
-    text = verdict.error_analysis or (verdict.raw if verdict.status == "unparsed" else None)
-    by = f" by {safe(verdict.judge)}" if verdict.judge else ""
-    return f'<details><summary>critique{by}</summary><p class="words">{_shown(text)}</p></details>' if text else ""
 
 
 def _shown(text: str, most: int = MAX_SHOWN) -> str:

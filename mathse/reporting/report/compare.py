@@ -15,10 +15,10 @@ from mathse.reporting.report.svg import percent, safe, span
 from mathse.runs.layout import stage_order, title
 from mathse.runs.reader import Run
 from mathse.runs.settings import LATER
-from mathse.scoring.metrics import mean_interval
+from mathse.scoring.metrics import mean_share
 
 # Settings, and groups of them, that name or display a run and have no part in what it computes.
-NAMING = ("name", "resume", "resume_from", "progress", "seed", "logger")
+NAMING = ("name", "note", "resume", "resume_from", "progress", "seed", "logger")
 MISSING = "\N{EN DASH}"
 
 
@@ -46,7 +46,7 @@ def compare_page(runs: Sequence[Run]) -> str:
             last = list(flight.accuracy)[-1]
             outcome = f"{safe(variant.label)}: <b>{percent(flight.accuracy[last])}</b>"
             outcome += f" over {seeds}" if seeds else ""
-            outcome += f" ({span(flight.interval[last])})" if last in flight.interval else ""
+            outcome += f" {span(flight.interval[last])}" if last in flight.interval else ""
             outcomes.append(outcome)
     result = "; ".join(outcomes) + "." if outcomes else "None of these runs has scored a student yet."
 
@@ -81,7 +81,7 @@ def compare_page(runs: Sequence[Run]) -> str:
             "accuracy",
             "Test accuracy by stage",
             intervals,
-            figure(staircase(flights)) + table(("variant", *map(title, scored)), mean_rows, ""),
+            figure(lambda width: staircase(flights, width)) + table(("variant", *map(title, scored)), mean_rows, ""),
         ),
         section("runs", "Every run", "", table(("run", *map(title, scored), "status"), run_rows, "")),
         section(
@@ -147,7 +147,7 @@ def mean_flight(variant: Variant) -> Stairs:
     if len(flights) == 1:
         return flights[0]
     shared = sorted(set.intersection(*(set(f.accuracy) for f in flights)), key=stage_order)
-    means = {stage: mean_interval([f.accuracy[stage] for f in flights]) for stage in shared}
+    means = {stage: mean_share([f.accuracy[stage] for f in flights]) for stage in shared}
     return Stairs(
         variant.label,
         {s: mean for s, (mean, _) in means.items()},

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from mathse.reporting.report import svg
 from mathse.reporting.report.frame import Frame
 
-WIDTH, HEIGHT = 960, 380
+HEIGHT = 380
 LEFT, RIGHT, TOP, BOTTOM, INSET = 52, 230, 26, 52, 24
+LINE = 17  # px from a curve's name to the next
 WHISKER = 3  # px between the whiskers of neighbouring series, so that none hides another
 
 
@@ -22,8 +23,8 @@ class Curve:
     points: Sequence[tuple[int, float, Sequence[float] | None]]
 
 
-def curves(drawn: Sequence[Curve], axis: str, spoken: str) -> str:
-    """All curves on one scale, named at their right ends; ``axis`` names x."""
+def curves(drawn: Sequence[Curve], axis: str, spoken: str, width: int = svg.WIDE) -> str:
+    """All curves on one scale, named at their right ends, or below where there is no room; ``axis`` names x."""
     drawn = [curve for curve in drawn if curve.points]
     if not drawn:
         return ""
@@ -32,7 +33,8 @@ def curves(drawn: Sequence[Curve], axis: str, spoken: str) -> str:
     lowest = min(*heights, 0.95)
     ticks = svg.ticks(lowest, max(*heights, lowest + 0.05))
     low, high = max(0.0, ticks[0]), min(1.0, ticks[-1])
-    frame = Frame(LEFT, TOP, WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM, low, high)
+    is_narrow = width < svg.WIDE
+    frame = Frame(LEFT, TOP, width - LEFT - (6 if is_narrow else RIGHT), HEIGHT - TOP - BOTTOM, low, high)
 
     def across(x: int) -> float:
         """px of a number that doubles, with some room at both ends"""
@@ -43,7 +45,7 @@ def curves(drawn: Sequence[Curve], axis: str, spoken: str) -> str:
     axes += "".join(svg.text(across(x), frame.bottom + 20, x, "tick", "middle") for x in xs)
     axes += svg.text(frame.right, frame.bottom + 42, axis, "small", "end")
     # px of the labels at the right
-    ends = svg.spread([frame.y(curve.points[-1][1]) for curve in drawn], 17)
+    ends = svg.spread([frame.y(curve.points[-1][1]) for curve in drawn], LINE)
     lines = []
     for k, curve in enumerate(drawn):
         look = f"flight-{min(k, 5)}"
@@ -55,10 +57,22 @@ def curves(drawn: Sequence[Curve], axis: str, spoken: str) -> str:
             if interval
         )
         end_x, end_y = spots[-1]
-        leader = svg.path([(end_x + 6, end_y), (frame.right + 8, ends[k])], "leader")
         name = f"{svg.percent(curve.points[-1][1])} {curve.label}"
-        label = svg.text(frame.right + 12, ends[k] + 4, name, f"name {look}")
-        lines.append(whiskers + svg.path(spots, f"stairs {look}") + leader + label)
+        if is_narrow:
+            named = svg.text(LEFT, HEIGHT + 4 + LINE * k, name, f"name {look}")
+        else:
+            named = svg.path([(end_x + 6, end_y), (frame.right + 8, ends[k])], "leader")
+            named += svg.text(frame.right + 12, ends[k] + 4, name, f"name {look}")
+        hints = (
+            f"{curve.label}, {x} {axis}: {svg.percent(y)} {svg.span(i) if i else ''}".strip()
+            for x, y, i in curve.points
+        )
+        touched = "".join(
+            svg.tag("circle", svg.tag("title", svg.safe(hint)), cx=x, cy=y, r=8, class_="touch")
+            for (x, y), hint in zip(spots, hints, strict=True)
+        )
+        lines.append(whiskers + svg.path(spots, f"stairs {look}") + named + touched)
     numbers = "; ".join(f"{c.label}: " + ", ".join(f"{svg.percent(y)} at {x}" for x, y, _ in c.points) for c in drawn)
     # The first curve is the one compared with: it is drawn last, on top.
-    return svg.chart(WIDTH, HEIGHT, axes + "".join(lines[::-1]), f"{spoken}. {numbers}.")
+    height = HEIGHT + LINE * len(drawn) if is_narrow else HEIGHT
+    return svg.chart(width, height, axes + "".join(lines[::-1]), f"{spoken}. {numbers}.")

@@ -12,6 +12,7 @@ running text a formula ("$5 for him and 6$ for her"), nor a sum of prices ("$150
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from functools import lru_cache
 from html import unescape
 from itertools import islice
@@ -66,21 +67,33 @@ LENGTHS = {
 
 def with_formulas(text: str) -> str:
     """Any text as markup: its formulas as MathML, all else escaped."""
-    parts, end = [], 0
+    return "".join(formula or safe(source) for source, formula in pieces(text))
+
+
+def pieces(text: str) -> Iterator[tuple[str, str | None]]:
+    """A text from left to right as (source, markup of its formula, or None where it is running text)."""
+    end = 0
     for match in islice(FORMULA.finditer(text), MAX_FORMULAS):
         single = match["single"]
         if single is not None and PROSE.search(_without_groups(single)):
             continue
         display = match["bracket"] is not None or match["double"] is not None
-        parts += [safe(text[end : match.start()]), mathml(match[match.lastgroup or 0], display) or safe(match[0])]
-        end = match.end()
-    return "".join(parts) + safe(text[end:])
+        if formula := mathml(match[match.lastgroup or 0], display):
+            yield text[end : match.start()], None
+            yield match[0], formula
+            end = match.end()
+    yield text[end:], None
 
 
 def answer_with_formulas(text: str) -> str:
     r"""An answer as markup: benchmarks write one as TeX without delimiters (``\frac{1}{2}``)."""
+    return "".join(formula or safe(source) for source, formula in answer_pieces(text))
+
+
+def answer_pieces(text: str) -> Iterator[tuple[str, str | None]]:
+    """``pieces`` of an answer."""
     bare = mathml(text) if "\\" in text and "$" not in text else None
-    return bare or with_formulas(text)
+    return iter([(text, bare)]) if bare else pieces(text)
 
 
 def _without_groups(tex: str) -> str:

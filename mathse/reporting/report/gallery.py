@@ -1,4 +1,4 @@
-"""Which reasoning paths the report shows, and all that is known of each.
+"""The reasoning paths and test answers of a run, all that is known of each, and a choice of them for the page itself.
 
 A run has hundreds of thousands of paths; they are read one at a time, and few are held in memory. The choice hangs on
 their ids alone, so that a report that is written again shows the same ones.
@@ -13,13 +13,13 @@ from itertools import chain, islice, zip_longest
 from operator import attrgetter
 from typing import Generic, TypeVar
 
-from mathse.runs.layout import ORM_HELD, PATHS, REFLECTIONS, VERDICTS, title
+from mathse.runs.layout import ORM_HELD, PATHS, PREDICTIONS, REFLECTIONS, VERDICTS, title
 from mathse.runs.reader import Run
 from mathse.runs.rows import Chained
 from mathse.scoring.answers import extract_answer, same_answer
 from mathse.scoring.metrics import Decision, decide, first_step
 from mathse.seeds import derive
-from mathse.types import Problem, ReasoningPath, Record, Reflection, Verdict
+from mathse.types import Lineage, Problem, ReasoningPath, Record, Reflection, Verdict
 
 R = TypeVar("R", bound=Record)
 
@@ -44,6 +44,7 @@ class GalleryItem:
     label: Verdict | None = None  # held-out paths: the truth, with its first wrong step
     reflection: Reflection | None = None  # of a draft: its rewrite; of a rewrite: its draft
     reflection_decision: Decision | None = None
+    student: str | None = None  # of an answer to a test problem: the stage that fitted who gave it
 
     @property
     def judge_right(self) -> bool | None:
@@ -53,15 +54,20 @@ class GalleryItem:
         return (self.decision == "accepted") == self.right
 
 
-def gallery(run: Run, problem_of: ProblemOf, per_group: int = PER_GROUP) -> dict[str, list[GalleryItem]]:
-    """Items to show by group: paths of each stage, then the ORM's held-out paths, at most ``per_group`` each.
+def paths(run: Run, problem_of: ProblemOf) -> Iterator[GalleryItem]:
+    """The paths of each stage in the order of the stages, then the ORM's held-out paths."""
+    return chain(_judged(run, problem_of), _held_out(run, problem_of))
 
-    The choice is the same for the same run: spread evenly over true and false acceptances and rejections.
-    """
-    groups: dict[str, Piles] = {}
-    for item in chain(_judged(run, problem_of), _held_out(run, problem_of)):
-        groups.setdefault(item.group, Piles(per_group)).add(item)
-    return {group: piles.dealt() for group, piles in groups.items()}
+
+def answers_to_tests(run: Run, problem_of: ProblemOf) -> Iterator[GalleryItem]:
+    """What each student answered to the test problems, right or wrong as its accuracy counts it."""
+    for stage in run.stages:
+        lineage = Lineage("student", stage.name, stage.name)
+        for row in stage.rows(PREDICTIONS):
+            path = ReasoningPath(f"{stage.name}/test/{row['id']}", row["id"], str(row.get("response") or ""), lineage)
+            group = f"test answers, {title(stage.name)}"
+            problem = problem_of(path.problem_id)
+            yield GalleryItem(group, path, problem, None, None, bool(row["correct"]), student=stage.name)
 
 
 def steps(text: str) -> list[tuple[int | None, str]]:
@@ -127,6 +133,22 @@ def _item(
     if problem is not None and problem.answer:
         right = same_answer(extract_answer(path.text), problem.answer, problem.choices)
     return GalleryItem(group, path, problem, verdict, decide(verdict, threshold), right)
+
+
+class Choice:
+    """At most ``per_group`` items of each group, the same for the same run: spread evenly over true and false
+    acceptances and rejections."""
+
+    def __init__(self, per_group: int = PER_GROUP) -> None:
+        self._per_group = per_group
+        self._piles: dict[str, Piles] = {}
+
+    def add(self, item: GalleryItem) -> None:
+        self._piles.setdefault(item.group, Piles(self._per_group)).add(item)
+
+    def groups(self) -> dict[str, list[GalleryItem]]:
+        """The chosen items by group, in the order in which the groups came."""
+        return {group: piles.dealt() for group, piles in self._piles.items()}
 
 
 class Piles:

@@ -16,12 +16,12 @@ FIGURES = {
     "error_step_accuracy": "first wrong step named",
 }
 Series = Sequence[tuple[str, Mapping[str, Any]]]
-WIDTH, HEIGHT, LEFT, GAP, TOP, BOTTOM = 960, 270, 46, 26, 44, 58
+HEIGHT, LEFT, GAP, TOP, BOTTOM = 270, 46, 26, 44, 58
 SQUARE = Frame(46, 12, 230, 230)  # of shares against shares
 SIDE, BELOW = 330, 48  # px: such a chart's width, and what stands below its frame
 
 
-def orm_panels(series: Series) -> str:
+def orm_panels(series: Series, width: int = svg.WIDE) -> str:
     """A panel a figure; in each, a point with its interval for each student, from the ORM's own kind to the newest."""
     shown = [(name, figure) for name, figure in FIGURES.items() if any(row.get(name) is not None for _, row in series)]
     if not shown:
@@ -29,16 +29,17 @@ def orm_panels(series: Series) -> str:
     known = [(row[name], (row.get("ci95") or {}).get(name)) for name, _ in shown for _, row in series if name in row]
     lowest = min(interval[0] if interval else share for share, interval in known if share is not None)
     floor = min(svg.ticks(lowest, 1.0, 4)[0], 0.9)
-    width = (WIDTH - LEFT - GAP * (len(shown) - 1)) / len(shown)
+    across = len(shown) if width >= svg.WIDE else 1
+    panel = (width - LEFT - GAP * (across - 1)) / across
     body = "".join(
-        _panel(series, name, label, LEFT + k * (width + GAP), width, floor, first=k == 0)
+        _panel(series, name, label, LEFT + (k % across) * (panel + GAP), (k // across) * HEIGHT, panel, floor)
         for k, (name, label) in enumerate(shown)
     )
     spoken = "; ".join(
         f"{label}: " + ", ".join(f"{student(s)} {svg.percent(row.get(name))}" for s, row in series)
         for name, label in shown
     )
-    return svg.chart(WIDTH, HEIGHT, body, f"The ORM on held-out paths. {spoken}.")
+    return svg.chart(width, HEIGHT * (-(-len(shown) // across)), body, f"The ORM on held-out paths. {spoken}.")
 
 
 def student(stage: str) -> str:
@@ -46,10 +47,11 @@ def student(stage: str) -> str:
     return "own held-out" if stage == "orm" else title(stage)
 
 
-def _panel(series: Series, name: str, label: str, x: float, width: float, floor: float, *, first: bool) -> str:
-    frame = Frame(x, TOP, width, HEIGHT - TOP - BOTTOM, floor, 1.0)
+def _panel(series: Series, name: str, label: str, x: float, y: float, width: float, floor: float) -> str:
+    frame = Frame(x, y + TOP, width, HEIGHT - TOP - BOTTOM, floor, 1.0)
     ticks = [tick for tick in svg.ticks(floor, 1.0, 4) if floor - 1e-9 <= tick <= 1]
-    parts = [svg.text(x, 16, label, "name"), frame.grid(ticks) if first else frame.grid(ticks, lambda tick: "")]
+    is_first = x == LEFT
+    parts = [svg.text(x, y + 16, label, "name"), frame.grid(ticks) if is_first else frame.grid(ticks, lambda tick: "")]
     step = width / len(series)
     known = [
         (k, row[name], (row.get("ci95") or {}).get(name))
@@ -61,7 +63,9 @@ def _panel(series: Series, name: str, label: str, x: float, width: float, floor:
     for (cx, cy), (k, share, interval) in zip(spots, known, strict=True):
         if interval:
             parts.append(svg.line(cx, frame.y(interval[0]), cx, frame.y(interval[1]), "whisker"))
-        parts.append(svg.tag("circle", cx=cx, cy=cy, r=4.5, class_="dot" if k == 0 else "dot newer"))
+        hint = f"{label}, {student(series[k][0])}: {svg.percent(share)} {svg.span(interval) if interval else ''}"
+        dot = "dot" if k == 0 else "dot newer"
+        parts.append(svg.tag("circle", svg.tag("title", svg.safe(hint.strip())), cx=cx, cy=cy, r=4.5, class_=dot))
         foot = frame.y(interval[0]) if interval else cy
         parts.append(svg.text(cx, min(foot, frame.bottom) + 15, svg.percent(share), "small strong", "middle"))
     for k, (stage, _) in enumerate(series):

@@ -1,18 +1,18 @@
 """What every page is made of: the page itself, which opens offline, its sections, and their figures and tables.
 
-A page loads nothing, and its policy forbids loading anything or running any script but its own: what it shows was
-written by models and by data sets of others.
+What a page shows was written by models and by data sets of others, so its policy allows no script but its own, and
+those that this one adds (a run's page loads the parts beside it; see ``listing``), and nothing from the network.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from string import Template
 
-from mathse.reporting.report.svg import safe
+from mathse.reporting.report.svg import NARROW, WIDE, safe
 
 # What sections are called in the bar at a page's side, by their anchors.
 NAMES = {
@@ -46,7 +46,7 @@ def html(heading: str, header: str, parts: Sequence[str], names: Mapping[str, st
     def packaged(name: str) -> str:
         return files("mathse.reporting.report").joinpath(name).read_text(encoding="utf-8")
 
-    script = packaged("app.js")
+    script = packaged("page.js") + packaged("explorer.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")  # the policy allows it alone
     drawn = [part for part in parts if part]
     links = "".join(
@@ -56,7 +56,8 @@ def html(heading: str, header: str, parts: Sequence[str], names: Mapping[str, st
     )
     return Template(packaged("template.html")).substitute(
         title=safe(heading),
-        style=packaged("style.css") + packaged("chart.css"),
+        style=packaged("style.css"),
+        chart_style=packaged("chart.css"),
         script=script,
         digest=digest,
         header=header,
@@ -73,8 +74,14 @@ def section(name: str, heading: str, finding: str, body: str) -> str:
     return f'<section id="{name}"><h2>{safe(heading)}</h2>{sentence}{body}</section>'
 
 
-def figure(*drawings: str) -> str:
-    drawn = "".join(f'<div class="scroll">{d}</div>' for d in drawings if d)
+def figure(*drawings: str | Callable[[int], str]) -> str:
+    """Charts; one that is a function of its width in px is drawn for wide and for narrow screens."""
+    drawn = ""
+    for drawing in drawings:
+        if isinstance(drawing, str):
+            drawn += f'<div class="scroll">{drawing}</div>' if drawing else ""
+        elif wide := drawing(WIDE):
+            drawn += f'<div class="wide scroll">{wide}</div><div class="narrow">{drawing(NARROW)}</div>'
     return f"<figure>{drawn}</figure>" if drawn else ""
 
 
@@ -88,8 +95,9 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]], summary: str = 
     rows_drawn = ""
     for row in rows:
         cells = [cell if isinstance(cell, Markup) else safe(cell) for cell in row]
-        rows_drawn += f"<tr><th>{cells[0]}</th>{''.join(f'<td>{cell}</td>' for cell in cells[1:])}</tr>"
-    names = "".join(f"<th>{safe(name)}</th>" for name in head)
+        values = "".join(f"<td>{cell}</td>" for cell in cells[1:])
+        rows_drawn += f'<tr><th scope="row">{cells[0]}</th>{values}</tr>'
+    names = "".join(f'<th scope="col">{safe(name)}</th>' for name in head)
     drawn = f'<div class="scroll"><table><thead><tr>{names}</tr></thead><tbody>{rows_drawn}</tbody></table></div>'
     return f"<details><summary>{safe(summary)}</summary>{drawn}</details>" if summary else drawn
 

@@ -5,25 +5,48 @@ A run can be shown while it is under way: what its unfinished stages would say i
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 
 from mathse.reporting.progress.wording import duration
 from mathse.reporting.report import run_sections
-from mathse.reporting.report.cards import PagePictures, cards
-from mathse.reporting.report.gallery import ProblemOf, gallery
+from mathse.reporting.report.explorer import explorer
+from mathse.reporting.report.gallery import Choice, ProblemOf, answers_to_tests, paths
+from mathse.reporting.report.listing import Listing, Write, listing_inside, script_json
 from mathse.reporting.report.page import html, section
 from mathse.reporting.report.svg import percent, points, safe, span
 from mathse.runs.layout import title
 from mathse.runs.reader import Run
 
+CRITIQUES = (
+    "A critique of the built-in task works each step out anew and compares it figure by figure: <code>2: 7 * 7 = 49: "
+    "77 ok 77 ok 44 ok 79 no</code> says of step 2 that 7, 7 and 4 were written as they should be, and 7 for 9."
+)
 
-def run_page(run: Run, problem_of: ProblemOf, image_png: Callable[[str], bytes]) -> str:
-    """The report of one run as HTML; image_png may raise MathSEError where a picture is gone."""
-    choice = (
-        "A choice of paths from every stage, spread evenly over right and wrong decisions, so mistakes are far more "
-        "frequent here than in the run. The step that the judge names is marked. Whether the judge was right goes by "
-        "the reference answer; of the ORM's held-out paths, by the label of their steps."
+
+def run_page(
+    run: Run, problem_of: ProblemOf, image_png: Callable[[str], bytes], write: Write, parts_folder: str
+) -> str:
+    """The report of one run as HTML; image_png may raise MathSEError where a picture is gone. All paths go through
+    ``write`` into the parts that will stand beside the page in ``parts_folder``; a choice of them is in the page."""
+    stamp = hashlib.sha256(repr([(stage.name, stage.sha256) for stage in run.stages]).encode()).hexdigest()[:16]
+    choice, listing = Choice(), Listing(stamp, write, image_png)
+    for item in paths(run, problem_of):
+        choice.add(item)
+        listing.add(item)
+    for item in answers_to_tests(run, problem_of):
+        listing.add(item)
+    write("index", script_json(listing.index()))
+
+    groups = choice.groups()
+    about = (
+        "Every path of every stage, and every student's answers to the test problems. Mixed outcomes put rare "
+        "decisions in front, so mistakes are more frequent there than in the run. The step that the judge names is "
+        "marked. Whether the judge was right goes by the reference answer; of the ORM's held-out paths, by the label "
+        "of their steps."
     )
+    if any(item.problem and item.problem.source == "synthetic" for items in groups.values() for item in items):
+        about += f" {CRITIQUES}"
     parts = [
         run_sections.accuracy(run),
         run_sections.transitions(run),
@@ -33,15 +56,18 @@ def run_page(run: Run, problem_of: ProblemOf, image_png: Callable[[str], bytes])
         run_sections.fits(run),
         run_sections.time(run),
         section(
-            "gallery", "Paths, verdicts, reflections", choice, cards(gallery(run, problem_of), PagePictures(image_png))
+            "gallery",
+            "Paths, verdicts, reflections",
+            about,
+            explorer(listing_inside(groups, image_png, stamp), parts_folder) if groups else "",
         ),
         run_sections.notes(run),
         run_sections.settings(run),
     ]
-    banner = ""
+    banner = f'<p class="banner">{safe(run.config["note"])}</p>' if run.config.get("note") else ""
     if not run.finished:
         stages = safe(", ".join(title(stage.name) for stage in run.stages)) or "none yet"
-        banner = (
+        banner += (
             '<p class="banner">This run has not finished. What follows is what its finished stages say so far: '
             f"{stages}.</p>"
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import urlencode
 
 from mathse.config.secrets import without_secrets
 from mathse.reporting.progress.wording import duration
@@ -55,7 +56,7 @@ def accuracy(run: Run) -> str:
         "accuracy",
         "Test accuracy by stage",
         svg.safe(" ".join([finding, *skipped])),
-        figure(staircase([stairs(run.name, entries)])) + table(head, rows),
+        figure(lambda width: staircase([stairs(run.name, entries)], width)) + table(head, rows),
     )
 
 
@@ -68,15 +69,20 @@ def transitions(run: Run) -> str:
     ]
     finding = (
         "Every test problem, from student to student. Right answers are below, wrong ones above; a plus counts "
-        "problems newly solved, a minus those unlearned."
+        "problems newly solved, a minus those unlearned. Each band leads to its problems."
     )
     head = ("to", "right, stays right", "right to wrong", "wrong to right", "wrong, stays wrong")
     return section(
         "transitions",
         "What each student learned and unlearned",
         finding,
-        figure(flow(run.entries)) + table(head, rows) if rows else "",
+        figure(lambda width: flow(run.entries, width, _changed)) + table(head, rows) if rows else "",
     )
+
+
+def _changed(before: str, after: str, kind: str) -> str:
+    """The address of the test problems of a transition."""
+    return "#gallery?" + urlencode({"from": before, "to": after, "change": kind})
 
 
 def acceptance(run: Run) -> str:
@@ -90,16 +96,25 @@ def acceptance(run: Run) -> str:
         rejected, unparsed = e.get("rejected") or 0, e.get("unparsed") or 0
         right = accepted if precision is None else round(accepted * precision)
         name = "accepted" if precision is None else "accepted, right"
+        # What the final student was fitted on was judged in the reflection before it.
+        stage = "reflection" if e["stage"] == "final" else str(e["stage"])
+        known = {} if precision is None else {"right": "right"}
         parts = [
-            Part(name, right, f"{right:,}", "accent"),
-            Part("accepted, wrong", accepted - right, f"{accepted - right:,}", "signal"),
-            Part("rejected", rejected, f"{rejected:,}", "quiet"),
-            Part("unparsed", unparsed, f"{unparsed:,}", "faint"),
+            Part(name, right, f"{right:,}", "accent", _judged(stage, "accepted", **known)),
+            Part(
+                "accepted, wrong",
+                accepted - right,
+                f"{accepted - right:,}",
+                "signal",
+                _judged(stage, "accepted", right="wrong"),
+            ),
+            Part("rejected", rejected, f"{rejected:,}", "quiet", _judged(stage, "rejected")),
+            Part("unparsed", unparsed, f"{unparsed:,}", "faint", _judged(stage, "unparsed")),
         ]
         rows.append(Bar(title(e["stage"]), parts, svg.percent(precision)))
         share = NONE
         if precision is not None and accepted:
-            share = f"{svg.percent(precision)} ({svg.span(wilson(right, accepted))})"
+            share = f"{svg.percent(precision)} {svg.span(wilson(right, accepted))}"
         counts = (count(e.get(key)) for key in ("accepted", "rejected", "unparsed"))
         numbers.append((title(e["stage"]), *counts, share, svg.percent(e.get("step_precision"))))
     head = ("stage", "accepted", "rejected", "unparsed", "precision (95% interval)", "all steps right too")
@@ -110,8 +125,13 @@ def acceptance(run: Run) -> str:
         "acceptance",
         "What the judge let through",
         finding,
-        figure(bars(rows, "Paths judged", "precision")) + table(head, numbers) if rows else "",
+        figure(lambda width: bars(rows, "Paths judged", "precision", width)) + table(head, numbers) if rows else "",
     )
+
+
+def _judged(stage: str, verdict: str, **known: str) -> str:
+    """The address of the paths of a stage that the judge decided so."""
+    return "#gallery?" + urlencode({"stage": title(stage), "verdict": verdict, **known})
 
 
 def orm(run: Run) -> str:
@@ -131,7 +151,7 @@ def orm(run: Run) -> str:
     for stage, figures in series:
         intervals, auroc = figures.get("ci95") or {}, figures.get("auroc")
         shares = (
-            svg.percent(figures.get(name)) + (f" ({svg.span(intervals[name])})" if intervals.get(name) else "")
+            svg.percent(figures.get(name)) + (f" {svg.span(intervals[name])}" if intervals.get(name) else "")
             for name in FIGURES
         )
         ranks = NONE if auroc is None else f"{auroc:.3f}"
@@ -150,7 +170,9 @@ def orm(run: Run) -> str:
         "orm",
         "How good the ORM is, and how it holds up",
         svg.safe(finding),
-        figure(orm_panels(series)) + table(head, rows) + (f'<div class="pair">{diagrams}</div>' if diagrams else ""),
+        figure(lambda width: orm_panels(series, width))
+        + table(head, rows)
+        + (f'<div class="pair">{diagrams}</div>' if diagrams else ""),
     )
 
 
@@ -172,7 +194,7 @@ def data(run: Run) -> str:
         "data",
         "Where the training rows come from",
         "D_SFT of each fit, by who wrote the path.",
-        figure(bars(rows, "Rows of D_SFT by origin")) if known else "",
+        figure(lambda width: bars(rows, "Rows of D_SFT by origin", width=width)) if known else "",
     )
 
 
@@ -185,7 +207,9 @@ def fits(run: Run) -> str:
         "fits",
         "Loss curves",
         svg.safe(f"{finding} {overfitting(logs)}"),
-        figure(losses(logs)) + table(HEAD, [fit_row(name, rows) for name, rows in logs.items()]) if logs else "",
+        figure(lambda width: losses(logs, width)) + table(HEAD, [fit_row(name, rows) for name, rows in logs.items()])
+        if logs
+        else "",
     )
 
 
@@ -209,7 +233,7 @@ def time(run: Run) -> str:
         f"{duration(total)} of wall time in all. {svg.percent(share)} of it is neither fitting, sampling nor judging: "
         "the loop's own overhead."
     )
-    return section("time", "Where the time went", finding, figure(bars(rows, "Wall time")))
+    return section("time", "Where the time went", finding, figure(lambda width: bars(rows, "Wall time", width=width)))
 
 
 def own_seconds(stage: FinishedStage, stages: Sequence[FinishedStage]) -> dict[str, float]:

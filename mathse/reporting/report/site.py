@@ -1,4 +1,6 @@
-"""``python -m mathse report --all``: one page over all studies and runs, with links to each run's own report.
+"""``python -m mathse report --all``: one page over all runs and studies, with links to each run's own report.
+
+The user's own runs stand first; the studies that a checkout brings along, and what was run of them, after.
 
 A run that cannot be read is named on the page; it must not hide the others.
 """
@@ -14,7 +16,7 @@ from typing import Any
 from urllib.parse import quote
 
 from mathse.errors import DataError, MathSEError, RunError
-from mathse.reporting.report.page import Markup, html, section, table
+from mathse.reporting.report.page import Markup, figure, html, section, table
 from mathse.reporting.report.svg import percent, safe, tag
 from mathse.runs.layout import stage_order
 from mathse.runs.reader import Run, read_run, runs_below
@@ -54,16 +56,19 @@ def site_page(roots: Sequence[Path], experiments: Path, out: Path, report_of: Ca
         listed = ", ".join(map(str, roots))
         raise RunError(f"report --all: no run in {listed} and no results.json in {experiments}/*; run something first")
 
-    parts = [_study(experiments / name, results, runs, links) for name, results in studies.items()]
     head = ("run", "task", "seed", "status", "last stage", "test accuracy", "ORM on held-out paths")
-    rows = [_run_row(run, links[run.folder]) for run in runs]
-    parts.append(section("runs", "Every run", "", table(head, rows, "") if rows else ""))
+    own = [_run_row(run, links[run.folder]) for run in runs if run.config.get("study") not in studies]
+    of_studies = [_run_row(run, links[run.folder]) for run in runs if run.config.get("study") in studies]
+    parts = [section("runs", "Your runs", "", table(head, own, "") if own else "")]
+    parts += [_study(experiments / name, results, runs, links) for name, results in studies.items()]
+    parts.append(section("study-runs", "Runs of the studies", "", table(head, of_studies, "") if of_studies else ""))
     reasons = "".join(f"<li>{safe(reason)}</li>" for reason in damaged)
     parts.append(section("damaged", "Runs that cannot be read", "", f"<ul>{reasons}</ul>" if reasons else ""))
-    names = {_anchor(name): name.replace("_", " ") for name in studies} | {"runs": "Runs", "damaged": "Damaged"}
-    counts = f"{len(studies)} studies, {len(runs)} runs"
-    header = f'<p class="eyebrow">MathSE · {counts}</p><h1>Studies and runs</h1>'
-    return html("studies and runs", header, parts, names)
+    of_study = {_anchor(name): name.replace("_", " ") for name in studies}
+    names = {"runs": "Your runs", **of_study, "study-runs": "Runs of studies", "damaged": "Damaged"}
+    counts = f"{len(runs)} runs, {len(studies)} studies"
+    header = f'<p class="eyebrow">MathSE · {counts}</p><h1>Runs and studies</h1>'
+    return html("runs and studies", header, parts, names)
 
 
 def _study(folder: Path, results: Mapping[str, Any], runs: Sequence[Run], links: Mapping[Path, str]) -> str:
@@ -73,7 +78,7 @@ def _study(folder: Path, results: Mapping[str, Any], runs: Sequence[Run], links:
     if drawing.is_file():
         # As an image, so that its style stays its own.
         source = "data:image/svg+xml;base64," + base64.b64encode(drawing.read_bytes()).decode("ascii")
-        body += f"<figure>{tag('img', src=source, alt=name, style='max-width:100%')}</figure>"
+        body += figure(tag("img", src=source, alt=f"the result of {name}; the table has the numbers", class_="study"))
     head, *rows = results["table"]
     body += table(head, rows, "")
     reports = ", ".join(

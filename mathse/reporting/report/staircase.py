@@ -10,9 +10,13 @@ from mathse.reporting.report import svg
 from mathse.reporting.report.frame import Frame
 from mathse.runs.layout import stage_order, title
 
-WIDTH, HEIGHT = 960, 380
+HEIGHT = 380
 LEFT, TOP, BOTTOM = 52, 30, 54  # margins in px; the right one depends on what stands there
+NAMES = 270  # px of the flights' names at the right; on a narrow screen they stand below
 MOST = 24  # characters of a flight's name
+CLOSE = 84  # px of a tread from which its names fit beside their neighbours'
+LINE = 17  # px from a flight's name to the next
+TIGHT = 48  # px of a tread below which its figures are small
 
 
 @dataclass(frozen=True)
@@ -42,23 +46,34 @@ def staircase_svg(summaries: Mapping[str, Sequence[Mapping[str, Any]]] | Sequenc
     return svg.standalone(staircase([stairs(name, entries) for name, entries in by_name.items()]))
 
 
-def staircase(flights: Sequence[Stairs]) -> str:
-    """Draw one flight with treads, intervals and numbers, or overlay several with their names at the right."""
+def staircase(flights: Sequence[Stairs], width: int = svg.WIDE) -> str:
+    """Draw one flight with treads, intervals and numbers, or overlay several with their names at the right, or below
+    where there is no room. Stages that a flight did not have are left open in it."""
     flights = [f for f in flights if f.accuracy]
     if not flights:
         return ""
     stages = sorted({stage for f in flights for stage in f.accuracy}, key=stage_order)
-    right = 16 if len(flights) == 1 else 270
+    is_narrow = width < svg.WIDE
+    right = 16 if len(flights) == 1 else 6 if is_narrow else NAMES
     highest = max(f.interval.get(s, (0, a))[1] for f in flights for s, a in f.accuracy.items())
     top = min(1.0, svg.ticks(0, max(highest, 0.05))[-1])
-    frame = Steps(LEFT, TOP, WIDTH - LEFT - right, HEIGHT - TOP - BOTTOM, 0, top, stages)
+    frame = Steps(LEFT, TOP, width - LEFT - right, HEIGHT - TOP - BOTTOM, 0, top, stages)
     body = frame.axes()
-    body += _single(flights[0], frame) if len(flights) == 1 else _overlay(flights, frame)
+    height = HEIGHT
+    if len(flights) == 1:
+        body += _single(flights[0], frame)
+    else:
+        body += _overlay(flights, frame)
+        if is_narrow:
+            body += _names([(f, LEFT, HEIGHT + LINE * k) for k, f in enumerate(flights)])
+            height += LINE * len(flights)
+        else:
+            body += _names_at_their_ends(flights, frame)
     spoken = ["Test accuracy by stage."]
     for f in flights:
         numbers = ", ".join(f"{title(stage)} {svg.percent(share)}" for stage, share in f.accuracy.items())
         spoken.append(f"{f.label}: {numbers}." if f.label else f"{numbers}.")
-    return svg.chart(WIDTH, HEIGHT, body, " ".join(spoken))
+    return svg.chart(width, height, body, " ".join(spoken))
 
 
 @dataclass(frozen=True)
@@ -76,56 +91,89 @@ class Steps(Frame):
         return self.left + self.stages.index(stage) * self.tread
 
     def axes(self) -> str:
-        names = "".join(
-            svg.text(self.start(s) + self.tread / 2, self.bottom + 22, title(s), "name", "middle") for s in self.stages
-        )
+        names = ""
+        for k, stage in enumerate(self.stages):
+            lower = 15 * (k % 2) if self.tread < CLOSE else 0  # neighbours on two lines, so that names do not meet
+            look = "name" if self.tread >= CLOSE else "small strong"
+            names += svg.text(
+                self.start(stage) + self.tread / 2, self.bottom + 22 + lower, title(stage), look, "middle"
+            )
         return self.grid(svg.ticks(0, self.high), axis=0) + names
 
 
 def _single(flight: Stairs, frame: Steps) -> str:
-    parts, before = [svg.path(_outline(flight, frame), "stairs")], None
+    parts, before = [svg.paths(_outline(flight, frame), "stairs")], None
+    look = "value" if frame.tread >= CLOSE else "small strong" if frame.tread >= TIGHT else "tiny"
     for stage, accuracy in flight.accuracy.items():
         x, y, middle = frame.start(stage), frame.y(accuracy), frame.start(stage) + frame.tread / 2
         top = y
+        hint = f"{title(stage)}: {svg.percent(accuracy)}"
         if interval := flight.interval.get(stage):
             top = frame.y(interval[1])
-            hint = f"{title(stage)}: {svg.percent(accuracy)}, 95% interval {svg.span(interval)}"
-            parts.insert(0, svg.rect(x, top, frame.tread, frame.y(interval[0]) - top, "band", hint))
-        parts.append(svg.text(middle, top - 8, svg.percent(accuracy), "value", "middle"))
+            parts.insert(0, svg.rect(x, top, frame.tread, frame.y(interval[0]) - top, "band"))
+            hint += f", 95% interval {svg.span(interval)}"
+        parts.append(svg.text(middle, top - 8, svg.percent(accuracy), look, "middle"))
         if before is not None:
             # The gain, below the step and its interval, but never on the axis.
             foot = max(y, frame.y(flight.interval.get(stage, (accuracy,))[0]))
             gain = svg.points(accuracy - before)
             parts.append(svg.text(middle, min(foot + 18, frame.y(0) - 8), gain, "small halo", "middle"))
+            hint += f", {gain} points"
         if stage in flight.rows:
-            parts.append(svg.text(middle, HEIGHT - BOTTOM + 40, f"{flight.rows[stage]:,} rows", "small", "middle"))
+            rows = f"{flight.rows[stage]:,} rows"
+            hint += f", fitted on {rows}"
+            if frame.tread >= CLOSE:
+                parts.append(svg.text(middle, HEIGHT - BOTTOM + 40, rows, "small", "middle"))
+        parts.append(svg.rect(x, frame.top, frame.tread, frame.height, "touch", hint))
         before = accuracy
     return "".join(parts)
 
 
 def _overlay(flights: Sequence[Stairs], frame: Steps) -> str:
-    last = [frame.y(list(f.accuracy.values())[-1]) for f in flights]
     # Drawn from the last to the first: the first is the one compared with, and lies on top.
-    parts: list[str] = []
-    for k, (flight, y) in enumerate(zip(flights, svg.spread(last, 17), strict=True)):
-        look = f"flight-{min(k, 5)}"
-        parts.append(svg.path(_outline(flight, frame), f"stairs {look}"))
-        parts.append(
-            svg.path([(frame.start(list(flight.accuracy)[-1]) + frame.tread, last[k]), (frame.right + 12, y)], "leader")
-        )
-        value = svg.percent(list(flight.accuracy.values())[-1])
-        label = flight.label if len(flight.label) <= MOST else flight.label[: MOST - 1] + "…"
-        parts.append(svg.text(frame.right + 16, y + 4, f"{value} {label}", f"name {look}"))
+    drawn = [svg.paths(_outline(flight, frame), f"stairs {_look(k)}") for k, flight in enumerate(flights)]
     bands = [
         svg.rect(frame.start(s), frame.y(i[1]), frame.tread, frame.y(i[0]) - frame.y(i[1]), "band")
         for s, i in flights[0].interval.items()
     ]
-    return "".join(bands + parts[::-1])
+    touched = []
+    for stage in frame.stages:
+        shares = [f"{f.label} {svg.percent(f.accuracy[stage])}" for f in flights if stage in f.accuracy]
+        hint = f"{title(stage)}: {'; '.join(shares)}"
+        touched.append(svg.rect(frame.start(stage), frame.top, frame.tread, frame.height, "touch", hint))
+    return "".join([*bands, *drawn[::-1], *touched])
 
 
-def _outline(flight: Stairs, frame: Steps) -> list[tuple[float, float]]:
-    return [
-        point
-        for stage, accuracy in flight.accuracy.items()
-        for point in ((frame.start(stage), frame.y(accuracy)), (frame.start(stage) + frame.tread, frame.y(accuracy)))
+def _names_at_their_ends(flights: Sequence[Stairs], frame: Steps) -> str:
+    ends = [frame.y(list(f.accuracy.values())[-1]) for f in flights]
+    spread = svg.spread(ends, LINE)
+    leaders = [
+        svg.path([(frame.start(list(f.accuracy)[-1]) + frame.tread, end), (frame.right + 12, y)], "leader")
+        for f, end, y in zip(flights, ends, spread, strict=True)
     ]
+    return "".join(leaders) + _names([(f, frame.right + 16, y + 4) for f, y in zip(flights, spread, strict=True)])
+
+
+def _names(places: Sequence[tuple[Stairs, float, float]]) -> str:
+    """Each flight's name behind its last accuracy, at (x, y)."""
+    names = ""
+    for k, (flight, x, y) in enumerate(places):
+        label = flight.label if len(flight.label) <= MOST else flight.label[: MOST - 1] + "…"
+        names += svg.text(x, y, f"{svg.percent(list(flight.accuracy.values())[-1])} {label}", f"name {_look(k)}")
+    return names
+
+
+def _look(k: int) -> str:
+    return f"flight-{min(k, 5)}"
+
+
+def _outline(flight: Stairs, frame: Steps) -> list[list[tuple[float, float]]]:
+    """A line over the treads; a new one begins behind a stage that others had and this flight did not."""
+    lines: list[list[tuple[float, float]]] = [[]]
+    for stage in frame.stages:
+        if stage in flight.accuracy:
+            y = frame.y(flight.accuracy[stage])
+            lines[-1] += [(frame.start(stage), y), (frame.start(stage) + frame.tread, y)]
+        elif lines[-1]:
+            lines.append([])
+    return [line for line in lines if line]

@@ -11,13 +11,20 @@ from collections.abc import Iterable
 from html import escape
 from importlib.resources import files
 
+WIDE, NARROW = 960, 358  # px of a chart on a desk's screen and on a telephone's
+
 # Control characters (but tab and newline) are not allowed in XML; lone surrogates have no UTF-8 form.
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
 def safe(value: object) -> str:
     """Any text, also a hostile model's, as HTML and XML text or attribute value."""
-    return escape(_FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", str(value)), quote=True)
+    return escape(printable(str(value)), quote=True)
+
+
+def printable(text: str) -> str:
+    """A text without the characters that a page cannot hold."""
+    return _FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def tag(name: str, content: str = "", **attributes: object) -> str:
@@ -65,11 +72,23 @@ def path(points: Iterable[tuple[float, float]], class_: str) -> str:
     return tag("path", d="M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points), class_=class_)
 
 
+def paths(lines: Iterable[Iterable[tuple[float, float]]], class_: str) -> str:
+    """Open lines that do not meet, as one shape."""
+    drawn = ("M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in line) for line in lines)
+    return tag("path", d="".join(drawn), class_=class_)
+
+
+def link(target: str, content: str, spoken: str) -> str:
+    """Shapes that lead somewhere; without a target they stay as they are. ``spoken``: where, for a screen reader."""
+    return tag("a", content, href=target, aria_label=spoken) if target else content
+
+
 def chart(width: float, height: float, body: str, label: str) -> str:
     """A whole chart; ``label`` is what a screen reader says, with the numbers in it."""
+    role = "group" if "<a " in body else "img"  # what stands in an image is not read out, and a link must be
     return (
         f'<svg class="chart" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_short(width)} {_short(height)}" '
-        f'role="img" aria-label="{safe(label)}" style="max-width:{_short(width)}px">{body}</svg>'
+        f'role="{role}" aria-label="{safe(label)}" style="max-width:{_short(width)}px">{body}</svg>'
     )
 
 
@@ -104,9 +123,9 @@ def points(difference: float) -> str:
 
 
 def span(interval: Iterable[float]) -> str:
-    """An interval of shares: "61.7\N{EN DASH}66.6%"."""
+    """An interval of shares, in per cent: "[61.7, 66.6]"."""
     low, high = interval
-    return f"{low * 100:.1f}\N{EN DASH}{high * 100:.1f}%"
+    return f"[{low * 100:.1f}, {high * 100:.1f}]"
 
 
 def spread(wanted: list[float], gap: float) -> list[float]:

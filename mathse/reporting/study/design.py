@@ -3,6 +3,7 @@
     against: none                       # whom the other variants are compared with; default: the first
     variants: [none, teacher, orm]      # their order; default: by name
     rows: variants                      # or stages: one variant's stages, each compared with the one before
+    names: {none: no reflection}        # what tables and picture call a variant; default: its name, "_" as a space
     axis: feedback from                 # what the variants are steps of; they are then joined by a line
     measures:                           # columns: STAGE.KEY of summary.json's stages (last: the last one), or orm.KEY
       test accuracy: last.accuracy      # the first one is drawn, and compared
@@ -32,7 +33,12 @@ DESCRIBED = CONF.parent / "experiments"  # the studies that come with MathSE; in
 EXPERIMENTS = Path("experiments") if CONF.parent == PACKAGE else DESCRIBED  # where results go: never into the package
 FILE = "study.yaml"
 TEXT = (str, "text")
-KINDS = {"variants": (list, "a list"), "measures": (dict, "a mapping"), "paper": (dict, "a mapping")}  # others: text
+KINDS = {
+    "variants": (list, "a list"),
+    "names": (dict, "a mapping"),
+    "measures": (dict, "a mapping"),
+    "paper": (dict, "a mapping"),
+}  # others: text
 OF_STUDENTS = {"test accuracy": "last.accuracy"}
 OF_ORMS = {
     "overall": "orm.overall_accuracy",
@@ -58,10 +64,15 @@ class Design:
     variants: tuple[str, ...]
     against: str
     rows: str = "variants"
+    names: Mapping[str, str] = field(default_factory=dict)
     axis: str | None = None
     measures: Mapping[str, str] = field(default_factory=dict)
     paper: Mapping[str, float] = field(default_factory=dict)
     paper_says: str | None = None
+
+    def called(self, variant: str) -> str:
+        """A variant's name for readers."""
+        return self.names.get(variant, variant.replace("_", " "))
 
     def measured(self, of_orms: bool) -> Design:
         """With the measures that are usual for such runs, where none are named."""
@@ -103,6 +114,9 @@ def read_design(name: str, folder: Path) -> Design:
         raise ConfigError(f"{file}: against = {design.against!r}: must be a variant: {list(order)}")
     if design.rows not in ("variants", "stages") or (design.rows == "stages" and len(order) > 1):
         raise ConfigError(f"{file}: rows = {design.rows!r}: must be variants, or stages where there is one variant")
+    for variant, called in design.names.items():
+        if variant not in order or not isinstance(called, str):
+            raise ConfigError(f"{file}: names.{variant} = {called!r}: must be text, of a variant: {list(order)}")
     for column, measure in design.measures.items():
         if not isinstance(column, str) or not isinstance(measure, str) or measure.count(".") != 1:
             raise ConfigError(f"{file}: measures.{column} = {measure!r}: must be STAGE.KEY, such as last.accuracy")

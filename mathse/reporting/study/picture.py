@@ -7,7 +7,7 @@ from mathse.reporting.report.compare import Variant, mean_flight
 from mathse.reporting.report.frame import Frame
 from mathse.reporting.report.staircase import staircase
 from mathse.reporting.study.collect import Collected
-from mathse.scoring.metrics import mean_interval
+from mathse.scoring.metrics import mean_share
 
 WIDTH, HEIGHT = 760, 340
 LEFT, RIGHT, TOP, BOTTOM = 56, 20, 34, 56  # margins in px
@@ -23,14 +23,15 @@ def picture(collected: Collected) -> str | None:
     values = {v: [x for x in collected.values(v, measure) if x is not None] for v in design.variants}
     if any(len(xs) < len(collected.seeds) for xs in values.values()) or max(map(max, values.values())) > 1:
         return None
-    return svg.standalone(_dots(values, name, design.axis))
+    return svg.standalone(dots({design.called(v): xs for v, xs in values.items()}, name, design.axis))
 
 
-def _dots(values: dict[str, list[float]], name: str, axis: str | None) -> str:
-    means = {v: mean_interval(xs) for v, xs in values.items()}
-    # The scale holds every seed and every interval, as far as that lies between 0 and 100 %.
+def dots(values: dict[str, list[float]], name: str, axis: str | None) -> str:
+    """``values``: one a seed, by what a variant is called."""
+    means = {v: mean_share(xs) for v, xs in values.items()}
+    # The scale holds every seed and every interval.
     ends = [x for xs in values.values() for x in xs]
-    ends += [min(1.0, max(0.0, end)) for _, interval in means.values() for end in interval or ()]
+    ends += [end for _, interval in means.values() for end in interval or ()]
     ticks = svg.ticks(min(ends), max(ends))
     low, high = ticks[0], ticks[-1] if ticks[-1] > ticks[0] else ticks[0] + 0.1
 
@@ -47,7 +48,8 @@ def _dots(values: dict[str, list[float]], name: str, axis: str | None) -> str:
         if interval:
             body += svg.line(x, frame.y(interval[0]), x, frame.y(interval[1]), "whisker")
         for seed in values[variant]:
-            body += svg.tag("circle", cx=x + 10, cy=frame.y(seed), r=2.5, class_="quiet")
+            hint = svg.tag("title", svg.safe(f"{variant}: {svg.percent(seed)} with one seed"))
+            body += svg.tag("circle", hint, cx=x + 10, cy=frame.y(seed), r=2.5, class_="quiet")
         body += svg.tag("circle", cx=x, cy=y, r=5, class_="dot")
         body += svg.text(x - 10, y + 5, f"{100 * mean:.1f}", "strong halo", "end")
         body += svg.text(x, frame.bottom + 20, variant, "name", "middle")

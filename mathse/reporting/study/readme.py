@@ -108,7 +108,7 @@ def _legend(collected: Collected) -> str:
         (False, True): "a bootstrap over seeds and answers where all answers are here, else Student's t over the seeds",
     }[tuple(sorted(bootstrap))]
     return (
-        f"Means over {seeds} seed{'s' if seeds > 1 else ''} with 95 % intervals (Student's t; with few seeds they are "
-        f"wide and may pass 100); differences in points, paired by seed, with {intervals}. "
+        f"Means over {seeds} seed{'s' if seeds > 1 else ''} with 95 % intervals (Student's t, wide with few seeds, cut "
+        f"at 0 and 100); differences in points, paired by seed, with {intervals}. "
         f"{collected.minutes:.0f} minutes of stages in all, those that variants share counted once."
     )

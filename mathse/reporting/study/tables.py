@@ -6,12 +6,13 @@ Shares in percent, differences in points, each with its 95 % interval.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import fmean
 
 from mathse.reporting.study.collect import Collected, value
 from mathse.reporting.study.differences import PairedDifference, difference
 from mathse.runs.layout import title
 from mathse.runs.reader import Run
-from mathse.scoring.metrics import mean_interval
+from mathse.scoring.metrics import mean_share
 
 CHANGES = ("correct_correct", "wrong_wrong", "correct_wrong", "wrong_correct")
 SHARES = ("accuracy", "precision", "auroc", "recall")  # parts of the names of measures that are shares, others counts
@@ -39,11 +40,13 @@ def main_table(collected: Collected) -> Cells:
     else:
         first = next(iter(design.measures.values()))
         names = list(design.variants)
-        head = ["variant", *design.measures, f"against {design.against}"]
+        head = ["variant", *design.measures, f"against {design.called(design.against)}"]
         for variant in names:
             cells = [mean_text(collected.values(variant, measure), measure) for measure in design.measures.values()]
             gain = difference(collected.runs[design.against], collected.runs[variant], first)
-            rows.append([variant, *cells, NONE if variant == design.against else difference_text(gain, first)])
+            rows.append(
+                [design.called(variant), *cells, NONE if variant == design.against else difference_text(gain, first)]
+            )
     if design.paper:
         head.append(f"paper ({design.paper_says})" if design.paper_says else "paper")
         for row, name in zip(rows, names, strict=True):
@@ -72,7 +75,9 @@ def seed_table(collected: Collected) -> Cells:
         runs, key = collected.runs[design.variants[0]], measure.partition(".")[2]
         rows = [[title(s), *(number(value(run, f"{s}.{key}"), key) for run in runs)] for s in _stages(runs)]
     else:
-        rows = [[v, *(number(x, measure) for x in collected.values(v, measure))] for v in design.variants]
+        rows = [
+            [design.called(v), *(number(x, measure) for x in collected.values(v, measure))] for v in design.variants
+        ]
     return [head, *rows]
 
 
@@ -83,7 +88,9 @@ def settings_table(collected: Collected) -> Cells:
     rows = []
     for variant in collected.design.variants:
         values = (differing[variant].get(key) for key in keys)
-        rows.append([variant, *("`null`" if x is None else f"`{x}`" for x in values)])
+        called = collected.design.called(variant)
+        label = variant if called == variant else f"{called} (`{variant}`)"
+        rows.append([label, *("`null`" if x is None else f"`{x}`" for x in values)])
     return [["variant", *(f"`{key}`" for key in keys)], *(rows if keys else [])]
 
 
@@ -92,8 +99,8 @@ def mean_text(values: Sequence[float | None], measure: str) -> str:
     known = [v for v in values if v is not None]
     if not known or len(known) < len(values):
         return NONE
-    mean, interval = mean_interval(known)
-    if interval is None or not _is_share(measure):
+    mean, interval = mean_share(known) if _is_share(measure) else (fmean(known), None)
+    if interval is None:
         return number(mean, measure)
     return f"{100 * mean:.1f} [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
 
