@@ -186,10 +186,10 @@ class Engine:
             output_logits=True,
         )
         wants = bool(body.get("logprobs")) and not self.ignores_logprobs
-        named = body.get("logprob_token_ids")
+        named, by_id = body.get("logprob_token_ids"), bool(body.get("return_tokens_as_token_ids"))
         sampled = out.sequences[:, length:]
         choices = [
-            _choice(model.processor.tokenizer, k, ids.tolist(), [step[k] for step in out.logits], wants, named)
+            _choice(model.processor.tokenizer, k, ids.tolist(), [step[k] for step in out.logits], wants, named, by_id)
             for k, ids in enumerate(sampled)
         ]
         written = sum(choice.pop("tokens") for choice in choices)
@@ -226,12 +226,15 @@ def _choice(
     logits: Sequence[torch.Tensor],
     logprobs: bool,
     named: Sequence[int] | None = None,
+    by_id: bool = False,
 ) -> Body:
     end = tokenizer.eos_token_id
     length = ids.index(end) + 1 if end in ids else len(ids)
     text = tokenizer.decode(ids[:length], skip_special_tokens=True, clean_up_tokenization_spaces=False)
     steps = zip(ids[:length], logits, strict=False)
     content = [_token(tokenizer, i, step, named) for i, step in steps] if logprobs else None
+    if content is not None and by_id:
+        content = [{**token, "token": f"token_id:{i}"} for token, i in zip(content, ids, strict=False)]
     return {
         "index": index,
         "finish_reason": "stop" if end in ids else "length",

@@ -53,10 +53,8 @@ class StandIn:
                 if path.startswith("/v1/chat"):
                     self.stats["bytes_read"] += len(head) + len(body)
                     self.stats["bytes_written"] += len(data)
-                writer.write(
-                    f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n".encode()
-                    + data  # fmt: skip
-                )
+                kind, size = "Content-Type: application/json", f"Content-Length: {len(data)}"
+                writer.write("\r\n".join([f"HTTP/1.1 {status} X", kind, size, "", ""]).encode() + data)
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
@@ -132,10 +130,8 @@ class StandIn:
         before, _, after = text.rpartition(likelier)
         pieces = [*(before[k : k + 4] for k in range(0, len(before), 4)), likelier, *after]
         names = ("CORRECT", "WRONG")
-        top = [
-            {"token": name, "logprob": -0.1 if name == likelier else -2.4, "bytes": list(name.encode())}
-            for name in names
-        ]
+        odds = [-0.1 if name == likelier else -2.4 for name in names]
+        top = [{"token": n, "logprob": p, "bytes": list(n.encode())} for n, p in zip(names, odds, strict=True)]
         content = [{"token": p, "logprob": -0.1, "bytes": list(p.encode()), "top_logprobs": top} for p in pieces]
         message = {"role": "assistant", "content": text}
         return {"index": index, "finish_reason": "stop", "message": message, "logprobs": {"content": content}}

@@ -26,7 +26,6 @@ from mathse.evolution.student import Student
 from mathse.inference.generate import Writer
 from mathse.inference.serving.student import ServedStudents, ServerGenerator
 from mathse.inference.serving.vllm import VLLMGenerator
-from mathse.inference.serving.vllm_engine import VLLMEngine
 from mathse.judges import Batch, Judge
 from mathse.judges.opening import RunGives, open_judge
 from mathse.judges.orm import ORMJudge, open_orm
@@ -58,9 +57,8 @@ class RunModels:
         folder, say = context.run.path, context.progress.say
         if isinstance(self.generator, (ServerGenerator, VLLMGenerator)):
             self.served = ServedStudents(self.generator, self.config.backbone, folder, self.config.trainer, say)
-        engine = self.served.engine if self.served is not None else None
-        if self.config.judge.engine == "vllm" and isinstance(engine, VLLMEngine):
-            self.served_orm = ServedORM(self.config.judge, self._orm_section, folder, say, engine)
+        if self.config.judge.engine == "vllm" and self.served is not None:
+            self.served_orm = ServedORM(self.config.judge, self._orm_section, folder, say, self.served.vllm)
         elif self.config.judge.server is not None:
             self.served_orm = ServedORM(self.config.judge, self._orm_section, folder, say)
 

@@ -193,10 +193,9 @@ def test_one_engine_serves_all_checkpoints_and_reads_pictures_where_they_lie(
     assert counts["loads"] == 2 and counts["data_urls"] == 0 and counts["file_urls"] == counts["requests"] == 60
     assert len(list((tmp_path / "served" / "pictures").iterdir())) == 1
     assert [line.partition(" (")[0] for line in said if "starts" in line] == ["vllm: starts, for the whole run"]
-    assert "--worker-extension-cls" in engine.arguments(tmp_path) and "--enable-sleep-mode" not in engine.arguments(
-        tmp_path
-    )
-    assert engine.arguments(tmp_path)[-2:] == ["--slots", "8"]
+    command = engine.arguments(tmp_path)
+    assert "--worker-extension-cls" in command and "--enable-sleep-mode" not in command
+    assert command[-2:] == ["--slots", "8"]
 
 
 def test_an_engine_that_is_killed_in_mid_stage_is_started_again_and_nothing_is_lost(

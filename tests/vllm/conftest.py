@@ -17,7 +17,10 @@ from mathse.inference.serving.student import ServedStudents
 from mathse.inference.serving.vllm_engine import VLLMEngine
 
 # Seeded requests with chunked prefill end the CPU build (0.32); nothing is compiled for tests of a minute.
-OPTIONS = "--enforce-eager --max-model-len 2048 --max-num-batched-tokens 65536"
+OPTIONS = (
+    "--enforce-eager --max-model-len 2048 --max-num-batched-tokens 65536"
+    " --gpu-memory-utilization 0.1"  # of the CPU build: a share of this machine's memory
+)
 
 
 @pytest.fixture(scope="session")

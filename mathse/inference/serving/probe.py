@@ -17,7 +17,7 @@ import torch
 
 from mathse.errors import TeacherError
 from mathse.inference.serving.health_check import Address
-from mathse.models.base import Backbone
+from mathse.models.base import Backbone, Encoded
 from mathse.models.row import Row
 from mathse.runs.store import read_json, write_json
 
@@ -27,11 +27,11 @@ TOLERANCE = {"float32": 1e-2, "bfloat16": 0.5}  # of a token's log-probability, 
 
 @dataclass(frozen=True)
 class Beginning:
-    """The beginning of a greedy answer: tokens by their texts, their log-probabilities, and how far behind the second
+    """The beginning of a greedy answer: the ids of its tokens, their log-probabilities, and how far behind the second
     likeliest was at each."""
 
     row: Row
-    tokens: list[str]
+    tokens: list[int]
     log_probs: list[float]
     gaps: list[float]
 
@@ -51,19 +51,17 @@ def beginnings(rows: Sequence[Row], file: Path, whole: Callable[[], Backbone]) -
 def _beginnings(backbone: Backbone, rows: Sequence[Row]) -> list[Beginning]:
     backbone.model.eval()
     made = []
-    for row, (text,) in zip(rows, backbone.generate(rows, max_new_tokens=LENGTH), strict=True):
-        batch = backbone.collate([Row(**{**row, "response": text})])
-        batch = {name: tensor.to(backbone.device) for name, tensor in batch.items()}
-        logits, targets = backbone.answer_logits(batch)  # (N, vocabulary), (N,)
+    for row, (completion,) in zip(rows, backbone.complete(rows, max_new_tokens=LENGTH), strict=True):
+        encoded = backbone.encode([row])[0]
+        extras = backbone.extras(encoded.prompt, completion.ids, encoded.features)
+        answered = backbone.pad([Encoded(encoded.prompt, completion.ids, encoded.features, extras)])
+        batch = {name: tensor.to(backbone.device) for name, tensor in answered.items()}
+        logits, tokens = backbone.answer_logits(batch)  # (N, vocabulary), (N,)
         odds = torch.log_softmax(logits.float(), -1)
         odds[:, backbone.never_sampled] = -torch.inf
         best = odds.topk(2).values  # (N, 2)
-        likeliest = odds.argmax(-1) == targets
-        # up to where the text, read back as tokens, is no greedy answer any more: its end, where it was cut off
-        count = len(targets) if bool(likeliest.all()) else int(likeliest.logical_not().int().argmax())
-        count = min(count, LENGTH)
-        tokens = [backbone.tokenizer.decode([token]) for token in targets[:count].tolist()]
-        made.append(Beginning(row, tokens, best[:count, 0].tolist(), (best[:, 0] - best[:, 1])[:count].tolist()))
+        of_tokens = odds.gather(1, tokens[:, None])[:, 0]
+        made.append(Beginning(row, tokens.tolist(), of_tokens.tolist(), (best[:, 0] - best[:, 1]).tolist()))
     return made
 
 
@@ -77,12 +75,12 @@ def compare(
     """
     tolerance = TOLERANCE[dtype]
     for beginning in expected:
-        options = {"max_tokens": LENGTH, "temperature": 0.0, "logprobs": True, "top_logprobs": 1}
+        options = {"max_tokens": LENGTH, "temperature": 0.0, "logprobs": True, "return_tokens_as_token_ids": True}
         answered = address.chat({**body(beginning.row), **options})
         if answered.error is not None:
             raise TeacherError(f"{address.base_url}: refuses a greedy prompt after a swap ({answered.error})")
         content = (json.loads(answered.text)["choices"][0].get("logprobs") or {}).get("content") or []
-        there = [(token["token"], float(token["logprob"])) for token in content]
+        there = [(int(token["token"].removeprefix("token_id:")), float(token["logprob"])) for token in content]
         here = zip(beginning.tokens, beginning.log_probs, beginning.gaps, strict=True)
         for k, ((token, log_prob), (own_token, own_log_prob, gap)) in enumerate(zip(there, here, strict=False), 1):
             if token != own_token and gap <= tolerance:
@@ -90,7 +88,7 @@ def compare(
             if token != own_token or abs(log_prob - own_log_prob) > tolerance:
                 raise TeacherError(
                     f"{address.base_url}: does not answer as {checkpoint} does: token {k} of a greedy answer is "
-                    f"{token!r} ({log_prob:.4f}), and the checkpoint's own is {own_token!r} ({own_log_prob:.4f}); see "
+                    f"{token} ({log_prob:.4f}), and the checkpoint's own is {own_token} ({own_log_prob:.4f}); see "
                     "the engine's log, and whether another run swaps weights in the same engine; generator.probe=0 "
                     "leaves this comparison out"
                 )

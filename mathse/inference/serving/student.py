@@ -141,6 +141,10 @@ class ServedStudents:
         else:
             self.engine = generator.engine(run, say)
 
+    @property
+    def vllm(self) -> VLLMEngine | None:
+        return self.engine if isinstance(self.engine, VLLMEngine) else None
+
     @cached_property
     def account(self) -> Account:
         return Account(self.run / STUDENT_USAGE)
