@@ -59,7 +59,8 @@ class Engine:
     """``named``: models by a name of their own; any other name is a folder. ``adapters``: LoRA names it was given.
 
     ``ignores_n``, ``ignores_logprobs``: as ``transformers serve``. ``miscounts``: prompt tokens added to each count.
-    ``counts``: whether it reports any. ``key``: the one that is let in. ``echoes``: the status that every request is
+    ``counts``: whether it reports any. ``vllm``: the folder whose weights it begins with; it has then one model, and
+    takes the control requests of vLLM. ``key``: the one that is let in. ``echoes``: the status that every request is
     refused with, its Authorization repeated. ``takes_bias``: else a request with ``logit_bias`` is refused.
     """
 
@@ -69,6 +70,7 @@ class Engine:
     ignores_logprobs: bool = False
     miscounts: int = 0
     counts: bool = True
+    vllm: Path | None = None
     key: str | None = None
     echoes: int | None = None
     takes_bias: bool = True
@@ -79,6 +81,9 @@ class Engine:
         self.answered: Counter[str] = Counter()  # by the whole request
         self.freeze_at, self.frozen, self._thawed = 0, threading.Event(), threading.Event()
         self._opened: dict[str, Model] = {}
+        self.held, self.asleep, self.half_loads = "", False, False
+        if self.vllm is not None:
+            self.named["mathse-model"], self.held = Model.open(str(self.vllm)), self.vllm.name
         self._lock = threading.Lock()
         self._server = _Server(("127.0.0.1", self.port), _Handler)
         self._server.engine = self
@@ -127,6 +132,8 @@ class Engine:
     def post(self, path: str, body: Body) -> None:
         """Raises KeyError for a path or an adapter that it does not know."""
         self.posted.append((path, body))
+        if self.vllm is not None and self._control(path, body):
+            return
         if path == "/v1/load_lora_adapter":
             base = next(iter(self.named.values()))
             self.named[body["lora_name"]] = base.with_adapter(body["lora_path"])
@@ -135,7 +142,22 @@ class Engine:
         else:
             raise KeyError(path)
 
+    def _control(self, path: str, body: Body) -> bool:
+        if path == "/collective_rpc" and body["method"] == "mathse_load":
+            folder = Path(body["kwargs"]["folder"])
+            if not self.half_loads:
+                self.named["mathse-model"] = Model.open(str(folder))
+            self.held = folder.name
+        elif path == "/collective_rpc" and body["method"] == "mathse_forget":
+            self.held = ""
+        elif path.startswith(("/sleep", "/wake_up")):
+            self.asleep = path.startswith("/sleep")
+        else:
+            return path.startswith("/reset_") or path == "/collective_rpc" and body["method"] == "mathse_held"
+        return True
+
     def _model(self, name: str) -> Model:
+        assert not self.asleep
         if name in self.named:
             return self.named[name]
         if not os.path.isabs(name):
@@ -164,9 +186,10 @@ class Engine:
             output_logits=True,
         )
         wants = bool(body.get("logprobs")) and not self.ignores_logprobs
+        named, by_id = body.get("logprob_token_ids"), bool(body.get("return_tokens_as_token_ids"))
         sampled = out.sequences[:, length:]
         choices = [
-            _choice(model.processor.tokenizer, k, ids.tolist(), [step[k] for step in out.logits], wants)
+            _choice(model.processor.tokenizer, k, ids.tolist(), [step[k] for step in out.logits], wants, named, by_id)
             for k, ids in enumerate(sampled)
         ]
         written = sum(choice.pop("tokens") for choice in choices)
@@ -196,11 +219,22 @@ def inputs_of(messages: Sequence[Body], processor: Any) -> Any:
     return processor(text=[text], images=pictures or None, return_tensors="pt")
 
 
-def _choice(tokenizer: Any, index: int, ids: list[int], logits: Sequence[torch.Tensor], logprobs: bool) -> Body:
+def _choice(
+    tokenizer: Any,
+    index: int,
+    ids: list[int],
+    logits: Sequence[torch.Tensor],
+    logprobs: bool,
+    named: Sequence[int] | None = None,
+    by_id: bool = False,
+) -> Body:
     end = tokenizer.eos_token_id
     length = ids.index(end) + 1 if end in ids else len(ids)
     text = tokenizer.decode(ids[:length], skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    content = [_token(tokenizer, i, step) for i, step in zip(ids[:length], logits, strict=False)] if logprobs else None
+    steps = zip(ids[:length], logits, strict=False)
+    content = [_token(tokenizer, i, step, named) for i, step in steps] if logprobs else None
+    if content is not None and by_id:
+        content = [{**token, "token": f"token_id:{i}"} for token, i in zip(content, ids, strict=False)]
     return {
         "index": index,
         "finish_reason": "stop" if end in ids else "length",
@@ -210,10 +244,12 @@ def _choice(tokenizer: Any, index: int, ids: list[int], logits: Sequence[torch.T
     }
 
 
-def _token(tokenizer: Any, chosen: int, logits: torch.Tensor) -> Body:
+def _token(tokenizer: Any, chosen: int, logits: torch.Tensor, named: Sequence[int] | None = None) -> Body:
     odds = torch.log_softmax(logits.float(), -1)
     best = odds.topk(20)
-    alternatives = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    alternatives = list(zip(best.indices.tolist(), best.values.tolist(), strict=True))
+    if named is not None:
+        alternatives = [(token, float(odds[token])) for token in named]
     top = [{"token": tokenizer.decode([i]), "logprob": p} for i, p in alternatives]
     return {"token": tokenizer.decode([chosen]), "logprob": float(odds[chosen]), "top_logprobs": top}
 
@@ -235,7 +271,9 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
-        if self._let_in() and self.path == "/v1/models":
+        if self.path == "/is_sleeping":
+            self._send(200, {"is_sleeping": self.server.engine.asleep})
+        elif self._let_in() and self.path == "/v1/models":
             self._send(200, {"object": "list", "data": [{"id": name} for name in self.server.engine.named]})
         else:
             self._send(404, {"error": {"message": "not found"}})
@@ -255,7 +293,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self._send(200, self.server.engine.completion(body))
             else:
                 self.server.engine.post(self.path, body)
-                self._send(200, {})
+                self._send(200, {"results": [self.server.engine.held]})
         except ConnectionAbortedError:
             self.close_connection = True
         except (KeyError, OSError) as e:

@@ -114,6 +114,7 @@ class RewardModel:
     """The ORM at test time: P(correct) of each sample, for selector=orm and orm_weighted."""
 
     checkpoint: str | None = None  # a trained ORM's checkpoint folder
+    engine: Literal["hf", "vllm"] = "hf"  # vllm: in the engine of generator=vllm; hf: in this process
     backbone: Any = None  # null: the student's backbone
     batch_size: int = allow(256, low=1)  # paths that are judged at a time
     max_new_tokens: int = allow(200, low=1)  # of its critique, at most

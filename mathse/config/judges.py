@@ -34,6 +34,9 @@ class Judge:
     # an ORM in this process that writes its status first (orm.order=verdict_first) explains every path that it calls
     # wrong (all), or only the drafts that a reflection gives to its writer (read); nobody reads the other explanations
     explain: Literal["all", "read"] = "all"
+    # vllm: the ORM's weights take turns with the students' in the engine of generator=vllm; hf: in this process, or at
+    # ``server``. The settings below are for ``server``; the engine has its own.
+    engine: Literal["hf", "vllm"] = "hf"
     server: str | None = None  # where the ORM is served, up to and with /v1; null: in this process
     model: str | None = None  # its name there; null: requests name the ORM's folder, or the command's {name}
     command: str | None = None  # what starts an engine for it, as generator.command

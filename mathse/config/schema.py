@@ -15,7 +15,7 @@ from mathse.config.data import Decontaminate, HubData, JsonlData, MixtureData, P
 from mathse.config.evaluation import BENCHMARKS, LLM, Evaluation, RewardModel
 from mathse.config.evolution import NOBODY, Distill, Evolution
 from mathse.config.fits import ORM, SFT
-from mathse.config.generators import HFGenerator, ServerGenerator
+from mathse.config.generators import HFGenerator, ServerGenerator, VLLMGenerator
 from mathse.config.judges import JUDGES, ORMJudge, judge_named
 from mathse.config.teachers import OpenAITeacher, ReplayTeacher, StudentTeacher, SymbolicTeacher
 
@@ -177,7 +177,7 @@ OPTIONS: dict[str, tuple[type, ...]] = {
     "data": (SyntheticData, JsonlData, PublicData, HubData, MixtureData),
     "teacher": (SymbolicTeacher, ReplayTeacher, OpenAITeacher, StudentTeacher),
     "judge": JUDGES,
-    "generator": (HFGenerator, ServerGenerator),
+    "generator": (HFGenerator, ServerGenerator, VLLMGenerator),
     "logger": (CsvLogger, WandbLogger, SeveralLoggers),
     "callbacks": (MergeCorrectPaths, ReflectOnErrors, EvaluateStudent),
     "benchmark": BENCHMARKS,

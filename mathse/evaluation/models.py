@@ -10,10 +10,16 @@ from typing import Any
 
 import torch
 
+from mathse.config import build
 from mathse.config.schema import EvaluateConfig, Trainer
+from mathse.inference.serving.student import ServedStudent, ServedStudents
+from mathse.inference.serving.vllm import VLLMGenerator
+from mathse.judges import Judge
 from mathse.judges.orm import ORMJudge, open_orm
+from mathse.judges.served_orm import ServedORM, ServedORMJudge
 from mathse.models import quiet
 from mathse.models.base import Backbone
+from mathse.models.checkpoint import resolve
 from mathse.models.model_spec import spec_at
 from mathse.training import ranks
 from mathse.training.fit import device_of, dtype_of
@@ -35,17 +41,43 @@ def student(config: EvaluateConfig) -> Backbone:
     return _open(config.backbone, config.checkpoint, config.trainer)
 
 
-def reward_model(config: EvaluateConfig) -> ORMJudge:
+def reward_model(config: EvaluateConfig, served: ServedStudents | None = None) -> Judge:
     """The ORM of ``judge.checkpoint``, which weighs answers, by P(correct) alone.
 
     Raises CheckpointError where that is no ORM's.
     """
     section = config.judge.backbone if config.judge.backbone is not None else config.backbone
-    return _open_orm(config, section, str(config.judge.checkpoint), "judge.checkpoint").explaining(False)
+    path = str(config.judge.checkpoint)
+    if served is not None and config.judge.engine == "vllm":
+        return served_orm(config, served, path, section)
+    return _open_orm(config, section, path, "judge.checkpoint").explaining(False)
 
 
-def measured_orm(config: EvaluateConfig) -> ORMJudge:
+def engine_of(config: EvaluateConfig, folder: Path, say: Callable[[str], None]) -> ServedStudents | None:
+    """The engine of generator=vllm, which starts with the first request; None for other generators."""
+    generator = build(config.generator)
+    if not isinstance(generator, VLLMGenerator):
+        return None
+    return ServedStudents(generator, config.backbone, folder, config.trainer, say)
+
+
+def served_student(config: EvaluateConfig, served: ServedStudents) -> ServedStudent:
+    """``student``, in the engine."""
+    section = config.backbone
+    checkpoint = Path(config.checkpoint) if config.checkpoint else resolve(section.path, section.revision)
+    return served.of(checkpoint, partial(_open, section, config.checkpoint, config.trainer))
+
+
+def served_orm(config: EvaluateConfig, served: ServedStudents, path: str, section: Any) -> ServedORMJudge:
+    """The ORM at ``path``, of the backbone that ``section`` sets, in the engine; its verdicts hold all that it says."""
+    orm = ServedORM(config.judge, section, served.run, lambda text: None, served.vllm)
+    return orm.of(Path(path), partial(_open, section, path, config.trainer))
+
+
+def measured_orm(config: EvaluateConfig, served: ServedStudents | None = None) -> Judge:
     """The ORM of ``checkpoint``, which benchmark=orm_test measures. Raises CheckpointError where that is no ORM's."""
+    if served is not None and config.judge.engine == "vllm":
+        return served_orm(config, served, str(config.checkpoint), config.backbone)
     return _open_orm(config, config.backbone, str(config.checkpoint), "checkpoint")
 
 

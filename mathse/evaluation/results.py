@@ -27,6 +27,7 @@ from mathse.scoring.metrics import accuracy
 if TYPE_CHECKING:
     from mathse.evaluation.sampling import Decoding
     from mathse.evaluation.scoring_llm import ScoringLLM
+    from mathse.inference.serving.student import ServedStudents
     from mathse.judges import Judge
 
 
@@ -42,12 +43,13 @@ class BenchmarkResult:
 @dataclass
 class Scorer:
     """Scores the benchmarks of one evaluation. ``llm`` None: there is none; ``decoding`` None: the answers are a
-    file's."""
+    file's; ``served``: the engine of generator=vllm."""
 
     config: EvaluateConfig
     progress: Progress
     llm: ScoringLLM | None
     decoding: Decoding | None
+    served: ServedStudents | None = None
 
     def result(self, opened: OpenedBenchmark, answers: Sequence[Answer]) -> BenchmarkResult:
         """Verdicts and figures of one benchmark, written into its folder."""
@@ -105,7 +107,9 @@ class Scorer:
         """Read once for all benchmarks."""
         from mathse.evaluation import models
 
-        return models.reward_model(self.config)
+        return (
+            models.reward_model(self.config) if self.served is None else models.reward_model(self.config, self.served)
+        )
 
     def _protocol(self, opened: OpenedBenchmark, answers: Sequence[Answer], map_marker: bool) -> dict[str, Any]:
         """What the number was measured with."""

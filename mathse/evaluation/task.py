@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 from mathse.config import build, flatten
 from mathse.config.evaluation import ORMTest
-from mathse.config.generators import ServerGenerator
+from mathse.config.generators import ServerGenerator, VLLMGenerator
 from mathse.config.schema import EvaluateConfig
 from mathse.evaluation.benchmarks.synthetic import OwnBenchmark
 from mathse.evaluation.folder import SETTINGS, keep_identity
@@ -39,6 +39,7 @@ from mathse.runs.store import make_folder, write_json, write_jsonl
 
 if TYPE_CHECKING:
     from mathse.evaluation.sampling import Decoding, Student
+    from mathse.inference.serving.student import ServedStudents
 
 
 def evaluate(config: EvaluateConfig, folder: Path) -> float | None:
@@ -73,8 +74,15 @@ def _evaluate(config: EvaluateConfig, folder: Path) -> float | None:
             decoding = decoding_of(config)
         decoded = None if decoding is None else {**decoding.described(), "batch_size": decoding.batch_size}
         keep_identity(config, folder, benchmarks, decoded)
+        served = None
+        if isinstance(config.generator, VLLMGenerator) and (decoding is not None or config.judge.engine == "vllm"):
+            from mathse.evaluation.models import engine_of
+
+            served = engine_of(config, folder, progress.say)
+            if served is not None:
+                stack.callback(served.engine.stop)
         if decoding is not None:
-            answers = _answers_of_student(config, folder, benchmarks, decoding, progress)
+            answers = _answers_of_student(config, folder, benchmarks, decoding, progress, served)
             gc.collect()  # the student is gone before the ORM is read
         write_json(folder / SETTINGS, flatten(config))
 
@@ -83,7 +91,7 @@ def _evaluate(config: EvaluateConfig, folder: Path) -> float | None:
             from mathse.evaluation.scoring_llm import ScoringLLM  # here: its package takes seconds to load
 
             llm = ScoringLLM(config.llm, config.llm.model, folder, progress.say)
-        scorer = Scorer(config, progress, llm, decoding)
+        scorer = Scorer(config, progress, llm, decoding, served)
         results = []
         for opened, given_answers in zip(benchmarks, answers, strict=True):
             if decoding is None:
@@ -105,6 +113,7 @@ def _answers_of_student(
     benchmarks: Sequence[OpenedBenchmark],
     decoding: Decoding,
     progress: Progress,
+    served: ServedStudents | None,
 ) -> list[list[Answer]]:
     """The model's answers to each benchmark; those of an earlier start are kept."""
     from mathse.evaluation import models, sampling
@@ -113,8 +122,10 @@ def _answers_of_student(
     def student() -> Student:
         """Read, or its server's client made, when it is first asked for."""
         if isinstance(config.generator, ServerGenerator):
-            served: Student = build(config.generator).student(folder)
-            return served
+            asked: Student = build(config.generator).student(folder)
+            return asked
+        if served is not None:
+            return models.served_student(config, served)
         return models.student(config)
 
     answers = []

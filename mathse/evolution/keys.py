@@ -11,7 +11,7 @@ from dataclasses import fields
 from typing import Any
 
 from mathse.config import flatten
-from mathse.config.generators import HOW_STUDENTS_ARE_REACHED, ServerGenerator
+from mathse.config.generators import HOW_STUDENTS_ARE_REACHED, ServerGenerator, VLLMGenerator
 from mathse.config.judges import Judge, judge_named, own_settings
 from mathse.config.schema import TrainConfig
 from mathse.config.teachers import HOW_IT_IS_REACHED, OpenAITeacher, StudentTeacher
@@ -37,9 +37,10 @@ def recorded_settings(config: TrainConfig) -> dict[str, Any]:
 
 def sampling_keys(config: TrainConfig) -> tuple[str, ...]:
     """The settings that decide what a student writes; the address of its server does not."""
-    if not isinstance(config.generator, ServerGenerator):
+    generator = config.generator
+    if not isinstance(generator, (ServerGenerator, VLLMGenerator)):
         return ("generator",)
-    return tuple(f"generator.{f.name}" for f in fields(ServerGenerator) if f.name not in HOW_STUDENTS_ARE_REACHED)
+    return tuple(f"generator.{f.name}" for f in fields(generator) if f.name not in HOW_STUDENTS_ARE_REACHED)
 
 
 def fitting_keys(config: TrainConfig) -> tuple[str, ...]:

@@ -163,7 +163,7 @@ def _jobs(config: TrainConfig, device: Device) -> Iterator[Job]:
         evaluated = ", ".join(["base", *([fits] if fits is not None else [])])
         need = sampling(student, sequences=rows, prompts=rows, row=row)
         yield Job("evaluate", "student", "evaluation", evaluated, need)
-    if judge is not None and asks_orm and config.judge.server is None:
+    if judge is not None and asks_orm and config.judge.server is None and config.judge.engine == "hf":
         row, rows = RowSize(question + solution, config.judge.max_new_tokens, seen), config.judge.batch_size
         judged = [*(["orm"] if trains_orm else []), *(["distill"] if config.task != "orm" else []), *rounds]
         yield Job("judge", "ORM", "judge", ", ".join(judged), sampling(judge, sequences=rows, prompts=rows, row=row))

@@ -2,7 +2,8 @@
 
 One student or the ORM is in memory at a time: whoever opens one frees the other first, and it is opened again when it
 is needed. A fit has the memory to itself: the model that sampled or judged is freed, and engines that were started to
-serve one are stopped. (Only where a student that is its own teacher and the ORM judge the same path do both stay.)
+serve one are stopped, or sleep. (Only where a student that is its own teacher and the ORM judge the same path do both
+stay.)
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from mathse.evolution.fitting import Fitting
 from mathse.evolution.student import Student
 from mathse.inference.generate import Writer
 from mathse.inference.serving.student import ServedStudents, ServerGenerator
+from mathse.inference.serving.vllm import VLLMGenerator
 from mathse.judges import Batch, Judge
 from mathse.judges.opening import RunGives, open_judge
 from mathse.judges.orm import ORMJudge, open_orm
@@ -54,9 +56,11 @@ class RunModels:
         self.served: ServedStudents | None = None
         self.served_orm: ServedORM | None = None
         folder, say = context.run.path, context.progress.say
-        if isinstance(self.generator, ServerGenerator):
-            self.served = ServedStudents(self.generator, self.config.backbone, folder, say)
-        if self.config.judge.server is not None:
+        if isinstance(self.generator, (ServerGenerator, VLLMGenerator)):
+            self.served = ServedStudents(self.generator, self.config.backbone, folder, self.config.trainer, say)
+        if self.config.judge.engine == "vllm" and self.served is not None:
+            self.served_orm = ServedORM(self.config.judge, self._orm_section, folder, say, self.served.vllm)
+        elif self.config.judge.server is not None:
             self.served_orm = ServedORM(self.config.judge, self._orm_section, folder, say)
 
     # --- backbones ---
@@ -117,15 +121,17 @@ class RunModels:
             gc.collect()
 
     def make_room(self) -> None:
-        """For a fit: free the model in memory, and stop engines."""
+        """For a fit: free the model in memory, and what engines that this run started have of it."""
         self.free()
-        self.stop_engines()
-
-    def stop_engines(self) -> None:
-        """Stop the engines that this run started; each starts again with the next request."""
         for served in (self.served, self.served_orm):
             if served is not None:
                 served.engine.free()
+
+    def stop_engines(self) -> None:
+        """End the engines that this run started."""
+        for served in (self.served, self.served_orm):
+            if served is not None:
+                served.engine.stop()
 
     # --- students ---
 

@@ -103,7 +103,7 @@ def _run(
     TASKS[config.task](loop)
 
     # The run is over; what follows describes it.
-    if config.judge.server is not None and (note := unscored_note(run.path)) is not None:
+    if models.served_orm is not None and (note := unscored_note(run.path)) is not None:
         context.note(note)
     summary = summarize(loop)
     page = run.path / REPORT

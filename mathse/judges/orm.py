@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import replace
@@ -15,14 +14,13 @@ import torch
 from mathse.config.judges import ORMJudge as Settings
 from mathse.inference import prompts
 from mathse.inference.generate import Ask, completed
+from mathse.inference.prompts.feedback import STATUS_KEY
 from mathse.inference.rows import judge_row
 from mathse.judges import Batch, Judge
 from mathse.judges.orm_rows import read_orm
 from mathse.judges.verdict_first import beginning_of
 from mathse.models.base import Backbone, Completion
 from mathse.types import Problem, ReasoningPath, Status, Verdict
-
-STATUS_KEY = re.compile(r'(?<!\\)"status"\s*:\s*"')  # inside a value the quotes would be escaped
 
 
 class ORMJudge:

@@ -1,5 +1,5 @@
-"""``judge.server=URL``: the trained ORM behind an OpenAI-compatible server, with the prompt and the strict parser of
-``ORMJudge``.
+"""``judge.server=URL``, ``judge.engine=vllm``: the trained ORM behind an OpenAI-compatible server, with the prompt and
+the strict parser of ``ORMJudge``.
 
 P(correct) is read from the log-probabilities at the status, as many alternatives a token as the server gives. Where it
 gives none (``transformers serve``), a verdict has no score: its status alone decides, whatever ``judge.threshold`` is,
@@ -8,27 +8,32 @@ and the run's notes say how many there are.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import chain
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from mathse.config.evaluation import RewardModel
 from mathse.config.judges import Judge as Settings
 from mathse.errors import TeacherError
 from mathse.inference import prompts
 from mathse.inference.llm.chat import ChatReply
 from mathse.inference.llm.client import ChatClient
 from mathse.inference.rows import judge_row
+from mathse.inference.serving.dialect import Statuses, at_status
 from mathse.inference.serving.engines import Engine, FolderEngine, NamedEngine
 from mathse.inference.serving.health_check import Address
-from mathse.inference.serving.model import ServedCheckpoint, ServedModel
+from mathse.inference.serving.model import Asked, ServedCheckpoint, ServedModel
 from mathse.inference.serving.names import SERVED, content_name
+from mathse.inference.serving.pictures import PICTURES, Pictures
 from mathse.inference.serving.started import StartedEngine
+from mathse.inference.serving.vllm import client_of
+from mathse.inference.serving.vllm_engine import VLLMEngine
 from mathse.judges import Batch
-from mathse.judges.orm import STATUS_KEY, p_correct, status_tokens
+from mathse.judges.orm import p_correct, status_tokens
 from mathse.judges.orm_rows import read_orm
 from mathse.models.base import Backbone
 from mathse.models.prompt_reader import prompt_reader
@@ -38,37 +43,56 @@ from mathse.types import Problem, ReasoningPath, Verdict
 
 
 class ServedORM:
-    """The ORM of a run behind ``judge.server``; an engine starts with the first request.
+    """The ORM of a run behind ``judge.server``, or in its students' vLLM; an engine starts with the first request.
 
     Args:
         settings: the section ``judge``.
         section: the settings of the ORM's backbone, which its prompts are encoded with.
         run: the run folder.
         say: shows a line of progress.
+        vllm: the run's engine, where ``judge.engine`` is vllm.
     """
 
-    def __init__(self, settings: Settings, section: Any, run: Path, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        settings: Settings | RewardModel,
+        section: Any,
+        run: Path,
+        say: Callable[[str], None],
+        vllm: VLLMEngine | None = None,
+    ) -> None:
         self.settings, self.section, self.run = settings, section, run
-        self.address = Address(str(settings.server), settings.api_key_env, "judge")
         self.engine: Engine
-        if settings.command is not None:
-            self.engine = StartedEngine(settings.command, self.address, run / SERVED, settings.start_timeout, say)
-        elif settings.model is not None:
-            self.engine = NamedEngine(settings.model)
-        else:
-            self.engine = FolderEngine(run / SERVED)
+        if vllm is not None:
+            self.engine, side = vllm, vllm.settings.image_side
+        elif isinstance(settings, Settings):
+            side = settings.image_side
+            address = Address(str(settings.server), settings.api_key_env, "judge")
+            if settings.command is not None:
+                self.engine = StartedEngine(settings.command, address, run / SERVED, settings.start_timeout, say)
+            elif settings.model is not None:
+                self.engine = NamedEngine(settings.model)
+            else:
+                self.engine = FolderEngine(run / SERVED)
+        self.pictures = Pictures(run / SERVED / PICTURES, side)
 
     def of(self, checkpoint: Path, whole: Callable[[], Backbone]) -> ServedORMJudge:
         """The judge of a checkpoint. Raises CheckpointError where that is no ORM's.
 
-        ``whole`` opens it with its weights, for families whose prompts cannot be read without.
+        ``whole`` opens it with its weights.
         """
-        settings, orm = self.settings, read_orm(checkpoint)
+        settings, orm, name = self.settings, read_orm(checkpoint), content_name(checkpoint)
         reader = prompt_reader(self.section, checkpoint, whole)
-        client = ChatClient.of(settings, content_name(checkpoint), "judge", base_url=settings.server)
+        if isinstance(self.engine, VLLMEngine):
+            client = client_of(self.engine, name, "judge")
+        else:
+            client = ChatClient.of(settings, name, "judge", base_url=getattr(settings, "server", None))
         client.account_in(self.run, JUDGE_USAGE)
+        ids = status_tokens(reader)
+        statuses = Statuses(ids, (reader.tokenizer.decode([ids[0]]), reader.tokenizer.decode([ids[1]])))
+        served = ServedCheckpoint(self.engine, checkpoint, reader, whole)
         return ServedORMJudge(
-            ServedModel(client, settings.image_side, ServedCheckpoint(self.engine, checkpoint, reader)),
+            ServedModel(client, self.pictures, served, statuses),
             reader,
             binary=orm["kind"] == "binary",
             see_answer=orm["see_answer"],
@@ -95,22 +119,28 @@ class ServedORMJudge:
         self.model, self.reader = model, reader
         self.binary, self.see_answer, self.see_image = binary, see_answer, see_image
         self.max_new_tokens = max_new_tokens
-        # the text of the tokens that CORRECT and WRONG begin with, as servers name tokens
-        self.statuses = tuple(reader.tokenizer.decode([token]) for token in status_tokens(reader))
 
     def judge(self, problems: Sequence[Problem], paths: Sequence[ReasoningPath]) -> list[Verdict]:
         return next(self.judge_all([(problems, paths)]))
 
     def judge_all(self, batches: Sequence[Batch]) -> Iterator[list[Verdict]]:
-        for wave in self.model.waves(batches, lambda batch: len(batch[1])):
-            pairs = [pair for problems, paths in wave for pair in zip(problems, paths, strict=True)]
-            rows = [
-                judge_row(self.reader.prompt_style, problem, path.text, self.see_answer, self.see_image)
-                for problem, path in pairs
-            ]
-            options: dict[str, Any] = {"max_tokens": self.max_new_tokens, "logprobs": True, "prompt_version": "judge"}
-            replies = iter(self.model.complete(rows, [self.model.request(row, **options) for row in rows]))
-            yield from ([self._verdict(path, next(replies)) for path in paths] for _, paths in wave)
+        """The verdicts on each batch; all batches are one stream, so none waits for another's end."""
+        options: dict[str, Any] = {"max_tokens": self.max_new_tokens, "logprobs": True, "prompt_version": "judge"}
+        style = self.reader.prompt_style
+        read: deque[Sequence[ReasoningPath]] = deque()  # the batches that are not yet answered
+
+        def asked() -> Iterator[Asked]:
+            for problems, paths in batches:
+                read.append(paths)
+                for problem, path in zip(problems, paths, strict=True):
+                    row = judge_row(style, problem, path.text, self.see_answer, self.see_image)
+                    yield row, self.model.request(row, **options)
+
+        replies = self.model.stream(asked())
+        while (first := next(replies, None)) is not None:
+            paths = read.popleft()
+            answers = chain((first,), islice(replies, len(paths) - 1))
+            yield [self._verdict(path, reply) for path, (reply,) in zip(paths, answers, strict=True)]
 
     def _verdict(self, path: ReasoningPath, reply: ChatReply) -> Verdict:
         """Raises TeacherError for a path that the server failed to judge; one that it refuses is unparsed."""
@@ -120,29 +150,12 @@ class ServedORMJudge:
             )
         parsed = prompts.parse_feedback(reply.text, binary=self.binary)
         score = None
-        if parsed.status != "unparsed" and reply.logprobs:
-            score = score_at_status(reply.logprobs[0], *self.statuses)
+        if parsed.status != "unparsed":
+            watched = reply.watched
+            if watched is None and reply.logprobs and self.model.statuses is not None:  # kept by an earlier version
+                watched = at_status(reply.logprobs[0], *self.model.statuses.texts)
+            score = None if watched is None else p_correct(torch.tensor(watched))
         return Verdict(path.id, *parsed, score, self.name, reply.text)
-
-
-def score_at_status(tokens: Sequence[Mapping[str, Any]], correct: str, wrong: str) -> float | None:
-    """P(correct) against wrong at the token that the status begins with; None where the answer has no such token.
-
-    Args:
-        tokens: {"token", "logprob", "top": {token: logprob}} of the whole answer.
-        correct, wrong: the tokens that CORRECT and WRONG begin with. One that is not among the alternatives is less
-            likely than all of them, and counts as 0.
-    """
-    key = STATUS_KEY.search("".join(token["token"] for token in tokens))
-    end = 0  # characters up to the end of the token
-    for token in tokens:
-        end += len(token["token"])
-        if key is not None and end > key.end():
-            if token["token"] not in (correct, wrong):
-                return None
-            log_probs = {**token["top"], token["token"]: token["logprob"]}
-            return p_correct(torch.tensor([log_probs.get(status, -math.inf) for status in (correct, wrong)]))
-    return None
 
 
 def unscored_note(run: Path) -> str | None:

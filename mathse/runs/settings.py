@@ -24,6 +24,7 @@ LATER: dict[str, Any] = {
     "orm.fit.tokens_per_micro_batch": None,
     "trainer.device_memory": None,
     "judge.explain": "all",
+    "judge.engine": "hf",
     "data.max_left_out": 0.05,
     "orm.jitter": False,
     "note": None,

@@ -123,7 +123,7 @@ def test_an_engine_that_died_is_started_again(start: Start, tmp_path: Path) -> N
     engine.serve(checkpoint, name)
     os.kill(pid_in(tmp_path / "served" / f"{name}.log"), signal.SIGKILL)
     assert wait_until(lambda: not engine.address.taken())
-    assert engine._child is not None and engine._child.process.wait(10) == 137
+    assert engine.process.child is not None and engine.process.child.process.wait(10) == 137
     engine.serve(checkpoint, name)
     assert engine.address.models() == [name]
 
@@ -152,7 +152,7 @@ def test_an_engine_that_does_not_come_up_is_told_of_with_its_last_words(
     engine = start(command, start_timeout=60.0 if "ended" in said else 0.5)
     with pytest.raises(TeacherError, match=f"(?s){said}"):
         engine.serve(checkpoint, content_name(checkpoint))
-    assert engine._child is None
+    assert engine.process.child is None
 
 
 def test_an_engine_under_another_name_is_not_taken_for_the_checkpoint(start: Start, light: str, tmp_path: Path) -> None:
@@ -179,9 +179,9 @@ def test_an_engine_of_ours_that_is_going_is_waited_for(start: Start, port: int, 
     name = content_name(checkpoint)
     before = start()
     before.serve(checkpoint, name)
-    assert before._child is not None
-    os.close(before._child.pipe)  # as the kernel does when a run is killed
-    before._child = None
+    assert before.process.child is not None
+    os.close(before.process.child.pipe)  # as the kernel does when a run is killed
+    before.process.child = None
     assert start().serve(checkpoint, name) == name
     log = (tmp_path / "served" / f"{name}.log").read_text().split("engine ")[1:]
     assert len(log) == 2 and gone(int(log[0].split()[0]))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from engine import Engine
 from run_builder import write_stage
 from small import path, problems, tiny_backbone, verdict
@@ -14,9 +15,10 @@ from small import path, problems, tiny_backbone, verdict
 from mathse.config.backbones import TinyBackbone as Section
 from mathse.config.judges import Judge
 from mathse.errors import CheckpointError, TeacherError
+from mathse.inference.serving.dialect import at_status
 from mathse.judges import judge_paths
-from mathse.judges.orm import open_orm
-from mathse.judges.served_orm import ServedORM, score_at_status, unscored_note
+from mathse.judges.orm import open_orm, p_correct
+from mathse.judges.served_orm import ServedORM, unscored_note
 from mathse.models import load
 from mathse.runs.store import write_json, write_jsonl
 from mathse.types import Problem, ReasoningPath, Verdict
@@ -121,6 +123,11 @@ def test_answers_are_asked_for_once_and_an_unanswered_path_ends_the_run(
 
 def token(text: str, logprob: float = -0.1, **top: float) -> dict[str, Any]:
     return {"token": text, "logprob": logprob, "top": top}
+
+
+def score_at_status(tokens: list[dict[str, Any]], correct: str, wrong: str) -> float | None:
+    pair = at_status(tokens, correct, wrong)
+    return None if pair is None else p_correct(torch.tensor(pair))
 
 
 def test_p_correct_is_of_the_two_words_where_the_status_begins() -> None:

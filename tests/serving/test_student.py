@@ -17,14 +17,13 @@ from small import picture, problems, tiny_backbone
 from mathse.config import build
 from mathse.config.backbones import TinyBackbone as Section
 from mathse.config.generators import ServerGenerator
+from mathse.config.schema import Trainer
 from mathse.errors import TeacherError
 from mathse.inference.generate import Ask
-from mathse.inference.llm.account import Account
 from mathse.inference.rows import solve_row
 from mathse.inference.serving.names import content_name, served_folder
-from mathse.inference.serving.student import ServedStudent
+from mathse.inference.serving.student import ServedStudent, ServedStudents
 from mathse.models import load
-from mathse.models.prompt_reader import prompt_reader
 from mathse.models.row import Row
 from mathse.models.tiny import TinyBackbone
 from mathse.runs.store import read_json
@@ -39,8 +38,7 @@ def opened(url: str, checkpoint: Path, place: Path, **how: Any) -> ServedStudent
     """The student as train.py opens it, its answers kept below ``place``."""
     settings = {"cache_dir": str(place / "answers"), "max_retries": 1, "timeout": 30.0, **how}
     generator = build(ServerGenerator(base_url=url, **settings))
-    reader = prompt_reader(Section(), checkpoint, lambda: tiny_backbone())
-    return generator.student_of(checkpoint, reader, generator.engine(place, print), Account())
+    return ServedStudents(generator, Section(), place, Trainer(), print).of(checkpoint, tiny_backbone)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from mathse.config.backbones import CogVLM2
 from mathse.config.bind import show
-from mathse.config.generators import ServerGenerator
+from mathse.config.generators import ServerGenerator, VLLMGenerator
 from mathse.config.schema import EvaluateConfig, TrainConfig
 from mathse.config.secrets import KEY_PLACE, holds_secret, refusal
 from mathse.config.teachers import OpenAITeacher
@@ -32,6 +32,32 @@ def servers_are_at_addresses(config: TrainConfig) -> Iterator[str]:
     if isinstance(config.generator, ServerGenerator):
         yield from _address_problems("generator.base_url", config.generator.base_url, config.generator.api_key_env)
     yield from _address_problems("judge.server", config.judge.server, config.judge.api_key_env)
+
+
+def vllm_can_be_used(config: TrainConfig | EvaluateConfig) -> Iterator[str]:
+    """The engine of generator=vllm, and who is in it."""
+    generator, judge = config.generator, config.judge
+    if not isinstance(generator, VLLMGenerator):
+        if judge.engine == "vllm":
+            yield "judge.engine = 'vllm': the ORM takes turns with the students in one engine; pass generator=vllm too"
+        return
+    yield from _no_engine("backbone", config.backbone, "generator=hf")
+    if judge.engine == "vllm":
+        orm = config.orm.backbone if isinstance(config, TrainConfig) else judge.backbone
+        yield from _no_engine("orm.backbone", orm or config.backbone, "judge.engine=hf")
+        if getattr(judge, "server", None) is not None:
+            yield "judge.engine = 'vllm' and judge.server: two places for one ORM; pass one of them"
+    for k, url in enumerate(generator.base_urls):
+        yield from _address_problems(f"generator.base_urls[{k}]", url, None)
+    yield from _address_problems("generator.base_urls", None, generator.api_key_env)
+    if generator.base_urls:
+        for key in ("options", "replicas"):
+            if getattr(generator, key):
+                yield f"generator.{key} is set: a server that runs at generator.base_urls has its own; pass one of them"
+    for key in ("program", "options"):
+        yield from _words_problems(f"generator.{key}", getattr(generator, key))
+    if not generator.program.strip():
+        yield "generator.program = '': names no program; pass vllm, or the path of another environment's"
 
 
 def _address_problems(path: str, url: str | None, api_key_env: str | None) -> Iterator[str]:
@@ -116,19 +142,26 @@ def _no_engine(path: str, backbone: Any, remedy: str) -> Iterator[str]:
 def _command_problems(section: str, command: str | None) -> Iterator[str]:
     if command is None:
         return
-    if holds_secret(command):
-        yield refusal(f"{section}.command")
-        return
-    try:
-        arguments = shlex.split(command)
-    except ValueError as e:
-        yield f"{section}.command = {show(command)}: cannot be split into words ({e}); correct its quotes"
+    problems = list(_words_problems(f"{section}.command", command))
+    if problems:
+        yield from problems
         return
     unknown = [name for name in re.findall(r"\{(\w+)\}", command) if name not in SLOTS]
     if unknown:
         yield f"{section}.command: has no {{{unknown[0]}}} to fill in; there are {{checkpoint}}, {{name}} and {{port}}"
-    if any(argument.startswith(("--api-key", "sk-")) for argument in arguments):
-        yield refusal(f"{section}.command")
-        return
-    if not arguments or "{checkpoint}" not in command:
+    if "{checkpoint}" not in command:
         yield f"{section}.command = {show(command)}: must say where {{checkpoint}} goes, the folder that is served"
+
+
+def _words_problems(key: str, value: str) -> Iterator[str]:
+    """What is wrong with a value that is split as a shell splits it. No value is shown that may be a secret."""
+    if holds_secret(value):
+        yield refusal(key)
+        return
+    try:
+        words = shlex.split(value)
+    except ValueError as e:
+        yield f"{key} = {show(value)}: cannot be split into words ({e}); correct its quotes"
+        return
+    if any(word.startswith(("--api-key", "sk-")) for word in words):
+        yield refusal(key)

@@ -93,10 +93,13 @@ def verdicts_on(
         return list(read_jsonl(file, Verdict))
     from mathse.evaluation import models
 
-    judge = models.measured_orm(config)
+    served = models.engine_of(config, file.parent, progress.say) if config.judge.engine == "vllm" else None
+    judge = models.measured_orm(config, served) if served is not None else models.measured_orm(config)
     problems = {row.problem.id: row.problem for row in labelled}
     paths = [row.path for row in labelled]
-    with closing(progress.track("verdicts", len(paths))) as track:
+    with closing(progress.track("verdicts", len(paths))) as track, ExitStack() as stack:
+        if served is not None:
+            stack.callback(served.engine.stop)
         return judge_paths(judge, problems, paths, file, batch_size=config.judge.batch_size, advance=track.advance)
 
 

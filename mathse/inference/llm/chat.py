@@ -56,7 +56,8 @@ class ChatReply:
     ``outcome``: "answered"; "refused" (a content filter or the model would not); "empty"; "cut_off" (``max_tokens``
     ended the first choice); "rejected" (the server takes no such row: too long, a picture it cannot read); "failed"
     (no answer to this row after all tries, though others were answered). ``error`` is the reason of the last two.
-    ``logprobs``: one list a choice, of {"token", "logprob", "top": {token: logprob}}; None where there are none.
+    ``logprobs``: one list a choice, of {"token", "logprob", "top": {token: logprob}}; None where there are none, or
+    where what was wanted of them is in ``watched`` (see ServedDialect).
     Texts consist of whole characters, whatever the server or an older cache holds (see ``whole_characters``).
     """
 
@@ -71,6 +72,7 @@ class ChatReply:
     finish_reasons: list[str] = field(default_factory=list)  # one a choice
     logprobs: list[list[dict[str, Any]]] | None = None
     key: str = ""  # of its request
+    watched: list[float] | None = None  # log-probabilities of the tokens that the request is about
 
     def __post_init__(self) -> None:
         fix_characters(self, "texts", "refusal", "finish_reason", "model", "error", "finish_reasons", "logprobs")
@@ -82,7 +84,8 @@ class ChatReply:
 
     def to_json(self) -> dict[str, Any]:
         """As it is stored."""
-        return {name: value for name, value in asdict(self).items() if name not in ("cached", "key")}
+        left_out = ("cached", "key") if self.watched is not None else ("cached", "key", "watched")
+        return {name: value for name, value in asdict(self).items() if name not in left_out}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any], key: str) -> Self:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
+from queue import SimpleQueue
 
 from mathse.inference.llm.batch import Batches
 from mathse.inference.llm.chat import ChatReply, ChatRequest, Usage
 from mathse.inference.llm.connection import Connection
-from mathse.inference.llm.online import Online, in_a_loop
+from mathse.inference.llm.online import More, Online, in_a_loop
 
 __all__ = ["ChatClient", "ChatReply", "ChatRequest", "Usage"]
 
 Advance = Callable[[int], None]
+UNREAD = 16  # replies that may wait for one before them, times the requests that are read ahead
 
 
 def _ignore(rows: int) -> None:
@@ -35,3 +40,57 @@ class ChatClient(Connection):
             return replies
         finally:
             self.account.sync()
+
+    def stream(self, requests: Iterable[ChatRequest], more: More | None = None) -> Iterator[list[ChatReply]]:
+        """The replies to each request, in their order, as they come: one, and those to what ``more(request, reply)``
+        asks for behind it. ``requests`` is read as slots become free, so that the server is kept busy while the caller
+        works on what came; what the caller does not wait for any more is not sent.
+
+        Raises TeacherError as ``complete``.
+        """
+        loop, feed = asyncio.new_event_loop(), asyncio.Queue[ChatRequest | None]()
+        came: SimpleQueue[tuple[int, list[ChatReply]] | None] = SimpleQueue()
+        online = Online(self)
+
+        async def read() -> AsyncIterator[ChatRequest]:
+            while (request := await feed.get()) is not None:
+                yield request
+
+        def work() -> None:
+            try:
+                loop.run_until_complete(online.each(read(), lambda number, replies: came.put((number, replies)), more))
+            finally:
+                loop.run_until_complete(loop.shutdown_default_executor())
+                loop.close()
+                came.put(None)
+
+        requests, more_to_read = iter(requests), True
+        sent = answered = taken = 0
+        waiting: dict[int, list[ChatReply]] = {}
+        with ThreadPoolExecutor(1, "requests") as pool:
+            working = pool.submit(work)
+            try:
+                while True:
+                    # Requests are made here, in the caller's thread: what they are made from is read by the caller too.
+                    most = min(answered + online.read_ahead, taken + UNREAD * online.read_ahead)
+                    while more_to_read and sent < most:
+                        request = next(requests, None)
+                        loop.call_soon_threadsafe(feed.put_nowait, request)
+                        more_to_read = request is not None
+                        sent += more_to_read
+                    item = came.get()
+                    if item is None:
+                        break
+                    waiting[item[0]] = item[1]
+                    answered += 1
+                    while taken in waiting:
+                        taken += 1
+                        yield waiting.pop(taken - 1)
+                working.result()
+            finally:
+                # Requests under way are waited for: their answers are kept.
+                with suppress(RuntimeError):  # it is closed: all have ended
+                    loop.call_soon_threadsafe(online.stopping.set)
+                    loop.call_soon_threadsafe(feed.put_nowait, None)
+                wait([working])
+                self.account.sync()

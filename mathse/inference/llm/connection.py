@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Protocol, Self
 
 import openai
 
@@ -31,6 +32,20 @@ SETTINGS = (  # arguments of a connection that a section of the settings may hav
     "structured",
 )
 STORED = ("answered", "refused", "empty", "cut_off")  # outcomes that were billed; such a request is not sent again
+
+
+class Turns(Protocol):
+    """When a client's requests may go to a server that holds one model at a time: requests for the model that it holds
+    go out together, and another is swapped in when none is under way."""
+
+    def joined(self) -> bool:
+        """Whether the server holds this client's model, so that one more request may go out, which ``give_back`` ends;
+        never waits."""
+
+    def take(self) -> None:
+        """The same, once requests for another model have ended and this client's is swapped in."""
+
+    def give_back(self) -> None: ...
 
 
 class Connection:
@@ -76,6 +91,9 @@ class Connection:
         if base_url is not None and not base_url.strip():
             raise ConfigError(f"{section}.base_url = '': names no server; null is the OpenAI API")
         self.base_url = base_url or OPENAI
+        self.base_urls = [self.base_url]  # several: servers of the same model, of which the least busy one is asked
+        self.revive: Callable[[], None] | None = None  # called where a server cannot be reached; starts it again
+        self.turns: Turns | None = None  # of a server that holds one model at a time
         self.api_key_env = api_key_env
         self.secret = self._key(required=base_url is None)
         self.cache = AnswerCache(Path(cache_dir).expanduser())
@@ -109,9 +127,9 @@ class Connection:
         """Keep the account in a run folder, continuing an earlier one; each client of a run has its own file."""
         self.account = Account(folder / name, self.account.budget_usd)
 
-    def connected(self) -> openai.AsyncOpenAI:
+    def connected(self, base_url: str) -> openai.AsyncOpenAI:
         """A connection pool for one event loop. Retries are ours, because they depend on the kind of the fault."""
-        return openai.AsyncOpenAI(**self._options())
+        return openai.AsyncOpenAI(**self._options() | {"base_url": base_url})
 
     def connected_sync(self) -> openai.OpenAI:
         return openai.OpenAI(**self._options())

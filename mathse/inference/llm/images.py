@@ -24,7 +24,11 @@ def image_part(ref: str, max_side: int) -> dict[str, Any]:
 def data_url(ref: str, max_side: int) -> str:
     """A PNG or JPEG file that is upright, opaque, 8-bit and within bounds is sent unchanged; anything else as a PNG of
     what the students see, scaled down where it is too long. Raises DataError as ``load_image``."""
-    kind, data = _unchanged(ref, max_side) or _encoded(load_image(ref), max_side)
+    kind = as_it_is(ref, max_side)
+    if kind is not None and (file := Path(ref)).stat().st_size <= MAX_BYTES:
+        data = file.read_bytes()
+    else:
+        kind, data = _encoded(load_image(ref), max_side)
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
@@ -33,15 +37,16 @@ def picture_of(url: str) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2])))
 
 
-def _unchanged(ref: str, max_side: int) -> tuple[str, bytes] | None:
+def as_it_is(ref: str, max_side: int) -> str | None:
+    """The MIME type of a PNG or JPEG file that itself shows what the students see, within bounds; None for others."""
     file = Path(ref)
-    if not file.is_file() or file.stat().st_size > MAX_BYTES:
+    if not file.is_file():
         return None
     try:
         with Image.open(file, formats=tuple(UNCHANGED)) as image:
             if image.format is None or not _is_plain(image) or max(image.size) > max_side:
                 return None
-            return UNCHANGED[image.format], file.read_bytes()
+            return UNCHANGED[image.format]
     except (OSError, SyntaxError, ValueError):
         return None  # of another format, or damaged: load_image says what is wrong
 

@@ -1,18 +1,21 @@
 """One HTTP request a chat request, many at a time, repeated with growing pauses where the server cannot answer now.
 
 The way of a request: answered from the cache, if its answer is there. Else its key is claimed, so that no other run
-sends it too; its cost is reserved in the budget; it is sent; its answer is flushed to the disk, counted and returned.
+sends it too; its cost is reserved in the budget; it is sent to the least busy of the client's addresses; its answer is
+flushed to the disk, counted and returned.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections import Counter
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
+import httpx
 import openai
 
 from mathse.errors import TeacherError
@@ -21,10 +24,10 @@ from mathse.inference.llm.connection import Connection
 from mathse.inference.llm.faults import Broken, Fault, fault_of, without_key
 from mathse.inference.llm.pricing import most_it_can_cost, prompt_tokens
 from mathse.inference.llm.records import Records
-from mathse.inference.llm.serialization import read_reply
 
 POLL = (0.05, 1.0)  # seconds between looks for an answer that another run has requested: first, longest
-AHEAD = 4  # requests read ahead, times max_concurrency
+AHEAD = 4  # requests read ahead, times the slots
+AVOIDED = 30.0  # seconds that an address which cannot be reached gets no request, where there are others
 HOPELESS = 10  # rows rejected before any was answered: a setting is wrong
 
 
@@ -32,13 +35,22 @@ class Stopped(Exception):
     """The run ends: nothing more is sent."""
 
 
+More = Callable[[ChatRequest, ChatReply], list[ChatRequest]]  # what is to be asked behind a reply
+
+
 class Online:
-    """The requests of one ``complete`` call, inside one event loop."""
+    """The requests of one ``complete`` or ``stream`` call, inside one event loop."""
 
     def __init__(self, client: Connection) -> None:
         self.client, self.account, self.claims = client, client.account, client.cache.claims
-        self.slots = asyncio.Semaphore(client.max_concurrency)
-        self.ahead = asyncio.Semaphore(AHEAD * client.max_concurrency)
+        slots = client.max_concurrency * len(client.base_urls)
+        self.slots = asyncio.Semaphore(slots)
+        self.read_ahead = AHEAD * slots  # requests
+        self.ahead = asyncio.Semaphore(self.read_ahead)
+        self.busy: Counter[str] = Counter()  # requests under way by address
+        self.out_of_reach: dict[str, float] = {}  # when an address that could not be reached may be tried again
+        self.reviving, self.turning = asyncio.Lock(), asyncio.Lock()
+        self.revived = 0.0  # time.monotonic() of the last time
         self.settled = asyncio.Condition()  # a request under way has ended
         self.stopping = asyncio.Event()
         self.error: TeacherError | None = None
@@ -47,36 +59,78 @@ class Online:
         self.last_answer = 0.0  # time.monotonic() of it
 
     async def run(self, requests: Iterable[ChatRequest], advance: Callable[[int], None]) -> list[ChatReply]:
-        """Requests under way are waited for and stored also after an error or Ctrl-C: they will be billed."""
-        tasks: list[asyncio.Task[ChatReply]] = []
-        async with self.client.connected() as self.api:
+        """A reply to each, in their order."""
+        replies: dict[int, ChatReply] = {}
+
+        def done(number: int, answers: list[ChatReply]) -> None:
+            replies[number] = answers[0]
+            advance(1)
+
+        async def one_by_one() -> AsyncIterator[ChatRequest]:
+            for request in requests:
+                yield request
+
+        await self.each(one_by_one(), done)
+        return [replies[number] for number in range(len(replies))]
+
+    async def each(
+        self,
+        requests: AsyncIterable[ChatRequest],
+        done: Callable[[int, list[ChatReply]], None],
+        more: More | None = None,
+    ) -> None:
+        """``done(number of the request, its replies)`` as each is answered: one reply, and those to what ``more`` says.
+
+        Requests under way are waited for and stored also after an error or Ctrl-C: they will be billed.
+        """
+        tasks: set[asyncio.Task[None]] = set()
+        errors: list[BaseException] = []
+
+        def ended(task: asyncio.Task[None]) -> None:
+            tasks.discard(task)
+            error = None if task.cancelled() else task.exception()
+            if error is not None and not isinstance(error, Stopped):
+                errors.append(error)
+
+        async with AsyncExitStack() as stack:
+            self.apis = {url: await stack.enter_async_context(self.client.connected(url)) for url in self.addresses}
             try:
-                # Requests are read as earlier ones end: a request with pictures is a megabyte.
-                for request in requests:
+                # Requests are read as earlier ones end: a request with pictures may be a megabyte.
+                number = 0
+                async for request in requests:
                     await self.ahead.acquire()
                     if self.stopping.is_set():
                         break
-                    tasks.append(asyncio.create_task(self._row(request, advance)))
+                    task = asyncio.create_task(self._row(number, request, done, more))
+                    tasks.add(task)
+                    task.add_done_callback(ended)
+                    number += 1
                 await _ended(tasks)
             finally:
                 self.stopping.set()
                 await _ended(tasks)
-        errors = [e for task in tasks if (e := task.exception()) is not None and not isinstance(e, Stopped)]
+                await asyncio.sleep(0)  # for the callbacks of the last ones
         for error in (self.error, *errors):
             if error is not None:
                 raise error
-        return [task.result() for task in tasks]
 
-    async def _row(self, request: ChatRequest, advance: Callable[[int], None]) -> ChatReply:
-        done = False
+    @property
+    def addresses(self) -> list[str]:
+        return self.client.base_urls
+
+    async def _row(
+        self, number: int, request: ChatRequest, done: Callable[[int, list[ChatReply]], None], more: More | None
+    ) -> None:
+        finished = False
         try:
-            reply = await self._reply(request)
-            advance(1)
-            done = True
-            return reply
+            replies = [await self._reply(request)]
+            for another in more(request, replies[0]) if more is not None else ():
+                replies.append(await self._reply(another))
+            done(number, replies)
+            finished = True
         finally:
             self.ahead.release()
-            if not done:  # a full disk, a damaged answer: nothing more is sent
+            if not finished:  # a full disk, a damaged answer: nothing more is sent
                 self.stopping.set()
                 async with self.settled:
                     self.settled.notify_all()
@@ -135,7 +189,15 @@ class Online:
             if self.stopping.is_set():
                 raise Stopped
             body = self.client.dialect.body(request, self.client.model)
-            reply = await self._send(request, body, key)
+            await self._take_turn()
+            url, sent = self._least_busy(), time.monotonic()
+            self.busy[url] += 1
+            try:
+                reply = await self._send(url, request, body, key)
+            finally:
+                self.busy[url] -= 1
+                if self.client.turns is not None:
+                    self.client.turns.give_back()
             if isinstance(reply, ChatReply):
                 self.last_answer = time.monotonic()
                 return reply
@@ -145,11 +207,48 @@ class Online:
             tries_left -= reply.whose == "moment"
             if reply.whose != "moment" or not tries_left:
                 return self._given_up(reply, request, key, started)
+            if not reply.reached:
+                self.out_of_reach[url] = time.monotonic() + AVOIDED
+                await self._revive(sent)
             if reply.wait is not None:
                 self.client.limits.pause(reply.wait)  # of all requests: the server asks for it
             await self._sleep(reply.pause(self.client.max_retries - tries_left))
 
-    async def _send(self, request: ChatRequest, body: dict[str, Any], key: str) -> ChatReply | Fault:
+    async def _take_turn(self) -> None:
+        """Where the server holds one model at a time, wait until it is this client's."""
+        turns = self.client.turns
+        if turns is None or turns.joined():
+            return
+        async with self.turning:  # one waits for all
+            if not turns.joined():
+                try:
+                    await asyncio.to_thread(turns.take)
+                except TeacherError as error:
+                    self._end(error)
+                    raise Stopped from None
+
+    def _least_busy(self) -> str:
+        now = time.monotonic()
+        reachable = [url for url in self.addresses if self.out_of_reach.get(url, 0.0) <= now]
+        return min(reachable or self.addresses, key=self.busy.__getitem__)
+
+    async def _revive(self, sent: float) -> None:
+        """Have whoever started the server start it again, once for all requests that it lost; ``sent``: when the lost
+        request was."""
+        if self.client.revive is None:
+            return
+        async with self.reviving:
+            if sent < self.revived or self.stopping.is_set():
+                return
+            try:
+                await asyncio.to_thread(self.client.revive)
+            except TeacherError as error:
+                self._end(error)
+                raise Stopped from None
+            self.revived = time.monotonic()
+            self.out_of_reach.clear()
+
+    async def _send(self, url: str, request: ChatRequest, body: dict[str, Any], key: str) -> ChatReply | Fault:
         limits, estimate = self.client.limits, request.max_tokens * request.n  # tokens
         if limits.tokens.limited:
             estimate += prompt_tokens(request, self.client.model)
@@ -158,8 +257,9 @@ class Online:
             await self._sleep(limits.paused)
         try:
             async with asyncio.timeout(self.client.timeout):  # the package's own limit is for each read of the socket
-                raw = await self.api.chat.completions.with_raw_response.create(**body)
-            reply = read_reply(without_key(raw.http_response.text, self.client.secret), request, key)
+                # not chat.completions.create, which copies and checks the body: a third of a request's work here
+                raw = await self.apis[url].post("/chat/completions", body=body, cast_to=httpx.Response)
+            reply = self.client.dialect.reply(without_key(raw.text, self.client.secret), request, key)
         except (openai.OpenAIError, TimeoutError, Broken) as e:
             return fault_of(e, self.client.secret)
         limits.tokens.correct(reply.usage.prompt_tokens + reply.usage.completion_tokens - estimate)
@@ -198,7 +298,7 @@ class Online:
         self.stopping.set()
 
 
-async def _ended(tasks: list[asyncio.Task[ChatReply]]) -> None:
+async def _ended(tasks: set[asyncio.Task[None]]) -> None:
     """Wait for all; unlike ``gather``, it cancels none of them when it is cancelled itself."""
     if tasks:
         await asyncio.wait(tasks)

@@ -41,6 +41,10 @@ class Dialect:
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
         return body
 
+    def reply(self, body: str, request: ChatRequest, key: str) -> ChatReply:
+        """The reply that a body holds. Raises Broken where it holds no whole chat completion."""
+        return read_reply(body, request, key)
+
     def gives_way(self, fault: Fault, request: ChatRequest, sent: Mapping[str, Any]) -> bool:
         """Whether the fault is about a parameter that has another form; from now on ``body`` uses that."""
         if fault.status not in (400, 422):

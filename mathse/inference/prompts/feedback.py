@@ -27,6 +27,7 @@ ANNOTATION_SCHEMA: dict[str, Any] = {
     "required": ["status", "error_step", "error_analysis", "improvement_suggestion"],
     "additionalProperties": False,
 }
+STATUS_KEY = re.compile(r'(?<!\\)"status"\s*:\s*"')  # inside a value the quotes would be escaped
 _FENCED = re.compile(r"```(?:json)?\s*(\{.*\})\s*```", re.DOTALL)
 
 

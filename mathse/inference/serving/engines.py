@@ -21,7 +21,10 @@ class Engine(Protocol):
         ``content_name``."""
 
     def free(self) -> None:
-        """Free the memory that a fit needs, where this run started the engine; the next ``serve`` starts it again."""
+        """Free the memory that a fit needs, where this run started the engine; the next ``serve`` brings it back."""
+
+    def stop(self) -> None:
+        """End the engine, where this run started it."""
 
 
 class FolderEngine:
@@ -36,6 +39,9 @@ class FolderEngine:
     def free(self) -> None:
         pass
 
+    def stop(self) -> None:
+        pass
+
 
 class NamedEngine:
     """A server that has the checkpoint already, under the name ``model``."""
@@ -47,6 +53,9 @@ class NamedEngine:
         return self.model
 
     def free(self) -> None:
+        pass
+
+    def stop(self) -> None:
         pass
 
 
@@ -93,4 +102,7 @@ class AdapterEngine:
         return name
 
     def free(self) -> None:
+        pass
+
+    def stop(self) -> None:
         pass

@@ -19,6 +19,15 @@ MAX_MESSAGE = 300  # characters of a server's own message in ours
 
 
 @dataclass(frozen=True)
+class Answered:
+    """What a request came to: the body, or the error of the server or of the connection."""
+
+    text: str = ""
+    error: str | None = None
+    status: int | None = None  # HTTP's; None where nothing answered
+
+
+@dataclass(frozen=True)
 class Address:
     """``base_url``: up to and with ``/v1``. ``section``: of the settings, for messages."""
 
@@ -59,18 +68,33 @@ class Address:
 
     def post(self, path: str, body: dict[str, Any]) -> str | None:
         """None where it succeeded; else the server's or the connection's error."""
+        return self._answered(self._request(path, body)).error
+
+    def at_root(self, path: str, body: dict[str, Any] | None) -> Answered:
+        """The answer of a path beside ``/v1``, to a POST, or to a GET where there is no body."""
+        return self._answered(self._request(f"../{path}", body))
+
+    def chat(self, body: dict[str, Any]) -> Answered:
+        """One chat completion, which is kept nowhere."""
+        return self._answered(self._request("chat/completions", body))
+
+    def _answered(self, request: urllib.request.Request) -> Answered:
         try:
-            with urllib.request.urlopen(self._request(path, body), timeout=LOADING):
-                return None
+            with urllib.request.urlopen(request, timeout=LOADING) as reply:
+                return Answered(reply.read().decode("utf-8", "replace"))
         except urllib.error.HTTPError as e:
-            message = f"{e.code}: {e.read(10_000).decode('utf-8', 'replace')}"
+            status, message = e.code, f"{e.code}: {e.read(10_000).decode('utf-8', 'replace')}"
         except OSError as e:
-            message = str(e)
-        return without_key(" ".join(message.split()), self.key)[:MAX_MESSAGE]
+            status, message = None, str(e)
+        error = without_key(" ".join(message.split()), self.key)[:MAX_MESSAGE]
+        return Answered(error=error, status=status)
 
     def _request(self, path: str, body: dict[str, Any] | None = None) -> urllib.request.Request:
         headers = {"Content-Type": "application/json"}
         if self.key is not None:
             headers["Authorization"] = f"Bearer {self.key}"
         data = None if body is None else json.dumps(body).encode()
-        return urllib.request.Request(f"{self.base_url.rstrip('/')}/{path}", data, headers)
+        url = self.base_url.rstrip("/")
+        if path.startswith("../"):
+            url, path = url.removesuffix("/v1"), path.removeprefix("../")
+        return urllib.request.Request(f"{url}/{path}", data, headers)

@@ -1,107 +1,133 @@
-"""One served model: requests go out in waves, each answer is stored before it is used."""
+"""One served model: requests go out as one stream, each answer is stored before it is used."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from mathse.errors import TeacherError
 from mathse.inference.llm.chat import ChatReply, ChatRequest
 from mathse.inference.llm.client import ChatClient
-from mathse.inference.llm.faults import Fault
-from mathse.inference.llm.serialization import Dialect
+from mathse.inference.llm.online import More
+from mathse.inference.serving.dialect import ServedDialect, Statuses
 from mathse.inference.serving.engines import Engine, FolderEngine
 from mathse.inference.serving.messages import messages
+from mathse.inference.serving.pictures import Pictures
+from mathse.inference.serving.probe import Beginning, beginnings, compare
+from mathse.inference.serving.started import StartedEngine
+from mathse.inference.serving.vllm_engine import ModelTurns, VLLMEngine
 from mathse.models.base import Backbone
 from mathse.models.row import Row
 
 PROBES = 2  # rows a checkpoint that go first, to compare the server's and our count of prompt tokens
-WAVES = 4  # requests at a time, times max_concurrency: so many that waiting for the last ones costs little
-NEVER = -100  # logit_bias: the token is not drawn
-Batch = TypeVar("Batch")
 
-
-@dataclass
-class ServedDialect(Dialect):
-    """Requests have the server's name of the model; answers are stored under the client's name for it.
-
-    ``banned``: token ids that local sampling never draws (an image's placeholders), so the server must not either. What
-    a request leaves out would come from the checkpoint's generation_config.json, so ``top_p`` is always sent.
-    """
-
-    served_as: str = ""
-    banned: tuple[int, ...] = ()
-
-    def body(self, request: ChatRequest, model: str) -> dict[str, Any]:
-        body = super().body(request, self.served_as or model) | {"top_p": request.top_p}
-        return body | {"logit_bias": {str(token): NEVER for token in self.banned}} if self.banned else body
-
-    def gives_way(self, fault: Fault, request: ChatRequest, sent: Mapping[str, Any]) -> bool:
-        if fault.status in (400, 422) and "logit_bias" in sent and "logit_bias" in fault.message:
-            self.banned = ()  # a trained model does not draw them anyway
-            return True
-        return super().gives_way(fault, request, sent)
+Asked = tuple[Row, ChatRequest]
 
 
 @dataclass(frozen=True)
 class ServedCheckpoint:
-    """A checkpoint of this machine behind an engine; ``reader`` encodes its prompts (models/prompt_reader.py)."""
+    """A checkpoint of this machine behind an engine.
+
+    ``reader`` encodes its prompts (models/prompt_reader.py), ``whole`` opens it with its weights.
+    """
 
     engine: Engine
     checkpoint: Path
     reader: Backbone
+    whole: Callable[[], Backbone]
 
 
 @dataclass
 class ServedModel:
-    """``served`` None: a server's own model, of which only the name is known."""
+    """``served`` None: a server's own model, of which only the name is known. ``statuses``: of an ORM."""
 
     client: ChatClient
-    image_side: int
+    pictures: Pictures
     served: ServedCheckpoint | None = None
+    statuses: Statuses | None = None
     _compared: bool = field(default=False, init=False)
+    _probed: int = field(default=-1, init=False)  # of the engine's loads, the one whose weights were compared
 
     def __post_init__(self) -> None:
         banned = tuple(getattr(self.served.reader, "never_sampled", ())) if self.served else ()
-        plain = self.client.dialect
-        self.dialect = self.client.dialect = ServedDialect(plain.structured, plain.max_tokens, banned=banned)
+        plain, engine = self.client.dialect, self.served.engine if self.served else None
+        self.dialect = self.client.dialect = ServedDialect(
+            plain.structured,
+            plain.max_tokens,
+            banned=banned,
+            url=partial(self.pictures.url, local=isinstance(engine, VLLMEngine) and engine.sees_files),
+            statuses=self.statuses,
+            by_id=isinstance(engine, VLLMEngine),
+        )
+        if isinstance(engine, VLLMEngine):
+            self.client.base_urls = engine.base_urls
 
     def request(self, row: Row, **options: Any) -> ChatRequest:
         defuse = getattr(self.served.reader, "defuse", str) if self.served else str
-        return ChatRequest(messages(row, self.image_side, defuse), **options)
+        return ChatRequest(messages(row, self.pictures.address, defuse), **options)
 
-    def waves(self, batches: Iterable[Batch], size: Callable[[Batch], int]) -> Iterator[list[Batch]]:
-        """Batches grouped so that each group keeps the server busy; ``size(batch)`` is its number of requests."""
-        wave: list[Batch] = []
-        for batch in batches:
-            wave.append(batch)
-            if sum(map(size, wave)) >= WAVES * self.client.max_concurrency:
-                yield wave
-                wave = []
-        if wave:
-            yield wave
-
-    def complete(self, rows: Sequence[Row], requests: Sequence[ChatRequest]) -> list[ChatReply]:
-        """A reply to each request; ``rows``: what the requests are made from.
+    def stream(self, asked: Iterable[Asked], more: More | None = None) -> Iterator[list[ChatReply]]:
+        """The replies to each request, in their order: one, and those to what ``more`` asks for behind it. The row of a
+        request is what it is made from.
 
         Raises TeacherError where the server cannot be used, or encodes prompts differently from the local processor.
         """
-        if self.served is None or all(map(self._answered, requests)):  # all are stored: no engine is started
-            return self.client.complete(requests)
-        self.dialect.served_as = self.served.engine.serve(self.served.checkpoint, self.client.model)
+        asked = iter(asked)
+        if self.served is not None:
+            # What lies on the disk needs no engine.
+            for row, request in asked:
+                key = request.key(self.client.model)
+                reply = self.client.known(key, request)
+                if reply is None or (more is not None and more(request, reply)):
+                    asked = chain([(row, request)], asked)
+                    break
+                yield [reply]
+            else:
+                return
+            probes = list(islice(asked, PROBES))
+            rows = [row for row, _ in probes]
+            bring, engine = partial(self._serve, rows), self.served.engine
+            if isinstance(engine, VLLMEngine):
+                turns = self.client.turns = ModelTurns(engine, self.client.model, bring)
+                self.client.revive = turns.renew
+                turns.renew()
+            else:
+                self.client.revive = bring if isinstance(engine, StartedEngine) else None
+                bring()
+            if not self._compared:
+                self._compare(rows, self.client.complete([request for _, request in probes]))
+            asked = chain(probes, asked)  # they are answered from the disk
+        yield from self.client.stream((request for _, request in asked), more)
+
+    def _serve(self, rows: Sequence[Row]) -> None:
+        """Have the engine answer with this checkpoint, and see that it does by greedy answers to ``rows``."""
+        assert self.served is not None
+        engine, checkpoint, name = self.served.engine, self.served.checkpoint, self.client.model
+        expected: list[Beginning] = []
+        if isinstance(engine, VLLMEngine) and engine.settings.probe:
+            file = engine.folder / f"{name}.probe.json"
+            if not file.exists():
+                engine.rest()
+            expected = beginnings(rows[: engine.settings.probe], file, self.served.whole)
+
+        self.dialect.served_as = engine.serve(checkpoint, name)
+        if isinstance(engine, VLLMEngine) and self._probed != engine.loads:
+            for address in engine.addresses if expected else ():
+                compare(expected, address, self._greedy, engine.dtype, checkpoint)
+            self._probed = engine.loads
+
         section = self.client.section
         remedy = f"check {section}.model and {section}.command"
-        if isinstance(self.served.engine, FolderEngine):
+        if isinstance(engine, FolderEngine):
             remedy = f"`transformers serve` loads the folder it is asked for; for other engines pass {section}.command"
         self.client.unknown_model = f"it has no model {self.dialect.served_as!r}; {remedy}"
-        if not self._compared:
-            self._compare(rows[:PROBES], self.client.complete(requests[:PROBES]))
-        return self.client.complete(requests)  # the probes are answered from the disk
 
-    def _answered(self, request: ChatRequest) -> bool:
-        return self.client.cache.file(request.key(self.client.model)).exists()
+    def _greedy(self, row: Row) -> dict[str, Any]:
+        return self.dialect.body(self.request(row), self.client.model)
 
     def _compare(self, rows: Sequence[Row], replies: Sequence[ChatReply]) -> None:
         """Raises TeacherError where the counts of prompt tokens differ. A server that reports none passes."""

@@ -1,4 +1,4 @@
-"""``generator=server``: students behind an OpenAI-compatible server.
+"""``generator=server`` and ``generator=vllm``: students behind an OpenAI-compatible server.
 
 The server renders the prompt with the checkpoint's own chat template, picture before question, which local prompts are
 made with too; the two counts of tokens are compared. Answers are stored by the contents of request and checkpoint, so a
@@ -7,22 +7,29 @@ rerun sends no request twice.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from mathse.config.generators import ServerGenerator as Settings
+from mathse.config.schema import Trainer
 from mathse.errors import TeacherError
 from mathse.inference.generate import Ask, Generator
 from mathse.inference.llm.account import Account
-from mathse.inference.llm.chat import ChatReply
+from mathse.inference.llm.chat import ChatReply, ChatRequest
 from mathse.inference.llm.client import ChatClient
 from mathse.inference.serving.engines import AdapterEngine, Engine, FolderEngine
 from mathse.inference.serving.health_check import Address
-from mathse.inference.serving.model import ServedCheckpoint, ServedModel
+from mathse.inference.serving.model import Asked, ServedCheckpoint, ServedModel
 from mathse.inference.serving.names import SERVED, content_name
+from mathse.inference.serving.pictures import PICTURES, Pictures
 from mathse.inference.serving.started import StartedEngine
+from mathse.inference.serving.vllm import VLLMGenerator, client_of
+from mathse.inference.serving.vllm_engine import VLLMEngine
 from mathse.models.base import Backbone
 from mathse.models.prompt_reader import prompt_reader
 from mathse.models.row import Row
@@ -40,14 +47,12 @@ class ServerGenerator(Generator):
         self.settings = settings
         self.address = Address(settings.base_url, settings.api_key_env)
 
-    def client(self, model: str) -> ChatClient:
-        return ChatClient.of(self.settings, model, "generator")
-
     def student(self, run: Path) -> ServedStudent:
         """The server's own model of that name, its account kept in the run folder."""
-        client = self.client(str(self.settings.model))
+        client = ChatClient.of(self.settings, str(self.settings.model), "generator")
         client.account_in(run, STUDENT_USAGE)
-        return ServedStudent(ServedModel(client, self.settings.image_side), self.settings.style)
+        pictures = Pictures(run / SERVED / PICTURES, self.settings.image_side)
+        return ServedStudent(ServedModel(client, pictures), self.settings.style)
 
     def engine(self, run: Path, say: Callable[[str], None]) -> Engine:
         """The engine that serves the checkpoints of a run."""
@@ -57,13 +62,6 @@ class ServerGenerator(Generator):
         if settings.command is not None:
             return StartedEngine(settings.command, self.address, run / SERVED, settings.start_timeout, say)
         return FolderEngine(run / SERVED)
-
-    def student_of(self, checkpoint: Path, reader: Backbone, engine: Engine, account: Account) -> ServedStudent:
-        """A checkpoint of a run; ``reader`` encodes its prompts."""
-        client = self.client(content_name(checkpoint))
-        client.account = account
-        model = ServedModel(client, self.settings.image_side, ServedCheckpoint(engine, checkpoint, reader))
-        return ServedStudent(model, reader.prompt_style)
 
 
 class ServedStudent:
@@ -85,42 +83,36 @@ class ServedStudent:
 
     def generate(self, rows: Sequence[Row], **options: Any) -> list[list[str]]:
         """As ``Backbone.generate``: n texts a row, greedily at temperature 0."""
-        return next(self.generated([Ask(rows, options)]))
+        return next(self.generated([Ask(rows, options)])) if rows else []
 
     def generated(self, asks: Iterable[Ask]) -> Iterator[list[list[str]]]:
-        """As ``mathse.inference.generate.generated``; several batches are sent at a time."""
-        for wave in self.model.waves(asks, lambda ask: len(ask.rows)):
-            questions = [Question(row, k, ask.options) for ask in wave for k, row in enumerate(ask.rows)]
-            texts = iter(self._answers(questions))
-            yield from ([next(texts) for _ in ask.rows] for ask in wave)
+        """As ``mathse.inference.generate.generated``; all batches are one stream, so none waits for another's end."""
+        read: deque[tuple[int, int]] = deque()  # rows, and samples a row, of the batches that are not yet answered
 
-    def _answers(self, questions: Sequence[Question]) -> list[list[str]]:
-        """n texts a question; where a server gives fewer choices, a request is sent for each that is missing."""
-        answers = self._completed([(question, question.n, 0) for question in questions])
-        missing = [(k, again) for k, q in enumerate(questions) for again in range(1, 1 + q.n - len(answers[k]))]
-        if missing:
-            more = self._completed([(questions[k], 1, again) for k, again in missing])
-            for (k, _), texts in zip(missing, more, strict=True):
-                answers[k] += texts
-        return answers
+        def asked() -> Iterator[Asked]:
+            for ask in asks:
+                read.append((len(ask.rows), ask.options.get("n", 1)))
+                for k, row in enumerate(ask.rows):
+                    yield row, self._request(row, k, ask.options)
 
-    def _completed(self, wanted: Sequence[tuple[Question, int, int]]) -> list[list[str]]:
-        """The texts of each (question, number of choices, number of the repetition)."""
-        requests = [
-            self.model.request(
-                question.row,
-                temperature=question.options.get("temperature", 0.0),
-                top_p=question.options.get("top_p", 1.0),
-                max_tokens=question.options["max_new_tokens"],
-                n=n,
-                seed=question.seed(again),
-                prompt_version="answer",
-                again=again,
-            )
-            for question, n, again in wanted
-        ]
-        replies = self.model.complete([question.row for question, _, _ in wanted], requests)
-        return [_texts(reply, request.n) for reply, request in zip(replies, requests, strict=True)]
+        replies = self.model.stream(asked(), _missing)
+        while (first := next(replies, None)) is not None:
+            rows, n = read.popleft()
+            yield [_texts(answers, n) for answers in (first, *islice(replies, rows - 1))]
+
+    def _request(self, row: Row, position: int, options: Mapping[str, Any]) -> ChatRequest:
+        """The request of a row at ``position`` in its batch, with options of ``Backbone.generate``."""
+        temperature, seed = options.get("temperature", 0.0), options.get("seed")
+        return self.model.request(
+            row,
+            temperature=temperature,
+            top_p=options.get("top_p", 1.0),
+            max_tokens=options["max_new_tokens"],
+            n=options.get("n", 1),
+            # the row's own, derived from its batch's
+            seed=None if seed is None or not temperature else derive(seed, position, 0) % 2**31,
+            prompt_version="answer",
+        )
 
 
 class ServedStudents:
@@ -129,12 +121,29 @@ class ServedStudents:
     Args:
         section: the settings of the backbone, which prompts are encoded with.
         run: the run folder.
+        trainer: its settings; a vLLM takes its devices.
         say: shows a line of progress.
     """
 
-    def __init__(self, generator: ServerGenerator, section: Any, run: Path, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        generator: ServerGenerator | VLLMGenerator,
+        section: Any,
+        run: Path,
+        trainer: Trainer,
+        say: Callable[[str], None],
+    ) -> None:
         self.generator, self.section, self.run = generator, section, run
-        self.engine = generator.engine(run, say)
+        self.pictures = Pictures(run / SERVED / PICTURES, generator.settings.image_side)
+        self.engine: Engine
+        if isinstance(generator, VLLMGenerator):
+            self.engine = generator.engine(run, trainer, say)
+        else:
+            self.engine = generator.engine(run, say)
+
+    @property
+    def vllm(self) -> VLLMEngine | None:
+        return self.engine if isinstance(self.engine, VLLMEngine) else None
 
     @cached_property
     def account(self) -> Account:
@@ -142,28 +151,39 @@ class ServedStudents:
 
     def of(self, checkpoint: Path, whole: Callable[[], Backbone]) -> ServedStudent:
         """``whole`` opens the checkpoint with its weights, for families whose prompts cannot be read without."""
-        reader = prompt_reader(self.section, checkpoint, whole)
-        return self.generator.student_of(checkpoint, reader, self.engine, self.account)
+        reader, name = prompt_reader(self.section, checkpoint, whole), content_name(checkpoint)
+        if isinstance(self.engine, VLLMEngine):
+            client = client_of(self.engine, name, "generator")
+        else:
+            client = ChatClient.of(self.generator.settings, name, "generator")
+        client.account = self.account
+        served = ServedCheckpoint(self.engine, checkpoint, reader, whole)
+        return ServedStudent(ServedModel(client, self.pictures, served), reader.prompt_style)
 
 
-class Question:
-    """A row, its position in its batch, and the options of ``Backbone.generate``."""
-
-    def __init__(self, row: Row, position: int, options: Mapping[str, Any]) -> None:
-        self.row, self.position, self.options = row, position, options
-        self.n: int = options.get("n", 1)
-
-    def seed(self, again: int) -> int | None:
-        """The row's own seed, derived from its batch's; None for greedy decoding."""
-        if not self.options.get("temperature") or self.options.get("seed") is None:
-            return None
-        return derive(self.options["seed"], self.position, again) % 2**31
+def _missing(request: ChatRequest, reply: ChatReply) -> list[ChatRequest]:
+    """A request for each choice that a server gave too few, with a seed of its own."""
+    if reply.outcome in ("failed", "rejected", "refused"):
+        return []
+    given = max(1, len(reply.texts))
+    return [
+        replace(request, n=1, again=again, seed=None if request.seed is None else derive(request.seed, again) % 2**31)
+        for again in range(1, 1 + request.n - given)
+    ]
 
 
-def _texts(reply: ChatReply, wanted: int) -> list[str]:
-    """The choices; "" for a row that the server refuses. Raises TeacherError for one that it failed to answer."""
-    if reply.outcome == "failed":
-        raise TeacherError(f"the server gave no answer to a row ({reply.error}); the same command asks for it again")
-    if reply.outcome in ("rejected", "refused"):
-        return [""] * wanted
-    return (reply.texts or [""])[:wanted]
+def _texts(replies: Sequence[ChatReply], n: int) -> list[str]:
+    """The n choices of a row's replies; "" for a row that the server refuses.
+
+    Raises TeacherError for one that it failed to answer.
+    """
+    texts: list[str] = []
+    for reply in replies:
+        if reply.outcome == "failed":
+            raise TeacherError(
+                f"the server gave no answer to a row ({reply.error}); the same command asks for it again"
+            )
+        if reply.outcome in ("rejected", "refused"):
+            return [""] * n
+        texts += reply.texts or [""]
+    return texts[:n]

@@ -1,0 +1,234 @@
+"""generator=vllm and judge.engine=vllm: one engine for a run, whose weights are swapped in place.
+
+``Engine(vllm=FOLDER)`` answers with real weights and takes vLLM's control requests; the stand-in of
+experiments/engines is a program that is started, killed and started again. Real vLLM: tests/vllm.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from e2e.runs import ROOT, run
+from engine import Engine
+from small import picture, problems, tiny_backbone
+
+from mathse.config import build
+from mathse.config.backbones import TinyBackbone as Section
+from mathse.config.generators import VLLMGenerator
+from mathse.config.schema import Trainer
+from mathse.errors import TeacherError
+from mathse.inference.rows import solve_row
+from mathse.inference.serving.names import content_name, served_folder
+from mathse.inference.serving.student import ServedStudents
+from mathse.inference.serving.vllm_engine import ModelTurns, VLLMEngine, form_of
+from mathse.models import load
+from mathse.models.row import Row
+from serving.test_evolve import JUDGED, LOOP, WRITTEN, same_rows, scores
+
+STAND_IN = ROOT / "experiments" / "engines" / "stand_in.py"
+GREEDY = {"max_new_tokens": 8}
+
+
+def generator(place: Path, **how: Any) -> Any:
+    settings = {"cache_dir": str(place / "answers"), "max_retries": 4, "timeout": 30.0, **how}
+    return build(VLLMGenerator(**settings))
+
+
+def students(place: Path, said: list[str] | None = None, **how: Any) -> ServedStudents:
+    say = (said if said is not None else []).append
+    return ServedStudents(generator(place, **how), Section(), place, Trainer(), say)
+
+
+def opener(checkpoint: Path) -> Callable[[], Any]:
+    return lambda: load("tiny", checkpoint)
+
+
+@pytest.fixture(scope="session")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of the same form with other weights."""
+    folder = tmp_path_factory.mktemp("other") / "checkpoint"
+    tiny_backbone(seed=2).save(folder)
+    return folder
+
+
+# --- a whole run ------------------------------------------------------------------------------------------------------
+
+
+def test_students_and_orm_in_one_engine_write_and_judge_what_local_ones_do(
+    teacher: list[str], checkpoint: Path, orm_of: Callable[[str], Path], tmp_path: Path
+) -> None:
+    judged = (*LOOP, *JUDGED, f"judge.checkpoint={orm_of('analysis_first')}", *teacher)
+    local = run(tmp_path / "local", *judged)
+    with Engine(vllm=checkpoint) as engine:
+        how = (f"base_urls=[{engine.url}]", f"cache_dir={tmp_path / 'answers'}", "max_new_tokens=8", "sleep=true")
+        here = ("generator=vllm", "judge.engine=vllm", "generator.temperature=0", *(f"generator.{h}" for h in how))
+        summary = run(tmp_path / "served", *judged, *here)
+        loads = [body["kwargs"]["folder"] for _, body in engine.posted if body.get("method") == "mathse_load"]
+        paths = [path for path, _ in engine.posted]
+        bodies = engine.asked
+    assert same_rows(tmp_path / "served", tmp_path / "local", *WRITTEN, "*verdicts.jsonl", but="score")
+    assert scores(tmp_path / "served") == pytest.approx(scores(tmp_path / "local"), abs=1e-5)
+    assert summary["stages"] == local["stages"] and summary["notes"] == local["notes"]
+    # each swap is followed by the three resets, and each sleep by a load
+    assert len(loads) == paths.count("/reset_encoder_cache") == paths.count("/reset_mm_cache") > 4
+    assert paths.count("/sleep?level=2") >= 3 <= paths.count("/wake_up")
+    # verdicts are asked for with two log-probabilities a token, and kept with two numbers
+    assert any(len(body.get("logprob_token_ids", ())) == 2 and "top_logprobs" not in body for body in bodies)
+    kept = [json.loads(file.read_text()) for file in (tmp_path / "answers").rglob("*.json")]
+    verdicts = [answer["reply"] for answer in kept if answer["asked"]["prompt"] == "judge"]
+    assert verdicts and all(len(reply["watched"]) == 2 and reply["logprobs"] is None for reply in verdicts)
+
+
+def test_what_was_answered_needs_no_engine_in_another_run(
+    teacher: list[str], checkpoint: Path, orm_of: Callable[[str], Path], tmp_path: Path
+) -> None:
+    judged = (*LOOP, *JUDGED, f"judge.checkpoint={orm_of('binary')}", *teacher, "task=distill")
+    answers = ("generator=vllm", "judge.engine=vllm", f"generator.cache_dir={tmp_path / 'answers'}")
+    greedy = ("generator.temperature=0", "generator.max_new_tokens=8")
+    with Engine(vllm=checkpoint) as engine:
+        run(tmp_path / "one", *judged, *answers, *greedy, f"generator.base_urls=[{engine.url}]")
+        assert engine.asked
+    run(tmp_path / "two", *judged, *answers, *greedy, "generator.program=no-such-program")
+    assert same_rows(tmp_path / "two", tmp_path / "one", "*predictions.jsonl", "*verdicts.jsonl")
+
+
+# --- swaps ------------------------------------------------------------------------------------------------------------
+
+
+def test_weights_that_somebody_else_swapped_are_swapped_back_before_a_stage(
+    checkpoint: Path, other: Path, tmp_path: Path
+) -> None:
+    rows = [solve_row("compact", problem) for problem in problems(3)]
+    with Engine(vllm=other) as engine:
+        served = students(tmp_path, base_urls=[engine.url])
+        student = served.of(checkpoint, opener(checkpoint))
+        assert student.generate(rows, **GREEDY) == load("tiny", checkpoint).generate(rows, **GREEDY)
+        engine.post("/collective_rpc", {"method": "mathse_load", "kwargs": {"folder": str(other)}})
+        assert student.generate(rows, max_new_tokens=9) == load("tiny", checkpoint).generate(rows, max_new_tokens=9)
+        assert engine.held == content_name(checkpoint)
+
+
+def test_a_swap_that_took_no_weights_over_is_noticed_by_the_probe(
+    checkpoint: Path, other: Path, tmp_path: Path
+) -> None:
+    rows = [solve_row("compact", problem) for problem in problems(3)]
+    with Engine(vllm=other) as engine:
+        engine.half_loads = True
+        student = students(tmp_path, base_urls=[engine.url]).of(checkpoint, opener(checkpoint))
+        with pytest.raises(TeacherError, match=f"does not answer as {checkpoint} does: token"):
+            student.generate(rows, **GREEDY)
+    assert not list((tmp_path / "answers").rglob("*.json"))
+
+
+def test_two_checkpoints_of_one_form_may_take_each_others_place(
+    checkpoint: Path, other: Path, orm_of: Callable[[str], Path], tmp_path: Path
+) -> None:
+    larger = tmp_path / "larger"
+    tiny_backbone(seed=3).save(larger)
+    config = json.loads((larger / "config.json").read_text())
+    (larger / "config.json").write_text(json.dumps({**config, "dtype": "bfloat16"}))
+    folders = [checkpoint, other, orm_of("binary"), larger]
+    forms = {form_of(served_folder(f, content_name(f), tmp_path / "served")) for f in folders}
+    assert len(forms) == 1
+    (larger / "chat_template.jinja").write_text("another")
+    assert form_of(served_folder(larger, content_name(larger), tmp_path / "served")) not in forms
+
+
+def test_requests_for_two_models_take_turns(tmp_path: Path) -> None:
+    engine = VLLMEngine(VLLMGenerator(base_urls=["http://h:1/v1"]), tmp_path, "float32", 0, print)
+    brought: list[str] = []
+    one, two = (ModelTurns(engine, name, lambda name=name: brought.append(name)) for name in ("one", "two"))  # type: ignore[misc]
+    one.take()
+    assert one.joined() and not two.joined() and brought == ["one"]
+    waiting = threading.Thread(target=two.take)
+    waiting.start()
+    one.give_back()
+    waiting.join(0.1)
+    assert waiting.is_alive() and brought == ["one"]  # one request is still under way
+    one.give_back()
+    waiting.join(10)
+    assert brought == ["one", "two"] and two.joined() and not one.joined()
+
+
+# --- the process ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> Iterator[Callable[..., ServedStudents]]:
+    opened: list[ServedStudents] = []
+
+    def start(said: list[str], **how: Any) -> ServedStudents:
+        program = f"{sys.executable} {STAND_IN}"
+        opened.append(students(tmp_path, said, program=program, probe=0, **how))
+        return opened[-1]
+
+    yield start
+    for served in opened:
+        served.engine.stop()
+
+
+def test_one_engine_serves_all_checkpoints_and_reads_pictures_where_they_lie(
+    started: Callable[..., ServedStudents], checkpoint: Path, other: Path, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    served = started(said, options="--slots 8", max_concurrency=8)
+    engine = served.engine
+    assert isinstance(engine, VLLMEngine)
+    picture(60, 40).save(tmp_path / "own.png")
+    rows = [Row(question=f"Number {k}?", images=(str(tmp_path / "own.png"),)) for k in range(20)]
+    for folder in (checkpoint, other, checkpoint):
+        texts = served.of(folder, tiny_backbone).generate(rows, max_new_tokens=5 + len(said))
+        assert all("The answer to this problem is" in text for (text,) in texts)
+    counts = json.loads(engine.addresses[0].at_root("stats", None).text)
+    assert counts["loads"] == 2 and counts["data_urls"] == 0 and counts["file_urls"] == counts["requests"] == 60
+    assert len(list((tmp_path / "served" / "pictures").iterdir())) == 1
+    assert [line.partition(" (")[0] for line in said if "starts" in line] == ["vllm: starts, for the whole run"]
+    command = engine.arguments(tmp_path)
+    assert "--worker-extension-cls" in command and "--enable-sleep-mode" not in command
+    assert command[-2:] == ["--slots", "8"]
+
+
+def test_an_engine_that_is_killed_in_mid_stage_is_started_again_and_nothing_is_lost(
+    started: Callable[..., ServedStudents], checkpoint: Path
+) -> None:
+    said: list[str] = []
+    served = started(said, options="--slots 4 --tokens-per-second 200 --tokens 10-20", max_concurrency=8)
+    rows = [Row(question=f"Number {k}?", images=()) for k in range(40)]
+    student = served.of(checkpoint, tiny_backbone)
+    engine = served.engine
+    assert isinstance(engine, VLLMEngine)
+
+    def kill() -> None:
+        while not (engine._process and engine._process.child and engine._holds):
+            time.sleep(0.01)
+        time.sleep(0.3)
+        supervisor = engine._process.child.process.pid
+        listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(supervisor)], capture_output=True, text=True)
+        os.kill(int(listed.stdout.split()[0]), signal.SIGKILL)
+
+    killing = threading.Thread(target=kill)
+    killing.start()
+    texts = student.generate(rows, max_new_tokens=50)
+    killing.join()
+    assert len(texts) == 40 and all(text for (text,) in texts)
+    assert sum("is started again" in line for line in said) == 1
+
+
+def test_a_server_that_is_gone_leaves_its_requests_to_the_others(checkpoint: Path, tmp_path: Path) -> None:
+    rows = [Row(question=f"Number {k}?", images=()) for k in range(6)]
+    with Engine(vllm=checkpoint) as one, Engine(vllm=checkpoint) as two:
+        served = students(tmp_path, base_urls=[one.url, two.url], probe=0)
+        student = served.of(checkpoint, opener(checkpoint))
+        local = load("tiny", checkpoint)
+        assert student.generate(rows, **GREEDY) == local.generate(rows, **GREEDY)
+        assert len(one.asked) + len(two.asked) == len(rows) and min(len(one.asked), len(two.asked)) >= 2
