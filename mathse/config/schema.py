@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from mathse.config.allow import allow
-from mathse.config.backbones import CogVLM2, InternVL25, Qwen2VL, TinyBackbone
+from mathse.config.backbones import CausalLM, CogVLM2, InternVL25, Qwen2VL, SmolLM2, TinyBackbone
 from mathse.config.data import Decontaminate, HubData, JsonlData, MixtureData, PublicData, SyntheticData
 from mathse.config.evaluation import BENCHMARKS, LLM, Evaluation, RewardModel
 from mathse.config.evolution import NOBODY, Distill, Evolution
@@ -26,6 +26,9 @@ class Trainer:
     devices: int = allow(1, low=1)  # of a machine; several machines: start with torchrun or srun
     strategy: Literal["auto", "ddp", "fsdp2", "deepspeed"] = "auto"  # docs: mathse/training/strategies.py
     precision: Literal["32-true", "bf16-mixed", "bf16-true"] = "bf16-mixed"
+    # what samples and judges outside of fits; null: float32 on a CPU, the fits' precision on a GPU; fastest: bfloat16
+    # where the CPU has instructions for it too (rounding then depends on the machine)
+    sampling_dtype: Literal["float32", "bfloat16", "fastest"] | None = None
     threads: int = allow(1, low=1)  # torch threads; results are equal bit for bit only at an equal number
     workers: int = allow(0, low=0)  # loader processes
     # of sft.tower_features; null: a folder in the user's cache; for several machines, one that all see
@@ -158,7 +161,7 @@ class EvaluateConfig:
 
 # A group whose options are classes: the schemas known here. Any other `_target_` is checked against its own signature.
 OPTIONS: dict[str, tuple[type, ...]] = {
-    "backbone": (TinyBackbone, Qwen2VL, InternVL25, CogVLM2),
+    "backbone": (TinyBackbone, Qwen2VL, InternVL25, CogVLM2, CausalLM, SmolLM2),
     "data": (SyntheticData, JsonlData, PublicData, HubData, MixtureData),
     "teacher": (SymbolicTeacher, ReplayTeacher, OpenAITeacher, StudentTeacher),
     "judge": JUDGES,

@@ -26,6 +26,7 @@ LATER: dict[str, Any] = {
     "judge.explain": "all",
     "data.max_left_out": 0.05,
     "orm.jitter": False,
+    "trainer.sampling_dtype": None,
 }
 
 
