@@ -11,13 +11,13 @@ from typing import Any, Literal
 
 from mathse.config.allow import allow
 from mathse.config.backbones import CausalLM, CogVLM2, InternVL25, Qwen2VL, SmolLM2, TinyBackbone
-from mathse.config.data import Decontaminate, HubData, JsonlData, MixtureData, PublicData, SyntheticData
+from mathse.config.data import Decontaminate, HubData, JsonlData, MixtureData, PublicData, SyntheticData, WordProblems
 from mathse.config.evaluation import BENCHMARKS, LLM, Evaluation, RewardModel
 from mathse.config.evolution import NOBODY, Distill, Evolution
 from mathse.config.fits import ORM, SFT
 from mathse.config.generators import HFGenerator, ServerGenerator
 from mathse.config.judges import JUDGES, ORMJudge, judge_named
-from mathse.config.teachers import OpenAITeacher, ReplayTeacher, StudentTeacher, SymbolicTeacher
+from mathse.config.teachers import FallibleReplayTeacher, OpenAITeacher, ReplayTeacher, StudentTeacher, SymbolicTeacher
 
 
 @dataclass
@@ -162,8 +162,8 @@ class EvaluateConfig:
 # A group whose options are classes: the schemas known here. Any other `_target_` is checked against its own signature.
 OPTIONS: dict[str, tuple[type, ...]] = {
     "backbone": (TinyBackbone, Qwen2VL, InternVL25, CogVLM2, CausalLM, SmolLM2),
-    "data": (SyntheticData, JsonlData, PublicData, HubData, MixtureData),
-    "teacher": (SymbolicTeacher, ReplayTeacher, OpenAITeacher, StudentTeacher),
+    "data": (SyntheticData, JsonlData, PublicData, HubData, MixtureData, WordProblems),
+    "teacher": (SymbolicTeacher, ReplayTeacher, OpenAITeacher, StudentTeacher, FallibleReplayTeacher),
     "judge": JUDGES,
     "generator": (HFGenerator, ServerGenerator),
     "logger": (CsvLogger, WandbLogger),

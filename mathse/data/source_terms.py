@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mathse.data.readers import reader
+from mathse.data.words.published import SETS
 
 OWN = "that of your file"
 
@@ -46,6 +47,10 @@ def terms_of(data: Mapping[str, Any]) -> dict[str, Terms]:
         case "JsonlData":
             paths = (data.get("path"), data.get("test_path"))
             return {Path(path).name: Terms("Own problems", "", OWN) for path in paths if path}
+        case "WordProblems":
+            homes = {"svamp": "https://github.com/arkilpatel/SVAMP", "gsm8k": "https://github.com/openai/grade-school-math"}
+            licences = {name: published.licence for name, published in SETS.items()}
+            return {name: Terms(name, homes.get(name, ""), licences[name]) for name in data["sets"]}
         case "SyntheticData":
             return {"synthetic": DIGITS}
     return {}
