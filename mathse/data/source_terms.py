@@ -48,9 +48,7 @@ def terms_of(data: Mapping[str, Any]) -> dict[str, Terms]:
             paths = (data.get("path"), data.get("test_path"))
             return {Path(path).name: Terms("Own problems", "", OWN) for path in paths if path}
         case "WordProblems":
-            homes = {"svamp": "https://github.com/arkilpatel/SVAMP", "gsm8k": "https://github.com/openai/grade-school-math"}
-            licences = {name: published.licence for name, published in SETS.items()}
-            return {name: Terms(name, homes.get(name, ""), licences[name]) for name in data["sets"]}
+            return {name: Terms(name, SETS[name].home, SETS[name].licence) for name in data["sets"]}
         case "SyntheticData":
             return {"synthetic": DIGITS}
     return {}

@@ -17,7 +17,9 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from contextlib import redirect_stderr
 from importlib.util import find_spec
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +86,9 @@ def _convert(file: Path, folder: Path) -> None:
     kinds = {tensor.tensor_type.name for tensor in reader.tensors}
     options: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(file.parent, **options)
-        read = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **options)
+        with redirect_stderr(StringIO()):  # a bar of its own, which no setting of transformers' turns off
+            tokenizer = AutoTokenizer.from_pretrained(file.parent, **options)
+            read = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **options)
     except (OSError, ValueError, KeyError, NotImplementedError) as e:
         raise CheckpointError(f"{file} cannot be opened ({' '.join(str(e).split())[:400]})") from None
     if splitting is not None and splitting.contents() in DIGITS_APART:

@@ -124,10 +124,16 @@ NATALIA = {
     "question": "Natalia sold clips to 48 of her friends in April, and half as many in May. How many altogether?",
     "answer": "She sold 48/2 = <<48/2=24>>24 clips in May.\nAltogether 48+24 = <<48+24=72>>72 clips.\n#### 72",
 }
-DVDS = {"ID": "chal-1", "Body": "Each pack costs 76 dollars. There is a discount of 25 dollars", "Question": "What do "
-        "you pay?", "Equation": "( 76.0 - 25.0 )", "Answer": 51.0}  # fmt: skip
-CANDIES = {"iIndex": 0, "lAlignments": [80], "lEquations": ["X=((32.0+42.0)-35.0)"], "lSolutions": [39.0],
-           "sQuestion": " Debby had 32 pieces while her sister had 42 . If they ate 35 , how many are left ? "}  # fmt: skip
+DVDS = {
+    "ID": "chal-1",
+    "Body": "Each pack costs 76 dollars. There is a discount of 25 dollars",
+    "Question": "What do you pay?",
+    "Equation": "( 76.0 - 25.0 )",
+    "Answer": 51.0,
+}
+LEFT = " Debby had 32 pieces while her sister had 42 . If they ate 35 , how many are left ? "
+CANDIES = {"iIndex": 0, "lAlignments": [80], "lEquations": ["X=((32.0+42.0)-35.0)"], "lSolutions": [39.0]}
+CANDIES["sQuestion"] = LEFT
 TABLE = 'Question,Numbers,Equation,Answer\n"Bryan has number0 books on each of number1 shelves . How many ?",56.0 9.0,' \
         '* number0 number1,504.0\n'  # fmt: skip
 
@@ -137,7 +143,7 @@ def root(tmp_path: Path) -> Path:
     (tmp_path / "gsm_train.jsonl").write_text(json.dumps(NATALIA) + "\n")
     (tmp_path / "SVAMP.json").write_text(json.dumps([DVDS, {**DVDS, "ID": "chal-2", "Answer": 50.0}]))
     (tmp_path / "MultiArith.json").write_text(json.dumps([CANDIES]))
-    (tmp_path / "AddSub.json").write_text(json.dumps([{**CANDIES, "sQuestion": CANDIES["sQuestion"].strip()}]))
+    (tmp_path / "AddSub.json").write_text(json.dumps([{**CANDIES, "sQuestion": LEFT.strip()}]))
     (tmp_path / "mawps_train.csv").write_text(TABLE)
     return tmp_path
 

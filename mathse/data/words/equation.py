@@ -1,8 +1,8 @@
 """An equation as the steps that work it out: ``((32.0+42.0)-35.0)`` is 32 + 42 = 74, then 74 - 35 = 39.
 
-Numbers are exact fractions, so that 0.1 + 0.2 is 0.3. A step's operand is a number or the result of an earlier step. What
-is read is arithmetic alone, in infix form ("X=(3*(4+5))", "70-x=27" with one unknown) or in prefix form ("- + 3 4 5"),
-by a parser of our own: an equation comes from a file.
+Numbers are exact fractions, so that 0.1 + 0.2 is 0.3. A step's operand is a number or the result of an earlier step.
+What is read is arithmetic alone, in infix form ("X=(3*(4+5))", "70-x=27" with one unknown) or in prefix form
+("- + 3 4 5"), by a parser of our own: an equation comes from a file.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ mawps       Koncel-Kedziorski et al. 2016, NAACL           not stated;   AddSub.
             numbers abstracted, some together with ASDiv)  hold: CC
                                                            BY-NC 4.0
 
-    {"question": "Natalia sold clips to 48 of her friends ...", "answer": "Natalia sold 48/2 = <<48/2=24>>24 ...\\n#### 72"}
+    {"question": "Natalia sold clips to 48 of her ...", "answer": "Natalia sold 48/2 = <<48/2=24>>24 ...\\n#### 72"}
     {"ID": "chal-1", "Body": "Each pack of dvds costs 76 dollars. ...", "Question": "How much ...?",
      "Equation": "( 76.0 - 25.0 )", "Answer": 51.0}
     {"iIndex": 0, "sQuestion": "...", "lEquations": ["X=((32.0+42.0)-35.0)"], "lSolutions": [39.0]}
@@ -65,6 +65,7 @@ class Published:
 
     patterns: Sequence[str]
     read: Callable[[Values], WordProblem]
+    home: str
     licence: str
 
 
@@ -87,7 +88,11 @@ def gsm8k(values: Values) -> WordProblem:
         for k, (*_, number) in enumerate(worked_out(operations)[first:], first):
             known[number] = k
     # What a solution works out behind its answer is not on the way to it.
-    steps = [k for k, (*_, number) in enumerate(worked_out(operations), 1) if _PLAIN.fullmatch(result) and number == Fraction(result)]
+    steps = [
+        k
+        for k, (*_, number) in enumerate(worked_out(operations), 1)
+        if _PLAIN.fullmatch(result) and number == Fraction(result)
+    ]
     operations = operations[: steps[-1]] if steps else operations
     if not operations:
         raise BadRow('"answer" calculates nothing')
@@ -136,14 +141,18 @@ def mawps(values: Values) -> WordProblem:
 
 
 SETS: dict[WordSet, Published] = {
-    "svamp": Published(("**/SVAMP.json", "**/SVAMP.json.gz"), svamp, "MIT"),
+    "svamp": Published(("**/SVAMP.json", "**/SVAMP.json.gz"), svamp, "https://github.com/arkilpatel/SVAMP", "MIT"),
     "gsm8k": Published(
-        ("**/grade_school_math/data/train.jsonl", "**/gsm*train*.jsonl", "**/gsm*train*.jsonl.gz"), gsm8k, "MIT"
+        ("**/grade_school_math/data/train.jsonl", "**/gsm*train*.jsonl", "**/gsm*train*.jsonl.gz"),
+        gsm8k,
+        "https://github.com/openai/grade-school-math",
+        "MIT",
     ),
-    "multiarith": Published(("**/MultiArith.json",), multiarith, "not stated"),
+    "multiarith": Published(("**/MultiArith.json",), multiarith, "https://arxiv.org/abs/1608.01413", "not stated"),
     "mawps": Published(
         ("**/AddSub.json", "**/SingleEq.json", "**/mawps*.csv", "**/cv_mawps/**/*.csv", "**/mawps*/**/*.csv"),
         mawps,
+        "https://aclanthology.org/N16-1136",
         "not stated; tables with ASDiv: CC BY-NC 4.0",
     ),
 }

@@ -4,9 +4,9 @@
     Step 2: 74 - 35 = 39.
     Step 3: The answer to this problem is 39.
 
-A path may come by its answer on another way than the equation's, and in prose. So a step is judged by its numbers: it is
-wrong where a sum that it writes is false; and in a path whose answer is wrong, where it comes to a number that the
-equation does not lead through. A path whose sums hold, whose answer is right, is right, whichever way it went.
+A path may come by its answer on another way than the equation's, and in prose. So a step is judged by its numbers: it
+is wrong where a sum that it writes is false; and in a path whose answer is wrong, where it comes to a number that the
+equation does not lead through. A path whose sums hold and whose answer is right is right, whichever way it went.
 """
 
 from __future__ import annotations

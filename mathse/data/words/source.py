@@ -107,7 +107,9 @@ def without_repeats(
         for row in of_set:
             number += 1
             if row.problem is not None:
-                pairs = ((pair, int(pair.against_id)) for pair in index.pairs(ComparedRow.of(row.problem)) if pair.counts)
+                pairs = (
+                    (pair, int(pair.against_id)) for pair in index.pairs(ComparedRow.of(row.problem)) if pair.counts
+                )
                 earlier = next(((p, k) for p, k in pairs if k < number and k not in left_out), None)
                 if earlier is not None:
                     left_out.add(number)
@@ -129,4 +131,3 @@ def operations(problem: Problem) -> Sequence[Operation]:
 
 def _operand(text: str) -> Operand:
     return Earlier(int(text[1:]) - 1) if text.startswith("#") else Fraction(text)
-

@@ -1,7 +1,7 @@
 """``teacher=fallible_replay``: the worked solutions of word problems, some of them wrong.
 
-Wherever it errs it errs at a second try too, as with a real teacher: which problems these are, and what it writes there,
-follows from a problem's id alone.
+Wherever it errs it errs at a second try too, as with a real teacher: which problems these are, and what it writes
+there, follows from seed and problem id alone.
 """
 
 from __future__ import annotations
