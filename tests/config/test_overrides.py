@@ -122,7 +122,7 @@ def test_options_in_a_folder_of_ones_own_are_known(tmp_path):
         said = explain(HydraException("whatever Hydra says"), [*own, *unknown], TrainConfig)
         assert [sentence.partition(": ")[0] for sentence in said.splitlines()] == ["orm=x", "seed = -1"]
     said = explain(HydraException("x"), [f"hydra.searchpath=[file://{tmp_path}]", "teacher=min"], TrainConfig)
-    assert said.endswith("available: mine, openai, replay, student, symbolic; did you mean mine?")
+    assert said.endswith("available: fallible_replay, mine, openai, replay, student, symbolic; did you mean mine?")
 
 
 @pytest.mark.parametrize(

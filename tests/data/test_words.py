@@ -134,8 +134,9 @@ DVDS = {
 LEFT = " Debby had 32 pieces while her sister had 42 . If they ate 35 , how many are left ? "
 CANDIES = {"iIndex": 0, "lAlignments": [80], "lEquations": ["X=((32.0+42.0)-35.0)"], "lSolutions": [39.0]}
 CANDIES["sQuestion"] = LEFT
-TABLE = 'Question,Numbers,Equation,Answer\n"Bryan has number0 books on each of number1 shelves . How many ?",56.0 9.0,' \
-        '* number0 number1,504.0\n'  # fmt: skip
+TABLE = """Question,Numbers,Equation,Answer
+"Bryan has number0 books on each of number1 shelves . How many ?",56.0 9.0,* number0 number1,504.0
+"""
 
 
 @pytest.fixture
