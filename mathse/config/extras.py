@@ -18,6 +18,7 @@ class Extra:
 
 EXTRAS = {
     "hub": Extra("datasets", "the datasets library"),
+    "smollm2": Extra("gguf", "the gguf package"),
     "lineage": Extra("duckdb", "duckdb"),
     "dashboards": Extra("wandb_workspaces", "the wandb-workspaces package"),
     "tensorboard": Extra("tensorboard", "tensorboard"),

@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from mathse.config.allow import allow
-from mathse.config.backbones import CogVLM2, InternVL25, Qwen2VL, TinyBackbone
-from mathse.config.data import Decontaminate, HubData, JsonlData, MixtureData, PublicData, SyntheticData
+from mathse.config.backbones import CausalLM, CogVLM2, InternVL25, Qwen2VL, SmolLM2, TinyBackbone
+from mathse.config.data import Decontaminate, HubData, JsonlData, MixtureData, PublicData, SyntheticData, WordProblems
 from mathse.config.evaluation import BENCHMARKS, LLM, Evaluation, RewardModel
 from mathse.config.evolution import NOBODY, Distill, Evolution
 from mathse.config.fits import ORM, SFT
 from mathse.config.generators import HFGenerator, ServerGenerator, VLLMGenerator
 from mathse.config.judges import JUDGES, ORMJudge, judge_named
-from mathse.config.teachers import OpenAITeacher, ReplayTeacher, StudentTeacher, SymbolicTeacher
+from mathse.config.teachers import FallibleReplayTeacher, OpenAITeacher, ReplayTeacher, StudentTeacher, SymbolicTeacher
 
 
 @dataclass
@@ -26,6 +26,9 @@ class Trainer:
     devices: int = allow(1, low=1)  # of a machine; several machines: start with torchrun or srun
     strategy: Literal["auto", "ddp", "fsdp2", "deepspeed"] = "auto"  # docs: mathse/training/strategies.py
     precision: Literal["32-true", "bf16-mixed", "bf16-true"] = "bf16-mixed"  # of the fits; -true: of the weights too
+    # what samples and judges outside of fits; null: float32 on a CPU, the fits' precision on a GPU; fastest: bfloat16
+    # where the CPU has instructions for it too (rounding then depends on the machine)
+    sampling_dtype: Literal["float32", "bfloat16", "fastest"] | None = None
     threads: int = allow(1, low=1)  # torch threads; results are equal bit for bit only at an equal number
     workers: int = allow(0, low=0)  # loader processes
     # where sft.tower_features are kept; null: a folder in the user's cache; for several machines, one that all see
@@ -173,9 +176,9 @@ class EvaluateConfig:
 
 # A group whose options are classes: the schemas known here. Any other `_target_` is checked against its own signature.
 OPTIONS: dict[str, tuple[type, ...]] = {
-    "backbone": (TinyBackbone, Qwen2VL, InternVL25, CogVLM2),
-    "data": (SyntheticData, JsonlData, PublicData, HubData, MixtureData),
-    "teacher": (SymbolicTeacher, ReplayTeacher, OpenAITeacher, StudentTeacher),
+    "backbone": (TinyBackbone, Qwen2VL, InternVL25, CogVLM2, CausalLM, SmolLM2),
+    "data": (SyntheticData, JsonlData, PublicData, HubData, MixtureData, WordProblems),
+    "teacher": (SymbolicTeacher, ReplayTeacher, OpenAITeacher, StudentTeacher, FallibleReplayTeacher),
     "judge": JUDGES,
     "generator": (HFGenerator, ServerGenerator, VLLMGenerator),
     "logger": (CsvLogger, WandbLogger, SeveralLoggers),

@@ -25,6 +25,15 @@ class ReplayTeacher:
 
 
 @dataclass
+class FallibleReplayTeacher:
+    """The solutions of data=word_problems, some of them made wrong (docs: mathse/data/words/teacher.py)."""
+
+    _target_: str = "mathse.data.words.FallibleReplayTeacher"
+    error_rate: float = allow(0.2, low=0, high=1)  # share of solutions that are wrong
+    seed: int = follow("seed", 0)
+
+
+@dataclass
 class OpenAITeacher:
     """A model behind an OpenAI-compatible API (docs: mathse/judges/teachers/openai_api.py, mathse/inference/llm).
 

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mathse.config.data import HubData, JsonlData, MixtureData, PublicData
+from mathse.config.data import HubData, JsonlData, MixtureData, PublicData, WordProblems
 from mathse.data.readers import reader
 from mathse.data.readers.source import files_of, is_table
+from mathse.data.words import published
 from mathse.runs.store import sha256_file
 
 
@@ -27,6 +28,11 @@ def content_hashes(data: Any, key: str = "data") -> dict[str, str]:
     if isinstance(data, JsonlData):
         paths = {"path": data.path, "test_path": data.test_path}
         return {f"{key}.{name}_sha256": sha256_file(Path(path)) for name, path in paths.items() if path}
+    if isinstance(data, WordProblems) and data.root is not None:
+        root = Path(data.root)
+        files = [file for name in data.sets for file in published.files_of(name, root)]
+        lines = [f"{file.relative_to(root)} {sha256_file(file)}\n" for file in files]
+        return {f"{key}.root_sha256": hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()}
     if isinstance(data, (PublicData, HubData)) and data.root is not None and Path(data.root).exists():
         digest = hashlib.sha256()
         for line in _file_lines(data, Path(data.root)):

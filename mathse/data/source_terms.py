@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mathse.data.readers import reader
+from mathse.data.words.published import SETS
 
 OWN = "that of your file"
 
@@ -46,6 +47,8 @@ def terms_of(data: Mapping[str, Any]) -> dict[str, Terms]:
         case "JsonlData":
             paths = (data.get("path"), data.get("test_path"))
             return {Path(path).name: Terms("Own problems", "", OWN) for path in paths if path}
+        case "WordProblems":
+            return {name: Terms(name, SETS[name].home, SETS[name].licence) for name in data["sets"]}
         case "SyntheticData":
             return {"synthetic": DIGITS}
     return {}

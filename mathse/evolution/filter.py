@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
+from mathse.config.schema import needs_orm
 from mathse.data.images import unreadable
 from mathse.data.problems import REPEATS, FileData, location
 from mathse.errors import ConfigError, DataError
@@ -50,6 +51,37 @@ def unreadable_images(context: RunContext, problems: RunProblems) -> list[dict[s
         first = bad_rows[0]
         raise DataError(
             f"{first['file']}:{first['line']}: {first['reason']}; data.on_bad_row=skip leaves such rows out"
+        )
+    return bad_rows
+
+
+def unread_pictures(context: RunContext, problems: RunProblems) -> list[dict[str, Any]]:
+    """The problems with a picture where a model of the run reads text alone, as rows of ``bad_rows.jsonl``: known from
+    the settings, before a model is opened.
+
+    Raises DataError for the first of them, unless ``data.on_bad_row=skip``.
+    """
+    config = context.config
+    orm = config.orm.backbone if config.orm.see_image and needs_orm(config) else None
+    blind = next((b for b in (config.backbone, orm) if getattr(b, "max_images", None) == 0), None)
+    if blind is None:
+        return []
+    remedy = (
+        "choose a backbone that reads pictures (backbone=hf)"
+        if blind is config.backbone
+        else ("pass orm.see_image=false, or another orm.backbone")
+    )
+    bad_rows = []
+    for problem in chain.from_iterable(problems.splits.values()):
+        if problem.images:
+            file, line = location(problems.source, problem)
+            reason = f"has a picture, and {blind.path} reads text alone; {remedy}"
+            bad_rows.append({"file": file, "line": line, "id": problem.id, "reason": reason})
+    if bad_rows and getattr(config.data, "on_bad_row", "error") == "error":
+        first = bad_rows[0]
+        raise DataError(
+            f"{first['file']}:{first['line']}: problem {first['id']} {first['reason']}; data.on_bad_row=skip leaves "
+            "such rows out"
         )
     return bad_rows
 

@@ -16,7 +16,12 @@ from mathse.config.judges import Judge, judge_named, own_settings
 from mathse.config.schema import TrainConfig
 from mathse.config.teachers import HOW_IT_IS_REACHED, OpenAITeacher, StudentTeacher
 
-COMMON = ("seed", "backbone", "data", "trainer.precision", "trainer.accelerator", "trainer.devices", "trainer.strategy")
+COMMON = (
+    "seed",
+    "backbone",
+    "data",
+    *(f"trainer.{name}" for name in ("precision", "accelerator", "devices", "strategy", "sampling_dtype")),
+)
 JUDGING = ("judge.checkpoint", "judge.threshold", "judge.batch_size", "judge.max_new_tokens")
 
 

@@ -20,7 +20,7 @@ from mathse.config.schema import is_fitted_on
 from mathse.data.problems import to_distill
 from mathse.evolution.decontamination import decontamination_keys
 from mathse.evolution.evolution_run import EvolutionRun
-from mathse.evolution.filter import leave_out_listed, list_unusable, unreadable_images
+from mathse.evolution.filter import leave_out_listed, list_unusable, unread_pictures, unreadable_images
 from mathse.evolution.keys import COMMON, fitting_keys, judging_keys, teaching_keys
 from mathse.evolution.measure import acceptance, measure_student
 from mathse.evolution.sources import record_sources
@@ -126,7 +126,9 @@ def base(loop: EvolutionRun) -> Student:
     if not stage.done:
         student = Student(stage)
         if not student.checkpoint.exists():
-            bad_rows = unreadable_images(context, problems)
+            bad_rows = unread_pictures(context, problems)
+            skipped = {row["id"] for row in bad_rows}
+            bad_rows += [row for row in unreadable_images(context, problems) if row["id"] not in skipped]
             backbone = loop.models.backbone()
             list_unusable(context, problems, stage, backbone, bad_rows)
             save_checkpoint(backbone, student.checkpoint, unchanged=True, plain=loop.models.served is not None)

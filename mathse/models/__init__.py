@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mathse.config import build
-from mathse.config.backbones import CogVLM2, InternVL25, Qwen2VL, TinyBackbone
+from mathse.config.backbones import CausalLM, CogVLM2, InternVL25, Qwen2VL, SmolLM2, TinyBackbone
 from mathse.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ FAMILIES: dict[str, type[Any]] = {
     "qwen2vl": Qwen2VL,
     "internvl2_5": InternVL25,
     "cogvlm2": CogVLM2,
+    "causal_lm": CausalLM,
+    "smollm2": SmolLM2,
 }
 
 
@@ -24,7 +26,7 @@ def load(family: str, path: str | Path, *, weights: bool = True, **settings: Any
     """Open a checkpoint of a family, from a folder or by hub id.
 
     Args:
-        family: tiny, qwen2vl, internvl2_5 or cogvlm2.
+        family: one of ``FAMILIES``.
         weights: False for prompts alone, see ``mathse.models.prompt_reader``.
         settings: as in ``mathse.config.backbones``: ``dtype`` (a torch.dtype or its name), ``attention``, ``revision``,
             and what the family itself has, such as pixel bounds.

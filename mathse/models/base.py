@@ -105,10 +105,10 @@ class Backbone(ABC):
     """
 
     family: ClassVar[str]
-    prompt_style: ClassVar[PromptStyle] = "full"
-    max_images: ClassVar[int | None] = None  # a row; None: any number
-    parts: ClassVar[Mapping[str, str]] = {}  # tower, connector: patterns of names in memory; see mathse.models.parts
-    lora_scopes: ClassVar[Mapping[str, str]] = {}  # by scope, what a module's whole name matches to get an adapter
+    prompt_style: PromptStyle = "full"
+    max_images: int | None = None  # a row; None: any number
+    parts: Mapping[str, str] = {}  # tower, connector: patterns of names in memory; see mathse.models.parts
+    lora_scopes: Mapping[str, str] = {}  # by scope, what a module's whole name matches to get an adapter
     sampling_extras: ClassVar[tuple[str, ...]] = ()  # those of ``extras`` that ``generate`` takes too
     sequences_at_once: int | None = None  # that fit the memory in sampling; None: no batch was too large so far
     adapter: Any = None  # a PeftModel around ``model``; see mathse.models.adapters
@@ -117,7 +117,7 @@ class Backbone(ABC):
 
     def __init__(self, model: Any, processor: Any) -> None:
         self.model, self.processor = model, processor
-        self.tokenizer = processor.tokenizer
+        self.tokenizer = getattr(processor, "tokenizer", processor)  # of text alone, a tokenizer is all there is
         self.end_id: int = self.tokenizer.eos_token_id  # what a response ends with
         self.end_ids: list[int] = [self.end_id]  # what sampling stops at
         self.pad_id: int = self.tokenizer.pad_token_id
@@ -292,11 +292,11 @@ class Backbone(ABC):
         return {name: tensor.to(self.device) for name, tensor in batch.items()}
 
     def answer_states(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """What the decoder hands to ``model.lm_head`` (N, h), and the targets (N,), of the N response positions of a
+        """What the decoder hands to the ``head`` (N, h), and the targets (N,), of the N response positions of a
         batch. Prompts need no logits (Eq. 1 sums over the response), and they are most of the positions."""
         # position t predicts token t + 1, so hidden states lose their last position and labels their first
         inputs = self.with_features({k: v for k, v in batch.items() if k != "labels"})
-        hidden = self.model.model(**inputs, use_cache=False).last_hidden_state[:, :-1]  # (B, T - 1, h)
+        hidden = self.decoder(**inputs, use_cache=False).last_hidden_state[:, :-1]  # (B, T - 1, h)
         targets = batch["labels"][:, 1:]
         answered = targets != IGNORED  # (B, T - 1)
         return hidden[answered], targets[answered]
@@ -305,7 +305,7 @@ class Backbone(ABC):
         """Logits (N, vocabulary) and targets (N,) of the N response positions of a batch, all at once: for a fit's loss
         see ``mathse.training.loss``."""
         states, targets = self.answer_states(batch)
-        return self.model.lm_head(states), targets
+        return self.head(states), targets
 
     def with_features(self, batch: dict[str, Tensor]) -> dict[str, Any]:
         """A batch whose images are features of the frozen tower, as the model takes it; others as they are."""
@@ -519,6 +519,16 @@ class Backbone(ABC):
         """Write model and processor so that plain ``from_pretrained`` opens them (weights as safetensors)."""
         self.model.save_pretrained(folder)
         self.processor.save_pretrained(folder)
+
+    @property
+    def decoder(self) -> Any:
+        """The model without its head: it gives ``last_hidden_state``."""
+        return self.model.model
+
+    @property
+    def head(self) -> Any:
+        """The matrix that makes logits of the decoder's states."""
+        return self.model.get_output_embeddings()
 
     @property
     def device(self) -> torch.device:

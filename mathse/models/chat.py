@@ -31,10 +31,14 @@ class ChatBackbone(Backbone):
         messages: list[dict[str, Any]] = []
         for question, answer in turns:
             images = [] if messages else [{"type": "image"} for _ in row["images"]]  # of the first turn
-            messages.append({"role": "user", "content": [*images, {"type": "text", "text": self.defuse(question)}]})
+            messages.append({"role": "user", "content": self.content(images, self.defuse(question))})
             if answer is not None:
                 messages.append({"role": "assistant", "content": self.defuse(answer)})
         return self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+
+    def content(self, images: list[dict[str, str]], text: str) -> Any:
+        """What the user says in a turn, as the chat template takes it."""
+        return [*images, {"type": "text", "text": text}]
 
     def prompt_ids(self, rows: Sequence[Row], images: Sequence[Sequence[Features]]) -> list[list[int]]:
         texts = []

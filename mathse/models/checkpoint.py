@@ -16,9 +16,10 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from jinja2 import TemplateError
 from safetensors import SafetensorError, safe_open
-from transformers import AutoProcessor, GenerationConfig
+from transformers import AutoProcessor, AutoTokenizer, GenerationConfig
 
 from mathse.errors import CheckpointError
+from mathse.models.gguf import folder_of, is_gguf
 from mathse.models.placement import META, opening_device
 from mathse.runs.store import read_json
 
@@ -38,14 +39,16 @@ class Stored(NamedTuple):
 
 
 def resolve(path: str | Path, revision: str | None = None, weights: bool = True) -> Path:
-    """The local folder of a checkpoint: ``path`` itself, or the hub id's snapshot, which is downloaded where it is not
-    cached (without its weight files, where they are not wanted).
+    """The local folder of a checkpoint: ``path`` itself, what a GGUF file was turned into (mathse.models.gguf), or the
+    hub id's snapshot, which is downloaded where it is not cached (without its weight files, where they are not wanted).
 
     Raises CheckpointError if there is neither.
     """
     folder = Path(path)
     if folder.is_dir():
         return folder
+    if is_gguf(path):
+        return folder_of(path)
     from huggingface_hub import snapshot_download  # here: folders need no hub
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -269,6 +272,14 @@ def _expect_readable_template(processor: Any, folder: Path) -> None:
     if question not in text or images != 1:
         lost = "the question is not in its prompts" if question not in text else f"one picture becomes {images}"
         raise CheckpointError(f"{folder}: its chat template does not write what it is given ({lost}); {remedy}")
+
+
+def open_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a checkpoint folder, its chat template included."""
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError, ImportError, StrictDataclassError) as e:
+        raise CheckpointError(f"{folder}: its tokenizer cannot be opened ({' '.join(str(e).split())[:400]})") from None
 
 
 def as_dtype(dtype: str | torch.dtype | None) -> torch.dtype:

@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mathse.errors import DataError
+from mathse.models.user_cache import user_cache
 
 GIB = 2**30
 IN_USE = "in_use.lock"  # held in common by those who rely on files, and alone by who removes some
@@ -40,8 +41,7 @@ class FeatureStore:
     @classmethod
     def of(cls, folder: str | None, gb: float) -> FeatureStore:
         """The store of the settings ``trainer.tower_features_folder`` and ``trainer.tower_features_gb``."""
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        return cls(Path(folder).expanduser() if folder else cache / "mathse" / "tower_features", int(gb * GIB))
+        return cls(Path(folder).expanduser() if folder else user_cache("tower_features"), int(gb * GIB))
 
     def read(self, file: Path) -> dict[str, Tensor] | None:
         """The tensors of a file; None where it is missing, damaged or another's."""

@@ -82,8 +82,8 @@ def _patches(batch: dict[str, Tensor], patch_size: int) -> Tensor:
 
 
 def patch_size(backbone: Backbone) -> int:
-    """A patch's side in pixels."""
-    side = backbone.model.config.vision_config.patch_size
+    """A patch's side in pixels; 1 where there is no tower."""
+    side = getattr(getattr(backbone.model.config, "vision_config", None), "patch_size", 1)
     return int(side if isinstance(side, int) else side[0])
 
 
@@ -94,7 +94,7 @@ class TrainingFlops:
         # operations a unit of work, by what the matrices work on
         self.token = self.image_token = self.text_token = self.target = self.patch = 0
         model = backbone.model
-        head = model.lm_head.weight
+        head = backbone.head.weight
         tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)} - {id(head)}
         # CogVLM2 has two sets of decoder matrices: one for an image's tokens, one for the text's
         experts = backbone.lora_scopes.get("vision_expert")
@@ -115,9 +115,12 @@ class TrainingFlops:
                 self.token += operations
         # operations a squared length
         config: Any = model.config
-        decoder, tower = Stack.of(config, "language"), Stack.of(config, "tower")
+        decoder = Stack.of(config, "language")
         self.square = 2 * decoder.width * decoder.layers * 3
-        self.patch_square = 4 * tower.width * tower.layers * (3 if passed["tower"] else 1)
+        self.patch_square = 0
+        if hasattr(config, "vision_config"):
+            tower = Stack.of(config, "tower")
+            self.patch_square = 4 * tower.width * tower.layers * (3 if passed["tower"] else 1)
 
     def of(self, amounts: Amounts) -> float:
         """Of a forward and a backward pass over so much."""

@@ -99,7 +99,7 @@ def part_rows(backbone: Backbone, lr: float, vision_lr_scale: float) -> list[Par
         row[0] += numel(parameter)
         row[1] += numel(parameter) * parameter.requires_grad
     rates = {part: lr * (1 if part.endswith("language") else vision_lr_scale) for part in counts}
-    return [PartRow(part, n, trained, rates[part] if trained else None) for part, (n, trained) in counts.items()]
+    return [PartRow(part, n, trained, rates[part] if trained else None) for part, (n, trained) in counts.items() if n]
 
 
 def numel(parameter: Tensor) -> int:

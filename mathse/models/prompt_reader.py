@@ -15,13 +15,15 @@ from mathse.config import backbones as settings
 from mathse.config import build, with_values
 from mathse.models.base import Backbone
 
-# What an exported checkpoint says itself, by the section's class: pixel bounds and the system text lie in its folder,
-# and it is what a server renders and cuts pictures by, whatever the settings are now.
+# What an exported checkpoint says itself, by the section's class: pixel bounds, the system text and the chat template
+# lie in its folder, and it is what a server renders and cuts pictures by, whatever the settings are now.
 _EXPORTED: dict[type, dict[str, Any]] = {
     settings.TinyBackbone: {},
     settings.Qwen2VL: {"min_pixels": None, "max_pixels": None},
     settings.InternVL25: {"system": None},
     settings.CogVLM2: {},
+    settings.CausalLM: {"system": None, "chat_template": None},
+    settings.SmolLM2: {"system": None, "chat_template": None},
 }
 
 

@@ -26,11 +26,11 @@ class Qwen2VLBackbone(ChatBackbone):
     """A ``Qwen2VLForConditionalGeneration`` with its ``Qwen2VLProcessor``."""
 
     family: ClassVar[str] = "qwen2vl"
-    parts: ClassVar[Mapping[str, str]] = {
+    parts: Mapping[str, str] = {
         "connector": r"model\.visual\.merger(\.|$)",
         "tower": r"model\.visual\.(?!merger(\.|$))",
     }
-    lora_scopes: ClassVar[Mapping[str, str]] = {
+    lora_scopes: Mapping[str, str] = {
         "language": DECODER_SCOPE,
         "tower": r"model\.visual\.blocks\.\d+\.(attn\.(qkv|proj)|mlp\.fc[12])",
     }

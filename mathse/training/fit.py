@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -298,9 +298,24 @@ def device_of(settings: TrainerSettings) -> torch.device:
 
 
 def dtype_of(settings: TrainerSettings) -> str:
-    """The numbers of a model that works outside a fit: on a GPU the fits' precision."""
-    half = device_of(settings).type != "cpu" and settings.precision.startswith("bf16")
+    """The numbers of a model that works outside a fit: as ``trainer.sampling_dtype`` says."""
+    if settings.sampling_dtype in ("float32", "bfloat16"):
+        return str(settings.sampling_dtype)
+    on_cpu = device_of(settings).type == "cpu"
+    if on_cpu:
+        return "bfloat16" if settings.sampling_dtype == "fastest" and cpu_has_bfloat16() else "float32"
+    half = settings.precision.startswith("bf16")
     return "bfloat16" if half else "float32"
+
+
+@cache
+def cpu_has_bfloat16() -> bool:
+    """Whether the CPU multiplies bfloat16 by itself, as far as the system tells: without, it is slower than float32."""
+    try:
+        flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
+    except OSError:
+        return False
+    return bool(flags & {"avx512_bf16", "amx_bf16", "bf16", "svebf16"})
 
 
 class TrainLog(pl.Callback):

@@ -60,7 +60,7 @@ class SFTModule(pl.LightningModule):
 
         It is called in here because under FSDP2 the head's weights are whole in a forward pass only.
         """
-        return measure(self.model.lm_head, *self.backbone.answer_states(batch))
+        return measure(self.backbone.head, *self.backbone.answer_states(batch))
 
     def configure_model(self) -> None:
         strategies.shard(self, self.model)

@@ -12,7 +12,7 @@ from mathse.errors import ConfigError
 
 from .conftest import composed
 
-BACKBONES = "available: cogvlm2, internvl2_5, qwen2vl, tiny"
+BACKBONES = "available: causal_lm, cogvlm2, internvl2_5, qwen2vl, smollm2, tiny"
 JUDGES = "available: answer, noisy, orm, orm_and_answer, random, teacher"
 
 
@@ -34,7 +34,8 @@ JUDGES = "available: answer, noisy, orm, orm_and_answer, random, teacher"
                                           "did you mean tiny?"),
         (["data.path=missing.jsonl"], "data.path: the chosen data has no such setting; it belongs to data=jsonl"),
         (["orm.backbone.path=x"], "orm.backbone.path: the chosen orm.backbone has no such setting; it belongs to "
-                                  "backbone@orm.backbone=one of tiny, qwen2vl, internvl2_5, cogvlm2"),
+                                  "backbone@orm.backbone=one of tiny, qwen2vl, internvl2_5, cogvlm2, causal_lm, "
+                                  "smollm2"),
         (["name=optuna", "sft.lr=1"], "sft.lr: no such setting; did you mean sft.optimizer.lr?"),
         (["experiment=controls/answer", "sft.lr=1"], "sft.lr: no such setting; did you mean sft.optimizer.lr?"),
         (["seed=1,2"], "seed = 1,2: several values are a sweep, which needs -m; a list is written seed=[1,2]"),
@@ -121,7 +122,7 @@ def test_options_in_a_folder_of_ones_own_are_known(tmp_path):
         said = explain(HydraException("whatever Hydra says"), [*own, *unknown], TrainConfig)
         assert [sentence.partition(": ")[0] for sentence in said.splitlines()] == ["orm=x", "seed = -1"]
     said = explain(HydraException("x"), [f"hydra.searchpath=[file://{tmp_path}]", "teacher=min"], TrainConfig)
-    assert said.endswith("available: mine, openai, replay, student, symbolic; did you mean mine?")
+    assert said.endswith("available: fallible_replay, mine, openai, replay, student, symbolic; did you mean mine?")
 
 
 @pytest.mark.parametrize(
@@ -148,7 +149,7 @@ def test_a_wrong_benchmark_is_told_with_what_there_is(arguments, said):
 def test_in_a_sweep_every_value_is_looked_at():
     error = HydraException("whatever Hydra says")
     said = explain(error, ["-m", "backbone=tiny,tinyy", "seed=1,2"], TrainConfig)
-    assert said == "backbone=tinyy: no such option; available: cogvlm2, internvl2_5, qwen2vl, tiny; did you mean tiny?"
+    assert said == f"backbone=tinyy: no such option; {BACKBONES}; did you mean tiny?"
 
 
 def test_what_is_not_recognised_falls_back_on_hydras_first_line():

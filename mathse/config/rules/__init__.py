@@ -50,6 +50,7 @@ RULES: dict[type, tuple[Rule, ...]] = {
         models.backbone_weights_are_somewhere,
         models.backbone_folder_is_of_its_family,
         models.backbone_sizes_fit,
+        models.a_model_of_text_alone_gets_no_pictures,
         run.branch_names_its_sources,
     ),
     EvaluateConfig: (

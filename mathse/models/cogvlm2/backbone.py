@@ -30,12 +30,12 @@ class CogVLM2Backbone(Backbone):
     """A ``CogVLM2ForConditionalGeneration`` with its ``CogVLM2Processor``."""
 
     family: ClassVar[str] = "cogvlm2"
-    max_images: ClassVar[int | None] = 1
-    parts: ClassVar[Mapping[str, str]] = {
+    max_images: int | None = 1
+    parts: Mapping[str, str] = {
         "connector": r"model\.vision\.(conv|linear_proj|boi|eoi)(\.|$)",
         "tower": r"model\.vision\.(patch_embedding|transformer)(\.|$)",
     }
-    lora_scopes: ClassVar[Mapping[str, str]] = {  # answers run through the language path alone
+    lora_scopes: Mapping[str, str] = {  # answers run through the language path alone
         "language": r"model\.layers\.\d+\.(self_attn\.language_expert_(query_key_value|dense)"
         r"|mlp\.language_mlp\.(gate|up|down)_proj)",
         "vision_expert": r"model\.layers\.\d+\.(self_attn\.vision_expert_(query_key_value|dense)"

@@ -39,11 +39,11 @@ class InternVL25Backbone(ChatBackbone):
     """
 
     family: ClassVar[str] = "internvl2_5"
-    parts: ClassVar[Mapping[str, str]] = {
+    parts: Mapping[str, str] = {
         "connector": r"model\.multi_modal_projector(\.|$)",
         "tower": r"model\.vision_tower(\.|$)",
     }
-    lora_scopes: ClassVar[Mapping[str, str]] = {
+    lora_scopes: Mapping[str, str] = {
         "language": DECODER_SCOPE,
         "tower": r"model\.vision_tower\.encoder\.layer\.\d+\.(attention\.([qkv]_proj|projection_layer)|mlp\.fc[12])",
     }

@@ -1,0 +1,133 @@
+"""``data=word_problems``: the problems of published sets of word problems, each once.
+
+The sets have problems in common, word for word or nearly so, and a problem of the test split must not be learnt from
+under another name. So the rows are searched by the search that keeps benchmarks out of training data, before they are
+split: of nearly equal ones the first stays, in the order of ``data.sets``, and the others are listed.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+from mathse.config.data import WordProblems as Settings
+from mathse.config.data import WordSet
+from mathse.data.decontamination import ComparedRow, Index
+from mathse.data.json_records import BadRow
+from mathse.data.problems import REPEATS, FileData
+from mathse.data.row_validation import ValidatedRow, validate
+from mathse.data.words.equation import Earlier, Operand, Operation
+from mathse.data.words.published import SETS, files_of, records_of, row_of
+from mathse.data.words.solution import check, corrupt
+from mathse.errors import ConfigError, DataError
+from mathse.types import Problem, Verdict
+
+OURS = Path(__file__).with_name("problems")  # README.md there: what it is, and on what terms
+
+
+class WordProblems(FileData):
+    """``root``: a folder with the sets' files, as deep as it may be; None: the part that travels with the project.
+
+    Raises DataError where a set of ``data.sets`` has no file there.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        root = Path(settings.root) if settings.root is not None else OURS
+        super().__init__(str(root) if settings.root is not None else "the word problems that come along", settings)
+        if not settings.sets or not root.is_dir():
+            raise ConfigError(f"data.root = {settings.root!r}, data.sets = {settings.sets}: name a folder, and a set")
+        self.lists_repeats = True
+        self._longer = 0  # rows of more steps than wanted
+        rows = {name: list(self._rows(name, root, settings)) for name in settings.sets}
+        repeated: Counter[WordSet] = Counter()
+        for name, once in without_repeats(rows, settings.similarity):
+            repeated[name] += sum(str(row.reason).startswith(REPEATS) for row in once)
+            self._take(once, f"{root} ({name})")
+        terms = "; ".join(f"{name}: {SETS[name].licence}" for name in settings.sets)
+        near = ", ".join(f"{count:,} of {name}" for name, count in repeated.items() if count)
+        self.notes = (
+            f"Word problems of {', '.join(settings.sets)} ({terms}). Before the split, {repeated.total():,} rows "
+            f"were left out because they repeat an earlier one, word for word or nearly{f' ({near})' if near else ''}"
+            + (f"; {self._longer:,} have more than {settings.most_steps} steps." if self._longer else "."),
+        )
+        self._opened()
+
+    def _rows(self, name: WordSet, root: Path, settings: Settings) -> Iterator[ValidatedRow]:
+        files = files_of(name, root)
+        if not files:
+            looked_for = " or ".join(SETS[name].patterns)
+            raise DataError(
+                f"{root}: no file of {name} (looked for {looked_for}); leave it out of data.sets, or name another "
+                "folder with data.root"
+            )
+        for file in files:
+            for record in records_of(file):
+                try:
+                    if record.values is None:
+                        raise BadRow(record.reason)
+                    values = row_of(name, record.values, settings.solutions, settings.most_steps)
+                except BadRow as error:
+                    yield ValidatedRow(str(file), record.line, None, None, str(error), record.number)
+                    continue
+                if values is None:
+                    self._longer += 1
+                    continue
+                yield validate(record._replace(values=values), str(file), root, self.images, name)
+
+    def check(self, problem: Problem, text: str) -> Verdict:
+        """The verdict of the problem's equation: labels the ORM's training paths and measures judges; it never judges
+        in a judge=orm run."""
+        result = check(operations(problem), text)
+        if result.error_step is None:
+            return Verdict("", "correct", None, result.analysis, judge="checker")
+        return Verdict("", "wrong", f"Step {result.error_step}", result.analysis, judge="checker")
+
+    def corrupt(self, problem: Problem, draw: random.Random) -> str:
+        """A path for ``problem`` with a made-up error (augmentation of the ORM's training rows)."""
+        return corrupt(operations(problem), draw)
+
+
+def without_repeats(
+    rows: Mapping[WordSet, Sequence[ValidatedRow]], similarity: float
+) -> Iterator[tuple[WordSet, list[ValidatedRow]]]:
+    """The rows set by set; those that ask nearly the same as an earlier one have a reason instead of their problem."""
+    everything = [row for of_set in rows.values() for row in of_set]
+    index = Index(text_similarity=similarity)
+    for number, row in enumerate(everything):  # all of them first: an index is slow to search while it grows
+        if row.problem is not None:
+            index.add(row.file, replace(row.problem, id=str(number)))
+    left_out: set[int] = set()
+    number = -1
+    for name, of_set in rows.items():
+        once = []
+        for row in of_set:
+            number += 1
+            if row.problem is not None:
+                pairs = (
+                    (pair, int(pair.against_id)) for pair in index.pairs(ComparedRow.of(row.problem)) if pair.counts
+                )
+                earlier = next(((p, k) for p, k in pairs if k < number and k not in left_out), None)
+                if earlier is not None:
+                    left_out.add(number)
+                    first = everything[earlier[1]]
+                    position = f"{Path(first.file).name}:{first.line}"
+                    reason = f"{REPEATS} {position} (similarity {earlier[0].similarity:g})"
+                    row = ValidatedRow(row.file, row.line, row.problem.id, None, reason, row.record)
+            once.append(row)
+        yield name, once
+
+
+def operations(problem: Problem) -> Sequence[Operation]:
+    """The steps of a word problem's equation."""
+    try:
+        return [Operation(sign, _operand(a), _operand(b)) for a, sign, b in problem.metadata["operations"]]
+    except (KeyError, ValueError, TypeError):
+        raise DataError(f"problem {problem.id!r} is not one of data=word_problems") from None
+
+
+def _operand(text: str) -> Operand:
+    return Earlier(int(text[1:]) - 1) if text.startswith("#") else Fraction(text)

@@ -1,0 +1,103 @@
+"""What a backbone of no family of ours is asked for: its linear layers, its end of a turn, its words for a role.
+
+``backbone=hf`` and ``backbone=causal_lm`` open models that nobody here has seen. What a family of ours says of itself
+is found out from model and tokenizer instead, and shown before the first step; a setting says it by hand.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from mathse.config.backbones import AnyModel
+from mathse.errors import CheckpointError, ConfigError
+from mathse.models.chat import ChatBackbone
+
+_ANSWER = "4711"
+
+
+def lora_pattern_of(model: Any, part: nn.Module) -> str:
+    """A pattern over ``model``'s module names: the linear modules of the layers of ``part``, which is a part of it. The
+    largest list of modules in there counts as its layers, and a head, which lies outside of them, gets no adapter.
+
+    Empty, which matches no module, where there are no such layers.
+    """
+    names = {id(module): name for name, module in model.named_modules()}
+    lists = [module for module in part.modules() if isinstance(module, nn.ModuleList)]
+    if not lists:
+        return ""
+    layers = max(lists, key=lambda module: sum(p.numel() for p in module.parameters()))
+    prefix = names[id(layers)]
+    inside = {
+        re.sub(r"(?<=\.)\d+(?=\.)", r"\\d+", re.escape(name).replace(r"\.", "."))  # experts by number
+        for layer in layers
+        for name, module in layer.named_modules()
+        if isinstance(module, nn.Linear)
+    }
+    escaped = "|".join(name.replace(".", r"\.") for name in sorted(inside))
+    return rf"{re.escape(prefix)}\.\d+\.({escaped})" if inside else ""
+
+
+def apply_settings(backbone: ChatBackbone, settings: AnyModel, path: str) -> None:
+    """Prompts as the settings say: their style, the chat template, the system's words; then how a response ends.
+
+    ``path``: of the checkpoint, for messages.
+    """
+    backbone.prompt_style = settings.prompt_style
+    processor, tokenizer = backbone.processor, backbone.tokenizer
+    if settings.chat_template is not None:
+        processor.chat_template = Path(settings.chat_template).read_text(encoding="utf-8")
+    if not processor.chat_template:
+        raise CheckpointError(
+            f"{path}: has no chat template, so nothing says how a question is put to it; name a checkpoint "
+            "that was trained to answer, or pass backbone.chat_template=FILE, a Jinja template"
+        )
+    if settings.system is not None:
+        processor.chat_template = with_system(processor.chat_template, settings.system)
+    ends = backbone.model.generation_config.eos_token_id if backbone.model.can_generate() else None
+    stops = [ends] if isinstance(ends, int) else list(ends or [])
+    end: int | None = tokenizer.eos_token_id
+    if settings.end_token is not None:
+        end = _token(tokenizer, settings.end_token)
+    elif (turn := _end_of_turn(backbone)) is not None:
+        end = turn
+    elif end is None and stops:
+        end = stops[0]
+    if end is None:
+        raise CheckpointError(
+            f"{path}: neither its chat template nor its tokenizer says how a response ends; pass "
+            "backbone.end_token=TOKEN"
+        )
+    backbone.end_id, backbone.end_ids = end, list(dict.fromkeys([end, *stops]))
+    if tokenizer.pad_token_id is None:
+        backbone.pad_id = end
+
+
+def with_system(template: str, words: str) -> str:
+    """A chat template that begins a conversation without a system's turn with one of these words."""
+    quoted = words.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n")
+    turn = f"[{{'role': 'system', 'content': '{quoted}'}}]"
+    condition = "{%- if messages[0]['role'] != 'system' %}"
+    return f"{condition}{{%- set messages = {turn} + messages %}}{{%- endif %}}{template}"
+
+
+def _end_of_turn(backbone: ChatBackbone) -> int | None:
+    """The first special token that the chat template puts behind an assistant's turn; None where it puts none."""
+    messages = [
+        {"role": "user", "content": backbone.content([], "?")},
+        {"role": "assistant", "content": backbone.content([], _ANSWER)},
+    ]
+    behind = backbone.processor.apply_chat_template(messages, tokenize=False).rpartition(_ANSWER)[2]
+    ids: list[int] = backbone.tokenizer(behind, add_special_tokens=False)["input_ids"]
+    special = set(backbone.tokenizer.all_special_ids)
+    return next((i for i in ids if i in special), None)
+
+
+def _token(tokenizer: Any, text: str) -> int:
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    if len(ids) != 1:
+        raise ConfigError(f"backbone.end_token = {text!r}: is {len(ids)} tokens here; name one that the tokenizer has")
+    return ids[0]

@@ -1,0 +1,115 @@
+"""``backbone=causal_lm``: any language model that transformers opens as ``AutoModelForCausalLM``; it reads no pictures.
+
+Nothing is known of the family beforehand, so what it needs is asked of the model and its tokenizer: a prompt is what
+their chat template renders, a response ends with the token that the template puts behind an assistant's turn, and
+adapters go on the linear layers of the decoder. Each can be set instead. ``backbone=smollm2`` is such a model, whose
+weights come with a Python package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+from PIL.Image import Image
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from mathse.config.backbones import CausalLM as Settings
+from mathse.errors import CheckpointError
+from mathse.models.asked import apply_settings, lora_pattern_of
+from mathse.models.base import Features
+from mathse.models.chat import ChatBackbone
+from mathse.models.checkpoint import as_dtype, open_model, open_tokenizer, read_config, resolve
+from mathse.models.row import Row
+
+# Settings of a config with which logits are more than the head's product, which is all that our losses make of them.
+SCALED = ("final_logit_softcapping", "logit_scale", "logits_scaling", "logits_soft_cap", "output_logit_soft_cap")
+
+
+Family = TypeVar("Family", bound="CausalLMBackbone")
+
+
+class CausalLMBackbone(ChatBackbone):
+    """A model of any class of transformers' that has a decoder and a head; ``processor`` is its tokenizer."""
+
+    family: ClassVar[str] = "causal_lm"
+    max_images: int | None = 0
+
+    def __init__(self, model: Any, tokenizer: Any) -> None:
+        super().__init__(model, tokenizer)
+        self.lora_scopes = {"language": lora_pattern_of(model, model)}
+
+    def content(self, images: list[dict[str, str]], text: str) -> Any:
+        return text  # templates of models without pictures add it to a string
+
+    def prompt_ids(self, rows: Sequence[Row], images: Sequence[Sequence[Features]]) -> list[list[int]]:
+        ids: list[list[int]] = self.tokenizer([self.render(row) for row in rows], add_special_tokens=False)["input_ids"]
+        return ids
+
+    def prompt_lengths(self, rows: Sequence[Row]) -> list[int]:
+        return [len(ids) for ids in self.prompt_ids(rows, ())]
+
+    @property
+    def decoder(self) -> Any:
+        return self.model.base_model
+
+    def preprocessing(self) -> dict[str, Any]:
+        return {"family": self.family}
+
+    def prepare(self, pictures: Sequence[Image]) -> list[Features]:
+        raise NotImplementedError("a language model prepares no pictures")
+
+    def expand(self, features: Features) -> str:
+        raise NotImplementedError("a language model has no tokens for a picture")
+
+    def image_tokens(self, width: int, height: int, trained: bool = False) -> int:
+        return 0
+
+    @property
+    def max_image_tokens(self) -> int:
+        return 0
+
+
+def load(settings: Settings, weights: bool = True) -> CausalLMBackbone:
+    """Open a language model; ``weights`` False: for prompts alone, see ``mathse.models.prompt_reader``."""
+    return opened(CausalLMBackbone, settings, weights)
+
+
+def opened(family: type[Family], settings: Settings, weights: bool) -> Family:
+    """A checkpoint's language model as a backbone of this class."""
+    folder = resolve(settings.path, settings.revision, weights)
+    model_class, config = class_of(folder)
+    model = open_model(
+        model_class,
+        folder,
+        dtype=as_dtype(settings.dtype),
+        attention=settings.attention,
+        config=config,
+        weights=weights,
+    )
+    backbone = family(model, open_tokenizer(folder))
+    apply_settings(backbone, settings, settings.path)
+    return backbone
+
+
+def class_of(folder: Path) -> tuple[Any, Any]:
+    """The class of a folder's language model, and its config.
+
+    Raises CheckpointError where transformers has none, or one that this family cannot train.
+    """
+    model_type = read_config(folder).get("model_type")
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        model_class = AutoModelForCausalLM._model_mapping[type(config)]
+    except (KeyError, ValueError, OSError):
+        raise CheckpointError(
+            f"{folder} is not a checkpoint of backbone=causal_lm: its config.json says model_type = {model_type!r}, "
+            "and transformers has no causal language model of that type; a model with pictures is backbone=hf"
+        ) from None
+    if scaled := [name for name in SCALED if getattr(config, name, None) not in (None, 1, 1.0)]:
+        raise CheckpointError(
+            f"{folder}: its config.json has {scaled[0]} = {getattr(config, scaled[0])}, so its logits are not its "
+            "head's product alone; such a family needs a backbone of its own (docs: CONTRIBUTING.md, Add a backbone)"
+        )
+    return model_class, config
