@@ -10,6 +10,7 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
+from e2e.runs import TINY, run
 from hub_server import READER, TOKEN, HubServer, Repository
 from huggingface_hub import DatasetCard, ModelCard
 from run_builder import build_run, record_again
@@ -244,6 +245,23 @@ def test_a_stage_without_an_adapter_says_what_makes_one(
     assert push(weights, tmp_path / "out", "--what", "adapter", "--stage", "round_01") == 1
     assert "it is there after a fit with sft.method=lora" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_an_exported_adapter_is_what_peft_puts_on_the_base(tmp_path: Path) -> None:
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForImageTextToText
+
+    folder = tmp_path / "run"
+    run(folder, *TINY, "sft.method=lora", "sft.lora.rank=4", "evolution.rounds=0", "evolution.reflect.when=never")
+    out = export(folder, tmp_path / "out", "--what", "adapter", "--stage", "distill")
+    assert read_json(out / "adapter_config.json")["base_model_name_or_path"] is None  # random weights have no name
+    base = AutoModelForImageTextToText.from_pretrained(str(folder / "base" / "checkpoint"), dtype=torch.float32)
+    merged = PeftModel.from_pretrained(base, str(out)).merge_and_unload().state_dict()
+    theirs = AutoModelForImageTextToText.from_pretrained(str(folder / "distill" / "checkpoint"), dtype=torch.float32)
+    for name, weight in theirs.state_dict().items():
+        assert torch.allclose(weight, merged[name], atol=1e-6), name
 
 
 def test_an_adapter_on_an_earlier_student_names_that_student_and_no_published_base(
