@@ -117,6 +117,12 @@ def test_nothing_composite_gives_accuracies_alone(tmp_path, published):
     verdicts = bench.score(items, responses, bench.extract(items, responses))
     assert all(verdict.correct for verdict in verdicts)
     assert [*bench.buckets(items, verdicts)] == ["One-step(S1)"]
+
+
+@pytest.mark.slow  # it starts a process that loads math-verify
+def test_math_verify_reads_the_letter(published):
+    bench = make("wemath")
+    items = bench.load(published)
     boxed = [f"\\boxed{{{item.problem.answer}}}" for item in items]
     assert bench.second_opinions(items, boxed) == [True] * 14
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -58,6 +59,12 @@ def test_sets_are_read_as_they_are_published(
     assert sum(bool(problem.images) for problem in problems) == pictures
     assert all(problem.answer in "ABCDE"[: len(problem.choices)] for problem in problems if problem.choices)
     assert not any("Choices" in problem.question or " A B = " in problem.question for problem in problems)
+
+
+@pytest.mark.parametrize(("format", "rows", "pictures"), PUBLISHED)
+def test_the_page_says_how_many_of_them_there_were(root: Path, format: str, rows: int, pictures: int) -> None:
+    lines = (root / "docs" / "own-data.md").read_text(encoding="utf-8").splitlines()
+    assert any(line.startswith(f"| `{format}` |") and re.search(rf"\| {rows}\b", line) for line in lines)
 
 
 def test_one_file_of_a_set_is_read_as_the_folder_is(tmp_path: Path, fixtures: Path) -> None:

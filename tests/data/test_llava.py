@@ -45,6 +45,13 @@ def test_a_reply_that_says_more_than_the_answer_is_a_solution() -> None:
     assert named["answer"] == "B"
 
 
+def test_long_thoughts_in_front_of_the_answer_are_a_solution() -> None:
+    """As MMR1-SFT has them; written in its published shape."""
+    reply = "<think>Is it 5? No: the sides are equal, so x is 6 + 6.</think>\n\nBoth are 6. \\boxed{12}"
+    row = exchange("set", "<image>Find x.", reply, [])
+    assert (row["question"], row["answer"], row["solution"]) == ("Find x.", "12", reply)
+
+
 def test_a_reply_without_an_answer_is_a_bad_row() -> None:
     with pytest.raises(BadRow, match="no final answer"):
         exchange("set", "Find x.", "I cannot see the picture", [])

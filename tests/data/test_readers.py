@@ -7,6 +7,7 @@ authors publish; that our reading of that shape is right is not tested here.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -291,6 +292,16 @@ def test_real_records_become_problems(fixtures: Path, name: str) -> None:
         problem = source.get(problem_id)
         assert problem.question and problem.images and load_image(problem.images[0])
         assert same_answer(problem.answer, problem.answer, problem.choices)
+
+
+@pytest.mark.parametrize("name", READABLE)
+def test_the_page_says_how_many_real_records_of_a_set_were_read(root: Path, name: str) -> None:
+    page = (root / "docs" / "own-data.md").read_text(encoding="utf-8")
+    cells = next(line.split(" | ") for line in page.splitlines() if line.startswith("| `") and f"`{name}`" in line)
+    if name in REAL:
+        assert re.match(rf"{REAL[name][2] + REAL[name][3]}\b", cells[2])
+    else:
+        assert cells[2].startswith("none: ")
 
 
 def test_ids_do_not_depend_on_the_folder_that_data_root_names(fixtures: Path) -> None:

@@ -62,6 +62,7 @@ class HubRepository:
         from huggingface_hub.errors import RepositoryNotFoundError
 
         api = HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None, token=self._token)
+        files: set[str] = set()
         try:
             info = api.repo_info(self.name, repo_type=kind)
         except RepositoryNotFoundError:
@@ -82,6 +83,14 @@ class HubRepository:
                 raise DataError(
                     f"--push-to-hub {self.name}: that {kind} holds files of no export ({min(files)}); name a new one"
                 )
+        if not files:  # the marker first: a large folder comes in several commits, and a push that broke off can go on
+            api.upload_file(
+                path_or_fileobj=folder / marker,
+                path_in_repo=marker,
+                repo_id=self.name,
+                repo_type=kind,
+                commit_message="mathse export: what this repository is",
+            )
         made = api.upload_folder(
             folder_path=folder,
             repo_id=self.name,
