@@ -154,6 +154,21 @@ def test_a_process_finds_its_place_whoever_started_it(
     assert launch.own_rank(environment) == (None if expected is None else launch.RankInfo(*expected))
 
 
+@pytest.mark.parametrize(
+    ("environment", "place"),
+    [
+        ({"MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "29500", "SLURM_STEP_NODELIST": "node[5-9]"}, ("10.0.0.1", 29500)),
+        # srun -n 16, without --ntasks-per-node
+        ({"SLURM_STEP_NODELIST": "node[05-09]", "SLURM_JOB_ID": "70012", "SLURM_NTASKS": "16"}, ("node05", 15012)),
+        ({"SLURM_JOB_NODELIST": "a,b", "SLURM_JOB_ID": "70012", "SLURM_STEP_ID": "2"}, ("a", 15086)),
+    ],
+)
+def test_ranks_meet_where_every_one_of_them_can_work_it_out(
+    environment: dict[str, str], place: tuple[str, int]
+) -> None:
+    assert launch.meeting_point(environment) == place
+
+
 @pytest.mark.skipif(installed("deepspeed"), reason="deepspeed is installed")
 def test_deepspeed_is_asked_for_before_a_rank_is_started() -> None:
     with pytest.raises(ConfigError, match=r"pip install '\.\[deepspeed\]'"):

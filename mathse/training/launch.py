@@ -71,6 +71,21 @@ def own_rank(environment: Mapping[str, str] = os.environ) -> RankInfo | None:
     return RankInfo(rank, size, local_rank) if size > 1 else None
 
 
+def meeting_point(environment: Mapping[str, str] = os.environ) -> tuple[str, int]:
+    """Address and port at which rank 0 listens. SLURM does not say: its first node, and a port that follows from the
+    numbers of job and step, which every rank can work out."""
+    from lightning_fabric.plugins.environments import SLURMEnvironment
+
+    address, port = environment.get("MASTER_ADDR"), environment.get("MASTER_PORT")
+    if address is None:
+        nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST") or "127.0.0.1"
+        address = SLURMEnvironment.resolve_root_node_address(nodes)
+    if port is None:
+        job, step = (int(environment.get(name, "0")) for name in ("SLURM_JOB_ID", "SLURM_STEP_ID"))
+        port = str(15_000 + (job + 37 * step) % 10_000)
+    return address, int(port)
+
+
 def is_supervised() -> bool:
     """Whether ``run`` started this process, so that its supervisor prints the final error."""
     return SUPERVISED in os.environ

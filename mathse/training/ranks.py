@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from mathse.errors import ConfigError, MathSEError, RankLost
-from mathse.training.launch import own_rank
+from mathse.training.launch import meeting_point, own_rank
 
 Result = TypeVar("Result")
 
@@ -97,11 +97,8 @@ def joined(accelerator: str, devices: int) -> Iterator[None]:
 
 def _connect(number: int, started: int, device: torch.device) -> None:
     global _messages, _device
-    if "MASTER_ADDR" not in os.environ or "MASTER_PORT" not in os.environ:  # SLURM does not say where rank 0 listens
-        from lightning_fabric.plugins.environments import SLURMEnvironment
-
-        slurm = SLURMEnvironment(auto_requeue=False)
-        os.environ |= {"MASTER_ADDR": slurm.main_address, "MASTER_PORT": str(slurm.main_port)}
+    address, port = meeting_point()
+    os.environ |= {"MASTER_ADDR": address, "MASTER_PORT": str(port)}
     os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))  # else Lightning sets another number
     on_gpu = device.type == "cuda"
     if on_gpu:
