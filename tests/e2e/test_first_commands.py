@@ -9,7 +9,9 @@ they end; which, is said at each.
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 import shlex
 import shutil
 import subprocess
@@ -29,8 +31,6 @@ from PIL import Image
 
 from e2e.runs import SIZES, WORLD
 from mathse.runs.store import read_json, write_jsonl
-
-pytestmark = pytest.mark.slow
 
 Say = Callable[..., str]
 
@@ -58,6 +58,13 @@ def with_sizes(words: Sequence[str], sizes: Sequence[str]) -> list[str]:
     """The command with settings added that it does not have itself."""
     chosen = {word.partition("=")[0] for word in words}
     return [*words, *(size for size in sizes if size.partition("=")[0] not in chosen)]
+
+
+def test_every_command_of_the_five_stands_in_a_page() -> None:
+    calls = re.findall(r'documented\(\s*((?:"[^"]*"\s*)+|\'[^\']*\')\s*\)', Path(__file__).read_text(encoding="utf-8"))
+    assert len(calls) > 8
+    for call in calls:
+        documented(ast.literal_eval(f"({call})"))
 
 
 # --- who types them ---------------------------------------------------------------------------------------------------
@@ -92,6 +99,7 @@ def say(programs: Path, tmp_path: Path) -> Say:
 # --- 1. clone and demo ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_somebody_clones_the_repository_and_runs_the_demo(tmp_path: Path) -> None:
     """With the demo's task and models at their smallest; the environment has the libraries of this one."""
     clone = tmp_path / "mathse"
@@ -132,6 +140,7 @@ def as_make_installs(clone: Path) -> Path:
 # --- 2. own rows, a local server as teacher ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_somebody_trains_on_rows_of_their_own_with_a_model_on_a_server_of_their_own(say: Say, tmp_path: Path) -> None:
     """With a model at its smallest. The server's address stands for the page's."""
     rows = []
@@ -161,6 +170,7 @@ def test_somebody_trains_on_rows_of_their_own_with_a_model_on_a_server_of_their_
 # --- 3. a new benchmark -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_somebody_adds_a_benchmark_and_scores_a_checkpoint_on_it(say: Say, tmp_path: Path) -> None:
     say(*documented("mathse train experiment=smoke"))
     (summary,) = tmp_path.glob("outputs/smoke/*/summary.json")
@@ -185,6 +195,7 @@ def test_somebody_adds_a_benchmark_and_scores_a_checkpoint_on_it(say: Say, tmp_p
 # --- 4. a sweep, logged to W&B without a network ----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_somebody_sweeps_over_seeds_and_logs_offline(say: Say, tmp_path: Path) -> None:
     say(*documented("mathse train -m experiment=smoke seed=1,2 logger=wandb logger.mode=offline logger.group=seeds"))
     runs = [file.parent for file in (tmp_path / "multirun").rglob("summary.json")]
@@ -196,6 +207,7 @@ def test_somebody_sweeps_over_seeds_and_logs_offline(say: Say, tmp_path: Path) -
 # --- 5. a wheel in a notebook -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_somebody_installs_a_wheel_and_runs_the_notebook(say: Say, tmp_path: Path) -> None:
     shutil.copy(ROOT / "docs" / "notebook.ipynb", tmp_path)
     (tmp_path / "cells.py").write_text(
