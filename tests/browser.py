@@ -150,7 +150,13 @@ def browser(profile: Path) -> Iterator[Page]:
     os.close(their_in)
     os.close(their_out)
     try:
-        yield Page(to_browser, from_browser)
+        try:
+            opened = Page(to_browser, from_browser)
+        except (AssertionError, BrokenPipeError):
+            if process.wait(timeout=PATIENCE):
+                pytest.skip(f"{program} does not start here: exit code {process.returncode}")
+            raise
+        yield opened
     finally:
         os.close(to_browser)
         os.close(from_browser)

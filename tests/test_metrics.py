@@ -10,6 +10,7 @@ from mathse.scoring.metrics import (
     auroc,
     first_step,
     mean_interval,
+    mean_share,
     orm_metrics,
     reliability,
     student_t,
@@ -33,6 +34,12 @@ def test_wilson_stays_within_bounds_at_both_ends_and_knows_nothing_of_nothing() 
     assert wilson(0, 0) == (0.0, 1.0)
     assert wilson(0, 7)[0] == 0.0
     assert wilson(7, 7)[1] == 1.0
+
+
+def test_an_interval_of_a_share_ends_where_shares_do() -> None:
+    assert mean_share([0.98, 1.0, 1.0])[1] == pytest.approx((mean_interval([0.98, 1.0, 1.0])[1] or (0,))[:1] + (1.0,))
+    assert mean_share([0.0, 0.01])[1] == pytest.approx((0.0, 0.005 + 12.706 * 0.005))
+    assert mean_share([0.5]) == (0.5, None)
 
 
 @pytest.mark.parametrize(("correct", "total"), [(3, 2), (-1, 2)])

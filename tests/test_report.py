@@ -32,8 +32,8 @@ from mathse.reporting.report.gallery import Choice, GalleryItem, answers_to_test
 from mathse.reporting.report.listing import Listing
 from mathse.reporting.report.losses import losses
 from mathse.reporting.report.run_sections import own_seconds
-from mathse.reporting.report.staircase import stairs
-from mathse.reporting.report.svg import points, safe, spread, ticks
+from mathse.reporting.report.staircase import Stairs, staircase, stairs
+from mathse.reporting.report.svg import NARROW, points, safe, spread, ticks
 from mathse.runs.layout import stage_order, title
 from mathse.runs.reader import Run, read_run
 from mathse.runs.store import read_json, read_jsonl, write_json, write_jsonl
@@ -432,6 +432,30 @@ def test_the_staircase_is_a_well_formed_picture_that_stands_alone(run: Path) -> 
         assert f"{entries[-1]['accuracy'] * 100:.1f}%" in drawing
         assert "nan" not in drawing
     assert "two & <more>" in "".join(ET.fromstring(drawing).itertext())
+
+
+def test_a_comparison_draws_no_round_that_a_run_did_not_have() -> None:
+    def flight(label: str, *stages: str) -> Stairs:
+        return Stairs(label, {stage: 0.1 * (k + 1) for k, stage in enumerate(stages)}, {}, {})
+
+    whole = flight("whole", "base", "distill", "round_01", "round_02", "final")
+    short = flight("short", "base", "distill", "final")
+    drawing = staircase([whole, short])
+    lines = [p.get("d") for p in ET.fromstring(drawing).iter() if "stairs" in (p.get("class") or "")]
+    assert sorted(line.count("M") for line in lines if line) == [1, 2], "the line of the short run is open in between"
+    hints = [t.text or "" for t in ET.fromstring(drawing).iter() if t.tag.endswith("title")]
+    assert "round 1: whole 30.0%" in hints and "final: whole 50.0%; short 30.0%" in hints
+
+
+@pytest.mark.parametrize("stages", [1, 5, 12])
+def test_names_of_a_narrow_staircase_stay_on_it(stages: int) -> None:
+    entries = [
+        {"stage": f"round_{k:02d}", "accuracy": 0.07 * k, "ci95": [0.06 * k, 0.08 * k], "train_rows": 1000 * k}
+        for k in range(1, stages + 1)
+    ]
+    drawing = ET.fromstring(staircase([stairs("x", entries)], NARROW))
+    assert drawing.get("viewBox", "").split()[2] == str(NARROW)
+    assert all(0 <= float(t.get("x", "0")) <= NARROW for t in drawing.iter() if t.tag.endswith("text"))
 
 
 def test_charts_of_nothing_are_nothing() -> None:

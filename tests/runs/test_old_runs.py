@@ -41,7 +41,9 @@ def test_it_is_reported_with_its_problems_and_pictures(name: str, old_run: OldRu
     folder = old_run(name)
     assert main(["report", str(folder)]) == 0
     page = (folder / "report.html").read_text(encoding="utf-8")
-    assert "<h1>smoke</h1>" in page and "data:image" in page and "not available here" not in page
+    assert "<h1>smoke</h1>" in page and '"png":"' in page and "picture not available" not in page
+    problems = [file.read_text(encoding="ascii") for file in (folder / "report_parts").glob("problems_*.js")]
+    assert problems and not any("null," in text or "picture not available" in text for text in problems)
 
 
 @NAMES

@@ -214,6 +214,8 @@ def test_stages_are_rows_where_the_study_says_so(runs, tmp_path, capsys):
         ("axis: [1, 2]", "axis = [1, 2]: must be text"),
         ("paper: {none: '62'}", "paper.none = '62': must be a number"),
         ("paper: {none: }", "paper.none = None: must be a number"),
+        ("names: {nobody: No One}", "names.nobody = 'No One': must be text, of a variant"),
+        ("names: {none: 5}", "names.none = 5: must be text"),
         ("paper: {nobody: 5}", "paper.nobody: must be a variant"),
         ("a: [1", "is no YAML"),
         ("- 1", "must be a mapping"),

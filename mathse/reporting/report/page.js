@@ -44,7 +44,7 @@ const compareCells = (a, b) => {
 const sortBy = (table, column) => {
   const heads = [...table.tHead.rows[0].cells];
   const falling = heads[column].getAttribute("aria-sort") === "ascending";
-  const isEmpty = (text) => text === "" || text === "\u2013";
+  const isEmpty = (text) => text === "" || text === "\u2013" || text === "-";
   const rows = [...table.tBodies[0].rows].map((row) => [row.cells[column] ? row.cells[column].textContent.trim() : "", row]);
   rows.sort(([a], [b]) => isEmpty(a) - isEmpty(b) || (falling ? -compareCells(a, b) : compareCells(a, b)));
   table.tBodies[0].append(...rows.map(([, row]) => row));

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ NAMES = 270  # px of the flights' names at the right; on a narrow screen they st
 MOST = 24  # characters of a flight's name
 CLOSE = 84  # px of a tread from which its names fit beside their neighbours'
 LINE = 17  # px from a flight's name to the next
+NEEDED = 36  # px of a tread from which it has a figure of its own
 TIGHT = 48  # px of a tread below which its figures are small
 
 
@@ -90,14 +92,21 @@ class Steps(Frame):
     def start(self, stage: str) -> float:
         return self.left + self.stages.index(stage) * self.tread
 
+    def is_named(self, stage: str) -> bool:
+        """Whether there is room for its name and figure; of very narrow treads for some, and for the last."""
+        from_last = len(self.stages) - 1 - self.stages.index(stage)
+        return from_last % math.ceil(NEEDED / self.tread) == 0
+
     def axes(self) -> str:
         names = ""
-        for k, stage in enumerate(self.stages):
-            lower = 15 * (k % 2) if self.tread < CLOSE else 0  # neighbours on two lines, so that names do not meet
-            look = "name" if self.tread >= CLOSE else "small strong"
-            names += svg.text(
-                self.start(stage) + self.tread / 2, self.bottom + 22 + lower, title(stage), look, "middle"
-            )
+        is_close = self.tread < CLOSE
+        for k, stage in enumerate(filter(self.is_named, self.stages)):
+            lower = 15 * (k % 2) if is_close else 0  # neighbours on two lines, so that names do not meet
+            x, end = self.start(stage) + self.tread / 2, "middle"
+            if self.tread < TIGHT and stage == self.stages[-1]:
+                x, end = self.right, "end"
+            look = "small strong" if is_close else "name"
+            names += svg.text(x, self.bottom + 22 + lower, title(stage), look, end)
         return self.grid(svg.ticks(0, self.high), axis=0) + names
 
 
@@ -112,12 +121,14 @@ def _single(flight: Stairs, frame: Steps) -> str:
             top = frame.y(interval[1])
             parts.insert(0, svg.rect(x, top, frame.tread, frame.y(interval[0]) - top, "band"))
             hint += f", 95% interval {svg.span(interval)}"
-        parts.append(svg.text(middle, top - 8, svg.percent(accuracy), look, "middle"))
+        if frame.is_named(stage):
+            parts.append(svg.text(middle, top - 8, svg.percent(accuracy), look, "middle"))
         if before is not None:
             # The gain, below the step and its interval, but never on the axis.
             foot = max(y, frame.y(flight.interval.get(stage, (accuracy,))[0]))
             gain = svg.points(accuracy - before)
-            parts.append(svg.text(middle, min(foot + 18, frame.y(0) - 8), gain, "small halo", "middle"))
+            if frame.is_named(stage):
+                parts.append(svg.text(middle, min(foot + 18, frame.y(0) - 8), gain, "small halo", "middle"))
             hint += f", {gain} points"
         if stage in flight.rows:
             rows = f"{flight.rows[stage]:,} rows"
