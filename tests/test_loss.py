@@ -204,3 +204,37 @@ print(peak() - before)
 def test_the_loss_of_2048_tokens_over_152_000_words_takes_half_a_gibibyte_at_most(root: Path) -> None:
     done = subprocess.run([sys.executable, "-c", PEAK], cwd=root, capture_output=True, text=True, check=True)
     assert 0 < int(done.stdout) <= 2**29
+
+
+PEAK_OF_A_TRAINED_HEAD = """
+import sys
+import torch
+from torch import nn
+from mathse.training.loss import added_up, cross_entropy
+
+def peak(): return int(next(l for l in open("/proc/self/status") if l.startswith("VmHWM")).split()[1]) * 1024
+
+torch.set_num_threads(1)
+head = nn.Linear(896, 151_936, bias=False)
+head.weight.grad = torch.zeros_like(head.weight).fill_(1.0)
+states = torch.randn(256, 896, requires_grad=True)
+targets = torch.randint(151_936, (256,))
+(states[:64] @ head.weight[:1000].detach().T).sum().backward()  # loads what matrix products need
+before = peak()
+for _ in range(2):  # micro-batches
+    loss = added_up(head, states, targets, 7) if sys.argv[1] == "added_up" else cross_entropy(head, states, targets) / 7
+    loss.backward()
+print(peak() - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak from Linux's /proc")
+def test_beside_the_gradient_of_a_trained_head_the_loss_takes_half_a_gibibyte_at_most(root: Path) -> None:
+    taken = {}
+    for measure in ("added_up", "cross_entropy"):
+        command = [sys.executable, "-c", PEAK_OF_A_TRAINED_HEAD, measure]
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+        taken[measure] = int(done.stdout)
+    print({measure: f"{count / 2**30:.2f} GiB" for measure, count in taken.items()})
+    assert 0 < taken["added_up"] <= 2**29 < taken["cross_entropy"]  # which makes another gradient, of 0.51 GiB here

@@ -26,7 +26,9 @@ from typing import Any
 from tiny_qwen2vl import LARGEST, SMALLEST, build
 from turns import PIPE
 
+from mathse.inference.prompts import judge_prompt
 from mathse.seeds import derive
+from mathse.types import Problem
 
 HERE = Path(__file__).resolve().parent
 README, RESULTS = HERE / "README.md", HERE / "peers.json"
@@ -174,7 +176,8 @@ def measure(key: str, pythons: dict[str, Path], counted: int, work: Path) -> dic
     task, steps, load = TASKS[key], WARM_UP + counted, [os.getloadavg()[0]]
     print(task.title, file=sys.stderr, flush=True)
     folder = work / key
-    build(folder, task.batch * (steps + 1), task.mixed)
+    [instructions, _] = judge_prompt(Problem("", "", ()), "", "full", see_answer=False)
+    build(folder, task.batch * (steps + 1), task.mixed, instructions if task.kind == "judge" else "")
     able = {"fit": list(TITLES), "sample": ["ours", "plain"], "judge": ["ours"]}[task.kind]
     sides = take_turns(task, {n: python for n, python in pythons.items() if n in able}, folder, steps, work)
     load.append(os.getloadavg()[0])
@@ -189,10 +192,10 @@ def measure(key: str, pythons: dict[str, Path], counted: int, work: Path) -> dic
     result: dict[str, Any] = {"steps": counted, "load": load, "failed": failed}
     if task.kind == "judge":
         [ours] = sides
-        medians = {what: median(step[what] for step in ours.steps[WARM_UP:])
-                   for what in ("write", "status_alone", "verdict_first", "analysis_first")}  # fmt: skip
-        tokens = {what: median(step[what] for step in ours.steps[WARM_UP:])
-                  for what in ("prompt", "judged_prompt", "wrong")}  # fmt: skip
+        counted_steps = ours.steps[WARM_UP:]
+        parts = ("write", "status_alone", "verdict_first", "analysis_first", "write_4", "status_of_4")
+        medians = {part: median(step[part] for step in counted_steps) for part in parts}
+        tokens = {name: median(step[name] for step in counted_steps) for name in ("prompt", "judged_prompt", "wrong")}
         return {**result, "cpu_ms": medians, **tokens}
     if task.kind == "fit" and not task.mixed:  # mixed: each side groups rows in its own way
         result["apart"] = check_losses(task, sides, folder, work)
@@ -238,16 +241,19 @@ def markdown(results: dict[str, Any]) -> list[str]:
         heading = ["", "", *TITLES.values(), "goal", "load"]
         lines += ["", *(f"| {' | '.join(row)} |" for row in (heading, ["---"] * len(heading), *rows))]
     if "judge" in tasks:
-        cpu = tasks["judge"]["cpu_ms"]
-        load, write = max(tasks["judge"]["load"]), cpu["write"]
+        judged = tasks["judge"]
+        cpu, load = judged["cpu_ms"], max(judged["load"])
+        write = cpu["write"]
         lines += [
             "",
-            f"Judging (load {load:.1f}): writing 16 paths of 64 tokens takes {write:,.0f} CPU ms. Judging 16 responses "
-            f"of about 75 tokens takes {cpu['status_alone'] / write:.2f} times that for a status and P(correct) alone "
-            f"(`judge.explain=read`), {cpu['verdict_first'] / write:.2f} times with an explanation of the "
-            f"{tasks['judge']['wrong']:.0%} called wrong behind it, and {cpu['analysis_first'] / write:.2f} times with "
-            f"64 tokens of analysis before it (goal: at most 1). A prompt is of {tasks['judge']['prompt']:.0f} tokens, "
-            f"the judge's, which holds the path, of {tasks['judge']['judged_prompt']:.0f}.",
+            f"Judging (load {load:.1f}): writing 16 paths of 64 tokens, a problem each, takes {write:,.0f} CPU ms. "
+            f"Judging 16 responses of about 75 tokens takes {cpu['status_alone'] / write:.2f} times that for a status "
+            f"and P(correct) alone (`judge.explain=read`), {cpu['verdict_first'] / write:.2f} times with an "
+            f"explanation of the {judged['wrong']:.0%} called wrong behind it, and "
+            f"{cpu['analysis_first'] / write:.2f} times with 64 tokens of analysis before it (goal: at most 1). A "
+            f"prompt is of {judged['prompt']:.0f} tokens, the judge's, which holds the path, of "
+            f"{judged['judged_prompt']:.0f}. Four paths of each of four problems: "
+            f"{cpu['status_of_4'] / cpu['write_4']:.2f} times writing them, for the status.",
         ]
     apart = [
         f"{TASKS[key].title}: " + ", ".join(f"{TITLES[n]} {a:.0e}" for n, a in result["apart"].items() if n != "ours")

@@ -124,6 +124,14 @@ def judge_in_turns(task: dict[str, Any], backbone: Qwen2VLBackbone, rows: Sequen
             cpu[order] = time.process_time() - since
             if order == "verdict_first":
                 wrong = sum(verdict.status == "wrong" for verdict in verdicts) / len(verdicts)
+        # as a round has them: several paths of a problem, whose prompts have all but the path in common
+        few = 4 * problems[:4]
+        since = time.process_time()
+        write(task, backbone, batch[:4], 4)
+        cpu["write_4"] = time.process_time() - since
+        since = time.process_time()
+        judges["status_alone"].judge(few, paths[: len(few)])
+        cpu["status_of_4"] = time.process_time() - since
         style = backbone.prompt_style
         asked = [judge_row(style, *each, False, True) for each in zip(problems, responses, strict=True)]
         lengths = {

@@ -43,11 +43,12 @@ CHAT_TEMPLATE = (
 )
 
 
-def build(folder: Path, count: int, mixed: bool) -> None:
-    """Write ``model/``, the images, and ``count`` rows as ``rows.jsonl`` (ours) and in the peers' forms."""
+def build(folder: Path, count: int, mixed: bool, instructions: str = "") -> None:
+    """Write ``model/``, the images, and ``count`` rows as ``rows.jsonl`` (ours) and in the peers' forms.
+    ``instructions``: of another prompt, which the tokenizer is to know too."""
     folder.mkdir(parents=True)
     rows = make_rows(folder, count, mixed)
-    processor = make_processor(rows)
+    processor = make_processor(rows, instructions)
     model = make_model(processor.tokenizer)
     model.save_pretrained(folder / "model")
     processor.save_pretrained(folder / "model")
@@ -99,15 +100,18 @@ def make_rows(folder: Path, count: int, mixed: bool) -> list[dict[str, Any]]:
     return rows
 
 
-def make_processor(rows: Sequence[dict[str, Any]]) -> Qwen2VLProcessor:
-    """Qwen2-VL's processor around a byte-level BPE trained on these rows."""
+def make_processor(rows: Sequence[dict[str, Any]], instructions: str = "") -> Qwen2VLProcessor:
+    """Qwen2-VL's processor around a byte-level BPE trained on these rows. It learns the words of ``instructions`` too,
+    as a tokenizer of 150,000 words knows them."""
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
     texts = ["system user assistant You are a helpful assistant.", *(f"{r['question']} {r['response']}" for r in rows)]
+    texts += [instructions] * len(rows)
+    words = 1000 + 3 * len(set(instructions.split()))
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     core.train_from_iterator(texts, trainers.BpeTrainer(
-        vocab_size=1000, special_tokens=list(SPECIAL), initial_alphabet=alphabet, show_progress=False))  # fmt: skip
+        vocab_size=words, special_tokens=list(SPECIAL), initial_alphabet=alphabet, show_progress=False))  # fmt: skip
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=core, eos_token=IM_END, pad_token=PAD, model_max_length=2048,
         additional_special_tokens=list(SPECIAL[1:]),

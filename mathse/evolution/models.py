@@ -144,7 +144,7 @@ class RunModels:
             if is_published_layout(checkpoint):
                 raise CheckpointError(
                     f"{checkpoint} refers to weights in the published layout, which engines do not open; start a run "
-                    "of its own with generator=server, whose base is written in transformers' layout"
+                    "of its own with this generator, whose base is written in transformers' layout"
                 )
             read = partial(self.served.of, checkpoint, partial(self.reader, checkpoint))
         writer: Writer = self._opened(checkpoint, read)

@@ -139,6 +139,11 @@ def of_fit(shape: Shape, fit: Fit, trainer: Trainer, row: RowSize, memory: int |
     # float32 logits, log-probabilities and gradient, and what the head put out
     at_once = logits * (3 * SINGLE + (0 if precision == "32-true" else HALF))
     device["loss"] = min(at_once, 4 * LOGITS_AT_ONCE)
+    # In chunks a trained head's gradient is made in float32 for a backward pass, beside the one that is there; without
+    # shards, whose ``gathered`` counts it, a float32 head's is added to that at once.
+    apart_from_it = base == HALF or trainer.strategy == "deepspeed"
+    if full and "language" in trains and not sharded and apart_from_it and at_once > device["loss"]:
+        device["loss"] += SINGLE * shape.vocabulary * shape.decoder.width
 
     # Gradients of all shards, where they wait for the step's last pass.
     if sharded and memory is not None and fit.batch_size > shards * rows:

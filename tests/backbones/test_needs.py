@@ -65,7 +65,7 @@ def test_the_tiny_backbone_of_random_weights_is_known_from_its_settings(sizes: d
 
 
 def published_models() -> dict[str, Any]:
-    qwen, internvl, cogvlm2 = PUBLISHED.values()
+    qwen, internvl, cogvlm2 = (PUBLISHED[SECTIONS[family]().path] for family in ("qwen2vl", "internvl2_5", "cogvlm2"))
     text = {k: v for k, v in qwen.items() if isinstance(v, int)}
     vision = {**qwen["vision_config"], "hidden_size": qwen["hidden_size"]}
     more = {"architectures": ["InternLM2ForCausalLM"], "hidden_act": "silu", "max_position_embeddings": 32768}
@@ -179,6 +179,14 @@ def test_the_loss_is_bounded_by_its_chunks_and_checkpointing_keeps_inputs_alone(
     row, fit = RowSize(256, 2048), Fit(method="lora", micro_batch_size=1)
     whole = of_fit(shape, fit, Trainer(), row).device
     assert whole["loss"] == GIB // 2 < 2048 * 152064 * 14
+    head = 4 * 152064 * 3584  # bytes of a trained head's gradient, where there is a second one
+    for trainer, second in (
+        (Trainer(), 0),
+        (Trainer(precision="bf16-true"), head),
+        (replace(Trainer(), strategy="deepspeed", devices=2), head),
+        (replace(Trainer(), strategy="fsdp2", devices=2), 0),  # gathered
+    ):
+        assert of_fit(shape, Fit(micro_batch_size=1), trainer, row).device["loss"] == GIB // 2 + second
     light = of_fit(shape, replace(fit, activation_checkpointing=True), Trainer(), row).device
     assert light["activations"] < whole["activations"] / 10
 
