@@ -73,7 +73,7 @@ class WeMath(BenchmarkRows):
     """testmini, 1,740 problems (docs: mathse/evaluation/benchmarks/wemath.py)."""
 
     _target_: str = "mathse.evaluation.benchmarks.wemath.WeMath"
-    prompt: Literal["cot", "plain", "student"] = "cot"
+    prompt: Literal["cot", "plain", "student"] = "cot"  # the official one; student: the training's own
 
 
 @dataclass
