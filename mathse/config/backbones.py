@@ -80,9 +80,9 @@ class AnyModel:
     """What can be said of a model that no family of ours describes; what is null is asked of it (docs:
     mathse/models/asked.py)."""
 
-    revision: str | None = None
+    revision: str | None = None  # of a hub id: a branch, tag or commit; null: its newest
     dtype: DType | None = None  # of the weights; null: float32 in a full fit, else bfloat16
-    attention: Attention = "sdpa"
+    attention: Attention = "sdpa"  # flash_attention_2 needs flash-attn and a GPU
     prompt_style: PromptStyle = "full"  # compact: the question alone, for a model too small to follow instructions
     chat_template: str | None = None  # a file with a Jinja template; null: the checkpoint's own
     system: str | None = None  # said at the start of a conversation; null: what the checkpoint's template says

@@ -30,7 +30,7 @@ class FallibleReplayTeacher:
 
     _target_: str = "mathse.data.words.FallibleReplayTeacher"
     error_rate: float = allow(0.2, low=0, high=1)  # share of solutions that are wrong
-    seed: int = follow("seed", 0)
+    seed: int = follow("seed", 0)  # of its errors
 
 
 @dataclass
