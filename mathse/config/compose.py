@@ -53,6 +53,7 @@ def help_page(arguments: Sequence[str], schema: type) -> str:
     with open_dict(page):
         del page["hydra"]
     values = flatten(OmegaConf.to_container(page, resolve=line.resolve))
+    config: Any
     with only_looking():
         config, _ = read(page, schema)
     return template.safe_substitute(CONFIG=settings_lines(config, values))
