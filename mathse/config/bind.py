@@ -18,6 +18,7 @@ from mathse.config.field_words import FIELD_WORDS, OF_HYDRA
 from mathse.config.judges import own_judge
 from mathse.config.options import available, option_of
 from mathse.config.schema import NAMED, OPTIONS
+from mathse.config.trust import why_not_imported
 from mathse.errors import ConfigError
 
 # data=mixture, logger=several: sections of a group's options, by name
@@ -269,7 +270,9 @@ def _parameters(call: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
 
 
 def locate(target: Any) -> Callable[..., Any]:
-    """The class or function at a dotted path. Raises ConfigError if there is none."""
+    """The class or function at a dotted path. Raises ConfigError if there is none, or if it is not to be imported."""
+    if (reason := why_not_imported(str(target))) is not None:
+        raise ConfigError(reason)
     module, _, name = str(target).rpartition(".")
     try:
         target_class = getattr(import_module(module), name)

@@ -15,6 +15,7 @@ from mathse.config.overrides import COMPOSING, command_line, configs, explain, r
 from mathse.config.parse import flatten, parse, read
 from mathse.config.rules import Rule
 from mathse.config.schema import PROGRAMS, EvaluateConfig, TrainConfig
+from mathse.config.trust import only_looking
 from mathse.errors import ConfigError
 
 
@@ -52,7 +53,10 @@ def help_page(arguments: Sequence[str], schema: type) -> str:
     with open_dict(page):
         del page["hydra"]
     values = flatten(OmegaConf.to_container(page, resolve=line.resolve))
-    return template.safe_substitute(CONFIG=settings_lines(read(page, schema)[0], values))
+    config: Any
+    with only_looking():
+        config, _ = read(page, schema)
+    return template.safe_substitute(CONFIG=settings_lines(config, values))
 
 
 def _composed(overrides: Sequence[str], schema: type) -> tuple[DictConfig, Path]:

@@ -98,7 +98,7 @@ class WordProblems(Split):
 
     _target_: str = "mathse.data.words.WordProblems"
     root: str | None = None  # the folder with the sets' files; null: the MIT-licensed part that comes along
-    sets: list[WordSet] = field(default_factory=lambda: ["svamp", "gsm8k"])  # which of the published sets
+    sets: list[WordSet] = field(default_factory=lambda: ["svamp", "gsm8k"])  # which of the sets
     most_steps: int | None = allow(None, low=1)  # operations of an equation; problems of more are not taken; null: any
     solutions: Literal["equation", "own"] = "equation"  # own: the set's own prose, where it has some (gsm8k)
     similarity: float = allow(0.8, low=0.5, high=1)  # share of 4-grams from which two questions are nearly equal

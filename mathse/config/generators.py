@@ -67,7 +67,7 @@ class VLLMGenerator:
     top_p: float = allow(0.95, above=0, high=1)  # share of the probability that is drawn from
     max_new_tokens: int = allow(2048, low=1)  # of a path, at most
     image_side: int = allow(4096, low=28)  # pixels, long side of what is sent; smaller pictures go as they are
-    cache_dir: str = "outputs/.answers"  # answers by content, shared by runs
+    cache_dir: str = "outputs/.answers"  # a served model's answers by content, shared by runs
     max_concurrency: int = allow(256, low=1)  # requests under way at a server
     timeout: float = allow(1800.0, above=0)  # seconds, for a whole answer
     max_retries: int = allow(8, low=0)  # of a request that failed, with growing pauses

@@ -63,10 +63,12 @@ def refuse_early(arguments: Sequence[str], schema: type) -> None:
 
     Hydra would print and store a key or a password before a job could refuse it. A sweep that matches no option
     (``experiment=glob(study/*)``) would run 0 jobs quietly; an option that is not a name (``logger=null``) would end in
-    a bare ValueError.
+    a bare ValueError, a setting without a name (``+=``) in an assertion of Hydra's.
     """
     if secrets := [s for argument in arguments if (s := _secret(argument))]:  # alone: other sentences show the argument
         raise ConfigError("\n".join(secrets))
+    if any(_names_nothing(text) for text in command_line(arguments).overrides):
+        raise ConfigError(explain(None, arguments, schema))
     parsed = [o for o in map(_parsed, arguments) if o and o.key_or_group in groups()]
     if any(_no_glob_match(o, groups()[o.key_or_group]) or _no_name(o, groups()[o.key_or_group]) for o in parsed):
         raise ConfigError(explain(None, arguments, schema))
@@ -313,10 +315,14 @@ def _parsed(text: str) -> Override | None:
     return override if override.key_or_group else None
 
 
+def _names_nothing(text: str) -> bool:
+    return not re.split("[=@]", text.lstrip("+~"))[0]
+
+
 def _unreadable(text: str) -> str:
     if homes := [group for group, names in groups().items() if text in names]:
         return f"{text}: a setting is written key=value; did you mean {homes[0]}={text}?"
-    if not re.split("[=@]", text.lstrip("+~"))[0]:
+    if _names_nothing(text):
         return f"{text or repr(text)}: names no setting; write KEY=VALUE"
     if len(text) > LONGEST:
         return f"{text[:LONGEST]}...: not readable; write key=value, of at most some thousand characters"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Container, Mapping
+from contextlib import nullcontext
 from dataclasses import fields, replace
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ from mathse.config.judges import with_target
 from mathse.config.options import groups
 from mathse.config.rules import RULES, Rule
 from mathse.config.schema import TrainConfig
+from mathse.config.trust import only_looking
 from mathse.errors import ConfigError
 from mathse.runs.class_names import MOVED, with_current_names
 from mathse.runs.settings import flatten
@@ -34,7 +36,8 @@ def parse(
     sentence for each unknown key, wrong type, value out of range and broken rule: key path, value, what is allowed.
     The rules in ``but`` are not asked for.
     """
-    config, notes = read(cfg, schema)
+    with only_looking() if OmegaConf.select(cfg, "plan") is True else nullcontext():
+        config, notes = read(cfg, schema)
     rules = [rule for rule in RULES.get(schema, ()) if rule not in but]
     broken = [sentence for rule in rules for sentence in rule(config)]
     # "chekpoint" is one mistake, not also a checkpoint that is missing

@@ -6,37 +6,39 @@ reading a run must not run code that the run names.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from mathse.config import build, recorded
 from mathse.config.schema import OPTIONS
+from mathse.config.trust import TRUST, is_trusted
 from mathse.errors import DataError
 from mathse.runs.class_names import with_current_names
 from mathse.types import Problem
 
-TRUST = "MATHSE_TRUST"  # environment: dotted paths of classes, comma-separated, that reading a run may call
-
 
 def recorded_source(run_config: Mapping[str, Any]) -> Any:
-    """The data source of a run, from the ``config`` of its run.json.
+    """The data source of a run, from the ``config`` of its run.json. Raises as ``recorded_data`` does."""
+    return build(recorded_data(run_config))
+
+
+def recorded_data(run_config: Mapping[str, Any]) -> Any:
+    """The settings of a run's data source, of which nothing is called.
 
     Raises DataError where the section, or a part of a mixture, names a class that is neither one of MathSE's data
     options nor listed in ``MATHSE_TRUST``.
     """
     own_options = {schema()._target_ for schema in OPTIONS["data"]}
-    trusted = {target.strip() for target in os.environ.get(TRUST, "").split(",")}
     section = with_current_names(run_config.get("data"))
     if not isinstance(section, Mapping) or "_target_" not in section:
         raise DataError("run.json: data must be a section with a _target_, as a run writes it; put the file back")
     for target in _targets(section):
-        if target not in own_options and target not in trusted:
+        if target not in own_options and not is_trusted(target):
             raise DataError(
                 f"run.json: data._target_ = {target!r} is no data option of MathSE's, and reading a run runs "
                 f"no code that the run names; if you trust it, set {TRUST}={target}"
             )
-    return build(recorded("data", section))
+    return recorded("data", section)
 
 
 def problem_lookup(run_config: Mapping[str, Any]) -> Callable[[str], Problem]:

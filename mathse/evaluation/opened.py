@@ -62,8 +62,14 @@ def open_benchmark(name: str, section: Any, config: EvaluateConfig, folder: Path
     items = bench.load(None if problems is None else Path(problems), folder_of_images, split, need_images=need_images)
     if uses_student_prompt:
         bench.prompt = STUDENT_PROMPT
-    split = split or bench.splits[0]
+    split = split or split_of_file(problems, bench.splits) or bench.splits[0]
     if not items:
         raise DataError(f"benchmark.{name}: split {split!r} of {problems or bench.hub} holds no rows")
     known_ids = [item.problem.id for item in items]
     return OpenedBenchmark(name, bench, items[: config.evaluation.limit], known_ids, folder, split)
+
+
+def split_of_file(problems: str | None, splits: Sequence[str]) -> str | None:
+    """The split that a file is called after: ``data/testmini.jsonl.gz``, ``testmini-00000-of-00001.parquet``."""
+    stem = "" if problems is None else Path(problems).name.partition(".")[0]
+    return next((split for split in splits if stem == split or stem.startswith(f"{split}-")), None)

@@ -17,6 +17,7 @@ def never(config, folder):
     ("arguments", "says"),
     [
         (["+=1"], "error: +=1: names no setting; write KEY=VALUE"),
+        (["+="], "error: +=: names no setting; write KEY=VALUE"),  # an AssertionError of Hydra's
         (["~=1"], "error: ~=1: names no setting; write KEY=VALUE"),
         (["hydra=1"], "error: hydra=1: an option is chosen by its name; available: config"),
         (["--resolve"], "error: the command line does not compose: The --resolve flag can only be used"),

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from mathse.commands.lineage.problem import trace_problem
+from mathse.commands.plan import main as plan
+from mathse.config.compose import help_page, train_config
+from mathse.config.schema import TrainConfig
 from mathse.data.sources import problem_lookup
 from mathse.errors import ConfigError, DataError
 
@@ -29,8 +36,8 @@ def test_class_inside_a_mixture_is_not_called_either(tmp_path: Path) -> None:
 
 
 def test_own_class_is_called_where_its_user_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MATHSE_TRUST", "types.SimpleNamespace, other.Thing")
-    assert problem_lookup({"data": {"_target_": "types.SimpleNamespace", "get": str.upper}})("a") == "A"
+    monkeypatch.setenv("MATHSE_TRUST", "argparse.Namespace, other.Thing")
+    assert problem_lookup({"data": {"_target_": "argparse.Namespace", "get": str.upper}})("a") == "A"
 
 
 def test_data_section_without_a_class_is_an_error_of_the_file() -> None:
@@ -50,3 +57,44 @@ def test_what_an_earlier_version_did_not_record_has_its_default(tmp_path: Path) 
 def test_a_setting_that_there_is_not_is_an_error_of_one_sentence() -> None:
     with pytest.raises(ConfigError, match=r"^data.colour: no such setting"):
         problem_lookup({"data": {"_target_": "mathse.data.synthetic.SyntheticData", "colour": 3}})
+
+
+# --- nothing is imported either ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file that appears when the module ``somebody_elses`` is imported, which Python can find."""
+    mark = tmp_path / "imported"
+    (tmp_path / "somebody_elses.py").write_text(f"open({str(mark)!r}, 'w')\ndef make(**settings): return None\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "somebody_elses", raising=False)
+    return mark
+
+
+def test_lineage_of_a_run_imports_no_module_that_its_folder_names(imported: Path) -> None:
+    part = {"_target_": "somebody_elses.make"}
+    for data in (part, {"_target_": "mathse.data.mixture.MixtureData", "sources": {"a": part}, "counts": {"a": 1}}):
+        run: Any = SimpleNamespace(config={"data": data, "orm": {}}, stage=lambda name: None)
+        assert any("is no data option of MathSE's" in note for note in trace_problem(run, "p/1").notes)
+    assert not imported.exists()
+
+
+@pytest.mark.parametrize("group", ["data", "judge", "teacher", "logger", "backbone", "generator", "+callbacks.own"])
+def test_a_plan_imports_no_module_that_its_settings_name(imported: Path, group: str) -> None:
+    with pytest.raises(ConfigError, match="who only looks runs no other code; if you trust it, set MATHSE_TRUST="):
+        train_config([f"{group}._target_=somebody_elses.make", "plan=true"])
+    with pytest.raises(ConfigError, match="set MATHSE_TRUST=somebody_elses.make"):
+        plan([f"{group}._target_=somebody_elses.make"])
+    assert not imported.exists()
+
+
+def test_help_imports_no_module_that_its_settings_name(imported: Path) -> None:
+    assert "_target_=somebody_elses.make" in help_page(["logger._target_=somebody_elses.make"], TrainConfig)
+    assert not imported.exists()
+
+
+def test_a_plan_imports_what_its_user_trusts(imported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MATHSE_TRUST", "somebody_elses.make")
+    config, _ = train_config(["logger._target_=somebody_elses.make", "plan=true"])
+    assert config.logger["_target_"] == "somebody_elses.make" and imported.exists()

@@ -13,6 +13,7 @@ from small import tiny_backbone
 from evaluation.cases import TINY, leave_scoring_processes, metrics, rows, run, write_rows
 from mathse.errors import ConfigError, DataError, SettingsChanged
 from mathse.evaluation import models, sampling
+from mathse.evaluation.opened import split_of_file
 from mathse.runs.store import read_json
 
 
@@ -51,6 +52,15 @@ def test_two_benchmarks_are_answered_by_one_student_each_in_its_own_folder(
     protocol = metrics(folder, "mathvision")["protocol"]
     assert protocol["answers"]["decoding"] == "greedy" and protocol["answers"]["max_new_tokens"] == 4
     assert protocol["answer_marker"] == "mapped" and protocol["prompt"] == "cot"
+
+
+@pytest.mark.parametrize(
+    ("file", "split"),
+    [("a/testmini.jsonl.gz", "testmini"), ("test.json", "test"), ("test-00000-of-00001.parquet", "test"),
+     ("mine.jsonl", None), ("testminis.jsonl", None), (None, None)],
+)  # fmt: skip
+def test_a_split_is_named_by_its_file(file: str | None, split: str | None) -> None:
+    assert split_of_file(file, ("test", "testmini")) == split
 
 
 def test_what_needs_an_llm_is_not_scored_where_there_is_none(tmp_path: Path, files: Path) -> None:

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from mathse.commands.lineage.lines import rows_of
-from mathse.config.bind import Notes, bind, prototype
 from mathse.data.content_hashes import content_hashes
 from mathse.data.images import image_size, stored_sha256
 from mathse.data.labelled_paths import read_labelled
 from mathse.data.source_terms import UNKNOWN, terms_of
-from mathse.data.sources import recorded_source
+from mathse.data.sources import recorded_data, recorded_source
 from mathse.errors import ConfigError, DataError
 from mathse.evolution.sources import image_at, origin, origin_at
 from mathse.runs.layout import SOURCES
@@ -130,11 +129,9 @@ def _changes(run: Run) -> Iterator[str]:
     """What the data's files hold now against what the run's stages depend on."""
     base = run.stage("base")
     recorded: Mapping[str, Any] = base.settings if base else {}
-    values = run.config["data"]
-    section = prototype("data", None, values)
     try:
-        now = content_hashes(bind(section, values, "data.", Notes())) if section is not None else {}
-    except (DataError, OSError) as error:
+        now = content_hashes(recorded_data(run.config))
+    except (ConfigError, DataError, OSError) as error:
         yield f"the source is gone, or has moved: {error}"
         return
     for key, digest in now.items():

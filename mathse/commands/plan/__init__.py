@@ -27,6 +27,7 @@ from mathse.config.compose import train_config
 from mathse.config.options import FLAG, look_in
 from mathse.config.program import program
 from mathse.config.schema import TrainConfig
+from mathse.config.trust import only_looking
 from mathse.runs.store import make_folder, write_json
 
 if TYPE_CHECKING:
@@ -52,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     overrides = list(arguments.overrides)
     if arguments.device_memory is not None:
         overrides.append(f"trainer.device_memory={arguments.device_memory}")
-    config, _ = train_config(overrides)
+    with only_looking():
+        config, _ = train_config(overrides)
     refuse_unnamed_data(config, overrides)
     plan = show(config, sample=arguments.sample, rates=arguments.rate, like=arguments.like)
     if arguments.json is not None:
