@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from e2e.runs import SIZES as RUN_SIZES
+from e2e.runs import WORLD, run
 from serving.conftest import teach_orm
 from small import path, picture, problems
 
@@ -23,6 +25,8 @@ from mathse.judges.served_orm import ServedORM
 from mathse.models import load
 from mathse.models.row import Row
 from mathse.models.tiny import TinyBackbone
+from mathse.runs.store import read_jsonl
+from vllm.conftest import OPTIONS
 
 pytestmark = pytest.mark.vllm
 Open = Callable[..., ServedStudents]
@@ -103,3 +107,32 @@ def test_one_engine_answers_as_each_checkpoint_through_swaps_and_kills(students:
     assert texts(next_one.generate(asked, **longer)) == texts(other.generate(asked, **longer))
     killing.join()
     assert not set(engine_pids(engine)) & set(pids) and engine.loads == 4
+
+
+def test_a_run_in_one_engine_with_two_replicas_writes_and_judges_as_a_local_one(program: str, tmp_path: Path) -> None:
+    """The whole of Algorithm 1: base, ORM, distillation, a round, reflection, the final student."""
+    sizes = [f"backbone.{name}={getattr(SIZES, name)}" for name in ("hidden_size", "layers", "heads", "mlp_size")]
+    greedy = ("generator.temperature=0", "orm.temperature=0", "judge=orm", "distill.judge=answer")
+    settings = (*RUN_SIZES, *WORLD, *greedy, *sizes, "backbone.vision_size=32", "judge.max_new_tokens=32")
+    local = run(tmp_path / "local", *settings)
+    engine = ("generator=vllm", "judge.engine=vllm", "generator.temperature=0", "generator.max_new_tokens=8")
+    start = (f"generator.program={program}", f"generator.options='{OPTIONS}'", "generator.replicas=2")
+    served = run(tmp_path / "served", *settings, *engine, *start, f"generator.cache_dir={tmp_path / 'answers'}")
+    assert served["stages"] == local["stages"]
+    for pattern in ("paths.jsonl", "*predictions.jsonl", "train.jsonl", "*verdicts.jsonl"):
+        here, there = (rows_without_scores(tmp_path / name, pattern) for name in ("local", "served"))
+        assert here and here == there, pattern
+    log = (tmp_path / "served" / "served" / "vllm.log").read_text()
+    assert log.count("Application startup complete") == 1 and log.count("POST /reset_mm_cache") > 4
+
+
+def rows_without_scores(folder: Path, pattern: str) -> dict[str, list[object]]:
+    """The last digits of P(correct) go by the batch; texts of random weights may end in half a character."""
+
+    def rounded(row: dict[str, object]) -> dict[str, object]:
+        return {key: str(value).rstrip("\ufffd") for key, value in row.items() if key not in ("score", "raw")}
+
+    return {
+        str(file.relative_to(folder)): [rounded(row) for row in read_jsonl(file)]
+        for file in sorted(folder.rglob(pattern))
+    }
