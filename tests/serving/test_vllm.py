@@ -141,7 +141,8 @@ def test_two_checkpoints_of_one_form_may_take_each_others_place(
     tiny_backbone(seed=3).save(larger)
     config = json.loads((larger / "config.json").read_text())
     (larger / "config.json").write_text(json.dumps({**config, "dtype": "bfloat16"}))
-    folders = [checkpoint, other, orm_of("binary"), larger]
+    load("tiny", checkpoint).save(tmp_path / "again")  # a model that was read, as every fit's is
+    folders = [checkpoint, other, orm_of("binary"), larger, tmp_path / "again"]
     forms = {form_of(served_folder(f, content_name(f), tmp_path / "served")) for f in folders}
     assert len(forms) == 1
     (larger / "chat_template.jinja").write_text("another")

@@ -29,7 +29,17 @@ MODEL = "mathse-model"  # the name of whatever weights it holds, in requests
 EXTENSION = "mathse_weights.NamedWeights"
 QUICK, QUICK_ENDS = 120.0, 3  # an engine that ends within these seconds of its start so many times is not started again
 GRACE = 30.0  # seconds of bad health after which an engine counts as ended
-SAYS_NOTHING = ("dtype", "torch_dtype", "transformers_version", "_name_or_path")  # keys of config.json beside the form
+CONFIGS = ("config.json", "tokenizer_config.json", "processor_config.json", "preprocessor_config.json")
+SAYS_NOTHING = (  # keys of these that differ between a model that was made and the same one read and saved again
+    "dtype",
+    "torch_dtype",
+    "transformers_version",
+    "_name_or_path",
+    "name_or_path",
+    "is_local",
+    "local_files_only",
+    "model_specific_special_tokens",
+)
 NO_FORM = (".safetensors", ".bin", ".index.json", "generation_config.json", "orm.json", ".md")
 
 
@@ -258,8 +268,8 @@ def form_of(served: Path) -> str:
     for file in sorted(served.iterdir()):
         if file.name.endswith(NO_FORM):
             continue
-        if file.name == "config.json":
-            digest.update(to_json(_without(read_json(file))).encode())
+        if file.name in CONFIGS:
+            digest.update(f"{file.name} {to_json(_without(read_json(file)))}\n".encode())
         else:
             digest.update(f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
     return digest.hexdigest()
