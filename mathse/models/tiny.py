@@ -100,9 +100,11 @@ def tiny(seed: int) -> TinyBackbone:
     return TinyBackbone(Settings(), init_seed=seed)
 
 
-def tiny_qwen2vl(seed: int) -> Qwen2VLBackbone:
-    """A Qwen2-VL small enough for tests of ``backbone=qwen2vl``: it writes full prompts, at bytes a token."""
-    small = TinyBackbone(Settings(hidden_size=64, layers=2, mlp_size=128, vision_size=32), init_seed=seed)
+def tiny_qwen2vl(seed: int, heads: int = 4) -> Qwen2VLBackbone:
+    """A Qwen2-VL small enough for tests of ``backbone=qwen2vl``: it writes full prompts, at bytes a token. With 2
+    ``heads`` vLLM takes it too, which has no heads of size 16."""
+    sizes = Settings(hidden_size=64, layers=2, heads=heads, mlp_size=128, vision_size=32)
+    small = TinyBackbone(sizes, init_seed=seed)
     return Qwen2VLBackbone(small.model, small.processor)
 
 

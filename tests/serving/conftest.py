@@ -67,14 +67,14 @@ def orm_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
     def orm(form: str) -> Path:
         if form not in made:
-            made[form] = _orm(form, tmp_path_factory.mktemp(form) / "checkpoint")
+            made[form] = teach_orm(form, tmp_path_factory.mktemp(form) / "checkpoint", tiny_backbone(seed=5))
         return made[form]
 
     return orm
 
 
-def _orm(form: str, folder: Path) -> Path:
-    backbone = tiny_backbone(seed=5)
+def teach_orm(form: str, folder: Path, backbone: TinyBackbone, steps: int = STEPS, lr: float = 8e-3) -> Path:
+    """An ORM that has learnt to write its JSON, and nothing else."""
     words = (Verdict("", "correct"), Verdict("", "wrong", "Step 1", "no"))
     rows = []
     for k, problem in enumerate(problems(32)):
@@ -84,7 +84,7 @@ def _orm(form: str, folder: Path) -> Path:
         word = words[k % 2]
         row["response"] = binary_json(word) if form == "binary" else feedback_json(word, form)
         rows.append(row)
-    _fit(backbone, rows)
+    _fit(backbone, rows, steps, lr)
     backbone.save(folder)
     kind = "binary" if form == "binary" else "generative"
     order = "verdict_first" if form == "binary" else form
@@ -92,10 +92,10 @@ def _orm(form: str, folder: Path) -> Path:
     return folder
 
 
-def _fit(backbone: TinyBackbone, rows: list) -> None:  # type: ignore[type-arg]
+def _fit(backbone: TinyBackbone, rows: list, steps: int, lr: float) -> None:  # type: ignore[type-arg]
     batch = backbone.collate(rows)
-    optimizer = torch.optim.AdamW(backbone.model.parameters(), lr=8e-3)
-    for _ in range(STEPS):
+    optimizer = torch.optim.AdamW(backbone.model.parameters(), lr=lr)
+    for _ in range(steps):
         logits, targets = backbone.answer_logits(batch)
         torch.nn.functional.cross_entropy(logits, targets).backward()
         optimizer.step()

@@ -20,19 +20,23 @@ from typing import Any
 import pytest
 from e2e.runs import ROOT, run
 from engine import Engine
+from evaluation.cases import TINY as EVALUATED
+from evaluation.cases import configured
+from evaluation.cases import run as evaluate
 from small import picture, problems, tiny_backbone
 
 from mathse.config import build
 from mathse.config.backbones import TinyBackbone as Section
 from mathse.config.generators import VLLMGenerator
 from mathse.config.schema import Trainer
-from mathse.errors import TeacherError
+from mathse.errors import ConfigError, TeacherError
 from mathse.inference.rows import solve_row
 from mathse.inference.serving.names import content_name, served_folder
 from mathse.inference.serving.student import ServedStudents
 from mathse.inference.serving.vllm_engine import ModelTurns, VLLMEngine, form_of
 from mathse.models import load
 from mathse.models.row import Row
+from mathse.runs.store import read_jsonl
 from serving.test_evolve import JUDGED, LOOP, WRITTEN, same_rows, scores
 
 STAND_IN = ROOT / "experiments" / "engines" / "stand_in.py"
@@ -137,7 +141,8 @@ def test_two_checkpoints_of_one_form_may_take_each_others_place(
     tiny_backbone(seed=3).save(larger)
     config = json.loads((larger / "config.json").read_text())
     (larger / "config.json").write_text(json.dumps({**config, "dtype": "bfloat16"}))
-    folders = [checkpoint, other, orm_of("binary"), larger]
+    load("tiny", checkpoint).save(tmp_path / "again")  # a model that was read, as every fit's is
+    folders = [checkpoint, other, orm_of("binary"), larger, tmp_path / "again"]
     forms = {form_of(served_folder(f, content_name(f), tmp_path / "served")) for f in folders}
     assert len(forms) == 1
     (larger / "chat_template.jinja").write_text("another")
@@ -232,3 +237,30 @@ def test_a_server_that_is_gone_leaves_its_requests_to_the_others(checkpoint: Pat
         local = load("tiny", checkpoint)
         assert student.generate(rows, **GREEDY) == local.generate(rows, **GREEDY)
         assert len(one.asked) + len(two.asked) == len(rows) and min(len(one.asked), len(two.asked)) >= 2
+
+
+# --- evaluate.py ------------------------------------------------------------------------------------------------------
+
+
+def test_evaluate_has_the_student_and_the_orm_that_weighs_its_answers_in_the_engine(
+    checkpoint: Path, orm_of: Callable[[str], Path], tmp_path: Path
+) -> None:
+    asked = (*EVALUATED, f"checkpoint={checkpoint}")
+    evaluate(tmp_path / "local", *asked)
+    with Engine(vllm=checkpoint) as engine:
+        here = (f"generator.base_urls=[{engine.url}]", f"generator.cache_dir={tmp_path / 'answers'}", "generator=vllm")
+        evaluate(tmp_path / "served", *asked, *here)
+        files = (tmp_path / name / "predictions.jsonl" for name in ("local", "served"))
+        assert len({file.read_text() for file in files}) == 1
+        orm = (f"judge.checkpoint={orm_of('binary')}", "judge.engine=vllm", "judge.max_new_tokens=32", "selector=orm")
+        evaluate(tmp_path / "weighed", *asked, *here, *orm, "n_samples=2")
+        loads = [body["kwargs"]["folder"] for _, body in engine.posted if body.get("method") == "mathse_load"]
+    (file,) = (tmp_path / "weighed").rglob("orm_verdicts-*.jsonl")
+    verdicts = list(read_jsonl(file))
+    assert len(verdicts) == 14 and all(verdict["score"] is not None for verdict in verdicts)
+    assert Path(loads[-1]).name == content_name(orm_of("binary"))
+
+
+def test_an_orm_in_the_engine_needs_the_engine() -> None:
+    with pytest.raises(ConfigError, match="judge.engine = 'vllm': .*; pass generator=vllm too"):
+        configured(*EVALUATED, "predictions=x", "judge.engine=vllm")

@@ -8,6 +8,8 @@ teacher's; answers that lie in ``teacher.cache_dir`` already are not subtracted.
 
     --like RUN          seconds a step, an answer, a verdict, and tokens an answer, as measured in an earlier run
     --rate KIND=SECONDS the same by hand: fit (an optimiser step), sample (an answer), judge (a verdict)
+    --engine-speed N    behind engines: tokens that the engine of a node writes a second, with all its replicas
+    --answer-tokens N   and the tokens of an answer, --verdict-tokens N of a verdict (or --like RUN)
     --sample N          problems over which lengths are averaged (default 256)
     --device-memory SIZE  what one GPU has, such as 80GiB, where the plan is made on another machine
     --json FILE         the plan as JSON
@@ -22,6 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mathse.commands.plan.engines import EngineSpeed, engine_lines, speed_of
 from mathse.commands.unnamed_data import refuse_unnamed_data
 from mathse.config.compose import train_config
 from mathse.config.options import FLAG, look_in
@@ -43,6 +46,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(FLAG, metavar="DIR", help="a folder of your own options, laid out as conf/ is")
     parser.add_argument("--like", type=Path, metavar="RUN", help="an earlier run to measure rates in")
     parser.add_argument("--rate", action="append", default=[], metavar="KIND=SECONDS", help="fit, sample or judge")
+    for option, what in (
+        ("--engine-speed", "tokens a second that a node's engine writes"),
+        ("--answer-tokens", "tokens of an answer"),
+        ("--verdict-tokens", "tokens of a verdict"),
+    ):
+        parser.add_argument(option, type=float, metavar="N", help=what)
     parser.add_argument("--sample", type=int, default=SAMPLE, metavar="N", help="problems to average lengths over")
     parser.add_argument("--device-memory", metavar="SIZE", help="as trainer.device_memory=SIZE, such as 80GiB")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the plan there")
@@ -56,7 +65,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     with only_looking():
         config, _ = train_config(overrides)
     refuse_unnamed_data(config, overrides)
+    for option in ("engine_speed", "answer_tokens", "verdict_tokens"):
+        value = getattr(arguments, option)
+        if value is not None and not 0 < value < float("inf"):
+            parser.error(f"--{option.replace('_', '-')}: must be above 0")
     plan = show(config, sample=arguments.sample, rates=arguments.rate, like=arguments.like)
+    speed = EngineSpeed(arguments.engine_speed, arguments.answer_tokens, arguments.verdict_tokens)
+    for line in engine_lines(config, plan.stages, speed_of(speed, arguments.like)):
+        print(line)
     if arguments.json is not None:
         make_folder(arguments.json.parent)
         write_json(arguments.json, plan.to_json())

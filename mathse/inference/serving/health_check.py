@@ -72,15 +72,15 @@ class Address:
 
     def at_root(self, path: str, body: dict[str, Any] | None) -> Answered:
         """The answer of a path beside ``/v1``, to a POST, or to a GET where there is no body."""
-        return self._answered(self._request(f"../{path}", body))
+        return self._answered(self._request(f"../{path}", body), TIMEOUT if body is None else LOADING)
 
     def chat(self, body: dict[str, Any]) -> Answered:
         """One chat completion, which is kept nowhere."""
         return self._answered(self._request("chat/completions", body))
 
-    def _answered(self, request: urllib.request.Request) -> Answered:
+    def _answered(self, request: urllib.request.Request, timeout: float = LOADING) -> Answered:
         try:
-            with urllib.request.urlopen(request, timeout=LOADING) as reply:
+            with urllib.request.urlopen(request, timeout=timeout) as reply:
                 return Answered(reply.read().decode("utf-8", "replace"))
         except urllib.error.HTTPError as e:
             status, message = e.code, f"{e.code}: {e.read(10_000).decode('utf-8', 'replace')}"

@@ -22,13 +22,24 @@ from mathse.inference.serving import in_vllm
 from mathse.inference.serving.control import DEV_MODE, Control
 from mathse.inference.serving.health_check import Address
 from mathse.inference.serving.names import SERVED, served_folder
-from mathse.inference.serving.process import EngineProcess, end_of
+from mathse.inference.serving.process import POLL, EngineProcess, end_of
 from mathse.runs.store import read_json, to_json
 
 MODEL = "mathse-model"  # the name of whatever weights it holds, in requests
 EXTENSION = "mathse_weights.NamedWeights"
 QUICK, QUICK_ENDS = 120.0, 3  # an engine that ends within these seconds of its start so many times is not started again
-SAYS_NOTHING = ("dtype", "torch_dtype", "transformers_version", "_name_or_path")  # keys of config.json beside the form
+GRACE = 30.0  # seconds of bad health after which an engine counts as ended
+CONFIGS = ("config.json", "tokenizer_config.json", "processor_config.json", "preprocessor_config.json")
+SAYS_NOTHING = (  # keys of these that differ between a model that was made and the same one read and saved again
+    "dtype",
+    "torch_dtype",
+    "transformers_version",
+    "_name_or_path",
+    "name_or_path",
+    "is_local",
+    "local_files_only",
+    "model_specific_special_tokens",
+)
 NO_FORM = (".safetensors", ".bin", ".index.json", "generation_config.json", "orm.json", ".md")
 
 
@@ -114,16 +125,26 @@ class VLLMEngine:
     def serve(self, checkpoint: Path, name: str) -> str:
         """The model's name in requests, once all servers hold these weights."""
         served = served_folder(checkpoint, name, self.folder)
+        try:
+            loaded = self._given(served, name)
+        except TeacherError:
+            # Its parts end one after another: a server may still answer whose engine is gone.
+            if self._process is None or not self._ends(self._process):
+                raise
+            loaded = self._given(served, name)
+        if any(loaded):
+            self.loads += 1
+            self.say(f"vllm: holds {checkpoint} ({name})")
+        return MODEL
+
+    def _given(self, served: Path, name: str) -> list[bool]:
+        """Let each server hold these weights; whether it had others."""
         if self._process is not None:
             self._run(self._process, served, name)
         self._wake()
         with ThreadPoolExecutor(len(self.controls)) as pool:
             # Each is asked, and not believed to hold what it was last given: another run may have swapped it.
-            loaded = list(pool.map(lambda control: _hold(control, served, name), self.controls))
-        if any(loaded):
-            self.loads += 1
-            self.say(f"vllm: holds {checkpoint} ({name})")
-        return MODEL
+            return list(pool.map(lambda control: _hold(control, served, name), self.controls))
 
     def free(self) -> None:
         """Give the memory back; the next ``serve`` wakes it and loads the weights anew."""
@@ -134,7 +155,7 @@ class VLLMEngine:
 
     def rest(self) -> None:
         """Sleep, where it can; within ``bring``, while the device is needed for a moment."""
-        running = self._process is None or (self._process.child is not None and self._process.child.alive)
+        running = self._process is None or (self._process.child is not None and not self._ends(self._process))
         if self.sleeps and running and not self._asleep:
             self.say("vllm: sleeps")
             for control in self.controls:
@@ -157,9 +178,10 @@ class VLLMEngine:
     def _run(self, process: EngineProcess, served: Path, name: str) -> None:
         """Start the engine where none runs, or where the one that runs has a model of another form."""
         form, child = form_of(served), process.child
-        if child is not None and child.alive and form == self._form:
+        ended = child is not None and self._ends(process)
+        if child is not None and not ended and form == self._form:
             return
-        if child is not None and not child.alive:
+        if ended:
             self._quick_ends = self._quick_ends + 1 if time.monotonic() - self._ready_at < QUICK else 0
             if self._quick_ends >= QUICK_ENDS:
                 raise TeacherError(
@@ -176,6 +198,15 @@ class VLLMEngine:
         process.start(self.arguments(served), MODEL, self._log, lambda names: MODEL in names, env)
         self._form, self._asleep, self._ready_at = form, False, time.monotonic()
         self.loads += 1
+
+    def _ends(self, process: EngineProcess) -> bool:
+        """Whether the engine that was started has ended, or is not well for a while, as it is before it ends."""
+        limit = time.monotonic() + GRACE
+        while process.child is not None and process.child.alive and time.monotonic() < limit:
+            if process.address.at_root("health", None).error is None:  # it also knows whether its engine lives
+                return False
+            time.sleep(POLL)
+        return True
 
     def arguments(self, served: Path) -> list[str]:
         """The command that starts it."""
@@ -237,8 +268,8 @@ def form_of(served: Path) -> str:
     for file in sorted(served.iterdir()):
         if file.name.endswith(NO_FORM):
             continue
-        if file.name == "config.json":
-            digest.update(to_json(_without(read_json(file))).encode())
+        if file.name in CONFIGS:
+            digest.update(f"{file.name} {to_json(_without(read_json(file)))}\n".encode())
         else:
             digest.update(f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
     return digest.hexdigest()

@@ -25,14 +25,15 @@ CHAT_TEMPLATE = tiny_tokenizer.CHAT_TEMPLATE.replace(
 )
 
 
-def tiny_internvl2_5(seed: int) -> InternVL25Backbone:
-    """What ``python -m mathse tiny internvl2_5 DST`` saves."""
+def tiny_internvl2_5(seed: int, heads: int = 4) -> InternVL25Backbone:
+    """What ``python -m mathse tiny internvl2_5 DST`` saves; with 2 ``heads`` vLLM takes it too, which has no heads of
+    size 16."""
     processor = _processor()
     tokenizer = processor.tokenizer
     config = InternVLConfig(
         text_config={
             "model_type": "llama",
-            **decoder_config(tokenizer, hidden_size=64, mlp_size=128, layers=2, heads=4, kv_heads=2),
+            **decoder_config(tokenizer, hidden_size=64, mlp_size=128, layers=2, heads=heads, kv_heads=2),
         },
         vision_config={
             "hidden_size": 32,

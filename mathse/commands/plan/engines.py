@@ -1,0 +1,103 @@
+"""What a run asks its engines (generator=vllm or server): requests, tokens, and hours a stage and a node.
+
+How many tokens a node's engine writes a second, with all its replicas, is given by hand or measured in an earlier run
+behind engines, and so are the tokens of an answer and of a verdict. None is made up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from mathse.commands.plan.amounts import Range, StagePlan
+from mathse.config.generators import ServerGenerator, VLLMGenerator
+from mathse.config.schema import TrainConfig
+from mathse.runs.layout import JUDGE_USAGE, PATH_FILES, PREDICTION_FILES, STUDENT_USAGE, VERDICT_FILES
+from mathse.runs.reader import Run, read_run
+
+
+@dataclass(frozen=True)
+class EngineSpeed:
+    """What is not known is None."""
+
+    tokens_per_second: float | None = None  # written by the engine of a node
+    answer: float | None = None  # tokens
+    verdict: float | None = None  # tokens
+    notes: tuple[str, ...] = field(default=())
+
+
+def speed_of(given: EngineSpeed, like: Path | None) -> EngineSpeed:
+    """What is ``given``, else what a run measured."""
+    if like is None:
+        return given
+    there = _measured(read_run(like))
+    known = {
+        name: getattr(given, name) if getattr(given, name) is not None else getattr(there, name)
+        for name in ("tokens_per_second", "answer", "verdict")
+    }
+    return replace(given, **known, notes=there.notes)
+
+
+def _measured(run: Run) -> EngineSpeed:
+    tokens = {
+        file: sum({row["key"]: int(row["completion_tokens"]) for row in run.rows(file) if "key" in row}.values())
+        for file in (STUDENT_USAGE, JUDGE_USAGE)
+    }
+    if not any(tokens.values()):
+        return EngineSpeed()
+    answers = sum(1 for stage in run.stages for name in (*PATH_FILES, *PREDICTION_FILES) for _ in stage.rows(name))
+    verdicts = sum(1 for stage in run.stages for name in VERDICT_FILES for _ in stage.rows(name))
+    kinds = (("sample", STUDENT_USAGE), ("judge", JUDGE_USAGE))
+    seconds = sum(
+        float((stage.manifest.get("time_s") or {}).get(kind, 0.0))
+        for stage in run.stages
+        for kind, file in kinds
+        if tokens[file]
+    )
+    written = sum(tokens.values())
+    return EngineSpeed(
+        written / seconds if seconds else None,
+        tokens[STUDENT_USAGE] / answers if answers and tokens[STUDENT_USAGE] else None,
+        tokens[JUDGE_USAGE] / verdicts if verdicts and tokens[JUDGE_USAGE] else None,
+        (f"engines: {written:,} tokens in {seconds:,.0f} s of sampling and judging, measured in {run.folder}",),
+    )
+
+
+def engine_lines(config: TrainConfig, stages: Sequence[StagePlan], speed: EngineSpeed) -> Iterator[str]:
+    """A line a stage and one for the run; none where this process samples and judges itself."""
+    generator = config.generator
+    if not isinstance(generator, (VLLMGenerator, ServerGenerator)):
+        return
+    by_engine = config.judge.server is not None or config.judge.engine == "vllm"
+    nodes = max(1, len(generator.base_urls)) if isinstance(generator, VLLMGenerator) else 1
+    yield from speed.notes
+    total_requests, total_tokens = Range(), Range()
+    for stage in stages:
+        n = config.orm.samples_per_problem if stage.name.startswith("orm/") else config.evolution.samples_per_problem
+        samples = stage.samples.through(lambda count, n=n: -(-count // n))  # type: ignore[misc]
+        verdicts = stage.verdicts if by_engine else Range()
+        requests = samples + Range.of(stage.evaluated) + verdicts
+        if not requests.high:
+            continue
+        # upper bounds where no length is known
+        tokens = stage.answers * (speed.answer or generator.max_new_tokens)
+        tokens += verdicts * (speed.verdict or config.judge.max_new_tokens)
+        total_requests, total_tokens = total_requests + requests, total_tokens + tokens
+        yield f"engines, {stage.name}: {_line(requests, tokens, speed, nodes)}"
+    yield f"engines, the run: {_line(total_requests, total_tokens, speed, nodes)}, on {nodes} node{'s' * (nodes > 1)}"
+    if speed.answer is None or (by_engine and speed.verdict is None):
+        yield "engines: tokens are upper bounds (max_new_tokens); pass --answer-tokens, --verdict-tokens, or --like RUN"
+    if speed.tokens_per_second is None:
+        yield "engines: hours are not estimated; pass --engine-speed (tokens a second of a node), or --like RUN"
+
+
+def _line(requests: Range, tokens: Range, speed: EngineSpeed, nodes: int) -> str:
+    def shown(number: Range) -> str:
+        return f"{number.low:,}" if number.exact else f"{number.low:,}-{number.high:,}"
+
+    line = f"{shown(requests)} requests, {shown(tokens)} tokens to write"
+    if speed.tokens_per_second:
+        low, high = (count / speed.tokens_per_second / nodes / 3600 for count in (tokens.low, tokens.high))
+        line += f", {low:,.1f} h" if tokens.exact else f", {low:,.1f}-{high:,.1f} h"
+    return line
