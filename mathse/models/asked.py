@@ -17,6 +17,17 @@ from mathse.errors import CheckpointError, ConfigError
 from mathse.models.chat import ChatBackbone
 
 _ANSWER = "4711"
+# Settings of a config with which logits are more than the head's product, which is all that our losses make of them.
+SCALED = ("final_logit_softcapping", "logit_scale", "logits_scaling", "logits_soft_cap", "output_logit_soft_cap")
+
+
+def refuse_scaled_logits(folder: Path, config: Any) -> None:
+    """Raise CheckpointError for a text model that scales or bounds its logits behind the head."""
+    if scaled := [name for name in SCALED if getattr(config, name, None) not in (None, 1, 1.0)]:
+        raise CheckpointError(
+            f"{folder}: its config.json has {scaled[0]} = {getattr(config, scaled[0])}, so its logits are not its "
+            "head's product alone; such a family needs a backbone of its own (CONTRIBUTING.md, Add a backbone)"
+        )
 
 
 def lora_pattern_of(model: Any, part: nn.Module) -> str:
@@ -26,7 +37,11 @@ def lora_pattern_of(model: Any, part: nn.Module) -> str:
     Empty, which matches no module, where there are no such layers.
     """
     names = {id(module): name for name, module in model.named_modules()}
-    lists = [module for module in part.modules() if isinstance(module, nn.ModuleList)]
+    lists = [
+        module
+        for module in part.modules()
+        if isinstance(module, nn.ModuleList) and not re.search(r"merger|projector", names[id(module)])
+    ]
     if not lists:
         return ""
     layers = max(lists, key=lambda module: sum(p.numel() for p in module.parameters()))

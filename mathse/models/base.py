@@ -109,7 +109,7 @@ class Backbone(ABC):
     max_images: int | None = None  # a row; None: any number
     parts: Mapping[str, str] = {}  # tower, connector: patterns of names in memory; see mathse.models.parts
     lora_scopes: Mapping[str, str] = {}  # by scope, what a module's whole name matches to get an adapter
-    sampling_extras: ClassVar[tuple[str, ...]] = ()  # those of ``extras`` that ``generate`` takes too
+    sampling_extras: tuple[str, ...] = ()  # those of ``extras`` that ``generate`` takes too
     sequences_at_once: int | None = None  # that fit the memory in sampling; None: no batch was too large so far
     adapter: Any = None  # a PeftModel around ``model``; see mathse.models.adapters
     adapter_folder: Path | None = None  # where it came from; None: a fit has just put it on
@@ -173,6 +173,10 @@ class Backbone(ABC):
     def pooled(self, tokens: Tensor, batch: Mapping[str, Tensor]) -> Any:
         """``connector``'s output for a batch, as the model takes it."""
         return tokens
+
+    def found(self) -> list[str]:
+        """What was found out of a model that no file describes, in sentences; shown before the first fit."""
+        return []
 
     def without_images(self) -> Tensor | None:
         """What a batch of text alone has for ``tower``'s output in a fit; None: nothing."""
@@ -543,7 +547,17 @@ def join(features: Sequence[Features]) -> Features:
     """The tensors of several images as those of one batch."""
     if len(features) == 1:  # not copied
         return dict(features[0])
-    return {name: torch.cat([f[name] for f in features]) for name in (features[0] if features else ())}
+    return {name: _stacked([f[name] for f in features]) for name in (features[0] if features else ())}
+
+
+def _stacked(tensors: Sequence[Tensor]) -> Tensor:
+    """Tensors one behind the other; where they differ in another dimension than the first (tiles of a picture, of which
+    each has its own number), the smaller ones are padded with 0."""
+    if len({tensor.shape[1:] for tensor in tensors}) > 1:
+        most = [max(sizes) for sizes in zip(*(tensor.shape[1:] for tensor in tensors), strict=True)]
+        missing = [[n for m, s in zip(most[::-1], t.shape[:0:-1], strict=True) for n in (0, m - s)] for t in tensors]
+        tensors = [F.pad(tensor, pad) for tensor, pad in zip(tensors, missing, strict=True)]
+    return torch.cat(list(tensors))
 
 
 def _padded(tensors: Sequence[Tensor], value: int, left: bool = False) -> Tensor:

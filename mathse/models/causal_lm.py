@@ -17,15 +17,11 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from mathse.config.backbones import CausalLM as Settings
 from mathse.errors import CheckpointError
-from mathse.models.asked import apply_settings, lora_pattern_of
+from mathse.models.asked import apply_settings, lora_pattern_of, refuse_scaled_logits
 from mathse.models.base import Features
 from mathse.models.chat import ChatBackbone
 from mathse.models.checkpoint import as_dtype, open_model, open_tokenizer, read_config, resolve
 from mathse.models.row import Row
-
-# Settings of a config with which logits are more than the head's product, which is all that our losses make of them.
-SCALED = ("final_logit_softcapping", "logit_scale", "logits_scaling", "logits_soft_cap", "output_logit_soft_cap")
-
 
 Family = TypeVar("Family", bound="CausalLMBackbone")
 
@@ -107,9 +103,5 @@ def class_of(folder: Path) -> tuple[Any, Any]:
             f"{folder} is not a checkpoint of backbone=causal_lm: its config.json says model_type = {model_type!r}, "
             "and transformers has no causal language model of that type; a model with pictures is backbone=hf"
         ) from None
-    if scaled := [name for name in SCALED if getattr(config, name, None) not in (None, 1, 1.0)]:
-        raise CheckpointError(
-            f"{folder}: its config.json has {scaled[0]} = {getattr(config, scaled[0])}, so its logits are not its "
-            "head's product alone; such a family needs a backbone of its own (docs: CONTRIBUTING.md, Add a backbone)"
-        )
+    refuse_scaled_logits(folder, config)
     return model_class, config

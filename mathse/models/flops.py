@@ -77,7 +77,7 @@ def _patches(batch: dict[str, Tensor], patch_size: int) -> Tensor:
         return torch.zeros(0, dtype=torch.long)
     if "image_grid_thw" in batch:  # Qwen2-VL: (pictures, 3)
         return batch["image_grid_thw"].prod(dim=-1)
-    n, _, height, width = batch["pixel_values"].shape
+    n, _, height, width = batch["pixel_values"].flatten(0, -4).shape
     return torch.full((n,), (height // patch_size) * (width // patch_size))
 
 

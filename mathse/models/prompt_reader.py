@@ -23,6 +23,7 @@ _EXPORTED: dict[type, dict[str, Any]] = {
     settings.InternVL25: {"system": None},
     settings.CogVLM2: {},
     settings.CausalLM: {"system": None, "chat_template": None},
+    settings.HF: {"system": None, "chat_template": None},
     settings.SmolLM2: {"system": None, "chat_template": None},
 }
 

@@ -6,17 +6,22 @@ import json
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
-from small import picture
+from small import picture, world
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from mathse import models
 from mathse.commands.tiny import main as make
 from mathse.config import build
 from mathse.config.backbones import CausalLM, SmolLM2
+from mathse.config.data import JsonlData
+from mathse.config.schema import TrainConfig, Trainer
 from mathse.errors import CheckpointError, DataError
+from mathse.evolution.filter import unread_pictures
+from mathse.evolution.problems import RunProblems
 from mathse.models import adapters, memory
 from mathse.models.base import IGNORED, Backbone
 from mathse.models.causal_lm import CausalLMBackbone
@@ -25,6 +30,8 @@ from mathse.models.gguf import folder_of
 from mathse.models.parts import lora_pattern
 from mathse.models.row import Row
 from mathse.models.shapes import shape_of
+from mathse.training import fit
+from mathse.training.fit import dtype_of
 
 ATOL = 2e-5  # logits of order 1, in float32, summed in another order
 
@@ -92,6 +99,22 @@ def test_a_picture_is_refused_in_one_sentence(backbone: Backbone) -> None:
         backbone.encode([row])
 
 
+def test_problems_with_pictures_are_named_before_a_model_is_opened() -> None:
+    problems = RunProblems(world(size=2))
+    strict = TrainConfig(backbone=CausalLM(path="nowhere"), data=JsonlData())
+    with pytest.raises(DataError, match="has a picture, and nowhere reads text alone; choose a backbone that reads"):
+        unread_pictures(SimpleNamespace(config=strict), problems)  # type: ignore[arg-type]
+    skips = TrainConfig(backbone=CausalLM(path="nowhere"), data=JsonlData(on_bad_row="skip"))
+    listed = unread_pictures(SimpleNamespace(config=skips), problems)  # type: ignore[arg-type]
+    assert {row["id"] for row in listed} == {p.id for split in problems.splits.values() for p in split}
+    sees = TrainConfig(data=JsonlData())
+    sees.orm.backbone = CausalLM(path="nowhere")
+    with pytest.raises(DataError, match="pass orm.see_image=false, or another orm.backbone"):
+        unread_pictures(SimpleNamespace(config=sees), problems)  # type: ignore[arg-type]
+    sees.orm.see_image = False
+    assert unread_pictures(SimpleNamespace(config=sees), problems) == []  # type: ignore[arg-type]
+
+
 def test_a_saved_checkpoint_opens_equal_and_with_plain_transformers(backbone: Backbone, tmp_path: Path) -> None:
     backbone.save(tmp_path / "saved")
     plain = AutoModelForCausalLM.from_pretrained(tmp_path / "saved", local_files_only=True)
@@ -154,6 +177,13 @@ def test_what_is_no_plain_language_model_is_refused(
     with pytest.raises(CheckpointError, match=sentence) as caught:
         models.load("causal_lm", tmp_path / "c")
     assert "\n" not in str(caught.value)
+
+
+def test_what_samples_is_bfloat16_where_it_is_asked_for_and_the_cpu_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert dtype_of(Trainer()) == "float32" and dtype_of(Trainer(sampling_dtype="bfloat16")) == "bfloat16"
+    for has_it, dtype in ((True, "bfloat16"), (False, "float32")):
+        monkeypatch.setattr(fit, "cpu_has_bfloat16", lambda has_it=has_it: has_it)
+        assert dtype_of(Trainer(sampling_dtype="fastest")) == dtype
 
 
 def test_a_package_without_weights_is_named_with_what_installs_it() -> None:

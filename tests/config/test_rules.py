@@ -35,6 +35,8 @@ def rows(tmp_path):
         (["sft.tower_features=true", "backbone=internvl2_5", "backbone.jpeg=true"],
          "sft.tower_features = true: backbone.jpeg = true gives each row pixels of its own, so nothing would be used "
          "twice; pass backbone.jpeg=false, or pass sft.tower_features=false"),
+        (["backbone=hf", "sft.tower_features=true", "sft.freeze=[tower]", "data=word_problems", "teacher=replay"],
+         "sft.tower_features = true: the tower of backbone=hf cannot be run by itself; pass false"),
         (["backbone=causal_lm"],
          "data = synthetic: its problems are pictures of digits, and the model of backbone reads text alone; pass "
          "data=word_problems, or data=jsonl data.path=FILE for problems without pictures"),

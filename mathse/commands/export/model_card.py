@@ -25,6 +25,7 @@ FAMILIES = {
         "transformers.AutoModelForImageTextToText.from_pretrained({folder!r})",
     ),
     "causal_lm": ("that of its checkpoint", "transformers.AutoModelForCausalLM.from_pretrained({folder!r})"),
+    "hf": ("that of its checkpoint", "transformers.AutoModelForImageTextToText.from_pretrained({folder!r})"),
     "smollm2": ("Apache-2.0", "transformers.AutoModelForCausalLM.from_pretrained({folder!r})"),
     "cogvlm2": (
         "CogVLM2 licence and Llama 3 Community License (Built with Meta Llama 3), EVA: MIT",

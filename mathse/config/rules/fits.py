@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from operator import attrgetter
 from typing import Any
 
-from mathse.config.backbones import CausalLM, CogVLM2, InternVL25, Qwen2VL, SmolLM2, TinyBackbone
+from mathse.config.backbones import HF, CausalLM, CogVLM2, InternVL25, Qwen2VL, SmolLM2, TinyBackbone
 from mathse.config.bind import show
 from mathse.config.extras import missing
 from mathse.config.fits import Fit
@@ -21,6 +21,7 @@ SCOPES: dict[type, tuple[str, ...]] = {
     CogVLM2: ("language", "vision_expert", "tower"),
     CausalLM: ("language",),
     SmolLM2: ("language",),
+    HF: ("language", "tower"),
 }
 
 
@@ -95,6 +96,8 @@ def kept_features_are_of_a_frozen_tower(config: TrainConfig) -> Iterator[str]:
                 f"{fit.lora.scopes} puts adapters on it; leave tower out, {off}"
             )
         backbone = config.orm.backbone if path == "orm.fit" and config.orm.backbone is not None else config.backbone
+        if isinstance(backbone, HF):
+            yield f"{path}.tower_features = true: the tower of backbone=hf cannot be run by itself; pass false"
         if isinstance(backbone, InternVL25) and backbone.jpeg:
             yield (
                 f"{path}.tower_features = true: backbone.jpeg = true gives each row pixels of its own, so "

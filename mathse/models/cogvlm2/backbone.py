@@ -42,7 +42,7 @@ class CogVLM2Backbone(Backbone):
         r"|mlp\.vision_mlp\.(gate|up|down)_proj)",
         "tower": r"model\.vision\.transformer\.layers\.\d+\.(attention\.(query_key_value|dense)|mlp\.fc[12])",
     }
-    sampling_extras: ClassVar[tuple[str, ...]] = ("token_type_ids",)
+    sampling_extras: tuple[str, ...] = ("token_type_ids",)
 
     def __init__(self, model: Any, processor: Any, template: str = "chat") -> None:
         check_template(template)

@@ -1,0 +1,215 @@
+"""Vision-language models of this year at a few hundred thousand random parameters, of their true classes, with their
+own processors: for tests and dry runs of ``backbone=hf``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+import transformers
+from transformers import PreTrainedTokenizerFast
+
+from mathse.config.backbones import HF as Settings
+from mathse.models import tiny_tokenizer
+from mathse.models.asked import apply_settings
+from mathse.models.hf import HFBackbone
+from mathse.models.internvl2_5.tiny import tiny_internvl2_5
+from mathse.models.tiny import decoder_config, drawn
+
+TEXT: dict[str, Any] = {"hidden_size": 64, "mlp_size": 128, "layers": 2, "heads": 4, "kv_heads": 2}
+IMAGE = tiny_tokenizer.IMAGE
+AROUND = f"{tiny_tokenizer.VISION_START}{IMAGE}{tiny_tokenizer.VISION_END}"
+SIGLIP = {
+    "model_type": "siglip_vision_model",
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 28,
+    "patch_size": 14,
+    "vision_use_head": False,
+}
+BLOCKS = {"depth": 2, "hidden_size": 32, "num_heads": 2, "intermediate_size": 64, "out_hidden_size": 64}
+PIXELS = {"shortest_edge": 28 * 28, "longest_edge": 112 * 112}  # areas
+
+
+def tiny(name: str, seed: int) -> HFBackbone:
+    """The model of a class by its ``model_type``, and its processor."""
+    processor, model_class, config = CLASSES[name]()
+    model = drawn(seed, lambda: model_class(config))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for weight in (p for n, p in model.named_parameters() if n.endswith(("_projection_weight", "image_newline"))):
+            weight.data.normal_(
+                std=0.05
+            )  # Gemma 3's connector starts at zero, and pictures would then differ in nothing
+    model.generation_config.eos_token_id = processor.tokenizer.eos_token_id
+    model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
+    backbone = HFBackbone(model.eval(), processor)
+    apply_settings(backbone, Settings(), name)
+    return backbone
+
+
+# What ``python -m mathse tiny NAME DST`` saves.
+qwen2_5_vl, qwen3_vl, internvl, llava_onevision, smolvlm, gemma3, glm4v, idefics3 = (
+    partial(tiny, name)
+    for name in ("qwen2_5_vl", "qwen3_vl", "internvl", "llava_onevision", "smolvlm", "gemma3", "glm4v", "idefics3")
+)
+
+Built = tuple[Any, Any, Any]  # processor, class, config
+
+
+def _qwen(version: str) -> Built:
+    tokenizer = _tokenizer()
+    newer = version == "3"
+    vision: dict[str, Any] = dict(BLOCKS)
+    if newer:
+        vision |= {"patch_size": 16, "deepstack_visual_indexes": [0], "num_position_embeddings": 64}
+    else:
+        vision |= {"window_size": 56, "fullatt_block_indexes": [1]}
+    rope = {"mrope_section": [2, 3, 3], **({"mrope_interleaved": True} if newer else {})}
+    classes = "Qwen3VL" if newer else "Qwen2_5_VL"
+    config = getattr(transformers, f"{classes}Config")(
+        text_config={**_text(tokenizer, **rope), **({"head_dim": 16} if newer else {})},
+        vision_config=vision,
+        tie_word_embeddings=False,
+        **_ids(tokenizer, "image", "video", "vision_start", "vision_end"),
+    )
+    images = transformers.Qwen2VLImageProcessor(size=PIXELS, patch_size=16 if newer else 14)
+    videos = transformers.Qwen3VLVideoProcessor() if newer else transformers.Qwen2VLVideoProcessor()
+    processor = getattr(transformers, f"{classes}Processor")(
+        image_processor=images, tokenizer=tokenizer, video_processor=videos, chat_template=_template(AROUND)
+    )
+    return processor, getattr(transformers, f"{classes}ForConditionalGeneration"), config
+
+
+def _glm4v() -> Built:
+    tokenizer = _tokenizer({"image_token": IMAGE, "video_token": tiny_tokenizer.VIDEO})
+    config = transformers.Glm4vConfig(
+        text_config=_text(tokenizer, mrope_section=[2, 3, 3]),
+        vision_config={**BLOCKS, "image_size": 56, "patch_size": 14},
+        tie_word_embeddings=False,
+        image_start_token_id=tokenizer.convert_tokens_to_ids(tiny_tokenizer.VISION_START),
+        image_end_token_id=tokenizer.convert_tokens_to_ids(tiny_tokenizer.VISION_END),
+        **_ids(tokenizer, "image", "video"),
+    )
+    processor = transformers.Glm4vProcessor(
+        image_processor=transformers.Glm4vImageProcessor(size=PIXELS),
+        tokenizer=tokenizer,
+        video_processor=transformers.Glm4vVideoProcessor(),
+        chat_template=_template(AROUND),
+    )
+    return processor, transformers.Glm4vForConditionalGeneration, config
+
+
+def _internvl() -> Built:
+    made = tiny_internvl2_5(0)
+    return made.processor, type(made.model), made.model.config
+
+
+def _llava_onevision() -> Built:
+    tokenizer = _tokenizer({"image_token": IMAGE, "video_token": tiny_tokenizer.VIDEO})
+    pinpoints = [[28, 28], [28, 56], [56, 28], [56, 56]]
+    config = transformers.LlavaOnevisionConfig(
+        text_config={"model_type": "qwen2", **_text(tokenizer)},
+        vision_config=SIGLIP,
+        image_grid_pinpoints=pinpoints,
+        tie_word_embeddings=False,
+        **_ids(tokenizer, "image", "video"),
+    )
+    processor = transformers.LlavaOnevisionProcessor(
+        image_processor=transformers.LlavaOnevisionImageProcessor(
+            size={"height": 28, "width": 28}, image_grid_pinpoints=pinpoints
+        ),
+        tokenizer=tokenizer,
+        video_processor=transformers.LlavaOnevisionVideoProcessor(),
+        num_image_tokens=4,
+        vision_feature_select_strategy="full",
+        chat_template=_template(IMAGE),
+    )
+    return processor, transformers.LlavaOnevisionForConditionalGeneration, config
+
+
+def _idefics(classes: str) -> Built:
+    tokenizer = _tokenizer()
+    marks = ["<fake_token_around_image>", "<image>", "<end_of_utterance>"]
+    tokenizer.add_special_tokens({"additional_special_tokens": marks})
+    images = getattr(transformers, f"{classes}ImageProcessor")(
+        size={"longest_edge": 56}, max_image_size={"longest_edge": 28}
+    )
+    more = {"video_processor": transformers.SmolVLMVideoProcessor()} if classes == "SmolVLM" else {}
+    processor = getattr(transformers, f"{classes}Processor")(
+        image_processor=images, tokenizer=tokenizer, image_seq_len=4, **more
+    )
+    processor.chat_template = _template(processor.image_token)
+    tokenizer = processor.tokenizer
+    config = getattr(transformers, f"{classes}Config")(
+        text_config={"model_type": "llama", **_text(tokenizer)},
+        vision_config={
+            **{k: v for k, v in SIGLIP.items() if k not in ("model_type", "vision_use_head")},
+            "patch_size": 7,
+        },
+        scale_factor=2,
+        tie_word_embeddings=False,
+        image_token_id=tokenizer.convert_tokens_to_ids(processor.image_token),
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return processor, getattr(transformers, f"{classes}ForConditionalGeneration"), config
+
+
+def _gemma3() -> Built:
+    marks = {"boi_token": tiny_tokenizer.VISION_START, "eoi_token": tiny_tokenizer.VISION_END, "image_token": IMAGE}
+    tokenizer = _tokenizer(marks)
+    config = transformers.Gemma3Config(
+        text_config={**_text(tokenizer), "head_dim": 16, "sliding_window": 512},
+        vision_config=SIGLIP,
+        mm_tokens_per_image=4,
+        tie_word_embeddings=False,
+        boi_token_index=tokenizer.convert_tokens_to_ids(tiny_tokenizer.VISION_START),
+        eoi_token_index=tokenizer.convert_tokens_to_ids(tiny_tokenizer.VISION_END),
+        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE),
+    )
+    processor = transformers.Gemma3Processor(
+        image_processor=transformers.Gemma3ImageProcessor(size={"height": 28, "width": 28}),
+        tokenizer=tokenizer,
+        image_seq_length=4,
+        chat_template=_template(tiny_tokenizer.VISION_START),
+    )
+    return processor, transformers.Gemma3ForConditionalGeneration, config
+
+
+CLASSES: dict[str, Callable[[], Built]] = {
+    "qwen2_5_vl": lambda: _qwen("2.5"),
+    "qwen3_vl": lambda: _qwen("3"),
+    "internvl": _internvl,
+    "llava_onevision": _llava_onevision,
+    "smolvlm": lambda: _idefics("SmolVLM"),
+    "gemma3": _gemma3,
+    "glm4v": _glm4v,
+    "idefics3": lambda: _idefics("Idefics3"),
+}
+
+
+def _tokenizer(marks: dict[str, str] | None = None) -> PreTrainedTokenizerFast:
+    """The compact tokenizer, with tokens by the names under which a processor asks for them."""
+    tokenizer = tiny_tokenizer.build_tokenizer()
+    for name, token in (marks or {}).items():
+        tokenizer._set_model_specific_special_tokens({name: token})
+    return tokenizer
+
+
+def _text(tokenizer: Any, **rope: Any) -> dict[str, Any]:
+    return {**decoder_config(tokenizer, **TEXT, **rope), "tie_word_embeddings": False}
+
+
+def _ids(tokenizer: Any, *names: str) -> dict[str, int]:
+    tokens = {name: getattr(tiny_tokenizer, name.upper()) for name in names}
+    return {f"{name}_token_id": tokenizer.convert_tokens_to_ids(token) for name, token in tokens.items()}
+
+
+def _template(mark: str) -> str:
+    """The compact chat template with an image's placeholder as the processor wants it."""
+    return tiny_tokenizer.CHAT_TEMPLATE.replace(AROUND, mark)
