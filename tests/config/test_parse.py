@@ -63,7 +63,8 @@ def test_every_mistake_is_named_at_once(refusal):
         ("orm.students=300", "orm.students = 300: must be a list, each item a whole number, such as [a,b]"),
         ("orm.students=[a]", "orm.students = ['a']: must be a list, each item a whole number, such as [a,b]"),
         ("evolution.round.sample_size=x", "evolution.round.sample_size = 'x': must be a whole number or null"),
-        ("~logger", "logger = null: must be a group of settings; choose logger=one of csv, mlflow, several, tensorboard, wandb"),
+        ("~logger", "logger = null: must be a group of settings; choose logger=one of csv, mlflow, several, "
+                    "tensorboard, wandb"),
         ("+callbacks.x.y=1", "callbacks.x = {'y': 1}: must have a _target_, a class such as "
                              "mathse.evolution.callbacks.MergeCorrectPaths"),
         ("+callbacks.merge.rate=1", "callbacks.merge.rate: no such setting"),
