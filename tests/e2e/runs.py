@@ -105,7 +105,8 @@ def _die_at(at: int) -> None:
 def contents(folder: Path) -> dict[str, str]:
     """Hash by name of all that equal runs have in common: rows, weights and figures."""
     own = ("stage.json", "report.html", ".lock", "run.json", "multirun.yaml")  # times, a process, the command itself
-    files = (f for f in sorted(folder.rglob("*")) if f.is_file() and f.name not in own)
+    pages = folder.rglob("report_parts/*")  # as report.html: of this run, by its stamp
+    files = sorted({f for f in folder.rglob("*") if f.is_file() and f.name not in own} - set(pages))
     return {f.relative_to(folder).as_posix(): hashlib.sha256(without_speed(f)).hexdigest() for f in files}
 
 
