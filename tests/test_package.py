@@ -44,7 +44,7 @@ def test_the_wheel_has_the_command_and_the_licences(wheel: zipfile.ZipFile) -> N
     (about,) = {name.split("/")[0] for name in wheel.namelist() if ".dist-info/" in name}
     assert "mathse = mathse.__main__:command" in wheel.read(f"{about}/entry_points.txt").decode()
     licences = {name.rpartition("/")[2] for name in wheel.namelist() if f"{about}/licenses/" in name}
-    assert licences == {"LICENSE", "latex2sympy2-LICENSE.txt"}
+    assert licences == {"LICENSE", "latex2sympy2-LICENSE.txt", "SVAMP-LICENSE.txt", "grade-school-math-LICENSE.txt"}
 
 
 def imports(root: Path) -> Iterator[tuple[str, str]]:

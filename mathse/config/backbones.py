@@ -117,6 +117,6 @@ class HF(AnyModel):
     tower: str | None = None  # a pattern of parameter names (re.match); null: what lies beside the text model
     connector: str | None = None  # likewise; null: a projector, merger or connector
     lora_language: str | None = None  # a pattern that a module's whole name matches; null: all linear layers
-    lora_tower: str | None = None
+    lora_tower: str | None = None  # likewise, in the tower
     max_image_tokens: int | None = allow(None, low=1)  # of one image; null: the most of some very large pictures
     never_sampled: list[str] = field(default_factory=list)  # tokens, beside those that stand for an image
