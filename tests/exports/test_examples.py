@@ -42,7 +42,7 @@ def run_of(place: Path, family: str, **orm: Any) -> Run:
 
 @pytest.mark.parametrize("family", CLASSES)
 def test_the_prompt_style_is_that_of_the_familys_class(family: str) -> None:
-    assert style_of(family) == class_of(family).prompt_style
+    assert style_of({"_target_": CLASSES[family]}) == class_of(family).prompt_style
     assert family_of({"_target_": CLASSES[family]}) == family
 
 
