@@ -6,6 +6,7 @@ import weakref
 from pathlib import Path
 
 import pytest
+import torch
 from e2e.runs import SIZES, WORLD, run
 from transformers import PreTrainedModel
 
@@ -20,8 +21,8 @@ def alive_at_opening(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     counts: list[int] = []
     really_open = ModelSpec.open
 
-    def watched(spec: ModelSpec) -> Backbone:
-        backbone = really_open(spec)
+    def watched(spec: ModelSpec, device: torch.device | None = None) -> Backbone:
+        backbone = really_open(spec, device)
         opened.append(weakref.ref(backbone.model))
         counts.append(sum(model() is not None for model in opened))
         return backbone
