@@ -6,14 +6,25 @@ and exported. It loads no torch.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from mathse.data.picture_marks import are_placed, stand_in, without_marks
 from mathse.inference import prompts
 from mathse.models.row import Row
 from mathse.types import Problem, PromptStyle, Verdict
 
 
+def problem_row(question: str, problem: Problem) -> Row:
+    """The row that asks ``question``, a text in which the problem's own stands, about the problem's pictures."""
+    row = Row(question=question, images=problem.images)
+    if stand_in(question, problem):
+        row["marked"] = True
+    return row
+
+
 def solve_row(style: PromptStyle, problem: Problem, response: str | None = None) -> Row:
     """The row that asks for a solution; with ``response``, the one that trains on it."""
-    row = Row(question=prompts.generation_prompt(problem, style), images=problem.images)
+    row = problem_row(prompts.generation_prompt(problem, style), problem)
     if response is not None:
         row["response"] = response
     return row
@@ -23,7 +34,7 @@ def reflect_row(
     style: PromptStyle, problem: Problem, draft: str, feedback: Verdict | None, response: str | None = None
 ) -> Row:
     """The row that asks for a rewrite of a draft; with ``response``, the one that trains on it."""
-    row = Row(question=prompts.reflection_prompt(problem, draft, feedback, style), images=problem.images)
+    row = problem_row(prompts.reflection_prompt(problem, draft, feedback, style), problem)
     if response is not None:
         row["response"] = response
     return row
@@ -31,5 +42,18 @@ def reflect_row(
 
 def judge_row(style: PromptStyle, problem: Problem, path: str, see_answer: bool, see_image: bool) -> Row:
     """The row that asks for a verdict on a path."""
+    if not see_image:
+        problem = without_pictures(problem)
     question, history = prompts.judge_prompt(problem, path, style, see_answer)
-    return Row(question=question, images=problem.images if see_image else (), history=history)
+    row = Row(question=question, images=problem.images, history=history)
+    if stand_in(history[0][0] if history else question, problem):
+        row["marked"] = True
+    return row
+
+
+def without_pictures(problem: Problem) -> Problem:
+    """The problem for a model that is not to see its pictures."""
+    if are_placed(problem):
+        choices = tuple(map(without_marks, problem.choices))
+        problem = replace(problem, question=without_marks(problem.question), choices=choices)
+    return replace(problem, images=())

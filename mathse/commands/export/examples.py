@@ -26,7 +26,8 @@ from mathse.types import Problem, PromptStyle, ReasoningPath, Verdict
 
 @dataclass(frozen=True)
 class Example:
-    """``prompt`` and ``images`` are what the model reads, ``history`` the turns before, ``response`` what it learns.
+    """``prompt`` and ``images`` are what the model reads, ``history`` the turns before, ``response`` what it learns;
+    ``marked``: the images stand at the marks of the first turn, and not before it.
 
     ``version`` names the prompt, as in a lineage, ``family`` the backbone that it is for; ``verdict`` is there in the
     ORM's examples.
@@ -41,6 +42,11 @@ class Example:
     family: str
     history: tuple[tuple[str, str], ...] = ()
     verdict: Verdict | None = None
+    marked: bool = False
+
+    @property
+    def turns(self) -> list[tuple[str, str]]:
+        return [*self.history, (self.prompt, self.response)]
 
     @property
     def lineage(self) -> dict[str, str]:
@@ -66,7 +72,16 @@ def sft_examples(run: Run, stage: str) -> Iterator[Example]:
         reflection = rewritten.get(path.id)
         row = training_row(style, problem, path, reflection)
         version = prompts.version("reflect" if reflection is not None else "generate", style, problem)
-        yield Example(path, problem, row["question"], tuple(problem.images), row["response"], version, family)
+        yield Example(
+            path,
+            problem,
+            row["question"],
+            tuple(problem.images),
+            row["response"],
+            version,
+            family,
+            marked=row.get("marked", False),
+        )
 
 
 def orm_examples(run: Run) -> Iterator[Example]:
@@ -99,6 +114,7 @@ def orm_examples(run: Run) -> Iterator[Example]:
             family,
             tuple(trained["history"]),
             row.verdict,
+            trained.get("marked", False),
         )
 
 
