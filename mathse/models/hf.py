@@ -98,8 +98,8 @@ class HFBackbone(ChatBackbone):
         """Whether the chat template writes a picture where it stands between texts; some write all of them first."""
         said = [{"type": "text", "text": "before"}, {"type": "image"}, {"type": "text", "text": "behind"}]
         written = self.processor.apply_chat_template([{"role": "user", "content": said}], tokenize=False)
-        before, _, behind = written.partition(self.processor.image_token)
-        return "before" in before and "behind" in behind
+        before, mark, _ = written.partition(self.processor.image_token)
+        return not mark or "before" in before
 
     def defuse(self, text: str) -> str:
         mark = self.processor.image_token  # which need not be a special token
