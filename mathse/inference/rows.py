@@ -6,6 +6,7 @@ and exported. It loads no torch.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from mathse.data.picture_marks import are_placed, stand_in, without_marks
@@ -14,10 +15,12 @@ from mathse.models.row import Row
 from mathse.types import Problem, PromptStyle, Verdict
 
 
-def problem_row(question: str, problem: Problem) -> Row:
-    """The row that asks ``question``, a text in which the problem's own stands, about the problem's pictures."""
+def problem_row(question: str, problem: Problem, history: Sequence[tuple[str, str]] | None = None) -> Row:
+    """The row that shows a problem's pictures; the problem's own question stands in the first turn's."""
     row = Row(question=question, images=problem.images)
-    if stand_in(question, problem):
+    if history is not None:
+        row["history"] = history
+    if stand_in(history[0][0] if history else question, problem):
         row["marked"] = True
     return row
 
@@ -43,17 +46,9 @@ def reflect_row(
 def judge_row(style: PromptStyle, problem: Problem, path: str, see_answer: bool, see_image: bool) -> Row:
     """The row that asks for a verdict on a path."""
     if not see_image:
-        problem = without_pictures(problem)
+        if are_placed(problem):
+            choices = tuple(map(without_marks, problem.choices))
+            problem = replace(problem, question=without_marks(problem.question), choices=choices)
+        problem = replace(problem, images=())
     question, history = prompts.judge_prompt(problem, path, style, see_answer)
-    row = Row(question=question, images=problem.images, history=history)
-    if stand_in(history[0][0] if history else question, problem):
-        row["marked"] = True
-    return row
-
-
-def without_pictures(problem: Problem) -> Problem:
-    """The problem for a model that is not to see its pictures."""
-    if are_placed(problem):
-        choices = tuple(map(without_marks, problem.choices))
-        problem = replace(problem, question=without_marks(problem.question), choices=choices)
-    return replace(problem, images=())
+    return problem_row(question, problem, history)

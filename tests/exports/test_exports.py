@@ -110,6 +110,12 @@ def test_marks_of_a_tool_in_a_text_are_taken_apart_and_said(
     assert "`round_01/mark/0`" in (out / "README.md").read_text(encoding="utf-8")
 
 
+def test_a_family_that_reads_pictures_first_is_exported_so(tmp_path: Path) -> None:
+    out = export(own_run(tmp_path, "cogvlm2").folder, tmp_path / "out", "--format", "swift")
+    asked = list(read_jsonl(out / "train.jsonl"))[-1]["messages"][0]["content"]
+    assert asked.startswith("<image>You") and "What stands for  and < |image_pad|>?" in asked
+
+
 def test_earlier_turns_are_read_and_not_learnt(digits: Path, tmp_path: Path) -> None:
     out = export(digits, tmp_path / "out", "--format", "swift", "--what", "orm")
     for row in read_jsonl(out / "train.jsonl"):
