@@ -87,7 +87,8 @@ def _field_names(kind: Any) -> frozenset[str]:
 
 @dataclass(frozen=True)
 class Problem(Record):
-    """One problem. ``images`` are file paths or ``digits:`` references (see mathse.data.images)."""
+    """One problem. ``images`` are file paths or ``digits:`` references (see mathse.data.images); where ``question`` or
+    ``choices`` hold marks, see mathse.data.picture_marks."""
 
     id: str  # stable: from content or source row, never a position in a list
     question: str

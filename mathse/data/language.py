@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
+from mathse.data.picture_marks import without_marks
+
 Language = Literal["en", "zh", "other"]
 
 _HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]")
@@ -24,7 +26,7 @@ def language(question: str, choices: Sequence[str] = ()) -> Language:
     is taken for the language of its larger part. The prompt around it must be in that language, so the prompts use this
     rule too, and the choices count as they do in the prompt.
     """
-    text = "\n".join([question, *choices])
+    text = without_marks("\n".join([question, *choices]))
     latin_words = sum(not match.startswith("\\") for match in _WORD.findall(text))
     if len(_HAN.findall(text)) > latin_words:
         return "zh"

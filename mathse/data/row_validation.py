@@ -16,6 +16,7 @@ from typing import Any
 from mathse.data.hub_table import ImageReference
 from mathse.data.images import check_header, load_image
 from mathse.data.json_records import BadRow, JsonRecord, kind, read_lines
+from mathse.data.picture_marks import count, marks_disagree, without_those_in_front
 from mathse.errors import DataError
 from mathse.scoring.answers import choice_index
 from mathse.types import Problem
@@ -101,8 +102,14 @@ def problem_from(values: Mapping[str, Any], root: Path, images: ImageChecks, sou
         last = chr(ord("A") + len(choices) - 1)
         raise BadRow(f'"answer" {answer!r:.80} is neither a letter A-{last} nor one of "choices"; correct one of them')
 
+    refs = _texts_field(values, "images")
+    if (marks := count(question, choices)) not in (0, len(refs)):
+        raise BadRow(marks_disagree(marks, len(refs)))
+    if not count("", choices):
+        question = without_those_in_front(question)
+
     paths = []
-    for ref in _texts_field(values, "images"):
+    for ref in refs:
         path = ref if isinstance(ref, ImageReference) else path_inside(ref, root)
         try:
             images.check(path)

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mathse.data.picture_marks import texts_beside
 from mathse.evaluation.grading import GradedAnswer
-from mathse.inference.llm.images import image_part
+from mathse.inference.llm.images import content_of
 from mathse.inference.prompts import question_text
 from mathse.runs.store import write_jsonl
 from mathse.scoring.paper import ERROR_TYPES
@@ -55,12 +56,11 @@ def classify(wrong: Sequence[GradedAnswer], llm: ScoringLLM, folder: Path, visio
         problem = graded.item.problem
         text = PROMPT.format(
             question=question_text(problem),
-            answer=problem.answer,
-            response=graded.answer.response[-MAX_RESPONSE:],
+            **texts_beside(problem, answer=problem.answer, response=graded.answer.response[-MAX_RESPONSE:]),
         )
         content: Any = text
         if vision and problem.images:
-            content = [*(image_part(ref, SIDE) for ref in problem.images), {"type": "text", "text": text}]
+            content = content_of(problem, text, SIDE)
         messages.append([{"role": "user", "content": content}])
     replies = llm.ask_messages(messages, VERSION, MAX_TOKENS)
     kinds = [read_kind(reply) for reply in replies]

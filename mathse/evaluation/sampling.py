@@ -12,8 +12,8 @@ from mathse.evaluation.benchmarks.base import STUDENT_PROMPT, Benchmark, Item
 from mathse.evaluation.folder import UNASKED
 from mathse.evaluation.opened import OpenedBenchmark
 from mathse.evaluation.predictions import Answer
-from mathse.inference import prompts
 from mathse.inference.generate import Ask, batched, generated
+from mathse.inference.rows import problem_row, solve_row
 from mathse.inference.serving.student import ServedStudent
 from mathse.models.base import Backbone
 from mathse.models.row import Row
@@ -111,9 +111,8 @@ def answers(
 def row_of(bench: Benchmark, student: Student, item: Item) -> Row:
     """What the student is asked: the benchmark's own prompt, or (prompt=student) the one it was trained with."""
     if bench.prompt == STUDENT_PROMPT:
-        question = prompts.generation_prompt(item.problem, student.prompt_style)
-        return Row(question=question, images=item.problem.images)
-    return Row(question=item.prompt, images=item.problem.images)
+        return solve_row(student.prompt_style, item.problem)
+    return problem_row(item.prompt, item.problem)
 
 
 def unasked(opened: OpenedBenchmark, decoding: Decoding, student: Callable[[], Student]) -> dict[str, str]:

@@ -15,6 +15,7 @@ from torch import nn
 from mathse.config.backbones import AnyModel
 from mathse.errors import CheckpointError, ConfigError
 from mathse.models.chat import ChatBackbone
+from mathse.models.row import Part
 
 _ANSWER = "4711"
 # Settings of a config with which logits are more than the head's product, which is all that our losses make of them.
@@ -102,8 +103,8 @@ def with_system(template: str, words: str) -> str:
 def _end_of_turn(backbone: ChatBackbone) -> int | None:
     """The first special token that the chat template puts behind an assistant's turn; None where it puts none."""
     messages = [
-        {"role": "user", "content": backbone.content([], "?")},
-        {"role": "assistant", "content": backbone.content([], _ANSWER)},
+        {"role": "user", "content": backbone.content([Part(text="?")])},
+        {"role": "assistant", "content": backbone.content([Part(text=_ANSWER)])},
     ]
     behind = backbone.processor.apply_chat_template(messages, tokenize=False).rpartition(_ANSWER)[2]
     ids: list[int] = backbone.tokenizer(behind, add_special_tokens=False)["input_ids"]

@@ -41,7 +41,7 @@ from mathse.models.decoding import (
     write,
     write_where,
 )
-from mathse.models.row import Row
+from mathse.models.row import Row, with_pictures_first
 from mathse.types import PromptStyle
 
 if TYPE_CHECKING:
@@ -107,6 +107,7 @@ class Backbone(ABC):
     family: ClassVar[str]
     prompt_style: PromptStyle = "full"
     max_images: int | None = None  # a row; None: any number
+    pictures_first: bool = False  # whether the model reads them before all text, wherever a question marks their places
     parts: Mapping[str, str] = {}  # tower, connector: patterns of names in memory; see mathse.models.parts
     lora_scopes: Mapping[str, str] = {}  # by scope, what a module's whole name matches to get an adapter
     sampling_extras: tuple[str, ...] = ()  # those of ``extras`` that ``generate`` takes too
@@ -123,6 +124,7 @@ class Backbone(ABC):
         self.pad_id: int = self.tokenizer.pad_token_id
         self.never_sampled: list[int] = []  # an image token in a path would need an image
         self._images: BoundedCache[Features] = BoundedCache(IMAGE_CACHE)
+        self._said_pictures_first = False
 
     # --- what a family says ---
 
@@ -221,6 +223,18 @@ class Backbone(ABC):
         encoder = copy(self)
         encoder.model, encoder.adapter = SimpleNamespace(config=self.model.config), None
         return encoder
+
+    def as_read(self, row: Row) -> Row:
+        """The row with its pictures where this model reads them."""
+        if not self.pictures_first or not row.get("marked"):
+            return row
+        if not self._said_pictures_first:
+            self._said_pictures_first = True
+            _logger.warning(
+                "backbone=%s reads pictures before all text: the places that questions mark by <image> are not kept",
+                self.family,
+            )
+        return with_pictures_first(row)
 
     def defuse(self, text: str) -> str:
         """User text in which no special token of the tokenizer stands any more."""

@@ -21,7 +21,7 @@ from mathse.models.asked import apply_settings, lora_pattern_of, refuse_scaled_l
 from mathse.models.base import Features
 from mathse.models.chat import ChatBackbone
 from mathse.models.checkpoint import as_dtype, open_model, open_tokenizer, read_config, resolve
-from mathse.models.row import Row
+from mathse.models.row import Part, Row
 
 Family = TypeVar("Family", bound="CausalLMBackbone")
 
@@ -36,8 +36,8 @@ class CausalLMBackbone(ChatBackbone):
         super().__init__(model, tokenizer)
         self.lora_scopes = {"language": lora_pattern_of(model, model)}
 
-    def content(self, images: list[dict[str, str]], text: str) -> Any:
-        return text  # templates of models without pictures add it to a string
+    def content(self, said: Sequence[Part]) -> Any:
+        return "".join(self.defuse(part.text) for part in said)  # their templates add it to a string
 
     def prompt_ids(self, rows: Sequence[Row], images: Sequence[Sequence[Features]]) -> list[list[int]]:
         ids: list[list[int]] = self.tokenizer([self.render(row) for row in rows], add_special_tokens=False)["input_ids"]

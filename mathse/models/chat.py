@@ -10,7 +10,7 @@ from PIL.Image import Image
 
 from mathse.data.images import image_size
 from mathse.models.base import Backbone, Features
-from mathse.models.row import Row
+from mathse.models.row import Part, Row, turns
 
 # A pattern for ``lora_scopes``: the matrices of a decoder that transformers builds like Llama's.
 DECODER_SCOPE = r"model\.language_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)"
@@ -27,18 +27,19 @@ class ChatBackbone(Backbone):
 
     def render(self, row: Row) -> str:
         """The prompt text of a row, with the chat template; special tokens in user text lose their meaning."""
-        turns = [*row.get("history", ()), (row["question"], None)]
         messages: list[dict[str, Any]] = []
-        for question, answer in turns:
-            images = [] if messages else [{"type": "image"} for _ in row["images"]]  # of the first turn
-            messages.append({"role": "user", "content": self.content(images, self.defuse(question))})
+        for question, answer in turns(self.as_read(row)):
+            messages.append({"role": "user", "content": self.content(question)})
             if answer is not None:
                 messages.append({"role": "assistant", "content": self.defuse(answer)})
         return self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
 
-    def content(self, images: list[dict[str, str]], text: str) -> Any:
+    def content(self, said: Sequence[Part]) -> Any:
         """What the user says in a turn, as the chat template takes it."""
-        return [*images, {"type": "text", "text": text}]
+        return [
+            {"type": "text", "text": self.defuse(part.text)} if part.image is None else {"type": "image"}
+            for part in said
+        ]
 
     def prompt_ids(self, rows: Sequence[Row], images: Sequence[Sequence[Features]]) -> list[list[int]]:
         texts = []

@@ -94,6 +94,13 @@ class HFBackbone(ChatBackbone):
 
     # --- prompts ---
 
+    def template_keeps_order(self) -> bool:
+        """Whether the chat template writes a picture where it stands between texts; some write all of them first."""
+        said = [{"type": "text", "text": "before"}, {"type": "image"}, {"type": "text", "text": "behind"}]
+        written = self.processor.apply_chat_template([{"role": "user", "content": said}], tokenize=False)
+        before, mark, _ = written.partition(self.processor.image_token)
+        return not mark or "before" in before
+
     def defuse(self, text: str) -> str:
         mark = self.processor.image_token  # which need not be a special token
         return super().defuse(text).replace(mark, mark[:1] + " " + mark[1:])
@@ -189,6 +196,10 @@ class HFBackbone(ChatBackbone):
             f"backbone=hf: an image of 448 x 448 pixels takes {self.image_tokens(448, 448):,} tokens",
             *(f"backbone=hf: {part} is {pattern}" for part, pattern in self.parts.items()),
             *(f"backbone=hf: adapters of scope {scope} go on {p}" for scope, p in self.lora_scopes.items()),
+            *[
+                "backbone=hf: the chat template writes pictures before all text, wherever a question marks their "
+                "places; backbone.chat_template=FILE takes another"
+            ][: self.pictures_first],
         ]
 
 
@@ -238,6 +249,7 @@ def load(settings: Settings, weights: bool = True) -> HFBackbone:
         )
     backbone = HFBackbone(model, processor, settings)
     apply_settings(backbone, settings, settings.path)
+    backbone.pictures_first = not backbone.template_keeps_order()
     backbone.never_sampled = [i for i in backbone.never_sampled if i not in backbone.end_ids]
     return backbone
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 from PIL.Image import Image
+
+from mathse.data.picture_marks import MARK, without_marks
 
 
 class Row(TypedDict):
     """One exchange: ``question`` is the prompt text, ``response`` what the model should say (training only).
 
-    ``history`` holds earlier turns, (question, answer) each; the images then belong to its first question. ``id`` names
+    ``history`` holds earlier turns, (question, answer) each; the images then belong to its first question. ``marked``:
+    they stand where that question has its marks ``<image>``, one each; else all of them stand before it. ``id`` names
     the row where one is left out.
     """
 
@@ -21,3 +24,42 @@ class Row(TypedDict):
     images: Sequence[str | Path | Image]
     response: NotRequired[str]
     history: NotRequired[Sequence[tuple[str, str]]]
+    marked: NotRequired[bool]
+
+
+class Part(NamedTuple):
+    """Of what the user says in a turn: a picture, or where that is None a text."""
+
+    image: Any = None
+    text: str = ""
+
+
+def parts(text: str, images: Sequence[Any], marked: bool) -> list[Part]:
+    """A turn's text and pictures in order."""
+    if not marked:
+        return [*map(Part, images), Part(text=text)]
+    first, *others = text.split(MARK)
+    ordered = [Part(text=first)]
+    for image, following in zip(images, others, strict=True):
+        ordered += [Part(image), Part(text=following)]
+    return [part for part in ordered if part.image is not None or part.text]
+
+
+def turns(row: Row) -> Iterator[tuple[list[Part], str | None]]:
+    """What the user says in each turn, and the answer to it; None behind the last, which is to be answered."""
+    images, marked = row["images"], row.get("marked", False)
+    for question, answer in (*row.get("history", ()), (row["question"], None)):
+        yield parts(question, images, marked), answer
+        images, marked = (), False  # they belong to the first turn
+
+
+def with_pictures_first(row: Row) -> Row:
+    """A marked row without its marks, for models that read pictures before all text."""
+    plain = row.copy()
+    del plain["marked"]
+    if history := row.get("history"):
+        (question, answer), *later = history
+        plain["history"] = [(without_marks(question), answer), *later]
+    else:
+        plain["question"] = without_marks(row["question"])
+    return plain

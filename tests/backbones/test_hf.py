@@ -49,6 +49,7 @@ def test_parts_and_adapters_are_found_and_shown(backbone: HFBackbone) -> None:
     assert part_of(backbone, "lm_head.weight") == "language"
     shown = "\n".join(backbone.found())
     assert "a response ends with '<|im_end|>'" in shown and "never sampled: ['<fake_token_around_image>'" in shown
+    assert not backbone.pictures_first and "before all text" not in shown
     assert "adapters of scope tower go on model" in shown and "an image of 448 x 448 pixels takes" in shown
 
 
@@ -79,6 +80,21 @@ def test_a_template_that_forgets_the_picture_is_one_sentence(folder: Path, tmp_p
     blind = build(HF(path=str(folder), chat_template=str(template)))
     with pytest.raises(CheckpointError, match="0 times for 1 images; pass backbone.chat_template=FILE"):
         blind.encode([Row(question="x", images=(picture(28, 28),))])
+
+
+def test_a_template_that_writes_pictures_first_is_told_and_takes_a_marked_question(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    template = tmp_path / "first.jinja"  # as LLaVA's is written
+    template.write_text(
+        "{% for m in messages %}{% for p in m['content'] if p['type'] == 'image' %}<image>{% endfor %}"
+        "{% for p in m['content'] if p['type'] == 'text' %}{{ p['text'] }}{% endfor %}{% endfor %}"
+    )
+    first = build(HF(path=str(folder), chat_template=str(template)))
+    row = Row(question="Is <image> red?", images=(picture(28, 28),), marked=True)
+    assert first.render(row) == first.render(row) == "<image>Is  red?"
+    assert caplog.text.count("backbone=hf reads pictures before all text") == 1
+    assert "writes pictures before all text" in "".join(first.found())
 
 
 def test_a_model_of_text_alone_is_sent_to_its_backbone(folder: Path, tmp_path: Path) -> None:

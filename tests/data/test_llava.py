@@ -35,6 +35,29 @@ def test_a_question_and_its_choices_are_told_apart(text: str, question: str, cho
     assert question_of(text) == (question, choices)
 
 
+@pytest.mark.parametrize(
+    ("text", "question", "choices"),
+    [
+        ("<image>\nFind x.", "Find x.", []),
+        ("Find x.\n<image>", "Find x.", []),
+        ("Here is A: <image>\nIs x 3?", "Here is A: <image>\nIs x 3?", []),
+        ("Which?\nChoices:\n(A) <image>\n(B) none", "Which?", ["<image>", "none"]),
+        (f"{HINT}\n<image>\nQuestion: Find x.", "Find x.", []),  # the wrapping took the tag along
+        ("As in <image2>, find x.", "As in\n, find x.", []),  # the first picture is not named
+    ],
+)
+def test_a_tag_amid_the_words_stays_where_it_is(text: str, question: str, choices: list[str]) -> None:
+    assert question_of(text, 1) == (question, choices)
+
+
+def test_tags_stay_in_their_order_or_are_left_to_the_front_together() -> None:
+    assert question_of("<image>\nHint: Look.\nQuestion: Is it <image>?", 2)[0].count("<image>") in (0, 2)
+    assert question_of(f"<image>\n{HINT}\nQuestion: Is it as in <ImageHere>?", 2)[0] == "<image>\nIs it as in <image>?"
+    assert question_of("Is <image1> as <image 2>?", 2)[0] == "Is <image> as <image>?"
+    assert "<image" not in question_of("Is <image2> as <image 1>?", 2)[0]
+    assert question_of("<image><image>Which is larger?", 2)[0] == "Which is larger?"
+
+
 def test_a_reply_that_says_more_than_the_answer_is_a_solution() -> None:
     asked = "Find x.\nChoices:\n(A) 12\n(B) 13"
     bare = exchange("set", asked, "The answer is B", [])

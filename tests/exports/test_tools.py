@@ -78,7 +78,13 @@ def texts(row: dict[str, Any], end: int) -> tuple[list[int], list[int]]:
 
 
 def ours(backbone: Backbone, example: Example) -> dict[str, Any]:
-    row = Row(question=example.prompt, images=example.images, response=example.response, history=example.history)
+    row = Row(
+        question=example.prompt,
+        images=example.images,
+        response=example.response,
+        history=example.history,
+        marked=example.marked,
+    )
     encoded = backbone.encode([row])[0]
     return tool_row(encoded.ids, [IGNORED] * len(encoded.prompt) + encoded.response, encoded.features)
 

@@ -58,6 +58,8 @@ def rows(local: TinyBackbone) -> list[Row]:
     asked.append(Row(question="What is 3 plus 4?", images=()))
     asked.append(Row(question="Which is larger?", images=[picture(56, 84), picture(140, 28, seed=1)]))
     asked.append(Row(question="And now?", images=[picture(28, 28)], history=[("What is it?", "It is 4<|im_end|>.")]))
+    marked = "Is <image> larger than <image>, or <|image_pad|>?"
+    asked.append(Row(question=marked, images=[picture(56, 28), picture(28, 28, 1)], marked=True))
     asked.append(Row(question="<|image_pad|> and <|im_end|><|assistant|>求 √2", images=[picture(64, 64)]))
     return asked
 

@@ -72,7 +72,8 @@ class Files:
                 accepted = path
             else:
                 wrong = path
-        question, choices = question_of(prompt)
+        refs = picture_refs(values)
+        question, choices = question_of(prompt, len(refs))
         if not question:
             raise BadRow("there is no question but pictures and hints; leave the row out")
         return Exchange(
@@ -82,7 +83,7 @@ class Files:
             file_kind,
             question,
             tuple(choices),
-            tuple(self._pictures.find(ref, self.images or file.parent) for ref in picture_refs(values)),
+            tuple(self._pictures.find(ref, self.images or file.parent) for ref in refs),
             text_of(values, "answer") if values.get("answer") not in (None, "") else None,
             accepted,
             wrong,

@@ -86,7 +86,8 @@ class Pairs:
         self, values: Mapping[str, Any], file: Path, line: int, images: Path, seen: set[int], reasons: list[object]
     ) -> Iterator[Exchange]:
         """The record's exchange, if it has a path that is new; ``reasons``: why one of its two is not used."""
-        question, choices = question_of(text_of(values, "question", "prompt"))
+        refs = picture_refs(values)
+        question, choices = question_of(text_of(values, "question", "prompt"), len(refs))
         if not question:
             raise BadRow("there is no question but pictures and hints; leave the row out")
         chosen, rejected = (text_of(values, name) for name in PAIR)
@@ -101,7 +102,7 @@ class Pairs:
             reached = "announces no answer" if wrong is None else "comes to the right answer"
             reasons.append(f"the rejected path {reached}, so nothing says that it is wrong")
             rejected = ""
-        pictures = tuple(self._pictures.find(ref, images) for ref in picture_refs(values))
+        pictures = tuple(self._pictures.find(ref, images) for ref in refs)
 
         def new(path: str) -> str | None:
             """The path, if there is one and it was not there before."""

@@ -19,14 +19,18 @@ from mathse.evolution.training_rows import rewrites, training_row
 from mathse.inference import prompts
 from mathse.judges import orm_rows
 from mathse.models import FAMILIES
+from mathse.models.row import Row, with_pictures_first
 from mathse.runs.layout import CHECKPOINT, FEEDBACK, ORM_FILE, TRAIN
 from mathse.runs.reader import FinishedStage, Run
 from mathse.types import Problem, PromptStyle, ReasoningPath, Verdict
 
+PICTURES_FIRST = ("cogvlm2",)  # families that read pictures before all text (Backbone.pictures_first)
+
 
 @dataclass(frozen=True)
 class Example:
-    """``prompt`` and ``images`` are what the model reads, ``history`` the turns before, ``response`` what it learns.
+    """``prompt`` and ``images`` are what the model reads, ``history`` the turns before, ``response`` what it learns;
+    ``marked``: the images stand at the marks of the first turn, and not before it.
 
     ``version`` names the prompt, as in a lineage, ``family`` the backbone that it is for; ``verdict`` is there in the
     ORM's examples.
@@ -41,6 +45,11 @@ class Example:
     family: str
     history: tuple[tuple[str, str], ...] = ()
     verdict: Verdict | None = None
+    marked: bool = False
+
+    @property
+    def turns(self) -> list[tuple[str, str]]:
+        return [*self.history, (self.prompt, self.response)]
 
     @property
     def lineage(self) -> dict[str, str]:
@@ -64,9 +73,18 @@ def sft_examples(run: Run, stage: str) -> Iterator[Example]:
     for number, path in source.lines(TRAIN, ReasoningPath):
         problem = problem_named(path.problem_id, problem_of, f"{source.folder / TRAIN}:{number}")
         reflection = rewritten.get(path.id)
-        row = training_row(style, problem, path, reflection)
+        row = _as_read(training_row(style, problem, path, reflection), family)
         version = prompts.version("reflect" if reflection is not None else "generate", style, problem)
-        yield Example(path, problem, row["question"], tuple(problem.images), row["response"], version, family)
+        yield Example(
+            path,
+            problem,
+            row["question"],
+            tuple(problem.images),
+            row["response"],
+            version,
+            family,
+            marked=row.get("marked", False),
+        )
 
 
 def orm_examples(run: Run) -> Iterator[Example]:
@@ -88,7 +106,7 @@ def orm_examples(run: Run) -> Iterator[Example]:
         problem = labelled.get(row.path.problem_id) or problem_named(
             row.path.problem_id, problem_of, f"{orm.folder / FEEDBACK}:{number}"
         )
-        trained = orm_rows.training_row(style, problem, row.path.text, row.verdict, settings)
+        trained = _as_read(orm_rows.training_row(style, problem, row.path.text, row.verdict, settings), family)
         yield Example(
             row.path,
             problem,
@@ -99,7 +117,13 @@ def orm_examples(run: Run) -> Iterator[Example]:
             family,
             tuple(trained["history"]),
             row.verdict,
+            trained.get("marked", False),
         )
+
+
+def _as_read(row: Row, family: str) -> Row:
+    """The row as the family's fit reads it."""
+    return with_pictures_first(row) if row.get("marked") and family in PICTURES_FIRST else row
 
 
 def family_of(backbone: Mapping[str, Any]) -> str:

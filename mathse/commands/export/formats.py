@@ -17,11 +17,12 @@ from typing import Any, NamedTuple
 from mathse.commands.export.examples import Example
 from mathse.commands.export.parquet import write_table
 from mathse.commands.export.pictures import ExportedPictures
+from mathse.data.picture_marks import MARK as IMAGE
+from mathse.models.row import parts
 from mathse.runs.store import write_json, write_jsonl
 
 ROWS = "train.jsonl"
 DATASET = "mathse"  # its name in dataset_info.json
-IMAGE = "<image>"
 BREAKS = ("internvl2_5",)  # families that read a line break after a picture: LLaMA-Factory writes none, ms-swift does
 
 # Text that a tool or a tokenizer takes for a picture or the end of a turn. Our fits take the meaning from a tokenizer's
@@ -62,13 +63,15 @@ def write(name: str, examples: Iterable[Example], folder: Path, pictures: Export
 
 
 def harmless(example: Example) -> Example:
-    """The example in whose texts no mark of a tool stands any more."""
+    """The example in whose texts no mark of a tool stands any more, but for those that are its pictures' places."""
 
     def apart(text: str) -> str:
         return _MARK.sub("< ", text)
 
-    history = tuple((apart(question), apart(answer)) for question, answer in example.history)
-    changed = replace(example, prompt=apart(example.prompt), response=apart(example.response), history=history)
+    (first, answer), *later = example.turns
+    question = IMAGE.join(map(apart, first.split(IMAGE))) if example.marked else apart(first)
+    *history, (prompt, response) = [(question, apart(answer)), *((apart(q), apart(a)) for q, a in later)]
+    changed = replace(example, prompt=prompt, response=response, history=tuple(history))
     return example if changed == example else changed
 
 
@@ -99,11 +102,14 @@ def _swift(example: Example, pictures: ExportedPictures) -> dict[str, Any]:
 
 
 def _messages(example: Example, mark: str) -> list[dict[str, Any]]:
-    """All turns; the pictures stand before the first question, as in our fits."""
+    """All turns; the pictures stand in the first question or before it, as in our fits."""
     messages: list[dict[str, Any]] = []
-    for question, answer in (*example.history, (example.prompt, example.response)):
-        marks = "" if messages else mark * len(example.images)
-        messages.append({"role": "user", "content": marks + question})
+    for question, answer in example.turns:
+        content = question
+        if not messages:
+            shown = parts(question, example.images, example.marked)
+            content = "".join(mark if part.image is not None else part.text for part in shown)
+        messages.append({"role": "user", "content": content})
         messages.append({"role": "assistant", "content": answer})
     return messages
 
@@ -131,14 +137,17 @@ HF: Mapping[str, Any] = {
 
 def _trl(example: Example, pictures: ExportedPictures) -> dict[str, Any]:
     turns = []
-    for question, answer in example.history:
+    for question, answer in example.turns:
         turns += [_turn("user", question), _turn("assistant", answer)]
-    turns.append(_turn("user", example.prompt))
-    turns[0]["content"][:0] = [{"type": "image", "text": None} for _ in example.images]
+    *turns, completion = turns
+    turns[0]["content"] = [
+        {"type": "text", "text": part.text} if part.image is None else {"type": "image", "text": None}
+        for part in parts(example.turns[0][0], example.images, example.marked)
+    ]
     return {
         **example.lineage,
         "prompt": turns,
-        "completion": [_turn("assistant", example.response)],
+        "completion": [completion],
         "images": [pictures.cell(ref) for ref in example.images],
     }
 

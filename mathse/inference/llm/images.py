@@ -1,4 +1,4 @@
-"""Pictures as data URLs, within bounds."""
+"""Pictures as data URLs, within bounds, and their places in a message."""
 
 from __future__ import annotations
 
@@ -10,10 +10,21 @@ from typing import Any
 from PIL import Image, ImageOps
 
 from mathse.data.images import load_image
+from mathse.data.picture_marks import stand_in
+from mathse.models.row import parts
+from mathse.types import Problem
 
 MAX_BYTES = 4 * 2**20  # of a picture; APIs take 20 MB; what is larger as a PNG is a photograph, sent as JPEG
 UNCHANGED = {"PNG": "image/png", "JPEG": "image/jpeg"}
 PHOTO_QUALITY = 90
+
+
+def content_of(problem: Problem, text: str, max_side: int) -> list[dict[str, Any]]:
+    """A message's content: ``text``, in which the problem's question stands, and the problem's pictures in order."""
+    return [
+        {"type": "text", "text": part.text} if part.image is None else image_part(part.image, max_side)
+        for part in parts(text, problem.images, stand_in(text, problem))
+    ]
 
 
 def image_part(ref: str, max_side: int) -> dict[str, Any]:

@@ -15,6 +15,7 @@ backbone, which cannot read instructions and has a token a byte.
 
 from __future__ import annotations
 
+from mathse.data.picture_marks import texts_beside
 from mathse.inference.prompts.feedback import (
     ANNOTATION_SCHEMA,
     MAX_FEEDBACK,
@@ -86,13 +87,13 @@ def judge_prompt(
         hint = f"The correct answer is {problem.answer}.\n" if see_answer else ""
         return f"{hint}Check each step.", [(generation_prompt(problem, style), path)]
     answer = problem.answer if see_answer else None
-    slots = {"question": question_text(problem), "answer": answer, "path": path}
+    slots = {"question": question_text(problem), **texts_beside(problem, answer=answer, path=path)}
     return filled("judge", language(problem), slots), []
 
 
 def annotation_prompt(problem: Problem, path: str) -> str:
     """The teacher's, which shows the reference answer."""
-    slots = {"question": question_text(problem), "answer": problem.answer or None, "path": path}
+    slots = {"question": question_text(problem), **texts_beside(problem, answer=problem.answer or None, path=path)}
     return filled("annotate", language(problem), slots)
 
 
@@ -105,11 +106,10 @@ def reflection_prompt(
     problem: Problem, draft: str, feedback: Verdict | None, style: PromptStyle, *, short: bool = False
 ) -> str:
     """``short``: without problem and picture, as the paper's body prints it."""
-    question = question_text(problem)
-    if style == "compact":
-        verdict = f"\n{feedback.error_step or ''}: {feedback.error_analysis or ''}" if feedback else ""
-        return f"{question}\n{draft}{verdict}\nwrong"
     step = (feedback.error_step or None) if feedback else None
     analysis = (feedback.error_analysis or None) if feedback else None
-    slots = {"question": question, "path": draft, "step": step, "analysis": analysis}
+    slots = {"question": question_text(problem), **texts_beside(problem, path=draft, step=step, analysis=analysis)}
+    if style == "compact":
+        verdict = f"\n{slots['step'] or ''}: {slots['analysis'] or ''}" if feedback else ""
+        return f"{slots['question']}\n{slots['path']}{verdict}\nwrong"
     return filled("reflect_short" if short else "reflect", language(problem), slots)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from mathse.models.row import Row
+from mathse.models.row import Part, Row, turns
 
 Message = dict[str, Any]
 
@@ -13,17 +13,20 @@ Message = dict[str, Any]
 def messages(
     row: Row, address: Callable[[Any], str], defuse: Callable[[str], str] = lambda text: text
 ) -> list[Message]:
-    """The turns in order, the pictures before the first question, as the chat templates of all families have them.
+    """The turns in order, the first question's text and pictures in theirs, as the chat templates of all families take
+    them.
 
     Args:
         address: of a picture, as ``Pictures.address``.
         defuse: rewrites special tokens in the user's text, which a server would take for the real ones.
     """
+
+    def content_of(part: Part) -> Message:
+        return {"type": "text", "text": defuse(part.text)} if part.image is None else image_part(address(part.image))
+
     result: list[Message] = []
-    turns = [*row.get("history", ()), (row["question"], None)]
-    for question, answer in turns:
-        pictures = [] if result else [image_part(address(image)) for image in row["images"]]
-        result.append({"role": "user", "content": [*pictures, {"type": "text", "text": defuse(question)}]})
+    for question, answer in turns(row):
+        result.append({"role": "user", "content": list(map(content_of, question))})
         if answer is not None:
             result.append({"role": "assistant", "content": defuse(answer)})
     return result

@@ -67,7 +67,9 @@ class ServedModel:
             self.client.base_urls = engine.base_urls
 
     def request(self, row: Row, **options: Any) -> ChatRequest:
-        defuse = getattr(self.served.reader, "defuse", str) if self.served else str
+        defuse: Callable[[str], str] = str
+        if self.served is not None:
+            row, defuse = self.served.reader.as_read(row), self.served.reader.defuse
         return ChatRequest(messages(row, self.pictures.address, defuse), **options)
 
     def stream(self, asked: Iterable[Asked], more: More | None = None) -> Iterator[list[ChatReply]]:

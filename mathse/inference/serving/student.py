@@ -1,8 +1,8 @@
 """``generator=server`` and ``generator=vllm``: students behind an OpenAI-compatible server.
 
-The server renders the prompt with the checkpoint's own chat template, picture before question, which local prompts are
-made with too; the two counts of tokens are compared. Answers are stored by the contents of request and checkpoint, so a
-rerun sends no request twice.
+The server renders the prompt with the checkpoint's own chat template, which local prompts are made with too, text and
+pictures in the same order; the two counts of tokens are compared. Answers are stored by the contents of request and
+checkpoint, so a rerun sends no request twice.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from typing import Any
 from mathse.config.teachers import OpenAITeacher as Settings
 from mathse.inference import prompts
 from mathse.inference.llm.client import ChatClient, ChatReply, ChatRequest
-from mathse.inference.llm.images import image_part
+from mathse.inference.llm.images import content_of
 from mathse.types import Problem, ReasoningPath, Verdict
 
 WAVES = 32  # rows a call, times max_concurrency: long enough that its last rows matter little
@@ -111,8 +111,7 @@ class OpenAITeacher:
     def _request(
         self, problem: Problem, text: str, version: str, *, again: int = 0, with_images: bool = True, **options: Any
     ) -> ChatRequest:
-        images = [image_part(ref, self.image_side) for ref in problem.images] if with_images else []
-        content: Any = [*images, {"type": "text", "text": text}] if images else text
+        content: Any = content_of(problem, text, self.image_side) if with_images and problem.images else text
         seed = None if self.seed is None else self.seed + again
         return ChatRequest(
             [{"role": "user", "content": content}], seed=seed, prompt_version=version, again=again, **options

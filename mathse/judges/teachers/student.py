@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from mathse.inference import prompts
+from mathse.inference.rows import judge_row, reflect_row, solve_row
 from mathse.models.row import Row
 from mathse.types import Problem, PromptStyle, ReasoningPath, Verdict
 
@@ -42,16 +43,14 @@ class StudentTeacher:
 
     def solve(self, problems: Sequence[Problem]) -> list[str | None]:
         model = self._model()
-        return self._written(
-            model, [Row(question=prompts.generation_prompt(p, model.prompt_style), images=p.images) for p in problems]
-        )
+        return self._written(model, [solve_row(model.prompt_style, problem) for problem in problems])
 
     def annotate(self, problems: Sequence[Problem], paths: Sequence[ReasoningPath]) -> list[Verdict]:
         model = self._model()
-        rows = []
-        for problem, path in zip(problems, paths, strict=True):
-            question, history = prompts.judge_prompt(problem, path.text, model.prompt_style, see_answer=True)
-            rows.append(Row(question=question, images=problem.images, history=history))
+        rows = [
+            judge_row(model.prompt_style, problem, path.text, see_answer=True, see_image=True)
+            for problem, path in zip(problems, paths, strict=True)
+        ]
         parsed = [prompts.parse_feedback(text or "") for text in self._written(model, rows)]
         return [Verdict(path.id, *feedback, judge=self.name) for path, feedback in zip(paths, parsed, strict=True)]
 
@@ -64,8 +63,8 @@ class StudentTeacher:
     ) -> list[str | None]:
         model = self._model()
         rows = [
-            Row(question=prompts.reflection_prompt(p, draft.text, verdict, model.prompt_style), images=p.images)
-            for p, draft, verdict in zip(problems, drafts, feedback, strict=True)
+            reflect_row(model.prompt_style, problem, draft.text, verdict)
+            for problem, draft, verdict in zip(problems, drafts, feedback, strict=True)
         ]
         return self._written(model, rows, attempt)
 

@@ -31,6 +31,7 @@ class CogVLM2Backbone(Backbone):
 
     family: ClassVar[str] = "cogvlm2"
     max_images: int | None = 1
+    pictures_first: bool = True  # behind BOS
     parts: Mapping[str, str] = {
         "connector": r"model\.vision\.(conv|linear_proj|boi|eoi)(\.|$)",
         "tower": r"model\.vision\.(patch_embedding|transformer)(\.|$)",
@@ -58,7 +59,7 @@ class CogVLM2Backbone(Backbone):
     def prompt_ids(self, rows: Sequence[Row], images: Sequence[Sequence[Features]]) -> list[list[int]]:
         # ids of a prompt: BOS, the image's placeholders, the text; the processor knows all templates
         prompts = []
-        for row, row_images in zip(rows, images, strict=True):
+        for row, row_images in zip(map(self.as_read, rows), images, strict=True):
             history = [(self.defuse(question), self.defuse(answer)) for question, answer in row.get("history", ())]
             encoded = self.processor.encode(self.defuse(row["question"]), bool(row_images), history, self.template)
             prompts.append(encoded["input_ids"])
