@@ -27,6 +27,7 @@ VERBS = {
         "mathse.commands.export",
         "a run's data for LLaMA-Factory, ms-swift, TRL, the hub; a model with its card",
     ),
+    "reward-server": ("mathse.commands.reward_server", "a run's ORM as a reward over HTTP, for TRL, verl and others"),
     "convert-data": (
         "mathse.commands.convert_data",
         "published records (Geometry3K, MATH-V, MMPR, ...) as own rows",

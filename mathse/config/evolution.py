@@ -35,10 +35,26 @@ class Reflect:
 
 
 @dataclass
+class DPO:
+    """Direct preference optimisation (update=dpo, sft_then_dpo). What is not set here is as ``sft`` has it; a pair is
+    two rows of a batch."""
+
+    beta: float = allow(0.1, above=0)  # how far the student may leave its reference: small is far
+    label_smoothing: float = allow(0.0, low=0, high=0.5)  # share of the pairs that is taken to be the wrong way round
+    lr_scale: float = allow(0.1, above=0)  # learning rate, as a share of sft.optimizer.lr
+    epochs: float = allow(1.0, above=0)  # passes over the pairs
+    pairs_per_problem: int | None = allow(4, low=1)  # at most, the newest rejected paths first; null: all
+
+
+@dataclass
 class Evolution:
     rounds: int = allow(2, low=0)  # K; PAPER: not stated, Figure 2 and Table 1 imply 2
     init: Literal["base", "previous"] = "base"  # what a round's fit starts from; PAPER: silent
     samples_per_problem: int = allow(1, low=1)  # paths that the student draws for a problem of a round
     keep: Literal["one", "all"] = "one"  # accepted paths kept for a problem
+    # how a round's fit and the final one learn: from D_SFT (the paper), or from pairs of an accepted and a rejected
+    # path of a problem (docs: mathse/training/dpo.py), or from the one and then from the other
+    update: Literal["sft", "dpo", "sft_then_dpo"] = "sft"
+    dpo: DPO = field(default_factory=DPO)
     round: Round = field(default_factory=Round)
     reflect: Reflect = field(default_factory=Reflect)

@@ -9,6 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+from mathse.config.evolution import DPO
 from mathse.config.fits import Fit
 from mathse.errors import DataError
 from mathse.evolution.context import RunContext
@@ -44,6 +45,8 @@ class Fitting:
         stream: Callable[[Sequence[Row]], Stream] | None = None,
         status_tokens: tuple[int, int] | None = None,
         kept_in: torch.dtype | None = None,
+        dpo: DPO | None = None,
+        folder: Path | None = None,
     ) -> None:
         """Fit ``backbone`` on ``rows`` and write the stage's checkpoint.
 
@@ -52,16 +55,20 @@ class Fitting:
             stream: gives the rows in another order than epochs, or more of them.
             status_tokens: of an ORM, the tokens of CORRECT and WRONG (see mathse/judges/verdict_first.py).
             kept_in: of the checkpoint after a full fit (see FitJob).
+            dpo: where the rows are pairs to prefer by.
+            folder: where checkpoint and log go, of a fit that comes before the stage's own; None: the stage's.
         """
         context = self.context
+        place = folder or stage.path
+        place.mkdir(parents=True, exist_ok=True)
 
         # rows that fit into max_length and the model's context; the others are listed
         limit = min(settings.max_length or backbone.context, backbone.context)  # tokens
-        reasons = [backbone.too_long(row, limit) for row in rows]
+        reasons = [next(filter(None, (backbone.too_long(path, limit) for path in _paths(row))), None) for row in rows]
         numbered = enumerate(zip(rows, reasons, strict=True), 1)
         too_long = [{"row": k, "id": row.get("id"), "reason": why} for k, (row, why) in numbered if why]
         if too_long:
-            file = stage.path / TOO_LONG
+            file = place / TOO_LONG
             write_jsonl(file, too_long)
             if len(too_long) == len(rows):
                 raise DataError(f"{file}: every row is too long ({too_long[0]['reason']}); raise max_length")
@@ -76,7 +83,7 @@ class Fitting:
                 context.progress.say(line)
         self.make_room()
         job = FitJob(
-            stage.path,
+            place,
             rows,
             context.seed(stage, "fit"),
             settings,
@@ -84,10 +91,13 @@ class Fitting:
             val_rows,
             stream(rows) if stream else None,
             status_tokens,
+            dpo,
             kept_in,
         )
         with context.fitting(stage, what, job.steps) as track:
-            callbacks = [ShowSteps(track, stage.path), *context.loggers.fit_callbacks(stage.name)]
+            callbacks: list[pl.Callback] = [ShowSteps(track, place)]
+            if folder is None:
+                callbacks += context.loggers.fit_callbacks(stage.name)
             fit(backbone, job, callbacks, self._announce, context.progress.say)
 
     def _announce(self, trained: Trained) -> None:
@@ -97,6 +107,13 @@ class Fitting:
             self._announced.add(parts)
             for line in (str(trained), *parts.splitlines()):
                 self.context.progress.say(line)
+
+
+def _paths(row: Row) -> list[Row]:
+    """A row as it is; of a pair its two paths, each a row of its own."""
+    if "rejected" not in row:
+        return [row]
+    return [row, Row(**{**row, "response": row["rejected"]})]
 
 
 class ShowSteps(pl.Callback):

@@ -52,6 +52,11 @@ def fitting_keys(config: TrainConfig) -> tuple[str, ...]:
     return (*COMMON, "sft", "evaluation", *sampling_keys(config))
 
 
+def updating_keys(config: TrainConfig) -> tuple[str, ...]:
+    """The settings of a fit that learns from pairs; none where no fit does."""
+    return () if config.evolution.update == "sft" else ("evolution.update", "evolution.dpo")
+
+
 def judging_keys(config: TrainConfig, path: str) -> tuple[str, ...]:
     """The settings that decide the verdicts of the judge at ``path``, "judge" or "distill.judge" (name or section)."""
     chosen = config.judge if path == "judge" else config.distill.judge

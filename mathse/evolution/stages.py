@@ -9,10 +9,12 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
+
+import torch
 
 from mathse.config.evolution import Reflect
 from mathse.config.judges import judge_named
@@ -21,8 +23,9 @@ from mathse.data.problems import to_distill
 from mathse.evolution.decontamination import decontamination_keys
 from mathse.evolution.evolution_run import EvolutionRun
 from mathse.evolution.filter import leave_out_listed, list_unusable, unread_pictures, unreadable_images
-from mathse.evolution.keys import COMMON, fitting_keys, judging_keys, teaching_keys
+from mathse.evolution.keys import COMMON, fitting_keys, judging_keys, teaching_keys, updating_keys
 from mathse.evolution.measure import acceptance, measure_student
+from mathse.evolution.preferences import Preference, preference_row, preferences
 from mathse.evolution.sources import record_sources
 from mathse.evolution.state import Judged, judged_rows
 from mathse.evolution.student import Student
@@ -34,10 +37,12 @@ from mathse.reporting.progress.outlook import Unit
 from mathse.runs.layout import (
     CHECKPOINT,
     DEV_PREDICTIONS,
+    FIRST_FIT,
     INCORRECT,
     METRICS,
     PATHS,
     PREDICTIONS,
+    PREFERENCES,
     SCRATCH,
     SKIPPED_FIT,
     TRAIN,
@@ -45,7 +50,7 @@ from mathse.runs.layout import (
 )
 from mathse.runs.rows import JsonlRows, Mapped
 from mathse.runs.stage_cache import Stage
-from mathse.runs.store import BatchLog, publish_folder, read_json, read_jsonl, write_json
+from mathse.runs.store import BatchLog, publish_folder, read_json, read_jsonl, write_json, write_jsonl
 from mathse.scoring.metrics import transitions
 from mathse.seeds import rng
 from mathse.training.fit import save_checkpoint
@@ -72,6 +77,7 @@ def open_round(loop: EvolutionRun) -> Stage:
         *judging_keys(config, "judge"),
         *(f"evolution.{name}" for name in ("init", "samples_per_problem", "keep", "round")),
         *(("evolution.reflect.row",) if has_rewrites else ()),
+        *updating_keys(config),
         "callbacks",
     )
     description = f"self-evolving round {loop.round} of {loop.rounds}: sample, judge, merge, refit"
@@ -98,7 +104,8 @@ def is_reflection(stage: Stage) -> bool:
 
 
 def open_final(loop: EvolutionRun) -> Stage:
-    keys = (*fitting_keys(loop.config), "evolution.rounds", "evolution.reflect", "callbacks")
+    config = loop.config
+    keys = (*fitting_keys(config), *updating_keys(config), "evolution.rounds", "evolution.reflect", "callbacks")
     return _open(loop, "final", "the final student, on all that was accepted", keys)
 
 
@@ -227,27 +234,68 @@ def judging_unit(loop: EvolutionRun, chosen: Any) -> Unit | Literal["nothing"]:
 
 
 def fit_student(loop: EvolutionRun, init: str) -> Student:
-    """Alg. 1 lines 3, 12, 17: SFT on D_SFT, from the base or from the previous student; or, where D_SFT is empty or
-    the previous student was fitted on the same rows, that student carried on."""
-    stage, paths, previous = loop.stage, loop.state.train, loop.student
-    fitted_before = previous.stage.path / TRAIN
-    reason = None
-    if not paths:
-        reason = "no path was accepted, so there is no row to fit on"
-    elif fitted_before.exists() and {row["id"] for row in read_jsonl(fitted_before)} == {path.id for path in paths}:
-        reason = "nothing new was accepted"
-    if reason:
+    """Alg. 1 lines 3, 12, 17: SFT on D_SFT, from the base or from the previous student; or, where there is nothing new
+    to fit on, the previous student carried on. ``evolution.update``: DPO on pairs instead, or after it."""
+    stage, paths, previous, config = loop.stage, loop.state.train, loop.student, loop.config
+    update = config.evolution.update if learns_from_pairs(loop) else "sft"
+    pairs: Sequence[Preference] = []
+    if update != "sft":
+        found = preferences(paths, loop.state.incorrect, config.evolution.dpo.pairs_per_problem)
+        write_jsonl(stage.path / PREFERENCES, found)
+        pairs = JsonlRows(stage.path / PREFERENCES, Preference)
+    if reason := _nothing_new(previous.stage, paths, pairs, update):
         loop.context.progress.say(f"{stage.name}: {reason}; no fit, the student of {previous.stage.name} is carried on")
         write_json(stage.path / SKIPPED_FIT, {"reason": reason, "carried_on": previous.stage.name})
         for name in (CHECKPOINT, PREDICTIONS, METRICS, DEV_PREDICTIONS):
             carry_on(previous.stage.path / name, stage.path / name)
         return Student(stage, carried_on=True)
+    student = Student(stage)
     # PAPER: silent on what a round's fit starts from; switch: evolution.init
     start = loop.base.checkpoint if init == "base" else previous.checkpoint
+    if update == "sft" or not pairs:
+        _fit_on_paths(loop, start)
+    elif update == "dpo":
+        _fit_on_pairs(loop, start, pairs)
+    else:
+        first = stage.path / FIRST_FIT
+        if not student.checkpoint.exists():  # after a kill the second fit may be done, and the first one's weights gone
+            _fit_on_paths(loop, start, first)
+            _fit_on_pairs(loop, first / CHECKPOINT, pairs)
+        for name in (CHECKPOINT, SCRATCH):
+            shutil.rmtree(first / name, ignore_errors=True)
+    return student
+
+
+def learns_from_pairs(loop: EvolutionRun) -> bool:
+    """Whether the current stage's fit follows ``evolution.update``: distillation has no paths of a student yet."""
+    return loop.config.task == "evolve" and loop.stage.name != "distill"
+
+
+def _nothing_new(
+    previous: Stage, paths: Sequence[ReasoningPath], pairs: Sequence[Preference], update: str
+) -> str | None:
+    """Why there is nothing to fit on that the student of ``previous`` was not fitted on."""
+    if not paths:
+        return "no path was accepted, so there is no row to fit on"
+    if update == "dpo" and not pairs:
+        return "no problem has an accepted and a rejected path, so there is no pair to fit on"
+    fitted_pairs, fitted_paths = previous.path / PREFERENCES, previous.path / TRAIN
+    pairs_before = {pair.id for pair in JsonlRows(fitted_pairs, Preference)} if fitted_pairs.exists() else set()
+    if {pair.id for pair in pairs} != pairs_before:
+        return None
+    if update == "dpo":
+        return "no new pair of an accepted and a rejected path came up"
+    same = fitted_paths.exists() and {row["id"] for row in read_jsonl(fitted_paths)} == {path.id for path in paths}
+    return "nothing new was accepted" if same else None
+
+
+def _fit_on_paths(loop: EvolutionRun, start: Path, folder: Path | None = None) -> None:
+    """SFT on D_SFT; ``folder``: of a fit that another one goes on from, in the same stage."""
     backbone = loop.models.backbone(start)
+    paths = loop.state.train
     loop.models.fit(
         backbone,
-        stage,
+        loop.stage,
         training_rows(
             loop.context.run.path,
             loop.problems.by_id,
@@ -258,10 +306,38 @@ def fit_student(loop: EvolutionRun, init: str) -> Student:
         loop.config.sft,
         what=f"fit on {len(paths)} paths",
         val_rows=solution_rows(backbone.prompt_style, loop.problems.splits["dev"]),
-        # a later fit goes on from float32 weights: bfloat16 would drop about half of what a small update learned
-        kept_in=None if is_fitted_on(loop.config, stage.name) else loop.models.kept_in(),
+        kept_in=None if folder is not None else _kept_in(loop),
+        folder=folder,
     )
-    return Student(stage)
+
+
+def _fit_on_pairs(loop: EvolutionRun, start: Path, pairs: Sequence[Preference]) -> None:
+    backbone = loop.models.backbone(start)
+    style, problems = backbone.prompt_style, loop.problems.by_id
+    sft, dpo = loop.config.sft, loop.config.evolution.dpo
+    settings = replace(
+        sft,
+        epochs=dpo.epochs,
+        max_steps=None,
+        batch_size=max(1, sft.batch_size // 2),  # a pair is two rows
+        micro_batch_size=max(1, sft.micro_batch_size // 2),
+        optimizer=replace(sft.optimizer, lr=sft.optimizer.lr * dpo.lr_scale),
+    )
+    loop.models.fit(
+        backbone,
+        loop.stage,
+        [preference_row(style, problems[pair.chosen.problem_id], pair) for pair in pairs],
+        settings,
+        what=f"fit on {len(pairs)} pairs",
+        val_rows=solution_rows(style, loop.problems.splits["dev"]),
+        kept_in=_kept_in(loop),
+        dpo=dpo,
+    )
+
+
+def _kept_in(loop: EvolutionRun) -> torch.dtype | None:
+    # a later fit goes on from float32 weights: bfloat16 would drop about half of what a small update learned
+    return None if is_fitted_on(loop.config, loop.stage.name) else loop.models.kept_in()
 
 
 def carry_on(source: Path, target: Path) -> None:
@@ -300,6 +376,7 @@ def summary(loop: EvolutionRun) -> dict[str, Any]:
         "stage": stage.name,
         **_accuracy(stage),
         **counts(loop),
+        **({"pairs": len(JsonlRows(pairs, Preference))} if (pairs := stage.path / PREFERENCES).exists() else {}),
         "transitions": moves,
         "skipped_fit": read_json(skipped)["reason"] if skipped.exists() else None,
     }

@@ -16,13 +16,16 @@ class Row(TypedDict):
 
     ``history`` holds earlier turns, (question, answer) each; the images then belong to its first question. ``marked``:
     they stand where that question has its marks ``<image>``, one each; else all of them stand before it. ``id`` names
-    the row where one is left out.
+    the row where one is left out. Of a pair to prefer by, ``response`` is the accepted one, ``rejected`` the other, and
+    ``reference`` the log-probability of each before the fit.
     """
 
     id: NotRequired[str]
     question: str
     images: Sequence[str | Path | Image]
     response: NotRequired[str]
+    rejected: NotRequired[str]
+    reference: NotRequired[tuple[float, float]]
     history: NotRequired[Sequence[tuple[str, str]]]
     marked: NotRequired[bool]
 

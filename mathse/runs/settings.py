@@ -29,6 +29,12 @@ LATER: dict[str, Any] = {
     "orm.jitter": False,
     "note": None,
     "trainer.sampling_dtype": None,
+    "evolution.update": "sft",
+    "evolution.dpo.beta": 0.1,
+    "evolution.dpo.label_smoothing": 0.0,
+    "evolution.dpo.lr_scale": 0.1,
+    "evolution.dpo.epochs": 1.0,
+    "evolution.dpo.pairs_per_problem": 4,
 }
 
 

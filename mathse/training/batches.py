@@ -79,7 +79,7 @@ class MixedStream:
 def length(row: Row) -> int:
     """Characters of a row: a cheap proxy for its tokens."""
     before = sum(len(question) + len(answer) for question, answer in row.get("history", ()))
-    return before + len(row["question"]) + len(row.get("response", ""))
+    return before + len(row["question"]) + max(len(row.get("response", "")), len(row.get("rejected", "")))
 
 
 def step_seed(seed: int, step: int, rank: int = 0) -> int:

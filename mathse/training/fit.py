@@ -22,6 +22,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+from mathse.config.evolution import DPO
 from mathse.config.fits import Fit
 from mathse.config.schema import Trainer as TrainerSettings
 from mathse.errors import MathSEError
@@ -31,16 +32,19 @@ from mathse.models.model_spec import ModelSpec, close_shared, spec_of
 from mathse.models.needs import frozen_parts, whole_gradients_fit
 from mathse.models.placement import META
 from mathse.models.row import Row
-from mathse.runs.layout import CHECKPOINT, SCRATCH, TRAIN_LOG, TRAINED
+from mathse.runs.layout import CHECKPOINT, REFERENCE, SCRATCH, TRAIN_LOG, TRAINED
 from mathse.runs.store import publish_folder, write_json, write_jsonl
 from mathse.seeds import derive
 from mathse.training import ranks, resume, strategies
 from mathse.training.batches import EpochStream, MixedStream, OnceStream, Stream, length
 from mathse.training.divergence import Divergence
+from mathse.training.dpo import DPOModule, PairData, with_reference
 from mathse.training.loader import StepData, StepLoader
 from mathse.training.orm import ORMModule
 from mathse.training.sft import SFTModule
 from mathse.training.watch import Watch, is_logged
+
+PREFERRING = ("margin", "preferred")  # what DPO's steps say beside their loss
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,7 @@ class FitJob:
     val_rows: Sequence[Row] = ()
     stream: Stream | None = None
     status_tokens: tuple[int, int] | None = None  # an ORM's fit
+    dpo: DPO | None = None  # a fit whose rows are pairs; batch sizes then count pairs
     kept_in: torch.dtype | None = None  # of the checkpoint after a full fit; None: as the model was opened
     tower_features: bool = False  # kept features stand for pictures; ``fit`` decides that
     reduced_once: bool = True  # sharded gradients, in a step's last pass; ``fit`` decides that
@@ -98,6 +103,7 @@ def fit(
         raise MathSEError(f"no row to fit on in {job.folder}")
     (job.folder / SCRATCH).mkdir(parents=True, exist_ok=True)
     before = _prepare(backbone, job)
+    paths = 1 if job.dpo is None else 2  # of a row
 
     # What trains, what is frozen, and the memory it is expected to take.
     settings = job.settings
@@ -105,7 +111,7 @@ def fit(
     estimated = memory.estimate(
         backbone,
         longest,
-        settings.rows_at_once(len(longest.ids)),
+        paths * settings.rows_at_once(paths * len(longest.ids)),
         job.trainer.precision,
         settings.activation_checkpointing,
         shards=job.trainer.devices if job.trainer.strategy == "fsdp2" else 1,
@@ -115,6 +121,14 @@ def fit(
     write_json(job.folder / TRAINED, trained.to_json())
     if announce is not None:
         announce(trained)
+
+    # What the model gives each path of a pair before it has learnt from them.
+    if job.dpo is not None:
+        device, precision = device_of(job.trainer), job.trainer.precision
+        at_once = settings.rows_at_once(paths * len(longest.ids))
+        file = job.folder / REFERENCE
+        pairs = with_reference(backbone, job.rows, file, device=device, precision=precision, at_once=at_once)
+        job = replace(job, rows=pairs)
 
     # Whether whole gradients fit beside all that until a step's last pass. Rank 0 decides for all.
     if (device := device_of(job.trainer)).type == "cuda":
@@ -172,7 +186,10 @@ def _train(
     micro = settings.micro_batch_size
     options = {**asdict(settings.optimizer), "vision_lr_scale": settings.vision_lr_scale}
     options |= {"steps": job.steps, "seed": job.seed, "reduced_once": job.reduced_once}
-    if job.status_tokens is None:
+    if job.dpo is not None:
+        weights = {"beta": job.dpo.beta, "label_smoothing": job.dpo.label_smoothing}
+        module: SFTModule = DPOModule(backbone, **weights, **options)
+    elif job.status_tokens is None:
         module = SFTModule(backbone, **options)
     else:
         module = ORMModule(backbone, status_tokens=job.status_tokens, **options)
@@ -189,7 +206,8 @@ def _train(
     first_step = start.step if start else 0
     divergence = Divergence(hardware.max_grad_norm_ratio, settings.optimizer.clip)
     watch = Watch(backbone, divergence=divergence, advice=_advice(job), start=first_step)
-    data = StepData(stream, backbone, micro, job.steps, **data_options, together=strategies.pass_together(hardware))
+    step_data = StepData if job.dpo is None else PairData
+    data = step_data(stream, backbone, micro, job.steps, **data_options, together=strategies.pass_together(hardware))
     loader = StepLoader(data, first_step, hardware.workers, pinned, observe=watch.observe)
     val_loader = None
     validation: dict[str, Any] = {"limit_val_batches": 0}
@@ -264,7 +282,10 @@ def _advice(job: FitJob) -> str:
     """What to try where the fit diverges. Another rate begins the fit anew; what only says when to stop does not."""
     section = "sft" if job.status_tokens is None else "orm.fit"
     optimizer, precision = job.settings.optimizer, job.trainer.precision
-    remedies = [f"{section}.optimizer.lr below {optimizer.lr:g}", f"{section}.optimizer.clip below {optimizer.clip:g}"]
+    rate = f"{section}.optimizer.lr below {optimizer.lr:g}"
+    if job.dpo is not None:
+        rate = f"evolution.dpo.lr_scale below {job.dpo.lr_scale:g}"
+    remedies = [rate, f"{section}.optimizer.clip below {optimizer.clip:g}"]
     if precision != "32-true":
         remedies.append(f"trainer.precision={'bf16-mixed' if precision == 'bf16-true' else '32-true'}")
     return (
@@ -350,7 +371,8 @@ class TrainLog(pl.Callback):
             lr = trainer.optimizers[0].param_groups[0]["lr"]
             loss = round(float(outputs["loss"]), 6)
             figures = self.watch.figures if self.watch is not None else {}
-            self._write({"step": trainer.global_step, "loss": loss, "lr": lr, **figures})
+            preferring = {name: round(float(outputs[name]), 6) for name in PREFERRING if name in outputs}
+            self._write({"step": trainer.global_step, "loss": loss, "lr": lr, **preferring, **figures})
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         metrics = {k: round(float(v), 6) for k, v in trainer.callback_metrics.items() if k.startswith("val_")}

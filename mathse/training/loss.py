@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+from torch.utils.checkpoint import checkpoint
 
 from mathse.config.extras import installed
 from mathse.models.shapes import LOGITS_AT_ONCE
@@ -76,6 +77,22 @@ def cross_entropy_and_hits(head: nn.Module, states: Tensor, targets: Tensor) -> 
         loss += F.cross_entropy(logits, wanted, reduction="sum")
         hits += (logits.argmax(-1) == wanted).sum()
     return loss, hits
+
+
+def token_log_probs(head: Any, states: Tensor, targets: Tensor) -> Tensor:
+    """log p(target) of each of N tokens, (N,) in float32, for a loss that weighs rows by what they come to.
+
+    ``states`` and ``targets`` as in ``cross_entropy``. Where the logits are many, those of a chunk are computed once
+    more in the backward pass, and none are kept until then.
+    """
+
+    def of_some(some: Tensor, wanted: Tensor) -> Tensor:
+        return -F.cross_entropy(head(some).float(), wanted, reduction="none")
+
+    if len(states) <= (at_once := tokens_at_once(head)):
+        return of_some(states, targets)
+    parts = zip(states.split(at_once), targets.split(at_once), strict=True)
+    return torch.cat([checkpoint(of_some, some, wanted, use_reentrant=False) for some, wanted in parts])
 
 
 def tokens_at_once(head: Any) -> int:

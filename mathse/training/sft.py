@@ -16,6 +16,7 @@ from mathse.models.base import Backbone
 from mathse.models.parts import is_adapter, named_parts
 from mathse.training import ranks, strategies
 from mathse.training.batches import step_seed
+from mathse.training.loader import Counts
 from mathse.training.loss import added_up, cross_entropy, cross_entropy_and_hits
 
 
@@ -75,15 +76,9 @@ class SFTModule(pl.LightningModule):
         total = torch.zeros((), device=self.device)
         # Eq. 1 is a sum over tokens. Where the strategy takes the mean over the ranks, that division is undone here.
         averaged = ranks.size() if strategies.averages(self.trainer) else 1
-        normaliser = ranks.total(batch["micro"].counts.targets) / averaged
-        if strategies.averages(self.trainer):  # these look for each gradient where autograd makes it
-
-            def measure(*answered: Any) -> Tensor:
-                return cross_entropy(*answered) / normaliser
-        else:
-            measure = partial(added_up, normaliser=normaliser)
+        normaliser = ranks.total(self.terms(batch["micro"].counts)) / averaged
         for k, micro in enumerate(batch["micro"], 1):
-            loss = self(strategies.on_device(self.trainer, micro), measure)
+            loss = self.step_loss(strategies.on_device(self.trainer, micro), normaliser)
             strategies.announce_pass(self.trainer, last=k == len(batch["micro"]), reduced_once=self.reduced_once)
             self.manual_backward(loss)
             total += loss.detach()
@@ -94,6 +89,21 @@ class SFTModule(pl.LightningModule):
         optimizer.zero_grad()
         self.lr_schedulers().step()  # type: ignore[union-attr]
         return {"loss": ranks.total(total) / averaged, "grad_norm": strategies.gradient_norm(self.trainer, norm)}
+
+    def terms(self, counts: Counts) -> int:
+        """What a step's loss is a mean over."""
+        return counts.targets
+
+    def step_loss(self, micro: dict[str, Tensor], normaliser: Tensor | float) -> Tensor:
+        """A micro-batch's part of the step's loss; its ``backward()`` comes next."""
+        if strategies.averages(self.trainer):  # these look for each gradient where autograd makes it
+
+            def measure(*answered: Any) -> Tensor:
+                return cross_entropy(*answered) / normaliser
+        else:
+            measure = partial(added_up, normaliser=normaliser)
+        loss: Tensor = self(micro, measure)
+        return loss
 
     def validation_step(self, batch: dict[str, Any], step: int) -> None:
         for micro in batch["micro"]:

@@ -3,6 +3,7 @@
     mathse export outputs/demo/seed_0 --format llamafactory          # D_SFT of the task's last fit
     mathse export outputs/demo/seed_0 --format trl --stage round_01
     mathse export outputs/demo/seed_0 --format hf --what orm         # the ORM's labelled paths
+    mathse export outputs/demo/seed_0 --format trl --what preferences   # accepted paths beside rejected ones
     mathse export outputs/demo/seed_0 --what model                   # a checkpoint with its model card
     mathse export outputs/demo/seed_0 --what model --push-to-hub OWNER/NAME      # ... on the hub too: ``hub``
 
@@ -27,7 +28,7 @@ from typing import Any, get_args
 from mathse.commands.convert import PUBLISHED_LAYOUT, convert
 from mathse.commands.export.adapter import name_base
 from mathse.commands.export.data_card import ExportOptions, RowCounts, data_card
-from mathse.commands.export.examples import Example, orm_examples, sft_examples
+from mathse.commands.export.examples import Example, orm_examples, preference_examples, sft_examples
 from mathse.commands.export.formats import FORMATS, harmless, write
 from mathse.commands.export.hub import HubRepository
 from mathse.commands.export.model_card import model_card
@@ -55,9 +56,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--format", choices=[*FORMATS], help="whose form the data is written in")
     parser.add_argument(
         "--what",
-        choices=("sft", "orm", *MODELS),
+        choices=("sft", "preferences", "orm", *MODELS),
         default="sft",
-        help="default: sft, the rows of D_SFT; adapter: the LoRA weights of a stage alone",
+        help="default: sft, the rows of D_SFT; preferences: pairs of an accepted and a rejected path; adapter: the "
+        "LoRA weights of a stage alone",
     )
     parser.add_argument("--stage", help="whose rows or checkpoint (default: the task's last, such as final)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the folder to make (default: below RUN/exports)")
@@ -100,8 +102,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def export_data(run: Run, out: Path, format: str, what: str, stage: str, images: Mode = "copy") -> list[str]:
-    """Write the rows of a stage (``what`` "sft") or of the ORM in a tool's form; the lines that say what was made."""
-    examples = orm_examples(run) if what == "orm" else sft_examples(run, stage)
+    """Write the rows of a stage (``what`` "sft" or "preferences") or of the ORM in a tool's form; the lines that say
+    what was made."""
+    pairs, form = what == "preferences", FORMATS[format]
+    of_stage = preference_examples if pairs else sft_examples
+    examples = orm_examples(run) if what == "orm" else of_stage(run, stage)
+    opened_by = form.pairs_by if pairs and form.pairs_by else form.opened_by
     counts = RowCounts()
 
     def written(marks: bool) -> Iterator[Example]:
@@ -115,11 +121,11 @@ def export_data(run: Run, out: Path, format: str, what: str, stage: str, images:
 
     def fill(folder: Path) -> dict[str, Any]:
         pictures = ExportedPictures(folder, images)
-        write(format, written(FORMATS[format].marks), folder, pictures)
+        write(format, written(form.marks), folder, pictures, pairs)
         if not counts.rows:
             raise DataError(f"{run.folder / stage}: holds no rows of {what} data; choose another --what or --stage")
         options = ExportOptions(format, what, stage, images, pictures.count)
-        open_with = FORMATS[format].opened_by.format(out="FOLDER")
+        open_with = opened_by.format(out="FOLDER")
         (folder / "README.md").write_text(data_card(run, options, counts, open_with), encoding="utf-8")
         return {
             "kind": "data",
@@ -137,7 +143,7 @@ def export_data(run: Run, out: Path, format: str, what: str, stage: str, images:
     lines = [f"{out}: {counts.rows:,} rows of {what} data for {format}, README.md tells what is in them"]
     if counts.altered:
         lines.append(f"{len(counts.altered):,} rows held marks of the tool, taken apart by a space: see README.md")
-    return [*lines, f"open it: {FORMATS[format].opened_by.format(out=str(out))}"]
+    return [*lines, f"open it: {opened_by.format(out=str(out))}"]
 
 
 def export_model(run: Run, stage: str, out: Path, adapter: bool = False) -> list[str]:

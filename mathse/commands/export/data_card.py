@@ -66,7 +66,7 @@ class ExportOptions:
 
     @property
     def command(self) -> str:
-        stage = f" --stage {self.stage}" if self.what == "sft" else ""
+        stage = f" --stage {self.stage}" if self.what != "orm" else ""
         return f"python -m mathse export RUN --format {self.format} --what {self.what}{stage} --images {self.images}"
 
 
@@ -106,6 +106,7 @@ def _front_matter(options: ExportOptions, counts: RowCounts) -> str:
 def _head(run: Run, options: ExportOptions, counts: RowCounts, open_with: str) -> Iterator[str]:
     what = {
         "sft": f"D_SFT of stage {title(options.stage)}: accepted reasoning paths to fit a student on",
+        "preferences": f"Preferences of stage {title(options.stage)}: accepted paths, each with a rejected one",
         "orm": "Labelled reasoning paths to fit an Outcome Reward Model on",
     }[options.what]
     yield f"\n# {what}\n"

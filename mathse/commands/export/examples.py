@@ -14,14 +14,16 @@ from mathse.config.fits import ORM
 from mathse.data.labelled_paths import read_labelled
 from mathse.data.sources import problem_lookup, problem_named
 from mathse.errors import DataError
+from mathse.evolution.preferences import Preference, preference_row, preferences
 from mathse.evolution.state import Judged
 from mathse.evolution.training_rows import rewrites, training_row
 from mathse.inference import prompts
 from mathse.judges import orm_rows
 from mathse.models import FAMILIES
 from mathse.models.row import Row, with_pictures_first
-from mathse.runs.layout import CHECKPOINT, FEEDBACK, ORM_FILE, TRAIN
+from mathse.runs.layout import CHECKPOINT, FEEDBACK, INCORRECT, ORM_FILE, PREFERENCES, TRAIN
 from mathse.runs.reader import FinishedStage, Run
+from mathse.runs.rows import JsonlRows
 from mathse.types import Problem, PromptStyle, ReasoningPath, Verdict
 
 PICTURES_FIRST = ("cogvlm2",)  # families that read pictures before all text (Backbone.pictures_first)
@@ -33,7 +35,7 @@ class Example:
     ``marked``: the images stand at the marks of the first turn, and not before it.
 
     ``version`` names the prompt, as in a lineage, ``family`` the backbone that it is for; ``verdict`` is there in the
-    ORM's examples.
+    ORM's examples, ``rejected`` in a pair, whose ``response`` is to be preferred to it.
     """
 
     path: ReasoningPath
@@ -46,6 +48,7 @@ class Example:
     history: tuple[tuple[str, str], ...] = ()
     verdict: Verdict | None = None
     marked: bool = False
+    rejected: str | None = None
 
     @property
     def turns(self) -> list[tuple[str, str]]:
@@ -84,6 +87,34 @@ def sft_examples(run: Run, stage: str) -> Iterator[Example]:
             version,
             family,
             marked=row.get("marked", False),
+        )
+
+
+def preference_examples(run: Run, stage: str) -> Iterator[Example]:
+    """Pairs of an accepted and a rejected path: those that the student of ``stage`` was fitted on, or, where it learnt
+    from D_SFT alone, all that its D_SFT and R_incorrect make. Raises DataError where the stage has no D_SFT."""
+    source = _stage_with(run, stage, TRAIN)
+    problem_of, backbone = problem_lookup(run.config), run.config["backbone"]
+    family, style = family_of(backbone), style_of(backbone)
+    if source.has(PREFERENCES):
+        file, pairs = PREFERENCES, source.rows(PREFERENCES, Preference)
+    else:
+        train = JsonlRows(source.folder / TRAIN, ReasoningPath)
+        incorrect = JsonlRows(source.folder / INCORRECT, Judged) if source.has(INCORRECT) else ()
+        file, pairs = TRAIN, preferences(train, incorrect)
+    for pair in pairs:
+        problem = problem_named(pair.chosen.problem_id, problem_of, str(source.folder / file))
+        row = _as_read(preference_row(style, problem, pair), family)
+        yield Example(
+            pair.chosen,
+            problem,
+            row["question"],
+            tuple(problem.images),
+            row["response"],
+            prompts.version("generate", style, problem),
+            family,
+            marked=row.get("marked", False),
+            rejected=row["rejected"],
         )
 
 

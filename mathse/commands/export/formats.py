@@ -1,8 +1,11 @@
 """An example as a row of another tool, in the form that the tool itself reads.
 
-llamafactory   LLaMA-Factory: ShareGPT messages, ``<image>`` where a picture stands, dataset_info.json
-swift          ms-swift: messages and images, ``loss`` false in turns that are not learnt
+llamafactory   LLaMA-Factory: ShareGPT messages, ``<image>`` where a picture stands, dataset_info.json;
+               pairs: messages up to the question, "chosen" and "rejected", ``ranking``
+swift          ms-swift: messages and images, ``loss`` false in turns that are not learnt;
+               pairs: the accepted answer in the messages, ``rejected_response`` beside them
 trl            TRL's SFTTrainer: prompt and completion as messages of parts, so that the completion alone is learnt
+               pairs: "prompt", "chosen" and "rejected", as its DPOTrainer reads them
 hf             a plain table: every field on its own, pictures as the library's Image
 """
 
@@ -37,29 +40,42 @@ class Format(NamedTuple):
 
     marks: bool
     opened_by: str  # {out} is the folder
+    pairs_by: str | None = None  # the same of pairs, where it differs
 
 
 FORMATS: dict[str, Format] = {
     "llamafactory": Format(
-        True, "dataset_dir: {out}, dataset: mathse (and mask_history: true) in LLaMA-Factory's yaml"
+        True,
+        "dataset_dir: {out}, dataset: mathse (and mask_history: true) in LLaMA-Factory's yaml",
+        "dataset_dir: {out}, dataset: mathse, stage: dpo in LLaMA-Factory's yaml",
     ),
-    "swift": Format(True, "ROOT_IMAGE_DIR={out} swift sft --dataset {out}/train.jsonl"),
-    "trl": Format(True, "datasets.load_dataset({out!r}), or trl sft --dataset_name {out}"),
+    "swift": Format(
+        True,
+        "ROOT_IMAGE_DIR={out} swift sft --dataset {out}/train.jsonl",
+        "ROOT_IMAGE_DIR={out} swift rlhf --rlhf_type dpo --dataset {out}/train.jsonl",
+    ),
+    "trl": Format(
+        True,
+        "datasets.load_dataset({out!r}), or trl sft --dataset_name {out}",
+        "datasets.load_dataset({out!r}), or trl dpo --dataset_name {out}",
+    ),
     "hf": Format(False, "datasets.load_dataset({out!r})"),
 }
 
 
-def write(name: str, examples: Iterable[Example], folder: Path, pictures: ExportedPictures) -> None:
-    """Write all rows in a tool's form, one at a time."""
+def write(
+    name: str, examples: Iterable[Example], folder: Path, pictures: ExportedPictures, pairs: bool = False
+) -> None:
+    """Write all rows in a tool's form, one at a time. ``pairs``: each has a rejected response."""
     if name == "llamafactory":
         write_jsonl(folder / ROWS, (_sharegpt(example, pictures) for example in examples))
-        write_json(folder / "dataset_info.json", {DATASET: _DATASET_INFO})
+        write_json(folder / "dataset_info.json", {DATASET: _RANKING_INFO if pairs else _DATASET_INFO})
     elif name == "swift":
         write_jsonl(folder / ROWS, (_swift(example, pictures) for example in examples))
     elif name == "trl":
-        write_table(folder, (_trl(example, pictures) for example in examples), TRL)
+        write_table(folder, (_trl(example, pictures) for example in examples), TRL_PAIRS if pairs else TRL)
     else:
-        write_table(folder, _plain(examples, pictures), HF)
+        write_table(folder, _plain(examples, pictures), {**HF, "rejected": "text"} if pairs else HF)
 
 
 def harmless(example: Example) -> Example:
@@ -71,7 +87,8 @@ def harmless(example: Example) -> Example:
     (first, answer), *later = example.turns
     question = IMAGE.join(map(apart, first.split(IMAGE))) if example.marked else apart(first)
     *history, (prompt, response) = [(question, apart(answer)), *((apart(q), apart(a)) for q, a in later)]
-    changed = replace(example, prompt=prompt, response=response, history=tuple(history))
+    rejected = None if example.rejected is None else apart(example.rejected)
+    changed = replace(example, prompt=prompt, response=response, history=tuple(history), rejected=rejected)
     return example if changed == example else changed
 
 
@@ -84,21 +101,30 @@ _DATASET_INFO = {
     "tags": {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"},
 }
 
+_RANKING_INFO = {
+    **_DATASET_INFO,
+    "ranking": True,
+    "columns": {"messages": "messages", "chosen": "chosen", "rejected": "rejected", "images": "images"},
+}
+
 
 def _sharegpt(example: Example, pictures: ExportedPictures) -> dict[str, Any]:
     mark = IMAGE + "\n" if example.family in BREAKS else IMAGE
-    return {
-        **example.lineage,
-        "messages": _messages(example, mark),
-        "images": [pictures.path(ref) for ref in example.images],
-    }
+    messages, images = _messages(example, mark), [pictures.path(ref) for ref in example.images]
+    if example.rejected is None:
+        return {**example.lineage, "messages": messages, "images": images}
+    *asked, chosen = messages
+    rejected = {**chosen, "content": example.rejected}
+    return {**example.lineage, "messages": asked, "chosen": chosen, "rejected": rejected, "images": images}
 
 
 def _swift(example: Example, pictures: ExportedPictures) -> dict[str, Any]:
     messages = _messages(example, IMAGE)
     for message in messages[1:-1:2]:
         message["loss"] = False  # an answer of an earlier turn is read, not learnt
-    return {**example.lineage, "messages": messages, "images": [pictures.path(ref) for ref in example.images]}
+    paired = {} if example.rejected is None else {"rejected_response": example.rejected}
+    images = [pictures.path(ref) for ref in example.images]
+    return {**example.lineage, "messages": messages, **paired, "images": images}
 
 
 def _messages(example: Example, mark: str) -> list[dict[str, Any]]:
@@ -119,6 +145,7 @@ def _messages(example: Example, mark: str) -> list[dict[str, Any]]:
 _LINEAGE = dict.fromkeys(("id", "problem_id", "origin", "round", "source"), "text")
 _TURNS = [{"role": "text", "content": [{"type": "text", "text": "text"}]}]
 TRL: Mapping[str, Any] = {**_LINEAGE, "prompt": _TURNS, "completion": _TURNS, "images": ["image"]}
+TRL_PAIRS: Mapping[str, Any] = {**_LINEAGE, "prompt": _TURNS, "chosen": _TURNS, "rejected": _TURNS, "images": ["image"]}
 HF: Mapping[str, Any] = {
     **_LINEAGE,
     "writer": "text",
@@ -144,10 +171,14 @@ def _trl(example: Example, pictures: ExportedPictures) -> dict[str, Any]:
         {"type": "text", "text": part.text} if part.image is None else {"type": "image", "text": None}
         for part in parts(example.turns[0][0], example.images, example.marked)
     ]
+    if example.rejected is None:
+        learnt: dict[str, Any] = {"completion": [completion]}
+    else:
+        learnt = {"chosen": [completion], "rejected": [_turn("assistant", example.rejected)]}
     return {
         **example.lineage,
         "prompt": turns,
-        "completion": [completion],
+        **learnt,
         "images": [pictures.cell(ref) for ref in example.images],
     }
 
@@ -168,6 +199,7 @@ def _plain(examples: Iterable[Example], pictures: ExportedPictures) -> Iterator[
             "prompt": example.prompt,
             "history": [{"question": question, "answer": answer} for question, answer in example.history],
             "response": example.response,
+            **({} if example.rejected is None else {"rejected": example.rejected}),
             "images": [pictures.cell(ref) for ref in example.images],
             "status": verdict.status if verdict else None,
             "error_step": verdict.error_step if verdict else None,

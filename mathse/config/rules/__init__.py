@@ -28,6 +28,7 @@ RULES: dict[type, tuple[Rule, ...]] = {
         fits.kept_features_are_of_a_frozen_tower,
         fits.lora_scopes_exist,
         run.task_has_its_rows,
+        run.preferences_are_a_student_s_own,
         data.data_is_there,
         data.splits_are_the_set_s_own,
         data.mixture_says_how_much_of_each,

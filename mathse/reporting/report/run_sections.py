@@ -51,11 +51,12 @@ def accuracy(run: Run) -> str:
         "Under each step: its gain in points."
     )
     skipped = [f"{title(e['stage'])}: no fit, {e['skipped_fit']}." for e in entries if e.get("skipped_fit")]
+    paired = [f"{title(e['stage'])}: {e['pairs']:,} pairs to prefer by." for e in entries if e.get("pairs")]
     head = ("stage", "accuracy", "95% interval", "problems", "rows in D_SFT", "no fit because")
     return section(
         "accuracy",
         "Test accuracy by stage",
-        svg.safe(" ".join([finding, *skipped])),
+        svg.safe(" ".join([finding, *skipped, *paired])),
         figure(lambda width: staircase([stairs(run.name, entries)], width)) + table(head, rows),
     )
 

@@ -1,0 +1,78 @@
+"""The ORM of a finished run, opened for whoever asks what a path is worth: ``mathse reward-server``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from mathse.config import recorded
+from mathse.config.schema import OPTIONS, Trainer
+from mathse.config.trust import TRUST, is_trusted
+from mathse.errors import CheckpointError
+from mathse.inference.rows import judge_row
+from mathse.judges.orm import open_orm
+from mathse.models import quiet
+from mathse.models.base import Backbone
+from mathse.models.model_spec import spec_at
+from mathse.runs.class_names import with_current_names
+from mathse.runs.layout import CHECKPOINT
+from mathse.runs.reader import Run
+from mathse.scoring.ranking import rank_of
+from mathse.training.fit import device_of, dtype_of
+from mathse.types import Problem, ReasoningPath, Verdict
+
+
+class RunORM:
+    """``verdicts`` of a run's ORM, ``batch_size`` paths at a time.
+
+    Raises CheckpointError where the run trained none, or names a class for it that is neither ours nor trusted.
+    """
+
+    def __init__(self, run: Run, accelerator: str, batch_size: int, explain: bool, threads: int = 1) -> None:
+        self.batch_size = batch_size
+        section = with_current_names(run.config["orm"].get("backbone") or run.config["backbone"])
+        target = str(section.get("_target_"))
+        if target not in {schema()._target_ for schema in OPTIONS["backbone"]} and not is_trusted(target):
+            raise CheckpointError(
+                f"run.json: the ORM's backbone is {target!r}, which is no backbone of MathSE's; if you trust it, set "
+                f"{TRUST}={target}"
+            )
+        quiet()
+        torch.set_num_threads(threads)
+        trainer = Trainer(accelerator=accelerator, precision="bf16-mixed")  # type: ignore[arg-type]
+        checkpoint = Path(run.config["judge"].get("checkpoint") or run.folder / "orm" / CHECKPOINT)
+        read = partial(_open, recorded("backbone", section), checkpoint, trainer)
+        self.judge = open_orm(checkpoint, read, int(run.config["judge"]["max_new_tokens"])).explaining(explain)
+
+    def verdicts(self, problems: Sequence[Problem], paths: Sequence[ReasoningPath]) -> list[Verdict]:
+        """In the order of the paths; a path that the model cannot read to its end is unparsed.
+
+        Raises DataError for a picture that cannot be read, or that the family refuses.
+        """
+        judge, backbone = self.judge, self.judge.backbone
+        longest = backbone.context - judge.max_new_tokens  # tokens of a prompt
+        readable, verdicts = list[int](), dict[int, Verdict]()
+        for k, (problem, path) in enumerate(zip(problems, paths, strict=True)):
+            row = judge_row(backbone.prompt_style, problem, path.text, judge.see_answer, judge.see_image)
+            if reason := backbone.too_long(row, longest):
+                verdicts[k] = Verdict(path.id, "unparsed", judge=judge.name, raw=reason)
+            else:
+                readable.append(k)
+        readable.sort(key=lambda k: (len(paths[k].text), k))  # so that little of a batch is padding
+        chunks = [readable[k : k + self.batch_size] for k in range(0, len(readable), self.batch_size)]
+        batches = [([problems[k] for k in chunk], [paths[k] for k in chunk]) for chunk in chunks]
+        for chunk, found in zip(chunks, judge.judge_all(batches), strict=True):
+            verdicts |= zip(chunk, found, strict=True)
+        return [verdicts[k] for k in range(len(paths))]
+
+
+def reward_of(verdict: Verdict) -> float:
+    """P(correct), in [0, 1]; 0 of a path on which there is no verdict."""
+    return 0.0 if verdict.status == "unparsed" else rank_of(verdict)
+
+
+def _open(section: object, checkpoint: Path, trainer: Trainer) -> Backbone:
+    return spec_at(section, checkpoint, dtype_of(trainer)).open(device_of(trainer))
