@@ -45,7 +45,10 @@ def test_what_a_setting_may_be_is_what_its_reading_enforces() -> None:
     assert allowed(JsonlData, of[JsonlData, "path"]) == ""
 
 
-def test_help_has_a_line_for_each_setting_with_its_value_its_choices_and_what_it_is() -> None:
+def test_help_has_a_line_for_each_setting_with_its_value_its_choices_and_what_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "10000")  # lines are broken at a terminal's width
     lines = [" ".join(line.split()) for line in help_page(["seed=7"], TrainConfig).splitlines()]
     assert "seed=7 (>= 0) of everything that is drawn by chance" in lines
     assert "data.seed=${seed} of the problems" in lines
