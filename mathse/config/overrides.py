@@ -49,9 +49,9 @@ def explain(error: Exception | None, arguments: Sequence[str], schema: type) -> 
         arguments: the command line without the program.
         schema: of the program's config.
     """
-    own = _own_error(error)
-    mistakes = [] if own is None else str(own).splitlines()
-    with suppress(*COMPOSING):  # of a line of which nothing composes, Hydra's own words are left
+    hydra_mistake = _own_error(error)
+    mistakes = [] if hydra_mistake is None else str(hydra_mistake).splitlines()
+    with suppress(*COMPOSING):  # of a line of which nothing composes, Hydra's hydra_mistake words are left
         for sentence in _mistakes(arguments, schema):
             if sentence not in mistakes:
                 mistakes.append(sentence)

@@ -126,6 +126,7 @@ def _samples(selectors: Mapping[str, Any] | None) -> str:
 
 
 def _buckets(buckets: Mapping[str, Any]) -> str:
+    """The benchmark's own groups; nothing for one that has none."""
     rows = list(_bucket_rows(buckets))
     drawn = table(("group", "accuracy", "right", "of"), rows, f"all {len(rows)} groups") if rows else ""
     return section("buckets", "By kind of problem", "", drawn)

@@ -64,8 +64,8 @@ class RunORM:
         readable.sort(key=lambda k: (len(paths[k].text), k))  # so that little of a batch is padding
         chunks = [readable[k : k + self.batch_size] for k in range(0, len(readable), self.batch_size)]
         batches = [([problems[k] for k in chunk], [paths[k] for k in chunk]) for chunk in chunks]
-        for chunk, found in zip(chunks, judge.judge_all(batches), strict=True):
-            verdicts |= zip(chunk, found, strict=True)
+        for chunk, judged in zip(chunks, judge.judge_all(batches), strict=True):
+            verdicts |= zip(chunk, judged, strict=True)
         return [verdicts[k] for k in range(len(paths))]
 
 

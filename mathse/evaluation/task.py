@@ -122,8 +122,8 @@ def _answers_of_student(
     def student() -> Student:
         """Read, or its server's client made, when it is first asked for."""
         if isinstance(config.generator, ServerGenerator):
-            asked: Student = build(config.generator).student(folder)
-            return asked
+            served_elsewhere: Student = build(config.generator).student(folder)
+            return served_elsewhere
         if served is not None:
             return models.served_student(config, served)
         return models.student(config)

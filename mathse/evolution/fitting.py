@@ -15,7 +15,7 @@ from mathse.errors import DataError
 from mathse.evolution.context import RunContext
 from mathse.models.base import Backbone
 from mathse.models.memory import Trained
-from mathse.models.row import Row
+from mathse.models.row import Row, paths_of
 from mathse.reporting.progress import Track
 from mathse.reporting.progress.wording import aligned, fit_info
 from mathse.runs.layout import TOO_LONG
@@ -59,16 +59,16 @@ class Fitting:
             folder: where checkpoint and log go, of a fit that comes before the stage's own; None: the stage's.
         """
         context = self.context
-        place = folder or stage.path
-        place.mkdir(parents=True, exist_ok=True)
+        target = folder or stage.path
+        target.mkdir(parents=True, exist_ok=True)
 
         # rows that fit into max_length and the model's context; the others are listed
         limit = min(settings.max_length or backbone.context, backbone.context)  # tokens
-        reasons = [next(filter(None, (backbone.too_long(path, limit) for path in _paths(row))), None) for row in rows]
+        reasons = [next(filter(None, (backbone.too_long(path, limit) for path in paths_of(row))), None) for row in rows]
         numbered = enumerate(zip(rows, reasons, strict=True), 1)
         too_long = [{"row": k, "id": row.get("id"), "reason": why} for k, (row, why) in numbered if why]
         if too_long:
-            file = place / TOO_LONG
+            file = target / TOO_LONG
             write_jsonl(file, too_long)
             if len(too_long) == len(rows):
                 raise DataError(f"{file}: every row is too long ({too_long[0]['reason']}); raise max_length")
@@ -77,13 +77,13 @@ class Fitting:
             )
             rows = [row for row, why in zip(rows, reasons, strict=True) if not why]
 
-        for line in backbone.found():
+        for line in backbone.findings():
             if line not in self._announced:
                 self._announced.add(line)
                 context.progress.say(line)
         self.make_room()
         job = FitJob(
-            place,
+            target,
             rows,
             context.seed(stage, "fit"),
             settings,
@@ -95,7 +95,7 @@ class Fitting:
             kept_in,
         )
         with context.fitting(stage, what, job.steps) as track:
-            callbacks: list[pl.Callback] = [ShowSteps(track, place)]
+            callbacks: list[pl.Callback] = [ShowSteps(track, target)]
             if folder is None:
                 callbacks += context.loggers.fit_callbacks(stage.name)
             fit(backbone, job, callbacks, self._announce, context.progress.say)
@@ -107,13 +107,6 @@ class Fitting:
             self._announced.add(parts)
             for line in (str(trained), *parts.splitlines()):
                 self.context.progress.say(line)
-
-
-def _paths(row: Row) -> list[Row]:
-    """A row as it is; of a pair its two paths, each a row of its own."""
-    if "rejected" not in row:
-        return [row]
-    return [row, Row(**{**row, "response": row["rejected"]})]
 
 
 class ShowSteps(pl.Callback):

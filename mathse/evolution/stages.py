@@ -240,8 +240,8 @@ def fit_student(loop: EvolutionRun, init: str) -> Student:
     update = config.evolution.update if learns_from_pairs(loop) else "sft"
     pairs: Sequence[Preference] = []
     if update != "sft":
-        found = preferences(paths, loop.state.incorrect, config.evolution.dpo.pairs_per_problem)
-        write_jsonl(stage.path / PREFERENCES, found)
+        made = preferences(paths, loop.state.incorrect, config.evolution.dpo.pairs_per_problem)
+        write_jsonl(stage.path / PREFERENCES, made)
         pairs = JsonlRows(stage.path / PREFERENCES, Preference)
     if reason := _nothing_new(previous.stage, paths, pairs, update):
         loop.context.progress.say(f"{stage.name}: {reason}; no fit, the student of {previous.stage.name} is carried on")

@@ -80,6 +80,7 @@ def _answer(backbone: Backbone, method: str, batches: Sequence[Ask]) -> Any:
 
 
 def _answer_on_rank(spec: ModelSpec, method: str, batches: Sequence[Ask]) -> Any:
+    """The same on another rank, which opens the model itself; its name is what is sent there."""
     return _answer(open_shared(spec, ranks.own_device()), method, batches)
 
 

@@ -11,15 +11,49 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
+from transformers import AutoConfig
 
 from mathse.config.backbones import AnyModel
 from mathse.errors import CheckpointError, ConfigError
 from mathse.models.chat import ChatBackbone
+from mathse.models.checkpoint import as_dtype, open_model, read_config, resolve
 from mathse.models.row import Part
 
 _ANSWER = "4711"
 # Settings of a config with which logits are more than the head's product, which is all that our losses make of them.
 SCALED = ("final_logit_softcapping", "logit_scale", "logits_scaling", "logits_soft_cap", "output_logit_soft_cap")
+
+
+def open_asked(auto: Any, family: str, settings: Any, weights: bool, no_such_model: str) -> tuple[Path, Any]:
+    """The folder that the settings name, and its model.
+
+    Args:
+        auto: transformers' ``AutoModelFor...``; the model is of the class that it has for the folder's config.
+        weights: False: for prompts alone, see ``mathse.models.prompt_reader``.
+        family: the backbone's name, for messages.
+        no_such_model: what transformers lacks where it has none, and what to choose instead.
+
+    Raises CheckpointError there, and for a model whose logits our losses cannot make.
+    """
+    folder = resolve(settings.path, settings.revision, weights)
+    model_type = read_config(folder).get("model_type")
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        model_class = auto._model_mapping[type(config)]
+    except (KeyError, ValueError, OSError):
+        raise CheckpointError(
+            f"{folder}: its config.json says model_type = {model_type!r}, and {no_such_model}"
+        ) from None
+    refuse_scaled_logits(folder, config.get_text_config())
+    model = open_model(
+        model_class,
+        folder,
+        dtype=as_dtype(settings.dtype),
+        attention=settings.attention,
+        config=config,
+        weights=weights,
+    )
+    return folder, model
 
 
 def refuse_scaled_logits(folder: Path, config: Any) -> None:
@@ -92,9 +126,9 @@ def apply_settings(backbone: ChatBackbone, settings: AnyModel, path: str) -> Non
         backbone.pad_id = end
 
 
-def with_system(template: str, words: str) -> str:
-    """A chat template that begins a conversation without a system's turn with one of these words."""
-    quoted = words.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n")
+def with_system(template: str, text: str) -> str:
+    """A chat template that begins a conversation without a system's turn with one that says ``text``."""
+    quoted = text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n")
     turn = f"[{{'role': 'system', 'content': '{quoted}'}}]"
     condition = "{%- if messages[0]['role'] != 'system' %}"
     return f"{condition}{{%- set messages = {turn} + messages %}}{{%- endif %}}{template}"

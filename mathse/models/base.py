@@ -176,7 +176,7 @@ class Backbone(ABC):
         """``connector``'s output for a batch, as the model takes it."""
         return tokens
 
-    def found(self) -> list[str]:
+    def findings(self) -> list[str]:
         """What was found out of a model that no file describes, in sentences; shown before the first fit."""
         return []
 

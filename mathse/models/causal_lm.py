@@ -9,18 +9,16 @@ weights come with a Python package.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from PIL.Image import Image
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 
 from mathse.config.backbones import CausalLM as Settings
-from mathse.errors import CheckpointError
-from mathse.models.asked import apply_settings, lora_pattern_of, refuse_scaled_logits
+from mathse.models.asked import apply_settings, lora_pattern_of, open_asked
 from mathse.models.base import Features
 from mathse.models.chat import ChatBackbone
-from mathse.models.checkpoint import as_dtype, open_model, open_tokenizer, read_config, resolve
+from mathse.models.checkpoint import open_tokenizer
 from mathse.models.row import Part, Row
 
 Family = TypeVar("Family", bound="CausalLMBackbone")
@@ -36,8 +34,8 @@ class CausalLMBackbone(ChatBackbone):
         super().__init__(model, tokenizer)
         self.lora_scopes = {"language": lora_pattern_of(model, model)}
 
-    def content(self, said: Sequence[Part]) -> Any:
-        return "".join(self.defuse(part.text) for part in said)  # their templates add it to a string
+    def content(self, parts: Sequence[Part]) -> Any:
+        return "".join(self.defuse(part.text) for part in parts)  # their templates add it to a string
 
     def prompt_ids(self, rows: Sequence[Row], images: Sequence[Sequence[Features]]) -> list[list[int]]:
         ids: list[list[int]] = self.tokenizer([self.render(row) for row in rows], add_special_tokens=False)["input_ids"]
@@ -74,34 +72,8 @@ def load(settings: Settings, weights: bool = True) -> CausalLMBackbone:
 
 def opened(family: type[Family], settings: Settings, weights: bool) -> Family:
     """A checkpoint's language model as a backbone of this class."""
-    folder = resolve(settings.path, settings.revision, weights)
-    model_class, config = class_of(folder)
-    model = open_model(
-        model_class,
-        folder,
-        dtype=as_dtype(settings.dtype),
-        attention=settings.attention,
-        config=config,
-        weights=weights,
-    )
+    no_such_model = "causal language model of that type; a model with pictures is backbone=hf"
+    folder, model = open_asked(AutoModelForCausalLM, "causal_lm", settings, weights, no_such_model)
     backbone = family(model, open_tokenizer(folder))
     apply_settings(backbone, settings, settings.path)
     return backbone
-
-
-def class_of(folder: Path) -> tuple[Any, Any]:
-    """The class of a folder's language model, and its config.
-
-    Raises CheckpointError where transformers has none, or one that this family cannot train.
-    """
-    model_type = read_config(folder).get("model_type")
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        model_class = AutoModelForCausalLM._model_mapping[type(config)]
-    except (KeyError, ValueError, OSError):
-        raise CheckpointError(
-            f"{folder} is not a checkpoint of backbone=causal_lm: its config.json says model_type = {model_type!r}, "
-            "and transformers has no causal language model of that type; a model with pictures is backbone=hf"
-        ) from None
-    refuse_scaled_logits(folder, config)
-    return model_class, config

@@ -34,11 +34,11 @@ class ChatBackbone(Backbone):
                 messages.append({"role": "assistant", "content": self.defuse(answer)})
         return self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
 
-    def content(self, said: Sequence[Part]) -> Any:
+    def content(self, parts: Sequence[Part]) -> Any:
         """What the user says in a turn, as the chat template takes it."""
         return [
             {"type": "text", "text": self.defuse(part.text)} if part.image is None else {"type": "image"}
-            for part in said
+            for part in parts
         ]
 
     def prompt_ids(self, rows: Sequence[Row], images: Sequence[Sequence[Features]]) -> list[list[int]]:

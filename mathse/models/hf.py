@@ -14,22 +14,21 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from PIL import Image as Pictures
 from PIL.Image import Image
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForImageTextToText
+from transformers import AutoModelForImageTextToText
 
 from mathse.config.backbones import HF as Settings
 from mathse.data.images import image_size
 from mathse.errors import CheckpointError, DataError
-from mathse.models.asked import apply_settings, lora_pattern_of, refuse_scaled_logits
+from mathse.models.asked import apply_settings, lora_pattern_of, open_asked
 from mathse.models.base import Features
 from mathse.models.chat import ChatBackbone
-from mathse.models.checkpoint import as_dtype, open_model, open_processor, read_config, resolve
+from mathse.models.checkpoint import open_processor
 from mathse.models.row import Row
 
 CONNECTING = re.compile(r"projector|connector|merger|downsample|resampler|mlp1|aligner")  # modules between the two
@@ -96,8 +95,8 @@ class HFBackbone(ChatBackbone):
 
     def template_keeps_order(self) -> bool:
         """Whether the chat template writes a picture where it stands between texts; some write all of them first."""
-        said = [{"type": "text", "text": "before"}, {"type": "image"}, {"type": "text", "text": "behind"}]
-        written = self.processor.apply_chat_template([{"role": "user", "content": said}], tokenize=False)
+        content = [{"type": "text", "text": "before"}, {"type": "image"}, {"type": "text", "text": "behind"}]
+        written = self.processor.apply_chat_template([{"role": "user", "content": content}], tokenize=False)
         before, mark, _ = written.partition(self.processor.image_token)
         return not mark or "before" in before
 
@@ -188,7 +187,7 @@ class HFBackbone(ChatBackbone):
     def _is_image(self, ids: list[int]) -> Tensor:
         return torch.tensor([i == self.image_id for i in ids]).long()
 
-    def found(self) -> list[str]:
+    def findings(self) -> list[str]:
         tokens = self.tokenizer.convert_ids_to_tokens
         return [
             f"backbone=hf: a response ends with {tokens(self.end_id)!r}, sampling stops at {tokens(self.end_ids)}; "
@@ -227,16 +226,8 @@ def parts_of(inner: Any, text: Any) -> Mapping[str, str]:
 
 def load(settings: Settings, weights: bool = True) -> HFBackbone:
     """Open a vision-language model; ``weights`` False: for prompts alone, see ``mathse.models.prompt_reader``."""
-    folder = resolve(settings.path, settings.revision, weights)
-    model_class, config = class_of(folder)
-    model = open_model(
-        model_class,
-        folder,
-        dtype=as_dtype(settings.dtype),
-        attention=settings.attention,
-        config=config,
-        weights=weights,
-    )
+    no_such_model = "model of that type that reads pictures and writes text; one of text alone is backbone=causal_lm"
+    folder, model = open_asked(AutoModelForImageTextToText, "hf", settings, weights, no_such_model)
     processor = open_processor(folder)
     lacking = [
         name for name in ("image_token", "image_processor", "replace_image_token") if not hasattr(processor, name)
@@ -252,19 +243,3 @@ def load(settings: Settings, weights: bool = True) -> HFBackbone:
     backbone.pictures_first = not backbone.template_keeps_order()
     backbone.never_sampled = [i for i in backbone.never_sampled if i not in backbone.end_ids]
     return backbone
-
-
-def class_of(folder: Path) -> tuple[Any, Any]:
-    """The class of a folder's model, and its config. Raises CheckpointError where transformers has none."""
-    model_type = read_config(folder).get("model_type")
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        model_class = AutoModelForImageTextToText._model_mapping[type(config)]
-    except (KeyError, ValueError, OSError):
-        raise CheckpointError(
-            f"{folder} is not a checkpoint of backbone=hf: its config.json says model_type = {model_type!r}, and "
-            "transformers has no model of that type that reads pictures and writes text; one of text alone is "
-            "backbone=causal_lm"
-        ) from None
-    refuse_scaled_logits(folder, config.get_text_config())
-    return model_class, config

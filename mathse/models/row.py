@@ -30,6 +30,13 @@ class Row(TypedDict):
     marked: NotRequired[bool]
 
 
+def paths_of(pair: Row) -> list[Row]:
+    """The accepted and the rejected path of a pair, each as a row; a row that is no pair, alone."""
+    if "rejected" not in pair:
+        return [pair]
+    return [pair, Row(**{**pair, "response": pair["rejected"]})]
+
+
 class Part(NamedTuple):
     """Of what the user says in a turn: a picture, or where that is None a text."""
 

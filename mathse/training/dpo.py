@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mathse.models.base import IGNORED, Backbone, Length
-from mathse.models.row import Row
+from mathse.models.row import Row, paths_of
 from mathse.runs.store import read_jsonl, write_jsonl
 from mathse.training import ranks
 from mathse.training.batches import OnceStream
@@ -112,8 +112,7 @@ class PairData(StepData):
 def half(entry: Entry, which: int) -> Entry:
     """A pair's accepted path (0) or its rejected one (1) as a row of its own."""
     key = None if entry.key is None else 2 * entry.key + which
-    row = entry.row if which == 0 else Row(**{**entry.row, "response": entry.row["rejected"]})
-    return entry._replace(key=key, row=row)
+    return entry._replace(key=key, row=paths_of(entry.row)[which])
 
 
 # --- the reference ----------------------------------------------------------------------------------------------------
@@ -127,13 +126,14 @@ def with_reference(
     Read from ``file`` where that is of these pairs; else computed, ``at_once`` pairs in a pass, and written there.
     """
     ids = [pair.get("id") for pair in pairs]
-    kept = list(read_jsonl(file)) if file.exists() else []
-    if [row["id"] for row in kept] != ids:
+    reference = list(read_jsonl(file)) if file.exists() else []
+    if [row["id"] for row in reference] != ids:
         values = _log_probs(backbone, pairs, device, precision, at_once)
-        kept = [{"id": i, "chosen": a, "rejected": b} for i, (a, b) in zip(ids, values, strict=True)]
-        write_jsonl(file, kept)
+        reference = [{"id": i, "chosen": a, "rejected": b} for i, (a, b) in zip(ids, values, strict=True)]
+        write_jsonl(file, reference)
     return [
-        Row(**{**pair, "reference": (row["chosen"], row["rejected"])}) for pair, row in zip(pairs, kept, strict=True)
+        Row(**{**pair, "reference": (row["chosen"], row["rejected"])})
+        for pair, row in zip(pairs, reference, strict=True)
     ]
 
 

@@ -47,7 +47,7 @@ def test_parts_and_adapters_are_found_and_shown(backbone: HFBackbone) -> None:
     assert part_of(backbone, "model.connector.modality_projection.proj.weight") == "connector"
     assert part_of(backbone, "model.vision_model.embeddings.patch_embedding.weight") == "tower"
     assert part_of(backbone, "lm_head.weight") == "language"
-    shown = "\n".join(backbone.found())
+    shown = "\n".join(backbone.findings())
     assert "a response ends with '<|im_end|>'" in shown and "never sampled: ['<fake_token_around_image>'" in shown
     assert not backbone.pictures_first and "before all text" not in shown
     assert "adapters of scope tower go on model" in shown and "an image of 448 x 448 pixels takes" in shown
@@ -94,7 +94,7 @@ def test_a_template_that_writes_pictures_first_is_told_and_takes_a_marked_questi
     row = Row(question="Is <image> red?", images=(picture(28, 28),), marked=True)
     assert first.render(row) == first.render(row) == "<image>Is  red?"
     assert caplog.text.count("backbone=hf reads pictures before all text") == 1
-    assert "writes pictures before all text" in "".join(first.found())
+    assert "writes pictures before all text" in "".join(first.findings())
 
 
 def test_a_model_of_text_alone_is_sent_to_its_backbone(folder: Path, tmp_path: Path) -> None:

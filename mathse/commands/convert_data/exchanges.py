@@ -13,13 +13,15 @@ bad_rows.jsonl     records that make no row: {"file", "line", "id", "reason"}
 
 from __future__ import annotations
 
+import argparse
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, Protocol
 
+from mathse.config.program import program
 from mathse.data.json_records import BadRow, JsonRecord
 from mathse.data.readers.base import content_id, tagged
 from mathse.data.row_validation import ImageChecks, path_inside, validate
@@ -129,13 +131,26 @@ def write(exchanges: Exchanges, out: Path, marker: str) -> dict[str, int]:
     return counts
 
 
-def print_counts(out: Path, counts: dict[str, int]) -> None:
-    """What was written, and the commands that train on it."""
+Convert = Callable[[Sequence[Path], Path, Path | None], dict[str, int]]
+
+
+def command_line(argv: Sequence[str], verb: str, files: str, description: str, convert: Convert) -> int:
+    """``convert-data VERB FILE ... --out DIR``: converts, prints what was written and the commands that train on it."""
+    parser = argparse.ArgumentParser(prog=program(f"convert-data {verb}"), description=description)
+    parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help=files)
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to make")
+    parser.add_argument(
+        "--images", type=Path, metavar="DIR", help="where paths of pictures start (default: each file's)"
+    )
+    arguments = parser.parse_args(argv)
+    out: Path = arguments.out
+    counts = convert(arguments.files, out, arguments.images)
     print(f"{out}: {', '.join(f'{rows:,} {name}' for name, rows in counts.items())}")
     data = f"data=jsonl data.path={out}/problems.jsonl"
     print(f"python train.py task=sft {data} sft.train={out}/train.jsonl data.test_path=FILE")
     print(f"python train.py task=orm {data} orm.train={out}/orm_train.jsonl orm.held={out}/orm_held.jsonl")
     print("without data.test_path the test split is a share of these problems, which train.jsonl has paths for")
+    return 0
 
 
 class _Writing:

@@ -15,31 +15,19 @@ as parent; wrong paths are sft_rejected's, hard_problems' and the drafts of refl
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mathse.commands.convert_data.exchanges import print_counts, write
+from mathse.commands.convert_data.exchanges import command_line, write
 from mathse.commands.convert_data.official_records import KINDS, Files
-from mathse.config.program import program
 
 MARKER = "official.json"
 
 
 def main(argv: Sequence[str]) -> int:
     """``convert-data official``: prints what was written; a DataError for files or a folder that cannot be used."""
-    parser = argparse.ArgumentParser(
-        prog=program("convert-data official"),
-        description="The authors' files -> data=jsonl, sft.train, orm.train",
-    )
-    parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help=f"{', '.join(KINDS)}: .jsonl, .jsonl.gz")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to make")
-    parser.add_argument(
-        "--images", type=Path, metavar="DIR", help="where paths of pictures start (default: each file's)"
-    )
-    arguments = parser.parse_args(argv)
-    print_counts(arguments.out, convert(arguments.files, arguments.out, arguments.images))
-    return 0
+    description = "The authors' files -> data=jsonl, sft.train, orm.train"
+    return command_line(argv, "official", f"{', '.join(KINDS)}: .jsonl, .jsonl.gz", description, convert)
 
 
 def convert(files: Sequence[Path], out: Path, images: Path | None = None) -> dict[str, int]:

@@ -18,14 +18,12 @@ We hold no record of such a set: tested against records written by us in the pub
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mathse.commands.convert_data.exchanges import Exchange, Pictures, bad_row, print_counts, write
+from mathse.commands.convert_data.exchanges import Exchange, Pictures, bad_row, command_line, write
 from mathse.commands.convert_data.official_records import optional_text, picture_refs
-from mathse.config.program import program
 from mathse.data.json_records import BadRow, read_records
 from mathse.data.readers.base import text_of
 from mathse.data.readers.llava import question_of
@@ -40,18 +38,8 @@ PAIR = ("chosen", "rejected")
 
 def main(argv: Sequence[str]) -> int:
     """``convert-data preferences``: prints what was written; a DataError for files that cannot be used."""
-    parser = argparse.ArgumentParser(
-        prog=program("convert-data preferences"),
-        description="Pairs of a chosen and a rejected answer -> data=jsonl, sft.train, orm.train",
-    )
-    parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help=f".jsonl, .json, .gz; or MMPR's {META}")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to make")
-    parser.add_argument(
-        "--images", type=Path, metavar="DIR", help="where paths of pictures start (default: each file's)"
-    )
-    arguments = parser.parse_args(argv)
-    print_counts(arguments.out, convert(arguments.files, arguments.out, arguments.images))
-    return 0
+    description = "Pairs of a chosen and a rejected answer -> data=jsonl, sft.train, orm.train"
+    return command_line(argv, "preferences", f".jsonl, .json, .gz; or MMPR's {META}", description, convert)
 
 
 def convert(files: Sequence[Path], out: Path, images: Path | None = None) -> dict[str, int]:

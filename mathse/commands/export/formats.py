@@ -113,9 +113,9 @@ def _sharegpt(example: Example, pictures: ExportedPictures) -> dict[str, Any]:
     messages, images = _messages(example, mark), [pictures.path(ref) for ref in example.images]
     if example.rejected is None:
         return {**example.lineage, "messages": messages, "images": images}
-    *asked, chosen = messages
+    *prompt, chosen = messages
     rejected = {**chosen, "content": example.rejected}
-    return {**example.lineage, "messages": asked, "chosen": chosen, "rejected": rejected, "images": images}
+    return {**example.lineage, "messages": prompt, "chosen": chosen, "rejected": rejected, "images": images}
 
 
 def _swift(example: Example, pictures: ExportedPictures) -> dict[str, Any]:

@@ -27,16 +27,16 @@ class EngineSpeed:
     notes: tuple[str, ...] = field(default=())
 
 
-def speed_of(given: EngineSpeed, like: Path | None) -> EngineSpeed:
-    """What is ``given``, else what a run measured."""
+def speed_of(chosen: EngineSpeed, like: Path | None) -> EngineSpeed:
+    """What is ``chosen``, else what a run measured."""
     if like is None:
-        return given
-    there = _measured(read_run(like))
+        return chosen
+    measured = _measured(read_run(like))
     known = {
-        name: getattr(given, name) if getattr(given, name) is not None else getattr(there, name)
+        name: getattr(chosen, name) if getattr(chosen, name) is not None else getattr(measured, name)
         for name in ("tokens_per_second", "answer", "verdict")
     }
-    return replace(given, **known, notes=there.notes)
+    return replace(chosen, **known, notes=measured.notes)
 
 
 def _measured(run: Run) -> EngineSpeed:

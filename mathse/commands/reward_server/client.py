@@ -23,14 +23,16 @@ PATIENCE = 600.0  # seconds for an answer
 
 def mathse_reward(prompts: list[Any], completions: list[Any], **columns: Any) -> list[float]:
     """TRL's form: P(correct) of each completion. ``columns``: those of the data set, one entry a completion."""
-    asked: dict[str, list[Any]] = {"completions": completions}
+    request_body: dict[str, list[Any]] = {"completions": completions}
     if columns.get("problem_id") is not None:
-        asked["problem_ids"] = columns["problem_id"]
+        request_body["problem_ids"] = columns["problem_id"]
     else:
-        asked["prompts"] = prompts
+        request_body["prompts"] = prompts
         if columns.get("answer") is not None:
-            asked["answers"] = columns["answer"]
-    parts = ({name: values[k : k + ROWS] for name, values in asked.items()} for k in range(0, len(completions), ROWS))
+            request_body["answers"] = columns["answer"]
+    parts = (
+        {name: values[k : k + ROWS] for name, values in request_body.items()} for k in range(0, len(completions), ROWS)
+    )
     return [reward for part in parts for reward in rewards(part)]
 
 
@@ -39,25 +41,25 @@ def compute_score(
 ) -> float:
     """verl's form: P(correct) of one solution."""
     info = extra_info or {}
-    asked: dict[str, list[Any]] = {"completions": [solution_str]}
+    request_body: dict[str, list[Any]] = {"completions": [solution_str]}
     if info.get("problem_id") is not None:
-        asked["problem_ids"] = [info["problem_id"]]
+        request_body["problem_ids"] = [info["problem_id"]]
     else:
-        asked["prompts"] = [info["question"]]
+        request_body["prompts"] = [info["question"]]
         if isinstance(ground_truth, str):
-            asked["answers"] = [ground_truth]
-    return rewards(asked)[0]
+            request_body["answers"] = [ground_truth]
+    return rewards(request_body)[0]
 
 
-def rewards(asked: dict[str, list[Any]]) -> list[float]:
+def rewards(request_body: dict[str, list[Any]]) -> list[float]:
     """What the server says to a request. Raises ValueError with its sentence where it refuses, OSError without it."""
     address = os.environ.get("MATHSE_REWARD_SERVER", ADDRESS).rstrip("/")
     headers = {"Content-Type": "application/json"}
-    request = urllib.request.Request(f"{address}/reward", json.dumps(asked).encode(), headers)
+    request = urllib.request.Request(f"{address}/reward", json.dumps(request_body).encode(), headers)
     try:
         with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
-            found: list[float] = json.load(answer)["rewards"]
-            return found
+            scores: list[float] = json.load(answer)["rewards"]
+            return scores
     except urllib.error.HTTPError as error:
         with error:
             sentence = json.load(error)["error"]["message"]

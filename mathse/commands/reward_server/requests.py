@@ -56,8 +56,7 @@ class Scorer:
             raise DataError("prompts: is missing; give the questions, or problem_ids of the run's own problems")
         rows = [{name: values[k] for name, values in columns.items()} for k in range(len(paths))]
         verdicts = self._verdicts(rows)
-        told = [{name: getattr(v, name) for name in ("status", "error_step", "error_analysis")} for v in verdicts]
-        return {"rewards": [reward_of(verdict) for verdict in verdicts], "verdicts": told}
+        return {"rewards": [reward_of(verdict) for verdict in verdicts], "verdicts": [*map(_as_json, verdicts)]}
 
     def chat(self, request: Any) -> Json:
         """POST /v1/chat/completions: {"messages": [question as user, path as assistant]}."""
@@ -66,8 +65,7 @@ class Scorer:
             raise DataError("messages: must be a list that ends with the question as user and the path as assistant")
         row = {"prompts": messages, "completions": messages, "images": _pictures_in(messages)}
         (verdict,) = self._verdicts([row])
-        told = {name: getattr(verdict, name) for name in ("status", "error_step", "error_analysis")}
-        content = json.dumps({**told, "reward": reward_of(verdict)}, ensure_ascii=False)
+        content = json.dumps({**_as_json(verdict), "reward": reward_of(verdict)}, ensure_ascii=False)
         choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": content}}
         return {"id": "reward", "object": "chat.completion", "created": 0, "model": self.name, "choices": [choice]}
 
@@ -138,3 +136,8 @@ def _decoded(name: str, value: Any) -> bytes:
         return base64.b64decode(data, validate=True)
     except binascii.Error:
         raise DataError(f"{name}: is not valid base64") from None
+
+
+def _as_json(verdict: Verdict) -> Json:
+    """What a client is shown of a verdict, beside its reward."""
+    return {name: getattr(verdict, name) for name in ("status", "error_step", "error_analysis")}

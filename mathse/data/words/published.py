@@ -103,6 +103,8 @@ def gsm8k(values: Values) -> WordProblem:
 
 
 def _shifted(operand: Any, first: int, known: Mapping[Fraction, int]) -> Any:
+    """An operand of an expression whose operations begin at ``first``: a number that was worked out before (``known``:
+    its step) is that step's result."""
     if isinstance(operand, Earlier):
         return Earlier(operand.step + first)
     return Earlier(known[operand]) if operand in known else operand

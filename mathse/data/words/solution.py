@@ -116,7 +116,7 @@ def corrupt(operations: Sequence[Operation], draw: random.Random) -> str:
 def written_wrongly(operations: Sequence[Operation], kind: str, draw: random.Random) -> str:
     """The worked solution with one error of a ``kind``: operation, sum, or none."""
     wrong = draw.randrange(len(operations))
-    given = sorted({o for op in operations for o in (op.left, op.right) if isinstance(o, Fraction)})
+    numbers = sorted({o for op in operations for o in (op.left, op.right) if isinstance(o, Fraction)})
     results: list[Fraction] = []
     lines = []
     for k, operation in enumerate(operations):
@@ -126,7 +126,7 @@ def written_wrongly(operations: Sequence[Operation], kind: str, draw: random.Ran
         )
         sign = operation.sign
         if k == wrong and kind == "operation":
-            left, sign, right = _other(left, sign, right, given, draw)
+            left, sign, right = _other(left, sign, right, numbers, draw)
         result = _rounded(calculated(left, sign, right) if right or sign != "/" else left)
         if k == wrong and kind == "sum":
             result = _near_miss(result, draw)
@@ -137,14 +137,14 @@ def written_wrongly(operations: Sequence[Operation], kind: str, draw: random.Ran
 
 
 def _other(
-    left: Fraction, sign: str, right: Fraction, given: Sequence[Fraction], draw: random.Random
+    left: Fraction, sign: str, right: Fraction, numbers: Sequence[Fraction], draw: random.Random
 ) -> tuple[Fraction, str, Fraction]:
     """Another operation that a student might choose: another sign, the numbers turned round, another number of the
     problem. Its result is another one."""
     result = calculated(left, sign, right)
     choices = [(left, other, right) for other in _ALL_SIGNS if other != sign]
     choices += [(right, sign, left)] if sign in "-/" else []
-    choices += [(left, sign, other) for other in given] + [(other, sign, right) for other in given]
+    choices += [(left, sign, other) for other in numbers] + [(other, sign, right) for other in numbers]
     usable = [
         (a, s, b)
         for a, s, b in choices

@@ -60,7 +60,7 @@ def load() -> Callable[[str], Number | None]:
         parser.var = _SPENT
         try:
             return number_of(str(parser.latex2sympy(text)))
-        except Exception:  # noqa: BLE001  (as in the official script, any failure makes two answers unequal)
+        except Exception:  # noqa: BLE001  (a third party's parser of model text: as in the official script, any failure makes answers unequal)
             return None
 
     for text in _WARM_UP:

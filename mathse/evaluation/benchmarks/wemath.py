@@ -192,6 +192,7 @@ def _with_id(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _letter(response: str) -> str:
+    """The authors' rule: the first letter behind the last "Answer"; "" where that is no option's."""
     answer = re.sub(r"[><:.]", "", response.split("Answer")[-1].strip()).strip()
     return answer[0] if answer and answer[0] in _LETTERS else ""
 

@@ -72,25 +72,25 @@ class ServedModel:
             row, defuse = self.served.reader.as_read(row), self.served.reader.defuse
         return ChatRequest(messages(row, self.pictures.address, defuse), **options)
 
-    def stream(self, asked: Iterable[Asked], more: More | None = None) -> Iterator[list[ChatReply]]:
+    def stream(self, requests: Iterable[Asked], more: More | None = None) -> Iterator[list[ChatReply]]:
         """The replies to each request, in their order: one, and those to what ``more`` asks for behind it. The row of a
         request is what it is made from.
 
         Raises TeacherError where the server cannot be used, or encodes prompts differently from the local processor.
         """
-        asked = iter(asked)
+        requests = iter(requests)
         if self.served is not None:
             # What lies on the disk needs no engine.
-            for row, request in asked:
+            for row, request in requests:
                 key = request.key(self.client.model)
                 reply = self.client.known(key, request)
                 if reply is None or (more is not None and more(request, reply)):
-                    asked = chain([(row, request)], asked)
+                    requests = chain([(row, request)], requests)
                     break
                 yield [reply]
             else:
                 return
-            probes = list(islice(asked, PROBES))
+            probes = list(islice(requests, PROBES))
             rows = [row for row, _ in probes]
             bring, engine = partial(self._serve, rows), self.served.engine
             if isinstance(engine, VLLMEngine):
@@ -102,8 +102,8 @@ class ServedModel:
                 bring()
             if not self._compared:
                 self._compare(rows, self.client.complete([request for _, request in probes]))
-            asked = chain(probes, asked)  # they are answered from the disk
-        yield from self.client.stream((request for _, request in asked), more)
+            requests = chain(probes, requests)  # they are answered from the disk
+        yield from self.client.stream((request for _, request in requests), more)
 
     def _serve(self, rows: Sequence[Row]) -> None:
         """Have the engine answer with this checkpoint, and see that it does by greedy answers to ``rows``."""

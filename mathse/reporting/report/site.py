@@ -57,9 +57,9 @@ def site_page(roots: Sequence[Path], experiments: Path, out: Path, report_of: Ca
         raise RunError(f"report --all: no run in {listed} and no results.json in {experiments}/*; run something first")
 
     head = ("run", "task", "seed", "status", "last stage", "test accuracy", "ORM on held-out paths")
-    own = [_run_row(run, links[run.folder]) for run in runs if run.config.get("study") not in studies]
+    of_user = [_run_row(run, links[run.folder]) for run in runs if run.config.get("study") not in studies]
     of_studies = [_run_row(run, links[run.folder]) for run in runs if run.config.get("study") in studies]
-    parts = [section("runs", "Your runs", "", table(head, own, "") if own else "")]
+    parts = [section("runs", "Your runs", "", table(head, of_user, "") if of_user else "")]
     parts += [_study(experiments / name, results, runs, links) for name, results in studies.items()]
     parts.append(section("study-runs", "Runs of the studies", "", table(head, of_studies, "") if of_studies else ""))
     reasons = "".join(f"<li>{safe(reason)}</li>" for reason in damaged)
