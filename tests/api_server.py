@@ -20,9 +20,10 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import Any, Self
+from http.server import BaseHTTPRequestHandler
+from typing import Any
+
+from local_server import Listening, LocalServer
 
 KEY = "sk-test-5f0e1d2c3b4a59687766554433221100"
 MODEL = "gpt-4o-2024-08-06"
@@ -68,7 +69,7 @@ def pictures_in(body: Body) -> list[str]:
     return [p["image_url"]["url"] for p in parts if p["type"] == "image_url"]
 
 
-class ApiServer:
+class ApiServer(LocalServer):
     """Serves from entering to leaving. Batches are answered as soon as they are made, or when ``open_batches`` says so.
 
     Args:
@@ -78,6 +79,8 @@ class ApiServer:
         delay: seconds an answer takes.
         retry_after: the header of a 429, in seconds.
     """
+
+    below = "/v1"
 
     def __init__(
         self,
@@ -104,23 +107,7 @@ class ApiServer:
         self.seen: Counter[str] = Counter()  # requests by method and path
         self.frozen, self._thawed = threading.Event(), threading.Event()
         self.lock = threading.Lock()
-        self._server = _Server(("127.0.0.1", 0), _Handler)
-        self._server.api = self
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}/v1"
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        super().__init__(_Handler)
 
     # --- standing still ---
 
@@ -252,17 +239,8 @@ def _jsonl(rows: list[Body]) -> bytes:
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 
-class _Server(ThreadingHTTPServer):
-    api: ApiServer
-    daemon_threads = True
-    request_queue_size = 256
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that is gone is no news."""
-
-
 class _Handler(BaseHTTPRequestHandler):
-    server: _Server
+    server: Listening
     protocol_version = "HTTP/1.1"
 
     def log_message(self, format: str, *args: Any) -> None:
@@ -274,12 +252,12 @@ class _Handler(BaseHTTPRequestHandler):
             if self.path == "/v1/chat/completions":
                 self._chat(json.loads(content))
             elif self.path == "/v1/files":
-                name = self.server.api.add_file(self._upload(content))
-                self.server.api.see("POST /v1/files")
+                name = self.server.owner.add_file(self._upload(content))
+                self.server.owner.see("POST /v1/files")
                 self._json(200, {"id": name, "object": "file"})
             elif self.path == "/v1/batches":
-                made = self.server.api.make_batch(json.loads(content))
-                self.server.api.see("POST /v1/batches")
+                made = self.server.owner.make_batch(json.loads(content))
+                self.server.owner.see("POST /v1/batches")
                 self._json(200, made)
             else:
                 self._error("404")
@@ -287,7 +265,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if not self._let_in():
             return
-        api, parts = self.server.api, self.path.partition("?")[0].split("/")[2:]
+        api, parts = self.server.owner, self.path.partition("?")[0].split("/")[2:]
         if parts == ["batches"]:
             newest_first = list(api.batches.values())[::-1]
             self._json(200, {"object": "list", "data": newest_first, "has_more": False})
@@ -301,14 +279,14 @@ class _Handler(BaseHTTPRequestHandler):
             self._error("404")
 
     def _let_in(self) -> bool:
-        key = self.server.api.key
+        key = self.server.owner.key
         if key is not None and self.headers.get("Authorization") != f"Bearer {key}":
             self._error("401")
             return False
         return True
 
     def _chat(self, body: Body) -> None:
-        api = self.server.api
+        api = self.server.owner
         mood = api.next_mood(body)
         with api.lock:
             api.times.append(time.monotonic())
@@ -333,7 +311,7 @@ class _Handler(BaseHTTPRequestHandler):
             return True
 
     def _answer(self, body: Body, mood: str | None) -> None:
-        api = self.server.api
+        api = self.server.owner
         if mood in ERRORS:
             self._error(mood)
         elif mood == "hang":
@@ -355,7 +333,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _error(self, mood: str) -> None:
         status, code, message = ERRORS[mood]
-        headers = {"Retry-After": str(self.server.api.retry_after)} if mood == "429" else {}
+        headers = {"Retry-After": str(self.server.owner.retry_after)} if mood == "429" else {}
         body = {"error": {"message": message, "type": code, "code": code, "param": None}}
         self._send(status, json.dumps(body).encode(), headers)
 

@@ -22,12 +22,12 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import torch
+from local_server import Listening, LocalServer
 from PIL import Image
 from transformers import AutoProcessor, Qwen2VLForConditionalGeneration
 from transformers.utils import logging
@@ -55,7 +55,7 @@ class Model:
 
 
 @dataclass
-class Engine:
+class Engine(LocalServer):
     """``named``: models by a name of their own; any other name is a folder. ``adapters``: LoRA names it was given.
 
     ``ignores_n``, ``ignores_logprobs``: as ``transformers serve``. ``miscounts``: prompt tokens added to each count.
@@ -63,6 +63,8 @@ class Engine:
     takes the control requests of vLLM. ``key``: the one that is let in. ``echoes``: the status that every request is
     refused with, its Authorization repeated. ``takes_bias``: else a request with ``logit_bias`` is refused.
     """
+
+    below = "/v1"
 
     port: int = 0
     named: dict[str, Model] = field(default_factory=dict)
@@ -85,23 +87,7 @@ class Engine:
         if self.vllm is not None:
             self.named["mathse-model"], self.held = Model.open(str(self.vllm)), self.vllm.name
         self._lock = threading.Lock()
-        self._server = _Server(("127.0.0.1", self.port), _Handler)
-        self._server.engine = self
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}/v1"
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        super().__init__(_Handler, self.port)
 
     def freeze(self, at: int) -> None:
         """Stand still at the ``at``-th request from now and those behind it, so that a client can be killed there; what
@@ -254,17 +240,8 @@ def _token(tokenizer: Any, chosen: int, logits: torch.Tensor, named: Sequence[in
     return {"token": tokenizer.decode([chosen]), "logprob": float(odds[chosen]), "top_logprobs": top}
 
 
-class _Server(ThreadingHTTPServer):
-    engine: Engine
-    daemon_threads = True
-    request_queue_size = 256
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that is gone is no news."""
-
-
 class _Handler(BaseHTTPRequestHandler):
-    server: _Server
+    server: Listening
     protocol_version = "HTTP/1.1"
 
     def log_message(self, format: str, *args: Any) -> None:
@@ -272,9 +249,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.path == "/is_sleeping":
-            self._send(200, {"is_sleeping": self.server.engine.asleep})
+            self._send(200, {"is_sleeping": self.server.owner.asleep})
         elif self._let_in() and self.path == "/v1/models":
-            self._send(200, {"object": "list", "data": [{"id": name} for name in self.server.engine.named]})
+            self._send(200, {"object": "list", "data": [{"id": name} for name in self.server.owner.named]})
         else:
             self._send(404, {"error": {"message": "not found"}})
 
@@ -283,24 +260,24 @@ class _Handler(BaseHTTPRequestHandler):
         if not self._let_in():
             self._send(401, {"error": {"message": "wrong key"}})
             return
-        if (status := self.server.engine.echoes) is not None:
+        if (status := self.server.owner.echoes) is not None:
             self._send(status, {"error": {"message": f"no good: {self.headers.get('Authorization')}"}})
             return
         try:
-            if "logit_bias" in body and not self.server.engine.takes_bias:
+            if "logit_bias" in body and not self.server.owner.takes_bias:
                 self._send(422, {"detail": "Unexpected fields in the request: {'logit_bias'}"})
             elif self.path == "/v1/chat/completions":
-                self._send(200, self.server.engine.completion(body))
+                self._send(200, self.server.owner.completion(body))
             else:
-                self.server.engine.post(self.path, body)
-                self._send(200, {"results": [self.server.engine.held]})
+                self.server.owner.post(self.path, body)
+                self._send(200, {"results": [self.server.owner.held]})
         except ConnectionAbortedError:
             self.close_connection = True
         except (KeyError, OSError) as e:
             self._send(404, {"error": {"message": f"no such model: {e}", "code": "model_not_found"}})
 
     def _let_in(self) -> bool:
-        key = self.server.engine.key
+        key = self.server.owner.key
         return key is None or self.headers.get("Authorization") == f"Bearer {key}"
 
     def _send(self, status: int, body: Body) -> None:

@@ -13,13 +13,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import threading
 from collections import Counter
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import Any, Self
+from http.server import BaseHTTPRequestHandler
+from typing import Any
 from urllib.parse import unquote, urlsplit
+
+from local_server import Listening, LocalServer
 
 TOKEN, READER = "hf_of_somebody", "hf_who_only_reads"  # who may write, who may not
 LARGE = (".safetensors", ".bin", ".parquet", ".png", ".jpg")
@@ -38,7 +38,7 @@ class Repository:
         return hashlib.sha1(repr((sorted(self.files.items()), len(self.commits))).encode()).hexdigest()
 
 
-class HubServer:
+class HubServer(LocalServer):
     """Serves from entering to leaving. ``trouble``: a part of a path -> the status that such requests get."""
 
     def __init__(self) -> None:
@@ -47,32 +47,11 @@ class HubServer:
         self.uploaded: Counter[str] = Counter()  # how often each of them was sent
         self.asked: list[str] = []
         self.trouble: dict[str, int] = {}
-        self._server = _Server(("127.0.0.1", 0), _Handler)
-        self._server.hub = self
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-
-class _Server(ThreadingHTTPServer):
-    hub: HubServer
-    daemon_threads = True
+        super().__init__(_Handler)
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: _Server
+    server: Listening
     protocol_version = "HTTP/1.1"
 
     def log_message(self, format: str, *args: Any) -> None:
@@ -91,7 +70,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer()
 
     def _answer(self) -> None:
-        hub, path = self.server.hub, unquote(urlsplit(self.path).path)
+        hub, path = self.server.owner, unquote(urlsplit(self.path).path)
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         hub.asked.append(f"{self.command} {path}")
         status = next((status for part, status in hub.trouble.items() if part in path), None)
@@ -127,11 +106,11 @@ class _Handler(BaseHTTPRequestHandler):
         kind = "datasets/" if asked.get("type") == "dataset" else ""
         name = kind + "/".join(filter(None, (asked.get("organization"), asked["name"])))
         private = asked.get("visibility") == "private" or bool(asked.get("private"))
-        self.server.hub.repositories[name] = Repository(private)
-        self._json({"url": f"{self.server.hub.url}/{name}"})
+        self.server.owner.repositories[name] = Repository(private)
+        self._json({"url": f"{self.server.owner.url}/{name}"})
 
     def _of(self, name: str, rest: list[str], body: bytes) -> None:
-        repository = self.server.hub.repositories.get(name)
+        repository = self.server.owner.repositories.get(name)
         if repository is None:
             return self._error(404, "Repository not found", code="RepoNotFound")
         match rest[0] if rest else "":
@@ -157,7 +136,7 @@ class _Handler(BaseHTTPRequestHandler):
         return {"path": file["path"], "uploadMode": mode, "shouldIgnore": False, "oid": oid}
 
     def _batch(self, asked: dict[str, Any]) -> None:
-        hub = self.server.hub
+        hub = self.server.owner
         objects: list[dict[str, Any]] = [{"oid": o["oid"], "size": o["size"]} for o in asked["objects"]]
         for entry in objects:
             if entry["oid"] not in hub.large:
@@ -171,17 +150,17 @@ class _Handler(BaseHTTPRequestHandler):
             if kind == "file":
                 repository.files[value["path"]] = base64.b64decode(value["content"])
             elif kind == "lfsFile":
-                repository.files[value["path"]] = self.server.hub.large[value["oid"]]
+                repository.files[value["path"]] = self.server.owner.large[value["oid"]]
             elif kind == "deletedFile":
                 del repository.files[value["path"]]
             if kind != "header":
                 done.append((kind, value["path"]))
         repository.commits.append(done)
         oid = repository.head
-        self._json({"success": True, "commitOid": oid, "commitUrl": f"{self.server.hub.url}/{name}/commit/{oid}"})
+        self._json({"success": True, "commitOid": oid, "commitUrl": f"{self.server.owner.url}/{name}/commit/{oid}"})
 
     def _file(self, name: str, path: str) -> None:
-        repository = self.server.hub.repositories.get(name)
+        repository = self.server.owner.repositories.get(name)
         if repository is None or path not in repository.files:
             return self._error(404, "Entry not found", code="EntryNotFound")
         content = repository.files[path]
