@@ -221,9 +221,9 @@ def bind_option(group: str, default: Any, value: Any, path: str, notes: Notes) -
 
 def _bind_named(group: str, value: Any, path: str, notes: Notes) -> dict[str, Any]:
     """Evolution callbacks, benchmarks or a mixture's sources by name; an entry that is null is switched off."""
-    what = {"benchmark": "benchmarks", "data": "sources", "logger": "loggers"}.get(group, group)
+    plural = {"benchmark": "benchmarks", "data": "sources", "logger": "loggers"}.get(group, group)
     if not isinstance(value, Mapping):
-        notes.problems[path] = f"{path} = {show(value)}: must be a group of {what} by name, each with a _target_"
+        notes.problems[path] = f"{path} = {show(value)}: must be a group of {plural} by name, each with a _target_"
         return {}
     bound: dict[str, Any] = {}
     for name, entry in value.items():

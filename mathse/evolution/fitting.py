@@ -40,7 +40,7 @@ class Fitting:
         rows: Sequence[Row],
         settings: Fit,
         *,
-        what: str,
+        label: str,
         val_rows: Sequence[Row] = (),
         stream: Callable[[Sequence[Row]], Stream] | None = None,
         status_tokens: tuple[int, int] | None = None,
@@ -51,7 +51,7 @@ class Fitting:
         """Fit ``backbone`` on ``rows`` and write the stage's checkpoint.
 
         Args:
-            what: the fit as the progress display has it.
+            label: the fit as the progress display has it.
             stream: gives the rows in another order than epochs, or more of them.
             status_tokens: of an ORM, the tokens of CORRECT and WRONG (see mathse/judges/verdict_first.py).
             kept_in: of the checkpoint after a full fit (see FitJob).
@@ -94,7 +94,7 @@ class Fitting:
             dpo,
             kept_in,
         )
-        with context.fitting(stage, what, job.steps) as track:
+        with context.fitting(stage, label, job.steps) as track:
             callbacks: list[pl.Callback] = [ShowSteps(track, target)]
             if folder is None:
                 callbacks += context.loggers.fit_callbacks(stage.name)

@@ -187,7 +187,7 @@ def _fit_on_solutions(
         stage,
         _jittered(loop, stage, rows) if jitter else rows,
         Fit(**{**settings, "max_steps": steps, "epochs": None}),
-        what=f"fit on {len(solutions)} solutions",
+        label=f"fit on {len(solutions)} solutions",
         val_rows=val_rows,
         kept_in=kept_in,
     )
@@ -247,7 +247,7 @@ def _fit_orm(loop: EvolutionRun, stage: Stage, solver: Stage, labelled: Sequence
             stage,
             _jittered(loop, stage, rows),
             settings.fit,
-            what=f"fit on {len(rows)} labelled paths",
+            label=f"fit on {len(rows)} labelled paths",
             val_rows=val_rows,
             stream=partial(_stream, loop, stage, backbone),
             status_tokens=status_tokens(backbone),

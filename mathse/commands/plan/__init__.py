@@ -46,12 +46,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(FLAG, metavar="DIR", help="a folder of your own options, laid out as conf/ is")
     parser.add_argument("--like", type=Path, metavar="RUN", help="an earlier run to measure rates in")
     parser.add_argument("--rate", action="append", default=[], metavar="KIND=SECONDS", help="fit, sample or judge")
-    for option, what in (
+    for option, help_text in (
         ("--engine-speed", "tokens a second that a node's engine writes"),
         ("--answer-tokens", "tokens of an answer"),
         ("--verdict-tokens", "tokens of a verdict"),
     ):
-        parser.add_argument(option, type=float, metavar="N", help=what)
+        parser.add_argument(option, type=float, metavar="N", help=help_text)
     parser.add_argument("--sample", type=int, default=SAMPLE, metavar="N", help="problems to average lengths over")
     parser.add_argument("--device-memory", metavar="SIZE", help="as trainer.device_memory=SIZE, such as 80GiB")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the plan there")

@@ -159,9 +159,9 @@ def _words_problems(key: str, value: str) -> Iterator[str]:
         yield refusal(key)
         return
     try:
-        words = shlex.split(value)
+        arguments = shlex.split(value)
     except ValueError as e:
         yield f"{key} = {show(value)}: cannot be split into words ({e}); correct its quotes"
         return
-    if any(word.startswith(("--api-key", "sk-")) for word in words):
+    if any(argument.startswith(("--api-key", "sk-")) for argument in arguments):
         yield refusal(key)

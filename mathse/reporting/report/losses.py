@@ -61,8 +61,8 @@ def _panel(name: str, curves: tuple[Points, Points], x0: float, y0: float, width
         step, loss = point
         return frame.at(step / last, math.log10(loss))
 
-    def touched(point: tuple[int, float], what: str) -> str:
-        hint = svg.tag("title", svg.safe(f"{name}, step {point[0]:,}: {what} loss {point[1]:.3g}"))
+    def touched(point: tuple[int, float], curve: str) -> str:
+        hint = svg.tag("title", svg.safe(f"{name}, step {point[0]:,}: {curve} loss {point[1]:.3g}"))
         x, y = at(point)
         return svg.tag("circle", hint, cx=x, cy=y, r=7, class_="touch")
 
