@@ -484,6 +484,7 @@ def script(folder: Path, die_at: int = -1, settled: bool = False, **env: str) ->
     return subprocess.run(command, capture_output=True, text=True, timeout=600, env=clean | env)
 
 
+@pytest.mark.slow
 def test_wandb_without_a_login_is_one_sentence_with_a_remedy(tmp_path):
     done = script(tmp_path / "run", WANDB_MODE="online", NETRC=str(tmp_path / "none"), HOME=str(tmp_path))
     assert done.returncode == 1

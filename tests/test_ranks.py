@@ -488,7 +488,7 @@ class StopAt(pl.Callback):
     [
         ("ddp", {"checkpoint_every": 2}),
         ("fsdp2", {"checkpoint_every": 2}),
-        ("fsdp2", {"checkpoint_every": None, "checkpoint_minutes": 1e-9}),
+        pytest.param("fsdp2", {"checkpoint_every": None, "checkpoint_minutes": 1e-9}, marks=pytest.mark.slow),
     ],
     ids=["ddp", "fsdp2", "fsdp2 by time"],
 )

@@ -79,6 +79,7 @@ def counts(groups: dict[str, Any]) -> dict[str, tuple[int, int]]:
     return {name: (share["correct"], share["total"]) for name, share in [("average", groups["average"]), *flat.items()]}
 
 
+@pytest.mark.slow
 def test_published_mathvision_outputs_give_the_published_strings(
     fixtures: Path, tmp_path: Path, command: Command
 ) -> None:

@@ -75,7 +75,7 @@ def test_a_whole_run_writes_no_key_anywhere(start: Start, tmp_path: Path) -> Non
     assert any(name.endswith(".wandb") for name in names) and any((tmp_path / "answers").rglob("*.json"))
 
 
-@pytest.mark.parametrize("status", [401, 500])
+@pytest.mark.parametrize("status", [401, pytest.param(500, marks=pytest.mark.slow)])
 def test_a_key_that_a_server_repeats_in_its_refusal_is_not_passed_on(status: int, start: Start, tmp_path: Path) -> None:
     with ApiServer(taught, key=None) as teacher, Engine(echoes=status) as student:
         done = start(teacher.url, student.url, student.url, "distill.judge=answer")
