@@ -91,6 +91,15 @@ def test_the_plan_of_a_paper_run_shows_the_sums_and_what_fits(capsys: pytest.Cap
     assert last == f"memory: does not fit, and a run would be refused; it fits with {settings}"
 
 
+def test_the_plan_of_a_paper_run_without_its_data_sets_names_the_option_that_needs_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["plan", "+experiment/paper=qwen2vl"]) == 1
+    first, *_, last = capsys.readouterr().err.splitlines()
+    assert "data.sources.mathvl.root" in first and last.startswith("error: data=paper_sizes plans from")
+
+
 def test_a_plan_says_what_it_needs_to_know_where_there_is_no_gpu(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

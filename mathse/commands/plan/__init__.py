@@ -29,8 +29,10 @@ from mathse.commands.unnamed_data import refuse_unnamed_data
 from mathse.config.compose import train_config
 from mathse.config.options import FLAG, look_in
 from mathse.config.program import program
+from mathse.config.rules.files import NEITHER
 from mathse.config.schema import TrainConfig
 from mathse.config.trust import only_looking
+from mathse.errors import ConfigError
 from mathse.runs.store import make_folder, write_json
 
 if TYPE_CHECKING:
@@ -62,8 +64,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     overrides = list(arguments.overrides)
     if arguments.device_memory is not None:
         overrides.append(f"trainer.device_memory={arguments.device_memory}")
-    with only_looking():
-        config, _ = train_config(overrides)
+    try:
+        with only_looking():
+            config, _ = train_config(overrides)
+    except ConfigError as error:
+        if NEITHER not in str(error) or not any("experiment/paper" in o for o in overrides):
+            raise
+        without = "data=paper_sizes plans from the published numbers of the sets, without the sets themselves"
+        raise ConfigError(f"{error}\n{without}") from None
     refuse_unnamed_data(config, overrides)
     for option in ("engine_speed", "answer_tokens", "verdict_tokens"):
         value = getattr(arguments, option)
