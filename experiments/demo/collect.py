@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mathse.reporting.report import staircase_svg
-from mathse.runs.reader import finished_summary
+from mathse.runs.reader import read_run
 from mathse.scoring.metrics import mean_share
 
 ORM = ("overall_accuracy", "positive_accuracy", "negative_accuracy", "error_step_accuracy")
@@ -49,19 +49,20 @@ def mean_stages(summaries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def read(run: Path) -> dict[str, Any]:
-    summary = finished_summary(run)
-    if summary is None:
+    finished = read_run(run)
+    if not finished.finished:
         sys.exit(f"{run} is no finished run")
-    return summary
+    return {**finished.summary, "stages": finished.entries}  # with the teacher's calls, also of an earlier version
 
 
 def stage_table(summaries: Sequence[dict[str, Any]]) -> str:
-    lines = ["| stage | test accuracy | rows of D_SFT | accepted | rejected | precision |", "|---|---|---|---|---|---|"]
+    lines = ["| stage | test accuracy | teacher calls | rows of D_SFT | accepted | rejected | precision |",
+             "|---|---|---|---|---|---|---|"]  # fmt: skip
     for k, entry in enumerate(summaries[0]["stages"]):
         stages = [s["stages"][k] for s in summaries]
         precision = [s.get("acceptance_precision") for s in stages]
-        cells = [percent(s["accuracy"] for s in stages), counts(stages, "train_rows"), counts(stages, "accepted"),
-                 counts(stages, "rejected"), percent(precision)]  # fmt: skip
+        counted = (counts(stages, key) for key in ("teacher_calls", "train_rows", "accepted", "rejected"))
+        cells = [percent(s["accuracy"] for s in stages), *counted, percent(precision)]
         lines.append(f"| {entry['stage']} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

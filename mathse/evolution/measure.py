@@ -111,9 +111,7 @@ def explained(loop: EvolutionRun, labelled: Sequence[Labelled]) -> list[Labelled
 
     It comes after balancing, because each annotation may cost something.
     """
-    by_answer = [
-        k for k, (_, truth) in enumerate(labelled) if truth.status == "wrong" and truth.judge == AnswerJudge.name
-    ]
+    by_answer = to_explain(labelled)
     paths = [labelled[k][0] for k in by_answer]
     problems = [loop.problems.by_id[path.problem_id] for path in paths]
     annotations = loop.models.teacher.annotate(problems, paths) if paths else []
@@ -123,6 +121,11 @@ def explained(loop: EvolutionRun, labelled: Sequence[Labelled]) -> list[Labelled
         analysis = annotation.error_analysis or truth.error_analysis
         labels[k] = path, replace(truth, error_step=annotation.error_step, error_analysis=analysis)
     return labels
+
+
+def to_explain(labelled: Sequence[Labelled]) -> list[int]:
+    """The positions of the wrong paths that no step checker has read, before and after ``explained``."""
+    return [k for k, (_, truth) in enumerate(labelled) if truth.status == "wrong" and truth.judge == AnswerJudge.name]
 
 
 def acceptance(loop: EvolutionRun, judged: Sequence[Judged]) -> dict[str, Any]:

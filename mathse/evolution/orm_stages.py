@@ -22,7 +22,7 @@ from mathse.errors import DataError
 from mathse.evolution import stages
 from mathse.evolution.evolution_run import EvolutionRun
 from mathse.evolution.keys import COMMON, JUDGING, orm_teaching_keys, sampling_keys
-from mathse.evolution.measure import explained, judge_held, labeller
+from mathse.evolution.measure import explained, judge_held, labeller, to_explain
 from mathse.evolution.state import Judged
 from mathse.evolution.student import Student
 from mathse.evolution.training_rows import solution_rows
@@ -43,6 +43,7 @@ from mathse.models.row import Row
 from mathse.runs.layout import CHECKPOINT, FEEDBACK, HELD_PATHS, METRICS, ORM_FILE, PATHS
 from mathse.runs.stage_cache import Stage
 from mathse.runs.store import read_jsonl, write_json, write_jsonl
+from mathse.runs.teacher_calls import ASKED
 from mathse.seeds import rng
 from mathse.training.batches import EpochStream, MixedStream, Stream
 from mathse.training.fit import save_checkpoint
@@ -89,7 +90,8 @@ def train_orm(loop: EvolutionRun, data: ORMData | None) -> list[Stage]:
         held = _labels_of(data.held) if data else _labelled(loop, students, "orm_held", HELD_PATHS)
         figures = judge_held(loop, stage, loop.models.orm, held, stage.path / METRICS)
         inputs = [student.path / name for student in students for name in (PATHS, HELD_PATHS)]
-        stage.finish({"training_paths": len(train), "note": note, **figures}, inputs)
+        asked = 0 if data else len(to_explain(train)) + len(to_explain(held))
+        stage.finish({"training_paths": len(train), "note": note, ASKED: asked, **figures}, inputs)
         loop.context.loggers.stage_finished(stage)
     if stage.summary["note"]:
         loop.context.notes.append(f"orm: {stage.summary['note']}")
@@ -165,7 +167,8 @@ def fit_solver(loop: EvolutionRun, students: Sequence[Stage], data: ORMData | No
             _fit_on_solutions(loop, stage, backbone, weighted, loop.config.orm.solver_steps, dev, jitter=True)
         elif not (stage.path / CHECKPOINT).exists():
             save_checkpoint(backbone, stage.path / CHECKPOINT, unchanged=True)
-        stage.finish({"solutions": len(solutions)})
+        # those that the weak students were fitted on are among them
+        stage.finish({"solutions": len(solutions), ASKED: sum(not problem.solution for problem in problems)})
     return stage
 
 

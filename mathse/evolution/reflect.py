@@ -14,6 +14,7 @@ from mathse.evolution import stages
 from mathse.evolution.evolution_run import EvolutionRun
 from mathse.evolution.measure import acceptance
 from mathse.evolution.state import Judged, not_rewritten
+from mathse.evolution.teacher_calls import asked_of_teacher
 from mathse.inference import prompts
 from mathse.inference.generate import Ask, generated
 from mathse.inference.rows import reflect_row
@@ -24,6 +25,7 @@ from mathse.reporting.progress.outlook import Unit
 from mathse.runs.layout import FEEDBACK_VERDICTS, REFLECTIONS, VERDICTS
 from mathse.runs.rows import Chained, JsonlRows, Mapped
 from mathse.runs.store import BatchLog, write_jsonl
+from mathse.runs.teacher_calls import ASKED
 from mathse.seeds import derive
 from mathse.types import Lineage, ReasoningPath, Reflection, Verdict
 
@@ -65,7 +67,12 @@ def reflect(loop: EvolutionRun, name: str) -> None:
         write_jsonl(stage.path / VERDICTS, (j.verdict for j in loop.judged))
         loop.call("on_paths_judged")  # MergeCorrectPaths
         loop.state.save(stage.path)
-        figures = {"drafts": len(drafts), "rewritten": len(reflections), **acceptance(loop, loop.judged)}
+        figures = {
+            "drafts": len(drafts),
+            "rewritten": len(reflections),
+            **acceptance(loop, loop.judged),
+            ASKED: asked_of_teacher(loop, drafts=len(drafts)),
+        }
         loop.finish(figures, stages.inputs(loop))
     loop.state_loaded_from(stage)
 

@@ -29,6 +29,7 @@ from mathse.evolution.preferences import Preference, preference_row, preferences
 from mathse.evolution.sources import record_sources
 from mathse.evolution.state import Judged, judged_rows
 from mathse.evolution.student import Student
+from mathse.evolution.teacher_calls import asked_of_teacher
 from mathse.evolution.training_rows import solution_rows, training_rows
 from mathse.judges import judge_paths
 from mathse.judges.teachers import AT_ONCE, in_calls, prompt_version
@@ -51,6 +52,7 @@ from mathse.runs.layout import (
 from mathse.runs.rows import JsonlRows, Mapped
 from mathse.runs.stage_cache import Stage
 from mathse.runs.store import BatchLog, publish_folder, read_json, read_jsonl, write_json, write_jsonl
+from mathse.runs.teacher_calls import ASKED
 from mathse.scoring.metrics import transitions
 from mathse.seeds import rng
 from mathse.training.fit import save_checkpoint
@@ -403,7 +405,8 @@ def counts(loop: EvolutionRun) -> dict[str, Any]:
         judged = {key: before.summary[key] for key in NOTHING_JUDGED}
     else:
         judged = {}
-    return {"train_rows": origins.total(), **NOTHING_JUDGED, **judged, "origins": dict(sorted(origins.items()))}
+    rows = {"train_rows": origins.total(), **NOTHING_JUDGED, **judged, "origins": dict(sorted(origins.items()))}
+    return {**rows, ASKED: asked_of_teacher(loop)}
 
 
 def _accuracy(stage: Stage) -> dict[str, Any]:

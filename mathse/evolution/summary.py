@@ -7,7 +7,9 @@ from typing import Any
 from mathse.evolution.evolution_run import EvolutionRun
 from mathse.judges.teachers import PaidTeacher
 from mathse.runs.layout import ORM_METRICS
+from mathse.runs.reader import read_stages
 from mathse.runs.store import read_json
+from mathse.runs.teacher_calls import with_teacher_calls
 
 ORM_FIGURES = (
     "positive_accuracy",
@@ -31,6 +33,7 @@ def summarize(loop: EvolutionRun) -> dict[str, Any]:
         if (file := run.path / entry["stage"] / ORM_METRICS).exists()
     ]
     last = loop.entries[-1] if loop.entries else {}
+    made = read_stages(run.path)
     metric = orm["overall_accuracy"] if config.task == "orm" and orm else last.get("dev_accuracy")
     return {
         "status": "finished",
@@ -38,7 +41,7 @@ def summarize(loop: EvolutionRun) -> dict[str, Any]:
         "task": config.task,
         "seed": config.seed,
         "metric": metric,
-        "stages": loop.entries,
+        "stages": [with_teacher_calls(entry, made) for entry in loop.entries],
         "orm": orm,
         "orm_by_student": by_student,
         "notes": loop.context.notes,

@@ -36,7 +36,13 @@ METHOD = ("evolution.rounds", "evolution.init", "evolution.samples_per_problem",
           "evolution.reflect.when", "evolution.reflect.writer", "evolution.reflect.feedback", "evolution.reflect.init",
           "judge.name", "judge.threshold", "distill.judge", "generator.temperature", "generator.top_p")  # fmt: skip
 FIT = ("method", "max_steps", "epochs", "batch_size", "optimizer.lr", "freeze")
-COUNTS = {"train_rows": "rows of D_SFT", "accepted": "accepted", "rejected": "rejected", "unparsed": "unparsed"}
+COUNTS = {
+    "teacher_calls": "teacher calls",
+    "train_rows": "rows of D_SFT",
+    "accepted": "accepted",
+    "rejected": "rejected",
+    "unparsed": "unparsed",
+}
 ORM = {
     "overall_accuracy": "overall",
     "positive_accuracy": "right accepted",

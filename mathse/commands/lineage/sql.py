@@ -123,7 +123,8 @@ VIEWS: Mapping[str, tuple[str, Mapping[str, str], str]] = {
 STAGES = {"stage": TEXT, "config_hash": TEXT, "seed": "BIGINT", "git": TEXT, "started": TEXT, "finished": TEXT,
           "wall_s": "DOUBLE"}  # fmt: skip
 FIGURES = {"accuracy": "DOUBLE", "n": "BIGINT", "train_rows": "BIGINT", "accepted": "BIGINT", "rejected": "BIGINT",
-           "unparsed": "BIGINT", "acceptance_precision": "DOUBLE", "step_precision": "DOUBLE"}  # fmt: skip
+           "unparsed": "BIGINT", "acceptance_precision": "DOUBLE", "step_precision": "DOUBLE",
+           "asked_of_teacher": "BIGINT"}  # fmt: skip
 NAMES = (*VIEWS, "stages")
 MEMORY, THREADS, LONGEST = "1GB", 4, 64 << 20  # DuckDB's share; it spills to a temporary folder. Bytes of a row
 # A list of the tables, for --query without SQL.

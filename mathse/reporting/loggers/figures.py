@@ -39,6 +39,7 @@ STAGE_KEYS = (
     "unparsed",
     "acceptance_precision",
     "step_precision",
+    "teacher_calls",
     "skipped_fit",
 )
 ORM_KEYS = (

@@ -6,9 +6,9 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-COLUMNS = ("stage", "accuracy", "train rows", "accepted", "rejected", "unparsed", "precision")
+COLUMNS = ("stage", "accuracy", "teacher calls", "train rows", "accepted", "rejected", "unparsed", "precision")
 WORTH_A_LOOK = 0.01  # of padding, and of time that a fit waits for its data
-COUNTS = ("train_rows", "accepted", "rejected", "unparsed")
+COUNTS = ("teacher_calls", "train_rows", "accepted", "rejected", "unparsed")
 
 
 def stage_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:

@@ -41,6 +41,7 @@ def accuracy(run: Run) -> str:
             svg.percent(e["accuracy"]),
             svg.span(e["ci95"]) if e.get("ci95") else "",
             count(e.get("n")),
+            count(e.get("teacher_calls")),
             count(e.get("train_rows")),
             e.get("skipped_fit") or "",
         )
@@ -52,7 +53,7 @@ def accuracy(run: Run) -> str:
     )
     skipped = [f"{title(e['stage'])}: no fit, {e['skipped_fit']}." for e in entries if e.get("skipped_fit")]
     paired = [f"{title(e['stage'])}: {e['pairs']:,} pairs to prefer by." for e in entries if e.get("pairs")]
-    head = ("stage", "accuracy", "95% interval", "problems", "rows in D_SFT", "no fit because")
+    head = ("stage", "accuracy", "95% interval", "problems", "teacher calls", "rows in D_SFT", "no fit because")
     return section(
         "accuracy",
         "Test accuracy by stage",

@@ -63,7 +63,7 @@ class Collected:
                 variant: {
                     "settings": self.differing[variant],
                     "measures": {name: self.values(variant, measure) for name, measure in self.design.measures.items()},
-                    "stages": {run.seed: run.summary.get("stages") for run in runs},
+                    "stages": {run.seed: run.entries for run in runs},
                     "orm": {run.seed: run.summary.get("orm") for run in runs},
                 }
                 for variant, runs in self.runs.items()
@@ -128,7 +128,7 @@ def value(run: Run, measure: str) -> float | None:
 
 def entry_of(run: Run, stage: str) -> Mapping[str, Any] | None:
     """A stage's figures in the run's summary (``last``: the last one's), or None."""
-    entries = run.summary["stages"]
+    entries = run.entries
     return next((e for e in entries if e["stage"] == stage), entries[-1] if stage == "last" and entries else None)
 
 

@@ -5,13 +5,15 @@
     rows: variants                      # or stages: one variant's stages, each compared with the one before
     names: {none: no reflection}        # what tables and picture call a variant; default: its name, "_" as a space
     axis: feedback from                 # what the variants are steps of; they are then joined by a line
+    over: teacher calls                 # instead: the column that the first one is drawn against,
+    lines: {evolved: [a, b], distilled: [c, d]}  # and which variants a line of the drawing joins
     measures:                           # columns: STAGE.KEY of summary.json's stages (last: the last one), or orm.KEY
       test accuracy: last.accuracy      # the first one is drawn, and compared
       precision: reflection.acceptance_precision
     paper: {none: 62.35, teacher: 64.25, orm: 64.70}  # what the paper prints, in percent
     paper_says: CogVLM2 on MathVL-test, Table 3
 
-Without the file: the last student's test accuracy, or the ORM's figures where the variants train an ORM alone.
+Without the file: the last student's test accuracy and the teacher calls that it took, or the ORM's figures where the variants train an ORM alone.
 """
 
 from __future__ import annotations
@@ -38,8 +40,9 @@ KINDS = {
     "names": (dict, "a mapping"),
     "measures": (dict, "a mapping"),
     "paper": (dict, "a mapping"),
+    "lines": (dict, "a mapping"),
 }  # others: text
-OF_STUDENTS = {"test accuracy": "last.accuracy"}
+OF_STUDENTS = {"test accuracy": "last.accuracy", "teacher calls": "last.teacher_calls"}
 OF_ORMS = {
     "overall": "orm.overall_accuracy",
     "right accepted": "orm.positive_accuracy",
@@ -66,6 +69,8 @@ class Design:
     rows: str = "variants"
     names: Mapping[str, str] = field(default_factory=dict)
     axis: str | None = None
+    over: str | None = None
+    lines: Mapping[str, list[str]] = field(default_factory=dict)
     measures: Mapping[str, str] = field(default_factory=dict)
     paper: Mapping[str, float] = field(default_factory=dict)
     paper_says: str | None = None
@@ -120,6 +125,14 @@ def read_design(name: str, folder: Path) -> Design:
     for column, measure in design.measures.items():
         if not isinstance(column, str) or not isinstance(measure, str) or measure.count(".") != 1:
             raise ConfigError(f"{file}: measures.{column} = {measure!r}: must be STAGE.KEY, such as last.accuracy")
+    if (design.over is None) != (not design.lines) or (design.lines and design.over not in design.measures):
+        raise ConfigError(
+            f"{file}: over = {design.over!r}: must be a column of measures, {list(design.measures)}, and lines must say "
+            "which variants are joined"
+        )
+    for line, joined in design.lines.items():
+        if not isinstance(line, str) or not isinstance(joined, list) or not joined or not set(joined) <= set(order):
+            raise ConfigError(f"{file}: lines.{line} = {joined!r}: must be a list of variants: {list(order)}")
     for row, figure in design.paper.items():
         if isinstance(figure, bool) or not isinstance(figure, int | float):
             raise ConfigError(f"{file}: paper.{row} = {figure!r}: must be a number, in percent")

@@ -1,4 +1,5 @@
-"""A study's picture: a staircase where its rows are stages, else a mean, its interval and its seeds a variant."""
+"""A study's picture: a staircase where its rows are stages, lines where it names some, else a mean, its interval and its
+seeds a variant."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from mathse.reporting.report.compare import Variant, mean_flight
 from mathse.reporting.report.frame import Frame
 from mathse.reporting.report.staircase import staircase
 from mathse.reporting.study.collect import Collected
+from mathse.reporting.study.curves import Point, curves
 from mathse.scoring.metrics import mean_share
 
 WIDTH, HEIGHT = 760, 340
@@ -14,7 +16,8 @@ LEFT, RIGHT, TOP, BOTTOM = 56, 20, 34, 56  # margins in px
 
 
 def picture(collected: Collected) -> str | None:
-    """A standalone SVG file of the first measure; None where a seed lacks it, or it is no share."""
+    """A standalone SVG file of the first measure; None where a seed lacks it (or what it is drawn against), or it is no
+    share."""
     design = collected.design
     if design.rows == "stages":
         flight = mean_flight(Variant(design.name, collected.runs[design.variants[0]], {}))
@@ -23,6 +26,12 @@ def picture(collected: Collected) -> str | None:
     values = {v: [x for x in collected.values(v, measure) if x is not None] for v in design.variants}
     if any(len(xs) < len(collected.seeds) for xs in values.values()) or max(map(max, values.values())) > 1:
         return None
+    if design.over is not None:
+        spent = {v: [x for x in collected.values(v, design.measures[design.over]) if x] for v in design.variants}
+        if any(len(xs) < len(collected.seeds) for xs in spent.values()):
+            return None
+        lines = {called: [Point(spent[v], values[v]) for v in joined] for called, joined in design.lines.items()}
+        return svg.standalone(curves(lines, name, design.over))
     return svg.standalone(dots({design.called(v): xs for v, xs in values.items()}, name, design.axis))
 
 
