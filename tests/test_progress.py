@@ -16,9 +16,9 @@ from mathse.reporting.progress.wording import accuracy_text, clean, duration, fi
 
 SUMMARY = {
     "stages": [
-        {"stage": "base", "accuracy": 0.01, "ci95": [0.005, 0.015], "train_rows": 0},
-        {"stage": "round_01", "accuracy": 0.64, "ci95": [0.62, 0.66], "train_rows": 1400, "accepted": 1052,
-         "rejected": 1340, "unparsed": 8, "acceptance_precision": 0.978},
+        {"stage": "base", "accuracy": 0.01, "ci95": [0.005, 0.015], "teacher_calls": 0, "train_rows": 0},
+        {"stage": "round_01", "accuracy": 0.64, "ci95": [0.62, 0.66], "teacher_calls": 400, "train_rows": 1400,
+         "accepted": 1052, "rejected": 1340, "unparsed": 8, "acceptance_precision": 0.978},
     ],
     "orm": {"overall_accuracy": 0.97, "positive_accuracy": 0.98, "negative_accuracy": 0.95,
             "error_step_accuracy": None, "n": 2642},
@@ -84,14 +84,17 @@ def test_the_closing_table_is_the_same_on_a_terminal_and_in_a_file() -> None:
     plain, rich = io.StringIO(), Terminal()
     Progress("plain", stream=plain).table(SUMMARY)
     Progress("rich", stream=rich).table(SUMMARY)
-    assert "round_01  64.0% [62.0, 66.0]       1,400     1,052     1,340         8      0.978" in plain.getvalue()
+    assert (
+        "round_01  64.0% [62.0, 66.0]            400       1,400     1,052     1,340         8      0.978"
+        in plain.getvalue()
+    )
     assert "overall 97.0%" in plain.getvalue() and "first wrong step named -" in plain.getvalue()
     for line in plain.getvalue().splitlines()[1:3]:
         assert line in rich.getvalue()
 
 
 def test_stages_that_judge_nothing_show_dashes() -> None:
-    assert stage_rows(SUMMARY)[0] == ("base", "1.0% [0.5, 1.5]", "0", "-", "-", "-", "-")
+    assert stage_rows(SUMMARY)[0] == ("base", "1.0% [0.5, 1.5]", "0", "0", "-", "-", "-", "-")
     assert accuracy_text(None, None) == "-"
 
 

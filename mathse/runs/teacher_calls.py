@@ -56,10 +56,10 @@ def _own(stage: FinishedStage) -> int | None:
         return 0 if str(settings.get("data._target_")).endswith(".SyntheticData") else None
     judge = settings.get("distill.judge" if last == "distill" else "judge.name")
     by_teacher = JUDGES_BY_TEACHER.get(str(judge))
-    counts = [summary.get(key) for key in ("accepted", "rejected", "unparsed")]
-    if by_teacher is None or None in counts:
+    counts = [int(n) for key in ("accepted", "rejected", "unparsed") if (n := summary.get(key)) is not None]
+    if by_teacher is None or len(counts) < 3:
         return None
-    judged = sum(map(int, counts))
+    judged = sum(counts)
     calls = judged if by_teacher else 0
     if last == "reflection":
         writes = settings.get("evolution.reflect.writer", "teacher") == "teacher"

@@ -8,11 +8,11 @@ from e2e.runs import SIZES, WORLD, run
 from mathse.config.options import groups
 from mathse.runs.store import read_json
 
-# words has a pretrained model, whose sizes are its own.
+# words and words_update have a pretrained model, whose sizes are its own.
 STUDIES = {
     group.removeprefix("experiment/"): variants
     for group, variants in groups().items()
-    if group.startswith("experiment/") and group.split("/")[1] not in ("controls", "paper", "words")
+    if group.startswith("experiment/") and group.split("/")[1] not in ("controls", "paper", "words", "words_update")
 }
 # Smoke sizes on top of the study's own; the judge stays the study's.
 SMALL = tuple(s for s in (*SIZES, *WORLD) if not s.startswith("experiment="))

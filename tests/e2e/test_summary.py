@@ -26,7 +26,7 @@ def test_the_summary_has_a_line_for_each_student(summary: dict[str, Any]) -> Non
     assert (summary["status"], summary["name"], summary["task"]) == ("finished", "smoke", "evolve")
     assert [entry["stage"] for entry in summary["stages"]] == STUDENTS
     wanted = {"accuracy", "ci95", "n", "train_rows", "accepted", "rejected", "unparsed", "acceptance_precision"}
-    wanted |= {"transitions", "origins", "step_precision", "skipped_fit"}
+    wanted |= {"transitions", "origins", "step_precision", "skipped_fit", "teacher_calls"}
     for entry in summary["stages"]:
         assert wanted - set(entry) == set(), entry["stage"]
     assert len({frozenset(entry) for entry in summary["stages"]}) == 1  # a table needs the same columns in each
@@ -75,6 +75,14 @@ def test_judged_paths_are_accepted_rejected_or_unparsed(smoke: Smoke, summary: d
         assert entry["accepted"] == sum(v["status"] == "correct" for v in judged)
         assert entry["unparsed"] == sum(v["status"] == "unparsed" for v in judged)
         assert entry["acceptance_precision"] == 1  # the judge is the answer itself
+
+
+def test_teacher_calls_are_the_solutions_and_rewrites_until_then(smoke: Smoke, summary: dict[str, Any]) -> None:
+    solutions = len(rows(smoke.folder / "distill" / "paths.jsonl"))
+    rewrites = len(rows(smoke.folder / "reflection" / "reflections.jsonl"))
+    assert solutions > 0 and rewrites > 0
+    calls = {entry["stage"]: entry["teacher_calls"] for entry in summary["stages"]}
+    assert calls == {"base": 0, "distill": solutions, "round_01": solutions, "final": solutions + rewrites}
 
 
 def test_a_stage_s_figures_are_those_of_its_predictions(smoke: Smoke, summary: dict[str, Any]) -> None:

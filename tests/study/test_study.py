@@ -198,6 +198,20 @@ def test_stages_are_rows_where_the_study_says_so(runs, tmp_path, capsys):
     assert "staircase" in (tmp_path / "result.svg").read_text() or "stairs" in (tmp_path / "result.svg").read_text()
 
 
+def test_variants_on_lines_are_drawn_over_what_they_spent(runs, tmp_path):
+    (tmp_path / "study.yaml").write_text(
+        "measures: {test accuracy: last.accuracy, rows: last.train_rows}\n"
+        "over: rows\nlines: {reflected: [teacher, orm], not reflected: [none]}\n"
+    )
+    assert study(["table3_reflection", "--runs", str(runs), "--out", str(tmp_path)]) == 0
+    drawing = (tmp_path / "result.svg").read_text()
+    assert ">reflected<" in drawing and ">not reflected<" in drawing and drawing.count("<title>") == 9
+    rows = [
+        read_json(runs / f"table3_reflection.none.seed_{s}/summary.json")["stages"][-1]["train_rows"] for s in (1, 2, 3)
+    ]
+    assert f"with {mean(rows):,.0f}" in drawing  # read out, too
+
+
 @pytest.mark.parametrize(
     ("said", "reason"),
     [
@@ -212,6 +226,9 @@ def test_stages_are_rows_where_the_study_says_so(runs, tmp_path, capsys):
         ("variants: 5", "variants = 5: must be a list"),
         ("variants:", "variants = None: must be a list"),
         ("axis: [1, 2]", "axis = [1, 2]: must be text"),
+        ("over: rows", "over = 'rows': must be a column of measures"),
+        ("lines: {a: [none]}", "over = None: must be a column of measures"),
+        ("measures: {n: last.n}\nover: n\nlines: {a: [nobody]}", "lines.a = ['nobody']: must be a list of variants"),
         ("paper: {none: '62'}", "paper.none = '62': must be a number"),
         ("paper: {none: }", "paper.none = None: must be a number"),
         ("names: {nobody: No One}", "names.nobody = 'No One': must be text, of a variant"),

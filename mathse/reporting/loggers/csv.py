@@ -46,7 +46,9 @@ class CsvLogger:
 
     def _write(self) -> None:
         stages = read_stages(self._folder)
-        entries = [with_teacher_calls({**s.summary, "stage": s.name}, stages) for s in stages if "accuracy" in s.summary]
+        entries = [
+            with_teacher_calls({**s.summary, "stage": s.name}, stages) for s in stages if "accuracy" in s.summary
+        ]
         measured = [{"stage": entry["stage"], **figures(entry)} for entry in entries]
         write_csv(self._folder / METRICS, measured, METRIC_COLUMNS)
         # A fit logs the loss of a step and what it validated after it in two lines: here they are one row.

@@ -13,7 +13,8 @@
     paper: {none: 62.35, teacher: 64.25, orm: 64.70}  # what the paper prints, in percent
     paper_says: CogVLM2 on MathVL-test, Table 3
 
-Without the file: the last student's test accuracy and the teacher calls that it took, or the ORM's figures where the variants train an ORM alone.
+Without the file: the last student's test accuracy and the teacher calls that it took, or the ORM's figures where the
+variants train an ORM alone.
 """
 
 from __future__ import annotations
@@ -127,8 +128,8 @@ def read_design(name: str, folder: Path) -> Design:
             raise ConfigError(f"{file}: measures.{column} = {measure!r}: must be STAGE.KEY, such as last.accuracy")
     if (design.over is None) != (not design.lines) or (design.lines and design.over not in design.measures):
         raise ConfigError(
-            f"{file}: over = {design.over!r}: must be a column of measures, {list(design.measures)}, and lines must say "
-            "which variants are joined"
+            f"{file}: over = {design.over!r}: must be a column of measures, {list(design.measures)}, and lines must "
+            "say which variants are joined"
         )
     for line, joined in design.lines.items():
         if not isinstance(line, str) or not isinstance(joined, list) or not joined or not set(joined) <= set(order):

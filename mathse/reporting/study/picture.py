@@ -1,5 +1,5 @@
-"""A study's picture: a staircase where its rows are stages, lines where it names some, else a mean, its interval and its
-seeds a variant."""
+"""A study's picture: a staircase where its rows are stages, lines where it names some, else a variant's mean, its
+interval and its seeds."""
 
 from __future__ import annotations
 
