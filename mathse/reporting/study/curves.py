@@ -74,7 +74,7 @@ def curves(lines: Mapping[str, Sequence[Point]], name: str, axis: str) -> str:
             end = "end" if k == 0 else "start"
             offset = -6 if k == 0 else 6
             body += svg.text(x(point.at) + offset, frame.y(mean) + above, f"{100 * mean:.1f}", "strong halo", end)
-        key = LEFT + 230 * k
+        key = frame.left + frame.width * k / len(lines)
         body += svg.path([(key, HEIGHT - 16), (key + 24, HEIGHT - 16)], f"line-{look}")
         body += svg.text(key + 32, HEIGHT - 11, called, "name")
         numbers = ", ".join(f"{svg.percent(means[id(p)][0])} with {p.at:,.0f}" for p in in_order)
