@@ -16,9 +16,11 @@ from mathse.training import ranks
 STUCK = 60  # seconds after which a test would rather fail than wait
 
 
-def in_ranks(size: int, lead: Callable[[], Any], follow: Callable[[], Any] = ranks.follow) -> Any:
+def in_ranks(
+    size: int, lead: Callable[[], Any], follow: Callable[[], Any] = ranks.follow, minutes: float = STUCK / 60
+) -> Any:
     """What ``lead`` returns on rank 0 of ``size`` connected processes, the others of which ``follow``; its exception,
-    where it raises one."""
+    where it raises one. ``minutes``: as trainer.timeout_minutes."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
@@ -27,7 +29,7 @@ def in_ranks(size: int, lead: Callable[[], Any], follow: Callable[[], Any] = ran
         if (child := os.fork()) == 0:
             os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank)}
             os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-            os._exit(_as_rank(lead if rank == 0 else follow, size, writing if rank == 0 else None))
+            os._exit(_as_rank(lead if rank == 0 else follow, size, writing if rank == 0 else None, minutes))
         children.append(child)
     os.close(writing)
     watch = threading.Timer(STUCK, lambda: [os.kill(child, signal.SIGKILL) for child in children])
@@ -41,10 +43,10 @@ def in_ranks(size: int, lead: Callable[[], Any], follow: Callable[[], Any] = ran
         watch.cancel()
 
 
-def _as_rank(work: Callable[[], Any], size: int, pipe: int | None) -> int:
+def _as_rank(work: Callable[[], Any], size: int, pipe: int | None, minutes: float) -> int:
     result: Any
     try:
-        with ranks.joined("cpu", size):
+        with ranks.joined("cpu", size, minutes):
             result = work()
     except Exception as e:  # noqa: BLE001 - told to the test
         traceback.print_exc()

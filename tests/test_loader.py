@@ -20,7 +20,7 @@ from mathse.models.row import Row
 from mathse.models.tiny import TinyBackbone
 from mathse.training import loader
 from mathse.training.batches import EpochStream
-from mathse.training.loader import Counts, StepData, StepLoader, ignore_batch_signals
+from mathse.training.loader import Counts, StepData, StepLoader, begin_worker
 
 Batch = dict[str, Tensor]
 
@@ -236,7 +236,7 @@ def test_workers_leave_a_schedulers_signals_to_the_main_process(tmp_path: Path) 
     before = {number: signal.signal(number, save_and_requeue) for number in loader.BATCH_SIGNALS}
     try:
         made = DataLoader(Signalled(), batch_size=None, num_workers=1, multiprocessing_context="fork",
-                          worker_init_fn=ignore_batch_signals)  # fmt: skip
+                          worker_init_fn=begin_worker)  # fmt: skip
         assert list(made) == [0]
     finally:
         for number, handler in before.items():

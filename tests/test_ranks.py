@@ -5,9 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import pickle
-import signal
-import subprocess
-import sys
 import time
 import weakref
 from collections.abc import Sequence
@@ -20,7 +17,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-from connected import STUCK, in_ranks
+from connected import in_ranks
 from safetensors.torch import load_file
 from small import log_of, path, problems, solved_rows, tiny_backbone
 from torch import Tensor
@@ -51,90 +48,7 @@ SECTION = TinyBackbone(hidden_size=32, layers=2, heads=2, mlp_size=64, vision_si
 SPEC = ModelSpec(SECTION, {"init_seed": 0})
 
 
-# --- starting ranks and ending them: plain Python, no torch ---------------------------------------------------------
-
-
-def script(body: str) -> list[str]:
-    """The command of a rank that does ``body``, as every rank begins."""
-    return [sys.executable, "-c", f"import os, sys, time, signal\nfrom mathse.training import launch\n{body}"]
-
-
-SLEEPY = script("launch.end_with_supervisor(); print('awake', os.getpid(), flush=True); time.sleep(60)")
-
-
-def test_ranks_know_their_places_and_rank_0_reports() -> None:
-    assert launch.run(script("launch.report([launch.own_rank().size, os.environ['LOCAL_RANK']])"), 3) == [3, "0"]
-    assert launch.run(script("pass"), 2) is None
-
-
-def test_only_rank_0_speaks(capfd: pytest.CaptureFixture[str]) -> None:
-    body = "print('out of', os.environ['RANK']); print('err of', os.environ['RANK'], file=sys.stderr)"
-    launch.run(script(body), 3)
-    assert capfd.readouterr() == ("out of 0\n", "err of 0\n")
-
-
-@pytest.mark.parametrize(
-    ("deed", "end"),
-    [
-        ("print('no more'); sys.exit(3)", "ended with exit code 3"),
-        ("print('no more', flush=True); os.kill(os.getpid(), signal.SIGKILL)", "was ended by SIGKILL"),
-    ],
-)
-def test_a_rank_that_fails_ends_the_others_and_its_words_are_shown(
-    capfd: pytest.CaptureFixture[str], deed: str, end: str
-) -> None:
-    # rank 0 loses the connection; rank 2 notices nothing
-    body = f"r = launch.own_rank().rank\nif r == 1: {deed}\nif r == 0: time.sleep(0.5); sys.exit({launch.LOST_OTHERS})"
-    begun = time.monotonic()
-    with pytest.raises(launch.RanksFailed) as failed:
-        launch.run(script(f"{body}\ntime.sleep(60)"), 3)
-    assert time.monotonic() - begun < STUCK / 2
-    lines = capfd.readouterr().err.splitlines()
-    assert lines[0] == "rank 1: no more" and lines[1].startswith(f"error: rank 1 {end}; ") and len(lines) == 2
-    assert failed.value.code == (3 if "code 3" in end else 1)
-
-
-def test_what_rank_0_says_of_its_own_failure_is_all_that_is_said(capfd: pytest.CaptureFixture[str]) -> None:
-    body = f"""if launch.own_rank().rank == 0: print("error: no rows", file=sys.stderr); sys.exit(1)
-time.sleep(0.3); print("lost"); sys.exit({launch.LOST_OTHERS})"""
-    with pytest.raises(launch.RanksFailed) as failed:
-        launch.run(script(body), 2)
-    assert failed.value.code == 1 and capfd.readouterr().err == "error: no rows\n"
-
-
-def test_ctrl_c_comes_to_rank_0_and_ends_all(capfd: pytest.CaptureFixture[str]) -> None:
-    body = """if launch.own_rank().rank == 0:
-    try:
-        os.kill(os.getppid(), signal.SIGINT); time.sleep(60)
-    except KeyboardInterrupt:
-        print("tidied up"); sys.exit(130)
-time.sleep(60)"""
-    begun = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
-        launch.run(script(body), 2)
-    assert time.monotonic() - begun < STUCK / 2
-    assert capfd.readouterr() == ("tidied up\n", "")
-
-
-@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
-def test_no_rank_outlives_its_supervisor(sent: signal.Signals) -> None:
-    supervising = [sys.executable, "-c", f"from mathse.training import launch\nlaunch.run({SLEEPY!r}, 1)"]
-    supervisor = subprocess.Popen(supervising, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    assert supervisor.stdout is not None
-    pid = int(supervisor.stdout.readline().split()[1])
-    supervisor.send_signal(sent)
-    supervisor.wait(STUCK)
-    end = time.monotonic() + 5
-    while is_alive(pid) and time.monotonic() < end:
-        time.sleep(0.05)
-    assert not is_alive(pid)
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return False
+# --- which rank a process is ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -194,7 +108,7 @@ def test_work_is_done_everywhere_and_the_results_come_by_rank() -> None:
 def test_a_single_process_works_alone() -> None:
     assert ranks.everywhere(lambda: "here", _where, "there") == ["here"]
     assert (ranks.rank(), ranks.size(), ranks.total(7)) == (0, 1, 7)
-    with ranks.joined("cpu", 1):
+    with ranks.joined("cpu", 1, 1):
         assert ranks.size() == 1
 
 
@@ -205,6 +119,30 @@ def _die() -> None:
 def test_rank_0_notices_that_a_rank_is_gone() -> None:
     lost = in_ranks(2, lambda: ranks.everywhere(lambda: None, _die))
     assert isinstance(lost, RankLost) and "lost its connection" in str(lost)
+
+
+def _get_stuck() -> None:
+    if ranks.rank():
+        time.sleep(3)
+    ranks.total(1)
+
+
+def test_a_rank_that_is_stuck_in_a_fit_is_noticed_after_the_minutes_that_are_set() -> None:
+    begun = time.monotonic()
+    lost = in_ranks(2, lambda: ranks.everywhere(_get_stuck, _get_stuck), minutes=0.5 / 60)
+    assert isinstance(lost, RankLost) and "trainer.timeout_minutes" in str(lost)
+    assert time.monotonic() - begun < 60
+
+
+def _come_late() -> str:
+    if ranks.rank():
+        time.sleep(1)
+    ranks.all_here()
+    return "here"
+
+
+def test_what_may_take_long_is_waited_for() -> None:
+    assert in_ranks(2, lambda: ranks.everywhere(_come_late, _come_late), minutes=0.2 / 60) == ["here"] * 2
 
 
 def _say_no() -> None:
@@ -225,7 +163,7 @@ def test_as_many_processes_as_devices(monkeypatch: pytest.MonkeyPatch, devices: 
     if started:
         for key, value in {"RANK": 0, "WORLD_SIZE": started, "LOCAL_RANK": started - 1}.items():
             monkeypatch.setenv(key, str(value))
-    with pytest.raises(ConfigError, match=f"trainer.devices = {devices}, and"), ranks.joined("cpu", devices):
+    with pytest.raises(ConfigError, match=f"trainer.devices = {devices}, and"), ranks.joined("cpu", devices, 1):
         pass
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from traceback import print_exception
 from typing import Any, NoReturn
 
 import hydra
@@ -51,7 +52,7 @@ def main(task: Task, config_name: str, schema: type, arguments: Sequence[str] | 
     """
     if arguments is not None:
         sys.argv = [sys.argv[0], *arguments]  # which Hydra reads
-    launch.end_with_supervisor()
+    launch.end_with_agent()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait spinning ruin each other on a busy machine
     register()
     traceback = wants_traceback()
@@ -133,10 +134,13 @@ def _job(
         except RUNNING as e:
             _remove_if_empty(folder)
             if isinstance(e, RankLost) and launch.is_supervised():
-                sys.exit(launch.LOST_OTHERS)  # the watching process says whom it lost
-            if traceback:
-                raise
+                launch.lost_others()  # the agent says whom it lost
             text = sentence(e)
+            if traceback:
+                if text is not None and launch.is_supervised():
+                    print_exception(e)
+                    sys.exit(launch.TOLD)
+                raise
             if text is None or not _is_sweep():
                 _fail(text, e)
             _say(*(f"job {HydraConfig.get().job.num}: {line}" for line in text.splitlines()))
@@ -167,7 +171,10 @@ def run_or_start_ranks(task: Task, config: Any, folder: Path, again: Sequence[st
     if launch.own_rank() is not None or config.trainer.devices == 1:
         keep_freed_memory()
         return task(config, folder)
-    number: float | None = launch.run([*again, run_dir(folder)], config.trainer.devices)
+    from mathse.training import agent  # which loads torch
+
+    trainer = config.trainer
+    number: float | None = agent.run([*again, run_dir(folder)], trainer.devices, trainer.max_restarts)
     return number
 
 
@@ -235,11 +242,11 @@ def _fail(text: str | None, error: BaseException) -> NoReturn:
     if text is None:
         raise error
     _say(*(f"error: {line}" for line in text.splitlines()))
-    sys.exit(1)
+    sys.exit(launch.TOLD if launch.is_supervised() else 1)
 
 
 def _say(*lines: str) -> None:
     rank = launch.own_rank()
-    if rank is not None and rank.rank and not launch.is_supervised():  # the watching process names the rank itself
+    if rank is not None and rank.rank and not launch.is_supervised():  # the agent names the rank itself
         lines = tuple(f"rank {rank.rank}: {line}" for line in lines)
     print(*lines, sep="\n", file=sys.stderr, flush=True)

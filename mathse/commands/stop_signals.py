@@ -61,8 +61,8 @@ class StopSignals:
 
 @contextmanager
 def stopping_once() -> Iterator[StopSignals]:
-    """Within it the two signals are handled so, in the main thread alone. A rank that another process watches leaves
-    SIGTERM as it is: the watching process sends it to ranks that may hang, and speaks for them."""
+    """Within it the two signals are handled so, in the main thread alone. A rank of our agent
+    leaves SIGTERM as it is: the agent sends it to ranks that may hang, and speaks for them."""
     signals = StopSignals()
     if threading.current_thread() is not threading.main_thread():
         yield signals

@@ -31,6 +31,11 @@ class Trainer:
     sampling_dtype: Literal["float32", "bfloat16", "fastest"] | None = None
     threads: int = allow(1, low=1)  # torch threads; results are equal bit for bit only at an equal number
     workers: int = allow(0, low=0)  # loader processes
+    # how often all ranks are started again after one has died; they go on from the last resume point (for the ranks
+    # that the command starts itself: torchrun has --max-restarts)
+    max_restarts: int = allow(3, low=0)
+    # in a fit's steps, how long ranks wait for one that does not come before they count it as stuck
+    timeout_minutes: float = allow(10.0, above=0)
     # where sft.tower_features are kept; null: a folder in the user's cache; for several machines, one that all see
     tower_features_folder: str | None = None
     tower_features_gb: float = allow(200.0, above=0)  # GiB that it may take; what was used longest ago goes

@@ -57,7 +57,8 @@ def run_task(config: TrainConfig, folder: Path, stages_ahead: StagesAhead | None
     quiet()
     torch.set_num_threads(config.trainer.threads)
     with ExitStack() as stack:
-        stack.enter_context(ranks.joined(config.trainer.accelerator, config.trainer.devices))
+        trainer = config.trainer
+        stack.enter_context(ranks.joined(trainer.accelerator, trainer.devices, trainer.timeout_minutes))
         if ranks.rank() != 0:
             ranks.follow()
             return None

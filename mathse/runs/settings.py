@@ -29,6 +29,8 @@ LATER: dict[str, Any] = {
     "orm.jitter": False,
     "note": None,
     "trainer.sampling_dtype": None,
+    "trainer.max_restarts": 3,
+    "trainer.timeout_minutes": 10.0,
     "evolution.update": "sft",
     "evolution.dpo.beta": 0.1,
     "evolution.dpo.label_smoothing": 0.0,

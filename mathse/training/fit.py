@@ -261,8 +261,9 @@ def _train(
             if strategies.hands_out(hardware):
                 strategies.hand_out_vision(backbone, device_of(hardware))
             features.fill(backbone, job.shown_rows, device_of(hardware), hardware.precision, share)
-            ranks.total(0)  # all wait for the slowest
+            ranks.all_here()
             features_in_use.enter_context(features.used("read"))
+        ranks.all_here()  # deepspeed's have each read the model from the disk
         warnings.simplefilter("ignore")  # Lightning's advice on workers and logging
         trainer.fit(module, loader, val_loader)
     if trainer.global_step != job.steps:

@@ -7,6 +7,7 @@ set is copied into them, and what is under way is bounded by micro-batches.
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections import deque
@@ -22,6 +23,7 @@ from mathse.models.base import IGNORED, Backbone, Encoded, Length
 from mathse.models.cache import BoundedCache
 from mathse.models.row import Row
 from mathse.training.batches import Stream
+from mathse.training.launch import end_with_parent
 from mathse.training.packing import packed
 
 CACHE = 192 * 2**20  # bytes of encoded rows kept from one epoch to the next
@@ -218,7 +220,7 @@ class StepLoader:
             options = {
                 "multiprocessing_context": self.start_method,
                 "prefetch_factor": AHEAD,
-                "worker_init_fn": ignore_batch_signals,
+                "worker_init_fn": begin_worker,
             }
         made = iter(
             DataLoader(
@@ -234,12 +236,14 @@ class StepLoader:
             yield {"micro": MicroBatches(made, planned.popleft, self.observe)}
 
 
-def ignore_batch_signals(worker: int) -> None:
-    """In a worker: what a scheduler tells a job (to save itself, to go on) is for the main process.
+def begin_worker(worker: int) -> None:
+    """In a worker: it ends with the process that started it, and what a scheduler tells a job (to save itself, to go
+    on) is for the main process.
 
     A forked worker inherits handlers, submitit's among them, and would save and requeue the job once more; the default
     action would end it and so the fit. SIGTERM is torch's: it ends a worker.
     """
+    end_with_parent(os.getppid())
     for number in BATCH_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 

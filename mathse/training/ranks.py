@@ -22,9 +22,11 @@ from mathse.training.launch import meeting_point, own_rank
 
 Result = TypeVar("Result")
 
-# A rank may wait for hours while rank 0 calls a teacher; one that dies is noticed at once, by its closed connection.
+# A rank that dies is noticed at once, by its closed connection; one that is stuck, by how long the others wait for it.
+# In a fit's steps all work alike, so minutes say it (trainer.timeout_minutes). Elsewhere they may wait for hours: while
+# rank 0 calls a teacher, a rank computes its share of a tower's features, or a disk takes a resume point.
 WAITING = timedelta(days=30)
-WORKING = timedelta(hours=2)  # in a fit all ranks step together; the longest wait is for a resume point's writing
+STARTING = timedelta(minutes=30)  # for the last rank to come
 BUCKET = 64 * 2**20  # bytes of gradients summed up at a time
 _messages: dist.ProcessGroup | None = None  # gloo: messages between ranks, whatever the devices
 _device = torch.device("cpu")  # this rank's
@@ -63,11 +65,11 @@ def device(accelerator: str) -> torch.device:
 
 
 @contextmanager
-def joined(accelerator: str, devices: int) -> Iterator[None]:
+def joined(accelerator: str, devices: int, timeout_minutes: float) -> Iterator[None]:
     """The ranks of a run connected, if there are several.
 
     Raises ConfigError where ``devices`` (a machine) does not match the number of processes that were started, RankLost
-    where another rank has ended meanwhile.
+    where another rank has ended meanwhile, or has not done for ``timeout_minutes`` what the others wait for in a fit.
     """
     info = own_rank()
     started = info.size if info is not None else 1
@@ -79,7 +81,7 @@ def joined(accelerator: str, devices: int) -> Iterator[None]:
     if info is None:
         yield
         return
-    _connect(info.rank, started, device(accelerator))
+    _connect(info.rank, started, device(accelerator), timedelta(minutes=timeout_minutes))
     try:
         yield
         if info.rank == 0:
@@ -89,13 +91,14 @@ def joined(accelerator: str, devices: int) -> Iterator[None]:
         # gloo has no error class of its own; a teacher's lost connection is a MathSEError, and no rank's
         lost = isinstance(e, (dist.DistBackendError, dist.DistNetworkError)) or "gloo" in str(e)
         if lost and not isinstance(e, MathSEError):
-            raise RankLost(f"rank {info.rank} lost its connection to the other ranks; their errors say why") from e
+            why = "their errors say why, or trainer.timeout_minutes went by without an answer"
+            raise RankLost(f"rank {info.rank} lost its connection to the other ranks; {why}") from e
         raise
     finally:
         _disconnect()
 
 
-def _connect(number: int, started: int, device: torch.device) -> None:
+def _connect(number: int, started: int, device: torch.device, timeout: timedelta) -> None:
     global _messages, _device
     address, port = meeting_point()
     os.environ |= {"MASTER_ADDR": address, "MASTER_PORT": str(port)}
@@ -103,9 +106,14 @@ def _connect(number: int, started: int, device: torch.device) -> None:
     on_gpu = device.type == "cuda"
     if on_gpu:
         torch.cuda.set_device(device)
+    # The store is the agent's where there is one, and outlives ranks that are started again: they would find in it the
+    # addresses of those before them.
+    store, _, _ = next(dist.rendezvous("env://", number, started, timeout=STARTING))
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     dist.init_process_group(
         "nccl" if on_gpu else "gloo",
-        timeout=WORKING,
+        store=dist.PrefixStore(f"attempt_{attempt}", store),
+        timeout=timeout,
         rank=number,
         world_size=started,
         device_id=device if on_gpu else None,
@@ -151,6 +159,12 @@ def of_rank_0(message: Any) -> Any:
     box = [message]
     dist.broadcast_object_list(box, src=0, group=_messages)
     return box[0]
+
+
+def all_here() -> None:
+    """Wait until all ranks have come here, however long one takes."""
+    if size() > 1:
+        dist.barrier(group=_messages)
 
 
 def gather(result: Any) -> list[Any]:

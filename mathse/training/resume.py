@@ -16,7 +16,7 @@ import logging
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -118,8 +118,20 @@ def save(scratch: Path, trainer: pl.Trainer, module: pl.LightningModule) -> None
     with _own_errors():
         dcp.save(tensors, storage_writer=storage, process_group=ranks.messages(), no_dist=ranks.size() == 1)
     hashes = ranks.gather(_records(unfinished, ranks.rank(), ranks.size()))
-    if ranks.rank():
-        return
+    if ranks.rank() == 0:
+        _publish(scratch, unfinished, trainer, scalars, hashes)
+    ranks.all_here()  # here, and not in the next step, where a long wait would mean that a rank is stuck
+
+
+def _publish(
+    scratch: Path,
+    unfinished: Path,
+    trainer: pl.Trainer,
+    scalars: Mapping[str, Mapping[str, float]],
+    hashes: Sequence[Mapping[str, Any]],
+) -> None:
+    """On rank 0, once all tensors are written: the numbers, the list of files, and the folder's name; older points go.
+    ``hashes``: by rank, a record a file."""
     progress = {
         "loops": {"fit_loop": trainer.fit_loop.state_dict()},
         "schedulers": [config.scheduler.state_dict() for config in trainer.lr_scheduler_configs],

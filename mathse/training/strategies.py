@@ -40,12 +40,12 @@ def among_ranks(settings: TrainerSettings, clip: float) -> dict[str, Any]:
         return {"accelerator": settings.accelerator, "devices": 1, "strategy": "auto"}
     strategy: Strategy
     if settings.strategy == "fsdp2":
-        strategy = ModelParallelStrategy(ranks.size(), 1, timeout=ranks.WORKING)
+        strategy = ModelParallelStrategy(ranks.size(), 1)
     elif settings.strategy == "deepspeed":
-        strategy = DeepSpeedStrategy(stage=2, timeout=ranks.WORKING)
+        strategy = DeepSpeedStrategy(stage=2)
         strategy.config["gradient_clipping"] = clip  # type: ignore[index]
     else:
-        strategy = Replicated(timeout=ranks.WORKING)
+        strategy = Replicated()
     return {
         "accelerator": settings.accelerator,
         "devices": settings.devices,
