@@ -336,11 +336,11 @@ GRADIENT = Optimizer(lr=1.0, eps=1.0, weight_decay=0.0, clip=1e9)
 LEARNING = Optimizer(lr=5e-3, clip=0.5)
 
 
-def job(folder: Path, strategy: str, **changes: Any) -> FitJob:
+def job(folder: Path, strategy: str, precision: Any = "32-true", **changes: Any) -> FitJob:
     settings = Fit(max_steps=2, batch_size=7, micro_batch_size=2, val_every=1, optimizer=LEARNING)
     settings = replace(settings, **changes)
     rows = ragged(tiny_backbone())
-    trainer = Trainer(precision="32-true", log_every=1, checkpoint_every=1, strategy=strategy)
+    trainer = Trainer(precision=precision, log_every=1, checkpoint_every=1, strategy=strategy)
     if strategy != "auto":
         trainer = replace(trainer, devices=2)
     return FitJob(folder, rows, seed=0, settings=settings, trainer=trainer, val_rows=rows[:5])
@@ -388,6 +388,32 @@ def test_two_ranks_make_the_steps_of_one_process(tmp_path: Path, strategy: str, 
     assert apart < 1e-3 * moved, f"{apart} apart, after moving by {moved}"
     for a, b in zip(log_of_one, log_of_both, strict=True):
         assert a.keys() == b.keys() and all(b[k] == pytest.approx(a[k], abs=2e-5) for k in a)
+
+
+def test_in_half_precision_two_ddp_ranks_have_one_processs_bits_where_they_round_alike(tmp_path: Path) -> None:
+    """The same micro-batches, and sums of two, which have no order."""
+    alike: dict[str, Any] = {"precision": "bf16-mixed", "batch_size": 2, "micro_batch_size": 1, "max_steps": 3}
+    one, log_of_one = fitted(tmp_path / "one", "auto", **alike)
+    both, log_of_both = fitted(tmp_path / "both", "ddp", **alike)
+    assert all(torch.equal(one[k], both[k]) for k in one)
+    assert [line.get("loss") for line in log_of_one] == [line.get("loss") for line in log_of_both]
+
+
+@pytest.mark.slow
+def test_in_half_precision_two_ranks_differ_from_one_process_as_its_other_micro_batches_do(tmp_path: Path) -> None:
+    """Measured as gradients: what rows round together with decides their last bits, and AdamW makes steps of them."""
+    half: dict[str, Any] = {"precision": "bf16-mixed", **ONE_GRADIENT}
+    one, _ = fitted(tmp_path / "one", "auto", **half)
+    gradients = max(float((one[k] - w).abs().max()) for k, w in SPEC.open().model.state_dict().items() if k in one)
+    others = {
+        "one process, 7 rows a micro-batch": fitted(tmp_path / "seven", "auto", **half, micro_batch_size=7),
+        "two ddp ranks": fitted(tmp_path / "ddp", "ddp", **half),
+        "two fsdp ranks": fitted(tmp_path / "fsdp", "fsdp2", **half),  # whose norms and embeddings are bfloat16 too
+    }
+    apart = {name: max(float((one[k] - w[k]).abs().max()) for k in one) for name, (w, _) in others.items()}
+    print(f"of gradients up to {gradients:.2g}: {', '.join(f'{name} {d:.1e}' for name, d in apart.items())}")
+    by_rows, by_ranks, by_shards = apart.values()
+    assert 0 < by_ranks < 2 * by_rows < 0.01 * gradients and by_shards < 0.02 * gradients
 
 
 def test_sharded_gradients_are_reduced_once_a_step_where_there_is_room(
