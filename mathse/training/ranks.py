@@ -89,7 +89,7 @@ def joined(accelerator: str, devices: int, timeout_minutes: float) -> Iterator[N
         dist.destroy_process_group()
     except RuntimeError as e:
         # gloo has no error class of its own; a teacher's lost connection is a MathSEError, and no rank's
-        lost = isinstance(e, (dist.DistBackendError, dist.DistNetworkError)) or "gloo" in str(e)
+        lost = isinstance(e, dist.DistError) or "gloo" in str(e)
         if lost and not isinstance(e, MathSEError):
             why = "their errors say why, or trainer.timeout_minutes went by without an answer"
             raise RankLost(f"rank {info.rank} lost its connection to the other ranks; {why}") from e

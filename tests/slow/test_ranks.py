@@ -141,20 +141,29 @@ def test_a_reflecting_student_writes_on_both_ranks_what_it_writes_on_one(tmp_pat
     assert rows(one / written) and (one / written).read_bytes() == (two / written).read_bytes()
 
 
-@pytest.mark.parametrize("which", [0, 1])
-def test_a_killed_rank_is_started_again_and_the_run_ends_in_the_same_bytes(
-    longer: Path, tmp_path: Path, which: int
+@pytest.mark.parametrize(
+    ("which", "sent", "end"),
+    [
+        (0, signal.SIGKILL, "was ended by SIGKILL"),
+        (1, signal.SIGKILL, "was ended by SIGKILL"),
+        (1, signal.SIGSTOP, "did not answer the others any more"),
+    ],
+    ids=["rank_0_killed", "rank_1_killed", "rank_1_stuck"],
+)
+def test_a_rank_that_is_lost_is_started_again_and_the_run_ends_in_the_same_bytes(
+    longer: Path, tmp_path: Path, which: int, sent: signal.Signals, end: str
 ) -> None:
-    process = start("train.py", *EXACT, *DDP, *MANY, f"hydra.run.dir={tmp_path / 'run'}")
-    wait_for(lambda: list((tmp_path / "run" / "distill" / "fit").glob("point_*")), process)
+    folder = tmp_path / "run"
+    process = start("train.py", *EXACT, *DDP, *MANY, "trainer.timeout_minutes=0.5", f"hydra.run.dir={folder}")
+    wait_for(lambda: list((folder / "distill" / "fit").glob("point_*")), process)
     started = ranks_of(process)
     assert len(started) == 2
-    os.kill(started[which], signal.SIGKILL)
+    os.kill(started[which], sent)
     said, _ = process.communicate(timeout=STUCK)
     assert process.returncode == 0, said
-    assert f"rank {which} was ended by SIGKILL; all ranks start again and go on from the run folder (restart 1" in said
+    assert f"rank {which} {end}; all ranks start again and go on from the run folder (restart 1 of 3)" in said
     assert "Traceback" not in said and not any(Path(f"/proc/{pid}").exists() for pid in started)
-    assert contents(tmp_path / "run") == contents(longer)
+    assert contents(folder) == contents(longer)
 
 
 KILLS = 10
