@@ -43,6 +43,7 @@ from mathse.training.launch import (
 
 HERE = "127.0.0.1"
 MEETING_SECONDS = 60  # to reach the agent's store, which is in this process
+STOPPED = (INTERRUPTED, *(128 + number for number in (signal.SIGTERM, signal.SIGUSR1)))  # exit codes of a stopped rank
 KEPT_LINES, KEPT_BYTES = 30, 2**16  # of each stream of a rank that failed
 HANDLED_BY_TORCH = "TORCHELASTIC_SIGNALS_TO_HANDLE"  # its handlers would take the place of ours
 
@@ -75,7 +76,7 @@ def run(command: Sequence[str], ranks: int, max_restarts: int) -> Any:
         )
         with _environment({AGENT: str(os.getpid()), RESULT: str(result), HANDLED_BY_TORCH: ""}):
             agent = Agent(spec, folder)
-            if agent.run().is_failed():
+            if agent.run().state != WorkerState.SUCCEEDED:
                 raise RanksFailed(agent.exit_code)
         return json.loads(result.read_text()) if result.exists() else None
 
@@ -103,7 +104,7 @@ class Agent(LocalElasticAgent):
         logs = DefaultLogsSpecs(log_dir=str(folder / "logs"), redirects=streams)
         super().__init__(spec, logs, shutdown_timeout=int(PATIENCE / 2))
         self.folder = folder
-        self.exit_code = 0  # for the whole command, once a rank has failed
+        self.exit_code = 1  # for the whole command, where a rank fails
         self.rank_0_done: float | None = None  # since when
 
     @property
@@ -121,7 +122,7 @@ class Agent(LocalElasticAgent):
                 return RunResult(WorkerState.SUCCEEDED, {worker.global_rank: None for worker in worker_group.workers})
         if result.is_failed():
             end = self._first_to_fail({rank: failure.exitcode for rank, failure in result.failures.items()})
-            if end.code == INTERRUPTED:
+            if end.code in STOPPED:
                 raise KeyboardInterrupt
             self._tell(end)
             if end.code == TOLD:  # it would be told again
