@@ -15,7 +15,7 @@ from mathse.config.schema import TrainConfig, chosen_callbacks
 from mathse.data.content_hashes import content_hashes
 from mathse.data.decontamination.hash_lists import location
 from mathse.data.images import load_image, png_bytes
-from mathse.data.sources import problem_named
+from mathse.data.sources import open_source, problem_named
 from mathse.errors import DataError, SettingsChanged
 from mathse.evolution import memory
 from mathse.evolution.context import RunContext
@@ -84,7 +84,7 @@ def _run(
 ) -> dict[str, Any]:
     if "qlora" in (config.sft.method, config.orm.fit.method):
         require_four_bit()  # before a model is read
-    source = build(config.data)
+    source = open_source(config)
     for row in source.bad_rows:
         progress.say(f"left out: {row['file']}:{row['line']}: {row['reason']}")
     if stages_ahead is not None:

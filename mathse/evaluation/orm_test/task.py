@@ -12,8 +12,10 @@ from mathse import __version__
 from mathse.config import build, flatten
 from mathse.config.evaluation import ORMTest as Section
 from mathse.config.schema import EvaluateConfig
+from mathse.data.domains import open_domain
 from mathse.data.images import png_bytes
 from mathse.data.labelled_paths import LabelledPath, read_labelled
+from mathse.data.sources import open_source
 from mathse.evaluation.folder import DISAGREEMENTS, IDENTITY, JUDGED, SETTINGS, fingerprint, keep_identities
 from mathse.evaluation.orm_test import ORMTest
 from mathse.evaluation.orm_test.metrics import judged, metrics, sentence
@@ -42,11 +44,11 @@ def measure(config: EvaluateConfig, folder: Path) -> float | None:
     def problem_of(problem_id: str) -> Problem:
         nonlocal source
         if source is None:
-            source = build(config.data)
+            source = open_source(config)
         problem: Problem = source.get(problem_id)
         return problem
 
-    labelled = read_labelled(test.paths, problem_of)[: config.limit]
+    labelled = read_labelled(test.paths, problem_of, open_domain(config.task_domain))[: config.limit]
 
     with ExitStack() as stack:
         make_folder(folder)
