@@ -16,7 +16,15 @@ from mathse.data.domains import open_domain
 from mathse.data.images import png_bytes
 from mathse.data.labelled_paths import LabelledPath, read_labelled
 from mathse.data.sources import open_source
-from mathse.evaluation.folder import DISAGREEMENTS, IDENTITY, JUDGED, SETTINGS, fingerprint, keep_identities
+from mathse.evaluation.folder import (
+    DISAGREEMENTS,
+    IDENTITY,
+    JUDGED,
+    SETTINGS,
+    domain_settings,
+    fingerprint,
+    keep_identities,
+)
 from mathse.evaluation.orm_test import ORMTest
 from mathse.evaluation.orm_test.metrics import judged, metrics, sentence
 from mathse.evaluation.orm_test.page import page
@@ -120,6 +128,7 @@ def identity(config: EvaluateConfig, orm: dict[str, Any], labelled: Sequence[Lab
         "checkpoint_sha256": fingerprint(config.checkpoint),
         **orm,
         **backbone,
+        **domain_settings(config),
         "judge.batch_size": config.judge.batch_size,
         "judge.max_new_tokens": config.judge.max_new_tokens,
         "paths": len(labelled),
