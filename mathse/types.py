@@ -98,6 +98,10 @@ class Problem(Record):
     solution: str | None = None  # a reference solution, where the source has one
     source: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    domain: Any = field(default=None, compare=False, repr=False)  # mathse/data/domains; None: mathematics
+
+    def to_json(self) -> dict[str, Any]:
+        return {key: value for key, value in super().to_json().items() if key != "domain"}
 
 
 @dataclass(frozen=True)

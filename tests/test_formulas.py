@@ -9,6 +9,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
+from mathse.data.domains import MATH
 from mathse.reporting.report.formulas import (
     ATTRIBUTES,
     ELEMENTS,
@@ -19,7 +20,6 @@ from mathse.reporting.report.formulas import (
     mathml,
     with_formulas,
 )
-from mathse.reporting.report.gallery import steps
 from mathse.reporting.report.svg import safe
 
 
@@ -141,7 +141,7 @@ def test_any_heap_of_tokens_converts_or_does_not_but_never_fails_or_grows():
 def test_a_text_of_nothing_but_delimiters_takes_no_time(text):
     begun = time.perf_counter()
     with_formulas(text)
-    steps(text)
+    MATH.steps(text)
     assert time.perf_counter() - begun < 10  # 0.2 s on an idle core; what backtracks would take hours
 
 
@@ -151,7 +151,7 @@ def test_only_so_many_formulas_of_a_text_are_drawn():
 
 def test_a_displayed_formula_over_several_lines_is_one_line_of_a_path():
     text = "So\n\\[\nx = 1\n\\]\n\nor\n$$\ny = 2\n$$"
-    lines = [line for _, line in steps(text)]
+    lines = [line for _, line in MATH.steps(text)]
     assert lines == ["So", "\\[\nx = 1\n\\]", "or", "$$\ny = 2\n$$"]
 
 

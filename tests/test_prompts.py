@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 from small import any_text, problems
 
+from mathse.config.task_domains import TaskDomain as Settings
+from mathse.data.domains import MATH, TaskDomain
 from mathse.inference import prompts
-from mathse.inference.prompts import Feedback, binary_json, feedback_json, full, parse_feedback
+from mathse.inference.prompts import Feedback, binary_json, feedback_json, parse_feedback
 from mathse.scoring.answers import MARKER, extract_answer
 from mathse.types import Problem, Status, Verdict
 
@@ -217,7 +219,7 @@ SLOTS = {"generate": {"marker", "question"}, "judge": {"question", "answer", "pa
 
 @pytest.mark.parametrize("job", JOBS)
 def test_every_job_has_a_text_in_both_languages_with_the_same_slots_and_keys(job: str) -> None:
-    texts = {language: full.text(job, language).template for language in ("en", "zh")}
+    texts = {language: MATH.text(job, problem).template for language, problem in (("en", CHOICE), ("zh", CHINESE))}
     for words in texts.values():
         assert set(re.findall(r"\{(\w+)\}", words)) == SLOTS[job]
         keys = ["status", "error_step", "error_analysis", "improvement_suggestion"]
@@ -279,14 +281,10 @@ def test_the_annotator_sees_the_answer_and_the_rewriter_does_not() -> None:
     assert "How long?" not in prompts.reflection_prompt(secret, "P", None, "full", short=True)
 
 
-def test_the_newest_version_of_a_text_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "texts").mkdir()
-    for version in (2, 10, 9):
-        (tmp_path / "texts" / f"generate.en.v{version}.txt").write_text(f"{version}: {{question}}\n")
-    monkeypatch.setattr(full, "files", lambda package: tmp_path)
-    full._newest.cache_clear()
-    try:
-        assert prompts.generation_prompt(Problem("p", "Find x."), "full") == "10: Find x."
-        assert prompts.version("generate", "full", Problem("p", "Find x.")) == "generate/full/en/10"
-    finally:
-        full._newest.cache_clear()
+def test_the_newest_version_of_a_text_is_used(tmp_path: Path) -> None:
+    for job in JOBS:
+        for version in (2, 10, 9):
+            (tmp_path / f"{job}.en.v{version}.txt").write_text(f"{version}: {{question}}\n")
+    problem = Problem("p", "Find x.", domain=TaskDomain(Settings(name="own", texts=str(tmp_path))))
+    assert prompts.generation_prompt(problem, "full") == "10: Find x."
+    assert prompts.version("generate", "full", problem) == "generate/full/own/en/10"

@@ -20,6 +20,7 @@ from run_builder import NOTE, build_run, record_again
 
 from mathse.config import build
 from mathse.config.data import SyntheticData
+from mathse.data.domains import MATH
 from mathse.data.synthetic.digits import render
 from mathse.errors import DataError, RunError
 from mathse.reporting.report import main, staircase_svg, write_report
@@ -28,7 +29,7 @@ from mathse.reporting.report.compare import comparable, mean_flight, variants
 from mathse.reporting.report.curves import HEIGHT, Curve, curves
 from mathse.reporting.report.fit_table import HEAD, fit_row, overfitting
 from mathse.reporting.report.flow import flow
-from mathse.reporting.report.gallery import Choice, GalleryItem, answers_to_tests, paths, steps
+from mathse.reporting.report.gallery import Choice, GalleryItem, answers_to_tests, paths
 from mathse.reporting.report.listing import Listing
 from mathse.reporting.report.losses import losses
 from mathse.reporting.report.run_sections import own_seconds
@@ -333,7 +334,7 @@ def test_all_paths_and_test_answers_lie_beside_the_page_and_the_index_has_each(r
         assert index["problems"][index["problem"][k]] == item.path.problem_id
         assert index["right"][k] == {True: 1, False: 0, None: -1}[item.right]
         assert "".join(text for _, texts in row["steps"] for text in texts).replace("\n", "") == "".join(
-            text for _, text in steps(item.path.text)
+            text for _, text in MATH.steps(item.path.text)
         ).replace("\n", "")
     assert set(index["kinds"]) == {problem.metadata["kind"] for problem in WORLD.splits()["test"]}
     for before, after in zip(read.entries, read.entries[1:], strict=False):
@@ -388,7 +389,7 @@ def test_the_page_of_a_demo_sized_gallery_is_moderate(run: Path) -> None:
     ],
 )
 def test_a_path_is_shown_by_its_steps(text: str, expected: list[tuple[int | None, str]]) -> None:
-    assert steps(text) == expected
+    assert MATH.steps(text) == expected
 
 
 def test_the_step_that_the_judge_names_is_marked(tmp_path: Path) -> None:

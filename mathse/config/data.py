@@ -11,7 +11,7 @@ from mathse.config.allow import allow, follow
 PaperSet = Literal[
     "geoqa_plus", "geometry3k", "chartqa", "unigeo", "multimath", "mavis", "math_puma", "mathv360k", "mathvl"
 ]
-PublicSet = Literal[PaperSet, "tabmwp", "formalgeo", "conversations"]
+PublicSet = Literal[PaperSet, "tabmwp", "formalgeo", "conversations", "scienceqa", "ai2d"]
 SETS: tuple[PaperSet, ...] = get_args(PaperSet)  # that the paper names: data=paper
 READABLE: tuple[PublicSet, ...] = get_args(PublicSet)  # all that there is a reader of
 

@@ -17,6 +17,7 @@ from mathse.config.evolution import NOBODY, Distill, Evolution
 from mathse.config.fits import ORM, SFT
 from mathse.config.generators import HFGenerator, ServerGenerator, VLLMGenerator
 from mathse.config.judges import JUDGES, ORMJudge, judge_named
+from mathse.config.task_domains import TaskDomain
 from mathse.config.teachers import FallibleReplayTeacher, OpenAITeacher, ReplayTeacher, StudentTeacher, SymbolicTeacher
 
 
@@ -108,6 +109,7 @@ class TrainConfig:
     plan: bool = False  # print what the run would do, ask and cost, and do nothing (docs: mathse/commands/plan)
     backbone: Any = field(default_factory=TinyBackbone)
     data: Any = field(default_factory=SyntheticData)
+    task_domain: Any = field(default_factory=TaskDomain)
     decontaminate: Decontaminate = field(default_factory=Decontaminate)
     teacher: Any = field(default_factory=SymbolicTeacher)
     judge: Any = field(default_factory=ORMJudge)
@@ -172,6 +174,7 @@ class EvaluateConfig:
     progress: Literal["auto", "rich", "plain", "off"] = "auto"  # bars (rich), lines (plain); auto: by the terminal
     backbone: Any = field(default_factory=TinyBackbone)
     data: Any = field(default_factory=SyntheticData)
+    task_domain: Any = field(default_factory=TaskDomain)
     generator: Any = field(default_factory=HFGenerator)
     evaluation: Evaluation = field(default_factory=lambda: Evaluation(limit="${limit}"))  # type: ignore[arg-type]
     judge: RewardModel = field(default_factory=RewardModel)
@@ -182,6 +185,7 @@ class EvaluateConfig:
 # A group whose options are classes: the schemas known here. Any other `_target_` is checked against its own signature.
 OPTIONS: dict[str, tuple[type, ...]] = {
     "backbone": (TinyBackbone, Qwen2VL, InternVL25, CogVLM2, CausalLM, SmolLM2, HF),
+    "task_domain": (TaskDomain,),
     "data": (SyntheticData, JsonlData, PublicData, HubData, MixtureData, WordProblems),
     "teacher": (SymbolicTeacher, ReplayTeacher, OpenAITeacher, StudentTeacher, FallibleReplayTeacher),
     "judge": JUDGES,

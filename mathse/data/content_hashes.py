@@ -1,5 +1,5 @@
-"""Hashes of the files that a data section names, recorded beside its settings: a run that is resumed must meet the same
-data, and a path alone does not say so.
+"""Hashes of the files that a data section or a task domain names, recorded beside its settings: a run that is resumed
+must meet the same data and prompts, and a path alone does not say so.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from mathse.config.data import HubData, JsonlData, MixtureData, PublicData, WordProblems
+from mathse.config.task_domains import TaskDomain
+from mathse.data.domains.texts import texts_in
 from mathse.data.readers import reader
 from mathse.data.readers.source import files_of, is_table
 from mathse.data.words import published
@@ -39,6 +41,16 @@ def content_hashes(data: Any, key: str = "data") -> dict[str, str]:
             digest.update(line.encode("utf-8", "surrogateescape") + b"\n")
         return {f"{key}.root_sha256": digest.hexdigest()}
     return {}
+
+
+def prompt_hashes(domain: Any) -> dict[str, str]:
+    """The same of a task domain's prompts; none of MathSE's own, whose names say their versions."""
+    if not isinstance(domain, TaskDomain) or domain.texts.startswith("mathse."):
+        return {}
+    lines = [
+        f"{job} {language} {text.version} {text.template}" for (job, language), text in texts_in(domain.texts).items()
+    ]
+    return {"task_domain.texts_sha256": hashlib.sha256("\n".join(sorted(lines)).encode("utf-8")).hexdigest()}
 
 
 def _file_lines(data: PublicData | HubData, root: Path) -> Iterator[str]:

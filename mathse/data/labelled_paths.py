@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mathse.data.domains import MATH, TaskDomain, in_domain
 from mathse.data.json_records import BadRow, read_lines
 from mathse.data.row_validation import ImageChecks, check_names, problem_from, text_field
 from mathse.errors import DataError
@@ -47,8 +48,9 @@ class LabelledPath:
         return None if subject is None else str(subject)
 
 
-def read_labelled(path: Path, lookup: Callable[[str], Problem]) -> list[LabelledPath]:
-    """The rows of a file, all of them good. ``lookup`` gives a problem of the run's data, or raises DataError.
+def read_labelled(path: Path, lookup: Callable[[str], Problem], domain: TaskDomain = MATH) -> list[LabelledPath]:
+    """The rows of a file, all of them good, their problems in the run's task domain. ``lookup`` gives a problem of the
+    run's data, or raises DataError.
 
     Raises DataError with file, line and reason of the first bad rows, and for a file without rows.
     """
@@ -82,7 +84,7 @@ def read_labelled(path: Path, lookup: Callable[[str], Problem]) -> list[Labelled
             bad.append(f"{path}:{record.line}: {error}")
         else:
             lines[reasoning.id] = record.line
-            rows.append(LabelledPath(known, reasoning, label, record.line))
+            rows.append(LabelledPath(in_domain(known, domain), reasoning, label, record.line))
     if bad:
         more = [f"... and {len(bad) - NAMED} more"] if len(bad) > NAMED else []
         raise DataError("\n".join([f"{path}: {len(bad)} of {total} rows cannot be used", *bad[:NAMED], *more]))
@@ -151,10 +153,10 @@ class ORMData:
     held: Sequence[LabelledPath]
 
 
-def read_orm_data(train: Path, held: Path, lookup: Callable[[str], Problem]) -> ORMData:
+def read_orm_data(train: Path, held: Path, lookup: Callable[[str], Problem], domain: TaskDomain = MATH) -> ORMData:
     """Raises DataError for rows that cannot be used, for a file that lacks right or wrong paths, and for a problem that
     is in both files, be it under another id."""
-    data = ORMData(*(read_labelled(file, lookup) for file in (train, held)))
+    data = ORMData(*(read_labelled(file, lookup, domain) for file in (train, held)))
     for file, rows in ((train, data.train), (held, data.held)):
         for status in STATUSES:
             if not any(row.label.status == status for row in rows):

@@ -10,7 +10,7 @@ import os
 import tempfile
 from array import array
 from collections.abc import Iterable, Iterator, MutableMapping, Sequence
-from typing import IO, overload
+from typing import IO, Any, overload
 
 from mathse.types import Problem
 
@@ -31,6 +31,7 @@ class ProblemTable:
         self._files: list[str] = []
         self._buffer = bytearray()
         self._spilled: IO[bytes] | None = None  # holds all of the text, once it is there
+        self.domain: Any = None  # of every problem, see Problem.domain
 
     def add(self, problem: Problem, file: str, line: int) -> None:
         """Raises KeyError where its id is there already."""
@@ -78,7 +79,9 @@ class ProblemTable:
             # pread: forked worker processes share the file's position, so nobody may rely on it.
             data = os.pread(self._spilled.fileno(), end - start, start)
         problem_id, question, images, answer, choices, solution, source, metadata = json.loads(data)
-        return Problem(problem_id, question, tuple(images), answer, tuple(choices), solution, source, metadata)
+        return Problem(
+            problem_id, question, tuple(images), answer, tuple(choices), solution, source, metadata, self.domain
+        )
 
     def location(self, problem_id: str) -> tuple[str, int]:
         """The file and line that a problem came from. Raises KeyError for an unknown id."""

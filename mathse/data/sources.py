@@ -1,4 +1,4 @@
-"""The problems of a finished run, from the data settings in its run.json.
+"""The problems that a run's settings describe, in its task domain; of a finished run, those in its run.json.
 
 A run folder may come from anybody, and its settings name classes, so only our own data options are built from them:
 reading a run must not run code that the run names.
@@ -6,20 +6,60 @@ reading a run must not run code that the run names.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mathse.config import build, recorded
-from mathse.config.schema import OPTIONS
+from mathse.config.schema import OPTIONS, EvaluateConfig, TrainConfig
 from mathse.config.trust import TRUST, is_trusted
+from mathse.data.domains import MATH, TaskDomain, in_domain, open_domain, recorded_domain
+from mathse.data.problems import FileData
 from mathse.errors import DataError
 from mathse.runs.class_names import with_current_names
 from mathse.types import Problem
 
 
+def open_source(config: TrainConfig | EvaluateConfig) -> Any:
+    """The data source of a run that is started."""
+    return with_domain(build(config.data), open_domain(config.task_domain))
+
+
+def with_domain(source: Any, domain: TaskDomain) -> Any:
+    """The source, whose problems are of this domain from now on."""
+    if isinstance(source, FileData):
+        source.table.domain = None if domain is MATH else domain
+        return source
+    return source if domain is MATH else SourceInDomain(source, domain)
+
+
+class SourceInDomain:
+    """A source that knows no domains, such as a user's own, with its problems in one."""
+
+    def __init__(self, source: Any, domain: TaskDomain) -> None:
+        self._source, self._domain = source, domain
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(vars(self)["_source"], name)
+
+    def splits(self) -> Mapping[str, Sequence[Problem]]:
+        """The source's, each split read whole."""
+        return {name: self._all(problems) for name, problems in self._source.splits().items()}
+
+    def distillable(self) -> Sequence[Problem]:
+        """The source's, read whole."""
+        return self._all(self._source.distillable())
+
+    def get(self, problem_id: str) -> Problem:
+        """The source's."""
+        return in_domain(self._source.get(problem_id), self._domain)
+
+    def _all(self, problems: Sequence[Problem]) -> list[Problem]:
+        return [in_domain(problem, self._domain) for problem in problems]
+
+
 def recorded_source(run_config: Mapping[str, Any]) -> Any:
     """The data source of a run, from the ``config`` of its run.json. Raises as ``recorded_data`` does."""
-    return build(recorded_data(run_config))
+    return with_domain(build(recorded_data(run_config)), recorded_domain(run_config))
 
 
 def recorded_data(run_config: Mapping[str, Any]) -> Any:

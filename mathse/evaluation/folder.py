@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 from mathse.config import flatten
 from mathse.config.generators import ServerGenerator
 from mathse.config.schema import EvaluateConfig
+from mathse.data.content_hashes import prompt_hashes
 from mathse.errors import SettingsChanged
 from mathse.runs.class_names import with_recorded_names
+from mathse.runs.settings import config_slice
 from mathse.runs.store import make_folder, read_json, sha256_file, write_json
 
 if TYPE_CHECKING:
@@ -59,7 +61,7 @@ def keep_identity(
             }
         answered_by |= decoding
     # What was asked: the rows by their content. Without a published data set, ``data`` decides what the rows are.
-    data = {key: value for key, value in flat.items() if key.startswith("data.")}
+    data = {key: value for key, value in flat.items() if key.startswith("data.")} | domain_settings(config)
     keep_identities(
         {
             opened.folder / IDENTITY: {
@@ -73,6 +75,11 @@ def keep_identity(
         },
         folder,
     )
+
+
+def domain_settings(config: EvaluateConfig) -> dict[str, Any]:
+    """What prompts and answers go by; nothing where that is mathematics, as in evaluations of earlier versions."""
+    return config_slice(flatten(config), ("task_domain",)) | prompt_hashes(config.task_domain)
 
 
 def keep_identities(identities: Mapping[Path, Mapping[str, Any]], folder: Path) -> None:

@@ -12,6 +12,7 @@ from mathse.config import build
 from mathse.config.bind import locate
 from mathse.config.evaluation import ROWS, OwnBenchmark
 from mathse.config.schema import EvaluateConfig
+from mathse.data.sources import open_source
 from mathse.errors import DataError
 from mathse.evaluation.benchmarks.base import STUDENT_PROMPT, Benchmark, Item
 from mathse.evaluation.benchmarks.simple import refuse_unfinished, whole
@@ -51,7 +52,7 @@ def open_benchmark(name: str, section: Any, config: EvaluateConfig, folder: Path
         section = {key: value for key, value in section.items() if key not in left_out}
     elif uses_student_prompt:
         section = replace(section, prompt=type(section)().prompt)
-    runtime = {"source": build(config.data)} if isinstance(section, OwnBenchmark) else {}
+    runtime = {"source": open_source(config)} if isinstance(section, OwnBenchmark) else {}
     if isinstance(section, Mapping):
         refuse_unfinished(locate(section["_target_"]), name)
     bench = whole(build(section, **runtime), name)

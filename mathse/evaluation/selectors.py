@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from mathse.data.domains import domain_of
 from mathse.evaluation.grading import GradedAnswer
-from mathse.scoring.answers import same_answer
 from mathse.scoring.resampling import share_interval
 
 SELECTORS = ("first", "majority", "orm", "orm_weighted")
@@ -42,11 +42,13 @@ def same_groups(answers: Sequence[GradedAnswer]) -> list[int]:
     groups: list[int] = []
     predictions = [answer.scored.prediction or "" for answer in answers]
     for k, (answer, prediction) in enumerate(zip(answers, predictions, strict=True)):
-        choices = answer.item.problem.choices
+        problem = answer.item.problem
+        domain = domain_of(problem)
         firsts = (
             j
             for j in dict.fromkeys(groups)
-            if j >= 0 and (prediction == predictions[j] or same_answer(prediction, predictions[j], choices))
+            if j >= 0
+            and (prediction == predictions[j] or domain.same_answer(prediction, predictions[j], problem.choices))
         )
         groups.append(next(firsts, k) if prediction else -1)
     return groups

@@ -20,6 +20,7 @@ COMMON = (
     "seed",
     "backbone",
     "data",
+    "task_domain",
     *(f"trainer.{name}" for name in ("precision", "accelerator", "devices", "strategy", "sampling_dtype")),
 )
 JUDGING = ("judge.checkpoint", "judge.threshold", "judge.batch_size", "judge.max_new_tokens")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mathse.config.schema import needs_orm
+from mathse.data.domains import is_right
 from mathse.evolution.evolution_run import EvolutionRun
 from mathse.evolution.state import Judged
 from mathse.evolution.student import Student
@@ -27,7 +28,6 @@ from mathse.runs.layout import (
 )
 from mathse.runs.stage_cache import Stage
 from mathse.runs.store import write_json, write_jsonl
-from mathse.scoring.answers import extract_answer, same_answer
 from mathse.scoring.metrics import Decision, accuracy, decide, orm_metrics
 from mathse.types import Problem, ReasoningPath, Verdict
 
@@ -140,7 +140,7 @@ def acceptance(loop: EvolutionRun, judged: Sequence[Judged]) -> dict[str, Any]:
             continue
         problem, text = loop.problems.by_id[item.path.problem_id], item.path.text
         if problem.answer:
-            by_answer.append(same_answer(extract_answer(text), problem.answer, problem.choices))
+            by_answer.append(is_right(problem, text))
         if (checked := loop.problems.source.check(problem, text)) is not None:
             by_steps.append(checked.status == "correct")
 

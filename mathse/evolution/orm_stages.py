@@ -17,6 +17,7 @@ import torch
 
 from mathse.config.fits import Fit
 from mathse.config.schema import needs_orm
+from mathse.data.domains import open_domain
 from mathse.data.labelled_paths import LabelledPath, ORMData, read_orm_data
 from mathse.errors import DataError
 from mathse.evolution import stages
@@ -60,7 +61,8 @@ def read_users_rows(loop: EvolutionRun) -> ORMData | None:
     settings = loop.config.orm
     if settings.train is None or settings.held is None or not needs_orm(loop.config):
         return None
-    data = read_orm_data(Path(settings.train), Path(settings.held), loop.problems.source.get)
+    domain = open_domain(loop.config.task_domain)
+    data = read_orm_data(Path(settings.train), Path(settings.held), loop.problems.source.get, domain)
     for file, rows in ((settings.train, data.train), (settings.held, data.held)):
         for row in rows:
             if loop.problems.by_id.setdefault(row.problem.id, row.problem) != row.problem:

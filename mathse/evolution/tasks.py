@@ -12,10 +12,10 @@ import torch
 from mathse.config import build
 from mathse.config.bind import plain
 from mathse.config.schema import TrainConfig, chosen_callbacks
-from mathse.data.content_hashes import content_hashes
+from mathse.data.content_hashes import content_hashes, prompt_hashes
 from mathse.data.decontamination.hash_lists import location
 from mathse.data.images import load_image, png_bytes
-from mathse.data.sources import problem_named
+from mathse.data.sources import open_source, problem_named
 from mathse.errors import DataError, SettingsChanged
 from mathse.evolution import memory
 from mathse.evolution.context import RunContext
@@ -85,7 +85,7 @@ def _run(
 ) -> dict[str, Any]:
     if "qlora" in (config.sft.method, config.orm.fit.method):
         require_four_bit()  # before a model is read
-    source = build(config.data)
+    source = open_source(config)
     for row in source.bad_rows:
         progress.say(f"left out: {row['file']}:{row['line']}: {row['reason']}")
     if stages_ahead is not None:
@@ -148,7 +148,7 @@ def read_training_rows(file: Path, problems: RunProblems) -> list[ReasoningPath]
 
 def settings(config: TrainConfig) -> dict[str, Any]:
     """The flat settings that stages depend on, files by content."""
-    flat = recorded_settings(config) | content_hashes(config.data)
+    flat = recorded_settings(config) | content_hashes(config.data) | prompt_hashes(config.task_domain)
     if config.sft.train:
         flat["sft.train_sha256"] = sha256_file(Path(config.sft.train))
     for key in ("orm.train", "orm.held"):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mathse.config.generators import HFGenerator as Settings
+from mathse.data.domains import final_answer, has_answer
 from mathse.inference import prompts
 from mathse.inference.rows import solve_row
 from mathse.models.base import Backbone, Completion
@@ -17,7 +18,6 @@ from mathse.models.model_spec import ModelSpec, open_shared, spec_of
 from mathse.models.row import Row
 from mathse.runs.rows import Chosen, JsonlRows
 from mathse.runs.store import BatchLog
-from mathse.scoring.answers import extract_answer, same_answer
 from mathse.seeds import derive
 from mathse.training import ranks
 from mathse.types import Lineage, Problem, PromptStyle, ReasoningPath
@@ -171,14 +171,14 @@ def predict(
     for batch, texts in zip(todo, generated(writer, asks), strict=True):
         rows = []
         for problem, (response,) in zip(batch, texts, strict=True):
-            prediction = extract_answer(response)
+            prediction = final_answer(problem, response)
             rows.append(
                 {
                     "id": problem.id,
                     "response": response,
                     "prediction": prediction,
                     "answer": problem.answer,
-                    "correct": same_answer(prediction, problem.answer, problem.choices),
+                    "correct": has_answer(problem, prediction),
                 }
             )
         log.append(rows)

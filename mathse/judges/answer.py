@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mathse.config.judges import AnswerJudge as Settings
-from mathse.scoring.answers import extract_answer, same_answer
+from mathse.data.domains import final_answer, has_answer
 from mathse.types import Problem, ReasoningPath, Verdict
 
 
@@ -22,9 +22,9 @@ class AnswerJudge:
         return [self._verdict(problem, path) for problem, path in zip(problems, paths, strict=True)]
 
     def _verdict(self, problem: Problem, path: ReasoningPath) -> Verdict:
-        prediction = extract_answer(path.text)
+        prediction = final_answer(problem, path.text)
         if prediction is None:
             return Verdict(path.id, "unparsed", judge=self.name)
-        if same_answer(prediction, problem.answer, problem.choices):
+        if has_answer(problem, prediction):
             return Verdict(path.id, "correct", judge=self.name)
         return Verdict(path.id, "wrong", error_analysis="The final answer is wrong.", judge=self.name)

@@ -37,6 +37,13 @@ LATER: dict[str, Any] = {
     "evolution.dpo.lr_scale": 0.1,
     "evolution.dpo.epochs": 1.0,
     "evolution.dpo.pairs_per_problem": 4,
+    "task_domain._target_": "mathse.data.domains.TaskDomain",
+    "task_domain.name": "math",
+    "task_domain.texts": "mathse.data.domains.math",
+    "task_domain.step": ["Step", "步骤"],
+    "task_domain.answer.form": "expression",
+    "task_domain.answer.tolerance": 0.0,
+    "task_domain.answer.unit": "optional",
 }
 
 

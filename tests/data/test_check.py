@@ -167,7 +167,7 @@ def test_a_backbone_that_is_not_here_leaves_prompts_unmeasured_and_says_so(tmp_p
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["data=jsnl"], "data=jsnl: no such option; available: chartqa"),
+        (["data=jsnl"], "data=jsnl: no such option; available: ai2d, chartqa"),
         (["data=jsonl", "teacher=replay"], "data.path = null: data=jsonl needs a file"),
         (["nonsense=1"], "nonsense: no such setting"),
     ],

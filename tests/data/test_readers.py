@@ -120,6 +120,24 @@ PUBLISHED: dict[str, tuple[str, Any, str, dict[str, Any]]] = {
         "images/9.png",
         {"answer": "12", "question": "Find x.", "subset": "geo"},
     ),
+    "scienceqa": (
+        "data/scienceqa/problems.json",
+        {"3": {"question": "Which of them is a solid?", "choices": ["wind", "the rock"], "answer": 1, "hint": "Look.",
+               "image": "image.png", "grade": "grade2", "subject": "natural science", "topic": "physics",
+               "category": "Matter", "skill": "Identify solids", "lecture": "A solid keeps its shape.",
+               "solution": "Wind is moving air. The rock keeps its shape.", "task": "closed choice", "split": "train"}},
+        "data/scienceqa/images/train/3/image.png",
+        {"id": "scienceqa/3", "answer": "B", "text": "the rock", "question": "Look.\nWhich of them is a solid?",
+         "topic": "physics", "solution": "Wind is moving air. The rock keeps its shape."},
+    ),
+    "ai2d": (
+        "ai2d/questions/8.png.json",
+        {"imageName": "8.png", "questions": {
+            "What does the mouse eat?": {"abcLabel": False, "answerTexts": ["grass", "owl", "fox", "snake"],
+                                         "correctAnswer": 0, "questionId": "8.png-0"}}},
+        "ai2d/images/8.png",
+        {"id": "ai2d/8.png-0", "answer": "A", "text": "grass"},
+    ),
 }  # fmt: skip
 
 

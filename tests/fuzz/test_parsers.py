@@ -17,6 +17,7 @@ from mathse.config.secrets import holds_secret
 from mathse.config.sizes import bytes_of
 from mathse.data.answer_form import answer_form
 from mathse.data.decontamination.question_text import normalised
+from mathse.data.domains import MATH
 from mathse.data.json_records import read_records
 from mathse.data.language import language
 from mathse.data.readers.llava import options_of, question_of
@@ -32,7 +33,6 @@ from mathse.inference.llm.serialization import read_reply
 from mathse.inference.prompts.feedback import parse_annotation, parse_feedback
 from mathse.reporting.progress.wording import clean
 from mathse.reporting.report.formulas import answer_with_formulas, with_formulas
-from mathse.reporting.report.gallery import steps
 from mathse.scoring.answers import extract_answer, same_answer
 from mathse.scoring.answers.compare import choice_index
 
@@ -73,7 +73,7 @@ def markup(text: str) -> None:
 
 def displayed(text: str) -> None:
     assert not any(ord(c) < 32 or 0x7F <= ord(c) < 0xA0 or c in "\u2028\u2029\u202e" for c in clean(text))
-    assert all(isinstance(piece, str) for _, piece in steps(text))
+    assert all(isinstance(piece, str) for _, piece in MATH.steps(text))
 
 
 def critiques(text: str) -> None:

@@ -18,8 +18,10 @@ from mathse.data.decontamination import ComparedRow, Index
 from mathse.data.decontamination.benchmark_files import index_of
 from mathse.data.decontamination.index import ComparedImage
 from mathse.data.decontamination.search import Search
+from mathse.data.domains import final_answer, has_answer, open_domain
 from mathse.data.images import load_image
 from mathse.data.problems import NoProblems, bad_rows_text, location
+from mathse.data.sources import with_domain
 from mathse.errors import DataError, MathSEError
 from mathse.inference.rows import solve_row
 from mathse.models import quiet
@@ -32,7 +34,6 @@ from mathse.reporting.progress.wording import aligned
 from mathse.reporting.report import write_page
 from mathse.runs.layout import BAD_ROWS, DECONTAMINATION_PAIRS
 from mathse.runs.store import make_folder, write_json, write_jsonl
-from mathse.scoring.answers import extract_answer, same_answer
 from mathse.types import Problem
 
 WARNINGS = "warnings.jsonl"
@@ -79,11 +80,11 @@ class DataCheck:
                 continue
             self.warnings.append(row)
             first = self.source.get(row["against_id"])
-            if not same_answer(problem.answer, first.answer, first.choices):
+            if not has_answer(first, problem.answer):
                 both = f"answer {problem.answer!r:.60}, and the same question has {first.answer!r:.60}"
                 self._warn(problem, "contradiction", f"{both} in row {first.id}")
-        answer = None if problem.solution is None else extract_answer(problem.solution)
-        if answer is not None and not same_answer(answer, problem.answer, problem.choices):
+        answer = None if problem.solution is None else final_answer(problem, problem.solution)
+        if answer is not None and not has_answer(problem, answer):
             self._warn(problem, "solution", f"the solution does not end in the answer {problem.answer!r:.60}")
 
     def _refusal(self, problem: Problem, images: Sequence[Image]) -> str | None:
@@ -134,7 +135,7 @@ def check(config: TrainConfig, folder: Path) -> str | None:
             section = replace(section, on_bad_row="skip")  # type: ignore[type-var]
         source, unusable = None, list[dict[str, object]]()
         try:
-            source = build(section)
+            source = with_domain(build(section), open_domain(config.task_domain))
         except NoProblems as error:
             if not error.bad_rows:
                 raise

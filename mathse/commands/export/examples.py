@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mathse.config.fits import ORM
+from mathse.data.domains import recorded_domain
 from mathse.data.labelled_paths import read_labelled
 from mathse.data.sources import problem_lookup, problem_named
 from mathse.errors import DataError
@@ -125,7 +126,8 @@ def orm_examples(run: Run) -> Iterator[Example]:
     # The run's problems, and those of the file that its ORM learnt from, where it did from one.
     problem_of, labelled = problem_lookup(run.config), dict[str, Problem]()
     if section.get("train") is not None:
-        labelled = {row.problem.id: row.problem for row in read_labelled(Path(section["train"]), problem_of)}
+        labelled_rows = read_labelled(Path(section["train"]), problem_of, recorded_domain(run.config))
+        labelled = {row.problem.id: row.problem for row in labelled_rows}
     # How the ORM reads and writes: from its checkpoint; from the run's settings where the checkpoint is gone.
     file = f"{CHECKPOINT}/{ORM_FILE}"
     recorded = orm.json(file) if orm.is_here(file) else section

@@ -9,6 +9,7 @@ from typing import Any
 
 from mathse.commands.lineage.lines import rows_of
 from mathse.data.content_hashes import content_hashes
+from mathse.data.domains import recorded_domain
 from mathse.data.images import image_size, stored_sha256
 from mathse.data.labelled_paths import read_labelled
 from mathse.data.source_terms import UNKNOWN, terms_of
@@ -118,7 +119,7 @@ def _today(run: Run, problem_id: str, only_labelled: bool) -> tuple[Problem, dic
     source = recorded_source(run.config)
     files = [file for key in ("train", "held") if (file := run.config["orm"].get(key)) is not None]
     for file in files if only_labelled else ():
-        for row in read_labelled(Path(file), source.get):
+        for row in read_labelled(Path(file), source.get, recorded_domain(run.config)):
             if row.problem.id == problem_id:
                 return row.problem, origin_at(row.problem, file, row.line)
     problem: Problem = source.get(problem_id)

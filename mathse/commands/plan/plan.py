@@ -12,9 +12,9 @@ from mathse.commands.plan.checkpoint_size import RESUME, bytes_a_number, paramet
 from mathse.commands.plan.planner import Planner
 from mathse.commands.plan.rates import KINDS, Rates, known_rates
 from mathse.commands.plan.teacher_requests import TeacherRequests
-from mathse.config import build
 from mathse.config.schema import TrainConfig, is_fitted_on, needs_orm
 from mathse.config.teachers import OpenAITeacher
+from mathse.data.sources import open_source
 from mathse.evolution import memory
 from mathse.inference.llm.pricing import BATCH_DISCOUNT, MILLION, Price, price_of
 from mathse.models.needs import feature_bytes, frozen_parts
@@ -151,7 +151,7 @@ class Plan:
 def make_plan(config: TrainConfig, *, sample: int, rates: Sequence[str] = (), like: Path | None = None) -> Plan:
     """Reads the data, and no weight. ``rates``: "fit=2.5" and the like. Raises DataError where a run would."""
     known = known_rates(rates, like)
-    source = build(config.data)
+    source = open_source(config)
     splits = source.splits().values()
     problems = [p for split in splits for p in split[:sample]]
     # each split's share of pictures is that of its first problems

@@ -17,6 +17,7 @@ from mathse.config.fits import Fit
 from mathse.config.judges import judge_named
 from mathse.config.schema import TrainConfig, chosen_callbacks, needs_orm
 from mathse.config.teachers import OpenAITeacher, StudentTeacher
+from mathse.data.domains import open_domain
 from mathse.data.labelled_paths import read_orm_data
 from mathse.data.problems import to_distill
 from mathse.runs.store import read_jsonl
@@ -252,7 +253,8 @@ class Planner:
     def _orm_of_users_rows(self) -> Iterator[StagePlan]:
         """The user's rows are used as they are; nobody is asked."""
         orm = self.config.orm
-        labelled = read_orm_data(Path(str(orm.train)), Path(str(orm.held)), self.source.get)
+        domain = open_domain(self.config.task_domain)
+        labelled = read_orm_data(Path(str(orm.train)), Path(str(orm.held)), self.source.get, domain)
         solved = any(row.problem.solution for row in labelled.train)
         yield StagePlan("orm/solver", steps=Range.of(orm.solver_steps if solved else 0), checkpoints=1)
         yield StagePlan(

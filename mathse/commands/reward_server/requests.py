@@ -16,6 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from mathse.data.domains import TaskDomain, recorded_domain
 from mathse.data.sources import problem_lookup
 from mathse.errors import DataError
 from mathse.evaluation.run_orm import RunORM, reward_of
@@ -95,7 +96,11 @@ class Scorer:
             files.append(str(file))
         question = _text(f"prompts[{k}]", row["prompts"], "user")
         answer = "" if row.get("answers") is None else _text(f"answers[{k}]", row["answers"], "assistant")
-        return Problem(f"request/{k}", question, tuple(files), answer)
+        return Problem(f"request/{k}", question, tuple(files), answer, domain=self._domain)
+
+    @cached_property
+    def _domain(self) -> TaskDomain:
+        return recorded_domain(self.run.config)
 
     @cached_property
     def _problem_of(self) -> Callable[[str], Problem]:

@@ -11,6 +11,7 @@ from mathse.config.bind import show
 from mathse.config.data import HubData, JsonlData, MixtureData, PublicData, Split, WordProblems
 from mathse.config.extras import missing
 from mathse.config.rules.files import HUB_ID, NEITHER, file_problems
+from mathse.config.task_domains import TaskDomain, text_problems
 
 STORED = ("mathvision", "mathverse")  # hash lists that come with the package: mathse.data.decontamination.hash_lists
 MAX_WEIGHT = 1e12  # of a source in a mixture: sums and products of weights and rows stay far from infinity
@@ -40,6 +41,11 @@ def data_is_there(config: Any) -> Iterator[str]:
             # a published set in a folder is read without the library
             elif (isinstance(data, HubData) or not is_there) and (sentence := missing("hub")):
                 yield f"{path}.root = {show(data.root)}: {sentence}"
+
+
+def task_domain_has_its_prompts(config: Any) -> Iterator[str]:
+    if isinstance(domain := config.task_domain, TaskDomain):
+        yield from (f"task_domain.texts = {show(domain.texts)}: {mistake}" for mistake in text_problems(domain.texts))
 
 
 def splits_are_the_set_s_own(config: Any) -> Iterator[str]:

@@ -20,11 +20,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from mathse.data.domains import final_answer
 from mathse.errors import ConfigError
 from mathse.evaluation.benchmarks.base import LLM, RULE, Benchmark, Extraction, Item, Scored
 from mathse.evaluation.benchmarks.common import check_choice, group_accuracy, paired
 from mathse.inference.prompts import question_text
-from mathse.scoring.answers import extract_answer
 from mathse.types import Problem
 
 
@@ -55,8 +55,8 @@ class SimpleBenchmark(ABC):
         return question_text(problem)
 
     def extract(self, problem: Problem, response: str) -> str | None:
-        """The answer in a response: by MathSE's rules."""
-        return extract_answer(response)
+        """The answer in a response: by the rules of the problem's domain."""
+        return final_answer(problem, response)
 
     def group(self, problem: Problem) -> str | None:
         """The group in whose accuracy the problem counts too; None: in none."""

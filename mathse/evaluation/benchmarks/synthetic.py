@@ -12,10 +12,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar
 
+from mathse.data.domains import has_answer
 from mathse.data.problems import ProblemSource
 from mathse.evaluation.benchmarks.base import STUDENT_PROMPT
 from mathse.evaluation.benchmarks.simple import SimpleBenchmark
-from mathse.scoring.answers import same_answer
 from mathse.types import Problem
 
 
@@ -35,8 +35,8 @@ class OwnBenchmark(SimpleBenchmark):
         return self.source.splits()["test"]
 
     def score(self, problem: Problem, answer: str | None) -> bool:
-        """By MathSE's rules; a response without answer is wrong."""
-        return same_answer(answer, problem.answer, problem.choices)
+        """By the rules of the problem's domain; a response without answer is wrong."""
+        return has_answer(problem, answer)
 
     def group(self, problem: Problem) -> str | None:
         kind = problem.metadata.get("kind")

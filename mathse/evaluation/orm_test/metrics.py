@@ -24,10 +24,10 @@ from typing import Any
 
 import numpy as np
 
+from mathse.data.domains import is_right
 from mathse.data.labelled_paths import LabelledPath
 from mathse.evaluation.orm_test import statistics
 from mathse.evaluation.orm_test.statistics import Marks
-from mathse.scoring.answers import extract_answer, same_answer
 from mathse.scoring.metrics import accepted, first_step, reliability, wilson
 from mathse.scoring.paper import TABLE_5, TABLE_5_HEAD
 from mathse.scoring.ranking import rank_of
@@ -190,10 +190,7 @@ def _agreement(rows: Sequence[JudgedPath], threshold: float, seed: int) -> dict[
     if not known:
         return None
     matches = np.array(
-        [
-            same_answer(extract_answer(r.labelled.path.text), r.labelled.problem.answer, r.labelled.problem.choices)
-            for r in known
-        ],
+        [is_right(r.labelled.problem, r.labelled.path.text) for r in known],
         dtype=bool,
     )
     marks = marks_of(known)

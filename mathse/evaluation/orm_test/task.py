@@ -12,9 +12,19 @@ from mathse import __version__
 from mathse.config import build, flatten
 from mathse.config.evaluation import ORMTest as Section
 from mathse.config.schema import EvaluateConfig
+from mathse.data.domains import open_domain
 from mathse.data.images import png_bytes
 from mathse.data.labelled_paths import LabelledPath, read_labelled
-from mathse.evaluation.folder import DISAGREEMENTS, IDENTITY, JUDGED, SETTINGS, fingerprint, keep_identities
+from mathse.data.sources import open_source
+from mathse.evaluation.folder import (
+    DISAGREEMENTS,
+    IDENTITY,
+    JUDGED,
+    SETTINGS,
+    domain_settings,
+    fingerprint,
+    keep_identities,
+)
 from mathse.evaluation.orm_test import ORMTest
 from mathse.evaluation.orm_test.metrics import judged, metrics, sentence
 from mathse.evaluation.orm_test.page import page
@@ -42,11 +52,11 @@ def measure(config: EvaluateConfig, folder: Path) -> float | None:
     def problem_of(problem_id: str) -> Problem:
         nonlocal source
         if source is None:
-            source = build(config.data)
+            source = open_source(config)
         problem: Problem = source.get(problem_id)
         return problem
 
-    labelled = read_labelled(test.paths, problem_of)[: config.limit]
+    labelled = read_labelled(test.paths, problem_of, open_domain(config.task_domain))[: config.limit]
 
     with ExitStack() as stack:
         make_folder(folder)
@@ -118,6 +128,7 @@ def identity(config: EvaluateConfig, orm: dict[str, Any], labelled: Sequence[Lab
         "checkpoint_sha256": fingerprint(config.checkpoint),
         **orm,
         **backbone,
+        **domain_settings(config),
         "judge.batch_size": config.judge.batch_size,
         "judge.max_new_tokens": config.judge.max_new_tokens,
         "paths": len(labelled),

@@ -1,8 +1,8 @@
 """The prompts of all models, in our own words, and the parsers of a judge's and a teacher's answers.
 
 The slots, the closing marker and the JSON keys are the paper's (appendix "Prompts"). Two styles: ``full`` for real
-models (versioned files in ``texts/``, English and Chinese, chosen by the problem's language), ``compact`` for the tiny
-backbone, which cannot read instructions and has a token a byte.
+models (versioned files of the problem's task domain, chosen by its language: mathse/data/domains), ``compact`` for the
+tiny backbone, which cannot read instructions and has a token a byte, and in which all domains are alike.
 
     job             full prompt   asks for
     generate        all writers   a solution
@@ -15,6 +15,7 @@ backbone, which cannot read instructions and has a token a byte.
 
 from __future__ import annotations
 
+from mathse.data.domains import MATH, domain_of
 from mathse.data.picture_marks import texts_beside
 from mathse.inference.prompts.feedback import (
     ANNOTATION_SCHEMA,
@@ -26,17 +27,14 @@ from mathse.inference.prompts.feedback import (
     parse_annotation,
     parse_feedback,
 )
-from mathse.inference.prompts.full import MARKERS, Language, filled, language, text
 from mathse.types import Problem, PromptStyle, Verdict
 
 __all__ = [
     "ANNOTATION_SCHEMA",
-    "MARKERS",
     "MAX_FEEDBACK",
     "STATUS",
     "VERSION",
     "Feedback",
-    "Language",
     "annotation_prompt",
     "binary_json",
     "feedback_json",
@@ -55,12 +53,18 @@ VERSION = "1"  # of the compact prompts, raised with every change of wording; th
 
 
 def version(job: str, style: PromptStyle, problem: Problem | None = None) -> str:
-    """The name that lineage records: "generate/compact/1", "generate/full/zh/1"; without a problem, for a teacher that
-    reads no prompt, "generate/full/1"."""
+    """The name that lineage records: "generate/compact/1", "generate/full/zh/1", "generate/full/science/en/1" of
+    another domain than mathematics; without a problem, for a teacher that reads no prompt, "generate/full/1"."""
     if style == "compact" or problem is None:
         return f"{job}/{style}/{VERSION}"
-    written_in = language(problem)
-    return f"{job}/{style}/{written_in}/{text(job, written_in).version}"
+    domain = domain_of(problem)
+    of_domain = "" if domain is MATH else f"{domain.name}/"
+    return f"{job}/{style}/{of_domain}{domain.language(problem)}/{domain.text(job, problem).version}"
+
+
+def language(problem: Problem) -> str:
+    """The language that a problem's full prompts are written in."""
+    return domain_of(problem).language(problem)
 
 
 def question_text(problem: Problem) -> str:
@@ -71,7 +75,7 @@ def question_text(problem: Problem) -> str:
 
 def generation_prompt(problem: Problem, style: PromptStyle) -> str:
     question = question_text(problem)
-    return question if style == "compact" else filled("generate", language(problem), {"question": question})
+    return question if style == "compact" else domain_of(problem).prompt("generate", problem, {"question": question})
 
 
 def judge_prompt(
@@ -88,18 +92,18 @@ def judge_prompt(
         return f"{hint}Check each step.", [(generation_prompt(problem, style), path)]
     answer = problem.answer if see_answer else None
     slots = {"question": question_text(problem), **texts_beside(problem, answer=answer, path=path)}
-    return filled("judge", language(problem), slots), []
+    return domain_of(problem).prompt("judge", problem, slots), []
 
 
 def annotation_prompt(problem: Problem, path: str) -> str:
     """The teacher's, which shows the reference answer."""
     slots = {"question": question_text(problem), **texts_beside(problem, answer=problem.answer or None, path=path)}
-    return filled("annotate", language(problem), slots)
+    return domain_of(problem).prompt("annotate", problem, slots)
 
 
 def repair_prompt(problem: Problem) -> str:
     """What follows an annotation that ``parse_annotation`` cannot read."""
-    return filled("repair", language(problem), {})
+    return domain_of(problem).prompt("repair", problem, {})
 
 
 def reflection_prompt(
@@ -112,4 +116,4 @@ def reflection_prompt(
     if style == "compact":
         verdict = f"\n{slots['step'] or ''}: {slots['analysis'] or ''}" if feedback else ""
         return f"{slots['question']}\n{slots['path']}{verdict}\nwrong"
-    return filled("reflect_short" if short else "reflect", language(problem), slots)
+    return domain_of(problem).prompt("reflect_short" if short else "reflect", problem, slots)

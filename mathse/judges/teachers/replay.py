@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mathse.scoring.answers import MARKER, announced_answer, extract_answer, same_answer
+from mathse.data.domains import final_answer, is_right
+from mathse.scoring.answers import MARKER, announced_answer
 from mathse.types import Problem, ReasoningPath, Verdict
 
 
@@ -34,13 +35,13 @@ class ReplayTeacher:
 
 def _replay(problem: Problem) -> str | None:
     """The solution, ending in the marker and the reference answer; the answer alone where there is no solution, or one
-    that announces another answer. None where the answer cannot be written so that ``extract_answer`` reads it."""
+    that announces another answer. None where the answer cannot be written so that the problem's domain reads it."""
     sentences = (f"{MARKER} {problem.answer}.", f"{MARKER} \\boxed{{{problem.answer}}}.")
-    sentence = next((s for s in sentences if _answers(problem, s)), None)
+    sentence = next((s for s in sentences if is_right(problem, s)), None)
     if problem.solution is None:
         return sentence
     # Prose seldom says its answer so that a rule can read it, so only an answer that is announced can be another.
-    answers = _answers(problem, problem.solution)
+    answers = is_right(problem, problem.solution)
     if announced_answer(problem.solution) is not None and not answers:
         return sentence
     if answers and MARKER in problem.solution or sentence is None:
@@ -48,14 +49,10 @@ def _replay(problem: Problem) -> str | None:
     return f"{problem.solution.rstrip()}\n{sentence}"
 
 
-def _answers(problem: Problem, text: str) -> bool:
-    return same_answer(extract_answer(text), problem.answer, problem.choices)
-
-
 def _compare(problem: Problem, path: ReasoningPath) -> Verdict:
     """A verdict by answer match; its analysis does not reveal the answer."""
-    if extract_answer(path.text) is None:
+    if final_answer(problem, path.text) is None:
         return Verdict(path.id, "unparsed", judge="replay")
-    if _answers(problem, path.text):
+    if is_right(problem, path.text):
         return Verdict(path.id, "correct", error_analysis="The final answer matches the reference.", judge="replay")
     return Verdict(path.id, "wrong", error_analysis="The final answer differs from the reference.", judge="replay")

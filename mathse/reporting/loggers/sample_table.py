@@ -12,10 +12,10 @@ from typing import Any
 
 from PIL import Image
 
+from mathse.data.domains import is_right
 from mathse.data.images import REPORT_SIDE
 from mathse.runs.layout import ORM_HELD, PATHS, PREDICTIONS, REFLECTIONS, VERDICTS
 from mathse.runs.reader import FinishedStage
-from mathse.scoring.answers import extract_answer, same_answer
 from mathse.seeds import derive
 from mathse.types import Problem, Verdict
 
@@ -47,7 +47,7 @@ def sample_table(stage: FinishedStage, problem_of: Callable[[str], Problem], ima
         judged = (verdict.status, verdict.score, verdict.error_step, verdict.error_analysis) if verdict else [None] * 4
         right = None  # whether the final answer matches the reference, where there is one
         if problem.answer:
-            right = same_answer(extract_answer(sample.text), problem.answer, problem.choices)
+            right = is_right(problem, sample.text)
         shown = wandb.Image(joined, file_type="png") if joined else None
         rows.append([problem.id, shown, problem.question, problem.answer, sample.text, right, *judged])
     return wandb.Table(columns=COLUMNS, data=rows) if rows else None

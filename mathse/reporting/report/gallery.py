@@ -6,18 +6,17 @@ their ids alone, so that a report that is written again shows the same ones.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice, zip_longest
 from operator import attrgetter
 from typing import Generic, TypeVar
 
+from mathse.data.domains import is_right
 from mathse.runs.layout import ORM_HELD, PATHS, PREDICTIONS, REFLECTIONS, VERDICTS, title
 from mathse.runs.reader import Run
 from mathse.runs.rows import Chained
-from mathse.scoring.answers import extract_answer, same_answer
-from mathse.scoring.metrics import Decision, decide, first_step
+from mathse.scoring.metrics import Decision, decide
 from mathse.seeds import derive
 from mathse.types import Lineage, Problem, ReasoningPath, Record, Reflection, Verdict
 
@@ -25,10 +24,6 @@ R = TypeVar("R", bound=Record)
 
 ProblemOf = Callable[[str], Problem | None]
 PER_GROUP = 60
-_STEP = re.compile(r"(?:^|(?<=\s))(?:\*\*)?(?:Step\s*\d{1,3}\s*[:.]|步骤\s*\d{1,3}\s*[::.])", re.IGNORECASE)
-# A line of a path without steps; a displayed formula is one, however many lines it is written on.
-_LINE = re.compile(r"(?:\\\[.{1,1000}?\\\]|\$\$[^$]{1,1000}\$\$|[^\n])+", re.DOTALL)
-MAX_TEXT = 20_000  # characters of a path that are looked at
 
 
 @dataclass(frozen=True)
@@ -68,17 +63,6 @@ def answers_to_tests(run: Run, problem_of: ProblemOf) -> Iterator[GalleryItem]:
             group = f"test answers, {title(stage.name)}"
             problem = problem_of(path.problem_id)
             yield GalleryItem(group, path, problem, None, None, bool(row["correct"]), student=stage.name)
-
-
-def steps(text: str) -> list[tuple[int | None, str]]:
-    """A path by its steps, each with its number as written (None: before the first, or unnumbered lines)."""
-    text = text[:MAX_TEXT]
-    starts = [m.start() for m in _STEP.finditer(text)]
-    if not starts:
-        return [(None, line) for line in _LINE.findall(text) if line.strip()]
-    cuts = [0, *starts, len(text)]
-    pieces = [text[a:b].strip() for a, b in zip(cuts, cuts[1:], strict=False)]
-    return [(first_step(piece) if k else None, piece) for k, piece in enumerate(pieces) if piece]
 
 
 def _judged(run: Run, problem_of: ProblemOf) -> Iterator[GalleryItem]:
@@ -131,7 +115,7 @@ def _item(
     problem = problem_of(path.problem_id)
     right = None
     if problem is not None and problem.answer:
-        right = same_answer(extract_answer(path.text), problem.answer, problem.choices)
+        right = is_right(problem, path.text)
     return GalleryItem(group, path, problem, verdict, decide(verdict, threshold), right)
 
 

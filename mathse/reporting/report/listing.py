@@ -19,9 +19,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from mathse.data.domains import domain_of
+from mathse.data.domains.steps import MAX_TEXT
 from mathse.errors import MathSEError
 from mathse.reporting.report.formulas import answer_pieces, pieces
-from mathse.reporting.report.gallery import MAX_TEXT, GalleryItem, steps
+from mathse.reporting.report.gallery import GalleryItem
 from mathse.reporting.report.svg import printable
 from mathse.runs.store import make_folder, publish_folder
 from mathse.scoring.metrics import first_step
@@ -105,7 +107,10 @@ class Listing:
 
     def _row(self, item: GalleryItem) -> dict[str, Any]:
         """The path with its flagged steps, the verdict with its critique, and what it was rewritten into."""
-        row: dict[str, Any] = {"id": printable(item.path.id), "steps": self._steps(item.path, item.verdict, item.label)}
+        row: dict[str, Any] = {
+            "id": printable(item.path.id),
+            "steps": self._steps(item, item.path, item.verdict, item.label),
+        }
         if item.verdict is not None:
             row["names"] = printable((item.verdict.error_step or "")[:60])
             row["critique"] = self._critique(item.verdict)
@@ -113,25 +118,27 @@ class Listing:
         if reflection is not None and item.path.id == reflection.revised.id:
             row["also"] = {
                 "title": "the draft it rewrites",
-                "steps": self._steps(reflection.draft, reflection.feedback),
+                "steps": self._steps(item, reflection.draft, reflection.feedback),
                 "critique": self._critique(reflection.feedback) if reflection.feedback else None,
             }
         elif reflection is not None:
             became = f", {item.reflection_decision}" if item.reflection_decision else ""
             row["also"] = {
                 "title": f"reflection: its rewrite{became}",
-                "steps": self._steps(reflection.revised, None),
+                "steps": self._steps(item, reflection.revised, None),
                 "critique": None,
             }
         return row
 
-    def _steps(self, path: ReasoningPath, verdict: Verdict | None, label: Verdict | None = None) -> list[Any]:
+    def _steps(
+        self, item: GalleryItem, path: ReasoningPath, verdict: Verdict | None, label: Verdict | None = None
+    ) -> list[Any]:
         """[flags, text] of each step."""
         named = first_step(verdict.error_step) if verdict and verdict.status == "wrong" else None
         wrong = first_step(label.error_step) if label and label.status == "wrong" else None
         drawn: list[Any] = []
         room = self._most  # characters
-        for number, text in steps(path.text):
+        for number, text in domain_of(item.problem).steps(path.text):
             if room <= 0:
                 drawn.append([0, ["…"]])
                 break

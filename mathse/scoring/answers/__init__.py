@@ -10,6 +10,8 @@ repetition in another, and nothing is evaluated but sums, products, powers and r
     forms     tuples, sets, intervals, matrices, ratios
     algebra   an expression's normal form
     compare   all of these, the cheapest first; option letters and texts
+    text      short answers in words
+    rule      which of these a task's answers go by
 """
 
 from mathse.scoring.answers.compare import choice_index, same_answer
@@ -22,11 +24,16 @@ from mathse.scoring.answers.extract import (
     extract_answer,
 )
 from mathse.scoring.answers.plain import MAX_ANSWER
+from mathse.scoring.answers.rule import MATHEMATICAL, AnswerRule, Form, UnitRule
 
 __all__ = [
     "MARKER",
+    "MATHEMATICAL",
     "MAX_ANSWER",
     "MAX_TEXT",
+    "AnswerRule",
+    "Form",
+    "UnitRule",
     "announced_answer",
     "answer_after",
     "boxed_answer",

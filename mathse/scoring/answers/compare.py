@@ -64,8 +64,8 @@ def same_answer(prediction: str | None, reference: str, choices: Sequence[str] =
     may_be_letters = not (right.isascii() and right.isalpha()) or list(right) == sorted(right)
     if right[:1] in _FIRST_OF_SEVERAL and may_be_letters and (several := _several_letters(right)):
         return _several_letters(left) == several
-    expected_letter = _option_letter(right)  # the options stand in the picture: "B" against "(B) 12"
-    return expected_letter is not None and _option_letter(left) == expected_letter
+    expected_letter = option_letter(right)  # the options stand in the picture: "B" against "(B) 12"
+    return expected_letter is not None and option_letter(left) == expected_letter
 
 
 def choice_index(text: str, choices: Sequence[str]) -> int | None:
@@ -80,13 +80,13 @@ def choice_index(text: str, choices: Sequence[str]) -> int | None:
     for index, option in enumerate(options):
         if len(option) > 1 and compact(plain_text) == compact(option):
             return index
-    letter = _option_letter(plain_text)
+    letter = option_letter(plain_text)
     if letter is not None and ord(letter) - ord("a") < len(options):
         return ord(letter) - ord("a")
     return next((index for index, option in enumerate(options) if _same(plain_text, option)), None)
 
 
-def _option_letter(plain_text: str) -> str | None:
+def option_letter(plain_text: str) -> str | None:
     """The option that a text begins with; None where it goes on to name others, as in "(A) (B) (C)"."""
     match = _OPTION.match(plain_text)
     if match is None or len({a or b for a, b in _BRACKETED_LETTER.findall(plain_text)}) > 1:

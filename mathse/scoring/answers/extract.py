@@ -64,6 +64,11 @@ def announced_answer(text: str) -> str | None:
     return _announced(_answering_part(text))[1]
 
 
+def announces(text: str) -> bool:
+    """Whether a text says where its answer stands, by a marker phrase or a box."""
+    return _announced(_answering_part(text))[0]
+
+
 def _answering_part(text: str) -> str:
     text = text[-MAX_TEXT:].translate(CHARACTERS)
     after_thinking = text.rpartition("</think>")[2]

@@ -137,17 +137,25 @@ def quantity(plain: str) -> Quantity | None:
     return None if unit is None else Quantity(-value if match["sign"] == "-" else value, unit)
 
 
-def equal_quantities(left: Quantity, right: Quantity) -> bool:
-    """A unit that only one side names is ignored; units of one kind are converted, others differ. 50% is 50 and 0.5."""
+def equal_quantities(left: Quantity, right: Quantity, tolerance: Fraction = Fraction(0)) -> bool:
+    """A unit that only one side names is ignored; units of one kind are converted, others differ. 50% is 50 and 0.5.
+
+    ``tolerance``: by what share of ``right`` the value of ``left`` may be off.
+    """
+
+    def equal(value: Fraction, reference: Fraction) -> bool:
+        return abs(value - reference) <= tolerance * abs(reference)
+
     if left.unit and right.unit:
         if left.unit == right.unit:
-            return left.value == right.value
+            return equal(left.value, right.value)
         a, b = _in_smallest_unit(left), _in_smallest_unit(right)
-        return a is not None and a == b
-    if "%" in (left.unit, right.unit):
-        percent, other = (left.value, right.value) if left.unit == "%" else (right.value, left.value)
-        return other in (percent, percent / 100)
-    return left.value == right.value
+        return a is not None and b is not None and a[:2] == b[:2] and equal(a[2], b[2])
+    if left.unit == "%":
+        return equal(left.value, right.value) or equal(left.value / 100, right.value)
+    if right.unit == "%":
+        return equal(left.value, right.value) or equal(left.value, right.value / 100)
+    return equal(left.value, right.value)
 
 
 def _in_smallest_unit(quantity: Quantity) -> tuple[str, str, Fraction] | None:

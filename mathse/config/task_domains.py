@@ -1,0 +1,62 @@
+"""The task domains: what kind of reasoning the problems of a run ask for (docs: mathse/data/domains)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+
+from mathse.config.allow import allow
+from mathse.scoring.answers import Form, UnitRule
+
+JOBS = ("generate", "judge", "annotate", "reflect")  # the prompts that every domain has, each in all its languages
+TEXT_FILE = re.compile(r"(?P<job>\w+)\.(?P<language>[a-z]{2})\.v(?P<version>\d{1,4})\.txt")
+
+
+@dataclass
+class AnswerForm:
+    """How the final answers of a domain are compared (mathse/scoring/answers/rule.py)."""
+
+    # what a right answer is: the same expression (numbers, tuples, sets too), number, option, short text, list of texts
+    form: Form = "expression"
+    tolerance: float = allow(0.0, low=0, high=1)  # by what share of the reference a number may be off; ChartQA's: 0.05
+    # of a number; optional: a unit that only one side names is ignored; needed: what the reference names must be there
+    unit: UnitRule = "optional"
+
+
+@dataclass
+class TaskDomain:
+    """Prompts and the form of answers (docs: mathse/data/domains)."""
+
+    _target_: str = "mathse.data.domains.TaskDomain"
+    name: str = "math"  # as the versions of its prompts have it
+    texts: str = "mathse.data.domains.math"  # the folder of its prompts: a path, or a package by its dotted name
+    step: list[str] = field(default_factory=lambda: ["Step", "步骤"])  # what stands before a step's number
+    answer: AnswerForm = field(default_factory=AnswerForm)
+
+
+def texts_folder(texts: str) -> Path | None:
+    """The folder that ``texts`` names; None where there is none. A package is found without importing it."""
+    if (folder := Path(texts)).is_dir():
+        return folder
+    top, *below = texts.split(".")
+    if not all(part.isidentifier() for part in (top, *below)):
+        return None
+    spec = find_spec(top)
+    roots = spec.submodule_search_locations if spec is not None else None
+    return next((folder for root in roots or () if (folder := Path(root, *below)).is_dir()), None)
+
+
+def text_problems(texts: str) -> Iterator[str]:
+    """What is wrong with a domain's folder of prompts: a sentence for each mistake."""
+    folder = texts_folder(texts)
+    if folder is None:
+        yield "no such folder, and no such package; it holds the prompts of a task domain, such as generate.en.v1.txt"
+        return
+    names = [match for file in folder.iterdir() if (match := TEXT_FILE.fullmatch(file.name))]
+    there = {(name["job"], name["language"]) for name in names}
+    for language in sorted({name["language"] for name in names}) or ["en"]:
+        if missing := [f"{job}.{language}.v1.txt" for job in JOBS if (job, language) not in there]:
+            yield f"{folder} lacks {', '.join(missing)}; a domain has {', '.join(JOBS)} in each of its languages"

@@ -1,0 +1,90 @@
+"""The task domains: a kind of reasoning task is a folder of prompts and a few settings, ``task_domain=NAME``.
+
+    math      mathematics, the paper's task; the default
+    words     stories with a few operations in them: the answer is a number
+    science   questions about nature and its diagrams, answered by one of several choices (ScienceQA, AI2D)
+    charts    questions about charts: a short text or a number, which may be 5 % off (ChartQA)
+
+A folder holds ``JOB.LANGUAGE.vN.txt`` for the jobs generate, judge, annotate and reflect; conf/task_domain/NAME.yaml
+says how answers are compared (mathse/scoring/answers/rule.py) and what a step is called. A domain that needs more is a
+class of its own in one Python file. ``domain.py``: what a domain does; ``texts.py``: its prompts; ``steps.py``: steps.
+
+A problem carries its domain, so that whoever prompts, judges, measures or shows asks the problem: a source gives it to
+the problems that it makes (mathse/data/sources.py). A problem without one is of mathematics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from mathse.config import build, recorded
+from mathse.config.task_domains import TaskDomain as Settings
+from mathse.config.trust import TRUST, is_trusted
+from mathse.data.domains.domain import TaskDomain
+from mathse.data.domains.texts import MARKERS
+from mathse.errors import DataError
+from mathse.types import Problem
+
+__all__ = [
+    "MARKERS",
+    "MATH",
+    "TaskDomain",
+    "domain_of",
+    "final_answer",
+    "has_answer",
+    "in_domain",
+    "is_right",
+    "open_domain",
+    "recorded_domain",
+]
+
+MATH = TaskDomain(Settings())
+
+
+def open_domain(settings: Settings) -> TaskDomain:
+    """The domain that a run's ``task_domain`` describes; of mathematics always the same one."""
+    return MATH if settings == Settings() else build(settings)
+
+
+def recorded_domain(run_config: Mapping[str, Any]) -> TaskDomain:
+    """The domain of a run, from the ``config`` of its run.json; of a run of earlier versions, mathematics.
+
+    Raises DataError where it names a class that is neither MathSE's nor listed in ``MATHSE_TRUST``.
+    """
+    section = run_config.get("task_domain")
+    if section is None:
+        return MATH
+    target = section.get("_target_") if isinstance(section, Mapping) else None
+    if target != Settings._target_ and not is_trusted(str(target)):
+        raise DataError(
+            f"run.json: task_domain._target_ = {target!r} is no task domain of MathSE's, and reading a run runs no "
+            f"code that the run names; if you trust it, set {TRUST}={target}"
+        )
+    return open_domain(recorded("task_domain", section))
+
+
+def in_domain(problem: Problem, domain: TaskDomain) -> Problem:
+    """The problem as one of this domain."""
+    return problem if domain_of(problem) is domain else replace(problem, domain=None if domain is MATH else domain)
+
+
+def domain_of(problem: Problem | None) -> TaskDomain:
+    """The domain that a problem belongs to; of one that is not known, mathematics."""
+    return MATH if problem is None or problem.domain is None else problem.domain
+
+
+def final_answer(problem: Problem, response: str) -> str | None:
+    """The final answer of a response to a problem, as written, or None."""
+    return domain_of(problem).extract(response)
+
+
+def has_answer(problem: Problem, prediction: str | None) -> bool:
+    """Whether an answer equals the problem's reference; never without a reference."""
+    return domain_of(problem).same_answer(prediction, problem.answer, problem.choices)
+
+
+def is_right(problem: Problem, response: str) -> bool:
+    """Whether the final answer of a response equals the problem's reference."""
+    return has_answer(problem, final_answer(problem, response))
