@@ -44,7 +44,10 @@ def texts_folder(texts: str) -> Path | None:
     top, *below = texts.split(".")
     if not all(part.isidentifier() for part in (top, *below)):
         return None
-    spec = find_spec(top)
+    try:
+        spec = find_spec(top)
+    except ValueError:  # "__main__", which is no package
+        return None
     roots = spec.submodule_search_locations if spec is not None else None
     return next((folder for root in roots or () if (folder := Path(root, *below)).is_dir()), None)
 

@@ -24,6 +24,7 @@ from mathse.data.domains import (
     is_right,
     open_domain,
     recorded_domain,
+    subject,
 )
 from mathse.data.domains.texts import texts_in
 from mathse.data.sources import open_source
@@ -157,8 +158,8 @@ def test_a_folder_without_a_job_is_refused_with_the_files_it_lacks(tmp_path: Pat
     (tmp_path / "generate.en.v1.txt").write_text("{question}")
     with pytest.raises(ConfigError, match=r"lacks judge.en.v1.txt, annotate.en.v1.txt, reflect.en.v1.txt"):
         texts_in(str(tmp_path))
-    for nowhere in ("no.such.package", "../..//nowhere", ""):
-        with pytest.raises(ConfigError, match="no such folder, and no such package|lacks"):
+    for nowhere in ("no.such.package", "../..//nowhere", "__main__"):
+        with pytest.raises(ConfigError, match="no such folder, and no such package"):
             texts_in(nowhere)
 
 
@@ -184,6 +185,7 @@ def test_a_domain_is_no_part_of_a_record_and_survives_a_process() -> None:
 def test_mathematics_is_one_domain_and_the_default() -> None:
     assert open_domain(Settings()) is MATH is domain_of(Problem("p", "?")) is domain_of(None)
     assert in_domain(HEART, MATH).domain is None and in_domain(HEART, SCIENCE) is HEART
+    assert subject({}) == "mathematics" and subject({"task_domain": {"name": "charts"}}) == "charts"
     assert recorded_domain({}) is MATH is recorded_domain({"task_domain": flat_settings()})
     assert all(LATER[f"task_domain.{key}"] == value for key, value in flatten(Settings()).items())
 

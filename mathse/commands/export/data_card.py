@@ -11,6 +11,7 @@ from typing import Any
 from huggingface_hub import DatasetCardData
 
 from mathse.commands.export.examples import Example
+from mathse.data.domains import subject
 from mathse.data.source_terms import OWN, UNKNOWN, Terms, terms_of
 from mathse.inference import prompts
 from mathse.runs.layout import DECONTAMINATION, title
@@ -76,7 +77,7 @@ def data_card(run: Run, options: ExportOptions, counts: RowCounts, open_with: st
     if options.what == "orm" and (file := run.config["orm"].get("train")):
         terms.setdefault(Path(file).name, Terms("Own labelled paths", "", OWN))
     parts = (
-        [_front_matter(options, counts)],
+        [_front_matter(run, options, counts)],
         _head(run, options, counts, open_with),
         _tables(counts),
         _sources(counts, terms),
@@ -87,7 +88,7 @@ def data_card(run: Run, options: ExportOptions, counts: RowCounts, open_with: st
     return "\n".join(line for part in parts for line in part) + "\n"
 
 
-def _front_matter(options: ExportOptions, counts: RowCounts) -> str:
+def _front_matter(run: Run, options: ExportOptions, counts: RowCounts) -> str:
     """What dataset hubs read."""
     files = "data/train-*.parquet" if options.format in ("trl", "hf") else "train.jsonl"
     sizes = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M"}
@@ -96,7 +97,7 @@ def _front_matter(options: ExportOptions, counts: RowCounts) -> str:
         license="other",
         license_name="those of its sources, see below",
         task_categories=["image-text-to-text"],
-        tags=["mathse", "mathematics", "multimodal", "synthetic"],
+        tags=["mathse", subject(run.config), "multimodal", "synthetic"],
         size_categories=[next((name for limit, name in sizes.items() if counts.rows < limit), "1M<n<10M")],
         configs=[{"config_name": "default", "data_files": [{"split": "train", "path": files}]}],
     )

@@ -12,6 +12,7 @@ from mathse.commands.export.adapter import adapter_weights, base_of, hub_id
 from mathse.commands.export.data_card import cell, kept_out, teacher_name
 from mathse.commands.export.examples import family_of
 from mathse.commands.lineage.checkpoints import Checkpoint, checkpoints
+from mathse.data.domains import subject
 from mathse.data.source_terms import UNKNOWN, terms_of
 from mathse.runs.layout import CHECKPOINT, SOURCES, TRAINED, title
 from mathse.runs.reader import Run
@@ -94,7 +95,7 @@ def _front_matter(run: Run, stage: str, backbone: Mapping[str, Any], adapter: bo
         license="other",
         license_name="those of its base model and its data, see below",
         base_model=base_of(run, stage).hub if adapter else hub_id(backbone),
-        tags=["mathse", "mathematics", "multimodal"],
+        tags=["mathse", subject(run.config), "multimodal"],
         model_name=f"{run.name}, {title(stage)}",
         eval_results=results or None,
     )

@@ -38,6 +38,7 @@ __all__ = [
     "is_right",
     "open_domain",
     "recorded_domain",
+    "subject",
 ]
 
 MATH = TaskDomain(Settings())
@@ -63,6 +64,12 @@ def recorded_domain(run_config: Mapping[str, Any]) -> TaskDomain:
             f"code that the run names; if you trust it, set {TRUST}={target}"
         )
     return open_domain(recorded("task_domain", section))
+
+
+def subject(run_config: Mapping[str, Any]) -> str:
+    """What a run is about, in a word for its cards: "mathematics", or the name of its domain."""
+    name = (run_config.get("task_domain") or {}).get("name", MATH.name)
+    return "mathematics" if name == MATH.name else str(name)
 
 
 def in_domain(problem: Problem, domain: TaskDomain) -> Problem:
