@@ -219,7 +219,7 @@ SLOTS = {"generate": {"marker", "question"}, "judge": {"question", "answer", "pa
 
 @pytest.mark.parametrize("job", JOBS)
 def test_every_job_has_a_text_in_both_languages_with_the_same_slots_and_keys(job: str) -> None:
-    texts = {language: MATH.text(job, problem).template for language, problem in (("en", CHOICE), ("zh", CHINESE))}
+    texts = {language: MATH.text(job, language).template for language in ("en", "zh")}
     for words in texts.values():
         assert set(re.findall(r"\{(\w+)\}", words)) == SLOTS[job]
         keys = ["status", "error_step", "error_analysis", "improvement_suggestion"]

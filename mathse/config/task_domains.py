@@ -59,7 +59,7 @@ def text_problems(texts: str) -> Iterator[str]:
         yield "no such folder, and no such package; it holds the prompts of a task domain, such as generate.en.v1.txt"
         return
     names = [match for file in folder.iterdir() if (match := TEXT_FILE.fullmatch(file.name))]
-    there = {(name["job"], name["language"]) for name in names}
+    present = {(name["job"], name["language"]) for name in names}
     for language in sorted({name["language"] for name in names}) or ["en"]:
-        if missing := [f"{job}.{language}.v1.txt" for job in JOBS if (job, language) not in there]:
+        if missing := [f"{job}.{language}.v1.txt" for job in JOBS if (job, language) not in present]:
             yield f"{folder} lacks {', '.join(missing)}; a domain has {', '.join(JOBS)} in each of its languages"

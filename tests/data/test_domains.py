@@ -178,8 +178,8 @@ def test_the_answer_judge_goes_by_the_domain_of_each_problem() -> None:
 
 def test_a_domain_is_no_part_of_a_record_and_survives_a_process() -> None:
     assert "domain" not in HEART.to_json() and Problem.from_json(HEART.to_json()) == HEART
-    again = pickle.loads(pickle.dumps([HEART, HEART]))
-    assert again[0].domain is again[1].domain and is_right(again[0], "The answer to this problem is Heart.")
+    copies = pickle.loads(pickle.dumps([HEART, HEART]))
+    assert copies[0].domain is copies[1].domain and is_right(copies[0], "The answer to this problem is Heart.")
 
 
 def test_mathematics_is_one_domain_and_the_default() -> None:

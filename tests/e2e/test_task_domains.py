@@ -50,13 +50,13 @@ def ai2d(folder: Path, count: int = 8) -> Path:
     for k in range(count):
         for pictures in ("images", "abc_images"):
             picture(folder / pictures / f"{k}.png", f"{k} {pictures[:3]}")
-        asked = (f"What eats number {k}?", f"What is A in diagram {k}?")
+        questions = (f"What eats number {k}?", f"What is A in diagram {k}?")
         texts = ["grass", "an owl", "a fox", "a snake"]
-        questions = {
+        records = {
             text: {"abcLabel": bool(n), "answerTexts": texts, "correctAnswer": k % 4, "questionId": f"{k}.png-{n}"}
-            for n, text in enumerate(asked)
+            for n, text in enumerate(questions)
         }
-        record = {"imageName": f"{k}.png", "questions": questions}
+        record = {"imageName": f"{k}.png", "questions": records}
         (folder / "questions" / f"{k}.png.json").write_text(json.dumps(record))
     return folder
 

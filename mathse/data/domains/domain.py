@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 from mathse.config.task_domains import TaskDomain as Settings
 from mathse.data.domains.steps import split_steps, step_pattern
@@ -38,19 +39,24 @@ class TaskDomain:
 
     # --- prompts ---
 
-    def language(self, problem: Problem) -> str:
-        """The language of a problem's prompts: its own, where the domain has prompts in it, else English, else the
-        first that the domain has."""
-        languages = sorted(language for job, language in texts_in(self._texts) if job == "generate")
-        own = language(problem.question, problem.choices)
-        return own if own in languages else "en" if "en" in languages else languages[0]
+    @cached_property
+    def languages(self) -> tuple[str, ...]:
+        """Those that the domain has prompts in; English first, where it is one of them."""
+        languages = {name for job, name in texts_in(self._texts) if job == "generate"}
+        return tuple(sorted(languages, key=lambda name: (name != "en", name)))
 
-    def text(self, job: str, problem: Problem) -> Text:
-        """The newest text of a job in the problem's language."""
-        texts, written_in = texts_in(self._texts), self.language(problem)
+    def language(self, problem: Problem) -> str:
+        """The language of a problem's prompts: its own, where the domain has prompts in it, else the domain's first."""
+        of_problem = language(problem.question, problem.choices)
+        return of_problem if of_problem in self.languages else self.languages[0]
+
+    def text(self, job: str, written_in: str) -> Text:
+        """The newest text of a job in a language; where a job of all domains lacks it, in English."""
+        texts = texts_in(self._texts)
         return texts[job, written_in] if (job, written_in) in texts else texts[job, "en"]
 
     def prompt(self, job: str, problem: Problem, slots: Mapping[str, str | None]) -> str:
         """A job's prompt with its slots filled, the closing sentence too."""
-        marker = MARKERS.get(self.language(problem), MARKERS["en"])
-        return fill(self.text(job, problem).template, {"marker": marker, **slots})
+        written_in = self.language(problem)
+        marker = MARKERS.get(written_in, MARKERS["en"])
+        return fill(self.text(job, written_in).template, {"marker": marker, **slots})

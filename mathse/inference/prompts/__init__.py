@@ -58,8 +58,8 @@ def version(job: str, style: PromptStyle, problem: Problem | None = None) -> str
     if style == "compact" or problem is None:
         return f"{job}/{style}/{VERSION}"
     domain = domain_of(problem)
-    of_domain = "" if domain is MATH else f"{domain.name}/"
-    return f"{job}/{style}/{of_domain}{domain.language(problem)}/{domain.text(job, problem).version}"
+    written_in, of_domain = domain.language(problem), "" if domain is MATH else f"{domain.name}/"
+    return f"{job}/{style}/{of_domain}{written_in}/{domain.text(job, written_in).version}"
 
 
 def language(problem: Problem) -> str:
