@@ -6,8 +6,8 @@ and answers come out in the order of the tasks. How far tasks run ahead of the o
 (``AHEAD``), and with it what is held in memory and what a kill loses: as a rule about a task a rank.
 
 Rank 0 computes in its main thread, for minutes maybe, so a thread of it reads the others' answers and sends them their
-next tasks, over sockets of their own: a thread that waits for gloo could not be interrupted. A rank that dies is noticed
-by its closed connection, as in a fit.
+next tasks, over sockets of their own: a thread that waits for gloo could not be interrupted. A rank that dies is
+noticed by its closed connection, as in a fit.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from functools import partial
 from ipaddress import ip_address
 from itertools import islice
 from multiprocessing.connection import Client, Connection, Listener, wait
@@ -101,7 +102,7 @@ class _Queue(Generic[Task, Answer]):
                     if self._waiting:
                         number, task = self._waiting.popleft()
                     else:
-                        self._changed.wait_for(lambda: self._lost or due in self._answers)
+                        self._changed.wait_for(partial(self._is_decided, due))
                 self._raise_if_lost()
             if number >= 0:
                 answer = self._answer(task)  # type: ignore[arg-type]
@@ -112,6 +113,9 @@ class _Queue(Generic[Task, Answer]):
                     answer = self._answers.pop(due)
                 due += 1
                 yield answer
+
+    def _is_decided(self, due: int) -> bool:
+        return self._lost or due in self._answers
 
     # --- the other ranks ---
 
