@@ -8,6 +8,7 @@ import pickle
 import time
 import weakref
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from math import ceil, nan
@@ -473,6 +474,37 @@ def test_two_ranks_write_a_resume_point_in_shards_and_go_on_from_it(
     one, other = (load_file(tmp_path / name / "checkpoint" / "model.safetensors") for name in ("whole", "run"))
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert log_of(tmp_path / "whole") == log_of(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("begun_by", "strategy"),
+    [
+        pytest.param(2, "ddp", marks=pytest.mark.slow),
+        (2, "fsdp2"),
+        pytest.param(1, "ddp", marks=pytest.mark.slow),
+        (1, "fsdp2"),
+    ],
+)
+def test_a_fit_goes_on_from_the_resume_point_of_another_number_of_ranks(
+    tmp_path: Path, begun_by: int, strategy: str
+) -> None:
+    def some(by: int, folder: Path, callbacks: Sequence[pl.Callback]) -> Any:
+        this = job(folder, strategy if by > 1 else "auto", max_steps=4, val_every=3)
+        trainer = replace(this.trainer, checkpoint_every=2)
+        return fit(SPEC.open(), replace(this, trainer=trainer), callbacks)
+
+    def made_by(by: int, folder: Path, callbacks: Sequence[pl.Callback] = ()) -> Any:
+        return in_ranks(by, partial(some, by, folder, callbacks)) if by > 1 else some(by, folder, callbacks)
+
+    made_by(1, tmp_path / "whole")
+    with suppress(MathSEError):
+        made_by(begun_by, tmp_path / "run", [StopAt()])
+    assert [point.name for point in (tmp_path / "run" / "fit").glob("point_*")] == ["point_2"]
+    made_by(3 - begun_by, tmp_path / "run")
+    one, other = (load_file(tmp_path / name / "checkpoint" / "model.safetensors") for name in ("whole", "run"))
+    assert all(torch.allclose(one[name], other[name], atol=2e-5) for name in one)
+    steps = [row["step"] for row in log_of(tmp_path / "run")]
+    assert steps == [row["step"] for row in log_of(tmp_path / "whole")]
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])

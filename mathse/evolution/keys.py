@@ -15,13 +15,14 @@ from mathse.config.generators import HOW_STUDENTS_ARE_REACHED, ServerGenerator, 
 from mathse.config.judges import Judge, judge_named, own_settings
 from mathse.config.schema import TrainConfig
 from mathse.config.teachers import HOW_IT_IS_REACHED, OpenAITeacher, StudentTeacher
+from mathse.runs.fit_ranks import RANKS
 
 COMMON = (
     "seed",
     "backbone",
     "data",
     "task_domain",
-    *(f"trainer.{name}" for name in ("precision", "accelerator", "devices", "strategy", "sampling_dtype")),
+    *(f"trainer.{name}" for name in ("precision", "accelerator", "sampling_dtype")),
 )
 JUDGING = ("judge.checkpoint", "judge.threshold", "judge.batch_size", "judge.max_new_tokens")
 
@@ -49,8 +50,14 @@ def sampling_keys(config: TrainConfig) -> tuple[str, ...]:
     return tuple(f"generator.{f.name}" for f in fields(generator) if f.name not in HOW_STUDENTS_ARE_REACHED)
 
 
-def fitting_keys(config: TrainConfig) -> tuple[str, ...]:
+def student_keys(config: TrainConfig) -> tuple[str, ...]:
+    """The settings that decide what students are and write, in a stage that fits none."""
     return (*COMMON, "sft", "evaluation", *sampling_keys(config))
+
+
+def fitting_keys(config: TrainConfig) -> tuple[str, ...]:
+    """The same in a stage that fits one."""
+    return (*student_keys(config), *RANKS)
 
 
 def updating_keys(config: TrainConfig) -> tuple[str, ...]:

@@ -41,6 +41,7 @@ from mathse.judges.orm_rows import (
 )
 from mathse.models.base import Backbone
 from mathse.models.row import Row
+from mathse.runs.fit_ranks import RANKS
 from mathse.runs.layout import CHECKPOINT, FEEDBACK, HELD_PATHS, METRICS, ORM_FILE, PATHS
 from mathse.runs.stage_cache import Stage
 from mathse.runs.store import read_jsonl, write_json, write_jsonl
@@ -53,7 +54,7 @@ from mathse.types import Problem, ReasoningPath
 # Variants of the ORM itself (order, kind, length of its fit) share the weak students and the solver.
 STUDENT_KEYS = (*COMMON, "sft", "orm.student_steps", "orm.samples_per_problem", "orm.temperature")
 SOLVER_KEYS = (*COMMON, "sft", "orm.students", "orm.solver_steps", "orm.jitter", "orm.backbone", "orm.train_sha256")
-KEYS = (*COMMON, "orm", *JUDGING)
+KEYS = (*COMMON, *RANKS, "orm", *JUDGING)
 
 
 def read_users_rows(loop: EvolutionRun) -> ORMData | None:
@@ -103,7 +104,8 @@ def train_orm(loop: EvolutionRun, data: ORMData | None) -> list[Stage]:
 def weak_student(loop: EvolutionRun, size: int) -> Stage:
     """A student fitted on ``size`` solutions (0: the untrained base), and its paths on the ORM's problems."""
     settings = loop.config.orm
-    keys = (*STUDENT_KEYS, *sampling_keys(loop.config), *orm_teaching_keys(loop.config))
+    ranks = RANKS if size else ()  # the base needs no fit
+    keys = (*STUDENT_KEYS, *ranks, *sampling_keys(loop.config), *orm_teaching_keys(loop.config))
     stage = loop.context.run.stage(f"orm/student_{size}", keys, [loop.base.stage])
     loop.context.begin(stage, f"a weak student ({size} solutions) writes paths for the ORM to learn from")
     if not stage.done:
@@ -147,7 +149,8 @@ def fit_solver(loop: EvolutionRun, students: Sequence[Stage], data: ORMData | No
     wrong: from a solver with 98.4 % right sums the same fit found 83 % of the wrong paths, from one with 99.4 % 93 %.
     ``orm.solver_steps = 0`` starts from the base. Of the user's rows, the problems that have a solution are solved.
     """
-    keys = (*SOLVER_KEYS, *orm_teaching_keys(loop.config))
+    ranks = RANKS if loop.config.orm.solver_steps else ()
+    keys = (*SOLVER_KEYS, *ranks, *orm_teaching_keys(loop.config))
     stage = loop.context.run.stage("orm/solver", keys, [loop.base.stage, *students])
     loop.context.begin(stage, "the ORM's starting point: a solver of its own problems")
     if not stage.done:

@@ -23,7 +23,7 @@ from mathse.data.problems import to_distill
 from mathse.evolution.decontamination import decontamination_keys
 from mathse.evolution.evolution_run import EvolutionRun
 from mathse.evolution.filter import leave_out_listed, list_unusable, unread_pictures, unreadable_images
-from mathse.evolution.keys import COMMON, fitting_keys, judging_keys, teaching_keys, updating_keys
+from mathse.evolution.keys import COMMON, fitting_keys, judging_keys, student_keys, teaching_keys, updating_keys
 from mathse.evolution.measure import acceptance, measure_student
 from mathse.evolution.preferences import Preference, preference_row, preferences
 from mathse.evolution.sources import record_sources
@@ -67,7 +67,8 @@ REFLECTION = "reflection"  # the stage; of a round: round_01/reflection
 def open_distill(loop: EvolutionRun) -> Stage:
     config = loop.config
     judging = judging_keys(config, "distill.judge")
-    keys = (*fitting_keys(config), *teaching_keys(config), "distill.size", *judging)
+    student = student_keys(config) if config.task == "distill" else fitting_keys(config)
+    keys = (*student, *teaching_keys(config), "distill.size", *judging)
     return _open(loop, "distill", "the teacher solves, the judge filters, the student is distilled", keys)
 
 
@@ -89,7 +90,7 @@ def open_round(loop: EvolutionRun) -> Stage:
 def open_reflection(loop: EvolutionRun, name: str) -> Stage:
     config = loop.config
     keys = (
-        *fitting_keys(config),
+        *student_keys(config),
         *teaching_keys(config),
         *judging_keys(config, "judge"),
         "evolution.rounds",

@@ -70,8 +70,9 @@ def run_task(config: TrainConfig, folder: Path, stages_ahead: StagesAhead | None
         if (summary := finished_summary(run.path)) is not None:
             progress.say(f"{run.path} was finished before; nothing to do")
         else:
-            if (line := memory.first_line(config, device)) is not None:
-                progress.say(line)
+            for line in (run.other_ranks, memory.first_line(config, device)):
+                if line is not None:
+                    progress.say(line)
             summary = _run(config, run, progress, stack, stages_ahead)
         progress.table(summary)
         if config.note is not None:
@@ -96,7 +97,7 @@ def _run(
     teacher = build(config.teacher)
     if isinstance(teacher, PaidTeacher):
         teacher.account_in(run.path)
-    notes = [*source.notes, *([config.note] if config.note is not None else [])]
+    notes = [*source.notes, *(note for note in (config.note, run.other_ranks) if note is not None)]
     context = RunContext(config, run, progress, loggers, notes)
     problems, models = RunProblems(source, config.evaluation.limit), RunModels(context, teacher)
     stack.callback(models.stop_engines)
@@ -147,8 +148,9 @@ def read_training_rows(file: Path, problems: RunProblems) -> list[ReasoningPath]
 
 
 def settings(config: TrainConfig) -> dict[str, Any]:
-    """The flat settings that stages depend on, files by content."""
+    """The flat settings that stages depend on, files by content, devices of all machines."""
     flat = recorded_settings(config) | content_hashes(config.data) | prompt_hashes(config.task_domain)
+    flat["trainer.devices"] = ranks.size()
     if config.sft.train:
         flat["sft.train_sha256"] = sha256_file(Path(config.sft.train))
     for key in ("orm.train", "orm.held"):

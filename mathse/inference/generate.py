@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,7 +17,7 @@ from mathse.models.row import Row
 from mathse.runs.rows import Chosen, JsonlRows
 from mathse.runs.store import BatchLog
 from mathse.seeds import derive
-from mathse.training import ranks
+from mathse.training import ranks, work_queue
 from mathse.types import Lineage, Problem, PromptStyle, ReasoningPath
 
 Advance = Callable[[int], None]  # called with the number of rows of each finished batch
@@ -52,36 +50,28 @@ Writer = Backbone | Served
 
 
 def generated(writer: Writer, asks: Iterable[Ask]) -> Iterator[list[list[str]]]:
-    """``writer.generate`` of each batch, in their order; where the run has several ranks, each takes one of the next
-    batches. An answer does not depend on the rank that gave it."""
-    return _shared(writer, "generate", asks) if isinstance(writer, Backbone) else writer.generated(asks)
+    """``writer.generate`` of each batch, in their order; where the run has several ranks, by whichever is free. An
+    answer does not depend on the rank that gave it."""
+    return _answered(writer, "generate", asks) if isinstance(writer, Backbone) else writer.generated(asks)
 
 
 def completed(backbone: Backbone, asks: Iterable[Ask]) -> Iterator[list[list[Completion]]]:
-    """``backbone.complete`` of each batch, shared likewise."""
-    return _shared(backbone, "complete", asks)
+    """``backbone.complete`` of each batch, likewise."""
+    return _answered(backbone, "complete", asks)
 
 
-def _shared(backbone: Backbone, method: str, asks: Iterable[Ask]) -> Iterator[Any]:
-    asks = iter(asks)
-    # as many batches at a time as there are ranks; the k-th rank answers the k-th
-    while batches := list(islice(asks, ranks.size())):
-        on_this_rank = partial(_answer, backbone, method, batches)
-        answers = ranks.everywhere(on_this_rank, _answer_on_rank, spec_of(backbone), method, batches)
-        yield from answers[: len(batches)]
+def _answered(backbone: Backbone, method: str, asks: Iterable[Ask]) -> Iterator[Any]:
+    return work_queue.in_order(asks, _answer_of(backbone, method), _opened, spec_of(backbone), method)
 
 
-def _answer(backbone: Backbone, method: str, batches: Sequence[Ask]) -> Any:
-    """The answer to this rank's batch; None where there is none for it."""
-    if ranks.rank() >= len(batches):
-        return None
-    ask = batches[ranks.rank()]
-    return getattr(backbone, method)(ask.rows, **ask.options)
+def _opened(spec: ModelSpec, method: str) -> Callable[[Ask], Any]:
+    """How another rank answers, which opens the model itself; its method's name is what is sent there."""
+    return _answer_of(open_shared(spec, ranks.own_device()), method)
 
 
-def _answer_on_rank(spec: ModelSpec, method: str, batches: Sequence[Ask]) -> Any:
-    """The same on another rank, which opens the model itself; its name is what is sent there."""
-    return _answer(open_shared(spec, ranks.own_device()), method, batches)
+def _answer_of(backbone: Backbone, method: str) -> Callable[[Ask], Any]:
+    answer = getattr(backbone, method)
+    return lambda ask: answer(ask.rows, **ask.options)
 
 
 class Generator:

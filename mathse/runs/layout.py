@@ -31,6 +31,7 @@ EXPORTS = "exports"
 DONE = "stage.json"  # what the stage was made from and the hash of each of its files; written last
 BEGUN = "stage.begun.json"  # stands while the stage is being made
 SCRATCH = "fit"  # a folder that goes when the stage is finished
+RESUME_POINTS = ("point_*", "last.ckpt")  # in it, of a fit under way; the latter by earlier versions
 
 CHECKPOINT = "checkpoint"  # a folder as ``from_pretrained`` reads it
 ADAPTER = "adapter"  # in the checkpoint of a LoRA fit: its adapter, as peft reads it

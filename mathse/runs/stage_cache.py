@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from mathse.errors import RunError, SettingsChanged
+from mathse.runs.fit_ranks import RANKS, going_on, is_same_but_for_ranks, what_changes
 from mathse.runs.folder_lock import FolderLock
 from mathse.runs.layout import BEGUN, DONE, RUN, SCRATCH
-from mathse.runs.manifest import HASHED_BYTES, read_manifest, read_record, verify
+from mathse.runs.manifest import HASHED_BYTES, RECORD, read_manifest, read_record, verify
 from mathse.runs.provenance import git_commit, versions
 from mathse.runs.reader import finished_summary, is_run, read_stages
 from mathse.runs.settings import config_slice, differences
@@ -35,7 +36,13 @@ Work = Literal["fit", "sample", "judge"]
 
 
 class RunFolder:
-    """An open run folder; one process has it at a time. Use as a context manager, or call ``close()``."""
+    """An open run folder; one process has it at a time. Use as a context manager, or call ``close()``.
+
+    ``other_ranks``: what changes where stages here were made by other ranks than today's, in a sentence (see
+    ``fit_ranks``); else None.
+    """
+
+    other_ranks: str | None = None
 
     def __init__(self, path: Path, config: Mapping[str, Any], seed: int, lock: FolderLock) -> None:
         self.path = path
@@ -50,14 +57,15 @@ class RunFolder:
     ) -> Self:
         """Create or reopen ``path`` for ``config`` (dotted key -> value); ``nested`` is the same for run.json.
 
-        Raises RunError where another process holds the folder, or where a stage in it was made with other settings;
-        but for the lock, nothing has been written then.
+        Raises RunError where another process holds the folder, or where a stage in it was made with other settings than
+        those of ranks; but for the lock, nothing has been written then.
         """
         make_folder(path)
         with ExitStack() as on_error:
             lock = on_error.enter_context(closing(FolderLock(path)))
             run = cls(path, config, seed, lock)
-            # Every stage in the folder, finished or begun, must have been made with today's settings.
+            # Every stage in the folder, finished or begun, must have been made with today's settings, if not today's
+            # ranks.
             records = {stage.name: stage.manifest for stage in read_stages(path)}
             for file in sorted(path.rglob(BEGUN)):
                 records.setdefault(file.parent.relative_to(path).as_posix(), read_record(file))
@@ -66,8 +74,12 @@ class RunFolder:
                 for name, record in records.items()
                 if (differing := differences(record["config"], config_slice(run.config, record["keys"])))
             }
-            if changed:
-                raise _other_settings(path, changed)
+            by_others = {
+                n: records[n]["config"] for n, differing in changed.items() if is_same_but_for_ranks(differing)
+            }
+            if others := {name: differing for name, differing in changed.items() if name not in by_others}:
+                raise _other_settings(path, others)
+            run.other_ranks = what_changes(path, by_others, run.config)
             # Written only where it says something new: its time is that of the run's start.
             head = _as_read_back({"name": name, "task": task, "seed": seed, "config": nested})
             if not (path / RUN).exists() or read_json(path / RUN) != head:
@@ -85,17 +97,18 @@ class RunFolder:
         if SCRATCH in Path(name).parts:
             raise ValueError(f"a stage cannot be called {SCRATCH!r} ({name!r}): that is a stage's scratch folder")
         # Name, settings and the stages before it decide what a stage holds; seed and versions are noted, not hashed.
-        config, identities = config_slice(self.config, keys), {s.name: s.identity for s in after}
-        hashed = json.dumps([name, config, identities], sort_keys=True)
-        identity = hashlib.sha256(hashed.encode()).hexdigest()
-        record = {"stage": name, "identity": identity, "config": config, "keys": list(keys), "after": identities}
+        identities = {s.name: s.identity for s in after}
+        record = _record(name, config_slice(self.config, keys), keys, identities)
         folder = self.path / name
         begun = read_record(folder / BEGUN) if (folder / BEGUN).exists() else None
         finished = read_manifest(folder / DONE) if (folder / DONE).exists() else None
         for existing in (begun, finished):
-            if existing and existing["identity"] != identity:
-                raise _other_settings(self.path, {name: differences(_depends_on(existing), _depends_on(record))})
+            if existing and existing["identity"] != record["identity"]:
+                changed = differences(_depends_on(existing), _depends_on(record))
+                if not is_same_but_for_ranks(changed):
+                    raise _other_settings(self.path, {name: changed})
         if finished:
+            record = {key: finished[key] for key in RECORD}  # of the ranks that made it
             verify(folder, finished["outputs"])
             if (file := self._changed_input(finished)) is not None:
                 raise RunError(
@@ -103,8 +116,13 @@ class RunFolder:
                     f"stage back, or remove {folder} and the stages after it so that they are made again"
                 )
             _remove_scratch(folder)  # a kill may have come between the manifest and this
-        elif not begun:
-            finished = self._take_over(record)
+        elif begun:
+            config = going_on(begun["config"], record["config"], folder)
+            if config != record["config"]:
+                same = config == begun["config"]
+                record = _record(name, config, begun["keys"] if same else keys, identities)
+        elif (finished := self._take_over(record)) is not None:
+            record = {key: finished[key] for key in RECORD}
         return Stage(self, record, finished)
 
     def branch_from(self, sources: Sequence[Path]) -> None:
@@ -130,7 +148,12 @@ class RunFolder:
             if not (source / DONE).exists():
                 continue
             manifest = read_manifest(source / DONE)
-            if manifest["identity"] != record["identity"] or self._changed_input(manifest) is not None:
+            if manifest["identity"] != record["identity"]:
+                # Earlier versions recorded ranks also of a stage that fits nothing.
+                changed = differences(_depends_on(manifest), _depends_on(record))
+                if not is_same_but_for_ranks(changed) or record["config"].keys() & set(RANKS):
+                    continue
+            if self._changed_input(manifest) is not None:
                 continue
             verify(source, manifest["outputs"])
             make_folder(target)
@@ -202,6 +225,9 @@ class Stage:
             times = {"fit": 0.0, "sample": 0.0, "judge": 0.0}
             write_json(begun, {**self._record, "started": _utc_now(), "wall_s": 0.0, "time_s": times})
         self._begun = read_json(begun)
+        if self._begun["identity"] != self.identity:  # it goes on with other ranks
+            self._begun |= self._record
+            write_json(begun, self._begun)
         self._clock = time.monotonic()
 
     @contextmanager
@@ -290,6 +316,12 @@ def _remove(path: Path) -> None:
 # --- what a stage depends on ----------------------------------------------------------------------------------------
 
 
+def _record(name: str, config: Mapping[str, Any], keys: Sequence[str], after: Mapping[str, str]) -> dict[str, Any]:
+    hashed = json.dumps([name, config, after], sort_keys=True)
+    identity = hashlib.sha256(hashed.encode()).hexdigest()
+    return {"stage": name, "identity": identity, "config": config, "keys": list(keys), "after": after}
+
+
 def _depends_on(record: Mapping[str, Any]) -> dict[str, Any]:
     return {**record["config"], **{f"identity of stage {name}": identity for name, identity in record["after"].items()}}
 
@@ -299,6 +331,8 @@ def _other_settings(path: Path, changed: Mapping[str, Mapping[str, tuple[str, st
     stages: dict[tuple[str, str, str], list[str]] = {}
     for name, keys in changed.items():
         for key, (old, new) in keys.items():
+            if key in RANKS and keys.keys() - set(RANKS):  # they alone would be no reason
+                continue
             stages.setdefault((key, old, new), []).append(name)
     lines = [
         f"  {key}: recorded {old}, now {new} (stages made with it: {', '.join(dict.fromkeys(names))})"

@@ -146,7 +146,7 @@ def fit(
             say(f"{job.folder.name}: {refusal}")
 
     # The steps, from the last resume point on, on all ranks.
-    start = resume.newest(job.folder / SCRATCH, say)
+    start = resume.newest(job.folder / SCRATCH, say) if strategies.keeps_resume_points(job.trainer) else None
     log = TrainLog(job.folder / TRAIN_LOG, start.step if start else 0, say)
     try:
         with closing(log):

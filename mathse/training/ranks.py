@@ -1,7 +1,7 @@
 """Several processes, one run: rank 0 runs it as a single process would, and the others lend it their devices.
 
 Rank 0 alone holds the run folder, reads data, decides what is finished, draws, and writes. Where work can be shared
-(a fit, the batches of a sampling or judging stage) it calls ``everywhere``; the other ranks wait for that in
+(a fit, the batches of a sampling or judging stage: ``work_queue.py``) it sets the others to it; they wait for that in
 ``follow``. So nothing above the shared work knows that there are ranks, and no decision can differ between them.
 """
 
@@ -30,6 +30,7 @@ STARTING = timedelta(minutes=30)  # for the last rank to come
 BUCKET = 64 * 2**20  # bytes of gradients summed up at a time
 _messages: dist.ProcessGroup | None = None  # gloo: messages between ranks, whatever the devices
 _device = torch.device("cpu")  # this rank's
+_end: Callable[[], None] | None = None  # on rank 0: of the work that the others are at, see ``others_begin``
 
 
 def rank() -> int:
@@ -85,6 +86,7 @@ def joined(accelerator: str, devices: int, timeout_minutes: float) -> Iterator[N
     try:
         yield
         if info.rank == 0:
+            _end_others_work()
             of_rank_0(None)  # the run is over
         dist.destroy_process_group()
     except RuntimeError as e:
@@ -123,8 +125,8 @@ def _connect(number: int, started: int, device: torch.device, timeout: timedelta
 
 def _disconnect() -> None:
     """Whatever happened: a gloo group that is left over may abort the process at its end."""
-    global _messages
-    group, _messages = _messages, None
+    global _messages, _end
+    group, _messages, _end = _messages, None, None
     if dist.is_initialized():
         with suppress(RuntimeError):
             dist.destroy_process_group(group if _device.type == "cuda" else None)  # NCCL's would wait for what hangs
@@ -141,12 +143,30 @@ def everywhere(lead: Callable[[], Result], along: Callable[..., Result], *argume
     """
     if size() == 1:
         return [lead()]
-    of_rank_0((along, arguments))
+    others_begin(along, *arguments)
     return gather(lead())
 
 
+def others_begin(along: Callable[..., Any], *arguments: Any, end: Callable[[], None] | None = None) -> None:
+    """On rank 0: every other rank begins ``along(*arguments)``; ``gather`` waits until they are done with it.
+
+    ``end``: does so, and is called before the others are given other work; None: the caller calls ``gather`` itself.
+    """
+    global _end
+    _end_others_work()
+    of_rank_0((along, arguments))
+    _end = end
+
+
+def _end_others_work() -> None:
+    global _end
+    end, _end = _end, None
+    if end is not None:
+        end()
+
+
 def follow() -> None:
-    """What ranks other than 0 do: the work that ``everywhere`` hands out, until the run is over."""
+    """What ranks other than 0 do: the work that rank 0 has for them, until the run is over."""
     while (task := of_rank_0(None)) is not None:
         along, arguments = task
         gather(along(*arguments))

@@ -14,6 +14,7 @@ from mathse.commands.export.examples import family_of
 from mathse.commands.lineage.checkpoints import Checkpoint, checkpoints
 from mathse.data.domains import subject
 from mathse.data.source_terms import UNKNOWN, terms_of
+from mathse.runs.fit_ranks import RANKS
 from mathse.runs.layout import CHECKPOINT, SOURCES, TRAINED, title
 from mathse.runs.reader import Run
 
@@ -51,7 +52,7 @@ ORM = {
     "error_step_accuracy": "first wrong step named",
 }
 OWN_TEST, ORM_TEST = "the run's own test problems", "held-out paths of the ORM's own students"
-DEVICES = ("trainer.precision", "trainer.devices", "trainer.strategy")
+DEVICES = ("trainer.precision", *RANKS)
 
 
 def model_card(run: Run, stage: str, adapter: bool = False) -> str:
@@ -241,12 +242,13 @@ def _counts(run: Run, checkpoint: Checkpoint) -> dict[str, Counter[str]]:
 def _fit(run: Run, checkpoint: Checkpoint) -> Iterator[str]:
     stage = run.stage(checkpoint.stage)
     trained = stage.json(TRAINED) if stage else None
-    if trained is None or checkpoint.carried_on:
+    if stage is None or trained is None or checkpoint.carried_on:
         return
     settings = run.settings
     prefix = "orm.fit" if checkpoint.stage == "orm" else "sft"
     steps = {"orm/solver": "orm.solver_steps"}.get(checkpoint.stage, "orm.student_steps")
     of_the_stage = {f"{prefix}.max_steps": settings.get(steps)} if checkpoint.stage.startswith("orm/") else {}
+    of_the_stage |= {key: stage.settings[key] for key in RANKS if key in stage.settings}  # the run may have had others
     yield "\n## How it was fitted\n"
     yield from _head_of(("setting", "value"))
     for key in (*(f"{prefix}.{name}" for name in FIT), *DEVICES):

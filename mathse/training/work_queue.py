@@ -1,0 +1,225 @@
+"""Independent tasks (batches to sample or to judge), each given to whichever rank is free.
+
+Batches take unequal time: one is over when its longest answer is. Were as many handed out at a time as there are ranks,
+all would wait for the slowest. Here a rank gets the next task as soon as it has answered one, rank 0 like the others,
+and answers come out in the order of the tasks. How far tasks run ahead of the oldest missing answer is bounded
+(``AHEAD``), and with it what is held in memory and what a kill loses: as a rule about a task a rank.
+
+Rank 0 computes in its main thread, for minutes maybe, so a thread of it reads the others' answers and sends them their
+next tasks, over sockets of their own: a thread that waits for gloo could not be interrupted. A rank that dies is
+noticed by its closed connection, as in a fit.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import secrets
+import socket
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from functools import partial
+from ipaddress import ip_address
+from itertools import islice
+from multiprocessing.connection import Client, Connection, Listener, wait
+from threading import Condition, Thread
+from typing import Any, Generic, TypeVar
+
+import torch.distributed as dist
+
+from mathse.errors import ConfigError
+from mathse.training import ranks
+
+Task = TypeVar("Task")
+Answer = TypeVar("Answer")
+
+AHEAD = 8  # tasks a rank, from the oldest that is not answered to the newest that is handed out
+HELLO = 10.0  # seconds in which a connection must prove to be a rank's
+KEY = 16  # bytes, by which it does
+
+
+def in_order(
+    tasks: Iterable[Task],
+    answer: Callable[[Task], Answer],
+    opened: Callable[..., Callable[[Task], Answer]],
+    *arguments: Any,
+) -> Iterator[Answer]:
+    """``answer(task)`` of each task, in their order. Tasks are drawn as they are needed. On rank 0.
+
+    Raises an error where another rank ends, which ``ranks.joined`` makes a RankLost; that rank says what was wrong.
+
+    Args:
+        answer: how this rank answers.
+        opened: a function of a module; called with ``arguments`` on every other rank, it gives how that one answers.
+            Arguments, tasks and answers can be pickled.
+    """
+    if ranks.size() == 1:
+        return map(answer, tasks)
+    return iter(_Queue(tasks, answer, opened, arguments))
+
+
+class _Queue(Generic[Task, Answer]):
+    """The tasks of one caller. The other ranks are at them from ``_open`` to ``_close``. Where they are needed for
+    something else before all tasks are answered (two judges that take turns), ``ranks`` closes it, and it opens again.
+    """
+
+    def __init__(
+        self,
+        tasks: Iterable[Task],
+        answer: Callable[[Task], Answer],
+        opened: Callable[..., Callable[[Task], Answer]],
+        arguments: tuple[Any, ...],
+    ) -> None:
+        self._tasks, self._answer, self._opened, self._arguments = enumerate(tasks), answer, opened, arguments
+        self._changed = Condition()  # it guards what follows
+        self._waiting: deque[tuple[int, Task]] = deque()  # tasks that nobody is at
+        self._answers: dict[int, Answer] = {}  # by the number of the task
+        self._free: list[Connection[Any, Any]] = []  # to ranks that have nothing to do
+        self._busy: set[Connection[Any, Any]] = set()  # to ranks that open their model, or are at a task
+        self._closing = False  # ranks get no further task
+        self._lost = False  # a rank has ended
+        self._reader: Thread | None = None  # None: the other ranks are not at these tasks
+
+    def __iter__(self) -> Iterator[Answer]:
+        due = drawn = 0  # the next answer to come out, the next task to be drawn
+        while True:
+            wanted = AHEAD * ranks.size() - (drawn - due)
+            new = list(islice(self._tasks, wanted))
+            drawn += len(new)
+            if due == drawn:
+                return
+            with self._changed:
+                self._waiting.extend(new)
+            if self._waiting and self._reader is None:
+                self._open()
+            with self._changed:
+                self._hand_out()
+                if len(new) < wanted and not self._waiting:  # no task is left: ranks need not come back for one
+                    self._close_when_answered()
+                number, task = -1, None
+                if due not in self._answers:
+                    if self._waiting:
+                        number, task = self._waiting.popleft()
+                    else:
+                        self._changed.wait_for(partial(self._is_decided, due))
+                self._raise_if_lost()
+            if number >= 0:
+                answer = self._answer(task)  # type: ignore[arg-type]
+                with self._changed:
+                    self._answers[number] = answer
+            else:
+                with self._changed:
+                    answer = self._answers.pop(due)
+                due += 1
+                yield answer
+
+    def _is_decided(self, due: int) -> bool:
+        return self._lost or due in self._answers
+
+    # --- the other ranks ---
+
+    def _open(self) -> None:
+        """Let the other ranks come."""
+        key = secrets.token_bytes(KEY)
+        connections: list[Connection[Any, Any]] = []
+        with Listener(("", 0), backlog=2 * ranks.size()) as listener:
+            meeting = (_own_address(), listener.address[1])
+            ranks.others_begin(_help, meeting, key, self._opened, self._arguments, end=self._close)
+            ranks.gather(None)  # all of them have connected
+            while len(connections) < ranks.size() - 1:
+                connection = listener.accept()
+                with suppress(EOFError, OSError):  # somebody else
+                    if connection.poll(HELLO) and secrets.compare_digest(connection.recv_bytes(KEY), key):
+                        connections.append(connection)
+                        continue
+                connection.close()
+        self._free, self._busy, self._closing = [], set(connections), False
+        self._reader = Thread(target=self._read, args=(connections,), daemon=True)
+        self._reader.start()
+
+    def _close(self) -> None:
+        """Wait for the answers to what is handed out; then the other ranks are free, and no task is with them."""
+        with self._changed:
+            self._close_when_answered()
+            self._changed.wait_for(lambda: self._lost or not self._busy)
+            self._raise_if_lost()
+        if self._reader is not None:
+            self._reader.join()
+            self._reader = None
+        ranks.gather(None)
+
+    def _close_when_answered(self) -> None:
+        self._closing = True
+        self._hand_out()
+
+    def _hand_out(self) -> None:
+        """A task to each free rank; when closing, leave to go."""
+        while self._free and (self._waiting or self._closing):
+            connection = self._free.pop(0)
+            message = None
+            if not self._closing:
+                message = self._waiting.popleft()
+                self._busy.add(connection)
+            with suppress(OSError):  # it is gone; the reader sees it too
+                connection.send_bytes(pickle.dumps(message))
+
+    def _read(self, connections: list[Connection[Any, Any]]) -> None:
+        """The thread: take answers, and give each rank its next task, until all ranks have left."""
+        while connections:
+            for connection in wait(connections):
+                assert isinstance(connection, Connection)
+                try:
+                    message = pickle.loads(connection.recv_bytes())  # of a rank, which had the key
+                except (EOFError, OSError):
+                    connections.remove(connection)
+                    connection.close()
+                    with self._changed:
+                        self._lost |= connection in self._busy or connection in self._free
+                        self._changed.notify_all()
+                    continue
+                with self._changed:
+                    if message is not None:
+                        number, answer = message
+                        self._answers[number] = answer
+                    self._busy.discard(connection)
+                    self._free.append(connection)
+                    self._hand_out()
+                    self._changed.notify_all()
+
+    def _raise_if_lost(self) -> None:
+        if self._lost:
+            raise dist.DistNetworkError("another rank has closed its connection")
+
+
+def _help(meeting: tuple[str, int], key: bytes, opened: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    """Another rank: answer tasks until rank 0 has no more of them."""
+    try:
+        connection = Client(meeting)
+    except OSError as e:
+        raise ConfigError(
+            f"rank {ranks.rank()} cannot reach rank 0 at {meeting[0]}, port {meeting[1]} ({e}): ranks connect to each "
+            "other at ports that the system chooses, also for gloo; let them through between these machines"
+        ) from e
+    with connection:
+        connection.send_bytes(key)
+        ranks.gather(None)
+        answer = opened(*arguments)
+        try:
+            # tensors in it by value: multiprocessing's own way of pickling passes them in memory that is shared
+            connection.send_bytes(pickle.dumps(None))
+            while (message := pickle.loads(connection.recv_bytes())) is not None:
+                number, task = message
+                connection.send_bytes(pickle.dumps((number, answer(task))))
+        except (EOFError, ConnectionError) as e:
+            raise dist.DistNetworkError("rank 0 has closed its connection") from e
+
+
+def _own_address() -> str:
+    """The address of rank 0 for the others: the one at which they met, where that is on this machine."""
+    meeting = os.environ["MASTER_ADDR"]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((meeting, 9))  # it sends nothing, and says from which address it would
+        own: str = probe.getsockname()[0]
+        met_here = own == probe.getpeername()[0] or ip_address(own).is_loopback
+    return meeting if met_here else own

@@ -1,0 +1,129 @@
+"""Tasks go to whichever rank is free: none waits for a slow one, answers come in order, and a loss is noticed."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+from connected import STUCK, in_ranks
+
+from mathse.errors import DataError, RankLost
+from mathse.training import ranks, work_queue
+
+Answers = Callable[[int], tuple[int, int]]  # a task, and the rank that answered it
+MEANWHILE = 12
+
+
+def by_rank() -> Answers:
+    return lambda task: (task, ranks.rank())
+
+
+def slow_on(rank: int, folder: Path) -> Answers:
+    """``rank`` is at its first task until the others have answered MEANWHILE, which they begin when it has it."""
+
+    def wait_for(condition: Callable[[], bool]) -> None:
+        end = time.monotonic() + STUCK
+        while not condition() and time.monotonic() < end:
+            time.sleep(0.001)
+
+    def answer(task: int) -> tuple[int, int]:
+        slow = folder / "slow"
+        if ranks.rank() != rank:
+            wait_for(slow.exists)
+            (folder / f"answered_{task}").touch()
+        elif not slow.exists():
+            slow.touch()
+            wait_for(lambda: len(list(folder.glob("answered_*"))) >= MEANWHILE)
+        return task, ranks.rank()
+
+    return answer
+
+
+@pytest.mark.parametrize("slow", [0, 1])
+def test_no_rank_waits_for_a_slow_one(tmp_path: Path, slow: int) -> None:
+    answers = in_ranks(
+        3, lambda: list(work_queue.in_order(range(24), slow_on(slow, tmp_path), slow_on, slow, tmp_path))
+    )
+    assert [task for task, _ in answers] == list(range(24))
+    # in step, each of the others would have had one task meanwhile, and all of them eight in the end
+    answered = Counter(rank for _, rank in answers)
+    assert answered.keys() == {0, 1, 2}
+    assert answered[slow] <= 24 - MEANWHILE
+
+
+def test_tasks_run_ahead_of_the_oldest_missing_answer_so_far_and_no_further() -> None:
+    def lead() -> tuple[int, list[int]]:
+        drawn = 0
+
+        def tasks() -> Iterator[int]:
+            nonlocal drawn
+            for task in range(40):
+                drawn += 1
+                yield task
+
+        answered, ahead = [], []
+        for task, _ in work_queue.in_order(tasks(), by_rank(), by_rank):
+            ahead.append(drawn - len(answered))
+            answered.append(task)
+        return max(ahead), answered
+
+    assert in_ranks(2, lead) == (2 * work_queue.AHEAD, list(range(40)))
+
+
+def test_callers_take_turns_and_one_may_go_away_and_come_back() -> None:
+    def lead() -> Any:
+        def tasks(n: int) -> Iterator[int]:
+            return (task for task, _ in work_queue.in_order(range(n), by_rank(), by_rank))
+
+        in_turns = list(zip(tasks(9), tasks(9), strict=True))
+        one = next(tasks(1))
+        unfinished = tasks(50)
+        return in_turns, one, list(islice(unfinished, 3)), ranks.everywhere(ranks.rank, ranks.rank), list(unfinished)
+
+    assert in_ranks(2, lead) == ([(k, k) for k in range(9)], 0, [0, 1, 2], [0, 1], list(range(3, 50)))
+
+
+def test_a_single_process_answers_alone_and_draws_what_it_answers() -> None:
+    tasks = iter(range(3))
+    assert next(work_queue.in_order(tasks, by_rank(), by_rank)) == (0, 0) and next(tasks) == 1
+
+
+def ending(how: str) -> Answers:
+    """A rank that ends at the first task from the sixth on."""
+
+    def answer(task: int) -> tuple[int, int]:
+        if task >= 6 and how == "killed":
+            os._exit(9)
+        if task >= 6:
+            raise DataError("images/6.png: cannot be read")
+        return task, ranks.rank()
+
+    return answer
+
+
+@pytest.mark.parametrize("how", ["killed", "error"])
+def test_rank_0_notices_that_a_rank_ended_at_its_task_and_keeps_what_was_answered_before(
+    tmp_path: Path, how: str
+) -> None:
+    def lead() -> None:
+        with (tmp_path / "kept").open("w") as kept:
+            for task, _ in work_queue.in_order(range(100), by_rank(), ending, how):
+                print(task, file=kept, flush=True)
+
+    lost = in_ranks(2, lead)
+    assert isinstance(lost, RankLost) and "lost its connection" in str(lost)
+    kept = [int(line) for line in (tmp_path / "kept").read_text().split()]
+    assert 6 <= len(kept) < 100 and kept == list(range(len(kept)))
+
+
+def test_an_error_of_rank_0_is_its_own() -> None:
+    def refuse(task: int) -> Any:
+        raise DataError("images/1.png: cannot be read")
+
+    assert isinstance(in_ranks(2, lambda: list(work_queue.in_order(range(20), refuse, by_rank))), DataError)
