@@ -265,7 +265,7 @@ def _train(
         ranks.all_here()  # deepspeed's have each read the model from the disk
         warnings.simplefilter("ignore")  # Lightning's advice on workers and logging
         if keeps_points:
-            in_use.enter_context(leaving.listening(decides=ranks.rank() == 0))
+            in_use.enter_context(leaving.fit_under_way(decides=ranks.rank() == 0))
         try:
             trainer.fit(module, loader, val_loader)
         except SystemExit as e:  # what Lightning makes of a KeyboardInterrupt

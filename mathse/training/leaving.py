@@ -10,25 +10,49 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
-_fits = 0  # under way in this process that write resume points
+_listeners: list[Callable[[], None]] = []  # called when this process is told to leave
 _told = False
 _on_sigterm: Any = signal.SIG_DFL  # in the fit that is under way
 
 
 @contextmanager
-def listening(decides: bool) -> Iterator[None]:
-    """A fit is under way that asks ``told`` after each step. ``decides``: whether this rank's answer counts."""
-    global _fits, _on_sigterm
-    _on_sigterm = signal.getsignal(signal.SIGTERM) if decides else signal.SIG_IGN
-    _fits += decides
+def listening(listener: Callable[[], None]) -> Iterator[None]:
+    """What is under way stops by itself once ``listener`` was called."""
+    _listeners.append(listener)
     try:
         yield
     finally:
-        _fits -= decides
+        _listeners.remove(listener)
+
+
+def tell() -> bool:
+    """Ask what is under way to stop by itself; False: there is nothing that would."""
+    for listener in _listeners:
+        listener()
+    return bool(_listeners)
+
+
+@contextmanager
+def fit_under_way(decides: bool) -> Iterator[None]:
+    """A fit is under way that asks ``told`` after each step. ``decides``: whether this rank's answer counts."""
+    global _on_sigterm
+    _on_sigterm = signal.getsignal(signal.SIGTERM) if decides else signal.SIG_IGN
+    with listening(_remember) if decides else nullcontext():
+        yield
+
+
+def _remember() -> None:
+    global _told
+    _told = True
+
+
+def told() -> bool:
+    """Whether this process was asked to leave during a fit."""
+    return _told
 
 
 def heed() -> None:
@@ -36,15 +60,3 @@ def heed() -> None:
     without a resume point and waits for the other ranks in the middle of a step; at the fit's end it restores them."""
     if _on_sigterm is not None and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _on_sigterm)
-
-
-def tell() -> bool:
-    """Ask the fit that is under way to write a resume point and to stop; False: there is none."""
-    global _told
-    _told = _told or _fits > 0
-    return _fits > 0
-
-
-def told() -> bool:
-    """Whether this process was asked to leave during a fit."""
-    return _told

@@ -95,7 +95,9 @@ class ResumePoints(pl.Callback):
     def _save_if_due(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         due = self.every is not None and trainer.global_step % self.every == 0
         late = self.seconds is not None and time.monotonic() - self.written >= self.seconds
-        late, leaves = ranks.of_rank_0((late, leaving.told()))  # clocks differ, and all ranks write together or not at all
+        late, leaves = ranks.of_rank_0(
+            (late, leaving.told())
+        )  # clocks differ, and all ranks write together or not at all
         if (due or late or leaves) and trainer.global_step < trainer.max_steps:
             self.check(trainer, module)
             if ranks.rank() == 0:

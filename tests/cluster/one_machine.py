@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "scancel", "sinfo")
@@ -143,5 +143,7 @@ if __name__ == "__main__":
     if lacking := missing_programs():
         sys.exit(f"error: {', '.join(lacking)}: not installed; on Debian: apt-get install slurm-wlm")
     with one_machine(Path(sys.argv[1]).absolute()) as its_environment:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         print(f"export SLURM_CONF={its_environment['SLURM_CONF']}    # Ctrl-C here ends the cluster", flush=True)
-        signal.sigwait({signal.SIGINT, signal.SIGTERM})
+        with suppress(KeyboardInterrupt):
+            signal.pause()
