@@ -15,7 +15,7 @@ from mathse.config.options import CONF
 pytestmark = pytest.mark.cluster
 JOB = CONF / "hydra" / "launcher" / "job.sh"
 Whole = Callable[..., Path]
-LONG = "sft.max_steps=400"  # long enough to be stopped in
+LONG = "sft.max_steps=150"  # long enough to be stopped in
 
 
 def steps(run: Path) -> int:
@@ -67,10 +67,16 @@ def test_scancel_is_one_sentence_and_the_same_command_goes_on(cluster: Cluster, 
 
 
 def test_a_job_that_fails_says_why_and_where_its_log_is(cluster: Cluster) -> None:
-    wrong = ("hydra.sweep.dir=sweep", "teacher=replay", "teacher.path=nowhere.jsonl")
-    said = cluster.sweep(*wrong, code=1)
-    (error,) = [line for line in said.splitlines() if line.startswith("error: ")]
-    assert "exit code 1: error: " in error and "nowhere.jsonl" in error
+    (cluster.place / "problems.jsonl").write_text('{"id": "1"}\n')
+    wrong = ("data=jsonl", "data.path=problems.jsonl", "teacher=replay", "backbone=tiny")
+    settings = [setting for setting in SETTINGS if not setting.startswith("data.")]
+    said = cluster.run(
+        sys.executable, ROOT / "train.py", "-m", *ON_THIS_CLUSTER, *settings, *wrong, "hydra.sweep.dir=sweep", code=1
+    )
+    errors = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, said
+    (error,) = errors
+    assert "exit code 1: error: " in error and "problems.jsonl" in error
     assert error.endswith("log: sweep/.slurm/0/0.log") and (cluster.place / "sweep/.slurm/0/0.log").exists()
     assert "Traceback" not in said and "Error executing" not in said
 

@@ -60,7 +60,7 @@ def launch(
     """
     plain: dict[str, Any] = {key: _plain(value) for key, value in settings.items()}
     asked = SlurmSettings(**plain)
-    in_all = set.intersection(*(set(overrides) for overrides in job_overrides)) if len(job_overrides) > 1 else set()
+    in_all = set.intersection(*(set(overrides) for overrides in job_overrides))
     jobs = []
     for overrides in job_overrides:
         job = _composed(overrides, in_all, hydra, config)
