@@ -175,7 +175,7 @@ def _program(schema: type, start: Sequence[str]) -> Program:
         _refuse_impossible_sweeps(config)
         if getattr(config, "plan", False):
             raise ConfigError(
-                "plan = true: with hydra/launcher=slurm every job would be submitted; leave one of them out"
+                "plan = true: hydra/launcher=slurm would submit every job; leave one of the two out"
             )
         return config
 

@@ -22,8 +22,9 @@ STUCK = 180.0  # seconds that nothing here takes
 
 # Three stages and one fit of 30 steps, whose resume points come by signals alone.
 SETTINGS = (
-    *TINY, "judge=answer", "evolution.rounds=0", "evolution.reflect.when=never", "trainer.precision=32-true", "trainer.log_every=1", "sft.max_steps=30",
-    "trainer.checkpoint_every=1000", "generator.batch_size=3", "evaluation.batch_size=3",
+    *TINY, "judge=answer", "evolution.rounds=0", "evolution.reflect.when=never", "sft.max_steps=30",
+    "trainer.precision=32-true", "trainer.log_every=1", "trainer.checkpoint_every=1000", "generator.batch_size=3",
+    "evaluation.batch_size=3",
 )  # fmt: skip
 TWO = ("trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "trainer.workers=0")
 ON_THIS_CLUSTER = (

@@ -23,13 +23,13 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "scancel", "sinfo")
-NODES = ("one", "two")
+NODES = (socket.gethostname().split(".")[0], "second")  # the first is an address too
 PATIENCE = 60.0  # seconds until all nodes are idle
 SYSTEM_PATHS = os.pathsep.join(("/usr/sbin", "/sbin"))  # where daemons stand, and a user's PATH may not lead
 
 CONFIG = """
 ClusterName=mathse
-SlurmctldHost={host}(127.0.0.1)
+SlurmctldHost={nodes[0]}(127.0.0.1)
 SlurmctldPort={ports[0]}
 SlurmUser={user}
 SlurmdUser={user}
@@ -56,10 +56,10 @@ BatchStartTimeout=30
 JobRequeue=1
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
-NodeName=one NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=2 RealMemory=4000
-NodeName=two NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=2 RealMemory=4000
-PartitionName=all Nodes=one,two Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=60
-PartitionName=first Nodes=one,two MaxTime=INFINITE State=UP PriorityTier=9
+NodeName={nodes[0]} NodeHostname={nodes[0]} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=2 RealMemory=4000
+NodeName={nodes[1]} NodeHostname={nodes[0]} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=2 RealMemory=4000
+PartitionName=all Nodes={nodes[0]},{nodes[1]} Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=60
+PartitionName=first Nodes={nodes[0]},{nodes[1]} MaxTime=INFINITE State=UP PriorityTier=9
 """
 
 
@@ -79,9 +79,9 @@ def one_machine(folder: Path) -> Iterator[dict[str, str]]:
     key = folder / "munge.key"
     key.write_bytes(secrets.token_bytes(128))
     key.chmod(0o600)
-    user, host = pwd.getpwuid(os.getuid()).pw_name, socket.gethostname().split(".")[0]
+    user = pwd.getpwuid(os.getuid()).pw_name
     config = folder / "slurm.conf"
-    config.write_text(CONFIG.format(folder=folder, host=host, user=user, ports=_free_ports(3)))
+    config.write_text(CONFIG.format(folder=folder, nodes=NODES, user=user, ports=_free_ports(3)))
     (folder / "cgroup.conf").write_text("CgroupPlugin=disabled\n")
     environment = {**os.environ, "SLURM_CONF": str(config)}
     environment["PATH"] = os.pathsep.join((os.environ.get("PATH", ""), SYSTEM_PATHS))
@@ -125,7 +125,7 @@ def _wait_until_idle(environment: dict[str, str], folder: Path) -> None:
             env=environment, capture_output=True, text=True, check=False,
         )  # fmt: skip
         states = asked.stdout + asked.stderr
-        if states.split() == [word for node in NODES for word in (node, "idle")]:
+        if sorted(states.splitlines()) == sorted(f"{node} idle" for node in NODES):
             return
         time.sleep(0.2)
     raise RuntimeError(f"the cluster in {folder} is not idle after {PATIENCE:.0f} s: {states}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from e2e.runs import ROOT, contents
 
 from cluster.conftest import ON_THIS_CLUSTER, SETTINGS, TWO, Cluster, interrupt, wait_for
+from cluster.one_machine import NODES
 from mathse.config.options import CONF
 
 pytestmark = pytest.mark.cluster
@@ -165,3 +167,15 @@ def test_a_run_on_two_nodes_is_submitted_by_hand(cluster: Cluster, whole: Whole)
     options = ("--parsable", "--wait", "--nodes=2", "--ntasks-per-node=1", "--output=run.log")
     cluster.run("sbatch", *options, JOB, *command)
     assert contents(cluster.place / "run") == contents(whole(*TWO))
+
+
+def test_an_engine_is_started_on_the_node_and_the_run_is_told_its_address(cluster: Cluster) -> None:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    engine = f"{sys.executable} -m http.server {port}"  # anything that answers
+    options = ("--parsable", "--wait", f"--nodelist={NODES[0]}", "--output=run.log", "--export=ALL")
+    environment = {**cluster.environment, "MATHSE_ENGINE": engine, "MATHSE_ENGINE_PORT": str(port)}
+    Cluster(cluster.place, environment).run("sbatch", *options, JOB, "echo", "run")
+    log = (cluster.place / "run.log").read_text()
+    assert f"run generator.base_urls=[http://{NODES[0]}:{port}/v1]" in log

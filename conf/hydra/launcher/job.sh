@@ -13,7 +13,8 @@
 # MATHSE_SIGNAL_DELAY  seconds from SIGUSR1 to the end of the job's time (120, as in --signal above)
 # MATHSE_MAX_REQUEUES  times that the job is queued again (20)
 # MATHSE_SETUP         lines of bash that are run first (module load cuda)
-# MATHSE_ENGINE        a command that is started once a node, beside the run: an engine that serves at port 8000
+# MATHSE_ENGINE        a command that is started once a node, beside the run: an engine that serves at port 8000, or at
+#                      MATHSE_ENGINE_PORT; once all answer the run starts, with generator.base_urls=[their addresses]
 set -u
 
 # In an array of jobs $1 is a file of commands, a line each, and the job's number picks one.
@@ -44,6 +45,22 @@ trap 'kill -TERM "$run" 2>/dev/null' TERM
 
 eval "${MATHSE_SETUP:-}"
 [ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK  # srun no longer takes it over
+
+if [ -n "${MATHSE_ENGINE:-}" ]; then
+    srun --overlap --nodes="$SLURM_NNODES" --ntasks="$SLURM_NNODES" --ntasks-per-node=1 bash -c "$MATHSE_ENGINE" &
+    engines=$!
+    urls=
+    for node in $(scontrol show hostnames "$SLURM_JOB_NODELIST"); do
+        url=http://$node:${MATHSE_ENGINE_PORT:-8000}/v1
+        until curl --silent --output /dev/null "$url/models"; do
+            kill -0 "$engines" 2>/dev/null || { echo "error: the engine ended before it answered at $url" >&2; exit 1; }
+            sleep 2
+        done
+        urls=$urls,$url
+    done
+    set -- "$@" "generator.base_urls=[${urls#,}]"
+fi
+
 srun --kill-on-bad-exit=1 "$@" &
 run=$!
 wait "$run"
