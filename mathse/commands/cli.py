@@ -174,9 +174,7 @@ def _program(schema: type, start: Sequence[str]) -> Program:
         config: Any = parse(cfg, schema)
         _refuse_impossible_sweeps(config)
         if getattr(config, "plan", False):
-            raise ConfigError(
-                "plan = true: hydra/launcher=slurm would submit every job; leave one of the two out"
-            )
+            raise ConfigError("plan = true: hydra/launcher=slurm would submit every job; leave one of the two out")
         return config
 
     def command(overrides: Sequence[str], folder: Path) -> list[str]:

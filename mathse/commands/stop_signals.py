@@ -30,6 +30,7 @@ class StopSignals:
         self.received: list[int] = []
         self.process = os.getpid()
         self.speaks = speaks
+        self.asked = False  # what is under way stops by itself
 
     @property
     def exit_code(self) -> int:
@@ -52,13 +53,14 @@ class StopSignals:
         # written past Python's buffers, which may be in use where the signal came
         if len(self.received) == 1:
             if number in OF_SCHEDULERS:
-                after_point = leaving.tell()
-                after = b" after this step's resume point" if after_point else b""
+                self.asked = leaving.tell()
+                after = b" after this step's resume point" if self.asked else b""
                 self._line(signal.Signals(number).name.encode() + b": stopping" + after)
-                if after_point:
+                if self.asked:
                     return
             raise KeyboardInterrupt
-        if number == signal.SIGINT and leaving.told() and signal.SIGINT not in self.received[:-1]:
+        if number == signal.SIGINT and self.asked:
+            self.asked = False
             raise KeyboardInterrupt
         if len(self.received) == 2:
             self._line(b"stopping already; once more ends it at once, and it can be gone on with all the same")
