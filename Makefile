@@ -4,6 +4,7 @@
 # make docs        the documentation as a site in site/, built strictly
 # make coverage    the same tests with coverage, at least 85 % of mathse/; half as long again
 # make test-vllm   generator=vllm on real vLLM (a CPU build, in .venv-vllm: 3 GB), minutes
+# make test-cluster  sweeps, ranks and requeue on a real SLURM of this machine (apt-get install slurm-wlm), minutes
 # make test-slow   what does not fit into that: many kills, long matrices
 # make lint        ruff and mypy only
 # make install     .venv with everything (the others call it)
@@ -14,7 +15,7 @@ SYSTEM_PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 pytho
 PYTHON := .venv/bin/python
 STAMP := .venv/.installed
 
-.PHONY: install demo demo-real test docs coverage test-slow test-vllm lint clean
+.PHONY: install demo demo-real test docs coverage test-slow test-vllm test-cluster lint clean
 
 install: $(STAMP)
 
@@ -66,6 +67,10 @@ $(VLLM)/.installed:
 
 test-vllm: install $(VLLM)/.installed
 	MATHSE_VLLM=$(CURDIR)/$(VLLM)/bin/vllm VLLM_CPU_KVCACHE_SPACE=1 $(PYTHON) -m pytest -m vllm tests/vllm
+
+# Daemons of its own in a folder of its own (tests/cluster/one_machine.py); they end with the tests.
+test-cluster: install
+	$(PYTHON) -m pytest -m cluster tests/cluster
 
 clean:
 	rm -rf .pytest_cache .ruff_cache .mypy_cache .coverage htmlcov site build dist *.egg-info

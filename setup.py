@@ -8,4 +8,6 @@ from setuptools import find_packages, setup
 
 BESIDE = {"mathse.conf": "conf", "mathse.experiments": "experiments"}
 
-setup(packages=[*find_packages(include=["mathse", "mathse.*"]), *BESIDE], package_dir=BESIDE)
+OURS = [*find_packages(include=["mathse", "mathse.*"]), "hydra_plugins.mathse_slurm"]
+
+setup(packages=[*OURS, *BESIDE], package_dir=BESIDE)

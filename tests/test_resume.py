@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,11 +15,12 @@ import pytorch_lightning as pl
 import torch
 from small import log_of, solved_rows, tiny_backbone
 
+from mathse.commands.stop_signals import stopping_once
 from mathse.config.fits import Fit, Lora, Optimizer
 from mathse.config.schema import Trainer
 from mathse.models.row import Row
 from mathse.runs.layout import SCRATCH
-from mathse.training import resume
+from mathse.training import leaving, resume
 from mathse.training.fit import FitJob, fit
 
 TRAINER = Trainer(precision="32-true", checkpoint_every=2, log_every=1)
@@ -190,6 +192,35 @@ def test_whichever_comes_first_writes_a_point_and_neither_none(tmp_path: Path, r
         trainer = replace(TRAINER, checkpoint_every=every, checkpoint_minutes=minutes)
         stopped(job(tmp_path / name, rows, trainer=trainer), 5)
         assert points(tmp_path / name) == expected
+
+
+class Told(pl.Callback):
+    """The signal of a scheduler in the middle of a step."""
+
+    def __init__(self, step: int, number: int) -> None:
+        self.step, self.number = step, number
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.global_step == self.step:
+            os.kill(os.getpid(), self.number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
+def test_told_to_leave_a_fit_writes_a_point_of_that_step_and_goes_on_from_it(
+    tmp_path: Path, rows: list[Row], whole: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    monkeypatch.setattr(leaving, "_told", False)
+    sometimes = replace(TRAINER, checkpoint_every=100)
+    before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    with stopping_once() as signals, pytest.raises(KeyboardInterrupt):
+        fit(tiny_backbone(), job(tmp_path, rows, trainer=sometimes), [Told(2, number)])
+    for n, handler in before.items():
+        signal.signal(n, handler)
+    assert points(tmp_path) == ["point_3"] and signals.exit_code == 128 + number
+    monkeypatch.setattr(leaving, "_told", False)  # another process
+    steps = Steps()
+    fit(tiny_backbone(), job(tmp_path, rows, trainer=sometimes), [steps])
+    assert steps.made[0] == 3 and same_files(tmp_path, whole)
 
 
 # --- earlier versions -----------------------------------------------------------------------------------------------

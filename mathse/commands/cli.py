@@ -20,7 +20,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from mathse.commands.mistakes import RUNNING, sentence, wants_traceback
+from mathse.commands.mistakes import RUNNING, JobFailed, sentence, wants_traceback
+from mathse.commands.slurm.program import Program
 from mathse.commands.stop_signals import StopSignals, stopping_once
 from mathse.config import sweeps
 from mathse.config.compose import help_page
@@ -33,10 +34,6 @@ from mathse.training import launch
 from mathse.training.allocator import keep_freed_memory
 
 Task = Callable[[Any, Path], float | None]
-
-
-class JobFailed(MathSEError):
-    """A job of a sweep failed and has said why; the other jobs go on."""
 
 
 def main(task: Task, config_name: str, schema: type, arguments: Sequence[str] | None = None) -> None:
@@ -69,6 +66,7 @@ def main(task: Task, config_name: str, schema: type, arguments: Sequence[str] | 
             print(help_page(arguments, schema))
             return
         job = _job(task, schema, traceback, _start_of_a_rank(config_name), signals, begun)
+        vars(job)["program"] = _program(schema, _start_of_a_rank(config_name))
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
 
     os.environ |= {"HYDRA_FULL_ERROR": "1", "MATHSE_TRACEBACK": str(int(traceback))}  # Hydra raises; it is told here
@@ -100,8 +98,8 @@ def _told(
         if text is None and isinstance(e, OSError) and not begun:
             text = f"the run folder cannot be made: {e}; choose another place with hydra.run.dir=DIR"
         _fail(text, e)
-    except KeyboardInterrupt:
-        _say(f"{signals.stopped} before the run began")
+    except KeyboardInterrupt as e:
+        _say(str(e) or f"{signals.stopped} before the run began")
         sys.exit(signals.exit_code)
 
 
@@ -110,7 +108,6 @@ def _job(
 ) -> Callable[[DictConfig], float | None]:
     """What Hydra calls with each composed config. ``start``: the command of a rank, up to its settings. ``begun``: gets
     the run folder."""
-    flags = [] if own_folder() is None else [f"{FLAG}={own_folder()}"]  # a job of a sweep has its own settings only
 
     @functools.wraps(task)
     def job(cfg: DictConfig) -> float | None:
@@ -123,7 +120,7 @@ def _job(
                 _remove_if_empty(folder)
                 return task(config, folder)
             _refuse_impossible_sweeps(config)
-            settings = [*flags, *HydraConfig.get().overrides.task] if _is_sweep() else sys.argv[1:]
+            settings = _settings_of_a_job(HydraConfig.get().overrides.task) if _is_sweep() else sys.argv[1:]
             number = run_or_start_ranks(task, config, folder, [*start, *settings])
             if number is None and _is_sweep() and sweeps.chooses(HydraConfig.get().sweeper):
                 raise MathSEError(
@@ -158,10 +155,32 @@ def _job(
                     with suppress(ValueError):
                         folder = folder.relative_to(Path.cwd())
                     again += f" with hydra.run.dir={folder}"
-                _say(f"{signals.stopped}; {again} goes on from here")
+                if (rank := launch.own_rank()) is None or rank.rank == 0:
+                    _say(f"{signals.stopped}; {again} goes on from here")
             sys.exit(signals.exit_code)
 
     return job
+
+
+def _settings_of_a_job(overrides: Sequence[str]) -> list[str]:
+    """The command line of one job of a sweep: its own settings, and where else options are looked for."""
+    return [*([] if own_folder() is None else [f"{FLAG}={own_folder()}"]), *overrides]
+
+
+def _program(schema: type, start: Sequence[str]) -> Program:
+    """What hydra/launcher=slurm starts. ``start``: the command of a run, up to its settings."""
+
+    def check(cfg: DictConfig) -> Any:
+        config: Any = parse(cfg, schema)
+        _refuse_impossible_sweeps(config)
+        if getattr(config, "plan", False):
+            raise ConfigError("plan = true: hydra/launcher=slurm would submit every job; leave one of the two out")
+        return config
+
+    def command(overrides: Sequence[str], folder: Path) -> list[str]:
+        return [*start, *_settings_of_a_job(overrides), run_dir(folder)]
+
+    return Program(check, command)
 
 
 def run_or_start_ranks(task: Task, config: Any, folder: Path, again: Sequence[str]) -> float | None:

@@ -22,6 +22,10 @@ SHOWN = 120  # characters of a path in a sentence
 GO_ON = "then run the same command: nothing finished is lost"
 
 
+class JobFailed(MathSEError):
+    """A job of a sweep failed and has said why; the other jobs go on."""
+
+
 def guarded(run: Callable[[], int]) -> int:
     """``run()`` for a command without Hydra: its exit code, or 1 after a user's mistake, printed as a sentence."""
     try:

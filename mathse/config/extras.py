@@ -28,7 +28,6 @@ EXTRAS = {
     "liger": Extra("liger_kernel", "liger-kernel"),
     "joblib": Extra("hydra_plugins.hydra_joblib_launcher", "Hydra's joblib plugin"),
     "optuna": Extra("hydra_plugins.hydra_optuna_sweeper", "Hydra's optuna plugin"),
-    "submitit": Extra("hydra_plugins.hydra_submitit_launcher", "Hydra's submitit plugin"),
 }
 
 

@@ -19,7 +19,7 @@ NO_PART_OF_A_NAME = ("sweep", "name", "progress", "resume", "resume_from")  # th
 LONGEST = 180  # characters of a folder's name before its hash
 HASH = 8
 
-EXTRA_OF = {"joblib": "joblib", "optuna": "optuna", "submitit_slurm": "submitit", "submitit_local": "submitit"}
+EXTRA_OF = {"joblib": "joblib", "optuna": "optuna"}
 BASIC = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 
 

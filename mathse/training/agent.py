@@ -30,6 +30,7 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
 from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCPRendezvous
 
 from mathse.errors import INTERRUPTED
+from mathse.training import leaving
 from mathse.training.launch import (
     AGENT,
     LOST_OTHERS,
@@ -76,7 +77,9 @@ def run(command: Sequence[str], ranks: int, max_restarts: int) -> Any:
         )
         with _environment({AGENT: str(os.getpid()), RESULT: str(result), HANDLED_BY_TORCH: ""}):
             agent = Agent(spec, folder)
-            if agent.run().state != WorkerState.SUCCEEDED:
+            with leaving.listening(agent.pass_on):
+                run = agent.run()
+            if run.state != WorkerState.SUCCEEDED:
                 raise RanksFailed(agent.exit_code)
         return json.loads(result.read_text()) if result.exists() else None
 
@@ -106,12 +109,20 @@ class Agent(LocalElasticAgent):
         self.folder = folder
         self.exit_code = 1  # for the whole command, where a rank fails
         self.rank_0_done: float | None = None  # since when
+        self.leaves = False  # once told to
 
     @property
     def _rank_0(self) -> subprocess.Popen[bytes]:
         ranks: Any = self._pcontext  # of commands
         process: subprocess.Popen[bytes] = ranks.subprocess_handlers[0].proc
         return process
+
+    def pass_on(self) -> None:
+        """Tell rank 0 to leave: in a fit all ranks then write a resume point and end, elsewhere it stops at once."""
+        if self._pcontext is None:  # none has been started
+            raise KeyboardInterrupt
+        self.leaves = True
+        self._rank_0.send_signal(signal.SIGUSR1)
 
     def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
         result: RunResult = super()._monitor_workers(worker_group)
@@ -122,7 +133,7 @@ class Agent(LocalElasticAgent):
                 return RunResult(WorkerState.SUCCEEDED, {worker.global_rank: None for worker in worker_group.workers})
         if result.is_failed():
             end = self._first_to_fail({rank: failure.exitcode for rank, failure in result.failures.items()})
-            if end.code in STOPPED:
+            if end.code in STOPPED or self.leaves:
                 raise KeyboardInterrupt
             self._tell(end)
             if end.code == TOLD:  # it would be told again

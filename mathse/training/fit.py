@@ -35,7 +35,7 @@ from mathse.models.row import Row
 from mathse.runs.layout import CHECKPOINT, REFERENCE, SCRATCH, TRAIN_LOG, TRAINED
 from mathse.runs.store import publish_folder, write_json, write_jsonl
 from mathse.seeds import derive
-from mathse.training import ranks, resume, strategies
+from mathse.training import leaving, ranks, resume, strategies
 from mathse.training.batches import EpochStream, MixedStream, OnceStream, Stream, length
 from mathse.training.divergence import Divergence
 from mathse.training.dpo import DPOModule, PairData, with_reference
@@ -148,16 +148,14 @@ def fit(
     # The steps, from the last resume point on, on all ranks.
     start = resume.newest(job.folder / SCRATCH, say) if strategies.keeps_resume_points(job.trainer) else None
     log = TrainLog(job.folder / TRAIN_LOG, start.step if start else 0, say)
-    try:
-        with closing(log):
-            lead = partial(_train, backbone, job, start, log, callbacks)
-            ranks.everywhere(lead, _train_along, spec_of(backbone), job, start)
-        gc.collect()  # Trainer and module refer to each other, and hold the optimiser: gone before the export
-    except SystemExit as e:  # what Lightning makes of Ctrl-C
-        raise KeyboardInterrupt from e
-    return save_checkpoint(
-        backbone, done, lambda folder: modes.finish(backbone, settings, before, folder, done, job.kept_in)
-    )
+    with closing(log):
+        lead = partial(_train, backbone, job, start, log, callbacks)
+        ranks.everywhere(lead, _train_along, spec_of(backbone), job, start)
+    gc.collect()  # Trainer and module refer to each other, and hold the optimiser: gone before the export
+    save_checkpoint(backbone, done, lambda folder: modes.finish(backbone, settings, before, folder, done, job.kept_in))
+    if leaving.told():  # in the last step
+        raise KeyboardInterrupt
+    return done
 
 
 def _prepare(backbone: Backbone, job: FitJob) -> modes.State:
@@ -222,7 +220,8 @@ def _train(
     if log is not None:
         log.watch = watch
         ours.append(log)
-    if strategies.keeps_resume_points(hardware):
+    keeps_points = strategies.keeps_resume_points(hardware)
+    if keeps_points:
         ours.append(
             resume.ResumePoints(
                 job.folder / SCRATCH,
@@ -252,20 +251,25 @@ def _train(
         use_distributed_sampler=False,
         **validation,
     )
-    with warnings.catch_warnings(), ExitStack() as features_in_use:
+    with warnings.catch_warnings(), ExitStack() as in_use:
         if job.tower_features:
             features = backbone.tower_features
             assert features is not None  # ``fit`` has asked for it, and all ranks open by the same spec
-            features_in_use.enter_context(features.store.relied_on())
+            in_use.enter_context(features.store.relied_on())
             share = slice(ranks.rank(), None, ranks.size())
             if strategies.hands_out(hardware):
                 strategies.hand_out_vision(backbone, device_of(hardware))
             features.fill(backbone, job.shown_rows, device_of(hardware), hardware.precision, share)
             ranks.all_here()
-            features_in_use.enter_context(features.used("read"))
+            in_use.enter_context(features.used("read"))
         ranks.all_here()  # deepspeed's have each read the model from the disk
         warnings.simplefilter("ignore")  # Lightning's advice on workers and logging
-        trainer.fit(module, loader, val_loader)
+        if keeps_points:
+            in_use.enter_context(leaving.fit_under_way(decides=ranks.rank() == 0))
+        try:
+            trainer.fit(module, loader, val_loader)
+        except SystemExit as e:  # what Lightning makes of a KeyboardInterrupt
+            raise KeyboardInterrupt from e
     if trainer.global_step != job.steps:
         raise MathSEError(f"the fit in {job.folder} made {trainer.global_step} of {job.steps} steps")
     module.eval()

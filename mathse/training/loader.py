@@ -240,8 +240,8 @@ def begin_worker(worker: int) -> None:
     """In a worker: it ends with the process that started it, and what a scheduler tells a job (to save itself, to go
     on) is for the main process.
 
-    A forked worker inherits handlers, submitit's among them, and would save and requeue the job once more; the default
-    action would end it and so the fit. SIGTERM is torch's: it ends a worker.
+    A forked worker inherits the main process's handlers and would do what they do once more; the default action would
+    end it and so the fit. SIGTERM is torch's: it ends a worker.
     """
     end_with_parent(os.getppid())
     for number in BATCH_SIGNALS:

@@ -34,7 +34,7 @@ from torch.nn import Parameter
 
 from mathse.errors import CheckpointError, DataError
 from mathse.runs.store import publish_folder, read_json, sha256_file, write_json
-from mathse.training import ranks, strategies
+from mathse.training import leaving, ranks, strategies
 
 MANIFEST, PROGRESS = "point.json", "progress.json"
 FIRST_FORM = "last.ckpt"  # the one file of earlier versions, written by rank 0
@@ -56,7 +56,7 @@ class ResumePoint:
 
 class ResumePoints(pl.Callback):
     """Writes a resume point every ``every`` optimiser steps and every ``minutes``, whichever comes first (None: never),
-    and begins the fit at ``start``.
+    and begins the fit at ``start``. Told to leave, it writes one after the step and raises KeyboardInterrupt.
 
     Where a validation follows the step, after it: Lightning does not validate again on resume. Before a point is
     written ``check`` is called on all ranks, which may raise, and ``before`` on rank 0.
@@ -82,6 +82,9 @@ class ResumePoints(pl.Callback):
             restore(self.start, trainer, module)
         self.written = time.monotonic()
 
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        leaving.heed()
+
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
         if self.validation_every is None or trainer.global_step % self.validation_every:
             self._save_if_due(trainer, module)
@@ -91,15 +94,18 @@ class ResumePoints(pl.Callback):
 
     def _save_if_due(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         due = self.every is not None and trainer.global_step % self.every == 0
-        if not due and self.seconds is not None:
-            # clocks differ, and all ranks write together or not at all
-            due = ranks.of_rank_0(time.monotonic() - self.written >= self.seconds)
-        if due and trainer.global_step < trainer.max_steps:
+        late = self.seconds is not None and time.monotonic() - self.written >= self.seconds
+        late, leaves = ranks.of_rank_0(
+            (late, leaving.told())
+        )  # clocks differ, and all ranks write together or not at all
+        if (due or late or leaves) and trainer.global_step < trainer.max_steps:
             self.check(trainer, module)
             if ranks.rank() == 0:
                 self.before()
             save(self.scratch, trainer, module)
             self.written = time.monotonic()
+            if leaves:
+                raise KeyboardInterrupt
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------

@@ -37,7 +37,8 @@ from mathse.training.allocator import give_back_freed_memory
 def among_ranks(settings: TrainerSettings, clip: float) -> dict[str, Any]:
     """The Trainer's arguments that say where a fit runs. ``clip``: the gradient norm, where the strategy clips."""
     if ranks.size() == 1:
-        return {"accelerator": settings.accelerator, "devices": 1, "strategy": "auto"}
+        alone = {"accelerator": settings.accelerator, "devices": 1, "strategy": "auto"}
+        return {**alone, "plugins": [Joined(1)]}  # else Lightning looks for a scheduler, and heeds its signals itself
     strategy: Strategy
     if settings.strategy == "fsdp2":
         strategy = ModelParallelStrategy(ranks.size(), 1)

@@ -8,6 +8,7 @@ import signal
 import pytest
 
 from mathse.commands.stop_signals import stopping_once
+from mathse.training import leaving
 
 
 def send(number: int) -> None:
@@ -43,6 +44,35 @@ def test_without_a_signal_the_handlers_are_those_of_before(signal_handlers: None
     with stopping_once():
         assert signal.getsignal(signal.SIGTERM) != before
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_worker_that_has_inherited_them_takes_no_notice_of_sigusr1() -> None:
+    with stopping_once():
+        child = os.fork()
+        if child == 0:
+            send(signal.SIGUSR1)
+            os._exit(3)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
+
+
+def test_during_a_fit_a_scheduler_only_asks_and_ctrl_c_ends_it_at_once(monkeypatch, capfd) -> None:
+    monkeypatch.setattr(leaving, "_told", False)
+    child = os.fork()
+    if child == 0:
+        with stopping_once(), leaving.fit_under_way(decides=True):
+            send(signal.SIGUSR1)
+            send(signal.SIGUSR1)  # of the job's step, too
+            send(signal.SIGTERM)
+            if not leaving.told():
+                os._exit(1)
+            try:
+                send(signal.SIGINT)
+            except KeyboardInterrupt:
+                os._exit(5)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 5
+    first, second = capfd.readouterr().err.splitlines()
+    assert first == "SIGUSR1: stopping after this step's resume point" and second.startswith("stopping already")
 
 
 def test_sigterm_says_that_it_stopped_and_how_to_go_on(command) -> None:

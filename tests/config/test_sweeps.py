@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import fields
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -11,6 +12,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
+from mathse.commands.slurm.settings import SlurmSettings
 from mathse.config import sweeps
 from mathse.config.extras import installed
 from mathse.config.options import CONF, available
@@ -143,16 +145,12 @@ def test_a_worker_of_a_sweep_that_was_killed_ends_too(tmp_path):
         assert sweep.stdout.read() == ""
 
 
-def test_slurm_starts_one_task_a_job_and_puts_it_back_into_the_queue():
+def test_slurm_has_a_job_for_each_of_a_sweep_and_a_task_a_gpu_on_several_nodes():
     launcher = node("+sweep=lr", "hydra/launcher=slurm", "hydra.launcher.partition=gpu", "name=x").launcher
-    assert (launcher.tasks_per_node, launcher.partition, launcher.name) == (1, "gpu", "mathse-x")
-    assert launcher.max_num_timeout > 0 and launcher.submitit_folder == "outputs/sweeps/lr/x/.submitit/%j"
-
-
-def test_slurm_settings_are_those_that_the_plugin_takes():
-    plugin = pytest.importorskip("hydra_plugins.hydra_submitit_launcher.config", reason="pip install '.[submitit]'")
-    known = set(OmegaConf.structured(plugin.SlurmQueueConf()))
-    assert set(OmegaConf.to_container(node("hydra/launcher=slurm").launcher)) <= known
+    assert (launcher.nodes, launcher.tasks_per_node, launcher.partition, launcher.name) == (1, 1, "gpu", "mathse-x")
+    several = node("hydra/launcher=slurm_nodes").launcher
+    assert (several.nodes, several.tasks_per_node, several.gpus_per_node) == (2, 8, 8)
+    assert {*launcher} == {*several} == {"_target_", *(field.name for field in fields(SlurmSettings))}
 
 
 def test_tpe_settings_are_those_that_the_plugin_takes():
