@@ -35,7 +35,6 @@ from mathse.config.generators import VLLMGenerator
 from mathse.config.schema import Trainer
 from mathse.inference.generate import Generator
 from mathse.inference.serving.student import ServedStudents
-from mathse.inference.serving.vllm_engine import VLLMEngine
 from mathse.judges import judge_paths
 from mathse.judges.served_orm import ServedORM
 from mathse.models.tiny import TinyBackbone
@@ -164,8 +163,7 @@ def measured(options: argparse.Namespace, place: Path) -> Iterator[dict[str, Any
         run.mkdir()
         students = ServedStudents(generator, Section(), run, Trainer(), lambda text: None)  # type: ignore[arg-type]
         engine = students.engine
-        assert isinstance(engine, VLLMEngine)
-        engine.sees_files = not options.bytes
+        engine.reads_files = not options.bytes
         disk = [place / "answers", run]
         student = students.of(checkpoint, lambda: backbone)
         sample = {"stage": "round_01", "model": "tiny", "seed": 1}
@@ -174,7 +172,7 @@ def measured(options: argparse.Namespace, place: Path) -> Iterator[dict[str, Any
         yield phase("solutions", urls, options.slots, work, len(asked), disk)
 
         paths = generator.sample(student, asked, file, **sample)
-        orm = ServedORM(RewardModel(), Section(), run, lambda text: None, engine).of(checkpoint, lambda: backbone)
+        orm = ServedORM(RewardModel(), Section(), run, engine).of(checkpoint, lambda: backbone)
         by_id = {problem.id: problem for problem in asked}
         work = lambda: judge_paths(orm, by_id, paths, run / VERDICTS, batch_size=64)  # noqa: E731
         yield phase("verdicts", urls, options.slots, work, len(asked), disk)

@@ -33,7 +33,7 @@ from mathse.errors import ConfigError, TeacherError
 from mathse.inference.rows import solve_row
 from mathse.inference.serving.names import content_name, served_folder
 from mathse.inference.serving.student import ServedStudents
-from mathse.inference.serving.vllm_engine import ModelTurns, VLLMEngine, form_of
+from mathse.inference.serving.vllm import ModelTurns, VLLMEngine, form_of
 from mathse.models import load
 from mathse.models.row import Row
 from mathse.runs.store import read_jsonl

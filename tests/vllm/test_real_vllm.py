@@ -22,7 +22,7 @@ from mathse.config.backbones import TinyBackbone as Section
 from mathse.config.judges import Judge as JudgeSettings
 from mathse.inference.rows import solve_row
 from mathse.inference.serving.student import ServedStudents
-from mathse.inference.serving.vllm_engine import VLLMEngine
+from mathse.inference.serving.vllm import VLLMEngine
 from mathse.judges.orm import open_orm
 from mathse.judges.served_orm import ServedORM
 from mathse.models import load
@@ -87,7 +87,7 @@ def test_one_engine_answers_as_each_checkpoint_through_swaps_and_kills(students:
     said = [f"Step 1: {k}.\nThe answer to this problem is {k % 10}." for k in range(len(chosen))]
     paths = [path(problem.id, text=text) for problem, text in zip(chosen, said, strict=True)]
     settings = JudgeSettings(engine="vllm", max_new_tokens=40)
-    judge = ServedORM(settings, SIZES, tmp_path, print, engine).of(orm, lambda: load("tiny", orm))
+    judge = ServedORM(settings, SIZES, tmp_path, engine).of(orm, lambda: load("tiny", orm))
     there = judge.judge(chosen, paths)
     here = open_orm(orm, lambda: load("tiny", orm), 40).judge(chosen, paths)
     assert [(v.status, v.error_step, v.error_analysis) for v in there] == [
@@ -117,8 +117,9 @@ def test_one_engine_answers_as_each_checkpoint_through_swaps_and_kills(students:
 def test_prompts_of_the_real_families_are_read_alike(family: str, section: Any, students: Open, tmp_path: Path) -> None:
     """Counts of prompt tokens, among them those of pictures that are cut into tiles or scaled, and greedy answers."""
     make = {"qwen2vl": tiny_qwen2vl, "internvl2_5": tiny_internvl2_5}[family]
-    folder = tmp_path / "checkpoint"
-    make(1, heads=2).save(folder)
+    made, folder = tmp_path / "made", tmp_path / "checkpoint"
+    make(1, heads=2).save(made)
+    load(family, made).save(folder)  # as a run's base stage: with the family's own pixel bounds
     local = load(family, folder)
     sizes = [(28, 28), (56, 84), (84, 56), (300, 200), (90, 310)]
     asked = [Row(question=f"What is {k}?", images=[picture(*size, seed=k)]) for k, size in enumerate(sizes)]

@@ -14,12 +14,9 @@ from mathse.inference.llm.chat import ChatReply, ChatRequest
 from mathse.inference.llm.client import ChatClient
 from mathse.inference.llm.online import More
 from mathse.inference.serving.dialect import ServedDialect, Statuses
-from mathse.inference.serving.engines import Engine, FolderEngine
+from mathse.inference.serving.engines import Engine
 from mathse.inference.serving.messages import messages
-from mathse.inference.serving.pictures import Pictures
-from mathse.inference.serving.probe import Beginning, beginnings, compare
-from mathse.inference.serving.started import StartedEngine
-from mathse.inference.serving.vllm_engine import ModelTurns, VLLMEngine
+from mathse.inference.serving.probe import Probe
 from mathse.models.base import Backbone
 from mathse.models.row import Row
 
@@ -30,13 +27,12 @@ Asked = tuple[Row, ChatRequest]
 
 @dataclass(frozen=True)
 class ServedCheckpoint:
-    """A checkpoint of this machine behind an engine.
+    """A checkpoint of this machine that an engine answers with.
 
     ``reader`` encodes its prompts (models/prompt_reader.py), ``whole`` opens it with its weights.
     """
 
-    engine: Engine
-    checkpoint: Path
+    path: Path
     reader: Backbone
     whole: Callable[[], Backbone]
 
@@ -46,31 +42,27 @@ class ServedModel:
     """``served`` None: a server's own model, of which only the name is known. ``statuses``: of an ORM."""
 
     client: ChatClient
-    pictures: Pictures
+    engine: Engine
     served: ServedCheckpoint | None = None
     statuses: Statuses | None = None
     _compared: bool = field(default=False, init=False)
-    _probed: int = field(default=-1, init=False)  # of the engine's loads, the one whose weights were compared
 
     def __post_init__(self) -> None:
-        banned = tuple(getattr(self.served.reader, "never_sampled", ())) if self.served else ()
-        plain, engine = self.client.dialect, self.served.engine if self.served else None
+        plain = self.client.dialect
         self.dialect = self.client.dialect = ServedDialect(
             plain.structured,
             plain.max_tokens,
-            banned=banned,
-            url=partial(self.pictures.url, local=isinstance(engine, VLLMEngine) and engine.sees_files),
+            banned=tuple(getattr(self.served.reader, "never_sampled", ())) if self.served else (),
+            url=partial(self.engine.pictures.url, local=self.engine.reads_files),
             statuses=self.statuses,
-            by_id=isinstance(engine, VLLMEngine),
+            by_id=self.engine.takes_token_ids,
         )
-        if isinstance(engine, VLLMEngine):
-            self.client.base_urls = engine.base_urls
 
     def request(self, row: Row, **options: Any) -> ChatRequest:
         defuse: Callable[[str], str] = str
         if self.served is not None:
             row, defuse = self.served.reader.as_read(row), self.served.reader.defuse
-        return ChatRequest(messages(row, self.pictures.address, defuse), **options)
+        return ChatRequest(messages(row, self.engine.pictures.address, defuse), **options)
 
     def stream(self, requests: Iterable[Asked], more: More | None = None) -> Iterator[list[ChatReply]]:
         """The replies to each request, in their order: one, and those to what ``more`` asks for behind it. The row of a
@@ -92,58 +84,34 @@ class ServedModel:
                 return
             probes = list(islice(requests, PROBES))
             rows = [row for row, _ in probes]
-            bring, engine = partial(self._serve, rows), self.served.engine
-            if isinstance(engine, VLLMEngine):
-                turns = self.client.turns = ModelTurns(engine, self.client.model, bring)
-                self.client.revive = turns.renew
-                turns.renew()
-            else:
-                self.client.revive = bring if isinstance(engine, StartedEngine) else None
-                bring()
+            self.engine.admit(self.client, partial(self._serve, self.served, rows))
             if not self._compared:
-                self._compare(rows, self.client.complete([request for _, request in probes]))
+                self._compare(self.served, rows, self.client.complete([request for _, request in probes]))
             requests = chain(probes, requests)  # they are answered from the disk
         yield from self.client.stream((request for _, request in requests), more)
 
-    def _serve(self, rows: Sequence[Row]) -> None:
-        """Have the engine answer with this checkpoint, and see that it does by greedy answers to ``rows``."""
-        assert self.served is not None
-        engine, checkpoint, name = self.served.engine, self.served.checkpoint, self.client.model
-        expected: list[Beginning] = []
-        if isinstance(engine, VLLMEngine) and engine.settings.probe:
-            file = engine.folder / f"{name}.probe.json"
-            if not file.exists():
-                engine.rest()
-            expected = beginnings(rows[: engine.settings.probe], file, self.served.whole)
-
-        self.dialect.served_as = engine.serve(checkpoint, name)
-        if isinstance(engine, VLLMEngine) and self._probed != engine.loads:
-            for address in engine.addresses if expected else ():
-                compare(expected, address, self._greedy, engine.dtype, checkpoint)
-            self._probed = engine.loads
-
-        section = self.client.section
-        remedy = f"check {section}.model and {section}.command"
-        if isinstance(engine, FolderEngine):
-            remedy = f"`transformers serve` loads the folder it is asked for; for other engines pass {section}.command"
+    def _serve(self, served: ServedCheckpoint, rows: Sequence[Row]) -> None:
+        """Have the engine answer with this checkpoint; ``rows``: the first prompts."""
+        probe = Probe(rows, served.whole, self._greedy)
+        self.dialect.served_as = self.engine.serve(served.path, self.client.model, probe)
+        remedy = self.engine.remedy(self.client.section)
         self.client.unknown_model = f"it has no model {self.dialect.served_as!r}; {remedy}"
 
     def _greedy(self, row: Row) -> dict[str, Any]:
         return self.dialect.body(self.request(row), self.client.model)
 
-    def _compare(self, rows: Sequence[Row], replies: Sequence[ChatReply]) -> None:
+    def _compare(self, served: ServedCheckpoint, rows: Sequence[Row], replies: Sequence[ChatReply]) -> None:
         """Raises TeacherError where the counts of prompt tokens differ. A server that reports none passes."""
-        assert self.served is not None
         for row, reply in zip(rows, replies, strict=True):
             by_server = reply.usage.prompt_tokens
-            by_reader = len(self.served.reader.encode([row])[0].prompt) if by_server else 0
+            by_reader = len(served.reader.encode([row])[0].prompt) if by_server else 0
             if by_reader != by_server:
                 for wrong in replies:  # they answer another prompt
                     self.client.cache.file(wrong.key).unlink(missing_ok=True)
                 local = "generator=hf" if self.client.section == "generator" else "judge.server=null"
                 raise TeacherError(
                     f"{self.client.section}: {self.client.base_url}, asked for {self.dialect.served_as}, reads a "
-                    f"prompt as {by_server} tokens, and the processor of {self.served.checkpoint} reads it as "
+                    f"prompt as {by_server} tokens, and the processor of {served.path} reads it as "
                     f"{by_reader}; the server has another chat template or other picture sizes (min_pixels, "
                     f"max_pixels): let it serve that folder with the folder's own, or pass {local}"
                 )
