@@ -13,16 +13,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from engine import Engine, Model
-from small import problems, tiny_backbone
+from engine import Engine
+from small import problems
 
-from mathse.errors import CheckpointError, TeacherError
+from mathse.config.generators import ServerGenerator
+from mathse.errors import TeacherError
 from mathse.inference.rows import solve_row
 from mathse.inference.serving import supervisor
-from mathse.inference.serving.engines import StartedEngine
 from mathse.inference.serving.address import Address
+from mathse.inference.serving.engines import StartedEngine
 from mathse.inference.serving.names import content_name
-from mathse.models import adapters, load
+from mathse.models import load
 
 ROOT = Path(__file__).resolve().parents[2]
 # What a command starts here: a server that names its model, and does not answer. It says its process id first.
@@ -66,7 +67,8 @@ def start(port: int, light: str, tmp_path: Path) -> Iterator[Start]:
     def begin(command: str = light, start_timeout: float = 60.0, said: list[str] | None = None) -> StartedEngine:
         say = said.append if said is not None else print
         address = Address(f"http://127.0.0.1:{port}/v1")
-        started.append(StartedEngine(command, address, tmp_path / "served", start_timeout, say))
+        settings = ServerGenerator(command=command, start_timeout=start_timeout)
+        started.append(StartedEngine(settings, address, tmp_path, say))
         return started[-1]
 
     yield begin
@@ -190,13 +192,15 @@ def test_an_engine_ends_with_the_run_that_is_killed(light: str, port: int, tmp_p
     checkpoint = folder(tmp_path / "checkpoint", 1)
     name = content_name(checkpoint)
     code = (
-        "import sys, time; from pathlib import Path; from mathse.inference.serving.address import Address;"
-        "from mathse.inference.serving.started import StartedEngine;"
-        "_, command, url, folder, checkpoint, name = sys.argv;"
-        "StartedEngine(command, Address(url), Path(folder), 60).serve(Path(checkpoint), name);"
+        "import sys, time; from pathlib import Path; from mathse.config.generators import ServerGenerator;"
+        "from mathse.inference.serving.address import Address;"
+        "from mathse.inference.serving.engines import StartedEngine;"
+        "_, command, url, run, checkpoint, name = sys.argv;"
+        "engine = StartedEngine(ServerGenerator(command=command), Address(url), Path(run), lambda text: None);"
+        "engine.serve(Path(checkpoint), name);"
         "print('served', flush=True); time.sleep(60)"
     )
-    words = [light, f"http://127.0.0.1:{port}/v1", str(tmp_path / "served"), str(checkpoint), name]
+    words = [light, f"http://127.0.0.1:{port}/v1", str(tmp_path), str(checkpoint), name]
     command = [sys.executable, "-c", code, *words]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as run:
         assert run.stdout is not None and run.stdout.readline() == "served\n"
@@ -221,4 +225,4 @@ def test_a_real_engine_is_started_with_the_checkpoint_and_answers_as_it(
         rows = [solve_row(local.prompt_style, problem) for problem in problems(3)]
         assert student.generate(rows, **GREEDY) == local.generate(rows, **GREEDY)
     finally:
-        student.model.served.engine.free()
+        student.model.engine.free()

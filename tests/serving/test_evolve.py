@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from e2e.runs import ROOT, SIZES, WORLD, run
-from engine import Engine, Model
+from engine import Engine
 
 from mathse.runs.store import read_jsonl
 

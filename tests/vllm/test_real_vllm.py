@@ -133,7 +133,7 @@ def test_prompts_of_the_real_families_are_read_alike(family: str, section: Any, 
     assert same == len(asked) if family == "qwen2vl" else same >= len(asked) - 2
     for row in asked:  # each one's own count, not only the first ones'
         body = student.model.dialect.body(student.model.request(row), "x")
-        answered = student.model.served.engine.addresses[0].chat({**body, "max_tokens": 1})  # type: ignore[union-attr]
+        answered = student.model.engine.addresses[0].chat({**body, "max_tokens": 1})
         assert json.loads(answered.text)["usage"]["prompt_tokens"] == len(local.encode([row])[0].prompt)
 
 
