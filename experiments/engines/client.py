@@ -73,8 +73,8 @@ def stand_ins(count: int, allowed: Path, folder: Path, *options: str) -> Iterato
             process.wait()
 
 
-def stats(url: str) -> dict[str, float]:
-    with urllib.request.urlopen(url.removesuffix("/v1") + "/stats", timeout=10) as reply:
+def stats(url: str, route: str = "stats") -> dict[str, float]:
+    with urllib.request.urlopen(f"{url.removesuffix('/v1')}/{route}", timeout=10) as reply:
         counts: dict[str, float] = json.load(reply)
         return counts
 
@@ -103,12 +103,17 @@ def bytes_of(folder: Path) -> int:
 
 def phase(name: str, urls: list[str], slots: int, work: Any, count: int, disk: list[Path]) -> dict[str, Any]:
     before, bytes_before = [stats(url) for url in urls], sum(map(bytes_of, disk))
-    wall, cpu = time.monotonic(), time.process_time()
+    start, cpu = time.monotonic(), time.process_time()
     work()
-    wall, cpu = time.monotonic() - wall, time.process_time() - cpu
+    wall, cpu = time.monotonic() - start, time.process_time() - cpu
     after = [stats(url) for url in urls]
     busy = sum(b["busy_seconds"] - a["busy_seconds"] for a, b in zip(before, after, strict=True))
     share = busy / (slots * len(urls) * wall)
+    by_second = [stats(url, "seconds") for url in urls]
+    shares = [
+        sum(counts.get(str(second), 0.0) for counts in by_second) / (slots * len(urls))
+        for second in range(int(start), int(start + wall) + 1)
+    ]
     written = sum(b["bytes_read"] - a["bytes_read"] for a, b in zip(before, after, strict=True))
     read = sum(b["bytes_written"] - a["bytes_written"] for a, b in zip(before, after, strict=True))
     return {
@@ -116,6 +121,7 @@ def phase(name: str, urls: list[str], slots: int, work: Any, count: int, disk: l
         "requests": count,
         "seconds": round(wall, 1),
         "slots_busy": round(share, 3),
+        "by_second": [round(share, 2) for share in shares],
         "client_cpu_ms_a_request": round(1000 * cpu / count, 2),
         "requests_a_second_a_core": round(count / cpu),
         "sent_kB_a_request": round(written / count / 1000, 2),

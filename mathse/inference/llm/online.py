@@ -154,17 +154,19 @@ class Online:
             pause = min(2 * pause, POLL[1])
 
     async def _requested(self, request: ChatRequest, key: str) -> ChatReply:
-        async with self.slots:
-            reserved = await self._reserve(request)
-            try:
+        reserved = 0.0
+        try:
+            async with self.slots:
+                reserved = await self._reserve(request)
                 reply = await self._tried(request, key)
-                await asyncio.to_thread(self.client.keep, reply, request)
-                self.client.count(reply, request)
-                return reply
-            finally:
-                self.account.release(reserved)
-                async with self.settled:
-                    self.settled.notify_all()
+            # Its slot is the next request's while the answer goes to the disk, which may be slow for a moment.
+            await asyncio.to_thread(self.client.keep, reply, request)
+            self.client.count(reply, request)
+            return reply
+        finally:
+            self.account.release(reserved)
+            async with self.settled:
+                self.settled.notify_all()
 
     async def _reserve(self, request: ChatRequest) -> float:
         """Reserve what the request can cost; where it would fit but for requests under way, wait for their ends."""

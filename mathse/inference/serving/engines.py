@@ -33,6 +33,8 @@ class Engine:
     def __init__(self, settings: Any, addresses: Sequence[Address], run: Path) -> None:
         self.settings, self.addresses = settings, addresses
         self.folder = run / SERVED
+        self.probes = 0  # prompts that it is probed with
+        self.compared: set[str] = set()  # names of models whose prompts are as long there as here
         self.pictures = Pictures(self.folder / PICTURES, settings.image_side)
 
     def client(self, name: str, section: str) -> ChatClient:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -16,11 +16,11 @@ from mathse.inference.llm.online import More
 from mathse.inference.serving.dialect import ServedDialect, Statuses
 from mathse.inference.serving.engines import Engine
 from mathse.inference.serving.messages import messages
-from mathse.inference.serving.probe import Probe
+from mathse.inference.serving.probe import Probe, compare_prompts
 from mathse.models.base import Backbone
 from mathse.models.row import Row
 
-PROBES = 2  # rows a checkpoint that go first, to compare the server's and our count of prompt tokens
+COMPARED = 2  # rows of a checkpoint that go first, to compare the server's and our count of prompt tokens
 
 Asked = tuple[Row, ChatRequest]
 
@@ -45,7 +45,6 @@ class ServedModel:
     engine: Engine
     served: ServedCheckpoint | None = None
     statuses: Statuses | None = None
-    _compared: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         plain = self.client.dialect
@@ -82,12 +81,11 @@ class ServedModel:
                 yield [reply]
             else:
                 return
-            probes = list(islice(requests, PROBES))
-            rows = [row for row, _ in probes]
-            self.engine.admit(self.client, partial(self._serve, self.served, rows))
-            if not self._compared:
-                self._compare(self.served, rows, self.client.complete([request for _, request in probes]))
-            requests = chain(probes, requests)  # they are answered from the disk
+            first = list(islice(requests, max(COMPARED, self.engine.probes)))
+            requests = chain(first, requests)
+            self.engine.admit(self.client, partial(self._serve, self.served, [row for row, _ in first]))
+            if self.client.model not in self.engine.compared:
+                self._compare(self.served, first[:COMPARED])
         yield from self.client.stream((request for _, request in requests), more)
 
     def _serve(self, served: ServedCheckpoint, rows: Sequence[Row]) -> None:
@@ -100,19 +98,16 @@ class ServedModel:
     def _greedy(self, row: Row) -> dict[str, Any]:
         return self.dialect.body(self.request(row), self.client.model)
 
-    def _compare(self, served: ServedCheckpoint, rows: Sequence[Row], replies: Sequence[ChatReply]) -> None:
-        """Raises TeacherError where the counts of prompt tokens differ. A server that reports none passes."""
-        for row, reply in zip(rows, replies, strict=True):
-            by_server = reply.usage.prompt_tokens
-            by_reader = len(served.reader.encode([row])[0].prompt) if by_server else 0
-            if by_reader != by_server:
-                for wrong in replies:  # they answer another prompt
-                    self.client.cache.file(wrong.key).unlink(missing_ok=True)
-                local = "generator=hf" if self.client.section == "generator" else "judge.server=null"
-                raise TeacherError(
-                    f"{self.client.section}: {self.client.base_url}, asked for {self.dialect.served_as}, reads a "
-                    f"prompt as {by_server} tokens, and the processor of {served.path} reads it as "
-                    f"{by_reader}; the server has another chat template or other picture sizes (min_pixels, "
-                    f"max_pixels): let it serve that folder with the folder's own, or pass {local}"
-                )
-        self._compared = True
+    def _compare(self, served: ServedCheckpoint, first: Sequence[Asked]) -> None:
+        """Raises TeacherError where the first prompts are read otherwise than by the local processor."""
+        replies = self.client.complete([request for _, request in first])  # they are on the disk then
+        address, instead = self.engine.addresses[0], "judge.server=null" if self.statuses else "generator=hf"
+        try:
+            for (row, _), reply in zip(first, replies, strict=True):
+                by_server, by_reader = reply.usage.prompt_tokens, len(served.reader.encode([row])[0].prompt)
+                compare_prompts(address, self.dialect.served_as, served.path, by_server, by_reader, instead)
+        except TeacherError:
+            for reply in replies:  # they answer another prompt
+                self.client.cache.file(reply.key).unlink(missing_ok=True)
+            raise
+        self.engine.compared.add(self.client.model)

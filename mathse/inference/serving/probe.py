@@ -65,7 +65,8 @@ class Probe:
     def compare(
         self, expected: Sequence[Beginning], address: Address, model: str, dtype: str, checkpoint: Path
     ) -> None:
-        """Raises TeacherError where a server's greedy answers, as ``model``, are not the checkpoint's."""
+        """Raises TeacherError where a server's greedy answers, as ``model``, are not the checkpoint's, or their prompts
+        are not as long."""
         tolerance = TOLERANCE[dtype]
         options = {"model": model, "max_tokens": LENGTH, "temperature": 0.0}
         options |= {"logprobs": True, "return_tokens_as_token_ids": True}
@@ -74,8 +75,9 @@ class Probe:
             if answered.error is not None:
                 raise TeacherError(f"{address.base_url}: refuses a greedy prompt after a swap ({answered.error})")
             reply = json.loads(answered.text)
-            if beginning.prompt and reply.get("usage", {}).get("prompt_tokens", 0) not in (0, beginning.prompt):
-                return  # it reads the prompt otherwise: the comparison of prompts, which follows, says what differs
+            if beginning.prompt:
+                by_server = reply.get("usage", {}).get("prompt_tokens", 0)
+                compare_prompts(address, model, checkpoint, by_server, beginning.prompt)
             content = (reply["choices"][0].get("logprobs") or {}).get("content") or []
             there = [(int(token["token"].removeprefix("token_id:")), float(token["logprob"])) for token in content]
             here = zip(beginning.tokens, beginning.log_probs, beginning.gaps, strict=True)
@@ -108,3 +110,21 @@ def _beginnings(backbone: Backbone, rows: Sequence[Row]) -> list[Beginning]:
         gaps = (best[:, 0] - best[:, 1]).tolist()
         made.append(Beginning(row, tokens.tolist(), of_tokens.tolist(), gaps, len(encoded.prompt)))
     return made
+
+
+def compare_prompts(
+    address: Address, model: str, checkpoint: Path, by_server: int, by_reader: int, instead: str = "generator=hf"
+) -> None:
+    """Raises TeacherError where a server and the local processor read a prompt as different numbers of tokens. A server
+    that reports none (0) is trusted.
+
+    Args:
+        model: the server's name of the checkpoint.
+        instead: the setting without a server.
+    """
+    if by_server not in (0, by_reader):
+        raise TeacherError(
+            f"{address.section}: {address.base_url}, asked for {model}, reads a prompt as {by_server} tokens, and the "
+            f"processor of {checkpoint} reads it as {by_reader}; the server has another chat template or other picture "
+            f"sizes (min_pixels, max_pixels): let it serve that folder with the folder's own, or pass {instead}"
+        )

@@ -67,6 +67,7 @@ class VLLMEngine(Engine):
         super().__init__(settings, addresses, run)
         self.run, self.dtype, self.gpus, self.say = run, dtype, gpus, say
         self.reads_files = self._process is not None
+        self.probes = settings.probe
         self.loads = 0  # how often it was given weights
         self.controls = [Control(address) for address in addresses]
         self._log = self.folder / "vllm.log"
@@ -133,11 +134,11 @@ class VLLMEngine(Engine):
         does."""
         served = served_folder(checkpoint, name, self.folder)
         expected = []
-        if probe is not None and self.settings.probe:
+        if probe is not None and self.probes:
             file = self.folder / f"{name}.probe.json"
             if not file.exists():
                 self._rest()  # the checkpoint is opened here for a moment
-            expected = probe.beginnings(self.settings.probe, file)
+            expected = probe.beginnings(self.probes, file)
         try:
             loaded = self._given(served, name)
         except TeacherError:
@@ -151,6 +152,7 @@ class VLLMEngine(Engine):
         if probe is not None and self._probed != name:
             for address in self.addresses if expected else ():
                 probe.compare(expected, address, MODEL, self.dtype, checkpoint)
+                self.compared.add(name)
             self._probed = name
         return MODEL
 
