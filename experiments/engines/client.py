@@ -23,6 +23,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -110,10 +111,12 @@ def phase(name: str, urls: list[str], slots: int, work: Any, count: int, disk: l
     busy = sum(b["busy_seconds"] - a["busy_seconds"] for a, b in zip(before, after, strict=True))
     share = busy / (slots * len(urls) * wall)
     by_second = [stats(url, "seconds") for url in urls]
-    shares = [
-        sum(counts.get(str(second), 0.0) for counts in by_second) / (slots * len(urls))
-        for second in range(int(start), int(start + wall) + 1)
-    ]
+    seconds = range(int(start), int(start + wall) + 1)
+    shares = [sum(counts.get(str(s), 0.0) for counts in by_second) / (slots * len(urls)) for s in seconds]
+    # From the second in which all slots were first busy to the one in which the last request took its slot: before it
+    # the first pictures are made and the first prompts compared, after it nothing waits for a slot any more.
+    full = next((k for k, share in enumerate(shares) if share > 0.98), 0)
+    last = int(max(counts["last_began"] for counts in after)) - int(start)
     written = sum(b["bytes_read"] - a["bytes_read"] for a, b in zip(before, after, strict=True))
     read = sum(b["bytes_written"] - a["bytes_written"] for a, b in zip(before, after, strict=True))
     return {
@@ -121,7 +124,9 @@ def phase(name: str, urls: list[str], slots: int, work: Any, count: int, disk: l
         "requests": count,
         "seconds": round(wall, 1),
         "slots_busy": round(share, 3),
-        "by_second": [round(share, 2) for share in shares],
+        "slots_busy_while_requests_wait": round(fmean(shares[full : max(full, last) + 1]), 3),
+        "seconds_to_all_busy": full,
+        "emptiest_second": min(shares[full : max(full, last)], default=None),
         "client_cpu_ms_a_request": round(1000 * cpu / count, 2),
         "requests_a_second_a_core": round(count / cpu),
         "sent_kB_a_request": round(written / count / 1000, 2),

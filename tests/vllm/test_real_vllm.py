@@ -168,7 +168,8 @@ def same_as(local: Path, served: Path) -> None:
 
 
 def starts(run: Path) -> int:
-    return (run / "served" / "vllm.log").read_text().count("Application startup complete")
+    """How often an engine was started, whatever the number of its processes."""
+    return (run / "served" / "vllm.log").read_text().count("non-default args")
 
 
 def test_a_run_in_one_engine_with_two_replicas_writes_and_judges_as_a_local_one(
@@ -199,11 +200,7 @@ def test_kills_of_engine_and_run_and_both_change_nothing(program: str, local: Pa
                 os.kill(pid, signal.SIGKILL)
 
     run = run_up_to(30)
-    (supervisor,) = below(run.pid, deep=False)
-    kill(*below(supervisor))  # the engine: the run starts it again
-    while starts(tmp_path / "served") < 2:
-        assert run.poll() is None
-        time.sleep(0.2)
+    kill(*(pid for supervisor in below(run.pid, deep=False) for pid in below(supervisor)))  # the engine: it comes back
     while sum(1 for _ in answers.rglob("*.json")) < 150:
         assert run.poll() is None
         time.sleep(0.05)
