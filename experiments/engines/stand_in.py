@@ -33,8 +33,8 @@ class StandIn:
         self.options, self.held, self.asleep = options, Path(options.folder).name, False
         self.slots = asyncio.Semaphore(options.slots)
         self.stats: dict[str, float] = {
-            "requests": 0, "busy_seconds": 0.0, "first": 0.0, "last": 0.0, "last_began": 0.0, "bytes_read": 0, "bytes_written": 0,
-            "loads": 0, "sleeps": 0, "file_urls": 0, "data_urls": 0,
+            "requests": 0, "busy_seconds": 0.0, "first": 0.0, "last": 0.0, "last_began": 0.0,
+            "bytes_read": 0, "bytes_written": 0, "loads": 0, "sleeps": 0, "file_urls": 0, "data_urls": 0,
         }  # fmt: skip
         self.busy: Counter[int] = Counter()  # slot-seconds by second
 
