@@ -47,16 +47,10 @@ class Model:
         net = Qwen2VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
         return cls(net.eval(), AutoProcessor.from_pretrained(folder, local_files_only=True))
 
-    def with_adapter(self, folder: str) -> Model:
-        from peft import PeftModel
-
-        fresh = type(self.net).from_pretrained(self.net.name_or_path, dtype=torch.float32)
-        return Model(PeftModel.from_pretrained(fresh, folder).merge_and_unload().eval(), self.processor)
-
 
 @dataclass
 class Engine(LocalServer):
-    """``named``: models by a name of their own; any other name is a folder. ``adapters``: LoRA names it was given.
+    """``named``: models by a name of their own; any other name is a folder.
 
     ``ignores_n``, ``ignores_logprobs``: as ``transformers serve``. ``miscounts``: prompt tokens added to each count.
     ``counts``: whether it reports any. ``vllm``: the folder whose weights it begins with; it has then one model, and
@@ -116,16 +110,9 @@ class Engine(LocalServer):
         return done
 
     def post(self, path: str, body: Body) -> None:
-        """Raises KeyError for a path or an adapter that it does not know."""
+        """Raises KeyError for a path that it does not know."""
         self.posted.append((path, body))
-        if self.vllm is not None and self._control(path, body):
-            return
-        if path == "/v1/load_lora_adapter":
-            base = next(iter(self.named.values()))
-            self.named[body["lora_name"]] = base.with_adapter(body["lora_path"])
-        elif path == "/v1/unload_lora_adapter":
-            del self.named[body["lora_name"]]
-        else:
+        if self.vllm is None or not self._control(path, body):
             raise KeyError(path)
 
     def _control(self, path: str, body: Body) -> bool:

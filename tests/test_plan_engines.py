@@ -7,7 +7,7 @@ from pathlib import Path
 from run_builder import write_stage
 
 from mathse.commands.plan.amounts import Range, StagePlan
-from mathse.commands.plan.engines import EngineSpeed, engine_lines, speed_of
+from mathse.commands.plan.engines import EngineSpeed, engine_plan, speed_of
 from mathse.config.generators import VLLMGenerator
 from mathse.config.schema import TrainConfig
 from mathse.runs.store import read_json, write_json, write_jsonl
@@ -19,6 +19,11 @@ STAGES = (
 )
 
 
+def engine_lines(settings: TrainConfig, speed: EngineSpeed) -> list[str]:
+    plan = engine_plan(settings, STAGES, speed)
+    return list(plan.lines()) if plan else []
+
+
 def config(**judge: str) -> TrainConfig:
     settings = TrainConfig(generator=VLLMGenerator(base_urls=["http://a:1/v1", "http://b:1/v1"], max_new_tokens=500))
     settings.evolution.samples_per_problem = 4
@@ -27,17 +32,26 @@ def config(**judge: str) -> TrainConfig:
 
 
 def test_samples_of_a_problem_are_one_request_and_two_nodes_need_half_the_time() -> None:
-    lines = list(engine_lines(config(), STAGES, EngineSpeed(10_000, answer=300, verdict=90)))
+    lines = engine_lines(config(), EngineSpeed(10_000, answer=300, verdict=90))
     assert lines[0] == "engines, base: 100 requests, 30,000 tokens to write, 0.0 h"
     assert lines[1] == "engines, round_01: 100-5,100 requests, 30,000-1,590,000 tokens to write, 0.0-0.0 h"
     assert lines[2].endswith("60,000-1,620,000 tokens to write, 0.0-0.0 h, on 2 nodes") and len(lines) == 3
 
 
 def test_what_is_not_known_is_said_and_not_made_up() -> None:
-    lines = list(engine_lines(config(engine="hf"), STAGES, EngineSpeed()))
+    lines = engine_lines(config(engine="hf"), EngineSpeed())
     assert lines[1] == "engines, round_01: 100-1,100 requests, 50,000-2,050,000 tokens to write"
     assert "upper bounds" in lines[-2] and "--engine-speed" in lines[-1]
-    assert not list(engine_lines(TrainConfig(), STAGES, EngineSpeed()))
+    assert not engine_lines(TrainConfig(), EngineSpeed())
+
+
+def test_the_plan_as_json_has_the_engines_work() -> None:
+    plan = engine_plan(config(), STAGES, EngineSpeed(10_000, answer=360, verdict=90))
+    assert plan is not None
+    written = plan.to_json()
+    assert written["nodes"] == 2 and list(written["stages"]) == ["base", "round_01"]
+    assert written["stages"]["base"] == {"requests": 100, "tokens": 36_000, "hours": (0.0005, 0.0005)}
+    assert written["total"]["requests"] == [200, 5_200]
 
 
 def test_a_run_behind_engines_gives_its_speed_and_lengths(tmp_path: Path) -> None:
@@ -51,3 +65,8 @@ def test_a_run_behind_engines_gives_its_speed_and_lengths(tmp_path: Path) -> Non
     write_jsonl(tmp_path / "student_usage.jsonl", usage)
     speed = speed_of(EngineSpeed(verdict=7.0), tmp_path)
     assert (speed.tokens_per_second, speed.answer, speed.verdict) == (100.0, 50.0, 7.0)
+    run = read_json(tmp_path / "run.json")
+    write_json(
+        tmp_path / "run.json", {**run, "config": {"generator": {"base_urls": ["http://a:1/v1", "http://b:1/v1"]}}}
+    )
+    assert speed_of(EngineSpeed(), tmp_path).tokens_per_second == 50.0  # of a node

@@ -23,6 +23,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -35,7 +36,6 @@ from mathse.config.generators import VLLMGenerator
 from mathse.config.schema import Trainer
 from mathse.inference.generate import Generator
 from mathse.inference.serving.student import ServedStudents
-from mathse.inference.serving.vllm_engine import VLLMEngine
 from mathse.judges import judge_paths
 from mathse.judges.served_orm import ServedORM
 from mathse.models.tiny import TinyBackbone
@@ -74,8 +74,8 @@ def stand_ins(count: int, allowed: Path, folder: Path, *options: str) -> Iterato
             process.wait()
 
 
-def stats(url: str) -> dict[str, float]:
-    with urllib.request.urlopen(url.removesuffix("/v1") + "/stats", timeout=10) as reply:
+def stats(url: str, route: str = "stats") -> dict[str, float]:
+    with urllib.request.urlopen(f"{url.removesuffix('/v1')}/{route}", timeout=10) as reply:
         counts: dict[str, float] = json.load(reply)
         return counts
 
@@ -104,12 +104,19 @@ def bytes_of(folder: Path) -> int:
 
 def phase(name: str, urls: list[str], slots: int, work: Any, count: int, disk: list[Path]) -> dict[str, Any]:
     before, bytes_before = [stats(url) for url in urls], sum(map(bytes_of, disk))
-    wall, cpu = time.monotonic(), time.process_time()
+    start, cpu = time.monotonic(), time.process_time()
     work()
-    wall, cpu = time.monotonic() - wall, time.process_time() - cpu
+    wall, cpu = time.monotonic() - start, time.process_time() - cpu
     after = [stats(url) for url in urls]
     busy = sum(b["busy_seconds"] - a["busy_seconds"] for a, b in zip(before, after, strict=True))
     share = busy / (slots * len(urls) * wall)
+    by_second = [stats(url, "seconds") for url in urls]
+    seconds = range(int(start), int(start + wall) + 1)
+    shares = [sum(counts.get(str(s), 0.0) for counts in by_second) / (slots * len(urls)) for s in seconds]
+    # From the second in which all slots were first busy to the one in which the last request took its slot: before it
+    # the first pictures are made and the first prompts compared, after it nothing waits for a slot any more.
+    full = next((k for k, share in enumerate(shares) if share > 0.98), 0)
+    last = int(max(counts["last_began"] for counts in after)) - int(start)
     written = sum(b["bytes_read"] - a["bytes_read"] for a, b in zip(before, after, strict=True))
     read = sum(b["bytes_written"] - a["bytes_written"] for a, b in zip(before, after, strict=True))
     return {
@@ -117,6 +124,9 @@ def phase(name: str, urls: list[str], slots: int, work: Any, count: int, disk: l
         "requests": count,
         "seconds": round(wall, 1),
         "slots_busy": round(share, 3),
+        "slots_busy_while_requests_wait": round(fmean(shares[full : max(full, last) + 1]), 3),
+        "seconds_to_all_busy": full,
+        "emptiest_second": min(shares[full : max(full, last)], default=None),
         "client_cpu_ms_a_request": round(1000 * cpu / count, 2),
         "requests_a_second_a_core": round(count / cpu),
         "sent_kB_a_request": round(written / count / 1000, 2),
@@ -164,8 +174,7 @@ def measured(options: argparse.Namespace, place: Path) -> Iterator[dict[str, Any
         run.mkdir()
         students = ServedStudents(generator, Section(), run, Trainer(), lambda text: None)  # type: ignore[arg-type]
         engine = students.engine
-        assert isinstance(engine, VLLMEngine)
-        engine.sees_files = not options.bytes
+        engine.reads_files = not options.bytes
         disk = [place / "answers", run]
         student = students.of(checkpoint, lambda: backbone)
         sample = {"stage": "round_01", "model": "tiny", "seed": 1}
@@ -174,7 +183,7 @@ def measured(options: argparse.Namespace, place: Path) -> Iterator[dict[str, Any
         yield phase("solutions", urls, options.slots, work, len(asked), disk)
 
         paths = generator.sample(student, asked, file, **sample)
-        orm = ServedORM(RewardModel(), Section(), run, lambda text: None, engine).of(checkpoint, lambda: backbone)
+        orm = ServedORM(RewardModel(), Section(), run, engine).of(checkpoint, lambda: backbone)
         by_id = {problem.id: problem for problem in asked}
         work = lambda: judge_paths(orm, by_id, paths, run / VERDICTS, batch_size=64)  # noqa: E731
         yield phase("verdicts", urls, options.slots, work, len(asked), disk)

@@ -5,7 +5,8 @@
 
 It takes the options that generator=vllm passes, and answers chat requests, verdicts with two log-probabilities a token,
 and the control requests (which weights it holds, load, sleep). A request waits for a slot, and holds it as long as its
-answer is: between the two numbers of tokens, drawn by the request's text. ``GET /stats`` counts what it did. Standard
+answer is: between the two numbers of tokens, drawn by the request's text. ``GET /stats`` counts what it did, ``GET
+/seconds`` tells how many of its slots were busy in each second of the machine's clock (``time.monotonic``). Standard
 library only, one process, so that its own work does not stand in the way.
 """
 
@@ -16,6 +17,7 @@ import asyncio
 import hashlib
 import json
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,9 +33,10 @@ class StandIn:
         self.options, self.held, self.asleep = options, Path(options.folder).name, False
         self.slots = asyncio.Semaphore(options.slots)
         self.stats: dict[str, float] = {
-            "requests": 0, "busy_seconds": 0.0, "first": 0.0, "last": 0.0, "bytes_read": 0, "bytes_written": 0,
-            "loads": 0, "sleeps": 0, "file_urls": 0, "data_urls": 0,
+            "requests": 0, "busy_seconds": 0.0, "first": 0.0, "last": 0.0, "last_began": 0.0,
+            "bytes_read": 0, "bytes_written": 0, "loads": 0, "sleeps": 0, "file_urls": 0, "data_urls": 0,
         }  # fmt: skip
+        self.busy: Counter[int] = Counter()  # slot-seconds by second
 
     async def serve(self) -> None:
         server = await asyncio.start_server(self._connection, self.options.host, self.options.port, backlog=4096)
@@ -69,6 +72,8 @@ class StandIn:
             return 200, {}
         if route == "/stats":
             return 200, self.stats
+        if route == "/seconds":
+            return 200, self.busy
         if route == "/is_sleeping":
             return 200, {"is_sleeping": self.asleep}
         if route == "/collective_rpc":
@@ -90,10 +95,12 @@ class StandIn:
             return 500, {"error": {"message": "it sleeps"}}
         async with self.slots:
             began = time.monotonic()
-            self.stats["first"] = self.stats["first"] or began
+            self.stats["first"], self.stats["last_began"] = self.stats["first"] or began, began
             reply = await self._completion(asked, body)
-            self.stats["last"] = time.monotonic()
-            self.stats["busy_seconds"] += self.stats["last"] - began
+            ended = self.stats["last"] = time.monotonic()
+            self.stats["busy_seconds"] += ended - began
+            for second in range(int(began), int(ended) + 1):
+                self.busy[second] += min(ended, second + 1) - max(began, second)  # type: ignore[assignment]
             self.stats["requests"] += 1
         return 200, reply
 

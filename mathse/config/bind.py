@@ -14,7 +14,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from mathse.config.evaluation import ROWS
-from mathse.config.field_words import FIELD_WORDS, OF_HYDRA
+from mathse.config.field_words import FIELD_WORDS, GONE, OF_HYDRA
 from mathse.config.judges import own_judge
 from mathse.config.options import available, option_of
 from mathse.config.schema import NAMED, OPTIONS
@@ -172,6 +172,9 @@ def _note_unknown(path: str, key: str, value: Any, choose: str, known: Sequence[
     one_of = "one of " if len(options) > 1 else ""
     belongs = f": the chosen {path[:-1]} has no such setting; it belongs to {choose}={one_of}{', '.join(options)}"
     for name in _leaves(f"{path}{key}", value):
+        if name in GONE:
+            notes.problems[name] = f"{name}: {GONE[name]}"
+            continue
         notes.problems[name] = name + (belongs if options else f": no such setting{did_you_mean(name, known)}")
         notes.meant.add(nearest(name, known) or name)
 

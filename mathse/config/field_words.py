@@ -1,5 +1,5 @@
 """What other programs of the field call our settings, for "did you mean": Trainer's and peers' arguments, the paper's
-letters, plain English."""
+letters, plain English; and settings of earlier versions that are gone, with what takes their place."""
 
 from __future__ import annotations
 
@@ -66,3 +66,8 @@ FIELD_WORDS: dict[str, tuple[str, ...]] = {
     "report_to": ("logger",),
 }
 OF_HYDRA = ("hydra.run.dir",)  # settings that no schema of ours has
+
+GONE = {
+    "generator.adapters": "is gone: leave it out, and pass generator=vllm, in whose one engine each fit's merged "
+    "checkpoint takes the place of the one before (docs/serving.md)",
+}

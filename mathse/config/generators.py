@@ -31,7 +31,6 @@ class ServerGenerator:
     base_url: str = "http://localhost:8000/v1"  # up to and with /v1
     model: str | None = None  # its name there; train.py: null, each checkpoint has a name of its own
     command: str | None = None  # train.py: what starts an engine, with {checkpoint}, {name} and {port} in it
-    adapters: bool = False  # train.py: the server is a vLLM with the base (model), and loads each LoRA fit's adapter
     start_timeout: float = allow(900.0, above=0)  # seconds until a started engine answers
     api_key_env: str | None = None  # the environment variable with the key; null: the server wants none
     style: Literal["compact", "full"] = "full"  # evaluate.py: of the prompts with prompt=student
@@ -53,7 +52,7 @@ class VLLMGenerator:
     Their weights are swapped in place. What ``HOW_STUDENTS_ARE_REACHED`` names changes no answer.
     """
 
-    _target_: str = "mathse.inference.serving.vllm.VLLMGenerator"
+    _target_: str = "mathse.inference.serving.student.VLLMGenerator"
     base_urls: list[str] = field(default_factory=list)  # of running servers, up to and with /v1; []: one is started
     program: str = "vllm"  # what is started; of another environment its path: /opt/vllm/bin/vllm
     options: str = ""  # more options of `vllm serve`, split as a shell splits them
@@ -78,7 +77,6 @@ HOW_STUDENTS_ARE_REACHED = (
     "base_urls",
     "model",
     "command",
-    "adapters",
     "program",
     "options",
     "replicas",

@@ -12,8 +12,7 @@ import torch
 
 from mathse.config import build
 from mathse.config.schema import EvaluateConfig, Trainer
-from mathse.inference.serving.student import ServedStudent, ServedStudents
-from mathse.inference.serving.vllm import VLLMGenerator
+from mathse.inference.serving.student import ServedStudent, ServedStudents, VLLMGenerator
 from mathse.judges import Judge
 from mathse.judges.orm import ORMJudge, open_orm
 from mathse.judges.served_orm import ServedORM, ServedORMJudge
@@ -70,7 +69,7 @@ def served_student(config: EvaluateConfig, served: ServedStudents) -> ServedStud
 
 def served_orm(config: EvaluateConfig, served: ServedStudents, path: str, section: Any) -> ServedORMJudge:
     """The ORM at ``path``, of the backbone that ``section`` sets, in the engine; its verdicts hold all that it says."""
-    orm = ServedORM(config.judge, section, served.run, lambda text: None, served.vllm)
+    orm = ServedORM(config.judge, section, served.run, served.engine)
     return orm.of(Path(path), partial(_open, section, path, config.trainer))
 
 

@@ -25,8 +25,7 @@ from mathse.evolution.context import RunContext
 from mathse.evolution.fitting import Fitting
 from mathse.evolution.student import Student
 from mathse.inference.generate import Writer
-from mathse.inference.serving.student import ServedStudents, ServerGenerator
-from mathse.inference.serving.vllm import VLLMGenerator
+from mathse.inference.serving.student import ServedStudents, ServingGenerator
 from mathse.judges import Batch, Judge
 from mathse.judges.opening import RunGives, open_judge
 from mathse.judges.orm import ORMJudge, open_orm
@@ -56,12 +55,12 @@ class RunModels:
         self.served: ServedStudents | None = None
         self.served_orm: ServedORM | None = None
         folder, say = context.run.path, context.progress.say
-        if isinstance(self.generator, (ServerGenerator, VLLMGenerator)):
+        if isinstance(self.generator, ServingGenerator):
             self.served = ServedStudents(self.generator, self.config.backbone, folder, self.config.trainer, say)
         if self.config.judge.engine == "vllm" and self.served is not None:
-            self.served_orm = ServedORM(self.config.judge, self._orm_section, folder, say, self.served.vllm)
+            self.served_orm = ServedORM(self.config.judge, self._orm_section, folder, self.served.engine)
         elif self.config.judge.server is not None:
-            self.served_orm = ServedORM(self.config.judge, self._orm_section, folder, say)
+            self.served_orm = ServedORM.at_server(self.config.judge, self._orm_section, folder, say)
 
     # --- backbones ---
 

@@ -21,17 +21,12 @@ from mathse.config.judges import Judge as Settings
 from mathse.errors import TeacherError
 from mathse.inference import prompts
 from mathse.inference.llm.chat import ChatReply
-from mathse.inference.llm.client import ChatClient
 from mathse.inference.rows import judge_row
+from mathse.inference.serving.address import Address
 from mathse.inference.serving.dialect import Statuses, at_status
-from mathse.inference.serving.engines import Engine, FolderEngine, NamedEngine
-from mathse.inference.serving.health_check import Address
+from mathse.inference.serving.engines import Engine, engine_at
 from mathse.inference.serving.model import Asked, ServedCheckpoint, ServedModel
-from mathse.inference.serving.names import SERVED, content_name
-from mathse.inference.serving.pictures import PICTURES, Pictures
-from mathse.inference.serving.started import StartedEngine
-from mathse.inference.serving.vllm import client_of
-from mathse.inference.serving.vllm_engine import VLLMEngine
+from mathse.inference.serving.names import content_name
 from mathse.judges import Batch
 from mathse.judges.orm import p_correct, status_tokens
 from mathse.judges.orm_rows import read_orm
@@ -43,61 +38,43 @@ from mathse.types import Problem, ReasoningPath, Verdict
 
 
 class ServedORM:
-    """The ORM of a run behind ``judge.server``, or in its students' vLLM; an engine starts with the first request.
+    """The ORM of a run in an engine.
 
     Args:
         settings: the section ``judge``.
         section: the settings of the ORM's backbone, which its prompts are encoded with.
         run: the run folder.
-        say: shows a line of progress.
-        vllm: the run's engine, where ``judge.engine`` is vllm.
     """
 
-    def __init__(
-        self,
-        settings: Settings | RewardModel,
-        section: Any,
-        run: Path,
-        say: Callable[[str], None],
-        vllm: VLLMEngine | None = None,
-    ) -> None:
-        self.settings, self.section, self.run = settings, section, run
-        self.engine: Engine
-        if vllm is not None:
-            self.engine, side = vllm, vllm.settings.image_side
-        elif isinstance(settings, Settings):
-            side = settings.image_side
-            address = Address(str(settings.server), settings.api_key_env, "judge")
-            if settings.command is not None:
-                self.engine = StartedEngine(settings.command, address, run / SERVED, settings.start_timeout, say)
-            elif settings.model is not None:
-                self.engine = NamedEngine(settings.model)
-            else:
-                self.engine = FolderEngine(run / SERVED)
-        self.pictures = Pictures(run / SERVED / PICTURES, side)
+    def __init__(self, settings: Settings | RewardModel, section: Any, run: Path, engine: Engine) -> None:
+        self.settings, self.section, self.run, self.engine = settings, section, run, engine
+
+    @classmethod
+    def at_server(cls, settings: Settings, section: Any, run: Path, say: Callable[[str], None]) -> ServedORM:
+        """Behind ``judge.server``; an engine that is started for it starts with the first request.
+
+        ``say`` shows a line of progress.
+        """
+        address = Address(str(settings.server), settings.api_key_env, "judge")
+        return cls(settings, section, run, engine_at(address, settings, run, say))
 
     def of(self, checkpoint: Path, whole: Callable[[], Backbone]) -> ServedORMJudge:
         """The judge of a checkpoint. Raises CheckpointError where that is no ORM's.
 
         ``whole`` opens it with its weights.
         """
-        settings, orm, name = self.settings, read_orm(checkpoint), content_name(checkpoint)
-        reader = prompt_reader(self.section, checkpoint, whole)
-        if isinstance(self.engine, VLLMEngine):
-            client = client_of(self.engine, name, "judge")
-        else:
-            client = ChatClient.of(settings, name, "judge", base_url=getattr(settings, "server", None))
+        orm, reader = read_orm(checkpoint), prompt_reader(self.section, checkpoint, whole)
+        client = self.engine.client(content_name(checkpoint), "judge")
         client.account_in(self.run, JUDGE_USAGE)
         ids = status_tokens(reader)
         statuses = Statuses(ids, (reader.tokenizer.decode([ids[0]]), reader.tokenizer.decode([ids[1]])))
-        served = ServedCheckpoint(self.engine, checkpoint, reader, whole)
         return ServedORMJudge(
-            ServedModel(client, self.pictures, served, statuses),
+            ServedModel(client, self.engine, ServedCheckpoint(checkpoint, reader, whole), statuses),
             reader,
             binary=orm["kind"] == "binary",
             see_answer=orm["see_answer"],
             see_image=orm["see_image"],
-            max_new_tokens=settings.max_new_tokens,
+            max_new_tokens=self.settings.max_new_tokens,
         )
 
 

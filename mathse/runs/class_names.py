@@ -23,6 +23,7 @@ MOVED = {
     "mathse.benchmarks.mathvl_test.MathVLTest": "mathse.evaluation.benchmarks.mathvl_test.MathVLTest",
     "mathse.evaluation.own.OwnBenchmark": "mathse.evaluation.benchmarks.synthetic.OwnBenchmark",
     "mathse.generate.HFGenerator": "mathse.inference.generate.HFGenerator",
+    "mathse.inference.serving.vllm.VLLMGenerator": "mathse.inference.serving.student.VLLMGenerator",
     "mathse.loggers.CsvLogger": "mathse.reporting.loggers.CsvLogger",
     "mathse.loggers.WandbLogger": "mathse.reporting.loggers.WandbLogger",
     "mathse.serving.student.ServerGenerator": "mathse.inference.serving.student.ServerGenerator",

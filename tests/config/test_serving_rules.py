@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from mathse.config.compose import train_config
+from mathse.errors import ConfigError
+
 COMMAND = "generator.command='vllm serve {checkpoint} --served-model-name {name} --port {port}'"
-LORA = ("sft.method=lora", "evolution.init=base", "evolution.reflect.init=base")
 SERVED = ("generator=server",)
 
 
@@ -25,16 +27,6 @@ SERVED = ("generator=server",)
         ([*SERVED, "generator.command='serve {checkpoint} --api-key sk-0123456789'"],
          "generator.command: holds a key, which run.json would show; leave it out and export it before starting"),
         ([*SERVED, "generator.command='serve {checkpoint} \"x'"], "cannot be split into words"),
-        ([*SERVED, "generator.adapters=true", *LORA],
-         "generator.model = null: generator.adapters=true needs the base's name at the server; pass it"),
-        ([*SERVED, "generator.adapters=true", "generator.model=m", *LORA[1:]],
-         "generator.adapters = true: sft.method = 'full' makes no adapter; pass sft.method=lora"),
-        ([*SERVED, "generator.adapters=true", "generator.model=m", *LORA, COMMAND],
-         "generator.command and generator.adapters: a running server takes adapters, none is started; pass one"),
-        ([*SERVED, "generator.adapters=true", "generator.model=m", *LORA, "sft.lora.scopes=[language,tower]"],
-         "generator.adapters = true: servers take adapters of the language model alone"),
-        ([*SERVED, "generator.adapters=true", "generator.model=m", "sft.method=lora", "evolution.init=previous"],
-         "generator.adapters = true: adapters go on the base, and evolution.init = 'previous'; pass base"),
         (["judge.model=orm"], "judge.model is set: only judge.server=URL reads it; pass that too"),
         (["judge.server=http://localhost:8001/v1", "judge.model=orm"],
          "judge.model = 'orm': no server can have the ORM that this run will train; pass judge.checkpoint=DIR"),
@@ -103,7 +95,6 @@ def test_a_command_without_a_key_is_no_mistake(read, command):
     [
         SERVED,
         (*SERVED, COMMAND),
-        (*SERVED, "generator.adapters=true", "generator.model=base", *LORA),
         (*SERVED, "backbone=qwen2vl", "judge.server=http://localhost:8001/v1"),
         (*SERVED, "backbone=internvl2_5", "judge.server=http://h:8001/v1", "judge.command='serve {checkpoint}'"),
     ],
@@ -113,6 +104,11 @@ def test_what_can_be_served_is_no_mistake(read, overrides):
 
 
 def test_evaluate_py_starts_no_engine(read):
-    for key, value in (("command", "'serve {checkpoint}'"), ("adapters", "true")):
-        with pytest.raises(Exception, match=f"generator.{key} is set: train.py reads it"):
-            read("generator=server", "generator.model=m", f"generator.{key}={value}", program="evaluate")
+    with pytest.raises(Exception, match="generator.command is set: train.py reads it"):
+        read("generator=server", "generator.model=m", "generator.command='serve {checkpoint}'", program="evaluate")
+
+
+@pytest.mark.parametrize("value", ["true", "false"])  # as a command line had it, or a recorded config
+def test_a_setting_that_is_gone_is_told_with_what_takes_its_place(value):
+    with pytest.raises(ConfigError, match="generator.adapters: is gone: leave it out, and pass generator=vllm, in who"):
+        train_config(["generator=server", f"generator.adapters={value}"])

@@ -1,4 +1,4 @@
-"""Engines that are started by a command, and adapters that are loaded into a running one."""
+"""Engines that are started by a command."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from engine import Engine, Model
-from small import problems, tiny_backbone
+from engine import Engine
+from small import problems
 
-from mathse.errors import CheckpointError, TeacherError
+from mathse.config.generators import ServerGenerator
+from mathse.errors import TeacherError
 from mathse.inference.rows import solve_row
 from mathse.inference.serving import supervisor
-from mathse.inference.serving.engines import AdapterEngine
-from mathse.inference.serving.health_check import Address
+from mathse.inference.serving.address import Address
+from mathse.inference.serving.engines import StartedEngine
 from mathse.inference.serving.names import content_name
-from mathse.inference.serving.started import StartedEngine
-from mathse.models import adapters, load
+from mathse.models import load
 
 ROOT = Path(__file__).resolve().parents[2]
 # What a command starts here: a server that names its model, and does not answer. It says its process id first.
@@ -67,7 +67,8 @@ def start(port: int, light: str, tmp_path: Path) -> Iterator[Start]:
     def begin(command: str = light, start_timeout: float = 60.0, said: list[str] | None = None) -> StartedEngine:
         say = said.append if said is not None else print
         address = Address(f"http://127.0.0.1:{port}/v1")
-        started.append(StartedEngine(command, address, tmp_path / "served", start_timeout, say))
+        settings = ServerGenerator(command=command, start_timeout=start_timeout)
+        started.append(StartedEngine(settings, address, tmp_path, say))
         return started[-1]
 
     yield begin
@@ -191,13 +192,15 @@ def test_an_engine_ends_with_the_run_that_is_killed(light: str, port: int, tmp_p
     checkpoint = folder(tmp_path / "checkpoint", 1)
     name = content_name(checkpoint)
     code = (
-        "import sys, time; from pathlib import Path; from mathse.inference.serving.health_check import Address;"
-        "from mathse.inference.serving.started import StartedEngine;"
-        "_, command, url, folder, checkpoint, name = sys.argv;"
-        "StartedEngine(command, Address(url), Path(folder), 60).serve(Path(checkpoint), name);"
+        "import sys, time; from pathlib import Path; from mathse.config.generators import ServerGenerator;"
+        "from mathse.inference.serving.address import Address;"
+        "from mathse.inference.serving.engines import StartedEngine;"
+        "_, command, url, run, checkpoint, name = sys.argv;"
+        "engine = StartedEngine(ServerGenerator(command=command), Address(url), Path(run), lambda text: None);"
+        "engine.serve(Path(checkpoint), name);"
         "print('served', flush=True); time.sleep(60)"
     )
-    words = [light, f"http://127.0.0.1:{port}/v1", str(tmp_path / "served"), str(checkpoint), name]
+    words = [light, f"http://127.0.0.1:{port}/v1", str(tmp_path), str(checkpoint), name]
     command = [sys.executable, "-c", code, *words]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as run:
         assert run.stdout is not None and run.stdout.readline() == "served\n"
@@ -222,79 +225,4 @@ def test_a_real_engine_is_started_with_the_checkpoint_and_answers_as_it(
         rows = [solve_row(local.prompt_style, problem) for problem in problems(3)]
         assert student.generate(rows, **GREEDY) == local.generate(rows, **GREEDY)
     finally:
-        student.model.served.engine.free()
-
-
-# --- adapters ---------------------------------------------------------------------------------------------------------
-
-
-def fitted(base: Path, place: Path, seed: int) -> Path:
-    """A checkpoint folder as a LoRA fit on the base leaves it."""
-    import torch
-
-    backbone = load("tiny", base)
-    adapters.attach(backbone, rank=4, alpha=64, dropout=0.0, scopes=["language"], seed=seed)
-    torch.manual_seed(seed)
-    for name, weight in backbone.model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(weight, std=0.2)
-    adapters.save(backbone, place / "adapter", place / "adapter")
-    adapters.merge(backbone)
-    backbone.save(place)
-    return place
-
-
-@pytest.fixture
-def with_base(checkpoint: Path) -> Iterator[Engine]:
-    with Engine(named={"base": Model.open(str(checkpoint))}) as engine:
-        yield engine
-
-
-def test_adapters_are_loaded_under_new_names_and_answer_as_the_merged_checkpoints(
-    with_base: Engine, checkpoint: Path, tmp_path: Path
-) -> None:
-    from serving.test_student import GREEDY, opened
-
-    local = load("tiny", checkpoint)
-    rows = [solve_row(local.prompt_style, problem) for problem in problems(3)]
-    engine = AdapterEngine(Address(with_base.url), "base", checkpoint)
-    folders = [checkpoint, *(fitted(checkpoint, tmp_path / f"round_{seed}", seed) for seed in (1, 2))]
-    texts = []
-    for one in folders:
-        student = opened(with_base.url, one, tmp_path)
-        assert student.model.served is not None
-        object.__setattr__(student.model.served, "engine", engine)
-        texts.append(student.generate(rows, **GREEDY))
-        assert texts[-1] == load("tiny", one).generate(rows, **GREEDY)
-    assert len({str(text) for text in texts}) == 3
-    first, second = (content_name(one) for one in folders[1:])
-    assert [(path, body["lora_name"]) for path, body in with_base.posted] == [
-        ("/v1/load_lora_adapter", first),
-        ("/v1/load_lora_adapter", second),
-        ("/v1/unload_lora_adapter", first),
-    ]
-    assert {body["model"] for body in with_base.asked} == {"base", first, second}
-
-
-def test_an_adapter_that_the_server_has_is_not_loaded_again(
-    with_base: Engine, checkpoint: Path, tmp_path: Path
-) -> None:
-    place = fitted(checkpoint, tmp_path / "round_1", 1)
-    for _ in range(2):  # the second is another start of the run
-        assert AdapterEngine(Address(with_base.url), "base", checkpoint).serve(place, "mathse-1") == "mathse-1"
-    assert len(with_base.posted) == 1
-
-
-def test_what_adapters_cannot_serve_is_told_of(with_base: Engine, checkpoint: Path, tmp_path: Path) -> None:
-    engine = AdapterEngine(Address(with_base.url), "base", checkpoint)
-    full = tmp_path / "full"
-    tiny_backbone(seed=8).save(full)
-    with pytest.raises(CheckpointError, match="has no adapter and is not the base.*pass sft.method=lora"):
-        engine.serve(full, content_name(full))
-    on_another = fitted(full, tmp_path / "other", 1)
-    with pytest.raises(CheckpointError, match="was fitted on .*full, and the server has the base.*evolution.init=base"):
-        engine.serve(on_another, content_name(on_another))
-    place = fitted(checkpoint, tmp_path / "round_1", 1)
-    with_base.echoes = 400
-    with pytest.raises(TeacherError, match=r"does not load .*adapter \(400: .*VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"):
-        engine.serve(place, content_name(place))
+        student.model.engine.free()

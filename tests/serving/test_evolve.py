@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from e2e.runs import ROOT, SIZES, WORLD, run
-from engine import Engine, Model
+from engine import Engine
 
 from mathse.runs.store import read_jsonl
 
@@ -106,20 +106,6 @@ def test_a_served_orm_without_logprobs_is_told_of_in_log_and_summary(
     assert set(scores(tmp_path / "run").values()) == {None} and count > 10
     assert any(note.startswith(said) for note in summary["notes"])
     assert said in "".join(capsys.readouterr())
-
-
-def test_adapters_of_a_running_server_write_what_local_checkpoints_do(teacher: list[str], tmp_path: Path) -> None:
-    fits = ("sft.method=lora", "sft.lora.rank=4", "evolution.init=base", "evolution.reflect.init=base")
-    asks = ("judge=random", "distill.judge=random", "evolution.reflect.feedback=teacher")
-    loop = (*SIZES, *WORLD, *GREEDY, *asks, *fits, *teacher)
-    local = run(tmp_path / "local", *loop)
-    base = Model.open(str(tmp_path / "local" / "base" / "checkpoint"))
-    with Engine(named={"base": base}) as engine:
-        summary = run(tmp_path / "served", *loop, *served(engine, tmp_path, "model=base", "adapters=true"))
-        loaded = [body["lora_name"] for path, body in engine.posted if path == "/v1/load_lora_adapter"]
-    assert same_rows(tmp_path / "served", tmp_path / "local", "paths.jsonl", "*predictions.jsonl", "train.jsonl")
-    assert summary["stages"] == local["stages"]
-    assert len(set(loaded)) == len(loaded) == 3  # distill, round_01, final
 
 
 @pytest.mark.slow

@@ -36,7 +36,7 @@ def settings(url: str, place: Path, **how: Any) -> Judge:
 
 
 def served(url: str, place: Path, orm: Path, **how: Any) -> Any:
-    return ServedORM(settings(url, place, **how), Section(), place, print).of(orm, tiny_backbone)
+    return ServedORM.at_server(settings(url, place, **how), Section(), place, print).of(orm, tiny_backbone)
 
 
 @pytest.fixture(scope="module")

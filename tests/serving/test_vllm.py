@@ -33,7 +33,7 @@ from mathse.errors import ConfigError, TeacherError
 from mathse.inference.rows import solve_row
 from mathse.inference.serving.names import content_name, served_folder
 from mathse.inference.serving.student import ServedStudents
-from mathse.inference.serving.vllm_engine import ModelTurns, VLLMEngine, form_of
+from mathse.inference.serving.vllm import ModelTurns, VLLMEngine, form_of
 from mathse.models import load
 from mathse.models.row import Row
 from mathse.runs.store import read_jsonl
@@ -198,9 +198,17 @@ def test_one_engine_serves_all_checkpoints_and_reads_pictures_where_they_lie(
     assert counts["loads"] == 2 and counts["data_urls"] == 0 and counts["file_urls"] == counts["requests"] == 60
     assert len(list((tmp_path / "served" / "pictures").iterdir())) == 1
     assert [line.partition(" (")[0] for line in said if "starts" in line] == ["vllm: starts, for the whole run"]
-    command = engine.arguments(tmp_path)
+    command = engine.arguments(checkpoint)
     assert "--worker-extension-cls" in command and "--enable-sleep-mode" not in command
+    assert "--mm-processor-kwargs" not in command
     assert command[-2:] == ["--slots", "8"]
+
+
+def test_internvl_pictures_are_resized_in_the_engine_by_what_resizes_them_here(tmp_path: Path) -> None:
+    engine = VLLMEngine(VLLMGenerator(), tmp_path, "float32", 0, print)
+    (tmp_path / "config.json").write_text('{"model_type": "internvl"}')
+    command = engine.arguments(tmp_path)
+    assert command[command.index("--mm-processor-kwargs") + 1] == '{"use_fast": false}'
 
 
 def test_an_engine_that_is_killed_in_mid_stage_is_started_again_and_nothing_is_lost(

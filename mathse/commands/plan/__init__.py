@@ -22,9 +22,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from mathse.commands.plan.engines import EngineSpeed, engine_lines, speed_of
+from mathse.commands.plan.engines import EngineSpeed, engine_plan, speed_of
 from mathse.commands.unnamed_data import refuse_unnamed_data
 from mathse.config.compose import train_config
 from mathse.config.options import FLAG, look_in
@@ -35,10 +35,8 @@ from mathse.config.trust import only_looking
 from mathse.errors import ConfigError
 from mathse.runs.store import make_folder, write_json
 
-if TYPE_CHECKING:
-    from mathse.commands.plan.plan import Plan
-
 SAMPLE = 256
+NOT_KNOWN = EngineSpeed()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -77,21 +75,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         value = getattr(arguments, option)
         if value is not None and not 0 < value < float("inf"):
             parser.error(f"--{option.replace('_', '-')}: must be above 0")
-    plan = show(config, sample=arguments.sample, rates=arguments.rate, like=arguments.like)
     speed = EngineSpeed(arguments.engine_speed, arguments.answer_tokens, arguments.verdict_tokens)
-    for line in engine_lines(config, plan.stages, speed_of(speed, arguments.like)):
-        print(line)
+    plan = show(config, sample=arguments.sample, rates=arguments.rate, like=arguments.like, speed=speed)
     if arguments.json is not None:
         make_folder(arguments.json.parent)
-        write_json(arguments.json, plan.to_json())
+        write_json(arguments.json, plan)
     return 0
 
 
-def show(config: TrainConfig, *, sample: int = SAMPLE, rates: Sequence[str] = (), like: Path | None = None) -> Plan:
-    """Print the plan of a run with these settings; ``mathse train plan=true`` does no more."""
+def show(
+    config: TrainConfig,
+    *,
+    sample: int = SAMPLE,
+    rates: Sequence[str] = (),
+    like: Path | None = None,
+    speed: EngineSpeed = NOT_KNOWN,
+) -> dict[str, Any]:
+    """Print the plan of a run with these settings, and return it as JSON; ``mathse train plan=true`` does no more."""
     from mathse.commands.plan.plan import make_plan  # here: a wrong setting is refused before anything is loaded
     from mathse.commands.plan.table import plan_as_text
 
     plan = make_plan(config, sample=sample, rates=rates, like=like)
     print("\n".join(plan_as_text(plan)))
-    return plan
+    engines = engine_plan(config, plan.stages, speed_of(speed, like))
+    if engines is None:
+        return plan.to_json()
+    print("\n".join(engines.lines()))
+    return {**plan.to_json(), "engines": engines.to_json()}

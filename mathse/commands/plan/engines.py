@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from mathse.commands.plan.amounts import Range, StagePlan
 from mathse.config.generators import ServerGenerator, VLLMGenerator
@@ -56,48 +57,99 @@ def _measured(run: Run) -> EngineSpeed:
         if tokens[file]
     )
     written = sum(tokens.values())
+    nodes = max(1, len(run.config.get("generator", {}).get("base_urls", ())))
     return EngineSpeed(
-        written / seconds if seconds else None,
+        written / seconds / nodes if seconds else None,
         tokens[STUDENT_USAGE] / answers if answers and tokens[STUDENT_USAGE] else None,
         tokens[JUDGE_USAGE] / verdicts if verdicts and tokens[JUDGE_USAGE] else None,
-        (f"engines: {written:,} tokens in {seconds:,.0f} s of sampling and judging, measured in {run.folder}",),
+        (
+            f"engines: {written:,} tokens in {seconds:,.0f} s of sampling and judging on {_nodes(nodes)}, measured in "
+            f"{run.folder}",
+        ),
     )
 
 
-def engine_lines(config: TrainConfig, stages: Sequence[StagePlan], speed: EngineSpeed) -> Iterator[str]:
-    """A line a stage and one for the run; none where this process samples and judges itself."""
+@dataclass(frozen=True)
+class EngineWork:
+    """What a stage, or the run, asks its engines: requests, and tokens that they write."""
+
+    requests: Range
+    tokens: Range
+
+    def hours(self, speed: EngineSpeed, nodes: int) -> tuple[float, float] | None:
+        """From, to; None where the speed is not known."""
+        if speed.tokens_per_second is None:
+            return None
+        low, high = (count / speed.tokens_per_second / nodes / 3600 for count in (self.tokens.low, self.tokens.high))
+        return low, high
+
+
+@dataclass(frozen=True)
+class EnginePlan:
+    """``stages``: those that ask something, by name."""
+
+    stages: dict[str, EngineWork]
+    speed: EngineSpeed
+    nodes: int
+    judges_there: bool  # the ORM
+
+    @property
+    def whole(self) -> EngineWork:
+        work = self.stages.values()
+        return EngineWork(sum((w.requests for w in work), Range()), sum((w.tokens for w in work), Range()))
+
+    def lines(self) -> Iterator[str]:
+        """A line a stage and one for the run."""
+        speed = self.speed
+        yield from speed.notes
+        for name, work in self.stages.items():
+            yield f"engines, {name}: {self._line(work)}"
+        yield f"engines, the run: {self._line(self.whole)}, on {_nodes(self.nodes)}"
+        if speed.answer is None or (self.judges_there and speed.verdict is None):
+            bounds = "engines: tokens are upper bounds (max_new_tokens)"
+            yield f"{bounds}; pass --answer-tokens, --verdict-tokens, or --like RUN"
+        if speed.tokens_per_second is None:
+            yield "engines: hours are not estimated; pass --engine-speed (tokens a second of a node), or --like RUN"
+
+    def to_json(self) -> dict[str, Any]:
+        def shown(work: EngineWork) -> dict[str, Any]:
+            hours = work.hours(self.speed, self.nodes)
+            return {"requests": work.requests.to_json(), "tokens": work.tokens.to_json(), "hours": hours}
+
+        stages = {name: shown(work) for name, work in self.stages.items()}
+        speed = {name: getattr(self.speed, name) for name in ("tokens_per_second", "answer", "verdict")}
+        return {"nodes": self.nodes, "speed": speed, "stages": stages, "total": shown(self.whole)}
+
+    def _line(self, work: EngineWork) -> str:
+        def shown(number: Range) -> str:
+            return f"{number.low:,}" if number.exact else f"{number.low:,}-{number.high:,}"
+
+        line = f"{shown(work.requests)} requests, {shown(work.tokens)} tokens to write"
+        if (hours := work.hours(self.speed, self.nodes)) is not None:
+            low, high = hours
+            line += f", {low:,.1f} h" if work.tokens.exact else f", {low:,.1f}-{high:,.1f} h"
+        return line
+
+
+def engine_plan(config: TrainConfig, stages: Sequence[StagePlan], speed: EngineSpeed) -> EnginePlan | None:
+    """None where this process samples and judges itself."""
     generator = config.generator
     if not isinstance(generator, (VLLMGenerator, ServerGenerator)):
-        return
-    by_engine = config.judge.server is not None or config.judge.engine == "vllm"
-    nodes = max(1, len(generator.base_urls)) if isinstance(generator, VLLMGenerator) else 1
-    yield from speed.notes
-    total_requests, total_tokens = Range(), Range()
+        return None
+    judges_there = config.judge.server is not None or config.judge.engine == "vllm"
+    work = {}
     for stage in stages:
         n = config.orm.samples_per_problem if stage.name.startswith("orm/") else config.evolution.samples_per_problem
         samples = stage.samples.through(lambda count, n=n: -(-count // n))  # type: ignore[misc]
-        verdicts = stage.verdicts if by_engine else Range()
-        requests = samples + Range.of(stage.evaluated) + verdicts
-        if not requests.high:
-            continue
+        verdicts = stage.verdicts if judges_there else Range()
         # upper bounds where no length is known
         tokens = stage.answers * (speed.answer or generator.max_new_tokens)
         tokens += verdicts * (speed.verdict or config.judge.max_new_tokens)
-        total_requests, total_tokens = total_requests + requests, total_tokens + tokens
-        yield f"engines, {stage.name}: {_line(requests, tokens, speed, nodes)}"
-    yield f"engines, the run: {_line(total_requests, total_tokens, speed, nodes)}, on {nodes} node{'s' * (nodes > 1)}"
-    if speed.answer is None or (by_engine and speed.verdict is None):
-        yield "engines: tokens are upper bounds (max_new_tokens); pass --answer-tokens, --verdict-tokens, or --like RUN"
-    if speed.tokens_per_second is None:
-        yield "engines: hours are not estimated; pass --engine-speed (tokens a second of a node), or --like RUN"
+        if (requests := samples + Range.of(stage.evaluated) + verdicts).high:
+            work[stage.name] = EngineWork(requests, tokens)
+    nodes = max(1, len(generator.base_urls)) if isinstance(generator, VLLMGenerator) else 1
+    return EnginePlan(work, speed, nodes, judges_there)
 
 
-def _line(requests: Range, tokens: Range, speed: EngineSpeed, nodes: int) -> str:
-    def shown(number: Range) -> str:
-        return f"{number.low:,}" if number.exact else f"{number.low:,}-{number.high:,}"
-
-    line = f"{shown(requests)} requests, {shown(tokens)} tokens to write"
-    if speed.tokens_per_second:
-        low, high = (count / speed.tokens_per_second / nodes / 3600 for count in (tokens.low, tokens.high))
-        line += f", {low:,.1f} h" if tokens.exact else f", {low:,.1f}-{high:,.1f} h"
-    return line
+def _nodes(count: int) -> str:
+    return f"{count} node{'s' * (count > 1)}"

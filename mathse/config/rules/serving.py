@@ -75,34 +75,17 @@ def _address_problems(path: str, url: str | None, api_key_env: str | None) -> It
 
 
 def students_are_served_somehow(config: TrainConfig) -> Iterator[str]:
-    """Each checkpoint gets behind the server in one of three ways."""
+    """Each checkpoint gets behind the server by its folder, or by a command."""
     generator = config.generator
     if not isinstance(generator, ServerGenerator):
         return
     yield from _no_engine("backbone", config.backbone, "generator=hf")
     yield from _command_problems("generator", generator.command)
-    if not generator.adapters:
-        if generator.model is not None:
-            yield (
-                f"generator.model = {show(generator.model)}: one name cannot stand for the checkpoints of all rounds; "
-                "pass generator.model=null, or generator.adapters=true where it is the base's name"
-            )
-        return
-    # a running server that has the base, and is given each fit's adapter
-    if generator.command is not None:
-        yield "generator.command and generator.adapters: a running server takes adapters, none is started; pass one"
-    if generator.model is None:
-        yield "generator.model = null: generator.adapters=true needs the base's name at the server; pass it"
-    if config.sft.method == "full":
-        yield "generator.adapters = true: sft.method = 'full' makes no adapter; pass sft.method=lora"
-    elif set(config.sft.lora.scopes) != {"language"}:
+    if generator.model is not None:
         yield (
-            f"generator.adapters = true: servers take adapters of the language model alone, and sft.lora.scopes = "
-            f"{config.sft.lora.scopes}; pass sft.lora.scopes=[language], or generator.command"
+            f"generator.model = {show(generator.model)}: one name cannot stand for the checkpoints of all rounds; pass "
+            "generator.model=null"
         )
-    for key, value in (("init", config.evolution.init), ("reflect.init", config.evolution.reflect.init)):
-        if value != "base":
-            yield f"generator.adapters = true: adapters go on the base, and evolution.{key} = {show(value)}; pass base"
 
 
 def orm_is_served_somehow(config: TrainConfig) -> Iterator[str]:
@@ -128,10 +111,8 @@ def orm_is_served_somehow(config: TrainConfig) -> Iterator[str]:
 
 
 def evaluation_starts_no_engine(config: EvaluateConfig) -> Iterator[str]:
-    generator = config.generator
-    for key in ("command", "adapters") if isinstance(generator, ServerGenerator) else ():
-        if getattr(generator, key):
-            yield f"generator.{key} is set: train.py reads it; evaluate.py asks a running server for generator.model"
+    if isinstance(config.generator, ServerGenerator) and config.generator.command is not None:
+        yield "generator.command is set: train.py reads it; evaluate.py asks a running server for generator.model"
 
 
 def _no_engine(path: str, backbone: Any, remedy: str) -> Iterator[str]:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -28,11 +29,20 @@ from mathse.inference.llm.records import Records
 POLL = (0.05, 1.0)  # seconds between looks for an answer that another run has requested: first, longest
 AHEAD = 4  # requests read ahead, times the slots
 AVOIDED = 30.0  # seconds that an address which cannot be reached gets no request, where there are others
+POOL = 32  # connections; for each request the package looks at all of a pool, which at 256 is a third of its CPU time
 HOPELESS = 10  # rows rejected before any was answered: a setting is wrong
 
 
 class Stopped(Exception):
     """The run ends: nothing more is sent."""
+
+
+@dataclass
+class Pool:
+    """Connections to one address, which stay open, and how many requests are under way on them."""
+
+    api: openai.AsyncOpenAI
+    under_way: int = 0
 
 
 More = Callable[[ChatRequest, ChatReply], list[ChatRequest]]  # what is to be asked behind a reply
@@ -48,6 +58,8 @@ class Online:
         self.read_ahead = AHEAD * slots  # requests
         self.ahead = asyncio.Semaphore(self.read_ahead)
         self.busy: Counter[str] = Counter()  # requests under way by address
+        self.pools: defaultdict[str, list[Pool]] = defaultdict(list)  # by address
+        self.opened = AsyncExitStack()  # ends them
         self.out_of_reach: dict[str, float] = {}  # when an address that could not be reached may be tried again
         self.reviving, self.turning = asyncio.Lock(), asyncio.Lock()
         self.revived = 0.0  # time.monotonic() of the last time
@@ -92,8 +104,7 @@ class Online:
             if error is not None and not isinstance(error, Stopped):
                 errors.append(error)
 
-        async with AsyncExitStack() as stack:
-            self.apis = {url: await stack.enter_async_context(self.client.connected(url)) for url in self.addresses}
+        async with AsyncExitStack() as self.opened:
             try:
                 # Requests are read as earlier ones end: a request with pictures may be a megabyte.
                 number = 0
@@ -154,17 +165,19 @@ class Online:
             pause = min(2 * pause, POLL[1])
 
     async def _requested(self, request: ChatRequest, key: str) -> ChatReply:
-        async with self.slots:
-            reserved = await self._reserve(request)
-            try:
+        reserved = 0.0
+        try:
+            async with self.slots:
+                reserved = await self._reserve(request)
                 reply = await self._tried(request, key)
-                await asyncio.to_thread(self.client.keep, reply, request)
-                self.client.count(reply, request)
-                return reply
-            finally:
-                self.account.release(reserved)
-                async with self.settled:
-                    self.settled.notify_all()
+            # Its slot is the next request's while the answer goes to the disk, which may be slow for a moment.
+            await asyncio.to_thread(self.client.keep, reply, request)
+            self.client.count(reply, request)
+            return reply
+        finally:
+            self.account.release(reserved)
+            async with self.settled:
+                self.settled.notify_all()
 
     async def _reserve(self, request: ChatRequest) -> float:
         """Reserve what the request can cost; where it would fit but for requests under way, wait for their ends."""
@@ -257,13 +270,27 @@ class Online:
             await self._sleep(limits.paused)
         try:
             async with asyncio.timeout(self.client.timeout):  # the package's own limit is for each read of the socket
-                # not chat.completions.create, which copies and checks the body: a third of a request's work here
-                raw = await self.apis[url].post("/chat/completions", body=body, cast_to=httpx.Response)
+                async with self._connection(url) as api:
+                    # not chat.completions.create, which copies and checks the body: a third of a request's work here
+                    raw = await api.post("/chat/completions", body=body, cast_to=httpx.Response)
             reply = self.client.dialect.reply(without_key(raw.text, self.client.secret), request, key)
         except (openai.OpenAIError, TimeoutError, Broken) as e:
             return fault_of(e, self.client.secret)
         limits.tokens.correct(reply.usage.prompt_tokens + reply.usage.completion_tokens - estimate)
         return reply
+
+    @asynccontextmanager
+    async def _connection(self, url: str) -> AsyncIterator[openai.AsyncOpenAI]:
+        """To an address: of its first pool that has one to spare, else of a new pool."""
+        pool = next((pool for pool in self.pools[url] if pool.under_way < POOL), None)
+        if pool is None:
+            pool = Pool(await self.opened.enter_async_context(self.client.connected(url)))
+            self.pools[url].append(pool)
+        pool.under_way += 1
+        try:
+            yield pool.api
+        finally:
+            pool.under_way -= 1
 
     def _given_up(self, fault: Fault, request: ChatRequest, key: str, started: float) -> ChatReply:
         """The outcome of a row that gets no answer. Where that may not be the row's fault, the run ends and Stopped is

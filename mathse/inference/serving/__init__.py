@@ -1,12 +1,15 @@
 """Students and the ORM behind an OpenAI-compatible server: vLLM, SGLang, ``transformers serve``, any other.
 
-names.py         a checkpoint's name at a server: a hash of its contents, so no name stands for two different weights
-engines.py       how a server gets a checkpoint: by its folder, or as an adapter that a running vLLM loads
-started.py       or by a command of the user's, which is started and stopped here; supervisor.py ends it with the run
-health_check.py  the requests that are no chat: does the server answer, which models has it
-messages.py      a row as the messages of a request, pictures losslessly
-model.py         one served checkpoint, whose count of prompt tokens is compared with the local processor's
-student.py       generator=server
+student.py   generator=server, generator=vllm
+model.py     one served checkpoint: its requests, and the comparison of its prompts with the local processor's
+messages.py  a row as the messages of a request; pictures.py: its pictures, losslessly
+dialect.py   what requests have beyond the OpenAI API's, and how little of a verdict's reply is kept
+engines.py   how a server gets a checkpoint: by its folder, by a name, or by a command that starts an engine
+vllm.py      or one vLLM whose weights are swapped in place; control.py: the requests that do it; in_vllm/: what runs in
+             vLLM itself; probe.py: does it answer with the weights that it was given?
+process.py   a program that is started as an engine; supervisor.py ends it with the run
+address.py   where a server is: does it answer, which models has it
+names.py     a checkpoint's name at a server: a hash of its contents, so no name stands for two different weights
 
-mathse/judges/served_orm.py has judge.server=URL, docs/serving.md the commands that start engines.
+mathse/judges/served_orm.py has judge.server=URL and judge.engine=vllm, docs/serving.md the commands.
 """

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mathse.errors import TeacherError
-from mathse.inference.serving.health_check import Address
+from mathse.inference.serving.address import Address
 
 # After a swap all three: with the first alone the engine ends at the next picture ("Encoder cache miss").
 CACHES = ("reset_prefix_cache", "reset_mm_cache", "reset_encoder_cache")

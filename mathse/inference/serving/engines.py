@@ -1,24 +1,64 @@
-"""How a server gets a checkpoint: it loads a folder, has it already, or loads an adapter.
+"""How a server gets a checkpoint: by its folder, under a name it has already, or by a command that starts an engine.
 
-A fourth way, an engine that is started for each checkpoint, is in started.py.
+A fourth way, one vLLM whose weights are swapped in place, is in vllm.py. What the ways differ in is said here, by
+members of ``Engine``; whoever asks a served model does not look which way it is.
 """
 
 from __future__ import annotations
 
-import json
+import shlex
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
-from mathse.errors import CheckpointError, TeacherError
-from mathse.inference.serving.health_check import Address
-from mathse.inference.serving.names import content_name, served_folder
-from mathse.runs.layout import ADAPTER
+from mathse.inference.llm.client import ChatClient
+from mathse.inference.serving.address import Address
+from mathse.inference.serving.names import SERVED, served_folder
+from mathse.inference.serving.pictures import PICTURES, Pictures
+from mathse.inference.serving.probe import Probe
+from mathse.inference.serving.process import EngineProcess
 
 
-class Engine(Protocol):
-    def serve(self, checkpoint: Path, name: str) -> str:
-        """The model's name in requests, once the server can answer with this checkpoint. ``name``: its
-        ``content_name``."""
+class Engine:
+    """One or several servers at ``addresses``, all with the same model.
+
+    Args:
+        settings: the section of the settings that says how its clients ask: concurrency, timeouts, ``image_side``, ...
+        run: the run folder.
+    """
+
+    reads_files = False  # whether pictures may be named as files of this machine; else their bytes are sent
+    takes_token_ids = False  # whether log-probabilities can be asked for by the ids of tokens (vLLM)
+
+    def __init__(self, settings: Any, addresses: Sequence[Address], run: Path) -> None:
+        self.settings, self.addresses = settings, addresses
+        self.folder = run / SERVED
+        self.probes = 0  # prompts that it is probed with
+        self.compared: set[str] = set()  # names of models whose prompts are as long there as here
+        self.pictures = Pictures(self.folder / PICTURES, settings.image_side)
+
+    def client(self, name: str, section: str) -> ChatClient:
+        """A client of the model ``name``; ``section``: of the settings, for messages."""
+        client = ChatClient.of(self.settings, name, section, base_url=self.addresses[0].base_url)
+        client.base_urls = [address.base_url for address in self.addresses]
+        return client
+
+    def admit(self, client: ChatClient, bring: Callable[[], None]) -> None:
+        """Have the engine hold the client's model before a stage, by ``bring()``, which calls ``serve``; and again
+        whenever its requests find that it does not."""
+        bring()
+
+    def serve(self, checkpoint: Path, name: str, probe: Probe | None = None) -> str:
+        """The model's name in requests, once the servers can answer with this checkpoint. ``name``: its
+        ``content_name``.
+
+        Raises TeacherError where they cannot.
+        """
+        raise NotImplementedError
+
+    def remedy(self, section: str) -> str:
+        """What to do where a server does not know the model that it was asked for."""
+        return f"check {section}.model and {section}.command"
 
     def free(self) -> None:
         """Free the memory that a fit needs, where this run started the engine; the next ``serve`` brings it back."""
@@ -27,82 +67,65 @@ class Engine(Protocol):
         """End the engine, where this run started it."""
 
 
-class FolderEngine:
+class FolderEngine(Engine):
     """A server that loads the folder that a request names, on this machine, such as ``transformers serve``."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def serve(self, checkpoint: Path, name: str) -> str:
+    def serve(self, checkpoint: Path, name: str, probe: Probe | None = None) -> str:
         return str(served_folder(checkpoint, name, self.folder))
 
-    def free(self) -> None:
-        pass
-
-    def stop(self) -> None:
-        pass
+    def remedy(self, section: str) -> str:
+        return f"`transformers serve` loads the folder it is asked for; for other engines pass {section}.command"
 
 
-class NamedEngine:
-    """A server that has the checkpoint already, under the name ``model``."""
+class NamedEngine(Engine):
+    """A server that has the checkpoint already, under the name ``settings.model``."""
 
-    def __init__(self, model: str) -> None:
-        self.model = model
-
-    def serve(self, checkpoint: Path, name: str) -> str:
-        return self.model
-
-    def free(self) -> None:
-        pass
-
-    def stop(self) -> None:
-        pass
+    def serve(self, checkpoint: Path, name: str, probe: Probe | None = None) -> str:
+        return str(self.settings.model)
 
 
-class AdapterEngine:
-    """A running vLLM that has the base under the name ``model``; the adapters of LoRA fits on the base are loaded into
-    it, each under a new name, and the one before is unloaded."""
+class StartedEngine(Engine):
+    """``settings.command`` with {checkpoint}, {name} and {port} in it starts an engine for each checkpoint, which is
+    stopped before the next one. ``say`` shows a line of progress."""
 
-    def __init__(self, address: Address, model: str, base: Path) -> None:
-        self.address, self.model, self.base = address, model, base
-        self._loaded: str | None = None
+    def __init__(self, settings: Any, address: Address, run: Path, say: Callable[[str], None]) -> None:
+        super().__init__(settings, [address], run)
+        self.address, self.say = address, say
+        self.process = EngineProcess(address, f"{address.section}.command", settings.start_timeout)
 
-    def serve(self, checkpoint: Path, name: str) -> str:
-        adapter = checkpoint / ADAPTER
-        if not adapter.is_dir():
-            if checkpoint.absolute() != self.base.absolute() and content_name(self.base) != name:
-                raise CheckpointError(
-                    f"{checkpoint}: has no adapter and is not the base, so {self.address.section}.adapters=true cannot "
-                    f"serve it; pass sft.method=lora, or {self.address.section}.command"
-                )
-            return self.model
+    def admit(self, client: ChatClient, bring: Callable[[], None]) -> None:
+        client.revive = bring
+        bring()
 
-        # An adapter on other weights than the base's would be added to the wrong ones, without an error.
-        config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-        fitted_on = Path(adapter, str(config.get("base_model_name_or_path"))).resolve()
-        if fitted_on != self.base.resolve() and not (
-            fitted_on.is_dir() and content_name(fitted_on) == content_name(self.base)
-        ):
-            raise CheckpointError(
-                f"{adapter}: was fitted on {fitted_on}, and the server has the base; with {self.address.section}."
-                "adapters=true every fit starts from it: pass evolution.init=base evolution.reflect.init=base"
-            )
-
-        if name not in (self.address.models() or ()):
-            lora = {"lora_name": name, "lora_path": str(adapter.absolute())}
-            if (error := self.address.post("load_lora_adapter", lora)) is not None:
-                raise TeacherError(
-                    f"{self.address.setting} = {self.address.base_url}: does not load {adapter} ({error}); start "
-                    "vLLM with --enable-lora, --max-lora-rank of sft.lora.rank and "
-                    "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"
-                )
-        before, self._loaded = self._loaded, name
-        if before not in (None, name):
-            self.address.post("unload_lora_adapter", {"lora_name": before})  # after an error vLLM drops the oldest
-        return name
+    def serve(self, checkpoint: Path, name: str, probe: Probe | None = None) -> str:
+        served = served_folder(checkpoint, name, self.folder)
+        named = "{name}" in self.settings.command
+        model = name if named else str(served)  # its name in requests
+        child = self.process.child
+        if child is None or child.name != name or not child.alive:
+            log = self.folder / f"{name}.log"
+            self.say(f"{self.address.section}: starts an engine for {checkpoint} (log: {log})")
+            self.process.start(self.arguments(served, name), name, log, lambda names: model in names or not named)
+        return model
 
     def free(self) -> None:
-        pass
+        self.process.stop()
 
     def stop(self) -> None:
-        pass
+        self.process.stop()
+
+    def arguments(self, served: Path, name: str) -> list[str]:
+        """The command, split as a shell splits it; a value with spaces in it stays one argument."""
+        slots = {"{checkpoint}": str(served), "{name}": name, "{port}": str(self.address.port)}
+        arguments = shlex.split(self.settings.command)
+        for slot, value in slots.items():
+            arguments = [argument.replace(slot, value) for argument in arguments]
+        return arguments
+
+
+def engine_at(address: Address, settings: Any, run: Path, say: Callable[[str], None]) -> Engine:
+    """The engine behind ``generator=server`` or ``judge.server``, whose settings have ``command`` and ``model``."""
+    if settings.command is not None:
+        return StartedEngine(settings, address, run, say)
+    kind = FolderEngine if settings.model is None else NamedEngine
+    return kind(settings, [address], run)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -14,29 +14,25 @@ from mathse.inference.llm.chat import ChatReply, ChatRequest
 from mathse.inference.llm.client import ChatClient
 from mathse.inference.llm.online import More
 from mathse.inference.serving.dialect import ServedDialect, Statuses
-from mathse.inference.serving.engines import Engine, FolderEngine
+from mathse.inference.serving.engines import Engine
 from mathse.inference.serving.messages import messages
-from mathse.inference.serving.pictures import Pictures
-from mathse.inference.serving.probe import Beginning, beginnings, compare
-from mathse.inference.serving.started import StartedEngine
-from mathse.inference.serving.vllm_engine import ModelTurns, VLLMEngine
+from mathse.inference.serving.probe import Probe, compare_prompts
 from mathse.models.base import Backbone
 from mathse.models.row import Row
 
-PROBES = 2  # rows a checkpoint that go first, to compare the server's and our count of prompt tokens
+COMPARED = 2  # rows of a checkpoint that go first, to compare the server's and our count of prompt tokens
 
 Asked = tuple[Row, ChatRequest]
 
 
 @dataclass(frozen=True)
 class ServedCheckpoint:
-    """A checkpoint of this machine behind an engine.
+    """A checkpoint of this machine that an engine answers with.
 
     ``reader`` encodes its prompts (models/prompt_reader.py), ``whole`` opens it with its weights.
     """
 
-    engine: Engine
-    checkpoint: Path
+    path: Path
     reader: Backbone
     whole: Callable[[], Backbone]
 
@@ -46,31 +42,26 @@ class ServedModel:
     """``served`` None: a server's own model, of which only the name is known. ``statuses``: of an ORM."""
 
     client: ChatClient
-    pictures: Pictures
+    engine: Engine
     served: ServedCheckpoint | None = None
     statuses: Statuses | None = None
-    _compared: bool = field(default=False, init=False)
-    _probed: int = field(default=-1, init=False)  # of the engine's loads, the one whose weights were compared
 
     def __post_init__(self) -> None:
-        banned = tuple(getattr(self.served.reader, "never_sampled", ())) if self.served else ()
-        plain, engine = self.client.dialect, self.served.engine if self.served else None
+        plain = self.client.dialect
         self.dialect = self.client.dialect = ServedDialect(
             plain.structured,
             plain.max_tokens,
-            banned=banned,
-            url=partial(self.pictures.url, local=isinstance(engine, VLLMEngine) and engine.sees_files),
+            banned=tuple(getattr(self.served.reader, "never_sampled", ())) if self.served else (),
+            url=partial(self.engine.pictures.url, local=self.engine.reads_files),
             statuses=self.statuses,
-            by_id=isinstance(engine, VLLMEngine),
+            by_id=self.engine.takes_token_ids,
         )
-        if isinstance(engine, VLLMEngine):
-            self.client.base_urls = engine.base_urls
 
     def request(self, row: Row, **options: Any) -> ChatRequest:
         defuse: Callable[[str], str] = str
         if self.served is not None:
             row, defuse = self.served.reader.as_read(row), self.served.reader.defuse
-        return ChatRequest(messages(row, self.pictures.address, defuse), **options)
+        return ChatRequest(messages(row, self.engine.pictures.address, defuse), **options)
 
     def stream(self, requests: Iterable[Asked], more: More | None = None) -> Iterator[list[ChatReply]]:
         """The replies to each request, in their order: one, and those to what ``more`` asks for behind it. The row of a
@@ -90,61 +81,33 @@ class ServedModel:
                 yield [reply]
             else:
                 return
-            probes = list(islice(requests, PROBES))
-            rows = [row for row, _ in probes]
-            bring, engine = partial(self._serve, rows), self.served.engine
-            if isinstance(engine, VLLMEngine):
-                turns = self.client.turns = ModelTurns(engine, self.client.model, bring)
-                self.client.revive = turns.renew
-                turns.renew()
-            else:
-                self.client.revive = bring if isinstance(engine, StartedEngine) else None
-                bring()
-            if not self._compared:
-                self._compare(rows, self.client.complete([request for _, request in probes]))
-            requests = chain(probes, requests)  # they are answered from the disk
+            first = list(islice(requests, max(COMPARED, self.engine.probes)))
+            requests = chain(first, requests)
+            self.engine.admit(self.client, partial(self._serve, self.served, [row for row, _ in first]))
+            if self.client.model not in self.engine.compared:
+                self._compare(self.served, first[:COMPARED])
         yield from self.client.stream((request for _, request in requests), more)
 
-    def _serve(self, rows: Sequence[Row]) -> None:
-        """Have the engine answer with this checkpoint, and see that it does by greedy answers to ``rows``."""
-        assert self.served is not None
-        engine, checkpoint, name = self.served.engine, self.served.checkpoint, self.client.model
-        expected: list[Beginning] = []
-        if isinstance(engine, VLLMEngine) and engine.settings.probe:
-            file = engine.folder / f"{name}.probe.json"
-            if not file.exists():
-                engine.rest()
-            expected = beginnings(rows[: engine.settings.probe], file, self.served.whole)
-
-        self.dialect.served_as = engine.serve(checkpoint, name)
-        if isinstance(engine, VLLMEngine) and self._probed != engine.loads:
-            for address in engine.addresses if expected else ():
-                compare(expected, address, self._greedy, engine.dtype, checkpoint)
-            self._probed = engine.loads
-
-        section = self.client.section
-        remedy = f"check {section}.model and {section}.command"
-        if isinstance(engine, FolderEngine):
-            remedy = f"`transformers serve` loads the folder it is asked for; for other engines pass {section}.command"
+    def _serve(self, served: ServedCheckpoint, rows: Sequence[Row]) -> None:
+        """Have the engine answer with this checkpoint; ``rows``: the first prompts."""
+        probe = Probe(rows, served.whole, self._greedy)
+        self.dialect.served_as = self.engine.serve(served.path, self.client.model, probe)
+        remedy = self.engine.remedy(self.client.section)
         self.client.unknown_model = f"it has no model {self.dialect.served_as!r}; {remedy}"
 
     def _greedy(self, row: Row) -> dict[str, Any]:
         return self.dialect.body(self.request(row), self.client.model)
 
-    def _compare(self, rows: Sequence[Row], replies: Sequence[ChatReply]) -> None:
-        """Raises TeacherError where the counts of prompt tokens differ. A server that reports none passes."""
-        assert self.served is not None
-        for row, reply in zip(rows, replies, strict=True):
-            by_server = reply.usage.prompt_tokens
-            by_reader = len(self.served.reader.encode([row])[0].prompt) if by_server else 0
-            if by_reader != by_server:
-                for wrong in replies:  # they answer another prompt
-                    self.client.cache.file(wrong.key).unlink(missing_ok=True)
-                local = "generator=hf" if self.client.section == "generator" else "judge.server=null"
-                raise TeacherError(
-                    f"{self.client.section}: {self.client.base_url}, asked for {self.dialect.served_as}, reads a "
-                    f"prompt as {by_server} tokens, and the processor of {self.served.checkpoint} reads it as "
-                    f"{by_reader}; the server has another chat template or other picture sizes (min_pixels, "
-                    f"max_pixels): let it serve that folder with the folder's own, or pass {local}"
-                )
-        self._compared = True
+    def _compare(self, served: ServedCheckpoint, first: Sequence[Asked]) -> None:
+        """Raises TeacherError where the first prompts are read otherwise than by the local processor."""
+        replies = self.client.complete([request for _, request in first])  # they are on the disk then
+        address, instead = self.engine.addresses[0], "judge.server=null" if self.statuses else "generator=hf"
+        try:
+            for (row, _), reply in zip(first, replies, strict=True):
+                by_server, by_reader = reply.usage.prompt_tokens, len(served.reader.encode([row])[0].prompt)
+                compare_prompts(address, self.dialect.served_as, served.path, by_server, by_reader, instead)
+        except TeacherError:
+            for reply in replies:  # they answer another prompt
+                self.client.cache.file(reply.key).unlink(missing_ok=True)
+            raise
+        self.engine.compared.add(self.client.model)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mathse.errors import TeacherError
 from mathse.inference.serving import supervisor
-from mathse.inference.serving.health_check import Address
+from mathse.inference.serving.address import Address
 from mathse.inference.serving.names import OURS
 
 POLL = 0.2  # seconds between health checks

@@ -15,53 +15,64 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from mathse.config.generators import ServerGenerator as Settings
+import torch
+
+from mathse.config.generators import ServerGenerator as ServerSettings
+from mathse.config.generators import VLLMGenerator as VLLMSettings
 from mathse.config.schema import Trainer
 from mathse.errors import TeacherError
 from mathse.inference.generate import Ask, Generator
 from mathse.inference.llm.account import Account
 from mathse.inference.llm.chat import ChatReply, ChatRequest
-from mathse.inference.llm.client import ChatClient
-from mathse.inference.serving.engines import AdapterEngine, Engine, FolderEngine
-from mathse.inference.serving.health_check import Address
+from mathse.inference.serving.address import Address
+from mathse.inference.serving.engines import Engine, engine_at
 from mathse.inference.serving.model import Asked, ServedCheckpoint, ServedModel
-from mathse.inference.serving.names import SERVED, content_name
-from mathse.inference.serving.pictures import PICTURES, Pictures
-from mathse.inference.serving.started import StartedEngine
-from mathse.inference.serving.vllm import VLLMGenerator, client_of
-from mathse.inference.serving.vllm_engine import VLLMEngine
+from mathse.inference.serving.names import content_name
+from mathse.inference.serving.vllm import VLLMEngine
 from mathse.models.base import Backbone
 from mathse.models.prompt_reader import prompt_reader
 from mathse.models.row import Row
-from mathse.runs.layout import CHECKPOINT, STUDENT_USAGE
+from mathse.runs.layout import STUDENT_USAGE
 from mathse.seeds import derive
+from mathse.training.fit import device_of, dtype_of
 from mathse.types import PromptStyle
 
 
-class ServerGenerator(Generator):
-    """Where students are served, how their checkpoints get there, and how samples are drawn."""
+class ServingGenerator(Generator):
+    """How students are served, and how samples are drawn."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: ServerSettings | VLLMSettings) -> None:
         sampling = {"temperature": settings.temperature, "top_p": settings.top_p}
         super().__init__(settings.batch_size, settings.max_new_tokens, sampling)
-        self.settings = settings
-        self.address = Address(settings.base_url, settings.api_key_env)
+        self.settings: Any = settings
+
+    def engine(self, run: Path, trainer: Trainer, say: Callable[[str], None]) -> Engine:
+        """The engine that serves the checkpoints of a run; it starts with the first request.
+
+        Args:
+            run: the run folder.
+            trainer: its settings; an engine that the run starts takes its devices.
+            say: shows a line of progress.
+        """
+        raise NotImplementedError
+
+
+class ServerGenerator(ServingGenerator):
+    def engine(self, run: Path, trainer: Trainer, say: Callable[[str], None]) -> Engine:
+        return engine_at(Address(self.settings.base_url, self.settings.api_key_env), self.settings, run, say)
 
     def student(self, run: Path) -> ServedStudent:
         """The server's own model of that name, its account kept in the run folder."""
-        client = ChatClient.of(self.settings, str(self.settings.model), "generator")
+        engine = self.engine(run, Trainer(), lambda text: None)
+        client = engine.client(str(self.settings.model), "generator")
         client.account_in(run, STUDENT_USAGE)
-        pictures = Pictures(run / SERVED / PICTURES, self.settings.image_side)
-        return ServedStudent(ServedModel(client, pictures), self.settings.style)
+        return ServedStudent(ServedModel(client, engine), self.settings.style)
 
-    def engine(self, run: Path, say: Callable[[str], None]) -> Engine:
-        """The engine that serves the checkpoints of a run."""
-        settings = self.settings
-        if settings.adapters:
-            return AdapterEngine(self.address, str(settings.model), run / "base" / CHECKPOINT)
-        if settings.command is not None:
-            return StartedEngine(settings.command, self.address, run / SERVED, settings.start_timeout, say)
-        return FolderEngine(run / SERVED)
+
+class VLLMGenerator(ServingGenerator):
+    def engine(self, run: Path, trainer: Trainer, say: Callable[[str], None]) -> Engine:
+        gpus = torch.cuda.device_count() if device_of(trainer).type == "cuda" else 0
+        return VLLMEngine(self.settings, run, dtype_of(trainer), gpus, say)
 
 
 class ServedStudent:
@@ -116,34 +127,18 @@ class ServedStudent:
 
 
 class ServedStudents:
-    """The students of a run behind one engine, with one account; an engine starts with the first request.
+    """The students of a run behind one engine, with one account.
 
     Args:
         section: the settings of the backbone, which prompts are encoded with.
-        run: the run folder.
-        trainer: its settings; a vLLM takes its devices.
-        say: shows a line of progress.
+        run, trainer, say: as of ``ServingGenerator.engine``.
     """
 
     def __init__(
-        self,
-        generator: ServerGenerator | VLLMGenerator,
-        section: Any,
-        run: Path,
-        trainer: Trainer,
-        say: Callable[[str], None],
+        self, generator: ServingGenerator, section: Any, run: Path, trainer: Trainer, say: Callable[[str], None]
     ) -> None:
-        self.generator, self.section, self.run = generator, section, run
-        self.pictures = Pictures(run / SERVED / PICTURES, generator.settings.image_side)
-        self.engine: Engine
-        if isinstance(generator, VLLMGenerator):
-            self.engine = generator.engine(run, trainer, say)
-        else:
-            self.engine = generator.engine(run, say)
-
-    @property
-    def vllm(self) -> VLLMEngine | None:
-        return self.engine if isinstance(self.engine, VLLMEngine) else None
+        self.section, self.run = section, run
+        self.engine = generator.engine(run, trainer, say)
 
     @cached_property
     def account(self) -> Account:
@@ -151,14 +146,11 @@ class ServedStudents:
 
     def of(self, checkpoint: Path, whole: Callable[[], Backbone]) -> ServedStudent:
         """``whole`` opens the checkpoint with its weights, for families whose prompts cannot be read without."""
-        reader, name = prompt_reader(self.section, checkpoint, whole), content_name(checkpoint)
-        if isinstance(self.engine, VLLMEngine):
-            client = client_of(self.engine, name, "generator")
-        else:
-            client = ChatClient.of(self.generator.settings, name, "generator")
+        reader = prompt_reader(self.section, checkpoint, whole)
+        client = self.engine.client(content_name(checkpoint), "generator")
         client.account = self.account
-        served = ServedCheckpoint(self.engine, checkpoint, reader, whole)
-        return ServedStudent(ServedModel(client, self.pictures, served), reader.prompt_style)
+        served = ServedCheckpoint(checkpoint, reader, whole)
+        return ServedStudent(ServedModel(client, self.engine, served), reader.prompt_style)
 
 
 def _missing(request: ChatRequest, reply: ChatReply) -> list[ChatRequest]:

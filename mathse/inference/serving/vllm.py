@@ -1,34 +1,315 @@
-"""``generator=vllm``: students behind the run's one vLLM (vllm_engine.py)."""
+"""One vLLM a node that stays up for a whole run: weights are swapped in place, for the student and the ORM of a stage.
+
+It is started here, with a replica a GPU, or runs already at one or several addresses. It is asked which weights it
+holds before each stage, gives its memory back during fits where it can, and is started again where it has died.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import shlex
+import socket
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from mathse.config.generators import VLLMGenerator as Settings
-from mathse.config.schema import Trainer
-from mathse.inference.generate import Generator
+from mathse.errors import TeacherError
 from mathse.inference.llm.client import ChatClient
-from mathse.inference.serving.vllm_engine import VLLMEngine
-from mathse.training.fit import device_of, dtype_of
+from mathse.inference.serving import in_vllm
+from mathse.inference.serving.address import Address
+from mathse.inference.serving.control import DEV_MODE, Control
+from mathse.inference.serving.engines import Engine
+from mathse.inference.serving.names import served_folder
+from mathse.inference.serving.probe import Probe
+from mathse.inference.serving.process import POLL, EngineProcess, end_of
+from mathse.runs.store import read_json, to_json
+
+MODEL = "mathse-model"  # the name of whatever weights it holds, in requests
+EXTENSION = "mathse_weights.NamedWeights"
+QUICK, QUICK_ENDS = 120.0, 3  # an engine that ends within these seconds of its start so many times is not started again
+GRACE = 30.0  # seconds of bad health after which an engine counts as ended
+CONFIGS = ("config.json", "tokenizer_config.json", "processor_config.json", "preprocessor_config.json")
+SAYS_NOTHING = (  # keys of these that differ between a model that was made and the same one read and saved again
+    "dtype",
+    "torch_dtype",
+    "transformers_version",
+    "_name_or_path",
+    "name_or_path",
+    "is_local",
+    "local_files_only",
+    "model_specific_special_tokens",
+)
+# Model types whose pictures Pillow resizes here, as their published code does. vLLM's default, torchvision, differs by
+# 1 or 2 of 255 levels, at single pixels of enlarged pictures by 20.
+ON_PILLOW = ("internvl",)
+NO_FORM = (".safetensors", ".bin", ".index.json", "generation_config.json", "orm.json", ".md")
 
 
-class VLLMGenerator(Generator):
-    """How the engine is started and reached, and how samples are drawn."""
+class VLLMEngine(Engine):
+    """One or several servers that hold one model at a time.
 
-    def __init__(self, settings: Settings) -> None:
-        sampling = {"temperature": settings.temperature, "top_p": settings.top_p}
-        super().__init__(settings.batch_size, settings.max_new_tokens, sampling)
-        self.settings = settings
+    Args:
+        run: the run folder; its files are what the engine may read.
+        dtype: "float32" or "bfloat16", in which the engine computes.
+        gpus: of this machine, that it may use.
+    """
 
-    def engine(self, run: Path, trainer: Trainer, say: Callable[[str], None]) -> VLLMEngine:
-        """The engine of a run, on the trainer's devices; it starts with the first request."""
-        gpus = torch.cuda.device_count() if device_of(trainer).type == "cuda" else 0
-        return VLLMEngine(self.settings, run, dtype_of(trainer), gpus, say)
+    takes_token_ids = True
+
+    def __init__(self, settings: Settings, run: Path, dtype: str, gpus: int, say: Callable[[str], None]) -> None:
+        self._process: EngineProcess | None = None
+        if settings.base_urls:
+            addresses = [Address(url.rstrip("/"), settings.api_key_env) for url in settings.base_urls]
+        else:
+            addresses = [Address(f"http://127.0.0.1:{_free_port()}/v1")]
+            self._process = EngineProcess(addresses[0], "generator=vllm", settings.start_timeout)
+        super().__init__(settings, addresses, run)
+        self.run, self.dtype, self.gpus, self.say = run, dtype, gpus, say
+        self.reads_files = self._process is not None
+        self.probes = settings.probe
+        self.loads = 0  # how often it was given weights
+        self.controls = [Control(address) for address in addresses]
+        self._log = self.folder / "vllm.log"
+        self._changes = threading.Condition()
+        self._holds: str | None = None  # the name of the weights whose requests may go out
+        self._under_way = 0  # requests
+        self._changing = False
+        self._asleep = False
+        self._probed: str | None = None  # the name of the weights that were compared since they were loaded
+        self._form: str | None = None  # of the folder that the engine was started with
+        self._ready_at = 0.0
+        self._quick_ends = 0
+
+    @property
+    def sleeps(self) -> bool:
+        if self.settings.sleep is not None:
+            return self.settings.sleep
+        return self._process is not None and self.gpus > 0
+
+    # --- turns: requests for one model go out together, and another is swapped in when none is under way ---
+
+    def joined(self, name: str) -> bool:
+        """Whether a request for the model ``name`` may go out now; ``give_back`` ends it."""
+        with self._changes:
+            if self._changing or self._holds != name:
+                return False
+            self._under_way += 1
+            return True
+
+    def take(self, name: str, bring: Callable[[], None], anew: bool = False) -> None:
+        """The same, after requests for another model have ended and ``bring()`` has brought this one. ``anew``: bring
+        it though it was the last."""
+        with self._changes:
+            self._changes.wait_for(lambda: not self._changing and (self._holds == name or not self._under_way))
+            if self._holds == name and not anew:
+                self._under_way += 1
+                return
+            self._changing = True
+        brought = False
+        try:
+            bring()
+            brought = True
+        finally:
+            with self._changes:
+                self._changing = False
+                self._holds = name if brought else None
+                self._under_way += brought
+                self._changes.notify_all()
+
+    def give_back(self) -> None:
+        with self._changes:
+            self._under_way -= 1
+            self._changes.notify_all()
+
+    # --- what it holds ---
+
+    def admit(self, client: ChatClient, bring: Callable[[], None]) -> None:
+        turns = client.turns = ModelTurns(self, client.model, bring)
+        client.revive = turns.renew
+        turns.renew()
+
+    def serve(self, checkpoint: Path, name: str, probe: Probe | None = None) -> str:
+        """The model's name in requests, once all servers hold these weights, and answer with them as the checkpoint
+        does."""
+        served = served_folder(checkpoint, name, self.folder)
+        expected = []
+        if probe is not None and self.probes:
+            file = self.folder / f"{name}.probe.json"
+            if not file.exists():
+                self._rest()  # the checkpoint is opened here for a moment
+            expected = probe.beginnings(self.probes, file)
+        try:
+            loaded = self._given(served, name)
+        except TeacherError:
+            # Its parts end one after another: a server may still answer whose engine is gone.
+            if self._process is None or not self._ends(self._process):
+                raise
+            loaded = self._given(served, name)
+        if any(loaded):
+            self.loads, self._probed = self.loads + 1, None
+            self.say(f"vllm: holds {checkpoint} ({name})")
+        if probe is not None and self._probed != name:
+            for address in self.addresses if expected else ():
+                probe.compare(expected, address, MODEL, self.dtype, checkpoint)
+                self.compared.add(name)
+            self._probed = name
+        return MODEL
+
+    def remedy(self, section: str) -> str:
+        return f"start the server with --served-model-name {MODEL}"
+
+    def _given(self, served: Path, name: str) -> list[bool]:
+        """Let each server hold these weights; whether it had others."""
+        if self._process is not None:
+            self._run(self._process, served, name)
+        self._wake()
+        with ThreadPoolExecutor(len(self.controls)) as pool:
+            # Each is asked, and not believed to hold what it was last given: another run may have swapped it.
+            return list(pool.map(lambda control: _hold(control, served, name), self.controls))
+
+    def free(self) -> None:
+        """Give the memory back; the next ``serve`` wakes it and loads the weights anew."""
+        with self._changes:
+            self._changes.wait_for(lambda: not self._under_way)
+            self._holds = None
+        self._rest()
+
+    def _rest(self) -> None:
+        """Sleep, where it can."""
+        running = self._process is None or (self._process.child is not None and not self._ends(self._process))
+        if self.sleeps and running and not self._asleep:
+            self.say("vllm: sleeps")
+            for control in self.controls:
+                control.sleep()
+            self._asleep = True
+
+    def stop(self) -> None:
+        """End it, where it was started here."""
+        if self._process is not None:
+            self._process.stop()
+
+    def _wake(self) -> None:
+        if self._asleep or (self.settings.sleep and any(control.asleep() for control in self.controls)):
+            for control in self.controls:
+                control.wake()
+            self._asleep = False
+
+    # --- the process ---
+
+    def _run(self, process: EngineProcess, served: Path, name: str) -> None:
+        """Start the engine where none runs, or where the one that runs has a model of another form."""
+        form, child = form_of(served), process.child
+        ended = child is not None and self._ends(process)
+        if child is not None and not ended and form == self._form:
+            return
+        if ended:
+            self._quick_ends = self._quick_ends + 1 if time.monotonic() - self._ready_at < QUICK else 0
+            if self._quick_ends >= QUICK_ENDS:
+                raise TeacherError(
+                    f"generator=vllm: the engine ended {QUICK_ENDS} times within {QUICK:g} seconds of its start"
+                    f"{end_of(self._log)}"
+                )
+            self.say(f"vllm: ended by itself, and is started again (log: {self._log})")
+        elif child is not None:
+            self.say("vllm: is started anew, for a model of another form")
+        else:
+            self.say(f"vllm: starts, for the whole run (log: {self._log})")
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        env = {**DEV_MODE, "PYTHONPATH": str(Path(in_vllm.__file__).parent)}
+        process.start(self.arguments(served), MODEL, self._log, lambda names: MODEL in names, env)
+        self._form, self._asleep, self._ready_at = form, False, time.monotonic()
+        self.loads, self._probed = self.loads + 1, None
+
+    def _ends(self, process: EngineProcess) -> bool:
+        """Whether the engine that was started has ended, or is not well for a while, as it is before it ends."""
+        limit = time.monotonic() + GRACE
+        while process.child is not None and process.child.alive and time.monotonic() < limit:
+            if process.address.at_root("health", None).error is None:  # it also knows whether its engine lives
+                return False
+            time.sleep(POLL)
+        return True
+
+    def arguments(self, served: Path) -> list[str]:
+        """The command that starts it."""
+        replicas = self.settings.replicas or max(1, self.gpus)
+        on_pillow = read_json(served / "config.json").get("model_type") in ON_PILLOW
+        return [
+            *shlex.split(self.settings.program),
+            "serve",
+            str(served),
+            *("--served-model-name", MODEL),
+            # Its control requests know no password: this machine alone.
+            *("--host", "127.0.0.1"),
+            *("--port", str(self.addresses[0].port)),
+            *("--dtype", self.dtype),
+            *("--worker-extension-cls", EXTENSION),
+            *("--allowed-local-media-path", str(self.run.absolute())),
+            *(("--data-parallel-size", str(replicas)) if replicas > 1 else ()),
+            *(("--enable-sleep-mode",) if self.sleeps else ()),
+            *(("--mm-processor-kwargs", '{"use_fast": false}') if on_pillow else ()),
+            *shlex.split(self.settings.options),
+        ]
 
 
-def client_of(engine: VLLMEngine, model: str, section: str) -> ChatClient:
-    """The client of a model at the engine, whoever asks; ``section``: for messages."""
-    return ChatClient.of(engine.settings, model, section, base_url=engine.base_urls[0])
+@dataclass(frozen=True)
+class ModelTurns:
+    """The turns of one model's client (see ``mathse.inference.llm.connection.Turns``)."""
+
+    engine: VLLMEngine
+    name: str
+    bring: Callable[[], None]
+
+    def joined(self) -> bool:
+        return self.engine.joined(self.name)
+
+    def take(self) -> None:
+        self.engine.take(self.name, self.bring)
+
+    def give_back(self) -> None:
+        self.engine.give_back()
+
+    def renew(self) -> None:
+        """Have the engine asked which weights it holds, and given this model's where it has others, or has died."""
+        self.engine.take(self.name, self.bring, anew=True)
+        self.engine.give_back()
+
+
+def _hold(control: Control, served: Path, name: str) -> bool:
+    """Let a server hold these weights; whether it had others."""
+    if control.held() == name:
+        return False
+    control.load(served)
+    return True
+
+
+def form_of(served: Path) -> str:
+    """A hash of all of a checkpoint but its weights: two of one form can take each other's place in a running engine.
+
+    Sizes, tokenizer, chat template and pixel bounds are read when an engine starts, and not again.
+    """
+    digest = hashlib.sha256()
+    for file in sorted(served.iterdir()):
+        if file.name.endswith(NO_FORM):
+            continue
+        if file.name in CONFIGS:
+            digest.update(f"{file.name} {to_json(_without(read_json(file)))}\n".encode())
+        else:
+            digest.update(f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
+def _without(config: object) -> object:
+    if isinstance(config, dict):
+        return {key: _without(value) for key, value in sorted(config.items()) if key not in SAYS_NOTHING}
+    return config
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port

@@ -1,4 +1,4 @@
-"""Requests to a server beside chat: does it answer, which models has it, load an adapter."""
+"""Where a server is, and the requests to it beside chat: does it answer, which models has it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from mathse.inference.llm.faults import without_key
 
 TIMEOUT = 10.0  # seconds, for its list of models
-LOADING = 600.0  # seconds, for an adapter
+LOADING = 600.0  # seconds, for weights
 MAX_MESSAGE = 300  # characters of a server's own message in ours
 
 
@@ -65,10 +65,6 @@ class Address:
             return [str(model["id"]) for model in models]
         except (OSError, ValueError, KeyError, TypeError):  # urllib's errors are OSErrors
             return None
-
-    def post(self, path: str, body: dict[str, Any]) -> str | None:
-        """None where it succeeded; else the server's or the connection's error."""
-        return self._answered(self._request(path, body)).error
 
     def at_root(self, path: str, body: dict[str, Any] | None) -> Answered:
         """The answer of a path beside ``/v1``, to a POST, or to a GET where there is no body."""
