@@ -200,6 +200,13 @@ class Watched:
     kills: list[str] = field(default_factory=list)  # the stage of each
     losses: list[str] = field(default_factory=list)
     ends: list[str] = field(default_factory=list)  # how the client ended by itself, before the run was over
+    starts: int = 0
+
+    @classmethod
+    def of(cls, file: Path) -> Watched:
+        """What an earlier start of this script has measured."""
+        kept = json.loads(file.read_text()) if file.exists() else {}
+        return cls(**{k: Counter(v) if k in ("wall", "cpu", "busy", "requests") else v for k, v in kept.items()})
 
 
 def current_stage(run: Path) -> str:
@@ -218,7 +225,7 @@ def used(pid: int) -> tuple[float, int]:
 
 def lives(options: argparse.Namespace, run: Path, kills: int, losses: int) -> tuple[Watched, list[str]]:
     """Run train.py until its summary is there; killed and deprived on the way."""
-    watched, draw = Watched(), random.Random(options.seed)
+    watched, draw = Watched.of(run.with_suffix(".watched.json")), random.Random(options.seed)
     low, high = options.life
     env = {
         **os.environ,
@@ -228,13 +235,15 @@ def lives(options: argparse.Namespace, run: Path, kills: int, losses: int) -> tu
     }
     with stand_ins(options, run) as (engines, teacher):
         arguments = settings(options, run, [engine.url for engine in engines], teacher.url)
-        command = [sys.executable, "train.py", *arguments, f"hydra.run.dir={run}"]
+        profile = ["-m", "cProfile", "-o", str(options.profile)] if options.profile else []
+        command = [sys.executable, *profile, "train.py", *arguments, f"hydra.run.dir={run}"]
         next_loss = time.monotonic() + draw.uniform(low, high)
         while not (run / "summary.json").exists():
             born, life = time.monotonic(), draw.uniform(low, high)
             log_start = run.with_suffix(".log").stat().st_size if run.with_suffix(".log").exists() else 0
             with open(run.with_suffix(".log"), "ab") as log:
                 client = subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log, start_new_session=True)
+            watched.starts += 1
             cpu, then = 0.0, born
             try:
                 while client.poll() is None:
@@ -260,6 +269,7 @@ def lives(options: argparse.Namespace, run: Path, kills: int, losses: int) -> tu
                     if len(watched.kills) < kills and now - born > life:
                         os.killpg(client.pid, signal.SIGKILL)
                         watched.kills.append(stage)
+                    run.with_suffix(".watched.json").write_text(json.dumps(vars(watched)))
             finally:
                 if client.poll() is None:
                     os.killpg(client.pid, signal.SIGTERM)
@@ -386,7 +396,8 @@ def main() -> None:
     parser.add_argument("--fit-speed", type=float, default=5e6, help="tokens a second of a fit")
     parser.add_argument("--checkpoint-minutes", type=float, default=0.2)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--compare", action="store_true")
+    parser.add_argument("--compare", action="store_true", help="with the files of a run without kills")
+    parser.add_argument("--profile", type=Path, help="cProfile's file of the client (its last start)")
     options = parser.parse_args()
     kept = options.place is not None
     options.place = (options.place or Path(tempfile.mkdtemp(prefix="rehearsal_"))).resolve()
@@ -402,6 +413,7 @@ def main() -> None:
         "made_in_s": round(made - began, 1),
         "stages": by_stage(options, run, watched),
         "plan": estimate,
+        "starts": watched.starts,
         "kills": watched.kills,
         "losses": watched.losses,
         "ended": watched.ends,
