@@ -378,7 +378,7 @@ def stage_files(run: Path) -> dict[str, str]:
     return {
         f"{stage}/{name}": digest
         for stage in STAGES
-        for name, digest in json.loads((run / stage / "stage.json").read_text())["files"].items()
+        for name, digest in json.loads((run / stage / "stage.json").read_text())["outputs"].items()
     }
 
 
