@@ -142,7 +142,11 @@ def verdict(index: int, text: str) -> dict[str, Any]:
     names = ("CORRECT", "WRONG")
     likelier = max(names, key=text.rfind)
     before, status, after = text.rpartition(likelier)
-    parts = (before[k : k + 4] for k in range(0, len(before), 4)), (status,), (after[k : k + 4] for k in range(0, len(after), 4))
+    parts = (
+        (before[k : k + 4] for k in range(0, len(before), 4)),
+        (status,),
+        (after[k : k + 4] for k in range(0, len(after), 4)),
+    )
     odds = [-0.1 if name == likelier else -2.4 for name in names]
     top = [{"token": n, "logprob": p, "bytes": list(n.encode())} for n, p in zip(names, odds, strict=True)]
     content = [

@@ -38,7 +38,9 @@ class Engine(stand_in.StandIn):
         identity = hashlib.blake2b(self.held.encode() + body, digest_size=RECORD).digest()
         words = "\n".join(part["text"] for part in parts(asked) if part["type"] == "text")
         number = int(made_up.NUMBER.findall(words)[0])
-        texts = [self._text(asked, words, number, random.Random(identity + bytes([k]))) for k in range(asked.get("n", 1))]
+        texts = [
+            self._text(asked, words, number, random.Random(identity + bytes([k]))) for k in range(asked.get("n", 1))
+        ]
         tokens = [min(asked["max_tokens"], 1 + round(len(text) / LETTERS_A_TOKEN)) for text in texts]
         await asyncio.sleep(max(tokens) / self.options.tokens_per_second)
         self.answered.write(identity)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -62,3 +63,7 @@ def checkpoint(folder: Path) -> None:
     small = TinyBackbone(TinySettings(hidden_size=32, layers=1, heads=2, mlp_size=32, vision_size=16), init_seed=0)
     small.model.config.text_config.max_position_embeddings = CONTEXT
     small.save(folder)
+
+
+if __name__ == "__main__":
+    checkpoint(Path(sys.argv[1]))

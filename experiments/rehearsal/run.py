@@ -5,10 +5,11 @@
 
 ``train.py +experiment/paper=qwen2vl`` runs as a user starts it, over made-up problems (made_up.py), two engines that
 hold ``--slots`` requests each (engine.py), a teacher behind the Batch API (teacher.py) and a fit whose rows take the
-time that ``--row-tokens`` and ``--fit-speed`` say (model.py). At moments drawn from ``--seed`` the client gets SIGKILL
-and is started again by the same command; an engine is killed while it answers and comes back after ``--away`` seconds.
-What it measured is printed as JSON, and stays in DIR/measured.json; the same command goes on with a DIR where it was
-stopped itself. ``--compare`` runs all once more without a kill and compares every file that stages list.
+time that ``--row-tokens`` and ``--fit-speed`` say (model.py). Moments are drawn from ``--seed``, spread over all that
+will be answered: the client gets SIGKILL and is started again by the same command; an engine is killed and comes back
+after ``--away`` seconds. What it measured is printed as JSON, and stays in DIR/measured.json; the same command goes on
+with a DIR where it was stopped itself. ``--compare`` runs all once more without a kill and compares every file that
+stages list.
 """
 
 from __future__ import annotations
@@ -32,16 +33,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import made_up
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-sys.path.insert(0, str(ROOT))
-
-import made_up
 
 STAGES = (
     "base", "orm/student_0", "orm/student_2000", "orm/solver", "orm", "distill", "round_01", "round_02",
     "reflection", "final",
 )  # fmt: skip
+ANSWERS = 3.3  # of engines, a problem, about
 DISTILLED = 100_000 / 487_000  # the share of the paper's problems that its teacher solves
 POLL = 0.5  # seconds between looks at the client
 SIDES = (160, 120)  # pixels of a picture
@@ -74,9 +75,8 @@ def make(place: Path, count: int) -> None:
     with open(place / "problems.jsonl", "w", encoding="utf-8") as rows:
         for number in range(count):
             rows.write(json.dumps(made_up.problem(number), ensure_ascii=False) + "\n")
-    code = f"import sys; sys.path.insert(0, {str(HERE)!r}); import model, pathlib; model.checkpoint(pathlib.Path(sys.argv[1]))"
     shutil.rmtree(place / "base", ignore_errors=True)
-    subprocess.run([sys.executable, "-c", code, str(place / "base")], cwd=ROOT, check=True)
+    subprocess.run([sys.executable, str(HERE / "model.py"), str(place / "base")], env=environment(), check=True)
     (place / "made").touch()
 
 
@@ -103,6 +103,11 @@ def settings(options: argparse.Namespace, run: Path, engines: Sequence[str], tea
         *("sft.micro_batch_size=128", "orm.fit.micro_batch_size=128"),
         "progress=plain",
     ]
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """In which ``model.load`` can be imported."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), str(ROOT)]), "OMP_NUM_THREADS": "1", **variables}
 
 
 # --- the stand-ins ----------------------------------------------------------------------------------------------------
@@ -226,25 +231,22 @@ def used(pid: int) -> tuple[float, int]:
 def lives(options: argparse.Namespace, run: Path, kills: int, losses: int) -> tuple[Watched, list[str]]:
     """Run train.py until its summary is there; killed and deprived on the way."""
     watched, draw = Watched.of(run.with_suffix(".watched.json")), random.Random(options.seed)
-    low, high = options.life
-    env = {
-        **os.environ,
-        "PYTHONPATH": str(HERE),
-        "OMP_NUM_THREADS": "1",
-        "REHEARSAL_SECONDS_A_ROW": str(options.row_tokens / options.fit_speed),
-    }
+    last = ANSWERS * options.problems
+    # By the answers so far; and a few seconds more, so that some come into a fit.
+    kill_at = sorted((draw.uniform(0, last), draw.uniform(0, options.delay)) for _ in range(kills))
+    lose_at = sorted(draw.uniform(0, last) for _ in range(losses))
+    env = environment(REHEARSAL_SECONDS_A_ROW=str(options.row_tokens / options.fit_speed))
     with stand_ins(options, run) as (engines, teacher):
         arguments = settings(options, run, [engine.url for engine in engines], teacher.url)
         profile = ["-m", "cProfile", "-o", str(options.profile)] if options.profile else []
         command = [sys.executable, *profile, "train.py", *arguments, f"hydra.run.dir={run}"]
-        next_loss = time.monotonic() + draw.uniform(low, high)
         while not (run / "summary.json").exists():
-            born, life = time.monotonic(), draw.uniform(low, high)
+            due = None  # when the next kill comes; time.monotonic()
             log_start = run.with_suffix(".log").stat().st_size if run.with_suffix(".log").exists() else 0
             with open(run.with_suffix(".log"), "ab") as log:
                 client = subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log, start_new_session=True)
             watched.starts += 1
-            cpu, then = 0.0, born
+            cpu, then = 0.0, time.monotonic()
             try:
                 while client.poll() is None:
                     time.sleep(POLL)
@@ -258,17 +260,20 @@ def lives(options: argparse.Namespace, run: Path, kills: int, losses: int) -> tu
                         figures = engine.figures()
                         watched.busy[stage] += figures.get("busy_seconds", 0.0)
                         watched.requests[stage] += round(figures.get("requests", 0.0))
-                        at_work = figures.get("requests", 0.0) > 0
-                        if at_work and len(watched.losses) < losses and now > next_loss:
-                            engine.stop(kill=True)
-                            engine.back_at = now + options.away
-                            watched.losses.append(stage)
-                            next_loss = now + draw.uniform(low, high)
-                        elif engine.process is None and now > engine.back_at:
+                        if engine.process is None and now > engine.back_at:
                             engine.start()
-                    if len(watched.kills) < kills and now - born > life:
+                    answers = watched.requests.total()
+                    if len(watched.losses) < losses and answers > lose_at[len(watched.losses)]:
+                        lost = engines[len(watched.losses) % 2]
+                        lost.stop(kill=True)
+                        lost.back_at = now + options.away
+                        watched.losses.append(stage)
+                    if due is None and len(watched.kills) < kills and answers > kill_at[len(watched.kills)][0]:
+                        due = now + kill_at[len(watched.kills)][1]
+                    if due is not None and now > due:
                         os.killpg(client.pid, signal.SIGKILL)
                         watched.kills.append(stage)
+                        client.wait()
                     run.with_suffix(".watched.json").write_text(json.dumps(vars(watched)))
             finally:
                 if client.poll() is None:
@@ -293,8 +298,7 @@ def plan(options: argparse.Namespace, arguments: list[str], run: Path) -> list[s
     command = [sys.executable, "-m", "mathse", "plan", *arguments, "--like", str(run)]
     command += ["--engine-speed", str(options.slots * options.tokens_per_second)]
     command += ["--rate", f"fit={128 * options.row_tokens / options.fit_speed:g}"]
-    env = {**os.environ, "PYTHONPATH": str(HERE), "MATHSE_TRUST": "model.load"}
-    said = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+    said = subprocess.run(command, cwd=ROOT, env=environment(MATHSE_TRUST="model.load"), capture_output=True, text=True)
     (run.parent / f"{run.name}.plan.txt").write_text(said.stdout + said.stderr)
     return [line.strip() for line in said.stdout.splitlines() if line.strip().startswith("engines")]
 
@@ -388,7 +392,7 @@ def main() -> None:
     parser.add_argument("--place", type=Path, help="the folder to work in; without, one that is removed at the end")
     parser.add_argument("--kills", type=int, default=3)
     parser.add_argument("--losses", type=int, default=1)
-    parser.add_argument("--life", type=float, nargs=2, default=(15, 60), help="seconds until a kill, from - to")
+    parser.add_argument("--delay", type=float, default=20.0, help="seconds from a drawn answer to the kill, at most")
     parser.add_argument("--away", type=float, default=5.0, help="seconds that a lost engine is away")
     parser.add_argument("--slots", type=int, default=64, help="of each of the two engines")
     parser.add_argument("--tokens-per-second", type=float, default=100.0, help="of one request")
