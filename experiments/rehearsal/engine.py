@@ -31,7 +31,7 @@ RECORD = 16  # bytes
 class Engine(stand_in.StandIn):
     def __init__(self, options: argparse.Namespace) -> None:
         super().__init__(options)
-        self.answered = open(options.answered, "ab", buffering=0)
+        self.answered = open(options.answered, "ab", buffering=0)  # noqa: SIM115  (lives as long as the engine)
 
     async def _completion(self, asked: dict[str, Any], body: bytes) -> dict[str, Any]:
         self._look_at_pictures(asked)

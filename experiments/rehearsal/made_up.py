@@ -76,7 +76,7 @@ def solution(number: int, right: bool, draw: random.Random, truth: str | None = 
         ]
     else:
         steps = [
-            f"The picture gives two lengths, {a} and {b}, and there are {c} units left over, which is all that is needed",
+            f"The picture gives two lengths, {a} and {b}, and {c} units are left over, which is all that is needed",
             f"Multiply the two lengths digit by digit and add up the parts: {a} * {b} = {product}",
             f"Add the units that are left over to the product: {product} + {c} = {total}",
             "Compare each number with the marks in the picture once more, and see that no length has been left out",

@@ -1,8 +1,9 @@
 """A stand-in for Qwen2-VL-7B in the fits of a rehearsal: a row is five tokens, and takes the time of a whole one.
 
-``backbone._target_=model.load`` beside ``backbone=qwen2vl``: the way of any user's own backbone that extends one of
-ours. Trainer, loader, optimiser, resume points and logs are a run's own; what is small is the model (``checkpoint``
-writes one) and what it reads of a row. ``REHEARSAL_SECONDS_A_ROW`` is what the model's work on a row is to take.
+``backbone._target_=experiments.rehearsal.model.load`` beside ``backbone=qwen2vl``, from the repository's root: the way
+of any user's own backbone that extends one of ours. Trainer, loader, optimiser, resume points and logs are a run's own;
+what is small is the model (``checkpoint`` writes one) and what it reads of a row. ``REHEARSAL_SECONDS_A_ROW`` is what
+the model's work on a row is to take.
 """
 
 from __future__ import annotations
