@@ -78,6 +78,7 @@ class ApiServer(LocalServer):
         key: the one that is let in; None lets anybody in.
         delay: seconds an answer takes.
         retry_after: the header of a 429, in seconds.
+        port: 0: a free one.
     """
 
     below = "/v1"
@@ -90,6 +91,7 @@ class ApiServer(LocalServer):
         key: str | None = KEY,
         delay: float = 0.0,
         retry_after: float = 0.05,
+        port: int = 0,
     ) -> None:
         self.answer, self.mood, self.key, self.delay, self.retry_after = answer, mood, key, delay, retry_after
         self.asked: list[Body] = []  # every chat request, online or in a batch
@@ -107,7 +109,7 @@ class ApiServer(LocalServer):
         self.seen: Counter[str] = Counter()  # requests by method and path
         self.frozen, self._thawed = threading.Event(), threading.Event()
         self.lock = threading.Lock()
-        super().__init__(_Handler)
+        super().__init__(_Handler, port)
 
     # --- standing still ---
 

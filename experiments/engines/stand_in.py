@@ -19,6 +19,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -131,22 +132,39 @@ class StandIn:
                     raise ConnectionError(f"{file}: not below {self.options.allowed_local_media_path}")
 
     def _choice(self, asked: dict[str, Any], seed: int, tokens: int, index: int) -> dict[str, Any]:
-        if not asked.get("logprobs"):
-            text = (SOLUTION * (1 + tokens // 20))[: 4 * tokens] + f"\nThe answer to this problem is {seed % 10}."
-            return {"index": index, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
-        # A verdict in pieces of four characters, the status by itself; two alternatives a piece, as vLLM gives them.
-        text, likelier = (RIGHT, "CORRECT") if seed % 2 else (WRONG, "WRONG")
-        before, _, after = text.rpartition(likelier)
-        pieces = [*(before[k : k + 4] for k in range(0, len(before), 4)), likelier, *after]
-        names = ("CORRECT", "WRONG")
-        odds = [-0.1 if name == likelier else -2.4 for name in names]
-        top = [{"token": n, "logprob": p, "bytes": list(n.encode())} for n, p in zip(names, odds, strict=True)]
-        content = [{"token": p, "logprob": -0.1, "bytes": list(p.encode()), "top_logprobs": top} for p in pieces]
-        message = {"role": "assistant", "content": text}
-        return {"index": index, "finish_reason": "stop", "message": message, "logprobs": {"content": content}}
+        if asked.get("logprobs"):
+            return verdict(index, RIGHT if seed % 2 else WRONG)
+        text = (SOLUTION * (1 + tokens // 20))[: 4 * tokens] + f"\nThe answer to this problem is {seed % 10}."
+        return written(index, text)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def written(index: int, text: str) -> dict[str, Any]:
+    """A choice of a chat completion."""
+    return {"index": index, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
+
+
+def verdict(index: int, text: str) -> dict[str, Any]:
+    """A choice with log-probabilities: in pieces of four characters, the status by itself; two alternatives a piece, as
+    vLLM gives them."""
+    names = ("CORRECT", "WRONG")
+    likelier = max(names, key=text.rfind)
+    before, status, after = text.rpartition(likelier)
+    parts = (
+        (before[k : k + 4] for k in range(0, len(before), 4)),
+        (status,),
+        (after[k : k + 4] for k in range(0, len(after), 4)),
+    )
+    odds = [-0.1 if name == likelier else -2.4 for name in names]
+    top = [{"token": n, "logprob": p, "bytes": list(n.encode())} for n, p in zip(names, odds, strict=True)]
+    content = [
+        {"token": piece, "logprob": -0.1, "bytes": list(piece.encode()), "top_logprobs": top}
+        for piece in chain.from_iterable(parts)
+        if piece
+    ]
+    return {**written(index, text), "logprobs": {"content": content}}
+
+
+def options_of(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("verb", choices=["serve"])
     parser.add_argument("folder")
@@ -157,8 +175,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--slots", type=int, default=64)
     parser.add_argument("--tokens-per-second", type=float, default=1e6, help="of one request")
     parser.add_argument("--tokens", default="50-500", help="of an answer, from - to")
-    options, _ = parser.parse_known_args(argv)
-    asyncio.run(StandIn(options).serve())
+    return parser.parse_known_args(argv)[0]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    asyncio.run(StandIn(options_of(argv)).serve())
 
 
 if __name__ == "__main__":

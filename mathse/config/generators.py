@@ -59,7 +59,7 @@ class VLLMGenerator:
     replicas: int | None = allow(None, low=1)  # --data-parallel-size; null: a replica a GPU of this machine
     sleep: bool | None = None  # give the memory back during fits; null: where it was started here, on CUDA
     probe: int = allow(2, low=0)  # prompts after each swap whose greedy answers are compared with the checkpoint's own
-    start_timeout: float = allow(1800.0, above=0)  # seconds until a started engine answers
+    start_timeout: float = allow(1800.0, above=0)  # seconds until an engine answers: started here, or away for a while
     api_key_env: str | None = None  # the environment variable with the key; null: the servers want none
     batch_size: int = allow(64, low=1)  # problems a batch, which is written at once; all are one stream to the engine
     temperature: float = allow(0.7, low=0)  # 0: greedy

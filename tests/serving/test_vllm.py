@@ -122,6 +122,34 @@ def test_weights_that_somebody_else_swapped_are_swapped_back_before_a_stage(
         assert engine.held == content_name(checkpoint)
 
 
+def test_a_server_that_is_away_when_weights_are_swapped_is_waited_for(
+    checkpoint: Path, other: Path, tmp_path: Path
+) -> None:
+    rows, said, over = [solve_row("compact", problem) for problem in problems(3)], list[str](), threading.Event()
+    with Engine(vllm=other) as engine:
+        url, port = engine.url, engine._server.server_address[1]
+
+    def come_back() -> None:
+        while not said and not over.is_set():  # it is missed
+            over.wait(0.05)
+        with Engine(vllm=other, port=port):
+            over.wait(60)
+
+    returning = threading.Thread(target=come_back)
+    returning.start()
+    try:
+        student = students(tmp_path, said, base_urls=[url]).of(checkpoint, opener(checkpoint))
+        assert student.generate(rows, **GREEDY) == load("tiny", checkpoint).generate(rows, **GREEDY)
+    finally:
+        over.set()
+        returning.join()
+    assert [f"vllm: no answer from {url}, which is waited for", f"vllm: {url} answers again"] == said[:2]
+    with pytest.raises(TeacherError, match="no server has answered at .* start it, or leave it out"):
+        students(tmp_path, base_urls=[url], start_timeout=0.1).of(checkpoint, opener(checkpoint)).generate(
+            [*rows, solve_row("compact", problems(4)[3])], **GREEDY
+        )
+
+
 def test_a_swap_that_took_no_weights_over_is_noticed_by_the_probe(
     checkpoint: Path, other: Path, tmp_path: Path
 ) -> None:

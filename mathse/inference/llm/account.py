@@ -13,19 +13,16 @@ import os
 import secrets
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mathse.inference.llm.chat import ChatReply, Outcome
 from mathse.runs.store import make_folder, sync, to_json
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One line: a request, by its key, and its answer."""
+class Entry(NamedTuple):
+    """What a request's answer came to. A line of the file has the request's key before it."""
 
-    key: str
     job: str
     model: str
     outcome: Outcome
@@ -44,7 +41,8 @@ class Account:
         self.reserved = 0.0  # dollars that the requests under way can come to
         self.spent = 0.0  # dollars that this run has paid
         self.answered = 0  # requests that got a usable answer
-        self._entries: dict[str, Entry] = {}
+        self._entries: dict[str, Entry] = {}  # by request; a run has hundreds of thousands
+        self._alike: dict[Entry, Entry] = {}  # equal entries are one object
         if file is not None:
             self._open(file)
 
@@ -64,7 +62,6 @@ class Account:
     def note(self, job: str, reply: ChatReply, usd: float | None, *, paid: bool) -> None:
         """Count an answer, once."""
         entry = Entry(
-            reply.key,
             job,
             reply.model,
             reply.outcome,
@@ -73,9 +70,9 @@ class Account:
             usd,
             paid,
         )
-        if self._entries.get(entry.key) != entry:
-            self._count(entry)
-            self._write(vars(entry))
+        if self._entries.get(reply.key) != entry:
+            self._count(reply.key, entry)
+            self._write({"key": reply.key, **entry._asdict()})
 
     def sync(self) -> None:
         """Flush the lines to the disk."""
@@ -84,23 +81,27 @@ class Account:
 
     def _open(self, file: Path) -> None:
         make_folder(file.parent)
-        lines = file.read_bytes().splitlines(keepends=True) if file.exists() else []
-        complete = [line for line in lines if line.endswith(b"\n")]  # a kill may have cut the last one
-        if lines != complete:
-            os.truncate(file, sum(map(len, complete)))
-        if not complete:
+        end = 0  # of the last whole line, in bytes; a kill may have cut the one behind it
+        if file.exists():
+            with open(file, "rb") as lines:
+                for line in lines:
+                    if not line.endswith(b"\n"):
+                        break
+                    row = json.loads(line)
+                    if end == 0:
+                        self.run = row["run"]
+                    else:
+                        self._count(row.pop("key"), Entry(**row))
+                    end += len(line)
+            os.truncate(file, end)
+        if end == 0:
             self._write({"run": self.run})
             self.sync()
-            return
-        head, *rest = map(json.loads, complete)
-        self.run = head["run"]
-        for row in rest:
-            self._count(Entry(**row))
 
-    def _count(self, entry: Entry) -> None:
+    def _count(self, key: str, entry: Entry) -> None:
         """Count an entry; a later one on the same request replaces the earlier one."""
-        before = self._entries.get(entry.key)
-        self._entries[entry.key] = entry
+        before = self._entries.get(key)
+        self._entries[key] = self._alike.setdefault(entry, entry)
         self.spent += _dollars(entry) - (_dollars(before) if before else 0.0)
         self.answered += (entry.outcome == "answered") - (before is not None and before.outcome == "answered")
 

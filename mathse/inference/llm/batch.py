@@ -11,8 +11,10 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import IO, Any
 
 from mathse.errors import TeacherError
@@ -26,6 +28,7 @@ from mathse.inference.llm.serialization import Dialect, reply_from
 from mathse.runs.store import make_folder
 
 MOST_REQUESTS, MOST_BYTES = 50_000, 190 * 2**20  # a batch's; the API's bounds are 50,000 and 200 MB
+WRITERS = 16  # answers that are laid on the disk at a time
 SENDING = "batches"  # the claim of the one run that sends
 OVER = ("completed", "failed", "expired", "cancelled")
 
@@ -197,32 +200,38 @@ class Batches:
         return True
 
     def _read(self, record: BatchRecord, content: bytes) -> None:
+        replies = []
         for line in content.splitlines():
             try:
                 answer = json.loads(without_key(line.decode("utf-8", "replace"), self.client.secret))
                 key = answer["custom_id"]
             except (ValueError, TypeError, KeyError):
                 continue  # its request has no answer then, and is sent again
-            if key in record.requests:
-                self._take(record, key, answer)
+            if key in record.requests and (reply := self._reply(record, key, answer)) is not None:
+                replies.append(reply)
 
-    def _take(self, record: BatchRecord, key: str, answer: dict[str, Any]) -> None:
+        # Billed to the run that sent the batch, whoever collects it. Each answer waits for the disk, so many go at a
+        # time: one by one, 100,000 of them would take the better part of an hour.
+        keep = partial(self.client.keep, batch=True, run=record.run)
+        requests = [record.request(reply.key) for reply in replies]
+        with ThreadPoolExecutor(WRITERS, "answers") as pool:
+            for reply, request, _ in zip(replies, requests, pool.map(keep, replies, requests), strict=True):
+                if record.run == self.account.run:
+                    self.client.known(reply.key, request)  # counts it
+                self._done(reply.key)
+
+    def _reply(self, record: BatchRecord, key: str, answer: dict[str, Any]) -> ChatReply | None:
+        """The reply that a line holds; None where it holds none, which has its consequences here."""
         response = answer.get("response") or {}
         status, body = response.get("status_code", 0), response.get("body")
-        request = record.request(key)
         try:
             if status != 200:
                 raise Broken(str(answer.get("error") or "no answer"))
-            reply = reply_from(body, request, key)
+            return reply_from(body, record.request(key), key)
         except Broken as e:
             fault = fault_of_body(status, body, self.client.secret) if status >= 400 and body else fault_of(e, None)
             self._refused(key, fault, record)
-            return
-        # billed to the run that sent the batch, whoever collects it
-        self.client.keep(reply, request, batch=True, run=record.run)
-        if record.run == self.account.run:
-            self.client.known(key, request)  # counts it
-        self._done(key)
+            return None
 
     def _done(self, key: str) -> None:
         if self.waiting.pop(key, None) is not None:

@@ -166,10 +166,29 @@ class VLLMEngine(Engine):
         """Let each server hold these weights; whether it had others."""
         if self._process is not None:
             self._run(self._process, served, name)
+        for address in self.addresses if self._process is None else ():
+            self._wait_for(address)
         self._wake()
         with ThreadPoolExecutor(len(self.controls)) as pool:
             # Each is asked, and not believed to hold what it was last given: another run may have swapped it.
             return list(pool.map(lambda control: _hold(control, served, name), self.controls))
+
+    def _wait_for(self, address: Address) -> None:
+        """A server that runs elsewhere may be away for a while, as when its job is started again. Without it no request
+        goes out: where it comes back, it holds other weights. Raises TeacherError."""
+        limit, waits = time.monotonic() + self.settings.start_timeout, False
+        while address.models() is None:
+            if time.monotonic() > limit:
+                raise TeacherError(
+                    f"generator.base_urls: no server has answered at {address.base_url} for "
+                    f"{self.settings.start_timeout:g} seconds; start it, or leave it out: the same command goes on"
+                )
+            if not waits:
+                waits = True
+                self.say(f"vllm: no answer from {address.base_url}, which is waited for")
+            time.sleep(POLL)
+        if waits:
+            self.say(f"vllm: {address.base_url} answers again")
 
     def free(self) -> None:
         """Give the memory back; the next ``serve`` wakes it and loads the weights anew."""
