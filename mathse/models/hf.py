@@ -6,7 +6,8 @@ adapters go on the linear layers of the two stacks, an image takes the tokens th
 its size, and the tokens of these are never sampled. All of it is shown before the first step, and can be said by hand.
 
 Tried as tiny random models of their true classes: Qwen2.5-VL, Qwen3-VL, InternVL3, LLaVA-OneVision, SmolVLM, Gemma 3,
-GLM-4V, Idefics3 (tests/backbones/test_hf.py). Features of a frozen tower cannot be kept for such a model.
+GLM-4V, Idefics3, LLaVA with DINOv2 (tests/backbones/test_hf.py). Features of a frozen tower cannot be kept for such a
+model; ``backbone=smollm2_vision``, which is one of them, can.
 """
 
 from __future__ import annotations
@@ -114,8 +115,9 @@ class HFBackbone(ChatBackbone):
             expanded = [*(self.expansion(*size) for size in sizes), ""]
             if len(pieces) != len(expanded):
                 raise CheckpointError(
-                    f"backbone=hf: the chat template writes {self.processor.image_token!r} {len(pieces) - 1} times for "
-                    f"{len(sizes)} images; pass backbone.chat_template=FILE, one that writes it once an image"
+                    f"backbone={self.family}: the chat template writes {self.processor.image_token!r} "
+                    f"{len(pieces) - 1} times for {len(sizes)} images; pass backbone.chat_template=FILE, one that "
+                    "writes it once an image"
                 )
             texts.append("".join(piece + image for piece, image in zip(pieces, expanded, strict=True)))
         ids: list[list[int]] = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
@@ -190,15 +192,15 @@ class HFBackbone(ChatBackbone):
         return torch.tensor([i == self.image_id for i in ids]).long()
 
     def findings(self) -> list[str]:
-        tokens = self.tokenizer.convert_ids_to_tokens
+        tokens, name = self.tokenizer.convert_ids_to_tokens, f"backbone={self.family}"
         return [
-            f"backbone={self.family}: a response ends with {tokens(self.end_id)!r}, sampling stops at {tokens(self.end_ids)}; "
+            f"{name}: a response ends with {tokens(self.end_id)!r}, sampling stops at {tokens(self.end_ids)}; "
             f"never sampled: {tokens(self.never_sampled)}",
-            f"backbone={self.family}: an image of 448 x 448 pixels takes {self.image_tokens(448, 448):,} tokens",
-            *(f"backbone={self.family}: {part} is {pattern}" for part, pattern in self.parts.items()),
-            *(f"backbone={self.family}: adapters of scope {scope} go on {p}" for scope, p in self.lora_scopes.items()),
+            f"{name}: an image of 448 x 448 pixels takes {self.image_tokens(448, 448):,} tokens",
+            *(f"{name}: {part} is {pattern}" for part, pattern in self.parts.items()),
+            *(f"{name}: adapters of scope {scope} go on {p}" for scope, p in self.lora_scopes.items()),
             *[
-                f"backbone={self.family}: the chat template writes pictures before all text, wherever a question marks their "
+                f"{name}: the chat template writes pictures before all text, wherever a question marks their "
                 "places; backbone.chat_template=FILE takes another"
             ][: self.pictures_first],
         ]

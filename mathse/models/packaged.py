@@ -1,5 +1,5 @@
-"""Weights that a Python package brings along, and what is made of them once: how a pretrained model comes from a package
-index.
+"""How a pretrained model comes from a package index: a Python package brings its weights along, and a checkpoint folder
+is made of them once.
 """
 
 from __future__ import annotations

