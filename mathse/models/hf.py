@@ -6,7 +6,8 @@ adapters go on the linear layers of the two stacks, an image takes the tokens th
 its size, and the tokens of these are never sampled. All of it is shown before the first step, and can be said by hand.
 
 Tried as tiny random models of their true classes: Qwen2.5-VL, Qwen3-VL, InternVL3, LLaVA-OneVision, SmolVLM, Gemma 3,
-GLM-4V, Idefics3 (tests/backbones/test_hf.py). Features of a frozen tower cannot be kept for such a model.
+GLM-4V, Idefics3, LLaVA with DINOv2 (tests/backbones/test_hf.py). Features of a frozen tower cannot be kept for such a
+model; ``backbone=smollm2_vision``, which is one of them, can.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from PIL import Image as Pictures
@@ -36,6 +37,8 @@ MARKS = ("image", "video", "vision_start", "vision_end", "boi", "eoi", "image_st
 NOT_OF_THE_MODEL = ("rows", "cols", "num_crops")  # that image processors give for the prompt alone
 EXTREMES = ((4096, 4096), (8192, 256), (256, 8192), (512, 512))  # pixels: pictures that take most tokens
 PROBE = (64, 64)  # pixels
+
+Family = TypeVar("Family", bound="HFBackbone")
 
 
 class HFBackbone(ChatBackbone):
@@ -112,8 +115,9 @@ class HFBackbone(ChatBackbone):
             expanded = [*(self.expansion(*size) for size in sizes), ""]
             if len(pieces) != len(expanded):
                 raise CheckpointError(
-                    f"backbone=hf: the chat template writes {self.processor.image_token!r} {len(pieces) - 1} times for "
-                    f"{len(sizes)} images; pass backbone.chat_template=FILE, one that writes it once an image"
+                    f"backbone={self.family}: the chat template writes {self.processor.image_token!r} "
+                    f"{len(pieces) - 1} times for {len(sizes)} images; pass backbone.chat_template=FILE, one that "
+                    "writes it once an image"
                 )
             texts.append("".join(piece + image for piece, image in zip(pieces, expanded, strict=True)))
         ids: list[list[int]] = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
@@ -188,15 +192,15 @@ class HFBackbone(ChatBackbone):
         return torch.tensor([i == self.image_id for i in ids]).long()
 
     def findings(self) -> list[str]:
-        tokens = self.tokenizer.convert_ids_to_tokens
+        tokens, name = self.tokenizer.convert_ids_to_tokens, f"backbone={self.family}"
         return [
-            f"backbone=hf: a response ends with {tokens(self.end_id)!r}, sampling stops at {tokens(self.end_ids)}; "
+            f"{name}: a response ends with {tokens(self.end_id)!r}, sampling stops at {tokens(self.end_ids)}; "
             f"never sampled: {tokens(self.never_sampled)}",
-            f"backbone=hf: an image of 448 x 448 pixels takes {self.image_tokens(448, 448):,} tokens",
-            *(f"backbone=hf: {part} is {pattern}" for part, pattern in self.parts.items()),
-            *(f"backbone=hf: adapters of scope {scope} go on {p}" for scope, p in self.lora_scopes.items()),
+            f"{name}: an image of 448 x 448 pixels takes {self.image_tokens(448, 448):,} tokens",
+            *(f"{name}: {part} is {pattern}" for part, pattern in self.parts.items()),
+            *(f"{name}: adapters of scope {scope} go on {p}" for scope, p in self.lora_scopes.items()),
             *[
-                "backbone=hf: the chat template writes pictures before all text, wherever a question marks their "
+                f"{name}: the chat template writes pictures before all text, wherever a question marks their "
                 "places; backbone.chat_template=FILE takes another"
             ][: self.pictures_first],
         ]
@@ -226,6 +230,11 @@ def parts_of(inner: Any, text: Any) -> Mapping[str, str]:
 
 def load(settings: Settings, weights: bool = True) -> HFBackbone:
     """Open a vision-language model; ``weights`` False: for prompts alone, see ``mathse.models.prompt_reader``."""
+    return opened(HFBackbone, settings, weights)
+
+
+def opened(family: type[Family], settings: Any, weights: bool) -> Family:
+    """A checkpoint's vision-language model as a backbone of this class; ``settings``: of its family."""
     no_such_model = "model of that type that reads pictures and writes text; one of text alone is backbone=causal_lm"
     folder, model = open_asked(AutoModelForImageTextToText, "hf", settings, weights, no_such_model)
     processor = open_processor(folder)
@@ -238,7 +247,7 @@ def load(settings: Settings, weights: bool = True) -> HFBackbone:
             f"({lacking[0] if lacking else 'a text model beside a tower'} is missing); such a family needs a backbone "
             "of its own (CONTRIBUTING.md, Add a backbone)"
         )
-    backbone = HFBackbone(model, processor, settings)
+    backbone = family(model, processor, settings)
     apply_settings(backbone, settings, settings.path)
     backbone.pictures_first = not backbone.template_keeps_order()
     backbone.never_sampled = [i for i in backbone.never_sampled if i not in backbone.end_ids]

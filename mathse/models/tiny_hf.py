@@ -54,9 +54,19 @@ def tiny(name: str, seed: int) -> HFBackbone:
 
 
 # What ``python -m mathse tiny NAME DST`` saves.
-qwen2_5_vl, qwen3_vl, internvl, llava_onevision, smolvlm, gemma3, glm4v, idefics3 = (
+qwen2_5_vl, qwen3_vl, internvl, llava, llava_onevision, smolvlm, gemma3, glm4v, idefics3 = (
     partial(tiny, name)
-    for name in ("qwen2_5_vl", "qwen3_vl", "internvl", "llava_onevision", "smolvlm", "gemma3", "glm4v", "idefics3")
+    for name in (
+        "qwen2_5_vl",
+        "qwen3_vl",
+        "internvl",
+        "llava",
+        "llava_onevision",
+        "smolvlm",
+        "gemma3",
+        "glm4v",
+        "idefics3",
+    )
 )
 
 Built = tuple[Any, Any, Any]  # processor, class, config
@@ -108,6 +118,36 @@ def _glm4v() -> Built:
 def _internvl() -> Built:
     made = tiny_internvl2_5(0)
     return made.processor, type(made.model), made.model.config
+
+
+def _llava() -> Built:
+    """With DINOv2's tower, as ``backbone=smollm2_vision`` has it."""
+    tokenizer = _tokenizer({"image_token": IMAGE})
+    config = transformers.LlavaConfig(
+        text_config={"model_type": "llama", **_text(tokenizer)},
+        vision_config={
+            "model_type": "dinov2",
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "image_size": 56,
+            "patch_size": 14,
+            "use_mask_token": False,
+        },
+        vision_feature_layer=-1,
+        tie_word_embeddings=False,
+        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE),
+    )
+    size = {"height": 28, "width": 56}
+    processor = transformers.LlavaProcessor(
+        image_processor=transformers.CLIPImageProcessor(size=size, crop_size=size, do_center_crop=False),
+        tokenizer=tokenizer,
+        patch_size=14,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=_template(IMAGE),
+    )
+    return processor, transformers.LlavaForConditionalGeneration, config
 
 
 def _llava_onevision() -> Built:
@@ -185,6 +225,7 @@ CLASSES: dict[str, Callable[[], Built]] = {
     "qwen2_5_vl": lambda: _qwen("2.5"),
     "qwen3_vl": lambda: _qwen("3"),
     "internvl": _internvl,
+    "llava": _llava,
     "llava_onevision": _llava_onevision,
     "smolvlm": lambda: _idefics("SmolVLM"),
     "gemma3": _gemma3,

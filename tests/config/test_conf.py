@@ -31,11 +31,12 @@ def test_every_option_composes_and_parses(group, name, read, tmp_path):
     beside |= {("teacher", "fallible_replay"): ["data=word_problems"]}
     beside |= {("teacher", "replay"): jsonl, ("experiment", "paper_scale"): jsonl}
     beside |= {("experiment/paper", name): jsonl for name in available("experiment/paper")}
-    # they read no pictures; and smollm2's weights come with a package that need not be installed
+    # they read no pictures; and smollm2's weights come with packages that need not be installed
     published = "backbone.path=HuggingFaceTB/SmolLM2-135M-Instruct"
     beside |= {("backbone", name): [*jsonl, "teacher=replay", published] for name in ("causal_lm", "smollm2")}
     beside |= {("experiment", name): [published] for name in ("words", "words_study")}
     beside |= {("experiment/words", name): [published] for name in available("experiment/words")}
+    beside[("backbone", "smollm2_vision")] = ["backbone.path=somebody/smollm2-vision"]
     beside = beside.get((group, name), [])
     if (group, name) == ("generator", "server"):
         assert read("generator=server", "generator.model=m", program="evaluate").generator.model == "m"

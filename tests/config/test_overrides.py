@@ -12,7 +12,7 @@ from mathse.errors import ConfigError
 
 from .conftest import composed
 
-BACKBONES = "available: causal_lm, cogvlm2, hf, internvl2_5, qwen2vl, smollm2, tiny"
+BACKBONES = "available: causal_lm, cogvlm2, hf, internvl2_5, qwen2vl, smollm2, smollm2_vision, tiny"
 JUDGES = "available: answer, noisy, orm, orm_and_answer, random, teacher"
 
 
@@ -35,7 +35,7 @@ JUDGES = "available: answer, noisy, orm, orm_and_answer, random, teacher"
         (["data.path=missing.jsonl"], "data.path: the chosen data has no such setting; it belongs to data=jsonl"),
         (["orm.backbone.path=x"], "orm.backbone.path: the chosen orm.backbone has no such setting; it belongs to "
                                   "backbone@orm.backbone=one of tiny, qwen2vl, internvl2_5, cogvlm2, causal_lm, "
-                                  "smollm2, hf"),
+                                  "smollm2, smollm2_vision, hf"),
         (["name=optuna", "sft.lr=1"], "sft.lr: no such setting; did you mean sft.optimizer.lr?"),
         (["experiment=controls/answer", "sft.lr=1"], "sft.lr: no such setting; did you mean sft.optimizer.lr?"),
         (["seed=1,2"], "seed = 1,2: several values are a sweep, which needs -m; a list is written seed=[1,2]"),

@@ -8,11 +8,12 @@ from e2e.runs import SIZES, WORLD, run
 from mathse.config.options import groups
 from mathse.runs.store import read_json
 
-# words and words_update have a pretrained model, whose sizes are its own.
+# These have pretrained models, whose sizes are their own.
+PRETRAINED = ("words", "words_update", "smollm2_vision")
 STUDIES = {
     group.removeprefix("experiment/"): variants
     for group, variants in groups().items()
-    if group.startswith("experiment/") and group.split("/")[1] not in ("controls", "paper", "words", "words_update")
+    if group.startswith("experiment/") and group.split("/")[1] not in ("controls", "paper", *PRETRAINED)
 }
 # Smoke sizes on top of the study's own; the judge stays the study's.
 SMALL = tuple(s for s in (*SIZES, *WORLD) if not s.startswith("experiment="))

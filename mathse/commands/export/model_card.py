@@ -28,6 +28,10 @@ FAMILIES = {
     ),
     "causal_lm": ("that of its checkpoint", "transformers.AutoModelForCausalLM.from_pretrained({folder!r})"),
     "hf": ("that of its checkpoint", "transformers.AutoModelForImageTextToText.from_pretrained({folder!r})"),
+    "smollm2_vision": (
+        "Apache-2.0; its tower comes in a package that is MIT and names no licence of the weights",
+        "transformers.AutoModelForImageTextToText.from_pretrained({folder!r})",
+    ),
     "smollm2": ("Apache-2.0", "transformers.AutoModelForCausalLM.from_pretrained({folder!r})"),
     "cogvlm2": (
         "CogVLM2 licence and Llama 3 Community License (Built with Meta Llama 3), EVA: MIT",

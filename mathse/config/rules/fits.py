@@ -6,7 +6,16 @@ from collections.abc import Iterator
 from operator import attrgetter
 from typing import Any
 
-from mathse.config.backbones import HF, CausalLM, CogVLM2, InternVL25, Qwen2VL, SmolLM2, TinyBackbone
+from mathse.config.backbones import (
+    HF,
+    CausalLM,
+    CogVLM2,
+    InternVL25,
+    Qwen2VL,
+    SmolLM2,
+    SmolLM2Vision,
+    TinyBackbone,
+)
 from mathse.config.bind import show
 from mathse.config.extras import missing
 from mathse.config.fits import Fit
@@ -22,6 +31,7 @@ SCOPES: dict[type, tuple[str, ...]] = {
     CausalLM: ("language",),
     SmolLM2: ("language",),
     HF: ("language", "tower"),
+    SmolLM2Vision: ("language", "tower"),
 }
 
 
@@ -96,7 +106,7 @@ def kept_features_are_of_a_frozen_tower(config: TrainConfig) -> Iterator[str]:
                 f"{fit.lora.scopes} puts adapters on it; leave tower out, {off}"
             )
         backbone = config.orm.backbone if path == "orm.fit" and config.orm.backbone is not None else config.backbone
-        if isinstance(backbone, HF):
+        if isinstance(backbone, HF) and not isinstance(backbone, SmolLM2Vision):
             yield f"{path}.tower_features = true: the tower of backbone=hf cannot be run by itself; pass false"
         if isinstance(backbone, InternVL25) and backbone.jpeg:
             yield (

