@@ -13,7 +13,7 @@ from typing import Any
 
 from mathse.training import ranks
 
-STUCK = 60  # seconds after which a test would rather fail than wait
+STUCK = 180  # seconds after which a test would rather fail than wait
 
 
 def in_ranks(
