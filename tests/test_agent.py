@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from connected import STUCK
 
-from mathse.training import agent, launch
+from mathse.training import agent, launch, leaving
 
 
 def script(body: str) -> list[str]:
@@ -120,6 +120,22 @@ time.sleep(60)"""
         agent.run(script(body), 2, 3)
     assert time.monotonic() - begun < STUCK / 2
     assert capfd.readouterr() == ("tidied up\n", "")
+
+
+def test_a_schedulers_warning_is_passed_on_to_rank_0_which_ends_in_its_own_time(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    body = """if rank == 0:
+    signal.signal(signal.SIGUSR1, lambda *_: (print("resume point"), sys.exit(128 + signal.SIGUSR1)))
+    os.kill(os.getppid(), signal.SIGUSR1)
+time.sleep(60)"""
+    before = signal.signal(signal.SIGUSR1, lambda *_: leaving.tell())
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            agent.run(script(body), 2, 3)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert capfd.readouterr() == ("resume point\n", "")
 
 
 @pytest.mark.usefixtures("hasty")
