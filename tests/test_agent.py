@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from connected import STUCK
 
-from mathse.training import agent, launch
+from mathse.training import agent, launch, leaving
 
 
 def script(body: str) -> list[str]:
@@ -55,6 +55,13 @@ def test_a_rank_that_fails_ends_the_others_and_its_words_are_shown(
     assert failed.value.code == (3 if "code 3" in end else 1)
 
 
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rank 0 of these tests does not notice that others are gone, and is not waited for."""
+    monkeypatch.setattr(agent, "PATIENCE", 0.5)
+
+
+@pytest.mark.usefixtures("hasty")
 def test_ranks_are_started_again_until_they_end_well(capfd: pytest.CaptureFixture[str]) -> None:
     body = "if rank == attempt < 2: os.kill(os.getpid(), signal.SIGKILL)\nif attempt < 2: time.sleep(60)"
     assert agent.run(script(f"{body}\nlaunch.report(attempt)"), 2, 3) == 2
@@ -64,6 +71,7 @@ def test_ranks_are_started_again_until_they_end_well(capfd: pytest.CaptureFixtur
     ]
 
 
+@pytest.mark.usefixtures("hasty")
 def test_restarts_come_to_an_end(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(launch.RanksFailed) as failed:
         agent.run(script("if rank: sys.exit(9)\ntime.sleep(60)"), 2, 1)
@@ -84,20 +92,17 @@ def test_a_mistake_that_a_rank_has_told_is_told_once(capfd: pytest.CaptureFixtur
     assert failed.value.code == 1 and said == ("rank 1: " if teller else "") + "error: no rows\n"
 
 
-def test_of_ranks_that_wait_the_one_that_is_stuck_is_named(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    hasty = "launch.PATIENCE = 0.5"
+@pytest.mark.usefixtures("hasty")
+def test_of_ranks_that_wait_the_one_that_is_stuck_is_named(capfd: pytest.CaptureFixture[str]) -> None:
+    soon = "launch.PATIENCE = 0.5"
     with pytest.raises(launch.RanksFailed) as failed:
-        agent.run(script(f"{hasty}\nif rank != 1: launch.lost_others()\ntime.sleep(60)"), 3, 0)
+        agent.run(script(f"{soon}\nif rank != 1: launch.lost_others()\ntime.sleep(60)"), 3, 0)
     assert failed.value.code == 1
     assert capfd.readouterr().err.startswith("error: rank 1 did not answer the others any more; ")
 
 
-def test_once_rank_0_has_ended_well_the_run_has(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(agent, "PATIENCE", 0.5)
+@pytest.mark.usefixtures("hasty")
+def test_once_rank_0_has_ended_well_the_run_has(capfd: pytest.CaptureFixture[str]) -> None:
     assert agent.run(script("if rank: time.sleep(60)\nlaunch.report(7)"), 2, 3) == 7
     assert agent.run(script("if rank: time.sleep(0.5); sys.exit(9)\nlaunch.report(8)"), 2, 3) == 8
     assert capfd.readouterr().err == ""
@@ -117,14 +122,30 @@ time.sleep(60)"""
     assert capfd.readouterr() == ("tidied up\n", "")
 
 
+def test_a_schedulers_warning_is_passed_on_to_rank_0_which_ends_in_its_own_time(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    body = """if rank == 0:
+    signal.signal(signal.SIGUSR1, lambda *_: (print("resume point"), sys.exit(128 + signal.SIGUSR1)))
+    os.kill(os.getppid(), signal.SIGUSR1)
+time.sleep(60)"""
+    before = signal.signal(signal.SIGUSR1, lambda *_: leaving.tell())
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            agent.run(script(body), 2, 3)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert capfd.readouterr() == ("resume point\n", "")
+
+
+@pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
-def test_no_rank_outlives_its_agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: signal.Signals) -> None:
+def test_no_rank_outlives_its_agent(tmp_path: Path, sent: signal.Signals) -> None:
     """Each has a child like a loader's worker, which ends too; both sit where no Python code would be run."""
     stuck = "import ctypes; ctypes.PyDLL(None).sleep(60)"  # holds the interpreter's lock
     body = f"""if os.fork() == 0: launch.end_with_parent(os.getppid())
 open(r'{tmp_path}/' + str(os.getpid()), 'w').close()
 {stuck}"""
-    monkeypatch.setattr(agent, "PATIENCE", 0.5)
     if (child := os.fork()) == 0:
         with suppress(BaseException):
             agent.run(script(body), 2, 3)

@@ -105,34 +105,45 @@ class Agent(LocalElasticAgent):
     def __init__(self, spec: WorkerSpec, folder: Path) -> None:
         streams = {rank: Std.ALL if rank else Std.NONE for rank in range(spec.local_world_size)}
         logs = DefaultLogsSpecs(log_dir=str(folder / "logs"), redirects=streams)
-        super().__init__(spec, logs, shutdown_timeout=int(PATIENCE / 2))
+        super().__init__(spec, logs)
         self.folder = folder
         self.exit_code = 1  # for the whole command, where a rank fails
         self.rank_0_done: float | None = None  # since when
         self.leaves = False  # once told to
+        self.told: subprocess.Popen[bytes] | None = None  # the rank 0 to which that was passed on
 
     @property
-    def _rank_0(self) -> subprocess.Popen[bytes]:
+    def _processes(self) -> list[subprocess.Popen[bytes]]:
         ranks: Any = self._pcontext  # of commands
-        process: subprocess.Popen[bytes] = ranks.subprocess_handlers[0].proc
-        return process
+        return [handler.proc for handler in ranks.subprocess_handlers.values()]
 
     def pass_on(self) -> None:
         """Tell rank 0 to leave: in a fit all ranks then write a resume point and end, elsewhere it stops at once."""
         if self._pcontext is None:  # none has been started
             raise KeyboardInterrupt
         self.leaves = True
-        self._rank_0.send_signal(signal.SIGUSR1)
 
     def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
+        if self.leaves and self.told is not self._processes[0]:  # here, because it may just be started again
+            self.told = self._processes[0]
+            self.told.send_signal(signal.SIGUSR1)
+        codes = [process.poll() for process in self._processes]
+        failed = {rank: code for rank, code in enumerate(codes) if code}
+        if failed and codes[0] is None:
+            self._wait_for_rank_0()
+        if failed:
+            self._kill()
         result: RunResult = super()._monitor_workers(worker_group)
+        if result.is_failed() and not failed:  # between the two looks
+            failed = {rank: failure.exitcode for rank, failure in result.failures.items()}
+
         # Once rank 0 has ended well the run is finished, and the others have little time to end too.
-        if result.state != WorkerState.SUCCEEDED and self._rank_0.poll() == 0:
+        if result.state != WorkerState.SUCCEEDED and codes[0] == 0:
             self.rank_0_done = self.rank_0_done or time.monotonic()
-            if result.is_failed() or time.monotonic() - self.rank_0_done > PATIENCE:
+            if failed or time.monotonic() - self.rank_0_done > PATIENCE:
                 return RunResult(WorkerState.SUCCEEDED, {worker.global_rank: None for worker in worker_group.workers})
-        if result.is_failed():
-            end = self._first_to_fail({rank: failure.exitcode for rank, failure in result.failures.items()})
+        elif failed:
+            end = self._first_to_fail(failed)
             if end.code in STOPPED or self.leaves:
                 raise KeyboardInterrupt
             self._tell(end)
@@ -141,12 +152,27 @@ class Agent(LocalElasticAgent):
             self.exit_code = 1 if end.code < 0 or end.code in (TOLD, LOST_OTHERS) else end.code
         return result
 
-    def _first_to_fail(self, codes: Mapping[int, int]) -> RankEnd:
-        """``codes``: of each rank that failed; torch lists those first that ended by themselves, then those that it
-        ended. A rank that has lost others waits, so where one is listed first, another is stuck."""
-        rank, code = next(iter(codes.items()))
+    def _wait_for_rank_0(self) -> None:
+        """As a rule it notices that it has lost a rank, and closes what is open."""
+        end = time.monotonic() + PATIENCE
+        while self._processes[0].poll() is None and not lost_file(self.folder, 0).exists() and time.monotonic() < end:
+            time.sleep(POLL)
+
+    def _kill(self) -> None:
+        """End what is left of the ranks, with their loader processes. Lightning answers SIGTERM with a message to the
+        other ranks."""
+        for process in self._processes:
+            if process.poll() is None:
+                with suppress(ProcessLookupError, PermissionError, subprocess.TimeoutExpired):
+                    os.killpg(process.pid, signal.SIGKILL)
+                    process.wait(PATIENCE)
+
+    def _first_to_fail(self, failed: Mapping[int, int]) -> RankEnd:
+        """``failed``: exit codes of those that ended by themselves. One that has lost others waits before it ends, so
+        where it is the first to end, a rank that has lost nobody is stuck."""
+        rank, code = next(iter(failed.items()))
         if code == LOST_OTHERS:
-            stuck = [r for r in range(len(self._worker_group.workers)) if not lost_file(self.folder, r).exists()]
+            stuck = [r for r in range(len(self._processes)) if not lost_file(self.folder, r).exists()]
             rank = min(stuck, default=rank)
         for file in self.folder.glob(lost_file(self.folder, "*").name):
             file.unlink()
@@ -174,10 +200,12 @@ class Agent(LocalElasticAgent):
 
     def _shutdown(self, death_sig: signal.Signals = signal.SIGTERM, timeout: int = 30) -> None:
         """Ends what is left of the ranks; after Ctrl-C, lets rank 0 tidy up before."""
-        if isinstance(sys.exception(), KeyboardInterrupt) and self._pcontext is not None:
-            self._rank_0.send_signal(signal.SIGINT)
-            with suppress(subprocess.TimeoutExpired):
-                self._rank_0.wait(PATIENCE)
+        if self._pcontext is not None:
+            if isinstance(sys.exception(), KeyboardInterrupt):
+                self._processes[0].send_signal(signal.SIGINT)
+                with suppress(subprocess.TimeoutExpired):
+                    self._processes[0].wait(PATIENCE)
+            self._kill()
         super()._shutdown(death_sig, timeout)
 
 

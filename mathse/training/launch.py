@@ -138,7 +138,6 @@ def lost_others() -> NoReturn:
     leaves a mark, by which one that is stuck is told from those that waited for it."""
     info = own_rank()
     lost_file(Path(os.environ[RESULT]).parent, info.local_rank if info is not None else 0).touch()
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     time.sleep(PATIENCE)
     sys.exit(LOST_OTHERS)
 
