@@ -18,7 +18,7 @@ from e2e.runs import ROOT, TINY
 
 from cluster.one_machine import missing_programs, one_machine
 
-STUCK = 180.0  # seconds that nothing here takes
+STUCK = 400.0  # seconds that nothing here takes
 
 # Three stages and one fit of 30 steps, whose resume points come by signals alone.
 SETTINGS = (
