@@ -76,6 +76,7 @@ def test_a_process_finds_its_place_whoever_started_it(
         # srun -n 16, without --ntasks-per-node
         ({"SLURM_STEP_NODELIST": "node[05-09]", "SLURM_JOB_ID": "70012", "SLURM_NTASKS": "16"}, ("node05", 15012)),
         ({"SLURM_JOB_NODELIST": "a,b", "SLURM_JOB_ID": "70012", "SLURM_STEP_ID": "2"}, ("a", 15086)),
+        ({"SLURM_STEP_NODELIST": "b", "SLURM_STEP_NUM_NODES": "1", "SLURM_JOB_ID": "70012"}, ("127.0.0.1", 15012)),
     ],
 )
 def test_ranks_meet_where_every_one_of_them_can_work_it_out(

@@ -63,7 +63,9 @@ def meeting_point(environment: Mapping[str, str] = os.environ) -> tuple[str, int
     """Address and port at which rank 0 listens. SLURM does not say: its first node, and a port that follows from the
     numbers of job and step, which every rank can work out."""
     address, port = environment.get("MASTER_ADDR"), environment.get("MASTER_PORT")
-    if address is None:
+    if address is None and environment.get("SLURM_STEP_NUM_NODES") == "1":
+        address = "127.0.0.1"  # a node's name need not be an address
+    elif address is None:
         from lightning_fabric.plugins.environments import SLURMEnvironment
 
         nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST") or "127.0.0.1"

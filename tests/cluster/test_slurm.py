@@ -164,8 +164,12 @@ def test_a_ddp_fit_is_queued_again_with_both_its_ranks(cluster: Cluster, whole: 
 def test_a_run_on_two_nodes_is_submitted_by_hand(cluster: Cluster, whole: Whole) -> None:
     one_each = ("trainer=ddp", "trainer.devices=1", "trainer.accelerator=cpu", "trainer.workers=0")
     command = (sys.executable, ROOT / "train.py", *SETTINGS, *one_each, "hydra.run.dir=run")
-    options = ("--parsable", "--wait", "--nodes=2", "--ntasks-per-node=1", "--output=run.log")
-    cluster.run("sbatch", *options, JOB, *command)
+    options = ("--parsable", "--wait", "--nodes=2", "--ntasks-per-node=1", "--output=run.log", "--export=ALL")
+    here = {
+        **cluster.environment,
+        "MASTER_ADDR": "127.0.0.1",
+    }  # these nodes have no addresses
+    Cluster(cluster.place, here).run("sbatch", *options, JOB, *command)
     assert contents(cluster.place / "run") == contents(whole(*TWO))
 
 
