@@ -69,6 +69,12 @@ def test_a_process_finds_its_place_whoever_started_it(
     assert launch.own_rank(environment) == (None if expected is None else launch.RankInfo(*expected))
 
 
+def test_a_machine_knows_how_many_of_the_ranks_are_its_own() -> None:
+    assert launch.ranks_here({"LOCAL_WORLD_SIZE": "4"}) == 4
+    assert launch.ranks_here({"SLURM_STEP_NUM_TASKS": "16", "SLURM_STEP_NUM_NODES": "2"}) == 8
+    assert launch.ranks_here({}) is None
+
+
 @pytest.mark.parametrize(
     ("environment", "place"),
     [
