@@ -10,7 +10,7 @@ import sysconfig
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCE = ("mathse", "conf", "experiments", "pyproject.toml", "setup.py", "README.md", "LICENSE")
+SOURCE = ("mathse", "hydra_plugins", "conf", "experiments", "pyproject.toml", "setup.py", "README.md", "LICENSE")
 
 
 def build_wheel(folder: Path) -> Path:

@@ -38,6 +38,7 @@ def test_the_wheel_holds_every_file_of_the_package_and_the_configs(root: Path, w
     expected = files_below(root / "mathse") | {f"conf/{name}" for name in files_below(root / "conf")}
     expected |= {f"experiments/{f.parent.name}/study.yaml" for f in (root / "experiments").glob("*/study.yaml")}
     assert names == expected
+    assert "hydra_plugins/mathse_slurm/__init__.py" in wheel.namelist()
 
 
 def test_the_wheel_has_the_command_and_the_licences(wheel: zipfile.ZipFile) -> None:

@@ -69,6 +69,12 @@ def test_a_process_finds_its_place_whoever_started_it(
     assert launch.own_rank(environment) == (None if expected is None else launch.RankInfo(*expected))
 
 
+def test_a_machine_knows_how_many_of_the_ranks_are_its_own() -> None:
+    assert launch.ranks_here({"LOCAL_WORLD_SIZE": "4"}) == 4
+    assert launch.ranks_here({"SLURM_STEP_NUM_TASKS": "16", "SLURM_STEP_NUM_NODES": "2"}) == 8
+    assert launch.ranks_here({}) is None
+
+
 @pytest.mark.parametrize(
     ("environment", "place"),
     [
@@ -76,6 +82,7 @@ def test_a_process_finds_its_place_whoever_started_it(
         # srun -n 16, without --ntasks-per-node
         ({"SLURM_STEP_NODELIST": "node[05-09]", "SLURM_JOB_ID": "70012", "SLURM_NTASKS": "16"}, ("node05", 15012)),
         ({"SLURM_JOB_NODELIST": "a,b", "SLURM_JOB_ID": "70012", "SLURM_STEP_ID": "2"}, ("a", 15086)),
+        ({"SLURM_STEP_NODELIST": "b", "SLURM_STEP_NUM_NODES": "1", "SLURM_JOB_ID": "70012"}, ("127.0.0.1", 15012)),
     ],
 )
 def test_ranks_meet_where_every_one_of_them_can_work_it_out(

@@ -59,11 +59,22 @@ def own_rank(environment: Mapping[str, str] = os.environ) -> RankInfo | None:
     return RankInfo(rank, size, local_rank) if size > 1 else None
 
 
+def ranks_here(environment: Mapping[str, str] = os.environ) -> int | None:
+    """How many ranks this machine has, as torchrun or srun say it; srun by the mean over its nodes. None: not said."""
+    if "LOCAL_WORLD_SIZE" in environment:
+        return int(environment["LOCAL_WORLD_SIZE"])
+    if "SLURM_STEP_NUM_NODES" in environment and "SLURM_STEP_NUM_TASKS" in environment:
+        return -(-int(environment["SLURM_STEP_NUM_TASKS"]) // int(environment["SLURM_STEP_NUM_NODES"]))
+    return None
+
+
 def meeting_point(environment: Mapping[str, str] = os.environ) -> tuple[str, int]:
     """Address and port at which rank 0 listens. SLURM does not say: its first node, and a port that follows from the
     numbers of job and step, which every rank can work out."""
     address, port = environment.get("MASTER_ADDR"), environment.get("MASTER_PORT")
-    if address is None:
+    if address is None and environment.get("SLURM_STEP_NUM_NODES") == "1":
+        address = "127.0.0.1"  # a node's name need not be an address
+    elif address is None:
         from lightning_fabric.plugins.environments import SLURMEnvironment
 
         nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST") or "127.0.0.1"

@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from mathse.errors import ConfigError, MathSEError, RankLost
-from mathse.training.launch import meeting_point, own_rank
+from mathse.training.launch import meeting_point, own_rank, ranks_here
 
 Result = TypeVar("Result")
 
@@ -74,7 +74,8 @@ def joined(accelerator: str, devices: int, timeout_minutes: float) -> Iterator[N
     """
     info = own_rank()
     started = info.size if info is not None else 1
-    if started % devices or (info is not None and info.local_rank >= devices):
+    here = ranks_here() if info is not None else None  # the same on all ranks: none may wait for one that refuses
+    if started % devices or here not in (None, devices) or (info is not None and info.local_rank >= devices):
         raise ConfigError(
             f"trainer.devices = {devices}, and {started} process{'es were' if started > 1 else ' was'} started; pass "
             "trainer=ddp (or fsdp) and the number of devices of a machine as trainer.devices"

@@ -18,11 +18,11 @@ from e2e.runs import ROOT, TINY
 
 from cluster.one_machine import missing_programs, one_machine
 
-STUCK = 180.0  # seconds that nothing here takes
+STUCK = 400.0  # seconds that nothing here takes
 
-# Three stages and one fit of 30 steps, whose resume points come by signals alone.
+# Three stages and one fit, long enough to be stopped in, whose resume points come by signals alone.
 SETTINGS = (
-    *TINY, "judge=answer", "evolution.rounds=0", "evolution.reflect.when=never", "sft.max_steps=30",
+    *TINY, "judge=answer", "evolution.rounds=0", "evolution.reflect.when=never", "sft.max_steps=150",
     "trainer.precision=32-true", "trainer.log_every=1", "trainer.checkpoint_every=1000", "generator.batch_size=3",
     "evaluation.batch_size=3",
 )  # fmt: skip

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "scancel", "sinfo")
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "scancel", "sinfo", "setpriv")
 NODES = (socket.gethostname().split(".")[0], "second")  # the first is an address too
 PATIENCE = 60.0  # seconds until all nodes are idle
 SYSTEM_PATHS = os.pathsep.join(("/usr/sbin", "/sbin"))  # where daemons stand, and a user's PATH may not lead
@@ -104,7 +104,8 @@ def one_machine(folder: Path) -> Iterator[dict[str, str]]:
 @contextmanager
 def _daemon(command: list[str], folder: Path, environment: dict[str, str]) -> Iterator[None]:
     with open(folder / "daemons.log", "ab") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        bound = ["setpriv", "--pdeathsig", "TERM", *command]  # it ends with this process, however that ends
+        process = subprocess.Popen(bound, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
     try:
         yield
     finally:
