@@ -1,6 +1,6 @@
 """How busy does our client keep engines, and what does a request cost it? Against stand-ins that are slow on purpose.
 
-    python experiments/engines/client.py --servers 2 --slots 64 --requests 3000
+    python experiments/engines/client.py --servers 2 --slots 32 --requests 2000 --tokens-per-second 50
     python experiments/engines/client.py --fast                       # stand-ins that answer at once: the client's CPU
 
 It asks for solutions, and then for verdicts on them, through ``ServedStudent`` and ``ServedORMJudge`` as a run does: a

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import openai
 import pytest
-from api_server import KEY, MODEL, ApiServer, text_of
+from api_server import KEY, MODEL, ApiServer, Body, text_of
 
 from llm.conftest import NewClient, number_of, row, rows
 from mathse.errors import ConfigError, TeacherError
 from mathse.inference.llm import online
-from mathse.inference.llm.client import ChatClient, ChatRequest
+from mathse.inference.llm.client import ChatClient, ChatReply, ChatRequest
 
 
 def ends_with(client: ChatClient, requests: list[ChatRequest]) -> str:
@@ -321,6 +323,40 @@ def test_no_more_are_under_way_than_allowed(api: ApiServer, connect: NewClient) 
     api.delay = 0.03
     connect(max_concurrency=3).complete(rows(15))
     assert 1 < api.most_under_way <= 3
+
+
+def test_a_slot_is_the_next_requests_while_its_answer_goes_to_the_disk(api: ApiServer, connect: NewClient) -> None:
+    client, second_is_there = connect(max_concurrency=1), threading.Event()
+    keep, waited = client.keep, []
+
+    def slow_disk(reply: ChatReply, request: ChatRequest) -> None:
+        waited.append(second_is_there.wait(10))
+        keep(reply, request)
+
+    def answer(body: Body) -> str:
+        if len(api.asked) == 2:
+            second_is_there.set()
+        return "so"
+
+    client.keep, api.answer = slow_disk, answer  # type: ignore[method-assign]
+    assert len(client.complete(rows(2))) == 2 and waited == [True, True] and api.most_under_way == 1
+
+
+def test_connections_are_in_pools_of_bounded_size(
+    api: ApiServer, connect: NewClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api.delay = 0.2
+    monkeypatch.setattr(online, "POOL", 2)
+    client, opened = connect(max_concurrency=5), []
+    connected = client.connected
+
+    def counted(url: str) -> openai.AsyncOpenAI:
+        opened.append(connected(url))
+        return opened[-1]
+
+    client.connected = counted  # type: ignore[method-assign]
+    assert len(client.complete(rows(10))) == 10 and len(opened) == 3 and api.most_under_way == 5
+    assert all(pool.is_closed() for pool in opened)
 
 
 def test_each_try_keeps_the_pace_of_requests_and_tokens(api: ApiServer, connect: NewClient) -> None:

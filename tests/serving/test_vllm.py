@@ -33,7 +33,8 @@ from mathse.errors import ConfigError, TeacherError
 from mathse.inference.rows import solve_row
 from mathse.inference.serving.names import content_name, served_folder
 from mathse.inference.serving.student import ServedStudents
-from mathse.inference.serving.vllm import ModelTurns, VLLMEngine, form_of
+from mathse.inference.serving.turns import ModelTurns, Turns
+from mathse.inference.serving.vllm import VLLMEngine, form_of
 from mathse.models import load
 from mathse.models.row import Row
 from mathse.runs.store import read_jsonl
@@ -177,10 +178,9 @@ def test_two_checkpoints_of_one_form_may_take_each_others_place(
     assert form_of(served_folder(larger, content_name(larger), tmp_path / "served")) not in forms
 
 
-def test_requests_for_two_models_take_turns(tmp_path: Path) -> None:
-    engine = VLLMEngine(VLLMGenerator(base_urls=["http://h:1/v1"]), tmp_path, "float32", 0, print)
-    brought: list[str] = []
-    one, two = (ModelTurns(engine, name, lambda name=name: brought.append(name)) for name in ("one", "two"))  # type: ignore[misc]
+def test_requests_for_two_models_take_turns() -> None:
+    turns, brought = Turns(), list[str]()
+    one, two = (ModelTurns(turns, name, lambda name=name: brought.append(name)) for name in ("one", "two"))  # type: ignore[misc]
     one.take()
     assert one.joined() and not two.joined() and brought == ["one"]
     waiting = threading.Thread(target=two.take)
@@ -250,7 +250,7 @@ def test_an_engine_that_is_killed_in_mid_stage_is_started_again_and_nothing_is_l
     assert isinstance(engine, VLLMEngine)
 
     def kill() -> None:
-        while not (engine._process and engine._process.child and engine._holds):
+        while not (engine._process and engine._process.child and engine.turns._holds):
             time.sleep(0.01)
         time.sleep(0.3)
         supervisor = engine._process.child.process.pid

@@ -9,11 +9,9 @@ from __future__ import annotations
 import hashlib
 import shlex
 import socket
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 from mathse.config.generators import VLLMGenerator as Settings
@@ -26,6 +24,7 @@ from mathse.inference.serving.engines import Engine
 from mathse.inference.serving.names import served_folder
 from mathse.inference.serving.probe import Probe
 from mathse.inference.serving.process import POLL, EngineProcess, end_of
+from mathse.inference.serving.turns import ModelTurns, Turns
 from mathse.runs.store import read_json, to_json
 
 MODEL = "mathse-model"  # the name of whatever weights it holds, in requests
@@ -72,12 +71,9 @@ class VLLMEngine(Engine):
         self.reads_files = self._process is not None
         self.probes = settings.probe
         self.loads = 0  # how often it was given weights
+        self.turns = Turns()
         self.controls = [Control(address) for address in addresses]
         self._log = self.folder / "vllm.log"
-        self._changes = threading.Condition()
-        self._holds: str | None = None  # the name of the weights whose requests may go out
-        self._under_way = 0  # requests
-        self._changing = False
         self._asleep = False
         self._probed: str | None = None  # the name of the weights that were compared since they were loaded
         self._form: str | None = None  # of the folder that the engine was started with
@@ -90,45 +86,10 @@ class VLLMEngine(Engine):
             return self.settings.sleep
         return self._process is not None and self.gpus > 0
 
-    # --- turns: requests for one model go out together, and another is swapped in when none is under way ---
-
-    def joined(self, name: str) -> bool:
-        """Whether a request for the model ``name`` may go out now; ``give_back`` ends it."""
-        with self._changes:
-            if self._changing or self._holds != name:
-                return False
-            self._under_way += 1
-            return True
-
-    def take(self, name: str, bring: Callable[[], None], anew: bool = False) -> None:
-        """The same, after requests for another model have ended and ``bring()`` has brought this one. ``anew``: bring
-        it though it was the last."""
-        with self._changes:
-            self._changes.wait_for(lambda: not self._changing and (self._holds == name or not self._under_way))
-            if self._holds == name and not anew:
-                self._under_way += 1
-                return
-            self._changing = True
-        brought = False
-        try:
-            bring()
-            brought = True
-        finally:
-            with self._changes:
-                self._changing = False
-                self._holds = name if brought else None
-                self._under_way += brought
-                self._changes.notify_all()
-
-    def give_back(self) -> None:
-        with self._changes:
-            self._under_way -= 1
-            self._changes.notify_all()
-
     # --- what it holds ---
 
     def admit(self, client: ChatClient, bring: Callable[[], None]) -> None:
-        turns = client.turns = ModelTurns(self, client.model, bring)
+        turns = client.turns = ModelTurns(self.turns, client.model, bring)
         client.revive = turns.renew
         turns.renew()
 
@@ -192,9 +153,7 @@ class VLLMEngine(Engine):
 
     def free(self) -> None:
         """Give the memory back; the next ``serve`` wakes it and loads the weights anew."""
-        with self._changes:
-            self._changes.wait_for(lambda: not self._under_way)
-            self._holds = None
+        self.turns.end()
         self._rest()
 
     def _rest(self) -> None:
@@ -272,29 +231,6 @@ class VLLMEngine(Engine):
             *(("--mm-processor-kwargs", '{"use_fast": false}') if on_pillow else ()),
             *shlex.split(self.settings.options),
         ]
-
-
-@dataclass(frozen=True)
-class ModelTurns:
-    """The turns of one model's client (see ``mathse.inference.llm.connection.Turns``)."""
-
-    engine: VLLMEngine
-    name: str
-    bring: Callable[[], None]
-
-    def joined(self) -> bool:
-        return self.engine.joined(self.name)
-
-    def take(self) -> None:
-        self.engine.take(self.name, self.bring)
-
-    def give_back(self) -> None:
-        self.engine.give_back()
-
-    def renew(self) -> None:
-        """Have the engine asked which weights it holds, and given this model's where it has others, or has died."""
-        self.engine.take(self.name, self.bring, anew=True)
-        self.engine.give_back()
 
 
 def _hold(control: Control, served: Path, name: str) -> bool:
