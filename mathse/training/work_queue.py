@@ -37,6 +37,7 @@ Answer = TypeVar("Answer")
 AHEAD = 8  # tasks a rank, from the oldest that is not answered to the newest that is handed out
 HELLO = 10.0  # seconds in which a connection must prove to be a rank's
 KEY = 16  # bytes, by which it does
+_latest: _Queue[Any, Any] | None = None  # the queue that the other ranks came to last
 
 
 def in_order(
@@ -60,8 +61,9 @@ def in_order(
 
 
 class _Queue(Generic[Task, Answer]):
-    """The tasks of one caller. The other ranks are at them from ``_open`` to ``_close``. Where they are needed for
-    something else before all tasks are answered (two judges that take turns), ``ranks`` closes it, and it opens again.
+    """The tasks of one caller. The other ranks are at them from ``_open`` to ``_close``, which ``ranks`` calls where
+    they are needed for something else. Meanwhile another caller's tasks (of a second judge, say, which takes turns with
+    the first) are answered by rank 0 alone: the other ranks hold one model at a time.
     """
 
     def __init__(
@@ -83,48 +85,65 @@ class _Queue(Generic[Task, Answer]):
 
     def __iter__(self) -> Iterator[Answer]:
         due = drawn = 0  # the next answer to come out, the next task to be drawn
-        while True:
-            wanted = AHEAD * ranks.size() - (drawn - due)
-            new = list(islice(self._tasks, wanted))
-            drawn += len(new)
-            if due == drawn:
-                return
-            with self._changed:
-                self._waiting.extend(new)
-            if self._waiting and self._reader is None:
-                self._open()
-            with self._changed:
-                self._hand_out()
-                if len(new) < wanted and not self._waiting:  # no task is left: ranks need not come back for one
-                    self._close_when_answered()
-                number, task = -1, None
-                if due not in self._answers:
-                    if self._waiting:
-                        number, task = self._waiting.popleft()
-                    else:
-                        self._changed.wait_for(partial(self._is_decided, due))
-                self._raise_if_lost()
-            if number >= 0:
-                answer = self._answer(task)  # type: ignore[arg-type]
+        try:
+            while True:
+                wanted = AHEAD * ranks.size() - (drawn - due)
+                new = list(islice(self._tasks, wanted))
+                drawn += len(new)
+                if due == drawn:
+                    return
                 with self._changed:
-                    self._answers[number] = answer
-            else:
+                    self._waiting.extend(new)
+                if self._waiting and self._reader is None and (_latest is None or not _latest.is_at_work):
+                    self._open()
                 with self._changed:
-                    answer = self._answers.pop(due)
-                due += 1
-                yield answer
+                    self._hand_out()
+                    if len(new) < wanted and not self._waiting:  # no task is left: ranks need not come back for one
+                        self._close_when_answered()
+                    own: tuple[int, Task] | None = None  # rank 0's next task
+                    if due not in self._answers:
+                        self._raise_if_lost()
+                        if self._waiting:
+                            own = self._waiting.popleft()
+                        else:
+                            self._changed.wait_for(partial(self._is_decided, due))
+                            continue
+                if own is not None:
+                    answer = self._answer(own[1])
+                    with self._changed:
+                        self._answers[own[0]] = answer
+                else:
+                    with self._changed:
+                        answer = self._answers.pop(due)
+                    due += 1
+                    yield answer
+        finally:  # also where the caller wants no more answers
+            with self._changed:
+                self._waiting.clear()
+                self._close_when_answered()
 
     def _is_decided(self, due: int) -> bool:
         return self._lost or due in self._answers
 
     # --- the other ranks ---
 
+    @property
+    def is_at_work(self) -> bool:
+        """Whether other ranks are at tasks of this caller, or may get some."""
+        with self._changed:
+            return self._reader is not None and (bool(self._busy) or not self._closing)
+
     def _open(self) -> None:
         """Let the other ranks come."""
+        global _latest
         key = secrets.token_bytes(KEY)
         connections: list[Connection[Any, Any]] = []
-        with Listener(("", 0), backlog=2 * ranks.size()) as listener:
-            meeting = (_own_address(), listener.address[1])
+        address = _own_address()
+        on = (
+            address if address in ("localhost", "127.0.0.1") else ""
+        )  # the ranks are on one machine, or may be anywhere
+        with Listener((on, 0), backlog=2 * ranks.size()) as listener:
+            meeting = (address, listener.address[1])
             ranks.others_begin(_help, meeting, key, self._opened, self._arguments, end=self._close)
             ranks.gather(None)  # all of them have connected
             while len(connections) < ranks.size() - 1:
@@ -135,6 +154,7 @@ class _Queue(Generic[Task, Answer]):
                         continue
                 connection.close()
         self._free, self._busy, self._closing = [], set(connections), False
+        _latest = self
         self._reader = Thread(target=self._read, args=(connections,), daemon=True)
         self._reader.start()
 
