@@ -123,29 +123,42 @@ def test_a_single_process_answers_alone_and_draws_what_it_answers() -> None:
     assert next(work_queue.in_order(tasks, by_rank(), by_rank)) == (0, 0) and next(tasks) == 1
 
 
-def ending(how: str) -> Answers:
-    """A rank that ends at the first task from the sixth on."""
+def ending(how: str, folder: Path) -> Answers:
+    """How a rank answers that does not come back from its first task beyond the sixth."""
 
     def answer(task: int) -> tuple[int, int]:
-        if task >= 6 and how == "killed":
-            os._exit(9)
         if task >= 6:
-            raise DataError("images/6.png: cannot be read")
+            (folder / "ending").touch()
+            if how == "killed":
+                os._exit(9)
+            if how == "error":
+                raise DataError("images/6.png: cannot be read")
+            wait_for((folder / "over").exists)
         return task, ranks.rank()
 
     return answer
 
 
-@pytest.mark.parametrize("how", ["killed", "error"])
-def test_rank_0_notices_that_a_rank_ended_at_its_task_and_keeps_what_was_answered_before(
-    tmp_path: Path, how: str
+@pytest.mark.parametrize("how", ["killed", "error", "stuck"])
+def test_rank_0_notices_that_a_rank_does_not_come_back_and_keeps_what_was_answered_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    def lead() -> None:
-        with (tmp_path / "kept").open("w") as kept:
-            for task, _ in work_queue.in_order(range(100), by_rank(), ending, how):
-                print(task, file=kept, flush=True)
+    monkeypatch.setattr(work_queue, "LOOK", 0.01)
 
-    lost = in_ranks(2, lead)
+    def answer(task: int) -> tuple[int, int]:
+        if task >= 20:  # so that the other gets a task
+            wait_for((tmp_path / "ending").exists)
+        return task, ranks.rank()
+
+    def lead() -> None:
+        try:
+            with (tmp_path / "kept").open("w") as kept:
+                for task, _ in work_queue.in_order(range(100), answer, ending, how, tmp_path):
+                    print(task, file=kept, flush=True)
+        finally:
+            (tmp_path / "over").touch()
+
+    lost = in_ranks(2, lead, minutes=1 / 60 if how == "stuck" else 1)
     assert isinstance(lost, RankLost) and "lost its connection" in str(lost)
     kept = [int(line) for line in (tmp_path / "kept").read_text().split()]
     assert 6 <= len(kept) < 100 and kept == list(range(len(kept)))
