@@ -24,13 +24,14 @@ def by_rank() -> Answers:
     return lambda task: (task, ranks.rank())
 
 
+def wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + STUCK
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.001)
+
+
 def slow_on(rank: int, folder: Path) -> Answers:
     """``rank`` is at its first task until the others have answered MEANWHILE, which they begin when it has it."""
-
-    def wait_for(condition: Callable[[], bool]) -> None:
-        end = time.monotonic() + STUCK
-        while not condition() and time.monotonic() < end:
-            time.sleep(0.001)
 
     def answer(task: int) -> tuple[int, int]:
         slow = folder / "slow"
@@ -76,17 +77,45 @@ def test_tasks_run_ahead_of_the_oldest_missing_answer_so_far_and_no_further() ->
     assert in_ranks(2, lead) == (2 * work_queue.AHEAD, list(range(40)))
 
 
-def test_callers_take_turns_and_one_may_go_away_and_come_back() -> None:
+def leaving_a_mark(folder: Path) -> Answers:
+    def answer(task: int) -> tuple[int, int]:
+        (folder / "helped").touch()
+        return task, ranks.rank()
+
+    return answer
+
+
+def test_a_second_caller_is_answered_by_rank_0_until_the_first_one_goes_away(tmp_path: Path) -> None:
+    def lead() -> Any:
+        alone = True
+
+        def answer(task: int) -> tuple[int, int]:
+            if not alone:
+                wait_for((tmp_path / "helped").exists)
+            return task, ranks.rank()
+
+        first = work_queue.in_order(range(100), by_rank(), by_rank)
+        second = work_queue.in_order(range(100), answer, leaving_a_mark, tmp_path)
+        in_turns = [(next(first), next(second)) for _ in range(20)]
+        alone = False
+        del first
+        ranks.everywhere(ranks.rank, ranks.rank)  # when the other rank has ended its last task
+        return in_turns, list(second)
+
+    in_turns, rest = in_ranks(2, lead)
+    assert [(a[0], b) for a, b in in_turns] == [(k, (k, 0)) for k in range(20)]
+    assert [task for task, _ in rest] == list(range(20, 100)) and {rank for _, rank in rest} == {0, 1}
+
+
+def test_ranks_do_other_work_though_a_caller_has_not_taken_all_of_its_answers() -> None:
     def lead() -> Any:
         def tasks(n: int) -> Iterator[int]:
             return (task for task, _ in work_queue.in_order(range(n), by_rank(), by_rank))
 
-        in_turns = list(zip(tasks(9), tasks(9), strict=True))
-        one = next(tasks(1))
-        unfinished = tasks(50)
-        return in_turns, one, list(islice(unfinished, 3)), ranks.everywhere(ranks.rank, ranks.rank), list(unfinished)
+        one, unfinished = next(tasks(1)), tasks(50)
+        return one, list(islice(unfinished, 3)), ranks.everywhere(ranks.rank, ranks.rank), list(unfinished)
 
-    assert in_ranks(2, lead) == ([(k, k) for k in range(9)], 0, [0, 1, 2], [0, 1], list(range(3, 50)))
+    assert in_ranks(2, lead) == (0, [0, 1, 2], [0, 1], list(range(3, 50)))
 
 
 def test_a_single_process_answers_alone_and_draws_what_it_answers() -> None:
@@ -94,29 +123,42 @@ def test_a_single_process_answers_alone_and_draws_what_it_answers() -> None:
     assert next(work_queue.in_order(tasks, by_rank(), by_rank)) == (0, 0) and next(tasks) == 1
 
 
-def ending(how: str) -> Answers:
-    """A rank that ends at the first task from the sixth on."""
+def ending(how: str, folder: Path) -> Answers:
+    """How a rank answers that does not come back from its first task beyond the sixth."""
 
     def answer(task: int) -> tuple[int, int]:
-        if task >= 6 and how == "killed":
-            os._exit(9)
         if task >= 6:
-            raise DataError("images/6.png: cannot be read")
+            (folder / "ending").touch()
+            if how == "killed":
+                os._exit(9)
+            if how == "error":
+                raise DataError("images/6.png: cannot be read")
+            wait_for((folder / "over").exists)
         return task, ranks.rank()
 
     return answer
 
 
-@pytest.mark.parametrize("how", ["killed", "error"])
-def test_rank_0_notices_that_a_rank_ended_at_its_task_and_keeps_what_was_answered_before(
-    tmp_path: Path, how: str
+@pytest.mark.parametrize("how", ["killed", "error", "stuck"])
+def test_rank_0_notices_that_a_rank_does_not_come_back_and_keeps_what_was_answered_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    def lead() -> None:
-        with (tmp_path / "kept").open("w") as kept:
-            for task, _ in work_queue.in_order(range(100), by_rank(), ending, how):
-                print(task, file=kept, flush=True)
+    monkeypatch.setattr(work_queue, "LOOK", 0.01)
 
-    lost = in_ranks(2, lead)
+    def answer(task: int) -> tuple[int, int]:
+        if task >= 20:  # so that the other gets a task
+            wait_for((tmp_path / "ending").exists)
+        return task, ranks.rank()
+
+    def lead() -> None:
+        try:
+            with (tmp_path / "kept").open("w") as kept:
+                for task, _ in work_queue.in_order(range(100), answer, ending, how, tmp_path):
+                    print(task, file=kept, flush=True)
+        finally:
+            (tmp_path / "over").touch()
+
+    lost = in_ranks(2, lead, minutes=1 / 60 if how == "stuck" else 1)
     assert isinstance(lost, RankLost) and "lost its connection" in str(lost)
     kept = [int(line) for line in (tmp_path / "kept").read_text().split()]
     assert 6 <= len(kept) < 100 and kept == list(range(len(kept)))

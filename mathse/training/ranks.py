@@ -30,6 +30,7 @@ STARTING = timedelta(minutes=30)  # for the last rank to come
 BUCKET = 64 * 2**20  # bytes of gradients summed up at a time
 _messages: dist.ProcessGroup | None = None  # gloo: messages between ranks, whatever the devices
 _device = torch.device("cpu")  # this rank's
+_timeout = timedelta()  # trainer.timeout_minutes
 _end: Callable[[], None] | None = None  # on rank 0: of the work that the others are at, see ``others_begin``
 
 
@@ -45,6 +46,11 @@ def size() -> int:
 def messages() -> dist.ProcessGroup | None:
     """The group in which ranks exchange messages, on CPUs; None in a single process."""
     return _messages
+
+
+def timeout() -> timedelta:
+    """``trainer.timeout_minutes``, among several ranks."""
+    return _timeout
 
 
 def own_device() -> torch.device:
@@ -102,7 +108,7 @@ def joined(accelerator: str, devices: int, timeout_minutes: float) -> Iterator[N
 
 
 def _connect(number: int, started: int, device: torch.device, timeout: timedelta) -> None:
-    global _messages, _device
+    global _messages, _device, _timeout
     address, port = meeting_point()
     os.environ |= {"MASTER_ADDR": address, "MASTER_PORT": str(port)}
     os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))  # else Lightning sets another number
@@ -121,7 +127,7 @@ def _connect(number: int, started: int, device: torch.device, timeout: timedelta
         world_size=started,
         device_id=device if on_gpu else None,
     )
-    _messages, _device = dist.new_group(backend="gloo", timeout=WAITING), device
+    _messages, _device, _timeout = dist.new_group(backend="gloo", timeout=WAITING), device, timeout
 
 
 def _disconnect() -> None:

@@ -7,7 +7,7 @@ and answers come out in the order of the tasks. How far tasks run ahead of the o
 
 Rank 0 computes in its main thread, for minutes maybe, so a thread of it reads the others' answers and sends them their
 next tasks, over sockets of their own: a thread that waits for gloo could not be interrupted. A rank that dies is
-noticed by its closed connection, as in a fit.
+noticed by its closed connection, as in a fit; one that is stuck, by how long its task takes.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ from contextlib import suppress
 from functools import partial
 from ipaddress import ip_address
 from itertools import islice
+from math import inf
 from multiprocessing.connection import Client, Connection, Listener, wait
 from threading import Condition, Thread
+from time import monotonic
 from typing import Any, Generic, TypeVar
 
 import torch.distributed as dist
@@ -35,8 +37,13 @@ Task = TypeVar("Task")
 Answer = TypeVar("Answer")
 
 AHEAD = 8  # tasks a rank, from the oldest that is not answered to the newest that is handed out
+STUCK = (
+    10  # a rank that is longer than trainer.timeout_minutes at a task, and so many times the longest so far, is stuck
+)
+LOOK = 1.0  # seconds after which rank 0 looks whether one is
 HELLO = 10.0  # seconds in which a connection must prove to be a rank's
 KEY = 16  # bytes, by which it does
+_latest: _Queue[Any, Any] | None = None  # the queue that the other ranks came to last
 
 
 def in_order(
@@ -47,7 +54,8 @@ def in_order(
 ) -> Iterator[Answer]:
     """``answer(task)`` of each task, in their order. Tasks are drawn as they are needed. On rank 0.
 
-    Raises an error where another rank ends, which ``ranks.joined`` makes a RankLost; that rank says what was wrong.
+    Raises an error where another rank ends or is stuck, which ``ranks.joined`` makes a RankLost; a rank that ends says
+    itself what was wrong.
 
     Args:
         answer: how this rank answers.
@@ -60,8 +68,9 @@ def in_order(
 
 
 class _Queue(Generic[Task, Answer]):
-    """The tasks of one caller. The other ranks are at them from ``_open`` to ``_close``. Where they are needed for
-    something else before all tasks are answered (two judges that take turns), ``ranks`` closes it, and it opens again.
+    """The tasks of one caller. The other ranks are at them from ``_open`` to ``_close``, which ``ranks`` calls where
+    they are needed for something else. Meanwhile another caller's tasks (of a second judge, say, which takes turns with
+    the first) are answered by rank 0 alone: the other ranks hold one model at a time.
     """
 
     def __init__(
@@ -76,55 +85,71 @@ class _Queue(Generic[Task, Answer]):
         self._waiting: deque[tuple[int, Task]] = deque()  # tasks that nobody is at
         self._answers: dict[int, Answer] = {}  # by the number of the task
         self._free: list[Connection[Any, Any]] = []  # to ranks that have nothing to do
-        self._busy: set[Connection[Any, Any]] = set()  # to ranks that open their model, or are at a task
+        # to ranks that are at a task, since when (seconds), or still open their model (inf)
+        self._busy: dict[Connection[Any, Any], float] = {}
+        self._longest = 0.0  # seconds that a task has taken
         self._closing = False  # ranks get no further task
         self._lost = False  # a rank has ended
         self._reader: Thread | None = None  # None: the other ranks are not at these tasks
 
     def __iter__(self) -> Iterator[Answer]:
         due = drawn = 0  # the next answer to come out, the next task to be drawn
-        while True:
-            wanted = AHEAD * ranks.size() - (drawn - due)
-            new = list(islice(self._tasks, wanted))
-            drawn += len(new)
-            if due == drawn:
-                return
-            with self._changed:
-                self._waiting.extend(new)
-            if self._waiting and self._reader is None:
-                self._open()
-            with self._changed:
-                self._hand_out()
-                if len(new) < wanted and not self._waiting:  # no task is left: ranks need not come back for one
-                    self._close_when_answered()
-                number, task = -1, None
-                if due not in self._answers:
-                    if self._waiting:
-                        number, task = self._waiting.popleft()
-                    else:
-                        self._changed.wait_for(partial(self._is_decided, due))
-                self._raise_if_lost()
-            if number >= 0:
-                answer = self._answer(task)  # type: ignore[arg-type]
+        try:
+            while True:
+                wanted = AHEAD * ranks.size() - (drawn - due)
+                new = list(islice(self._tasks, wanted))
+                drawn += len(new)
+                if due == drawn:
+                    return
                 with self._changed:
-                    self._answers[number] = answer
-            else:
+                    self._waiting.extend(new)
+                if self._waiting and self._reader is None and (_latest is None or not _latest.is_at_work):
+                    self._open()
                 with self._changed:
-                    answer = self._answers.pop(due)
-                due += 1
-                yield answer
-
-    def _is_decided(self, due: int) -> bool:
-        return self._lost or due in self._answers
+                    self._hand_out()
+                    if len(new) < wanted and not self._waiting:  # no task is left: ranks need not come back for one
+                        self._close_when_answered()
+                    own: tuple[int, Task] | None = None  # rank 0's next task
+                    if due not in self._answers:
+                        self._raise_if_lost()
+                        if self._waiting:
+                            own = self._waiting.popleft()
+                        else:
+                            self._wait_until(partial(self._answers.__contains__, due))
+                            continue
+                if own is not None:
+                    begun = monotonic()
+                    answer = self._answer(own[1])
+                    with self._changed:
+                        self._answers[own[0]] = answer
+                        self._longest = max(self._longest, monotonic() - begun)
+                else:
+                    with self._changed:
+                        answer = self._answers.pop(due)
+                    due += 1
+                    yield answer
+        finally:  # also where the caller wants no more answers
+            with self._changed:
+                self._waiting.clear()
+                self._close_when_answered()
 
     # --- the other ranks ---
 
+    @property
+    def is_at_work(self) -> bool:
+        """Whether other ranks are at tasks of this caller, or may get some."""
+        with self._changed:
+            return self._reader is not None and (bool(self._busy) or not self._closing)
+
     def _open(self) -> None:
         """Let the other ranks come."""
+        global _latest
         key = secrets.token_bytes(KEY)
         connections: list[Connection[Any, Any]] = []
-        with Listener(("", 0), backlog=2 * ranks.size()) as listener:
-            meeting = (_own_address(), listener.address[1])
+        address = _own_address()
+        host = address if address in ("localhost", "127.0.0.1") else ""  # ranks of this machine, or of others too
+        with Listener((host, 0), backlog=2 * ranks.size()) as listener:
+            meeting = (address, listener.address[1])
             ranks.others_begin(_help, meeting, key, self._opened, self._arguments, end=self._close)
             ranks.gather(None)  # all of them have connected
             while len(connections) < ranks.size() - 1:
@@ -134,7 +159,8 @@ class _Queue(Generic[Task, Answer]):
                         connections.append(connection)
                         continue
                 connection.close()
-        self._free, self._busy, self._closing = [], set(connections), False
+        self._free, self._busy, self._closing = [], dict.fromkeys(connections, inf), False
+        _latest = self
         self._reader = Thread(target=self._read, args=(connections,), daemon=True)
         self._reader.start()
 
@@ -142,8 +168,7 @@ class _Queue(Generic[Task, Answer]):
         """Wait for the answers to what is handed out; then the other ranks are free, and no task is with them."""
         with self._changed:
             self._close_when_answered()
-            self._changed.wait_for(lambda: self._lost or not self._busy)
-            self._raise_if_lost()
+            self._wait_until(lambda: not self._busy)
         if self._reader is not None:
             self._reader.join()
             self._reader = None
@@ -160,7 +185,7 @@ class _Queue(Generic[Task, Answer]):
             message = None
             if not self._closing:
                 message = self._waiting.popleft()
-                self._busy.add(connection)
+                self._busy[connection] = monotonic()
             with suppress(OSError):  # it is gone; the reader sees it too
                 connection.send_bytes(pickle.dumps(message))
 
@@ -182,10 +207,20 @@ class _Queue(Generic[Task, Answer]):
                     if message is not None:
                         number, answer = message
                         self._answers[number] = answer
-                    self._busy.discard(connection)
+                        self._longest = max(self._longest, monotonic() - self._busy[connection])
+                    del self._busy[connection]
                     self._free.append(connection)
                     self._hand_out()
                     self._changed.notify_all()
+
+    def _wait_until(self, condition: Callable[[], bool]) -> None:
+        """Raises an error where a rank has ended, or is at its task for so long that it must be stuck."""
+        while not condition():
+            self._raise_if_lost()
+            self._changed.wait(LOOK)
+            seconds = monotonic() - min(self._busy.values(), default=inf)
+            if self._longest and seconds > max(ranks.timeout().total_seconds(), STUCK * self._longest):
+                raise dist.DistNetworkError(f"a rank is at its task for {seconds:.0f} seconds")
 
     def _raise_if_lost(self) -> None:
         if self._lost:

@@ -60,6 +60,12 @@ def wait_for(condition: Callable[[], object], process: subprocess.Popen[str]) ->
         time.sleep(0.02)
 
 
+def wait_until_gone(pids: Sequence[int]) -> None:
+    end = time.monotonic() + STUCK
+    while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < end:
+        time.sleep(0.02)
+
+
 def apart(one: Path, other: Path) -> float:
     """The largest difference between two checkpoints' weights."""
     a, b = (load_file(folder / "model.safetensors") for folder in (one, other))
@@ -164,6 +170,23 @@ def test_a_rank_that_is_lost_is_started_again_and_the_run_ends_in_the_same_bytes
     assert f"rank {which} {end}; all ranks start again and go on from the run folder (restart 1 of 3)" in said
     assert "Traceback" not in said and not any(Path(f"/proc/{pid}").exists() for pid in started)
     assert contents(folder) == contents(longer)
+
+
+def test_a_run_goes_on_with_one_rank_where_two_began_it_and_says_what_that_changes(tmp_path: Path) -> None:
+    process = start("train.py", *EXACT, *DDP, *MANY, f"hydra.run.dir={tmp_path / 'run'}")
+    wait_for(lambda: list((tmp_path / "run" / "distill" / "fit").glob("point_*")), process)
+    started = ranks_of(process)
+    process.kill()
+    process.communicate()
+    wait_until_gone(started)
+    said = run("train.py", *EXACT, "trainer=cpu", *MANY, f"hydra.run.dir={tmp_path / 'run'}")
+    assert "goes on with 1 rank: the fits that 2 ranks (ddp) made stay (orm/student_8, orm/solver, orm)" in said
+    assert "the fit of distill, begun by 2 ranks (ddp), goes on from its resume point" in said
+    records = {stage: read_json(tmp_path / "run" / stage / "stage.json")["config"] for stage in STAGES}
+    devices = {stage: record.get("trainer.devices") for stage, record in records.items()}
+    by_two = dict.fromkeys(("orm/student_8", "orm/solver", "orm"), 2)
+    assert devices == {"base": None, **by_two, "distill": "2, then 1", "round_01": 1, "final": 1}
+    assert any("goes on with 1 rank" in note for note in read_json(tmp_path / "run" / "summary.json")["notes"])
 
 
 KILLS = 10

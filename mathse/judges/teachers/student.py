@@ -8,21 +8,13 @@ Here the current student does all three jobs: the base solves what is distilled.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from mathse.inference import prompts
+from mathse.inference.generate import Ask, Writer, generated
 from mathse.inference.rows import judge_row, reflect_row, solve_row
 from mathse.models.row import Row
-from mathse.types import Problem, PromptStyle, ReasoningPath, Verdict
-
-
-class StudentModel(Protocol):
-    """A backbone, or a student behind a server."""
-
-    @property
-    def prompt_style(self) -> PromptStyle: ...
-
-    def generate(self, rows: Sequence[Row], **options: Any) -> list[list[str]]: ...
+from mathse.types import Problem, ReasoningPath, Verdict
 
 
 class StudentTeacher:
@@ -31,10 +23,10 @@ class StudentTeacher:
     name = "student"
 
     def __init__(self) -> None:
-        self._student: Callable[[], StudentModel] | None = None
+        self._student: Callable[[], Writer] | None = None
         self._generator: Any = None
 
-    def learns_from(self, student: Callable[[], StudentModel], generator: Any) -> None:
+    def learns_from(self, student: Callable[[], Writer], generator: Any) -> None:
         """``student`` returns the current student at each call; batch size, length and sampling are the generator's."""
         self._student, self._generator = student, generator
 
@@ -68,18 +60,17 @@ class StudentTeacher:
         ]
         return self._written(model, rows, attempt)
 
-    def _model(self) -> StudentModel:
+    def _model(self) -> Writer:
         if self._student is None:
             raise RuntimeError("StudentTeacher has no student yet; call learns_from before its first use")
         return self._student()
 
-    def _written(self, model: StudentModel, rows: Sequence[Row], attempt: int = 0) -> list[str | None]:
+    def _written(self, model: Writer, rows: Sequence[Row], attempt: int = 0) -> list[str | None]:
         """A text a row; None where the model writes nothing."""
         # a second greedy attempt would write the same again
         sampling = self._generator.sampling if attempt else {"temperature": 0.0}
-        texts: list[str] = []
-        for k in range(0, len(rows), self._generator.batch_size):
-            batch = rows[k : k + self._generator.batch_size]
-            samples = model.generate(batch, max_new_tokens=self._generator.max_new_tokens, seed=attempt, **sampling)
-            texts += [of_row[0] for of_row in samples]
+        options = {"max_new_tokens": self._generator.max_new_tokens, "seed": attempt, **sampling}
+        size = self._generator.batch_size
+        batches = generated(model, (Ask(rows[k : k + size], options) for k in range(0, len(rows), size)))
+        texts = [of_row[0] for batch in batches for of_row in batch]
         return [text if text.strip() else None for text in texts]
