@@ -37,11 +37,11 @@ def calls_until(name: str, stages: Sequence[FinishedStage]) -> int | None:
 
 
 def with_teacher_calls(entry: Mapping[str, Any], stages: Sequence[FinishedStage]) -> dict[str, Any]:
-    """A row of summary.json's "stages" with ``teacher_calls``, the calls until then, in place of the stage's own."""
+    """A row of summary.json's "stages" with ``teacher_calls``, the calls until then, beside the stage's own."""
     calls = entry.get(CALLS)
     if calls is None:
         calls = calls_until(entry["stage"], stages)
-    return {**{key: value for key, value in entry.items() if key != ASKED}, CALLS: calls}
+    return {**entry, CALLS: calls}
 
 
 def _own(stage: FinishedStage) -> int | None:

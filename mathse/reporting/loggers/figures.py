@@ -5,8 +5,8 @@ and sweeps refer to. A name that changed would break every saved chart.
 ``metric``                  the number a sweep optimises
 ``status``, ``name``, ...   the other texts and numbers at the top of summary.json (``task``, ``seed``)
 ``<stage>/<STAGE_KEYS>``    of base, distill, round_01, ..., final: what summary.json says of it; also
-                            ``transitions_<from>_<to>`` and ``origins_<origin>``
-                            while a run goes on ``asked_of_teacher``, the stage's own, for ``teacher_calls``
+                            ``transitions_<from>_<to>`` and ``origins_<origin>``; ``teacher_calls``, the sum
+                            of ``asked_of_teacher`` until then, once the run is over
 ``last/...``                the same of the run's last stage, and ``last/stage``, its name
 ``orm/<ORM_KEYS>``          the ORM on held-out paths of the weak students it was trained on
 ``<stage>/orm/<ORM_KEYS>``  the ORM on held-out paths of that stage's student
@@ -40,6 +40,7 @@ STAGE_KEYS = (
     "unparsed",
     "acceptance_precision",
     "step_precision",
+    "asked_of_teacher",
     "teacher_calls",
     "skipped_fit",
 )
