@@ -131,6 +131,7 @@ class SmolLM2Vision(HF):
     _target_: str = "mathse.models.smollm2_vision.load"
     path: str = SMOLLM2_VISION  # or a folder that was made of them
     prompt_style: PromptStyle = "compact"
-    # every picture is scaled to this size in pixels; a token for 14 x 14 of them; as it is: the digits' own
-    image_height: int = allow(28, low=14)
-    image_width: int = allow(84, low=14)
+    # every picture is scaled to this size in pixels, a token for 14 x 14 of them (the default is that of the embedded
+    # task's pictures); null: what the checkpoint says
+    image_height: int | None = allow(28, low=14)
+    image_width: int | None = allow(84, low=14)  # likewise

@@ -25,7 +25,7 @@ _EXPORTED: dict[type, dict[str, Any]] = {
     settings.CausalLM: {"system": None, "chat_template": None},
     settings.HF: {"system": None, "chat_template": None},
     settings.SmolLM2: {"system": None, "chat_template": None},
-    settings.SmolLM2Vision: {"system": None, "chat_template": None},
+    settings.SmolLM2Vision: {"system": None, "chat_template": None, "image_height": None, "image_width": None},
 }
 
 

@@ -77,9 +77,21 @@ class SmolLM2VisionBackbone(hf.HFBackbone):
     family: ClassVar[str] = "smollm2_vision"
 
     def __init__(self, model: Any, processor: Any, settings: Settings) -> None:
-        size = {"height": settings.image_height, "width": settings.image_width}
+        own = processor.image_processor.size
+        size = {
+            "height": settings.image_height or own["height"],
+            "width": settings.image_width or own["width"],
+        }
         processor.image_processor.size = processor.image_processor.crop_size = size  # the latter for token counts
         super().__init__(model, processor, settings)
+
+    def preprocessing(self) -> Mapping[str, Any]:
+        config = self.model.config
+        return {
+            **super().preprocessing(),
+            "layer": config.vision_feature_layer,
+            "select": config.vision_feature_select_strategy,
+        }
 
     def tower(self, image: Features) -> Tensor:
         """(1, patches, C): what the connector reads, without the class token."""

@@ -57,6 +57,7 @@ def test_every_picture_is_scaled_to_the_size_that_is_set_and_saved(folder: Path,
     assert prepared["pixel_values"].shape == (1, 3, 42, 70)
     wide.save(tmp_path / "saved")
     reopened = AutoProcessor.from_pretrained(tmp_path / "saved")
+    assert models.load("smollm2_vision", tmp_path / "saved", image_height=None, image_width=None).max_image_tokens == 15
     assert reopened(images=picture(30, 30), text="<|image_pad|>", return_tensors="pt")["input_ids"].shape == (1, 15)
 
 

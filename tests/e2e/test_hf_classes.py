@@ -1,4 +1,5 @@
-"""Three of the model classes that ``backbone=hf`` opens, each through every stage on own problems in pictures."""
+"""Model classes that ``backbone=hf`` opens, and one of ``backbone=smollm2_vision``, each through every stage on own
+problems in pictures."""
 
 from __future__ import annotations
 
@@ -48,9 +49,12 @@ def problems(folder: Path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["qwen2_5_vl", "internvl", "smolvlm"])
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [("qwen2_5_vl", "hf"), ("internvl", "hf"), ("smolvlm", "hf"), ("llava", "smollm2_vision")],
+)
 def test_a_class_goes_through_every_stage_and_plain_transformers_opens_what_comes_out(
-    name: str, command: Command, tmp_path: Path
+    name: str, family: str, command: Command, tmp_path: Path
 ) -> None:
     if name == "smolvlm":
         pytest.importorskip("num2words", reason="transformers' processor of SmolVLM wants it")
@@ -58,17 +62,19 @@ def test_a_class_goes_through_every_stage_and_plain_transformers_opens_what_come
     done = command(
         "train.py",
         "experiment=smoke",
-        "backbone=hf",
+        f"backbone={family}",
         f"backbone.path={tmp_path / name}",
         "backbone.prompt_style=compact",
         "data=jsonl",
         f"data.path={problems(tmp_path)}",
         "teacher=replay",
         "progress=off",
+        f"trainer.tower_features_folder={tmp_path / 'features'}",
         f"hydra.run.dir={tmp_path / 'run'}",
         *LEAST,
     )
     assert done.code == 0, done.out + done.err
+    assert (tmp_path / "features").exists() == (family == "smollm2_vision")  # whose fits keep them
     stages = {"base", "orm", "distill", "round_01", "final"}
     assert stages <= {folder.name for folder in (tmp_path / "run").iterdir()}
     opened = {

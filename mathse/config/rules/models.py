@@ -74,7 +74,7 @@ def backbone_sizes_fit(config: Any) -> Iterator[str]:
             yield f"{path}.hidden_size = {backbone.hidden_size}: must be divisible by {path}.heads = {backbone.heads}"
         if isinstance(backbone, SmolLM2Vision):
             for name in ("image_height", "image_width"):
-                if (pixels := getattr(backbone, name)) % PATCH:
+                if (pixels := getattr(backbone, name)) is not None and pixels % PATCH:
                     yield f"{path}.{name} = {pixels}: must be divisible by {PATCH}, the pixels of a patch"
         if not isinstance(backbone, (TinyBackbone, Qwen2VL)):
             continue
