@@ -132,7 +132,7 @@ def test_tables_and_charts_can_be_sorted_hovered_and_taken_away(run: Path, page:
     page.click("#accuracy button[aria-label='this table as CSV']")
     page.click("#accuracy button[aria-label='this chart as SVG']")
     table, chart = page.run("Promise.all(window.saved.map((blob) => blob.text()))")
-    assert table.splitlines()[0] == "stage,accuracy,95% interval,problems,rows in D_SFT,no fit because"
+    assert table.splitlines()[0] == "stage,accuracy,95% interval,problems,teacher calls,rows in D_SFT,no fit because"
     assert re.match(r'final,\d+\.\d%,"\[\d+\.\d, \d+\.\d\]",120,', table.splitlines()[1])
     assert chart.startswith("<svg") and "<style>" in chart and "--paper" in chart
 

@@ -14,7 +14,7 @@ from transformers import InternVLConfig, InternVLForConditionalGeneration, Qwen2
 from transformers import Qwen2VLForConditionalGeneration as Qwen2VL
 
 from mathse.commands.tiny import BUILDERS
-from mathse.config.backbones import HF, CausalLM, SmolLM2
+from mathse.config.backbones import HF, CausalLM, SmolLM2, SmolLM2Vision
 from mathse.config.backbones import CogVLM2 as CogVLM2Settings
 from mathse.config.backbones import InternVL25 as InternVL25Settings
 from mathse.config.backbones import Qwen2VL as Qwen2VLSettings
@@ -201,7 +201,7 @@ def test_the_settings_know_the_parts_and_scopes_of_each_family() -> None:
         InternVL25Settings: InternVL25Backbone,
         CogVLM2Settings: CogVLM2Backbone,
     }
-    asked = {CausalLM, SmolLM2, HF}  # their scopes are found in each model
+    asked = {CausalLM, SmolLM2, SmolLM2Vision, HF}  # their scopes are found in each model
     assert {schema: tuple(family.lora_scopes) for schema, family in families.items()} == {
         schema: scopes for schema, scopes in SCOPES.items() if schema not in asked
     }

@@ -104,7 +104,8 @@ def test_it_goes_on_with_todays_program_and_keeps_its_stages(name: str, old_run:
     shutil.rmtree(folder / "final")
     (folder / "summary.json").unlink()
     summary = run(folder, *SETTINGS[name])
-    assert summary["stages"][:-1] == figures and summary["stages"][-1]["stage"] == "final"
+    known = [{key: entry[key] for key in old} for old, entry in zip(figures, summary["stages"], strict=False)]
+    assert known == figures and summary["stages"][-1]["stage"] == "final"  # later versions tell more of a stage
     for stage in read_run(folder).stages:
         if stage.name == "final":
             assert stage.identity == before["final"].identity
