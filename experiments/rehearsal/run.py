@@ -145,7 +145,7 @@ def _measured(options: argparse.Namespace) -> dict[str, Any]:
         "kills": watched.kills,
         "losses": watched.losses,
         "ended_by_itself": watched.ends,
-        **books.checked(run, answered_by(run)),
+        **books.checked(run, answered_by(run), run.with_suffix(".answers")),
         "run_folder": books.size(run),
         "answers_folder": books.size(run.with_suffix(".answers")),
         "wall_s": round(watched.wall.total(), 1),
@@ -155,7 +155,7 @@ def _measured(options: argparse.Namespace) -> dict[str, Any]:
     if options.compare:
         whole = options.place / "whole"
         rehearse(options, whole, 0, 0)
-        measured["files_that_differ"] = books.different_files(run, whole)
+        measured |= books.compared(run, whole)
     return measured
 
 
