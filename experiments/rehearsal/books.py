@@ -11,14 +11,16 @@ from typing import Any
 from engine import RECORD
 from lives import AT_THE_END, STAGES, Watched
 
+TIMED = "train_log.jsonl"  # tokens a second stand in it
 WITH_TRAIN = ("distill", "round_01", "round_02", "reflection", "final")
 
 
-def checked(run: Path, answered: Sequence[Path]) -> dict[str, Any]:
-    """Counts of paths and rows. Raises SystemExit where something is lost, or there twice.
+def checked(run: Path, answered: Sequence[Path], stored: Path) -> dict[str, Any]:
+    """Counts of paths, rows and answers. Raises SystemExit where something is lost, or there twice.
 
     Args:
         answered: the stand-ins' records, see engine.py.
+        stored: the folder of answers by their requests.
     """
     wrong: list[str] = []
     paths_of: dict[str, int] = {}
@@ -45,13 +47,17 @@ def checked(run: Path, answered: Sequence[Path]) -> dict[str, Any]:
         if name.startswith("round") and any(row["problem_id"] in before for row in _rows(run / name / "paths.jsonl")):
             wrong.append(f"{name}: a solved problem is tried again")
         before = set(problems)
-    if wrong:
-        raise SystemExit("\n".join(wrong))
 
+    # What was answered twice was under way when the client was killed, or its engine: its first answer came to nobody.
     answers: Counter[bytes] = Counter()
     for file in answered:
         data = file.read_bytes() if file.exists() else b""
         answers.update(data[k : k + RECORD] for k in range(0, len(data) - RECORD + 1, RECORD))
+    kept = sum(1 for file in stored.glob("??/*.json"))
+    if kept != len(answers):
+        wrong.append(f"{stored}: {kept:,} answers are stored, and {len(answers):,} different ones were given")
+    if wrong:
+        raise SystemExit("\n".join(wrong))
     return {
         "paths": paths_of,
         "train_rows": train_rows,
@@ -88,10 +94,14 @@ def size(folder: Path) -> dict[str, float]:
     return {"files": len(states), "GB": round(sum(taken.values()) / 1e9, 3)}
 
 
-def different_files(run: Path, other: Path) -> list[str]:
-    """Files that stages of two runs list with different contents."""
+def compared(run: Path, other: Path) -> dict[str, Any]:
+    """The files that stages of two runs list, checkpoints among them: how many, and which of them differ."""
     one, two = _outputs(run), _outputs(other)
-    return sorted(name for name in one.keys() | two.keys() if one.get(name) != two.get(name))
+    names = sorted(one.keys() | two.keys())
+    return {
+        "files_compared": len(names),
+        "files_that_differ": [name for name in names if one.get(name) != two.get(name)],
+    }
 
 
 def _outputs(run: Path) -> dict[str, Any]:
@@ -99,6 +109,7 @@ def _outputs(run: Path) -> dict[str, Any]:
         f"{stage}/{name}": output
         for stage in STAGES
         for name, output in json.loads((run / stage / "stage.json").read_text())["outputs"].items()
+        if name != TIMED
     }
 
 

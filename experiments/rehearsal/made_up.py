@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import random
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 CHINESE_SHARE = 0.3  # of the problems; MathVL's are largely translated
 CHOICES_SHARE = 0.4
@@ -23,11 +23,31 @@ FIGURES = ("a triangle ABC", "a circle with centre O", "the graph of a line", "a
 ZH_FIGURES = ("三角形ABC", "圆心为O的圆", "一条直线的图象", "四组数据的条形图", "一个棱柱")
 
 
-def problem(number: int) -> dict[str, Any]:
-    """The row of data=jsonl; its picture is ``pictures/NUMBER.png``."""
+class Facts(NamedTuple):
+    """What a problem is about: a x b + c."""
+
+    chinese: bool
+    has_choices: bool
+    solved: bool
+    a: int
+    b: int
+    c: int
+
+    @property
+    def language(self) -> str:
+        return "zh" if self.chinese else "en"
+
+
+def facts(number: int) -> tuple[Facts, random.Random]:
+    """A problem's, and the draw that the rest of it comes from."""
     draw = random.Random(f"problem {number}")
-    chinese, has_choices, solved = (draw.random() < share for share in (CHINESE_SHARE, CHOICES_SHARE, SOLVED_SHARE))
-    a, b, c = draw.randrange(2, 90), draw.randrange(2, 40), draw.randrange(1, 500)
+    kinds = [draw.random() < share for share in (CHINESE_SHARE, CHOICES_SHARE, SOLVED_SHARE)]
+    return Facts(*kinds, draw.randrange(2, 90), draw.randrange(2, 40), draw.randrange(1, 500)), draw
+
+
+def problem(number: int) -> dict[str, Any]:
+    """The row of data=jsonl; its picture is ``pictures/.../NUMBER.png``."""
+    (chinese, has_choices, solved, a, b, c), draw = facts(number)
     figure = draw.randrange(len(FIGURES))
     if chinese:
         question = (
@@ -40,7 +60,7 @@ def problem(number: int) -> dict[str, Any]:
             f"second one is {b}, and {c} units are left over. What is the product of both lengths, together with the "
             "units that are left over?"
         )
-    row = {
+    row: dict[str, Any] = {
         "id": f"{'mathvl' if chinese else 'geo'}-{number:07d}",
         "question": question,
         "images": [f"pictures/{number % 1000:03d}/{number:07d}.png"],
@@ -51,42 +71,40 @@ def problem(number: int) -> dict[str, Any]:
         row["choices"] = [str(a * b + c + (k - right) * draw.randrange(1, 9)) for k in range(4)]
         row["answer"] = "ABCD"[right]
     if solved:
-        row["solution"] = solution(number, True, draw, str(row["answer"]))
+        row["solution"] = solution(number, True, draw, row["answer"])
     return row
 
 
 def answer(number: int) -> str:
-    """What ``problem`` has, without making all of it twice."""
     return str(problem(number)["answer"])
 
 
 def solution(number: int, right: bool, draw: random.Random, truth: str | None = None) -> str:
     """A worked solution. ``truth``: the right answer, where the caller has it already."""
-    problem_draw = random.Random(f"problem {number}")
-    chinese, has_choices, _ = (problem_draw.random() < s for s in (CHINESE_SHARE, CHOICES_SHARE, SOLVED_SHARE))
-    a, b, c = problem_draw.randrange(2, 90), problem_draw.randrange(2, 40), problem_draw.randrange(1, 500)
-    product = a * b if right else a * b + draw.choice((-10, -1, 1, 10, a))
-    total = product + c
-    if chinese:
+    about, _ = facts(number)
+    product = about.a * about.b if right else about.a * about.b + draw.choice((-10, -1, 1, 10, about.a))
+    total = product + about.c
+    if about.chinese:
         steps = [
-            f"观察图形,标出的两段长度分别为{a}和{b},此外还有{c}个单位,这些就是计算所需要的全部数据",
-            f"先求两段长度的乘积:{a}×{b}={product},这一步需要逐位相乘,再把各部分相加",
-            f"再加上其余的单位:{product}+{c}={total},注意单位一致",
+            f"观察图形,标出的两段长度分别为{about.a}和{about.b},此外还有{about.c}个单位,这些就是计算所需要的全部数据",
+            f"先求两段长度的乘积:{about.a}×{about.b}={product},这一步需要逐位相乘,再把各部分相加",
+            f"再加上其余的单位:{product}+{about.c}={total},注意单位一致",
             "检查每一步的数值是否与图中的标注一致,并确认没有遗漏任何一段",
         ]
     else:
         steps = [
-            f"The picture gives two lengths, {a} and {b}, and {c} units are left over, which is all that is needed",
-            f"Multiply the two lengths digit by digit and add up the parts: {a} * {b} = {product}",
-            f"Add the units that are left over to the product: {product} + {c} = {total}",
+            f"The picture gives two lengths, {about.a} and {about.b}, and {about.c} units are left over, which is all "
+            "that is needed",
+            f"Multiply the two lengths digit by digit and add up the parts: {about.a} * {about.b} = {product}",
+            f"Add the units that are left over to the product: {product} + {about.c} = {total}",
             "Compare each number with the marks in the picture once more, and see that no length has been left out",
         ]
-    given = str(total)
-    if has_choices:
+    final = str(total)
+    if about.has_choices:
         truth = truth or answer(number)
-        given = truth if right else draw.choice([letter for letter in "ABCD" if letter != truth])
+        final = truth if right else draw.choice([letter for letter in "ABCD" if letter != truth])
     lines = [f"Step {k}: {text}." for k, text in enumerate(steps[: draw.randrange(3, 5)], 1)]
-    return "\n".join([*lines, f"{MARKERS['zh' if chinese else 'en']} {given}."])
+    return "\n".join([*lines, f"{MARKERS[about.language]} {final}."])
 
 
 def students_text(number: int, share_right: float, draw: random.Random) -> str:
@@ -100,8 +118,8 @@ def students_text(number: int, share_right: float, draw: random.Random) -> str:
 
 def is_right(number: int, text: str) -> bool:
     """Whether the last answer that a text gives is the problem's."""
-    given = ANSWERED.findall(text)
-    return bool(given) and given[-1] == answer(number)
+    answers = ANSWERED.findall(text)
+    return bool(answers) and answers[-1] == answer(number)
 
 
 def verdict(number: int, judged: str, reliability: float, draw: random.Random) -> str:

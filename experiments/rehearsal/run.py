@@ -18,6 +18,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -91,6 +92,8 @@ def rehearse(options: argparse.Namespace, run: Path, kills: int, losses: int) ->
     schedule = Schedule(options.seed, ANSWERS * options.problems, kills, losses, options.delay)
     env = {**os.environ, "OMP_NUM_THREADS": "1", "MATHSE_TRUST": f"{MODEL}.load"}
     env["REHEARSAL_SECONDS_A_ROW"] = str(options.row_tokens / options.fit_speed)
+    # A teacher that has just begun knows no batch of an earlier start of this script.
+    shutil.rmtree(run.with_suffix(".answers") / "batches", ignore_errors=True)
     with stand_ins(run, options.slots, options.tokens_per_second) as (engines, teacher):
         arguments = settings(options, run, [engine.url for engine in engines], teacher.url)
         profile = ["-m", "cProfile", "-o", str(options.profile)] if options.profile else []
@@ -145,7 +148,7 @@ def _measured(options: argparse.Namespace) -> dict[str, Any]:
         "kills": watched.kills,
         "losses": watched.losses,
         "ended_by_itself": watched.ends,
-        **books.checked(run, answered_by(run)),
+        **books.checked(run, answered_by(run), run.with_suffix(".answers")),
         "run_folder": books.size(run),
         "answers_folder": books.size(run.with_suffix(".answers")),
         "wall_s": round(watched.wall.total(), 1),
@@ -155,9 +158,10 @@ def _measured(options: argparse.Namespace) -> dict[str, Any]:
     if options.compare:
         whole = options.place / "whole"
         rehearse(options, whole, 0, 0)
-        measured["files_that_differ"] = books.different_files(run, whole)
+        measured |= books.compared(run, whole)
     return measured
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # as Ctrl-C: nothing is left running
     print(json.dumps(main(), indent=1))
