@@ -119,7 +119,7 @@ def test_a_job_whose_time_is_over_is_queued_again_and_ends_with_the_same_bytes(c
 
 def test_a_job_that_makes_room_is_queued_again(cluster: Cluster, whole: Whole) -> None:
     sweep = ("-m", *ON_THIS_CLUSTER, *SETTINGS, "hydra.sweep.dir=sweep", "hydra.sweep.subdir=run")
-    process = cluster.train(*sweep, "hydra.launcher.additional_parameters={exclusive: user}")
+    process = cluster.train(*sweep)
     run = cluster.place / "sweep" / "run"
     wait_for(lambda: steps(run) > 3, process)
     cluster.run("srun", "--partition=first", "--nodes=2", "--exclusive", "sleep", "1")
