@@ -14,6 +14,7 @@ ARG EXTRAS=hub,lineage
 WORKDIR /opt/mathse
 COPY pyproject.toml setup.py README.md LICENSE ./
 COPY mathse mathse
+COPY hydra_plugins hydra_plugins
 COPY conf conf
 COPY experiments experiments
 RUN pip install --no-cache-dir ".[${EXTRAS}]"

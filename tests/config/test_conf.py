@@ -35,7 +35,8 @@ def test_every_option_composes_and_parses(group, name, read, tmp_path):
     published = "backbone.path=HuggingFaceTB/SmolLM2-135M-Instruct"
     beside |= {("backbone", name): [*jsonl, "teacher=replay", published] for name in ("causal_lm", "smollm2")}
     beside |= {("experiment", name): [published] for name in ("words", "words_study")}
-    beside |= {("experiment/words", name): [published] for name in available("experiment/words")}
+    for study in ("words", "words_update"):
+        beside |= {(f"experiment/{study}", name): [published] for name in available(f"experiment/{study}")}
     beside[("backbone", "smollm2_vision")] = ["backbone.path=somebody/smollm2-vision"]
     beside = beside.get((group, name), [])
     if (group, name) == ("generator", "server"):
