@@ -38,8 +38,9 @@ lint: install
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m mypy
 
+# Files in their own order: those of many tests first would leave the few long ones to one worker at the end.
 test: lint
-	$(PYTHON) -m pytest -n 2 --dist loadfile
+	$(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 docs: install
 	$(PYTHON) docs/draw_rooms.py
@@ -47,7 +48,7 @@ docs: install
 	NO_MKDOCS_2_WARNING=1 PYTHONPATH=. $(PYTHON) -m mkdocs build --strict --quiet
 
 coverage: install
-	$(PYTHON) -m pytest -n 2 --dist loadfile --cov --cov-fail-under=85
+	$(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-fail-under=85
 
 test-slow: install
 	$(PYTHON) -m pytest -n 2 --dist load -m slow

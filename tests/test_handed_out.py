@@ -115,7 +115,9 @@ def specs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ModelSpec]:
     return made
 
 
-@pytest.mark.parametrize("settings", [FULL, LORA], ids=["full", "lora"])
+@pytest.mark.parametrize(
+    "settings", [pytest.param(FULL, id="full", marks=pytest.mark.slow), pytest.param(LORA, id="lora")]
+)
 def test_every_rank_is_handed_the_weights_and_buffers_that_the_first_has_read(
     specs: dict[str, ModelSpec], settings: Fit
 ) -> None:

@@ -160,7 +160,12 @@ def test_what_travels_to_workers_holds_no_model_and_no_training_set(backbone: Ti
 
 
 @pytest.mark.parametrize(
-    ("workers", "start_method"), [(1, None), pytest.param(2, "forkserver", marks=pytest.mark.slow), (1, "spawn")]
+    ("workers", "start_method"),
+    [
+        (1, None),
+        pytest.param(2, "forkserver", marks=pytest.mark.slow),
+        pytest.param(1, "spawn", marks=pytest.mark.slow),
+    ],
 )
 def test_workers_make_the_same_micro_batches(backbone: TinyBackbone, workers: int, start_method: str | None) -> None:
     data = StepData(EpochStream(ragged(backbone), 6, 0), backbone, 6, steps=4, tokens=200)

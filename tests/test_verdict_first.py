@@ -52,6 +52,7 @@ def forward_pass(settings: ORM, problem: Problem, of: ReasoningPath, written: st
     return torch.softmax(logits.float(), -1)[0].item()
 
 
+@pytest.mark.slow
 def test_every_variant_learns_to_judge() -> None:
     unusual = [ORM(order="solve_first", see_answer=True, see_image=False), ORM(kind="binary", see_image=False)]
     for settings in (*GENERATIVE, BINARY, *unusual):

@@ -29,6 +29,7 @@ def published(fixtures: Path):
     return {item.problem.id: item for item in make("mathvision").load(file, need_images=False)}
 
 
+@pytest.mark.slow
 def test_real_outputs_get_the_published_answers_verdicts_and_keys(fixtures, published):
     folder = fixtures / "benchmarks" / "mathvision"
     files = outputs(folder, "_result.json")

@@ -22,7 +22,9 @@ def test_geometry3k_runs_through_every_stage(tmp_path: Path, fixtures: Path) -> 
     assert any("licence: MIT" in note for note in summary["notes"])
 
 
-@pytest.mark.parametrize("format", BENCHMARKS)
+@pytest.mark.parametrize(
+    "format", ["mathverse", *(pytest.param(name, marks=pytest.mark.slow) for name in BENCHMARKS if name != "mathverse")]
+)
 def test_a_benchmark_s_rows_run_after_conversion(tmp_path: Path, fixtures: Path, format: str) -> None:
     source, own = fixtures / "datasets" / BENCHMARKS[format], tmp_path / "own.jsonl"
     assert main(["convert-data", str(source), str(own), "--format", format]) == 0
