@@ -39,6 +39,7 @@ def test_a_question_is_answered_once(workers):
     assert all(worker._process is None for worker in workers._idle.queue)
 
 
+@pytest.mark.slow
 def test_a_verdict_does_not_depend_on_the_answers_before_it(workers):
     hostile = [f"\\binom{{100000000}}{{{50_000_000 + k}}}" for k in range(8)]
     honest = [f"\\frac{{{k}}}{{4}}" for k in range(8)]

@@ -48,6 +48,7 @@ def smallest(folder: Path, beside: str) -> Path:
     return min(found, key=lambda f: f.stat().st_size)
 
 
+@pytest.mark.slow
 def test_published_mathvista_outputs_give_the_published_groups(fixtures: Path, tmp_path: Path) -> None:
     """Each file's groups under the released rule, or under the strict one that the files of 2023 obey; the verdicts of
     the released rule in any case. Groups go by the metadata in the outputs, which has changed since."""
@@ -142,6 +143,7 @@ def real(fixtures: Path, tmp_path: Path) -> list[str]:
 QUICK = ("backbone=qwen2vl", "evaluation.batch_size=2", "evaluation.max_new_tokens=4")
 
 
+@pytest.mark.slow
 def test_real_pictures_are_answered_and_two_kills_change_nothing(real: list[str], qwen: Path, tmp_path: Path) -> None:
     settings = (*QUICK, *real, f"checkpoint={qwen}")
     leave_scoring_processes()

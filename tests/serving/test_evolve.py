@@ -73,6 +73,7 @@ def test_a_served_orm_accepts_and_rejects_what_the_local_one_does(
     assert summary["stages"] == local["stages"] and summary["notes"] == local["notes"]
 
 
+@pytest.mark.slow
 def test_where_students_and_the_orm_are_served_is_no_other_run(
     engine: Engine, teacher: list[str], orm_of: Callable[[str], Path], tmp_path: Path
 ) -> None:
