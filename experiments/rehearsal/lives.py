@@ -134,7 +134,8 @@ def _until_its_end(
     cpu, then = 0.0, time.monotonic()
     while client.poll() is None:
         time.sleep(POLL)
-        stage, now = _current_stage(run), time.monotonic()
+        stage = next((name for name in STAGES if not (run / name / "stage.json").exists()), AT_THE_END)
+        now = time.monotonic()
         cpu_now, resident = _used(client.pid)
         watched.wall[stage] += now - then
         watched.cpu[stage] += max(0.0, cpu_now - cpu)
@@ -155,10 +156,6 @@ def _until_its_end(
             client.wait()
             watched.kills.append(stage)
         watched.keep(seen)
-
-
-def _current_stage(run: Path) -> str:
-    return next((name for name in STAGES if not (run / name / "stage.json").exists()), AT_THE_END)
 
 
 def _used(pid: int) -> tuple[float, int]:

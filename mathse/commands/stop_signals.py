@@ -30,7 +30,7 @@ class StopSignals:
         self.received: list[int] = []
         self.process = os.getpid()
         self.speaks = speaks
-        self.asked = False  # what is under way stops by itself
+        self.stops_by_itself = False  # whether what is under way does, once told to
 
     @property
     def exit_code(self) -> int:
@@ -53,14 +53,14 @@ class StopSignals:
         # written past Python's buffers, which may be in use where the signal came
         if len(self.received) == 1:
             if number in OF_SCHEDULERS:
-                self.asked = leaving.tell()
-                after = b" after this step's resume point" if self.asked else b""
+                self.stops_by_itself = leaving.tell()
+                after = b" after this step's resume point" if self.stops_by_itself else b""
                 self._line(signal.Signals(number).name.encode() + b": stopping" + after)
-                if self.asked:
+                if self.stops_by_itself:
                     return
             raise KeyboardInterrupt
-        if number == signal.SIGINT and self.asked:
-            self.asked = False
+        if number == signal.SIGINT and self.stops_by_itself:
+            self.stops_by_itself = False
             raise KeyboardInterrupt
         if len(self.received) == 2:
             self._line(b"stopping already; once more ends it at once, and it can be gone on with all the same")

@@ -9,9 +9,13 @@ import argparse
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mathse.config.program import program
 from mathse.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from mathse.models.base import Backbone
 
 BUILDERS = {  # called with a seed; the Backbone returned is saved
     "tiny": "mathse.models.tiny.tiny",
@@ -19,28 +23,26 @@ BUILDERS = {  # called with a seed; the Backbone returned is saved
     "internvl2_5": "mathse.models.internvl2_5.tiny.tiny_internvl2_5",
     "cogvlm2": "mathse.models.cogvlm2.tiny.tiny_cogvlm2",
 }
-# Of models that backbone=causal_lm and backbone=hf open.
-OTHERS = {"causal_lm": "mathse.models.tiny.tiny_causal_lm"} | {
-    name: f"mathse.models.tiny_hf.{name}"
-    for name in (
-        "qwen2_5_vl",
-        "qwen3_vl",
-        "internvl",
-        "llava",
-        "llava_onevision",
-        "smolvlm",
-        "gemma3",
-        "glm4v",
-        "idefics3",
-    )
-}
+OTHERS = {"causal_lm": "mathse.models.tiny.tiny_causal_lm"}  # which backbone=causal_lm opens
+# Model types that backbone=hf opens: the names in mathse.models.tiny_hf, which loads transformers.
+HF_CLASSES = (
+    "qwen2_5_vl",
+    "qwen3_vl",
+    "internvl",
+    "llava",
+    "llava_onevision",
+    "smolvlm",
+    "gemma3",
+    "glm4v",
+    "idefics3",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog=program("tiny"), description="A small random-weight checkpoint of a family's true architecture"
     )
-    parser.add_argument("family", nargs="?", default="tiny", choices=(*BUILDERS, *OTHERS))
+    parser.add_argument("family", nargs="?", default="tiny", choices=(*BUILDERS, *OTHERS, *HF_CLASSES))
     parser.add_argument("folder", type=Path, metavar="DST", help="a folder that does not exist yet")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args(argv)
@@ -49,8 +51,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mathse.models import quiet  # here: --help needs no torch
 
     quiet()
-    module, _, name = {**BUILDERS, **OTHERS}[arguments.family].rpartition(".")
-    backbone = getattr(import_module(module), name)(arguments.seed)
+    if arguments.family in HF_CLASSES:
+        from mathse.models.tiny_hf import tiny
+
+        backbone: Backbone = tiny(arguments.family, arguments.seed)
+    else:
+        module, _, name = {**BUILDERS, **OTHERS}[arguments.family].rpartition(".")
+        backbone = getattr(import_module(module), name)(arguments.seed)
     backbone.save(arguments.folder)
     parameters = sum(p.numel() for p in backbone.model.parameters())
     print(f"{arguments.folder}: {arguments.family}, {parameters:,} parameters, random weights")

@@ -93,8 +93,8 @@ def train_orm(loop: EvolutionRun, data: ORMData | None) -> list[Stage]:
         held = _labels_of(data.held) if data else _labelled(loop, students, "orm_held", HELD_PATHS)
         figures = judge_held(loop, stage, loop.models.orm, held, stage.path / METRICS)
         inputs = [student.path / name for student in students for name in (PATHS, HELD_PATHS)]
-        asked = 0 if data else len(to_explain(train)) + len(to_explain(held))
-        stage.finish({"training_paths": len(train), "note": note, ASKED: asked, **figures}, inputs)
+        annotated = 0 if data else len(to_explain(train)) + len(to_explain(held))
+        stage.finish({"training_paths": len(train), "note": note, ASKED: annotated, **figures}, inputs)
         loop.context.loggers.stage_finished(stage)
     if stage.summary["note"]:
         loop.context.notes.append(f"orm: {stage.summary['note']}")

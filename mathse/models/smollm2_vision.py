@@ -77,10 +77,10 @@ class SmolLM2VisionBackbone(hf.HFBackbone):
     family: ClassVar[str] = "smollm2_vision"
 
     def __init__(self, model: Any, processor: Any, settings: Settings) -> None:
-        own = processor.image_processor.size
+        of_checkpoint = processor.image_processor.size
         size = {
-            "height": settings.image_height or own["height"],
-            "width": settings.image_width or own["width"],
+            "height": settings.image_height or of_checkpoint["height"],
+            "width": settings.image_width or of_checkpoint["width"],
         }
         processor.image_processor.size = processor.image_processor.crop_size = size  # the latter for token counts
         super().__init__(model, processor, settings)

@@ -5,7 +5,6 @@ own processors: for tests and dry runs of ``backbone=hf``.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -37,37 +36,19 @@ PIXELS = {"shortest_edge": 28 * 28, "longest_edge": 112 * 112}  # areas
 
 
 def tiny(name: str, seed: int) -> HFBackbone:
-    """The model of a class by its ``model_type``, and its processor."""
+    """The model of a class by its ``model_type``, a key of ``CLASSES``, and its processor."""
     processor, model_class, config = CLASSES[name]()
     model = drawn(seed, lambda: model_class(config))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for weight in (p for n, p in model.named_parameters() if n.endswith(("_projection_weight", "image_newline"))):
-            weight.data.normal_(
-                std=0.05
-            )  # Gemma 3's connector starts at zero, and pictures would then differ in nothing
+            weight.data.normal_(std=0.05)  # Gemma 3's connector starts at zero; pictures would then differ in nothing
     model.generation_config.eos_token_id = processor.tokenizer.eos_token_id
     model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
     backbone = HFBackbone(model.eval(), processor)
     apply_settings(backbone, Settings(), name)
     return backbone
 
-
-# What ``python -m mathse tiny NAME DST`` saves.
-qwen2_5_vl, qwen3_vl, internvl, llava, llava_onevision, smolvlm, gemma3, glm4v, idefics3 = (
-    partial(tiny, name)
-    for name in (
-        "qwen2_5_vl",
-        "qwen3_vl",
-        "internvl",
-        "llava",
-        "llava_onevision",
-        "smolvlm",
-        "gemma3",
-        "glm4v",
-        "idefics3",
-    )
-)
 
 Built = tuple[Any, Any, Any]  # processor, class, config
 

@@ -46,8 +46,8 @@ def with_teacher_calls(entry: Mapping[str, Any], stages: Sequence[FinishedStage]
 
 def _own(stage: FinishedStage) -> int | None:
     """The calls that were made for one stage."""
-    if (asked := stage.summary.get(ASKED)) is not None:
-        return int(asked)
+    if (recorded := stage.summary.get(ASKED)) is not None:
+        return int(recorded)
     last = PurePosixPath(stage.name).name
     if last in ("base", "final", "sft") or last.startswith("student_"):
         return 0  # the solutions for the ORM's weak students are counted in its solver

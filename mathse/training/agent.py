@@ -110,7 +110,7 @@ class Agent(LocalElasticAgent):
         self.exit_code = 1  # for the whole command, where a rank fails
         self.rank_0_done: float | None = None  # since when
         self.leaves = False  # once told to
-        self.told: subprocess.Popen[bytes] | None = None  # the rank 0 to which that was passed on
+        self.informed: subprocess.Popen[bytes] | None = None  # the rank 0 to which that was passed on
 
     @property
     def _processes(self) -> list[subprocess.Popen[bytes]]:
@@ -124,9 +124,9 @@ class Agent(LocalElasticAgent):
         self.leaves = True
 
     def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
-        if self.leaves and self.told is not self._processes[0]:  # here, because it may just be started again
-            self.told = self._processes[0]
-            self.told.send_signal(signal.SIGUSR1)
+        if self.leaves and self.informed is not self._processes[0]:  # here, because it may just be started again
+            self.informed = self._processes[0]
+            self.informed.send_signal(signal.SIGUSR1)
         codes = [process.poll() for process in self._processes]
         failed = {rank: code for rank, code in enumerate(codes) if code}
         if failed and codes[0] is None:

@@ -37,9 +37,7 @@ Task = TypeVar("Task")
 Answer = TypeVar("Answer")
 
 AHEAD = 8  # tasks a rank, from the oldest that is not answered to the newest that is handed out
-STUCK = (
-    10  # a rank that is longer than trainer.timeout_minutes at a task, and so many times the longest so far, is stuck
-)
+STUCK = 10  # longer at a task than trainer.timeout_minutes, and so many times the longest so far, a rank is stuck
 LOOK = 1.0  # seconds after which rank 0 looks whether one is
 HELLO = 10.0  # seconds in which a connection must prove to be a rank's
 KEY = 16  # bytes, by which it does
@@ -109,19 +107,19 @@ class _Queue(Generic[Task, Answer]):
                     self._hand_out()
                     if len(new) < wanted and not self._waiting:  # no task is left: ranks need not come back for one
                         self._close_when_answered()
-                    own: tuple[int, Task] | None = None  # rank 0's next task
+                    own_task: tuple[int, Task] | None = None  # rank 0's next
                     if due not in self._answers:
                         self._raise_if_lost()
                         if self._waiting:
-                            own = self._waiting.popleft()
+                            own_task = self._waiting.popleft()
                         else:
                             self._wait_until(partial(self._answers.__contains__, due))
                             continue
-                if own is not None:
+                if own_task is not None:
                     begun = monotonic()
-                    answer = self._answer(own[1])
+                    answer = self._answer(own_task[1])
                     with self._changed:
-                        self._answers[own[0]] = answer
+                        self._answers[own_task[0]] = answer
                         self._longest = max(self._longest, monotonic() - begun)
                 else:
                     with self._changed:
@@ -255,6 +253,6 @@ def _own_address() -> str:
     meeting = os.environ["MASTER_ADDR"]
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect((meeting, 9))  # it sends nothing, and says from which address it would
-        own: str = probe.getsockname()[0]
-        met_here = own == probe.getpeername()[0] or ip_address(own).is_loopback
-    return meeting if met_here else own
+        own_address: str = probe.getsockname()[0]
+        met_here = own_address == probe.getpeername()[0] or ip_address(own_address).is_loopback
+    return meeting if met_here else own_address

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from small import picture
 
 from mathse import models
-from mathse.commands.tiny import BUILDERS, OTHERS
+from mathse.commands.tiny import BUILDERS, HF_CLASSES
 from mathse.commands.tiny import main as make
 from mathse.errors import CheckpointError, DataError
 from mathse.models.base import IGNORED, Backbone
@@ -26,8 +26,7 @@ ATOL = 2e-5  # logits of order 1, in float32, summed in another order
 
 
 FAST = "idefics3"  # one of the models that backbone=hf opens; each promises the same, and takes two seconds
-OF_HF = [name for name in OTHERS if name != "causal_lm"]
-PARAMS = [*sorted(BUILDERS), *(pytest.param(name, marks=[pytest.mark.slow] * (name != FAST)) for name in OF_HF)]
+PARAMS = [*sorted(BUILDERS), *(pytest.param(name, marks=[pytest.mark.slow] * (name != FAST)) for name in HF_CLASSES)]
 
 
 @pytest.fixture(scope="module", params=PARAMS)
@@ -39,7 +38,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def family(name: str) -> str:
-    return "hf" if name in OF_HF else name
+    return "hf" if name in HF_CLASSES else name
 
 
 @pytest.fixture(scope="module")

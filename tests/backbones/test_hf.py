@@ -11,7 +11,7 @@ import torch
 from small import picture
 
 from mathse import models
-from mathse.commands.tiny import OTHERS
+from mathse.commands.tiny import HF_CLASSES
 from mathse.commands.tiny import main as make
 from mathse.config import build
 from mathse.config.backbones import HF
@@ -38,7 +38,7 @@ def backbone(folder: Path) -> HFBackbone:
 
 
 def test_every_class_that_is_tried_can_be_made_by_hand() -> None:
-    assert set(CLASSES) == set(OTHERS) - {"causal_lm"}
+    assert set(CLASSES) == set(HF_CLASSES)
 
 
 def test_parts_and_adapters_are_found_and_shown(backbone: HFBackbone) -> None:

@@ -59,15 +59,15 @@ def launch(
     KeyboardInterrupt (with a sentence) after Ctrl-C, which the jobs outlive.
     """
     plain: dict[str, Any] = {key: _plain(value) for key, value in settings.items()}
-    asked = SlurmSettings(**plain)
+    slurm = SlurmSettings(**plain)
     in_all = set.intersection(*(set(overrides) for overrides in job_overrides))
     jobs = []
     for overrides in job_overrides:
         job = _composed(overrides, in_all, hydra, config)
-        asked.refuse_other_devices(program.check(_without_hydra(job.config)).trainer.devices)
+        slurm.refuse_other_devices(program.check(_without_hydra(job.config)).trainer.devices)
         jobs.append(job)
     commands = {job.folder: program.command(job.overrides, job.folder) for job in jobs}
-    reasons = _watch(_under_way(jobs, commands, Path(str(config.hydra.sweep.dir)).absolute(), asked))
+    reasons = _watch(_under_way(jobs, commands, Path(str(config.hydra.sweep.dir)).absolute(), slurm))
     choosing = sweeps.chooses(config.hydra.sweeper)
     if reasons and not choosing:
         raise JobFailed(f"{len(reasons)} of {len(jobs)} jobs failed")
@@ -83,9 +83,9 @@ def _composed(overrides: Sequence[str], in_all: Set[str], hydra: HydraContext, c
     composed = hydra.config_loader.load_sweep_config(config, list(overrides))
     HydraConfig.instance().set_config(composed)
     folder = Path(str(composed.hydra.sweep.dir), str(composed.hydra.sweep.subdir)).absolute()
-    own = [override for override in overrides if override.lstrip("+").partition("=")[0] != "sweep"]
-    name = ",".join(override for override in own if override not in in_all)
-    return SweptJob(name or folder.name, own, composed, folder)
+    of_run = [override for override in overrides if override.lstrip("+").partition("=")[0] != "sweep"]
+    name = ",".join(override for override in of_run if override not in in_all)
+    return SweptJob(name or folder.name, of_run, composed, folder)
 
 
 def _without_hydra(config: DictConfig) -> DictConfig:
@@ -96,7 +96,7 @@ def _without_hydra(config: DictConfig) -> DictConfig:
 
 
 def _under_way(
-    jobs: Sequence[SweptJob], commands: Mapping[Path, list[str]], sweep: Path, asked: SlurmSettings
+    jobs: Sequence[SweptJob], commands: Mapping[Path, list[str]], sweep: Path, slurm: SlurmSettings
 ) -> dict[SlurmJob, SweptJob]:
     """Those that are not finished, by their job in SLURM: it is there already, or is submitted here."""
     unfinished = [job for job in jobs if finished_summary(job.folder) is None]
@@ -105,7 +105,7 @@ def _under_way(
     joined = {j.folder: j for j in before.values() if j.number in alive and j.status() is None}
     new = [job for job in unfinished if job.folder not in joined]
     new_commands = {job.folder: commands[job.folder] for job in new}
-    numbers = joined | {job.folder: job for job in _submitted(new_commands, sweep, asked)}
+    numbers = joined | {job.folder: job for job in _submitted(new_commands, sweep, slurm)}
     finished, joining = len(jobs) - len(unfinished), len(unfinished) - len(new)
     _say(f"{_shown(sweep)}: {len(jobs)} jobs: {finished} finished before, {joining} under way, {len(new)} submitted")
     watched = {numbers[job.folder]: job for job in unfinished}
@@ -114,14 +114,14 @@ def _under_way(
     return watched
 
 
-def _submitted(commands: Mapping[Path, list[str]], sweep: Path, asked: SlurmSettings) -> list[SlurmJob]:
+def _submitted(commands: Mapping[Path, list[str]], sweep: Path, slurm: SlurmSettings) -> list[SlurmJob]:
     """``commands``: by run folder."""
     if not commands:
         return []
     files = submission.new_files(sweep)
     lines = files / submission.COMMANDS
     lines.write_text("".join(f"{shlex.join(command)}\n" for command in commands.values()), encoding="utf-8")
-    number = queue.submit([*asked.options(files, len(commands))], [str(SCRIPT), str(lines)], asked.environment())
+    number = queue.submit([*slurm.options(files, len(commands))], [str(SCRIPT), str(lines)], slurm.environment())
     return submission.record(files, number, [*commands])
 
 
@@ -140,7 +140,7 @@ def _watch(jobs: Mapping[SlurmJob, SweptJob]) -> dict[Path, str]:
 
     Raises KeyboardInterrupt with a sentence after Ctrl-C or SIGTERM, which leave them as they are.
     """
-    told: dict[SlurmJob, str] = {}
+    last_state: dict[SlurmJob, str] = {}
     unseen = dict.fromkeys(jobs, 0)
     reasons: dict[Path, str] = {}
     pause = FIRST_LOOK
@@ -152,8 +152,8 @@ def _watch(jobs: Mapping[SlurmJob, SweptJob]) -> dict[Path, str]:
                 status = job.status()
                 unseen[job] += status is None and (state is None or not state.alive)
                 if status is None and unseen[job] < UNSEEN:
-                    if state is not None and state.alive and told.get(job) != str(state):
-                        told[job] = str(state)
+                    if state is not None and state.alive and last_state.get(job) != str(state):
+                        last_state[job] = str(state)
                         _say(f"{job.number} ({jobs[job].name}): {state}")
                     continue
                 del unseen[job]

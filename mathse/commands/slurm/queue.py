@@ -50,8 +50,8 @@ def submit(options: Sequence[str], script: Sequence[str], environment: Mapping[s
     if done.returncode:
         lines = [line.removeprefix("sbatch: ").removeprefix("error: ") for line in done.stderr.splitlines()]
         reason = "; ".join(dict.fromkeys(line.strip() for line in lines if line.strip()))
-        asked = " ".join(option for option in options if not option.startswith(("--output", "--chdir")))
-        raise ConfigError(f"hydra/launcher=slurm: sbatch refuses the jobs: {reason} (asked for: {asked})")
+        requested = " ".join(option for option in options if not option.startswith(("--output", "--chdir")))
+        raise ConfigError(f"hydra/launcher=slurm: sbatch refuses the jobs: {reason} (asked for: {requested})")
     return done.stdout.strip().partition(";")[0]  # "12", or "12;cluster"
 
 

@@ -47,9 +47,9 @@ class SlurmJob:
             lines = [line for line in self.log.read_text("utf-8", "replace").splitlines() if line.strip()]
         except FileNotFoundError:
             return "it wrote nothing"
-        own = [line for line in lines if not line.startswith(("srun: ", "slurmstepd"))]
-        errors = [line for line in own if "error: " in line or "Error: " in line]
-        return next(iter((errors or own or lines)[-1:]), "it wrote nothing").strip()[:SHOWN]
+        of_job = [line for line in lines if not line.startswith(("srun: ", "slurmstepd"))]
+        errors = [line for line in of_job if "error: " in line or "Error: " in line]
+        return next(iter((errors or of_job or lines)[-1:]), "it wrote nothing").strip()[:SHOWN]
 
 
 def new_files(sweep: Path) -> Path:

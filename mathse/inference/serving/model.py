@@ -90,13 +90,10 @@ class ServedModel:
 
     def _serve(self, served: ServedCheckpoint, rows: Sequence[Row]) -> None:
         """Have the engine answer with this checkpoint; ``rows``: the first prompts."""
-        probe = Probe(rows, served.whole, self._greedy)
+        probe = Probe(rows, served.whole, lambda row: self.dialect.body(self.request(row), self.client.model))
         self.dialect.served_as = self.engine.serve(served.path, self.client.model, probe)
         remedy = self.engine.remedy(self.client.section)
         self.client.unknown_model = f"it has no model {self.dialect.served_as!r}; {remedy}"
-
-    def _greedy(self, row: Row) -> dict[str, Any]:
-        return self.dialect.body(self.request(row), self.client.model)
 
     def _compare(self, served: ServedCheckpoint, first: Sequence[Asked]) -> None:
         """Raises TeacherError where the first prompts are read otherwise than by the local processor."""

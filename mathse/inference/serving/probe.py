@@ -55,7 +55,7 @@ class Probe:
         """Those of the first ``count`` rows. The checkpoint is opened once, and ``file`` has them from then on, with
         the rows that they answer."""
         if file.exists():
-            return [Beginning(**kept) for kept in read_json(file)]
+            return [Beginning(**record) for record in read_json(file)]
         rows = self.rows[:count]
         made = _beginnings(self.whole(), rows)
         if all(isinstance(image, str) for row in rows for image in row["images"]):
@@ -76,12 +76,13 @@ class Probe:
                 raise TeacherError(f"{address.base_url}: refuses a greedy prompt after a swap ({answered.error})")
             reply = json.loads(answered.text)
             if beginning.prompt:
-                by_server = reply.get("usage", {}).get("prompt_tokens", 0)
-                compare_prompts(address, model, checkpoint, by_server, beginning.prompt)
+                length = reply.get("usage", {}).get("prompt_tokens", 0)
+                compare_prompts(address, model, checkpoint, length, beginning.prompt)
             content = (reply["choices"][0].get("logprobs") or {}).get("content") or []
-            there = [(int(token["token"].removeprefix("token_id:")), float(token["logprob"])) for token in content]
-            here = zip(beginning.tokens, beginning.log_probs, beginning.gaps, strict=True)
-            for k, ((token, log_prob), (own_token, own_log_prob, gap)) in enumerate(zip(there, here, strict=False), 1):
+            by_server = [(int(token["token"].removeprefix("token_id:")), float(token["logprob"])) for token in content]
+            by_checkpoint = zip(beginning.tokens, beginning.log_probs, beginning.gaps, strict=True)
+            pairs = zip(by_server, by_checkpoint, strict=False)
+            for k, ((token, log_prob), (own_token, own_log_prob, gap)) in enumerate(pairs, 1):
                 if token != own_token and gap <= tolerance:
                     break  # a tie, to rounding
                 if token != own_token or abs(log_prob - own_log_prob) > tolerance:
