@@ -102,7 +102,7 @@ def test_the_set_s_own_splits_and_lettered_diagrams_are_found(tmp_path: Path) ->
 
 def test_charts_run_from_real_records_to_a_report(tmp_path: Path, fixtures: Path) -> None:
     data = (f"data.root={fixtures / 'real' / 'chartqa'}", "data.split=test", "decontaminate.action=off")
-    finished = ends_with_a_report(tmp_path / "run", "charts", "data=chartqa", *data)
+    finished = ends_with_a_report(tmp_path / "run", "charts", "data=chartqa", "task_domain=charts", *data)
     examples = list(sft_examples(finished, "distill"))
     assert examples and all("You read charts" in prompts.generation_prompt(e.problem, "full") for e in examples)
     assert finished.config["task_domain"]["answer"] == {"form": "text", "tolerance": 0.05, "unit": "optional"}
