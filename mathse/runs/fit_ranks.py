@@ -66,7 +66,7 @@ def what_changes(folder: Path, records: Mapping[str, Mapping[str, Any]], current
     if not records:
         return None
     today = _in_words(current)
-    kept: dict[str, list[str]] = {}  # by who made them
+    made_by: dict[str, list[str]] = {}  # ranks -> the stages whose fits they made
     parts = []
     for name, settings in records.items():
         stage = folder / name
@@ -75,12 +75,12 @@ def what_changes(folder: Path, records: Mapping[str, Mapping[str, Any]], current
         else:
             progress = progress_of_fit(stage, current)
         if progress == "made":
-            kept.setdefault(_in_words(settings), []).append(name)
+            made_by.setdefault(_in_words(settings), []).append(name)
         elif progress == "resumable":
             parts.append(f"the fit of {name}, begun by {_in_words(settings)}, goes on from its resume point")
         elif progress == "lost":
             parts.append(f"the fit of {name} begins anew: it has no resume point to go on from")
-    stay = [f"the fits that {ranks} made stay ({', '.join(names)})" for ranks, names in kept.items()]
+    stay = [f"the fits that {ranks} made stay ({', '.join(names)})" for ranks, names in made_by.items()]
     whole = "; ".join([*stay, *parts, "all else that is there stays, for answers and verdicts do not depend on ranks"])
     return f"{folder}: goes on with {today}: {whole}; fits from now on are made by {today}"
 

@@ -56,14 +56,14 @@ class AnswerRule:
             return False
         if self.form == "expression":
             return same_answer(prediction, reference, choices) or (
-                self.tolerance > 0 and not choices and bool(self._same_number(prediction, reference))
+                self.tolerance > 0 and not choices and self._same_number(prediction, reference)
             )
         if choices and (expected := self._choice(reference, choices)) is not None:
             return self._choice(prediction, choices) == expected
         if len(prediction) > MAX_ANSWER or len(reference) > MAX_ANSWER:
             return prediction.strip() == reference.strip()
         if self.form == "number":
-            return bool(self._same_number(prediction, reference))
+            return self._same_number(prediction, reference)
         if self.form == "choice":  # the options stand in the picture
             letter = option_letter(plain(reference))
             return same_answer(prediction, reference) if letter else same_text(prediction, reference)
@@ -72,13 +72,13 @@ class AnswerRule:
         return self._same_text_or_number(prediction, reference)
 
     def _same_text_or_number(self, prediction: str, reference: str) -> bool:
-        return same_text(prediction, reference) or bool(self._same_number(prediction, reference))
+        return same_text(prediction, reference) or self._same_number(prediction, reference)
 
-    def _same_number(self, prediction: str, reference: str) -> bool | None:
-        """None where one of the two is no number."""
+    def _same_number(self, prediction: str, reference: str) -> bool:
+        """Never where one of the two is no number."""
         left, right = quantity(plain(prediction)), quantity(plain(reference))
         if left is None or right is None:
-            return None
+            return False
         if self.unit == "needed" and right.unit and not left.unit:
             return False
         if self.unit == "ignored":
