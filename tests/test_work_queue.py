@@ -160,8 +160,8 @@ def test_rank_0_notices_that_a_rank_does_not_come_back_and_keeps_what_was_answer
 
     lost = in_ranks(2, lead, minutes=1 / 60 if how == "stuck" else 1)
     assert isinstance(lost, RankLost) and "lost its connection" in str(lost)
-    kept = [int(line) for line in (tmp_path / "kept").read_text().split()]
-    assert 6 <= len(kept) < 100 and kept == list(range(len(kept)))
+    tasks_in_order = [int(line) for line in (tmp_path / "kept").read_text().split()]
+    assert 6 <= len(tasks_in_order) < 100 and tasks_in_order == list(range(len(tasks_in_order)))
 
 
 def test_an_error_of_rank_0_is_its_own() -> None:

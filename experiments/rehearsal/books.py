@@ -53,9 +53,9 @@ def checked(run: Path, answered: Sequence[Path], stored: Path) -> dict[str, Any]
     for file in answered:
         data = file.read_bytes() if file.exists() else b""
         answers.update(data[k : k + RECORD] for k in range(0, len(data) - RECORD + 1, RECORD))
-    kept = sum(1 for file in stored.glob("??/*.json"))
-    if kept != len(answers):
-        wrong.append(f"{stored}: {kept:,} answers are stored, and {len(answers):,} different ones were given")
+    count = sum(1 for file in stored.glob("??/*.json"))
+    if count != len(answers):
+        wrong.append(f"{stored}: {count:,} answers are stored, and {len(answers):,} different ones were given")
     if wrong:
         raise SystemExit("\n".join(wrong))
     return {

@@ -51,9 +51,9 @@ class Watched:
         """What an earlier start of this script has seen."""
         if not file.exists():
             return cls()
-        kept = json.loads(file.read_text())
+        record = json.loads(file.read_text())
         counters = ("wall", "cpu", "busy", "answers")
-        return cls(**{name: Counter(value) if name in counters else value for name, value in kept.items()})
+        return cls(**{name: Counter(value) if name in counters else value for name, value in record.items()})
 
     def keep(self, file: Path) -> None:
         file.write_text(json.dumps(vars(self)))

@@ -126,12 +126,12 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--profile", type=Path, help="cProfile's file of the client (its last start)")
     options = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="rehearsal_") as temporary:
-        kept = options.place is not None
+        keeps_folder = options.place is not None
         options.place = (options.place or Path(temporary)).resolve()
         options.place.mkdir(parents=True, exist_ok=True)
         os.chdir(ROOT)
         measured = _measured(options)
-        if kept:
+        if keeps_folder:
             (options.place / "measured.json").write_text(json.dumps(measured, indent=1))
     return measured
 

@@ -121,11 +121,11 @@ def _wait_until_idle(environment: dict[str, str], folder: Path) -> None:
     end = time.monotonic() + PATIENCE
     states = ""
     while time.monotonic() < end:
-        asked = subprocess.run(
+        squeue = subprocess.run(
             ["sinfo", "--noheader", "--Node", "--partition=all", "--format=%N %T"],
             env=environment, capture_output=True, text=True, check=False,
         )  # fmt: skip
-        states = asked.stdout + asked.stderr
+        states = squeue.stdout + squeue.stderr
         if sorted(states.splitlines()) == sorted(f"{node} idle" for node in NODES):
             return
         time.sleep(0.2)

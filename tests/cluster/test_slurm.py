@@ -160,11 +160,11 @@ def test_a_run_on_two_nodes_is_submitted_by_hand(cluster: Cluster, whole: Whole)
     one_each = ("trainer=ddp", "trainer.devices=1", "trainer.accelerator=cpu", "trainer.workers=0")
     command = (sys.executable, ROOT / "train.py", *SETTINGS, *one_each, "hydra.run.dir=run")
     options = ("--parsable", "--wait", "--nodes=2", "--ntasks-per-node=1", "--output=run.log", "--export=ALL")
-    here = {
+    environment = {
         **cluster.environment,
         "MASTER_ADDR": "127.0.0.1",
     }  # these nodes have no addresses
-    Cluster(cluster.place, here).run("sbatch", *options, JOB, *command)
+    Cluster(cluster.place, environment).run("sbatch", *options, JOB, *command)
     assert contents(cluster.place / "run") == contents(whole(*TWO))
 
 

@@ -47,11 +47,11 @@ def checkpoint(folder: Path, seed: int) -> Path:
 
 
 def rows(count: int) -> list[Row]:
-    asked = [solve_row("compact", problem) for problem in problems(count)]
-    asked.append(Row(question="What is 3 plus 4?", images=()))
-    asked.append(Row(question="Which is larger?", images=[picture(56, 84), picture(140, 28, seed=1)]))
-    asked.append(Row(question="And now?", images=[picture(28, 28)], history=[("What is it?", "It is 4.")]))
-    return asked
+    prompts = [solve_row("compact", problem) for problem in problems(count)]
+    prompts.append(Row(question="What is 3 plus 4?", images=()))
+    prompts.append(Row(question="Which is larger?", images=[picture(56, 84), picture(140, 28, seed=1)]))
+    prompts.append(Row(question="And now?", images=[picture(28, 28)], history=[("What is it?", "It is 4.")]))
+    return prompts
 
 
 def below(pid: int, deep: bool = True) -> list[int]:
@@ -74,12 +74,12 @@ def texts(answers: list[list[str]]) -> list[list[str]]:
 
 
 def test_one_engine_answers_as_each_checkpoint_through_swaps_and_kills(students: Open, tmp_path: Path) -> None:
-    served, asked = students(SIZES), rows(12)
+    served, prompts = students(SIZES), rows(12)
     engine = served.engine
     assert isinstance(engine, VLLMEngine)
     folders = {seed: checkpoint(tmp_path / f"checkpoint_{seed}", seed) for seed in (1, 2)}
     local, student = load("tiny", folders[1]), served.of(folders[1], lambda: load("tiny", folders[1]))
-    assert texts(student.generate(asked, max_new_tokens=16)) == texts(local.generate(asked, max_new_tokens=16))
+    assert texts(student.generate(prompts, max_new_tokens=16)) == texts(local.generate(prompts, max_new_tokens=16))
 
     # the ORM takes the student's place: verdicts, and P(correct) from two log-probabilities a token
     orm = teach_orm("analysis_first", tmp_path / "orm", TinyBackbone(SIZES, init_seed=5), steps=100, lr=5e-3)
@@ -89,18 +89,18 @@ def test_one_engine_answers_as_each_checkpoint_through_swaps_and_kills(students:
     settings = JudgeSettings(engine="vllm", max_new_tokens=40)
     judge = ServedORM(settings, SIZES, tmp_path, engine).of(orm, lambda: load("tiny", orm))
     there = judge.judge(chosen, paths)
-    here = open_orm(orm, lambda: load("tiny", orm), 40).judge(chosen, paths)
+    local_ones = open_orm(orm, lambda: load("tiny", orm), 40).judge(chosen, paths)
     assert [(v.status, v.error_step, v.error_analysis) for v in there] == [
-        (v.status, v.error_step, v.error_analysis) for v in here
+        (v.status, v.error_step, v.error_analysis) for v in local_ones
     ]
-    assert [v.score for v in there] == [pytest.approx(v.score, abs=1e-4) for v in here]
+    assert [v.score for v in there] == [pytest.approx(v.score, abs=1e-4) for v in local_ones]
     assert {v.status for v in there} == {"correct", "wrong"} and None not in [v.score for v in there]
 
     # the next round's student, and samples of it
     other, next_one = load("tiny", folders[2]), served.of(folders[2], lambda: load("tiny", folders[2]))
-    assert texts(next_one.generate(asked, max_new_tokens=16)) == texts(other.generate(asked, max_new_tokens=16))
-    drawn = next_one.generate(asked, max_new_tokens=8, n=3, temperature=1.0, seed=7)
-    assert [len(samples) for samples in drawn] == [3] * len(asked) and any(len(set(samples)) > 1 for samples in drawn)
+    assert texts(next_one.generate(prompts, max_new_tokens=16)) == texts(other.generate(prompts, max_new_tokens=16))
+    drawn = next_one.generate(prompts, max_new_tokens=8, n=3, temperature=1.0, seed=7)
+    assert [len(samples) for samples in drawn] == [3] * len(prompts) and any(len(set(samples)) > 1 for samples in drawn)
     assert engine._log.read_text().count("POST /reset_encoder_cache") == 2 and engine.loads == 3
 
     # killed in the middle of a stage: started again, and nothing is lost
@@ -108,7 +108,7 @@ def test_one_engine_answers_as_each_checkpoint_through_swaps_and_kills(students:
     killing = threading.Timer(0.5, lambda: [os.kill(pid, signal.SIGKILL) for pid in pids])
     killing.start()
     longer = {"max_new_tokens": 150}
-    assert texts(next_one.generate(asked, **longer)) == texts(other.generate(asked, **longer))
+    assert texts(next_one.generate(prompts, **longer)) == texts(other.generate(prompts, **longer))
     killing.join()
     assert not set(engine_pids(engine)) & set(pids) and engine.loads == 4
 
@@ -122,13 +122,16 @@ def test_prompts_of_the_real_families_are_read_alike(family: str, section: Any, 
     load(family, made).save(folder)  # as a run's base stage: with the family's own pixel bounds
     local = load(family, folder)
     sizes = [(28, 28), (56, 84), (84, 56), (300, 200), (90, 310)]
-    asked = [Row(question=f"What is {k}?", images=[picture(*size, seed=k)]) for k, size in enumerate(sizes)]
-    asked += [Row(question="And these?", images=[picture(56, 56), picture(84, 28)]), Row(question="2 + 2?", images=())]
+    prompts = [Row(question=f"What is {k}?", images=[picture(*size, seed=k)]) for k, size in enumerate(sizes)]
+    prompts += [
+        Row(question="And these?", images=[picture(56, 56), picture(84, 28)]),
+        Row(question="2 + 2?", images=()),
+    ]
     student = students(section).of(folder, lambda: load(family, folder))
-    there = texts(student.generate(asked, max_new_tokens=12))
-    here = texts(local.generate(asked, max_new_tokens=12))
-    assert there == here
-    for row in asked:  # each one's own count, not only the first ones'
+    by_engine = texts(student.generate(prompts, max_new_tokens=12))
+    by_checkpoint = texts(local.generate(prompts, max_new_tokens=12))
+    assert by_engine == by_checkpoint
+    for row in prompts:  # each one's own count, not only the first ones'
         body = student.model.dialect.body(student.model.request(row), "x")
         answered = student.model.engine.addresses[0].chat({**body, "max_tokens": 1})
         assert json.loads(answered.text)["usage"]["prompt_tokens"] == len(local.encode([row])[0].prompt)
@@ -158,8 +161,8 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def same_as(local: Path, served: Path) -> None:
     assert read_json(served / "summary.json")["stages"] == read_json(local / "summary.json")["stages"]
     for pattern in ("paths.jsonl", "*predictions.jsonl", "train.jsonl", "*verdicts.jsonl"):
-        here, there = (rows_without_scores(folder, pattern) for folder in (local, served))
-        assert here and here == there, pattern
+        by_hf, by_vllm = (rows_without_scores(folder, pattern) for folder in (local, served))
+        assert by_hf and by_hf == by_vllm, pattern
     scores = [
         [row["score"] for file in sorted(folder.rglob("*verdicts.jsonl")) for row in read_jsonl(file)]
         for folder in (local, served)
@@ -176,8 +179,8 @@ def test_a_run_in_one_engine_with_two_replicas_writes_and_judges_as_a_local_one(
     program: str, local: Path, tmp_path: Path
 ) -> None:
     """The whole of Algorithm 1: base, ORM, distillation, a round, reflection, the final student."""
-    place = (f"generator.program={program}", f"generator.cache_dir={tmp_path / 'answers'}", "generator.replicas=2")
-    subprocess.run(train(tmp_path / "served", *ENGINE, *place), check=True)
+    engine = (f"generator.program={program}", f"generator.cache_dir={tmp_path / 'answers'}", "generator.replicas=2")
+    subprocess.run(train(tmp_path / "served", *ENGINE, *engine), check=True)
     same_as(local, tmp_path / "served")
     assert starts(tmp_path / "served") == 1
     assert (tmp_path / "served" / "served" / "vllm.log").read_text().count("POST /reset_mm_cache") > 4
@@ -209,11 +212,11 @@ def test_kills_of_engine_and_run_and_both_change_nothing(program: str, local: Pa
     run = run_up_to(300)
     kill(run.pid, *below(run.pid))  # both
     run.wait()
-    kept = {file: file.stat().st_mtime_ns for file in answers.rglob("*.json")}
+    written_before = {file: file.stat().st_mtime_ns for file in answers.rglob("*.json")}
     subprocess.run(command, check=True)
     same_as(local, tmp_path / "served")
     assert starts(tmp_path / "served") == 4
-    assert all(file.stat().st_mtime_ns == written for file, written in kept.items())  # none was asked again
+    assert all(file.stat().st_mtime_ns == written for file, written in written_before.items())  # none was asked again
 
 
 def rows_without_scores(folder: Path, pattern: str) -> dict[str, list[object]]:
