@@ -85,9 +85,9 @@ def test_restarts_come_to_an_end(capfd: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("teller", [0, 1])
 def test_a_mistake_that_a_rank_has_told_is_told_once(capfd: pytest.CaptureFixture[str], teller: int) -> None:
-    mistake = f'if rank == {teller}: print("error: no rows", file=sys.stderr); time.sleep(0.5); sys.exit(launch.TOLD)'
+    tells = 'print("error: no rows", file=sys.stderr); time.sleep(0.5); sys.exit(launch.TOLD)'
     with pytest.raises(launch.RanksFailed) as failed:
-        agent.run(script(f"{tells_a_mistake}\nprint('lost'); launch.lost_others()"), 2, 3)
+        agent.run(script(f"if rank == {teller}: {tells}\nprint('lost'); launch.lost_others()"), 2, 3)
     said = capfd.readouterr().err
     assert failed.value.code == 1 and said == ("rank 1: " if teller else "") + "error: no rows\n"
 
