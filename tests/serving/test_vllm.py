@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from mathse.config.backbones import TinyBackbone as Section
 from mathse.config.generators import VLLMGenerator
 from mathse.config.schema import Trainer
 from mathse.errors import ConfigError, TeacherError
+from mathse.inference.generate import Ask
 from mathse.inference.rows import solve_row
 from mathse.inference.serving.names import content_name, served_folder
 from mathse.inference.serving.student import ServedStudents
@@ -265,14 +267,30 @@ def test_an_engine_that_is_killed_in_mid_stage_is_started_again_and_nothing_is_l
     assert sum("is started again" in line for line in said) == 1
 
 
-def test_a_server_that_is_gone_leaves_its_requests_to_the_others(checkpoint: Path, tmp_path: Path) -> None:
-    rows = [Row(question=f"Number {k}?", images=()) for k in range(6)]
-    with Engine(vllm=checkpoint) as one, Engine(vllm=checkpoint) as two:
-        served = students(tmp_path, base_urls=[one.url, two.url], probe=0)
-        student = served.of(checkpoint, opener(checkpoint))
-        local = load("tiny", checkpoint)
-        assert student.generate(rows, **GREEDY) == local.generate(rows, **GREEDY)
-        assert len(one.asked) + len(two.asked) == len(rows) and min(len(one.asked), len(two.asked)) >= 2
+def test_a_server_that_is_lost_leaves_its_requests_to_the_others_and_takes_part_again_when_it_is_back(
+    checkpoint: Path, other: Path, tmp_path: Path
+) -> None:
+    said, asked = list[str](), list[Row]()
+
+    def asks(enough: Callable[[], bool]) -> Iterator[Ask]:
+        while not enough():
+            asked.append(Row(question=f"Number {len(asked)}?", images=()))
+            yield Ask(asked[-1:], GREEDY)
+
+    with ExitStack() as opened:
+        one = opened.enter_context(Engine(vllm=checkpoint))
+        with Engine(vllm=checkpoint) as two:
+            url, port = two.url, two._server.server_address[1]
+            served = students(tmp_path, said, base_urls=[one.url, url], probe=2, max_concurrency=2)
+            student = served.of(checkpoint, opener(checkpoint))
+            texts = list(student.generated(asks(lambda: len(two.asked) > 2)))
+        texts += student.generated(asks(lambda: len(said) > 1 and len(asked) > 20))
+        assert said[1] == f"vllm: no answer from {url}; the other servers go on"
+        two = opened.enter_context(Engine(vllm=other, port=port))
+        texts += student.generated(asks(lambda: len(two.asked) > 4))  # two of them are the probe's
+        assert said[2] == f"vllm: {url} answers again" and two.held == content_name(checkpoint)
+    local = load("tiny", checkpoint)
+    assert [text for (text,) in texts] == [local.generate([row], **GREEDY)[0] for row in asked]
 
 
 # --- evaluate.py ------------------------------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ class Engine:
 
     def __init__(self, settings: Any, addresses: Sequence[Address], run: Path) -> None:
         self.settings, self.addresses = settings, addresses
+        self.urls = [address.base_url for address in addresses]  # where requests may go now; clients share the list
         self.folder = run / SERVED
         self.probes = 0  # prompts that it is probed with
         self.compared: set[str] = set()  # names of models whose prompts are as long there as here
@@ -39,8 +40,8 @@ class Engine:
 
     def client(self, name: str, section: str) -> ChatClient:
         """A client of the model ``name``; ``section``: of the settings, for messages."""
-        client = ChatClient.of(self.settings, name, section, base_url=self.addresses[0].base_url)
-        client.base_urls = [address.base_url for address in self.addresses]
+        client = ChatClient.of(self.settings, name, section, base_url=self.urls[0])
+        client.base_urls = self.urls
         return client
 
     def admit(self, client: ChatClient, bring: Callable[[], None]) -> None:

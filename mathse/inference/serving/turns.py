@@ -50,6 +50,11 @@ class Turns:
             self._under_way -= 1
             self._changes.notify_all()
 
+    def expire(self) -> None:
+        """Nobody's from now on; requests under way go on to their ends."""
+        with self._changes:
+            self._holds = None
+
     def end(self) -> None:
         """Nobody's, once no request is under way; the next model is brought whichever it is."""
         with self._changes:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import shlex
 import socket
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -72,13 +73,18 @@ class VLLMEngine(Engine):
         self.probes = settings.probe
         self.loads = 0  # how often it was given weights
         self.turns = Turns()
-        self.controls = [Control(address) for address in addresses]
+        self._all = addresses  # ``addresses``: those of them that are not away
+        self._met = set[Address]()  # those that have answered in this run
         self._log = self.folder / "vllm.log"
         self._asleep = False
         self._probed: str | None = None  # the name of the weights that were compared since they were loaded
         self._form: str | None = None  # of the folder that the engine was started with
         self._ready_at = 0.0
         self._quick_ends = 0
+
+    @property
+    def controls(self) -> list[Control]:
+        return [Control(address) for address in self.addresses]
 
     @property
     def sleeps(self) -> bool:
@@ -103,21 +109,23 @@ class VLLMEngine(Engine):
             if not file.exists():
                 self._rest()  # the checkpoint is opened here for a moment
             expected = probe.beginnings(self.probes, file)
+
+        def bring() -> None:
+            if any(self._given(served, name)):
+                self.loads, self._probed = self.loads + 1, None
+                self.say(f"vllm: holds {checkpoint} ({name})")
+            if probe is not None and self._probed != name:
+                for address in self.addresses if expected else ():
+                    probe.compare(expected, address, MODEL, self.dtype, checkpoint)
+                    self.compared.add(name)
+                self._probed = name
+
         try:
-            loaded = self._given(served, name)
+            bring()
         except TeacherError:
-            # Its parts end one after another: a server may still answer whose engine is gone.
-            if self._process is None or not self._ends(self._process):
+            if not self._lost_one():
                 raise
-            loaded = self._given(served, name)
-        if any(loaded):
-            self.loads, self._probed = self.loads + 1, None
-            self.say(f"vllm: holds {checkpoint} ({name})")
-        if probe is not None and self._probed != name:
-            for address in self.addresses if expected else ():
-                probe.compare(expected, address, MODEL, self.dtype, checkpoint)
-                self.compared.add(name)
-            self._probed = name
+            bring()
         return MODEL
 
     def remedy(self, section: str) -> str:
@@ -127,29 +135,63 @@ class VLLMEngine(Engine):
         """Let each server hold these weights; whether it had others."""
         if self._process is not None:
             self._run(self._process, served, name)
-        for address in self.addresses if self._process is None else ():
-            self._wait_for(address)
+        else:
+            self._leave_out_the_lost()
         self._wake()
-        with ThreadPoolExecutor(len(self.controls)) as pool:
+        controls = self.controls
+        with ThreadPoolExecutor(len(controls)) as pool:
             # Each is asked, and not believed to hold what it was last given: another run may have swapped it.
-            return list(pool.map(lambda control: _hold(control, served, name), self.controls))
+            return list(pool.map(lambda control: _hold(control, served, name), controls))
 
-    def _wait_for(self, address: Address) -> None:
-        """A server that runs elsewhere may be away for a while, as when its job is started again. Without it no request
-        goes out: where it comes back, it holds other weights. Raises TeacherError."""
+    def _lost_one(self) -> bool:
+        """Whether an engine has ended. Its parts end one by one: a server may still answer whose engine is gone."""
+        if self._process is not None:
+            return self._ends(self._process)
+        return any(address.models() is None for address in self.addresses)
+
+    def _leave_out_the_lost(self) -> None:
+        """Go on with those servers elsewhere that answer. One that is away, as when its job is started again, holds
+        other weights when it comes back, so it is let in by the next ``serve``, which its return calls for.
+
+        One that has not answered in this run yet is waited for, since its address may be wrong; and so is one of them
+        where none answers. Raises TeacherError.
+        """
+        for address in self._all:
+            if address not in self._met:
+                self._wait_for([address])
+                self._met.add(address)
+        answering = [address for address in self._all if address.models() is not None] or self._wait_for(self._all)
+        for address in self._all:
+            if address in self.addresses and address not in answering:
+                self.say(f"vllm: no answer from {address.base_url}; the other servers go on")
+                threading.Thread(target=self._call_back, args=(address,), daemon=True).start()
+            elif address in answering and address not in self.addresses:
+                self.say(f"vllm: {address.base_url} answers again")
+        self.addresses = answering
+        self.urls[:] = [address.base_url for address in answering]
+
+    def _wait_for(self, addresses: Sequence[Address]) -> list[Address]:
+        """Those that answer, once one does. Raises TeacherError where none does for ``start_timeout``."""
         limit, waits = time.monotonic() + self.settings.start_timeout, False
-        while address.models() is None:
+        urls = ", ".join(address.base_url for address in addresses)
+        while not (answering := [address for address in addresses if address.models() is not None]):
             if time.monotonic() > limit:
                 raise TeacherError(
-                    f"generator.base_urls: no server has answered at {address.base_url} for "
-                    f"{self.settings.start_timeout:g} seconds; start it, or leave it out: the same command goes on"
+                    f"generator.base_urls: no server has answered at {urls} for {self.settings.start_timeout:g} "
+                    "seconds; start it, or leave it out: the same command goes on"
                 )
             if not waits:
                 waits = True
-                self.say(f"vllm: no answer from {address.base_url}, which is waited for")
+                self.say(f"vllm: no answer from {urls}, which is waited for")
             time.sleep(POLL)
         if waits:
-            self.say(f"vllm: {address.base_url} answers again")
+            self.say(f"vllm: {', '.join(address.base_url for address in answering)} answers again")
+        return answering
+
+    def _call_back(self, address: Address) -> None:
+        while address.models() is None:
+            time.sleep(POLL)
+        self.turns.expire()
 
     def free(self) -> None:
         """Give the memory back; the next ``serve`` wakes it and loads the weights anew."""
@@ -162,7 +204,11 @@ class VLLMEngine(Engine):
         if self.sleeps and running and not self._asleep:
             self.say("vllm: sleeps")
             for control in self.controls:
-                control.sleep()
+                try:
+                    control.sleep()
+                except TeacherError:
+                    if self._process is not None or control.address.models() is not None:
+                        raise  # else it is gone, and its memory with it
             self._asleep = True
 
     def stop(self) -> None:
