@@ -20,7 +20,7 @@ from mathse.config.evolution import DPO
 from mathse.config.fits import Optimizer
 from mathse.evolution.preferences import Preference, preference_row, preferences
 from mathse.evolution.state import Judged
-from mathse.models.base import Backbone
+from mathse.models.base import IGNORED, Backbone
 from mathse.models.row import Row
 from mathse.runs.store import read_jsonl
 from mathse.training import loss
@@ -50,7 +50,7 @@ def pair_rows(count: int = 8) -> list[Row]:
 
 
 def dpo_job(folder: Path, rows: Sequence[Row], settings: Any = PAIRS, **dpo: float) -> FitJob:
-    return job(folder, rows, settings, dpo=DPO(**dpo))
+    return job(folder, rows, settings, dpo=DPO(**{"nll_weight": 0.0, **dpo}))
 
 
 def log_p(backbone: Backbone, row: Row, text: str) -> float:
@@ -71,20 +71,23 @@ def test_the_first_steps_loss_is_log_2_and_the_reference_is_what_the_model_gave_
         assert kept["rejected"] == pytest.approx(log_p(backbone, row, row["rejected"]), rel=1e-4)
 
 
-@pytest.mark.parametrize("smoothing", [0.0, 0.2])
-def test_a_later_loss_is_that_of_the_papers_formula(tmp_path: Path, smoothing: float) -> None:
+@pytest.mark.parametrize(("smoothing", "nll_weight"), [(0.0, 0.0), (0.2, 0.5)])
+def test_a_later_loss_is_that_of_the_papers_formulas(tmp_path: Path, smoothing: float, nll_weight: float) -> None:
     rows = pair_rows(4)
     settings = replace(PAIRS, max_steps=2, optimizer=Optimizer(lr=5e-3, warmup_ratio=0.0))
     one_step = replace(settings, max_steps=1)
     start = tiny_backbone()
-    fit(start, dpo_job(tmp_path / "one", rows, one_step, label_smoothing=smoothing))  # now after a step
-    fit(tiny_backbone(), dpo_job(tmp_path / "two", rows, settings, label_smoothing=smoothing))
+    how = {"label_smoothing": smoothing, "nll_weight": nll_weight}
+    fit(start, dpo_job(tmp_path / "one", rows, one_step, **how))  # now after a step
+    fit(tiny_backbone(), dpo_job(tmp_path / "two", rows, settings, **how))
     before = tiny_backbone()
     losses = []
     for row in rows:
         ahead = [log_p(start, row, t) - log_p(before, row, t) for t in (row["response"], row["rejected"])]
         p = 1 / (1 + math.exp(-0.1 * (ahead[0] - ahead[1])))
-        losses.append(-(1 - smoothing) * math.log(p) - smoothing * math.log(1 - p))
+        tokens = int((start.collate([row])["labels"][:, 1:] != IGNORED).sum())
+        nll = -log_p(start, row, row["response"]) / tokens
+        losses.append(-(1 - smoothing) * math.log(p) - smoothing * math.log(1 - p) + nll_weight * nll)
     assert log_of(tmp_path / "two")[-2]["loss"] == pytest.approx(log_of(tmp_path / "one")[0]["loss"], abs=1e-6)
     assert log_of(tmp_path / "two")[-1]["loss"] == pytest.approx(sum(losses) / 4, abs=2e-4)
 

@@ -34,6 +34,7 @@ LATER: dict[str, Any] = {
     "evolution.update": "sft",
     "evolution.dpo.beta": 0.1,
     "evolution.dpo.label_smoothing": 0.0,
+    "evolution.dpo.nll_weight": 0.0,
     "evolution.dpo.lr_scale": 0.1,
     "evolution.dpo.epochs": 1.0,
     "evolution.dpo.pairs_per_problem": 4,

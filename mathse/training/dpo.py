@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mathse.config.evolution import DPO
 from mathse.models.base import IGNORED, Backbone, Length
 from mathse.models.row import Row, paths_of
 from mathse.runs.store import read_jsonl, write_jsonl
@@ -31,12 +32,14 @@ class DPOModule(SFTModule):
 
     The margin is ``beta`` times (log p(accepted) - log p(rejected)), less the same of the reference; log p sums over
     response tokens. With ``label_smoothing`` a share of the pairs is taken to be the wrong way round (Chowdhury et al.
-    2024, arXiv 2403.00409). Validation is SFT's: the loss on reference solutions.
+    2024, arXiv 2403.00409). ``nll_weight`` adds the accepted path's negative log-likelihood, a mean over its tokens,
+    which keeps the margin from growing while both paths become less likely (Pang et al. 2024, arXiv 2404.19733).
+    Validation is SFT's: the loss on reference solutions.
     """
 
-    def __init__(self, backbone: Backbone, *, beta: float, label_smoothing: float, **fit: Any) -> None:
+    def __init__(self, backbone: Backbone, settings: DPO, **fit: Any) -> None:
         super().__init__(backbone, **fit)
-        self.beta, self.label_smoothing = beta, label_smoothing
+        self.settings = settings
         self._margins: list[Tensor] = []  # of a step's micro-batches
 
     def terms(self, counts: Counts) -> int:
@@ -48,13 +51,15 @@ class DPOModule(SFTModule):
         reference = micro["reference"]  # (2n,)
 
         def measure(head: nn.Module, states: Tensor, targets: Tensor) -> Tensor:
-            ahead = row_log_probs(head, states, targets, targets_of_row.tolist()) - reference  # (2n,)
-            accepted, rejected = ahead.chunk(2)
-            learns = targets_of_row.chunk(2)[0] > 0  # a pair that only fills up has no targets
-            margins = self.beta * (accepted - rejected)[learns]  # (n,)
+            log_probs = row_log_probs(head, states, targets, targets_of_row.tolist())  # (2n,)
+            accepted, rejected = (log_probs - reference).chunk(2)
+            tokens = targets_of_row.chunk(2)[0]  # of the accepted paths
+            learns = tokens > 0  # a pair that only fills up has no targets
+            margins = self.settings.beta * (accepted - rejected)[learns]  # (n,)
             self._margins.append(margins.detach())
-            wrong = self.label_smoothing
+            wrong = self.settings.label_smoothing
             losses = -(1 - wrong) * F.logsigmoid(margins) - wrong * F.logsigmoid(-margins)
+            losses = losses - self.settings.nll_weight * (log_probs.chunk(2)[0][learns] / tokens[learns])
             # states are counted in where no pair learns, so that every rank has something to go back through
             return (losses.sum() + 0 * states.sum()) / normaliser
 

@@ -185,8 +185,7 @@ def _train(
     options = {**asdict(settings.optimizer), "vision_lr_scale": settings.vision_lr_scale}
     options |= {"steps": job.steps, "seed": job.seed, "reduced_once": job.reduced_once}
     if job.dpo is not None:
-        weights = {"beta": job.dpo.beta, "label_smoothing": job.dpo.label_smoothing}
-        module: SFTModule = DPOModule(backbone, **weights, **options)
+        module: SFTModule = DPOModule(backbone, job.dpo, **options)
     elif job.status_tokens is None:
         module = SFTModule(backbone, **options)
     else:
