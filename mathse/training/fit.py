@@ -36,6 +36,7 @@ from mathse.runs.layout import CHECKPOINT, REFERENCE, SCRATCH, TRAIN_LOG, TRAINE
 from mathse.runs.store import publish_folder, write_json, write_jsonl
 from mathse.seeds import derive
 from mathse.training import leaving, ranks, resume, strategies
+from mathse.training.allocator import give_back_freed_memory
 from mathse.training.batches import EpochStream, MixedStream, OnceStream, Stream, length
 from mathse.training.divergence import Divergence
 from mathse.training.dpo import DPOModule, PairData, with_reference
@@ -152,6 +153,7 @@ def fit(
         lead = partial(_train, backbone, job, start, log, callbacks)
         ranks.everywhere(lead, _train_along, spec_of(backbone), job, start)
     gc.collect()  # Trainer and module refer to each other, and hold the optimiser: gone before the export
+    give_back_freed_memory()
     save_checkpoint(backbone, done, lambda folder: modes.finish(backbone, settings, before, folder, done, job.kept_in))
     if leaving.told():  # in the last step
         raise KeyboardInterrupt
@@ -170,6 +172,7 @@ def _train_along(spec: ModelSpec, job: FitJob, start: resume.ResumePoint | None)
     _train(backbone, job, start)
     del backbone
     gc.collect()  # as on rank 0
+    give_back_freed_memory()
 
 
 def _train(
