@@ -50,7 +50,7 @@ def pair_rows(count: int = 8) -> list[Row]:
 
 
 def dpo_job(folder: Path, rows: Sequence[Row], settings: Any = PAIRS, **dpo: float) -> FitJob:
-    return job(folder, rows, settings, dpo=DPO(**{"nll_weight": 0.0, **dpo}))
+    return job(folder, rows, settings, dpo=DPO(**dpo))
 
 
 def log_p(backbone: Backbone, row: Row, text: str) -> float:

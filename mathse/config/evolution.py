@@ -42,7 +42,7 @@ class DPO:
     beta: float = allow(0.1, above=0)  # how far the student may leave its reference: small is far
     label_smoothing: float = allow(0.0, low=0, high=0.5)  # share of the pairs that is taken to be the wrong way round
     # weight of SFT's loss on the accepted paths, without which both paths may lose probability (rpo_alpha, pref_ftx)
-    nll_weight: float = allow(1.0, low=0)
+    nll_weight: float = allow(0.0, low=0)
     lr_scale: float = allow(0.1, above=0)  # learning rate, as a share of sft.optimizer.lr
     epochs: float = allow(1.0, above=0)  # passes over the pairs
     pairs_per_problem: int | None = allow(4, low=1)  # at most, the newest rejected paths first; null: all
