@@ -193,6 +193,8 @@ def test_requests_for_two_models_take_turns() -> None:
     one.give_back()
     waiting.join(10)
     assert brought == ["one", "two"] and two.joined() and not one.joined()
+    turns.expire()
+    assert not two.joined()
 
 
 # --- the process ------------------------------------------------------------------------------------------------------

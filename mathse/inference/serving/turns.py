@@ -51,8 +51,9 @@ class Turns:
             self._changes.notify_all()
 
     def expire(self) -> None:
-        """Nobody's from now on; requests under way go on to their ends."""
+        """Nobody's from now on; requests under way go on to their ends. A change that is under way comes first."""
         with self._changes:
+            self._changes.wait_for(lambda: not self._changing)
             self._holds = None
 
     def end(self) -> None:
