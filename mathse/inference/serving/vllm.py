@@ -164,7 +164,7 @@ class VLLMEngine(Engine):
         for address in self._all:
             if address in self.addresses and address not in answering:
                 self.say(f"vllm: no answer from {address.base_url}; the other servers go on")
-                threading.Thread(target=self._call_back, args=(address,), daemon=True).start()
+                threading.Thread(target=self._await_return, args=(address,), daemon=True).start()
             elif address in answering and address not in self.addresses:
                 self.say(f"vllm: {address.base_url} answers again")
         self.addresses = answering
@@ -188,7 +188,8 @@ class VLLMEngine(Engine):
             self.say(f"vllm: {', '.join(address.base_url for address in answering)} answers again")
         return answering
 
-    def _call_back(self, address: Address) -> None:
+    def _await_return(self, address: Address) -> None:
+        """Once it answers, have the weights brought anew, which lets it in."""
         while address.models() is None:
             time.sleep(POLL)
         self.turns.expire()
