@@ -296,10 +296,10 @@ def test_problems_and_pictures_that_are_gone_are_said_so(run: Path) -> None:
 
 
 def test_a_budget_of_pictures_keeps_a_listing_small() -> None:
-    def listed(budget: int, image_png: Callable[[str], bytes]) -> list[dict[str, Any]]:
+    def listed(budget: int, image_png: Callable[[str], bytes], count: int = 3) -> list[dict[str, Any]]:
         written: dict[str, str] = {}
         listing = Listing("now", written.__setitem__, image_png, pictures=budget)
-        for name in ("a", "b", "c"):
+        for name in map(str, range(count)):
             path = ReasoningPath(name, name, "Step 1: 2", Lineage("student", "round_01", "x"))
             listing.add(GalleryItem("round 1", path, Problem(name, "?", (name,)), None, None, None))
         listing.index()
@@ -310,6 +310,9 @@ def test_a_budget_of_pictures_keeps_a_listing_small() -> None:
     assert (first["width"], first["height"], base64.b64decode(second["png"])) == (200, 100, png)
     assert "left out" in third["missing"]
     assert "not a PNG" in listed(10**6, lambda ref: b"GIF89a")[0]["missing"]
+    read: list[str] = []
+    pictures = listed(len(png), lambda ref: (read.append(ref), png)[1], count=60)
+    assert len(read) == 21 and all("left out" in picture["missing"] for picture in pictures[1:])
 
 
 def test_each_picture_of_a_card_is_stored_once_and_a_budget_keeps_the_page_small() -> None:

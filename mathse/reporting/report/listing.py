@@ -33,6 +33,7 @@ PART = 400_000  # characters of a part, about
 MAX_ROWS = 100_000  # of a group; how many more there are is said
 MAX_FORMULAS = 20_000  # converted for one listing: half a minute or so; later ones stay as they are written
 PICTURES_BESIDE, PICTURES_INSIDE = 200_000_000, 1_500_000  # bytes of pictures beside a page, and in it
+NOT_FITTING = 20  # pictures in a row for which there was no room left: no further one is read
 SHORT = 3_000  # characters of a text in the page itself
 NAMED, FIRST_WRONG = 1, 2  # of a step: the judge names it; the label says that it is the first wrong one
 DECISIONS = ("accepted", "rejected", "unparsed")  # by their numbers in the index
@@ -59,6 +60,7 @@ class Listing:
     ) -> None:
         self._stamp, self._image_png, self._most = stamp, image_png, most
         self._picture_budget, self._formula_budget = pictures, MAX_FORMULAS
+        self._not_fitting = 0  # pictures in a row that had no room
         self._rows, self._problems = Parts("rows", stamp, write), Parts("problems", stamp, write)
         self._groups: dict[str, dict[str, Any]] = {}
         self._kinds: dict[str, int] = {}
@@ -175,13 +177,18 @@ class Listing:
         }
 
     def _picture(self, ref: str) -> dict[str, Any]:
+        left_out = {"missing": f"picture left out, to keep this page small: {printable(ref[:200])}"}
+        if self._not_fitting == NOT_FITTING:
+            return left_out
         try:
             png = self._image_png(ref)
             width, height = png_size(png)
         except (MathSEError, OSError, ValueError) as e:
             return {"missing": f"picture not available: {printable(str(e)[:200])}"}
         if len(png) > self._picture_budget:
-            return {"missing": f"picture left out, to keep this page small: {printable(ref[:200])}"}
+            self._not_fitting += 1
+            return left_out
+        self._not_fitting = 0
         self._picture_budget -= len(png)
         return {"width": width, "height": height, "png": base64.b64encode(png).decode("ascii")}
 
