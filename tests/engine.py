@@ -33,6 +33,9 @@ from transformers import AutoProcessor, Qwen2VLForConditionalGeneration
 from transformers.utils import logging
 
 Body = dict[str, Any]
+# One thread at a time: while it reads a model, transformers replaces a function of all models, and of two that overlap
+# the second leaves the replacement behind (weights are tied in no later model).
+READS = threading.Lock()
 
 
 @dataclass
@@ -44,7 +47,8 @@ class Model:
 
     @classmethod
     def open(cls, folder: str) -> Self:
-        net = Qwen2VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+        with READS:
+            net = Qwen2VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
         return cls(net.eval(), AutoProcessor.from_pretrained(folder, local_files_only=True))
 
 
