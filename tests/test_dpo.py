@@ -77,9 +77,9 @@ def test_a_later_loss_is_that_of_the_papers_formulas(tmp_path: Path, smoothing: 
     settings = replace(PAIRS, max_steps=2, optimizer=Optimizer(lr=5e-3, warmup_ratio=0.0))
     one_step = replace(settings, max_steps=1)
     start = tiny_backbone()
-    how = {"label_smoothing": smoothing, "nll_weight": nll_weight}
-    fit(start, dpo_job(tmp_path / "one", rows, one_step, **how))  # now after a step
-    fit(tiny_backbone(), dpo_job(tmp_path / "two", rows, settings, **how))
+    options = {"label_smoothing": smoothing, "nll_weight": nll_weight}
+    fit(start, dpo_job(tmp_path / "one", rows, one_step, **options))  # now after a step
+    fit(tiny_backbone(), dpo_job(tmp_path / "two", rows, settings, **options))
     before = tiny_backbone()
     losses = []
     for row in rows:

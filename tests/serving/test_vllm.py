@@ -272,27 +272,27 @@ def test_an_engine_that_is_killed_in_mid_stage_is_started_again_and_nothing_is_l
 def test_a_server_that_is_lost_leaves_its_requests_to_the_others_and_takes_part_again_when_it_is_back(
     checkpoint: Path, other: Path, tmp_path: Path
 ) -> None:
-    said, asked = list[str](), list[Row]()
+    progress, rows = list[str](), list[Row]()
 
     def asks(enough: Callable[[], bool]) -> Iterator[Ask]:
         while not enough():
-            asked.append(Row(question=f"Number {len(asked)}?", images=()))
-            yield Ask(asked[-1:], GREEDY)
+            rows.append(Row(question=f"Number {len(rows)}?", images=()))
+            yield Ask(rows[-1:], GREEDY)
 
     with ExitStack() as opened:
         one = opened.enter_context(Engine(vllm=checkpoint))
         with Engine(vllm=checkpoint) as two:
             url, port = two.url, two._server.server_address[1]
-            served = students(tmp_path, said, base_urls=[one.url, url], probe=2, max_concurrency=2)
+            served = students(tmp_path, progress, base_urls=[one.url, url], probe=2, max_concurrency=2)
             student = served.of(checkpoint, opener(checkpoint))
             texts = list(student.generated(asks(lambda: len(two.asked) > 2)))
-        texts += student.generated(asks(lambda: len(said) > 1 and len(asked) > 20))
-        assert said[1] == f"vllm: no answer from {url}; the other servers go on"
+        texts += student.generated(asks(lambda: len(progress) > 1 and len(rows) > 20))
+        assert progress[1] == f"vllm: no answer from {url}; the other servers go on"
         two = opened.enter_context(Engine(vllm=other, port=port))
         texts += student.generated(asks(lambda: len(two.asked) > 4))  # two of them are the probe's
-        assert said[2] == f"vllm: {url} answers again" and two.held == content_name(checkpoint)
+        assert progress[2] == f"vllm: {url} answers again" and two.held == content_name(checkpoint)
     local = load("tiny", checkpoint)
-    assert [text for (text,) in texts] == [local.generate([row], **GREEDY)[0] for row in asked]
+    assert [text for (text,) in texts] == [local.generate([row], **GREEDY)[0] for row in rows]
 
 
 # --- evaluate.py ------------------------------------------------------------------------------------------------------
