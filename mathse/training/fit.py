@@ -268,6 +268,7 @@ def _train(
         warnings.simplefilter("ignore")  # Lightning's advice on workers and logging
         if keeps_points:
             in_use.enter_context(leaving.fit_under_way(decides=ranks.rank() == 0))
+        in_use.enter_context(ranks.making_steps())
         try:
             trainer.fit(module, loader, val_loader)
         except SystemExit as e:  # what Lightning makes of a KeyboardInterrupt

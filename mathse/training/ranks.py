@@ -23,12 +23,15 @@ from mathse.training.launch import meeting_point, own_rank, ranks_here
 Result = TypeVar("Result")
 
 # A rank that dies is noticed at once, by its closed connection; one that is stuck, by how long the others wait for it.
-# In a fit's steps all work alike, so minutes say it (trainer.timeout_minutes). Elsewhere they may wait for hours: while
-# rank 0 calls a teacher, a rank computes its share of a tower's features, or a disk takes a resume point.
+# In a fit's steps all work alike, so minutes say it (trainer.timeout_minutes); between two steps, where one disk may
+# take its part of a resume point later than another, SLOWEST times as many. Elsewhere they may wait for hours: while
+# rank 0 calls a teacher, or a rank computes its share of a tower's features.
 WAITING = timedelta(days=30)
+SLOWEST = 3
 STARTING = timedelta(minutes=30)  # for the last rank to come
 BUCKET = 64 * 2**20  # bytes of gradients summed up at a time
 _messages: dist.ProcessGroup | None = None  # gloo: messages between ranks, whatever the devices
+_in_steps: dist.ProcessGroup | None = None  # gloo: takes its place while a fit's steps are made
 _device = torch.device("cpu")  # this rank's
 _timeout = timedelta()  # trainer.timeout_minutes
 _end: Callable[[], None] | None = None  # on rank 0: of the work that the others are at, see ``others_begin``
@@ -108,7 +111,7 @@ def joined(accelerator: str, devices: int, timeout_minutes: float) -> Iterator[N
 
 
 def _connect(number: int, started: int, device: torch.device, timeout: timedelta) -> None:
-    global _messages, _device, _timeout
+    global _messages, _in_steps, _device, _timeout
     address, port = meeting_point()
     os.environ |= {"MASTER_ADDR": address, "MASTER_PORT": str(port)}
     os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))  # else Lightning sets another number
@@ -127,13 +130,14 @@ def _connect(number: int, started: int, device: torch.device, timeout: timedelta
         world_size=started,
         device_id=device if on_gpu else None,
     )
-    _messages, _device, _timeout = dist.new_group(backend="gloo", timeout=WAITING), device, timeout
+    _messages, _in_steps = (dist.new_group(backend="gloo", timeout=limit) for limit in (WAITING, SLOWEST * timeout))
+    _device, _timeout = device, timeout
 
 
 def _disconnect() -> None:
     """Whatever happened: a gloo group that is left over may abort the process at its end."""
-    global _messages, _end
-    group, _messages, _end = _messages, None, None
+    global _messages, _in_steps, _end
+    group, _messages, _in_steps, _end = _messages, None, None, None
     if dist.is_initialized():
         with suppress(RuntimeError):
             dist.destroy_process_group(group if _device.type == "cuda" else None)  # NCCL's would wait for what hangs
@@ -201,6 +205,19 @@ def gather(result: Any) -> list[Any]:
     results: list[Any] = [None] * size() if rank() == 0 else []
     dist.gather_object(result, results or None, dst=0, group=_messages)
     return results
+
+
+@contextmanager
+def making_steps() -> Iterator[None]:
+    """While all ranks make a fit's steps: the others wait for messages of one that is stuck for ``SLOWEST`` times
+    ``trainer.timeout_minutes`` at most."""
+    global _messages, _in_steps
+    _messages, _in_steps = _in_steps, _messages
+    try:
+        yield
+        all_here()  # none leaves while another may still be stuck
+    finally:
+        _messages, _in_steps = _in_steps, _messages
 
 
 # --- numbers in common, in a fit ------------------------------------------------------------------------------------

@@ -153,9 +153,10 @@ def test_a_reflecting_student_writes_on_both_ranks_what_it_writes_on_one(tmp_pat
     [
         (0, signal.SIGKILL, "was ended by SIGKILL"),
         (1, signal.SIGKILL, "was ended by SIGKILL"),
+        (0, signal.SIGSTOP, "did not answer the others any more"),
         (1, signal.SIGSTOP, "did not answer the others any more"),
     ],
-    ids=["rank_0_killed", "rank_1_killed", "rank_1_stuck"],
+    ids=["rank_0_killed", "rank_1_killed", "rank_0_stuck", "rank_1_stuck"],
 )
 def test_a_rank_that_is_lost_is_started_again_and_the_run_ends_in_the_same_bytes(
     longer: Path, tmp_path: Path, which: int, sent: signal.Signals, end: str
@@ -278,6 +279,7 @@ def test_torchrun_starts_a_killed_rank_again_and_none_outlives_it(longer: Path, 
     assert len(started) == 2
     process.kill()
     process.communicate(timeout=STUCK)  # returns once nobody holds the pipe
+    wait_until_gone(started)  # who has no parent left is taken away by the system, in its own time
     assert not any(Path(f"/proc/{pid}").exists() for pid in started)
     run("train.py", *command, launcher=torchrun)
     assert contents(tmp_path / "run") == contents(longer)
