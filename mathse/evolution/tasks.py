@@ -15,6 +15,7 @@ from mathse.config.schema import TrainConfig, chosen_callbacks
 from mathse.data.content_hashes import content_hashes, prompt_hashes
 from mathse.data.decontamination.hash_lists import location
 from mathse.data.images import load_image, png_bytes
+from mathse.data.problem_table import ids_of
 from mathse.data.sources import open_source, problem_named
 from mathse.errors import DataError, SettingsChanged
 from mathse.evolution import memory
@@ -122,7 +123,18 @@ def _run(
 
 
 def sft(loop: EvolutionLoop) -> None:
-    loop.fit_only(read_training_rows(Path(str(loop.config.sft.train)), loop.problems))
+    file = Path(str(loop.config.sft.train))
+    rows, problems = read_training_rows(file, loop.problems), loop.problems
+    measured_on = {problem_id for split in ("test", "dev") for problem_id in ids_of(problems.splits[split])}
+    learnt_from = [row for row in rows if row.problem_id not in measured_on]
+    if len(learnt_from) < len(rows):
+        advice = "data.test_path=FILE measures on others, data.dev_share=0 on no dev split"
+        of_splits = f"of problems of the test and dev splits, on which the student is measured; {advice}"
+        if not learnt_from:
+            raise DataError(f"{file}: all rows are {of_splits}")
+        left_out = len(rows) - len(learnt_from)
+        loop.context.note(f"{left_out:,} of {len(rows):,} rows of sft.train are left out: they are {of_splits}.")
+    loop.fit_only(learnt_from)
 
 
 TASKS: dict[str, Callable[[EvolutionLoop], None]] = {

@@ -306,7 +306,8 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def settings(place: Path) -> list[str]:
-    return ["data=jsonl", f"data.path={place / 'out' / 'problems.jsonl'}", f"data.test_path={place / 'test.jsonl'}"]
+    files = {"path": place / "out" / "problems.jsonl", "test_path": place / "test.jsonl"}
+    return ["data=jsonl", *(f"data.{name}={file}" for name, file in files.items()), "data.dev_share=0"]
 
 
 def test_a_student_is_fitted_on_all_converted_paths(tmp_path: Path, converted: Path) -> None:

@@ -11,8 +11,9 @@ import pytest
 from e2e.conftest import Smoke
 from e2e.runs import SIZES, TINY, problems_of, rows, run, stages
 from mathse.__main__ import main as mathse
-from mathse.runs.store import read_json, read_jsonl, sha256_file
-from mathse.types import ReasoningPath, Reflection, Verdict
+from mathse.errors import DataError
+from mathse.runs.store import read_json, read_jsonl, sha256_file, write_jsonl
+from mathse.types import Lineage, ReasoningPath, Reflection, Verdict
 
 
 def weights(folder: Path) -> str:
@@ -192,6 +193,25 @@ def test_task_sft_fits_on_the_training_rows_of_another_run(smoke: Smoke, tmp_pat
     assert (tmp_path / "sft" / "train.jsonl").read_text() == given.read_text()
     assert weights(tmp_path / "sft") != weights(tmp_path / "base")
     assert not (tmp_path / "orm").exists()
+
+
+def test_task_sft_leaves_out_rows_of_problems_that_it_is_measured_on(tmp_path: Path) -> None:
+    solved = [str(n) for n in range(40)]
+    data = tmp_path / "problems.jsonl"
+    write_jsonl(data, ({"id": n, "question": f"How much is {n} + 1?", "images": [], "answer": "1"} for n in solved))
+    train = tmp_path / "train.jsonl"
+    lineage = Lineage("teacher", "distill", "m", None, 0, "")
+    write_jsonl(train, (ReasoningPath(f"distill/{n}/0", n, "Step 1: It is 1.", lineage) for n in solved))
+    own = (*SIZES, "data=jsonl", f"data.path={data}", "teacher=replay", "task=sft", f"sft.train={train}")
+    summary = run(tmp_path / "run", *own, "data.test_share=0.3", "data.dev_share=0.2")
+    stage = tmp_path / "run" / "sft"
+    measured = {row["id"] for file in stage.glob("*predictions.jsonl") for row in rows(file)}
+    learnt = {row["problem_id"] for row in rows(stage / "train.jsonl")}
+    assert measured and learnt and not measured & learnt and measured | learnt <= set(solved)
+    assert any(f"{len(solved) - len(learnt)} of 40 rows of sft.train are left out" in note for note in summary["notes"])
+    write_jsonl(train, (path for path in paths(train) if path.problem_id in measured))
+    with pytest.raises(DataError, match="all rows are of problems of the test and dev splits"):
+        run(tmp_path / "all", *own, "data.test_share=0.3", "data.dev_share=0.2")
 
 
 @pytest.mark.parametrize(("size", "solved"), [("null", 24), ("5", 5)])
