@@ -5,66 +5,27 @@ Needs what ``pip install transformers[serving]`` brings; skipped where it is mis
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from evaluation.cases import metrics, rows, run, verse_row, write_rows
 
-from mathse.__main__ import main as mathse
-from slow.test_real_engine import TEMPLATE, _wait_for
+from slow.served import needs_serving, served, taught
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not (find_spec("fastapi") and find_spec("uvicorn")), reason="needs transformers[serving]"),
-]
+pytestmark = [pytest.mark.slow, needs_serving]
 
 
 @pytest.fixture(scope="module")
 def judge(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny checkpoint that says "1" to whatever it is asked."""
-    import torch
-    from transformers import AutoProcessor, Qwen2VLForConditionalGeneration
-
     folder = tmp_path_factory.mktemp("served") / "judge"
-    assert mathse(["tiny", "qwen2vl", str(folder)]) == 0
-    processor = AutoProcessor.from_pretrained(folder)
-    processor.chat_template = processor.tokenizer.chat_template = TEMPLATE
-    net = Qwen2VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3)
-    answer = processor.tokenizer("1" + processor.tokenizer.eos_token, return_tensors="pt")["input_ids"]
-    for step in range(120):
-        asked = [{"role": "user", "content": f"Question {step}. " * (1 + step % 60)}]
-        text = processor.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
-        prompt = processor.tokenizer(text, return_tensors="pt")["input_ids"]
-        ids = torch.cat([prompt, answer], 1)
-        labels = ids.clone()
-        labels[:, : prompt.shape[1]] = -100
-        net(input_ids=ids, labels=labels).loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    net.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
+    return taught(folder, "1", lambda step: f"Question {step}. " * (1 + step % 60), steps=120)
 
 
 @pytest.fixture(scope="module")
 def url(judge: Path) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    program = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(judge)]
-    with subprocess.Popen([*program, "--device", "cpu", "--port", str(port)], env=dict(os.environ)) as server:
-        try:
-            _wait_for(f"http://localhost:{port}/health", server)
-            yield f"http://localhost:{port}/v1"
-        finally:
-            server.terminate()
+    with served(judge) as address:
+        yield address
 
 
 def test_a_real_engine_extracts_and_judges(judge: Path, url: str, tmp_path: Path) -> None:
