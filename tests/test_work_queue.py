@@ -146,7 +146,7 @@ def test_rank_0_notices_that_a_rank_does_not_come_back_and_keeps_what_was_answer
     monkeypatch.setattr(work_queue, "LOOK", 0.01)
 
     def answer(task: int) -> tuple[int, int]:
-        if task >= 20:  # so that the other gets a task
+        if task >= 6 + 2 * work_queue.AHEAD:  # none is drawn so far ahead while the other is at one of the first six
             wait_for((tmp_path / "ending").exists)
         return task, ranks.rank()
 
