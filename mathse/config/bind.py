@@ -200,7 +200,9 @@ def _bind_field(f: Field[Any], hint: Any, default: Any, value: Any, path: str, n
     problem, converted = _convert(value, hint)
     problem = problem or _out_of_range(converted, f.metadata)
     if problem:
-        notes.problems[path] = f"{path} = {show(value)}: {problem}{did_you_mean(str(value), _choices(hint))}"
+        choices = _choices(hint)
+        wrong = next((v for v in value if v not in choices), value) if isinstance(value, (list, tuple)) else value
+        notes.problems[path] = f"{path} = {show(value)}: {problem}{did_you_mean(str(wrong), choices)}"
         return default
     return converted
 
@@ -298,7 +300,9 @@ def _convert(value: Any, kind: Any) -> tuple[str | None, Any]:
     if origin is list:
         items = [_convert(v, arguments[0]) for v in value] if isinstance(value, (list, tuple)) else [("", None)]
         if any(problem is not None for problem, _ in items):
-            return f"must be a list, each item {WORDS[arguments[0]]}, such as [a,b]", value
+            choices = _choices(arguments[0])
+            item = f"one of {', '.join(choices)}" if choices else WORDS[arguments[0]]
+            return f"must be a list, each item {item}, such as [{','.join(choices[:2] or ('a', 'b'))}]", value
         return None, [converted for _, converted in items]
     if origin is Literal:
         spelt = value if value in arguments else same_but_spelling(str(value), arguments)

@@ -62,6 +62,8 @@ def test_every_mistake_is_named_at_once(refusal):
         ("orm.see_answer=1", "orm.see_answer = 1: must be true or false"),
         ("orm.students=300", "orm.students = 300: must be a list, each item a whole number, such as [a,b]"),
         ("orm.students=[a]", "orm.students = ['a']: must be a list, each item a whole number, such as [a,b]"),
+        ("data.sets=[svamp,gsm8]", "data.sets = ['svamp', 'gsm8']: must be a list, each item one of svamp, gsm8k, "
+                                   "multiarith, mawps, such as [svamp,gsm8k]; did you mean gsm8k?"),
         ("evolution.round.sample_size=x", "evolution.round.sample_size = 'x': must be a whole number or null"),
         ("~logger", "logger = null: must be a group of settings; choose logger=one of csv, mlflow, several, "
                     "tensorboard, wandb"),

@@ -171,7 +171,34 @@ def test_what_repeats_an_earlier_row_is_left_out_and_counted(root: Path) -> None
     assert any("repeats the row at MultiArith.json:1" in reason for reason in reasons)
     assert any("comes to 51, and its answer is '50.0'" in reason for reason in reasons)
     [note] = words.notes
-    assert "1 rows were left out because they repeat an earlier one" in note and "(1 of mawps)" in note
+    assert "they repeat an earlier row word for word or nearly: 1 of mawps." in note
+
+
+NUMBERS = ("three", "1e99999999", "1/0", "nan", "1" * 5000, "-" * 50)
+EQUATIONS = ("(" * 200, "1/0", "9" * 200, "x", "", "2**99", "__import__")
+
+
+def test_records_that_are_no_problem_are_listed_one_by_one_beside_the_others(root: Path) -> None:
+    lines = [
+        f"How many are number0 and number1 {k} ?,{first} 4.0,+ number0 number1,7.0" for k, first in enumerate(NUMBERS)
+    ]
+    lines.append(f"How many ?,5.0 4.0,{'+ ' * 5_000}number0,9")
+    (root / "mawps_train.csv").write_text(TABLE + "\n".join(lines))
+    (root / "SVAMP.json").write_text(json.dumps([DVDS, *({**DVDS, "Equation": equation} for equation in EQUATIONS)]))
+    long = {**NATALIA, "answer": "<<999999999999*999999999999=1>>" * 20_000 + "\n#### 1"}
+    (root / "gsm_train.jsonl").write_text(json.dumps(NATALIA) + "\n" + json.dumps(long))
+    odd = [{**CANDIES, "lSolutions": ["1e9999999"]}, {**CANDIES, "lEquations": [[]]}]
+    (root / "MultiArith.json").write_text(json.dumps([CANDIES, *odd]))
+    words = source(root)
+    assert sum(len(split) for split in words.splits().values()) == 4
+    listed = [row for row in words.bad_rows if not str(row["reason"]).startswith("repeats")]
+    assert len(listed) == len(lines) + len(EQUATIONS) + 1 + len(odd)
+
+
+def test_a_table_that_is_none_is_named_with_its_line(root: Path) -> None:
+    (root / "mawps_train.csv").write_text(TABLE + '"' + "a" * 200_000 + '",1 2,+ number0 number1,3\n')
+    with pytest.raises(DataError, match=r"mawps_train.csv:3: field larger than field limit"):
+        source(root)
 
 
 def test_a_set_s_own_prose_is_taken_where_it_is_asked_for(root: Path) -> None:

@@ -59,6 +59,13 @@ def calculated(left: Fraction, sign: str, right: Fraction) -> Fraction:
     return {"+": left + right, "-": left - right, "*": left * right, "/": left / (right or 1)}[sign]
 
 
+def number_of(text: str) -> Fraction:
+    """A plain number of at most twelve digits either side of the point. Raises BadRow."""
+    if re.fullmatch(r"-?\d{1,12}(\.\d{1,12})?", text) is None:
+        raise BadRow(f"its equation has {text!r:.40}, which is no number that is read")
+    return Fraction(text)
+
+
 def number_text(number: Fraction) -> str:
     """ "39", "0.25". Raises BadRow for a number of more than ``PLACES`` decimal places."""
     scaled = number * 10**PLACES
@@ -67,6 +74,12 @@ def number_text(number: Fraction) -> str:
     sign, digits = "-" if scaled < 0 else "", f"{abs(scaled.numerator):0{PLACES + 1}d}"
     fraction = digits[-PLACES:].rstrip("0")
     return f"{sign}{digits[:-PLACES]}{'.' if fraction else ''}{fraction}"
+
+
+def check_count(operations: Sequence[Operation]) -> None:
+    """Raises BadRow for no operation, and for more than ``MAX_STEPS``."""
+    if not operations or len(operations) > MAX_STEPS:
+        raise BadRow(f"its equation has {len(operations)} operations, and 1 to {MAX_STEPS} are a solution")
 
 
 def operations_of(equation: str) -> list[Operation]:
@@ -107,7 +120,7 @@ def operations_of_prefix(equation: str, numbers: Sequence[str] = ()) -> list[Ope
             if int(index[1]) >= len(numbers):
                 raise BadRow(f"its equation names {token}, and it has {len(numbers)} numbers")
             token = numbers[int(index[1])]
-        return _number(token)
+        return number_of(token)
 
     tree = read()
     if position != len(tokens):
@@ -118,12 +131,6 @@ def operations_of_prefix(equation: str, numbers: Sequence[str] = ()) -> list[Ope
 # --- trees ------------------------------------------------------------------------------------------------------------
 
 _Tree = Fraction | str | tuple[str, "_Tree", "_Tree"]  # a number, "x", or (sign, left, right)
-
-
-def _number(text: str) -> Fraction:
-    if re.fullmatch(r"-?\d{1,12}(\.\d{1,12})?", text) is None:
-        raise BadRow(f"its equation has {text!r:.40}, which is no number that is read")
-    return Fraction(text)
 
 
 def _parsed(text: str) -> _Tree:
@@ -161,8 +168,8 @@ def _parsed(text: str) -> _Tree:
         if token == "x":
             return "x"
         if token.endswith("%"):
-            return _number(token[:-1]) / 100
-        return _number("0" + token if token.startswith(".") else token)
+            return number_of(token[:-1]) / 100
+        return number_of("0" + token if token.startswith(".") else token)
 
     def chain(signs: str, part: str, depth: int) -> _Tree:
         read = factor if part == "factor" else term
@@ -217,6 +224,5 @@ def _steps(tree: _Tree) -> list[Operation]:
         return node
 
     walk(tree)
-    if not operations or len(operations) > MAX_STEPS:
-        raise BadRow(f"its equation has {len(operations)} operations, and 1 to {MAX_STEPS} are a solution")
+    check_count(operations)
     return operations

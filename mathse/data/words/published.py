@@ -36,7 +36,16 @@ from typing import Any
 from mathse.config.data import WordSet
 from mathse.data.json_records import BadRow, JsonRecord, read_records
 from mathse.data.readers.base import Values, content_id, text_of
-from mathse.data.words.equation import Earlier, Operation, number_text, operations_of, operations_of_prefix, worked_out
+from mathse.data.words.equation import (
+    Earlier,
+    Operation,
+    check_count,
+    number_of,
+    number_text,
+    operations_of,
+    operations_of_prefix,
+    worked_out,
+)
 from mathse.data.words.solution import check, written
 from mathse.errors import DataError
 from mathse.scoring.answers import MARKER, same_answer
@@ -85,6 +94,7 @@ def gsm8k(values: Values) -> WordProblem:
         for operation in operations_of(expression):
             moved = (_shifted(o, first, known) for o in (operation.left, operation.right))
             operations.append(Operation(operation.sign, *moved))
+        check_count(operations)
         for k, (*_, number) in enumerate(worked_out(operations)[first:], first):
             known[number] = k
     # What a solution works out behind its answer is not on the way to it.
@@ -136,7 +146,7 @@ def mawps(values: Values) -> WordProblem:
     numbers = text_of(values, "Numbers").split()
     question = text_of(values, "Question")
     for k in reversed(range(len(numbers))):  # number10 before number1
-        question = question.replace(f"number{k}", number_text(Fraction(numbers[k])))
+        question = question.replace(f"number{k}", number_text(number_of(numbers[k])))
     return WordProblem(
         None, question, operations_of_prefix(text_of(values, "Equation"), numbers), text_of(values, "Answer")
     )
@@ -177,8 +187,11 @@ def records_of(file: Path) -> Iterator[JsonRecord]:
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file}: cannot be read as UTF-8 text ({error}); fetch the file again") from None
     table = csv.DictReader(io.StringIO(text, newline=""))
-    for values in table:
-        yield JsonRecord(table.line_num, {key: value for key, value in values.items() if key and value})
+    try:
+        for values in table:
+            yield JsonRecord(table.line_num, {key: value for key, value in values.items() if key and value})
+    except csv.Error as error:
+        raise DataError(f"{file}:{table.line_num + 1}: {error}; correct the line, or fetch the file again") from None
 
 
 def row_of(name: WordSet, values: Values, solutions: str, most_steps: int | None) -> dict[str, Any] | None:

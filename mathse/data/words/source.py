@@ -50,8 +50,8 @@ class WordProblems(FileData):
         terms = "; ".join(f"{name}: {SETS[name].licence}" for name in settings.sets)
         near = ", ".join(f"{count:,} of {name}" for name, count in repeated.items() if count)
         self.notes = (
-            f"Word problems of {', '.join(settings.sets)} ({terms}). Before the split, {repeated.total():,} rows "
-            f"were left out because they repeat an earlier one, word for word or nearly{f' ({near})' if near else ''}"
+            f"Word problems of {', '.join(settings.sets)} ({terms}). Left out before the split, since they repeat an "
+            f"earlier row word for word or nearly: {near or 'none'}"
             + (f"; {self._longer:,} have more than {settings.most_steps} steps." if self._longer else "."),
         )
         self._opened()
