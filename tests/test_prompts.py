@@ -283,8 +283,10 @@ def test_the_annotator_sees_the_answer_and_the_rewriter_does_not() -> None:
 
 def test_the_newest_version_of_a_text_is_used(tmp_path: Path) -> None:
     for job in JOBS:
+        path = "" if job in ("generate", "repair") else "{path}"
         for version in (2, 10, 9):
-            (tmp_path / f"{job}.en.v{version}.txt").write_text(f"{version}: {{question}}\n")
+            question = "" if job == "repair" else "{question}"
+            (tmp_path / f"{job}.en.v{version}.txt").write_text(f"{version}: {question}\n{path}")
     problem = Problem("p", "Find x.", domain=TaskDomain(Settings(name="own", texts=str(tmp_path))))
     assert prompts.generation_prompt(problem, "full") == "10: Find x."
     assert prompts.version("generate", "full", problem) == "generate/full/own/en/10"

@@ -56,8 +56,6 @@ def read(cfg: DictConfig, schema: type[Config]) -> tuple[Config, Notes]:
     values = with_current_names(values)
     if schema is TrainConfig:
         values["judge"] = with_target(values.get("judge", {"name": "orm"}))
-    if values.get("task_domain") is None:  # nobody chose one: mathematics
-        values.pop("task_domain", None)
     values.pop("hydra", None)  # Hydra's own node, where the caller composed with it
     default = schema()
     full = complete(default, values)

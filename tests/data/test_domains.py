@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from mathse.config import build
+from mathse.config.compose import train_config
 from mathse.config.data import JsonlData, SyntheticData
 from mathse.config.schema import TrainConfig
-from mathse.config.task_domains import JOBS, AnswerForm
+from mathse.config.task_domains import JOBS, AnswerForm, text_problems
 from mathse.config.task_domains import TaskDomain as Settings
 from mathse.data.domains import (
     MATH,
@@ -145,7 +146,8 @@ def test_a_domain_without_a_language_asks_in_one_that_it_has(tmp_path: Path) -> 
     chinese = Problem("z", "什么器官输送血液？", domain=SCIENCE)
     assert prompts.language(chinese) == "en" and "You teach science" in prompts.generation_prompt(chinese, "full")
     for job in JOBS:
-        (tmp_path / f"{job}.de.v1.txt").write_text("Frage: {question}\n{marker} ...\n", encoding="utf-8")
+        path = "" if job == "generate" else "{path}\n"
+        (tmp_path / f"{job}.de.v1.txt").write_text(f"Frage: {{question}}\n{path}{{marker}} ...\n", encoding="utf-8")
     german = TaskDomain(Settings(name="raetsel", texts=str(tmp_path), step=["Schritt"]))
     problem = Problem("p", "Was ist das?", domain=german)
     assert prompts.version("generate", "full", problem) == "generate/full/raetsel/de/1"
@@ -161,6 +163,42 @@ def test_a_folder_without_a_job_is_refused_with_the_files_it_lacks(tmp_path: Pat
     for nowhere in ("no.such.package", "../..//nowhere", "__main__"):
         with pytest.raises(ConfigError, match="no such folder, and no such package"):
             texts_in(nowhere)
+
+
+@pytest.mark.parametrize(
+    ("job", "text", "mistake"),
+    [
+        ("generate", b"Solve it.", r"generate.en.v2.txt: the prompt of generate needs {question}, and"),
+        ("judge", b"{question}", r"judge.en.v2.txt: the prompt of judge needs {path}"),
+        (
+            "judge",
+            b"{question}\n{path}\n{foo}",
+            r"nothing is known of {foo}; .* with {question}, {path}, {answer}, {marker}",
+        ),
+        ("annotate", b"{path}\n\xff{question}", r"annotate.en.v2.txt: cannot be read as UTF-8 text"),
+        ("reflect", b"{question}\n{path} {step}", r"line 2 has {path} beside {step}, .*; write two lines"),
+    ],
+)
+def test_a_prompt_that_would_leave_something_out_is_refused_with_its_file(
+    job: str, text: bytes, mistake: str, tmp_path: Path
+) -> None:
+    for name in JOBS:
+        (tmp_path / f"{name}.en.v1.txt").write_text("{question}" if name == "generate" else "{question}\n{path}")
+    assert list(text_problems(str(tmp_path))) == []
+    (tmp_path / f"{job}.en.v2.txt").write_bytes(text)
+    [sentence] = text_problems(str(tmp_path))
+    assert re.search(mistake.replace("{", r"\{").replace("}", r"\}"), sentence), sentence
+
+
+def test_a_setting_of_the_domain_needs_no_domain_to_be_chosen() -> None:
+    config, _ = train_config(["task_domain.step=[Schritt]"])
+    assert (config.task_domain.name, config.task_domain.step) == ("math", ["Schritt"])
+    data = ("data=ai2d", "data.root=AI2D/ai2d", "teacher=replay")
+    config, _ = train_config([*data, "task_domain.answer.tolerance=0.1"])
+    assert (config.task_domain.name, config.task_domain.answer) == ("science", AnswerForm("text", tolerance=0.1))
+    for nothing in ("[]", "['']"):
+        with pytest.raises(ConfigError, match="name what stands before a step's number"):
+            train_config([f"task_domain.step={nothing}"])
 
 
 # --- problems and their domain ----------------------------------------------------------------------------------------

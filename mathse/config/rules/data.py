@@ -46,6 +46,8 @@ def data_is_there(config: Any) -> Iterator[str]:
 def task_domain_has_its_prompts(config: Any) -> Iterator[str]:
     if isinstance(domain := config.task_domain, TaskDomain):
         yield from (f"task_domain.texts = {show(domain.texts)}: {mistake}" for mistake in text_problems(domain.texts))
+        if not domain.step or not all(name.strip() for name in domain.step):
+            yield f"task_domain.step = {show(domain.step)}: name what stands before a step's number, such as [Step]"
 
 
 def splits_are_the_set_s_own(config: Any) -> Iterator[str]:

@@ -8,20 +8,18 @@ next version; the newest is used, and its number is in each row's lineage. Texts
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from mathse.config.task_domains import TEXT_FILE, text_problems, texts_folder
+from mathse.config.task_domains import SLOT, newest_texts, text_problems, texts_folder
 from mathse.errors import ConfigError
 from mathse.scoring.answers import MARKER
 
 # The closing sentence, read by mathse.scoring.answers; in another language a text has its own, or the English one.
 MARKERS = {"en": MARKER, "zh": "本题的答案是"}
 OF_ALL_DOMAINS = Path(__file__).parent / "any"
-_SLOT = re.compile(r"\{(\w+)\}")
 
 
 class Text(NamedTuple):
@@ -35,16 +33,12 @@ def texts_in(texts: str) -> Mapping[tuple[str, str], Text]:
     prompts."""
     if mistake := next(text_problems(texts), None):
         raise ConfigError(f"task_domain.texts = {texts!r}: {mistake}")
-    newest: dict[tuple[str, str], Text] = {}
-    for folder in filter(None, (OF_ALL_DOMAINS, texts_folder(texts))):
-        of_folder: dict[tuple[str, str], Text] = {}
-        for file in folder.iterdir():
-            if (name := TEXT_FILE.fullmatch(file.name)) is not None:
-                key, number = (name["job"], name["language"]), int(name["version"])
-                if key not in of_folder or of_folder[key].version < number:
-                    of_folder[key] = Text(number, file.read_text(encoding="utf-8").removesuffix("\n"))
-        newest |= of_folder
-    return newest
+    folders = filter(None, (OF_ALL_DOMAINS, texts_folder(texts)))
+    return {
+        key: Text(version, file.read_text(encoding="utf-8").removesuffix("\n"))
+        for folder in folders
+        for key, (version, file) in newest_texts(folder).items()
+    }
 
 
 def fill(template: str, slots: Mapping[str, str | None]) -> str:
@@ -52,9 +46,9 @@ def fill(template: str, slots: Mapping[str, str | None]) -> str:
     lines: list[str] = []
     left_out = False
     for line in template.split("\n"):
-        if any(slots[name] is None for name in _SLOT.findall(line)):
+        if any(slots[name] is None for name in SLOT.findall(line)):
             left_out = True
         elif line or not left_out:
             lines.append(line)
             left_out = False
-    return _SLOT.sub(lambda slot: str(slots[slot[1]]), "\n".join(lines))
+    return SLOT.sub(lambda slot: str(slots[slot[1]]), "\n".join(lines))
