@@ -42,7 +42,7 @@ def open_asked(auto: Any, family: str, settings: Any, weights: bool, no_such_mod
         model_class = auto._model_mapping[type(config)]
     except (KeyError, ValueError, OSError):
         raise CheckpointError(
-            f"{folder}: its config.json says model_type = {model_type!r}, and {no_such_model}"
+            f"{folder}: its config.json says model_type = {model_type!r}, and transformers has no {no_such_model}"
         ) from None
     refuse_scaled_logits(folder, config.get_text_config())
     model = open_model(

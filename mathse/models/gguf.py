@@ -29,6 +29,17 @@ from mathse.models.user_cache import user_cache
 
 WHOLE_NUMBERS = {"F32", "F16", "F64"}  # kinds of tensors that bfloat16 would round
 DIGITS_APART = ("smollm",)  # values of tokenizer.ggml.pre: pre-tokenizers that part all digits, then split as GPT-2's
+# What gguf and transformers raise for a file that is cut, broken or of a model that they do not know.
+UNREADABLE = (
+    OSError,
+    ValueError,
+    LookupError,
+    ArithmeticError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+    AssertionError,
+)
 FORMAT = 1  # of what is made here; with another one it is made anew
 
 
@@ -62,16 +73,19 @@ def _convert(file: Path, folder: Path) -> None:
     from gguf import GGUFReader
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-    reader = GGUFReader(file)
-    splitting = reader.fields.get("tokenizer.ggml.pre")
-    kinds = {tensor.tensor_type.name for tensor in reader.tensors}
     options: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True}
     try:
+        reader = GGUFReader(file)
         with redirect_stderr(StringIO()):  # a bar of its own, which no setting of transformers' turns off
             tokenizer = AutoTokenizer.from_pretrained(file.parent, **options)
             read = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **options)
-    except (OSError, ValueError, KeyError, NotImplementedError) as e:
-        raise CheckpointError(f"{file} cannot be opened ({' '.join(str(e).split())[:400]})") from None
+    except UNREADABLE as e:
+        reason = " ".join(f"{type(e).__name__}: {e}".split())[:400]
+        raise CheckpointError(
+            f"{file} cannot be opened ({reason}); where it is a causal language model's, fetch it again"
+        ) from None
+    kinds = {tensor.tensor_type.name for tensor in reader.tensors}
+    splitting = reader.fields.get("tokenizer.ggml.pre")
     if splitting is not None and splitting.contents() in DIGITS_APART:
         from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
 

