@@ -18,7 +18,9 @@ from jinja2 import TemplateError
 from safetensors import SafetensorError, safe_open
 from transformers import AutoProcessor, AutoTokenizer, GenerationConfig
 
+from mathse.config.backbones import SMOLLM2_VISION
 from mathse.errors import CheckpointError
+from mathse.models import packaged_llava
 from mathse.models.gguf import folder_of, is_gguf
 from mathse.models.placement import META, opening_device
 from mathse.runs.store import read_json
@@ -39,14 +41,17 @@ class Stored(NamedTuple):
 
 
 def resolve(path: str | Path, revision: str | None = None, weights: bool = True) -> Path:
-    """The local folder of a checkpoint: ``path`` itself, what a GGUF file was turned into (mathse.models.gguf), or the
-    hub id's snapshot, which is downloaded where it is not cached (without its weight files, where they are not wanted).
+    """The local folder of a checkpoint: ``path`` itself, what a GGUF file or packages were turned into
+    (mathse.models.gguf, mathse.models.packaged_llava), or the hub id's snapshot, which is downloaded where it is not
+    cached (without its weight files, where they are not wanted).
 
     Raises CheckpointError if there is neither.
     """
     folder = Path(path)
     if folder.is_dir():
         return folder
+    if path == SMOLLM2_VISION:
+        return packaged_llava.folder_of_both()
     if is_gguf(path):
         return folder_of(path)
     from huggingface_hub import snapshot_download  # here: folders need no hub

@@ -44,7 +44,7 @@ FORMAT = 1  # of what is made here; with another one it is made anew
 
 
 def is_gguf(path: str | Path) -> bool:
-    """Whether ``path`` names a GGUF file, by itself or by its package."""
+    """Whether ``path`` names a GGUF file, by itself or by the package (or packages) that have it."""
     return str(path).startswith(PACKAGE) or str(path).endswith(GGUF)
 
 

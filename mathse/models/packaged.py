@@ -8,6 +8,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -41,9 +42,10 @@ def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
         unfinished = folder.with_name(f".{folder.name}.{os.getpid()}")
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
-        make(unfinished)
         try:
-            os.rename(unfinished, folder)
-        except OSError:  # another process was faster, and made the same
-            shutil.rmtree(unfinished)
+            make(unfinished)
+            with suppress(OSError):  # another process was faster, and made the same
+                os.rename(unfinished, folder)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
     return folder
