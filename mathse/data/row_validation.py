@@ -180,8 +180,9 @@ def path_inside(ref: str, root: Path) -> str:
     try:
         target = (root / ref).resolve()
         target.is_file()  # an OSError for a name that is too long
-    except (OSError, RuntimeError) as error:  # a loop of links is a RuntimeError
-        cause = error.strerror if isinstance(error, OSError) else "a loop of links"
+    except (OSError, RuntimeError, UnicodeEncodeError) as error:
+        kinds = {UnicodeEncodeError: "half of a surrogate pair", RuntimeError: "a loop of links"}
+        cause = kinds.get(type(error), getattr(error, "strerror", ""))
         raise BadRow(f"image {ref!r:.80}: no usable path ({cause}); rename it") from None
     if not target.is_relative_to(root):
         raise BadRow(f"image {ref!r:.80}: a link that leads out of the file's folder; copy the image there")

@@ -260,6 +260,7 @@ BROKEN: list[tuple[str, Callable[[dict[str, Any]], Any], str]] = [
     ("unigeo", lambda r: {**r, "choices": "20"}, '"choices" is a list, got text'),
     ("unigeo", lambda r: {**r, "image": "../../etc/passwd"}, "only paths inside"),
     ("unigeo", lambda r: {**r, "image": "gone.png"}, "gone.png: no such file"),
+    ("unigeo", lambda r: {**r, "image": "\ud800.png"}, "no usable path (half of a surrogate pair)"),
     ("unigeo", lambda r: {**r, "image": 7}, "an image is the path of a file"),
     ("chartqa", lambda r: {**r, "label": []}, '"label" holds 0 answers'),
     ("chartqa", lambda r: {"imgname": "7.png", "label": "1"}, '"query" is missing; is this file of another set?'),
