@@ -147,7 +147,8 @@ def unpacked(folder: Path, name: str, *more: Any) -> Path:
     for path in (folder / file, folder / picture):
         path.parent.mkdir(parents=True, exist_ok=True)
     content = record if not more else [*record, *more]
-    (folder / file).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+    text = json.dumps(content, ensure_ascii=False)
+    (folder / file).write_bytes(text.encode("utf-8", "backslashreplace"))  # half a surrogate pair as JSON's escape
     Image.new("RGB", (6, 4), "red").save(folder / picture)
     if name == "mathvl":
         Image.new("RGB", (2, 2)).save(folder / "images/1b.png")
