@@ -18,7 +18,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
-from typing import Any, ClassVar, Literal, Self, get_args
+from types import NoneType, UnionType
+from typing import Any, ClassVar, Literal, Self, get_args, get_origin, get_type_hints
 
 from mathse.errors import DataError
 
@@ -65,13 +66,17 @@ class Record:
     def from_json(cls, row: Mapping[str, Any]) -> Self:
         if not isinstance(row, Mapping):
             raise DataError(f"a {cls.__name__} is a JSON object, got {type(row).__name__}")
-        known = _field_names(cls)  # type: ignore[arg-type]
+        known = _kinds_of_fields(cls)  # type: ignore[arg-type]
         if unknown := sorted(row.keys() - known):
             raise DataError(f"a {cls.__name__} has no field {unknown[0]!r}; its fields are {sorted(known)}")
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
         for name, kind in cls.NESTED.items():
             if isinstance(value := values.get(name), Mapping):
                 values[name] = kind.from_json(value)
+        for name, value in values.items():
+            if not isinstance(value, known[name]):
+                kinds = " or ".join(dict.fromkeys(_in_words(kind) for kind in known[name]))
+                raise DataError(f'"{name}" of a {cls.__name__} is {kinds}, got {_in_words(type(value))}')
         try:
             return cls(**values)
         except TypeError:
@@ -81,8 +86,29 @@ class Record:
 
 
 @cache
-def _field_names(kind: Any) -> frozenset[str]:
-    return frozenset(f.name for f in fields(kind))
+def _kinds_of_fields(record: Any) -> dict[str, tuple[type, ...]]:
+    """By field, the classes of which its value is one: those of its annotation."""
+    kinds = {}
+    for name, hint in get_type_hints(record).items():
+        if get_origin(hint) is not ClassVar:
+            options = get_args(hint) if get_origin(hint) is UnionType else (hint,)
+            kinds[name] = tuple(kind for option in options for kind in _classes_of(option))
+    return kinds
+
+
+def _in_words(kind: type) -> str:
+    words = {str: "text", bool: "true or false", int: "a number", float: "a number", tuple: "a list", NoneType: "null"}
+    return words.get(kind, "an object")
+
+
+def _classes_of(hint: Any) -> tuple[type, ...]:
+    if hint is Any:
+        return (object,)
+    if hint is float:
+        return (float, int)
+    if get_origin(hint) is Literal:
+        return (str,)
+    return (get_origin(hint) or hint,)
 
 
 @dataclass(frozen=True)

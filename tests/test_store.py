@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import resource
 import time
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from mathse.runs.store import (
     read_json,
     read_jsonl,
     sha256_file,
+    to_json,
     write_json,
     write_jsonl,
 )
@@ -95,6 +97,22 @@ def test_a_broken_line_is_named_by_file_and_number_once_it_is_reached(tmp_path: 
     assert [next(rows), next(rows)] == [reasoning_path(1), reasoning_path(2)]
     with pytest.raises(DataError, match=rf"{file}:3: .*fix or remove this line"):
         next(rows)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"text": 5}, '"text" of a ReasoningPath is text, got a number'),
+        ({"problem_id": ["p"]}, '"problem_id" of a ReasoningPath is text, got a list'),
+        ({"lineage": "student"}, '"lineage" of a ReasoningPath is an object, got text'),
+        ({"lineage": {"origin": "student", "stage": "s", "model": None}}, '"model" of a Lineage is text, got null'),
+        ({"lineage": {"origin": "student", "stage": "s", "model": "m", "parent": 1}}, "is text or null, got a number"),
+    ],
+)
+def test_a_field_of_another_kind_is_named(tmp_path: Path, change: dict[str, object], reason: str) -> None:
+    write_jsonl(tmp_path / "paths.jsonl", [json.loads(to_json(reasoning_path(1))) | change])
+    with pytest.raises(DataError, match=rf"paths.jsonl:1: .*{re.escape(reason)}"):
+        list(read_jsonl(tmp_path / "paths.jsonl", ReasoningPath))
 
 
 def test_blank_lines_are_skipped_and_counted(tmp_path: Path) -> None:

@@ -101,8 +101,6 @@ def _row_of_a_run(
     if verdict is None:
         raise BadRow('a row of a run has "path" and "label" (or "verdict"), and it has neither of the two')
     path, label = ReasoningPath.from_json(values["path"]), Verdict.from_json(verdict)
-    if not all(isinstance(text, str) for text in (path.id, path.problem_id, path.text)):
-        raise BadRow('"id", "problem_id" and "text" of the path are texts; write the row as the run wrote it')
     if label.status not in STATUSES:
         raise BadRow(f"the label's status is {label.status!r:.80}; a label is correct or wrong, leave this row out")
     if label.path_id != path.id:
