@@ -54,7 +54,7 @@ def test_images_come_as_a_list_or_one_by_one(tmp_path):
 def test_a_missing_file_or_a_row_of_another_form_is_one_sentence(tmp_path):
     with pytest.raises(ConfigError, match="not public; give your own file.*benchmark.mathvl_test.problems=FILE"):
         make("mathvl_test").load(None)
-    with pytest.raises(DataError, match=r'own\.jsonl:1: "images" and "options" are lists'):
+    with pytest.raises(DataError, match=r'own\.jsonl:1: "options" is a list'):
         items_of(tmp_path, CHOICE | {"options": "A"})
 
 

@@ -13,10 +13,12 @@ import pytest
 from data import test_readers as published
 from data import test_words as words
 
+from mathse.config import build
 from mathse.config import data as settings
+from mathse.config.compose import evaluate_config
 from mathse.config.data import READABLE
 from mathse.data.problems import FileData, JsonlData
-from mathse.errors import DataError
+from mathse.errors import DataError, MathSEError
 
 FEW, MANY = 25, 10_000  # of each form
 GONE = object()
@@ -97,3 +99,42 @@ def test_a_strange_part_of_a_record_ends_in_no_traceback(form: str, times: int, 
             continue
         except Exception as error:
             raise AssertionError(f"{form}, {place}: {strange!r}") from error
+
+
+# benchmark -> a row of its published file
+ROWS = {
+    "mathvista": {"pid": "1", "question": "How many?", "image": "1.png", "choices": ["1", "2"], "unit": None,
+                  "precision": None, "answer": "1", "question_type": "multi_choice", "answer_type": "text",
+                  "metadata": {"split": "testmini", "language": "english", "skills": ["algebraic reasoning"]},
+                  "query": "Hint: ..."},
+    "mathverse": {"sample_index": "1", "problem_index": "1", "problem_version": "Text Dominant", "question": "Find x.",
+                  "image": "1.png", "answer": "12", "question_type": "free-form", "question_for_eval": "Find x.",
+                  "metadata": {"split": "testmini", "source": "geo", "subject": "Plane", "subfield": "Angle"},
+                  "query_wo": "Find x.", "query_cot": "Find x."},
+    "mathvision": {"id": "1", "question": "Find x. <image1>", "options": ["1", "2"], "image": "1.png", "answer": "A",
+                   "level": 1, "subject": "counting", "solution": None},
+    "wemath": {"ID": "1", "split": "testmini", "knowledge concept": "Angles", "question": "Find x.",
+               "option": "A. 1; B. 2", "answer": "A", "image_path": "1.png", "key": "2steps_1", "question number": 1,
+               "knowledge concept description": "x"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("times", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ROWS)
+def test_a_strange_part_of_a_benchmark_s_row_ends_in_no_traceback(name: str, times: int, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    config, _ = evaluate_config([f"benchmark={name}", f"checkpoint={tmp_path}"])
+    benchmark, file = build(config.benchmark[name]), tmp_path / "rows.jsonl"
+    cases = [(place, strange) for place in places(ROWS[name]) for strange in STRANGE]
+    random.Random(0).shuffle(cases)
+    file.write_text(json.dumps(ROWS[name]))
+    assert len(benchmark.load(file, need_images=False)) == 1
+    for place, strange in cases[:times]:
+        file.write_text(json.dumps(changed(ROWS[name], place, strange)))
+        try:
+            [item] = benchmark.load(file, need_images=False)
+            assert isinstance(item.problem.question, str)
+        except MathSEError:
+            continue
+        except Exception as error:
+            raise AssertionError(f"{name}, {place}: {strange!r}") from error

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
+from types import NoneType
 from typing import Any, NamedTuple
 
 from mathse.config.extras import missing
@@ -22,6 +23,12 @@ from mathse.types import whole_characters
 Source = Path | tuple[str, str | None, str]  # a file, or the hub's data set (id, configuration, split)
 # A key that only one benchmark's rows have: for the error about another benchmark's file.
 _TELLTALE = {"mathvista": "pid", "mathverse": "sample_index", "mathvision": "level", "wemath": "ID"}
+# What stands in a row of every benchmark that has such a key, and in words.
+_KINDS = {
+    "question": ((str,), "text"),
+    "choices": ((list, NoneType), "a list"),
+    "options": ((list, NoneType), "a list"),
+}
 # The first bytes of a picture -> the ending of its file.
 _ENDINGS = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"GIF8": ".gif", b"RIFF": ".webp"}
 
@@ -150,6 +157,10 @@ def checked(source_rows: Iterable[SourceRow], benchmark: str, key: str, required
                     remedy = f"this is a row of {other}: say benchmark={other}, or give {benchmark}'s own file"
                     break
             raise DataError(f'{position}: no row of {benchmark} (it has no "{lacking}"); {remedy}')
+        for name, (kinds, words) in _KINDS.items():
+            if name in row and not isinstance(row[name], kinds):
+                value = f"{row[name]!r:.80}"
+                raise DataError(f'{position}: "{name}" is {words}, got {value}; give {benchmark}\'s own file')
         identity = str(row[key])
         if identity in seen:
             raise DataError(
@@ -173,27 +184,28 @@ def as_official(row: dict[str, Any], benchmark: str, key: str) -> dict[str, Any]
     return {**row.get("metadata", {}), **row, **ours}
 
 
-def image_path(position: str, ref: str, folder: Path, needed: bool) -> tuple[str, ...]:
+def image_path(position: str, ref: Any, folder: Path, needed: bool) -> tuple[str, ...]:
     """The absolute path of a row's image below ``folder``, with or without the first folder of ``ref``.
 
-    DataError if it is needed and not there; () if it is not needed.
+    DataError if it is needed and not there, or no path below ``folder``; () if it is not needed.
     """
-    parts = PurePosixPath(ref).parts
     if not ref and not needed:
         return ()
-    if not ref or PurePosixPath(ref).is_absolute() or ".." in parts or "\\" in ref or "\x00" in ref:
+    path = PurePosixPath(ref) if ref and isinstance(ref, str) else None
+    if path is None or path.is_absolute() or ".." in path.parts or "\\" in ref or "\x00" in ref:
         raise DataError(
             f"{position}: image {ref!r:.80} is no path below {folder}; give it relative to the images' folder"
         )
+    parts = path.parts
     for tail in (parts, parts[1:]):
         if tail:
-            path = folder.joinpath(*tail)
+            file = folder.joinpath(*tail)
             try:
-                exists = path.is_file()
+                exists = file.is_file()
             except OSError:  # a name that no file can have, such as a picture's bytes written out
                 exists = False
             if exists:
-                return (str(path.resolve()),)
+                return (str(file.resolve()),)
     if needed:
         raise DataError(
             f"{position}: no image {ref!r:.80} in {folder}; give the folder that holds the benchmark's images"
