@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,9 @@ def defaults(schema: type) -> dict[str, Any]:
     return {key: None if bind.is_option(key, getattr(default, key)) else value for key, value in plain.items()}
 
 
+@cache
 def register() -> None:
-    """Tells Hydra the schemas' defaults. Calling it twice does no harm.
+    """Tells Hydra the schemas' defaults, once a process.
 
     The defaults go in as plain values: a typed node would make Hydra stop at the first value of a wrong type, whereas
     ``mathse.config.parse`` reports all of them together.
