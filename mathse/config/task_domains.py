@@ -14,7 +14,7 @@ from mathse.scoring.answers import Form, UnitRule
 JOBS = ("generate", "judge", "annotate", "reflect")  # the prompts that every domain has, each in all its languages
 TEXT_FILE = re.compile(r"(?P<job>\w+)\.(?P<language>[a-z]{2})\.v(?P<version>\d{1,4})\.txt")
 SLOT = re.compile(r"\{(\w+)\}")  # in a prompt, what it is filled with
-# By job: the slots that its prompt needs, and those that may be empty, as may "marker" be left out of any.
+# By job: the slots that its prompt needs, and those that it may have, which may be empty. Any may have {marker}.
 SLOTS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "generate": (("question",), ()),
     "judge": (("question", "path"), ("answer",)),
@@ -88,6 +88,7 @@ def text_problems(texts: str) -> Iterator[str]:
 
 
 def _prompt_problems(job: str, file: Path) -> Iterator[str]:
+    """What is wrong with a job's prompt by its slots: they are filled line by line, see mathse.data.domains.texts."""
     needed, optional = SLOTS[job]
     try:
         lines = file.read_text(encoding="utf-8").splitlines()

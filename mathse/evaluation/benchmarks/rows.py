@@ -191,13 +191,12 @@ def image_path(position: str, ref: Any, folder: Path, needed: bool) -> tuple[str
     """
     if not ref and not needed:
         return ()
-    path = PurePosixPath(ref) if ref and isinstance(ref, str) else None
-    if path is None or path.is_absolute() or ".." in path.parts or "\\" in ref or "\x00" in ref:
+    inside = PurePosixPath(ref) if ref and isinstance(ref, str) else None
+    if inside is None or inside.is_absolute() or ".." in inside.parts or "\\" in ref or "\x00" in ref:
         raise DataError(
             f"{position}: image {ref!r:.80} is no path below {folder}; give it relative to the images' folder"
         )
-    parts = path.parts
-    for tail in (parts, parts[1:]):
+    for tail in (inside.parts, inside.parts[1:]):
         if tail:
             file = folder.joinpath(*tail)
             try:
