@@ -19,6 +19,10 @@ os.environ |= {
 # A shell starts what it puts into the background with Ctrl-C ignored, and tests of Ctrl-C would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Only a power cut tells a flushed file from one in the kernel's cache, and waiting for the disk would be a good part of
+# a tiny run's time. Processes that tests start do flush; in which order, tests/test_store.py asks.
+os.fsync = lambda fd: None
+
 import pytest  # noqa: E402  (the variables first)
 
 ROOT = Path(__file__).resolve().parents[1]

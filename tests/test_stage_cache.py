@@ -73,13 +73,6 @@ def contents(path: Path) -> dict[str, bytes]:
     return {p.relative_to(path).as_posix(): p.read_bytes() for p in files}
 
 
-@pytest.fixture(autouse=True)
-def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only a power cut tells a flushed file from one in the kernel's cache; waiting on a busy disk tests nothing here.
-    The processes that these tests start and kill do flush."""
-    monkeypatch.setattr(os, "fsync", lambda fd: None)
-
-
 # --- a stage and its manifest ---------------------------------------------------------------------------------------
 
 

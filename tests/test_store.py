@@ -47,13 +47,6 @@ def disk_full_beyond(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.fixture(autouse=True)
-def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only a power cut tells a flushed file from one in the kernel's cache; waiting on a busy disk tests nothing here.
-    The processes that these tests start and kill do flush."""
-    monkeypatch.setattr(os, "fsync", lambda fd: None)
-
-
 # --- JSON and JSONL -------------------------------------------------------------------------------------------------
 
 

@@ -15,11 +15,6 @@ from mathse.runs.store import read_json, write_json
 FIT = ["seed", *RANKS]
 
 
-@pytest.fixture(autouse=True)
-def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.fsync", lambda fd: None)
-
-
 def opened(path: Path, devices: int, strategy: str = "fsdp2", seed: int = 0) -> RunFolder:
     config = {"seed": seed, "trainer.devices": devices, "trainer.strategy": strategy}
     return RunFolder.open(path, config, name="demo", task="evolve", seed=0, nested={})
