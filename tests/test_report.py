@@ -32,7 +32,7 @@ from mathse.reporting.report.flow import flow
 from mathse.reporting.report.gallery import Choice, GalleryItem, answers_to_tests, paths
 from mathse.reporting.report.listing import Listing
 from mathse.reporting.report.losses import losses
-from mathse.reporting.report.run_sections import own_seconds
+from mathse.reporting.report.run_sections import acceptance, own_seconds
 from mathse.reporting.report.staircase import Stairs, staircase, stairs
 from mathse.reporting.report.svg import NARROW, points, safe, spread, ticks
 from mathse.runs.layout import stage_order, title
@@ -201,6 +201,22 @@ def test_hostile_text_of_a_model_stays_text(run: Path, tmp_path: Path) -> None:
         assert re.search("[\x00\x1b]|" + r"(?<!\\)\\u(0000|001b|d800)", text) is None
     for file in (hostile / "report_parts").iterdir():
         assert not set("<>&").intersection(file.read_text()), file.name
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({}, "The judge does not see that answer."),
+        ({"orm": {"see_answer": True}}, "The judge sees that answer."),
+        ({"judge": {"checkpoint": "elsewhere"}}, None),  # another run's ORM has that run's form
+        ({"judge": {"name": "answer"}}, None),
+    ],
+)
+def test_whether_the_orm_sees_the_answer_is_said_where_it_is_known(
+    tmp_path: Path, settings: dict[str, Any], sentence: str | None
+) -> None:
+    page = acceptance(read_run(build_run(tmp_path / "run", size=12, settings=settings)))
+    assert re.findall(r"The judge (?:does not see|sees) that answer\.", page) == [sentence] * (sentence is not None)
 
 
 @pytest.mark.parametrize("stage", ["base", "orm/solver", "orm", "distill", "round_01", "reflection"])

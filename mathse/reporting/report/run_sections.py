@@ -121,8 +121,10 @@ def acceptance(run: Run) -> str:
         numbers.append((title(e["stage"]), *counts, share, svg.percent(e.get("step_precision"))))
     head = ("stage", "accepted", "rejected", "unparsed", "precision (95% interval)", "all steps right too")
     finding = "Precision is the share of accepted paths that end in the reference answer."
-    if run.config.get("judge", {}).get("name") == "orm" and not run.config.get("orm", {}).get("see_answer"):
-        finding += " The judge does not see that answer."
+    judge = run.config.get("judge", {})
+    if judge.get("name") == "orm" and judge.get("checkpoint") is None:  # another run's ORM has that run's form
+        sees = run.config.get("orm", {}).get("see_answer")
+        finding += f" The judge {'sees' if sees else 'does not see'} that answer."
     return section(
         "acceptance",
         "What the judge let through",
