@@ -9,6 +9,7 @@ from mathse.scoring.metrics import (
     accuracy,
     auroc,
     first_step,
+    like_chance,
     mean_interval,
     mean_share,
     orm_metrics,
@@ -106,6 +107,20 @@ def test_empty_classes_give_null_figures() -> None:
     only_right = orm_metrics([verdict("a", "correct")], [verdict("a", "correct", score=0.7)], 0.5)
     assert only_right["positive_accuracy"] == 1
     assert only_right["negative_accuracy"] is only_right["error_step_accuracy"] is only_right["auroc"] is None
+
+
+@pytest.mark.parametrize(
+    ("right_accepted", "wrong_accepted", "chance"),
+    [(20, 20, True), (0, 0, True), (12, 8, True), (8, 12, True), (16, 4, False), (20, 0, False), (None, 3, False)],
+)
+def test_a_judge_is_like_chance_until_its_intervals_part(
+    right_accepted: int | None, wrong_accepted: int, chance: bool
+) -> None:
+    marks = [("correct", k < (right_accepted or 0)) for k in range(20) if right_accepted is not None]
+    marks += [("wrong", k < wrong_accepted) for k in range(20)]
+    labels = [verdict(str(k), label) for k, (label, _) in enumerate(marks)]
+    verdicts = [verdict(str(k), "correct" if accepts else "wrong") for k, (_, accepts) in enumerate(marks)]
+    assert like_chance(orm_metrics(labels, verdicts, 0.5)) == chance
 
 
 def test_without_labelled_steps_there_is_no_step_figure() -> None:

@@ -46,6 +46,7 @@ from mathse.runs.layout import CHECKPOINT, FEEDBACK, HELD_PATHS, METRICS, ORM_FI
 from mathse.runs.stage_cache import Stage
 from mathse.runs.store import read_jsonl, write_json, write_jsonl
 from mathse.runs.teacher_calls import ASKED
+from mathse.scoring.metrics import like_chance
 from mathse.seeds import rng
 from mathse.training.batches import EpochStream, MixedStream, Stream
 from mathse.training.fit import save_checkpoint
@@ -92,6 +93,15 @@ def train_orm(loop: EvolutionRun, data: ORMData | None) -> list[Stage]:
         note = _fit_orm(loop, stage, solver, train)
         held = _labels_of(data.held) if data else _labelled(loop, students, "orm_held", HELD_PATHS)
         figures = judge_held(loop, stage, loop.models.orm, held, stage.path / METRICS)
+        if note is None and like_chance(figures):
+            right, wrong = figures["positive_accuracy"], 1 - figures["negative_accuracy"]
+            note = (
+                f"it cannot be told from chance: of {figures['n']} held-out paths it accepts {right:.1%} of the right "
+                f"and {wrong:.1%} of the wrong ones. More paths may help (orm.samples_per_problem), more and smaller "
+                "steps (orm.fit.max_steps, orm.fit.batch_size), or orm.see_answer=true"
+            )
+        if note:
+            loop.context.progress.say(f"orm: {note}")
         inputs = [student.path / name for student in students for name in (PATHS, HELD_PATHS)]
         annotated = 0 if data else len(to_explain(train)) + len(to_explain(held))
         stage.finish({"training_paths": len(train), "note": note, ASKED: annotated, **figures}, inputs)
@@ -263,7 +273,6 @@ def _fit_orm(loop: EvolutionRun, stage: Stage, solver: Stage, labelled: Sequence
         )
     else:
         note = "no right or no wrong path among the samples, so there is nothing balanced to fit the ORM on"
-        loop.context.progress.say(f"orm: {note}")
         stages.carry_on(solver.path / CHECKPOINT, checkpoint)
     write_json(checkpoint / ORM_FILE, {key: getattr(settings, key) for key in FORM})
     return note

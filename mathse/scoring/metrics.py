@@ -180,6 +180,14 @@ def orm_metrics(
     }
 
 
+def like_chance(figures: Mapping[str, Any]) -> bool:
+    """Whether a judge, as far as its 95 % intervals tell, accepts right paths no more often than wrong ones: what it
+    takes is then as good as drawn. ``figures``: those of ``orm_metrics``; False where there are no paths of both kinds.
+    """
+    right, wrong = figures["ci95"]["positive_accuracy"], figures["ci95"]["negative_accuracy"]
+    return right is not None and wrong is not None and right[0] <= 1 - wrong[0]
+
+
 def auroc(labels: Sequence[Verdict], verdicts: Sequence[Verdict]) -> float | None:
     """Area under the ROC curve of P(correct), ties count half; None without scores or with one class."""
     if all(v.score is None for v in verdicts):
