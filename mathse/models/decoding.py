@@ -239,9 +239,9 @@ def write(
         if not count or step == max_new_tokens - 1:
             break
         if 2 * count <= len(held):  # ended sequences leave; by halves, since the cache is copied for it
-            kept = going.nonzero()[:, 0]
-            rows.select(kept)
-            held, going, ids, tokens = held[kept], going[kept], ids[kept], tokens[kept]
+            unfinished = going.nonzero()[:, 0]
+            rows.select(unfinished)
+            held, going, ids, tokens = (each[unfinished] for each in (held, going, ids, tokens))
         ids = torch.cat([ids, tokens[:, None]], 1)
         logits = rows.read_token(tokens)
     steps = torch.stack(watched, 1).cpu() if watched else None  # (R, steps, watched tokens)

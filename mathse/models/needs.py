@@ -132,8 +132,8 @@ def of_fit(shape: Shape, fit: Fit, trainer: Trainer, row: RowSize, memory: int |
             frozen = not (full and part in trains)
             activations += rows * stack.kept_bytes(tokens, precision, fit.activation_checkpointing, frozen, adapted)
             if precision == "bf16-mixed" and shards == 1 and base == SINGLE:
-                kept = part in trains or not fit.activation_checkpointing
-                activations += HALF * stack.layers * shape.layer_parameters[part] * kept
+                has_copies = part in trains or not fit.activation_checkpointing
+                activations += HALF * stack.layers * shape.layer_parameters[part] * has_copies
     device["activations"] = activations
     logits = rows * row.response * shape.vocabulary
     # float32 logits, log-probabilities and gradient, and what the head put out

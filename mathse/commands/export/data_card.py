@@ -105,12 +105,12 @@ def _front_matter(run: Run, options: ExportOptions, counts: RowCounts) -> str:
 
 
 def _head(run: Run, options: ExportOptions, counts: RowCounts, open_with: str) -> Iterator[str]:
-    what = {
+    heading = {
         "sft": f"D_SFT of stage {title(options.stage)}: accepted reasoning paths to fit a student on",
         "preferences": f"Preferences of stage {title(options.stage)}: accepted paths, each with a rejected one",
         "orm": "Labelled reasoning paths to fit an Outcome Reward Model on",
     }[options.what]
-    yield f"\n# {what}\n"
+    yield f"\n# {heading}\n"
     yield (
         f"{counts.rows:,} rows over {len(counts.problems):,} problems, {options.pictures:,} pictures, from the MathSE "
         f"run `{run.name}` (task {run.task}, seed {run.seed}), in the form of `{options.format}`.\n"

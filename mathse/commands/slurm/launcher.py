@@ -188,13 +188,13 @@ def _why_it_failed(job: SlurmJob, status: int | None, state: JobState | None) ->
         return None
     if status is not None and (state is None or state.state in ("FAILED", "COMPLETED", "COMPLETING")):
         return f"exit code {status}: {job.last_words()}"
-    how = {
+    endings = {
         "CANCELLED": "was cancelled",
         "TIMEOUT": "ran out of its time (hydra.launcher.timeout_min) and could not be queued again",
         "OUT_OF_MEMORY": "took more memory than it had asked for (hydra.launcher.mem_gb)",
         "NODE_FAIL": "lost its node",
     }
-    ended = how.get(state.state, f"ended as {state.state}") if state is not None else "is gone from SLURM's queue"
+    ended = endings.get(state.state, f"ended as {state.state}") if state is not None else "is gone from SLURM's queue"
     return f"{ended}; the same command submits it again, and it goes on where it was"
 
 

@@ -241,6 +241,7 @@ class Online:
                     raise Stopped from None
 
     def _least_busy(self) -> str:
+        """Of the addresses in reach; of all, where none is."""
         now = time.monotonic()
         reachable = [url for url in self.addresses if self.out_of_reach.get(url, 0.0) <= now]
         return min(reachable or self.addresses, key=self.busy.__getitem__)

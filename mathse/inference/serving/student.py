@@ -157,10 +157,10 @@ def _missing(request: ChatRequest, reply: ChatReply) -> list[ChatRequest]:
     """A request for each choice that a server gave too few, with a seed of its own."""
     if reply.outcome in ("failed", "rejected", "refused"):
         return []
-    given = max(1, len(reply.texts))
+    received = max(1, len(reply.texts))
     return [
         replace(request, n=1, again=again, seed=None if request.seed is None else derive(request.seed, again) % 2**31)
-        for again in range(1, 1 + request.n - given)
+        for again in range(1, 1 + request.n - received)
     ]
 
 

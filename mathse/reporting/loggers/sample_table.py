@@ -92,8 +92,8 @@ def picture(problem: Problem, load: Loader) -> Image.Image | None:
     if len(images) < 2:
         return images[0] if images else None
     joined = Image.new("RGB", (sum(i.width for i in images), max(i.height for i in images)), "white")
-    left = 0
+    x = 0  # pixels from the left
     for image in images:
-        joined.paste(image, (left, 0))
-        left += image.width
+        joined.paste(image, (x, 0))
+        x += image.width
     return joined

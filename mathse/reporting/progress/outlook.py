@@ -90,12 +90,12 @@ class Outlook:
         """Of the whole run; None while something that it still does has not been measured."""
         if self._stage not in self._names:
             return None
-        left = self._expected[self._stage] - self._done  # of a Counter no number falls below 0
+        units_left = self._expected[self._stage] - self._done  # of a Counter no number falls below 0
         for name in self._names[self._names.index(self._stage) + 1 :]:
-            left += self._expected[name]
-        if any(unit not in self._seconds for unit in left):
+            units_left += self._expected[name]
+        if any(unit not in self._seconds for unit in units_left):
             return None
-        return sum(count * self._seconds[unit] / self._units[unit] for unit, count in left.items())
+        return sum(count * self._seconds[unit] / self._units[unit] for unit, count in units_left.items())
 
     @property
     def time_left(self) -> str:
