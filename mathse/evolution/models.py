@@ -38,6 +38,7 @@ from mathse.models.feature_store import FeatureStore
 from mathse.models.gguf import is_gguf
 from mathse.models.model_spec import spec_at
 from mathse.models.needs import frozen_parts
+from mathse.models.precision import precision_of
 from mathse.runs.layout import CHECKPOINT
 from mathse.scoring.metrics import accepted
 from mathse.seeds import derive
@@ -107,7 +108,7 @@ class RunModels:
         None: as it was opened."""
         section = self._orm_section if orm else self.config.backbone
         settings = section if isinstance(section, Mapping) else vars(section)
-        if settings.get("path") is None or self.config.trainer.precision == "32-true":
+        if settings.get("path") is None or precision_of(self.config.trainer) == "32-true":
             return None
         return stored_dtype(headers(resolve(settings["path"], settings.get("revision"))))
 

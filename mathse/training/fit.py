@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from mathse.models.base import Backbone
 from mathse.models.model_spec import ModelSpec, close_shared, spec_of
 from mathse.models.needs import frozen_parts, whole_gradients_fit
 from mathse.models.placement import META
+from mathse.models.precision import cpu_prefers_bfloat16, precision_of
 from mathse.models.row import Row
 from mathse.runs.layout import CHECKPOINT, REFERENCE, SCRATCH, TRAIN_LOG, TRAINED
 from mathse.runs.store import publish_folder, write_json, write_jsonl
@@ -103,6 +104,7 @@ def fit(
     if not job.rows:
         raise MathSEError(f"no row to fit on in {job.folder}")
     (job.folder / SCRATCH).mkdir(parents=True, exist_ok=True)
+    job = replace(job, trainer=replace(job.trainer, precision=precision_of(job.trainer)))  # of all ranks, by this one
     before = _prepare(backbone, job)
     paths = 1 if job.dpo is None else 2  # of a row
 
@@ -330,21 +332,9 @@ def dtype_of(settings: TrainerSettings) -> str:
     """The numbers of a model that works outside a fit: as ``trainer.sampling_dtype`` says."""
     if settings.sampling_dtype in ("float32", "bfloat16"):
         return str(settings.sampling_dtype)
-    on_cpu = device_of(settings).type == "cpu"
-    if on_cpu:
-        return "bfloat16" if settings.sampling_dtype == "fastest" and cpu_has_bfloat16() else "float32"
-    half = settings.precision.startswith("bf16")
-    return "bfloat16" if half else "float32"
-
-
-@cache
-def cpu_has_bfloat16() -> bool:
-    """Whether the CPU multiplies bfloat16 by itself, as far as the system tells: without, it is slower than float32."""
-    try:
-        flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
-    except OSError:
-        return False
-    return bool(flags & {"avx512_bf16", "amx_bf16", "bf16", "svebf16"})
+    if device_of(settings).type == "cpu":
+        return "bfloat16" if settings.sampling_dtype == "fastest" and cpu_prefers_bfloat16() else "float32"
+    return "bfloat16" if precision_of(settings).startswith("bf16") else "float32"
 
 
 class TrainLog(pl.Callback):
