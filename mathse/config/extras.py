@@ -19,7 +19,7 @@ class Extra:
 EXTRAS = {
     "hub": Extra("datasets", "the datasets library"),
     "smollm2": Extra("gguf", "the gguf package"),
-    "smollm2_vision": Extra("onnx", "the onnx package"),
+    "smollm2-vision": Extra("onnx", "the onnx package"),
     "lineage": Extra("duckdb", "duckdb"),
     "dashboards": Extra("wandb_workspaces", "the wandb-workspaces package"),
     "tensorboard": Extra("tensorboard", "tensorboard"),

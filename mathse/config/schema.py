@@ -38,8 +38,8 @@ class Trainer:
     # of the fits; -true: of the weights too; fastest: bf16-mixed on a GPU and on a CPU that multiplies bfloat16 faster
     # than float32, which is tried for 50 ms, else 32-true (rounding then depends on the machine)
     precision: Literal["32-true", "bf16-mixed", "bf16-true", "fastest"] = "bf16-mixed"
-    # what samples and judges outside of fits; null: float32 on a CPU, the fits' precision on a GPU; fastest: bfloat16 on
-    # such a CPU too
+    # what samples and judges outside of fits; null: float32 on a CPU, the fits' precision on a GPU; fastest: bfloat16
+    # on such a CPU too
     sampling_dtype: Literal["float32", "bfloat16", "fastest"] | None = None
     threads: int = allow(1, low=1)  # torch threads; results are equal bit for bit only at an equal number
     workers: int = allow(0, low=0)  # loader processes

@@ -59,7 +59,7 @@ def folder_of_both() -> Path:
     language = gguf.folder_of(Language().path)
 
     def make(folder: Path) -> None:
-        if (sentence := missing("smollm2_vision")) is not None:
+        if (sentence := missing("smollm2-vision")) is not None:
             raise CheckpointError(f"{SMOLLM2_VISION}: an ONNX file {sentence}")
         _combine(language, tower, folder)
 

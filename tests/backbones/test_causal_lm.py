@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,15 +24,15 @@ from mathse.config.schema import TrainConfig, Trainer
 from mathse.errors import CheckpointError, DataError
 from mathse.evolution.filter import unread_pictures
 from mathse.evolution.problems import RunProblems
-from mathse.models import adapters, memory
+from mathse.models import adapters, memory, precision
 from mathse.models.base import IGNORED, Backbone
 from mathse.models.causal_lm import CausalLMBackbone
 from mathse.models.flops import TrainingFlops
 from mathse.models.gguf import folder_of
 from mathse.models.parts import lora_pattern
+from mathse.models.precision import cpu_prefers_bfloat16, precision_of
 from mathse.models.row import Row
 from mathse.models.shapes import shape_of
-from mathse.training import fit
 from mathse.training.fit import dtype_of
 
 ATOL = 2e-5  # logits of order 1, in float32, summed in another order
@@ -180,11 +181,34 @@ def test_what_is_no_plain_language_model_is_refused(
     assert "\n" not in str(caught.value)
 
 
-def test_what_samples_is_bfloat16_where_it_is_asked_for_and_the_cpu_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert dtype_of(Trainer()) == "float32" and dtype_of(Trainer(sampling_dtype="bfloat16")) == "bfloat16"
-    for has_it, dtype in ((True, "bfloat16"), (False, "float32")):
-        monkeypatch.setattr(fit, "cpu_has_bfloat16", lambda has_it=has_it: has_it)
-        assert dtype_of(Trainer(sampling_dtype="fastest")) == dtype
+@pytest.mark.parametrize(
+    ("faster_with_it", "fits", "samples"), [(True, "bf16-mixed", "bfloat16"), (False, "32-true", "float32")]
+)
+def test_fastest_is_bfloat16_where_the_cpu_multiplies_it_faster(
+    monkeypatch: pytest.MonkeyPatch, faster_with_it: bool, fits: str, samples: str
+) -> None:
+    seconds = {torch.bfloat16: 1.0 if faster_with_it else 3.0, torch.float32: 2.0}
+    monkeypatch.setattr(precision, "_seconds_of_a_product", seconds.__getitem__)
+    precision.cpu_prefers_bfloat16.cache_clear()
+    fastest = Trainer(precision="fastest", sampling_dtype="fastest")
+    try:
+        assert (precision_of(fastest), dtype_of(fastest)) == (fits, samples)
+        assert precision_of(replace(fastest, accelerator="gpu")) == "bf16-mixed"
+        assert dtype_of(replace(fastest, sampling_dtype=None)) == "float32"
+    finally:
+        precision.cpu_prefers_bfloat16.cache_clear()
+
+
+def test_what_is_asked_for_by_name_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "_seconds_of_a_product", None)
+    assert (precision_of(Trainer()), dtype_of(Trainer())) == ("bf16-mixed", "float32")
+    asked = Trainer(precision="bf16-true", sampling_dtype="bfloat16")
+    assert (precision_of(asked), dtype_of(asked)) == ("bf16-true", "bfloat16")
+
+
+def test_the_trial_of_this_cpu_takes_time_and_comes_to_a_choice() -> None:
+    assert all(precision._seconds_of_a_product(dtype) > 0 for dtype in (torch.float32, torch.bfloat16))
+    assert cpu_prefers_bfloat16() in (True, False)
 
 
 def test_a_package_without_weights_is_named_with_what_installs_it() -> None:
