@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from functools import cache
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 from mathse.config.schema import Trainer
 
 
-def precision_of(trainer: Trainer) -> str:
+def precision_of(trainer: Trainer) -> Literal["32-true", "bf16-mixed", "bf16-true"]:
     """``trainer.precision``; for ``fastest`` bf16-mixed on a GPU and on a CPU that is faster with it, else 32-true."""
     if trainer.precision != "fastest":
         return trainer.precision

@@ -186,6 +186,7 @@ def _train(
 ) -> None:
     """The steps of a fit from ``start`` on, on each of its ranks; rank 0 has the log and the callbacks."""
     settings, hardware = job.settings, job.trainer
+    precision = precision_of(hardware)
     micro = settings.micro_batch_size
     options = {**asdict(settings.optimizer), "vision_lr_scale": settings.vision_lr_scale}
     options |= {"steps": job.steps, "seed": job.seed, "reduced_once": job.reduced_once}
@@ -203,7 +204,7 @@ def _train(
         "ranks": ranks.size(),
         "tokens": settings.tokens_per_micro_batch,
     }
-    data_options["pixels"] = torch.float32 if hardware.precision == "32-true" else torch.bfloat16
+    data_options["pixels"] = torch.float32 if precision == "32-true" else torch.bfloat16
     pinned = device_of(hardware).type == "cuda"
     first_step = start.step if start else 0
     divergence = Divergence(hardware.max_grad_norm_ratio, settings.optimizer.clip)
@@ -242,7 +243,7 @@ def _train(
     trainer = pl.Trainer(
         **strategies.among_ranks(hardware, settings.optimizer.clip),
         # with bf16-true the weights are bfloat16 already: Lightning would round the rotary frequencies too
-        precision="32-true" if hardware.precision == "bf16-true" else hardware.precision,
+        precision="32-true" if precision == "bf16-true" else precision,
         max_steps=job.steps,
         max_epochs=-1,
         callbacks=[*ours, *callbacks],
@@ -263,7 +264,7 @@ def _train(
             share = slice(ranks.rank(), None, ranks.size())
             if strategies.hands_out(hardware):
                 strategies.hand_out_vision(backbone, device_of(hardware))
-            features.fill(backbone, job.shown_rows, device_of(hardware), hardware.precision, share)
+            features.fill(backbone, job.shown_rows, device_of(hardware), precision, share)
             ranks.all_here()
             in_use.enter_context(features.used("read"))
         ranks.all_here()  # deepspeed's have each read the model from the disk
