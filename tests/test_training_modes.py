@@ -457,7 +457,7 @@ def test_what_trains_is_said_before_the_first_step_and_written_down(
     fit(load("tiny", base), job(tmp_path, rows, settings), [watch], heard.append)
     assert len(heard) == 2, "said once, and before the step"
     written = json.loads((tmp_path / "trained.json").read_text())
-    assert written == heard[0].to_json() and written["method"] == "lora"
+    assert written == heard[0].to_json() and (written["method"], written["precision"]) == ("lora", "32-true")
     whole = sum(p.numel() for p in tiny_backbone().model.parameters())
     by_part = {row["part"]: row for row in written["parts"]}
     assert list(by_part) == ["tower", "connector", "language", "adapters in tower", "adapters in language"]
@@ -474,7 +474,7 @@ def test_every_stage_of_a_run_trains_adapters_and_it_is_said_once(
 ) -> None:
     run(tmp_path, *TINY, "task=orm", "sft.method=lora", "sft.lora.rank=4")
     said = capsys.readouterr().out
-    assert said.count("what trains (method=lora)") == 2  # the ORM's learning rate is another
+    assert said.count("what trains (method=lora, ") == 2  # the ORM's learning rate is another
     assert said.count("adapters in language") == 2
     fitted = {f.parent.relative_to(tmp_path).as_posix() for f in tmp_path.rglob("trained.json")}
     assert fitted == {"orm", "orm/solver", "orm/student_8"}

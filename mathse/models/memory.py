@@ -67,6 +67,7 @@ class Trained:
     """What a fit trains, and what it is estimated to take."""
 
     method: str
+    precision: str  # what ``fastest`` came to
     parts: list[PartRow]
     estimated: Memory
 
@@ -84,8 +85,8 @@ class Trained:
 
     def __str__(self) -> str:
         each = ", ".join(f"{name} {in_bytes(value)}" for name, value in asdict(self.estimated).items())
-        total = in_bytes(self.estimated.total)
-        return f"what trains (method={self.method}); estimated memory on a device {total}: {each}"
+        how, total = f"method={self.method}, precision={self.precision}", in_bytes(self.estimated.total)
+        return f"what trains ({how}); estimated memory on a device {total}: {each}"
 
 
 # --- what trains ----------------------------------------------------------------------------------------------------

@@ -120,7 +120,7 @@ def fit(
         shards=job.trainer.devices if job.trainer.strategy == "fsdp2" else 1,
     )
     parts = memory.part_rows(backbone, settings.optimizer.lr, settings.vision_lr_scale)
-    trained = memory.Trained(settings.method, parts, estimated)
+    trained = memory.Trained(settings.method, job.trainer.precision, parts, estimated)
     write_json(job.folder / TRAINED, trained.to_json())
     if announce is not None:
         announce(trained)

@@ -57,13 +57,13 @@ def bytes_kept(backbone: Backbone, rows: Sequence[Row], precision: str) -> int:
 def test_the_table_shows_each_part() -> None:
     backbone = tiny_backbone()
     modes.prepare(backbone, MODES["frozen"], "32-true", seed=0)
-    trained = Trained("full", memory.part_rows(backbone, 1e-5, 1.0), Memory(4 * 2**30, 2**20, 1536, 10))
+    trained = Trained("full", "32-true", memory.part_rows(backbone, 1e-5, 1.0), Memory(4 * 2**30, 2**20, 1536, 10))
     assert trained.cells()[0] == ("part", "parameters", "trainable", "learning rate")
     assert trained.cells()[1] == ("tower", "22,096", "0", "-")
     assert trained.cells()[3][2:] == (trained.cells()[3][1], "1e-05")
     assert str(trained) == (
-        "what trains (method=full); estimated memory on a device 4.0 GiB: weights 4.0 GiB, gradients 1.0 MiB, "
-        "optimiser 1.5 KiB, activations 10 B"
+        "what trains (method=full, precision=32-true); estimated memory on a device 4.0 GiB: weights 4.0 GiB, "
+        "gradients 1.0 MiB, optimiser 1.5 KiB, activations 10 B"
     )
     assert [in_bytes(n) for n in (0, 1023, 1024, 150 * 2**30)] == ["0 B", "1023 B", "1.0 KiB", "150 GiB"]
 
