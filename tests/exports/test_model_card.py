@@ -18,7 +18,7 @@ from mathse.runs.store import read_json, sha256_file, write_json
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finished") / "run"
-    run(folder, *TINY, "evolution.init=previous", "evolution.reflect.init=previous")
+    run(folder, *TINY, "evolution.init=previous", "evolution.reflect.init=previous", "trainer.precision=fastest")
     return folder
 
 
@@ -129,6 +129,9 @@ def test_each_checkpoint_tells_how_it_came_about(finished: Path, stage: str, say
     assert says in card
     settings = {line[0]: line[1] for line in table(card, "setting")[1:]} if stage != "base" else {}
     assert stage == "base" or settings[f"`{'orm.fit' if stage == 'orm' else 'sft'}.max_steps`"] == "2"
+    if stage != "base":  # what ``fastest`` came to on this machine
+        precision = read_json(finished / stage / "trained.json")["precision"]
+        assert precision in ("32-true", "bf16-mixed") and settings["`trainer.precision`"] == precision
     assert f"config hash `{read_json(finished / stage / 'stage.json')['identity']}`" in card
 
 
