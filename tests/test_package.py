@@ -123,6 +123,11 @@ def test_help_loads_neither_torch_nor_the_library_of_an_extra() -> None:
     subprocess.run([sys.executable, "-c", script], check=True, stdout=subprocess.DEVNULL)
 
 
+def test_a_run_loads_what_asks_servers_and_fits_adapters_only_when_it_does() -> None:
+    script = "import sys, mathse.evolution.evolution_run\nassert not {'openai', 'peft', 'wandb'} & sys.modules.keys()\n"
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
 def test_train_and_evaluate_come_with_the_package_and_only_when_asked_for() -> None:
     script = (
         "import sys, mathse\nassert 'mathse.commands' not in sys.modules\n"

@@ -7,6 +7,8 @@ A sum of a bfloat16 weight and a far smaller update is rounded back to the weigh
 last digit: of updates of 0.1 % of the weights about half survive. So the merged bfloat16 weights of a checkpoint are
 for other programs alone. Here such a checkpoint is opened as what was trained, its base with the adapters on it, and
 the next fit from it trains these adapters on; in float32 they are merged, which loses nothing.
+
+peft is imported where it is used: a start takes half a second less without it, and most fits are full ones.
 """
 
 from __future__ import annotations
@@ -20,8 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict
-from peft.tuners.lora import LoraLayer
 from safetensors.torch import save_file
 from torch import nn
 
@@ -37,7 +37,9 @@ NAME = "default"  # peft's own; the files do not show it
 
 def attach(backbone: Backbone, *, rank: int, alpha: float, dropout: float, scopes: list[str], seed: int) -> None:
     """Put new adapters on the modules of ``scopes`` and freeze all else. An adapter begins as nothing: B is 0."""
-    config = LoraConfig(
+    import peft
+
+    config = peft.LoraConfig(
         r=rank,
         lora_alpha=int(alpha) if alpha == int(alpha) else alpha,
         lora_dropout=dropout,
@@ -46,7 +48,7 @@ def attach(backbone: Backbone, *, rank: int, alpha: float, dropout: float, scope
     )
     with torch.random.fork_rng(devices=[]), _quiet():
         torch.manual_seed(seed)
-        backbone.adapter = get_peft_model(backbone.model, config)
+        backbone.adapter = peft.get_peft_model(backbone.model, config)
 
 
 def save(backbone: Backbone, folder: Path, placed: Path) -> None:
@@ -57,10 +59,12 @@ def save(backbone: Backbone, folder: Path, placed: Path) -> None:
         placed: where the files will lie in the end. The base is named by its path from there, so that equal runs write
             equal bytes and a run folder can be moved.
     """
+    import peft
+
     folder.mkdir(parents=True, exist_ok=True)
     # peft knows the adapters under NAME and leaves that out of the file's names.
     # without "False" peft asks the hub whether the base's vocabulary was extended
-    weights = get_peft_model_state_dict(backbone.adapter, save_embedding_layers=False)
+    weights = peft.get_peft_model_state_dict(backbone.adapter, save_embedding_layers=False)
     save_file({k: v.contiguous() for k, v in weights.items()}, folder / "adapter_model.safetensors", {"format": "pt"})
     config = copy(backbone.adapter.peft_config[NAME])
     config.inference_mode = True
@@ -84,11 +88,13 @@ def base_of(checkpoint: Path) -> Path | None:
 
 def put_on(backbone: Backbone, adapter: Path, trains: bool = False, dropout: float | None = None) -> None:
     """Put the adapters of a folder on. ``dropout``: another one than theirs."""
-    config = PeftConfig.from_pretrained(adapter)
+    import peft
+
+    config = peft.PeftConfig.from_pretrained(adapter)
     if dropout is not None:
         config.lora_dropout = dropout
     with _quiet():
-        backbone.adapter = PeftModel.from_pretrained(
+        backbone.adapter = peft.PeftModel.from_pretrained(
             backbone.model, adapter, is_trainable=trains, config=config, torch_device="cpu"
         )
     backbone.adapter_folder = adapter
@@ -106,7 +112,9 @@ def take_off(backbone: Backbone) -> Path | None:
 
 def expect_alike(backbone: Backbone, adapter: Path, *, rank: int, alpha: float, scopes: list[str]) -> None:
     """Raise ConfigError unless the adapters of a folder can be trained on with these settings."""
-    config = PeftConfig.from_pretrained(adapter)
+    import peft
+
+    config = peft.PeftConfig.from_pretrained(adapter)
     wanted: dict[str, tuple[Any, Any]] = {"rank": (config.r, rank), "alpha": (config.lora_alpha, alpha)}
     wanted["scopes"] = (config.target_modules, lora_pattern(backbone, scopes))
     for name, (theirs, ours) in wanted.items():
@@ -119,6 +127,8 @@ def expect_alike(backbone: Backbone, adapter: Path, *, rank: int, alpha: float, 
 
 def merge(backbone: Backbone) -> None:
     """Add the adapters to their weights, in float32 whatever these are, and take them off."""
+    from peft.tuners.lora import LoraLayer
+
     for module in backbone.model.modules():
         if isinstance(module, LoraLayer):
             weight = module.get_base_layer().weight

@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable
 from itertools import count, islice
 from types import TracebackType
-from typing import IO, Self, TypeVar
-
-import openai
-from openai.types import Batch
+from typing import IO, TYPE_CHECKING, Self, TypeVar
 
 from mathse.inference.llm.connection import Connection
 from mathse.inference.llm.faults import fault_of
+
+if TYPE_CHECKING:
+    from openai.types import Batch
 
 T = TypeVar("T")
 
@@ -69,6 +69,8 @@ class BatchServer:
         return self._repeated(lambda: self.api.files.content(file_id)).content
 
     def _repeated(self, call: Callable[[], T]) -> T:
+        import openai
+
         retries = 0
         while True:
             try:

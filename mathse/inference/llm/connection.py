@@ -1,13 +1,14 @@
-"""A chat model at a server, and what a run keeps of its answers and their price. Shared by online.py and batch.py."""
+"""A chat model at a server, and what a run keeps of its answers and their price. Shared by online.py and batch.py.
+
+Its files import ``openai`` where they talk to a server: a start that asks none takes half a second less without it.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self
-
-import openai
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 from mathse.errors import ConfigError, TeacherError
 from mathse.inference.llm.account import Account
@@ -18,6 +19,9 @@ from mathse.inference.llm.limits import Limits
 from mathse.inference.llm.pricing import BATCH_DISCOUNT, OPENAI, Price, price_of
 from mathse.inference.llm.serialization import Dialect
 from mathse.runs.layout import USAGE
+
+if TYPE_CHECKING:
+    import openai
 
 SETTINGS = (  # arguments of a connection that a section of the settings may have under the same name
     "cache_dir",
@@ -129,9 +133,13 @@ class Connection:
 
     def connected(self, base_url: str) -> openai.AsyncOpenAI:
         """A connection pool for one event loop. Retries are ours, because they depend on the kind of the fault."""
+        import openai
+
         return openai.AsyncOpenAI(**self._options() | {"base_url": base_url})
 
     def connected_sync(self) -> openai.OpenAI:
+        import openai
+
         return openai.OpenAI(**self._options())
 
     def _options(self) -> dict[str, Any]:

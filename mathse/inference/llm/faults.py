@@ -22,8 +22,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import openai
-
 FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0  # seconds between tries; doubled each time
 MAX_WAIT = 600.0  # seconds; a server that asks for more is asked again by another start
 MAX_MESSAGE = 300  # characters of a server's own message in ours
@@ -86,6 +84,8 @@ class Broken(ValueError):
 
 def fault_of(error: Exception, key: str | None) -> Fault:
     """Read a failure of the ``openai`` package, a timeout or a ``Broken`` body; ``key`` is removed from its message."""
+    import openai
+
     if isinstance(error, openai.APIStatusError):
         body = error.body if isinstance(error.body, Mapping) else {}
         return fault_of_body(error.status_code, body or {"message": error.message}, key, error.response.headers)

@@ -14,10 +14,9 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, I
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
-import openai
 
 from mathse.errors import TeacherError
 from mathse.inference.llm.chat import ChatReply, ChatRequest
@@ -25,6 +24,9 @@ from mathse.inference.llm.connection import Connection
 from mathse.inference.llm.faults import Broken, Fault, fault_of, without_key
 from mathse.inference.llm.pricing import most_it_can_cost, prompt_tokens
 from mathse.inference.llm.records import Records
+
+if TYPE_CHECKING:
+    import openai
 
 POLL = (0.05, 1.0)  # seconds between looks for an answer that another run has requested: first, longest
 AHEAD = 4  # requests read ahead, times the slots
@@ -263,6 +265,8 @@ class Online:
             self.out_of_reach.clear()
 
     async def _send(self, url: str, request: ChatRequest, body: dict[str, Any], key: str) -> ChatReply | Fault:
+        import openai
+
         limits, estimate = self.client.limits, request.max_tokens * request.n  # tokens
         if limits.tokens.limited:
             estimate += prompt_tokens(request, self.client.model)
