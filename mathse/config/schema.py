@@ -36,10 +36,10 @@ class Trainer:
     devices: int = allow(1, low=1)  # of a machine; several machines: start with torchrun or srun
     strategy: Literal["auto", "ddp", "fsdp2", "deepspeed"] = "auto"  # docs: mathse/training/strategies.py
     # of the fits; -true: of the weights too; fastest: bf16-mixed on a GPU and on a CPU that multiplies bfloat16 faster
-    # than float32, which is tried for 50 ms, else 32-true (rounding then depends on the machine)
-    precision: Literal["32-true", "bf16-mixed", "bf16-true", "fastest"] = "bf16-mixed"
+    # than float32, which is tried for 50 ms, else 32-true
+    precision: Literal["fastest", "32-true", "bf16-mixed", "bf16-true"] = "fastest"
     # what samples and judges outside of fits; null: float32 on a CPU, the fits' precision on a GPU; fastest: bfloat16
-    # on such a CPU too
+    # on such a CPU too (rounding then depends on the machine)
     sampling_dtype: Literal["float32", "bfloat16", "fastest"] | None = None
     threads: int = allow(1, low=1)  # torch threads; results are equal bit for bit only at an equal number
     workers: int = allow(0, low=0)  # loader processes

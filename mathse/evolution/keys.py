@@ -33,13 +33,16 @@ def recorded_settings(config: TrainConfig) -> dict[str, Any]:
     The first runs had one ``judge`` section of 16 settings for whoever judged. Identities keep its keys: a judge's
     ``name`` stands for its class, ``judge.checkpoint``, ``threshold``, ``batch_size`` and ``max_new_tokens`` count for
     every judge (``JUDGING``), and a judge that ``distill.judge`` names has its own settings, ``rate`` say, under
-    ``judge`` too. A setting that a judge got later is in ``LATER`` (mathse/runs/settings.py).
+    ``judge`` too. A setting that a judge got later is in ``LATER`` (mathse/runs/settings.py). Fits had one precision
+    on every machine, bf16-mixed, which ``fastest`` is counted as: on whose machine a stage was made is no part of it.
     """
     chosen = config.distill.judge
     judge = judge_named(chosen, config.judge)
-    if isinstance(chosen, Judge):
-        return flatten(config)
-    return {f"judge.{name}": getattr(judge, name) for name in own_settings(judge)} | flatten(config)
+    of_the_judge = {} if isinstance(chosen, Judge) else {f"judge.{n}": getattr(judge, n) for n in own_settings(judge)}
+    flat = of_the_judge | flatten(config)
+    if flat["trainer.precision"] == "fastest":
+        flat["trainer.precision"] = "bf16-mixed"
+    return flat
 
 
 def sampling_keys(config: TrainConfig) -> tuple[str, ...]:

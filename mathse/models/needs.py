@@ -27,7 +27,6 @@ from dataclasses import dataclass
 
 from mathse.config.fits import Fit
 from mathse.config.schema import Trainer
-from mathse.models.precision import precision_of
 from mathse.models.shapes import HALF, LOGITS_AT_ONCE, SINGLE, Shape
 
 FOUR_BITS = 4.127 / 8  # bytes a weight of a qlora base: NF4 with double quantisation
@@ -83,9 +82,16 @@ def whole_gradients_fit(on_device: int, gradients: int, memory: int) -> bool:
     return on_device + gradients <= ROOM * memory
 
 
+def planned_precision(trainer: Trainer) -> str:
+    """``trainer.precision`` of fits that may run elsewhere: a CPU is not tried, and what is larger there is planned."""
+    if trainer.precision != "fastest":
+        return trainer.precision
+    return "32-true" if trainer.accelerator == "cpu" else "bf16-mixed"
+
+
 def of_fit(shape: Shape, fit: Fit, trainer: Trainer, row: RowSize, memory: int | None = None) -> Need:
     """Of a fit whose micro-batches are full of such rows. ``memory``: bytes of a GPU, where that is what it runs on."""
-    full, precision = fit.method == "full", precision_of(trainer)
+    full, precision = fit.method == "full", planned_precision(trainer)
     sharded = trainer.strategy == "fsdp2"
     shards = trainer.devices if sharded else 1
     half = HALF if precision == "bf16-true" else SINGLE
@@ -170,7 +176,7 @@ def of_sampling(shape: Shape, trainer: Trainer, on_gpu: bool, sequences: int, pr
 
     Every device holds the whole model, however the fits are sharded.
     """
-    size = HALF if on_gpu and precision_of(trainer).startswith("bf16") else SINGLE
+    size = HALF if on_gpu and planned_precision(trainer).startswith("bf16") else SINGLE
     image_tokens, patches = shape.image_tokens[1] * row.pictures, shape.patches[1] * row.pictures
     tokens = image_tokens + row.prompt + row.response
     cache = sequences * shape.decoder.cache_bytes(tokens, size)

@@ -190,7 +190,7 @@ def test_fastest_is_bfloat16_where_the_cpu_multiplies_it_faster(
     seconds = {torch.bfloat16: 1.0 if faster_with_it else 3.0, torch.float32: 2.0}
     monkeypatch.setattr(precision, "_seconds_of_a_product", seconds.__getitem__)
     precision.cpu_prefers_bfloat16.cache_clear()
-    fastest = Trainer(precision="fastest", sampling_dtype="fastest")
+    fastest = Trainer(sampling_dtype="fastest")
     try:
         assert (precision_of(fastest), dtype_of(fastest)) == (fits, samples)
         assert precision_of(replace(fastest, accelerator="gpu")) == "bf16-mixed"
@@ -201,7 +201,8 @@ def test_fastest_is_bfloat16_where_the_cpu_multiplies_it_faster(
 
 def test_what_is_asked_for_by_name_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "_seconds_of_a_product", None)
-    assert (precision_of(Trainer()), dtype_of(Trainer())) == ("bf16-mixed", "float32")
+    asked = Trainer(precision="bf16-mixed")
+    assert (precision_of(asked), dtype_of(asked)) == ("bf16-mixed", "float32")
     asked = Trainer(precision="bf16-true", sampling_dtype="bfloat16")
     assert (precision_of(asked), dtype_of(asked)) == ("bf16-true", "bfloat16")
 

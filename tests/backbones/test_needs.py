@@ -33,6 +33,7 @@ from mathse.training import loader
 
 SECTIONS: dict[str, Any] = {"qwen2vl": Qwen2VL, "internvl2_5": InternVL25, "cogvlm2": CogVLM2, "tiny": TinyBackbone}
 GIB = 2**30
+GPU = Trainer(accelerator="gpu")
 
 
 def built(family: str) -> Backbone:
@@ -158,18 +159,18 @@ def test_weights_gradients_and_moments_of_a_7b_model_by_hand() -> None:
     assert shape is not None
     adapters = 28 * 16 * (2 * (3584 + 3584) + 2 * (3584 + 512) + 3 * (3584 + 18944))  # q, o; k, v; gate, up, down
     assert adapters == 40_370_176  # as peft makes them
-    lora = of_fit(shape, Fit(method="lora", micro_batch_size=1), Trainer(), row).device
+    lora = of_fit(shape, Fit(method="lora", micro_batch_size=1), GPU, row).device
     assert lora["weights"] == 2 * 8_291_375_616 + 4 * adapters
     assert (lora["gradients"], lora["optimiser"]) == (4 * adapters, 8 * adapters)
     # 16 bytes a trained weight, 4 a frozen one: tower 631M and connector 45M of 8.29B are frozen
-    full = of_fit(shape, Fit(freeze=["tower", "connector"], micro_batch_size=1), Trainer(), row).device
+    full = of_fit(shape, Fit(freeze=["tower", "connector"], micro_batch_size=1), GPU, row).device
     held = sum(full[name] for name in ("weights", "gradients", "optimiser"))
     assert held == 16 * 7_615_616_512 + 4 * (631_183_360 + 44_575_744)
-    eight = Trainer(strategy="fsdp2", devices=8)
+    eight = replace(GPU, strategy="fsdp2", devices=8)
     sharded = of_fit(shape, Fit(freeze=["tower", "connector"], micro_batch_size=1), eight, row).device
     assert sum(sharded[name] for name in ("weights", "gradients", "optimiser")) == held // 8
     assert sharded["gathered"] > 2 * 2 * 152064 * 3584  # embedding and head are whole in bfloat16 during a pass
-    quantised = of_fit(shape, Fit(method="qlora", micro_batch_size=1), Trainer(), row).device
+    quantised = of_fit(shape, Fit(method="qlora", micro_batch_size=1), GPU, row).device
     assert 5.5 * GIB < quantised["weights"] < 7.5 * GIB  # 6.5B in 4 bit, the rest (tower, embedding, head) in bfloat16
 
 
@@ -177,24 +178,24 @@ def test_the_loss_is_bounded_by_its_chunks_and_checkpointing_keeps_inputs_alone(
     shape = shape_of(Qwen2VL())
     assert shape is not None
     row, fit = RowSize(256, 2048), Fit(method="lora", micro_batch_size=1)
-    whole = of_fit(shape, fit, Trainer(), row).device
+    whole = of_fit(shape, fit, GPU, row).device
     assert whole["loss"] == GIB // 2 < 2048 * 152064 * 14
     head = 4 * 152064 * 3584  # bytes of a trained head's gradient, where there is a second one
     for trainer, second in (
-        (Trainer(), 0),
-        (Trainer(precision="bf16-true"), head),
-        (replace(Trainer(), strategy="deepspeed", devices=2), head),
-        (replace(Trainer(), strategy="fsdp2", devices=2), 0),  # gathered
+        (GPU, 0),
+        (replace(GPU, precision="bf16-true"), head),
+        (replace(GPU, strategy="deepspeed", devices=2), head),
+        (replace(GPU, strategy="fsdp2", devices=2), 0),  # gathered
     ):
         assert of_fit(shape, Fit(micro_batch_size=1), trainer, row).device["loss"] == GIB // 2 + second
-    light = of_fit(shape, replace(fit, activation_checkpointing=True), Trainer(), row).device
+    light = of_fit(shape, replace(fit, activation_checkpointing=True), GPU, row).device
     assert light["activations"] < whole["activations"] / 10
 
 
 def test_a_bound_on_tokens_bounds_the_rows_and_what_loaders_hold() -> None:
     shape, row = shape_of(Qwen2VL()), RowSize(256, 768)  # 2,050 tokens with the picture's 1,026
     assert shape is not None and needs.AHEAD == loader.AHEAD
-    trainer = Trainer(workers=4)
+    trainer = replace(GPU, workers=4)
     two = of_fit(shape, Fit(method="lora", micro_batch_size=2), trainer, row)
     bounded = of_fit(shape, Fit(method="lora", micro_batch_size=64, tokens_per_micro_batch=4200), trainer, row)
     assert bounded == two
@@ -205,7 +206,7 @@ def test_whole_gradients_wait_for_the_last_pass_where_a_card_has_room_for_them()
     shape, row = shape_of(Qwen2VL()), RowSize(256, 768)
     assert shape is not None
     fit = Fit(freeze=["tower", "connector"], batch_size=16, micro_batch_size=1, activation_checkpointing=True)
-    eight = replace(Trainer(), strategy="fsdp2", devices=8)
+    eight = replace(GPU, strategy="fsdp2", devices=8)
     roomy = of_fit(shape, fit, eight, row, 80 * GIB).device
     assert roomy["whole gradients"] == 4 * 7_615_616_512
     for device in (
@@ -222,9 +223,9 @@ def test_of_a_fits_ranks_the_first_alone_holds_the_model_in_the_machines_memory(
     assert shape is not None
     single = 4 * 19_503_105_280
     for strategy, copies in (("ddp", 1), ("fsdp2", 1), ("deepspeed", 8)):
-        trainer = replace(Trainer(), strategy=strategy, devices=8)
+        trainer = replace(GPU, strategy=strategy, devices=8)
         assert of_fit(shape, Fit(), trainer, row).host["model"] == copies * single
-    eight = replace(Trainer(), devices=8)
+    eight = replace(GPU, devices=8)
     assert of_sampling(shape, eight, on_gpu=True, sequences=1, prompts=1, row=row).on_host == 0  # read onto the GPUs
     assert of_sampling(shape, eight, on_gpu=False, sequences=1, prompts=1, row=row).host["model"] == 8 * single
 
@@ -253,11 +254,11 @@ def test_sampling_from_the_large_backbones_by_hand() -> None:
         shape = shape_of(section)
         assert shape is not None and shape.decoder.cache_bytes(1, 2) == a_token
         tokens = shape.image_tokens[1] + 256 + 2048
-        need = of_sampling(shape, Trainer(), True, 16, 16, RowSize(256, 2048)).device
+        need = of_sampling(shape, GPU, True, 16, 16, RowSize(256, 2048)).device
         assert need["weights"] == 2 * shape.total
         assert need["KV cache"] == pytest.approx(16 * tokens * a_token, rel=0.04)
     assert need["KV cache"] > 9 * GIB  # CogVLM2, 16 sequences of 4,610 tokens
-    alone = of_sampling(shape, Trainer(), False, 16, 16, RowSize(256, 2048)).device
+    alone = of_sampling(shape, GPU, False, 16, 16, RowSize(256, 2048)).device
     assert alone["weights"] == 4 * shape.total  # a CPU samples in float32
 
 

@@ -17,8 +17,7 @@ from mathse.config.teachers import OpenAITeacher
 from mathse.data.sources import open_source
 from mathse.evolution import memory
 from mathse.inference.llm.pricing import BATCH_DISCOUNT, MILLION, Price, price_of
-from mathse.models.needs import feature_bytes, frozen_parts
-from mathse.models.precision import precision_of
+from mathse.models.needs import feature_bytes, frozen_parts, planned_precision
 from mathse.models.shapes import shape_of
 
 Pair = tuple[float, float]  # low, high
@@ -73,7 +72,7 @@ class Plan:
             return 0
         fit = self.config.orm.fit if stage.name in OF_THE_ORM else self.config.sft
         section, size = self._model(stage)
-        masters = precision_of(self.config.trainer) == "32-true" or is_fitted_on(self.config, stage.name)
+        masters = planned_precision(self.config.trainer) == "32-true" or is_fitted_on(self.config, stage.name)
         return None if size is None else stage.checkpoints * size * bytes_a_number(section, fit.method, masters)
 
     @property
