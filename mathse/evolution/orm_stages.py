@@ -98,7 +98,7 @@ def train_orm(loop: EvolutionRun, data: ORMData | None) -> list[Stage]:
             note = (
                 f"it cannot be told from chance: of {figures['n']} held-out paths it accepts {right:.1%} of the right "
                 f"and {wrong:.1%} of the wrong ones. More paths may help (orm.samples_per_problem), more and smaller "
-                "steps (orm.fit.max_steps, orm.fit.batch_size), or orm.see_answer=true"
+                "steps (orm.fit.max_steps, orm.fit.batch_size), orm.own_answer=true or orm.see_answer=true"
             )
         if note:
             loop.context.progress.say(f"orm: {note}")
@@ -252,6 +252,9 @@ def _fit_orm(loop: EvolutionRun, stage: Stage, solver: Stage, labelled: Sequence
             Row(**training_row(style, problems[path.problem_id], path.text, truth, settings), id=path.id)
             for path, truth in labelled
         ]
+        if settings.own_answer:  # it goes on learning to solve, each problem of its paths once
+            solved = dict.fromkeys(path.problem_id for path, _ in labelled if problems[path.problem_id].solution)
+            rows += [Row(**solve_row(style, problems[key], problems[key].solution), id=key) for key in solved]
         # Validated on made-up errors over dev problems, whose pictures neither training nor held-out paths show.
         val_rows = []
         if hasattr(source, "corrupt"):
@@ -265,7 +268,7 @@ def _fit_orm(loop: EvolutionRun, stage: Stage, solver: Stage, labelled: Sequence
             stage,
             _jittered(loop, stage, rows),
             settings.fit,
-            label=f"fit on {len(rows)} labelled paths",
+            label=f"fit on {len(labelled)} labelled paths",
             val_rows=val_rows,
             stream=partial(_stream, loop, stage, backbone),
             status_tokens=status_tokens(backbone),

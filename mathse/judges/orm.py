@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import replace
 from functools import partial
@@ -13,18 +13,22 @@ import torch
 
 from mathse.config.judges import ORMJudge as Settings
 from mathse.inference import prompts
-from mathse.inference.generate import Ask, completed
+from mathse.inference.generate import Ask, completed, generated
 from mathse.inference.prompts.feedback import STATUS_KEY
 from mathse.inference.rows import judge_row
 from mathse.judges import Batch, Judge
 from mathse.judges.orm_rows import read_orm
+from mathse.judges.own_answers import OwnAnswers
 from mathse.judges.verdict_first import beginning_of
 from mathse.models.base import Backbone, Completion
+from mathse.models.row import Row
 from mathse.types import Problem, ReasoningPath, Status, Verdict
 
 
 class ORMJudge:
     """A trained Outcome Reward Model, reading question, image and path (``see_answer``: the reference too).
+
+    With ``own_answer`` it reads an answer of its own there (own_answers.py).
 
     Where its JSON begins with the status (``binary``, ``order="verdict_first"``), one forward pass over the prompt and
     that beginning gives P(correct); the status is the likelier of the two, and the rest is decoded for paths called
@@ -42,11 +46,14 @@ class ORMJudge:
         binary: bool = False,
         order: str = "analysis_first",
         see_answer: bool = False,
+        own_answer: bool = False,
         see_image: bool = True,
         explain: bool = True,
         max_new_tokens: int = 200,
     ) -> None:
-        self.backbone, self.binary, self.see_answer, self.see_image = backbone, binary, see_answer, see_image
+        self.backbone, self.binary, self.see_image = backbone, binary, see_image
+        self.see_answer = see_answer or own_answer
+        self.own = OwnAnswers(backbone.prompt_style, self._solutions) if own_answer else None
         self.explain, self.max_new_tokens = explain, max_new_tokens
         self.begins = beginning_of(backbone)
         self.status_first = binary or order == "verdict_first"
@@ -61,6 +68,16 @@ class ORMJudge:
         return next(self.judge_all([(problems, paths)]))
 
     def judge_all(self, batches: Sequence[Batch]) -> Iterator[list[Verdict]]:
+        shown = [batches] if self.own is None else self.own.shown(batches)
+        for together in shown:
+            yield from self._verdicts(together)
+
+    def _solutions(self, batches: Iterable[Sequence[Row]]) -> Iterator[list[str]]:
+        asks = (Ask(rows, {"max_new_tokens": self.max_new_tokens}) for rows in batches)
+        for answered in generated(self.backbone, asks):
+            yield [text for (text,) in answered]
+
+    def _verdicts(self, batches: Sequence[Batch]) -> Iterator[list[Verdict]]:
         options: dict[str, Any] = {"watch": self.begins.statuses}
         if self.status_first:
             length = max(1, self.max_new_tokens - len(self.begins.wrong))
@@ -152,6 +169,7 @@ def open_orm(
         binary=orm["kind"] == "binary",
         order=orm["order"],
         see_answer=orm["see_answer"],
+        own_answer=orm["own_answer"],
         see_image=orm["see_image"],
         max_new_tokens=max_new_tokens,
     )

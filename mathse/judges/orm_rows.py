@@ -23,7 +23,7 @@ from mathse.seeds import rng
 from mathse.types import Lineage, Problem, PromptStyle, ReasoningPath, Verdict
 
 Labelled = tuple[ReasoningPath, Verdict]
-FORM = ("kind", "order", "see_answer", "see_image")  # settings in ORM_FILE: how its prompt and its JSON are formed
+FORM = ("kind", "order", "see_answer", "own_answer", "see_image")  # settings in ORM_FILE: its prompt's and JSON's form
 
 
 def label(
@@ -51,8 +51,9 @@ def balance(labelled: Sequence[Labelled], seed: int) -> list[Labelled]:
 
 
 def training_row(style: PromptStyle, problem: Problem, path: str, truth: Verdict, settings: ORM) -> Row:
-    """The judge's prompt for a path, and the JSON that it should answer with; ``truth`` is the label."""
-    row = judge_row(style, problem, path, settings.see_answer, settings.see_image)
+    """The judge's prompt for a path, and the JSON that it should answer with; ``truth`` is the label. An ORM that will
+    see an answer of its own is shown the reference answer meanwhile."""
+    row = judge_row(style, problem, path, settings.see_answer or settings.own_answer, settings.see_image)
     row["response"] = target(problem, truth, settings)
     return row
 
@@ -97,7 +98,7 @@ def solution_path(problem: Problem, stage: str) -> ReasoningPath:
 
 
 def read_orm(checkpoint: Path, key: str = "judge.checkpoint") -> dict[str, Any]:
-    """How an ORM was trained, from its checkpoint: kind, order, see_answer, see_image.
+    """How an ORM was trained, from its checkpoint: kind, order, see_answer, own_answer, see_image.
 
     Raises CheckpointError, naming the setting ``key``, for a folder that is no ORM's.
     """
@@ -106,5 +107,5 @@ def read_orm(checkpoint: Path, key: str = "judge.checkpoint") -> dict[str, Any]:
             f"{key} = {str(checkpoint)!r}: {ORM_FILE} is missing there; name the checkpoint folder of a trained ORM, "
             "such as outputs/<name>/<time>/orm/checkpoint"
         )
-    form: dict[str, Any] = read_json(checkpoint / ORM_FILE)
+    form: dict[str, Any] = {"own_answer": False, **read_json(checkpoint / ORM_FILE)}  # ORMs had none at first
     return form

@@ -9,7 +9,7 @@ and the run's notes say how many there are.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,10 @@ from mathse.inference.serving.names import content_name
 from mathse.judges import Batch
 from mathse.judges.orm import p_correct, status_tokens
 from mathse.judges.orm_rows import read_orm
+from mathse.judges.own_answers import OwnAnswers
 from mathse.models.base import Backbone
 from mathse.models.prompt_reader import prompt_reader
+from mathse.models.row import Row
 from mathse.runs.layout import JUDGE_USAGE, VERDICT_FILES
 from mathse.runs.reader import read_stages
 from mathse.types import Problem, ReasoningPath, Verdict
@@ -73,6 +75,7 @@ class ServedORM:
             reader,
             binary=orm["kind"] == "binary",
             see_answer=orm["see_answer"],
+            own_answer=orm["own_answer"],
             see_image=orm["see_image"],
             max_new_tokens=self.settings.max_new_tokens,
         )
@@ -90,18 +93,32 @@ class ServedORMJudge:
         *,
         binary: bool = False,
         see_answer: bool = False,
+        own_answer: bool = False,
         see_image: bool = True,
         max_new_tokens: int = 200,
     ) -> None:
         self.model, self.reader = model, reader
-        self.binary, self.see_answer, self.see_image = binary, see_answer, see_image
+        self.binary, self.see_answer, self.see_image = binary, see_answer or own_answer, see_image
+        self.own = OwnAnswers(reader.prompt_style, self._solutions) if own_answer else None
         self.max_new_tokens = max_new_tokens
 
     def judge(self, problems: Sequence[Problem], paths: Sequence[ReasoningPath]) -> list[Verdict]:
         return next(self.judge_all([(problems, paths)]))
 
     def judge_all(self, batches: Sequence[Batch]) -> Iterator[list[Verdict]]:
-        """The verdicts on each batch; all batches are one stream, so none waits for another's end."""
+        """The verdicts on each batch; all batches, or those that are solved together, are one stream, so none of them
+        waits for another's end."""
+        shown = [batches] if self.own is None else self.own.shown(batches)
+        for together in shown:
+            yield from self._verdicts(together)
+
+    def _solutions(self, batches: Iterable[Sequence[Row]]) -> Iterator[list[str]]:
+        for rows in batches:
+            options = {"max_tokens": self.max_new_tokens, "prompt_version": "generate"}
+            replies = self.model.stream((row, self.model.request(row, **options)) for row in rows)
+            yield [_text(reply, "solution of a problem") for (reply,) in replies]
+
+    def _verdicts(self, batches: Sequence[Batch]) -> Iterator[list[Verdict]]:
         options: dict[str, Any] = {"max_tokens": self.max_new_tokens, "logprobs": True, "prompt_version": "judge"}
         style = self.reader.prompt_style
         read: deque[Sequence[ReasoningPath]] = deque()  # the batches that are not yet answered
@@ -120,19 +137,23 @@ class ServedORMJudge:
             yield [self._verdict(path, reply) for path, (reply,) in zip(paths, answers, strict=True)]
 
     def _verdict(self, path: ReasoningPath, reply: ChatReply) -> Verdict:
-        """Raises TeacherError for a path that the server failed to judge; one that it refuses is unparsed."""
-        if reply.outcome == "failed":
-            raise TeacherError(
-                f"judge.server: gave no verdict on {path.id} ({reply.error}); the same command asks for it again"
-            )
-        parsed = prompts.parse_feedback(reply.text, binary=self.binary)
+        """A path that the server refuses is unparsed."""
+        text = _text(reply, f"verdict on {path.id}")
+        parsed = prompts.parse_feedback(text, binary=self.binary)
         score = None
         if parsed.status != "unparsed":
             watched = reply.watched
             if watched is None and reply.logprobs and self.model.statuses is not None:  # kept by an earlier version
                 watched = at_status(reply.logprobs[0], *self.model.statuses.texts)
             score = None if watched is None else p_correct(torch.tensor(watched))
-        return Verdict(path.id, *parsed, score, self.name, reply.text)
+        return Verdict(path.id, *parsed, score, self.name, text)
+
+
+def _text(reply: ChatReply, asked_for: str) -> str:
+    """Raises TeacherError where the server failed to answer."""
+    if reply.outcome == "failed":
+        raise TeacherError(f"judge.server: gave no {asked_for} ({reply.error}); the same command asks for it again")
+    return reply.text
 
 
 def unscored_note(run: Path) -> str | None:

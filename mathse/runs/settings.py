@@ -27,6 +27,7 @@ LATER: dict[str, Any] = {
     "judge.engine": "hf",
     "data.max_left_out": 0.05,
     "orm.jitter": False,
+    "orm.own_answer": False,
     "note": None,
     "trainer.sampling_dtype": None,
     "trainer.max_restarts": 3,

@@ -47,6 +47,7 @@ RULES: dict[type, tuple[Rule, ...]] = {
         judges.own_judges_have_their_settings,
         judges.judge_checkpoint_is_a_model,
         judges.binary_orm_solves_nothing,
+        judges.orm_sees_one_answer,
         judges.orm_has_its_rows,
         judges.orm_students_have_sizes,
         models.backbone_weights_are_somewhere,

@@ -47,6 +47,11 @@ def binary_orm_solves_nothing(config: TrainConfig) -> Iterator[str]:
         yield "orm.order = 'solve_first': orm.kind = 'binary' writes no text to order; pass orm=generative"
 
 
+def orm_sees_one_answer(config: TrainConfig) -> Iterator[str]:
+    if config.orm.own_answer and config.orm.see_answer:
+        yield "orm.own_answer = true and orm.see_answer = true: the ORM compares with one answer; pass one of them"
+
+
 def orm_has_its_rows(config: TrainConfig) -> Iterator[str]:
     train, held = config.orm.train, config.orm.held
     for key, value, other_key, other in (("train", train, "held", held), ("held", held, "train", train)):

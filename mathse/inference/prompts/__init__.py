@@ -88,9 +88,9 @@ def judge_prompt(
     most wrong sums instead of working them out.)
     """
     if style == "compact":
-        hint = f"The correct answer is {problem.answer}.\n" if see_answer else ""
+        hint = f"The correct answer is {problem.answer}.\n" if see_answer and problem.answer else ""
         return f"{hint}Check each step.", [(generation_prompt(problem, style), path)]
-    answer = problem.answer if see_answer else None
+    answer = (problem.answer or None) if see_answer else None
     slots = {"question": question_text(problem), **texts_beside(problem, answer=answer, path=path)}
     return domain_of(problem).prompt("judge", problem, slots), []
 

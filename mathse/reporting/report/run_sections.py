@@ -123,8 +123,10 @@ def acceptance(run: Run) -> str:
     finding = "Precision is the share of accepted paths that end in the reference answer."
     judge = run.config.get("judge", {})
     if judge.get("name") == "orm" and judge.get("checkpoint") is None:  # another run's ORM has that run's form
-        sees = run.config.get("orm", {}).get("see_answer")
-        finding += f" The judge {'sees' if sees else 'does not see'} that answer."
+        orm = run.config.get("orm", {})
+        finding += f" The judge {'sees' if orm.get('see_answer') else 'does not see'} that answer."
+        if orm.get("own_answer"):
+            finding += " It answers each problem itself, and compares with that."
     return section(
         "acceptance",
         "What the judge let through",
