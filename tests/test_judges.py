@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -14,7 +15,7 @@ from small import orm_and_answer, path, problems, tiny_backbone, verdict
 from mathse.config import build
 from mathse.config import judges as settings
 from mathse.config.teachers import SymbolicTeacher
-from mathse.judges import Judge, judge_paths
+from mathse.judges import Judge, judge_paths, own_answers
 from mathse.judges.answer import AnswerJudge
 from mathse.judges.controls import RandomJudge
 from mathse.judges.orm import ORMJudge, status_tokens
@@ -123,6 +124,32 @@ def test_the_orm_reads_the_image_and_no_answer_unless_told_otherwise(problem: Pr
             assert ("correct answer" in row["question"]) == see_answer
             assert tuple(row["images"]) == (problem.images if see_image else ())
             assert row["history"] == [(problem.question, "Step 1: ...")]
+
+
+def test_an_orm_solves_each_problem_once_before_it_sees_a_path_and_compares_with_its_own_answer() -> None:
+    solved, unsolved = (replace(problem, answer="SECRET") for problem in problems(2))
+    backbone = SpeakingBackbone([f"Step 1: 3 + 4 = 7.\n{MARKER} 7.", "I do not know.", *[WRONG] * 4])
+    judge = ORMJudge(backbone, own_answer=True)
+    paths = [path(solved.id, "0"), path(solved.id, "1"), path(unsolved.id)]
+    judge.judge([solved, solved, unsolved], paths)
+    judge.explaining(False).judge([solved], paths[:1])
+    solving, judging = backbone.asked[:2], backbone.asked[2:]
+    assert [row["question"] for row in solving] == [solved.question, unsolved.question]
+    assert not any("history" in row for row in solving)
+    hinted, without = "The correct answer is 7.\nCheck each step.", "Check each step."
+    assert [row["question"] for row in judging] == [hinted, hinted, without, hinted]
+    assert [row["history"][0][0] for row in judging] == [p.question for p in (solved, solved, unsolved, solved)]
+
+
+def test_own_answers_are_asked_for_some_batches_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own_answers, "TOGETHER", 2)
+    chosen = problems(3)
+    backbone = SpeakingBackbone([*[f"{MARKER} 7."] * 2, WRONG, WRONG, f"{MARKER} 7.", WRONG])
+    batches = [([problem], [path(problem.id)]) for problem in chosen]
+    said = [word.path_id for words in ORMJudge(backbone, own_answer=True).judge_all(batches) for word in words]
+    assert said == [path(problem.id).id for problem in chosen]
+    asked = ["judge" if "history" in row else "solve" for row in backbone.asked]
+    assert asked == ["solve", "solve", "judge", "judge", "solve", "judge"]
 
 
 def test_a_real_untrained_orm_judges_nothing_it_cannot_say() -> None:

@@ -208,6 +208,7 @@ def test_hostile_text_of_a_model_stays_text(run: Path, tmp_path: Path) -> None:
     [
         ({}, "The judge does not see that answer."),
         ({"orm": {"see_answer": True}}, "The judge sees that answer."),
+        ({"orm": {"own_answer": True}}, "The judge does not see that answer."),
         ({"judge": {"checkpoint": "elsewhere"}}, None),  # another run's ORM has that run's form
         ({"judge": {"name": "answer"}}, None),
     ],
@@ -217,6 +218,7 @@ def test_whether_the_orm_sees_the_answer_is_said_where_it_is_known(
 ) -> None:
     page = acceptance(read_run(build_run(tmp_path / "run", size=12, settings=settings)))
     assert re.findall(r"The judge (?:does not see|sees) that answer\.", page) == [sentence] * (sentence is not None)
+    assert ("It answers each problem itself" in page) == ("own_answer" in settings.get("orm", {}))
 
 
 @pytest.mark.parametrize("stage", ["base", "orm/solver", "orm", "distill", "round_01", "reflection"])

@@ -97,9 +97,9 @@ class ORM:
     # what a critique begins with: its verdict, its look at the steps, or a solution of its own
     order: Literal["verdict_first", "analysis_first", "solve_first"] = "analysis_first"
     see_answer: bool = False  # PAPER: not stated; with the answer in its prompt a judge can compare strings
+    see_image: bool = True  # PAPER: not stated; its critiques cite the figure
     # it first answers a problem itself, before it sees a path, and that answer stands where the reference would
     own_answer: bool = False
-    see_image: bool = True  # PAPER: not stated; its critiques cite the figure
     backbone: Any = None  # null: the student's backbone
     students: list[int] = field(default_factory=lambda: [300, 600])  # training rows of each weak student; 0: the base
     train: str | None = None  # own paths (mathse/data/labelled_paths.py) instead of the students', all of them used

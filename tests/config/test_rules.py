@@ -80,6 +80,8 @@ def rows(tmp_path):
          "teacher.price_input and teacher.price_output: both are set, or neither (then the list price counts)"),
         (["judge.checkpoint=nowhere"], "judge.checkpoint = 'nowhere': must be a trained ORM's checkpoint folder, but "
                                        "there is no such folder"),
+        (["orm.own_answer=true", "orm.see_answer=true"], "orm.own_answer = true and orm.see_answer = true: the ORM "
+                                                         "compares with one answer; pass one of them"),
         (["orm=binary", "orm.order=solve_first"], "orm.order = 'solve_first': orm.kind = 'binary' writes no text to "
                                                   "order; pass orm=generative"),
         (["orm.students=[]"], "orm.students = []: must be at least one training-set size, each >= 0; "

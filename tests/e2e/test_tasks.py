@@ -138,25 +138,30 @@ def test_each_judge_signs_its_verdicts(tmp_path: Path, tiny: Path, judge: str) -
     [
         (
             ("orm=binary", "orm.order=verdict_first", "orm.see_image=false"),
-            {"kind": "binary", "order": "verdict_first", "see_answer": False, "see_image": False},
+            {"kind": "binary", "order": "verdict_first", "see_image": False},
         ),
         (
             ("orm.order=solve_first", "orm.see_answer=true", "orm.samples_per_problem=2"),
-            {"kind": "generative", "order": "solve_first", "see_answer": True, "see_image": True},
+            {"order": "solve_first", "see_answer": True},
+        ),
+        (
+            ("orm.own_answer=true", "orm.samples_per_problem=2"),
+            {"own_answer": True},
         ),
         (
             ("orm.students=[0,4]", "orm.solver_steps=0", "orm.augment=0", "orm.fit.epochs=1", "orm.fit.max_steps=null"),
-            {"kind": "generative", "order": "analysis_first", "see_answer": False, "see_image": True},
+            {},
         ),
     ],
 )
 def test_task_orm_trains_each_kind_of_orm(tmp_path: Path, settings: tuple[str, ...], described: dict[str, Any]) -> None:
     summary = run(tmp_path, *TINY, "task=orm", *settings)
-    assert read_json(tmp_path / "orm" / "checkpoint" / "orm.json") == described
+    default = {"kind": "generative", "order": "analysis_first", "see_answer": False, "own_answer": False}
+    assert read_json(tmp_path / "orm" / "checkpoint" / "orm.json") == {**default, "see_image": True, **described}
     assert [e["stage"] for e in summary["stages"]] == ["base"]
     assert summary["metric"] == summary["orm"]["overall_accuracy"]
     assert summary["orm"]["n"] == len(rows(tmp_path / "orm" / "orm_held.jsonl")) > 0
-    assert (summary["orm"]["error_step_accuracy"] is None) == (described["kind"] == "binary")
+    assert (summary["orm"]["error_step_accuracy"] is None) == (described.get("kind") == "binary")
     assert weights(tmp_path / "orm") != weights(tmp_path / "orm" / "solver")
     assert any("cannot be told from chance" in note for note in summary["notes"])  # two steps teach nothing
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from api_server import text_of
 from engine import Engine
 from run_builder import write_stage
 from small import path, problems, tiny_backbone, verdict
@@ -20,7 +22,7 @@ from mathse.judges import judge_paths
 from mathse.judges.orm import open_orm, p_correct
 from mathse.judges.served_orm import ServedORM, unscored_note
 from mathse.models import load
-from mathse.runs.store import write_json, write_jsonl
+from mathse.runs.store import read_json, write_json, write_jsonl
 from mathse.types import Problem, ReasoningPath, Verdict
 
 WORDS = ("Step 1: 2.\nThe answer to this problem is 2.", "no", "2 + 2 is 5", "求 √2", "Step 1", "")
@@ -59,6 +61,17 @@ def test_verdicts_and_probabilities_are_the_local_ones(
     assert words == [(v.path_id, v.status, v.error_step, v.error_analysis, v.judge) for v in here]
     assert [v.score for v in there] == [pytest.approx(v.score, abs=1e-5) for v in here]
     assert {v.status for v in there} == {"correct", "wrong"} and None not in [v.score for v in there]
+
+
+def test_an_orm_that_answers_problems_itself_does_so_behind_a_server(
+    engine: Engine, orm_of: OrmOf, asked: tuple[list[Problem], list[ReasoningPath]], tmp_path: Path
+) -> None:
+    orm = shutil.copytree(orm_of("analysis_first"), tmp_path / "orm")
+    write_json(orm / "orm.json", {**read_json(orm / "orm.json"), "own_answer": True})
+    there = served(engine.url, tmp_path, orm).judge(*asked)
+    assert [(v.path_id, v.status) for v in there] == [(v.path_id, v.status) for v in local(orm, asked)]
+    prompts = [text_of(body) for body in engine.asked]
+    assert sum("Check each step." not in prompt for prompt in prompts) >= len({p.question for p in asked[0]})
 
 
 def test_a_server_without_logprobs_gives_verdicts_without_scores_and_it_is_said(
