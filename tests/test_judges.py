@@ -131,7 +131,8 @@ def test_an_orm_solves_each_problem_once_before_it_sees_a_path_and_compares_with
     backbone = SpeakingBackbone([f"Step 1: 3 + 4 = 7.\n{MARKER} 7.", "I do not know.", *[WRONG] * 4])
     judge = ORMJudge(backbone, own_answer=True)
     paths = [path(solved.id, "0"), path(solved.id, "1"), path(unsolved.id)]
-    judge.judge([solved, solved, unsolved], paths)
+    first, _, last = judge.judge([solved, solved, unsolved], paths)
+    assert (first.raw, last.raw) == (f"Step 1: 3 + 4 = 7.\n{MARKER} 7.\n{WRONG}", f"I do not know.\n{WRONG}")
     judge.explaining(False).judge([solved], paths[:1])
     solving, judging = backbone.asked[:2], backbone.asked[2:]
     assert [row["question"] for row in solving] == [solved.question, unsolved.question]

@@ -68,9 +68,7 @@ class ORMJudge:
         return next(self.judge_all([(problems, paths)]))
 
     def judge_all(self, batches: Sequence[Batch]) -> Iterator[list[Verdict]]:
-        shown = [batches] if self.own is None else self.own.shown(batches)
-        for together in shown:
-            yield from self._verdicts(together)
+        return self._verdicts(batches) if self.own is None else self.own.judged(batches, self._verdicts)
 
     def _solutions(self, batches: Iterable[Sequence[Row]]) -> Iterator[list[str]]:
         asks = (Ask(rows, {"max_new_tokens": self.max_new_tokens}) for rows in batches)

@@ -15,16 +15,17 @@ from mathse.inference import prompts
 from mathse.inference.rows import solve_row
 from mathse.judges import Batch
 from mathse.models.row import Row
-from mathse.types import Problem, PromptStyle
+from mathse.types import Problem, PromptStyle, Verdict
 
 TOGETHER = 16  # batches whose problems are solved before any of their paths is judged: work for several ranks
-KEPT = 100_000  # answers in memory
+KEPT = 100_000  # solutions in memory
 
 Write = Callable[[Iterable[Sequence[Row]]], Iterator[Sequence[str]]]
+JudgeAll = Callable[[Sequence[Batch]], Iterator[list[Verdict]]]
 
 
 class OwnAnswers:
-    """The answers of one ORM.
+    """The solutions of one ORM.
 
     Args:
         style: of its prompts.
@@ -33,30 +34,39 @@ class OwnAnswers:
 
     def __init__(self, style: PromptStyle, write: Write) -> None:
         self.style, self.write = style, write
-        self.by_problem: dict[tuple[str, tuple[str, ...]], str] = {}  # by prompt and images
+        self.solutions: dict[tuple[str, tuple[str, ...]], str] = {}  # by prompt and images
 
-    def shown(self, batches: Sequence[Batch]) -> Iterator[list[Batch]]:
-        """The batches, some at a time, whose problems have this ORM's answer for their reference answer; "" where it
-        gives none, and the path is judged without."""
+    def judged(self, batches: Sequence[Batch], judge_all: JudgeAll) -> Iterator[list[Verdict]]:
+        """The verdicts of ``judge_all`` on problems that have this ORM's answer for their reference answer, "" where it
+        gives none. What it wrote begins with its solution."""
         for k in range(0, len(batches), TOGETHER):
             together = batches[k : k + TOGETHER]
             self._solve(together)
-            yield [
-                ([replace(problem, answer=self.by_problem[self._key(problem)]) for problem in problems], paths)
-                for problems, paths in together
+            own = [[self.solutions[self._key(problem)] for problem in problems] for problems, _ in together]
+            shown = [
+                (
+                    [replace(p, answer=final_answer(p, text) or "") for p, text in zip(problems, texts, strict=True)],
+                    paths,
+                )
+                for (problems, paths), texts in zip(together, own, strict=True)
             ]
+            for texts, verdicts in zip(own, judge_all(shown), strict=True):
+                yield [
+                    replace(verdict, raw="\n".join(filter(None, (text, verdict.raw))))
+                    for text, verdict in zip(texts, verdicts, strict=True)
+                ]
 
     def _solve(self, batches: Sequence[Batch]) -> None:
-        if len(self.by_problem) > KEPT:
-            self.by_problem.clear()
+        if len(self.solutions) > KEPT:
+            self.solutions.clear()
         asked = {self._key(problem): problem for problems, _ in batches for problem in problems}
-        unsolved = [(key, problem) for key, problem in asked.items() if key not in self.by_problem]
+        unsolved = [(key, problem) for key, problem in asked.items() if key not in self.solutions]
         size = max((len(problems) for problems, _ in batches), default=1)
         parts = [unsolved[k : k + size] for k in range(0, len(unsolved), size)]
         written = self.write([solve_row(self.style, problem) for _, problem in part] for part in parts)
         for part, responses in zip(parts, written, strict=True):
-            for (key, problem), response in zip(part, responses, strict=True):
-                self.by_problem[key] = final_answer(problem, response) or ""
+            for (key, _), response in zip(part, responses, strict=True):
+                self.solutions[key] = response
 
     def _key(self, problem: Problem) -> tuple[str, tuple[str, ...]]:
         return prompts.generation_prompt(problem, self.style), tuple(map(str, problem.images))

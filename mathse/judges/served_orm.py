@@ -108,9 +108,7 @@ class ServedORMJudge:
     def judge_all(self, batches: Sequence[Batch]) -> Iterator[list[Verdict]]:
         """The verdicts on each batch; all batches, or those that are solved together, are one stream, so none of them
         waits for another's end."""
-        shown = [batches] if self.own is None else self.own.shown(batches)
-        for together in shown:
-            yield from self._verdicts(together)
+        return self._verdicts(batches) if self.own is None else self.own.judged(batches, self._verdicts)
 
     def _solutions(self, batches: Iterable[Sequence[Row]]) -> Iterator[list[str]]:
         for rows in batches:
