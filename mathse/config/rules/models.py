@@ -109,7 +109,7 @@ def _gguf_problems(path: str, value: str) -> Iterator[str]:
 
 
 def _packages_problems(path: str, value: str) -> Iterator[str]:
-    for extra in ("smollm2", "smollm2_vision"):
+    for extra in ("smollm2", "smollm2-vision"):
         if (sentence := missing(extra)) is not None:
             yield f"{path} = {show(value)}: {sentence}"
     for package in value.removeprefix(PACKAGE).split("+"):
