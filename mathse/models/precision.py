@@ -26,8 +26,8 @@ def precision_of(trainer: Trainer) -> Literal["32-true", "bf16-mixed", "bf16-tru
 def cpu_prefers_bfloat16() -> bool:
     """Whether this CPU multiplies matrices clearly faster in bfloat16 than in float32, by a trial of about 50 ms.
 
-    Its flags do not tell: of two CPUs with avx512_bf16, an AMD EPYC sampled 2.5 times as fast with it, and an Intel
-    Xeon without its tiles (AMX) multiplied half as fast. Held to AVX2, a fit of the tiny model took 16 times as long.
+    Its flags do not tell: of two CPUs with avx512_bf16, an AMD EPYC is faster with it, and an Intel Xeon without
+    tiles (AMX) slower. A CPU without such instructions is slower by far.
     """
     return CLEARLY * _seconds_of_a_product(torch.bfloat16) < _seconds_of_a_product(torch.float32)
 

@@ -80,6 +80,7 @@ VOCABULARY = (
 
 
 def _literal(phrase: str) -> str:
+    """The phrase as a pattern of the tokenizers library, with newlines as they are."""
     return "".join(c if c.isalnum() or c in " \n" else "\\" + c for c in phrase)
 
 

@@ -207,9 +207,9 @@ def test_what_is_asked_for_by_name_is_not_tried(monkeypatch: pytest.MonkeyPatch)
     assert (precision_of(asked), dtype_of(asked)) == ("bf16-true", "bfloat16")
 
 
-def test_the_trial_of_this_cpu_takes_time_and_comes_to_a_choice() -> None:
-    assert all(precision._seconds_of_a_product(dtype) > 0 for dtype in (torch.float32, torch.bfloat16))
-    assert cpu_prefers_bfloat16() in (True, False)
+def test_fits_and_samples_go_by_the_same_trial_of_this_cpu() -> None:
+    chosen = ("bf16-mixed", "bfloat16") if cpu_prefers_bfloat16() else ("32-true", "float32")
+    assert (precision_of(Trainer()), dtype_of(Trainer(sampling_dtype="fastest"))) == chosen
 
 
 def test_a_package_without_weights_is_named_with_what_installs_it() -> None:

@@ -253,9 +253,8 @@ def _fit(run: Run, checkpoint: Checkpoint) -> Iterator[str]:
     steps = {"orm/solver": "orm.solver_steps"}.get(checkpoint.stage, "orm.student_steps")
     of_the_stage = {f"{prefix}.max_steps": settings.get(steps)} if checkpoint.stage.startswith("orm/") else {}
     of_the_stage |= {key: stage.settings[key] for key in RANKS if key in stage.settings}  # the run may have had others
-    of_the_stage |= (
-        {"trainer.precision": trained["precision"]} if "precision" in trained else {}
-    )  # fastest came to this
+    if "precision" in trained:  # what ``fastest`` came to; earlier versions did not record it
+        of_the_stage["trainer.precision"] = trained["precision"]
     yield "\n## How it was fitted\n"
     yield from _head_of(("setting", "value"))
     for key in (*(f"{prefix}.{name}" for name in FIT), *DEVICES):
