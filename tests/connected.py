@@ -11,6 +11,8 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 from mathse.training import ranks
 
 STUCK = 180  # seconds after which a test would rather fail than wait
@@ -45,6 +47,9 @@ def in_ranks(
 
 def _as_rank(work: Callable[[], Any], size: int, pipe: int | None, minutes: float) -> int:
     result: Any
+    # The first thread of a forked process that computes replaces torch's pool, and a second one beside it may see none
+    # ("Invalid thread pool!"): transformers reads weights in several threads.
+    torch.set_num_threads(1)
     try:
         with ranks.joined("cpu", size, minutes):
             result = work()
