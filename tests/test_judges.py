@@ -15,7 +15,7 @@ from small import orm_and_answer, path, problems, tiny_backbone, verdict
 from mathse.config import build
 from mathse.config import judges as settings
 from mathse.config.teachers import SymbolicTeacher
-from mathse.judges import Judge, judge_paths, own_answers
+from mathse.judges import Judge, judge_paths
 from mathse.judges.answer import AnswerJudge
 from mathse.judges.controls import RandomJudge
 from mathse.judges.orm import ORMJudge, status_tokens
@@ -142,15 +142,16 @@ def test_an_orm_solves_each_problem_once_before_it_sees_a_path_and_compares_with
     assert [row["history"][0][0] for row in judging] == [p.question for p in (solved, solved, unsolved, solved)]
 
 
-def test_own_answers_are_asked_for_some_batches_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(own_answers, "TOGETHER", 2)
+def test_own_answers_are_asked_for_a_batch_at_a_time_so_that_a_kill_loses_one() -> None:
     chosen = problems(3)
     backbone = SpeakingBackbone([*[f"{MARKER} 7."] * 2, WRONG, WRONG, f"{MARKER} 7.", WRONG])
-    batches = [([problem], [path(problem.id)]) for problem in chosen]
-    said = [word.path_id for words in ORMJudge(backbone, own_answer=True).judge_all(batches) for word in words]
-    assert said == [path(problem.id).id for problem in chosen]
+    batches = [(part, [path(problem.id) for problem in part]) for part in (chosen[:2], chosen[2:])]
+    verdicts = ORMJudge(backbone, own_answer=True).judge_all(batches)
+    assert [verdict.path_id for verdict in next(verdicts)] == [path(problem.id).id for problem in chosen[:2]]
     asked = ["judge" if "history" in row else "solve" for row in backbone.asked]
-    assert asked == ["solve", "solve", "judge", "judge", "solve", "judge"]
+    assert asked == ["solve", "solve", "judge", "judge"]
+    assert [verdict.path_id for verdict in next(verdicts)] == [path(chosen[2].id).id]
+    assert len(backbone.asked) == 6
 
 
 def test_a_real_untrained_orm_judges_nothing_it_cannot_say() -> None:

@@ -22,6 +22,7 @@ from mathse.judges.own_answers import OwnAnswers
 from mathse.judges.verdict_first import beginning_of
 from mathse.models.base import Backbone, Completion
 from mathse.models.row import Row
+from mathse.training import ranks
 from mathse.types import Problem, ReasoningPath, Status, Verdict
 
 
@@ -53,7 +54,7 @@ class ORMJudge:
     ) -> None:
         self.backbone, self.binary, self.see_image = backbone, binary, see_image
         self.see_answer = see_answer or own_answer
-        self.own = OwnAnswers(backbone.prompt_style, self._solutions) if own_answer else None
+        self.own = OwnAnswers(backbone.prompt_style, self._solutions, ranks.size()) if own_answer else None
         self.explain, self.max_new_tokens = explain, max_new_tokens
         self.begins = beginning_of(backbone)
         self.status_first = binary or order == "verdict_first"

@@ -17,7 +17,6 @@ from mathse.judges import Batch
 from mathse.models.row import Row
 from mathse.types import Problem, PromptStyle, Verdict
 
-TOGETHER = 16  # batches whose problems are solved before any of their paths is judged: work for several ranks
 KEPT = 100_000  # solutions in memory
 
 Write = Callable[[Iterable[Sequence[Row]]], Iterator[Sequence[str]]]
@@ -30,25 +29,26 @@ class OwnAnswers:
     Args:
         style: of its prompts.
         write: its response to each row, batch by batch, greedily.
+        together: batches whose problems are solved before any of their paths is judged; what a kill may lose.
     """
 
-    def __init__(self, style: PromptStyle, write: Write) -> None:
-        self.style, self.write = style, write
+    def __init__(self, style: PromptStyle, write: Write, together: int) -> None:
+        self.style, self.write, self.together = style, write, together
         self.solutions: dict[tuple[str, tuple[str, ...]], str] = {}  # by prompt and images
 
     def judged(self, batches: Sequence[Batch], judge_all: JudgeAll) -> Iterator[list[Verdict]]:
         """The verdicts of ``judge_all`` on problems that have this ORM's answer for their reference answer, "" where it
         gives none. What it wrote begins with its solution."""
-        for k in range(0, len(batches), TOGETHER):
-            together = batches[k : k + TOGETHER]
-            self._solve(together)
-            own = [[self.solutions[self._key(problem)] for problem in problems] for problems, _ in together]
+        for k in range(0, len(batches), self.together):
+            next_batches = batches[k : k + self.together]
+            self._solve(next_batches)
+            own = [[self.solutions[self._key(problem)] for problem in problems] for problems, _ in next_batches]
             shown = [
                 (
                     [replace(p, answer=final_answer(p, text) or "") for p, text in zip(problems, texts, strict=True)],
                     paths,
                 )
-                for (problems, paths), texts in zip(together, own, strict=True)
+                for (problems, paths), texts in zip(next_batches, own, strict=True)
             ]
             for texts, verdicts in zip(own, judge_all(shown), strict=True):
                 yield [

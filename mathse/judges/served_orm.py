@@ -38,6 +38,8 @@ from mathse.runs.layout import JUDGE_USAGE, VERDICT_FILES
 from mathse.runs.reader import read_stages
 from mathse.types import Problem, ReasoningPath, Verdict
 
+SOLVED_TOGETHER = 16  # batches: requests enough to keep an engine busy; the client keeps each answer on the disk
+
 
 class ServedORM:
     """The ORM of a run in an engine.
@@ -99,7 +101,7 @@ class ServedORMJudge:
     ) -> None:
         self.model, self.reader = model, reader
         self.binary, self.see_answer, self.see_image = binary, see_answer or own_answer, see_image
-        self.own = OwnAnswers(reader.prompt_style, self._solutions) if own_answer else None
+        self.own = OwnAnswers(reader.prompt_style, self._solutions, SOLVED_TOGETHER) if own_answer else None
         self.max_new_tokens = max_new_tokens
 
     def judge(self, problems: Sequence[Problem], paths: Sequence[ReasoningPath]) -> list[Verdict]:
