@@ -88,8 +88,6 @@ def _run(
     if "qlora" in (config.sft.method, config.orm.fit.method):
         require_four_bit()  # before a model is read
     source = open_source(config)
-    for row in source.bad_rows:
-        progress.say(f"left out: {row['file']}:{row['line']}: {row['reason']}")
     if stages_ahead is not None:
         progress.outlook = Outlook(stages_ahead(config, source))
     loggers = RunLoggers.open(config.logger, run=run, problem_of=source.get, image=load_image)
