@@ -93,13 +93,14 @@ def train_orm(loop: EvolutionRun, data: ORMData | None) -> list[Stage]:
         note = _fit_orm(loop, stage, solver, train)
         held = _labels_of(data.held) if data else _labelled(loop, students, "orm_held", HELD_PATHS)
         figures = judge_held(loop, stage, loop.models.orm, held, stage.path / METRICS)
-        if note is None and like_chance(figures):
+        if train and like_chance(figures):
             right, wrong = figures["positive_accuracy"], 1 - figures["negative_accuracy"]
-            note = (
+            chance = (
                 f"it cannot be told from chance: of {figures['n']} held-out paths it accepts {right:.1%} of the right "
                 f"and {wrong:.1%} of the wrong ones. More paths may help (orm.samples_per_problem), more and smaller "
                 "steps (orm.fit.max_steps, orm.fit.batch_size), orm.own_answer=true or orm.see_answer=true"
             )
+            note = chance if note is None else f"{note}; {chance}"
         if note:
             loop.context.progress.say(f"orm: {note}")
         inputs = [student.path / name for student in students for name in (PATHS, HELD_PATHS)]
@@ -241,7 +242,7 @@ def _labelled(loop: EvolutionRun, students: Sequence[Stage], split: str, file: s
 
 
 def _fit_orm(loop: EvolutionRun, stage: Stage, solver: Stage, labelled: Sequence[Labelled]) -> str | None:
-    """Fit the ORM, or carry the solver on where there is no balanced path to learn from; the reason, if so."""
+    """Fit the ORM, or carry the solver on where there is no balanced path to learn from; what it lacks, if anything."""
     settings = loop.config.orm
     checkpoint = stage.path / CHECKPOINT
     note = None
@@ -255,6 +256,8 @@ def _fit_orm(loop: EvolutionRun, stage: Stage, solver: Stage, labelled: Sequence
         if settings.own_answer:  # it goes on learning to solve, each problem of its paths once
             solved = dict.fromkeys(path.problem_id for path, _ in labelled if problems[path.problem_id].solution)
             rows += [Row(**solve_row(style, problems[key], problems[key].solution), id=key) for key in solved]
+            if not solved:
+                note = "no problem of its paths has a solution, so its fit does not teach it to solve (orm.own_answer)"
         # Validated on made-up errors over dev problems, whose pictures neither training nor held-out paths show.
         val_rows = []
         if hasattr(source, "corrupt"):

@@ -67,6 +67,16 @@ def test_an_orm_learns_from_own_labels_and_is_measured_on_others(tmp_path: Path,
     assert run(folder, *TINY, "task=orm", *files) == summary
 
 
+def test_a_note_says_so_where_no_problem_has_a_solution_that_an_orm_with_own_answers_could_learn(
+    tmp_path: Path, files: tuple[str, str]
+) -> None:
+    train = Path(files[0].partition("=")[2])
+    write_jsonl(train, [{**row, "solution": None} for row in rows(train)])
+    notes = run(tmp_path / "run", *TINY, "task=orm", *files, "orm.own_answer=true")["notes"]
+    [note] = [note for note in notes if "has a solution, so its fit does not teach it to solve" in note]
+    assert note.startswith("orm: no problem of its paths") and "cannot be told from chance" in note
+
+
 def test_a_problem_in_both_files_ends_the_run_before_a_fit(tmp_path: Path, files: tuple[str, str]) -> None:
     both = labelled(tmp_path, "both", [6, 2])
     with pytest.raises(DataError, match=r"both.jsonl:3: problem 'own/2' is in .*train.jsonl:5 too .*2 of 4 rows"):
