@@ -28,7 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--picture", type=Path, help="write the staircase: means over the runs")
     asked = parser.parse_args(argv)
     summaries = [read(run) for run in asked.runs]
-    print(stage_table(summaries), orm_table(summaries), sep="\n\n")
+    print(stage_table(summaries))
+    if all(summary["orm"] for summary in summaries):
+        print(f"\n{orm_table(summaries)}")
     for control in asked.control:
         print(f"\n{control.name}\n\n{stage_table([read(control)])}")
     if asked.picture:
