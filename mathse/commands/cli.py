@@ -67,6 +67,8 @@ def main(task: Task, config_name: str, schema: type, arguments: Sequence[str] | 
             return
         job = _job(task, schema, traceback, _start_of_a_rank(config_name), signals, begun)
         vars(job)["program"] = _program(schema, _start_of_a_rank(config_name))
+        if (rank := launch.own_rank()) is not None and rank.rank:
+            sys.argv.insert(1, "hydra.run.dir=outputs")  # rank 0's, named by its time of start, is the run folder
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
 
     os.environ |= {"HYDRA_FULL_ERROR": "1", "MATHSE_TRACEBACK": str(int(traceback))}  # Hydra raises; it is told here

@@ -197,6 +197,23 @@ def test_help_and_refusals_load_no_torch_and_help_takes_no_time(root, tmp_path, 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_two_runs_begun_in_one_second_have_a_folder_each(command):
+    folders = []
+    for _ in range(2):
+        command(lambda config, folder: folders.append(folder), "task=distill")
+    assert folders[0] != folders[1]
+
+
+def test_ranks_other_than_the_first_make_no_run_folder(command, tmp_path, monkeypatch):
+    for key, value in (("RANK", "1"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "1")):
+        monkeypatch.setenv(key, value)
+    command(lambda config, folder: None, "name=demo")
+    assert list((tmp_path / "outputs").iterdir()) == []
+    folders = []
+    command(lambda config, folder: folders.append(folder), "hydra.run.dir=out/here")
+    assert folders == [tmp_path / "out/here"]
+
+
 def test_resume_last_goes_into_the_newest_unfinished_run_of_that_name(command, tmp_path):
     for run in ("outputs/demo/1", "outputs/demo/2", "outputs/other/3"):
         (tmp_path / run).mkdir(parents=True)
