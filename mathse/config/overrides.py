@@ -76,9 +76,11 @@ def refuse_early(arguments: Sequence[str], schema: type) -> None:
 
 def as_spelt(arguments: Sequence[str]) -> list[str]:
     """The command line with options as conf/ spells them, ``backbone=InternVL2.5`` -> ``backbone=internvl2_5``, alone,
-    in a list and in a sweep; and ``logger=[csv,wandb]``, which Hydra would put into one section, as sections."""
-    spelt = []
-    for argument in arguments:
+    in a list and in a sweep; and ``logger=[csv,wandb]``, which Hydra would put into one section, as sections. Flags
+    come first: of settings on both sides of one, Hydra's parser would read those before it alone."""
+    settings = get_args_parser().parse_known_intermixed_args(arguments)[0].overrides
+    spelt = [argument for argument in arguments if argument not in settings]
+    for argument in settings:
         key, equals, value = argument.partition("=")
         group = key.lstrip("+").partition("@")[0]
         options = groups().get(group, ()) if equals else ()

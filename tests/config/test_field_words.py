@@ -33,15 +33,21 @@ def test_a_word_of_the_field_is_understood(name: str, setting: str) -> None:
 
 
 def test_an_option_may_be_spelt_otherwise() -> None:
-    spelt = as_spelt(["backbone=InternVL2.5", "+backbone@orm.backbone=Qwen2-VL", "backbone=gpt", "name=Qwen2VL", "-m"])
+    spelt = as_spelt(["backbone=InternVL2.5", "+backbone@orm.backbone=Qwen2-VL", "backbone=gpt", "name=Qwen2VL"])
     assert spelt == [
-        "backbone=internvl2_5", "+backbone@orm.backbone=qwen2vl", "backbone=gpt", "name=Qwen2VL", "-m",
+        "backbone=internvl2_5", "+backbone@orm.backbone=qwen2vl", "backbone=gpt", "name=Qwen2VL",
     ]  # fmt: skip
 
 
 def test_options_may_be_spelt_otherwise_in_lists_and_sweeps() -> None:
-    assert as_spelt(["benchmark=[MathVista, MATHVERSE]", "-m", "teacher=OpenAI,replay", "judge=glob(*)"]) == [
-        "benchmark=[mathvista, mathverse]", "-m", "teacher=openai,replay", "judge=glob(*)",
+    assert as_spelt(["benchmark=[MathVista, MATHVERSE]", "teacher=OpenAI,replay", "judge=glob(*)"]) == [
+        "benchmark=[mathvista, mathverse]", "teacher=openai,replay", "judge=glob(*)",
+    ]  # fmt: skip
+
+
+def test_flags_may_stand_among_settings() -> None:
+    assert as_spelt(["seed=1,2", "-m", "judge=answer", "--config-dir", "mine", "name=a"]) == [
+        "-m", "--config-dir", "mine", "seed=1,2", "judge=answer", "name=a"
     ]  # fmt: skip
 
 
