@@ -37,7 +37,9 @@ def test_every_option_composes_and_parses(group, name, read, tmp_path):
     beside |= {("experiment", name): [published] for name in ("words", "words_study")}
     for study in ("words", "words_update"):
         beside |= {(f"experiment/{study}", name): [published] for name in available(f"experiment/{study}")}
-    beside[("backbone", "smollm2_vision")] = ["backbone.path=somebody/smollm2-vision"]
+    of_vision = [("backbone", "smollm2_vision"), ("experiment", "pictures")]
+    of_vision += [("experiment/smollm2_vision", name) for name in available("experiment/smollm2_vision")]
+    beside |= dict.fromkeys(of_vision, ["backbone.path=somebody/smollm2-vision"])
     beside = beside.get((group, name), [])
     if (group, name) == ("generator", "server"):
         assert read("generator=server", "generator.model=m", program="evaluate").generator.model == "m"

@@ -91,6 +91,12 @@ def rows(tmp_path):
         (["backbone@orm.backbone=tiny", "orm.backbone.path=./a/b"],
          "orm.backbone.path = './a/b': neither a folder that exists nor a hub id of the form org/name; "
          "pass one of them, or null"),
+        (["backbone.path=outputs/demo"], "backbone.path = 'outputs/demo': neither a folder that exists nor a hub id of "
+                                         "the form org/name; pass one of them, or null"),
+        (["experiment=pictures"],
+         "backbone.path = 'outputs/smollm2_vision_aligned': neither a folder that exists nor a hub id of the form "
+         "org/name; pass one of them; a folder is made by `python experiments/smollm2_vision/align.py "
+         "outputs/smollm2_vision_aligned`"),
         (["backbone.heads=3"], "backbone.hidden_size = 128: must be divisible by backbone.heads = 3"),
         (["backbone.max_pixels=784", "backbone.min_pixels=1000"],
          "backbone.max_pixels = 784: must be >= backbone.min_pixels = 1000"),
