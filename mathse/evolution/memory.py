@@ -317,8 +317,10 @@ def described(config: TrainConfig, device: Device) -> Iterator[str]:
     yield f"memory on {_of(device)}, estimated:"
     yield from (f"  {line}" for line in aligned(table(config, device)))
     question, solution = texts(config)
+    shape = shape_of(config.backbone)
+    picture = "one picture of the most tokens, " if shape is None or any(shape.image_tokens) else ""
     yield (
-        f"memory: rows of one picture of the most tokens, {question} tokens of question and {solution} of solution; "
+        f"memory: rows of {picture}{question} tokens of question and {solution} of solution; "
         "host: of the machine, with all its ranks"
     )
     trainer = config.trainer
