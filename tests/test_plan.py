@@ -283,6 +283,12 @@ def test_train_py_with_plan_true_prints_the_plan_and_does_nothing(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_plan_says_that_an_orm_s_own_answers_are_not_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    for own_answer in (True, False):
+        main(["plan", "experiment=smoke", "judge=orm", f"orm.own_answer={str(own_answer).lower()}"])
+        assert ("orm.own_answer: the ORM also solves" in capsys.readouterr().out) == own_answer
+
+
 def test_a_plan_loads_no_torch() -> None:
     script = (
         "import sys; from mathse.__main__ import main; "

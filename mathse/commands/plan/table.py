@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from mathse.commands.plan.amounts import Range
 from mathse.commands.plan.plan import Pair, Plan
+from mathse.config.schema import needs_orm
 from mathse.evolution import memory
 from mathse.reporting.progress.wording import aligned
 
@@ -62,6 +63,8 @@ def plan_as_text(plan: Plan) -> Iterator[str]:
     yield from (f"  {line}" for line in aligned(table))
     yield "A number alone is exact; LOW-HIGH holds whatever the judge accepts."
     yield "answers, verdicts: by the student's and the ORM's own models, test and dev problems included."
+    if needs_orm(plan.config) and plan.config.orm.own_answer:
+        yield "orm.own_answer: the ORM also solves each problem of the paths that it judges once, not counted here"
     for stage in plan.stages:
         if len(stage.jobs) > 1:
             jobs = ", ".join(f"{name} {_count(job.requests)}" for name, job in stage.jobs.items())
