@@ -11,6 +11,7 @@ from hydra import compose
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mathse.config.describe import settings_lines
+from mathse.config.judges import with_target
 from mathse.config.overrides import COMPOSING, command_line, configs, explain, refuse_early
 from mathse.config.parse import flatten, parse, read
 from mathse.config.rules import Rule
@@ -33,10 +34,11 @@ def evaluate_config(overrides: Sequence[str]) -> tuple[EvaluateConfig, Path]:
 
 
 def unchecked_settings(overrides: Sequence[str]) -> dict[str, Any]:
-    """Dotted key -> value as Hydra composes them: a file that they name need not be here. Raises ConfigError for what
-    cannot be composed."""
+    """Dotted key -> value as Hydra composes them, the judge by its name: a file that they name need not be here. Raises
+    ConfigError for what cannot be composed."""
     composed, _ = _composed(overrides, TrainConfig)
-    return flatten(OmegaConf.to_container(composed))
+    values: Any = OmegaConf.to_container(composed)
+    return flatten({**values, "judge": with_target(values["judge"])})
 
 
 def help_page(arguments: Sequence[str], schema: type) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mathse.config.compose import train_config
+from mathse.config.compose import train_config, unchecked_settings
 from mathse.config.data import SETS
 from mathse.config.options import CONF, available, groups
 from mathse.config.parse import flatten
@@ -53,6 +53,11 @@ def test_every_option_composes_and_parses(group, name, read, tmp_path):
     else:
         added = "+" if group.startswith("experiment/") or group == "sweep" else ""  # added, not chosen
         assert read(f"{added}{group}={name}", *beside).seed == 0
+
+
+def test_settings_that_are_not_checked_have_the_class_of_a_judge_that_is_named():
+    settings = unchecked_settings(["+experiment/words_update=sft"])
+    assert (settings["judge.name"], settings["judge._target_"]) == ("answer", "mathse.judges.answer.AnswerJudge")
 
 
 def test_every_config_file_is_reached_by_a_group():
