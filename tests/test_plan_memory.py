@@ -94,9 +94,9 @@ def test_the_plan_of_a_paper_run_shows_the_sums_and_what_fits(capsys: pytest.Cap
 def test_a_plan_speaks_of_pictures_only_for_a_model_that_reads_them(tmp_path: Path) -> None:
     (tmp_path / "problems.jsonl").write_text("")
     main(["tiny", "causal_lm", str(tmp_path / "model")])
-    own = ["data=jsonl", f"data.path={tmp_path / 'problems.jsonl'}", "teacher=replay"]
-    text = config_of("backbone=causal_lm", f"backbone.path={tmp_path / 'model'}", *own)
-    assert "memory: rows of 256 tokens of question" in "\n".join(memory.described(text, CARD))
+    problems = ["data=jsonl", f"data.path={tmp_path / 'problems.jsonl'}", "teacher=replay"]
+    text_alone = config_of("backbone=causal_lm", f"backbone.path={tmp_path / 'model'}", *problems)
+    assert "memory: rows of 256 tokens of question" in "\n".join(memory.described(text_alone, CARD))
     assert "memory: rows of one picture" in "\n".join(memory.described(config_of("backbone=qwen2vl"), CARD))
 
 

@@ -47,9 +47,10 @@ def backbone_weights_are_somewhere(config: Any) -> Iterator[str]:
         elif Path(value).is_dir():
             yield from checkpoint_problems(f"{path}.path", value, "a model's folder")
         elif not HUB_ID.fullmatch(value) or value.startswith("outputs/"):  # where our commands write
-            made = isinstance(backbone, SmolLM2Vision)
-            how = f"; a folder is made by `python experiments/smollm2_vision/align.py {value}`" if made else ", or null"
-            yield f"{path}.path = {show(value)}: {NEITHER}{how}"
+            remedy = ", or null"
+            if isinstance(backbone, SmolLM2Vision):
+                remedy = f"; a folder is made by `python experiments/smollm2_vision/align.py {value}`"
+            yield f"{path}.path = {show(value)}: {NEITHER}{remedy}"
 
 
 def backbone_folder_is_of_its_family(config: Any) -> Iterator[str]:
