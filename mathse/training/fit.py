@@ -12,7 +12,7 @@ import logging
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -28,11 +28,15 @@ from mathse.config.schema import Trainer as TrainerSettings
 from mathse.errors import MathSEError
 from mathse.models import memory, modes, reference
 from mathse.models.base import Backbone
+from mathse.models.flops import forward_flops, picture_work
 from mathse.models.model_spec import ModelSpec, close_shared, spec_of
 from mathse.models.needs import frozen_parts, whole_gradients_fit
+from mathse.models.operations import Amounts
 from mathse.models.placement import META
 from mathse.models.precision import cpu_prefers_bfloat16, precision_of
-from mathse.models.row import Row
+from mathse.models.row import Row, paths_of
+from mathse.models.tower_features import pictures_of
+from mathse.runs import meter
 from mathse.runs.layout import CHECKPOINT, REFERENCE, SCRATCH, TRAIN_LOG, TRAINED
 from mathse.runs.store import publish_folder, write_json, write_jsonl
 from mathse.seeds import derive
@@ -98,8 +102,10 @@ def fit(
     step; ``say`` with a sentence on a resume point or a log that is damaged, and where a frozen tower's features cannot
     be kept.
     """
-    done = job.folder / CHECKPOINT
+    done, stage = job.folder / CHECKPOINT, meter.current()
     if done.exists():
+        if stage is not None:
+            stage.expect_settled(done)
         return done
     if not job.rows:
         raise MathSEError(f"no row to fit on in {job.folder}")
@@ -148,12 +154,16 @@ def fit(
         if refusal is not None:
             say(f"{job.folder.name}: {refusal}")
 
+    before_steps = list(_spent_before(backbone, job)) if stage is not None else []
+
     # The steps, from the last resume point on, on all ranks.
     start = resume.newest(job.folder / SCRATCH, say) if strategies.keeps_resume_points(job.trainer) else None
     log = TrainLog(job.folder / TRAIN_LOG, start.step if start else 0, say)
     with closing(log):
         lead = partial(_train, backbone, job, start, log, callbacks)
-        ranks.everywhere(lead, _train_along, spec_of(backbone), job, start)
+        spent, *_ = ranks.everywhere(lead, _train_along, spec_of(backbone), job, start)
+    if stage is not None:  # before the checkpoint is there: a kill leaves both, or the fit is resumed
+        stage.settle(done, [*before_steps, *spent])
     gc.collect()  # Trainer and module refer to each other, and hold the optimiser: gone before the export
     give_back_freed_memory()
     save_checkpoint(backbone, done, lambda folder: modes.finish(backbone, settings, before, folder, done, job.kept_in))
@@ -166,15 +176,30 @@ def _prepare(backbone: Backbone, job: FitJob) -> modes.State:
     return modes.prepare(backbone, job.settings, job.trainer.precision, derive(job.seed, "adapter") % 2**63)
 
 
-def _train_along(spec: ModelSpec, job: FitJob, start: resume.ResumePoint | None) -> None:
+def _spent_before(backbone: Backbone, job: FitJob) -> Iterator[meter.Debit]:
+    """What was computed before the first step, and is kept: the frozen tower's features, and what a pair's reference
+    gives its paths. It counts as if no earlier fit or killed process had left it."""
+    forward = forward_flops(backbone)
+    if job.tower_features:
+        for image, trained in pictures_of(job.shown_rows):
+            name, work = picture_work(backbone, image, trained)
+            yield meter.Debit("method", meter.Spent(flops=forward.of(work)), once=name)
+    if job.dpo is not None:
+        for length in backbone.lengths([path for pair in job.rows for path in paths_of(pair)]):
+            read = Amounts(tokens=length.total, targets=length.response, squares=length.total**2)
+            yield meter.Debit("method", meter.Spent(prefilled_tokens=length.total, flops=forward.of(read)))
+
+
+def _train_along(spec: ModelSpec, job: FitJob, start: resume.ResumePoint | None) -> list[meter.Debit]:
     """The fit on a rank other than 0, which opens the model itself: without numbers, where it is handed them."""
     close_shared()
     backbone = spec.open(META if strategies.hands_out(job.trainer) else None)
     _prepare(backbone, job)
-    _train(backbone, job, start)
+    spent = _train(backbone, job, start)
     del backbone
     gc.collect()  # as on rank 0
     give_back_freed_memory()
+    return spent
 
 
 def _train(
@@ -183,8 +208,9 @@ def _train(
     start: resume.ResumePoint | None,
     log: TrainLog | None = None,
     callbacks: Sequence[pl.Callback] = (),
-) -> None:
-    """The steps of a fit from ``start`` on, on each of its ranks; rank 0 has the log and the callbacks."""
+) -> list[meter.Debit]:
+    """The steps of a fit from ``start`` on, on each of its ranks; rank 0 has the log and the callbacks. What the whole
+    fit has spent."""
     settings, hardware = job.settings, job.trainer
     precision = precision_of(hardware)
     micro = settings.micro_batch_size
@@ -217,7 +243,7 @@ def _train(
     if job.validation_every is not None:
         val_stream = OnceStream(job.validated_rows, micro * ranks.size())
         val_data = StepData(val_stream, backbone, micro, len(val_stream.batches), **data_options)
-        val_loader = StepLoader(val_data, 0, 0, pinned)
+        val_loader = StepLoader(val_data, 0, 0, pinned, observe=watch.observe_validation)
         validation = {"val_check_interval": job.validation_every, "num_sanity_val_steps": 0}
 
     # Progress bars, checkpoints and logs of Lightning are off: ours write what a stage records.
@@ -235,7 +261,7 @@ def _train(
                 job.validation_every,
                 start,
                 before=log.sync if log is not None else lambda: None,
-                check=watch.check_point,
+                watch=watch,
             )
         )
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
@@ -284,9 +310,11 @@ def _train(
         # Lightning gives each the module's own log methods, and a callback that lives on would keep the module with it
         for name in ("log", "log_dict"):
             vars(callback).pop(name, None)
+    spent = watch.spent()
     module.trainer = (
         None  # sharded layers refer to the module; through it the optimiser would stay as long as the model
     )
+    return spent
 
 
 def _advice(job: FitJob) -> str:
