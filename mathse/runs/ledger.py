@@ -63,16 +63,20 @@ def spent_until(name: str, stages: Sequence[FinishedStage]) -> Spent:
     return UNKNOWN if behind is None else spent_in_all(behind)
 
 
-def seconds_until(name: str, stages: Sequence[FinishedStage]) -> dict[str, float] | None:
-    """CPU or GPU seconds of the stage ``name`` and of all stages that it was made from, measuring included; None where
-    one of them does not tell."""
+def seconds_of(*stages: FinishedStage) -> dict[str, float] | None:
+    """CPU or GPU seconds of stages, measuring included; None where one of them does not tell."""
     sums: dict[str, float] = {}
-    for stage in stages_behind(name, stages) or ():
+    for stage in stages:
         for device, seconds in stage.manifest.get(LEDGER, {}).get(SECONDS, {"": None}).items():
             if seconds is None:
                 return None
             sums[device] = sums.get(device, 0.0) + float(seconds)
     return sums or None
+
+
+def seconds_until(name: str, stages: Sequence[FinishedStage]) -> dict[str, float] | None:
+    """The same of the stage ``name`` and of all stages that it was made from."""
+    return seconds_of(*(stages_behind(name, stages) or ()))
 
 
 def with_costs(entry: Mapping[str, Any], stages: Sequence[FinishedStage]) -> dict[str, Any]:
