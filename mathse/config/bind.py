@@ -294,9 +294,12 @@ def _convert(value: Any, kind: Any) -> tuple[str | None, Any]:
     if origin in (Union, UnionType):
         if value is None and NoneType in arguments:
             return None, None
-        inner = next(k for k in arguments if k is not NoneType)
-        problem, converted = _convert(value, inner)
-        return (f"{problem} or null" if problem else None), converted
+        tried = [_convert(value, inner) for inner in arguments if inner is not NoneType]
+        if (fitting := next((pair for pair in tried if pair[0] is None), None)) is not None:
+            return fitting
+        return " or ".join(
+            [*(str(problem) for problem, _ in tried), *(["null"] if NoneType in arguments else [])]
+        ), value
     if origin is list:
         items = [_convert(v, arguments[0]) for v in value] if isinstance(value, (list, tuple)) else [("", None)]
         if any(problem is not None for problem, _ in items):
@@ -336,7 +339,7 @@ def _convert_scalar(value: Any, kind: Any) -> tuple[str | None, Any]:
 
 def _out_of_range(value: Any, rule: Mapping[str, Any]) -> str | None:
     """What ``allow`` allows, if the value is outside it."""
-    if value is None or not rule:
+    if not rule or not isinstance(value, (int, float)):  # null, or a word beside the numbers
         return None
     low, high, above = rule["low"], rule["high"], rule["above"]
     if (low is None or value >= low) and (above is None or value > above) and (high is None or value <= high):

@@ -195,6 +195,10 @@ class Backbone(ABC):
         features = iter(self._features_of([image for row in rows for image in row["images"]]))
         images = [[next(features) for _ in row["images"]] for row in rows]
         prompts = self.prompt_ids(rows, images)
+        begun = [row.get("begun", "") for row in rows]
+        if any(begun):
+            starts = self.tokenizer([self.defuse(text) for text in begun], add_special_tokens=False)["input_ids"]
+            prompts = [[*prompt, *start] for prompt, start in zip(prompts, starts, strict=True)]
         encoded = []
         for row_images, prompt, response in zip(images, prompts, self._response_ids(rows), strict=True):
             joined = join(row_images)

@@ -60,6 +60,7 @@ ENTRY_KEYS = (
     "origins",
     "step_precision",
     "skipped_fit",
+    "exposure",
 )
 # Of a line of train_log.jsonl: what was measured over the steps before it, by the clock (mathse/training/watch.py). No
 # two fits have the same.

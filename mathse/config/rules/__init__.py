@@ -43,6 +43,7 @@ RULES: dict[type, tuple[Rule, ...]] = {
         serving.orm_is_served_somehow,
         serving.vllm_can_be_used,
         run.greedy_paths_are_one_a_problem,
+        run.rounds_can_sample_so,
         judges.judges_are_known,
         judges.own_judges_have_their_settings,
         judges.judge_checkpoint_is_a_model,
