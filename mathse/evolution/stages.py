@@ -62,7 +62,7 @@ from mathse.runs.teacher_calls import ASKED
 from mathse.scoring.metrics import transitions
 from mathse.seeds import rng
 from mathse.training.fit import save_checkpoint
-from mathse.types import Lineage, Problem, ReasoningPath
+from mathse.types import Lineage, Origin, Problem, ReasoningPath
 
 REFLECTION = "reflection"  # the stage; of a round: round_01/reflection
 
@@ -420,7 +420,7 @@ def _exposure(loop: EvolutionRun) -> dict[str, Any] | None:
     if loop.student.carried_on or (evolution.update == "dpo" and learns_from_pairs(loop)):
         return None
     settings = loop.config.sft.of_stage(name)
-    own = ("student", "reflection") if evolution.reflect.writer == "student" else ("student",)
+    own: list[Origin] = ["student", "reflection"] if evolution.reflect.writer == "student" else ["student"]
     folder = stage.path / FIRST_FIT if (stage.path / FIRST_FIT).exists() else stage.path
     too_long = {row["row"] - 1 for row in read_jsonl(folder / TOO_LONG)} if (folder / TOO_LONG).exists() else set()
     origins = Counter(path.lineage.origin for k, path in enumerate(loop.state.train) if k not in too_long)

@@ -100,8 +100,11 @@ class EvolutionState:
         if renew:
             renewed = {judged[k].path.problem_id for k in accepted}
             train = Chosen(train, (k for k, path in enumerate(train) if not _is_renewed(path, renewed)))
-        limit = _mean_of_right_paths(judged, accepted) if keep == "balanced" else keep
-        most = {"one": 1, "all": None}.get(limit, limit) if isinstance(limit, str) else limit  # None: no bound
+        most: int | None  # rows of a problem; None: any number
+        if isinstance(keep, int):
+            most = keep
+        else:
+            most = _mean_of_right_paths(judged, accepted) if keep == "balanced" else {"one": 1, "all": None}[keep]
 
         # A repeated text teaches nothing new. Rewrites of two drafts are two rows, even where they agree.
         count: Counter[str] = Counter()  # rows of D_SFT, by problem

@@ -98,7 +98,7 @@ def _run(
         teacher.account_in(run.path)
     notes = [*source.notes, *(note for note in (config.note, run.other_ranks) if note is not None)]
     context = RunContext(config, run, progress, loggers, notes)
-    problems, models = RunProblems(source, config.evaluation.limit), RunModels(context, teacher)
+    problems, models = RunProblems(source, config.evaluation.limit), RunModels(context, teacher, source)
     stack.callback(models.stop_engines)
     loop = EvolutionLoop(context, problems, models, [build(callback) for callback in chosen_callbacks(config)])
     TASKS[config.task](loop)

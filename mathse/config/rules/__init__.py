@@ -45,6 +45,8 @@ RULES: dict[type, tuple[Rule, ...]] = {
         run.greedy_paths_are_one_a_problem,
         run.rounds_can_sample_so,
         judges.judges_are_known,
+        judges.votes_have_samples,
+        judges.checked_steps_can_be_checked,
         judges.own_judges_have_their_settings,
         judges.judge_checkpoint_is_a_model,
         judges.binary_orm_solves_nothing,
