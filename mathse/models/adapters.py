@@ -28,6 +28,7 @@ from torch import nn
 from mathse.errors import CheckpointError, ConfigError
 from mathse.models.base import Backbone
 from mathse.models.checkpoint import headers, open_model, stored_dtype
+from mathse.models.lower_layers import above_lower
 from mathse.models.parts import lora_pattern, part_of
 from mathse.runs.layout import ADAPTER
 from mathse.runs.store import read_json
@@ -43,7 +44,7 @@ def attach(backbone: Backbone, *, rank: int, alpha: float, dropout: float, scope
         r=rank,
         lora_alpha=int(alpha) if alpha == int(alpha) else alpha,
         lora_dropout=dropout,
-        target_modules=lora_pattern(backbone, scopes),
+        target_modules=above_lower(backbone) + lora_pattern(backbone, scopes),
         bias="none",  # servers refuse adapters with biases
     )
     with torch.random.fork_rng(devices=[]), _quiet():

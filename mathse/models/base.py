@@ -41,6 +41,7 @@ from mathse.models.decoding import (
     write,
     write_where,
 )
+from mathse.models.lower_layers import last_states
 from mathse.models.row import Row, with_pictures_first
 from mathse.types import PromptStyle
 
@@ -72,6 +73,11 @@ class Encoded:
     @property
     def ids(self) -> list[int]:
         return self.prompt + self.response
+
+    def with_pixels_in(self, dtype: torch.dtype) -> Encoded:
+        """The same with its pictures' numbers in another dtype; what counts (grids) stays whole."""
+        features = {k: v.to(dtype) if v.is_floating_point() else v for k, v in self.features.items()}
+        return replace(self, features=features)
 
 
 class Length(NamedTuple):
@@ -114,6 +120,7 @@ class Backbone(ABC):
     sequences_at_once: int | None = None  # that fit the memory in sampling; None: no batch was too large so far
     adapter: Any = None  # a PeftModel around ``model``; see mathse.models.adapters
     adapter_folder: Path | None = None  # where it came from; None: a fit has just put it on
+    frozen_layers: int = 0  # of the language model, the lower ones, during a fit; see mathse.models.lower_layers
     tower_features: TowerFeatures | None = None  # kept features of the frozen tower; see mathse.models.tower_features
 
     def __init__(self, model: Any, processor: Any) -> None:
@@ -318,7 +325,7 @@ class Backbone(ABC):
         batch. Prompts need no logits (Eq. 1 sums over the response), and they are most of the positions."""
         # position t predicts token t + 1, so hidden states lose their last position and labels their first
         inputs = self.with_features({k: v for k, v in batch.items() if k != "labels"})
-        hidden = self.decoder(**inputs, use_cache=False).last_hidden_state[:, :-1]  # (B, T - 1, h)
+        hidden = last_states(self, inputs)[:, :-1]  # (B, T - 1, h)
         targets = batch["labels"][:, 1:]
         answered = targets != IGNORED  # (B, T - 1)
         return hidden[answered], targets[answered]

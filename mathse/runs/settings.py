@@ -28,6 +28,8 @@ LATER: dict[str, Any] = {
     "evolution.resample": "never",
     "sft.tower_features": False,
     "orm.fit.tower_features": False,
+    "sft.freeze_layers": 0,
+    "orm.fit.freeze_layers": 0,
     "sft.tokens_per_micro_batch": None,
     "orm.fit.tokens_per_micro_batch": None,
     "trainer.device_memory": None,
