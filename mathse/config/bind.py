@@ -47,6 +47,8 @@ def nearest(name: str, names: Sequence[str]) -> str | None:
     if meant := next((n for n in FIELD_WORDS.get(name.casefold(), ()) if n in names or n in OF_HYDRA), None):
         return meant
     section, _, setting = name.partition(".")
+    if inside := [n for n in FIELD_WORDS.get(setting.casefold(), ()) if n in names and n.startswith(f"{section}.")]:
+        return inside[0]
     same_word = [n for n in others if setting and n.startswith(f"{section}.") and n.endswith(f".{setting}")]
     near = get_close_matches(name, same_word, n=1, cutoff=0.0) or get_close_matches(name, others, n=1, cutoff=0.6)
     return near[0] if near else None

@@ -3,36 +3,24 @@
 from __future__ import annotations
 
 import json
-import re
-import shutil
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 import pytorch_lightning as pl
-import torch
 from safetensors.torch import load_file
 from small import picture
 from torch import Tensor
 
 from mathse.commands.tiny import BUILDERS
-from mathse.config.evolution import DPO
 from mathse.config.fits import Fit, Lora, Optimizer
 from mathse.config.schema import Trainer
-from mathse.errors import ConfigError, DataError
-from mathse.models import layer_states, modes
 from mathse.models.base import Backbone
-from mathse.models.feature_store import GIB, FeatureStore
-from mathse.models.layer_states import LayerStates
-from mathse.models.lower_layers import decoder_layers, layer_number
+from mathse.models.lower_layers import layer_number
 from mathse.models.row import Row
-from mathse.seeds import rng
-from mathse.training.batches import EpochStream, MixedStream
 from mathse.training.fit import FitJob, fit
-from mathse.training.loader import StepData
 
 SETTINGS = Fit(
     max_steps=6,

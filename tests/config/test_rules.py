@@ -69,7 +69,8 @@ def rows(tmp_path):
          "distill.judge = checked_votes: a teacher writes one solution of a problem, which has no vote; pass "
          "distill.judge=accept to trust the teacher, or distill.judge=checked, answer or orm"),
         (["evolution.keep=0"], "evolution.keep = 0: must be >= 1"),
-        (["evolution.keep=some"], "evolution.keep = 'some': must be a whole number or must be one of one, all, balanced"),
+        (["evolution.keep=some"], "evolution.keep = 'some': must be a whole number or must be one of one, all, "
+                                    "balanced"),
         (["evolution.round.draw=failure"],
          "evolution.round.draw = 'failure': a round without a sample_size tries all problems, so nothing is drawn; "
          "pass evolution.round.sample_size=N too"),
