@@ -18,9 +18,9 @@ activations what autograd keeps of one micro-batch whose rows all have the longe
 
             With activation checkpointing each layer keeps its input h alone, and one layer at a time all of the above.
             A frozen part, or the lower layers that a fit leaves as they are, keep nothing where no trained weight lies
-            below them; where a part keeps something, what only its own weights' gradients need is left out. On top come float32 logits of the response's tokens, and under
-            bf16-mixed bfloat16 copies of float32 matrices (not where they lie in shards: FSDP gathers them in bfloat16,
-            a layer at a time).
+            below them; where a part keeps something, what only its own weights' gradients need is left out. On top come
+            float32 logits of the response's tokens, and under bf16-mixed bfloat16 copies of float32 matrices (not where
+            they lie in shards: FSDP gathers them in bfloat16, a layer at a time).
 
 Not in it: the framework itself, buffers of the communication between devices, fragmentation.
 """
