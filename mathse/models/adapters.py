@@ -117,7 +117,14 @@ def expect_alike(backbone: Backbone, adapter: Path, *, rank: int, alpha: float, 
 
     config = peft.PeftConfig.from_pretrained(adapter)
     wanted: dict[str, tuple[Any, Any]] = {"rank": (config.r, rank), "alpha": (config.lora_alpha, alpha)}
-    wanted["scopes"] = (config.target_modules, lora_pattern(backbone, scopes))
+    beginning, pattern = above_lower(backbone), lora_pattern(backbone, scopes)
+    wanted["scopes"] = (config.target_modules, beginning + pattern)
+    if str(config.target_modules).endswith(pattern) and config.target_modules != beginning + pattern:
+        raise ConfigError(
+            f"freeze_layers = {backbone.frozen_layers}: the fit goes on from {adapter}, which has adapters on other "
+            "layers; pass the freeze_layers that it was trained with, or backbone.dtype=float32, in which these "
+            "adapters are merged without loss and new ones are put on"
+        )
     for name, (theirs, ours) in wanted.items():
         if theirs != ours:
             raise ConfigError(

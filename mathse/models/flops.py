@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from mathse.models.base import IGNORED, Backbone
-from mathse.models.memory import Stack, has_graph, numel
+from mathse.models.lower_layers import layer_numbers
+from mathse.models.memory import Stack, has_graph, has_lower_graph, numel
 from mathse.models.parts import PARTS, named_parts
 
 JOINED = 4  # patches of the tower that become one token: 2 x 2 in all families
@@ -88,9 +89,10 @@ def patch_size(backbone: Backbone) -> int:
 
 
 class TrainingFlops:
-    """Of a backbone as its fit trains it; made when it is prepared for the fit, and before it is sharded."""
+    """Of a backbone as its fit trains it; made when it is prepared for the fit, and before it is sharded. ``kept``:
+    hidden states stand for its frozen lower layers, which then do nothing."""
 
-    def __init__(self, backbone: Backbone) -> None:
+    def __init__(self, backbone: Backbone, kept: bool = False) -> None:
         # operations a unit of work, by what the matrices work on
         self.token = self.image_token = self.text_token = self.target = self.patch = 0
         model = backbone.model
@@ -99,10 +101,14 @@ class TrainingFlops:
         # CogVLM2 has two sets of decoder matrices: one for an image's tokens, one for the text's
         experts = backbone.lora_scopes.get("vision_expert")
         passed = {part: has_graph(backbone, part) for part in PARTS}
+        number, lower = layer_numbers(backbone), backbone.frozen_layers
+        # of a number in a frozen lower layer, and of its attention, in forward passes
+        of_lower, attended = (0, 0) if kept else (4, 3) if has_lower_graph(backbone) else (2, 1)
         for part, name, parameter in named_parts(backbone):
             if id(parameter) in tables:
                 continue
-            operations = (2 + 2 * passed[part] + 2 * parameter.requires_grad) * numel(parameter)
+            each = of_lower if number(name) < lower else 2 + 2 * passed[part] + 2 * parameter.requires_grad
+            operations = each * numel(parameter)
             if parameter is head:
                 self.target += operations
             elif part == "tower":
@@ -116,7 +122,7 @@ class TrainingFlops:
         # operations a squared length
         config: Any = model.config
         decoder = Stack.of(config, "language")
-        self.square = 2 * decoder.width * decoder.layers * 3
+        self.square = 2 * decoder.width * (3 * (decoder.layers - lower) + attended * lower)
         self.patch_square = 0
         if hasattr(config, "vision_config"):
             tower = Stack.of(config, "tower")

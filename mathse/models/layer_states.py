@@ -25,7 +25,7 @@ from torch import Tensor
 from mathse.errors import DataError
 from mathse.models.base import Backbone, Encoded
 from mathse.models.feature_store import GIB, FeatureStore
-from mathse.models.lower_layers import STATES, layer_number, states_of, why_not_kept
+from mathse.models.lower_layers import STATES, decoder_layers, layer_numbers, states_of, why_not_kept
 from mathse.models.parts import named_parts
 from mathse.models.precision import pixels_of
 from mathse.models.row import Row
@@ -84,7 +84,8 @@ def prepare(backbone: Backbone, rows: Sequence[Row], store: FeatureStore, precis
     pixels, autocast = pixels_of(precision), precision == "bf16-mixed"
     folder, context = _computed_by(backbone, autocast)
     lengths: dict[Path, int] = {}  # tokens
-    files, tried = [], {}
+    files = []
+    tried: dict[bool, Encoded] = {}
     for row in rows:
         encoded = backbone.encode([row])[0].with_pixels_in(pixels)
         file = store.folder / folder / f"{_digest(context, encoded)}.safetensors"
@@ -135,9 +136,9 @@ def per_token(states: Tensor) -> Tensor:
 def _computed_by(backbone: Backbone, autocast: bool) -> tuple[str, list[object]]:
     """What all rows' states depend on: a name for the weights, and all of it."""
     digest = hashlib.sha256(backbone.family.encode())
+    number, (_, layers) = layer_numbers(backbone), decoder_layers(backbone)
     for _, name, parameter in named_parts(backbone):
-        number = layer_number(backbone, name)
-        if parameter.requires_grad or (number is not None and number >= backbone.frozen_layers):
+        if parameter.requires_grad or backbone.frozen_layers <= number(name) < len(layers):
             continue
         values = parameter.detach().to("cpu").flatten()
         digest.update(f"{name} {tuple(parameter.shape)} {values.dtype}".encode())

@@ -8,7 +8,7 @@ above them reads: whatever a family adds between two layers is in them.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -72,11 +72,17 @@ def hold_still(backbone: Backbone) -> None:
             module.eval()
 
 
-def layer_number(backbone: Backbone, name: str) -> int | None:
-    """Which of the language model's layers a parameter or module of this name lies in; None: in no one of them."""
-    prefix, _ = decoder_layers(backbone)
-    found = re.match(rf"{re.escape(prefix)}\.(\d+)(?:\.|$)", name)
-    return None if found is None else int(found[1])
+def layer_numbers(backbone: Backbone) -> Callable[[str], int]:
+    """From the name of a parameter or module to the number of the language model's layer that it lies in; one that lies
+    in no layer, below all of them or above, has the number behind the last."""
+    prefix, layers = decoder_layers(backbone)
+    pattern, outside = re.compile(rf"{re.escape(prefix)}\.(\d+)(?:\.|$)"), len(layers)
+
+    def number(name: str) -> int:
+        found = pattern.match(name)
+        return outside if found is None else int(found[1])
+
+    return number
 
 
 def above_lower(backbone: Backbone) -> str:

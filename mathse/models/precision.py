@@ -45,5 +45,5 @@ def _seconds_of_a_product(dtype: torch.dtype) -> float:
 
 
 def pixels_of(precision: str) -> torch.dtype:
-    """The numbers that a fit of this precision reads pictures in: what computes in bfloat16 rounds them first of all."""
+    """In which a fit of this precision reads pictures: what computes in bfloat16 rounds them first of all."""
     return torch.float32 if precision == "32-true" else torch.bfloat16

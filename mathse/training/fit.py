@@ -239,7 +239,7 @@ def _train(
     pinned = device_of(hardware).type == "cuda"
     first_step = start.step if start else 0
     divergence = Divergence(hardware.max_grad_norm_ratio, settings.optimizer.clip)
-    watch = Watch(backbone, divergence=divergence, advice=_advice(job), start=first_step)
+    watch = Watch(backbone, divergence=divergence, advice=_advice(job), start=first_step, kept=job.kept is not None)
     step_data = StepData if job.dpo is None else PairData
     kept, trained_paths = job.kept, len(job.rows) * (1 if job.dpo is None else 2)
     data_options["together"] = strategies.pass_together(hardware)

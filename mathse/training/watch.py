@@ -43,10 +43,13 @@ class Watch(pl.Callback):
     Args:
         divergence: decides that; ``advice``: what to do about it, for its sentence.
         start: the step of the resume point that the fit goes on from; 0 without one.
+        kept: see TrainingFlops.
     """
 
-    def __init__(self, backbone: Backbone, *, divergence: Divergence, advice: str, start: int = 0) -> None:
-        self.flops = TrainingFlops(backbone)
+    def __init__(
+        self, backbone: Backbone, *, divergence: Divergence, advice: str, start: int = 0, kept: bool = False
+    ) -> None:
+        self.flops = TrainingFlops(backbone, kept)
         self._patch_size = patch_size(backbone)
         self._amounts, self._waited = Amounts(), 0.0  # of the window; seconds
         self.divergence, self.advice = divergence, advice

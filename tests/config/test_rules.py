@@ -26,6 +26,9 @@ def rows(tmp_path):
                                     "connector, language"),
         (["sft.method=lora", "sft.lora.scopes=[vision_expert]"],
          "sft.lora.scopes = ['vision_expert']: must name one or more of language, tower"),
+        (["sft.freeze_layers=1", "sft.freeze=[language]"],
+         "sft.freeze_layers = 1 and sft.freeze = ['language']: with the whole language model frozen no layer of it "
+         "trains; pass sft.freeze_layers=0, or leave language out"),
         (["sft.tower_features=true"],
          "sft.tower_features = true: only what a frozen tower sees can be kept, and sft.freeze = [] lets it train; "
          "pass sft.freeze=[tower], or pass sft.tower_features=false"),
