@@ -4,8 +4,8 @@
     majority      the answer given most often (self-consistency, Wang et al. 2023)
     orm           the answer with the highest P(correct): best of N
     orm_weighted  the answer with the largest sum of P(correct) over the samples that give it
-    oracle        a right one wherever there is one: pass@N, a bound rather than a selector; over all ways to take N of the
-                  answers (the unbiased estimator of Chen et al. 2021, arXiv 2107.03374)
+    oracle        a right one wherever there is one: pass@N, a bound rather than a selector; over all ways to take N of
+                  the answers (the unbiased estimator of Chen et al. 2021, arXiv 2107.03374)
 
 Ties go to the earliest answer; an empty prediction gets no vote where another has one.
 """
@@ -62,7 +62,7 @@ def sizes(n: int) -> list[int]:
 
 
 def curve(problems: Sequence[Sequence[GradedAnswer]]) -> dict[str, Any]:
-    """Accuracy against N: {"n": [...], selector: [{"accuracy", "correct", "total", "ci95"}, ...]}, with Wilson's intervals.
+    """Accuracy against N: {"n": [...], selector: [{"accuracy", "correct", "total", "ci95" (Wilson)}, ...]}.
 
     Selectors choose among the first N answers of each problem, the oracle has ``pass_at`` N. Selectors by the ORM only
     where every answer has its P(correct); None for an accuracy that depends on an answer that was not scored.
@@ -96,8 +96,8 @@ def curve(problems: Sequence[Sequence[GradedAnswer]]) -> dict[str, Any]:
 
 
 def pass_at(k: int, marks: Sequence[bool | None]) -> float | None:
-    """The probability that k of a problem's n answers, drawn without replacement, hold a right one: 1 - C(n-c, k) / C(n, k)
-    with c right ones. Unbiased for pass@k, where the first k of the answers would be a single draw.
+    """The probability that k of a problem's n answers, drawn without replacement, hold a right one: with c right ones
+    1 - C(n-c, k) / C(n, k). Unbiased for pass@k, where the first k of the answers would be a single draw.
 
     None where an answer was not scored (mark None) and could change it. Of fewer than k answers, all are drawn.
     """

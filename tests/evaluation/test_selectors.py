@@ -103,4 +103,4 @@ def test_an_accuracy_that_hangs_on_an_unscored_answer_is_not_known() -> None:
     assert [p["accuracy"] for p in found["first"]] == [None, None]
     assert [p["accuracy"] for p in found["oracle"]] == [None, None]
     known = curve([[graded("1", True), graded("2", None)]])
-    assert [p["accuracy"] for p in known["oracle"]] == [1.0, 1.0]  # one is right, whatever the other is
+    assert [p["accuracy"] for p in known["oracle"]] == [None, 1.0]  # of both, one is right, whatever the other is

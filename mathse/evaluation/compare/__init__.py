@@ -21,8 +21,8 @@ from mathse.reporting.progress.wording import aligned
 from mathse.scoring.paper import SLIPS
 
 _DESCRIPTION = """Accuracies with Wilson's intervals; each run against the first on the problems they share: the paired
-difference with its bootstrap interval, McNemar's exact p, and the four transitions of the paper's Figure 2; then the paper's
-tables with ours beside them."""
+difference with its bootstrap interval, McNemar's exact p, and the four transitions of the paper's Figure 2; then the
+paper's tables with ours beside them."""
 _RUN = """an output folder of evaluate.py, one of its benchmark folders, a stage of a training run, or a training run
 (its last student); NAME=FOLDER names it, and a NAME from the paper's tables ("MathSE-Qwen") puts it beside that row"""
 
