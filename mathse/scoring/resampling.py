@@ -1,5 +1,5 @@
 """Intervals and tests for comparing accuracies on the same problems: the bootstrap, and McNemar's test. (The interval
-of a single accuracy is Wilson's, ``mathse.scoring.metrics.wilson``: a bootstrap of no right answer would have no width.)
+of a single accuracy is Wilson's, ``mathse.scoring.metrics.wilson``: a bootstrap of no right answer has no width.)
 
 A resample of n right-or-wrong marks is a draw of how many of each kind it holds, so n marks cost as much as one.
 """

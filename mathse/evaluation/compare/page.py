@@ -33,8 +33,8 @@ def write_comparison(results: Sequence[RunResults], seed: int, out: Path) -> Pat
                 caption = safe(f"{pair.before}, then {pair.after}")
                 body += f'<p class="finding">{caption}</p>{figure(partial(flow, stages))}'
         finding = (
-            "Accuracies: Wilson's intervals; differences: bootstrap intervals over problems. McNemar's exact test; each "
-            "run against the first, as in Figure 2."
+            "Accuracies: Wilson's intervals; differences: bootstrap intervals over problems. McNemar's exact test; "
+            "each run against the first, as in Figure 2."
         )
         parts.append(section("compared" if number == 0 else f"compared-{number}", name, finding, body))
 
