@@ -99,7 +99,7 @@ def _evaluate(config: EvaluateConfig, folder: Path) -> float | None:
                 write_jsonl(opened.folder / PREDICTIONS, rows)
             result = scorer.result(opened, given_answers)
             results.append(result)
-            if opened.name == OwnBenchmark.name and len(config.benchmark) == 1:
+            if isinstance(opened.bench, OwnBenchmark) and len(config.benchmark) == 1:
                 write_stage_files(result, folder)
         write_pages(folder, results)
         progress.say(f"report: {folder / REPORT}")
