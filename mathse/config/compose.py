@@ -51,7 +51,8 @@ def help_page(arguments: Sequence[str], schema: type) -> str:
     """
     line = command_line(arguments)
     with configs(line.config_path):
-        page = compose(line.config_name or program_of(line.overrides, schema), overrides=line.overrides, return_hydra_config=True)
+        program = line.config_name or program_of(line.overrides, schema)
+        page = compose(program, overrides=line.overrides, return_hydra_config=True)
     template = Template(page.hydra.help.template)
     with open_dict(page):
         del page["hydra"]

@@ -119,8 +119,8 @@ class MixtureData(Split):
 
 
 def set_name(section: Any) -> str:
-    """What the problems of a data section are called, in results and for folders: a file's name, a published set's, of a
-    class of the user's own the class's. ``section``: a settings object, or a mapping as a run records it."""
+    """What the problems of a data section are called in results and as a folder: by their file, their published set, or
+    the user's own class. ``section``: a settings object, or a mapping as a run records it."""
     values = section if isinstance(section, Mapping) else vars(section)
     target = str(values.get("_target_", "")).rpartition(".")[2]
     if isinstance(path := values.get("path"), str):
@@ -131,7 +131,8 @@ def set_name(section: Any) -> str:
     elif isinstance(root := values.get("root"), str):
         name = Path(root).name
     else:
-        name = {"SyntheticData": "synthetic", "WordProblems": "word_problems", "MixtureData": "mixture"}.get(target, target)
+        known = {"SyntheticData": "synthetic", "WordProblems": "word_problems", "MixtureData": "mixture"}
+        name = known.get(target, target)
     return re.sub(r"[^\w.-]+", "_", name).strip("._-") or "synthetic"
 
 

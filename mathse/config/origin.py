@@ -1,7 +1,7 @@
 """Where a checkpoint comes from: the settings that the run had that made it, which ``mathse evaluate`` begins with.
 
-A run folder may come from anybody, and its settings name classes: only options of MathSE and classes that the user trusts
-are taken from it.
+A run folder may come from anybody, and its settings name classes: only options of MathSE and classes that the user
+trusts are taken from it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from mathse.config.schema import OPTIONS
 from mathse.config.trust import TRUST, is_trusted
 from mathse.errors import ConfigError, DataError
 from mathse.runs.class_names import with_current_names
-from mathse.runs.layout import DONE, ORM_FILE, ORM_STAGES, OWN_SETTINGS, RUN
+from mathse.runs.layout import DONE, EXPORTS, ORM_FILE, ORM_STAGES, OWN_SETTINGS, RUN
 from mathse.runs.reader import is_stage, read_head, read_stage, run_above
 from mathse.runs.settings import nested
 from mathse.runs.store import read_json
@@ -24,8 +24,8 @@ from mathse.runs.store import read_json
 
 @dataclass(frozen=True)
 class Origin:
-    """``file``: where the settings stand; ``settings``: nested as in run.json, the classes where they are today, and not
-    all sections in every kind of file."""
+    """``file``: where the settings are recorded; ``settings``: nested as in run.json, the classes where they are today;
+    other files than that lack sections."""
 
     file: Path
     settings: Mapping[str, Any]
@@ -50,8 +50,8 @@ class Origin:
             raise ConfigError(f"{self.file}: {group} must be a section with a _target_, as a run writes it")
         if target not in {schema()._target_ for schema in OPTIONS[group]} and not is_trusted(target):
             raise ConfigError(
-                f"{self.file}: {group}._target_ = {target!r} is no option of MathSE's, and code that a run names is not "
-                f"run unasked; if you trust it, set {TRUST}={target}, or choose another with {group}=NAME"
+                f"{self.file}: {group}._target_ = {target!r} is no option of MathSE's, and code that a run names is "
+                f"not run unasked; if you trust it, set {TRUST}={target}, or choose another with {group}=NAME"
             )
         try:
             return recorded(group, values)
@@ -70,7 +70,8 @@ def origin_of(checkpoint: Path) -> Origin | None:
     stage = read_stage(folder.parent) if is_stage(folder.parent) else None
     run = run_above(folder)
     own_file = folder / OWN_SETTINGS
-    if stage is None and own_file.is_file():
+    in_exports = run is not None and folder.is_relative_to(run / EXPORTS)
+    if stage is None and not in_exports and own_file.is_file():
         values = read_json(own_file)
         if not isinstance(values, dict):
             raise DataError(f"{own_file}: must be an object of settings, as MathSE writes it; remove it or put it back")

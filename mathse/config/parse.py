@@ -36,8 +36,8 @@ def parse(
 
     Known ``_target_`` sections become their dataclass, sections of other classes stay dicts. Raises ConfigError with a
     sentence for each unknown key, wrong type, value out of range and broken rule: key path, value, what is allowed.
-    The rules in ``but`` are not asked for. ``given``: the key paths that the command line sets; of these, a sentence too
-    for each that would change nothing.
+    The rules in ``but`` are not asked for. ``given``: the key paths that the command line sets; each that would change
+    nothing has a sentence too.
     """
     with only_looking() if OmegaConf.select(cfg, "plan") is True else nullcontext():
         config, notes = read(cfg, schema)

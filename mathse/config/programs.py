@@ -1,7 +1,7 @@
 """The config that a command line is composed onto.
 
-Of ``train`` that is conf/train.yaml. ``evaluate`` begins with what a checkpoint says of itself: its family, the limits of
-its pictures and its answers, its task domain and the data of its run take the place of conf/evaluate.yaml's defaults
+Of ``train`` that is conf/train.yaml. ``evaluate`` begins with what a checkpoint says of itself: its family, the limits
+of its pictures and its answers, its task domain and the data of its run take the place of conf/evaluate.yaml's defaults
 before the command line is read, so whatever the user sets goes over them.
 """
 
@@ -91,7 +91,7 @@ class _Beginning:
             return program
         config: Any = OmegaConf.to_container(OmegaConf.load(CONF / f"{program}.yaml"), resolve=False)
         config["defaults"].remove("_self_")
-        defaults = []
+        defaults: list[Any] = []
         for entry in config["defaults"]:
             group = next(iter(entry)) if isinstance(entry, dict) else entry
             name = group.removeprefix("optional ")

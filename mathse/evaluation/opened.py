@@ -45,8 +45,8 @@ def open_benchmarks(config: EvaluateConfig, folder: Path) -> list[OpenedBenchmar
     }
     if len({*names.values()}) < len(names):
         raise ConfigError(
-            f"benchmark = {list(names)}: the own set is called {set_name(config.data)!r}, as another benchmark is; score "
-            "them one at a time"
+            f"benchmark = {list(names)}: the set of data is called {set_name(config.data)!r}, as another benchmark is; "
+            "score them one at a time"
         )
     return [
         open_benchmark(names[key], section, config, folder / names[key]) for key, section in config.benchmark.items()

@@ -22,7 +22,6 @@ from mathse.config.backbones import (
 from mathse.config.bind import show
 from mathse.config.data import SyntheticData
 from mathse.config.extras import missing
-from mathse.config.options import option_of
 from mathse.config.rules.files import HUB_ID, NEITHER, checkpoint_problems
 from mathse.config.schema import EvaluateConfig, TrainConfig
 
@@ -72,16 +71,17 @@ def backbone_folder_is_of_its_family(config: Any) -> Iterator[str]:
         except (ValueError, AttributeError, OSError, RecursionError):
             yield f"{key} = {show(folder)}: its config.json cannot be read as a JSON object"
             continue
-        remedy = f"leave {path} out" if checkpoint is not None else "choose the folder's own backbone"
+        remedy = f"leave {path}=... out" if checkpoint is not None else "choose the folder's own backbone"
         if model_type not in expected:
             types = " or ".join(show(name) for name in expected)
             yield (
-                f"{key} = {show(folder)}: holds a model of type {show(model_type)}, and {path}={option_of(type(section))} "
-                f"is {types}; {remedy}"
+                f"{key} = {show(folder)}: holds a model of type {show(model_type)}, and this backbone's is {types}; "
+                f"{remedy}"
             )
         elif isinstance(section, TinyBackbone) and (size := vocabulary_of(model)) >= TINY_VOCABULARY:
             yield (
-                f"{key} = {show(folder)}: holds a model of {size:,} tokens, and {path}=tiny has some hundred; {remedy}"
+                f"{key} = {show(folder)}: holds a model of {size:,} tokens, and backbone=tiny has a few hundred; "
+                f"{remedy}"
             )
 
 
@@ -149,8 +149,8 @@ def vocabulary_of(model: Mapping[str, Any]) -> int:
 
 
 def _checkpoint(config: Any, path: str) -> tuple[str, str] | None:
-    """The setting of evaluate.py, and its value, that names the weights which the backbone at ``path`` opens; None where
-    the section's own path does."""
+    """The setting of evaluate.py, and its value, that names the weights which the backbone at ``path`` opens; None
+    where the section's own path does."""
     if not isinstance(config, EvaluateConfig):
         return None
     key, value = (

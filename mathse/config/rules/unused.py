@@ -1,4 +1,4 @@
-"""Settings that a command line of evaluate.py sets and that would change nothing: whoever sets one expects otherwise."""
+"""Settings that a command line of evaluate.py sets and that would change nothing, which nobody expects who sets one."""
 
 from __future__ import annotations
 
@@ -36,7 +36,11 @@ def settings_that_change_nothing(config: EvaluateConfig, given: Collection[str])
             OF_SAMPLES,
             "answers are greedy, in batches of evaluation.batch_size; pass decoding=sampling too, or leave it out",
         ),
-        (student_answers and samples, ("evaluation.batch_size",), "samples are drawn in generator.batch_size; pass that"),
+        (
+            student_answers and samples,
+            ("evaluation.batch_size",),
+            "samples are drawn in batches of generator.batch_size; pass that",
+        ),
         (
             config.judge.checkpoint is None and not measures_orm,
             ("judge",),

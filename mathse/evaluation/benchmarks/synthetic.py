@@ -24,7 +24,6 @@ class OwnBenchmark(SimpleBenchmark):
     source names kinds."""
 
     name: ClassVar[str] = "synthetic"
-    title: str  # with the set's name
     prompts: ClassVar[tuple[str, ...]] = (STUDENT_PROMPT,)
 
     def __init__(self, source: ProblemSource, set_name: str = "synthetic") -> None:
