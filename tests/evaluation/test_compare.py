@@ -15,7 +15,7 @@ from mathse.errors import RunError
 from mathse.evaluation.compare.pairs import compared
 from mathse.evaluation.compare.results import RunResults, Scores, read_results
 from mathse.evaluation.compare.tables import error_rows, p_text, table_1, table_2
-from mathse.runs.store import write_json
+from mathse.runs.store import read_json, write_json
 from mathse.scoring import paper
 
 Said = Callable[..., str]
@@ -106,6 +106,10 @@ def test_the_last_student_of_a_training_run_and_its_stages_can_be_compared(tmp_p
     assert read_results(str(tmp_path / "run")).scores["synthetic"].marks == {"1": True, "2": True, "3": False}
     printed = said(f"first={tmp_path / 'run' / 'distill'}", f"last={tmp_path / 'run'}")
     assert line(printed, "last")[:2] == ["last", "66.67%"]
+    recorded = read_json(tmp_path / "run" / "final" / "stage.json")
+    own = {"data._target_": "mathse.data.problems.JsonlData", "data.path": "sets/plants.jsonl"}
+    write_json(tmp_path / "run" / "final" / "stage.json", {**recorded, "config": own})
+    assert [*read_results(str(tmp_path / "run")).scores] == ["plants"]  # as mathse evaluate calls it
 
 
 def test_an_evaluation_of_the_embedded_world_is_one_side(tmp_path: Path, checkpoint: Path, said: Said) -> None:
