@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Container, Mapping
+from collections.abc import Collection, Container, Mapping
 from contextlib import nullcontext
 from dataclasses import fields, replace
 from typing import Any, TypeVar
@@ -16,7 +16,8 @@ from mathse.config.bind import Notes, bind, bind_option, complete, key_paths, lo
 from mathse.config.judges import with_target
 from mathse.config.options import groups
 from mathse.config.rules import RULES, Rule
-from mathse.config.schema import TrainConfig
+from mathse.config.rules.unused import UNREAD, settings_that_change_nothing
+from mathse.config.schema import EvaluateConfig, TrainConfig
 from mathse.config.trust import only_looking
 from mathse.errors import ConfigError
 from mathse.runs.class_names import MOVED, with_current_names
@@ -29,17 +30,21 @@ def parse(
     cfg: DictConfig,
     schema: type[Config] = TrainConfig,  # type: ignore[assignment]
     but: Container[Rule] = (),
+    given: Collection[str] = (),
 ) -> Config:
     """``cfg`` as a ``schema`` object; what it leaves out takes the schema's default.
 
     Known ``_target_`` sections become their dataclass, sections of other classes stay dicts. Raises ConfigError with a
     sentence for each unknown key, wrong type, value out of range and broken rule: key path, value, what is allowed.
-    The rules in ``but`` are not asked for.
+    The rules in ``but`` are not asked for. ``given``: the key paths that the command line sets; each that would change
+    nothing has a sentence too.
     """
     with only_looking() if OmegaConf.select(cfg, "plan") is True else nullcontext():
         config, notes = read(cfg, schema)
     rules = [rule for rule in RULES.get(schema, ()) if rule not in but]
     broken = [sentence for rule in rules for sentence in rule(config)]
+    if isinstance(config, EvaluateConfig):
+        broken += settings_that_change_nothing(config, given)
     # "chekpoint" is one mistake, not also a checkpoint that is missing
     problems = [*notes.problems.values(), *(s for s in broken if s.partition(" = ")[0] not in notes.meant)]
     if problems:
@@ -59,7 +64,8 @@ def read(cfg: DictConfig, schema: type[Config]) -> tuple[Config, Notes]:
     values.pop("hydra", None)  # Hydra's own node, where the caller composed with it
     default = schema()
     full = complete(default, values)
-    notes = Notes(known=(*key_paths(default), *groups()))
+    known = [path for path in key_paths(default) if not (schema is EvaluateConfig and path in UNREAD)]
+    notes = Notes(known=(*known, *groups()))
     config = bind(default, _resolved(full, notes.problems), "", notes)
     if notes.problems:  # once more, for defaults that point at other settings
         usable = complete(default, _without(values, notes.problems))

@@ -23,6 +23,7 @@ from mathse.errors import CheckpointError
 from mathse.models import packaged_llava
 from mathse.models.gguf import folder_of, is_gguf
 from mathse.models.placement import META, opening_device
+from mathse.runs.reader import expect_as_recorded
 from mathse.runs.store import read_json
 
 PLAIN = ("F64", "F32", "F16", "BF16", "I64", "BOOL")  # numbers as safetensors names them; integers in buffers alone
@@ -45,10 +46,11 @@ def resolve(path: str | Path, revision: str | None = None, weights: bool = True)
     (mathse.models.gguf, mathse.models.packaged_llava), or the hub id's snapshot, which is downloaded where it is not
     cached (without its weight files, where they are not wanted).
 
-    Raises CheckpointError if there is neither.
+    Raises CheckpointError if there is neither, RunError if a run's folder holds other files than the run made.
     """
     folder = Path(path)
     if folder.is_dir():
+        expect_as_recorded(folder)
         return folder
     if path == SMOLLM2_VISION:
         return packaged_llava.folder_of_both()

@@ -11,8 +11,8 @@ from mathse.config.parse import flatten
 from mathse.config.rules import RULES
 from mathse.config.schema import TrainConfig
 
-EVALUATE_ONLY = ("benchmark", "recipe/evaluate")  # groups that train.py has not
 VOTING = ["evolution.reflect.when=never", "distill.judge=accept"]  # a rewrite, or a teacher's solution, has no vote
+EVALUATE_ONLY = ("benchmark", "recipe/evaluate", "recipe/answers")  # groups that train.py has not
 OPTIONS = [(group, name) for group, names in groups().items() for name in names]
 
 
@@ -47,7 +47,7 @@ def test_every_option_composes_and_parses(group, name, read, tmp_path):
         assert read("generator=server", "generator.model=m", program="evaluate").generator.model == "m"
     elif (group, name) == ("benchmark", "orm_test"):
         (tmp_path / "orm.json").write_text("{}")
-        (tmp_path / "config.json").write_text("{}")
+        (tmp_path / "config.json").write_text('{"model_type": "qwen2_vl"}')
         labelled = [f"checkpoint={tmp_path}", f"benchmark.orm_test.paths={rows}"]
         assert read("benchmark=orm_test", *labelled, program="evaluate").benchmark["orm_test"].threshold == 0.5
     elif group in EVALUATE_ONLY:
@@ -68,7 +68,7 @@ def test_every_config_file_is_reached_by_a_group():
 
 
 def test_evaluate_composes_and_parses(read, tmp_path):
-    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "config.json").write_text('{"model_type": "qwen2_vl"}')
     assert read(f"checkpoint={tmp_path}", program="evaluate").name == "evaluate"
 
 

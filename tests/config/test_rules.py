@@ -186,7 +186,7 @@ def test_evaluation_needs_a_checkpoint(refusal, read, tmp_path):
     (said,) = refusal(program="evaluate")
     assert said.startswith("checkpoint = null: nothing to evaluate")
     assert "no config.json" in refusal(f"checkpoint={tmp_path}", program="evaluate")[0]
-    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "config.json").write_text('{"model_type": "qwen2_vl"}')
     assert read(f"checkpoint={tmp_path}", program="evaluate").checkpoint == str(tmp_path)
 
 
