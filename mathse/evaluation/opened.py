@@ -54,7 +54,7 @@ def open_benchmark(name: str, section: Any, config: EvaluateConfig, folder: Path
         section = replace(section, prompt=type(section)().prompt)
     runtime = {"source": open_source(config)} if isinstance(section, OwnBenchmark) else {}
     if isinstance(section, Mapping):
-        refuse_unfinished(locate(section["_target_"]), name)
+        refuse_unfinished(locate(section["_target_"], "benchmark"), name)
     bench = whole(build(section, **runtime), name)
     bench.check()
     # Pictures are looked at by a student or by the ORM; scoring alone needs none.
