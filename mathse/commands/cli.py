@@ -26,6 +26,7 @@ from mathse.commands.slurm.program import Program
 from mathse.commands.stop_signals import StopSignals, stopping_once
 from mathse.config import sweeps
 from mathse.config.compose import help_page
+from mathse.config.hydra_calls import refuse_calls_by_hydra
 from mathse.config.options import CONF, FLAG, look_in, own_folder
 from mathse.config.overrides import COMPOSING, as_spelt, command_line, explain, given, quoted, refuse_early
 from mathse.config.parse import parse
@@ -63,6 +64,7 @@ def main(task: Task, config_name: str, schema: type, arguments: Sequence[str] | 
         line = command_line(arguments)
         look_in(line.config_dir)
         refuse_early(arguments, schema)
+        refuse_calls_by_hydra(arguments, schema)
         sys.argv[1:] = as_spelt(arguments)
         if line.help:
             print(help_page(arguments, schema))

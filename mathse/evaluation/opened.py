@@ -68,7 +68,7 @@ def open_benchmark(name: str, section: Any, config: EvaluateConfig, folder: Path
     if isinstance(section, OwnBenchmark):
         runtime = {"source": open_source(config), "set_name": name}
     if isinstance(section, Mapping):
-        refuse_unfinished(locate(section["_target_"]), name)
+        refuse_unfinished(locate(section["_target_"], "benchmark"), name)
     bench = whole(build(section, **runtime), name)
     bench.check()
     # Pictures are looked at by a student or by the ORM; scoring alone needs none.

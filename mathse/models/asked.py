@@ -38,7 +38,7 @@ def open_asked(auto: Any, family: str, settings: Any, weights: bool, no_such_mod
     folder = resolve(settings.path, settings.revision, weights)
     model_type = read_config(folder).get("model_type")
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         model_class = auto._model_mapping[type(config)]
     except (KeyError, ValueError, OSError):
         raise CheckpointError(

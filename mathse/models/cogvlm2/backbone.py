@@ -130,7 +130,7 @@ def load(settings: Settings, weights: bool = True) -> CogVLM2Backbone:
     check_template(settings.template)
     folder = resolve(settings.path, settings.revision, weights)
     config = _config(folder, settings.rope_precision)
-    processor = CogVLM2Processor.from_pretrained(folder)
+    processor = CogVLM2Processor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     if processor.image_tokens != config.vision_config.image_tokens:
         size = processor.image_processor.size["height"]
         raise CheckpointError(
@@ -160,6 +160,8 @@ def _config(folder: Path, rope_precision: str) -> CogVLM2Config:
         reason = f"says model_type = {kind!r}" if kind else f"has no {absent}"
         raise CheckpointError(f"{folder} is not a checkpoint of backbone=cogvlm2: its config.json {reason}")
     try:
-        return CogVLM2Config.from_pretrained(folder, rope_precision=rope_precision, local_files_only=True)
+        return CogVLM2Config.from_pretrained(
+            folder, rope_precision=rope_precision, local_files_only=True, trust_remote_code=False
+        )
     except (ValueError, TypeError, StrictDataclassError) as e:
         raise CheckpointError(f"{folder / 'config.json'}: {' '.join(str(e).split())}") from None
