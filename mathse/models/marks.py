@@ -15,6 +15,11 @@ from mathse.errors import DataError
 # Of tokens that were added without being called special, those in brackets are marks ("<tool_call>", "[INST]",
 # "<｜User｜>"); the others are words and symbols of texts, as the line breaks that Gemma's tokenizer adds.
 _BRACKETS = re.compile(r"<.+>|\[.+\]", re.DOTALL)
+# Of the tokenizers and tools in use, for readers whose tokenizer is not at hand.
+_USUAL = re.compile(
+    r"<(?=(?:image|video|audio|bbox|ref-object|start-image|cot-process|IMG_CONTEXT|/?img|/?s|(?:start|end)_of_turn"
+    r"|\|[^<>|\s]{1,40}\||｜[^<>｜\s]{1,40}｜)>)|\[(?=/?INST\])"
+)
 _PASSES = 100  # over a text that reads as marks through the tokenizer's normalizer
 
 
@@ -86,3 +91,8 @@ class Marks:
             if place < end:
                 text = f"{text[:place]} {text[place:]}"
         return text
+
+
+def defuse_usual(text: str) -> str:
+    """The text with a space behind the first character of what is a mark to models and tools in use."""
+    return _USUAL.sub(r"\g<0> ", text)
