@@ -135,15 +135,14 @@ def with_system(template: str, text: str) -> str:
 
 
 def _end_of_turn(backbone: ChatBackbone) -> int | None:
-    """The first special token that the chat template puts behind an assistant's turn; None where it puts none."""
+    """The first mark that the chat template puts behind an assistant's turn; None where it puts none."""
     messages = [
         {"role": "user", "content": backbone.content([Part(text="?")])},
         {"role": "assistant", "content": backbone.content([Part(text=_ANSWER)])},
     ]
     behind = backbone.processor.apply_chat_template(messages, tokenize=False).rpartition(_ANSWER)[2]
     ids: list[int] = backbone.tokenizer(behind, add_special_tokens=False)["input_ids"]
-    special = set(backbone.tokenizer.all_special_ids)
-    return next((i for i in ids if i in special), None)
+    return next((i for i in ids if i in backbone.marks.ids), None)
 
 
 def _token(tokenizer: Any, text: str) -> int:

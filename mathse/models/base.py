@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from copy import copy
@@ -42,6 +43,7 @@ from mathse.models.decoding import (
     write_where,
 )
 from mathse.models.lower_layers import last_states
+from mathse.models.marks import Marks
 from mathse.models.row import Row, with_pictures_first
 from mathse.types import PromptStyle
 
@@ -215,7 +217,7 @@ class Backbone(ABC):
     def _response_ids(self, rows: Sequence[Row]) -> list[list[int]]:
         """Each row's response with its end token; empty where it has none."""
         # encoded apart from the prompt: no token may span the two, since sampling starts between them
-        answers = [self.defuse(row["response"]) for row in rows if "response" in row]
+        answers = [self._marks_of_replies.defuse(row["response"]) for row in rows if "response" in row]
         responses = iter(self.tokenizer(answers, add_special_tokens=False)["input_ids"] if answers else [])
         return [[*next(responses), self.end_id] if "response" in row else [] for row in rows]
 
@@ -247,14 +249,30 @@ class Backbone(ABC):
             )
         return with_pictures_first(row)
 
-    def defuse(self, text: str) -> str:
-        """User text in which no special token of the tokenizer stands any more."""
-        # "<|im_end|>" in a problem becomes "< |im_end|>", which is ordinary text; else a problem could end its own turn
-        for token in self.tokenizer.all_special_tokens:
-            if token in text:
-                text = text.replace(token, token[:1] + " " + token[1:])
-        return text
+    @cached_property
+    def marks(self) -> Marks:
+        """Of its tokenizer, and the placeholders that its processor replaces, which need not be tokens."""
+        placeholders = (getattr(self.processor, name, None) for name in ("image_token", "video_token", "boi_token"))
+        return Marks.of(self.tokenizer, map(str, filter(None, placeholders)))
 
+    @cached_property
+    def _marks_of_replies(self) -> Marks:
+        """Those that neither a sampled text holds nor a row trains on: special tokens, the marks of turns and pictures.
+
+        A reasoning model writes others itself ("<think>"), and is trained on what it wrote.
+        """
+        if not self.marks.others:
+            return self.marks
+        question = Row(question="", images=())
+        one, two = self.prompt_ids([question, Row(**question, history=[("", "")])], [(), ()])
+        return self.marks.without_others(but={*(Counter(two) - Counter(one)), *self.never_sampled, *self.end_ids})
+
+    def defuse(self, text: str) -> str:
+        """Text of a prompt without marks: a problem could end its own turn by one."""
+        return self.marks.defuse(text)
+
+    @torch.inference_mode(False)  # a fit takes what sampling has left in the cache, and inference tensors train nothing
+    @torch.no_grad()
     def _features_of(self, images: Sequence[str | Path | Image]) -> list[Features]:
         """The tensors of each image, in order; those of files are kept in a bounded cache."""
         if self.tower_features is not None and self.tower_features.mode != "off":
@@ -489,6 +507,8 @@ class Backbone(ABC):
 
     def texts(self, responses: Sequence[list[int]]) -> list[str]:
         """The text of each response."""
+        marks = self._marks_of_replies.ids  # special tokens are among them
+        responses = [[index for index in ids if index not in marks] for ids in responses]
         return self.tokenizer.batch_decode(responses, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
     def generate(

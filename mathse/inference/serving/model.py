@@ -18,6 +18,7 @@ from mathse.inference.serving.engines import Engine
 from mathse.inference.serving.messages import messages
 from mathse.inference.serving.probe import Probe, compare_prompts
 from mathse.models.base import Backbone
+from mathse.models.marks import defuse_usual
 from mathse.models.row import Row
 
 COMPARED = 2  # rows of a checkpoint that go first, to compare the server's and our count of prompt tokens
@@ -58,7 +59,7 @@ class ServedModel:
         )
 
     def request(self, row: Row, **options: Any) -> ChatRequest:
-        defuse: Callable[[str], str] = str
+        defuse: Callable[[str], str] = defuse_usual
         if self.served is not None:
             row, defuse = self.served.reader.as_read(row), self.served.reader.defuse
         return ChatRequest(messages(row, self.engine.pictures.address, defuse), **options)

@@ -53,8 +53,6 @@ class CogVLM2Backbone(Backbone):
         self.never_sampled = [self.pad_id]  # also the image's placeholder
         known = self.tokenizer.get_vocab()
         self.end_ids = [self.end_id, *([known[END_OF_TURN]] if END_OF_TURN in known else [])]
-        added = self.tokenizer.added_tokens_decoder.values()
-        self._special = [token.content for token in added if token.special]  # Llama 3 reserves 256, most unnamed
 
     def prompt_ids(self, rows: Sequence[Row], images: Sequence[Sequence[Features]]) -> list[list[int]]:
         # ids of a prompt: BOS, the image's placeholders, the text; the processor knows all templates
@@ -79,12 +77,6 @@ class CogVLM2Backbone(Backbone):
         if features:
             types[1 : 1 + self.processor.image_tokens] = IMAGE
         return {"token_type_ids": types}
-
-    def defuse(self, text: str) -> str:
-        for token in self._special:
-            if token in text:
-                text = text.replace(token, token[:1] + " " + token[1:])
-        return text
 
     def positions(self, ids: list[int], features: Features) -> Tensor:
         return positions(self.extras(ids, [], features)["token_type_ids"][None])[0]
