@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from importlib import import_module
 
+from mathse import __version__
 from mathse.commands.mistakes import guarded
 
 # verb -> (module with main(argv) -> exit code, what it does); imported only when asked for
@@ -47,9 +49,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return guarded(show_help)
     verb, *rest = arguments
+    if verb in ("-V", "--version"):
+        print(f"mathse {__version__}")
+        return 0
     verb = ALIASES.get(verb, verb)
     if verb not in VERBS:
-        print(f"error: no such verb: {verb}; there are {', '.join(VERBS)}", file=sys.stderr)
+        near = get_close_matches(verb, VERBS, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        print(f"error: no such verb: {verb}; there are {', '.join(VERBS)}{hint}", file=sys.stderr)
         return 2
     run: Callable[[Sequence[str]], int] = import_module(VERBS[verb][0]).main
     return guarded(lambda: run(rest))

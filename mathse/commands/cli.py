@@ -18,7 +18,9 @@ from typing import Any, NoReturn
 import hydra
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
 from hydra.types import RunMode
+from hydra_plugins.mathse_slurm import SlurmLauncher
 from omegaconf import DictConfig
 
 from mathse.commands.mistakes import RUNNING, JobFailed, sentence, wants_traceback
@@ -55,6 +57,8 @@ def main(task: Task, config_name: str, schema: type, arguments: Sequence[str] | 
     launch.end_with_agent()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait spinning ruin each other on a busy machine
     register()
+    # Hydra looks for plugins in folders; of an editable install it finds none, since import hooks stand for its folders.
+    Plugins.instance().register(SlurmLauncher)
     traceback = wants_traceback()
     arguments = sys.argv[1:]
 

@@ -14,7 +14,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from mathse.config.evaluation import ROWS
-from mathse.config.field_words import FIELD_WORDS, GONE, OF_HYDRA
+from mathse.config.field_words import FIELD_WORDS, OF_HYDRA, sentence_for
 from mathse.config.judges import own_judge
 from mathse.config.options import available, option_of
 from mathse.config.schema import NAMED, OPTIONS
@@ -50,7 +50,12 @@ def nearest(name: str, names: Sequence[str]) -> str | None:
     if inside := [n for n in FIELD_WORDS.get(setting.casefold(), ()) if n in names and n.startswith(f"{section}.")]:
         return inside[0]
     same_word = [n for n in others if setting and n.startswith(f"{section}.") and n.endswith(f".{setting}")]
-    near = get_close_matches(name, same_word, n=1, cutoff=0.0) or get_close_matches(name, others, n=1, cutoff=0.6)
+    if near := get_close_matches(name, same_word, n=1, cutoff=0.0):
+        return near[0]
+    word = name.rpartition(".")[2].casefold()  # trainer.max_epochs
+    if meant := next((n for n in FIELD_WORDS.get(word, ()) if n in names or n in OF_HYDRA), None):
+        return meant
+    near = get_close_matches(name, others, n=1, cutoff=0.6)
     return near[0] if near else None
 
 
@@ -134,7 +139,7 @@ def prototype(group: str, default: Any, values: Mapping[Any, Any]) -> Any:
 
 def _settings_of(group: str, values: Mapping[Any, Any]) -> Any:
     target = str(values["_target_"])
-    for schema in OPTIONS[group]:
+    for schema in OPTIONS.get(group, ()):
         if schema()._target_ == target:
             return schema()
     try:
@@ -145,7 +150,7 @@ def _settings_of(group: str, values: Mapping[Any, Any]) -> Any:
     if "settings" in parameters:  # a user's own class that extends one of ours, and takes what that takes
         method = call.__init__ if inspect.isclass(call) else call
         wanted: Any = get_type_hints(method).get("settings")
-        if wanted in OPTIONS[group]:
+        if wanted in OPTIONS.get(group, ()):
             return replace(wanted(), _target_=target)
     return own_judge(target, call, values) if group == "judge" else None
 
@@ -174,8 +179,8 @@ def _note_unknown(path: str, key: str, value: Any, choose: str, known: Sequence[
     one_of = "one of " if len(options) > 1 else ""
     belongs = f": the chosen {path[:-1]} has no such setting; it belongs to {choose}={one_of}{', '.join(options)}"
     for name in _leaves(f"{path}{key}", value):
-        if name in GONE:
-            notes.problems[name] = f"{name}: {GONE[name]}"
+        if not options and (elsewhere := sentence_for(name)):
+            notes.problems[name] = f"{name}: {elsewhere}"
             continue
         notes.problems[name] = name + (belongs if options else f": no such setting{did_you_mean(name, known)}")
         notes.meant.add(nearest(name, known) or name)
@@ -227,8 +232,8 @@ def bind_option(group: str, default: Any, value: Any, path: str, notes: Notes) -
 
 
 def _bind_named(group: str, value: Any, path: str, notes: Notes) -> dict[str, Any]:
-    """Evolution callbacks, benchmarks or a mixture's sources by name; an entry that is null is switched off."""
-    plural = {"benchmark": "benchmarks", "data": "sources", "logger": "loggers"}.get(group, group)
+    """Callbacks, benchmarks or a mixture's sources by name; an entry that is null is switched off."""
+    plural = {"benchmark": "benchmarks", "data": "sources", "logger": "loggers"}.get(group, group.replace("_", " "))
     if not isinstance(value, Mapping):
         notes.problems[path] = f"{path} = {show(value)}: must be a group of {plural} by name, each with a _target_"
         return {}
@@ -240,7 +245,8 @@ def _bind_named(group: str, value: Any, path: str, notes: Notes) -> dict[str, An
             chosen = f"{name} is not among the benchmarks chosen; pass benchmark={name}, or benchmark=[{name},...]"
             notes.problems.update({f"{path}.{name}.{key}": f"{path}.{name}.{key}: {chosen}" for key in entry})
         elif not isinstance(entry, Mapping) or "_target_" not in entry:
-            must = f"must have a _target_, a class such as {OPTIONS[group][0]()._target_}"
+            example = OPTIONS[group][0]()._target_ if group in OPTIONS else "my_package.MyCallback"
+            must = f"must have a _target_, a class such as {example}"
             notes.problems[f"{path}.{name}"] = f"{path}.{name} = {show(entry)}: {must}"
         elif (schema := _settings_of(group, entry)) is not None:
             choose = f"{group}@{path}.{name}" if group not in NAMED else ""

@@ -45,8 +45,12 @@ def parse(
     broken = [sentence for rule in rules for sentence in rule(config)]
     if isinstance(config, EvaluateConfig):
         broken += settings_that_change_nothing(config, given)
-    # "chekpoint" is one mistake, not also a checkpoint that is missing
-    problems = [*notes.problems.values(), *(s for s in broken if s.partition(" = ")[0] not in notes.meant)]
+    # "chekpoint" is one mistake, not also a checkpoint that is missing; a section of a class that cannot be looked at is
+    # not also one of a wrong name
+    unread = tuple(path.removesuffix("_target_") for path in notes.problems if path.endswith("._target_"))
+    keys = [sentence.partition(" = ")[0] for sentence in broken]
+    consequences = [key in notes.meant or key.startswith(unread) for key in keys]
+    problems = [*notes.problems.values(), *(s for s, known in zip(broken, consequences, strict=True) if not known)]
     if problems:
         raise ConfigError("\n".join(problems))
     return config

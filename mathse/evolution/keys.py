@@ -56,7 +56,11 @@ def sampling_keys(config: TrainConfig) -> tuple[str, ...]:
 
 FIT_STAGES = get_args(FitStage)
 # of every fit of a student
-SFT_KEYS = (*(f"sft.{f.name}" for f in fields(SFT) if f.name not in FIT_STAGES), "sft.train_sha256")
+SFT_KEYS = (
+    *(f"sft.{f.name}" for f in fields(SFT) if f.name not in FIT_STAGES),
+    "sft.train_sha256",
+    "lightning_callbacks",
+)
 
 
 def student_keys(config: TrainConfig) -> tuple[str, ...]:

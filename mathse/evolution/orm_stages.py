@@ -55,7 +55,7 @@ from mathse.types import Problem, ReasoningPath
 # Variants of the ORM itself (order, kind, length of its fit) share the weak students and the solver.
 STUDENT_KEYS = (*COMMON, *SFT_KEYS, "orm.student_steps", "orm.samples_per_problem", "orm.temperature")
 SOLVER_KEYS = (*COMMON, *SFT_KEYS, "orm.students", "orm.solver_steps", "orm.jitter", "orm.backbone", "orm.train_sha256")
-KEYS = (*COMMON, *RANKS, "orm", *JUDGING)
+KEYS = (*COMMON, *RANKS, "orm", *JUDGING, "lightning_callbacks")
 
 
 def read_users_rows(loop: EvolutionRun) -> ORMData | None:

@@ -40,6 +40,7 @@ LATER: dict[str, Any] = {
     "orm.jitter": False,
     "orm.own_answer": False,
     "note": None,
+    "lightning_callbacks": {},
     "trainer.sampling_dtype": None,
     "trainer.max_restarts": 3,
     "trainer.timeout_minutes": 10.0,

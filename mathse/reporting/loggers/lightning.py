@@ -26,6 +26,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.loggers import Logger
 
 from mathse.config.bind import locate
+from mathse.config.extras import quoted
 from mathse.config.secrets import without_secrets
 from mathse.errors import RunError
 from mathse.reporting.loggers.curve import SendCurve
@@ -68,8 +69,8 @@ class LightningLogger:
             self._version = self._logger.version
         except ModuleNotFoundError as e:
             raise RunError(
-                f"logger = {section['_target_']}: its package is not installed ({e}); pip install '.[tensorboard]' or "
-                "'.[mlflow]', or choose logger=csv"
+                f"logger = {section['_target_']}: its package is not installed ({e}); pip install "
+                f"{quoted('tensorboard')} or {quoted('mlflow')}, or choose logger=csv"
             ) from e
         self._written: list[str] = noted["stages"]  # by processes that ended
         self._sent: list[str] = []  # by this one
