@@ -16,6 +16,7 @@ from mathse.config import build
 from mathse.config.generators import HFGenerator
 from mathse.inference.generate import Beginning, batched, predict
 from mathse.inference.rows import solve_row
+from mathse.models.base import Completion
 from mathse.models.row import Row
 from mathse.models.tiny import TinyBackbone
 from mathse.runs.rows import JsonlRows, Mapped
@@ -27,16 +28,16 @@ GENERATOR = build(HFGenerator(batch_size=6, temperature=1.0, max_new_tokens=6)) 
 
 
 class CountingBackbone(TinyBackbone):
-    """Notes the rows of each call of ``generate``."""
+    """Notes the rows of each call of ``complete``."""
 
     def __init__(self) -> None:
         small = tiny_backbone()
         super(TinyBackbone, self).__init__(small.model, small.processor)
         self.calls: list[int] = []
 
-    def generate(self, rows: Sequence[Row], *args: Any, **kwargs: Any) -> list[list[str]]:
+    def complete(self, rows: Sequence[Row], **kwargs: Any) -> list[list[Completion]]:
         self.calls.append(len(rows))
-        return super().generate(rows, *args, **kwargs)
+        return super().complete(rows, **kwargs)
 
 
 class TellingBackbone(CountingBackbone):
@@ -46,8 +47,8 @@ class TellingBackbone(CountingBackbone):
         super().__init__()
         self.table = table
 
-    def generate(self, rows: Sequence[Row], *args: Any, **kwargs: Any) -> list[list[str]]:
-        return [[self.table[row["question"]]] for row in rows]
+    def complete(self, rows: Sequence[Row], **kwargs: Any) -> list[list[Completion]]:
+        return [[Completion(self.table[row["question"]], [])] for row in rows]
 
 
 def unequal(count: int) -> list[Problem]:

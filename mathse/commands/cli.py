@@ -20,9 +20,9 @@ from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.types import RunMode
-from hydra_plugins.mathse_slurm import SlurmLauncher
 from omegaconf import DictConfig
 
+from hydra_plugins.mathse_slurm import SlurmLauncher
 from mathse.commands.mistakes import RUNNING, JobFailed, sentence, wants_traceback
 from mathse.commands.slurm.program import Program
 from mathse.commands.stop_signals import StopSignals, stopping_once

@@ -44,6 +44,7 @@ from mathse.models.decoding import (
 )
 from mathse.models.lower_layers import last_states
 from mathse.models.marks import Marks
+from mathse.models.operations import Amounts, prompt_amounts
 from mathse.models.row import Row, with_pictures_first
 from mathse.types import PromptStyle
 
@@ -103,6 +104,9 @@ class Completion:
     text: str
     ids: list[int]
     watched: Tensor | None = None  # (tokens sampled, watched tokens): log-probabilities at each step
+    prompt: Amounts = Amounts()  # what was read before it, once for all samples of a row
+    given: int = 0  # ids that were read behind that
+    sampled: int = 0  # ids that were written by the model
 
 
 class Backbone(ABC):
@@ -447,9 +451,17 @@ class Backbone(ABC):
         finally:
             self.model.train(was_training)
         texts = self.texts([[*begun, *response.ids] for response in written])
+        prompts = [prompt_amounts(len(piece.ids), piece.features, self.patch_size) for piece in pieces]
         flat = [
-            Completion(text, [*begun, *response.ids], response.watched)
-            for text, response in zip(texts, written, strict=True)
+            Completion(
+                text,
+                [*begun, *response.ids],
+                response.watched,
+                prompts[k // n],
+                response.given,
+                len(response.ids) - response.given,
+            )
+            for k, (text, response) in enumerate(zip(texts, written, strict=True))
         ]
         return [flat[k : k + n] for k in range(0, len(flat), n)]
 
@@ -568,6 +580,12 @@ class Backbone(ABC):
         """Write model and processor so that plain ``from_pretrained`` opens them (weights as safetensors)."""
         self.model.save_pretrained(folder)
         self.processor.save_pretrained(folder)
+
+    @property
+    def patch_size(self) -> int:
+        """The side of a tower's patch in pixels; 1 where there is no tower."""
+        side = getattr(getattr(self.model.config, "vision_config", None), "patch_size", 1)
+        return int(side if isinstance(side, int) else side[0])
 
     @property
     def decoder(self) -> Any:

@@ -7,12 +7,13 @@ fit builds both anew.
 from __future__ import annotations
 
 import gc
+import hashlib
 import json
 import logging
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -29,12 +30,16 @@ from mathse.errors import MathSEError
 from mathse.models import layer_states, memory, modes, reference
 from mathse.models.base import Backbone
 from mathse.models.feature_store import FeatureStore
+from mathse.models.flops import forward_flops, kept_states_flops, picture_work
 from mathse.models.layer_states import LayerStates
 from mathse.models.model_spec import ModelSpec, close_shared, spec_of
 from mathse.models.needs import frozen_parts, whole_gradients_fit
+from mathse.models.operations import Amounts
 from mathse.models.placement import META
 from mathse.models.precision import cpu_prefers_bfloat16, pixels_of, precision_of
 from mathse.models.row import Row, paths_of
+from mathse.models.tower_features import pictures_of
+from mathse.runs import meter
 from mathse.runs.layout import CHECKPOINT, REFERENCE, SCRATCH, TRAIN_LOG, TRAINED
 from mathse.runs.store import publish_folder, write_json, write_jsonl
 from mathse.seeds import derive
@@ -102,8 +107,10 @@ def fit(
     step; ``say`` with a sentence on a resume point or a log that is damaged, and where a frozen tower's features cannot
     be kept.
     """
-    done = job.folder / CHECKPOINT
+    done, stage = job.folder / CHECKPOINT, meter.current()
     if done.exists():
+        if stage is not None:
+            stage.expect_settled(done)
         return done
     if not job.rows:
         raise MathSEError(f"no row to fit on in {job.folder}")
@@ -163,12 +170,16 @@ def fit(
         if refusal is not None:
             say(f"{job.folder.name}: {refusal}")
 
+    before_steps = list(_spent_before(backbone, job)) if stage is not None else []
+
     # The steps, from the last resume point on, on all ranks.
     start = resume.newest(job.folder / SCRATCH, say) if strategies.keeps_resume_points(job.trainer) else None
     log = TrainLog(job.folder / TRAIN_LOG, start.step if start else 0, say)
     with closing(log):
         lead = partial(_train, backbone, job, start, log, callbacks)
-        ranks.everywhere(lead, _train_along, spec_of(backbone), job, start)
+        spent, *_ = ranks.everywhere(lead, _train_along, spec_of(backbone), job, start)
+    if stage is not None:  # before the checkpoint is there: a kill leaves both, or the fit is resumed
+        stage.settle(done, [*before_steps, *spent])
     gc.collect()  # Trainer and module refer to each other, and hold the optimiser: gone before the export
     give_back_freed_memory()
     save_checkpoint(backbone, done, lambda folder: modes.finish(backbone, settings, before, folder, done, job.kept_in))
@@ -197,15 +208,43 @@ def _kept_states(backbone: Backbone, job: FitJob) -> LayerStates | str:
         backbone.to(before)
 
 
-def _train_along(spec: ModelSpec, job: FitJob, start: resume.ResumePoint | None) -> None:
+def _spent_before(backbone: Backbone, job: FitJob) -> Iterator[meter.Debit]:
+    """Work before the first step whose result is kept: the frozen tower's features or the hidden states of frozen
+    layers, and the log-probabilities of a pair's paths. It counts as if no earlier fit or killed process had left it."""
+    forward = forward_flops(backbone)
+    if job.kept is not None:
+        below = kept_states_flops(backbone)
+        for row, length in zip(job.shown_rows, backbone.lengths(job.shown_rows), strict=True):
+            read = Amounts(tokens=length.total, squares=length.total**2)
+            for image in row["images"]:
+                read += picture_work(backbone, image, trained=True)[1]
+            yield meter.Debit("method", meter.Spent(flops=below.of(read)), once=f"states of {_text_of(row)}")
+    if job.tower_features:
+        for image, trained in pictures_of(job.shown_rows):
+            name, work = picture_work(backbone, image, trained)
+            yield meter.Debit("method", meter.Spent(flops=forward.of(work)), once=name)
+    if job.dpo is not None:
+        for length in backbone.lengths([path for pair in job.rows for path in paths_of(pair)]):
+            read = Amounts(tokens=length.total, targets=length.response, squares=length.total**2)
+            yield meter.Debit("method", meter.Spent(prefilled_tokens=length.total, flops=forward.of(read)))
+
+
+def _text_of(row: Row) -> str:
+    """A row by its content, of which kept states are made once."""
+    turns = [row["question"], row.get("response", ""), *(text for turn in row.get("history", ()) for text in turn)]
+    return hashlib.sha256("\x1f".join([*map(str, row["images"]), *turns]).encode()).hexdigest()
+
+
+def _train_along(spec: ModelSpec, job: FitJob, start: resume.ResumePoint | None) -> list[meter.Debit]:
     """The fit on a rank other than 0, which opens the model itself: without numbers, where it is handed them."""
     close_shared()
     backbone = spec.open(META if strategies.hands_out(job.trainer) else None)
     _prepare(backbone, job)
-    _train(backbone, job, start)
+    spent = _train(backbone, job, start)
     del backbone
     gc.collect()  # as on rank 0
     give_back_freed_memory()
+    return spent
 
 
 def _train(
@@ -214,8 +253,9 @@ def _train(
     start: resume.ResumePoint | None,
     log: TrainLog | None = None,
     callbacks: Sequence[pl.Callback] = (),
-) -> None:
-    """The steps of a fit from ``start`` on, on each of its ranks; rank 0 has the log and the callbacks."""
+) -> list[meter.Debit]:
+    """The steps of a fit from ``start`` on, on each of its ranks; rank 0 has the log and the callbacks. What the whole
+    fit has spent."""
     settings, hardware = job.settings, job.trainer
     precision = precision_of(hardware)
     micro = settings.micro_batch_size
@@ -252,7 +292,7 @@ def _train(
         val_stream = OnceStream(job.validated_rows, micro * ranks.size())
         data_options |= {"together": True, "kept": kept and kept.part(slice(trained_paths, None))}
         val_data = StepData(val_stream, backbone, micro, len(val_stream.batches), **data_options)
-        val_loader = StepLoader(val_data, 0, 0, pinned)
+        val_loader = StepLoader(val_data, 0, 0, pinned, observe=watch.observe_validation)
         validation = {"val_check_interval": job.validation_every, "num_sanity_val_steps": 0}
 
     # Progress bars, checkpoints and logs of Lightning are off: ours write what a stage records.
@@ -272,7 +312,7 @@ def _train(
                 job.validation_every,
                 start,
                 before=log.sync if log is not None else lambda: None,
-                check=watch.check_point,
+                watch=watch,
             )
         )
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
@@ -323,9 +363,11 @@ def _train(
         # Lightning gives each the module's own log methods, and a callback that lives on would keep the module with it
         for name in ("log", "log_dict"):
             vars(callback).pop(name, None)
+    spent = watch.spent()
     module.trainer = (
         None  # sharded layers refer to the module; through it the optimiser would stay as long as the model
     )
+    return spent
 
 
 def _advice(job: FitJob) -> str:

@@ -54,6 +54,7 @@ def run_page(
         run_sections.orm(run),
         run_sections.data(run),
         run_sections.fits(run),
+        run_sections.costs(run),
         run_sections.time(run),
         section(
             "gallery",

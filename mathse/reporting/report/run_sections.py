@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from mathse.config.secrets import without_secrets
+from mathse.reporting.progress.costs import NAMES, SECONDS, amount, spent, time_computed
 from mathse.reporting.progress.wording import duration
 from mathse.reporting.report import svg
 from mathse.reporting.report.bars import Bar, Part, bars
@@ -21,8 +22,10 @@ from mathse.reporting.report.orm_charts import FIGURES, orm_panels, reliability,
 from mathse.reporting.report.page import count, figure, section, table
 from mathse.reporting.report.staircase import staircase, stairs
 from mathse.runs.layout import title
+from mathse.runs.ledger import FLOPS, LEDGER, seconds_of, seconds_until, spent_in
 from mathse.runs.reader import FinishedStage, Run
 from mathse.runs.settings import flatten
+from mathse.runs.teacher_calls import CALLS
 from mathse.scoring.metrics import wilson
 
 NONE = "\N{EN DASH}"
@@ -42,6 +45,7 @@ def accuracy(run: Run) -> str:
             svg.span(e["ci95"]) if e.get("ci95") else "",
             count(e.get("n")),
             count(e.get("teacher_calls")),
+            amount(FLOPS, e.get(FLOPS)),
             count(e.get("train_rows")),
             e.get("skipped_fit") or "",
         )
@@ -53,7 +57,7 @@ def accuracy(run: Run) -> str:
     )
     skipped = [f"{title(e['stage'])}: no fit, {e['skipped_fit']}." for e in entries if e.get("skipped_fit")]
     paired = [f"{title(e['stage'])}: {e['pairs']:,} pairs to prefer by." for e in entries if e.get("pairs")]
-    head = ("stage", "accuracy", "95% interval", "problems", "teacher calls", "rows in D_SFT", "no fit because")
+    head = ("stage", "accuracy", "95% interval", "problems", "teacher calls", "FLOPs", "rows in D_SFT", "no fit because")
     return section(
         "accuracy",
         "Test accuracy by stage",
@@ -255,6 +259,42 @@ def _within(inner: Mapping[str, Any], outer: Mapping[str, Any]) -> bool:
     ends = ((outer, "started"), (inner, "started"), (inner, "finished"), (outer, "finished"))
     times = [str(manifest.get(end) or "") for manifest, end in ends]
     return all(times) and times == sorted(times)  # UTC in ISO form sorts as text
+
+
+def costs(run: Run) -> str:
+    """What the method spent until each student, in every currency; and stage by stage, measuring beside it."""
+    scored = [e for e in run.entries if e.get("accuracy") is not None]
+    if not scored:
+        return ""
+    until = [
+        (
+            title(e["stage"]),
+            svg.percent(e["accuracy"]),
+            *spent(e),
+            time_computed(seconds_until(e["stage"], run.stages)),
+        )
+        for e in scored
+    ]
+    by_stage = []
+    for stage in run.stages:
+        method, measuring = spent_in(stage), spent_in(stage, "measuring")
+        own = {**method.to_json(), CALLS: stage.manifest.get(LEDGER, {}).get("method", {}).get(CALLS)}
+        figures = (method.training_flops, measuring.flops)
+        seconds = time_computed(seconds_of(stage))
+        by_stage.append((title(stage.name), *spent(own), *(amount(FLOPS, flops) for flops in figures), seconds))
+    finding = (
+        "What each student took, all stages that it was made from together: solutions and verdicts asked of the "
+        "teacher, tokens that the run's own models read, wrote and were trained on, and the floating-point operations "
+        "of these. What measuring the students and the judge took is not among them, but for the time."
+    )
+    head = ("stage", "accuracy", *NAMES.values(), SECONDS)
+    names = ("stage", *NAMES.values(), "of these in fits", "FLOPs to measure", SECONDS)
+    return section(
+        "costs",
+        "What the students cost",
+        finding,
+        table(head, until, "") + table(names, by_stage, "stage by stage"),
+    )
 
 
 def settings(run: Run) -> str:
