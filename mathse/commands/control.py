@@ -73,7 +73,7 @@ class Controls:
         with only_looking():  # a run folder may be somebody else's: only MathSE's own classes are built
             self.config: TrainConfig = parse(OmegaConf.create(dict(self.run.config)))
         self.settings: SFT = self.config.sft.of_stage("distill")
-        self.steps = self.settings.steps(sum(1 for _ in self.distill.rows(TRAIN)))  # of the distilled student
+        self.steps: int = self.settings.steps(sum(1 for _ in self.distill.rows(TRAIN)))  # of the distilled student
         self.equal_steps = max(1, round(budget / (row * self.settings.batch_size)))
 
     def _stage(self, name: str) -> FinishedStage:

@@ -101,6 +101,9 @@ def show(
     with only_looking():
         plan = make_plan(config, sample=sample, rates=rates, like=like)
     print("\n".join(plan_as_text(plan)))
+    for stage in plan.stages:
+        for warning in stage.warnings:
+            print(f"warning: {stage.name}: {warning}")
     engines = engine_plan(config, plan.stages, speed_of(speed, like))
     if engines is None:
         return plan.to_json()
