@@ -16,18 +16,23 @@ from traceback import print_exception
 from typing import Any, NoReturn
 
 import hydra
+from hydra import compose
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from hydra_plugins.mathse_slurm import SlurmLauncher
 from mathse.commands.mistakes import RUNNING, JobFailed, sentence, wants_traceback
 from mathse.commands.slurm.program import Program
 from mathse.commands.stop_signals import StopSignals, stopping_once
 from mathse.config import sweeps
 from mathse.config.compose import help_page
+from mathse.config.hydra_calls import refuse_calls_by_hydra
 from mathse.config.options import CONF, FLAG, look_in, own_folder
-from mathse.config.overrides import COMPOSING, as_spelt, command_line, explain, quoted, refuse_early
+from mathse.config.overrides import COMPOSING, as_spelt, command_line, explain, given, quoted, refuse_early
 from mathse.config.parse import parse
+from mathse.config.programs import program_of
 from mathse.config.register import register
 from mathse.errors import ConfigError, MathSEError, RankLost
 from mathse.training import launch
@@ -52,6 +57,8 @@ def main(task: Task, config_name: str, schema: type, arguments: Sequence[str] | 
     launch.end_with_agent()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait spinning ruin each other on a busy machine
     register()
+    # Hydra looks for plugins in folders; of an editable install it finds none, since import hooks stand for its folders.
+    Plugins.instance().register(SlurmLauncher)
     traceback = wants_traceback()
     arguments = sys.argv[1:]
 
@@ -61,6 +68,7 @@ def main(task: Task, config_name: str, schema: type, arguments: Sequence[str] | 
         line = command_line(arguments)
         look_in(line.config_dir)
         refuse_early(arguments, schema)
+        refuse_calls_by_hydra(arguments, schema)
         sys.argv[1:] = as_spelt(arguments)
         if line.help:
             print(help_page(arguments, schema))
@@ -69,7 +77,8 @@ def main(task: Task, config_name: str, schema: type, arguments: Sequence[str] | 
         vars(job)["program"] = _program(schema, _start_of_a_rank(config_name))
         if (rank := launch.own_rank()) is not None and rank.rank:
             sys.argv.insert(1, "hydra.run.dir=outputs")  # rank 0's, named by its time of start, is the run folder
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
+        program = program_of(line.overrides, schema)
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name=program)(job)()
 
     os.environ |= {"HYDRA_FULL_ERROR": "1", "MATHSE_TRACEBACK": str(int(traceback))}  # Hydra raises; it is told here
     if traceback:
@@ -117,7 +126,7 @@ def _job(
         begun.append(str(folder))
         launch.end_with_sweep()
         try:
-            config: Any = parse(cfg, schema)
+            config = _settings(cfg, schema)
             if getattr(config, "plan", False):  # no rank is started for it, no folder is left
                 _remove_if_empty(folder)
                 return task(config, folder)
@@ -164,6 +173,16 @@ def _job(
     return job
 
 
+def _settings(cfg: DictConfig, schema: type) -> Any:
+    """The settings of a job. Jobs of a sweep may name other checkpoints than the one that Hydra composed all of them
+    onto, so each is composed anew, onto its own."""
+    overrides = list(HydraConfig.get().overrides.task)
+    program, composed_onto = program_of(overrides, schema), HydraConfig.get().job.config_name
+    if _is_sweep() and program != composed_onto:
+        cfg = compose(program, overrides=overrides)
+    return parse(cfg, schema, given=given(overrides))
+
+
 def _settings_of_a_job(overrides: Sequence[str]) -> list[str]:
     """The command line of one job of a sweep: its own settings, and where else options are looked for."""
     return [*([] if own_folder() is None else [f"{FLAG}={own_folder()}"]), *overrides]
@@ -173,7 +192,7 @@ def _program(schema: type, start: Sequence[str]) -> Program:
     """What hydra/launcher=slurm starts. ``start``: the command of a run, up to its settings."""
 
     def check(cfg: DictConfig) -> Any:
-        config: Any = parse(cfg, schema)
+        config = _settings(cfg, schema)
         _refuse_impossible_sweeps(config)
         if getattr(config, "plan", False):
             raise ConfigError("plan = true: hydra/launcher=slurm would submit every job; leave one of the two out")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from mathse.config.allow import allow, follow
@@ -100,7 +102,9 @@ class WordProblems(Split):
     root: str | None = None  # the folder with the sets' files; null: the MIT-licensed part that comes along
     sets: list[WordSet] = field(default_factory=lambda: ["svamp", "gsm8k"])  # which of the sets
     most_steps: int | None = allow(None, low=1)  # operations of an equation; problems of more are not taken; null: any
-    solutions: Literal["equation", "own"] = "equation"  # own: the set's own prose, where it has some (gsm8k)
+    # worked steps made of the equation; short: its sums alone, a line each ("45 / 9 = 5"); own: the set's own prose,
+    # where it has some (gsm8k)
+    solutions: Literal["equation", "short", "own"] = "equation"
     similarity: float = allow(0.8, low=0.5, high=1)  # share of 4-grams from which two questions are nearly equal
     on_bad_row: Literal["error", "skip"] = "skip"  # as published, some equations and answers differ
 
@@ -114,6 +118,24 @@ class MixtureData(Split):
     weights: Any = None  # by name: shares of the mixture, of any sum
     counts: Any = None  # by name: rows; instead of weights
     size: int | None = allow(None, low=1)  # rows in all, with weights; null: as many as the weights allow
+
+
+def set_name(section: Any) -> str:
+    """What the problems of a data section are called in results and as a folder: by their file, their published set, or
+    the user's own class. ``section``: a settings object, or a mapping as a run records it."""
+    values = section if isinstance(section, Mapping) else vars(section)
+    target = str(values.get("_target_", "")).rpartition(".")[2]
+    if isinstance(path := values.get("path"), str):
+        name = Path(path).name.removesuffix(".gz")
+        name = name.rpartition(".")[0] or name
+    elif target == "PublicData":
+        name = str(values.get("name"))
+    elif isinstance(root := values.get("root"), str):
+        name = Path(root).name
+    else:
+        known = {"SyntheticData": "synthetic", "WordProblems": "word_problems", "MixtureData": "mixture"}
+        name = known.get(target, target)
+    return re.sub(r"[^\w.-]+", "_", name).strip("._-") or "synthetic"
 
 
 @dataclass

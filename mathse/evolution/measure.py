@@ -17,6 +17,7 @@ from mathse.inference.generate import predict
 from mathse.judges import Judge, judge_paths
 from mathse.judges.answer import AnswerJudge
 from mathse.judges.orm_rows import Labelled, balance, label, read_orm
+from mathse.reporting.progress.wording import accuracy_text
 from mathse.runs.layout import (
     DEV_PREDICTIONS,
     HELD_PATHS,
@@ -40,9 +41,11 @@ def measure_student(loop: EvolutionRun, stage: Stage, student: Student) -> None:
     with loop.context.work(stage, "sample", "test accuracy", len(loop.problems.test), account="measuring") as advance:
         test = predict(backbone, loop.problems.test, stage.path / PREDICTIONS, advance=advance, **options)
         dev = predict(backbone, loop.problems.splits["dev"], stage.path / DEV_PREDICTIONS, **options)
-    write_json(
-        stage.path / METRICS, {**accuracy(test), "dev_accuracy": accuracy(dev)["accuracy"], "dev_total": len(dev)}
-    )
+    on_test = accuracy(test)
+    write_json(stage.path / METRICS, {**on_test, "dev_accuracy": accuracy(dev)["accuracy"], "dev_total": len(dev)})
+    if test:
+        shown = accuracy_text(on_test["accuracy"], on_test["ci95"])
+        loop.context.progress.say(f"{stage.name}: test accuracy {shown} on {len(test):,} problems")
 
 
 def measure_judge(loop: EvolutionRun, stage: Stage, student: Student) -> None:

@@ -50,7 +50,8 @@ from mathse.types import Problem, ReasoningPath, Verdict
 
 
 class RunModels:
-    def __init__(self, context: RunContext, teacher: Teacher) -> None:
+    def __init__(self, context: RunContext, teacher: Teacher, source: Any) -> None:
+        self.source = source
         self.context, self.config, self.teacher = context, context.config, teacher
         self.generator = build(self.config.generator)
         self.fit = Fitting(context, self.make_room).fit
@@ -197,7 +198,7 @@ class RunModels:
             orm = self.orm
             return orm if explain or not isinstance(orm, ORMOnDemand) else orm.explaining(lambda: self.orm_explains_all)
 
-        gives = RunGives(orm, self.teacher, self.config.seed)
+        gives = RunGives(orm, self.teacher, self.config.seed, getattr(self.source, "check_steps", None))
         return open_judge(judge_named(chosen, self.config.judge), gives)
 
     def accepts(self, verdict: Verdict) -> bool:

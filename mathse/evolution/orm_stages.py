@@ -22,7 +22,7 @@ from mathse.data.labelled_paths import LabelledPath, ORMData, read_orm_data
 from mathse.errors import DataError
 from mathse.evolution import stages
 from mathse.evolution.evolution_run import EvolutionRun
-from mathse.evolution.keys import COMMON, JUDGING, orm_teaching_keys, sampling_keys
+from mathse.evolution.keys import COMMON, JUDGING, SFT_KEYS, orm_teaching_keys, sampling_keys
 from mathse.evolution.measure import explained, judge_held, labeller, to_explain
 from mathse.evolution.state import Judged
 from mathse.evolution.student import Student
@@ -54,9 +54,9 @@ from mathse.training.fit import save_checkpoint
 from mathse.types import Problem, ReasoningPath
 
 # Variants of the ORM itself (order, kind, length of its fit) share the weak students and the solver.
-STUDENT_KEYS = (*COMMON, "sft", "orm.student_steps", "orm.samples_per_problem", "orm.temperature")
-SOLVER_KEYS = (*COMMON, "sft", "orm.students", "orm.solver_steps", "orm.jitter", "orm.backbone", "orm.train_sha256")
-KEYS = (*COMMON, *RANKS, "orm", *JUDGING)
+STUDENT_KEYS = (*COMMON, *SFT_KEYS, "orm.student_steps", "orm.samples_per_problem", "orm.temperature")
+SOLVER_KEYS = (*COMMON, *SFT_KEYS, "orm.students", "orm.solver_steps", "orm.jitter", "orm.backbone", "orm.train_sha256")
+KEYS = (*COMMON, *RANKS, "orm", *JUDGING, "lightning_callbacks")
 
 
 def read_users_rows(loop: EvolutionRun) -> ORMData | None:

@@ -45,9 +45,15 @@ def summarize(loop: EvolutionRun) -> dict[str, Any]:
         "ledger": of_run(made),
         "orm": orm,
         "orm_by_student": by_student,
-        "notes": loop.context.notes,
+        "notes": [*loop.context.notes, *_warnings(loop)],
         **({"usage": teacher.usage()} if isinstance(teacher := loop.models.teacher, PaidTeacher) else {}),
     }
+
+
+def _warnings(loop: EvolutionRun) -> list[str]:
+    """Of each stage's training run: rows that it hardly saw, a loss that still falls."""
+    runs = ((entry["stage"], entry["exposure"]) for entry in loop.entries if entry.get("exposure"))
+    return [f"{stage}: {warning}" for stage, exposure in runs for warning in exposure["warnings"]]
 
 
 def orm_figures(metrics: dict[str, Any]) -> dict[str, Any]:

@@ -35,7 +35,7 @@ from mathse.reporting import report
 from mathse.reporting.loggers import RunLoggers
 from mathse.reporting.progress import Progress
 from mathse.reporting.progress.outlook import Expected, Outlook
-from mathse.runs.layout import REPORT, RUN, SUMMARY
+from mathse.runs.layout import CONTROLS, REPORT, RUN, SUMMARY
 from mathse.runs.reader import finished_summary
 from mathse.runs.stage_cache import Compute, RunFolder, branch_folder
 from mathse.runs.store import read_jsonl, sha256_file, write_json
@@ -80,6 +80,8 @@ def run_task(config: TrainConfig, folder: Path, stages_ahead: StagesAhead | None
         progress.table(summary)
         if config.note is not None:
             progress.say(config.note)
+        if config.task == "evolve" and not (run.path / CONTROLS).exists():
+            progress.say(f"no control has been made of this result: mathse control {run.path}")
         progress.say(f"report: {run.path / REPORT}")
     return summary["metric"]
 
@@ -100,7 +102,7 @@ def _run(
         teacher.account_in(run.path)
     notes = [*source.notes, *(note for note in (config.note, run.other_ranks) if note is not None)]
     context = RunContext(config, run, progress, loggers, notes)
-    problems, models = RunProblems(source, config.evaluation.limit), RunModels(context, teacher)
+    problems, models = RunProblems(source, config.evaluation.limit), RunModels(context, teacher, source)
     stack.callback(models.stop_engines)
     loop = EvolutionLoop(context, problems, models, [build(callback) for callback in chosen_callbacks(config)])
     TASKS[config.task](loop)

@@ -59,17 +59,31 @@ def forward_flops(backbone: Backbone) -> Operations:
     return _operations(backbone, lambda part, layer, parameter: 2, lambda layer: 1, 1)
 
 
-def training_flops(backbone: Backbone) -> Operations:
+def training_flops(backbone: Backbone, kept: bool = False) -> Operations:
     """Of a backbone as its fit trains it, forward and backward; asked when it is prepared for the fit, and before it is
-    sharded."""
+    sharded. ``kept``: hidden states stand for all below the lowest layer that trains, which then does nothing."""
     passed = {part: has_graph(backbone, part) for part in PARTS}
     lowest = lowest_trained_layer(backbone)
 
     def operations(part: str, layer: int | None, parameter: Tensor) -> int:
         below = part == "language" and layer is not None and layer < lowest
+        if kept and (below or part != "language"):
+            return 0
         return 2 + 2 * (passed[part] and not below) + 2 * parameter.requires_grad
 
-    return _operations(backbone, operations, lambda layer: 3 if layer >= lowest else 1, 3 if passed["tower"] else 1)
+    of_lower = 0 if kept else 1
+    of_tower = of_lower if kept or not passed["tower"] else 3
+    return _operations(backbone, operations, lambda layer: 3 if layer >= lowest else of_lower, of_tower)
+
+
+def kept_states_flops(backbone: Backbone) -> Operations:
+    """Of the hidden states that are kept for a fit: a forward pass over all below the lowest layer that trains."""
+    lowest = lowest_trained_layer(backbone)
+
+    def operations(part: str, layer: int | None, parameter: Tensor) -> int:
+        return 2 * (part != "language" or (layer is not None and layer < lowest))
+
+    return _operations(backbone, operations, lambda layer: int(layer < lowest), 1)
 
 
 def lowest_trained_layer(backbone: Backbone) -> int:

@@ -26,7 +26,18 @@ from mathse.errors import RunError, SettingsChanged
 from mathse.runs import meter
 from mathse.runs.fit_ranks import RANKS, going_on, is_same_but_for_ranks, what_changes
 from mathse.runs.folder_lock import FolderLock
-from mathse.runs.layout import BEGUN, DONE, RUN, SCRATCH
+from mathse.runs.layout import (
+    BEGUN,
+    DONE,
+    PATH_FILES,
+    PREDICTION_FILES,
+    REFERENCE,
+    REFLECTIONS,
+    RESUME_POINTS,
+    RUN,
+    SCRATCH,
+    VERDICT_FILES,
+)
 from mathse.runs.ledger import LEDGER, recorded
 from mathse.runs.manifest import HASHED_BYTES, RECORD, read_manifest, read_record, verify
 from mathse.runs.provenance import git_commit, versions
@@ -69,8 +80,10 @@ class RunFolder:
     ) -> Self:
         """Create or reopen ``path`` for ``config`` (dotted key -> value); ``nested`` is the same for run.json.
 
-        Raises RunError where another process holds the folder, or where a stage in it was made with other settings than
-        those of ranks; but for the lock, nothing has been written then.
+        A stage that was begun with other settings and has made no row and no resume point is begun anew: a first
+        attempt that failed does not stand in the way of its correction. Raises RunError where another process holds the
+        folder, or where any other stage in it was made with other settings than those of ranks; but for the lock,
+        nothing has been written then.
         """
         make_folder(path)
         with ExitStack() as on_error:
@@ -79,19 +92,26 @@ class RunFolder:
             # Every stage in the folder, finished or begun, must have been made with today's settings, if not today's
             # ranks.
             records = {stage.name: stage.manifest for stage in read_stages(path)}
-            for file in sorted(path.rglob(BEGUN)):
-                records.setdefault(file.parent.relative_to(path).as_posix(), read_record(file))
+            begun = {file.parent.relative_to(path).as_posix(): file for file in sorted(path.rglob(BEGUN))}
+            records = {name: read_record(file) for name, file in begun.items()} | records
             changed = {
                 name: differing
                 for name, record in records.items()
                 if (differing := differences(record["config"], config_slice(run.config, record["keys"])))
             }
+            without_work = [n for n in changed if n in begun and not (path / n / DONE).exists() and not _has_work(path / n)]
+            for name in without_work:
+                del changed[name]
             by_others = {
                 n: records[n]["config"] for n, differing in changed.items() if is_same_but_for_ranks(differing)
             }
             if others := {name: differing for name, differing in changed.items() if name not in by_others}:
                 raise _other_settings(path, others)
             run.other_ranks = what_changes(path, by_others, run.config)
+            for name in without_work:
+                for file in own_files(path / name):
+                    file.unlink()
+                _remove_scratch(path / name)
             # Written only where it says something new: its time is that of the run's start.
             head = _as_read_back({"name": name, "task": task, "seed": seed, "config": nested})
             if not (path / RUN).exists() or read_json(path / RUN) != head:
@@ -201,7 +221,11 @@ class RunFolder:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        """After an error a folder that holds no stage is taken back: a start that was refused leaves no run."""
+        if error is not None and not any(True for name in (BEGUN, DONE) for _ in self.path.rglob(name)):
+            (self.path / RUN).unlink(missing_ok=True)
+            self._lock.remove()
         self.close()
 
 
@@ -320,6 +344,13 @@ def own_files(folder: Path) -> list[Path]:
     others = {folder / SCRATCH, *(file.parent for file in manifests)} - {folder}
     files = (path for path in folder.rglob("*") if path.is_file() and path not in manifests)
     return sorted(file for file in files if others.isdisjoint(file.parents))
+
+
+def _has_work(folder: Path) -> bool:
+    """Whether a stage that was begun holds rows that a model wrote, or a resume point of a fit."""
+    rows = (*PATH_FILES, *VERDICT_FILES, *PREDICTION_FILES, REFLECTIONS, REFERENCE)
+    written = any((folder / name).is_file() and (folder / name).stat().st_size for name in rows)
+    return written or any(True for pattern in RESUME_POINTS for _ in (folder / SCRATCH).glob(pattern))
 
 
 def name_in(folder: Path, file: Path) -> str:

@@ -46,10 +46,13 @@ class Watch(pl.Callback):
     Args:
         divergence: decides that; ``advice``: what to do about it, for its sentence.
         start: the step of the resume point that the fit goes on from; 0 without one.
+        kept: see ``training_flops``.
     """
 
-    def __init__(self, backbone: Backbone, *, divergence: Divergence, advice: str, start: int = 0) -> None:
-        self.flops, self._forward_flops = training_flops(backbone), forward_flops(backbone)
+    def __init__(
+        self, backbone: Backbone, *, divergence: Divergence, advice: str, start: int = 0, kept: bool = False
+    ) -> None:
+        self.flops, self._forward_flops = training_flops(backbone, kept), forward_flops(backbone)
         self._patch_size = backbone.patch_size
         self._amounts, self._waited = Amounts(), 0.0  # of the window; seconds
         # of the whole fit; on a rank its share of the steps since the resume point, on rank 0 also those before it

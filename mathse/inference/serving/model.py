@@ -21,6 +21,7 @@ from mathse.inference.serving.probe import Probe, compare_prompts
 from mathse.inference.work import Payment, Work
 from mathse.models.base import Backbone
 from mathse.models.flops import picture_work
+from mathse.models.marks import defuse_usual
 from mathse.models.operations import Amounts, Operations
 from mathse.models.row import Row
 from mathse.runs.meter import UNKNOWN, Spent
@@ -65,7 +66,7 @@ class ServedModel:
         )
 
     def request(self, row: Row, **options: Any) -> ChatRequest:
-        defuse: Callable[[str], str] = str
+        defuse: Callable[[str], str] = defuse_usual
         if self.served is not None:
             row, defuse = self.served.reader.as_read(row), self.served.reader.defuse
         return ChatRequest(messages(row, self.engine.pictures.address, defuse), **options)

@@ -18,11 +18,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, Self, TextIO
 
 from mathse.errors import ConfigError
+from mathse.reporting.progress.costs import ledger_line
 from mathse.reporting.progress.outlook import Outlook
 from mathse.reporting.progress.plain import PlainDisplay, Track
 from mathse.reporting.progress.safe_stream import SafeStream
 from mathse.reporting.progress.terminal import TerminalDisplay
-from mathse.reporting.progress.costs import ledger_line
 from mathse.reporting.progress.wording import COLUMNS, aligned, clean, orm_line, stage_rows
 
 __all__ = ["Progress", "Track"]

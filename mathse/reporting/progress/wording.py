@@ -67,12 +67,12 @@ def speed(rate: float) -> str:
     return f"{rate:,.0f}" if rate >= 100 else f"{rate:.1f}" if rate >= 10 else f"{rate:.2f}"
 
 
-def describe(info: Mapping[str, float | str]) -> str:
-    """ "loss 1.204, accuracy 0.530"."""
-    return ", ".join(
+def figures(info: Mapping[str, float | str]) -> list[str]:
+    """ ["loss 1.204", "accuracy 0.53"]."""
+    return [
         f"{name.replace('_', ' ')} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
         for name, value in info.items()
-    )
+    ]
 
 
 def fit_info(lines: Iterable[Mapping[str, Any]]) -> dict[str, float | str]:

@@ -49,6 +49,7 @@ def run_page(
         about += f" {CRITIQUES}"
     parts = [
         run_sections.accuracy(run),
+        run_sections.controls(run),
         run_sections.transitions(run),
         run_sections.acceptance(run),
         run_sections.orm(run),

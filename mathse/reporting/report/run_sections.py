@@ -21,7 +21,7 @@ from mathse.reporting.report.losses import losses
 from mathse.reporting.report.orm_charts import FIGURES, orm_panels, reliability, student
 from mathse.reporting.report.page import count, figure, section, table
 from mathse.reporting.report.staircase import staircase, stairs
-from mathse.runs.layout import title
+from mathse.runs.layout import CONTROLS, title
 from mathse.runs.ledger import FLOPS, LEDGER, seconds_of, seconds_until, spent_in
 from mathse.runs.reader import FinishedStage, Run
 from mathse.runs.settings import flatten
@@ -57,13 +57,67 @@ def accuracy(run: Run) -> str:
     )
     skipped = [f"{title(e['stage'])}: no fit, {e['skipped_fit']}." for e in entries if e.get("skipped_fit")]
     paired = [f"{title(e['stage'])}: {e['pairs']:,} pairs to prefer by." for e in entries if e.get("pairs")]
-    head = ("stage", "accuracy", "95% interval", "problems", "teacher calls", "FLOPs", "rows in D_SFT", "no fit because")
+    head = (
+        "stage",
+        "accuracy",
+        "95% interval",
+        "problems",
+        "teacher calls",
+        "FLOPs",
+        "rows in D_SFT",
+        "no fit because",
+    )
     return section(
         "accuracy",
         "Test accuracy by stage",
         svg.safe(" ".join([finding, *skipped, *paired])),
         figure(lambda width: staircase([stairs(run.name, entries)], width)) + table(head, rows),
     )
+
+
+def controls(run: Run) -> str:
+    """The last student beside the controls of ``mathse control``, or a sentence that there are none."""
+    if run.task != "evolve" or not run.finished:
+        return ""
+    made = run.json(CONTROLS)
+    if made is None:
+        without = (
+            "No control has been made. A gain over the distilled student may be the gain of training longer: mathse "
+            "control RUN trains the distilled rows alone with as many operations as the whole run."
+        )
+        return section("controls", "Against its controls", "A claim without its control.", f"<p>{without}</p>")
+    names = (("equal_compute", "distilled rows, equal compute"), ("best_length", "distilled rows, best length on dev"))
+    rows = []
+    for key, name in names:
+        control = made[key]
+        low, high = control["ci95"]
+        rows.append(
+            (
+                name,
+                svg.percent(control["accuracy"]),
+                svg.percent(control["run_accuracy"]),
+                f"{svg.points(control['difference'])} [{svg.points(low)}, {svg.points(high)}]",
+                f"{control['p']:.2g}",
+                count(control["n"]),
+                f"{control['flops'] / control['run_flops']:.2f}",
+                count(control["steps"]),
+            )
+        )
+    head = (
+        "control",
+        "its accuracy",
+        "the run's",
+        "difference, points",
+        "p",
+        "problems",
+        "compute, of the run's",
+        "steps",
+    )
+    finding = (
+        "The same base, teacher calls and test problems, without rounds. Differences are paired; 95% intervals by the "
+        "bootstrap, p by McNemar's exact test."
+    )
+    return section("controls", "Against its controls", finding, table(head, rows))
 
 
 def transitions(run: Run) -> str:
