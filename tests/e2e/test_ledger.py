@@ -80,7 +80,7 @@ def test_report_comparison_and_loggers_say_what_was_spent(whole: Path, capsys: p
     page = (whole / "report.html").read_text()
     assert "What the students cost" in page and flops in page and "FLOPs to measure" in page
     figures = run_figures(read_json(whole / "summary.json"))
-    assert figures["last/flops"] == entry["flops"] and figures["ledger/measuring_flops"] > 0
+    assert figures["last/flops"] == entry["flops"] and float(figures["ledger/measuring_flops"]) > 0
     stage = read_run(whole).stage("round_01")
     assert stage is not None
     assert stage_figures(stage)["ledger/method_flops"] == stage.manifest["ledger"]["method"]["flops"]

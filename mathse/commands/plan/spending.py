@@ -27,7 +27,7 @@ from mathse.models.shapes import Shape, shape_of
 from mathse.runs.layout import PATHS, VERDICTS
 from mathse.runs.ledger import FLOPS, TOKENS, spent_in
 from mathse.runs.reader import FinishedStage, Run, read_run
-from mathse.types import Problem, PromptStyle
+from mathse.types import Problem
 
 PATCH_NUMBERS = 3 * 2  # colours by frames, of a patch's pixel, where a picture's size decides its tokens
 
@@ -140,7 +140,7 @@ class _Lengths:
 
     def __init__(self, section: Any, problems: Sequence[Problem]) -> None:
         settings: Mapping[str, Any] = section if isinstance(section, Mapping) else vars(section)
-        style: PromptStyle = settings.get("prompt_style") or getattr(section, "prompt_style", "full")
+        style: Any = settings.get("prompt_style") or getattr(section, "prompt_style", "full")
         self.shape = shape_of(section)
         self.picture = _mean(sum(self._picture(ref) for ref in p.images) for p in problems)
         question = _mean(text_tokens(prompts.generation_prompt(p, style)) for p in problems) + A_MESSAGE
