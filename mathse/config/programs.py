@@ -236,7 +236,7 @@ def family_of(checkpoint: Path) -> Any:
         return None
     model_type = config.get("model_type")
     if model_type == "qwen2_vl":
-        tiny = vocabulary_of(config) < TINY_VOCABULARY
+        tiny = 0 < vocabulary_of(config) < TINY_VOCABULARY
         section: Any = TinyBackbone() if tiny else Qwen2VL(min_pixels=None, max_pixels=None)
     elif model_type in ("internvl", "internvl_chat"):
         section = InternVL25()
