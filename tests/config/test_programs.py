@@ -138,6 +138,21 @@ def test_a_folder_of_no_run_is_of_the_family_that_its_config_shows(
         assert (config.backbone.min_pixels, config.backbone.max_pixels) == (None, None)  # the folder's own
 
 
+def test_an_orm_of_no_run_has_the_student_s_limits_where_it_is_of_its_family(run: Path, tmp_path: Path) -> None:
+    orm, other = model(tmp_path / "orm"), model(tmp_path / "other", "internvl")
+    weighed = (f"checkpoint={run}/final/checkpoint", "selector=orm", "n_samples=2")
+    assert read(*weighed, f"judge.checkpoint={orm}").judge.backbone is None
+    assert isinstance(read(*weighed, f"judge.checkpoint={other}").judge.backbone, backbones.InternVL25)
+
+
+def test_a_tiny_model_says_which_family_it_is_of(tmp_path: Path) -> None:
+    section = {"_target_": "mathse.models.qwen2vl.load", "min_pixels": None, "max_pixels": None}
+    folder = model(tmp_path / "model", vocab_size=372)
+    write_json(folder / "mathse.json", {"backbone": section})
+    config = read(f"checkpoint={folder}", "benchmark=synthetic")
+    assert isinstance(config.backbone, backbones.Qwen2VL) and config.backbone.max_pixels is None
+
+
 def test_a_folder_of_no_run_is_not_asked_digit_sums_unasked(tmp_path: Path) -> None:
     folder = model(tmp_path / "model")
     assert "lies in no run folder, so nothing says which problems" in refusal(f"checkpoint={folder}")
