@@ -230,3 +230,17 @@ def test_a_damaged_run_is_told_in_a_sentence(run: Path, broken: str) -> None:
 )
 def test_a_set_is_called_by_its_name(section: Any, name: str) -> None:
     assert data.set_name(section) == name
+
+
+def test_a_trusted_class_of_the_user_s_own_opens_what_its_run_made(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "somebodys_model.py").write_text("def load(path, pixels=7, dtype=None): ...\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("MATHSE_TRUST", "somebodys_model.load")
+    head = read_json(run / "run.json")
+    head["config"]["backbone"] = {"_target_": "somebodys_model.load", "path": "gone", "pixels": 9}
+    write_json(run / "run.json", head)
+    config = read(f"checkpoint={run}/final/checkpoint", "backbone.pixels=8")
+    assert config.backbone == {"_target_": "somebodys_model.load", "path": "gone", "pixels": 8}
+    assert config.evaluation.max_new_tokens == 600
