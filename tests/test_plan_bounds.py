@@ -19,7 +19,7 @@ States = dict[object, EvolutionState]
 
 
 def path(name: str, problem: str, origin: str) -> ReasoningPath:
-    return ReasoningPath(name, problem, "Step 1: ...", Lineage(origin, "stage", "somebody"))  # type: ignore[arg-type]
+    return ReasoningPath(name, problem, f"Step 1: {name}", Lineage(origin, "stage", "somebody"))  # type: ignore[arg-type]
 
 
 def judged(paths: Sequence[ReasoningPath]) -> Iterator[list[Judged]]:
@@ -49,15 +49,15 @@ def tried(states: States, number: int, how: Evolution) -> Iterator[EvolutionStat
         for chosen in combinations(remaining, min(how.round.sample_size or len(remaining), len(remaining))):
             ids = [(f"{number}/{p}/{k}", p) for p in chosen for k in range(how.samples_per_problem)]
             for words in judged([path(name, p, "student") for name, p in ids]):
-                yield state.absorb(words, accepts, how.keep == "all")
+                yield state.absorb(words, accepts, how.keep)
 
 
 def reflected(states: States, number: int, how: Evolution) -> Iterator[EvolutionState]:
-    keep_all = how.reflect.all_drafts or how.keep == "all"
+    keep = "all" if how.reflect.all_drafts else how.keep
     for state in states.values():
         drafts = [j.path for j in state.to_reflect(how.reflect.all_drafts)]
         for words in judged([path(f"again_{number}/{d.id}", d.problem_id, "reflection") for d in drafts]):
-            yield state.absorb(words, accepts, keep_all)
+            yield state.absorb(words, accepts, keep)
 
 
 def reached(states: States) -> Range:

@@ -285,11 +285,39 @@ def test_a_manifest_of_another_shape_is_named(tmp_path: Path, text: str) -> None
         open_run(tmp_path)
 
 
-def test_a_stage_that_was_only_begun_refuses_other_settings_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize("work", ["paths.jsonl", "predictions.jsonl", "fit/point_20/point.json"])
+def test_a_stage_that_was_begun_and_holds_work_refuses_other_settings_too(tmp_path: Path, work: str) -> None:
     with open_run(tmp_path) as run:
         run.stage("orm", ["orm"]).begin()
+    write_json(tmp_path / "orm" / work, {"id": 1})
     with pytest.raises(RunError, match=r"orm\.lr: recorded 0\.001, now 0\.5"):
         open_run(tmp_path, orm__lr=0.5)
+
+
+def test_a_first_attempt_that_made_nothing_does_not_stand_in_the_way_of_its_correction(tmp_path: Path) -> None:
+    with open_run(tmp_path) as run:
+        make(run.stage("base", ["seed"]))
+        run.stage("orm", ["orm"]).begin()
+    BatchLog(tmp_path / "orm" / "paths.jsonl", [2])  # opened, and no batch has come
+    write_json(tmp_path / "orm" / "checkpoint" / "config.json", {})
+    with open_run(tmp_path, orm__lr=0.5) as run:
+        assert run.stage("base", ["seed"]).done, "what is finished stays"
+        assert not contents(tmp_path / "orm"), "nothing of the first attempt is mixed with the second"
+        orm = run.stage("orm", ["orm"])
+        make(orm)
+    assert read_json(tmp_path / "orm" / "stage.json")["config"]["orm.lr"] == 0.5
+
+
+def test_a_start_that_fails_before_its_first_stage_leaves_no_run(tmp_path: Path) -> None:
+    with pytest.raises(DataError), open_run(tmp_path / "new"):
+        raise DataError("the data cannot be read")
+    assert not [*(tmp_path / "new").iterdir()]
+    with open_run(tmp_path / "old") as run:
+        make(run.stage("base", ["seed"]))
+    before = contents(tmp_path / "old")
+    with pytest.raises(DataError), open_run(tmp_path / "old"):
+        raise DataError("the data cannot be read")
+    assert contents(tmp_path / "old") == before
 
 
 def test_a_stage_asked_for_with_other_dependencies_is_refused(tmp_path: Path) -> None:

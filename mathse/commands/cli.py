@@ -18,14 +18,17 @@ from typing import Any, NoReturn
 import hydra
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from hydra_plugins.mathse_slurm import SlurmLauncher
 from mathse.commands.mistakes import RUNNING, JobFailed, sentence, wants_traceback
 from mathse.commands.slurm.program import Program
 from mathse.commands.stop_signals import StopSignals, stopping_once
 from mathse.config import sweeps
 from mathse.config.compose import help_page
+from mathse.config.hydra_calls import refuse_calls_by_hydra
 from mathse.config.options import CONF, FLAG, look_in, own_folder
 from mathse.config.overrides import COMPOSING, as_spelt, command_line, explain, given, quoted, refuse_early
 from mathse.config.parse import parse
@@ -54,6 +57,8 @@ def main(task: Task, config_name: str, schema: type, arguments: Sequence[str] | 
     launch.end_with_agent()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait spinning ruin each other on a busy machine
     register()
+    # Hydra looks for plugins in folders; of an editable install it finds none, since import hooks stand for its folders.
+    Plugins.instance().register(SlurmLauncher)
     traceback = wants_traceback()
     arguments = sys.argv[1:]
 
@@ -63,6 +68,7 @@ def main(task: Task, config_name: str, schema: type, arguments: Sequence[str] | 
         line = command_line(arguments)
         look_in(line.config_dir)
         refuse_early(arguments, schema)
+        refuse_calls_by_hydra(arguments, schema)
         sys.argv[1:] = as_spelt(arguments)
         if line.help:
             print(help_page(arguments, schema))

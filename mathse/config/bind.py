@@ -14,7 +14,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from mathse.config.evaluation import ROWS
-from mathse.config.field_words import FIELD_WORDS, GONE, OF_HYDRA
+from mathse.config.field_words import FIELD_WORDS, OF_HYDRA, sentence_for
 from mathse.config.judges import own_judge
 from mathse.config.options import available, option_of
 from mathse.config.schema import NAMED, OPTIONS
@@ -47,8 +47,15 @@ def nearest(name: str, names: Sequence[str]) -> str | None:
     if meant := next((n for n in FIELD_WORDS.get(name.casefold(), ()) if n in names or n in OF_HYDRA), None):
         return meant
     section, _, setting = name.partition(".")
+    if inside := [n for n in FIELD_WORDS.get(setting.casefold(), ()) if n in names and n.startswith(f"{section}.")]:
+        return inside[0]
     same_word = [n for n in others if setting and n.startswith(f"{section}.") and n.endswith(f".{setting}")]
-    near = get_close_matches(name, same_word, n=1, cutoff=0.0) or get_close_matches(name, others, n=1, cutoff=0.6)
+    if near := get_close_matches(name, same_word, n=1, cutoff=0.0):
+        return near[0]
+    word = name.rpartition(".")[2].casefold()  # trainer.max_epochs
+    if meant := next((n for n in FIELD_WORDS.get(word, ()) if n in names or n in OF_HYDRA), None):
+        return meant
+    near = get_close_matches(name, others, n=1, cutoff=0.6)
     return near[0] if near else None
 
 
@@ -132,18 +139,18 @@ def prototype(group: str, default: Any, values: Mapping[Any, Any]) -> Any:
 
 def _settings_of(group: str, values: Mapping[Any, Any]) -> Any:
     target = str(values["_target_"])
-    for schema in OPTIONS[group]:
+    for schema in OPTIONS.get(group, ()):
         if schema()._target_ == target:
             return schema()
     try:
-        call = locate(target)
+        call = locate(target, group)
         parameters = _parameters(call)
     except ConfigError:
         return None  # binding says so
     if "settings" in parameters:  # a user's own class that extends one of ours, and takes what that takes
         method = call.__init__ if inspect.isclass(call) else call
         wanted: Any = get_type_hints(method).get("settings")
-        if wanted in OPTIONS[group]:
+        if wanted in OPTIONS.get(group, ()):
             return replace(wanted(), _target_=target)
     return own_judge(target, call, values) if group == "judge" else None
 
@@ -172,8 +179,8 @@ def _note_unknown(path: str, key: str, value: Any, choose: str, known: Sequence[
     one_of = "one of " if len(options) > 1 else ""
     belongs = f": the chosen {path[:-1]} has no such setting; it belongs to {choose}={one_of}{', '.join(options)}"
     for name in _leaves(f"{path}{key}", value):
-        if name in GONE:
-            notes.problems[name] = f"{name}: {GONE[name]}"
+        if not options and (elsewhere := sentence_for(name)):
+            notes.problems[name] = f"{name}: {elsewhere}"
             continue
         notes.problems[name] = name + (belongs if options else f": no such setting{did_you_mean(name, known)}")
         notes.meant.add(nearest(name, known) or name)
@@ -221,12 +228,12 @@ def bind_option(group: str, default: Any, value: Any, path: str, notes: Notes) -
         for key in value:
             _note_unknown(f"{path}.", key, value[key], choose, notes.known, notes)
         return default
-    return _bind_own(value, path, notes) or default
+    return _bind_own(group, value, path, notes) or default
 
 
 def _bind_named(group: str, value: Any, path: str, notes: Notes) -> dict[str, Any]:
-    """Evolution callbacks, benchmarks or a mixture's sources by name; an entry that is null is switched off."""
-    plural = {"benchmark": "benchmarks", "data": "sources", "logger": "loggers"}.get(group, group)
+    """Callbacks, benchmarks or a mixture's sources by name; an entry that is null is switched off."""
+    plural = {"benchmark": "benchmarks", "data": "sources", "logger": "loggers"}.get(group, group.replace("_", " "))
     if not isinstance(value, Mapping):
         notes.problems[path] = f"{path} = {show(value)}: must be a group of {plural} by name, each with a _target_"
         return {}
@@ -238,22 +245,25 @@ def _bind_named(group: str, value: Any, path: str, notes: Notes) -> dict[str, An
             chosen = f"{name} is not among the benchmarks chosen; pass benchmark={name}, or benchmark=[{name},...]"
             notes.problems.update({f"{path}.{name}.{key}": f"{path}.{name}.{key}: {chosen}" for key in entry})
         elif not isinstance(entry, Mapping) or "_target_" not in entry:
-            must = f"must have a _target_, a class such as {OPTIONS[group][0]()._target_}"
+            example = OPTIONS[group][0]()._target_ if group in OPTIONS else "my_package.MyCallback"
+            must = f"must have a _target_, a class such as {example}"
             notes.problems[f"{path}.{name}"] = f"{path}.{name} = {show(entry)}: {must}"
         elif (schema := _settings_of(group, entry)) is not None:
             choose = f"{group}@{path}.{name}" if group not in NAMED else ""
             bound[name] = bind(schema, entry, f"{path}.{name}.", notes, choose)
         else:
             beside = ROWS if group == "benchmark" else ()
-            bound[name] = _bind_own(entry, f"{path}.{name}", notes, beside)
+            bound[name] = _bind_own(group, entry, f"{path}.{name}", notes, beside)
     return bound
 
 
-def _bind_own(values: Mapping[Any, Any], path: str, notes: Notes, beside: Sequence[str] = ()) -> dict[str, Any] | None:
+def _bind_own(
+    group: str, values: Mapping[Any, Any], path: str, notes: Notes, beside: Sequence[str] = ()
+) -> dict[str, Any] | None:
     """The section of a class that is not ours: its signature is the schema, with the names ``beside`` it. None if it
     cannot be imported."""
     try:
-        parameters = _parameters(locate(values["_target_"]))
+        parameters = _parameters(locate(values["_target_"], group))
     except ConfigError as e:
         notes.problems[f"{path}._target_"] = f"{path}._target_ = {show(values['_target_'])}: {e}"
         return None
@@ -274,9 +284,10 @@ def _parameters(call: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
         raise ConfigError("has no signature to check settings by; name a class or function written in Python") from e
 
 
-def locate(target: Any) -> Callable[..., Any]:
-    """The class or function at a dotted path. Raises ConfigError if there is none, or if it is not to be imported."""
-    if (reason := why_not_imported(str(target))) is not None:
+def locate(target: Any, group: str | None = None) -> Callable[..., Any]:
+    """The class or function at a dotted path that a section of ``group`` names (None: of none). Raises ConfigError if
+    there is none, or if it is not to be imported."""
+    if (reason := why_not_imported(str(target), group)) is not None:
         raise ConfigError(reason)
     module, _, name = str(target).rpartition(".")
     try:
@@ -294,9 +305,12 @@ def _convert(value: Any, kind: Any) -> tuple[str | None, Any]:
     if origin in (Union, UnionType):
         if value is None and NoneType in arguments:
             return None, None
-        inner = next(k for k in arguments if k is not NoneType)
-        problem, converted = _convert(value, inner)
-        return (f"{problem} or null" if problem else None), converted
+        tried = [_convert(value, inner) for inner in arguments if inner is not NoneType]
+        if (fitting := next((pair for pair in tried if pair[0] is None), None)) is not None:
+            return fitting
+        return " or ".join(
+            [*(str(problem) for problem, _ in tried), *(["null"] if NoneType in arguments else [])]
+        ), value
     if origin is list:
         items = [_convert(v, arguments[0]) for v in value] if isinstance(value, (list, tuple)) else [("", None)]
         if any(problem is not None for problem, _ in items):
@@ -336,7 +350,7 @@ def _convert_scalar(value: Any, kind: Any) -> tuple[str | None, Any]:
 
 def _out_of_range(value: Any, rule: Mapping[str, Any]) -> str | None:
     """What ``allow`` allows, if the value is outside it."""
-    if value is None or not rule:
+    if not rule or not isinstance(value, (int, float)):  # null, or a word beside the numbers
         return None
     low, high, above = rule["low"], rule["high"], rule["above"]
     if (low is None or value >= low) and (above is None or value > above) and (high is None or value <= high):

@@ -102,7 +102,9 @@ class WordProblems(Split):
     root: str | None = None  # the folder with the sets' files; null: the MIT-licensed part that comes along
     sets: list[WordSet] = field(default_factory=lambda: ["svamp", "gsm8k"])  # which of the sets
     most_steps: int | None = allow(None, low=1)  # operations of an equation; problems of more are not taken; null: any
-    solutions: Literal["equation", "own"] = "equation"  # own: the set's own prose, where it has some (gsm8k)
+    # worked steps made of the equation; short: its sums alone, a line each ("45 / 9 = 5"); own: the set's own prose,
+    # where it has some (gsm8k)
+    solutions: Literal["equation", "short", "own"] = "equation"
     similarity: float = allow(0.8, low=0.5, high=1)  # share of 4-grams from which two questions are nearly equal
     on_bad_row: Literal["error", "skip"] = "skip"  # as published, some equations and answers differ
 

@@ -19,6 +19,12 @@ class Distill:
 @dataclass
 class Round:
     sample_size: int | None = allow(None, low=1)  # problems of D_remain a round tries; null: all (Alg. 1 line 7)
+    # which problems a round tries where sample_size leaves some out: all are equally likely, or each as likely as
+    # students failed on it in earlier rounds
+    draw: Literal["uniform", "failure"] = "uniform"
+    # further samples of a problem that go on from the right steps of its newest rejected path, where the verdict names
+    # the first wrong step
+    restarts: int = allow(0, low=0)
 
 
 @dataclass
@@ -52,8 +58,14 @@ class DPO:
 class Evolution:
     rounds: int = allow(2, low=0)  # K; PAPER: not stated, Figure 2 and Table 1 imply 2
     init: Literal["base", "previous"] = "base"  # what a round's fit starts from; PAPER: silent
-    samples_per_problem: int = allow(1, low=1)  # paths that the student draws for a problem of a round
-    keep: Literal["one", "all"] = "one"  # accepted paths kept for a problem
+    samples_per_problem: int = allow(4, low=1)  # paths that the student draws for a problem of a round
+    # accepted paths of different texts that D_SFT holds of a problem: one, a number of them, all, or at most as many as
+    # a solved problem of the round has on average (balanced)
+    keep: int | Literal["one", "all", "balanced"] = allow("one", low=1)
+    # whether solved problems are sampled again, new accepted paths replacing the student's older ones: never (Alg. 1),
+    # where the student is better on dev problems than the one that wrote those (better), or in every round (all,
+    # ReST-EM)
+    resample: Literal["never", "better", "all"] = "never"
     # how a round's fit and the final one learn: from D_SFT (the paper), or from pairs of an accepted and a rejected
     # path of a problem (docs: mathse/training/dpo.py), or from the one and then from the other
     update: Literal["sft", "dpo", "sft_then_dpo"] = "sft"

@@ -1,13 +1,16 @@
 """Libraries that not every run needs: which extra of pyproject.toml brings each, and what to say where it is missing.
 
-Loads none of them. The advice is ``pip install '.[EXTRA]'``, in the folder of MathSE's source, and no name on a package
-index: nothing there is promised to be ours.
+Loads none of them. In a checkout the advice is ``pip install '.[EXTRA]'``. Where a wheel is installed it is the name of
+the installed package: pip finds that it is there and adds the libraries of the extra, without asking an index for it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
+
+SOURCE = Path(__file__).resolve().parents[2]  # of a checkout; of a wheel the folder of all packages
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,7 @@ EXTRAS = {
     "smollm2-vision": Extra("onnx", "the onnx package"),
     "lineage": Extra("duckdb", "duckdb"),
     "dashboards": Extra("wandb_workspaces", "the wandb-workspaces package"),
+    "server": Extra("uvicorn", "uvicorn"),
     "tensorboard": Extra("tensorboard", "tensorboard"),
     "mlflow": Extra("mlflow", "MLflow"),
     "qlora": Extra("bitsandbytes", "bitsandbytes"),
@@ -45,4 +49,10 @@ def missing(extra: str) -> str | None:
     """``needs duckdb, which is not installed; pip install '.[lineage]'``; None where it is installed."""
     if installed(extra):
         return None
-    return f"needs {EXTRAS[extra].title}, which is not installed; pip install '.[{extra}]'"
+    return f"needs {EXTRAS[extra].title}, which is not installed; pip install {quoted(extra)}"
+
+
+def quoted(extra: str) -> str:
+    """An extra as pip takes it: ``'.[hub]'`` in a checkout."""
+    package = "." if (SOURCE / "pyproject.toml").is_file() else "mathse"
+    return f"'{package}[{extra}]'"

@@ -1,5 +1,8 @@
-"""What other programs of the field call our settings, for "did you mean": Trainer's and peers' arguments, the paper's
-letters, plain English; and settings of earlier versions that are gone, with what takes their place."""
+"""Names of other programs and of earlier versions, and our settings for them.
+
+For "did you mean": arguments of Lightning's and transformers' Trainer, of lightning-hydra-template and LLaMA-Factory,
+the paper's letters, plain English. ``ELSEWHERE`` and ``GONE`` have a sentence where no one setting is the same thing.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,9 @@ FIELD_WORDS: dict[str, tuple[str, ...]] = {
     "weight_decay": ("sft.optimizer.weight_decay",),
     "warmup_ratio": ("sft.optimizer.warmup_ratio",),
     "max_grad_norm": ("sft.optimizer.clip",),
+    "gradient_clip_val": ("sft.optimizer.clip",),
     "epochs": ("sft.epochs",),
+    "max_epochs": ("sft.epochs",),
     "num_epochs": ("sft.epochs",),
     "num_train_epochs": ("sft.epochs",),
     "max_steps": ("sft.max_steps",),
@@ -23,6 +28,10 @@ FIELD_WORDS: dict[str, tuple[str, ...]] = {
     "eval_batch_size": ("evaluation.batch_size",),
     "max_length": ("sft.max_length",),
     "max_seq_length": ("sft.max_length",),
+    "cutoff_len": ("sft.max_length",),
+    "finetuning_type": ("sft.method",),
+    "quantization_bit": ("sft.method",),
+    "lora_target": ("sft.lora.scopes",),
     "gradient_checkpointing": ("sft.activation_checkpointing",),
     "lora": ("sft.method",),
     "lora_r": ("sft.lora.rank",),
@@ -64,10 +73,44 @@ FIELD_WORDS: dict[str, tuple[str, ...]] = {
     "out": ("hydra.run.dir",),
     "resume_from_checkpoint": ("resume",),
     "report_to": ("logger",),
+    "task_name": ("name",),
+    "run_name": ("name",),
+    "devices": ("trainer.devices",),
+    "eval_dataset": ("data.test_path",),
+    "val_size": ("data.dev_share",),
+    "image_max_pixels": ("backbone.max_pixels",),
+    "ddp_timeout": ("trainer.timeout_minutes",),
+    "per_device_eval_batch_size": ("evaluation.batch_size",),
 }
 OF_HYDRA = ("hydra.run.dir",)  # settings that no schema of ours has
+
+# A name, or the part of a key path before or behind a dot, to what is said of it.
+ELSEWHERE = {
+    "model": "backbone=NAME chooses the model family and backbone.path=DIR its weights; mathse evaluate checkpoint=DIR "
+    "scores a trained model",
+    "tags": "name=NAME names a run, and note=TEXT is shown with its figures",
+    "paths": "hydra.run.dir=DIR is the run folder, and data.path=FILE the data",
+    "debug": "experiment=smoke runs the whole method in a minute, and plan=true prints what a run would do",
+    "fast_dev_run": "experiment=smoke runs the whole method in a minute, and plan=true prints what a run would do",
+    "ckpt_path": "resume=last goes on with the newest unfinished run, hydra.run.dir=DIR with the run in a folder; "
+    "mathse evaluate checkpoint=DIR scores a trained model",
+    "hparams_search": "+sweep=NAME with -m tries several values, and hydra/sweeper=tpe with -m searches for the best",
+    "accumulate_grad_batches": "sft.batch_size is the rows of an optimiser step and sft.micro_batch_size those of a "
+    "forward pass; gradients are accumulated over batch_size / micro_batch_size passes",
+    "trainer.callbacks": "+lightning_callbacks.NAME._target_=CLASS adds a callback of Lightning to every fit",
+    "logger=many_loggers": "logger=[wandb,tensorboard] writes to several",
+}
 
 GONE = {
     "generator.adapters": "is gone: leave it out, and pass generator=vllm, in whose one engine each fit's merged "
     "checkpoint takes the place of the one before (docs/serving.md)",
 }
+
+
+def sentence_for(name: str) -> str | None:
+    """What is said of a setting that another program or an earlier version has."""
+    if name in GONE:
+        return GONE[name]
+    parts = name.partition(".")[0], name.rpartition(".")[2], ".".join(name.split(".")[:2])
+    meant = next((ELSEWHERE[part] for part in (name, *parts) if part in ELSEWHERE), None)
+    return None if meant is None else f"no such setting; {meant}"

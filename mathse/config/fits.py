@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from mathse.config.allow import allow
@@ -37,6 +37,9 @@ class Fit:
     method: Literal["full", "lora", "qlora"] = "full"  # all weights, or adapters (qlora: on 4 bits)
     lora: Lora = field(default_factory=Lora)
     freeze: list[str] = field(default_factory=list)  # parts that stay as they are: tower, connector, language
+    # so many lower layers of the language model, and the token embeddings, stay as they are; what they make of a row is
+    # computed once and kept for the later epochs, where trainer.tower_features_folder and _gb say
+    freeze_layers: int = allow(0, low=0)
     vision_lr_scale: float = allow(1.0, above=0)  # learning rate of tower and connector, as a share of optimizer.lr
     activation_checkpointing: bool = False  # slower by about a third, far less memory
     # what a frozen tower makes of a picture is computed once and kept on the disk in bfloat16, for fits, sampling and
@@ -67,8 +70,41 @@ class Fit:
 
 
 @dataclass
+class StageFit:
+    """A stage's own length, batch and rate of training. null: as ``sft`` has it. At most one of ``epochs`` and
+    ``max_steps`` is set, and takes the place of both."""
+
+    epochs: float | None = allow(None, above=0)  # passes over the rows
+    max_steps: int | None = allow(None, low=1)  # optimiser steps
+    batch_size: int | None = allow(None, low=1)  # rows in a global batch
+    lr: float | None = allow(None, above=0)  # highest learning rate, after the warm-up
+
+
+FitStage = Literal["distill", "round", "final"]
+
+
+@dataclass
 class SFT(Fit):
+    """The student's fits. ``distill``, ``round`` and ``final`` set apart what one kind of stage does otherwise."""
+
     train: str | None = None  # task=sft: a train.jsonl
+    distill: StageFit = field(default_factory=StageFit)  # on the teacher's solutions
+    round: StageFit = field(default_factory=StageFit)  # of each self-evolving round
+    final: StageFit = field(default_factory=StageFit)  # after the last reflection
+
+    def of_stage(self, stage: FitStage | None) -> SFT:
+        """The settings of a stage's fit. None: of a fit that belongs to none of the three."""
+        if stage is None:
+            return self
+        own: StageFit = getattr(self, stage)
+        settings = self
+        if own.epochs is not None or own.max_steps is not None:
+            settings = replace(settings, epochs=own.epochs, max_steps=own.max_steps)
+        if own.batch_size is not None:
+            settings = replace(settings, batch_size=own.batch_size)
+        if own.lr is not None:
+            settings = replace(settings, optimizer=replace(settings.optimizer, lr=own.lr))
+        return settings
 
 
 def _orm_fit() -> Fit:
@@ -79,6 +115,7 @@ def _orm_fit() -> Fit:
         for name in (
             "method",
             "freeze",
+            "freeze_layers",
             "vision_lr_scale",
             "activation_checkpointing",
             "tower_features",

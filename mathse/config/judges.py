@@ -16,7 +16,8 @@ from typing import Any, ClassVar, Literal
 
 from mathse.config.allow import allow
 
-RUN_GIVES = ("orm", "teacher", "seed", "open_judge")  # a judge's class gets those that its parameters name
+# a judge's class gets those that its parameters name
+RUN_GIVES = ("orm", "teacher", "seed", "open_judge", "check_steps")
 MUST_BE_SET = "???"  # OmegaConf's sign of a value that nobody has given
 
 
@@ -96,7 +97,61 @@ class NoisyJudge(Judge):
     rate: float = allow(0.5, low=0, high=1)  # the share that it turns round
 
 
-JUDGES: tuple[type[Any], ...] = (ORMJudge, TeacherJudge, AnswerJudge, AgreementJudge, RandomJudge, NoisyJudge)
+@dataclass
+class MajorityJudge(Judge):
+    """The answer that most samples of a problem come to, from a share of ``threshold`` of its samples on."""
+
+    _target_: str = "mathse.judges.votes.MajorityJudge"
+    name: str = "majority"
+    ties: Literal["reject", "accept"] = "reject"  # two answers with equally many votes: none counts, or each
+    weights: str | None = None  # the judge whose P(correct) weighs a sample's vote: orm; null: votes weigh the same
+
+    @property
+    def asks(self) -> tuple[str, ...]:  # type: ignore[override]
+        return () if self.weights is None else tuple(judge_named(self.weights, self).asks)
+
+
+@dataclass
+class CheckedJudge(Judge):
+    """The data's own check of steps, without the reference answer."""
+
+    _target_: str = "mathse.judges.checked.CheckedJudge"
+    name: str = "checked"
+
+
+@dataclass
+class AcceptJudge(Judge):
+    """Every path that is not empty."""
+
+    _target_: str = "mathse.judges.controls.AcceptJudge"
+    name: str = "accept"
+
+
+@dataclass
+class CheckedVotesJudge(AgreementJudge):
+    name: str = "checked_votes"
+    parts: list[str] = field(default_factory=lambda: ["majority", "checked"])
+
+
+@dataclass
+class ORMVotesJudge(AgreementJudge):
+    name: str = "orm_and_votes"
+    parts: list[str] = field(default_factory=lambda: ["orm", "majority"])
+
+
+JUDGES: tuple[type[Any], ...] = (
+    ORMJudge,
+    TeacherJudge,
+    AnswerJudge,
+    AgreementJudge,
+    RandomJudge,
+    NoisyJudge,
+    MajorityJudge,
+    CheckedJudge,
+    AcceptJudge,
+    CheckedVotesJudge,
+    ORMVotesJudge,
+)
 BY_NAME: dict[str, type[Any]] = {schema().name: schema for schema in JUDGES}
 OF_EVERY_JUDGE = frozenset(f.name for f in fields(Judge))
 

@@ -26,6 +26,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from mathse.config.bind import did_you_mean, key_paths, plain, same_but_spelling
+from mathse.config.field_words import ELSEWHERE
 from mathse.config.options import CONF, groups, own_folder
 from mathse.config.parse import parse, read
 from mathse.config.programs import parsed, program_of
@@ -227,7 +228,8 @@ def _choice(
     for name in names:
         folder, _, option = f"{override.key_or_group}/{name}".rpartition("/")  # experiment=paper/qwen2vl
         if option not in options_of(folder):
-            return f"{key}={name}: no such option; available: {', '.join(options)}{did_you_mean(name, options)}", None
+            meant = f"; {elsewhere}" if (elsewhere := ELSEWHERE.get(f"{key}={name}")) else did_you_mean(name, options)
+            return f"{key}={name}: no such option; available: {', '.join(options)}{meant}", None
     for program in PROGRAMS.values() if key not in standing else ():
         if key in _choices_of(program, []):
             instead = "; evaluate.py takes an ORM as judge.checkpoint=DIR" if key == "judge" else ""

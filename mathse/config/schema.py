@@ -133,6 +133,8 @@ class TrainConfig:
     trainer: Trainer = field(default_factory=Trainer)
     logger: Any = field(default_factory=CsvLogger)
     callbacks: Any = field(default_factory=dict)  # evolution callbacks by name, each with a _target_
+    # callbacks of Lightning's Trainer by name, each with a _target_; built anew for every fit, called on rank 0
+    lightning_callbacks: Any = field(default_factory=dict)
 
 
 def needs_orm(config: TrainConfig) -> bool:
@@ -205,5 +207,6 @@ OPTIONS: dict[str, tuple[type, ...]] = {
     "callbacks": (MergeCorrectPaths, ReflectOnErrors, EvaluateStudent),
     "benchmark": BENCHMARKS,
 }
-NAMED = ("callbacks", "benchmark")  # groups of which several options are chosen: a section each, by name
+# of which several are chosen: a section each, by name; lightning_callbacks has no options of ours
+NAMED = ("callbacks", "lightning_callbacks", "benchmark")
 PROGRAMS: dict[type, str] = {TrainConfig: "train", EvaluateConfig: "evaluate"}  # conf/<program>.yaml, <program>.py

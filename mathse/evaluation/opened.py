@@ -66,7 +66,7 @@ def open_benchmark(name: str, section: Any, config: EvaluateConfig, folder: Path
         section = replace(section, prompt=type(section)().prompt)
     runtime = {"source": open_source(config)} if isinstance(section, OwnBenchmark) else {}
     if isinstance(section, Mapping):
-        refuse_unfinished(locate(section["_target_"]), name)
+        refuse_unfinished(locate(section["_target_"], "benchmark"), name)
     made = build(section, **runtime)
     if isinstance(section, OwnBenchmark):
         made.title = f"{name}, {made.title}"

@@ -18,8 +18,9 @@ class MergeCorrectPaths(EvolutionCallback):
     def on_paths_judged(self, loop: EvolutionRun) -> None:
         evolution = loop.config.evolution
         # all_drafts: a problem may have several drafts, and each of them one rewrite
-        keep_all = evolution.keep == "all" or (evolution.reflect.all_drafts and is_reflection(loop.stage))
-        loop.state = loop.state.absorb(loop.judged, loop.models.accepts, keep_all)
+        keep = "all" if evolution.reflect.all_drafts and is_reflection(loop.stage) else evolution.keep
+        renew = evolution.resample != "never" and loop.stage.name == loop.round_name
+        loop.state = loop.state.absorb(loop.judged, loop.models.accepts, keep, renew)
 
 
 class ReflectOnErrors(EvolutionCallback):

@@ -18,6 +18,11 @@ from mathse.judges.teachers.student import StudentTeacher
 from mathse.runs.stage_cache import Stage
 
 
+def round_name(number: int) -> str:
+    """A round's stage: "round_01"."""
+    return f"round_{number:02d}"
+
+
 class EvolutionRun:
     """What each hook of a callback gets as ``loop``.
 
@@ -48,7 +53,7 @@ class EvolutionRun:
 
     @property
     def round_name(self) -> str:
-        return f"round_{self.round:02d}"
+        return round_name(self.round)
 
     @property
     def teacher_name(self) -> str:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 
+from mathse.config import build
 from mathse.config.evolution import DPO
 from mathse.config.fits import Fit
-from mathse.errors import DataError
+from mathse.errors import ConfigError, DataError
 from mathse.evolution.context import RunContext
 from mathse.models.base import Backbone
 from mathse.models.memory import Trained
@@ -96,9 +97,18 @@ class Fitting:
         )
         with context.fitting(stage, label, job.steps) as track:
             callbacks: list[pl.Callback] = [ShowSteps(track, target)]
+            callbacks += [self._built(name, section) for name, section in context.config.lightning_callbacks.items()]
             if folder is None:
                 callbacks += context.loggers.fit_callbacks(stage.name)
             fit(backbone, job, callbacks, self._announce, context.progress.say)
+
+    def _built(self, name: str, section: Mapping[str, Any]) -> pl.Callback:
+        if not isinstance(callback := build(section), pl.Callback):
+            raise ConfigError(
+                f"lightning_callbacks.{name}._target_ = {section['_target_']!r}: makes a {type(callback).__name__}, and "
+                "must make a Callback of pytorch_lightning"
+            )
+        return callback
 
     def _announce(self, trained: Trained) -> None:
         """Show what a fit trains and what it leaves frozen, once a run for all fits that are alike in it."""

@@ -8,9 +8,10 @@ server, a budget.
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Any
+from typing import Any, get_args
 
 from mathse.config import flatten
+from mathse.config.fits import SFT, FitStage
 from mathse.config.generators import HOW_STUDENTS_ARE_REACHED, ServerGenerator, VLLMGenerator
 from mathse.config.judges import Judge, judge_named, own_settings
 from mathse.config.schema import TrainConfig
@@ -53,14 +54,24 @@ def sampling_keys(config: TrainConfig) -> tuple[str, ...]:
     return tuple(f"generator.{f.name}" for f in fields(generator) if f.name not in HOW_STUDENTS_ARE_REACHED)
 
 
+FIT_STAGES = get_args(FitStage)
+# of every fit of a student
+SFT_KEYS = (
+    *(f"sft.{f.name}" for f in fields(SFT) if f.name not in FIT_STAGES),
+    "sft.train_sha256",
+    "lightning_callbacks",
+)
+
+
 def student_keys(config: TrainConfig) -> tuple[str, ...]:
     """The settings that decide what students are and write, in a stage that fits none."""
-    return (*COMMON, "sft", "evaluation", *sampling_keys(config))
+    return (*COMMON, *SFT_KEYS, "evaluation", *sampling_keys(config))
 
 
-def fitting_keys(config: TrainConfig) -> tuple[str, ...]:
-    """The same in a stage that fits one."""
-    return (*student_keys(config), *RANKS)
+def fitting_keys(config: TrainConfig, stage: FitStage | None = None) -> tuple[str, ...]:
+    """The same in a stage that fits one, with what ``sft`` sets apart for this kind of stage."""
+    own = (f"sft.{stage}",) if stage is not None else ()
+    return (*student_keys(config), *own, *RANKS)
 
 
 def updating_keys(config: TrainConfig) -> tuple[str, ...]:

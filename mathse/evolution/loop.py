@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from mathse.evolution import orm_stages, stages
 from mathse.evolution.decontamination import decontaminate
+from mathse.evolution.difficulty import require_dev_problems
 from mathse.evolution.evolution_run import EvolutionRun
 from mathse.evolution.state import EvolutionState
 from mathse.evolution.student import Student
@@ -32,6 +33,7 @@ class EvolutionLoop(EvolutionRun):
     def base_and_orm(self) -> None:
         self.call("on_evolution_start")
         orm_data = orm_stages.read_users_rows(self)  # a mistake in them ends the run before its first fit
+        require_dev_problems(self.config.evolution.resample, self.problems.splits["dev"])
         decontaminate(self.context, self.problems)
         self.student = self.base = stages.base(self)
         self.state = EvolutionState(self.problems.ids_of_d)

@@ -12,16 +12,19 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 
 from mathse.config.evolution import Reflect
+from mathse.config.fits import FitStage
 from mathse.config.judges import judge_named
 from mathse.config.schema import is_fitted_on
 from mathse.data.problems import to_distill
 from mathse.evolution.decontamination import decontamination_keys
-from mathse.evolution.evolution_run import EvolutionRun
+from mathse.evolution.difficulty import beginnings, draw_by_failure, failure_rates, problems_to_sample
+from mathse.evolution.evolution_run import EvolutionRun, round_name
+from mathse.evolution.exposure import Exposure, falling_loss, warnings
 from mathse.evolution.filter import leave_out_listed, list_unusable, unread_pictures, unreadable_images
 from mathse.evolution.keys import COMMON, fitting_keys, judging_keys, student_keys, teaching_keys, updating_keys
 from mathse.evolution.measure import acceptance, measure_student
@@ -46,9 +49,12 @@ from mathse.runs.layout import (
     PREFERENCES,
     SCRATCH,
     SKIPPED_FIT,
+    TOO_LONG,
     TRAIN,
+    TRAIN_LOG,
     VERDICTS,
 )
+from mathse.runs.reader import read_stage
 from mathse.runs.rows import JsonlRows, Mapped
 from mathse.runs.stage_cache import Stage
 from mathse.runs.store import BatchLog, publish_folder, read_json, read_jsonl, write_json, write_jsonl
@@ -56,7 +62,7 @@ from mathse.runs.teacher_calls import ASKED
 from mathse.scoring.metrics import transitions
 from mathse.seeds import rng
 from mathse.training.fit import save_checkpoint
-from mathse.types import Lineage, Problem, ReasoningPath
+from mathse.types import Lineage, Origin, Problem, ReasoningPath
 
 REFLECTION = "reflection"  # the stage; of a round: round_01/reflection
 
@@ -67,7 +73,7 @@ REFLECTION = "reflection"  # the stage; of a round: round_01/reflection
 def open_distill(loop: EvolutionRun) -> Stage:
     config = loop.config
     judging = judging_keys(config, "distill.judge")
-    student = student_keys(config) if config.task == "distill" else fitting_keys(config)
+    student = student_keys(config) if config.task == "distill" else fitting_keys(config, "distill")
     keys = (*student, *teaching_keys(config), "distill.size", *judging)
     return _open(loop, "distill", "the teacher solves, the judge filters, the student is distilled", keys)
 
@@ -76,9 +82,9 @@ def open_round(loop: EvolutionRun) -> Stage:
     config = loop.config
     has_rewrites = loop.round > 1 and config.evolution.reflect.when == "every"  # among D_SFT
     keys = (
-        *fitting_keys(config),
+        *fitting_keys(config, "round"),
         *judging_keys(config, "judge"),
-        *(f"evolution.{name}" for name in ("init", "samples_per_problem", "keep", "round")),
+        *(f"evolution.{name}" for name in ("init", "samples_per_problem", "keep", "round", "resample")),
         *(("evolution.reflect.row",) if has_rewrites else ()),
         *updating_keys(config),
         "callbacks",
@@ -108,7 +114,13 @@ def is_reflection(stage: Stage) -> bool:
 
 def open_final(loop: EvolutionRun) -> Stage:
     config = loop.config
-    keys = (*fitting_keys(config), *updating_keys(config), "evolution.rounds", "evolution.reflect", "callbacks")
+    keys = (
+        *fitting_keys(config, "final"),
+        *updating_keys(config),
+        "evolution.rounds",
+        "evolution.reflect",
+        "callbacks",
+    )
     return _open(loop, "final", "the final student, on all that was accepted", keys)
 
 
@@ -179,15 +191,23 @@ def solve_and_judge(loop: EvolutionRun, problems: Sequence[Problem] | None = Non
 
 
 def sample_paths(loop: EvolutionRun) -> Sequence[ReasoningPath]:
-    """Alg. 1 line 7: the last student writes paths on D_remain, or on a sample of it."""
+    """Alg. 1 line 7: the last student writes paths on D_remain, or on a sample of it; see difficulty.py for others."""
     stage, evolution = loop.stage, loop.config.evolution
-    remaining = loop.state.remaining
+    dev_accuracy = {entry["stage"]: entry["dev_accuracy"] for entry in loop.entries}
+    chosen = problems_to_sample(loop.state, evolution.resample, dev_accuracy, loop.student.stage.name)
     size = evolution.round.sample_size
-    if size is not None and size < len(remaining):
-        remaining = sorted(rng(loop.context.seed(stage, "problems")).sample(remaining, size))
-    problems = Mapped(loop.problems.by_id.__getitem__, remaining)
-    n = evolution.samples_per_problem
-    with loop.context.work(stage, "sample", "reasoning paths", len(problems) * n) as advance:
+    if size is not None and size < len(chosen):
+        draw = rng(loop.context.seed(stage, "problems"))
+        if evolution.round.draw == "uniform":
+            chosen = sorted(draw.sample(chosen, size))
+        else:
+            earlier = [read_stage(loop.context.run.path / round_name(k)) for k in range(1, loop.round)]
+            chosen = draw_by_failure(chosen, failure_rates(earlier, loop.models.accepts), size, draw)
+    problems = Mapped(loop.problems.by_id.__getitem__, chosen)
+    n, restarts = evolution.samples_per_problem, evolution.round.restarts
+    starts = beginnings(loop.state, chosen, loop.problems.by_id) if restarts else {}
+    total = len(problems) * n + len(starts) * restarts
+    with loop.context.work(stage, "sample", "reasoning paths", total) as advance:
         return loop.models.generator.sample(
             loop.models.of(loop.student),
             problems,
@@ -196,6 +216,8 @@ def sample_paths(loop: EvolutionRun) -> Sequence[ReasoningPath]:
             n=n,
             model=loop.student.name,
             seed=loop.config.seed,
+            restarts=restarts,
+            beginnings=starts,
             advance=advance,
         )
 
@@ -306,7 +328,7 @@ def _fit_on_paths(loop: EvolutionRun, start: Path, folder: Path | None = None) -
             paths,
             loop.config.evolution.reflect.row,
         ),
-        loop.config.sft,
+        loop.config.sft.of_stage(fit_stage(loop)),
         label=f"fit on {len(paths)} paths",
         val_rows=solution_rows(backbone.prompt_style, loop.problems.splits["dev"]),
         kept_in=None if folder is not None else _kept_in(loop),
@@ -317,7 +339,7 @@ def _fit_on_paths(loop: EvolutionRun, start: Path, folder: Path | None = None) -
 def _fit_on_pairs(loop: EvolutionRun, start: Path, pairs: Sequence[Preference]) -> None:
     backbone = loop.models.backbone(start)
     style, problems = backbone.prompt_style, loop.problems.by_id
-    sft, dpo = loop.config.sft, loop.config.evolution.dpo
+    sft, dpo = loop.config.sft.of_stage(fit_stage(loop)), loop.config.evolution.dpo
     settings = replace(
         sft,
         epochs=dpo.epochs,
@@ -336,6 +358,12 @@ def _fit_on_pairs(loop: EvolutionRun, start: Path, pairs: Sequence[Preference]) 
         kept_in=_kept_in(loop),
         dpo=dpo,
     )
+
+
+def fit_stage(loop: EvolutionRun) -> FitStage | None:
+    """The section of ``sft`` that the current stage's fit follows; None: of task=sft."""
+    name: Any = "round" if loop.stage.name == loop.round_name else loop.stage.name
+    return name if name in get_args(FitStage) else None
 
 
 def _kept_in(loop: EvolutionRun) -> torch.dtype | None:
@@ -380,9 +408,30 @@ def summary(loop: EvolutionRun) -> dict[str, Any]:
         **_accuracy(stage),
         **counts(loop),
         **({"pairs": len(JsonlRows(pairs, Preference))} if (pairs := stage.path / PREFERENCES).exists() else {}),
+        "exposure": _exposure(loop),
         "transitions": moves,
         "skipped_fit": read_json(skipped)["reason"] if skipped.exists() else None,
     }
+
+
+def _exposure(loop: EvolutionRun) -> dict[str, Any] | None:
+    """How often the stage's SFT showed the rows of D_SFT, shown and with its warnings; None where there was none."""
+    stage, evolution, name = loop.stage, loop.config.evolution, fit_stage(loop)
+    if loop.student.carried_on or (evolution.update == "dpo" and learns_from_pairs(loop)):
+        return None
+    settings = loop.config.sft.of_stage(name)
+    own: list[Origin] = ["student", "reflection"] if evolution.reflect.writer == "student" else ["student"]
+    folder = stage.path / FIRST_FIT if (stage.path / FIRST_FIT).exists() else stage.path
+    too_long = {row["row"] - 1 for row in read_jsonl(folder / TOO_LONG)} if (folder / TOO_LONG).exists() else set()
+    origins = Counter(path.lineage.origin for k, path in enumerate(loop.state.train) if k not in too_long)
+    rows = origins.total()
+    exposure = Exposure(rows, sum(origins[origin] for origin in own), settings.steps(rows) * settings.batch_size)
+    section = "sft" if name is None else f"sft.{name}"
+    found = [*warnings(exposure, section, has_own=name == "round")]
+    found += falling_loss(read_jsonl(folder / TRAIN_LOG), section)
+    for line in (str(exposure), *found):
+        loop.context.progress.say(f"{stage.name}: {line}")
+    return {**exposure.to_json(), "warnings": found}
 
 
 def inputs(loop: EvolutionRun) -> list[Path]:

@@ -7,11 +7,12 @@ Loads no torch, so that ``mathse plan`` and ``mathse replay`` merge with the sam
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from mathse.runs.layout import INCORRECT, TRAIN
 from mathse.runs.rows import Chained, Chosen, JsonlRows, Mapped, matching_rows
@@ -33,6 +34,27 @@ def judged_rows(paths: Sequence[ReasoningPath], verdicts: Sequence[Verdict]) -> 
     """Each path with the verdict on it, in the order of the paths. Raises KeyError for a path without one."""
     positions = matching_rows(paths, verdicts, attrgetter("id"), attrgetter("path_id"))
     return Mapped(Judged, paths, Chosen(verdicts, positions))
+
+
+Keep = int | Literal["one", "all", "balanced"]  # evolution.keep
+
+
+def _row_key(path: ReasoningPath) -> tuple[str, str, str | None]:
+    """The row that a path makes: its text without blanks, and of a rewrite its draft."""
+    draft = path.lineage.parent if path.lineage.origin == "reflection" else None
+    return path.problem_id, "".join(path.text.split()), draft
+
+
+def _is_renewed(path: ReasoningPath, renewed: set[str]) -> bool:
+    return path.lineage.origin == "student" and path.problem_id in renewed
+
+
+def _mean_of_right_paths(judged: Sequence[Judged], accepted: Sequence[int]) -> int:
+    """The mean number of different accepted texts of a solved problem, rounded down: as a cap it takes the surplus of
+    easy problems, which most accepted paths belong to (head-tail balance, arXiv 2510.26474)."""
+    texts = {_row_key(judged[k].path) for k in accepted}
+    problems = {problem_id for problem_id, *_ in texts}
+    return max(1, len(texts) // max(1, len(problems)))
 
 
 def not_rewritten(
@@ -58,29 +80,51 @@ class EvolutionState:
         return [p for p in self.problems if p not in solved]
 
     def absorb(
-        self, judged: Sequence[Judged], accept: Callable[[Verdict], bool], keep_all: bool = False
+        self, judged: Sequence[Judged], accept: Callable[[Verdict], bool], keep: Keep = "one", renew: bool = False
     ) -> EvolutionState:
         """Alg. 1 lines 9-11: accepted paths join D_SFT and their problems leave D_remain; rejected drafts of students
-        join R_incorrect with their feedback. One accepted path a problem is kept, or all."""
-        path_ids: set[str] = set()
-        solved: set[str] = set()  # ids of problems
-        for path in self.train:
-            path_ids.add(path.id)
-            solved.add(path.problem_id)
+        join R_incorrect with their feedback.
+
+        Args:
+            keep: accepted paths a problem has in D_SFT, at most; where more than one may stay, their texts differ.
+            renew: whether a solved problem was sampled again, so that its new paths replace the student's older ones.
+        """
         accepted, rejected = array("L"), array("L")  # positions in judged
         for position, item in enumerate(judged):
-            path = item.path
-            if not accept(item.verdict):
-                if path.lineage.origin == "student":  # a rejected solution or rewrite is nobody's mistake to reflect on
-                    rejected.append(position)
-            elif keep_all or path.problem_id not in solved:
-                solved.add(path.problem_id)
-                if path.id not in path_ids:
-                    accepted.append(position)
-        paths: Sequence[ReasoningPath] = Mapped(attrgetter("path"), Chosen(judged, accepted))
-        return replace(
-            self, train=Chained(self.train, paths), incorrect=Chained(self.incorrect, Chosen(judged, rejected))
-        )
+            if accept(item.verdict):
+                accepted.append(position)
+            elif item.path.lineage.origin == "student":  # nobody reflects on a rejected solution or rewrite
+                rejected.append(position)
+
+        train = self.train
+        if renew:
+            renewed = {judged[k].path.problem_id for k in accepted}
+            train = Chosen(train, (k for k, path in enumerate(train) if not _is_renewed(path, renewed)))
+        most: int | None  # rows of a problem; None: any number
+        if isinstance(keep, int):
+            most = keep
+        else:
+            most = _mean_of_right_paths(judged, accepted) if keep == "balanced" else {"one": 1, "all": None}[keep]
+
+        # A repeated text teaches nothing new. Rewrites of two drafts are two rows, even where they agree.
+        count: Counter[str] = Counter()  # rows of D_SFT, by problem
+        ids: set[str] = set()
+        texts: set[int] = set()  # hashes: 280,000 texts would fill the memory
+        for path in train:
+            count[path.problem_id] += 1
+            ids.add(path.id)
+            texts.add(hash(_row_key(path)))
+        joining = array("L")
+        for position in accepted:
+            path = judged[position].path
+            if path.id in ids or (most is not None and count[path.problem_id] >= most):
+                continue
+            if hash(_row_key(path)) not in texts:
+                count[path.problem_id] += 1
+                texts.add(hash(_row_key(path)))
+                joining.append(position)
+        paths: Sequence[ReasoningPath] = Mapped(attrgetter("path"), Chosen(judged, joining))
+        return replace(self, train=Chained(train, paths), incorrect=Chained(self.incorrect, Chosen(judged, rejected)))
 
     def to_reflect(self, all_drafts: bool) -> Sequence[Judged]:
         """The drafts to rewrite: the newest one of each unsolved problem, or (``all_drafts``) every one there is."""

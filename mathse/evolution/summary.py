@@ -7,9 +7,9 @@ from typing import Any
 from mathse.evolution.evolution_run import EvolutionRun
 from mathse.judges.teachers import PaidTeacher
 from mathse.runs.layout import ORM_METRICS
+from mathse.runs.ledger import of_run, with_costs
 from mathse.runs.reader import read_stages
 from mathse.runs.store import read_json
-from mathse.runs.teacher_calls import with_teacher_calls
 
 ORM_FIGURES = (
     "positive_accuracy",
@@ -41,12 +41,19 @@ def summarize(loop: EvolutionRun) -> dict[str, Any]:
         "task": config.task,
         "seed": config.seed,
         "metric": metric,
-        "stages": [with_teacher_calls(entry, made) for entry in loop.entries],
+        "stages": [with_costs(entry, made) for entry in loop.entries],
+        "ledger": of_run(made),
         "orm": orm,
         "orm_by_student": by_student,
-        "notes": loop.context.notes,
+        "notes": [*loop.context.notes, *_warnings(loop)],
         **({"usage": teacher.usage()} if isinstance(teacher := loop.models.teacher, PaidTeacher) else {}),
     }
+
+
+def _warnings(loop: EvolutionRun) -> list[str]:
+    """Of each stage's training run: rows that it hardly saw, a loss that still falls."""
+    runs = ((entry["stage"], entry["exposure"]) for entry in loop.entries if entry.get("exposure"))
+    return [f"{stage}: {warning}" for stage, exposure in runs for warning in exposure["warnings"]]
 
 
 def orm_figures(metrics: dict[str, Any]) -> dict[str, Any]:

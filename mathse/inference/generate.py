@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from mathse.config.generators import HFGenerator as Settings
 from mathse.data.domains import final_answer, has_answer
 from mathse.inference import prompts
 from mathse.inference.rows import solve_row
+from mathse.inference.work import Payment, Work
 from mathse.models.base import Backbone, Completion
 from mathse.models.model_spec import ModelSpec, open_shared, spec_of
 from mathse.models.row import Row
@@ -20,6 +24,25 @@ from mathse.seeds import derive
 from mathse.training import ranks, work_queue
 from mathse.types import Lineage, Problem, PromptStyle, ReasoningPath
 
+
+@dataclass(frozen=True)
+class Beginning:
+    """The right steps of a rejected path, which further samples go on from. ``draft``: the id of that path."""
+
+    text: str
+    draft: str | None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Problems with n samples each; ``first``: the number of the first sample, 0 unless they go on from beginnings."""
+
+    problems: Sequence[Problem]
+    n: int
+    first: int = 0
+
+
+NO_BEGINNINGS: Mapping[str, Beginning] = MappingProxyType({})
 Advance = Callable[[int], None]  # called with the number of rows of each finished batch
 
 
@@ -51,27 +74,43 @@ Writer = Backbone | Served
 
 def generated(writer: Writer, asks: Iterable[Ask]) -> Iterator[list[list[str]]]:
     """``writer.generate`` of each batch, in their order; where the run has several ranks, by whichever is free. An
-    answer does not depend on the rank that gave it."""
-    return _answered(writer, "generate", asks) if isinstance(writer, Backbone) else writer.generated(asks)
+    answer does not depend on the rank that gave it. The stage that is being made is debited."""
+    if not isinstance(writer, Backbone):
+        return writer.generated(asks)
+    return ([[c.text for c in samples] for samples in answers] for answers in completed(writer, asks))
 
 
 def completed(backbone: Backbone, asks: Iterable[Ask]) -> Iterator[list[list[Completion]]]:
     """``backbone.complete`` of each batch, likewise."""
-    return _answered(backbone, "complete", asks)
+    for answers, spent in completed_at(backbone, asks):
+        for debit in chain.from_iterable(spent):
+            debit.pay()
+        yield answers
 
 
-def _answered(backbone: Backbone, method: str, asks: Iterable[Ask]) -> Iterator[Any]:
-    return work_queue.in_order(asks, _answer_of(backbone, method), _opened, spec_of(backbone), method)
+def completed_at(
+    backbone: Backbone, asks: Iterable[Ask]
+) -> Iterator[tuple[list[list[Completion]], list[list[Payment]]]]:
+    """The same, undebited: with each batch what its rows cost, for whoever has to pay it later."""
+    work, queued = Work.of(backbone), deque[Ask]()
+
+    def drawn() -> Iterator[Ask]:
+        for ask in asks:
+            queued.append(ask)
+            yield ask
+
+    for answers in work_queue.in_order(drawn(), _answer_of(backbone), _opened, spec_of(backbone)):
+        ask = queued.popleft()
+        yield answers, [work.on(row, samples) for row, samples in zip(ask.rows, answers, strict=True)]
 
 
-def _opened(spec: ModelSpec, method: str) -> Callable[[Ask], Any]:
-    """How another rank answers, which opens the model itself; its method's name is what is sent there."""
-    return _answer_of(open_shared(spec, ranks.own_device()), method)
+def _opened(spec: ModelSpec) -> Callable[[Ask], list[list[Completion]]]:
+    """How another rank answers, which opens the model itself."""
+    return _answer_of(open_shared(spec, ranks.own_device()))
 
 
-def _answer_of(backbone: Backbone, method: str) -> Callable[[Ask], Any]:
-    answer = getattr(backbone, method)
-    return lambda ask: answer(ask.rows, **ask.options)
+def _answer_of(backbone: Backbone) -> Callable[[Ask], list[list[Completion]]]:
+    return lambda ask: backbone.complete(ask.rows, **ask.options)
 
 
 class Generator:
@@ -98,34 +137,49 @@ class Generator:
         seed: int,
         n: int = 1,
         temperature: float | None = None,
+        restarts: int = 0,
+        beginnings: Mapping[str, Beginning] = NO_BEGINNINGS,
         advance: Advance = _ignore,
     ) -> Sequence[ReasoningPath]:
         """n paths a problem, appended to ``file`` batch by batch; batches that it has already are not sampled again.
 
         Paths are read from the file as they are used, and ``problems`` may be on the disk: memory holds one batch.
+
+        Args:
+            restarts: further paths of each problem, by id, that ``beginnings`` has a beginning of.
         """
         # A batch is the unit of work: it has one seed and is written at once, so a kill loses at most one, and a
         # resumed stage makes the same paths. The order of the rows does not depend on a batch's size: a file that was
         # begun with batches of another size is gone on with, behind the last whole batch of today's size.
-        batches = list(batched(problems, self.problems_at_once(n)))
-        log = BatchLog(file, [len(b) * n for b in batches])
+        whole = [Batch(b, n) for b in batched(problems, self.problems_at_once(n))]
+        begun = Chosen(problems, (k for k, p in enumerate(problems) if p.id in beginnings)) if beginnings else ()
+        batches = [*whole, *(Batch(b, restarts, first=n) for b in batched(begun, self.problems_at_once(restarts or 1)))]
+        log = BatchLog(file, [len(b.problems) * b.n for b in batches])
+        advance(sum(log.sizes[: log.done]))
         sampling = self.sampling if temperature is None else {**self.sampling, "temperature": temperature}
-        advance(sum(len(b) * n for b in batches[: log.done]))
-        options = {"n": n, "max_new_tokens": self.max_new_tokens, **sampling}
+        options = {"max_new_tokens": self.max_new_tokens, **sampling}
         style = writer.prompt_style
-        todo = [(derive(seed, stage, "sample", k), batches[k]) for k in range(log.done, len(batches))]
-        asks = (Ask([solve_row(style, p) for p in batch], {"seed": of_batch, **options}) for of_batch, batch in todo)
-        for (of_batch, batch), texts in zip(todo, generated(writer, asks), strict=True):
-            paths = []
-            for problem, samples in zip(batch, texts, strict=True):
+
+        def ask(number: int) -> Ask:
+            batch = batches[number]
+            starts = [beginnings[p.id].text if batch.first else None for p in batch.problems]
+            rows = [solve_row(style, p, begun=start) for p, start in zip(batch.problems, starts, strict=True)]
+            return Ask(rows, {"seed": derive(seed, stage, "sample", number), "n": batch.n, **options})
+
+        todo = range(log.done, len(batches))
+        for number, texts in zip(todo, generated(writer, map(ask, todo)), strict=True):
+            batch, paths = batches[number], []
+            for problem, samples in zip(batch.problems, texts, strict=True):
                 version = prompts.version("generate", style, problem)
-                lineage = Lineage("student", stage, model, seed=of_batch, prompt=version)
+                start = beginnings[problem.id] if batch.first else Beginning("", None)
+                of_batch = derive(seed, stage, "sample", number)
+                lineage = Lineage("student", stage, model, parent=start.draft, seed=of_batch, prompt=version)
                 paths += [
-                    ReasoningPath(f"{stage}/{problem.id}/{i}", problem.id, text, lineage)
-                    for i, text in enumerate(samples)
+                    ReasoningPath(f"{stage}/{problem.id}/{i}", problem.id, start.text + text, lineage)
+                    for i, text in enumerate(samples, batch.first)
                 ]
             log.append(paths)
-            advance(len(batch) * n)
+            advance(len(paths))
         return JsonlRows(file, ReasoningPath)
 
 

@@ -25,11 +25,14 @@ def problem_row(question: str, problem: Problem, history: Sequence[tuple[str, st
     return row
 
 
-def solve_row(style: PromptStyle, problem: Problem, response: str | None = None) -> Row:
-    """The row that asks for a solution; with ``response``, the one that trains on it."""
+def solve_row(style: PromptStyle, problem: Problem, response: str | None = None, begun: str | None = None) -> Row:
+    """The row that asks for a solution; with ``response``, the one that trains on it; with ``begun``, the one that asks
+    for the rest of a solution that begins so."""
     row = problem_row(prompts.generation_prompt(problem, style), problem)
     if response is not None:
         row["response"] = response
+    if begun is not None:
+        row["begun"] = begun
     return row
 
 

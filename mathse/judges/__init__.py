@@ -3,6 +3,8 @@
 orm.py        the trained ORM in this process; served_orm.py: behind a server; orm_rows.py: what it is trained on
 teacher.py    the teacher's annotation
 answer.py     the reference answer
+votes.py      the answer that most samples come to: majority
+checked.py    the data's own check of steps
 agreement.py  several judges and a rule: orm_and_answer
 controls.py   chance, and known noise
 opening.py    a judge from its settings (mathse/config/judges.py); a user's own is one more class
@@ -38,6 +40,18 @@ class BatchJudge(Judge, Protocol):
     def judge_all(self, batches: Sequence[Batch]) -> Iterator[list[Verdict]]: ...
 
 
+@runtime_checkable
+class PoolJudge(Judge, Protocol):
+    """A judge that compares the paths of a stage with each other: it reads all of them before its first verdict."""
+
+    def read_all(
+        self,
+        problems: Mapping[str, Problem],
+        paths: Sequence[ReasoningPath],
+        verdicts_of: Callable[[Judge], Sequence[Verdict]],
+    ) -> None: ...
+
+
 def judge_paths(
     judge: Judge,
     problems: Mapping[str, Problem],
@@ -52,6 +66,14 @@ def judge_paths(
     Paths of similar length are judged together, and next to the others of their problem: a judge that is a model reads
     what their prompts have in common, question and picture, once a batch.
     """
+    if isinstance(judge, PoolJudge):
+
+        def verdicts_of(part: Judge) -> Sequence[Verdict]:
+            beside = file.with_name(f"{part.name}_{file.name}")
+            return judge_paths(part, problems, paths, beside, batch_size=batch_size)
+
+        judge.read_all(problems, paths, verdicts_of)
+
     # Sorted by length, so that little of a batch is padding: by that of a problem's longest path, then by a path's own.
     # The id makes the order the same in every process.
     keys = [(len(p.text), p.id) for p in paths]

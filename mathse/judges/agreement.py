@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from mathse.config.judges import AgreementJudge as Settings
-from mathse.judges import Batch, Judge, verdicts_on
+from mathse.judges import Batch, Judge, PoolJudge, verdicts_on
 from mathse.scoring.metrics import accepted
 from mathse.types import Problem, ReasoningPath, Verdict
 
@@ -19,6 +19,16 @@ class AgreementJudge:
         self.parts = [open_judge(name) for name in settings.parts]
         self.threshold = settings.threshold
         self.name = "_and_".join(part.name for part in self.parts)
+
+    def read_all(
+        self,
+        problems: Mapping[str, Problem],
+        paths: Sequence[ReasoningPath],
+        verdicts_of: Callable[[Judge], Sequence[Verdict]],
+    ) -> None:
+        for part in self.parts:
+            if isinstance(part, PoolJudge):
+                part.read_all(problems, paths, verdicts_of)
 
     def judge(self, problems: Sequence[Problem], paths: Sequence[ReasoningPath]) -> list[Verdict]:
         return next(self.judge_all([(problems, paths)]))

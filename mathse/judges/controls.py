@@ -1,4 +1,4 @@
-"""Controls: ``judge=random``, which knows nothing, and ``judge=noisy``, whose quality is known.
+"""Controls: ``judge=random``, which knows nothing, ``judge=noisy``, whose quality is known, and ``judge=accept``.
 
 A verdict depends on the run's seed and the path's id alone, so the order of the paths does not matter.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mathse.config.judges import AcceptJudge as AcceptSettings
 from mathse.config.judges import NoisyJudge as NoisySettings
 from mathse.config.judges import RandomJudge as RandomSettings
 from mathse.judges.answer import AnswerJudge
@@ -25,6 +26,18 @@ class RandomJudge:
     def judge(self, problems: Sequence[Problem], paths: Sequence[ReasoningPath]) -> list[Verdict]:
         accepted = ((path.id, rng(self.seed, "judge", path.id).random() < self.rate) for path in paths)
         return [Verdict(path_id, "correct" if lucky else "wrong", judge=self.name) for path_id, lucky in accepted]
+
+
+class AcceptJudge:
+    """Accepts every path that is not empty: for the solutions of a teacher that is trusted."""
+
+    name = "accept"
+
+    def __init__(self, settings: AcceptSettings) -> None:
+        """It has no settings of its own; every judge is opened with its section."""
+
+    def judge(self, problems: Sequence[Problem], paths: Sequence[ReasoningPath]) -> list[Verdict]:
+        return [Verdict(p.id, "correct" if p.text.strip() else "unparsed", judge=self.name) for p in paths]
 
 
 class NoisyJudge:

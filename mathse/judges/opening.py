@@ -12,18 +12,20 @@ from mathse.config.bind import locate
 from mathse.config.judges import OwnJudge, judge_named
 from mathse.judges import Judge
 from mathse.judges.teachers import Teacher
+from mathse.types import Problem, Verdict
 
 
 @dataclass(frozen=True)
 class RunGives:
     """What a judge gets from the run, as far as its class has a parameter of that name.
 
-    ``orm``: opens the run's ORM, in this process or where it is served.
+    ``orm``: opens the run's ORM, in this process or where it is served. ``check_steps``: the data's check of steps.
     """
 
     orm: Callable[[], Judge]
     teacher: Teacher
     seed: int
+    check_steps: Callable[[Problem, str], Verdict] | None = None
 
 
 def open_judge(settings: Any, run: RunGives) -> Judge:
@@ -34,7 +36,8 @@ def open_judge(settings: Any, run: RunGives) -> Judge:
         return open_judge(judge_named(name, settings), run)
 
     gives = {"orm": run.orm, "teacher": run.teacher, "seed": run.seed, "open_judge": open_part}
-    parameters = inspect.signature(locate(settings._target_)).parameters
+    gives["check_steps"] = run.check_steps
+    parameters = inspect.signature(locate(settings._target_, "judge")).parameters
     section = settings
     if isinstance(settings, OwnJudge):
         section = {name: getattr(settings, name) for name in ("_target_", *settings.takes)}

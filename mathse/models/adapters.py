@@ -28,6 +28,7 @@ from torch import nn
 from mathse.errors import CheckpointError, ConfigError
 from mathse.models.base import Backbone
 from mathse.models.checkpoint import headers, open_model, stored_dtype
+from mathse.models.lower_layers import above_lower
 from mathse.models.parts import lora_pattern, part_of
 from mathse.runs.layout import ADAPTER
 from mathse.runs.store import read_json
@@ -43,7 +44,7 @@ def attach(backbone: Backbone, *, rank: int, alpha: float, dropout: float, scope
         r=rank,
         lora_alpha=int(alpha) if alpha == int(alpha) else alpha,
         lora_dropout=dropout,
-        target_modules=lora_pattern(backbone, scopes),
+        target_modules=above_lower(backbone) + lora_pattern(backbone, scopes),
         bias="none",  # servers refuse adapters with biases
     )
     with torch.random.fork_rng(devices=[]), _quiet():
@@ -116,7 +117,14 @@ def expect_alike(backbone: Backbone, adapter: Path, *, rank: int, alpha: float, 
 
     config = peft.PeftConfig.from_pretrained(adapter)
     wanted: dict[str, tuple[Any, Any]] = {"rank": (config.r, rank), "alpha": (config.lora_alpha, alpha)}
-    wanted["scopes"] = (config.target_modules, lora_pattern(backbone, scopes))
+    beginning, pattern = above_lower(backbone), lora_pattern(backbone, scopes)
+    wanted["scopes"] = (config.target_modules, beginning + pattern)
+    if str(config.target_modules).endswith(pattern) and config.target_modules != beginning + pattern:
+        raise ConfigError(
+            f"freeze_layers = {backbone.frozen_layers}: the fit goes on from {adapter}, which has adapters on other "
+            "layers; pass the freeze_layers that it was trained with, or backbone.dtype=float32, in which these "
+            "adapters are merged without loss and new ones are put on"
+        )
     for name, (theirs, ours) in wanted.items():
         if theirs != ours:
             raise ConfigError(

@@ -38,7 +38,7 @@ def open_asked(auto: Any, family: str, settings: Any, weights: bool, no_such_mod
     folder = resolve(settings.path, settings.revision, weights)
     model_type = read_config(folder).get("model_type")
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         model_class = auto._model_mapping[type(config)]
     except (KeyError, ValueError, OSError):
         raise CheckpointError(
@@ -135,15 +135,14 @@ def with_system(template: str, text: str) -> str:
 
 
 def _end_of_turn(backbone: ChatBackbone) -> int | None:
-    """The first special token that the chat template puts behind an assistant's turn; None where it puts none."""
+    """The first mark that the chat template puts behind an assistant's turn; None where it puts none."""
     messages = [
         {"role": "user", "content": backbone.content([Part(text="?")])},
         {"role": "assistant", "content": backbone.content([Part(text=_ANSWER)])},
     ]
     behind = backbone.processor.apply_chat_template(messages, tokenize=False).rpartition(_ANSWER)[2]
     ids: list[int] = backbone.tokenizer(behind, add_special_tokens=False)["input_ids"]
-    special = set(backbone.tokenizer.all_special_ids)
-    return next((i for i in ids if i in special), None)
+    return next((i for i in ids if i in backbone.marks.ids), None)
 
 
 def _token(tokenizer: Any, text: str) -> int:

@@ -2,7 +2,8 @@
 
 A 7B checkpoint takes long to read, and transformers goes on with a warning where weights are missing. So names and
 shapes are compared first, from the headers of the weight files, and every mistake is a CheckpointError of one sentence.
-Only safetensors are read, and no code that a folder brings along is run.
+Only safetensors are read, and no code that a folder brings along is run: ``trust_remote_code=False`` in every call,
+since transformers asks at the terminal where nothing is said, and runs the code after a "y".
 """
 
 from __future__ import annotations
@@ -183,29 +184,42 @@ def open_model(
         options["attn_implementation"] = attention
     try:
         if config is None:
-            config = model_class.config_class.from_pretrained(folder, local_files_only=True)
+            config = model_class.config_class.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         if not weights:
             with META:
                 model = model_class(config)
             if (folder / GENERATION).is_file():  # it may say where a turn ends
-                model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
+                model.generation_config = GenerationConfig.from_pretrained(
+                    folder, local_files_only=True, trust_remote_code=False
+                )
             return model
         if (device := opening_device()) is not None:
             options = {"device_map": {"": device}, **options}
             if device == META:
                 model = model_class.from_pretrained(
-                    None, config=config, dtype=dtype, state_dict=without_numbers(stored), **options
+                    None,
+                    config=config,
+                    dtype=dtype,
+                    state_dict=without_numbers(stored),
+                    trust_remote_code=False,
+                    **options,
                 )
                 model.name_or_path = model.config.name_or_path = str(folder)
                 return model
         expect_weights(model_class, config, stored, folder)
         return model_class.from_pretrained(
-            folder, config=config, dtype=dtype, local_files_only=True, use_safetensors=True, **options
+            folder,
+            config=config,
+            dtype=dtype,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            **options,
         )
     except CheckpointError:
         raise
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError, StrictDataclassError) as e:
-        raise CheckpointError(f"{folder} cannot be opened ({' '.join(str(e).split())[:400]})") from None
+        raise CheckpointError(f"{folder} cannot be opened ({reason_of(e)})") from None
 
 
 def expect_weights(model_class: Any, config: Any, stored: Mapping[str, Stored], folder: Path) -> None:
@@ -220,12 +234,12 @@ def expect_weights(model_class: Any, config: Any, stored: Mapping[str, Stored], 
             config=config,
             state_dict=without_numbers(stored),
             device_map={"": META},
+            trust_remote_code=False,
             ignore_mismatched_sizes=True,  # they are listed, then
             output_loading_info=True,
         )
     except (ValueError, KeyError, RuntimeError, StrictDataclassError) as e:
-        reason = " ".join(str(e).split())[:400]
-        raise CheckpointError(f"{folder}: there is no model as its config.json describes it ({reason})") from None
+        raise CheckpointError(f"{folder}: there is no model as its config.json describes it ({reason_of(e)})") from None
     if missing := sorted(loaded["missing_keys"]):
         raise CheckpointError(
             f"{folder}: {len(missing)} missing weights, among them {missing[0]}: its config.json asks for them and no "
@@ -252,9 +266,9 @@ def without_numbers(stored: Mapping[str, Stored]) -> dict[str, torch.Tensor]:
 def open_processor(folder: Path) -> Any:
     """The processor of a checkpoint folder, its tokenizer and chat template included."""
     try:
-        processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
+        processor = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, ImportError, StrictDataclassError) as e:
-        raise CheckpointError(f"{folder}: its processor cannot be opened ({' '.join(str(e).split())[:400]})") from None
+        raise CheckpointError(f"{folder}: its processor cannot be opened ({reason_of(e)})") from None
     if not getattr(processor, "tokenizer", None):
         raise CheckpointError(f"{folder}: no processor with a tokenizer (preprocessor_config.json, tokenizer.json)")
     if processor.chat_template:
@@ -284,9 +298,17 @@ def _expect_readable_template(processor: Any, folder: Path) -> None:
 def open_tokenizer(folder: Path) -> Any:
     """The tokenizer of a checkpoint folder, its chat template included."""
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, ImportError, StrictDataclassError) as e:
-        raise CheckpointError(f"{folder}: its tokenizer cannot be opened ({' '.join(str(e).split())[:400]})") from None
+        raise CheckpointError(f"{folder}: its tokenizer cannot be opened ({reason_of(e)})") from None
+
+
+def reason_of(error: BaseException) -> str:
+    """What a library says of a file, on one line."""
+    text = " ".join(str(error).split())[:400] or type(error).__name__
+    if "trust_remote_code" in text:  # transformers advises to run it
+        return "it asks for program code of its own, and no code of a checkpoint is run here"
+    return text
 
 
 def as_dtype(dtype: str | torch.dtype | None) -> torch.dtype:

@@ -86,10 +86,9 @@ class HFBackbone(ChatBackbone):
         self.lora_scopes = scopes | ({"tower": tower} if tower else {})
 
         # an image's tokens in a path would need an image
-        special = set(self.tokenizer.all_special_ids)
         written = self.tokenizer(self.expansion(*PROBE), add_special_tokens=False)["input_ids"]
         named = (getattr(config, f"{mark}_token_{end}", None) for mark in MARKS for end in ("id", "index"))
-        marks = {self.image_id, *(i for i in written if i in special), *(i for i in named if isinstance(i, int))}
+        marks = {self.image_id, *(i for i in written if i in self.marks.ids), *(i for i in named if isinstance(i, int))}
         marks |= {self.tokenizer.convert_tokens_to_ids(token) for token in settings.never_sampled}
         self.never_sampled = sorted(marks - {self.end_id})
         self._most = settings.max_image_tokens
@@ -102,10 +101,6 @@ class HFBackbone(ChatBackbone):
         written = self.processor.apply_chat_template([{"role": "user", "content": content}], tokenize=False)
         before, mark, _ = written.partition(self.processor.image_token)
         return not mark or "before" in before
-
-    def defuse(self, text: str) -> str:
-        mark = self.processor.image_token  # which need not be a special token
-        return super().defuse(text).replace(mark, mark[:1] + " " + mark[1:])
 
     def prompt_ids(self, rows: Sequence[Row], images: Sequence[Sequence[Features]]) -> list[list[int]]:
         texts = []

@@ -17,13 +17,14 @@ class Row(TypedDict):
     ``history`` holds earlier turns, (question, answer) each; the images then belong to its first question. ``marked``:
     they stand where that question has its marks ``<image>``, one each; else all of them stand before it. ``id`` names
     the row where one is left out. Of a pair to prefer by, ``response`` is the accepted one, ``rejected`` the other, and
-    ``reference`` the log-probability of each before the fit.
+    ``reference`` the log-probability of each before the fit. ``begun`` is how an answer to be sampled begins.
     """
 
     id: NotRequired[str]
     question: str
     images: Sequence[str | Path | Image]
     response: NotRequired[str]
+    begun: NotRequired[str]
     rejected: NotRequired[str]
     reference: NotRequired[tuple[float, float]]
     history: NotRequired[Sequence[tuple[str, str]]]

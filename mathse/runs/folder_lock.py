@@ -30,7 +30,8 @@ class FolderLock:
         self._key = (os.getpid(), folder.resolve())
         if self._key in self._held:
             raise RunError(f"run folder {folder} is already open in this process; close it first")
-        self._fd = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        self._file = folder / ".lock"
+        self._fd = os.open(self._file, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as e:
@@ -44,6 +45,10 @@ class FolderLock:
         self._held.add(self._key)
         os.ftruncate(self._fd, 0)
         os.pwrite(self._fd, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+
+    def remove(self) -> None:
+        """Take the file away, of a folder that is given up."""
+        self._file.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Give the folder back; a second call does nothing."""

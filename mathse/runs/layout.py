@@ -24,6 +24,7 @@ USAGE = "usage.jsonl"  # a paid teacher's requests and what they cost
 JUDGE_USAGE, STUDENT_USAGE = "judge_usage.jsonl", "student_usage.jsonl"  # the same of models behind a server
 DECONTAMINATION_PAIRS = "decontamination.jsonl"  # pairs of a training row and a benchmark's problem
 DECONTAMINATION = "decontamination.json"  # how many there are, by kind
+CONTROLS = "controls.json"  # the run beside its controls (mathse control)
 EXPORTS = "exports"
 
 # --- of a stage -----------------------------------------------------------------------------------------------------

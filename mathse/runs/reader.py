@@ -37,11 +37,11 @@ from mathse.runs.layout import (
     VERDICTS,
     WEIGHTS,
 )
+from mathse.runs.ledger import with_costs
 from mathse.runs.manifest import read_manifest, verify, verify_file
 from mathse.runs.rows import JsonlRows
 from mathse.runs.settings import flatten
 from mathse.runs.store import parse_row, read_json, read_jsonl, sha256_file
-from mathse.runs.teacher_calls import with_teacher_calls
 from mathse.scoring.metrics import decide, transitions
 from mathse.types import Record, Verdict
 
@@ -61,6 +61,7 @@ ENTRY_KEYS = (
     "origins",
     "step_precision",
     "skipped_fit",
+    "exposure",
 )
 # Of a line of train_log.jsonl: what was measured over the steps before it, by the clock (mathse/training/watch.py). No
 # two fits have the same.
@@ -229,14 +230,14 @@ class Run:
     def entries(self) -> list[dict[str, Any]]:
         """A row a scored stage, as in summary.json; put together from the stages while there is no summary."""
         if "stages" in self.summary:
-            return [with_teacher_calls(entry, self.stages) for entry in self.summary["stages"]]
+            return [with_costs(entry, self.stages) for entry in self.summary["stages"]]
         entries = []
         before: dict[str, bool] | None = None
         for stage in self.stages:
             if after := stage.solved():
                 # The test set may be cut differently in a branch; then there is nothing to compare.
                 changed = transitions(before, after) if before and before.keys() == after.keys() else None
-                entries.append(with_teacher_calls(_entry(stage, changed, self.threshold), self.stages))
+                entries.append(with_costs(_entry(stage, changed, self.threshold), self.stages))
                 before = after
         return entries
 

@@ -14,13 +14,23 @@ from mathse.errors import DataError
 from mathse.runs.class_names import with_recorded_names
 from mathse.runs.store import to_json
 
+STAGES_OF_FITS = ("distill", "round", "final")  # the sections of ``sft``
+
 # Settings that came after runs had been made, each with the value that does what those runs did. With that value a
 # setting is no part of what a stage depends on, so that a newer program goes on with older runs.
 LATER: dict[str, Any] = {
     "evolution.reflect.row": "question",
     "judge.parts": ["orm", "answer"],
+    **{
+        f"sft.{s}.{n}": None for s in ("distill", "round", "final") for n in ("epochs", "max_steps", "batch_size", "lr")
+    },
+    "evolution.round.draw": "uniform",
+    "evolution.round.restarts": 0,
+    "evolution.resample": "never",
     "sft.tower_features": False,
     "orm.fit.tower_features": False,
+    "sft.freeze_layers": 0,
+    "orm.fit.freeze_layers": 0,
     "sft.tokens_per_micro_batch": None,
     "orm.fit.tokens_per_micro_batch": None,
     "trainer.device_memory": None,
@@ -30,6 +40,7 @@ LATER: dict[str, Any] = {
     "orm.jitter": False,
     "orm.own_answer": False,
     "note": None,
+    "lightning_callbacks": {},
     "trainer.sampling_dtype": None,
     "trainer.max_restarts": 3,
     "trainer.timeout_minutes": 10.0,

@@ -11,6 +11,7 @@ from mathse.config.parse import flatten
 from mathse.config.rules import RULES
 from mathse.config.schema import TrainConfig
 
+VOTING = ["evolution.reflect.when=never", "distill.judge=accept"]  # a rewrite, or a teacher's solution, has no vote
 EVALUATE_ONLY = ("benchmark", "recipe/evaluate", "recipe/answers")  # groups that train.py has not
 OPTIONS = [(group, name) for group, names in groups().items() for name in names]
 
@@ -28,6 +29,7 @@ def test_every_option_composes_and_parses(group, name, read, tmp_path):
     sources |= {name: [f"data.root={tmp_path}"] for name in of_folders}
     sources["paper"] = ["data=paper", *(f"data.sources.{name}.root={tmp_path}" for name in SETS)]
     beside = {("data", name): [*given, "teacher=replay"] for name, given in sources.items()}
+    beside |= {("judge", name): VOTING for name in ("majority", "checked_votes", "orm_and_votes")}
     beside |= {("teacher", "fallible_replay"): ["data=word_problems"]}
     beside |= {("teacher", "replay"): jsonl, ("experiment", "paper_scale"): jsonl}
     beside |= {("experiment/paper", name): jsonl for name in available("experiment/paper")}

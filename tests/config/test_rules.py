@@ -26,6 +26,9 @@ def rows(tmp_path):
                                     "connector, language"),
         (["sft.method=lora", "sft.lora.scopes=[vision_expert]"],
          "sft.lora.scopes = ['vision_expert']: must name one or more of language, tower"),
+        (["sft.freeze_layers=1", "sft.freeze=[language]"],
+         "sft.freeze_layers = 1 and sft.freeze = ['language']: with the whole language model frozen no layer of it "
+         "trains; pass sft.freeze_layers=0, or leave language out"),
         (["sft.tower_features=true"],
          "sft.tower_features = true: only what a frozen tower sees can be kept, and sft.freeze = [] lets it train; "
          "pass sft.freeze=[tower], or pass sft.tower_features=false"),
@@ -57,6 +60,23 @@ def rows(tmp_path):
                                 "trainer=fsdp, and trainer.devices=2 after it"),
         (["trainer=deepspeed", "trainer.accelerator=cpu"],
          "trainer.strategy = 'deepspeed': needs GPUs, and trainer.accelerator = 'cpu'; pass trainer=fsdp"),
+        (["sft.round.epochs=2", "sft.round.max_steps=9"],
+         "sft.round.epochs = 2 and sft.round.max_steps = 9: at most one is set; leave one out"),
+        (["judge=majority", "distill.judge=accept", "evolution.reflect.when=never", "evolution.samples_per_problem=1"],
+         "judge = majority: a majority needs two samples of a problem or more, and evolution.samples_per_problem = 1; "
+         "pass evolution.samples_per_problem=4"),
+        (["judge=majority", "distill.judge=accept"],
+         "judge = majority: a rewrite is the only one of its problem and has no vote; pass "
+         "evolution.reflect.when=never, evolution.reflect.all_drafts=true, or another judge"),
+        (["judge=checked_votes", "evolution.reflect.when=never"],
+         "distill.judge = checked_votes: a teacher writes one solution of a problem, which has no vote; pass "
+         "distill.judge=accept to trust the teacher, or distill.judge=checked, answer or orm"),
+        (["evolution.keep=0"], "evolution.keep = 0: must be >= 1"),
+        (["evolution.keep=some"], "evolution.keep = 'some': must be a whole number or must be one of one, all, "
+                                    "balanced"),
+        (["evolution.round.draw=failure"],
+         "evolution.round.draw = 'failure': a round without a sample_size tries all problems, so nothing is drawn; "
+         "pass evolution.round.sample_size=N too"),
         (["task=sft"], "sft.train = null: task=sft needs a file; pass sft.train=FILE, a train.jsonl of a run"),
         (["task=sft", "sft.train=no.jsonl"], "sft.train = 'no.jsonl': no such file; it is a train.jsonl of a run"),
         (["sft.train=no.jsonl"], "sft.train = 'no.jsonl': only task=sft reads it, and task is evolve"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -232,11 +233,18 @@ def test_the_report_can_be_made_again_by_hand(
 
 
 def test_the_log_says_stage_rows_and_result(smoke: Smoke) -> None:
-    assert [line for line in smoke.said.splitlines() if line.startswith("round_01:")]
+    assert [line for line in smoke.said.splitlines() if re.match(r"[\d-]+ [\d:]+ round_01: ", line)]
     last = next(line for line in smoke.said.splitlines() if line.startswith("final  "))
     rows_of_final = str(len(rows(smoke.folder / "final" / "train.jsonl")))
     assert rows_of_final in last.split()
     assert "\x1b" not in smoke.said  # no colours in a log file
+
+
+def test_the_log_has_each_student_s_test_accuracy_when_it_is_measured(smoke: Smoke) -> None:
+    for stage in STUDENTS:
+        share = read_json(smoke.folder / stage / "metrics.json")["accuracy"]
+        line = rf"\d{{4}}-[\d-]+ [\d:]+ {stage}: test accuracy {share * 100:.1f}% \[.+\] on [\d,]+ problems"
+        assert len(re.findall(line, smoke.said)) == 1, smoke.said
 
 
 def test_a_finished_run_started_again_does_nothing_and_says_so(smoke: Smoke, command: Command) -> None:

@@ -10,7 +10,7 @@ import pytest
 from small import path, verdict
 
 from mathse.errors import DataError
-from mathse.evolution.state import EvolutionState, Judged
+from mathse.evolution.state import EvolutionState, Judged, Keep
 from mathse.runs.layout import INCORRECT, TRAIN
 from mathse.scoring.metrics import accepted
 from mathse.types import Origin, Status, Verdict
@@ -21,7 +21,7 @@ D = tuple(f"p{i}" for i in range(8))
 def judged(
     problem_id: str, status: Status, name: str = "0", origin: Origin = "student", score: float | None = None
 ) -> Judged:
-    one = path(problem_id, name, origin=origin)
+    one = path(problem_id, name, f"text {name}", origin)
     return Judged(one, verdict(one, status, score))
 
 
@@ -35,8 +35,8 @@ def any_word(draw: random.Random, problem_id: str, name: str) -> Judged:
     return judged(problem_id, draw.choice(statuses), name, draw.choice(origins))
 
 
-def absorbed(*items: Judged, keep_all: bool = False) -> EvolutionState:
-    return EvolutionState(D).absorb(items, accept, keep_all)
+def absorbed(*items: Judged, keep: Keep = "one") -> EvolutionState:
+    return EvolutionState(D).absorb(items, accept, keep)
 
 
 def test_at_first_all_of_d_remains() -> None:
@@ -71,19 +71,19 @@ def test_only_a_students_rejected_drafts_are_reflected_on(origin: Origin) -> Non
 def test_one_right_path_a_problem_is_kept_the_first() -> None:
     items = [judged("p1", "wrong", "0"), judged("p1", "correct", "1"), judged("p1", "correct", "2")]
     assert [p.id for p in absorbed(*items).train] == [items[1].path.id]
-    assert [p.id for p in absorbed(*items, keep_all=True).train] == [i.path.id for i in items[1:]]
+    assert [p.id for p in absorbed(*items, keep="all").train] == [i.path.id for i in items[1:]]
 
 
 def test_a_problem_that_is_solved_keeps_its_one_path_in_later_rounds() -> None:
     first, later = judged("p1", "correct", "0"), judged("p1", "correct", "1")
     assert absorbed(first).absorb([later], accept).train == (first.path,)
-    assert absorbed(first).absorb([later], accept, keep_all=True).train == (first.path, later.path)
+    assert absorbed(first).absorb([later], accept, keep="all").train == (first.path, later.path)
 
 
 def test_absorbing_the_same_paths_again_adds_no_training_row() -> None:
     items = [judged("p1", "correct"), judged("p2", "correct")]
     state = absorbed(*items)
-    assert state.absorb(items, accept, keep_all=True).train == state.train
+    assert state.absorb(items, accept, keep="all").train == state.train
 
 
 def test_a_state_does_not_change_what_it_came_from() -> None:
@@ -92,21 +92,21 @@ def test_a_state_does_not_change_what_it_came_from() -> None:
     assert start.train == () and len(start.incorrect) == 1
 
 
-@pytest.mark.parametrize("keep_all", [False, True])
+@pytest.mark.parametrize("keep", ["one", 2, "balanced", "all"])
 @pytest.mark.parametrize("seed", range(20))
-def test_whatever_is_absorbed_train_and_remaining_are_disjoint_and_together_d(seed: int, keep_all: bool) -> None:
+def test_whatever_is_absorbed_train_and_remaining_are_disjoint_and_together_d(seed: int, keep: Keep) -> None:
     draw, state = random.Random(seed), EvolutionState(D)
     for round_ in range(4):
         asked = state.remaining
         items = [any_word(draw, p, f"{round_}.{k}") for p in asked for k in range(draw.randrange(3))]
-        before, state = state, state.absorb(items, accept, keep_all)
+        before, state = state, state.absorb(items, accept, keep)
         solved = {p.problem_id for p in state.train}
         assert solved.isdisjoint(state.remaining) and solved | set(state.remaining) == set(D)
         assert solved == {p.problem_id for p in before.train} | {i.path.problem_id for i in items if accept(i.verdict)}
         assert state.train[: len(before.train)] == before.train
         assert state.incorrect[: len(before.incorrect)] == before.incorrect
         assert {i.path.lineage.origin for i in state.incorrect} <= {"student"}
-        assert keep_all or max(Counter(p.problem_id for p in state.train).values(), default=1) == 1
+        assert keep != "one" or max(Counter(p.problem_id for p in state.train).values(), default=1) == 1
 
 
 def test_the_newest_draft_of_each_unsolved_problem_is_reflected_on_in_the_order_of_d() -> None:
@@ -147,3 +147,35 @@ def test_a_broken_file_is_named_with_its_line(tmp_path: Path) -> None:
     (tmp_path / INCORRECT).write_text((tmp_path / INCORRECT).read_text()[:-20])
     with pytest.raises(DataError, match=f"{INCORRECT}:2"):
         list(EvolutionState.load(tmp_path, D).incorrect)
+
+
+def same_text(problem_id: str, name: str, text: str) -> Judged:
+    one = path(problem_id, name, text)
+    return Judged(one, verdict(one, "correct"))
+
+
+@pytest.mark.parametrize("keep", [3, "all", "balanced"])
+def test_two_paths_that_differ_in_blanks_alone_are_one_row(keep: Keep) -> None:
+    twice = [same_text("p1", "0", "3 + 4 = 7"), same_text("p1", "1", "3+4 =  7"), same_text("p1", "2", "4 + 3 = 7")]
+    assert [p.id for p in absorbed(*twice, keep=keep).train] == [twice[0].path.id, twice[2].path.id]
+
+
+def test_keep_n_counts_the_rows_that_a_problem_has_already() -> None:
+    first = absorbed(judged("p1", "correct", "0"), keep=2)
+    later = [judged("p1", "correct", str(k)) for k in (1, 2, 3)]
+    assert [p.id for p in first.absorb(later, accept, 2).train] == ["round_01/p1/0", "round_01/p1/1"]
+
+
+def test_balanced_cuts_easy_problems_to_the_mean_of_all_solved_ones() -> None:
+    easy = [judged("p1", "correct", str(k)) for k in range(4)]
+    hard = [judged("p2", "correct", "0"), judged("p2", "wrong", "1"), judged("p3", "correct", "0")]
+    assert Counter(p.problem_id for p in absorbed(*easy, *hard, keep="balanced").train) == {"p1": 2, "p2": 1, "p3": 1}
+
+
+def test_new_paths_of_a_problem_that_was_sampled_again_replace_the_students_older_ones() -> None:
+    taught, old = judged("p1", "correct", "t", "teacher"), judged("p2", "correct", "old")
+    state = absorbed(taught, old, judged("p3", "correct", "old"))
+    new = [judged("p2", "correct", "new"), judged("p3", "wrong", "new")]
+    renewed = state.absorb(new, accept, renew=True)
+    assert [p.id for p in renewed.train] == ["round_01/p1/t", "round_01/p3/old", "round_01/p2/new"]
+    assert renewed.remaining == state.remaining

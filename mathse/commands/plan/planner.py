@@ -13,13 +13,14 @@ from typing import Any, Protocol
 
 from mathse.commands.plan.amounts import Range, StagePlan
 from mathse.config.evolution import NOBODY, Evolution
-from mathse.config.fits import Fit
+from mathse.config.fits import Fit, FitStage
 from mathse.config.judges import judge_named
 from mathse.config.schema import TrainConfig, chosen_callbacks, needs_orm
 from mathse.config.teachers import OpenAITeacher, StudentTeacher
 from mathse.data.domains import open_domain
 from mathse.data.labelled_paths import read_orm_data
 from mathse.data.problems import to_distill
+from mathse.evolution.exposure import Exposure, warnings
 from mathse.runs.store import read_jsonl
 from mathse.types import Problem
 
@@ -52,7 +53,9 @@ class Bounds:
 
     def try_problems(self) -> Range:
         """A round's problems: D_remain, or a sample of it."""
-        tried = Range(self.d - self.solved.high, self.d - self.solved.low).at_most(self.evolution.round.sample_size)
+        low = self.d - (self.chosen if self.evolution.resample == "all" else self.solved.high)
+        high = self.d - (self.solved.low if self.evolution.resample == "never" else 0)
+        tried = Range(low, high).at_most(self.evolution.round.sample_size)
         self.tries.append(tried.high)
         return tried
 
@@ -61,9 +64,14 @@ class Bounds:
         if not self.evolution.reflect.all_drafts:
             return min(self.d, sum(self.tries))
         self.reflected.append(len(self.tries))
-        return self.evolution.samples_per_problem * sum(self.tries)
+        return self.samples * sum(self.tries)
 
     # --- what that comes to ---
+
+    @property
+    def samples(self) -> int:
+        """Of a problem in a round, at most."""
+        return self.evolution.samples_per_problem + self.evolution.round.restarts
 
     @property
     def solved(self) -> Range:
@@ -84,11 +92,15 @@ class Bounds:
     def _rows_of(self, last: int, times: int) -> int:
         """At most, of a problem tried so many times, in round ``last`` last: its drafts in each later reflection on all
         drafts; without one, what a round keeps of it."""
-        samples = self.evolution.samples_per_problem
         later = sum(rounds >= last for rounds in self.reflected)
         if later:
-            return times * samples * later
-        return samples if self.evolution.keep == "all" else 1
+            return times * self.samples * later
+        most = {"one": 1, "all": self.samples, "balanced": self.samples}
+        return (
+            most[self.evolution.keep]
+            if isinstance(self.evolution.keep, str)
+            else min(self.evolution.keep, self.samples)
+        )
 
 
 class Requests(Protocol):
@@ -149,7 +161,7 @@ class Planner:
                     yield self._reflection(f"round_{number:02d}/reflection")
                 elif self.reflects and when == "last" and number == rounds:
                     yield self._reflection("reflection")
-            yield self._fitted(StagePlan("final"), self.bounds.rows, judged=False)
+            yield self._fitted(StagePlan("final"), self.bounds.rows, "final", judged=False)
         elif self.config.task == "distill":
             yield self._distilled(self.source.distillable()[: self.config.distill.size], fit=False)
         elif self.config.task == "sft":
@@ -165,13 +177,14 @@ class Planner:
             plan.samples += plan.rows
         self._judged(plan, self.config.distill.judge, chosen, plan.rows)
         self.bounds.distil(len(chosen))
-        return self._fitted(plan, self.bounds.rows) if fit else plan
+        return self._fitted(plan, self.bounds.rows, "distill") if fit else plan
 
     def _round(self, name: str) -> StagePlan:
-        paths = self.bounds.try_problems() * self.config.evolution.samples_per_problem
+        tried, evolution = self.bounds.try_problems(), self.config.evolution
+        paths = tried * evolution.samples_per_problem + Range(0, tried.high * evolution.round.restarts)
         plan = StagePlan(name, rows=paths, samples=paths)
         self._judged(plan, self.config.judge.name, self._of_d, paths)
-        return self._fitted(plan, self.bounds.rows)
+        return self._fitted(plan, self.bounds.rows, "round")
 
     def _reflection(self, name: str) -> StagePlan:
         """The newest draft of each unsolved problem, or all drafts; each may be tried several times."""
@@ -204,9 +217,15 @@ class Planner:
 
     # --- fits ---
 
-    def _fitted(self, plan: StagePlan, rows: Range, judged: bool = True) -> StagePlan:
+    def _fitted(self, plan: StagePlan, rows: Range, stage: FitStage | None = None, judged: bool = True) -> StagePlan:
         """The fit on these rows, which is left out where nothing new was accepted, and what is measured after it."""
-        plan.steps = rows.through(lambda rows: _steps(self.config.sft, rows))
+        settings = self.config.sft.of_stage(stage)
+        plan.steps = rows.through(lambda rows: _steps(settings, rows))
+        if rows.high:  # at most so many rows, and of them as many of the student's own
+            own = max(0, rows.high - self.bounds.chosen)
+            exposure = Exposure(rows.high, own, settings.steps(rows.high) * settings.batch_size)
+            section = "sft" if stage is None else f"sft.{stage}"
+            plan.warnings += warnings(exposure, section, has_own=stage == "round")
         plan.checkpoints = 1
         held = self.splits["orm_held"]
         if self.measures:

@@ -15,7 +15,7 @@ from typing import Any
 from mathse.commands.replay.rules import Decider, Rules
 from mathse.data.sources import problem_lookup
 from mathse.errors import DataError, MathSEError
-from mathse.evolution.state import EvolutionState, Judged, judged_rows, not_rewritten
+from mathse.evolution.state import EvolutionState, Judged, Keep, judged_rows, not_rewritten
 from mathse.runs.layout import PATHS, REFLECTIONS, RUN, TRAIN, VERDICTS
 from mathse.runs.reader import FinishedStage, Run, read_run
 from mathse.scoring.metrics import accepted, decide
@@ -141,6 +141,7 @@ class Replay:
     def __init__(self, run: Run, rules: Rules, decider: Decider, problems: tuple[str, ...]) -> None:
         self.rules, self.decider = rules, decider
         self.reflecting: Mapping[str, Any] = run.config["evolution"]["reflect"]
+        self.resamples = run.config["evolution"].get("resample", "never") != "never"  # runs before it did not
         self.state = EvolutionState(problems)
         self.missing = self.unused = 0  # of the last stage
 
@@ -159,16 +160,19 @@ class Replay:
     def stage(self, stored: StoredStage) -> Merge:
         """Judge and merge a stage's paths."""
         judge = self.rules.distill_judge if stored.stage.name == "distill" else self.rules.judge
-        keep_all = self.rules.keep == "all"
+        keep: Keep = int(self.rules.keep) if self.rules.keep.isdigit() else self.rules.keep  # type: ignore[assignment]
+        renew = self.resamples and not stored.is_reflection and stored.stage.name != "distill"
         if stored.is_reflection:
             judged = self._rewrites(judge, stored)
-            keep_all = keep_all or bool(self.reflecting["all_drafts"])
+            keep = "all" if self.reflecting["all_drafts"] else keep
+        elif renew:
+            judged = [self._decided(judge, item) for item in stored.items]
         else:  # a problem that is solved already is not tried again
             solved = self.solved
             judged = [self._decided(judge, item) for item in stored.items if item.path.problem_id not in solved]
             self.missing = 0  # only the comparison with the run's own state tells
         before = len(self.state.train)
-        self.state = self.state.absorb(judged, self.accepts, keep_all)
+        self.state = self.state.absorb(judged, self.accepts, keep, renew)
         self.unused = len(stored.items) - len(judged)
 
         taken = [item.path for item in judged if self.accepts(item.verdict)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -23,7 +24,7 @@ CHANCE: dict[str, Callable[[float, int], Judge]] = {
 # What stored scores, references and seeds decide; the verdicts of others stand as they are.
 JUDGES = ("orm", "orm_and_answer", "answer", *CHANCE)
 RATE = 0.5  # judge.rate, where the run had a judge without one
-KEEPS = ("one", "all")
+KEEPS = ("one", "all", "balanced")
 KEYS = ("judge", "judge.name", "judge.threshold", "judge.rate", "distill.judge", "evolution.keep")
 
 
@@ -74,10 +75,11 @@ class Rules:
             values.get("evolution.keep", self.keep),
             _share("judge.rate", values, self.rate),
         )
+        number = [rules.keep] if re.fullmatch("[1-9][0-9]{0,8}", rules.keep) else []
         for key, value, allowed in (
             ("judge", rules.judge, (*JUDGES, self.judge)),
             ("distill.judge", rules.distill_judge, (*JUDGES, self.judge, self.distill_judge)),
-            ("evolution.keep", rules.keep, KEEPS),
+            ("evolution.keep", rules.keep, (*KEEPS, *number)),
         ):
             if value not in allowed:
                 choices = ", ".join(dict.fromkeys(allowed))

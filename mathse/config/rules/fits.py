@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from operator import attrgetter
-from typing import Any
+from typing import Any, get_args
 
 from mathse.config.backbones import (
     HF,
@@ -18,7 +18,7 @@ from mathse.config.backbones import (
 )
 from mathse.config.bind import show
 from mathse.config.extras import missing
-from mathse.config.fits import Fit
+from mathse.config.fits import Fit, FitStage, StageFit
 from mathse.config.schema import TrainConfig
 
 # The same as in mathse.models.parts and in each family's ``lora_scopes``, which load torch; a test compares them.
@@ -44,6 +44,13 @@ def fits_have_one_length(config: TrainConfig) -> Iterator[str]:
             )
         if fit.epochs is None and fit.max_steps is None:
             yield f"{path}.epochs = null and {path}.max_steps = null: exactly one is set; pass one of them"
+    for stage in get_args(FitStage):
+        own: StageFit = getattr(config.sft, stage)
+        if own.epochs is not None and own.max_steps is not None:
+            yield (
+                f"sft.{stage}.epochs = {own.epochs:g} and sft.{stage}.max_steps = {own.max_steps}: at most one is set; "
+                "leave one out"
+            )
 
 
 def devices_work_together(config: Any) -> Iterator[str]:
@@ -87,6 +94,16 @@ def frozen_parts_leave_one(config: TrainConfig) -> Iterator[str]:
             yield (
                 f"{path}.freeze = {fit.freeze}: leaves nothing to train with {path}.method = 'full'; leave a part out, "
                 f"or pass {path}.method=lora"
+            )
+
+
+def frozen_layers_are_of_a_part_that_trains(config: TrainConfig) -> Iterator[str]:
+    """How many layers there are is the model's to say: mathse/evolution/memory.py asks its shape."""
+    for path, fit in _different_fits(config, "freeze_layers", "freeze"):
+        if fit.freeze_layers and "language" in fit.freeze:
+            yield (
+                f"{path}.freeze_layers = {fit.freeze_layers} and {path}.freeze = {fit.freeze}: with the whole language "
+                f"model frozen no layer of it trains; pass {path}.freeze_layers=0, or leave language out"
             )
 
 

@@ -6,21 +6,33 @@ from collections.abc import Iterator
 from typing import Any
 
 from mathse.config.bind import did_you_mean, show
+from mathse.config.data import HubData, JsonlData, MixtureData, PublicData
 from mathse.config.evolution import NOBODY
-from mathse.config.judges import BY_NAME, MUST_BE_SET, AgreementJudge, Judge, OwnJudge
+from mathse.config.judges import (
+    BY_NAME,
+    MUST_BE_SET,
+    AgreementJudge,
+    CheckedJudge,
+    Judge,
+    MajorityJudge,
+    OwnJudge,
+    judge_named,
+)
 from mathse.config.rules.files import checkpoint_problems, file_problems
 from mathse.config.schema import TrainConfig
 
 
 def judges_are_known(config: TrainConfig) -> Iterator[str]:
     names = tuple(dict.fromkeys((*BY_NAME, config.judge.name)))
-    no_agreement = tuple(name for name, schema in BY_NAME.items() if schema is not AgreementJudge)
+    no_agreement = tuple(name for name, schema in BY_NAME.items() if not issubclass(schema, AgreementJudge))
     chosen: list[tuple[str, Any, tuple[str, ...]]] = [
         ("distill.judge", config.distill.judge, names),
         ("evolution.reflect.feedback", config.evolution.reflect.feedback, (*names, NOBODY)),
     ]
     if not isinstance(config.judge, OwnJudge):
         chosen.insert(0, ("judge.name", config.judge.name, tuple(BY_NAME)))
+    if isinstance(config.judge, MajorityJudge) and config.judge.weights is not None:
+        chosen += [("judge.weights", config.judge.weights, ("orm",))]
     if isinstance(config.judge, AgreementJudge):
         chosen += [("judge.parts", part, no_agreement) for part in config.judge.parts]
     for path, judge, allowed in chosen:
@@ -28,6 +40,50 @@ def judges_are_known(config: TrainConfig) -> Iterator[str]:
             yield f"{path} = {show(judge)}: must be one of {', '.join(allowed)}{did_you_mean(str(judge), allowed)}"
     if isinstance(config.judge, AgreementJudge) and len(config.judge.parts) < 2:
         yield f"judge.parts = {config.judge.parts}: must name two judges or more, such as [orm,answer]"
+
+
+def votes_have_samples(config: TrainConfig) -> Iterator[str]:
+    """A majority is of several samples of a problem: of a round, and not of a teacher's solution or a rewrite."""
+    evolution = config.evolution
+    if _votes(config.judge) and config.task == "evolve":
+        if evolution.samples_per_problem < 2:
+            yield (
+                f"judge = {config.judge.name}: a majority needs two samples of a problem or more, and "
+                f"evolution.samples_per_problem = {evolution.samples_per_problem}; pass "
+                "evolution.samples_per_problem=4"
+            )
+        if evolution.reflect.when != "never" and not evolution.reflect.all_drafts:
+            yield (
+                f"judge = {config.judge.name}: a rewrite is the only one of its problem and has no vote; pass "
+                "evolution.reflect.when=never, evolution.reflect.all_drafts=true, or another judge"
+            )
+    if config.task in ("evolve", "distill") and _votes(_distill_judge(config)):
+        yield (
+            f"distill.judge = {_distill_judge(config).name}: a teacher writes one solution of a problem, which has no "
+            "vote; pass distill.judge=accept to trust the teacher, or distill.judge=checked, answer or orm"
+        )
+
+
+def _distill_judge(config: TrainConfig) -> Any:
+    """Its settings; the name itself where there is no such judge, which ``judges_are_known`` says."""
+    chosen = config.distill.judge
+    known = isinstance(chosen, Judge) or chosen in (*BY_NAME, config.judge.name)
+    return judge_named(chosen, config.judge) if known else chosen
+
+
+def _votes(judge: Any) -> bool:
+    return isinstance(judge, MajorityJudge) or (isinstance(judge, AgreementJudge) and "majority" in judge.parts)
+
+
+def checked_steps_can_be_checked(config: TrainConfig) -> Iterator[str]:
+    known = (JsonlData, PublicData, HubData, MixtureData)  # ours that have no check of steps
+    judges = [("judge", config.judge), ("distill.judge", _distill_judge(config))]
+    for path, judge in judges if isinstance(config.data, known) else ():
+        if isinstance(judge, CheckedJudge) or (isinstance(judge, AgreementJudge) and "checked" in judge.parts):
+            yield (
+                f"{path} = {judge.name}: this data has no check of steps; pass {path}=majority, or data=word_problems "
+                "or data=synthetic"
+            )
 
 
 def own_judges_have_their_settings(config: TrainConfig) -> Iterator[str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from mathse.config.bind import show
 from mathse.config.data import SyntheticData, WordProblems
+from mathse.config.generators import ServerGenerator, VLLMGenerator
 from mathse.config.rules.files import file_problems
 from mathse.config.schema import TrainConfig
 from mathse.config.sizes import bytes_of
@@ -75,6 +76,20 @@ def greedy_paths_are_one_a_problem(config: TrainConfig) -> Iterator[str]:
                 f"{count} = {counted.samples_per_problem}: {temperature} = 0 is greedy, and greedy paths are all "
                 f"alike; pass {count}=1, or a temperature"
             )
+
+
+def rounds_can_sample_so(config: TrainConfig) -> Iterator[str]:
+    restarts, serving = config.evolution.round.restarts, isinstance(config.generator, (ServerGenerator, VLLMGenerator))
+    if restarts and serving:
+        yield (
+            f"evolution.round.restarts = {restarts}: a server is asked for whole answers and cannot go on with a begun "
+            "one; pass evolution.round.restarts=0, or generator=hf"
+        )
+    if config.evolution.round.draw == "failure" and config.evolution.round.sample_size is None:
+        yield (
+            "evolution.round.draw = 'failure': a round without a sample_size tries all problems, so nothing is drawn; "
+            "pass evolution.round.sample_size=N too"
+        )
 
 
 def device_memory_is_a_size(config: Any) -> Iterator[str]:

@@ -83,6 +83,8 @@ class SyntheticData:
             return Verdict("", "correct", None, result.analysis, judge="checker")
         return Verdict("", "wrong", f"Step {result.error_step}", result.analysis, judge="checker")
 
+    check_steps = check  # ``judge=checked``: it reads the digits off the problem, not the reference answer
+
     def jittered(self, image: str, draw: random.Random) -> str:
         """The reference of an image that shows the same digits, moved, turned and slanted a little."""
         return digits.jittered(image, draw)

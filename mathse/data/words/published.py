@@ -46,7 +46,7 @@ from mathse.data.words.equation import (
     operations_of_prefix,
     worked_out,
 )
-from mathse.data.words.solution import check, written
+from mathse.data.words.solution import check, written, written_short
 from mathse.errors import DataError
 from mathse.scoring.answers import MARKER, same_answer
 
@@ -204,7 +204,7 @@ def row_of(name: WordSet, values: Values, solutions: str, most_steps: int | None
     if not same_answer(problem.answer, answer):
         raise BadRow(f"its equation comes to {answer}, and its answer is {problem.answer!r:.40}")
     question = _BEFORE_MARK.sub(r"\1", _SPACES.sub(" ", problem.question)).strip()  # "left ?" of tokenised sets
-    solution = written(problem.operations)
+    solution = written_short(problem.operations) if solutions == "short" else written(problem.operations)
     # An own solution in which the check finds nothing wrong: some write their sums in a way that it does not read.
     if solutions == "own" and problem.solution and check(problem.operations, problem.solution).error_step is None:
         solution = problem.solution

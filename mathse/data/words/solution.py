@@ -4,6 +4,8 @@
     Step 2: 74 - 35 = 39.
     Step 3: The answer to this problem is 39.
 
+or in short, the sums alone ("45 / 9 = 5").
+
 A path may come by its answer on another way than the equation's, and in prose. So a step is judged by its numbers: it
 is wrong where a sum that it writes is false; and in a path whose answer is wrong, where it comes to a number that the
 equation does not lead through. A path whose sums hold and whose answer is right is right, whichever way it went.
@@ -35,6 +37,11 @@ def written(operations: Sequence[Operation]) -> str:
     lines = [sentence(*step) for step in steps]
     lines.append(f"{MARKER} {number_text(steps[-1][3])}.")
     return "\n".join(f"Step {k}: {line}" for k, line in enumerate(lines, 1))
+
+
+def written_short(operations: Sequence[Operation]) -> str:
+    """The sums alone, a line each; the result of the last is the answer. Raises BadRow as ``written``."""
+    return "\n".join(sentence(*step).removesuffix(".") for step in worked_out(operations))
 
 
 def sentence(left: Fraction, sign: str, right: Fraction, result: Fraction) -> str:
@@ -78,6 +85,31 @@ def check(operations: Sequence[Operation], text: str) -> StepCheck:
     if not right_answer:  # it ends before its answer
         k = len(steps) + 1
         return StepCheck(k, " | ".join([*parts, f"{k} no: {_expected(missing, answer)}"]))
+    return StepCheck(None, " | ".join(parts))
+
+
+def check_sums(text: str) -> StepCheck | None:
+    """Check a path by itself: every sum that it writes is true, and its answer is what the last one comes to. None
+    where it has no sum or no answer, so that there is nothing to check."""
+    answer = extract_answer(text)
+    if answer is None or len(text) > MAX_CHARS:
+        return None
+    last: str | None = None  # the result of the last sum, as written
+    parts: list[str] = []
+    steps = steps_of(text)
+    for k, step in enumerate(steps, 1):
+        for match in _SUM.finditer(step):
+            worth, result = _sum(match)
+            if worth != result:
+                right = "no number" if worth is None else f"{float(worth):.12g}"
+                return StepCheck(k, " | ".join([*parts, f"{k} no: the left side comes to {right}"]))
+            last = match["result"]
+        parts.append(f"{k} ok")
+    if last is None:
+        return None
+    if not same_answer(answer, last):
+        parts[-1] = f"{len(steps)} no: the last sum comes to {last}"
+        return StepCheck(len(steps), " | ".join(parts))
     return StepCheck(None, " | ".join(parts))
 
 

@@ -22,7 +22,7 @@ from mathse.data.problems import REPEATS, FileData
 from mathse.data.row_validation import ValidatedRow, validate
 from mathse.data.words.equation import Earlier, Operand, Operation
 from mathse.data.words.published import SETS, files_of, records_of, row_of
-from mathse.data.words.solution import check, corrupt
+from mathse.data.words.solution import check, check_sums, corrupt
 from mathse.errors import ConfigError, DataError
 from mathse.types import Problem, Verdict
 
@@ -85,6 +85,14 @@ class WordProblems(FileData):
         if result.error_step is None:
             return Verdict("", "correct", None, result.analysis, judge="checker")
         return Verdict("", "wrong", f"Step {result.error_step}", result.analysis, judge="checker")
+
+    def check_steps(self, problem: Problem, text: str) -> Verdict:
+        """``judge=checked``: whether the sums of a path are true; it knows neither equation nor reference answer."""
+        result = check_sums(text)
+        if result is None:
+            return Verdict("", "unparsed")
+        step = None if result.error_step is None else f"Step {result.error_step}"
+        return Verdict("", "correct" if step is None else "wrong", step, result.analysis)
 
     def corrupt(self, problem: Problem, draw: random.Random) -> str:
         """A path for ``problem`` with a made-up error (augmentation of the ORM's training rows)."""

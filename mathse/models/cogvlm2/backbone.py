@@ -53,8 +53,6 @@ class CogVLM2Backbone(Backbone):
         self.never_sampled = [self.pad_id]  # also the image's placeholder
         known = self.tokenizer.get_vocab()
         self.end_ids = [self.end_id, *([known[END_OF_TURN]] if END_OF_TURN in known else [])]
-        added = self.tokenizer.added_tokens_decoder.values()
-        self._special = [token.content for token in added if token.special]  # Llama 3 reserves 256, most unnamed
 
     def prompt_ids(self, rows: Sequence[Row], images: Sequence[Sequence[Features]]) -> list[list[int]]:
         # ids of a prompt: BOS, the image's placeholders, the text; the processor knows all templates
@@ -79,12 +77,6 @@ class CogVLM2Backbone(Backbone):
         if features:
             types[1 : 1 + self.processor.image_tokens] = IMAGE
         return {"token_type_ids": types}
-
-    def defuse(self, text: str) -> str:
-        for token in self._special:
-            if token in text:
-                text = text.replace(token, token[:1] + " " + token[1:])
-        return text
 
     def positions(self, ids: list[int], features: Features) -> Tensor:
         return positions(self.extras(ids, [], features)["token_type_ids"][None])[0]
@@ -130,7 +122,7 @@ def load(settings: Settings, weights: bool = True) -> CogVLM2Backbone:
     check_template(settings.template)
     folder = resolve(settings.path, settings.revision, weights)
     config = _config(folder, settings.rope_precision)
-    processor = CogVLM2Processor.from_pretrained(folder)
+    processor = CogVLM2Processor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     if processor.image_tokens != config.vision_config.image_tokens:
         size = processor.image_processor.size["height"]
         raise CheckpointError(
@@ -160,6 +152,8 @@ def _config(folder: Path, rope_precision: str) -> CogVLM2Config:
         reason = f"says model_type = {kind!r}" if kind else f"has no {absent}"
         raise CheckpointError(f"{folder} is not a checkpoint of backbone=cogvlm2: its config.json {reason}")
     try:
-        return CogVLM2Config.from_pretrained(folder, rope_precision=rope_precision, local_files_only=True)
+        return CogVLM2Config.from_pretrained(
+            folder, rope_precision=rope_precision, local_files_only=True, trust_remote_code=False
+        )
     except (ValueError, TypeError, StrictDataclassError) as e:
         raise CheckpointError(f"{folder / 'config.json'}: {' '.join(str(e).split())}") from None

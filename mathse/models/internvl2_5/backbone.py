@@ -172,7 +172,9 @@ def read_folder(
         processor = open_processor(folder)
         # On Pillow the pixels are the published ones; the torchvision processor that AutoProcessor opens is off by 1 or
         # 2 of 255 levels, at single pixels of reduced images by 20.
-        processor.image_processor = GotOcr2ImageProcessorPil.from_pretrained(folder, local_files_only=True)
+        processor.image_processor = GotOcr2ImageProcessorPil.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
     if system is not None:
         processor.chat_template = chat_template(system, processor.image_token)
     # Prompts are encoded as servers do it, without what the tokenizer adds, so the template has to write <s>; those of

@@ -26,6 +26,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.loggers import Logger
 
 from mathse.config.bind import locate
+from mathse.config.extras import quoted
 from mathse.config.secrets import without_secrets
 from mathse.errors import RunError
 from mathse.reporting.loggers.curve import SendCurve
@@ -39,7 +40,9 @@ NOTE = "logger.json"
 
 def is_lightnings(section: Any) -> bool:
     """Whether a section of the config names a logger of Lightning's kind."""
-    target = locate(section["_target_"]) if isinstance(section, Mapping) else None  # our own options are dataclasses
+    if not isinstance(section, Mapping):  # our own options are dataclasses
+        return False
+    target = locate(section["_target_"], "logger")
     return isinstance(target, type) and issubclass(target, Logger)
 
 
@@ -53,7 +56,7 @@ class LightningLogger:
 
     def __init__(self, section: Mapping[str, Any], *, run: RunFolder, note: str = NOTE) -> None:
         arguments = {key: value for key, value in section.items() if key != "_target_"}
-        logger_class = locate(section["_target_"])
+        logger_class = locate(section["_target_"], "logger")
         parameters = inspect.signature(logger_class).parameters
         self._folder, self._note = run.path, run.path / note
         noted = read_json(self._note) if self._note.exists() else {"version": None, "stages": []}
@@ -66,8 +69,8 @@ class LightningLogger:
             self._version = self._logger.version
         except ModuleNotFoundError as e:
             raise RunError(
-                f"logger = {section['_target_']}: its package is not installed ({e}); pip install '.[tensorboard]' or "
-                "'.[mlflow]', or choose logger=csv"
+                f"logger = {section['_target_']}: its package is not installed ({e}); pip install "
+                f"{quoted('tensorboard')} or {quoted('mlflow')}, or choose logger=csv"
             ) from e
         self._written: list[str] = noted["stages"]  # by processes that ended
         self._sent: list[str] = []  # by this one

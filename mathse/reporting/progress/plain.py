@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Self
 
 from mathse.reporting.progress.safe_stream import SafeStream
-from mathse.reporting.progress.wording import clean, describe, duration, speed
+from mathse.reporting.progress.wording import clean, duration, figures, speed
 
 
 class Track(ABC):
@@ -33,7 +34,7 @@ class Track(ABC):
 
 
 class PlainDisplay:
-    """A line for everything that is said, headed by the stage where it is about a track."""
+    """A line for everything that is said, headed by the time of day, and by the stage where it is about a track."""
 
     def __init__(self, stream: SafeStream, every: float, clock: Callable[[], float]) -> None:
         self._stream, self._every, self._clock = stream, every, clock
@@ -48,12 +49,15 @@ class PlainDisplay:
         return PlainTrack(self.say, head, total, done, self._every, self._clock, run_left)
 
     def say(self, text: str) -> None:
-        self._stream.write(clean(text).rstrip() + "\n")
-        self._stream.flush()
+        self._write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {clean(text)}")
 
     def table(self, lines: Sequence[str]) -> None:
         for line in lines:
-            self.say(line)
+            self._write(line)
+
+    def _write(self, line: str) -> None:
+        self._stream.write(line.rstrip() + "\n")
+        self._stream.flush()
 
     def close(self) -> None:
         """Nothing is held back."""
@@ -108,6 +112,6 @@ class PlainTrack(Track):
             parts.append(f"took {duration(seconds)}")
         elif rate:
             parts.append(f"{duration((self._total - self._done) / rate)} left")
-        info = [describe(self._info)] if self._info else []
+        info = [", ".join(figures(self._info))] if self._info else []
         run_left = [] if ended or not (text := self._run_left()) else [text]
         return " | ".join([*parts, *info, *run_left])

@@ -8,7 +8,11 @@ from typing import Any, TextIO, cast
 
 from mathse.reporting.progress.plain import Track
 from mathse.reporting.progress.safe_stream import SafeStream
-from mathse.reporting.progress.wording import describe, speed
+from mathse.reporting.progress.wording import figures, speed
+
+LONGEST_DESCRIPTION = 24  # columns; a longer one is cut, so that bar, count and time left have theirs
+WIDE = 110  # columns of a terminal from which on a bar has its full width
+BAR, SHORT_BAR = 28, 14  # columns
 
 
 class TerminalDisplay:
@@ -41,21 +45,25 @@ class TerminalDisplay:
         if self._bars is None:
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as Bars
+            from rich.table import Column
 
+            from mathse.reporting.progress.figures_column import FiguresColumn
+
+            # A column that does not wrap keeps its width; the figures, last, have what is left of the row.
             self._bars = Bars(
-                TextColumn("  {task.description}", markup=False),
-                BarColumn(bar_width=28),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[rate]}", style="dim", markup=False),
-                TimeRemainingColumn(compact=True),
-                TextColumn("{task.fields[info]}", markup=False),
-                TextColumn("{task.fields[run_left]}", style="dim", markup=False),
+                TextColumn("  {task.description}", markup=False, table_column=Column(no_wrap=True)),
+                BarColumn(BAR if self.console.width >= WIDE else SHORT_BAR, table_column=Column(no_wrap=True)),
+                MofNCompleteColumn(table_column=Column(no_wrap=True)),
+                TimeRemainingColumn(compact=True, elapsed_when_finished=True, table_column=Column(no_wrap=True)),
+                FiguresColumn(),
                 console=self.console,
                 refresh_per_second=4,
             )
             self._bars.start()
         self._open_tracks += 1
-        task = self._bars.add_task(description, total=total, completed=done, rate="", info="", run_left="")
+        if len(description) > LONGEST_DESCRIPTION:
+            description = f"{description[: LONGEST_DESCRIPTION - 1]}…"
+        task = self._bars.add_task(description, total=total, completed=done, figures=())
         return TerminalTrack(self, self._bars, task, run_left)
 
     def track_closed(self) -> None:
@@ -82,9 +90,7 @@ class TerminalTrack(Track):
     def advance(self, n: int = 1, **info: float | str) -> None:
         self._done += n
         self._info.update(info)
-        seconds = time.monotonic() - self._start
-        rate = f"{speed(self._done / seconds)}/s" if seconds > 0 else ""
-        self._bars.update(self._task, advance=n, rate=rate, info=describe(self._info), run_left=self._run_left())
+        self._bars.update(self._task, advance=n, figures=self._figures(self._run_left()))
 
     def resume(self, n: int) -> None:
         self._bars.update(self._task, advance=n)
@@ -92,6 +98,13 @@ class TerminalTrack(Track):
     def close(self) -> None:
         if not self._closed:
             self._closed = True
-            self._bars.update(self._task, run_left="")
+            self._bars.update(self._task, figures=self._figures(run_left=""))
             self._bars.stop_task(self._task)
             self._display.track_closed()
+
+    def _figures(self, run_left: str) -> list[str]:
+        seconds = time.monotonic() - self._start
+        rate = [f"{speed(self._done / seconds)}/s"] if self._done and seconds > 0 else []
+        # Whoever waits asks for a fit's loss and the end of the run first; FiguresColumn shows as many as there is room.
+        loss, *others = figures(self._info) or [""]
+        return [text for text in (loss, run_left, *rate, *others) if text]

@@ -1,0 +1,35 @@
+"""``judge=checked``: the data's own check of a path's steps, which needs no reference answer.
+
+Word problems: every sum that a path writes is true and its answer is what the last one comes to
+(``mathse.data.words.solution.check_sums``). The synthetic task: its step checker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from mathse.config.judges import CheckedJudge as Settings
+from mathse.errors import ConfigError
+from mathse.types import Problem, ReasoningPath, Verdict
+
+CheckSteps = Callable[[Problem, str], Verdict]
+
+
+class CheckedJudge:
+    name = "checked"
+
+    def __init__(self, settings: Settings, check_steps: CheckSteps | None) -> None:
+        """Raises ConfigError where the data has no check of steps."""
+        if check_steps is None:
+            raise ConfigError(
+                "judge = checked: this data has no check of steps (a method check_steps of its source); pass "
+                "judge=majority, or data=word_problems or data=synthetic"
+            )
+        self._check = check_steps
+
+    def judge(self, problems: Sequence[Problem], paths: Sequence[ReasoningPath]) -> list[Verdict]:
+        return [
+            replace(self._check(problem, path.text), path_id=path.id, judge=self.name)
+            for problem, path in zip(problems, paths, strict=True)
+        ]
