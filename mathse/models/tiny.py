@@ -24,7 +24,14 @@ from transformers import (
 from mathse.config.backbones import TinyBackbone as Settings
 from mathse.models import tiny_tokenizer
 from mathse.models.causal_lm import CausalLMBackbone
-from mathse.models.checkpoint import as_dtype, expect_family, expect_files, open_model, open_processor
+from mathse.models.checkpoint import (
+    as_dtype,
+    expect_family,
+    expect_files,
+    open_model,
+    open_processor,
+    plain_folder,
+)
 from mathse.models.qwen2vl import Qwen2VLBackbone
 from mathse.seeds import derive
 from mathse.types import PromptStyle
@@ -87,6 +94,7 @@ class TinyBackbone(Qwen2VLBackbone):
         else:
             folder = Path(settings.path)
             expect_files(folder, FILES, _REMEDY)
+            plain_folder(folder)
             expect_family(folder, self.family, (Qwen2VLConfig.model_type,))
             model = open_model(Qwen2VLForConditionalGeneration, folder, dtype=as_dtype(settings.dtype), weights=weights)
             processor = open_processor(folder)
