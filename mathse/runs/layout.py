@@ -25,6 +25,7 @@ JUDGE_USAGE, STUDENT_USAGE = "judge_usage.jsonl", "student_usage.jsonl"  # the s
 DECONTAMINATION_PAIRS = "decontamination.jsonl"  # pairs of a training row and a benchmark's problem
 DECONTAMINATION = "decontamination.json"  # how many there are, by kind
 EXPORTS = "exports"
+NOTE_OF_SWEEP = "multirun.yaml"  # Hydra's, beside the run folders of a sweep's jobs
 
 # --- of a stage -----------------------------------------------------------------------------------------------------
 
