@@ -55,7 +55,7 @@ CASES: dict[str, list[Case]] = {
         Case("B", ("B", "(B)", "B. 12 cm", "Option B", "B) 3", "选B", "it is B", "the answer is (B) 12 cm"),
              ("A or B", "B or A", "(B) is wrong", "(B) is not right", "B. Not correct", "A、B、C、D", "B: 3 or C: 4", "Before",
               "AB", "not B", "2B", "B^2", "B + C", "B > C", "∠B", "Bob")),
-        Case("ABD", ("A, B, D", "A、B、D", "A和B和D", "DBA", "A, B and D"), ("ABC", "AB", "A or B or D", "ABDE")),
+        Case("ABD", ("A, B, D", "A、B、D", "A和B和D", "D、B、A", "A, B and D"), ("ABC", "AB", "A or B or D", "ABDE")),
     ],
     "words behind a number": [
         Case("10", ("10 apples", "10 cm", "10 units", "ten", "10.0", "10 people", "10 square units", "10个", "10 red balls", "10 cm long"),

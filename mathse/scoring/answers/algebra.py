@@ -98,7 +98,7 @@ def _left_minus_right(equation: str, symbols: Symbols) -> Sum:
 def _symbols(text: str, question: Question) -> Symbols:
     """Pairs of capitals and no others are segments, as in AB*CD; where matrices are asked for, all are matrices."""
     runs = _CAPITALS.findall(text)
-    if question.about_matrices:
+    if question.about_matrices or question.about_directions:
         return Symbols(False, frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ"))
     if all(len(run) == 2 for run in runs):
         return Symbols(True, frozenset())
@@ -234,9 +234,11 @@ def _power(base: Value, exponent: Value) -> Value:
         if _rational(one) is not None:
             factor = _power(base, one)
         else:
-            sign = -1 if coefficient < 0 else 1
-            name = f"{_name(base)}^{_key(Value({monomial: abs(coefficient)}, exponent.bottom))}"
-            powers = ((name, sign),)
+            times = coefficient.numerator  # e^(2x) is (e^x)^2
+            if abs(times) > MAX_POWER:
+                raise _NoForm
+            step = Value({monomial: Fraction(1, coefficient.denominator)}, exponent.bottom)
+            powers = ((f"{_name(base)}^{_key(step)}", times),)
             is_word = any(word for _, _, word in base.top)
             factor = Value({(1, (), powers) if is_word else (1, powers, ()): Fraction(1)}, {ONE: Fraction(1)})
         result = _product_of(result, factor)

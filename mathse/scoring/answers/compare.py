@@ -103,7 +103,7 @@ def _same(left: str, right: str, question: Question = read_question(""), depth: 
         return False
     if ("=" in left) != ("=" in right) or left[0] != right[0]:  # "x = 5" against "5"; x = 2 and y = 2 are two lines
         left, right = _without_name(left, right), _without_name(right, left)
-    left, right = _AROUND.sub("", left, count=1), _AROUND.sub("", right, count=1)
+    left, right = _without(_AROUND, left), _without(_AROUND, right)
     if compact(folded(left)) == compact(folded(right)) or _turned_round(left, right):
         return True
     if (verdict := same_moment(left, right, question.about_time)) is not None:
@@ -155,3 +155,8 @@ def _without_name(text: str, other: str) -> str:
     if match is None or "=" in match[0] and ("=" in other or text.count("=") > 1 and not match[0].startswith("(")):
         return text
     return text[match.end() :].strip()
+
+
+def _without(pattern: re.Pattern[str], text: str) -> str:
+    match = pattern.match(text)
+    return text[match.end() :] if match else text

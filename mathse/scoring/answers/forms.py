@@ -25,7 +25,9 @@ _MATRIX = re.compile(
 _SOLUTION = re.compile(r"(?P<name>[a-zA-Z]\w{0,2}?)(?:_?[0-9])? ?= ?(?P<value>[^=]+)")
 _OR = re.compile(r" or |或者?|∪", re.IGNORECASE)
 _AND = re.compile(r",? and |和|、|;|且", re.IGNORECASE)
-_BOUND = re.compile(r"(?P<low>[^<>=]+)(?P<first><=?|>=?) ?(?P<name>[a-zA-Z]\w{0,2}) ?(?P<second><=?|>=?)(?P<high>[^<>=]+)")
+_BOUND = re.compile(
+    r"(?P<low>[^<>=]+)(?P<first><=?|>=?) ?(?P<name>[a-zA-Z]\w{0,2}) ?(?P<second><=?|>=?)(?P<high>[^<>=]+)"
+)
 _HALF = re.compile(r"(?P<left>[^<>=]+)(?P<sign><=?|>=?)(?P<right>[^<>=]+)")
 _VARIABLE = re.compile(r"[a-zA-Z]")
 _THOUSAND = re.compile(r",[0-9]{3}(?![0-9])")

@@ -19,7 +19,7 @@ _PARTS = {
     "half": 2, "halves": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7, "eighth": 8,
     "ninth": 9, "tenth": 10, "twelfth": 12, "hundredth": 100, "thousandth": 1_000,
 }  # fmt: skip
-NUMBER_WORDS = frozenset({*_ONES, *_TENS, *_PARTS, *(f"{part}s" for part in _PARTS), *SCALES} - {"second"})
+NUMBER_WORDS = frozenset({*_ONES, *_TENS, *_PARTS, *SCALES, *(f"{name}s" for name in (*_PARTS, *SCALES))})
 _NUMERALS = dict(zip("零一二三四五六七八九", range(10), strict=True)) | {"两": 2, "〇": 0}
 _PLACES = {"十": 10, "百": 100, "千": 1_000}
 
@@ -36,7 +36,9 @@ _HAN_DIGITS = "(?:[零〇一二两三四五六七八九十百万亿]|千(?![克�
 _HAN = re.compile(_HAN_DIGITS)
 _HAN_DECIMALS = re.compile(r"点([零〇一二三四五六七八九]{1,9})")
 _COUNT = rf"[0-9]{{1,9}}|{_HAN_DIGITS}"
-_HAN_FRACTION = re.compile(rf"(?:(?P<whole>{_COUNT})又)?(?P<bottom>{_COUNT})分之(?P<top>[0-9]{{1,9}}(?:\.[0-9]{{1,9}})?|{_HAN_DIGITS})")
+_HAN_FRACTION = re.compile(
+    rf"(?:(?P<whole>{_COUNT})又)?(?P<bottom>{_COUNT})分之(?P<top>[0-9]{{1,9}}(?:\.[0-9]{{1,9}})?|{_HAN_DIGITS})"
+)
 _MIXED_SCALES = re.compile(r"(?:[0-9]{1,9}(?:\.[0-9]{1,9})?[亿万千百](?![克米瓦])){2,4}[0-9]{0,3}(?![0-9.])")
 _MIXED_SCALE = re.compile(r"([0-9]+(?:\.[0-9]+)?)([亿万千百]?)")
 # 0.\overline{3}, 0.\dot{1}\dot{2}, 0.(3), 0.333..., 0.1212...

@@ -18,24 +18,25 @@ _LABEL = re.compile(
     r"(?:the )?(?:option|choice|选项|选)?[ :]*(?:\((?P<bracketed>[A-Ja-j])\)(?= |$)|(?P<bare>[A-Ja-j])(?:[).:](?= |$)|、|$))",
     re.IGNORECASE,
 )
-_MANY = re.compile(r"(?:options?|choices?|选项?)? ?([A-J]{2,10})", re.IGNORECASE)
+_MANY = re.compile(r"(?:[Oo]ptions?|[Cc]hoices?|选项?)? ?([A-J]{2,10})")
 # "A circle" begins with an article, "A is right" with an option.
-_ARTICLE = r"A(?= (?!(?:is|or|and|because|since|as|but|was|seems|looks|would|must|should|then|not|fits|holds|works)\b)[a-z]{2})"
+_ARTICLE = r"A(?= (?!(?:is|or|and|but|because|since|as|was|seems|looks|would|must|should|then|not|rather|fits|holds|works)\b)[a-z\x02]{2})"
 _RELATION = r" ?[=+*/<>^∥⊥≅∽]"
 _LETTER = re.compile(
     r"\((?P<bracketed>[A-Ja-j])\)|(?:\b(?:[Oo]ptions?|[Cc]hoices?)|选项?) ?(?P<named>[A-Ja-j])(?![A-Za-z])"
     r"|^(?P<first>[a-j])(?:[).:、]|(?=$))"
     rf"|(?:(?<![A-Za-z0-9_\\∠△^=+*<>∥⊥(-])|(?<=\()(?=.[,、]))(?!{_ARTICLE}|I )(?P<capital>[A-J])(?![A-Za-z0-9_'^(]|{_RELATION}|-(?=[0-9a-z]))"
 )
-_MENTION = "\x01"
+_MENTION, _WORDS, _NUMBER = "\x01", "\x02", "\x03"  # in place of an option, and of its words while letters are sought
 _CLAUSE = re.compile(
-    rf"[.;。!?]|,? ?\b(?:so|therefore|thus|hence|but|because|since)\b|所以|因此|因为|故|而是|但"
-    rf"|(?<!is)(?<!are)(?<!was) (?=(?:not|rather than|instead of) (?:option |choice )?{_MENTION})"
+    rf"[.;。!?]|,? ?\b(?:so|therefore|thus|hence)\b|(?<!anything )(?<!everything )(?<!all )\bbut\b|所以|因此|故|而是|但"
+    rf"|(?<!is)(?<!are)(?<!was) (?=(?:not|rather than|instead of) (?:an? |the |option |choice )?{_MENTION})"
     rf"|(?=而?(?:不是|不选|非){_MENTION})",
     re.IGNORECASE,
 )
+_REASON = re.compile(r",? ?\b(?:because|since|as)\b|因为", re.IGNORECASE)
 _DENIAL = re.compile(
-    r"\b(?:not|no|never|neither|nor|cannot|wrong|incorrect|false|except|excluding|rather than|instead of|without|isn|aren|doesn"
+    r"\b(?:(?:any|every)thing but|all but|not|no|never|neither|nor|cannot|wrong|incorrect|false|except|excluding|rather than|instead of|without|isn|aren|doesn"
     r"|wasn|can't|don|didn|won|unlikely|impossible|rejected?|eliminated?|ruled out|rule out)\b|不|错|非|除了|排除|否|没有|无",
     re.IGNORECASE,
 )
@@ -77,8 +78,9 @@ def named_options(
             numbers = [k for k, option in enumerate(options) if option.casefold() == truth[1].casefold()]
             if len(numbers) == 1:
                 return frozenset(numbers)
-    if (many := _MANY.fullmatch(text)) and len(set(many[1])) == len(many[1]) and many[1].isupper():
-        return frozenset(map(_LETTERS.index, many[1])) if not options or max(many[1]) < chr(65 + len(options)) else frozenset()
+    if (many := _MANY.fullmatch(text)) and list(many[1]) == sorted(set(many[1])):
+        numbers = frozenset(map(_LETTERS.index, many[1]))
+        return numbers if max(numbers) < (len(options) or len(_LETTERS)) else frozenset()
     mentions = _mentions(text, options)
     if mentions:
         return _left_open(text, mentions)
@@ -88,7 +90,16 @@ def named_options(
 
 
 def _contradicted(truth: re.Match[str], text: str) -> bool:
-    opposite = {"yes": "no", "no": "yes", "true": "false", "false": "true", "是": "否", "否": "是", "对": "错", "错": "对"}
+    opposite = {
+        "yes": "no",
+        "no": "yes",
+        "true": "false",
+        "false": "true",
+        "是": "否",
+        "否": "是",
+        "对": "错",
+        "错": "对",
+    }
     return re.search(rf"\b{opposite[truth[1].casefold()]}\b", text[truth.end() :], re.IGNORECASE) is not None
 
 
@@ -100,7 +111,11 @@ def _mentions(text: str, options: Sequence[str]) -> list[Mention]:
         pattern = _in_sentence(options[number]) if len(options[number]) <= MAX_TEXT_IN_SENTENCE else None
         for match in pattern.finditer(rest) if pattern else ():
             by_text.append(Mention(match.start(), match.end(), number))
-            rest = rest[: match.start()] + "\x02" * (match.end() - match.start()) + rest[match.end() :]
+            rest = (
+                rest[: match.start()]
+                + (_NUMBER if match[0][0].isdigit() else _WORDS) * len(match[0])
+                + rest[match.end() :]
+            )
     if any(map(str.isdigit, rest)):  # of several numbers nobody knows which is the answer
         kept = [m for m in by_text if not text[m.start].isdigit()]
         if len(kept) < len(by_text):
@@ -138,6 +153,9 @@ def _left_open(text: str, mentions: Sequence[Mention]) -> frozenset[int]:
             numbers = numbers[rest[: correction.start()].count(_MENTION) :]
             rest = rest[correction.end() :]
             break
+    reason = _REASON.search(rest)
+    if reason and _MENTION in rest[: reason.start()]:  # "A, since B is too long"
+        rest = rest[: reason.start()]
     open_, denied, last = set(), set(), set()
     for clause in _CLAUSE.split(rest):
         here, numbers = set(numbers[: (n := clause.count(_MENTION))]), numbers[n:]

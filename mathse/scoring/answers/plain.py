@@ -70,9 +70,7 @@ def _fraction(match: re.Match[str]) -> str:
     return " " + "/".join(part if _ATOM.fullmatch(part) else f"({part})" for part in (match[1], match[2]))
 
 
-_WRAPPER = (
-    r"\\(?:text(?:bf|it|rm)?|math(?:rm|bf|it|sf|bb)|operatorname|mbox|boxed|overline(?= ?\{ ?[A-Z]{2} ?\})) ?\{([^{}]*)\}"
-)
+_WRAPPER = r"\\(?:text(?:bf|it|rm)?|math(?:rm|bf|it|sf|bb)|operatorname|mbox|boxed|overline(?= ?\{ ?[A-Z]{2} ?\})) ?\{([^{}]*)\}"
 _ATOM = re.compile(r"-?(?:[0-9.]+|[a-zA-Z](?:_\w)?|pi)|[0-9]*sqrt\(\w+\)")  # 2a is none: 1/(2a) is not 1/2a
 _END = r"(?![a-zA-Z])"  # of a LaTeX command
 # Each applied once, in this order.
@@ -132,7 +130,7 @@ _NESTED = tuple(
         (_WRAPPER, r"\1"),
         (r"\\[dt]?binom\{([^{}]+)\}\{([^{}]+)\}", r"binom(\1,\2)"),
         (r"\{([^{}]+) ?\\choose ?([^{}]+)\}", r"binom(\1,\2)"),
-        (r"([\^_])\{(-?\w+)\}", r"\1\2"),
+        (r"(\^)\{(-?[0-9]+|-?[a-zA-Z])\}|(_)\{(\w+)\}", r"\1\2\3\4"),
         (r"\^\{([^{}]+)\}", r"^(\1)"),
         (r"(sqrt|root[2-9])\{([^{}]*)\}", r"\1(\2)"),
         (r"\\frac\{([^{}]+)\}\{([^{}]+)\}", _fraction),
@@ -144,7 +142,10 @@ _BETWEEN_DIGITS = re.compile(r"(?<![0-9]) | (?![0-9])")  # every blank but one b
 _WHOLE_IN_BRACKETS = re.compile(r"\(([^(),]*)\)")
 
 
-_WORD = re.compile(r"[A-Za-z]{3,}|\b(?:[Nn][Oo]|[Uu][Pp]|[Oo][Nn]|[Ii][Nn]|[Oo][Kk])\b")
+# Rrh, nRT and AB are products, Bus is a word
+_WORD = re.compile(
+    r"(?<![A-Za-z])(?:(?=[A-Za-z]{0,8}[aeiouyAEIOUY])(?:[A-Z]?[a-z]{2,}|[A-Z]{3,})|[Nn][Oo]|[Uu][Pp]|[Oo][Nn]|[Ii][Nn])(?![A-Za-z])"
+)
 
 
 @lru_cache(maxsize=4096)  # references and choices come again with every path

@@ -58,7 +58,9 @@ def quantity(plain: str, question: Question = UNASKED) -> Quantity | None:
     match = _NUMBER.match(plain)
     if match is None or not _is_number(match):
         return None
-    value = int(match["whole"] or 0) + Fraction(match["top"].replace(",", "").replace(" ", "")) / Fraction(match["bottom"] or 1)
+    value = int(match["whole"] or 0) + Fraction(match["top"].replace(",", "").replace(" ", "")) / Fraction(
+        match["bottom"] or 1
+    )
     rest = plain[match.end() :]
     if power := _POWER_OF_TEN.match(rest):  # "*10^5"
         value, rest = value * Fraction(10) ** int(power["exponent"]), rest[power.end() :]

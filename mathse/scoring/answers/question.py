@@ -20,7 +20,9 @@ _ONE_ORDER = re.compile(
     r"|system|simultaneous|smallest to|least to|terms|mean|median)\b|____|分别|依次|坐标|顺序|从[小大]到|方程组|数对|向量|下[一两三]|\( ?\)"
 )
 _NAMES_IN_BRACKETS = re.compile(r"\(\s*([a-zA-Z])\s*,\s*([a-zA-Z])\s*(?:,\s*([a-zA-Z])\s*)?\)")
-_NAMES_LISTED = re.compile(r"(?<![A-Za-z])([a-zA-Z])\$?(?:, ?\$?([a-zA-Z])\$?,?)? ?(?:and|,|与|和|、) ?\$?([a-zA-Z])(?![A-Za-z\u0027])")
+_NAMES_LISTED = re.compile(
+    r"(?<![A-Za-z])([a-zA-Z])\$?(?:, ?\$?([a-zA-Z])\$?,?)? ?(?:and|,|与|和|、) ?\$?([a-zA-Z])(?![A-Za-z\u0027])"
+)
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,10 @@ class Question:
 
     @cached_property
     def about_intervals(self) -> bool:
-        return re.search(r"interval|inequalit|domain|range|increasing|decreasing|区间|不等式|定义域|值域|范围", self.text) is not None
+        return (
+            re.search(r"interval|inequalit|domain|range|increasing|decreasing|区间|不等式|定义域|值域|范围", self.text)
+            is not None
+        )
 
 
 UNASKED = Question()

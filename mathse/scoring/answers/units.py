@@ -117,13 +117,16 @@ CURRENCIES = {sign: _OTHERS[sign.replace("＄", "$")][0] for sign in "＄€£¥
 _IN_PARTS = {"m": (base("time", 60),), "分": (base("time", 60), base("yuan", "0.01"))}
 
 _SYMBOLS = {symbol: unit for table in (_WITH_PREFIX, _OTHERS) for symbol, (unit, _) in table.items() if symbol}
-_SPELLINGS = {spelling: unit for table in (_WITH_PREFIX, _OTHERS) for unit, names in table.values() for spelling in names}
+_SPELLINGS = {
+    spelling: unit for table in (_WITH_PREFIX, _OTHERS) for unit, names in table.values() for spelling in names
+}
 for _symbol, (_unit_of, _names) in _WITH_PREFIX.items():
     for _prefix, (_english, _chinese, _factor) in _PREFIXES.items():
         _SYMBOLS.setdefault(_prefix + _symbol, Unit(_unit_of.powers, _unit_of.size * _factor))
         for _name in _names:
             _before = _english if _name.isascii() else _chinese
             _SPELLINGS.setdefault(_before + _name, Unit(_unit_of.powers, _unit_of.size * _factor))
+_SPELLINGS |= {"kilohm": _SPELLINGS["kiloohm"], "megohm": _SPELLINGS["megaohm"]}
 # Symbols in another case, where no second unit has them: KM, Kg, ml.
 _ANY_CASE: dict[str, Unit | None] = {}
 for _symbol, _unit_of in _SYMBOLS.items():
@@ -150,10 +153,12 @@ _PLURALS = frozenset("people men women children feet teeth mice geese sheep fish
 _WORDS = re.compile(r"[a-z]+(?:[ -][a-z]+){0,5}")
 _COUNTERS = frozenset(
     "个只条张本支枝头匹辆棵位名人次件块片根座家间朵颗粒双套组瓶杯碗盒箱包袋把台部架艘栋层页行排节道题种样倍岁步圈趟场回届项类批群"
-    "株枚册幅串份户班队打顶尾口所盘盆桶罐筐车对分"
+    "株枚册幅串份户班队顶尾口所盘盆桶罐筐车对分"
 ) - {"对"}
 _HAN_NOUN = re.compile(f"[{HAN}]{{1,6}}")
-_NO_HAN_NOUNS = re.compile(r"[万亿千百十半或和至不错对非的多余折成之又加减乘除零一二三四五六七八九负点几]|平方|立方|次方|分之|左右|以[上下内外]|根号")
+_NO_HAN_NOUNS = re.compile(
+    r"[万亿千百十半或和至不错对非的多余折成打之又加减乘除零一二三四五六七八九负点几]|平方|立方|次方|分之|左右|以[上下内外]|根号"
+)
 
 
 def unit_of(text: str, value: Fraction = Fraction(2), question: Question = UNASKED) -> Unit | None:
