@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from fractions import Fraction
-from math import comb, factorial, isqrt
+from math import comb, factorial, gcd, isqrt, lcm
 from typing import NamedTuple
 
 from mathse.scoring.answers.question import UNASKED, Question
@@ -92,7 +92,12 @@ def _left_minus_right(equation: str, symbols: Symbols) -> Sum:
     if len(sides) != 2:
         raise _NoForm
     x, y = (_parsed(side, symbols) for side in sides)
-    return _added(_multiplied(x.top, y.bottom), _multiplied(y.top, x.bottom), -1)
+    difference = _added(_multiplied(x.top, y.bottom), _multiplied(y.top, x.bottom), -1)
+    lowest: dict[str, int] = {}  # y = 6/x is xy = 6
+    for _, powers, _ in difference:
+        for name, power in powers:
+            lowest[name] = min(lowest.get(name, 0), power)
+    return _multiplied(difference, {(1, tuple(sorted((n, -p) for n, p in lowest.items() if p)), ()): Fraction(1)})
 
 
 def _symbols(text: str, question: Question) -> Symbols:
@@ -267,6 +272,12 @@ def _root(x: Value, degree: int) -> Value:
             top, bottom = (round(abs(n) ** (1 / degree)) for n in (value.numerator, value.denominator))
             if Fraction(top, bottom) ** degree == abs(value):
                 return _number(Fraction(top if value > 0 else -top, bottom))
+    if degree == 2 and value is None and x.bottom == {ONE: Fraction(1)}:  # sqrt(8x+4) is 2 sqrt(2x+1)
+        content = Fraction(gcd(*(v.numerator for v in x.top.values())), lcm(*(v.denominator for v in x.top.values())))
+        if content != 1:
+            return _product_of(
+                _root(_number(content), 2), _root(Value(_multiplied(x.top, {ONE: 1 / content}), x.bottom), 2)
+            )
     return _symbol(f"root{degree}{_key(x)}")
 
 

@@ -16,7 +16,7 @@ from mathse.scoring.answers.question import Question, read_question
 from mathse.scoring.answers.units import DEGREE, RADIAN
 
 _NAME = re.compile(  # "x =", "f(x) =", "m∠Q =", "AB的长为", "面积是"
-    r"(?:m ?)?(?:[∠△] ?)?[A-Za-z]{1,3}(?:_\w)?'?(?:\([a-z]\))? ?=(?!=)"
+    r"(?:m ?)?(?:[∠△] ?)?[A-Za-z]{1,3}(?:_\w)?'?(?:\([-a-z0-9.]{1,4}\))? ?=(?!=)"
     r"|\([a-zA-Z](?: ?, ?[a-zA-Z]){1,3}\) ?=(?= ?\()"
     r"|(?:(?:角|∠|△|线段)? ?[A-Za-z]{1,3}(?:的(?:长度|度数|长|值|面积|周长))?|长度?|度数|值|面积|周长|体积|概率)"
     r"(?:为|是|等于)(?=.)|= ?"
@@ -30,9 +30,11 @@ _AROUND = re.compile(
 _SYMMETRIC = "=∥⊥≅∽"  # signs of relations that may be read from right to left
 _CIRCLED = re.compile("[①-⑳](?:[ ,、和]{0,2}[①-⑳]){0,19}")
 _STRUCTURE = re.compile(
-    r"[-+*/^=<>±∪()\[\]{},;:、或和√∞°!|]|sqrt|pi|\\| or | and |[0-9][a-zA-Z]|[a-zA-Z][0-9]|^[A-Z]{2,}$|(?:sin|cos|tan|log|ln) "
+    r"[-+*/^=<>±∪()\[\]{},;:、或和√∞°!|]|sqrt|pi|\\| or | and |[0-9][a-zA-Z]|[a-zA-Z][0-9]|^[A-Z]{2,}$|^[B-DF-HJ-NP-TV-Zb-df-hj-np-tv-z]{2,4}$|[a-z][A-Z]|(?:sin|cos|tan|log|ln) "
 )
-_THERE_IS = re.compile(r"^(?:there (?:is|are) |it has |(?:the )?equation has |方程)")
+_AROUND_MEANING = re.compile(
+    r"^(?:there (?:is|are) |it(?: is|'s) |(?:this|that|the statement) is |(?:it|(?:the )?equation) has |方程|它)|(?<=solution) exists$|(?<=solutions) exist$"
+)
 _SYNONYMS = {synonym: group for group, synonyms in enumerate((
     ("yes", "true", "correct", "是", "对", "正确", "是的", "能", "可以"),
     ("no", "false", "incorrect", "否", "错", "错误", "不是", "不正确", "不能", "不可以", "不对"),
@@ -133,7 +135,7 @@ def _same_expression_and_unit(left: str, right: str, question: Question) -> bool
 
 def _meaning(plain_text: str) -> int | None:
     """The group of synonyms that a text belongs to: "Yes, because it is even" is yes, "yes or no" is neither."""
-    text = _THERE_IS.sub("", plain_text.casefold())
+    text = _AROUND_MEANING.sub("", plain_text.casefold())
     if text in _SYNONYMS:
         return _SYNONYMS[text]
     more = _TRUTH_AND_MORE.fullmatch(text)

@@ -32,6 +32,7 @@ _HALF = re.compile(r"(?P<left>[^<>=]+)(?P<sign><=?|>=?)(?P<right>[^<>=]+)")
 _VARIABLE = re.compile(r"[a-zA-Z]")
 _THOUSAND = re.compile(r",[0-9]{3}(?![0-9])")
 _INFINITE = re.compile(r"[-+]?(?:∞|infinity|oo)")
+_RATIO = re.compile(r":|(?<=[0-9]) to (?=[0-9])|(?<=[0-9])比(?=[0-9])")
 _TURNED = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}
 
 
@@ -180,7 +181,7 @@ def _bounded(low: str, low_closed: bool, high: str, high_closed: bool) -> Number
 
 def _same_ratio(left: str, right: str, same: Same) -> bool | None:
     """4:6 is 2:3 and 2/3."""
-    a, b = left.split(":"), right.split(":")
+    a, b = _RATIO.split(left), _RATIO.split(right)
     if len(a) == len(b) == 1:
         return None
     x, y = ([q.value for part in parts if (q := quantity(part.strip()))] for parts in (a, b))
@@ -212,9 +213,9 @@ def _same_solutions(left: str, right: str, same: Same, question: Question) -> bo
         a, b = a or pair, b or pair
         if not (a.ordered and b.ordered):
             return False
-    elif a is None or b is None:  # the other is a single answer
-        several = a or b
-        return False if several is not None and len(several.parts) > 1 else None
+    elif a is None or b is None:
+        several, single = (b, left) if a is None else (a, right)
+        return len(several.parts) == 1 and same(several.parts[0], single) if several else None
     elif question.wants_a_set:
         a, b = a._replace(ordered=bool(a.names)), b._replace(ordered=bool(b.names))
     if len(a.names) == len(b.names) > 1:
@@ -243,6 +244,7 @@ def _pair(text: str) -> Solutions | None:
 
 def _solutions(text: str) -> Solutions | None:
     """ "x_1=1, x_2=3", "{1, 3}", "1 or 3", "±2", "1和3"; None for a single answer without braces."""
+    text = re.sub(r"^[a-zA-Z] ?∈ ?(?=\{)", "", text)
     braces = text.startswith("{") and text.endswith("}")
     text = re.sub(r"^either ", "", text, flags=re.IGNORECASE)
     inner = _AND.sub(",", _OR.sub(",", text[1:-1] if braces else text))

@@ -26,7 +26,7 @@ _DATES = tuple(
 
 class Moment(NamedTuple):
     """A time of the day in minutes since midnight, or a date as (year or 0, month, day). ``half``: whether the half of
-    the day is known. ``sure``: False for 3:30, which may be a ratio too."""
+    the day is known. ``sure``: False for 3:30, which may be a ratio too, and for 3时30分, which may be a duration."""
 
     value: int | tuple[int, int, int]
     half: bool = True
@@ -44,7 +44,7 @@ def moment(plain_text: str) -> Moment | None:
             number = int(month) if month.isdigit() else next(n for name, n in _MONTHS.items() if name[:3] == month[:3])
             return Moment((int(match["year"] or 0), number, int(match["day"])))
     match = _CLOCK.fullmatch(text)
-    if match is None or not (match["sign"] or match["after"]) or match["sign"] == "时" and not match["before"]:
+    if match is None or not (match["sign"] or match["after"]):
         return None
     hour, minute = int(match["hour"]), 30 if match["minute"] == "半" else int(match["minute"] or 0)
     if match["sign"] == ":" and match["minute"] is None or hour > 24 or minute > 59:

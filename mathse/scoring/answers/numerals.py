@@ -29,6 +29,7 @@ _ENGLISH = re.compile(
     )
 )
 _PART = rf"(?P<part>{'|'.join(sorted(_PARTS, key=len, reverse=True))})s?(?![a-z])"
+_A_SCALE = re.compile(r"an? (?=(?:dozen|hundred|thousand|million|billion|trillion)(?![a-z]))")
 _ONE_PART = re.compile(rf"an? {_PART}|half(?![a-z])")
 _SO_MANY_PARTS = re.compile(rf"[ -]{_PART}")
 _AND_PARTS = re.compile(rf" and (?:an? |(?P<top>one|two|three|five|seven)[ -])?{_PART}")
@@ -68,11 +69,14 @@ def leading_numeral(text: str) -> Numeral | None:
         parts = [(Fraction(digits), SCALES.get(scale, 1)) for digits, scale in _MIXED_SCALE.findall(match[0])]
         sizes = [size for _, size in parts]
         return Numeral(sum((n * size for n, size in parts), Fraction(0)), match.end()) if _falls(sizes) else None
+    if match := _A_SCALE.match(text):
+        found = leading_numeral(text[match.end() :])
+        return found and found._replace(end=found.end + match.end())
     if match := _ONE_PART.match(text):
         return Numeral(Fraction(1, _PARTS[match["part"] or "half"]), match.end())
     if match := _ENGLISH.match(text):
         value = _english(match[0])
-        return None if value is None else _with_parts(text, Fraction(value), match.end())
+        return None if value is None else with_parts(text, Fraction(value), match.end())
     if text.startswith(("一半", "半")):
         return Numeral(Fraction(1, 2), 2 if text[0] == "一" else 1)
     if match := _HAN.match(text):
@@ -86,18 +90,13 @@ def leading_numeral(text: str) -> Numeral | None:
     return None
 
 
-def and_parts(text: str, start: int) -> tuple[Fraction, int] | None:
-    """The " and a half", " and three quarters" at ``start``, and where it ends."""
-    match = _AND_PARTS.match(text, start)
-    return None if match is None else (Fraction(_ONES.get(match["top"], 1), _PARTS[match["part"]]), match.end())
-
-
-def _with_parts(text: str, value: Fraction, end: int) -> Numeral:
-    """ "two" or "two thirds" or "two and a half"."""
+def with_parts(text: str, value: Fraction, end: int) -> Numeral:
+    """The number that ends at ``end`` with the parts behind it: "two thirds", "2 and a half"; itself where none are."""
     if parts := _SO_MANY_PARTS.match(text, end):
         return Numeral(value / _PARTS[parts["part"]], parts.end())
-    more = and_parts(text, end)
-    return Numeral(value, end) if more is None else Numeral(value + more[0], more[1])
+    if more := _AND_PARTS.match(text, end):
+        return Numeral(value + Fraction(_ONES.get(more["top"], 1), _PARTS[more["part"]]), more.end())
+    return Numeral(value, end)
 
 
 def _falls(sizes: list[int]) -> bool:

@@ -31,16 +31,24 @@ _MENTION, _WORDS, _NUMBER = "\x01", "\x02", "\x03"  # in place of an option, and
 _CLAUSE = re.compile(
     rf"[.;。!?]|,? ?\b(?:so|therefore|thus|hence)\b|(?<!anything )(?<!everything )(?<!all )\bbut\b|所以|因此|故|而是|但"
     rf"|(?<!is)(?<!are)(?<!was) (?=(?:not|rather than|instead of) (?:an? |the |option |choice )?{_MENTION})"
-    rf"|(?=而?(?:不是|不选|非){_MENTION})",
+    r"|(?:(?<=wrong)|(?<=right)|(?<=false)|(?<=true)|(?<=correct)|(?<=错误)|(?<=正确)|(?<=不对)|(?<=错))(?:, ?| and |,? while )"
+    rf"(?={_MENTION})|(?=而?(?:不是|不选|非){_MENTION})",
     re.IGNORECASE,
 )
 _REASON = re.compile(r",? ?\b(?:because|since|as)\b|因为", re.IGNORECASE)
 _DENIAL = re.compile(
-    r"\b(?:(?:any|every)thing but|all but|not|no|never|neither|nor|cannot|wrong|incorrect|false|except|excluding|rather than|instead of|without|isn|aren|doesn"
-    r"|wasn|can't|don|didn|won|unlikely|impossible|rejected?|eliminated?|ruled out|rule out)\b|不|错|非|除了|排除|否|没有|无",
+    r"\b(?:(?:any|every)thing but|all but|not|no|never|neither|nor|cannot|can't|\w{2,5}n't|isn|aren|doesn|wasn|don|didn|won"
+    r"|wrong|incorrect|invalid|false|mistake|mistaken|unlikely|unsuitable|impossible|bad|except|without|rather than"
+    r"|instead of|too|(?:exclud|fail|doubt|reject|eliminat|dismiss|discard|contradict|disagree|rul)\w*)\b"
+    r"|不|错|误|非|除了|排除|否|没有|无|矛盾|假",
     re.IGNORECASE,
 )
-_CORRECTION = re.compile(r"\b(?:no|wait|actually|sorry|correction)\b,? (?:it is |it's |the answer is )?", re.IGNORECASE)
+# Behind these the text begins anew: "A? No, B", "Between A and B I choose B".
+_CORRECTION = re.compile(
+    r"\b(?:(?:no|wait|actually|sorry|correction)\b,? (?:it is |it's |the answer is )?"
+    r"|(?:i|we) (?:choose|pick|select|prefer|go with|go for) (?:option )?|(?:final )?answer(?: is|:) ?)|我?选择?",
+    re.IGNORECASE,
+)
 _ALTERNATIVE = re.compile(r"\b(?:or|either|and/or|versus|vs)\b|或|还是|/|\?", re.IGNORECASE)
 _TRUTH = re.compile(r"(yes|no|true|false|是|否|对|错)(?=[,.;:。]|$)", re.IGNORECASE)
 _EDGE_OF_WORD = re.compile(r"[A-Za-z0-9]")

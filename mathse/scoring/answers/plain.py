@@ -113,7 +113,7 @@ _REWRITES = tuple(
         (r"\\(?:mu|micro)" + _END, "μ"),
         (r"\\(?:ldots|cdots|dots)" + _END, "..."),
         (r"\\(?:vert|mid|lvert|rvert)" + _END, "|"),
-        (r"\\(?=(?:alpha|beta|gamma|delta|theta|lambda|omega|phi|sigma)(?![a-z]))", ""),
+        (r"\\(?=(?:alpha|beta|gamma|delta|theta|lambda|omega|phi|sigma)(?![a-z]))", " "),
         (r"\\pi" + _END, "pi"),  # after the commands that may stand before it: 2\\times\\pi
         (r"\\?log ?_ ?(?:\{ ?([0-9]{1,9}) ?\}|([0-9]))[ ({]*([0-9]{1,12})[)}]*", r"log_\1\2(\3)"),
         (r"\\(?=(?:arc)?(?:sin|cos|tan|cot|sec|csc)(?![a-z])|(?:log|ln|lg|exp)(?![a-z]))", ""),

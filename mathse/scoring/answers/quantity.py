@@ -7,7 +7,7 @@ from fractions import Fraction
 from itertools import product
 from typing import NamedTuple
 
-from mathse.scoring.answers.numerals import SCALES, and_parts, leading_numeral
+from mathse.scoring.answers.numerals import SCALES, leading_numeral, with_parts
 from mathse.scoring.answers.plain import HAN
 from mathse.scoring.answers.question import UNASKED, Question
 from mathse.scoring.answers.units import CURRENCIES, NO_UNIT, PERCENT, Unit, measured, part_units, unit_of
@@ -20,6 +20,7 @@ _NUMBER = re.compile(
     r"(?: ?/ ?(?P<bottom>-?[0-9]+(?:\.[0-9]+)?))?"
 )
 _POWER_OF_TEN = re.compile(r" ?(?:\* ?10 ?\^ ?(?:\{|\()?|[eE])(?P<exponent>[-+]?[0-9]{1,3})(?:\}|\))?(?![0-9.])")
+_TEN_TO_THE = re.compile(r"^([-+]?)(?=10 ?\^)")
 _SCALE = re.compile(rf" ?({'|'.join(SCALES)})(?![a-z])(?<!千(?=[克米瓦帕焦卡]))", re.IGNORECASE)  # 千克, 千米 are units
 _TENTHS = re.compile("[折成]")  # 8折: 80 % of the price
 _NUMERIC = re.compile(r"(?:sqrt|root[2-9]|pi|[-+*/^()0-9. ])*(?<=[)0-9i ])")
@@ -55,21 +56,21 @@ def quantity(plain: str, question: Question = UNASKED) -> Quantity | None:
         if rest and rest[0] not in " 半" and not text[0].isascii() and not _fits_numeral(rest, question):
             return None
         return _with_unit(value, rest, None, question)
-    match = _NUMBER.match(plain)
+    match = _NUMBER.match(_TEN_TO_THE.sub(r"\g<1>1*", plain))
     if match is None or not _is_number(match):
         return None
     value = int(match["whole"] or 0) + Fraction(match["top"].replace(",", "").replace(" ", "")) / Fraction(
         match["bottom"] or 1
     )
-    rest = plain[match.end() :]
+    rest = match.string[match.end() :]
     if power := _POWER_OF_TEN.match(rest):  # "*10^5"
         value, rest = value * Fraction(10) ** int(power["exponent"]), rest[power.end() :]
     elif scale := _SCALE.match(rest):  # "万元" -> 10000, "元"
         value, rest = value * SCALES[scale[1].casefold()], rest[scale.end() :]
     elif _TENTHS.fullmatch(rest) and not question.counts([rest]):
         return Quantity(value * 10, PERCENT)
-    if more := and_parts(rest.casefold(), 0):
-        value, rest = value + more[0], rest[more[1] :]
+    value, end, _ = with_parts(rest.casefold(), value, 0)
+    rest = rest[end:]
     money = CURRENCIES.get(match["money"] or match["inside"] or "")
     found = _with_unit(value, rest, money, question)
     return _negated(found) if match["sign"] == "-" else found

@@ -8,7 +8,7 @@ or what is stated of it ("20 percent off", "10 choose three"), and then the text
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
@@ -92,6 +92,7 @@ _OTHERS: dict[str, tuple[Unit, tuple[str, ...]]] = {
     "oz": (base("pound", Fraction(1, 16)), ("ounce", "盎司")),
     "min": (base("time", 60), ("minute", "分钟")),
     "h": (base("time", 3_600), ("hr", "hour", "小时", "个小时", "时")),
+    "刻钟": (base("time", 900), ()),
     "day": (base("time", 86_400), ("天", "日")),
     "week": (base("time", 7 * 86_400), ("周", "星期", "个星期")),
     "month": (base("month"), ("个月", "月")),
@@ -106,7 +107,7 @@ _OTHERS: dict[str, tuple[Unit, tuple[str, ...]]] = {
     "%": (base("percent"), ("percent", "per cent", "pct", "percentage point")),
     "$": (base("dollar"), ("usd", "dollar", "美元")),
     "cent": (base("dollar", "0.01"), ("美分", "¢")),
-    "€": (base("euro"), ("eur", "欧元")),
+    "€": (base("euro"), ("eur", "euro", "欧元")),
     "£": (base("pound sterling"), ("gbp", "英镑")),
     "¥": (base("yuan"), ("yuan", "rmb", "元", "块钱", "人民币")),
     "角": (base("yuan", "0.1"), ("毛",)),
@@ -143,13 +144,28 @@ _FILLER = re.compile(
 )
 # Before or behind a noun these change the number, or what is stated of it.
 _NO_NOUNS = frozenset(
-    "and or plus minus times squared cubed divided multiplied by choose root roots factorial mod modulo remainder theta "
-    "alpha beta gamma delta lambda omega phi sigma pi sin cos tan cot log ln exp sqrt power to the over under above below "
-    "off not no wrong incorrect false isn than more less least most up down of from per if but nor either maybe perhaps is "
-    "are was plus degrees previous others unless yes minuses pluses vs versus".split()
+    ["and", "or", "plus", "minus", "times", "squared", "cubed", "divided", "multiplied", "by", "choose", "root", "roots", "factorial", "mod", "modulo", "remainder", "theta", "alpha", "beta", "gamma", "delta", "lambda", "omega", "phi", "sigma", "pi", "sin", "cos", "tan", "cot", "log", "ln", "exp", "sqrt", "power", "to", "the", "over", "under", "above", "below", "off", "not", "no", "wrong", "incorrect", "false", "isn", "than", "more", "less", "least", "most", "up", "down", "of", "from", "per", "if", "but", "nor", "either", "maybe", "perhaps", "is", "are", "was", "plus", "degrees", "previous", "others", "unless", "yes", "minuses", "pluses", "vs", "versus"]
 ) | NUMBER_WORDS  # fmt: skip
 _NO_PLURALS = ("ss", "us", "is")
-_PLURALS = frozenset("people men women children feet teeth mice geese sheep fish oxen dice vertices axes faces".split())
+_PLURALS = frozenset(
+    [
+        "people",
+        "men",
+        "women",
+        "children",
+        "feet",
+        "teeth",
+        "mice",
+        "geese",
+        "sheep",
+        "fish",
+        "oxen",
+        "dice",
+        "vertices",
+        "axes",
+        "faces",
+    ]
+)
 _WORDS = re.compile(r"[a-z]+(?:[ -][a-z]+){0,5}")
 _COUNTERS = frozenset(
     "个只条张本支枝头匹辆棵位名人次件块片根座家间朵颗粒双套组瓶杯碗盒箱包袋把台部架艘栋层页行排节道题种样倍岁步圈趟场回届项类批群"
