@@ -1,4 +1,4 @@
-"""The answer rules by kinds of answers, as tables: for each question and reference the right answers and the wrong ones."""
+"""The answer rules by kinds of answers, as tables: right and wrong answers for each reference, and question."""
 
 from __future__ import annotations
 
@@ -77,9 +77,11 @@ CASES: dict[str, list[Case]] = {
                    "10 mod 3",
               "10 remainder two", "10 remainder", "10 degrees below zero", "10 below zero", "10 thousand",
                    "10 theta", "10 pi",
-              "10 tenths", "10 percent less", "10 hundredths", "10分之一", "10折", "10多", "10的平方", "10倍多", "10左右",
+              "10 tenths", "10 percent less", "10 hundredths", "10分之一", "10折", "10多", "10的平方", "10倍多",
+              "10左右",
               "10 over three", "10 more", "10 not", "10 is wrong", "10 under par", "10 sine")),
-        Case("5", ("5 J", "5 N", "5 V", "5 Ω", "5 kg", "5只", "5名学生", "5 points", "5 m/s", "5°", "5米", "5 kΩ", "5m"),
+        Case("5", ("5 J", "5 N", "5 V", "5 Ω", "5 kg", "5只", "5名学生", "5 points", "5 m/s", "5°", "5米", "5 kΩ",
+                    "5m"),
              ("5折", "5成", "5分之一", "5 degrees below zero", "5次方", "5 dozen", "5万", "5x", "5!", "5V r", "-5",
                   "5 halves", "5x units",
               "半", "5个半", "第5个半", "5 theta", "5 alphas more")),
@@ -87,9 +89,12 @@ CASES: dict[str, list[Case]] = {
              "3成")),
         Case("4", ("4",), ("4 remainder two", "4 remainder 2", "4 R 2", "4余2")),
         Case("20", ("20 pencils",), ("20 percent off", "20 percent", "20%off", "20 minus")[:1]),
-        Case("2.5", ("two and a half", "2 and a half", "2 1/2", "5/2", "2个半", "两个半", "二点五"), ("2", "half", "2 half")),
-        Case("1/2", ("half", "one half", "a half", "一半", "0.5", "50%", "二分之一", "2分之1"), ("2", "1", "half of 3")),
-        Case("0.2", ("5分之一", "五分之一", "one fifth", "1/5", "20%", "2成", "two tenths"), ("5", "fifth root", "5分")),
+        Case("2.5", ("two and a half", "2 and a half", "2 1/2", "5/2", "2个半", "两个半", "二点五"),
+             ("2", "half", "2 half")),
+        Case("1/2", ("half", "one half", "a half", "一半", "0.5", "50%", "二分之一", "2分之1"),
+             ("2", "1", "half of 3")),
+        Case("0.2", ("5分之一", "五分之一", "one fifth", "1/5", "20%", "2成", "two tenths"),
+             ("5", "fifth root", "5分")),
         Case("24", ("2 dozen", "two dozen", "24 eggs", "2 dozen eggs"), ("2", "dozen", "2 pairs")),
         Case("-5", ("-5°C", "5 degrees below zero", "零下5度", "minus five", "negative 5", "−5", "负五"), ("5",
              "5 below")),
@@ -200,8 +205,8 @@ CASES: dict[str, list[Case]] = {
         Case("1 ft", ("12 inches", "1 foot", "12 in", "30.48 cm"), ("1 in", "10 in")),
     ],
     "durations": [
-        Case("200分钟", ("3小时20分", "3小时20分钟", "3 h 20 min", "3 hours and 20 minutes", "200 min", "12000秒", "3h 20m",
-             "200"),
+        Case("200分钟", ("3小时20分", "3小时20分钟", "3 h 20 min", "3 hours and 20 minutes", "200 min", "12000秒",
+             "3h 20m", "200"),
              ("3.2小时", "3小时", "320分钟", "20分钟3小时", "3 h 20 s")),
         Case("90 minutes", ("1.5 hours", "1 h 30 min", "1个半小时", "an hour and a half", "90")[:2], ("1.3 hours",
              "90 s", "130")),

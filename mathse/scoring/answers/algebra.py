@@ -1,9 +1,9 @@
 """Expressions as fractions of sums of products with exact coefficients: 2/sqrt(3) is 2sqrt(3)/3, and 2x+1 is 1+2x.
 
-Letters keep their case, and products of matrices their order. Of functions only values are known that such a sum can be:
-sine, cosine and tangent of the usual angles, whole logarithms, factorials, binomial coefficients and absolute values of
-numbers; sin(x) is a symbol. A text without such a form (more than ``MAX_TERMS`` terms, words) equals only the same text. A
-sum of plain numbers is not worked out: "2+3" is no answer to a question whose answer is 5.
+Letters keep their case, and products of matrices their order. Of functions only values are known that such a sum can
+be: sine, cosine, tangent of the usual angles, whole logarithms, factorials, binomials, absolute values of numbers;
+sin(x) is a symbol. A text without such a form (more than ``MAX_TERMS`` terms, words) equals only the same
+text. A sum of plain numbers is not worked out: "2+3" is no answer to a question that has the answer 5.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ MAX_TERMS, MAX_POWER, MAX_DIGITS, MAX_RADICAND, MAX_LENGTH, MAX_DEPTH, MAX_ROOT 
 MAX_FACTORIAL, MAX_BINOMIAL = 20, 60
 _FUNCTIONS = "arcsin|arccos|arctan|sin|cos|tan|cot|sec|csc|ln|lg|log(?:_[0-9a-z])?|exp"
 _TOKEN = re.compile(
-    r"(?P<number>[0-9]+ [0-9]+/[0-9]+(?![0-9.])|[0-9]+(?:\.[0-9]+)?|\.[0-9]+)|(?P<root>sqrt|root[2-9])|(?P<choose>binom(?=\())"
+    r"(?P<number>[0-9]+ [0-9]+/[0-9]+(?![0-9.])|[0-9]+(?:\.[0-9]+)?|\.[0-9]+)"
+    r"|(?P<root>sqrt|root[2-9])|(?P<choose>binom(?=\())"
     rf"|(?P<function>{_FUNCTIONS})|(?P<pi>pi)|(?P<greek>alpha|beta|gamma|delta|theta|lambda|omega|phi|sigma|Ω)"
     r"|(?P<letter>[a-zA-Z](?:_[0-9a-zA-Z])?)|(?P<sign>[-+*/^()!|°,])|(?P<blank> +)"
 )
@@ -275,9 +276,8 @@ def _root(x: Value, degree: int) -> Value:
     if degree == 2 and value is None and x.bottom == {ONE: Fraction(1)}:  # sqrt(8x+4) is 2 sqrt(2x+1)
         content = Fraction(gcd(*(v.numerator for v in x.top.values())), lcm(*(v.denominator for v in x.top.values())))
         if content != 1:
-            return _product_of(
-                _root(_number(content), 2), _root(Value(_multiplied(x.top, {ONE: 1 / content}), x.bottom), 2)
-            )
+            primitive = Value(_multiplied(x.top, {ONE: 1 / content}), x.bottom)
+            return _product_of(_root(_number(content), 2), _root(primitive, 2))
     return _symbol(f"root{degree}{_key(x)}")
 
 

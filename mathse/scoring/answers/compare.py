@@ -12,7 +12,7 @@ from mathse.scoring.answers.names import in_one_order
 from mathse.scoring.answers.options import named_options, option_letter
 from mathse.scoring.answers.plain import MAX_ANSWER, compact, folded, plain
 from mathse.scoring.answers.quantity import equal_quantities, quantity, without_unit
-from mathse.scoring.answers.question import Question, read_question
+from mathse.scoring.answers.question import UNASKED, Question, read_question
 from mathse.scoring.answers.units import DEGREE, RADIAN
 
 _NAME = re.compile(  # "x =", "f(x) =", "m∠Q =", "AB的长为", "面积是"
@@ -21,7 +21,8 @@ _NAME = re.compile(  # "x =", "f(x) =", "m∠Q =", "AB的长为", "面积是"
     r"|(?:(?:角|∠|△|线段)? ?[A-Za-z]{1,3}(?:的(?:长度|度数|长|值|面积|周长))?|长度?|度数|值|面积|周长|体积|概率)"
     r"(?:为|是|等于)(?=.)|= ?"
 )
-# What says how sure an answer is, or of what it is the number or the place: "about 12", "共有12", "the point (1, 2)".
+_FUNCTION = re.compile(r"^[a-z]\([a-z]\) ?=")
+# Words in front that say how sure an answer is, or that a number follows: "about 12", "共有12", "the point (1, 2)".
 _AROUND = re.compile(
     r"(?:(?:approximately|approx\.?|about|roughly|around|the point|point|coordinates) |≈ ?|[大]?约为?|点"
     r"|[一总]?共?有|共)(?=[-0-9(.A-Za-z]*[0-9(])",
@@ -29,11 +30,16 @@ _AROUND = re.compile(
 )
 _SYMMETRIC = "=∥⊥≅∽"  # signs of relations that may be read from right to left
 _CIRCLED = re.compile("[①-⑳](?:[ ,、和]{0,2}[①-⑳]){0,19}")
+# Without one of these a text has neither parts nor terms. The last two lines are products of letters: AB, aB, Rr, mn.
 _STRUCTURE = re.compile(
-    r"[-+*/^=<>±∪()\[\]{},;:、或和√∞°!|]|sqrt|pi|\\| or | and |[0-9][a-zA-Z]|[a-zA-Z][0-9]|^[A-Z]{2,}$|^[B-DF-HJ-NP-TV-Zb-df-hj-np-tv-z]{2,4}$|[a-z][A-Z]|(?:sin|cos|tan|log|ln) "
+    r"[-+*/^=<>±∪()\[\]{},;:、或和√∞°!|比]|sqrt|pi|\\| or | and | to "
+    r"|[0-9][a-zA-Z]|[a-zA-Z][0-9]|(?:sin|cos|tan|log|ln) "
+    r"|^[A-Z]{2,}$|[a-z][A-Z]"
+    r"|^[B-DF-HJ-NP-TV-Zb-df-hj-np-tv-z]{2,4}$"
 )
 _AROUND_MEANING = re.compile(
-    r"^(?:there (?:is|are) |it(?: is|'s) |(?:this|that|the statement) is |(?:it|(?:the )?equation) has |方程|它)|(?<=solution) exists$|(?<=solutions) exist$"
+    r"^(?:there (?:is|are) |it(?: is|'s) |(?:this|that|the statement) is |(?:it|(?:the )?equation) has |方程|它)"
+    r"|(?<=solution) exists$|(?<=solutions) exist$"
 )
 _SYNONYMS = {synonym: group for group, synonyms in enumerate((
     ("yes", "true", "correct", "是", "对", "正确", "是的", "能", "可以"),
@@ -99,10 +105,12 @@ def _lists_letters(plain_text: str) -> bool:
     return re.fullmatch(r"选?\(?[A-J]\)?(?:(?:, ?| ?、| and | & |和)?\(?[A-J]\)?){1,9}", plain_text) is not None
 
 
-def _same(left: str, right: str, question: Question = read_question(""), depth: int = 0) -> bool:
+def _same(left: str, right: str, question: Question = UNASKED, depth: int = 0) -> bool:
     """Whether two plain texts are one answer; ``depth``: in how many tuples and sets they are nested."""
     if not left or not right:
         return False
+    if "y=" in (left.replace(" ", "")[:2], right.replace(" ", "")[:2]):  # y = 2x is f(x) = 2x
+        left, right = _FUNCTION.sub("y=", left), _FUNCTION.sub("y=", right)
     if ("=" in left) != ("=" in right) or left[0] != right[0]:  # "x = 5" against "5"; x = 2 and y = 2 are two lines
         left, right = _without_name(left, right), _without_name(right, left)
     left, right = _without(_AROUND, left), _without(_AROUND, right)

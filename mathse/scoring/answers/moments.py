@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 _CLOCK = re.compile(
     r"(?P<before>上午|早上|凌晨|中午|下午|晚上)?(?P<hour>[0-9]{1,2})"
-    r"(?:(?P<sign>:|点|时)(?P<minute>[0-9]{2}|[0-9]{1,2}(?=分)|半)?分?(?::00)?(?P<sharp>整|钟)?)? ?(?P<after>[ap]\.? ?m\.?|o'? ?clock)?"
+    r"(?:(?P<sign>:|点|时)(?P<minute>[0-9]{2}|[0-9]{1,2}(?=分)|半)?分?(?::00)?[整钟]?)?"
+    r" ?(?P<after>[ap]\.? ?m\.?|o'? ?clock)?"
 )
 _MONTHS = {name: number for number, name in enumerate((
     "january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november",

@@ -13,7 +13,8 @@ _WORDS = tuple(
         (r"(?:\bthe )?\b[Tt]riangle (?=[A-Z])|三角形(?=[A-Z])|△ ?", "△"),
         (r"(?:\bthe )?\b(?:line )?[Ss]egment (?=[A-Z])|\b[Ll]ine (?=[A-Z]{2}\b)|线段(?=[A-Z])|直线(?=[A-Z])", ""),
         (
-            r"(?:\bthe )?\b(?:quadrilateral|rectangle|square|parallelogram|trapezoid|rhombus) (?=[A-Z]{4}\b)|四边形(?=[A-Z])",
+            r"(?:\bthe )?\b(?:quadrilateral|rectangle|square|parallelogram|trapezoid|rhombus) (?=[A-Z]{4}\b)"
+            r"|四边形(?=[A-Z])",
             "",
         ),
     )

@@ -15,32 +15,38 @@ from mathse.scoring.answers.plain import compact, folded
 MAX_TEXT_IN_SENTENCE = 200  # characters of an option that is looked for in a sentence
 _LETTERS = "ABCDEFGHIJ"
 _LABEL = re.compile(
-    r"(?:the )?(?:option|choice|选项|选)?[ :]*(?:\((?P<bracketed>[A-Ja-j])\)(?= |$)|(?P<bare>[A-Ja-j])(?:[).:](?= |$)|、|$))",
+    r"(?:the )?(?:option|choice|选项|选)?[ :]*"
+    r"(?:\((?P<bracketed>[A-Ja-j])\)(?= |$)|(?P<bare>[A-Ja-j])(?:[).:](?= |$)|、|$))",
     re.IGNORECASE,
 )
 _MANY = re.compile(r"(?:[Oo]ptions?|[Cc]hoices?|选项?)? ?([A-J]{2,10})")
 # "A circle" begins with an article, "A is right" with an option.
-_ARTICLE = r"A(?= (?!(?:is|or|and|but|because|since|as|was|seems|looks|would|must|should|then|not|rather|fits|holds|works)\b)[a-z\x02]{2})"
-_RELATION = r" ?[=+*/<>^∥⊥≅∽]"
+_ARTICLE = (
+    r"A(?= (?!(?:is|or|and|to|but|because|since|as|was|seems|looks|would|must|should|then|not|rather|fits|holds)\b)"
+    r"[a-z\x02]{2})"
+)
+_PART_OF_FORMULA = r"[A-Za-z0-9_'^(]| ?[=+*/<>^∥⊥≅∽]|-[0-9a-z]"
 _LETTER = re.compile(
     r"\((?P<bracketed>[A-Ja-j])\)|(?:\b(?:[Oo]ptions?|[Cc]hoices?)|选项?) ?(?P<named>[A-Ja-j])(?![A-Za-z])"
     r"|^(?P<first>[a-j])(?:[).:、]|(?=$))"
-    rf"|(?:(?<![A-Za-z0-9_\\∠△^=+*<>∥⊥(-])|(?<=\()(?=.[,、]))(?!{_ARTICLE}|I )(?P<capital>[A-J])(?![A-Za-z0-9_'^(]|{_RELATION}|-(?=[0-9a-z]))"
+    r"|(?:(?<![A-Za-z0-9_\\∠△^=+*<>∥⊥(])|(?<=\()(?=.[,、]))"
+    rf"(?!{_ARTICLE}|I )(?P<capital>[A-J])(?!{_PART_OF_FORMULA})"
 )
-_MENTION, _WORDS, _NUMBER = "\x01", "\x02", "\x03"  # in place of an option, and of its words while letters are sought
+# In place of an option, and of its words while letters are sought.
+_MENTION, _WORDS, _NUMBER = "\x01", "\x02", "\x03"
 _CLAUSE = re.compile(
     rf"[.;。!?]|,? ?\b(?:so|therefore|thus|hence)\b|(?<!anything )(?<!everything )(?<!all )\bbut\b|所以|因此|故|而是|但"
     rf"|(?<!is)(?<!are)(?<!was) (?=(?:not|rather than|instead of) (?:an? |the |option |choice )?{_MENTION})"
-    r"|(?:(?<=wrong)|(?<=right)|(?<=false)|(?<=true)|(?<=correct)|(?<=错误)|(?<=正确)|(?<=不对)|(?<=错))(?:, ?| and |,? while )"
-    rf"(?={_MENTION})|(?=而?(?:不是|不选|非){_MENTION})",
+    r"|(?:(?<=wrong)|(?<=right)|(?<=false)|(?<=true)|(?<=correct)|(?<=错误)|(?<=正确)|(?<=不对)|(?<=错))"
+    rf"(?:, ?| and |,? while )(?={_MENTION})|(?=而?(?:不是|不选|非){_MENTION})",
     re.IGNORECASE,
 )
 _REASON = re.compile(r",? ?\b(?:because|since|as)\b|因为", re.IGNORECASE)
 _DENIAL = re.compile(
-    r"\b(?:(?:any|every)thing but|all but|not|no|never|neither|nor|cannot|can't|\w{2,5}n't|isn|aren|doesn|wasn|don|didn|won"
+    r"\b(?:(?:any|every)thing but|all but|not|no|never|neither|nor|cannot|can't|\w{2,5}n't|isn|aren|doesn|wasn|don|didn"
     r"|wrong|incorrect|invalid|false|mistake|mistaken|unlikely|unsuitable|impossible|bad|except|without|rather than"
     r"|instead of|too|(?:exclud|fail|doubt|reject|eliminat|dismiss|discard|contradict|disagree|rul)\w*)\b"
-    r"|不|错|误|非|除了|排除|否|没有|无|矛盾|假",
+    r"|不|错|误|非|除了|排除|否|没有|无|矛盾|假|[✗✘❌]",
     re.IGNORECASE,
 )
 # Behind these the text begins anew: "A? No, B", "Between A and B I choose B".
@@ -83,9 +89,9 @@ def named_options(
             if len(option) > 1 and compared == compact(folded(option)):
                 return frozenset({number})
         if (truth := _TRUTH.match(text)) and not _contradicted(truth, text):
-            numbers = [k for k, option in enumerate(options) if option.casefold() == truth[1].casefold()]
-            if len(numbers) == 1:
-                return frozenset(numbers)
+            named = frozenset(k for k, option in enumerate(options) if option.casefold() == truth[1].casefold())
+            if len(named) == 1:
+                return named
     if (many := _MANY.fullmatch(text)) and list(many[1]) == sorted(set(many[1])):
         numbers = frozenset(map(_LETTERS.index, many[1]))
         return numbers if max(numbers) < (len(options) or len(_LETTERS)) else frozenset()
@@ -164,7 +170,9 @@ def _left_open(text: str, mentions: Sequence[Mention]) -> frozenset[int]:
     reason = _REASON.search(rest)
     if reason and _MENTION in rest[: reason.start()]:  # "A, since B is too long"
         rest = rest[: reason.start()]
-    open_, denied, last = set(), set(), set()
+    open_: set[int] = set()
+    denied: set[int] = set()
+    last: set[int] = set()  # named by the clause before
     for clause in _CLAUSE.split(rest):
         here, numbers = set(numbers[: (n := clause.count(_MENTION))]), numbers[n:]
         if _DENIAL.search(clause):

@@ -70,7 +70,10 @@ def _fraction(match: re.Match[str]) -> str:
     return " " + "/".join(part if _ATOM.fullmatch(part) else f"({part})" for part in (match[1], match[2]))
 
 
-_WRAPPER = r"\\(?:text(?:bf|it|rm)?|math(?:rm|bf|it|sf|bb)|operatorname|mbox|boxed|overline(?= ?\{ ?[A-Z]{2} ?\})) ?\{([^{}]*)\}"
+_WRAPPER = (
+    r"\\(?:text(?:bf|it|rm)?|math(?:rm|bf|it|sf|bb)|operatorname|mbox|boxed|overline(?= ?\{ ?[A-Z]{2} ?\}))"
+    r" ?\{([^{}]*)\}"
+)
 _ATOM = re.compile(r"-?(?:[0-9.]+|[a-zA-Z](?:_\w)?|pi)|[0-9]*sqrt\(\w+\)")  # 2a is none: 1/(2a) is not 1/2a
 _END = r"(?![a-zA-Z])"  # of a LaTeX command
 # Each applied once, in this order.
@@ -83,7 +86,7 @@ _REWRITES = tuple(
         (r"\\(?:left|right|displaystyle|[Bb]igg?)" + _END, ""),
         (r"\\(?:[,;:! ]|qquad|quad)|~", " "),
         (r"(?:US)?\\\$(?= ?[0-9.])|US\$(?= ?[0-9])", "＄"),  # a price, not the sign of a formula
-        (r"^(-?)\$(?=[0-9][^$]*$)", r"\1＄"),
+        (r"^([^$]*)\$(?=[0-9][^$]*$)", r"\1＄"),
         (r"\\?\$|\\[()\[\]]|(?<!\w)\*\*|\*\*(?!\w|[-(])|`", ""),
         (r"\*\*", "^"),
         (r"\\%", "%"),

@@ -13,11 +13,13 @@ _HOW_MANY = re.compile(r"\b(?:how (?:many|much)|number of|what|by what|percent(?
 _HOW_MANY_HAN = re.compile(r"(?:几|多少)(?:个|名|位)?([\u4e00-\u9fff]{1,4})")
 _SEVERAL_OF_ONE = re.compile(
     r"\b(?:solutions?|roots?|zeros|zeroes|solve|all|factors|divisors|multiples|set|elements|x-intercepts|primes|numbers"
-    r"|integers|values|legs|dimensions|side lengths|which of)\b|的解|的根|两根|零点|解集|解方程|所有|哪些|哪几|集合|因数|约数|质数"
+    r"|integers|values|legs|dimensions|side lengths|which of)\b|的解|的根|两根|零点|解集|解方程|所有|哪些|哪几"
+    r"|集合|因数|约数|质数"
 )
 _ONE_ORDER = re.compile(
     r"\b(?:ordered|coordinates?|respectively|points?|order|sequence|pairs?|quotient|first|next|blanks?|vertex|vector"
-    r"|system|simultaneous|smallest to|least to|terms|mean|median)\b|____|分别|依次|坐标|顺序|从[小大]到|方程组|数对|向量|下[一两三]|\( ?\)"
+    r"|system|simultaneous|smallest to|least to|terms|mean|median)\b"
+    r"|____|分别|依次|坐标|顺序|从[小大]到|方程组|数对|向量|下[一两三]|\( ?\)"
 )
 _NAMES_IN_BRACKETS = re.compile(r"\(\s*([a-zA-Z])\s*,\s*([a-zA-Z])\s*(?:,\s*([a-zA-Z])\s*)?\)")
 _NAMES_LISTED = re.compile(
@@ -55,10 +57,8 @@ class Question:
         """The names of an answer's parts, in the order in which the question has them; () for none."""
         if brackets := _NAMES_IN_BRACKETS.search(self.original):
             return tuple(name for name in brackets.groups() if name)
-        listed = None
-        for listed in _NAMES_LISTED.finditer(self.original):
-            pass
-        return tuple(name for name in listed.groups() if name) if listed else ()
+        listed = _NAMES_LISTED.findall(self.original)
+        return tuple(filter(None, listed[-1])) if listed else ()
 
     @cached_property
     def wants_a_set(self) -> bool:

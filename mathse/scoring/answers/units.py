@@ -1,13 +1,14 @@
 """Units of measurement, and the words behind a number that are a unit, a counted noun or neither.
 
-A unit is a size and powers of base quantities: 1 N = 1,000 g m / s^2, so that 5 N is 5 kg m/s^2 and 36 km/h is 10 m/s. A
-noun that is counted is a quantity of its own; a counter ("units", 个) is no unit at all. Any other word changes the number
-or what is stated of it ("20 percent off", "10 choose three"), and then the text is no number with a unit.
+A unit is a size and powers of base quantities: 1 N = 1,000 g m / s^2, so that 5 N is 5 kg m/s^2 and 36 km/h is 10 m/s.
+A noun that is counted is a quantity of its own; a counter ("units", 个) is no unit at all. Any other word changes the
+number or the statement about it ("20 percent off", "10 choose three"), and then the text is no number with a unit.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from fractions import Fraction
 from functools import lru_cache
@@ -23,10 +24,6 @@ class Unit(NamedTuple):
 
     powers: tuple[tuple[str, int], ...]
     size: Fraction
-
-    def __mul__(self, other: object) -> Unit:
-        assert isinstance(other, Unit)
-        return _product(self, other)
 
 
 def _product(one: Unit, other: Unit, power: int = 1) -> Unit:
@@ -52,7 +49,7 @@ _PREFIXES = {
 }  # fmt: skip
 _M, _G, _S, _A = base("length"), base("mass"), base("time"), base("current")
 _N = Unit((("length", 1), ("mass", 1), ("time", -2)), Fraction(1_000))
-_J = _N * _M
+_J = _product(_N, _M)
 _W = _product(_J, _S, -1)
 _V = _product(_W, _A, -1)
 # symbol: unit, its other spellings (English plurals in -s are understood). They take the prefixes above.
@@ -62,15 +59,15 @@ _WITH_PREFIX: dict[str, tuple[Unit, tuple[str, ...]]] = {
     "s": (_S, ("sec", "second", "秒", "秒钟")),
     "L": (Unit((("length", 3),), Fraction(1, 1_000)), ("liter", "litre", "升")),
     "A": (_A, ("amp", "ampere", "安", "安培")),
-    "Hz": (_product(NO_UNIT, _S, -1) * base("cycle"), ("hertz", "赫兹")),
+    "Hz": (_product(base("cycle"), _S, -1), ("hertz", "赫兹")),
     "N": (_N, ("newton", "牛", "牛顿")),
     "J": (_J, ("joule", "焦", "焦耳")),
     "W": (_W, ("watt", "瓦", "瓦特")),
     "V": (_V, ("volt", "伏", "伏特")),
     "Ω": (_product(_V, _A, -1), ("ohm", "欧", "欧姆")),
     "Pa": (_product(_N, _M, -2), ("pascal", "帕", "帕斯卡")),
-    "C": (_A * _S, ("coulomb", "库仑")),
-    "F": (_product(_A * _S, _V, -1), ("farad", "法拉")),
+    "C": (_product(_A, _S), ("coulomb", "库仑")),
+    "F": (_product(_product(_A, _S), _V, -1), ("farad", "法拉")),
     "mol": (base("amount"), ("mole", "摩尔")),
     "eV": (base("electron volt"), ("electronvolt",)),
     "cal": (base("calorie"), ("calorie", "卡路里")),
@@ -97,8 +94,8 @@ _OTHERS: dict[str, tuple[Unit, tuple[str, ...]]] = {
     "week": (base("time", 7 * 86_400), ("周", "星期", "个星期")),
     "month": (base("month"), ("个月", "月")),
     "year": (base("month", 12), ("yr", "年")),
-    "km/h": (base("length", 1_000) * _product(NO_UNIT, base("time", 3_600), -1), ("kmh", "kph")),
-    "mph": (base("length", "1609.344") * _product(NO_UNIT, base("time", 3_600), -1), ()),
+    "km/h": (_product(base("length", 1_000), base("time", 3_600), -1), ("kmh", "kph")),
+    "mph": (_product(base("length", "1609.344"), base("time", 3_600), -1), ()),
     "°": (base("degree"), ("degree", "deg", "度")),
     "°C": (base("celsius"), ("degrees celsius", "degree celsius", "celsius", "摄氏度")),
     "°F": (base("fahrenheit"), ("degrees fahrenheit", "fahrenheit", "华氏度")),
@@ -121,17 +118,23 @@ _SYMBOLS = {symbol: unit for table in (_WITH_PREFIX, _OTHERS) for symbol, (unit,
 _SPELLINGS = {
     spelling: unit for table in (_WITH_PREFIX, _OTHERS) for unit, names in table.values() for spelling in names
 }
-for _symbol, (_unit_of, _names) in _WITH_PREFIX.items():
-    for _prefix, (_english, _chinese, _factor) in _PREFIXES.items():
-        _SYMBOLS.setdefault(_prefix + _symbol, Unit(_unit_of.powers, _unit_of.size * _factor))
-        for _name in _names:
-            _before = _english if _name.isascii() else _chinese
-            _SPELLINGS.setdefault(_before + _name, Unit(_unit_of.powers, _unit_of.size * _factor))
-_SPELLINGS |= {"kilohm": _SPELLINGS["kiloohm"], "megohm": _SPELLINGS["megaohm"]}
-# Symbols in another case, where no second unit has them: KM, Kg, ml.
-_ANY_CASE: dict[str, Unit | None] = {}
-for _symbol, _unit_of in _SYMBOLS.items():
-    _ANY_CASE[_symbol.casefold()] = None if _symbol.casefold() in _ANY_CASE else _unit_of
+
+
+def _add_multiples() -> None:
+    """The units with each prefix: kilometre, 千米 and km; those that have another meaning keep it."""
+    for symbol, (unit, names) in _WITH_PREFIX.items():
+        for prefix, (english, chinese, factor) in _PREFIXES.items():
+            multiple = Unit(unit.powers, unit.size * factor)
+            _SYMBOLS.setdefault(prefix + symbol, multiple)
+            for name in names:
+                _SPELLINGS.setdefault((english if name.isascii() else chinese) + name, multiple)
+    _SPELLINGS.update({"kilohm": _SYMBOLS["kΩ"], "megohm": _SYMBOLS["MΩ"]})
+
+
+_add_multiples()
+_CASES = Counter(map(str.casefold, _SYMBOLS))
+# Symbols in another case, where no second unit has them: KM, Kg.
+_ANY_CASE = {symbol.casefold(): unit for symbol, unit in _SYMBOLS.items() if _CASES[symbol.casefold()] == 1}
 
 _POWER_WORDS = {"square": 2, "sq": 2, "平方": 2, "cubic": 3, "cu": 3, "立方": 3}
 _POWER_BEFORE = re.compile(r"(square|sq|cubic|cu)\b\.? ?|(平方|立方)", re.IGNORECASE)
@@ -140,40 +143,56 @@ _PER = re.compile(r" ?/ ?| per | ?每 ?|(?<=[a-z])\bper\b")
 _MAX_UNIT = 60  # characters
 # Behind a number and its unit these state nothing more: "12 cm in length", "7 cubes in total".
 _FILLER = re.compile(
-    r" (?:in (?:total|all|length|width|height|area|volume)|total|altogether|overall|long|wide|tall|high|deep|thick|old|away|apart|each)$"
+    r" (?:in (?:total|all|length|width|height|area|volume)|total|altogether|overall|long|wide|tall|high|deep|thick|old"
+    r"|away|apart|each)$"
 )
-# Before or behind a noun these change the number, or what is stated of it.
-_NO_NOUNS = frozenset(
-    ["and", "or", "plus", "minus", "times", "squared", "cubed", "divided", "multiplied", "by", "choose", "root", "roots", "factorial", "mod", "modulo", "remainder", "theta", "alpha", "beta", "gamma", "delta", "lambda", "omega", "phi", "sigma", "pi", "sin", "cos", "tan", "cot", "log", "ln", "exp", "sqrt", "power", "to", "the", "over", "under", "above", "below", "off", "not", "no", "wrong", "incorrect", "false", "isn", "than", "more", "less", "least", "most", "up", "down", "of", "from", "per", "if", "but", "nor", "either", "maybe", "perhaps", "is", "are", "was", "plus", "degrees", "previous", "others", "unless", "yes", "minuses", "pluses", "vs", "versus"]
-) | NUMBER_WORDS  # fmt: skip
+# Before or behind a noun these change the number, or the statement about it.
+_NO_NOUNS = NUMBER_WORDS | {
+    *(
+        "and",
+        "or",
+        "but",
+        "nor",
+        "either",
+        "if",
+        "unless",
+        "maybe",
+        "perhaps",
+        "not",
+        "no",
+        "yes",
+        "wrong",
+        "incorrect",
+    ),
+    *("false", "isn", "is", "are", "was", "than", "more", "less", "least", "most", "over", "under", "above", "below"),
+    *("off", "up", "down", "of", "from", "per", "to", "the", "previous", "others", "vs", "versus", "degrees"),
+    *(
+        "plus",
+        "minus",
+        "times",
+        "divided",
+        "multiplied",
+        "by",
+        "mod",
+        "modulo",
+        "remainder",
+        "squared",
+        "cubed",
+        "power",
+    ),
+    *("root", "roots", "sqrt", "factorial", "choose", "sin", "cos", "tan", "cot", "log", "ln", "exp", "pi"),
+    *("alpha", "beta", "gamma", "delta", "theta", "lambda", "omega", "phi", "sigma"),
+}
 _NO_PLURALS = ("ss", "us", "is")
-_PLURALS = frozenset(
-    [
-        "people",
-        "men",
-        "women",
-        "children",
-        "feet",
-        "teeth",
-        "mice",
-        "geese",
-        "sheep",
-        "fish",
-        "oxen",
-        "dice",
-        "vertices",
-        "axes",
-        "faces",
-    ]
-)
+_PLURALS = {"people", "men", "women", "children", "teeth", "mice", "geese", "sheep", "fish", "oxen", "dice"}
 _WORDS = re.compile(r"[a-z]+(?:[ -][a-z]+){0,5}")
 _COUNTERS = frozenset(
-    "个只条张本支枝头匹辆棵位名人次件块片根座家间朵颗粒双套组瓶杯碗盒箱包袋把台部架艘栋层页行排节道题种样倍岁步圈趟场回届项类批群"
+    "个点只条张本支枝头匹辆棵位名人次件块片根座家间朵颗粒双套组瓶杯碗盒箱包袋把台部架艘栋层页行排节道题种样倍岁步圈趟场回届项类批群"
     "株枚册幅串份户班队顶尾口所盘盆桶罐筐车对分"
 ) - {"对"}
 _HAN_NOUN = re.compile(f"[{HAN}]{{1,6}}")
 _NO_HAN_NOUNS = re.compile(
-    r"[万亿千百十半或和至不错对非的多余折成打之又加减乘除零一二三四五六七八九负点几]|平方|立方|次方|分之|左右|以[上下内外]|根号"
+    r"[万亿千百十半或和至不错对非的多余折成打之又加减乘除零一二三四五六七八九负几]|平方|立方|次方|分之|左右|以[上下内外]|根号"
 )
 
 
