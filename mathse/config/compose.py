@@ -49,7 +49,8 @@ def sweep_folder(arguments: Sequence[str], schema: type) -> Path:
     parser = OverridesParser.create()
     single = [text for text in line.overrides if not parser.parse_override(text).is_sweep_override()]
     with configs(line.config_path):
-        composed = compose(line.config_name or program_of(line.overrides, schema), overrides=single, return_hydra_config=True)
+        name = line.config_name or program_of(line.overrides, schema)
+        composed = compose(name, overrides=single, return_hydra_config=True)
         return Path(str(composed.hydra.sweep.dir))
 
 
