@@ -19,9 +19,9 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.types import RunMode
-from hydra_plugins.mathse_slurm import SlurmLauncher
 from omegaconf import DictConfig
 
+from hydra_plugins.mathse_slurm import SlurmLauncher
 from mathse.commands.mistakes import RUNNING, JobFailed, sentence, wants_traceback
 from mathse.commands.slurm.program import Program
 from mathse.commands.stop_signals import StopSignals, stopping_once
@@ -56,7 +56,7 @@ def main(task: Task, config_name: str, schema: type, arguments: Sequence[str] | 
     launch.end_with_agent()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait spinning ruin each other on a busy machine
     register()
-    # Hydra looks for plugins in folders; of an editable install it finds none, since import hooks stand for its folders.
+    # Hydra searches folders for plugins; an editable install has import hooks in their place, where it finds none.
     Plugins.instance().register(SlurmLauncher)
     traceback = wants_traceback()
     arguments = sys.argv[1:]

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-
 SOURCE = Path(__file__).resolve().parents[2]  # of a checkout; of a wheel the folder of all packages
 
 

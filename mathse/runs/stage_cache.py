@@ -87,7 +87,9 @@ class RunFolder:
                 for name, record in records.items()
                 if (differing := differences(record["config"], config_slice(run.config, record["keys"])))
             }
-            without_work = [n for n in changed if n in begun and not (path / n / DONE).exists() and not _has_work(path / n)]
+            without_work = [
+                n for n in changed if n in begun and not (path / n / DONE).exists() and not _has_work(path / n)
+            ]
             for name in without_work:
                 del changed[name]
             by_others = {
