@@ -28,7 +28,7 @@ class Steps(pl.Callback):
 def number():
     return 3
 """
-QUICK = (*TINY, "evolution.rounds=0", "evolution.reflect.when=never", "judge=answer")
+QUICK = (*TINY, "evolution.rounds=0")
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +43,7 @@ def test_a_lightning_callback_is_built_anew_for_every_fit_and_part_of_what_it_ma
     run(tmp_path / "run", *QUICK, *chosen)
     steps = file.read_text().split()
     assert len(steps) >= 2 and set(steps) == {"2"}, "sft.max_steps=2, and no fit goes on counting another one's"
-    config = read_json(tmp_path / "run" / "final" / "stage.json")["config"]
+    config = read_json(tmp_path / "run" / "distill" / "stage.json")["config"]
     assert config["lightning_callbacks.steps._target_"] == "somebodys_steps.Steps"
 
 
