@@ -19,6 +19,7 @@ VERBS = {
     "compare": ("mathse.evaluation.compare", "runs on the same problems: differences, transitions, the paper's tables"),
     "tiny": ("mathse.commands.tiny", "write a tiny random-weight checkpoint of a family"),
     "convert": ("mathse.commands.convert", "a published InternVL2.5 folder to transformers' layout"),
+    "control": ("mathse.commands.control", "a finished run's controls: the distilled rows with as much compute"),
     "plan": ("mathse.commands.plan", "what a run will do, ask and cost, before it starts"),
     "replay": ("mathse.commands.replay", "decide a finished run's rounds anew, from stored verdicts"),
     "study": ("mathse.reporting.study", "a study's finished runs as the table and the picture of its README"),

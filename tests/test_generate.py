@@ -14,8 +14,9 @@ from small import problems, tiny_backbone
 
 from mathse.config import build
 from mathse.config.generators import HFGenerator
-from mathse.inference.generate import batched, predict
+from mathse.inference.generate import Beginning, batched, predict
 from mathse.inference.rows import solve_row
+from mathse.models.base import Completion
 from mathse.models.row import Row
 from mathse.models.tiny import TinyBackbone
 from mathse.runs.rows import JsonlRows, Mapped
@@ -27,16 +28,16 @@ GENERATOR = build(HFGenerator(batch_size=6, temperature=1.0, max_new_tokens=6)) 
 
 
 class CountingBackbone(TinyBackbone):
-    """Notes the rows of each call of ``generate``."""
+    """Notes the rows of each call of ``complete``."""
 
     def __init__(self) -> None:
         small = tiny_backbone()
         super(TinyBackbone, self).__init__(small.model, small.processor)
         self.calls: list[int] = []
 
-    def generate(self, rows: Sequence[Row], *args: Any, **kwargs: Any) -> list[list[str]]:
+    def complete(self, rows: Sequence[Row], **kwargs: Any) -> list[list[Completion]]:
         self.calls.append(len(rows))
-        return super().generate(rows, *args, **kwargs)
+        return super().complete(rows, **kwargs)
 
 
 class TellingBackbone(CountingBackbone):
@@ -46,8 +47,8 @@ class TellingBackbone(CountingBackbone):
         super().__init__()
         self.table = table
 
-    def generate(self, rows: Sequence[Row], *args: Any, **kwargs: Any) -> list[list[str]]:
-        return [[self.table[row["question"]]] for row in rows]
+    def complete(self, rows: Sequence[Row], **kwargs: Any) -> list[list[Completion]]:
+        return [[Completion(self.table[row["question"]], [])] for row in rows]
 
 
 def unequal(count: int) -> list[Problem]:
@@ -225,3 +226,26 @@ def test_predicting_that_was_killed_goes_on_to_the_same_rows(tmp_path: Path, lin
     rows = predict(backbone, asked, tmp_path / "torn.jsonl", **options, advance=told.append)  # type: ignore[arg-type]
     assert rows == expected and sum(told) == 7
     assert backbone.calls == [2, 2, 2, 1][lines // 2 :]
+
+
+def test_restarts_go_on_from_right_steps_and_leave_the_whole_samples_as_they_would_be(tmp_path: Path) -> None:
+    asked = problems(4)
+    plain = sample(tiny_backbone(), asked, tmp_path / "plain.jsonl", n=2)
+    starts = {p.id: Beginning("Step 1: the digits are 3", f"draft/{p.id}") for p in asked[1:3]}
+    paths = sample(tiny_backbone(), asked, tmp_path / "more.jsonl", n=2, restarts=3, beginnings=starts)
+    assert list(paths[: len(plain)]) == list(plain)
+    restarted = paths[len(plain) :]
+    assert Counter(p.problem_id for p in restarted) == dict.fromkeys(starts, 3)
+    for p in restarted:
+        assert p.text.startswith("Step 1: the digits are 3") and p.lineage.parent == f"draft/{p.problem_id}"
+    assert len({p.id for p in paths}) == len(paths)
+
+
+@pytest.mark.parametrize("lines", [0, 5, 9, 13])
+def test_restarts_that_were_killed_go_on_to_the_same_rows(tmp_path: Path, lines: int) -> None:
+    asked = problems(4)
+    starts = {p.id: Beginning("Step 1:", f"draft/{p.id}") for p in asked}
+    options: Any = {"n": 2, "restarts": 2, "beginnings": starts}
+    whole = sample(tiny_backbone(), asked, tmp_path / "whole.jsonl", **options)
+    cut(tmp_path / "whole.jsonl", tmp_path / "cut.jsonl", lines, b'{"id": "torn')
+    assert list(sample(tiny_backbone(), asked, tmp_path / "cut.jsonl", **options)) == list(whole)

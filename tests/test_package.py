@@ -88,7 +88,7 @@ def test_dev_has_what_tests_import_and_every_extra_has_its_sentence(root: Path) 
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
     assert set(EXTRAS) == set(extras) - {"dev", "docs"}
-    for name in ("hub", "lineage", "dashboards"):
+    for name in ("hub", "lineage", "dashboards", "server"):
         assert set(extras[name]) <= set(extras["dev"]), name
 
 

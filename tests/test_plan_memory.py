@@ -124,6 +124,19 @@ def test_a_plan_says_what_it_needs_to_know_where_there_is_no_gpu(
         config_of("trainer.device_memory=much")
 
 
+def test_a_plan_knows_frozen_layers_and_refuses_more_than_there_are() -> None:
+    model = ("backbone=qwen2vl", "sft.method=full")
+    plain, frozen = (config_of(*model, f"sft.freeze_layers={k}") for k in (0, 14))
+    (whole, half) = (memory.jobs(config, CARD)[0].need.device for config in (plain, frozen))
+    layer = 233_057_792  # parameters of one of 28 layers
+    assert whole["gradients"] - half["gradients"] == 4 * (14 * layer + 152_064 * 3584)
+    assert half["weights"] == whole["weights"] and half["activations"] < 0.6 * whole["activations"]
+    with pytest.raises(
+        ConfigError, match=r"sft\.freeze_layers = 28: the language model has 28 layers.*pass 27 or less"
+    ):
+        memory.jobs(config_of(*model, "sft.freeze_layers=28"), CARD)
+
+
 # --- what cannot fit --------------------------------------------------------------------------------------------------
 
 

@@ -17,7 +17,7 @@ from mathse.reporting.progress.wording import accuracy_text, clean, duration, fi
 SUMMARY = {
     "stages": [
         {"stage": "base", "accuracy": 0.01, "ci95": [0.005, 0.015], "teacher_calls": 0, "train_rows": 0},
-        {"stage": "round_01", "accuracy": 0.64, "ci95": [0.62, 0.66], "teacher_calls": 400, "train_rows": 1400,
+        {"stage": "round_01", "accuracy": 0.64, "ci95": [0.62, 0.66], "teacher_calls": 400, "train_rows": 1400, "flops": 1_302_000_000_000_000,
          "accepted": 1052, "rejected": 1340, "unparsed": 8, "acceptance_precision": 0.978},
     ],
     "orm": {"overall_accuracy": 0.97, "positive_accuracy": 0.98, "negative_accuracy": 0.95,
@@ -92,7 +92,7 @@ def test_the_closing_table_is_the_same_on_a_terminal_and_in_a_file() -> None:
     Progress("plain", stream=plain).table(SUMMARY)
     Progress("rich", stream=rich).table(SUMMARY)
     assert (
-        "round_01  64.0% [62.0, 66.0]            400       1,400     1,052     1,340         8      0.978"
+        "round_01  64.0% [62.0, 66.0]            400         1.3 P       1,400     1,052     1,340         8      0.978"
         in plain.getvalue()
     )
     assert "overall 97.0%" in plain.getvalue() and "first wrong step named -" in plain.getvalue()
@@ -100,8 +100,20 @@ def test_the_closing_table_is_the_same_on_a_terminal_and_in_a_file() -> None:
         assert line in rich.getvalue()
 
 
+def test_the_end_of_a_run_says_what_was_spent_and_what_measuring_cost() -> None:
+    out = io.StringIO()
+    nothing = {"prefilled_tokens": 0, "sampled_tokens": 0, "trained_tokens": 0, "flops": 0}
+    method = {**nothing, "prefilled_tokens": 12_000, "trained_tokens": 3_163, "flops": 522_487_168}
+    ledger = {"method": method, "measuring": {**nothing, "sampled_tokens": None, "flops": None}}
+    Progress("plain", stream=out).table({**SUMMARY, "ledger": ledger})
+    assert (
+        "spent: tokens read 12,000, trained 3,163, 522 M FLOPs; and to measure it: tokens sampled not recorded, "
+        "not recorded FLOPs" in out.getvalue()
+    )
+
+
 def test_stages_that_judge_nothing_show_dashes() -> None:
-    assert stage_rows(SUMMARY)[0] == ("base", "1.0% [0.5, 1.5]", "0", "0", "-", "-", "-", "-")
+    assert stage_rows(SUMMARY)[0] == ("base", "1.0% [0.5, 1.5]", "0", "not recorded", "0", "-", "-", "-", "-")
     assert accuracy_text(None, None) == "-"
 
 

@@ -348,7 +348,10 @@ def job(folder: Path, strategy: str, precision: Any = "32-true", **changes: Any)
     settings = Fit(max_steps=2, batch_size=7, micro_batch_size=2, val_every=1, optimizer=LEARNING)
     settings = replace(settings, **changes)
     rows = ragged(tiny_backbone())
-    trainer = Trainer(precision=precision, log_every=1, checkpoint_every=1, strategy=strategy)
+    store = str(folder / "store")
+    trainer = Trainer(
+        precision=precision, log_every=1, checkpoint_every=1, strategy=strategy, tower_features_folder=store
+    )
     if strategy != "auto":
         trainer = replace(trainer, devices=2)
     return FitJob(folder, rows, seed=0, settings=settings, trainer=trainer, val_rows=rows[:5])
@@ -379,6 +382,8 @@ CASES = {
     "fsdp2, frozen tower": ("fsdp2", {"freeze": ["tower"]}),
     "fsdp2 lora": ("fsdp2", LORA),
     "ddp, kept features": ("ddp", {"freeze": ["tower"], "tower_features": True, **ONE_GRADIENT}),
+    "ddp, kept states": ("ddp", {"freeze": ["tower", "connector"], "freeze_layers": 1, **ONE_GRADIENT, "max_steps": 2}),
+    "fsdp2, frozen layers": ("fsdp2", {"freeze": ["tower", "connector"], "freeze_layers": 1, **ONE_GRADIENT}),
     "fsdp2, kept features": ("fsdp2", {"freeze": ["tower"], "tower_features": True, **ONE_GRADIENT}),
 }
 

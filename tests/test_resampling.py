@@ -8,20 +8,13 @@ import pytest
 from scipy.stats import binomtest
 
 from mathse.errors import DataError
-from mathse.scoring.metrics import wilson
-from mathse.scoring.resampling import difference_interval, mcnemar, share_interval
-
-
-def test_the_interval_of_a_share_is_near_wilson_s_where_there_is_much_to_count() -> None:
-    interval, close = share_interval([k < 348 for k in range(1000)]), wilson(348, 1000)
-    assert interval == pytest.approx(close, abs=0.004)
-    assert share_interval([]) is None
-    assert share_interval([True] * 5) == (1.0, 1.0)
+from mathse.scoring.resampling import difference_interval, mcnemar
 
 
 def test_equal_seeds_draw_equally() -> None:
-    marks = [k % 3 == 0 for k in range(9_973)]
-    assert share_interval(marks, 1) == share_interval(marks, 1) != share_interval(marks, 2)
+    before, after = [k % 3 == 0 for k in range(9_973)], [k % 5 == 0 for k in range(9_973)]
+    drawn = [difference_interval(before, after, seed) for seed in (1, 1, 2)]
+    assert drawn[0] == drawn[1] != drawn[2]
 
 
 def test_a_paired_difference_is_tighter_than_two_shares_apart() -> None:

@@ -16,6 +16,7 @@ from traceback import print_exception
 from typing import Any, NoReturn
 
 import hydra
+from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.types import RunMode
@@ -28,9 +29,11 @@ from mathse.commands.stop_signals import StopSignals, stopping_once
 from mathse.commands.sweep_table import jobs_below, sweep_table
 from mathse.config import sweeps
 from mathse.config.compose import help_page, sweep_folder
+from mathse.config.hydra_calls import refuse_calls_by_hydra
 from mathse.config.options import CONF, FLAG, look_in, own_folder
-from mathse.config.overrides import COMPOSING, as_spelt, command_line, explain, quoted, refuse_early
+from mathse.config.overrides import COMPOSING, as_spelt, command_line, explain, given, quoted, refuse_early
 from mathse.config.parse import parse
+from mathse.config.programs import program_of
 from mathse.config.register import register
 from mathse.errors import ConfigError, MathSEError, RankLost
 from mathse.runs.layout import NOTE_OF_SWEEP
@@ -67,6 +70,7 @@ def main(task: Task, config_name: str, schema: type, arguments: Sequence[str] | 
         line = command_line(arguments)
         look_in(line.config_dir)
         refuse_early(arguments, schema)
+        refuse_calls_by_hydra(arguments, schema)
         sys.argv[1:] = as_spelt(arguments)
         if line.help:
             print(help_page(arguments, schema))
@@ -75,7 +79,8 @@ def main(task: Task, config_name: str, schema: type, arguments: Sequence[str] | 
         vars(job)["program"] = _program(schema, _start_of_a_rank(config_name))
         if (rank := launch.own_rank()) is not None and rank.rank:
             sys.argv.insert(1, "hydra.run.dir=outputs")  # rank 0's, named by its time of start, is the run folder
-        run = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)
+        program = program_of(line.overrides, schema)
+        run = hydra.main(version_base="1.3", config_path=str(CONF), config_name=program)(job)
         if not line.multirun:
             run()
             return
@@ -137,7 +142,7 @@ def _job(
         begun.append(str(folder))
         launch.end_with_sweep()
         try:
-            config: Any = parse(cfg, schema)
+            config = _settings(cfg, schema)
             if getattr(config, "plan", False):  # no rank is started for it, no folder is left
                 _remove_if_empty(folder)
                 return task(config, folder)
@@ -184,6 +189,16 @@ def _job(
     return job
 
 
+def _settings(cfg: DictConfig, schema: type) -> Any:
+    """The settings of a job. Jobs of a sweep may name other checkpoints than the one that Hydra composed all of them
+    onto, so each is composed anew, onto its own."""
+    overrides = list(HydraConfig.get().overrides.task)
+    program, composed_onto = program_of(overrides, schema), HydraConfig.get().job.config_name
+    if _is_sweep() and program != composed_onto:
+        cfg = compose(program, overrides=overrides)
+    return parse(cfg, schema, given=given(overrides))
+
+
 def _settings_of_a_job(overrides: Sequence[str]) -> list[str]:
     """The command line of one job of a sweep: its own settings, and where else options are looked for."""
     return [*([] if own_folder() is None else [f"{FLAG}={own_folder()}"]), *overrides]
@@ -193,7 +208,7 @@ def _program(schema: type, start: Sequence[str]) -> Program:
     """What hydra/launcher=slurm starts. ``start``: the command of a run, up to its settings."""
 
     def check(cfg: DictConfig) -> Any:
-        config: Any = parse(cfg, schema)
+        config = _settings(cfg, schema)
         _refuse_impossible_sweeps(config)
         if getattr(config, "plan", False):
             raise ConfigError("plan = true: hydra/launcher=slurm would submit every job; leave one of the two out")

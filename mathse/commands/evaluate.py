@@ -2,7 +2,8 @@
 file of its answers.
 
 Hydra composes conf/evaluate.yaml, ``mathse.config`` reads it strictly, the answers are made or read, and scored as the
-benchmarks' authors score them; ``--help`` shows all settings. Each benchmark gets a folder in the run folder:
+benchmarks' authors score them; ``--help`` shows all settings. Each benchmark gets a folder in the run folder, called by
+its name (the test split of ``data`` by the name of its set):
 
     predictions.jsonl   a row an answer: id, response; appended as they come, and a rerun goes on
     scored.jsonl        a row a problem: id, response, extraction, prediction, answer, correct, decided_by, ...

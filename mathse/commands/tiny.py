@@ -11,8 +11,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mathse.config.backbones import SAYS_ITSELF
 from mathse.config.program import program
 from mathse.errors import CheckpointError
+from mathse.runs.layout import OWN_SETTINGS
+from mathse.runs.store import write_json
 
 if TYPE_CHECKING:
     from mathse.models.base import Backbone
@@ -48,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.folder.exists() and any(arguments.folder.iterdir()):
         raise CheckpointError(f"{arguments.folder} is not empty; name a new folder")
-    from mathse.models import quiet  # here: --help needs no torch
+    from mathse.models import FAMILIES, quiet  # here: --help needs no torch
 
     quiet()
     if arguments.family in HF_CLASSES:
@@ -59,6 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         module, _, name = {**BUILDERS, **OTHERS}[arguments.family].rpartition(".")
         backbone = getattr(import_module(module), name)(arguments.seed)
     backbone.save(arguments.folder)
+    section = FAMILIES[arguments.family if arguments.family in FAMILIES else "hf"]
+    own = {"backbone": {"_target_": section()._target_, **SAYS_ITSELF[section]}}
+    write_json(arguments.folder / OWN_SETTINGS, own)  # several families have models of one type
     parameters = sum(p.numel() for p in backbone.model.parameters())
     print(f"{arguments.folder}: {arguments.family}, {parameters:,} parameters, random weights")
     return 0

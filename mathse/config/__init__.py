@@ -3,12 +3,14 @@
 schema     the two programs' settings and the options of each group; their sections stand in backbones, data, teachers,
            judges, generators, fits, evolution and evaluation: names, defaults, what each value may be (allow)
 options    what conf/ offers: groups and their options
+trust      which classes may be imported because a file names them
 bind       a plain mapping becomes dataclass objects
 rules      what must hold between settings, a file for each part of them
 parse      all of it: a composed config -> TrainConfig, or one ConfigError; also build(), an option's object from
            its settings
 register   what Hydra must know beforehand: the ConfigStore and the resolvers
 overrides  what Hydra says of a command line, in our words
+hydra_calls  what Hydra would call for a plan of somebody else's settings
 """
 
 from mathse.config.parse import build, flatten, parse, recorded, with_values

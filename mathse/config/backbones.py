@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from mathse.config.allow import allow, follow
 from mathse.types import PromptStyle
@@ -135,3 +135,17 @@ class SmolLM2Vision(HF):
     # task's pictures); null: what the checkpoint says
     image_height: int | None = allow(28, low=14)
     image_width: int | None = allow(84, low=14)  # likewise
+
+
+# What an exported checkpoint says itself, by the section's class: pixel bounds, the system text and the chat template
+# lie in its folder, and it is what a server renders and cuts pictures by, whatever the settings are now.
+SAYS_ITSELF: dict[type, dict[str, Any]] = {
+    TinyBackbone: {},
+    Qwen2VL: {"min_pixels": None, "max_pixels": None},
+    InternVL25: {"system": None},
+    CogVLM2: {},
+    CausalLM: {"system": None, "chat_template": None},
+    HF: {"system": None, "chat_template": None},
+    SmolLM2: {"system": None, "chat_template": None},
+    SmolLM2Vision: {"system": None, "chat_template": None, "image_height": None, "image_width": None},
+}

@@ -47,6 +47,8 @@ def nearest(name: str, names: Sequence[str]) -> str | None:
     if meant := next((n for n in FIELD_WORDS.get(name.casefold(), ()) if n in names or n in OF_HYDRA), None):
         return meant
     section, _, setting = name.partition(".")
+    if inside := [n for n in FIELD_WORDS.get(setting.casefold(), ()) if n in names and n.startswith(f"{section}.")]:
+        return inside[0]
     same_word = [n for n in others if setting and n.startswith(f"{section}.") and n.endswith(f".{setting}")]
     # sft.lr is meant for this section, trainer.max_epochs for another one
     meant = next((n for n in FIELD_WORDS.get(name.rpartition(".")[2].casefold(), ()) if n in (*names, *OF_HYDRA)), None)
@@ -144,7 +146,7 @@ def _settings_of(group: str, values: Mapping[Any, Any]) -> Any:
         if schema()._target_ == target:
             return schema()
     try:
-        call = locate(target)
+        call = locate(target, group)
         parameters = _parameters(call)
     except ConfigError:
         return None  # binding says so
@@ -229,7 +231,7 @@ def bind_option(group: str, default: Any, value: Any, path: str, notes: Notes) -
         for key in value:
             _note_unknown(f"{path}.", key, value[key], choose, notes.known, notes)
         return default
-    return _bind_own(value, path, notes) or default
+    return _bind_own(group, value, path, notes) or default
 
 
 def _bind_named(group: str, value: Any, path: str, notes: Notes) -> dict[str, Any]:
@@ -254,15 +256,17 @@ def _bind_named(group: str, value: Any, path: str, notes: Notes) -> dict[str, An
             bound[name] = bind(schema, entry, f"{path}.{name}.", notes, choose)
         else:
             beside = ROWS if group == "benchmark" else ()
-            bound[name] = _bind_own(entry, f"{path}.{name}", notes, beside)
+            bound[name] = _bind_own(group, entry, f"{path}.{name}", notes, beside)
     return bound
 
 
-def _bind_own(values: Mapping[Any, Any], path: str, notes: Notes, beside: Sequence[str] = ()) -> dict[str, Any] | None:
+def _bind_own(
+    group: str, values: Mapping[Any, Any], path: str, notes: Notes, beside: Sequence[str] = ()
+) -> dict[str, Any] | None:
     """The section of a class that is not ours: its signature is the schema, with the names ``beside`` it. None if it
     cannot be imported."""
     try:
-        parameters = _parameters(locate(values["_target_"]))
+        parameters = _parameters(locate(values["_target_"], group))
     except ConfigError as e:
         notes.problems[f"{path}._target_"] = f"{path}._target_ = {show(values['_target_'])}: {e}"
         return None
@@ -283,9 +287,10 @@ def _parameters(call: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
         raise ConfigError("has no signature to check settings by; name a class or function written in Python") from e
 
 
-def locate(target: Any) -> Callable[..., Any]:
-    """The class or function at a dotted path. Raises ConfigError if there is none, or if it is not to be imported."""
-    if (reason := why_not_imported(str(target))) is not None:
+def locate(target: Any, group: str | None = None) -> Callable[..., Any]:
+    """The class or function at a dotted path that a section of ``group`` names (None: of none). Raises ConfigError if
+    there is none, or if it is not to be imported."""
+    if (reason := why_not_imported(str(target), group)) is not None:
         raise ConfigError(reason)
     module, _, name = str(target).rpartition(".")
     try:

@@ -13,10 +13,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mathse.config.describe import settings_lines
 from mathse.config.judges import with_target
-from mathse.config.overrides import COMPOSING, command_line, configs, explain, refuse_early
+from mathse.config.overrides import COMPOSING, command_line, configs, explain, given, refuse_early
 from mathse.config.parse import flatten, parse, read
+from mathse.config.programs import program_of
 from mathse.config.rules import Rule
-from mathse.config.schema import PROGRAMS, EvaluateConfig, TrainConfig
+from mathse.config.schema import EvaluateConfig, TrainConfig
 from mathse.config.trust import only_looking
 from mathse.errors import ConfigError
 
@@ -25,13 +26,13 @@ def train_config(overrides: Sequence[str], but: Container[Rule] = ()) -> tuple[T
     """(settings, hydra.run.dir) of ``python train.py *overrides``. Raises ConfigError as train.py does, except for the
     rules in ``but``."""
     composed, folder = _composed(overrides, TrainConfig)
-    return parse(composed, but=but), folder
+    return parse(composed, but=but, given=given(overrides)), folder
 
 
 def evaluate_config(overrides: Sequence[str]) -> tuple[EvaluateConfig, Path]:
     """The same of ``python evaluate.py *overrides``."""
     composed, folder = _composed(overrides, EvaluateConfig)
-    return parse(composed, EvaluateConfig), folder
+    return parse(composed, EvaluateConfig, given=given(overrides)), folder
 
 
 def unchecked_settings(overrides: Sequence[str]) -> dict[str, Any]:
@@ -48,7 +49,8 @@ def sweep_folder(arguments: Sequence[str], schema: type) -> Path:
     parser = OverridesParser.create()
     single = [text for text in line.overrides if not parser.parse_override(text).is_sweep_override()]
     with configs(line.config_path):
-        composed = compose(line.config_name or PROGRAMS[schema], overrides=single, return_hydra_config=True)
+        name = line.config_name or program_of(line.overrides, schema)
+        composed = compose(name, overrides=single, return_hydra_config=True)
         return Path(str(composed.hydra.sweep.dir))
 
 
@@ -61,7 +63,8 @@ def help_page(arguments: Sequence[str], schema: type) -> str:
     """
     line = command_line(arguments)
     with configs(line.config_path):
-        page = compose(line.config_name or PROGRAMS[schema], overrides=line.overrides, return_hydra_config=True)
+        program = line.config_name or program_of(line.overrides, schema)
+        page = compose(program, overrides=line.overrides, return_hydra_config=True)
     template = Template(page.hydra.help.template)
     with open_dict(page):
         del page["hydra"]
@@ -77,7 +80,7 @@ def _composed(overrides: Sequence[str], schema: type) -> tuple[DictConfig, Path]
     try:
         with configs():
             line = command_line(overrides)
-            composed = compose(PROGRAMS[schema], overrides=line.overrides, return_hydra_config=True)
+            composed = compose(program_of(line.overrides, schema), overrides=line.overrides, return_hydra_config=True)
             folder = Path(str(composed.hydra.run.dir))
             with open_dict(composed):
                 del composed["hydra"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from mathse.config.allow import allow, follow
@@ -129,6 +131,24 @@ class MixtureData(Split):
     weights: Any = None  # by name: shares of the mixture, of any sum
     counts: Any = None  # by name: rows; instead of weights
     size: int | None = allow(None, low=1)  # rows in all, with weights; null: as many as the weights allow
+
+
+def set_name(section: Any) -> str:
+    """What the problems of a data section are called in results and as a folder: by their file, their published set, or
+    the user's own class. ``section``: a settings object, or a mapping as a run records it."""
+    values = section if isinstance(section, Mapping) else vars(section)
+    target = str(values.get("_target_", "")).rpartition(".")[2]
+    if isinstance(path := values.get("path"), str):
+        name = Path(path).name.removesuffix(".gz")
+        name = name.rpartition(".")[0] or name
+    elif target == "PublicData":
+        name = str(values.get("name"))
+    elif isinstance(root := values.get("root"), str):
+        name = Path(root).name
+    else:
+        known = {"SyntheticData": "synthetic", "WordProblems": "word_problems", "MixtureData": "mixture"}
+        name = known.get(target, target)
+    return re.sub(r"[^\w.-]+", "_", name).strip("._-") or "synthetic"
 
 
 @dataclass

@@ -25,6 +25,7 @@ EXTRAS = {
     "smollm2-vision": Extra("onnx", "the onnx package"),
     "lineage": Extra("duckdb", "duckdb"),
     "dashboards": Extra("wandb_workspaces", "the wandb-workspaces package"),
+    "server": Extra("uvicorn", "uvicorn"),
     "tensorboard": Extra("tensorboard", "tensorboard"),
     "mlflow": Extra("mlflow", "MLflow"),
     "qlora": Extra("bitsandbytes", "bitsandbytes"),

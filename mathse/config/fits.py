@@ -37,6 +37,9 @@ class Fit:
     method: Literal["full", "lora", "qlora"] = "full"  # all weights, or adapters (qlora: on 4 bits)
     lora: Lora = field(default_factory=Lora)
     freeze: list[str] = field(default_factory=list)  # parts that stay as they are: tower, connector, language
+    # so many lower layers of the language model, and the token embeddings, stay as they are; what they make of a row is
+    # computed once and kept for the later epochs, where trainer.tower_features_folder and _gb say
+    freeze_layers: int = allow(0, low=0)
     vision_lr_scale: float = allow(1.0, above=0)  # learning rate of tower and connector, as a share of optimizer.lr
     activation_checkpointing: bool = False  # slower by about a third, far less memory
     # what a frozen tower makes of a picture is computed once and kept on the disk in bfloat16, for fits, sampling and
@@ -112,6 +115,7 @@ def _orm_fit() -> Fit:
         for name in (
             "method",
             "freeze",
+            "freeze_layers",
             "vision_lr_scale",
             "activation_checkpointing",
             "tower_features",

@@ -29,6 +29,7 @@ from mathse.config.bind import did_you_mean, key_paths, plain, same_but_spelling
 from mathse.config.field_words import ELSEWHERE
 from mathse.config.options import CONF, groups, own_folder
 from mathse.config.parse import parse, read
+from mathse.config.programs import parsed, program_of
 from mathse.config.register import register
 from mathse.config.schema import OPTIONS, PROGRAMS
 from mathse.config.secrets import holds_secret, refusal
@@ -70,8 +71,8 @@ def refuse_early(arguments: Sequence[str], schema: type) -> None:
         raise ConfigError("\n".join(secrets))
     if any(_names_nothing(text) for text in command_line(arguments).overrides):
         raise ConfigError(explain(None, arguments, schema))
-    parsed = [o for o in map(_parsed, arguments) if o and o.key_or_group in groups()]
-    if any(_no_glob_match(o, groups()[o.key_or_group]) or _no_name(o, groups()[o.key_or_group]) for o in parsed):
+    choices = [o for o in map(parsed, arguments) if o and o.key_or_group in groups()]
+    if any(_no_glob_match(o, groups()[o.key_or_group]) or _no_name(o, groups()[o.key_or_group]) for o in choices):
         raise ConfigError(explain(None, arguments, schema))
 
 
@@ -113,6 +114,12 @@ def command_line(arguments: Sequence[str]) -> Namespace:
     return line
 
 
+def given(overrides: Sequence[str]) -> list[str]:
+    """The key paths of the settings that ``overrides`` set, choices of options left out."""
+    keys = (override.key_or_group for text in overrides if (override := parsed(text)) and not override.is_delete())
+    return [key for key in dict.fromkeys(keys) if key not in groups()]
+
+
 def quoted(text: str) -> str:
     """``text`` as a value that Hydra reads as it is, whatever stands in it."""
     escaped = text.replace("\\", "\\\\").replace("'", "\\'")
@@ -131,11 +138,11 @@ def configs(root: str | Path | None = None) -> Iterator[None]:
 def _mistakes(arguments: Sequence[str], schema: type) -> Iterator[str]:
     """A sentence each. Of a sweep, all options and the first value of each setting are looked at."""
     line = command_line(arguments)
-    program = line.config_name or PROGRAMS[schema]
+    program = line.config_name or program_of(line.overrides, schema)
     overrides: list[Override] = []
     complete = True  # whether nothing had to be left out; else rules between settings would judge by what is missing
     for text in line.overrides:
-        if (override := _parsed(text)) is None:
+        if (override := parsed(text)) is None:
             complete = False
             yield _unreadable(text)
             continue
@@ -189,7 +196,7 @@ def _mistakes(arguments: Sequence[str], schema: type) -> Iterator[str]:
         yield from read(config, schema)[1].problems.values()
         return
     try:
-        parse(config, schema)
+        parse(config, schema, given=given(line.overrides))
     except ConfigError as error:
         yield from str(error).splitlines()
 
@@ -309,14 +316,6 @@ def _chosen(override: Override, options: Sequence[str]) -> Iterator[str]:
 
 def _key(override: Override) -> str:
     return f"{override.key_or_group}@{override.package}" if override.package else override.key_or_group
-
-
-def _parsed(text: str) -> Override | None:
-    try:
-        override = OverridesParser.create().parse_override(text)
-    except (HydraException, ValueError):  # a number of more digits than Python reads
-        return None
-    return override if override.key_or_group else None
 
 
 def _names_nothing(text: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Container, Mapping
+from collections.abc import Collection, Container, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import fields, replace
 from typing import Any, TypeVar
@@ -16,9 +16,10 @@ from mathse.config.bind import Notes, bind, bind_option, complete, key_paths, lo
 from mathse.config.judges import with_target
 from mathse.config.options import groups
 from mathse.config.rules import RULES, Rule
-from mathse.config.schema import TrainConfig
-from mathse.config.trust import only_looking
-from mathse.errors import ConfigError
+from mathse.config.rules.unused import UNREAD, settings_that_change_nothing
+from mathse.config.schema import OPTIONS, EvaluateConfig, TrainConfig
+from mathse.config.trust import TRUST, is_an_option, is_trusted, only_looking
+from mathse.errors import ConfigError, DataError
 from mathse.runs.class_names import MOVED, with_current_names
 from mathse.runs.settings import flatten
 
@@ -29,17 +30,21 @@ def parse(
     cfg: DictConfig,
     schema: type[Config] = TrainConfig,  # type: ignore[assignment]
     but: Container[Rule] = (),
+    given: Collection[str] = (),
 ) -> Config:
     """``cfg`` as a ``schema`` object; what it leaves out takes the schema's default.
 
     Known ``_target_`` sections become their dataclass, sections of other classes stay dicts. Raises ConfigError with a
     sentence for each unknown key, wrong type, value out of range and broken rule: key path, value, what is allowed.
-    The rules in ``but`` are not asked for.
+    The rules in ``but`` are not asked for. ``given``: the key paths that the command line sets; each that would change
+    nothing has a sentence too.
     """
     with only_looking() if OmegaConf.select(cfg, "plan") is True else nullcontext():
         config, notes = read(cfg, schema)
     rules = [rule for rule in RULES.get(schema, ()) if rule not in but]
     broken = [sentence for rule in rules for sentence in rule(config)]
+    if isinstance(config, EvaluateConfig):
+        broken += settings_that_change_nothing(config, given)
     # "chekpoint" is one mistake, not also a checkpoint that is missing; a class that cannot be imported is one mistake,
     # not also a wrong name in its section
     unread = tuple(path.removesuffix("_target_") for path in notes.problems if path.endswith("._target_"))
@@ -63,7 +68,8 @@ def read(cfg: DictConfig, schema: type[Config]) -> tuple[Config, Notes]:
     values.pop("hydra", None)  # Hydra's own node, where the caller composed with it
     default = schema()
     full = complete(default, values)
-    notes = Notes(known=(*key_paths(default), *groups()))
+    known = [path for path in key_paths(default) if not (schema is EvaluateConfig and path in UNREAD)]
+    notes = Notes(known=(*known, *groups()))
     config = bind(default, _resolved(full, notes.problems), "", notes)
     if notes.problems:  # once more, for defaults that point at other settings
         usable = complete(default, _without(values, notes.problems))
@@ -86,8 +92,9 @@ def build(section: Any, **runtime: Any) -> Any:
     of_own = isinstance(section, Mapping)
     target = section["_target_"] if of_own else section._target_
     target = MOVED.get(target, target)
+    group = next((group for group, schemas in OPTIONS.items() if type(section) in schemas), None)
     try:
-        call = locate(target)
+        call = locate(target, group)
     except ConfigError as e:
         raise ConfigError(f"_target_ = {target!r}: {e}") from e
     if of_own:
@@ -107,17 +114,40 @@ def with_values(section: Any, **values: Any) -> Any:
     return {**section, **values} if isinstance(section, Mapping) else replace(section, **values)
 
 
-def recorded(group: str, values: Mapping[Any, Any]) -> Any:
+def recorded(group: str, values: Any) -> Any:
     """The section of ``group``'s option as a run recorded it, to be built again: a settings object, in which settings
     that came later have their defaults; a mapping where the class is not ours.
 
-    Raises ConfigError with a sentence for each setting that there is no longer.
+    A run folder may come from anybody. Raises DataError where the section, at any depth, names a class that is neither
+    an option of the group nor listed in ``MATHSE_TRUST``, or names none; ConfigError with a sentence for each setting
+    that there is no longer.
     """
+    if not isinstance(values, Mapping) or "_target_" not in values:
+        raise DataError(f"run.json: {group} must be a section with a _target_, as a run writes it; put the file back")
+    values = with_current_names(values)
+    for target in _targets(values):
+        if not is_an_option(target, group) and not is_trusted(target):
+            raise DataError(
+                f"run.json: {group}._target_ = {target!r} is no {group} option of MathSE's, and reading a run runs no "
+                f"code that the run names; if you trust it, set {TRUST}={target}"
+            )
     notes = Notes()
-    section = bind_option(group, None, with_current_names(values), group, notes)
+    section = bind_option(group, None, values, group, notes)
     if notes.problems:
         raise ConfigError("\n".join(notes.problems.values()))
     return section
+
+
+def _targets(section: Any) -> Iterator[str]:
+    """Every ``_target_`` in a section, at any depth."""
+    if isinstance(section, Mapping):
+        if "_target_" in section:
+            yield str(section["_target_"])
+        for value in section.values():
+            yield from _targets(value)
+    elif isinstance(section, list):
+        for value in section:
+            yield from _targets(value)
 
 
 def _resolved(values: dict[str, Any], problems: dict[str, str]) -> dict[str, Any]:

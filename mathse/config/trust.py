@@ -1,8 +1,9 @@
 """Which classes may be imported and called because a file names them.
 
-A run, started by its user, imports whatever its settings name. Whoever only looks (a reader of run folders, a plan,
---help) may be looking at somebody else's settings, so it imports our own classes, Lightning's loggers, and those that
-the environment variable MATHSE_TRUST lists.
+A run, started by its user, imports whatever its settings name. Whoever only looks (a reader of run folders, a plan, a
+check of data, --help) may be looking at somebody else's settings. It takes the classes of MathSE's options, each in
+its own group, and those that the environment variable MATHSE_TRUST lists, and no other: of MathSE's own functions many
+are no options, and some of those start programs.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+from mathse.config.schema import OPTIONS
+
 TRUST = "MATHSE_TRUST"  # dotted paths, comma-separated
-OURS = ("mathse.", "pytorch_lightning.loggers.")
+LOGGERS = ("pytorch_lightning.loggers.TensorBoardLogger", "pytorch_lightning.loggers.MLFlowLogger")  # conf/logger's
 
 _only_looking: ContextVar[bool] = ContextVar("only_looking", default=False)
 
@@ -23,9 +26,16 @@ def is_trusted(target: str) -> bool:
     return target in {name.strip() for name in os.environ.get(TRUST, "").split(",")}
 
 
+def is_an_option(target: str, group: str | None) -> bool:
+    """Whether an option of ``group`` that MathSE brings is the class at this dotted path; None: no group has it."""
+    if group == "logger" and target in LOGGERS:
+        return True
+    return any(schema()._target_ == target for schema in OPTIONS.get(group or "", ()))
+
+
 @contextmanager
 def only_looking() -> Iterator[None]:
-    """Within it nothing is imported that is neither ours nor trusted."""
+    """Within it no class is imported that is neither an option nor trusted."""
     token = _only_looking.set(True)
     try:
         yield
@@ -33,8 +43,9 @@ def only_looking() -> Iterator[None]:
         _only_looking.reset(token)
 
 
-def why_not_imported(target: str) -> str | None:
-    """Why the class at a dotted path is not imported now; None where it may be."""
-    if not _only_looking.get() or target.startswith(OURS) or is_trusted(target):
+def why_not_imported(target: str, group: str | None) -> str | None:
+    """Why the class that a section of ``group`` names is not imported now; None where it may be."""
+    if not _only_looking.get() or is_an_option(target, group) or is_trusted(target):
         return None
-    return f"is no class of MathSE's, and who only looks runs no other code; if you trust it, set {TRUST}={target}"
+    option = f"{group} option" if group else "option"
+    return f"is no {option} of MathSE's, and who only looks runs no other code; if you trust it, set {TRUST}={target}"

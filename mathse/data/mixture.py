@@ -56,7 +56,7 @@ class MixtureData(FileData):
         self._opened()
 
     def _open(self, name: str, section: Any) -> FileData:
-        kind = locate(section["_target_"] if isinstance(section, Mapping) else section._target_)
+        kind = locate(section["_target_"] if isinstance(section, Mapping) else section._target_, "data")
         if not isinstance(kind, type) or not issubclass(kind, FileData) or issubclass(kind, MixtureData):
             raise ConfigError(f"data.sources.{name}: only sources that read files or tables can be mixed")
         # bad rows are judged for all sources together

@@ -1,21 +1,19 @@
 """The problems that a run's settings describe, in its task domain; of a finished run, those in its run.json.
 
-A run folder may come from anybody, and its settings name classes, so only our own data options are built from them:
-reading a run must not run code that the run names.
+A run folder may come from anybody, and its settings name classes, so only our own data options are built from them
+(mathse.config.recorded): reading a run must not run code that the run names.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mathse.config import build, recorded
-from mathse.config.schema import OPTIONS, EvaluateConfig, TrainConfig
-from mathse.config.trust import TRUST, is_trusted
+from mathse.config.schema import EvaluateConfig, TrainConfig
 from mathse.data.domains import MATH, TaskDomain, in_domain, open_domain, recorded_domain
 from mathse.data.problems import FileData
 from mathse.errors import DataError
-from mathse.runs.class_names import with_current_names
 from mathse.types import Problem
 
 
@@ -63,40 +61,14 @@ def recorded_source(run_config: Mapping[str, Any]) -> Any:
 
 
 def recorded_data(run_config: Mapping[str, Any]) -> Any:
-    """The settings of a run's data source, of which nothing is called.
-
-    Raises DataError where the section, or a part of a mixture, names a class that is neither one of MathSE's data
-    options nor listed in ``MATHSE_TRUST``.
-    """
-    own_options = {schema()._target_ for schema in OPTIONS["data"]}
-    section = with_current_names(run_config.get("data"))
-    if not isinstance(section, Mapping) or "_target_" not in section:
-        raise DataError("run.json: data must be a section with a _target_, as a run writes it; put the file back")
-    for target in _targets(section):
-        if target not in own_options and not is_trusted(target):
-            raise DataError(
-                f"run.json: data._target_ = {target!r} is no data option of MathSE's, and reading a run runs "
-                f"no code that the run names; if you trust it, set {TRUST}={target}"
-            )
-    return recorded("data", section)
+    """The settings of a run's data source, of which nothing is called. Raises DataError as ``recorded`` does."""
+    return recorded("data", run_config.get("data"))
 
 
 def problem_lookup(run_config: Mapping[str, Any]) -> Callable[[str], Problem]:
     """Problem by id, from the ``config`` of a run.json; a DataError for an id that its data does not have."""
     lookup: Callable[[str], Problem] = recorded_source(run_config).get
     return lookup
-
-
-def _targets(section: Any) -> Iterator[str]:
-    """Every ``_target_`` in a section, at any depth."""
-    if isinstance(section, Mapping):
-        if "_target_" in section:
-            yield str(section["_target_"])
-        for value in section.values():
-            yield from _targets(value)
-    elif isinstance(section, list):
-        for value in section:
-            yield from _targets(value)
 
 
 def problem_named(problem_id: str, problem_of: Callable[[str], Problem], location: str) -> Problem:

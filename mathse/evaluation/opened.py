@@ -10,10 +10,11 @@ from typing import Any
 
 from mathse.config import build
 from mathse.config.bind import locate
+from mathse.config.data import set_name
 from mathse.config.evaluation import ROWS, OwnBenchmark
 from mathse.config.schema import EvaluateConfig
 from mathse.data.sources import open_source
-from mathse.errors import DataError
+from mathse.errors import ConfigError, DataError
 from mathse.evaluation.benchmarks.base import STUDENT_PROMPT, Benchmark, Item
 from mathse.evaluation.benchmarks.simple import refuse_unfinished, whole
 from mathse.runs.store import to_json
@@ -38,11 +39,22 @@ class OpenedBenchmark:
 
 def open_benchmarks(config: EvaluateConfig, folder: Path) -> list[OpenedBenchmark]:
     """Every benchmark chosen, in the order given. Raises ConfigError or DataError for one that cannot be used."""
-    return [open_benchmark(name, section, config, folder / name) for name, section in config.benchmark.items()]
+    names = {
+        key: set_name(config.data) if isinstance(section, OwnBenchmark) else key
+        for key, section in config.benchmark.items()
+    }
+    if len({*names.values()}) < len(names):
+        raise ConfigError(
+            f"benchmark = {list(names)}: the set of data is called {set_name(config.data)!r}, as another benchmark is; "
+            "score them one at a time"
+        )
+    return [
+        open_benchmark(names[key], section, config, folder / names[key]) for key, section in config.benchmark.items()
+    ]
 
 
 def open_benchmark(name: str, section: Any, config: EvaluateConfig, folder: Path) -> OpenedBenchmark:
-    """The benchmark that ``section`` (config ``benchmark.<name>``) describes."""
+    """The benchmark that ``section`` describes; ``name``: as its results have it, of own problems the set's."""
     values = section if isinstance(section, Mapping) else vars(section)
     problems, images, split = (values.get(key) for key in ROWS)
     # prompt=student is no benchmark's own: it is built with its first prompt, and the student's is used in sampling.
@@ -54,8 +66,11 @@ def open_benchmark(name: str, section: Any, config: EvaluateConfig, folder: Path
         section = replace(section, prompt=type(section)().prompt)
     runtime = {"source": open_source(config)} if isinstance(section, OwnBenchmark) else {}
     if isinstance(section, Mapping):
-        refuse_unfinished(locate(section["_target_"]), name)
-    bench = whole(build(section, **runtime), name)
+        refuse_unfinished(locate(section["_target_"], "benchmark"), name)
+    made = build(section, **runtime)
+    if isinstance(section, OwnBenchmark):
+        made.title = f"{name}, {made.title}"
+    bench = whole(made, name)
     bench.check()
     # Pictures are looked at by a student or by the ORM; scoring alone needs none.
     need_images = config.predictions is None or config.judge.checkpoint is not None

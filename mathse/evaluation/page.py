@@ -118,8 +118,8 @@ def _samples(selectors: Mapping[str, Any] | None) -> str:
     return section(
         "selectors",
         "Accuracy against the number of samples",
-        "One sampling pass: at N, the first N answers of each problem. 95% bootstrap intervals over problems. The "
-        "oracle takes a right answer wherever there is one: a bound.",
+        "One sampling pass. Selectors: at N, the first N answers of each problem. Oracle: the probability that N of a "
+        "problem's answers, drawn without replacement, hold a right one; a bound. 95% intervals (Wilson).",
         figure(lambda width: curves(lines, "samples a problem", "Accuracy against the number of samples", width))
         + table(("selector", *(f"N = {n}" for n in selectors["n"])), rows),
     )

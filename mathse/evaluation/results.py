@@ -73,7 +73,7 @@ class Scorer:
         chosen = [graded[choose(graded, config.selector)] for graded in problems]
         figures = metrics.metrics(opened, chosen, self._protocol(opened, answers, map_marker))
         if config.n_samples > 1:
-            figures["selectors"] = curve(problems, config.seed)
+            figures["selectors"] = curve(problems)
 
         # What stands beside the official figures, where it is asked for.
         if config.check_against is not None:

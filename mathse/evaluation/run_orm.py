@@ -9,15 +9,12 @@ from pathlib import Path
 import torch
 
 from mathse.config import recorded
-from mathse.config.schema import OPTIONS, Trainer
-from mathse.config.trust import TRUST, is_trusted
-from mathse.errors import CheckpointError
+from mathse.config.schema import Trainer
 from mathse.inference.rows import judge_row
 from mathse.judges.orm import open_orm
 from mathse.models import quiet
 from mathse.models.base import Backbone
 from mathse.models.model_spec import spec_at
-from mathse.runs.class_names import with_current_names
 from mathse.runs.layout import CHECKPOINT
 from mathse.runs.reader import Run
 from mathse.scoring.ranking import rank_of
@@ -28,23 +25,17 @@ from mathse.types import Problem, ReasoningPath, Verdict
 class RunORM:
     """``verdicts`` of a run's ORM, ``batch_size`` paths at a time.
 
-    Raises CheckpointError where the run trained none, or names a class for it that is neither ours nor trusted.
+    Raises CheckpointError where the run trained none, DataError as ``recorded`` does.
     """
 
     def __init__(self, run: Run, accelerator: str, batch_size: int, explain: bool, threads: int = 1) -> None:
         self.batch_size = batch_size
-        section = with_current_names(run.config["orm"].get("backbone") or run.config["backbone"])
-        target = str(section.get("_target_"))
-        if target not in {schema()._target_ for schema in OPTIONS["backbone"]} and not is_trusted(target):
-            raise CheckpointError(
-                f"run.json: the ORM's backbone is {target!r}, which is no backbone of MathSE's; if you trust it, set "
-                f"{TRUST}={target}"
-            )
+        section = recorded("backbone", run.config["orm"].get("backbone") or run.config["backbone"])
         quiet()
         torch.set_num_threads(threads)
         trainer = Trainer(accelerator=accelerator, precision="bf16-mixed")  # type: ignore[arg-type]
         checkpoint = Path(run.config["judge"].get("checkpoint") or run.folder / "orm" / CHECKPOINT)
-        read = partial(_open, recorded("backbone", section), checkpoint, trainer)
+        read = partial(_open, section, checkpoint, trainer)
         self.judge = open_orm(checkpoint, read, int(run.config["judge"]["max_new_tokens"])).explaining(explain)
 
     def verdicts(self, problems: Sequence[Problem], paths: Sequence[ReasoningPath]) -> list[Verdict]:

@@ -44,7 +44,7 @@ class Decoding:
 
 
 def decoding_of(config: EvaluateConfig) -> Decoding:
-    """Greedy answers have ``evaluation``'s lengths and batches, samples have ``generator``'s."""
+    """All answers have ``evaluation``'s limit; greedy ones its batches, samples those of ``generator``."""
     settings = config.evaluation
     if config.decoding != "sampling" and config.n_samples == 1:
         return Decoding(1, settings.batch_size, settings.batch_size, settings.max_new_tokens, config.seed)
@@ -53,7 +53,7 @@ def decoding_of(config: EvaluateConfig) -> Decoding:
         n,
         generator.batch_size,
         generator.problems_at_once(n),
-        generator.max_new_tokens,
+        settings.max_new_tokens,
         config.seed,
         dict(generator.sampling),
     )

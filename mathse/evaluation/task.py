@@ -23,10 +23,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mathse.config import build, flatten
-from mathse.config.evaluation import ORMTest
+from mathse.config.evaluation import ORMTest, OwnBenchmark
 from mathse.config.generators import ServerGenerator, VLLMGenerator
+from mathse.config.options import option_of
+from mathse.config.origin import origin_of
 from mathse.config.schema import EvaluateConfig
-from mathse.evaluation.benchmarks.synthetic import OwnBenchmark
 from mathse.evaluation.folder import SETTINGS, keep_identity
 from mathse.evaluation.opened import OpenedBenchmark, open_benchmarks
 from mathse.evaluation.page import write_pages
@@ -99,7 +100,7 @@ def _evaluate(config: EvaluateConfig, folder: Path) -> float | None:
                 write_jsonl(opened.folder / PREDICTIONS, rows)
             result = scorer.result(opened, given_answers)
             results.append(result)
-            if opened.name == OwnBenchmark.name and len(config.benchmark) == 1:
+            if any(isinstance(s, OwnBenchmark) for s in config.benchmark.values()) and len(config.benchmark) == 1:
                 write_stage_files(result, folder)
         write_pages(folder, results)
         progress.say(f"report: {folder / REPORT}")
@@ -128,11 +129,22 @@ def _answers_of_student(
             return models.served_student(config, served)
         return models.student(config)
 
+    if config.checkpoint is not None:
+        progress.say(f"student: {config.checkpoint}, {_opened_as(config)}")
     answers = []
     for opened in benchmarks:
         with closing(progress.track(f"{opened.name}: answers", len(opened.items) * decoding.n)) as track:
             answers.append(sampling.answers(opened, decoding, student, track.advance))
     return answers
+
+
+def _opened_as(config: EvaluateConfig) -> str:
+    """The family of the checkpoint, and where that and its limits come from."""
+    origin = origin_of(Path(str(config.checkpoint)))
+    section = config.backbone
+    family = section["_target_"] if isinstance(section, dict) else option_of(type(section))
+    source = "its config.json, since it lies in no run folder" if origin is None else f"{origin.file}"
+    return f"backbone={family}, at most {config.evaluation.max_new_tokens:,} new tokens; settings begin with {source}"
 
 
 def _answers_in_file(config: EvaluateConfig, opened: OpenedBenchmark) -> list[Answer]:

@@ -11,6 +11,7 @@ from mathse.inference.generate import Advance
 from mathse.reporting.loggers import RunLoggers
 from mathse.reporting.progress import Progress, Track
 from mathse.reporting.progress.outlook import Outlook, Unit, fit_unit
+from mathse.runs.meter import Account
 from mathse.runs.reader import FinishedStage, read_stage
 from mathse.runs.stage_cache import RunFolder, Stage, Work
 from mathse.seeds import derive
@@ -61,10 +62,11 @@ class RunContext:
         description: str,
         total: int,
         unit: Unit | Literal["nothing"] | None = None,
+        account: Account = "method",
     ) -> Iterator[Advance]:
-        """Time a block as ``kind`` and show its rows. ``unit``: what they count as in the run's time left; None: as
-        ``kind``."""
-        with stage.time(kind), self.track(description, total) as track:
+        """Time a block as ``kind``, on an ``account`` of the stage's ledger, and show its rows. ``unit``: what they
+        count as in the run's time left; None: as ``kind``."""
+        with stage.time(kind, account), self.track(description, total) as track:
             counted = unit or kind
             yield track.advance if counted == "nothing" else TimedTrack(track, self.progress.outlook, counted).advance
 

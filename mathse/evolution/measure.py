@@ -38,7 +38,7 @@ def measure_student(loop: EvolutionRun, stage: Stage, student: Student) -> None:
     settings = loop.config.evaluation
     backbone = loop.models.of(student)
     options: Any = {"batch_size": settings.batch_size, "max_new_tokens": settings.max_new_tokens}
-    with loop.context.work(stage, "sample", "test accuracy", len(loop.problems.test)) as advance:
+    with loop.context.work(stage, "sample", "test accuracy", len(loop.problems.test), account="measuring") as advance:
         test = predict(backbone, loop.problems.test, stage.path / PREDICTIONS, advance=advance, **options)
         dev = predict(backbone, loop.problems.splits["dev"], stage.path / DEV_PREDICTIONS, **options)
     on_test = accuracy(test)
@@ -53,7 +53,7 @@ def measure_judge(loop: EvolutionRun, stage: Stage, student: Student) -> None:
     held = loop.problems.splits["orm_held"]
     if not needs_orm(loop.config) or not held:
         return
-    with loop.context.work(stage, "sample", "held-out paths", len(held)) as advance:
+    with loop.context.work(stage, "sample", "held-out paths", len(held), account="measuring") as advance:
         paths = loop.models.generator.sample(
             loop.models.of(student),
             held,
@@ -72,7 +72,7 @@ def judge_held(
     loop: EvolutionRun, stage: Stage, judge: Judge, labelled: Sequence[Labelled], metrics_file: Path
 ) -> dict[str, Any]:
     """The judge's verdicts on labelled held-out paths (``orm_held.jsonl``) and its figures."""
-    with loop.context.work(stage, "judge", "held-out verdicts", len(labelled)) as advance:
+    with loop.context.work(stage, "judge", "held-out verdicts", len(labelled), account="measuring") as advance:
         verdicts = judge_paths(
             judge,
             loop.problems.by_id,

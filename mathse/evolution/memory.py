@@ -111,8 +111,22 @@ def physical_memory() -> int | None:
 
 def jobs(config: TrainConfig, device: Device) -> list[Job]:
     """The work of a run with these settings on models whose shape is known. What an engine does behind a server is the
-    engine's own."""
+    engine's own. Raises ConfigError where a fit would freeze more layers than there are."""
+    _expect_layers_that_train(config)
     return list(_jobs(config, device))
+
+
+def _expect_layers_that_train(config: TrainConfig) -> None:
+    fits: list[tuple[str, Fit, Any]] = [("sft", config.sft, config.backbone)]
+    if needs_orm(config):
+        fits.append(("orm.fit", config.orm.fit, config.orm.backbone or config.backbone))
+    for path, fit, section in fits:
+        shape = shape_of(section)
+        if shape is not None and fit.freeze_layers >= shape.decoder.layers:
+            raise ConfigError(
+                f"{path}.freeze_layers = {fit.freeze_layers}: the language model has {shape.decoder.layers} layers, "
+                f"and at least the last one trains; pass {shape.decoder.layers - 1} or less"
+            )
 
 
 def texts(config: TrainConfig) -> tuple[int, int]:

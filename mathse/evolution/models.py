@@ -35,9 +35,12 @@ from mathse.judges.teachers import Teacher
 from mathse.models.base import Backbone
 from mathse.models.checkpoint import headers, is_published_layout, resolve, stored_dtype
 from mathse.models.feature_store import FeatureStore
+from mathse.models.flops import forward_flops
 from mathse.models.gguf import is_gguf
 from mathse.models.model_spec import spec_at
 from mathse.models.needs import frozen_parts
+from mathse.models.operations import Operations
+from mathse.models.placement import META
 from mathse.models.precision import precision_of
 from mathse.runs.layout import CHECKPOINT
 from mathse.scoring.metrics import accepted
@@ -103,6 +106,10 @@ class RunModels:
         self._opened_models.add(backbone.model)
         return backbone
 
+    def _operations(self, path: Path, orm: bool = False) -> Operations:
+        """Of a checkpoint's forward pass; no weight is read."""
+        return forward_flops(self._open(path, orm, "bfloat16", META))
+
     def kept_in(self, orm: bool = False) -> torch.dtype | None:
         """What the checkpoint of a full fit is kept in where no later fit starts from it: what the model came in. With
         mixed precision every step computed with weights rounded to bfloat16, so that is the model that was trained;
@@ -152,7 +159,9 @@ class RunModels:
                     f"{checkpoint} refers to weights in the published layout, which engines do not open; start a run "
                     "of its own with this generator, whose base is written in transformers' layout"
                 )
-            read = partial(self.served.of, checkpoint, partial(self.reader, checkpoint))
+            read = partial(
+                self.served.of, checkpoint, partial(self.reader, checkpoint), partial(self._operations, checkpoint)
+            )
         writer: Writer = self._opened(checkpoint, read)
         return writer
 
@@ -169,7 +178,7 @@ class RunModels:
         checkpoint = self.orm_checkpoint
         read = partial(self.reader, checkpoint, orm=True)
         if self.served_orm is not None:
-            return self.served_orm.of(checkpoint, read)
+            return self.served_orm.of(checkpoint, read, partial(self._operations, checkpoint, orm=True))
         open_judge = partial(open_orm, checkpoint, read, self.config.judge.max_new_tokens)
         return ORMOnDemand(lambda: self._opened("orm", open_judge))
 

@@ -43,6 +43,7 @@ from mathse.models.base import Backbone
 from mathse.models.row import Row
 from mathse.runs.fit_ranks import RANKS
 from mathse.runs.layout import CHECKPOINT, FEEDBACK, HELD_PATHS, METRICS, ORM_FILE, PATHS
+from mathse.runs.meter import Account
 from mathse.runs.stage_cache import Stage
 from mathse.runs.store import read_jsonl, write_json, write_jsonl
 from mathse.runs.teacher_calls import ASKED
@@ -134,10 +135,14 @@ def weak_student(loop: EvolutionRun, size: int) -> Stage:
             )
         else:
             stages.carry_on(loop.base.checkpoint, student.checkpoint)
-        for split, name in (("orm_train", "paths"), ("orm_held", "held_paths")):
+        accounts: tuple[tuple[str, str, Account], ...] = (
+            ("orm_train", "paths", "method"),
+            ("orm_held", "held_paths", "measuring"),
+        )
+        for split, name, account in accounts:
             problems, n = loop.problems.splits[split], settings.samples_per_problem
             description = f"weak student's {name.replace('_', ' ')}"
-            with loop.context.work(stage, "sample", description, len(problems) * n) as advance:
+            with loop.context.work(stage, "sample", description, len(problems) * n, account=account) as advance:
                 loop.models.generator.sample(
                     loop.models.of(student),
                     problems,
@@ -149,7 +154,8 @@ def weak_student(loop: EvolutionRun, size: int) -> Stage:
                     temperature=settings.temperature,
                     advance=advance,
                 )
-        stage.finish({"solutions": len(solutions)})
+        # the solutions that it was fitted on are counted in the solver
+        stage.finish({"solutions": len(solutions), ASKED: 0})
     return stage
 
 

@@ -7,9 +7,9 @@ from typing import Any
 from mathse.evolution.evolution_run import EvolutionRun
 from mathse.judges.teachers import PaidTeacher
 from mathse.runs.layout import ORM_METRICS
+from mathse.runs.ledger import of_run, with_costs
 from mathse.runs.reader import read_stages
 from mathse.runs.store import read_json
-from mathse.runs.teacher_calls import with_teacher_calls
 
 ORM_FIGURES = (
     "positive_accuracy",
@@ -41,7 +41,8 @@ def summarize(loop: EvolutionRun) -> dict[str, Any]:
         "task": config.task,
         "seed": config.seed,
         "metric": metric,
-        "stages": [with_teacher_calls(entry, made) for entry in loop.entries],
+        "stages": [with_costs(entry, made) for entry in loop.entries],
+        "ledger": of_run(made),
         "orm": orm,
         "orm_by_student": by_student,
         "notes": [*loop.context.notes, *_warnings(loop)],

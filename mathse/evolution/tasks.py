@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import torch
@@ -34,11 +35,12 @@ from mathse.reporting import report
 from mathse.reporting.loggers import RunLoggers
 from mathse.reporting.progress import Progress
 from mathse.reporting.progress.outlook import Expected, Outlook
-from mathse.runs.layout import REPORT, RUN, SUMMARY
+from mathse.runs.layout import CONTROLS, REPORT, RUN, SUMMARY
 from mathse.runs.reader import finished_summary
-from mathse.runs.stage_cache import RunFolder, branch_folder
+from mathse.runs.stage_cache import Compute, RunFolder, branch_folder
 from mathse.runs.store import read_jsonl, sha256_file, write_json
 from mathse.training import ranks
+from mathse.training.fit import device_of
 from mathse.types import ReasoningPath
 
 NAMED = 3  # runs in a message; the others are counted
@@ -80,6 +82,8 @@ def run_task(config: TrainConfig, folder: Path, stages_ahead: StagesAhead | None
         progress.table(summary)
         if config.note is not None:
             progress.say(config.note)
+        if config.task == "evolve" and not (run.path / CONTROLS).exists():
+            progress.say(f"no control has been made of this result: mathse control {run.path}")
         progress.say(f"report: {run.path / REPORT}")
     return summary["metric"]
 
@@ -200,4 +204,7 @@ def open_run(config: TrainConfig, folder: Path, progress: Progress) -> RunFolder
 def _open(config: TrainConfig, folder: Path) -> RunFolder:
     of_this_start = ("resume", "resume_from", "progress", "plan")  # another start of the run may have other values
     nested = {key: value for key, value in plain(config).items() if key not in of_this_start}
-    return RunFolder.open(folder, settings(config), name=config.name, task=config.task, seed=config.seed, nested=nested)
+    run = RunFolder.open(folder, settings(config), name=config.name, task=config.task, seed=config.seed, nested=nested)
+    on_gpu, gpus = device_of(config.trainer).type == "cuda", ranks.size()
+    run.compute = Compute("gpu", lambda: gpus * monotonic()) if on_gpu else Compute("cpu", ranks.cpu_seconds)
+    return run

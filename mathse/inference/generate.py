@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -12,6 +14,7 @@ from mathse.config.generators import HFGenerator as Settings
 from mathse.data.domains import final_answer, has_answer
 from mathse.inference import prompts
 from mathse.inference.rows import solve_row
+from mathse.inference.work import Payment, Work
 from mathse.models.base import Backbone, Completion
 from mathse.models.model_spec import ModelSpec, open_shared, spec_of
 from mathse.models.row import Row
@@ -71,27 +74,43 @@ Writer = Backbone | Served
 
 def generated(writer: Writer, asks: Iterable[Ask]) -> Iterator[list[list[str]]]:
     """``writer.generate`` of each batch, in their order; where the run has several ranks, by whichever is free. An
-    answer does not depend on the rank that gave it."""
-    return _answered(writer, "generate", asks) if isinstance(writer, Backbone) else writer.generated(asks)
+    answer does not depend on the rank that gave it. The stage that is being made is debited."""
+    if not isinstance(writer, Backbone):
+        return writer.generated(asks)
+    return ([[c.text for c in samples] for samples in answers] for answers in completed(writer, asks))
 
 
 def completed(backbone: Backbone, asks: Iterable[Ask]) -> Iterator[list[list[Completion]]]:
     """``backbone.complete`` of each batch, likewise."""
-    return _answered(backbone, "complete", asks)
+    for answers, spent in completed_at(backbone, asks):
+        for debit in chain.from_iterable(spent):
+            debit.pay()
+        yield answers
 
 
-def _answered(backbone: Backbone, method: str, asks: Iterable[Ask]) -> Iterator[Any]:
-    return work_queue.in_order(asks, _answer_of(backbone, method), _opened, spec_of(backbone), method)
+def completed_at(
+    backbone: Backbone, asks: Iterable[Ask]
+) -> Iterator[tuple[list[list[Completion]], list[list[Payment]]]]:
+    """The same, undebited: with each batch what its rows cost, for whoever has to pay it later."""
+    work, queued = Work.of(backbone), deque[Ask]()
+
+    def drawn() -> Iterator[Ask]:
+        for ask in asks:
+            queued.append(ask)
+            yield ask
+
+    for answers in work_queue.in_order(drawn(), _answer_of(backbone), _opened, spec_of(backbone)):
+        ask = queued.popleft()
+        yield answers, [work.on(row, samples) for row, samples in zip(ask.rows, answers, strict=True)]
 
 
-def _opened(spec: ModelSpec, method: str) -> Callable[[Ask], Any]:
-    """How another rank answers, which opens the model itself; its method's name is what is sent there."""
-    return _answer_of(open_shared(spec, ranks.own_device()), method)
+def _opened(spec: ModelSpec) -> Callable[[Ask], list[list[Completion]]]:
+    """How another rank answers, which opens the model itself."""
+    return _answer_of(open_shared(spec, ranks.own_device()))
 
 
-def _answer_of(backbone: Backbone, method: str) -> Callable[[Ask], Any]:
-    answer = getattr(backbone, method)
-    return lambda ask: answer(ask.rows, **ask.options)
+def _answer_of(backbone: Backbone) -> Callable[[Ask], list[list[Completion]]]:
+    return lambda ask: backbone.complete(ask.rows, **ask.options)
 
 
 class Generator:

@@ -37,7 +37,7 @@ def open_judge(settings: Any, run: RunGives) -> Judge:
 
     gives = {"orm": run.orm, "teacher": run.teacher, "seed": run.seed, "open_judge": open_part}
     gives["check_steps"] = run.check_steps
-    parameters = inspect.signature(locate(settings._target_)).parameters
+    parameters = inspect.signature(locate(settings._target_, "judge")).parameters
     section = settings
     if isinstance(settings, OwnJudge):
         section = {name: getattr(settings, name) for name in ("_target_", *settings.takes)}

@@ -13,12 +13,12 @@ import torch
 
 from mathse.config.judges import ORMJudge as Settings
 from mathse.inference import prompts
-from mathse.inference.generate import Ask, completed, generated
+from mathse.inference.generate import Ask, completed, completed_at
 from mathse.inference.prompts.feedback import STATUS_KEY
 from mathse.inference.rows import judge_row
 from mathse.judges import Batch, Judge
 from mathse.judges.orm_rows import read_orm
-from mathse.judges.own_answers import OwnAnswers
+from mathse.judges.own_answers import OwnAnswers, Solution
 from mathse.judges.verdict_first import beginning_of
 from mathse.models.base import Backbone, Completion
 from mathse.models.row import Row
@@ -71,10 +71,10 @@ class ORMJudge:
     def judge_all(self, batches: Sequence[Batch]) -> Iterator[list[Verdict]]:
         return self._verdicts(batches) if self.own is None else self.own.judged(batches, self._verdicts)
 
-    def _solutions(self, batches: Iterable[Sequence[Row]]) -> Iterator[list[str]]:
+    def _solutions(self, batches: Iterable[Sequence[Row]]) -> Iterator[list[Solution]]:
         asks = (Ask(rows, {"max_new_tokens": self.max_new_tokens}) for rows in batches)
-        for answered in generated(self.backbone, asks):
-            yield [text for (text,) in answered]
+        for answered, costs in completed_at(self.backbone, asks):
+            yield [Solution(c.text, cost) for (c,), cost in zip(answered, costs, strict=True)]
 
     def _verdicts(self, batches: Sequence[Batch]) -> Iterator[list[Verdict]]:
         options: dict[str, Any] = {"watch": self.begins.statuses}

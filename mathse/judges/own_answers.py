@@ -7,19 +7,30 @@ problem, whatever number of paths there are.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from mathse.data.domains import final_answer
 from mathse.inference import prompts
 from mathse.inference.rows import solve_row
+from mathse.inference.work import Payment
 from mathse.judges import Batch
 from mathse.models.row import Row
 from mathse.types import Problem, PromptStyle, Verdict
 
 KEPT = 100_000  # solutions in memory
 
-Write = Callable[[Iterable[Sequence[Row]]], Iterator[Sequence[str]]]
+
+class Solution(NamedTuple):
+    """``cost``: of a solution, paid once a stage, by the first batch that is judged with it."""
+
+    text: str
+    cost: Sequence[Payment]
+
+
+Write = Callable[[Iterable[Sequence[Row]]], Iterator[Sequence[Solution]]]
 JudgeAll = Callable[[Sequence[Batch]], Iterator[list[Verdict]]]
 
 
@@ -34,7 +45,7 @@ class OwnAnswers:
 
     def __init__(self, style: PromptStyle, write: Write, together: int) -> None:
         self.style, self.write, self.together = style, write, together
-        self.solutions: dict[tuple[str, tuple[str, ...]], str] = {}  # by prompt and images
+        self.solutions: dict[tuple[str, tuple[str, ...]], Solution] = {}  # by prompt and images
 
     def judged(self, batches: Sequence[Batch], judge_all: JudgeAll) -> Iterator[list[Verdict]]:
         """The verdicts of ``judge_all`` on problems that have this ORM's answer for their reference answer, "" where it
@@ -42,7 +53,7 @@ class OwnAnswers:
         for k in range(0, len(batches), self.together):
             next_batches = batches[k : k + self.together]
             self._solve(next_batches)
-            own = [[self.solutions[self._key(problem)] for problem in problems] for problems, _ in next_batches]
+            own = [[self.solutions[self._key(problem)].text for problem in problems] for problems, _ in next_batches]
             shown = [
                 (
                     [replace(p, answer=final_answer(p, text) or "") for p, text in zip(problems, texts, strict=True)],
@@ -50,7 +61,11 @@ class OwnAnswers:
                 )
                 for (problems, paths), texts in zip(next_batches, own, strict=True)
             ]
-            for texts, verdicts in zip(own, judge_all(shown), strict=True):
+            for (problems, _), texts, verdicts in zip(next_batches, own, judge_all(shown), strict=True):
+                # also where it is known from an earlier stage, or a kill has lost it: that depends on the machine
+                for key in map(self._key, problems):
+                    for payment in self.solutions[key].cost:
+                        payment.pay(once=f"own answer {hashlib.sha256(repr(key).encode()).hexdigest()}")
                 yield [
                     replace(verdict, raw="\n".join(filter(None, (text, verdict.raw))))
                     for text, verdict in zip(texts, verdicts, strict=True)
@@ -65,8 +80,8 @@ class OwnAnswers:
         parts = [unsolved[k : k + size] for k in range(0, len(unsolved), size)]
         written = self.write([solve_row(self.style, problem) for _, problem in part] for part in parts)
         for part, responses in zip(parts, written, strict=True):
-            for (key, _), response in zip(part, responses, strict=True):
-                self.solutions[key] = response
+            for (key, _), solution in zip(part, responses, strict=True):
+                self.solutions[key] = solution
 
     def _key(self, problem: Problem) -> tuple[str, tuple[str, ...]]:
         return prompts.generation_prompt(problem, self.style), tuple(map(str, problem.images))

@@ -30,8 +30,9 @@ from mathse.inference.serving.names import content_name
 from mathse.judges import Batch
 from mathse.judges.orm import p_correct, status_tokens
 from mathse.judges.orm_rows import read_orm
-from mathse.judges.own_answers import OwnAnswers
+from mathse.judges.own_answers import OwnAnswers, Solution
 from mathse.models.base import Backbone
+from mathse.models.operations import Operations
 from mathse.models.prompt_reader import prompt_reader
 from mathse.models.row import Row
 from mathse.runs.layout import JUDGE_USAGE, VERDICT_FILES
@@ -62,10 +63,12 @@ class ServedORM:
         address = Address(str(settings.server), settings.api_key_env, "judge")
         return cls(settings, section, run, engine_at(address, settings, run, say))
 
-    def of(self, checkpoint: Path, whole: Callable[[], Backbone]) -> ServedORMJudge:
+    def of(
+        self, checkpoint: Path, whole: Callable[[], Backbone], operations: Callable[[], Operations] | None = None
+    ) -> ServedORMJudge:
         """The judge of a checkpoint. Raises CheckpointError where that is no ORM's.
 
-        ``whole`` opens it with its weights.
+        ``whole`` opens it with its weights; ``operations``: those of a forward pass.
         """
         orm, reader = read_orm(checkpoint), prompt_reader(self.section, checkpoint, whole)
         client = self.engine.client(content_name(checkpoint), "judge")
@@ -73,7 +76,7 @@ class ServedORM:
         ids = status_tokens(reader)
         statuses = Statuses(ids, (reader.tokenizer.decode([ids[0]]), reader.tokenizer.decode([ids[1]])))
         return ServedORMJudge(
-            ServedModel(client, self.engine, ServedCheckpoint(checkpoint, reader, whole), statuses),
+            ServedModel(client, self.engine, ServedCheckpoint(checkpoint, reader, whole, operations), statuses),
             reader,
             binary=orm["kind"] == "binary",
             see_answer=orm["see_answer"],
@@ -112,11 +115,11 @@ class ServedORMJudge:
         waits for another's end."""
         return self._verdicts(batches) if self.own is None else self.own.judged(batches, self._verdicts)
 
-    def _solutions(self, batches: Iterable[Sequence[Row]]) -> Iterator[list[str]]:
+    def _solutions(self, batches: Iterable[Sequence[Row]]) -> Iterator[list[Solution]]:
         for rows in batches:
             options = {"max_tokens": self.max_new_tokens, "prompt_version": "generate"}
-            replies = self.model.stream((row, self.model.request(row, **options)) for row in rows)
-            yield [_text(reply, "solution of a problem") for (reply,) in replies]
+            replies = self.model.stream_at((row, self.model.request(row, **options)) for row in rows)
+            yield [Solution(_text(reply, "solution of a problem"), [cost]) for (reply,), cost in replies]
 
     def _verdicts(self, batches: Sequence[Batch]) -> Iterator[list[Verdict]]:
         options: dict[str, Any] = {"max_tokens": self.max_new_tokens, "logprobs": True, "prompt_version": "judge"}

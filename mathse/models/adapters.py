@@ -25,9 +25,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from mathse.errors import CheckpointError, ConfigError
+from mathse.errors import CheckpointError, ConfigError, MathSEError
 from mathse.models.base import Backbone
-from mathse.models.checkpoint import headers, open_model, stored_dtype
+from mathse.models.checkpoint import BROKEN, headers, open_model, plain_folder, reason_of, stored_dtype
+from mathse.models.lower_layers import above_lower
 from mathse.models.parts import lora_pattern, part_of
 from mathse.runs.layout import ADAPTER
 from mathse.runs.store import read_json
@@ -43,7 +44,7 @@ def attach(backbone: Backbone, *, rank: int, alpha: float, dropout: float, scope
         r=rank,
         lora_alpha=int(alpha) if alpha == int(alpha) else alpha,
         lora_dropout=dropout,
-        target_modules=lora_pattern(backbone, scopes),
+        target_modules=above_lower(backbone) + lora_pattern(backbone, scopes),
         bias="none",  # servers refuse adapters with biases
     )
     with torch.random.fork_rng(devices=[]), _quiet():
@@ -82,21 +83,30 @@ def base_of(checkpoint: Path) -> Path | None:
     config = checkpoint / ADAPTER / "adapter_config.json"
     if not config.is_file() or stored_dtype(headers(checkpoint)) == torch.float32:
         return None
-    base = Path(os.path.normpath(config.parent / str(read_json(config).get("base_model_name_or_path"))))
-    return base if (base / "config.json").is_file() else None
+    try:
+        base = Path(os.path.normpath(config.parent / str(read_json(config).get("base_model_name_or_path"))))
+        return base if (base / "config.json").is_file() else None
+    except BROKEN as e:
+        raise CheckpointError(f"{config} cannot be read ({reason_of(e)}); copy the checkpoint again") from None
 
 
 def put_on(backbone: Backbone, adapter: Path, trains: bool = False, dropout: float | None = None) -> None:
     """Put the adapters of a folder on. ``dropout``: another one than theirs."""
     import peft
 
-    config = peft.PeftConfig.from_pretrained(adapter)
-    if dropout is not None:
-        config.lora_dropout = dropout
-    with _quiet():
-        backbone.adapter = peft.PeftModel.from_pretrained(
-            backbone.model, adapter, is_trainable=trains, config=config, torch_device="cpu"
-        )
+    try:
+        plain_folder(adapter)
+        config = peft.PeftConfig.from_pretrained(adapter)
+        if dropout is not None:
+            config.lora_dropout = dropout
+        with _quiet():
+            backbone.adapter = peft.PeftModel.from_pretrained(
+                backbone.model, adapter, is_trainable=trains, config=config, torch_device="cpu"
+            )
+    except MathSEError:
+        raise
+    except BROKEN as e:
+        raise CheckpointError(f"{adapter}: its adapters cannot be opened ({reason_of(e)}); copy it again") from None
     backbone.adapter_folder = adapter
 
 
@@ -116,7 +126,14 @@ def expect_alike(backbone: Backbone, adapter: Path, *, rank: int, alpha: float, 
 
     config = peft.PeftConfig.from_pretrained(adapter)
     wanted: dict[str, tuple[Any, Any]] = {"rank": (config.r, rank), "alpha": (config.lora_alpha, alpha)}
-    wanted["scopes"] = (config.target_modules, lora_pattern(backbone, scopes))
+    beginning, pattern = above_lower(backbone), lora_pattern(backbone, scopes)
+    wanted["scopes"] = (config.target_modules, beginning + pattern)
+    if str(config.target_modules).endswith(pattern) and config.target_modules != beginning + pattern:
+        raise ConfigError(
+            f"freeze_layers = {backbone.frozen_layers}: the fit goes on from {adapter}, which has adapters on other "
+            "layers; pass the freeze_layers that it was trained with, or backbone.dtype=float32, in which these "
+            "adapters are merged without loss and new ones are put on"
+        )
     for name, (theirs, ours) in wanted.items():
         if theirs != ours:
             raise ConfigError(

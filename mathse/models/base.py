@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from copy import copy
@@ -41,6 +42,9 @@ from mathse.models.decoding import (
     write,
     write_where,
 )
+from mathse.models.lower_layers import last_states
+from mathse.models.marks import Marks
+from mathse.models.operations import Amounts, prompt_amounts
 from mathse.models.row import Row, with_pictures_first
 from mathse.types import PromptStyle
 
@@ -73,6 +77,11 @@ class Encoded:
     def ids(self) -> list[int]:
         return self.prompt + self.response
 
+    def with_pixels_in(self, dtype: torch.dtype) -> Encoded:
+        """The same with its pictures' numbers in another dtype; what counts (grids) stays whole."""
+        features = {k: v.to(dtype) if v.is_floating_point() else v for k, v in self.features.items()}
+        return replace(self, features=features)
+
 
 class Length(NamedTuple):
     """Tokens of a row as the model sees it."""
@@ -95,6 +104,9 @@ class Completion:
     text: str
     ids: list[int]
     watched: Tensor | None = None  # (tokens sampled, watched tokens): log-probabilities at each step
+    prompt: Amounts = Amounts()  # what was read before it, once for all samples of a row
+    given: int = 0  # ids that were read behind that
+    sampled: int = 0  # ids that were written by the model
 
 
 class Backbone(ABC):
@@ -114,6 +126,7 @@ class Backbone(ABC):
     sequences_at_once: int | None = None  # that fit the memory in sampling; None: no batch was too large so far
     adapter: Any = None  # a PeftModel around ``model``; see mathse.models.adapters
     adapter_folder: Path | None = None  # where it came from; None: a fit has just put it on
+    frozen_layers: int = 0  # of the language model, the lower ones, during a fit; see mathse.models.lower_layers
     tower_features: TowerFeatures | None = None  # kept features of the frozen tower; see mathse.models.tower_features
 
     def __init__(self, model: Any, processor: Any) -> None:
@@ -197,7 +210,8 @@ class Backbone(ABC):
         prompts = self.prompt_ids(rows, images)
         begun = [row.get("begun", "") for row in rows]
         if any(begun):
-            starts = self.tokenizer([self.defuse(text) for text in begun], add_special_tokens=False)["input_ids"]
+            texts = [self._marks_of_replies.defuse(text) for text in begun]
+            starts = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
             prompts = [[*prompt, *start] for prompt, start in zip(prompts, starts, strict=True)]
         encoded = []
         for row_images, prompt, response in zip(images, prompts, self._response_ids(rows), strict=True):
@@ -208,7 +222,7 @@ class Backbone(ABC):
     def _response_ids(self, rows: Sequence[Row]) -> list[list[int]]:
         """Each row's response with its end token; empty where it has none."""
         # encoded apart from the prompt: no token may span the two, since sampling starts between them
-        answers = [self.defuse(row["response"]) for row in rows if "response" in row]
+        answers = [self._marks_of_replies.defuse(row["response"]) for row in rows if "response" in row]
         responses = iter(self.tokenizer(answers, add_special_tokens=False)["input_ids"] if answers else [])
         return [[*next(responses), self.end_id] if "response" in row else [] for row in rows]
 
@@ -240,14 +254,30 @@ class Backbone(ABC):
             )
         return with_pictures_first(row)
 
-    def defuse(self, text: str) -> str:
-        """User text in which no special token of the tokenizer stands any more."""
-        # "<|im_end|>" in a problem becomes "< |im_end|>", which is ordinary text; else a problem could end its own turn
-        for token in self.tokenizer.all_special_tokens:
-            if token in text:
-                text = text.replace(token, token[:1] + " " + token[1:])
-        return text
+    @cached_property
+    def marks(self) -> Marks:
+        """Of its tokenizer, and the placeholders that its processor replaces, which need not be tokens."""
+        placeholders = (getattr(self.processor, name, None) for name in ("image_token", "video_token", "boi_token"))
+        return Marks.of(self.tokenizer, map(str, filter(None, placeholders)))
 
+    @cached_property
+    def _marks_of_replies(self) -> Marks:
+        """Those that neither a sampled text holds nor a row trains on: special tokens, the marks of turns and pictures.
+
+        A reasoning model writes others itself ("<think>"), and is trained on what it wrote.
+        """
+        if not self.marks.others:
+            return self.marks
+        question = Row(question="", images=())
+        one, two = self.prompt_ids([question, Row(**question, history=[("", "")])], [(), ()])
+        return self.marks.without_others(but={*(Counter(two) - Counter(one)), *self.never_sampled, *self.end_ids})
+
+    def defuse(self, text: str) -> str:
+        """Text of a prompt without marks: a problem could end its own turn by one."""
+        return self.marks.defuse(text)
+
+    @torch.inference_mode(False)  # a fit takes what sampling has left in the cache, and inference tensors train nothing
+    @torch.no_grad()
     def _features_of(self, images: Sequence[str | Path | Image]) -> list[Features]:
         """The tensors of each image, in order; those of files are kept in a bounded cache."""
         if self.tower_features is not None and self.tower_features.mode != "off":
@@ -318,7 +348,7 @@ class Backbone(ABC):
         batch. Prompts need no logits (Eq. 1 sums over the response), and they are most of the positions."""
         # position t predicts token t + 1, so hidden states lose their last position and labels their first
         inputs = self.with_features({k: v for k, v in batch.items() if k != "labels"})
-        hidden = self.decoder(**inputs, use_cache=False).last_hidden_state[:, :-1]  # (B, T - 1, h)
+        hidden = last_states(self, inputs)[:, :-1]  # (B, T - 1, h)
         targets = batch["labels"][:, 1:]
         answered = targets != IGNORED  # (B, T - 1)
         return hidden[answered], targets[answered]
@@ -422,9 +452,17 @@ class Backbone(ABC):
         finally:
             self.model.train(was_training)
         texts = self.texts([[*begun, *response.ids] for response in written])
+        prompts = [prompt_amounts(len(piece.ids), piece.features, self.patch_size) for piece in pieces]
         flat = [
-            Completion(text, [*begun, *response.ids], response.watched)
-            for text, response in zip(texts, written, strict=True)
+            Completion(
+                text,
+                [*begun, *response.ids],
+                response.watched,
+                prompts[k // n],
+                response.given,
+                len(response.ids) - response.given,
+            )
+            for k, (text, response) in enumerate(zip(texts, written, strict=True))
         ]
         return [flat[k : k + n] for k in range(0, len(flat), n)]
 
@@ -482,6 +520,8 @@ class Backbone(ABC):
 
     def texts(self, responses: Sequence[list[int]]) -> list[str]:
         """The text of each response."""
+        marks = self._marks_of_replies.ids  # special tokens are among them
+        responses = [[index for index in ids if index not in marks] for ids in responses]
         return self.tokenizer.batch_decode(responses, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
     def generate(
@@ -541,6 +581,12 @@ class Backbone(ABC):
         """Write model and processor so that plain ``from_pretrained`` opens them (weights as safetensors)."""
         self.model.save_pretrained(folder)
         self.processor.save_pretrained(folder)
+
+    @property
+    def patch_size(self) -> int:
+        """The side of a tower's patch in pixels; 1 where there is no tower."""
+        side = getattr(getattr(self.model.config, "vision_config", None), "patch_size", 1)
+        return int(side if isinstance(side, int) else side[0])
 
     @property
     def decoder(self) -> Any:

@@ -192,10 +192,11 @@ class Draws:
 @dataclass(frozen=True)
 class Written:
     """What was written behind a prompt: token ids, the end token included, and each step's watched log-probabilities
-    (steps, watched tokens)."""
+    (steps, watched tokens). The first ``given`` ids were read and not sampled."""
 
     ids: list[int]
     watched: Tensor | None
+    given: int = 0
 
 
 def write(
@@ -285,5 +286,5 @@ def write_where(
     logits = rows.read(pieces)
     ids = torch.cat([ids[chosen], rows.pad(pieces)["input_ids"]], 1)
     for (k, begun), response in zip(further.items(), write_on(logits, ids, chosen, watch=None), strict=True):
-        responses[k] = Written([*begun, *response.ids], odds[k : k + 1])
+        responses[k] = Written([*begun, *response.ids], odds[k : k + 1], given=len(begun))
     return responses

@@ -1,10 +1,12 @@
-"""Floating-point operations that the rows of a fit ask for: what model FLOPs utilisation (MFU) is a share of.
+"""Floating-point operations that rows ask of a model: what a run spends, and what model FLOPs utilisation (MFU) is a
+share of.
 
 Counted as in PaLM (Chowdhery et al. 2022, arXiv 2204.02311, appendix B), and honestly where a part does not train:
 
 matrices    a number of a matrix takes 2 operations a token forward, 2 more where the backward pass goes on to what lies
             below, and 2 more for its own gradient: 6 where a part trains, 4 in a frozen decoder under adapters, 2 in a
-            frozen tower. The head works on response tokens alone; an embedding looks up and multiplies nothing.
+            frozen tower and in frozen layers below the lowest one that trains. The head works on response tokens alone;
+            an embedding looks up and multiplies nothing.
 attention   queries by keys and probabilities by values, 4 T^2 width a layer and row, half of that in the decoder, whose
             tokens see no later ones; three times as much with the backward pass.
 
@@ -14,41 +16,21 @@ Padding is no work of the model's, nor is what activation checkpointing does a s
 from __future__ import annotations
 
 import re
-from dataclasses import astuple, dataclass
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from PIL.Image import Image
 from torch import Tensor, nn
 
+from mathse.data.image_decoding import pixels_sha256
+from mathse.data.images import image_size
 from mathse.models.base import IGNORED, Backbone
 from mathse.models.memory import Stack, has_graph, numel
+from mathse.models.operations import Amounts, Operations, patches_of, picture_amounts
 from mathse.models.parts import PARTS, named_parts
 
-JOINED = 4  # patches of the tower that become one token: 2 x 2 in all families
-
-
-@dataclass(frozen=True)
-class Amounts:
-    """What a padded micro-batch holds; amounts of several add up.
-
-    Attributes:
-        tokens: of its rows, those of their pictures among them, without padding and rows that only fill up.
-        slots: positions that the device works through, padding among them.
-        targets: response tokens, which have a loss.
-        squares: of the rows' lengths, summed.
-        patches: of all pictures, as the tower sees them.
-        patch_squares: summed over what attends to itself: a picture, or a tile of one.
-    """
-
-    tokens: int = 0
-    slots: int = 0
-    targets: int = 0
-    squares: int = 0
-    patches: int = 0
-    patch_squares: int = 0
-
-    def __add__(self, other: Amounts) -> Amounts:
-        return Amounts(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+LAYER = re.compile(r".*\blayers\.(\d+)\.")  # of the decoder, in a parameter's name
 
 
 def amounts_of(batch: dict[str, Tensor], patch_size: int) -> Amounts:
@@ -60,77 +42,107 @@ def amounts_of(batch: dict[str, Tensor], patch_size: int) -> Amounts:
     answered = labels != IGNORED
     ends = torch.where(answered, torch.arange(1, labels.shape[1] + 1, device=labels.device), 0)
     lengths = ends.amax(dim=1)  # (B,)
-    patches = _patches(batch, patch_size)
+    patches = patches_of(batch, patch_size)
     return Amounts(
         tokens=int(lengths.sum()),
         slots=labels.numel(),
         targets=int(answered[:, 1:].sum()),
         squares=int(lengths.square().sum()),
-        patches=int(patches.sum()),
-        patch_squares=int(patches.square().sum()),
+        patches=sum(patches),
+        patch_squares=sum(n**2 for n in patches),
+        rows=int((lengths > 0).sum()),
     )
 
 
-def _patches(batch: dict[str, Tensor], patch_size: int) -> Tensor:
-    """Patches of each picture, or of each of its tiles: (n,)."""
-    if "pixel_values" not in batch:  # no picture, or the tower's features are kept and it does not run
-        return torch.zeros(0, dtype=torch.long)
-    if "image_grid_thw" in batch:  # Qwen2-VL: (pictures, 3)
-        return batch["image_grid_thw"].prod(dim=-1)
-    n, _, height, width = batch["pixel_values"].flatten(0, -4).shape
-    return torch.full((n,), (height // patch_size) * (width // patch_size))
+def forward_flops(backbone: Backbone) -> Operations:
+    """Of a backbone that reads and writes."""
+    return _operations(backbone, lambda part, layer, parameter: 2, lambda layer: 1, 1)
 
 
-def patch_size(backbone: Backbone) -> int:
-    """A patch's side in pixels; 1 where there is no tower."""
-    side = getattr(getattr(backbone.model.config, "vision_config", None), "patch_size", 1)
-    return int(side if isinstance(side, int) else side[0])
+def training_flops(backbone: Backbone, kept: bool = False) -> Operations:
+    """Of a backbone as its fit trains it, forward and backward; asked when it is prepared for the fit, and before it is
+    sharded. ``kept``: hidden states stand for all below the lowest layer that trains, which then does nothing."""
+    passed = {part: has_graph(backbone, part) for part in PARTS}
+    lowest = lowest_trained_layer(backbone)
+
+    def operations(part: str, layer: int | None, parameter: Tensor) -> int:
+        below = part == "language" and layer is not None and layer < lowest
+        if kept and (below or part != "language"):
+            return 0
+        return 2 + 2 * (passed[part] and not below) + 2 * parameter.requires_grad
+
+    of_lower = 0 if kept else 1
+    of_tower = of_lower if kept or not passed["tower"] else 3
+    return _operations(backbone, operations, lambda layer: 3 if layer >= lowest else of_lower, of_tower)
 
 
-class TrainingFlops:
-    """Of a backbone as its fit trains it; made when it is prepared for the fit, and before it is sharded."""
+def kept_states_flops(backbone: Backbone) -> Operations:
+    """Of the hidden states that are kept for a fit: a forward pass over all below the lowest layer that trains."""
+    lowest = lowest_trained_layer(backbone)
 
-    def __init__(self, backbone: Backbone) -> None:
-        # operations a unit of work, by what the matrices work on
-        self.token = self.image_token = self.text_token = self.target = self.patch = 0
-        model = backbone.model
-        head = backbone.head.weight
-        tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)} - {id(head)}
-        # CogVLM2 has two sets of decoder matrices: one for an image's tokens, one for the text's
-        experts = backbone.lora_scopes.get("vision_expert")
-        passed = {part: has_graph(backbone, part) for part in PARTS}
-        for part, name, parameter in named_parts(backbone):
-            if id(parameter) in tables:
-                continue
-            operations = (2 + 2 * passed[part] + 2 * parameter.requires_grad) * numel(parameter)
-            if parameter is head:
-                self.target += operations
-            elif part == "tower":
-                self.patch += operations
-            elif part == "connector" or (experts is not None and re.match(experts, name)):
-                self.image_token += operations
-            elif experts is not None and re.match(backbone.lora_scopes["language"], name):
-                self.text_token += operations
-            else:
-                self.token += operations
-        # operations a squared length
-        config: Any = model.config
-        decoder = Stack.of(config, "language")
-        self.square = 2 * decoder.width * decoder.layers * 3
-        self.patch_square = 0
-        if hasattr(config, "vision_config"):
-            tower = Stack.of(config, "tower")
-            self.patch_square = 4 * tower.width * tower.layers * (3 if passed["tower"] else 1)
+    def operations(part: str, layer: int | None, parameter: Tensor) -> int:
+        return 2 * (part != "language" or (layer is not None and layer < lowest))
 
-    def of(self, amounts: Amounts) -> float:
-        """Of a forward and a backward pass over so much."""
-        image_tokens = amounts.patches // JOINED
-        return float(
-            self.token * amounts.tokens
-            + self.image_token * image_tokens
-            + self.text_token * (amounts.tokens - image_tokens)
-            + self.target * amounts.targets
-            + self.patch * amounts.patches
-            + self.square * amounts.squares
-            + self.patch_square * amounts.patch_squares
-        )
+    return _operations(backbone, operations, lambda layer: int(layer < lowest), 1)
+
+
+def lowest_trained_layer(backbone: Backbone) -> int:
+    """The decoder's layer at which a backward pass ends; 0 where something below the layers trains."""
+    layers: dict[int, bool] = {}  # number -> whether a parameter of it trains
+    tables = {id(m.weight) for m in backbone.model.modules() if isinstance(m, nn.Embedding)}
+    for part, name, parameter in named_parts(backbone):
+        if parameter.requires_grad and (part != "language" or id(parameter) in tables):
+            return 0
+        if part == "language" and (match := LAYER.match(name)) is not None:
+            layers[int(match[1])] = layers.get(int(match[1]), False) or parameter.requires_grad
+    return next((layer for layer in sorted(layers) if layers[layer]), len(layers))
+
+
+def _operations(
+    backbone: Backbone,
+    operations: Callable[[str, int | None, Tensor], int],
+    passes_of_layer: Callable[[int], int],
+    tower_passes: int,
+) -> Operations:
+    """``operations`` a number of a matrix and unit, by part, the decoder's layer, and the parameter; passes count a
+    forward pass over attention as 1, one with its backward pass as 3."""
+    units = dict.fromkeys(("token", "image_token", "text_token", "target", "patch"), 0)
+    model = backbone.model
+    head = backbone.head.weight
+    tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)} - {id(head)}
+    # CogVLM2 has two sets of decoder matrices: one for an image's tokens, one for the text's
+    experts = backbone.lora_scopes.get("vision_expert")
+    for part, name, parameter in named_parts(backbone):
+        if id(parameter) in tables:
+            continue
+        layer = LAYER.match(name)
+        if parameter is head:
+            unit = "target"
+        elif part == "tower":
+            unit = "patch"
+        elif part == "connector" or (experts is not None and re.match(experts, name)):
+            unit = "image_token"
+        elif experts is not None and re.match(backbone.lora_scopes["language"], name):
+            unit = "text_token"
+        else:
+            unit = "token"
+        units[unit] += operations(part, int(layer[1]) if layer else None, parameter) * numel(parameter)
+    config: Any = model.config
+    decoder = Stack.of(config, "language")
+    square = 2 * decoder.width * sum(map(passes_of_layer, range(decoder.layers)))
+    patch_square = 0
+    if hasattr(config, "vision_config"):
+        tower = Stack.of(config, "tower")
+        patch_square = 4 * tower.width * tower.layers * tower_passes
+    return Operations(**units, square=square, patch_square=patch_square)
+
+
+def picture_work(backbone: Backbone, image: Any, trained: bool = False) -> tuple[str, Amounts]:
+    """What the tower works through for an image by itself, where its features are kept, and a name for that: equal
+    names are computed once."""
+    size = image.size if isinstance(image, Image) else image_size(str(image))
+    side = getattr(getattr(backbone.model.config, "vision_config", None), "image_size", None)
+    tile = None if side is None else (int(side if isinstance(side, int) else side[0]) // backbone.patch_size) ** 2
+    tokens = backbone.image_tokens(*size, trained=trained)
+    name = pixels_sha256(image) if isinstance(image, Image) else str(image)
+    return f"{tokens} tokens of {name}", picture_amounts(tokens, tile)

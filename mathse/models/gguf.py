@@ -73,7 +73,7 @@ def _convert(file: Path, folder: Path) -> None:
     from gguf import GGUFReader
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-    options: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True}
+    options: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True, "trust_remote_code": False}
     try:
         reader = GGUFReader(file)
         with redirect_stderr(StringIO()):  # a bar of its own, which no setting of transformers' turns off

@@ -29,7 +29,7 @@ from mathse.errors import CheckpointError, DataError
 from mathse.models.asked import apply_settings, lora_pattern_of, open_asked
 from mathse.models.base import Features
 from mathse.models.chat import ChatBackbone
-from mathse.models.checkpoint import open_processor
+from mathse.models.checkpoint import open_processor, told_in_a_sentence
 from mathse.models.row import Row
 
 CONNECTING = re.compile(r"projector|connector|merger|downsample|resampler|mlp1|aligner")  # modules between the two
@@ -86,10 +86,9 @@ class HFBackbone(ChatBackbone):
         self.lora_scopes = scopes | ({"tower": tower} if tower else {})
 
         # an image's tokens in a path would need an image
-        special = set(self.tokenizer.all_special_ids)
         written = self.tokenizer(self.expansion(*PROBE), add_special_tokens=False)["input_ids"]
         named = (getattr(config, f"{mark}_token_{end}", None) for mark in MARKS for end in ("id", "index"))
-        marks = {self.image_id, *(i for i in written if i in special), *(i for i in named if isinstance(i, int))}
+        marks = {self.image_id, *(i for i in written if i in self.marks.ids), *(i for i in named if isinstance(i, int))}
         marks |= {self.tokenizer.convert_tokens_to_ids(token) for token in settings.never_sampled}
         self.never_sampled = sorted(marks - {self.end_id})
         self._most = settings.max_image_tokens
@@ -102,10 +101,6 @@ class HFBackbone(ChatBackbone):
         written = self.processor.apply_chat_template([{"role": "user", "content": content}], tokenize=False)
         before, mark, _ = written.partition(self.processor.image_token)
         return not mark or "before" in before
-
-    def defuse(self, text: str) -> str:
-        mark = self.processor.image_token  # which need not be a special token
-        return super().defuse(text).replace(mark, mark[:1] + " " + mark[1:])
 
     def prompt_ids(self, rows: Sequence[Row], images: Sequence[Sequence[Features]]) -> list[list[int]]:
         texts = []
@@ -194,6 +189,7 @@ class HFBackbone(ChatBackbone):
     def findings(self) -> list[str]:
         tokens, name = self.tokenizer.convert_ids_to_tokens, f"backbone={self.family}"
         return [
+            *super().findings(),
             f"{name}: a response ends with {tokens(self.end_id)!r}, sampling stops at {tokens(self.end_ids)}; "
             f"never sampled: {tokens(self.never_sampled)}",
             f"{name}: an image of 448 x 448 pixels takes {self.image_tokens(448, 448):,} tokens",
@@ -228,6 +224,7 @@ def parts_of(inner: Any, text: Any) -> Mapping[str, str]:
     return parts
 
 
+@told_in_a_sentence
 def load(settings: Settings, weights: bool = True) -> HFBackbone:
     """Open a vision-language model; ``weights`` False: for prompts alone, see ``mathse.models.prompt_reader``."""
     return opened(HFBackbone, settings, weights)

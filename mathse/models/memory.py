@@ -17,22 +17,23 @@ activations what autograd keeps of one micro-batch whose rows all have the longe
             adapters      the input of every adapted matrix, in float32, and its dropout mask
 
             With activation checkpointing each layer keeps its input h alone, and one layer at a time all of the above.
-            A frozen part keeps nothing where no trained weight lies below it; where it keeps something, what only its
-            own weights' gradients need is left out. On top come float32 logits of the response's tokens, and under
-            bf16-mixed bfloat16 copies of float32 matrices (not where they lie in shards: FSDP gathers them in bfloat16,
-            a layer at a time).
+            A frozen part, or the lower layers that a fit leaves as they are, keep nothing where no trained weight lies
+            below them; where a part keeps something, what only its own weights' gradients need is left out. On top come
+            float32 logits of the response's tokens, and under bf16-mixed bfloat16 copies of float32 matrices (not where
+            they lie in shards: FSDP gathers them in bfloat16, a layer at a time).
 
 Not in it: the framework itself, buffers of the communication between devices, fragmentation.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
 
 from mathse.models.base import Backbone, Encoded
+from mathse.models.lower_layers import layer_numbers
 from mathse.models.needs import in_bytes
 from mathse.models.parts import PARTS, is_adapter, named_parts, part_of
 from mathse.models.shapes import HALF, LOGITS_AT_ONCE, SINGLE, Stack
@@ -135,6 +136,8 @@ def activations(backbone: Backbone, longest: Encoded, rows: int, precision: str,
     for part, tokens in (("language", len(longest.ids)), ("tower", patches(config, longest.features))):
         if has_graph(backbone, part) and tokens:
             stack = Stack.of(config, part)
+            if part == "language" and not has_lower_graph(backbone):
+                stack = replace(stack, layers=stack.layers - backbone.frozen_layers)
             # a part's adapters are spread evenly over its layers
             adapted = adapted_inputs(backbone, part) // stack.layers * adapted_bytes(backbone, precision)
             total += rows * stack.kept_bytes(tokens, precision, checkpointing, frozen(backbone, part), adapted)
@@ -148,6 +151,11 @@ def activations(backbone: Backbone, longest: Encoded, rows: int, precision: str,
 def has_graph(backbone: Backbone, part: str) -> bool:
     """Whether a backward pass goes through a part's layers: always the decoder's, which are on top of all else."""
     return part == "language" or any(p.requires_grad for p_part, _, p in named_parts(backbone) if p_part == part)
+
+
+def has_lower_graph(backbone: Backbone) -> bool:
+    """Whether a backward pass goes through the frozen lower layers, to a tower or a connector that trains."""
+    return any(p.requires_grad for part, _, p in named_parts(backbone) if part != "language")
 
 
 def frozen(backbone: Backbone, part: str) -> bool:
@@ -172,6 +180,7 @@ def adapted_bytes(backbone: Backbone, precision: str) -> int:
 def copies(backbone: Backbone, checkpointing: bool) -> int:
     """Autocast's bfloat16 copies of float32 matrices, kept for the backward pass."""
     passed = [part for part in PARTS if has_graph(backbone, part)]
+    number, lower = layer_numbers(backbone), 0 if has_lower_graph(backbone) else backbone.frozen_layers
     linear = ((name, m.weight) for name, m in backbone.model.named_modules() if isinstance(m, nn.Linear))
     return HALF * sum(
         weight.numel()
@@ -179,6 +188,7 @@ def copies(backbone: Backbone, checkpointing: bool) -> int:
         if weight.element_size() == SINGLE
         and (weight.requires_grad or not checkpointing)
         and part_of(backbone, name) in passed
+        and number(name) >= lower
     )
 
 

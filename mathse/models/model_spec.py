@@ -22,6 +22,7 @@ from mathse.models.feature_store import FeatureStore
 from mathse.models.placement import META, empty_out, opening_on
 from mathse.models.tower_features import TowerFeatures
 from mathse.runs.layout import ADAPTER
+from mathse.runs.reader import expect_as_recorded
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class ModelSpec:
         """
         settings = self.section if isinstance(self.section, Mapping) else vars(self.section)
         checkpoint = Path(settings.get("path") or "")
+        expect_as_recorded(checkpoint)  # here, and not by the family's ``resolve`` alone, for the sake of the adapters
         with opening_on(device):
             if (base := adapters.base_of(checkpoint)) is not None:
                 backbone: Backbone = build(with_values(self.section, path=str(base)), **self.runtime)

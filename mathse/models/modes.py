@@ -1,7 +1,8 @@
 """What a training mode does to a model before its fit, and takes back after it.
 
 full    every weight outside the frozen parts trains
-lora    the base is frozen whole (``freeze`` adds nothing to that), adapters on ``lora.scopes`` train
+lora    the base is frozen whole (``freeze`` adds nothing to that), adapters on ``lora.scopes`` train; none lie on the
+        lower ``freeze_layers``, which a full fit leaves as they are, with the token embeddings
 qlora   the same over a base in 4 bit; needs CUDA and bitsandbytes. Not yet run on a GPU (tests run it on a CPU, where
         bitsandbytes is installed)
 
@@ -18,7 +19,7 @@ from typing import Any
 import torch
 
 from mathse.config.fits import Fit
-from mathse.models import adapters
+from mathse.models import adapters, lower_layers
 from mathse.models.base import Backbone
 from mathse.models.parts import freeze, is_adapter
 from mathse.runs.layout import ADAPTER
@@ -38,9 +39,11 @@ def prepare(backbone: Backbone, settings: Fit, precision: str, seed: int) -> Sta
             adapters.put_on(backbone, trained_before)
             adapters.merge(backbone)
         freeze(backbone, settings.freeze)
+        lower_layers.leave(backbone, settings.freeze_layers)
     else:
         if settings.method == "qlora":
             adapters.quantise(backbone)
+        lower_layers.leave(backbone, settings.freeze_layers)
         lora = settings.lora
         if trained_before is not None:
             adapters.expect_alike(backbone, trained_before, rank=lora.rank, alpha=lora.alpha, scopes=lora.scopes)
@@ -79,6 +82,7 @@ def finish(
             dtype = kept_in
         parameter.data = parameter.data.to(dtype)
         parameter.requires_grad_(trains)
+    backbone.frozen_layers = 0
 
 
 def cast(backbone: Backbone, precision: str) -> None:

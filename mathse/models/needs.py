@@ -23,7 +23,7 @@ Not in it: CUDA itself, buffers of the communication between devices, fragmentat
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mathse.config.fits import Fit
 from mathse.config.schema import Trainer
@@ -104,9 +104,13 @@ def of_fit(shape: Shape, fit: Fit, trainer: Trainer, row: RowSize, memory: int |
         whole["language"] -= round(packed * (base - FOUR_BITS))
     if full:
         trains = {part: n for part, n in shape.parameters.items() if part not in fit.freeze}
+        if fit.freeze_layers and "language" in trains:
+            still = shape.vocabulary * shape.decoder.width + fit.freeze_layers * shape.layer_parameters["language"]
+            trains["language"] -= still
         trained = sum(trains.values()) * base
     else:
-        trains = {part: n for part, n in shape.adapters(fit.lora.scopes, fit.lora.rank).items() if n}
+        adapters = shape.adapters(fit.lora.scopes, fit.lora.rank, fit.freeze_layers)
+        trains = {part: n for part, n in adapters.items() if n}
         trained = sum(trains.values()) * SINGLE
     weights = sum(whole.values()) + (0 if full else trained)
     apart = trainer.devices if trainer.strategy == "deepspeed" else shards  # ZeRO-2 leaves the weights whole
@@ -133,6 +137,8 @@ def of_fit(shape: Shape, fit: Fit, trainer: Trainer, row: RowSize, memory: int |
     for part, tokens in (("language", length), ("tower", patches)):
         if part == "language" or part in trains:
             stack = shape.stack(part)
+            if part == "language" and set(trains) <= {"language"}:  # nothing trains below its frozen layers
+                stack = replace(stack, layers=stack.layers - fit.freeze_layers)
             scopes = [] if full else [s for s in fit.lora.scopes if (s == "tower") == (part == "tower")]
             inputs = sum(matrix[0] for scope in scopes for matrix in shape.adapted.get(scope, ()))
             adapted = inputs * adapter_bytes(precision, fit.lora.dropout > 0)

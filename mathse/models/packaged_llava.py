@@ -81,11 +81,11 @@ def _combine(language: Path, tower_file: Path, folder: Path) -> None:
 
     from mathse.models.onnx_tower import read_tower
 
-    tokenizer = AutoTokenizer.from_pretrained(language, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(language, local_files_only=True, trust_remote_code=False)
     tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE]})
     image_id = tokenizer.convert_tokens_to_ids(IMAGE)
     text = AutoModelForCausalLM.from_pretrained(
-        language, dtype=torch.bfloat16, local_files_only=True, use_safetensors=True
+        language, dtype=torch.bfloat16, local_files_only=True, use_safetensors=True, trust_remote_code=False
     )
     vision = Dinov2Config(
         hidden_size=384, num_hidden_layers=12, num_attention_heads=6, image_size=518, use_mask_token=False

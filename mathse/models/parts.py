@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from torch.nn import Parameter
 
 from mathse.errors import ConfigError
-from mathse.models.base import Backbone
+
+if TYPE_CHECKING:
+    from mathse.models.base import Backbone
 
 PARTS = ("tower", "connector", "language")
 

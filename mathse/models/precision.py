@@ -42,3 +42,8 @@ def _seconds_of_a_product(dtype: torch.dtype) -> float:
         F.linear(states, weight)
         tries.append(time.perf_counter() - began)
     return min(tries)
+
+
+def pixels_of(precision: str) -> torch.dtype:
+    """In which a fit of this precision reads pictures: what computes in bfloat16 rounds them first of all."""
+    return torch.float32 if precision == "32-true" else torch.bfloat16

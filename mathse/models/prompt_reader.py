@@ -11,27 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mathse.config import backbones as settings
 from mathse.config import build, with_values
+from mathse.config.backbones import SAYS_ITSELF
 from mathse.models.base import Backbone
-
-# What an exported checkpoint says itself, by the section's class: pixel bounds, the system text and the chat template
-# lie in its folder, and it is what a server renders and cuts pictures by, whatever the settings are now.
-_EXPORTED: dict[type, dict[str, Any]] = {
-    settings.TinyBackbone: {},
-    settings.Qwen2VL: {"min_pixels": None, "max_pixels": None},
-    settings.InternVL25: {"system": None},
-    settings.CogVLM2: {},
-    settings.CausalLM: {"system": None, "chat_template": None},
-    settings.HF: {"system": None, "chat_template": None},
-    settings.SmolLM2: {"system": None, "chat_template": None},
-    settings.SmolLM2Vision: {"system": None, "chat_template": None, "image_height": None, "image_width": None},
-}
 
 
 def prompt_reader(section: Any, folder: Path, whole: Callable[[], Backbone]) -> Backbone:
     """The reader of an exported checkpoint of the backbone that ``section`` sets."""
-    exported = _EXPORTED.get(type(section))
+    exported = SAYS_ITSELF.get(type(section))
     if exported is None:
         return whole()
     reader: Backbone = build(with_values(section, path=str(folder), **exported), weights=False)
@@ -45,7 +32,7 @@ def reader_as_set(section: Any, whole: Callable[[], Backbone]) -> Backbone:
 
     Raises CheckpointError as the family's own loader does.
     """
-    if type(section) not in _EXPORTED or section.path is None:
+    if type(section) not in SAYS_ITSELF or section.path is None:
         return whole()
     reader: Backbone = build(section, weights=False)
     return reader

@@ -208,12 +208,13 @@ class Shape:
     def stack(self, part: str) -> Stack:
         return self.decoder if part == "language" else self.tower
 
-    def adapters(self, scopes: list[str], rank: int) -> dict[str, int]:
-        """Parameters of the adapters, by part."""
+    def adapters(self, scopes: list[str], rank: int, frozen_layers: int = 0) -> dict[str, int]:
+        """Parameters of the adapters, by part; none lie on the decoder's lower ``frozen_layers``."""
         counts = {"language": 0, "tower": 0}
         for scope in scopes:
             part = "tower" if scope == "tower" else "language"
-            counts[part] += self.stack(part).layers * rank * sum(map(sum, self.adapted.get(scope, ())))
+            layers = self.stack(part).layers - (frozen_layers if part == "language" else 0)
+            counts[part] += layers * rank * sum(map(sum, self.adapted.get(scope, ())))
         return counts
 
 

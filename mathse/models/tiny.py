@@ -24,7 +24,7 @@ from transformers import (
 from mathse.config.backbones import TinyBackbone as Settings
 from mathse.models import tiny_tokenizer
 from mathse.models.causal_lm import CausalLMBackbone
-from mathse.models.checkpoint import as_dtype, expect_family, expect_files, open_model, open_processor
+from mathse.models.checkpoint import as_dtype, expect_family, expect_files, open_model, open_processor, resolve
 from mathse.models.qwen2vl import Qwen2VLBackbone
 from mathse.seeds import derive
 from mathse.types import PromptStyle
@@ -86,6 +86,8 @@ class TinyBackbone(Qwen2VLBackbone):
                 weight.data = weight.data.to(as_dtype(settings.dtype))
         else:
             folder = Path(settings.path)
+            if folder.is_dir():
+                folder = resolve(folder)
             expect_files(folder, FILES, _REMEDY)
             expect_family(folder, self.family, (Qwen2VLConfig.model_type,))
             model = open_model(Qwen2VLForConditionalGeneration, folder, dtype=as_dtype(settings.dtype), weights=weights)

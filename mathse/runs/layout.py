@@ -24,6 +24,7 @@ USAGE = "usage.jsonl"  # a paid teacher's requests and what they cost
 JUDGE_USAGE, STUDENT_USAGE = "judge_usage.jsonl", "student_usage.jsonl"  # the same of models behind a server
 DECONTAMINATION_PAIRS = "decontamination.jsonl"  # pairs of a training row and a benchmark's problem
 DECONTAMINATION = "decontamination.json"  # how many there are, by kind
+CONTROLS = "controls.json"  # the run beside its controls (mathse control)
 EXPORTS = "exports"
 NOTE_OF_SWEEP = "multirun.yaml"  # Hydra's, beside the run folders of a sweep's jobs
 
@@ -37,6 +38,7 @@ RESUME_POINTS = ("point_*", "last.ckpt")  # in it, of a fit under way; the latte
 CHECKPOINT = "checkpoint"  # a folder as ``from_pretrained`` reads it
 ADAPTER = "adapter"  # in the checkpoint of a LoRA fit: its adapter, as peft reads it
 WEIGHTS = (".safetensors", ".bin")
+OWN_SETTINGS = "mathse.json"  # in a model's folder outside of a run: the settings that it is opened and sampled with
 ORM_FILE = "orm.json"  # in an ORM's checkpoint: what its prompt holds and what it writes
 
 PATHS = "paths.jsonl"  # ReasoningPath: what the teacher or the student wrote
@@ -72,6 +74,7 @@ PREDICTION_FILES = (PREDICTIONS, DEV_PREDICTIONS)
 
 # The order of stages in a run; rounds go by number, unknown stages (a user's own) come last.
 ORDER = {"base": 0, "orm": 1, "distill": 2, "round": 3, "reflection": 4, "final": 5}
+ORM_STAGES = ("orm", "orm/solver")  # whose model is of the ORM's backbone
 # The stage that each task ends with.
 LAST = {"evolve": "final", "distill": "distill", "sft": "sft", "orm": "orm"}
 _NUMBER = re.compile(r"(\d+)")

@@ -1,12 +1,13 @@
 """The one reader of a run folder. Whoever shows, compares, replays, exports, logs or resumes a run asks it.
 
 ``read_run`` gives a ``Run``: what run.json and summary.json say, and its finished stages, each after those that it was
-made from. A ``FinishedStage`` gives its files as values, rows or numbered lines. Three rules hold for all of them:
+made from. A ``FinishedStage`` gives its files as values, rows or numbered lines. Four rules hold for all of them:
 
 *  Only finished stages are read. What stands in a folder without a stage.json is being made, or a kill has left it; it
    is made again and may come out otherwise. So a run can be read while it is under way.
 *  A file is what its stage recorded. Before its first row is given out its size and SHA-256 are compared with
    stage.json, once a process; an edited, damaged or foreign file is a RunError that names it and what to do.
+*  A checkpoint is compared likewise by whoever opens it (``expect_as_recorded``, which mathse.models calls).
 *  No code of a run folder is run: all of it is JSON and text, and only ``mathse.data.sources`` builds anything from it.
 """
 
@@ -36,11 +37,11 @@ from mathse.runs.layout import (
     VERDICTS,
     WEIGHTS,
 )
+from mathse.runs.ledger import with_costs
 from mathse.runs.manifest import read_manifest, verify, verify_file
 from mathse.runs.rows import JsonlRows
 from mathse.runs.settings import flatten
 from mathse.runs.store import parse_row, read_json, read_jsonl, sha256_file
-from mathse.runs.teacher_calls import with_teacher_calls
 from mathse.scoring.metrics import decide, transitions
 from mathse.types import Record, Verdict
 
@@ -229,14 +230,14 @@ class Run:
     def entries(self) -> list[dict[str, Any]]:
         """A row a scored stage, as in summary.json; put together from the stages while there is no summary."""
         if "stages" in self.summary:
-            return [with_teacher_calls(entry, self.stages) for entry in self.summary["stages"]]
+            return [with_costs(entry, self.stages) for entry in self.summary["stages"]]
         entries = []
         before: dict[str, bool] | None = None
         for stage in self.stages:
             if after := stage.solved():
                 # The test set may be cut differently in a branch; then there is nothing to compare.
                 changed = transitions(before, after) if before and before.keys() == after.keys() else None
-                entries.append(with_teacher_calls(_entry(stage, changed, self.threshold), self.stages))
+                entries.append(with_costs(_entry(stage, changed, self.threshold), self.stages))
                 before = after
         return entries
 
@@ -324,6 +325,24 @@ def read_stage(folder: Path, run: Path | None = None) -> FinishedStage:
     if run is not None and name != folder.relative_to(run).as_posix():
         raise RunError(f"{folder / DONE} is that of stage {name!r}; put the stage's own back, or remove {folder}")
     return FinishedStage(name, folder, manifest)
+
+
+def expect_as_recorded(checkpoint: Path) -> None:
+    """Compare the files of a checkpoint with the stage.json of the stage that it lies in; nothing to compare with where
+    there is none: the stage is being made, or the folder was copied out of its run.
+
+    A file is read once: its size, time and hash are remembered. Raises RunError for the first file that is missing, not
+    as recorded, or not the stage's.
+    """
+    folder = checkpoint.resolve()
+    if folder.name != CHECKPOINT or not is_stage(folder.parent):
+        return
+    stage = read_stage(folder.parent)
+    for file in folder.rglob("*"):
+        if file.is_file() and not file.name.startswith("."):
+            stage.has(file.relative_to(stage.folder).as_posix())
+    made = {name: recorded for name, recorded in stage.manifest["outputs"].items() if Path(name).parts[0] == CHECKPOINT}
+    verify(stage.folder, made, known_sha256)
 
 
 def is_run(folder: Path) -> bool:

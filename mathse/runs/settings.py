@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
+from mathse.errors import DataError
 from mathse.runs.class_names import with_recorded_names
 from mathse.runs.store import to_json
 
@@ -28,6 +29,8 @@ LATER: dict[str, Any] = {
     "evolution.resample": "never",
     "sft.tower_features": False,
     "orm.fit.tower_features": False,
+    "sft.freeze_layers": 0,
+    "orm.fit.freeze_layers": 0,
     "sft.tokens_per_micro_batch": None,
     "orm.fit.tokens_per_micro_batch": None,
     "trainer.device_memory": None,
@@ -77,6 +80,23 @@ def flatten(settings: Any, prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
     return flat
+
+
+def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """``{"evolution": {"reflect": {"when": "last"}}, ...}`` of settings by dotted key: what ``flatten`` takes apart.
+
+    Raises DataError where a key is a setting and a section at once.
+    """
+    settings: dict[str, Any] = {}
+    for key, value in flat.items():
+        *sections, name = key.split(".")
+        section = settings
+        for part in sections:
+            section = section.setdefault(part, {})
+            if not isinstance(section, dict):
+                raise DataError(f"{key}: {part} is a setting there and a section too, which no run writes")
+        section[name] = value
+    return settings
 
 
 def config_slice(config: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:

@@ -14,14 +14,16 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from mathse.errors import RunError, SettingsChanged
+from mathse.runs import meter
 from mathse.runs.fit_ranks import RANKS, going_on, is_same_but_for_ranks, what_changes
 from mathse.runs.folder_lock import FolderLock
 from mathse.runs.layout import (
@@ -36,6 +38,7 @@ from mathse.runs.layout import (
     SCRATCH,
     VERDICT_FILES,
 )
+from mathse.runs.ledger import LEDGER, recorded
 from mathse.runs.manifest import HASHED_BYTES, RECORD, read_manifest, read_record, verify
 from mathse.runs.provenance import git_commit, versions
 from mathse.runs.reader import finished_summary, is_run, read_stages
@@ -46,14 +49,23 @@ from mathse.runs.verified_files import remember
 Work = Literal["fit", "sample", "judge"]
 
 
+@dataclass(frozen=True)
+class Compute:
+    """``seconds()``: so far, of all that the run computes with: processes' CPU time, or a clock times the GPUs."""
+
+    device: Literal["cpu", "gpu"]
+    seconds: Callable[[], float]
+
+
 class RunFolder:
     """An open run folder; one process has it at a time. Use as a context manager, or call ``close()``.
 
     ``other_ranks``: what changes where stages here were made by other ranks than today's, in a sentence (see
-    ``fit_ranks``); else None.
+    ``fit_ranks``); else None. ``compute``: what the seconds of a stage's ledger are counted by.
     """
 
     other_ranks: str | None = None
+    compute: Compute = Compute("cpu", time.process_time)
 
     def __init__(self, path: Path, config: Mapping[str, Any], seed: int, lock: FolderLock) -> None:
         self.path = path
@@ -205,6 +217,7 @@ class RunFolder:
         return None
 
     def close(self) -> None:
+        meter.stop()
         self._lock.close()
 
     def __enter__(self) -> Self:
@@ -229,7 +242,7 @@ class Stage:
         self._record = record
         self._begun: dict[str, Any] | None = None
         self._finished = finished
-        self._clock = 0.0
+        self._clock = self._computed = 0.0
         make_folder(self.path)
 
     @property
@@ -249,19 +262,23 @@ class Stage:
         begun = self.path / BEGUN
         if not begun.exists():
             times = {"fit": 0.0, "sample": 0.0, "judge": 0.0}
-            write_json(begun, {**self._record, "started": _utc_now(), "wall_s": 0.0, "time_s": times})
+            clocks = {"wall_s": 0.0, "compute_s": 0.0, "time_s": times}
+            write_json(begun, {**self._record, "started": _utc_now(), **clocks})
         self._begun = read_json(begun)
         if self._begun["identity"] != self.identity:  # it goes on with other ranks
             self._begun |= self._record
             write_json(begun, self._begun)
-        self._clock = time.monotonic()
+        self._meter = meter.start(self.path, self.path / SCRATCH / meter.SPENT)
+        self._clock, self._computed = time.monotonic(), self._run.compute.seconds()
 
     @contextmanager
-    def time(self, work: Work) -> Iterator[None]:
-        """Count the block's seconds as ``work``. Blocks do not nest; one that fails or is killed is not counted."""
+    def time(self, work: Work, account: meter.Account = "method") -> Iterator[None]:
+        """Count the block's seconds as ``work``, and its tokens and operations on ``account``. Blocks do not nest; the
+        seconds of one that fails or is killed are not counted."""
         begun = self._require_begun()
         start = time.monotonic()
-        yield
+        with meter.on_account(account):
+            yield
         begun["time_s"][work] += time.monotonic() - start
         self._count_wall_time(begun)
         write_json(self.path / BEGUN, begun)
@@ -283,6 +300,9 @@ class Stage:
         made_from = [file for path in inputs for file in (own_files(path) if path.is_dir() else [path])]
         self._count_wall_time(begun)
         other = max(0.0, begun["wall_s"] - sum(begun["time_s"].values()))
+        computed = begun.get("compute_s")  # not where an earlier version began the stage
+        seconds: dict[str, float | None] = {}
+        seconds[self._run.compute.device] = None if computed is None else round(computed, 3)
         manifest = {
             **self._record,
             "inputs": {name_in(self._run.path, file): sha256_file(file) for file in made_from},
@@ -295,7 +315,9 @@ class Stage:
             "finished": _utc_now(),
             "wall_s": round(begun["wall_s"], 3),
             "time_s": {work: round(s, 3) for work, s in {**begun["time_s"], "other": other}.items()},
+            LEDGER: recorded(self._meter, summary, seconds),
         }
+        meter.stop()
         write_json(self.path / DONE, manifest)
         self._finished = _as_read_back(manifest)
         _remove_scratch(self.path)
@@ -309,6 +331,10 @@ class Stage:
         now = time.monotonic()
         begun["wall_s"] += now - self._clock
         self._clock = now
+        computed = self._run.compute.seconds()
+        if "compute_s" in begun:
+            begun["compute_s"] += computed - self._computed
+        self._computed = computed
 
 
 # --- a stage's files ------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 from mathse.errors import DataError
+from mathse.runs import meter
 from mathse.types import Record
 
 _logger = logging.getLogger(__name__)
@@ -201,6 +202,8 @@ class BatchLog:
     whole batches and cuts off the rest: a torn line, a partial batch.
 
     ``belongs(k, row)`` says whether a row may stand as the k-th; a batch with another row, and all behind it, go too.
+
+    In a stage, what a batch's answers came to is laid down beside it (``mathse.runs.meter``).
     """
 
     def __init__(
@@ -239,6 +242,8 @@ class BatchLog:
                 os.replace(_aside(path), path)
             os.truncate(path, self._end)
             sync(path)
+        stage = meter.current()
+        self._debits = stage.beside(path, rows_kept) if stage is not None else None
 
     def append(self, rows: Sequence[Any]) -> None:
         """Add the next batch. Returns when it is on the disk."""
@@ -247,6 +252,8 @@ class BatchLog:
         if len(rows) != self.sizes[self.done]:
             raise ValueError(f"batch {self.done} of {self.path} has {self.sizes[self.done]} rows, got {len(rows)}")
         data = b"".join(map(_json_line, rows))
+        if self._debits is not None:
+            self._debits.append(len(rows))
         with open(self.path, "ab", buffering=0) as file:
             try:
                 unwritten = memoryview(data)

@@ -7,9 +7,9 @@ stage.json under ``ASKED``; of a stage that an earlier version made they are tol
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mathse.runs.reader import FinishedStage
@@ -24,24 +24,25 @@ def calls_until(name: str, stages: Sequence[FinishedStage]) -> int | None:
 
     An ORM that ``judge.checkpoint`` brought was made by another run, whose calls these are not.
     """
-    finished = {stage.name: stage for stage in stages}
-    behind, waiting = set[str](), [name]
-    while waiting:
-        if (current := waiting.pop()) not in behind:
-            behind.add(current)
-            if current not in finished:
-                return None
-            waiting += finished[current].after
-    calls = [_own(finished[stage]) for stage in behind]
+    behind = stages_behind(name, stages)
+    if behind is None:
+        return None
+    calls = [_own(stage) for stage in behind]
     return None if None in calls else sum(filter(None, calls))
 
 
-def with_teacher_calls(entry: Mapping[str, Any], stages: Sequence[FinishedStage]) -> dict[str, Any]:
-    """A row of summary.json's "stages" with ``teacher_calls``, the calls until then, beside the stage's own."""
-    calls = entry.get(CALLS)
-    if calls is None:
-        calls = calls_until(entry["stage"], stages)
-    return {**entry, CALLS: calls}
+def stages_behind(name: str, stages: Sequence[FinishedStage]) -> list[FinishedStage] | None:
+    """The stage ``name`` and all that it was made from, in no order; None where one of them is not among ``stages``."""
+    finished = {stage.name: stage for stage in stages}
+    behind: dict[str, FinishedStage] = {}
+    waiting = [name]
+    while waiting:
+        if (current := waiting.pop()) not in behind:
+            if current not in finished:
+                return None
+            behind[current] = finished[current]
+            waiting += finished[current].after
+    return list(behind.values())
 
 
 def _own(stage: FinishedStage) -> int | None:

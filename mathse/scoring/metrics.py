@@ -18,9 +18,11 @@ Interval = tuple[float, float]
 Decision = Literal["accepted", "rejected", "unparsed"]
 
 
-def wilson(correct: int, total: int, z: float = 1.96) -> Interval:
+def wilson(correct: float, total: int, z: float = 1.96) -> Interval:
     """Wilson's score interval of a share (Wilson 1927); (0, 1) where nothing was counted.
 
+    ``correct`` may be a sum of probabilities: such marks vary less than marks of 0 and 1, so the interval is at most
+    too wide.
     Raises DataError if ``correct`` is not between 0 and ``total``.
     """
     if not 0 <= correct <= total:

@@ -1,4 +1,5 @@
-"""Intervals and tests for comparing accuracies on the same problems: the bootstrap, and McNemar's test.
+"""Intervals and tests for comparing accuracies on the same problems: the bootstrap, and McNemar's test. (The interval
+of a single accuracy is Wilson's, ``mathse.scoring.metrics.wilson``: a bootstrap of no right answer has no width.)
 
 A resample of n right-or-wrong marks is a draw of how many of each kind it holds, so n marks cost as much as one.
 """
@@ -15,14 +16,6 @@ from mathse.scoring.metrics import Interval
 
 DRAWS = 10_000
 LEVEL = (2.5, 97.5)  # percentiles of a 95 % interval
-
-
-def share_interval(marks: Sequence[bool], seed: int = 0) -> Interval | None:
-    """The percentile bootstrap interval of a share of right marks; None of nothing."""
-    if not marks:
-        return None
-    draws = np.random.default_rng(seed).binomial(len(marks), sum(marks) / len(marks), DRAWS) / len(marks)
-    return _interval(draws)
 
 
 def difference_interval(before: Sequence[bool], after: Sequence[bool], seed: int = 0) -> Interval | None:

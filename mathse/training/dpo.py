@@ -104,7 +104,7 @@ class PairData(StepData):
 
     def __init__(self, stream: Any, backbone: Backbone, *sizes: Any, **options: Any) -> None:
         super().__init__(stream, backbone, *sizes, **options)
-        self.rows = PairEncoder(backbone, self.rows.pixels)
+        self.rows = PairEncoder(backbone, self.rows.pixels, self.rows.kept)
 
     def _counted(self, entries: Sequence[Entry]) -> list[Length]:
         """A pair is as long as two rows of its longer path, since both are padded to that."""

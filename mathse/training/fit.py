@@ -7,12 +7,13 @@ fit builds both anew.
 from __future__ import annotations
 
 import gc
+import hashlib
 import json
 import logging
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -26,13 +27,19 @@ from mathse.config.evolution import DPO
 from mathse.config.fits import Fit
 from mathse.config.schema import Trainer as TrainerSettings
 from mathse.errors import MathSEError
-from mathse.models import memory, modes, reference
+from mathse.models import layer_states, memory, modes, reference
 from mathse.models.base import Backbone
+from mathse.models.feature_store import FeatureStore
+from mathse.models.flops import forward_flops, kept_states_flops, picture_work
+from mathse.models.layer_states import LayerStates
 from mathse.models.model_spec import ModelSpec, close_shared, spec_of
 from mathse.models.needs import frozen_parts, whole_gradients_fit
+from mathse.models.operations import Amounts
 from mathse.models.placement import META
-from mathse.models.precision import cpu_prefers_bfloat16, precision_of
-from mathse.models.row import Row
+from mathse.models.precision import cpu_prefers_bfloat16, pixels_of, precision_of
+from mathse.models.row import Row, paths_of
+from mathse.models.tower_features import pictures_of
+from mathse.runs import meter
 from mathse.runs.layout import CHECKPOINT, REFERENCE, SCRATCH, TRAIN_LOG, TRAINED
 from mathse.runs.store import publish_folder, write_json, write_jsonl
 from mathse.seeds import derive
@@ -64,6 +71,7 @@ class FitJob:
     dpo: DPO | None = None  # a fit whose rows are pairs; batch sizes then count pairs
     kept_in: torch.dtype | None = None  # of the checkpoint after a full fit; None: as the model was opened
     tower_features: bool = False  # kept features stand for pictures; ``fit`` decides that
+    kept: LayerStates | None = None  # hidden states that stand for all frozen layers; ``fit`` decides that too
     reduced_once: bool = True  # sharded gradients, in a step's last pass; ``fit`` decides that
 
     @property
@@ -76,7 +84,8 @@ class FitJob:
 
     @property
     def shown_rows(self) -> Sequence[Row]:
-        return [*self.rows, *self.validated_rows]
+        """With both paths of a pair, as the rows that a model reads."""
+        return [path for row in (*self.rows, *self.validated_rows) for path in paths_of(row)]
 
     @property
     def validation_every(self) -> int | None:
@@ -98,8 +107,10 @@ def fit(
     step; ``say`` with a sentence on a resume point or a log that is damaged, and where a frozen tower's features cannot
     be kept.
     """
-    done = job.folder / CHECKPOINT
+    done, stage = job.folder / CHECKPOINT, meter.current()
     if done.exists():
+        if stage is not None:
+            stage.expect_settled(done)
         return done
     if not job.rows:
         raise MathSEError(f"no row to fit on in {job.folder}")
@@ -139,21 +150,36 @@ def fit(
         has = torch.cuda.get_device_properties(device).total_memory
         job = replace(job, reduced_once=whole_gradients_fit(estimated.total, whole, has))
 
+    # Whether the frozen layers' hidden states can be kept; with them no tower runs either.
+    if settings.freeze_layers and job.steps * settings.batch_size > len(job.rows):  # else no row is seen twice
+        kept = _kept_states(backbone, job)
+        if isinstance(kept, str):
+            say(
+                f"{job.folder.name}: the lower {settings.freeze_layers} layers are frozen, and run in each step all "
+                f"the same: their hidden states cannot be kept, because {kept}"
+            )
+        else:
+            job = replace(job, kept=kept)
+
     # Whether the frozen tower's features fit into their store. Rows that are made up on the way show other pictures.
     features = backbone.tower_features
-    usable = features is not None and set(features.parts) <= set(frozen_parts(settings))
+    usable = features is not None and job.kept is None and set(features.parts) <= set(frozen_parts(settings))
     if features is not None and usable and settings.tower_features and not isinstance(job.stream, MixedStream):
         refusal = features.prepare(backbone, job.shown_rows, device_of(job.trainer), job.trainer.precision)
         job = replace(job, tower_features=refusal is None)
         if refusal is not None:
             say(f"{job.folder.name}: {refusal}")
 
+    before_steps = list(_spent_before(backbone, job)) if stage is not None else []
+
     # The steps, from the last resume point on, on all ranks.
     start = resume.newest(job.folder / SCRATCH, say) if strategies.keeps_resume_points(job.trainer) else None
     log = TrainLog(job.folder / TRAIN_LOG, start.step if start else 0, say)
     with closing(log):
         lead = partial(_train, backbone, job, start, log, callbacks)
-        ranks.everywhere(lead, _train_along, spec_of(backbone), job, start)
+        spent, *_ = ranks.everywhere(lead, _train_along, spec_of(backbone), job, start)
+    if stage is not None:  # before the checkpoint is there: a kill leaves both, or the fit is resumed
+        stage.settle(done, [*before_steps, *spent])
     gc.collect()  # Trainer and module refer to each other, and hold the optimiser: gone before the export
     give_back_freed_memory()
     save_checkpoint(backbone, done, lambda folder: modes.finish(backbone, settings, before, folder, done, job.kept_in))
@@ -166,15 +192,59 @@ def _prepare(backbone: Backbone, job: FitJob) -> modes.State:
     return modes.prepare(backbone, job.settings, job.trainer.precision, derive(job.seed, "adapter") % 2**63)
 
 
-def _train_along(spec: ModelSpec, job: FitJob, start: resume.ResumePoint | None) -> None:
+def _kept_states(backbone: Backbone, job: FitJob) -> LayerStates | str:
+    """The hidden states below the first layer that trains, or why they cannot be kept."""
+    hardware = job.trainer
+    if isinstance(job.stream, MixedStream):
+        return "rows are made up on the way"
+    if ranks.size() > 1 and strategies.pass_together(hardware):
+        return f"trainer.strategy = {hardware.strategy!r} has the layers in pieces"
+    store = FeatureStore.of(hardware.tower_features_folder, hardware.tower_features_gb)
+    before = backbone.device
+    backbone.to(device_of(hardware))
+    try:
+        return layer_states.prepare(backbone, job.shown_rows, store, hardware.precision)
+    finally:
+        backbone.to(before)
+
+
+def _spent_before(backbone: Backbone, job: FitJob) -> Iterator[meter.Debit]:
+    """Work before the first step whose result is kept: the frozen tower's features or the hidden states of frozen
+    layers, and the log-probabilities of a pair's paths. It counts as if no earlier fit had left it."""
+    forward = forward_flops(backbone)
+    if job.kept is not None:
+        below = kept_states_flops(backbone)
+        for row, length in zip(job.shown_rows, backbone.lengths(job.shown_rows), strict=True):
+            read = Amounts(tokens=length.total, squares=length.total**2)
+            for image in row["images"]:
+                read += picture_work(backbone, image, trained=True)[1]
+            yield meter.Debit("method", meter.Spent(flops=below.of(read)), once=f"states of {_text_of(row)}")
+    if job.tower_features:
+        for image, trained in pictures_of(job.shown_rows):
+            name, work = picture_work(backbone, image, trained)
+            yield meter.Debit("method", meter.Spent(flops=forward.of(work)), once=name)
+    if job.dpo is not None:
+        for length in backbone.lengths([path for pair in job.rows for path in paths_of(pair)]):
+            read = Amounts(tokens=length.total, targets=length.response, squares=length.total**2)
+            yield meter.Debit("method", meter.Spent(prefilled_tokens=length.total, flops=forward.of(read)))
+
+
+def _text_of(row: Row) -> str:
+    """A row by its content, of which kept states are made once."""
+    turns = [row["question"], row.get("response", ""), *(text for turn in row.get("history", ()) for text in turn)]
+    return hashlib.sha256("\x1f".join([*map(str, row["images"]), *turns]).encode()).hexdigest()
+
+
+def _train_along(spec: ModelSpec, job: FitJob, start: resume.ResumePoint | None) -> list[meter.Debit]:
     """The fit on a rank other than 0, which opens the model itself: without numbers, where it is handed them."""
     close_shared()
     backbone = spec.open(META if strategies.hands_out(job.trainer) else None)
     _prepare(backbone, job)
-    _train(backbone, job, start)
+    spent = _train(backbone, job, start)
     del backbone
     gc.collect()  # as on rank 0
     give_back_freed_memory()
+    return spent
 
 
 def _train(
@@ -183,8 +253,9 @@ def _train(
     start: resume.ResumePoint | None,
     log: TrainLog | None = None,
     callbacks: Sequence[pl.Callback] = (),
-) -> None:
-    """The steps of a fit from ``start`` on, on each of its ranks; rank 0 has the log and the callbacks."""
+) -> list[meter.Debit]:
+    """The steps of a fit from ``start`` on, on each of its ranks; rank 0 has the log and the callbacks. What the whole
+    fit has spent."""
     settings, hardware = job.settings, job.trainer
     precision = precision_of(hardware)
     micro = settings.micro_batch_size
@@ -204,24 +275,30 @@ def _train(
         "ranks": ranks.size(),
         "tokens": settings.tokens_per_micro_batch,
     }
-    data_options["pixels"] = torch.float32 if precision == "32-true" else torch.bfloat16
+    data_options["pixels"] = pixels_of(precision)
     pinned = device_of(hardware).type == "cuda"
     first_step = start.step if start else 0
     divergence = Divergence(hardware.max_grad_norm_ratio, settings.optimizer.clip)
-    watch = Watch(backbone, divergence=divergence, advice=_advice(job), start=first_step)
+    watch = Watch(backbone, divergence=divergence, advice=_advice(job), start=first_step, kept=job.kept is not None)
     step_data = StepData if job.dpo is None else PairData
-    data = step_data(stream, backbone, micro, job.steps, **data_options, together=strategies.pass_together(hardware))
+    kept, trained_paths = job.kept, len(job.rows) * (1 if job.dpo is None else 2)
+    data_options["together"] = strategies.pass_together(hardware)
+    data_options["kept"] = kept and kept.part(slice(trained_paths))
+    data = step_data(stream, backbone, micro, job.steps, **data_options)
     loader = StepLoader(data, first_step, hardware.workers, pinned, observe=watch.observe)
     val_loader = None
     validation: dict[str, Any] = {"limit_val_batches": 0}
     if job.validation_every is not None:
         val_stream = OnceStream(job.validated_rows, micro * ranks.size())
+        data_options |= {"together": True, "kept": kept and kept.part(slice(trained_paths, None))}
         val_data = StepData(val_stream, backbone, micro, len(val_stream.batches), **data_options)
-        val_loader = StepLoader(val_data, 0, 0, pinned)
+        val_loader = StepLoader(val_data, 0, 0, pinned, observe=watch.observe_validation)
         validation = {"val_check_interval": job.validation_every, "num_sanity_val_steps": 0}
 
     # Progress bars, checkpoints and logs of Lightning are off: ours write what a stage records.
     ours: list[pl.Callback] = [watch]
+    if kept is not None:
+        ours.append(FillStates(backbone, kept, job.shown_rows))
     if log is not None:
         log.watch = watch
         ours.append(log)
@@ -235,7 +312,7 @@ def _train(
                 job.validation_every,
                 start,
                 before=log.sync if log is not None else lambda: None,
-                check=watch.check_point,
+                watch=watch,
             )
         )
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
@@ -267,6 +344,8 @@ def _train(
             features.fill(backbone, job.shown_rows, device_of(hardware), precision, share)
             ranks.all_here()
             in_use.enter_context(features.used("read"))
+        if kept is not None:
+            in_use.enter_context(kept.store.relied_on())
         ranks.all_here()  # deepspeed's have each read the model from the disk
         warnings.simplefilter("ignore")  # Lightning's advice on workers and logging
         if keeps_points:
@@ -284,9 +363,11 @@ def _train(
         # Lightning gives each the module's own log methods, and a callback that lives on would keep the module with it
         for name in ("log", "log_dict"):
             vars(callback).pop(name, None)
+    spent = watch.spent()
     module.trainer = (
         None  # sharded layers refer to the module; through it the optimiser would stay as long as the model
     )
+    return spent
 
 
 def _advice(job: FitJob) -> str:
@@ -336,6 +417,18 @@ def dtype_of(settings: TrainerSettings) -> str:
     if device_of(settings).type == "cpu":
         return "bfloat16" if settings.sampling_dtype == "fastest" and cpu_prefers_bfloat16() else "float32"
     return "bfloat16" if precision_of(settings).startswith("bf16") else "float32"
+
+
+class FillStates(pl.Callback):
+    """Before the first step each rank computes its share of the hidden states that are missing: only now does each have
+    the whole model, on its device."""
+
+    def __init__(self, backbone: Backbone, kept: LayerStates, rows: Sequence[Row]) -> None:
+        self.backbone, self.kept, self.rows = backbone, kept, rows
+
+    def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self.kept.fill(self.backbone, self.rows, slice(ranks.rank(), None, ranks.size()))
+        ranks.all_here()
 
 
 class TrainLog(pl.Callback):

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mathse.models.base import IGNORED, Backbone, Encoded, Length
 from mathse.models.cache import BoundedCache
+from mathse.models.layer_states import LayerStates
 from mathse.models.row import Row
 from mathse.training.batches import Stream
 from mathse.training.launch import end_with_parent
@@ -57,10 +58,13 @@ class RowEncoder(Dataset[Made]):
     """Item: a list of entries -> their padded micro-batch, shortest row first, and its counts.
 
     ``pixels``: the dtype in which an image's numbers travel; what computes in bfloat16 rounds them first of all.
+    ``kept``: the rows' hidden states, by the entries' keys; None: rows are encoded.
     """
 
-    def __init__(self, backbone: Backbone, pixels: torch.dtype = torch.float32) -> None:
-        self.encoder, self.pixels = backbone.encoder(), pixels
+    def __init__(
+        self, backbone: Backbone, pixels: torch.dtype = torch.float32, kept: LayerStates | None = None
+    ) -> None:
+        self.encoder, self.pixels, self.kept = backbone.encoder(), pixels, kept
         self._encoded: BoundedCache[Encoded] = BoundedCache(CACHE)
 
     def __getitem__(self, entries: Sequence[Entry]) -> Made:
@@ -72,19 +76,23 @@ class RowEncoder(Dataset[Made]):
 
     def _encode(self, entries: Sequence[Entry]) -> list[Encoded]:
         cached = {e.key: self._encoded[e.key] for e in entries if e.key is not None and e.key in self._encoded}
-        new = [entry.row for entry in entries if entry.key not in cached]
-        made = iter(self.encoder.encode(new) if new else [])  # all at once: a processor is called a batch at a time
+        made = iter(self._made([entry for entry in entries if entry.key not in cached]))
         rows = []
         for entry in entries:
             if entry.key in cached:
                 rows.append(cached[entry.key])
                 continue
-            row = next(made)
-            pixels = {k: v.to(self.pixels) if v.is_floating_point() else v for k, v in row.features.items()}
-            rows.append(row := replace(row, features=pixels))
+            rows.append(row := next(made))
             if entry.key is not None:
                 self._encoded.put(entry.key, row, row.nbytes)
         return rows
+
+    def _made(self, new: Sequence[Entry]) -> list[Encoded]:
+        if self.kept is not None:
+            return [self.kept.read(entry.key) for entry in new if entry.key is not None]
+        # all at once: a processor is called a batch at a time
+        encoded = self.encoder.encode([entry.row for entry in new]) if new else []
+        return [row.with_pixels_in(self.pixels) for row in encoded]
 
 
 class MicroBatches:
@@ -135,11 +143,12 @@ class StepData:
         tokens: int | None = None,
         pixels: torch.dtype = torch.float32,
         together: bool = True,
+        kept: LayerStates | None = None,
     ) -> None:
         self.stream, self.steps, self.together = stream, steps, together
         self.most_rows, self.most_tokens = micro_batch_size, tokens  # of a micro-batch
         self.rank, self.ranks = rank, ranks
-        self.rows = RowEncoder(backbone, pixels)
+        self.rows = RowEncoder(backbone, pixels, kept)
         self._lengths: dict[int, Length] = {}  # by key; a row is counted once a fit
 
     def __len__(self) -> int:

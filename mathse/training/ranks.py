@@ -34,6 +34,7 @@ _messages: dist.ProcessGroup | None = None  # gloo: messages between ranks, what
 _in_steps: dist.ProcessGroup | None = None  # gloo: takes its place while a fit's steps are made
 _device = torch.device("cpu")  # this rank's
 _timeout = timedelta()  # trainer.timeout_minutes
+_cpu_of_others = 0.0  # seconds, on rank 0
 _end: Callable[[], None] | None = None  # on rank 0: of the work that the others are at, see ``others_begin``
 
 
@@ -136,8 +137,9 @@ def _connect(number: int, started: int, device: torch.device, timeout: timedelta
 
 def _disconnect() -> None:
     """Whatever happened: a gloo group that is left over may abort the process at its end."""
-    global _messages, _in_steps, _end
+    global _messages, _in_steps, _end, _cpu_of_others
     group, _messages, _in_steps, _end = _messages, None, None, None
+    _cpu_of_others = 0.0
     if dist.is_initialized():
         with suppress(RuntimeError):
             dist.destroy_process_group(group if _device.type == "cuda" else None)  # NCCL's would wait for what hangs
@@ -199,12 +201,24 @@ def all_here() -> None:
 
 
 def gather(result: Any) -> list[Any]:
-    """On rank 0 the results of all ranks, on the others nothing."""
+    """On rank 0 the results of all ranks, on the others nothing. With its result each says how long it has computed."""
+    global _cpu_of_others
     if size() == 1:
         return [result]
     results: list[Any] = [None] * size() if rank() == 0 else []
-    dist.gather_object(result, results or None, dst=0, group=_messages)
-    return results
+    dist.gather_object((result, _own_cpu_seconds()), results or None, dst=0, group=_messages)
+    _cpu_of_others = sum(seconds for _, seconds in results[1:])
+    return [result for result, _ in results]
+
+
+def cpu_seconds() -> float:
+    """CPU time so far of this process, its children and, on rank 0, the other ranks as far as they have reported."""
+    return _own_cpu_seconds() + _cpu_of_others
+
+
+def _own_cpu_seconds() -> float:
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 @contextmanager

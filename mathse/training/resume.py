@@ -35,6 +35,7 @@ from torch.nn import Parameter
 from mathse.errors import CheckpointError, DataError
 from mathse.runs.store import publish_folder, read_json, sha256_file, write_json
 from mathse.training import leaving, ranks, strategies
+from mathse.training.watch import Watch
 
 MANIFEST, PROGRESS = "point.json", "progress.json"
 FIRST_FORM = "last.ckpt"  # the one file of earlier versions, written by rank 0
@@ -59,7 +60,8 @@ class ResumePoints(pl.Callback):
     and begins the fit at ``start``. Told to leave, it writes one after the step and raises KeyboardInterrupt.
 
     Where a validation follows the step, after it: Lightning does not validate again on resume. Before a point is
-    written ``check`` is called on all ranks, which may raise, and ``before`` on rank 0.
+    written ``watch.check_point`` is called on all ranks, which may raise, and ``before`` on rank 0. A point keeps what
+    ``watch`` has counted until then.
     """
 
     def __init__(
@@ -70,16 +72,18 @@ class ResumePoints(pl.Callback):
         validation_every: int | None,
         start: ResumePoint | None = None,
         before: Callable[[], None] = lambda: None,
-        check: Callable[[pl.Trainer, pl.LightningModule], None] = lambda trainer, module: None,
+        watch: Watch | None = None,
     ) -> None:
         self.scratch, self.every, self.validation_every = scratch, every, validation_every
         self.seconds = None if minutes is None else 60 * minutes
-        self.start, self.before, self.check = start, before, check
+        self.start, self.before, self.watch = start, before, watch
         self.written = time.monotonic()
 
     def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if self.start is not None:
-            restore(self.start, trainer, module)
+            counted = restore(self.start, trainer, module)
+            if self.watch is not None:
+                self.watch.load_state_dict(counted)
         self.written = time.monotonic()
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -99,10 +103,13 @@ class ResumePoints(pl.Callback):
             (late, leaving.told())
         )  # clocks differ, and all ranks write together or not at all
         if (due or late or leaves) and trainer.global_step < trainer.max_steps:
-            self.check(trainer, module)
+            counted: dict[str, Any] = {}
+            if self.watch is not None:
+                self.watch.check_point(trainer, module)
+                counted = self.watch.state_dict()
             if ranks.rank() == 0:
                 self.before()
-            save(self.scratch, trainer, module)
+            save(self.scratch, trainer, module, counted)
             self.written = time.monotonic()
             if leaves:
                 raise KeyboardInterrupt
@@ -111,7 +118,9 @@ class ResumePoints(pl.Callback):
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 
-def save(scratch: Path, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+def save(
+    scratch: Path, trainer: pl.Trainer, module: pl.LightningModule, counted: Mapping[str, Any] | None = None
+) -> None:
     """Write the point of this step, and remove older ones. All ranks call it together."""
     strategies.reshard(module)
     tensors, scalars = _state(trainer, module)
@@ -125,7 +134,7 @@ def save(scratch: Path, trainer: pl.Trainer, module: pl.LightningModule) -> None
         dcp.save(tensors, storage_writer=storage, process_group=ranks.messages(), no_dist=ranks.size() == 1)
     hashes = ranks.gather(_records(unfinished, ranks.rank(), ranks.size()))
     if ranks.rank() == 0:
-        _publish(scratch, unfinished, trainer, scalars, hashes)
+        _publish(scratch, unfinished, trainer, scalars, hashes, counted or {})
     ranks.all_here()  # here, and not in the next step, where a long wait would mean that a rank is stuck
 
 
@@ -135,6 +144,7 @@ def _publish(
     trainer: pl.Trainer,
     scalars: Mapping[str, Mapping[str, float]],
     hashes: Sequence[Mapping[str, Any]],
+    counted: Mapping[str, Any],
 ) -> None:
     """On rank 0, once all tensors are written: the numbers, the list of files, and the folder's name; older points go.
     ``hashes``: by rank, a record a file."""
@@ -143,6 +153,7 @@ def _publish(
         "schedulers": [config.scheduler.state_dict() for config in trainer.lr_scheduler_configs],
         "lr": [[group["lr"] for group in optimizer.param_groups] for optimizer in trainer.optimizers],
         "scalars": scalars,
+        "counted": counted,
     }
     write_json(unfinished / PROGRESS, progress)
     files = {name: record for part in hashes for name, record in part.items()}
@@ -275,9 +286,9 @@ def _damage(point: ResumePoint) -> str | None:
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
-def restore(point: ResumePoint, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-    """Give module, optimiser, schedules and loops the state of a point. All ranks call it together, after the strategy
-    has set the optimiser up.
+def restore(point: ResumePoint, trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, Any]:
+    """Give module, optimiser, schedules and loops the state of a point, and the caller what was counted until then. All
+    ranks call it together, after the strategy has set the optimiser up.
 
     Raises CheckpointError where the point is of a fit that trains other weights.
     """
@@ -288,6 +299,7 @@ def restore(point: ResumePoint, trainer: pl.Trainer, module: pl.LightningModule)
     for optimizer, rates in zip(trainer.optimizers, progress["lr"], strict=True):
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
+    return dict(progress.get("counted", {}))  # earlier versions counted nothing
 
 
 def _restore_shards(folder: Path, trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, Any]:

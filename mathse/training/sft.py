@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 
 from mathse.models.base import Backbone
+from mathse.models.lower_layers import hold_still
 from mathse.models.parts import is_adapter, named_parts
 from mathse.training import ranks, strategies
 from mathse.training.batches import step_seed
@@ -68,6 +69,7 @@ class SFTModule(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         self.model.train()  # from_pretrained returns eval mode, and Lightning no longer switches
+        hold_still(self.backbone)
         strategies.gather_once(self)
 
     def training_step(self, batch: dict[str, Any], step: int) -> dict[str, Tensor]:

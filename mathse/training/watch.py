@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from dataclasses import astuple
 from typing import Any
 
 import pytorch_lightning as pl
@@ -24,7 +25,9 @@ from torch import Tensor
 
 from mathse.errors import FitDiverged
 from mathse.models.base import Backbone
-from mathse.models.flops import Amounts, TrainingFlops, amounts_of, patch_size
+from mathse.models.flops import amounts_of, forward_flops, training_flops
+from mathse.models.operations import Amounts
+from mathse.runs.meter import UNKNOWN, Debit, Spent
 from mathse.training import ranks, strategies
 from mathse.training.divergence import Divergence
 from mathse.training.peak_flops import peak_flops
@@ -43,12 +46,18 @@ class Watch(pl.Callback):
     Args:
         divergence: decides that; ``advice``: what to do about it, for its sentence.
         start: the step of the resume point that the fit goes on from; 0 without one.
+        kept: see ``training_flops``.
     """
 
-    def __init__(self, backbone: Backbone, *, divergence: Divergence, advice: str, start: int = 0) -> None:
-        self.flops = TrainingFlops(backbone)
-        self._patch_size = patch_size(backbone)
+    def __init__(
+        self, backbone: Backbone, *, divergence: Divergence, advice: str, start: int = 0, kept: bool = False
+    ) -> None:
+        self.flops, self._forward_flops = training_flops(backbone, kept), forward_flops(backbone)
+        self._patch_size = backbone.patch_size
         self._amounts, self._waited = Amounts(), 0.0  # of the window; seconds
+        # of the whole fit; on a rank its share of the steps since the resume point, on rank 0 also those before it
+        self._trained, self._validated = Amounts(), Amounts()
+        self._tells = True  # not where the resume point is an earlier version's
         self.divergence, self.advice = divergence, advice
         self.figures: dict[str, float] = {}
         self._saved = start  # the step of the last resume point
@@ -66,7 +75,37 @@ class Watch(pl.Callback):
 
     def observe(self, micro: dict[str, Tensor]) -> None:
         """Count what a micro-batch holds; the fit's loader calls it with each that a step takes."""
-        self._amounts += amounts_of(micro, self._patch_size)
+        amounts = amounts_of(micro, self._patch_size)
+        self._amounts += amounts
+        self._trained += amounts
+
+    def observe_validation(self, micro: dict[str, Tensor]) -> None:
+        """The same of a validation."""
+        self._validated += amounts_of(micro, self._patch_size)
+
+    # --- what the fit has spent, from its first step on ---
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resume point keeps: amounts of all ranks, which call it together."""
+        sums = torch.tensor([astuple(self._trained), astuple(self._validated)], dtype=torch.long)
+        trained, validated = ranks.total(sums.to(ranks.own_device())).tolist()
+        return {"trained": trained, "validated": validated} if self._tells else {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._tells = bool(state)
+        if state and ranks.rank() == 0:
+            self._trained, self._validated = Amounts(*state["trained"]), Amounts(*state["validated"])
+
+    def spent(self) -> list[Debit]:
+        """All ranks call it together, after the last step."""
+        state = self.state_dict()
+        if not state:
+            return [Debit("method", UNKNOWN), Debit("measuring", UNKNOWN)]
+        trained, validated = Amounts(*state["trained"]), Amounts(*state["validated"])
+        flops = self.flops.of(trained)
+        fit = Spent(trained_tokens=trained.tokens, trained_rows=trained.rows, flops=flops, training_flops=flops)
+        read = Spent(prefilled_tokens=validated.tokens, flops=self._forward_flops.of(validated))
+        return [Debit("method", fit), Debit("measuring", read)]
 
     def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._validation_start = time.perf_counter()

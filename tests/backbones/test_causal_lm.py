@@ -27,7 +27,7 @@ from mathse.evolution.problems import RunProblems
 from mathse.models import adapters, memory, precision
 from mathse.models.base import IGNORED, Backbone
 from mathse.models.causal_lm import CausalLMBackbone
-from mathse.models.flops import TrainingFlops
+from mathse.models.flops import training_flops
 from mathse.models.gguf import folder_of
 from mathse.models.parts import lora_pattern
 from mathse.models.precision import cpu_prefers_bfloat16, precision_of
@@ -137,7 +137,7 @@ def test_what_trains_is_counted_without_a_tower(backbone: Backbone, folder: Path
     [row] = memory.part_rows(backbone, 1e-4, 1.0)
     parameters = sum(p.numel() for p in backbone.model.parameters())
     assert (row.part, row.parameters) == ("language", parameters)
-    assert TrainingFlops(backbone).patch_square == 0
+    assert training_flops(backbone).patch_square == 0
     shape = shape_of(CausalLM(path=str(folder)))
     assert shape is not None and shape.total == parameters
 

@@ -120,6 +120,9 @@ def test_what_is_not_known_without_opening_it_has_no_shape(tmp_path: Path) -> No
 MODES = {
     "full": Fit(),
     "frozen": Fit(freeze=["tower", "connector"]),
+    "frozen_lower": Fit(freeze=["tower", "connector"], freeze_layers=1),
+    "frozen_lower_below_a_connector": Fit(freeze=["tower"], freeze_layers=1),
+    "lora_above": Fit(method="lora", freeze_layers=1),
     "lora": Fit(method="lora"),
     "lora_everywhere": Fit(method="lora", lora=Lora(scopes=["language", "tower"])),
 }

@@ -38,7 +38,10 @@ def test_a_wrong_setting_ends_in_one_sentence_and_leaves_no_folder(command, tmp_
 
 
 def test_what_hydra_refuses_ends_in_one_sentence(command):
-    said = "error: judge=nobody: no such option; available: answer, noisy, orm, orm_and_answer, random, teacher\n"
+    said = (
+        "error: judge=nobody: no such option; available: accept, answer, checked, checked_votes, majority, noisy, orm, "
+        "orm_and_answer, orm_and_votes, random, teacher\n"
+    )
     assert command(never, "judge=nobody") == (1, said)
 
 

@@ -11,7 +11,8 @@ from mathse.config.parse import flatten
 from mathse.config.rules import RULES
 from mathse.config.schema import TrainConfig
 
-EVALUATE_ONLY = ("benchmark", "recipe/evaluate")  # groups that train.py has not
+VOTING = ["evolution.reflect.when=never", "distill.judge=accept"]  # a rewrite, or a teacher's solution, has no vote
+EVALUATE_ONLY = ("benchmark", "recipe/evaluate", "recipe/answers")  # groups that train.py has not
 OPTIONS = [(group, name) for group, names in groups().items() for name in names]
 
 
@@ -28,6 +29,7 @@ def test_every_option_composes_and_parses(group, name, read, tmp_path):
     sources |= {name: [f"data.root={tmp_path}"] for name in of_folders}
     sources["paper"] = ["data=paper", *(f"data.sources.{name}.root={tmp_path}" for name in SETS)]
     beside = {("data", name): [*given, "teacher=replay"] for name, given in sources.items()}
+    beside |= {("judge", name): VOTING for name in ("majority", "checked_votes", "orm_and_votes")}
     beside |= {("teacher", "fallible_replay"): ["data=word_problems"]}
     beside |= {("teacher", "replay"): jsonl, ("experiment", "paper_scale"): jsonl}
     beside |= {("experiment/paper", name): jsonl for name in available("experiment/paper")}
@@ -45,7 +47,7 @@ def test_every_option_composes_and_parses(group, name, read, tmp_path):
         assert read("generator=server", "generator.model=m", program="evaluate").generator.model == "m"
     elif (group, name) == ("benchmark", "orm_test"):
         (tmp_path / "orm.json").write_text("{}")
-        (tmp_path / "config.json").write_text("{}")
+        (tmp_path / "config.json").write_text('{"model_type": "qwen2_vl"}')
         labelled = [f"checkpoint={tmp_path}", f"benchmark.orm_test.paths={rows}"]
         assert read("benchmark=orm_test", *labelled, program="evaluate").benchmark["orm_test"].threshold == 0.5
     elif group in EVALUATE_ONLY:
@@ -66,7 +68,7 @@ def test_every_config_file_is_reached_by_a_group():
 
 
 def test_evaluate_composes_and_parses(read, tmp_path):
-    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "config.json").write_text('{"model_type": "qwen2_vl"}')
     assert read(f"checkpoint={tmp_path}", program="evaluate").name == "evaluate"
 
 

@@ -13,7 +13,10 @@ from mathse.errors import ConfigError
 from .conftest import composed
 
 BACKBONES = "available: causal_lm, cogvlm2, hf, internvl2_5, qwen2vl, smollm2, smollm2_vision, tiny"
-JUDGES = "available: answer, noisy, orm, orm_and_answer, random, teacher"
+JUDGES = (
+    "available: accept, answer, checked, checked_votes, majority, noisy, orm, orm_and_answer, orm_and_votes, random, "
+    "teacher"
+)
 
 
 @pytest.mark.parametrize(
@@ -21,7 +24,8 @@ JUDGES = "available: answer, noisy, orm, orm_and_answer, random, teacher"
     [
         (["evolution.rouns=2"], "evolution.rouns: no such setting; did you mean evolution.rounds?"),
         (["expermient=smoke"], "expermient: no such setting; did you mean experiment?"),
-        (["+evolution.round=2"], "evolution.round = 2: is a group of settings (evolution.round.sample_size), not a "
+        (["+evolution.round=2"], "evolution.round = 2: is a group of settings (evolution.round.sample_size, "
+         "evolution.round.draw, evolution.round.restarts), not a "
                                  "value; did you mean evolution.rounds?"),
         (["+seed=2"], "+seed=2: seed is a setting already; write seed=2"),
         (["+experiment=smoke"], "+experiment=smoke: experiment is chosen already; write experiment=smoke"),
@@ -86,7 +90,8 @@ def test_mistakes_of_every_kind_come_in_one_answer():
         "seed = -1: must be >= 0",
         "sft.optimiser.lr: no such setting; did you mean sft.optimizer.lr?",
         "sft.batch_size = 'abc': must be a whole number",
-        "evolution.round = 2: is a group of settings (evolution.round.sample_size), not a value; did you mean "
+        "evolution.round = 2: is a group of settings (evolution.round.sample_size, "
+         "evolution.round.draw, evolution.round.restarts), not a value; did you mean "
         "evolution.rounds?",
         "trainer.strategy = 'dpp': must be one of auto, ddp, fsdp2, deepspeed; did you mean ddp?",
         "callbacks.merge.rat: no such setting",

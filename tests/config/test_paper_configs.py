@@ -71,7 +71,8 @@ def test_the_evaluation_in_the_header_composes_with_the_four_benchmarks(read, tm
     text = " ".join(line.lstrip("# ").rstrip("\\ ") for line in header.splitlines() if line.startswith("#"))
     command = re.search(r"evaluate\.py (.*?llm\.model=\S+)", text)
     assert command is not None
-    (tmp_path / "config.json").write_text("{}")
+    model_type = {"qwen2vl": "qwen2_vl", "internvl2_5": "internvl", "cogvlm2": "cogvlm2"}[name]
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
     (tmp_path / "rows.jsonl").write_text("{}\n")
     words = [re.sub(r"=FILE$", f"={tmp_path / 'rows.jsonl'}", word) for word in shlex.split(command[1])]
     words = [f"checkpoint={tmp_path}" if word.startswith("checkpoint=") else word for word in words]

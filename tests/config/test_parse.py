@@ -47,7 +47,8 @@ def test_every_mistake_is_named_at_once(refusal):
 @pytest.mark.parametrize(
     ("override", "sentence"),
     [
-        ("evolution.round=2", "evolution.round = 2: is a group of settings (evolution.round.sample_size), not a value; "
+        ("evolution.round=2", "evolution.round = 2: is a group of settings (evolution.round.sample_size, "
+         "evolution.round.draw, evolution.round.restarts), not a value; "
                               "did you mean evolution.rounds?"),
         ("+evolution.rouns=2", "evolution.rouns: no such setting; did you mean evolution.rounds?"),
         ("+sft.lr=1", "sft.lr: no such setting; did you mean sft.optimizer.lr?"),

@@ -26,6 +26,9 @@ def rows(tmp_path):
                                     "connector, language"),
         (["sft.method=lora", "sft.lora.scopes=[vision_expert]"],
          "sft.lora.scopes = ['vision_expert']: must name one or more of language, tower"),
+        (["sft.freeze_layers=1", "sft.freeze=[language]"],
+         "sft.freeze_layers = 1 and sft.freeze = ['language']: with the whole language model frozen no layer of it "
+         "trains; pass sft.freeze_layers=0, or leave language out"),
         (["sft.tower_features=true"],
          "sft.tower_features = true: only what a frozen tower sees can be kept, and sft.freeze = [] lets it train; "
          "pass sft.freeze=[tower], or pass sft.tower_features=false"),
@@ -69,7 +72,8 @@ def rows(tmp_path):
          "distill.judge = checked_votes: a teacher writes one solution of a problem, which has no vote; pass "
          "distill.judge=accept to trust the teacher, or distill.judge=checked, answer or orm"),
         (["evolution.keep=0"], "evolution.keep = 0: must be >= 1"),
-        (["evolution.keep=some"], "evolution.keep = 'some': must be a whole number or must be one of one, all, balanced"),
+        (["evolution.keep=some"], "evolution.keep = 'some': must be a whole number or must be one of one, all, "
+                                    "balanced"),
         (["evolution.round.draw=failure"],
          "evolution.round.draw = 'failure': a round without a sample_size tries all problems, so nothing is drawn; "
          "pass evolution.round.sample_size=N too"),
@@ -182,7 +186,7 @@ def test_evaluation_needs_a_checkpoint(refusal, read, tmp_path):
     (said,) = refusal(program="evaluate")
     assert said.startswith("checkpoint = null: nothing to evaluate")
     assert "no config.json" in refusal(f"checkpoint={tmp_path}", program="evaluate")[0]
-    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "config.json").write_text('{"model_type": "qwen2_vl"}')
     assert read(f"checkpoint={tmp_path}", program="evaluate").checkpoint == str(tmp_path)
 
 

@@ -29,7 +29,7 @@ def test_an_option_s_class_takes_its_settings_object_and_what_only_a_run_has(gro
     if len(fields(schema)) > 1:  # beside _target_
         assert next(iter(parameters)) == "settings"
         hint = get_type_hints(call.__init__ if inspect.isclass(call) else call)["settings"]
-        assert hint is schema or schema in get_args(hint)
+        assert schema in get_args(hint) or issubclass(schema, hint)
         del parameters["settings"]
     assert set(parameters) <= RUNTIME.get(group, set())
 

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from mathse.__main__ import main
 from mathse.commands.lineage.problem import trace_problem
 from mathse.commands.plan import main as plan
+from mathse.config import recorded
 from mathse.config.compose import help_page, train_config
+from mathse.config.options import CONF, look_in
 from mathse.config.schema import TrainConfig
+from mathse.config.trust import is_an_option
 from mathse.data.sources import problem_lookup
 from mathse.errors import ConfigError, DataError
 
@@ -98,3 +105,78 @@ def test_a_plan_imports_what_its_user_trusts(imported: Path, monkeypatch: pytest
     monkeypatch.setenv("MATHSE_TRUST", "somebody_elses.make")
     config, _ = train_config(["logger._target_=somebody_elses.make", "plan=true"])
     assert config.logger["_target_"] == "somebody_elses.make" and imported.exists()
+
+
+# --- a function of MathSE's is no option for that ---------------------------------------------------------------------
+
+AGENT = "mathse.training.agent.run"  # starts a command
+
+
+@pytest.fixture
+def foreign(tmp_path: Path) -> Iterator[Path]:
+    """Somebody's folder of options: each names MathSE's own function that starts a command, which makes a file."""
+    call = {"_target_": AGENT, "command": ["touch", str(tmp_path / "called")], "ranks": 1, "max_restarts": 0}
+    options = {
+        "data/theirs": call,
+        "teacher/theirs": call,
+        "experiment/callback": {"hydra": {"callbacks": {"x": call}}},
+        "experiment/handler": {"hydra": {"job_logging": {"handlers": {"x": {"class": AGENT} | call}}}},
+        "experiment/formatter": {"hydra": {"job_logging": {"formatters": {"plain": {"()": AGENT} | call}}}},
+        "experiment/pointed_at": {"note": AGENT, "hydra": {"callbacks": {"x": call | {"_target_": "${note}"}}}},
+        "experiment/swept": {"hydra": {"sweeper": {"params": {"experiment": "callback,handler"}}}},
+        "experiment/harmless": {"seed": 3},
+    }
+    for name, option in options.items():
+        file = tmp_path / "foreign" / f"{name}.yaml"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        head = "# @package _global_\n" if name.startswith("experiment") else ""
+        file.write_text(head + json.dumps(option))
+    yield tmp_path / "foreign"
+    look_in(None)
+
+
+@pytest.mark.parametrize("group", ["data", "teacher"])
+@pytest.mark.parametrize("verb", [["plan"], ["data", "check"], ["train", "plan=true"]])
+def test_who_only_looks_builds_options_alone(
+    foreign: Path, verb: list[str], group: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(foreign.parent)
+    with suppress(SystemExit):
+        assert main([*verb, "--config-dir", str(foreign), f"{group}=theirs"]) != 0
+    said = capsys.readouterr().err
+    assert f"error: {group}._target_ = '{AGENT}': is no {group} option of MathSE's" in said
+    assert not (foreign.parent / "called").exists()
+
+
+@pytest.mark.parametrize("name", ["callback", "handler", "formatter", "pointed_at", "swept"])
+@pytest.mark.parametrize("sweep", [False, True])
+def test_hydra_calls_nothing_for_a_plan(
+    foreign: Path, name: str, sweep: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(foreign.parent)
+    chosen = ["-m", f"experiment=harmless,{name}"] if sweep else [f"experiment={name}"]
+    with suppress(SystemExit):
+        assert main(["train", "plan=true", "--config-dir", str(foreign), *chosen]) != 0
+    assert "Hydra would call it before the plan is made" in capsys.readouterr().err
+    assert not (foreign.parent / "called").exists()
+
+
+def test_an_option_of_another_group_is_no_option_there() -> None:
+    command = {"_target_": "mathse.inference.serving.student.VLLMGenerator", "settings": {"command": "touch called"}}
+    with pytest.raises(DataError, match="is no data option of MathSE's"):
+        problem_lookup({"data": command})
+    with pytest.raises(ConfigError, match="is no data option of MathSE's"):
+        plan([f"data._target_={command['_target_']}"])
+
+
+@pytest.mark.parametrize("group", ["data", "task_domain", "backbone", "judge", "teacher", "generator", "logger"])
+def test_no_section_that_a_run_recorded_names_another_class(group: str) -> None:
+    with pytest.raises(DataError, match=f"is no {group} option of MathSE's.*set MATHSE_TRUST={AGENT}"):
+        recorded(group, {"_target_": AGENT, "command": ["touch", "called"], "ranks": 1, "max_restarts": 0})
+
+
+def test_every_class_that_conf_names_is_an_option_of_its_group() -> None:
+    for file in sorted(CONF.rglob("*.yaml")):
+        group = file.parent.relative_to(CONF).as_posix()
+        for target in re.findall(r"^\s*_target_: (\S+)", file.read_text(), re.MULTILINE):
+            assert is_an_option(target, group) or group.startswith("hydra/"), f"{file}: {target}"

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from run_builder import record_again
 
-from evaluation.cases import TINY, run, write_rows
+from evaluation.cases import TINY, metrics, run, write_rows
 from mathse.__main__ import main as mathse
 from mathse.errors import RunError
 from mathse.evaluation.compare.pairs import compared
 from mathse.evaluation.compare.results import RunResults, Scores, read_results
 from mathse.evaluation.compare.tables import error_rows, p_text, table_1, table_2
-from mathse.runs.store import write_json
+from mathse.runs.store import read_json, write_json
 from mathse.scoring import paper
 
 Said = Callable[..., str]
@@ -53,12 +53,23 @@ def two(tmp_path: Path, files: Path) -> tuple[Path, Path]:
 
 def test_two_runs_are_compared_problem_by_problem(two: tuple[Path, Path], said: Said) -> None:
     printed = said(*two)
-    assert line(printed, str(two[0]))[1:6] == ["66.67%", "[33.3,", "100.0]", "4", "6"]
-    assert line(printed, str(two[1]))[1:6] == ["50.00%", "[16.7,", "83.3]", "3", "6"]
+    assert line(printed, str(two[0]))[1:6] == ["66.67%", "[30.0,", "90.3]", "4", "6"]
+    assert line(printed, str(two[1]))[1:6] == ["50.00%", "[18.8,", "81.2]", "3", "6"]
     assert "test, a file's answers, marker as it stands" in printed
     (changes,) = [text for text in printed.splitlines() if "−16.7" in text]
     assert changes.split()[1:] == ["−16.7", "−66.7", "to", "+33.3", "1.0000", "2", "2", "1", "1", "6", "0"]
     # difference, its interval, p, stays right, right to wrong, wrong to right, stays wrong, problems, left out
+
+
+def test_a_run_without_a_right_answer_has_the_interval_of_its_own_table(
+    tmp_path: Path, files: Path, said: Said
+) -> None:
+    given = [{"id": str(k), "response": "none"} for k in range(1, 7)]
+    problems = f"benchmark.mathvision.problems={files}/mathvision.jsonl"
+    predictions = write_rows(tmp_path / "answers.jsonl", given)
+    run(tmp_path / "run", "benchmark=mathvision", problems, f"predictions={predictions}")
+    assert metrics(tmp_path / "run", "mathvision")["ci95"] == [0.0, pytest.approx(0.390, abs=0.001)]
+    assert line(said(tmp_path / "run"), str(tmp_path / "run"))[1:6] == ["0.00%", "[0.0,", "39.0]", "0", "6"]
 
 
 def test_one_run_is_shown_alone(two: tuple[Path, Path], said: Said) -> None:
@@ -95,6 +106,10 @@ def test_the_last_student_of_a_training_run_and_its_stages_can_be_compared(tmp_p
     assert read_results(str(tmp_path / "run")).scores["synthetic"].marks == {"1": True, "2": True, "3": False}
     printed = said(f"first={tmp_path / 'run' / 'distill'}", f"last={tmp_path / 'run'}")
     assert line(printed, "last")[:2] == ["last", "66.67%"]
+    recorded = read_json(tmp_path / "run" / "final" / "stage.json")
+    own = {"data._target_": "mathse.data.problems.JsonlData", "data.path": "sets/plants.jsonl"}
+    write_json(tmp_path / "run" / "final" / "stage.json", {**recorded, "config": own})
+    assert [*read_results(str(tmp_path / "run")).scores] == ["plants"]  # as mathse evaluate calls it
 
 
 def test_an_evaluation_of_the_embedded_world_is_one_side(tmp_path: Path, checkpoint: Path, said: Said) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import pytest
 
 from evaluation.cases import graded
 from mathse.evaluation.grading import GradedAnswer
-from mathse.evaluation.selectors import choose, curve, same_groups, sizes
+from mathse.evaluation.selectors import choose, curve, pass_at, same_groups, sizes
+from mathse.scoring.metrics import wilson
 
 
 def said(*predictions: str | None, p: tuple[float, ...] = ()) -> list[GradedAnswer]:
@@ -55,7 +58,7 @@ def test_the_curve_takes_the_first_answers_of_one_pass() -> None:
         said("1", "2", "3", p=(0.1, 0.2, 0.9)),
         said("4", "5", "6", p=(0.1, 0.2, 0.3)),
     ]
-    found = curve(problems, seed=0)
+    found = curve(problems)
     right = {name: [point["correct"] for point in found[name]] for name in found if name != "n"}
     assert found["n"] == [1, 2, 3]
     assert right == {
@@ -63,7 +66,7 @@ def test_the_curve_takes_the_first_answers_of_one_pass() -> None:
         "majority": [1, 1, 2],
         "orm": [1, 0, 0],
         "orm_weighted": [1, 0, 1],
-        "oracle": [1, 2, 2],
+        "oracle": [1, pytest.approx(5 / 3), 2],
     }
     point = found["majority"][2]
     assert point["total"] == 3 and point["accuracy"] == 2 / 3
@@ -71,15 +74,33 @@ def test_the_curve_takes_the_first_answers_of_one_pass() -> None:
     assert 0 <= low < 2 / 3 < high <= 1
 
 
+def test_pass_at_n_is_the_mean_over_all_ways_to_take_n_of_the_answers() -> None:
+    for marks in ([False, True, False, True], [True, False, False], [False] * 5, [True]):
+        for k in range(1, len(marks) + 1):
+            subsets = list(combinations(marks, k))
+            assert pass_at(k, marks) == pytest.approx(sum(map(any, subsets)) / len(subsets))
+    assert pass_at(8, [False, True]) == 1.0  # a file may lack answers
+
+
+def test_pass_at_n_does_not_depend_on_the_order_of_the_answers() -> None:
+    first, last = curve([said("1", "2", "3", "4")]), curve([said("2", "3", "4", "1")])
+    assert [p["accuracy"] for p in first["oracle"]] == [p["accuracy"] for p in last["oracle"]] == [0.25, 0.5, 1.0]
+
+
+def test_a_curve_of_wrong_answers_alone_has_intervals() -> None:
+    found = curve([said("2", "3") for _ in range(9)])
+    assert all(p["ci95"] == list(wilson(0, 9)) for name in ("first", "oracle") for p in found[name])
+
+
 def test_without_an_orm_there_are_no_curves_of_it() -> None:
     problems = [[graded("1", True), graded("2", False)]]
-    assert set(curve(problems, 0)) == {"n", "first", "majority", "oracle"}
+    assert set(curve(problems)) == {"n", "first", "majority", "oracle"}
 
 
 def test_an_accuracy_that_hangs_on_an_unscored_answer_is_not_known() -> None:
     problems = [[graded("1", None), graded("2", False)], [graded("1", True), graded("2", None)]]
-    found = curve(problems, 0)
+    found = curve(problems)
     assert [p["accuracy"] for p in found["first"]] == [None, None]
     assert [p["accuracy"] for p in found["oracle"]] == [None, None]
-    known = curve([[graded("1", True), graded("2", None)]], 0)
-    assert [p["accuracy"] for p in known["oracle"]] == [1.0, 1.0]  # one is right, whatever the other is
+    known = curve([[graded("1", True), graded("2", None)]])
+    assert [p["accuracy"] for p in known["oracle"]] == [None, 1.0]  # of both, one is right, whatever the other is

@@ -13,6 +13,7 @@ from small import tiny_backbone
 from evaluation.cases import TINY, leave_scoring_processes, metrics, rows, run, write_rows
 from mathse.errors import ConfigError, DataError, SettingsChanged
 from mathse.evaluation import models, sampling
+from mathse.evaluation.compare.results import read_results
 from mathse.evaluation.opened import split_of_file
 from mathse.runs.store import read_json
 
@@ -52,6 +53,20 @@ def test_two_benchmarks_are_answered_by_one_student_each_in_its_own_folder(
     protocol = metrics(folder, "mathvision")["protocol"]
     assert protocol["answers"]["decoding"] == "greedy" and protocol["answers"]["max_new_tokens"] == 4
     assert protocol["answer_marker"] == "mapped" and protocol["prompt"] == "cot"
+
+
+def test_a_set_of_the_user_s_own_is_called_by_its_name(tmp_path: Path, checkpoint: Path) -> None:
+    kept = [{"id": str(k), "question": f"{k} + 1?", "images": [], "answer": str(k + 1)} for k in range(15)]
+    own, test = write_rows(tmp_path / "plants.jsonl", kept[:10]), write_rows(tmp_path / "test.jsonl", kept[10:])
+    sizes = [setting for setting in TINY if not setting.startswith("data.")]
+    files = ("data=jsonl", f"data.path={own}", f"data.test_path={test}")
+    run(tmp_path / "run", *sizes, f"checkpoint={checkpoint}", *files)
+    assert not (tmp_path / "run" / "synthetic").exists()
+    assert metrics(tmp_path / "run", "plants")["benchmark"] == "plants"
+    assert "<h1>plants, own test split</h1>" in (tmp_path / "run" / "report.html").read_text()
+    assert read_json(tmp_path / "run" / "metrics.json")["total"] == 5  # as a stage of a training run has it
+    found = read_results(str(tmp_path / "run"))
+    assert [*found.scores] == ["plants"]
 
 
 @pytest.mark.parametrize(

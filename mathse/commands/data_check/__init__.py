@@ -13,7 +13,8 @@ Every row is read, every picture decoded, every prompt measured by the chosen ba
 ``data.on_bad_row=error`` (the default) ends in an error that names file and line where there is a bad row; ``skip``
 does not. A prompt too long for the backbone is listed and never an error, as in a run. Of a backbone only what writes
 its prompts is opened, no weight (tiny, cogvlm2 and families of your own: the whole of it); where it is not here, all
-else is checked and that is said. No teacher takes part, so none has to go with the data.
+else is checked and that is said. No teacher takes part, so none has to go with the data. A class that is no option of
+MathSE's is imported only where the environment variable MATHSE_TRUST names it.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from mathse.config.compose import train_config
 from mathse.config.options import FLAG, look_in
 from mathse.config.program import program
 from mathse.config.rules.run import teacher_can_solve_the_data
+from mathse.config.trust import only_looking
 from mathse.data.decontamination.benchmark_files import problems_of
 from mathse.data.decontamination.hash_lists import lines
 from mathse.errors import DataError
@@ -45,10 +47,12 @@ def main(argv: Sequence[str]) -> int:
     if arguments.verb == "hashes":
         return _write_hashes(arguments.benchmark, arguments.list)
     look_in(arguments.config_dir)
-    config, folder = train_config(arguments.overrides, but=(teacher_can_solve_the_data,))  # no teacher takes part
-    from mathse.commands.data_check.check import check  # here: it loads torch, a wrong setting is refused before that
+    with only_looking():
+        config, folder = train_config(arguments.overrides, but=(teacher_can_solve_the_data,))  # no teacher takes part
+        from mathse.commands.data_check.check import check  # here: it loads torch, a wrong setting is refused before
 
-    if (bad_rows := check(config, folder)) is not None:
+        bad_rows = check(config, folder)
+    if bad_rows is not None:
         raise DataError(bad_rows)
     return 0
 

@@ -33,12 +33,14 @@ from mathse.commands.export.formats import FORMATS, harmless, write
 from mathse.commands.export.hub import HubRepository
 from mathse.commands.export.model_card import model_card
 from mathse.commands.export.pictures import ExportedPictures, Mode
+from mathse.config.backbones import SAYS_ITSELF
 from mathse.config.program import program
+from mathse.config.schema import OPTIONS
 from mathse.errors import ConfigError, DataError
-from mathse.runs.layout import ADAPTER, CHECKPOINT, EXPORTS, LAST, WEIGHTS
+from mathse.runs.layout import ADAPTER, CHECKPOINT, EXPORTS, LAST, ORM_STAGES, OWN_SETTINGS, WEIGHTS
 from mathse.runs.published import publish
 from mathse.runs.reader import Run, read_run
-from mathse.runs.store import read_json
+from mathse.runs.store import read_json, write_json
 
 __all__ = ["export_data", "export_model", "main"]
 
@@ -169,6 +171,7 @@ def export_model(run: Run, stage: str, out: Path, adapter: bool = False) -> list
             convert(checkpoint, folder / "converted")  # a folder of its own until it is whole
             for file in (folder / "converted").iterdir():
                 file.rename(folder / file.name)
+            write_json(folder / OWN_SETTINGS, own_settings(run, stage))
             (folder / "converted").rmdir()
             size = sum(file.stat().st_size for file in folder.iterdir() if file.suffix in WEIGHTS)
             return {"kind": "model", "run": run.name, "stage": stage, "bytes": size}
@@ -189,6 +192,8 @@ def export_model(run: Run, stage: str, out: Path, adapter: bool = False) -> list
             shutil.copyfile(source.folder / name, target)
         if adapter:
             name_base(folder, run, source)
+        else:
+            write_json(folder / OWN_SETTINGS, own_settings(run, stage))
         (folder / "README.md").write_text(model_card(run, stage, adapter), encoding="utf-8")
         return {"kind": "adapter" if adapter else "model", "run": run.name, "stage": stage, "bytes": size}
 
@@ -199,3 +204,23 @@ def export_model(run: Run, stage: str, out: Path, adapter: bool = False) -> list
             "open it: PeftModel.from_pretrained(BASE, FOLDER)",
         ]
     return [f"{out}: the checkpoint of {stage}, README.md is its model card", "open it: from_pretrained(FOLDER)"]
+
+
+def own_settings(run: Run, stage: str) -> dict[str, Any]:
+    """What ``mathse evaluate`` opens and samples an exported model with where its run is not at hand; no setting names
+    a file of this machine."""
+    backbone = (run.config["orm"].get("backbone") if stage in ORM_STAGES else None) or run.config["backbone"]
+    in_folder = next((SAYS_ITSELF[s] for s in OPTIONS["backbone"] if s()._target_ == backbone["_target_"]), {})
+    sections = {
+        "evaluation": ("batch_size", "max_new_tokens"),
+        "judge": ("batch_size", "max_new_tokens"),
+        "generator": ("_target_", "batch_size", "temperature", "top_p", "top_k"),
+    }
+    settings: dict[str, Any] = {
+        "backbone": {k: v for k, v in backbone.items() if k not in ("path", "revision")} | in_folder,
+        **{name: {k: run.config[name][k] for k in keys if k in run.config[name]} for name, keys in sections.items()},
+    }
+    domain = run.config.get("task_domain")
+    if domain is not None and not Path(domain["texts"]).is_dir():
+        settings["task_domain"] = domain
+    return settings

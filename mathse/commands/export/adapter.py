@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mathse.runs.layout import ADAPTER, CHECKPOINT, WEIGHTS
+from mathse.runs.layout import ADAPTER, CHECKPOINT, ORM_STAGES, WEIGHTS
 from mathse.runs.reader import FinishedStage, Run
 from mathse.runs.store import read_json, write_json
 
@@ -34,7 +34,7 @@ def base_of(run: Run, stage: str) -> AdapterBase:
     # The folder of the base as seen from the run's: "round_01/checkpoint", or one outside the run.
     base = Path(os.path.normpath(Path(stage, CHECKPOINT, ADAPTER, str(config.get(BASE)))))
     inside = next((s.name for s in run.stages if base == Path(s.name, CHECKPOINT)), "base")
-    of_the_orm = stage in ("orm", "orm/solver")
+    of_the_orm = stage in ORM_STAGES
     backbone = (run.config["orm"].get("backbone") if of_the_orm else None) or run.config["backbone"]
     return AdapterBase(hub_id(backbone)) if inside == "base" else AdapterBase(None, inside)
 

@@ -11,7 +11,6 @@ hf             a plain table: every field on its own, pictures as the library's 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,18 +20,13 @@ from mathse.commands.export.examples import Example
 from mathse.commands.export.parquet import write_table
 from mathse.commands.export.pictures import ExportedPictures
 from mathse.data.picture_marks import MARK as IMAGE
+from mathse.models.marks import defuse_usual
 from mathse.models.row import parts
 from mathse.runs.store import write_json, write_jsonl
 
 ROWS = "train.jsonl"
 DATASET = "mathse"  # its name in dataset_info.json
 BREAKS = ("internvl2_5",)  # families that read a line break after a picture: LLaMA-Factory writes none, ms-swift does
-
-# Text that a tool or a tokenizer takes for a picture or the end of a turn. Our fits take the meaning from a tokenizer's
-# special tokens by a space after the first character (Backbone.defuse); so do exports, for the tools' marks too.
-_MARK = re.compile(
-    r"<(?=(?:image|video|audio|bbox|ref-object|start-image|cot-process|IMG_CONTEXT|/?img|/?s|\|[^<>|\s]{1,40}\|)>)"
-)
 
 
 class Format(NamedTuple):
@@ -79,15 +73,13 @@ def write(
 
 
 def harmless(example: Example) -> Example:
-    """The example in whose texts no mark of a tool stands any more, but for those that are its pictures' places."""
-
-    def apart(text: str) -> str:
-        return _MARK.sub("< ", text)
-
+    """The example in whose texts nothing reads as a picture or the end of a turn any more, as our fits read none; its
+    pictures' own places stay."""
     (first, answer), *later = example.turns
-    question = IMAGE.join(map(apart, first.split(IMAGE))) if example.marked else apart(first)
-    *history, (prompt, response) = [(question, apart(answer)), *((apart(q), apart(a)) for q, a in later)]
-    rejected = None if example.rejected is None else apart(example.rejected)
+    question = IMAGE.join(map(defuse_usual, first.split(IMAGE))) if example.marked else defuse_usual(first)
+    turns = [(question, answer), *((defuse_usual(asked), said) for asked, said in later)]
+    *history, (prompt, response) = [(asked, defuse_usual(said)) for asked, said in turns]
+    rejected = None if example.rejected is None else defuse_usual(example.rejected)
     changed = replace(example, prompt=prompt, response=response, history=tuple(history), rejected=rejected)
     return example if changed == example else changed
 

@@ -15,7 +15,7 @@ from mathse.commands.lineage.checkpoints import Checkpoint, checkpoints
 from mathse.data.domains import subject
 from mathse.data.source_terms import UNKNOWN, terms_of
 from mathse.runs.fit_ranks import RANKS
-from mathse.runs.layout import CHECKPOINT, SOURCES, TRAINED, title
+from mathse.runs.layout import CHECKPOINT, ORM_STAGES, SOURCES, TRAINED, title
 from mathse.runs.reader import Run
 
 # family -> (the licence of its published weights, what opens a folder of it)
@@ -63,7 +63,7 @@ def model_card(run: Run, stage: str, adapter: bool = False) -> str:
     """The whole README.md of the stage's checkpoint, or of its LoRA adapter alone."""
     checkpoint = checkpoints(run)[f"{stage}/{CHECKPOINT}"]
     # The ORM, and the solver that it starts from, may have a backbone of their own.
-    of_the_orm = stage in ("orm", "orm/solver")
+    of_the_orm = stage in ORM_STAGES
     backbone = (run.config["orm"].get("backbone") if of_the_orm else None) or run.config["backbone"]
     parts = (
         [_front_matter(run, stage, backbone, adapter)],

@@ -108,12 +108,19 @@ def show(
     like: Path | None = None,
     speed: EngineSpeed = NOT_KNOWN,
 ) -> dict[str, Any]:
-    """Print the plan of a run with these settings, and return it as JSON; ``mathse train plan=true`` does no more."""
+    """Print the plan of a run with these settings, and return it as JSON; ``mathse train plan=true`` does no more.
+
+    Nothing is built but options and what the user trusts, whoever wrote the settings.
+    """
     from mathse.commands.plan.plan import make_plan  # here: a wrong setting is refused before anything is loaded
     from mathse.commands.plan.table import plan_as_text
 
-    plan = make_plan(config, sample=sample, rates=rates, like=like)
+    with only_looking():
+        plan = make_plan(config, sample=sample, rates=rates, like=like)
     print("\n".join(plan_as_text(plan)))
+    for stage in plan.stages:
+        for warning in stage.warnings:
+            print(f"warning: {stage.name}: {warning}")
     engines = engine_plan(config, plan.stages, speed_of(speed, like))
     if engines is None:
         return plan.to_json()

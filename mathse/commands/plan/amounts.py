@@ -64,6 +64,7 @@ class StagePlan:
         evaluated: answers to test and dev problems; 0 where no student is fitted.
         steps: of the optimiser.
         checkpoints: models that it leaves on the disk.
+        warnings: of its training run, as far as they are known beforehand.
     """
 
     name: str
@@ -74,6 +75,7 @@ class StagePlan:
     evaluated: int = 0
     steps: Range = Range()
     checkpoints: int = 0
+    warnings: list[str] = field(default_factory=list)
 
     def ask(self, job: str, requests: Range, tokens_in: float, tokens_out: float) -> None:
         """Add requests of a job; those that it has already are of the same length."""

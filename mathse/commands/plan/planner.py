@@ -20,6 +20,7 @@ from mathse.config.teachers import OpenAITeacher, StudentTeacher
 from mathse.data.domains import open_domain
 from mathse.data.labelled_paths import read_orm_data
 from mathse.data.problems import to_distill
+from mathse.evolution.exposure import Exposure, warnings
 from mathse.runs.store import read_jsonl
 from mathse.types import Problem
 
@@ -218,7 +219,13 @@ class Planner:
 
     def _fitted(self, plan: StagePlan, rows: Range, stage: FitStage | None = None, judged: bool = True) -> StagePlan:
         """The fit on these rows, which is left out where nothing new was accepted, and what is measured after it."""
-        plan.steps = rows.through(lambda rows: _steps(self.config.sft.of_stage(stage), rows))
+        settings = self.config.sft.of_stage(stage)
+        plan.steps = rows.through(lambda rows: _steps(settings, rows))
+        if rows.high:  # at most so many rows, and of them as many of the student's own
+            own = max(0, rows.high - self.bounds.chosen)
+            exposure = Exposure(rows.high, own, settings.steps(rows.high) * settings.batch_size)
+            section = "sft" if stage is None else f"sft.{stage}"
+            plan.warnings += warnings(exposure, section, has_own=stage == "round")
         plan.checkpoints = 1
         held = self.splits["orm_held"]
         if self.measures:

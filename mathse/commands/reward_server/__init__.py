@@ -11,8 +11,9 @@ GET  /v1/models, /health
 
 What each may hold is in ``requests``. TRL's GRPOTrainer and verl call Python functions: those of ``client`` ask this
 server, and that file needs nothing but Python. One model judges one request at a time; requests are bounded in bytes,
-rows and text. The server listens to this machine alone unless ``--host`` says otherwise, knows no passwords, reads no
-file that a request names and runs no code that a run names.
+rows, text and the time in which they arrive, and those that are too many get status 503. The server listens to this
+machine alone unless ``--host`` says otherwise, knows no passwords, reads no file that a request names and runs no code
+that a run names.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from mathse.config.extras import missing
 from mathse.config.program import program
 from mathse.errors import ConfigError
 
@@ -37,6 +39,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("run", type=Path, metavar="RUN", help="a run folder with a trained ORM")
     parser.add_argument("--host", default=HOST, help=f"the address to listen at (default: {HOST}, this machine alone)")
     parser.add_argument("--port", type=int, default=PORT, help=f"default: {PORT}; 0: any that is free")
+    parser.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a name that clients call this machine by, beside its own and its addresses; may be repeated",
+    )
     parser.add_argument("--accelerator", choices=("cpu", "gpu", "auto"), default="auto", help="default: auto")
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="paths judged at once (default: 32)")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="torch threads on a CPU (default: 1)")
@@ -49,6 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not 0 <= arguments.port < 2**16:
         parser.error("--port: from 0 to 65535")
 
+    if (sentence := missing("server")) is not None:
+        raise ConfigError(f"mathse reward-server {sentence}")
+
     from mathse.commands.reward_server.requests import Scorer  # here: --help needs no torch
     from mathse.commands.reward_server.server import RewardServer
     from mathse.evaluation.run_orm import RunORM
@@ -58,12 +70,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     run.verify()
     orm = RunORM(run, arguments.accelerator, arguments.batch_size, arguments.explain, arguments.threads)
     try:
-        server = RewardServer((arguments.host, arguments.port), Scorer(run, orm))
+        server = RewardServer((arguments.host, arguments.port), Scorer(run, orm), arguments.allow_host)
     except OSError as error:
         raise ConfigError(f"--host {arguments.host} --port {arguments.port}: {error}; choose another") from error
-    with server:
-        print(f"the ORM of {run.name} gives rewards at http://{arguments.host}:{server.server_port}", flush=True)
-        if arguments.host not in (HOST, "localhost", "::1"):
-            print("whoever reaches this address can use it: it asks for no password", flush=True)
-        server.serve_forever()
+    shown = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
+    print(f"the ORM of {run.name} gives rewards at http://{shown}:{server.server_port}", flush=True)
+    if arguments.host not in (HOST, "localhost", "::1"):
+        print("whoever reaches this address can use it: it asks for no password", flush=True)
+    server.serve_forever()
     return 0

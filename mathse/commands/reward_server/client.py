@@ -5,20 +5,27 @@ TRL     GRPOTrainer(reward_funcs=mathse_reward, ...); with a column ``problem_id
 verl    custom_reward_function.path=THIS_FILE custom_reward_function.name=compute_score; ``extra_info`` holds
         ``problem_id`` or ``question``
 
-The server's address is that of the variable MATHSE_REWARD_SERVER, or http://127.0.0.1:8087.
+The server's address is that of the variable MATHSE_REWARD_SERVER, or http://127.0.0.1:8087. Where it is busy or being
+started, it is asked again.
 """
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
+import random
+import time
 import urllib.error
 import urllib.request
 from typing import Any
 
 ADDRESS = "http://127.0.0.1:8087"
 ROWS = 256  # of a request
-PATIENCE = 600.0  # seconds for an answer
+PATIENCE = 600.0  # seconds for an answer, of a server that is busy too
+UNREACHABLE = 60.0  # seconds for a server that cannot be reached
+FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0  # seconds between two tries; each wait is twice the one before
+ASK_AGAIN = (408, 429, 502, 503, 504)  # of the server, or of a proxy before it
 
 
 def mathse_reward(prompts: list[Any], completions: list[Any], **columns: Any) -> list[float]:
@@ -56,11 +63,27 @@ def rewards(request_body: dict[str, list[Any]]) -> list[float]:
     address = os.environ.get("MATHSE_REWARD_SERVER", ADDRESS).rstrip("/")
     headers = {"Content-Type": "application/json"}
     request = urllib.request.Request(f"{address}/reward", json.dumps(request_body).encode(), headers)
+    begun, wait = time.monotonic(), FIRST_WAIT
+    while True:
+        try:
+            with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+                scores: list[float] = json.load(answer)["rewards"]
+                return scores
+        except urllib.error.HTTPError as error:
+            with error:
+                text = error.read().decode(errors="replace")
+            if error.code not in ASK_AGAIN or time.monotonic() - begun > PATIENCE:
+                raise ValueError(f"{address}: {_sentence(text)}") from None
+        except (OSError, http.client.HTTPException) as error:
+            if time.monotonic() - begun > UNREACHABLE:
+                raise OSError(f"{address}: {error}") from error
+        time.sleep(random.uniform(0.5, 1.0) * wait)  # so that many clients do not come back at once
+        wait = min(2 * wait, LONGEST_WAIT)
+
+
+def _sentence(text: str) -> str:
+    """The server's, or what a proxy wrote instead."""
     try:
-        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
-            scores: list[float] = json.load(answer)["rewards"]
-            return scores
-    except urllib.error.HTTPError as error:
-        with error:
-            sentence = json.load(error)["error"]["message"]
-        raise ValueError(f"{address}: {sentence}") from None
+        return str(json.loads(text)["error"]["message"])
+    except (ValueError, LookupError, TypeError):
+        return text[:200]

@@ -25,6 +25,7 @@ RULES: dict[type, tuple[Rule, ...]] = {
         fits.qlora_can_run,
         fits.shards_are_of_whole_numbers,
         fits.frozen_parts_leave_one,
+        fits.frozen_layers_are_of_a_part_that_trains,
         fits.kept_features_are_of_a_frozen_tower,
         fits.lora_scopes_exist,
         run.task_has_its_rows,

@@ -9,8 +9,10 @@ from typing import Any
 
 from mathse.config.bind import show
 from mathse.config.data import HubData, JsonlData, MixtureData, PublicData, Split, WordProblems
+from mathse.config.evaluation import ORMTest, OwnBenchmark
 from mathse.config.extras import missing
 from mathse.config.rules.files import HUB_ID, NEITHER, file_problems
+from mathse.config.schema import EvaluateConfig
 from mathse.config.task_domains import TaskDomain, text_problems
 
 STORED = ("mathvision", "mathverse")  # hash lists that come with the package: mathse.data.decontamination.hash_lists
@@ -25,6 +27,8 @@ NOT_TO_BE_TRAINED_ON = re.compile(r"math[-_ ]?vista", re.IGNORECASE)
 
 
 def data_is_there(config: Any) -> Iterator[str]:
+    if not is_asked(config):
+        return
     for path, data in _sources("data", config.data):
         if isinstance(data, JsonlData):
             if data.path is None:
@@ -50,6 +54,13 @@ def data_is_there(config: Any) -> Iterator[str]:
             # a published set in a folder is read without the library
             elif (isinstance(data, HubData) or not is_there) and (sentence := missing("hub")):
                 yield f"{path}.root = {show(data.root)}: {sentence}"
+
+
+def is_asked(config: Any) -> bool:
+    """Whether the problems of ``data`` are used: always in training; in evaluation where a benchmark asks them."""
+    return not isinstance(config, EvaluateConfig) or any(
+        isinstance(section, (OwnBenchmark, ORMTest)) for section in config.benchmark.values()
+    )
 
 
 def task_domain_has_its_prompts(config: Any) -> Iterator[str]:
@@ -83,7 +94,7 @@ def mixture_says_how_much_of_each(config: Any) -> Iterator[str]:
 
 def shares_leave_problems_to_learn_from(config: Any) -> Iterator[str]:
     data = config.data
-    if isinstance(data, Split):
+    if isinstance(data, Split) and is_asked(config):
         has_test = getattr(data, "test_path", None) is not None or getattr(data, "test_split", None) is not None
         test_share = 0.0 if has_test else data.test_share
         if (total := test_share + data.dev_share + data.orm_share) >= 1:

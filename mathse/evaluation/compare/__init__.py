@@ -20,9 +20,9 @@ from mathse.evaluation.compare.tables import Rows, accuracy_rows, error_rows, pa
 from mathse.reporting.progress.wording import aligned
 from mathse.scoring.paper import SLIPS
 
-_DESCRIPTION = """Accuracies with bootstrap intervals; each run against the first on the problems they share: the paired
-difference with its interval, McNemar's exact p, and the four transitions of the paper's Figure 2; then the paper's
-tables with ours beside them."""
+_DESCRIPTION = """Accuracies with Wilson's intervals; each run against the first on the problems they share: the paired
+difference with its bootstrap interval, McNemar's exact p, and the four transitions of the paper's Figure 2; then the
+paper's tables with ours beside them."""
 _RUN = """an output folder of evaluate.py, one of its benchmark folders, a stage of a training run, or a training run
 (its last student); NAME=FOLDER names it, and a NAME from the paper's tables ("MathSE-Qwen") puts it beside that row"""
 
@@ -57,7 +57,7 @@ def blocks(results: Sequence[RunResults], seed: int, tables: bool) -> list[tuple
     """(heading, rows with their head, a note) of everything that is printed; ``tables``: the paper's in any case."""
     printed: list[tuple[str, Rows, str]] = []
     for name in benchmarks_of(results):
-        printed.append((name, accuracy_rows(results, name, seed), ""))
+        printed.append((name, accuracy_rows(results, name), ""))
         if pairs := pairs_of(results, name, seed):
             printed.append((f"{name}, each against {pairs[0].before}", pair_rows(pairs), ""))
     complete_only = "Ours: where every problem of the benchmark was scored."

@@ -22,7 +22,7 @@ def write_comparison(results: Sequence[RunResults], seed: int, out: Path) -> Pat
     """Write the page; returns ``out``."""
     parts = []
     for number, name in enumerate(benchmarks_of(results)):
-        body = _table(tables.accuracy_rows(results, name, seed))
+        body = _table(tables.accuracy_rows(results, name))
         if pairs := pairs_of(results, name, seed):
             body += _table(tables.pair_rows(pairs))
             for pair in pairs:  # Figure 2 for two students
@@ -32,7 +32,10 @@ def write_comparison(results: Sequence[RunResults], seed: int, out: Path) -> Pat
                 ]
                 caption = safe(f"{pair.before}, then {pair.after}")
                 body += f'<p class="finding">{caption}</p>{figure(partial(flow, stages))}'
-        finding = "Bootstrap intervals over problems; McNemar's exact test; each run against the first, as in Figure 2."
+        finding = (
+            "Accuracies: Wilson's intervals; differences: bootstrap intervals over problems. McNemar's exact test; "
+            "each run against the first, as in Figure 2."
+        )
         parts.append(section("compared" if number == 0 else f"compared-{number}", name, finding, body))
 
     finding = f"Percent. Table 2, then Table 1. {SLIPS['Table 2']} {SLIPS['Table 1']}"

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mathse.config.data import set_name
 from mathse.errors import DataError, RunError
-from mathse.evaluation.benchmarks.synthetic import OwnBenchmark
 from mathse.evaluation.folder import SCORED, SETTINGS
 from mathse.runs.layout import METRICS, PREDICTIONS
 from mathse.runs.reader import is_run, is_stage, read_stage, read_stages
+from mathse.runs.settings import nested
 from mathse.runs.store import read_json, read_jsonl
 
 
@@ -65,7 +66,8 @@ def read_results(argument: str) -> RunResults:
         if measured := [stage for stage in stages if stage.has(PREDICTIONS)]:
             last = measured[-1]
             last.verify(checkpoint=False)  # a figure stands for its whole stage, also for rows that are not shown
-            scores = {OwnBenchmark.name: Scores(last.solved(), last.json(METRICS) or {})}
+            data = nested(last.settings).get("data", {})
+            scores = {set_name(data): Scores(last.solved(), last.json(METRICS) or {})}
     if not scores:
         raise RunError(
             f"{text}: holds no scored answers; pass an output folder of evaluate.py, a stage of a training run that "

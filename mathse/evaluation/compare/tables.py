@@ -10,7 +10,7 @@ from mathse.evaluation.error_types import UNCLEAR
 from mathse.evaluation.metrics import circumstances
 from mathse.reporting.report.svg import percent, points, span
 from mathse.scoring import paper
-from mathse.scoring.resampling import share_interval
+from mathse.scoring.metrics import wilson
 
 NONE = "\N{EN DASH}"
 GPS = "geometry problem solving"  # MathVista's task of 208 problems that Table 2 calls GPS
@@ -24,9 +24,9 @@ CHANGES = {
 Rows = list[list[str]]
 
 
-def accuracy_rows(results: Sequence[RunResults], benchmark: str, seed: int) -> Rows:
-    """Accuracy of each run with its bootstrap interval."""
-    rows = [["run", "accuracy", "95% bootstrap interval", "right", "of", "measured with"]]
+def accuracy_rows(results: Sequence[RunResults], benchmark: str) -> Rows:
+    """Accuracy of each run with its interval, which is the one that the run's own table has."""
+    rows = [["run", "accuracy", "95% interval", "right", "of", "measured with"]]
     for run in results:
         if (scores := run.scores.get(benchmark)) is None:
             continue
@@ -36,8 +36,7 @@ def accuracy_rows(results: Sequence[RunResults], benchmark: str, seed: int) -> R
             accuracy, interval = NONE, f"{unknown:,} not scored"
         else:
             accuracy = percent(right / len(marks) if marks else None, 2)
-            bounds = share_interval([bool(mark) for mark in marks], seed)
-            interval = span(bounds) if bounds else NONE
+            interval = span(wilson(right, len(marks))) if marks else NONE
         protocol = scores.metrics.get("protocol")
         measured_with = circumstances(protocol) if protocol else ""
         rows.append([run.label, accuracy, interval, f"{right:,}", f"{len(marks):,}", measured_with])

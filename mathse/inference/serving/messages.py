@@ -18,7 +18,7 @@ def messages(
 
     Args:
         address: of a picture, as ``Pictures.address``.
-        defuse: rewrites special tokens in the user's text, which a server would take for the real ones.
+        defuse: rewrites marks in the user's text, which a server would take for the real ones.
     """
 
     def content_of(part: Part) -> Message:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,13 @@ from mathse.inference.serving.dialect import ServedDialect, Statuses
 from mathse.inference.serving.engines import Engine
 from mathse.inference.serving.messages import messages
 from mathse.inference.serving.probe import Probe, compare_prompts
+from mathse.inference.work import Payment, Work
 from mathse.models.base import Backbone
+from mathse.models.flops import picture_work
+from mathse.models.marks import defuse_usual
+from mathse.models.operations import Amounts, Operations
 from mathse.models.row import Row
+from mathse.runs.meter import UNKNOWN, Spent
 
 COMPARED = 2  # rows of a checkpoint that go first, to compare the server's and our count of prompt tokens
 
@@ -29,12 +35,14 @@ Asked = tuple[Row, ChatRequest]
 class ServedCheckpoint:
     """A checkpoint of this machine that an engine answers with.
 
-    ``reader`` encodes its prompts (models/prompt_reader.py), ``whole`` opens it with its weights.
+    ``reader`` encodes its prompts (models/prompt_reader.py), ``whole`` opens it with its weights. ``operations``: those
+    of a forward pass; None: not known.
     """
 
     path: Path
     reader: Backbone
     whole: Callable[[], Backbone]
+    operations: Callable[[], Operations] | None = None
 
 
 @dataclass
@@ -58,18 +66,39 @@ class ServedModel:
         )
 
     def request(self, row: Row, **options: Any) -> ChatRequest:
-        defuse: Callable[[str], str] = str
+        defuse: Callable[[str], str] = defuse_usual
         if self.served is not None:
             row, defuse = self.served.reader.as_read(row), self.served.reader.defuse
         return ChatRequest(messages(row, self.engine.pictures.address, defuse), **options)
 
     def stream(self, requests: Iterable[Asked], more: More | None = None) -> Iterator[list[ChatReply]]:
         """The replies to each request, in their order: one, and those to what ``more`` asks for behind it. The row of a
-        request is what it is made from.
+        request is what it is made from. The stage that is being made is debited.
+
+        Raises TeacherError as ``stream_at``.
+        """
+        for replies, payment in self.stream_at(requests, more):
+            payment.pay()
+            yield replies
+
+    def stream_at(
+        self, requests: Iterable[Asked], more: More | None = None
+    ) -> Iterator[tuple[list[ChatReply], Payment]]:
+        """The same, undebited: with each row's replies what they cost, for whoever has to pay it later.
 
         Raises TeacherError where the server cannot be used, or encodes prompts differently from the local processor.
         """
-        requests = iter(requests)
+        rows = deque[Row]()
+
+        def drawn() -> Iterator[Asked]:
+            for row, request in requests:
+                rows.append(row)
+                yield row, request
+
+        for replies in self._replies(drawn(), more):
+            yield replies, self._payment(rows.popleft(), replies)
+
+    def _replies(self, requests: Iterator[Asked], more: More | None) -> Iterator[list[ChatReply]]:
         if self.served is not None:
             # What lies on the disk needs no engine.
             for row, request in requests:
@@ -87,6 +116,32 @@ class ServedModel:
             if self.client.model not in self.engine.compared:
                 self._compare(self.served, first[:COMPARED])
         yield from self.client.stream((request for _, request in requests), more)
+
+    @cached_property
+    def _work(self) -> Work:
+        operations = self.served.operations if self.served is not None else None
+        return Work(None if operations is None else operations())
+
+    def _payment(self, row: Row, replies: Sequence[ChatReply]) -> Payment:
+        """By the server's usage; where it gives none, by our tokenizer."""
+        answered = [reply for reply in replies if reply.outcome not in ("failed", "rejected", "refused")]
+        if not answered:
+            return Payment(Spent(), "server")
+        texts = [text for reply in answered for text in reply.texts]
+        read, written = answered[0].usage.prompt_tokens, sum(reply.usage.completion_tokens for reply in answered)
+        if self.served is None:
+            return Payment(Spent(read, written, flops=None) if read and written else UNKNOWN, "server")
+        reader = self.served.reader
+        if by_server := bool(read and written):
+            share, rest = divmod(written, max(1, len(texts)))
+            sampled = [share + (k < rest) for k in range(max(1, len(texts)))]
+        else:
+            (read,) = reader.prompt_lengths([row])
+            sampled = [len(ids) + 1 for ids in reader.tokenizer(texts, add_special_tokens=False)["input_ids"]]
+        prompt = Amounts(tokens=read, squares=read**2)
+        for image in row["images"]:
+            prompt += picture_work(reader, image)[1]
+        return self._work.served(prompt, sampled, "server" if by_server else "tokenizer")
 
     def _serve(self, served: ServedCheckpoint, rows: Sequence[Row]) -> None:
         """Have the engine answer with this checkpoint; ``rows``: the first prompts."""

@@ -30,6 +30,7 @@ from mathse.inference.serving.model import Asked, ServedCheckpoint, ServedModel
 from mathse.inference.serving.names import content_name
 from mathse.inference.serving.vllm import VLLMEngine
 from mathse.models.base import Backbone
+from mathse.models.operations import Operations
 from mathse.models.prompt_reader import prompt_reader
 from mathse.models.row import Row
 from mathse.runs.layout import STUDENT_USAGE
@@ -144,12 +145,15 @@ class ServedStudents:
     def account(self) -> Account:
         return Account(self.run / STUDENT_USAGE)
 
-    def of(self, checkpoint: Path, whole: Callable[[], Backbone]) -> ServedStudent:
-        """``whole`` opens the checkpoint with its weights, for families whose prompts cannot be read without."""
+    def of(
+        self, checkpoint: Path, whole: Callable[[], Backbone], operations: Callable[[], Operations] | None = None
+    ) -> ServedStudent:
+        """``whole`` opens the checkpoint with its weights, for families whose prompts cannot be read without;
+        ``operations``: those of a forward pass."""
         reader = prompt_reader(self.section, checkpoint, whole)
         client = self.engine.client(content_name(checkpoint), "generator")
         client.account = self.account
-        served = ServedCheckpoint(checkpoint, reader, whole)
+        served = ServedCheckpoint(checkpoint, reader, whole, operations)
         return ServedStudent(ServedModel(client, self.engine, served), reader.prompt_style)
 
 

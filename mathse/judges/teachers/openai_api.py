@@ -16,6 +16,7 @@ from mathse.config.teachers import OpenAITeacher as Settings
 from mathse.inference import prompts
 from mathse.inference.llm.client import ChatClient, ChatReply, ChatRequest
 from mathse.inference.llm.images import content_of
+from mathse.models.marks import defuse_usual
 from mathse.types import Problem, ReasoningPath, Verdict
 
 WAVES = 32  # rows a call, times max_concurrency: long enough that its last rows matter little
@@ -104,14 +105,22 @@ class OpenAITeacher:
 
     def _repair(self, problem: Problem, path: ReasoningPath, answer: str) -> ChatRequest:
         first = self._annotation(problem, path)
-        turns = [{"role": "assistant", "content": answer}, {"role": "user", "content": prompts.repair_prompt(problem)}]
+        turns = [
+            {"role": "assistant", "content": defuse_usual(answer)},
+            {"role": "user", "content": prompts.repair_prompt(problem)},
+        ]
         version = prompts.version("repair", "full", problem)
         return replace(first, messages=[*first.messages, *turns], prompt_version=version)
 
     def _request(
         self, problem: Problem, text: str, version: str, *, again: int = 0, with_images: bool = True, **options: Any
     ) -> ChatRequest:
-        content: Any = content_of(problem, text, self.image_side) if with_images and problem.images else text
+        content: Any = defuse_usual(text)  # a path that ends its turn could write its own verdict
+        if with_images and problem.images:
+            content = [
+                {**part, "text": defuse_usual(part["text"])} if part["type"] == "text" else part
+                for part in content_of(problem, text, self.image_side)
+            ]
         seed = None if self.seed is None else self.seed + again
         return ChatRequest(
             [{"role": "user", "content": content}], seed=seed, prompt_version=version, again=again, **options

@@ -14,13 +14,14 @@ from torch import Tensor
 from mathse.config.backbones import CogVLM2 as Settings
 from mathse.errors import CheckpointError
 from mathse.models.base import Backbone, Features
-from mathse.models.checkpoint import as_dtype, open_model, read_config, resolve
+from mathse.models.checkpoint import as_dtype, open_model, read_config, resolve, told_in_a_sentence
 from mathse.models.cogvlm2.configuration import CogVLM2Config
 from mathse.models.cogvlm2.layout import IMAGE, positions
 from mathse.models.cogvlm2.modeling import CogVLM2ForConditionalGeneration
 from mathse.models.cogvlm2.processing import CogVLM2Processor
 from mathse.models.cogvlm2.prompt import chat_template, check_template
 from mathse.models.row import Row
+from mathse.models.trial import try_tokenizer
 
 END_OF_TURN = "<|eot_id|>"  # Llama 3's; stops a reply too
 _KEYS = ("vision_config", "num_multi_query_heads")  # of a published config.json, which has no model_type
@@ -53,8 +54,6 @@ class CogVLM2Backbone(Backbone):
         self.never_sampled = [self.pad_id]  # also the image's placeholder
         known = self.tokenizer.get_vocab()
         self.end_ids = [self.end_id, *([known[END_OF_TURN]] if END_OF_TURN in known else [])]
-        added = self.tokenizer.added_tokens_decoder.values()
-        self._special = [token.content for token in added if token.special]  # Llama 3 reserves 256, most unnamed
 
     def prompt_ids(self, rows: Sequence[Row], images: Sequence[Sequence[Features]]) -> list[list[int]]:
         # ids of a prompt: BOS, the image's placeholders, the text; the processor knows all templates
@@ -79,12 +78,6 @@ class CogVLM2Backbone(Backbone):
         if features:
             types[1 : 1 + self.processor.image_tokens] = IMAGE
         return {"token_type_ids": types}
-
-    def defuse(self, text: str) -> str:
-        for token in self._special:
-            if token in text:
-                text = text.replace(token, token[:1] + " " + token[1:])
-        return text
 
     def positions(self, ids: list[int], features: Features) -> Tensor:
         return positions(self.extras(ids, [], features)["token_type_ids"][None])[0]
@@ -124,13 +117,15 @@ class CogVLM2Backbone(Backbone):
         return self.processor.image_tokens
 
 
+@told_in_a_sentence
 def load(settings: Settings, weights: bool = True) -> CogVLM2Backbone:
     """Open a CogVLM2 checkpoint, published or saved by us; ``weights`` False: for prompts alone, see
     ``mathse.models.prompt_reader``."""
     check_template(settings.template)
     folder = resolve(settings.path, settings.revision, weights)
     config = _config(folder, settings.rope_precision)
-    processor = CogVLM2Processor.from_pretrained(folder)
+    try_tokenizer(folder)
+    processor = CogVLM2Processor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     if processor.image_tokens != config.vision_config.image_tokens:
         size = processor.image_processor.size["height"]
         raise CheckpointError(
@@ -160,6 +155,8 @@ def _config(folder: Path, rope_precision: str) -> CogVLM2Config:
         reason = f"says model_type = {kind!r}" if kind else f"has no {absent}"
         raise CheckpointError(f"{folder} is not a checkpoint of backbone=cogvlm2: its config.json {reason}")
     try:
-        return CogVLM2Config.from_pretrained(folder, rope_precision=rope_precision, local_files_only=True)
+        return CogVLM2Config.from_pretrained(
+            folder, rope_precision=rope_precision, local_files_only=True, trust_remote_code=False
+        )
     except (ValueError, TypeError, StrictDataclassError) as e:
         raise CheckpointError(f"{folder / 'config.json'}: {' '.join(str(e).split())}") from None

@@ -152,7 +152,7 @@ class CogVLM2Processor(ProcessorMixin):
         saved, _ = cls.get_processor_dict(source, **hub)
         config = _config(source, hub)
         try:
-            tokenizer = PreTrainedTokenizerFast.from_pretrained(source, **hub)
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(source, trust_remote_code=False, **hub)
         except (OSError, ValueError, TypeError) as e:
             reason = " ".join(str(e).split())[:200]
             raise CheckpointError(f"{source}: no tokenizer.json that can be opened ({reason})") from None

@@ -22,7 +22,7 @@ from mathse.data.image_decoding import jpeg
 from mathse.models.base import IMAGE_CACHE, Encoded, Features
 from mathse.models.cache import BoundedCache
 from mathse.models.chat import DECODER_SCOPE, ChatBackbone
-from mathse.models.checkpoint import as_dtype, expect_family, open_model, open_processor, resolve
+from mathse.models.checkpoint import as_dtype, expect_family, open_model, open_processor, resolve, told_in_a_sentence
 from mathse.models.internvl2_5.published import MODEL_TYPE, chat_template, read_published
 from mathse.models.internvl2_5.tokenizer import END
 from mathse.models.row import Row
@@ -136,6 +136,7 @@ class InternVL25Backbone(ChatBackbone):
         return tiles * self.processor.image_seq_length + 3  # <img>, </img> and the line's end
 
 
+@told_in_a_sentence
 def load(settings: Settings, weights: bool = True) -> InternVL25Backbone:
     """Open an InternVL2.5 checkpoint, in the published layout or in transformers'.
 
@@ -172,7 +173,9 @@ def read_folder(
         processor = open_processor(folder)
         # On Pillow the pixels are the published ones; the torchvision processor that AutoProcessor opens is off by 1 or
         # 2 of 255 levels, at single pixels of reduced images by 20.
-        processor.image_processor = GotOcr2ImageProcessorPil.from_pretrained(folder, local_files_only=True)
+        processor.image_processor = GotOcr2ImageProcessorPil.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
     if system is not None:
         processor.chat_template = chat_template(system, processor.image_token)
     # Prompts are encoded as servers do it, without what the tokenizer adds, so the template has to write <s>; those of

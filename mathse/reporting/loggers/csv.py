@@ -14,9 +14,9 @@ from typing import Any
 import pytorch_lightning as pl
 
 from mathse.reporting.loggers.figures import STAGE_KEYS, figures
+from mathse.runs.ledger import with_costs
 from mathse.runs.reader import read_stages
 from mathse.runs.stage_cache import RunFolder, Stage
-from mathse.runs.teacher_calls import with_teacher_calls
 
 METRICS, FITS = "metrics.csv", "fits.csv"
 # First in this order; whatever else the stages report follows.
@@ -46,9 +46,7 @@ class CsvLogger:
 
     def _write(self) -> None:
         stages = read_stages(self._folder)
-        entries = [
-            with_teacher_calls({**s.summary, "stage": s.name}, stages) for s in stages if "accuracy" in s.summary
-        ]
+        entries = [with_costs({**s.summary, "stage": s.name}, stages) for s in stages if "accuracy" in s.summary]
         measured = [{"stage": entry["stage"], **figures(entry)} for entry in entries]
         write_csv(self._folder / METRICS, measured, METRIC_COLUMNS)
         # A fit logs the loss of a step and what it validated after it in two lines: here they are one row.

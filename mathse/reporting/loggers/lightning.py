@@ -40,7 +40,9 @@ NOTE = "logger.json"
 
 def is_lightnings(section: Any) -> bool:
     """Whether a section of the config names a logger of Lightning's kind."""
-    target = locate(section["_target_"]) if isinstance(section, Mapping) else None  # our own options are dataclasses
+    if not isinstance(section, Mapping):  # our own options are dataclasses
+        return False
+    target = locate(section["_target_"], "logger")
     return isinstance(target, type) and issubclass(target, Logger)
 
 
@@ -54,7 +56,7 @@ class LightningLogger:
 
     def __init__(self, section: Mapping[str, Any], *, run: RunFolder, note: str = NOTE) -> None:
         arguments = {key: value for key, value in section.items() if key != "_target_"}
-        logger_class = locate(section["_target_"])
+        logger_class = locate(section["_target_"], "logger")
         parameters = inspect.signature(logger_class).parameters
         self._folder, self._note = run.path, run.path / note
         noted = read_json(self._note) if self._note.exists() else {"version": None, "stages": []}

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Self, TextIO
 
 from mathse.errors import ConfigError
+from mathse.reporting.progress.costs import ledger_line
 from mathse.reporting.progress.outlook import Outlook
 from mathse.reporting.progress.plain import PlainDisplay, Track
 from mathse.reporting.progress.safe_stream import SafeStream
@@ -70,8 +71,10 @@ class Progress:
         self._display.say(clean(text))
 
     def table(self, summary: Mapping[str, Any]) -> None:
-        """The closing table of summary.json: a row a stage, and a line about the ORM."""
+        """The closing table of summary.json: a row a stage, a line about what was spent, and one about the ORM."""
         self._display.table([clean(line) for line in aligned([COLUMNS, *stage_rows(summary)])])
+        if ledger := summary.get("ledger"):
+            self.say(ledger_line(ledger))
         if orm := summary.get("orm"):
             self.say(orm_line(orm))
 

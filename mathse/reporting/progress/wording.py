@@ -6,9 +6,11 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-COLUMNS = ("stage", "accuracy", "teacher calls", "train rows", "accepted", "rejected", "unparsed", "precision")
+COLUMNS = ("stage", "accuracy", "teacher calls", "FLOPs", "train rows", "accepted", "rejected", "unparsed", "precision")
+NOT_RECORDED = "not recorded"  # what a stage of an earlier version spent: it is not 0
+PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z", "Y")
 WORTH_A_LOOK = 0.01  # of padding, and of time that a fit waits for its data
-COUNTS = ("teacher_calls", "train_rows", "accepted", "rejected", "unparsed")
+COUNTS = ("train_rows", "accepted", "rejected", "unparsed")
 
 
 def stage_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
@@ -17,7 +19,9 @@ def stage_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
         (
             str(entry["stage"]),
             accuracy_text(entry.get("accuracy"), entry.get("ci95")),
-            *("-" if (n := entry.get(key)) is None else f"{n:,}" for key in COUNTS),
+            _count(entry.get("teacher_calls")),
+            NOT_RECORDED if (flops := entry.get("flops")) is None else scaled(flops),
+            *(_count(entry.get(key)) for key in COUNTS),
             "-" if (precision := entry.get("acceptance_precision")) is None else f"{precision:.3f}",
         )
         for entry in summary.get("stages", [])
@@ -103,6 +107,18 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
         )
         for row in rows
     ]
+
+
+def scaled(value: float) -> str:
+    """Large numbers, of operations say, with a prefix: "522 M", "1.3 P"."""
+    power = 0
+    while abs(value) >= 999.5 and power < len(PREFIXES) - 1:
+        value, power = value / 1000, power + 1
+    return f"{value:.3g} {PREFIXES[power]}".rstrip()
+
+
+def _count(value: int | None) -> str:
+    return "-" if value is None else f"{value:,}"
 
 
 def _percent(value: float | None) -> str:

@@ -49,11 +49,13 @@ def run_page(
         about += f" {CRITIQUES}"
     parts = [
         run_sections.accuracy(run),
+        run_sections.controls(run),
         run_sections.transitions(run),
         run_sections.acceptance(run),
         run_sections.orm(run),
         run_sections.data(run),
         run_sections.fits(run),
+        run_sections.costs(run),
         run_sections.time(run),
         section(
             "gallery",

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from mathse.config.secrets import without_secrets
+from mathse.reporting.progress.costs import NAMES, SECONDS, amount, spent, time_computed
 from mathse.reporting.progress.wording import duration
 from mathse.reporting.report import svg
 from mathse.reporting.report.bars import Bar, Part, bars
@@ -20,9 +21,11 @@ from mathse.reporting.report.losses import losses
 from mathse.reporting.report.orm_charts import FIGURES, orm_panels, reliability, student
 from mathse.reporting.report.page import count, figure, section, table
 from mathse.reporting.report.staircase import staircase, stairs
-from mathse.runs.layout import title
+from mathse.runs.layout import CONTROLS, title
+from mathse.runs.ledger import FLOPS, LEDGER, seconds_of, seconds_until, spent_in
 from mathse.runs.reader import FinishedStage, Run
 from mathse.runs.settings import flatten
+from mathse.runs.teacher_calls import CALLS
 from mathse.scoring.metrics import wilson
 
 NONE = "\N{EN DASH}"
@@ -42,6 +45,7 @@ def accuracy(run: Run) -> str:
             svg.span(e["ci95"]) if e.get("ci95") else "",
             count(e.get("n")),
             count(e.get("teacher_calls")),
+            amount(FLOPS, e.get(FLOPS)),
             count(e.get("train_rows")),
             e.get("skipped_fit") or "",
         )
@@ -53,13 +57,67 @@ def accuracy(run: Run) -> str:
     )
     skipped = [f"{title(e['stage'])}: no fit, {e['skipped_fit']}." for e in entries if e.get("skipped_fit")]
     paired = [f"{title(e['stage'])}: {e['pairs']:,} pairs to prefer by." for e in entries if e.get("pairs")]
-    head = ("stage", "accuracy", "95% interval", "problems", "teacher calls", "rows in D_SFT", "no fit because")
+    head = (
+        "stage",
+        "accuracy",
+        "95% interval",
+        "problems",
+        "teacher calls",
+        "FLOPs",
+        "rows in D_SFT",
+        "no fit because",
+    )
     return section(
         "accuracy",
         "Test accuracy by stage",
         svg.safe(" ".join([finding, *skipped, *paired])),
         figure(lambda width: staircase([stairs(run.name, entries)], width)) + table(head, rows),
     )
+
+
+def controls(run: Run) -> str:
+    """The last student beside the controls of ``mathse control``, or a sentence that there are none."""
+    if run.task != "evolve" or not run.finished:
+        return ""
+    made = run.json(CONTROLS)
+    if made is None:
+        without = (
+            "No control has been made. A gain over the distilled student may be the gain of training longer: mathse "
+            "control RUN trains the distilled rows alone with as many operations as the whole run."
+        )
+        return section("controls", "Against its controls", "A claim without its control.", f"<p>{without}</p>")
+    names = (("equal_compute", "distilled rows, equal compute"), ("best_length", "distilled rows, best length on dev"))
+    rows = []
+    for key, name in names:
+        control = made[key]
+        low, high = control["ci95"]
+        rows.append(
+            (
+                name,
+                svg.percent(control["accuracy"]),
+                svg.percent(control["run_accuracy"]),
+                f"{svg.points(control['difference'])} [{svg.points(low)}, {svg.points(high)}]",
+                f"{control['p']:.2g}",
+                count(control["n"]),
+                f"{control['flops'] / control['run_flops']:.2f}",
+                count(control["steps"]),
+            )
+        )
+    head = (
+        "control",
+        "its accuracy",
+        "the run's",
+        "difference, points",
+        "p",
+        "problems",
+        "compute, of the run's",
+        "steps",
+    )
+    finding = (
+        "The same base, teacher calls and test problems, without rounds. Differences are paired; 95% intervals by the "
+        "bootstrap, p by McNemar's exact test."
+    )
+    return section("controls", "Against its controls", finding, table(head, rows))
 
 
 def transitions(run: Run) -> str:
@@ -255,6 +313,42 @@ def _within(inner: Mapping[str, Any], outer: Mapping[str, Any]) -> bool:
     ends = ((outer, "started"), (inner, "started"), (inner, "finished"), (outer, "finished"))
     times = [str(manifest.get(end) or "") for manifest, end in ends]
     return all(times) and times == sorted(times)  # UTC in ISO form sorts as text
+
+
+def costs(run: Run) -> str:
+    """What the method spent until each student, in every currency; and stage by stage, measuring beside it."""
+    scored = [e for e in run.entries if e.get("accuracy") is not None]
+    if not scored:
+        return ""
+    until = [
+        (
+            title(e["stage"]),
+            svg.percent(e["accuracy"]),
+            *spent(e),
+            time_computed(seconds_until(e["stage"], run.stages)),
+        )
+        for e in scored
+    ]
+    by_stage = []
+    for stage in run.stages:
+        method, measuring = spent_in(stage), spent_in(stage, "measuring")
+        own = {**method.to_json(), CALLS: stage.manifest.get(LEDGER, {}).get("method", {}).get(CALLS)}
+        figures = (method.training_flops, measuring.flops)
+        seconds = time_computed(seconds_of(stage))
+        by_stage.append((title(stage.name), *spent(own), *(amount(FLOPS, flops) for flops in figures), seconds))
+    finding = (
+        "What each student took, all stages that it was made from together: solutions and verdicts asked of the "
+        "teacher, tokens that the run's own models read, wrote and were trained on, and the floating-point operations "
+        "of these. What measuring the students and the judge took is not among them, but for the time."
+    )
+    head = ("stage", "accuracy", *NAMES.values(), SECONDS)
+    names = ("stage", *NAMES.values(), "of these in fits", "FLOPs to measure", SECONDS)
+    return section(
+        "costs",
+        "What the students cost",
+        finding,
+        table(head, until, "") + table(names, by_stage, "stage by stage"),
+    )
 
 
 def settings(run: Run) -> str:

@@ -1,0 +1,127 @@
+"""The ledger of a run: what each stage spent, whatever happened to the processes that made it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from e2e.runs import TINY, contents, killed, run, stages
+from mathse.runs.layout import PATHS, SCRATCH
+from mathse.runs.ledger import flops_of_run, flops_of_trained_row
+from mathse.runs.reader import read_run
+from mathse.runs.store import read_json, write_json
+
+BATCHES = (*TINY, "sft.max_steps=4", "trainer.checkpoint_every=1", "generator.batch_size=5", "judge.batch_size=5")
+
+
+def ledgers(folder: Path) -> dict[str, Any]:
+    """Of each stage, without its seconds."""
+    made = {name: dict(manifest["ledger"]) for name, manifest in stages(folder).items()}
+    assert all(ledger.pop("seconds")["cpu"] > 0 for ledger in made.values())
+    return made
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ledger") / "whole"
+    run(folder, *BATCHES)
+    return folder
+
+
+def test_every_stage_says_what_it_spent_on_its_student_and_what_its_figures_cost(whole: Path) -> None:
+    by_stage = ledgers(whole)
+    method = {name: ledger["method"] for name, ledger in by_stage.items()}
+    assert method["base"] == dict.fromkeys(method["base"], 0)
+    for name in ("orm/student_8", "orm/solver", "orm", "distill", "round_01", "final"):
+        trained, steps = method[name], 4 if name in ("distill", "round_01", "final") else 2
+        assert trained["trained_rows"] == 4 * steps and trained["trained_tokens"] > 10 * trained["trained_rows"]
+        assert trained["flops"] >= trained["training_flops"] > 0
+        assert by_stage[name]["measuring"]["flops"] > 0 and by_stage[name]["measuring"]["trained_tokens"] == 0
+    read = read_run(whole)
+    for name in ("round_01", "orm/student_8"):
+        stage = read.stage(name)
+        assert stage is not None
+        written = sum(1 for _ in stage.rows(PATHS))
+        assert written <= method[name]["sampled_tokens"] <= 8 * written
+        assert method[name]["prefilled_tokens"] > method[name]["sampled_tokens"]
+        assert method[name]["flops"] > method[name]["training_flops"]
+    assert method["distill"]["sampled_tokens"] == 0, "the teacher is no model of ours"
+    assert (method["distill"]["teacher_calls"], method["round_01"]["teacher_calls"]) == (8, 0)
+    assert method["reflection"]["prefilled_tokens"] > 0, "chance judges, and the ORM gives feedback"
+    assert {tuple(ledger["counted_by"]) for ledger in by_stage.values()} <= {("model",), ()}
+
+
+def test_the_summary_adds_up_what_the_method_spent_until_each_student(whole: Path) -> None:
+    summary, by_stage = read_json(whole / "summary.json"), ledgers(whole)
+    entries = {entry["stage"]: entry for entry in summary["stages"]}
+    orm = ("orm/student_8", "orm/solver", "orm")
+    behind = {"base": (), "distill": (*orm, "distill"), "final": (*orm, "distill", "round_01", "reflection", "final")}
+    for name, made_from in behind.items():
+        for currency in ("teacher_calls", "prefilled_tokens", "sampled_tokens", "trained_tokens", "flops"):
+            spent = sum(by_stage[stage]["method"][currency] for stage in made_from)
+            assert entries[name][currency] == spent, (name, currency)
+    for account in ("method", "measuring"):
+        assert summary["ledger"][account]["flops"] == sum(ledger[account]["flops"] for ledger in by_stage.values())
+    assert set(summary["ledger"]) == {"method", "measuring"}, "no clock: two equal runs have equal summaries"
+
+
+def test_a_control_finds_what_it_computes_its_length_from(whole: Path) -> None:
+    read, by_stage = read_run(whole), ledgers(whole)
+    distill, reflection = read.stage("distill"), read.stage("reflection")
+    assert distill is not None and reflection is not None
+    assert flops_of_run(read.stages) == sum(ledger["method"]["flops"] for ledger in by_stage.values())
+    fit = by_stage["distill"]["method"]
+    assert flops_of_trained_row(distill) == fit["training_flops"] / 16
+    assert flops_of_trained_row(reflection) is None, "it fits nothing"
+
+
+def test_kills_and_resumptions_leave_the_figures_as_they_are(whole: Path, tmp_path: Path) -> None:
+    folder, kills = tmp_path / "run", 0
+    for at in (60, 90, 31, 75, 52, 110, 43, 66, 97, 120, 58, 81):
+        kills += killed(lambda: run(folder, *BATCHES), at)
+    assert kills > 5
+    run(folder, *BATCHES)
+    assert ledgers(folder) == ledgers(whole)
+    assert contents(folder) == contents(whole)
+
+
+def test_a_branch_keeps_the_ledgers_of_the_stages_that_it_takes_over(whole: Path, tmp_path: Path) -> None:
+    run(tmp_path / "new", *BATCHES, "evolution.reflect.tries=2", "resume=branch", f"resume_from=[{whole}]")
+    kept, before = stages(tmp_path / "new"), stages(whole)
+    assert kept["round_01"]["ledger"] == before["round_01"]["ledger"]
+    asked = [run_of["reflection"]["ledger"]["method"]["teacher_calls"] for run_of in (before, kept)]
+    assert asked[0] < asked[1]
+
+
+def test_a_stage_without_a_ledger_makes_each_sum_with_it_unknown(whole: Path, tmp_path: Path) -> None:
+    """Earlier versions recorded none."""
+    folder = Path(shutil.copytree(whole, tmp_path / "old"))
+    manifest = read_json(folder / "distill/stage.json")
+    del manifest["ledger"]
+    write_json(folder / "distill/stage.json", manifest)
+    summary = read_json(folder / "summary.json")
+    for entry in summary["stages"]:
+        for currency in ("prefilled_tokens", "sampled_tokens", "trained_tokens", "flops"):
+            del entry[currency]
+    write_json(folder / "summary.json", summary)
+    read = read_run(folder)
+    flops = {entry["stage"]: entry["flops"] for entry in read.entries}
+    assert flops == {"base": 0, "distill": None, "round_01": None, "final": None}
+    assert [entry["teacher_calls"] for entry in read.entries] == [0, 8, 8, 16]
+    assert flops_of_run(read.stages) is None
+
+
+def test_a_stage_that_an_earlier_version_began_does_not_know_what_it_spent(whole: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    at = 0
+    while not (folder / "round_01" / PATHS).exists() or not (folder / "round_01" / PATHS).read_text():
+        at += 40
+        assert killed(lambda: run(folder, *BATCHES), at % 400 + 40), "the run ended before its round was cut"
+    shutil.rmtree(folder / "round_01" / SCRATCH, ignore_errors=True)
+    run(folder, *BATCHES)
+    method = stages(folder)["round_01"]["ledger"]["method"]
+    assert method["sampled_tokens"] is None and method["flops"] is None
+    assert read_json(folder / "summary.json")["stages"][-1]["flops"] is None
