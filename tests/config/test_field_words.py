@@ -73,12 +73,12 @@ def test_a_run_or_stage_folder_in_the_place_of_its_checkpoint_is_understood(tmp_
 @pytest.mark.parametrize(
     ("setting", "ours"),
     [
-        ("model=qwen", "backbone=NAME"), ("max_epochs=3", "did you mean sft.epochs?"), ("ckpt_path=x.ckpt", "resume=last"),
+        ("model=qwen", "backbone=NAME"), ("max_epochs=3", "did you mean sft.epochs?"), ("ckpt_path=x", "resume=last"),
         ("tags=[a]", "name=NAME"), ("task_name=x", "did you mean name?"), ("paths=default", "hydra.run.dir=DIR"),
-        ("paths.output_dir=x", "hydra.run.dir=DIR"), ("debug=default", "experiment=smoke"), ("fast_dev_run=true", "smoke"),
+        ("paths.output_dir=x", "hydra.run.dir=DIR"), ("debug=default", "experiment=smoke"),
         ("hparams_search=x", "hydra/sweeper=tpe"), ("logger=many_loggers", "logger=[wandb,tensorboard]"),
         ("accumulate_grad_batches=2", "sft.micro_batch_size"), ("devices=2", "did you mean trainer.devices?"),
-        ("trainer.max_epochs=3", "did you mean sft.epochs?"), ("trainer.gradient_clip_val=1", "mean sft.optimizer.clip?"),
+        ("trainer.max_epochs=3", "did you mean sft.epochs?"), ("trainer.gradient_clip_val=1", "sft.optimizer.clip?"),
         ("trainer.accumulate_grad_batches=2", "sft.micro_batch_size"), ("model.optimizer.lr=1", "backbone.path=DIR"),
         ("trainer.callbacks.x=1", "+lightning_callbacks.NAME._target_=CLASS"), ("cutoff_len=2048", "sft.max_length?"),
         ("finetuning_type=lora", "did you mean sft.method?"), ("model_name_or_path=x", "did you mean backbone.path?"),

@@ -115,7 +115,7 @@ def test_all_missing_keys_of_a_row_are_named_at_once_with_the_settings_that_take
         jsonl(write(folder, {"problem": "Find x.", "label": "7"}))
     assert (
         '"id", "question", "images", "answer" are missing; a row has id, question, images, answer; this one has '
-        "problem, label; data.columns.id=KEY data.columns.question=KEY data.columns.images=KEY data.columns.answer=KEY takes"
+        "problem, label; data.columns.id=KEY data.columns.question=KEY data.columns.images=KEY data.columns.answer=KEY "
     ) in str(caught.value)
 
 

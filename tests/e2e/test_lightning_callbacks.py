@@ -48,5 +48,5 @@ def test_a_lightning_callback_is_built_anew_for_every_fit_and_part_of_what_it_ma
 
 
 def test_what_is_no_lightning_callback_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"lightning_callbacks.steps._target_ = 'somebodys_steps.number': makes a int"):
+    with pytest.raises(ConfigError, match=r"steps._target_ = 'somebodys_steps.number': makes a int"):
         run(tmp_path / "run", *QUICK, "+lightning_callbacks.steps._target_=somebodys_steps.number")
