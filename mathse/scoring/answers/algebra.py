@@ -222,16 +222,15 @@ def _key(x: Value) -> str:
 def _power(base: Value, exponent: Value) -> Value:
     value = _rational(exponent)
     if value is not None:
-        whole, rest = divmod(value.numerator, value.denominator) if value.denominator > 1 else (value.numerator, 0)
-        if abs(whole) > MAX_POWER or value.denominator > MAX_ROOT:
+        whole, rest = divmod(abs(value.numerator), value.denominator)
+        if whole > MAX_POWER or value.denominator > MAX_ROOT:
             raise _NoForm
         result = _number(1)
-        for _ in range(abs(whole)):
+        for _ in range(whole):
             result = _product_of(result, base)
-        result = _inverse(result) if whole < 0 else result
         for _ in range(rest):
             result = _product_of(result, _root(base, value.denominator))
-        return result
+        return _inverse(result) if value < 0 else result
     if len(exponent.bottom) > 1:
         raise _NoForm
     result = _number(1)

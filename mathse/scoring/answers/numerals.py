@@ -146,6 +146,8 @@ def _numeral(text: str) -> int | None:
     total, section, digit, place = 0, 0, -1, 0  # ``digit``: read and not yet placed; ``place``: of the last one placed
     for sign in text:
         if sign in "零〇" and len(text) > 1:
+            if digit >= 0:
+                return None
             place = 0
         elif sign in _NUMERALS:
             if digit >= 0:
