@@ -136,6 +136,7 @@ CASES: dict[str, list[Case]] = {
         Case("A^{-1}B", ("A^{-1} B",), ("BA^{-1}", "AB^{-1}", "B A^{-1}")),
         Case("ABC", ("ABC",), ("CBA", "BAC"), question="Write the product of the matrices A, B and C."),
         Case("AB", ("AB",), ("BA",), question="Let A and B be matrices. Which product is defined?"),
+        Case("AB-BA", ("-BA+AB",), ("BA-AB", "0")),
         Case("AB+C", ("C+AB",), ("BA+C", "AC+B")),
         Case("AB\\cdot CD", ("CD·AB", "BA·DC"), ("AC·BD", "AB+CD")),
         Case("nRT/P", ("\\frac{nRT}{P}", "RTn/P"), ("nRTP", "nRt/P")),
