@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from mathse.config.sweeps import HASH
 from mathse.reporting.progress.wording import accuracy_text, aligned
 from mathse.runs.layout import METRICS, RUN
 from mathse.runs.reader import finished_summary
@@ -50,7 +52,7 @@ def _accuracy(file: Path) -> str:
 
 
 def _differing(names: Sequence[str]) -> list[str]:
-    """Each name ("seed=1,evolution.rounds=2") without the parts that all have."""
-    parts = [name.split(",") for name in names]
+    """Each name ("seed=1,evolution.rounds=2") without the parts that all have, and without a hash at its end."""
+    parts = [re.sub(rf"-[0-9a-f]{{{HASH}}}$", "", name).split(",") for name in names]
     in_all = set.intersection(*map(set, parts))
     return [",".join(part for part in own if part not in in_all) or ",".join(own) for own in parts]

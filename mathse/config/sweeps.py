@@ -18,7 +18,7 @@ from mathse.config.schema import EvaluateConfig
 NO_PART_OF_A_NAME = ("sweep", "name", "progress", "resume", "resume_from")  # they change no job, or name the sweep
 LONGEST = 205  # characters of a folder's name before its hash
 SHORTEST = 6  # characters that at least stay of an override in a name that is too long
-HASH = 8
+HASH = 8  # characters of it, after a "-"
 
 EXTRA_OF = {"joblib": "joblib", "optuna": "optuna"}
 BASIC = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
@@ -36,16 +36,17 @@ def job_folder(overrides: Sequence[str]) -> str:
     longest = max(map(len, parts))
     while len(name := ",".join(_cut(part, longest) for part in parts)) > LONGEST and longest > SHORTEST:
         longest -= 1
-    return name if name == whole else f"{name[-LONGEST:]}-{sha256(whole.encode()).hexdigest()[:HASH]}"
+    return name if name == whole else f"{name[-LONGEST:].lstrip('.,')}-{sha256(whole.encode()).hexdigest()[:HASH]}"
 
 
 def _cut(part: str, longest: int) -> str:
-    """``sft.optimizer.lr=1e-3`` -> ``lr=1e-3`` -> ``..1e-3``, as far as it must be."""
+    """``sft.optimizer.lr=1e-3`` -> ``lr=1e-3`` -> ``_1e-3``, as far as it must be. No dot in front: it would hide the
+    folder."""
     if len(part) <= longest:
         return part
     key, equals, value = part.partition("=")
     short = f"{key.rpartition('.')[2]}{equals}{value}"
-    return short if len(short) <= longest else f"..{part[-(longest - 2) :]}"
+    return short if len(short) <= longest else f"_{part[-(longest - 1) :]}"
 
 
 def missing_plugin(error: RuntimeError) -> str | None:
