@@ -59,7 +59,7 @@ def main(task: Task, config_name: str, schema: type, arguments: Sequence[str] | 
     launch.end_with_agent()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait spinning ruin each other on a busy machine
     register()
-    # Hydra looks for plugins in folders; of an editable install it finds none, since import hooks stand for its folders.
+    # Hydra searches folders for plugins; an editable install has import hooks in their place, where it finds none.
     Plugins.instance().register(SlurmLauncher)
     traceback = wants_traceback()
     arguments = sys.argv[1:]

@@ -16,7 +16,8 @@ COLUMNS = ("job", "last stage", "test accuracy", "dev accuracy")  # of train.py;
 
 def jobs_below(sweep: Path) -> list[Path]:
     """The run folders of a sweep whose jobs other processes ran."""
-    return sorted({file.parent for file in sweep.rglob(RUN)} or {file.parents[1] for file in sweep.glob(f"*/*/{METRICS}")})
+    runs = {file.parent for file in sweep.rglob(RUN)}
+    return sorted(runs or {file.parents[1] for file in sweep.glob(f"*/*/{METRICS}")})
 
 
 def sweep_table(jobs: Sequence[Path]) -> list[str]:
@@ -25,10 +26,10 @@ def sweep_table(jobs: Sequence[Path]) -> list[str]:
     if len(jobs) < 2:
         return []
     names = _differing([os.path.relpath(job, os.path.commonpath(jobs)) for job in jobs])
-    benchmarks = sorted({file.parent.name for job in jobs if not (job / RUN).exists() for file in job.glob(f"*/{METRICS}")})
-    if benchmarks:
-        rows = [(name, *(_accuracy(job / b / METRICS) for b in benchmarks)) for name, job in zip(names, jobs, strict=True)]
-        return aligned([("job", *benchmarks), *rows])
+    evaluated = [job for job in jobs if not (job / RUN).exists()]
+    if benchmarks := sorted({file.parent.name for job in evaluated for file in job.glob(f"*/{METRICS}")}):
+        figures = [[_accuracy(job / benchmark / METRICS) for benchmark in benchmarks] for job in jobs]
+        return aligned([("job", *benchmarks), *((name, *row) for name, row in zip(names, figures, strict=True))])
     return aligned([COLUMNS, *((name, *_row(job)) for name, job in zip(names, jobs, strict=True))])
 
 

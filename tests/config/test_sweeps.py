@@ -93,9 +93,9 @@ class Finder:  # as of an editable install: names, and no folder that could be s
             spec = importlib.machinery.ModuleSpec(name, None, is_package=True)
             spec.submodule_search_locations = ["no folder"]
             return spec
-        folder = {"mathse": ROOT + "/mathse", "hydra_plugins.mathse_slurm": ROOT + "/hydra_plugins/mathse_slurm"}.get(name)
-        if folder is None:
+        if name not in ("mathse", "hydra_plugins.mathse_slurm"):
             return None
+        folder = ROOT + "/" + name.replace(".", "/")
         return importlib.util.spec_from_file_location(
             name, folder + "/__init__.py", submodule_search_locations=[folder]
         )

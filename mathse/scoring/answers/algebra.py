@@ -14,6 +14,7 @@ from fractions import Fraction
 from math import comb, factorial, gcd, isqrt, lcm
 from typing import NamedTuple
 
+from mathse.scoring.answers.names import has_both_orders
 from mathse.scoring.answers.question import UNASKED, Question
 
 Powers = tuple[tuple[str, int], ...]  # of symbols
@@ -66,7 +67,7 @@ class Symbols(NamedTuple):
 def same_expression(left: str, right: str, question: Question = UNASKED) -> bool:
     """Whether two plain texts are one expression, or one equation up to a factor."""
     left, right = (_COMBINATIONS.sub(_binomial, text) for text in (left, right))
-    symbols = _symbols(left + " " + right, question)
+    symbols = _symbols(left, right, question)
     try:
         if "=" in left and "=" in right:
             a, b = _left_minus_right(left, symbols), _left_minus_right(right, symbols)
@@ -101,12 +102,12 @@ def _left_minus_right(equation: str, symbols: Symbols) -> Sum:
     return _multiplied(difference, {(1, tuple(sorted((n, -p) for n, p in lowest.items() if p)), ()): Fraction(1)})
 
 
-def _symbols(text: str, question: Question) -> Symbols:
+def _symbols(left: str, right: str, question: Question) -> Symbols:
     """Pairs of capitals and no others are segments, as in AB*CD; where matrices are asked for, all are matrices."""
-    runs = _CAPITALS.findall(text)
+    runs = _CAPITALS.findall(f"{left} {right}")
     if question.about_matrices or question.about_directions:
         return Symbols(False, frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ"))
-    if all(len(run) == 2 for run in runs):
+    if all(len(run) == 2 for run in runs) and not has_both_orders(left) and not has_both_orders(right):
         return Symbols(True, frozenset())
     return Symbols(False, _MATRICES)
 
@@ -222,16 +223,15 @@ def _key(x: Value) -> str:
 def _power(base: Value, exponent: Value) -> Value:
     value = _rational(exponent)
     if value is not None:
-        whole, rest = divmod(value.numerator, value.denominator) if value.denominator > 1 else (value.numerator, 0)
-        if abs(whole) > MAX_POWER or value.denominator > MAX_ROOT:
+        whole, rest = divmod(abs(value.numerator), value.denominator)
+        if whole > MAX_POWER or value.denominator > MAX_ROOT:
             raise _NoForm
         result = _number(1)
-        for _ in range(abs(whole)):
+        for _ in range(whole):
             result = _product_of(result, base)
-        result = _inverse(result) if whole < 0 else result
         for _ in range(rest):
             result = _product_of(result, _root(base, value.denominator))
-        return result
+        return _inverse(result) if value < 0 else result
     if len(exponent.bottom) > 1:
         raise _NoForm
     result = _number(1)

@@ -59,10 +59,11 @@ def same_answer(prediction: str | None, reference: str, choices: Sequence[str] =
     """Whether ``prediction`` is the ``reference`` answer; both may be an option letter or its text where there are
     ``choices``.
 
-    Numbers are compared exactly (1/2 = 0.50, never 0.333 = 1/3). A unit that only one side names is ignored, units of
-    one kind are converted, and others differ. 50% equals 50 and 0.5. Tuples, intervals and matrices are compared
-    element by element, sets in any order, expressions as sums of products. Anything else is compared as text in plain
-    form. No answer equals an empty reference.
+    An option counts where it is the only one that a text leaves open. Numbers are compared exactly (1/2 = 0.50, never
+    0.333 = 1/3). A unit that only one side names is ignored, units of one kind are converted, and others differ. 50%
+    equals 50 and 0.5; 0.25% is not 0.25. Tuples, intervals and matrices are compared element by element, sets in any
+    order, expressions as fractions of sums of products. Anything else is compared as text in plain form. No answer
+    equals an empty reference.
 
     Args:
         question: where it is known, its nouns may be counted, and it states whether a set or a pair is asked for.
@@ -75,6 +76,8 @@ def same_answer(prediction: str | None, reference: str, choices: Sequence[str] =
         return prediction.strip() == reference.strip()
     asked = read_question(question)
     left, right = plain(prediction), plain(reference)
+    if left == right != "":
+        return True
     if _same(in_one_order(left, asked), in_one_order(right, asked), asked):
         return True
     if _CIRCLED.fullmatch(left) and _CIRCLED.fullmatch(right):  # statements that hold: ①③ is ③①

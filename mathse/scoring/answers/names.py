@@ -42,7 +42,15 @@ def in_one_order(plain_text: str, question: Question = UNASKED) -> str:
         text = min(turn[k:] + turn[:k] for turn in (text, text[::-1]) for k in range(4))
     if question.about_matrices or question.about_directions or _DIRECTED.search(text) or _OTHER_CAPITALS.search(text):
         return text
+    if has_both_orders(text):
+        return text
     return _SEGMENT.sub(lambda match: "".join(sorted(match.groups())), text)
+
+
+def has_both_orders(text: str) -> bool:
+    """Whether AB and BA are both in a text: they are two products then, of matrices, and not one segment."""
+    pairs = set(_SEGMENT.findall(text))
+    return any((second, first) in pairs for first, second in pairs if first != second)
 
 
 def _corresponding(match: re.Match[str]) -> str:

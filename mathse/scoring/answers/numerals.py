@@ -19,7 +19,8 @@ _PARTS = {
     "half": 2, "halves": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7, "eighth": 8,
     "ninth": 9, "tenth": 10, "twelfth": 12, "hundredth": 100, "thousandth": 1_000,
 }  # fmt: skip
-NUMBER_WORDS = frozenset({*_ONES, *_TENS, *_PARTS, *SCALES, *(f"{name}s" for name in (*_PARTS, *SCALES))})
+_ALL_NAMES = (*_ONES, *_TENS, *_PARTS, *SCALES)
+NUMBER_WORDS = frozenset({*_ALL_NAMES, *(f"{name}s" for name in _ALL_NAMES)})
 _NUMERALS = dict(zip("零一二三四五六七八九", range(10), strict=True)) | {"两": 2, "〇": 0}
 _PLACES = {"十": 10, "百": 100, "千": 1_000}
 
@@ -146,6 +147,8 @@ def _numeral(text: str) -> int | None:
     total, section, digit, place = 0, 0, -1, 0  # ``digit``: read and not yet placed; ``place``: of the last one placed
     for sign in text:
         if sign in "零〇" and len(text) > 1:
+            if digit >= 0:
+                return None
             place = 0
         elif sign in _NUMERALS:
             if digit >= 0:

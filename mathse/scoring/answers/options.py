@@ -57,6 +57,11 @@ _CORRECTION = re.compile(
 )
 _ALTERNATIVE = re.compile(r"\b(?:or|either|and/or|versus|vs)\b|或|还是|/|\?", re.IGNORECASE)
 _TRUTH = re.compile(r"(yes|no|true|false|是|否|对|错)(?=[,.;:。]|$)", re.IGNORECASE)
+_OPPOSITES = dict(
+    pair
+    for one, other in (("yes", "no"), ("true", "false"), ("是", "否"), ("对", "错"))
+    for pair in ((one, other), (other, one))
+)
 _EDGE_OF_WORD = re.compile(r"[A-Za-z0-9]")
 
 
@@ -104,17 +109,8 @@ def named_options(
 
 
 def _contradicted(truth: re.Match[str], text: str) -> bool:
-    opposite = {
-        "yes": "no",
-        "no": "yes",
-        "true": "false",
-        "false": "true",
-        "是": "否",
-        "否": "是",
-        "对": "错",
-        "错": "对",
-    }
-    return re.search(rf"\b{opposite[truth[1].casefold()]}\b", text[truth.end() :], re.IGNORECASE) is not None
+    opposite = _OPPOSITES[truth[1].casefold()]
+    return re.search(rf"\b{opposite}\b", text[truth.end() :], re.IGNORECASE) is not None
 
 
 def _mentions(text: str, options: Sequence[str]) -> list[Mention]:

@@ -12,7 +12,7 @@ from mathse.scoring.answers.plain import HAN
 from mathse.scoring.answers.question import UNASKED, Question
 from mathse.scoring.answers.units import CURRENCIES, NO_UNIT, PERCENT, Unit, measured, part_units, unit_of
 
-_NEGATIVE = ("负", "零下", "negative ", "minus ", "-")
+_NEGATIVE = ("负", "零下", "negative ", "minus ")
 _BELOW_ZERO = re.compile(r" below (?:zero|0)$")
 _NUMBER = re.compile(
     r"(?P<money>＄|[¥€£])? ?(?P<sign>[-+]?) ?(?P<inside>＄)?(?:(?P<whole>[0-9]+) (?=[0-9]+ ?/))?"
@@ -39,41 +39,46 @@ class Quantity(NamedTuple):
 def quantity(plain: str, question: Question = UNASKED) -> Quantity | None:
     """The quantity that a plain text is; None for anything that is not one number with at most a unit."""
     text = plain.casefold()
-    for sign in _NEGATIVE[:-1]:
-        if text.startswith(sign):
-            return _negated(quantity(plain[len(sign) :].strip(), question))
-    if below := _BELOW_ZERO.search(text):
-        return _negated(quantity(plain[: below.start()], question))
-    if (compound := _in_parts(plain)) is not None:
-        return compound
-    numeral = leading_numeral(text)
-    if numeral is not None:
-        value, rest = numeral.value, plain[numeral.end :]
-        if numeral.percent:
-            return None if rest else Quantity(value, PERCENT)
-        if rest[:1] == "半":
-            value, rest = value + Fraction(1, 2), rest[1:]
-        if rest and rest[0] not in " 半" and not text[0].isascii() and not _fits_numeral(rest, question):
-            return None
-        return _with_unit(value, rest, None, question)
-    match = _NUMBER.match(_TEN_TO_THE.sub(r"\g<1>1*", plain))
-    if match is None or not _is_number(match):
+    sign = next((sign for sign in _NEGATIVE if text.startswith(sign)), "")
+    below = _BELOW_ZERO.search(text)
+    if sign and below:
         return None
-    value = int(match["whole"] or 0) + Fraction(match["top"].replace(",", "").replace(" ", "")) / Fraction(
-        match["bottom"] or 1
-    )
-    rest = match.string[match.end() :]
+    bare = plain[len(sign) : below.start() if below else None].strip()
+    for read in (_in_parts, _spelt_out, _in_digits):
+        if (found := read(bare, question)) is not None:
+            return Quantity(-found.value, found.unit) if sign or below else found
+    return None
+
+
+def _spelt_out(plain: str, question: Question) -> Quantity | None:
+    """ "三分之二", "百分之五十", "twenty-one", "一百二十", "两个半", "0.333...", with at most a unit."""
+    text = plain.casefold()
+    numeral = leading_numeral(text)
+    if numeral is None:
+        return None
+    value, rest = numeral.value, plain[numeral.end :]
+    if numeral.percent:
+        return None if rest else Quantity(value, PERCENT)
+    if rest and rest[0] not in " 半" and not text[0].isascii() and not _fits_numeral(rest, question):
+        return None
+    return _with_unit(value, rest, None, question)
+
+
+def _in_digits(plain: str, question: Question) -> Quantity | None:
+    match = _NUMBER.match(_TEN_TO_THE.sub(r"\g<1>1*", plain))
+    if match is None or Fraction(match["bottom"] or 1) == 0 or match["money"] and match["inside"]:
+        return None
+    top, bottom = Fraction(match["top"].replace(",", "").replace(" ", "")), Fraction(match["bottom"] or 1)
+    value, rest = int(match["whole"] or 0) + top / bottom, match.string[match.end() :]
     if power := _POWER_OF_TEN.match(rest):  # "*10^5"
         value, rest = value * Fraction(10) ** int(power["exponent"]), rest[power.end() :]
     elif scale := _SCALE.match(rest):  # "万元" -> 10000, "元"
         value, rest = value * SCALES[scale[1].casefold()], rest[scale.end() :]
     elif _TENTHS.fullmatch(rest) and not question.counts([rest]):
-        return Quantity(value * 10, PERCENT)
+        value, rest = value * 10, "%"
     value, end, _ = with_parts(rest.casefold(), value, 0)
-    rest = rest[end:]
     money = CURRENCIES.get(match["money"] or match["inside"] or "")
-    found = _with_unit(value, rest, money, question)
-    return _negated(found) if match["sign"] == "-" else found
+    return _with_unit(-value if match["sign"] == "-" else value, rest[end:], money, question)
 
 
 def equal_quantities(
@@ -92,14 +97,11 @@ def equal_quantities(
         return left.unit.powers == right.unit.powers and equal(
             left.value * left.unit.size, right.value * right.unit.size
         )
-    for percentage, other in ((left, right), (right, left)):
-        if percentage.unit == PERCENT and other.unit is None:
-            divisor = 100 if percentage is left else 1
-            factor = 100 if percentage is right else 1
-            if equal(left.value / divisor, right.value / factor):
-                return True
-            return (abs(other.value) > 1 or question.about_percent) and equal(left.value, right.value)
-    return equal(left.value, right.value)
+    if PERCENT not in (left.unit, right.unit):
+        return equal(left.value, right.value)
+    shares = (q.value / 100 if q.unit == PERCENT else q.value for q in (left, right))
+    bare = left.value if right.unit == PERCENT else right.value
+    return equal(*shares) or (abs(bare) > 1 or question.about_percent) and equal(left.value, right.value)
 
 
 def without_unit(plain: str) -> tuple[str, Unit | None]:
@@ -110,14 +112,6 @@ def without_unit(plain: str) -> tuple[str, Unit | None]:
     if number is None or unit is None:
         return plain, None
     return number[0].strip(), None if unit == NO_UNIT else unit
-
-
-def _negated(found: Quantity | None) -> Quantity | None:
-    return None if found is None else Quantity(-found.value, found.unit)
-
-
-def _is_number(match: re.Match[str]) -> bool:
-    return Fraction(match["bottom"] or 1) != 0 and not (match["money"] and match["inside"])
 
 
 def _with_unit(value: Fraction, rest: str, money: Unit | None, question: Question) -> Quantity | None:
@@ -136,7 +130,7 @@ def _fits_numeral(rest: str, question: Question) -> bool:
     return measured(rest) is not None or rest[0] in "个人只条名位次" or question.counts([rest])
 
 
-def _in_parts(plain: str) -> Quantity | None:
+def _in_parts(plain: str, _: Question) -> Quantity | None:
     """ "3 h 30 min", "5 ft 6 in", "2小时15分钟": parts of one kind, from the largest unit to the smallest."""
     parts: list[tuple[Fraction, tuple[Unit, ...]]] = []
     end = 0
