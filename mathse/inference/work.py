@@ -17,15 +17,16 @@ from mathse.runs.meter import Spent
 
 @dataclass(frozen=True)
 class Payment:
-    """``once``: what it is for, where it is paid once a stage; ``by``: see ``mathse.runs.meter.Debit``."""
+    """``once``, ``lasting``: what it is for, where it is paid once a stage, or a run; ``by``: see ``mathse.runs.meter.Debit``."""
 
     spent: Spent
     by: str = "model"
     once: str | None = None
+    lasting: bool = False
 
     def pay(self, once: str | None = None) -> None:
         """Debit the stage that is being made."""
-        meter.debit(self.spent, self.by, self.once or once)
+        meter.debit(self.spent, self.by, self.once or once, self.lasting)
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Work:
         if self.kept_picture is None:
             return []
         return [
-            Payment(Spent(flops=self.flops(amounts)), once=name)
+            Payment(Spent(flops=self.flops(amounts)), once=name, lasting=True)
             for name, amounts in map(self.kept_picture, row["images"])
         ]
 

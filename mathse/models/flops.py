@@ -145,4 +145,9 @@ def picture_work(backbone: Backbone, image: Any, trained: bool = False) -> tuple
     tile = None if side is None else (int(side if isinstance(side, int) else side[0]) // backbone.patch_size) ** 2
     tokens = backbone.image_tokens(*size, trained=trained)
     name = pixels_sha256(image) if isinstance(image, Image) else str(image)
-    return f"{tokens} tokens of {name}", picture_amounts(tokens, tile)
+    return f"{tokens} tokens of {name} by {model_name(backbone)}", picture_amounts(tokens, tile)
+
+
+def model_name(backbone: Backbone) -> str:
+    """What tells an ORM with a backbone of its own from the student: what the one keeps, the other does not have."""
+    return f"{backbone.family} {Stack.of(backbone.model.config, 'language')}"

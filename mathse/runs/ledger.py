@@ -8,7 +8,8 @@ validation), which somebody who uses the student does not pay:
                    "flops", "training_flops"},
      "measuring": {the same without calls},
      "seconds":   {"cpu": of all processes} or {"gpu": by the clock, times the GPUs},
-     "counted_by": who counted the tokens}
+     "counted_by": who counted the tokens,
+     "kept": keys of features and hidden states that the stage was the first to compute}
 
 Tokens and operations are those of the work, not of the machine: they depend neither on the sizes of batches, nor on
 kills, nor on what an engine keeps of prompts that begin alike. Their fields: ``mathse.runs.meter.Spent``. Seconds are
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 LEDGER = "ledger"
 SECONDS = "seconds"
+KEPT = "kept"
 FLOPS = "flops"
 # Of a row of summary.json: what the method spent until then.
 TOKENS = ("prefilled_tokens", "sampled_tokens", "trained_tokens")
@@ -44,7 +46,14 @@ def recorded(meter: Meter, summary: Mapping[str, Any], seconds: Mapping[str, flo
         "measuring": totals["measuring"].to_json(),
         SECONDS: dict(seconds),
         "counted_by": meter.counted_by(),
+        **({KEPT: kept} if (kept := meter.kept()) else {}),
     }
+
+
+def kept_until(names: Iterable[str], stages: Sequence[FinishedStage]) -> set[str]:
+    """Keys of what the stages ``names``, and those that they were made from, have paid for and kept."""
+    behind = {stage.name: stage for name in names for stage in stages_behind(name, stages) or ()}
+    return {key for stage in behind.values() for key in stage.manifest.get(LEDGER, {}).get(KEPT, ())}
 
 
 def spent_in(stage: FinishedStage, account: Account = "method") -> Spent:

@@ -12,9 +12,10 @@ several stages add up: ``mathse.runs.ledger``.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -22,6 +23,7 @@ from typing import Any, Literal, Self
 
 Account = Literal["method", "measuring"]
 ACCOUNTS: tuple[Account, ...] = ("method", "measuring")
+KEY = 12  # hex digits
 SPENT = "spent"  # the folder in a stage's scratch folder
 
 
@@ -62,33 +64,42 @@ UNKNOWN = Spent(None, None, None, None, None, None)
 
 @dataclass(frozen=True)
 class Debit:
-    """``once``: what it was for, where that is paid once a stage, however often it is asked for. ``by``: who counted
-    its tokens: "model" (their ids), "server" (its usage), "tokenizer" (the texts)."""
+    """``once``: what it was for, where that is paid once a stage, however often it is asked for; ``lasting``: once a run,
+    for it is kept. ``by``: who counted its tokens: "model" (their ids), "server" (its usage), "tokenizer" (the
+    texts)."""
 
     account: Account
     spent: Spent
     by: str = "model"
     once: str | None = None
+    lasting: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        return {"account": self.account, "by": self.by, "once": self.once, **self.spent.to_json()}
+        about = {"account": self.account, "by": self.by, "once": self.once, "lasting": self.lasting}
+        return {**about, **self.spent.to_json()}
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Self:
-        return cls(row["account"], Spent.from_json(row), row["by"], row["once"])
+        return cls(row["account"], Spent.from_json(row), row["by"], row["once"], row["lasting"])
+
+    @property
+    def key(self) -> str | None:
+        """What it was for, short."""
+        return None if self.once is None else hashlib.sha256(self.once.encode()).hexdigest()[:KEY]
 
 
 class Meter:
-    """Of one stage. ``folder``: where debits are laid down until the stage is finished."""
+    """Of one stage. ``folder``: where debits are laid down until the stage is finished. ``kept_before()``: keys of what
+    the stages before it have paid for and kept."""
 
-    def __init__(self, stage: Path, folder: Path) -> None:
-        self.stage, self.folder = stage, folder
+    def __init__(self, stage: Path, folder: Path, kept_before: Callable[[], Collection[str]] = frozenset) -> None:
+        self.stage, self.folder, self.kept_before = stage, folder, kept_before
         self.account: Account = "method"
         self._undone: list[Debit] = []  # of answers that are not on the disk yet
         self._again: list[Debit] = []  # of work that leaves no file
 
-    def debit(self, spent: Spent, by: str = "model", once: str | None = None) -> None:
-        self._undone.append(Debit(self.account, spent, by, once))
+    def debit(self, spent: Spent, by: str = "model", once: str | None = None, lasting: bool = False) -> None:
+        self._undone.append(Debit(self.account, spent, by, once, lasting))
 
     def settle(self, made: Path, debits: Iterable[Debit]) -> None:
         """Lay down what ``made``, a folder that is published as a whole, came to; called before it is published."""
@@ -115,14 +126,20 @@ class Meter:
         """Who counted the tokens, sorted."""
         return sorted({debit.by for debit in self._each_once() if debit.spent != Spent()})
 
+    def kept(self) -> list[str]:
+        """Keys of what this stage was the first to pay for and to keep, sorted."""
+        return sorted(debit.key for debit in self._each_once() if debit.lasting and debit.key is not None)
+
     def _each_once(self) -> Iterator[Debit]:
         self._again += self._taken()
-        paid = set()
+        paid, kept = set[str](), self.kept_before()
         on_disk = (Debit.from_json(row) for file in sorted(self.folder.glob("*.jsonl")) for row in _debits_in(file))
         for debit in (*on_disk, *self._again):
-            if debit.once is None or debit.once not in paid:
-                paid.add(debit.once)
-                yield debit
+            if (key := debit.key) is not None:
+                if key in paid or (debit.lasting and key in kept):
+                    continue
+                paid.add(key)
+            yield debit
 
     def _taken(self) -> list[Debit]:
         taken, self._undone = self._undone, []
@@ -161,10 +178,10 @@ class BatchDebits:
 _current: Meter | None = None
 
 
-def start(stage: Path, folder: Path) -> Meter:
-    """Begin to count for the stage whose folder is ``stage``."""
+def start(stage: Path, folder: Path, kept_before: Callable[[], Collection[str]] = frozenset) -> Meter:
+    """Begin to count for the stage whose folder is ``stage``; arguments as of ``Meter``."""
     global _current
-    _current = Meter(stage, folder)
+    _current = Meter(stage, folder, kept_before)
     return _current
 
 
@@ -178,10 +195,10 @@ def current() -> Meter | None:
     return _current
 
 
-def debit(spent: Spent, by: str = "model", once: str | None = None) -> None:
+def debit(spent: Spent, by: str = "model", once: str | None = None, lasting: bool = False) -> None:
     """Debit the stage that is being made, if one is."""
     if _current is not None:
-        _current.debit(spent, by, once)
+        _current.debit(spent, by, once, lasting)
 
 
 @contextmanager
@@ -200,12 +217,12 @@ def on_account(account: Account) -> Iterator[None]:
 
 def _merged(debits: Iterable[Debit]) -> list[Debit]:
     """Debits that differ in nothing but their amounts as one."""
-    sums: dict[tuple[Account, str, str | None], Spent] = {}
+    sums: dict[tuple[Account, str, str | None, bool], Spent] = {}
     for debit in debits:
-        key = (debit.account, debit.by, debit.once)
+        key = (debit.account, debit.by, debit.once, debit.lasting)
         if debit.once is None or key not in sums:
             sums[key] = sums.get(key, Spent()) + debit.spent
-    return [Debit(account, spent, by, once) for (account, by, once), spent in sums.items()]
+    return [Debit(account, spent, by, once, lasting) for (account, by, once, lasting), spent in sums.items()]
 
 
 # --- files, as mathse.runs.store writes them; it imports this module --------------------------------------------------

@@ -41,7 +41,7 @@ from mathse.runs.layout import (
     TRAIN_LOG,
     VERDICT_FILES,
 )
-from mathse.runs.ledger import LEDGER, recorded
+from mathse.runs.ledger import LEDGER, kept_until, recorded
 from mathse.runs.manifest import HASHED_BYTES, RECORD, read_manifest, read_record, verify
 from mathse.runs.provenance import git_commit, versions
 from mathse.runs.reader import finished_summary, is_run, read_stages
@@ -270,7 +270,10 @@ class Stage:
         if self._begun["identity"] != self.identity:  # it goes on with other ranks
             self._begun |= self._record
             write_json(begun, self._begun)
-        self._meter = meter.start(self.path, self.path / SCRATCH / meter.SPENT)
+        before = list(self._record["after"])
+        self._meter = meter.start(
+            self.path, self.path / SCRATCH / meter.SPENT, lambda: kept_until(before, read_stages(self._run.path))
+        )
         self._clock, self._computed = time.monotonic(), self._run.compute.seconds()
 
     @contextmanager

@@ -30,7 +30,7 @@ from mathse.errors import MathSEError
 from mathse.models import layer_states, memory, modes, reference
 from mathse.models.base import Backbone
 from mathse.models.feature_store import FeatureStore
-from mathse.models.flops import forward_flops, kept_states_flops, picture_work
+from mathse.models.flops import forward_flops, kept_states_flops, model_name, picture_work
 from mathse.models.layer_states import LayerStates
 from mathse.models.model_spec import ModelSpec, close_shared, spec_of
 from mathse.models.needs import frozen_parts, whole_gradients_fit
@@ -218,11 +218,12 @@ def _spent_before(backbone: Backbone, job: FitJob) -> Iterator[meter.Debit]:
             read = Amounts(tokens=length.total, squares=length.total**2)
             for image in row["images"]:
                 read += picture_work(backbone, image, trained=True)[1]
-            yield meter.Debit("method", meter.Spent(flops=below.of(read)), once=f"states of {_text_of(row)}")
+            name = f"states of {model_name(backbone)} below layer {job.settings.freeze_layers}: {_text_of(row)}"
+            yield meter.Debit("method", meter.Spent(flops=below.of(read)), once=name, lasting=True)
     if job.tower_features:
         for image, trained in pictures_of(job.shown_rows):
             name, work = picture_work(backbone, image, trained)
-            yield meter.Debit("method", meter.Spent(flops=forward.of(work)), once=name)
+            yield meter.Debit("method", meter.Spent(flops=forward.of(work)), once=name, lasting=True)
     if job.dpo is not None:
         for length in backbone.lengths([path for pair in job.rows for path in paths_of(pair)]):
             read = Amounts(tokens=length.total, targets=length.response, squares=length.total**2)
