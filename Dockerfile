@@ -17,7 +17,9 @@ COPY mathse mathse
 COPY hydra_plugins hydra_plugins
 COPY conf conf
 COPY experiments experiments
-RUN pip install --no-cache-dir ".[${EXTRAS}]"
+# Every package by hash, as `make lock` wrote them; only other EXTRAS bring more.
+COPY .ci/docker.lock ./
+RUN pip install --no-cache-dir --require-hashes -r docker.lock && pip install --no-cache-dir ".[${EXTRAS}]"
 
 # Not as root: a run folder on a mounted disk belongs to a user.
 RUN useradd --create-home mathse

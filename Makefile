@@ -7,6 +7,7 @@
 # make test-cluster  sweeps, ranks and requeue on a real SLURM of this machine (apt-get install slurm-wlm), minutes
 # make test-slow   what does not fit into that: many kills, long matrices
 # make lint        ruff and mypy only
+# make lock        .ci/dev.lock and .ci/docker.lock anew: what CI and the container install, by hash (make test stays on ranges)
 # make install     .venv with everything (the others call it)
 # make clean       away with caches (outputs/ and .venv/ stay)
 
@@ -15,7 +16,7 @@ SYSTEM_PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 pytho
 PYTHON := .venv/bin/python
 STAMP := .venv/.installed
 
-.PHONY: install demo demo-real test docs coverage test-slow test-vllm test-cluster lint clean
+.PHONY: install lock demo demo-real test docs coverage test-slow test-vllm test-cluster lint clean
 
 install: $(STAMP)
 
@@ -75,6 +76,14 @@ test-vllm: install $(VLLM)/.installed
 # Daemons of its own in a folder of its own (tests/cluster/one_machine.py); they end with the tests.
 test-cluster: install
 	$(PYTHON) -m pytest -m cluster tests/cluster
+
+LOCK := uv pip compile --quiet --generate-hashes --no-annotate --no-emit-index-url --universal --python-version 3.11 \
+	--custom-compile-command 'make lock'
+
+lock: install
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check uv
+	$(PYTHON) -m $(LOCK) --extra dev pyproject.toml -o .ci/dev.lock
+	$(PYTHON) -m $(LOCK) --extra hub --extra lineage pyproject.toml -o .ci/docker.lock
 
 clean:
 	rm -rf .pytest_cache .ruff_cache .mypy_cache .coverage htmlcov site build dist *.egg-info

@@ -338,7 +338,8 @@ def test_different_answers_are_not_equal(prediction: str | None, reference: str,
 
 
 HOSTILE = ["±1,", "x<1 or ", "(1,2),", "1:", "sqrt(", "(a+b)^16*", "[[1,", "\\begin{pmatrix}1&", "万", "二分之",
-           "\\boxed{", "{", "}", "1,", "9", "9/", " ", "\\frac{", "\\frac{1}{", "The answer is ", "答案是", "(A", "$",
+           "\\boxed{", "{", "}", "1,", "9", "9/", "负", "minus ", " below zero", "A or ",
+           "a dozen ", " ", "\\frac{", "\\frac{1}{", "The answer is ", "答案是", "(A", "$",
            "\\text{", ":\n", ".", "sqrt", "^{\\circ", "\ud800", "\x00", "- "]  # fmt: skip
 
 

@@ -17,7 +17,7 @@ import yaml
 from installed import build_wheel
 
 import mathse
-from mathse.__main__ import VERBS
+from mathse.__main__ import VERBS, main
 from mathse.config.extras import EXTRAS, Extra, missing
 
 # Stands in the package as a wheel of its own (third_party/); what it runs on is declared.
@@ -78,7 +78,7 @@ def test_every_import_is_declared_as_core_or_as_an_extra(root: Path) -> None:
     undeclared = {
         f"{module} in {file}"
         for module, file in imports(root)
-        if module not in sys.stdlib_module_names and module != "mathse"
+        if module not in sys.stdlib_module_names and module not in ("mathse", "hydra_plugins")
         if not known & declared([BROUGHT[module]] if module in BROUGHT else distributions.get(module, [module]))
     }
     assert undeclared == set()
@@ -108,6 +108,18 @@ def test_a_folder_of_a_librarys_name_is_not_the_library(tmp_path: Path, monkeypa
     (tmp_path / "no_such_library" / "__init__.py").write_text("")
     invalidate_caches()
     assert missing("lineage") is None
+
+
+def test_a_wheel_advises_extras_of_the_installed_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(EXTRAS, "lineage", Extra("no_such_library", "duckdb"))
+    monkeypatch.setattr("mathse.config.extras.SOURCE", tmp_path)  # site-packages: no source of ours
+    package = mathse.__name__
+    assert missing("lineage") == f"needs duckdb, which is not installed; pip install '{package}[lineage]'"
+
+
+def test_the_command_knows_its_version_and_a_misspelt_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0 and capsys.readouterr().out == f"mathse {mathse.__version__}\n"
+    assert main(["trian"]) == 2 and capsys.readouterr().err.endswith("; did you mean train?\n")
 
 
 def test_help_loads_neither_torch_nor_the_library_of_an_extra() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from e2e.runs import TINY, run
 
 from mathse.__main__ import main
@@ -177,7 +179,9 @@ def test_a_run_is_refused_before_anything_is_made(tmp_path: Path) -> None:
 def test_the_first_line_of_a_run_says_what_it_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(tmp_path / "run", *TINY, "evolution.rounds=0")
     first = capsys.readouterr().out.splitlines()[0]
-    assert re.match(rf"estimated memory on {CPU}, .*: fit [\d.]+ \wiB, sample .*; of the machine's own: ", first), first
+    assert re.match(
+        rf"[\d-]+ [\d:]+ estimated memory on {CPU}, .*: fit [\d.]+ \wiB, sample .*; of the machine's own: ", first
+    ), first
 
 
 @pytest.mark.parametrize("experiment", ["smoke", "demo"])
@@ -189,14 +193,50 @@ def test_runs_of_the_tiny_backbone_are_far_from_any_machines_memory(experiment: 
 # --- the default data -------------------------------------------------------------------------------------------------
 
 
-def test_a_large_backbone_wants_to_be_told_its_data(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["plan", "backbone=qwen2vl"]) == 1
-    error = capsys.readouterr().err
+def test_a_large_backbone_wants_to_be_told_its_data_and_all_else_that_it_lacks(tmp_path: Path) -> None:
+    environment = {key: value for key, value in os.environ.items() if key != "OPENAI_API_KEY"}
+    environment["HF_HOME"] = str(tmp_path)  # an empty cache
+    small = "trainer.device_memory=4GiB"
+    done = subprocess.run(
+        [sys.executable, "train.py", "backbone=qwen2vl", small],
+        cwd=Path(__file__).parents[1], env=environment, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 1 and done.stdout == ""
+    error = done.stderr
     assert "8.3 billion parameters on the default data, synthetic sums over pictures of digits" in error
     assert "data=synthetic if these are meant" in error
-    done = subprocess.run(
-        [sys.executable, "train.py", "backbone=qwen2vl"], cwd=Path(__file__).parents[1], capture_output=True, text=True
+    assert "pass teacher=openai" in error and "export OPENAI_API_KEY=" in error
+    assert "memory: generator: to sample student takes " in error and "hf download Qwen/Qwen2-VL-7B-Instruct" in error
+
+
+def test_a_plan_of_a_large_backbone_needs_no_data(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "backbone=qwen2vl", "--sample", "8"]) == 0
+    said = capsys.readouterr().out
+    assert "planned on data=paper_sizes" in said and re.search(r"distill +182,000 ", said)
+
+
+def test_generator_vllm_without_its_program_is_refused_before_a_run_folder(tmp_path: Path) -> None:
+    settings = [
+        "experiment=smoke",
+        "generator=vllm",
+        "generator.program=/nowhere/vllm",
+        f"hydra.run.dir={tmp_path}/run",
+    ]
+    root = Path(__file__).parents[1]
+    done = subprocess.run([sys.executable, root / "train.py", *settings], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.startswith(
+        "error: generator.program = '/nowhere/vllm': there is no such"
     )
-    assert done.returncode == 1 and "data=synthetic if these are meant" in done.stderr
+    assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_trainer_gpu_without_a_gpu_is_refused_before_a_run_folder(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="torch finds no GPU here"):
+        run(tmp_path / "run", *TINY, "trainer=gpu")
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_a_plan_of_chosen_data_says(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "backbone=qwen2vl", "data=synthetic", "data.pool=16"]) == 0
     assert main(["plan", "data.pool=16"]) == 0

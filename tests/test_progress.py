@@ -17,8 +17,8 @@ from mathse.reporting.progress.wording import accuracy_text, clean, duration, fi
 SUMMARY = {
     "stages": [
         {"stage": "base", "accuracy": 0.01, "ci95": [0.005, 0.015], "teacher_calls": 0, "train_rows": 0},
-        {"stage": "round_01", "accuracy": 0.64, "ci95": [0.62, 0.66], "teacher_calls": 400, "train_rows": 1400, "flops": 1_302_000_000_000_000,
-         "accepted": 1052, "rejected": 1340, "unparsed": 8, "acceptance_precision": 0.978},
+        {"stage": "round_01", "accuracy": 0.64, "ci95": [0.62, 0.66], "teacher_calls": 400, "train_rows": 1400,
+         "flops": 1_302e12, "accepted": 1052, "rejected": 1340, "unparsed": 8, "acceptance_precision": 0.978},
     ],
     "orm": {"overall_accuracy": 0.97, "positive_accuracy": 0.98, "negative_accuracy": 0.95,
             "error_step_accuracy": None, "n": 2642},

@@ -609,7 +609,8 @@ def test_the_command_writes_beside_the_run_and_says_what_is_wrong(
     assert capsys.readouterr().out.strip() == str(run / "report.html")
     assert main([str(run), str(run)]) == 0
     assert (tmp_path / "report.html").is_file()
-    assert main([str(run), "--out", "sub/mine.html"]) == 0
+    (tmp_path / "multirun.yaml").touch()  # Hydra's, of a sweep: `mathse report SWEEP/*`
+    assert main([str(run), str(tmp_path / "multirun.yaml"), "--out", "sub/mine.html"]) == 0
     assert (tmp_path / "sub" / "mine.html").is_file()
     assert main([str(tmp_path)]) == 1
     assert "is not a run folder" in capsys.readouterr().err

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import yaml
 from installed import SOURCE
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 FORMS = ("bug", "result", "idea")
 
@@ -22,9 +24,9 @@ def load(file: Path) -> dict[str, Any]:
 def test_the_container_is_built_of_all_that_a_wheel_is_built_of(root: Path) -> None:
     text = (root / "Dockerfile").read_text(encoding="utf-8")
     copied = {name for line in re.findall(r"^COPY (.+)$", text, re.MULTILINE) for name in line.split()[:-1]}
-    assert copied == set(SOURCE)
+    assert copied == {*SOURCE, ".ci/docker.lock"}
     allowed = re.findall(r"^!(.+)$", (root / ".dockerignore").read_text(encoding="utf-8"), re.MULTILINE)
-    assert set(allowed) == set(SOURCE)
+    assert set(allowed) == {*SOURCE, ".ci/docker.lock"}
 
 
 def test_the_container_has_extras_and_a_python_that_there_are(root: Path) -> None:
@@ -63,3 +65,16 @@ def test_an_issue_form_is_one_that_a_host_shows(name: str, root: Path) -> None:
 def test_every_form_is_tested(root: Path) -> None:
     files = {file.stem for file in (root / ".github" / "ISSUE_TEMPLATE").glob("*.yml")}
     assert files == {*FORMS, "config"}
+
+
+@pytest.mark.parametrize(("lock", "extras"), [("dev.lock", ["dev"]), ("docker.lock", ["hub", "lineage"])])
+def test_a_lock_file_has_each_dependency_in_its_range_and_by_hash(root: Path, lock: str, extras: list[str]) -> None:
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *(line for extra in extras for line in project["optional-dependencies"][extra])]
+    text = (root / ".ci" / lock).read_text()
+    locked = {match[1]: match[2] for match in re.finditer(r"^([\w.-]+)(?:\[[\w,-]+\])?==(\S+)", text, re.MULTILINE)}
+    for requirement in map(Requirement, wanted):
+        version = locked[canonicalize_name(requirement.name)]
+        assert requirement.specifier.contains(version), f"{requirement}: {version} is locked; run make lock"
+    blocks = re.split(r"\n(?=\S)", text)
+    assert all("--hash=sha256:" in block for block in blocks if "==" in block.partition("\n")[0])

@@ -26,8 +26,9 @@ from hydra_plugins.mathse_slurm import SlurmLauncher
 from mathse.commands.mistakes import RUNNING, JobFailed, sentence, wants_traceback
 from mathse.commands.slurm.program import Program
 from mathse.commands.stop_signals import StopSignals, stopping_once
+from mathse.commands.sweep_table import jobs_below, sweep_table
 from mathse.config import sweeps
-from mathse.config.compose import help_page
+from mathse.config.compose import help_page, sweep_folder
 from mathse.config.hydra_calls import refuse_calls_by_hydra
 from mathse.config.options import CONF, FLAG, look_in, own_folder
 from mathse.config.overrides import COMPOSING, as_spelt, command_line, explain, given, quoted, refuse_early
@@ -35,6 +36,7 @@ from mathse.config.parse import parse
 from mathse.config.programs import program_of
 from mathse.config.register import register
 from mathse.errors import ConfigError, MathSEError, RankLost
+from mathse.runs.layout import NOTE_OF_SWEEP
 from mathse.training import launch
 from mathse.training.allocator import keep_freed_memory
 
@@ -57,7 +59,7 @@ def main(task: Task, config_name: str, schema: type, arguments: Sequence[str] | 
     launch.end_with_agent()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait spinning ruin each other on a busy machine
     register()
-    # Hydra looks for plugins in folders; of an editable install it finds none, since import hooks stand for its folders.
+    # Hydra searches folders for plugins; an editable install has import hooks in their place, where it finds none.
     Plugins.instance().register(SlurmLauncher)
     traceback = wants_traceback()
     arguments = sys.argv[1:]
@@ -78,7 +80,21 @@ def main(task: Task, config_name: str, schema: type, arguments: Sequence[str] | 
         if (rank := launch.own_rank()) is not None and rank.rank:
             sys.argv.insert(1, "hydra.run.dir=outputs")  # rank 0's, named by its time of start, is the run folder
         program = program_of(line.overrides, schema)
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name=program)(job)()
+        run = hydra.main(version_base="1.3", config_path=str(CONF), config_name=program)(job)
+        if not line.multirun:
+            run()
+            return
+        try:
+            run()
+        except JobFailed:
+            _show_jobs(begun, arguments, schema)
+            raise
+        else:
+            _show_jobs(begun, arguments, schema)
+        finally:
+            if not any(Path(folder).exists() for folder in begun):
+                with suppress(*COMPOSING):  # of a line that does not compose no folder was made
+                    _remove_if_empty(sweep_folder(arguments, schema).absolute())
 
     os.environ |= {"HYDRA_FULL_ERROR": "1", "MATHSE_TRACEBACK": str(int(traceback))}  # Hydra raises; it is told here
     if traceback:
@@ -263,12 +279,21 @@ def _refuse_impossible_sweeps(config: Any) -> None:
         raise ConfigError("\n".join(mistakes))
 
 
+def _show_jobs(begun: Sequence[str], arguments: Sequence[str], schema: type) -> None:
+    """``begun``: the run folders of jobs in this process; none where a launcher started the jobs elsewhere."""
+    if table := sweep_table([*map(Path, begun)] or jobs_below(sweep_folder(arguments, schema))):
+        print("", *table, sep="\n", flush=True)
+
+
 def _is_sweep() -> bool:
     return bool(HydraConfig.get().mode == RunMode.MULTIRUN)
 
 
 def _remove_if_empty(folder: Path) -> None:
-    """Takes back the folder that Hydra made for a run that did not begin, and empty ones above it."""
+    """Takes back the folder that Hydra made for a run that did not begin, and empty ones above it. A sweep's folder is
+    empty where Hydra's own note of the sweep is all that it holds."""
+    if folder.is_dir() and [path.name for path in folder.iterdir()] == [NOTE_OF_SWEEP]:
+        (folder / NOTE_OF_SWEEP).unlink()
     for parent in (folder, *folder.parents):
         if parent != folder and (parent == Path.cwd() or Path.cwd() not in parent.parents):
             return

@@ -20,11 +20,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mathse.commands import cli
+from mathse.commands.missing import refuse_missing_program
 from mathse.config.schema import EvaluateConfig
 
 
 def evaluate(config: EvaluateConfig, folder: Path) -> float | None:
     """Scores into ``folder``. The mean accuracy over the benchmarks, a fraction; None where one is not known."""
+    if config.predictions is None or config.judge.engine == "vllm":
+        refuse_missing_program(config)
     from mathse.evaluation.task import evaluate as run  # here: a wrong setting is refused before anything is loaded
 
     return run(config, folder)

@@ -20,20 +20,23 @@ from hydra.core.hydra_config import HydraConfig
 
 from mathse.commands import cli
 from mathse.commands.engine_choice import with_engine
-from mathse.commands.unnamed_data import refuse_unnamed_data
+from mathse.commands.missing import refuse_incomplete
 from mathse.config.schema import TrainConfig
+from mathse.runs.reader import finished_summary
 
 
 def train(config: TrainConfig, folder: Path) -> float | None:
     """Runs ``config.task`` in ``folder``; the metric, a fraction in [0, 1], or None where the task has none."""
     if HydraConfig.initialized():
-        refuse_unnamed_data(config, HydraConfig.get().overrides.task)
-        config = with_engine(config, folder, HydraConfig.get().overrides.task)
-    if config.plan:
-        from mathse.commands.plan import show
+        overrides = HydraConfig.get().overrides.task
+        if config.plan:
+            from mathse.commands.plan import show, with_data
 
-        show(config)
-        return None
+            show(with_data(config, overrides))
+            return None
+        if finished_summary(folder) is None:
+            refuse_incomplete(config, overrides)
+        config = with_engine(config, folder, overrides)
     from mathse.commands.plan.planner import stages_ahead
     from mathse.evolution.tasks import run_task  # here: it loads torch, and a wrong setting is refused before that
 

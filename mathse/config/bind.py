@@ -50,10 +50,13 @@ def nearest(name: str, names: Sequence[str]) -> str | None:
     if inside := [n for n in FIELD_WORDS.get(setting.casefold(), ()) if n in names and n.startswith(f"{section}.")]:
         return inside[0]
     same_word = [n for n in others if setting and n.startswith(f"{section}.") and n.endswith(f".{setting}")]
+    # sft.lr is meant for this section, trainer.max_epochs for another one
+    meant = next((n for n in FIELD_WORDS.get(name.rpartition(".")[2].casefold(), ()) if n in (*names, *OF_HYDRA)), None)
+    if meant is not None and meant.startswith(f"{section}."):
+        return meant
     if near := get_close_matches(name, same_word, n=1, cutoff=0.0):
         return near[0]
-    word = name.rpartition(".")[2].casefold()  # trainer.max_epochs
-    if meant := next((n for n in FIELD_WORDS.get(word, ()) if n in names or n in OF_HYDRA), None):
+    if meant is not None:
         return meant
     near = get_close_matches(name, others, n=1, cutoff=0.6)
     return near[0] if near else None

@@ -8,6 +8,7 @@ from string import Template
 from typing import Any
 
 from hydra import compose
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mathse.config.describe import settings_lines
@@ -40,6 +41,17 @@ def unchecked_settings(overrides: Sequence[str]) -> dict[str, Any]:
     composed, _ = _composed(overrides, TrainConfig)
     values: Any = OmegaConf.to_container(composed)
     return flatten({**values, "judge": with_target(values["judge"])})
+
+
+def sweep_folder(arguments: Sequence[str], schema: type) -> Path:
+    """The folder of a sweep's jobs, hydra.sweep.dir: no setting with several values decides it."""
+    line = command_line(arguments)
+    parser = OverridesParser.create()
+    single = [text for text in line.overrides if not parser.parse_override(text).is_sweep_override()]
+    with configs(line.config_path):
+        name = line.config_name or program_of(line.overrides, schema)
+        composed = compose(name, overrides=single, return_hydra_config=True)
+        return Path(str(composed.hydra.sweep.dir))
 
 
 def help_page(arguments: Sequence[str], schema: type) -> str:

@@ -31,6 +31,18 @@ class Split:
     max_left_out: float = allow(0.05, low=0, high=1)  # share of the rows; if more cannot be used, the run ends
 
 
+@dataclass(frozen=True)
+class JsonlColumns:
+    """Which key of a JSONL row holds what; null: the key of this name."""
+
+    id: str | None = None  # with any key named here, a row without one has a hash of its question and pictures
+    question: str | None = None  # its text
+    images: str | None = None  # a path or a list of paths; with any key named here, a row may lack it
+    answer: str | None = None  # its final answer
+    choices: str | None = None  # a list of texts
+    solution: str | None = None  # a worked solution
+
+
 @dataclass
 class JsonlData(Split):
     """Own problems: rows {"id", "question", "images", "answer", "choices"?, "solution"?} (docs/own-data.md)."""
@@ -38,6 +50,7 @@ class JsonlData(Split):
     _target_: str = "mathse.data.problems.JsonlData"
     path: str | None = None  # the JSONL file
     test_path: str | None = None  # null: a share of `path`, chosen by hash of the id
+    columns: JsonlColumns = field(default_factory=JsonlColumns)
 
 
 @dataclass

@@ -17,7 +17,7 @@ class HFGenerator:
     temperature: float = allow(0.7, low=0)  # 0: greedy; PAPER: silent; R3V draws at 0.9, M-STaR at 1.0
     top_p: float = allow(1.0, above=0, high=1)  # share of the probability that is drawn from; PAPER: silent
     top_k: int = allow(0, low=0)  # likeliest tokens that are drawn from; 0: all
-    max_new_tokens: int = allow(80, low=1)  # of a path, at most
+    max_new_tokens: int = allow(80, low=1)  # of a path, at most; evaluate.py: evaluation.max_new_tokens
 
 
 @dataclass

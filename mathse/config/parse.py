@@ -45,8 +45,8 @@ def parse(
     broken = [sentence for rule in rules for sentence in rule(config)]
     if isinstance(config, EvaluateConfig):
         broken += settings_that_change_nothing(config, given)
-    # "chekpoint" is one mistake, not also a checkpoint that is missing; a section of a class that cannot be looked at is
-    # not also one of a wrong name
+    # "chekpoint" is one mistake, not also a checkpoint that is missing; a class that cannot be imported is one mistake,
+    # not also a wrong name in its section
     unread = tuple(path.removesuffix("_target_") for path in notes.problems if path.endswith("._target_"))
     keys = [sentence.partition(" = ")[0] for sentence in broken]
     consequences = [key in notes.meant or key.startswith(unread) for key in keys]

@@ -80,6 +80,10 @@ class _Beginning:
         self.choices |= {"backbone": None, "recipe/evaluate": option}
         self.values["backbone"] = plain(section)
 
+    def is_student_s(self, section: Any) -> bool:
+        """Whether the student's section is of the same family."""
+        return bool(self.values.get("backbone", {}).get("_target_") == section._target_)
+
     def limits(self, section: str, recorded: Any, names: Sequence[str] = LIMITS) -> None:
         values = {name: recorded[name] for name in names if isinstance(recorded, Mapping) and name in recorded}
         if values:
@@ -205,19 +209,22 @@ def _begin_with_backbone(
 ) -> None:
     """The section that opens the checkpoint: as its run recorded it, else of the family that its config.json shows. One
     that the user chooses takes its place, if it is not the same family."""
+    of_judge = group != "backbone"
     if origin is None or origin.backbone is None:
-        if group not in line.chosen and (section := family_of(checkpoint)) is not None:
-            begin.backbone(section, of_judge=group != "backbone")
+        section = None if group in line.chosen else family_of(checkpoint)
+        # an ORM of the student's family has the student's limits of pictures
+        if section is not None and not (of_judge and begin.is_student_s(section)):
+            begin.backbone(section, of_judge)
         return
     if group not in line.chosen:
-        begin.backbone(origin.section("backbone", origin.backbone), of_judge=group != "backbone")
+        begin.backbone(origin.section("backbone", origin.backbone), of_judge)
         return
     target, chosen = origin.backbone.get("_target_"), line.option(group)
     made_by = next((schema for schema in OPTIONS["backbone"] if schema()._target_ == target), None)
     if chosen is None or made_by is None:  # a class of the user's own
         return
     if chosen is made_by:
-        begin.backbone(origin.section("backbone", origin.backbone), of_judge=group != "backbone")
+        begin.backbone(origin.section("backbone", origin.backbone), of_judge)
     elif chosen not in (HF, CausalLM):  # which open any folder
         raise ConfigError(
             f"{group} = {option_of(chosen)}: {checkpoint} was made by a run of {group}={option_of(made_by)} "
@@ -236,7 +243,7 @@ def family_of(checkpoint: Path) -> Any:
         return None
     model_type = config.get("model_type")
     if model_type == "qwen2_vl":
-        tiny = vocabulary_of(config) < TINY_VOCABULARY
+        tiny = 0 < vocabulary_of(config) < TINY_VOCABULARY
         section: Any = TinyBackbone() if tiny else Qwen2VL(min_pixels=None, max_pixels=None)
     elif model_type in ("internvl", "internvl_chat"):
         section = InternVL25()

@@ -172,8 +172,8 @@ class EvaluateConfig:
     """python evaluate.py"""
 
     name: str = "evaluate"  # outputs/<name>/<time>
-    seed: int = allow(0, low=0)  # of samples and of the synthetic problems
-    checkpoint: str | None = None  # a checkpoint folder of a run
+    seed: int = allow(0, low=0)  # random seed for samples, and for synthetic problems that are of no run
+    checkpoint: str | None = None  # a model's folder; the settings of the run that made it take the place of defaults
     predictions: str | None = None  # instead of a model: its answers, rows {"id", "response", "extraction"?}
     partial: bool = False  # score a predictions file that lacks problems, over those that it has
     benchmark: Any = field(default_factory=dict)  # by name, each with a _target_ and its options

@@ -16,7 +16,8 @@ from mathse.config.extras import EXTRAS, missing
 from mathse.config.schema import EvaluateConfig
 
 NO_PART_OF_A_NAME = ("sweep", "name", "progress", "resume", "resume_from")  # they change no job, or name the sweep
-LONGEST = 180  # characters of a folder's name before its hash
+LONGEST = 205  # characters of a folder's name before its hash
+SHORTEST = 6  # characters that at least stay of an override in a name that is too long
 HASH = 8
 
 EXTRA_OF = {"joblib": "joblib", "optuna": "optuna"}
@@ -26,12 +27,25 @@ BASIC = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 def job_folder(overrides: Sequence[str]) -> str:
     """``["sft.optimizer.lr=1e-3", "seed=2"]`` -> ``"sft.optimizer.lr=1e-3,seed=2"``: in their order, one path segment.
 
-    What a name cannot hold is replaced or cut off, and a hash of the whole is added then.
+    What a name cannot hold is replaced, and a hash of the whole is added then. Of a name that is too long the longest
+    overrides are cut, at their beginnings: what differs between jobs is as a rule a short value, and stays readable.
     """
     naming = [text for text in overrides if text.lstrip("+~").partition("=")[0] not in NO_PART_OF_A_NAME]
     whole = ",".join(naming) or "defaults"
-    name = re.sub(r"[^\w.=,+~@\[\]-]+", "_", whole)[:LONGEST]
-    return name if name == whole else f"{name}-{sha256(whole.encode()).hexdigest()[:HASH]}"
+    parts = [re.sub(r"[^\w.=,+~@\[\]-]+", "_", text) for text in naming or [whole]]
+    longest = max(map(len, parts))
+    while len(name := ",".join(_cut(part, longest) for part in parts)) > LONGEST and longest > SHORTEST:
+        longest -= 1
+    return name if name == whole else f"{name[-LONGEST:]}-{sha256(whole.encode()).hexdigest()[:HASH]}"
+
+
+def _cut(part: str, longest: int) -> str:
+    """``sft.optimizer.lr=1e-3`` -> ``lr=1e-3`` -> ``..1e-3``, as far as it must be."""
+    if len(part) <= longest:
+        return part
+    key, equals, value = part.partition("=")
+    short = f"{key.rpartition('.')[2]}{equals}{value}"
+    return short if len(short) <= longest else f"..{part[-(longest - 2) :]}"
 
 
 def missing_plugin(error: RuntimeError) -> str | None:

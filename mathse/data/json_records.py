@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import re
 import zlib
 from collections import Counter
 from collections.abc import Iterator
@@ -104,6 +105,14 @@ def read_lines(path: Path) -> Iterator[JsonRecord]:
                 yield JsonRecord(number, None, reason)
             except (ValueError, RecursionError):  # numbers of thousands of digits, nesting of thousands of levels
                 yield JsonRecord(number, None, "JSON beyond all bounds; write one flat JSON object a line")
+
+
+def begins_as_table(path: Path) -> bool:
+    """Whether the first line is a row of names as a CSV or TSV has it: words between commas, semicolons or tabs."""
+    with _opened(path) as file:
+        line = file.readline(MAX_LINE).removeprefix(b"\xef\xbb\xbf").strip().decode("utf-8", "replace")
+    names = re.split(r"[,;\t]", line)
+    return len(names) > 1 and all(re.fullmatch(r'"?\w[\w .-]*"?', name) for name in names)
 
 
 def kind(value: object) -> str:

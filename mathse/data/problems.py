@@ -3,25 +3,29 @@
     {"id": "geo/12", "question": "Find x.", "images": ["images/12.png"], "answer": "B",
      "choices": ["12", "13", "14", "15"], "solution": "Step 1: ..."}
 
-"choices" and "solution" are optional, "images" may be []; other keys are kept in ``Problem.metadata``. Image paths
-are relative to the file's folder and stay inside it. ``Problem.images`` holds absolute paths, so that they open from
-any working directory; no record of a run stores them, so runs do not differ between machines.
+"choices" and "solution" are optional, "images" may be []; other keys are kept in ``Problem.metadata``. Where a file has
+other names for these keys, ``data.columns`` says so. Image paths are relative to the file's folder and stay inside it.
+``Problem.images`` holds absolute paths, so that they open from any working directory; no record of a run stores them,
+so runs do not differ between machines.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from itertools import accumulate
 from pathlib import Path
 from typing import Protocol
 
+from mathse.config.data import JsonlColumns, Split
 from mathse.config.data import JsonlData as Settings
-from mathse.config.data import Split
+from mathse.config.rules.data import NO_TABLE
+from mathse.data.json_records import BadRow, begins_as_table, read_lines
+from mathse.data.own_columns import in_own_form
 from mathse.data.problem_table import ProblemTable
-from mathse.data.row_validation import ImageChecks, ValidatedRow, read_rows
+from mathse.data.row_validation import ImageChecks, ValidatedRow, validate
 from mathse.errors import ConfigError, DataError
 from mathse.runs.rows import Chained
 from mathse.seeds import derive
@@ -30,6 +34,7 @@ from mathse.types import Problem, Verdict
 SPLITS = ("seed", "test", "pool", "orm_train", "orm_held", "dev")
 ORM_HELD = 0.25  # share of the ORM's problems that it is measured on
 REPEATS = "repeats the row at"  # the reason why a row that is there already is left out
+OUR_KEYS = JsonlColumns()
 NAMED = 5  # bad rows named in an error; the others are counted
 
 
@@ -187,10 +192,25 @@ class JsonlData(FileData):
         if test_path:
             settings = replace(settings, test_share=0.0)
         super().__init__(" and ".join(filter(None, (path, test_path))), settings)
-        self._take(read_rows(Path(path), self.images), path)
+        self._take(read_rows(Path(path), self.images, settings.columns), path)
         if test_path:  # one test problem must not be among the training ones: ids are unique over both files
-            self._take(read_rows(Path(test_path), self.images), test_path, test=True)
+            self._take(read_rows(Path(test_path), self.images, settings.columns), test_path, test=True)
         self._opened()
+
+
+def read_rows(path: Path, images: ImageChecks, columns: JsonlColumns = OUR_KEYS) -> Iterator[ValidatedRow]:
+    """Every non-blank line of a JSONL or .jsonl.gz file. Raises DataError if the file itself cannot be read."""
+    for record in read_lines(path):
+        if record.line == 1 and record.values is None and begins_as_table(path):
+            raise DataError(f"{path}: a table with a row of names, and {NO_TABLE}")
+        try:
+            values = None if record.values is None else dict(in_own_form(record.values, columns))
+        except BadRow as error:
+            row_id = (record.values or {}).get(columns.id or "id")
+            known_id = row_id if isinstance(row_id, str) else None
+            yield ValidatedRow(str(path), record.line, known_id, None, str(error), record.number)
+        else:
+            yield validate(record._replace(values=values), str(path), path.parent, images, path.name)
 
 
 def location(source: ProblemSource, problem: Problem) -> tuple[str, int | None]:

@@ -6,7 +6,7 @@ of published sets bring their records into this form first, so all of them are v
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import lru_cache
@@ -15,7 +15,7 @@ from typing import Any
 
 from mathse.data.hub_table import ImageReference
 from mathse.data.images import check_header, load_image
-from mathse.data.json_records import BadRow, JsonRecord, kind, read_lines
+from mathse.data.json_records import BadRow, JsonRecord, kind
 from mathse.data.picture_marks import count, marks_disagree, without_those_in_front
 from mathse.errors import DataError
 from mathse.scoring.answers import choice_index
@@ -66,12 +66,6 @@ class ImageChecks:
             self.headed.add(path)
 
 
-def read_rows(path: Path, images: ImageChecks) -> Iterator[ValidatedRow]:
-    """Every non-blank line of a JSONL or .jsonl.gz file. Raises DataError if the file itself cannot be read."""
-    for record in read_lines(path):
-        yield validate(record, str(path), path.parent, images, path.name)
-
-
 def validate(record: JsonRecord, file: str, root: Path, images: ImageChecks, source: str) -> ValidatedRow:
     """``record`` in the form of a row -> its problem, whose images lie below ``root``."""
     values = record.values or {}
@@ -89,8 +83,8 @@ def validate(record: JsonRecord, file: str, root: Path, images: ImageChecks, sou
 def problem_from(values: Mapping[str, Any], root: Path, images: ImageChecks, source: str) -> Problem:
     """The problem of a row. Raises BadRow for values that make none."""
     check_names(values, FIELDS)
-    if missing := [name for name in REQUIRED if name not in values]:
-        raise BadRow(f'"{missing[0]}" is missing; a row has {", ".join(REQUIRED)}')
+    if (missing := missing_keys(values)) is not None:
+        raise BadRow(missing)
 
     problem_id = text_field(values, "id")
     if not problem_id.isprintable() or problem_id != problem_id.strip():
@@ -127,6 +121,13 @@ def problem_from(values: Mapping[str, Any], root: Path, images: ImageChecks, sou
         source=source,
         metadata={key: value for key, value in values.items() if key not in FIELDS},
     )
+
+
+def missing_keys(values: Mapping[str, Any]) -> str | None:
+    """A sentence about all keys that a row lacks; None where it has them."""
+    missing = [f'"{name}"' for name in REQUIRED if name not in values]
+    verb = "is" if len(missing) == 1 else "are"
+    return f"{', '.join(missing)} {verb} missing; a row has {', '.join(REQUIRED)}" if missing else None
 
 
 def check_names(values: Mapping[str, Any], fields: Sequence[str]) -> None:

@@ -17,7 +17,7 @@ from mathse.config.schema import EvaluateConfig
 from mathse.data.content_hashes import prompt_hashes
 from mathse.errors import SettingsChanged
 from mathse.runs.class_names import with_recorded_names
-from mathse.runs.settings import config_slice
+from mathse.runs.settings import config_slice, without_later_of_classes
 from mathse.runs.store import make_folder, read_json, sha256_file, write_json
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def keep_identity(
 
     Raises SettingsChanged, before anything is written, where the folder holds answers of other settings.
     """
-    flat = flatten(config)
+    flat = without_later_of_classes(flatten(config))
     # Whose answers they are.
     answered_by: dict[str, Any]
     if decoding is None:

@@ -64,12 +64,13 @@ def open_benchmark(name: str, section: Any, config: EvaluateConfig, folder: Path
         section = {key: value for key, value in section.items() if key not in left_out}
     elif uses_student_prompt:
         section = replace(section, prompt=type(section)().prompt)
-    runtime: dict[str, Any] = {}
-    if isinstance(section, OwnBenchmark):
-        runtime = {"source": open_source(config), "set_name": name}
+    runtime = {"source": open_source(config)} if isinstance(section, OwnBenchmark) else {}
     if isinstance(section, Mapping):
         refuse_unfinished(locate(section["_target_"], "benchmark"), name)
-    bench = whole(build(section, **runtime), name)
+    made = build(section, **runtime)
+    if isinstance(section, OwnBenchmark):
+        made.title = f"{name}, {made.title}"
+    bench = whole(made, name)
     bench.check()
     # Pictures are looked at by a student or by the ORM; scoring alone needs none.
     need_images = config.predictions is None or config.judge.checkpoint is not None

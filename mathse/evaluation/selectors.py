@@ -16,7 +16,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from mathse.data.domains import domain_of
+from mathse.data.domains import same_answers
 from mathse.evaluation.grading import GradedAnswer
 from mathse.scoring.metrics import wilson
 
@@ -45,12 +45,10 @@ def same_groups(answers: Sequence[GradedAnswer]) -> list[int]:
     predictions = [answer.scored.prediction or "" for answer in answers]
     for k, (answer, prediction) in enumerate(zip(answers, predictions, strict=True)):
         problem = answer.item.problem
-        domain = domain_of(problem)
         firsts = (
             j
             for j in dict.fromkeys(groups)
-            if j >= 0
-            and (prediction == predictions[j] or domain.same_answer(prediction, predictions[j], problem.choices))
+            if j >= 0 and (prediction == predictions[j] or same_answers(problem, prediction, predictions[j]))
         )
         groups.append(next(firsts, k) if prediction else -1)
     return groups

@@ -105,8 +105,8 @@ class Fitting:
     def _built(self, name: str, section: Mapping[str, Any]) -> pl.Callback:
         if not isinstance(callback := build(section), pl.Callback):
             raise ConfigError(
-                f"lightning_callbacks.{name}._target_ = {section['_target_']!r}: makes a {type(callback).__name__}, and "
-                "must make a Callback of pytorch_lightning"
+                f"lightning_callbacks.{name}._target_ = {section['_target_']!r}: makes a {type(callback).__name__}; "
+                "name a class that extends pytorch_lightning.Callback"
             )
         return callback
 

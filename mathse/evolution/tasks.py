@@ -67,7 +67,9 @@ def run_task(config: TrainConfig, folder: Path, stages_ahead: StagesAhead | None
             return None
         device = memory.device_of(config)
         if finished_summary(folder) is None:
-            memory.refuse_what_cannot_fit(config, device)  # before a folder, a download, a request
+            # Both before a folder, a download, a request.
+            ranks.device(trainer.accelerator)
+            memory.refuse_what_cannot_fit(config, device)
         progress = stack.enter_context(Progress(config.progress))
         run = stack.enter_context(open_run(config, folder, progress))
         if (summary := finished_summary(run.path)) is not None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mathse.config.judges import MajorityJudge as Settings
-from mathse.data.domains import domain_of, final_answer
+from mathse.data.domains import final_answer, same_answers
 from mathse.judges import Judge
 from mathse.types import Problem, ReasoningPath, Verdict
 
@@ -59,8 +59,7 @@ class MajorityJudge:
             if (text := final_answer(problem, path.text)) is None:
                 continue
             given = answers.setdefault(problem.id, [])
-            same = domain_of(problem).same_answer
-            answer = next((a for a in given if same(text, a.text, problem.choices)), None)
+            answer = next((a for a in given if same_answers(problem, text, a.text)), None)
             if answer is None:
                 given.append(answer := Answer(text))
             answer.paths.append(path.id)

@@ -25,9 +25,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from mathse.errors import CheckpointError, ConfigError
+from mathse.errors import CheckpointError, ConfigError, MathSEError
 from mathse.models.base import Backbone
-from mathse.models.checkpoint import headers, open_model, stored_dtype
+from mathse.models.checkpoint import BROKEN, headers, open_model, plain_folder, reason_of, stored_dtype
 from mathse.models.lower_layers import above_lower
 from mathse.models.parts import lora_pattern, part_of
 from mathse.runs.layout import ADAPTER
@@ -83,21 +83,30 @@ def base_of(checkpoint: Path) -> Path | None:
     config = checkpoint / ADAPTER / "adapter_config.json"
     if not config.is_file() or stored_dtype(headers(checkpoint)) == torch.float32:
         return None
-    base = Path(os.path.normpath(config.parent / str(read_json(config).get("base_model_name_or_path"))))
-    return base if (base / "config.json").is_file() else None
+    try:
+        base = Path(os.path.normpath(config.parent / str(read_json(config).get("base_model_name_or_path"))))
+        return base if (base / "config.json").is_file() else None
+    except BROKEN as e:
+        raise CheckpointError(f"{config} cannot be read ({reason_of(e)}); copy the checkpoint again") from None
 
 
 def put_on(backbone: Backbone, adapter: Path, trains: bool = False, dropout: float | None = None) -> None:
     """Put the adapters of a folder on. ``dropout``: another one than theirs."""
     import peft
 
-    config = peft.PeftConfig.from_pretrained(adapter)
-    if dropout is not None:
-        config.lora_dropout = dropout
-    with _quiet():
-        backbone.adapter = peft.PeftModel.from_pretrained(
-            backbone.model, adapter, is_trainable=trains, config=config, torch_device="cpu"
-        )
+    try:
+        plain_folder(adapter)
+        config = peft.PeftConfig.from_pretrained(adapter)
+        if dropout is not None:
+            config.lora_dropout = dropout
+        with _quiet():
+            backbone.adapter = peft.PeftModel.from_pretrained(
+                backbone.model, adapter, is_trainable=trains, config=config, torch_device="cpu"
+            )
+    except MathSEError:
+        raise
+    except BROKEN as e:
+        raise CheckpointError(f"{adapter}: its adapters cannot be opened ({reason_of(e)}); copy it again") from None
     backbone.adapter_folder = adapter
 
 

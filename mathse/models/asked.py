@@ -10,14 +10,17 @@ import re
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers import AutoConfig
 
 from mathse.config.backbones import AnyModel
+from mathse.config.bind import show
 from mathse.errors import CheckpointError, ConfigError
 from mathse.models.chat import ChatBackbone
-from mathse.models.checkpoint import as_dtype, open_model, read_config, resolve
+from mathse.models.checkpoint import BROKEN, as_dtype, open_model, read_config, reason_of, resolve
 from mathse.models.row import Part
+from mathse.models.trial import try_template
 
 _ANSWER = "4711"
 # Settings of a config with which logits are more than the head's product, which is all that our losses make of them.
@@ -40,10 +43,14 @@ def open_asked(auto: Any, family: str, settings: Any, weights: bool, no_such_mod
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         model_class = auto._model_mapping[type(config)]
+    except StrictDataclassError as e:
+        raise CheckpointError(f"{folder}: its config.json describes no model ({reason_of(e)})") from None
     except (KeyError, ValueError, OSError):
         raise CheckpointError(
             f"{folder}: its config.json says model_type = {model_type!r}, and transformers has no {no_such_model}"
         ) from None
+    except BROKEN as e:
+        raise CheckpointError(f"{folder}: its config.json describes no model ({reason_of(e)})") from None
     refuse_scaled_logits(folder, config.get_text_config())
     model = open_model(
         model_class,
@@ -99,7 +106,14 @@ def apply_settings(backbone: ChatBackbone, settings: AnyModel, path: str) -> Non
     backbone.prompt_style = settings.prompt_style
     processor, tokenizer = backbone.processor, backbone.tokenizer
     if settings.chat_template is not None:
-        processor.chat_template = Path(settings.chat_template).read_text(encoding="utf-8")
+        try:
+            processor.chat_template = Path(settings.chat_template).read_text(encoding="utf-8")
+        except (OSError, ValueError) as e:
+            raise ConfigError(
+                f"backbone.chat_template = {show(settings.chat_template)}: cannot be read ({reason_of(e)}); name a "
+                "file, a Jinja template"
+            ) from None
+        try_template(settings.chat_template, processor.chat_template)
     if not processor.chat_template:
         raise CheckpointError(
             f"{path}: has no chat template, so nothing says how a question is put to it; name a checkpoint "

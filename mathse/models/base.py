@@ -210,7 +210,8 @@ class Backbone(ABC):
         prompts = self.prompt_ids(rows, images)
         begun = [row.get("begun", "") for row in rows]
         if any(begun):
-            starts = self.tokenizer([self._marks_of_replies.defuse(text) for text in begun], add_special_tokens=False)["input_ids"]
+            texts = [self._marks_of_replies.defuse(text) for text in begun]
+            starts = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
             prompts = [[*prompt, *start] for prompt, start in zip(prompts, starts, strict=True)]
         encoded = []
         for row_images, prompt, response in zip(images, prompts, self._response_ids(rows), strict=True):

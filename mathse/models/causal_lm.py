@@ -18,7 +18,7 @@ from mathse.config.backbones import CausalLM as Settings
 from mathse.models.asked import apply_settings, lora_pattern_of, open_asked
 from mathse.models.base import Features
 from mathse.models.chat import ChatBackbone
-from mathse.models.checkpoint import open_tokenizer
+from mathse.models.checkpoint import open_tokenizer, told_in_a_sentence
 from mathse.models.row import Part, Row
 
 Family = TypeVar("Family", bound="CausalLMBackbone")
@@ -65,6 +65,7 @@ class CausalLMBackbone(ChatBackbone):
         return 0
 
 
+@told_in_a_sentence
 def load(settings: Settings, weights: bool = True) -> CausalLMBackbone:
     """Open a language model; ``weights`` False: for prompts alone, see ``mathse.models.prompt_reader``."""
     return opened(CausalLMBackbone, settings, weights)

@@ -34,6 +34,20 @@ class ChatBackbone(Backbone):
                 messages.append({"role": "assistant", "content": self.defuse(answer)})
         return self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
 
+    def findings(self) -> list[str]:
+        tokenizer = self.tokenizer
+        begins = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+        if not begins or tokenizer("")["input_ids"][:1] != begins:
+            return []
+        row = Row(question="?", images=())
+        if self.tokenizer(self.render(row), add_special_tokens=False)["input_ids"][:1] == begins:
+            return []
+        return [
+            f"backbone={self.family}: the tokenizer begins a text with {tokenizer.bos_token!r} and the chat template "
+            "does not, so no prompt begins with it; where the model was trained with it, pass "
+            "backbone.chat_template=FILE, a template that begins with {{ bos_token }}"
+        ]
+
     def content(self, parts: Sequence[Part]) -> Any:
         """What the user says in a turn, as the chat template takes it."""
         return [

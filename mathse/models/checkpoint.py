@@ -8,30 +8,60 @@ since transformers asks at the terminal where nothing is said, and runs the code
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import wraps
 from json import JSONDecodeError
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from jinja2 import TemplateError
 from safetensors import SafetensorError, safe_open
+from torch.nn.modules.module import register_module_module_registration_hook
 from transformers import AutoProcessor, AutoTokenizer, GenerationConfig
 
 from mathse.config.backbones import SMOLLM2_VISION
-from mathse.errors import CheckpointError
+from mathse.errors import CheckpointError, MathSEError
 from mathse.models import packaged_llava
 from mathse.models.gguf import folder_of, is_gguf
 from mathse.models.placement import META, opening_device
+from mathse.models.trial import try_template, try_tokenizer
 from mathse.runs.reader import expect_as_recorded
 from mathse.runs.store import read_json
 
 PLAIN = ("F64", "F32", "F16", "BF16", "I64", "BOOL")  # numbers as safetensors names them; integers in buffers alone
 INDEX, WEIGHTS, GENERATION = "model.safetensors.index.json", "model.safetensors", "generation_config.json"
+TEXT_SUFFIXES, LARGEST_TEXT_BYTES = (".json", ".jinja", ".txt"), 2**28  # the largest tokenizer.json has 35 MB
+LAYERS = re.compile(r"layers|depth|blocks", re.IGNORECASE)  # settings that say how often a module is made
+MOST_LAYERS, LARGEST = 10_000, 2**63 - 1
+MODULES_A_TENSOR, FEWEST_MODULES = 20, 10_000  # a model of so many tensors has fewer modules
+MOST_MODULES = 200_000  # of a model without its weight files; the largest published ones have half of that
+# whatever a library raises over the contents of a file that it did not expect; MathSE's own errors are told as they are
+BROKEN = (
+    OSError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+    ImportError,
+    MemoryError,
+    RuntimeError,
+    StopIteration,
+    SafetensorError,
+    StrictDataclassError,
+    TemplateError,
+)
 PROMPT_FILES = ("*.json", "*.jinja", "*.txt", "tokenizer.model")  # what writes a prompt; no code
 PUBLISHED_LAYOUTS = ("internvl_chat",)  # model types whose weights are converted to transformers' when they are opened
 HUB_FILES = (*PROMPT_FILES, "*.safetensors")  # no pickles
+
+
+Load = TypeVar("Load", bound=Callable[..., Any])
 
 
 class Stored(NamedTuple):
@@ -50,7 +80,12 @@ def resolve(path: str | Path, revision: str | None = None, weights: bool = True)
     Raises CheckpointError if there is neither, RunError if a run's folder holds other files than the run made.
     """
     folder = Path(path)
-    if folder.is_dir():
+    try:
+        there = folder.is_dir()
+    except (OSError, ValueError) as e:  # a name of 5,000 characters, or with a null byte
+        raise CheckpointError(f"{str(path)[:200]}: no path of a folder ({str(e)[:200]}); name a checkpoint") from None
+    if there:
+        plain_folder(folder)
         expect_as_recorded(folder)
         return folder
     if path == SMOLLM2_VISION:
@@ -74,17 +109,49 @@ def resolve(path: str | Path, revision: str | None = None, weights: bool = True)
         ) from None
 
 
+def plain_folder(folder: Path) -> Path:
+    """The folder, whose files can be read to an end. Raises CheckpointError for a pipe, a socket or a device, which
+    would block whoever opens it, and for a text file that is larger than any of a checkpoint."""
+    for file in folder.iterdir():
+        if not file.is_file() and not file.is_dir() and file.exists():
+            raise CheckpointError(f"{file} is no file but a pipe, a socket or a device; remove it")
+        if file.suffix in TEXT_SUFFIXES and file.is_file() and file.stat().st_size > LARGEST_TEXT_BYTES:
+            raise CheckpointError(
+                f"{file} has {file.stat().st_size:,} bytes, and no such file of a checkpoint has more than "
+                f"{LARGEST_TEXT_BYTES:,}; fetch it again"
+            )
+    return folder
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """config.json of a checkpoint folder. Raises CheckpointError where there is none that can be read."""
     try:
         config = read_json(folder / "config.json")
     except FileNotFoundError:
         raise CheckpointError(f"{folder} is no checkpoint: it has no config.json") from None
-    except (JSONDecodeError, ValueError, OSError) as e:
-        raise CheckpointError(f"{folder / 'config.json'} cannot be read ({e})") from None
+    except (JSONDecodeError, ValueError, OSError, RecursionError) as e:
+        raise CheckpointError(f"{folder / 'config.json'} cannot be read ({reason_of(e)})") from None
     if not isinstance(config, dict):
         raise CheckpointError(f"{folder / 'config.json'} holds no JSON object")
+    for name, number in _whole_numbers(config):
+        most = MOST_LAYERS if LAYERS.search(name) else LARGEST
+        if abs(number) > most:
+            raise CheckpointError(
+                f"{folder / 'config.json'}: {name} = {str(number)[:40]} is larger than any model's (at most {most:,}); "
+                "fetch it again"
+            )
     return config
+
+
+def _whole_numbers(section: Any, name: str = "") -> Iterator[tuple[str, int]]:
+    if isinstance(section, dict):
+        for key, value in section.items():
+            yield from _whole_numbers(value, str(key))
+    elif isinstance(section, list):
+        for value in section:
+            yield from _whole_numbers(value, name)
+    elif isinstance(section, int):
+        yield name, section
 
 
 def is_published_layout(folder: Path) -> bool:
@@ -117,9 +184,7 @@ def headers(folder: Path) -> dict[str, Stored]:
     Raises CheckpointError for a file that is missing or damaged, and for a tensor that is in two files or quantised.
     """
     if (folder / INDEX).is_file():
-        names = sorted(set(read_json(folder / INDEX).get("weight_map", {}).values()))
-        if not names:
-            raise CheckpointError(f"{folder / INDEX} names no weight file; download it again")
+        names = _files_of_index(folder)
     else:
         names = [WEIGHTS]
         if not (folder / WEIGHTS).is_file() and (pickles := sorted(folder.glob("*.bin"))):
@@ -155,6 +220,24 @@ def headers(folder: Path) -> dict[str, Stored]:
     return stored
 
 
+def _files_of_index(folder: Path) -> list[str]:
+    """The weight files that the index names, which are files of this folder alone."""
+    try:
+        index = read_json(folder / INDEX)
+    except (ValueError, OSError, RecursionError) as e:
+        raise CheckpointError(f"{folder / INDEX} cannot be read ({reason_of(e)}); download it again") from None
+    weight_map = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{folder / INDEX} names no weight file; download it again")
+    for name in weight_map.values():
+        if not isinstance(name, str) or Path(name).name != name:
+            raise CheckpointError(
+                f"{folder / INDEX} names {str(name)[:200]!r} as a weight file, and an index names files of its own "
+                "folder; download it again"
+            )
+    return sorted(set(weight_map.values()))
+
+
 def stored_dtype(stored: Mapping[str, Stored]) -> torch.dtype:
     """What a checkpoint's weights are kept in: bfloat16 where all of them are, else float32, which holds any."""
     return torch.bfloat16 if {header.dtype for header in stored.values()} <= {"BF16", "I64", "BOOL"} else torch.float32
@@ -186,7 +269,7 @@ def open_model(
         if config is None:
             config = model_class.config_class.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         if not weights:
-            with META:
+            with META, _modules_at_most(MOST_MODULES, folder):
                 model = model_class(config)
             if (folder / GENERATION).is_file():  # it may say where a turn ends
                 model.generation_config = GenerationConfig.from_pretrained(
@@ -216,9 +299,9 @@ def open_model(
             trust_remote_code=False,
             **options,
         )
-    except CheckpointError:
+    except MathSEError:
         raise
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError, StrictDataclassError) as e:
+    except BROKEN as e:
         raise CheckpointError(f"{folder} cannot be opened ({reason_of(e)})") from None
 
 
@@ -229,16 +312,19 @@ def expect_weights(model_class: Any, config: Any, stored: Mapping[str, Stored], 
     all count. It would go on without a word where weights are missing or too many.
     """
     try:
-        _, loaded = model_class.from_pretrained(
-            None,
-            config=config,
-            state_dict=without_numbers(stored),
-            device_map={"": META},
-            trust_remote_code=False,
-            ignore_mismatched_sizes=True,  # they are listed, then
-            output_loading_info=True,
-        )
-    except (ValueError, KeyError, RuntimeError, StrictDataclassError) as e:
+        with _modules_at_most(FEWEST_MODULES + MODULES_A_TENSOR * len(stored), folder):
+            _, loaded = model_class.from_pretrained(
+                None,
+                config=config,
+                state_dict=without_numbers(stored),
+                device_map={"": META},
+                trust_remote_code=False,
+                ignore_mismatched_sizes=True,  # they are listed, then
+                output_loading_info=True,
+            )
+    except MathSEError:
+        raise
+    except BROKEN as e:
         raise CheckpointError(f"{folder}: there is no model as its config.json describes it ({reason_of(e)})") from None
     if missing := sorted(loaded["missing_keys"]):
         raise CheckpointError(
@@ -259,15 +345,37 @@ def expect_weights(model_class: Any, config: Any, stored: Mapping[str, Stored], 
         )
 
 
+@contextmanager
+def _modules_at_most(most: int, folder: Path) -> Iterator[None]:
+    """Within, a model of more modules is refused while it is built: one of 10,000,000 layers takes hours."""
+    built = 0
+
+    def count(*_: Any) -> None:
+        nonlocal built
+        built += 1
+        if built > most:
+            raise CheckpointError(
+                f"{folder}: the model that its config.json describes has more than {most:,} modules, and its weight "
+                "files are of a smaller one; fetch both again"
+            )
+
+    hook = register_module_module_registration_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
 def without_numbers(stored: Mapping[str, Stored]) -> dict[str, torch.Tensor]:
     return {name: torch.empty(header.shape, device=META) for name, header in stored.items()}
 
 
 def open_processor(folder: Path) -> Any:
     """The processor of a checkpoint folder, its tokenizer and chat template included."""
+    try_tokenizer(folder)
     try:
         processor = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, ImportError, StrictDataclassError) as e:
+    except BROKEN as e:
         raise CheckpointError(f"{folder}: its processor cannot be opened ({reason_of(e)})") from None
     if not getattr(processor, "tokenizer", None):
         raise CheckpointError(f"{folder}: no processor with a tokenizer (preprocessor_config.json, tokenizer.json)")
@@ -281,12 +389,14 @@ def _expect_readable_template(processor: Any, folder: Path) -> None:
 
     A template is a program that came with the folder: what may go wrong in it is whatever goes wrong in Python.
     """
+    if isinstance(processor.chat_template, str):
+        try_template(folder, processor.chat_template)
     question = "How many sides?"
     message = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}
     remedy = "fetch chat_template.jinja (or tokenizer_config.json) of the checkpoint again"
     try:
         text = processor.apply_chat_template([message], add_generation_prompt=True, tokenize=False)
-    except (TemplateError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as e:
+    except BROKEN as e:
         reason = " ".join(str(e).split())[:300] or type(e).__name__
         raise CheckpointError(f"{folder}: its chat template cannot be rendered ({reason}); {remedy}") from None
     images = text.count(processor.image_token)
@@ -297,10 +407,29 @@ def _expect_readable_template(processor: Any, folder: Path) -> None:
 
 def open_tokenizer(folder: Path) -> Any:
     """The tokenizer of a checkpoint folder, its chat template included."""
+    try_tokenizer(folder)
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, ImportError, StrictDataclassError) as e:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except BROKEN as e:
         raise CheckpointError(f"{folder}: its tokenizer cannot be opened ({reason_of(e)})") from None
+    if isinstance(tokenizer.chat_template, str):
+        try_template(folder, tokenizer.chat_template)
+    return tokenizer
+
+
+def told_in_a_sentence(load: Load) -> Load:
+    """A family's ``load``, which raises CheckpointError where a folder's files are not as a library expects them."""
+
+    @wraps(load)
+    def loaded(settings: Any, weights: bool = True) -> Any:
+        try:
+            return load(settings, weights)
+        except MathSEError:
+            raise
+        except BROKEN as e:
+            raise CheckpointError(f"{settings.path} cannot be opened ({reason_of(e)}); fetch it again") from e
+
+    return loaded  # type: ignore[return-value]
 
 
 def reason_of(error: BaseException) -> str:

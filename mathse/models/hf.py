@@ -29,7 +29,7 @@ from mathse.errors import CheckpointError, DataError
 from mathse.models.asked import apply_settings, lora_pattern_of, open_asked
 from mathse.models.base import Features
 from mathse.models.chat import ChatBackbone
-from mathse.models.checkpoint import open_processor
+from mathse.models.checkpoint import open_processor, told_in_a_sentence
 from mathse.models.row import Row
 
 CONNECTING = re.compile(r"projector|connector|merger|downsample|resampler|mlp1|aligner")  # modules between the two
@@ -189,6 +189,7 @@ class HFBackbone(ChatBackbone):
     def findings(self) -> list[str]:
         tokens, name = self.tokenizer.convert_ids_to_tokens, f"backbone={self.family}"
         return [
+            *super().findings(),
             f"{name}: a response ends with {tokens(self.end_id)!r}, sampling stops at {tokens(self.end_ids)}; "
             f"never sampled: {tokens(self.never_sampled)}",
             f"{name}: an image of 448 x 448 pixels takes {self.image_tokens(448, 448):,} tokens",
@@ -223,6 +224,7 @@ def parts_of(inner: Any, text: Any) -> Mapping[str, str]:
     return parts
 
 
+@told_in_a_sentence
 def load(settings: Settings, weights: bool = True) -> HFBackbone:
     """Open a vision-language model; ``weights`` False: for prompts alone, see ``mathse.models.prompt_reader``."""
     return opened(HFBackbone, settings, weights)

@@ -50,6 +50,9 @@ class Operations:
     square: int = 0
     patch_square: int = 0
 
+    def __add__(self, other: Operations) -> Operations:
+        return Operations(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
     def of(self, amounts: Amounts) -> int:
         image_tokens = amounts.patches // JOINED
         return (

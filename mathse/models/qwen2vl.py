@@ -17,7 +17,7 @@ from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 from mathse.config.backbones import Qwen2VL as Settings
 from mathse.models.base import Features
 from mathse.models.chat import DECODER_SCOPE, ChatBackbone
-from mathse.models.checkpoint import as_dtype, expect_family, open_model, open_processor, resolve
+from mathse.models.checkpoint import as_dtype, expect_family, open_model, open_processor, resolve, told_in_a_sentence
 
 MAX_ASPECT = 200  # of an image's sides; Qwen2-VL's image processor takes no thinner one
 
@@ -112,6 +112,7 @@ class Qwen2VLBackbone(ChatBackbone):
         return images.size["longest_edge"] // (images.patch_size * images.merge_size) ** 2
 
 
+@told_in_a_sentence
 def load(settings: Settings, weights: bool = True) -> Qwen2VLBackbone:
     """Open a Qwen2-VL checkpoint; ``weights`` False: for prompts alone, see ``mathse.models.prompt_reader``."""
     folder = resolve(settings.path, settings.revision, weights)

@@ -12,6 +12,7 @@ from typing import ClassVar
 
 from mathse.config.backbones import SmolLM2 as Settings
 from mathse.models import causal_lm
+from mathse.models.checkpoint import told_in_a_sentence
 
 
 class SmolLM2Backbone(causal_lm.CausalLMBackbone):
@@ -20,6 +21,7 @@ class SmolLM2Backbone(causal_lm.CausalLMBackbone):
     family: ClassVar[str] = "smollm2"
 
 
+@told_in_a_sentence
 def load(settings: Settings, weights: bool = True) -> SmolLM2Backbone:
     """Open SmolLM2, from its package or from a folder; ``weights`` False: for prompts alone."""
     return causal_lm.opened(SmolLM2Backbone, settings, weights)

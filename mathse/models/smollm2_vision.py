@@ -14,6 +14,7 @@ from torch import Tensor
 from mathse.config.backbones import SmolLM2Vision as Settings
 from mathse.models import hf
 from mathse.models.base import Features
+from mathse.models.checkpoint import told_in_a_sentence
 
 
 class SmolLM2VisionBackbone(hf.HFBackbone):
@@ -55,6 +56,7 @@ class SmolLM2VisionBackbone(hf.HFBackbone):
         return list(tokens)
 
 
+@told_in_a_sentence
 def load(settings: Settings, weights: bool = True) -> SmolLM2VisionBackbone:
     """Open it, from its two packages or from a folder; ``weights`` False: for prompts alone."""
     return hf.opened(SmolLM2VisionBackbone, settings, weights)

@@ -26,6 +26,7 @@ DECONTAMINATION_PAIRS = "decontamination.jsonl"  # pairs of a training row and a
 DECONTAMINATION = "decontamination.json"  # how many there are, by kind
 CONTROLS = "controls.json"  # the run beside its controls (mathse control)
 EXPORTS = "exports"
+NOTE_OF_SWEEP = "multirun.yaml"  # Hydra's, beside the run folders of a sweep's jobs
 
 # --- of a stage -----------------------------------------------------------------------------------------------------
 

@@ -79,6 +79,11 @@ def seconds_until(name: str, stages: Sequence[FinishedStage]) -> dict[str, float
     return seconds_of(*(stages_behind(name, stages) or ()))
 
 
+def seconds_by_name(name: str, stages: Sequence[FinishedStage]) -> dict[str, float]:
+    """The same as figures, {"cpu_seconds": ...}; none where they are not known."""
+    return {f"{device}_seconds": seconds for device, seconds in (seconds_until(name, stages) or {}).items()}
+
+
 def with_costs(entry: Mapping[str, Any], stages: Sequence[FinishedStage]) -> dict[str, Any]:
     """A row of summary.json's "stages" with what the method spent until then, in each of CURRENCIES."""
     missing: dict[str, Any] = {}

@@ -60,6 +60,13 @@ LATER: dict[str, Any] = {
     "task_domain.answer.unit": "optional",
 }
 
+# The same of settings that the options of one class got later, by class: other classes had settings of these names.
+LATER_OF_CLASS: dict[str, dict[str, Any]] = {
+    "mathse.data.problems.JsonlData": {
+        f"columns.{name}": None for name in ("id", "question", "images", "answer", "choices", "solution")
+    },
+}
+
 
 def flatten(settings: Any, prefix: str = "") -> dict[str, Any]:
     """``{"evolution.reflect.when": "last", ...}`` of nested mappings or dataclass objects, in their order.
@@ -95,9 +102,20 @@ def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
 def config_slice(config: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
     """The settings at or below one of ``keys``, in alphabetical order, without those that ``LATER`` leaves out; classes
     by their recorded names. ``config``: dotted key -> value."""
-    config = with_recorded_names(config)
+    config = with_recorded_names(without_later_of_classes(config))
     chosen = (key for key in sorted(config) if any(key == k or key.startswith(f"{k}.") for k in keys))
     return {key: config[key] for key in chosen if not (key in LATER and config[key] == LATER[key])}
+
+
+def without_later_of_classes(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Flat settings without those of ``LATER_OF_CLASS`` that do what earlier runs did."""
+    later = {
+        f"{key.removesuffix('_target_')}{name}": value
+        for key, target in config.items()
+        if key.endswith("._target_")
+        for name, value in LATER_OF_CLASS.get(str(target), {}).items()
+    }
+    return {key: value for key, value in config.items() if not (key in later and value == later[key])}
 
 
 def differences(recorded: Mapping[str, Any], current: Mapping[str, Any]) -> dict[str, tuple[str, str]]:

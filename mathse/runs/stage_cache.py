@@ -28,7 +28,9 @@ from mathse.runs.fit_ranks import RANKS, going_on, is_same_but_for_ranks, what_c
 from mathse.runs.folder_lock import FolderLock
 from mathse.runs.layout import (
     BEGUN,
+    CHECKPOINT,
     DONE,
+    FIRST_FIT,
     PATH_FILES,
     PREDICTION_FILES,
     REFERENCE,
@@ -36,6 +38,7 @@ from mathse.runs.layout import (
     RESUME_POINTS,
     RUN,
     SCRATCH,
+    TRAIN_LOG,
     VERDICT_FILES,
 )
 from mathse.runs.ledger import LEDGER, recorded
@@ -99,7 +102,8 @@ class RunFolder:
                 for name, record in records.items()
                 if (differing := differences(record["config"], config_slice(run.config, record["keys"])))
             }
-            without_work = [n for n in changed if n in begun and not (path / n / DONE).exists() and not _has_work(path / n)]
+            unfinished = [n for n in changed if n in begun and not (path / n / DONE).exists()]
+            without_work = [n for n in unfinished if not (is_same_but_for_ranks(changed[n]) or _has_work(path / n))]
             for name in without_work:
                 del changed[name]
             by_others = {
@@ -347,10 +351,12 @@ def own_files(folder: Path) -> list[Path]:
 
 
 def _has_work(folder: Path) -> bool:
-    """Whether a stage that was begun holds rows that a model wrote, or a resume point of a fit."""
+    """Whether a stage that was begun holds rows that a model wrote, a resume point of a fit, or a fitted checkpoint."""
     rows = (*PATH_FILES, *VERDICT_FILES, *PREDICTION_FILES, REFLECTIONS, REFERENCE)
     written = any((folder / name).is_file() and (folder / name).stat().st_size for name in rows)
-    return written or any(True for pattern in RESUME_POINTS for _ in (folder / SCRATCH).glob(pattern))
+    points = any(True for pattern in RESUME_POINTS for _ in (folder / SCRATCH).glob(pattern))
+    fits = (folder, folder / FIRST_FIT)
+    return written or points or any((f / TRAIN_LOG).is_file() and (f / CHECKPOINT).exists() for f in fits)
 
 
 def name_in(folder: Path, file: Path) -> str:

@@ -210,7 +210,7 @@ def _kept_states(backbone: Backbone, job: FitJob) -> LayerStates | str:
 
 def _spent_before(backbone: Backbone, job: FitJob) -> Iterator[meter.Debit]:
     """Work before the first step whose result is kept: the frozen tower's features or the hidden states of frozen
-    layers, and the log-probabilities of a pair's paths. It counts as if no earlier fit or killed process had left it."""
+    layers, and the log-probabilities of a pair's paths. It counts as if no earlier fit had left it."""
     forward = forward_flops(backbone)
     if job.kept is not None:
         below = kept_states_flops(backbone)

@@ -36,8 +36,8 @@ def test_every_option_composes_and_parses(group, name, read, tmp_path):
     # they read no pictures; and smollm2's weights come with packages that need not be installed
     published = "backbone.path=HuggingFaceTB/SmolLM2-135M-Instruct"
     beside |= {("backbone", name): [*jsonl, "teacher=replay", published] for name in ("causal_lm", "smollm2")}
-    beside |= {("experiment", name): [published] for name in ("words", "words_study")}
-    for study in ("words", "words_update"):
+    beside |= {("experiment", name): [published] for name in ("words", "words_study", "words_rounds_study")}
+    for study in ("words", "words_update", "words_rounds"):
         beside |= {(f"experiment/{study}", name): [published] for name in available(f"experiment/{study}")}
     of_vision = [("backbone", "smollm2_vision"), ("experiment", "pictures")]
     of_vision += [("experiment/smollm2_vision", name) for name in available("experiment/smollm2_vision")]

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from mathse.config.bind import did_you_mean, key_paths
 from mathse.config.compose import train_config
-from mathse.config.field_words import FIELD_WORDS, OF_HYDRA
+from mathse.config.field_words import ELSEWHERE, FIELD_WORDS, OF_HYDRA
+from mathse.config.options import groups
 from mathse.config.overrides import as_spelt
 from mathse.config.rules.files import checkpoint_problems
 from mathse.config.schema import EvaluateConfig, TrainConfig
+from mathse.errors import ConfigError
 
 SETTINGS = {*key_paths(TrainConfig()), *key_paths(EvaluateConfig()), *OF_HYDRA}
 
@@ -65,3 +68,31 @@ def test_a_run_or_stage_folder_in_the_place_of_its_checkpoint_is_understood(tmp_
     for folder in (checkpoint.parent, checkpoint.parents[1]):
         (sentence,) = checkpoint_problems("checkpoint", str(folder), "a checkpoint folder of a run")
         assert sentence.endswith(f"but it has no config.json; did you mean {checkpoint}?")
+
+
+@pytest.mark.parametrize(
+    ("setting", "ours"),
+    [
+        ("model=qwen", "backbone=NAME"), ("max_epochs=3", "did you mean sft.epochs?"), ("ckpt_path=x", "resume=last"),
+        ("tags=[a]", "name=NAME"), ("task_name=x", "did you mean name?"), ("paths=default", "hydra.run.dir=DIR"),
+        ("paths.output_dir=x", "hydra.run.dir=DIR"), ("debug=default", "experiment=smoke"),
+        ("hparams_search=x", "hydra/sweeper=tpe"), ("logger=many_loggers", "logger=[wandb,tensorboard]"),
+        ("accumulate_grad_batches=2", "sft.micro_batch_size"), ("devices=2", "did you mean trainer.devices?"),
+        ("trainer.max_epochs=3", "did you mean sft.epochs?"), ("trainer.gradient_clip_val=1", "sft.optimizer.clip?"),
+        ("trainer.accumulate_grad_batches=2", "sft.micro_batch_size"), ("model.optimizer.lr=1", "backbone.path=DIR"),
+        ("trainer.callbacks.x=1", "+lightning_callbacks.NAME._target_=CLASS"), ("cutoff_len=2048", "sft.max_length?"),
+        ("finetuning_type=lora", "did you mean sft.method?"), ("model_name_or_path=x", "did you mean backbone.path?"),
+    ],
+)  # fmt: skip
+def test_what_users_of_other_programs_type_is_answered_with_our_name(setting: str, ours: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        train_config([setting])
+    (sentence,) = str(caught.value).splitlines()
+    assert sentence.startswith(setting.partition("=")[0]) and ours in sentence
+
+
+@pytest.mark.parametrize("sentence", ELSEWHERE.values())
+def test_a_sentence_for_another_programs_word_names_settings_that_there_are(sentence: str) -> None:
+    names = re.findall(r"[\w./]+(?==)", sentence)
+    known = {*SETTINGS, *groups(), "hydra/sweeper", "lightning_callbacks.NAME._target_"}
+    assert set(names) <= known, set(names) - known

@@ -102,7 +102,8 @@ def test_class_of_somebody_elses_is_bound_against_its_signature(read, refusal):
         "judge.longst: no such setting; did you mean judge.longest?",
         "judge.longest: is not set, and somebodys.Length has no default for it; pass +judge.longest=VALUE",
     ]
-    assert refusal("judge._target_=somebodys.Lenght")[0].startswith("judge._target_ = 'somebodys.Lenght': cannot be")
+    (unknown,) = refusal("judge._target_=somebodys.Lenght")  # and nothing of a judge.name that nobody has set
+    assert unknown.startswith("judge._target_ = 'somebodys.Lenght': cannot be")
 
 
 def test_class_of_somebody_elses_judges_the_distilled_paths_alone(read):

@@ -138,6 +138,21 @@ def test_a_folder_of_no_run_is_of_the_family_that_its_config_shows(
         assert (config.backbone.min_pixels, config.backbone.max_pixels) == (None, None)  # the folder's own
 
 
+def test_an_orm_of_no_run_has_the_student_s_limits_where_it_is_of_its_family(run: Path, tmp_path: Path) -> None:
+    orm, other = model(tmp_path / "orm"), model(tmp_path / "other", "internvl")
+    weighed = (f"checkpoint={run}/final/checkpoint", "selector=orm", "n_samples=2")
+    assert read(*weighed, f"judge.checkpoint={orm}").judge.backbone is None
+    assert isinstance(read(*weighed, f"judge.checkpoint={other}").judge.backbone, backbones.InternVL25)
+
+
+def test_a_tiny_model_says_which_family_it_is_of(tmp_path: Path) -> None:
+    section = {"_target_": "mathse.models.qwen2vl.load", "min_pixels": None, "max_pixels": None}
+    folder = model(tmp_path / "model", vocab_size=372)
+    write_json(folder / "mathse.json", {"backbone": section})
+    config = read(f"checkpoint={folder}", "benchmark=synthetic")
+    assert isinstance(config.backbone, backbones.Qwen2VL) and config.backbone.max_pixels is None
+
+
 def test_a_folder_of_no_run_is_not_asked_digit_sums_unasked(tmp_path: Path) -> None:
     folder = model(tmp_path / "model")
     assert "lies in no run folder, so nothing says which problems" in refusal(f"checkpoint={folder}")
@@ -215,3 +230,17 @@ def test_a_damaged_run_is_told_in_a_sentence(run: Path, broken: str) -> None:
 )
 def test_a_set_is_called_by_its_name(section: Any, name: str) -> None:
     assert data.set_name(section) == name
+
+
+def test_a_trusted_class_of_the_user_s_own_opens_what_its_run_made(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "somebodys_model.py").write_text("def load(path, pixels=7, dtype=None): ...\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("MATHSE_TRUST", "somebodys_model.load")
+    head = read_json(run / "run.json")
+    head["config"]["backbone"] = {"_target_": "somebodys_model.load", "path": "gone", "pixels": 9}
+    write_json(run / "run.json", head)
+    config = read(f"checkpoint={run}/final/checkpoint", "backbone.pixels=8")
+    assert config.backbone == {"_target_": "somebodys_model.load", "path": "gone", "pixels": 8}
+    assert config.evaluation.max_new_tokens == 600

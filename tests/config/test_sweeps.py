@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from dataclasses import fields
@@ -18,6 +19,8 @@ from mathse.config.extras import installed
 from mathse.config.options import CONF, available
 from mathse.config.register import register
 from mathse.config.schema import EvaluateConfig
+from mathse.errors import DataError
+from mathse.runs.store import write_json
 
 GRIDS = [name for name in available("sweep") if name != "search"]
 TPE = {"_target_": "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper", "direction": "maximize"}
@@ -45,6 +48,75 @@ def test_a_name_that_no_folder_can_have_is_cut_and_told_apart():
     first, second = sweeps.job_folder(long), sweeps.job_folder([*long[:1], "seed=2"])
     assert first != second and "/" not in first and len(first) < 220
     assert sweeps.job_folder(["data.path=a/b"]) != sweeps.job_folder(["data.path=a?b"])
+
+
+@pytest.mark.parametrize("others", [4, 24])
+def test_a_long_name_still_shows_the_one_value_in_which_jobs_differ(others):
+    settings = [f"some.section.with_settings.number_{k}={k}" for k in range(others)]
+    for position in (0, others // 2, others):
+        names = [sweeps.job_folder([*settings[:position], f"seed={n}", *settings[position:]]) for n in (1, 2)]
+        assert "seed=1" in names[0] and "seed=2" in names[1] and all(len(name) < 220 for name in names)
+
+
+def test_a_sweep_ends_with_a_table_of_its_jobs(command, monkeypatch):
+    def task(config, folder):
+        if config.seed == 3:
+            raise DataError("this job cannot")
+        write_json(folder / "run.json", {})
+        stages = [{"stage": "final", "accuracy": 0.5, "ci95": [0.4, 0.6]}]
+        write_json(folder / "summary.json", {"status": "finished", "metric": config.seed / 4, "stages": stages})
+        return config.seed / 4
+
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    assert command(task, "-m", "seed=1,2,3", "name=x", "sft.max_steps=5")[0] == 1
+    rows = [line.split() for line in sys.stdout.getvalue().splitlines() if line.startswith(("job ", "seed="))]
+    assert rows == [
+        ["job", "last", "stage", "test", "accuracy", "dev", "accuracy"],
+        ["seed=1", "final", "50.0%", "[40.0,", "60.0]", "25.0%"],
+        ["seed=2", "final", "50.0%", "[40.0,", "60.0]", "50.0%"],
+        ["seed=3", "failed", "-", "-"],
+    ]
+
+
+def test_a_sweep_of_which_no_job_began_leaves_no_folder(command, tmp_path):
+    assert command(never, "-m", "seed=-1,-2", "name=x")[0] == 1
+    assert [*tmp_path.iterdir()] == []
+
+
+SLURM_FROM_ANOTHER_FOLDER = """
+import importlib.machinery, importlib.util, sys
+
+class Finder:  # as of an editable install: names, and no folder that could be searched
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name == "hydra_plugins":
+            spec = importlib.machinery.ModuleSpec(name, None, is_package=True)
+            spec.submodule_search_locations = ["no folder"]
+            return spec
+        if name not in ("mathse", "hydra_plugins.mathse_slurm"):
+            return None
+        folder = ROOT + "/" + name.replace(".", "/")
+        return importlib.util.spec_from_file_location(
+            name, folder + "/__init__.py", submodule_search_locations=[folder]
+        )
+
+ROOT = sys.argv.pop(1)
+sys.path[:] = [p for p in sys.path if p not in ("", ROOT)]
+sys.meta_path.insert(0, Finder)
+from mathse.__main__ import main
+sys.exit(main())
+"""
+
+
+def test_slurm_is_found_from_another_folder_than_an_editable_install_s(root, tmp_path):
+    command = ["train", "-m", "hydra/launcher=slurm", "seed=1,2", "name=x"]
+    environment = {"PATH": "", "MATHSE_TRACEBACK": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", SLURM_FROM_ANOTHER_FOLDER, str(root), *command],
+        cwd=tmp_path, env=environment, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stderr.startswith("error: hydra/launcher=slurm: there is no sbatch on this machine's path"), done.stderr
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_the_same_command_comes_to_the_same_folders_and_a_further_value_to_one_more(command, tmp_path):

@@ -25,6 +25,7 @@ from mathse.data.domains import (
     is_right,
     open_domain,
     recorded_domain,
+    same_answers,
     subject,
 )
 from mathse.data.domains.texts import texts_in
@@ -282,3 +283,17 @@ class Riddles(TaskDomain):
 def test_a_class_of_one_s_own_extends_ours() -> None:
     domain = build(Settings(_target_=f"{__name__}.Riddles", answer=AnswerForm("text")))
     assert is_right(Problem("p", "?", answer="heart", domain=domain), "The answer to this problem is traeh.")
+
+
+def test_the_question_of_a_problem_decides_what_is_counted_and_whether_order_matters() -> None:
+    apples = Problem("p", "How many apples are in the box?", answer="12")
+    assert is_right(apples, "The answer to this problem is 12 apples.")
+    assert not is_right(apples, "The answer to this problem is 12 pears.")
+    roots, pair = (
+        Problem("q", question, answer="2, 1")
+        for question in ("Find all solutions of x^2-3x+2=0.", "Find the quotient and the remainder.")
+    )
+    assert is_right(roots, "The answer to this problem is 1, 2.") and not is_right(
+        pair, "The answer to this problem is 1, 2."
+    )
+    assert same_answers(roots, "1, 2", "2, 1") and not same_answers(pair, "1, 2", "2, 1")

@@ -13,9 +13,10 @@ from PIL import Image
 
 from mathse.config import data as data_settings
 from mathse.data.images import load_image
-from mathse.data.problems import SPLITS, JsonlData, ProblemSource, Shares, split_by_hash
-from mathse.data.row_validation import ImageChecks, read_rows
+from mathse.data.problems import SPLITS, JsonlData, ProblemSource, Shares, read_rows, split_by_hash
+from mathse.data.row_validation import ImageChecks
 from mathse.errors import ConfigError, DataError
+from mathse.runs.settings import config_slice, flatten
 
 
 @pytest.fixture
@@ -90,6 +91,48 @@ def test_own_problems_have_no_step_checker(folder: Path) -> None:
 def test_unknown_problem_is_an_error_that_names_the_nearest(folder: Path) -> None:
     with pytest.raises(DataError, match=r"no problem 'p/11'.*did you mean 'p/1'"):
         jsonl(write(folder, row())).get("p/11")
+
+
+# --- keys of other files --------------------------------------------------------------------------------------------
+
+
+def test_rows_of_another_file_are_read_by_the_keys_that_are_named(folder: Path) -> None:
+    columns = data_settings.JsonlColumns(question="problem", answer="label", images="picture")
+    rows = [
+        {"problem": "Find x.", "label": 7, "picture": "images/a.png", "answer": "a remark", "level": 3},
+        {"problem": "Find y.", "label": "8"},
+    ]
+    source = jsonl(write(folder, *rows), columns=columns)
+    x, y = sorted((p for split in source.splits().values() for p in split), key=lambda p: p.question)
+    assert (x.answer, len(x.images), x.metadata) == ("7", 1, {"level": 3})
+    assert (y.answer, y.images) == ("8", ()) and len({x.id, y.id}) == 2
+    again = jsonl(write(folder, *reversed(rows)), columns=columns)
+    assert again.get(x.id).question == "Find x.", "the id is of the contents"
+
+
+def test_all_missing_keys_of_a_row_are_named_at_once_with_the_settings_that_take_others(folder: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        jsonl(write(folder, {"problem": "Find x.", "label": "7"}))
+    assert (
+        '"id", "question", "images", "answer" are missing; a row has id, question, images, answer; this one has '
+        "problem, label; data.columns.id=KEY data.columns.question=KEY data.columns.images=KEY data.columns.answer=KEY "
+    ) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["table.csv", "table.jsonl"])
+def test_a_csv_is_called_a_csv(folder: Path, name: str) -> None:
+    path = write(folder, "id,question,answer", '1,"What is 1 + 1?",2', name=name)
+    with pytest.raises(DataError, match=r"a table with a row of names, and .* data=hf data.root=DIR"):
+        jsonl(path)
+
+
+def test_columns_that_are_not_set_leave_the_identities_of_earlier_runs_as_they_were() -> None:
+    flat = flatten({"data": data_settings.JsonlData(path="x")})
+    assert not [key for key in config_slice(flat, ["data"]) if "columns" in key]
+    named = data_settings.JsonlData(path="x", columns=data_settings.JsonlColumns(answer="label"))
+    assert config_slice(flatten({"data": named}), ["data"])["data.columns.answer"] == "label"
+    of_hub = flatten({"data": data_settings.HubData(root="x")})
+    assert "data.columns.id" in config_slice(of_hub, ["data"]), "as runs on the hub's sets have it"
 
 
 # --- bad rows -------------------------------------------------------------------------------------------------------

@@ -28,17 +28,23 @@ TRAIN = [
     "distill.judge=answer",  # an ORM of two steps accepts nothing
     "evolution.reflect.feedback=none",  # so that a run trains an ORM only where its judge is one
 ]
-EVALUATE = [f"{who}.max_new_tokens=4" for who in ("evaluation", "generator", "judge")]
-TINY_MODEL = [size for size in TRAIN if size.startswith("backbone.")]
-FEW = ["data.test=8"]  # of evaluate.py, which reads no other split of the built-in task
+FEW = "data.test=8"  # of evaluate.py, which reads no other split of the built-in task
 
 
 def small(name: str, arguments: Sequence[str]) -> list[str]:
     """The arguments with sizes added under which every stage still runs. What a command says itself stays."""
     chosen = {argument.partition("=")[0].lstrip("+"): argument.partition("=")[2] for argument in arguments}
-    sizes = list(TRAIN if name == "train" else [*EVALUATE, *TINY_MODEL, "progress=off"])
-    if chosen.get("data", "synthetic") == "synthetic":
-        sizes += WORLD if name == "train" else FEW
+    benchmark = chosen.get("benchmark", "synthetic")
+    if name == "train":
+        sizes = list(TRAIN)
+        if chosen.get("data", "synthetic") == "synthetic":
+            sizes += WORLD
+    else:  # a size that would change nothing is refused
+        sizes = ["progress=off"]
+        if "predictions" not in chosen and benchmark != "orm_test":
+            sizes += ["evaluation.max_new_tokens=4", *([FEW] if benchmark == "synthetic" else [])]
+        if "judge.checkpoint" in chosen or benchmark == "orm_test":
+            sizes += ["judge.max_new_tokens=4"]
     if chosen.get("backbone", "tiny") != "tiny":
         sizes = [size for size in sizes if not size.startswith("backbone.")]
     return [*arguments, *(size for size in sizes if size.partition("=")[0] not in chosen)]

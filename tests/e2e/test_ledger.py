@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import pytest
 
 from e2e.runs import TINY, contents, killed, run, stages
+from mathse.__main__ import main as mathse
+from mathse.reporting.loggers.figures import run_figures, stage_figures
 from mathse.runs.layout import PATHS, SCRATCH
 from mathse.runs.ledger import flops_of_run, flops_of_trained_row
 from mathse.runs.reader import read_run
@@ -66,6 +69,23 @@ def test_the_summary_adds_up_what_the_method_spent_until_each_student(whole: Pat
     for account in ("method", "measuring"):
         assert summary["ledger"][account]["flops"] == sum(ledger[account]["flops"] for ledger in by_stage.values())
     assert set(summary["ledger"]) == {"method", "measuring"}, "no clock: two equal runs have equal summaries"
+
+
+def test_report_comparison_and_loggers_say_what_was_spent(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    entry = read_json(whole / "summary.json")["stages"][-1]
+    flops = f"{entry['flops'] / 1e6:.3g} M"
+    assert mathse(["compare", str(whole), str(whole / "distill")]) == 0
+    costs = capsys.readouterr().out.split("what the students took")[1]
+    assert f"{entry['trained_tokens']:,}" in costs and flops in costs and " of CPU" in costs
+    page = (whole / "report.html").read_text()
+    assert "What the students cost" in page and flops in page and "FLOPs to measure" in page
+    figures = run_figures(read_json(whole / "summary.json"))
+    assert figures["last/flops"] == entry["flops"] and float(figures["ledger/measuring_flops"]) > 0
+    stage = read_run(whole).stage("round_01")
+    assert stage is not None
+    assert stage_figures(stage)["ledger/method_flops"] == stage.manifest["ledger"]["method"]["flops"]
+    (row,) = [r for r in csv.DictReader((whole / "metrics.csv").open()) if r["stage"] == "final"]
+    assert row["flops"] == str(entry["flops"]) and float(row["cpu_seconds"]) > 0
 
 
 def test_a_control_finds_what_it_computes_its_length_from(whole: Path) -> None:

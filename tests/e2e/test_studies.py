@@ -9,7 +9,7 @@ from mathse.config.options import groups
 from mathse.runs.store import read_json
 
 # These have pretrained models, whose sizes are their own.
-PRETRAINED = ("words", "words_update", "smollm2_vision")
+PRETRAINED = ("words", "words_rounds", "words_update", "smollm2_vision")
 STUDIES = {
     group.removeprefix("experiment/"): variants
     for group, variants in groups().items()

@@ -59,7 +59,8 @@ def test_a_set_of_the_user_s_own_is_called_by_its_name(tmp_path: Path, checkpoin
     kept = [{"id": str(k), "question": f"{k} + 1?", "images": [], "answer": str(k + 1)} for k in range(15)]
     own, test = write_rows(tmp_path / "plants.jsonl", kept[:10]), write_rows(tmp_path / "test.jsonl", kept[10:])
     sizes = [setting for setting in TINY if not setting.startswith("data.")]
-    run(tmp_path / "run", *sizes, f"checkpoint={checkpoint}", "data=jsonl", f"data.path={own}", f"data.test_path={test}")
+    files = ("data=jsonl", f"data.path={own}", f"data.test_path={test}")
+    run(tmp_path / "run", *sizes, f"checkpoint={checkpoint}", *files)
     assert not (tmp_path / "run" / "synthetic").exists()
     assert metrics(tmp_path / "run", "plants")["benchmark"] == "plants"
     assert "<h1>plants, own test split</h1>" in (tmp_path / "run" / "report.html").read_text()

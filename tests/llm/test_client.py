@@ -16,7 +16,7 @@ from api_server import KEY, MODEL, ApiServer, Body, text_of
 
 from llm.conftest import NewClient, number_of, row, rows
 from mathse.errors import ConfigError, TeacherError
-from mathse.inference.llm import online
+from mathse.inference.llm import online, reply_size
 from mathse.inference.llm.client import ChatClient, ChatReply, ChatRequest
 
 
@@ -137,6 +137,16 @@ def test_what_fails_for_the_moment_is_asked_again(api: ApiServer, connect: NewCl
     replies = connect().complete(rows(4))
     assert {r.outcome for r in replies} == {"answered"}
     assert set(api.tries.values()) == {3} and set(api.billed.values()) == {1}
+
+
+def test_a_reply_that_does_not_end_is_left_at_a_limit_of_size(
+    api: ApiServer, connect: NewClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reply_size, "MOST_BYTES", 10_000)
+    api.answer = lambda body: "a" * 20_000 if "row 0" in text_of(body) else "short"
+    replies = connect(max_retries=1).complete(rows(3))
+    assert [r.outcome for r in replies] == ["failed", "answered", "answered"]
+    assert api.tries and max(api.tries.values()) == 2
 
 
 def test_a_server_that_hangs_is_left_at_the_timeout(api: ApiServer, connect: NewClient) -> None:

@@ -270,6 +270,30 @@ def test_every_picture_of_shares_begins_at_zero(shares):
         assert min(ticks) == 0 and max(ticks) <= 100
 
 
+def test_variants_on_lines_are_drawn_over_a_currency_of_their_ledgers(tmp_path, capsys):
+    spent = {"none": 4.5e15, "teacher": 1.2e16, "orm": 3.3e16}
+    for variant, flops in spent.items():
+        for seed in (1, 2):
+            file = made_up(tmp_path / "runs", variant, seed) / "summary.json"
+            summary = read_json(file)
+            summary["stages"][-1] |= {"flops": int(flops * seed), "trained_tokens": 5, "sampled_tokens": 6}
+            summary["stages"][-1]["prefilled_tokens"] = 7
+            write_json(file, summary)
+    said = "measures: {test accuracy: last.accuracy}\nover: flops\nlines: {reflected: [teacher, orm], not: [none]}\n"
+    (tmp_path / "study.yaml").write_text(said)
+    command = ["table3_reflection", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path)]
+    assert study(command) == 0
+    assert "| 6.75 P |" in next(line for line in capsys.readouterr().out.splitlines() if line.startswith("| none |"))
+    drawing = (tmp_path / "result.svg").read_text()
+    assert "with 6.75 P" in drawing and ">10 P<" in drawing
+
+    # A run of an earlier version recorded no ledger: no figure is made up for it, and nothing is drawn over it.
+    summary["stages"][-1]["flops"] = None
+    write_json(file, summary)
+    assert study(command) == 0
+    assert "| not recorded |" in capsys.readouterr().out and not (tmp_path / "result.svg").exists()
+
+
 @pytest.mark.parametrize(
     ("said", "reason"),
     [

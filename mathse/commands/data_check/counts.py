@@ -27,7 +27,7 @@ class DataCounts:
         self._by: dict[str, Counter[str]] = {name: Counter() for name in ("source", "language", "answer", "pictures")}
         self._lengths, self._sides = array("L"), array("L")
         self._keys: list[int] = []
-        self._hashes: Counter[bytes] = Counter()
+        self._pictures: Counter[str] = Counter()
 
     def add(self, problem: Problem, row: ComparedRow) -> None:
         self.rows += 1
@@ -42,8 +42,7 @@ class DataCounts:
         self._lengths.append(len(problem.question))
         for image in row.images:
             self._sides.append(max(image.grey.shape))
-            if image.hashes:
-                self._hashes[image.hashes[0].bits.tobytes()] += 1
+            self._pictures[image.pixels] += 1
 
         # Samples are those whose ids hash lowest: the same ones each time, spread over the whole set.
         key = derive(0, "sample", problem.id)
@@ -54,7 +53,7 @@ class DataCounts:
             del self._keys[SAMPLES:], self.samples[SAMPLES:]
 
     def to_json(self) -> dict[str, Any]:
-        shared = sum(count - 1 for count in self._hashes.values())
+        shared = sum(count - 1 for count in self._pictures.values())
         return {
             **{f"by_{name}": dict(counter.most_common()) for name, counter in self._by.items()},
             "question_length": _spread(self._lengths, LENGTHS),

@@ -21,13 +21,17 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
+from mathse.commands.missing import data_is_unnamed
 from mathse.commands.plan.engines import EngineSpeed, engine_plan, speed_of
-from mathse.commands.unnamed_data import refuse_unnamed_data
 from mathse.config.compose import train_config
-from mathse.config.options import FLAG, look_in
+from mathse.config.data import SyntheticData
+from mathse.config.options import CONF, FLAG, look_in
 from mathse.config.program import program
 from mathse.config.rules.files import NEITHER
 from mathse.config.schema import TrainConfig
@@ -70,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         without = "data=paper_sizes plans from the published numbers of the sets, without the sets themselves"
         raise ConfigError(f"{error}\n{without}") from None
-    refuse_unnamed_data(config, overrides)
+    config = with_data(config, overrides)
     for option in ("engine_speed", "answer_tokens", "verdict_tokens"):
         value = getattr(arguments, option)
         if value is not None and not 0 < value < float("inf"):
@@ -81,6 +85,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         make_folder(arguments.json.parent)
         write_json(arguments.json, plan)
     return 0
+
+
+def with_data(config: TrainConfig, overrides: Sequence[str]) -> TrainConfig:
+    """The settings; where a large backbone has no data yet, with as many problems as the paper's sets, and says so."""
+    if not data_is_unnamed(config, overrides):
+        return config
+    print(
+        "data: nothing was chosen; planned on data=paper_sizes, as many problems as the paper's sets have (of their "
+        "tokens and dollars too few: these questions are short)"
+    )
+    values: Any = OmegaConf.load(CONF / "data" / "paper_sizes.yaml")
+    sizes = {field.name: values[field.name] for field in fields(SyntheticData) if field.name in values}
+    return replace(config, data=replace(config.data, **sizes))
 
 
 def show(

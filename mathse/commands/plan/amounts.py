@@ -21,6 +21,10 @@ class Range:
     def __add__(self, other: Range) -> Range:
         return Range(self.low + other.low, self.high + other.high)
 
+    def __sub__(self, part: Range) -> Range:
+        """Without a part of it, whose ends belong to its own."""
+        return Range(self.low - part.low, self.high - part.high)
+
     def __mul__(self, factor: float) -> Range:
         """In whole numbers."""
         return Range(round(self.low * factor), round(self.high * factor))
@@ -63,6 +67,11 @@ class StagePlan:
         verdicts: by the ORM's own model.
         evaluated: answers to test and dev problems; 0 where no student is fitted.
         steps: of the optimiser.
+        seen: rows that its fit sees, each as often as it does.
+        new: rows among them that are seen for the first time.
+        validated: rows of all validations in its fit.
+        held_samples, held_verdicts: those of ``samples`` and ``verdicts`` that only measure.
+        prompts_share: prompts an answer of ``samples``, where several are drawn for one.
         checkpoints: models that it leaves on the disk.
         warnings: of its training run, as far as they are known beforehand.
     """
@@ -74,6 +83,12 @@ class StagePlan:
     verdicts: Range = Range()
     evaluated: int = 0
     steps: Range = Range()
+    seen: Range = Range()
+    new: Range = Range()
+    validated: Range = Range()
+    held_samples: Range = Range()
+    held_verdicts: Range = Range()
+    prompts_share: float = 1.0
     checkpoints: int = 0
     warnings: list[str] = field(default_factory=list)
 

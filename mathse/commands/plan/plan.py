@@ -11,6 +11,7 @@ from mathse.commands.plan.amounts import StagePlan
 from mathse.commands.plan.checkpoint_size import RESUME, bytes_a_number, parameters
 from mathse.commands.plan.planner import Planner
 from mathse.commands.plan.rates import KINDS, Rates, known_rates
+from mathse.commands.plan.spending import PlannedSpending, Spending
 from mathse.commands.plan.teacher_requests import TeacherRequests
 from mathse.config.schema import TrainConfig, is_fitted_on, needs_orm
 from mathse.config.teachers import OpenAITeacher
@@ -32,6 +33,7 @@ class Plan:
     stages: tuple[StagePlan, ...]
     price: Price | None
     rates: Rates
+    spending: Spending
     size: int | None  # parameters of the student
     pictures: int = 0  # of all problems
     notes: tuple[str, ...] = ()
@@ -134,10 +136,26 @@ class Plan:
     def to_json(self) -> dict[str, Any]:
         """The stages, the totals, and how they were estimated."""
         stages = [
-            {**s.to_json(), "usd": self.dollars(s), "gpu_hours": self.hours(s), "disk_bytes": self.disk(s)}
+            {
+                **s.to_json(),
+                "method": self.spending.method(s).to_json(),
+                "measuring": self.spending.measuring(s).to_json(),
+                "usd": self.dollars(s),
+                "gpu_hours": self.hours(s),
+                "disk_bytes": self.disk(s),
+            }
             for s in self.stages
         ]
-        totals = {"usd": self.total("dollars"), "gpu_hours": self.total("hours"), "disk_bytes": self.total("disk")}
+        spent = {
+            "method": sum(map(self.spending.method, self.stages), PlannedSpending()).to_json(),
+            "measuring": sum(map(self.spending.measuring, self.stages), PlannedSpending()).to_json(),
+        }
+        totals = {
+            **spent,
+            "usd": self.total("dollars"),
+            "gpu_hours": self.total("hours"),
+            "disk_bytes": self.total("disk"),
+        }
         return {
             "task": self.config.task,
             "stages": stages,
@@ -166,7 +184,9 @@ def make_plan(config: TrainConfig, *, sample: int, rates: Sequence[str] = (), li
             price = Price(teacher.price_input, teacher.price_output, teacher.price_cached)
         else:
             price = price_of(teacher.model, teacher.base_url)
-    plan = Plan(config, stages, price, known, size, pictures)
+    spread = [p for split in splits for p in (split[k] for k in range(0, len(split), 1 + len(split) // sample))]
+    spending = Spending(config, spread, like)
+    plan = Plan(config, stages, price, known, spending, size, pictures)
     return replace(plan, notes=tuple(_notes(plan, source, requests, of_size)))
 
 
@@ -194,6 +214,9 @@ def _notes(plan: Plan, source: Any, requests: TeacherRequests, of_size: str) -> 
             yield f"{budget} {verb} end the run before it is done; it goes on if raised"
     else:
         yield "the teacher is no server: no request, no dollar"
+
+    # --- the run's own models ---
+    yield from plan.spending.notes
 
     # --- hours ---
     yield from plan.rates.notes

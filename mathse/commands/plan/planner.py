@@ -182,7 +182,7 @@ class Planner:
     def _round(self, name: str) -> StagePlan:
         tried, evolution = self.bounds.try_problems(), self.config.evolution
         paths = tried * evolution.samples_per_problem + Range(0, tried.high * evolution.round.restarts)
-        plan = StagePlan(name, rows=paths, samples=paths)
+        plan = StagePlan(name, rows=paths, samples=paths, prompts_share=1 / evolution.samples_per_problem)
         self._judged(plan, self.config.judge.name, self._of_d, paths)
         return self._fitted(plan, self.bounds.rows, "round")
 
@@ -221,6 +221,7 @@ class Planner:
         """The fit on these rows, which is left out where nothing new was accepted, and what is measured after it."""
         settings = self.config.sft.of_stage(stage)
         plan.steps = rows.through(lambda rows: _steps(settings, rows))
+        self._sees(plan, settings, rows)
         if rows.high:  # at most so many rows, and of them as many of the student's own
             own = max(0, rows.high - self.bounds.chosen)
             exposure = Exposure(rows.high, own, settings.steps(rows.high) * settings.batch_size)
@@ -231,9 +232,17 @@ class Planner:
         if self.measures:
             plan.evaluated = self._evaluated()
         if self.measures and judged and needs_orm(self.config) and held:
-            plan.samples += Range(0, len(held))
-            plan.verdicts += Range(0, len(held))
+            plan.held_samples, plan.held_verdicts = Range(0, len(held)), Range(0, len(held))
+            plan.samples += plan.held_samples
+            plan.verdicts += plan.held_verdicts
         return plan
+
+    def _sees(self, plan: StagePlan, fit: Fit, rows: Range, validates: bool = True) -> None:
+        """What a fit of ``plan.steps`` on so many rows sees."""
+        plan.seen = plan.steps * fit.batch_size
+        plan.new = Range(min(rows.low, plan.seen.low), min(rows.high, plan.seen.high))
+        of_each = min(fit.val_rows, len(self.splits["dev"])) if validates else 0
+        plan.validated = plan.steps.through(lambda n: of_each * (n // min(fit.val_every, n)) if n else 0)
 
     def _evaluated(self) -> int:
         """Test and dev problems."""
@@ -247,12 +256,16 @@ class Planner:
             plan = StagePlan(f"orm/student_{size}", checkpoints=int(size > 0))
             fitted = self._solutions(plan, train[:size])
             plan.steps = fitted.through(lambda rows: orm.student_steps if rows else 0)
+            self._sees(plan, self.config.sft, fitted, validates=False)
             plan.rows = Range.of((len(train) + len(held)) * orm.samples_per_problem)
             plan.samples += plan.rows
+            plan.held_samples = Range.of(len(held) * orm.samples_per_problem)
+            plan.prompts_share = 1 / orm.samples_per_problem
             yield plan
         solver = StagePlan("orm/solver", checkpoints=1)
         fitted = self._solutions(solver, train)
         solver.steps = fitted.through(lambda rows: orm.solver_steps if rows else 0)
+        self._sees(solver, self.config.sft, fitted)
         yield solver
         # As many right as wrong paths, of the weak students and, where they count, of the reference solutions; the
         # teacher says of the wrong ones where and why, where no checker does.
@@ -265,8 +278,9 @@ class Planner:
             if split and self.source.check(split[0], "") is None:
                 self._judged(model, "teacher", split, Range(0, half[name]))
         model.rows = Range(0, 2 * half["train"])
-        model.verdicts = Range(0, 2 * half["held"])
+        model.verdicts = model.held_verdicts = Range(0, 2 * half["held"])
         model.steps = model.rows.through(lambda rows: _steps(orm.fit, rows))
+        self._sees(model, orm.fit, model.rows)
         yield model
 
     def _orm_of_users_rows(self) -> Iterator[StagePlan]:
@@ -275,14 +289,19 @@ class Planner:
         domain = open_domain(self.config.task_domain)
         labelled = read_orm_data(Path(str(orm.train)), Path(str(orm.held)), self.source.get, domain)
         solved = any(row.problem.solution for row in labelled.train)
-        yield StagePlan("orm/solver", steps=Range.of(orm.solver_steps if solved else 0), checkpoints=1)
-        yield StagePlan(
+        solver = StagePlan("orm/solver", steps=Range.of(orm.solver_steps if solved else 0), checkpoints=1)
+        self._sees(solver, self.config.sft, Range.of(len(labelled.train)))
+        yield solver
+        model = StagePlan(
             "orm",
             rows=Range.of(len(labelled.train)),
             verdicts=Range.of(len(labelled.held)),
             steps=Range.of(_steps(orm.fit, len(labelled.train))),
+            held_verdicts=Range.of(len(labelled.held)),
             checkpoints=1,
         )
+        self._sees(model, orm.fit, model.rows)
+        yield model
 
     def _solutions(self, plan: StagePlan, problems: Sequence[Problem]) -> Range:
         """How many come with a solution, or may get one from the teacher."""

@@ -6,9 +6,12 @@ from collections.abc import Iterator
 
 from mathse.commands.plan.amounts import Range
 from mathse.commands.plan.plan import Pair, Plan
+from mathse.commands.plan.spending import PlannedSpending
 from mathse.config.schema import needs_orm
 from mathse.evolution import memory
-from mathse.reporting.progress.wording import aligned
+from mathse.reporting.progress.costs import NAMES
+from mathse.reporting.progress.wording import aligned, scaled
+from mathse.runs.ledger import FLOPS, TOKENS
 
 HEADING = (
     "stage",
@@ -61,6 +64,8 @@ def plan_as_text(plan: Plan) -> Iterator[str]:
     )
     yield f"task={plan.config.task}, before anything is started"
     yield from (f"  {line}" for line in aligned(table))
+    yield "what the run's own models will read, write and learn, and what measuring them takes:"
+    yield from (f"  {line}" for line in aligned(_spending(plan)))
     yield "A number alone is exact; LOW-HIGH holds whatever the judge accepts."
     yield "answers, verdicts: by the student's and the ORM's own models, test and dev problems included."
     if needs_orm(plan.config) and plan.config.orm.own_answer:
@@ -71,6 +76,27 @@ def plan_as_text(plan: Plan) -> Iterator[str]:
             yield f"{stage.name}: {jobs}"
     yield from plan.notes
     yield from memory.described(plan.config, plan.device)
+
+
+def _spending(plan: Plan) -> list[tuple[str, ...]]:
+    """A row a stage: of its method the tokens and operations, of measuring the operations."""
+    rows = [("stage", *(NAMES[currency] for currency in (*TOKENS, FLOPS)), "FLOPs to measure")]
+    method, measuring_of = plan.spending.method, plan.spending.measuring
+    planned = [(stage.name, method(stage), measuring_of(stage)) for stage in plan.stages]
+    nothing = PlannedSpending()
+    total = sum((spent for _, spent, _ in planned), nothing), sum((measured for _, _, measured in planned), nothing)
+    for name, spent, measuring in (*planned, ("total", *total)):
+        tokens = (_count(getattr(spent, currency)) for currency in TOKENS)
+        rows.append((name, *tokens, _flops(spent.flops), _flops(measuring.flops)))
+    return rows
+
+
+def _flops(number: Range | None) -> str:
+    if number is None:
+        return "not known"
+    if not number.high:
+        return "-"
+    return scaled(number.low) if number.exact else f"{scaled(number.low)}-{scaled(number.high)}"
 
 
 def _count(number: Range) -> str:

@@ -121,7 +121,11 @@ def _submitted(commands: Mapping[Path, list[str]], sweep: Path, slurm: SlurmSett
     files = submission.new_files(sweep)
     lines = files / submission.COMMANDS
     lines.write_text("".join(f"{shlex.join(command)}\n" for command in commands.values()), encoding="utf-8")
-    number = queue.submit([*slurm.options(files, len(commands))], [str(SCRIPT), str(lines)], slurm.environment())
+    try:
+        number = queue.submit([*slurm.options(files, len(commands))], [str(SCRIPT), str(lines)], slurm.environment())
+    except MathSEError:
+        submission.take_back(files)
+        raise
     return submission.record(files, number, [*commands])
 
 

@@ -10,6 +10,7 @@ By them the same command finds the jobs that are under way.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +60,13 @@ def new_files(sweep: Path) -> Path:
     number = max((int(path.name) for path in root.iterdir() if path.name.isdigit()), default=-1) + 1
     (root / str(number)).mkdir()
     return (root / str(number)).absolute()
+
+
+def take_back(files: Path) -> None:
+    """Remove the folder of a submission that was refused."""
+    shutil.rmtree(files)
+    if not any(files.parent.iterdir()):
+        files.parent.rmdir()
 
 
 def record(files: Path, number: str, folders: Sequence[Path]) -> list[SlurmJob]:

@@ -16,6 +16,12 @@ from mathse.config.schema import EvaluateConfig
 from mathse.config.task_domains import TaskDomain, text_problems
 
 STORED = ("mathvision", "mathverse")  # hash lists that come with the package: mathse.data.decontamination.hash_lists
+TABLES = {".csv": "a CSV table", ".tsv": "a TSV table", ".parquet": "a Parquet table", ".xlsx": "an Excel table"}
+NO_TABLE = (
+    "data=jsonl reads one JSON object a line; pass data=hf data.root=DIR, the folder with the table, and "
+    "data.columns.question=COLUMN data.columns.answer=COLUMN, or write the rows as JSON lines "
+    "(pandas: table.to_json(FILE, orient='records', lines=True))"
+)
 MAX_WEIGHT = 1e12  # of a source in a mixture: sums and products of weights and rows stay far from infinity
 NOT_TO_BE_TRAINED_ON = re.compile(r"math[-_ ]?vista", re.IGNORECASE)
 
@@ -27,8 +33,11 @@ def data_is_there(config: Any) -> Iterator[str]:
         if isinstance(data, JsonlData):
             if data.path is None:
                 yield f"{path}.path = null: data=jsonl needs a file; pass {path}.path=FILE, one JSON object a line"
-            yield from file_problems(f"{path}.path", data.path, "has one JSON object a line")
-            yield from file_problems(f"{path}.test_path", data.test_path, "has one JSON object a line")
+            for name, file in (("path", data.path), ("test_path", data.test_path)):
+                table = TABLES.get(Path(file).suffix.lower()) if file is not None else None
+                if table is not None and Path(str(file)).is_file():
+                    yield f"{path}.{name} = {show(file)}: {table}, and {NO_TABLE}"
+                yield from file_problems(f"{path}.{name}", file, "has one JSON object a line")
         elif isinstance(data, WordProblems):
             if data.root is not None and not Path(data.root).is_dir():
                 yield f"{path}.root = {show(data.root)}: no such folder; name the one with the sets' files, or null"

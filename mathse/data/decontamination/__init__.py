@@ -4,6 +4,7 @@ fit (``decontaminate.against``), for the data check and for evaluate.py's ``chec
     question_text.py     questions in a form in which equal ones are equal
     minhash.py           which of many questions may be nearly equal to one
     perceptual_hash.py   images as bits that outlast scaling, compression, margins and small cuts
+    local_difference.py  whether two images that look alike agree in their labels too
     index.py             benchmarks' problems, searched row by row
     benchmark_files.py   benchmark files as they are published
     hash_lists.py        benchmarks of which only hashes are at hand

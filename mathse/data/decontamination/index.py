@@ -5,7 +5,8 @@
     for pair in index.pairs(ComparedRow.of(row)): ...
 
 A row and a problem make a pair if their questions are equal or nearly so, or if they have an image in common, exactly
-or to the eye. A question that is not distinctive ("What is the perimeter of the shape?") makes a pair that counts only
+or to the eye. Drawings of one template with other labels are no copies, and a look-alike counts for nothing where both
+questions have the same words and other numbers: another problem of that template. A question that is not distinctive ("What is the perimeter of the shape?") makes a pair that counts only
 where neither side has an image, or an image is shared, or the problem's image is not here but question, answer and the
 image's published size are equal; else the pair is listed as weak.
 """
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -23,10 +24,12 @@ from PIL import Image
 
 from mathse.data.decontamination import perceptual_hash
 from mathse.data.decontamination.hash_lists import digest
+from mathse.data.decontamination.local_difference import DIFFERENCE, local_difference
 from mathse.data.decontamination.minhash import Buckets, RarestGrams
 from mathse.data.decontamination.perceptual_hash import BITS, Grey, PerceptualHash
 from mathse.data.decontamination.question_text import (
     NormalisedQuestion,
+    differ_in_numbers_only,
     is_subsequence,
     jaccard,
     normalised,
@@ -81,6 +84,11 @@ class ComparedImage:
         """``cut``: with hashes of the image without its edges too."""
         grey = perceptual_hash.grey(image)
         return cls(image, grey, perceptual_hash.perceptual_hashes(grey, cut))
+
+    @cached_property
+    def pixels(self) -> str:
+        """Hash of the pixels: equal for two files that show the same image, pixel by pixel."""
+        return pixels_sha256(self.image)
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,6 +156,7 @@ class Index:
         self._overlay = lru_cache(maxsize=256)(
             lambda ref, box: perceptual_hash.overlay(perceptual_hash.grey(opener(ref)), box)
         )
+        self._grey = lru_cache(maxsize=64)(lambda ref: perceptual_hash.grey(opener(ref)))
         self._pixels = lru_cache(maxsize=256)(lambda ref: pixels_sha256(opener(ref)))
 
     def __len__(self) -> int:
@@ -200,7 +209,10 @@ class Index:
                 by.append(EXACT_PICTURE if image == 1 else NEAR_PICTURE)
             # A question that many problems share says little, unless it is all that there is on both sides.
             no_images = not row.named and not self._pictured[number]
-            counts = image is not None or same_size or no_images or row.question.is_distinctive
+            shared = image == 1 or (
+                image is not None and not differ_in_numbers_only(self._questions[number], row.question)
+            )
+            counts = shared or same_size or no_images or (text is not None and row.question.is_distinctive)
             similarity = round(max(text or 0, image or 0), 3)
             pairs.append(BenchmarkPair(*self._names[number], tuple(by), similarity, counts))
         # Problems of a hash list: equal questions are all that can be found.
@@ -261,13 +273,16 @@ class Index:
                 if ref not in nearest or distance < nearest[ref][0]:
                     nearest[ref] = (int(distance), one, other)
 
-        # A candidate is a copy if its pixels are the same, or if the hashed parts agree when laid over each other.
+        # A candidate is a copy if its pixels are the same, or if the hashed parts agree when laid over each other, as
+        # a whole and then, since a label is a small part of a drawing, in every small region.
         similar = {}
         for ref, (distance, one, other) in nearest.items():
-            if distance == 0 and self._pixels(ref) == pixels_sha256(image.image):
+            if distance == 0 and self._pixels(ref) == image.pixels:
                 similar[ref] = 1.0
                 continue
             parts = perceptual_hash.overlay(image.grey, one.box), self._overlay(ref, other.box)
-            if perceptual_hash.correlation(*parts) >= CORRELATION:
+            if perceptual_hash.correlation(*parts) < CORRELATION:
+                continue
+            if local_difference(image.grey, one.box, self._grey(ref), other.box) < DIFFERENCE:
                 similar[ref] = min(0.999, 1 - distance / BITS)
         return similar

@@ -151,6 +151,13 @@ def share_inside(inner: Grams, outer: Grams) -> float:
     return np.intersect1d(inner, outer, assume_unique=True).size / max(1, inner.size)
 
 
+def differ_in_numbers_only(left: NormalisedQuestion, right: NormalisedQuestion) -> bool:
+    """Whether two questions are of one template: the same words about other numbers."""
+    if not left.text or left.numbers == right.numbers or len(left.numbers) != len(right.numbers):
+        return False
+    return _SIGNED.sub("#", left.text) == _SIGNED.sub("#", right.text)
+
+
 def is_subsequence(few: Sequence[str], many: Sequence[str]) -> bool:
     """Whether ``many`` holds all of ``few`` in their order, with others between them or not."""
     rest = iter(many)

@@ -50,8 +50,8 @@ class Search:
 
 
 class Duplicates:
-    """Rows of training data that are there twice: the same question about images that look the same. Remembers eight
-    bytes a row."""
+    """Rows of training data that are there twice: the same question about the same images. Remembers eight bytes a
+    row."""
 
     def __init__(self) -> None:
         self._first_ids: dict[bytes, str] = {}  # by digest
@@ -59,12 +59,12 @@ class Duplicates:
     def first(self, problem: Problem, row: ComparedRow) -> str | None:
         """The id of an earlier row that asks the same about the same images, or None.
 
-        Images are compared by their first perceptual hash, bit by bit: copies in another format, mostly, and never by
-        chance.
+        Images are compared pixel by pixel: drawings of one template with other labels may have one perceptual hash, and
+        their answers differ rightly.
         """
         if len(row.images) < row.named or not (row.question.text or row.images):
             return None  # an image that cannot be opened may be any image
-        images = [(image.hashes[0].bits if image.hashes else image.grey).tobytes() for image in row.images]
+        images = [image.pixels.encode() for image in row.images]
         contents = [row.question.text.encode("utf-8", "surrogatepass"), *images]
         digest = hashlib.blake2b(b"\x00".join(contents), digest_size=8).digest()
         first = self._first_ids.setdefault(digest, problem.id)

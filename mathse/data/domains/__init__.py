@@ -36,6 +36,7 @@ __all__ = [
     "is_right",
     "open_domain",
     "recorded_domain",
+    "same_answers",
     "subject",
 ]
 
@@ -81,7 +82,12 @@ def final_answer(problem: Problem, response: str) -> str | None:
 
 def has_answer(problem: Problem, prediction: str | None) -> bool:
     """Whether an answer equals the problem's reference; never without a reference."""
-    return domain_of(problem).same_answer(prediction, problem.answer, problem.choices)
+    return same_answers(problem, prediction, problem.answer)
+
+
+def same_answers(problem: Problem, prediction: str | None, other: str) -> bool:
+    """Whether two answers to a problem are the same."""
+    return domain_of(problem).about(problem.question).same_answer(prediction, other, problem.choices)
 
 
 def is_right(problem: Problem, response: str) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
+from dataclasses import replace
 from functools import cached_property
 
 from mathse.config.task_domains import TaskDomain as Settings
@@ -32,6 +34,12 @@ class TaskDomain:
     def same_answer(self, prediction: str | None, reference: str, choices: Sequence[str] = ()) -> bool:
         """Whether ``prediction`` is the ``reference`` answer; no answer equals an empty reference."""
         return self.rule.same(prediction, reference, choices)
+
+    def about(self, question: str) -> TaskDomain:
+        """This domain with a rule that knows the question: what it counts, whether it asks for a set or a pair."""
+        domain = copy(self)
+        domain.rule = replace(self.rule, question=question)
+        return domain
 
     def steps(self, path: str) -> list[tuple[int | None, str]]:
         """A path by its steps, each with its number as written; None for one that has no number."""

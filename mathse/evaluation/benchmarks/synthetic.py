@@ -24,12 +24,12 @@ class OwnBenchmark(SimpleBenchmark):
     source names kinds."""
 
     name: ClassVar[str] = "synthetic"
+    title = "own test split"
     prompts: ClassVar[tuple[str, ...]] = (STUDENT_PROMPT,)
 
-    def __init__(self, source: ProblemSource, set_name: str = "synthetic") -> None:
+    def __init__(self, source: ProblemSource) -> None:
         super().__init__()
         self.source = source
-        self.title = f"{set_name}, own test split"
 
     def problems(self, file: Path | None, images: Path | None, split: str) -> Iterable[Problem]:
         return self.source.splits()["test"]

@@ -16,7 +16,7 @@ from mathse.config.program import program
 from mathse.errors import RunError
 from mathse.evaluation.compare.pairs import pairs_of
 from mathse.evaluation.compare.results import RunResults, benchmarks_of, read_all_results
-from mathse.evaluation.compare.tables import Rows, accuracy_rows, error_rows, pair_rows, table_1, table_2
+from mathse.evaluation.compare.tables import Rows, accuracy_rows, cost_rows, error_rows, pair_rows, table_1, table_2
 from mathse.reporting.progress.wording import aligned
 from mathse.scoring.paper import SLIPS
 
@@ -60,6 +60,9 @@ def blocks(results: Sequence[RunResults], seed: int, tables: bool) -> list[tuple
         printed.append((name, accuracy_rows(results, name), ""))
         if pairs := pairs_of(results, name, seed):
             printed.append((f"{name}, each against {pairs[0].before}", pair_rows(pairs), ""))
+    if costs := cost_rows(results):
+        note = "All stages that a student was made from; tokens and FLOPs without those of measuring."
+        printed.append(("what the students took", costs, note))
     complete_only = "Ours: where every problem of the benchmark was scored."
     if tables or any("mathvl_test" in run.scores for run in results):
         note = f"{complete_only} {SLIPS['Table 1']}"

@@ -38,6 +38,10 @@ def write_comparison(results: Sequence[RunResults], seed: int, out: Path) -> Pat
         )
         parts.append(section("compared" if number == 0 else f"compared-{number}", name, finding, body))
 
+    if costs := tables.cost_rows(results):
+        finding = "All stages that a student was made from; tokens and FLOPs without those of measuring."
+        parts.append(section("costs", "What the students took", finding, _table(costs)))
+
     finding = f"Percent. Table 2, then Table 1. {SLIPS['Table 2']} {SLIPS['Table 1']}"
     body = _table(tables.table_2(results)) + _table(tables.table_1(results))
     parts.append(section("tables", "The paper's tables, ours beside them", safe(finding), body))

@@ -12,7 +12,8 @@ from mathse.config.data import set_name
 from mathse.errors import DataError, RunError
 from mathse.evaluation.folder import SCORED, SETTINGS
 from mathse.runs.layout import METRICS, PREDICTIONS
-from mathse.runs.reader import is_run, is_stage, read_stage, read_stages
+from mathse.runs.ledger import seconds_until, with_costs
+from mathse.runs.reader import FinishedStage, is_run, is_stage, read_stage, read_stages
 from mathse.runs.settings import nested
 from mathse.runs.store import read_json, read_jsonl
 
@@ -36,6 +37,8 @@ class RunResults:
 
     label: str
     scores: Mapping[str, Scores]
+    spent: Mapping[str, Any] | None = None  # of a training run: what its student took; None: another folder
+    seconds: Mapping[str, float] | None = None  # by device; None: not known
 
 
 def read_all_results(arguments: Sequence[str]) -> list[RunResults]:
@@ -54,6 +57,7 @@ def read_results(argument: str) -> RunResults:
     name, text = _name_and_folder(argument)
     folder = Path(text)
     scores: dict[str, Scores] = {}
+    spent = seconds = None
     if (folder / SETTINGS).is_file():
         # An output folder of evaluate.py: its benchmarks.
         scores = {file.parent.name: _scores_in(file) for file in sorted(folder.glob(f"*/{SCORED}"))}
@@ -63,17 +67,25 @@ def read_results(argument: str) -> RunResults:
     if not scores:
         # A finished stage of a training run, or a run's last one that measured its student.
         stages = read_stages(folder) if is_run(folder) else (read_stage(folder),) if is_stage(folder) else ()
+        whole = stages if is_run(folder) else _stages_beside(folder)
         if measured := [stage for stage in stages if stage.has(PREDICTIONS)]:
             last = measured[-1]
             last.verify(checkpoint=False)  # a figure stands for its whole stage, also for rows that are not shown
             data = nested(last.settings).get("data", {})
             scores = {set_name(data): Scores(last.solved(), last.json(METRICS) or {})}
+            spent, seconds = with_costs({"stage": last.name}, whole), seconds_until(last.name, whole)
     if not scores:
         raise RunError(
             f"{text}: holds no scored answers; pass an output folder of evaluate.py, a stage of a training run that "
             "has predictions.jsonl, or a training run"
         )
-    return RunResults(name, scores)
+    return RunResults(name, scores, spent, seconds)
+
+
+def _stages_beside(stage: Path) -> Sequence[FinishedStage]:
+    """The stages of the run that a stage's folder lies in; none where it lies in no run."""
+    run = next((folder for folder in stage.absolute().parents if is_run(folder)), None)
+    return read_stages(run) if run is not None else ()
 
 
 def benchmarks_of(results: Sequence[RunResults]) -> list[str]:

@@ -8,6 +8,7 @@ from mathse.evaluation.compare.pairs import PairedComparison
 from mathse.evaluation.compare.results import RunResults
 from mathse.evaluation.error_types import UNCLEAR
 from mathse.evaluation.metrics import circumstances
+from mathse.reporting.progress.costs import NAMES, SECONDS, spent, time_computed
 from mathse.reporting.report.svg import gain, percent, points, span
 from mathse.scoring import paper
 from mathse.scoring.metrics import wilson
@@ -60,6 +61,12 @@ def pair_rows(pairs: Sequence[PairedComparison]) -> Rows:
             ]
         )
     return rows
+
+
+def cost_rows(results: Sequence[RunResults]) -> Rows:
+    """What each student took that a training run made, in every currency; no row where none is such a student."""
+    rows = [[run.label, *spent(run.spent), time_computed(run.seconds)] for run in results if run.spent is not None]
+    return [["run", *NAMES.values(), SECONDS], *rows] if rows else []
 
 
 def p_text(p: float) -> str:

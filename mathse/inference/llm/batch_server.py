@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import IO, TYPE_CHECKING, Self, TypeVar
 
 from mathse.inference.llm.connection import Connection
-from mathse.inference.llm.faults import fault_of
+from mathse.inference.llm.faults import Broken, fault_of
 
 if TYPE_CHECKING:
     from openai.types import Batch
@@ -75,7 +75,7 @@ class BatchServer:
         while True:
             try:
                 return call()
-            except openai.OpenAIError as e:
+            except (openai.OpenAIError, Broken) as e:
                 fault = fault_of(e, self.client.secret)
                 if fault.whose != "moment" or retries == self.client.max_retries:
                     raise self.client.fault_error(fault) from None

@@ -17,6 +17,7 @@ from mathse.inference.llm.chat import ChatReply, ChatRequest
 from mathse.inference.llm.faults import Fault
 from mathse.inference.llm.limits import Limits
 from mathse.inference.llm.pricing import BATCH_DISCOUNT, OPENAI, Price, price_of
+from mathse.inference.llm.reply_size import bound, bound_async
 from mathse.inference.llm.serialization import Dialect
 from mathse.runs.layout import USAGE
 
@@ -135,12 +136,14 @@ class Connection:
         """A connection pool for one event loop. Retries are ours, because they depend on the kind of the fault."""
         import openai
 
-        return openai.AsyncOpenAI(**self._options() | {"base_url": base_url})
+        http = openai.DefaultAsyncHttpxClient(event_hooks={"response": [bound_async]}, timeout=self.timeout)
+        return openai.AsyncOpenAI(**self._options() | {"base_url": base_url}, http_client=http)
 
     def connected_sync(self) -> openai.OpenAI:
         import openai
 
-        return openai.OpenAI(**self._options())
+        http = openai.DefaultHttpxClient(event_hooks={"response": [bound]}, timeout=self.timeout)
+        return openai.OpenAI(**self._options(), http_client=http)
 
     def _options(self) -> dict[str, Any]:
         # The package refuses an empty key, so a server that needs none gets a placeholder.

@@ -58,7 +58,7 @@ def as_it_is(ref: str, max_side: int) -> str | None:
             if image.format is None or not _is_plain(image) or max(image.size) > max_side:
                 return None
             return UNCHANGED[image.format]
-    except (OSError, SyntaxError, ValueError):
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return None  # of another format, or damaged: load_image says what is wrong
 
 

@@ -15,6 +15,7 @@ from mathse.inference.llm.faults import without_key
 
 TIMEOUT = 10.0  # seconds, for its list of models
 LOADING = 600.0  # seconds, for weights
+MOST_BYTES = 2**26  # of a reply
 MAX_MESSAGE = 300  # characters of a server's own message in ours
 
 
@@ -61,7 +62,7 @@ class Address:
         """The names of its models; None where no server gives such an answer (yet)."""
         try:
             with urllib.request.urlopen(self._request("models"), timeout=TIMEOUT) as reply:
-                models = json.load(reply)["data"]
+                models = json.loads(reply.read(MOST_BYTES))["data"]
             return [str(model["id"]) for model in models]
         except (OSError, ValueError, KeyError, TypeError):  # urllib's errors are OSErrors
             return None
@@ -77,7 +78,10 @@ class Address:
     def _answered(self, request: urllib.request.Request, timeout: float = LOADING) -> Answered:
         try:
             with urllib.request.urlopen(request, timeout=timeout) as reply:
-                return Answered(reply.read().decode("utf-8", "replace"))
+                content = reply.read(MOST_BYTES + 1)
+            if len(content) <= MOST_BYTES:
+                return Answered(content.decode("utf-8", "replace"))
+            status, message = None, f"the reply has more than {MOST_BYTES:,} bytes"
         except urllib.error.HTTPError as e:
             status, message = e.code, f"{e.code}: {e.read(10_000).decode('utf-8', 'replace')}"
         except OSError as e:

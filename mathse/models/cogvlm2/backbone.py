@@ -14,13 +14,14 @@ from torch import Tensor
 from mathse.config.backbones import CogVLM2 as Settings
 from mathse.errors import CheckpointError
 from mathse.models.base import Backbone, Features
-from mathse.models.checkpoint import as_dtype, open_model, read_config, resolve
+from mathse.models.checkpoint import as_dtype, open_model, read_config, resolve, told_in_a_sentence
 from mathse.models.cogvlm2.configuration import CogVLM2Config
 from mathse.models.cogvlm2.layout import IMAGE, positions
 from mathse.models.cogvlm2.modeling import CogVLM2ForConditionalGeneration
 from mathse.models.cogvlm2.processing import CogVLM2Processor
 from mathse.models.cogvlm2.prompt import chat_template, check_template
 from mathse.models.row import Row
+from mathse.models.trial import try_tokenizer
 
 END_OF_TURN = "<|eot_id|>"  # Llama 3's; stops a reply too
 _KEYS = ("vision_config", "num_multi_query_heads")  # of a published config.json, which has no model_type
@@ -116,12 +117,14 @@ class CogVLM2Backbone(Backbone):
         return self.processor.image_tokens
 
 
+@told_in_a_sentence
 def load(settings: Settings, weights: bool = True) -> CogVLM2Backbone:
     """Open a CogVLM2 checkpoint, published or saved by us; ``weights`` False: for prompts alone, see
     ``mathse.models.prompt_reader``."""
     check_template(settings.template)
     folder = resolve(settings.path, settings.revision, weights)
     config = _config(folder, settings.rope_precision)
+    try_tokenizer(folder)
     processor = CogVLM2Processor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     if processor.image_tokens != config.vision_config.image_tokens:
         size = processor.image_processor.size["height"]

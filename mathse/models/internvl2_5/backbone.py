@@ -22,7 +22,7 @@ from mathse.data.image_decoding import jpeg
 from mathse.models.base import IMAGE_CACHE, Encoded, Features
 from mathse.models.cache import BoundedCache
 from mathse.models.chat import DECODER_SCOPE, ChatBackbone
-from mathse.models.checkpoint import as_dtype, expect_family, open_model, open_processor, resolve
+from mathse.models.checkpoint import as_dtype, expect_family, open_model, open_processor, resolve, told_in_a_sentence
 from mathse.models.internvl2_5.published import MODEL_TYPE, chat_template, read_published
 from mathse.models.internvl2_5.tokenizer import END
 from mathse.models.row import Row
@@ -136,6 +136,7 @@ class InternVL25Backbone(ChatBackbone):
         return tiles * self.processor.image_seq_length + 3  # <img>, </img> and the line's end
 
 
+@told_in_a_sentence
 def load(settings: Settings, weights: bool = True) -> InternVL25Backbone:
     """Open an InternVL2.5 checkpoint, in the published layout or in transformers'.
 

@@ -5,8 +5,12 @@ and sweeps refer to. A name that changed would break every saved chart.
 ``metric``                  the number a sweep optimises
 ``status``, ``name``, ...   the other texts and numbers at the top of summary.json (``task``, ``seed``)
 ``<stage>/<STAGE_KEYS>``    of base, distill, round_01, ..., final: what summary.json says of it; also
-                            ``transitions_<from>_<to>`` and ``origins_<origin>``; ``teacher_calls``, the sum
-                            of ``asked_of_teacher`` until then, once the run is over
+                            ``transitions_<from>_<to>`` and ``origins_<origin>``; what the student took, all
+                            stages that it was made from together, once the run is over: ``teacher_calls``,
+                            ``prefilled_tokens``, ``sampled_tokens``, ``trained_tokens``, ``flops``
+``<stage>/ledger/...``      what that stage spent by itself, as in stage.json: ``method_flops``,
+                            ``measuring_flops``, ``seconds_cpu`` or ``seconds_gpu``, ...
+``ledger/...``              what the whole run spent: ``method_...``, ``measuring_...``
 ``last/...``                the same of the run's last stage, and ``last/stage``, its name
 ``orm/<ORM_KEYS>``          the ORM on held-out paths of the weak students it was trained on
 ``<stage>/orm/<ORM_KEYS>``  the ORM on held-out paths of that stage's student
@@ -22,11 +26,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mathse.runs.layout import ORM_METRICS, number_of_round
+from mathse.runs.ledger import CURRENCIES, LEDGER
 from mathse.runs.reader import FinishedStage
 
 Value = float | int | str
 
-PARTS = ("stages", "orm", "orm_by_student", "usage")  # of summary.json, each below names of its own
+PARTS = ("stages", "orm", "orm_by_student", "usage", LEDGER)  # of summary.json, each below names of its own
 
 STAGE_KEYS = (
     "accuracy",
@@ -41,7 +46,7 @@ STAGE_KEYS = (
     "acceptance_precision",
     "step_precision",
     "asked_of_teacher",
-    "teacher_calls",
+    *CURRENCIES,
     "skipped_fit",
 )
 ORM_KEYS = (
@@ -61,7 +66,7 @@ def run_figures(summary: Mapping[str, Any]) -> dict[str, Value]:
     parts: list[tuple[str, Mapping[str, Any]]] = [(entry["stage"], entry) for entry in summary["stages"]]
     parts += [("last", entry) for entry in summary["stages"][-1:]]
     parts += [(f"{entry['stage']}/orm", entry) for entry in summary["orm_by_student"]]
-    parts += [(name, summary.get(name) or {}) for name in ("orm", "usage")]
+    parts += [(name, summary.get(name) or {}) for name in ("orm", "usage", LEDGER)]
 
     flat = figures({key: value for key, value in summary.items() if key not in PARTS})
     if summary["stages"]:
@@ -72,9 +77,15 @@ def run_figures(summary: Mapping[str, Any]) -> dict[str, Value]:
 
 
 def stage_figures(stage: FinishedStage) -> dict[str, Value]:
-    """The figures of a stage's manifest, and below ``orm/`` those of the ORM on this stage's student."""
+    """The figures of a stage's manifest, below ``orm/`` those of the ORM on this stage's student, and below ``ledger/``
+    what the stage itself spent."""
     of_orm = figures(stage.json(ORM_METRICS) or {})
-    return figures(stage.summary) | {f"orm/{key}": value for key, value in of_orm.items()}
+    spent = figures(stage.manifest.get(LEDGER) or {})
+    return (
+        figures(stage.summary)
+        | {f"orm/{key}": value for key, value in of_orm.items()}
+        | {f"{LEDGER}/{key}": value for key, value in spent.items()}
+    )
 
 
 def round_figures(stage: FinishedStage) -> dict[str, float | int]:

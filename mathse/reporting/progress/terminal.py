@@ -105,6 +105,6 @@ class TerminalTrack(Track):
     def _figures(self, run_left: str) -> list[str]:
         seconds = time.monotonic() - self._start
         rate = [f"{speed(self._done / seconds)}/s"] if self._done and seconds > 0 else []
-        # Whoever waits asks for a fit's loss and the end of the run first; FiguresColumn shows as many as there is room.
+        # Whoever waits asks for a fit's loss and the end of the run first; the terminal may have no room for more.
         loss, *others = figures(self._info) or [""]
         return [text for text in (loss, run_left, *rate, *others) if text]

@@ -68,7 +68,7 @@ def speed(rate: float) -> str:
 
 
 def figures(info: Mapping[str, float | str]) -> list[str]:
-    """ ["loss 1.204", "accuracy 0.53"]."""
+    """A text for each: "loss 1.204", "accuracy 0.53"."""
     return [
         f"{name.replace('_', ' ')} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
         for name, value in info.items()

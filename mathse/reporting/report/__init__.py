@@ -18,7 +18,7 @@ from mathse.reporting.report.listing import parts_beside, parts_folder
 from mathse.reporting.report.run_page import run_page
 from mathse.reporting.report.site import site_page
 from mathse.reporting.report.staircase import staircase_svg
-from mathse.runs.layout import REPORT
+from mathse.runs.layout import NOTE_OF_SWEEP, REPORT
 from mathse.runs.reader import last_change, read_head, read_run
 from mathse.runs.store import make_folder
 from mathse.types import Problem
@@ -91,6 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "for all)",
     )
     arguments = parser.parse_args(argv)
+    arguments.runs = [run for run in arguments.runs if run.name != NOTE_OF_SWEEP]  # of SWEEP/*
     if not arguments.runs and not arguments.all:
         parser.error("name a run folder, or pass --all")
     from mathse.data.images import png_bytes  # late: it loads an image library, which --help does not need

@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mathse.reporting.progress.costs import NAMES, SECONDS, spent, time_computed
 from mathse.reporting.progress.wording import accuracy_text
 from mathse.reporting.report.orm_charts import FIGURES
 from mathse.reporting.report.page import figure, html, section, table
 from mathse.reporting.report.staircase import Stairs, staircase, stairs
 from mathse.reporting.report.svg import percent, safe, span
 from mathse.runs.layout import stage_order, title
+from mathse.runs.ledger import seconds_until
 from mathse.runs.reader import Run
 from mathse.runs.settings import LATER
 from mathse.scoring.metrics import mean_share
@@ -50,7 +52,7 @@ def compare_page(runs: Sequence[Run]) -> str:
             outcomes.append(outcome)
     result = "; ".join(outcomes) + "." if outcomes else "None of these runs has scored a student yet."
 
-    run_rows, precision_rows, orm_rows = [], [], []  # a run
+    run_rows, precision_rows, cost_rows, orm_rows = [], [], [], []  # a run
     for run in runs:
         name = f"{run.name}, seed {run.seed} ({run.folder.name})"
         entries = {e["stage"]: e for e in run.entries}
@@ -67,6 +69,10 @@ def compare_page(runs: Sequence[Run]) -> str:
             precision = entry.get("acceptance_precision")
             precisions.append(MISSING if precision is None else f"{percent(precision)} of {entry['accepted']:,}")
         precision_rows.append([name, *precisions])
+        if run.entries:
+            of_last = run.entries[-1]
+            seconds = time_computed(seconds_until(of_last["stage"], run.stages))
+            cost_rows.append([name, percent(of_last.get("accuracy")), *spent(of_last), seconds])
         if run.orm:
             orm_rows.append([name, f"{run.orm.get('n', 0):,}", *(percent(run.orm.get(key)) for key in FIGURES)])
 
@@ -95,6 +101,12 @@ def compare_page(runs: Sequence[Run]) -> str:
             "ORM on held-out paths",
             "",
             table(("run", "paths", *FIGURES.values()), orm_rows, "") if orm_rows else "",
+        ),
+        section(
+            "costs",
+            "What their last students cost",
+            "All stages that a student was made from; tokens and FLOPs without those of measuring.",
+            table(("run", "accuracy", *NAMES.values(), SECONDS), cost_rows, "") if cost_rows else "",
         ),
         section("settings", "Where their settings differ", "", _differing_settings(compared)),
     ]

@@ -14,8 +14,10 @@ from mathse.errors import RunError
 from mathse.reporting.report.compare import MISSING, comparable
 from mathse.reporting.study.design import Design, programs
 from mathse.runs.layout import SUMMARY
+from mathse.runs.ledger import seconds_by_name
 from mathse.runs.reader import Run, read_head, read_run, runs_below
 
+SECONDS = ("cpu_seconds", "gpu_seconds")  # no part of a summary: two equal runs have equal ones
 BOOKKEEPING = ("study", "variant")  # settings that name a run
 
 
@@ -111,7 +113,8 @@ def collect(design: Design, root: Path, seeds: Sequence[int] | None = None) -> C
 
 
 def value(run: Run, measure: str) -> float | None:
-    """``STAGE.KEY`` or ``orm.KEY`` of a run's summary; None where the run has no such stage, or no such figure of it.
+    """``STAGE.KEY`` or ``orm.KEY`` of a run's summary, or ``STAGE.cpu_seconds`` and ``gpu_seconds`` of its ledgers;
+    None where the run has no such stage, or no such figure of it.
 
     Raises RunError for a key that no stage has, or that is no number.
     """
@@ -119,6 +122,8 @@ def value(run: Run, measure: str) -> float | None:
     figures = run.summary.get("orm") if stage == "orm" else entry_of(run, stage)
     if figures is None:
         return None
+    if key in SECONDS and stage != "orm":
+        return seconds_by_name(figures["stage"], run.stages).get(key)
     number = figures.get(key)
     if key not in figures or not (number is None or isinstance(number, int | float)):
         known = ", ".join(k for k, v in figures.items() if isinstance(v, int | float))

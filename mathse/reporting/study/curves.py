@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from mathse.reporting.progress.wording import scaled
 from mathse.reporting.report import svg
 from mathse.reporting.report.frame import Frame, from_zero
 from mathse.scoring.metrics import mean_share
@@ -18,6 +19,7 @@ from mathse.scoring.metrics import mean_share
 WIDTH, HEIGHT = 760, 380
 LEFT, RIGHT, TOP, BOTTOM = 56, 24, 48, 80  # margins in px
 LOOKS = ("accent", "signal", "muted")  # of a line and what stands on it
+LARGE = 1e8  # from here on a number is written with a prefix
 STEPS = (1, 2, 5)  # of a tick, times a power of ten
 
 
@@ -31,6 +33,11 @@ class Point:
     @property
     def at(self) -> float:
         return fmean(self.spent)
+
+
+def short(spent: float) -> str:
+    """A count as it is, operations with a prefix."""
+    return f"{spent:,.0f}" if spent < LARGE else scaled(spent)
 
 
 def curves(lines: Mapping[str, Sequence[Point]], name: str, axis: str) -> str:
@@ -52,7 +59,7 @@ def curves(lines: Mapping[str, Sequence[Point]], name: str, axis: str) -> str:
     marks = [step * 10.0**power for power in powers for step in STEPS]
     for mark in (m for m in marks if least <= math.log(m) <= most):
         body += svg.line(x(mark), frame.bottom, x(mark), frame.bottom + 5, "axis")
-        body += svg.text(x(mark), frame.bottom + 20, f"{mark:,.0f}", "tick", "middle")
+        body += svg.text(x(mark), frame.bottom + 20, short(mark), "tick", "middle")
     body += svg.text((frame.left + frame.right) / 2, frame.bottom + 40, axis, "small", "middle")
 
     spoken = []
@@ -65,7 +72,7 @@ def curves(lines: Mapping[str, Sequence[Point]], name: str, axis: str) -> str:
             if interval:
                 body += svg.line(x(point.at), frame.y(interval[0]), x(point.at), frame.y(interval[1]), f"line-{look}")
             for calls, share in zip(point.spent, point.shares, strict=True):
-                hint = svg.tag("title", svg.safe(f"{called}: {svg.percent(share)} with {calls:,.0f} {axis}"))
+                hint = svg.tag("title", svg.safe(f"{called}: {svg.percent(share)} with {short(calls)} {axis}"))
                 body += svg.tag("circle", hint, cx=x(calls), cy=frame.y(share), r=2.5, class_="quiet")
             body += svg.tag("circle", cx=x(point.at), cy=frame.y(mean), r=5, class_=look)
             # The first line's figures stand above all that belongs to the point, the others' below: no line runs there.
@@ -75,6 +82,6 @@ def curves(lines: Mapping[str, Sequence[Point]], name: str, axis: str) -> str:
         key = frame.left + frame.width * k / len(lines)
         body += svg.path([(key, HEIGHT - 16), (key + 24, HEIGHT - 16)], f"line-{look}")
         body += svg.text(key + 32, HEIGHT - 11, called, "name")
-        numbers = ", ".join(f"{svg.percent(means[id(p)][0])} with {p.at:,.0f}" for p in in_order)
+        numbers = ", ".join(f"{svg.percent(means[id(p)][0])} with {short(p.at)}" for p in in_order)
         spoken.append(f"{called} {numbers}")
     return svg.chart(WIDTH, HEIGHT, body, f"{name} against {axis}: {'; '.join(spoken)}")

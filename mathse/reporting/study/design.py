@@ -5,7 +5,8 @@
     rows: variants                      # or stages: one variant's stages, each compared with the one before
     names: {none: no reflection}        # what tables and picture call a variant; default: its name, "_" as a space
     axis: feedback from                 # what the variants are steps of; they are then joined by a line
-    over: teacher calls                 # instead: the column that the first one is drawn against,
+    over: teacher calls                 # instead: the column that the first one is drawn against, or a currency that
+                                        # is none (flops, trained_tokens, cpu_seconds, ...; mathse/runs/ledger.py),
     lines: {evolved: [a, b], distilled: [c, d]}  # and which variants a line of the drawing joins
     measures:                           # columns: STAGE.KEY of summary.json's stages (last: the last one), or orm.KEY
       test accuracy: last.accuracy      # the first one is drawn, and compared
@@ -31,6 +32,8 @@ import yaml
 
 from mathse.config.options import CONF, FLAG, PACKAGE, available, groups, own_folder
 from mathse.errors import ConfigError
+from mathse.reporting.progress.costs import NAMES
+from mathse.runs.ledger import CURRENCIES as LEDGER_CURRENCIES
 
 DESCRIBED = CONF.parent / "experiments"  # the studies that come with MathSE; inside the package in a wheel
 EXPERIMENTS = Path("experiments") if CONF.parent == PACKAGE else DESCRIBED  # where results go: never into the package
@@ -43,7 +46,12 @@ KINDS = {
     "paper": (dict, "a mapping"),
     "lines": (dict, "a mapping"),
 }  # others: text
-OF_STUDENTS = {"test accuracy": "last.accuracy", "teacher calls": "last.teacher_calls"}
+OF_STUDENTS = {"test accuracy": "last.accuracy", "teacher calls": "last.teacher_calls", "FLOPs": "last.flops"}
+# What ``over`` may name without a column of its own: a currency of the ledger, until the last student.
+CURRENCIES = {
+    **{key: f"last.{key}" for key in (*LEDGER_CURRENCIES, "cpu_seconds", "gpu_seconds")},
+    **{name: f"last.{key}" for key, name in NAMES.items()},
+}
 OF_ORMS = {
     "overall": "orm.overall_accuracy",
     "right accepted": "orm.positive_accuracy",
@@ -126,10 +134,12 @@ def read_design(name: str, folder: Path) -> Design:
     for column, measure in design.measures.items():
         if not isinstance(column, str) or not isinstance(measure, str) or measure.count(".") != 1:
             raise ConfigError(f"{file}: measures.{column} = {measure!r}: must be STAGE.KEY, such as last.accuracy")
+    if design.over in CURRENCIES and design.over not in design.measures:
+        design = replace(design, measures={**(design.measures or OF_STUDENTS), design.over: CURRENCIES[design.over]})
     if (design.over is None) != (not design.lines) or (design.lines and design.over not in design.measures):
         raise ConfigError(
-            f"{file}: over = {design.over!r}: must be a column of measures, {list(design.measures)}, and lines must "
-            "say which variants are joined"
+            f"{file}: over = {design.over!r}: must be a column of measures, {list(design.measures)}, or one of "
+            f"{', '.join(key for key in CURRENCIES if ' ' not in key)}; and lines must say which variants are joined"
         )
     for line, joined in design.lines.items():
         if not isinstance(line, str) or not isinstance(joined, list) or not joined or not set(joined) <= set(order):

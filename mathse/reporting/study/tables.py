@@ -8,15 +8,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
+from mathse.reporting.progress.wording import NOT_RECORDED, scaled
 from mathse.reporting.report.svg import shown_difference
-from mathse.reporting.study.collect import Collected, value
+from mathse.reporting.study.collect import SECONDS, Collected, value
 from mathse.reporting.study.differences import PairedDifference, difference
 from mathse.runs.layout import title
+from mathse.runs.ledger import FLOPS, TOKENS
 from mathse.runs.reader import Run
 from mathse.scoring.metrics import mean_share
 
 CHANGES = ("correct_correct", "wrong_wrong", "correct_wrong", "wrong_correct")
 SHARES = ("accuracy", "precision", "auroc", "recall")  # parts of the names of measures that are shares, others counts
+COSTS = (*TOKENS, FLOPS, *SECONDS)
 NONE = "\N{EN DASH}"
 
 Cells = list[list[str]]
@@ -96,10 +99,10 @@ def settings_table(collected: Collected) -> Cells:
 
 
 def mean_text(values: Sequence[float | None], measure: str) -> str:
-    """Mean over seeds and its interval; a dash where a seed has no such figure."""
+    """Mean over seeds and its interval; as ``number`` has it where a seed has no such figure."""
     known = [v for v in values if v is not None]
     if not known or len(known) < len(values):
-        return NONE
+        return number(None, measure)
     mean, interval = mean_share(known) if _is_share(measure) else (fmean(known), None)
     if interval is None:
         return number(mean, measure)
@@ -118,10 +121,14 @@ def difference_text(gain: PairedDifference | None, measure: str) -> str:
 
 
 def number(x: float | None, measure: str) -> str:
-    """A share in percent, a count as it is."""
+    """A share in percent, a count as it is; a dash for nothing, words for a cost that an earlier version did not
+    record."""
+    key = measure.rpartition(".")[2]
     if x is None:
-        return NONE
-    return f"{100 * x:.1f}" if _is_share(measure) else f"{x:,.0f}"
+        return NOT_RECORDED if key in COSTS else NONE
+    if _is_share(measure):
+        return f"{100 * x:.1f}"
+    return scaled(x) if key == FLOPS else f"{x:,.0f}"
 
 
 def _is_share(measure: str) -> bool:

@@ -5,11 +5,17 @@ to their last ``MAX_TEXT`` characters, answers longer than ``MAX_ANSWER`` are co
 repetition in another, and nothing is evaluated but sums, products, powers and roots of a bounded size.
 
     extract   where an answer is announced, and the answer behind it
-    plain     LaTeX and typography -> one plain form
+    plain     LaTeX and typography -> one plain form; letters keep their case
+    question  nouns that the question counts; whether it asks for a set or a pair
+    options   the options that a text names, without those that it denies or leaves open
+    numerals  numbers in words
+    units     units of measurement, and the nouns and other words behind a number
     quantity  a number and its unit
+    names     names of figures: ∠ABC is ∠CBA
+    moments   times of the day and dates
     forms     tuples, sets, intervals, matrices, ratios
     algebra   an expression's normal form
-    compare   all of these, the cheapest first; option letters and texts
+    compare   all of these, the cheapest first
     text      short answers in words
     rule      which of these a task's answers go by
 """

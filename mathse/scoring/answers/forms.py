@@ -12,6 +12,7 @@ from fractions import Fraction
 from typing import NamedTuple, TypeVar
 
 from mathse.scoring.answers.quantity import quantity
+from mathse.scoring.answers.question import UNASKED, Question
 
 T = TypeVar("T")
 Same = Callable[[str, str], bool]
@@ -21,24 +22,28 @@ _OPEN, _CLOSE = "([{", ")]}"
 _MATRIX = re.compile(
     r"\[?\(?\\begin\{(?P<kind>[bpv]?matrix|array)\}(?:\{[lcr|]*\})?(?P<body>.*?)\\end\{(?P=kind)\}\)?\]?"
 )
-_SOLUTION = re.compile(r"(?P<name>[a-z]\w{0,2}?)(?:_?[0-9])? ?= ?(?P<value>[^=]+)")
-_OR = re.compile(r" or |或者?|∪")
-_AND = re.compile(r",? and |和|、|;")
-_BOUND = re.compile(r"(?P<low>[^<>=]+)(?P<first><=?|>=?) ?(?P<name>[a-z]\w{0,2}) ?(?P<second><=?|>=?)(?P<high>[^<>=]+)")
+_SOLUTION = re.compile(r"(?P<name>[a-zA-Z]\w{0,2}?)(?:_?[0-9])? ?= ?(?P<value>[^=]+)")
+_OR = re.compile(r" or |或者?|∪", re.IGNORECASE)
+_AND = re.compile(r",? and |和|、|;|且", re.IGNORECASE)
+_BOUND = re.compile(
+    r"(?P<low>[^<>=]+)(?P<first><=?|>=?) ?(?P<name>[a-zA-Z]\w{0,2}) ?(?P<second><=?|>=?)(?P<high>[^<>=]+)"
+)
 _HALF = re.compile(r"(?P<left>[^<>=]+)(?P<sign><=?|>=?)(?P<right>[^<>=]+)")
-_VARIABLE = re.compile(r"[a-z]")
+_VARIABLE = re.compile(r"[a-zA-Z]")
 _THOUSAND = re.compile(r",[0-9]{3}(?![0-9])")
 _INFINITE = re.compile(r"[-+]?(?:∞|infinity|oo)")
+_RATIO = re.compile(r":|(?<=[0-9]) to (?=[0-9])|(?<=[0-9])比(?=[0-9])")
 _TURNED = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}
 
 
-def same_form(left: str, right: str, same: Same) -> bool | None:
+def same_form(left: str, right: str, same: Same, question: Question = UNASKED) -> bool | None:
     """Whether two answers of several parts are equal; None where neither has parts that this module knows."""
     # In this order: "(1, 2) or (3, 4)" is a union of intervals before it is a list of solutions.
-    for compare in (_same_matrix, _same_interval, _same_ratio, _same_solutions, _same_tuple):
+    for compare in (_same_matrix, _same_interval, _same_ratio):
         if (verdict := compare(left, right, same)) is not None:
             return verdict
-    return None
+    verdict = _same_solutions(left, right, same, question)
+    return _same_tuple(left, right, same) if verdict is None else verdict
 
 
 def split(text: str, separators: str = ",") -> list[str]:
@@ -133,7 +138,7 @@ def _intervals(text: str) -> list[NumberInterval] | None:
 
 def _interval(text: str) -> NumberInterval | None:
     """Of "[1, 2)", "x ∈ (0, ∞)", "1 < x <= 2" or "x >= 3"."""
-    text = re.sub(r"^[a-z] ?(?:\\in|∈) ?", "", text)
+    text = re.sub(r"^[a-zA-Z] ?∈ ?", "", text)
     if text[:1] in ("(", "[") and text[-1:] in (")", "]") and len(ends := split(text[1:-1])) == 2 and all(ends):
         return _bounded(ends[0], text[0] == "[", ends[1], text[-1] == "]")
     if match := _BOUND.fullmatch(text):
@@ -143,6 +148,9 @@ def _interval(text: str) -> NumberInterval | None:
         if first[0] == ">":
             low, first, second, high = high, second, first, low
         return _bounded(low, "=" in first, high, "=" in second)
+    halves = _AND.sub(",", text).split(",")
+    if len(halves) == 2 and (one := _interval(halves[0].strip())) and (other := _interval(halves[1].strip())):
+        return _both(one, other)  # x > 1 and x < 2
     if match := _HALF.fullmatch(text):
         name, sign, bound = match["left"].strip(), match["sign"], match["right"].strip()
         if not _VARIABLE.fullmatch(name):
@@ -151,6 +159,15 @@ def _interval(text: str) -> NumberInterval | None:
             below, above = (bound, None) if sign[0] == ">" else (None, bound)
             return NumberInterval(below, above, (sign == ">=", sign == "<="))
     return None
+
+
+def _both(one: NumberInterval, other: NumberInterval) -> NumberInterval | None:
+    """What two half-lines from opposite sides have in common."""
+    if one.low is None:
+        one, other = other, one
+    if one.low is None or one.high is not None or other.low is not None or other.high is None:
+        return None
+    return NumberInterval(one.low, other.high, (one.closed[0], other.closed[1]))
 
 
 def _bounded(low: str, low_closed: bool, high: str, high_closed: bool) -> NumberInterval:
@@ -164,7 +181,7 @@ def _bounded(low: str, low_closed: bool, high: str, high_closed: bool) -> Number
 
 def _same_ratio(left: str, right: str, same: Same) -> bool | None:
     """4:6 is 2:3 and 2/3."""
-    a, b = left.split(":"), right.split(":")
+    a, b = _RATIO.split(left), _RATIO.split(right)
     if len(a) == len(b) == 1:
         return None
     x, y = ([q.value for part in parts if (q := quantity(part.strip()))] for parts in (a, b))
@@ -187,20 +204,49 @@ class Solutions(NamedTuple):
     ordered: bool
 
 
-def _same_solutions(left: str, right: str, same: Same) -> bool | None:
+def _same_solutions(left: str, right: str, same: Same, question: Question) -> bool | None:
     a, b = _solutions(left), _solutions(right)
-    if a is None or b is None:
-        several = a or b  # of at most one side; the other is a single answer
-        return False if several is not None and len(several.parts) > 1 else None
-    if len(set(a.names)) == len(a.parts) > 1 and set(a.names) == set(b.names):
+    if a is None and b is None:
+        return None
+    pair = _pair(left) if a is None else _pair(right) if b is None else None
+    if pair is not None and not question.about_intervals:  # x=2, y=3 and "2, 3" are (2, 3)
+        a, b = a or pair, b or pair
+        if not (a.ordered and b.ordered):
+            return False
+    elif a is None or b is None:
+        several, single = (b, left) if a is None else (a, right)
+        return len(several.parts) == 1 and same(several.parts[0], single) if several else None
+    elif question.wants_a_set:
+        a, b = a._replace(ordered=bool(a.names)), b._replace(ordered=bool(b.names))
+    if len(a.names) == len(b.names) > 1:
+        if set(a.names) != set(b.names):
+            return False
         values = dict(zip(b.names, b.parts, strict=True))
         return all(same(part, values[name]) for name, part in zip(a.names, a.parts, strict=True))
-    return _same_parts(a.parts, b.parts, same, a.ordered and b.ordered)
+    in_order = (_in_order_of_names(a, question), _in_order_of_names(b, question))
+    return _same_parts(*in_order, same, a.ordered and b.ordered)
+
+
+def _in_order_of_names(solutions: Solutions, question: Question) -> list[str]:
+    """The values of named parts as a pair has them: in the question's order of the names, else by the alphabet."""
+    if len(solutions.names) < 2:
+        return solutions.parts
+    names = question.names if set(question.names) == set(solutions.names) else sorted(solutions.names)
+    values = dict(zip(solutions.names, solutions.parts, strict=True))
+    return [values[name] for name in names]
+
+
+def _pair(text: str) -> Solutions | None:
+    """The elements of (1, 2)."""
+    parts = _tuple(text) if text.startswith("(") else None
+    return None if parts is None else Solutions(parts, [], ordered=True)
 
 
 def _solutions(text: str) -> Solutions | None:
     """ "x_1=1, x_2=3", "{1, 3}", "1 or 3", "±2", "1和3"; None for a single answer without braces."""
+    text = re.sub(r"^[a-zA-Z] ?∈ ?(?=\{)", "", text)
     braces = text.startswith("{") and text.endswith("}")
+    text = re.sub(r"^either ", "", text, flags=re.IGNORECASE)
     inner = _AND.sub(",", _OR.sub(",", text[1:-1] if braces else text))
     parts = [part for part in split(inner) if part]
     ordered = not braces and not _OR.search(text) and "±" not in text
@@ -208,12 +254,11 @@ def _solutions(text: str) -> Solutions | None:
     if not parts or len(parts) > MAX_PARTS or len(parts) == 1 and not braces:
         return None
     named = [_SOLUTION.fullmatch(part) for part in parts]
-    if all(named):
-        names = [match["name"] for match in named if match]
-        values = [match["value"].strip() for match in named if match]
-        return Solutions(values, names if len(set(names)) == len(names) else [], ordered and len(set(names)) > 1)
     values = [match["value"].strip() if match else part for match, part in zip(named, parts, strict=True)]
-    return Solutions(values, [], ordered)
+    names = [match["name"] for match in named if match]
+    if len(names) == len(parts) == len(set(names)):
+        return Solutions(values, names, ordered)
+    return Solutions(values, [], ordered and len(names) < len(parts))
 
 
 def _both_signs(part: str) -> tuple[str, ...]:
@@ -234,7 +279,7 @@ def _same_tuple(left: str, right: str, same: Same) -> bool | None:
 
 def _tuple(text: str) -> list[str] | None:
     """The elements of (1, 2); a name before it, as in A(1, 2), is left out."""
-    start = text.find("(") if re.match(r"[a-z]?\(", text) else text.find("[") if text.startswith("[") else -1
+    start = text.find("(") if re.match(r"[a-zA-Z]?\(", text) else text.find("[") if text.startswith("[") else -1
     if start < 0 or text[-1] != _CLOSE[_OPEN.index(text[start])]:
         return None
     parts = split(text[start + 1 : -1])

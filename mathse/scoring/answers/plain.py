@@ -1,4 +1,7 @@
-"""One plain form for the many ways to write an answer."""
+"""One plain form for the many ways to write an answer.
+
+Letters keep their case, for R and r may be two radii; ``folded`` is for words.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,15 @@ CHARACTERS = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | str.maket
         "—": "-",
         "\u3000": " ",
         "\u00a0": " ",
-        "²": "^2",
-        "³": "^3",
         "∛": "\\sqrt[3]",
         "½": " 1/2",
         "¼": " 1/4",
         "¾": " 3/4",
         "π": "pi",
+        "…": "...",
+        "⋯": "...",
+        "Ω": "Ω",  # the sign of the unit, and the letter
+        "µ": "μ",
         "×": "*",
         "·": "*",
         "÷": "/",
@@ -32,7 +37,8 @@ CHARACTERS = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | str.maket
         "⩾": ">=",
         "º": "°",
         "∘": "°",
-        "℃": "°c",
+        "℃": "°C",
+        "℉": "°F",
         "“": '"',
         "”": '"',
         "’": "'",
@@ -50,47 +56,73 @@ CHARACTERS = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | str.maket
 )
 
 
+_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻ⁿ", "0123456789-n")
+_RAISED = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻ⁿ]+")
+
+
+def _exponent(match: re.Match[str]) -> str:
+    power = match[0].translate(_SUPERSCRIPTS)
+    return f"^{power}" if len(power) == 1 else f"^({power})"
+
+
 def _fraction(match: re.Match[str]) -> str:
     # The blank keeps 1\frac{1}{2} (one and a half) apart from 11/2.
     return " " + "/".join(part if _ATOM.fullmatch(part) else f"({part})" for part in (match[1], match[2]))
 
 
-_WRAPPER = r"\\(?:text(?:bf|it|rm)?|math(?:rm|bf|it|sf|bb)|operatorname|mbox|boxed) ?\{([^{}]*)\}"
-_ATOM = re.compile(r"-?(?:[0-9.]+|[a-z](?:_\w)?|pi)|[0-9]*sqrt\(\w+\)")  # 2a is none: 1/(2a) is not 1/2a
+_WRAPPER = (
+    r"\\(?:text(?:bf|it|rm)?|math(?:rm|bf|it|sf|bb)|operatorname|mbox|boxed|overline(?= ?\{ ?[A-Z]{2} ?\}))"
+    r" ?\{([^{}]*)\}"
+)
+_ATOM = re.compile(r"-?(?:[0-9.]+|[a-zA-Z](?:_\w)?|pi)|[0-9]*sqrt\(\w+\)")  # 2a is none: 1/(2a) is not 1/2a
+_END = r"(?![a-zA-Z])"  # of a LaTeX command
 # Each applied once, in this order.
 _REWRITES = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
+        (r"(?<=[0-9])\\(?:text|mathrm) ?\{[ ~]*(?=[A-Za-z])", r" \\text{"),  # 5\mathrm{V} is 5 V
         (_WRAPPER, r"\1"),  # before blanks at braces go: 12\text{ cm}
         (r"(?<=[0-9])(?:\\,|\{,\})(?=[0-9]{3})", ","),  # 1{,}000
-        (r"\\(?:left|right|displaystyle|[Bb]igg?)(?![a-zA-Z])", ""),
+        (r"\\(?:left|right|displaystyle|[Bb]igg?)" + _END, ""),
         (r"\\(?:[,;:! ]|qquad|quad)|~", " "),
-        (r"\\?\$|\\[()\[\]]|\*\*|`", ""),
+        (r"(?:US)?\\\$(?= ?[0-9.])|US\$(?= ?[0-9])", "＄"),  # a price, not the sign of a formula
+        (r"^([^$]*)\$(?=[0-9][^$]*$)", r"\1＄"),
+        (r"\\?\$|\\[()\[\]]|(?<!\w)\*\*|\*\*(?!\w|[-(])|`", ""),
+        (r"\*\*", "^"),
         (r"\\%", "%"),
         (r"\^ ?\{? ?\\circ ?\}?|\\degree|\\circ|\^°", "°"),
         (r"\\[dtc]frac", r"\\frac"),
-        (r"\\frac ?([0-9a-z]) ?([0-9a-z])", r"\\frac{\1}{\2}"),
-        (r"\\(?:times|cdot)(?![a-z])", "*"),
-        (r"\\div(?![a-z])", "/"),
-        (r"\\leq?(?:slant)?(?![a-z])", "<="),
-        (r"\\geq?(?:slant)?(?![a-z])", ">="),
-        (r"\\lt(?![a-z])", "<"),
-        (r"\\gt(?![a-z])", ">"),
-        (r"\\neq?(?![a-z])", "!="),
-        (r"\\pm(?![a-z])|\+/-", "±"),
-        (r"\\infty(?![a-z])", "∞"),
-        (r"\\cup(?![a-z])", "∪"),
-        (r"\\angle(?![a-z])", "∠"),
-        (r"\\triangle(?![a-z])", "△"),
-        (r"\\parallel(?![a-z])", "∥"),
-        (r"\\perp(?![a-z])", "⊥"),
-        (r"\\(?=(?:alpha|beta|gamma|delta|theta|lambda|mu|omega|phi|sigma)(?![a-z]))", ""),
-        (r"\\pi(?![a-z])", "pi"),  # after the commands that may stand before it: 2\\times\\pi
-        (r"\\log ?_ ?(?:\{ ?([0-9]{1,9}) ?\}|([0-9]))[ ({]*([0-9]{1,12})[)}]*", r"log_\1\2(\3)"),
-        (r"\\(?=(?:sin|cos|tan|log)(?![a-z]))", ""),
+        (r"\\frac ?([0-9a-zA-Z]) ?([0-9a-zA-Z])", r"\\frac{\1}{\2}"),
+        (r"\\(?:times|cdot)" + _END, "*"),
+        (r"(?<=[0-9]) ?[xX] ?(?=10 ?\^|10(?![0-9.]))", "*"),  # 6.02 x 10^23
+        (r"\\div" + _END, "/"),
+        (r"\\leq?(?:slant)?" + _END, "<="),
+        (r"\\geq?(?:slant)?" + _END, ">="),
+        (r"\\lt" + _END, "<"),
+        (r"\\gt" + _END, ">"),
+        (r"\\neq?" + _END, "!="),
+        (r"\\pm" + _END + r"|\+/-", "±"),
+        (r"\\infty" + _END, "∞"),
+        (r"\\cup" + _END, "∪"),
+        (r"\\in" + _END, "∈"),
+        (r"\\angle" + _END, "∠"),
+        (r"\\triangle" + _END, "△"),
+        (r"\\parallel" + _END, "∥"),
+        (r"\\perp" + _END, "⊥"),
+        (r"\\cong" + _END, "≅"),
+        (r"\\sim" + _END, "∽"),
+        (r"\\(?:emptyset|varnothing)" + _END, "∅"),
+        (r"\\(?:Omega|ohm)" + _END, "Ω"),
+        (r"\\(?:mu|micro)" + _END, "μ"),
+        (r"\\(?:ldots|cdots|dots)" + _END, "..."),
+        (r"\\(?:vert|mid|lvert|rvert)" + _END, "|"),
+        (r"\\(?=(?:alpha|beta|gamma|delta|theta|lambda|omega|phi|sigma)(?![a-z]))", " "),
+        (r"\\pi" + _END, "pi"),  # after the commands that may stand before it: 2\\times\\pi
+        (r"\\?log ?_ ?(?:\{ ?([0-9]{1,9}) ?\}|([0-9]))[ ({]*([0-9]{1,12})[)}]*", r"log_\1\2(\3)"),
+        (r"\\(?=(?:arc)?(?:sin|cos|tan|cot|sec|csc)(?![a-z])|(?:log|ln|lg|exp)(?![a-z]))", ""),
         (r"(?:\\sqrt|√) ?\[ ?([2-9]) ?\]", r"root\1"),
         (r"\\sqrt|√", "sqrt"),
-        (r"(sqrt|root[2-9]) ?([0-9]+|[a-z](?![a-z]))", r"\1(\2)"),
+        (r"(sqrt|root[2-9]) ?([0-9]+|[a-zA-Z](?![a-zA-Z]))", r"\1(\2)"),
         (r"(?<!\\) ?(\{) ?| ?(?<!\\)(\})", r"\1\2"),
     )
 )
@@ -99,7 +131,9 @@ _NESTED = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
         (_WRAPPER, r"\1"),
-        (r"([\^_])\{(-?\w+)\}", r"\1\2"),
+        (r"\\[dt]?binom\{([^{}]+)\}\{([^{}]+)\}", r"binom(\1,\2)"),
+        (r"\{([^{}]+) ?\\choose ?([^{}]+)\}", r"binom(\1,\2)"),
+        (r"(\^)\{(-?[0-9]+|-?[a-zA-Z])\}|(_)\{(\w+)\}", r"\1\2\3\4"),
         (r"\^\{([^{}]+)\}", r"^(\1)"),
         (r"(sqrt|root[2-9])\{([^{}]*)\}", r"\1(\2)"),
         (r"\\frac\{([^{}]+)\}\{([^{}]+)\}", _fraction),
@@ -111,10 +145,16 @@ _BETWEEN_DIGITS = re.compile(r"(?<![0-9]) | (?![0-9])")  # every blank but one b
 _WHOLE_IN_BRACKETS = re.compile(r"\(([^(),]*)\)")
 
 
+# Rrh, nRT and AB are products, Bus is a word
+_WORD = re.compile(
+    r"(?<![A-Za-z])(?:(?=[A-Za-z]{0,8}[aeiouyAEIOUY])(?:[A-Z]?[a-z]{2,}|[A-Z]{3,})|[Nn][Oo]|[Uu][Pp]|[Oo][Nn]|[Ii][Nn])(?![A-Za-z])"
+)
+
+
 @lru_cache(maxsize=4096)  # references and choices come again with every path
 def plain(text: str) -> str:
-    """Lower case, single blanks, no LaTeX wrapping: ``$\\dfrac{1}{2}$`` -> ``1/2``, ``\\text{(B)}`` -> ``b``."""
-    text = " ".join(text.translate(CHARACTERS).split()).casefold()
+    """Single blanks, no LaTeX wrapping: ``$\\dfrac{1}{2}$`` -> ``1/2``, ``\\text{(B)}`` -> ``B``."""
+    text = _RAISED.sub(_exponent, " ".join(text.translate(CHARACTERS).split()))
     for pattern, replacement in _REWRITES:
         text = pattern.sub(replacement, text)
     for _ in range(_MAX_NESTING):
@@ -123,11 +163,19 @@ def plain(text: str) -> str:
             text = nested.sub(rewrite, text)
         if text == before:
             break
+    dots = text.endswith("...")
     text = " ".join(_SET_BRACE.sub(r"\1", text).split()).rstrip(" .,;:。").strip("\"' ")
     whole = _WHOLE_IN_BRACKETS.fullmatch(text)
-    return whole[1].strip() if whole else text
+    text = whole[1].strip() if whole else text
+    return text + "..." if dots and text[-1:].isdigit() else text
 
 
 def compact(plain_text: str) -> str:
     """Without blanks, but for one between two digits."""
     return _BETWEEN_DIGITS.sub("", plain_text)
+
+
+@lru_cache(maxsize=4096)
+def folded(plain_text: str) -> str:
+    """Words in lower case; letters, and two of them, may be symbols and keep theirs: "Bus Rr" -> "bus Rr"."""
+    return _WORD.sub(lambda match: match[0].casefold(), plain_text)

@@ -17,10 +17,12 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 
-from mathse.scoring.answers.compare import choice_index, option_letter, same_answer
+from mathse.scoring.answers.compare import choice_index, same_answer
 from mathse.scoring.answers.extract import announces, extract_answer
+from mathse.scoring.answers.options import option_letter
 from mathse.scoring.answers.plain import MAX_ANSWER, plain
 from mathse.scoring.answers.quantity import Quantity, equal_quantities, quantity
+from mathse.scoring.answers.question import read_question
 from mathse.scoring.answers.text import items, same_text
 
 Form = Literal["expression", "number", "choice", "text", "list"]
@@ -34,12 +36,13 @@ class AnswerRule:
     """``tolerance``: by what share of the reference a number may be off; 0.05 is ChartQA's "relaxed accuracy".
 
     ``unit``: of a number, "optional" (one that only one side names is ignored), "needed" (one that the reference has),
-    or "ignored".
+    or "ignored". ``question``: the question of the problem that is being compared, where it is known.
     """
 
     form: Form = "expression"
     tolerance: float = 0.0
     unit: UnitRule = "optional"
+    question: str = ""
 
     def extract(self, response: str) -> str | None:
         """The final answer of a response, as written, or None. A short line in words is an answer too where words
@@ -55,7 +58,7 @@ class AnswerRule:
         if prediction is None or not reference.strip():
             return False
         if self.form == "expression":
-            return same_answer(prediction, reference, choices) or (
+            return same_answer(prediction, reference, choices, self.question) or (
                 self.tolerance > 0 and not choices and self._same_number(prediction, reference)
             )
         if choices and (expected := self._choice(reference, choices)) is not None:
@@ -76,13 +79,13 @@ class AnswerRule:
 
     def _same_number(self, prediction: str, reference: str) -> bool:
         """Never where one of the two is no number."""
-        left, right = quantity(plain(prediction)), quantity(plain(reference))
+        left, right = (quantity(plain(text), read_question(self.question)) for text in (prediction, reference))
         if left is None or right is None:
             return False
         if self.unit == "needed" and right.unit and not left.unit:
             return False
         if self.unit == "ignored":
-            left, right = Quantity(left.value, ""), Quantity(right.value, "")
+            left, right = Quantity(left.value, None), Quantity(right.value, None)
         return equal_quantities(left, right, Fraction(str(self.tolerance)))
 
     def _choice(self, text: str, choices: Sequence[str]) -> int | None:

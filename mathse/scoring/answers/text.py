@@ -24,7 +24,7 @@ def bare(text: str) -> str:
 
     In a text with digits the signs between them stay: -5 is not 5, and 1/2 not 12.
     """
-    text = _SIGNS.sub("", plain(unicodedata.normalize("NFKC", text)))
+    text = _SIGNS.sub("", plain(unicodedata.normalize("NFKC", text)).casefold())
     if not _COUNT_OR_FORMULA.search(text):
         text = _APART.sub(" ", text)
     text = " ".join(text.split()).rstrip(".")

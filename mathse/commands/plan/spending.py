@@ -1,0 +1,222 @@
+"""What a run's own models will read, write and learn, and the operations of that: the ledger of a run (mathse/runs),
+before it starts.
+
+How many answers, verdicts and rows there will be is the planner's. What each comes to is measured in the ledgers of an
+earlier run (--like), else estimated: tokens from the words of prompts and reference solutions, operations from the
+model's shape. Rows that a fit by pairs sees, and answers that an ORM gives for itself, are not counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from mathse.commands.plan.amounts import Range, StagePlan
+from mathse.commands.plan.teacher_requests import ANNOTATION, SOLUTION
+from mathse.commands.plan.tokens import A_MESSAGE, text_tokens
+from mathse.config.fits import Fit
+from mathse.config.schema import TrainConfig, needs_orm
+from mathse.data.images import image_size
+from mathse.inference import prompts
+from mathse.models.operations import JOINED, Amounts, Operations, picture_amounts, written_behind
+from mathse.models.shape_operations import forward_of, training_of
+from mathse.models.shapes import Shape, shape_of
+from mathse.runs.layout import PATHS, VERDICTS
+from mathse.runs.ledger import FLOPS, TOKENS, spent_in
+from mathse.runs.reader import FinishedStage, Run, read_run
+from mathse.types import Problem
+
+PATCH_NUMBERS = 3 * 2  # colours by frames, of a patch's pixel, where a picture's size decides its tokens
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Means of an answer, a verdict, or a row. ``flops`` None: not known."""
+
+    read: float = 0.0
+    written: float = 0.0
+    trained: float = 0.0
+    flops: float | None = None
+
+
+@dataclass(frozen=True)
+class PlannedSpending:
+    """By currency; ``flops`` None: not known."""
+
+    prefilled_tokens: Range = Range()
+    sampled_tokens: Range = Range()
+    trained_tokens: Range = Range()
+    flops: Range | None = field(default_factory=Range)
+
+    def __add__(self, other: PlannedSpending) -> PlannedSpending:
+        return PlannedSpending(
+            self.prefilled_tokens + other.prefilled_tokens,
+            self.sampled_tokens + other.sampled_tokens,
+            self.trained_tokens + other.trained_tokens,
+            None if self.flops is None or other.flops is None else self.flops + other.flops,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        tokens = {currency: getattr(self, currency).to_json() for currency in TOKENS}
+        return {**tokens, FLOPS: None if self.flops is None else self.flops.to_json()}
+
+
+class Spending:
+    """Of the stages of one plan. ``notes`` say how it was estimated."""
+
+    def __init__(self, config: TrainConfig, problems: Sequence[Problem], like: Path | None) -> None:
+        self.config, self.notes = config, list[str]()
+        orm_section = config.orm.backbone or config.backbone
+        self.student, self.orm = _Lengths(config.backbone, problems), _Lengths(orm_section, problems)
+        self.measured = _measured(read_run(like)) if like is not None else {}
+        if self.measured:
+            names = ", ".join(sorted(self.measured))
+            self.notes.append(f"tokens and FLOPs of {names}: measured in the ledgers of {like}")
+        if len(self.measured) < 3 + needs_orm(config):
+            self.notes.append(
+                "tokens and FLOPs that no run measured: the words of prompts and reference solutions counted, which a "
+                "model's own answers may exceed; --like RUN measures them"
+            )
+        for lengths in {id(s): s for s in (self.student, self.orm)}.values():
+            if lengths.shape is None:
+                self.notes.append("FLOPs: not known where the sizes of the backbone are not; --like RUN measures them")
+                break
+
+    def method(self, stage: StagePlan) -> PlannedSpending:
+        """What the stage will spend on its student or ORM."""
+        answers, verdicts = stage.samples - stage.held_samples, stage.verdicts - stage.held_verdicts
+        return (
+            _times(answers, self._answer(stage.prompts_share))
+            + _times(verdicts, self._verdict())
+            + _times(stage.seen, self._row(stage))
+        )
+
+    def measuring(self, stage: StagePlan) -> PlannedSpending:
+        """What its figures will cost."""
+        answers = stage.held_samples + Range.of(stage.evaluated)
+        lengths = self.orm if stage.name == "orm" else self.student
+        row = self._row(stage)
+        read = Unit(read=row.trained, flops=lengths.flops(lengths.row(stage.name == "orm"), forward_of))
+        return (
+            _times(answers, self._answer(1.0))
+            + _times(stage.held_verdicts, self._verdict())
+            + _times(stage.validated, read)
+        )
+
+    def _answer(self, prompts_share: float) -> Unit:
+        if (measured := self.measured.get("answers")) is not None:
+            return measured
+        limit = self.config.generator.max_new_tokens
+        written = min(self.student.solution, limit)
+        amounts = self.student.answer(written, prompts_share)
+        read = self.student.prompt * prompts_share
+        return Unit(read, written, flops=self.student.flops(amounts, forward_of))
+
+    def _verdict(self) -> Unit:
+        """Of the ORM; one that says its verdict first explains the paths that it calls wrong, here half of them."""
+        orm, judge = self.config.orm, self.config.judge
+        full = min(ANNOTATION, judge.max_new_tokens)
+        first = orm.kind == "binary" or orm.order == "verdict_first"
+        written = (1.0 if orm.kind == "binary" or judge.explain != "all" else full / 2) if first else full
+        return Unit(self.orm.judged, written, flops=self.orm.flops(self.orm.answer(written, of_judge=True), forward_of))
+
+    def _row(self, stage: StagePlan) -> Unit:
+        is_orm = stage.name == "orm"
+        if (measured := self.measured.get("rows of the ORM" if is_orm else "rows")) is not None:
+            return measured
+        lengths = self.orm if is_orm else self.student
+        fit: Fit = self.config.orm.fit if is_orm else self.config.sft
+        first = stage.new.high / stage.seen.high if stage.seen.high else 1.0
+        amounts = lengths.row(is_orm)
+        flops = lengths.flops(amounts, lambda shape: training_of(shape, fit, first))
+        return Unit(trained=amounts.tokens, flops=flops)
+
+
+class _Lengths:
+    """Mean tokens of what a backbone reads and writes, over some problems; and its operations."""
+
+    def __init__(self, section: Any, problems: Sequence[Problem]) -> None:
+        settings: Mapping[str, Any] = section if isinstance(section, Mapping) else vars(section)
+        style: Any = settings.get("prompt_style") or getattr(section, "prompt_style", "full")
+        self.shape = shape_of(section)
+        self.picture = _mean(sum(self._picture(ref) for ref in p.images) for p in problems)
+        question = _mean(text_tokens(prompts.generation_prompt(p, style)) for p in problems) + A_MESSAGE
+        solved = [p.solution for p in problems if p.solution]
+        self.solution = _mean(text_tokens(text) + 1 for text in solved) if solved else SOLUTION  # with its end
+        self.prompt = question + self.picture
+        self.judged = self.prompt + self.solution + 2 * A_MESSAGE
+
+    def _picture(self, ref: str) -> float:
+        """Tokens; where a picture's size decides, at most as many as the settings allow."""
+        if self.shape is None or not self.shape.patch:
+            return 0.0
+        most = self.shape.image_tokens[1]
+        if self.shape.patch % PATCH_NUMBERS:
+            return most
+        width, height = image_size(ref)
+        return min(most, width * height / (self.shape.patch / PATCH_NUMBERS) / JOINED + 2)
+
+    def answer(self, written: float, prompts_share: float = 1.0, of_judge: bool = False) -> Amounts:
+        """Of one answer, with its share of reading the prompt."""
+        prompt = self.judged if of_judge else self.prompt
+        seen = picture_amounts(round(self.picture * prompts_share))
+        whole = Amounts(tokens=round(prompt * prompts_share), squares=round(prompt**2 * prompts_share)) + seen
+        return whole + written_behind(round(prompt), 0, round(written))
+
+    def row(self, of_judge: bool) -> Amounts:
+        """Of a row that a fit sees."""
+        length = (self.judged + ANNOTATION) if of_judge else (self.prompt + self.solution)
+        response = ANNOTATION if of_judge else self.solution
+        tokens = Amounts(tokens=round(length), targets=round(response), squares=round(length**2))
+        return tokens + picture_amounts(round(self.picture))
+
+    def flops(self, amounts: Amounts, operations: Callable[[Shape], Operations]) -> float | None:
+        return None if self.shape is None else operations(self.shape).of(amounts)
+
+
+def _times(count: Range, unit: Unit) -> PlannedSpending:
+    if not count.high:
+        return PlannedSpending()
+    return PlannedSpending(
+        count * unit.read,
+        count * unit.written,
+        count * unit.trained,
+        None if unit.flops is None else count * unit.flops,
+    )
+
+
+def _measured(run: Run) -> dict[str, Unit]:
+    """What the ledgers of a run tell: of rows of its fits, and of answers where nothing else was read or written."""
+    found: dict[str, Unit] = {}
+    for name, stages in (
+        ("rows", [stage for stage in run.stages if stage.name != "orm"]),
+        ("rows of the ORM", [stage for stage in run.stages if stage.name == "orm"]),
+    ):
+        fits = [spent for stage in stages if (spent := spent_in(stage)).trained_rows]
+        rows = sum(spent.trained_rows or 0 for spent in fits)
+        if rows:
+            trained = sum(spent.trained_tokens or 0 for spent in fits)
+            found[name] = Unit(trained=trained / rows, flops=sum(s.training_flops or 0 for s in fits) / rows)
+    sampled = [(stage, spent_in(stage)) for stage in run.stages if _only_samples(stage)]
+    known = [(stage, spent) for stage, spent in sampled if spent.flops is not None]
+    if answers := sum(sum(1 for _ in stage.rows(PATHS)) for stage, _ in known):
+        read, written = (sum(getattr(spent, c) or 0 for _, spent in known) / answers for c in TOKENS[:2])
+        flops = sum((spent.flops or 0) - (spent.training_flops or 0) for _, spent in known) / answers
+        found["answers"] = Unit(read, written, flops=flops)
+    return found
+
+
+def _only_samples(stage: FinishedStage) -> bool:
+    """Whether its student's paths are all that its method had a model of ours write."""
+    if not stage.name.startswith(("orm/student", "round")) or not stage.has(PATHS):
+        return False
+    by_model = ("orm", "student")
+    return not any(str(row.get("judge", "")).startswith(by_model) for row in stage.rows(VERDICTS))
+
+
+def _mean(values: Iterator[float]) -> float:
+    counted = list(values)
+    return fmean(counted) if counted else 0.0
