@@ -1,15 +1,16 @@
 """Draws the two pictures of docs/design.md from the code: ``python docs/draw_rooms.py`` writes rooms.svg and walk.svg.
 
-rooms.svg has the twelve rooms in the order that tests/test_layers.py holds, and an arc for each pair of which one
-imports from the other. walk.svg is the way of a JSONL row to final/train.jsonl and into a fit: the steps are listed
-here (WALK), and each is looked up in the code: that its function exists, and that the function named beside it calls
-it. A test compares both files with what this script draws, so a picture that is out of date fails it.
+rooms.svg has the twelve rooms in the order that tests/test_layers.py holds, and a table of who imports from whom.
+walk.svg is the way of a JSONL row to final/train.jsonl and into a fit: the steps are listed here (WALK), and each is
+looked up in the code: that its function exists, and that the function named beside it calls it. A test compares both
+files with what this script draws, so a picture that is out of date fails it.
 """
 
 from __future__ import annotations
 
 import ast
 import sys
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
@@ -18,17 +19,17 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "mathse"
 
+# Plain colours, which every viewer knows, and those of a dark page after them. The ground is part of the picture.
 STYLE = """<style>
-:root { --ink: #1b1f24; --muted: #626a73; --card: #f4f4ef; --rule: #d0d0c9; --accent: #1f5f8b; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e6e8ea; --muted: #9aa3ac; --card: #1d2226; --rule: #3b4249; --accent: #7db8e0; }
-}
-text { font: 14px system-ui, "Segoe UI", Roboto, "Helvetica Neue", "DejaVu Sans", sans-serif; fill: var(--ink); }
-.name { font-weight: 600; } .small { font-size: 12px; fill: var(--muted); }
+text { font: 14px system-ui, "Segoe UI", Roboto, "Helvetica Neue", "DejaVu Sans", sans-serif; fill: #1b1f24; }
+.name { font-weight: 600; } .small { font-size: 12px; fill: #626a73; }
 .code { font: 12px ui-monospace, "DejaVu Sans Mono", monospace; }
-.box { fill: var(--card); stroke: var(--rule); }
-.arc { fill: none; stroke: var(--accent); stroke-width: 1.5; stroke-opacity: .6; } .arc:hover { stroke-opacity: 1; }
-.arrow { stroke: var(--muted); stroke-width: 1.5; } .head { fill: var(--muted); }
+.ground { fill: #fdfdfb; } .box { fill: #f4f4ef; stroke: #d0d0c9; } .self { fill: #d0d0c9; } .imports { fill: #1f5f8b; }
+.arrow { stroke: #626a73; stroke-width: 1.5; } .head { fill: #626a73; }
+@media (prefers-color-scheme: dark) {
+  text { fill: #e6e8ea; } .small { fill: #9aa3ac; } .ground { fill: #14171a; } .box { fill: #1d2226; stroke: #3b4249; }
+  .self { fill: #3b4249; } .imports { fill: #7db8e0; } .arrow { stroke: #9aa3ac; } .head { fill: #9aa3ac; }
+}
 </style>"""
 
 
@@ -64,29 +65,32 @@ def draw_rooms() -> str:
         for room in imported_rooms(file)
         if room in names and room != name
     }
-    height, left, edge, width = 52, 16, 620, 940
-    middle = {name: 20 + height * k + 20 for k, name in enumerate(reversed(names))}  # the last room on top
+    upper_first = list(reversed(names))  # the last room on top
+    height, left, edge, cell, top = 58, 16, 470, 34, 106
     body = []
-    for upper, lower in sorted(arrows):
-        top, bottom = middle[upper], middle[lower]
-        reach = edge + 24 + (bottom - top) * 0.58
-        body.append(
-            f'<path class="arc" marker-end="url(#in)" '
-            f'd="M{edge} {top} C{reach:.0f} {top} {reach:.0f} {bottom} {edge} {bottom}">'
-            f"<title>{upper} imports from {lower}</title></path>"
-        )
-    for name in names:
-        y = middle[name] - 20
-        body.append(f'<rect class="box" x="{left}" y="{y}" width="{edge - left}" height="40" rx="4"/>')
-        body.append(f'<text class="name" x="{left + 12}" y="{y + 17}">{name}</text>')
-        body.append(_text(left + 12, y + 33, first_line(PACKAGE / name / "__init__.py"), "small"))
-    return _svg(width, 20 + height * len(names) + 8, "The twelve rooms of mathse and their imports", body)
+    for k, name in enumerate(upper_first):
+        x, y = edge + cell * k, top + height * k
+        turned = f'transform="rotate(-45 {x + 20} {top - 12})"'
+        body.append(f'<text class="name" x="{x + 20}" y="{top - 12}" {turned}>{name}</text>')
+        body.append(f'<rect class="box" x="{left}" y="{y}" width="{edge - left - 8}" height="52" rx="4"/>')
+        body.append(_text(left + 12, y + 30, name, "name"))
+        lines = textwrap.wrap(first_line(PACKAGE / name / "__init__.py"), 52)
+        start = y + 30 - 7 * (len(lines) - 1)
+        body += [_text(left + 110, start + 15 * i, line, "small") for i, line in enumerate(lines)]
+        for i, other in enumerate(upper_first):
+            look = "self" if other == name else "imports" if (name, other) in arrows else "box"
+            hint = f"<title>{name} imports from {other}</title>" if look == "imports" else ""
+            place = f'x="{edge + cell * i + 2}" y="{y + 11}"'
+            body.append(f'<rect class="{look}" {place} width="30" height="30" rx="3">{hint}</rect>')
+    foot = top + height * len(names) + 16
+    body.append(_text(left, foot, "A blue square: the room of its row imports from the room of its column.", "small"))
+    return _svg(edge + cell * len(names) + 64, foot + 14, "The twelve rooms of mathse and their imports", body)
 
 
 def first_line(file: Path) -> str:
     text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
     line = text.split("\n\n")[0].replace("\n", " ").replace("``", "")
-    return line if len(line) <= 92 else line[:91].rsplit(" ", 1)[0] + " …"
+    return line if len(line) <= 150 else line[:149].rsplit(" ", 1)[0] + " …"
 
 
 # --- the walk ---------------------------------------------------------------------------------------------------------
@@ -197,9 +201,10 @@ def _svg(width: int, height: int, title: str, body: list[str]) -> str:
     )
     box, label = f"0 0 {width} {height}", escape(title)
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{box}" role="img" aria-label="{label}">'
-    return "\n".join([head, STYLE, marker, *body, "</svg>"]) + "\n"
+    return "\n".join([head, STYLE, marker, GROUND, *body, "</svg>"]) + "\n"
 
 
+GROUND = '<rect class="ground" width="100%" height="100%"/>'
 PICTURES = {"rooms.svg": draw_rooms, "walk.svg": draw_walk}
 
 

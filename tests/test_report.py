@@ -12,6 +12,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable
 from html.parser import HTMLParser
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from mathse.config.data import SyntheticData
 from mathse.data.domains import MATH
 from mathse.data.synthetic.digits import render
 from mathse.errors import DataError, RunError
-from mathse.reporting.report import main, staircase_svg, write_report
+from mathse.reporting.report import main, staircase_svg, svg, write_report
 from mathse.reporting.report.cards import PagePictures
 from mathse.reporting.report.compare import comparable, mean_flight, variants
 from mathse.reporting.report.curves import HEIGHT, Curve, curves
@@ -454,6 +455,23 @@ def test_the_staircase_is_a_well_formed_picture_that_stands_alone(run: Path) -> 
         assert f"{entries[-1]['accuracy'] * 100:.1f}%" in drawing
         assert "nan" not in drawing
     assert "two & <more>" in "".join(ET.fromstring(drawing).itertext())
+
+
+def test_a_viewer_without_named_colours_has_plain_ones() -> None:
+    style = svg.chart_style()
+    named = re.findall(r"([\w-]+): var\(--[\w-]+\)", style)
+    plain = re.findall(r"([\w-]+): #\w+; \1: var\(--[\w-]+\)", style)
+    assert len(named) > 40 and plain == named, "librsvg paints what has only a named colour black"
+
+
+def test_a_gain_is_the_difference_of_the_figures_that_are_shown() -> None:
+    assert (svg.percent(0.51625), svg.percent(0.7675), svg.gain(0.51625, 0.7675)) == ("51.6%", "76.8%", "+25.2")
+    entries = [{"stage": "base", "accuracy": 0.51625}, {"stage": "distill", "accuracy": 0.7675}]
+    assert ">+25.2<" in staircase_svg(entries)
+    for before, after in product((k / 800 for k in range(0, 800, 37)), (k / 1300 for k in range(0, 1300, 71))):
+        shown = float(svg.percent(after)[:-1]) - float(svg.percent(before)[:-1])
+        written = svg.gain(before, after).replace("\N{MINUS SIGN}", "-").replace("±", "")
+        assert float(written) == pytest.approx(shown, abs=1e-9)
 
 
 def test_a_comparison_draws_no_round_that_a_run_did_not_have() -> None:

@@ -132,8 +132,9 @@ def test_tables_and_charts_can_be_sorted_hovered_and_taken_away(run: Path, page:
     page.click("#accuracy button[aria-label='this table as CSV']")
     page.click("#accuracy button[aria-label='this chart as SVG']")
     table, chart = page.run("Promise.all(window.saved.map((blob) => blob.text()))")
-    assert table.splitlines()[0] == "stage,accuracy,95% interval,problems,teacher calls,rows in D_SFT,no fit because"
-    assert re.match(r'final,\d+\.\d%,"\[\d+\.\d, \d+\.\d\]",120,', table.splitlines()[1])
+    head = '"accuracy, %","95% interval, low","95% interval, high",problems,teacher calls,'
+    assert table.splitlines()[0].startswith(f"stage,{head}")
+    assert re.match(r"final,\d+(\.\d)?,\d+(\.\d)?,\d+(\.\d)?,120,\d+,", table.splitlines()[1])
     assert chart.startswith("<svg") and "<style>" in chart and "--paper" in chart
 
     page.click("#fits .wide .touch")
@@ -141,6 +142,50 @@ def test_tables_and_charts_can_be_sorted_hovered_and_taken_away(run: Path, page:
         r"ORM: solver, step \d+: training loss [\d.]+", page.run("document.querySelector('.tip').textContent")
     )
     assert page.errors == []
+
+
+def test_a_table_is_taken_away_as_numbers(run: Path, page: Page) -> None:
+    page.open(run / "report.html")
+    rows = (
+        "run|accuracy|points|of|ids|mixed",
+        "a|88.1% [80.9, 95.3]|\u22120.4|57.8% of 1,574|0012|64.2%",
+        "b|64%|+2.5|\u2013|0013|=cmd",
+        "c|\u2013|±0.0|50.0% of 2|7|\u2013",
+    )
+    lines = json.dumps([row.split("|") for row in rows])
+    page.run(
+        f"window.made = document.createElement('table'); for (const cells of {lines}) {{"
+        "const row = made.insertRow(); for (const cell of cells) row.insertCell().textContent = cell; } 0"
+    )
+    assert page.run("csv(made)").split("\r\n") == [
+        'run,"accuracy, %","accuracy, low","accuracy, high",points,"of, %","of, of",ids,mixed',
+        "a,88.1,80.9,95.3,-0.4,57.8,1574,0012,64.2%",
+        "b,64,,,2.5,,,0013,'=cmd",
+        "c,,,,0,50,2,7,\u2013",
+        "",
+    ]
+
+
+def test_back_from_a_transition_shows_the_list_with_its_filters(run: Path, page: Page) -> None:
+    page.open(run / "report.html")
+    page.run("location.hash = '#accuracy'; 0")
+    page.click("a[href*='to=round_01'][href*='wrong_correct'] text")
+    page.wait(f"{SHOWN}.includes('problems shown')")
+    assert page.run("document.getElementById('filters').hidden")
+    page.run("history.back(); 0")
+    page.wait("!document.getElementById('filters').hidden")
+    page.wait(f"{SHOWN} === '24 of 120 paths shown.'")
+    assert page.run("location.hash") == "#accuracy"
+
+
+def test_clear_goes_back_to_the_filters_that_the_page_begins_with(run: Path, page: Page) -> None:
+    page.open(run / "report.html", "#gallery?stage=distilled&verdict=rejected&sort=low")
+    page.wait(f"{SHOWN}.includes('paths shown')")
+    page.click("#filters button[type=reset]")
+    page.wait("location.hash === '#gallery?stage=round+1'")
+    page.wait(f"{SHOWN} === '24 of 120 paths shown.'")
+    values = "['stage', 'verdict', 'sort'].map((name) => document.getElementById('filters').elements[name].value)"
+    assert page.run(values) == ["round 1", "", ""]
 
 
 def test_a_keyboard_and_a_screen_reader_reach_everything(run: Path, page: Page) -> None:

@@ -26,6 +26,7 @@ from mathse.config.trust import only_looking
 from mathse.errors import RunError
 from mathse.reporting import report
 from mathse.reporting.progress.wording import accuracy_text
+from mathse.reporting.report.svg import gain, points
 from mathse.runs.layout import CONTROLS, TRAIN
 from mathse.runs.ledger import flops_of_run, flops_of_trained_row, spent_in
 from mathse.runs.reader import FinishedStage, Run, finished_summary, read_run
@@ -161,7 +162,7 @@ def pooled(results: Sequence[Mapping[str, Any]], name: str) -> str:
     return (
         f"{TITLES[name]}: {accuracy_text(others / n, wilson(others, n))} of {n:,} answers, with {share:.2f} times the "
         f"run's operations; the run: {accuracy_text(ours / n, wilson(ours, n))}; difference "
-        f"{100 * (ours - others) / n:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}], McNemar's p {p:.2g}"
+        f"{gain(others / n, ours / n)} points [{points(low)}, {points(high)}], McNemar's p {p:.2g}"
     )
 
 

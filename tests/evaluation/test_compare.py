@@ -56,8 +56,8 @@ def test_two_runs_are_compared_problem_by_problem(two: tuple[Path, Path], said: 
     assert line(printed, str(two[0]))[1:6] == ["66.67%", "[30.0,", "90.3]", "4", "6"]
     assert line(printed, str(two[1]))[1:6] == ["50.00%", "[18.8,", "81.2]", "3", "6"]
     assert "test, a file's answers, marker as it stands" in printed
-    (changes,) = [text for text in printed.splitlines() if "−16.7" in text]
-    assert changes.split()[1:] == ["−16.7", "−66.7", "to", "+33.3", "1.0000", "2", "2", "1", "1", "6", "0"]
+    (changes,) = [text for text in printed.splitlines() if "−16.67" in text]
+    assert changes.split()[1:] == ["−16.67", "−66.67", "to", "+33.33", "1.0000", "2", "2", "1", "1", "6", "0"]
     # difference, its interval, p, stays right, right to wrong, wrong to right, stays wrong, problems, left out
 
 

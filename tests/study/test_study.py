@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from statistics import mean
@@ -18,8 +19,12 @@ from mathse.config.options import look_in
 from mathse.errors import ConfigError, DataError, RunError
 from mathse.reporting.study import main as study
 from mathse.reporting.study.collect import collect
-from mathse.reporting.study.design import read_design
+from mathse.reporting.study.curves import Point, curves
+from mathse.reporting.study.design import EXPERIMENTS, read_design
+from mathse.reporting.study.differences import PairedDifference
+from mathse.reporting.study.picture import LETTER, dots, picture
 from mathse.reporting.study.readme import BEGIN, END
+from mathse.reporting.study.tables import difference_text
 from mathse.runs.store import read_json, write_json
 
 GAINS = {"none": 0.0, "teacher": -0.2, "orm": -0.1}
@@ -210,6 +215,59 @@ def test_variants_on_lines_are_drawn_over_what_they_spent(runs, tmp_path):
         read_json(runs / f"table3_reflection.none.seed_{s}/summary.json")["stages"][-1]["train_rows"] for s in (1, 2, 3)
     ]
     assert f"with {mean(rows):,.0f}" in drawing  # read out, too
+
+
+def test_a_difference_is_that_of_the_figures_shown_beside_it(runs, tmp_path, capsys):
+    assert study(["table3_reflection", "--runs", str(runs), "--out", str(tmp_path)]) == 0
+    assert study(["table1_stages", "--runs", str(runs), "--out", str(tmp_path / "stages")]) == 0
+    for folder in (tmp_path, tmp_path / "stages"):
+        head, *rows = read_json(folder / "results.json")["table"]
+        at = next(k for k, name in enumerate(head) if name.startswith("against"))
+        shown = {row[0]: float(row[1].split()[0]) for row in rows}
+        before = None if "stage before" in head[at] else rows[0]
+        for one, row in zip(rows, rows[1:], strict=False):
+            difference = shown[row[0]] - shown[(before or one)[0]]
+            assert row[at].split()[0] == f"{difference + 0.0:+.1f}"
+    half = difference_text(PairedDifference(0.51625, 0.7675, None, False), "last.accuracy")
+    assert half == "+25.2", "51.6 and 76.8 are shown"
+    assert difference_text(PairedDifference(928.6, 978.4, None, False), "last.teacher_calls") == "+49"
+
+
+@pytest.mark.parametrize("file", sorted(EXPERIMENTS.glob("*/results.json")), ids=lambda file: file.parent.name)
+def test_the_picture_of_a_study_here_is_drawn_from_its_results(file):
+    drawn = picture(read_design(file.parent.name, file.parent), read_json(file))
+    again = f"out of date; run: python -m mathse study {file.parent.name} --redraw"
+    assert (file.parent / "result.svg").read_text(encoding="utf-8") == drawn, again
+
+
+def test_a_picture_is_drawn_again_without_the_runs(runs, tmp_path):
+    arguments = ["table3_reflection", "--out", str(tmp_path)]
+    with pytest.raises(DataError, match=r"results\.json: is not there; make it from the runs"):
+        study([*arguments, "--redraw"])
+    assert study([*arguments, "--runs", str(runs)]) == 0
+    drawing = tmp_path / "result.svg"
+    before = drawing.read_text()
+    drawing.write_text("damaged")
+    assert study([*arguments, "--redraw"]) == 0
+    assert drawing.read_text() == before
+
+
+def test_long_names_of_variants_do_not_run_together():
+    names = ["short fits from the student before", "long fits from the base", "distilled alone"]
+    drawn = dots({name: [0.551, 0.62] for name in names}, "test accuracy", None)
+    texts = re.findall(r'<text x="([\d.]+)" y="[\d.]+" class="name"[^>]*>([^<]+)</text>', drawn)
+    middle_of = {line: float(x) for x, line in texts}
+    assert " ".join(line for _, line in texts) == " ".join(names)
+    step = sorted(set(middle_of.values()))[1] - min(middle_of.values())
+    assert max(map(len, middle_of)) * LETTER <= step
+
+
+@pytest.mark.parametrize("shares", [[0.86, 0.88], [0.17, 0.2], [1.0, 1.0], [0.0, 0.0]])
+def test_every_picture_of_shares_begins_at_zero(shares):
+    lines = {"one": [Point([100, 120], shares)], "other": [Point([200, 210], [0.3, 0.31])]}
+    for drawn in (dots({"a": shares, "b": [0.3, 0.31]}, "accuracy", None), curves(lines, "accuracy", "calls")):
+        ticks = [float(t) for t in re.findall(r'class="tick" text-anchor="end">([\d.]+)<', drawn)]
+        assert min(ticks) == 0 and max(ticks) <= 100
 
 
 def test_variants_on_lines_are_drawn_over_a_currency_of_their_ledgers(tmp_path, capsys):

@@ -23,6 +23,15 @@ class PairedComparison:
     changes: Mapping[str, int]  # correct_correct, correct_wrong, wrong_correct, wrong_wrong
     left_out: int  # problems that only one of the two was scored on
 
+    @property
+    def accuracy_before(self) -> float:
+        """On the shared problems, as the next one."""
+        return (self.changes["correct_correct"] + self.changes["correct_wrong"]) / self.problems
+
+    @property
+    def accuracy_after(self) -> float:
+        return (self.changes["correct_correct"] + self.changes["wrong_correct"]) / self.problems
+
 
 def pairs_of(results: Sequence[RunResults], benchmark: str, seed: int) -> list[PairedComparison]:
     """Each run against the first that has the benchmark; left out where the two share no scored problem."""

@@ -9,7 +9,7 @@ from mathse.evaluation.compare.results import RunResults
 from mathse.evaluation.error_types import UNCLEAR
 from mathse.evaluation.metrics import circumstances
 from mathse.reporting.progress.costs import NAMES, SECONDS, spent, time_computed
-from mathse.reporting.report.svg import percent, points, span
+from mathse.reporting.report.svg import gain, percent, points, span
 from mathse.scoring import paper
 from mathse.scoring.metrics import wilson
 
@@ -52,8 +52,8 @@ def pair_rows(pairs: Sequence[PairedComparison]) -> Rows:
         rows.append(
             [
                 pair.after,
-                points(pair.difference),
-                f"{points(low)} to {points(high)}",
+                gain(pair.accuracy_before, pair.accuracy_after, 2),
+                f"{points(low, 2)} to {points(high, 2)}",
                 p_text(pair.p),
                 *(f"{pair.changes[kind]:,}" for kind in CHANGES),
                 f"{pair.problems:,}",

@@ -154,14 +154,20 @@ def comparable(run: Run) -> dict[str, Any]:
 
 
 def mean_flight(variant: Variant) -> Stairs:
-    """The mean over seeds with Student's interval, or the single run with its own (Wilson's)."""
-    flights = [stairs(variant.label, run.entries) for run in variant.runs]
+    """Of the variant's runs."""
+    return mean_stairs(variant.label, [run.entries for run in variant.runs])
+
+
+def mean_stairs(label: str, runs: Sequence[Sequence[Mapping[str, Any]]]) -> Stairs:
+    """The mean over seeds with Student's interval, or the single run with its own (Wilson's). ``runs``: by seed, the
+    rows of summary.json["stages"]."""
+    flights = [stairs(label, entries) for entries in runs]
     if len(flights) == 1:
         return flights[0]
     shared = sorted(set.intersection(*(set(f.accuracy) for f in flights)), key=stage_order)
     means = {stage: mean_share([f.accuracy[stage] for f in flights]) for stage in shared}
     return Stairs(
-        variant.label,
+        label,
         {s: mean for s, (mean, _) in means.items()},
         {s: interval for s, (_, interval) in means.items() if interval},
         {},

@@ -334,18 +334,24 @@ if (explorer) {
     await showMore();
   };
 
+  let firstList = {}; // the filters that the page begins with
   let lastList = {}; // the filters to come back to
+
+  const setForm = (view) => {
+    for (const name of fields) {
+      form.elements[name].value = view[name] || "";
+      if (form.elements[name].selectedIndex < 0) form.elements[name].selectedIndex = 0;
+    }
+  };
 
   const follow = async (move) => {
     const asked = fromAddress();
-    if (asked === null && move) return;
+    // An address without a view is that of the list: Back leads there, and so does a link to another section.
+    if (asked === null && move && !form.hidden) return; // the list is shown already
     const view = asked || lastList;
     const isList = view.problem === undefined && !view.from;
     if (isList) {
-      for (const name of fields) {
-        form.elements[name].value = view[name] || "";
-        if (form.elements[name].selectedIndex < 0) form.elements[name].selectedIndex = 0;
-      }
+      setForm(view);
       lastList = fromForm();
     }
     document.getElementById("back").href = address(lastList);
@@ -365,7 +371,11 @@ if (explorer) {
     }, event.target.name === "words" ? 250 : 0);
   });
   form.addEventListener("submit", (event) => event.preventDefault());
-  form.addEventListener("reset", () => setTimeout(() => form.dispatchEvent(new Event("input"))));
+  form.addEventListener("reset", (event) => {
+    event.preventDefault(); // an empty form would be all stages; the page begins with one
+    setForm(firstList);
+    form.dispatchEvent(new Event("input"));
+  });
   moreButton.addEventListener("click", async () => {
     const last = cards.lastElementChild;
     await showMore();
@@ -388,7 +398,8 @@ if (explorer) {
     fillForm();
     // A reader starts with one stage; the first round is where the student's own paths are first judged.
     const titles = index.groups.filter(({ student }) => student === null).map(({ title }) => title);
-    lastList = { stage: titles.includes("round 1") ? "round 1" : titles[0] };
+    firstList = { stage: titles.includes("round 1") ? "round 1" : titles[0] };
+    lastList = firstList;
     await follow(false);
     explorer.dataset.ready = "yes";
   };

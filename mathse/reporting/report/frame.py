@@ -14,6 +14,12 @@ QUARTERS = (0, 0.25, 0.5, 0.75, 1)
 GAP = 8  # px between the frame and its numbers
 
 
+def from_zero(highest: float) -> list[float]:
+    """The ticks of an axis of shares: from 0, so that heights compare within a picture and between pictures, to the
+    round value above ``highest``."""
+    return svg.ticks(0, min(max(highest, 0.05), 1.0))
+
+
 @dataclass(frozen=True)
 class Frame:
     """A box (``left``, ``top``, ``width``, ``height`` in px) whose lower and upper edges are the values ``low`` and

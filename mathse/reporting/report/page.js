@@ -58,8 +58,34 @@ const csvCell = (text) => {
   return /[",\r\n]/.test(inert) ? `"${inert.replace(/"/g, '""')}"` : inert;
 };
 
-const csv = (table) =>
-  [...table.rows].map((row) => [...row.cells].map((cell) => csvCell(cell.textContent.trim())).join(",")).join("\r\n") + "\r\n";
+// The numbers of a cell that holds nothing else: "64.2%", "1,574", "−0.4", "[61.7, 66.6]", "88.1% [80.9, 95.3]",
+// "+0.4 to +9.1", "57.8% of 128". Nothing for a text; none for an empty cell.
+const NUMBER = /[+\u2212±-]?(?:0|[1-9]\d{0,2}(?:,\d{3})+|[1-9]\d*)(?:\.\d+)?(?:e[+-]?\d+)?/gi;
+const numbersOf = (text) => {
+  if (text === "" || text === "\u2013" || text === "-") return [];
+  const around = text.replace(NUMBER, "#");
+  return /^(#%?|\[#, #\]|#%? \[#, #\]|#%? (of|to) #)$/.test(around) ? text.match(NUMBER).map(numberIn) : null;
+};
+
+// The columns of a CSV file that a column of a table becomes, head first. Numbers are written as a program reads them,
+// each in a column of its own; the head says which are percentages.
+const csvColumns = ([head, ...cells]) => {
+  const numbers = cells.map(numbersOf);
+  const first = cells.findIndex((cell, row) => numbers[row] && numbers[row].length);
+  if (first < 0 || numbers.includes(null)) return [[head, ...cells].map(csvCell)];
+  const widest = cells[numbers.findIndex((row) => row.length === Math.max(...numbers.map(({ length }) => length)))];
+  const named = cells.some((cell) => cell.includes("%")) ? `${head}, %` : head;
+  const ends = [`${head}, low`, `${head}, high`];
+  const heads = widest.startsWith("[") || widest.includes(" to ") ? ends
+    : widest.includes("[") ? [named, ...ends] : widest.includes(" of ") ? [named, `${head}, of`] : [named];
+  return heads.map((name, k) => [csvCell(name), ...numbers.map((row) => (k < row.length ? String(row[k]) : ""))]);
+};
+
+const csv = (table) => {
+  const rows = [...table.rows].map((row) => [...row.cells].map((cell) => cell.textContent.trim()));
+  const columns = rows[0].flatMap((_, column) => csvColumns(rows.map((row) => row[column] || "")));
+  return columns[0].map((_, row) => columns.map((column) => column[row]).join(",")).join("\r\n") + "\r\n";
+};
 
 for (const table of document.querySelectorAll("table")) {
   if (table.tBodies[0].rows.length > 1) {

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from string import Template
 
-from mathse.reporting.report.svg import NARROW, WIDE, safe
+from mathse.reporting.report.svg import NARROW, WIDE, chart_style, safe
 
 # What sections are called in the bar at a page's side, by their anchors.
 NAMES = {
@@ -57,7 +57,7 @@ def html(heading: str, header: str, parts: Sequence[str], names: Mapping[str, st
     return Template(packaged("template.html")).substitute(
         title=safe(heading),
         style=packaged("style.css"),
-        chart_style=packaged("chart.css"),
+        chart_style=chart_style(),
         script=script,
         digest=digest,
         header=header,

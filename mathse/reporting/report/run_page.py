@@ -14,7 +14,7 @@ from mathse.reporting.report.explorer import explorer
 from mathse.reporting.report.gallery import Choice, ProblemOf, answers_to_tests, paths
 from mathse.reporting.report.listing import Listing, Write, listing_inside, script_json
 from mathse.reporting.report.page import html, section
-from mathse.reporting.report.svg import percent, points, safe, span
+from mathse.reporting.report.svg import gain, percent, safe, span
 from mathse.runs.layout import title
 from mathse.runs.reader import Run
 
@@ -110,8 +110,8 @@ def outcome(run: Run) -> str:
     apart = last_high < first_low or first_high < last_low
     intervals = "the 95% intervals are apart" if apart else "the 95% intervals overlap"
     since = "after distillation" if first["stage"] == "distill" else f"at stage “{safe(title(first['stage']))}”"
-    gain = points(last["accuracy"] - first["accuracy"])
-    return f"{sentence}, against {percent(first['accuracy'])} {since}: <b>{gain} points</b>, {intervals}."
+    difference = gain(first["accuracy"], last["accuracy"])
+    return f"{sentence}, against {percent(first['accuracy'])} {since}: <b>{difference} points</b>, {intervals}."
 
 
 def _figures(run: Run) -> list[tuple[str, str, str]]:

@@ -96,7 +96,7 @@ def controls(run: Run) -> str:
                 name,
                 svg.percent(control["accuracy"]),
                 svg.percent(control["run_accuracy"]),
-                f"{svg.points(control['difference'])} [{svg.points(low)}, {svg.points(high)}]",
+                f"{svg.gain(control['accuracy'], control['run_accuracy'])} [{svg.points(low)}, {svg.points(high)}]",
                 f"{control['p']:.2g}",
                 count(control["n"]),
                 f"{control['flops'] / control['run_flops']:.2f}",
@@ -209,7 +209,7 @@ def orm(run: Run) -> str:
     )
     first, last = series[0][1].get("overall_accuracy"), series[-1][1].get("overall_accuracy")
     if len(series) > 1 and first is not None and last is not None:
-        finding += f" From the first to the last, overall accuracy changes by {svg.points(last - first)} points."
+        finding += f" From the first to the last, overall accuracy changes by {svg.gain(first, last)} points."
 
     rows = []
     for stage, figures in series:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mathse.reporting.report import svg
-from mathse.reporting.report.frame import Frame
+from mathse.reporting.report.frame import Frame, from_zero
 from mathse.runs.layout import stage_order, title
 
 HEIGHT = 380
@@ -58,7 +58,7 @@ def staircase(flights: Sequence[Stairs], width: int = svg.WIDE) -> str:
     is_narrow = width < svg.WIDE
     right = 16 if len(flights) == 1 else 6 if is_narrow else NAMES
     highest = max(f.interval.get(s, (0, a))[1] for f in flights for s, a in f.accuracy.items())
-    top = min(1.0, svg.ticks(0, max(highest, 0.05))[-1])
+    top = from_zero(highest)[-1]
     frame = Steps(LEFT, TOP, width - LEFT - right, HEIGHT - TOP - BOTTOM, 0, top, stages)
     body = frame.axes()
     height = HEIGHT
@@ -126,7 +126,7 @@ def _single(flight: Stairs, frame: Steps) -> str:
         if before is not None:
             # The gain, below the step and its interval, but never on the axis.
             foot = max(y, frame.y(flight.interval.get(stage, (accuracy,))[0]))
-            gain = svg.points(accuracy - before)
+            gain = svg.gain(before, accuracy)
             if frame.is_named(stage):
                 parts.append(svg.text(middle, min(foot + 18, frame.y(0) - 8), gain, "small halo", "middle"))
             hint += f", {gain} points"

@@ -13,6 +13,9 @@ from importlib.resources import files
 
 WIDE, NARROW = 960, 358  # px of a chart on a desk's screen and on a telephone's
 
+_COLOUR = re.compile(r"(--[\w-]+): (#\w+)")  # a name and its colour
+_BY_NAME = re.compile(r"([\w-]+): var\((--[\w-]+)\)")  # a property that has a name's colour
+
 # Control characters (but tab and newline) are not allowed in XML; lone surrogates have no UTF-8 form.
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
@@ -94,9 +97,19 @@ def chart(width: float, height: float, body: str, label: str) -> str:
 
 def standalone(svg: str) -> str:
     """The chart as a file of its own, with its style inside and a ground to stand on."""
-    style = files("mathse.reporting.report").joinpath("chart.css").read_text(encoding="utf-8")
     head, _, body = svg.partition(">")
-    return f'{head}><style>{style}</style><rect class="ground" width="100%" height="100%"/>{body}\n'
+    return f'{head}><style>{chart_style()}</style><rect class="ground" width="100%" height="100%"/>{body}\n'
+
+
+def chart_style() -> str:
+    """chart.css with each colour written twice: plain, then by its name.
+
+    Names are what a dark page and a printer change. A viewer that knows no names (librsvg, Inkscape) keeps the plain
+    colour; with names alone it would paint everything black.
+    """
+    style = files("mathse.reporting.report").joinpath("chart.css").read_text(encoding="utf-8")
+    light = dict(_COLOUR.findall(style.partition("@media")[0]))
+    return _BY_NAME.sub(lambda m: f"{m[1]}: {light[m[2]]}; {m[0]}", style)
 
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
@@ -116,10 +129,24 @@ def percent(share: float | None, digits: int = 1) -> str:
     return "\N{EN DASH}" if share is None else f"{share * 100:.{digits}f}%"
 
 
-def points(difference: float) -> str:
+def points(difference: float, digits: int = 1) -> str:
     """A difference of shares in percentage points, signed: "+5.8", "\N{MINUS SIGN}0.4"."""
-    rounded = round(difference * 100, 1) + 0.0
-    return f"{'+' if rounded > 0 else chr(0x2212) if rounded < 0 else '±'}{abs(rounded):.1f}"
+    rounded = round(difference * 100, digits) + 0.0
+    return f"{'+' if rounded > 0 else chr(0x2212) if rounded < 0 else '±'}{abs(rounded):.{digits}f}"
+
+
+def gain(before: float, after: float, digits: int = 1) -> str:
+    """How far ``after`` lies above ``before``, in points, as a reader subtracts the two figures that ``percent`` shows.
+
+    0.51625 and 0.7675 are shown as 51.6% and 76.8%, so their difference is shown as +25.2, not as +25.1. Every
+    difference of two shown figures goes by this rule; the ends of an interval are shown by ``points``.
+    """
+    return points(shown_difference(before * 100, after * 100, digits) / 100, digits)
+
+
+def shown_difference(before: float, after: float, digits: int) -> float:
+    """``after`` less ``before``, each as it is shown with so many digits behind the point."""
+    return round(round(after, digits) - round(before, digits), digits) + 0.0
 
 
 def span(interval: Iterable[float]) -> str:

@@ -13,11 +13,11 @@ from statistics import fmean
 
 from mathse.reporting.progress.wording import scaled
 from mathse.reporting.report import svg
-from mathse.reporting.report.frame import Frame
+from mathse.reporting.report.frame import Frame, from_zero
 from mathse.scoring.metrics import mean_share
 
 WIDTH, HEIGHT = 760, 380
-LEFT, RIGHT, TOP, BOTTOM = 56, 24, 34, 80  # margins in px
+LEFT, RIGHT, TOP, BOTTOM = 56, 24, 48, 80  # margins in px
 LOOKS = ("accent", "signal", "muted")  # of a line and what stands on it
 LARGE = 1e8  # from here on a number is written with a prefix
 STEPS = (1, 2, 5)  # of a tick, times a power of ten
@@ -46,16 +46,15 @@ def curves(lines: Mapping[str, Sequence[Point]], name: str, axis: str) -> str:
     means = {id(point): mean_share(list(point.shares)) for point in points}
     ends = [share for point in points for share in point.shares]
     ends += [end for _, interval in means.values() for end in interval or ()]
-    ticks = svg.ticks(min(ends), max(ends))
-    high = ticks[-1] if ticks[-1] > ticks[0] else ticks[0] + 0.1
-    frame = Frame(LEFT, TOP, WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM, ticks[0], high)
+    ticks = from_zero(max(ends))
+    frame = Frame(LEFT, TOP, WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM, 0, ticks[-1])
     spent = [x for point in points for x in point.spent]
     least, most = math.log(min(spent) / 1.15), math.log(max(spent) * 1.15)
 
     def x(value: float) -> float:
         return frame.x((math.log(value) - least) / (most - least))
 
-    body = svg.text(8, 20, f"{name}, %", "small") + frame.grid(ticks, lambda tick: f"{100 * tick:.4g}")
+    body = svg.text(8, 20, f"{name}, %", "small") + frame.grid(ticks, lambda tick: f"{100 * tick:.4g}", axis=0)
     powers = range(math.floor(math.log10(min(spent))), math.ceil(math.log10(max(spent))) + 1)
     marks = [step * 10.0**power for power in powers for step in STEPS]
     for mark in (m for m in marks if least <= math.log(m) <= most):
@@ -76,11 +75,10 @@ def curves(lines: Mapping[str, Sequence[Point]], name: str, axis: str) -> str:
                 hint = svg.tag("title", svg.safe(f"{called}: {svg.percent(share)} with {short(calls)} {axis}"))
                 body += svg.tag("circle", hint, cx=x(calls), cy=frame.y(share), r=2.5, class_="quiet")
             body += svg.tag("circle", cx=x(point.at), cy=frame.y(mean), r=5, class_=look)
-            # the first line's figures stand above it, the others' below
-            above = -12 if k == 0 else 20
-            end = "end" if k == 0 else "start"
-            offset = -6 if k == 0 else 6
-            body += svg.text(x(point.at) + offset, frame.y(mean) + above, f"{100 * mean:.1f}", "strong halo", end)
+            # The first line's figures stand above all that belongs to the point, the others' below: no line runs there.
+            reach = [frame.y(share) for share in (*point.shares, *(interval or ()))]
+            at = min(reach) - 8 if k == 0 else min(max(reach) + 18, frame.bottom - 6)
+            body += svg.text(x(point.at), at, f"{100 * mean:.1f}", "strong halo", "middle")
         key = frame.left + frame.width * k / len(lines)
         body += svg.path([(key, HEIGHT - 16), (key + 24, HEIGHT - 16)], f"line-{look}")
         body += svg.text(key + 32, HEIGHT - 11, called, "name")

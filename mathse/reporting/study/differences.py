@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from mathse.errors import DataError
 from mathse.reporting.study.collect import entry_of, value
@@ -20,9 +21,11 @@ from mathse.types import Verdict
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """``after`` less ``before``, in shares. ``interval``: 95 %; None for a single seed without its answers."""
+    """``after`` less ``before``: means over seeds, of shares or of counts. ``interval``: 95 %; None for a single seed
+    without its answers."""
 
-    mean: float
+    before: float
+    after: float
     interval: Interval | None
     bootstrap: bool  # over seeds and answers; else Student's t over seeds
 
@@ -33,10 +36,11 @@ def difference(
     """Between runs of equal seeds, in that order; None where one side lacks the measure."""
     before_measure = before_measure or measure
     pairs = [(value(b, before_measure), value(a, measure)) for b, a in zip(before, after, strict=True)]
-    gains = [a - b for b, a in pairs if a is not None and b is not None]
-    if len(gains) < len(pairs):
+    known = [(b, a) for b, a in pairs if a is not None and b is not None]
+    if len(known) < len(pairs):
         return None
-    mean, by_seeds = mean_interval(gains)
+    means = fmean(b for b, _ in known), fmean(a for _, a in known)
+    _, by_seeds = mean_interval([a - b for b, a in known])
 
     # (gained, lost, all) of each pair of runs that answered the same; all pairs are read, so that a damaged file of any
     # is named.
@@ -46,8 +50,8 @@ def difference(
         if was and now and was.keys() == now.keys():
             counts.append((sum(now[k] and not was[k] for k in was), sum(was[k] and not now[k] for k in was), len(was)))
     if len(counts) == len(pairs):
-        return PairedDifference(mean, paired_interval(counts), bootstrap=True)
-    return PairedDifference(mean, by_seeds, bootstrap=False)
+        return PairedDifference(*means, paired_interval(counts), bootstrap=True)
+    return PairedDifference(*means, by_seeds, bootstrap=False)
 
 
 def right_answers(run: Run, measure: str) -> dict[str, bool] | None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from mathse.reporting.progress.wording import NOT_RECORDED, scaled
+from mathse.reporting.report.svg import shown_difference
 from mathse.reporting.study.collect import SECONDS, Collected, value
 from mathse.reporting.study.differences import PairedDifference, difference
 from mathse.runs.layout import title
@@ -111,8 +112,9 @@ def mean_text(values: Sequence[float | None], measure: str) -> str:
 def difference_text(gain: PairedDifference | None, measure: str) -> str:
     if gain is None:
         return NONE
-    scale, form = (100, "+.1f") if _is_share(measure) else (1, "+,.0f")
-    text = f"{scale * gain.mean:{form}}"
+    scale, digits = (100, 1) if _is_share(measure) else (1, 0)
+    form = f"+,.{digits}f"
+    text = f"{shown_difference(scale * gain.before, scale * gain.after, digits):{form}}"
     if gain.interval is not None:
         text += f" [{scale * gain.interval[0]:{form}}, {scale * gain.interval[1]:{form}}]"
     return text
