@@ -204,9 +204,7 @@ def _begin_with_orm(begin: _Beginning, line: _Line, checkpoint: Path) -> None:
         begin.limits("judge", origin.settings.get("judge"))
 
 
-def _begin_with_backbone(
-    begin: _Beginning, line: _Line, checkpoint: Path, origin: Origin | None, group: str
-) -> None:
+def _begin_with_backbone(begin: _Beginning, line: _Line, checkpoint: Path, origin: Origin | None, group: str) -> None:
     """The section that opens the checkpoint: as its run recorded it, else of the family that its config.json shows. One
     that the user chooses takes its place, if it is not the same family."""
     of_judge = group != "backbone"
