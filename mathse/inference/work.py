@@ -17,7 +17,7 @@ from mathse.runs.meter import Spent
 
 @dataclass(frozen=True)
 class Payment:
-    """``once``, ``lasting``: its purpose, where it is paid once a stage, or a run; ``by``: see ``mathse.runs.meter.Debit``."""
+    """``once``, ``lasting``: its purpose, where it is paid once a stage, or a run; ``by``: see ``meter.Debit``."""
 
     spent: Spent
     by: str = "model"
