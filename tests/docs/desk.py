@@ -22,6 +22,7 @@ from mathse.config.data import SyntheticData
 from mathse.data.images import png_bytes
 from mathse.runs.store import write_jsonl
 
+PAPER_SETS = ("mathvl", "geoqa_plus", "geometry3k", "chartqa", "unigeo", "multimath", "mavis", "math_puma", "mathv360k")
 TRAIN = [
     *(size for size in SIZES if not size.startswith("experiment=")),
     "orm.references=true",  # as experiment=smoke has it
@@ -107,6 +108,8 @@ def furnish(folder: Path) -> None:
         (folder / name).mkdir()
         (folder / name / "config.json").write_text('{"model_type": "qwen2_vl"}')
     (folder / "mathvista.json").write_text("{}")
+    for name in PAPER_SETS:  # as the two above
+        (folder / "data" / name).mkdir(parents=True)
 
 
 def geometry3k(folder: Path, count: int = 30) -> None:
