@@ -49,7 +49,7 @@ def holds(predicted: Any, amount: int, rel: float) -> bool:
 
 
 def test_a_plan_predicts_about_what_the_stages_spend(made: Path, tmp_path: Path) -> None:
-    """The tiny model's tokenizer has its own idea of a word, so a prediction from words is a quarter off, or a third."""
+    """The tiny model's tokenizer has its own idea of a word, so a prediction from words is up to a third off."""
     plan = planned(tmp_path)
     for name, account, currency, amount in spent(made):
         assert holds(plan[name][account][currency], amount, rel=0.4), (name, account, currency, amount)

@@ -17,7 +17,8 @@ from mathse.runs.meter import Spent
 
 @dataclass(frozen=True)
 class Payment:
-    """``once``, ``lasting``: what it is for, where it is paid once a stage, or a run; ``by``: see ``mathse.runs.meter.Debit``."""
+    """``once``: what it is for, where it is paid once a stage, and ``lasting``: once a run. ``by``: see
+    ``mathse.runs.meter.Debit``."""
 
     spent: Spent
     by: str = "model"

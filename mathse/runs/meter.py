@@ -64,8 +64,8 @@ UNKNOWN = Spent(None, None, None, None, None, None)
 
 @dataclass(frozen=True)
 class Debit:
-    """``once``: what it was for, where that is paid once a stage, however often it is asked for; ``lasting``: once a run,
-    for it is kept. ``by``: who counted its tokens: "model" (their ids), "server" (its usage), "tokenizer" (the
+    """``once``: what it was for, where that is paid once a stage, however often it is asked for; ``lasting``: once a
+    run, for it is kept. ``by``: who counted its tokens: "model" (their ids), "server" (its usage), "tokenizer" (the
     texts)."""
 
     account: Account
