@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from e2e.runs import TINY, contents, killed, run
+from e2e.test_ledger import ledgers
 
 pytestmark = pytest.mark.slow
 
@@ -28,4 +29,5 @@ def test_two_hundred_kills_change_nothing(tmp_path: Path) -> None:
             landed += 1
         run(folder, *SETTINGS)
         assert contents(folder) == contents(tmp_path / "whole"), f"killed at its writes {writes}"
+        assert ledgers(folder) == ledgers(tmp_path / "whole"), f"killed at its writes {writes}"
         shutil.rmtree(folder)
