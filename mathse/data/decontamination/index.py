@@ -6,9 +6,10 @@
 
 A row and a problem make a pair if their questions are equal or nearly so, or if they have an image in common, exactly
 or to the eye. Drawings of one template with other labels are no copies, and a look-alike counts for nothing where both
-questions have the same words and other numbers: another problem of that template. A question that is not distinctive ("What is the perimeter of the shape?") makes a pair that counts only
-where neither side has an image, or an image is shared, or the problem's image is not here but question, answer and the
-image's published size are equal; else the pair is listed as weak.
+questions have the same words and other numbers: another problem of that template. A question that is not distinctive
+("What is the perimeter of the shape?") makes a pair that counts only where neither side has an image, or an image is
+shared, or the problem's image is not here but question, answer and the image's published size are equal; else the pair
+is listed as weak.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ experiments/decontamination/.
 
 from __future__ import annotations
 
-
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
