@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from mathse.data.decontamination import ComparedRow, Index
 from mathse.data.decontamination.benchmark_files import problems_of
@@ -107,6 +107,71 @@ def of_a_kind(kind: str, draw: random.Random) -> Image.Image:
     return image
 
 
+TEMPLATES = ("triangle", "rectangle", "angles", "bars")
+FONTS = ("built-in", "DejaVuSans.ttf", "DejaVuSerif-Italic.ttf")  # of Pillow, and two that Pillow looks for
+SIZES = ((10, 200), (12, 300), (24, 500), (20, 800))  # pixels: height of a label, width of the drawing
+
+
+def labelled(template: str, labels: list[str], font_name: str, size: int, width: int) -> Image.Image:
+    """A drawing of fixed lines, with these four labels."""
+    image = Image.new("RGB", (width, width * 4 // 5), "white")
+    pen, w, h = ImageDraw.Draw(image), *image.size
+    font = ImageFont.load_default(size) if font_name == "built-in" else ImageFont.truetype(font_name, size)
+    line = max(1, width // 150)
+    if template == "triangle":
+        pen.polygon([(0.15 * w, 0.85 * h), (0.85 * w, 0.85 * h), (0.35 * w, 0.15 * h)], outline="black", width=line)
+        places = [(0.5, 0.93), (0.17, 0.48), (0.68, 0.45), (0.27, 0.78)]
+    elif template == "rectangle":
+        pen.rectangle([0.2 * w, 0.2 * h, 0.8 * w, 0.8 * h], outline="black", width=line)
+        places = [(0.5, 0.88), (0.1, 0.5), (0.5, 0.5), (0.9, 0.5)]
+    elif template == "angles":
+        for y in (0.3, 0.7):
+            pen.line([(0.05 * w, y * h), (0.95 * w, y * h)], fill="black", width=line)
+        pen.line([(0.25 * w, 0.95 * h), (0.75 * w, 0.05 * h)], fill="black", width=line)
+        places = [(0.75, 0.22), (0.5, 0.77), (0.5, 0.23), (0.25, 0.63)]
+    else:
+        places = [(0.21 + 0.2 * k, 0.8 - high) for k, high in enumerate((0.3, 0.5, 0.4, 0.6))]
+        for x, y in places:
+            pen.rectangle([(x - 0.06) * w, (y + 0.05) * h, (x + 0.06) * w, 0.85 * h], fill=(70, 100, 180))
+    for text, (x, y) in zip(labels, places, strict=True):
+        pen.text((x * w, y * h), text, fill="black", font=font, anchor="mm")
+    return image
+
+
+def _labels() -> None:
+    """A benchmark's drawing against its copies, and against the template with one digit or all labels changed."""
+    draw = random.Random(0)
+    changes = {"as drawn": lambda i, d: i, **{k: COPIES[k] for k in COPIES_OF_LABELS}}
+    print("\n| drawing | copies found | of | one digit differs, taken for it | all labels differ, taken for it | of |")
+    print("|---|---|---|---|---|---|")
+    for name, change in changes.items():
+        found, one, every, of = 0, 0, 0, 0
+        for template in TEMPLATES:
+            for font in FONTS:
+                for size, width in SIZES:
+                    labels = [str(draw.randint(11, 99)) for _ in range(4)]
+                    digit = draw.choice([c for c in "123456789" if c != labels[1][0]])
+                    variants = (
+                        labels,
+                        [labels[0], digit + labels[1][1], *labels[2:]],
+                        [str((int(label) + draw.randint(1, 80) - 11) % 89 + 11) for label in labels],
+                    )
+                    drawn = [labelled(template, variant, font, size, width) for variant in variants]
+                    held = {"bench": drawn[0]}
+                    index = Index(opener=held.__getitem__)
+                    index.add("b", Problem("p", "", ("bench",)))
+                    taken = []
+                    for image in drawn:
+                        held["row"] = change(image, draw)
+                        taken.append(bool(index.pairs(ComparedRow.of(Problem("", "", ("row",)), held.__getitem__))))
+                    found, one, every, of = found + taken[0], one + taken[1], every + taken[2], of + 1
+        print(f"| {name} | {found / of:.1%} | {of} | {one / of:.1%} | {every / of:.1%} | {of} |")
+
+
+COPIES_OF_LABELS = (
+    "JPEG, quality 75", "JPEG, quality 30", "twice the size", "80 % by 77 %", "half the size", "padded white, 5 %",
+    "cut up to 4 % a side", "cut up to 4 %, 60 %, JPEG 70",
+)  # fmt: skip
 KINDS = ("line in axes", "triangle", "bars", "clock", "circle with a chord")
 
 
@@ -145,6 +210,7 @@ def pictures(folder: Path) -> None:
         hits, copies, wrong = hits + found, copies + len(shown), wrong + others
     print(f"| all | {hits / copies:.1%} | {copies} | {wrong} of {copies * (len(set(shown.values())) - 1):,} |")
     _kinds()
+    _labels()
 
 
 def _kinds() -> None:

@@ -27,7 +27,8 @@ from mathse.runs.store import read_json, read_jsonl, to_json, write_json, write_
 from mathse.types import Problem, ReasoningPath
 
 DEPENDS_ON = ("data", "decontaminate", "seed", "task", "sft.train", "sft.train_sha256")
-VERSION = 1  # of the comparison; another one searches again
+VERSION = 2  # of the comparison; another one searches again, 2: labels in drawings are compared
+NAMED = 5  # dropped rows named on the screen; the list has all
 
 
 def decontamination_keys(config: TrainConfig) -> tuple[str, ...]:
@@ -56,7 +57,8 @@ def decontaminate(context: RunContext, problems: RunProblems) -> None:
     key = hashlib.sha256(depends_on.encode()).hexdigest()
     if not (counts_file.is_file() and pairs.is_file() and read_json(counts_file)["key"] == key):
         write_json(counts_file, {"key": key, **_search(context, problems)})
-    problems.leave_out({row["id"] for row in read_jsonl(pairs) if row["dropped"]}, but=("test",))
+    dropped = {row["id"]: row for row in read_jsonl(pairs) if row["dropped"]}
+    problems.leave_out(set(dropped), but=("test",))
     counts = read_json(counts_file)
     if counts["dropped"] == counts["rows"]:
         raise DataError(
@@ -69,6 +71,10 @@ def decontaminate(context: RunContext, problems: RunProblems) -> None:
         f"benchmark problems ({outcome}); {counts['weak']:,} share only a question that does not tell which problem it "
         f"is, and {counts['duplicates']:,} repeat another row (kept): {DECONTAMINATION_PAIRS}"
     )
+    if dropped:
+        named = [f"{i} (as {row['against_id']}: {', '.join(row['by'])})" for i, row in list(dropped.items())[:NAMED]]
+        more = f" and {len(dropped) - NAMED:,} more" if len(dropped) > NAMED else ""
+        context.progress.say(f"left out of training: {'; '.join(named)}{more}; the whole list: {pairs}")
     for line in (*counts["notes"], summary):
         context.note(line)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from e2e.runs import SIZES, rows
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from mathse.__main__ import main
 from mathse.runs.store import read_json
@@ -57,6 +57,18 @@ def test_repeated_rows_and_contradictions_are_warned_of_and_used(tmp_path: Path)
     ]  # fmt: skip
     figures = read_json(out / "data_check.json")
     assert (figures["used"], figures["duplicates"], figures["contradictions"]) == (5, 2, 1)
+
+
+def test_drawings_that_differ_in_a_label_alone_contradict_each_other_in_nothing(tmp_path: Path) -> None:
+    for name, label in (("one.png", "3"), ("other.png", "8")):
+        image = Image.new("RGB", (800, 640), "white")
+        pen = ImageDraw.Draw(image)
+        pen.polygon([(100, 560), (700, 560), (250, 80)], outline="black", width=4)
+        pen.text((400, 580), label, fill="black")
+        image.save(tmp_path / name)
+    code, out = check(tmp_path, row("a", images=["one.png"]), row("b", answer="13", images=["other.png"]))
+    assert code == 0 and rows(out / "warnings.jsonl") == []
+    assert read_json(out / "data_check.json")["pictures_shown_again"] == 0
 
 
 def test_a_prompt_too_long_is_listed_and_no_error(tmp_path: Path) -> None:

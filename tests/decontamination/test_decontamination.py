@@ -72,6 +72,17 @@ def test_rows_that_are_in_a_benchmark_are_dropped_and_the_test_split_is_left_alo
     assert any("1 were dropped" in note for note in summary["notes"])
 
 
+def test_the_run_prints_which_rows_it_leaves_out_and_where_the_list_is(
+    tmp_path: Path, own: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seed = next(int(i[1:]) for i, name in split_of(own).items() if name == "seed")
+    drop = (f"decontaminate.against=[{benchmark(tmp_path, seed)}]", "decontaminate.action=drop")
+    start(tmp_path / "run", own, *drop)
+    printed = capsys.readouterr()
+    told = f"left out of training: p{seed} (as {900 + seed}: question); the whole list: "
+    assert f"{told}{tmp_path / 'run' / 'decontamination.jsonl'}" in printed.out + printed.err
+
+
 def test_a_report_changes_nothing_but_what_is_said(tmp_path: Path, own: Path) -> None:
     against = benchmark(tmp_path, *range(ROWS))
     reported = start(tmp_path / "a", own, f"decontaminate.against=[{against}]")  # experiment=smoke reports

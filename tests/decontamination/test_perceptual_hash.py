@@ -5,12 +5,12 @@ from __future__ import annotations
 import io
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from mathse.data.decontamination import ComparedRow, Index
 from mathse.data.decontamination.perceptual_hash import correlation, grey, overlay, perceptual_hashes
@@ -158,3 +158,42 @@ def test_parts_correlate_with_themselves_moved_and_not_with_others() -> None:
     assert correlation(overlay(one, box), overlay(one, box)) == pytest.approx(1, abs=1e-3)
     assert correlation(overlay(one, box), overlay(moved, box)) > 0.8
     assert correlation(overlay(one, box), overlay(other, box)) < 0.5
+
+
+def labelled(labels: Sequence[str], side: int, size: int) -> Image.Image:
+    """A triangle of fixed shape with these labels at its sides, ``size`` pixels high."""
+    image = Image.new("RGB", (side, side * 4 // 5), "white")
+    pen, font = ImageDraw.Draw(image), ImageFont.load_default(size)
+    w, h = image.size
+    pen.polygon([(0.15 * w, 0.85 * h), (0.85 * w, 0.85 * h), (0.35 * w, 0.15 * h)], outline="black", width=2)
+    for text, (x, y) in zip(labels, [(0.5, 0.93), (0.17, 0.48), (0.68, 0.45)], strict=True):
+        pen.text((x * w, y * h), text, fill="black", font=font, anchor="mm")
+    return image
+
+
+@pytest.mark.parametrize(("side", "size"), [(240, 12), (300, 16), (500, 24), (800, 20)])
+def test_drawings_of_one_template_with_other_labels_are_no_copies_and_their_copies_are_found(
+    side: int, size: int
+) -> None:
+    draw, shelf = random.Random(side), Shelf()
+    shelf.held = {str(k): labelled([str(draw.randint(2, 99)) for _ in range(3)], side, size) for k in range(5)}
+    index = index_of(shelf, list(shelf.held))
+    for name in list(shelf.held):
+        for change in (lambda i: i, lambda i: compressed(i, 60), lambda i: scaled(i, 0.8), lambda i: scaled(i, 2)):
+            shelf.held["row"] = change(shelf.held[name])
+            found = index.pairs(ComparedRow.of(Problem("row", "Find x.", ("row",)), shelf.open))
+            assert [pair.against_id for pair in found] == [name]
+
+
+def test_a_look_alike_with_other_numbers_in_its_question_is_another_problem_of_the_template() -> None:
+    shelf = Shelf()
+    shelf.held = {"bench": drawing(1), "row": compressed(drawing(1), 60)}
+    index = Index(opener=shelf.open)
+    index.add("b", Problem("p", "AB is 12 and BC is 5. Find AC.", ("bench",)))
+
+    def counts(question: str) -> list[bool]:
+        return [pair.counts for pair in index.pairs(ComparedRow.of(Problem("row", question, ("row",)), shelf.open))]
+
+    assert counts("AB is 9 and BC is 40. Find AC.") == [False]
+    assert counts("How large is the circle?") == [True]
+    assert counts("AB is 12 and BC is 5. Find AC.") == [True]
