@@ -119,7 +119,8 @@ def weak_student(loop: EvolutionRun, size: int) -> Stage:
     ranks = RANKS if size else ()  # the base needs no fit
     keys = (*STUDENT_KEYS, *ranks, *sampling_keys(loop.config), *orm_teaching_keys(loop.config))
     stage = loop.context.run.stage(f"orm/student_{size}", keys, [loop.base.stage])
-    loop.context.begin(stage, f"a weak student ({size} solutions) writes paths for the ORM to learn from")
+    there_are = min(size, len(loop.problems.splits["orm_train"]))
+    loop.context.begin(stage, f"a weak student ({there_are:,} solutions) writes paths for the ORM to learn from")
     if not stage.done:
         student = Student(stage)
         solutions = _solutions(loop, loop.problems.splits["orm_train"][:size])

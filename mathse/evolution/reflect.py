@@ -10,6 +10,7 @@ from itertools import islice
 from operator import attrgetter
 
 from mathse.config.evolution import NOBODY
+from mathse.config.judges import judge_named
 from mathse.evolution import stages
 from mathse.evolution.evolution_run import EvolutionRun
 from mathse.evolution.measure import acceptance
@@ -19,7 +20,7 @@ from mathse.inference import prompts
 from mathse.inference.generate import Ask, generated
 from mathse.inference.rows import reflect_row
 from mathse.judges import judge_paths
-from mathse.judges.teachers import AT_ONCE, in_calls, prompt_version
+from mathse.judges.teachers import AT_ONCE, PaidTeacher, in_calls, prompt_version
 from mathse.judges.teachers.student import StudentTeacher
 from mathse.reporting.progress.outlook import Unit
 from mathse.runs.layout import FEEDBACK_VERDICTS, REFLECTIONS, VERDICTS
@@ -38,6 +39,14 @@ def reflect(loop: EvolutionRun, name: str) -> None:
     settings = loop.config.evolution.reflect
     if not stage.done:
         drafts = loop.state.to_reflect(settings.all_drafts)
+        note = {}
+        if _judge_reads_nothing(loop, drafts):
+            note["note"] = (
+                f"none of the ORM's verdicts on {len(drafts):,} drafts could be read, so no rewrite would be accepted; "
+                "the teacher is asked for none"
+            )
+            loop.context.progress.say(f"{name}: {note['note']}")
+            drafts = ()
         feedback = _feedback(loop, drafts)
         loop.judged = []
         reflections: Sequence[Reflection] = []
@@ -72,9 +81,17 @@ def reflect(loop: EvolutionRun, name: str) -> None:
             "rewritten": len(reflections),
             **acceptance(loop, loop.judged),
             ASKED: asked_of_teacher(loop, drafts=len(drafts)),
+            **note,
         }
         loop.finish(figures, stages.inputs(loop))
     loop.state_loaded_from(stage)
+
+
+def _judge_reads_nothing(loop: EvolutionRun, drafts: Sequence[Judged]) -> bool:
+    """Whether rewrites would be paid for and lost: the ORM judges, and all of its verdicts are unparsed."""
+    pays = loop.config.evolution.reflect.writer == "teacher" and isinstance(loop.models.teacher, PaidTeacher)
+    by_orm = "orm" in judge_named(loop.config.judge.name, loop.config.judge).asks
+    return bool(len(drafts)) and pays and by_orm and all(d.verdict.status == "unparsed" for d in drafts)
 
 
 def _feedback(loop: EvolutionRun, drafts: Sequence[Judged]) -> Feedback:

@@ -45,7 +45,11 @@ def summarize(loop: EvolutionRun) -> dict[str, Any]:
         "ledger": of_run(made),
         "orm": orm,
         "orm_by_student": by_student,
-        "notes": [*loop.context.notes, *_warnings(loop)],
+        "notes": [
+            *loop.context.notes,
+            *_warnings(loop),
+            *(f"{stage.name}: {stage.summary['note']}" for stage in made if stage.summary.get("note")),
+        ],
         **({"usage": teacher.usage()} if isinstance(teacher := loop.models.teacher, PaidTeacher) else {}),
     }
 

@@ -106,6 +106,7 @@ def _run(
     context = RunContext(config, run, progress, loggers, notes)
     problems, models = RunProblems(source, config.evaluation.limit), RunModels(context, teacher, source)
     stack.callback(models.stop_engines)
+    progress.say(problems.require(config))
     loop = EvolutionLoop(context, problems, models, [build(callback) for callback in chosen_callbacks(config)])
     TASKS[config.task](loop)
 

@@ -209,6 +209,16 @@ def test_the_whole_loop_is_taught_through_an_api(api: ApiServer, problems: Path,
     assert set(api.billed.values()) == {1}
 
 
+def test_no_rewrite_is_paid_for_where_the_orm_says_nothing_that_can_be_read(
+    api: ApiServer, problems: Path, tmp_path: Path
+) -> None:
+    loop = ("judge=orm", "distill.judge=answer", "evolution.reflect.feedback=none", "data.on_bad_row=skip")
+    summary = run(tmp_path / "run", *settings(api, problems, *loop))  # an ORM of two steps writes no JSON
+    assert "reflect" not in summary["usage"]["jobs"]
+    assert any("the teacher is asked for none" in note for note in summary["notes"])
+    assert summary["stages"][-1]["stage"] == "final"
+
+
 def test_a_raised_budget_and_another_address_are_no_other_run(api: ApiServer, command: Command, problems: Path) -> None:
     how = settings(api, problems, "task=distill", "hydra.run.dir=run")
     assert command("train.py", *how).code == 0
