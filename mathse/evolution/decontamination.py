@@ -21,13 +21,13 @@ from mathse.data.decontamination.search import Search
 from mathse.errors import DataError
 from mathse.evolution.context import RunContext
 from mathse.evolution.problems import RunProblems
-from mathse.runs.layout import DECONTAMINATION, DECONTAMINATION_PAIRS
+from mathse.runs.layout import DECONTAMINATION, DECONTAMINATION_PAIRS, DONE
 from mathse.runs.settings import config_slice
 from mathse.runs.store import read_json, read_jsonl, to_json, write_json, write_jsonl
 from mathse.types import Problem, ReasoningPath
 
 DEPENDS_ON = ("data", "decontaminate", "seed", "task", "sft.train", "sft.train_sha256")
-VERSION = 2  # of the comparison; another one searches again, 2: labels in drawings are compared
+VERSION = 2  # of the comparison; 2: labels in drawings are compared
 NAMED = 5  # dropped rows named on the screen; the list has all
 
 
@@ -52,11 +52,13 @@ def decontaminate(context: RunContext, problems: RunProblems) -> None:
             )
         return
     pairs, counts_file = context.run.path / DECONTAMINATION_PAIRS, context.run.path / DECONTAMINATION
-    # what the report depends on: settings, and the contents of the files that they name
-    depends_on = to_json([VERSION, config_slice(context.run.config, DEPENDS_ON)])
-    key = hashlib.sha256(depends_on.encode()).hexdigest()
-    if not (counts_file.is_file() and pairs.is_file() and read_json(counts_file)["key"] == key):
-        write_json(counts_file, {"key": key, **_search(context, problems)})
+    # The list depends on settings, on the contents of the files that they name, and on how pictures are compared. A run
+    # whose stages were made with the list of an earlier comparison keeps that list: D stays what it was.
+    begun = (context.run.path / "base" / DONE).is_file()
+    versions = range(1, VERSION + 1) if begun else (VERSION,)
+    keys = [_key([version, config_slice(context.run.config, DEPENDS_ON)]) for version in versions]
+    if not (counts_file.is_file() and pairs.is_file() and read_json(counts_file)["key"] in keys):
+        write_json(counts_file, {"key": keys[-1], **_search(context, problems)})
     dropped = {row["id"]: row for row in read_jsonl(pairs) if row["dropped"]}
     problems.leave_out(set(dropped), but=("test",))
     counts = read_json(counts_file)
@@ -77,6 +79,10 @@ def decontaminate(context: RunContext, problems: RunProblems) -> None:
         context.progress.say(f"left out of training: {'; '.join(named)}{more}; the whole list: {pairs}")
     for line in (*counts["notes"], summary):
         context.note(line)
+
+
+def _key(depends_on: Any) -> str:
+    return hashlib.sha256(to_json(depends_on).encode()).hexdigest()
 
 
 def _search(context: RunContext, problems: RunProblems) -> dict[str, Any]:

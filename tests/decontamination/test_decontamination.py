@@ -12,6 +12,7 @@ from e2e.runs import SIZES, contents, everything, killed, problems_of, rows, run
 from mathse.config import build
 from mathse.config.data import JsonlData
 from mathse.errors import DataError, SettingsChanged
+from mathse.evolution import decontamination
 from mathse.runs.store import read_json, read_jsonl
 
 OWN = (*SIZES, "data=jsonl", "teacher=replay", "judge=random", "distill.judge=answer", "evolution.reflect.when=never")
@@ -131,6 +132,19 @@ def test_a_second_start_does_not_search_again_and_finds_a_lost_report(tmp_path: 
     report.unlink()
     start(tmp_path / "run", own, *settings)
     assert report.read_bytes() == rows_before
+
+
+def test_a_run_that_has_stages_keeps_the_list_of_an_earlier_comparison(
+    tmp_path: Path, own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = (f"decontaminate.against=[{benchmark(tmp_path, 1, 2)}]", "decontaminate.action=drop")
+    start(tmp_path / "run", own, *settings)
+    (tmp_path / "run" / "summary.json").unlink()
+    report = tmp_path / "run" / "decontamination.jsonl"
+    before = everything(tmp_path / "run")[str(report)]
+    monkeypatch.setattr(decontamination, "VERSION", decontamination.VERSION + 1)
+    start(tmp_path / "run", own, *settings)
+    assert everything(tmp_path / "run")[str(report)] == before
 
 
 def test_a_run_killed_while_decontaminating_ends_like_one_that_was_not(tmp_path: Path, own: Path) -> None:
