@@ -158,7 +158,7 @@ def base(loop: EvolutionRun) -> Student:
         leave_out_listed(context, problems, stage)
         record_sources(context, problems, stage)
         measure_student(loop, stage, student)
-        nothing: dict[str, Any] = {"train_rows": 0, **NOTHING_JUDGED, "origins": {}, ASKED: 0}
+        nothing: dict[str, Any] = {"train_rows": 0, **NOTHING_JUDGED, "origins": {}, ASKED: 0, "exposure": None}
         stage.finish({"stage": "base", **_accuracy(stage), **nothing, "transitions": None, "skipped_fit": None})
         context.loggers.stage_finished(stage)
     else:

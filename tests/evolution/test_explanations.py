@@ -29,7 +29,7 @@ def loop_of(folder: Path, order: str, explain: Any) -> Any:
     judge = settings.ORMJudge(checkpoint=str(checkpoint), explain=explain, batch_size=2, max_new_tokens=128)
     models = RunModels.__new__(RunModels)
     models.config = SimpleNamespace(judge=judge, seed=0)  # type: ignore[assignment]
-    models.served_orm, models.teacher = None, None  # type: ignore[assignment]
+    models.served_orm, models.teacher, models.source = None, None, None  # type: ignore[assignment]
     vars(models)["orm"] = ORMOnDemand(lambda: open_orm(checkpoint, lambda: trained(orm), 128))
     return SimpleNamespace(
         models=models,
