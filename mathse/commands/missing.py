@@ -1,4 +1,4 @@
-"""What a run lacks before it can begin, in one answer: data, teacher, key, memory, weights, an engine's program.
+"""List everything that a run lacks before it can begin, in one answer: data, teacher, key, memory, weights, engine.
 
 A large backbone is not trained on the default data by mistake. Where that or an engine is missing, the answer also has
 what would come to light next, each with a command.
@@ -52,7 +52,7 @@ def refuse_missing_program(config: Any) -> None:
 
 
 def missing_program(config: Any) -> Iterator[str]:
-    """Of generator=vllm, where this machine starts the engine."""
+    """The program of generator=vllm, where this machine starts the engine."""
     generator = config.generator
     if isinstance(generator, VLLMGenerator) and not generator.base_urls:
         program = shlex.split(generator.program)[0]

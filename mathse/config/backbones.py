@@ -137,8 +137,8 @@ class SmolLM2Vision(HF):
     image_width: int | None = allow(84, low=14)  # likewise
 
 
-# What an exported checkpoint says itself, by the section's class: pixel bounds, the system text and the chat template
-# lie in its folder, and it is what a server renders and cuts pictures by, whatever the settings are now.
+# Settings that an exported checkpoint records, by the section's class: pixel bounds, the system text and the chat
+# template lie in its folder, and it is what a server renders and cuts pictures by, whatever the settings are now.
 SAYS_ITSELF: dict[type, dict[str, Any]] = {
     TinyBackbone: {},
     Qwen2VL: {"min_pixels": None, "max_pixels": None},

@@ -134,7 +134,7 @@ class MixtureData(Split):
 
 
 def set_name(section: Any) -> str:
-    """What the problems of a data section are called in results and as a folder: by their file, their published set, or
+    """The name of a data section in results and as a folder: by their file, their published set, or
     the user's own class. ``section``: a settings object, or a mapping as a run records it."""
     values = section if isinstance(section, Mapping) else vars(section)
     target = str(values.get("_target_", "")).rpartition(".")[2]

@@ -108,7 +108,7 @@ GONE = {
 
 
 def sentence_for(name: str) -> str | None:
-    """What is said of a setting that another program or an earlier version has."""
+    """The answer to a setting that another program or an earlier version has."""
     if name in GONE:
         return GONE[name]
     parts = name.partition(".")[0], name.rpartition(".")[2], ".".join(name.split(".")[:2])

@@ -1,4 +1,4 @@
-"""What Hydra itself would call for the settings of somebody else, before a plan of them is made.
+"""Refuse the classes that Hydra itself would call for foreign settings, before a plan of them is made.
 
 ``hydra.callbacks`` and the handlers of ``hydra.job_logging`` are classes by name, which an experiment of a foreign
 folder of options may set. A plan runs no code that settings name, so such a command line is refused before Hydra acts.

@@ -60,7 +60,7 @@ class Origin:
 
 
 def origin_of(checkpoint: Path) -> Origin | None:
-    """What is known of a checkpoint's making: by the run that its stage lies in, or by the stage that was copied out of
+    """The settings that made a checkpoint: by the run that its stage lies in, or by the stage that was copied out of
     its run, or by its own file (models that were exported, or written by ``mathse tiny``); None of any other folder.
 
     Raises DataError or RunError where such a file is damaged.

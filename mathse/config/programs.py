@@ -65,7 +65,7 @@ def program_of(overrides: Sequence[str], schema: type) -> str:
 
 @dataclass
 class _Beginning:
-    """What takes the place of conf/evaluate.yaml's defaults: options by group, and values on top of them."""
+    """The replacements of conf/evaluate.yaml's defaults: options by group, and values on top of them."""
 
     choices: dict[str, str | None] = field(default_factory=dict)
     values: dict[str, Any] = field(default_factory=dict)
@@ -110,8 +110,8 @@ class _Beginning:
 
 @dataclass(frozen=True)
 class _Line:
-    """What a command line says of the beginning. ``chosen``: the groups of which it chooses an option, with their
-    package; of a sweep, the first value of each."""
+    """The parts of a command line that change the defaults. ``chosen``: the groups of which it chooses an option, with
+    their package; of a sweep, the first value of each."""
 
     values: Mapping[str, Any]
     chosen: Mapping[str, Any]

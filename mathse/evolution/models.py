@@ -107,7 +107,7 @@ class RunModels:
         return backbone
 
     def _operations(self, path: Path, orm: bool = False) -> Operations:
-        """Of a checkpoint's forward pass; no weight is read."""
+        """The operations of a checkpoint's forward pass; no weight is read."""
         return forward_flops(self._open(path, orm, "bfloat16", META))
 
     def kept_in(self, orm: bool = False) -> torch.dtype | None:

@@ -55,7 +55,7 @@ def summarize(loop: EvolutionRun) -> dict[str, Any]:
 
 
 def _warnings(loop: EvolutionRun) -> list[str]:
-    """Of each stage's training run: rows that it hardly saw, a loss that still falls."""
+    """The warnings of each stage's training run: rows that it hardly saw, a loss that still falls."""
     runs = ((entry["stage"], entry["exposure"]) for entry in loop.entries if entry.get("exposure"))
     return [f"{stage}: {warning}" for stage, exposure in runs for warning in exposure["warnings"]]
 

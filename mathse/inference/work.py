@@ -1,4 +1,4 @@
-"""What an answer costs: the tokens that a model reads and writes for it, and the operations of that."""
+"""The cost of an answer: the tokens that a model reads and writes for it, and their operations."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ class Payment:
 
 @dataclass(frozen=True)
 class Work:
-    """Of one model. ``operations`` None: not known. ``kept_picture``: where its tower's features are kept, what the
-    tower works through for a picture, once; None: pictures go through it with each prompt."""
+    """The costs of one model. ``operations`` None: not known. ``kept_picture``: where its tower's features are kept, the
+    tower's work for a picture, once; None: pictures go through it with each prompt."""
 
     operations: Operations | None
     kept_picture: Callable[[Any], tuple[str, Amounts]] | None = None
 
     @classmethod
     def of(cls, backbone: Backbone) -> Self:
-        """Of a model in this process."""
+        """The costs of a model in this process."""
         kept = None if backbone.tower_features is None else partial(picture_work, backbone)
         return cls(forward_flops(backbone), kept)
 
     def on(self, row: Row, samples: Sequence[Completion]) -> list[Payment]:
-        """What the samples of a row cost, and its pictures where these are paid apart."""
+        """The cost of a row's samples, and of its pictures where these are paid apart."""
         prompt = samples[0].prompt if samples else Amounts()
         whole = prompt
         for sample in samples:
@@ -65,7 +65,7 @@ class Work:
         ]
 
     def served(self, prompt: Amounts, sampled: Sequence[int], by: str) -> Payment:
-        """What a server's answers cost, of so many tokens each, behind a prompt."""
+        """The cost of a server's answers, of so many tokens each, to a prompt."""
         whole = prompt
         for tokens in sampled:
             whole += written_behind(prompt.tokens, 0, tokens)

@@ -256,7 +256,7 @@ class Backbone(ABC):
 
     @cached_property
     def marks(self) -> Marks:
-        """Of its tokenizer, and the placeholders that its processor replaces, which need not be tokens."""
+        """The marks of its tokenizer, and the placeholders that its processor replaces, which need not be tokens."""
         placeholders = (getattr(self.processor, name, None) for name in ("image_token", "video_token", "boi_token"))
         return Marks.of(self.tokenizer, map(str, filter(None, placeholders)))
 

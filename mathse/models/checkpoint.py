@@ -433,7 +433,7 @@ def told_in_a_sentence(load: Load) -> Load:
 
 
 def reason_of(error: BaseException) -> str:
-    """What a library says of a file, on one line."""
+    """The message of a library on a file, on one line."""
     text = " ".join(str(error).split())[:400] or type(error).__name__
     if "trust_remote_code" in text:  # transformers advises to run it
         return "it asks for program code of its own, and no code of a checkpoint is run here"

@@ -55,12 +55,12 @@ def amounts_of(batch: dict[str, Tensor], patch_size: int) -> Amounts:
 
 
 def forward_flops(backbone: Backbone) -> Operations:
-    """Of a backbone that reads and writes."""
+    """The operations of a backbone that reads and writes."""
     return _operations(backbone, lambda part, layer, parameter: 2, lambda layer: 1, 1)
 
 
 def training_flops(backbone: Backbone, kept: bool = False) -> Operations:
-    """Of a backbone as its fit trains it, forward and backward; asked when it is prepared for the fit, and before it is
+    """The operations of a backbone in training, forward and backward; computed when it is prepared, before it is
     sharded. ``kept``: hidden states stand for all below the lowest layer that trains, which then does nothing."""
     passed = {part: has_graph(backbone, part) for part in PARTS}
     lowest = lowest_trained_layer(backbone)
@@ -77,7 +77,7 @@ def training_flops(backbone: Backbone, kept: bool = False) -> Operations:
 
 
 def kept_states_flops(backbone: Backbone) -> Operations:
-    """Of the hidden states that are kept for a fit: a forward pass over all below the lowest layer that trains."""
+    """The operations of the hidden states that are kept: a forward pass over all below the lowest layer that trains."""
     lowest = lowest_trained_layer(backbone)
 
     def operations(part: str, layer: int | None, parameter: Tensor) -> int:
@@ -138,7 +138,7 @@ def _operations(
 
 
 def picture_work(backbone: Backbone, image: Any, trained: bool = False) -> tuple[str, Amounts]:
-    """What the tower works through for an image by itself, where its features are kept, and a name for that: equal
+    """The work of the tower for an image by itself, where its features are kept, and a name for that: equal
     names are computed once."""
     size = image.size if isinstance(image, Image) else image_size(str(image))
     side = getattr(getattr(backbone.model.config, "vision_config", None), "image_size", None)
@@ -149,5 +149,5 @@ def picture_work(backbone: Backbone, image: Any, trained: bool = False) -> tuple
 
 
 def model_name(backbone: Backbone) -> str:
-    """What tells an ORM with a backbone of its own from the student: what the one keeps, the other does not have."""
+    """A key that tells an ORM's own backbone from the student's: features of one are not those of the other."""
     return f"{backbone.family} {Stack.of(backbone.model.config, 'language')}"

@@ -1,4 +1,4 @@
-"""What the frozen lower layers make of a row (``freeze_layers``), computed once instead of in every epoch.
+"""Hidden states of the frozen lower layers (``freeze_layers``), computed once a row instead of in every epoch.
 
 A row's hidden states are kept in the numbers that the layers put out, (h, T), with its token ids and all else that the
 upper layers read, in the store of tower features. A file is named by what its numbers depend on: the row as the model
@@ -134,7 +134,7 @@ def per_token(states: Tensor) -> Tensor:
 
 
 def _computed_by(backbone: Backbone, autocast: bool) -> tuple[str, list[object]]:
-    """What all rows' states depend on: a name for the weights, and all of it."""
+    """Everything that the states depend on: a name for the weights, and the whole of it."""
     digest = hashlib.sha256(backbone.family.encode())
     number, (_, layers) = layer_numbers(backbone), decoder_layers(backbone)
     for _, name, parameter in named_parts(backbone):

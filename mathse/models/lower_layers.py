@@ -138,7 +138,7 @@ def standing_for(backbone: Backbone, states: Tensor) -> Iterator[None]:
 
 
 def last_states(backbone: Backbone, inputs: Mapping[str, Any]) -> Tensor:
-    """What the decoder hands to the head, (B, T, h): of a batch with kept ``STATES`` from these on."""
+    """The decoder's last hidden states, (B, T, h): of a batch with kept ``STATES`` from these on."""
     kept = inputs.get(STATES)
     if kept is None:
         hidden: Tensor = backbone.decoder(**inputs, use_cache=False).last_hidden_state

@@ -12,10 +12,10 @@ from typing import Any
 
 from mathse.errors import DataError
 
-# Of tokens that were added without being called special, those in brackets are marks ("<tool_call>", "[INST]",
+# Added tokens that are not special are marks where they are in brackets ("<tool_call>", "[INST]",
 # "<｜User｜>"); the others are words and symbols of texts, as the line breaks that Gemma's tokenizer adds.
 _BRACKETS = re.compile(r"<.+>|\[.+\]", re.DOTALL)
-# Of the tokenizers and tools in use, for readers whose tokenizer is not at hand.
+# The usual marks of tokenizers and tools, for readers whose tokenizer is not at hand.
 _USUAL = re.compile(
     r"<(?=(?:image|video|audio|bbox|ref-object|start-image|cot-process|IMG_CONTEXT|/?img|/?s|(?:start|end)_of_turn"
     r"|\|[^<>|\s]{1,40}\||｜[^<>｜\s]{1,40}｜)>)|\[(?=/?INST\])"

@@ -14,7 +14,7 @@ JOINED = 4  # patches of the tower that become one token: 2 x 2 in all families
 
 @dataclass(frozen=True)
 class Amounts:
-    """What a model works through; amounts of several batches or rows add up.
+    """The work of a model; amounts of several batches or rows add up.
 
     Attributes:
         tokens: of its rows, those of their pictures among them, without padding and rows that only fill up.
@@ -103,7 +103,7 @@ def patches_of(features: Mapping[str, Any], patch_size: int) -> list[int]:
 
 
 def picture_amounts(tokens: int, tile: int | None = None) -> Amounts:
-    """What a tower works through for a picture that comes to so many tokens, by itself. ``tile``: patches of a tile of
+    """The work of a tower for a picture that comes to so many tokens, by itself. ``tile``: patches of a tile of
     it, where it is cut into such."""
     patches = tokens * JOINED
     tiles = 1 if tile is None else max(1, round(patches / tile))

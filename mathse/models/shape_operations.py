@@ -10,13 +10,13 @@ from mathse.models.shapes import Shape
 
 
 def forward_of(shape: Shape) -> Operations:
-    """Of a forward pass."""
+    """The operations of a forward pass."""
     return _operations(shape, language=2, layers=shape.decoder.layers, tower=2, connector=2, head=2, passes=1)
 
 
 def training_of(shape: Shape, fit: Fit, first: float = 1.0) -> Operations:
-    """Of a fit, forward and backward. ``first``: share of the rows that it sees for the first time; what frozen parts
-    and layers below all that trains make of these is kept where ``fit`` says so."""
+    """The operations of training, forward and backward. ``first``: share of the rows that it sees for the first time;
+    the outputs of frozen parts and lower layers for these are kept where ``fit`` says so."""
     frozen, full = frozen_parts(fit), fit.method == "full"
     trains_tower, trains_connector = "tower" not in frozen, "connector" not in frozen
     kept = fit.freeze_layers > 0 and first < 1
@@ -47,7 +47,7 @@ def _operations(
     head: float = 0,
     tower_passes: float = 1,
 ) -> Operations:
-    """So many operations a number of the ``layers`` decoder layers, and of the other parts."""
+    """Operations for each number of the ``layers`` decoder layers, and of the other parts."""
     # CogVLM2 has two sets of matrices in a layer, and each token goes through one
     sets = 2 if "vision_expert" in shape.adapted else 1
     blocks = shape.tower.layers * shape.layer_parameters.get("tower", 0)

@@ -1,4 +1,4 @@
-"""What a run spent: the currencies that a gain in accuracy stands against.
+"""The spending of a run: the currencies in which a gain in accuracy is paid.
 
 Each stage records what it spent in stage.json under "ledger", in two accounts. "method" is what the stage needs to come
 to its student; "measuring" is what its figures cost (test and dev answers, held-out paths and their verdicts,
@@ -33,7 +33,7 @@ LEDGER = "ledger"
 SECONDS = "seconds"
 KEPT = "kept"
 FLOPS = "flops"
-# Of a row of summary.json: what the method spent until then.
+# Keys of a row of summary.json: the spending of the method until then.
 TOKENS = ("prefilled_tokens", "sampled_tokens", "trained_tokens")
 CURRENCIES = (CALLS, *TOKENS, FLOPS)
 
@@ -57,7 +57,7 @@ def kept_until(names: Iterable[str], stages: Sequence[FinishedStage]) -> set[str
 
 
 def spent_in(stage: FinishedStage, account: Account = "method") -> Spent:
-    """What one stage spent."""
+    """The spending of one stage."""
     ledger = stage.manifest.get(LEDGER)
     return UNKNOWN if ledger is None else Spent.from_json(ledger[account])
 
@@ -67,7 +67,7 @@ def spent_in_all(stages: Iterable[FinishedStage], account: Account = "method") -
 
 
 def spent_until(name: str, stages: Sequence[FinishedStage]) -> Spent:
-    """What the method spent on the stage ``name`` and on all stages that it was made from."""
+    """The spending of the method on the stage ``name`` and on all stages that it was made from."""
     behind = stages_behind(name, stages)
     return UNKNOWN if behind is None else spent_in_all(behind)
 

@@ -84,13 +84,13 @@ class Debit:
 
     @property
     def key(self) -> str | None:
-        """What it was for, short."""
+        """Its purpose, shortened."""
         return None if self.once is None else hashlib.sha256(self.once.encode()).hexdigest()[:KEY]
 
 
 class Meter:
-    """Of one stage. ``folder``: where debits are laid down until the stage is finished. ``kept_before()``: keys of what
-    the stages before it have paid for and kept."""
+    """The meter of one stage. ``folder``: where debits are laid down until the stage is finished. ``kept_before()``: keys
+    of results that the stages before it have paid for and kept."""
 
     def __init__(self, stage: Path, folder: Path, kept_before: Callable[[], Collection[str]] = frozenset) -> None:
         self.stage, self.folder, self.kept_before = stage, folder, kept_before
@@ -151,7 +151,7 @@ class Meter:
 
 
 class BatchDebits:
-    """What each batch of a file came to, a line a batch: {"from", "to": rows of that file, "debits"}."""
+    """The debits of each batch of a file, a line a batch: {"from", "to": rows of that file, "debits"}."""
 
     def __init__(self, meter: Meter, file: Path, kept: int) -> None:
         self.meter, self.file, self.rows = meter, file, kept

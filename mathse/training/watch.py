@@ -86,7 +86,7 @@ class Watch(pl.Callback):
     # --- what the fit has spent, from its first step on ---
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resume point keeps: amounts of all ranks, which call it together."""
+        """The sums that a resume point keeps: amounts of all ranks, which call it together."""
         sums = torch.tensor([astuple(self._trained), astuple(self._validated)], dtype=torch.long)
         trained, validated = ranks.total(sums.to(ranks.own_device())).tolist()
         return {"trained": trained, "validated": validated} if self._tells else {}

@@ -207,8 +207,8 @@ def export_model(run: Run, stage: str, out: Path, adapter: bool = False) -> list
 
 
 def own_settings(run: Run, stage: str) -> dict[str, Any]:
-    """What ``mathse evaluate`` opens and samples an exported model with where its run is not at hand; no setting names
-    a file of this machine."""
+    """The settings with which ``mathse evaluate`` opens and samples an exported model where its run is not at hand; none
+    names a file of this machine."""
     backbone = (run.config["orm"].get("backbone") if stage in ORM_STAGES else None) or run.config["backbone"]
     in_folder = next((SAYS_ITSELF[s] for s in OPTIONS["backbone"] if s()._target_ == backbone["_target_"]), {})
     sections = {

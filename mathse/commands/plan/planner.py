@@ -70,7 +70,7 @@ class Bounds:
 
     @property
     def samples(self) -> int:
-        """Of a problem in a round, at most."""
+        """The most samples of a problem in a round."""
         return self.evolution.samples_per_problem + self.evolution.round.restarts
 
     @property
@@ -238,7 +238,7 @@ class Planner:
         return plan
 
     def _sees(self, plan: StagePlan, fit: Fit, rows: Range, validates: bool = True) -> None:
-        """What a fit of ``plan.steps`` on so many rows sees."""
+        """The rows that a training run of ``plan.steps`` on so many rows sees."""
         plan.seen = plan.steps * fit.batch_size
         plan.new = Range(min(rows.low, plan.seen.low), min(rows.high, plan.seen.high))
         of_each = min(fit.val_rows, len(self.splits["dev"])) if validates else 0

@@ -1,4 +1,4 @@
-"""What a run's own models will read, write and learn, and the operations of that: the ledger of a run (mathse/runs),
+"""Predict the tokens and operations of a run's own models: the ledger of a run (mathse/runs),
 before it starts.
 
 How many answers, verdicts and rows there will be is the planner's. What each comes to is measured in the ledgers of an
@@ -65,7 +65,7 @@ class PlannedSpending:
 
 
 class Spending:
-    """Of the stages of one plan. ``notes`` say how it was estimated."""
+    """Predictions for the stages of one plan. ``notes`` say how it was estimated."""
 
     def __init__(self, config: TrainConfig, problems: Sequence[Problem], like: Path | None) -> None:
         self.config, self.notes = config, list[str]()
@@ -86,7 +86,7 @@ class Spending:
                 break
 
     def method(self, stage: StagePlan) -> PlannedSpending:
-        """What the stage will spend on its student or ORM."""
+        """Predict the spending of a stage on its student or ORM."""
         answers, verdicts = stage.samples - stage.held_samples, stage.verdicts - stage.held_verdicts
         return (
             _times(answers, self._answer(stage.prompts_share))
@@ -95,7 +95,7 @@ class Spending:
         )
 
     def measuring(self, stage: StagePlan) -> PlannedSpending:
-        """What its figures will cost."""
+        """Predict the cost of measuring the stage."""
         answers = stage.held_samples + Range.of(stage.evaluated)
         lengths = self.orm if stage.name == "orm" else self.student
         row = self._row(stage)
@@ -116,7 +116,7 @@ class Spending:
         return Unit(read, written, flops=self.student.flops(amounts, forward_of))
 
     def _verdict(self) -> Unit:
-        """Of the ORM; one that says its verdict first explains the paths that it calls wrong, here half of them."""
+        """Predict the ORM's verdicts. With the verdict first, it explains the rejected paths, here half of them."""
         orm, judge = self.config.orm, self.config.judge
         full = min(ANNOTATION, judge.max_new_tokens)
         first = orm.kind == "binary" or orm.order == "verdict_first"
@@ -160,14 +160,14 @@ class _Lengths:
         return min(most, width * height / (self.shape.patch / PATCH_NUMBERS) / JOINED + 2)
 
     def answer(self, written: float, prompts_share: float = 1.0, of_judge: bool = False) -> Amounts:
-        """Of one answer, with its share of reading the prompt."""
+        """Operations of one answer, with its share of reading the prompt."""
         prompt = self.judged if of_judge else self.prompt
         seen = picture_amounts(round(self.picture * prompts_share))
         whole = Amounts(tokens=round(prompt * prompts_share), squares=round(prompt**2 * prompts_share)) + seen
         return whole + written_behind(round(prompt), 0, round(written))
 
     def row(self, of_judge: bool) -> Amounts:
-        """Of a row that a fit sees."""
+        """Operations of a row each time that training sees it."""
         length = (self.judged + ANNOTATION) if of_judge else (self.prompt + self.solution)
         response = ANNOTATION if of_judge else self.solution
         tokens = Amounts(tokens=round(length), targets=round(response), squares=round(length**2))
@@ -189,7 +189,7 @@ def _times(count: Range, unit: Unit) -> PlannedSpending:
 
 
 def _measured(run: Run) -> dict[str, Unit]:
-    """What the ledgers of a run tell: of rows of its fits, and of answers where nothing else was read or written."""
+    """Rates from the ledgers of a run: of trained rows, and of answers where nothing else was read or written."""
     found: dict[str, Unit] = {}
     for name, stages in (
         ("rows", [stage for stage in run.stages if stage.name != "orm"]),

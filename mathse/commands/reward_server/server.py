@@ -78,7 +78,7 @@ class RewardServer(uvicorn.Server):
 
 
 class Answers:
-    """What is asked for. One request is at the model, the others wait for it in their order."""
+    """The queue of requests. One request is at the model, the others wait for it in their order."""
 
     def __init__(self, scorer: Scorer, server: uvicorn.Server) -> None:
         self.scorer, self.server = scorer, server

@@ -64,7 +64,7 @@ def pair_rows(pairs: Sequence[PairedComparison]) -> Rows:
 
 
 def cost_rows(results: Sequence[RunResults]) -> Rows:
-    """What each student took that a training run made, in every currency; no row where none is such a student."""
+    """The cost of each student of a training run, in every currency; no row where none is such a student."""
     rows = [[run.label, *spent(run.spent), time_computed(run.seconds)] for run in results if run.spent is not None]
     return [["run", *NAMES.values(), SECONDS], *rows] if rows else []
 

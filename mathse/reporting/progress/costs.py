@@ -1,4 +1,4 @@
-"""What was spent, as text: the currencies of ``mathse.runs.ledger`` by the names that tables call them.
+"""Costs as text: the currencies of ``mathse.runs.ledger`` by the names that tables call them.
 
 What was not recorded says so, and is never 0: earlier versions recorded no ledger.
 """
@@ -22,7 +22,7 @@ SECONDS = "time computed"
 
 
 def amount(currency: str, value: float | None) -> str:
-    """So much of a currency."""
+    """An amount of a currency, as text."""
     if value is None:
         return NOT_RECORDED
     return scaled(value) if currency == FLOPS else f"{value:,.0f}"

@@ -154,7 +154,7 @@ def comparable(run: Run) -> dict[str, Any]:
 
 
 def mean_flight(variant: Variant) -> Stairs:
-    """Of the variant's runs."""
+    """The costs of the variant's runs."""
     return mean_stairs(variant.label, [run.entries for run in variant.runs])
 
 

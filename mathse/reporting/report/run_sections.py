@@ -316,7 +316,7 @@ def _within(inner: Mapping[str, Any], outer: Mapping[str, Any]) -> bool:
 
 
 def costs(run: Run) -> str:
-    """What the method spent until each student, in every currency; and stage by stage, measuring beside it."""
+    """The cost of the method until each student, in every currency; and stage by stage, with measuring."""
     scored = [e for e in run.entries if e.get("accuracy") is not None]
     if not scored:
         return ""

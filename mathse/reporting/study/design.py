@@ -47,7 +47,7 @@ KINDS = {
     "lines": (dict, "a mapping"),
 }  # others: text
 OF_STUDENTS = {"test accuracy": "last.accuracy", "teacher calls": "last.teacher_calls", "FLOPs": "last.flops"}
-# What ``over`` may name without a column of its own: a currency of the ledger, until the last student.
+# ``over`` may name these without a column: a currency of the ledger, until the last student.
 CURRENCIES = {
     **{key: f"last.{key}" for key in (*LEDGER_CURRENCIES, "cpu_seconds", "gpu_seconds")},
     **{name: f"last.{key}" for key, name in NAMES.items()},

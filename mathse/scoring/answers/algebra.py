@@ -40,7 +40,7 @@ _SINES = {0: (0, 1), 30: (1, 1), 45: (1, 2), 60: (1, 3), 90: (2, 1)}  # by degre
 _TANGENTS = {0: (0, 1), 30: (1, 3), 45: (3, 1), 60: (3, 3)}  # (a, b) is a sqrt(b) / 3
 _LOGARITHM = re.compile(r"log_(?P<base>[0-9]{1,4})[ (]{1,2}(?P<argument>[0-9]{1,12})\)?")
 _COMBINATIONS = re.compile(r"C_([0-9]{1,2})\^([0-9]{1,2})(?![0-9])|C\(([0-9]{1,2}), ?([0-9]{1,2})\)")
-# Of plain numbers only these are worked out, where nothing stands beside them.
+# Only these functions of plain numbers are worked out, and only as a whole expression.
 _SINGLE = re.compile(r"-?[0-9.]+\^\(?-?[0-9/]+\)?|[0-9]{1,2}!|\|[-+0-9./ ]+\||binom\([0-9 ]+,[0-9 ]+\)")
 _CAPITALS = re.compile("[A-Z]+")
 _MATRICES = frozenset("ABCDMNPQXYZ")  # capitals that are not commonly quantities

@@ -162,7 +162,7 @@ def _interval(text: str) -> NumberInterval | None:
 
 
 def _both(one: NumberInterval, other: NumberInterval) -> NumberInterval | None:
-    """What two half-lines from opposite sides have in common."""
+    """The intersection of two half-lines from opposite sides."""
     if one.low is None:
         one, other = other, one
     if one.low is None or one.high is not None or other.low is not None or other.high is None:

@@ -1,4 +1,4 @@
-"""What a question states about the form of its answer: what is counted, which names in which order, a set or a pair."""
+"""The form of an answer as its question states it: the counted noun, which names in which order, a set or a pair."""
 
 from __future__ import annotations
 

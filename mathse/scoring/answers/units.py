@@ -256,7 +256,7 @@ def _named(name: str) -> Unit | None:
 
 
 def part_units(name: str) -> Iterable[Unit]:
-    """What a unit may mean among the parts of one quantity."""
+    """The possible meanings of a unit among the parts of one quantity."""
     unit = measured(name)
     return (*_IN_PARTS.get(name, ()), *(() if unit is None else (unit,)))
 
