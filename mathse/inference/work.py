@@ -31,7 +31,7 @@ class Payment:
 
 @dataclass(frozen=True)
 class Work:
-    """The costs of one model. ``operations`` None: not known. ``kept_picture``: where its tower's features are kept, the
+    """The costs of one model. ``operations`` None: not known. ``kept_picture``: where tower features are kept, the
     tower's work for a picture, once; None: pictures go through it with each prompt."""
 
     operations: Operations | None

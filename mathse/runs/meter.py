@@ -89,8 +89,8 @@ class Debit:
 
 
 class Meter:
-    """The meter of one stage. ``folder``: where debits are laid down until the stage is finished. ``kept_before()``: keys
-    of results that the stages before it have paid for and kept."""
+    """The meter of one stage. ``folder``: where debits are laid down until the stage is finished. ``kept_before()``:
+    keys of results that the stages before it have paid for and kept."""
 
     def __init__(self, stage: Path, folder: Path, kept_before: Callable[[], Collection[str]] = frozenset) -> None:
         self.stage, self.folder, self.kept_before = stage, folder, kept_before

@@ -207,7 +207,7 @@ def export_model(run: Run, stage: str, out: Path, adapter: bool = False) -> list
 
 
 def own_settings(run: Run, stage: str) -> dict[str, Any]:
-    """The settings with which ``mathse evaluate`` opens and samples an exported model where its run is not at hand; none
+    """The settings with which ``mathse evaluate`` opens and samples an exported model without its run; none
     names a file of this machine."""
     backbone = (run.config["orm"].get("backbone") if stage in ORM_STAGES else None) or run.config["backbone"]
     in_folder = next((SAYS_ITSELF[s] for s in OPTIONS["backbone"] if s()._target_ == backbone["_target_"]), {})
