@@ -39,13 +39,13 @@ def reflect(loop: EvolutionRun, name: str) -> None:
     settings = loop.config.evolution.reflect
     if not stage.done:
         drafts = loop.state.to_reflect(settings.all_drafts)
-        note = {}
+        without_rewrites: dict[str, str] = {}
         if _judge_reads_nothing(loop, drafts):
-            note["note"] = (
+            without_rewrites["no_rewrites"] = (
                 f"none of the ORM's verdicts on {len(drafts):,} drafts could be read, so no rewrite would be accepted; "
                 "the teacher is asked for none"
             )
-            loop.context.progress.say(f"{name}: {note['note']}")
+            loop.context.progress.say(f"{name}: {without_rewrites['no_rewrites']}")
             drafts = ()
         feedback = _feedback(loop, drafts)
         loop.judged = []
@@ -81,7 +81,7 @@ def reflect(loop: EvolutionRun, name: str) -> None:
             "rewritten": len(reflections),
             **acceptance(loop, loop.judged),
             ASKED: asked_of_teacher(loop, drafts=len(drafts)),
-            **note,
+            **without_rewrites,
         }
         loop.finish(figures, stages.inputs(loop))
     loop.state_loaded_from(stage)

@@ -48,7 +48,7 @@ def summarize(loop: EvolutionRun) -> dict[str, Any]:
         "notes": [
             *loop.context.notes,
             *_warnings(loop),
-            *(f"{stage.name}: {stage.summary['note']}" for stage in made if stage.summary.get("note")),
+            *(f"{stage.name}: {reason}" for stage in made if (reason := stage.summary.get("no_rewrites"))),
         ],
         **({"usage": teacher.usage()} if isinstance(teacher := loop.models.teacher, PaidTeacher) else {}),
     }
