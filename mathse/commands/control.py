@@ -26,8 +26,9 @@ from mathse.config.trust import only_looking
 from mathse.errors import RunError
 from mathse.reporting import report
 from mathse.reporting.progress.wording import accuracy_text
+from mathse.reporting.report.run_sections import BEST, CONTROL_TITLES, EQUAL
 from mathse.reporting.report.svg import gain, points
-from mathse.runs.layout import CONTROLS, TRAIN
+from mathse.runs.layout import CONTROLS, METRICS, TRAIN
 from mathse.runs.ledger import flops_of_run, flops_of_trained_row, spent_in
 from mathse.runs.reader import FinishedStage, Run, finished_summary, read_run
 from mathse.runs.store import write_json
@@ -35,8 +36,6 @@ from mathse.scoring.metrics import transitions, wilson
 from mathse.scoring.resampling import difference_interval, mcnemar, paired_interval
 
 LENGTHS = (0.5, 1.0, 2.0)  # of the distilled student's training run; 1 is that student itself
-EQUAL, BEST = "equal_compute", "best_length"
-TITLES = {EQUAL: "distilled rows, equal compute", BEST: "distilled rows, best length on dev"}
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,10 @@ class Controls:
         if self.run.task != "evolve":
             raise RunError(f"{folder}: task = {self.run.task!r}; controls are made of a run with rounds (task=evolve)")
         self.distill = self._stage("distill")
-        self.last = [stage for stage in self.run.stages if stage.solved()][-1]
+        measured = [stage for stage in self.run.stages if stage.solved()]
+        if self.distill not in measured:
+            raise RunError(f"{folder}: its students were not measured on test problems; callbacks.evaluate does that")
+        self.last = measured[-1]
         budget, row = flops_of_run(self.run.stages), flops_of_trained_row(self.distill)
         if budget is None or row is None:
             raise RunError(
@@ -82,14 +84,24 @@ class Controls:
             raise RunError(f"{self.run.folder}: has no stage {name}; its controls are trained on that stage's rows")
         return stage
 
+    def check(self, lengths: Sequence[float]) -> None:
+        """Raises RunError where a length is to be chosen on dev problems and the run has none."""
+        if {*lengths} != {1.0} and self._distilled().dev_accuracy is None:
+            raise RunError(
+                f"{self.run.folder}: has no dev problems to choose a length on; pass --lengths 1, which searches none"
+            )
+
     def make(self, lengths: Sequence[float]) -> dict[str, Any]:
-        """Train what is missing, and write the result."""
+        """Train the controls that are missing, and write the result."""
         equal = self._train(EQUAL, self.equal_steps)
         tried = {1.0: self._distilled()}
         tried |= {k: self._train(f"length_{k:g}", max(1, round(k * self.steps))) for k in lengths if k != 1}
         # The best on dev; of equally good ones the shorter.
         best = min(tried, key=lambda k: (-(tried[k].dev_accuracy or 0.0), k))
-        found = {EQUAL: self._compared(equal, equal.flops), BEST: self._compared(tried[best], _sum(tried))}
+        found = {
+            EQUAL: self._compared(equal, equal.flops),
+            BEST: self._compared(tried[best], sum(student.flops for student in tried.values())),
+        }
         found[BEST] |= {"length": best, "tried": {f"{k:g}": _shown(tried[k]) for k in sorted(tried)}}
         write_json(self.run.folder / CONTROLS, found)
         report.main([str(self.run.folder)])
@@ -97,7 +109,7 @@ class Controls:
 
     def _distilled(self) -> Trained:
         """The run's own distilled student, which is trained already."""
-        metrics = self.distill.json("metrics.json")
+        metrics = self.distill.json(METRICS)
         flops = spent_in(self.distill).training_flops or 0
         return Trained(self.steps, flops, metrics["dev_accuracy"], self.distill.solved())
 
@@ -117,7 +129,7 @@ class Controls:
         run_task(config, folder)
         stage = read_run(folder).stage("sft")
         assert stage is not None  # run_task has just made it
-        spent, metrics = spent_in(stage), stage.json("metrics.json")
+        spent, metrics = spent_in(stage), stage.json(METRICS)
         return Trained(steps, spent.flops or 0, metrics["dev_accuracy"], stage.solved())
 
     def _compared(self, control: Trained, flops: int) -> dict[str, Any]:
@@ -144,10 +156,6 @@ def _shown(student: Trained) -> dict[str, Any]:
     return {"steps": student.steps, "accuracy": student.accuracy, "dev_accuracy": student.dev_accuracy}
 
 
-def _sum(tried: Mapping[float, Trained]) -> int:
-    return sum(student.flops for student in tried.values())
-
-
 def pooled(results: Sequence[Mapping[str, Any]], name: str) -> str:
     """The line of a control over all runs: accuracies, the paired difference with its interval, McNemar's p."""
     rows = [result[name] for result in results]
@@ -159,9 +167,10 @@ def pooled(results: Sequence[Mapping[str, Any]], name: str) -> str:
     p = mcnemar(sum(row["lost"] for row in rows), sum(row["gained"] for row in rows))
     share = sum(row["flops"] for row in rows) / sum(row["run_flops"] for row in rows)
     low, high = interval or (0.0, 0.0)  # there are answers, so there is an interval
+    control = accuracy_text(others / n, wilson(others, n))
     return (
-        f"{TITLES[name]}: {accuracy_text(others / n, wilson(others, n))} of {n:,} answers, with {share:.2f} times the "
-        f"run's operations; the run: {accuracy_text(ours / n, wilson(ours, n))}; difference "
+        f"{CONTROL_TITLES[name]}: {control} of {n:,} answers, with {share:.2f} times "
+        f"the run's operations; the run: {accuracy_text(ours / n, wilson(ours, n))}; difference "
         f"{gain(others / n, ours / n)} points [{points(low)}, {points(high)}], McNemar's p {p:.2g}"
     )
 
@@ -185,11 +194,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if min(arguments.lengths) <= 0:
         parser.error(f"--lengths {arguments.lengths}: each must be above 0")
     controls = [Controls(folder) for folder in arguments.runs]  # a mistake in one ends the command before any training
+    for control in controls:
+        control.check(arguments.lengths)
     results = [control.make(arguments.lengths) for control in controls]
     for folder, result in zip(arguments.runs, results, strict=True):
-        for name in TITLES:
+        for name in CONTROL_TITLES:
             print(f"{folder}: {pooled([result], name)}")
     if len(results) > 1:
-        for name in TITLES:
+        for name in CONTROL_TITLES:
             print(f"{len(results)} runs: {pooled(results, name)}")
     return 0

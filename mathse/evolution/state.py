@@ -45,10 +45,6 @@ def _row_key(path: ReasoningPath) -> tuple[str, str, str | None]:
     return path.problem_id, "".join(path.text.split()), draft
 
 
-def _is_renewed(path: ReasoningPath, renewed: set[str]) -> bool:
-    return path.lineage.origin == "student" and path.problem_id in renewed
-
-
 def _mean_of_right_paths(judged: Sequence[Judged], accepted: Sequence[int]) -> int:
     """The mean number of different accepted texts of a solved problem, rounded down: as a cap it takes the surplus of
     easy problems, which most accepted paths belong to (head-tail balance, arXiv 2510.26474)."""
@@ -99,7 +95,8 @@ class EvolutionState:
         train = self.train
         if renew:
             renewed = {judged[k].path.problem_id for k in accepted}
-            train = Chosen(train, (k for k, path in enumerate(train) if not _is_renewed(path, renewed)))
+            older = {k for k, p in enumerate(train) if p.lineage.origin == "student" and p.problem_id in renewed}
+            train = Chosen(train, (k for k in range(len(train)) if k not in older))
         most: int | None  # rows of a problem; None: any number
         if isinstance(keep, int):
             most = keep

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from mathse.commands.control import Controls, main
 from mathse.errors import RunError
 from mathse.runs.layout import CONTROLS, REPORT, SUMMARY
 from mathse.runs.ledger import flops_of_run
-from mathse.runs.reader import read_run
+from mathse.runs.reader import FinishedStage, read_run
 
 
 @pytest.fixture
@@ -49,6 +50,20 @@ def test_a_control_that_is_made_again_trains_nothing_and_says_the_same(finished:
 
 def test_the_report_of_a_run_without_controls_says_so(tiny: Path) -> None:
     assert "No control has been made" in (tiny / REPORT).read_text()
+
+
+def test_a_length_is_not_chosen_without_dev_problems_and_unmeasured_students_have_no_control(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    control = Controls(finished)
+    nobody = replace(control._distilled(), dev_accuracy=None)
+    monkeypatch.setattr(control, "_distilled", lambda: nobody)
+    with pytest.raises(RunError, match="no dev problems"):
+        control.check([1.0, 2.0])
+    control.check([1.0])
+    monkeypatch.setattr(FinishedStage, "solved", lambda stage: {})
+    with pytest.raises(RunError, match="not measured on test problems"):
+        Controls(finished)
 
 
 def test_a_run_without_a_ledger_or_an_end_has_no_control(finished: Path) -> None:

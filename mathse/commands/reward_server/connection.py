@@ -84,7 +84,7 @@ class Connection(H11Protocol):
             self.transport.close()
             return
         if self.cycle is not None and not self.cycle.response_complete:
-            self.cycle.disconnected = True  # the app is told so, and what it says from here on is not sent
+            self.cycle.disconnected = True  # the app sees it; later output is not sent
             self.cycle.message_event.set()
         body = encoded_error(sentence)
         headers: list[Any] = [

@@ -29,6 +29,8 @@ from mathse.runs.teacher_calls import CALLS
 from mathse.scoring.metrics import wilson
 
 NONE = "\N{EN DASH}"
+EQUAL, BEST = "equal_compute", "best_length"  # in controls.json
+CONTROL_TITLES = {EQUAL: "distilled rows, equal compute", BEST: "distilled rows, best length on dev"}
 ORIGINS = (("teacher", "teacher's paths"), ("student", "student's own paths"), ("reflection", "reflections"))
 WORK = (("fit", "fitting"), ("sample", "sampling"), ("judge", "judging"), ("other", "all else: the loop itself"))
 
@@ -86,9 +88,8 @@ def controls(run: Run) -> str:
             "control RUN trains the distilled rows alone with as many operations as the whole run."
         )
         return section("controls", "Against its controls", "A claim without its control.", f"<p>{without}</p>")
-    names = (("equal_compute", "distilled rows, equal compute"), ("best_length", "distilled rows, best length on dev"))
     rows = []
-    for key, name in names:
+    for key, name in CONTROL_TITLES.items():
         control = made[key]
         low, high = control["ci95"]
         rows.append(
