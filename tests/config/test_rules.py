@@ -111,7 +111,7 @@ def rows(tmp_path):
         (["backbone@orm.backbone=tiny", "orm.backbone.path=./a/b"],
          "orm.backbone.path = './a/b': neither a folder that exists nor a hub id of the form org/name; "
          "pass one of them, or null"),
-        (["backbone.path=outputs/demo"], "backbone.path = 'outputs/demo': neither a folder that exists nor a hub id of "
+        (["backbone.path=outputs/no"], "backbone.path = 'outputs/no': neither a folder that exists nor a hub id of "
                                          "the form org/name; pass one of them, or null"),
         (["experiment=pictures"],
          "backbone.path = 'outputs/smollm2_vision_aligned': neither a folder that exists nor a hub id of the form "
