@@ -12,7 +12,7 @@ from typing import Any
 from mathse.config.data import HubData, JsonlData, MixtureData, PublicData, WordProblems
 from mathse.config.task_domains import TaskDomain
 from mathse.data.domains.texts import texts_in
-from mathse.data.readers import reader
+from mathse.data.readers import find_set
 from mathse.data.readers.source import files_of, is_table
 from mathse.data.words import published
 from mathse.runs.store import sha256_file
@@ -57,7 +57,7 @@ def _file_lines(data: PublicData | HubData, root: Path) -> Iterator[str]:
     """A line a file: its name below ``root``, and the hash or size of its contents."""
     if isinstance(data, PublicData) and not is_table(root):
         for wanted in filter(None, (data.train_split, data.test_split)):
-            for split, file in files_of(reader(data.name), root, wanted):
+            for split, file in files_of(find_set(data.name), root, wanted):
                 yield f"{split} {file.relative_to(root) if root.is_dir() else file.name} {sha256_file(file)}"
     else:
         for file in sorted(root.rglob("*") if root.is_dir() else [root]):

@@ -1,12 +1,12 @@
 """Any table of the ``datasets`` library as a source of problems: ``data=hf``.
 
-The table is a folder (saved, or of parquet, JSON or CSV files, or of images) or a hub id. Its columns have any names,
-so the settings say which holds what:
+The table is a folder (saved, or of parquet, JSON or CSV files, or of images) or a hub id. Settings map its columns to
+our fields:
 ``data=hf data.root=... data.columns.question=NAME data.columns.answer=NAME data.columns.images=NAME``.
 
     {"query": "Find x.", "label": "12", "image": <image>}     columns: question=query, answer=label, images=image
 
-How a table is opened, and where its images stay: ``mathse.data.hub_table``.
+``mathse.data.hub_table`` opens the table and its images.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from mathse.data.hub_table import HubTable, ImageReference, lasting, open_table,
 from mathse.data.json_records import BadRow, JsonRecord, kind
 from mathse.data.language import language
 from mathse.data.problems import FileData
-from mathse.data.readers.base import RecordOrigin, answer_of, content_id, found_image, letter_of, text_of
+from mathse.data.readers.base import RecordOrigin, content_id, find_image, read_answer, read_letter, text_of
 from mathse.data.row_validation import ValidatedRow, validate
 from mathse.errors import ConfigError
 
 
 class HubData(FileData):
-    """The rows of a table, split by a hash of (seed, id) as own data is.
+    """The rows of a table, split by a hash of (seed, id) as own data.
 
-    Raises DataError for a table that cannot be used, ConfigError for columns that it does not have.
+    Raises DataError for a table that cannot be used, ConfigError for columns that it lacks.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -42,13 +42,13 @@ class HubData(FileData):
         table = HubTable(lasting(root), settings.subset, split, settings.revision)
         _check_columns(open_table(table).column_names, columns, table)
         below = Path(settings.images or root)
-        self._take(self._rows(table, columns, RecordOrigin(below, below / split, split)), table.name)
-        self._opened()
+        self._take(self._read_table(table, columns, RecordOrigin(below, below / split, split)), table.name)
+        self._refuse_bad_rows()
 
-    def _rows(self, table: HubTable, columns: Columns, origin: RecordOrigin) -> Iterator[ValidatedRow]:
+    def _read_table(self, table: HubTable, columns: Columns, origin: RecordOrigin) -> Iterator[ValidatedRow]:
         for record in records(table):
             try:
-                values = _row(record.values or {}, columns, origin)
+                values = _read_row(record.values or {}, columns, origin)
             except BadRow as error:
                 yield ValidatedRow(table.name, record.line, None, None, str(error))
             else:
@@ -68,26 +68,27 @@ def _check_columns(present: Sequence[str], columns: Columns, table: HubTable) ->
         raise ConfigError("data.columns: question, and answer or answer_index, must each name a column")
 
 
-def _row(values: Mapping[str, Any], columns: Columns, origin: RecordOrigin) -> dict[str, Any]:
-    """A table's row in our form. Raises BadRow for one that makes none."""
+def _read_row(values: Mapping[str, Any], columns: Columns, origin: RecordOrigin) -> dict[str, Any]:
+    """Bring a table's row into our form. Raises BadRow for a row that makes no problem."""
     question = text_of(values, str(columns.question))
 
     cell = values.get(columns.choices) if columns.choices else None
-    choices = [str(choice) for choice in (list(cell.values()) if isinstance(cell, Mapping) else cell or [])]
+    texts = cell.values() if isinstance(cell, Mapping) else cell or []
+    choices = [str(choice) for choice in texts]
 
     cell = values.get(columns.images or "")
     if cell not in (None, "") and not isinstance(cell, (str, list)):
         raise BadRow(f"images are pictures or paths, got {kind(cell)}; choose data.columns.images")
-    refs = cell if isinstance(cell, list) else [cell] if cell else []
-    images = [found_image(ref, origin, ("",)) for ref in refs]
+    refs = cell if isinstance(cell, list) else list(filter(None, [cell]))
+    images = [find_image(ref, origin, ("",)) for ref in refs]
 
     if columns.answer_index:
-        answer = letter_of(values, columns.answer_index, choices).strip()
+        answer = read_letter(values, columns.answer_index, choices).strip()
     else:
-        answer = answer_of(values, str(columns.answer)).strip()
+        answer = read_answer(values, str(columns.answer)).strip()
     form = answer_form(answer, tuple(choices))
 
-    # Columns that no setting names become metadata, but for images: records of a run hold JSON only.
+    # Columns that no setting names become metadata. Images do not, because records of a run hold JSON only.
     mapped = {column for column in asdict(columns).values() if column}
     more = {name: v for name, v in values.items() if name not in mapped and v is not None and not _is_image(v)}
     return {

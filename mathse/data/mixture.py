@@ -53,7 +53,7 @@ class MixtureData(FileData):
                 self._take(_rows(source, source.test_ids, name, prefixed), name, test=True)
         drawn = ", ".join(f"{shares[name]:,} of {sizes[name]:,} rows of {name}" for name in opened)
         self.notes = (f"A mixture of {drawn}.", *(note for source in opened.values() for note in source.notes))
-        self._opened()
+        self._refuse_bad_rows()
 
     def _open(self, name: str, section: Any) -> FileData:
         kind = locate(section["_target_"] if isinstance(section, Mapping) else section._target_, "data")

@@ -89,10 +89,10 @@ def to_distill(splits: Mapping[str, Sequence[Problem]], size: int | None) -> Seq
 
 
 class FileData:
-    """What sources that read files have in common: a table of problems, their splits, and the rows left out.
+    """Base of the sources that read files: a table of problems, their splits, and the rows left out.
 
-    A subclass fills the table with ``_take`` and then calls ``_opened``. ``images.decoded`` are the images whose pixels
-    are known to be whole; a run decodes the others in its first stage.
+    A subclass fills the table with ``_take`` and then calls ``_refuse_bad_rows``. ``images.decoded`` holds the images
+    that were decoded without an error; a run decodes the others in its first stage.
     """
 
     def __init__(self, name: str, settings: Split) -> None:
@@ -162,7 +162,7 @@ class FileData:
             bad = self.bad_rows[before:]
             raise NoProblems(bad_rows_text(bad, 0) if bad else f"{name}: holds no rows; add some", bad)
 
-    def _opened(self) -> None:
+    def _refuse_bad_rows(self) -> None:
         """Raises DataError where a row cannot be used and that is an error."""
         unusable = [row for row in self.bad_rows if not str(row["reason"]).startswith(REPEATS)]
         if unusable and self.on_bad_row == "error":
@@ -195,7 +195,7 @@ class JsonlData(FileData):
         self._take(read_rows(Path(path), self.images, settings.columns), path)
         if test_path:  # one test problem must not be among the training ones: ids are unique over both files
             self._take(read_rows(Path(test_path), self.images, settings.columns), test_path, test=True)
-        self._opened()
+        self._refuse_bad_rows()
 
 
 def read_rows(path: Path, images: ImageChecks, columns: JsonlColumns = OUR_KEYS) -> Iterator[ValidatedRow]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mathse.data.readers import reader
+from mathse.data.readers import find_set
 from mathse.data.words.published import SETS
 
 OWN = "that of your file"
@@ -40,7 +40,7 @@ def terms_of(data: Mapping[str, Any]) -> dict[str, Terms]:
             by_source = {name: terms for part in parts.values() for name, terms in part.items()}
             return by_source | {name: next(iter(part.values()), UNKNOWN) for name, part in parts.items()}
         case "PublicData":
-            published = reader(data["name"])
+            published = find_set(data["name"])
             return {published.name: Terms(published.title, published.home, published.licence)}
         case "HubData":
             return {Path(str(data["root"])).name: Terms("", str(data["root"]), "see the page of the set")}

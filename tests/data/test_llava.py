@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mathse.data.json_records import BadRow
-from mathse.data.readers.llava import exchange, question_of
+from mathse.data.readers.llava import make_exchange_row, question_of
 
 HINT = "Hint: Please answer the question and provide the correct option letter, e.g., A, B, C, D, at the end."
 
@@ -60,21 +60,21 @@ def test_tags_stay_in_their_order_or_are_left_to_the_front_together() -> None:
 
 def test_a_reply_that_says_more_than_the_answer_is_a_solution() -> None:
     asked = "Find x.\nChoices:\n(A) 12\n(B) 13"
-    bare = exchange("set", asked, "The answer is B", [])
+    bare = make_exchange_row("set", asked, "The answer is B", [])
     assert (bare["answer"], bare["choices"], bare.get("solution")) == ("B", ["12", "13"], None)
-    reasoned = exchange("set", asked, "Step 1: the sides are equal, so x is 6 + 7 = 13.\nAnswer: B", [])
+    reasoned = make_exchange_row("set", asked, "Step 1: the sides are equal, so x is 6 + 7 = 13.\nAnswer: B", [])
     assert reasoned["answer"] == "B" and reasoned["solution"].startswith("Step 1")
-    named = exchange("set", asked, "The answer is 13.", [])
+    named = make_exchange_row("set", asked, "The answer is 13.", [])
     assert named["answer"] == "B"
 
 
 def test_long_thoughts_in_front_of_the_answer_are_a_solution() -> None:
     """As MMR1-SFT has them; written in its published shape."""
     reply = "<think>Is it 5? No: the sides are equal, so x is 6 + 6.</think>\n\nBoth are 6. \\boxed{12}"
-    row = exchange("set", "<image>Find x.", reply, [])
+    row = make_exchange_row("set", "<image>Find x.", reply, [])
     assert (row["question"], row["answer"], row["solution"]) == ("Find x.", "12", reply)
 
 
 def test_a_reply_without_an_answer_is_a_bad_row() -> None:
     with pytest.raises(BadRow, match="no final answer"):
-        exchange("set", "Find x.", "I cannot see the picture", [])
+        make_exchange_row("set", "Find x.", "I cannot see the picture", [])

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, Protocol
 
 from mathse.config.program import program
 from mathse.data.json_records import BadRow, JsonRecord
-from mathse.data.readers.base import content_id, tagged
+from mathse.data.readers.base import content_id, make_row
 from mathse.data.row_validation import ImageChecks, path_inside, validate
 from mathse.errors import DataError
 from mathse.runs.published import publish
@@ -241,7 +241,7 @@ def _row(entry: Exchange, answer: str | None) -> dict[str, Any]:
     if choices and choice_index(answer, choices) is None:
         listed = "\n".join(f"({chr(ord('A') + k)}) {choice}" for k, choice in enumerate(choices))
         question, choices = f"{question}\n{listed}", ()  # an answer of another form: the list is text
-    return tagged(entry.set, None, question, answer, choices=choices) | {"id": entry.problem_id}
+    return make_row(entry.set, None, question, answer, choices=choices) | {"id": entry.problem_id}
 
 
 def _copied(picture: Picture, folder: Path) -> str:

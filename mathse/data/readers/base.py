@@ -1,7 +1,7 @@
-"""What a reader of a published set is: where its files lie, and how a record becomes a row of our own form.
+"""The definition of a published set, and functions that read a field of a published record.
 
-The functions below read fields of published records, which are less regular than their descriptions: a number where
-text is promised, a list of one, a path from another folder. What cannot be read raises BadRow with the field's name.
+Published records are less regular than their descriptions: a number where text is promised, a list with a single entry,
+a path from another folder. The functions below raise BadRow with the field's name where a field cannot be read.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ Values = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class RecordOrigin:
-    """Where a record comes from: ``file`` below ``root``, of the set's own ``split``. Of a hub's table, ``file`` is the
-    table's root and split, which is no file."""
+    """The place of a record: ``file`` below ``root``, in ``split`` by the set's own name. In a hub's table, ``file``
+    joins the table's root and split, and no such file exists."""
 
     root: Path
     file: Path
@@ -39,11 +39,11 @@ class RecordOrigin:
 
 @dataclass(frozen=True)
 class PublishedSet:
-    """A published set.
+    """A published set: its terms, its files and its reader.
 
-    ``patterns``: globs below the root for a split's files, the first that matches any is taken; ``{split}`` is
-    replaced. ``rows``: a record and its origin -> rows of our form; BadRow for a record that makes none. A row's
-    ``images`` are paths below the root, or an ImageReference.
+    ``patterns``: globs below the root for a split's files; the first pattern with a match is used. ``{split}`` stands
+    for the split's name. ``rows``: (record, origin) -> rows of our form; raises BadRow for a record that makes none. A
+    row's ``images`` are paths below the root, or an ImageReference.
     """
 
     name: str
@@ -52,20 +52,24 @@ class PublishedSet:
     licence: str
     patterns: Sequence[str]
     rows: Callable[[Values, RecordOrigin], Iterator[dict[str, Any]]]
-    refused: Mapping[str, str] | None = None  # ending -> why such a file is not read
+    refused: Mapping[str, str] | None = None  # file suffix -> why such a file is not read
     split_names: Mapping[str, str] | None = None  # our name of a split -> the set's own
 
     def splits_of(self, split: str) -> tuple[str, ...]:
-        """The set's own names of the splits that the setting ``split`` stands for."""
+        """Give the set's own names of the splits that the setting ``split`` stands for."""
         names = self.split_names or {}
         splits = ("train", "val", "test") if split == "all" else (split,)
         return tuple(names.get(name, name) for name in splits)
 
 
-def tagged(name: str, record_id: object, question: str, answer: str, **more: Any) -> dict[str, Any]:
-    """A row of our form with the tags every published set's rows have: language, and the form of its answer.
+def make_row(name: str, record_id: object, question: str, answer: str, **more: Any) -> dict[str, Any]:
+    """Make a row of our form, with two tags that every published set's rows have: language and form of the answer.
 
-    ``record_id`` None: a hash of the question and the images. Of a choice the answer is its letter.
+    Args:
+        name: name of the set, which begins the row's id.
+        record_id: id of the record. None: a hash of the question and the images.
+        answer: reference answer. The row of a choice question holds its letter.
+        more: images, choices, unit, solution, and metadata. Empty values are left out.
     """
     images, choices = list(more.pop("images", [])), [str(choice).strip() for choice in more.pop("choices", None) or []]
     unit = more.pop("unit", None) or None
@@ -78,15 +82,17 @@ def tagged(name: str, record_id: object, question: str, answer: str, **more: Any
 
 
 def content_id(question: str, images: Sequence[str]) -> str:
-    """Twelve hex digits of a question and its images: the id of a row that has none of its own. Of images it takes the
-    references that the record has, so that the id does not depend on the folder that a set was unpacked to."""
+    """Hash a question and its images to twelve hex digits: the id of a row without an id.
+
+    The hash takes the image references of the record, so that the id does not depend on the folder of the set.
+    """
     text = "\x1f".join([question, *(getattr(ref, "content", ref) or ref for ref in images)])
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 
 class PublishedImage(str):
-    """The path of an image below the root. ``content``: the reference as the record has it, which is the same wherever
-    the root is."""
+    """The path of an image below the root. ``content``: the reference in the record, which does not depend on the
+    root."""
 
     content: str
 
@@ -96,11 +102,11 @@ class PublishedImage(str):
         return image
 
 
-def found_image(ref: object, origin: RecordOrigin, folders: Sequence[str]) -> str:
-    """The image ``ref`` of a record as a path below the root: the first of ``folders`` that has it.
+def find_image(ref: object, origin: RecordOrigin, folders: Sequence[str]) -> str:
+    """Find the image ``ref`` of a record in the first of ``folders`` that has it; return its path below the root.
 
-    Raises BadRow for what is no path below the root. A path that is in none of them is returned unchanged, and refused
-    when the row is validated.
+    A path that no folder has is returned unchanged, and refused when the row is validated. Raises BadRow for a value
+    that is no path below the root.
     """
     if isinstance(ref, ImageReference):
         return ref
@@ -115,13 +121,14 @@ def found_image(ref: object, origin: RecordOrigin, folders: Sequence[str]) -> st
 
 
 def text_of(values: Values, *names: str) -> str:
-    """The first of these fields that holds text, or a number as text. Raises BadRow if none does."""
+    """Read the first of these fields that holds text, or a number as text. Raises BadRow if none does."""
     for name in names:
         value = values.get(name)
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             return str(value)
         if isinstance(value, str) and value.strip():
             return value
+    # No field holds text: report the first that the record has at all.
     present = next((name for name in names if name in values), None)
     if present is None:
         raise BadRow(f'"{names[0]}" is missing; is this file of another set?')
@@ -130,8 +137,8 @@ def text_of(values: Values, *names: str) -> str:
     raise BadRow(f'"{present}" is text, got {kind(values[present])}; correct the record')
 
 
-def answer_of(values: Values, *names: str) -> str:
-    """A reference answer: text, a number, or a list of one of these. Raises BadRow for anything else."""
+def read_answer(values: Values, *names: str) -> str:
+    """Read a reference answer: text, a number, or a list with a single text or number. Raises BadRow otherwise."""
     name = next((name for name in names if name in values), names[0])
     if isinstance(answers := values.get(name), list):
         if len(answers) != 1:
@@ -140,8 +147,8 @@ def answer_of(values: Values, *names: str) -> str:
     return text_of(values, *names)
 
 
-def list_of(values: Values, name: str) -> list[Any]:
-    """A field's list, [] where it is null or missing. Raises BadRow for anything else."""
+def read_list(values: Values, name: str) -> list[Any]:
+    """Read a field's list, [] where it is null or missing. Raises BadRow for any other value."""
     value = values.get(name)
     if value is None:
         return []
@@ -150,8 +157,8 @@ def list_of(values: Values, name: str) -> list[Any]:
     return value
 
 
-def letter_of(values: Values, name: str, choices: Sequence[Any]) -> str:
-    """The letter of a choice that is given by its number from 0. Raises BadRow for a number that is none of them."""
+def read_letter(values: Values, name: str, choices: Sequence[Any]) -> str:
+    """Read the number of a choice, counted from 0, as its letter. Raises BadRow for a number without a choice."""
     label = values.get(name)
     if isinstance(label, str) and label.strip().isdigit():
         label = int(label)

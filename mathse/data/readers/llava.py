@@ -1,10 +1,10 @@
-"""Conversations as LLaVA wrote them, which several sets do too.
+"""The conversation format of LLaVA, which several sets use.
 
     {"image": FILE, "conversations": [{"from": "human", "value": ...}, {"from": "gpt", "value": ...}]}
 
-The question is taken out of its wrapping: image tags, hints on how to answer, and choices that stand in the text. Our
-own prompts put these back in one form for all sets. Tags in the midst of a question stay, as our own marks; tags before
-or behind it only say that there is a picture, which LLaVA's own training puts first.
+A question comes without its wrapping: image tags, hints on how to answer, and choices inside the text. Our own prompts
+put these back in the same form for all sets. A tag between the words of a question stays, as our own mark. A tag before
+or behind the question only announces a picture, which LLaVA's own training puts first.
 """
 
 from __future__ import annotations
@@ -15,30 +15,29 @@ from typing import Any
 
 from mathse.data.json_records import BadRow, kind
 from mathse.data.picture_marks import MARK, count, marks_disagree
-from mathse.data.readers.base import RecordOrigin, Values, found_image, tagged
+from mathse.data.readers.base import RecordOrigin, Values, find_image, make_row
 from mathse.scoring.answers import MARKER, choice_index, extract_answer
 
-# What stands around a question, in the order in which it is taken off.
+# The wrapping of a question, in the order of its removal.
 _TAG = re.compile(r"\s*<image\s*\d*>\s*|\s*<ImageHere>\s*")
 _PLACE = re.compile(r"<image\s*(\d*)>|<ImageHere>")
 _HINT = re.compile(r"\A\s*(?:hint|提示)\s*[::][^\n]*\n+", re.IGNORECASE)
 _ORDER = re.compile(  # "According to the question shown in the image, please first ... Question: ..."
     r"\A(?:[^\n]{0,300}?\n)?\s*(?:question|问题|题目)\s*[::]\s*", re.IGNORECASE
 )
-# Choices: their heading, the first of them, the mark of each, and what is not part of a choice's text.
+# Choices: their heading, the first choice, the mark before each choice, and the signs around a choice's text.
 _LIST = re.compile(r"\n?\s*(?:choices?|options?|选项)\s*[::]?\s*(?=\(?A[).:、.])", re.IGNORECASE)
 _FIRST = re.compile(r"(?:(?<=[\s。?:))])|\A)\(?A[).:、.]\s*(?=\S)")
 _OPTION = re.compile(r"(?:(?<=[\s,;,;])|\A)\(?([A-J])[).:、.]\s*")
 _EDGES = re.compile(r"\A\s+|[\s,;,;]+\Z")
 # Instructions at the end.
 _TAIL = re.compile(r"\s*Answer with the option'?s letter[^\n]*\Z|\s*Please [^\n]*(?:letter|directly)[^\n]*\Z")
-SHORT = 24  # characters beyond the answer; a longer reply is a solution
 
 
-def conversation(
+def read_conversation(
     name: str, values: Values, origin: RecordOrigin, folders: Sequence[str], **more: Any
 ) -> Iterator[dict[str, Any]]:
-    """Each exchange of a record as a row. Raises BadRow for a record that holds none."""
+    """Yield a row for each exchange of a record. Raises BadRow for a record without an exchange."""
     turns = values.get("conversations")
     if not isinstance(turns, list) or not turns:
         raise BadRow(f'"conversations" is a list of turns, got {kind(turns)}; is this file of another set?')
@@ -50,34 +49,40 @@ def conversation(
         texts.append(text)
     if len(texts) < 2:
         raise BadRow('"conversations" has a question and no reply; leave the row out')
-    images = [found_image(ref, origin, folders) for ref in images_of(values)]
-    places = sum(count(_PLACE.sub(_mark, prompt)) for prompt in texts[::2])
-    if places != len(images) and any(_in_the_midst(_PLACE.sub(_mark, prompt)) for prompt in texts[::2]):
+
+    # A tag without a number marks the place of a picture. A numbered tag may be repeated as a reference to it.
+    images = [find_image(ref, origin, folders) for ref in images_of(values)]
+    marked = [_PLACE.sub(lambda tag: "" if tag[1] else MARK, prompt) for prompt in texts[::2]]
+    places = sum(map(count, marked))
+    if places != len(images) and any(map(_has_words_around_a_mark, marked)):
         raise BadRow(marks_disagree(places, len(images)))
+
     # Turns alternate: prompt, reply, prompt, reply.
     for prompt, reply in zip(texts[::2], texts[1::2], strict=False):
-        yield exchange(name, prompt, reply, images, **more)
+        yield make_exchange_row(name, prompt, reply, images, **more)
 
 
-def exchange(name: str, prompt: str, reply: str, images: Sequence[str], **more: Any) -> dict[str, Any]:
-    """A prompt and its reply as a row; the reply is a solution where it says more than the answer."""
+def make_exchange_row(name: str, prompt: str, reply: str, images: Sequence[str], **more: Any) -> dict[str, Any]:
+    """Make a row of a prompt and its reply; the reply is a solution if it holds more than the answer."""
     question, choices = question_of(prompt, len(images))
     answer = extract_answer(reply)
     if answer is None:
         raise BadRow(f"no final answer in the reply ({reply.strip()[:60]!r}); leave the row out")
     if choices and (index := choice_index(answer, choices)) is not None:
         answer = chr(ord("A") + index)
-    # A reply with little beyond the answer is no solution.
+    # A reply with at most 24 characters beyond the answer is no solution.
     bare = reply.replace(MARKER, "").replace("The answer is", "").replace("Answer:", "")
-    solution = reply.strip() if len(bare.strip()) > len(answer) + SHORT else None
-    return tagged(name, None, question, answer, images=images, choices=choices, solution=solution, **more)
+    solution = reply.strip() if len(bare.strip()) > len(answer) + 24 else None
+    return make_row(name, None, question, answer, images=images, choices=choices, solution=solution, **more)
 
 
 def question_of(text: str, pictures: int = 0) -> tuple[str, list[str]]:
-    """("Find x.", ["12", "13"]) of "<image>\\nHint: ...\\nQuestion: Find x.\\nChoices:\\n(A) 12\\n(B) 13".
+    """Split a prompt into its question and choices.
 
-    Where one of the tags stands in the midst of question and choices, and there is one for each of ``pictures`` in
-    their order, they stay, as ``<image>``.
+    ("Find x.", ["12", "13"]) for "<image>\\nHint: ...\\nQuestion: Find x.\\nChoices:\\n(A) 12\\n(B) 13".
+
+    The tags stay, as ``<image>``, if a tag lies between words of the question or in the choices, and there is a tag for
+    each of ``pictures`` in their order.
     """
     numbers = [number or "" for number in _PLACE.findall(text)]
     if pictures and numbers in ([""] * pictures, [str(k) for k in range(1, pictures + 1)]):
@@ -85,30 +90,26 @@ def question_of(text: str, pictures: int = 0) -> tuple[str, list[str]]:
         while marked.startswith(MARK):
             marked = marked.removeprefix(MARK).lstrip()
         in_front = pictures - count(marked)
-        question, choices = _unwrapped(marked)
+        question, choices = _unwrap(marked)
         if in_front:
             question = f"{MARK * in_front}\n{question}"
-        if count(question, choices) == pictures and (count("", choices) or _in_the_midst(question)):
+        in_choices = count("", choices) > 0
+        if count(question, choices) == pictures and (in_choices or _has_words_around_a_mark(question)):
             return question, choices
-    return _unwrapped(_TAG.sub("\n", text))
+    return _unwrap(_TAG.sub("\n", text))
 
 
-def _mark(tag: re.Match[str]) -> str:
-    """Our mark for a tag without a number; one with a number may be named again and again, as a reference."""
-    return "" if tag[1] else MARK
-
-
-def _in_the_midst(text: str) -> bool:
+def _has_words_around_a_mark(text: str) -> bool:
     """Whether a mark has words on both of its sides."""
     before, *behind = text.split(MARK)
     return any("".join([before, *behind[:k]]).strip() and "".join(behind[k:]).strip() for k in range(len(behind)))
 
 
-def _unwrapped(text: str) -> tuple[str, list[str]]:
-    """Question and choices of a prompt."""
+def _unwrap(text: str) -> tuple[str, list[str]]:
+    """Take question and choices out of a prompt without tags."""
     text = _HINT.sub("", text.strip())
     text = _TAIL.sub("", _ORDER.sub("", text, count=1)).strip()
-    # Options begin at "Choices:", else at the first "(A)" that others follow.
+    # Choices begin at "Choices:", else at the first "(A)" that other choices follow.
     head = _LIST.search(text) or next((m for m in _FIRST.finditer(text) if options_of(text[m.start() :])), None)
     choices = options_of(text[head.start() :].lstrip()) if head else []
     if not head or not choices:
@@ -117,14 +118,18 @@ def _unwrapped(text: str) -> tuple[str, list[str]]:
 
 
 def images_of(values: Values) -> list[Any]:
-    """The images a record names, one or several, or none."""
+    """List the images that a record names: several, a single path, or none."""
     images = values.get("image", values.get("images"))
-    return [] if images in (None, "") else list(images) if isinstance(images, (list, tuple)) else [images]
+    if images in (None, ""):
+        return []
+    return list(images) if isinstance(images, (list, tuple)) else [images]
 
 
 def options_of(text: str) -> list[str]:
-    """The texts of options A, B, ... where at least two stand there in their order, and nothing else: of "A. 3;B. 4" or
-    "(A) 3 (B) 4"."""
+    """Read the options of "A. 3;B. 4" or "(A) 3 (B) 4".
+
+    Returns [] unless the text is a list of at least two options, in the order of their letters, and nothing else.
+    """
     text = _LIST.sub("", text, count=1)
     marks = list(_OPTION.finditer(text))
     if len(marks) < 2 or marks[0].start() or [m[1] for m in marks] != list("ABCDEFGHIJ"[: len(marks)]):

@@ -54,7 +54,7 @@ class WordProblems(FileData):
             f"earlier row word for word or nearly: {near or 'none'}"
             + (f"; {self._longer:,} have more than {settings.most_steps} steps." if self._longer else "."),
         )
-        self._opened()
+        self._refuse_bad_rows()
 
     def _rows(self, name: WordSet, root: Path, settings: Settings) -> Iterator[ValidatedRow]:
         files = files_of(name, root)
