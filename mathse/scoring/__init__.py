@@ -1,1 +1,1 @@
-"""Is an answer right, and how sure are we: final answers compared, metrics with intervals, the paper's numbers."""
+"""Scores: comparison of final answers, metrics with confidence intervals, and the paper's numbers."""

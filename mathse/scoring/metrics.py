@@ -1,6 +1,6 @@
-"""Figures of a run: accuracy with its interval, transitions between two students, and how good a judge is.
+"""Metrics of a run: accuracy with its interval, transitions between two students, and the quality of a judge.
 
-Every share is a fraction in [0, 1]; a share of nothing is ``None``, never 0 and never an error.
+Every share is a fraction in [0, 1]. A share without cases is ``None``, never 0 and never an error.
 """
 
 from __future__ import annotations
@@ -19,22 +19,21 @@ Decision = Literal["accepted", "rejected", "unparsed"]
 
 
 def wilson(correct: float, total: int, z: float = 1.96) -> Interval:
-    """Wilson's score interval of a share (Wilson 1927); (0, 1) where nothing was counted.
+    """Compute Wilson's score interval of a share (Wilson 1927); (0, 1) for a total of 0.
 
-    ``correct`` may be a sum of probabilities: such marks vary less than marks of 0 and 1, so the interval is at most
-    too wide.
-    Raises DataError if ``correct`` is not between 0 and ``total``.
+    ``correct`` may be a sum of probabilities. Probabilities vary less than marks of 0 and 1, so the interval is then
+    never too narrow. Raises DataError if ``correct`` is not between 0 and ``total``.
     """
     if not 0 <= correct <= total:
         raise DataError(f"wilson({correct}, {total}): the number right must lie between 0 and the number counted")
     if total == 0:
         return 0.0, 1.0
-    # centre +- spread, both over scale: the shares p with |share - p| <= z sqrt(p (1 - p) / total)
+    # (centre +- spread) / scale: the shares p with |share - p| <= z sqrt(p (1 - p) / total).
     share = correct / total
     scale = 1 + z * z / total
     centre = share + z * z / (2 * total)
     spread = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
-    # At the ends the bound is exact; rounding would put it a hair inside.
+    # At 0 and 1 the bound is exact; rounding would move it slightly inside.
     low = 0.0 if correct == 0 else (centre - spread) / scale
     high = 1.0 if correct == total else (centre + spread) / scale
     return low, high
@@ -42,15 +41,15 @@ def wilson(correct: float, total: int, z: float = 1.96) -> Interval:
 
 @lru_cache
 def student_t(freedom: int, level: float = 0.95) -> float:
-    """The two-sided quantile of Student's t: the t that |T| stays below with probability ``level``.
+    """Compute the two-sided quantile of Student's t: P(|T| < t) = ``level``.
 
-    For whole degrees of freedom that probability is a finite sum of powers of the cosine of atan(t / sqrt(freedom))
-    (Abramowitz & Stegun 1964, 26.7.3 and 26.7.4); it rises with the angle, which halving intervals finds.
+    For whole degrees of freedom this probability is a finite sum of powers of the cosine of atan(t / sqrt(freedom))
+    (Abramowitz & Stegun 1964, 26.7.3 and 26.7.4). It rises with the angle, so bisection finds the angle.
     Raises DataError for less than one degree of freedom.
     """
     if freedom < 1:
         raise DataError(f"student_t({freedom}): needs one degree of freedom or more, which is two values")
-    # Halve [0, pi/2] until no double lies between its ends.
+    # Halve [0, pi/2] until no floating-point number lies between its ends.
     low, high = 0.0, math.pi / 2
     while (angle := (low + high) / 2) not in (low, high):
         term = math.sin(angle) * (math.cos(angle) if freedom % 2 else 1.0)
@@ -65,28 +64,28 @@ def student_t(freedom: int, level: float = 0.95) -> float:
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, Interval | None]:
-    """Mean over seeds and its 95 % interval by Student's t; the interval is None for a single value."""
+    """Compute the mean over seeds and its 95 % interval by Student's t; no interval (None) for a single value."""
     if not values:
         raise DataError("mean_interval([]): there is no mean of no values; pass at least one")
     mean = math.fsum(values) / len(values)
     if len(values) == 1:
         return mean, None
     variance = math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1)
-    # To three decimals, as statistical tables print it: what experiments/ has published was computed so.
+    # Three decimals, as in statistical tables: the published figures in experiments/ were computed so.
     half = round(student_t(len(values) - 1), 3) * math.sqrt(variance / len(values))
     return mean, (mean - half, mean + half)
 
 
 def mean_share(shares: Sequence[float]) -> tuple[float, Interval | None]:
-    """``mean_interval`` of shares in [0, 1]; the interval ends where shares do."""
+    """Compute ``mean_interval`` of shares, and clip the interval to [0, 1]."""
     mean, interval = mean_interval(shares)
     return mean, interval and (max(0.0, interval[0]), min(1.0, interval[1]))
 
 
 def transitions(before: Mapping[str, bool], after: Mapping[str, bool]) -> dict[str, int]:
-    """Counts of the paper's Figure 2 between two students, by problem id; "correct_wrong" is a problem unlearned.
+    """Count the transitions of the paper's Figure 2 between two students: correct_wrong is a problem unlearned.
 
-    Raises DataError if the two did not answer the same problems.
+    ``before`` and ``after`` hold by problem id whether the answer is right. Raises DataError if their problems differ.
     """
     if unmatched := sorted(before.keys() ^ after.keys()):
         raise DataError(
@@ -94,14 +93,14 @@ def transitions(before: Mapping[str, bool], after: Mapping[str, bool]) -> dict[s
             "score both students on the same test set"
         )
     names = {True: "correct", False: "wrong"}
-    counts = {f"{first}_{second}": 0 for first in names.values() for second in names.values()}
+    counts = dict.fromkeys(("correct_correct", "correct_wrong", "wrong_correct", "wrong_wrong"), 0)
     for problem_id, correct in before.items():
         counts[f"{names[correct]}_{names[after[problem_id]]}"] += 1
     return counts
 
 
 def accuracy(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Accuracy of prediction rows (their key ``correct``): {"accuracy", "correct", "total", "ci95"}."""
+    """Compute the accuracy of prediction rows from their key ``correct``: {"accuracy", "correct", "total", "ci95"}."""
     marks = [bool(row["correct"]) for row in rows]
     return {
         "accuracy": _share(sum(marks), len(marks)),
@@ -112,12 +111,12 @@ def accuracy(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def accepted(verdict: Verdict, threshold: float) -> bool:
-    """Whether a path with this verdict joins D_SFT: called correct, and P(correct) >= threshold where there is one."""
+    """Whether a path with this verdict joins D_SFT: status correct, and P(correct) >= threshold if it has a score."""
     return verdict.status == "correct" and (verdict.score is None or verdict.score >= threshold)
 
 
 def decide(verdict: Verdict | None, threshold: float) -> Decision | None:
-    """What became of the path with this verdict; None without one."""
+    """Decide about the path with this verdict; None without a verdict."""
     if verdict is None:
         return None
     if verdict.status == "unparsed":
@@ -126,7 +125,7 @@ def decide(verdict: Verdict | None, threshold: float) -> Decision | None:
 
 
 def first_step(error_step: str | None) -> int | None:
-    """The first step number in a text such as "Step 2" or "Steps 2 and 4"."""
+    """Read the first step number in a text such as "Step 2" or "Steps 2 and 4"."""
     number = re.search(r"\d{1,9}", error_step or "")
     return int(number.group()) if number else None
 
@@ -134,14 +133,23 @@ def first_step(error_step: str | None) -> int | None:
 def orm_metrics(
     labels: Sequence[Verdict], verdicts: Sequence[Verdict], threshold: float, *, names_steps: bool = True
 ) -> dict[str, Any]:
-    """How a judge does against labels of the same paths.
+    """Measure a judge against labels of the same paths (Table 5).
 
-    ``labels`` and ``verdicts`` are paired by position and must name the same paths; labels are correct or wrong.
-    Gives positive_accuracy (share of right paths accepted), negative_accuracy (share of wrong paths rejected; an
-    unparsed verdict rejects), overall_accuracy, error_step_accuracy (share of ALL wrong paths whose verdict names the
-    label's first step; an accepted or unparsed one is a miss; None where no label names a step, or the judge is of a
-    kind that never does: not ``names_steps``), n, unparsed, auroc, ci95 (Wilson, a pair for each share) and reliability
-    (see ``reliability``).
+    Args:
+        labels: true verdicts, correct or wrong.
+        verdicts: the judge's verdict on the path at the same position.
+        threshold: P(correct) from which a path is accepted.
+        names_steps: whether this kind of judge names wrong steps at all.
+
+    Returns:
+        positive_accuracy: share of right paths that the judge accepts.
+        negative_accuracy: share of wrong paths that it rejects; an unparsed verdict rejects.
+        overall_accuracy: share of paths with the right decision.
+        error_step_accuracy: share of ALL wrong paths with a verdict that names the label's first step; an accepted path
+            or an unparsed verdict is a miss. None if no label names a step, or without ``names_steps``.
+        n, unparsed, auroc, ci95 (Wilson's interval for each share) and reliability (see ``reliability``).
+
+    Raises DataError unless the two lists have the same paths, and for an unparsed label.
     """
     if len(labels) != len(verdicts):
         raise DataError(f"{len(labels)} labels but {len(verdicts)} verdicts; pass one verdict for each label")
@@ -154,17 +162,15 @@ def orm_metrics(
         if label.status == "unparsed":
             raise DataError(f"the label of path {label.path_id!r} is 'unparsed'; a label is 'correct' or 'wrong'")
 
-    # An unparsed verdict accepts nothing, so it counts as a rejection, but never as a step named.
+    # An unparsed verdict counts as a rejection, but never as a named step.
     right = [v for label, v in pairs if label.status == "correct"]
     wrong = [(label, v) for label, v in pairs if label.status == "wrong"]
     accepted_right = sum(accepted(v, threshold) for v in right)
-    rejected_wrong = [(label, v) for label, v in wrong if not accepted(v, threshold)]  # unparsed ones too
-    steps = [
-        (first_step(label.error_step), first_step(v.error_step))
-        for label, v in rejected_wrong
-        if v.status != "unparsed"
-    ]
-    steps_named = sum(true is not None and true == named for true, named in steps)
+    rejected_wrong = [(label, v) for label, v in wrong if not accepted(v, threshold)]
+    steps_named = 0
+    for label, v in rejected_wrong:
+        true_step = first_step(label.error_step)
+        steps_named += v.status != "unparsed" and true_step is not None and true_step == first_step(v.error_step)
     steps_known = names_steps and any(first_step(label.error_step) is not None for label, _ in wrong)
     shares = {
         "positive_accuracy": (accepted_right, len(right)),
@@ -183,18 +189,19 @@ def orm_metrics(
 
 
 def like_chance(figures: Mapping[str, Any]) -> bool:
-    """Whether a judge, as far as its 95 % intervals tell, accepts right paths no more often than wrong ones: what it
-    takes is then as good as drawn. ``figures``: those of ``orm_metrics``; False where there are no paths of both kinds.
+    """Whether a judge is no better than chance: its 95 % intervals allow equal acceptance of right and wrong paths.
+
+    ``figures``: the result of ``orm_metrics``. False unless there are right and wrong paths.
     """
     right, wrong = figures["ci95"]["positive_accuracy"], figures["ci95"]["negative_accuracy"]
     return right is not None and wrong is not None and right[0] <= 1 - wrong[0]
 
 
 def auroc(labels: Sequence[Verdict], verdicts: Sequence[Verdict]) -> float | None:
-    """Area under the ROC curve of P(correct), ties count half; None without scores or with one class."""
+    """Compute the area under the ROC curve of P(correct), ties count half; None without scores or with one class."""
     if all(v.score is None for v in verdicts):
         return None
-    import numpy as np  # here: whoever only asks which verdict is accepted needs no numpy
+    import numpy as np  # late, because the callers of ``accepted`` need no numpy
 
     from mathse.scoring import ranking
 
@@ -205,14 +212,14 @@ def auroc(labels: Sequence[Verdict], verdicts: Sequence[Verdict]) -> float | Non
 
 
 def reliability(labels: Sequence[Verdict], verdicts: Sequence[Verdict], bins: int = 10) -> list[dict[str, float]]:
-    """Scored paths in equal-width bins of P(correct), empty bins left out.
+    """Sort scored paths into equal-width bins of P(correct), and leave empty bins out.
 
-    Each bin: {"low", "high", "n", "mean_score", "correct"}, where "correct" is the share of its paths that are right.
+    Each bin: {"low", "high", "n", "mean_score", "correct"}, where "correct" is the share of right paths.
     """
     filled: dict[int, list[tuple[float, bool]]] = {}  # (P(correct), whether the path is right), by number of the bin
     for label, verdict in zip(labels, verdicts, strict=True):
         if verdict.score is not None:
-            number = min(int(verdict.score * bins), bins - 1)  # the last bin holds 1.0 too
+            number = min(int(verdict.score * bins), bins - 1)  # the last bin includes 1.0
             filled.setdefault(number, []).append((verdict.score, label.status == "correct"))
     return [
         {

@@ -1,6 +1,6 @@
-"""The paper's numbers (MathSE, AAAI 2026), as printed, to stand beside ours. Percent; None where it prints a dash.
+"""The paper's numbers (MathSE, AAAI 2026) as printed, for comparison with ours. Percent; None for a dash.
 
-Its slips, found by arithmetic, are kept and named in ``SLIPS``. No number here is used in a computation of ours.
+Slips of the paper that arithmetic shows are kept, and listed in ``SLIPS``. Our computations use no number of this file.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Intervals and tests for comparing accuracies on the same problems: the bootstrap, and McNemar's test. (The interval
-of a single accuracy is Wilson's, ``mathse.scoring.metrics.wilson``: a bootstrap of no right answer has no width.)
+"""Intervals and tests for accuracies on the same problems: the bootstrap, and McNemar's test.
 
-A resample of n right-or-wrong marks is a draw of how many of each kind it holds, so n marks cost as much as one.
+The interval of a single accuracy is Wilson's, ``mathse.scoring.metrics.wilson``, because a bootstrap without a right
+answer has no width. A resample of n right-or-wrong marks needs only the number of marks of each kind, which is a
+multinomial draw, so n marks cost as much as a single mark.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ LEVEL = (2.5, 97.5)  # percentiles of a 95 % interval
 
 
 def difference_interval(before: Sequence[bool], after: Sequence[bool], seed: int = 0) -> Interval | None:
-    """The percentile bootstrap interval of ``after``'s share less ``before``'s, paired by position; None of nothing."""
+    """Compute the percentile bootstrap interval of share(after) - share(before), paired by position; None if empty."""
     if len(before) != len(after):
         raise DataError(f"a paired difference needs equally many marks, got {len(before)} and {len(after)}")
     if not before:
@@ -33,10 +34,16 @@ def difference_interval(before: Sequence[bool], after: Sequence[bool], seed: int
 
 
 def paired_interval(counts: Sequence[tuple[int, int, int]], seed: int = 0) -> Interval | None:
-    """The percentile bootstrap interval of a mean difference over seeds; each seed is (gained, lost, all) of its pairs.
+    """Compute the percentile bootstrap interval of a mean difference over seeds.
 
-    Two levels: seeds are drawn with replacement, and within each its pairs. With few seeds such an interval is rather
-    too narrow than too wide. None of nothing.
+    Resampling has two levels: seeds, then the pairs of each seed. With few seeds the interval tends to be too narrow.
+
+    Args:
+        counts: (gained, lost, all) pairs of each seed.
+        seed: random seed of the bootstrap.
+
+    Returns:
+        (low, high), or None without seeds and for a seed without pairs.
     """
     if not counts or any(n == 0 for _, _, n in counts):
         return None
@@ -44,15 +51,17 @@ def paired_interval(counts: Sequence[tuple[int, int, int]], seed: int = 0) -> In
     size = (DRAWS, len(counts))
     differences = np.empty((*size, len(counts)))  # (draws, places in a draw, seeds)
     for k, (gained, lost, n) in enumerate(counts):
-        drawn = generator.multinomial(n, np.array([gained, lost, n - gained - lost], dtype=float) / n, size)
-        differences[..., k] = (drawn[..., 0] - drawn[..., 1]) / n
-    chosen = generator.integers(len(counts), size=size)  # which seed stands in each place
+        resamples = generator.multinomial(n, np.array([gained, lost, n - gained - lost], dtype=float) / n, size)
+        differences[..., k] = (resamples[..., 0] - resamples[..., 1]) / n
+    chosen = generator.integers(len(counts), size=size)  # (draws, places): seed in each place
     return _interval(np.take_along_axis(differences, chosen[..., None], axis=2)[..., 0].mean(axis=1))
 
 
 def mcnemar(lost: int, gained: int) -> float:
-    """The two-sided p of McNemar's exact test (McNemar 1947): chance alone would split the problems that changed in
-    half. 1 where none changed."""
+    """Compute the two-sided p of McNemar's exact test (McNemar 1947); 1 without a changed problem.
+
+    Under the null hypothesis a changed problem is lost or gained with equal probability.
+    """
     if min(lost, gained) < 0:
         raise DataError(f"mcnemar({lost}, {gained}): counts of problems are not negative")
     changed = lost + gained

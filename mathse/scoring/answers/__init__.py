@@ -1,23 +1,22 @@
-"""Find the final answer of a solution text, and say whether it equals the reference answer.
+"""Extraction of the final answer of a solution, and its comparison with the reference answer.
 
-Our own rules, because they judged more real answers rightly than the libraries for this, in bounded time: texts are cut
-to their last ``MAX_TEXT`` characters, answers longer than ``MAX_ANSWER`` are compared unchanged, no pattern nests one
-repetition in another, and nothing is evaluated but sums, products, powers and roots of a bounded size.
+These are our own rules, because they judged more real answers correctly than the available libraries. Time is bounded:
+texts are cut to their last ``MAX_TEXT`` characters, answers longer than ``MAX_ANSWER`` are compared unchanged, no
+pattern nests a repetition in another, and only sums, products, powers and roots of a bounded size are evaluated.
 
-    extract   where an answer is announced, and the answer behind it
-    plain     LaTeX and typography -> one plain form; letters keep their case
+    extract   the announcement of an answer, and the answer behind it
+    plain     LaTeX and typography -> a plain form; letters keep their case
     question  nouns that the question counts; whether it asks for a set or a pair
-    options   the options that a text names, without those that it denies or leaves open
+    options   the options that a text names, without options that it denies or leaves open
     numerals  numbers in words
     units     units of measurement, and the nouns and other words behind a number
     quantity  a number and its unit
     names     names of figures: ∠ABC is ∠CBA
     moments   times of the day and dates
     forms     tuples, sets, intervals, matrices, ratios
-    algebra   an expression's normal form
+    algebra   the normal form of an expression
     compare   all of these, the cheapest first
-    text      short answers in words
-    rule      which of these a task's answers go by
+    rule      the choice among them for a task; short answers in words
 """
 
 from mathse.scoring.answers.compare import choice_index, same_answer

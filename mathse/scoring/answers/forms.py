@@ -1,7 +1,7 @@
 """Answers of several parts: tuples, sets and lists of solutions, intervals and inequalities, matrices, ratios.
 
-All functions take plain text (see ``plain``) and compare parts by the function ``same``. Those that return
-``bool | None`` give None where neither answer has their form.
+All functions take plain text (see plain.py) and compare parts by the function ``same``. A comparison returns None if
+neither answer has its form.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import NamedTuple, TypeVar
 
-from mathse.scoring.answers.quantity import quantity
+from mathse.scoring.answers.quantity import read_quantity
 from mathse.scoring.answers.question import UNASKED, Question
 
 T = TypeVar("T")
@@ -37,8 +37,8 @@ _TURNED = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}
 
 
 def same_form(left: str, right: str, same: Same, question: Question = UNASKED) -> bool | None:
-    """Whether two answers of several parts are equal; None where neither has parts that this module knows."""
-    # In this order: "(1, 2) or (3, 4)" is a union of intervals before it is a list of solutions.
+    """Whether two answers of several parts are equal; None if neither has a form that this module knows."""
+    # The order matters: "(1, 2) or (3, 4)" is a union of intervals before it is a list of solutions.
     for compare in (_same_matrix, _same_interval, _same_ratio):
         if (verdict := compare(left, right, same)) is not None:
             return verdict
@@ -46,12 +46,12 @@ def same_form(left: str, right: str, same: Same, question: Question = UNASKED) -
     return _same_tuple(left, right, same) if verdict is None else verdict
 
 
-def split(text: str, separators: str = ",") -> list[str]:
-    """``text`` at the separators that stand outside all brackets; a comma inside a number parts nothing."""
+def split_outside_brackets(text: str, separators: str = ",") -> list[str]:
+    """Split a text at separators outside all brackets. The comma inside a number is no separator."""
     parts, depth, start = [], 0, 0
     for k, character in enumerate(text):
         depth += (character in _OPEN) - (character in _CLOSE)
-        # the comma of 1,200: no blank, three digits behind it and no fourth
+        # The comma of 1,200 has a digit before it and exactly three digits behind it.
         in_number = character == "," and _THOUSAND.match(text, k) is not None and text[k - 1 : k].isdigit()
         if depth == 0 and character in separators and not in_number:
             parts.append(text[start:k].strip())
@@ -66,7 +66,7 @@ def _same_parts(left: Sequence[str], right: Sequence[str], same: Same, ordered: 
 
 
 def _same_in_any_order(left: Sequence[T], right: Sequence[T], same: Callable[[T, T], bool]) -> bool:
-    """Each of ``left`` takes the first of ``right`` that equals it and is not taken yet."""
+    """Pair each part of ``left`` with the first equal part of ``right`` without a partner; whether all have one."""
     untaken = list(right)
     for part in left:
         match = next((k for k, other in enumerate(untaken) if same(part, other)), None)
@@ -79,20 +79,20 @@ def _same_in_any_order(left: Sequence[T], right: Sequence[T], same: Callable[[T,
 # --- matrices -------------------------------------------------------------------------------------------------------
 
 
-def _matrix(text: str) -> list[list[str]] | None:
-    """The rows of \\begin{pmatrix}1&2\\\\3&4\\end{pmatrix} or of [[1,2],[3,4]]."""
+def _parse_matrix(text: str) -> list[list[str]] | None:
+    """Parse the rows of \\begin{pmatrix}1&2\\\\3&4\\end{pmatrix} or of [[1,2],[3,4]]."""
     if match := _MATRIX.fullmatch(text):
         rows = [row for row in re.split(r"\\\\|\\ ", match["body"]) if row.strip()]
         return [[entry.strip() for entry in row.split("&")] for row in rows]
     if text.startswith(("[[", "((")) and text.endswith(("]]", "))")):
-        rows = split(text[1:-1])
+        rows = split_outside_brackets(text[1:-1])
         if all(row[:1] in _OPEN and row[-1:] in _CLOSE and row for row in rows):
-            return [split(row[1:-1]) for row in rows]
+            return [split_outside_brackets(row[1:-1]) for row in rows]
     return None
 
 
 def _same_matrix(left: str, right: str, same: Same) -> bool | None:
-    a, b = _matrix(left), _matrix(right)
+    a, b = _parse_matrix(left), _parse_matrix(right)
     if a is None and b is None:
         return None
     if a is None or b is None or len(a) != len(b):
@@ -104,7 +104,7 @@ def _same_matrix(left: str, right: str, same: Same) -> bool | None:
 
 
 class NumberInterval(NamedTuple):
-    """``low`` and ``high`` are plain texts, None for infinity; ``closed`` says of each whether it belongs."""
+    """``low`` and ``high`` are plain texts, None for infinity; ``closed`` holds for each whether it belongs."""
 
     low: str | None
     high: str | None
@@ -112,45 +112,50 @@ class NumberInterval(NamedTuple):
 
 
 def _same_interval(left: str, right: str, same: Same) -> bool | None:
-    """An interval, or a union of some, in brackets or as inequalities."""
+    """Compare intervals or unions of intervals, in brackets or as inequalities."""
 
     def equal(a: NumberInterval, b: NumberInterval) -> bool:
         ends = ((a.low, b.low), (a.high, b.high))
         return a.closed == b.closed and all(x is y is None or bool(x and y and same(x, y)) for x, y in ends)
 
-    a, b = _intervals(left), _intervals(right)
+    a, b = _parse_intervals(left), _parse_intervals(right)
     if a is None or b is None:
-        # "(1, 2)" may be a point as well, so against another form only these signs tell that one is an interval
+        # "(1, 2)" may be a point too, so beside another form only these signs identify an interval.
         one_is_interval = (a is None) != (b is None) and any(sign in left + right for sign in "∪<>∞")
         return False if one_is_interval else None
     return len(a) == len(b) and _same_in_any_order(a, b, equal)
 
 
-def _intervals(text: str) -> list[NumberInterval] | None:
+def _parse_intervals(text: str) -> list[NumberInterval] | None:
     intervals = []
     for part in _OR.split(text):
-        interval = _interval(part.strip())
+        interval = _parse_interval(part.strip())
         if interval is None:
             return None
         intervals.append(interval)
     return intervals if len(intervals) <= MAX_PARTS else None
 
 
-def _interval(text: str) -> NumberInterval | None:
-    """Of "[1, 2)", "x ∈ (0, ∞)", "1 < x <= 2" or "x >= 3"."""
+def _parse_interval(text: str) -> NumberInterval | None:
+    """Parse "[1, 2)", "x ∈ (0, ∞)", "1 < x <= 2" or "x >= 3"."""
     text = re.sub(r"^[a-zA-Z] ?∈ ?", "", text)
-    if text[:1] in ("(", "[") and text[-1:] in (")", "]") and len(ends := split(text[1:-1])) == 2 and all(ends):
-        return _bounded(ends[0], text[0] == "[", ends[1], text[-1] == "]")
+    if text[:1] in ("(", "[") and text[-1:] in (")", "]"):
+        ends = split_outside_brackets(text[1:-1])
+        if len(ends) == 2 and all(ends):
+            return _make_interval(ends[0], text[0] == "[", ends[1], text[-1] == "]")
     if match := _BOUND.fullmatch(text):
         low, first, second, high = match["low"].strip(), match["first"], match["second"], match["high"].strip()
         if first[0] != second[0]:
             return None
         if first[0] == ">":
             low, first, second, high = high, second, first, low
-        return _bounded(low, "=" in first, high, "=" in second)
+        return _make_interval(low, "=" in first, high, "=" in second)
+    # Two half-lines: x > 1 and x < 2.
     halves = _AND.sub(",", text).split(",")
-    if len(halves) == 2 and (one := _interval(halves[0].strip())) and (other := _interval(halves[1].strip())):
-        return _both(one, other)  # x > 1 and x < 2
+    if len(halves) == 2:
+        one, other = _parse_interval(halves[0].strip()), _parse_interval(halves[1].strip())
+        if one and other:
+            return _intersect(one, other)
     if match := _HALF.fullmatch(text):
         name, sign, bound = match["left"].strip(), match["sign"], match["right"].strip()
         if not _VARIABLE.fullmatch(name):
@@ -161,8 +166,8 @@ def _interval(text: str) -> NumberInterval | None:
     return None
 
 
-def _both(one: NumberInterval, other: NumberInterval) -> NumberInterval | None:
-    """The intersection of two half-lines from opposite sides."""
+def _intersect(one: NumberInterval, other: NumberInterval) -> NumberInterval | None:
+    """Intersect two half-lines from opposite sides; None for any other two intervals."""
     if one.low is None:
         one, other = other, one
     if one.low is None or one.high is not None or other.low is not None or other.high is None:
@@ -170,8 +175,8 @@ def _both(one: NumberInterval, other: NumberInterval) -> NumberInterval | None:
     return NumberInterval(one.low, other.high, (one.closed[0], other.closed[1]))
 
 
-def _bounded(low: str, low_closed: bool, high: str, high_closed: bool) -> NumberInterval:
-    """An infinite end is None, and open."""
+def _make_interval(low: str, low_closed: bool, high: str, high_closed: bool) -> NumberInterval:
+    """Make an interval. An infinite end becomes None, and open."""
     ends = [None if _INFINITE.fullmatch(end.replace(" ", "")) else end.strip() for end in (low, high)]
     return NumberInterval(ends[0], ends[1], (low_closed and ends[0] is not None, high_closed and ends[1] is not None))
 
@@ -180,15 +185,18 @@ def _bounded(low: str, low_closed: bool, high: str, high_closed: bool) -> Number
 
 
 def _same_ratio(left: str, right: str, same: Same) -> bool | None:
-    """4:6 is 2:3 and 2/3."""
+    """Compare ratios: 4:6 is 2:3 and 2/3."""
     a, b = _RATIO.split(left), _RATIO.split(right)
     if len(a) == len(b) == 1:
         return None
-    x, y = ([q.value for part in parts if (q := quantity(part.strip()))] for parts in (a, b))
-    if len(x) < len(a) or len(y) < len(b):  # a part is no number
+    x, y = ([q.value for part in parts if (q := read_quantity(part.strip()))] for parts in (a, b))
+    # A part that is no number: compare part by part.
+    if len(x) < len(a) or len(y) < len(b):
         return _same_parts(a, b, same, ordered=True) if len(a) == len(b) else None
-    if 1 in (len(x), len(y)):  # 2/3 is 2/3 : 1
-        x, y = (x, [*y, Fraction(1)]) if len(x) > 1 else ([*x, Fraction(1)], y)
+    # A single number is a ratio to 1.
+    x = [*x, Fraction(1)] if len(x) == 1 else x
+    y = [*y, Fraction(1)] if len(y) == 1 else y
+    # Ratios are equal if all parts have the same factor.
     return len(x) == len(y) and all(p * y[0] == q * x[0] for p, q in zip(x, y, strict=True))
 
 
@@ -196,8 +204,8 @@ def _same_ratio(left: str, right: str, same: Same) -> bool | None:
 
 
 class Solutions(NamedTuple):
-    """``names``: "x" and "y" of x = 1, y = 2, one for each part, or none. ``ordered``: False in braces, with "or" or
-    "±", and for several values of one name."""
+    """``names``: "x" and "y" for x = 1, y = 2; empty unless every part has a name of its own. ``ordered``: False in
+    braces, with "or" or "±", and for several values of the same name."""
 
     parts: list[str]
     names: list[str]
@@ -205,11 +213,16 @@ class Solutions(NamedTuple):
 
 
 def _same_solutions(left: str, right: str, same: Same, question: Question) -> bool | None:
-    a, b = _solutions(left), _solutions(right)
+    a, b = _parse_solutions(left), _parse_solutions(right)
     if a is None and b is None:
         return None
-    pair = _pair(left) if a is None else _pair(right) if b is None else None
-    if pair is not None and not question.about_intervals:  # x=2, y=3 and "2, 3" are (2, 3)
+    # A list beside a tuple: x=2, y=3 and "2, 3" are (2, 3).
+    pair = None
+    if a is None:
+        pair = _parse_pair(left)
+    elif b is None:
+        pair = _parse_pair(right)
+    if pair is not None and not question.about_intervals:
         a, b = a or pair, b or pair
         if not (a.ordered and b.ordered):
             return False
@@ -223,12 +236,12 @@ def _same_solutions(left: str, right: str, same: Same, question: Question) -> bo
             return False
         values = dict(zip(b.names, b.parts, strict=True))
         return all(same(part, values[name]) for name, part in zip(a.names, a.parts, strict=True))
-    in_order = (_in_order_of_names(a, question), _in_order_of_names(b, question))
+    in_order = (_sort_by_name(a, question), _sort_by_name(b, question))
     return _same_parts(*in_order, same, a.ordered and b.ordered)
 
 
-def _in_order_of_names(solutions: Solutions, question: Question) -> list[str]:
-    """The values of named parts as a pair has them: in the question's order of the names, else by the alphabet."""
+def _sort_by_name(solutions: Solutions, question: Question) -> list[str]:
+    """Sort the values of named parts by the question's order of the names, else by the alphabet."""
     if len(solutions.names) < 2:
         return solutions.parts
     names = question.names if set(question.names) == set(solutions.names) else sorted(solutions.names)
@@ -236,21 +249,22 @@ def _in_order_of_names(solutions: Solutions, question: Question) -> list[str]:
     return [values[name] for name in names]
 
 
-def _pair(text: str) -> Solutions | None:
-    """The elements of (1, 2)."""
-    parts = _tuple(text) if text.startswith("(") else None
+def _parse_pair(text: str) -> Solutions | None:
+    """Parse a pair such as (1, 2) as ordered values without names."""
+    parts = _parse_tuple(text) if text.startswith("(") else None
     return None if parts is None else Solutions(parts, [], ordered=True)
 
 
-def _solutions(text: str) -> Solutions | None:
-    """ "x_1=1, x_2=3", "{1, 3}", "1 or 3", "±2", "1和3"; None for a single answer without braces."""
+def _parse_solutions(text: str) -> Solutions | None:
+    """Parse "x_1=1, x_2=3", "{1, 3}", "1 or 3", "±2", "1和3"; None for a single answer without braces."""
     text = re.sub(r"^[a-zA-Z] ?∈ ?(?=\{)", "", text)
     braces = text.startswith("{") and text.endswith("}")
     text = re.sub(r"^either ", "", text, flags=re.IGNORECASE)
     inner = _AND.sub(",", _OR.sub(",", text[1:-1] if braces else text))
-    parts = [part for part in split(inner) if part]
     ordered = not braces and not _OR.search(text) and "±" not in text
-    parts = [value for part in parts for value in _both_signs(part)]
+    parts: list[str] = []
+    for part in filter(None, split_outside_brackets(inner)):
+        parts += _expand_signs(part)
     if not parts or len(parts) > MAX_PARTS or len(parts) == 1 and not braces:
         return None
     named = [_SOLUTION.fullmatch(part) for part in parts]
@@ -261,8 +275,8 @@ def _solutions(text: str) -> Solutions | None:
     return Solutions(values, [], ordered and len(names) < len(parts))
 
 
-def _both_signs(part: str) -> tuple[str, ...]:
-    """ "1±2" -> "1+2", "1-2"; "±2" -> "2", "-2"."""
+def _expand_signs(part: str) -> tuple[str, ...]:
+    """Expand "1±2" to "1+2" and "1-2", and "±2" to "2" and "-2"."""
     before, sign, after = part.partition("±")
     if not sign:
         return (part,)
@@ -271,16 +285,21 @@ def _both_signs(part: str) -> tuple[str, ...]:
 
 
 def _same_tuple(left: str, right: str, same: Same) -> bool | None:
-    a, b = _tuple(left), _tuple(right)
+    a, b = _parse_tuple(left), _parse_tuple(right)
     if a is None or b is None:
         return None
     return left[-1] == right[-1] and _same_parts(a, b, same, ordered=True)
 
 
-def _tuple(text: str) -> list[str] | None:
-    """The elements of (1, 2); a name before it, as in A(1, 2), is left out."""
-    start = text.find("(") if re.match(r"[a-zA-Z]?\(", text) else text.find("[") if text.startswith("[") else -1
-    if start < 0 or text[-1] != _CLOSE[_OPEN.index(text[start])]:
+def _parse_tuple(text: str) -> list[str] | None:
+    """Parse the elements of (1, 2) or [1, 2]. A name before the bracket, as in A(1, 2), is left out."""
+    if re.match(r"[a-zA-Z]?\(", text):
+        start = text.find("(")
+    elif text.startswith("["):
+        start = 0
+    else:
         return None
-    parts = split(text[start + 1 : -1])
+    if text[-1] != _CLOSE[_OPEN.index(text[start])]:
+        return None
+    parts = split_outside_brackets(text[start + 1 : -1])
     return parts if len(parts) > 1 and all(parts) else None

@@ -1,4 +1,4 @@
-"""Times of the day and dates: 3:30 pm is 15:30, March 5, 2024 is 2024-03-05 and 2024年3月5日."""
+"""Comparison of times of the day and dates: 3:30 pm is 15:30, March 5, 2024 is 2024-03-05 and 2024年3月5日."""
 
 from __future__ import annotations
 
@@ -26,24 +26,29 @@ _DATES = tuple(
 
 
 class Moment(NamedTuple):
-    """A time of the day in minutes since midnight, or a date as (year or 0, month, day). ``half``: whether the half of
-    the day is known. ``sure``: False for 3:30, which may be a ratio too, and for 3时30分, which may be a duration."""
+    """A time of the day in minutes since midnight, or a date as (year or 0, month, day).
+
+    ``half``: whether the half of the day is known. ``sure``: False for 3:30, which may be a ratio, and for 3时30分,
+    which may be a duration.
+    """
 
     value: int | tuple[int, int, int]
     half: bool = True
     sure: bool = True
 
 
-def moment(plain_text: str) -> Moment | None:
-    """The time or date that a text is, None for another text."""
+def parse_moment(plain_text: str) -> Moment | None:
+    """Parse a time or date; None for any other text."""
     text = plain_text.casefold().strip()
     if not any(map(str.isdigit, text[:8])) and not text[:3].isalpha():
         return None
+    # 1) A date, with or without a year.
     for pattern in _DATES:
         if match := pattern.fullmatch(text):
             month = match["month"].rstrip(".")
             number = int(month) if month.isdigit() else next(n for name, n in _MONTHS.items() if name[:3] == month[:3])
             return Moment((int(match["year"] or 0), number, int(match["day"])))
+    # 2) A time of the day. Without a half of the day, 3 o'clock may be 3:00 or 15:00.
     match = _CLOCK.fullmatch(text)
     if match is None or not (match["sign"] or match["after"]):
         return None
@@ -54,16 +59,20 @@ def moment(plain_text: str) -> Moment | None:
     afternoon = after.startswith("p") or before in ("下午", "晚上", "中午")
     morning = after.startswith("a") or before in ("上午", "早上", "凌晨")
     half = afternoon or morning or hour > 12 or match["hour"].startswith("0")
-    hour = hour + 12 if afternoon and hour < 12 else 0 if morning and hour == 12 else hour
+    if afternoon and hour < 12:
+        hour += 12
+    elif morning and hour == 12:
+        hour = 0
     return Moment(60 * hour + minute, half, sure=bool(after or before or match["sign"] == "点"))
 
 
 def same_moment(left: str, right: str, asked: bool) -> bool | None:
-    """Whether two texts are one time or date; None where they are not both, or may be ratios and no time is ``asked``.
+    """Whether two texts are the same time or date.
 
-    A half of the day or a year that only one side names is ignored.
+    Returns None if a text is neither, and for possible ratios unless the question asks for a time (``asked``). A half
+    of the day or a year that only one side gives is ignored.
     """
-    a, b = moment(left), moment(right)
+    a, b = parse_moment(left), parse_moment(right)
     if a is None or b is None or not (asked or a.sure or b.sure):
         return None
     if isinstance(a.value, tuple) or isinstance(b.value, tuple):

@@ -1,4 +1,4 @@
-"""Names of figures that are read in more than one order: ∠ABC is ∠CBA, AB is BA, △ABC is △BCA."""
+"""Names of figures with more than one order of letters: ∠ABC is ∠CBA, AB is BA, △ABC is △BCA."""
 
 from __future__ import annotations
 
@@ -24,18 +24,19 @@ _ANGLE = re.compile(r"(?<=∠)([A-Z])([A-Z])([A-Z])(?![A-Z])")
 _CORRESPONDING = re.compile(r"△([A-Z]{3}) ?([≅∽~]) ?△([A-Z]{3})")
 _TRIANGLE = re.compile(r"△([A-Z]{3})(?![A-Z])")
 _SEGMENT = re.compile(r"(?<![A-Za-z0-9∠△\\{])(?<![0-9] )([A-Z])([A-Z])(?![A-Za-z}])")
-_OTHER_CAPITALS = re.compile("(?<![∠△A-Za-z])(?:[A-Z]|[A-Z]{3,})(?![A-Za-z])")  # AB + C is no sum of segments
+# Capitals of other numbers: AB + C is no sum of segments.
+_OTHER_CAPITALS = re.compile("(?<![∠△A-Za-z])(?:[A-Z]|[A-Z]{3,})(?![A-Za-z])")
 _QUADRILATERAL = re.compile(r"[A-Z]{4}")
 
 
-def in_one_order(plain_text: str, question: Question = UNASKED) -> str:
-    """A plain text with the names of its figures in one order each; vectors and rays keep theirs."""
+def sort_names(plain_text: str, question: Question = UNASKED) -> str:
+    """Sort the letters of each figure's name into a fixed order. Vectors and rays keep their order."""
     if not re.search("[A-Z∠△]", plain_text):
         return plain_text
     for pattern, replacement in _WORDS:
         plain_text = pattern.sub(replacement, plain_text)
     text = _ANGLE.sub(lambda match: "".join(min(match.groups(), match.groups()[::-1])), plain_text)
-    text = _CORRESPONDING.sub(_corresponding, text)
+    text = _CORRESPONDING.sub(_sort_corners, text)
     if not re.search("[≅∽~]", text):
         text = _TRIANGLE.sub(lambda match: "△" + "".join(sorted(match[1])), text)
     if _QUADRILATERAL.fullmatch(text):  # from any corner, either way round
@@ -48,14 +49,15 @@ def in_one_order(plain_text: str, question: Question = UNASKED) -> str:
 
 
 def has_both_orders(text: str) -> bool:
-    """Whether AB and BA are both in a text: they are two products then, of matrices, and not one segment."""
+    """Whether a text holds both AB and BA, which makes them products of matrices and not the same segment."""
     pairs = set(_SEGMENT.findall(text))
     return any((second, first) in pairs for first, second in pairs if first != second)
 
 
-def _corresponding(match: re.Match[str]) -> str:
-    """Two triangles, corner by corner: △ABC≅△DEF is △BCA≅△EFD and △DEF≅△ABC."""
+def _sort_corners(match: re.Match[str]) -> str:
+    """Sort two triangles corner by corner: △ABC≅△DEF is △BCA≅△EFD and △DEF≅△ABC."""
     one, sign, other = match.groups()
-    pairs, turned = sorted(zip(one, other, strict=True)), sorted(zip(other, one, strict=True))
-    first, second = ("".join(side) for side in zip(*min(pairs, turned), strict=True))
+    # Corresponding corners stay in pairs; the pairs may have any order, and the triangles may change places.
+    pairs, exchanged = sorted(zip(one, other, strict=True)), sorted(zip(other, one, strict=True))
+    first, second = ("".join(side) for side in zip(*min(pairs, exchanged), strict=True))
     return f"△{first}{sign}△{second}"

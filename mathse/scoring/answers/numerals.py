@@ -53,35 +53,38 @@ _REPEATING = re.compile(
 
 
 class Numeral(NamedTuple):
-    """A value, where it ends in the text, and whether it is a percentage."""
+    """A value, its end in the text, and whether it is a percentage."""
 
     value: Fraction
     end: int
     percent: bool = False
 
 
-def leading_numeral(text: str) -> Numeral | None:
-    """The number in words that a text in lower case begins with. None for digits, and for "one two" and "一百二"."""
+def read_numeral(text: str) -> Numeral | None:
+    """Read the number in words at the beginning of a text in lower case. None for digits, "one two" and "一百二"."""
     if match := _HAN_FRACTION.match(text):
-        return _han_fraction(match)
+        return _read_han_fraction(match)
     if match := _REPEATING.match(text):
-        return Numeral(_repeating(match), match.end())
+        return Numeral(_read_repeating(match), match.end())
     if match := _MIXED_SCALES.match(text):
         parts = [(Fraction(digits), SCALES.get(scale, 1)) for digits, scale in _MIXED_SCALE.findall(match[0])]
         sizes = [size for _, size in parts]
-        return Numeral(sum((n * size for n, size in parts), Fraction(0)), match.end()) if _falls(sizes) else None
+        # 3万5千 is a number; 3千5万 is none.
+        if sizes != sorted(set(sizes), reverse=True):
+            return None
+        return Numeral(sum((n * size for n, size in parts), Fraction(0)), match.end())
     if match := _A_SCALE.match(text):
-        found = leading_numeral(text[match.end() :])
-        return found and found._replace(end=found.end + match.end())
+        numeral = read_numeral(text[match.end() :])
+        return numeral and numeral._replace(end=numeral.end + match.end())
     if match := _ONE_PART.match(text):
         return Numeral(Fraction(1, _PARTS[match["part"] or "half"]), match.end())
     if match := _ENGLISH.match(text):
-        value = _english(match[0])
-        return None if value is None else with_parts(text, Fraction(value), match.end())
+        value = _read_english(match[0])
+        return None if value is None else add_parts(text, Fraction(value), match.end())
     if text.startswith(("一半", "半")):
         return Numeral(Fraction(1, 2), 2 if text[0] == "一" else 1)
     if match := _HAN.match(text):
-        value = _numeral(match[0])
+        value = _read_han(match[0])
         if value is None:
             return None
         if decimals := _HAN_DECIMALS.match(text, match.end()):
@@ -91,8 +94,8 @@ def leading_numeral(text: str) -> Numeral | None:
     return None
 
 
-def with_parts(text: str, value: Fraction, end: int) -> Numeral:
-    """The number that ends at ``end`` with the parts behind it: "two thirds", "2 and a half"; itself where none are."""
+def add_parts(text: str, value: Fraction, end: int) -> Numeral:
+    """Add the parts behind a number that ends at ``end``, if there are any: "two thirds", "2 and a half"."""
     if parts := _SO_MANY_PARTS.match(text, end):
         return Numeral(value / _PARTS[parts["part"]], parts.end())
     if more := _AND_PARTS.match(text, end):
@@ -100,21 +103,17 @@ def with_parts(text: str, value: Fraction, end: int) -> Numeral:
     return Numeral(value, end)
 
 
-def _falls(sizes: list[int]) -> bool:
-    return sizes == sorted(set(sizes), reverse=True)
-
-
-def _han_fraction(match: re.Match[str]) -> Numeral | None:
+def _read_han_fraction(match: re.Match[str]) -> Numeral | None:
     percent = match["bottom"] == "百" and not match["whole"]
-    bottom = {"百": 100, "千": 1_000}.get(match["bottom"]) or _numeral(match["bottom"])
-    top = Fraction(match["top"]) if match["top"].isascii() else _numeral(match["top"])
-    whole = _numeral(match["whole"] or "0")
+    bottom = {"百": 100, "千": 1_000}.get(match["bottom"]) or _read_han(match["bottom"])
+    top = Fraction(match["top"]) if match["top"].isascii() else _read_han(match["top"])
+    whole = _read_han(match["whole"] or "0")
     if not bottom or top is None or whole is None:
         return None
     return Numeral(Fraction(top) if percent else whole + Fraction(top) / bottom, match.end(), percent)
 
 
-def _repeating(match: re.Match[str]) -> Fraction:
+def _read_repeating(match: re.Match[str]) -> Fraction:
     block = match["line"] or match["bracket"] or match["once"] or match["pair"]
     block = block or match["dot"] + (match["inner"] or "") + (match["last"] or "")
     fixed = match["fixed"]
@@ -122,9 +121,9 @@ def _repeating(match: re.Match[str]) -> Fraction:
     return int(match["whole"]) + Fraction(int(fixed or 0), 10 ** len(fixed)) + tail
 
 
-def _english(text: str) -> int | None:
-    """ "twenty-one" -> 21, "two hundred and five thousand" -> 205,000; None for "one two" or "twenty eleven"."""
-    total, group, allowed = 0, 0, 1_000  # ``allowed``: what the next word may add to the group must be smaller
+def _read_english(text: str) -> int | None:
+    """Read "twenty-one" as 21, "two hundred and five thousand" as 205,000; None for "one two" or "twenty eleven"."""
+    total, group, allowed = 0, 0, 1_000  # ``allowed``: the next word must add less than this to the group
     for name in re.split("[ -]", text):
         if name == "and":
             continue
@@ -140,29 +139,32 @@ def _english(text: str) -> int | None:
     return total + group
 
 
-def _numeral(text: str) -> int | None:
-    """ "二十三" -> 23, "一百零五" -> 105, "三万" -> 30,000, "35" -> 35; None for "一二" and for the short "一百二"."""
+def _read_han(text: str) -> int | None:
+    """Read "二十三" as 23, "一百零五" as 105, "三万" as 30,000; None for "一二" and for the short "一百二"."""
     if text.isascii():
         return int(text)
-    total, section, digit, place = 0, 0, -1, 0  # ``digit``: read and not yet placed; ``place``: of the last one placed
+    # ``section``: the number below 10,000 so far; ``digit``: the last digit until its place follows, 0 without one;
+    # ``place``: the place of the digit before, 0 behind a zero.
+    total, section, digit, place = 0, 0, 0, 0
     for sign in text:
-        if sign in "零〇" and len(text) > 1:
-            if digit >= 0:
+        if sign in "零〇":
+            if digit:
                 return None
             place = 0
         elif sign in _NUMERALS:
-            if digit >= 0:
+            if digit:
                 return None
             digit = _NUMERALS[sign]
         elif sign in _PLACES:
-            if digit < 0 and sign != "十":
+            if not digit and sign != "十":
                 return None
-            section, digit, place = section + (1 if digit < 0 else digit) * _PLACES[sign], -1, _PLACES[sign]
+            section, digit, place = section + (digit or 1) * _PLACES[sign], 0, _PLACES[sign]
         else:
-            group = section + max(digit, 0)
+            group = section + digit
             if not group:
                 return None
-            total, section, digit, place = (total + group) * SCALES[sign], 0, -1, 0
-    if digit >= 0 and place > 10:
-        return None  # "一百二" is 120 where spoken, and 102 where a zero was left out
-    return total + section + max(digit, 0)
+            total, section, digit, place = (total + group) * SCALES[sign], 0, 0, 0
+    # "一百二" is 120 in speech, and 102 if a zero was left out.
+    if digit and place > 10:
+        return None
+    return total + section + digit

@@ -1,4 +1,4 @@
-"""Which options of a question a text names: by letter ("(C) 12 cm", "选C"), or by their text, in a sentence too.
+"""The options of a question that a text names, by letter ("(C) 12 cm", "选C") or by text, also inside a sentence.
 
 An option that the text denies is not named ("(A) is wrong"), and a text that leaves several open names none ("A or B").
 """
@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from mathse.scoring.answers.plain import compact, folded
+from mathse.scoring.answers.plain import fold_case, remove_blanks
 
-MAX_TEXT_IN_SENTENCE = 200  # characters of an option that is looked for in a sentence
+MAX_CHARS_IN_SENTENCE = 200  # a longer option is not searched in a sentence
 _LETTERS = "ABCDEFGHIJ"
 _LABEL = re.compile(
     r"(?:the )?(?:option|choice|选项|选)?[ :]*"
@@ -32,7 +32,7 @@ _LETTER = re.compile(
     r"|(?:(?<![A-Za-z0-9_\\∠△^=+*<>∥⊥(])|(?<=\()(?=.[,、]))"
     rf"(?!{_ARTICLE}|I )(?P<capital>[A-J])(?!{_PART_OF_FORMULA})"
 )
-# In place of an option, and of its words while letters are sought.
+# Placeholders for an option, for its words, and for its number during the search for letters.
 _MENTION, _WORDS, _NUMBER = "\x01", "\x02", "\x03"
 _CLAUSE = re.compile(
     rf"[.;。!?]|,? ?\b(?:so|therefore|thus|hence)\b|(?<!anything )(?<!everything )(?<!all )\bbut\b|所以|因此|故|而是|但"
@@ -49,7 +49,7 @@ _DENIAL = re.compile(
     r"|不|错|误|非|除了|排除|否|没有|无|矛盾|假|[✗✘❌]",
     re.IGNORECASE,
 )
-# Behind these the text begins anew: "A? No, B", "Between A and B I choose B".
+# Words that withdraw the text before them: "A? No, B", "Between A and B I choose B".
 _CORRECTION = re.compile(
     r"\b(?:(?:no|wait|actually|sorry|correction)\b,? (?:it is |it's |the answer is )?"
     r"|(?:i|we) (?:choose|pick|select|prefer|go with|go for) (?:option )?|(?:final )?answer(?: is|:) ?)|我?选择?",
@@ -57,76 +57,78 @@ _CORRECTION = re.compile(
 )
 _ALTERNATIVE = re.compile(r"\b(?:or|either|and/or|versus|vs)\b|或|还是|/|\?", re.IGNORECASE)
 _TRUTH = re.compile(r"(yes|no|true|false|是|否|对|错)(?=[,.;:。]|$)", re.IGNORECASE)
-_OPPOSITES = dict(
-    pair
-    for one, other in (("yes", "no"), ("true", "false"), ("是", "否"), ("对", "错"))
-    for pair in ((one, other), (other, one))
-)
+_OPPOSITES = {"yes": "no", "true": "false", "是": "否", "对": "错"}
+_OPPOSITES |= {no: yes for yes, no in _OPPOSITES.items()}
 _EDGE_OF_WORD = re.compile(r"[A-Za-z0-9]")
 
 
 class Mention(NamedTuple):
+    """An option, by number, and its place in the text."""
+
     start: int
     end: int
     option: int
 
 
-def option_letter(plain_text: str) -> str | None:
-    """The letter that a text is, or that labels its text, as "(C) 12 cm" and "C. 12 cm"; None where others follow."""
+def read_option_letter(plain_text: str) -> str | None:
+    """Read the letter of "C", "(C) 12 cm" or "C. 12 cm"; None if the text names other options too."""
     match = _LABEL.match(plain_text)
-    if match is None or len(named_options(plain_text)) != 1:
+    if match is None or len(find_named_options(plain_text)) != 1:
         return None
     return str(match["bracketed"] or match["bare"]).upper()
 
 
-def named_options(
+def find_named_options(
     text: str, options: Sequence[str] = (), same: Callable[[str, str], bool] | None = None
 ) -> frozenset[int]:
-    """The options that a plain text names, by number; none where it leaves several open, or denies those it names.
+    """Find the options that a plain text names, by number. Empty if it leaves several open or denies all it mentions.
 
     Args:
-        options: their plain texts; where they stand in the picture, none, and then letters alone name an option.
-        same: whether a text has an option's value, for a text that neither says an option's letter nor its words.
+        options: plain texts of the options. Empty if the picture shows them; then only letters name an option.
+        same: compares a text with an option's value, for a text with neither an option's letter nor its words.
     """
+    # 1) The whole text is an option, or begins with its truth value.
     if options:
-        compared = compact(folded(text))
+        compared = remove_blanks(fold_case(text))
         for number, option in enumerate(options):
-            if len(option) > 1 and compared == compact(folded(option)):
+            if len(option) > 1 and compared == remove_blanks(fold_case(option)):
                 return frozenset({number})
-        if (truth := _TRUTH.match(text)) and not _contradicted(truth, text):
+        if (truth := _TRUTH.match(text)) and not _is_contradicted(truth, text):
             named = frozenset(k for k, option in enumerate(options) if option.casefold() == truth[1].casefold())
             if len(named) == 1:
                 return named
+    # 2) A list of letters: ABD.
     if (many := _MANY.fullmatch(text)) and list(many[1]) == sorted(set(many[1])):
         numbers = frozenset(map(_LETTERS.index, many[1]))
         return numbers if max(numbers) < (len(options) or len(_LETTERS)) else frozenset()
-    mentions = _mentions(text, options)
+    # 3) Options that the text mentions, else the options with its value.
+    mentions = _find_mentions(text, options)
     if mentions:
-        return _left_open(text, mentions)
+        return _resolve_mentions(text, mentions)
     if same is None:
         return frozenset()
     return frozenset([k for k, option in enumerate(options) if same(text, option)])
 
 
-def _contradicted(truth: re.Match[str], text: str) -> bool:
+def _is_contradicted(truth: re.Match[str], text: str) -> bool:
+    """Whether the opposite of a truth value follows: "yes or no"."""
     opposite = _OPPOSITES[truth[1].casefold()]
     return re.search(rf"\b{opposite}\b", text[truth.end() :], re.IGNORECASE) is not None
 
 
-def _mentions(text: str, options: Sequence[str]) -> list[Mention]:
-    """Where a text names options: by words that are no part of longer ones, and by letters beside these."""
+def _find_mentions(text: str, options: Sequence[str]) -> list[Mention]:
+    """Find the places where a text names options: by their words, and by letters beside these."""
     by_text: list[Mention] = []
-    rest = text
+    rest = text  # the text with placeholders over the options that were found
+    # Longer options first, so that their words do not count as a shorter option.
     for number in sorted(range(len(options)), key=lambda k: -len(options[k])):
-        pattern = _in_sentence(options[number]) if len(options[number]) <= MAX_TEXT_IN_SENTENCE else None
+        pattern = _make_pattern(options[number]) if len(options[number]) <= MAX_CHARS_IN_SENTENCE else None
         for match in pattern.finditer(rest) if pattern else ():
             by_text.append(Mention(match.start(), match.end(), number))
-            rest = (
-                rest[: match.start()]
-                + (_NUMBER if match[0][0].isdigit() else _WORDS) * len(match[0])
-                + rest[match.end() :]
-            )
-    if any(map(str.isdigit, rest)):  # of several numbers nobody knows which is the answer
+            placeholder = _NUMBER if match[0][0].isdigit() else _WORDS
+            rest = rest[: match.start()] + placeholder * len(match[0]) + rest[match.end() :]
+    # Beside another number, the number of an option is not certainly the answer.
+    if any(map(str.isdigit, rest)):
         kept = [m for m in by_text if not text[m.start].isdigit()]
         if len(kept) < len(by_text):
             by_text, rest = kept, text
@@ -140,8 +142,8 @@ def _mentions(text: str, options: Sequence[str]) -> list[Mention]:
 
 
 @lru_cache(maxsize=1024)
-def _in_sentence(option: str) -> re.Pattern[str] | None:
-    """An option's words where they are no part of others: 12 cm is not in 112 cm, nor in 12 cm^2."""
+def _make_pattern(option: str) -> re.Pattern[str] | None:
+    """Make a pattern of an option's words that matches no part of longer words: 12 cm is not in 112 cm or 12 cm^2."""
     words = option.split()
     if not words or len(option) == 1 and not option.isdigit():
         return None
@@ -150,31 +152,34 @@ def _in_sentence(option: str) -> re.Pattern[str] | None:
     return re.compile(before + " ?".join(map(re.escape, words)) + after, re.IGNORECASE)
 
 
-def _left_open(text: str, mentions: Sequence[Mention]) -> frozenset[int]:
-    """The options that are neither denied nor one of several alternatives."""
+def _resolve_mentions(text: str, mentions: Sequence[Mention]) -> frozenset[int]:
+    """Decide which mentioned options are neither denied nor alternatives."""
+    # 1) Replace each mention by a placeholder.
     masked, numbers, end = [], [], 0
     for mention in mentions:
         masked.append(text[end : mention.start] + _MENTION)
         numbers.append(mention.option)
         end = mention.end
     rest = "".join(masked) + text[end:]
+    # 2) Drop the text before a correction, and behind a reason: "A, since B is too long".
     for correction in _CORRECTION.finditer(rest):
         if _MENTION in rest[: correction.start()] and rest[correction.end() :].startswith(_MENTION):
             numbers = numbers[rest[: correction.start()].count(_MENTION) :]
             rest = rest[correction.end() :]
             break
     reason = _REASON.search(rest)
-    if reason and _MENTION in rest[: reason.start()]:  # "A, since B is too long"
+    if reason and _MENTION in rest[: reason.start()]:
         rest = rest[: reason.start()]
-    open_: set[int] = set()
+    # 3) Accept or deny the options clause by clause.
+    accepted: set[int] = set()
     denied: set[int] = set()
-    last: set[int] = set()  # named by the clause before
+    last: set[int] = set()  # options of the last clause with a mention
     for clause in _CLAUSE.split(rest):
-        here, numbers = set(numbers[: (n := clause.count(_MENTION))]), numbers[n:]
+        size = clause.count(_MENTION)
+        in_clause, numbers = set(numbers[:size]), numbers[size:]
+        last = in_clause or last
         if _DENIAL.search(clause):
-            denied |= here or last  # "A. Not correct"
+            denied |= last  # "A. Not correct" denies the option of the clause before
         else:
-            open_ |= here
-        last = here or last
-    open_ -= denied
-    return frozenset() if _ALTERNATIVE.search(rest) else frozenset(open_)
+            accepted |= in_clause
+    return frozenset() if _ALTERNATIVE.search(rest) else frozenset(accepted - denied)

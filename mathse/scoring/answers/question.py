@@ -1,4 +1,4 @@
-"""The form of an answer as its question states it: the counted noun, which names in which order, a set or a pair."""
+"""Facts about an answer's form that follow from its question: counted nouns, names and their order, set or pair."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 
-MAX_QUESTION = 4_000  # characters that are read, counted from its end: there it asks
+MAX_QUESTION = 4_000  # characters that are read, counted from the end, which holds the request
 
 _HOW_MANY = re.compile(r"\b(?:how (?:many|much)|number of|what|by what|percent(?:age)?)((?: [a-z]+){1,4})")
 _HOW_MANY_HAN = re.compile(r"(?:几|多少)(?:个|名|位)?([\u4e00-\u9fff]{1,4})")
@@ -29,7 +29,7 @@ _NAMES_LISTED = re.compile(
 
 @dataclass(frozen=True)
 class Question:
-    """``text``: in lower case; "" where the question is not known."""
+    """``text``: the question in lower case; "" for an unknown question."""
 
     text: str = ""
     original: str = field(default="", repr=False)
@@ -39,22 +39,28 @@ class Question:
         return frozenset(map(stem, re.findall("[a-z]+", self.text)))
 
     @cached_property
-    def _asked(self) -> frozenset[str]:
+    def _counted_words(self) -> frozenset[str]:
         """The words behind "how many" and 几."""
-        groups = [*_HOW_MANY.findall(self.text), *_HOW_MANY_HAN.findall(self.text)]
-        words = {stem(word) for group in groups for word in group.split()}
-        return frozenset(words | {word[:n] for word in words if not word.isascii() for n in range(1, len(word))})
+        words: set[str] = set()
+        for group in (*_HOW_MANY.findall(self.text), *_HOW_MANY_HAN.findall(self.text)):
+            for word in map(stem, group.split()):
+                words.add(word)
+                # Chinese has no blanks between words, so each beginning of the text may be the noun.
+                if not word.isascii():
+                    words.update(word[:end] for end in range(1, len(word)))
+        return frozenset(words)
 
     def mentions(self, words: Sequence[str]) -> bool:
+        """Whether the question holds all of these words."""
         return all(stem(word) in self._words for word in words)
 
     def counts(self, words: Sequence[str]) -> bool:
         """Whether the question asks for the number of these: "how many times", 几折."""
-        return bool(self._asked) and all(stem(word) in self._asked for word in words)
+        return bool(self._counted_words) and all(stem(word) in self._counted_words for word in words)
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """The names of an answer's parts, in the order in which the question has them; () for none."""
+        """The names of the answer's parts in the order of the question; () without names."""
         if brackets := _NAMES_IN_BRACKETS.search(self.original):
             return tuple(name for name in brackets.groups() if name)
         listed = _NAMES_LISTED.findall(self.original)
@@ -62,7 +68,7 @@ class Question:
 
     @cached_property
     def wants_a_set(self) -> bool:
-        """Whether several values are asked for and their order means nothing."""
+        """Whether the question asks for several values in any order."""
         if _ONE_ORDER.search(self.text) or not _SEVERAL_OF_ONE.search(self.text):
             return False
         return not self.names
@@ -73,7 +79,7 @@ class Question:
 
     @cached_property
     def about_directions(self) -> bool:
-        """Whether AB is not BA: of vectors and rays."""
+        """Whether the question is about vectors or rays, so that AB is not BA."""
         return re.search(r"\b(?:vectors?|rays?)\b|\\vec|\\overrightarrow|向量|射线", self.text) is not None
 
     @cached_property
@@ -95,14 +101,15 @@ class Question:
 UNASKED = Question()
 
 
-@lru_cache(maxsize=1024)  # a question comes again with every path
+@lru_cache(maxsize=1024)  # a question repeats with every path
 def read_question(text: str) -> Question:
+    """Read the end of a question, at most ``MAX_QUESTION`` characters."""
     text = text[-MAX_QUESTION:]
     return Question(" ".join(text.casefold().split()), text)
 
 
 def stem(word: str) -> str:
-    """A noun without its plural: boxes, box; cherries, cherry."""
+    """Strip the plural of a noun: boxes gives box, cherries gives cherry."""
     if len(word) < 4 or not word.endswith("s") or word.endswith("ss"):
         return word
     if word.endswith("ies"):
