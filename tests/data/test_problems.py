@@ -13,7 +13,7 @@ from PIL import Image
 
 from mathse.config import data as data_settings
 from mathse.data.images import load_image
-from mathse.data.problems import SPLITS, JsonlData, ProblemSource, Shares, read_rows, split_by_hash
+from mathse.data.problems import SPLITS, JsonlData, NoProblems, ProblemSource, Shares, read_rows, split_by_hash
 from mathse.data.row_validation import ImageChecks
 from mathse.errors import ConfigError, DataError
 from mathse.runs.settings import config_slice, flatten
@@ -353,6 +353,36 @@ def test_test_problem_that_is_also_a_training_problem_is_refused(folder: Path) -
     own = write(folder, *map(row, range(9)))
     with pytest.raises(DataError, match=r"test\.jsonl:1: \"id\" 'p/3' stands already at own\.jsonl:4"):
         jsonl(own, test_path=write(folder, row(3), row(99), name="test.jsonl"))
+
+
+@pytest.mark.parametrize("shares", [(0.5, 0.3, 0.2), (0.7, 0.2, 0.1), (0.1, 0.2, 0.7), (1.0, 0.0, 0.0)])
+def test_shares_may_add_up_to_everything(folder: Path, shares: tuple[float, float, float]) -> None:
+    test, dev, orm = shares
+    splits = ids(jsonl(write(folder, *map(row, range(9))), test_share=test, dev_share=dev, orm_share=orm))
+    assert not splits["seed"] and not splits["pool"] and sum(map(len, splits.values())) == 9
+
+
+@pytest.mark.parametrize("shares", [(0.5, 0.3, 0.2001), (1.0, 0.0001, 0.0), (0.0, 1.0, 0.001)])
+def test_shares_slightly_above_everything_are_refused(folder: Path, shares: tuple[float, float, float]) -> None:
+    test, dev, orm = shares
+    with pytest.raises(ConfigError, match="at most 1 is allowed"):
+        jsonl(write(folder, row()), test_share=test, dev_share=dev, orm_share=orm)
+
+
+def test_an_own_row_that_is_there_twice_is_a_mistake(folder: Path) -> None:
+    own = write(folder, row(1), row(1), row(2))
+    with pytest.raises(DataError, match=r"own\.jsonl:2: \"id\" 'p/1' stands already at own\.jsonl:1; ids are unique"):
+        jsonl(own)
+    source = jsonl(own, on_bad_row="skip")
+    assert source.table.ids() == ["p/1", "p/2"] and [bad["line"] for bad in source.bad_rows] == [2]
+
+
+def test_only_the_bad_rows_of_the_file_without_problems_are_listed(folder: Path) -> None:
+    own = write(folder, row(1), "{", row(2))
+    test = write(folder, "[", name="test.jsonl")
+    with pytest.raises(NoProblems, match=r"test\.jsonl: 1 of 1 rows") as caught:
+        jsonl(own, test_path=test, on_bad_row="skip")
+    assert [str(bad["file"]) for bad in caught.value.bad_rows] == [test]
 
 
 def test_shares_of_more_than_everything_are_refused(folder: Path) -> None:

@@ -372,6 +372,16 @@ def test_a_link_out_of_the_root_is_left_alone(tmp_path: Path) -> None:
     assert len(public("chartqa", str(tmp_path / "set")).table) == 1
 
 
+def test_two_records_with_one_id_and_other_contents_are_a_mistake(tmp_path: Path) -> None:
+    folder = unpacked(tmp_path, "mathvl")
+    file = folder / PUBLISHED["mathvl"][0]
+    record = {"id": "k12/1", "question": "Find x.", "answer": "12"}
+    lines = [record, record, record | {"answer": "13"}]
+    file.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    reasons = [str(bad["reason"]) for bad in public("mathvl", str(folder), on_bad_row="skip", max_left_out=1).bad_rows]
+    assert "repeats the row at" in reasons[0] and "ids are unique, rename one" in reasons[1]
+
+
 def test_a_set_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="allowed: geoqa_plus, geometry3k"):
         public("mathvista", str(tmp_path))

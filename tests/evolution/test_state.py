@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from small import path, verdict
 
 from mathse.errors import DataError
-from mathse.evolution.state import EvolutionState, Judged, Keep
+from mathse.evolution.state import EvolutionState, Judged, Keep, not_rewritten
 from mathse.runs.layout import INCORRECT, TRAIN
 from mathse.scoring.metrics import accepted
 from mathse.types import Origin, Status, Verdict
@@ -160,6 +161,41 @@ def test_two_paths_that_differ_in_blanks_alone_are_one_row(keep: Keep) -> None:
     assert [p.id for p in absorbed(*twice, keep=keep).train] == [twice[0].path.id, twice[2].path.id]
 
 
+def with_parent(problem_id: str, name: str, parent: str, origin: Origin, status: Status = "correct") -> Judged:
+    """A path with the text "the same" whose lineage names a parent."""
+    bare = path(problem_id, name, "the same", origin)
+    child = replace(bare, lineage=replace(bare.lineage, parent=parent))
+    return Judged(child, verdict(child, status))
+
+
+def test_equal_rewrites_of_two_drafts_are_two_rows_and_of_one_draft_one_row() -> None:
+    items = [with_parent("p1", name, parent, "reflection") for name, parent in (("0", "a"), ("1", "b"), ("2", "a"))]
+    assert [p.id for p in absorbed(*items, keep="all").train] == [items[0].path.id, items[1].path.id]
+
+
+def test_equal_paths_of_a_student_are_one_row_whatever_their_parents_are() -> None:
+    items = [with_parent("p1", name, parent, "student") for name, parent in (("0", "a"), ("1", "b"))]
+    assert [p.id for p in absorbed(*items, keep="all").train] == [items[0].path.id]
+
+
+def test_equal_texts_about_two_problems_are_two_rows() -> None:
+    items = [same_text("p1", "0", "12"), same_text("p2", "0", "12")]
+    assert len(absorbed(*items, keep="all").train) == 2
+
+
+def test_the_next_try_rewrites_only_drafts_without_an_accepted_rewrite() -> None:
+    drafts = [judged(problem_id, "wrong") for problem_id in ("p1", "p2", "p3")]
+    first, second, third = (draft.path.id for draft in drafts)
+    rewrites = [
+        with_parent("p1", "r1", first, "reflection"),
+        with_parent("p2", "r2", second, "reflection", "wrong"),
+        with_parent("p3", "r3", third, "reflection", "unparsed"),
+        with_parent("p3", "r4", third, "reflection"),
+    ]
+    assert list(not_rewritten(drafts, rewrites, accept)) == [drafts[1]]
+    assert list(not_rewritten(drafts, [], accept)) == drafts
+
+
 def test_keep_n_counts_the_rows_that_a_problem_has_already() -> None:
     first = absorbed(judged("p1", "correct", "0"), keep=2)
     later = [judged("p1", "correct", str(k)) for k in (1, 2, 3)]
@@ -170,6 +206,14 @@ def test_balanced_cuts_easy_problems_to_the_mean_of_all_solved_ones() -> None:
     easy = [judged("p1", "correct", str(k)) for k in range(4)]
     hard = [judged("p2", "correct", "0"), judged("p2", "wrong", "1"), judged("p3", "correct", "0")]
     assert Counter(p.problem_id for p in absorbed(*easy, *hard, keep="balanced").train) == {"p1": 2, "p2": 1, "p3": 1}
+
+
+def test_balanced_keeps_a_row_of_each_problem_and_rounds_the_mean_down() -> None:
+    one = [judged("p1", "correct", "0")]
+    assert len(absorbed(*one, keep="balanced").train) == 1
+    # five texts of two problems: a mean of 2.5 keeps two rows
+    many = [judged("p1", "correct", str(k)) for k in range(4)] + [judged("p2", "correct", "0")]
+    assert Counter(p.problem_id for p in absorbed(*many, keep="balanced").train) == {"p1": 2, "p2": 1}
 
 
 def test_new_paths_of_a_problem_that_was_sampled_again_replace_the_students_older_ones() -> None:
