@@ -88,7 +88,7 @@ def text_problems(texts: str) -> Iterator[str]:
 
 
 def _prompt_problems(job: str, file: Path) -> Iterator[str]:
-    """What is wrong with a job's prompt by its slots: they are filled line by line, see mathse.data.domains.texts."""
+    """What is wrong with a job's prompt by its slots: they are filled line by line, see mathse.data.domains.domain."""
     needed, optional = SLOTS[job]
     try:
         lines = file.read_text(encoding="utf-8").splitlines()

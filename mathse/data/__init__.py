@@ -1,1 +1,1 @@
-"""Problems in, checked, and kept out of the benchmarks."""
+"""Problems: read, validated, split, and compared with the benchmarks."""

@@ -24,7 +24,7 @@ _LETTER = re.compile(r"\(?([A-J])\)?[.:]?")
 
 @dataclass(frozen=True)
 class AnswerForm:
-    """``kind``: choice, number, latex, yes_no or text; the other fields where they apply."""
+    """``kind``: choice, number, latex, yes_no or text. The other fields are None if they do not apply."""
 
     kind: str
     letter: str | None = None
@@ -33,17 +33,17 @@ class AnswerForm:
     unit: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The fields that are not None."""
+        """Give the fields that are not None."""
         return {name: value for name, value in vars(self).items() if value is not None}
 
 
 def answer_form(answer: str, choices: tuple[str, ...] = (), unit: str | None = None) -> AnswerForm:
-    """The form of a reference answer; ``unit``: where the set gives it in a field of its own."""
+    """Classify a reference answer. ``unit``: the unit, if the set has a field for it."""
     answer = answer.strip()
     if choices and (index := choice_index(answer, choices)) is not None:
         return AnswerForm("choice", chr(ord("A") + index), choices[index].strip(), unit=unit)
     if letter := _LETTER.fullmatch(answer):
-        return AnswerForm("choice", letter[1], unit=unit)  # the choices are in the image
+        return AnswerForm("choice", letter[1], unit=unit)  # the image shows the choices
     if answer.casefold() in ("yes", "no", "true", "false"):
         return AnswerForm("yes_no", text=answer)
     plain = answer.strip("$ ").removesuffix(".")

@@ -1,5 +1,6 @@
-"""Hashes of the files that a data section or a task domain names, recorded beside its settings: a run that is resumed
-must meet the same data and prompts, and a path alone does not say so.
+"""Hashes of the files of a data section or a task domain, recorded beside its settings.
+
+A resumed run must use the same data and prompts, and equal paths do not guarantee it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any
 
 from mathse.config.data import HubData, JsonlData, MixtureData, PublicData, WordProblems
 from mathse.config.task_domains import TaskDomain
-from mathse.data.domains.texts import texts_in
+from mathse.data.domains.domain import texts_in
 from mathse.data.readers import find_set
 from mathse.data.readers.source import files_of, is_table
 from mathse.data.words import published
@@ -19,32 +20,35 @@ from mathse.runs.store import sha256_file
 
 
 def content_hashes(data: Any, key: str = "data") -> dict[str, str]:
-    """Hash by setting ("data.path_sha256") of the files that a data section names. Raises DataError for a folder that
-    has none of the set's files.
+    """Hash the files of a data section, by setting ("data.path_sha256").
 
-    Of a published set the annotation files are hashed, of a table's folder names and sizes; images are not read.
+    For a published set the annotation files are hashed, and for a table the names and sizes in its folder; images are
+    not read. Raises DataError for a folder without a file of the set.
     """
     if isinstance(data, MixtureData):
-        parts = [content_hashes(section, f"{key}.sources.{name}") for name, section in data.sources.items()]
-        return {name: digest for part in parts for name, digest in part.items()}
+        digests: dict[str, str] = {}
+        for name, section in data.sources.items():
+            digests |= content_hashes(section, f"{key}.sources.{name}")
+        return digests
     if isinstance(data, JsonlData):
         paths = {"path": data.path, "test_path": data.test_path}
         return {f"{key}.{name}_sha256": sha256_file(Path(path)) for name, path in paths.items() if path}
     if isinstance(data, WordProblems) and data.root is not None:
         root = Path(data.root)
-        files = [file for name in data.sets for file in published.files_of(name, root)]
-        lines = [f"{file.relative_to(root)} {sha256_file(file)}\n" for file in files]
+        lines = []
+        for name in data.sets:
+            lines += [f"{file.relative_to(root)} {sha256_file(file)}\n" for file in published.files_of(name, root)]
         return {f"{key}.root_sha256": hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()}
     if isinstance(data, (PublicData, HubData)) and data.root is not None and Path(data.root).exists():
         digest = hashlib.sha256()
-        for line in _file_lines(data, Path(data.root)):
+        for line in _describe_files(data, Path(data.root)):
             digest.update(line.encode("utf-8", "surrogateescape") + b"\n")
         return {f"{key}.root_sha256": digest.hexdigest()}
     return {}
 
 
 def prompt_hashes(domain: Any) -> dict[str, str]:
-    """The same of a task domain's prompts; none of MathSE's own, whose names say their versions."""
+    """Hash the prompts of a task domain. MathSE's own prompts need no hash, because their names hold their versions."""
     if not isinstance(domain, TaskDomain) or domain.texts.startswith("mathse."):
         return {}
     lines = [
@@ -53,8 +57,8 @@ def prompt_hashes(domain: Any) -> dict[str, str]:
     return {"task_domain.texts_sha256": hashlib.sha256("\n".join(sorted(lines)).encode("utf-8")).hexdigest()}
 
 
-def _file_lines(data: PublicData | HubData, root: Path) -> Iterator[str]:
-    """A line a file: its name below ``root``, and the hash or size of its contents."""
+def _describe_files(data: PublicData | HubData, root: Path) -> Iterator[str]:
+    """Yield a line for each file: its name below ``root``, and the hash or size of its contents."""
     if isinstance(data, PublicData) and not is_table(root):
         for wanted in filter(None, (data.train_split, data.test_split)):
             for split, file in files_of(find_set(data.name), root, wanted):

@@ -1,8 +1,8 @@
-"""Tables of the ``datasets`` library, and the images in them: ``hf:root=...&row=...`` refers to one.
+"""Tables of the ``datasets`` library. ``hf:root=...&row=...`` refers to an image in a table.
 
-Rows stay in the library's memory-mapped table, images too, and are read from there when they are needed. Nothing is
-fetched where HF_HUB_OFFLINE or HF_DATASETS_OFFLINE is set: the library's cache is used then. No program that a set
-brings along is run: the library has no such thing since version 4.
+Rows and images stay in the library's memory-mapped table until they are needed. With HF_HUB_OFFLINE or
+HF_DATASETS_OFFLINE nothing is fetched, and the library's cache is used. A set cannot run a program of its own: the
+library dropped loading scripts in version 4.
 """
 
 from __future__ import annotations
@@ -24,14 +24,13 @@ from mathse.data.image_decoding import decode
 from mathse.data.json_records import JsonRecord
 from mathse.errors import ConfigError, DataError
 
-BATCH = 64  # rows read at a time
+BATCH = 64  # rows to read at once
 
 
 class ImageReference(str):
-    """A reference that is used unchanged, because the image is no file below the root of its data set: an image inside
-    a table, or one beside it.
+    """A reference to an image that is no file below the root of its data set: inside a table, or beside a table.
 
-    ``content``: a hash of its bytes, where ids are made from it.
+    ``content``: a hash of the image's bytes, for ids.
     """
 
     content = ""
@@ -39,7 +38,7 @@ class ImageReference(str):
 
 @dataclass(frozen=True)
 class HubTable:
-    """What opens a table again, in whatever process."""
+    """The arguments that open a table, in any process."""
 
     root: str
     subset: str | None
@@ -52,40 +51,41 @@ class HubTable:
 
 
 def records(table: HubTable) -> Iterator[JsonRecord]:
-    """The rows of a table, counted from 1. An image in it is an ImageReference, other cells are JSON values."""
+    """Yield the rows of a table, counted from 1. An image becomes an ImageReference, any other cell a JSON value."""
     data = open_table(table)
-    # Columns of images, or of lists of them.
-    image_columns = [
-        name
-        for name, feature in data.features.items()
-        if "Image" in (type(feature).__name__, type(getattr(feature, "feature", None)).__name__)
-    ]
+    # Columns of images, or of lists of images.
+    image_columns = []
+    for name, feature in data.features.items():
+        if "Image" in (type(feature).__name__, type(getattr(feature, "feature", None)).__name__):
+            image_columns.append(name)
     for start in range(0, len(data), BATCH):
         for row, values in enumerate(data[start : start + BATCH].to_pylist(), start=start):
-            plain = {name: _json_value(value) for name, value in values.items()}
+            plain = {name: _to_json_value(value) for name, value in values.items()}
             for column in image_columns:
                 cell = values[column]
+                items = cell if isinstance(cell, list) else [cell]
+                refs = [
+                    _make_reference(table, row, column, k, item) for k, item in enumerate(items) if item is not None
+                ]
                 if isinstance(cell, list):
-                    plain[column] = [
-                        _reference(table, row, column, k, item) for k, item in enumerate(cell) if item is not None
-                    ]
+                    plain[column] = refs
                 else:
-                    plain[column] = None if cell is None else _reference(table, row, column, 0, cell)
+                    plain[column] = refs[0] if refs else None
             yield JsonRecord(row + 1, plain)
 
 
 def image(ref: str) -> Image.Image:
-    """The image behind a reference into a table. Raises DataError as ``image_decoding.decode``."""
+    """Load the image of a reference into a table. Raises DataError as ``image_decoding.decode``."""
     return decode(*_stored_cell(ref))
 
 
 def stored_bytes(ref: str) -> bytes:
-    """The bytes of an image as its table holds them."""
+    """Read the bytes of an image in its table."""
     return _stored_cell(ref)[0]
 
 
 def _stored_cell(ref: str) -> tuple[bytes, str]:
-    """An image's bytes, and its name in errors."""
+    """Read an image's bytes, and make its name for errors."""
     query = dict(parse_qsl(ref.removeprefix("hf:"), keep_blank_values=True))
     table = HubTable(query["root"], query.get("subset"), query["split"], query.get("revision"))
     row, item = int(query["row"]), int(query["item"])
@@ -95,22 +95,22 @@ def _stored_cell(ref: str) -> tuple[bytes, str]:
 
 
 def lasting(root: str) -> str:
-    """A folder's absolute path, so that references open from any working directory; a hub id unchanged."""
+    """Make a folder's path absolute, so that references open from any working directory; a hub id stays."""
     return str(Path(root).absolute()) if Path(root).exists() else root
 
 
 def is_saved(root: Path) -> bool:
-    """Whether a folder holds a table that the library itself saved (``save_to_disk``)."""
+    """Whether a folder holds a table that ``save_to_disk`` of the library wrote."""
     return any((root / name).is_file() for name in ("state.json", "dataset_dict.json"))
 
 
 @lru_cache(maxsize=16)
 def open_table(table: HubTable) -> Any:
-    """The library's table, its rows as Arrow. Raises DataError where it cannot be opened, ConfigError where the library
-    is not installed."""
-    library = _library()
+    """Open a table with rows as Arrow. Raises DataError for a table that cannot be opened, ConfigError without the
+    library."""
+    library = _import_library()
     local = Path(table.root)
-    # What the library raises for a table that is not there, has no such split, or is damaged.
+    # Errors of the library for a missing table, a missing split, and a damaged table.
     errors = (OSError, ValueError, KeyError, library.exceptions.DatasetsError)
     try:
         if is_saved(local):
@@ -125,18 +125,20 @@ def open_table(table: HubTable) -> Any:
     return data.with_format("arrow")
 
 
-def _library() -> Any:
+def _import_library() -> Any:
+    """Import ``datasets``. Raises ConfigError if it is not installed."""
     if sentence := missing("hub"):
         raise ConfigError(f"data.root: a hub id or a table {sentence}")
     return import_module("datasets")
 
 
-def _reference(table: HubTable, row: int, column: str, item: int, cell: Mapping[str, Any]) -> str:
-    """What refers to the image of a cell: the table's row, or a path where the table holds a path and no bytes."""
+def _make_reference(table: HubTable, row: int, column: str, item: int, cell: Mapping[str, Any]) -> str:
+    """Make the reference of a cell's image: to the table's row, or to a path if the table holds a path and no bytes."""
     if cell.get("bytes") is None:
         path = str(cell.get("path") or "")
-        # Beside the table, or in the library's own cache. Any other path is returned as text, for the caller to refuse.
-        root = Path(table.root) if Path(table.root).exists() else Path(_library().config.HF_CACHE_HOME)
+        # The path must lie beside the table or in the library's cache. Any other path is returned as text, which the
+        # caller refuses.
+        root = Path(table.root) if Path(table.root).exists() else Path(_import_library().config.HF_CACHE_HOME)
         target = Path(path).resolve()
         return ImageReference(target) if target.is_relative_to(root.resolve()) else path
     query = {key: value for key, value in asdict(table).items() if value is not None}
@@ -145,8 +147,8 @@ def _reference(table: HubTable, row: int, column: str, item: int, cell: Mapping[
     return ref
 
 
-def _json_value(value: Any) -> Any:
-    """A cell as a JSON value; None where it has none."""
+def _to_json_value(value: Any) -> Any:
+    """Convert a cell to a JSON value; None if it has no JSON form."""
     try:
         return json.loads(json.dumps(value))
     except (TypeError, ValueError):

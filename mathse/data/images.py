@@ -1,8 +1,8 @@
-"""Images by reference: a file's path, or ``scheme:...`` for images that are drawn (``digits:``, the synthetic problems)
-or lie inside a table (``hf:``, a data set of the ``datasets`` library).
+"""Images by reference: the path of a file, or ``scheme:...`` for drawn images (``digits:``, the synthetic problems) and
+images inside a table (``hf:``, a data set of the ``datasets`` library).
 
-A problem holds references, no pixels, so that a million problems fit in memory and records of a run stay small.
-Everything downstream gets 8-bit RGB, upright, transparency on white, the first frame of an animation.
+A problem holds references and no pixels, so that a million problems fit in memory and records of a run stay small.
+All consumers get 8-bit RGB, upright, transparency on white, the first frame of an animation.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from mathse.data.synthetic import digits
 from mathse.errors import DataError
 from mathse.runs.store import sha256_file
 
-AT_ONCE = 256  # images handed to the cores together; an interrupted check ends behind them
+CHUNK = 256  # images per task list of the cores; an interrupted check ends behind them
 REPORT_SIDE = 512  # pixels, long side of an image in a report
 Loader = Callable[[str], Image.Image]
-# Scheme (the text before the colon) -> the function that gives the image of the whole reference. A source of your own
-# may add its scheme; it needs two or more letters, or C: of a Windows path would be one.
+# Scheme (the text before the colon) -> function that loads the image of a whole reference. A source of your own may add
+# its scheme, of two or more letters, because C: begins a Windows path.
 SCHEMES: dict[str, Loader] = {"digits": digits.render, "hf": hub_table.image}
 
 
 def load_image(ref: str) -> Image.Image:
-    """The image behind a file path or scheme reference: mode RGB, (width, height) as displayed.
+    """Load the image of a file path or scheme reference: mode RGB, (width, height) as displayed.
 
-    Raises DataError, naming the file and a remedy, for a file that is missing, empty, damaged, cut off, of another
+    Raises DataError, with the file and a remedy, for a file that is missing, empty, damaged, cut off, of another
     format than ``FORMATS`` or of more than ``MAX_PIXELS``.
     """
     scheme = ref.partition(":")[0]
@@ -45,9 +45,9 @@ def load_image(ref: str) -> Image.Image:
 
 
 def unreadable(refs: Sequence[str]) -> Iterator[str | None]:
-    """Why ``load_image`` refuses each of these images, in their order; None for one that it opens.
+    """Yield for each image, in their order, the reason why ``load_image`` refuses it, or None.
 
-    All cores decode: Pillow leaves the interpreter to others while it does.
+    All cores decode, because Pillow releases the GIL.
     """
 
     def reason(ref: str) -> str | None:
@@ -58,12 +58,12 @@ def unreadable(refs: Sequence[str]) -> Iterator[str | None]:
         return None
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for start in range(0, len(refs), AT_ONCE):
-            yield from pool.map(reason, refs[start : start + AT_ONCE])
+        for start in range(0, len(refs), CHUNK):
+            yield from pool.map(reason, refs[start : start + CHUNK])
 
 
 def check_header(ref: str) -> None:
-    """Raises the DataError of ``load_image`` for a file, as far as its header shows one; its pixels are not read."""
+    """Raise the DataError of ``load_image`` for a file with a bad header. Its pixels are not read."""
     if ref.partition(":")[0] in SCHEMES or not Path(ref).is_file() or Path(ref).stat().st_size == 0:
         load_image(ref)
         return
@@ -73,11 +73,11 @@ def check_header(ref: str) -> None:
     except DAMAGED:
         fits = False
     if not fits:
-        load_image(ref)  # raises the error in full
+        load_image(ref)  # raises the error
 
 
 def image_size(ref: str) -> tuple[int, int]:
-    """(width, height) as displayed; of a file from its header alone. Raises DataError as ``load_image``."""
+    """Read (width, height) as displayed, for a file from its header. Raises DataError as ``load_image``."""
     if ref.partition(":")[0] in SCHEMES or not Path(ref).is_file():
         return load_image(ref).size
     try:
@@ -86,34 +86,34 @@ def image_size(ref: str) -> tuple[int, int]:
             turned = image.getexif().get(ImageOps.ExifTags.Base.Orientation, 1) >= 5
             return (image.height, image.width) if turned else image.size
     except DAMAGED:
-        return load_image(ref).size  # raises the error in full
+        return load_image(ref).size  # raises the error
 
 
 def png_bytes(ref: str) -> bytes:
-    """The image as PNG for a report, scaled down to at most ``REPORT_SIDE`` pixels on its long side."""
+    """Encode an image as PNG for a report, with at most ``REPORT_SIDE`` pixels on its long side."""
     image = load_image(ref)
     image.thumbnail((REPORT_SIDE, REPORT_SIDE))
     red, *others = image.split()
     if all(band.tobytes() == red.tobytes() for band in others):
-        image = red  # a drawing in black takes a third of the bytes
+        image = red  # a grey image needs a third of the bytes
     buffer = io.BytesIO()
-    # A run has thousands of pictures: the level that is best for drawings takes three times as long for a few per cent.
+    # A run has thousands of pictures: a higher level takes three times as long and saves a few per cent.
     image.save(buffer, format="PNG", compress_level=3)
     return buffer.getvalue()
 
 
 def image_sha256(ref: str) -> str:
-    """Hash of the decoded RGB pixels and their shape: equal for two files that show the same image."""
+    """Hash the decoded RGB pixels and their shape: equal for two files that show the same image."""
     return pixels_sha256(load_image(ref))
 
 
 def stored_sha256(ref: str) -> str:
-    """Hash of an image's bytes as they are stored; for an image that is drawn, of its pixels (``image_sha256``)."""
+    """Hash the stored bytes of an image; for a drawn image, its pixels (``image_sha256``)."""
     if ref.startswith("hf:"):
         return hashlib.sha256(hub_table.stored_bytes(ref)).hexdigest()
     return image_sha256(ref) if has_scheme(ref) else sha256_file(non_empty(Path(ref)))
 
 
 def has_scheme(ref: str) -> bool:
-    """Whether a reference has a scheme, and so is no file's path."""
+    """Whether a reference has a scheme, and so is no path of a file."""
     return ref.partition(":")[0] in SCHEMES

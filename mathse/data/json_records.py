@@ -1,8 +1,8 @@
-"""JSON records of a file, one at a time: JSON lines, a JSON list, an object of id -> record, one object; ``.gz`` too.
+"""Streams of JSON records: from JSON lines, a JSON list, an object of id -> record, or a single object; ``.gz`` too.
 
-Data sets are published in all of these forms, and one may be larger than memory, so lines and lists are streamed. A
-record that is no JSON object comes with the reason why not, and the rest of the file is still read: whoever asks for
-the records decides what a bad one costs. A file that cannot be read at all is a DataError.
+Data sets are published in all of these forms, and a file may be larger than memory, so lines and lists are streamed. A
+record that is no JSON object comes with a reason, and the rest of the file is still read: the caller decides about bad
+records. A file that cannot be read at all raises DataError.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from typing import Any, BinaryIO, NamedTuple, cast
 
 from mathse.errors import DataError
 
-MAX_LINE = 10_000_000  # bytes of a record; a longer one is no record of text
-MAX_WHOLE = 256_000_000  # bytes of a file that is one JSON object
-CHUNK = 1 << 20  # characters of a JSON list that are read at a time
+MAX_LINE = 10_000_000  # bytes of a record; a longer record is no text
+MAX_WHOLE = 256_000_000  # bytes of a file with a single JSON object
+CHUNK = 1 << 20  # characters of a JSON list to read at once
 _KINDS = {
     str: "text",
     list: "a list",
@@ -35,12 +35,11 @@ _KINDS = {
 
 
 class BadRow(DataError):
-    """Why a row cannot be used. The caller adds file and line."""
+    """A row that cannot be used, with the reason. The caller adds file and line."""
 
 
 class Repeating(dict[str, Any]):
-    """A JSON object some of whose keys, ``repeated``, stand in it more than once: JSON keeps the last value of each,
-    and nobody can say which was meant."""
+    """A JSON object with ``repeated`` keys. JSON keeps the last value of such a key, which may be the wrong value."""
 
     def __init__(self, pairs: list[tuple[str, Any]]) -> None:
         super().__init__(pairs)
@@ -48,8 +47,10 @@ class Repeating(dict[str, Any]):
 
 
 class JsonRecord(NamedTuple):
-    """A record that begins in ``line`` (from 1): its object, or None and a reason. ``number``: its place among the
-    records, from 1, where a file may have several in a line; None in a file of JSON lines."""
+    """A record that begins in ``line`` (from 1): its object, or None and a reason.
+
+    ``number``: number of the record, from 1, in files with several records in a line; None in a file of JSON lines.
+    """
 
     line: int
     values: dict[str, Any] | None
@@ -58,17 +59,17 @@ class JsonRecord(NamedTuple):
 
 
 def read_records(path: Path, key: str = "id") -> Iterator[JsonRecord]:
-    """The records of a file in its order. In an object of id -> record the id is filled in as ``key``.
+    """Yield the records of a file in its order. In an object of id -> record the id is filled in as ``key``.
 
-    Raises DataError if the file cannot be read, or where a list breaks off: the records after that point cannot be told
-    apart.
+    Raises DataError if the file cannot be read, or if a list breaks off, because the limits of the records behind that
+    point are unknown.
     """
     suffix = Path(path.name.removesuffix(".gz")).suffix
-    # The contents decide, not the name: a ".json" may hold JSON lines, and a list may be of any size.
-    first = _first_character(path)
+    # The contents decide before the suffix: a ".json" may hold JSON lines, and a list may have any size.
+    first = _read_first_character(path)
     if first == b"[" and suffix != ".jsonl":
-        yield from _list_elements(path)
-    elif first == b"{" and suffix == ".json" and (whole := _whole_object(path)) is not None:
+        yield from _read_list_elements(path)
+    elif first == b"{" and suffix == ".json" and (whole := _read_whole_object(path)) is not None:
         if whole and all(isinstance(value, dict) for value in whole.values()):
             repeated = whole.repeated if isinstance(whole, Repeating) else ()
             for number, (name, values) in enumerate(whole.items(), start=1):
@@ -76,18 +77,18 @@ def read_records(path: Path, key: str = "id") -> Iterator[JsonRecord]:
                     reason = f"two records are called {name!r:.80}; ids are unique, rename one"
                     yield JsonRecord(number, None, reason, number)
                 elif isinstance(values, Repeating):
-                    yield _record(number, values)._replace(number=number)
+                    yield _make_record(number, values)._replace(number=number)
                 else:
                     yield JsonRecord(number, {key: name, **values}, number=number)
         else:
-            yield _record(1, whole)
+            yield _make_record(1, whole)
     else:
         yield from read_lines(path)
 
 
 def read_lines(path: Path) -> Iterator[JsonRecord]:
-    """The records of a file with one JSON object a line. Blank lines and a byte order mark are skipped."""
-    with _opened(path) as file:
+    """Yield the records of a file with a JSON object per line. Blank lines and a byte order mark are skipped."""
+    with _open(path) as file:
         number = 0
         while line := file.readline(MAX_LINE + 1):
             number += 1
@@ -97,36 +98,39 @@ def read_lines(path: Path) -> Iterator[JsonRecord]:
             if not line:
                 continue
             try:
-                yield _record(number, json.loads(line.decode("utf-8"), object_pairs_hook=_object))
+                yield _make_record(number, json.loads(line.decode("utf-8"), object_pairs_hook=_make_object))
             except UnicodeDecodeError as error:
                 yield JsonRecord(number, None, f"not UTF-8 (byte {error.start + 1}); save the file as UTF-8")
             except json.JSONDecodeError as error:
                 reason = f"broken JSON: {error.msg} at column {error.colno}; write one JSON object a line"
                 yield JsonRecord(number, None, reason)
-            except (ValueError, RecursionError):  # numbers of thousands of digits, nesting of thousands of levels
+            except (ValueError, RecursionError):
+                # Numbers of thousands of digits, or nesting of thousands of levels.
                 yield JsonRecord(number, None, "JSON beyond all bounds; write one flat JSON object a line")
 
 
 def begins_as_table(path: Path) -> bool:
-    """Whether the first line is a row of names as a CSV or TSV has it: words between commas, semicolons or tabs."""
-    with _opened(path) as file:
+    """Whether the first line is the header of a CSV or TSV: words between commas, semicolons or tabs."""
+    with _open(path) as file:
         line = file.readline(MAX_LINE).removeprefix(b"\xef\xbb\xbf").strip().decode("utf-8", "replace")
     names = re.split(r"[,;\t]", line)
     return len(names) > 1 and all(re.fullmatch(r'"?\w[\w .-]*"?', name) for name in names)
 
 
 def kind(value: object) -> str:
-    """The type of a JSON value, for a sentence: "a list", "a number 7"."""
+    """Describe the type of a JSON value in an error: "a list", "a number 7"."""
     shown = f" {value!r:.40}" if isinstance(value, (int, float)) else ""
     return _KINDS.get(type(value), f"a {type(value).__name__}") + shown
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make a JSON object, as ``Repeating`` if it has repeated keys."""
     plain = dict(pairs)
     return plain if len(plain) == len(pairs) else Repeating(pairs)
 
 
-def _record(line: int, value: Any) -> JsonRecord:
+def _make_record(line: int, value: Any) -> JsonRecord:
+    """Make a record of a JSON value, with a reason unless it is an object without repeated keys."""
     if isinstance(value, Repeating):
         keys = ", ".join(f"{key!r:.80}" for key in value.repeated)
         return JsonRecord(line, None, f"keys that stand twice in the row: {keys}; keep one of each")
@@ -135,24 +139,24 @@ def _record(line: int, value: Any) -> JsonRecord:
     return JsonRecord(line, None, f"a row is a JSON object, got {kind(value)}; write one object a row")
 
 
-def _whole_object(path: Path) -> dict[str, Any] | None:
-    """The one object of a .json file. None where the file holds JSON lines after all, or is too large to be read at
-    once."""
-    with _opened(path) as file:
+def _read_whole_object(path: Path) -> dict[str, Any] | None:
+    """Read the single object of a .json file. None if the file holds JSON lines, or is too large."""
+    with _open(path) as file:
         data = file.read(MAX_WHOLE + 1)
         if len(data) > MAX_WHOLE:
             return None
         try:
-            return cast("dict[str, Any]", json.loads(data.decode("utf-8-sig"), object_pairs_hook=_object))
+            return cast("dict[str, Any]", json.loads(data.decode("utf-8-sig"), object_pairs_hook=_make_object))
         except json.JSONDecodeError as error:
-            if error.msg == "Extra data":  # a second object after the first
+            # A second object follows: JSON lines.
+            if error.msg == "Extra data":
                 return None
             raise DataError(f"{path}:{error.lineno}: broken JSON ({error.msg}); fetch the file again") from None
 
 
-def _first_character(path: Path) -> bytes:
-    """The first byte that is neither blank nor byte order mark; b"" for an empty file."""
-    with _opened(path) as file:
+def _read_first_character(path: Path) -> bytes:
+    """Read the first byte that is neither blank nor byte order mark; b"" for an empty file."""
+    with _open(path) as file:
         while chunk := file.read(4096):
             if start := chunk.removeprefix(b"\xef\xbb\xbf").lstrip():
                 return start[:1]
@@ -160,8 +164,8 @@ def _first_character(path: Path) -> bytes:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
-    """The file's bytes, unpacked. What goes wrong while it is read is a DataError."""
+def _open(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for reading, unpacked. All errors while it is read become DataErrors."""
     if not path.exists():
         raise DataError(f"{path}: no such file (looked for {path.absolute()}); correct the path")
     if not path.is_file():
@@ -169,7 +173,7 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
     try:
         with cast(BinaryIO, gzip.open(path)) if path.suffix == ".gz" else path.open("rb") as file:
             yield file
-    except DataError:  # said already, and a ValueError too
+    except DataError:  # a subclass of ValueError, which the last clause would catch
         raise
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{path}: not a whole gzip file ({error}); compress it again, or drop the ending .gz") from None
@@ -177,15 +181,15 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check its mode and its disk") from None
     except UnicodeDecodeError:
         raise DataError(f"{path}: not UTF-8; save the file as UTF-8") from None
-    except (ValueError, RecursionError):  # of the JSON parser: see read_lines
+    except (ValueError, RecursionError):  # from the JSON parser: see read_lines
         raise DataError(f"{path}: JSON beyond all bounds; fetch the file again") from None
 
 
-# --- a JSON list, of which no more than a chunk and one element are in memory -----------------------------------------
+# --- a JSON list, with no more than a chunk and an element in memory --------------------------------------------------
 
 
-def _list_elements(path: Path) -> Iterator[JsonRecord]:
-    decoder = json.JSONDecoder(object_pairs_hook=_object)
+def _read_list_elements(path: Path) -> Iterator[JsonRecord]:
+    decoder = json.JSONDecoder(object_pairs_hook=_make_object)
     text = _ListText(path)
     text.skip("[")
     number = 0
@@ -201,13 +205,13 @@ def _list_elements(path: Path) -> Iterator[JsonRecord]:
             raise
         except (ValueError, RecursionError):
             raise DataError(f"{path}:{line}: JSON beyond all bounds; fetch the file again") from None
-        yield _record(line, value)._replace(number=number)
+        yield _make_record(line, value)._replace(number=number)
         if not text.next_is("]"):
             text.skip(",")
 
 
 class _ListText:
-    """The text of a file from a position that only moves on: ``_buffer`` from ``_position``, then further chunks."""
+    """The text of a file from a position that only moves forward: ``_buffer`` from ``_position``, then more chunks."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.line = path, 1
@@ -215,7 +219,7 @@ class _ListText:
         self._buffer, self._position = "", 0
 
     def next_is(self, character: str) -> bool:
-        """Whether the next character that is no blank is this one. Raises DataError at the end of the file."""
+        """Skip blanks, and compare the next character. Raises DataError at the end of the file."""
         while True:
             while self._position < len(self._buffer) and self._buffer[self._position] in " \t\r\n":
                 self.line += self._buffer[self._position] == "\n"
@@ -226,13 +230,14 @@ class _ListText:
                 raise DataError(f"{self.path}:{self.line}: a JSON list that does not end; fetch the file again")
 
     def skip(self, character: str) -> None:
+        """Skip blanks and this character. Raises DataError for any other character."""
         if not self.next_is(character):
             other = self._buffer[self._position]
             raise DataError(f"{self.path}:{self.line}: {other!r} where {character!r} must be; fetch the file again")
         self._position += 1
 
     def decode(self, decoder: json.JSONDecoder) -> Any:
-        """The JSON value at this position, which is moved behind it."""
+        """Decode the JSON value at the position, and move the position behind it."""
         while True:
             try:
                 value, end = decoder.raw_decode(self._buffer, self._position)
@@ -241,19 +246,19 @@ class _ListText:
                     raise
                 continue
             if end == len(self._buffer) and not isinstance(value, (dict, list)) and self._read_on():
-                continue  # the digits of a number may go on in the next chunk
+                continue  # the next chunk may hold further digits of the number
             self.line += self._buffer.count("\n", self._position, end)
             self._position = end
             return value
 
     def _read_on(self) -> bool:
-        """Add a chunk to the buffer, without the text before the position; False at the end of the file."""
+        """Append a chunk to the buffer and drop the text before the position; False at the end of the file."""
         chunk = next(self._chunks, None)
         self._buffer, self._position = self._buffer[self._position :] + (chunk or ""), 0
         return chunk is not None
 
     def _read_chunks(self) -> Iterator[str]:
-        with _opened(self.path) as file:
+        with _open(self.path) as file:
             text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
             while chunk := text.read(CHUNK):
                 yield chunk

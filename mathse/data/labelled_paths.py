@@ -1,4 +1,4 @@
-"""Paths that somebody has labelled, from a JSONL file (``.gz`` too): what an ORM learns from, or is measured on.
+"""Labelled paths from a JSONL file (``.gz`` too), which train or measure an ORM.
 
     {"id": "7", "problem_id": "geo/12", "question": "Find x.", "images": ["images/12.png"], "answer": "B",
      "choices": ["12", "13"], "path": "Step 1: ...", "status": "wrong", "error_step": "Step 2",
@@ -7,7 +7,7 @@
 "problem_id", "choices", "solution", "error_step", "error_analysis" and "subject" are optional. Image paths are relative
 to the file's folder and stay inside it. A row with a "problem_id" and no "question" takes its problem from the run's
 own data. Rows of a run's ``orm/feedback.jsonl`` {"path", "verdict"} and ``orm/orm_held.jsonl`` {"path", "label",
-"verdict"} are taken as they are; of the latter the label counts.
+"verdict"} need no change; the label of the latter counts.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from mathse.errors import DataError
 from mathse.runs.store import to_json
 from mathse.types import Lineage, Problem, ReasoningPath, Verdict
 
-OF_PROBLEM = ("question", "images", "answer", "choices", "solution")
+PROBLEM_KEYS = ("question", "images", "answer", "choices", "solution")
 REQUIRED = ("id", "path", "status")
-FIELDS = (*REQUIRED, "problem_id", *OF_PROBLEM, "error_step", "error_analysis", "subject")
+FIELDS = (*REQUIRED, "problem_id", *PROBLEM_KEYS, "error_step", "error_analysis", "subject")
 STATUSES = ("correct", "wrong")
-NAMED = 5  # bad rows named in an error; the others are counted
+MAX_NAMED_ROWS = 5  # bad rows named in an error; the others are counted
 
 
 @dataclass(frozen=True)
 class LabelledPath:
-    """A path with its problem and its true verdict, the label; ``line`` of the file it came from."""
+    """A path with its problem, its true verdict (the label), and its line in the file."""
 
     problem: Problem
     path: ReasoningPath
@@ -43,21 +43,23 @@ class LabelledPath:
 
     @property
     def subject(self) -> str | None:
-        """The subject of the problem, where the data names one."""
+        """The subject of the problem, None if the data gives none."""
         subject = self.problem.metadata.get("subject", self.problem.metadata.get("kind"))
         return None if subject is None else str(subject)
 
 
 def read_labelled(path: Path, lookup: Callable[[str], Problem], domain: TaskDomain = MATH) -> list[LabelledPath]:
-    """The rows of a file, all of them good, their problems in the run's task domain. ``lookup`` gives a problem of the
-    run's data, or raises DataError.
+    """Read the rows of a file, with their problems in the run's task domain.
+
+    Args:
+        lookup: gives a problem of the run's data by id, or raises DataError.
 
     Raises DataError with file, line and reason of the first bad rows, and for a file without rows.
     """
     images = ImageChecks()
     rows: list[LabelledPath] = []
     lines: dict[str, int] = {}  # by path id
-    problems: dict[str, tuple[Problem, int]] = {}  # by problem id, with the line that names it first
+    problems: dict[str, tuple[Problem, int]] = {}  # by problem id, with its first line
     bad: list[str] = []
     total = 0
     for record in read_lines(path):
@@ -66,15 +68,15 @@ def read_labelled(path: Path, lookup: Callable[[str], Problem], domain: TaskDoma
             if record.values is None:
                 raise BadRow(record.reason)
             if isinstance(record.values.get("path"), Mapping):
-                problem, reasoning, label = _row_of_a_run(record.values, lookup)
+                problem, reasoning, label = _read_run_row(record.values, lookup)
             else:
-                problem, reasoning, label = _row_of_a_user(record.values, lookup, path, images)
+                problem, reasoning, label = _read_user_row(record.values, lookup, path, images)
             if reasoning.id in lines:
                 raise BadRow(
                     f'"id" {reasoning.id!r:.80} stands already at line {lines[reasoning.id]}; ids are unique, '
                     "rename one"
                 )
-            # Rows of one problem repeat it in full: they must agree.
+            # All rows of a problem repeat it in full, and must agree.
             known, line = problems.setdefault(problem.id, (problem, record.line))
             if known != problem:
                 raise BadRow(
@@ -86,17 +88,19 @@ def read_labelled(path: Path, lookup: Callable[[str], Problem], domain: TaskDoma
             lines[reasoning.id] = record.line
             rows.append(LabelledPath(in_domain(known, domain), reasoning, label, record.line))
     if bad:
-        more = [f"... and {len(bad) - NAMED} more"] if len(bad) > NAMED else []
-        raise DataError("\n".join([f"{path}: {len(bad)} of {total} rows cannot be used", *bad[:NAMED], *more]))
+        lines_of_error = [f"{path}: {len(bad)} of {total} rows cannot be used", *bad[:MAX_NAMED_ROWS]]
+        if len(bad) > MAX_NAMED_ROWS:
+            lines_of_error.append(f"... and {len(bad) - MAX_NAMED_ROWS} more")
+        raise DataError("\n".join(lines_of_error))
     if not rows:
         raise DataError(f"{path}: holds no rows; each is a path with its label, one JSON object a line")
     return rows
 
 
-def _row_of_a_run(
+def _read_run_row(
     values: Mapping[str, Any], lookup: Callable[[str], Problem]
 ) -> tuple[Problem, ReasoningPath, Verdict]:
-    """A row that a run wrote: {"path", "label"?, "verdict"?}."""
+    """Read a row that a run wrote: {"path", "label"?, "verdict"?}."""
     verdict = values.get("label", values.get("verdict"))
     if verdict is None:
         raise BadRow('a row of a run has "path" and "label" (or "verdict"), and it has neither of the two')
@@ -110,20 +114,21 @@ def _row_of_a_run(
     return lookup(path.problem_id), path, label
 
 
-def _row_of_a_user(
+def _read_user_row(
     values: Mapping[str, Any], lookup: Callable[[str], Problem], file: Path, images: ImageChecks
 ) -> tuple[Problem, ReasoningPath, Verdict]:
-    """A row in the form of this file's header."""
+    """Read a row in the form of this file's docstring."""
     check_names(values, FIELDS)
     if missing := [name for name in REQUIRED if name not in values]:
         raise BadRow(f'"{missing[0]}" is missing; a row has {", ".join(REQUIRED)}, and its problem or a problem_id')
     path_id, text = text_field(values, "id"), text_field(values, "path")
 
     if "question" in values:
-        of_problem = {key: values[key] for key in (*OF_PROBLEM, "subject") if key in values}
+        of_problem = {key: values[key] for key in (*PROBLEM_KEYS, "subject") if key in values}
         if values.get("problem_id"):
             problem_id = text_field(values, "problem_id")
-        else:  # rows with equal contents are paths of one problem
+        else:
+            # Rows with equal contents are paths of the same problem.
             contents = to_json([of_problem.get(key) for key in ("question", "images", "answer", "choices")])
             digest = hashlib.sha256(contents.encode("utf-8", "backslashreplace")).hexdigest()
             problem_id = f"problem-{digest[:12]}"
@@ -140,20 +145,23 @@ def _row_of_a_user(
     return problem, path, Verdict(path_id, values["status"], step, analysis, judge=file.name)
 
 
-# --- what an ORM learns from and is measured on -----------------------------------------------------------------------
+# --- the training and held-out rows of an ORM -------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class ORMData:
-    """A user's rows for an ORM (``orm.train``, ``orm.held``): no problem is in both."""
+    """A user's rows for an ORM (``orm.train``, ``orm.held``), without a problem in common."""
 
     train: Sequence[LabelledPath]
     held: Sequence[LabelledPath]
 
 
 def read_orm_data(train: Path, held: Path, lookup: Callable[[str], Problem], domain: TaskDomain = MATH) -> ORMData:
-    """Raises DataError for rows that cannot be used, for a file that lacks right or wrong paths, and for a problem that
-    is in both files, be it under another id."""
+    """Read a user's rows for an ORM.
+
+    Raises DataError for rows that cannot be used, for a file without right or wrong paths, and for a problem in both
+    files, also under two ids.
+    """
     data = ORMData(*(read_labelled(file, lookup, domain) for file in (train, held)))
     for file, rows in ((train, data.train), (held, data.held)):
         for status in STATUSES:
@@ -161,15 +169,18 @@ def read_orm_data(train: Path, held: Path, lookup: Callable[[str], Problem], dom
                 raise DataError(f"{file}: no row's status is {status!r}; an ORM needs right and wrong paths, add some")
 
     def keys(problem: Problem) -> tuple[object, object]:
-        """Two rows are of one problem if they agree in its id, or in what it asks."""
+        """Two rows have the same problem if either key agrees: the id, or the question with its images."""
         return problem.id, (problem.question, problem.images)
 
-    train_lines = {key: row.line for row in reversed(data.train) for key in keys(row.problem)}
-    shared = [
-        (row, next(train_lines[key] for key in keys(row.problem) if key in train_lines))
-        for row in data.held
-        if any(key in train_lines for key in keys(row.problem))
-    ]
+    train_lines: dict[object, int] = {}  # first line of a problem in the training file, by key
+    for row in data.train:
+        for key in keys(row.problem):
+            train_lines.setdefault(key, row.line)
+    shared: list[tuple[LabelledPath, int]] = []  # held-out rows, with the line of their problem in the training file
+    for row in data.held:
+        lines = [train_lines[key] for key in keys(row.problem) if key in train_lines]
+        if lines:
+            shared.append((row, lines[0]))
     if shared:
         row, line = shared[0]
         raise DataError(

@@ -1,4 +1,4 @@
-"""The language of a problem. There is one rule, so that a row is tagged with the language its prompt is written in."""
+"""The language of a problem, by the same rule for its tag and for its prompt."""
 
 from __future__ import annotations
 
@@ -18,18 +18,17 @@ _LETTER = re.compile(r"[^\W\d_]")
 
 
 def language(question: str, choices: Sequence[str] = ()) -> Language:
-    """ "zh" where Chinese characters outnumber words of Latin letters; else "en" or, where most letters are of another
-    script, "other". A text without letters counts as English.
+    """Detect the language: "zh" if Chinese characters outnumber words of Latin letters, "other" if most letters belong
+    to another script, else "en". A text without letters counts as English.
 
-    Words, because formulas are full of letters: "如图，在△ABC中，AB=3" has four characters and two words. LaTeX
-    commands and single letters are no words. A question that mixes the two, such as "What does the sign 大 mean?",
-    is taken for the language of its larger part. The prompt around it must be in that language, so the prompts use this
-    rule too, and the choices count as they do in the prompt.
+    Words count, and not letters, because formulas are full of letters: "如图，在△ABC中，AB=3" has four characters and
+    two words. LaTeX commands and single letters are no words. A mixed question such as "What does the sign 大 mean?" has the
+    language of its larger part. The choices count too, because the prompt shows them.
     """
     text = without_marks("\n".join([question, *choices]))
     latin_words = sum(not match.startswith("\\") for match in _WORD.findall(text))
     if len(_HAN.findall(text)) > latin_words:
         return "zh"
-    # Formulas and names apart, are most letters Latin ones?
+    # Without LaTeX commands, most letters of an English text are Latin.
     letters = _COMMAND.sub(" ", text)
     return "en" if 2 * len(_LATIN.findall(letters)) >= len(_LETTER.findall(letters)) else "other"

@@ -1,6 +1,7 @@
-"""Many problems with little memory: their text lies in one buffer, from 64 MiB on in a temporary file, and is read when
-a problem is asked for. A problem that is not asked for costs about 200 bytes, so a set of 10^6 problems fits any
-machine.
+"""A table of problems that needs little memory.
+
+The text of all problems lies in a buffer, from 64 MiB on in a temporary file, and a problem is parsed at each access.
+Without access a problem costs about 200 bytes, so that a set of 10^6 problems fits any machine.
 """
 
 from __future__ import annotations
@@ -14,27 +15,27 @@ from typing import IO, Any, overload
 
 from mathse.types import Problem
 
-IN_MEMORY = 64 << 20  # bytes
+MAX_BUFFER = 64 << 20  # bytes of text in memory; more text moves to a temporary file
 
 
 class ProblemTable:
-    """Problems by id, in the order in which they were added, each with the file and line it came from.
+    """Problems by id in the order of adding, each with its file and line.
 
-    Inside the table a problem is known by its number in the order of adding, from 0.
+    Inside the table a problem has a number, from 0 in the order of adding.
     """
 
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}  # by problem id
-        self._ends = array("Q", [0])  # where the text before each problem ends: problem k is [ends[k], ends[k + 1])
+        self._ends = array("Q", [0])  # byte offsets: the text of problem k is [ends[k], ends[k + 1])
         self._lines = array("Q")
-        self._file_numbers = array("L")  # into _files, by problem
+        self._file_numbers = array("L")  # index into _files, by problem
         self._files: list[str] = []
         self._buffer = bytearray()
-        self._spilled: IO[bytes] | None = None  # holds all of the text, once it is there
-        self.domain: Any = None  # of every problem, see Problem.domain
+        self._spilled: IO[bytes] | None = None  # the temporary file, which holds all of the text once it exists
+        self.domain: Any = None  # domain of every problem, see Problem.domain
 
     def add(self, problem: Problem, file: str, line: int) -> None:
-        """Raises KeyError where its id is there already."""
+        """Add a problem. Raises KeyError for a repeated id."""
         if problem.id in self._numbers:
             raise KeyError(problem.id)
         if not self._files or self._files[-1] != file:
@@ -47,7 +48,7 @@ class ProblemTable:
         values = [p.id, p.question, p.images, p.answer, p.choices, p.solution, p.source, p.metadata]
         data = json.dumps(values, ensure_ascii=False).encode("utf-8", "surrogatepass")
         self._ends.append(self._ends[-1] + len(data))
-        if self._spilled is None and len(self._buffer) + len(data) > IN_MEMORY:
+        if self._spilled is None and len(self._buffer) + len(data) > MAX_BUFFER:
             self._spilled = tempfile.TemporaryFile(prefix="mathse-")  # noqa: SIM115  (lives as long as the table)
             self._spilled.write(self._buffer)
             self._buffer = bytearray()
@@ -70,13 +71,13 @@ class ProblemTable:
         return None if number is None else self.at(number)
 
     def at(self, number: int) -> Problem:
-        """The problem that was added as the ``number``-th, from 0."""
+        """Read the problem with this number."""
         start, end = self._ends[number], self._ends[number + 1]
         if self._spilled is None:
             data = bytes(self._buffer[start:end])
         else:
             self._spilled.flush()
-            # pread: forked worker processes share the file's position, so nobody may rely on it.
+            # pread, because forked worker processes share the file's position.
             data = os.pread(self._spilled.fileno(), end - start, start)
         problem_id, question, images, answer, choices, solution, source, metadata = json.loads(data)
         return Problem(
@@ -84,17 +85,17 @@ class ProblemTable:
         )
 
     def location(self, problem_id: str) -> tuple[str, int]:
-        """The file and line that a problem came from. Raises KeyError for an unknown id."""
+        """Look up the file and line of a problem. Raises KeyError for an unknown id."""
         number = self._numbers[problem_id]
         return self._files[self._file_numbers[number]], self._lines[number]
 
     def select(self, ids: Iterable[str]) -> ProblemList:
-        """These problems, in this order."""
+        """Select problems by id, in the order of ``ids``."""
         return ProblemList(self, array("L", (self._numbers[i] for i in ids)))
 
 
 class ProblemList(Sequence[Problem]):
-    """Some problems of a table; each is read when it is asked for."""
+    """A sequence of problems of a table; each access reads a problem."""
 
     def __init__(self, table: ProblemTable, numbers: array[int]) -> None:
         self._table, self._numbers = table, numbers
@@ -115,30 +116,32 @@ class ProblemList(Sequence[Problem]):
         return map(self._table.at, self._numbers)
 
     def ids(self) -> list[str]:
-        """The problems' ids, none of them read."""
+        """List the ids without reading a problem."""
         table_ids = self._table.ids()
         return [table_ids[number] for number in self._numbers]
 
     def without(self, ids: set[str]) -> ProblemList:
-        """The list without these problems."""
+        """Copy the list without these problems."""
         removed = {self._table._numbers[i] for i in ids if i in self._table}
         return ProblemList(self._table, array("L", (number for number in self._numbers if number not in removed)))
 
 
 def without(problems: Sequence[Problem], ids: set[str]) -> Sequence[Problem]:
-    """``problems`` without those of ``ids``, whatever kind of sequence it is."""
+    """Copy any sequence of problems without the problems of ``ids``."""
     if not ids:
         return problems
-    return problems.without(ids) if isinstance(problems, ProblemList) else [p for p in problems if p.id not in ids]
+    if isinstance(problems, ProblemList):
+        return problems.without(ids)
+    return [p for p in problems if p.id not in ids]
 
 
 def ids_of(problems: Sequence[Problem]) -> list[str]:
-    """The ids of ``problems``, whatever kind of sequence it is."""
+    """List the ids of any sequence of problems."""
     return problems.ids() if isinstance(problems, ProblemList) else [p.id for p in problems]
 
 
 class ProblemsById(MutableMapping[str, Problem]):
-    """The problems of a table by id, as a mapping; further ones can be added."""
+    """The problems of a table by id, as a mapping that accepts further problems."""
 
     def __init__(self, table: ProblemTable) -> None:
         self._table = table

@@ -3,9 +3,9 @@
     {"id": "geo/12", "question": "Find x.", "images": ["images/12.png"], "answer": "B",
      "choices": ["12", "13", "14", "15"], "solution": "Step 1: ..."}
 
-"choices" and "solution" are optional, "images" may be []; other keys are kept in ``Problem.metadata``. Where a file has
-other names for these keys, ``data.columns`` says so. Image paths are relative to the file's folder and stay inside it.
-``Problem.images`` holds absolute paths, so that they open from any working directory; no record of a run stores them,
+"choices" and "solution" are optional, "images" may be []; other keys are kept in ``Problem.metadata``. The setting
+``data.columns`` maps other key names to these. Image paths are relative to the file's folder and stay inside it.
+``Problem.images`` holds absolute paths, so that they open from any working directory. No record of a run stores them,
 so runs do not differ between machines.
 """
 
@@ -13,38 +13,45 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
 from itertools import accumulate
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from mathse.config.data import JsonlColumns, Split
 from mathse.config.data import JsonlData as Settings
 from mathse.config.rules.data import NO_TABLE
 from mathse.data.json_records import BadRow, begins_as_table, read_lines
-from mathse.data.own_columns import in_own_form
 from mathse.data.problem_table import ProblemTable
-from mathse.data.row_validation import ImageChecks, ValidatedRow, validate
+from mathse.data.readers.base import content_id
+from mathse.data.row_validation import (
+    FIELDS,
+    REQUIRED,
+    ImageChecks,
+    ValidatedRow,
+    check_names,
+    missing_keys,
+    validate,
+)
 from mathse.errors import ConfigError, DataError
 from mathse.runs.rows import Chained
 from mathse.seeds import derive
 from mathse.types import Problem, Verdict
 
 SPLITS = ("seed", "test", "pool", "orm_train", "orm_held", "dev")
-ORM_HELD = 0.25  # share of the ORM's problems that it is measured on
-REPEATS = "repeats the row at"  # the reason why a row that is there already is left out
+REPEATS = "repeats the row at"  # beginning of the reason for leaving out a repeated row
 OUR_KEYS = JsonlColumns()
-NAMED = 5  # bad rows named in an error; the others are counted
+MAX_NAMED_ROWS = 5  # bad rows named in an error; the others are counted
 
 
 class ProblemSource(Protocol):
-    """Where problems come from.
+    """A source of problems.
 
-    ``splits``: disjoint lists: "seed" (D's part that the teacher solves), "pool" (the rest of D), "test", "dev",
-    "orm_train" and "orm_held". ``distillable``: what task=distill solves. ``get``: a problem by id, DataError if there
-    is none. ``check``: the verdict of a step checker, None where the source has none. ``bad_rows``: rows left out, each
-    {"file", "line", "id", "reason"}. ``notes``: what a reader of the figures should know.
+    ``splits``: disjoint lists: "seed" (the part of D that the teacher solves), "pool" (the rest of D), "test", "dev",
+    "orm_train" and "orm_held". ``distillable``: the problems that task=distill solves. ``get``: a problem by id; raises
+    DataError for an unknown id. ``check``: the verdict of a step checker, None without a checker. ``bad_rows``: rows
+    left out, each {"file", "line", "id", "reason"}. ``notes``: sentences for the readers of the figures.
     """
 
     notes: Sequence[str]
@@ -61,7 +68,7 @@ class ProblemSource(Protocol):
 
 @dataclass(frozen=True)
 class Shares:
-    """Shares of a file's rows, all in [0, 1]; ``seed`` is a share of what test, dev and ORM leave."""
+    """Shares of a file's rows, all in [0, 1]. ``seed`` is a share of the rows beyond test, dev and ORM."""
 
     test: float
     dev: float
@@ -69,21 +76,24 @@ class Shares:
     seed: float
 
     def of_splits(self) -> dict[str, float]:
-        """The share of each split; together 1."""
+        """Compute the share of each split; the shares sum to 1."""
         rest = max(0.0, round(1.0 - self.test - self.dev - self.orm, 9))
+        held = 0.25  # share of the ORM's problems that measure it
         return {
             "test": self.test,
             "dev": self.dev,
-            "orm_train": self.orm * (1 - ORM_HELD),
-            "orm_held": self.orm * ORM_HELD,
+            "orm_train": self.orm * (1 - held),
+            "orm_held": self.orm * held,
             "seed": rest * self.seed,
             "pool": rest * (1 - self.seed),
         }
 
 
 def to_distill(splits: Mapping[str, Sequence[Problem]], size: int | None) -> Sequence[Problem]:
-    """Alg. 1 line 1, the subset of D that the teacher solves: the seed set, or ``size`` problems of it; a size beyond
-    the seed set goes on into the pool."""
+    """Select the subset of D that the teacher solves (Alg. 1 line 1): the seed set, or its first ``size`` problems.
+
+    A size beyond the seed set adds problems of the pool.
+    """
     seed = splits["seed"]
     return seed[:size] if size is None or size <= len(seed) else Chained(seed, splits["pool"])[:size]
 
@@ -109,24 +119,25 @@ class FileData:
                 "is for seed and pool"
             )
         self.bad_rows: list[dict[str, object]] = []
-        self.lists_repeats = False  # a row that is there twice, whole, is listed and no mistake
+        self.lists_repeats = False  # whether an exact repetition of a row is listed without being an error
         self.table = ProblemTable()
         self.images = ImageChecks()
         self.train_ids: list[str] = []
-        self.test_ids: list[str] = []  # of a test file
+        self.test_ids: list[str] = []  # ids of a separate test file
 
     def splits(self) -> Mapping[str, Sequence[Problem]]:
-        """Each split's problems, in an order that is random but fixed: a prefix is a fair sample."""
+        """Give each split's problems in a random but fixed order, so that a prefix is a fair sample."""
         split = split_by_hash(self.train_ids, self.seed, self.shares)
         if self.test_ids:
-            split["test"] = _shuffled(self.test_ids, self.seed)
+            split["test"] = _shuffle(self.test_ids, self.seed)
         return {name: self.table.select(split[name]) for name in SPLITS}
 
     def distillable(self) -> Sequence[Problem]:
-        """What task=distill solves: every row but those of a test file, in the files' order."""
+        """Give the problems that task=distill solves: every row outside a test file, in the files' order."""
         return self.table.select(self.train_ids)
 
     def get(self, problem_id: str) -> Problem:
+        """Give a problem by id. Raises DataError for a row that was left out, and for an unknown id."""
         if (problem := self.table.get(problem_id)) is not None:
             return problem
         if (bad := next((row for row in self.bad_rows if row["id"] == problem_id), None)) is not None:
@@ -136,16 +147,17 @@ class FileData:
         raise DataError(f"{self.name}: no problem {problem_id!r:.80} among {len(self.table)}{hint}")
 
     def check(self, problem: Problem, text: str) -> Verdict | None:
-        """None: these problems come without a step checker."""
+        """Return None, because files bring no step checker."""
         return None
 
     def _take(self, rows: Iterable[ValidatedRow], name: str, test: bool = False) -> None:
-        """Add the problems of ``rows``, for the test split alone if ``test``; list the rows that make none.
+        """Add the problems of ``rows``, with ``test`` only to the test split; list the rows that make none.
 
-        Raises DataError where there is no problem among them.
+        Raises NoProblems if no row makes a problem.
         """
         before, taken = len(self.bad_rows), self.test_ids if test else self.train_ids
         for row in rows:
+            # Ids are unique over all files of a source.
             if row.problem is not None and row.problem.id in self.table:
                 file, line = self.table.location(row.problem.id)
                 known = f'"id" {row.problem.id!r:.80} stands already at {Path(file).name}:{line}'
@@ -163,14 +175,14 @@ class FileData:
             raise NoProblems(bad_rows_text(bad, 0) if bad else f"{name}: holds no rows; add some", bad)
 
     def _refuse_bad_rows(self) -> None:
-        """Raises DataError where a row cannot be used and that is an error."""
+        """Raise DataError if a row cannot be used, unless on_bad_row=skip."""
         unusable = [row for row in self.bad_rows if not str(row["reason"]).startswith(REPEATS)]
         if unusable and self.on_bad_row == "error":
             raise DataError(bad_rows_text(unusable, len(self.table)))
 
 
 class NoProblems(DataError):
-    """A file has no row that can be used; ``bad_rows`` lists those it has."""
+    """A file without a usable row; ``bad_rows`` lists its rows."""
 
     def __init__(self, text: str, bad_rows: Sequence[dict[str, object]]) -> None:
         super().__init__(text)
@@ -178,11 +190,11 @@ class NoProblems(DataError):
 
 
 class JsonlData(FileData):
-    """Problems of one JSONL file (``.gz`` too), split by a hash of (seed, id): added rows move no other row.
+    """Problems of a JSONL file (``.gz`` too), split by a hash of (seed, id), so that added rows move no other row.
 
-    ``test_path``: a file of its own for the test split; ``test_share`` is then not used. ``on_bad_row``: "error"
-    refuses the file, "skip" leaves bad rows out and lists them in ``bad_rows``. Raises DataError for a file that cannot
-    be used, ConfigError for shares that add up to more than 1.
+    ``test_path``: a separate file for the test split, in place of ``test_share``. ``on_bad_row``: "error" refuses the
+    file, "skip" leaves bad rows out and lists them in ``bad_rows``. Raises DataError for a file that cannot be used,
+    ConfigError for shares with a sum above 1.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -193,18 +205,19 @@ class JsonlData(FileData):
             settings = replace(settings, test_share=0.0)
         super().__init__(" and ".join(filter(None, (path, test_path))), settings)
         self._take(read_rows(Path(path), self.images, settings.columns), path)
-        if test_path:  # one test problem must not be among the training ones: ids are unique over both files
+        # Ids are unique over both files, so no test problem is a training problem.
+        if test_path:
             self._take(read_rows(Path(test_path), self.images, settings.columns), test_path, test=True)
         self._refuse_bad_rows()
 
 
 def read_rows(path: Path, images: ImageChecks, columns: JsonlColumns = OUR_KEYS) -> Iterator[ValidatedRow]:
-    """Every non-blank line of a JSONL or .jsonl.gz file. Raises DataError if the file itself cannot be read."""
+    """Validate every non-blank line of a JSONL or .jsonl.gz file. Raises DataError if the file cannot be read."""
     for record in read_lines(path):
         if record.line == 1 and record.values is None and begins_as_table(path):
             raise DataError(f"{path}: a table with a row of names, and {NO_TABLE}")
         try:
-            values = None if record.values is None else dict(in_own_form(record.values, columns))
+            values = None if record.values is None else rename_keys(record.values, columns)
         except BadRow as error:
             row_id = (record.values or {}).get(columns.id or "id")
             known_id = row_id if isinstance(row_id, str) else None
@@ -213,51 +226,83 @@ def read_rows(path: Path, images: ImageChecks, columns: JsonlColumns = OUR_KEYS)
             yield validate(record._replace(values=values), str(path), path.parent, images, path.name)
 
 
+def rename_keys(values: Mapping[str, Any], columns: JsonlColumns) -> dict[str, Any]:
+    """Rename the keys of a row to ours (``data.columns.answer=label``); its other keys become metadata.
+
+    A setting of ``columns`` means that the file was not made for us. Then a row without ``id`` gets a hash of its
+    question and pictures, a row without ``images`` has none, a single path counts as a list, and a number as an answer.
+    Raises BadRow with all missing keys.
+    """
+    named = {field: column for field, column in asdict(columns).items() if column is not None}
+    if named:
+        row = {key: value for key, value in values.items() if key not in (*named, *named.values())}
+        row |= {field: values[column] for field, column in named.items() if column in values}
+        for field in ("id", "answer"):
+            if isinstance(row.get(field), (int, float)) and not isinstance(row[field], bool):
+                row[field] = str(row[field])
+        pictures = row.get("images", [])
+        if pictures is None:
+            pictures = []
+        row["images"] = [pictures] if isinstance(pictures, str) else pictures
+        if "id" not in row and isinstance(row.get("question"), str) and isinstance(row["images"], list):
+            row["id"] = content_id(row["question"], [str(picture) for picture in row["images"]])
+    else:
+        row = dict(values)
+    check_names(row, FIELDS)
+    if (missing := missing_keys(row)) is not None:
+        keys = ", ".join(list(values)[:12]) or "no key"  # the first twelve keys
+        remedy = " ".join(f"data.columns.{name}=KEY" for name in REQUIRED if name not in row)
+        raise BadRow(f"{missing}; this one has {keys}; {remedy} takes other keys")
+    return row
+
+
 def location(source: ProblemSource, problem: Problem) -> tuple[str, int | None]:
-    """The file and line that a problem came from, as far as its source knows."""
+    """Find the file and line of a problem, as far as its source knows."""
     table = getattr(source, "table", None)
     return table.location(problem.id) if table is not None and problem.id in table else (problem.source, None)
 
 
 def split_by_hash(ids: Sequence[str], seed: int, shares: Shares) -> dict[str, list[str]]:
-    """Ids by split. An id's split follows from its own hash, so no id changes its split when rows are added.
+    """Divide ids into splits. An id's split depends on its own hash, so no id changes its split when rows are added.
 
-    A split that has a share but no row is given one from the largest split, which small files need (6 rows fill all 6
-    splits); such a row may move back when rows are added.
+    An empty split with a share gets a row of the largest split, so that 6 rows fill all 6 splits. Such a row may move
+    back when rows are added.
     """
     share_of = shares.of_splits()
 
-    # Each split is a stretch of [0, 1), as long as its share; an id belongs where its hash falls.
+    # Each split is an interval of [0, 1) as long as its share; the hash of an id falls into its split's interval.
     ends = dict(zip(share_of, accumulate(share_of.values()), strict=True))
-    largest = max(share_of, key=lambda name: share_of[name])  # where the sum falls short of 1 by rounding
+    largest = max(share_of, key=lambda name: share_of[name])  # for a hash beyond the last end, which rounding may leave
     split_of = {}
     for i in ids:
         position = derive(seed, "split", i) / 2**63
         split_of[i] = next((name for name, end in ends.items() if position < end), largest)
 
-    # A split that a small file left empty gets the row of the largest split whose own hash is least.
+    # An empty split takes the row with the least hash from the largest split.
     for name in SPLITS:
         sizes = Counter(split_of.values())
         if share_of[name] <= 0 or sizes[name] or not sizes:
             continue
         donor, size = max(sizes.items(), key=lambda item: (item[1], item[0]))
         if size > 1:
-            split_of[min((i for i in ids if split_of[i] == donor), key=lambda i: derive(seed, "fill", i))] = name
-    return {name: _shuffled([i for i in ids if split_of[i] == name], seed) for name in SPLITS}
+            donated = min((i for i in ids if split_of[i] == donor), key=lambda i: derive(seed, "fill", i))
+            split_of[donated] = name
+    return {name: _shuffle([i for i in ids if split_of[i] == name], seed) for name in SPLITS}
 
 
-def _shuffled(ids: Sequence[str], seed: int) -> list[str]:
+def _shuffle(ids: Sequence[str], seed: int) -> list[str]:
+    """Sort ids by a hash of (seed, id)."""
     return sorted(ids, key=lambda i: (derive(seed, "order", i), i))
 
 
 def bad_rows_text(bad: Sequence[Mapping[str, object]], usable: int) -> str:
-    """The error about rows that cannot be used: the first few by file and line, the others counted."""
+    """Write the error about bad rows: the first few by file and line, and the number of the others."""
     lines = [f"{bad[0]['file']}: {len(bad)} of {len(bad) + usable} rows cannot be used"]
-    for row in bad[:NAMED]:
+    for row in bad[:MAX_NAMED_ROWS]:
         record = f"record {row['record']}: " if "record" in row else ""
         lines.append(f"{row['file']}:{row['line']}: {record}{row['reason']}")
-    if len(bad) > NAMED:
-        lines.append(f"... and {len(bad) - NAMED} more")
+    if len(bad) > MAX_NAMED_ROWS:
+        lines.append(f"... and {len(bad) - MAX_NAMED_ROWS} more")
     if usable:
         lines.append("data.on_bad_row=skip leaves such rows out and lists them")
     return "\n".join(lines)

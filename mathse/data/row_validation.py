@@ -1,7 +1,7 @@
-"""One row of a file -> one Problem, or the reason why not.
+"""Validation of a row: it becomes a Problem, or the reason why not.
 
 A row is {"id", "question", "images", "answer", "choices"?, "solution"?}; other keys go to ``Problem.metadata``. Readers
-of published sets bring their records into this form first, so all of them are validated alike.
+of published sets bring their records into this form first, so that all rows are validated alike.
 """
 
 from __future__ import annotations
@@ -23,13 +23,15 @@ from mathse.types import Problem
 
 REQUIRED = ("id", "question", "images", "answer")
 FIELDS = (*REQUIRED, "choices", "solution")
-EAGER = 5_000  # images that are decoded when a source is opened; of the others the headers are read then
+MAX_DECODED_AT_START = 5_000  # images; of further images only the header is read when a source is opened
 
 
 @dataclass(frozen=True)
 class ValidatedRow:
-    """The outcome for a record that begins in ``line`` (from 1): a problem; or a reason why there is none, and the
-    record's id where it was readable. ``record``: its place among the records, where a line may hold several."""
+    """The outcome for a record that begins in ``line`` (from 1): a problem, or the reason why there is none.
+
+    ``id``: id of the record if it was readable. ``record``: number of the record, for files with several in a line.
+    """
 
     file: str
     line: int
@@ -39,23 +41,22 @@ class ValidatedRow:
     record: int | None = None
 
     def to_json(self) -> dict[str, object]:
-        """A line of bad_rows.jsonl."""
+        """Make a line of bad_rows.jsonl."""
         row = {"file": self.file, "line": self.line, "id": self.id, "reason": self.reason}
         return row if self.record is None else row | {"record": self.record}
 
 
 @dataclass
 class ImageChecks:
-    """Which images were looked at, and how closely. The first ``eager`` of them are decoded, so that a small set is
-    known to be whole when it is opened; of the others only the header is read, and a run decodes them in its first
-    stage."""
+    """The images that were checked. The first ``eager`` images are decoded, which covers a small set completely. Of
+    further images only the header is read, and a run decodes them in its first stage."""
 
-    eager: int = EAGER
+    eager: int = MAX_DECODED_AT_START
     decoded: set[str] = field(default_factory=set)
-    headed: set[str] = field(default_factory=set)
+    headed: set[str] = field(default_factory=set)  # images with a checked header
 
     def check(self, path: str) -> None:
-        """Raises DataError, naming ``path``, for an image that cannot be used."""
+        """Raise DataError, naming ``path``, for an image that cannot be used."""
         if path in self.decoded or path in self.headed:
             return
         if len(self.decoded) < self.eager:
@@ -67,7 +68,7 @@ class ImageChecks:
 
 
 def validate(record: JsonRecord, file: str, root: Path, images: ImageChecks, source: str) -> ValidatedRow:
-    """``record`` in the form of a row -> its problem, whose images lie below ``root``."""
+    """Validate a record in the form of a row; its images must lie below ``root``."""
     values = record.values or {}
     try:
         if record.values is None:
@@ -81,11 +82,12 @@ def validate(record: JsonRecord, file: str, root: Path, images: ImageChecks, sou
 
 
 def problem_from(values: Mapping[str, Any], root: Path, images: ImageChecks, source: str) -> Problem:
-    """The problem of a row. Raises BadRow for values that make none."""
+    """Make the problem of a row. Raises BadRow for values that make none."""
     check_names(values, FIELDS)
     if (missing := missing_keys(values)) is not None:
         raise BadRow(missing)
 
+    # 1) Texts.
     problem_id = text_field(values, "id")
     if not problem_id.isprintable() or problem_id != problem_id.strip():
         raise BadRow(f'"id" {problem_id!r:.80} has blanks around it or control characters; use plain printable text')
@@ -96,6 +98,7 @@ def problem_from(values: Mapping[str, Any], root: Path, images: ImageChecks, sou
         last = chr(ord("A") + len(choices) - 1)
         raise BadRow(f'"answer" {answer!r:.80} is neither a letter A-{last} nor one of "choices"; correct one of them')
 
+    # 2) Images, and the marks of their places: no mark, or a mark for each image.
     refs = _texts_field(values, "images")
     if (marks := count(question, choices)) not in (0, len(refs)):
         raise BadRow(marks_disagree(marks, len(refs)))
@@ -107,7 +110,8 @@ def problem_from(values: Mapping[str, Any], root: Path, images: ImageChecks, sou
         path = ref if isinstance(ref, ImageReference) else path_inside(ref, root)
         try:
             images.check(path)
-        except DataError as error:  # shown as the row writes it
+        except DataError as error:
+            # Show the path as the row has it.
             raise BadRow(str(error).replace(path, f"{ref:.80}")) from None
         paths.append(path)
 
@@ -124,26 +128,27 @@ def problem_from(values: Mapping[str, Any], root: Path, images: ImageChecks, sou
 
 
 def missing_keys(values: Mapping[str, Any]) -> str | None:
-    """A sentence about all keys that a row lacks; None where it has them."""
+    """Write a sentence about the required keys that a row lacks; None if it has all."""
     missing = [f'"{name}"' for name in REQUIRED if name not in values]
     verb = "is" if len(missing) == 1 else "are"
     return f"{', '.join(missing)} {verb} missing; a row has {', '.join(REQUIRED)}" if missing else None
 
 
 def check_names(values: Mapping[str, Any], fields: Sequence[str]) -> None:
-    """Raises BadRow for a key that looks like a misspelt one of ``fields``; other keys are free."""
+    """Raise BadRow for a key that looks like a misspelt field; other keys are free."""
     for name in values:
         near = _nearest(name, tuple(fields))
         if near is not None and near not in values:
             raise BadRow(f'unknown key "{name}"; did you mean "{near}"?')
 
 
-@lru_cache  # the same keys come with every row
+@lru_cache  # every row has the same keys
 def _nearest(name: str, fields: tuple[str, ...]) -> str | None:
     return None if name in fields else next(iter(get_close_matches(name, fields, n=1, cutoff=0.8)), None)
 
 
 def text_field(values: Mapping[str, Any], name: str) -> str:
+    """Read a field with text. Raises BadRow for another value and for empty text."""
     return _text(values[name], f'"{name}"')
 
 
@@ -157,7 +162,7 @@ def _texts_field(values: Mapping[str, Any], name: str) -> tuple[str, ...]:
 
 
 def _text(value: object, name: str) -> str:
-    """``value`` if it is text with something in it that UTF-8 can hold. Raises BadRow otherwise."""
+    """Return ``value`` if it is text, is not blank, and has a form in UTF-8. Raises BadRow otherwise."""
     if not isinstance(value, str):
         raise BadRow(f"{name} is text, got {kind(value)}; put it in quotes")
     if not value.strip():
@@ -170,17 +175,20 @@ def _text(value: object, name: str) -> str:
 
 
 def path_inside(ref: str, root: Path) -> str:
-    """The absolute path of ``ref`` below ``root``. Raises BadRow where it, or a link on the way, leads out, and for a
-    name that no file can have: a data file comes from anywhere and must not make us read other files."""
+    """Resolve ``ref`` to an absolute path below ``root``.
+
+    A data file may come from anybody and must not make us read other files. Raises BadRow if the path, or a link on the
+    way, leads out of ``root``, and for an impossible file name.
+    """
     outside = PurePosixPath(ref).is_absolute() or PureWindowsPath(ref).anchor or ".." in PurePosixPath(ref).parts
     if outside or "\\" in ref or "\x00" in ref:
         raise BadRow(
             f"image {ref!r:.80}: only paths inside the file's folder are allowed, with / and no ..; copy it there"
         )
-    root = _resolved(root.absolute())
+    root = _resolve(root.absolute())
     try:
         target = (root / ref).resolve()
-        target.is_file()  # an OSError for a name that is too long
+        target.is_file()  # raises OSError for a name that is too long
     except (OSError, RuntimeError, UnicodeEncodeError) as error:
         kinds = {UnicodeEncodeError: "half of a surrogate pair", RuntimeError: "a loop of links"}
         cause = kinds.get(type(error), getattr(error, "strerror", ""))
@@ -191,5 +199,5 @@ def path_inside(ref: str, root: Path) -> str:
 
 
 @lru_cache(maxsize=64)
-def _resolved(root: Path) -> Path:
+def _resolve(root: Path) -> Path:
     return root.resolve()

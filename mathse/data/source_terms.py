@@ -1,6 +1,6 @@
-"""The title, home page and licence of a run's data, by the name that each problem carries as its source.
+"""The title, home page and licence of a run's data, by the source of each problem.
 
-Exports, model cards and ``mathse lineage`` show them: whoever passes rows on needs to know on what terms.
+Exports, model cards and ``mathse lineage`` show them, because users who share rows must know the terms.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from mathse.data.readers import find_set
 from mathse.data.words.published import SETS
 
-OWN = "that of your file"
+OWN_LICENCE = "that of your file"
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,17 @@ UNKNOWN = Terms("", "", "not known here")
 
 
 def terms_of(data: Mapping[str, Any]) -> dict[str, Terms]:
-    """Terms by source, from a run's ``data`` settings."""
+    """Read the terms by source from a run's ``data`` settings."""
     match str(data.get("_target_", "")).rpartition(".")[2]:
         case "MixtureData":
-            # by the name of a problem's source here, and, for runs of earlier versions, by the source's own
-            parts = {name: terms_of(part) for name, part in data["sources"].items()}
-            by_source = {name: terms for part in parts.values() for name, terms in part.items()}
-            return by_source | {name: next(iter(part.values()), UNKNOWN) for name, part in parts.items()}
+            # By the name in the mixture and, for runs of earlier versions, by the name of the source itself.
+            by_source: dict[str, Terms] = {}
+            by_name: dict[str, Terms] = {}
+            for name, section in data["sources"].items():
+                terms = terms_of(section)
+                by_source |= terms
+                by_name[name] = next(iter(terms.values()), UNKNOWN)
+            return by_source | by_name
         case "PublicData":
             published = find_set(data["name"])
             return {published.name: Terms(published.title, published.home, published.licence)}
@@ -46,7 +50,7 @@ def terms_of(data: Mapping[str, Any]) -> dict[str, Terms]:
             return {Path(str(data["root"])).name: Terms("", str(data["root"]), "see the page of the set")}
         case "JsonlData":
             paths = (data.get("path"), data.get("test_path"))
-            return {Path(path).name: Terms("Own problems", "", OWN) for path in paths if path}
+            return {Path(path).name: Terms("Own problems", "", OWN_LICENCE) for path in paths if path}
         case "WordProblems":
             return {name: Terms(name, SETS[name].home, SETS[name].licence) for name in data["sets"]}
         case "SyntheticData":

@@ -1,7 +1,7 @@
-"""The problems that a run's settings describe, in its task domain; of a finished run, those in its run.json.
+"""The data source of a run in its task domain, from its settings or, for a finished run, from its run.json.
 
 A run folder may come from anybody, and its settings name classes, so only our own data options are built from them
-(mathse.config.recorded): reading a run must not run code that the run names.
+(mathse.config.recorded): reading a run must not execute code that the run names.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from mathse.types import Problem
 
 
 def open_source(config: TrainConfig | EvaluateConfig) -> Any:
-    """The data source of a run that is started."""
+    """Open the data source of a new run."""
     return with_domain(build(config.data), open_domain(config.task_domain))
 
 
 def with_domain(source: Any, domain: TaskDomain) -> Any:
-    """The source, whose problems are of this domain from now on."""
+    """Put all problems of a source into a domain."""
     if isinstance(source, FileData):
         source.table.domain = None if domain is MATH else domain
         return source
@@ -31,7 +31,7 @@ def with_domain(source: Any, domain: TaskDomain) -> Any:
 
 
 class SourceInDomain:
-    """A source that knows no domains, such as a user's own, with its problems in one."""
+    """A source without a notion of domains, such as a user's own, with its problems in a domain."""
 
     def __init__(self, source: Any, domain: TaskDomain) -> None:
         self._source, self._domain = source, domain
@@ -40,15 +40,15 @@ class SourceInDomain:
         return getattr(vars(self)["_source"], name)
 
     def splits(self) -> Mapping[str, Sequence[Problem]]:
-        """The source's, each split read whole."""
+        """Read each split of the source."""
         return {name: self._all(problems) for name, problems in self._source.splits().items()}
 
     def distillable(self) -> Sequence[Problem]:
-        """The source's, read whole."""
+        """Read the problems that task=distill solves."""
         return self._all(self._source.distillable())
 
     def get(self, problem_id: str) -> Problem:
-        """The source's."""
+        """Give a problem of the source by id."""
         return in_domain(self._source.get(problem_id), self._domain)
 
     def _all(self, problems: Sequence[Problem]) -> list[Problem]:
@@ -56,24 +56,24 @@ class SourceInDomain:
 
 
 def recorded_source(run_config: Mapping[str, Any]) -> Any:
-    """The data source of a run, from the ``config`` of its run.json. Raises as ``recorded_data`` does."""
+    """Open the data source of a run from the ``config`` of its run.json. Raises as ``recorded_data`` does."""
     return with_domain(build(recorded_data(run_config)), recorded_domain(run_config))
 
 
 def recorded_data(run_config: Mapping[str, Any]) -> Any:
-    """The settings of a run's data source, of which nothing is called. Raises DataError as ``recorded`` does."""
+    """Read the settings of a run's data source without building it. Raises DataError as ``recorded`` does."""
     return recorded("data", run_config.get("data"))
 
 
 def problem_lookup(run_config: Mapping[str, Any]) -> Callable[[str], Problem]:
-    """Problem by id, from the ``config`` of a run.json; a DataError for an id that its data does not have."""
+    """Make a function from id to problem, from the ``config`` of a run.json. It raises DataError for an unknown id."""
     lookup: Callable[[str], Problem] = recorded_source(run_config).get
     return lookup
 
 
 def problem_named(problem_id: str, problem_of: Callable[[str], Problem], location: str) -> Problem:
-    """The problem that a row at ``location`` (file and line) names. Raises DataError, with the location, if there is
-    none."""
+    """Look up the problem of a row at ``location`` (file and line). Raises DataError, with the location, for an unknown
+    id."""
     try:
         return problem_of(problem_id)
     except DataError as error:

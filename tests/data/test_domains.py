@@ -28,7 +28,7 @@ from mathse.data.domains import (
     same_answers,
     subject,
 )
-from mathse.data.domains.texts import texts_in
+from mathse.data.domains.domain import texts_in
 from mathse.data.sources import open_source
 from mathse.errors import ConfigError, DataError
 from mathse.inference import prompts

@@ -138,7 +138,7 @@ def test_the_check_fails_under_error_by_file_and_line(
     assert listed(rows(out / "bad_rows.jsonl")) == LISTED, "written before the error"
 
 
-@pytest.mark.parametrize("eager", [row_validation.EAGER, 0])
+@pytest.mark.parametrize("eager", [row_validation.MAX_DECODED_AT_START, 0])
 def test_a_run_uses_the_good_rows_and_none_of_the_others(
     hostile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, eager: int
 ) -> None:

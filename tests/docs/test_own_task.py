@@ -81,7 +81,7 @@ def test_a_newcomer_s_class_decides_what_is_right(project: Path, monkeypatch: py
 def test_prompts_that_change_make_other_stages(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from mathse.config.task_domains import TaskDomain
     from mathse.data.content_hashes import prompt_hashes
-    from mathse.data.domains.texts import texts_in
+    from mathse.data.domains.domain import texts_in
 
     domain = TaskDomain(name="riddles", texts="my_project.riddles")
     before = prompt_hashes(domain)

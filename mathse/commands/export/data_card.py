@@ -12,7 +12,7 @@ from huggingface_hub import DatasetCardData
 
 from mathse.commands.export.examples import Example
 from mathse.data.domains import subject
-from mathse.data.source_terms import OWN, UNKNOWN, Terms, terms_of
+from mathse.data.source_terms import OWN_LICENCE, UNKNOWN, Terms, terms_of
 from mathse.inference import prompts
 from mathse.runs.layout import DECONTAMINATION, title
 from mathse.runs.reader import Run
@@ -75,7 +75,7 @@ def data_card(run: Run, options: ExportOptions, counts: RowCounts, open_with: st
     """The whole README.md; ``open_with`` opens the folder in its tool."""
     terms = terms_of(run.config["data"])
     if options.what == "orm" and (file := run.config["orm"].get("train")):
-        terms.setdefault(Path(file).name, Terms("Own labelled paths", "", OWN))
+        terms.setdefault(Path(file).name, Terms("Own labelled paths", "", OWN_LICENCE))
     parts = (
         [_front_matter(run, options, counts)],
         _head(run, options, counts, open_with),

@@ -1,16 +1,16 @@
-"""The task domains: a kind of reasoning task is a folder of prompts and a few settings, ``task_domain=NAME``.
+"""Task domains: a kind of reasoning task is a folder of prompts and a few settings, ``task_domain=NAME``.
 
     math      mathematics, the paper's task; the default
     words     stories with a few operations in them: the answer is a number
     science   questions about nature and its diagrams, answered by one of several choices (ScienceQA, AI2D)
     charts    questions about charts: a short text or a number, which may be 5 % off (ChartQA)
 
-A folder holds ``JOB.LANGUAGE.vN.txt`` for the jobs generate, judge, annotate and reflect; conf/task_domain/NAME.yaml
-says how answers are compared (mathse/scoring/answers/rule.py) and what a step is called. A domain that needs more is a
-class of its own in one Python file. ``domain.py``: what a domain does; ``texts.py``: its prompts; ``steps.py``: steps.
+A folder holds ``JOB.LANGUAGE.vN.txt`` for the jobs generate, judge, annotate and reflect. conf/task_domain/NAME.yaml
+defines the comparison of answers (mathse/scoring/answers/rule.py) and the name of a step. A domain that needs more is a
+class of its own, derived from ``TaskDomain`` (domain.py).
 
-A problem carries its domain, so that whoever prompts, judges, measures or shows asks the problem: a source gives it to
-the problems that it makes (mathse/data/sources.py). A problem without one is of mathematics.
+A problem carries its domain, so that prompts, judges, metrics and reports ask the problem. The source sets the domain
+of its problems (mathse/data/sources.py). A problem without a domain belongs to mathematics.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ from typing import Any
 
 from mathse.config import build, recorded
 from mathse.config.task_domains import TaskDomain as Settings
-from mathse.data.domains.domain import TaskDomain
-from mathse.data.domains.texts import MARKERS
+from mathse.data.domains.domain import MARKERS, TaskDomain
 from mathse.types import Problem
 
 __all__ = [
@@ -44,12 +43,12 @@ MATH = TaskDomain(Settings())
 
 
 def open_domain(settings: Settings) -> TaskDomain:
-    """The domain that a run's ``task_domain`` describes; of mathematics always the same one."""
+    """Open the domain that a run's ``task_domain`` describes. Mathematics is always the same object."""
     return MATH if settings == Settings() else build(settings)
 
 
 def recorded_domain(run_config: Mapping[str, Any]) -> TaskDomain:
-    """The domain of a run, from the ``config`` of its run.json; of a run of earlier versions, mathematics.
+    """Open the domain of a run from the ``config`` of its run.json; without a record of it, mathematics.
 
     Raises DataError as ``recorded`` does.
     """
@@ -60,33 +59,35 @@ def recorded_domain(run_config: Mapping[str, Any]) -> TaskDomain:
 
 
 def subject(run_config: Mapping[str, Any]) -> str:
-    """What a run is about, in a word for its cards: "mathematics", or the name of its domain."""
+    """Name the subject of a run for its cards: "mathematics", or the name of its domain."""
     name = (run_config.get("task_domain") or {}).get("name", MATH.name)
     return "mathematics" if name == MATH.name else str(name)
 
 
 def in_domain(problem: Problem, domain: TaskDomain) -> Problem:
-    """The problem as one of this domain."""
-    return problem if domain_of(problem) is domain else replace(problem, domain=None if domain is MATH else domain)
+    """Copy a problem into this domain."""
+    if domain_of(problem) is domain:
+        return problem
+    return replace(problem, domain=None if domain is MATH else domain)
 
 
 def domain_of(problem: Problem | None) -> TaskDomain:
-    """The domain that a problem belongs to; of one that is not known, mathematics."""
+    """Look up the domain of a problem; for an unknown problem, mathematics."""
     return MATH if problem is None or problem.domain is None else problem.domain
 
 
 def final_answer(problem: Problem, response: str) -> str | None:
-    """The final answer of a response to a problem, as written, or None."""
+    """Extract the final answer of a response to a problem as written, or None."""
     return domain_of(problem).extract(response)
 
 
 def has_answer(problem: Problem, prediction: str | None) -> bool:
-    """Whether an answer equals the problem's reference; never without a reference."""
+    """Whether an answer equals the problem's reference; False without a reference."""
     return same_answers(problem, prediction, problem.answer)
 
 
 def same_answers(problem: Problem, prediction: str | None, other: str) -> bool:
-    """Whether two answers to a problem are the same."""
+    """Whether two answers to a problem are equal."""
     return domain_of(problem).about(problem.question).same_answer(prediction, other, problem.choices)
 
 

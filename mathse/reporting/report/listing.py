@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from mathse.data.domains import domain_of
-from mathse.data.domains.steps import MAX_TEXT
+from mathse.data.domains.domain import MAX_PATH_CHARS
 from mathse.errors import MathSEError
 from mathse.reporting.report.formulas import answer_pieces, pieces
 from mathse.reporting.report.gallery import GalleryItem
@@ -56,7 +56,7 @@ class Listing:
         write: Write,
         image_png: Callable[[str], bytes],
         pictures: int = PICTURES_BESIDE,
-        most: int = MAX_TEXT,
+        most: int = MAX_PATH_CHARS,
     ) -> None:
         self._stamp, self._image_png, self._most = stamp, image_png, most
         self._picture_budget, self._formula_budget = pictures, MAX_FORMULAS
