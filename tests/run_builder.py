@@ -16,7 +16,7 @@ from mathse.config.data import SyntheticData
 from mathse.config.schema import TrainConfig
 from mathse.data.synthetic.critique import near_miss
 from mathse.data.synthetic.problems import facts
-from mathse.data.synthetic.solution import expected, write
+from mathse.data.synthetic.solution import compute_step, write
 from mathse.evolution.summary import orm_figures
 from mathse.runs.stage_cache import name_in, own_files
 from mathse.runs.store import read_json, read_jsonl, sha256_file, write_json, write_jsonl
@@ -162,7 +162,7 @@ class Builder:
         spoil = self.rng.choice((0, 0, 1, 2)) if self.rng.random() > skill else None
         steps: list[tuple[int, ...]] = []
         while len(steps) < 4:
-            numbers = list(expected(kind, digits, steps))
+            numbers = list(compute_step(kind, digits, steps))
             if len(steps) == spoil:
                 place = self.rng.randrange(len(numbers))
                 numbers[place] = near_miss(numbers[place], self.rng, digit=spoil == 0)

@@ -22,8 +22,8 @@ def language(question: str, choices: Sequence[str] = ()) -> Language:
     to another script, else "en". A text without letters counts as English.
 
     Words count, and not letters, because formulas are full of letters: "如图，在△ABC中，AB=3" has four characters and
-    two words. LaTeX commands and single letters are no words. A mixed question such as "What does the sign 大 mean?" has the
-    language of its larger part. The choices count too, because the prompt shows them.
+    two words. LaTeX commands and single letters are no words. A mixed question such as "What does the sign 大 mean?"
+    has the language of its larger part. The choices count too, because the prompt shows them.
     """
     text = without_marks("\n".join([question, *choices]))
     latin_words = sum(not match.startswith("\\") for match in _WORD.findall(text))

@@ -14,9 +14,9 @@ from mathse.config.teachers import FallibleReplayTeacher as TeacherSettings
 from mathse.data.content_hashes import content_hashes
 from mathse.data.json_records import BadRow
 from mathse.data.words import FallibleReplayTeacher, WordProblems
-from mathse.data.words.equation import number_text, operations_of, operations_of_prefix, worked_out
+from mathse.data.words.equation import evaluate_steps, number_text, operations_of, operations_of_prefix
 from mathse.data.words.published import files_of, records_of, row_of
-from mathse.data.words.solution import check, corrupt, written, written_wrongly
+from mathse.data.words.solution import check, corrupt, write_solution, write_wrong_solution
 from mathse.data.words.source import OURS, operations
 from mathse.errors import DataError
 from mathse.scoring.answers import extract_answer, same_answer
@@ -44,11 +44,11 @@ CANDY = operations_of("X=((32.0+42.0)-35.0)")
     ],
 )
 def test_an_equation_is_worked_out_exactly(equation: str, answer: str) -> None:
-    assert number_text(worked_out(operations_of(equation))[-1][3]) == answer
+    assert number_text(evaluate_steps(operations_of(equation))[-1][3]) == answer
 
 
 def test_a_prefix_equation_takes_its_numbers_by_their_place() -> None:
-    steps = worked_out(operations_of_prefix("* number0 - number1 2", ["3.0", "12.0"]))
+    steps = evaluate_steps(operations_of_prefix("* number0 - number1 2", ["3.0", "12.0"]))
     assert [step[3] for step in steps] == [10, 30]
 
 
@@ -58,7 +58,7 @@ def test_a_prefix_equation_takes_its_numbers_by_their_place() -> None:
 )  # fmt: skip
 def test_what_is_no_equation_with_one_answer_makes_no_problem(equation: str) -> None:
     with pytest.raises(BadRow):
-        worked_out(operations_of(equation))
+        evaluate_steps(operations_of(equation))
 
 
 def test_a_number_that_does_not_end_is_not_written() -> None:
@@ -71,7 +71,7 @@ def test_a_number_that_does_not_end_is_not_written() -> None:
 
 def test_a_worked_solution_says_each_operation_and_the_answer() -> None:
     text = "Step 1: 32 + 42 = 74.\nStep 2: 74 - 35 = 39.\nStep 3: The answer to this problem is 39."
-    assert written(CANDY) == text
+    assert write_solution(CANDY) == text
     assert check(CANDY, text).error_step is None
 
 
@@ -111,9 +111,9 @@ def test_another_way_to_the_answer_is_right_if_its_sums_are(path: str) -> None:
 def test_a_made_up_error_is_labelled_as_what_it_is() -> None:
     draw = random.Random(0)
     for _ in range(50):
-        wrong = [written_wrongly(CANDY, kind, draw) for kind in ("operation", "sum")]
+        wrong = [write_wrong_solution(CANDY, kind, draw) for kind in ("operation", "sum")]
         assert all(check(CANDY, text).error_step is not None for text in wrong)
-        assert check(CANDY, written_wrongly(CANDY, "none", draw)).error_step is None
+        assert check(CANDY, write_wrong_solution(CANDY, "none", draw)).error_step is None
     labels = [check(CANDY, corrupt(CANDY, draw)).error_step for _ in range(200)]
     assert 25 < labels.count(None) < 80 and {1, 2} <= set(labels)
 
@@ -161,7 +161,7 @@ def test_each_published_form_becomes_a_problem_with_its_worked_solution(root: Pa
         "svamp": ("51", ()), "gsm8k": ("72", ()), "multiarith": ("39", ()), "mawps": ("504", ()),
     }  # fmt: skip
     assert problems["mawps"].question == "Bryan has 56 books on each of 9 shelves. How many?"
-    assert problems["gsm8k"].solution == written(operations(problems["gsm8k"]))
+    assert problems["gsm8k"].solution == write_solution(operations(problems["gsm8k"]))
     assert all(words.check(p, p.solution or "").status == "correct" for p in problems.values())
 
 

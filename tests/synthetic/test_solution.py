@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from mathse.data.synthetic.critique import corrupt
-from mathse.data.synthetic.solution import KINDS, MAX_CHARS, Numbers, expected, first_error, parse, solve, write
+from mathse.data.synthetic.solution import KINDS, MAX_CHARS, Numbers, compute_step, first_error, parse, solve, write
 from mathse.scoring.answers import extract_answer
 
 TRIPLES = list(itertools.product(range(10), repeat=3))
@@ -65,7 +65,7 @@ def test_later_steps_that_follow_from_a_wrong_one_do_not_move_the_first_error(ki
         for changed, steps in mutations(kind, digits):
             consistent = steps[:changed]
             while len(consistent) < 4:
-                consistent.append(expected(kind, digits, consistent))
+                consistent.append(compute_step(kind, digits, consistent))
             assert first_error(kind, digits, consistent) == changed
 
 

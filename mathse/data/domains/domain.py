@@ -1,9 +1,9 @@
 """A task domain: its prompts, the comparison of its answers, and the steps of its reasoning.
 
 Prompts are text files, one for each job, language and version, in the domain's folder. ``{slot}`` is replaced by a
-question, a path, an answer. A line with an empty slot is left out together with a blank line behind it, so that the same file
-serves with and without a reference answer or feedback. A change of wording is a new file with the next version; the
-newest version is used, and its number is in each row's lineage. Texts without a subject, ``repair`` and
+question, a path, an answer. A line with an empty slot is left out together with a blank line behind it, so that the
+same file serves with and without a reference answer or feedback. A change of wording is a new file with the next
+version; the newest version is used, and its number is in each row's lineage. Texts without a subject, ``repair`` and
 ``reflect_short``, are in ``any/`` for all domains; a domain may have its own.
 """
 

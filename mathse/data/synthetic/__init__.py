@@ -1,7 +1,7 @@
 """Synthetic problems: arithmetic over images of real handwritten digits, small enough to learn on a CPU.
 
-They exist so that the whole method runs for real, without downloads: real misreadings, real miscalculations, a checker
-that knows the first wrong step, and a fallible teacher.
+With them the whole method runs without downloads, and with real errors: misreadings, miscalculations, a checker that
+finds the first wrong step, and a fallible teacher.
 """
 
 from mathse.data.synthetic.problems import SyntheticData

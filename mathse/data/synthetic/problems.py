@@ -1,4 +1,4 @@
-"""Synthetic problems: any number of them, drawn from a seed, each fully described by its id.
+"""Synthetic problems: any number, drawn from a seed; the id describes a problem fully.
 
 ``digits/muladd/0012-0345-0678`` asks the question ``muladd`` about digit images 12, 345 and 678.
 """
@@ -16,7 +16,7 @@ from mathse.errors import DataError
 from mathse.seeds import rng
 from mathse.types import Problem, Verdict
 
-# split -> the split of digit images it draws from; seed and pool are both parts of D
+# Split -> split of the digit images that it draws from. Seed and pool are both parts of D.
 DIGITS_OF = {
     "seed": "train",
     "pool": "train",
@@ -28,7 +28,7 @@ DIGITS_OF = {
 
 
 class SyntheticData:
-    """Splits of synthetic problems. Sizes are numbers of problems; no problem is in two splits."""
+    """Splits of synthetic problems, without a common problem. The sizes in the settings count problems."""
 
     notes = (
         "The digit images of the students' pool are among those the ORM was trained on (in other problems), so its "
@@ -49,10 +49,11 @@ class SyntheticData:
         self.bad_rows: list[dict[str, object]] = []
 
     def splits(self) -> Mapping[str, Sequence[Problem]]:
+        """Draw the problems of each split."""
         taken: set[str] = set()
         splits: dict[str, list[Problem]] = {}
         for split, size in self.sizes.items():
-            draw = rng(self.seed, "world", split)  # the key is part of what a seed gives: it stays
+            draw = rng(self.seed, "world", split)  # a change of the key "world" would change the problems of a seed
             indices = [int(i) for i in digits.split_indices()[DIGITS_OF[split]]]
             splits[split] = []
             while len(splits[split]) < size:
@@ -64,11 +65,12 @@ class SyntheticData:
         return splits
 
     def distillable(self) -> list[Problem]:
-        """What task=distill solves: all of D."""
+        """Give the problems that task=distill solves: all of D."""
         splits = self.splits()
         return [*splits["seed"], *splits["pool"]]
 
     def get(self, problem_id: str) -> Problem:
+        """Make the problem of an id. Raises DataError for an id of another source."""
         prefix, _, rest = problem_id.partition("/")
         kind, _, indices = rest.partition("/")
         if prefix != "digits" or kind not in KINDS:
@@ -76,27 +78,25 @@ class SyntheticData:
         return problem(kind, digits.parse_reference(indices))
 
     def check(self, problem: Problem, text: str) -> Verdict:
-        """The exact step checker: labels ORM training paths and measures judges; it never judges in a judge=orm run."""
+        """Check a path exactly. The verdict labels the ORM's training paths and measures judges; it never judges in a
+        judge=orm run."""
         kind, truth = facts(problem)
-        result = check(kind, truth, text)
-        if result.error_step is None:
-            return Verdict("", "correct", None, result.analysis, judge="checker")
-        return Verdict("", "wrong", f"Step {result.error_step}", result.analysis, judge="checker")
+        return check(kind, truth, text).to_verdict(judge="checker")
 
-    check_steps = check  # ``judge=checked``: it reads the digits off the problem, not the reference answer
+    check_steps = check  # ``judge=checked``: the checker uses the digits of the problem, and not the reference answer
 
     def jittered(self, image: str, draw: random.Random) -> str:
-        """The reference of an image that shows the same digits, moved, turned and slanted a little."""
+        """Make a reference to an image with the same digits, slightly shifted, rotated and slanted."""
         return digits.jittered(image, draw)
 
     def corrupt(self, problem: Problem, draw: random.Random) -> str:
-        """A path for ``problem`` with made-up errors (augmentation of the ORM's training rows)."""
+        """Write a path for ``problem`` with made-up errors, to augment the ORM's training rows."""
         kind, truth = facts(problem)
         return corrupt(kind, truth, draw)
 
 
 def problem(kind: str, indices: tuple[int, int, int]) -> Problem:
-    """The problem that asks ``kind`` of these three digit images, with its right solution."""
+    """Make the problem that asks the question ``kind`` about three digit images, with its right solution."""
     truth = tuple(digits.label(i) for i in indices)
     steps = solve(kind, truth)
     ref = digits.reference(indices)
@@ -112,7 +112,7 @@ def problem(kind: str, indices: tuple[int, int, int]) -> Problem:
 
 
 def facts(problem: Problem) -> tuple[str, Numbers]:
-    """The kind of question and the three true digits of a synthetic problem."""
+    """Read the kind of question and the three true digits of a synthetic problem."""
     try:
         return problem.metadata["kind"], tuple(problem.metadata["digits"])
     except KeyError:

@@ -1,9 +1,9 @@
 """Questions, solutions and the step checker of the synthetic problems.
 
 A solution has four steps, each a template filled with numbers. Step 1 reads the digits, steps 2 and 3 compute, step 4
-answers. A step is right if it says what follows from the picture (step 1) or from the path's OWN earlier steps
-(steps 2-4); so the first wrong step is where the path left the true solution, and later steps that follow from it are
-no further errors.
+answers. A step is right if it follows from the picture (step 1) or from the path's OWN earlier steps (steps 2-4). So
+the first wrong step is the point where the path leaves the true solution, and later steps that follow from it are no
+further errors.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mathse.scoring.answers import MARKER
 Numbers = tuple[int, ...]
 MAX_CHARS = 2000  # a longer path is no solution of a synthetic problem, and is not parsed
 
-# Templates of steps.
+# Templates of the steps.
 _DIGITS = "The digits are {}, {}, {}."
 _ADD, _SUBTRACT, _TIMES = "{} + {} = {}.", "{} - {} = {}.", "{} * {} = {}."
 _EXTREMES = "The largest is {} and the smallest is {}."
@@ -26,17 +26,13 @@ _ANSWER = MARKER + " {}."
 
 @dataclass(frozen=True)
 class QuestionKind:
-    """A kind of question: its text, the templates of its four steps, and what steps 2 and 3 compute."""
+    """A kind of question: its text, the templates of its four steps, and the computations of steps 2 and 3."""
 
     question: str
     templates: tuple[str, str, str, str]
     second: Callable[[Numbers], Numbers]  # from the three digits
     third: Callable[[Numbers, Numbers], Numbers]  # from the digits and step 2
     hardness: float  # relative error rate of a fallible teacher; the mean over kinds is 1
-
-
-def _extremes(d: Numbers) -> Numbers:
-    return max(d), min(d)
 
 
 KINDS: dict[str, QuestionKind] = {
@@ -57,22 +53,22 @@ KINDS: dict[str, QuestionKind] = {
     "range": QuestionKind(
         "What is the largest digit minus the smallest digit?",
         (_DIGITS, _EXTREMES, _SUBTRACT, _ANSWER),
-        _extremes,
+        lambda d: (max(d), min(d)),
         lambda d, s: (s[0], s[1], s[0] - s[1]),
         0.4,
     ),
     "prod": QuestionKind(
         "What is the largest digit times the smallest digit?",
         (_DIGITS, _EXTREMES, _TIMES, _ANSWER),
-        _extremes,
+        lambda d: (max(d), min(d)),
         lambda d, s: (s[0], s[1], s[0] * s[1]),
         0.6,
     ),
 }
 
 
-def expected(kind: str, digits: Numbers, written: Sequence[Numbers]) -> Numbers:
-    """The numbers that step ``len(written) + 1`` should hold, after the path's own earlier steps ``written``."""
+def compute_step(kind: str, digits: Numbers, written: Sequence[Numbers]) -> Numbers:
+    """Compute the right numbers of step ``len(written) + 1`` from the path's own earlier steps ``written``."""
     step = len(written)
     if step == 0:
         return digits
@@ -84,29 +80,28 @@ def expected(kind: str, digits: Numbers, written: Sequence[Numbers]) -> Numbers:
 
 
 def write(kind: str, steps: Sequence[Numbers]) -> str:
-    """The text of these steps, a line each."""
+    """Write the text of steps, a line each."""
     lines = (t.format(*numbers) for t, numbers in zip(KINDS[kind].templates, steps, strict=False))
     return "\n".join(f"Step {k}: {line}" for k, line in enumerate(lines, 1))
 
 
 def solve(kind: str, digits: Numbers) -> list[Numbers]:
-    """The numbers of the four right steps."""
+    """Compute the numbers of the four right steps."""
     steps: list[Numbers] = []
     while len(steps) < 4:
-        steps.append(expected(kind, digits, steps))
+        steps.append(compute_step(kind, digits, steps))
     return steps
 
 
 # Templates as patterns: each {} is a whole number of at most six digits.
 _PATTERNS = {
     template: re.compile(re.escape(template).replace(r"\{\}", r"(-?[0-9]{1,6})"))
-    for kind in KINDS.values()
-    for template in kind.templates
+    for template in (_DIGITS, _ADD, _SUBTRACT, _TIMES, _EXTREMES, _ANSWER)
 }
 
 
 def parse(kind: str, text: str) -> list[Numbers]:
-    """The numbers of the leading steps that have the right form; fewer than four if one is malformed."""
+    """Parse the numbers of the leading steps with the right form; fewer than four if a step is malformed."""
     steps: list[Numbers] = []
     if len(text) > MAX_CHARS:
         return steps
@@ -116,12 +111,12 @@ def parse(kind: str, text: str) -> list[Numbers]:
         if not match or not line.startswith(f"Step {k}: "):
             break
         steps.append(tuple(int(n) for n in match.groups()))
-    return steps[:3] if len(lines) > 4 else steps  # something after the answer spoils the last step
+    return steps[:3] if len(lines) > 4 else steps  # text behind the answer makes the last step malformed
 
 
 def first_error(kind: str, digits: Numbers, steps: Sequence[Numbers]) -> int | None:
-    """The number (1..4) of the first step that is wrong or missing; None if all four are right."""
+    """Find the number (1..4) of the first step that is wrong or missing; None if all four are right."""
     for k in range(4):
-        if k >= len(steps) or steps[k] != expected(kind, digits, steps[:k]):
+        if k >= len(steps) or steps[k] != compute_step(kind, digits, steps[:k]):
             return k + 1
     return None

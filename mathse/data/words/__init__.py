@@ -1,11 +1,11 @@
-"""Word problems: one or a few operations told as a story, in text alone, from four published sets.
+"""Word problems from four published sets: stories with a few operations, in text without pictures.
 
 equation.py   an equation as steps, in exact numbers
 solution.py   a worked solution from these steps, the check of a path, paths with made-up errors
-published.py  the records of GSM8K, SVAMP, MultiArith and MAWPS as they are published
-source.py     data=word_problems: the sets' problems, each once
+published.py  the published records of GSM8K, SVAMP, MultiArith and MAWPS
+source.py     data=word_problems: the problems of the sets, without repetitions
 teacher.py    teacher=fallible_replay
-problems/     the part that travels with the project, with its licences
+problems/     a subset that the project contains, with its licences
 """
 
 from mathse.data.words.source import WordProblems

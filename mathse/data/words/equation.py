@@ -1,8 +1,8 @@
-"""An equation as the steps that work it out: ``((32.0+42.0)-35.0)`` is 32 + 42 = 74, then 74 - 35 = 39.
+"""An equation as a sequence of steps: ``((32.0+42.0)-35.0)`` is 32 + 42 = 74, then 74 - 35 = 39.
 
 Numbers are exact fractions, so that 0.1 + 0.2 is 0.3. A step's operand is a number or the result of an earlier step.
-What is read is arithmetic alone, in infix form ("X=(3*(4+5))", "70-x=27" with one unknown) or in prefix form
-("- + 3 4 5"), by a parser of our own: an equation comes from a file.
+A parser of our own reads arithmetic in infix form ("X=(3*(4+5))", "70-x=27" with a single unknown) or in prefix form
+("- + 3 4 5"), because an equation comes from a file and must not be evaluated as code.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mathse.data.json_records import BadRow
 MAX_EQUATION, MAX_STEPS = 300, 20  # characters; operations
 _TOKEN = re.compile(r"\s*(?:(\d+(?:\.\d+)?|\.\d+)(%?)|([-+*/()=])|([xX]))")
 _INVERSE = {"+": "-", "-": "+", "*": "/", "/": "*"}
-PLACES = 2  # of a number that a solution writes; an equation that leads through a longer one is left out
+MAX_PLACES = 2  # decimal places of a number in a solution; an equation with a longer result is left out
 
 
 @dataclass(frozen=True)
@@ -39,70 +39,73 @@ class Operation:
     right: Operand
 
 
-def worked_out(operations: Sequence[Operation]) -> list[tuple[Fraction, str, Fraction, Fraction]]:
-    """(left, sign, right, result) of each step. Raises BadRow for a division by zero."""
+def evaluate_steps(operations: Sequence[Operation]) -> list[tuple[Fraction, str, Fraction, Fraction]]:
+    """Evaluate the operations to (left, sign, right, result) of each step. Raises BadRow for a division by zero."""
     results: list[Fraction] = []
     steps = []
     for operation in operations:
-        left, right = (
-            results[operand.step] if isinstance(operand, Earlier) else operand
-            for operand in (operation.left, operation.right)
-        )
-        results.append(calculated(left, operation.sign, right))
+        left, right = resolve_operand(operation.left, results), resolve_operand(operation.right, results)
+        results.append(calculate(left, operation.sign, right))
         steps.append((left, operation.sign, right, results[-1]))
     return steps
 
 
-def calculated(left: Fraction, sign: str, right: Fraction) -> Fraction:
+def resolve_operand(operand: Operand, results: Sequence[Fraction]) -> Fraction:
+    """Give the number of an operand, with the results of the earlier steps."""
+    return results[operand.step] if isinstance(operand, Earlier) else operand
+
+
+def calculate(left: Fraction, sign: str, right: Fraction) -> Fraction:
+    """Apply a sign of ``+-*/``. Raises BadRow for a division by zero."""
     if sign == "/" and right == 0:
         raise BadRow("its equation divides by zero")
     return {"+": left + right, "-": left - right, "*": left * right, "/": left / (right or 1)}[sign]
 
 
 def number_of(text: str) -> Fraction:
-    """A plain number of at most twelve digits either side of the point. Raises BadRow."""
+    """Parse a number with at most twelve digits on either side of the point. Raises BadRow."""
     if re.fullmatch(r"-?\d{1,12}(\.\d{1,12})?", text) is None:
         raise BadRow(f"its equation has {text!r:.40}, which is no number that is read")
     return Fraction(text)
 
 
 def number_text(number: Fraction) -> str:
-    """ "39", "0.25". Raises BadRow for a number of more than ``PLACES`` decimal places."""
-    scaled = number * 10**PLACES
+    """Format a number as "39" or "0.25". Raises BadRow for more than ``MAX_PLACES`` decimal places."""
+    scaled = number * 10**MAX_PLACES
     if scaled.denominator != 1:
-        raise BadRow(f"its equation leads through {float(number):.6g}, which has more than {PLACES} decimal places")
-    sign, digits = "-" if scaled < 0 else "", f"{abs(scaled.numerator):0{PLACES + 1}d}"
-    fraction = digits[-PLACES:].rstrip("0")
-    return f"{sign}{digits[:-PLACES]}{'.' if fraction else ''}{fraction}"
+        raise BadRow(f"its equation leads through {float(number):.6g}, which has more than {MAX_PLACES} decimal places")
+    sign, digits = "-" if scaled < 0 else "", f"{abs(scaled.numerator):0{MAX_PLACES + 1}d}"
+    fraction = digits[-MAX_PLACES:].rstrip("0")
+    return f"{sign}{digits[:-MAX_PLACES]}{'.' if fraction else ''}{fraction}"
 
 
 def check_count(operations: Sequence[Operation]) -> None:
-    """Raises BadRow for no operation, and for more than ``MAX_STEPS``."""
+    """Raise BadRow for no operation, and for more than ``MAX_STEPS``."""
     if not operations or len(operations) > MAX_STEPS:
         raise BadRow(f"its equation has {len(operations)} operations, and 1 to {MAX_STEPS} are a solution")
 
 
 def operations_of(equation: str) -> list[Operation]:
-    """The steps of an equation in infix form; its unknown x, where it has one, stands once. Raises BadRow."""
+    """Parse an equation in infix form into its operations, and solve for x, which may occur once. Raises BadRow."""
     if len(equation) > MAX_EQUATION:
         raise BadRow(f"its equation has {len(equation)} characters, and at most {MAX_EQUATION} are read")
     sides = equation.split("=")
     if len(sides) > 2:
         raise BadRow(f"its equation {equation!r:.80} has {len(sides) - 1} signs of equality")
-    trees = [_parsed(side) for side in sides if side.strip()]
+    trees = [_parse(side) for side in sides if side.strip()]
     if len(trees) != len(sides):
         raise BadRow(f"its equation {equation!r:.80} has a side that says nothing")
     if len(trees) == 1:
-        return _steps(trees[0])
-    counts = [_unknowns(tree) for tree in trees]
+        return _list_operations(trees[0])
+    counts = [_count_unknowns(tree) for tree in trees]
     if sum(counts) != 1:
         raise BadRow(f"its equation {equation!r:.80} has {sum(counts)} unknowns, and one is solved for")
     unknown, known = trees if counts[0] else reversed(trees)
-    return _steps(_solved(unknown, known))
+    return _list_operations(_solve(unknown, known))
 
 
 def operations_of_prefix(equation: str, numbers: Sequence[str] = ()) -> list[Operation]:
-    """The steps of ``- + number0 number1 3``; ``numberN`` is the N-th of ``numbers``. Raises BadRow."""
+    """Parse an equation in prefix form, ``- + number0 number1 3``; ``numberN`` is ``numbers[N]``. Raises BadRow."""
     tokens = equation.split()
     if len(tokens) > 2 * MAX_STEPS + 1:
         raise BadRow(f"its equation has {len(tokens)} parts, and at most {2 * MAX_STEPS + 1} are read")
@@ -125,7 +128,7 @@ def operations_of_prefix(equation: str, numbers: Sequence[str] = ()) -> list[Ope
     tree = read()
     if position != len(tokens):
         raise BadRow(f"its equation {equation!r:.80} goes on behind its end")
-    return _steps(tree)
+    return _list_operations(tree)
 
 
 # --- trees ------------------------------------------------------------------------------------------------------------
@@ -133,7 +136,9 @@ def operations_of_prefix(equation: str, numbers: Sequence[str] = ()) -> list[Ope
 _Tree = Fraction | str | tuple[str, "_Tree", "_Tree"]  # a number, "x", or (sign, left, right)
 
 
-def _parsed(text: str) -> _Tree:
+def _parse(text: str) -> _Tree:
+    """Parse a side of an equation by recursive descent. Raises BadRow."""
+    # 1) Split the text into numbers, percentages, signs and x.
     tokens: list[str] = []
     position = 0
     while position < len(text.rstrip()):
@@ -142,6 +147,8 @@ def _parsed(text: str) -> _Tree:
         number, percent, sign, unknown = match.groups()
         tokens += [f"{number}%"] if percent else [number or sign or unknown.lower()]
         position = match.end()
+
+    # 2) Parse expression -> term {+- term}, term -> factor {*/ factor}, factor -> number, x, -factor, (expression).
     position = 0
 
     def peek() -> str:
@@ -191,17 +198,18 @@ def _parsed(text: str) -> _Tree:
     return tree
 
 
-def _unknowns(tree: _Tree) -> int:
+def _count_unknowns(tree: _Tree) -> int:
     if isinstance(tree, tuple):
-        return _unknowns(tree[1]) + _unknowns(tree[2])
+        return _count_unknowns(tree[1]) + _count_unknowns(tree[2])
     return int(tree == "x")
 
 
-def _solved(unknown: _Tree, known: _Tree) -> _Tree:
-    """What x is, where ``unknown``, which holds it once, equals ``known``."""
+def _solve(unknown: _Tree, known: _Tree) -> _Tree:
+    """Solve ``unknown`` = ``known`` for x, which ``unknown`` holds once."""
+    # Move the outer operation to the other side until x is the whole side.
     while isinstance(unknown, tuple):
         sign, left, right = unknown
-        if _unknowns(left):
+        if _count_unknowns(left):
             unknown, known = left, (_INVERSE[sign], known, right)
         elif sign in "+*":
             unknown, known = right, (_INVERSE[sign], known, left)
@@ -210,8 +218,8 @@ def _solved(unknown: _Tree, known: _Tree) -> _Tree:
     return known
 
 
-def _steps(tree: _Tree) -> list[Operation]:
-    """The operations of a tree in the order in which they are worked out. Raises BadRow where there is none."""
+def _list_operations(tree: _Tree) -> list[Operation]:
+    """List the operations of a tree in the order of evaluation. Raises BadRow for a tree without an operation."""
     operations: list[Operation] = []
 
     def walk(node: _Tree) -> Operand:

@@ -18,8 +18,8 @@ mawps       Koncel-Kedziorski et al. 2016, NAACL           not stated;   AddSub.
     {"iIndex": 0, "sQuestion": "...", "lEquations": ["X=((32.0+42.0)-35.0)"], "lSolutions": [39.0]}
     Question,Numbers,Equation,Answer: "... number0 books in each of his number1 ...", 56.0 9.0, * number0 number1, 504.0
 
-GSM8K's test split is never read: train on the one, measure on the other. A problem's answer is what its equation comes
-to; where the record says another one it is left out.
+GSM8K's test split is never read, because it is for measuring. The answer of a problem is the result of its equation; a
+record with another answer is left out.
 """
 
 from __future__ import annotations
@@ -38,15 +38,16 @@ from mathse.data.json_records import BadRow, JsonRecord, read_records
 from mathse.data.readers.base import Values, content_id, text_of
 from mathse.data.words.equation import (
     Earlier,
+    Operand,
     Operation,
     check_count,
+    evaluate_steps,
     number_of,
     number_text,
     operations_of,
     operations_of_prefix,
-    worked_out,
 )
-from mathse.data.words.solution import check, written, written_short
+from mathse.data.words.solution import check, write_short_solution, write_solution
 from mathse.errors import DataError
 from mathse.scoring.answers import MARKER, same_answer
 
@@ -58,7 +59,7 @@ _BEFORE_MARK = re.compile(r"\s+([.,?!;:])")
 
 @dataclass(frozen=True)
 class WordProblem:
-    """A record as it is read: ``operations`` in their order; ``solution``: in the set's own prose, where it has one."""
+    """A parsed record. ``solution``: the set's own solution in prose, if it has one."""
 
     record_id: str | None
     question: str
@@ -68,9 +69,8 @@ class WordProblem:
 
 
 @dataclass(frozen=True)
-class Published:
-    """Where a set's files lie below a folder, and how a record of them is read. ``patterns``: of each that matches, all
-    files are read."""
+class WordProblemSet:
+    """The files and the reader of a set. ``patterns``: globs below a folder; the matches of all patterns are read."""
 
     patterns: Sequence[str]
     read: Callable[[Values], WordProblem]
@@ -78,32 +78,31 @@ class Published:
     licence: str
 
 
-def gsm8k(values: Values) -> WordProblem:
+def read_gsm8k(values: Values) -> WordProblem:
+    """Read a record of GSM8K from the calculations <<48/2=24>> in its solution."""
     prose, _, answer = text_of(values, "answer").partition("####")
     calculations = _CALCULATION.findall(prose)
     if not calculations or not answer.strip():
         raise BadRow('"answer" has no calculation <<...>>, or no #### with the result')
     result = answer.strip().replace(",", "")
     operations: list[Operation] = []
-    known: dict[Fraction, int] = {}  # results, by the step that came to them
+    known: dict[Fraction, int] = {}  # step by its result
     for expression, _ in calculations:
-        if _PLAIN.fullmatch(expression.strip()):  # <<24=24>> names a number
+        # <<24=24>> calculates nothing.
+        if _PLAIN.fullmatch(expression.strip()):
             continue
-        # 48+24 of a later line names the 24 that an earlier line came to
+        # The 24 in a later 48+24 is the result of an earlier line.
         first = len(operations)
         for operation in operations_of(expression):
-            moved = (_shifted(o, first, known) for o in (operation.left, operation.right))
-            operations.append(Operation(operation.sign, *moved))
+            left, right = _link_operand(operation.left, first, known), _link_operand(operation.right, first, known)
+            operations.append(Operation(operation.sign, left, right))
         check_count(operations)
-        for k, (*_, number) in enumerate(worked_out(operations)[first:], first):
+        for k, (*_, number) in enumerate(evaluate_steps(operations)[first:], first):
             known[number] = k
-    # What a solution works out behind its answer is not on the way to it.
-    steps = [
-        k
-        for k, (*_, number) in enumerate(worked_out(operations), 1)
-        if _PLAIN.fullmatch(result) and number == Fraction(result)
-    ]
-    operations = operations[: steps[-1]] if steps else operations
+    # Calculations behind the last step with the answer do not contribute to it.
+    if _PLAIN.fullmatch(result):
+        steps = [k for k, (*_, number) in enumerate(evaluate_steps(operations), 1) if number == Fraction(result)]
+        operations = operations[: steps[-1]] if steps else operations
     if not operations:
         raise BadRow('"answer" calculates nothing')
     lines = [line.strip() for line in _CALCULATION.sub("", prose).splitlines() if line.strip()]
@@ -112,24 +111,31 @@ def gsm8k(values: Values) -> WordProblem:
     return WordProblem(None, text_of(values, "question"), operations, result, solution)
 
 
-def _shifted(operand: Any, first: int, known: Mapping[Fraction, int]) -> Any:
-    """An operand of an expression whose operations begin at ``first``: a number that was worked out before (``known``:
-    its step) is that step's result."""
+def _link_operand(operand: Operand, first: int, known: Mapping[Fraction, int]) -> Operand:
+    """Link an operand of an expression to the steps of the problem.
+
+    Args:
+        first: number of the expression's first step.
+        known: step by its result; an operand with this value becomes the result of that step.
+    """
     if isinstance(operand, Earlier):
         return Earlier(operand.step + first)
     return Earlier(known[operand]) if operand in known else operand
 
 
-def svamp(values: Values) -> WordProblem:
+def read_svamp(values: Values) -> WordProblem:
+    """Read a record of SVAMP: a story, a question and an infix equation."""
     body = text_of(values, "Body").strip()
     question = text_of(values, "Question").strip()
-    story = f"{body}{'' if body.endswith(('.', '?', '!')) else '.'} {question}"
+    end = "" if body.endswith((".", "?", "!")) else "."
+    story = f"{body}{end} {question}"
     return WordProblem(
         text_of(values, "ID"), story, operations_of(text_of(values, "Equation")), text_of(values, "Answer")
     )
 
 
-def multiarith(values: Values) -> WordProblem:
+def read_multiarith(values: Values) -> WordProblem:
+    """Read a record of MultiArith: a question with a single infix equation."""
     equations, solutions = values.get("lEquations"), values.get("lSolutions")
     if not isinstance(equations, list) or not isinstance(solutions, list) or len(equations) != 1 or len(solutions) != 1:
         raise BadRow('"lEquations" and "lSolutions" are lists of one; this record has others')
@@ -138,10 +144,11 @@ def multiarith(values: Values) -> WordProblem:
     )
 
 
-def mawps(values: Values) -> WordProblem:
-    """A record as MultiArith's, without its id (each part of MAWPS counts anew); or a line of a table."""
+def read_mawps(values: Values) -> WordProblem:
+    """Read a record in the form of MultiArith, or a line of a table. Ids repeat between the parts of MAWPS, so they are
+    dropped."""
     if "Numbers" not in values:
-        record = multiarith(values)
+        record = read_multiarith(values)
         return WordProblem(None, record.question, record.operations, record.answer)
     numbers = text_of(values, "Numbers").split()
     question = text_of(values, "Question")
@@ -152,18 +159,22 @@ def mawps(values: Values) -> WordProblem:
     )
 
 
-SETS: dict[WordSet, Published] = {
-    "svamp": Published(("**/SVAMP.json", "**/SVAMP.json.gz"), svamp, "https://github.com/arkilpatel/SVAMP", "MIT"),
-    "gsm8k": Published(
+SETS: dict[WordSet, WordProblemSet] = {
+    "svamp": WordProblemSet(
+        ("**/SVAMP.json", "**/SVAMP.json.gz"), read_svamp, "https://github.com/arkilpatel/SVAMP", "MIT"
+    ),
+    "gsm8k": WordProblemSet(
         ("**/grade_school_math/data/train.jsonl", "**/gsm*train*.jsonl", "**/gsm*train*.jsonl.gz"),
-        gsm8k,
+        read_gsm8k,
         "https://github.com/openai/grade-school-math",
         "MIT",
     ),
-    "multiarith": Published(("**/MultiArith.json",), multiarith, "https://arxiv.org/abs/1608.01413", "not stated"),
-    "mawps": Published(
+    "multiarith": WordProblemSet(
+        ("**/MultiArith.json",), read_multiarith, "https://arxiv.org/abs/1608.01413", "not stated"
+    ),
+    "mawps": WordProblemSet(
         ("**/AddSub.json", "**/SingleEq.json", "**/mawps*.csv", "**/cv_mawps/**/*.csv", "**/mawps*/**/*.csv"),
-        mawps,
+        read_mawps,
         "https://aclanthology.org/N16-1136",
         "not stated; tables with ASDiv: CC BY-NC 4.0",
     ),
@@ -171,14 +182,16 @@ SETS: dict[WordSet, Published] = {
 
 
 def files_of(name: WordSet, root: Path) -> list[Path]:
-    """A set's files below ``root``, in an order that does not change."""
+    """List a set's files below ``root``, in a fixed order, without links that lead out of it."""
     inside = root.resolve()
-    files = {file for pattern in SETS[name].patterns for file in root.glob(pattern) if file.is_file()}
-    return sorted(file for file in files if file.resolve().is_relative_to(inside))  # no link that leads out
+    files: set[Path] = set()
+    for pattern in SETS[name].patterns:
+        files.update(file for file in root.glob(pattern) if file.is_file())
+    return sorted(file for file in files if file.resolve().is_relative_to(inside))
 
 
 def records_of(file: Path) -> Iterator[JsonRecord]:
-    """A file's records, of JSON or of a table with a heading."""
+    """Yield a file's records, from JSON or from a CSV table with a heading."""
     if file.suffix != ".csv":
         yield from read_records(file, key="ID")
         return
@@ -195,17 +208,18 @@ def records_of(file: Path) -> Iterator[JsonRecord]:
 
 
 def row_of(name: WordSet, values: Values, solutions: str, most_steps: int | None) -> dict[str, Any] | None:
-    """A record as a row of our form; None where it has more steps than wanted. Raises BadRow for what makes none."""
+    """Make a row of our form; None for a record of more than ``most_steps`` steps. Raises BadRow for a bad record."""
     problem = SETS[name].read(values)
-    worked = worked_out(problem.operations)
+    worked = evaluate_steps(problem.operations)
     if most_steps is not None and len(worked) > most_steps:
         return None
     answer = number_text(worked[-1][3])
     if not same_answer(problem.answer, answer):
         raise BadRow(f"its equation comes to {answer}, and its answer is {problem.answer!r:.40}")
-    question = _BEFORE_MARK.sub(r"\1", _SPACES.sub(" ", problem.question)).strip()  # "left ?" of tokenised sets
-    solution = written_short(problem.operations) if solutions == "short" else written(problem.operations)
-    # An own solution in which the check finds nothing wrong: some write their sums in a way that it does not read.
+    # Tokenised sets have a blank before punctuation: "left ?".
+    question = _BEFORE_MARK.sub(r"\1", _SPACES.sub(" ", problem.question)).strip()
+    solution = write_short_solution(problem.operations) if solutions == "short" else write_solution(problem.operations)
+    # The set's own solution is used if the check passes; the check cannot read the sums of some solutions.
     if solutions == "own" and problem.solution and check(problem.operations, problem.solution).error_step is None:
         solution = problem.solution
     return {
@@ -215,14 +229,10 @@ def row_of(name: WordSet, values: Values, solutions: str, most_steps: int | None
         "answer": answer,
         "solution": solution,
         "set": name,
-        "operations": [stored(operation) for operation in problem.operations],
+        "operations": [[_to_text(o.left), o.sign, _to_text(o.right)] for o in problem.operations],
     }
 
 
-def stored(operation: Operation) -> list[str]:
-    """An operation in a problem's metadata: its operands, a number or "#" and an earlier step from 1, and its sign."""
-    return [_stored(operation.left), operation.sign, _stored(operation.right)]
-
-
-def _stored(operand: Any) -> str:
+def _to_text(operand: Operand) -> str:
+    """Write an operand for a problem's metadata: a number, or "#" and the number of an earlier step, from 1."""
     return str(operand) if isinstance(operand, Fraction) else f"#{operand.step + 1}"

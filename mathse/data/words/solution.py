@@ -1,14 +1,14 @@
-"""Worked solutions of word problems, the check of a path step by step, and paths with one made-up error.
+"""Worked solutions of word problems, a checker of paths, and paths with a made-up error.
 
     Step 1: 32 + 42 = 74.
     Step 2: 74 - 35 = 39.
     Step 3: The answer to this problem is 39.
 
-or in short, the sums alone ("45 / 9 = 5").
+The short form has only the sums ("45 / 9 = 5").
 
-A path may come by its answer on another way than the equation's, and in prose. So a step is judged by its numbers: it
-is wrong where a sum that it writes is false; and in a path whose answer is wrong, where it comes to a number that the
-equation does not lead through. A path whose sums hold and whose answer is right is right, whichever way it went.
+A path may take another way to its answer than the equation, and may be prose. So the checker looks at the numbers of a
+step. A step is wrong if it holds a false sum. In a path with a wrong answer, a step is also wrong if its result is no
+result of the equation. A path with true sums and the right answer is right, on any way.
 """
 
 from __future__ import annotations
@@ -16,14 +16,21 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 
 from mathse.data.json_records import BadRow
-from mathse.data.words.equation import Earlier, Operation, calculated, number_text, operations_of, worked_out
+from mathse.data.step_check import StepCheck
+from mathse.data.words.equation import (
+    Operation,
+    calculate,
+    evaluate_steps,
+    number_text,
+    operations_of,
+    resolve_operand,
+)
 from mathse.scoring.answers import MARKER, extract_answer, same_answer
 
-MAX_CHARS = 4000  # a longer path is no solution of a word problem, and its steps are not read
+MAX_CHARS = 4000  # a longer path is no solution of a word problem, and its steps are not checked
 _N = r"-?\$?\d{1,12}(?:,\d{3})*(?:\.\d{1,6})?"
 _SUM = re.compile(rf"(?P<terms>{_N}(?:\s*[-+*/x×÷]\s*\$?\d[\d,]*(?:\.\d+)?){{1,6}})\s*=\s*(?P<result>{_N})")
 _STEP = re.compile(r"^\s*(?:Step\s+(\d{1,2})\s*[:.])", re.MULTILINE)
@@ -31,66 +38,61 @@ _SIGNS = str.maketrans({"x": "*", "×": "*", "÷": "/", ",": "", "$": ""})
 _ALL_SIGNS = "+-*/"
 
 
-def written(operations: Sequence[Operation]) -> str:
-    """The worked solution. Raises BadRow where a number of it has too many decimal places."""
-    steps = worked_out(operations)
-    lines = [sentence(*step) for step in steps]
+def write_solution(operations: Sequence[Operation]) -> str:
+    """Write the worked solution. Raises BadRow for a number with too many decimal places."""
+    steps = evaluate_steps(operations)
+    lines = [write_step(*step) for step in steps]
     lines.append(f"{MARKER} {number_text(steps[-1][3])}.")
     return "\n".join(f"Step {k}: {line}" for k, line in enumerate(lines, 1))
 
 
-def written_short(operations: Sequence[Operation]) -> str:
-    """The sums alone, a line each; the result of the last is the answer. Raises BadRow as ``written``."""
-    return "\n".join(sentence(*step).removesuffix(".") for step in worked_out(operations))
+def write_short_solution(operations: Sequence[Operation]) -> str:
+    """Write the sums, a line each; the last result is the answer. Raises BadRow as ``write_solution``."""
+    return "\n".join(write_step(*step).removesuffix(".") for step in evaluate_steps(operations))
 
 
-def sentence(left: Fraction, sign: str, right: Fraction, result: Fraction) -> str:
-    """ "32 + 42 = 74." """
+def write_step(left: Fraction, sign: str, right: Fraction, result: Fraction) -> str:
+    """Write a step as "32 + 42 = 74." """
     return f"{number_text(left)} {sign} {number_text(right)} = {number_text(result)}."
-
-
-@dataclass(frozen=True)
-class StepCheck:
-    """The first wrong step (None: all right), and the check of each step up to it as text."""
-
-    error_step: int | None
-    analysis: str
 
 
 def check(operations: Sequence[Operation], text: str) -> StepCheck:
     """Check a path against the problem's equation.
 
-    The analysis marks each step, and says what belongs in the place of the wrong one: "1 ok | 2 no: 74 - 35 = 39".
+    The analysis marks each step up to the first wrong step, and gives the expected step: "1 ok | 2 no: 74 - 35 = 39".
     """
-    reference = worked_out(operations)
+    reference = evaluate_steps(operations)
     answer = number_text(reference[-1][3])
     if len(text) > MAX_CHARS:
         return StepCheck(1, "1 no: too long")
     steps = steps_of(text)
     right_answer = same_answer(extract_answer(text), answer)
-    missing = list(reference)  # what the path has not come to yet
-    parts = []
+    missing = list(reference)  # steps of the equation that the path does not hold yet
+    parts: list[str] = []
     for k, step in enumerate(steps, 1):
-        sums = [_sum(match) for match in _SUM.finditer(step)]
-        is_answer = extract_answer(step) is not None and not sums
-        true = all(worth == result for worth, result in sums)
-        leads_on = right_answer or all(any(result == r for *_, r in reference) for _, result in sums)
-        if is_answer and not right_answer:
-            true = False
-        if true and leads_on:
-            missing = [entry for entry in missing if all(entry[3] != result for _, result in sums)]
-            parts.append(f"{k} ok")
-            continue
-        return StepCheck(k, " | ".join([*parts, f"{k} no: {_expected(missing, answer)}"]))
-    if not right_answer:  # it ends before its answer
+        sums = [_evaluate_sum(match) for match in _SUM.finditer(step)]
+        results = {result for _, result in sums}
+        is_true = all(value == result for value, result in sums)
+        if not right_answer:
+            # The answer itself is wrong, or a result that the equation does not have.
+            is_answer = extract_answer(step) is not None and not sums
+            is_true = is_true and not is_answer and results <= {result for *_, result in reference}
+        if not is_true:
+            return StepCheck(k, " | ".join([*parts, f"{k} no: {_describe_expected(missing, answer)}"]))
+        missing = [entry for entry in missing if entry[3] not in results]
+        parts.append(f"{k} ok")
+    # The path ends before its answer.
+    if not right_answer:
         k = len(steps) + 1
-        return StepCheck(k, " | ".join([*parts, f"{k} no: {_expected(missing, answer)}"]))
+        return StepCheck(k, " | ".join([*parts, f"{k} no: {_describe_expected(missing, answer)}"]))
     return StepCheck(None, " | ".join(parts))
 
 
 def check_sums(text: str) -> StepCheck | None:
-    """Check a path by itself: every sum that it writes is true, and its answer is what the last one comes to. None
-    where it has no sum or no answer, so that there is nothing to check."""
+    """Check a path without its equation: all sums must be true, and the answer must be the result of the last sum.
+
+    None for a path without a sum or without an answer.
+    """
     answer = extract_answer(text)
     if answer is None or len(text) > MAX_CHARS:
         return None
@@ -99,9 +101,9 @@ def check_sums(text: str) -> StepCheck | None:
     steps = steps_of(text)
     for k, step in enumerate(steps, 1):
         for match in _SUM.finditer(step):
-            worth, result = _sum(match)
-            if worth != result:
-                right = "no number" if worth is None else f"{float(worth):.12g}"
+            value, result = _evaluate_sum(match)
+            if value != result:
+                right = "no number" if value is None else f"{float(value):.12g}"
                 return StepCheck(k, " | ".join([*parts, f"{k} no: the left side comes to {right}"]))
             last = match["result"]
         parts.append(f"{k} ok")
@@ -113,12 +115,12 @@ def check_sums(text: str) -> StepCheck | None:
     return StepCheck(None, " | ".join(parts))
 
 
-def _expected(missing: Sequence[tuple[Fraction, str, Fraction, Fraction]], answer: str) -> str:
-    return sentence(*missing[0]).removesuffix(".") if missing else answer
+def _describe_expected(missing: Sequence[tuple[Fraction, str, Fraction, Fraction]], answer: str) -> str:
+    return write_step(*missing[0]).removesuffix(".") if missing else answer
 
 
 def steps_of(text: str) -> list[str]:
-    """The steps of a path: what stands behind "Step 1:", "Step 2:"; without such marks its lines."""
+    """Split a path into the texts behind "Step 1:", "Step 2:"; without such marks into its lines."""
     marks = list(_STEP.finditer(text))
     if not marks:
         return [line for line in text.splitlines() if line.strip()]
@@ -126,11 +128,11 @@ def steps_of(text: str) -> list[str]:
     return [text[mark.end() : end].strip() for mark, end in zip(marks, ends, strict=True)]
 
 
-def _sum(match: re.Match[str]) -> tuple[Fraction | None, Fraction]:
-    """What the left side of a written sum comes to (None: to no number), and what the text says."""
+def _evaluate_sum(match: re.Match[str]) -> tuple[Fraction | None, Fraction]:
+    """Evaluate the left side of a sum, None if it has no value, and read its right side."""
     result = Fraction(match["result"].translate(_SIGNS))
     try:
-        return worked_out(operations_of(match["terms"].translate(_SIGNS)))[-1][3], result
+        return evaluate_steps(operations_of(match["terms"].translate(_SIGNS)))[-1][3], result
     except BadRow:
         return None, result
 
@@ -139,58 +141,62 @@ def _sum(match: re.Match[str]) -> tuple[Fraction | None, Fraction]:
 
 
 def corrupt(operations: Sequence[Operation], draw: random.Random) -> str:
-    """A path with a made-up error, later steps consistent with it: half have a wrong operation or a wrong number in it,
-    a quarter a miscalculation; a quarter are right."""
+    """Write a path with a made-up error, and later steps consistent with it.
+
+    Half of the paths have a wrong operation or a wrong operand, a quarter a miscalculation, and a quarter are right.
+    """
     kind = draw.choices(("operation", "sum", "none"), (0.5, 0.25, 0.25))[0]
-    return written_wrongly(operations, kind, draw)
+    return write_wrong_solution(operations, kind, draw)
 
 
-def written_wrongly(operations: Sequence[Operation], kind: str, draw: random.Random) -> str:
-    """The worked solution with one error of a ``kind``: operation, sum, or none."""
+def write_wrong_solution(operations: Sequence[Operation], kind: str, draw: random.Random) -> str:
+    """Write the worked solution with an error of a ``kind``: operation, sum, or none."""
     wrong = draw.randrange(len(operations))
-    numbers = sorted({o for op in operations for o in (op.left, op.right) if isinstance(o, Fraction)})
+    operands = [*(operation.left for operation in operations), *(operation.right for operation in operations)]
+    numbers = sorted({operand for operand in operands if isinstance(operand, Fraction)})
     results: list[Fraction] = []
     lines = []
     for k, operation in enumerate(operations):
-        left, right = (
-            results[operand.step] if isinstance(operand, Earlier) else operand
-            for operand in (operation.left, operation.right)
-        )
+        left, right = resolve_operand(operation.left, results), resolve_operand(operation.right, results)
         sign = operation.sign
         if k == wrong and kind == "operation":
-            left, sign, right = _other(left, sign, right, numbers, draw)
-        result = _rounded(calculated(left, sign, right) if right or sign != "/" else left)
+            left, sign, right = _choose_other(left, sign, right, numbers, draw)
+        result = _round(calculate(left, sign, right) if right or sign != "/" else left)
         if k == wrong and kind == "sum":
             result = _near_miss(result, draw)
         results.append(result)
-        lines.append(sentence(_rounded(left), sign, _rounded(right), result))
+        lines.append(write_step(_round(left), sign, _round(right), result))
     lines.append(f"{MARKER} {number_text(results[-1])}.")
     return "\n".join(f"Step {k}: {line}" for k, line in enumerate(lines, 1))
 
 
-def _other(
+def _choose_other(
     left: Fraction, sign: str, right: Fraction, numbers: Sequence[Fraction], draw: random.Random
 ) -> tuple[Fraction, str, Fraction]:
-    """Another operation that a student might choose: another sign, the numbers turned round, another number of the
-    problem. Its result is another one."""
-    result = calculated(left, sign, right)
+    """Choose a plausible wrong operation: another sign, exchanged operands, or another number of the problem.
+
+    Its result differs from the right result and has at most two decimal places.
+    """
+    result = calculate(left, sign, right)
     choices = [(left, other, right) for other in _ALL_SIGNS if other != sign]
     choices += [(right, sign, left)] if sign in "-/" else []
     choices += [(left, sign, other) for other in numbers] + [(other, sign, right) for other in numbers]
-    usable = [
-        (a, s, b)
-        for a, s, b in choices
-        if (s != "/" or b) and calculated(a, s, b) != result and (calculated(a, s, b) * 100).denominator == 1
-    ]
+    usable = []
+    for a, s, b in choices:
+        if s == "/" and not b:
+            continue
+        other = calculate(a, s, b)
+        if other != result and (other * 100).denominator == 1:
+            usable.append((a, s, b))
     return draw.choice(usable) if usable else (left, "+", right + 1)
 
 
-def _rounded(number: Fraction) -> Fraction:
-    """To two decimal places, as somebody would who goes on from a wrong number."""
+def _round(number: Fraction) -> Fraction:
+    """Round to two decimal places, as a student would continue from a wrong number."""
     return Fraction(round(number * 100), 100)
 
 
 def _near_miss(number: Fraction, draw: random.Random) -> Fraction:
-    """Another number that a student might write: its last digit, or its tens, differ a little."""
+    """Change the last digit or the tens of a number by a little, as in a slip."""
     step = Fraction(1, number.denominator) if number.denominator > 1 else Fraction(1)
     return number + step * draw.choice([-10, -2, -1, 1, 2, 10])

@@ -1,8 +1,8 @@
-"""``data=word_problems``: the problems of published sets of word problems, each once.
+"""``data=word_problems``: the problems of published sets of word problems, without repetitions.
 
-The sets have problems in common, word for word or nearly so, and a problem of the test split must not be learnt from
-under another name. So the rows are searched by the search that keeps benchmarks out of training data, before they are
-split: of nearly equal ones the first stays, in the order of ``data.sets``, and the others are listed.
+The sets share equal and nearly equal problems, and a problem of the test split must not be in the training data under
+another id. So the rows pass the decontamination search before the split: the first of nearly equal rows stays, in the
+order of ``data.sets``, and the others are listed.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from mathse.data.words.solution import check, check_sums, corrupt
 from mathse.errors import ConfigError, DataError
 from mathse.types import Problem, Verdict
 
-OURS = Path(__file__).with_name("problems")  # README.md there: what it is, and on what terms
+OURS = Path(__file__).with_name("problems")  # its README.md describes contents and terms
 
 
 class WordProblems(FileData):
-    """``root``: a folder with the sets' files, as deep as it may be; None: the part that travels with the project.
+    """Word problems below ``root``, at any depth; None: the subset that the project contains.
 
-    Raises DataError where a set of ``data.sets`` has no file there.
+    Raises DataError for a set of ``data.sets`` without a file there.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -41,7 +41,7 @@ class WordProblems(FileData):
         if not settings.sets or not root.is_dir():
             raise ConfigError(f"data.root = {settings.root!r}, data.sets = {settings.sets}: name a folder, and a set")
         self.lists_repeats = True
-        self._longer = 0  # rows of more steps than wanted
+        self._longer = 0  # rows with more than most_steps steps
         rows = {name: list(self._rows(name, root, settings)) for name in settings.sets}
         repeated: Counter[WordSet] = Counter()
         for name, once in without_repeats(rows, settings.similarity):
@@ -49,10 +49,10 @@ class WordProblems(FileData):
             self._take(once, f"{root} ({name})")
         terms = "; ".join(f"{name}: {SETS[name].licence}" for name in settings.sets)
         near = ", ".join(f"{count:,} of {name}" for name, count in repeated.items() if count)
+        longer = f"; {self._longer:,} have more than {settings.most_steps} steps" if self._longer else ""
         self.notes = (
             f"Word problems of {', '.join(settings.sets)} ({terms}). Left out before the split, since they repeat an "
-            f"earlier row word for word or nearly: {near or 'none'}"
-            + (f"; {self._longer:,} have more than {settings.most_steps} steps." if self._longer else "."),
+            f"earlier row word for word or nearly: {near or 'none'}{longer}.",
         )
         self._refuse_bad_rows()
 
@@ -79,33 +79,30 @@ class WordProblems(FileData):
                 yield validate(record._replace(values=values), str(file), root, self.images, name)
 
     def check(self, problem: Problem, text: str) -> Verdict:
-        """The verdict of the problem's equation: labels the ORM's training paths and measures judges; it never judges
-        in a judge=orm run."""
-        result = check(operations(problem), text)
-        if result.error_step is None:
-            return Verdict("", "correct", None, result.analysis, judge="checker")
-        return Verdict("", "wrong", f"Step {result.error_step}", result.analysis, judge="checker")
+        """Check a path by the problem's equation. The verdict labels the ORM's training paths and measures judges; it
+        never judges in a judge=orm run."""
+        return check(operations(problem), text).to_verdict(judge="checker")
 
     def check_steps(self, problem: Problem, text: str) -> Verdict:
-        """``judge=checked``: whether the sums of a path are true; it knows neither equation nor reference answer."""
+        """Check the sums of a path without equation and reference answer (``judge=checked``)."""
         result = check_sums(text)
-        if result is None:
-            return Verdict("", "unparsed")
-        step = None if result.error_step is None else f"Step {result.error_step}"
-        return Verdict("", "correct" if step is None else "wrong", step, result.analysis)
+        return Verdict("", "unparsed") if result is None else result.to_verdict()
 
     def corrupt(self, problem: Problem, draw: random.Random) -> str:
-        """A path for ``problem`` with a made-up error (augmentation of the ORM's training rows)."""
+        """Write a path for ``problem`` with a made-up error, to augment the ORM's training rows."""
         return corrupt(operations(problem), draw)
 
 
 def without_repeats(
     rows: Mapping[WordSet, Sequence[ValidatedRow]], similarity: float
 ) -> Iterator[tuple[WordSet, list[ValidatedRow]]]:
-    """The rows set by set; those that ask nearly the same as an earlier one have a reason instead of their problem."""
-    everything = [row for of_set in rows.values() for row in of_set]
+    """Yield the rows set by set. A row that nearly repeats an earlier row has a reason in place of its problem."""
+    everything: list[ValidatedRow] = []
+    for of_set in rows.values():
+        everything += of_set
+    # Index all rows before the first search: a growing index is slow to search.
     index = Index(text_similarity=similarity)
-    for number, row in enumerate(everything):  # all of them first: an index is slow to search while it grows
+    for number, row in enumerate(everything):
         if row.problem is not None:
             index.add(row.file, replace(row.problem, id=str(number)))
     left_out: set[int] = set()
@@ -115,22 +112,22 @@ def without_repeats(
         for row in of_set:
             number += 1
             if row.problem is not None:
-                pairs = (
-                    (pair, int(pair.against_id)) for pair in index.pairs(ComparedRow.of(row.problem)) if pair.counts
-                )
-                earlier = next(((p, k) for p, k in pairs if k < number and k not in left_out), None)
-                if earlier is not None:
-                    left_out.add(number)
-                    first = everything[earlier[1]]
-                    position = f"{Path(first.file).name}:{first.line}"
-                    reason = f"{REPEATS} {position} (similarity {earlier[0].similarity:g})"
-                    row = ValidatedRow(row.file, row.line, row.problem.id, None, reason, row.record)
+                # The first earlier row that the search pairs with this row, and that was not left out itself.
+                for pair in index.pairs(ComparedRow.of(row.problem)):
+                    earlier = int(pair.against_id)
+                    if pair.counts and earlier < number and earlier not in left_out:
+                        left_out.add(number)
+                        first = everything[earlier]
+                        position = f"{Path(first.file).name}:{first.line}"
+                        reason = f"{REPEATS} {position} (similarity {pair.similarity:g})"
+                        row = ValidatedRow(row.file, row.line, row.problem.id, None, reason, row.record)
+                        break
             once.append(row)
         yield name, once
 
 
 def operations(problem: Problem) -> Sequence[Operation]:
-    """The steps of a word problem's equation."""
+    """Read the steps of a word problem's equation from its metadata."""
     try:
         return [Operation(sign, _operand(a), _operand(b)) for a, sign, b in problem.metadata["operations"]]
     except (KeyError, ValueError, TypeError):

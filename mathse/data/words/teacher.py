@@ -1,7 +1,7 @@
-"""``teacher=fallible_replay``: the worked solutions of word problems, some of them wrong.
+"""``teacher=fallible_replay``: the worked solutions of word problems, with errors in some of them.
 
-Wherever it errs it errs at a second try too, as with a real teacher: which problems these are, and what it writes
-there, follows from seed and problem id alone.
+The teacher repeats its error at a second try, as a real teacher does: the problems with an error, and the error,
+depend only on seed and problem id.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mathse.config.teachers import FallibleReplayTeacher as Settings
-from mathse.data.words.solution import check, written_wrongly
+from mathse.data.words.solution import check, write_wrong_solution
 from mathse.data.words.source import operations
 from mathse.scoring.answers import extract_answer, same_answer
 from mathse.seeds import rng
@@ -17,9 +17,9 @@ from mathse.types import Problem, ReasoningPath, Status, Verdict
 
 
 class FallibleReplayTeacher:
-    """``error_rate``: share of its solutions that are wrong, the same share of problems of one step as of several.
+    """A teacher with a share ``error_rate`` of wrong solutions, for problems of any number of steps.
 
-    Its verdicts go by what it would answer itself; its rewrites are its solutions.
+    Its verdicts compare a path's answer with its own answer; its rewrites are its solutions.
     """
 
     name = "fallible_replay"
@@ -28,14 +28,14 @@ class FallibleReplayTeacher:
         self.error_rate, self.seed = settings.error_rate, settings.seed
 
     def solve(self, problems: Sequence[Problem]) -> list[str | None]:
-        return [self._solution(problem) for problem in problems]
+        return [self._write(problem) for problem in problems]
 
     def annotate(self, problems: Sequence[Problem], paths: Sequence[ReasoningPath]) -> list[Verdict]:
         verdicts = []
         for problem, path in zip(problems, paths, strict=True):
-            believed = extract_answer(self._solution(problem)) or problem.answer
+            own_answer = extract_answer(self._write(problem)) or problem.answer
             result = check(operations(problem), path.text)
-            status: Status = "correct" if same_answer(extract_answer(path.text), believed) else "wrong"
+            status: Status = "correct" if same_answer(extract_answer(path.text), own_answer) else "wrong"
             step = None if status == "correct" else f"Step {result.error_step or 1}"
             verdicts.append(Verdict(path.id, status, step, result.analysis, judge=self.name))
         return verdicts
@@ -49,8 +49,9 @@ class FallibleReplayTeacher:
     ) -> list[str | None]:
         return self.solve(problems)
 
-    def _solution(self, problem: Problem) -> str:
+    def _write(self, problem: Problem) -> str:
+        """Write the solution, wrong or right."""
         draw = rng(self.seed, "teacher", problem.id)
         if draw.random() >= self.error_rate:
-            return problem.solution or written_wrongly(operations(problem), "none", draw)
-        return written_wrongly(operations(problem), draw.choice(["operation", "operation", "sum"]), draw)
+            return problem.solution or write_wrong_solution(operations(problem), "none", draw)
+        return write_wrong_solution(operations(problem), draw.choice(["operation", "operation", "sum"]), draw)
