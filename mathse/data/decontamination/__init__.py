@@ -1,14 +1,16 @@
-"""Which rows of training data are in a benchmark, by question or by image: one engine for the search before the first
-fit (``decontaminate.against``), for the data check and for evaluate.py's ``check_against``.
+"""Search for training rows that are in a benchmark, by question or by image.
 
-    question_text.py     questions in a form in which equal ones are equal
-    minhash.py           which of many questions may be nearly equal to one
-    perceptual_hash.py   images as bits that outlast scaling, compression, margins and small cuts
-    local_difference.py  whether two images that look alike agree in their labels too
-    index.py             benchmarks' problems, searched row by row
-    benchmark_files.py   benchmark files as they are published
-    hash_lists.py        benchmarks of which only hashes are at hand
-    search.py            a run's training rows, searched and counted
+The same engine serves the search before the first training run (``decontaminate.against``), the data check and
+evaluate.py's ``check_against``.
+
+    question_text.py     a normal form of questions
+    minhash.py           candidates for nearly equal questions
+    perceptual_hash.py   images as bits that survive scaling, compression, margins and small cuts
+    local_difference.py  comparison of similar images in their labels
+    index.py             an index of benchmark problems
+    benchmark_files.py   published benchmark files
+    hash_lists.py        hashes of benchmark questions, for benchmarks without a file
+    search.py            the search of a run's training rows, and its counts
 """
 
 from mathse.data.decontamination.index import BenchmarkPair, ComparedRow, Index

@@ -1,8 +1,7 @@
-"""Files of problems as they are published -> what is compared of them: a benchmark's, to be kept out of training, and
-(``check_against``) training rows, to be looked for in a benchmark.
+"""Readers of published problem files for the comparison: benchmarks, and training rows for ``check_against``.
 
-Read are JSON lines, a JSON list, an object of id -> row, ``.gz`` too; under the names that MathVista, MathVerse,
-MATH-V, DynaMath, We-Math, Geometry3K, conversations and our own rows use. Images are looked for in the file's folder.
+A file holds JSON lines, a JSON list, or an object of id -> row, ``.gz`` too, with the keys of MathVista, MathVerse,
+MATH-V, DynaMath, We-Math, Geometry3K, conversations or our own rows. Images are searched in the file's folder.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from mathse.data.row_validation import path_inside
 from mathse.errors import DataError
 from mathse.types import Problem
 
-# Keys of published rows; the first that a row has counts.
+# Keys of published rows; the first key that a row has counts.
 IDS = ("id", "pid", "sample_index", "question_id", "problem_id", "qid", "ID")
 QUESTIONS = ("question", "problem_text", "problem", "query", "query_wo", "instruction", "English_problem")
 CONVERSATIONS = ("conversations", "messages")
@@ -32,8 +31,11 @@ def index_of(
     picture_distance: int = PICTURE_DISTANCE,
     say: Callable[[str], None] | None = None,
 ) -> Index:
-    """The problems of these files, indexed; ``say`` hears of images that are missing. Raises DataError for a file or
-    row that cannot be read: a benchmark that is half read would keep only half of itself out."""
+    """Index the problems of benchmark files; ``say`` reports missing images.
+
+    Raises DataError for a file or row that cannot be read, because a benchmark that is read in part would be kept out
+    of the training data only in part.
+    """
     index = Index(text_similarity, picture_distance)
     for file in files:
         rows, images, unopened = len(index), 0, index.unopened
@@ -53,7 +55,7 @@ def index_of(
 
 
 def problems_of(file: Path) -> Iterator[Problem]:
-    """The rows of a benchmark's file. Raises DataError, naming file and line, at one that asks nothing."""
+    """Yield the problems of a benchmark's file. Raises DataError, with file and line, for a row that asks nothing."""
     for record in read_records(file):
         if record.values is None:
             raise DataError(f"decontaminate.against: {file}:{record.line}: {record.reason}")
@@ -64,14 +66,16 @@ def problems_of(file: Path) -> Iterator[Problem]:
 
 
 def problem_in(values: Mapping[str, Any], line: int, path_of: Callable[[str], str]) -> Problem:
-    """The id, question, images and answer of a published row, with the size of its image where the row gives it;
-    ``path_of``: the path of an image by its name in the row. Raises BadRow for a row that asks nothing."""
+    """Read id, question, images and answer of a published row, and the size of its image if the row has it.
+
+    ``path_of`` gives the path of an image by its name in the row. Raises BadRow for a row that asks nothing.
+    """
     problem_id = next((str(values[key]) for key in IDS if values.get(key) not in (None, "")), f"line {line}")
 
     questions = (values[key] for key in QUESTIONS if isinstance(values.get(key), str) and values[key].strip())
     question = next(questions, "") or _first_user_turn(values)
 
-    # The images under the first key whose files are all here, else under the first key.
+    # The images of the first key with a complete set of files, else of the first key.
     candidates = []
     for key in PICTURES:
         if not (value := values.get(key)):
@@ -109,7 +113,7 @@ def _first_user_turn(values: Mapping[str, Any]) -> str:
 
 
 def _path_below(name: str, folder: Path) -> str:
-    """The path of an image below ``folder``: as named, without its first folder, or in images/."""
+    """Find an image below ``folder``: by its name, without its first folder, or in images/."""
     for candidate in (name, name.partition("/")[2], f"images/{name}"):
         try:
             if candidate and Path(path := path_inside(candidate, folder)).is_file():

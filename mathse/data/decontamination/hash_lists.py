@@ -1,10 +1,10 @@
-"""Hash lists: they stand for a benchmark where its own file is not at hand.
+"""Hash lists, which replace the file of a benchmark.
 
-A line a problem, its id and a hash of its normalised question; whoever has the list can recognise a question, and
-cannot read one. Only equal questions are found by it, no nearly equal ones and no pictures, so the benchmark's own file
-is better. Questions that are not distinctive ("Find x.") are left out. Two lists come with the package, of benchmarks
-whose licence (MIT) allows it: ``decontaminate.against=[stored:mathvision,stored:mathverse]``. MathVista's terms are
-narrower: none of it.
+A list has a line for each problem: its id and a hash of its normalised question. The list identifies a question and
+does not reveal it. It finds only equal questions, no nearly equal questions and no pictures, so the benchmark's own
+file is better. Questions that are not distinctive ("Find x.") are left out. The package contains two lists, of
+benchmarks with an MIT licence: ``decontaminate.against=[stored:mathvision,stored:mathverse]``. MathVista's terms do not
+allow a list.
 
     python -m mathse data hashes BENCHMARK.jsonl LIST.txt
 """
@@ -25,12 +25,12 @@ PREFIX = "stored:"
 
 
 def digest(question: NormalisedQuestion) -> str:
-    """16 hex digits of a normalised question."""
+    """Hash a normalised question to 16 hex digits."""
     return hashlib.blake2b(question.spelt.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
 def location(entry: str) -> Path:
-    """The file behind an entry of ``decontaminate.against``: a path, or ``stored:NAME``."""
+    """Resolve an entry of ``decontaminate.against`` to its file: a path, or ``stored:NAME``."""
     if not entry.startswith(PREFIX):
         return Path(entry)
     return Path(str(files("mathse.data.decontamination").joinpath("lists", f"{entry.removeprefix(PREFIX)}.txt")))
@@ -45,7 +45,7 @@ def is_list(file: Path) -> bool:
 
 
 def read(file: Path) -> Iterator[tuple[str, str]]:
-    """(id, digest) of each problem of a list. Raises DataError at a line of another form."""
+    """Yield (id, digest) of each problem of a list. Raises DataError for a line of another form."""
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
         if line.startswith("#") or not line.strip():
             continue
@@ -56,7 +56,7 @@ def read(file: Path) -> Iterator[tuple[str, str]]:
 
 
 def lines(problems: Iterable[Problem], about: str) -> Iterator[str]:
-    """The lines of a list of these problems; ``about``: their set and its licence, for the list's head."""
+    """Yield the lines of a list of problems; ``about``: their set and its licence, for the head of the list."""
     yield HEAD
     yield f"# {about}"
     for problem in problems:

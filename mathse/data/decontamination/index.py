@@ -1,15 +1,15 @@
-"""An index of benchmarks' problems, which are to be kept out of training; rows of training data are streamed past it.
+"""An index of benchmark problems, for the search of training rows.
 
     index = Index()
     for problem in benchmark: index.add("mathvision/test.jsonl", problem)
     for pair in index.pairs(ComparedRow.of(row)): ...
 
-A row and a problem make a pair if their questions are equal or nearly so, or if they have an image in common, exactly
-or to the eye. Drawings of one template with other labels are no copies, and a look-alike counts for nothing where both
+A row and a problem make a pair if their questions are equal or nearly equal, or if they share an image, exactly or
+visually. Drawings of the same template with other labels are no copies, and a similar image does not count if both
 questions have the same words and other numbers: another problem of that template. A question that is not distinctive
-("What is the perimeter of the shape?") makes a pair that counts only where neither side has an image, or an image is
-shared, or the problem's image is not here but question, answer and the image's published size are equal; else the pair
-is listed as weak.
+("What is the perimeter of the shape?") makes a pair that counts only in three cases: neither side has an image; an
+image is shared; or the problem's image is missing, and question, answer and the image's published size are equal.
+Other pairs are listed as weak.
 """
 
 from __future__ import annotations
@@ -42,12 +42,11 @@ from mathse.errors import DataError
 from mathse.scoring.answers import choice_index, same_answer
 from mathse.types import Problem
 
-TEXT_SIMILARITY = 0.8  # share of two questions' 4-grams in common
-SHARE_INSIDE = 0.9  # share of a distinctive question's 4-grams that a longer one holds
-PICTURE_DISTANCE = 48  # bits of 255 in which two perceptual hashes may differ
-CORRELATION = 0.75  # of the parts behind two such hashes, at least
-# Of the first 64 bits, hashes that differ in PICTURE_DISTANCE of all bits practically never differ in more than these:
-# a cheap first test.
+TEXT_SIMILARITY = 0.8  # share of 4-grams that two questions have in common, at least
+SHARE_INSIDE = 0.9  # share of a distinctive question's 4-grams inside a longer question, at least
+PICTURE_DISTANCE = 48  # different bits, out of 255, of two perceptual hashes, at most
+CORRELATION = 0.75  # correlation of the image parts of two such hashes, at least
+# Hashes within PICTURE_DISTANCE almost never differ in more of their first 64 bits than this: a cheap first test.
 FIRST_DISTANCE = 24
 
 EXACT_TEXT, NEAR_TEXT, EXACT_PICTURE, NEAR_PICTURE = "question", "near_question", "image", "near_image"
@@ -58,9 +57,12 @@ Opener = Callable[[str], Image.Image]
 
 @dataclass(frozen=True)
 class BenchmarkPair:
-    """A training row and a benchmark's problem. ``by``: question, near_question, answer_and_image_size, image,
-    near_image, those that hold; ``similarity`` in [0, 1], of the closest. ``counts`` False: weak, and so listed but not
-    dropped."""
+    """A training row and a benchmark problem.
+
+    ``by``: the criteria that hold, out of question, near_question, answer_and_image_size, image, near_image.
+    ``similarity``: in [0, 1], of the closest criterion. ``counts``: False for a weak pair, which is listed and not
+    dropped.
+    """
 
     against: str  # the benchmark's file
     against_id: str
@@ -74,7 +76,7 @@ class BenchmarkPair:
 
 @dataclass(frozen=True, eq=False)
 class ComparedImage:
-    """One image of a row, opened, in the forms in which it is compared."""
+    """An image of a row in the forms for the comparison."""
 
     image: Image.Image
     grey: Grey
@@ -82,7 +84,7 @@ class ComparedImage:
 
     @classmethod
     def of(cls, image: Image.Image, cut: bool = False) -> ComparedImage:
-        """``cut``: with hashes of the image without its edges too."""
+        """Prepare an image; ``cut`` adds hashes of the image without its edges."""
         grey = perceptual_hash.grey(image)
         return cls(image, grey, perceptual_hash.perceptual_hashes(grey, cut))
 
@@ -94,8 +96,10 @@ class ComparedImage:
 
 @dataclass(frozen=True, eq=False)
 class ComparedRow:
-    """What is compared of a row: its question, its answer as text, and those of its ``named`` images that could be
-    opened."""
+    """A row in the form for the comparison: its question, its answer as text, and the images that could be opened.
+
+    ``named``: number of images that the row names.
+    """
 
     question: NormalisedQuestion
     images: Sequence[ComparedImage]
@@ -104,7 +108,7 @@ class ComparedRow:
 
     @classmethod
     def of(cls, problem: Problem, opener: Opener = load_image) -> ComparedRow:
-        """Images that cannot be opened are left out."""
+        """Prepare a row, without images that cannot be opened."""
         images = []
         for ref in problem.images:
             try:
@@ -119,17 +123,20 @@ class ComparedRow:
 
 
 def answer_text(problem: Problem) -> str:
-    """The answer; of a choice its text, since one copy of a problem may have the letter and another the text."""
+    """Give the answer, or the text of the right choice: copies of a problem may have its letter or its text."""
     index = choice_index(problem.answer, problem.choices) if problem.choices else None
     return problem.answer if index is None else problem.choices[index]
 
 
 class Index:
-    """A few thousand problems, at about 10 KB each: images are read again where one may be a copy.
+    """An index of a few thousand problems, at about 10 KB each. Images of candidates are opened again.
 
-    ``text_similarity``: share of 4-grams from which two questions are nearly equal. ``picture_distance``: bits in which
-    the hashes of two images may differ. ``opener``: gives the image of a reference. Inside, a problem is known by its
-    number in the order of adding.
+    Args:
+        text_similarity: share of common 4-grams from which two questions are nearly equal.
+        picture_distance: number of bits in which the hashes of two similar images may differ.
+        opener: loads the image of a reference.
+
+    Inside the index a problem has a number, in the order of adding.
     """
 
     def __init__(
@@ -139,14 +146,14 @@ class Index:
         opener: Opener = load_image,
     ) -> None:
         self.text_similarity, self.picture_distance = text_similarity, picture_distance
-        self.unopened = 0  # images that the problems name and that cannot be opened
+        self.unopened = 0  # images of the problems that cannot be opened
         self._names: list[tuple[str, str]] = []  # (benchmark's file, problem id)
         self._questions: list[NormalisedQuestion] = []
         self._pictured: list[bool] = []  # whether the problem has images
-        # Of problems whose image is not here: their answer, and the size in pixels that the benchmark gives.
+        # Answer and published image size in pixels of problems with a missing image.
         self._known_by: dict[int, tuple[str, tuple[int, int]]] = {}
         self._by_text: dict[str, list[int]] = {}
-        self._by_digest: dict[str, list[tuple[str, str]]] = {}  # names of problems of which only the digest is known
+        self._by_digest: dict[str, list[tuple[str, str]]] = {}  # names of problems from hash lists
         self._near = Buckets()
         self._inside = RarestGrams()
         self._by_image: dict[str, list[int]] = {}  # by reference: the problems that show it
@@ -190,11 +197,11 @@ class Index:
             self._bits = None
 
     def add_digest(self, against: str, problem_id: str, digest: str) -> None:
-        """Add a problem of which only the hash of its question is known (mathse.data.decontamination.hash_lists)."""
+        """Add a problem of a hash list (mathse.data.decontamination.hash_lists)."""
         self._by_digest.setdefault(digest, []).append((against, problem_id))
 
     def pairs(self, row: ComparedRow) -> list[BenchmarkPair]:
-        """The problems that ``row`` makes a pair with, in the order in which they were added."""
+        """List the pairs of a row, in the order in which the problems were added."""
         by_text, by_image = self._similar_questions(row.question), self._shared_images(row.images)
         pairs = []
         for number in sorted(by_text.keys() | by_image.keys()):
@@ -208,7 +215,7 @@ class Index:
                 by.append(ANSWER_AND_SIZE)
             if image is not None:
                 by.append(EXACT_PICTURE if image == 1 else NEAR_PICTURE)
-            # A question that many problems share says little, unless it is all that there is on both sides.
+            # A question that is not distinctive counts only if neither side has anything else.
             no_images = not row.named and not self._pictured[number]
             shared = image == 1 or (
                 image is not None and not differ_in_numbers_only(self._questions[number], row.question)
@@ -216,7 +223,7 @@ class Index:
             counts = shared or same_size or no_images or (text is not None and row.question.is_distinctive)
             similarity = round(max(text or 0, image or 0), 3)
             pairs.append(BenchmarkPair(*self._names[number], tuple(by), similarity, counts))
-        # Problems of a hash list: equal questions are all that can be found.
+        # A hash list finds only equal questions.
         names = self._by_digest.get(digest(row.question), ()) if self._by_digest else ()
         return pairs + [BenchmarkPair(*name, (EXACT_TEXT,), 1.0, row.question.is_distinctive) for name in names]
 
@@ -227,12 +234,12 @@ class Index:
         return row.images[0].image.size == size and same_answer(row.answer, answer)
 
     def _similar_questions(self, question: NormalisedQuestion) -> dict[int, float]:
-        """Similarity by problem of those whose question is equal, or has the same numbers and nearly the same words, or
-        lies inside this one."""
+        """Compute the similarity, by problem, of similar questions: equal, with the same numbers and nearly the same
+        words, or contained in this question."""
         if not question.text:
             return {}
         similar = dict.fromkeys(self._by_text.get(question.text, ()), 1.0)
-        # Nearly equal: numbers tell problems of one template apart, so they must agree.
+        # Nearly equal: the numbers must agree, because they distinguish problems of the same template.
         for number in self._near.near(question.grams) - similar.keys():
             other = self._questions[number]
             similarity = jaccard(other.grams, question.grams) if other.numbers == question.numbers else 0.0
@@ -248,7 +255,7 @@ class Index:
         return similar
 
     def _shared_images(self, images: Sequence[ComparedImage]) -> dict[int, float]:
-        """Similarity by problem of those that show one of the images; 1: the same pixels."""
+        """Compute the similarity, by problem, of problems with one of the images; 1: equal pixels."""
         shared: dict[int, float] = {}
         for image in images:
             for ref, similarity in self._similar_images(image).items():
@@ -257,7 +264,7 @@ class Index:
         return shared
 
     def _similar_images(self, image: ComparedImage) -> dict[str, float]:
-        """Similarity by reference of the benchmarks' images that look like this one."""
+        """Compute the similarity, by reference, of the benchmarks' images that look like this image."""
         if self._bits is None:
             bits = np.array([one.bits for _, one in self._hashes], dtype=np.uint64).reshape(-1, 4)
             self._bits = np.ascontiguousarray(bits.T)

@@ -1,9 +1,9 @@
-"""Whether two pictures that look alike as a whole also agree in every small region, labels included.
+"""Comparison of two similar pictures in every small region, labels included.
 
-Drawings of one template differ in a few characters, a small share of all pixels, so a hash or a correlation of whole
-pictures takes them for copies. The two parts are therefore registered to a fraction of a pixel and compared window by
-window: compression and scaling disturb each window a little, another label disturbs a few windows much. Figures:
-experiments/decontamination/.
+Drawings of the same template differ in a few characters, a small share of all pixels, so a hash or a correlation of
+whole pictures takes them for copies. The two parts are therefore registered to a fraction of a pixel and compared
+window by window: compression and scaling disturb each window a little, another label disturbs a few windows much.
+Figures: experiments/decontamination/.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Frame = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 
 
 def local_difference(left: Grey, left_box: Box, right: Grey, right_box: Box) -> float:
-    """The greatest difference between two parts in any window: 1 - their structural similarity (Wang 2004)."""
+    """Compute the greatest difference of two parts in any window: 1 - structural similarity (Wang 2004)."""
     if _area(left_box) > _area(right_box):  # the smaller part gives the pixels
         left, left_box, right, right_box = right, right_box, left, left_box
     sides = [min(left_box[k + 2] - left_box[k], right_box[k + 2] - right_box[k]) for k in (0, 1)]
@@ -49,7 +49,7 @@ def local_difference(left: Grey, left_box: Box, right: Grey, right_box: Box) -> 
 
 
 def _greatest_difference(left: Floats, right: Floats) -> float:
-    """1 - the least structural similarity of two windows, the right one moved by up to a pixel to agree best."""
+    """Compute 1 - the least structural similarity of two windows, with the best shift of the right one by a pixel."""
     inner = left[1:-1, 1:-1]
     mean, squares = _window_means(inner), _window_means(inner**2)
     variance = squares - mean**2
@@ -65,7 +65,7 @@ def _greatest_difference(left: Floats, right: Floats) -> float:
 
 
 def _registered(base: Floats, other: Image.Image, frame: Frame) -> Frame:
-    """The frame of ``other`` whose pixels are closest to ``base``, by Gauss-Newton from ``frame`` on."""
+    """Register ``other`` to ``base``: find the frame with the closest pixels by Gauss-Newton, from ``frame``."""
     height, width = base.shape
     u, v = (np.arange(width) + 0.5) / width, ((np.arange(height) + 0.5) / height)[:, None]
     edges = np.array(frame)
@@ -99,7 +99,7 @@ def _area(box: Box) -> int:
 
 
 def _with_margin(grey: Grey, box: Box) -> tuple[Image.Image, Frame]:
-    """A picture on a larger sheet of its edge's grey, and where the part lies on it."""
+    """Put a picture on a larger sheet with the grey of its edge; return the sheet and the place of the part."""
     x, y = (max(2, int(MARGIN * (box[k + 2] - box[k]))) for k in (0, 1))
     paper = int(np.median(np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])))
     sheet = np.pad(grey, ((y, y), (x, x)), constant_values=paper)
@@ -111,14 +111,14 @@ def _sampled(image: Image.Image, frame: Frame, size: tuple[int, int]) -> Floats:
 
 
 def _smooth(part: Floats) -> Floats:
-    """Blurred by 1 2 1 in both directions, which takes off what resampling filters differ in."""
+    """Blur by 1 2 1 in both directions, which removes the differences between resampling filters."""
     padded = np.pad(part, 1, mode="edge")
     rows = (padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4
     return np.asarray((rows[:, :-2] + 2 * rows[:, 1:-1] + rows[:, 2:]) / 4, dtype=np.float32)
 
 
 def _window_means(part: NDArray[np.floating]) -> NDArray[np.float64]:
-    """The mean of every window of WINDOW x WINDOW pixels, by an integral image."""
+    """Compute the mean of every window of WINDOW x WINDOW pixels by an integral image."""
     sums = np.pad(part, ((1, 0), (1, 0))).cumsum(0, dtype=np.float64).cumsum(1)
     k = WINDOW
     return np.asarray((sums[k:, k:] - sums[:-k, k:] - sums[k:, :-k] + sums[:-k, :-k]) / k**2)

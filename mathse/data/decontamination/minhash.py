@@ -1,11 +1,11 @@
-"""MinHash (Broder 1997) and banding: which of many questions may be nearly equal to one, without comparing with all.
+"""MinHash (Broder 1997) and banding: candidates for nearly equal questions, without a comparison of all pairs.
 
 A signature is the least of a set's hashes under each of 125 hash functions; two sets agree in one with a chance equal
 to their Jaccard similarity. It is cut into 25 bands of 5: two questions of similarity s meet in one with a chance of
 1 - (1 - s^5)^25: 0.99985 at 0.8, 0.988 at 0.7, 0.56 at 0.5. Those that meet are then compared exactly.
 
-A question inside a longer one, with a sentence before it, has a low similarity and no band in common. Such are found by
-their 8 rarest grams: a text that holds nine tenths of a question's grams holds most of these.
+A question inside a longer text has a low similarity to the text and no band in common. Its 8 rarest grams find it: a
+text with nine tenths of a question's grams holds most of these.
 """
 
 from __future__ import annotations
@@ -52,10 +52,13 @@ class Buckets:
             self._numbers.setdefault(key, []).append(number)
 
     def near(self, grams: Grams) -> set[int]:
-        """The numbers of sets that may be alike."""
+        """Find the numbers of sets that may be similar."""
         if not self._numbers:
             return set()
-        return {number for key in bands(signature(grams)) for number in self._numbers.get(key, ())}
+        numbers: set[int] = set()
+        for key in bands(signature(grams)):
+            numbers.update(self._numbers.get(key, ()))
+        return numbers
 
 
 RAREST, NEEDED = 8, 5  # grams that stand for a question; how many of them a text that contains the question must hold
@@ -73,10 +76,12 @@ class RarestGrams:
         self._numbers = None
 
     def within(self, grams: Grams) -> list[int]:
-        """The numbers of sets that may lie inside this one."""
+        """Find the numbers of sets that may lie inside this set."""
         if self._numbers is None:
             self._numbers = self._by_gram()
-        hits = Counter(number for gram in grams.tolist() for number in self._numbers.get(gram, ()))
+        hits: Counter[int] = Counter()  # rare grams of each set inside these grams
+        for gram in grams.tolist():
+            hits.update(self._numbers.get(gram, ()))
         return [number for number, count in hits.items() if count >= NEEDED]
 
     def _by_gram(self) -> dict[int, list[int]]:

@@ -1,4 +1,4 @@
-"""Perceptual hashes of images, which find copies that were scaled, compressed, greyed, framed or cut a little.
+"""Perceptual hashes of images, which find copies after scaling, compression, greying, framing or a small cut.
 
 A perceptual hash (Zauner 2010) has a bit for each of the 255 low frequencies of an image at 32 x 32: whether it is
 above their median. An image has several: of all of it, and of what is left without its margins; one to be kept out of
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 SIDE, LOW = 32, 16  # pixels a side; frequencies kept a side
-BITS = LOW * LOW - 1  # the first says only how bright it is
+BITS = LOW * LOW - 1  # without the first frequency, which is the brightness
 OVERLAY, SHIFT = 64, 2  # pixels a side of a part that is laid over another one; pixels it is moved by
 MARGIN = 48  # grey levels by which a margin may differ from the edge
 FLAT = 16  # grey levels between the darkest and the lightest pixel; an image with fewer is blank
@@ -51,7 +51,7 @@ def grey(image: Image.Image) -> Grey:
 
 
 def perceptual_hashes(image: Grey, cut: bool = False) -> list[PerceptualHash]:
-    """The different hashes of an image; ``cut``: also those with its edges cut. None for a blank image."""
+    """Compute the different hashes of an image; ``cut`` adds hashes with its edges cut. [] for a blank image."""
     if min(image.shape) < LEAST or int(image.max()) - int(image.min()) < FLAT:
         return []
     hashes: dict[bytes, PerceptualHash] = {}
@@ -64,12 +64,12 @@ def perceptual_hashes(image: Grey, cut: bool = False) -> list[PerceptualHash]:
 
 
 def overlay(image: Grey, box: Box) -> NDArray[np.float32]:
-    """(OVERLAY, OVERLAY): a part of an image, to be laid over a part of another one."""
+    """Scale a part of an image to (OVERLAY, OVERLAY), for the correlation with a part of another image."""
     return _scaled(_part(image, box), OVERLAY).astype(np.float32)
 
 
 def correlation(left: NDArray[np.float32], right: NDArray[np.float32]) -> float:
-    """Pearson correlation of two overlays, at most 1: the best of all shifts by up to SHIFT pixels."""
+    """Compute the Pearson correlation of two overlays, the maximum over shifts by up to SHIFT pixels."""
     inner = left[SHIFT:-SHIFT, SHIFT:-SHIFT]
     inner = inner - inner.mean()
     size = OVERLAY - 2 * SHIFT
@@ -81,7 +81,7 @@ def correlation(left: NDArray[np.float32], right: NDArray[np.float32]) -> float:
 
 
 def _boxes(image: Grey, cut: bool) -> Iterator[Box]:
-    """All of an image, and what is left without margins and without margins inside these; and cut parts without."""
+    """Yield the box of the whole image, its boxes without outer and inner margins, and with ``cut`` its cut parts."""
     height, width = image.shape
     box = (0, 0, width, height)
     # From the whole image inwards, until there is no margin left to take off.
@@ -97,7 +97,7 @@ def _boxes(image: Grey, cut: bool) -> Iterator[Box]:
 
 
 def _without_margins(image: Grey, box: Box) -> Box:
-    """The part of a box that differs from the grey of its edge; the box itself where there is hardly any."""
+    """Shrink a box to the part that differs from the grey of its edge; keep the box if that part is too small."""
     part = _part(image, box)
     edge = np.concatenate([part[0], part[-1], part[:, 0], part[:, -1]])
     median = int(np.partition(edge, edge.size // 2)[edge.size // 2])

@@ -1,10 +1,10 @@
-"""Questions in a form in which equal ones are equal strings, and what is compared of nearly equal ones.
+"""A normal form of questions in which equal questions are equal strings, and the comparison of similar questions.
 
     normalised("<image>Find $x$,\\\\n if y = 80.0.\\nChoices:\\n(A) 12\\n(B) 13").text == "findxify=80"
 
-Case, spacing, punctuation, LaTeX markup, image tags, hints on how to answer and lists of choices say nothing about
-which problem it is, and a sign is the word for it ("∠ABC", "angle ABC"). Numbers do: "five", "5" and "5.0" are the same
-number, and a question with another number is another question, however alike the words are.
+Case, spacing, punctuation, LaTeX markup, image tags, hints on how to answer and lists of choices do not identify a
+problem, and a sign equals its word ("∠ABC", "angle ABC"). Numbers do: "five", "5" and "5.0" are the same number, and a
+question with another number is another question, even with equal words.
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ _NUMERAL = re.compile(rf"\b({'|'.join(_NUMERALS)})\b")
 
 @dataclass(frozen=True)
 class NormalisedQuestion:
-    """``text``: what is left of a question for comparison. ``numbers``: in their order, with their signs. ``spelt``:
-    the text before words became signs, which the stored hash lists were made of."""
+    """A normalised question. ``text``: the text for comparison. ``numbers``: in their order, with their signs.
+    ``spelt``: the text before words became signs, the basis of the stored hash lists."""
 
     text: str
     numbers: tuple[str, ...] = ()
@@ -87,13 +87,13 @@ class NormalisedQuestion:
 
     @property
     def is_distinctive(self) -> bool:
-        """Whether the text alone says which problem it is; "What is the perimeter of the shape?" does not."""
+        """Whether the text identifies a problem, which "What is the perimeter of the shape?" does not."""
         size = len(self.spelt) + 2 * len(_HAN.findall(self.spelt))  # a Chinese character says as much as three letters
         return size >= LONG or (len(self.numbers) >= 2 and size >= SHORT)
 
     @cached_property
     def grams(self) -> Grams:
-        """A hash of each run of GRAM characters, the same on every machine; one of all of a shorter text."""
+        """Hash each run of GRAM characters, equally on every machine; a shorter text has a single hash."""
         codes = np.frombuffer(self.text.encode("utf-32-le", "surrogatepass"), dtype="<u4").astype(np.uint64)
         if len(codes) < GRAM:
             codes = np.append(codes, np.zeros(GRAM - len(codes), dtype=np.uint64))
@@ -105,11 +105,12 @@ class NormalisedQuestion:
 
 
 def normalised(question: str) -> NormalisedQuestion:
-    # What stands around the question.
+    """Normalise a question."""
+    # Remove the wrapping of the question.
     text = _TAGS.sub(" ", question[:MAX_TEXT])
     text = _HEAD.sub("", _HINT.sub("", text), count=1)
     text = _CHOICES.sub("", text)
-    # One spelling of signs, numbers and markup.
+    # Unify the spelling of signs, numbers and markup.
     text = unicodedata.normalize("NFKC", text).casefold()
     for pattern, sign in _SIGN:
         text = pattern.sub(sign, text)

@@ -1,10 +1,10 @@
-"""Training rows compared with benchmarks' problems, one at a time: the rows of decontamination.jsonl, and their counts.
+"""Search of training rows in benchmarks: the rows of decontamination.jsonl, and their counts.
 
     {"id": "own/17", "file": "own.jsonl", "line": 18, "against": "test.jsonl", "against_id": "1220",
      "by": ["near_question"], "similarity": 0.93, "counts": true, "dropped": true}
 
-``by``: question, near_question, image, near_image, those that hold; or duplicate, for a row that repeats an earlier one
-of the training data (``against_id``), which is never dropped.
+``by``: the criteria that hold, out of question, near_question, image, near_image; or duplicate, for a row that repeats
+an earlier row of the training data (``against_id``), which is never dropped.
 """
 
 from __future__ import annotations
@@ -18,8 +18,11 @@ from mathse.types import Problem
 
 
 class Search:
-    """``counts``: rows compared; ``matched`` ones, that are in a benchmark; ``weak`` ones, that share only a question
-    that is not distinctive; ``dropped`` and ``duplicates`` ones; and ``pairs`` in all."""
+    """The search of a source's rows in an index.
+
+    ``counts``: rows compared, matched rows (in a benchmark), weak rows (only a question that is not distinctive is
+    shared), dropped rows, duplicates, and pairs in total.
+    """
 
     def __init__(self, index: Index, source: ProblemSource, drop: bool) -> None:
         self.index, self.source, self.drop = index, source, drop
@@ -27,7 +30,7 @@ class Search:
         self._duplicates = Duplicates()
 
     def rows(self, problem: Problem, row: ComparedRow | None = None) -> list[dict[str, Any]]:
-        """What there is to report of a training row; ``row``: where its images are open already."""
+        """Search a training row and list its report rows; ``row``: its prepared form, if it exists already."""
         row = row or ComparedRow.of(problem)
         file, line = location(self.source, problem)
         head = {"id": problem.id, "file": file, "line": line}
@@ -50,14 +53,13 @@ class Search:
 
 
 class Duplicates:
-    """Rows of training data that are there twice: the same question about the same images. Remembers eight bytes a
-    row."""
+    """Rows of training data with an equal question about equal images. Needs eight bytes per row."""
 
     def __init__(self) -> None:
         self._first_ids: dict[bytes, str] = {}  # by digest
 
     def first(self, problem: Problem, row: ComparedRow) -> str | None:
-        """The id of an earlier row that asks the same about the same images, or None.
+        """Find the id of an earlier row with an equal question about equal images, or None.
 
         Images are compared pixel by pixel: drawings of one template with other labels may have one perceptual hash, and
         their answers differ rightly.

@@ -18,13 +18,14 @@ from PIL import Image
 from mathse.errors import DataError
 
 GLYPH = 28  # pixels; a glyph is exactly a visual token of the tiny backbone (patch 14, merge 2)
+FILE = Path(__file__).with_name("digits.npz")
 SPLITS = {"train": 1147, "dev": 100, "orm_held": 200, "test": 350}  # digit images, 1,797 in total
 
 
 @lru_cache(maxsize=1)
 def _load_digits() -> tuple[np.ndarray, np.ndarray]:
     """Load the images (1797, 8, 8) with values 0..16, and their labels (1797,), both uint8."""
-    with np.load(Path(__file__).with_name("digits.npz")) as stored:
+    with np.load(FILE) as stored:
         return stored["images"], stored["labels"]
 
 
