@@ -31,8 +31,8 @@ from mathse.inference.llm.chat import ChatRequest
 from mathse.inference.llm.faults import Broken
 from mathse.inference.llm.serialization import read_reply
 from mathse.inference.prompts.feedback import parse_annotation, parse_feedback
+from mathse.reporting.formulas import answer_with_formulas, with_formulas
 from mathse.reporting.progress.wording import clean
-from mathse.reporting.report.formulas import answer_with_formulas, with_formulas
 from mathse.scoring.answers import extract_answer, same_answer
 from mathse.scoring.answers.compare import choice_index
 

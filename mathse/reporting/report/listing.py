@@ -19,12 +19,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from mathse.data.domains import domain_of
 from mathse.data.domains.steps import MAX_TEXT
 from mathse.errors import MathSEError
-from mathse.reporting.report.formulas import answer_pieces, pieces
+from mathse.reporting.charts import printable
+from mathse.reporting.formulas import answer_pieces, pieces
 from mathse.reporting.report.gallery import GalleryItem
-from mathse.reporting.report.svg import printable
 from mathse.runs.store import make_folder, publish_folder
 from mathse.scoring.metrics import first_step
 from mathse.types import Problem, ReasoningPath, Verdict
@@ -275,14 +277,14 @@ def parts_folder(page: Path) -> Path:
 
 def listing_inside(
     groups: Mapping[str, Iterable[GalleryItem]], image_png: Callable[[str], bytes], stamp: str = ""
-) -> str:
-    """A listing that stands in the page itself, as JSON: {"index": ..., name of a part: the part}."""
+) -> Markup:
+    """A listing inside the page itself, as JSON that may be markup: {"index": ..., name of a part: the part}."""
     inside: dict[str, str] = {}
     listing = Listing(stamp, inside.__setitem__, image_png, PICTURES_INSIDE, SHORT)
     for item in _in_turns(groups):
         listing.add(item)
     inside["index"] = script_json(listing.index())
-    return "{" + ",".join(f"{json.dumps(name)}:{value}" for name, value in inside.items()) + "}"
+    return Markup("{" + ",".join(f"{json.dumps(name)}:{value}" for name, value in inside.items()) + "}")
 
 
 def _in_turns(groups: Mapping[str, Iterable[GalleryItem]]) -> Iterable[GalleryItem]:

@@ -18,7 +18,9 @@ from html import unescape
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from mathse.reporting.report.svg import safe
+from markupsafe import Markup
+
+from mathse.reporting.charts import safe
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -65,9 +67,9 @@ LENGTHS = {
 }  # fmt: skip
 
 
-def with_formulas(text: str) -> str:
+def with_formulas(text: str) -> Markup:
     """Any text as markup: its formulas as MathML, all else escaped."""
-    return "".join(formula or safe(source) for source, formula in pieces(text))
+    return Markup("".join(formula or safe(source) for source, formula in pieces(text)))
 
 
 def pieces(text: str) -> Iterator[tuple[str, str | None]]:
@@ -85,9 +87,9 @@ def pieces(text: str) -> Iterator[tuple[str, str | None]]:
     yield text[end:], None
 
 
-def answer_with_formulas(text: str) -> str:
+def answer_with_formulas(text: str) -> Markup:
     r"""An answer as markup: benchmarks write one as TeX without delimiters (``\frac{1}{2}``)."""
-    return "".join(formula or safe(source) for source, formula in answer_pieces(text))
+    return Markup("".join(formula or safe(source) for source, formula in answer_pieces(text)))
 
 
 def answer_pieces(text: str) -> Iterator[tuple[str, str | None]]:
