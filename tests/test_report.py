@@ -405,7 +405,14 @@ def test_a_long_listing_is_cut_into_parts_that_the_index_finds(monkeypatch: pyte
 
 
 def test_the_page_of_a_demo_sized_gallery_is_moderate(run: Path) -> None:
-    assert len(report(run)) < 3_000_000
+    assert len(report(run)) < 1_500_000
+
+
+def test_every_section_has_its_link_in_the_bar(run: Path) -> None:
+    page = report(run)
+    bar = re.search(r'<nav aria-label="Sections">(.*?)</nav>', page)
+    sections = re.findall(r'<section id="([^"]+)"', page)
+    assert bar and re.findall(r'<a href="#([^"]+)">', bar[1]) == sections and {"controls", "costs"} <= {*sections}
 
 
 @pytest.mark.parametrize(

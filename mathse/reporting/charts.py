@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
+from itertools import chain
 from statistics import fmean
 from typing import Any
 
@@ -271,8 +272,9 @@ def bars(rows: Sequence[Bar], label: str, remarks: str = "", width: int = WIDE) 
     d = Drawing()
 
     x, baseline = float(left), 16
-    present = {part.name for row in rows for part in row.parts if part.amount}
-    for name, look in {part.name: part.look for row in rows for part in row.parts}.items():
+    every_part = list(chain.from_iterable(row.parts for row in rows))
+    present = {part.name for part in every_part if part.amount}
+    for name, look in {part.name: part.look for part in every_part}.items():
         if name in present:
             needed = 16 + len(name) * 6.6 + 24
             if x > left and x + needed - 24 > width:
@@ -332,8 +334,9 @@ def curves(
     drawn = [curve for curve in drawn if curve.points]
     if not drawn:
         return Markup()
-    xs = list(marks) or sorted({x for curve in drawn for x, _, _ in curve.points})
-    heights = [end for curve in drawn for _, y, interval in curve.points for end in (y, *(interval or ()))]
+    points = list(chain.from_iterable(curve.points for curve in drawn))
+    xs = list(marks) or sorted({x for x, _, _ in points})
+    heights = list(chain.from_iterable((y, *(interval or ())) for _, y, interval in points))
     lowest = min(*heights, 0.95)
     y_ticks = ticks(lowest, max(*heights, lowest + 0.05))
     low, high = max(0.0, y_ticks[0]), min(1.0, y_ticks[-1])
@@ -429,7 +432,7 @@ def losses(fits: Mapping[str, Sequence[Mapping[str, Any]]], width: int = WIDE) -
     drawn = {name: curves for name, curves in drawn.items() if curves[0]}
     if not drawn:
         return Markup()
-    values = [loss for pair in drawn.values() for curve in pair for _, loss in curve]
+    values = [loss for _, loss in chain.from_iterable(train + val for train, val in drawn.values())]
     low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))  # powers of ten
     high = max(high, low + 1)
     every = math.ceil((high - low) / 4)  # four labels at most, one above the other
@@ -483,9 +486,11 @@ def orm_panels(series: Sequence[tuple[str, Mapping[str, Any]]], width: int = WID
     shown = [(key, name) for key, name in ORM_FIGURES.items() if any(row.get(key) is not None for _, row in series)]
     if not shown:
         return Markup()
-    known = [(row[key], (row.get("ci95") or {}).get(key)) for key, _ in shown for _, row in series if key in row]
-    lowest = min(interval[0] if interval else share for share, interval in known if share is not None)
-    floor = min(ticks(lowest, 1.0, 4)[0], 0.9)
+    lowest = []
+    for key, _ in shown:
+        known = [row for _, row in series if row.get(key) is not None]
+        lowest += [((row.get("ci95") or {}).get(key) or [row[key]])[0] for row in known]
+    floor = min(ticks(min(lowest), 1.0, 4)[0], 0.9)
     marks = [tick for tick in ticks(floor, 1.0, 4) if floor - 1e-9 <= tick <= 1]
     height, left, gap = 270, 46, 26
     across = len(shown) if width >= WIDE else 1
@@ -568,11 +573,11 @@ def staircase(flights: Sequence[Stairs], width: int = WIDE) -> Markup:
     flights = [f for f in flights if f.accuracy]
     if not flights:
         return Markup()
-    stages = sorted({stage for f in flights for stage in f.accuracy}, key=stage_order)
+    stages = sorted(set(chain.from_iterable(f.accuracy for f in flights)), key=stage_order)
     is_narrow = width < WIDE
     beside = 6 if is_narrow else 270  # px of the names of several flights
     right = 16 if len(flights) == 1 else beside
-    highest = max(f.interval.get(s, (0, a))[1] for f in flights for s, a in f.accuracy.items())
+    highest = max(max(f.interval.get(stage, (0, share))[1] for stage, share in f.accuracy.items()) for f in flights)
     left, top, bottom = 52, 30, 54
     frame = Frame(left, top, width - left - right, HEIGHT - top - bottom, 0, ticks_from_zero(highest)[-1])
     tread = frame.width / len(stages)  # px of a stage
@@ -745,13 +750,18 @@ class Point:
     shares: Sequence[float]
 
 
+def _ticks_of_means(seeds: Iterable[Sequence[float]], means: Iterable[tuple[float, Interval]]) -> list[float]:
+    """The ticks of a scale that holds every seed and every interval."""
+    ends = list(chain.from_iterable(seeds))
+    ends += chain.from_iterable(interval or () for _, interval in means)
+    return ticks_from_zero(max(ends))
+
+
 def means(values: Mapping[str, Sequence[float]], name: str, axis: str | None) -> Markup:
     """Draw a variant's mean, its interval and its seeds. ``values``: a share a seed, by variant. ``axis``: the quantity
     of which the variants are steps; a line then joins them."""
     mean_of = {variant: mean_share(list(shares)) for variant, shares in values.items()}
-    ends = [share for shares in values.values() for share in shares]
-    ends += [end for _, interval in mean_of.values() for end in interval or ()]
-    marks = ticks_from_zero(max(ends))
+    marks = _ticks_of_means(values.values(), mean_of.values())
     left, line, foot = 56, 18, 24  # px: the margin, a line of a name, the space below
     step = (STUDY - left - 20) / len(values)
     names = {v: textwrap.wrap(v, max(int(step / LETTER_WIDTH), 1), break_long_words=False) for v in values}
@@ -786,14 +796,12 @@ def means_by_cost(lines: Mapping[str, Sequence[Point]], name: str, axis: str) ->
 
     The axis is logarithmic, because such a study doubles its cost. ``name``: of the shares; ``axis``: of the cost.
     """
-    points = [point for line in lines.values() for point in line]
+    points = list(chain.from_iterable(lines.values()))
     mean_of = {id(point): mean_share(list(point.shares)) for point in points}
-    ends = [share for point in points for share in point.shares]
-    ends += [end for _, interval in mean_of.values() for end in interval or ()]
-    marks = ticks_from_zero(max(ends))
+    marks = _ticks_of_means([point.shares for point in points], mean_of.values())
     left, top = 56, 48
     frame = Frame(left, top, STUDY - left - 24, HEIGHT - top - 80, 0, marks[-1])
-    spent = [cost for point in points for cost in point.spent]
+    spent = list(chain.from_iterable(point.spent for point in points))
     least, most = math.log(min(spent) / 1.15), math.log(max(spent) * 1.15)
 
     def x(cost: float) -> float:

@@ -30,8 +30,9 @@ MAX_TABLE_ROWS = 200  # of a table of examples; the files have all
 
 
 @cache
-def _environment() -> Environment:
-    environment = Environment(
+def environment() -> Environment:
+    """Make the environment in which all templates are rendered."""
+    made = Environment(
         loader=PackageLoader("mathse", ""),
         autoescape=True,
         undefined=StrictUndefined,
@@ -40,7 +41,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         extensions=["jinja2.ext.do"],
     )
-    environment.filters |= {
+    made.filters |= {
         "answer": answer_with_formulas,
         "number": count,
         "duration": duration,
@@ -51,15 +52,15 @@ def _environment() -> Environment:
         "span": span,
         "stage_title": title,
     }
-    environment.globals |= {"WIDE": WIDE, "NARROW": NARROW, "NONE": NONE}
-    return environment
+    made.globals |= {"WIDE": WIDE, "NARROW": NARROW, "NONE": NONE}
+    return made
 
 
 def render(template: str, heading: str, **values: object) -> str:
     """Return a page. ``heading``: its title in the browser; ``values``: what its template names."""
     script = _packaged("page.js") + _packaged("explorer.js")
     return (
-        _environment()
+        environment()
         .get_template(template)
         .render(
             heading=heading,

@@ -64,7 +64,9 @@ def duration(seconds: float) -> str:
 
 def speed(rate: float) -> str:
     """Three figures or so: 0.52, 8.31, 85.2, 1,204."""
-    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.1f}" if rate >= 10 else f"{rate:.2f}"
+    if rate >= 100:
+        return f"{rate:,.0f}"
+    return f"{rate:.1f}" if rate >= 10 else f"{rate:.2f}"
 
 
 def figures(info: Mapping[str, float | str]) -> list[str]:

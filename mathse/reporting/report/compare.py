@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from mathse.reporting.charts import ORM_FIGURES, mean_stairs, staircase
@@ -75,7 +76,7 @@ def compare_page(runs: Sequence[Run]) -> str:
             orms.append(row | {name: percent(run.orm.get(key)) for key, name in ORM_FIGURES.items()})
 
     settings = []
-    for key in sorted({key for variant in compared for key in variant.settings}):
+    for key in sorted(set(chain.from_iterable(variant.settings for variant in compared))):
         values = [variant.settings.get(key, NONE) for variant in compared]
         if any(value != values[0] for value in values):
             settings.append([key, *("null" if value is None else value for value in values)])
@@ -100,7 +101,8 @@ def compare_page(runs: Sequence[Run]) -> str:
 
 def _stages_with(runs: Sequence[Run], key: str) -> list[str]:
     """The stages in which a run has the figure, in the order of a run."""
-    return sorted({e["stage"] for run in runs for e in run.entries if e.get(key) is not None}, key=stage_order)
+    entries = chain.from_iterable(run.entries for run in runs)
+    return sorted({e["stage"] for e in entries if e.get(key) is not None}, key=stage_order)
 
 
 def variants(runs: Sequence[Run]) -> list[Variant]:

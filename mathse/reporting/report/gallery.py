@@ -69,7 +69,8 @@ def _judged(run: Run, problem_of: ProblemOf) -> Iterator[GalleryItem]:
     """The paths of every stage with their verdicts; drafts with their rewrites, and rewrites with their drafts."""
     verdicts = Lookup(run, VERDICTS, Verdict, attrgetter("path_id"))
     by_draft = Lookup(run, REFLECTIONS, Reflection, attrgetter("draft.id"))
-    rewritten = {r.revised.id for stage in run.stages for r in stage.rows(REFLECTIONS, Reflection)}
+    reflections = chain.from_iterable(stage.rows(REFLECTIONS, Reflection) for stage in run.stages)
+    rewritten = {reflection.revised.id for reflection in reflections}
     for stage in run.stages:
         for path in stage.rows(PATHS, ReasoningPath):
             if path.id in rewritten:  # shown below, with its draft
@@ -154,7 +155,7 @@ class Piles:
         for pile in self._piles.values():
             self._cut(pile)
         ordered = [[item for *_, item in self._piles[kind]] for kind in sorted(self._piles)]
-        dealt = (item for turn in zip_longest(*ordered) for item in turn if item is not None)
+        dealt = (item for item in chain.from_iterable(zip_longest(*ordered)) if item is not None)
         return list(islice(dealt, self.most))
 
     def _cut(self, pile: list[tuple[int, str, GalleryItem]]) -> None:

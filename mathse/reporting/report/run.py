@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from statistics import fmean, median
 from typing import Any
 from urllib.parse import urlencode
@@ -50,7 +51,7 @@ def run_page(
         listing.add(item)
     write("index", script_json(listing.index()))
     groups = choice.groups()
-    chosen = [item for items in groups.values() for item in items]
+    chosen = list(chain.from_iterable(groups.values()))
 
     scored = [e for e in run.entries if e.get("accuracy") is not None]
     logs = {title(stage.name): rows for stage in run.stages if (rows := stage.curve())}

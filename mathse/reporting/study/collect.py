@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain, product
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -41,23 +42,28 @@ class Collected:
         return [value(run, measure) for run in self.runs[variant]]
 
     @cached_property
+    def stages(self) -> list[FinishedStage]:
+        """The stages of every run; a stage that several runs share comes once a run."""
+        runs = chain.from_iterable(self.runs.values())
+        return list(chain.from_iterable(run.stages for run in runs))
+
+    @cached_property
     def minutes(self) -> float:
-        """Of all stages behind the table; one that several runs share counts once."""
-        seconds = {s.identity: s.manifest["wall_s"] for runs in self.runs.values() for r in runs for s in r.stages}
+        """The time of all stages behind the table; a stage that several runs share counts once."""
+        seconds = {stage.identity: stage.manifest["wall_s"] for stage in self.stages}
         return sum(seconds.values()) / 60
 
     @cached_property
     def commits(self) -> list[str]:
         """The versions of the program that made the stages, the most frequent first."""
-        stages = (stage for runs in self.runs.values() for run in runs for stage in run.stages)
-        commits = Counter(str(stage.manifest.get("git") or "?") for stage in stages)
+        commits = Counter(str(stage.manifest.get("git") or "?") for stage in self.stages)
         return [commit for commit, _ in commits.most_common()]
 
     @cached_property
     def differing(self) -> dict[str, dict[str, Any]]:
         """variant -> the settings in which the variants are not all alike."""
         settings = {v: _settings(runs[0]) for v, runs in self.runs.items()}
-        keys = sorted({key for s in settings.values() for key in s})
+        keys = sorted(set(chain.from_iterable(settings.values())))
         unlike = [k for k in keys if len({repr(s.get(k, NONE)) for s in settings.values()}) > 1]
         return {v: {k: s[k] for k in unlike if k in s} for v, s in settings.items()}
 
@@ -101,7 +107,7 @@ def collect(design: Design, root: Path, seeds: Sequence[int] | None = None) -> C
         cells[cell] = run
 
     chosen = tuple(seeds or sorted({seed for _, seed in cells}))
-    missing = [f"{v}, seed {s}" for v in design.variants for s in chosen if (v, s) not in cells]
+    missing = [f"{v}, seed {s}" for v, s in product(design.variants, chosen) if (v, s) not in cells]
     if missing or not chosen:
         raise RunError(
             f"study {design.name}: no finished run in {root} of {'; '.join(missing) or 'any variant'}; make them with: "
@@ -115,7 +121,7 @@ def collect(design: Design, root: Path, seeds: Sequence[int] | None = None) -> C
                     f"study {design.name}: {variant} was not run alike with seeds {members[0].seed} and {run.seed}: "
                     f"{unlike}; run one of them again"
                 )
-    of_orms = all(run.task == "orm" for members in runs.values() for run in members)
+    of_orms = all(run.task == "orm" for run in chain.from_iterable(runs.values()))
     return Collected(design.measured(of_orms), chosen, runs)
 
 

@@ -10,6 +10,7 @@ import json
 import re
 import shlex
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -191,7 +192,7 @@ def seed_table(collected: Collected) -> Cells:
 def settings_table(collected: Collected) -> Cells:
     """In which settings the variants differ."""
     differing = collected.differing
-    keys = sorted({key for settings in differing.values() for key in settings})
+    keys = sorted(set(chain.from_iterable(differing.values())))
     rows = []
     for variant in collected.design.variants:
         values = (differing[variant].get(key) for key in keys)
