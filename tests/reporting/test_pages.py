@@ -14,8 +14,8 @@ from markupsafe import Markup
 from mathse.reporting import charts
 from mathse.reporting.pages import environment, render
 
-PAGE_TAG = re.compile(r"(?<!\?P)</?(article|body|details|div|figure|form|h[1-4]|li|main|p|section|table|td|th|tr|ul)\b[^>]*>")
-    r"</?(article|body|details|div|dl|figure|form|h[1-4]|li|main|p|section|table|td|th|tr|ul)\b[^>]*>"
+PAGE_TAG = re.compile(
+    r"(?<!\?P)</?(article|body|details|div|figure|form|h[1-4]|li|main|section|table|td|th|tr|ul)\b[^>]*>"
 )
 SITE = "reporting/templates/site.html.j2"
 EMPTY_SITE = {"counts": "0 runs", "own_runs": [], "studies": [], "study_runs": [], "damaged": []}
