@@ -266,7 +266,7 @@ def bars(rows: Sequence[Bar], label: str, remarks: str = "", width: int = WIDE) 
     if not most:
         return Markup()
     is_narrow = width < WIDE
-    # On a narrow screen the name and the remark stand on a line of their own above the bar.
+    # On a narrow screen the name and the remark have a line of their own above the bar.
     left, right, step, thickness = (0, 0, 56, 24) if is_narrow else (168, 150, 42, 24)
     scale = (width - left - right) / most  # px of 1
     d = Drawing()
@@ -439,7 +439,7 @@ def losses(fits: Mapping[str, Sequence[Mapping[str, Any]]], width: int = WIDE) -
     height, left, right, gap = 190, 58, 6, 22
     across = min(4 if width >= WIDE else 2, (width - left - right + gap) // (136 + gap) or 1)
     panel = (width - left - right - gap * (across - 1)) / across
-    is_narrow = panel < 180  # the two last losses then stand one above the other
+    is_narrow = panel < 180  # the two last losses then have a line each
     d, numbers = Drawing(), []
     d.text(0, 14, "loss", "small")
     for k, (name, (train, val)) in enumerate(drawn.items()):
@@ -519,7 +519,7 @@ def orm_panels(series: Sequence[tuple[str, Mapping[str, Any]]], width: int = WID
             foot = frame.y(interval[0] if interval else share)
             d.text(cx, min(foot, frame.bottom) + 15, percent(share), "small strong", "middle")
         for i, ((cx, _), (stage, _)) in enumerate(zip(spots, series, strict=True)):
-            # Neighbours' names stand on two lines, so that they do not meet.
+            # Neighbours' names alternate between two lines, so that they do not meet.
             d.text(cx, frame.bottom + 34 + (i % 2) * 15, student(stage), "tick", "middle")
         numbers.append(f"{name}: " + ", ".join(f"{student(s)} {percent(row.get(key))}" for s, row in series))
     label = f"The ORM on held-out paths. {'; '.join(numbers)}."
@@ -590,7 +590,7 @@ def staircase(flights: Sequence[Stairs], width: int = WIDE) -> Markup:
     d = Drawing()
     frame.grid(d, ticks(0, frame.high), axis=0)
     for k, stage in enumerate(named):
-        # The last name of tight treads ends at the frame. Close neighbours' names stand on two lines.
+        # The last name of tight treads ends at the frame. Close neighbours' names alternate between two lines.
         x, anchor = (frame.right, "end") if is_tight and stage == stages[-1] else (start[stage] + tread / 2, "middle")
         lower = 15 * (k % 2) if is_close else 0
         d.text(x, frame.bottom + 22 + lower, title(stage), "small strong" if is_close else "name", anchor)
@@ -622,7 +622,7 @@ def staircase(flights: Sequence[Stairs], width: int = WIDE) -> Markup:
                 above = frame.y(high)
                 d.text(middle, above - 8, percent(accuracy), look if is_close else "value", "middle")
             if before is not None:
-                # The gain stands below the step and its interval, but never on the axis.
+                # The gain is below the step and its interval, but never on the axis.
                 gained = gain(before, accuracy)
                 hint += f", {gained} points"
                 if stage in named:
@@ -729,7 +729,7 @@ def flow(
             at, anchor = x, "start"
         elif is_close and k == len(students) - 1:
             at, anchor = x + node, "end"
-        lower = 15 * (k % 2) if is_close else 0  # neighbours' names stand on two lines
+        lower = 15 * (k % 2) if is_close else 0  # neighbours' names alternate between two lines
         d.text(at, floor + 20 + lower, title(student["stage"]), "small strong" if is_close else "name", anchor)
         tiny = " tiny" if is_close else ""
         if right * unit > 18:
@@ -783,7 +783,7 @@ def means(values: Mapping[str, Sequence[float]], name: str, axis: str | None) ->
         d.dot(x, y, 5, "dot")
         if axis is None:
             d.text(x - 10, y + 5, f"{100 * mean:.1f}", "strong halo", "end")
-        else:  # a line comes from the left: the number stands above all that belongs to its variant
+        else:  # a line comes from the left: the number is above all marks of its variant
             above = frame.y(max(*values[variant], *(interval or ())))
             d.text(x, above - 10, f"{100 * mean:.1f}", "strong halo", "middle")
         for k, words in enumerate(names[variant]):
@@ -832,7 +832,7 @@ def means_by_cost(lines: Mapping[str, Sequence[Point]], name: str, axis: str) ->
                 hint = f"{label}: {percent(share)} with {short(seed_cost)} {axis}"
                 d.dot(x(seed_cost), frame.y(share), 2.5, "quiet", hint)
             d.dot(x(cost), frame.y(mean), 5, look)
-            # The first line's numbers stand above all that belongs to the point, the others' below: no line runs there.
+            # The first line's numbers are above all marks of the point, the other lines' below: no line runs there.
             reach = [frame.y(share) for share in (*point.shares, *(interval or ()))]
             at = min(reach) - 8 if k == 0 else min(max(reach) + 18, frame.bottom - 6)
             d.text(x(cost), at, f"{100 * mean:.1f}", "strong halo", "middle")

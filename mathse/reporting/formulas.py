@@ -38,7 +38,7 @@ FORMULA = re.compile(
     rf"|(?<![\\$])\$(?P<single>(?![\s$])(?:\\.|[^$\\\n]){MOST}(?<!\s))\$(?![\d$])",
     re.DOTALL,
 )
-# In single dollars no formula but prose: two words of small letters that belong to no command and stand in no group
+# In single dollars no formula but prose: two words of small letters that are in no command and in no group
 # such as \text{...}; an amount and a word; a sum of amounts, of which the next one begins at the second dollar.
 PROSE = re.compile(
     r"(?<![\\A-Za-z])[a-z]{2,}[,;]?\s+[a-z]{2,}(?![A-Za-z])|^\d[\d,.]*\s+[a-z]{2,}\s|^[\d.<][^\\]*[=+*/<-]$"
@@ -123,7 +123,7 @@ def mathml(tex: str, display: bool = False) -> str | None:
         *named, LookupError, ValueError, TypeError, AttributeError, StopIteration, RuntimeError,
     )  # fmt: skip
     try:
-        # The converter knows align, not the form of it that stands inside a formula.
+        # The converter knows align, but not aligned, its form inside a formula.
         known = ALIGNED.sub(r"\\\1{align*}", tex)
         tree = converter.convert_to_element(known, display="block" if display else "inline")
         body = "".join(map(_written, tree))
@@ -137,7 +137,7 @@ def mathml(tex: str, display: bool = False) -> str | None:
 
 
 def _depth(tex: str) -> int:
-    r"""How deep groups, ``\left`` and environments stand in each other, at most."""
+    r"""The greatest depth of groups, ``\left`` and environments inside each other."""
     deepest = depth = 0
     for mark in re.finditer(r"\\(?:begin|left|end|right)(?![a-z])|\\.|[{}]", tex):
         depth += {"{": 1, r"\begin": 1, r"\left": 1, "}": -1, r"\end": -1, r"\right": -1}.get(mark[0], 0)

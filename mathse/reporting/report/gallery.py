@@ -1,7 +1,7 @@
 """The reasoning paths and test answers of a run, all that is known of each, and a choice of them for the page itself.
 
 A run has hundreds of thousands of paths; they are read one at a time, and few are held in memory. The choice hangs on
-their ids alone, so that a report that is written again shows the same ones.
+their ids only, so a report that is written again shows the same paths.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class GalleryItem:
 
     @property
     def judge_right(self) -> bool | None:
-        """Whether the judge took a right path or refused a wrong one; None where it, or the truth, said nothing."""
+        """Whether the judge accepted a right path or rejected a wrong path; None where either is not known."""
         if self.right is None or self.decision in (None, "unparsed"):
             return None
         return (self.decision == "accepted") == self.right
@@ -55,7 +55,7 @@ def paths(run: Run, problem_of: ProblemOf) -> Iterator[GalleryItem]:
 
 
 def answers_to_tests(run: Run, problem_of: ProblemOf) -> Iterator[GalleryItem]:
-    """What each student answered to the test problems, right or wrong as its accuracy counts it."""
+    """Yield each student's answers to the test problems, right or wrong as its accuracy counts them."""
     for stage in run.stages:
         lineage = Lineage("student", stage.name, stage.name)
         for row in stage.rows(PREDICTIONS):

@@ -291,7 +291,7 @@ def own_seconds(stage: FinishedStage, stages: Sequence[FinishedStage]) -> dict[s
 
 
 def fit_row(name: str, rows: Log) -> Row:
-    """A fit's log in numbers; logs of earlier versions have losses alone."""
+    """A fit's log in numbers; logs of earlier versions have only losses."""
     train, val = loss_points(rows, "loss"), loss_points(rows, "val_loss")
     keys = ("grad_norm", "tokens_per_second", "mfu", "peak_memory_gib", "padding", "data_wait")
     measured = {key: [float(row[key]) for row in rows if row.get(key) is not None] for key in keys}

@@ -27,7 +27,7 @@ QUESTION = re.compile(r"\*\*Question\.\*\*\s+(.+?)(?:\n\s*\n|\Z)", re.DOTALL)  #
 
 
 def site_page(roots: Sequence[Path], experiments: Path, out: Path, report_of: Callable[[Path], Path]) -> str:
-    """The page that will stand at ``out``. ``report_of`` gives a run folder's report, and writes it where there is
+    """Return the page for ``out``. ``report_of`` gives a run folder's report, and writes it where there is
     none. Raises RunError where there is neither a run below ``roots`` nor a study's result in ``experiments``."""
     studies: dict[str, dict[str, Any]] = {}  # name -> its results.json
     for file in sorted(experiments.glob("*/results.json")):

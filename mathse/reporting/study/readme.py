@@ -130,8 +130,8 @@ def _legend(collected: Collected) -> str:
 
 
 def main_table(collected: Collected) -> Cells:
-    """What the study asks: a row a variant, compared with the one that the design names; or a row a stage of the only
-    variant, compared with the stage before."""
+    """The study's main table: a row a variant, compared with the variant that the design names; or a row a stage of the
+    only variant, compared with the stage before."""
     design = collected.design
     rows: Cells = []
     if design.rows == "stages":

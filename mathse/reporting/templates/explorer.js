@@ -1,7 +1,7 @@
 "use strict";
 // Paths and test answers: which are shown, in which order, and how one looks (listing.py says what the data are).
 //
-// What is shown stands in the page's address behind "#gallery?", so that every view is a link:
+// The view is in the page's address behind "#gallery?", so every view is a link:
 //   stage, verdict, judge, right, kind, origin, words, sort    the filters, as the form has them
 //   problem [, path]                                           one problem through all stages
 //   from, to, change                                           the test problems that a student learned or unlearned

@@ -1,5 +1,5 @@
 "use strict";
-// What every page can do besides being read: sort a table, take a table or a chart away, show a chart's values at the
+// Every page's tools: sort a table, take a table or a chart away, show a chart's values at the
 // pointer, and scroll by keyboard what is wider than the screen. Without this script all of it is still there to read.
 
 // An element with its attributes and children; text is text, never markup.
@@ -19,7 +19,7 @@ const save = (text, kind, name) => {
   setTimeout(() => URL.revokeObjectURL(url), 10000);
 };
 
-// What a file is called: the page, the section, and which of its kind.
+// The name of a saved file: the page, the section, and the number within its kind.
 const fileName = (part, ending) => {
   const section = part.closest("section");
   const all = [...document.querySelectorAll(`section[id="${section ? section.id : ""}"] ${part.localName === "svg" ? "svg.chart" : "table"}`)];
@@ -115,7 +115,7 @@ const standalone = (chart) => {
 for (const figure of document.querySelectorAll("figure")) {
   const charts = [...figure.querySelectorAll("svg.chart")];
   if (!charts.length) continue;
-  // Of a chart that is drawn for wide and for narrow screens, the one that is seen.
+  // A chart is drawn for wide and for narrow screens: take the visible drawing.
   const seen = () => charts.filter((chart) => chart.getClientRects().length);
   const take = () => seen().forEach((chart) => save(standalone(chart), "image/svg+xml", fileName(chart, ".svg")));
   const button = element("button", { type: "button", click: take }, "SVG");
