@@ -1,4 +1,4 @@
-"""Twelve rooms, each importing only from rooms below it; a core that imports no wing; each outer library in few rooms."""
+"""Twelve rooms, each importing only from rooms below it; a core and its wings; each outer library in few rooms."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ ROOMS = (
     "evaluation",  # benchmarks scored as their authors do; runs compared
     "commands",  # one file or folder a verb
 )
-# Packages and modules that hang on the core, and how a user reaches each: an option, whose ``_target_`` lies there, or a
-# subcommand. Nothing in the core imports them (here and in test_wings.py); docs/design.md draws them.
+# Packages and modules that hang on the core, and how a user reaches each: by an option, whose ``_target_`` lies there,
+# or by a subcommand. Nothing in the core imports them (test_wings.py); docs/design.md draws them.
 WINGS = {
     "models.cogvlm2": "backbone=cogvlm2",
     "models.internvl2_5": "backbone=internvl2_5",
