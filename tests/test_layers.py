@@ -39,10 +39,12 @@ WINGS = {
     "models.packaged": "backbone=smollm2, backbone=smollm2_vision",
     "models.tiny_hf": "mathse tiny",
     "reporting.dashboard": "mathse dashboard",
+    "reporting.loggers.wandb": "logger=wandb",
     "reporting.study": "mathse study",
     "evaluation.benchmarks": "benchmark=mathvista, benchmark=mathverse, benchmark=mathvision, benchmark=wemath, "
     "benchmark=mathvl_test",
     "evaluation.compare": "mathse compare",
+    "evaluation.orm_test": "benchmark=orm_test",
     "commands.control": "mathse control",
     "commands.convert": "mathse convert",
     "commands.convert_data": "mathse convert-data",

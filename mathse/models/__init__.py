@@ -52,6 +52,15 @@ def load(family: str, path: str | Path, *, weights: bool = True, **settings: Any
     return backbone
 
 
+def family_of(target: str) -> str | None:
+    """The family whose module or package has the class or function ``target``; None for a class of the user's own."""
+    for family, section in FAMILIES.items():
+        module: str = section()._target_.rpartition(".")[0]
+        if target.startswith(f"{module}."):
+            return family
+    return None
+
+
 def beside_target(section: Any, name: str) -> Any:
     """The function ``name`` of the module or package that has the ``_target_`` of a ``backbone`` section.
 
