@@ -8,7 +8,7 @@ from typing import Any
 
 from mathse.config import build
 from mathse.config.schema import EvaluateConfig
-from mathse.evaluation.benchmarks.base import STUDENT_PROMPT, Benchmark, Item
+from mathse.evaluation.benchmark import STUDENT_PROMPT, Benchmark, Item
 from mathse.evaluation.folder import UNASKED
 from mathse.evaluation.opened import OpenedBenchmark
 from mathse.evaluation.predictions import Answer

@@ -24,7 +24,7 @@ import torch
 from mathse.config.backbones import GGUF, PACKAGE
 from mathse.config.extras import missing
 from mathse.errors import CheckpointError
-from mathse.models.packaged import digest_of, made_once, packaged_file
+from mathse.models.packaged.package_files import digest_of, made_once, packaged_file
 from mathse.models.user_cache import user_cache
 
 WHOLE_NUMBERS = {"F32", "F16", "F64"}  # kinds of tensors that bfloat16 would round
@@ -41,11 +41,6 @@ UNREADABLE = (
     AssertionError,
 )
 FORMAT = 1  # of what is made here; with another one it is made anew
-
-
-def is_gguf(path: str | Path) -> bool:
-    """Whether ``path`` names a GGUF file, by itself or by the package (or packages) that have it."""
-    return str(path).startswith(PACKAGE) or str(path).endswith(GGUF)
 
 
 def file_of(path: str | Path) -> Path:

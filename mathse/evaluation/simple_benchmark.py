@@ -9,8 +9,8 @@
         def score(self, problem, answer):
             return same_answer(answer, problem.answer, problem.choices)
 
-``Adapted`` is such a class as the whole contract of ``base.Benchmark``. A benchmark with an official extraction, an LLM
-or aggregates of its own has the methods of that contract itself.
+``Adapted`` gives such a class all methods of ``mathse.evaluation.benchmark.Benchmark``. A benchmark with an official
+extraction, an LLM or aggregates of its own has these methods itself.
 """
 
 from __future__ import annotations
@@ -22,8 +22,17 @@ from typing import Any, ClassVar
 
 from mathse.data.domains import final_answer
 from mathse.errors import ConfigError
-from mathse.evaluation.benchmarks.base import LLM, RULE, Benchmark, Extraction, Item, Scored
-from mathse.evaluation.benchmarks.common import check_choice, group_accuracy, paired
+from mathse.evaluation.benchmark import (
+    LLM,
+    RULE,
+    Benchmark,
+    Extraction,
+    Item,
+    Scored,
+    check_choice,
+    group_accuracy,
+    paired,
+)
 from mathse.inference.prompts import question_text
 from mathse.types import Problem
 
@@ -68,7 +77,7 @@ class SimpleBenchmark(ABC):
 
 
 class Adapted:
-    """A simple benchmark as a ``base.Benchmark``."""
+    """A simple benchmark as a ``benchmark.Benchmark``."""
 
     def __init__(self, simple: SimpleBenchmark) -> None:
         self.simple = simple
@@ -150,5 +159,5 @@ def refuse_unfinished(kind: Any, name: str) -> None:
 def _lacks(name: str, kind: type, members: Sequence[str]) -> str:
     return (
         f"benchmark.{name}: {kind.__module__}.{kind.__name__} lacks {', '.join(members)}; derive it from "
-        "mathse.evaluation.benchmarks.simple.SimpleBenchmark and write problems and score, which is enough"
+        "mathse.evaluation.simple_benchmark.SimpleBenchmark and write problems and score, which is enough"
     )

@@ -14,12 +14,11 @@ from PIL import Image
 
 from mathse.data.domains import is_right
 from mathse.data.images import REPORT_SIDE
+from mathse.reporting.loggers import Loader
 from mathse.runs.layout import ORM_HELD, PATHS, PREDICTIONS, REFLECTIONS, VERDICTS
 from mathse.runs.reader import FinishedStage
 from mathse.seeds import derive
 from mathse.types import Problem, Verdict
-
-Loader = Callable[[str], Image.Image]
 
 ROWS = 64
 COLUMNS = [

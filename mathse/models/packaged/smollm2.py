@@ -13,6 +13,9 @@ from typing import ClassVar
 from mathse.config.backbones import SmolLM2 as Settings
 from mathse.models import causal_lm
 from mathse.models.checkpoint import told_in_a_sentence
+from mathse.models.packaged.gguf import folder_of
+
+__all__ = ["SmolLM2Backbone", "folder_of", "load"]
 
 
 class SmolLM2Backbone(causal_lm.CausalLMBackbone):

@@ -5,7 +5,7 @@
 ``round/...``          accuracy, acceptance, the ORM on this student, over ``round``: base -1, distill 0, round_01 1..
 ``samples/<stage>``    a table of paths with image, verdict and critique, of at most ``sample_table.ROWS`` rows
 summary                the figures of summary.json by names that stay the same: ``mathse/reporting/loggers/figures.py``
-artifacts              training sets, verdicts, checkpoints (by reference): ``mathse/reporting/loggers/artifacts.py``
+artifacts              training sets, verdicts, checkpoints (by reference): ``mathse/reporting/loggers/wandb/artifacts.py``
 group, job type        of a study's run: the study and the variant; else ``logger.group`` and the task
 =====================  ==============================================================================================
 
@@ -29,11 +29,12 @@ import pytorch_lightning as pl
 from mathse.config.schema import WandbLogger as Settings
 from mathse.config.secrets import without_secrets
 from mathse.errors import RunError
-from mathse.reporting.loggers.artifacts import StageArtifact, artifacts
+from mathse.reporting.loggers.wandb.artifacts import StageArtifact, artifacts
+from mathse.reporting.loggers import Loader
 from mathse.reporting.loggers.curve import SendCurve
 from mathse.reporting.loggers.figures import round_figures, round_of, run_figures, stage_figures
-from mathse.reporting.loggers.sample_table import Loader, sample_table
-from mathse.reporting.loggers.sent import Sent
+from mathse.reporting.loggers.wandb.sample_table import sample_table
+from mathse.reporting.loggers.wandb.sent import Sent
 from mathse.runs.reader import FinishedStage, GrowingLog, read_head, read_stages
 from mathse.runs.stage_cache import RunFolder, Stage
 from mathse.types import Problem

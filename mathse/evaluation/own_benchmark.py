@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 
 from mathse.data.domains import has_answer
 from mathse.data.problems import ProblemSource
-from mathse.evaluation.benchmarks.base import STUDENT_PROMPT
-from mathse.evaluation.benchmarks.simple import SimpleBenchmark
+from mathse.evaluation.benchmark import STUDENT_PROMPT
+from mathse.evaluation.simple_benchmark import SimpleBenchmark
 from mathse.types import Problem
 
 

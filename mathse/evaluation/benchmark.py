@@ -1,4 +1,4 @@
-"""The contract of a benchmark: rows in, verdicts and the official aggregates out.
+"""The contract of a benchmark, rows in, verdicts and the official aggregates out, and the helpers of all benchmarks.
 
     bench = make("mathvista", prompt="query", rule="released")   # its settings: mathse/config/evaluation.py
     bench.check()                                                # ConfigError if its scorer cannot work here
@@ -15,11 +15,12 @@ scoring it a second time gives the second number. ``second_opinions`` is math-ve
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from mathse.errors import ConfigError, DataError
 from mathse.types import Problem
 
 STUDENT_PROMPT = "student"  # the prompt that the student was trained with; a choice beside every benchmark's own
@@ -27,6 +28,9 @@ RULE = "rule"  # decided_by: the official code's own rule
 GIVEN = "given"  # decided_by: the extraction came with the predictions file
 OVERRUN = "counts as unequal"  # in the note of a verdict on an answer that could not be parsed in time
 NOT_SCORED = "not scored"  # decided_by: an LLM is needed and there is none, or it gave no usable answer
+
+
+Group = tuple[str, str]  # ("task", "geometry problem solving")
 
 
 class LLM(Protocol):
@@ -146,3 +150,34 @@ class Benchmark(Protocol):
     def protocol(self) -> dict[str, Any]:
         """What decided, for metrics.json: JSON values only."""
         ...
+
+
+def check_choice(option: str, value: object, allowed: Sequence[object]) -> None:
+    """ConfigError where ``value`` is none of ``allowed``."""
+    if value not in allowed:
+        raise ConfigError(f"{option} = {value!r}, allowed: {', '.join(map(str, allowed))}; choose one")
+
+
+def group_accuracy(pairs: Iterable[tuple[Item, Scored]], groups: Callable[[Item], Iterable[Group]]) -> dict[str, Any]:
+    """group -> key -> {"accuracy", "correct", "total"} over scored rows, in order of first appearance."""
+    marks: dict[str, dict[str, list[bool]]] = {}
+    for item, row in pairs:
+        if row.correct is not None:
+            for group, key in groups(item):
+                marks.setdefault(group, {}).setdefault(key, []).append(row.correct)
+    return {
+        group: {key: share(sum(correct), len(correct)) for key, correct in keys.items()}
+        for group, keys in marks.items()
+    }
+
+
+def share(correct: int, total: int) -> dict[str, float | int]:
+    """An accuracy as a fraction; 0 of nothing, as in the official scripts."""
+    return {"accuracy": correct / total if total else 0.0, "correct": correct, "total": total}
+
+
+def paired(items: Sequence[Item], *others: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
+    """``zip`` that says what went wrong where the lengths differ."""
+    if any(len(other) != len(items) for other in others):
+        raise DataError(f"{len(items)} items, but {[len(other) for other in others]} values; pass one for each item")
+    return zip(items, *others, strict=True)

@@ -1,6 +1,6 @@
 """``backbone=smollm2_vision``: a LLaVA of two pretrained halves, small enough for one CPU core.
 
-Its checkpoint is made of two packages' weights (``mathse.models.packaged_llava``); ``backbone=hf`` and plain
+Its checkpoint is made of two packages' weights (``mathse.models.packaged.llava``); ``backbone=hf`` and plain
 transformers open it as well. Beyond ``hf``: every picture has one size, and features of a frozen tower can be kept.
 """
 
@@ -15,6 +15,9 @@ from mathse.config.backbones import SmolLM2Vision as Settings
 from mathse.models import hf
 from mathse.models.base import Features
 from mathse.models.checkpoint import told_in_a_sentence
+from mathse.models.packaged.llava import folder_of
+
+__all__ = ["SmolLM2VisionBackbone", "folder_of", "load"]
 
 
 class SmolLM2VisionBackbone(hf.HFBackbone):
