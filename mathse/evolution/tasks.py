@@ -26,7 +26,7 @@ from mathse.evolution.loop import EvolutionLoop
 from mathse.evolution.models import RunModels
 from mathse.evolution.problems import RunProblems
 from mathse.evolution.summary import summarize
-from mathse.inference.llm.account import in_words
+from mathse.inference.llm.account import format_totals
 from mathse.judges.served_orm import unscored_note
 from mathse.judges.teachers import PaidTeacher
 from mathse.models import quiet
@@ -120,7 +120,7 @@ def _run(
     loggers.close()
     write_json(run.path / SUMMARY, summary)  # last: a run with a summary is finished, and nothing is done for it again
     if isinstance(teacher, PaidTeacher):
-        progress.say(f"teacher: {in_words(teacher.usage())}")
+        progress.say(f"teacher: {format_totals(teacher.usage())}")
     return summary
 
 

@@ -17,7 +17,7 @@ from small import path, problems, tiny_backbone, verdict
 from mathse.config.backbones import TinyBackbone as Section
 from mathse.config.judges import Judge
 from mathse.errors import CheckpointError, TeacherError
-from mathse.inference.serving.dialect import at_status
+from mathse.inference.serving.dialect import read_status_log_probs
 from mathse.judges import judge_paths
 from mathse.judges.orm import open_orm, p_correct
 from mathse.judges.served_orm import ServedORM, unscored_note
@@ -139,7 +139,7 @@ def token(text: str, logprob: float = -0.1, **top: float) -> dict[str, Any]:
 
 
 def score_at_status(tokens: list[dict[str, Any]], correct: str, wrong: str) -> float | None:
-    pair = at_status(tokens, correct, wrong)
+    pair = read_status_log_probs(tokens, correct, wrong)
     return None if pair is None else p_correct(torch.tensor(pair))
 
 

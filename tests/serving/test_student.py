@@ -19,7 +19,7 @@ from mathse.config.backbones import TinyBackbone as Section
 from mathse.config.generators import ServerGenerator
 from mathse.config.schema import Trainer
 from mathse.errors import TeacherError
-from mathse.inference.generate import Ask
+from mathse.inference.generate import PromptBatch
 from mathse.inference.rows import solve_row
 from mathse.inference.serving.names import content_name, served_folder
 from mathse.inference.serving.student import ServedStudent, ServedStudents
@@ -150,8 +150,8 @@ def test_a_server_with_fewer_choices_is_asked_again_with_other_seeds(
 def test_several_batches_are_asked_at_a_time_and_come_back_in_their_order(
     student: ServedStudent, local: TinyBackbone, rows: list[Row]
 ) -> None:
-    asks = [Ask([row], GREEDY) for row in rows]
-    assert list(student.generated(asks)) == [local.generate([row], **GREEDY) for row in rows]
+    asks = [PromptBatch([row], GREEDY) for row in rows]
+    assert list(student.generate_batches(asks)) == [local.generate([row], **GREEDY) for row in rows]
 
 
 # --- token counts -----------------------------------------------------------------------------------------------------
