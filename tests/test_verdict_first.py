@@ -12,9 +12,8 @@ from small import path, tiny_backbone
 
 from mathse.config.fits import ORM
 from mathse.inference.rows import judge_row
-from mathse.judges.orm import ORMJudge
+from mathse.judges.orm import ORMJudge, find_verdict_prefix
 from mathse.judges.orm_rows import target
-from mathse.judges.verdict_first import find_verdict_prefix
 from mathse.models.base import Completion
 from mathse.scoring.metrics import accepted
 from mathse.types import Problem, ReasoningPath, Verdict

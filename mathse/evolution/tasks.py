@@ -27,7 +27,7 @@ from mathse.evolution.models import RunModels
 from mathse.evolution.problems import RunProblems
 from mathse.evolution.summary import summarize
 from mathse.inference.llm.account import format_totals
-from mathse.judges.served_orm import unscored_note
+from mathse.judges.served_orm import note_unscored
 from mathse.judges.teachers import PaidTeacher
 from mathse.models import quiet
 from mathse.models.adapters import require_four_bit
@@ -111,7 +111,7 @@ def _run(
     TASKS[config.task](loop)
 
     # The run is over; what follows describes it.
-    if models.served_orm is not None and (note := unscored_note(run.path)) is not None:
+    if models.served_orm is not None and (note := note_unscored(run.path)) is not None:
         context.note(note)
     summary = summarize(loop)
     page = run.path / REPORT

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,39 @@ from mathse.inference.rows import judge_row
 from mathse.judges import Batch, Judge
 from mathse.judges.orm_rows import read_orm
 from mathse.judges.own_answers import OwnAnswers, Solution
-from mathse.judges.verdict_first import find_verdict_prefix
 from mathse.models.base import Backbone, Completion
 from mathse.models.row import Row
 from mathse.training import ranks
 from mathse.types import Problem, ReasoningPath, Status, Verdict
+
+
+@dataclass(frozen=True)
+class VerdictPrefix:
+    """Token ids at the beginning of a verdict whose JSON begins with the status.
+
+    An ORM with such a JSON gives P(correct) from one forward pass over its prompt and ``before``.
+    """
+
+    before: list[int]  # up to the token at which CORRECT and WRONG differ
+    statuses: tuple[int, int]  # the tokens at which they differ: of CORRECT, of WRONG
+    wrong: list[int]  # up to the end of WRONG
+
+
+def find_verdict_prefix(backbone: Backbone) -> VerdictPrefix:
+    """Find the token ids that the training targets of both statuses share. Binary verdicts have the same prefix.
+
+    No part of a target is encoded by itself, since a tokenizer may merge the characters at the cut differently.
+    """
+    targets = [prompts.binary_json(Verdict("", status)) for status in prompts.STATUS_WORDS]
+    targets.append(prompts.feedback_json(Verdict("", "wrong", "Step 1", "words"), "verdict_first"))
+    right, wrong, explained = (backbone.tokenizer(text, add_special_tokens=False)["input_ids"] for text in targets)
+    before = _common_prefix(right, wrong)
+    statuses = (right[len(before)], wrong[len(before)])
+    return VerdictPrefix(before, statuses, _common_prefix(wrong, explained))
+
+
+def _common_prefix(left: Sequence[int], right: Sequence[int]) -> list[int]:
+    return [a for a, _ in takewhile(lambda pair: pair[0] == pair[1], zip(left, right, strict=False))]
 
 
 class ORMJudge:

@@ -7,10 +7,9 @@ score: their status decides whatever ``judge.threshold`` is, and a note of the r
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,13 @@ from mathse.config.evaluation import RewardModel
 from mathse.config.judges import Judge as Settings
 from mathse.errors import TeacherError
 from mathse.inference import prompts
-from mathse.inference.llm.chat import ChatReply
+from mathse.inference.generate import PromptBatch
+from mathse.inference.llm.chat import ChatReply, ChatRequest
 from mathse.inference.rows import judge_row
 from mathse.inference.serving.address import Address
 from mathse.inference.serving.dialect import StatusTokens, read_status_log_probs
 from mathse.inference.serving.engines import Engine, engine_at
-from mathse.inference.serving.model import RowRequest, ServedCheckpoint, ServedModel
+from mathse.inference.serving.model import ServedCheckpoint, ServedModel
 from mathse.inference.serving.names import content_name
 from mathse.judges import Batch
 from mathse.judges.orm import p_correct, status_tokens
@@ -129,23 +129,22 @@ class ServedORMJudge:
             yield [Solution(_text_of(reply, "solution of a problem"), [cost]) for (reply,), cost in replies]
 
     def _judge_all(self, batches: Sequence[Batch]) -> Iterator[list[Verdict]]:
-        options: dict[str, Any] = {"max_tokens": self.max_new_tokens, "logprobs": True, "prompt_version": "judge"}
-        style = self.reader.prompt_style
-        pending: deque[Sequence[ReasoningPath]] = deque()  # the batches that are requested and not yet answered
+        options = {"max_tokens": self.max_new_tokens, "logprobs": True, "prompt_version": "judge"}
 
-        def make_requests() -> Iterator[RowRequest]:
+        def make_prompts() -> Iterator[PromptBatch]:
             for problems, paths in batches:
-                pending.append(paths)
-                for problem, path in zip(problems, paths, strict=True):
-                    row = judge_row(style, problem, path.text, self.see_answer, self.see_image)
-                    yield row, self.model.request(row, **options)
+                rows = [
+                    judge_row(self.reader.prompt_style, problem, path.text, self.see_answer, self.see_image)
+                    for problem, path in zip(problems, paths, strict=True)
+                ]
+                yield PromptBatch(rows, options)
 
-        # The first reply of a batch shows that its requests have been made, so that its paths are in ``pending``.
-        replies = self.model.stream(make_requests())
-        while (first := next(replies, None)) is not None:
-            paths = pending.popleft()
-            of_batch = chain((first,), islice(replies, len(paths) - 1))
-            yield [self._verdict(path, reply) for path, (reply,) in zip(paths, of_batch, strict=True)]
+        def make_request(row: Row, position: int, options: Mapping[str, Any]) -> ChatRequest:
+            return self.model.request(row, **options)
+
+        stream = self.model.stream_batches(make_prompts(), make_request)
+        for (_, paths), (_, replies) in zip(batches, stream, strict=True):
+            yield [self._verdict(path, reply) for path, (reply,) in zip(paths, replies, strict=True)]
 
     def _verdict(self, path: ReasoningPath, reply: ChatReply) -> Verdict:
         """Read a verdict. A path that the server refuses is unparsed."""
@@ -168,7 +167,7 @@ def _text_of(reply: ChatReply, requested: str) -> str:
     return reply.text
 
 
-def unscored_note(run: Path) -> str | None:
+def note_unscored(run: Path) -> str | None:
     """Return a note for the summary that counts the verdicts without probabilities; None if all have them."""
     judged, unscored = set(), set()
     for stage in read_stages(run):

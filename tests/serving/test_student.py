@@ -21,7 +21,7 @@ from mathse.config.schema import Trainer
 from mathse.errors import TeacherError
 from mathse.inference.generate import PromptBatch
 from mathse.inference.rows import solve_row
-from mathse.inference.serving.names import content_name, served_folder
+from mathse.inference.serving.names import content_name, make_served_folder
 from mathse.inference.serving.student import ServedStudent, ServedStudents
 from mathse.models import load
 from mathse.models.row import Row
@@ -210,7 +210,7 @@ def test_a_served_folder_has_the_files_of_the_checkpoint_and_samples_as_it_is_as
     tiny_backbone(seed=1).save(checkpoint)
     own = {"eos_token_id": [1, 0], "top_k": 1, "top_p": 0.001, "temperature": 0.01, "repetition_penalty": 1.05}
     (checkpoint / "generation_config.json").write_text(json.dumps(own))
-    folder = served_folder(checkpoint, content_name(checkpoint), tmp_path / "served")
+    folder = make_served_folder(checkpoint, content_name(checkpoint), tmp_path / "served")
     assert {f.name for f in folder.iterdir()} == {f.name for f in checkpoint.iterdir()}
     assert (folder / "model.safetensors").read_bytes() == (checkpoint / "model.safetensors").read_bytes()
     said = read_json(folder / "generation_config.json")
@@ -218,7 +218,7 @@ def test_a_served_folder_has_the_files_of_the_checkpoint_and_samples_as_it_is_as
     assert said["do_sample"] and said["temperature"] == said["top_p"] == 1.0 and said["top_k"] > 200_000
     assert read_json(checkpoint / "generation_config.json") == own
     checkpoint.rename(tmp_path / "moved")
-    again = served_folder(tmp_path / "moved", folder.name, tmp_path / "served")
+    again = make_served_folder(tmp_path / "moved", folder.name, tmp_path / "served")
     assert again == folder and (folder / "config.json").exists()
 
 

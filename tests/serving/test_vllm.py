@@ -34,7 +34,7 @@ from mathse.errors import ConfigError, TeacherError
 from mathse.inference.generate import PromptBatch
 from mathse.inference.rows import solve_row
 from mathse.inference.serving.held_model import ClientLock, HeldModelLock
-from mathse.inference.serving.names import content_name, served_folder
+from mathse.inference.serving.names import content_name, make_served_folder
 from mathse.inference.serving.student import ServedStudents
 from mathse.inference.serving.vllm import VLLMEngine, form_of
 from mathse.models import load
@@ -174,10 +174,10 @@ def test_two_checkpoints_of_one_form_may_take_each_others_place(
     (larger / "config.json").write_text(json.dumps({**config, "dtype": "bfloat16"}))
     load("tiny", checkpoint).save(tmp_path / "again")  # a model that was read, as every fit's is
     folders = [checkpoint, other, orm_of("binary"), larger, tmp_path / "again"]
-    forms = {form_of(served_folder(f, content_name(f), tmp_path / "served")) for f in folders}
+    forms = {form_of(make_served_folder(f, content_name(f), tmp_path / "served")) for f in folders}
     assert len(forms) == 1
     (larger / "chat_template.jinja").write_text("another")
-    assert form_of(served_folder(larger, content_name(larger), tmp_path / "served")) not in forms
+    assert form_of(make_served_folder(larger, content_name(larger), tmp_path / "served")) not in forms
 
 
 def test_requests_for_two_models_take_turns() -> None:

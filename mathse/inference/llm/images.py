@@ -44,7 +44,7 @@ def data_url(ref: str, max_side: int) -> str:
     Raises:
         DataError: as ``load_image``.
     """
-    mime_type = unchanged_type(ref, max_side)
+    mime_type = plain_mime_type(ref, max_side)
     if mime_type is not None and Path(ref).stat().st_size <= MAX_PICTURE_BYTES:
         data = Path(ref).read_bytes()
     else:
@@ -62,7 +62,7 @@ def picture_of(url: str) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2])))
 
 
-def unchanged_type(ref: str, max_side: int) -> str | None:
+def plain_mime_type(ref: str, max_side: int) -> str | None:
     """Return the MIME type of a PNG or JPEG file within bounds that shows exactly the pixels that the students see.
 
     None: the picture has to be encoded.

@@ -23,7 +23,7 @@ class VLLMControl:
 
     address: Address
 
-    def held(self) -> str | None:
+    def read_held(self) -> str | None:
         """Return the name of the loaded weights; None: unknown to the server (see in_vllm/mathse_weights.py)."""
         try:
             names = set(self._call_workers("mathse_held"))
@@ -39,7 +39,7 @@ class VLLMControl:
         try:
             self._call_workers("mathse_load", folder=str(folder))
         except TeacherError as error:
-            if self.held() is not None:  # the server has the extension, so the folder is at fault
+            if self.read_held() is not None:  # the server has the extension, so the folder is at fault
                 raise
             try:
                 self._call_workers("reload_weights", weights_path=str(folder))
@@ -51,7 +51,7 @@ class VLLMControl:
 
     def sleep(self) -> None:
         """Free the GPU memory: weights and caches are dropped, so weights must be loaded after ``wake``."""
-        if self.held() is not None:
+        if self.read_held() is not None:
             self._call_workers("mathse_forget")
         self._request("sleep?level=2", {})
 

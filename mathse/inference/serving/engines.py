@@ -14,7 +14,7 @@ from typing import Any
 
 from mathse.inference.llm.client import ChatClient
 from mathse.inference.serving.address import Address
-from mathse.inference.serving.names import SERVED, served_folder
+from mathse.inference.serving.names import SERVED, make_served_folder
 from mathse.inference.serving.pictures import PICTURES, PictureFiles
 from mathse.inference.serving.probe import Probe
 from mathse.inference.serving.process import EngineProcess
@@ -81,7 +81,7 @@ class FolderEngine(Engine):
     """A server that loads the folder that a request names, on this machine, such as ``transformers serve``."""
 
     def serve(self, checkpoint: Path, name: str, probe: Probe | None = None) -> str:
-        return str(served_folder(checkpoint, name, self.folder))
+        return str(make_served_folder(checkpoint, name, self.folder))
 
     def remedy(self, section: str) -> str:
         return f"`transformers serve` loads the folder it is asked for; for other engines pass {section}.command"
@@ -110,7 +110,7 @@ class StartedEngine(Engine):
         load()
 
     def serve(self, checkpoint: Path, name: str, probe: Probe | None = None) -> str:
-        folder = served_folder(checkpoint, name, self.folder)
+        folder = make_served_folder(checkpoint, name, self.folder)
         has_name = "{name}" in self.settings.command
         model = name if has_name else str(folder)  # its name in requests
         child = self.process.child

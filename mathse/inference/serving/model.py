@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import chain, islice
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mathse.errors import TeacherError
+from mathse.inference.generate import PromptBatch
 from mathse.inference.llm.chat import ChatReply, ChatRequest
 from mathse.inference.llm.client import ChatClient
 from mathse.inference.llm.online import FollowUp
@@ -80,6 +81,34 @@ class ServedModel:
         if self.served is not None:
             row, defuse = self.served.reader.as_read(row), self.served.reader.defuse
         return ChatRequest(make_messages(row, self.engine.pictures.address, defuse), **options)
+
+    def stream_batches(
+        self,
+        batches: Iterable[PromptBatch],
+        make_request: Callable[[Row, int, Mapping[str, Any]], ChatRequest],
+        follow_up: FollowUp | None = None,
+    ) -> Iterator[tuple[PromptBatch, list[list[ChatReply]]]]:
+        """Return each batch with the replies to its rows, in order. All batches are one stream, so none waits for the
+        end of another.
+
+        Args:
+            batches: drawn as slots become free.
+            make_request: makes the request of a row from the row, its position in the batch and the batch's options.
+            follow_up: as of ``stream``.
+        """
+        pending = deque[PromptBatch]()  # batches that are requested and not yet answered
+
+        def make_requests() -> Iterator[RowRequest]:
+            for batch in batches:
+                pending.append(batch)
+                for position, row in enumerate(batch.rows):
+                    yield row, make_request(row, position, batch.options)
+
+        # The first reply to a batch shows that its requests have been drawn, so that it is in ``pending``.
+        replies = self.stream(make_requests(), follow_up)
+        while (first := next(replies, None)) is not None:
+            batch = pending.popleft()
+            yield batch, [first, *islice(replies, len(batch.rows) - 1)]
 
     def stream(self, requests: Iterable[RowRequest], follow_up: FollowUp | None = None) -> Iterator[list[ChatReply]]:
         """Return the replies to each request, in order, and debit the stage that is being made.

@@ -30,7 +30,7 @@ def content_name(checkpoint: Path) -> str:
     return f"{NAME_PREFIX}{digest.hexdigest()[:12]}"
 
 
-def served_folder(checkpoint: Path, name: str, folder: Path) -> Path:
+def make_served_folder(checkpoint: Path, name: str, folder: Path) -> Path:
     """Make ``folder/name``, which links to the checkpoint's files and has a generation_config.json of its own.
 
     Some engines cache a loaded model by its path, so other weights get another path. Engines take the parameters that a

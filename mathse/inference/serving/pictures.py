@@ -17,7 +17,7 @@ from typing import Any
 from PIL import Image
 
 from mathse.data.images import load_image
-from mathse.inference.llm.images import unchanged_type
+from mathse.inference.llm.images import plain_mime_type
 from mathse.runs.store import make_folder, sha256_file
 
 PICTURES = "pictures"  # in RUN/served
@@ -75,7 +75,7 @@ class PictureFiles:
                 return file
         make_folder(self.folder)
         unfinished = self.folder / f".{name}.{os.getpid()}.partial"
-        mime_type = None if isinstance(image, Image.Image) else unchanged_type(str(image), self.side)
+        mime_type = None if isinstance(image, Image.Image) else plain_mime_type(str(image), self.side)
         if mime_type is not None:
             # A link or a copy, since an engine may read only files below the run folder.
             suffix = next(suffix for suffix, of_suffix in MIME_TYPES.items() if of_suffix == mime_type)

@@ -7,11 +7,9 @@ request and checkpoint, so a rerun sends no request twice.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +24,7 @@ from mathse.inference.llm.account import Account
 from mathse.inference.llm.chat import ChatReply, ChatRequest
 from mathse.inference.serving.address import Address
 from mathse.inference.serving.engines import Engine, engine_at
-from mathse.inference.serving.model import RowRequest, ServedCheckpoint, ServedModel
+from mathse.inference.serving.model import ServedCheckpoint, ServedModel
 from mathse.inference.serving.names import content_name
 from mathse.inference.serving.vllm import VLLMEngine
 from mathse.models.base import Backbone
@@ -98,22 +96,10 @@ class ServedStudent:
         return next(self.generate_batches([PromptBatch(rows, options)])) if rows else []
 
     def generate_batches(self, batches: Iterable[PromptBatch]) -> Iterator[list[list[str]]]:
-        """Return the texts of each batch, as ``mathse.inference.generate.generate_batches``. All batches are one
-        stream, so none waits for the end of another."""
-        pending: deque[tuple[int, int]] = deque()  # (rows, samples per row) of the batches without an answer yet
-
-        def make_requests() -> Iterator[RowRequest]:
-            for batch in batches:
-                pending.append((len(batch.rows), batch.options.get("n", 1)))
-                for k, row in enumerate(batch.rows):
-                    yield row, self._make_request(row, k, batch.options)
-
-        # The first reply of a batch shows that its requests have been made, so that it is in ``pending``.
-        replies = self.model.stream(make_requests(), _request_missing)
-        while (first := next(replies, None)) is not None:
-            n_rows, n = pending.popleft()
-            of_batch = [first, *islice(replies, n_rows - 1)]
-            yield [_texts_of(of_row, n) for of_row in of_batch]
+        """Return the texts of each batch, as ``mathse.inference.generate.generate_batches``."""
+        for batch, replies in self.model.stream_batches(batches, self._make_request, _request_missing):
+            n = batch.options.get("n", 1)
+            yield [_texts_of(of_row, n) for of_row in replies]
 
     def _make_request(self, row: Row, position: int, options: Mapping[str, Any]) -> ChatRequest:
         """Make the request of the row at ``position`` in its batch, with options of ``Backbone.generate``."""

@@ -24,7 +24,7 @@ from mathse.inference.serving.address import Address
 from mathse.inference.serving.control import DEV_MODE, VLLMControl
 from mathse.inference.serving.engines import Engine
 from mathse.inference.serving.held_model import ClientLock, HeldModelLock
-from mathse.inference.serving.names import served_folder
+from mathse.inference.serving.names import make_served_folder
 from mathse.inference.serving.probe import Probe
 from mathse.inference.serving.process import POLL_SECONDS, EngineProcess, quote_end
 from mathse.runs.store import read_json, to_json
@@ -109,7 +109,7 @@ class VLLMEngine(Engine):
     def serve(self, checkpoint: Path, name: str, probe: Probe | None = None) -> str:
         """Return the model's name in requests, once all servers hold these weights and answer as the checkpoint
         does."""
-        folder = served_folder(checkpoint, name, self.folder)
+        folder = make_served_folder(checkpoint, name, self.folder)
         expected = []
         if probe is not None and self.probes:
             file = self.folder / f"{name}.probe.json"
@@ -157,7 +157,7 @@ class VLLMEngine(Engine):
 
         def load(control: VLLMControl) -> bool:
             # Ask the server for its weights each time, since another run may have swapped them.
-            if control.held() == name:
+            if control.read_held() == name:
                 return False
             control.load(folder)
             return True
