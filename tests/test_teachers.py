@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,8 @@ from mathse.commands.convert_data import convert
 from mathse.config import build
 from mathse.config import teachers as teacher_settings
 from mathse.config.data import JsonlData
+from mathse.data.synthetic.teacher import SymbolicTeacher
+from mathse.data.words.teacher import FallibleReplayTeacher
 from mathse.inference.llm.images import picture_of
 from mathse.judges.teachers import (
     PaidTeacher,
@@ -25,6 +28,7 @@ from mathse.judges.teachers import (
     prompt_version,
 )
 from mathse.judges.teachers.openai_api import OpenAITeacher
+from mathse.judges.teachers.student import StudentTeacher
 from mathse.scoring.answers import MARKER, extract_answer, same_answer
 from mathse.types import Draft, Lineage, Problem, ReasoningPath, Verdict
 
@@ -75,6 +79,12 @@ def test_verdicts_follow_the_answer_and_do_not_give_it_away() -> None:
     assert all(v.path_id == "round_01/p/0" and v.error_step is None and v.judge == "replay" for v in verdicts)
     assert all("12" not in (v.error_analysis or "") for v in verdicts)
     assert verdicts[1].error_analysis
+
+
+@pytest.mark.parametrize("kind", [ReplayTeacher, OpenAITeacher, StudentTeacher, SymbolicTeacher, FallibleReplayTeacher])
+def test_every_teacher_takes_its_drafts_as_the_protocol_does(kind: type[Teacher]) -> None:
+    for method in ("solve", "annotate", "reflect"):
+        assert inspect.signature(getattr(kind, method)) == inspect.signature(getattr(Teacher, method))
 
 
 def test_reflection_is_the_solution_again() -> None:
