@@ -27,8 +27,8 @@ from mathse.evolution.models import RunModels
 from mathse.evolution.planner import stages_ahead
 from mathse.evolution.problems import RunProblems
 from mathse.evolution.summary import summarize
-from mathse.inference.llm.account import in_words
-from mathse.judges.served_orm import unscored_note
+from mathse.inference.llm.account import format_totals
+from mathse.judges.served_orm import note_unscored
 from mathse.judges.teachers import PaidTeacher
 from mathse.models import quiet
 from mathse.models.adapters import require_four_bit
@@ -103,7 +103,7 @@ def _run(config: TrainConfig, run: RunFolder, progress: Progress, stack: ExitSta
     TASKS[config.task](loop)
 
     # The run is over; what follows describes it.
-    if models.served_orm is not None and (note := unscored_note(run.path)) is not None:
+    if models.served_orm is not None and (note := note_unscored(run.path)) is not None:
         context.note(note)
     summary = summarize(loop)
     page = run.path / REPORT
@@ -112,7 +112,7 @@ def _run(config: TrainConfig, run: RunFolder, progress: Progress, stack: ExitSta
     loggers.close()
     write_json(run.path / SUMMARY, summary)  # last: a run with a summary is finished, and nothing is done for it again
     if isinstance(teacher, PaidTeacher):
-        progress.say(f"teacher: {in_words(teacher.usage())}")
+        progress.say(f"teacher: {format_totals(teacher.usage())}")
     return summary
 
 
