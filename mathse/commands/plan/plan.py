@@ -7,9 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mathse.commands.plan.amounts import StagePlan
 from mathse.commands.plan.checkpoint_size import RESUME, bytes_a_number, parameters
-from mathse.commands.plan.planner import Planner
 from mathse.commands.plan.rates import KINDS, Rates, known_rates
 from mathse.commands.plan.spending import PlannedSpending, Spending
 from mathse.commands.plan.teacher_requests import TeacherRequests
@@ -17,6 +15,7 @@ from mathse.config.schema import TrainConfig, is_fitted_on, needs_orm
 from mathse.config.teachers import OpenAITeacher
 from mathse.data.sources import open_source
 from mathse.evolution import memory
+from mathse.evolution.planner import Planner, StagePlan
 from mathse.inference.llm.pricing import BATCH_DISCOUNT, MILLION, Price, price_of
 from mathse.models.needs import feature_bytes, frozen_parts, planned_precision
 from mathse.models.shapes import shape_of

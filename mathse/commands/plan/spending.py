@@ -14,12 +14,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from mathse.commands.plan.amounts import Range, StagePlan
 from mathse.commands.plan.teacher_requests import ANNOTATION, SOLUTION
 from mathse.commands.plan.tokens import A_MESSAGE, text_tokens
 from mathse.config.fits import Fit
 from mathse.config.schema import TrainConfig, needs_orm
 from mathse.data.images import image_size
+from mathse.evolution.planner import Range, StagePlan
 from mathse.inference import prompts
 from mathse.models.operations import JOINED, Amounts, Operations, picture_amounts, written_behind
 from mathse.models.shape_operations import forward_of, training_of

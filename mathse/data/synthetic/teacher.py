@@ -14,7 +14,7 @@ from mathse.data.synthetic.problems import facts
 from mathse.data.synthetic.solution import KINDS, Numbers, compute_step, parse, write
 from mathse.scoring.metrics import first_step
 from mathse.seeds import rng
-from mathse.types import Problem, ReasoningPath, Verdict
+from mathse.types import Draft, Problem, ReasoningPath, Verdict
 
 
 class SymbolicTeacher:
@@ -37,18 +37,12 @@ class SymbolicTeacher:
             verdicts.append(check(kind, digits, path.text).to_verdict(path.id, judge=self.name))
         return verdicts
 
-    def reflect(
-        self,
-        problems: Sequence[Problem],
-        drafts: Sequence[ReasoningPath],
-        feedback: Sequence[Verdict | None],
-        attempt: int = 0,
-    ) -> list[str | None]:
+    def reflect(self, drafts: Sequence[Draft], attempt: int = 0) -> list[str | None]:
         """Keep the steps before the step that the feedback names, and write the rest again; without feedback, all."""
         revised: list[str | None] = []
-        for problem, draft, verdict in zip(problems, drafts, feedback, strict=True):
-            wrong = first_step(verdict.error_step) if verdict else None
-            steps = parse(facts(problem)[0], draft.text)[: wrong - 1] if wrong and 1 <= wrong <= 4 else []
+        for problem, path, feedback in drafts:
+            wrong = first_step(feedback.error_step) if feedback else None
+            steps = parse(facts(problem)[0], path.text)[: wrong - 1] if wrong and 1 <= wrong <= 4 else []
             revised.append(self._write(problem, steps))
         return revised
 

@@ -12,6 +12,7 @@ from mathse.models.cogvlm2.backbone import CogVLM2Backbone, load
 from mathse.models.cogvlm2.configuration import CogVLM2Config, CogVLM2VisionConfig
 from mathse.models.cogvlm2.modeling import CogVLM2ForConditionalGeneration, CogVLM2Model
 from mathse.models.cogvlm2.processing import CogVLM2Processor
+from mathse.models.cogvlm2.tiny import tiny_cogvlm2 as make_tiny
 
 __all__ = [
     "CogVLM2Backbone",
@@ -21,6 +22,7 @@ __all__ = [
     "CogVLM2Processor",
     "CogVLM2VisionConfig",
     "load",
+    "make_tiny",
 ]
 
 AutoConfig.register(CogVLM2Config.model_type, CogVLM2Config, exist_ok=True)
