@@ -28,7 +28,7 @@ def filled(count: int = 50) -> ProblemTable:
 def test_problems_come_back_as_they_were_from_memory_and_from_a_file(
     monkeypatch: pytest.MonkeyPatch, in_memory: int
 ) -> None:
-    monkeypatch.setattr(problem_table, "IN_MEMORY", in_memory)
+    monkeypatch.setattr(problem_table, "MAX_BUFFER", in_memory)
     table = filled()
     assert [table.at(k) for k in range(50)] == [problem(k) for k in range(50)]
     assert table.get("p/7") == problem(7) and table.get("p/99") is None
@@ -64,7 +64,7 @@ def test_by_id_is_a_mapping_that_takes_more(tmp_path: Path) -> None:
 
 
 def test_forked_processes_read_a_file_without_disturbing_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(problem_table, "IN_MEMORY", 0)
+    monkeypatch.setattr(problem_table, "MAX_BUFFER", 0)
     table = filled()
     child = os.fork()
     if child == 0:
