@@ -197,7 +197,7 @@ def test_images_are_checked_on_all_cores_with_the_errors_and_the_order_of_one(
         return load_image(ref)
 
     monkeypatch.setattr(images.os, "cpu_count", lambda: 3)
-    monkeypatch.setattr(images, "AT_ONCE", 5)
+    monkeypatch.setattr(images, "CHUNK", 5)
     monkeypatch.setattr(images, "load_image", waits_for_two_others)
     assert list(images.unreadable(refs)) == expected
 
