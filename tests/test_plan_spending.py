@@ -15,8 +15,7 @@ from mathse.config import backbones
 from mathse.config.fits import Fit, Lora
 from mathse.models import modes
 from mathse.models.flops import amounts_of, forward_flops, training_flops
-from mathse.models.shape_operations import forward_of, training_of
-from mathse.models.shapes import shape_of
+from mathse.models.needs import architecture_of
 from mathse.models.tiny import TinyBackbone
 from mathse.runs.store import read_json
 
@@ -83,12 +82,12 @@ FITS = {
 
 
 @pytest.mark.parametrize("fit", FITS)
-def test_operations_from_a_shape_are_those_of_the_open_model(fit: str) -> None:
+def test_operations_in_a_model_without_numbers_are_those_of_the_open_model(fit: str) -> None:
     sizes: dict[str, Any] = {"hidden_size": 64, "layers": 2, "heads": 2, "mlp_size": 128, "vision_size": 32}
     section = backbones.TinyBackbone(**sizes)
-    shape, backbone = shape_of(section), TinyBackbone(section, init_seed=0)
-    assert shape is not None
+    model, backbone = architecture_of(section), TinyBackbone(section, init_seed=0)
+    assert model is not None
     amounts = amounts_of(backbone.pad(backbone.encode(solved_rows(backbone, 4))), backbone.patch_size)
-    assert forward_of(shape).of(amounts) == pytest.approx(forward_flops(backbone).of(amounts), rel=0.03)
+    assert model.reading.of(amounts) == forward_flops(backbone).of(amounts)
     modes.prepare(backbone, FITS[fit], "32-true", 0)
-    assert training_of(shape, FITS[fit]).of(amounts) == pytest.approx(training_flops(backbone).of(amounts), rel=0.05)
+    assert model.training(FITS[fit], "32-true").whole.of(amounts) == training_flops(backbone).of(amounts)

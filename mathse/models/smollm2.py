@@ -12,7 +12,10 @@ from typing import ClassVar
 
 from mathse.config.backbones import SmolLM2 as Settings
 from mathse.models import causal_lm
+from mathse.models.causal_lm import architecture
 from mathse.models.checkpoint import told_in_a_sentence
+
+__all__ = ["SmolLM2Backbone", "architecture", "load"]
 
 
 class SmolLM2Backbone(causal_lm.CausalLMBackbone):
