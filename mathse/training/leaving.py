@@ -40,12 +40,12 @@ def tell() -> bool:
 def fit_under_way(decides: bool) -> Iterator[None]:
     """A fit is under way that asks ``told`` after each step. ``decides``: whether this rank's answer counts."""
     global _on_sigterm
-    _on_sigterm = signal.getsignal(signal.SIGTERM) if decides else signal.SIG_IGN
+    _on_sigterm = signal.getsignal(signal.SIGTERM) if decides else _remember
     with listening(_remember) if decides else nullcontext():
         yield
 
 
-def _remember() -> None:
+def _remember(*_: object) -> None:
     global _told
     _told = True
 
