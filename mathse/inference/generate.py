@@ -106,7 +106,7 @@ def completed_at(
 
 def _opened(spec: ModelSpec) -> Callable[[Ask], list[list[Completion]]]:
     """How another rank answers, which opens the model itself."""
-    return _answer_of(open_shared(spec, ranks.own_device()))
+    return _answer_of(open_shared(spec, ranks.current().device))
 
 
 def _answer_of(backbone: Backbone) -> Callable[[Ask], list[list[Completion]]]:

@@ -54,7 +54,9 @@ class ORMJudge:
     ) -> None:
         self.backbone, self.binary, self.see_image = backbone, binary, see_image
         self.see_answer = see_answer or own_answer
-        self.own = OwnAnswers(backbone.prompt_style, self._solutions, ranks.size()) if own_answer else None
+        self.own = (
+            OwnAnswers(backbone.prompt_style, self._solutions, ranks.current().world_size) if own_answer else None
+        )
         self.explain, self.max_new_tokens = explain, max_new_tokens
         self.begins = beginning_of(backbone)
         self.status_first = binary or order == "verdict_first"

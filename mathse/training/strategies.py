@@ -30,18 +30,19 @@ from mathse.models.base import Backbone
 from mathse.models.parts import part_of
 from mathse.models.placement import empty_out
 from mathse.models.tower_features import vision_on, vision_tensors
-from mathse.training import launch, ranks
+from mathse.training import ranks
 from mathse.training.allocator import give_back_freed_memory
 
 
 def among_ranks(settings: TrainerSettings, clip: float) -> dict[str, Any]:
     """The Trainer's arguments that say where a fit runs. ``clip``: the gradient norm, where the strategy clips."""
-    if ranks.size() == 1:
+    rank = ranks.current()
+    if rank.world_size == 1:
         alone = {"accelerator": settings.accelerator, "devices": 1, "strategy": "auto"}
         return {**alone, "plugins": [Joined(1)]}  # else Lightning looks for a scheduler, and heeds its signals itself
     strategy: Strategy
     if settings.strategy == "fsdp2":
-        strategy = ModelParallelStrategy(ranks.size(), 1)
+        strategy = ModelParallelStrategy(rank.world_size, 1)
     elif settings.strategy == "deepspeed":
         strategy = DeepSpeedStrategy(stage=2)
         strategy.config["gradient_clipping"] = clip  # type: ignore[index]
@@ -50,7 +51,7 @@ def among_ranks(settings: TrainerSettings, clip: float) -> dict[str, Any]:
     return {
         "accelerator": settings.accelerator,
         "devices": settings.devices,
-        "num_nodes": ranks.size() // settings.devices,
+        "num_nodes": rank.world_size // settings.devices,
         "strategy": strategy,
         "plugins": [Joined(settings.devices)],
         "inference_mode": settings.strategy != "fsdp2",  # weights gathered under it could not be trained afterwards
@@ -58,7 +59,7 @@ def among_ranks(settings: TrainerSettings, clip: float) -> dict[str, Any]:
 
 
 class Joined(ClusterEnvironment):
-    """Tells Lightning which ranks there are: whoever started them, ``ranks.joined`` has connected them."""
+    """Tells Lightning which ranks there are: whoever started them, ``ranks.join`` has connected them."""
 
     def __init__(self, devices: int) -> None:
         super().__init__()
@@ -72,17 +73,16 @@ class Joined(ClusterEnvironment):
         return False
 
     def world_size(self) -> int:
-        return ranks.size()
+        return ranks.current().world_size
 
     def global_rank(self) -> int:
-        return ranks.rank()
+        return ranks.current().rank
 
     def local_rank(self) -> int:
-        info = launch.own_rank()
-        return info.local_rank if info is not None else 0
+        return ranks.current().local_rank
 
     def node_rank(self) -> int:
-        return ranks.rank() // self.devices
+        return ranks.current().rank // self.devices
 
     def set_world_size(self, size: int) -> None: ...
 
@@ -100,19 +100,19 @@ class Replicated(DDPStrategy):
     def configure_ddp(self) -> None:
         model = self.model
         assert isinstance(model, pl.LightningModule)  # set by Lightning before it calls this
-        ranks.same_everywhere([*model.parameters(), *model.buffers()])
+        ranks.current().broadcast_tensors([*model.parameters(), *model.buffers()])
 
 
 def hands_out(settings: TrainerSettings) -> bool:
     """Whether rank 0 alone reads the model of a fit."""
-    return ranks.size() > 1 and settings.strategy != "deepspeed"
+    return ranks.current().world_size > 1 and settings.strategy != "deepspeed"
 
 
 def hand_out_vision(backbone: Backbone, device: torch.device) -> None:
     """Give every rank the whole tower and connector, for their work before the first step. All ranks call it."""
     empty_out(backbone.model, device, lambda name: part_of(backbone, name) != "language")
     with vision_on(backbone, device):
-        ranks.same_everywhere(vision_tensors(backbone))
+        ranks.current().broadcast_tensors(vision_tensors(backbone))
 
 
 def pass_together(settings: TrainerSettings) -> bool:
@@ -159,7 +159,7 @@ def whole(number: torch.Tensor) -> torch.Tensor:
 
 def keeps_resume_points(settings: TrainerSettings) -> bool:
     """DeepSpeed's are pickles, which nothing here reads: a fit under it that was killed begins anew."""
-    return ranks.size() == 1 or settings.strategy != "deepspeed"
+    return ranks.current().world_size == 1 or settings.strategy != "deepspeed"
 
 
 # --- FSDP2 ----------------------------------------------------------------------------------------------------------
@@ -192,7 +192,7 @@ def shard(module: pl.LightningModule, model: nn.Module) -> None:
             shards.copy_(distribute_tensor(weight, mesh, shards.placements))
             del weight, shards
         give_back_freed_memory()
-    ranks.same_everywhere(module.buffers())
+    ranks.current().broadcast_tensors(module.buffers())
 
 
 def gather_once(module: pl.LightningModule) -> None:
@@ -228,6 +228,6 @@ def gather(module: pl.LightningModule) -> None:
             if isinstance(p, DTensor):
                 if id(p) not in whole:
                     full: torch.Tensor = p.full_tensor().detach()
-                    weight = full.cpu() if ranks.rank() == 0 else torch.empty(0)
+                    weight = full.cpu() if ranks.current().is_main else torch.empty(0)
                     whole[id(p)] = nn.Parameter(weight, requires_grad=p.requires_grad)
                 parameters[name] = whole[id(p)]

@@ -41,7 +41,6 @@ STUCK = 10  # longer at a task than trainer.timeout_minutes, and so many times t
 LOOK = 1.0  # seconds after which rank 0 looks whether one is
 HELLO = 10.0  # seconds in which a connection must prove to be a rank's
 KEY = 16  # bytes, by which it does
-_latest: _Queue[Any, Any] | None = None  # the queue that the other ranks came to last
 
 
 def in_order(
@@ -52,7 +51,7 @@ def in_order(
 ) -> Iterator[Answer]:
     """``answer(task)`` of each task, in their order. Tasks are drawn as they are needed. On rank 0.
 
-    Raises an error where another rank ends or is stuck, which ``ranks.joined`` makes a RankLost; a rank that ends says
+    Raises an error where another rank ends or is stuck, which ``ranks.join`` makes a RankLost; a rank that ends says
     itself what was wrong.
 
     Args:
@@ -60,13 +59,13 @@ def in_order(
         opened: a function of a module; called with ``arguments`` on every other rank, it gives how that one answers.
             Arguments, tasks and answers can be pickled.
     """
-    if ranks.size() == 1:
+    if ranks.current().world_size == 1:
         return map(answer, tasks)
     return iter(_Queue(tasks, answer, opened, arguments))
 
 
 class _Queue(Generic[Task, Answer]):
-    """The tasks of one caller. The other ranks are at them from ``_open`` to ``_close``, which ``ranks`` calls where
+    """The tasks of one caller. The other ranks are at them from ``_open`` to ``close``, which ``Rank`` calls where
     they are needed for something else. Meanwhile another caller's tasks (of a second judge, say, which takes turns with
     the first) are answered by rank 0 alone: the other ranks hold one model at a time.
     """
@@ -79,6 +78,7 @@ class _Queue(Generic[Task, Answer]):
         arguments: tuple[Any, ...],
     ) -> None:
         self._tasks, self._answer, self._opened, self._arguments = enumerate(tasks), answer, opened, arguments
+        self._rank = ranks.current()
         self._changed = Condition()  # it guards what follows
         self._waiting: deque[tuple[int, Task]] = deque()  # tasks that nobody is at
         self._answers: dict[int, Answer] = {}  # by the number of the task
@@ -94,14 +94,15 @@ class _Queue(Generic[Task, Answer]):
         due = drawn = 0  # the next answer to come out, the next task to be drawn
         try:
             while True:
-                wanted = AHEAD * ranks.size() - (drawn - due)
+                wanted = AHEAD * self._rank.world_size - (drawn - due)
                 new = list(islice(self._tasks, wanted))
                 drawn += len(new)
                 if due == drawn:
                     return
                 with self._changed:
                     self._waiting.extend(new)
-                if self._waiting and self._reader is None and (_latest is None or not _latest.is_at_work):
+                others = self._rank.shared_work
+                if self._waiting and self._reader is None and (others is None or not others.is_at_work):
                     self._open()
                 with self._changed:
                     self._hand_out()
@@ -141,16 +142,15 @@ class _Queue(Generic[Task, Answer]):
 
     def _open(self) -> None:
         """Let the other ranks come."""
-        global _latest
         key = secrets.token_bytes(KEY)
         connections: list[Connection[Any, Any]] = []
         address = _own_address()
         host = address if address in ("localhost", "127.0.0.1") else ""  # ranks of this machine, or of others too
-        with Listener((host, 0), backlog=2 * ranks.size()) as listener:
+        with Listener((host, 0), backlog=2 * self._rank.world_size) as listener:
             meeting = (address, listener.address[1])
-            ranks.others_begin(_help, meeting, key, self._opened, self._arguments, end=self._close)
-            ranks.gather(None)  # all of them have connected
-            while len(connections) < ranks.size() - 1:
+            self._rank.start_on_others(_help, meeting, key, self._opened, self._arguments, shared_work=self)
+            self._rank.gather(None)  # all of them have connected
+            while len(connections) < self._rank.world_size - 1:
                 connection = listener.accept()
                 with suppress(EOFError, OSError):  # somebody else
                     if connection.poll(HELLO) and secrets.compare_digest(connection.recv_bytes(KEY), key):
@@ -158,11 +158,10 @@ class _Queue(Generic[Task, Answer]):
                         continue
                 connection.close()
         self._free, self._busy, self._closing = [], dict.fromkeys(connections, inf), False
-        _latest = self
         self._reader = Thread(target=self._read, args=(connections,), daemon=True)
         self._reader.start()
 
-    def _close(self) -> None:
+    def close(self) -> None:
         """Wait for the answers to what is handed out; then the other ranks are free, and no task is with them."""
         with self._changed:
             self._close_when_answered()
@@ -170,7 +169,7 @@ class _Queue(Generic[Task, Answer]):
         if self._reader is not None:
             self._reader.join()
             self._reader = None
-        ranks.gather(None)
+        self._rank.gather(None)
 
     def _close_when_answered(self) -> None:
         self._closing = True
@@ -217,7 +216,7 @@ class _Queue(Generic[Task, Answer]):
             self._raise_if_lost()
             self._changed.wait(LOOK)
             seconds = monotonic() - min(self._busy.values(), default=inf)
-            if self._longest and seconds > max(ranks.timeout().total_seconds(), STUCK * self._longest):
+            if self._longest and seconds > max(self._rank.timeout.total_seconds(), STUCK * self._longest):
                 raise dist.DistNetworkError(f"a rank is at its task for {seconds:.0f} seconds")
 
     def _raise_if_lost(self) -> None:
@@ -227,16 +226,17 @@ class _Queue(Generic[Task, Answer]):
 
 def _help(meeting: tuple[str, int], key: bytes, opened: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     """Another rank: answer tasks until rank 0 has no more of them."""
+    rank = ranks.current()
     try:
         connection = Client(meeting)
     except OSError as e:
         raise ConfigError(
-            f"rank {ranks.rank()} cannot reach rank 0 at {meeting[0]}, port {meeting[1]} ({e}): ranks connect to each "
+            f"rank {rank.rank} cannot reach rank 0 at {meeting[0]}, port {meeting[1]} ({e}): ranks connect to each "
             "other at ports that the system chooses, also for gloo; let them through between these machines"
         ) from e
     with connection:
         connection.send_bytes(key)
-        ranks.gather(None)
+        rank.gather(None)
         answer = opened(*arguments)
         try:
             # tensors in it by value: multiprocessing's own way of pickling passes them in memory that is shared
