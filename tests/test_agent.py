@@ -131,7 +131,7 @@ def test_a_rank_that_the_launcher_ends_already_does_not_wait_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(launch.ERROR_FILE, str(tmp_path / "error.json"))
-    monkeypatch.setattr(leaving, "_told", True)
+    monkeypatch.setattr(leaving, "_asked", True)
     monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail("it waits"))
     with pytest.raises(SystemExit) as ended:
         launch.lost_others()
@@ -175,7 +175,7 @@ def test_a_schedulers_warning_is_passed_on_to_rank_0_which_ends_in_its_own_time(
     signal.signal(signal.SIGUSR1, lambda *_: (print("resume point"), sys.exit(128 + signal.SIGUSR1)))
     os.kill(os.getppid(), signal.SIGUSR1)
 time.sleep(60)"""
-    before = signal.signal(signal.SIGUSR1, lambda *_: leaving.tell())
+    before = signal.signal(signal.SIGUSR1, lambda *_: leaving.ask())
     try:
         with pytest.raises(KeyboardInterrupt):
             agent.run(script(body), 2, 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import gc
 import os
 import pickle
@@ -118,8 +119,24 @@ def test_work_is_done_everywhere_and_the_results_come_by_rank() -> None:
 def test_a_single_process_works_alone() -> None:
     assert ranks.current().run_on_all(lambda: "here", _where, "there") == ["here"]
     assert (ranks.current().rank, ranks.current().world_size, ranks.current().all_reduce(7)) == (0, 1, 7)
-    with ranks.join("cpu", 1, 1):
-        assert ranks.current().world_size == 1
+    with ranks.join("cpu", 1, 1) as rank:
+        assert rank is ranks.current() and rank.is_main and rank.world_size == 1
+        rank.barrier()
+        weights = [torch.ones(2)]
+        rank.broadcast_tensors(weights)
+        assert (rank.broadcast("a"), rank.gather("b"), weights[0].tolist()) == ("a", ["b"], [1.0, 1.0])
+
+
+def test_a_ranks_state_is_one_object_that_ends_with_the_run() -> None:
+    module = ast.parse(Path(ranks.__file__).read_text())
+    assert {name for node in ast.walk(module) if isinstance(node, ast.Global) for name in node.names} == {"_current"}
+    before = ranks.current()
+    assert in_ranks(2, lambda: (ranks.current().rank, ranks.current().world_size, ranks.current().is_main)) == (
+        0,
+        2,
+        True,
+    )
+    assert ranks.current() is before
 
 
 def _die() -> None:

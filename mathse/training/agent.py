@@ -105,16 +105,16 @@ def _launch(command: Sequence[str], ranks: int, folder: Path) -> ChildFailedErro
         logs_specs=DefaultLogsSpecs(str(folder), {rank: Std.ALL if rank else Std.NONE for rank in range(ranks)}),
     )
     arguments = [part.replace("$", "$$") for part in command[1:]]  # torch fills in ${local_rank}
-    is_told = False
+    is_asked = False
 
-    def tell_rank_0() -> None:
+    def ask_rank_0() -> None:
         """In a fit all ranks then write a resume point and end, elsewhere rank 0 stops at once."""
-        nonlocal is_told
-        is_told = True
+        nonlocal is_asked
+        is_asked = True
         if not _send(folder, 0, signal.SIGUSR1):
             raise KeyboardInterrupt
 
-    with ThreadPoolExecutor(1) as thread, leaving.listening(tell_rank_0):
+    with ThreadPoolExecutor(1) as thread, leaving.listening(ask_rank_0):
         launched = thread.submit(elastic_launch(config, command[0]), *arguments)
         try:
             while not wait([launched], PATIENCE / 10).done:
@@ -131,7 +131,7 @@ def _launch(command: Sequence[str], ranks: int, folder: Path) -> ChildFailedErro
     failed = launched.exception()
     if failed is not None and not isinstance(failed, ChildFailedError):
         raise failed
-    if failed is not None and is_told:
+    if failed is not None and is_asked:
         raise KeyboardInterrupt
     return failed
 

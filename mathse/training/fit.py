@@ -183,7 +183,7 @@ def fit(
     gc.collect()  # Trainer and module refer to each other, and hold the optimiser: gone before the export
     give_back_freed_memory()
     save_checkpoint(backbone, done, lambda folder: modes.finish(backbone, settings, before, folder, done, job.kept_in))
-    if leaving.told():  # in the last step
+    if leaving.is_asked():  # in the last step
         raise KeyboardInterrupt
     return done
 

@@ -1,7 +1,7 @@
-"""Which of a run's processes ("ranks") this one is, what it tells the agent that started it, and with whom it ends.
+"""The rank of this process among the processes of its run, and its messages to the agent that started it.
 
-A rank's environment is the one that torchrun sets, so everything after the start is the same for ranks that our own
-agent (``agent.py``), torchrun or SLURM started. Loads no torch.
+A rank's environment is torchrun's, so everything after the start is the same for ranks that our own agent
+(``agent.py``), torchrun or SLURM started. Loads no torch.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 @dataclass(frozen=True)
 class RankInfo:
-    """Which of a run's processes one is. ``local_rank``: its number on its machine; it picks the device."""
+    """A process's number among those of its run. ``local_rank``: its number on its machine, which picks the device."""
 
     rank: int
     size: int
@@ -50,7 +50,7 @@ class RanksFailed(Exception):
 
 
 def own_rank(environment: Mapping[str, str] = os.environ) -> RankInfo | None:
-    """Which rank this process is, if torchrun, SLURM's srun or our agent started several; None: it is alone."""
+    """This process's rank, if torchrun, SLURM's srun or our agent started several; None in a single process."""
     if "RANK" in environment and "WORLD_SIZE" in environment:
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
     elif environment.get("SLURM_STEP_NUM_TASKS", "1") != "1":  # srun sets it; sbatch's own script does not have it
@@ -62,7 +62,8 @@ def own_rank(environment: Mapping[str, str] = os.environ) -> RankInfo | None:
 
 
 def ranks_here(environment: Mapping[str, str] = os.environ) -> int | None:
-    """How many ranks this machine has, as torchrun or srun say it; srun by the mean over its nodes. None: not said."""
+    """The number of ranks on this machine, from torchrun's or srun's variables (srun's: the mean over its nodes); None
+    without either."""
     if "LOCAL_WORLD_SIZE" in environment:
         return int(environment["LOCAL_WORLD_SIZE"])
     if "SLURM_STEP_NUM_NODES" in environment and "SLURM_STEP_NUM_TASKS" in environment:
@@ -71,8 +72,8 @@ def ranks_here(environment: Mapping[str, str] = os.environ) -> int | None:
 
 
 def meeting_point(environment: Mapping[str, str] = os.environ) -> tuple[str, int]:
-    """Address and port at which rank 0 listens. SLURM does not say: its first node, and a port that follows from the
-    numbers of job and step, which every rank can work out."""
+    """Address and port at which rank 0 listens. SLURM sets neither: then its first node, and a port that every rank can
+    compute from the numbers of job and step."""
     address, port = environment.get("MASTER_ADDR"), environment.get("MASTER_PORT")
     if address is None and environment.get("SLURM_STEP_NUM_NODES") == "1":
         address = "127.0.0.1"  # a node's name need not be an address
@@ -167,7 +168,7 @@ def lost_others() -> NoReturn:
     already, the agent has seen that.
     """
     (_own_folder() / LOST).touch()
-    if not leaving.told():
+    if not leaving.is_asked():
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         time.sleep(PATIENCE)
     sys.exit(LOST_OTHERS)

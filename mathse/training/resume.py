@@ -87,7 +87,7 @@ class ResumePoints(pl.Callback):
         self.written = time.monotonic()
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        leaving.heed()
+        leaving.restore_sigterm()
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
         if self.validation_every is None or trainer.global_step % self.validation_every:
@@ -100,7 +100,7 @@ class ResumePoints(pl.Callback):
         due = self.every is not None and trainer.global_step % self.every == 0
         late = self.seconds is not None and time.monotonic() - self.written >= self.seconds
         # Clocks differ, and all ranks write together or not at all.
-        late, leaves = ranks.current().broadcast((late, leaving.told()))
+        late, leaves = ranks.current().broadcast((late, leaving.is_asked()))
         if (due or late or leaves) and trainer.global_step < trainer.max_steps:
             counted: dict[str, Any] = {}
             if self.watch is not None:

@@ -8,7 +8,7 @@ deepspeed  gradients and optimiser in shards, ZeRO-2 (Lightning's DeepSpeedStrat
 All three make the steps of one process on two CPU processes, deepspeed with Lightning's demand for a GPU taken out.
 None has been run on several GPUs yet.
 
-Under ddp and fsdp2 rank 0 alone reads the model; the others open it without numbers, and are handed theirs (all of
+Under ddp and fsdp2 only rank 0 reads the model; the others open it without numbers, and are handed theirs (all of
 them, or their shards) as the fit sets up. So a machine's memory holds the model once, and not once a rank. DeepSpeed's
 own set-up expects the model whole on every rank.
 """
@@ -35,11 +35,12 @@ from mathse.training.allocator import give_back_freed_memory
 
 
 def among_ranks(settings: TrainerSettings, clip: float) -> dict[str, Any]:
-    """The Trainer's arguments that say where a fit runs. ``clip``: the gradient norm, where the strategy clips."""
+    """The Trainer's arguments that place a fit on its devices. ``clip``: largest gradient norm, for a strategy that
+    clips."""
     rank = ranks.current()
     if rank.world_size == 1:
-        alone = {"accelerator": settings.accelerator, "devices": 1, "strategy": "auto"}
-        return {**alone, "plugins": [Joined(1)]}  # else Lightning looks for a scheduler, and heeds its signals itself
+        single = {"accelerator": settings.accelerator, "devices": 1, "strategy": "auto"}
+        return {**single, "plugins": [Joined(1)]}  # else Lightning looks for a scheduler, and heeds its signals itself
     strategy: Strategy
     if settings.strategy == "fsdp2":
         strategy = ModelParallelStrategy(rank.world_size, 1)
@@ -104,7 +105,7 @@ class Replicated(DDPStrategy):
 
 
 def hands_out(settings: TrainerSettings) -> bool:
-    """Whether rank 0 alone reads the model of a fit."""
+    """Whether only rank 0 reads the model of a fit."""
     return ranks.current().world_size > 1 and settings.strategy != "deepspeed"
 
 
@@ -116,7 +117,7 @@ def hand_out_vision(backbone: Backbone, device: torch.device) -> None:
 
 
 def pass_together(settings: TrainerSettings) -> bool:
-    """Whether ranks wait for each other in every pass of a step, and not at its end alone."""
+    """Whether ranks wait for each other in every pass of a step, and not only at its end."""
     return settings.strategy in ("fsdp2", "deepspeed")
 
 
@@ -126,7 +127,7 @@ def averages(trainer: pl.Trainer) -> bool:
 
 
 def on_device(trainer: pl.Trainer, micro_batch: Any) -> Any:
-    """What Lightning does to the batches that a loader hands it, for one of a step's micro-batches."""
+    """Move and convert a step's micro-batch as Lightning does with the batches of a loader."""
     return trainer.strategy.batch_to_device(trainer.precision_plugin.convert_input(micro_batch))
 
 
@@ -211,7 +212,7 @@ def layers(model: nn.Module) -> list[nn.Module]:
 
 
 def reshard(module: pl.LightningModule) -> None:
-    """Leave each rank its shards alone: after a validation some weights are gathered, in half precision."""
+    """Leave each rank only its shards: after a validation some weights are gathered, in half precision."""
     for part in module.modules():
         if isinstance(part, FSDPModule):
             part.reshard()
