@@ -13,7 +13,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from traceback import print_exception
 from typing import Any, NoReturn
 
 import hydra
@@ -173,9 +172,8 @@ def _job(
                 launch.lost_others()  # the agent says whom it lost
             text = sentence(e)
             if traceback:
-                if text is not None and launch.is_supervised():
-                    print_exception(e)
-                    sys.exit(launch.TOLD)
+                if text is not None:
+                    launch.record_mistake(e)
                 raise
             if text is None or not _is_sweep():
                 _fail(text, e)
@@ -319,7 +317,8 @@ def _fail(text: str | None, error: BaseException) -> NoReturn:
     if text is None:
         raise error
     _say(*(f"error: {line}" for line in text.splitlines()))
-    sys.exit(launch.TOLD if launch.is_supervised() else 1)
+    launch.record_mistake(error)
+    sys.exit(1)
 
 
 def _say(*lines: str) -> None:

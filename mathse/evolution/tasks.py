@@ -56,14 +56,14 @@ def run_task(config: TrainConfig, folder: Path) -> float | None:
     torch.set_num_threads(config.trainer.threads)
     with ExitStack() as stack:
         trainer = config.trainer
-        stack.enter_context(ranks.joined(trainer.accelerator, trainer.devices, trainer.timeout_minutes))
-        if ranks.rank() != 0:
-            ranks.follow()
+        rank = stack.enter_context(ranks.join(trainer.accelerator, trainer.devices, trainer.timeout_minutes))
+        if not rank.is_main:
+            rank.follow()
             return None
         device = memory.device_of(config)
         if finished_summary(folder) is None:
             # Both before a folder, a download, a request.
-            ranks.device(trainer.accelerator)
+            ranks.find_device(trainer.accelerator)
             memory.refuse_what_cannot_fit(config, device)
         progress = stack.enter_context(Progress(config.progress))
         run = stack.enter_context(open_run(config, folder, progress))
@@ -159,7 +159,7 @@ def read_training_rows(file: Path, problems: RunProblems) -> list[ReasoningPath]
 def settings(config: TrainConfig) -> dict[str, Any]:
     """The flat settings that stages depend on, files by content, devices of all machines."""
     flat = recorded_settings(config) | content_hashes(config.data) | prompt_hashes(config.task_domain)
-    flat["trainer.devices"] = ranks.size()
+    flat["trainer.devices"] = ranks.current().world_size
     if config.sft.train:
         flat["sft.train_sha256"] = sha256_file(Path(config.sft.train))
     for key in ("orm.train", "orm.held"):
@@ -198,6 +198,7 @@ def _open(config: TrainConfig, folder: Path) -> RunFolder:
     of_this_start = ("resume", "resume_from", "progress", "plan")  # another start of the run may have other values
     nested = {key: value for key, value in plain(config).items() if key not in of_this_start}
     run = RunFolder.open(folder, settings(config), name=config.name, task=config.task, seed=config.seed, nested=nested)
-    on_gpu, gpus = device_of(config.trainer).type == "cuda", ranks.size()
-    run.compute = Compute("gpu", lambda: gpus * monotonic()) if on_gpu else Compute("cpu", ranks.cpu_seconds)
+    rank = ranks.current()
+    on_gpu = device_of(config.trainer).type == "cuda"
+    run.compute = Compute("gpu", lambda: rank.world_size * monotonic()) if on_gpu else Compute("cpu", rank.cpu_seconds)
     return run

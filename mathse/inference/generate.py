@@ -116,7 +116,7 @@ def complete_with_costs(
 
 def _open_shared(spec: ModelSpec) -> Callable[[PromptBatch], list[list[Completion]]]:
     """Open the model on another rank, which then completes batches with it."""
-    return _complete_with(open_shared(spec, ranks.own_device()))
+    return _complete_with(open_shared(spec, ranks.current().device))
 
 
 def _complete_with(backbone: Backbone) -> Callable[[PromptBatch], list[list[Completion]]]:

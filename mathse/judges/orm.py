@@ -87,7 +87,8 @@ class ORMJudge:
     ) -> None:
         self.backbone, self.binary, self.see_image = backbone, binary, see_image
         self.see_answer = see_answer or own_answer
-        self.own = OwnAnswers(backbone.prompt_style, self._solve_all, ranks.size()) if own_answer else None
+        ranks_at_work = ranks.current().world_size
+        self.own = OwnAnswers(backbone.prompt_style, self._solve_all, ranks_at_work) if own_answer else None
         self.explain, self.max_new_tokens = explain, max_new_tokens
         self.prefix = find_verdict_prefix(backbone)
         self.status_first = binary or order == "verdict_first"

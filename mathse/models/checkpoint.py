@@ -251,7 +251,7 @@ def open_model(
     model_class: Any,
     folder: Path,
     *,
-    dtype: torch.dtype,
+    dtype: torch.dtype = torch.float32,
     attention: Any = None,
     config: Any = None,
     weights: bool = True,
@@ -275,6 +275,8 @@ def open_model(
         if not weights:
             with META, _modules_at_most(MOST_MODULES, folder):
                 model = model_class(config)
+            if attention == "eager":  # the others need libraries or a GPU, and nothing runs here
+                model.set_attn_implementation(attention)
             if (folder / GENERATION).is_file():  # it may say where a turn ends
                 model.generation_config = GenerationConfig.from_pretrained(
                     folder, local_files_only=True, trust_remote_code=False

@@ -17,8 +17,7 @@ from mathse.data.sources import open_source
 from mathse.evolution import memory
 from mathse.evolution.planner import Planner, StagePlan
 from mathse.inference.llm.pricing import BATCH_DISCOUNT, MILLION, Price, price_of
-from mathse.models.needs import feature_bytes, frozen_parts, planned_precision
-from mathse.models.shapes import shape_of
+from mathse.models.needs import architecture_of, feature_bytes, frozen_parts, planned_precision
 
 Pair = tuple[float, float]  # low, high
 OF_THE_ORM = ("orm", "orm/solver")  # the stages whose model is the ORM's
@@ -95,8 +94,8 @@ class Plan:
             (config.orm.fit, config.orm.backbone or config.backbone, needs_orm(config) and config.orm.see_image),
         ):
             if fit.tower_features and sees:
-                shape = shape_of(section)
-                needed = None if shape is None else feature_bytes(shape, fit)
+                model = architecture_of(section)
+                needed = None if model is None else feature_bytes(model, fit)
                 a_picture[section is config.backbone, frozen_parts(fit)] = needed
         known = [needed for needed in a_picture.values() if needed is not None]
         if len(known) < len(a_picture):
@@ -167,6 +166,7 @@ class Plan:
 
 def make_plan(config: TrainConfig, *, sample: int, rates: Sequence[str] = (), like: Path | None = None) -> Plan:
     """Reads the data, and no weight. ``rates``: "fit=2.5" and the like. Raises DataError where a run would."""
+    memory.expect_layers_that_train(config)
     known = known_rates(rates, like)
     source = open_source(config)
     splits = source.splits().values()

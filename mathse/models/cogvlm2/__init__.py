@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
-from mathse.models.cogvlm2.backbone import CogVLM2Backbone, load
+from mathse.models.cogvlm2.backbone import CogVLM2Backbone, architecture, load
 from mathse.models.cogvlm2.configuration import CogVLM2Config, CogVLM2VisionConfig
 from mathse.models.cogvlm2.modeling import CogVLM2ForConditionalGeneration, CogVLM2Model
 from mathse.models.cogvlm2.processing import CogVLM2Processor
@@ -21,6 +21,7 @@ __all__ = [
     "CogVLM2Model",
     "CogVLM2Processor",
     "CogVLM2VisionConfig",
+    "architecture",
     "load",
     "make_tiny",
 ]

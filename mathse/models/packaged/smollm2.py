@@ -12,10 +12,11 @@ from typing import ClassVar
 
 from mathse.config.backbones import SmolLM2 as Settings
 from mathse.models import causal_lm
+from mathse.models.causal_lm import architecture
 from mathse.models.checkpoint import told_in_a_sentence
 from mathse.models.packaged.gguf import folder_of
 
-__all__ = ["SmolLM2Backbone", "folder_of", "load"]
+__all__ = ["SmolLM2Backbone", "architecture", "folder_of", "load"]
 
 
 class SmolLM2Backbone(causal_lm.CausalLMBackbone):

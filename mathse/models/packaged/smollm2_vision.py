@@ -7,17 +7,21 @@ transformers open it as well. Beyond ``hf``: every picture has one size, and fea
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import Tensor
+from transformers import AutoModelForImageTextToText
 
 from mathse.config.backbones import SmolLM2Vision as Settings
 from mathse.models import hf
+from mathse.models.architecture import Architecture
+from mathse.models.asked import read_class
 from mathse.models.base import Features
-from mathse.models.checkpoint import told_in_a_sentence
+from mathse.models.checkpoint import open_model, told_in_a_sentence
 from mathse.models.packaged.llava import folder_of
 
-__all__ = ["SmolLM2VisionBackbone", "folder_of", "load"]
+__all__ = ["SmolLM2VisionBackbone", "architecture", "folder_of", "load"]
 
 
 class SmolLM2VisionBackbone(hf.HFBackbone):
@@ -57,6 +61,20 @@ class SmolLM2VisionBackbone(hf.HFBackbone):
 
     def pooled(self, tokens: Tensor, batch: Mapping[str, Tensor]) -> Any:
         return list(tokens)
+
+
+def architecture(settings: Settings) -> Architecture | None:
+    """The model of a folder's config.json, without numbers; None where only its processor has the size of pictures."""
+    if settings.image_height is None or settings.image_width is None:
+        return None
+    folder = Path(settings.path)
+    config, model_class = read_class(AutoModelForImageTextToText, folder, hf.NO_SUCH_MODEL)
+    model = open_model(model_class, folder, attention=settings.attention, config=config, weights=False)
+    backbone = SmolLM2VisionBackbone.bare(model)
+    backbone.name_parts(settings)
+    tokens = (settings.image_height // backbone.patch_size) * (settings.image_width // backbone.patch_size)
+    seen = tokens + 1  # the class token
+    return Architecture(backbone, settings.dtype, (seen, seen), (tokens, tokens))
 
 
 @told_in_a_sentence
