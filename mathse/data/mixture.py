@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import Any
 
 from mathse.config import build, with_values
-from mathse.config.bind import locate
+from mathse.config.trust import locate
 from mathse.config.data import MixtureData as Settings
 from mathse.config.rules.data import mixture_problems
 from mathse.data.problems import FileData

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mathse.config import build
-from mathse.config.bind import locate
+from mathse.config.trust import locate
 from mathse.config.data import set_name
 from mathse.config.evaluation import ROWS, OwnBenchmark
 from mathse.config.schema import EvaluateConfig

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from mathse.config import build
-from mathse.config.bind import plain
+from mathse.config.sections import plain
 from mathse.config.schema import TrainConfig, chosen_callbacks
 from mathse.data.content_hashes import content_hashes, prompt_hashes
 from mathse.data.decontamination.hash_lists import location

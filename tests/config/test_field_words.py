@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mathse.config.bind import did_you_mean, key_paths
+from mathse.config.field_words import did_you_mean
+from mathse.config.sections import key_paths
 from mathse.config.compose import train_config
 from mathse.config.field_words import ELSEWHERE, FIELD_WORDS, OF_HYDRA
 from mathse.config.options import groups

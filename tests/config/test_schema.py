@@ -8,7 +8,8 @@ from typing import get_args, get_type_hints
 
 import pytest
 
-from mathse.config.bind import defaults, locate
+from mathse.config.sections import defaults
+from mathse.config.trust import locate
 from mathse.config.judges import RUN_GIVES
 from mathse.config.schema import OPTIONS
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import strategies as st
 
 from fuzz.hostile import fuzz, texts
-from mathse.config.bind import key_paths
+from mathse.config.sections import key_paths
 from mathse.config.compose import train_config
 from mathse.config.options import groups
 from mathse.config.schema import TrainConfig

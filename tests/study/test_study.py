@@ -13,7 +13,7 @@ import pytest
 from run_builder import Builder, record_again
 
 from mathse.__main__ import main
-from mathse.config.bind import plain
+from mathse.config.sections import plain
 from mathse.config.compose import train_config
 from mathse.config.options import look_in
 from mathse.errors import ConfigError, DataError, RunError

@@ -25,7 +25,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import Logger
 
-from mathse.config.bind import locate
+from mathse.config.trust import locate
 from mathse.config.extras import quoted
 from mathse.config.secrets import without_secrets
 from mathse.errors import RunError
