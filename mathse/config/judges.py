@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import fields
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -33,49 +33,54 @@ class Judge(Section):
     asks: ClassVar[tuple[str, ...]] = ()  # models of the run that its verdicts come from: "orm", "teacher"
 
     name: str = Field(
-        "",
+        default="",
         description="Name of the judge in verdicts, reports and stage identities. For your own class: its dotted path.",
     )
     checkpoint: str | None = Field(
-        None, description="Folder of a trained ORM's checkpoint. null: the run trains an ORM."
+        default=None, description="Folder of a trained ORM's checkpoint. null: the run trains an ORM."
     )
     threshold: float = Field(
-        0.5,
+        default=0.5,
         ge=0,
         le=1,
         description='Lowest P(correct) of an accepted path, whose verdict is "correct" as well.',
     )
-    batch_size: int = Field(256, ge=1, description="Number of paths that are judged at a time.")
-    max_new_tokens: int = Field(200, ge=1, description="Most tokens of the ORM's critique.")
+    batch_size: int = Field(default=256, ge=1, description="Number of paths that are judged at a time.")
+    max_new_tokens: int = Field(default=200, ge=1, description="Most tokens of the ORM's critique.")
     explain: Literal["all", "read"] = Field(
-        "all",
+        default="all",
         description="Wrong paths for which an ORM in this process with orm.order=verdict_first writes an explanation. "
         "all: each; read: only the drafts that a reflection shows to its writer.",
     )
     engine: Literal["hf", "vllm"] = Field(
-        "hf",
+        default="hf",
         description="Where the ORM runs. vllm: in the engine of generator=vllm, in turn with the students; hf: in this "
         "process, or at judge.server. All settings below are for judge.server; the engine has its own.",
     )
     server: str | None = Field(
-        None, description="Address of the server of the ORM, up to and with /v1. null: the ORM runs in this process."
+        default=None,
+        description="Address of the server of the ORM, up to and with /v1. null: the ORM runs in this process.",
     )
     model: str | None = Field(
-        None,
+        default=None,
         description="Name of the served ORM. null: requests name the ORM's folder, or the {name} of judge.command.",
     )
-    command: str | None = Field(None, description="Command that starts an engine for the ORM, as generator.command.")
-    start_timeout: float = Field(900.0, gt=0, description="Seconds until a started engine must answer.")
+    command: str | None = Field(
+        default=None, description="Command that starts an engine for the ORM, as generator.command."
+    )
+    start_timeout: float = Field(default=900.0, gt=0, description="Seconds until a started engine must answer.")
     api_key_env: str | None = Field(
-        None, description="Environment variable that holds the API key. null: the server needs none."
+        default=None, description="Environment variable that holds the API key. null: the server needs none."
     )
-    image_side: int = Field(4096, ge=28, description="Longest side of a sent image in pixels.")
+    image_side: int = Field(default=4096, ge=28, description="Longest side of a sent image in pixels.")
     cache_dir: str = Field(
-        "outputs/.answers", description="Folder of a served model's answers by content. Runs share it."
+        default="outputs/.answers", description="Folder of a served model's answers by content. Runs share it."
     )
-    max_concurrency: int = Field(64, ge=1, description="Most requests in flight at a time.")
-    timeout: float = Field(600.0, gt=0, description="Time limit for a whole answer in seconds.")
-    max_retries: int = Field(8, ge=0, description="Most retries of a failed request, with growing pauses between them.")
+    max_concurrency: int = Field(default=64, ge=1, description="Most requests in flight at a time.")
+    timeout: float = Field(default=600.0, gt=0, description="Time limit for a whole answer in seconds.")
+    max_retries: int = Field(
+        default=8, ge=0, description="Most retries of a failed request, with growing pauses between them."
+    )
 
 
 @dataclass(config=SETTINGS)
@@ -83,7 +88,7 @@ class ORMJudge(Judge):
     asks: ClassVar[tuple[str, ...]] = ("orm",)
 
     _target_: str = "mathse.judges.orm.trained_orm"
-    name: str = Field("orm", description=NAME)
+    name: str = Field(default="orm", description=NAME)
 
 
 @dataclass(config=SETTINGS)
@@ -91,19 +96,19 @@ class TeacherJudge(Judge):
     asks: ClassVar[tuple[str, ...]] = ("teacher",)
 
     _target_: str = "mathse.judges.teacher.TeacherJudge"
-    name: str = Field("teacher", description=NAME)
+    name: str = Field(default="teacher", description=NAME)
 
 
 @dataclass(config=SETTINGS)
 class AnswerJudge(Judge):
     _target_: str = "mathse.judges.answer.AnswerJudge"
-    name: str = Field("answer", description=NAME)
+    name: str = Field(default="answer", description=NAME)
 
 
 @dataclass(config=SETTINGS)
 class AgreementJudge(Judge):
     _target_: str = "mathse.judges.agreement.AgreementJudge"
-    name: str = Field("orm_and_answer", description=NAME)
+    name: str = Field(default="orm_and_answer", description=NAME)
     parts: list[str] = Field(default_factory=lambda: ["orm", "answer"], description=PARTS)
 
     @property
@@ -114,15 +119,15 @@ class AgreementJudge(Judge):
 @dataclass(config=SETTINGS)
 class RandomJudge(Judge):
     _target_: str = "mathse.judges.controls.RandomJudge"
-    name: str = Field("random", description=NAME)
-    rate: float = Field(0.5, ge=0, le=1, description="Share of the paths that the judge accepts.")
+    name: str = Field(default="random", description=NAME)
+    rate: float = Field(default=0.5, ge=0, le=1, description="Share of the paths that the judge accepts.")
 
 
 @dataclass(config=SETTINGS)
 class NoisyJudge(Judge):
     _target_: str = "mathse.judges.controls.NoisyJudge"
-    name: str = Field("noisy", description=NAME)
-    rate: float = Field(0.5, ge=0, le=1, description="Share of the verdicts that the judge inverts.")
+    name: str = Field(default="noisy", description=NAME)
+    rate: float = Field(default=0.5, ge=0, le=1, description="Share of the verdicts that the judge inverts.")
 
 
 @dataclass(config=SETTINGS)
@@ -130,12 +135,14 @@ class MajorityJudge(Judge):
     """The answer that most samples of a problem come to, from a share of ``threshold`` of its samples on."""
 
     _target_: str = "mathse.judges.votes.MajorityJudge"
-    name: str = Field("majority", description=NAME)
+    name: str = Field(default="majority", description=NAME)
     ties: Literal["reject", "accept"] = Field(
-        "reject", description="Treatment of two answers with equally many votes. reject: neither wins; accept: both."
+        default="reject",
+        description="Treatment of two answers with equally many votes. reject: neither wins; accept: both.",
     )
     weights: str | None = Field(
-        None, description="Judge that gives a sample's vote its weight, P(correct): orm. null: all votes are equal."
+        default=None,
+        description="Judge that gives a sample's vote its weight, P(correct): orm. null: all votes are equal.",
     )
 
     @property
@@ -148,7 +155,7 @@ class CheckedJudge(Judge):
     """The data's own check of steps, without the reference answer."""
 
     _target_: str = "mathse.judges.checked.CheckedJudge"
-    name: str = Field("checked", description=NAME)
+    name: str = Field(default="checked", description=NAME)
 
 
 @dataclass(config=SETTINGS)
@@ -156,18 +163,18 @@ class AcceptJudge(Judge):
     """Every path that is not empty."""
 
     _target_: str = "mathse.judges.controls.AcceptJudge"
-    name: str = Field("accept", description=NAME)
+    name: str = Field(default="accept", description=NAME)
 
 
 @dataclass(config=SETTINGS)
 class CheckedVotesJudge(AgreementJudge):
-    name: str = Field("checked_votes", description=NAME)
+    name: str = Field(default="checked_votes", description=NAME)
     parts: list[str] = Field(default_factory=lambda: ["majority", "checked"], description=PARTS)
 
 
 @dataclass(config=SETTINGS)
 class ORMVotesJudge(AgreementJudge):
-    name: str = Field("orm_and_votes", description=NAME)
+    name: str = Field(default="orm_and_votes", description=NAME)
     parts: list[str] = Field(default_factory=lambda: ["orm", "majority"], description=PARTS)
 
 
@@ -214,8 +221,8 @@ def own_judge(target: str, call: Callable[..., Any], values: Mapping[Any, Any]) 
         "asks": tuple(model for model in ("orm", "teacher") if model in parameters),
         "takes": tuple(defaults),
     }
-    own: type[OwnJudge] = dataclass(config=SETTINGS)(type("OwnJudge", (OwnJudge,), body))
-    return own
+    own: Any = dataclass(config=SETTINGS)(type("OwnJudge", (OwnJudge,), body))
+    return cast("type[OwnJudge]", own)
 
 
 def judge_named(chosen: Any, judge: Judge) -> Any:

@@ -1,4 +1,4 @@
-"""The mistakes in a config as sentences, from pydantic's list of errors: key path, value, what is allowed, what is near."""
+"""The mistakes in a config as sentences, from pydantic's errors: key path, value, allowed values, nearest name."""
 
 from __future__ import annotations
 
@@ -84,10 +84,10 @@ def note(errors: Sequence[ErrorDetails], values: Any, start: Place, notes: Notes
             notes.problems[at.path] = f"{at.path} = {show(value)}: {not_a_group(at.path, notes.known)}"
         elif at.path not in notes.problems and at.field is not None:
             of_field = [e for e in errors if e["loc"][: at.depth] == error["loc"][: at.depth]]
-            choices = choices_of(at.field.annotation)
-            wrong = next((v for v in value if v not in choices), value) if isinstance(value, list) else value
+            words = choices_of(at.field.annotation)
+            wrong = next((v for v in value if v not in words), value) if isinstance(value, list) else value
             must = _must(at.field, of_field)
-            notes.problems[at.path] = f"{at.path} = {show(value)}: {must}{did_you_mean(str(wrong), choices)}"
+            notes.problems[at.path] = f"{at.path} = {show(value)}: {must}{did_you_mean(str(wrong), words)}"
 
 
 def find(start: Place, values: Any, loc: Sequence[int | str]) -> tuple[Place, Place]:
@@ -121,7 +121,8 @@ def find(start: Place, values: Any, loc: Sequence[int | str]) -> tuple[Place, Pl
 def forgive(error: ErrorDetails, values: Any, start: Place) -> bool:
     """Puts the value that was meant in the place of 2.0 for a whole number, of 2025 for a text, and of a word that
     differs from a choice in case and signs alone. Says whether it did."""
-    value, meant = error["input"], None
+    value = error["input"]
+    meant: int | str | None = None
     number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     if error["type"] == "int_type" and number and float(value).is_integer():
         meant = int(value)

@@ -101,7 +101,8 @@ def _validated(take: Callable[[Any], Any], values: Any, start: Place) -> tuple[A
             return take(values), []
         except ValidationError as e:
             errors = e.errors(include_url=False)
-        if not any([forgive(error, values, start) for error in errors]):
+        forgiven = [forgive(error, values, start) for error in errors]
+        if not any(forgiven):
             return None, errors
 
 

@@ -36,62 +36,70 @@ PROGRESS = "Display of progress. rich: bars; plain: lines; auto: by the terminal
 @dataclass(config=SETTINGS)
 class Trainer(Section):
     accelerator: Literal["cpu", "gpu", "auto"] = Field(
-        "cpu", description="Device of all models. auto: a GPU where torch finds a GPU."
+        default="cpu", description="Device of all models. auto: a GPU where torch finds a GPU."
     )
     devices: int = Field(
-        1, ge=1, description="Number of devices of a machine. Several machines are started with torchrun or srun."
+        default=1,
+        ge=1,
+        description="Number of devices of a machine. Several machines are started with torchrun or srun.",
     )
     strategy: Literal["auto", "ddp", "fsdp2", "deepspeed"] = Field(
-        "auto", description="Strategy of training on several devices (docs: mathse/training/strategies.py)."
+        default="auto", description="Strategy of training on several devices (docs: mathse/training/strategies.py)."
     )
     precision: Literal["fastest", "32-true", "bf16-mixed", "bf16-true"] = Field(
-        "fastest",
+        default="fastest",
         description="Precision of training. -true: of the weights too; fastest: bf16-mixed on a GPU and on a CPU that "
         "multiplies bfloat16 faster than float32, which a trial of 50 ms decides, 32-true elsewhere.",
     )
     sampling_dtype: Literal["float32", "bfloat16", "fastest"] | None = Field(
-        None,
+        default=None,
         description="Data type of sampling and judging. null: float32 on a CPU, the precision of training on a GPU; "
         "fastest: bfloat16 on a CPU that multiplies it faster too, where rounding depends on the machine.",
     )
     threads: int = Field(
-        1, ge=1, description="Number of torch threads. Results are equal bit for bit only at an equal number."
+        default=1, ge=1, description="Number of torch threads. Results are equal bit for bit only at an equal number."
     )
-    workers: int = Field(0, ge=0, description="Number of data loader processes.")
+    workers: int = Field(default=0, ge=0, description="Number of data loader processes.")
     max_restarts: int = Field(
-        3,
+        default=3,
         ge=0,
         description="Most restarts of all ranks after the death of a rank. They continue from the last resume point. "
         "For ranks that torchrun starts its --max-restarts counts.",
     )
     timeout_minutes: float = Field(
-        10.0, gt=0, description="Minutes that ranks wait for a rank in a training step before they call it stuck."
+        default=10.0,
+        gt=0,
+        description="Minutes that ranks wait for a rank in a training step before they call it stuck.",
     )
     tower_features_folder: str | None = Field(
-        None,
+        default=None,
         description="Folder of kept features (sft.tower_features). null: in the user's cache. Several machines need a "
         "folder that all can read.",
     )
     tower_features_gb: float = Field(
-        200.0, gt=0, description="Largest size of that folder in GiB. The least recently used features are deleted."
+        default=200.0,
+        gt=0,
+        description="Largest size of that folder in GiB. The least recently used features are deleted.",
     )
     checkpoint_every: int | None = Field(
-        100, ge=1, description="Number of optimizer steps between two resume points. null: none by steps."
+        default=100, ge=1, description="Number of optimizer steps between two resume points. null: none by steps."
     )
     checkpoint_minutes: float | None = Field(
-        None,
+        default=None,
         gt=0,
-        description="Minutes between two resume points, if checkpoint_every does not come first. null: none.",
+        description="Minutes between two resume points, if checkpoint_every comes later. null: none.",
     )
-    log_every: int = Field(10, ge=1, description="Number of optimizer steps between two lines of train_log.jsonl.")
+    log_every: int = Field(
+        default=10, ge=1, description="Number of optimizer steps between two lines of train_log.jsonl."
+    )
     max_grad_norm_ratio: float | None = Field(
-        100.0,
+        default=100.0,
         gt=1,
         description="Ratio of the gradient norm to its median above which training stops, if it stays there (docs: "
         "mathse/training/divergence.py). null: only a loss or a norm that is not finite stops training.",
     )
     device_memory: str | None = Field(
-        None,
+        default=None,
         description="Memory that estimates are compared with, such as 80GiB. null: that of the GPU, or host RAM.",
     )
 
@@ -108,11 +116,11 @@ class WandbLogger(Section):
     """Weights & Biases: one run for the whole evolution (docs: mathse/reporting/loggers/wandb.py)."""
 
     _target_: str = "mathse.reporting.loggers.WandbLogger"
-    project: str = Field("mathse", description="W&B project.")
-    entity: str | None = Field(None, description="W&B user or team. null: the default of the login.")
-    group: str | None = Field(None, description="W&B group. null: the study.")
+    project: str = Field(default="mathse", description="W&B project.")
+    entity: str | None = Field(default=None, description="W&B user or team. null: the default of the login.")
+    group: str | None = Field(default=None, description="W&B group. null: the study.")
     mode: Literal["online", "offline", "disabled"] | None = Field(
-        None, description="W&B mode. null: the environment variable WANDB_MODE decides."
+        default=None, description="W&B mode. null: the environment variable WANDB_MODE decides."
     )
 
 
@@ -145,27 +153,27 @@ class EvaluateStudent(Section):
 class TrainConfig(Section):
     """python train.py"""
 
-    name: str = Field("run", description="Name of the run, whose folder is outputs/<name>/<time>.")
-    study: str | None = Field(None, description="Study that the run belongs to (conf/experiment/<study>/).")
-    variant: str | None = Field(None, description="Variant of the study, by which a dashboard groups runs.")
-    note: str | None = Field(None, description="A sentence that is shown with the run's numbers.")
+    name: str = Field(default="run", description="Name of the run, whose folder is outputs/<name>/<time>.")
+    study: str | None = Field(default=None, description="Study that the run belongs to (conf/experiment/<study>/).")
+    variant: str | None = Field(default=None, description="Variant of the study, by which a dashboard groups runs.")
+    note: str | None = Field(default=None, description="A sentence that is shown with the run's numbers.")
     task: Literal["evolve", "sft", "orm", "distill"] = Field(
-        "evolve",
+        default="evolve",
         description="Task of the run. evolve: all of Algorithm 1; sft: one fine-tuning on sft.train; orm: training of "
         "the ORM; distill: the teacher's filtered solutions, without fine-tuning.",
     )
-    seed: int = Field(0, ge=0, description="Random seed of all sampling, shuffling and initialisation.")
+    seed: int = Field(default=0, ge=0, description="Random seed of all sampling, shuffling and initialisation.")
     resume: Literal["last", "branch"] | None = Field(
-        None,
+        default=None,
         description="last: continue the newest unfinished run of this name; branch: reuse the stages of resume_from "
         "that have the same settings.",
     )
     resume_from: list[str] = Field(
         default_factory=list, description="Run folders whose stages may be reused (resume=branch)."
     )
-    progress: Literal["auto", "rich", "plain", "off"] = Field("auto", description=PROGRESS)
+    progress: Literal["auto", "rich", "plain", "off"] = Field(default="auto", description=PROGRESS)
     plan: bool = Field(
-        False,
+        default=False,
         description="Print the stages, requests and costs of the run and end without running it (docs: "
         "mathse/commands/plan).",
     )
@@ -227,35 +235,41 @@ def chosen_callbacks(config: TrainConfig) -> list[Any]:
 class EvaluateConfig(Section):
     """python evaluate.py"""
 
-    name: str = Field("evaluate", description="Name of the evaluation, whose folder is outputs/<name>/<time>.")
-    seed: int = Field(0, ge=0, description="Random seed of samples, and of synthetic problems that belong to no run.")
+    name: str = Field(default="evaluate", description="Name of the evaluation, whose folder is outputs/<name>/<time>.")
+    seed: int = Field(
+        default=0, ge=0, description="Random seed of samples, and of synthetic problems that belong to no run."
+    )
     checkpoint: str | None = Field(
-        None, description="Folder of a model. The settings of the run that made it replace the defaults."
+        default=None, description="Folder of a model. The settings of the run that made it replace the defaults."
     )
     predictions: str | None = Field(
-        None, description='File of answers instead of a model, rows {"id", "response", "extraction"?}.'
+        default=None, description='File of answers instead of a model, rows {"id", "response", "extraction"?}.'
     )
     partial: bool = Field(
-        False, description="Score a predictions file that lacks problems, over the problems that it has."
+        default=False, description="Score a predictions file that lacks problems, over the problems that it has."
     )
     benchmark: Annotated[Any, Options("benchmark")] = Field(
         default_factory=dict, description="Benchmarks by name, each with a _target_ and its options."
     )
-    limit: int | None = Field(None, ge=1, description="Number of first problems of each benchmark. null: all.")
-    n_samples: int = Field(1, ge=1, description="Number of samples per problem.")
+    limit: int | None = Field(default=None, ge=1, description="Number of first problems of each benchmark. null: all.")
+    n_samples: int = Field(default=1, ge=1, description="Number of samples per problem.")
     decoding: Literal["greedy", "sampling"] | None = Field(
-        None, description="Decoding of answers. null: greedy with n_samples=1, else sampling."
+        default=None, description="Decoding of answers. null: greedy with n_samples=1, else sampling."
     )
     selector: Literal["first", "majority", "orm", "orm_weighted"] = Field(
-        "first", description="Rule that selects the answer among the samples."
+        default="first", description="Rule that selects the answer among the samples."
     )
     map_marker: bool | None = Field(
-        None,
+        default=None,
         description='Score "The answer ... is x" as a box. null: true for models that run here, false for files.',
     )
-    check_against: str | None = Field(None, description="A train.jsonl whose rows are searched for in the benchmark.")
-    error_types: bool = Field(False, description="Let the LLM classify the error of each wrong answer (Figure 4).")
-    progress: Literal["auto", "rich", "plain", "off"] = Field("auto", description=PROGRESS)
+    check_against: str | None = Field(
+        default=None, description="A train.jsonl whose rows are searched for in the benchmark."
+    )
+    error_types: bool = Field(
+        default=False, description="Let the LLM classify the error of each wrong answer (Figure 4)."
+    )
+    progress: Literal["auto", "rich", "plain", "off"] = Field(default="auto", description=PROGRESS)
     backbone: Annotated[Any, Option("backbone")] = Field(default_factory=TinyBackbone)
     data: Annotated[Any, Option("data")] = Field(default_factory=SyntheticData)
     task_domain: Annotated[Any, Option("task_domain")] = Field(default_factory=TaskDomain)

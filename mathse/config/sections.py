@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
-from typing import Any, get_type_hints
+from typing import Any, cast, get_type_hints
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
@@ -37,7 +37,7 @@ def schema_of(group: str, values: Mapping[Any, Any]) -> type[Any] | None:
         method = call.__init__ if inspect.isclass(call) else call
         wanted: Any = get_type_hints(method).get("settings")
         if wanted in OPTIONS.get(group, ()):
-            return wanted  # type: ignore[no-any-return]
+            return cast("type[Any]", wanted)
     return own_judge(target, call, values) if group == "judge" else None
 
 

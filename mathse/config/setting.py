@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass as plain_dataclass
 from dataclasses import is_dataclass
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, Union, cast, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le
 from pydantic import ConfigDict, GetCoreSchemaHandler
@@ -44,11 +44,11 @@ class Section:
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """A mapping is taken for a section too, though single values are not converted; numbers fit into 64 bits."""
-        schema = handler(source)
+        schema: Any = handler(source)
         if schema["type"] == "dataclass":
             schema["strict"] = False
             _bound_numbers(schema)
-        return schema
+        return cast(CoreSchema, schema)
 
 
 def _bound_numbers(schema: Any) -> None:

@@ -32,18 +32,18 @@ class AnswerForm(Section):
     """How the final answers of a domain are compared (mathse/scoring/answers/rule.py)."""
 
     form: Form = Field(
-        "expression",
+        default="expression",
         description="Form of a correct answer: the same expression (numbers, tuples, sets too), number, option, short "
         "text, list of texts.",
     )
     tolerance: float = Field(
-        0.0,
+        default=0.0,
         ge=0,
         le=1,
         description="Largest deviation of a number as a share of the reference. ChartQA uses 0.05.",
     )
     unit: UnitRule = Field(
-        "optional",
+        default="optional",
         description="Treatment of a number's unit. optional: a unit that only one side names is ignored; needed: the "
         "unit of the reference must be there.",
     )
@@ -54,9 +54,9 @@ class TaskDomain(Section):
     """Prompts and the form of answers (docs: mathse/data/domains)."""
 
     _target_: str = "mathse.data.domains.TaskDomain"
-    name: str = Field("math", description="Name of the domain in the versions of its prompts.")
+    name: str = Field(default="math", description="Name of the domain in the versions of its prompts.")
     texts: str = Field(
-        "mathse.data.domains.math",
+        default="mathse.data.domains.math",
         description="Folder of the domain's prompts: a path, or the dotted name of a package.",
     )
     step: list[str] = Field(default_factory=lambda: ["Step", "步骤"], description="Words in front of a step's number.")

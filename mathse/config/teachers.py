@@ -15,8 +15,10 @@ class SymbolicTeacher(Section):
     """Solves the synthetic problems by rule, and is fallible by default."""
 
     _target_: str = "mathse.data.synthetic.SymbolicTeacher"
-    error_rate: float = Field(0.2, ge=0, le=1, description="Share of solutions with an error. 0: a perfect teacher.")
-    seed: int = Field(0, description="Random seed of the errors.", json_schema_extra=follows("seed"))
+    error_rate: float = Field(
+        default=0.2, ge=0, le=1, description="Share of solutions with an error. 0: a perfect teacher."
+    )
+    seed: int = Field(default=0, description="Random seed of the errors.", json_schema_extra=follows("seed"))
 
 
 @dataclass(config=SETTINGS)
@@ -31,8 +33,8 @@ class FallibleReplayTeacher(Section):
     """The solutions of data=word_problems, some of them made wrong (docs: mathse/data/words/teacher.py)."""
 
     _target_: str = "mathse.data.words.FallibleReplayTeacher"
-    error_rate: float = Field(0.2, ge=0, le=1, description="Share of solutions with an error.")
-    seed: int = Field(0, description="Random seed of the errors.", json_schema_extra=follows("seed"))
+    error_rate: float = Field(default=0.2, ge=0, le=1, description="Share of solutions with an error.")
+    seed: int = Field(default=0, description="Random seed of the errors.", json_schema_extra=follows("seed"))
 
 
 @dataclass(config=SETTINGS)
@@ -44,86 +46,95 @@ class OpenAITeacher(Section):
 
     _target_: str = "mathse.judges.teachers.openai_api.OpenAITeacher"
     model: str = Field(
-        "gpt-4o-2024-08-06", description='Name of the model. The paper says "GPT-4o" and gives no version.'
+        default="gpt-4o-2024-08-06", description='Name of the model. The paper says "GPT-4o" and gives no version.'
     )
     base_url: str | None = Field(
-        None,
+        default=None,
         description="Address of the server, up to and with /v1. null: the OpenAI API.",
         json_schema_extra=NO_IDENTITY,
     )
     api_key_env: str | None = Field(
-        "OPENAI_API_KEY",
+        default="OPENAI_API_KEY",
         description="Environment variable that holds the API key. null: the server needs none.",
         json_schema_extra=NO_IDENTITY,
     )
     mode: Literal["online", "batch"] = Field(
-        "online",
+        default="online",
         description="How requests are sent. batch: through the Batch API, at half the price, within a day.",
         json_schema_extra=NO_IDENTITY,
     )
     temperature: float | None = Field(
-        0.7, ge=0, description="Sampling temperature. null: the server's default. The paper gives none."
+        default=0.7, ge=0, description="Sampling temperature. null: the server's default. The paper gives none."
     )
-    max_tokens: int = Field(2048, ge=1, description="Most tokens of an answer.")
+    max_tokens: int = Field(default=2048, ge=1, description="Most tokens of an answer.")
     seed: int | None = Field(
-        0,
+        default=0,
         description="Random seed sent with a request. Another seed gives another answer, which is paid again. null: "
         "none is sent.",
     )
     reflect_prompt: Literal["full", "short"] = Field(
-        "full",
+        default="full",
         description="Prompt of a reflection. short: without problem and image. The paper prints both.",
     )
-    structured: bool = Field(True, description="Ask for JSON by its schema where the server supports it.")
+    structured: bool = Field(default=True, description="Ask for JSON by its schema where the server supports it.")
     image_side: int = Field(
-        2048, ge=28, description="Longest side of an image in pixels. Larger images are scaled down."
+        default=2048, ge=28, description="Longest side of an image in pixels. Larger images are scaled down."
     )
     cache_dir: str = Field(
-        "outputs/.answers",
+        default="outputs/.answers",
         description="Folder of cached answers. Runs share it, so no answer is paid twice.",
         json_schema_extra=NO_IDENTITY,
     )
     max_concurrency: int = Field(
-        16, ge=1, description="Most requests in flight at a time.", json_schema_extra=NO_IDENTITY
+        default=16, ge=1, description="Most requests in flight at a time.", json_schema_extra=NO_IDENTITY
     )
     requests_per_minute: float | None = Field(
-        None, gt=0, description="Most requests per minute. null: the server's limit.", json_schema_extra=NO_IDENTITY
+        default=None,
+        gt=0,
+        description="Most requests per minute. null: the server's limit.",
+        json_schema_extra=NO_IDENTITY,
     )
     tokens_per_minute: float | None = Field(
-        None, gt=0, description="Most tokens per minute. null: the server's limit.", json_schema_extra=NO_IDENTITY
+        default=None,
+        gt=0,
+        description="Most tokens per minute. null: the server's limit.",
+        json_schema_extra=NO_IDENTITY,
     )
     timeout: float = Field(
-        300.0, gt=0, description="Time limit for a whole answer in seconds.", json_schema_extra=NO_IDENTITY
+        default=300.0, gt=0, description="Time limit for a whole answer in seconds.", json_schema_extra=NO_IDENTITY
     )
     max_retries: int = Field(
-        8,
+        default=8,
         ge=0,
         description="Most retries of a failed request, with growing pauses between them.",
         json_schema_extra=NO_IDENTITY,
     )
     poll_seconds: float = Field(
-        30.0, gt=0, description="Seconds between two looks at a batch (mode=batch).", json_schema_extra=NO_IDENTITY
+        default=30.0,
+        gt=0,
+        description="Seconds between two looks at a batch (mode=batch).",
+        json_schema_extra=NO_IDENTITY,
     )
     budget_usd: float | None = Field(
-        None,
+        default=None,
         gt=0,
         description="Most dollars that the run may spend. The run stops there. null: no limit.",
         json_schema_extra=NO_IDENTITY,
     )
     price_input: float | None = Field(
-        None,
+        default=None,
         ge=0,
         description="Price of a million prompt tokens in dollars. null: the list price, where it is known.",
         json_schema_extra=NO_IDENTITY,
     )
     price_output: float | None = Field(
-        None,
+        default=None,
         ge=0,
         description="Price of a million completion tokens in dollars. null: the list price, where it is known.",
         json_schema_extra=NO_IDENTITY,
     )
     price_cached: float | None = Field(
-        None,
+        default=None,
         ge=0,
         description="Price of a million cached prompt tokens in dollars. null: the list price, where it is known.",
         json_schema_extra=NO_IDENTITY,

@@ -8,10 +8,10 @@ from typing import get_args, get_type_hints
 
 import pytest
 
-from mathse.config.sections import defaults
-from mathse.config.trust import locate
 from mathse.config.judges import RUN_GIVES
 from mathse.config.schema import OPTIONS
+from mathse.config.sections import defaults
+from mathse.config.trust import locate
 
 # what a run gives through build(), by group
 RUNTIME = {
@@ -37,7 +37,7 @@ def test_an_option_s_class_takes_its_settings_object_and_what_only_a_run_has(gro
 
 @pytest.mark.parametrize(("group", "schema"), SCHEMAS, ids=lambda part: getattr(part, "__name__", part))
 def test_a_setting_that_follows_another_has_a_value_of_its_own_outside_a_config(group, schema):
-    made, in_config = schema(), defaults(schema())
+    made, in_config = schema(), defaults(schema)
     following = {name for name, value in in_config.items() if str(value).startswith("${")}
     assert all(getattr(made, name) == 0 for name in following)
     assert following <= {"seed", "jpeg_seed"}
