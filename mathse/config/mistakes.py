@@ -27,6 +27,7 @@ from mathse.config.setting import (
     settings_of,
 )
 
+UNKNOWN_KEY = ("unexpected_keyword_argument", "invalid_key")  # pydantic's types of such errors
 MAX_SHOWN = 500  # characters of a value in a sentence
 WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 PLURALS = {"benchmark": "benchmarks", "data": "sources", "logger": "loggers"}
@@ -60,11 +61,11 @@ class Notes:
 
 def note(errors: Sequence[ErrorDetails], values: Any, start: Place, notes: Notes) -> None:
     """Adds a sentence for each error to ``notes``. ``values``: the config that was read; ``start``: its place."""
-    for error in errors:
+    for error in _in_order(errors):
         section, at = find(start, values, error["loc"])
         value, mark = _value(values, error["loc"][: at.depth]), option_of_field(at.field) if at.field else None
         kind, reason = error["type"], error.get("ctx", {})
-        if kind in ("unexpected_keyword_argument", "invalid_key"):
+        if kind in UNKNOWN_KEY:
             _note_unknown(section, str(error["loc"][at.depth - 1]), value, notes)
         elif kind == "no_option":
             choices = ", ".join(available(reason["group"]))
@@ -88,6 +89,20 @@ def note(errors: Sequence[ErrorDetails], values: Any, start: Place, notes: Notes
             wrong = next((v for v in value if v not in words), value) if isinstance(value, list) else value
             must = _must(at.field, of_field)
             notes.problems[at.path] = f"{at.path} = {show(value)}: {must}{did_you_mean(str(wrong), words)}"
+
+
+def _in_order(errors: Sequence[ErrorDetails]) -> list[ErrorDetails]:
+    """The errors in the order of the settings, the unknown keys of a section before its other mistakes."""
+    first: dict[tuple[int | str, ...], int] = {}
+    for number, error in enumerate(errors):
+        for depth in range(1, len(error["loc"]) + 1):
+            first.setdefault(error["loc"][:depth], number)
+
+    def position(error: ErrorDetails) -> list[int]:
+        places = [first[error["loc"][:depth]] for depth in range(1, len(error["loc"]) + 1)]
+        return [*places[:-1], -1] if error["type"] in UNKNOWN_KEY else places
+
+    return sorted(errors, key=position)
 
 
 def find(start: Place, values: Any, loc: Sequence[int | str]) -> tuple[Place, Place]:
