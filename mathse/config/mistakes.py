@@ -138,10 +138,11 @@ def forgive(error: ErrorDetails, values: Any, start: Place) -> bool:
     differs from a choice in case and signs alone. Says whether it did."""
     value = error["input"]
     meant: int | str | None = None
-    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    if error["type"] == "int_type" and number and float(value).is_integer():
+    finite = isinstance(value, float) and math.isfinite(value)
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if error["type"] == "int_type" and finite and value.is_integer():
         meant = int(value)
-    elif error["type"] == "string_type" and number:
+    elif error["type"] == "string_type" and (finite or whole):
         meant = str(value)
     elif error["type"] == "literal_error":
         _, at = find(start, values, error["loc"])
@@ -187,7 +188,8 @@ def _must(f: FieldInfo, errors: Sequence[ErrorDetails]) -> str:
     """What a field's value must be, by the errors of its value."""
     limits = [e["ctx"][name] for e in errors for name in ("ge", "gt", "le") if name in e.get("ctx", {})]
     optional = " or null" if NoneType in kinds_of(f.annotation) else ""
-    if any(abs(limit) >= LARGEST for limit in limits):
+    numbers = [e["input"] for e in errors if isinstance(e["input"], (int, float)) and not isinstance(e["input"], bool)]
+    if any(LARGEST < abs(number) < math.inf for number in numbers):
         return f"must be {WORDS[int if int in kinds_of(f.annotation) else float]} below 2^63{optional}"
     if limits:
         return f"must be {bounds_of(f)}"

@@ -165,8 +165,8 @@ class TrainConfig(Section):
     seed: int = Field(default=0, ge=0, description="Random seed of all sampling, shuffling and initialisation.")
     resume: Literal["last", "branch"] | None = Field(
         default=None,
-        description="last: continue the newest unfinished run of this name; branch: reuse the stages of resume_from "
-        "that have the same settings.",
+        description="How to resume. last: continue the newest unfinished run of this name; branch: reuse the "
+        "stages of resume_from that have the same settings.",
     )
     resume_from: list[str] = Field(
         default_factory=list, description="Run folders whose stages may be reused (resume=branch)."

@@ -18,7 +18,6 @@ from dataclasses import is_dataclass
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, cast, get_args, get_origin
 
-from annotated_types import Ge, Gt, Le
 from pydantic import ConfigDict, GetCoreSchemaHandler
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, core_schema
@@ -143,9 +142,11 @@ def bounds_of(f: FieldInfo) -> str:
     """``>= 0 and <= 1``; "" where a field has no bounds."""
     inside = [inner for kind in get_args(f.annotation) for inner in getattr(kind, "__metadata__", ())]
     rules = [*f.metadata, *(rule for info in inside if isinstance(info, FieldInfo) for rule in info.metadata)]
-    signs = {Ge: (">=", "ge"), Gt: (">", "gt"), Le: ("<=", "le")}
-    known = [(*signs[type(rule)], rule) for rule in rules if type(rule) in signs]
-    return " and ".join(f"{sign} {getattr(rule, name):g}" for sign, name, rule in known)
+    signs = {"ge": ">=", "gt": ">", "le": "<="}
+    bounds = [
+        f"{sign} {getattr(rule, name):g}" for name, sign in signs.items() for rule in rules if hasattr(rule, name)
+    ]
+    return " and ".join(bounds)
 
 
 def allowed(f: FieldInfo) -> str:
