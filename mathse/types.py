@@ -79,7 +79,7 @@ class Record:
         if not isinstance(row, Mapping):
             raise DataError(f"a {cls.__name__} is a JSON object, got {type(row).__name__}")
         try:
-            record: Self = _validator(cls).validate_python(row)
+            record: Self = _validator(cls).validate_python(row)  # type: ignore[arg-type]
         except ValidationError as e:
             raise DataError(_sentence(cls, e.errors(include_url=False))) from None
         return record

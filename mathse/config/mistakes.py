@@ -186,12 +186,11 @@ def _value(values: Any, loc: Sequence[int | str]) -> Any:
 
 def _must(f: FieldInfo, errors: Sequence[ErrorDetails]) -> str:
     """What a field's value must be, by the errors of its value."""
-    limits = [e["ctx"][name] for e in errors for name in ("ge", "gt", "le") if name in e.get("ctx", {})]
     optional = " or null" if NoneType in kinds_of(f.annotation) else ""
     numbers = [e["input"] for e in errors if isinstance(e["input"], (int, float)) and not isinstance(e["input"], bool)]
     if any(LARGEST < abs(number) < math.inf for number in numbers):
         return f"must be {WORDS[int if int in kinds_of(f.annotation) else float]} below 2^63{optional}"
-    if limits:
+    if any(not {"ge", "gt", "le"}.isdisjoint(e.get("ctx", {})) for e in errors):
         return f"must be {bounds_of(f)}"
     if any(isinstance(e["input"], float) and not math.isfinite(e["input"]) for e in errors):
         return f"must be a finite number{optional}"

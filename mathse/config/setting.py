@@ -111,8 +111,16 @@ def section_of(f: FieldInfo) -> type | None:
 
 def option_of_field(f: FieldInfo) -> Option | Options | None:
     """The mark of a field that holds an option, or several, of a group; the type may add ``| None``."""
-    inside = [mark for kind in get_args(f.annotation) for mark in getattr(kind, "__metadata__", ())]
-    return next((mark for mark in (*f.metadata, *inside) if isinstance(mark, (Option, Options))), None)
+    return next((mark for mark in _metadata(f) if isinstance(mark, (Option, Options))), None)
+
+
+def _metadata(f: FieldInfo) -> list[Any]:
+    """The marks and bounds of a field, with those of the types in a union."""
+    found = list(f.metadata)
+    for kind in get_args(f.annotation):
+        for inner in getattr(kind, "__metadata__", ()):
+            found += inner.metadata if isinstance(inner, FieldInfo) else [inner]
+    return found
 
 
 def marks(f: FieldInfo) -> Mapping[str, Any]:
@@ -140,12 +148,11 @@ def choices_of(annotation: Any) -> tuple[str, ...]:
 
 def bounds_of(f: FieldInfo) -> str:
     """``>= 0 and <= 1``; "" where a field has no bounds."""
-    inside = [inner for kind in get_args(f.annotation) for inner in getattr(kind, "__metadata__", ())]
-    rules = [*f.metadata, *(rule for info in inside if isinstance(info, FieldInfo) for rule in info.metadata)]
-    signs = {"ge": ">=", "gt": ">", "le": "<="}
-    bounds = [
-        f"{sign} {getattr(rule, name):g}" for name, sign in signs.items() for rule in rules if hasattr(rule, name)
-    ]
+    bounds = []
+    for rule in _metadata(f):
+        for name, sign in (("ge", ">="), ("gt", ">"), ("le", "<=")):
+            if hasattr(rule, name):
+                bounds.append(f"{sign} {getattr(rule, name):g}")
     return " and ".join(bounds)
 
 
