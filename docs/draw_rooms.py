@@ -1,6 +1,7 @@
 """Draws the two pictures of docs/design.md from the code: ``python docs/draw_rooms.py`` writes rooms.svg and walk.svg.
 
-rooms.svg has the twelve rooms in the order that tests/test_layers.py holds, and a table of who imports from whom.
+rooms.svg has the core's twelve rooms in the order that tests/test_layers.py holds, and below them the wings, with a
+table of who imports from whom.
 walk.svg is the way of a JSONL row to final/train.jsonl and into a fit: the steps are listed here (WALK), and each is
 looked up in the code: that its function exists, and that the function named beside it calls it. A test compares both
 files with what this script draws, so a picture that is out of date fails it.
@@ -11,10 +12,11 @@ from __future__ import annotations
 import ast
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "mathse"
@@ -38,33 +40,45 @@ text { font: 14px system-ui, "Segoe UI", Roboto, "Helvetica Neue", "DejaVu Sans"
 
 def rooms() -> tuple[str, ...]:
     """From the ground up, as tests/test_layers.py lists them."""
+    names: tuple[str, ...] = _constant("ROOMS")
+    return names
+
+
+def wings() -> dict[str, str]:
+    """Each wing's module below mathse/, and how a user reaches it, as tests/test_layers.py lists them."""
+    ways: dict[str, str] = _constant("WINGS")
+    return ways
+
+
+def _constant(name: str) -> Any:
     tree = ast.parse((ROOT / "tests" / "test_layers.py").read_text(encoding="utf-8"))
     for node in tree.body:
-        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", None) == "ROOMS":
-            names: tuple[str, ...] = ast.literal_eval(node.value)
-            return names
-    raise LookupError("tests/test_layers.py has no ROOMS")
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", None) == name:
+            return ast.literal_eval(node.value)
+    raise LookupError(f"tests/test_layers.py has no {name}")
 
 
-def imported_rooms(file: Path) -> Iterator[str]:
-    """The room of each name that a file imports from mathse, wherever in the file."""
+def files_of(wing: str) -> list[Path]:
+    """The files of a wing: a package's, or one module's."""
+    place = PACKAGE.joinpath(*wing.split("."))
+    return sorted(place.rglob("*.py")) if place.is_dir() else [place.with_suffix(".py")]
+
+
+def imported(file: Path) -> Iterator[str]:
+    """Each module or name that a file imports from mathse, wherever in the file: "models.base"."""
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mathse"):
-            parts = (node.module or "").split(".")
-            yield from [parts[1]] if len(parts) > 1 else [alias.name for alias in node.names]
+            below = (node.module or "").removeprefix("mathse").removeprefix(".")
+            yield from (f"{below}.{alias.name}".removeprefix(".") for alias in node.names)
         elif isinstance(node, ast.Import):
-            yield from (a.name.split(".")[1] for a in node.names if a.name.startswith("mathse."))
+            yield from (a.name.removeprefix("mathse.") for a in node.names if a.name.startswith("mathse."))
 
 
 def draw_rooms() -> str:
     names = rooms()
-    arrows = {
-        (name, room)
-        for name in names
-        for file in (PACKAGE / name).rglob("*.py")
-        for room in imported_rooms(file)
-        if room in names and room != name
-    }
+    of_wings = {file for wing in wings() for file in files_of(wing)}
+    core = {name: [file for file in (PACKAGE / name).rglob("*.py") if file not in of_wings] for name in names}
+    imports = {name: _rooms_imported_by(core[name]) for name in names}
     upper_first = list(reversed(names))  # the last room on top
     height, left, edge, cell, top = 58, 16, 470, 34, 106
     body = []
@@ -78,13 +92,37 @@ def draw_rooms() -> str:
         start = y + 30 - 7 * (len(lines) - 1)
         body += [_text(left + 110, start + 15 * i, line, "small") for i, line in enumerate(lines)]
         for i, other in enumerate(upper_first):
-            look = "self" if other == name else "imports" if (name, other) in arrows else "box"
+            look = "self" if other == name else "imports" if other in imports[name] else "box"
             hint = f"<title>{name} imports from {other}</title>" if look == "imports" else ""
             place = f'x="{edge + cell * i + 2}" y="{y + 11}"'
             body.append(f'<rect class="{look}" {place} width="30" height="30" rx="3">{hint}</rect>')
-    foot = top + height * len(names) + 16
-    body.append(_text(left, foot, "A blue square: the room of its row imports from the room of its column.", "small"))
-    return _svg(edge + cell * len(names) + 64, foot + 14, "The twelve rooms of mathse and their imports", body)
+    # The wings, a smaller row each: they have no column, since no room imports them.
+    small, start_of_wings = 30, top + height * len(names) + 36
+    body.append(_text(left, start_of_wings - 10, "Wings: a room imports none of them", "name"))
+    for k, (wing, way) in enumerate(wings().items()):
+        y = start_of_wings + small * k
+        body.append(f'<rect class="box" x="{left}" y="{y}" width="{edge - left - 8}" height="26" rx="4"/>')
+        body.append(_text(left + 12, y + 18, wing, "name"))
+        first, *others = way.split(", ")
+        body.append(_text(left + 226, y + 18, f"{first} and {len(others)} more" if others else first, "small"))
+        used = _rooms_imported_by(files_of(wing))
+        for i, other in enumerate(upper_first):
+            look = "imports" if other in used else "box"
+            hint = f"<title>{wing} imports from {other}</title>" if look == "imports" else ""
+            place = f'x="{edge + cell * i + 2}" y="{y + 2}"'
+            body.append(f'<rect class="{look}" {place} width="30" height="22" rx="3">{hint}</rect>')
+    foot = start_of_wings + small * len(wings()) + 20
+    body.append(_text(left, foot, "A blue square: the row imports from the room of its column.", "small"))
+    return _svg(edge + cell * len(names) + 64, foot + 14, "The core's twelve rooms, the wings, and their imports", body)
+
+
+def _rooms_imported_by(files: Iterable[Path]) -> set[str]:
+    """The rooms whose core files these files import; imports of a wing, by itself or by another one, do not count."""
+    of_wings = tuple(f"{wing}." for wing in wings())
+    used = set()
+    for file in files:
+        used |= {name.split(".")[0] for name in imported(file) if not f"{name}.".startswith(of_wings)}
+    return used
 
 
 def first_line(file: Path) -> str:

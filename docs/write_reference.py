@@ -20,7 +20,7 @@ from pydantic.fields import FieldInfo
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-from mathse.__main__ import VERBS  # noqa: E402  (the path first)
+from mathse.commands.subcommands import SUBCOMMANDS  # noqa: E402  (the path first)
 from mathse.config.options import CONF, available  # noqa: E402
 from mathse.config.schema import OPTIONS, EvaluateConfig, TrainConfig  # noqa: E402
 from mathse.config.setting import Options, allowed, option_of_field, section_of, settings_of  # noqa: E402
@@ -123,7 +123,9 @@ def commands_page() -> str:
         "# Commands",
         "Each verb of `mathse` has a `--help` of its own. `train` and `evaluate` take [settings](settings.md) and "
         "groups; in a checkout they are `python train.py` and `python evaluate.py` too.",
-        "\n".join(["| verb | |", "|---|---|", *(f"| `{verb}` | {_cell(text)} |" for verb, (_, text) in VERBS.items())]),
+        "\n".join(
+            ["| verb | |", "|---|---|", *(f"| `{verb}` | {_cell(text)} |" for verb, (_, text) in SUBCOMMANDS.items())]
+        ),
         "## Options of each group",
         "\n".join(["| group | options |", "|---|---|", *(_options(group) for group in OPTIONS)]),
     ]

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache
 from types import NoneType
-from typing import Any, ClassVar, Literal, Self, cast, get_args, get_type_hints
+from typing import Any, ClassVar, Literal, NamedTuple, Self, cast, get_args, get_type_hints
 
 from pydantic import ConfigDict, GetCoreSchemaHandler, TypeAdapter, ValidationError
 from pydantic_core import CoreSchema, ErrorDetails, SchemaValidator
@@ -223,3 +223,11 @@ class Reflection(Record):
     draft: ReasoningPath
     feedback: Verdict | None
     revised: ReasoningPath
+
+
+class Draft(NamedTuple):
+    """A wrong path that a teacher is asked to rewrite (Algorithm 1, line 14). ``feedback`` None: without feedback."""
+
+    problem: Problem
+    path: ReasoningPath
+    feedback: Verdict | None

@@ -18,10 +18,8 @@ from mathse.training import ranks
 STUCK = 180  # seconds after which a test would rather fail than wait
 
 
-def in_ranks(
-    size: int, lead: Callable[[], Any], follow: Callable[[], Any] = ranks.follow, minutes: float = STUCK / 60
-) -> Any:
-    """What ``lead`` returns on rank 0 of ``size`` connected processes, the others of which ``follow``; its exception,
+def in_ranks(size: int, lead: Callable[[], Any], minutes: float = STUCK / 60) -> Any:
+    """What ``lead`` returns on rank 0 of ``size`` connected processes, the others of which follow; its exception,
     where it raises one. ``minutes``: as trainer.timeout_minutes."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
@@ -31,7 +29,14 @@ def in_ranks(
         if (child := os.fork()) == 0:
             os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank)}
             os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-            os._exit(_as_rank(lead if rank == 0 else follow, size, writing if rank == 0 else None, minutes))
+            os._exit(
+                _as_rank(
+                    lead if rank == 0 else lambda: ranks.current().follow(),
+                    size,
+                    writing if rank == 0 else None,
+                    minutes,
+                )
+            )
         children.append(child)
     os.close(writing)
     watch = threading.Timer(STUCK, lambda: [os.kill(child, signal.SIGKILL) for child in children])
@@ -51,7 +56,7 @@ def _as_rank(work: Callable[[], Any], size: int, pipe: int | None, minutes: floa
     # ("Invalid thread pool!"): transformers reads weights in several threads.
     torch.set_num_threads(1)
     try:
-        with ranks.joined("cpu", size, minutes):
+        with ranks.join("cpu", size, minutes):
             result = work()
     except Exception as e:  # noqa: BLE001 - told to the test
         traceback.print_exc()

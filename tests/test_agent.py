@@ -2,31 +2,44 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import os
 import signal
+import subprocess
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from connected import STUCK
+from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
+from mathse.errors import DataError, RankLost
 from mathse.training import agent, launch, leaving
 
 
 def script(body: str) -> list[str]:
     """The command of a rank that does ``body``, as every rank begins."""
     begin = "import os, sys, time, signal\nfrom mathse.training import launch\nlaunch.end_with_agent()"
-    return [sys.executable, "-c", f"{begin}\nrank, attempt = (int(os.environ[name]) for name in ("
-            f"'RANK', 'TORCHELASTIC_RESTART_COUNT'))\n{body}"]  # fmt: skip
+    return [sys.executable, "-c", f"{begin}\nrank = int(os.environ['RANK'])\n{body}"]
+
+
+def test_the_launcher_uses_public_names_of_torch_alone() -> None:
+    tree = ast.parse(Path(agent.__file__).read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("torch"):
+            public = importlib.import_module(str(node.module)).__all__
+            assert {name.name for name in node.names} <= set(public), node.module
+        if isinstance(node, ast.Attribute):
+            assert not node.attr.startswith("_"), f"line {node.lineno}: {node.attr}"
 
 
 def test_ranks_know_their_places_and_rank_0_reports() -> None:
     body = "launch.report([launch.own_rank().size, os.environ['LOCAL_RANK'], '${local_rank} $'])"
     assert agent.run(script(body), 3, 0) == [3, "0", "${local_rank} $"]
     assert agent.run(script("pass"), 2, 0) is None
-    assert launch.AGENT not in os.environ
+    assert launch.RUN_ID not in os.environ and not launch.is_supervised()
 
 
 def test_only_rank_0_speaks(capfd: pytest.CaptureFixture[str]) -> None:
@@ -62,8 +75,13 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("hasty")
-def test_ranks_are_started_again_until_they_end_well(capfd: pytest.CaptureFixture[str]) -> None:
-    body = "if rank == attempt < 2: os.kill(os.getpid(), signal.SIGKILL)\nif attempt < 2: time.sleep(60)"
+def test_ranks_are_started_again_until_they_end_well(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    body = f"""attempt = len([name for name in os.listdir(r'{tmp_path}') if name.startswith(f'rank_{{rank}}_')])
+open(r'{tmp_path}' + f'/rank_{{rank}}_{{attempt}}', 'w').close()
+if rank == attempt < 2:
+    time.sleep(0.5)  # the other rank has counted too
+    os.kill(os.getpid(), signal.SIGKILL)
+if attempt < 2: time.sleep(60)"""
     assert agent.run(script(f"{body}\nlaunch.report(attempt)"), 2, 3) == 2
     assert capfd.readouterr().err.splitlines() == [
         f"rank {n} was ended by SIGKILL; all ranks start again and go on from the run folder (restart {n + 1} of 3)"
@@ -85,11 +103,39 @@ def test_restarts_come_to_an_end(capfd: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("teller", [0, 1])
 def test_a_mistake_that_a_rank_has_told_is_told_once(capfd: pytest.CaptureFixture[str], teller: int) -> None:
-    tells = 'print("error: no rows", file=sys.stderr); time.sleep(0.5); sys.exit(launch.TOLD)'
+    tells = (
+        'print("error: no rows", file=sys.stderr); time.sleep(0.5); '
+        'launch.record_mistake(ValueError("no rows")); sys.exit(1)'
+    )
     with pytest.raises(launch.RanksFailed) as failed:
         agent.run(script(f"if rank == {teller}: {tells}\nprint('lost'); launch.lost_others()"), 2, 3)
     said = capfd.readouterr().err
     assert failed.value.code == 1 and said == ("rank 1: " if teller else "") + "error: no rows\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "recorded"), [(DataError("rows.jsonl: no rows"), True), (RankLost("rank 0 lost the others"), False)]
+)
+def test_a_mistake_is_in_torchs_error_file_and_a_lost_connection_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, recorded: bool
+) -> None:
+    monkeypatch.setenv(launch.ERROR_FILE, str(tmp_path / "error.json"))
+    launch.record_mistake(error)
+    assert (tmp_path / "error.json").exists() == recorded
+    if recorded:
+        failure = ProcessFailure(local_rank=0, pid=1, exitcode=1, error_file=str(tmp_path / "error.json"))
+        assert failure.error_file_data["message"]["message"] == "DataError: rows.jsonl: no rows"
+
+
+def test_a_rank_that_the_launcher_ends_already_does_not_wait_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(launch.ERROR_FILE, str(tmp_path / "error.json"))
+    monkeypatch.setattr(leaving, "_asked", True)
+    monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail("it waits"))
+    with pytest.raises(SystemExit) as ended:
+        launch.lost_others()
+    assert ended.value.code == launch.LOST_OTHERS and (tmp_path / launch.LOST).exists()
 
 
 @pytest.mark.usefixtures("hasty")
@@ -129,7 +175,7 @@ def test_a_schedulers_warning_is_passed_on_to_rank_0_which_ends_in_its_own_time(
     signal.signal(signal.SIGUSR1, lambda *_: (print("resume point"), sys.exit(128 + signal.SIGUSR1)))
     os.kill(os.getppid(), signal.SIGUSR1)
 time.sleep(60)"""
-    before = signal.signal(signal.SIGUSR1, lambda *_: leaving.tell())
+    before = signal.signal(signal.SIGUSR1, lambda *_: leaving.ask())
     try:
         with pytest.raises(KeyboardInterrupt):
             agent.run(script(body), 2, 3)
@@ -146,16 +192,17 @@ def test_no_rank_outlives_its_agent(tmp_path: Path, sent: signal.Signals) -> Non
     body = f"""if os.fork() == 0: launch.end_with_parent(os.getppid())
 open(r'{tmp_path}/' + str(os.getpid()), 'w').close()
 {stuck}"""
-    if (child := os.fork()) == 0:
-        with suppress(BaseException):
-            agent.run(script(body), 2, 3)
-        os._exit(0)
+    program = f"""from contextlib import suppress
+from mathse.commands.stop_signals import stopping_once
+from mathse.training import agent
+with suppress(KeyboardInterrupt), stopping_once(): agent.run({script(body)!r}, 2, 3)"""
+    process = subprocess.Popen([sys.executable, "-c", program])
     try:
         pids = wait_for_four(tmp_path)
-        os.kill(child, sent)
+        process.send_signal(sent)
     finally:
-        _, status = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(status) == (sent == signal.SIGKILL)
+        code = process.wait(STUCK)
+    assert code == (-signal.SIGKILL if sent == signal.SIGKILL else 0)
     end = time.monotonic() + 5
     while any(map(is_alive, pids)) and time.monotonic() < end:
         time.sleep(0.05)

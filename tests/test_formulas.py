@@ -10,7 +10,8 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from mathse.data.domains import MATH
-from mathse.reporting.report.formulas import (
+from mathse.reporting.charts import safe
+from mathse.reporting.formulas import (
     ATTRIBUTES,
     ELEMENTS,
     MAX_FORMULA,
@@ -20,7 +21,6 @@ from mathse.reporting.report.formulas import (
     mathml,
     with_formulas,
 )
-from mathse.reporting.report.svg import safe
 
 
 def drawn(markup: str) -> list[ET.Element]:

@@ -14,7 +14,7 @@ from small import problems, tiny_backbone
 
 from mathse.config import build
 from mathse.config.generators import HFGenerator
-from mathse.inference.generate import Beginning, batched, predict
+from mathse.inference.generate import PathPrefix, batch_by_length, predict
 from mathse.inference.rows import solve_row
 from mathse.models.base import Completion
 from mathse.models.row import Row
@@ -170,7 +170,7 @@ def test_no_problem_is_no_path(tmp_path: Path) -> None:
 
 def test_questions_of_similar_length_share_a_batch() -> None:
     asked = unequal(20)
-    batches = list(batched(asked, 6))
+    batches = list(batch_by_length(asked, 6))
     assert [len(b) for b in batches] == [6, 6, 6, 2]
     assert sorted(p.id for b in batches for p in b) == sorted(p.id for p in asked)
     lengths = [len(p.question) for b in batches for p in b]
@@ -231,8 +231,8 @@ def test_predicting_that_was_killed_goes_on_to_the_same_rows(tmp_path: Path, lin
 def test_restarts_go_on_from_right_steps_and_leave_the_whole_samples_as_they_would_be(tmp_path: Path) -> None:
     asked = problems(4)
     plain = sample(tiny_backbone(), asked, tmp_path / "plain.jsonl", n=2)
-    starts = {p.id: Beginning("Step 1: the digits are 3", f"draft/{p.id}") for p in asked[1:3]}
-    paths = sample(tiny_backbone(), asked, tmp_path / "more.jsonl", n=2, restarts=3, beginnings=starts)
+    starts = {p.id: PathPrefix("Step 1: the digits are 3", f"draft/{p.id}") for p in asked[1:3]}
+    paths = sample(tiny_backbone(), asked, tmp_path / "more.jsonl", n=2, restarts=3, prefixes=starts)
     assert list(paths[: len(plain)]) == list(plain)
     restarted = paths[len(plain) :]
     assert Counter(p.problem_id for p in restarted) == dict.fromkeys(starts, 3)
@@ -244,8 +244,8 @@ def test_restarts_go_on_from_right_steps_and_leave_the_whole_samples_as_they_wou
 @pytest.mark.parametrize("lines", [0, 5, 9, 13])
 def test_restarts_that_were_killed_go_on_to_the_same_rows(tmp_path: Path, lines: int) -> None:
     asked = problems(4)
-    starts = {p.id: Beginning("Step 1:", f"draft/{p.id}") for p in asked}
-    options: Any = {"n": 2, "restarts": 2, "beginnings": starts}
+    starts = {p.id: PathPrefix("Step 1:", f"draft/{p.id}") for p in asked}
+    options: Any = {"n": 2, "restarts": 2, "prefixes": starts}
     whole = sample(tiny_backbone(), asked, tmp_path / "whole.jsonl", **options)
     cut(tmp_path / "whole.jsonl", tmp_path / "cut.jsonl", lines, b'{"id": "torn')
     assert list(sample(tiny_backbone(), asked, tmp_path / "cut.jsonl", **options)) == list(whole)

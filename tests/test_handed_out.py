@@ -66,8 +66,8 @@ def tensors_of(model: Any) -> dict[str, Tensor]:
 def differences(spec: ModelSpec, settings: Fit) -> list[str]:
     """Of a sharded model on this rank, beside the model as it is read."""
     read = opened(spec, settings)
-    backbone = opened(spec, settings, META if ranks.rank() else None)
-    if ranks.rank():
+    backbone = opened(spec, settings, META if ranks.current().rank else None)
+    if ranks.current().rank:
         assert all(t.is_meta for t in (*backbone.model.parameters(), *backbone.model.buffers()))
         assert backbone.model.config._attn_implementation == read.model.config._attn_implementation
     module = sharded(backbone)
@@ -123,7 +123,7 @@ def test_every_rank_is_handed_the_weights_and_buffers_that_the_first_has_read(
 ) -> None:
     def compare() -> list[list[list[str]]]:
         each = [partial(differences, spec, settings) for spec in specs.values()]
-        return [ranks.everywhere(work, differences, *work.args) for work in each]
+        return [ranks.current().run_on_all(work, differences, *work.args) for work in each]
 
     found = in_ranks(2, compare)
     assert dict(zip(specs, found, strict=True)) == {name: [[], []] for name in specs}
@@ -164,7 +164,7 @@ def held_at_most(setup: Callable[[], object], pids: list[int]) -> int:
 
 
 def set_up(spec: ModelSpec, settings: Fit, on_others: torch.device | None) -> None:
-    sharded(opened(spec, settings, on_others if ranks.rank() else None))
+    sharded(opened(spec, settings, on_others if ranks.current().rank else None))
 
 
 @pytest.mark.slow
@@ -189,8 +189,8 @@ def test_two_ranks_set_up_a_fit_in_the_memory_of_one_model(
         arguments = spec, settings, on_others
 
         def lead() -> int:
-            pids = ranks.everywhere(os.getpid, os.getpid)
-            work = partial(ranks.everywhere, partial(set_up, *arguments), set_up, *arguments)
+            pids = ranks.current().run_on_all(os.getpid, os.getpid)
+            work = partial(ranks.current().run_on_all, partial(set_up, *arguments), set_up, *arguments)
             return held_at_most(work, pids)
 
         return int(in_ranks(2, lead)) / copy

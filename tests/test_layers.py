@@ -1,4 +1,4 @@
-"""Twelve rooms, each importing only what stands below it; each outer library is known to few of them."""
+"""Twelve rooms, each importing only from rooms below it; a core and its wings; each outer library in few rooms."""
 
 from __future__ import annotations
 
@@ -31,6 +31,31 @@ ROOMS = (
     "evaluation",  # benchmarks scored as their authors do; runs compared
     "commands",  # one file or folder a verb
 )
+# Packages and modules that hang on the core, and how a user reaches each: by an option, whose ``_target_`` lies there,
+# or by a subcommand. Nothing in the core imports them (test_wings.py); docs/design.md draws them.
+WINGS = {
+    "models.cogvlm2": "backbone=cogvlm2",
+    "models.internvl2_5": "backbone=internvl2_5",
+    "models.packaged": "backbone=smollm2, backbone=smollm2_vision",
+    "models.tiny_hf": "mathse tiny",
+    "reporting.dashboard": "mathse dashboard",
+    "reporting.loggers.wandb": "logger=wandb",
+    "reporting.study": "mathse study",
+    "evaluation.benchmarks": "benchmark=mathvista, benchmark=mathverse, benchmark=mathvision, benchmark=wemath, "
+    "benchmark=mathvl_test",
+    "evaluation.compare": "mathse compare",
+    "evaluation.orm_test": "benchmark=orm_test",
+    "commands.control": "mathse control",
+    "commands.convert": "mathse convert",
+    "commands.convert_data": "mathse convert-data",
+    "commands.export": "mathse export",
+    "commands.lineage": "mathse lineage",
+    "commands.plan": "mathse plan",
+    "commands.replay": "mathse replay",
+    "commands.reward_server": "mathse reward-server",
+    "commands.slurm": "hydra/launcher=slurm",
+    "commands.tiny": "mathse tiny",
+}
 GROUND = ("errors", "types", "seeds")
 HEIGHT = {name: height for height, name in enumerate((*GROUND, *ROOMS, "__main__", "__init__"))}
 KNOWN_TO = {

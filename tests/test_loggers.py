@@ -27,8 +27,9 @@ from mathse.config import schema as schema_settings
 from mathse.config.compose import train_config
 from mathse.data.images import load_image
 from mathse.errors import ConfigError, RunError
-from mathse.reporting.loggers import CsvLogger, RunLoggers, WandbLogger, open_logger
+from mathse.reporting.loggers import CsvLogger, RunLoggers, open_logger
 from mathse.reporting.loggers.lightning import is_lightnings
+from mathse.reporting.loggers.wandb import WandbLogger
 from mathse.runs.reader import read_stages
 from mathse.runs.stage_cache import RunFolder, Stage
 from mathse.runs.store import read_json, read_jsonl, write_json, write_jsonl

@@ -74,7 +74,7 @@ def test_a_row_asks_about_the_path_and_answers_with_the_labels_json(backbone: Ti
     row = orm.training_row(backbone.prompt_style, problem, "Step 1: The digits are 1.", word, ORM())
     assert row["history"] == [(problem.question, "Step 1: The digits are 1.")]
     assert row["images"] == problem.images
-    assert parse_feedback(row["response"]) == (word.status, word.error_step, word.error_analysis)
+    assert parse_feedback(row["response"]) == Verdict("", word.status, word.error_step, word.error_analysis)
 
 
 def test_the_prompt_holds_no_answer_unless_asked(backbone: TinyBackbone) -> None:

@@ -17,7 +17,8 @@ import yaml
 from installed import build_wheel
 
 import mathse
-from mathse.__main__ import VERBS, main
+from mathse.__main__ import main
+from mathse.commands.subcommands import SUBCOMMANDS
 from mathse.config.extras import EXTRAS, Extra, missing
 
 # Stands in the package as a wheel of its own (third_party/); what it runs on is declared.
@@ -124,7 +125,7 @@ def test_the_command_knows_its_version_and_a_misspelt_verb(capsys: pytest.Captur
 
 def test_help_loads_neither_torch_nor_the_library_of_an_extra() -> None:
     """train and evaluate have a test of their own, in tests/config."""
-    verbs = [verb for verb in VERBS if verb not in ("train", "evaluate", "convert")]
+    verbs = [verb for verb in SUBCOMMANDS if verb not in ("train", "evaluate", "convert")]
     heavy = ("torch", "transformers", "wandb", *(extra.module for extra in EXTRAS.values()))
     script = (
         "import sys\nfrom mathse.__main__ import main\nmain(['--help'])\n"

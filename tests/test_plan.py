@@ -16,9 +16,9 @@ from e2e.runs import SIZES, run
 from PIL import Image
 
 from mathse.__main__ import main
-from mathse.commands.plan.amounts import Range
 from mathse.commands.plan.tokens import text_tokens
 from mathse.config.compose import train_config
+from mathse.evolution.planner import Range
 from mathse.evolution.tasks import open_run
 from mathse.inference.llm.images import picture_of
 from mathse.inference.llm.pricing import image_tokens
@@ -289,10 +289,11 @@ def test_a_plan_says_that_an_orm_s_own_answers_are_not_counted(capsys: pytest.Ca
         assert ("orm.own_answer: the ORM also solves" in capsys.readouterr().out) == own_answer
 
 
-def test_a_plan_loads_no_torch() -> None:
+def test_a_plan_loads_no_torch_but_to_count_in_a_model_that_it_knows() -> None:
     script = (
         "import sys; from mathse.__main__ import main; "
-        "code = main(['plan']); print(code, [m for m in ('torch', 'transformers', 'openai') if m in sys.modules])"
+        "code = main(['plan', 'backbone=hf', 'backbone.path=org/model']); "
+        "print(code, [m for m in ('torch', 'transformers', 'openai') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "0 []"

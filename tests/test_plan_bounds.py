@@ -7,11 +7,10 @@ from itertools import combinations, product
 
 import pytest
 
-from mathse.commands.plan.amounts import Range
 from mathse.commands.plan.plan import Plan, make_plan
-from mathse.commands.plan.planner import Bounds
 from mathse.config.compose import train_config
 from mathse.config.evolution import Evolution, Reflect, Round
+from mathse.evolution.planner import Bounds, Range
 from mathse.evolution.state import EvolutionState, Judged
 from mathse.types import Lineage, ReasoningPath, Verdict
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from run_builder import write_stage
 
-from mathse.commands.plan.amounts import Range, StagePlan
 from mathse.commands.plan.engines import EngineSpeed, engine_plan, speed_of
 from mathse.config.generators import VLLMGenerator
 from mathse.config.schema import TrainConfig
+from mathse.evolution.planner import Range, StagePlan
 from mathse.runs.store import read_json, write_json, write_jsonl
 
 STAGES = (

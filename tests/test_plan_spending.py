@@ -11,12 +11,13 @@ from e2e.runs import TINY, run, stages
 from small import solved_rows
 
 from mathse.__main__ import main
+from mathse.commands.plan.plan import make_plan
 from mathse.config import backbones
+from mathse.config.compose import train_config
 from mathse.config.fits import Fit, Lora
 from mathse.models import modes
 from mathse.models.flops import amounts_of, forward_flops, training_flops
-from mathse.models.shape_operations import forward_of, training_of
-from mathse.models.shapes import shape_of
+from mathse.models.needs import architecture_of
 from mathse.models.tiny import TinyBackbone
 from mathse.runs.store import read_json
 
@@ -83,12 +84,19 @@ FITS = {
 
 
 @pytest.mark.parametrize("fit", FITS)
-def test_operations_from_a_shape_are_those_of_the_open_model(fit: str) -> None:
+def test_operations_in_a_model_without_numbers_are_those_of_the_open_model(fit: str) -> None:
     sizes: dict[str, Any] = {"hidden_size": 64, "layers": 2, "heads": 2, "mlp_size": 128, "vision_size": 32}
     section = backbones.TinyBackbone(**sizes)
-    shape, backbone = shape_of(section), TinyBackbone(section, init_seed=0)
-    assert shape is not None
+    model, backbone = architecture_of(section), TinyBackbone(section, init_seed=0)
+    assert model is not None
     amounts = amounts_of(backbone.pad(backbone.encode(solved_rows(backbone, 4))), backbone.patch_size)
-    assert forward_of(shape).of(amounts) == pytest.approx(forward_flops(backbone).of(amounts), rel=0.03)
+    assert model.reading.of(amounts) == forward_flops(backbone).of(amounts)
     modes.prepare(backbone, FITS[fit], "32-true", 0)
-    assert training_of(shape, FITS[fit]).of(amounts) == pytest.approx(training_flops(backbone).of(amounts), rel=0.05)
+    assert model.training(FITS[fit], "32-true").whole.of(amounts) == training_flops(backbone).of(amounts)
+
+
+@pytest.mark.parametrize(("backbone", "tokens"), [("cogvlm2", 2306), ("internvl2_5", 4 * 256 + 3), ("qwen2vl", 3 + 2)])
+def test_a_picture_of_a_plan_takes_the_tokens_that_it_takes_in_a_row(backbone: str, tokens: int) -> None:
+    """Pictures of 84 x 28 pixels: CogVLM2 scales each to one size, InternVL2.5 cuts three tiles and a thumbnail."""
+    config, _ = train_config([f"backbone={backbone}", "data=synthetic", "data.pool=16"])
+    assert make_plan(config, sample=4).spending.student.picture == tokens

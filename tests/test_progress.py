@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from mathse.commands.plan.amounts import JobRequests, Range, StagePlan
 from mathse.errors import ConfigError
+from mathse.evolution.planner import JobRequests, Range, StagePlan
 from mathse.reporting.progress import Progress
 from mathse.reporting.progress.outlook import Outlook
 from mathse.reporting.progress.wording import accuracy_text, clean, duration, fit_info, stage_rows

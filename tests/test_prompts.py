@@ -14,12 +14,12 @@ from small import any_text, problems
 from mathse.config.task_domains import TaskDomain as Settings
 from mathse.data.domains import MATH, TaskDomain
 from mathse.inference import prompts
-from mathse.inference.prompts import Feedback, binary_json, feedback_json, parse_feedback
+from mathse.inference.prompts import binary_json, feedback_json, parse_annotation, parse_feedback
 from mathse.scoring.answers import MARKER, extract_answer
 from mathse.types import Problem, Status, Verdict
 
 ORDERS = ("verdict_first", "analysis_first", "solve_first")
-UNPARSED = Feedback("unparsed", None, None)
+UNPARSED = Verdict("", "unparsed")
 GOOD = {"status": "WRONG", "error_step": "Step 2", "error_analysis": "7 + 5 is 12."}
 
 
@@ -34,13 +34,13 @@ def test_a_verdict_reads_back_as_it_was_written(order: str, status: Status) -> N
     for text in [*hostile, *(any_text(draw) for _ in range(200))]:
         word = Verdict("id", status, text, text[::-1])
         read = parse_feedback(feedback_json(word, order, solution=text))
-        assert read == (status, word.error_step, word.error_analysis)
-        assert text == "\ud800" or read == (status, text, text[::-1])
+        assert read == Verdict("", status, word.error_step, word.error_analysis)
+        assert text == "\ud800" or read == Verdict("", status, text, text[::-1])
 
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_a_verdict_without_a_step_reads_back_as_one(order: str) -> None:
-    assert parse_feedback(feedback_json(Verdict("id", "correct"), order)) == ("correct", None, None)
+    assert parse_feedback(feedback_json(Verdict("id", "correct"), order)) == Verdict("", "correct")
 
 
 def test_the_orders_are_orders_of_the_papers_keys() -> None:
@@ -61,7 +61,14 @@ def test_an_analysis_is_written_in_its_own_script() -> None:
 def test_a_binary_verdict_holds_the_status_alone(status: Status) -> None:
     text = binary_json(Verdict("id", status, "Step 2", "why"))
     assert list(json.loads(text)) == ["status"]
-    assert parse_feedback(text, binary=True) == (status, None, None)
+    assert parse_feedback(text, binary=True) == Verdict("", status)
+
+
+def test_feedback_is_the_verdict_on_the_path_by_the_judge_that_read_it() -> None:
+    assert parse_feedback(json.dumps(GOOD), "p/0", "orm") == Verdict(
+        "p/0", "wrong", "Step 2", "7 + 5 is 12.", judge="orm"
+    )
+    assert parse_annotation("{}", "p/0", "gpt") == Verdict("p/0", "unparsed", judge="gpt")
 
 
 def test_a_bare_status_is_no_verdict_where_step_and_analysis_are_asked_for() -> None:
@@ -110,14 +117,15 @@ def test_a_missing_key_is_unparsed_not_a_default(key: str) -> None:
 
 
 def test_a_key_that_nobody_asked_for_changes_nothing() -> None:
-    assert parse_feedback(json.dumps({"confidence": 1, **GOOD, "verdict": "CORRECT"})) == (
-        "wrong", "Step 2", "7 + 5 is 12.")  # fmt: skip
+    assert parse_feedback(json.dumps({"confidence": 1, **GOOD, "verdict": "CORRECT"})) == Verdict(
+        "", "wrong", "Step 2", "7 + 5 is 12."
+    )
 
 
 def test_half_a_character_that_an_escape_brings_is_replaced() -> None:
     text = json.dumps({**GOOD, "error_step": "Step \ud800", "error_analysis": "\ud83d\ude00 \udc00"})
     assert text.isascii()
-    assert parse_feedback(text) == ("wrong", "Step \ufffd", "\U0001f600 \ufffd")
+    assert parse_feedback(text) == Verdict("", "wrong", "Step \ufffd", "\U0001f600 \ufffd")
 
 
 def test_two_words_on_the_same_path_are_no_verdict() -> None:
@@ -133,7 +141,7 @@ def test_deeply_nested_brackets_are_unparsed_and_break_nothing(depth: int, openi
 
 
 def test_a_huge_answer_is_not_even_read() -> None:
-    room = prompts.MAX_FEEDBACK - len(json.dumps(GOOD))
+    room = prompts.MAX_FEEDBACK_CHARS - len(json.dumps(GOOD))
     assert parse_feedback(json.dumps({**GOOD, "error_analysis": GOOD["error_analysis"] + "x" * room})).status == "wrong"
     assert parse_feedback(json.dumps({**GOOD, "error_analysis": GOOD["error_analysis"] + "x" * (room + 1)})) == UNPARSED
     assert parse_feedback('{"status": ' + "9" * 10_000_000 + "}") == UNPARSED

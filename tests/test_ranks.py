@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import gc
 import os
 import pickle
@@ -102,22 +103,40 @@ def test_deepspeed_is_asked_for_before_a_rank_is_started() -> None:
 
 
 def _where(question: str) -> tuple[str, int, int]:
-    return question, ranks.rank(), ranks.size()
+    return question, ranks.current().rank, ranks.current().world_size
 
 
 def test_work_is_done_everywhere_and_the_results_come_by_rank() -> None:
     def lead() -> Any:
-        return ranks.everywhere(lambda: "here", _where, "there"), ranks.everywhere(lambda: 0, _where, "again")
+        return ranks.current().run_on_all(lambda: "here", _where, "there"), ranks.current().run_on_all(
+            lambda: 0, _where, "again"
+        )
 
     once, again = in_ranks(3, lead)
     assert once == ["here", ("there", 1, 3), ("there", 2, 3)] and again[2] == ("again", 2, 3)
 
 
 def test_a_single_process_works_alone() -> None:
-    assert ranks.everywhere(lambda: "here", _where, "there") == ["here"]
-    assert (ranks.rank(), ranks.size(), ranks.total(7)) == (0, 1, 7)
-    with ranks.joined("cpu", 1, 1):
-        assert ranks.size() == 1
+    assert ranks.current().run_on_all(lambda: "here", _where, "there") == ["here"]
+    assert (ranks.current().rank, ranks.current().world_size, ranks.current().all_reduce(7)) == (0, 1, 7)
+    with ranks.join("cpu", 1, 1) as rank:
+        assert rank is ranks.current() and rank.is_main and rank.world_size == 1
+        rank.barrier()
+        weights = [torch.ones(2)]
+        rank.broadcast_tensors(weights)
+        assert (rank.broadcast("a"), rank.gather("b"), weights[0].tolist()) == ("a", ["b"], [1.0, 1.0])
+
+
+def test_a_ranks_state_is_one_object_that_ends_with_the_run() -> None:
+    module = ast.parse(Path(ranks.__file__).read_text())
+    assert {name for node in ast.walk(module) if isinstance(node, ast.Global) for name in node.names} == {"_current"}
+    before = ranks.current()
+    assert in_ranks(2, lambda: (ranks.current().rank, ranks.current().world_size, ranks.current().is_main)) == (
+        0,
+        2,
+        True,
+    )
+    assert ranks.current() is before
 
 
 def _die() -> None:
@@ -125,32 +144,32 @@ def _die() -> None:
 
 
 def test_rank_0_notices_that_a_rank_is_gone() -> None:
-    lost = in_ranks(2, lambda: ranks.everywhere(lambda: None, _die))
+    lost = in_ranks(2, lambda: ranks.current().run_on_all(lambda: None, _die))
     assert isinstance(lost, RankLost) and "lost its connection" in str(lost)
 
 
 def _get_stuck() -> None:
-    if ranks.rank():
+    if ranks.current().rank:
         time.sleep(3)
-    ranks.total(1)
+    ranks.current().all_reduce(1)
 
 
 def test_a_rank_that_is_stuck_in_a_fit_is_noticed_after_the_minutes_that_are_set() -> None:
     begun = time.monotonic()
-    lost = in_ranks(2, lambda: ranks.everywhere(_get_stuck, _get_stuck), minutes=0.5 / 60)
+    lost = in_ranks(2, lambda: ranks.current().run_on_all(_get_stuck, _get_stuck), minutes=0.5 / 60)
     assert isinstance(lost, RankLost) and "trainer.timeout_minutes" in str(lost)
     assert time.monotonic() - begun < 60
 
 
 def _come_late() -> str:
-    if ranks.rank():
+    if ranks.current().rank:
         time.sleep(1)
-    ranks.all_here()
+    ranks.current().barrier()
     return "here"
 
 
 def test_what_may_take_long_is_waited_for() -> None:
-    assert in_ranks(2, lambda: ranks.everywhere(_come_late, _come_late), minutes=0.2 / 60) == ["here"] * 2
+    assert in_ranks(2, lambda: ranks.current().run_on_all(_come_late, _come_late), minutes=0.2 / 60) == ["here"] * 2
 
 
 def _say_no() -> None:
@@ -171,22 +190,22 @@ def test_as_many_processes_as_devices(monkeypatch: pytest.MonkeyPatch, devices: 
     if started:
         for key, value in {"RANK": 0, "WORLD_SIZE": started, "LOCAL_RANK": started - 1}.items():
             monkeypatch.setenv(key, str(value))
-    with pytest.raises(ConfigError, match=f"trainer.devices = {devices}, and"), ranks.joined("cpu", devices, 1):
+    with pytest.raises(ConfigError, match=f"trainer.devices = {devices}, and"), ranks.join("cpu", devices, 1):
         pass
 
 
 def test_a_missing_gpu_is_a_sentence() -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
-    assert ranks.device("auto") == ranks.device("cpu") == torch.device("cpu")
+    assert ranks.find_device("auto") == ranks.find_device("cpu") == torch.device("cpu")
     with pytest.raises(ConfigError, match="torch finds no GPU here"):
-        ranks.device("gpu")
+        ranks.find_device("gpu")
 
 
 def _weights() -> list[torch.nn.Parameter]:
     """Three weights, of two dtypes; rank 1 has no gradient of the second, and nobody one of the last."""
     weights = [torch.nn.Parameter(torch.zeros(3, 2, dtype=d)) for d in (torch.float32, torch.float32, torch.bfloat16)]
-    number = ranks.rank() + 1
+    number = ranks.current().rank + 1
     weights[0].grad = torch.full((3, 2), float(number))
     if number == 1:
         weights[1].grad = torch.arange(6.0).view(3, 2)
@@ -196,12 +215,12 @@ def _weights() -> list[torch.nn.Parameter]:
 
 def _summed() -> list[Tensor | None]:
     weights = _weights()
-    ranks.sum_gradients(weights)
+    ranks.current().all_reduce_gradients(weights)
     return [w.grad for w in weights]
 
 
 def test_gradients_are_summed_and_a_missing_one_counts_as_zero() -> None:
-    mine, theirs = in_ranks(2, lambda: ranks.everywhere(_summed, _summed))
+    mine, theirs = in_ranks(2, lambda: ranks.current().run_on_all(_summed, _summed))
     assert mine[0].tolist() == [[3.0, 3.0]] * 3
     assert mine[1].tolist() == torch.arange(6.0).view(3, 2).tolist()
     assert mine[2].tolist() == [[24.0, 24.0]] * 3 and mine[2].dtype == torch.bfloat16
@@ -210,23 +229,25 @@ def test_gradients_are_summed_and_a_missing_one_counts_as_zero() -> None:
 
 
 def _given() -> list[list[float]]:
-    tensors = [torch.full((2,), float(ranks.rank() + k)) for k in range(2)]
-    ranks.same_everywhere(tensors)
+    tensors = [torch.full((2,), float(ranks.current().rank + k)) for k in range(2)]
+    ranks.current().broadcast_tensors(tensors)
     return [t.tolist() for t in tensors]
 
 
 def test_every_rank_begins_with_the_weights_of_the_first() -> None:
-    assert in_ranks(2, lambda: ranks.everywhere(_given, _given)) == [[[0.0, 0.0], [1.0, 1.0]]] * 2
+    assert in_ranks(2, lambda: ranks.current().run_on_all(_given, _given)) == [[[0.0, 0.0], [1.0, 1.0]]] * 2
 
 
 def _pooled() -> Any:
-    first = ranks.rank() == 0
+    first = ranks.current().rank == 0
     means = {"a": (torch.tensor(1.0 if first else 4.0), 2 if first else 1), "b": (torch.tensor(float("nan")), 0)}
-    return ranks.pooled(means), float(ranks.total(torch.tensor(2.0 + ranks.rank())))
+    return ranks.current().all_reduce_means(means), float(
+        ranks.current().all_reduce(torch.tensor(2.0 + ranks.current().rank))
+    )
 
 
 def test_means_are_pooled_by_what_they_are_means_of() -> None:
-    for means, total in in_ranks(2, lambda: ranks.everywhere(_pooled, _pooled)):
+    for means, total in in_ranks(2, lambda: ranks.current().run_on_all(_pooled, _pooled)):
         assert (float(means["a"][0]), means["a"][1], means["b"][1], total) == (2.0, 3, 0, 5.0)
 
 
@@ -528,7 +549,7 @@ def test_after_a_fit_no_rank_holds_its_model_or_its_optimiser(tmp_path: Path, st
         fit(SPEC.open(), job(tmp_path / "fit", strategy, max_steps=1))
         assert in_memory()[1] == before[1], "the optimiser, without a collection"
         gc.collect()  # sharded layers refer to each other, so whoever opens the next model collects them first
-        return ranks.everywhere(in_memory, in_memory)
+        return ranks.current().run_on_all(in_memory, in_memory)
 
     assert in_ranks(2, lead) == [before, before]
 

@@ -19,23 +19,35 @@ from typing import Any
 import pytest
 from run_builder import NOTE, build_run, record_again
 
+from mathse.commands.data_check.page import PagePictures
 from mathse.config import build
 from mathse.config.data import SyntheticData
 from mathse.data.domains import MATH
 from mathse.data.synthetic.digits import render
 from mathse.errors import DataError, RunError
-from mathse.reporting.report import main, staircase_svg, svg, write_report
-from mathse.reporting.report.cards import PagePictures
-from mathse.reporting.report.compare import comparable, mean_flight, variants
-from mathse.reporting.report.curves import HEIGHT, Curve, curves
-from mathse.reporting.report.fit_table import HEAD, fit_row, overfitting
-from mathse.reporting.report.flow import flow
+from mathse.reporting.charts import (
+    HEIGHT,
+    NARROW,
+    Curve,
+    Stairs,
+    chart_style,
+    curves,
+    flow,
+    losses,
+    mean_stairs,
+    safe,
+    spread,
+    staircase,
+    staircase_svg,
+    stairs,
+    ticks,
+)
+from mathse.reporting.progress.wording import gain, percent, points
+from mathse.reporting.report import main, write_report
+from mathse.reporting.report.compare import comparable, variants
 from mathse.reporting.report.gallery import Choice, GalleryItem, answers_to_tests, paths
 from mathse.reporting.report.listing import Listing
-from mathse.reporting.report.losses import losses
-from mathse.reporting.report.run_sections import acceptance, own_seconds
-from mathse.reporting.report.staircase import Stairs, staircase, stairs
-from mathse.reporting.report.svg import NARROW, points, safe, spread, ticks
+from mathse.reporting.report.run import fit_row, overfitting, own_seconds
 from mathse.runs.layout import stage_order, title
 from mathse.runs.reader import Run, read_run
 from mathse.runs.store import read_json, read_jsonl, write_json, write_jsonl
@@ -217,7 +229,7 @@ def test_hostile_text_of_a_model_stays_text(run: Path, tmp_path: Path) -> None:
 def test_whether_the_orm_sees_the_answer_is_said_where_it_is_known(
     tmp_path: Path, settings: dict[str, Any], sentence: str | None
 ) -> None:
-    page = acceptance(read_run(build_run(tmp_path / "run", size=12, settings=settings)))
+    page = report(build_run(tmp_path / "run", size=12, settings=settings))
     assert re.findall(r"The judge (?:does not see|sees) that answer\.", page) == [sentence] * (sentence is not None)
     assert ("It answers each problem itself" in page) == ("own_answer" in settings.get("orm", {}))
 
@@ -336,12 +348,12 @@ def test_a_budget_of_pictures_keeps_a_listing_small() -> None:
 
 def test_each_picture_of_a_card_is_stored_once_and_a_budget_keeps_the_page_small() -> None:
     pictures = PagePictures(lambda ref: blank_png(200, 100), budget=200)
-    assert pictures.show("a") == pictures.show("a")
-    assert 'viewBox="0 0 200 100"' in pictures.show("a")
+    assert pictures.show("a") is pictures.show("a")
+    assert (pictures.show("a").width, pictures.show("a").height) == (200, 100)
     pictures.show("b")
-    assert "left out" in pictures.show("c")
-    assert len(pictures.symbols) == 2
-    assert "not a PNG" in PagePictures(lambda ref: b"GIF89a").show("d")
+    assert "left out" in pictures.show("c").missing
+    assert [picture.symbol for picture in pictures.stored] == ["pic0", "pic1"]
+    assert "not a PNG" in PagePictures(lambda ref: b"GIF89a").show("d").reason
 
 
 def test_all_paths_and_test_answers_lie_beside_the_page_and_the_index_has_each(run: Path) -> None:
@@ -393,7 +405,14 @@ def test_a_long_listing_is_cut_into_parts_that_the_index_finds(monkeypatch: pyte
 
 
 def test_the_page_of_a_demo_sized_gallery_is_moderate(run: Path) -> None:
-    assert len(report(run)) < 3_000_000
+    assert len(report(run)) < 1_500_000
+
+
+def test_every_section_has_its_link_in_the_bar(run: Path) -> None:
+    page = report(run)
+    bar = re.search(r'<nav aria-label="Sections">(.*?)</nav>', page)
+    sections = re.findall(r'<section id="([^"]+)"', page)
+    assert bar and re.findall(r'<a href="#([^"]+)">', bar[1]) == sections and {"controls", "costs"} <= {*sections}
 
 
 @pytest.mark.parametrize(
@@ -431,7 +450,7 @@ def test_seeds_of_equal_settings_form_one_variant(tmp_path: Path) -> None:
     other = build_run(tmp_path / "random", size=30, seed=1, name="control", settings={"judge": {"name": "random"}})
     found = variants([read_run(f) for f in (*seeds, other)])
     assert [(v.label, len(v.runs)) for v in found] == [("demo", 3), ("judge.name=random", 1)]
-    flight = mean_flight(found[0])
+    flight = mean_stairs(found[0].label, [run.entries for run in found[0].runs])
     finals = [r.entries[-1]["accuracy"] for r in found[0].runs]
     assert flight.accuracy["final"] == pytest.approx(sum(finals) / 3)
     assert flight.interval["final"][0] <= min(max(finals), flight.accuracy["final"])
@@ -458,19 +477,19 @@ def test_the_staircase_is_a_well_formed_picture_that_stands_alone(run: Path) -> 
 
 
 def test_a_viewer_without_named_colours_has_plain_ones() -> None:
-    style = svg.chart_style()
+    style = chart_style()
     named = re.findall(r"([\w-]+): var\(--[\w-]+\)", style)
     plain = re.findall(r"([\w-]+): #\w+; \1: var\(--[\w-]+\)", style)
     assert len(named) > 40 and plain == named, "librsvg paints what has only a named colour black"
 
 
 def test_a_gain_is_the_difference_of_the_figures_that_are_shown() -> None:
-    assert (svg.percent(0.51625), svg.percent(0.7675), svg.gain(0.51625, 0.7675)) == ("51.6%", "76.8%", "+25.2")
+    assert (percent(0.51625), percent(0.7675), gain(0.51625, 0.7675)) == ("51.6%", "76.8%", "+25.2")
     entries = [{"stage": "base", "accuracy": 0.51625}, {"stage": "distill", "accuracy": 0.7675}]
     assert ">+25.2<" in staircase_svg(entries)
     for before, after in product((k / 800 for k in range(0, 800, 37)), (k / 1300 for k in range(0, 1300, 71))):
-        shown = float(svg.percent(after)[:-1]) - float(svg.percent(before)[:-1])
-        written = svg.gain(before, after).replace("\N{MINUS SIGN}", "-").replace("±", "")
+        shown = float(percent(after)[:-1]) - float(percent(before)[:-1])
+        written = gain(before, after).replace("\N{MINUS SIGN}", "-").replace("±", "")
         assert float(written) == pytest.approx(shown, abs=1e-9)
 
 
@@ -564,13 +583,14 @@ def test_a_fit_in_numbers() -> None:
     later = {"step": 10, "loss": 0.5, "lr": 0.1, "grad_norm": 2.0, "tokens_per_second": 1200.0, "peak_memory_gib": 0.75,
              "padding": 0.04, "data_wait": 0.01, "mfu": 0.4}  # fmt: skip
     log = [first, later, {"step": 10, "val_loss": 0.75}]
-    assert dict(zip(HEAD, fit_row("round 1", log), strict=True)) == {
+    assert fit_row("round 1", log) == {
         "fit": "round 1", "steps": "10", "training loss": "0.5", "validation loss": "0.75",
         "lowest (step)": "0.75 (10)",
         "gradient norm: median, largest": "5, 8", "tokens/s": "1,200", "MFU": "40.0%", "peak memory": "0.75 GiB",
         "padding": "4.0%", "waiting for data": "1.0%",
     }  # fmt: skip
-    assert fit_row("of an earlier version", curve((10, 0.5, None)))[2:] == ("0.5", *["\N{EN DASH}"] * 8)
+    cells = fit_row("of an earlier version", curve((10, 0.5, None))).values()
+    assert list(cells)[2:] == ["0.5", *["\N{EN DASH}"] * 8]
 
 
 def test_time_of_a_stage_leaves_out_the_stage_inside_it(run: Path) -> None:

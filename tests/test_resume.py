@@ -209,7 +209,7 @@ class Told(pl.Callback):
 def test_told_to_leave_a_fit_writes_a_point_of_that_step_and_goes_on_from_it(
     tmp_path: Path, rows: list[Row], whole: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    monkeypatch.setattr(leaving, "_told", False)
+    monkeypatch.setattr(leaving, "_asked", False)
     sometimes = replace(TRAINER, checkpoint_every=100)
     before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
     with stopping_once() as signals, pytest.raises(KeyboardInterrupt):
@@ -217,7 +217,7 @@ def test_told_to_leave_a_fit_writes_a_point_of_that_step_and_goes_on_from_it(
     for n, handler in before.items():
         signal.signal(n, handler)
     assert points(tmp_path) == ["point_3"] and signals.exit_code == 128 + number
-    monkeypatch.setattr(leaving, "_told", False)  # another process
+    monkeypatch.setattr(leaving, "_asked", False)  # another process
     steps = Steps()
     fit(tiny_backbone(), job(tmp_path, rows, trainer=sometimes), [steps])
     assert steps.made[0] == 3 and same_files(tmp_path, whole)

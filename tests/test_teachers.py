@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,11 +16,21 @@ from mathse.commands.convert_data import convert
 from mathse.config import build
 from mathse.config import teachers as teacher_settings
 from mathse.config.data import JsonlData
+from mathse.data.synthetic.teacher import SymbolicTeacher
+from mathse.data.words.teacher import FallibleReplayTeacher
 from mathse.inference.llm.images import picture_of
-from mathse.judges.teachers import PaidTeacher, PromptedTeacher, ReplayTeacher, Teacher, in_calls, prompt_version
+from mathse.judges.teachers import (
+    PaidTeacher,
+    PromptedTeacher,
+    ReplayTeacher,
+    Teacher,
+    group_into_calls,
+    prompt_version,
+)
 from mathse.judges.teachers.openai_api import OpenAITeacher
+from mathse.judges.teachers.student import StudentTeacher
 from mathse.scoring.answers import MARKER, extract_answer, same_answer
-from mathse.types import Lineage, Problem, ReasoningPath, Verdict
+from mathse.types import Draft, Lineage, Problem, ReasoningPath, Verdict
 
 TEACHER: Teacher = ReplayTeacher()
 
@@ -70,10 +81,16 @@ def test_verdicts_follow_the_answer_and_do_not_give_it_away() -> None:
     assert verdicts[1].error_analysis
 
 
+@pytest.mark.parametrize("kind", [ReplayTeacher, OpenAITeacher, StudentTeacher, SymbolicTeacher, FallibleReplayTeacher])
+def test_every_teacher_takes_its_drafts_as_the_protocol_does(kind: type[Teacher]) -> None:
+    for method in ("solve", "annotate", "reflect"):
+        assert inspect.signature(getattr(kind, method)) == inspect.signature(getattr(Teacher, method))
+
+
 def test_reflection_is_the_solution_again() -> None:
     problems = [problem(solution="3 * 4 = 12"), problem(id="q", answer="C", choices=("1", "2", "3"))]
-    drafts = [path("3 * 4 = 13"), path("(A)")]
-    assert TEACHER.reflect(problems, drafts, [None, None], 1) == TEACHER.solve(problems)
+    drafts = [Draft(problems[0], path("3 * 4 = 13"), None), Draft(problems[1], path("(A)"), None)]
+    assert TEACHER.reflect(drafts, 1) == TEACHER.solve(problems)
 
 
 def test_paths_that_do_not_match_the_problems_in_number_are_refused() -> None:
@@ -223,7 +240,8 @@ def test_a_path_without_words_is_unparsed_unasked(api: ApiServer, tmp_path: Path
 
 def test_a_rewrite_is_told_of_draft_and_feedback_and_not_of_the_answer(api: ApiServer, tmp_path: Path) -> None:
     one = teacher(api, tmp_path)
-    one.reflect([problem(answer="SECRET")] * 2, [path("Draft."), path("Other.")], [wrong(), None])
+    secret = problem(answer="SECRET")
+    one.reflect([Draft(secret, path("Draft."), wrong()), Draft(secret, path("Other."), None)])
     told, blind = map(text_of, api.asked)
     assert all(words in told for words in ("Find x.", "Draft.", "Step 1", "It adds.")) and "SECRET" not in told
     assert "Other." in blind and "None" not in blind and "grader" not in blind
@@ -233,7 +251,7 @@ def test_each_try_at_a_rewrite_is_another_request(api: ApiServer, tmp_path: Path
     for seed in (5, None):
         one = teacher(api, tmp_path, seed=seed)
         for attempt in (0, 1, 1):
-            one.reflect([problem()], [path("Draft.")], [wrong()], attempt)
+            one.reflect([Draft(problem(), path("Draft."), wrong())], attempt)
     assert [body.get("seed") for body in api.asked] == [5, 6, None, None]
 
 
@@ -241,7 +259,7 @@ def test_the_short_form_shows_neither_problem_nor_picture(api: ApiServer, tmp_pa
     Image.new("RGB", (60, 30), "red").save(tmp_path / "x.png")
     one = teacher(api, tmp_path, reflect_prompt="short")
     shown = problem(images=(str(tmp_path / "x.png"),))
-    one.reflect([shown], [path("Draft.")], [wrong()])
+    one.reflect([Draft(shown, path("Draft."), wrong())])
     assert "Find x." not in text_of(api.asked[0]) and "Draft." in text_of(api.asked[0])
     assert pictures_in(api.asked[0]) == []
     assert prompt_version(one, "reflect", shown) == "reflect_short/full/en/1"
@@ -258,8 +276,8 @@ def test_a_teacher_that_costs_is_given_long_calls_and_another_short_ones(api: Ap
     one = teacher(api, tmp_path, max_concurrency=4)
     assert isinstance(one, PaidTeacher) and isinstance(one, PromptedTeacher)
     batches = [[0] * 60] * 5
-    assert [len(call) for call in in_calls(one, batches)] == [2, 2, 1]
-    assert [len(call) for call in in_calls(teacher(api, tmp_path, mode="batch"), batches)] == [5]
-    assert [len(call) for call in in_calls(TEACHER, batches)] == [1] * 5
-    assert [len(call) for call in in_calls(TEACHER, [[0] * 100, [0]])] == [1, 1]
-    assert list(in_calls(TEACHER, [])) == []
+    assert [len(call) for call in group_into_calls(one, batches)] == [2, 2, 1]
+    assert [len(call) for call in group_into_calls(teacher(api, tmp_path, mode="batch"), batches)] == [5]
+    assert [len(call) for call in group_into_calls(TEACHER, batches)] == [1] * 5
+    assert [len(call) for call in group_into_calls(TEACHER, [[0] * 100, [0]])] == [1, 1]
+    assert list(group_into_calls(TEACHER, [])) == []

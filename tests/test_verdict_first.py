@@ -12,9 +12,8 @@ from small import path, tiny_backbone
 
 from mathse.config.fits import ORM
 from mathse.inference.rows import judge_row
-from mathse.judges.orm import ORMJudge
+from mathse.judges.orm import ORMJudge, find_verdict_prefix
 from mathse.judges.orm_rows import target
-from mathse.judges.verdict_first import beginning_of
 from mathse.models.base import Completion
 from mathse.scoring.metrics import accepted
 from mathse.types import Problem, ReasoningPath, Verdict
@@ -46,7 +45,7 @@ def forward_pass(settings: ORM, problem: Problem, of: ReasoningPath, written: st
     row = judge_row(backbone.prompt_style, problem, of.text, settings.see_answer, settings.see_image)
     row["response"] = written
     batch = backbone.collate([row])
-    statuses = beginning_of(backbone).statuses
+    statuses = find_verdict_prefix(backbone).statuses
     place = [k for k, token in enumerate(batch["labels"][0].tolist()) if token in statuses][-1]
     logits = backbone.model(**batch).logits[0, place - 1, list(statuses)]
     return torch.softmax(logits.float(), -1)[0].item()
@@ -137,7 +136,7 @@ def test_an_untrained_orm_would_not_write_a_status_and_is_unparsed() -> None:
 
 def test_a_rejected_paths_garbled_analysis_is_unparsed() -> None:
     judge = judge_of(GENERATIVE[0])
-    judge.max_new_tokens = len(judge.begins.wrong) + 3  # breaks off amid the analysis
+    judge.max_new_tokens = len(judge.prefix.wrong) + 3  # breaks off amid the analysis
     assert [w.status for w in judged(judge)] == ["correct", "unparsed"] * 3
 
 
@@ -149,7 +148,7 @@ def read(ids: list[int], odds: Callable[[int], float]) -> Verdict:
     judge = ORMJudge(tiny_backbone())
     text = judge.backbone.tokenizer.decode(ids)
     ahead = torch.tensor([odds(k) for k in range(len(ids))])
-    return judge._verdict(path("p"), Completion(text, ids, torch.stack([ahead, torch.zeros(len(ids))], -1)))
+    return judge._read_whole(path("p"), Completion(text, ids, torch.stack([ahead, torch.zeros(len(ids))], -1)))
 
 
 def tokens(text: str) -> list[int]:
@@ -159,7 +158,7 @@ def tokens(text: str) -> list[int]:
 def test_a_status_quoted_in_the_analysis_is_no_status() -> None:
     said = json.dumps({"error_analysis": 'it says "status": "CORRECT" WRONG', "error_step": "1", "status": "WRONG"})
     ids = tokens(said)
-    statuses = beginning_of(tiny_backbone()).statuses
+    statuses = find_verdict_prefix(tiny_backbone()).statuses
     last = [k for k, token in enumerate(ids) if token in statuses][-1]
     word = read(ids, lambda k: -1.0 if k == last else 9.0)
     assert word.status == "wrong"
@@ -171,6 +170,6 @@ def test_a_status_that_is_spelt_in_other_tokens_has_no_score_rather_than_the_ana
     spelt = [token for letter in "CORRECT" for token in tokens(letter)]
     ids = [*before, *spelt, *tokens('"}')]
     assert tiny_backbone().tokenizer.decode(ids).endswith('"status": "CORRECT"}')
-    assert not set(spelt) & set(beginning_of(tiny_backbone()).statuses)
+    assert not set(spelt) & set(find_verdict_prefix(tiny_backbone()).statuses)
     word = read(ids, lambda k: 9.0)
     assert (word.status, word.score) == ("correct", None)

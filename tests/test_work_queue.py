@@ -20,8 +20,12 @@ Answers = Callable[[int], tuple[int, int]]  # a task, and the rank that answered
 MEANWHILE = 12
 
 
+def own_number() -> int:
+    return ranks.current().rank
+
+
 def by_rank() -> Answers:
-    return lambda task: (task, ranks.rank())
+    return lambda task: (task, ranks.current().rank)
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -35,13 +39,13 @@ def slow_on(rank: int, folder: Path) -> Answers:
 
     def answer(task: int) -> tuple[int, int]:
         slow = folder / "slow"
-        if ranks.rank() != rank:
+        if ranks.current().rank != rank:
             wait_for(slow.exists)
             (folder / f"answered_{task}").touch()
         elif not slow.exists():
             slow.touch()
             wait_for(lambda: len(list(folder.glob("answered_*"))) >= MEANWHILE)
-        return task, ranks.rank()
+        return task, ranks.current().rank
 
     return answer
 
@@ -80,7 +84,7 @@ def test_tasks_run_ahead_of_the_oldest_missing_answer_so_far_and_no_further() ->
 def leaving_a_mark(folder: Path) -> Answers:
     def answer(task: int) -> tuple[int, int]:
         (folder / "helped").touch()
-        return task, ranks.rank()
+        return task, ranks.current().rank
 
     return answer
 
@@ -92,14 +96,14 @@ def test_a_second_caller_is_answered_by_rank_0_until_the_first_one_goes_away(tmp
         def answer(task: int) -> tuple[int, int]:
             if not alone:
                 wait_for((tmp_path / "helped").exists)
-            return task, ranks.rank()
+            return task, ranks.current().rank
 
         first = work_queue.in_order(range(100), by_rank(), by_rank)
         second = work_queue.in_order(range(100), answer, leaving_a_mark, tmp_path)
         in_turns = [(next(first), next(second)) for _ in range(20)]
         alone = False
         del first
-        ranks.everywhere(ranks.rank, ranks.rank)  # when the other rank has ended its last task
+        ranks.current().run_on_all(own_number, own_number)  # when the other rank has ended its last task
         return in_turns, list(second)
 
     in_turns, rest = in_ranks(2, lead)
@@ -113,7 +117,7 @@ def test_ranks_do_other_work_though_a_caller_has_not_taken_all_of_its_answers() 
             return (task for task, _ in work_queue.in_order(range(n), by_rank(), by_rank))
 
         one, unfinished = next(tasks(1)), tasks(50)
-        return one, list(islice(unfinished, 3)), ranks.everywhere(ranks.rank, ranks.rank), list(unfinished)
+        return one, list(islice(unfinished, 3)), ranks.current().run_on_all(own_number, own_number), list(unfinished)
 
     assert in_ranks(2, lead) == (0, [0, 1, 2], [0, 1], list(range(3, 50)))
 
@@ -134,7 +138,7 @@ def ending(how: str, folder: Path) -> Answers:
             if how == "error":
                 raise DataError("images/6.png: cannot be read")
             wait_for((folder / "over").exists)
-        return task, ranks.rank()
+        return task, ranks.current().rank
 
     return answer
 
@@ -148,7 +152,7 @@ def test_rank_0_notices_that_a_rank_does_not_come_back_and_keeps_what_was_answer
     def answer(task: int) -> tuple[int, int]:
         if task >= 6 + 2 * work_queue.AHEAD:  # none is drawn so far ahead while the other is at one of the first six
             wait_for((tmp_path / "ending").exists)
-        return task, ranks.rank()
+        return task, ranks.current().rank
 
     def lead() -> None:
         try:

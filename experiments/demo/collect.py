@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mathse.reporting.report import staircase_svg
+from mathse.reporting.charts import staircase_svg
 from mathse.runs.reader import read_run
 from mathse.scoring.metrics import mean_share
 

@@ -10,30 +10,35 @@ from __future__ import annotations
 
 import argparse
 import gc
+import json
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from transformers import DynamicCache, Qwen2VLConfig, Qwen2VLForConditionalGeneration
+from transformers import DynamicCache, Qwen2VLForConditionalGeneration
 
 from mathse.config.backbones import Qwen2VL
 from mathse.config.fits import Fit
 from mathse.config.schema import Trainer
 from mathse.models import needs
-from mathse.models.shapes import PUBLISHED, Shape, shape_of
+from mathse.models.architecture import Architecture
 from mathse.training.loss import cross_entropy
 
 TEXT, ANSWER, NEW = 256, 768, 64  # tokens of question, of an answer that is learnt, of one that is written
 
 
-def model_of(layers: int, dtype: torch.dtype) -> tuple[Any, Shape]:
-    """Qwen2-VL-7B of so many layers on the GPU, weights random, and its shape."""
-    sizes = PUBLISHED["Qwen/Qwen2-VL-7B-Instruct"]
-    text = {name: value for name, value in sizes.items() if isinstance(value, int)} | {"num_hidden_layers": layers}
-    text["rope_parameters"] = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]}
-    vision = {**sizes["vision_config"], "hidden_size": sizes["hidden_size"]}
-    config = Qwen2VLConfig(text_config={**text, "tie_word_embeddings": False}, vision_config=vision,
-                           tie_word_embeddings=False, image_token_id=9, vision_start_token_id=8)  # fmt: skip
+def model_of(layers: int, dtype: torch.dtype) -> tuple[Any, Architecture]:
+    """Qwen2-VL-7B of so many layers on the GPU, weights random, and the same model without numbers."""
+    published = Path(needs.__file__).with_name("published") / needs.PUBLISHED[Qwen2VL().path] / "config.json"
+    with TemporaryDirectory() as folder:
+        sizes = {**json.loads(published.read_text()), "num_hidden_layers": layers}
+        Path(folder, "config.json").write_text(json.dumps(sizes))
+        planned = needs.architecture_of(Qwen2VL(path=folder))
+    assert planned is not None
+    config = planned.config
+    config.image_token_id, config.vision_start_token_id = 9, 8
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
@@ -41,22 +46,18 @@ def model_of(layers: int, dtype: torch.dtype) -> tuple[Any, Shape]:
             model = Qwen2VLForConditionalGeneration._from_config(config, attn_implementation="sdpa")
     finally:
         torch.set_default_dtype(before)
-    shape = shape_of(Qwen2VL())
-    assert shape is not None
-    removed = (shape.decoder.layers - layers) * shape.layer_parameters["language"]
-    parameters = {**shape.parameters, "language": shape.parameters["language"] - removed}
-    return model, replace(shape, decoder=replace(shape.decoder, layers=layers), parameters=parameters)
+    return model, planned
 
 
-def batch_of(shape: Shape, rows: int, text: int) -> dict[str, torch.Tensor]:
+def batch_of(planned: Architecture, rows: int, text: int) -> dict[str, torch.Tensor]:
     """Rows of one picture of the most tokens and so many tokens of text, (rows, T)."""
-    side = 2 * round((shape.patches[0] // 4) ** 0.5)  # patches
+    side = 2 * round((planned.patches[0] // 4) ** 0.5)  # patches
     ids = torch.cat([torch.full((rows, side * side // 4), 9), torch.full((rows, text), 5)], dim=1)
     return {
         "input_ids": ids.cuda(),
         "attention_mask": torch.ones_like(ids).cuda(),
         "mm_token_type_ids": (ids == 9).int().cuda(),
-        "pixel_values": torch.randn(rows * side * side, shape.patch).cuda(),
+        "pixel_values": torch.randn(rows * side * side, planned.patch).cuda(),
         "image_grid_thw": torch.tensor([[1, side, side]] * rows).cuda(),
     }
 
@@ -64,7 +65,7 @@ def batch_of(shape: Shape, rows: int, text: int) -> dict[str, torch.Tensor]:
 def measured_fit(layers: int, fit: Fit) -> tuple[needs.Need, int]:
     """Two steps of AdamW in bf16-mixed; the first makes the moments."""
     full = fit.method == "full"
-    model, shape = model_of(layers, torch.float32 if full else torch.bfloat16)
+    model, planned = model_of(layers, torch.float32 if full else torch.bfloat16)
     if full:
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(not name.startswith("model.visual"))
@@ -78,7 +79,7 @@ def measured_fit(layers: int, fit: Fit) -> tuple[needs.Need, int]:
     model.train()
     model.activation_checkpointing_enable({"use_reentrant": False})
     optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
-    batch = batch_of(shape, fit.micro_batch_size, TEXT + ANSWER)
+    batch = batch_of(planned, fit.micro_batch_size, TEXT + ANSWER)
     torch.cuda.reset_peak_memory_stats()
     for _ in range(2):
         with torch.autocast("cuda", torch.bfloat16):
@@ -86,20 +87,20 @@ def measured_fit(layers: int, fit: Fit) -> tuple[needs.Need, int]:
             cross_entropy(model.lm_head, states, batch["input_ids"][:, -ANSWER:].flatten()).backward()
         optimiser.step()
         optimiser.zero_grad()
-    return needs.of_fit(shape, fit, Trainer(accelerator="gpu"), needs.RowSize(TEXT, ANSWER)), _peak()
+    return needs.of_fit(planned, fit, Trainer(accelerator="gpu"), needs.RowSize(TEXT, ANSWER)), _peak()
 
 
 def measured_sampling(layers: int, sequences: int, text: int) -> tuple[needs.Need, int]:
     """Prefill and ``NEW`` greedy tokens for all sequences; a judge's prompt is longer by the path that it reads."""
-    model, shape = model_of(layers, torch.bfloat16)
-    batch = batch_of(shape, sequences, text)
+    model, planned = model_of(layers, torch.bfloat16)
+    batch = batch_of(planned, sequences, text)
     batch["pixel_values"] = batch["pixel_values"].bfloat16()
     torch.cuda.reset_peak_memory_stats()
     with torch.inference_mode():
         cache = DynamicCache(config=model.config.get_text_config())
         model.generate(**batch, past_key_values=cache, do_sample=False, min_new_tokens=NEW, max_new_tokens=NEW)
     row = needs.RowSize(text, NEW)
-    return needs.of_sampling(shape, Trainer(accelerator="gpu"), True, sequences, sequences, row), _peak()
+    return needs.of_sampling(planned, Trainer(accelerator="gpu"), True, sequences, sequences, row), _peak()
 
 
 def _peak() -> int:

@@ -23,7 +23,7 @@ from mathse.config import build
 from mathse.config.backbones import SmolLM2Vision
 from mathse.data.synthetic import digits
 from mathse.models import quiet
-from mathse.models.smollm2_vision import SmolLM2VisionBackbone
+from mathse.models.packaged.smollm2_vision import SmolLM2VisionBackbone
 
 TRAINING, UNSEEN = 1500, 200  # pictures of three digits
 STEPS, BATCH, LR = 600, 64, 2e-3

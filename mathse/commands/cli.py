@@ -10,9 +10,9 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from traceback import print_exception
 from typing import Any, NoReturn
 
 import hydra
@@ -24,7 +24,6 @@ from omegaconf import DictConfig
 
 from hydra_plugins.mathse_slurm import SlurmLauncher
 from mathse.commands.mistakes import RUNNING, JobFailed, sentence, wants_traceback
-from mathse.commands.slurm.program import Program
 from mathse.commands.stop_signals import StopSignals, stopping_once
 from mathse.commands.sweep_table import jobs_below, sweep_table
 from mathse.config import sweeps
@@ -41,6 +40,18 @@ from mathse.training import launch
 from mathse.training.allocator import keep_freed_memory
 
 Task = Callable[[Any, Path], float | None]
+
+
+@dataclass(frozen=True)
+class Program:
+    """The command that a sweep runs, for a launcher that starts its jobs elsewhere.
+
+    ``check``: the settings of a composed config, or a ConfigError. ``command``: the command line of a run with these
+    overrides in this folder.
+    """
+
+    check: Callable[[DictConfig], Any]
+    command: Callable[[Sequence[str], Path], list[str]]
 
 
 def main(task: Task, config_name: str, schema: type, arguments: Sequence[str] | None = None) -> None:
@@ -161,9 +172,8 @@ def _job(
                 launch.lost_others()  # the agent says whom it lost
             text = sentence(e)
             if traceback:
-                if text is not None and launch.is_supervised():
-                    print_exception(e)
-                    sys.exit(launch.TOLD)
+                if text is not None:
+                    launch.record_mistake(e)
                 raise
             if text is None or not _is_sweep():
                 _fail(text, e)
@@ -307,7 +317,8 @@ def _fail(text: str | None, error: BaseException) -> NoReturn:
     if text is None:
         raise error
     _say(*(f"error: {line}" for line in text.splitlines()))
-    sys.exit(launch.TOLD if launch.is_supervised() else 1)
+    launch.record_mistake(error)
+    sys.exit(1)
 
 
 def _say(*lines: str) -> None:

@@ -25,9 +25,8 @@ from mathse.config.schema import TrainConfig
 from mathse.config.trust import only_looking
 from mathse.errors import RunError
 from mathse.reporting import report
-from mathse.reporting.progress.wording import accuracy_text
-from mathse.reporting.report.run_sections import BEST, CONTROL_TITLES, EQUAL
-from mathse.reporting.report.svg import gain, points
+from mathse.reporting.progress.wording import accuracy_text, gain, points
+from mathse.reporting.report.run import BEST, CONTROL_TITLES, EQUAL
 from mathse.runs.layout import CONTROLS, METRICS, TRAIN
 from mathse.runs.ledger import flops_of_run, flops_of_trained_row, spent_in
 from mathse.runs.reader import FinishedStage, Run, finished_summary, read_run

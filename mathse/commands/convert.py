@@ -28,10 +28,9 @@ def convert(source: Path, destination: Path, dtype: str | None = None) -> Path:
     """
     from mathse.models import load
     from mathse.models.checkpoint import expect_family, headers  # here: --help needs no torch
-    from mathse.models.internvl2_5.published import MODEL_TYPE
     from mathse.runs.store import make_folder, publish_folder
 
-    expect_family(source, "internvl2_5", (MODEL_TYPE,))
+    expect_family(source, "internvl2_5", (PUBLISHED_LAYOUT,))
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
         raise CheckpointError(f"{destination} exists and is not empty; name a new folder")
     stored = headers(source)

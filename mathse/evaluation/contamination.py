@@ -19,7 +19,7 @@ from mathse.data.decontamination.benchmark_files import problem_in
 from mathse.data.json_records import BadRow, read_records
 from mathse.data.sources import problem_lookup, problem_named
 from mathse.errors import DataError, MathSEError
-from mathse.evaluation.benchmarks.base import Item
+from mathse.evaluation.benchmark import Item
 from mathse.runs.layout import RUN
 from mathse.runs.reader import read_head, run_above
 from mathse.runs.store import write_jsonl

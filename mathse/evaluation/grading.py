@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mathse.evaluation.benchmarks.base import GIVEN, LLM, Benchmark, Extraction, Item, Scored
+from mathse.evaluation.benchmark import GIVEN, LLM, Benchmark, Extraction, Item, Scored
 from mathse.evaluation.predictions import Answer
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mathse.evaluation.benchmarks.base import OVERRUN
+from mathse.evaluation.benchmark import OVERRUN
 from mathse.evaluation.grading import GradedAnswer
 from mathse.evaluation.opened import OpenedBenchmark
 from mathse.scoring.metrics import wilson

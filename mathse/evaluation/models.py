@@ -28,10 +28,10 @@ def on_devices(trainer: Trainer, work: Callable[[], float | None]) -> float | No
     """``work()`` with the trainer's threads, on the first of its ranks; the others lend it their devices."""
     quiet()
     torch.set_num_threads(trainer.threads)
-    with ranks.joined(trainer.accelerator, trainer.devices, trainer.timeout_minutes):
-        if ranks.rank() == 0:
+    with ranks.join(trainer.accelerator, trainer.devices, trainer.timeout_minutes) as rank:
+        if rank.is_main:
             return work()
-        ranks.follow()
+        rank.follow()
     return None
 
 

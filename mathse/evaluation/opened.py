@@ -15,8 +15,8 @@ from mathse.config.schema import EvaluateConfig
 from mathse.config.trust import locate
 from mathse.data.sources import open_source
 from mathse.errors import ConfigError, DataError
-from mathse.evaluation.benchmarks.base import STUDENT_PROMPT, Benchmark, Item
-from mathse.evaluation.benchmarks.simple import refuse_unfinished, whole
+from mathse.evaluation.benchmark import STUDENT_PROMPT, Benchmark, Item
+from mathse.evaluation.simple_benchmark import refuse_unfinished, whole
 from mathse.runs.store import to_json
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 from mathse.config import build
 from mathse.config.schema import EvaluateConfig
-from mathse.evaluation.benchmarks.base import STUDENT_PROMPT, Benchmark, Item
+from mathse.evaluation.benchmark import STUDENT_PROMPT, Benchmark, Item
 from mathse.evaluation.folder import UNASKED
 from mathse.evaluation.opened import OpenedBenchmark
 from mathse.evaluation.predictions import Answer
-from mathse.inference.generate import Ask, batched, generated
+from mathse.inference.generate import PromptBatch, batch_by_length, generate_batches
 from mathse.inference.rows import problem_row, solve_row
 from mathse.inference.serving.student import ServedStudent
 from mathse.models.base import Backbone
@@ -72,7 +72,7 @@ def answers(
     # The empty answers to all refused problems are the first batch.
     skipped = [item.problem for item in opened.items if item.problem.id in refused]
     askable = [item.problem for item in opened.items if item.problem.id not in refused]
-    batches = [*([skipped] if skipped else []), *batched(askable, decoding.problems_at_once)]
+    batches = [*([skipped] if skipped else []), *batch_by_length(askable, decoding.problems_at_once)]
     log = BatchLog(opened.folder / PREDICTIONS, [len(batch) * decoding.n for batch in batches])
     advance(sum(len(batch) * decoding.n for batch in batches[: log.done]))
 
@@ -91,15 +91,15 @@ def answers(
     if remaining := list(enumerate(batches))[log.done :]:
         model = student()
 
-        def asks() -> Iterator[Ask]:
+        def asks() -> Iterator[PromptBatch]:
             for number, batch in remaining:
                 rows = [row_of(opened.bench, model, items[problem.id]) for problem in batch]
                 # A draw depends on the number of its batch alone, so that a rerun draws the same.
                 seed = {"seed": derive(decoding.seed, "evaluate", opened.name, number)} if decoding.sampling else {}
                 limits = {"n": decoding.n, "max_new_tokens": decoding.max_new_tokens}
-                yield Ask(rows, {**limits, **decoding.sampling, **seed})
+                yield PromptBatch(rows, {**limits, **decoding.sampling, **seed})
 
-        for (_, batch), texts in zip(remaining, generated(model, asks()), strict=True):
+        for (_, batch), texts in zip(remaining, generate_batches(model, asks()), strict=True):
             append(batch, texts)
 
     answers_to: dict[str, list[Answer]] = {}

@@ -13,7 +13,7 @@ from mathse.inference.llm.client import ChatClient, ChatRequest
 
 
 class ScoringLLM:
-    """``mathse.evaluation.benchmarks.base.LLM`` over a chat client; it keeps what the protocol says of it."""
+    """``mathse.evaluation.benchmark.LLM`` over a chat client; it keeps what the protocol says of it."""
 
     def __init__(self, settings: Settings, model: str, run: Path, say: Callable[[str], None]) -> None:
         """``say`` is told how many questions are about to be asked; ``run`` keeps the account of what they cost."""

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mathse.config import build, flatten
 from mathse.config.evaluation import ORMTest, OwnBenchmark
@@ -28,6 +28,7 @@ from mathse.config.generators import ServerGenerator, VLLMGenerator
 from mathse.config.options import option_of
 from mathse.config.origin import origin_of
 from mathse.config.schema import EvaluateConfig
+from mathse.config.trust import locate
 from mathse.evaluation.folder import SETTINGS, keep_identity
 from mathse.evaluation.opened import OpenedBenchmark, open_benchmarks
 from mathse.evaluation.page import write_pages
@@ -46,10 +47,11 @@ if TYPE_CHECKING:
 def evaluate(config: EvaluateConfig, folder: Path) -> float | None:
     """Score a model's answers, or a file's, on each benchmark chosen; the mean accuracy, None if one is not known."""
     work: Callable[[EvaluateConfig, Path], float | None] = _evaluate
-    if any(isinstance(section, ORMTest) for section in config.benchmark.values()):
-        from mathse.evaluation.orm_test.task import measure
-
-        work = measure
+    measures_orm = [section for section in config.benchmark.values() if isinstance(section, ORMTest)]
+    if measures_orm:
+        # There are no answers to score: the class of this benchmark does all of the work.
+        test_class: Any = locate(measures_orm[0]._target_, "benchmark")
+        work = test_class.evaluate
     elif config.predictions is not None and config.judge.checkpoint is None and config.trainer.devices == 1:
         return _evaluate(config, folder)  # no model, and so no torch
     from mathse.evaluation.models import on_devices

@@ -15,7 +15,7 @@ from typing import Any
 from mathse.data.domains import domain_of
 from mathse.errors import DataError
 from mathse.evolution.state import EvolutionState
-from mathse.inference.generate import Beginning
+from mathse.inference.generate import PathPrefix
 from mathse.runs.layout import CHECKPOINT, PATHS, VERDICTS
 from mathse.runs.reader import FinishedStage
 from mathse.scoring.metrics import first_step
@@ -81,7 +81,7 @@ def require_dev_problems(resample: str, dev: Sequence[Problem]) -> None:
         )
 
 
-def beginnings(state: EvolutionState, problems: Sequence[str], by_id: Mapping[str, Problem]) -> dict[str, Beginning]:
+def beginnings(state: EvolutionState, problems: Sequence[str], by_id: Mapping[str, Problem]) -> dict[str, PathPrefix]:
     """By problem, the steps before the first wrong one of its newest rejected path, where the verdict names a later
     step than the first."""
     wanted = set(problems)
@@ -92,7 +92,7 @@ def beginnings(state: EvolutionState, problems: Sequence[str], by_id: Mapping[st
         wrong = first_step(item.verdict.error_step)
         text = "" if wrong is None else text_before_step(by_id[problem_id], item.path.text, wrong)
         if text:
-            found[problem_id] = Beginning(text, item.path.id)
+            found[problem_id] = PathPrefix(text, item.path.id)
     return found
 
 

@@ -54,7 +54,7 @@ class Fitting:
         Args:
             label: the fit as the progress display has it.
             stream: gives the rows in another order than epochs, or more of them.
-            status_tokens: of an ORM, the tokens of CORRECT and WRONG (see mathse/judges/verdict_first.py).
+            status_tokens: of an ORM, the tokens of CORRECT and WRONG (see mathse/judges/orm.py).
             kept_in: of the checkpoint after a full fit (see FitJob).
             dpo: where the rows are pairs to prefer by.
             folder: where checkpoint and log go, of a fit that comes before the stage's own; None: the stage's.

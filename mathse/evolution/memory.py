@@ -1,7 +1,7 @@
 """How much memory each kind of work of a run takes, whether it fits, and if not, the nearest settings that do.
 
 A run says so in its first line, ``mathse plan`` in a table, and what cannot fit is refused before anything is
-downloaded, sampled or paid. All of it is estimated from shapes (mathse/models/needs.py), without torch.
+downloaded, sampled or paid. All of it is estimated for the model without numbers (mathse/models/needs.py).
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ from mathse.config.generators import HFGenerator
 from mathse.config.schema import TrainConfig, needs_orm
 from mathse.config.sizes import bytes_of
 from mathse.errors import ConfigError
-from mathse.models.needs import USABLE, Need, RowSize, in_bytes, of_fit, of_sampling
-from mathse.models.shapes import shape_of
+from mathse.models.needs import USABLE, Need, RowSize, architecture_of, in_bytes, of_fit, of_sampling
 from mathse.reporting.progress.wording import aligned
 
 # Tokens of the longest texts that are reckoned with, beside a picture of the most tokens that the backbone allows. A
@@ -75,7 +74,7 @@ CPU = "this machine"
 def device_of(config: TrainConfig) -> Device:
     """The device that the settings name, and its memory: ``trainer.device_memory``, or what the driver says.
 
-    Asks nvidia-smi, not torch, so that a plan stays fast; the smallest GPU stands for all.
+    Asks nvidia-smi, not torch, which would take memory of the GPU; the smallest GPU counts for all.
     """
     trainer = config.trainer
     gpus = [] if trainer.accelerator == "cpu" else _gpus()
@@ -110,22 +109,23 @@ def physical_memory() -> int | None:
 
 
 def jobs(config: TrainConfig, device: Device) -> list[Job]:
-    """The work of a run with these settings on models whose shape is known. What an engine does behind a server is the
-    engine's own. Raises ConfigError where a fit would freeze more layers than there are."""
-    _expect_layers_that_train(config)
+    """The work of a run with these settings on models whose architecture is known. The memory of an engine behind a
+    server is not counted. Raises ConfigError where a fit would freeze more layers than there are."""
+    expect_layers_that_train(config)
     return list(_jobs(config, device))
 
 
-def _expect_layers_that_train(config: TrainConfig) -> None:
+def expect_layers_that_train(config: TrainConfig) -> None:
+    """Raise ConfigError for a fit that would freeze more layers than there are."""
     fits: list[tuple[str, Fit, Any]] = [("sft", config.sft, config.backbone)]
     if needs_orm(config):
         fits.append(("orm.fit", config.orm.fit, config.orm.backbone or config.backbone))
     for path, fit, section in fits:
-        shape = shape_of(section)
-        if shape is not None and fit.freeze_layers >= shape.decoder.layers:
+        model = architecture_of(section) if fit.freeze_layers else None
+        if model is not None and fit.freeze_layers >= model.decoder.layers:
             raise ConfigError(
-                f"{path}.freeze_layers = {fit.freeze_layers}: the language model has {shape.decoder.layers} layers, "
-                f"and at least the last one trains; pass {shape.decoder.layers - 1} or less"
+                f"{path}.freeze_layers = {fit.freeze_layers}: the language model has {model.decoder.layers} layers, "
+                f"and at least the last one trains; pass {model.decoder.layers - 1} or less"
             )
 
 
@@ -138,8 +138,8 @@ def texts(config: TrainConfig) -> tuple[int, int]:
 
 def _jobs(config: TrainConfig, device: Device) -> Iterator[Job]:
     trainer, orm = config.trainer, config.orm
-    student = shape_of(config.backbone)
-    judge = student if orm.backbone is None else shape_of(orm.backbone)
+    student = architecture_of(config.backbone)
+    judge = student if orm.backbone is None else architecture_of(orm.backbone)
     asks_orm = needs_orm(config)
     trains_orm = asks_orm and config.judge.checkpoint is None
     weak = trains_orm and orm.train is None and any(orm.students)
@@ -311,7 +311,7 @@ def _of(device: Device) -> str:
 
 
 def first_line(config: TrainConfig, device: Device) -> str | None:
-    """What a run takes at most, in one line; None where no shape is known."""
+    """What a run takes at most, in one line; None where no architecture is known."""
     work = jobs(config, device)
     if not work:
         return None
@@ -331,8 +331,8 @@ def described(config: TrainConfig, device: Device) -> Iterator[str]:
     yield f"memory on {_of(device)}, estimated:"
     yield from (f"  {line}" for line in aligned(table(config, device)))
     question, solution = texts(config)
-    shape = shape_of(config.backbone)
-    picture = "one picture of the most tokens, " if shape is None or any(shape.image_tokens) else ""
+    model = architecture_of(config.backbone)
+    picture = "one picture of the most tokens, " if model is None or any(model.image_tokens) else ""
     yield (
         f"memory: rows of {picture}{question} tokens of question and {solution} of solution; "
         "host: of the machine, with all its ranks"

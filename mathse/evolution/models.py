@@ -33,10 +33,9 @@ from mathse.judges.orm_rows import read_orm
 from mathse.judges.served_orm import ServedORM
 from mathse.judges.teachers import Teacher
 from mathse.models.base import Backbone
-from mathse.models.checkpoint import headers, is_published_layout, resolve, stored_dtype
+from mathse.models.checkpoint import headers, is_packaged, is_published_layout, resolve, stored_dtype
 from mathse.models.feature_store import FeatureStore
 from mathse.models.flops import forward_flops
-from mathse.models.gguf import is_gguf
 from mathse.models.model_spec import spec_at
 from mathse.models.needs import frozen_parts
 from mathse.models.operations import Operations
@@ -63,7 +62,7 @@ class RunModels:
         folder, say = context.run.path, context.progress.say
         for section in (self.config.backbone, self._orm_section):
             path = section.get("path") if isinstance(section, Mapping) else section.path
-            if path is not None and is_gguf(path):
+            if path is not None and is_packaged(path):
                 resolve(path)  # the base's checkpoint has links to what was made of it, in a cache that may be cleared
         if isinstance(self.generator, ServingGenerator):
             self.served = ServedStudents(self.generator, self.config.backbone, folder, self.config.trainer, say)

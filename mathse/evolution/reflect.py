@@ -17,10 +17,10 @@ from mathse.evolution.measure import acceptance
 from mathse.evolution.state import Judged, not_rewritten
 from mathse.evolution.teacher_calls import asked_of_teacher
 from mathse.inference import prompts
-from mathse.inference.generate import Ask, generated
+from mathse.inference.generate import PromptBatch, generate_batches
 from mathse.inference.rows import reflect_row
 from mathse.judges import judge_paths
-from mathse.judges.teachers import AT_ONCE, PaidTeacher, in_calls, prompt_version
+from mathse.judges.teachers import MAX_ROWS_A_CALL, PaidTeacher, group_into_calls, prompt_version
 from mathse.judges.teachers.student import StudentTeacher
 from mathse.reporting.progress.outlook import Unit
 from mathse.runs.layout import FEEDBACK_VERDICTS, REFLECTIONS, VERDICTS
@@ -28,7 +28,7 @@ from mathse.runs.rows import Chained, JsonlRows, Mapped
 from mathse.runs.store import BatchLog, write_jsonl
 from mathse.runs.teacher_calls import ASKED
 from mathse.seeds import derive
-from mathse.types import Lineage, ReasoningPath, Reflection, Verdict
+from mathse.types import Draft, Lineage, ReasoningPath, Reflection, Verdict
 
 Feedback = Callable[[Judged], Verdict | None]  # of a draft
 
@@ -57,7 +57,7 @@ def reflect(loop: EvolutionRun, name: str) -> None:
 
             # Rewrites, appended batch by batch. An unusable answer is an empty path, judged as such.
             by_student = settings.writer == "student"
-            size = loop.models.generator.batch_size if by_student else AT_ONCE
+            size = loop.models.generator.batch_size if by_student else MAX_ROWS_A_CALL
             batches = [pending[k : k + size] for k in range(0, len(pending), size)]
             log = BatchLog(folder / REFLECTIONS, [len(b) for b in batches])
             rewrite = _by_student if by_student else _by_teacher
@@ -124,11 +124,12 @@ def _by_teacher(
 ) -> Iterator[list[Reflection]]:
     """The rewrites of each batch from the ``done``-th on."""
     teacher = loop.models.teacher
-    for call in in_calls(teacher, batches[done:]):
+    for call in group_into_calls(teacher, batches[done:]):
         drafts = [draft for batch in call for draft in batch]
         problems = [loop.problems.by_id[draft.path.problem_id] for draft in drafts]
         verdicts = [feedback(draft) for draft in drafts]
-        texts = teacher.reflect(problems, [draft.path for draft in drafts], verdicts, attempt)
+        tasks = [Draft(problem, draft.path, v) for problem, draft, v in zip(problems, drafts, verdicts, strict=True)]
+        texts = teacher.reflect(tasks, attempt)
         versions = (prompt_version(teacher, "reflect", problem) for problem in problems)
         reflections = (
             _reflection(loop, draft, verdict, text, loop.teacher_name, version, 0, attempt)
@@ -149,13 +150,13 @@ def _by_student(
     seeds = [derive(loop.config.seed, loop.stage.name, "rewrite", attempt, k) for k in range(len(batches))]
     todo = list(zip(batches, seeds, strict=True))[done:]
     asks = (
-        Ask(
+        PromptBatch(
             [reflect_row(style, problems[d.path.problem_id], d.path.text, feedback(d)) for d in batch],
             {"seed": seed, **options},
         )
         for batch, seed in todo
     )
-    for (batch, seed), texts in zip(todo, generated(backbone, asks), strict=True):
+    for (batch, seed), texts in zip(todo, generate_batches(backbone, asks), strict=True):
         versions = (prompts.version("reflect", style, problems[draft.path.problem_id]) for draft in batch)
         yield [
             _reflection(loop, draft, feedback(draft), samples[0], loop.student.name, version, seed, attempt)

@@ -35,7 +35,7 @@ from mathse.evolution.student import Student
 from mathse.evolution.teacher_calls import asked_of_teacher
 from mathse.evolution.training_rows import solution_rows, training_rows
 from mathse.judges import judge_paths
-from mathse.judges.teachers import AT_ONCE, in_calls, prompt_version
+from mathse.judges.teachers import MAX_ROWS_A_CALL, group_into_calls, prompt_version
 from mathse.judges.teachers.student import StudentTeacher
 from mathse.reporting.progress.outlook import Unit
 from mathse.runs.layout import (
@@ -170,7 +170,7 @@ def solve_and_judge(loop: EvolutionRun, problems: Sequence[Problem] | None = Non
     """Alg. 1 line 1: the teacher answers a subset of D; the judge filters (Figure 3)."""
     stage, teacher, size = loop.stage, loop.models.teacher, loop.config.distill.size
     chosen = to_distill(loop.problems.splits, size) if problems is None else problems[:size]
-    batches = [chosen[k : k + AT_ONCE] for k in range(0, len(chosen), AT_ONCE)]
+    batches = [chosen[k : k + MAX_ROWS_A_CALL] for k in range(0, len(chosen), MAX_ROWS_A_CALL)]
     log = BatchLog(stage.path / PATHS, [len(b) for b in batches])
 
     def path(problem: Problem, text: str | None) -> ReasoningPath:
@@ -181,7 +181,7 @@ def solve_and_judge(loop: EvolutionRun, problems: Sequence[Problem] | None = Non
 
     unit: Unit = "sample" if isinstance(teacher, StudentTeacher) else "ask"
     with loop.context.work(stage, "sample", "teacher's solutions", len(chosen), unit) as advance:
-        for call in in_calls(teacher, batches[log.done :]):
+        for call in group_into_calls(teacher, batches[log.done :]):
             in_call = [problem for batch in call for problem in batch]
             paths = map(path, in_call, teacher.solve(in_call))
             for batch in call:
@@ -217,7 +217,7 @@ def sample_paths(loop: EvolutionRun) -> Sequence[ReasoningPath]:
             model=loop.student.name,
             seed=loop.config.seed,
             restarts=restarts,
-            beginnings=starts,
+            prefixes=starts,
             advance=advance,
         )
 

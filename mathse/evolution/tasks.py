@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
 from time import monotonic
@@ -24,17 +24,18 @@ from mathse.evolution.context import RunContext
 from mathse.evolution.keys import recorded_settings
 from mathse.evolution.loop import EvolutionLoop
 from mathse.evolution.models import RunModels
+from mathse.evolution.planner import stages_ahead
 from mathse.evolution.problems import RunProblems
 from mathse.evolution.summary import summarize
-from mathse.inference.llm.account import in_words
-from mathse.judges.served_orm import unscored_note
+from mathse.inference.llm.account import format_totals
+from mathse.judges.served_orm import note_unscored
 from mathse.judges.teachers import PaidTeacher
 from mathse.models import quiet
 from mathse.models.adapters import require_four_bit
 from mathse.reporting import report
 from mathse.reporting.loggers import RunLoggers
 from mathse.reporting.progress import Progress
-from mathse.reporting.progress.outlook import Expected, Outlook
+from mathse.reporting.progress.outlook import Outlook
 from mathse.runs.layout import CONTROLS, REPORT, RUN, SUMMARY
 from mathse.runs.reader import finished_summary
 from mathse.runs.stage_cache import Compute, RunFolder, branch_folder
@@ -46,29 +47,23 @@ from mathse.types import ReasoningPath
 NAMED = 3  # runs in a message; the others are counted
 
 
-StagesAhead = Callable[[TrainConfig, Any], Sequence[Expected]]  # from the settings and the data that they name
-
-
-def run_task(config: TrainConfig, folder: Path, stages_ahead: StagesAhead | None = None) -> float | None:
+def run_task(config: TrainConfig, folder: Path) -> float | None:
     """Run ``config.task`` in ``folder``, or go on with it; the number a sweep optimises (from dev problems).
 
     Of several ranks the first one runs the task; the others take part in its fits and its sampling, and return None.
-
-    Args:
-        stages_ahead: what the run will do, by which its progress counts stages and time; None: it does not.
     """
     quiet()
     torch.set_num_threads(config.trainer.threads)
     with ExitStack() as stack:
         trainer = config.trainer
-        stack.enter_context(ranks.joined(trainer.accelerator, trainer.devices, trainer.timeout_minutes))
-        if ranks.rank() != 0:
-            ranks.follow()
+        rank = stack.enter_context(ranks.join(trainer.accelerator, trainer.devices, trainer.timeout_minutes))
+        if not rank.is_main:
+            rank.follow()
             return None
         device = memory.device_of(config)
         if finished_summary(folder) is None:
             # Both before a folder, a download, a request.
-            ranks.device(trainer.accelerator)
+            ranks.find_device(trainer.accelerator)
             memory.refuse_what_cannot_fit(config, device)
         progress = stack.enter_context(Progress(config.progress))
         run = stack.enter_context(open_run(config, folder, progress))
@@ -78,7 +73,7 @@ def run_task(config: TrainConfig, folder: Path, stages_ahead: StagesAhead | None
             for line in (run.other_ranks, memory.first_line(config, device)):
                 if line is not None:
                     progress.say(line)
-            summary = _run(config, run, progress, stack, stages_ahead)
+            summary = _run(config, run, progress, stack)
         progress.table(summary)
         if config.note is not None:
             progress.say(config.note)
@@ -88,14 +83,11 @@ def run_task(config: TrainConfig, folder: Path, stages_ahead: StagesAhead | None
     return summary["metric"]
 
 
-def _run(
-    config: TrainConfig, run: RunFolder, progress: Progress, stack: ExitStack, stages_ahead: StagesAhead | None
-) -> dict[str, Any]:
+def _run(config: TrainConfig, run: RunFolder, progress: Progress, stack: ExitStack) -> dict[str, Any]:
     if "qlora" in (config.sft.method, config.orm.fit.method):
         require_four_bit()  # before a model is read
     source = open_source(config)
-    if stages_ahead is not None:
-        progress.outlook = Outlook(stages_ahead(config, source))
+    progress.outlook = Outlook(stages_ahead(config, source))
     loggers = RunLoggers.open(config.logger, run=run, problem_of=source.get, image=load_image)
     stack.callback(loggers.say_what_is_left, progress.say)  # at the very end, however it comes
     stack.enter_context(closing(loggers))
@@ -111,7 +103,7 @@ def _run(
     TASKS[config.task](loop)
 
     # The run is over; what follows describes it.
-    if models.served_orm is not None and (note := unscored_note(run.path)) is not None:
+    if models.served_orm is not None and (note := note_unscored(run.path)) is not None:
         context.note(note)
     summary = summarize(loop)
     page = run.path / REPORT
@@ -120,7 +112,7 @@ def _run(
     loggers.close()
     write_json(run.path / SUMMARY, summary)  # last: a run with a summary is finished, and nothing is done for it again
     if isinstance(teacher, PaidTeacher):
-        progress.say(f"teacher: {in_words(teacher.usage())}")
+        progress.say(f"teacher: {format_totals(teacher.usage())}")
     return summary
 
 
@@ -167,7 +159,7 @@ def read_training_rows(file: Path, problems: RunProblems) -> list[ReasoningPath]
 def settings(config: TrainConfig) -> dict[str, Any]:
     """The flat settings that stages depend on, files by content, devices of all machines."""
     flat = recorded_settings(config) | content_hashes(config.data) | prompt_hashes(config.task_domain)
-    flat["trainer.devices"] = ranks.size()
+    flat["trainer.devices"] = ranks.current().world_size
     if config.sft.train:
         flat["sft.train_sha256"] = sha256_file(Path(config.sft.train))
     for key in ("orm.train", "orm.held"):
@@ -206,6 +198,7 @@ def _open(config: TrainConfig, folder: Path) -> RunFolder:
     of_this_start = ("resume", "resume_from", "progress", "plan")  # another start of the run may have other values
     nested = {key: value for key, value in plain(config).items() if key not in of_this_start}
     run = RunFolder.open(folder, settings(config), name=config.name, task=config.task, seed=config.seed, nested=nested)
-    on_gpu, gpus = device_of(config.trainer).type == "cuda", ranks.size()
-    run.compute = Compute("gpu", lambda: gpus * monotonic()) if on_gpu else Compute("cpu", ranks.cpu_seconds)
+    rank = ranks.current()
+    on_gpu = device_of(config.trainer).type == "cuda"
+    run.compute = Compute("gpu", lambda: rank.world_size * monotonic()) if on_gpu else Compute("cpu", rank.cpu_seconds)
     return run

@@ -1,4 +1,4 @@
-"""Sampling: problems in, reasoning paths or predictions out, a durable batch at a time."""
+"""Sampling: problems in, reasoning paths or predictions out. Each batch is on the disk before the next is awaited."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mathse.config.generators import HFGenerator as Settings
 from mathse.data.domains import final_answer, has_answer
 from mathse.inference import prompts
 from mathse.inference.rows import solve_row
-from mathse.inference.work import Payment, Work
+from mathse.inference.work import AnswerCosts, Payment
 from mathse.models.base import Backbone, Completion
 from mathse.models.model_spec import ModelSpec, open_shared, spec_of
 from mathse.models.row import Row
@@ -26,23 +26,24 @@ from mathse.types import Lineage, Problem, PromptStyle, ReasoningPath
 
 
 @dataclass(frozen=True)
-class Beginning:
-    """The right steps of a rejected path, which further samples go on from. ``draft``: the id of that path."""
+class PathPrefix:
+    """The correct steps of a rejected path, which further samples continue. ``draft``: the id of that path."""
 
     text: str
     draft: str | None
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Problems with n samples each; ``first``: the number of the first sample, 0 unless they go on from beginnings."""
+class SampleBatch:
+    """Problems with ``n`` samples each. ``first`` is the number of the first sample; above 0, the samples continue
+    prefixes."""
 
     problems: Sequence[Problem]
     n: int
     first: int = 0
 
 
-NO_BEGINNINGS: Mapping[str, Beginning] = MappingProxyType({})
+NO_PREFIXES: Mapping[str, PathPrefix] = MappingProxyType({})
 Advance = Callable[[int], None]  # called with the number of rows of each finished batch
 
 
@@ -51,79 +52,91 @@ def _ignore(rows: int) -> None:
 
 
 @dataclass(frozen=True)
-class Ask:
-    """A batch of prompts, and the arguments of ``Backbone.generate`` or ``complete`` for it."""
+class PromptBatch:
+    """A batch of prompts with the arguments of ``Backbone.generate`` or ``complete`` for it."""
 
     rows: Sequence[Row]
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Served(Protocol):
-    """A model behind a server (see mathse.inference.serving), used like a backbone."""
+class ServedWriter(Protocol):
+    """A model behind a server, used like a backbone (see mathse.inference.serving)."""
 
     @property
     def prompt_style(self) -> PromptStyle: ...
 
     def generate(self, rows: Sequence[Row], **options: Any) -> list[list[str]]: ...
 
-    def generated(self, asks: Iterable[Ask]) -> Iterator[list[list[str]]]: ...
+    def generate_batches(self, batches: Iterable[PromptBatch]) -> Iterator[list[list[str]]]: ...
 
 
-Writer = Backbone | Served
+Writer = Backbone | ServedWriter
 
 
-def generated(writer: Writer, asks: Iterable[Ask]) -> Iterator[list[list[str]]]:
-    """``writer.generate`` of each batch, in their order; where the run has several ranks, by whichever is free. An
-    answer does not depend on the rank that gave it. The stage that is being made is debited."""
+def generate_batches(writer: Writer, batches: Iterable[PromptBatch]) -> Iterator[list[list[str]]]:
+    """Return the texts of each batch, in order, and debit the stage that is being made.
+
+    In a run with several ranks, the next batch goes to the rank that is free. An answer does not depend on the rank
+    that computes it.
+
+    Returns:
+        By batch and row, the texts of the row's samples.
+    """
     if not isinstance(writer, Backbone):
-        return writer.generated(asks)
-    return ([[c.text for c in samples] for samples in answers] for answers in completed(writer, asks))
+        return writer.generate_batches(batches)
+    return (
+        [[completion.text for completion in samples] for samples in of_batch]
+        for of_batch in complete_batches(writer, batches)
+    )
 
 
-def completed(backbone: Backbone, asks: Iterable[Ask]) -> Iterator[list[list[Completion]]]:
-    """``backbone.complete`` of each batch, likewise."""
-    for answers, spent in completed_at(backbone, asks):
-        for debit in chain.from_iterable(spent):
-            debit.pay()
-        yield answers
+def complete_batches(backbone: Backbone, batches: Iterable[PromptBatch]) -> Iterator[list[list[Completion]]]:
+    """Return the completions of each batch as ``generate_batches`` does its texts."""
+    for completions, costs in complete_with_costs(backbone, batches):
+        for payment in chain.from_iterable(costs):
+            payment.pay()
+        yield completions
 
 
-def completed_at(
-    backbone: Backbone, asks: Iterable[Ask]
+def complete_with_costs(
+    backbone: Backbone, batches: Iterable[PromptBatch]
 ) -> Iterator[tuple[list[list[Completion]], list[list[Payment]]]]:
-    """The same, undebited: with each batch what its rows cost, for whoever has to pay it later."""
-    work, queued = Work.of(backbone), deque[Ask]()
+    """Return the completions of each batch and the cost of each of its rows, which the caller has to pay."""
+    costs, pending = AnswerCosts.of(backbone), deque[PromptBatch]()
 
-    def drawn() -> Iterator[Ask]:
-        for ask in asks:
-            queued.append(ask)
-            yield ask
+    def keep_pending() -> Iterator[PromptBatch]:
+        for batch in batches:
+            pending.append(batch)
+            yield batch
 
-    for answers in work_queue.in_order(drawn(), _answer_of(backbone), _opened, spec_of(backbone)):
-        ask = queued.popleft()
-        yield answers, [work.on(row, samples) for row, samples in zip(ask.rows, answers, strict=True)]
-
-
-def _opened(spec: ModelSpec) -> Callable[[Ask], list[list[Completion]]]:
-    """How another rank answers, which opens the model itself."""
-    return _answer_of(open_shared(spec, ranks.own_device()))
+    for completions in work_queue.in_order(keep_pending(), _complete_with(backbone), _open_shared, spec_of(backbone)):
+        batch = pending.popleft()
+        yield completions, [costs.count_local(row, of_row) for row, of_row in zip(batch.rows, completions, strict=True)]
 
 
-def _answer_of(backbone: Backbone) -> Callable[[Ask], list[list[Completion]]]:
-    return lambda ask: backbone.complete(ask.rows, **ask.options)
+def _open_shared(spec: ModelSpec) -> Callable[[PromptBatch], list[list[Completion]]]:
+    """Open the model on another rank, which then completes batches with it."""
+    return _complete_with(open_shared(spec, ranks.current().device))
+
+
+def _complete_with(backbone: Backbone) -> Callable[[PromptBatch], list[list[Completion]]]:
+    return lambda batch: backbone.complete(batch.rows, **batch.options)
 
 
 class Generator:
-    """How paths are drawn; one seed a batch, so a resumed stage draws the same. Temperature 0 is greedy.
+    """Samples reasoning paths. Each batch has a seed of its own, so a resumed stage draws the same samples.
 
-    A subclass says how many problems a batch has.
+    Args:
+        batch_size: problems per batch; a subclass may count differently in ``problems_at_once``.
+        max_new_tokens: length limit of a path.
+        sampling: temperature, top_p and the like; temperature 0 is greedy.
     """
 
     def __init__(self, batch_size: int, max_new_tokens: int, sampling: Mapping[str, Any]) -> None:
         self.batch_size, self.max_new_tokens, self.sampling = batch_size, max_new_tokens, dict(sampling)
 
     def problems_at_once(self, n: int) -> int:
-        """Problems a batch, of n samples each."""
+        """Return the number of problems per batch, with n samples each."""
         return self.batch_size
 
     def sample(
@@ -138,46 +151,59 @@ class Generator:
         n: int = 1,
         temperature: float | None = None,
         restarts: int = 0,
-        beginnings: Mapping[str, Beginning] = NO_BEGINNINGS,
+        prefixes: Mapping[str, PathPrefix] = NO_PREFIXES,
         advance: Advance = _ignore,
     ) -> Sequence[ReasoningPath]:
-        """n paths a problem, appended to ``file`` batch by batch; batches that it has already are not sampled again.
+        """Sample paths, and append them to ``file`` batch by batch; batches in the file are not sampled again.
 
-        Paths are read from the file as they are used, and ``problems`` may be on the disk: memory holds one batch.
+        Paths are read from the file when they are used, and ``problems`` may be on the disk, so memory holds one batch.
 
         Args:
-            restarts: further paths of each problem, by id, that ``beginnings`` has a beginning of.
+            writer: samples the texts.
+            problems: to be solved.
+            file: paths as JSONL rows.
+            stage: name of the stage, for ids, lineage and seeds.
+            model: name of the model, for lineage.
+            seed: random seed for all sampling of the run.
+            n: paths per problem.
+            temperature: in the place of the generator's own.
+            restarts: further paths per problem that continue its prefix.
+            prefixes: by problem id.
+            advance: called with the number of paths of each finished batch.
         """
-        # A batch is the unit of work: it has one seed and is written at once, so a kill loses at most one, and a
-        # resumed stage makes the same paths. The order of the rows does not depend on a batch's size: a file that was
-        # begun with batches of another size is gone on with, behind the last whole batch of today's size.
-        whole = [Batch(b, n) for b in batched(problems, self.problems_at_once(n))]
-        begun = Chosen(problems, (k for k, p in enumerate(problems) if p.id in beginnings)) if beginnings else ()
-        batches = [*whole, *(Batch(b, restarts, first=n) for b in batched(begun, self.problems_at_once(restarts or 1)))]
+        # A batch is the unit of work: it has its own seed and is written at once, so a kill loses at most one batch and
+        # a resumed stage makes the same paths. The order of rows does not depend on the batch size: a file with batches
+        # of another size is continued behind its last whole batch of today's size.
+        batches = [SampleBatch(b, n) for b in batch_by_length(problems, self.problems_at_once(n))]
+        if prefixes:
+            with_prefix = Chosen(problems, (k for k, p in enumerate(problems) if p.id in prefixes))
+            size = self.problems_at_once(restarts or 1)
+            batches += [SampleBatch(b, restarts, first=n) for b in batch_by_length(with_prefix, size)]
         log = BatchLog(file, [len(b.problems) * b.n for b in batches])
         advance(sum(log.sizes[: log.done]))
         sampling = self.sampling if temperature is None else {**self.sampling, "temperature": temperature}
         options = {"max_new_tokens": self.max_new_tokens, **sampling}
         style = writer.prompt_style
 
-        def ask(number: int) -> Ask:
+        def make_prompts(number: int) -> PromptBatch:
             batch = batches[number]
-            starts = [beginnings[p.id].text if batch.first else None for p in batch.problems]
-            rows = [solve_row(style, p, begun=start) for p, start in zip(batch.problems, starts, strict=True)]
-            return Ask(rows, {"seed": derive(seed, stage, "sample", number), "n": batch.n, **options})
+            rows = []
+            for problem in batch.problems:
+                prefix = prefixes[problem.id].text if batch.first else None
+                rows.append(solve_row(style, problem, begun=prefix))
+            return PromptBatch(rows, {"seed": derive(seed, stage, "sample", number), "n": batch.n, **options})
 
         todo = range(log.done, len(batches))
-        for number, texts in zip(todo, generated(writer, map(ask, todo)), strict=True):
+        for number, texts in zip(todo, generate_batches(writer, map(make_prompts, todo)), strict=True):
             batch, paths = batches[number], []
+            batch_seed = derive(seed, stage, "sample", number)
             for problem, samples in zip(batch.problems, texts, strict=True):
                 version = prompts.version("generate", style, problem)
-                start = beginnings[problem.id] if batch.first else Beginning("", None)
-                of_batch = derive(seed, stage, "sample", number)
-                lineage = Lineage("student", stage, model, parent=start.draft, seed=of_batch, prompt=version)
-                paths += [
-                    ReasoningPath(f"{stage}/{problem.id}/{i}", problem.id, start.text + text, lineage)
-                    for i, text in enumerate(samples, batch.first)
-                ]
+                prefix = prefixes[problem.id] if batch.first else PathPrefix("", None)
+                lineage = Lineage("student", stage, model, parent=prefix.draft, seed=batch_seed, prompt=version)
+                for i, text in enumerate(samples, batch.first):
+                    path_id = f"{stage}/{problem.id}/{i}"
+                    paths.append(ReasoningPath(path_id, problem.id, prefix.text + text, lineage))
             log.append(paths)
             advance(len(paths))
         return JsonlRows(file, ReasoningPath)
@@ -191,7 +217,7 @@ class HFGenerator(Generator):
         super().__init__(settings.batch_size, settings.max_new_tokens, sampling)
 
     def problems_at_once(self, n: int) -> int:
-        """``batch_size`` counts sequences, since each has keys and values of its own in the memory."""
+        """Return the number of problems per batch. ``batch_size`` counts sequences, since each has its own KV cache."""
         return max(1, self.batch_size // n)
 
 
@@ -204,15 +230,18 @@ def predict(
     max_new_tokens: int,
     advance: Advance = _ignore,
 ) -> list[dict[str, Any]]:
-    """Greedy answers: rows {"id", "response", "prediction", "answer", "correct"}, appended batch by batch."""
-    batches = list(batched(problems, batch_size))
+    """Answer problems greedily, and append the answers to ``file`` batch by batch.
+
+    Returns:
+        Rows {"id", "response", "prediction", "answer", "correct"}.
+    """
+    batches = list(batch_by_length(problems, batch_size))
     log = BatchLog(file, [len(b) for b in batches])
     advance(sum(len(b) for b in batches[: log.done]))
     todo = batches[log.done :]
-    asks = (
-        Ask([solve_row(writer.prompt_style, p) for p in batch], {"max_new_tokens": max_new_tokens}) for batch in todo
-    )
-    for batch, texts in zip(todo, generated(writer, asks), strict=True):
+    options = {"max_new_tokens": max_new_tokens}
+    prompt_batches = (PromptBatch([solve_row(writer.prompt_style, p) for p in batch], options) for batch in todo)
+    for batch, texts in zip(todo, generate_batches(writer, prompt_batches), strict=True):
         rows = []
         for problem, (response,) in zip(batch, texts, strict=True):
             prediction = final_answer(problem, response)
@@ -230,8 +259,8 @@ def predict(
     return list(log.rows())
 
 
-def batched(problems: Sequence[Problem], size: int) -> Iterator[Sequence[Problem]]:
-    """Batches of problems with questions of similar length: less padding. The order is fixed by the problems alone."""
+def batch_by_length(problems: Sequence[Problem], size: int) -> Iterator[Sequence[Problem]]:
+    """Group problems with questions of similar length, for little padding. Only the problems decide the order."""
     keys = [(len(p.question), p.id) for p in problems]
     order = Chosen(problems, sorted(range(len(keys)), key=keys.__getitem__))
     return (order[k : k + size] for k in range(0, len(order), size))

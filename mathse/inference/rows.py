@@ -1,7 +1,7 @@
-"""Problems and paths as rows: prompts for a model, or training examples, in its prompt style.
+"""Problems and paths as rows: prompts for a model, or training examples, in the model's prompt style.
 
-Runs, plans, exports and served models all make their rows here, so fits train on the same prompts that are sampled from
-and exported. It loads no torch.
+Runs, plans, exports and served models all make their rows here, so training, sampling and exports use the same prompts.
+It loads no torch.
 """
 
 from __future__ import annotations
@@ -16,7 +16,13 @@ from mathse.types import Problem, PromptStyle, Verdict
 
 
 def problem_row(question: str, problem: Problem, history: Sequence[tuple[str, str]] | None = None) -> Row:
-    """The row that shows a problem's pictures; the problem's own question stands in the first turn's."""
+    """Return the row of a prompt with a problem's pictures.
+
+    Args:
+        question: the prompt's last question.
+        problem: its own question is part of the first turn's question.
+        history: earlier turns, (question, answer).
+    """
     row = Row(question=question, images=problem.images)
     if history is not None:
         row["history"] = history
@@ -26,8 +32,14 @@ def problem_row(question: str, problem: Problem, history: Sequence[tuple[str, st
 
 
 def solve_row(style: PromptStyle, problem: Problem, response: str | None = None, begun: str | None = None) -> Row:
-    """The row that asks for a solution; with ``response``, the one that trains on it; with ``begun``, the one that asks
-    for the rest of a solution that begins so."""
+    """Return the row that asks for a solution.
+
+    Args:
+        style: prompt style of the model.
+        problem: to be solved.
+        response: a solution; the row then is a training example.
+        begun: the beginning of a solution; the row then asks for the rest of it.
+    """
     row = problem_row(prompts.generation_prompt(problem, style), problem)
     if response is not None:
         row["response"] = response
@@ -39,7 +51,7 @@ def solve_row(style: PromptStyle, problem: Problem, response: str | None = None,
 def reflect_row(
     style: PromptStyle, problem: Problem, draft: str, feedback: Verdict | None, response: str | None = None
 ) -> Row:
-    """The row that asks for a rewrite of a draft; with ``response``, the one that trains on it."""
+    """Return the row that asks for a rewrite of a draft; with ``response``, the training example of it."""
     row = problem_row(prompts.reflection_prompt(problem, draft, feedback, style), problem)
     if response is not None:
         row["response"] = response
@@ -47,7 +59,7 @@ def reflect_row(
 
 
 def judge_row(style: PromptStyle, problem: Problem, path: str, see_answer: bool, see_image: bool) -> Row:
-    """The row that asks for a verdict on a path."""
+    """Return the row that asks for a verdict on a path, with or without the reference answer and the images."""
     if not see_image:
         if are_placed(problem):
             choices = tuple(map(without_marks, problem.choices))

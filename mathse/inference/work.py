@@ -1,4 +1,4 @@
-"""The cost of an answer: the tokens that a model reads and writes for it, and their operations."""
+"""The cost of an answer: the tokens that a model reads and samples for it, and their floating-point operations."""
 
 from __future__ import annotations
 
@@ -17,7 +17,14 @@ from mathse.runs.meter import Spent
 
 @dataclass(frozen=True)
 class Payment:
-    """``once``, ``lasting``: its purpose, where it is paid once a stage, or a run; ``by``: see ``meter.Debit``."""
+    """An amount to debit.
+
+    Args:
+        spent: tokens and operations.
+        by: who counted the tokens, see ``meter.Debit``.
+        once: its purpose, if it is paid once a stage.
+        lasting: it is paid once a run instead.
+    """
 
     spent: Spent
     by: str = "model"
@@ -30,46 +37,49 @@ class Payment:
 
 
 @dataclass(frozen=True)
-class Work:
-    """The costs of one model. ``operations`` None: not known. ``kept_picture``: where tower features are kept, the
-    tower's work for a picture, once; None: pictures go through it with each prompt."""
+class AnswerCosts:
+    """Counts the costs of one model's answers.
+
+    Args:
+        operations: of a forward pass; None: not known.
+        kept_picture: the name and the tower's operations of a picture, if tower features are kept, so that a picture
+            costs once. None: pictures pass the tower with each prompt.
+    """
 
     operations: Operations | None
     kept_picture: Callable[[Any], tuple[str, Amounts]] | None = None
 
     @classmethod
     def of(cls, backbone: Backbone) -> Self:
-        """The costs of a model in this process."""
+        """Count for a model in this process."""
         kept = None if backbone.tower_features is None else partial(picture_work, backbone)
         return cls(forward_flops(backbone), kept)
 
-    def on(self, row: Row, samples: Sequence[Completion]) -> list[Payment]:
-        """The cost of a row's samples, and of its pictures where these are paid apart."""
+    def count_local(self, row: Row, samples: Sequence[Completion]) -> list[Payment]:
+        """Return the cost of a row's samples, and of its pictures if their tower features are kept."""
         prompt = samples[0].prompt if samples else Amounts()
-        whole = prompt
+        total = prompt
         for sample in samples:
-            whole += written_behind(prompt.tokens, sample.given, sample.sampled)
+            total += written_behind(prompt.tokens, sample.given, sample.sampled)
         answer = Spent(
             prefilled_tokens=prompt.tokens + sum(sample.given for sample in samples),
             sampled_tokens=sum(sample.sampled for sample in samples),
-            flops=self.flops(whole),
+            flops=self.flops(total),
         )
-        return [Payment(answer), *([] if prompt.patches else self._kept_pictures(row))]
+        payments = [Payment(answer)]
+        # A prompt with patches has paid for its pictures already.
+        if self.kept_picture is not None and not prompt.patches:
+            for image in row["images"]:
+                name, amounts = self.kept_picture(image)
+                payments.append(Payment(Spent(flops=self.flops(amounts)), once=name, lasting=True))
+        return payments
 
-    def _kept_pictures(self, row: Row) -> list[Payment]:
-        if self.kept_picture is None:
-            return []
-        return [
-            Payment(Spent(flops=self.flops(amounts)), once=name, lasting=True)
-            for name, amounts in map(self.kept_picture, row["images"])
-        ]
-
-    def served(self, prompt: Amounts, sampled: Sequence[int], by: str) -> Payment:
-        """The cost of a server's answers, of so many tokens each, to a prompt."""
-        whole = prompt
+    def count_served(self, prompt: Amounts, sampled: Sequence[int], by: str) -> Payment:
+        """Return the cost of a server's answers to a prompt; ``sampled``: tokens of each answer."""
+        total = prompt
         for tokens in sampled:
-            whole += written_behind(prompt.tokens, 0, tokens)
-        return Payment(Spent(prompt.tokens, sum(sampled), flops=self.flops(whole)), by)
+            total += written_behind(prompt.tokens, 0, tokens)
+        return Payment(Spent(prompt.tokens, sum(sampled), flops=self.flops(total)), by)
 
     def flops(self, amounts: Amounts) -> int | None:
         return None if self.operations is None else self.operations.of(amounts)

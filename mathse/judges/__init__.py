@@ -1,13 +1,13 @@
 """Judges: whoever returns a verdict on a reasoning path.
 
-orm.py        the trained ORM in this process; served_orm.py: behind a server; orm_rows.py: what it is trained on
+orm.py        the trained ORM in this process; served_orm.py: behind a server; orm_rows.py: its training rows
 teacher.py    the teacher's annotation
 answer.py     the reference answer
-votes.py      the answer that most samples come to: majority
+votes.py      majority: the most frequent answer among a problem's samples
 checked.py    the data's own check of steps
 agreement.py  several judges and a rule: orm_and_answer
 controls.py   chance, and known noise
-opening.py    a judge from its settings (mathse/config/judges.py); a user's own is one more class
+opening.py    opens a judge from its settings (mathse/config/judges.py); a user's own judge is one more class
 """
 
 from __future__ import annotations
@@ -31,24 +31,22 @@ class Judge(Protocol):
 
 
 Batch = tuple[Sequence[Problem], Sequence[ReasoningPath]]
+VerdictsOf = Callable[[Judge], Sequence[Verdict]]  # the verdicts of another judge on the same paths
 
 
 @runtime_checkable
 class BatchJudge(Judge, Protocol):
-    """A judge that asks a model, and so can use several devices: it gets all batches of a stage at once."""
+    """A judge that gets all batches of a stage at once, since it runs a model and can use several devices."""
 
     def judge_all(self, batches: Sequence[Batch]) -> Iterator[list[Verdict]]: ...
 
 
 @runtime_checkable
 class PoolJudge(Judge, Protocol):
-    """A judge that compares the paths of a stage with each other: it reads all of them before its first verdict."""
+    """A judge that compares the paths of a stage with each other, so it reads all of them before its first verdict."""
 
     def read_all(
-        self,
-        problems: Mapping[str, Problem],
-        paths: Sequence[ReasoningPath],
-        verdicts_of: Callable[[Judge], Sequence[Verdict]],
+        self, problems: Mapping[str, Problem], paths: Sequence[ReasoningPath], verdicts_of: VerdictsOf
     ) -> None: ...
 
 
@@ -61,21 +59,30 @@ def judge_paths(
     batch_size: int,
     advance: Callable[[int], None] = lambda rows: None,
 ) -> Sequence[Verdict]:
-    """A verdict on each path, appended to ``file`` batch by batch.
+    """Judge each path, and append the verdicts to ``file`` batch by batch; batches in the file are not judged again.
 
-    Paths of similar length are judged together, and next to the others of their problem: a judge that is a model reads
-    what their prompts have in common, question and picture, once a batch.
+    Args:
+        judge: returns the verdicts.
+        problems: by id.
+        paths: of a stage.
+        file: verdicts as JSONL rows, in the order of judging.
+        batch_size: paths per batch.
+        advance: called with the number of verdicts of each finished batch.
+
+    Returns:
+        The rows of ``file``, read when they are used.
     """
     if isinstance(judge, PoolJudge):
 
         def verdicts_of(part: Judge) -> Sequence[Verdict]:
-            beside = file.with_name(f"{part.name}_{file.name}")
-            return judge_paths(part, problems, paths, beside, batch_size=batch_size)
+            part_file = file.with_name(f"{part.name}_{file.name}")
+            return judge_paths(part, problems, paths, part_file, batch_size=batch_size)
 
         judge.read_all(problems, paths, verdicts_of)
 
-    # Sorted by length, so that little of a batch is padding: by that of a problem's longest path, then by a path's own.
-    # The id makes the order the same in every process.
+    # Sort by the length of the problem's longest path, then by the path's own length. Paths of similar length share a
+    # batch, so little of it is padding. Paths of one problem are neighbours, so a model reads their common prompt,
+    # question and picture, once per batch. The id makes the order equal in every process.
     keys = [(len(p.text), p.id) for p in paths]
     problem_ids = [p.problem_id for p in paths]
     longest: dict[str, tuple[int, str]] = {}
@@ -84,15 +91,17 @@ def judge_paths(
     positions = sorted(range(len(keys)), key=lambda k: (longest[problem_ids[k]], keys[k]))
     order = Chosen(paths, positions)
     batches = [order[k : k + batch_size] for k in range(0, len(order), batch_size)]
+
+    # Continue behind the last whole batch of the file.
     log = BatchLog(file, [len(b) for b in batches], lambda k, row: row.get("path_id") == keys[positions[k]][1])
     advance(sum(len(b) for b in batches[: log.done]))
     todo = Mapped(lambda batch: ([problems[p.problem_id] for p in batch], list(batch)), batches[log.done :])
-    for verdicts in verdicts_on(judge, todo):
+    for verdicts in judge_batches(judge, todo):
         log.append(verdicts)
         advance(len(verdicts))
     return JsonlRows(file, Verdict)
 
 
-def verdicts_on(judge: Judge, batches: Sequence[Batch]) -> Iterator[list[Verdict]]:
-    """The judge's verdicts on each batch, in order."""
+def judge_batches(judge: Judge, batches: Sequence[Batch]) -> Iterator[list[Verdict]]:
+    """Return the judge's verdicts on each batch, in order."""
     return judge.judge_all(batches) if isinstance(judge, BatchJudge) else starmap(judge.judge, batches)

@@ -1,4 +1,4 @@
-"""``judge=orm_and_answer``, and any other judge that consists of judges: correct where all of them accept."""
+"""``judge=orm_and_answer`` and every other judge that consists of judges: it accepts a path that all of them accept."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from mathse.config.judges import AgreementJudge as Settings
-from mathse.judges import Batch, Judge, PoolJudge, verdicts_on
+from mathse.judges import Batch, Judge, PoolJudge, VerdictsOf, judge_batches
 from mathse.scoring.metrics import accepted
 from mathse.types import Problem, ReasoningPath, Verdict
 
 
 class AgreementJudge:
-    """The first part's verdict, with its analysis and its score. Where it is "correct" though another part does not
-    accept the path, or though its own P(correct) is below the threshold, it becomes "wrong"."""
+    """Returns the first part's verdict, with its analysis and its score. A "correct" becomes "wrong" if another part
+    does not accept the path, or if the first part's P(correct) is below the threshold."""
 
     def __init__(self, settings: Settings, open_judge: Callable[[str], Judge]) -> None:
         self.parts = [open_judge(name) for name in settings.parts]
@@ -21,10 +21,7 @@ class AgreementJudge:
         self.name = "_and_".join(part.name for part in self.parts)
 
     def read_all(
-        self,
-        problems: Mapping[str, Problem],
-        paths: Sequence[ReasoningPath],
-        verdicts_of: Callable[[Judge], Sequence[Verdict]],
+        self, problems: Mapping[str, Problem], paths: Sequence[ReasoningPath], verdicts_of: VerdictsOf
     ) -> None:
         for part in self.parts:
             if isinstance(part, PoolJudge):
@@ -34,13 +31,15 @@ class AgreementJudge:
         return next(self.judge_all([(problems, paths)]))
 
     def judge_all(self, batches: Sequence[Batch]) -> Iterator[list[Verdict]]:
-        # Each part is given all batches, since one that asks a model may share them among devices.
-        for by_part in zip(*(verdicts_on(part, batches) for part in self.parts), strict=True):
-            yield [self._verdict(*on_one_path) for on_one_path in zip(*by_part, strict=True)]
+        # Each part gets all batches, since a part that runs a model may spread them over several devices.
+        by_part = [judge_batches(part, batches) for part in self.parts]
+        for batch_by_part in zip(*by_part, strict=True):
+            yield [self._combine(*verdicts) for verdicts in zip(*batch_by_part, strict=True)]
 
-    def _verdict(self, first: Verdict, *others: Verdict) -> Verdict:
+    def _combine(self, first: Verdict, *others: Verdict) -> Verdict:
+        """Combine the verdicts of all parts on one path."""
         if first.status == "correct" and not all(accepted(v, self.threshold) for v in (first, *others)):
-            against = next((v for v in others if not accepted(v, self.threshold)), None)
-            analysis = against.error_analysis if against is not None else None
+            rejection = next((v for v in others if not accepted(v, self.threshold)), None)
+            analysis = rejection.error_analysis if rejection is not None else None
             return replace(first, status="wrong", error_analysis=analysis, judge=self.name)
         return replace(first, judge=self.name)

@@ -1,6 +1,6 @@
-"""``judge=answer``: the final answer against the reference. Perfect labels where references are right: the ceiling.
+"""``judge=answer``: compares the final answer with the reference. Where references are right, it is the upper bound.
 
-It loads no torch, so that what only reads runs can ask it too.
+It loads no torch, so commands that only read a run can use it.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ class AnswerJudge:
         """It has no settings of its own; every judge is opened with its section."""
 
     def judge(self, problems: Sequence[Problem], paths: Sequence[ReasoningPath]) -> list[Verdict]:
-        return [self._verdict(problem, path) for problem, path in zip(problems, paths, strict=True)]
-
-    def _verdict(self, problem: Problem, path: ReasoningPath) -> Verdict:
-        prediction = final_answer(problem, path.text)
-        if prediction is None:
-            return Verdict(path.id, "unparsed", judge=self.name)
-        if has_answer(problem, prediction):
-            return Verdict(path.id, "correct", judge=self.name)
-        return Verdict(path.id, "wrong", error_analysis="The final answer is wrong.", judge=self.name)
+        verdicts = []
+        for problem, path in zip(problems, paths, strict=True):
+            prediction = final_answer(problem, path.text)
+            if prediction is None:
+                verdicts.append(Verdict(path.id, "unparsed", judge=self.name))
+            elif has_answer(problem, prediction):
+                verdicts.append(Verdict(path.id, "correct", judge=self.name))
+            else:
+                analysis = "The final answer is wrong."
+                verdicts.append(Verdict(path.id, "wrong", error_analysis=analysis, judge=self.name))
+        return verdicts

@@ -1,6 +1,6 @@
 """``judge=checked``: the data's own check of a path's steps, which needs no reference answer.
 
-Word problems: every sum that a path writes is true and its answer is what the last one comes to
+Word problems: every equation in the path holds, and its answer is the result of the last equation
 (``mathse.data.words.solution.check_sums``). The synthetic task: its step checker.
 """
 
@@ -20,7 +20,7 @@ class CheckedJudge:
     name = "checked"
 
     def __init__(self, settings: Settings, check_steps: CheckSteps | None) -> None:
-        """Raises ConfigError where the data has no check of steps."""
+        """Raises ConfigError if the data has no check of steps."""
         if check_steps is None:
             raise ConfigError(
                 "judge = checked: this data has no check of steps (a method check_steps of its source); pass "

@@ -1,6 +1,6 @@
-"""Controls: ``judge=random``, which knows nothing, ``judge=noisy``, whose quality is known, and ``judge=accept``.
+"""Controls: ``judge=random`` (chance), ``judge=noisy`` (a known error rate) and ``judge=accept`` (accepts all).
 
-A verdict depends on the run's seed and the path's id alone, so the order of the paths does not matter.
+Random draws are keyed by the run's seed and the path's id, so the order of the paths does not matter.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from mathse.types import Problem, ReasoningPath, Verdict
 
 
 class RandomJudge:
-    """Accepts a share ``rate`` of all paths by chance: the control that any judge has to beat."""
+    """Accepts a share ``rate`` of all paths by chance. Every judge has to beat this control."""
 
     name = "random"
 
@@ -24,12 +24,15 @@ class RandomJudge:
         self.rate, self.seed = settings.rate, seed
 
     def judge(self, problems: Sequence[Problem], paths: Sequence[ReasoningPath]) -> list[Verdict]:
-        accepted = ((path.id, rng(self.seed, "judge", path.id).random() < self.rate) for path in paths)
-        return [Verdict(path_id, "correct" if lucky else "wrong", judge=self.name) for path_id, lucky in accepted]
+        verdicts = []
+        for path in paths:
+            is_accepted = rng(self.seed, "judge", path.id).random() < self.rate
+            verdicts.append(Verdict(path.id, "correct" if is_accepted else "wrong", judge=self.name))
+        return verdicts
 
 
 class AcceptJudge:
-    """Accepts every path that is not empty: for the solutions of a teacher that is trusted."""
+    """Accepts every path that is not empty: for the solutions of a trusted teacher."""
 
     name = "accept"
 
@@ -41,8 +44,8 @@ class AcceptJudge:
 
 
 class NoisyJudge:
-    """Compares with the reference, and then reverses a share ``rate`` of its verdicts, by chance. At 0 it is
-    ``AnswerJudge``, at 0.5 it knows nothing."""
+    """Compares with the reference, then reverses a share ``rate`` of its verdicts by chance. At 0 it equals
+    ``AnswerJudge``, at 0.5 it is no better than chance."""
 
     name = "noisy"
 
@@ -52,10 +55,10 @@ class NoisyJudge:
     def judge(self, problems: Sequence[Problem], paths: Sequence[ReasoningPath]) -> list[Verdict]:
         verdicts = []
         for by_answer in self.answer.judge(problems, paths):
-            path_id, correct = by_answer.path_id, by_answer.status == "correct"
+            path_id, is_correct = by_answer.path_id, by_answer.status == "correct"
             if rng(self.seed, "judge", path_id).random() < self.rate:
-                correct = not correct
-            if correct:
+                is_correct = not is_correct
+            if is_correct:
                 verdicts.append(Verdict(path_id, "correct", judge=self.name))
             else:
                 verdicts.append(Verdict(path_id, "wrong", error_analysis="The final answer is wrong.", judge=self.name))

@@ -1,4 +1,4 @@
-"""A judge from its settings, together with what only a run has: its ORM, its teacher, its seed."""
+"""Opens a judge from its settings and from the objects that only a run has: its ORM, its teacher, its seed."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from mathse.types import Problem, Verdict
 
 @dataclass(frozen=True)
 class RunGives:
-    """What a judge gets from the run, as far as its class has a parameter of that name.
+    """Arguments that a run gives to a judge, as far as the judge's class has parameters of these names.
 
-    ``orm``: opens the run's ORM, in this process or where it is served. ``check_steps``: the data's check of steps.
+    ``orm`` opens the run's ORM, in this process or behind its server. ``check_steps`` is the data's check of steps.
     """
 
     orm: Callable[[], Judge]
@@ -29,17 +29,26 @@ class RunGives:
 
 
 def open_judge(settings: Any, run: RunGives) -> Judge:
-    """The judge of a section. A class of ours takes its settings object; a user's own takes the settings that its
-    signature names, each as an argument; both are given what they name of what a run has."""
+    """Open the judge of a section.
+
+    A class of this package takes its settings object. A user's own class takes the settings that its signature names,
+    each as an argument. Both also get the arguments of ``RunGives`` that they name, and ``open_judge(name)``, which
+    opens another judge.
+    """
 
     def open_part(name: str) -> Judge:
         return open_judge(judge_named(name, settings), run)
 
-    gives = {"orm": run.orm, "teacher": run.teacher, "seed": run.seed, "open_judge": open_part}
-    gives["check_steps"] = run.check_steps
+    from_run = {
+        "orm": run.orm,
+        "teacher": run.teacher,
+        "seed": run.seed,
+        "check_steps": run.check_steps,
+        "open_judge": open_part,
+    }
     parameters = inspect.signature(locate(settings._target_, "judge")).parameters
     section = settings
     if isinstance(settings, OwnJudge):
         section = {name: getattr(settings, name) for name in ("_target_", *settings.takes)}
-    judge: Judge = build(section, **{name: value for name, value in gives.items() if name in parameters})
+    judge: Judge = build(section, **{name: value for name, value in from_run.items() if name in parameters})
     return judge

@@ -1,6 +1,6 @@
-"""The Outcome Reward Model's training rows: labelled paths, balanced, as the JSON it learns to write.
+"""The Outcome Reward Model's training rows: labelled paths, balanced, with the JSON that the ORM is trained to write.
 
-Source: the paper, section "Outcome Reward Model": as many right as wrong paths, the wrong ones with the place of the
+Source: the paper, section "Outcome Reward Model": as many right as wrong paths, the wrong ones with the location of the
 error and its analysis.
 """
 
@@ -23,7 +23,7 @@ from mathse.seeds import rng
 from mathse.types import Lineage, Problem, PromptStyle, ReasoningPath, Verdict
 
 Labelled = tuple[ReasoningPath, Verdict]
-FORM = ("kind", "order", "see_answer", "own_answer", "see_image")  # settings in ORM_FILE: its prompt's and JSON's form
+FORM = ("kind", "order", "see_answer", "own_answer", "see_image")  # settings in ORM_FILE: form of its prompt and JSON
 
 
 def label(
@@ -31,7 +31,7 @@ def label(
     problems: Mapping[str, Problem],
     annotate: Callable[[Problem, ReasoningPath], Verdict],
 ) -> list[Labelled]:
-    """Each path with its label; a repeated text for the same problem counts once."""
+    """Label each path with ``annotate``. A text that is repeated for the same problem counts once."""
     seen: set[tuple[str, str]] = set()
     labelled = []
     for path in paths:
@@ -42,7 +42,7 @@ def label(
 
 
 def balance(labelled: Sequence[Labelled], seed: int) -> list[Labelled]:
-    """N right and N wrong paths (N the smaller count), drawn by the seed, in the order of their ids."""
+    """Draw N right and N wrong paths, N being the smaller of the two counts, and sort them by id."""
     right = [pair for pair in labelled if pair[1].status == "correct"]
     wrong = [pair for pair in labelled if pair[1].status != "correct"]
     n = min(len(right), len(wrong))
@@ -51,14 +51,18 @@ def balance(labelled: Sequence[Labelled], seed: int) -> list[Labelled]:
 
 
 def training_row(style: PromptStyle, problem: Problem, path: str, truth: Verdict, settings: ORM) -> Row:
-    """The judge's prompt for a path, and the JSON that it should answer with; ``truth`` is the label. An ORM that will
-    see an answer of its own is shown the reference answer meanwhile."""
+    """Return the judge's prompt for a path with the JSON of its label ``truth`` as the response.
+
+    An ORM with ``own_answer`` will see an answer of its own in the place of the reference; its training rows have the
+    reference there.
+    """
     row = judge_row(style, problem, path, settings.see_answer or settings.own_answer, settings.see_image)
     row["response"] = target(problem, truth, settings)
     return row
 
 
 def target(problem: Problem, truth: Verdict, settings: ORM) -> str:
+    """Return the JSON that the ORM is trained to write for the label ``truth``."""
     if settings.kind == "binary":
         return prompts.binary_json(truth)
     return prompts.feedback_json(truth, settings.order, problem.solution)
@@ -66,17 +70,17 @@ def target(problem: Problem, truth: Verdict, settings: ORM) -> str:
 
 @dataclass(frozen=True)
 class MadeUpRows:
-    """Makes rows with made-up errors over these problems, one a call (augmentation, see ``MixedStream``).
+    """Makes a training row with a made-up error at each call (augmentation, see ``MixedStream``).
 
-    It can be pickled, and has no model in it: every rank of a fit makes the same rows.
+    It holds no model and can be pickled, so that every rank makes the same rows.
     """
 
     style: PromptStyle
     problems: Sequence[Problem]
     settings: ORM
-    corrupt: Callable[[Problem, random.Random], str]  # a path with an error
-    check: Callable[[Problem, str], Verdict]  # its label
-    jittered: Callable[[str, random.Random], str] | None = None  # an image as another one of the same content
+    corrupt: Callable[[Problem, random.Random], str]  # returns a path with an error
+    check: Callable[[Problem, str], Verdict]  # returns the label of that path
+    jittered: Callable[[str, random.Random], str] | None = None  # returns another image with the same content
 
     def __call__(self, draw: random.Random) -> Row:
         problem = draw.choice(self.problems)
@@ -86,26 +90,27 @@ class MadeUpRows:
 
 
 def with_jitter(row: Row, jittered: Callable[[str, random.Random], str], draw: random.Random) -> Row:
-    """The row with its images moved, turned and slanted a little: a reader of few pictures learns to read others."""
+    """Return the row with its images moved, turned and slanted a little: a model that trains on few pictures then
+    generalizes to others."""
     return Row(**{**row, "images": [jittered(str(image), draw) for image in row["images"]]})
 
 
 def solution_path(problem: Problem, stage: str) -> ReasoningPath:
-    """A problem's reference solution as a path."""
+    """Return a problem's reference solution as a path."""
     return ReasoningPath(
         f"{stage}/{problem.id}/0", problem.id, problem.solution or "", Lineage("teacher", stage, "reference")
     )
 
 
 def read_orm(checkpoint: Path, key: str = "judge.checkpoint") -> dict[str, Any]:
-    """How an ORM was trained, from its checkpoint: kind, order, see_answer, own_answer, see_image.
+    """Read the form of an ORM from its checkpoint: kind, order, see_answer, own_answer, see_image.
 
-    Raises CheckpointError, naming the setting ``key``, for a folder that is no ORM's.
+    Raises CheckpointError, naming the setting ``key``, if the folder holds no ORM.
     """
     if not (checkpoint / ORM_FILE).is_file():
         raise CheckpointError(
             f"{key} = {str(checkpoint)!r}: {ORM_FILE} is missing there; name the checkpoint folder of a trained ORM, "
             "such as outputs/<name>/<time>/orm/checkpoint"
         )
-    form: dict[str, Any] = {"own_answer": False, **read_json(checkpoint / ORM_FILE)}  # ORMs had none at first
+    form: dict[str, Any] = {"own_answer": False, **read_json(checkpoint / ORM_FILE)}  # older files lack own_answer
     return form

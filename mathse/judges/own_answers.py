@@ -1,8 +1,8 @@
-"""``orm.own_answer``: what an ORM answers to a problem before it sees a path of it stands where the reference would.
+"""``orm.own_answer``: the ORM first solves each problem itself; its answer takes the reference's place in the prompt.
 
-A judge that reads an answer has to compare; one that reads none has to solve. A small model that should do both in one
-response (``orm.order=solve_first``) writes down the path that it was given. So it solves in a turn of its own, once a
-problem, whatever number of paths there are.
+A judge that reads an answer has to compare; a judge that reads none has to solve. A small model that does both in one
+response (``orm.order=solve_first``) copies the path that it judges instead of solving. Therefore it solves in a
+separate prompt, once per problem, whatever the number of paths.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from mathse.judges import Batch
 from mathse.models.row import Row
 from mathse.types import Problem, PromptStyle, Verdict
 
-KEPT = 100_000  # solutions in memory
+MAX_KEPT_SOLUTIONS = 100_000  # in memory
 
 
 class Solution(NamedTuple):
-    """``cost``: of a solution, paid once a stage, by the first batch that is judged with it."""
+    """A solution by the ORM. ``cost`` is paid once a stage, by the first batch that is judged with the solution."""
 
     text: str
     cost: Sequence[Payment]
 
 
-Write = Callable[[Iterable[Sequence[Row]]], Iterator[Sequence[Solution]]]
+SolveAll = Callable[[Iterable[Sequence[Row]]], Iterator[Sequence[Solution]]]
 JudgeAll = Callable[[Sequence[Batch]], Iterator[list[Verdict]]]
 
 
@@ -39,31 +39,41 @@ class OwnAnswers:
 
     Args:
         style: of its prompts.
-        write: its response to each row, batch by batch, greedily.
-        together: batches whose problems are solved before any of their paths is judged; what a kill may lose.
+        solve_all: returns its greedy response to each row, batch by batch.
+        together: number of batches whose problems are solved before any of their paths is judged; a kill may lose the
+            solutions of as many batches.
     """
 
-    def __init__(self, style: PromptStyle, write: Write, together: int) -> None:
-        self.style, self.write, self.together = style, write, together
+    def __init__(self, style: PromptStyle, solve_all: SolveAll, together: int) -> None:
+        self.style, self.solve_all, self.together = style, solve_all, together
         self.solutions: dict[tuple[str, tuple[str, ...]], Solution] = {}  # by prompt and images
 
-    def judged(self, batches: Sequence[Batch], judge_all: JudgeAll) -> Iterator[list[Verdict]]:
-        """The verdicts of ``judge_all`` on problems that have this ORM's answer for their reference answer, "" where it
-        gives none. What it wrote begins with its solution."""
+    def judge_with(self, batches: Sequence[Batch], judge_all: JudgeAll) -> Iterator[list[Verdict]]:
+        """Judge batches with this ORM's own answers in the place of the references; "" where it gives no answer.
+
+        ``raw`` of a verdict begins with the ORM's solution.
+        """
         for k in range(0, len(batches), self.together):
             next_batches = batches[k : k + self.together]
             self._solve(next_batches)
-            own = [[self.solutions[self._key(problem)].text for problem in problems] for problems, _ in next_batches]
-            shown = [
-                (
-                    [replace(p, answer=final_answer(p, text) or "") for p, text in zip(problems, texts, strict=True)],
-                    paths,
-                )
-                for (problems, paths), texts in zip(next_batches, own, strict=True)
-            ]
-            for (problems, _), texts, verdicts in zip(next_batches, own, judge_all(shown), strict=True):
-                # also where it is known from an earlier stage, or a kill has lost it: that depends on the machine
-                for key in map(self._key, problems):
+
+            # Put the ORM's answers into the problems.
+            solutions, with_answers = [], []
+            for problems, paths in next_batches:
+                texts = [self.solutions[self._key(problem)].text for problem in problems]
+                solutions.append(texts)
+                answered = [
+                    replace(problem, answer=final_answer(problem, text) or "")
+                    for problem, text in zip(problems, texts, strict=True)
+                ]
+                with_answers.append((answered, paths))
+
+            judged = judge_all(with_answers)
+            for (problems, _), texts, verdicts in zip(next_batches, solutions, judged, strict=True):
+                # A solution is paid for also if an earlier stage has made it. Whether it is still in memory depends on
+                # the machine and on kills, and the account must not.
+                for problem in problems:
+                    key = self._key(problem)
                     for payment in self.solutions[key].cost:
                         payment.pay(once=f"own answer {hashlib.sha256(repr(key).encode()).hexdigest()}")
                 yield [
@@ -72,16 +82,21 @@ class OwnAnswers:
                 ]
 
     def _solve(self, batches: Sequence[Batch]) -> None:
-        if len(self.solutions) > KEPT:
+        """Solve the problems of these batches that have no solution yet, in batches of the same size."""
+        if len(self.solutions) > MAX_KEPT_SOLUTIONS:
             self.solutions.clear()
-        asked = {self._key(problem): problem for problems, _ in batches for problem in problems}
-        unsolved = [(key, problem) for key, problem in asked.items() if key not in self.solutions]
+        unsolved: dict[tuple[str, tuple[str, ...]], Problem] = {}
+        for problems, _ in batches:
+            for problem in problems:
+                key = self._key(problem)
+                if key not in self.solutions:
+                    unsolved[key] = problem
         size = max((len(problems) for problems, _ in batches), default=1)
-        parts = [unsolved[k : k + size] for k in range(0, len(unsolved), size)]
-        written = self.write([solve_row(self.style, problem) for _, problem in part] for part in parts)
-        for part, responses in zip(parts, written, strict=True):
-            for (key, _), solution in zip(part, responses, strict=True):
-                self.solutions[key] = solution
+        keys = list(unsolved)
+        parts = [keys[k : k + size] for k in range(0, len(keys), size)]
+        solved = self.solve_all([solve_row(self.style, unsolved[key]) for key in part] for part in parts)
+        for part, solutions in zip(parts, solved, strict=True):
+            self.solutions.update(zip(part, solutions, strict=True))
 
     def _key(self, problem: Problem) -> tuple[str, tuple[str, ...]]:
         return prompts.generation_prompt(problem, self.style), tuple(map(str, problem.images))

@@ -1,16 +1,15 @@
-"""``judge.server=URL``, ``judge.engine=vllm``: the trained ORM behind an OpenAI-compatible server, with the prompt and
-the strict parser of ``ORMJudge``.
+"""``judge.server=URL``, ``judge.engine=vllm``: the trained ORM behind an OpenAI-compatible server.
 
-P(correct) is read from the log-probabilities at the status, as many alternatives a token as the server gives. Where it
-gives none (``transformers serve``), a verdict has no score: its status alone decides, whatever ``judge.threshold`` is,
-and the run's notes say how many there are.
+The prompt and the strict parser are those of ``ORMJudge``. P(correct) is read from the log-probabilities at the status,
+with as many alternatives per token as the server gives. If it gives none (``transformers serve``), verdicts have no
+score: their status decides whatever ``judge.threshold`` is, and a note of the run counts these verdicts.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain, islice
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,13 @@ from mathse.config.evaluation import RewardModel
 from mathse.config.judges import Judge as Settings
 from mathse.errors import TeacherError
 from mathse.inference import prompts
-from mathse.inference.llm.chat import ChatReply
+from mathse.inference.generate import PromptBatch
+from mathse.inference.llm.chat import ChatReply, ChatRequest
 from mathse.inference.rows import judge_row
 from mathse.inference.serving.address import Address
-from mathse.inference.serving.dialect import Statuses, at_status
+from mathse.inference.serving.dialect import StatusTokens, read_status_log_probs
 from mathse.inference.serving.engines import Engine, engine_at
-from mathse.inference.serving.model import Asked, ServedCheckpoint, ServedModel
+from mathse.inference.serving.model import ServedCheckpoint, ServedModel
 from mathse.inference.serving.names import content_name
 from mathse.judges import Batch
 from mathse.judges.orm import p_correct, status_tokens
@@ -39,15 +39,13 @@ from mathse.runs.layout import JUDGE_USAGE, VERDICT_FILES
 from mathse.runs.reader import read_stages
 from mathse.types import Problem, ReasoningPath, Verdict
 
-SOLVED_TOGETHER = 16  # batches: requests enough to keep an engine busy; the client keeps each answer on the disk
-
 
 class ServedORM:
-    """The ORM of a run in an engine.
+    """The ORM of a run behind an engine.
 
     Args:
         settings: the section ``judge``.
-        section: the settings of the ORM's backbone, which its prompts are encoded with.
+        section: the settings of the ORM's backbone, with which its prompts are encoded.
         run: the run folder.
     """
 
@@ -56,7 +54,7 @@ class ServedORM:
 
     @classmethod
     def at_server(cls, settings: Settings, section: Any, run: Path, say: Callable[[str], None]) -> ServedORM:
-        """Behind ``judge.server``; an engine that is started for it starts with the first request.
+        """Return the ORM behind ``judge.server``. An engine that the run starts for it starts with the first request.
 
         ``say`` shows a line of progress.
         """
@@ -66,15 +64,21 @@ class ServedORM:
     def of(
         self, checkpoint: Path, whole: Callable[[], Backbone], operations: Callable[[], Operations] | None = None
     ) -> ServedORMJudge:
-        """The judge of a checkpoint. Raises CheckpointError where that is no ORM's.
+        """Return the judge of a checkpoint.
 
-        ``whole`` opens it with its weights; ``operations``: those of a forward pass.
+        Args:
+            checkpoint: the folder of a trained ORM.
+            whole: opens the checkpoint with its weights.
+            operations: returns the operations of a forward pass.
+
+        Raises:
+            CheckpointError: the folder holds no ORM.
         """
         orm, reader = read_orm(checkpoint), prompt_reader(self.section, checkpoint, whole)
         client = self.engine.client(content_name(checkpoint), "judge")
         client.account_in(self.run, JUDGE_USAGE)
         ids = status_tokens(reader)
-        statuses = Statuses(ids, (reader.tokenizer.decode([ids[0]]), reader.tokenizer.decode([ids[1]])))
+        statuses = StatusTokens(ids, (reader.tokenizer.decode([ids[0]]), reader.tokenizer.decode([ids[1]])))
         return ServedORMJudge(
             ServedModel(client, self.engine, ServedCheckpoint(checkpoint, reader, whole, operations), statuses),
             reader,
@@ -87,7 +91,7 @@ class ServedORM:
 
 
 class ServedORMJudge:
-    """An ORM's checkpoint, served; ``reader`` encodes its prompts."""
+    """A served ORM. ``reader`` encodes its prompts; the other arguments are those of ``ORMJudge``."""
 
     name = "orm"
 
@@ -104,63 +108,67 @@ class ServedORMJudge:
     ) -> None:
         self.model, self.reader = model, reader
         self.binary, self.see_answer, self.see_image = binary, see_answer or own_answer, see_image
-        self.own = OwnAnswers(reader.prompt_style, self._solutions, SOLVED_TOGETHER) if own_answer else None
+        # 16 batches have enough requests to keep an engine busy; the client stores each answer when it arrives.
+        self.own = OwnAnswers(reader.prompt_style, self._solve_all, together=16) if own_answer else None
         self.max_new_tokens = max_new_tokens
 
     def judge(self, problems: Sequence[Problem], paths: Sequence[ReasoningPath]) -> list[Verdict]:
         return next(self.judge_all([(problems, paths)]))
 
     def judge_all(self, batches: Sequence[Batch]) -> Iterator[list[Verdict]]:
-        """The verdicts on each batch; all batches, or those that are solved together, are one stream, so none of them
-        waits for another's end."""
-        return self._verdicts(batches) if self.own is None else self.own.judged(batches, self._verdicts)
+        """Return the verdicts on each batch. The requests of all batches are one stream, so no batch waits for the end
+        of another."""
+        if self.own is not None:
+            return self.own.judge_with(batches, self._judge_all)
+        return self._judge_all(batches)
 
-    def _solutions(self, batches: Iterable[Sequence[Row]]) -> Iterator[list[Solution]]:
+    def _solve_all(self, batches: Iterable[Sequence[Row]]) -> Iterator[list[Solution]]:
         for rows in batches:
             options = {"max_tokens": self.max_new_tokens, "prompt_version": "generate"}
-            replies = self.model.stream_at((row, self.model.request(row, **options)) for row in rows)
-            yield [Solution(_text(reply, "solution of a problem"), [cost]) for (reply,), cost in replies]
+            replies = self.model.stream_with_costs((row, self.model.request(row, **options)) for row in rows)
+            yield [Solution(_text_of(reply, "solution of a problem"), [cost]) for (reply,), cost in replies]
 
-    def _verdicts(self, batches: Sequence[Batch]) -> Iterator[list[Verdict]]:
-        options: dict[str, Any] = {"max_tokens": self.max_new_tokens, "logprobs": True, "prompt_version": "judge"}
-        style = self.reader.prompt_style
-        read: deque[Sequence[ReasoningPath]] = deque()  # the batches that are not yet answered
+    def _judge_all(self, batches: Sequence[Batch]) -> Iterator[list[Verdict]]:
+        options = {"max_tokens": self.max_new_tokens, "logprobs": True, "prompt_version": "judge"}
 
-        def asked() -> Iterator[Asked]:
+        def make_prompts() -> Iterator[PromptBatch]:
             for problems, paths in batches:
-                read.append(paths)
-                for problem, path in zip(problems, paths, strict=True):
-                    row = judge_row(style, problem, path.text, self.see_answer, self.see_image)
-                    yield row, self.model.request(row, **options)
+                rows = [
+                    judge_row(self.reader.prompt_style, problem, path.text, self.see_answer, self.see_image)
+                    for problem, path in zip(problems, paths, strict=True)
+                ]
+                yield PromptBatch(rows, options)
 
-        replies = self.model.stream(asked())
-        while (first := next(replies, None)) is not None:
-            paths = read.popleft()
-            answers = chain((first,), islice(replies, len(paths) - 1))
-            yield [self._verdict(path, reply) for path, (reply,) in zip(paths, answers, strict=True)]
+        def make_request(row: Row, position: int, options: Mapping[str, Any]) -> ChatRequest:
+            return self.model.request(row, **options)
+
+        stream = self.model.stream_batches(make_prompts(), make_request)
+        for (_, paths), (_, replies) in zip(batches, stream, strict=True):
+            yield [self._verdict(path, reply) for path, (reply,) in zip(paths, replies, strict=True)]
 
     def _verdict(self, path: ReasoningPath, reply: ChatReply) -> Verdict:
-        """A path that the server refuses is unparsed."""
-        text = _text(reply, f"verdict on {path.id}")
-        parsed = prompts.parse_feedback(text, binary=self.binary)
+        """Read a verdict. A path that the server refuses is unparsed."""
+        text = _text_of(reply, f"verdict on {path.id}")
+        verdict = prompts.parse_feedback(text, path.id, self.name, binary=self.binary)
         score = None
-        if parsed.status != "unparsed":
-            watched = reply.watched
-            if watched is None and reply.logprobs and self.model.statuses is not None:  # kept by an earlier version
-                watched = at_status(reply.logprobs[0], *self.model.statuses.texts)
-            score = None if watched is None else p_correct(torch.tensor(watched))
-        return Verdict(path.id, *parsed, score, self.name, text)
+        if verdict.status != "unparsed":
+            log_probs = reply.watched
+            # Answers that an earlier version stored have all log-probabilities of the reply.
+            if log_probs is None and reply.logprobs and self.model.statuses is not None:
+                log_probs = read_status_log_probs(reply.logprobs[0], *self.model.statuses.texts)
+            score = None if log_probs is None else p_correct(torch.tensor(log_probs))
+        return replace(verdict, score=score, raw=text)
 
 
-def _text(reply: ChatReply, asked_for: str) -> str:
-    """Raises TeacherError where the server failed to answer."""
+def _text_of(reply: ChatReply, requested: str) -> str:
+    """Return the text of a reply. Raises TeacherError, naming what was ``requested``, if the server gave no answer."""
     if reply.outcome == "failed":
-        raise TeacherError(f"judge.server: gave no {asked_for} ({reply.error}); the same command asks for it again")
+        raise TeacherError(f"judge.server: gave no {requested} ({reply.error}); the same command asks for it again")
     return reply.text
 
 
-def unscored_note(run: Path) -> str | None:
-    """A note for the summary on verdicts whose server gave no probabilities; None where all have them."""
+def note_unscored(run: Path) -> str | None:
+    """Return a note for the summary that counts the verdicts without probabilities; None if all have them."""
     judged, unscored = set(), set()
     for stage in read_stages(run):
         for verdict in chain.from_iterable(stage.rows(file, Verdict) for file in VERDICT_FILES):

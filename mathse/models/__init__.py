@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,25 @@ def load(family: str, path: str | Path, *, weights: bool = True, **settings: Any
         settings["dtype"] = str(settings["dtype"]).removeprefix("torch.")
     backbone: Backbone = build(FAMILIES[family](path=str(path), **settings), weights=weights)
     return backbone
+
+
+def family_of(target: str) -> str | None:
+    """The family whose module or package has the class or function ``target``; None for a class of the user's own."""
+    for family, section in FAMILIES.items():
+        module: str = section()._target_.rpartition(".")[0]
+        if target.startswith(f"{module}."):
+            return family
+    return None
+
+
+def beside_target(section: Any, name: str) -> Any:
+    """The function ``name`` of the module or package that has the ``_target_`` of a ``backbone`` section.
+
+    A family in a package of its own is reached through its option only. Beside ``load`` such a package may have
+    ``make_tiny(seed)``, which builds a small model with random weights, and ``folder_of(path)``, which makes a
+    checkpoint folder of a GGUF file or of packages' files.
+    """
+    return getattr(import_module(section._target_.rpartition(".")[0]), name)
 
 
 def quiet() -> None:

@@ -39,18 +39,7 @@ def open_asked(auto: Any, family: str, settings: Any, weights: bool, no_such_mod
     Raises CheckpointError there, and for a model whose logits our losses cannot make.
     """
     folder = resolve(settings.path, settings.revision, weights)
-    model_type = read_config(folder).get("model_type")
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        model_class = auto._model_mapping[type(config)]
-    except StrictDataclassError as e:
-        raise CheckpointError(f"{folder}: its config.json describes no model ({reason_of(e)})") from None
-    except (KeyError, ValueError, OSError):
-        raise CheckpointError(
-            f"{folder}: its config.json says model_type = {model_type!r}, and transformers has no {no_such_model}"
-        ) from None
-    except BROKEN as e:
-        raise CheckpointError(f"{folder}: its config.json describes no model ({reason_of(e)})") from None
+    config, model_class = read_class(auto, folder, no_such_model)
     refuse_scaled_logits(folder, config.get_text_config())
     model = open_model(
         model_class,
@@ -61,6 +50,22 @@ def open_asked(auto: Any, family: str, settings: Any, weights: bool, no_such_mod
         weights=weights,
     )
     return folder, model
+
+
+def read_class(auto: Any, folder: Path, no_such_model: str) -> tuple[Any, Any]:
+    """The config of a folder, and the class that ``auto`` has for it. Raises CheckpointError where there is none."""
+    model_type = read_config(folder).get("model_type")
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        return config, auto._model_mapping[type(config)]
+    except StrictDataclassError as e:
+        raise CheckpointError(f"{folder}: its config.json describes no model ({reason_of(e)})") from None
+    except (KeyError, ValueError, OSError):
+        raise CheckpointError(
+            f"{folder}: its config.json says model_type = {model_type!r}, and transformers has no {no_such_model}"
+        ) from None
+    except BROKEN as e:
+        raise CheckpointError(f"{folder}: its config.json describes no model ({reason_of(e)})") from None
 
 
 def refuse_scaled_logits(folder: Path, config: Any) -> None:

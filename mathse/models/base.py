@@ -139,6 +139,14 @@ class Backbone(ABC):
         self._images: BoundedCache[Features] = BoundedCache(IMAGE_CACHE)
         self._said_pictures_first = False
 
+    @classmethod
+    def bare(cls, model: Any) -> Self:
+        """This family around a model without a processor: its parameters can be counted and prepared for a fit; it
+        encodes no row."""
+        backbone = cls.__new__(cls)
+        backbone.model = model
+        return backbone
+
     # --- what a family says ---
 
     @abstractmethod

@@ -9,18 +9,21 @@ weights come with a Python package.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, TypeVar
+from pathlib import Path
+from typing import Any, ClassVar, Self, TypeVar
 
 from PIL.Image import Image
 from transformers import AutoModelForCausalLM
 
 from mathse.config.backbones import CausalLM as Settings
-from mathse.models.asked import apply_settings, lora_pattern_of, open_asked
+from mathse.models.architecture import Architecture
+from mathse.models.asked import apply_settings, lora_pattern_of, open_asked, read_class
 from mathse.models.base import Features
 from mathse.models.chat import ChatBackbone
-from mathse.models.checkpoint import open_tokenizer, told_in_a_sentence
+from mathse.models.checkpoint import open_model, open_tokenizer, told_in_a_sentence
 from mathse.models.row import Part, Row
 
+NO_SUCH_MODEL = "causal language model of that type; a model with pictures is backbone=hf"
 Family = TypeVar("Family", bound="CausalLMBackbone")
 
 
@@ -33,6 +36,12 @@ class CausalLMBackbone(ChatBackbone):
     def __init__(self, model: Any, tokenizer: Any) -> None:
         super().__init__(model, tokenizer)
         self.lora_scopes = {"language": lora_pattern_of(model, model)}
+
+    @classmethod
+    def bare(cls, model: Any) -> Self:
+        backbone = super().bare(model)
+        backbone.lora_scopes = {"language": lora_pattern_of(model, model)}
+        return backbone
 
     def content(self, parts: Sequence[Part]) -> Any:
         return "".join(self.defuse(part.text) for part in parts)  # their templates add it to a string
@@ -65,6 +74,14 @@ class CausalLMBackbone(ChatBackbone):
         return 0
 
 
+def architecture(settings: Settings) -> Architecture:
+    """The model of a folder's config.json, without numbers; it reads no pictures."""
+    folder = Path(settings.path)
+    config, model_class = read_class(AutoModelForCausalLM, folder, NO_SUCH_MODEL)
+    model = open_model(model_class, folder, attention=settings.attention, config=config, weights=False)
+    return Architecture(CausalLMBackbone.bare(model), settings.dtype)
+
+
 @told_in_a_sentence
 def load(settings: Settings, weights: bool = True) -> CausalLMBackbone:
     """Open a language model; ``weights`` False: for prompts alone, see ``mathse.models.prompt_reader``."""
@@ -73,8 +90,7 @@ def load(settings: Settings, weights: bool = True) -> CausalLMBackbone:
 
 def opened(family: type[Family], settings: Settings, weights: bool) -> Family:
     """A checkpoint's language model as a backbone of this class."""
-    no_such_model = "causal language model of that type; a model with pictures is backbone=hf"
-    folder, model = open_asked(AutoModelForCausalLM, "causal_lm", settings, weights, no_such_model)
+    folder, model = open_asked(AutoModelForCausalLM, "causal_lm", settings, weights, NO_SUCH_MODEL)
     backbone = family(model, open_tokenizer(folder))
     apply_settings(backbone, settings, settings.path)
     return backbone

@@ -23,10 +23,9 @@ from safetensors import SafetensorError, safe_open
 from torch.nn.modules.module import register_module_module_registration_hook
 from transformers import AutoProcessor, AutoTokenizer, GenerationConfig
 
-from mathse.config.backbones import SMOLLM2_VISION
+from mathse.config.backbones import GGUF, PACKAGE, SMOLLM2_VISION, SmolLM2, SmolLM2Vision
 from mathse.errors import CheckpointError, MathSEError
-from mathse.models import packaged_llava
-from mathse.models.gguf import folder_of, is_gguf
+from mathse.models import beside_target
 from mathse.models.placement import META, opening_device
 from mathse.models.trial import try_template, try_tokenizer
 from mathse.runs.reader import expect_as_recorded
@@ -73,8 +72,8 @@ class Stored(NamedTuple):
 
 
 def resolve(path: str | Path, revision: str | None = None, weights: bool = True) -> Path:
-    """The local folder of a checkpoint: ``path`` itself, what a GGUF file or packages were turned into
-    (mathse.models.gguf, mathse.models.packaged_llava), or the hub id's snapshot, which is downloaded where it is not
+    """The local folder of a checkpoint: ``path`` itself, the folder that was made of a GGUF file or of packages' files
+    (by ``folder_of`` of the option that opens them), or the hub id's snapshot, which is downloaded where it is not
     cached (without its weight files, where they are not wanted).
 
     Raises CheckpointError if there is neither, RunError if a run's folder holds other files than the run made.
@@ -88,10 +87,10 @@ def resolve(path: str | Path, revision: str | None = None, weights: bool = True)
         plain_folder(folder)
         expect_as_recorded(folder)
         return folder
-    if path == SMOLLM2_VISION:
-        return packaged_llava.folder_of_both()
-    if is_gguf(path):
-        return folder_of(path)
+    if is_packaged(path):
+        option = SmolLM2Vision() if path == SMOLLM2_VISION else SmolLM2()
+        made: Path = beside_target(option, "folder_of")(path)
+        return made
     from huggingface_hub import snapshot_download  # here: folders need no hub
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -107,6 +106,11 @@ def resolve(path: str | Path, revision: str | None = None, weights: bool = True)
             f"{path}{at}: no such folder, and the hub does not give it ({reason}); name a local folder, "
             "or download it first with `hf download`"
         ) from None
+
+
+def is_packaged(path: str | Path) -> bool:
+    """Whether ``path`` names a GGUF file, or Python packages that have weights among their files."""
+    return str(path).startswith(PACKAGE) or str(path).endswith(GGUF)
 
 
 def plain_folder(folder: Path) -> Path:
@@ -247,7 +251,7 @@ def open_model(
     model_class: Any,
     folder: Path,
     *,
-    dtype: torch.dtype,
+    dtype: torch.dtype = torch.float32,
     attention: Any = None,
     config: Any = None,
     weights: bool = True,
@@ -271,6 +275,8 @@ def open_model(
         if not weights:
             with META, _modules_at_most(MOST_MODULES, folder):
                 model = model_class(config)
+            if attention == "eager":  # the others need libraries or a GPU, and nothing runs here
+                model.set_attn_implementation(attention)
             if (folder / GENERATION).is_file():  # it may say where a turn ends
                 model.generation_config = GenerationConfig.from_pretrained(
                     folder, local_files_only=True, trust_remote_code=False

@@ -26,7 +26,8 @@ from torch import Tensor, nn
 from mathse.data.image_decoding import pixels_sha256
 from mathse.data.images import image_size
 from mathse.models.base import IGNORED, Backbone
-from mathse.models.memory import Stack, has_graph, numel
+from mathse.models.memory import has_graph, numel
+from mathse.models.needs import Stack
 from mathse.models.operations import Amounts, Operations, patches_of, picture_amounts
 from mathse.models.parts import PARTS, named_parts
 

@@ -38,6 +38,8 @@ NOT_OF_THE_MODEL = ("rows", "cols", "num_crops")  # that image processors give f
 EXTREMES = ((4096, 4096), (8192, 256), (256, 8192), (512, 512))  # pixels: pictures that take most tokens
 PROBE = (64, 64)  # pixels
 
+NO_SUCH_MODEL = "model of that type that reads pictures and writes text; one of text alone is backbone=causal_lm"
+
 Family = TypeVar("Family", bound="HFBackbone")
 
 
@@ -50,7 +52,6 @@ class HFBackbone(ChatBackbone):
         settings = settings or Settings()
         super().__init__(model, processor)
         config, inner = model.config, model.model
-        text = inner.get_decoder()
         self.max_images = settings.max_images
         self.image_id: int = next(
             i
@@ -72,6 +73,20 @@ class HFBackbone(ChatBackbone):
         self._positions_of = type(inner) if hasattr(inner, "get_rope_index") else None
         self._expansions: dict[tuple[int, int], str] = {}  # by size in pixels: the text that stands for an image
 
+        self.name_parts(settings)
+
+        # an image's tokens in a path would need an image
+        written = self.tokenizer(self.expansion(*PROBE), add_special_tokens=False)["input_ids"]
+        named = (getattr(config, f"{mark}_token_{end}", None) for mark in MARKS for end in ("id", "index"))
+        marks = {self.image_id, *(i for i in written if i in self.marks.ids), *(i for i in named if isinstance(i, int))}
+        marks |= {self.tokenizer.convert_tokens_to_ids(token) for token in settings.never_sampled}
+        self.never_sampled = sorted(marks - {self.end_id})
+        self._most = settings.max_image_tokens
+
+    def name_parts(self, settings: Settings) -> None:
+        """Find the parts and the modules that adapters go on, where the settings do not say them."""
+        model, inner = self.model, self.model.model
+        text = inner.get_decoder()
         self.parts = dict(parts_of(inner, text))
         if settings.tower is not None:
             self.parts["tower"] = settings.tower
@@ -84,14 +99,6 @@ class HFBackbone(ChatBackbone):
             if child is not text and not CONNECTING.search(name) and (pattern := lora_pattern_of(model, child))
         )
         self.lora_scopes = scopes | ({"tower": tower} if tower else {})
-
-        # an image's tokens in a path would need an image
-        written = self.tokenizer(self.expansion(*PROBE), add_special_tokens=False)["input_ids"]
-        named = (getattr(config, f"{mark}_token_{end}", None) for mark in MARKS for end in ("id", "index"))
-        marks = {self.image_id, *(i for i in written if i in self.marks.ids), *(i for i in named if isinstance(i, int))}
-        marks |= {self.tokenizer.convert_tokens_to_ids(token) for token in settings.never_sampled}
-        self.never_sampled = sorted(marks - {self.end_id})
-        self._most = settings.max_image_tokens
 
     # --- prompts ---
 
@@ -232,8 +239,7 @@ def load(settings: Settings, weights: bool = True) -> HFBackbone:
 
 def opened(family: type[Family], settings: Any, weights: bool) -> Family:
     """A checkpoint's vision-language model as a backbone of this class; ``settings``: of its family."""
-    no_such_model = "model of that type that reads pictures and writes text; one of text alone is backbone=causal_lm"
-    folder, model = open_asked(AutoModelForImageTextToText, "hf", settings, weights, no_such_model)
+    folder, model = open_asked(AutoModelForImageTextToText, "hf", settings, weights, NO_SUCH_MODEL)
     processor = open_processor(folder)
     lacking = [
         name for name in ("image_token", "image_processor", "replace_image_token") if not hasattr(processor, name)

@@ -25,7 +25,7 @@ from torch import Tensor
 from mathse.errors import DataError
 from mathse.models.base import Backbone, Encoded
 from mathse.models.feature_store import GIB, FeatureStore
-from mathse.models.lower_layers import STATES, decoder_layers, layer_numbers, states_of, why_not_kept
+from mathse.models.lower_layers import STATES, layer_numbers, layers_of, states_of, why_not_kept
 from mathse.models.parts import named_parts
 from mathse.models.precision import pixels_of
 from mathse.models.row import Row
@@ -136,7 +136,7 @@ def per_token(states: Tensor) -> Tensor:
 def _computed_by(backbone: Backbone, autocast: bool) -> tuple[str, list[object]]:
     """Everything that the states depend on: a name for the weights, and the whole of it."""
     digest = hashlib.sha256(backbone.family.encode())
-    number, (_, layers) = layer_numbers(backbone), decoder_layers(backbone)
+    number, (_, layers) = layer_numbers(backbone), layers_of(backbone)
     for _, name, parameter in named_parts(backbone):
         if parameter.requires_grad or backbone.frozen_layers <= number(name) < len(layers):
             continue

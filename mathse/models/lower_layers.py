@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 STATES = "layer_states"  # of a batch: kept hidden states (h, B, T), as per-token tensors are padded
 
 
-def decoder_layers(backbone: Backbone) -> tuple[str, nn.ModuleList]:
-    """The language model's layers and their name in the model: the largest list of modules outside of the tower."""
+def layers_of(backbone: Backbone, part: str = "language") -> tuple[str, nn.ModuleList]:
+    """The layers of the language model or the tower, and their name in the model: the largest list of modules in it."""
     lists = [
         (name, module)
         for name, module in backbone.model.named_modules()
-        if isinstance(module, nn.ModuleList) and part_of(backbone, f"{name}.0") == "language"
+        if isinstance(module, nn.ModuleList) and part_of(backbone, f"{name}.0") == part
     ]
     return max(lists, key=lambda named: sum(p.numel() for p in named[1].parameters()))
 
@@ -42,7 +42,7 @@ def leave(backbone: Backbone, count: int) -> None:
     backbone.frozen_layers = 0
     if not count:
         return
-    _, layers = decoder_layers(backbone)
+    _, layers = layers_of(backbone)
     if count >= len(layers):
         raise ConfigError(
             f"freeze_layers = {count}: the language model has {len(layers)} layers, and at least the last one trains; "
@@ -55,7 +55,7 @@ def leave(backbone: Backbone, count: int) -> None:
 
 def still_modules(backbone: Backbone) -> Iterator[nn.Module]:
     """The lower layers, and around them embeddings and what holds no weight, such as a dropout behind these."""
-    _, layers = decoder_layers(backbone)
+    _, layers = layers_of(backbone)
     yield from layers[: backbone.frozen_layers]
     yield backbone.model.get_input_embeddings()
     inside = {id(module) for module in layers.modules()}
@@ -75,7 +75,7 @@ def hold_still(backbone: Backbone) -> None:
 def layer_numbers(backbone: Backbone) -> Callable[[str], int]:
     """From the name of a parameter or module to the number of the language model's layer that it lies in; one that lies
     in no layer, below all of them or above, has the number behind the last."""
-    prefix, layers = decoder_layers(backbone)
+    prefix, layers = layers_of(backbone)
     pattern, outside = re.compile(rf"{re.escape(prefix)}\.(\d+)(?:\.|$)"), len(layers)
 
     def number(name: str) -> int:
@@ -89,7 +89,7 @@ def above_lower(backbone: Backbone) -> str:
     """The beginning of a pattern of module names, with which it matches none in the frozen lower layers."""
     if not backbone.frozen_layers:
         return ""
-    prefix, _ = decoder_layers(backbone)
+    prefix, _ = layers_of(backbone)
     return rf"(?!{re.escape(prefix)}\.(?:{'|'.join(map(str, range(backbone.frozen_layers)))})\.)"
 
 
@@ -109,7 +109,7 @@ def states_of(backbone: Backbone, batch: Mapping[str, Tensor]) -> Tensor:
     def read(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         raise _Read(next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)))
 
-    _, layers = decoder_layers(backbone)
+    _, layers = layers_of(backbone)
     inputs = backbone.with_features({name: tensor for name, tensor in batch.items() if name != "labels"})
     with layers[backbone.frozen_layers].register_forward_pre_hook(read, with_kwargs=True):
         try:
@@ -122,7 +122,7 @@ def states_of(backbone: Backbone, batch: Mapping[str, Tensor]) -> Tensor:
 @contextmanager
 def standing_for(backbone: Backbone, states: Tensor) -> Iterator[None]:
     """Within, the lower layers do no work: each hands on ``states``."""
-    _, layers = decoder_layers(backbone)
+    _, layers = layers_of(backbone)
     lower = layers[: backbone.frozen_layers]
     before = [vars(layer).get("forward") for layer in lower]
     for layer in lower:

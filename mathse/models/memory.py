@@ -1,28 +1,7 @@
-"""What a fit trains, and about how much memory it takes: counted in the model that is open, before its first step.
+"""What a fit trains, and about how much memory it takes: counted in the model's own parameters, before its first step.
 
-What a whole run takes is estimated by the same rules before anything is opened: ``mathse.models.needs``.
-
-Memory is estimated, a device:
-
-weights     bytes of all parameters, as they are held
-gradients   bytes of the parameters that train
-optimiser   AdamW's two moments of each, in the parameter's dtype
-activations what autograd keeps of one micro-batch whose rows all have the longest row's length, counted operation by
-            operation as in Korthikanti et al. 2022 (arXiv 2205.05198, section 4.1), for the decoder and the tower that
-            we have: a layer of width h, key and value width k and inner width f keeps, a token,
-
-            two norms     2 h in float32 (RMSNorm turns its input into float32), and what they hand on, 2 h or 4 h
-            attention     2 h + 2 k: queries, keys, values, result; without sdpa also its probabilities, heads x T
-            the MLP       4 f: gate, its activation, up, their product (a tower's: 2 f)
-            adapters      the input of every adapted matrix, in float32, and its dropout mask
-
-            With activation checkpointing each layer keeps its input h alone, and one layer at a time all of the above.
-            A frozen part, or the lower layers that a fit leaves as they are, keep nothing where no trained weight lies
-            below them; where a part keeps something, what only its own weights' gradients need is left out. On top come
-            float32 logits of the response's tokens, and under bf16-mixed bfloat16 copies of float32 matrices (not where
-            they lie in shards: FSDP gathers them in bfloat16, a layer at a time).
-
-Not in it: the framework itself, buffers of the communication between devices, fragmentation.
+The model may be open, or lie on the meta device (``mathse.models.architecture``); ``mathse.models.needs`` has the terms
+and the arithmetic, for a fit that begins and for a plan alike.
 """
 
 from __future__ import annotations
@@ -34,9 +13,8 @@ from torch import Tensor, nn
 
 from mathse.models.base import Backbone, Encoded
 from mathse.models.lower_layers import layer_numbers
-from mathse.models.needs import in_bytes
+from mathse.models.needs import HALF, SINGLE, Prepared, Stack, activations, copies, in_bytes, loss
 from mathse.models.parts import PARTS, is_adapter, named_parts, part_of
-from mathse.models.shapes import HALF, LOGITS_AT_ONCE, SINGLE, Stack
 
 
 @dataclass(frozen=True)
@@ -56,7 +34,7 @@ class Memory:
     weights: int
     gradients: int
     optimiser: int
-    activations: int
+    activations: int  # the loss among them
 
     @property
     def total(self) -> int:
@@ -119,33 +97,52 @@ def estimate(
 ) -> Memory:
     """Bytes on a device whose micro-batches are ``rows`` rows like ``longest``; weights, gradients and moments lie in
     ``shards`` equal pieces on as many devices (FSDP)."""
-    parameters = [p for _, _, p in named_parts(backbone)]
-    # in bytes as they are held: float32 where a full fit trains in mixed precision, bfloat16 under an adapter
-    weights = sum(p.numel() * p.element_size() for p in parameters)
-    trained = sum(p.numel() * p.element_size() for p in parameters if p.requires_grad)
-    for_backward = activations(backbone, longest, rows, precision, checkpointing)
-    if precision == "bf16-mixed" and shards == 1:
-        for_backward += copies(backbone, checkpointing)
-    return Memory(weights // shards, trained // shards, 2 * trained // shards, for_backward)
+    prepared, config = count(backbone), backbone.model.config
+    tokens = {"language": len(longest.ids), "tower": patches(config, longest.features)}
+    kept = activations(prepared, tokens, rows, precision, checkpointing)
+    if shards == 1:
+        kept += copies(prepared, precision, checkpointing)
+    kept += loss(rows * len(longest.response) * config.get_text_config().vocab_size, precision)
+    trained = prepared.trained // shards
+    return Memory(prepared.weights // shards, trained, 2 * prepared.trained // shards, kept)
 
 
-def activations(backbone: Backbone, longest: Encoded, rows: int, precision: str, checkpointing: bool) -> int:
-    """Bytes that autograd keeps of a micro-batch, autocast's copies of weights left out; see above."""
-    config = backbone.model.config
-    total = 0
-    for part, tokens in (("language", len(longest.ids)), ("tower", patches(config, longest.features))):
-        if has_graph(backbone, part) and tokens:
-            stack = Stack.of(config, part)
-            if part == "language" and not has_lower_graph(backbone):
-                stack = replace(stack, layers=stack.layers - backbone.frozen_layers)
-            # a part's adapters are spread evenly over its layers
-            adapted = adapted_inputs(backbone, part) // stack.layers * adapted_bytes(backbone, precision)
-            total += rows * stack.kept_bytes(tokens, precision, checkpointing, frozen(backbone, part), adapted)
-    # (response tokens, vocabulary): float32 logits and their gradient, and what the head itself put out; of more than
-    # LOGITS_AT_ONCE a chunk at a time
-    text = config.get_text_config()
-    logits = min(rows * len(longest.response) * text.vocab_size, LOGITS_AT_ONCE // SINGLE)
-    return total + logits * (SINGLE * 2 + (0 if precision == "32-true" else HALF))
+def count(backbone: Backbone) -> Prepared:
+    """A model that a fit has made ready, counted in its parameters."""
+    parameters = list(named_parts(backbone))
+    trained = [(part, name, p) for part, name, p in parameters if p.requires_grad]
+    passed = {"language", *(part for part, _, _ in trained)}
+    # a backward pass ends above the lower layers, unless a tower or a connector trains below them
+    lower = backbone.frozen_layers if passed == {"language"} else 0
+    stacks: dict[str, Stack] = {}
+    adapted: dict[str, int] = {}
+    for part in ("language", "tower"):
+        if part in passed:
+            stack = Stack.of(backbone.model.config, part)
+            stacks[part] = replace(stack, layers=stack.layers - lower) if part == "language" else stack
+            # an adapter's A is (rank, input width); a part's adapters are spread evenly over its layers
+            widths = sum(p.shape[1] for of, name, p in parameters if of == part and ".lora_A." in name)
+            adapted[part] = widths // stacks[part].layers
+    # float32 matrices of linear modules that a backward pass goes through, by whether they train
+    number = layer_numbers(backbone)
+    matrices = {True: 0, False: 0}
+    for name, module in backbone.model.named_modules():
+        if isinstance(module, nn.Linear) and part_of(backbone, name) in passed and number(name) >= lower:
+            weight = module.weight
+            matrices[weight.requires_grad] += weight.numel() * (weight.element_size() == SINGLE)
+    adapters = backbone.adapter.peft_config.values() if backbone.adapter is not None else ()
+    return Prepared(
+        # in bytes as they are held: float32 where a full fit trains in mixed precision, bfloat16 under an adapter
+        weights=sum(p.numel() * p.element_size() for _, _, p in parameters),
+        trained=sum(p.numel() * p.element_size() for _, _, p in trained),
+        numbers=sum(p.numel() for _, _, p in trained),
+        stacks=stacks,
+        bases_that_train=frozenset(part for part, name, _ in trained if not is_adapter(name)),
+        adapted=adapted,
+        dropout=any(config.lora_dropout for config in adapters),
+        trained_copies=HALF * matrices[True],
+        frozen_copies=HALF * matrices[False],
+    )
 
 
 def has_graph(backbone: Backbone, part: str) -> bool:
@@ -153,49 +150,15 @@ def has_graph(backbone: Backbone, part: str) -> bool:
     return part == "language" or any(p.requires_grad for p_part, _, p in named_parts(backbone) if p_part == part)
 
 
-def has_lower_graph(backbone: Backbone) -> bool:
-    """Whether a backward pass goes through the frozen lower layers, to a tower or a connector that trains."""
-    return any(p.requires_grad for part, _, p in named_parts(backbone) if part != "language")
-
-
-def frozen(backbone: Backbone, part: str) -> bool:
-    """Whether a part's own weights, adapters aside, stay as they are."""
-    base = (p for p_part, name, p in named_parts(backbone) if p_part == part and not is_adapter(name))
-    return not any(p.requires_grad for p in base)
-
-
-def adapted_inputs(backbone: Backbone, part: str) -> int:
-    """Summed input widths of a part's adapted matrices."""
-    # an adapter's A is (rank, input width)
-    return sum(p.shape[1] for p_part, name, p in named_parts(backbone) if p_part == part and ".lora_A." in name)
-
-
-def adapted_bytes(backbone: Backbone, precision: str) -> int:
-    """Bytes kept of a number that goes into an adapter: a copy of its own, but in float32 without dropout."""
-    if backbone.adapter is not None and any(c.lora_dropout for c in backbone.adapter.peft_config.values()):
-        return SINGLE + 1
-    return {"32-true": 0, "bf16-mixed": HALF}.get(precision, SINGLE)
-
-
-def copies(backbone: Backbone, checkpointing: bool) -> int:
-    """Autocast's bfloat16 copies of float32 matrices, kept for the backward pass."""
-    passed = [part for part in PARTS if has_graph(backbone, part)]
-    number, lower = layer_numbers(backbone), 0 if has_lower_graph(backbone) else backbone.frozen_layers
-    linear = ((name, m.weight) for name, m in backbone.model.named_modules() if isinstance(m, nn.Linear))
-    return HALF * sum(
-        weight.numel()
-        for name, weight in linear
-        if weight.element_size() == SINGLE
-        and (weight.requires_grad or not checkpointing)
-        and part_of(backbone, name) in passed
-        and number(name) >= lower
-    )
-
-
 def patches(config: Any, features: dict[str, Tensor]) -> int:
     """Patches of a row's images, as many as the tower has tokens (class tokens aside)."""
     if "pixel_values" not in features:
         return 0
+    return features["pixel_values"].numel() // patch_numbers(config)
+
+
+def patch_numbers(config: Any) -> int:
+    """Numbers in a patch: colours by frames by pixels."""
     vision = config.vision_config
     side = vision.patch_size if isinstance(vision.patch_size, int) else vision.patch_size[0]
-    return features["pixel_values"].numel() // (3 * side**2 * getattr(vision, "temporal_patch_size", 1))
+    return int(3 * side**2 * getattr(vision, "temporal_patch_size", 1))

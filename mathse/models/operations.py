@@ -1,6 +1,6 @@
 """Floating-point operations by what a model works on, as numbers alone: no torch, so that a plan can use them too.
 
-``mathse.models.flops`` reads ``Operations`` off an open model, ``mathse.models.shapes`` off its shape.
+``mathse.models.flops`` reads ``Operations`` off a model, which may be one without numbers.
 """
 
 from __future__ import annotations

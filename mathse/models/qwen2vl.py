@@ -7,6 +7,7 @@ asks for. Source of the facts: transformers' ``modeling_qwen2_vl`` (M-RoPE posit
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -15,10 +16,12 @@ from torch import Tensor
 from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
 from mathse.config.backbones import Qwen2VL as Settings
+from mathse.models.architecture import Architecture
 from mathse.models.base import Features
 from mathse.models.chat import DECODER_SCOPE, ChatBackbone
 from mathse.models.checkpoint import as_dtype, expect_family, open_model, open_processor, resolve, told_in_a_sentence
 
+MAX_PIXELS = 12_845_056  # area of the largest picture that the published checkpoint takes
 MAX_ASPECT = 200  # of an image's sides; Qwen2-VL's image processor takes no thinner one
 
 
@@ -110,6 +113,29 @@ class Qwen2VLBackbone(ChatBackbone):
     def max_image_tokens(self) -> int:
         images = self.processor.image_processor
         return images.size["longest_edge"] // (images.patch_size * images.merge_size) ** 2
+
+
+def architecture(settings: Settings) -> Architecture:
+    """The model of a folder's config.json, without numbers."""
+    folder = Path(settings.path)
+    expect_family(folder, Qwen2VLBackbone.family, (Qwen2VLConfig.model_type,))
+    model = open_model(Qwen2VLForConditionalGeneration, folder, attention=settings.attention, weights=False)
+    return described(Qwen2VLBackbone, model, settings.dtype, settings.max_pixels)
+
+
+def described(family: type[Qwen2VLBackbone], model: Any, dtype: str | None, max_pixels: int | None) -> Architecture:
+    """A Qwen2-VL model with its largest picture. ``max_pixels``: area of that picture."""
+    vision = model.config.vision_config
+    most = max(1, (max_pixels or MAX_PIXELS) // vision.patch_size**2)  # patches
+    merged = vision.spatial_merge_size**2  # patches a token
+    tokens = most // merged + 2  # with the marks before and behind a picture
+    return Architecture(
+        family.bare(model),
+        dtype,
+        (most, most),
+        (tokens, tokens),
+        lambda width, height: min(tokens, width * height / vision.patch_size**2 / merged + 2),
+    )
 
 
 @told_in_a_sentence

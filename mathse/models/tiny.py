@@ -23,9 +23,11 @@ from transformers import (
 
 from mathse.config.backbones import TinyBackbone as Settings
 from mathse.models import tiny_tokenizer
+from mathse.models.architecture import Architecture
 from mathse.models.causal_lm import CausalLMBackbone
 from mathse.models.checkpoint import as_dtype, expect_family, expect_files, open_model, open_processor, resolve
-from mathse.models.qwen2vl import Qwen2VLBackbone
+from mathse.models.placement import META
+from mathse.models.qwen2vl import Qwen2VLBackbone, described
 from mathse.seeds import derive
 from mathse.types import PromptStyle
 
@@ -47,38 +49,7 @@ class TinyBackbone(Qwen2VLBackbone):
         if settings.path is None:
             processor = build_processor(settings.min_pixels, settings.max_pixels)
             tokenizer = processor.tokenizer
-            # M-RoPE gives time and row one frequency each and the column all others: columns tell the digits apart
-            sections = [1, 1, settings.hidden_size // settings.heads // 2 - 2]
-            decoder = decoder_config(
-                tokenizer,
-                settings.hidden_size,
-                settings.mlp_size,
-                settings.layers,
-                settings.heads,
-                settings.heads,
-                settings.initializer_range,
-                mrope_section=sections,
-            )
-            config = Qwen2VLConfig(
-                text_config={**decoder, "tie_word_embeddings": False},
-                vision_config={
-                    "depth": settings.vision_layers,
-                    "embed_dim": settings.vision_size,
-                    "hidden_size": settings.hidden_size,
-                    "num_heads": 4,
-                    "mlp_ratio": 4,
-                    "patch_size": PATCH,
-                    "spatial_merge_size": MERGE,
-                    "temporal_patch_size": 2,
-                    "initializer_range": settings.initializer_range,
-                },
-                tie_word_embeddings=False,
-                initializer_range=settings.initializer_range,
-                image_token_id=tokenizer.convert_tokens_to_ids(tiny_tokenizer.IMAGE),
-                video_token_id=tokenizer.convert_tokens_to_ids(tiny_tokenizer.VIDEO),
-                vision_start_token_id=tokenizer.convert_tokens_to_ids(tiny_tokenizer.VISION_START),
-                vision_end_token_id=tokenizer.convert_tokens_to_ids(tiny_tokenizer.VISION_END),
-            )
+            config = config_of(settings, tokenizer)
             model = drawn(init_seed, lambda: Qwen2VLForConditionalGeneration(config))
             model.generation_config.eos_token_id = tokenizer.eos_token_id
             model.generation_config.pad_token_id = tokenizer.pad_token_id
@@ -95,6 +66,54 @@ class TinyBackbone(Qwen2VLBackbone):
         # attention over text alone: on the CPU eager beats SDPA at these lengths (0.18 s a step, 0.26 s)
         model.set_attn_implementation({"text_config": settings.attention, "vision_config": "sdpa"})
         super().__init__(model, processor)
+
+
+def config_of(settings: Settings, tokenizer: Any) -> Qwen2VLConfig:
+    """The config of a model of random weights, of the sizes that the settings say."""
+    # M-RoPE gives time and row one frequency each and the column all others: columns tell the digits apart
+    sections = [1, 1, settings.hidden_size // settings.heads // 2 - 2]
+    decoder = decoder_config(
+        tokenizer,
+        settings.hidden_size,
+        settings.mlp_size,
+        settings.layers,
+        settings.heads,
+        settings.heads,
+        settings.initializer_range,
+        mrope_section=sections,
+    )
+    return Qwen2VLConfig(
+        text_config={**decoder, "tie_word_embeddings": False},
+        vision_config={
+            "depth": settings.vision_layers,
+            "embed_dim": settings.vision_size,
+            "hidden_size": settings.hidden_size,
+            "num_heads": 4,
+            "mlp_ratio": 4,
+            "patch_size": PATCH,
+            "spatial_merge_size": MERGE,
+            "temporal_patch_size": 2,
+            "initializer_range": settings.initializer_range,
+        },
+        tie_word_embeddings=False,
+        initializer_range=settings.initializer_range,
+        image_token_id=tokenizer.convert_tokens_to_ids(tiny_tokenizer.IMAGE),
+        video_token_id=tokenizer.convert_tokens_to_ids(tiny_tokenizer.VIDEO),
+        vision_start_token_id=tokenizer.convert_tokens_to_ids(tiny_tokenizer.VISION_START),
+        vision_end_token_id=tokenizer.convert_tokens_to_ids(tiny_tokenizer.VISION_END),
+    )
+
+
+def architecture(settings: Settings) -> Architecture:
+    """The model of the settings or of a folder's config.json, without numbers."""
+    if settings.path is None:
+        with META:
+            model = Qwen2VLForConditionalGeneration(config_of(settings, tiny_tokenizer.build_tokenizer()))
+    else:
+        expect_family(Path(settings.path), TinyBackbone.family, (Qwen2VLConfig.model_type,))
+        model = open_model(Qwen2VLForConditionalGeneration, Path(settings.path), weights=False)
+    model.set_attn_implementation({"text_config": settings.attention, "vision_config": "sdpa"})
+    return described(TinyBackbone, model, settings.dtype, settings.max_pixels)
 
 
 def tiny(seed: int) -> TinyBackbone:

@@ -12,10 +12,10 @@ import transformers
 from transformers import PreTrainedTokenizerFast
 
 from mathse.config.backbones import HF as Settings
-from mathse.models import tiny_tokenizer
+from mathse.config.backbones import InternVL25
+from mathse.models import beside_target, tiny_tokenizer
 from mathse.models.asked import apply_settings
 from mathse.models.hf import HFBackbone
-from mathse.models.internvl2_5.tiny import tiny_internvl2_5
 from mathse.models.tiny import decoder_config, drawn
 
 TEXT: dict[str, Any] = {"hidden_size": 64, "mlp_size": 128, "layers": 2, "heads": 4, "kv_heads": 2}
@@ -97,7 +97,7 @@ def _glm4v() -> Built:
 
 
 def _internvl() -> Built:
-    made = tiny_internvl2_5(0)
+    made = beside_target(InternVL25(), "make_tiny")(0)
     return made.processor, type(made.model), made.model.config
 
 

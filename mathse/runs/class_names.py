@@ -21,11 +21,15 @@ MOVED = {
     "mathse.benchmarks.mathvision.MathVision": "mathse.evaluation.benchmarks.mathvision.MathVision",
     "mathse.benchmarks.mathvista.MathVista": "mathse.evaluation.benchmarks.mathvista.MathVista",
     "mathse.benchmarks.mathvl_test.MathVLTest": "mathse.evaluation.benchmarks.mathvl_test.MathVLTest",
-    "mathse.evaluation.own.OwnBenchmark": "mathse.evaluation.benchmarks.synthetic.OwnBenchmark",
+    "mathse.evaluation.own.OwnBenchmark": "mathse.evaluation.own_benchmark.OwnBenchmark",
+    "mathse.evaluation.benchmarks.synthetic.OwnBenchmark": "mathse.evaluation.own_benchmark.OwnBenchmark",
     "mathse.generate.HFGenerator": "mathse.inference.generate.HFGenerator",
     "mathse.inference.serving.vllm.VLLMGenerator": "mathse.inference.serving.student.VLLMGenerator",
     "mathse.loggers.CsvLogger": "mathse.reporting.loggers.CsvLogger",
-    "mathse.loggers.WandbLogger": "mathse.reporting.loggers.WandbLogger",
+    "mathse.loggers.WandbLogger": "mathse.reporting.loggers.wandb.WandbLogger",
+    "mathse.reporting.loggers.WandbLogger": "mathse.reporting.loggers.wandb.WandbLogger",
+    "mathse.models.smollm2.load": "mathse.models.packaged.smollm2.load",
+    "mathse.models.smollm2_vision.load": "mathse.models.packaged.smollm2_vision.load",
     "mathse.serving.student.ServerGenerator": "mathse.inference.serving.student.ServerGenerator",
     "mathse.teachers.ReplayTeacher": "mathse.judges.teachers.ReplayTeacher",
     "mathse.teachers.openai_api.OpenAITeacher": "mathse.judges.teachers.openai_api.OpenAITeacher",
@@ -33,7 +37,8 @@ MOVED = {
     "mathse.world.SymbolicTeacher": "mathse.data.synthetic.SymbolicTeacher",
     "mathse.world.SyntheticData": "mathse.data.synthetic.SyntheticData",
 }
-RECORDED = {current: recorded for recorded, current in MOVED.items()}
+# A class that moved twice has two lines above; identities hold the name of the first.
+RECORDED = {current: recorded for recorded, current in reversed(MOVED.items())}
 TARGET = "_target_"
 
 

@@ -1,10 +1,10 @@
-"""By how many ranks a fit was made, and what becomes of a run that goes on with another number of them.
+"""The ranks of a fit in the identity of its stage, and a run that goes on with another number of ranks.
 
-Ranks round the sums of gradients, so their number and how they share a fit belong to what a fit is: settings of every
-stage that has one. What a model answers does not depend on who asks it, so stages that only sample and judge have no
-such setting. A run goes on in its folder with whatever ranks there are: finished fits stay those of the ranks that made
-them, and so do the identities of their stages; what comes after has today's. A fit that was killed goes on from its
-resume point, and its stage records both numbers.
+The sums of gradients are rounded differently for each number of ranks, so their number and their strategy are settings
+of every stage with a fit. A model's answers do not depend on the rank, so stages that only sample and judge have no
+such setting. A run goes on in its folder with any number of ranks: a finished fit keeps the ranks that made it, and its
+stage keeps its identity; later stages have today's ranks. A fit that was killed goes on from its resume point, and its
+stage records both numbers.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Literal
 from mathse.runs.layout import CHECKPOINT, DONE, FIRST_FIT, RESUME_POINTS, SCRATCH, TRAIN_LOG, TRAINED
 
 RANKS = ("trainer.devices", "trainer.strategy")  # in identities the devices are those of all machines
-THEN = ", then "  # between the numbers of a fit that went on with another one
+THEN = ", then "  # between the numbers of ranks of a fit that went on with another number
 
 Progress = Literal["not begun", "lost", "resumable", "made"]
 
@@ -59,7 +59,7 @@ def going_on(begun: Mapping[str, Any], current: Mapping[str, Any], stage: Path) 
 
 
 def what_changes(folder: Path, records: Mapping[str, Mapping[str, Any]], current: Mapping[str, Any]) -> str | None:
-    """What other ranks than those of these stages change, in a sentence; None where nothing.
+    """A sentence on the effect of other ranks than those of these stages; None where there is no effect.
 
     ``records``: settings by stage, of those whose ranks differ from ``current``.
     """

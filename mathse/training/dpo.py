@@ -72,7 +72,7 @@ class DPOModule(SFTModule):
         outputs = super().training_step(batch, step)
         margins = torch.cat(self._margins)
         sums = torch.stack([margins.sum(), (margins > 0).sum(), torch.tensor(len(margins), device=margins.device)])
-        margin, preferred, pairs = ranks.total(sums.double())
+        margin, preferred, pairs = ranks.current().all_reduce(sums.double())
         return {**outputs, "margin": margin / pairs, "preferred": preferred / pairs}
 
 

@@ -177,13 +177,13 @@ def fit(
     log = TrainLog(job.folder / TRAIN_LOG, start.step if start else 0, say)
     with closing(log):
         lead = partial(_train, backbone, job, start, log, callbacks)
-        spent, *_ = ranks.everywhere(lead, _train_along, spec_of(backbone), job, start)
+        spent, *_ = ranks.current().run_on_all(lead, _train_along, spec_of(backbone), job, start)
     if stage is not None:  # before the checkpoint is there: a kill leaves both, or the fit is resumed
         stage.settle(done, [*before_steps, *spent])
     gc.collect()  # Trainer and module refer to each other, and hold the optimiser: gone before the export
     give_back_freed_memory()
     save_checkpoint(backbone, done, lambda folder: modes.finish(backbone, settings, before, folder, done, job.kept_in))
-    if leaving.told():  # in the last step
+    if leaving.is_asked():  # in the last step
         raise KeyboardInterrupt
     return done
 
@@ -197,7 +197,7 @@ def _kept_states(backbone: Backbone, job: FitJob) -> LayerStates | str:
     hardware = job.trainer
     if isinstance(job.stream, MixedStream):
         return "rows are made up on the way"
-    if ranks.size() > 1 and strategies.pass_together(hardware):
+    if ranks.current().world_size > 1 and strategies.pass_together(hardware):
         return f"trainer.strategy = {hardware.strategy!r} has the layers in pieces"
     store = FeatureStore.of(hardware.tower_features_folder, hardware.tower_features_gb)
     before = backbone.device
@@ -270,10 +270,11 @@ def _train(
         module = ORMModule(backbone, status_tokens=job.status_tokens, **options)
 
     # Ranks see their share of each step's rows, in training and in validation.
+    rank = ranks.current()
     stream = job.stream or EpochStream(job.rows, settings.batch_size, job.seed)
     data_options: dict[str, Any] = {
-        "rank": ranks.rank(),
-        "ranks": ranks.size(),
+        "rank": rank.rank,
+        "ranks": rank.world_size,
         "tokens": settings.tokens_per_micro_batch,
     }
     data_options["pixels"] = pixels_of(precision)
@@ -290,7 +291,7 @@ def _train(
     val_loader = None
     validation: dict[str, Any] = {"limit_val_batches": 0}
     if job.validation_every is not None:
-        val_stream = OnceStream(job.validated_rows, micro * ranks.size())
+        val_stream = OnceStream(job.validated_rows, micro * rank.world_size)
         data_options |= {"together": True, "kept": kept and kept.part(slice(trained_paths, None))}
         val_data = StepData(val_stream, backbone, micro, len(val_stream.batches), **data_options)
         val_loader = StepLoader(val_data, 0, 0, pinned, observe=watch.observe_validation)
@@ -339,19 +340,19 @@ def _train(
             features = backbone.tower_features
             assert features is not None  # ``fit`` has asked for it, and all ranks open by the same spec
             in_use.enter_context(features.store.relied_on())
-            share = slice(ranks.rank(), None, ranks.size())
+            share = slice(rank.rank, None, rank.world_size)
             if strategies.hands_out(hardware):
                 strategies.hand_out_vision(backbone, device_of(hardware))
             features.fill(backbone, job.shown_rows, device_of(hardware), precision, share)
-            ranks.all_here()
+            rank.barrier()
             in_use.enter_context(features.used("read"))
         if kept is not None:
             in_use.enter_context(kept.store.relied_on())
-        ranks.all_here()  # deepspeed's have each read the model from the disk
+        rank.barrier()  # deepspeed's have each read the model from the disk
         warnings.simplefilter("ignore")  # Lightning's advice on workers and logging
         if keeps_points:
-            in_use.enter_context(leaving.fit_under_way(decides=ranks.rank() == 0))
-        in_use.enter_context(ranks.making_steps())
+            in_use.enter_context(leaving.fit_under_way(decides=rank.is_main))
+        in_use.enter_context(rank.limit_waits())
         try:
             trainer.fit(module, loader, val_loader)
         except SystemExit as e:  # what Lightning makes of a KeyboardInterrupt
@@ -408,7 +409,7 @@ def save_checkpoint(
 
 def device_of(settings: TrainerSettings) -> torch.device:
     """Where a model works outside a fit: the GPU of this process, if the trainer uses one."""
-    return ranks.device(settings.accelerator)
+    return ranks.find_device(settings.accelerator)
 
 
 def dtype_of(settings: TrainerSettings) -> str:
@@ -428,8 +429,9 @@ class FillStates(pl.Callback):
         self.backbone, self.kept, self.rows = backbone, kept, rows
 
     def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        self.kept.fill(self.backbone, self.rows, slice(ranks.rank(), None, ranks.size()))
-        ranks.all_here()
+        rank = ranks.current()
+        self.kept.fill(self.backbone, self.rows, slice(rank.rank, None, rank.world_size))
+        rank.barrier()
 
 
 class TrainLog(pl.Callback):

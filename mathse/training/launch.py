@@ -1,7 +1,7 @@
-"""Which of a run's processes ("ranks") this one is, what it tells the agent that started it, and with whom it ends.
+"""The rank of this process among the processes of its run, and its messages to the agent that started it.
 
-A rank's environment is the one that torchrun sets, so everything after the start is the same for ranks that our own
-agent (``agent.py``), torchrun or SLURM started. Loads no torch.
+A rank's environment is torchrun's, so everything after the start is the same for ranks that our own agent
+(``agent.py``), torchrun or SLURM started. Loads no torch.
 """
 
 from __future__ import annotations
@@ -21,18 +21,20 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mathse.config.extras import missing
-from mathse.errors import ConfigError
+from mathse.errors import ConfigError, RankLost
+from mathse.training import leaving
 
-AGENT, RESULT = "MATHSE_AGENT", "MATHSE_RESULT"  # its process; a file, with what a rank leaves for it beside it
-LOST_OTHERS = 75  # exit code of a rank that lost the others: it is not the one that failed
-TOLD = 76  # of a rank that has told its user what is wrong: it would fail again
+RUN_ID, ERROR_FILE = "TORCHELASTIC_RUN_ID", "TORCHELASTIC_ERROR_FILE"  # set by torch's launcher in each rank
+OUR_RUN = "mathse-"  # how the id of a run begins that our agent launched; the agent's process id follows
+PID, LOST, RESULT = "pid_", "lost", "result.json"  # files that a rank leaves for our agent beside its error file
+LOST_OTHERS = 75  # exit code of a rank that lost the others: it is not the rank that failed
 POLL, PATIENCE = 0.1, 10.0  # seconds; how long a rank may take to end by itself
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
 @dataclass(frozen=True)
 class RankInfo:
-    """Which of a run's processes one is. ``local_rank``: its number on its machine; it picks the device."""
+    """A process's number among those of its run. ``local_rank``: its number on its machine, which picks the device."""
 
     rank: int
     size: int
@@ -48,7 +50,7 @@ class RanksFailed(Exception):
 
 
 def own_rank(environment: Mapping[str, str] = os.environ) -> RankInfo | None:
-    """Which rank this process is, if torchrun, SLURM's srun or our agent started several; None: it is alone."""
+    """This process's rank, if torchrun, SLURM's srun or our agent started several; None in a single process."""
     if "RANK" in environment and "WORLD_SIZE" in environment:
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
     elif environment.get("SLURM_STEP_NUM_TASKS", "1") != "1":  # srun sets it; sbatch's own script does not have it
@@ -60,7 +62,8 @@ def own_rank(environment: Mapping[str, str] = os.environ) -> RankInfo | None:
 
 
 def ranks_here(environment: Mapping[str, str] = os.environ) -> int | None:
-    """How many ranks this machine has, as torchrun or srun say it; srun by the mean over its nodes. None: not said."""
+    """The number of ranks on this machine, from torchrun's or srun's variables (srun's: the mean over its nodes); None
+    without either."""
     if "LOCAL_WORLD_SIZE" in environment:
         return int(environment["LOCAL_WORLD_SIZE"])
     if "SLURM_STEP_NUM_NODES" in environment and "SLURM_STEP_NUM_TASKS" in environment:
@@ -69,8 +72,8 @@ def ranks_here(environment: Mapping[str, str] = os.environ) -> int | None:
 
 
 def meeting_point(environment: Mapping[str, str] = os.environ) -> tuple[str, int]:
-    """Address and port at which rank 0 listens. SLURM does not say: its first node, and a port that follows from the
-    numbers of job and step, which every rank can work out."""
+    """Address and port at which rank 0 listens. SLURM sets neither: then its first node, and a port that every rank can
+    compute from the numbers of job and step."""
     address, port = environment.get("MASTER_ADDR"), environment.get("MASTER_PORT")
     if address is None and environment.get("SLURM_STEP_NUM_NODES") == "1":
         address = "127.0.0.1"  # a node's name need not be an address
@@ -87,7 +90,7 @@ def meeting_point(environment: Mapping[str, str] = os.environ) -> tuple[str, int
 
 def is_supervised() -> bool:
     """Whether our agent started this process, so that it prints the final error."""
-    return AGENT in os.environ
+    return os.environ.get(RUN_ID, "").startswith(OUR_RUN)
 
 
 def require(strategy: str) -> None:
@@ -102,9 +105,14 @@ def require(strategy: str) -> None:
 def end_with_agent() -> None:
     """In a rank that our agent or torchrun started: end this process as soon as the agent has ended, however."""
     if is_supervised():
-        end_with_parent(int(os.environ[AGENT]))
-    elif "TORCHELASTIC_RUN_ID" in os.environ:
+        (_own_folder() / f"{PID}{os.getpid()}").touch()
+        end_with_parent(int(os.environ[RUN_ID].removeprefix(OUR_RUN)))
+    elif RUN_ID in os.environ:
         end_with_parent(os.getppid())
+
+
+def _own_folder() -> Path:
+    return Path(os.environ[ERROR_FILE]).parent
 
 
 def end_with_parent(parent: int) -> None:
@@ -138,20 +146,29 @@ def end_with_sweep() -> None:
 
 
 def report(value: Any) -> None:
-    """Hand what rank 0's task returned to the agent."""
+    """Hand the value that rank 0's task returned to the agent."""
     info = own_rank()
     if is_supervised() and (info is None or info.rank == 0):
-        Path(os.environ[RESULT]).write_text(json.dumps(value))
+        (_own_folder() / RESULT).write_text(json.dumps(value))
+
+
+def record_mistake(error: BaseException) -> None:
+    """In a rank that our agent or torchrun started: write the error that it has printed into torch's error file, as
+    ``@record`` does for errors that leave a program. Our agent then starts no rank again; torchrun shows the cause."""
+    if os.environ.get(ERROR_FILE) and not isinstance(error, RankLost):
+        from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+
+        get_error_handler().record_exception(error)
 
 
 def lost_others() -> NoReturn:
-    """End a rank that has lost the others. It waits to be ended, so that the one that failed is seen to end first, and
-    leaves a mark, by which one that is stuck is told from those that waited for it."""
-    info = own_rank()
-    lost_file(Path(os.environ[RESULT]).parent, info.local_rank if info is not None else 0).touch()
-    time.sleep(PATIENCE)
+    """End a rank that has lost the others, and leave a mark: a rank without it is stuck.
+
+    The rank waits for the agent to end it, so that the rank that failed is seen to end first. Where SIGTERM has come
+    already, the agent has seen that.
+    """
+    (_own_folder() / LOST).touch()
+    if not leaving.is_asked():
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        time.sleep(PATIENCE)
     sys.exit(LOST_OTHERS)
-
-
-def lost_file(folder: Path, rank: int | str) -> Path:
-    return folder / f"lost_{rank}"

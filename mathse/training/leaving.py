@@ -1,9 +1,9 @@
-"""Told to leave, a fit finishes its step and writes a resume point first.
+"""A fit that is asked to leave finishes its step, writes a resume point and stops.
 
-Schedulers say beforehand that a job will be stopped: by SIGUSR1 some time before the end of its time (sbatch
---signal), by SIGTERM where it has to make room or is cancelled. The handler of these signals calls ``tell``; the fit
-asks ``told`` after each step. Of several ranks, which all get the signals, the first one decides, and the others must
-not end before the point is written. Loads no torch: signals are handled before it is loaded.
+Schedulers warn a job before they stop it: by SIGUSR1 some time before the end of its time (sbatch --signal), by SIGTERM
+where it has to make room or is cancelled. The handler of these signals calls ``ask``; the fit looks at ``is_asked``
+after each step. All ranks get the signals; rank 0 decides, and the others must not end before the point is written.
+Loads no torch: signals are handled before it is loaded.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-_listeners: list[Callable[[], None]] = []  # called when this process is told to leave
-_told = False
-_on_sigterm: Any = signal.SIG_DFL  # in the fit that is under way
+_listeners: list[Callable[[], None]] = []  # called when this process is asked to leave
+_asked = False
+_on_sigterm: Any = signal.SIG_DFL  # the handler during the fit under way
 
 
 @contextmanager
 def listening(listener: Callable[[], None]) -> Iterator[None]:
-    """What is under way stops by itself once ``listener`` was called."""
+    """The work under way stops by itself after a call of ``listener``."""
     _listeners.append(listener)
     try:
         yield
@@ -29,8 +29,8 @@ def listening(listener: Callable[[], None]) -> Iterator[None]:
         _listeners.remove(listener)
 
 
-def tell() -> bool:
-    """Ask what is under way to stop by itself; False: there is nothing that would."""
+def ask() -> bool:
+    """Ask the work under way to stop by itself; False where no work under way would."""
     for listener in _listeners:
         listener()
     return bool(_listeners)
@@ -38,24 +38,24 @@ def tell() -> bool:
 
 @contextmanager
 def fit_under_way(decides: bool) -> Iterator[None]:
-    """A fit is under way that asks ``told`` after each step. ``decides``: whether this rank's answer counts."""
+    """A fit is under way that looks at ``is_asked`` after each step. ``decides``: whether this rank's answer counts."""
     global _on_sigterm
-    _on_sigterm = signal.getsignal(signal.SIGTERM) if decides else signal.SIG_IGN
+    _on_sigterm = signal.getsignal(signal.SIGTERM) if decides else _remember
     with listening(_remember) if decides else nullcontext():
         yield
 
 
-def _remember() -> None:
-    global _told
-    _told = True
+def _remember(*_: object) -> None:
+    global _asked
+    _asked = True
 
 
-def told() -> bool:
+def is_asked() -> bool:
     """Whether this process was asked to leave during a fit."""
-    return _told
+    return _asked
 
 
-def heed() -> None:
+def restore_sigterm() -> None:
     """Handle SIGTERM as it was handled before the fit. Lightning puts a handler in front of others, which ends a fit
     without a resume point and waits for the other ranks in the middle of a step; at the fit's end it restores them."""
     if _on_sigterm is not None and threading.current_thread() is threading.main_thread():

@@ -23,7 +23,7 @@ from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
 from mathse.config.extras import installed
-from mathse.models.shapes import LOGITS_AT_ONCE
+from mathse.models.needs import LOGITS_AT_ONCE
 
 VOCABULARY_BLOCK = 8192  # rows of the head whose gradient is added at a time in half precision
 

@@ -87,7 +87,7 @@ class ResumePoints(pl.Callback):
         self.written = time.monotonic()
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        leaving.heed()
+        leaving.restore_sigterm()
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
         if self.validation_every is None or trainer.global_step % self.validation_every:
@@ -99,15 +99,14 @@ class ResumePoints(pl.Callback):
     def _save_if_due(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         due = self.every is not None and trainer.global_step % self.every == 0
         late = self.seconds is not None and time.monotonic() - self.written >= self.seconds
-        late, leaves = ranks.of_rank_0(
-            (late, leaving.told())
-        )  # clocks differ, and all ranks write together or not at all
+        # Clocks differ, and all ranks write together or not at all.
+        late, leaves = ranks.current().broadcast((late, leaving.is_asked()))
         if (due or late or leaves) and trainer.global_step < trainer.max_steps:
             counted: dict[str, Any] = {}
             if self.watch is not None:
                 self.watch.check_point(trainer, module)
                 counted = self.watch.state_dict()
-            if ranks.rank() == 0:
+            if ranks.current().is_main:
                 self.before()
             save(self.scratch, trainer, module, counted)
             self.written = time.monotonic()
@@ -125,17 +124,18 @@ def save(
     strategies.reshard(module)
     tensors, scalars = _state(trainer, module)
     unfinished = scratch / "point.partial"
-    if ranks.rank() == 0:
+    rank = ranks.current()
+    if rank.is_main:
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
-    ranks.of_rank_0(None)  # the folder is there
+    rank.barrier()  # the folder is there
     storage = HuggingFaceStorageWriter(str(unfinished), _files(tensors), save_distributed=True)
     with _own_errors():
-        dcp.save(tensors, storage_writer=storage, process_group=ranks.messages(), no_dist=ranks.size() == 1)
-    hashes = ranks.gather(_records(unfinished, ranks.rank(), ranks.size()))
-    if ranks.rank() == 0:
+        dcp.save(tensors, storage_writer=storage, process_group=rank.group, no_dist=rank.world_size == 1)
+    hashes = rank.gather(_records(unfinished, rank.rank, rank.world_size))
+    if rank.is_main:
         _publish(scratch, unfinished, trainer, scalars, hashes, counted or {})
-    ranks.all_here()  # here, and not in the next step, where a long wait would mean that a rank is stuck
+    rank.barrier()  # here, and not in the next step, where a long wait would mean that a rank is stuck
 
 
 def _publish(
@@ -194,7 +194,9 @@ def _files(tensors: Mapping[str, Tensor]) -> dict[str, int]:
     numbers: dict[str, int] = {}
     nbytes = 0
     for name, tensor in tensors.items():
-        nbytes += tensor.numel() * tensor.element_size() // ranks.size()  # of the whole tensor, where it is sharded
+        nbytes += (
+            tensor.numel() * tensor.element_size() // ranks.current().world_size
+        )  # of the whole tensor, where it is sharded
         numbers[name] = 1 + nbytes // FILE_BYTES
     return numbers
 
@@ -237,7 +239,7 @@ def _remove(path: Path) -> None:
 def newest(scratch: Path, say: Callable[[str], None]) -> ResumePoint | None:
     """The last good point, or None. A damaged one is renamed and said. Rank 0 calls it while the others follow."""
     for point in sorted(_candidates(scratch), key=lambda candidate: candidate.step, reverse=True):
-        damages = ranks.everywhere(partial(_damage, point), _damage, point)
+        damages = ranks.current().run_on_all(partial(_damage, point), _damage, point)
         damage = next((damage for damage in damages if damage is not None), None)
         if damage is None:
             return point if point.path.is_dir() else ResumePoint(point.path, _first_form(point.path)["global_step"])
@@ -275,7 +277,8 @@ def _damage(point: ResumePoint) -> str | None:
         return f"{MANIFEST} is missing or cannot be read"
     if step != point.step or PROGRESS not in files:
         return f"{MANIFEST} is not this point's"
-    for file, (sha256, nbytes) in recorded[ranks.rank() :: ranks.size()]:
+    rank = ranks.current()
+    for file, (sha256, nbytes) in recorded[rank.rank :: rank.world_size]:
         if not file.is_file():
             return f"{file.name} is missing"
         if file.stat().st_size != nbytes or sha256_file(file) != sha256:
@@ -322,8 +325,9 @@ def _restore_shards(folder: Path, trainer: pl.Trainer, module: pl.LightningModul
     for name, values in progress["scalars"].items():
         for key, value in values.items():
             optimizer.state[trained[name]][key] = torch.tensor(value, device=trained[name].device)
+    rank = ranks.current()
     with _own_errors():
-        dcp.load(tensors, storage_reader=storage, process_group=ranks.messages(), no_dist=ranks.size() == 1)
+        dcp.load(tensors, storage_reader=storage, process_group=rank.group, no_dist=rank.world_size == 1)
     return progress
 
 

@@ -64,24 +64,25 @@ class SFTModule(pl.LightningModule):
         strategies.gather_once(self)
 
     def training_step(self, batch: dict[str, Any], step: int) -> dict[str, Tensor]:
-        torch.manual_seed(step_seed(self.seed, self.global_step, ranks.rank()))
+        rank = ranks.current()
+        torch.manual_seed(step_seed(self.seed, self.global_step, rank.rank))
         optimizer: Any = self.optimizers()
         total = torch.zeros((), device=self.device)
         # Eq. 1 is a sum over tokens. Where the strategy takes the mean over the ranks, that division is undone here.
-        averaged = ranks.size() if strategies.averages(self.trainer) else 1
-        normaliser = ranks.total(self.terms(batch["micro"].counts)) / averaged
+        averaged = rank.world_size if strategies.averages(self.trainer) else 1
+        normaliser = rank.all_reduce(self.terms(batch["micro"].counts)) / averaged
         for k, micro in enumerate(batch["micro"], 1):
             loss = self.step_loss(strategies.on_device(self.trainer, micro), normaliser)
             strategies.announce_pass(self.trainer, last=k == len(batch["micro"]), reduced_once=self.reduced_once)
             self.manual_backward(loss)
             total += loss.detach()
-        if ranks.size() > 1 and averaged == 1:  # the strategy leaves each rank its own gradients
-            ranks.sum_gradients(self.trained)
+        if rank.world_size > 1 and averaged == 1:  # the strategy leaves each rank its own gradients
+            rank.all_reduce_gradients(self.trained)
         norm = torch.nn.utils.clip_grad_norm_(self.trained, self.optimizer.clip)  # before clipping
         optimizer.step()
         optimizer.zero_grad()
         self.lr_schedulers().step()  # type: ignore[union-attr]
-        return {"loss": ranks.total(total) / averaged, "grad_norm": strategies.gradient_norm(self.trainer, norm)}
+        return {"loss": rank.all_reduce(total) / averaged, "grad_norm": strategies.gradient_norm(self.trainer, norm)}
 
     def terms(self, counts: Counts) -> int:
         """What a step's loss is a mean over."""
@@ -101,7 +102,7 @@ class SFTModule(pl.LightningModule):
     def validation_step(self, batch: dict[str, Any], step: int) -> None:
         for micro in batch["micro"]:
             measured = self(strategies.on_device(self.trainer, micro), self.score)
-            for name, (mean, n) in ranks.pooled(measured).items():
+            for name, (mean, n) in ranks.current().all_reduce_means(measured).items():
                 if n:
                     self.log(name, mean, on_epoch=True, batch_size=n)
 

@@ -8,7 +8,7 @@ deepspeed  gradients and optimiser in shards, ZeRO-2 (Lightning's DeepSpeedStrat
 All three make the steps of one process on two CPU processes, deepspeed with Lightning's demand for a GPU taken out.
 None has been run on several GPUs yet.
 
-Under ddp and fsdp2 rank 0 alone reads the model; the others open it without numbers, and are handed theirs (all of
+Under ddp and fsdp2 only rank 0 reads the model; the others open it without numbers, and are handed theirs (all of
 them, or their shards) as the fit sets up. So a machine's memory holds the model once, and not once a rank. DeepSpeed's
 own set-up expects the model whole on every rank.
 """
@@ -30,18 +30,20 @@ from mathse.models.base import Backbone
 from mathse.models.parts import part_of
 from mathse.models.placement import empty_out
 from mathse.models.tower_features import vision_on, vision_tensors
-from mathse.training import launch, ranks
+from mathse.training import ranks
 from mathse.training.allocator import give_back_freed_memory
 
 
 def among_ranks(settings: TrainerSettings, clip: float) -> dict[str, Any]:
-    """The Trainer's arguments that say where a fit runs. ``clip``: the gradient norm, where the strategy clips."""
-    if ranks.size() == 1:
-        alone = {"accelerator": settings.accelerator, "devices": 1, "strategy": "auto"}
-        return {**alone, "plugins": [Joined(1)]}  # else Lightning looks for a scheduler, and heeds its signals itself
+    """The Trainer's arguments that place a fit on its devices. ``clip``: largest gradient norm, for a strategy that
+    clips."""
+    rank = ranks.current()
+    if rank.world_size == 1:
+        single = {"accelerator": settings.accelerator, "devices": 1, "strategy": "auto"}
+        return {**single, "plugins": [Joined(1)]}  # else Lightning looks for a scheduler, and heeds its signals itself
     strategy: Strategy
     if settings.strategy == "fsdp2":
-        strategy = ModelParallelStrategy(ranks.size(), 1)
+        strategy = ModelParallelStrategy(rank.world_size, 1)
     elif settings.strategy == "deepspeed":
         strategy = DeepSpeedStrategy(stage=2)
         strategy.config["gradient_clipping"] = clip  # type: ignore[index]
@@ -50,7 +52,7 @@ def among_ranks(settings: TrainerSettings, clip: float) -> dict[str, Any]:
     return {
         "accelerator": settings.accelerator,
         "devices": settings.devices,
-        "num_nodes": ranks.size() // settings.devices,
+        "num_nodes": rank.world_size // settings.devices,
         "strategy": strategy,
         "plugins": [Joined(settings.devices)],
         "inference_mode": settings.strategy != "fsdp2",  # weights gathered under it could not be trained afterwards
@@ -58,7 +60,7 @@ def among_ranks(settings: TrainerSettings, clip: float) -> dict[str, Any]:
 
 
 class Joined(ClusterEnvironment):
-    """Tells Lightning which ranks there are: whoever started them, ``ranks.joined`` has connected them."""
+    """Tells Lightning which ranks there are: whoever started them, ``ranks.join`` has connected them."""
 
     def __init__(self, devices: int) -> None:
         super().__init__()
@@ -72,17 +74,16 @@ class Joined(ClusterEnvironment):
         return False
 
     def world_size(self) -> int:
-        return ranks.size()
+        return ranks.current().world_size
 
     def global_rank(self) -> int:
-        return ranks.rank()
+        return ranks.current().rank
 
     def local_rank(self) -> int:
-        info = launch.own_rank()
-        return info.local_rank if info is not None else 0
+        return ranks.current().local_rank
 
     def node_rank(self) -> int:
-        return ranks.rank() // self.devices
+        return ranks.current().rank // self.devices
 
     def set_world_size(self, size: int) -> None: ...
 
@@ -100,23 +101,23 @@ class Replicated(DDPStrategy):
     def configure_ddp(self) -> None:
         model = self.model
         assert isinstance(model, pl.LightningModule)  # set by Lightning before it calls this
-        ranks.same_everywhere([*model.parameters(), *model.buffers()])
+        ranks.current().broadcast_tensors([*model.parameters(), *model.buffers()])
 
 
 def hands_out(settings: TrainerSettings) -> bool:
-    """Whether rank 0 alone reads the model of a fit."""
-    return ranks.size() > 1 and settings.strategy != "deepspeed"
+    """Whether only rank 0 reads the model of a fit."""
+    return ranks.current().world_size > 1 and settings.strategy != "deepspeed"
 
 
 def hand_out_vision(backbone: Backbone, device: torch.device) -> None:
     """Give every rank the whole tower and connector, for their work before the first step. All ranks call it."""
     empty_out(backbone.model, device, lambda name: part_of(backbone, name) != "language")
     with vision_on(backbone, device):
-        ranks.same_everywhere(vision_tensors(backbone))
+        ranks.current().broadcast_tensors(vision_tensors(backbone))
 
 
 def pass_together(settings: TrainerSettings) -> bool:
-    """Whether ranks wait for each other in every pass of a step, and not at its end alone."""
+    """Whether ranks wait for each other in every pass of a step, and not only at its end."""
     return settings.strategy in ("fsdp2", "deepspeed")
 
 
@@ -126,7 +127,7 @@ def averages(trainer: pl.Trainer) -> bool:
 
 
 def on_device(trainer: pl.Trainer, micro_batch: Any) -> Any:
-    """What Lightning does to the batches that a loader hands it, for one of a step's micro-batches."""
+    """Move and convert a step's micro-batch as Lightning does with the batches of a loader."""
     return trainer.strategy.batch_to_device(trainer.precision_plugin.convert_input(micro_batch))
 
 
@@ -159,7 +160,7 @@ def whole(number: torch.Tensor) -> torch.Tensor:
 
 def keeps_resume_points(settings: TrainerSettings) -> bool:
     """DeepSpeed's are pickles, which nothing here reads: a fit under it that was killed begins anew."""
-    return ranks.size() == 1 or settings.strategy != "deepspeed"
+    return ranks.current().world_size == 1 or settings.strategy != "deepspeed"
 
 
 # --- FSDP2 ----------------------------------------------------------------------------------------------------------
@@ -192,7 +193,7 @@ def shard(module: pl.LightningModule, model: nn.Module) -> None:
             shards.copy_(distribute_tensor(weight, mesh, shards.placements))
             del weight, shards
         give_back_freed_memory()
-    ranks.same_everywhere(module.buffers())
+    ranks.current().broadcast_tensors(module.buffers())
 
 
 def gather_once(module: pl.LightningModule) -> None:
@@ -211,7 +212,7 @@ def layers(model: nn.Module) -> list[nn.Module]:
 
 
 def reshard(module: pl.LightningModule) -> None:
-    """Leave each rank its shards alone: after a validation some weights are gathered, in half precision."""
+    """Leave each rank only its shards: after a validation some weights are gathered, in half precision."""
     for part in module.modules():
         if isinstance(part, FSDPModule):
             part.reshard()
@@ -228,6 +229,6 @@ def gather(module: pl.LightningModule) -> None:
             if isinstance(p, DTensor):
                 if id(p) not in whole:
                     full: torch.Tensor = p.full_tensor().detach()
-                    weight = full.cpu() if ranks.rank() == 0 else torch.empty(0)
+                    weight = full.cpu() if ranks.current().is_main else torch.empty(0)
                     whole[id(p)] = nn.Parameter(weight, requires_grad=p.requires_grad)
                 parameters[name] = whole[id(p)]

@@ -88,12 +88,13 @@ class Watch(pl.Callback):
     def state_dict(self) -> dict[str, Any]:
         """The sums that a resume point keeps: amounts of all ranks, which call it together."""
         sums = torch.tensor([astuple(self._trained), astuple(self._validated)], dtype=torch.long)
-        trained, validated = ranks.total(sums.to(ranks.own_device())).tolist()
+        rank = ranks.current()
+        trained, validated = rank.all_reduce(sums.to(rank.device)).tolist()
         return {"trained": trained, "validated": validated} if self._tells else {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._tells = bool(state)
-        if state and ranks.rank() == 0:
+        if state and ranks.current().is_main:
             self._trained, self._validated = Amounts(*state["trained"]), Amounts(*state["validated"])
 
     def spent(self) -> list[Debit]:
@@ -158,10 +159,10 @@ class Watch(pl.Callback):
         seconds = max(time.perf_counter() - self._start - self._paused, 1e-9)
         done = self._amounts
         sums = torch.tensor([done.tokens, done.slots, self.flops.of(done)], dtype=torch.float64, device=device)
-        tokens, slots, flops = ranks.total(sums).tolist()
+        tokens, slots, flops = ranks.current().all_reduce(sums).tolist()
         figures = {"tokens_per_second": round(tokens / seconds, 1)}
         if (peak := peak_flops(device)) is not None:
-            figures["mfu"] = round(flops / seconds / (peak * ranks.size()), 4)
+            figures["mfu"] = round(flops / seconds / (peak * ranks.current().world_size), 4)
         return {
             **figures,
             "peak_memory_gib": round(peak_memory(device) / 2**30, 3),

@@ -1,13 +1,13 @@
 """Independent tasks (batches to sample or to judge), each given to whichever rank is free.
 
-Batches take unequal time: one is over when its longest answer is. Were as many handed out at a time as there are ranks,
-all would wait for the slowest. Here a rank gets the next task as soon as it has answered one, rank 0 like the others,
-and answers come out in the order of the tasks. How far tasks run ahead of the oldest missing answer is bounded
-(``AHEAD``), and with it what is held in memory and what a kill loses: as a rule about a task a rank.
+Batches take unequal time: a batch is over when its longest answer is. If a batch a rank were handed out at a time, all
+ranks would wait for the slowest. Here a rank gets the next task as soon as it has answered its last, rank 0 like the
+others, and answers come out in the order of the tasks. ``AHEAD`` bounds how far tasks run ahead of the oldest missing
+answer, and so the answers that are held in memory and the work that a kill loses: as a rule about a task a rank.
 
 Rank 0 computes in its main thread, for minutes maybe, so a thread of it reads the others' answers and sends them their
 next tasks, over sockets of their own: a thread that waits for gloo could not be interrupted. A rank that dies is
-noticed by its closed connection, as in a fit; one that is stuck, by how long its task takes.
+noticed by its closed connection, as in a fit; a rank that is stuck, by how long its task takes.
 """
 
 from __future__ import annotations
@@ -38,10 +38,9 @@ Answer = TypeVar("Answer")
 
 AHEAD = 8  # tasks a rank, from the oldest that is not answered to the newest that is handed out
 STUCK = 10  # longer at a task than trainer.timeout_minutes, and so many times the longest so far, a rank is stuck
-LOOK = 1.0  # seconds after which rank 0 looks whether one is
+LOOK = 1.0  # seconds between two looks of rank 0 for a stuck rank
 HELLO = 10.0  # seconds in which a connection must prove to be a rank's
 KEY = 16  # bytes, by which it does
-_latest: _Queue[Any, Any] | None = None  # the queue that the other ranks came to last
 
 
 def in_order(
@@ -52,23 +51,23 @@ def in_order(
 ) -> Iterator[Answer]:
     """``answer(task)`` of each task, in their order. Tasks are drawn as they are needed. On rank 0.
 
-    Raises an error where another rank ends or is stuck, which ``ranks.joined`` makes a RankLost; a rank that ends says
-    itself what was wrong.
+    Raises an error where another rank ends or is stuck, which ``ranks.join`` makes a RankLost; a rank that ends prints
+    its own error.
 
     Args:
         answer: how this rank answers.
-        opened: a function of a module; called with ``arguments`` on every other rank, it gives how that one answers.
+        opened: a function of a module; called with ``arguments`` on every other rank, it gives how that rank answers.
             Arguments, tasks and answers can be pickled.
     """
-    if ranks.size() == 1:
+    if ranks.current().world_size == 1:
         return map(answer, tasks)
     return iter(_Queue(tasks, answer, opened, arguments))
 
 
 class _Queue(Generic[Task, Answer]):
-    """The tasks of one caller. The other ranks are at them from ``_open`` to ``_close``, which ``ranks`` calls where
-    they are needed for something else. Meanwhile another caller's tasks (of a second judge, say, which takes turns with
-    the first) are answered by rank 0 alone: the other ranks hold one model at a time.
+    """The tasks of one caller. The other ranks are at them from ``_open`` to ``close``, which ``Rank`` calls where
+    they are needed for other work. Meanwhile rank 0 answers another caller's tasks (of a second judge that takes turns
+    with the first, for example) by itself: the other ranks hold a single model at a time.
     """
 
     def __init__(
@@ -79,7 +78,8 @@ class _Queue(Generic[Task, Answer]):
         arguments: tuple[Any, ...],
     ) -> None:
         self._tasks, self._answer, self._opened, self._arguments = enumerate(tasks), answer, opened, arguments
-        self._changed = Condition()  # it guards what follows
+        self._rank = ranks.current()
+        self._changed = Condition()  # guards all attributes below
         self._waiting: deque[tuple[int, Task]] = deque()  # tasks that nobody is at
         self._answers: dict[int, Answer] = {}  # by the number of the task
         self._free: list[Connection[Any, Any]] = []  # to ranks that have nothing to do
@@ -94,18 +94,19 @@ class _Queue(Generic[Task, Answer]):
         due = drawn = 0  # the next answer to come out, the next task to be drawn
         try:
             while True:
-                wanted = AHEAD * ranks.size() - (drawn - due)
+                wanted = AHEAD * self._rank.world_size - (drawn - due)
                 new = list(islice(self._tasks, wanted))
                 drawn += len(new)
                 if due == drawn:
                     return
                 with self._changed:
                     self._waiting.extend(new)
-                if self._waiting and self._reader is None and (_latest is None or not _latest.is_at_work):
+                others = self._rank.shared_work
+                if self._waiting and self._reader is None and (others is None or not others.is_at_work):
                     self._open()
                 with self._changed:
                     self._hand_out()
-                    if len(new) < wanted and not self._waiting:  # no task is left: ranks need not come back for one
+                    if len(new) < wanted and not self._waiting:  # no task is left that ranks could come back for
                         self._close_when_answered()
                     own_task: tuple[int, Task] | None = None  # rank 0's next
                     if due not in self._answers:
@@ -141,16 +142,15 @@ class _Queue(Generic[Task, Answer]):
 
     def _open(self) -> None:
         """Let the other ranks come."""
-        global _latest
         key = secrets.token_bytes(KEY)
         connections: list[Connection[Any, Any]] = []
         address = _own_address()
         host = address if address in ("localhost", "127.0.0.1") else ""  # ranks of this machine, or of others too
-        with Listener((host, 0), backlog=2 * ranks.size()) as listener:
+        with Listener((host, 0), backlog=2 * self._rank.world_size) as listener:
             meeting = (address, listener.address[1])
-            ranks.others_begin(_help, meeting, key, self._opened, self._arguments, end=self._close)
-            ranks.gather(None)  # all of them have connected
-            while len(connections) < ranks.size() - 1:
+            self._rank.start_on_others(_help, meeting, key, self._opened, self._arguments, shared_work=self)
+            self._rank.gather(None)  # all of them have connected
+            while len(connections) < self._rank.world_size - 1:
                 connection = listener.accept()
                 with suppress(EOFError, OSError):  # somebody else
                     if connection.poll(HELLO) and secrets.compare_digest(connection.recv_bytes(KEY), key):
@@ -158,19 +158,18 @@ class _Queue(Generic[Task, Answer]):
                         continue
                 connection.close()
         self._free, self._busy, self._closing = [], dict.fromkeys(connections, inf), False
-        _latest = self
         self._reader = Thread(target=self._read, args=(connections,), daemon=True)
         self._reader.start()
 
-    def _close(self) -> None:
-        """Wait for the answers to what is handed out; then the other ranks are free, and no task is with them."""
+    def close(self) -> None:
+        """Wait for the answers to the tasks that are handed out; then the other ranks are free."""
         with self._changed:
             self._close_when_answered()
             self._wait_until(lambda: not self._busy)
         if self._reader is not None:
             self._reader.join()
             self._reader = None
-        ranks.gather(None)
+        self._rank.gather(None)
 
     def _close_when_answered(self) -> None:
         self._closing = True
@@ -217,7 +216,7 @@ class _Queue(Generic[Task, Answer]):
             self._raise_if_lost()
             self._changed.wait(LOOK)
             seconds = monotonic() - min(self._busy.values(), default=inf)
-            if self._longest and seconds > max(ranks.timeout().total_seconds(), STUCK * self._longest):
+            if self._longest and seconds > max(self._rank.timeout.total_seconds(), STUCK * self._longest):
                 raise dist.DistNetworkError(f"a rank is at its task for {seconds:.0f} seconds")
 
     def _raise_if_lost(self) -> None:
@@ -227,16 +226,17 @@ class _Queue(Generic[Task, Answer]):
 
 def _help(meeting: tuple[str, int], key: bytes, opened: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     """Another rank: answer tasks until rank 0 has no more of them."""
+    rank = ranks.current()
     try:
         connection = Client(meeting)
     except OSError as e:
         raise ConfigError(
-            f"rank {ranks.rank()} cannot reach rank 0 at {meeting[0]}, port {meeting[1]} ({e}): ranks connect to each "
+            f"rank {rank.rank} cannot reach rank 0 at {meeting[0]}, port {meeting[1]} ({e}): ranks connect to each "
             "other at ports that the system chooses, also for gloo; let them through between these machines"
         ) from e
     with connection:
         connection.send_bytes(key)
-        ranks.gather(None)
+        rank.gather(None)
         answer = opened(*arguments)
         try:
             # tensors in it by value: multiprocessing's own way of pickling passes them in memory that is shared
@@ -249,10 +249,10 @@ def _help(meeting: tuple[str, int], key: bytes, opened: Callable[..., Any], argu
 
 
 def _own_address() -> str:
-    """The address of rank 0 for the others: the one at which they met, where that is on this machine."""
+    """The address of rank 0 for the others: MASTER_ADDR where that is this machine, else this machine's own."""
     meeting = os.environ["MASTER_ADDR"]
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect((meeting, 9))  # it sends nothing, and says from which address it would
+        probe.connect((meeting, 9))  # sends nothing, and chooses the address that it would send from
         own_address: str = probe.getsockname()[0]
         met_here = own_address == probe.getpeername()[0] or ip_address(own_address).is_loopback
     return meeting if met_here else own_address

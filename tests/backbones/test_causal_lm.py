@@ -28,11 +28,11 @@ from mathse.models import adapters, memory, precision
 from mathse.models.base import IGNORED, Backbone
 from mathse.models.causal_lm import CausalLMBackbone
 from mathse.models.flops import training_flops
-from mathse.models.gguf import folder_of
+from mathse.models.needs import architecture_of
+from mathse.models.packaged.gguf import folder_of
 from mathse.models.parts import lora_pattern
 from mathse.models.precision import cpu_prefers_bfloat16, precision_of
 from mathse.models.row import Row
-from mathse.models.shapes import shape_of
 from mathse.training.fit import dtype_of
 
 ATOL = 2e-5  # logits of order 1, in float32, summed in another order
@@ -138,8 +138,8 @@ def test_what_trains_is_counted_without_a_tower(backbone: Backbone, folder: Path
     parameters = sum(p.numel() for p in backbone.model.parameters())
     assert (row.part, row.parameters) == ("language", parameters)
     assert training_flops(backbone).patch_square == 0
-    shape = shape_of(CausalLM(path=str(folder)))
-    assert shape is not None and shape.total == parameters
+    model = architecture_of(CausalLM(path=str(folder)))
+    assert model is not None and model.total == parameters
 
 
 def test_what_a_checkpoint_does_not_say_can_be_said(folder: Path, tmp_path: Path) -> None:

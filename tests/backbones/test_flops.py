@@ -10,7 +10,7 @@ from small import solved_rows, tiny_backbone
 from torch.utils.flop_counter import FlopCounterMode
 
 from mathse.commands.tiny import BUILDERS
-from mathse.inference.work import Work
+from mathse.inference.work import AnswerCosts
 from mathse.models import modes
 from mathse.models.base import Backbone
 from mathse.models.flops import amounts_of, forward_flops, lowest_trained_layer, training_flops
@@ -39,8 +39,8 @@ def test_operations_of_answers_are_those_that_torch_counts(family: str, n: int, 
     backbone = opened(family)
     with FlopCounterMode(display=False) as counter:
         (samples,) = backbone.complete([question], n=n, max_new_tokens=8, temperature=1.0, seed=1)
-    work = Work.of(backbone)
-    [payment] = work.on(question, samples)
+    work = AnswerCosts.of(backbone)
+    [payment] = work.count_local(question, samples)
     prompt = samples[0].prompt
     assert work.operations is not None
     ahead = work.operations.square * prompt.squares

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from e2e.runs import TINY, run
+from internvl_original import describe, shapes, train_pieces, write_original  # noqa: E402
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokenizer, InternVLForConditionalGeneration
@@ -29,10 +30,6 @@ from mathse.models.internvl2_5.published import native_config
 from mathse.models.row import Row
 from mathse.runs.reader import read_run
 from mathse.training.fit import save_checkpoint
-
-pytest.importorskip("sentencepiece", reason="the tests train a small sentencepiece model; pip install -e '.[dev]'")
-
-from internvl_original import describe, shapes, train_pieces, write_original  # noqa: E402
 
 load = partial(models.load, "internvl2_5")
 

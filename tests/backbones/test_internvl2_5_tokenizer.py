@@ -6,16 +6,12 @@ import json
 import random
 
 import pytest
+import sentencepiece
+from internvl_original import BEHIND, CHAT_TOKENS, TEXTS, UNUSED, train_pieces, write_tokenizer
 from transformers import AutoTokenizer
 
 from mathse.errors import CheckpointError
 from mathse.models.internvl2_5.tokenizer import build_tokenizer
-
-sentencepiece = pytest.importorskip(
-    "sentencepiece", reason="the tests train a small sentencepiece model; pip install -e '.[dev]'"
-)
-
-from internvl_original import BEHIND, CHAT_TOKENS, TEXTS, UNUSED, train_pieces, write_tokenizer  # noqa: E402
 
 TEXT = {
     "empty": "",

@@ -19,7 +19,7 @@ from mathse.commands.tiny import BUILDERS, HF_CLASSES, OTHERS
 from mathse.commands.tiny import main as make
 from mathse.config.backbones import CausalLM
 from mathse.errors import DataError
-from mathse.inference.serving.messages import messages
+from mathse.inference.serving.dialect import make_messages
 from mathse.models import tiny_tokenizer
 from mathse.models.base import Backbone
 from mathse.models.causal_lm import load as load_causal_lm
@@ -142,7 +142,7 @@ def test_a_path_with_marks_trains_no_mark_but_its_end(backbone: Backbone) -> Non
 def test_a_server_is_sent_a_prompt_with_the_marks_of_a_plain_one(backbone: Backbone) -> None:
     def rendered(text: str) -> Counter[int]:
         row = Row(question=f"Is it {text}?", images=(), history=[(text, text)])
-        sent = messages(row, str, backbone.defuse)
+        sent = make_messages(row, str, backbone.defuse)
         if backbone.max_images == 0:  # templates of text alone take strings; servers join the parts for them
             for turn in sent:
                 if not isinstance(turn["content"], str):

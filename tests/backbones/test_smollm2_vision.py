@@ -20,13 +20,12 @@ from mathse.config.fits import Fit
 from mathse.errors import CheckpointError, ConfigError
 from mathse.models.base import TOWER_FEATURES
 from mathse.models.feature_store import GIB, FeatureStore
-from mathse.models.needs import frozen_parts
-from mathse.models.onnx_tower import read_tower
-from mathse.models.packaged import made_once, packaged_file
+from mathse.models.needs import architecture_of, frozen_parts
+from mathse.models.packaged.onnx_tower import read_tower
+from mathse.models.packaged.package_files import made_once, packaged_file
+from mathse.models.packaged.smollm2_vision import SmolLM2VisionBackbone
 from mathse.models.parts import named_parts
 from mathse.models.row import Row
-from mathse.models.shapes import shape_of
-from mathse.models.smollm2_vision import SmolLM2VisionBackbone
 from mathse.models.tower_features import TowerFeatures
 
 KEPT = Fit(freeze=["tower"], tower_features=True)
@@ -81,13 +80,13 @@ def test_kept_features_stand_for_the_pixels_of_a_frozen_tower(backbone: SmolLM2V
 def test_the_shape_that_a_plan_reads_has_the_parameters_of_the_model(
     backbone: SmolLM2VisionBackbone, folder: Path
 ) -> None:
-    shape = shape_of(SmolLM2Vision(path=str(folder)))
-    assert shape is not None and shape.image_tokens == (12, 12)
+    model = architecture_of(SmolLM2Vision(path=str(folder)))
+    assert model is not None and model.image_tokens == (12, 12)
     counted: Counter[str] = Counter()
     for part, _, parameter in named_parts(backbone):
         counted[part] += parameter.numel()
-    assert dict(shape.parameters) == dict(counted)
-    published = shape_of(SmolLM2Vision())
+    assert dict(model.parameters) == dict(counted)
+    published = architecture_of(SmolLM2Vision())
     assert published is not None and published.total == 157_125_888
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from mathse.errors import ConfigError
+from mathse.evaluation.benchmark import GIVEN, NOT_SCORED, Extraction
 from mathse.evaluation.benchmarks import make
-from mathse.evaluation.benchmarks.base import GIVEN, NOT_SCORED, Extraction
 from mathse.evaluation.benchmarks.mathverse import extraction_prompt, judge_prompt, judgement, query
 from tests.benchmarks.cases import Scripted, rows, verse_row, write
 

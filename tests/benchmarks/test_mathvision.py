@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from mathse.errors import ConfigError, DataError
+from mathse.evaluation.benchmark import GIVEN, NOT_SCORED, Extraction
 from mathse.evaluation.benchmarks import make, mathvision, official_latex
 from mathse.evaluation.benchmarks.arithmetic import NoNumber, number_of
-from mathse.evaluation.benchmarks.base import GIVEN, NOT_SCORED, Extraction
 from mathse.evaluation.benchmarks.bounded import Workers
 from mathse.evaluation.benchmarks.mathvision_answer import equal, extracted_answer, quick_value
 from tests.benchmarks.cases import outputs, rows, vision_row, write

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from mathse.errors import ConfigError, DataError
+from mathse.evaluation.benchmark import GIVEN, NOT_SCORED, Extraction, Item, Scored
 from mathse.evaluation.benchmarks import make
-from mathse.evaluation.benchmarks.base import GIVEN, NOT_SCORED, Extraction, Item, Scored
 from mathse.evaluation.benchmarks.mathvista import MathVista, extraction_prompt, query, solution_query
 from tests.benchmarks.cases import Scripted, choice_row, outputs, rows, vista_row, write
 

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from mathse.errors import DataError
+from mathse.evaluation.benchmark import Item
 from mathse.evaluation.benchmarks import make, math_verifier, mathvista, rows
-from mathse.evaluation.benchmarks.base import Item
 from mathse.evaluation.benchmarks.bounded import Workers
 from mathse.evaluation.benchmarks.marker import mapped_response, marked_answer
 from mathse.evaluation.benchmarks.math_verifier import second_opinions

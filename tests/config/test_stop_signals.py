@@ -56,14 +56,14 @@ def test_a_worker_that_has_inherited_them_takes_no_notice_of_sigusr1() -> None:
 
 
 def test_during_a_fit_a_scheduler_only_asks_and_ctrl_c_ends_it_at_once(monkeypatch, capfd) -> None:
-    monkeypatch.setattr(leaving, "_told", False)
+    monkeypatch.setattr(leaving, "_asked", False)
     child = os.fork()
     if child == 0:
         with stopping_once(), leaving.fit_under_way(decides=True):
             send(signal.SIGUSR1)
             send(signal.SIGUSR1)  # of the job's step, too
             send(signal.SIGTERM)
-            if not leaving.told():
+            if not leaving.is_asked():
                 os._exit(1)
             try:
                 send(signal.SIGINT)

@@ -19,7 +19,7 @@ from mathse.errors import DataError
 from mathse.inference.llm.images import content_of
 from mathse.inference.prompts import annotation_prompt
 from mathse.inference.rows import judge_row, reflect_row, solve_row
-from mathse.inference.serving.messages import messages
+from mathse.inference.serving.dialect import make_messages
 from mathse.models.row import Row, with_pictures_first
 from mathse.types import Problem, PromptStyle, Verdict
 
@@ -98,11 +98,11 @@ def test_every_prompt_shows_the_pictures_at_the_questions_marks_and_nowhere_else
         judge_row(style, PLACED, path, see_answer=True, see_image=True),
     ]
     for row in rows:
-        turns = messages(row, str)
+        turns = make_messages(row, str)
         texts = shown(turns[0]["content"])
         assert texts[0].endswith("Is ") and texts[1:4] == ["a", " larger than ", "b"] and texts[4].startswith("?")
         assert not any("<image>" in text for text in texts)
-        first = messages(with_pictures_first(row), str)[0]["content"]
+        first = make_messages(with_pictures_first(row), str)[0]["content"]
         assert shown(first)[:2] == ["a", "b"] and "Is  larger than ?" in shown(first)[2]
 
 
@@ -110,7 +110,7 @@ def test_without_marks_pictures_stand_first_and_a_models_text_is_left_as_it_is()
     plain = Problem("p", "Which is larger?", ("a.png", "b.png"), "5")
     row = judge_row("full", plain, "Step 1: <image> and <image>.", see_answer=False, see_image=True)
     assert "marked" not in row
-    texts = shown(messages(row, str)[0]["content"])
+    texts = shown(make_messages(row, str)[0]["content"])
     assert texts[:2] == ["a", "b"] and "Step 1: <image> and <image>." in texts[2]
 
 

@@ -20,7 +20,7 @@ from mathse.data.words.solution import check, corrupt, written, written_wrongly
 from mathse.data.words.source import OURS, operations
 from mathse.errors import DataError
 from mathse.scoring.answers import extract_answer, same_answer
-from mathse.types import Lineage, ReasoningPath
+from mathse.types import Draft, Lineage, ReasoningPath
 
 CANDY = operations_of("X=((32.0+42.0)-35.0)")
 
@@ -256,8 +256,8 @@ def test_a_fallible_teacher_errs_on_the_same_problems_each_time(root: Path) -> N
     hopeless = FallibleReplayTeacher(TeacherSettings(error_rate=1, seed=0))
     assert perfect.solve(problems) == [p.solution for p in problems]
     wrong = hopeless.solve(problems)
-    assert wrong == hopeless.reflect(problems, [], [])
     assert not any(same_answer(extract_answer(t or ""), p.answer) for t, p in zip(wrong, problems, strict=True))
     paths = [ReasoningPath(p.id, p.id, p.solution or "", Lineage("student", "", "")) for p in problems]
+    assert wrong == hopeless.reflect([Draft(p, path, None) for p, path in zip(problems, paths, strict=True)])
     assert {v.status for v in perfect.annotate(problems, paths)} == {"correct"}
     assert {v.status for v in hopeless.annotate(problems, paths)} == {"wrong"}

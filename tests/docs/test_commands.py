@@ -13,8 +13,8 @@ from hydra.core.override_parser.types import Glob, Override
 
 from docs.desk import execute, furnish, small, unfinish
 from docs.pages import NOT_RUN, PAGES, ROOT, Block, all_blocks, inline_commands, program
-from mathse.__main__ import VERBS
 from mathse.commands import functions
+from mathse.commands.subcommands import SUBCOMMANDS
 from mathse.config.compose import evaluate_config, train_config
 from mathse.config.options import groups
 from mathse.runs.store import read_jsonl
@@ -98,7 +98,7 @@ def check(name: str, arguments: list[str]) -> None:
     elif name == "plan":
         train_config(arguments)
     else:
-        assert not name or name in VERBS or (ROOT / name).is_file(), name
+        assert not name or name in SUBCOMMANDS or (ROOT / name).is_file(), name
 
 
 def first_job(arguments: list[str]) -> list[str]:

@@ -14,8 +14,8 @@ from mathse.config import evaluation, parse
 from mathse.config.options import CONF
 from mathse.config.register import register
 from mathse.config.schema import EvaluateConfig
+from mathse.evaluation.benchmark import LLM, RULE, Extraction, Item, Scored
 from mathse.evaluation.benchmarks import math_verifier, mathvision
-from mathse.evaluation.benchmarks.base import LLM, RULE, Extraction, Item, Scored
 from mathse.evaluation.benchmarks.mathvision import MathVision
 from mathse.evaluation.grading import GradedAnswer
 from mathse.evaluation.predictions import Answer

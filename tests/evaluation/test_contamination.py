@@ -11,7 +11,7 @@ from PIL import Image
 
 from evaluation.cases import draw_pictures, metrics, rows, run, write_rows
 from mathse.errors import DataError
-from mathse.evaluation.benchmarks.base import Item
+from mathse.evaluation.benchmark import Item
 from mathse.evaluation.contamination import check
 from mathse.types import Problem
 

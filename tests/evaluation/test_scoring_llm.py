@@ -28,7 +28,7 @@ JUDGED = {
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    monkeypatch.setattr(faults, "FIRST_WAIT", 0.01)
+    monkeypatch.setattr(faults, "FIRST_WAIT_SECONDS", 0.01)
 
 
 def asked_about(text: str) -> str:

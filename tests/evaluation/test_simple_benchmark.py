@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from mathse.errors import ConfigError
-from mathse.evaluation.benchmarks.simple import SimpleBenchmark, refuse_unfinished, whole
+from mathse.evaluation.simple_benchmark import SimpleBenchmark, refuse_unfinished, whole
 from mathse.scoring.answers import same_answer
 from mathse.types import Problem
 

@@ -28,11 +28,11 @@ from mathse.evaluation.benchmarks.marker import mapped_response, marked_answer
 from mathse.evaluation.benchmarks.mathverse import judgement
 from mathse.evaluation.benchmarks.mathvision_answer import extracted_answer, quick_value
 from mathse.inference.llm.chat import ChatRequest
-from mathse.inference.llm.faults import Broken
+from mathse.inference.llm.faults import BrokenReply
 from mathse.inference.llm.serialization import read_reply
 from mathse.inference.prompts.feedback import parse_annotation, parse_feedback
+from mathse.reporting.formulas import answer_with_formulas, with_formulas
 from mathse.reporting.progress.wording import clean
-from mathse.reporting.report.formulas import answer_with_formulas, with_formulas
 from mathse.scoring.answers import extract_answer, same_answer
 from mathse.scoring.answers.compare import choice_index
 
@@ -87,7 +87,7 @@ REQUEST = ChatRequest([], max_tokens=8, logprobs=True)
 
 
 def replies(body: str) -> None:
-    with suppress(Broken):
+    with suppress(BrokenReply):
         reply = read_reply(body, REQUEST, "key")
         assert reply.texts and all(isinstance(text, str) for text in reply.texts)
 

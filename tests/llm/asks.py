@@ -18,7 +18,7 @@ def client_of(url: str, cache: str, run: str, mode: Any, timeout: float = 1.5) -
 
 if __name__ == "__main__":
     url, cache, run, count, mode, timeout = sys.argv[1:]
-    faults.FIRST_WAIT = 0.01
+    faults.FIRST_WAIT_SECONDS = 0.01
     requests = [
         ChatRequest([{"role": "user", "content": f"row {k}"}], prompt_version="solve/1") for k in range(int(count))
     ]

@@ -17,7 +17,7 @@ NewClient = Callable[..., ChatClient]
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """The key in its place, and waits between tries that suit a test."""
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    monkeypatch.setattr(faults, "FIRST_WAIT", 0.01)
+    monkeypatch.setattr(faults, "FIRST_WAIT_SECONDS", 0.01)
 
 
 @pytest.fixture

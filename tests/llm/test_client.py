@@ -16,7 +16,7 @@ from api_server import KEY, MODEL, ApiServer, Body, text_of
 
 from llm.conftest import NewClient, number_of, row, rows
 from mathse.errors import ConfigError, TeacherError
-from mathse.inference.llm import online, reply_size
+from mathse.inference.llm import connection, online
 from mathse.inference.llm.client import ChatClient, ChatReply, ChatRequest
 
 
@@ -111,7 +111,7 @@ def test_requests_are_drawn_as_they_are_needed(api: ApiServer, connect: NewClien
             yield row(k)
 
     connect(max_concurrency=4).complete(lazily())
-    assert max(drawn) <= 4 * online.AHEAD + 4
+    assert max(drawn) <= 4 * online.READ_AHEAD + 4
 
 
 def test_progress_is_told_of_every_row(connect: NewClient) -> None:
@@ -142,7 +142,7 @@ def test_what_fails_for_the_moment_is_asked_again(api: ApiServer, connect: NewCl
 def test_a_reply_that_does_not_end_is_left_at_a_limit_of_size(
     api: ApiServer, connect: NewClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reply_size, "MOST_BYTES", 10_000)
+    monkeypatch.setattr(connection, "MAX_REPLY_BYTES", 10_000)
     api.answer = lambda body: "a" * 20_000 if "row 0" in text_of(body) else "short"
     replies = connect(max_retries=1).complete(rows(3))
     assert [r.outcome for r in replies] == ["failed", "answered", "answered"]
@@ -212,7 +212,7 @@ def test_a_row_that_the_server_cannot_take_is_given_up_untried(api: ApiServer, c
 def test_a_server_that_takes_no_row_at_all_ends_the_run(api: ApiServer, connect: NewClient) -> None:
     api.mood = lambda text, nth: "too_long"
     said = ends_with(connect(max_concurrency=2), rows(50))
-    assert "maximum context length" in said and len(api.asked) <= online.HOPELESS + 2
+    assert "maximum context length" in said and len(api.asked) <= online.MAX_REJECTED + 2
 
 
 @pytest.mark.parametrize(
@@ -337,18 +337,18 @@ def test_no_more_are_under_way_than_allowed(api: ApiServer, connect: NewClient) 
 
 def test_a_slot_is_the_next_requests_while_its_answer_goes_to_the_disk(api: ApiServer, connect: NewClient) -> None:
     client, second_is_there = connect(max_concurrency=1), threading.Event()
-    keep, waited = client.keep, []
+    store, waited = client.store, []
 
     def slow_disk(reply: ChatReply, request: ChatRequest) -> None:
         waited.append(second_is_there.wait(10))
-        keep(reply, request)
+        store(reply, request)
 
     def answer(body: Body) -> str:
         if len(api.asked) == 2:
             second_is_there.set()
         return "so"
 
-    client.keep, api.answer = slow_disk, answer  # type: ignore[method-assign]
+    client.store, api.answer = slow_disk, answer  # type: ignore[method-assign]
     assert len(client.complete(rows(2))) == 2 and waited == [True, True] and api.most_under_way == 1
 
 
@@ -356,15 +356,15 @@ def test_connections_are_in_pools_of_bounded_size(
     api: ApiServer, connect: NewClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     api.delay = 0.2
-    monkeypatch.setattr(online, "POOL", 2)
+    monkeypatch.setattr(online, "POOL_CONNECTIONS", 2)
     client, opened = connect(max_concurrency=5), []
-    connected = client.connected
+    connected = client.open_async
 
     def counted(url: str) -> openai.AsyncOpenAI:
         opened.append(connected(url))
         return opened[-1]
 
-    client.connected = counted  # type: ignore[method-assign]
+    client.open_async = counted  # type: ignore[method-assign]
     assert len(client.complete(rows(10))) == 10 and len(opened) == 3 and api.most_under_way == 5
     assert all(pool.is_closed() for pool in opened)
 
@@ -436,7 +436,7 @@ def test_the_openai_api_is_what_null_means_whatever_the_environment_says(
     connect: NewClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", "http://elsewhere/v1")
-    assert str(connect(base_url=None).connected_sync().base_url) == "https://api.openai.com/v1/"
+    assert str(connect(base_url=None).open_sync().base_url) == "https://api.openai.com/v1/"
 
 
 # --- secrets ----------------------------------------------------------------------------------------------------------

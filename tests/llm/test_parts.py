@@ -23,16 +23,16 @@ from mathse.errors import DataError
 from mathse.inference.llm.account import Account
 from mathse.inference.llm.cache import AnswerCache, Claims
 from mathse.inference.llm.chat import ChatReply, ChatRequest, Usage
-from mathse.inference.llm.faults import MAX_WAIT, Broken, fault_of_body, retry_after
-from mathse.inference.llm.images import MAX_BYTES, data_url, picture_of
+from mathse.inference.llm.faults import MAX_WAIT_SECONDS, BrokenReply, read_fault_body, retry_after
+from mathse.inference.llm.images import MAX_PICTURE_BYTES, data_url, picture_of
 from mathse.inference.llm.limits import Limits, Pace
 from mathse.inference.llm.pricing import (
-    OPENAI,
+    OPENAI_URL,
     PRICES,
     Price,
     _by_genai_prices,
+    bound_cost,
     image_tokens,
-    most_it_can_cost,
     price_of,
     prompt_tokens,
 )
@@ -227,12 +227,12 @@ def test_a_pause_holds_all_and_the_longest_one_counts() -> None:
 # --- faults -----------------------------------------------------------------------------------------------------------
 
 FAULTS = [
-    (429, "rate_limit_exceeded", "Rate limit reached", "moment"),
+    (429, "rate_limit_exceeded", "Rate limit reached", "transient"),
     (429, "insufficient_quota", "You exceeded your current quota", "run"),
-    (500, "", "x", "moment"),
-    (503, "", "x", "moment"),
-    (408, "", "x", "moment"),
-    (409, "", "x", "moment"),
+    (500, "", "x", "transient"),
+    (503, "", "x", "transient"),
+    (408, "", "x", "transient"),
+    (409, "", "x", "transient"),
     (401, "invalid_api_key", "x", "run"),
     (403, "", "Country not supported", "run"),
     (403, "", "Your input was flagged", "row"),
@@ -252,14 +252,14 @@ FAULTS = [
 @pytest.mark.parametrize(("status", "code", "message", "whose"), FAULTS)
 def test_each_fault_is_somebody_s(status: int, code: str, message: str, whose: str) -> None:
     for body in ({"message": message, "code": code}, {"error": {"message": message, "code": code}}):
-        assert fault_of_body(status, body, None).whose == whose
+        assert read_fault_body(status, body, None).scope == whose
 
 
 def test_a_server_that_asks_for_more_than_patience_ends_the_run() -> None:
     body = {"message": "limit"}
-    assert fault_of_body(429, body, None, {"retry-after": str(MAX_WAIT)}).whose == "moment"
-    assert fault_of_body(429, body, None, {"retry-after": str(MAX_WAIT + 1)}).whose == "run"
-    assert fault_of_body(429, body, None, {"retry-after": "inf"}).whose == "run"
+    assert read_fault_body(429, body, None, {"retry-after": str(MAX_WAIT_SECONDS)}).scope == "transient"
+    assert read_fault_body(429, body, None, {"retry-after": str(MAX_WAIT_SECONDS + 1)}).scope == "run"
+    assert read_fault_body(429, body, None, {"retry-after": "inf"}).scope == "run"
 
 
 def test_retry_after_is_read_in_each_of_its_forms() -> None:
@@ -272,10 +272,10 @@ def test_retry_after_is_read_in_each_of_its_forms() -> None:
 
 def test_no_words_of_a_server_hold_a_key() -> None:
     body = {"message": "Incorrect key: my-own-secret, see sk-proj-0123456789abcdef or [my-own-secret]"}
-    said = fault_of_body(401, body, "my-own-secret").message
+    said = read_fault_body(401, body, "my-own-secret").message
     assert said == "401: Incorrect key: [key], see [key] or [[key]]"
-    assert fault_of_body(401, {"message": "no one"}, "no").message == "401: no one"  # a placeholder is no secret
-    assert len(fault_of_body(500, {"message": "x" * 9999}, None).message) < 400
+    assert read_fault_body(401, {"message": "no one"}, "no").message == "401: no one"  # a placeholder is no secret
+    assert len(read_fault_body(500, {"message": "x" * 9999}, None).message) < 400
 
 
 # --- bodies -----------------------------------------------------------------------------------------------------------
@@ -290,7 +290,7 @@ def body(**changes: Any) -> dict[str, Any]:
     "text", ["", "{", "null", "[]", "{}", '{"choices": []}', '{"choices": [{}]}', '{"choices": [null]}', "[" * 10**5]
 )
 def test_a_body_that_is_no_completion_is_broken(text: str) -> None:
-    with pytest.raises(Broken):
+    with pytest.raises(BrokenReply):
         read_reply(text, row(1), "k")
 
 
@@ -298,7 +298,7 @@ def test_every_cut_of_a_body_is_broken() -> None:
     whole = json.dumps(body(usage={"prompt_tokens": 3}))
     assert read_reply(whole, row(1), "k").text == "12"
     for cut in range(len(whole)):
-        with pytest.raises(Broken):
+        with pytest.raises(BrokenReply):
             read_reply(whole[:cut], row(1), "k")
 
 
@@ -368,7 +368,7 @@ def test_other_models_have_the_price_that_genai_prices_knows_of_their_server(
 def test_our_prices_agree_with_those_of_genai_prices() -> None:
     """But for what cached tokens of a model without a price for them cost, and what it does not list."""
     for model, ours in PRICES.items():
-        theirs = _by_genai_prices(model, OPENAI)
+        theirs = _by_genai_prices(model, OPENAI_URL)
         assert theirs is None or (theirs.input, theirs.output, theirs.cached) == (ours.input, ours.output, ours.cached)
 
 
@@ -400,7 +400,7 @@ def test_what_a_request_can_cost_covers_prompt_picture_and_every_choice(tmp_path
     content = [part, {"type": "text", "text": "三角形 ABC"}]
     request = ChatRequest([{"role": "user", "content": content}], max_tokens=100, n=3)
     assert prompt_tokens(request, MODEL, bytes_a_token=1) == 765 + 13 + 16
-    assert most_it_can_cost(request, MODEL, Price(1, 2)) == pytest.approx((765 + 13 + 16 + 2 * 300) / 1e6)
+    assert bound_cost(request, MODEL, Price(1, 2)) == pytest.approx((765 + 13 + 16 + 2 * 300) / 1e6)
 
 
 # --- pictures ---------------------------------------------------------------------------------------------------------
@@ -443,7 +443,7 @@ def test_a_large_picture_is_scaled_down_and_a_huge_one_is_a_photograph(tmp_path:
     assert picture_of(data_url(saved(tmp_path, "a.png", noise), 512)).size == (256, 512)
     colours = Image.frombytes("RGB", (1250, 1250), os.urandom(1250 * 1250 * 3))
     huge = data_url(saved(tmp_path, "b.png", colours, compress_level=1), 4096)
-    assert huge.startswith("data:image/jpeg") and len(base64.b64decode(huge.partition(",")[2])) < MAX_BYTES
+    assert huge.startswith("data:image/jpeg") and len(base64.b64decode(huge.partition(",")[2])) < MAX_PICTURE_BYTES
 
 
 def test_a_damaged_picture_is_named(tmp_path: Path) -> None:

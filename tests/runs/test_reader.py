@@ -134,7 +134,7 @@ def test_a_stage_is_compared_only_with_all_its_rows_as_recorded(
 
 
 def test_a_study_refuses_a_run_whose_answers_were_edited(tmp_path: Path) -> None:
-    from mathse.reporting.study.differences import right_answers
+    from mathse.reporting.study.collect import right_answers
 
     run = build_run(tmp_path / "run", size=12)
     assert right_answers(read_run(run), "last.accuracy")

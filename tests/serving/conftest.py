@@ -34,7 +34,7 @@ def taught(body: Body) -> str:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     logging.disable_progress_bar()
-    monkeypatch.setattr(faults, "FIRST_WAIT", 0.01)
+    monkeypatch.setattr(faults, "FIRST_WAIT_SECONDS", 0.01)
 
 
 @pytest.fixture

@@ -114,7 +114,7 @@ def test_each_checkpoint_has_an_engine_of_its_own_and_none_is_left(start: Start,
     first, second = (tmp_path / "served" / f"{name}.log" for name in names)
     assert "model.safetensors" in first.read_text() and gone(pid_in(first)) and not gone(pid_in(second))
     engine.free()
-    assert gone(pid_in(second)) and not engine.address.taken()
+    assert gone(pid_in(second)) and not engine.address.is_taken()
     assert engine.serve(tmp_path / "checkpoint_1", names[0]) == names[0]  # after a fit, say
 
 
@@ -123,7 +123,7 @@ def test_an_engine_that_died_is_started_again(start: Start, tmp_path: Path) -> N
     name = content_name(checkpoint)
     engine.serve(checkpoint, name)
     os.kill(pid_in(tmp_path / "served" / f"{name}.log"), signal.SIGKILL)
-    assert wait_until(lambda: not engine.address.taken())
+    assert wait_until(lambda: not engine.address.is_taken())
     assert engine.process.child is not None and engine.process.child.process.wait(10) == 137
     engine.serve(checkpoint, name)
     assert engine.address.models() == [name]

@@ -17,10 +17,10 @@ from small import path, problems, tiny_backbone, verdict
 from mathse.config.backbones import TinyBackbone as Section
 from mathse.config.judges import Judge
 from mathse.errors import CheckpointError, TeacherError
-from mathse.inference.serving.dialect import at_status
+from mathse.inference.serving.dialect import read_status_log_probs
 from mathse.judges import judge_paths
 from mathse.judges.orm import open_orm, p_correct
-from mathse.judges.served_orm import ServedORM, unscored_note
+from mathse.judges.served_orm import ServedORM, note_unscored
 from mathse.models import load
 from mathse.runs.store import read_json, write_json, write_jsonl
 from mathse.types import Problem, ReasoningPath, Verdict
@@ -85,7 +85,7 @@ def test_a_server_without_logprobs_gives_verdicts_without_scores_and_it_is_said(
     assert {v.score for v in there} == {None} and {v.status for v in there} == {"correct", "wrong"}
     here = {v.path_id: v.status for v in local(orm_of("analysis_first"), asked)}
     assert {v.path_id: v.status for v in there} == here
-    note = unscored_note(tmp_path)
+    note = note_unscored(tmp_path)
     assert note is not None and note.startswith("judge.server: gave no log-probabilities for 12 of 12 paths")
     assert "P(correct)" in note and "judge.threshold" in note
 
@@ -99,10 +99,10 @@ def test_scored_and_unparsed_verdicts_are_not_counted_as_unscored(tmp_path: Path
     ):
         write_jsonl(tmp_path / "round_01" / "verdicts.jsonl", verdicts)
         write_stage(tmp_path / "round_01")
-        assert unscored_note(tmp_path) is None
+        assert note_unscored(tmp_path) is None
     write_jsonl(tmp_path / "round_01" / "verdicts.jsonl", [scored, Verdict("other", "wrong", judge="teacher")])
     write_stage(tmp_path / "round_01")
-    assert unscored_note(tmp_path) is None
+    assert note_unscored(tmp_path) is None
 
 
 def test_what_the_server_garbles_is_unparsed(
@@ -139,7 +139,7 @@ def token(text: str, logprob: float = -0.1, **top: float) -> dict[str, Any]:
 
 
 def score_at_status(tokens: list[dict[str, Any]], correct: str, wrong: str) -> float | None:
-    pair = at_status(tokens, correct, wrong)
+    pair = read_status_log_probs(tokens, correct, wrong)
     return None if pair is None else p_correct(torch.tensor(pair))
 
 

@@ -19,9 +19,9 @@ from mathse.config.backbones import TinyBackbone as Section
 from mathse.config.generators import ServerGenerator
 from mathse.config.schema import Trainer
 from mathse.errors import TeacherError
-from mathse.inference.generate import Ask
+from mathse.inference.generate import PromptBatch
 from mathse.inference.rows import solve_row
-from mathse.inference.serving.names import content_name, served_folder
+from mathse.inference.serving.names import content_name, make_served_folder
 from mathse.inference.serving.student import ServedStudent, ServedStudents
 from mathse.models import load
 from mathse.models.row import Row
@@ -150,8 +150,8 @@ def test_a_server_with_fewer_choices_is_asked_again_with_other_seeds(
 def test_several_batches_are_asked_at_a_time_and_come_back_in_their_order(
     student: ServedStudent, local: TinyBackbone, rows: list[Row]
 ) -> None:
-    asks = [Ask([row], GREEDY) for row in rows]
-    assert list(student.generated(asks)) == [local.generate([row], **GREEDY) for row in rows]
+    asks = [PromptBatch([row], GREEDY) for row in rows]
+    assert list(student.generate_batches(asks)) == [local.generate([row], **GREEDY) for row in rows]
 
 
 # --- token counts -----------------------------------------------------------------------------------------------------
@@ -210,7 +210,7 @@ def test_a_served_folder_has_the_files_of_the_checkpoint_and_samples_as_it_is_as
     tiny_backbone(seed=1).save(checkpoint)
     own = {"eos_token_id": [1, 0], "top_k": 1, "top_p": 0.001, "temperature": 0.01, "repetition_penalty": 1.05}
     (checkpoint / "generation_config.json").write_text(json.dumps(own))
-    folder = served_folder(checkpoint, content_name(checkpoint), tmp_path / "served")
+    folder = make_served_folder(checkpoint, content_name(checkpoint), tmp_path / "served")
     assert {f.name for f in folder.iterdir()} == {f.name for f in checkpoint.iterdir()}
     assert (folder / "model.safetensors").read_bytes() == (checkpoint / "model.safetensors").read_bytes()
     said = read_json(folder / "generation_config.json")
@@ -218,7 +218,7 @@ def test_a_served_folder_has_the_files_of_the_checkpoint_and_samples_as_it_is_as
     assert said["do_sample"] and said["temperature"] == said["top_p"] == 1.0 and said["top_k"] > 200_000
     assert read_json(checkpoint / "generation_config.json") == own
     checkpoint.rename(tmp_path / "moved")
-    again = served_folder(tmp_path / "moved", folder.name, tmp_path / "served")
+    again = make_served_folder(tmp_path / "moved", folder.name, tmp_path / "served")
     assert again == folder and (folder / "config.json").exists()
 
 

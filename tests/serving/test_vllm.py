@@ -31,11 +31,11 @@ from mathse.config.backbones import TinyBackbone as Section
 from mathse.config.generators import VLLMGenerator
 from mathse.config.schema import Trainer
 from mathse.errors import ConfigError, TeacherError
-from mathse.inference.generate import Ask
+from mathse.inference.generate import PromptBatch
 from mathse.inference.rows import solve_row
-from mathse.inference.serving.names import content_name, served_folder
+from mathse.inference.serving.held_model import ClientLock, HeldModelLock
+from mathse.inference.serving.names import content_name, make_served_folder
 from mathse.inference.serving.student import ServedStudents
-from mathse.inference.serving.turns import ModelTurns, Turns
 from mathse.inference.serving.vllm import VLLMEngine, form_of
 from mathse.models import load
 from mathse.models.row import Row
@@ -174,27 +174,27 @@ def test_two_checkpoints_of_one_form_may_take_each_others_place(
     (larger / "config.json").write_text(json.dumps({**config, "dtype": "bfloat16"}))
     load("tiny", checkpoint).save(tmp_path / "again")  # a model that was read, as every fit's is
     folders = [checkpoint, other, orm_of("binary"), larger, tmp_path / "again"]
-    forms = {form_of(served_folder(f, content_name(f), tmp_path / "served")) for f in folders}
+    forms = {form_of(make_served_folder(f, content_name(f), tmp_path / "served")) for f in folders}
     assert len(forms) == 1
     (larger / "chat_template.jinja").write_text("another")
-    assert form_of(served_folder(larger, content_name(larger), tmp_path / "served")) not in forms
+    assert form_of(make_served_folder(larger, content_name(larger), tmp_path / "served")) not in forms
 
 
 def test_requests_for_two_models_take_turns() -> None:
-    turns, brought = Turns(), list[str]()
-    one, two = (ModelTurns(turns, name, lambda name=name: brought.append(name)) for name in ("one", "two"))  # type: ignore[misc]
-    one.take()
-    assert one.joined() and not two.joined() and brought == ["one"]
-    waiting = threading.Thread(target=two.take)
+    lock, loaded = HeldModelLock(), list[str]()
+    one, two = (ClientLock(lock, name, lambda name=name: loaded.append(name)) for name in ("one", "two"))  # type: ignore[misc]
+    one.acquire()
+    assert one.try_acquire() and not two.try_acquire() and loaded == ["one"]
+    waiting = threading.Thread(target=two.acquire)
     waiting.start()
-    one.give_back()
+    one.release()
     waiting.join(0.1)
-    assert waiting.is_alive() and brought == ["one"]  # one request is still under way
-    one.give_back()
+    assert waiting.is_alive() and loaded == ["one"]  # one request is still under way
+    one.release()
     waiting.join(10)
-    assert brought == ["one", "two"] and two.joined() and not one.joined()
-    turns.expire()
-    assert not two.joined()
+    assert loaded == ["one", "two"] and two.try_acquire() and not one.try_acquire()
+    lock.expire()
+    assert not two.try_acquire()
 
 
 # --- the process ------------------------------------------------------------------------------------------------------
@@ -226,7 +226,7 @@ def test_one_engine_serves_all_checkpoints_and_reads_pictures_where_they_lie(
     for folder in (checkpoint, other, checkpoint):
         texts = served.of(folder, tiny_backbone).generate(rows, max_new_tokens=5 + len(said))
         assert all("The answer to this problem is" in text for (text,) in texts)
-    counts = json.loads(engine.addresses[0].at_root("stats", None).text)
+    counts = json.loads(engine.addresses[0].request_root("stats", None).text)
     assert counts["loads"] == 2 and counts["data_urls"] == 0 and counts["file_urls"] == counts["requests"] == 60
     assert len(list((tmp_path / "served" / "pictures").iterdir())) == 1
     assert [line.partition(" (")[0] for line in said if "starts" in line] == ["vllm: starts, for the whole run"]
@@ -254,7 +254,7 @@ def test_an_engine_that_is_killed_in_mid_stage_is_started_again_and_nothing_is_l
     assert isinstance(engine, VLLMEngine)
 
     def kill() -> None:
-        while not (engine._process and engine._process.child and engine.turns._holds):
+        while not (engine._process and engine._process.child and engine.lock._held):
             time.sleep(0.01)
         time.sleep(0.3)
         supervisor = engine._process.child.process.pid
@@ -274,10 +274,10 @@ def test_a_server_that_is_lost_leaves_its_requests_to_the_others_and_takes_part_
 ) -> None:
     progress, rows = list[str](), list[Row]()
 
-    def asks(enough: Callable[[], bool]) -> Iterator[Ask]:
+    def asks(enough: Callable[[], bool]) -> Iterator[PromptBatch]:
         while not enough():
             rows.append(Row(question=f"Number {len(rows)}?", images=()))
-            yield Ask(rows[-1:], GREEDY)
+            yield PromptBatch(rows[-1:], GREEDY)
 
     with ExitStack() as opened:
         one = opened.enter_context(Engine(vllm=checkpoint))
@@ -285,11 +285,11 @@ def test_a_server_that_is_lost_leaves_its_requests_to_the_others_and_takes_part_
             url, port = two.url, two._server.server_address[1]
             served = students(tmp_path, progress, base_urls=[one.url, url], probe=2, max_concurrency=2)
             student = served.of(checkpoint, opener(checkpoint))
-            texts = list(student.generated(asks(lambda: len(two.asked) > 2)))
-        texts += student.generated(asks(lambda: len(progress) > 1 and len(rows) > 20))
+            texts = list(student.generate_batches(asks(lambda: len(two.asked) > 2)))
+        texts += student.generate_batches(asks(lambda: len(progress) > 1 and len(rows) > 20))
         assert progress[1] == f"vllm: no answer from {url}; the other servers go on"
         two = opened.enter_context(Engine(vllm=other, port=port))
-        texts += student.generated(asks(lambda: len(two.asked) > 4))  # two of them are the probe's
+        texts += student.generate_batches(asks(lambda: len(two.asked) > 4))  # two of them are the probe's
         assert progress[2] == f"vllm: {url} answers again" and two.held == content_name(checkpoint)
     local = load("tiny", checkpoint)
     assert [text for (text,) in texts] == [local.generate([row], **GREEDY)[0] for row in rows]

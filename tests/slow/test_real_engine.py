@@ -16,7 +16,7 @@ from mathse.config import build
 from mathse.config import teachers as teacher_settings
 from mathse.config.data import JsonlData
 from mathse.judges.teachers.openai_api import OpenAITeacher
-from mathse.types import Lineage, ReasoningPath, Verdict
+from mathse.types import Draft, Lineage, ReasoningPath, Verdict
 from slow.served import needs_serving, served, taught
 
 pytestmark = [pytest.mark.slow, needs_serving]
@@ -69,8 +69,11 @@ def test_the_three_jobs_with_real_problems_and_their_pictures(
     assert all(solved)
     said = one.annotate(rows, drafts)
     assert all(v.status == "unparsed" and v.raw for v in said)  # after one repair each
-    feedback = [Verdict(d.id, "wrong", "Step 1", "It is not 13.") for d in drafts]
-    assert all(one.reflect(rows, drafts, feedback))
+    tasks = [
+        Draft(row, path, Verdict(path.id, "wrong", "Step 1", "It is not 13."))
+        for row, path in zip(rows, drafts, strict=True)
+    ]
+    assert all(one.reflect(tasks))
     usage = one.usage()
     assert {job: sums["requests"] for job, sums in usage["jobs"].items()} == {
         "annotate": 3, "generate": 3, "reflect": 3, "repair": 3}  # fmt: skip

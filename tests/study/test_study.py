@@ -17,14 +17,12 @@ from mathse.config.compose import train_config
 from mathse.config.options import look_in
 from mathse.config.sections import plain
 from mathse.errors import ConfigError, DataError, RunError
+from mathse.reporting.charts import LETTER_WIDTH, Point, means, means_by_cost
 from mathse.reporting.study import main as study
-from mathse.reporting.study.collect import collect
-from mathse.reporting.study.curves import Point, curves
+from mathse.reporting.study import picture
+from mathse.reporting.study.collect import PairedDifference, collect
 from mathse.reporting.study.design import EXPERIMENTS, read_design
-from mathse.reporting.study.differences import PairedDifference
-from mathse.reporting.study.picture import LETTER, dots, picture
-from mathse.reporting.study.readme import BEGIN, END
-from mathse.reporting.study.tables import difference_text
+from mathse.reporting.study.readme import BEGIN, END, difference_text
 from mathse.runs.store import read_json, write_json
 
 GAINS = {"none": 0.0, "teacher": -0.2, "orm": -0.1}
@@ -254,18 +252,18 @@ def test_a_picture_is_drawn_again_without_the_runs(runs, tmp_path):
 
 def test_long_names_of_variants_do_not_run_together():
     names = ["short fits from the student before", "long fits from the base", "distilled alone"]
-    drawn = dots({name: [0.551, 0.62] for name in names}, "test accuracy", None)
+    drawn = means({name: [0.551, 0.62] for name in names}, "test accuracy", None)
     texts = re.findall(r'<text x="([\d.]+)" y="[\d.]+" class="name"[^>]*>([^<]+)</text>', drawn)
     middle_of = {line: float(x) for x, line in texts}
     assert " ".join(line for _, line in texts) == " ".join(names)
     step = sorted(set(middle_of.values()))[1] - min(middle_of.values())
-    assert max(map(len, middle_of)) * LETTER <= step
+    assert max(map(len, middle_of)) * LETTER_WIDTH <= step
 
 
 @pytest.mark.parametrize("shares", [[0.86, 0.88], [0.17, 0.2], [1.0, 1.0], [0.0, 0.0]])
 def test_every_picture_of_shares_begins_at_zero(shares):
     lines = {"one": [Point([100, 120], shares)], "other": [Point([200, 210], [0.3, 0.31])]}
-    for drawn in (dots({"a": shares, "b": [0.3, 0.31]}, "accuracy", None), curves(lines, "accuracy", "calls")):
+    for drawn in (means({"a": shares, "b": [0.3, 0.31]}, "accuracy", None), means_by_cost(lines, "accuracy", "calls")):
         ticks = [float(t) for t in re.findall(r'class="tick" text-anchor="end">([\d.]+)<', drawn)]
         assert min(ticks) == 0 and max(ticks) <= 100
 

@@ -12,7 +12,7 @@ from mathse.config.data import SyntheticData
 from mathse.data.synthetic import SymbolicTeacher
 from mathse.data.synthetic.problems import facts
 from mathse.data.synthetic.solution import KINDS, first_error, parse, solve, write
-from mathse.types import Lineage, Problem, ReasoningPath, Verdict
+from mathse.types import Draft, Lineage, Problem, ReasoningPath, Verdict
 
 SIZES = {"seed_size": 1, "pool": 3000, "test": 1, "dev": 1, "orm_train": 1, "orm_held": 1}
 
@@ -84,25 +84,26 @@ def test_it_errs_the_same_at_a_second_try_in_any_order_and_elsewhere_with_anothe
 def test_reflecting_without_feedback_it_writes_what_it_wrote_before(pool: list[Problem]) -> None:
     teacher, some = teacher_with(0.2), pool[:500]
     drafts = [draft(p, wrong_at(p, 2)) for p in some]
-    assert teacher.reflect(some, drafts, [None] * len(some), attempt=1) == teacher.solve(some)
+    without_feedback = [Draft(p, d, None) for p, d in zip(some, drafts, strict=True)]
+    assert teacher.reflect(without_feedback, attempt=1) == teacher.solve(some)
 
 
 @pytest.mark.parametrize("step", [1, 2, 3, 4])
 def test_reflecting_it_keeps_the_steps_before_the_named_one_and_mends_the_rest(pool: list[Problem], step: int) -> None:
     some = pool[:200]
-    drafts = [draft(p, wrong_at(p, step)) for p in some]
-    assert all(error_of(p, d.text) == step for p, d in zip(some, drafts, strict=True))
-    feedback = [named(d, f"Step {step}") for d in drafts]
-    assert teacher_with(0.0).reflect(some, drafts, feedback) == [p.solution for p in some]
-    revised = teacher_with(1.0).reflect(some, drafts, feedback)  # even a bad teacher leaves the kept steps alone
-    for d, text in zip(drafts, revised, strict=True):
+    paths = [draft(p, wrong_at(p, step)) for p in some]
+    assert all(error_of(p, d.text) == step for p, d in zip(some, paths, strict=True))
+    drafts = [Draft(p, d, named(d, f"Step {step}")) for p, d in zip(some, paths, strict=True)]
+    assert teacher_with(0.0).reflect(drafts) == [p.solution for p in some]
+    revised = teacher_with(1.0).reflect(drafts)  # even a bad teacher leaves the kept steps as they are
+    for d, text in zip(paths, revised, strict=True):
         assert (text or "").split("\n")[: step - 1] == d.text.split("\n")[: step - 1]
 
 
 def test_a_judge_that_names_a_later_step_makes_the_rewrite_keep_the_error(pool: list[Problem]) -> None:
     problem = pool[0]
     path = draft(problem, wrong_at(problem, 1))
-    [revised] = teacher_with(0.0).reflect([problem], [path], [named(path, "Step 3")])
+    [revised] = teacher_with(0.0).reflect([Draft(problem, path, named(path, "Step 3"))])
     assert error_of(problem, revised) == 1
     assert (revised or "").split("\n")[:2] == path.text.split("\n")[:2]
 
@@ -111,13 +112,13 @@ def test_a_judge_that_names_a_later_step_makes_the_rewrite_keep_the_error(pool: 
 def test_feedback_that_names_no_step_makes_it_write_all_anew(pool: list[Problem], step: str | None) -> None:
     problem = pool[0]
     path = draft(problem, wrong_at(problem, 3))
-    assert teacher_with(0.0).reflect([problem], [path], [named(path, step)]) == [problem.solution]
+    assert teacher_with(0.0).reflect([Draft(problem, path, named(path, step))]) == [problem.solution]
 
 
 def test_reflecting_on_garbage_is_a_solution_all_the_same(pool: list[Problem]) -> None:
     problem = pool[0]
     path = draft(problem, "no idea \x00 {}")
-    assert teacher_with(0.0).reflect([problem], [path], [named(path, "Step 2")]) == [problem.solution]
+    assert teacher_with(0.0).reflect([Draft(problem, path, named(path, "Step 2"))]) == [problem.solution]
 
 
 def test_a_perfect_teacher_annotates_as_the_checker_does(pool: list[Problem]) -> None:

@@ -29,9 +29,9 @@ from mathse.models.base import Backbone
 from mathse.models.model_spec import ModelSpec
 from mathse.models.prompt_reader import reader_as_set
 from mathse.models.row import Row
+from mathse.reporting.pages import write_page
 from mathse.reporting.progress import Progress
 from mathse.reporting.progress.wording import aligned
-from mathse.reporting.report import write_page
 from mathse.runs.layout import BAD_ROWS, DECONTAMINATION_PAIRS
 from mathse.runs.store import make_folder, write_json, write_jsonl
 from mathse.types import Problem

@@ -1,20 +1,22 @@
-"""data_check.html: the result of a check as one page that loads nothing."""
+"""data_check.html: the result of a check as one page; ``page.html.j2`` has its sections and sentences."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import base64
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from mathse.config.parse import flatten
 from mathse.config.schema import TrainConfig
 from mathse.data.images import png_bytes
-from mathse.reporting.report.bars import Bar, Part, bars
-from mathse.reporting.report.cards import PagePictures, problem_card
-from mathse.reporting.report.page import figure, html, section, table
-from mathse.reporting.report.svg import safe
+from mathse.errors import MathSEError
+from mathse.reporting.charts import Bar, Part, bars
+from mathse.reporting.pages import MAX_TABLE_ROWS, render
+from mathse.reporting.report.listing import png_size
 from mathse.types import Problem
 
-SHOWN = 200  # rows of a table
 GROUPS = {
     "by_source": "source",
     "by_language": "language",
@@ -22,6 +24,7 @@ GROUPS = {
     "by_pictures": "pictures a row",
 }
 SPREADS = {"question_length": "characters of the question", "picture_side": "long side of a picture, pixels"}
+PICTURE_BUDGET = 1_500_000  # bytes of pictures in a page; later pictures are named, not shown
 
 
 def page(
@@ -31,67 +34,51 @@ def page(
     warnings: Sequence[Mapping[str, Any]],
     samples: Sequence[Problem],
 ) -> str:
-    """The whole page: counts, rows listed and to look at, samples, settings."""
-    backbone = figures["backbone"]
-    measured = f"Prompts were measured by backbone={backbone}." if backbone else "No prompt was measured."
-    listed = (
-        f"{figures['listed']:,} rows cannot be used, {figures['too_long']:,} of them because the prompt is too long."
-    )
-    listed_rows = [(f"{row['file']}:{row['line']}", row["id"] or "", row["reason"]) for row in bad[:SHOWN]]
-    rows_to_look_at = [
-        (f"{row['file']}:{row['line']}", row["id"], ", ".join(row["by"]), _about(row)) for row in warnings[:SHOWN]
-    ]
-    parts = [
-        section("data", "Rows", f"Rows in = rows used + rows listed. {measured}", _counts(figures)),
-        section("lengths", "Lengths and sizes", "", _spreads(figures)),
-        section("listed", "Rows listed", listed, _first_rows(("where", "id", "reason"), listed_rows, len(bad))),
-        section(
-            "warnings",
-            "Rows to look at",
-            _WARNINGS,
-            _first_rows(("where", "id", "what", "with"), rows_to_look_at, len(warnings)),
-        ),
-        section("gallery", "Samples", "A choice by hash of the id: the same each time.", _samples(samples)),
-        section("notes", "Notes", "", "".join(f"<p>{safe(note)}</p>" for note in figures["notes"])),
-        section("settings", "Settings", "", table(("setting", "value"), _settings(config), "all settings of the data")),
-    ]
-    header = (
-        f'<p class="eyebrow">MathSE · data check</p><h1>{safe(config.name)}</h1>'
-        f'<p class="result"><b>{figures["used"]:,}</b> of {figures["rows"]:,} rows can be used, '
-        f"{figures['listed']:,} are listed.</p>"
-    )
-    return html("data check", header, parts)
-
-
-_WARNINGS = (
-    "These rows are used as they are: rows that repeat another one, answers that contradict each other or the row's "
-    "own solution, and rows that are in a benchmark (decontaminate.action says what a run does with those)."
-)
-
-
-def _counts(figures: Mapping[str, Any]) -> str:
+    """Return the page: counts, rows listed and to look at, samples, settings."""
     parts = [
         Part("used", figures["used"], f"{figures['used']:,}", "accent"),
         Part("listed", figures["listed"], f"{figures['listed']:,}", "signal"),
     ]
-    drawn = figure(lambda width: bars([Bar("rows", parts)], "Rows used and listed", width=width))
-    rows = [(name, value, f"{count:,}") for key, name in GROUPS.items() for value, count in figures[key].items()]
-    rows += [("split", name, f"{count:,}") for name, count in figures["splits"].items()]
-    return drawn + table(("what", "which", "rows"), rows, "")
+    counts = []
+    for key, name in GROUPS.items():
+        counts += [{"what": name, "which": value, "rows": f"{count:,}"} for value, count in figures[key].items()]
+    counts += [{"what": "split", "which": name, "rows": f"{count:,}"} for name, count in figures["splits"].items()]
 
-
-def _spreads(figures: Mapping[str, Any]) -> str:
-    rows = []
+    spreads, spread_bars = [], []
     for key, name in SPREADS.items():
         spread = figures[key]
         if spread["least"] is not None:
-            rows.append((name, f"{spread['least']:,}", f"{spread['median']:,}", f"{spread['greatest']:,}"))
-    drawn = [
-        figure(bars([Bar(f"≤ {end}", [Part(SPREADS[key], n, f"{n:,}", "accent-2")]) for end, n in up_to.items()], name))
-        for key, name in SPREADS.items()
-        if (up_to := figures[key]["up_to"])
-    ]
-    return "".join(drawn) + (table(("what", "least", "median", "greatest"), rows, "") if rows else "")
+            ends = {end: f"{spread[end]:,}" for end in ("least", "median", "greatest")}
+            spreads.append({"what": name, **ends})
+        shown = [Bar(f"≤ {end}", [Part(name, n, f"{n:,}", "accent-2")]) for end, n in spread["up_to"].items()]
+        spread_bars.append(partial(bars, shown, name))
+
+    listed = []
+    for row in bad[:MAX_TABLE_ROWS]:
+        listed.append({"where": f"{row['file']}:{row['line']}", "id": row["id"] or "", "reason": row["reason"]})
+    looked_at = []
+    for found in warnings[:MAX_TABLE_ROWS]:
+        place, kinds = f"{found['file']}:{found['line']}", ", ".join(found["by"])
+        looked_at.append({"where": place, "id": found["id"], "what": kinds, "with": _about(found)})
+    settings = flatten({"data": config.data, "decontaminate": config.decontaminate})
+    return render(
+        "commands/data_check/page.html.j2",
+        "data check",
+        name=config.name,
+        figures=figures,
+        used=partial(bars, [Bar("rows", parts)], "Rows used and listed"),
+        counts=counts,
+        spreads=spreads,
+        spread_bars=spread_bars,
+        listed=listed,
+        all_listed=len(bad),
+        warnings=looked_at,
+        all_warnings=len(warnings),
+        MAX_TABLE_ROWS=MAX_TABLE_ROWS,
+        samples=samples,
+        pictures=PagePictures(png_bytes),
+        settings=[{"setting": key, "value": "null" if value is None else value} for key, value in settings.items()],
+    )
 
 
 def _about(row: Mapping[str, Any]) -> str:
@@ -101,18 +88,43 @@ def _about(row: Mapping[str, Any]) -> str:
     return f"{row['against_id']} in {row['against']}, {row['similarity']:.2f}{weak}"
 
 
-def _first_rows(heads: Sequence[str], rows: Sequence[Sequence[object]], count: int) -> str:
-    """A table of the first of ``count`` rows; nothing where there is none."""
-    more = f"<p>... and {count - SHOWN:,} more in the files.</p>" if count > SHOWN else ""
-    return table(heads, rows, "") + more if rows else ""
+@dataclass(frozen=True)
+class Picture:
+    """A picture of the page as a symbol that cards refer to; without a symbol, why it is ``missing``."""
+
+    symbol: str = ""
+    width: int = 0  # px
+    height: int = 0
+    data: str = ""  # the PNG in base64
+    missing: str = ""
+    reason: str = ""
 
 
-def _samples(samples: Sequence[Problem]) -> str:
-    pictures = PagePictures(png_bytes)
-    drawn = "".join(problem_card(problem, pictures) for problem in samples)
-    return f'{pictures.defs()}<div class="cards">{drawn}</div>' if samples else ""
+@dataclass
+class PagePictures:
+    """Each picture of the page once. ``budget``: bytes of pictures that still fit."""
 
+    image_png: Callable[[str], bytes]
+    budget: int = PICTURE_BUDGET
+    known: dict[str, Picture] = field(default_factory=dict)  # by reference
 
-def _settings(config: TrainConfig) -> list[tuple[str, object]]:
-    sections = {"data": config.data, "decontaminate": config.decontaminate}
-    return [(key, "null" if value is None else value) for key, value in flatten(sections).items()]
+    @property
+    def stored(self) -> list[Picture]:
+        return [picture for picture in self.known.values() if picture.symbol]
+
+    def show(self, reference: str) -> Picture:
+        """Return the picture, and store it at its first call."""
+        if reference not in self.known:
+            self.known[reference] = self._read(reference)
+        return self.known[reference]
+
+    def _read(self, reference: str) -> Picture:
+        try:
+            png = self.image_png(reference)
+            width, height = png_size(png)
+        except (MathSEError, OSError, ValueError) as e:
+            return Picture(missing="picture not available", reason=str(e))
+        if len(png) > self.budget:
+            return Picture(missing="picture left out, to keep this page small", reason=reference)
+        self.budget -= len(png)
+        return Picture(f"pic{len(self.stored)}", width, height, base64.b64encode(png).decode("ascii"))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mathse import models
 from mathse.config.fits import ORM
 from mathse.data.domains import recorded_domain
 from mathse.data.labelled_paths import read_labelled
@@ -20,7 +21,6 @@ from mathse.evolution.state import Judged
 from mathse.evolution.training_rows import rewrites, training_row
 from mathse.inference import prompts
 from mathse.judges import orm_rows
-from mathse.models import FAMILIES
 from mathse.models.row import Row, with_pictures_first
 from mathse.runs.layout import CHECKPOINT, FEEDBACK, INCORRECT, ORM_FILE, PREFERENCES, TRAIN
 from mathse.runs.reader import FinishedStage, Run
@@ -160,13 +160,14 @@ def _as_read(row: Row, family: str) -> Row:
 
 
 def family_of(backbone: Mapping[str, Any]) -> str:
-    """Of a backbone's settings: ``mathse.models.qwen2vl.load`` -> "qwen2vl"."""
-    return str(backbone["_target_"]).removeprefix("mathse.models.").partition(".")[0]
+    """The name of the backbone's family; for a class of the user's own, the name of its package."""
+    target = str(backbone["_target_"])
+    return models.family_of(target) or target.partition(".")[0]
 
 
 def style_of(backbone: Mapping[str, Any]) -> PromptStyle:
     """The ``Backbone.prompt_style`` of a backbone's settings, without loading its class, which would load torch."""
-    of_family: PromptStyle = getattr(FAMILIES.get(family_of(backbone)), "prompt_style", "full")
+    of_family: PromptStyle = getattr(models.FAMILIES.get(family_of(backbone)), "prompt_style", "full")
     chosen: PromptStyle | None = backbone.get("prompt_style")
     return chosen or of_family
 

@@ -11,9 +11,9 @@ from huggingface_hub import EvalResult, ModelCardData
 from mathse.commands.export.adapter import adapter_weights, base_of, hub_id
 from mathse.commands.export.data_card import cell, kept_out, teacher_name
 from mathse.commands.export.examples import family_of
-from mathse.commands.lineage.checkpoints import Checkpoint, checkpoints
 from mathse.data.domains import subject
 from mathse.data.source_terms import UNKNOWN, terms_of
+from mathse.runs.checkpoints import Checkpoint, checkpoints
 from mathse.runs.fit_ranks import RANKS
 from mathse.runs.layout import CHECKPOINT, ORM_STAGES, SOURCES, TRAINED, title
 from mathse.runs.reader import Run

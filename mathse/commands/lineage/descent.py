@@ -12,11 +12,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from mathse.commands.lineage.checkpoints import Checkpoint, checkpoints
 from mathse.commands.lineage.lines import Line, rows_of
 from mathse.commands.lineage.story import tell
 from mathse.errors import DataError
 from mathse.reporting.progress.wording import clean
+from mathse.runs.checkpoints import Checkpoint, checkpoints
 from mathse.runs.layout import (
     CHECKPOINT,
     FEEDBACK,

@@ -9,10 +9,10 @@ from heapq import nlargest
 from os.path import commonprefix
 from typing import Any
 
-from mathse.commands.lineage.checkpoints import Checkpoint, checkpoints
 from mathse.commands.lineage.lines import FILES, lines_about, location_of, rows_of
 from mathse.commands.lineage.problem import TracedProblem, recorded_row, trace_problem
 from mathse.errors import DataError
+from mathse.runs.checkpoints import Checkpoint, checkpoints
 from mathse.runs.layout import (
     FEEDBACK_VERDICTS,
     PATH_FILES,

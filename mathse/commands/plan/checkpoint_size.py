@@ -1,4 +1,4 @@
-"""How large a checkpoint is: from the headers of a folder's weight files, or known of a published model."""
+"""How large a checkpoint is: from the headers of a folder's weight files, or counted in a published model."""
 
 from __future__ import annotations
 
@@ -9,16 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mathse.config.backbones import CogVLM2, InternVL25, Qwen2VL, SmolLM2
 from mathse.errors import CheckpointError
-from mathse.models.shapes import shape_of
+from mathse.models.needs import architecture_of
 
-# Parameters, by hub id.
-PUBLISHED = {
-    section.path: shape.total
-    for section in (Qwen2VL(), InternVL25(), CogVLM2(), SmolLM2())
-    if (shape := shape_of(section)) is not None
-}
 RESUME = 12  # bytes a parameter of a full fit's resume point: the weight and AdamW's two moments, in float32
 MOST_HEADER = 100_000_000  # bytes; safetensors' own bound
 
@@ -34,8 +27,8 @@ def parameters(section: Any) -> tuple[int | None, str]:
         if not files:
             return None, f"{path} holds no safetensors file: disk is not estimated"
         return sum(map(_numbers_in, files)), f"parameters counted in the headers of {path}"
-    if path in PUBLISHED:
-        return PUBLISHED[path], f"parameters as published of {path}"
+    if (model := architecture_of(section)) is not None:
+        return model.total, f"parameters as published of {path}"
     return None, f"the size of {path} is not known here: disk is not estimated; name a local folder"
 
 

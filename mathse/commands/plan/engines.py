@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mathse.commands.plan.amounts import Range, StagePlan
 from mathse.config.generators import ServerGenerator, VLLMGenerator
 from mathse.config.schema import TrainConfig
+from mathse.evolution.planner import Range, StagePlan
 from mathse.runs.layout import JUDGE_USAGE, PATH_FILES, PREDICTION_FILES, STUDENT_USAGE, VERDICT_FILES
 from mathse.runs.reader import Run, read_run
 

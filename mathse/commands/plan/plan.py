@@ -7,9 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mathse.commands.plan.amounts import StagePlan
 from mathse.commands.plan.checkpoint_size import RESUME, bytes_a_number, parameters
-from mathse.commands.plan.planner import Planner
 from mathse.commands.plan.rates import KINDS, Rates, known_rates
 from mathse.commands.plan.spending import PlannedSpending, Spending
 from mathse.commands.plan.teacher_requests import TeacherRequests
@@ -17,9 +15,9 @@ from mathse.config.schema import TrainConfig, is_fitted_on, needs_orm
 from mathse.config.teachers import OpenAITeacher
 from mathse.data.sources import open_source
 from mathse.evolution import memory
+from mathse.evolution.planner import Planner, StagePlan
 from mathse.inference.llm.pricing import BATCH_DISCOUNT, MILLION, Price, price_of
-from mathse.models.needs import feature_bytes, frozen_parts, planned_precision
-from mathse.models.shapes import shape_of
+from mathse.models.needs import architecture_of, feature_bytes, frozen_parts, planned_precision
 
 Pair = tuple[float, float]  # low, high
 OF_THE_ORM = ("orm", "orm/solver")  # the stages whose model is the ORM's
@@ -96,8 +94,8 @@ class Plan:
             (config.orm.fit, config.orm.backbone or config.backbone, needs_orm(config) and config.orm.see_image),
         ):
             if fit.tower_features and sees:
-                shape = shape_of(section)
-                needed = None if shape is None else feature_bytes(shape, fit)
+                model = architecture_of(section)
+                needed = None if model is None else feature_bytes(model, fit)
                 a_picture[section is config.backbone, frozen_parts(fit)] = needed
         known = [needed for needed in a_picture.values() if needed is not None]
         if len(known) < len(a_picture):
@@ -168,6 +166,7 @@ class Plan:
 
 def make_plan(config: TrainConfig, *, sample: int, rates: Sequence[str] = (), like: Path | None = None) -> Plan:
     """Reads the data, and no weight. ``rates``: "fit=2.5" and the like. Raises DataError where a run would."""
+    memory.expect_layers_that_train(config)
     known = known_rates(rates, like)
     source = open_source(config)
     splits = source.splits().values()

@@ -2,34 +2,31 @@
 before it starts.
 
 How many answers, verdicts and rows there will be is the planner's. What each comes to is measured in the ledgers of an
-earlier run (--like), else estimated: tokens from the words of prompts and reference solutions, operations from the
-model's shape. Rows that a fit by pairs sees, and answers that an ORM gives for itself, are not counted.
+earlier run (--like), else estimated: tokens from the words of prompts and reference solutions, operations in the
+model without numbers. Rows that a fit by pairs sees, and answers that an ORM gives for itself, are not counted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from mathse.commands.plan.amounts import Range, StagePlan
 from mathse.commands.plan.teacher_requests import ANNOTATION, SOLUTION
 from mathse.commands.plan.tokens import A_MESSAGE, text_tokens
 from mathse.config.fits import Fit
 from mathse.config.schema import TrainConfig, needs_orm
 from mathse.data.images import image_size
+from mathse.evolution.planner import Range, StagePlan
 from mathse.inference import prompts
-from mathse.models.operations import JOINED, Amounts, Operations, picture_amounts, written_behind
-from mathse.models.shape_operations import forward_of, training_of
-from mathse.models.shapes import Shape, shape_of
+from mathse.models.needs import architecture_of, planned_precision
+from mathse.models.operations import Amounts, picture_amounts, written_behind
 from mathse.runs.layout import PATHS, VERDICTS
 from mathse.runs.ledger import FLOPS, TOKENS, spent_in
 from mathse.runs.reader import FinishedStage, Run, read_run
 from mathse.types import Problem
-
-PATCH_NUMBERS = 3 * 2  # colours by frames, of a patch's pixel, where a picture's size decides its tokens
 
 
 @dataclass(frozen=True)
@@ -81,7 +78,7 @@ class Spending:
                 "model's own answers may exceed; --like RUN measures them"
             )
         for lengths in {id(s): s for s in (self.student, self.orm)}.values():
-            if lengths.shape is None:
+            if lengths.model is None:
                 self.notes.append("FLOPs: not known where the sizes of the backbone are not; --like RUN measures them")
                 break
 
@@ -99,7 +96,7 @@ class Spending:
         answers = stage.held_samples + Range.of(stage.evaluated)
         lengths = self.orm if stage.name == "orm" else self.student
         row = self._row(stage)
-        read = Unit(read=row.trained, flops=lengths.flops(lengths.row(stage.name == "orm"), forward_of))
+        read = Unit(read=row.trained, flops=lengths.reading(lengths.row(stage.name == "orm") + lengths.seen))
         return (
             _times(answers, self._answer(1.0))
             + _times(stage.held_verdicts, self._verdict())
@@ -113,7 +110,7 @@ class Spending:
         written = min(self.student.solution, limit)
         amounts = self.student.answer(written, prompts_share)
         read = self.student.prompt * prompts_share
-        return Unit(read, written, flops=self.student.flops(amounts, forward_of))
+        return Unit(read, written, flops=self.student.reading(amounts))
 
     def _verdict(self) -> Unit:
         """Predict the ORM's verdicts. With the verdict first, it explains the rejected paths, here half of them."""
@@ -121,7 +118,7 @@ class Spending:
         full = min(ANNOTATION, judge.max_new_tokens)
         first = orm.kind == "binary" or orm.order == "verdict_first"
         written = (1.0 if orm.kind == "binary" or judge.explain != "all" else full / 2) if first else full
-        return Unit(self.orm.judged, written, flops=self.orm.flops(self.orm.answer(written, of_judge=True), forward_of))
+        return Unit(self.orm.judged, written, flops=self.orm.reading(self.orm.answer(written, of_judge=True)))
 
     def _row(self, stage: StagePlan) -> Unit:
         is_orm = stage.name == "orm"
@@ -131,7 +128,7 @@ class Spending:
         fit: Fit = self.config.orm.fit if is_orm else self.config.sft
         first = stage.new.high / stage.seen.high if stage.seen.high else 1.0
         amounts = lengths.row(is_orm)
-        flops = lengths.flops(amounts, lambda shape: training_of(shape, fit, first))
+        flops = lengths.training(amounts, fit, planned_precision(self.config.trainer), first)
         return Unit(trained=amounts.tokens, flops=flops)
 
 
@@ -141,23 +138,22 @@ class _Lengths:
     def __init__(self, section: Any, problems: Sequence[Problem]) -> None:
         settings: Mapping[str, Any] = section if isinstance(section, Mapping) else vars(section)
         style: Any = settings.get("prompt_style") or getattr(section, "prompt_style", "full")
-        self.shape = shape_of(section)
+        self.model = architecture_of(section)
         self.picture = _mean(sum(self._picture(ref) for ref in p.images) for p in problems)
         question = _mean(text_tokens(prompts.generation_prompt(p, style)) for p in problems) + A_MESSAGE
         solved = [p.solution for p in problems if p.solution]
+        self.seen = picture_amounts(round(self.picture))
         self.solution = _mean(text_tokens(text) + 1 for text in solved) if solved else SOLUTION  # with its end
         self.prompt = question + self.picture
         self.judged = self.prompt + self.solution + 2 * A_MESSAGE
 
     def _picture(self, ref: str) -> float:
         """Tokens; where a picture's size decides, at most as many as the settings allow."""
-        if self.shape is None or not self.shape.patch:
+        if self.model is None:
             return 0.0
-        most = self.shape.image_tokens[1]
-        if self.shape.patch % PATCH_NUMBERS:
-            return most
-        width, height = image_size(ref)
-        return min(most, width * height / (self.shape.patch / PATCH_NUMBERS) / JOINED + 2)
+        if self.model.tokens_of is None:
+            return self.model.image_tokens[1]
+        return self.model.tokens_of(*image_size(ref))
 
     def answer(self, written: float, prompts_share: float = 1.0, of_judge: bool = False) -> Amounts:
         """Operations of one answer, with its share of reading the prompt."""
@@ -167,14 +163,26 @@ class _Lengths:
         return whole + written_behind(round(prompt), 0, round(written))
 
     def row(self, of_judge: bool) -> Amounts:
-        """Operations of a row each time that training sees it."""
+        """A row without what the tower does for its picture."""
         length = (self.judged + ANNOTATION) if of_judge else (self.prompt + self.solution)
         response = ANNOTATION if of_judge else self.solution
-        tokens = Amounts(tokens=round(length), targets=round(response), squares=round(length**2))
-        return tokens + picture_amounts(round(self.picture))
+        return Amounts(tokens=round(length), targets=round(response), squares=round(length**2))
 
-    def flops(self, amounts: Amounts, operations: Callable[[Shape], Operations]) -> float | None:
-        return None if self.shape is None else operations(self.shape).of(amounts)
+    def reading(self, amounts: Amounts) -> float | None:
+        """FLOPs of a forward pass."""
+        return None if self.model is None else self.model.reading.of(amounts)
+
+    def training(self, row: Amounts, fit: Fit, precision: str, first: float) -> float | None:
+        """FLOPs of a row each time that training sees it. ``first``: share of the rows that it sees for the first time;
+        the outputs of frozen parts and lower layers for these are kept where ``fit`` says so."""
+        if self.model is None:
+            return None
+        trained = self.model.training(fit, precision)
+        if fit.freeze_layers and first < 1 and trained.above is not None and trained.below is not None:
+            return trained.above.of(row) + first * trained.below.of(row + self.seen)
+        if fit.tower_features:
+            return trained.whole.of(row) + first * self.model.reading.of(self.seen)
+        return trained.whole.of(row + self.seen)
 
 
 def _times(count: Range, unit: Unit) -> PlannedSpending:

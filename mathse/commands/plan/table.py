@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mathse.commands.plan.amounts import Range
 from mathse.commands.plan.plan import Pair, Plan
 from mathse.commands.plan.spending import PlannedSpending
 from mathse.config.schema import needs_orm
 from mathse.evolution import memory
+from mathse.evolution.planner import Range
 from mathse.reporting.progress.costs import NAMES
 from mathse.reporting.progress.wording import aligned, scaled
 from mathse.runs.ledger import FLOPS, TOKENS

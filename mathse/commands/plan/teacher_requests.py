@@ -8,10 +8,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from mathse.commands.plan.amounts import Range, StagePlan
 from mathse.commands.plan.rates import Rates
 from mathse.commands.plan.tokens import A_MESSAGE, picture_tokens, text_tokens
 from mathse.config.teachers import OpenAITeacher
+from mathse.evolution.planner import Range, StagePlan
 from mathse.inference import prompts
 from mathse.types import Problem, Verdict
 

@@ -21,9 +21,9 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from mathse.commands.cli import Program
 from mathse.commands.mistakes import JobFailed
 from mathse.commands.slurm import queue, submission
-from mathse.commands.slurm.program import Program
 from mathse.commands.slurm.queue import JobState
 from mathse.commands.slurm.settings import SlurmSettings
 from mathse.commands.slurm.submission import SlurmJob

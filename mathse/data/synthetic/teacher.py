@@ -14,7 +14,7 @@ from mathse.data.synthetic.problems import facts
 from mathse.data.synthetic.solution import KINDS, Numbers, expected, parse, write
 from mathse.scoring.metrics import first_step
 from mathse.seeds import rng
-from mathse.types import Problem, ReasoningPath, Status, Verdict
+from mathse.types import Draft, Problem, ReasoningPath, Status, Verdict
 
 
 class SymbolicTeacher:
@@ -40,18 +40,12 @@ class SymbolicTeacher:
             verdicts.append(Verdict(path.id, status, step, result.analysis, judge=self.name))
         return verdicts
 
-    def reflect(
-        self,
-        problems: Sequence[Problem],
-        drafts: Sequence[ReasoningPath],
-        feedback: Sequence[Verdict | None],
-        attempt: int = 0,
-    ) -> list[str | None]:
+    def reflect(self, drafts: Sequence[Draft], attempt: int = 0) -> list[str | None]:
         """Keeps the steps before the one that the feedback names, and writes the rest anew (all, without feedback)."""
         revised: list[str | None] = []
-        for problem, draft, verdict in zip(problems, drafts, feedback, strict=True):
-            wrong = first_step(verdict.error_step) if verdict else None
-            steps = parse(facts(problem)[0], draft.text)[: wrong - 1] if wrong and 1 <= wrong <= 4 else []
+        for problem, path, feedback in drafts:
+            wrong = first_step(feedback.error_step) if feedback else None
+            steps = parse(facts(problem)[0], path.text)[: wrong - 1] if wrong and 1 <= wrong <= 4 else []
             revised.append(self._write(problem, steps))
         return revised
 

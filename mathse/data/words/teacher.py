@@ -13,7 +13,7 @@ from mathse.data.words.solution import check, written_wrongly
 from mathse.data.words.source import operations
 from mathse.scoring.answers import extract_answer, same_answer
 from mathse.seeds import rng
-from mathse.types import Problem, ReasoningPath, Status, Verdict
+from mathse.types import Draft, Problem, ReasoningPath, Status, Verdict
 
 
 class FallibleReplayTeacher:
@@ -40,14 +40,8 @@ class FallibleReplayTeacher:
             verdicts.append(Verdict(path.id, status, step, result.analysis, judge=self.name))
         return verdicts
 
-    def reflect(
-        self,
-        problems: Sequence[Problem],
-        drafts: Sequence[ReasoningPath],
-        feedback: Sequence[Verdict | None],
-        attempt: int = 0,
-    ) -> list[str | None]:
-        return self.solve(problems)
+    def reflect(self, drafts: Sequence[Draft], attempt: int = 0) -> list[str | None]:
+        return self.solve([draft.problem for draft in drafts])
 
     def _solution(self, problem: Problem) -> str:
         draw = rng(self.seed, "teacher", problem.id)

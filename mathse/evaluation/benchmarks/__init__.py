@@ -1,11 +1,12 @@
-"""Scoring of MathVista, MathVerse, MATH-Vision, We-Math and MathVL-test; the contract is ``base.Benchmark``."""
+"""Scoring of MathVista, MathVerse, MATH-Vision, We-Math and MathVL-test, by the contract of
+``mathse.evaluation.benchmark``."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from mathse.errors import ConfigError
-from mathse.evaluation.benchmarks.base import Benchmark
+from mathse.evaluation.benchmark import Benchmark
 
 SETTINGS = {  # classes of mathse.config.evaluation
     "mathvista": "MathVista",

@@ -23,17 +23,18 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from mathse.config.evaluation import MathVerse as Settings
-from mathse.evaluation.benchmarks.base import LLM, NOT_SCORED, Extraction, Item, Scored
-from mathse.evaluation.benchmarks.common import (
+from mathse.evaluation.benchmark import (
+    LLM,
+    NOT_SCORED,
+    Extraction,
     Group,
+    Item,
+    Scored,
     check_choice,
     group_accuracy,
-    metadata,
-    overall,
     paired,
-    prompt_file,
-    unscored,
 )
+from mathse.evaluation.benchmarks.common import metadata, overall, prompt_file, unscored
 from mathse.evaluation.benchmarks.math_verifier import second_opinions, version
 from mathse.evaluation.benchmarks.rows import SourceRow, image_path, load_items, source_of
 from mathse.inference.prompts import question_text

@@ -20,11 +20,11 @@ from typing import Any, ClassVar
 
 from mathse.config.evaluation import MathVision as Settings
 from mathse.errors import DataError
+from mathse.evaluation.benchmark import LLM, OVERRUN, Extraction, Item, Scored, check_choice, paired
 from mathse.evaluation.benchmarks import official_latex
 from mathse.evaluation.benchmarks.arithmetic import Number
-from mathse.evaluation.benchmarks.base import LLM, OVERRUN, Extraction, Item, Scored
 from mathse.evaluation.benchmarks.bounded import Overrun, Workers
-from mathse.evaluation.benchmarks.common import check_choice, paired, unscored
+from mathse.evaluation.benchmarks.common import unscored
 from mathse.evaluation.benchmarks.marker import mapped_response
 from mathse.evaluation.benchmarks.math_verifier import second_opinions, version
 from mathse.evaluation.benchmarks.mathvision_answer import equal, extracted_answer, quick_value

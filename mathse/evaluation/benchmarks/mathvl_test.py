@@ -20,8 +20,8 @@ from typing import Any, ClassVar
 
 from mathse.config.evaluation import MathVLTest as Settings
 from mathse.errors import ConfigError, DataError
-from mathse.evaluation.benchmarks.base import LLM, Extraction, Item, Scored
-from mathse.evaluation.benchmarks.common import check_choice, group_accuracy, overall, paired, unscored
+from mathse.evaluation.benchmark import LLM, Extraction, Item, Scored, check_choice, group_accuracy, paired
+from mathse.evaluation.benchmarks.common import overall, unscored
 from mathse.evaluation.benchmarks.math_verifier import second_opinions, version
 from mathse.evaluation.benchmarks.mathverse import JUDGE, MAX_TOKENS, judge_prompt, judgement
 from mathse.evaluation.benchmarks.rows import SourceRow, image_path, load_items

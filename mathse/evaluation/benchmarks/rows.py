@@ -16,8 +16,7 @@ from typing import Any, NamedTuple
 from mathse.config.extras import missing
 from mathse.data.json_records import read_records
 from mathse.errors import ConfigError, DataError
-from mathse.evaluation.benchmarks.base import Item
-from mathse.evaluation.benchmarks.common import check_choice
+from mathse.evaluation.benchmark import Item, check_choice
 from mathse.types import whole_characters
 
 Source = Path | tuple[str, str | None, str]  # a file, or the hub's data set (id, configuration, split)

@@ -27,8 +27,8 @@ from typing import Any, ClassVar
 from mathse.config.evaluation import WeMath as Settings
 from mathse.data.readers.llava import options_of
 from mathse.errors import ConfigError, DataError
-from mathse.evaluation.benchmarks.base import LLM, Extraction, Item, Scored
-from mathse.evaluation.benchmarks.common import check_choice, paired, share, unscored
+from mathse.evaluation.benchmark import LLM, Extraction, Item, Scored, check_choice, paired, share
+from mathse.evaluation.benchmarks.common import unscored
 from mathse.evaluation.benchmarks.marker import marked_answer
 from mathse.evaluation.benchmarks.math_verifier import second_opinions, version
 from mathse.evaluation.benchmarks.rows import SourceRow, checked, image_path, read_file

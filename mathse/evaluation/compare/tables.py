@@ -9,7 +9,7 @@ from mathse.evaluation.compare.results import RunResults
 from mathse.evaluation.error_types import UNCLEAR
 from mathse.evaluation.metrics import circumstances
 from mathse.reporting.progress.costs import NAMES, SECONDS, spent, time_computed
-from mathse.reporting.report.svg import gain, percent, points, span
+from mathse.reporting.progress.wording import gain, percent, points, span
 from mathse.scoring import paper
 from mathse.scoring.metrics import wilson
 

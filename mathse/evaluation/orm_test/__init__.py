@@ -16,6 +16,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mathse.config.evaluation import ORMTest as Settings
+from mathse.config.schema import EvaluateConfig
 from mathse.errors import ConfigError
 
 
@@ -29,3 +30,10 @@ class ORMTest:
         if settings.paths is None:
             raise ConfigError("benchmark.orm_test.paths is not set; give a file of labelled paths")
         self.paths, self.threshold = Path(settings.paths), settings.threshold
+
+    @staticmethod
+    def evaluate(config: EvaluateConfig, folder: Path) -> float | None:
+        """Measure the ORM of ``checkpoint`` into ``folder``; its overall accuracy, a fraction."""
+        from mathse.evaluation.orm_test.task import measure  # here: it loads torch, and settings are checked before
+
+        return measure(config, folder)

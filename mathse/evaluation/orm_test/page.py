@@ -1,22 +1,21 @@
-"""report.html of benchmark=orm_test."""
+"""report.html of benchmark=orm_test; ``page.html.j2`` has its sections and sentences."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from mathse.evaluation.orm_test import charts, statistics
+from mathse.evaluation.orm_test import statistics
 from mathse.evaluation.orm_test.metrics import JudgedPath, marks_of
-from mathse.reporting.report.explorer import explorer
+from mathse.reporting.charts import QUARTERS, Curve, curves, reliability, roc
+from mathse.reporting.pages import NONE, render
+from mathse.reporting.progress.wording import percent, span
 from mathse.reporting.report.gallery import GalleryItem
 from mathse.reporting.report.listing import listing_inside
-from mathse.reporting.report.orm_charts import reliability
-from mathse.reporting.report.page import figure, html, section, table
-from mathse.reporting.report.svg import percent, safe, span
 from mathse.scoring.metrics import decide
 
-NONE = "\N{EN DASH}"
-SHOWN = 40  # of the disagreements
+MAX_DISAGREEMENTS = 40  # paths on the page
 SHARES = {
     "positive_accuracy": "right accepted",
     "negative_accuracy": "wrong rejected",
@@ -25,19 +24,11 @@ SHARES = {
     "error_step_exact": "first wrong step named",
     "error_step_within_one": "or one beside it",
 }
-NAMES = {  # in the bar at the page's side
-    "accuracy": "Figures",
-    "tables": "Table 5",
-    "orm": "P(correct)",
-    "selectors": "Threshold",
-    "compared": "Answer match",
-    "buckets": "Groups",
-    "gallery": "Disagreements",
-    "notes": "Notes",
-    "protocol": "Protocol",
-}
 GROUPED = ("positive_accuracy", "negative_accuracy", "overall_accuracy", "error_step_exact")  # by subject and length
 SCORES = {"auroc": "AUROC", "average_precision": "average precision", "brier": "Brier", "ece": "ECE"}
+ACCEPTANCE = {"precision": "precision", "recall": "recall", "f1": "F1"}
+
+Row = dict[str, object]  # of a table: a column's name -> the cell
 
 
 def page(
@@ -47,171 +38,122 @@ def page(
     image_png: Callable[[str], bytes],
 ) -> str:
     """``figures``: metrics.json; ``wrong``: the rows judged wrongly, the most confident first."""
-    notes = "".join(f"<li>{safe(note)}</li>" for note in figures["notes"])
-    protocol = [(key, NONE if value is None else value) for key, value in figures["protocol"].items()]
-    parts = [
-        _figures(figures),
-        _paper(figures),
-        _scores(figures, rows),
-        _thresholds(figures),
-        _agreement(figures),
-        _groups(figures),
-        _disagreements(wrong, figures["threshold"], image_png),
-        section("notes", "Notes", "", f"<ul>{notes}</ul>" if notes else ""),
-        section("protocol", "Protocol", "What was measured, and with what.", table(("what", "value"), protocol)),
-    ]
-    unparsed = figures["unparsed"]
-    result = (
-        f"The ORM judges <b>{percent(figures['overall_accuracy'])}</b> {span(figures['ci95']['overall_accuracy'])} "
-        f"of {figures['paths']:,} labelled paths rightly: it accepts {percent(figures['positive_accuracy'])} of the "
-        f"right ones and rejects {percent(figures['negative_accuracy'])} of the wrong ones. "
-        + ("One verdict could not be read." if unparsed == 1 else f"{unparsed:,} verdicts could not be read.")
-    )
-    header = (
-        f'<p class="eyebrow">MathSE · evaluation</p><h1>The ORM on labelled paths</h1><p class="result">{result}</p>'
-    )
-    return html("ORM test", header, parts, NAMES)
-
-
-# --- sections ---------------------------------------------------------------------------------------------------------
-
-
-def _figures(figures: Mapping[str, Any]) -> str:
     intervals = figures["ci95"]
-    rows = [
-        [label, percent(figures[key]), span(intervals[key]) if intervals[key] else NONE]
-        for key, label in SHARES.items()
-    ]
-    rows += [[label, _decimals(figures[key]), _range(intervals[key])] for key, label in SCORES.items()]
-    finding = (
-        f"A path counts as accepted if it is called correct with a P(correct) of at least {figures['threshold']:g}; "
-        "what cannot be read is rejected. Intervals of 95%: Wilson's for shares, else a bootstrap over problems (ECE "
-        "is biased upward where there are few paths, and so is its interval)."
-    )
-    return section("accuracy", "Figures", safe(finding), table(("figure", "value", "95% interval"), rows, ""))
+    shares = []
+    for key, name in SHARES.items():
+        interval = span(intervals[key]) if intervals[key] else NONE
+        shares.append({"figure": name, "value": percent(figures[key]), "95% interval": interval})
+    for key, name in SCORES.items():
+        shares.append({"figure": name, "value": _decimals(figures[key]), "95% interval": _range(intervals[key])})
 
-
-def _paper(figures: Mapping[str, Any]) -> str:
-    """Ours beside Table 5."""
+    # Ours beside Table 5.
     ours = [percent(figures[f"{name}_accuracy"], 2) for name in ("positive", "negative", "overall")]
-    theirs = [[name, *(f"{row[k]:.2f}%" for k in row)] for name, row in figures["paper"].items()]
-    finding = (
-        "The paper's rows are of its own 1,000 right and 1,000 wrong paths, which are not public; ours are of the file "
-        "named below, so a difference says nothing of the models alone."
-    )
-    head = ("judge", "positive", "negative", "overall")
-    return section("tables", "Beside Table 5", finding, table(head, [["this ORM, here", *ours], *theirs], ""))
+    paper = [["this ORM, here", *ours]]
+    paper += [[name, *(f"{row[key]:.2f}%" for key in row)] for name, row in figures["paper"].items()]
 
-
-def _scores(figures: Mapping[str, Any], rows: Sequence[JudgedPath]) -> str:
-    """ROC and calibration."""
-    drawn = []
+    diagrams = []
     if figures["auroc"] is not None:
-        curve = charts.roc(statistics.roc(marks_of(rows)), figures["auroc"])
-        drawn.append(("Right paths above each score, against wrong ones", curve))
+        curve = roc(statistics.roc(marks_of(rows)), figures["auroc"])
+        diagrams.append(("Right paths above each score, against wrong ones", curve))
     if figures["calibration"]:
-        drawn.append(("Share of paths that are right, by P(correct)", reliability(figures["calibration"])))
-    diagrams = "".join(
-        f'<figure class="half"><figcaption>{safe(caption)}</figcaption>{chart}</figure>' for caption, chart in drawn
-    )
-    numbers = [
-        (
-            f"{b['low']:.1f} to {b['high']:.1f}",
-            f"{b['n']:,}",
-            f"{b['mean_score']:.3f}",
-            percent(b["correct"]),
-            span(b["ci95"]),
-        )
+        diagrams.append(("Share of paths that are right, by P(correct)", reliability(figures["calibration"])))
+    calibration = [
+        {
+            "P(correct)": f"{b['low']:.1f} to {b['high']:.1f}",
+            "paths": f"{b['n']:,}",
+            "mean": f"{b['mean_score']:.3f}",
+            "right": percent(b["correct"]),
+            "95% interval": span(b["ci95"]),
+        }
         for b in figures["calibration"] or ()
     ]
-    head = ("P(correct)", "paths", "mean", "right", "95% interval")
-    finding = "Whether P(correct) puts right paths above wrong ones, and whether it means what it says."
-    body = f'<div class="pair">{diagrams}</div>' + table(head, numbers) if diagrams else ""
-    return section("orm", "P(correct)", finding, body)
 
+    measured = figures["thresholds"] or ()
+    accepted: list[Row] = []
+    for row in measured:
+        cells = {name: _share(row, key) for key, name in ACCEPTANCE.items()}
+        accepted.append({"threshold": f"{row['threshold']:g}", "accepted": f"{row['accepted']:,}", **cells})
+    lines = []
+    for key, name in ACCEPTANCE.items():
+        known = [row for row in measured if row[key] is not None]
+        lines.append(Curve(name, [(row["threshold"], row[key], row["ci95"][key]) for row in known]))
 
-def _thresholds(figures: Mapping[str, Any]) -> str:
-    rows = figures["thresholds"] or ()
-    numbers = [
-        (
-            f"{row['threshold']:g}",
-            f"{row['accepted']:,}",
-            *(percent(row[key]) + _in_brackets(row["ci95"][key]) for key in ("precision", "recall", "f1")),
-        )
-        for row in rows
-    ]
-    finding = (
-        "Precision: the share of accepted paths that are right. Recall: the share of right paths that are accepted. A "
-        "path called wrong is accepted at no threshold, so below one half little changes. Beside twentieths stand the "
-        "deciles of P(correct) over the paths called correct."
+    groups: dict[str, list[GalleryItem]] = {}
+    for judged in wrong[:MAX_DISAGREEMENTS]:
+        group = "wrongly accepted" if judged.accepted else "wrongly rejected"
+        path, problem, label = judged.labelled.path, judged.labelled.problem, judged.labelled.label
+        decision = decide(judged.verdict, figures["threshold"])
+        item = GalleryItem(group, path, problem, judged.verdict, decision, judged.is_right, label)
+        groups.setdefault(group, []).append(item)
+    protocol = [{"what": key, "value": NONE if value is None else value} for key, value in figures["protocol"].items()]
+    return render(
+        "evaluation/orm_test/page.html.j2",
+        "ORM test",
+        figures=figures,
+        shares=shares,
+        paper=paper,
+        diagrams=diagrams,
+        calibration=calibration,
+        thresholds=accepted,
+        threshold_curves=partial(
+            curves,
+            lines,
+            "threshold on P(correct)",
+            "Acceptance by threshold",
+            marks=QUARTERS,
+            at=figures["threshold"],
+        ),
+        agreement=_agreement(figures),
+        groups=_groups(figures),
+        shown=min(MAX_DISAGREEMENTS, len(wrong)),
+        wrong=len(wrong),
+        listing=listing_inside(groups, image_png) if groups else None,
+        protocol=protocol,
     )
-    head = ("threshold", "accepted", "precision", "recall", "F1")
-    body = figure(charts.thresholds(rows, figures["threshold"])) + table(head, numbers) if rows else ""
-    return section("selectors", "Acceptance against the threshold", finding, body)
 
 
-def _agreement(figures: Mapping[str, Any]) -> str:
-    agreement = figures["agreement"]
-    if agreement is None:
-        return ""
-    rows = [
-        (
-            label,
-            percent(part["agreement"]) + _in_brackets(part["ci95"]["agreement"]),
-            _decimals(part["kappa"]),
-            _range(part["ci95"]["kappa"]),
-            *(f"{part[key]:,}" for key in ("both", "accepted_alone", "matched_alone", "neither")),
+def _agreement(figures: Mapping[str, Any]) -> list[Row]:
+    """How the ORM's decisions, and the labels, agree with answer matching."""
+    if figures["agreement"] is None:
+        return []
+    rows: list[Row] = []
+    for name, key in (("the ORM's decisions", "decisions"), ("the labels", "labels")):
+        part = figures["agreement"][key]
+        rows.append(
+            {
+                "": name,
+                "agreement": _share(part, "agreement"),
+                "kappa": _decimals(part["kappa"]),
+                "95% interval": _range(part["ci95"]["kappa"]),
+                "yes, match": f"{part['both']:,}",
+                "yes, no match": f"{part['accepted_alone']:,}",
+                "no, match": f"{part['matched_alone']:,}",
+                "no, no match": f"{part['neither']:,}",
+            }
         )
-        for label, part in (("the ORM's decisions", agreement["decisions"]), ("the labels", agreement["labels"]))
-    ]
-    head = ("", "agreement", "kappa", "95% interval", "yes, match", "yes, no match", "no, match", "no, no match")
-    finding = (
-        f"Of {agreement['paths']:,} paths whose problem has a reference answer, {agreement['matches']:,} end in it. A "
-        "wrong path may, and then an answer match is fooled."
-    )
-    return section("compared", "Agreement with answer matching", finding, table(head, rows, ""))
+    return rows
 
 
-def _groups(figures: Mapping[str, Any]) -> str:
+def _groups(figures: Mapping[str, Any]) -> list[Row]:
     parts = [(f"subject {name}", part) for name, part in figures["by_subject"].items()]
     parts += [(f"{part['from']:,} to {part['to']:,} characters", part) for part in figures["by_length"]]
-    rows = [
-        (
-            name,
-            f"{part['paths']:,}",
-            *(percent(part[key]) + _in_brackets(part["ci95"][key]) for key in GROUPED),
-            _decimals(part["auroc"]),
-        )
-        for name, part in parts
-    ]
-    head = ("paths", "how many", *(SHARES[key] for key in GROUPED), "AUROC")
-    return section("buckets", "By subject and by length", "", table(head, rows, "") if rows else "")
-
-
-def _disagreements(wrong: Sequence[JudgedPath], threshold: float, image_png: Callable[[str], bytes]) -> str:
-    groups: dict[str, list[GalleryItem]] = {}
-    for row in wrong[:SHOWN]:
-        group = "wrongly accepted" if row.accepted else "wrongly rejected"
-        labelled, decision = row.labelled, decide(row.verdict, threshold)
-        item = GalleryItem(group, labelled.path, labelled.problem, row.verdict, decision, row.is_right, labelled.label)
-        groups.setdefault(group, []).append(item)
-    finding = (
-        f"The {min(SHOWN, len(wrong)):,} of {len(wrong):,} paths judged wrongly on which the ORM was surest; "
-        "disagreements.jsonl has all of them. The step that the judge names is marked, and the true one."
-    )
-    listed = explorer(listing_inside(groups, image_png)) if groups else ""
-    return section("gallery", "The worst disagreements", finding, listed)
+    rows: list[Row] = []
+    for name, part in parts:
+        cells = {SHARES[key]: _share(part, key) for key in GROUPED}
+        rows.append({"paths": name, "how many": f"{part['paths']:,}", **cells, "AUROC": _decimals(part["auroc"])})
+    return rows
 
 
 # --- cells ------------------------------------------------------------------------------------------------------------
 
 
+def _share(row: Mapping[str, Any], key: str) -> str:
+    interval = row["ci95"][key]
+    return percent(row[key]) + (f" {span(interval)}" if interval else "")
+
+
 def _range(interval: Sequence[float] | None) -> str:
     return f"[{interval[0]:.3f}, {interval[1]:.3f}]" if interval else NONE
-
-
-def _in_brackets(interval: Sequence[float] | None) -> str:
-    return f" {span(interval)}" if interval else ""
 
 
 def _decimals(value: float | None) -> str:

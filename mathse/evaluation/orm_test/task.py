@@ -31,8 +31,8 @@ from mathse.evaluation.orm_test.page import page
 from mathse.evaluation.rewards import is_complete
 from mathse.judges import judge_paths
 from mathse.judges.orm_rows import read_orm
+from mathse.reporting.pages import write_page
 from mathse.reporting.progress import Progress
-from mathse.reporting.report import write_page
 from mathse.runs.folder_lock import FolderLock
 from mathse.runs.layout import METRICS, REPORT, VERDICTS
 from mathse.runs.store import make_folder, read_jsonl, to_json, write_json, write_jsonl

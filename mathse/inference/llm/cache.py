@@ -1,12 +1,12 @@
 """Answers by key in a folder that any number of runs share, and locks on keys that are being requested.
 
-    <folder>/ab/ab12...json    one answer, written whole and flushed before it is used; its owner alone may read it
+    <folder>/ab/ab12...json    one answer, written whole and flushed before it is used; only its owner may read it
     <folder>/.claims           empty; one byte of it is locked for each key that is being requested
     <folder>/batches/          requests at the Batch API (see batch.py)
 
-A claim is a POSIX record lock on one byte, whose position is the key's hash. The kernel drops it when its process ends,
-however it ends, so the keys of a killed process are free at once and nothing needs cleaning up. Two keys that share a
-byte only wait for each other.
+A claim is a POSIX record lock on one byte; its position is the key's hash. The kernel drops it when its process ends,
+however it ends, so the keys of a killed process are free at once and need no cleanup. Two keys that share a byte only
+wait for each other.
 """
 
 from __future__ import annotations
@@ -24,27 +24,30 @@ from mathse.runs.store import make_folder, read_json, write_json
 
 
 class Claims:
-    """This process's claims in one folder. ``Claims.of(folder)`` is the same object for the same folder: a record lock
-    is dropped when its process closes any descriptor of the file, so the file is opened once, and never closed."""
+    """This process's claims in one folder.
 
-    _known: ClassVar[dict[tuple[int, Path], Claims]] = {}  # with the process id: a forked child inherits no lock
+    ``Claims.of(folder)`` is the same object for the same folder: a record lock is dropped when its process closes any
+    descriptor of the file, so the file is opened once and never closed.
+    """
+
+    _by_folder: ClassVar[dict[tuple[int, Path], Claims]] = {}  # key has the process id: a fork inherits no lock
     _guard: ClassVar[threading.Lock] = threading.Lock()
 
     def __init__(self, file: Path) -> None:
         self._fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         self._file = file
-        self._held: set[int] = set()
+        self._held: set[int] = set()  # offsets
 
     @classmethod
     def of(cls, folder: Path) -> Self:
         name = (os.getpid(), folder.resolve())
         with cls._guard:
-            if name not in cls._known:
-                cls._known[name] = cls(folder / ".claims")
-            return cls._known[name]  # type: ignore[return-value]
+            if name not in cls._by_folder:
+                cls._by_folder[name] = cls(folder / ".claims")
+            return cls._by_folder[name]  # type: ignore[return-value]
 
     def take(self, name: str) -> bool:
-        """Whether ``name`` is this caller's now; False while another process, or another caller in this one, has it."""
+        """Claim ``name``. Returns False if another process, or another caller in this process, holds it."""
         offset = _offset(name)
         with self._guard:
             if offset in self._held:
@@ -84,7 +87,7 @@ class AnswerCache:
         return self.folder / key[:2] / f"{key}.json"
 
     def get(self, key: str) -> dict[str, Any] | None:
-        """The answer, or None. Raises DataError, naming the file, where it is damaged."""
+        """Return the answer, or None. Raises DataError, naming the file, if it is damaged."""
         try:
             answer: dict[str, Any] = read_json(self.file(key))
         except FileNotFoundError:
@@ -92,5 +95,5 @@ class AnswerCache:
         return answer
 
     def put(self, key: str, answer: dict[str, Any]) -> None:
-        """Returns when the answer is on the disk."""
+        """Store an answer, and return when it is on the disk."""
         write_json(self.file(key), answer, private=True)

@@ -15,11 +15,19 @@ Outcome = Literal["answered", "refused", "empty", "cut_off", "rejected", "failed
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """One request; its content is its cache key (see ``key``).
+    """A request; its contents are its cache key (see ``key``).
 
-    ``messages`` are in the OpenAI form; pictures are ``{"type": "image_url", ...}`` parts made by ``llm.images``.
-    ``temperature`` None leaves it to the server. ``schema``: a JSON schema for the answer, used where the server has
-    structured output. ``again``: numbers the repetitions of a request whose answer is to be another one.
+    Args:
+        messages: in the OpenAI form; pictures are ``{"type": "image_url", ...}`` parts.
+        temperature: None: the server's default.
+        max_tokens: of each choice.
+        n: number of choices.
+        seed: None: none is sent.
+        top_p: of nucleus sampling.
+        schema: JSON schema of the answer, used if the server has structured output.
+        prompt_version: name and version of the prompt.
+        logprobs: request the log-probabilities of tokens.
+        again: numbers the repetitions of a request that should get another answer.
     """
 
     messages: list[dict[str, Any]]
@@ -34,31 +42,37 @@ class ChatRequest:
     again: int = 0
 
     def key(self, model: str) -> str:
-        """64 hex digits: equal for equal requests to equal models, wherever they are served."""
+        """Return 64 hex digits, equal for equal requests to the same model, at whatever server."""
         text = json.dumps({"model": model, **asdict(self)}, sort_keys=True, ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class Usage:
-    """Tokens of one answer as the server counts them (0 where it does not), all choices together."""
+    """Tokens of an answer as the server counts them, all choices together; 0 if the server does not count."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    cached_tokens: int = 0  # of the prompt's, those that the server had read before
+    cached_tokens: int = 0  # tokens of the prompt that the server had in its prompt cache
 
 
 @dataclass(frozen=True)
 class ChatReply:
-    """A reply.
+    """A reply. All texts consist of whole characters, whatever the server or an older cache has.
 
-    ``texts``: one a choice, ``n`` of them or fewer where the server gives fewer; a choice without text is "".
-    ``outcome``: "answered"; "refused" (a content filter or the model would not); "empty"; "cut_off" (``max_tokens``
-    ended the first choice); "rejected" (the server takes no such row: too long, a picture it cannot read); "failed"
-    (no answer to this row after all tries, though others were answered). ``error`` is the reason of the last two.
-    ``logprobs``: one list a choice, of {"token", "logprob", "top": {token: logprob}}; None where there are none, or
-    where what was wanted of them is in ``watched`` (see ServedDialect).
-    Texts consist of whole characters, whatever the server or an older cache holds (see ``whole_characters``).
+    ``texts`` has one text per choice, ``n`` of them or fewer if the server gives fewer; a choice without text is "".
+
+    ``outcome`` is
+        "answered"
+        "refused"   by a content filter or by the model
+        "empty"
+        "cut_off"   at ``max_tokens``
+        "rejected"  the server does not accept the row: too long, a picture that it cannot read
+        "failed"    no answer to this row after all tries, although other rows were answered
+    ``error`` is the reason of "rejected" and "failed".
+
+    ``logprobs`` has a list per choice, of {"token", "logprob", "top": {token: logprob}}. None: there are none, or
+    ``watched`` has the part of them that is needed (see ``ServedDialect``).
     """
 
     texts: list[str] = field(default_factory=list)
@@ -66,10 +80,10 @@ class ChatReply:
     finish_reason: str | None = None
     usage: Usage = Usage()
     model: str = ""  # as the server names it
-    cached: bool = False  # from the disk: nothing was sent
+    cached: bool = False  # read from the disk: nothing was sent
     error: str | None = None
     outcome: Outcome = "answered"
-    finish_reasons: list[str] = field(default_factory=list)  # one a choice
+    finish_reasons: list[str] = field(default_factory=list)  # one per choice
     logprobs: list[list[dict[str, Any]]] | None = None
     key: str = ""  # of its request
     watched: list[float] | None = None  # log-probabilities of the tokens that the request is about
@@ -79,12 +93,12 @@ class ChatReply:
 
     @property
     def text(self) -> str:
-        """The first choice's text; "" where there is none."""
+        """The first choice's text; "" if there is none."""
         return self.texts[0] if self.texts else ""
 
     def to_json(self) -> dict[str, Any]:
-        """As it is stored."""
-        left_out = ("cached", "key") if self.watched is not None else ("cached", "key", "watched")
+        """Return the stored form."""
+        left_out = {"cached", "key"} if self.watched is not None else {"cached", "key", "watched"}
         return {name: value for name, value in asdict(self).items() if name not in left_out}
 
     @classmethod

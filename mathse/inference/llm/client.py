@@ -11,12 +11,12 @@ from queue import SimpleQueue
 from mathse.inference.llm.batch import Batches
 from mathse.inference.llm.chat import ChatReply, ChatRequest, Usage
 from mathse.inference.llm.connection import Connection
-from mathse.inference.llm.online import More, Online, in_a_loop
+from mathse.inference.llm.online import FollowUp, Online, run_in_loop
 
 __all__ = ["ChatClient", "ChatReply", "ChatRequest", "Usage"]
 
 Advance = Callable[[int], None]
-UNREAD = 16  # replies that may wait for one before them, times the requests that are read ahead
+MAX_UNREAD = 16  # replies that may wait for an earlier reply, per request that is read ahead
 
 
 def _ignore(rows: int) -> None:
@@ -24,72 +24,85 @@ def _ignore(rows: int) -> None:
 
 
 class ChatClient(Connection):
-    """Sends requests to one model of an OpenAI-compatible server; arguments as of ``Connection``."""
+    """Sends requests to one model of an OpenAI-compatible server. The arguments are those of ``Connection``."""
 
     def complete(self, requests: Iterable[ChatRequest], advance: Advance = _ignore) -> list[ChatReply]:
-        """A reply to each request, in their order. ``requests`` is read as slots become free; ``advance(1)`` is called
-        for each request that is done.
+        """Return a reply to each request, in order.
 
-        Raises TeacherError where the server cannot be used at all: unreachable, wrong key or model, budget spent. The
-        answers until then are kept.
+        Args:
+            requests: read as slots become free.
+            advance: called with 1 for each finished request.
+
+        Raises:
+            TeacherError: the server cannot be used at all: unreachable, wrong key or model, budget spent. The answers
+                until then are kept.
         """
         try:
             if self.mode == "batch":
                 return Batches(self).run(requests, advance)
-            replies: list[ChatReply] = in_a_loop(Online(self).run(requests, advance))
+            replies: list[ChatReply] = run_in_loop(Online(self).run(requests, advance))
             return replies
         finally:
             self.account.sync()
 
-    def stream(self, requests: Iterable[ChatRequest], more: More | None = None) -> Iterator[list[ChatReply]]:
-        """The replies to each request, in their order, as they come: one, and those to what ``more(request, reply)``
-        asks for behind it. ``requests`` is read as slots become free, so that the server is kept busy while the caller
-        works on what came; what the caller does not wait for any more is not sent.
+    def stream(self, requests: Iterable[ChatRequest], follow_up: FollowUp | None = None) -> Iterator[list[ChatReply]]:
+        """Yield the replies to each request, in order, as soon as they arrive.
 
-        Raises TeacherError as ``complete``.
+        The server stays busy while the caller works on the replies. If the caller stops reading, nothing more is sent.
+
+        Args:
+            requests: read as slots become free, in the caller's thread.
+            follow_up: returns further requests for a reply; their replies follow it in its list.
+
+        Raises:
+            TeacherError: as ``complete``.
         """
         loop, feed = asyncio.new_event_loop(), asyncio.Queue[ChatRequest | None]()
-        came: SimpleQueue[tuple[int, list[ChatReply]] | None] = SimpleQueue()
+        arrived: SimpleQueue[tuple[int, list[ChatReply]] | None] = SimpleQueue()
         online = Online(self)
 
-        async def read() -> AsyncIterator[ChatRequest]:
+        async def read_feed() -> AsyncIterator[ChatRequest]:
             while (request := await feed.get()) is not None:
                 yield request
 
         def work() -> None:
             try:
-                loop.run_until_complete(online.each(read(), lambda number, replies: came.put((number, replies)), more))
+                put = online.run_each(read_feed(), lambda number, replies: arrived.put((number, replies)), follow_up)
+                loop.run_until_complete(put)
             finally:
                 loop.run_until_complete(loop.shutdown_default_executor())
                 loop.close()
-                came.put(None)
+                arrived.put(None)
 
-        requests, more_to_read = iter(requests), True
-        sent = answered = taken = 0
-        waiting: dict[int, list[ChatReply]] = {}
+        requests, has_more = iter(requests), True
+        n_sent = n_answered = n_yielded = 0
+        out_of_order: dict[int, list[ChatReply]] = {}  # replies that wait for an earlier reply, by number
         with ThreadPoolExecutor(1, "requests") as pool:
             working = pool.submit(work)
             try:
                 while True:
-                    # Requests are made here, in the caller's thread: what they are made from is read by the caller too.
-                    most = min(answered + online.read_ahead, taken + UNREAD * online.read_ahead)
-                    while more_to_read and sent < most:
+                    # 1) Make requests in the caller's thread, since the caller reads their sources too.
+                    limit = min(n_answered + online.read_ahead, n_yielded + MAX_UNREAD * online.read_ahead)
+                    while has_more and n_sent < limit:
                         request = next(requests, None)
                         loop.call_soon_threadsafe(feed.put_nowait, request)
-                        more_to_read = request is not None
-                        sent += more_to_read
-                    item = came.get()
+                        has_more = request is not None
+                        n_sent += has_more
+                    # 2) Wait for the next reply.
+                    item = arrived.get()
                     if item is None:
                         break
-                    waiting[item[0]] = item[1]
-                    answered += 1
-                    while taken in waiting:
-                        taken += 1
-                        yield waiting.pop(taken - 1)
+                    number, replies = item
+                    out_of_order[number] = replies
+                    n_answered += 1
+                    # 3) Yield all replies whose predecessors have been yielded.
+                    while n_yielded in out_of_order:
+                        n_yielded += 1
+                        yield out_of_order.pop(n_yielded - 1)
                 working.result()
             finally:
-                # Requests under way are waited for: their answers are kept.
-                with suppress(RuntimeError):  # it is closed: all have ended
+                # Wait for the requests under way, so that their answers are kept.
+                with suppress(RuntimeError):  # the loop is closed: all have ended
                     loop.call_soon_threadsafe(online.stopping.set)
                     loop.call_soon_threadsafe(feed.put_nowait, None)
                 wait([working])

@@ -1,14 +1,11 @@
-"""What a failure of a request means: wait and send it again, give this row up, or end the run.
-
-``Fault.whose`` has one of three values: a fault of the moment passes, one of the row concerns no other row, one of the
-run would happen to every row.
+"""Failures of requests, and their scope: wait and send again, give this row up, or end the run.
 
 =================================================  ====================================================================
-timeout, broken connection, body cut or malformed   the moment's
-408, 409, 425, 429, 5xx                             the moment's; Retry-After is obeyed, up to ``MAX_WAIT``
-429 because the account is empty                    the run's
-401, 402, 403, 404, and any other 4xx               the run's: the next row would fail too
-400, 413, 422 about this row's length or content    the row's
+timeout, broken connection, body cut or malformed   transient
+408, 409, 425, 429, 5xx                             transient; Retry-After is obeyed, up to ``MAX_WAIT_SECONDS``
+429 because the account is empty                    of the run
+401, 402, 403, 404, and any other 4xx               of the run: the next row would fail too
+400, 413, 422 about this row's length or content    of the row
 =================================================  ====================================================================
 """
 
@@ -22,15 +19,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0  # seconds between tries; doubled each time
-MAX_WAIT = 600.0  # seconds; a server that asks for more is asked again by another start
-MAX_MESSAGE = 300  # characters of a server's own message in ours
-KEY_LENGTH = 8  # a shorter key is a placeholder such as "none", and no secret
+FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.5, 60.0  # between tries; doubled each time
+MAX_WAIT_SECONDS = 600.0  # a server that asks for a longer wait is asked again by another start
+MAX_MESSAGE_CHARS = 300  # of a server's own message that are quoted
 NO_CONNECTION = "no connection"
 
 _LOOKS_LIKE_A_KEY = re.compile(r"\bsk-[\w-]{12,}")
-_LATER = {408, 409, 425, 429}
-_EMPTY_ACCOUNT = {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"}
+_EMPTY_ACCOUNT_CODES = {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"}
 _ROW_CODES = {
     "context_length_exceeded",
     "string_above_max_length",
@@ -43,24 +38,29 @@ _ROW_CODES = {
     "invalid_base64",
     "exceed_context_size_error",
 }
-# About the row: its length, its picture's data, a filter. Not "this model takes no images", which all rows would meet.
+# Messages about the row: its length, its picture's data, a filter. "This model takes no images" is not among them,
+# since all rows would get it.
 _ROW_PATTERN = re.compile(
     r"context (?:length|size|window)|maximum (?:\w+ )?length|too (?:long|many tokens|large)|exceeds? the (?:max|avail)"
     r"|content (?:filter|polic|management)|flagged|moderation|(?:identify|decode|parse|open|load) (?:\w+ )?image"
     r"|image (?:is )?(?:corrupt|broken|invalid|too|data)",
     re.IGNORECASE,
 )
-_ABOUT_ROWS = {400, 413, 422}
 
 
 @dataclass(frozen=True)
 class Fault:
-    """``whose``: "moment", "row" or "run" (see the table above). ``message``: the server's, without secrets.
+    """A failure of a request.
 
-    ``status``: HTTP's, or None where there was no answer. ``wait``: seconds the server asks for.
+    Args:
+        scope: see the table above.
+        message: of the server, without secrets.
+        status: of HTTP; None: there was no answer.
+        code: the server's name of the error.
+        wait: seconds that the server asks for.
     """
 
-    whose: Literal["moment", "row", "run"]
+    scope: Literal["transient", "row", "run"]
     message: str
     status: int | None = None
     code: str = ""
@@ -68,61 +68,62 @@ class Fault:
 
     @property
     def reached(self) -> bool:
-        """Whether something at the other end took the request."""
+        """Whether a server took the request."""
         return not self.message.startswith(NO_CONNECTION)
 
-    def pause(self, tried: int) -> float:
-        """Seconds until the next try: as long as the server asks for, else longer each time. Part of it is random, so
-        that requests that failed together are not sent again together."""
-        longest = min(LONGEST_WAIT, FIRST_WAIT * 2**tried)
+    def pause(self, n_tried: int) -> float:
+        """Return the seconds until the next try: the server's wait, or longer after each try. A part is random, so that
+        requests that failed together are not sent again together."""
+        longest = min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2**n_tried)
         return max(self.wait or 0.0, longest * random.uniform(0.5, 1.0))
 
 
-class Broken(ValueError):
+class BrokenReply(ValueError):
     """A body that was cut, is no JSON, or has not the form of a chat completion."""
 
 
-def fault_of(error: Exception, key: str | None) -> Fault:
-    """Read a failure of the ``openai`` package, a timeout or a ``Broken`` body; ``key`` is removed from its message."""
+def read_fault(error: Exception, key: str | None) -> Fault:
+    """Return the fault of an error of the ``openai`` package, a timeout or a ``BrokenReply``; ``key`` is removed from
+    its message."""
     import openai
 
     if isinstance(error, openai.APIStatusError):
         body = error.body if isinstance(error.body, Mapping) else {}
-        return fault_of_body(error.status_code, body or {"message": error.message}, key, error.response.headers)
+        return read_fault_body(error.status_code, body or {"message": error.message}, key, error.response.headers)
     if isinstance(error, (TimeoutError, openai.APITimeoutError)):
-        return Fault("moment", "no answer within the timeout")
-    if isinstance(error, Broken):
-        return Fault("moment", _printable(str(error), key))
-    return Fault("moment", _printable(f"{NO_CONNECTION} ({error.__cause__ or error})", key))
+        return Fault("transient", "no answer within the timeout")
+    if isinstance(error, BrokenReply):
+        return Fault("transient", _shorten(str(error), key))
+    return Fault("transient", _shorten(f"{NO_CONNECTION} ({error.__cause__ or error})", key))
 
 
-def fault_of_body(
+def read_fault_body(
     status: int, body: Mapping[str, Any], key: str | None, headers: Mapping[str, str] | None = None
 ) -> Fault:
-    """The same for a status and an error object from a batch's files."""
+    """Return the fault of an HTTP status and an error object; ``key`` is removed from its message."""
     inner = body.get("error")
     body = inner if isinstance(inner, Mapping) else body
     code = str(body.get("code") or body.get("type") or "")
     reason = str(body.get("message") or body.get("detail") or inner or code or "no reason given")
-    message = _printable(f"{status}: {reason}", key)
+    message = _shorten(f"{status}: {reason}", key)
     wait = retry_after(headers or {})
-    if code in _EMPTY_ACCOUNT or (wait or 0) > MAX_WAIT:
+    if code in _EMPTY_ACCOUNT_CODES or (wait or 0) > MAX_WAIT_SECONDS:
         return Fault("run", message, status, code, wait)
-    if status in _LATER or status >= 500:
-        return Fault("moment", message, status, code, wait)
-    about_row = status in _ABOUT_ROWS and (code in _ROW_CODES or _ROW_PATTERN.search(reason))
-    flagged = status == 403 and re.search("flagged|moderation", reason, re.IGNORECASE)
-    return Fault("row" if about_row or status == 413 or flagged else "run", message, status, code)
+    if status in (408, 409, 425, 429) or status >= 500:
+        return Fault("transient", message, status, code, wait)
+    is_about_row = status in (400, 422) and (code in _ROW_CODES or _ROW_PATTERN.search(reason))
+    is_flagged = status == 403 and re.search("flagged|moderation", reason, re.IGNORECASE)
+    return Fault("row" if is_about_row or status == 413 or is_flagged else "run", message, status, code)
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds, from ``retry-after-ms`` or from ``retry-after`` (a number, or a date)."""
-    for name, unit in (("retry-after-ms", 1000), ("retry-after", 1)):
+    """Return the seconds of ``retry-after-ms`` or of ``retry-after`` (a number, or a date); None without either."""
+    for name, units_a_second in (("retry-after-ms", 1000), ("retry-after", 1)):
         value = headers.get(name)
         if value is None:
             continue
         try:
-            return max(0.0, float(value) / unit)
+            return max(0.0, float(value) / units_a_second)
         except ValueError:
             pass
         date = email.utils.parsedate_tz(value)
@@ -132,10 +133,12 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def without_key(text: str, key: str | None) -> str:
-    """``text`` without the key, in case a server repeats it."""
-    return text.replace(key, "[key]") if key and len(key) >= KEY_LENGTH else text
+    """Return ``text`` without the key, in case a server repeats it. A key below 8 characters is a placeholder such as
+    "none"."""
+    return text.replace(key, "[key]") if key and len(key) >= 8 else text
 
 
-def _printable(text: str, key: str | None) -> str:
+def _shorten(text: str, key: str | None) -> str:
+    """Return ``text`` as one line without keys, of bounded length."""
     text = _LOOKS_LIKE_A_KEY.sub("[key]", " ".join(without_key(text, key).split()))
-    return text if len(text) <= MAX_MESSAGE else f"{text[:MAX_MESSAGE]}..."
+    return text if len(text) <= MAX_MESSAGE_CHARS else f"{text[:MAX_MESSAGE_CHARS]}..."

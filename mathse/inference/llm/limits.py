@@ -1,4 +1,4 @@
-"""Requests and tokens a minute, spread evenly; and one pause for all when the server asks for it."""
+"""Limits on requests and tokens a minute, evenly spread, and a common pause when the server asks for one."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ Clock = Callable[[], float]
 
 
 class Pace:
-    """At most ``per_minute`` units a minute, evenly spread: a burst is what servers answer with 429. None: no limit."""
+    """At most ``per_minute`` units a minute, evenly spread, since servers answer a burst with 429. None: no limit."""
 
     def __init__(self, per_minute: float | None, clock: Clock = time.monotonic) -> None:
         self.limited = per_minute is not None
         self._seconds_a_unit = 60 / per_minute if per_minute else 0.0
         self._clock = clock
-        self._free = clock()  # when the next unit may be used
+        self._next_at = clock()  # when the next unit may be used
 
     def book(self, units: float) -> float:
-        """Seconds to wait before these units may be used; they are booked from then on."""
+        """Book units, and return the seconds to wait before they may be used."""
         now = self._clock()
-        start = max(now, self._free)
-        self._free = start + units * self._seconds_a_unit
+        start = max(now, self._next_at)
+        self._next_at = start + units * self._seconds_a_unit
         return start - now
 
     def correct(self, units: float) -> None:
-        """``units`` more were used than booked (negative: fewer)."""
-        self._free += units * self._seconds_a_unit
+        """Correct a booking by the number of units that were used beyond it; negative: fewer."""
+        self._next_at += units * self._seconds_a_unit
 
 
 class Limits:
@@ -40,14 +40,14 @@ class Limits:
         self._resume_at = clock()
 
     def book(self, tokens: int) -> float:
-        """Seconds to wait before one more request of about ``tokens`` tokens may go out."""
+        """Book a request of about ``tokens`` tokens, and return the seconds to wait before it may be sent."""
         return max(self.requests.book(1), self.tokens.book(tokens))
 
     def pause(self, seconds: float) -> None:
-        """Hold all requests back: the server asked for a pause."""
+        """Hold all requests back, since the server asked for a pause."""
         self._resume_at = max(self._resume_at, self._clock() + seconds)
 
     @property
     def paused(self) -> float:
-        """Seconds until the pause is over."""
+        """Seconds until the end of the pause."""
         return max(0.0, self._resume_at - self._clock())

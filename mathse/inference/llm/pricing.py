@@ -1,4 +1,4 @@
-"""Dollars a token, and an upper bound of the tokens of a request before it is sent."""
+"""Dollars per token, and an upper bound of the cost of a request before it is sent."""
 
 from __future__ import annotations
 
@@ -11,26 +11,27 @@ from typing import Any
 from mathse.inference.llm.chat import ChatRequest, Usage
 from mathse.inference.llm.images import picture_of
 
-BATCH_DISCOUNT = 0.5  # the Batch API's
+BATCH_DISCOUNT = 0.5  # factor of the Batch API's prices
 MILLION = 1_000_000
-OPENAI = "https://api.openai.com/v1"
+OPENAI_URL = "https://api.openai.com/v1"
 
 
 @dataclass(frozen=True)
 class Price:
-    """Dollars a million tokens. ``cached``: of prompt tokens that the server had read before; None: as ``input``."""
+    """Dollars per million tokens. ``cached``: for prompt tokens in the server's prompt cache; None: as ``input``."""
 
     input: float
     output: float
     cached: float | None = None
 
     def of(self, usage: Usage) -> float:
+        """Return the price of an answer, dollars."""
         cached = self.input if self.cached is None else self.cached
         fresh = usage.prompt_tokens - usage.cached_tokens
         return (fresh * self.input + usage.cached_tokens * cached + usage.completion_tokens * self.output) / MILLION
 
 
-# OpenAI's list prices as several public tables gave them in November 2026. They change; a setting wins over them.
+# OpenAI's list prices in November 2026, from several public tables. They change; a setting overrides them.
 PRICES = {
     "gpt-4o": Price(2.5, 10, 1.25),
     "gpt-4o-2024-05-13": Price(5, 15),
@@ -51,42 +52,47 @@ _DATE = re.compile(r"-\d{4}-\d{2}-\d{2}$")
 
 
 def price_of(model: str, server: str | None = None) -> Price | None:
-    """The list price of a model at a server's base URL (None: the OpenAI API); None where it is not known.
+    """Return the list price of a model; None if it is not known.
 
-    The table above goes by the name alone, a dated one standing for its family. Other models are looked up in the
-    ``genai-prices`` package, which has its data in it: by the server too, since one model costs differently at
-    different providers, and nothing at a server of one's own. Where a price rises with the length of a prompt, it is
-    the lowest.
+    The table above is searched by the model's name without its date. Other models are looked up by name and server in
+    the ``genai-prices`` package, which needs no network: providers have different prices for the same model, and a
+    server of your own has none. If a price rises with the length of a prompt, the lowest is returned.
+
+    Args:
+        model: the server's name of the model.
+        server: its base URL; None: the OpenAI API.
     """
     name = model.rpartition("/")[2]
-    return PRICES.get(name) or PRICES.get(_DATE.sub("", name)) or _by_genai_prices(model, server or OPENAI)
+    return PRICES.get(name) or PRICES.get(_DATE.sub("", name)) or _by_genai_prices(model, server or OPENAI_URL)
 
 
 @lru_cache
 def _by_genai_prices(model: str, server: str) -> Price | None:
-    import genai_prices  # here: 0.15 s, which a run with a known model need not wait
+    import genai_prices  # takes 0.15 s, which a run with a known model saves
 
     def dollars(**tokens: int) -> float:
-        """Of a thousand tokens, as dollars a million."""
+        """Return the price of a thousand tokens as dollars per million."""
         usage = genai_prices.Usage(**tokens)
         return float(genai_prices.calc_price(usage, model, provider_api_url=server).total_price * 1000)
 
     try:
         listed = genai_prices.calc_price(genai_prices.Usage(), model, provider_api_url=server).model_price
-        if listed.input_mtok is None or listed.output_mtok is None:  # billed by the picture or the second
+        if listed.input_mtok is None or listed.output_mtok is None:  # billed per picture or per second
             return None
-        cached = dollars(input_tokens=1000, cache_read_tokens=1000) if listed.cache_read_mtok is not None else None
+        cached = None
+        if listed.cache_read_mtok is not None:
+            cached = dollars(input_tokens=1000, cache_read_tokens=1000)
         return Price(dollars(input_tokens=1000), dollars(output_tokens=1000), cached)
-    except LookupError:  # no such provider, or no such model of it
+    except LookupError:  # unknown provider, or unknown model of the provider
         return None
 
 
-# --- tokens before they are counted -----------------------------------------------------------------------------------
+# --- estimates of tokens ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class _Tiles:
-    """Tokens of a picture cut into 512 x 512 tiles, after it was scaled into 2048 x 2048 and to a short side of 768."""
+    """Tokens of a picture that is scaled into 2048 x 2048 and to a short side of 768, then cut into 512 x 512 tiles."""
 
     base: int
     tile: int
@@ -100,7 +106,7 @@ class _Tiles:
 
 @dataclass(frozen=True)
 class _Patches:
-    """Tokens of a picture cut into patches, ``limit`` of them at most."""
+    """Tokens of a picture that is cut into at most ``limit`` patches."""
 
     side: int
     limit: int
@@ -111,7 +117,7 @@ class _Patches:
         return math.ceil(min(patches, self.limit) * self.factor)
 
 
-_PICTURES: tuple[tuple[str, _Tiles | _Patches], ...] = (  # by the beginning of the model's name
+_PICTURES: tuple[tuple[str, _Tiles | _Patches], ...] = (  # by the first prefix of the model's name that matches
     ("gpt-4o-mini", _Tiles(2833, 5667)),
     ("gpt-4o", _Tiles(85, 170)),
     ("gpt-4.1-mini", _Patches(32, 1536, 1.62)),
@@ -123,22 +129,23 @@ _PICTURES: tuple[tuple[str, _Tiles | _Patches], ...] = (  # by the beginning of 
     ("gpt-5-nano", _Patches(32, 1536, 2.46)),
     ("gpt-5", _Tiles(70, 140)),
 )
-_ANY = _Patches(28, 16_384)  # Qwen2-VL's own; for models whose rule is not known
+_OTHER = _Patches(28, 16_384)  # Qwen2-VL's rule, used for models with an unknown rule
 
 
 def image_tokens(model: str, width: int, height: int) -> int:
-    """About how many prompt tokens a picture of this size comes to."""
+    """Estimate the prompt tokens of a picture of ``width`` x ``height`` pixels."""
     name = model.rpartition("/")[2]
-    return next((rule for start, rule in _PICTURES if name.startswith(start)), _ANY).of(width, height)
+    rule = next((rule for prefix, rule in _PICTURES if name.startswith(prefix)), _OTHER)
+    return rule.of(width, height)
 
 
 def prompt_tokens(request: ChatRequest, model: str, bytes_a_token: float = 3.5) -> int:
-    """About how many tokens a request's prompt comes to: its UTF-8 bytes, and its pictures.
+    """Estimate the tokens of a request's prompt from its UTF-8 bytes and its pictures.
 
-    English has four bytes a token, Chinese three to four, formulas two to three. ``bytes_a_token=1`` gives what no
-    tokenizer can exceed, for the text.
+    English has four bytes per token, Chinese three to four, formulas two to three. ``bytes_a_token=1`` gives an upper
+    bound for any tokenizer's text tokens.
     """
-    text, pictures = 0, 0
+    text, pictures = 0, 0  # bytes, tokens
     for message in request.messages:
         content: Any = message["content"]
         parts: list[Any] = [{"type": "text", "text": content}] if isinstance(content, str) else content
@@ -147,10 +154,10 @@ def prompt_tokens(request: ChatRequest, model: str, bytes_a_token: float = 3.5) 
                 text += len(part["text"].encode("utf-8", "replace"))
             elif part["type"] == "image_url":
                 pictures += image_tokens(model, *picture_of(part["image_url"]["url"]).size)
-    return math.ceil(text / bytes_a_token) + pictures + 16 * len(request.messages)
+    return math.ceil(text / bytes_a_token) + pictures + 16 * len(request.messages)  # 16 for the marks of a message
 
 
-def most_it_can_cost(request: ChatRequest, model: str, price: Price) -> float:
-    """Dollars, if every byte of the prompt were a token and every answer as long as it may be."""
+def bound_cost(request: ChatRequest, model: str, price: Price) -> float:
+    """Return the cost, in dollars, of a prompt with one token per byte and of answers with the maximal length."""
     most = Usage(prompt_tokens(request, model, bytes_a_token=1), request.max_tokens * request.n)
     return price.of(most)

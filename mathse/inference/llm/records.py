@@ -1,4 +1,4 @@
-"""Records of batches at the Batch API: one small file a batch, in the cache's folder, from before its upload until its
+"""Records of batches at the Batch API: a small file per batch, in the cache's folder, from before its upload until its
 answers are stored. Every run that shares the folder can wait for a batch and collect it, also after its sender died."""
 
 from __future__ import annotations
@@ -19,9 +19,16 @@ FOLDER = "batches"
 
 @dataclass
 class BatchRecord:
-    """``batch_id`` None: it was being sent. ``requests``: by key, the fields of each that reading its answer needs.
+    """The record of a batch.
 
-    ``run``: the run that pays it (see ``Account``). ``dialect``: the form of its lines. ``most_usd``: its highest cost.
+    Args:
+        name: in the batch's metadata at the server.
+        run: the run that pays it (see ``Account``).
+        dialect: the form of its lines.
+        most_usd: its highest cost.
+        batch_id: the server's; None: it was being sent.
+        sent: seconds since 1970.
+        requests: by key, the fields of each request that are needed to read its answer.
     """
 
     name: str
@@ -37,7 +44,7 @@ class BatchRecord:
         self.most_usd += usd
 
     def request(self, key: str) -> ChatRequest:
-        """The request without its messages."""
+        """Return a request without its messages."""
         return ChatRequest([], **self.requests[key])
 
     @classmethod
@@ -55,12 +62,16 @@ class Records:
         for file in sorted(self.folder.glob("mathse-*.json")):
             try:
                 yield BatchRecord(**read_json(file))
-            except FileNotFoundError:  # collected by another run meanwhile
+            except FileNotFoundError:  # another run has collected it meanwhile
                 continue
 
     def files(self) -> dict[str, Path]:
-        """The record's file by the key of each request in a batch."""
-        return {key: self._file(record) for record in self.all() for key in record.requests}
+        """Return the file of its batch for the key of each request in a batch."""
+        files = {}
+        for record in self.all():
+            for key in record.requests:
+                files[key] = self._file(record)
+        return files
 
     def save(self, record: BatchRecord) -> None:
         write_json(self._file(record), asdict(record))
@@ -73,6 +84,6 @@ class Records:
 
 
 def line_of(key: str, body: Mapping[str, Any]) -> bytes:
-    """A request's line in a batch's input file."""
+    """Return a request's line in a batch's input file."""
     line = {"custom_id": key, "method": "POST", "url": "/v1/chat/completions", "body": body}
     return (json.dumps(line) + "\n").encode()

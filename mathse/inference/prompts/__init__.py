@@ -1,16 +1,17 @@
 """The prompts of all models, in our own words, and the parsers of a judge's and a teacher's answers.
 
-The slots, the closing marker and the JSON keys are the paper's (appendix "Prompts"). Two styles: ``full`` for real
-models (versioned files of the problem's task domain, chosen by its language: mathse/data/domains), ``compact`` for the
-tiny backbone, which cannot read instructions and has a token a byte, and in which all domains are alike.
+The slots, the closing marker and the JSON keys are the paper's (appendix "Prompts"). There are two styles:
 
-    job             full prompt   asks for
-    generate        all writers   a solution
-    judge           ORM           JSON of three keys; with or without the reference answer
-    annotate        teacher       JSON of four keys; with the reference answer
-    repair          teacher       the same once more, after an answer that was no such JSON
-    reflect         both writers  a wrong solution rewritten
-    reflect_short   teacher       the same without problem and picture (the paper's body has this one)
+full     for real models: versioned files of the problem's task domain in the problem's language (mathse/data/domains)
+compact  for the tiny backbone, which cannot follow instructions and has one token per byte; the same for all domains
+
+    job             full prompt for  asks for
+    generate        all models       a solution
+    judge           ORM              JSON with three keys; with or without the reference answer
+    annotate        teacher          JSON with four keys; with the reference answer
+    repair          teacher          the same once more, after an answer that was no such JSON
+    reflect         all models       a rewrite of a wrong solution
+    reflect_short   teacher          the same without problem and picture (the form in the paper's body)
 """
 
 from __future__ import annotations
@@ -19,9 +20,8 @@ from mathse.data.domains import MATH, domain_of
 from mathse.data.picture_marks import texts_beside
 from mathse.inference.prompts.feedback import (
     ANNOTATION_SCHEMA,
-    MAX_FEEDBACK,
-    STATUS,
-    Feedback,
+    MAX_FEEDBACK_CHARS,
+    STATUS_WORDS,
     binary_json,
     feedback_json,
     parse_annotation,
@@ -31,10 +31,9 @@ from mathse.types import Problem, PromptStyle, Verdict
 
 __all__ = [
     "ANNOTATION_SCHEMA",
-    "MAX_FEEDBACK",
-    "STATUS",
+    "MAX_FEEDBACK_CHARS",
+    "STATUS_WORDS",
     "VERSION",
-    "Feedback",
     "annotation_prompt",
     "binary_json",
     "feedback_json",
@@ -49,31 +48,35 @@ __all__ = [
     "version",
 ]
 
-VERSION = "1"  # of the compact prompts, raised with every change of wording; the full ones have it in their names
+VERSION = "1"  # of the compact prompts, raised with every change of wording; full prompts have it in their file names
 
 
 def version(job: str, style: PromptStyle, problem: Problem | None = None) -> str:
-    """The name that lineage records: "generate/compact/1", "generate/full/zh/1", "generate/full/science/en/1" of
-    another domain than mathematics; without a problem, for a teacher that reads no prompt, "generate/full/1"."""
+    """Return the name of a prompt for lineage.
+
+    "generate/compact/1"; "generate/full/zh/1"; "generate/full/science/en/1" in a domain other than mathematics;
+    "generate/full/1" without a problem, for a teacher that reads no prompt.
+    """
     if style == "compact" or problem is None:
         return f"{job}/{style}/{VERSION}"
     domain = domain_of(problem)
-    written_in, of_domain = domain.language(problem), "" if domain is MATH else f"{domain.name}/"
-    return f"{job}/{style}/{of_domain}{written_in}/{domain.text(job, written_in).version}"
+    code, domain_part = domain.language(problem), "" if domain is MATH else f"{domain.name}/"
+    return f"{job}/{style}/{domain_part}{code}/{domain.text(job, code).version}"
 
 
 def language(problem: Problem) -> str:
-    """The language that a problem's full prompts are written in."""
+    """Return the language code of a problem's full prompts."""
     return domain_of(problem).language(problem)
 
 
 def question_text(problem: Problem) -> str:
-    """The question with its choices, lettered, a line each."""
+    """Return the question with its lettered choices, one per line."""
     choices = [f"({chr(ord('A') + i)}) {choice}" for i, choice in enumerate(problem.choices)]
     return "\n".join([problem.question, *choices])
 
 
 def generation_prompt(problem: Problem, style: PromptStyle) -> str:
+    """Return the prompt that asks for a solution."""
     question = question_text(problem)
     return question if style == "compact" else domain_of(problem).prompt("generate", problem, {"question": question})
 
@@ -81,11 +84,11 @@ def generation_prompt(problem: Problem, style: PromptStyle) -> str:
 def judge_prompt(
     problem: Problem, path: str, style: PromptStyle, see_answer: bool
 ) -> tuple[str, list[tuple[str, str]]]:
-    """The judge's prompt, and the turns before it.
+    """Return the judge's prompt, and the turns before it as (question, answer).
 
-    In the compact style the path is the answer to its question, as the solver that the tiny ORM starts from would write
-    it, so the ORM can compare each token with the solver's prediction. (With the path inside the prompt, the ORM copied
-    most wrong sums instead of working them out.)
+    In the compact style the path is the answer to its question, in the form in which the solver that the tiny ORM is
+    initialized from writes it. The ORM can then compare each token with the solver's prediction. (With the path inside
+    the prompt, the ORM copied most wrong sums instead of computing them.)
     """
     if style == "compact":
         hint = f"The correct answer is {problem.answer}.\n" if see_answer and problem.answer else ""
@@ -96,20 +99,28 @@ def judge_prompt(
 
 
 def annotation_prompt(problem: Problem, path: str) -> str:
-    """The teacher's, which shows the reference answer."""
+    """Return the teacher's prompt for an annotation, with the reference answer."""
     slots = {"question": question_text(problem), **texts_beside(problem, answer=problem.answer or None, path=path)}
     return domain_of(problem).prompt("annotate", problem, slots)
 
 
 def repair_prompt(problem: Problem) -> str:
-    """What follows an annotation that ``parse_annotation`` cannot read."""
+    """Return the prompt that follows an annotation that ``parse_annotation`` cannot parse."""
     return domain_of(problem).prompt("repair", problem, {})
 
 
 def reflection_prompt(
     problem: Problem, draft: str, feedback: Verdict | None, style: PromptStyle, *, short: bool = False
 ) -> str:
-    """``short``: without problem and picture, as the paper's body prints it."""
+    """Return the prompt that asks for a rewrite of a draft.
+
+    Args:
+        problem: of the draft.
+        draft: text of the wrong path.
+        feedback: its error step and analysis are in the prompt; None: neither.
+        style: prompt style of the model.
+        short: without problem and picture, as the paper's body prints it.
+    """
     step = (feedback.error_step or None) if feedback else None
     analysis = (feedback.error_analysis or None) if feedback else None
     slots = {"question": question_text(problem), **texts_beside(problem, path=draft, step=step, analysis=analysis)}

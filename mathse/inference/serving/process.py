@@ -1,4 +1,4 @@
-"""A program that this run starts as an engine, waits for, and ends: with the run, however that ends (supervisor.py)."""
+"""A program that this run starts as an engine, waits for, and ends with the run, however that ends (supervisor.py)."""
 
 from __future__ import annotations
 
@@ -13,16 +13,14 @@ from pathlib import Path
 from mathse.errors import TeacherError
 from mathse.inference.serving import supervisor
 from mathse.inference.serving.address import Address
-from mathse.inference.serving.names import OURS
+from mathse.inference.serving.names import NAME_PREFIX
 
-POLL = 0.2  # seconds between health checks
-LAST_LINES = 12  # lines of the engine's log in a message
-TAIL = 8192  # bytes at its end that they are read from
+POLL_SECONDS = 0.2  # between health checks
 
 
 @dataclass(frozen=True)
-class Child:
-    """A running engine. ``pipe``: the end of a pipe, file descriptor; closing it ends the engine (supervisor.py)."""
+class EngineChild:
+    """A running engine. ``pipe`` is the file descriptor of a pipe's end; closing it ends the engine (supervisor.py)."""
 
     name: str
     process: subprocess.Popen[bytes]
@@ -30,45 +28,73 @@ class Child:
     log: Path
 
     @property
-    def alive(self) -> bool:
+    def is_alive(self) -> bool:
         return self.process.poll() is None
 
 
 class EngineProcess:
-    """One engine at a time at ``address``.
+    """One engine at a time.
 
     Args:
-        setting: what it is started by, for messages.
-        start_timeout: seconds until it answers.
+        address: where the engine answers.
+        setting: the setting that starts it, for messages.
+        start_timeout: seconds until it must answer.
     """
 
     def __init__(self, address: Address, setting: str, start_timeout: float) -> None:
         self.address, self.setting, self.start_timeout = address, setting, start_timeout
-        self.child: Child | None = None
+        self.child: EngineChild | None = None
 
     def start(
         self,
         arguments: Sequence[str],
         name: str,
         log: Path,
-        ready: Callable[[list[str]], bool],
+        is_ready: Callable[[list[str]], bool],
         env: Mapping[str, str] | None = None,
     ) -> None:
-        """Start an engine, in the place of the one that runs, and wait until ``ready(its models)``.
+        """Stop the running engine, start another, and wait until it is ready.
 
-        Raises TeacherError where it ends before, takes too long, or another server has its port.
+        Args:
+            arguments: the command.
+            name: of the engine's model, for messages.
+            log: gets the engine's output.
+            is_ready: decides by the names of the server's models.
+            env: added to this process's environment.
+
+        Raises:
+            TeacherError: the engine ends early, takes too long, or another server has its port.
         """
         self.stop()
         self._require_free_port()
-        self.child = self._started(arguments, name, log, env)
+
+        read_end, write_end = os.pipe()
         try:
-            self._wait(self.child, ready)
+            with open(log, "ab", buffering=0) as file:
+                process = subprocess.Popen(
+                    [sys.executable, "-I", str(Path(supervisor.__file__)), str(read_end), *arguments],
+                    stdin=subprocess.DEVNULL,
+                    stdout=file,
+                    stderr=subprocess.STDOUT,
+                    pass_fds=(read_end,),
+                    env=None if env is None else {**os.environ, **env},
+                    process_group=0,  # so that Ctrl-C reaches only the run, which stops the engine
+                )
+        except BaseException:
+            os.close(write_end)
+            raise
+        finally:
+            os.close(read_end)
+        self.child = EngineChild(name, process, write_end, log)
+
+        try:
+            self._wait(self.child, is_ready)
         except BaseException:  # Ctrl-C too: no engine is left behind
             self.stop()
             raise
 
     def stop(self) -> None:
-        """Stop the engine, if one runs."""
+        """Stop the engine, if it runs."""
         child, self.child = self.child, None
         if child is None:
             return
@@ -80,71 +106,50 @@ class EngineProcess:
             child.process.wait()
 
     def _require_free_port(self) -> None:
-        """Raises TeacherError where another server has the port: it would answer in the place of the checkpoint. The
-        engine of a run that was killed is waited for: it ends by itself, a few seconds later."""
+        """Raise TeacherError if another server has the port, since it would answer in the checkpoint's place.
+
+        The engine of a killed run ends by itself after a few seconds, and is awaited.
+        """
         end = time.monotonic() + supervisor.PATIENCE + 5
-        while self.address.taken():
-            others = self.address.models()
-            if others is None and not self.address.taken():  # it ended during the request
+        while self.address.is_taken():
+            names = self.address.models()
+            if names is None and not self.address.is_taken():  # the server ended during the request
                 return
-            if not any(other.startswith(OURS) for other in others or ()) or time.monotonic() > end:
+            is_engine = any(name.startswith(NAME_PREFIX) for name in names or ())
+            if not is_engine or time.monotonic() > end:
                 raise TeacherError(
                     f"{self.address.setting} = {self.address.base_url}: something answers there already ("
-                    f"{', '.join(others or ()) or 'it names no model'}), and {self.setting} starts an engine "
+                    f"{', '.join(names or ()) or 'it names no model'}), and {self.setting} starts an engine "
                     "there; stop it, or name another port"
                 )
-            time.sleep(POLL)
+            time.sleep(POLL_SECONDS)
 
-    def _started(self, arguments: Sequence[str], name: str, log: Path, env: Mapping[str, str] | None) -> Child:
-        read_end, write_end = os.pipe()
-        try:
-            with open(log, "ab", buffering=0) as file:
-                process = subprocess.Popen(
-                    [
-                        sys.executable,
-                        "-I",
-                        str(Path(supervisor.__file__)),
-                        str(read_end),
-                        *arguments,
-                    ],
-                    stdin=subprocess.DEVNULL,
-                    stdout=file,
-                    stderr=subprocess.STDOUT,
-                    pass_fds=(read_end,),
-                    env=None if env is None else {**os.environ, **env},
-                    process_group=0,  # Ctrl-C comes to the run alone, which stops the engine
-                )
-        except BaseException:
-            os.close(write_end)
-            raise
-        finally:
-            os.close(read_end)
-        return Child(name, process, write_end, log)
-
-    def _wait(self, child: Child, ready: Callable[[list[str]], bool]) -> None:
+    def _wait(self, child: EngineChild, is_ready: Callable[[list[str]], bool]) -> None:
         end = time.monotonic() + self.start_timeout
         while True:
             names = self.address.models()
-            if names is not None and ready(names):
+            if names is not None and is_ready(names):
                 return
-            if (code := child.process.poll()) is not None:
+            code = child.process.poll()
+            if code is not None:
                 raise TeacherError(
-                    f"{self.setting}: the engine ended with code {code} before it answered{end_of(child.log)}"
+                    f"{self.setting}: the engine ended with code {code} before it answered{quote_end(child.log)}"
                 )
             if time.monotonic() > end:
-                at = f"no answer at {self.address.base_url}"
-                state = f"it has {', '.join(names)}, not {child.name}" if names else at
+                state = f"no answer at {self.address.base_url}"
+                if names:
+                    state = f"it has {', '.join(names)}, not {child.name}"
                 raise TeacherError(
                     f"{self.setting}: {state} within {self.start_timeout:g} seconds; raise {self.address.section}."
-                    f"start_timeout, or see {child.log}{end_of(child.log)}"
+                    f"start_timeout, or see {child.log}{quote_end(child.log)}"
                 )
-            time.sleep(POLL)
+            time.sleep(POLL_SECONDS)
 
 
-def end_of(log: Path) -> str:
-    """The last lines of a log, for a message."""
+def quote_end(log: Path) -> str:
+    """Return the last 12 lines of a log (of its last 8 kB), for a message."""
     with open(log, "rb") as file:
-        file.seek(max(0, log.stat().st_size - TAIL))
-        lines = file.read().decode("utf-8", "replace").splitlines()[-LAST_LINES:]
+        file.seek(max(0, log.stat().st_size - 8192))
+        lines = file.read().decode("utf-8", "replace").splitlines()[-12:]
     shown = "\n".join(f"  {line[:300]}" for line in lines if line.strip())
     return f"; the end of {log}:\n{shown}" if shown else f"; {log} is empty"

@@ -1,17 +1,15 @@
 """``generator=server`` and ``generator=vllm``: students behind an OpenAI-compatible server.
 
-The server renders the prompt with the checkpoint's own chat template, which local prompts are made with too, text and
-pictures in the same order; the two counts of tokens are compared. Answers are stored by the contents of request and
-checkpoint, so a rerun sends no request twice.
+The server renders a prompt with the checkpoint's own chat template. Local prompts are made with the same template, with
+text and pictures in the same order, and the two counts of tokens are compared. Answers are stored by the contents of
+request and checkpoint, so a rerun sends no request twice.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +19,12 @@ from mathse.config.generators import ServerGenerator as ServerSettings
 from mathse.config.generators import VLLMGenerator as VLLMSettings
 from mathse.config.schema import Trainer
 from mathse.errors import TeacherError
-from mathse.inference.generate import Ask, Generator
+from mathse.inference.generate import Generator, PromptBatch
 from mathse.inference.llm.account import Account
 from mathse.inference.llm.chat import ChatReply, ChatRequest
 from mathse.inference.serving.address import Address
 from mathse.inference.serving.engines import Engine, engine_at
-from mathse.inference.serving.model import Asked, ServedCheckpoint, ServedModel
+from mathse.inference.serving.model import ServedCheckpoint, ServedModel
 from mathse.inference.serving.names import content_name
 from mathse.inference.serving.vllm import VLLMEngine
 from mathse.models.base import Backbone
@@ -40,7 +38,7 @@ from mathse.types import PromptStyle
 
 
 class ServingGenerator(Generator):
-    """How students are served, and how samples are drawn."""
+    """Samples from served students; a subclass makes the engine."""
 
     def __init__(self, settings: ServerSettings | VLLMSettings) -> None:
         sampling = {"temperature": settings.temperature, "top_p": settings.top_p}
@@ -48,7 +46,7 @@ class ServingGenerator(Generator):
         self.settings: Any = settings
 
     def engine(self, run: Path, trainer: Trainer, say: Callable[[str], None]) -> Engine:
-        """The engine that serves the checkpoints of a run; it starts with the first request.
+        """Return the engine that serves the checkpoints of a run; it starts with the first request.
 
         Args:
             run: the run folder.
@@ -63,7 +61,7 @@ class ServerGenerator(ServingGenerator):
         return engine_at(Address(self.settings.base_url, self.settings.api_key_env), self.settings, run, say)
 
     def student(self, run: Path) -> ServedStudent:
-        """The server's own model of that name, its account kept in the run folder."""
+        """Return the server's own model ``generator.model``, with its account in the run folder."""
         engine = self.engine(run, Trainer(), lambda text: None)
         client = engine.client(str(self.settings.model), "generator")
         client.account_in(run, STUDENT_USAGE)
@@ -79,7 +77,7 @@ class VLLMGenerator(ServingGenerator):
 class ServedStudent:
     """A student behind a server, with the methods of a backbone that sampling needs.
 
-    No row is refused here, since the server's limits are not known: a row that the server rejects gets the answer "".
+    No row is refused here, since the server's limits are not known: a row that the server rejects has the answer "".
     """
 
     context = 2**31  # tokens: no limit here
@@ -94,35 +92,27 @@ class ServedStudent:
         return None
 
     def generate(self, rows: Sequence[Row], **options: Any) -> list[list[str]]:
-        """As ``Backbone.generate``: n texts a row, greedily at temperature 0."""
-        return next(self.generated([Ask(rows, options)])) if rows else []
+        """Return n texts per row, as ``Backbone.generate``; temperature 0 is greedy."""
+        return next(self.generate_batches([PromptBatch(rows, options)])) if rows else []
 
-    def generated(self, asks: Iterable[Ask]) -> Iterator[list[list[str]]]:
-        """As ``mathse.inference.generate.generated``; all batches are one stream, so none waits for another's end."""
-        read: deque[tuple[int, int]] = deque()  # rows, and samples a row, of the batches that are not yet answered
+    def generate_batches(self, batches: Iterable[PromptBatch]) -> Iterator[list[list[str]]]:
+        """Return the texts of each batch, as ``mathse.inference.generate.generate_batches``."""
+        for batch, replies in self.model.stream_batches(batches, self._make_request, _request_missing):
+            n = batch.options.get("n", 1)
+            yield [_texts_of(of_row, n) for of_row in replies]
 
-        def asked() -> Iterator[Asked]:
-            for ask in asks:
-                read.append((len(ask.rows), ask.options.get("n", 1)))
-                for k, row in enumerate(ask.rows):
-                    yield row, self._request(row, k, ask.options)
-
-        replies = self.model.stream(asked(), _missing)
-        while (first := next(replies, None)) is not None:
-            rows, n = read.popleft()
-            yield [_texts(answers, n) for answers in (first, *islice(replies, rows - 1))]
-
-    def _request(self, row: Row, position: int, options: Mapping[str, Any]) -> ChatRequest:
-        """The request of a row at ``position`` in its batch, with options of ``Backbone.generate``."""
+    def _make_request(self, row: Row, position: int, options: Mapping[str, Any]) -> ChatRequest:
+        """Make the request of the row at ``position`` in its batch, with options of ``Backbone.generate``."""
         temperature, seed = options.get("temperature", 0.0), options.get("seed")
+        # Derive the row's own seed from its batch's; a greedy answer needs none.
+        row_seed = None if seed is None or not temperature else derive(seed, position, 0) % 2**31
         return self.model.request(
             row,
             temperature=temperature,
             top_p=options.get("top_p", 1.0),
             max_tokens=options["max_new_tokens"],
             n=options.get("n", 1),
-            # the row's own, derived from its batch's
-            seed=None if seed is None or not temperature else derive(seed, position, 0) % 2**31,
+            seed=row_seed,
             prompt_version="answer",
         )
 
@@ -131,7 +121,8 @@ class ServedStudents:
     """The students of a run behind one engine, with one account.
 
     Args:
-        section: the settings of the backbone, which prompts are encoded with.
+        generator: makes the engine.
+        section: the settings of the backbone, with which prompts are encoded.
         run, trainer, say: as of ``ServingGenerator.engine``.
     """
 
@@ -148,8 +139,13 @@ class ServedStudents:
     def of(
         self, checkpoint: Path, whole: Callable[[], Backbone], operations: Callable[[], Operations] | None = None
     ) -> ServedStudent:
-        """``whole`` opens the checkpoint with its weights, for families whose prompts cannot be read without;
-        ``operations``: those of a forward pass."""
+        """Return the student of a checkpoint.
+
+        Args:
+            checkpoint: the folder.
+            whole: opens it with its weights, for families that cannot encode prompts without them.
+            operations: returns the operations of a forward pass.
+        """
         reader = prompt_reader(self.section, checkpoint, whole)
         client = self.engine.client(content_name(checkpoint), "generator")
         client.account = self.account
@@ -157,21 +153,22 @@ class ServedStudents:
         return ServedStudent(ServedModel(client, self.engine, served), reader.prompt_style)
 
 
-def _missing(request: ChatRequest, reply: ChatReply) -> list[ChatRequest]:
-    """A request for each choice that a server gave too few, with a seed of its own."""
+def _request_missing(request: ChatRequest, reply: ChatReply) -> list[ChatRequest]:
+    """Return a request, with a seed of its own, for each choice that the server's reply lacks."""
     if reply.outcome in ("failed", "rejected", "refused"):
         return []
-    received = max(1, len(reply.texts))
-    return [
-        replace(request, n=1, again=again, seed=None if request.seed is None else derive(request.seed, again) % 2**31)
-        for again in range(1, 1 + request.n - received)
-    ]
+    n_received = max(1, len(reply.texts))
+    requests = []
+    for again in range(1, 1 + request.n - n_received):
+        seed = None if request.seed is None else derive(request.seed, again) % 2**31
+        requests.append(replace(request, n=1, again=again, seed=seed))
+    return requests
 
 
-def _texts(replies: Sequence[ChatReply], n: int) -> list[str]:
-    """The n choices of a row's replies; "" for a row that the server refuses.
+def _texts_of(replies: Sequence[ChatReply], n: int) -> list[str]:
+    """Return the n choices of a row's replies; "" for a row that the server refuses.
 
-    Raises TeacherError for one that it failed to answer.
+    Raises TeacherError if the server gave no answer to the row.
     """
     texts: list[str] = []
     for reply in replies:

@@ -1,8 +1,8 @@
 """Starts an engine and ends it with the run, however that ends: ``python -I supervisor.py PIPE COMMAND...``.
 
-The run holds the other end of the pipe and never writes to it; the kernel closes it with the run's process, also where
-that was killed. Engines start processes of their own, so the whole process group is ended. Standard library only:
-it runs as a script, outside this package.
+The run holds the other end of the pipe and never writes to it. The kernel closes that end with the run's process, even
+if the run is killed. Engines start processes of their own, so the whole process group is ended. This file runs as a
+script outside the package, so it imports only the standard library.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 PATIENCE = 15.0  # seconds for an engine to end after SIGTERM
-NOT_FOUND = 127  # the shell's code for a command that cannot be started
+NOT_FOUND = 127  # the shell's exit code for a command that cannot be started
 
 
 def main(pipe: int, command: Sequence[str]) -> int:
-    """The engine's exit code."""
+    """Run the command until it ends or the pipe is closed, and return its exit code."""
     try:
         engine = subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0)
     except OSError as e:
@@ -28,20 +28,20 @@ def main(pipe: int, command: Sequence[str]) -> int:
         return NOT_FOUND
     threading.Thread(target=_end_with_the_run, args=(pipe, engine), daemon=True).start()
     code = engine.wait()
-    _signal(engine, signal.SIGKILL)  # processes of its group that are still there
+    _signal_group(engine, signal.SIGKILL)  # processes of the group that still run
     return code if code >= 0 else 128 - code
 
 
 def _end_with_the_run(pipe: int, engine: subprocess.Popen[bytes]) -> None:
     os.read(pipe, 1)  # returns when the other end is closed
-    _signal(engine, signal.SIGTERM)
+    _signal_group(engine, signal.SIGTERM)
     with suppress(subprocess.TimeoutExpired):
         engine.wait(PATIENCE)
         return
-    _signal(engine, signal.SIGKILL)
+    _signal_group(engine, signal.SIGKILL)
 
 
-def _signal(engine: subprocess.Popen[bytes], number: signal.Signals) -> None:
+def _signal_group(engine: subprocess.Popen[bytes], number: signal.Signals) -> None:
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(engine.pid, number)
 

@@ -1,9 +1,10 @@
-"""Teachers: whoever writes solutions, annotates paths and rewrites wrong drafts. In the paper, GPT-4o.
+"""Teachers write solutions, annotate paths and rewrite wrong drafts. The paper's teacher is GPT-4o.
 
-replay.py      the problems' own solutions: no API
+replay.py      the problems' own solutions, without an API
 openai_api.py  any model behind an OpenAI-compatible API
 student.py     the student as its own teacher
-(mathse/data/synthetic/teacher.py has that of the built-in task)
+
+The teachers of the built-in tasks are mathse/data/synthetic/teacher.py and mathse/data/words/teacher.py.
 """
 
 from __future__ import annotations
@@ -14,73 +15,88 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from mathse.inference import prompts
 from mathse.judges.teachers.replay import ReplayTeacher
-from mathse.types import Problem, ReasoningPath, Verdict
+from mathse.types import Draft, Problem, ReasoningPath, Verdict
 
-__all__ = ["AT_ONCE", "PaidTeacher", "PromptedTeacher", "ReplayTeacher", "Teacher", "in_calls", "prompt_version"]
+__all__ = [
+    "MAX_ROWS_A_CALL",
+    "PaidTeacher",
+    "PromptedTeacher",
+    "ReplayTeacher",
+    "Teacher",
+    "group_into_calls",
+    "prompt_version",
+]
 
-Batch = TypeVar("Batch", bound=Sized)
+Rows = TypeVar("Rows", bound=Sized)
 
-AT_ONCE = 64  # rows a call to a teacher without ``rows_at_once``; a kill loses at most these answers
+MAX_ROWS_A_CALL = 64  # for a teacher without ``rows_at_once``; a kill loses at most the answers of one call
 
 
 class Teacher(Protocol):
-    """All lists run in parallel: the n-th path, draft or feedback belongs to the n-th problem.
+    """Writes solutions, annotates paths and rewrites wrong drafts, a list of rows a call.
 
-    ``solve`` and ``reflect`` give a text per problem; None: no usable answer, an outcome that is counted. ``annotate``
-    gives a verdict per path. ``attempt`` counts the tries at a draft from 0. A teacher that cannot be reached raises
-    TeacherError.
+    A teacher that cannot be reached raises TeacherError.
     """
 
     name: str
 
-    def solve(self, problems: Sequence[Problem]) -> list[str | None]: ...
+    def solve(self, problems: Sequence[Problem]) -> list[str | None]:
+        """Return a solution per problem; None for an answer that is not usable, which is counted."""
+        ...
 
-    def annotate(self, problems: Sequence[Problem], paths: Sequence[ReasoningPath]) -> list[Verdict]: ...
+    def annotate(self, problems: Sequence[Problem], paths: Sequence[ReasoningPath]) -> list[Verdict]:
+        """Return a verdict per path; the n-th path belongs to the n-th problem."""
+        ...
 
-    def reflect(
-        self,
-        problems: Sequence[Problem],
-        drafts: Sequence[ReasoningPath],
-        feedback: Sequence[Verdict | None],
-        attempt: int = 0,
-    ) -> list[str | None]: ...
+    def reflect(self, drafts: Sequence[Draft], attempt: int = 0) -> list[str | None]:
+        """Return a rewrite per draft; None for an answer that is not usable, which is counted.
+
+        ``attempt`` counts the tries at a draft from 0.
+        """
+        ...
 
 
 @runtime_checkable
 class PaidTeacher(Teacher, Protocol):
-    """A teacher whose answers cost something. It stores them itself as they come, so a call may have many rows.
+    """A teacher with a price. It stores each answer when it arrives, so a call may have many rows.
 
-    ``rows_at_once``: the number of rows that one call should have. ``account_in``: called before the first request,
-    with the run folder to write the account into. ``usage``: the account in numbers, for summary.json.
+    ``rows_at_once`` is the number of rows that a call should have.
     """
 
     rows_at_once: int
 
-    def account_in(self, folder: Path) -> None: ...
+    def account_in(self, folder: Path) -> None:
+        """Keep the account in this run folder; called before the first request."""
+        ...
 
-    def usage(self) -> dict[str, Any]: ...
+    def usage(self) -> dict[str, Any]:
+        """Return the totals of the account, for summary.json."""
+        ...
 
 
 @runtime_checkable
 class PromptedTeacher(Teacher, Protocol):
-    """A teacher that is a model and reads a prompt, whose version lineage records. ``job``: "generate" or "reflect"."""
+    """A teacher that is a model and reads a prompt. Lineage records the prompt's version."""
 
-    def prompt_version(self, job: str, problem: Problem) -> str: ...
+    def prompt_version(self, job: str, problem: Problem) -> str:
+        """Return the name and version of the prompt for ``job``, "generate" or "reflect"."""
+        ...
 
 
 def prompt_version(teacher: Teacher, job: str, problem: Problem) -> str:
-    """The name and version of the prompt that the teacher reads, for lineage."""
+    """Return the name and version of the prompt that the teacher reads, for lineage."""
     if isinstance(teacher, PromptedTeacher):
         return teacher.prompt_version(job, problem)
     return prompts.version(job, "full")
 
 
-def in_calls(teacher: Teacher, batches: Sequence[Batch]) -> Iterator[list[Batch]]:
-    """Batches in order, grouped into calls to the teacher: as many rows as a call should have, one batch at least."""
-    most = teacher.rows_at_once if isinstance(teacher, PaidTeacher) else AT_ONCE
-    call: list[Batch] = []
+def group_into_calls(teacher: Teacher, batches: Sequence[Rows]) -> Iterator[list[Rows]]:
+    """Group batches, in their order, into calls to the teacher. A call has at least one batch, and otherwise at most as
+    many rows as the teacher takes."""
+    max_rows = teacher.rows_at_once if isinstance(teacher, PaidTeacher) else MAX_ROWS_A_CALL
+    call: list[Rows] = []
     for batch in batches:
-        if call and sum(map(len, call)) + len(batch) > most:
+        if call and sum(map(len, call)) + len(batch) > max_rows:
             yield call
             call = []
         call.append(batch)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
-from mathse.models.cogvlm2.backbone import CogVLM2Backbone, load
+from mathse.models.cogvlm2.backbone import CogVLM2Backbone, architecture, load
 from mathse.models.cogvlm2.configuration import CogVLM2Config, CogVLM2VisionConfig
 from mathse.models.cogvlm2.modeling import CogVLM2ForConditionalGeneration, CogVLM2Model
 from mathse.models.cogvlm2.processing import CogVLM2Processor
+from mathse.models.cogvlm2.tiny import tiny_cogvlm2 as make_tiny
 
 __all__ = [
     "CogVLM2Backbone",
@@ -20,7 +21,9 @@ __all__ = [
     "CogVLM2Model",
     "CogVLM2Processor",
     "CogVLM2VisionConfig",
+    "architecture",
     "load",
+    "make_tiny",
 ]
 
 AutoConfig.register(CogVLM2Config.model_type, CogVLM2Config, exist_ok=True)

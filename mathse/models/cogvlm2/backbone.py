@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mathse.config.backbones import CogVLM2 as Settings
 from mathse.errors import CheckpointError
+from mathse.models.architecture import Architecture
 from mathse.models.base import Backbone, Features
 from mathse.models.checkpoint import as_dtype, open_model, read_config, resolve, told_in_a_sentence
 from mathse.models.cogvlm2.configuration import CogVLM2Config
@@ -115,6 +116,17 @@ class CogVLM2Backbone(Backbone):
     @property
     def max_image_tokens(self) -> int:
         return self.processor.image_tokens
+
+
+def architecture(settings: Settings) -> Architecture:
+    """The model of a folder's config.json, without numbers."""
+    folder = Path(settings.path)
+    config = _config(folder, settings.rope_precision)
+    model = open_model(
+        CogVLM2ForConditionalGeneration, folder, attention=settings.attention, config=config, weights=False
+    )
+    seen, tokens = config.vision_config.num_positions, config.vision_config.image_tokens  # every picture has one size
+    return Architecture(CogVLM2Backbone.bare(model), settings.dtype, (seen, seen), (tokens, tokens))
 
 
 @told_in_a_sentence

@@ -3,9 +3,10 @@ open, once this package is imported."""
 
 from __future__ import annotations
 
-from mathse.models.internvl2_5.backbone import InternVL25Backbone, load
+from mathse.models.internvl2_5.backbone import InternVL25Backbone, architecture, load
+from mathse.models.internvl2_5.tiny import tiny_internvl2_5 as make_tiny
 from mathse.models.internvl2_5.weights import register
 
-__all__ = ["InternVL25Backbone", "load"]
+__all__ = ["InternVL25Backbone", "architecture", "load", "make_tiny"]
 
 register()

@@ -19,11 +19,12 @@ from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2Im
 
 from mathse.config.backbones import InternVL25 as Settings
 from mathse.data.image_decoding import jpeg
+from mathse.models.architecture import Architecture
 from mathse.models.base import IMAGE_CACHE, Encoded, Features
 from mathse.models.cache import BoundedCache
 from mathse.models.chat import DECODER_SCOPE, ChatBackbone
 from mathse.models.checkpoint import as_dtype, expect_family, open_model, open_processor, resolve, told_in_a_sentence
-from mathse.models.internvl2_5.published import MODEL_TYPE, chat_template, read_published
+from mathse.models.internvl2_5.published import MODEL_TYPE, chat_template, native_config, read_published
 from mathse.models.internvl2_5.tokenizer import END
 from mathse.models.row import Row
 from mathse.seeds import derive
@@ -134,6 +135,29 @@ class InternVL25Backbone(ChatBackbone):
         most = max(self.train_tiles, self.eval_tiles)
         tiles = most + 1 if most > 1 else 1  # the thumbnail
         return tiles * self.processor.image_seq_length + 3  # <img>, </img> and the line's end
+
+
+def architecture(settings: Settings) -> Architecture:
+    """The model of a folder's config.json in either layout, without numbers."""
+    folder, config = Path(settings.path), None
+    described = expect_family(folder, InternVL25Backbone.family, (InternVLConfig.model_type, MODEL_TYPE))
+    if described["model_type"] == MODEL_TYPE:
+        # the id of a picture's token is the tokenizer's, and changes no size
+        config = native_config(described, image_token_id=0, where=str(folder / "config.json"))
+    model = open_model(
+        InternVLForConditionalGeneration, folder, attention=settings.attention, config=config, weights=False
+    )
+    vision, seq_length = model.config.vision_config, model.config.image_seq_length
+    cells = (vision.image_size[0] // vision.patch_size[0]) * (vision.image_size[1] // vision.patch_size[1])
+    tiles = [most + (most > 1) for most in (settings.train_tiles, settings.eval_tiles)]  # with the thumbnail
+    cut, limits = GotOcr2ImageProcessorPil(), {"crop_to_patches": True, "max_patches": settings.eval_tiles}
+    return Architecture(
+        InternVL25Backbone.bare(model),
+        settings.dtype,
+        (tiles[0] * (cells + 1), tiles[1] * (cells + 1)),  # a class token a tile
+        (tiles[0] * seq_length + 3, tiles[1] * seq_length + 3),  # <img>, </img> and the line's end
+        lambda width, height: cut.get_number_of_image_patches(height, width, limits) * seq_length + 3,
+    )
 
 
 @told_in_a_sentence

@@ -10,13 +10,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from google.protobuf.message import DecodeError
+from sentencepiece.sentencepiece_model_pb2 import ModelProto  # type: ignore[attr-defined]  # made when imported
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from mathse.errors import CheckpointError
-from mathse.models.internvl2_5.spm import SPACE, Kind, SentencePieceModel, read_model
 from mathse.runs.store import read_json
 
+SPACE = "▁"  # how a space is written in a piece
+Kind = ModelProto.SentencePiece  # NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE
 START, END = "<|im_start|>", "<|im_end|>"  # of a turn
 IMAGE_START, IMAGE_END, IMAGE = "<img>", "</img>", "<IMG_CONTEXT>"
 NEEDED = (START, END, IMAGE_START, IMAGE_END, IMAGE)
@@ -34,7 +37,8 @@ def build_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     chat token it was renamed to; here such text is ordinary text, so that a problem cannot end its own turn.
     Raises CheckpointError for files that are missing, damaged or contradict each other.
     """
-    model = read_model(folder / "tokenizer.model")
+    model = read_pieces(folder / "tokenizer.model")
+    rules = model.normalizer_spec
     # tokenizer_config.json over special_tokens_map.json, tokens as text
     settings: dict[str, Any] = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
@@ -43,7 +47,7 @@ def build_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     settings = {key: _text(value) if key in _NAMED else value for key, value in settings.items()}
     added = _added_tokens(folder, settings)
 
-    names = [str(added[i]) if i in added else piece.text for i, piece in enumerate(model.pieces)]
+    names = [str(added[i]) if i in added else piece.piece for i, piece in enumerate(model.pieces)]
     vocabulary = {name: i for i, name in enumerate(names)}
     if len(vocabulary) < len(names):
         raise CheckpointError(f"{folder}: two pieces of tokenizer.model have one name; download the tokenizer again")
@@ -53,25 +57,25 @@ def build_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
             merges=list(_merges(model, folder)),
             unk_token=settings.get("unk_token"),
             fuse_unk=True,
-            byte_fallback=any(piece.kind is Kind.BYTE for piece in model.pieces),
+            byte_fallback=any(piece.type == Kind.BYTE for piece in model.pieces),
         )
     )
 
     # text -> pieces and back, in sentencepiece's order: its Unicode rules, its spaces, then a mark for each space
     steps: list[normalizers.Normalizer] = []
-    if model.charsmap:
-        steps.append(normalizers.Precompiled(model.charsmap))
-    if model.remove_extra_whitespaces:
+    if rules.precompiled_charsmap:
+        steps.append(normalizers.Precompiled(rules.precompiled_charsmap))
+    if rules.remove_extra_whitespaces:
         steps += [normalizers.Replace(Regex("^ +| +$"), ""), normalizers.Replace(Regex(" {2,}"), " ")]
-    if model.add_dummy_prefix:
+    if rules.add_dummy_prefix:
         steps.append(normalizers.Prepend(SPACE))
     core.normalizer = normalizers.Sequence([*steps, normalizers.Replace(" ", SPACE)])
     back = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
-    core.decoder = decoders.Sequence([*back, *([decoders.Strip(" ", 1, 0)] if model.add_dummy_prefix else [])])
+    core.decoder = decoders.Sequence([*back, *([decoders.Strip(" ", 1, 0)] if rules.add_dummy_prefix else [])])
 
     # pieces that are one token wherever they stand, those that were renamed left out
-    whole = [p.text for i, p in enumerate(model.pieces) if p.kind is Kind.USER_DEFINED and i not in added]
-    if whole and model.add_dummy_prefix:  # a fast tokenizer would put the prefix behind each of them again
+    whole = [p.piece for i, p in enumerate(model.pieces) if p.type == Kind.USER_DEFINED and i not in added]
+    if whole and rules.add_dummy_prefix:  # a fast tokenizer would put the prefix behind each of them again
         raise CheckpointError(
             f"{folder}: tokenizer.model has a prefix and the piece {whole[0]!r}, which is not supported"
         )
@@ -110,6 +114,24 @@ def build_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     )
 
 
+def read_pieces(path: Path) -> ModelProto:
+    """Read ``tokenizer.model``. Raises CheckpointError where it is missing, damaged or no BPE model."""
+    model = ModelProto()
+    try:
+        model.ParseFromString(path.read_bytes())
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} is missing; download it from the checkpoint's page") from None
+    except DecodeError as e:
+        raise CheckpointError(f"{path} is no sentencepiece model ({e}); download it again") from None
+    if not model.pieces:
+        raise CheckpointError(f"{path} is no sentencepiece model (it has no pieces); download it again")
+    if model.trainer_spec.model_type != model.trainer_spec.BPE:
+        raise CheckpointError(f"{path} is no BPE model, and only a BPE can become a fast tokenizer without loss")
+    if model.trainer_spec.treat_whitespace_as_suffix or not model.normalizer_spec.escape_whitespaces:
+        raise CheckpointError(f"{path} writes spaces at the end of words or not at all, which is not supported")
+    return model
+
+
 def _added_tokens(folder: Path, settings: dict[str, Any]) -> dict[int, AddedToken]:
     """Renamed and added tokens by id: from ``added_tokens_decoder``, else from ``added_tokens.json``."""
     tokens: dict[int, AddedToken] = {}
@@ -133,14 +155,14 @@ def _text(token: Any) -> Any:
     return token["content"] if isinstance(token, dict) else token
 
 
-def _merges(model: SentencePieceModel, folder: Path) -> Iterator[tuple[str, str]]:
+def _merges(model: ModelProto, folder: Path) -> Iterator[tuple[str, str]]:
     """The pairs of pieces that make a piece, best first.
 
     sentencepiece joins the neighbours whose union has the best score; a fast BPE wants that as ranked pairs. Pairs that
     make the same piece have the same score; the longer left part then goes first.
     """
-    mergeable = {p.text: p.score for p in model.pieces if p.kind in (Kind.NORMAL, Kind.UNUSED)}
-    unused = {p.text for p in model.pieces if p.kind is Kind.UNUSED}
+    mergeable = {p.piece: p.score for p in model.pieces if p.type in (Kind.NORMAL, Kind.UNUSED)}
+    unused = {p.piece for p in model.pieces if p.type == Kind.UNUSED}
     pairs = []
     for piece, score in mergeable.items():
         cuts = [(piece[:k], piece[k:]) for k in range(1, len(piece))]

@@ -1,6 +1,6 @@
 """The panels that a workspace and a report share, section by section.
 
-Their metrics are the names that ``loggers/figures.py`` and ``loggers/wandb.py`` give. A panel has a place of its own on
+Their metrics are the names that ``loggers/figures.py`` and ``loggers/wandb`` give. A panel has a place of its own on
 its page, so each section is made anew for each page.
 """
 

@@ -9,20 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 import pytorch_lightning as pl
+from PIL import Image
 
 from mathse.config import schema
 from mathse.config.parse import build
 from mathse.reporting.loggers.csv import CsvLogger
 from mathse.reporting.loggers.lightning import NOTE, LightningLogger, is_lightnings
-from mathse.reporting.loggers.sample_table import Loader
-from mathse.reporting.loggers.wandb import WandbLogger
 from mathse.runs.stage_cache import RunFolder, Stage
 from mathse.types import Problem
 
-__all__ = ["CsvLogger", "LightningLogger", "RunLogger", "RunLoggers", "WandbLogger", "open_logger"]
+__all__ = ["CsvLogger", "LightningLogger", "RunLogger", "RunLoggers", "open_logger"]
+
+Loader = Callable[[str], Image.Image]  # the picture behind an image reference of a problem
 
 
 class RunLogger(Protocol):
@@ -42,6 +43,15 @@ class RunLogger(Protocol):
 
     def close(self) -> None:
         """The process is done with the run, well or not. May be called twice."""
+        ...
+
+
+@runtime_checkable
+class LeavesWork(Protocol):
+    """A logger that leaves something to the user once it is closed."""
+
+    def left_to_do(self) -> str | None:
+        """A sentence; None where nothing is left."""
         ...
 
 
@@ -94,7 +104,7 @@ class RunLoggers:
     def say_what_is_left(self, say: Callable[[str], None]) -> None:
         """What is left to the user once all are closed, a sentence each."""
         for logger in self._loggers:
-            if isinstance(logger, WandbLogger) and (sentence := logger.left_to_do()) is not None:
+            if isinstance(logger, LeavesWork) and (sentence := logger.left_to_do()) is not None:
                 say(sentence)
 
 

@@ -64,7 +64,9 @@ def duration(seconds: float) -> str:
 
 def speed(rate: float) -> str:
     """Three figures or so: 0.52, 8.31, 85.2, 1,204."""
-    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.1f}" if rate >= 10 else f"{rate:.2f}"
+    if rate >= 100:
+        return f"{rate:,.0f}"
+    return f"{rate:.1f}" if rate >= 10 else f"{rate:.2f}"
 
 
 def figures(info: Mapping[str, float | str]) -> list[str]:
@@ -115,6 +117,42 @@ def scaled(value: float) -> str:
     while abs(value) >= 999.5 and power < len(PREFIXES) - 1:
         value, power = value / 1000, power + 1
     return f"{value:.3g} {PREFIXES[power]}".rstrip()
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """Write 0.642 as "64.2%", and no share as an en dash."""
+    return "\N{EN DASH}" if share is None else f"{share * 100:.{digits}f}%"
+
+
+def points(difference: float, digits: int = 1) -> str:
+    """Write a difference of shares in percentage points, signed: "+5.8", "\N{MINUS SIGN}0.4"."""
+    rounded = round(difference * 100, digits)
+    return f"{rounded:+.{digits}f}".replace("-", "\N{MINUS SIGN}") if rounded else f"±{0:.{digits}f}"
+
+
+def gain(before: float, after: float, digits: int = 1) -> str:
+    """Write how far ``after`` lies above ``before``, in points, as a reader subtracts the figures of ``percent``.
+
+    0.51625 and 0.7675 are shown as 51.6% and 76.8%, so their difference is shown as +25.2, not as +25.1. Every
+    difference of two shown figures goes by this rule; the ends of an interval are shown by ``points``.
+    """
+    return points(shown_difference(before * 100, after * 100, digits) / 100, digits)
+
+
+def shown_difference(before: float, after: float, digits: int) -> float:
+    """Subtract two numbers as they are shown with so many digits behind the point."""
+    return round(round(after, digits) - round(before, digits), digits) + 0.0
+
+
+def span(interval: Sequence[float]) -> str:
+    """Write an interval of shares in percent: "[61.7, 66.6]"."""
+    low, high = interval
+    return f"[{low * 100:.1f}, {high * 100:.1f}]"
+
+
+def count(value: int | None) -> str:
+    """Write 1234 as "1,234", and no number as an en dash."""
+    return "\N{EN DASH}" if value is None else f"{value:,}"
 
 
 def _count(value: int | None) -> str:

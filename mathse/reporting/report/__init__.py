@@ -13,17 +13,14 @@ from typing import Any
 
 from mathse.config.program import program
 from mathse.errors import DataError, MathSEError
+from mathse.reporting.pages import write_page
 from mathse.reporting.report.compare import compare_page
 from mathse.reporting.report.listing import parts_beside, parts_folder
-from mathse.reporting.report.run_page import run_page
+from mathse.reporting.report.run import run_page
 from mathse.reporting.report.site import site_page
-from mathse.reporting.report.staircase import staircase_svg
 from mathse.runs.layout import NOTE_OF_SWEEP, REPORT
 from mathse.runs.reader import last_change, read_head, read_run
-from mathse.runs.store import make_folder
 from mathse.types import Problem
-
-__all__ = ["main", "staircase_svg", "write_page", "write_report"]
 
 OUTPUTS = Path("outputs")
 
@@ -58,15 +55,6 @@ def write_report(
             parts_folder(out).name,
         )
     return write_page(page, out)
-
-
-def write_page(page: str, out: Path) -> Path:
-    """Write a page beside its place and rename it, so that nobody opens half of one. Returns ``out``."""
-    make_folder(out.parent)
-    aside = out.with_name(f".{out.name}.partial")
-    aside.write_text(page, encoding="utf-8")
-    aside.replace(out)
-    return out
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,7 +1,7 @@
 """The reasoning paths and test answers of a run, all that is known of each, and a choice of them for the page itself.
 
 A run has hundreds of thousands of paths; they are read one at a time, and few are held in memory. The choice hangs on
-their ids alone, so that a report that is written again shows the same ones.
+their ids only, so a report that is written again shows the same paths.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class GalleryItem:
 
     @property
     def judge_right(self) -> bool | None:
-        """Whether the judge took a right path or refused a wrong one; None where it, or the truth, said nothing."""
+        """Whether the judge accepted a right path or rejected a wrong path; None where either is not known."""
         if self.right is None or self.decision in (None, "unparsed"):
             return None
         return (self.decision == "accepted") == self.right
@@ -55,7 +55,7 @@ def paths(run: Run, problem_of: ProblemOf) -> Iterator[GalleryItem]:
 
 
 def answers_to_tests(run: Run, problem_of: ProblemOf) -> Iterator[GalleryItem]:
-    """What each student answered to the test problems, right or wrong as its accuracy counts it."""
+    """Yield each student's answers to the test problems, right or wrong as its accuracy counts them."""
     for stage in run.stages:
         lineage = Lineage("student", stage.name, stage.name)
         for row in stage.rows(PREDICTIONS):
@@ -69,7 +69,8 @@ def _judged(run: Run, problem_of: ProblemOf) -> Iterator[GalleryItem]:
     """The paths of every stage with their verdicts; drafts with their rewrites, and rewrites with their drafts."""
     verdicts = Lookup(run, VERDICTS, Verdict, attrgetter("path_id"))
     by_draft = Lookup(run, REFLECTIONS, Reflection, attrgetter("draft.id"))
-    rewritten = {r.revised.id for stage in run.stages for r in stage.rows(REFLECTIONS, Reflection)}
+    reflections = chain.from_iterable(stage.rows(REFLECTIONS, Reflection) for stage in run.stages)
+    rewritten = {reflection.revised.id for reflection in reflections}
     for stage in run.stages:
         for path in stage.rows(PATHS, ReasoningPath):
             if path.id in rewritten:  # shown below, with its draft
@@ -154,7 +155,7 @@ class Piles:
         for pile in self._piles.values():
             self._cut(pile)
         ordered = [[item for *_, item in self._piles[kind]] for kind in sorted(self._piles)]
-        dealt = (item for turn in zip_longest(*ordered) for item in turn if item is not None)
+        dealt = (item for item in chain.from_iterable(zip_longest(*ordered)) if item is not None)
         return list(islice(dealt, self.most))
 
     def _cut(self, pile: list[tuple[int, str, GalleryItem]]) -> None:

@@ -1,11 +1,11 @@
 """Paths and test answers as data that a page's script lists, filters, sorts and draws.
 
-There may be a hundred thousand, so what is needed to filter and sort stands in one index, a number or two a path, and
-the texts and pictures in parts of moderate size, each loaded when one of its paths is shown. A part is a call of
-``mathse(name, value)`` in a file of its own: a page that was opened from a disk may load a script, but fetch nothing.
+A run may have a hundred thousand paths. One index holds the numbers by which they are filtered and sorted; parts of
+moderate size hold the texts and pictures, and the script loads a part when it shows one of its paths. A part is a call
+of ``mathse(name, value)`` in a file of its own: a page opened from a disk may load a script, but fetch nothing.
 
-A text is a list of strings, which the script shows as text, and of numbers of formulas. Those are markup, which
-``formulas`` wrote from known elements alone; nothing else of a model's or a data set's is.
+A text is a list of strings, which the script shows as text, and of numbers of formulas. Formulas are markup, which
+``formulas`` writes from known elements only; no other text of a model or a data set becomes markup.
 """
 
 from __future__ import annotations
@@ -19,18 +19,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from mathse.data.domains import domain_of
 from mathse.data.domains.steps import MAX_TEXT
 from mathse.errors import MathSEError
-from mathse.reporting.report.formulas import answer_pieces, pieces
+from mathse.reporting.charts import printable
+from mathse.reporting.formulas import answer_pieces, pieces
 from mathse.reporting.report.gallery import GalleryItem
-from mathse.reporting.report.svg import printable
 from mathse.runs.store import make_folder, publish_folder
 from mathse.scoring.metrics import first_step
 from mathse.types import Problem, ReasoningPath, Verdict
 
 PART = 400_000  # characters of a part, about
-MAX_ROWS = 100_000  # of a group; how many more there are is said
+MAX_ROWS = 100_000  # of a group; the page gives the number of further rows
 MAX_FORMULAS = 20_000  # converted for one listing: half a minute or so; later ones stay as they are written
 PICTURES_BESIDE, PICTURES_INSIDE = 200_000_000, 1_500_000  # bytes of pictures beside a page, and in it
 NOT_FITTING = 20  # pictures in a row for which there was no room left: no further one is read
@@ -46,7 +48,7 @@ Write = Callable[[str, str], None]  # (name of a part, its value as JSON)
 class Listing:
     """Takes items one at a time and gives away each part as soon as it is full: ``write(name, JSON)``.
 
-    ``stamp``: that of the run as it stands; a page refuses parts of another. ``image_png(reference)`` may raise
+    ``stamp``: that of the run in its present state; a page refuses parts of another. ``image_png(reference)`` may raise
     MathSEError. ``most``: characters of a text.
     """
 
@@ -93,7 +95,7 @@ class Listing:
         self._rows.add(self._row(item))
 
     def index(self) -> dict[str, Any]:
-        """What is known of all rows, once the last one has been added."""
+        """Return the index of all rows. Call it after the last row."""
         return {
             "stamp": self._stamp,
             "groups": list(self._groups.values()),
@@ -252,7 +254,7 @@ class Parts:
 
 @contextmanager
 def parts_beside(page: Path) -> Iterator[Write]:
-    """What writes a page's parts into a folder beside it, which stands in its place, whole, at the end."""
+    """Give a function that writes a page's parts. Their folder appears beside the page, complete, at the end."""
     folder = parts_folder(page)
     aside = folder.with_name(f".{folder.name}.making")
     shutil.rmtree(aside, ignore_errors=True)
@@ -275,14 +277,14 @@ def parts_folder(page: Path) -> Path:
 
 def listing_inside(
     groups: Mapping[str, Iterable[GalleryItem]], image_png: Callable[[str], bytes], stamp: str = ""
-) -> str:
-    """A listing that stands in the page itself, as JSON: {"index": ..., name of a part: the part}."""
+) -> Markup:
+    """A listing inside the page itself, as JSON that may be markup: {"index": ..., name of a part: the part}."""
     inside: dict[str, str] = {}
     listing = Listing(stamp, inside.__setitem__, image_png, PICTURES_INSIDE, SHORT)
     for item in _in_turns(groups):
         listing.add(item)
     inside["index"] = script_json(listing.index())
-    return "{" + ",".join(f"{json.dumps(name)}:{value}" for name, value in inside.items()) + "}"
+    return Markup("{" + ",".join(f"{json.dumps(name)}:{value}" for name, value in inside.items()) + "}")
 
 
 def _in_turns(groups: Mapping[str, Iterable[GalleryItem]]) -> Iterable[GalleryItem]:
@@ -298,13 +300,13 @@ def _in_turns(groups: Mapping[str, Iterable[GalleryItem]]) -> Iterable[GalleryIt
 
 
 def script_json(value: Any) -> str:
-    """JSON that may stand in a script, and in a page's script element: nothing in it ends that or opens a comment."""
+    """Write JSON for a script or a page's script element: nothing in it ends the element or opens a comment."""
     text = json.dumps(value, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def kind_of(problem: Problem | None) -> str:
-    """What kind of problem it is: as its data says, else the source it comes from."""
+    """The kind of a problem: as its data names it, else its source."""
     if problem is None:
         return "not known"
     named = (problem.metadata.get(key) for key in KIND)

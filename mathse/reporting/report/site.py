@@ -1,7 +1,5 @@
 """``python -m mathse report --all``: one page over all runs and studies, with links to each run's own report.
 
-The user's own runs stand first; the studies that a checkout brings along, and what was run of them, after.
-
 A run that cannot be read is named on the page; it must not hide the others.
 """
 
@@ -15,19 +13,21 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from markupsafe import Markup
+
 from mathse.errors import DataError, MathSEError, RunError
-from mathse.reporting.report.page import Markup, figure, html, section, table
-from mathse.reporting.report.svg import percent, safe, tag
+from mathse.reporting.charts import safe
+from mathse.reporting.pages import NONE, render
+from mathse.reporting.progress.wording import percent
 from mathse.runs.layout import stage_order
 from mathse.runs.reader import Run, read_run, runs_below
 from mathse.runs.store import read_json
 
 QUESTION = re.compile(r"\*\*Question\.\*\*\s+(.+?)(?:\n\s*\n|\Z)", re.DOTALL)  # of a study's README
-NO_STAGE = "\N{EN DASH}"
 
 
 def site_page(roots: Sequence[Path], experiments: Path, out: Path, report_of: Callable[[Path], Path]) -> str:
-    """The page that will stand at ``out``. ``report_of`` gives a run folder's report, and writes it where there is
+    """Return the page for ``out``. ``report_of`` gives a run folder's report, and writes it where there is
     none. Raises RunError where there is neither a run below ``roots`` nor a study's result in ``experiments``."""
     studies: dict[str, dict[str, Any]] = {}  # name -> its results.json
     for file in sorted(experiments.glob("*/results.json")):
@@ -51,63 +51,57 @@ def site_page(roots: Sequence[Path], experiments: Path, out: Path, report_of: Ca
             runs.append(run)
         except MathSEError as e:
             unreported.append(str(e))
-    damaged += unreported
-    if not runs and not studies and not damaged:
+    if not (runs or studies or damaged or unreported):
         listed = ", ".join(map(str, roots))
         raise RunError(f"report --all: no run in {listed} and no results.json in {experiments}/*; run something first")
 
-    head = ("run", "task", "seed", "status", "last stage", "test accuracy", "ORM on held-out paths")
-    of_user = [_run_row(run, links[run.folder]) for run in runs if run.config.get("study") not in studies]
-    of_studies = [_run_row(run, links[run.folder]) for run in runs if run.config.get("study") in studies]
-    parts = [section("runs", "Your runs", "", table(head, of_user, "") if of_user else "")]
-    parts += [_study(experiments / name, results, runs, links) for name, results in studies.items()]
-    parts.append(section("study-runs", "Runs of the studies", "", table(head, of_studies, "") if of_studies else ""))
-    reasons = "".join(f"<li>{safe(reason)}</li>" for reason in damaged)
-    parts.append(section("damaged", "Runs that cannot be read", "", f"<ul>{reasons}</ul>" if reasons else ""))
-    of_study = {_anchor(name): name.replace("_", " ") for name in studies}
-    names = {"runs": "Your runs", **of_study, "study-runs": "Runs of studies", "damaged": "Damaged"}
-    counts = f"{len(runs)} runs, {len(studies)} studies"
-    header = f'<p class="eyebrow">MathSE · {counts}</p><h1>Runs and studies</h1>'
-    return html("runs and studies", header, parts, names)
-
-
-def _study(folder: Path, results: Mapping[str, Any], runs: Sequence[Run], links: Mapping[Path, str]) -> str:
-    """A study's question, picture and table, and the reports of its runs that are here."""
-    name, readme, drawing = folder.name, folder / "README.md", folder / "result.svg"
-    body = ""
-    if drawing.is_file():
-        # As an image, so that its style stays its own.
-        source = "data:image/svg+xml;base64," + base64.b64encode(drawing.read_bytes()).decode("ascii")
-        body += figure(tag("img", src=source, alt=f"the result of {name}; the table has the numbers", class_="study"))
-    head, *rows = results["table"]
-    body += table(head, rows, "")
-    reports = ", ".join(
-        _link(f"{run.config.get('variant')}, seed {run.seed}", links[run.folder])
-        for run in runs
-        if run.config.get("study") == name
+    return render(
+        "reporting/templates/site.html.j2",
+        "runs and studies",
+        counts=f"{len(runs)} runs, {len(studies)} studies",
+        own_runs=[_run_row(run, links[run.folder]) for run in runs if run.config.get("study") not in studies],
+        studies=[_study(experiments / name, results, runs, links) for name, results in studies.items()],
+        study_runs=[_run_row(run, links[run.folder]) for run in runs if run.config.get("study") in studies],
+        damaged=damaged + unreported,
     )
-    body += f"<p>Reports: {reports}</p>" if reports else "<p>None of its runs is in this place.</p>"
 
-    finding = f"Seeds {', '.join(map(str, results['seeds']))}."
+
+def _study(
+    folder: Path, results: Mapping[str, Any], runs: Sequence[Run], links: Mapping[Path, str]
+) -> dict[str, object]:
+    """A study's question, picture and table, and the reports of its runs that are here."""
+    name, readme, picture = folder.name, folder / "README.md", folder / "result.svg"
+    question = ""
     if readme.is_file() and (match := QUESTION.search(readme.read_text(encoding="utf-8", errors="replace"))):
-        question = safe(re.sub(r"\s+", " ", match[1]))
-        finding = re.sub(r"`([^`]+)`", r"<code>\1</code>", question) + " " + finding
-    return section(_anchor(name), name.replace("_", " "), finding, body)
+        question = re.sub(r"\s+", " ", match[1])
+    members = [run for run in runs if run.config.get("study") == name]
+    return {
+        "name": name,
+        "anchor": "study-" + re.sub(r"[^\w.-]", "-", name),
+        "title": name.replace("_", " "),
+        "question": re.split(r"`([^`]+)`", question),  # text and code in turn
+        "seeds": ", ".join(map(str, results["seeds"])),
+        "picture": base64.b64encode(picture.read_bytes()).decode("ascii") if picture.is_file() else None,
+        "table": results["table"],
+        "reports": [(f"{run.config.get('variant')}, seed {run.seed}", _quoted(links[run.folder])) for run in members],
+    }
 
 
-def _run_row(run: Run, link: str) -> list[object]:
+def _run_row(run: Run, link: str) -> dict[str, object]:
     name = run.name if run.config.get("study") else f"{run.name} ({run.folder.name})"
     scored = sorted((e for e in run.entries if e.get("accuracy") is not None), key=lambda e: stage_order(e["stage"]))
     last = scored[-1] if scored else {}
-    orm = (run.orm or {}).get("overall_accuracy")
-    status = "finished" if run.finished else "not finished"
-    figures = (last.get("stage", NO_STAGE), percent(last.get("accuracy")), percent(orm))
-    return [Markup(_link(name, link)), run.task, run.seed, status, *figures]
+    return {
+        "run": Markup(f'<a href="{safe(_quoted(link))}">{safe(name)}</a>'),
+        "task": run.task,
+        "seed": run.seed,
+        "status": "finished" if run.finished else "not finished",
+        "last stage": last.get("stage", NONE),
+        "test accuracy": percent(last.get("accuracy")),
+        "ORM on held-out paths": percent((run.orm or {}).get("overall_accuracy")),
+    }
 
 
-def _anchor(study: str) -> str:
-    return "study-" + re.sub(r"[^\w.-]", "-", study)
-
-
-def _link(text: str, target: str) -> str:
-    return tag("a", safe(text), href=quote(Path(target).as_posix()))
+def _quoted(target: str) -> str:
+    """A path as the address of a link."""
+    return quote(Path(target).as_posix())

@@ -7,18 +7,18 @@ out. ``study.yaml`` there (optional) says what is shown: mathse/reporting/study/
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from mathse.config.options import FLAG, look_in
 from mathse.config.program import program
 from mathse.errors import DataError
-from mathse.reporting.report import write_page
+from mathse.reporting.charts import Point, mean_stairs, means, means_by_cost, staircase, standalone
+from mathse.reporting.pages import write_page
 from mathse.reporting.study.collect import collect
 from mathse.reporting.study.design import DESCRIBED, EXPERIMENTS, FILE, Design, programs, read_design
-from mathse.reporting.study.picture import picture
-from mathse.reporting.study.readme import Readme, results
-from mathse.reporting.study.tables import main_table
+from mathse.reporting.study.readme import Readme, main_table, results
 from mathse.runs.store import make_folder, read_json, write_json
 
 RESULTS, DRAWING = "results.json", "result.svg"
@@ -76,3 +76,26 @@ def redraw(design: Design, out: Path) -> int:
     if drawing := picture(design, read_json(out / RESULTS)):
         write_page(drawing, out / DRAWING)
     return 0
+
+
+def picture(design: Design, results: Mapping[str, Any]) -> str | None:
+    """Draw the first measure as a standalone SVG file: a staircase where the rows are stages, lines where the design
+    names them, else each variant's mean. None where a seed lacks the measure (or the cost it is drawn against), or
+    where the measure is no share. ``results``: results.json, so a picture can be drawn again without the runs."""
+    variants = results["variants"]
+    if design.rows == "stages":
+        runs = list(variants[design.variants[0]]["stages"].values())
+        return standalone(staircase([mean_stairs(design.name, runs)]))
+    measures = {v: variants[v]["measures"] for v in design.variants}
+    name = next(iter(measures[design.against]))
+    values = {v: [x for x in measures[v][name] if x is not None] for v in design.variants}
+    seeds = len(results["seeds"])
+    if any(len(xs) < seeds for xs in values.values()) or max(map(max, values.values())) > 1:
+        return None
+    if design.over is not None:
+        spent = {v: [x for x in measures[v][design.over] if x] for v in design.variants}
+        if any(len(xs) < seeds for xs in spent.values()):
+            return None
+        lines = {called: [Point(spent[v], values[v]) for v in joined] for called, joined in design.lines.items()}
+        return standalone(means_by_cost(lines, name, design.over))
+    return standalone(means({design.called(v): xs for v, xs in values.items()}, name, design.axis))

@@ -1,4 +1,4 @@
-"""What a study shows: ``experiments/NAME/study.yaml``, so that a table is made again without a decision by hand.
+"""The design of a study's table and picture: ``experiments/NAME/study.yaml``, so no decision is made by hand.
 
     against: none                       # whom the other variants are compared with; default: the first
     variants: [none, teacher, orm]      # their order; default: by name

@@ -1,6 +1,7 @@
 """The block of a study's README that the command writes: how the runs are made again, the tables, how to read them.
 
-All else in the file is its author's: the block stands between two marks, and a README without them is left alone.
+The rest of the file is its author's: the block has two marks around it, and a README without them is left alone. A
+table is a list of rows, the head first: shares in percent, differences in points, each with its 95 % interval.
 """
 
 from __future__ import annotations
@@ -8,17 +9,23 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from mathse.config.compose import unchecked_settings
 from mathse.errors import DataError
-from mathse.reporting.report import write_page
+from mathse.reporting.pages import NONE, write_page
+from mathse.reporting.progress.wording import NOT_RECORDED, scaled, shown_difference
 from mathse.reporting.report.compare import comparable
-from mathse.reporting.study.collect import BOOKKEEPING, Collected
+from mathse.reporting.study.collect import BOOKKEEPING, SECONDS, Collected, PairedDifference, difference, value
 from mathse.reporting.study.design import programs
-from mathse.reporting.study.differences import difference
-from mathse.reporting.study.tables import main_table, seed_table, settings_table, transition_table
+from mathse.runs.layout import title
+from mathse.runs.ledger import FLOPS, TOKENS
+from mathse.runs.reader import Run
+from mathse.scoring.metrics import mean_share
 
 BEGIN, END = "<!-- results: written by python -m mathse study -->", "<!-- end of results -->"
 NEW = """# {name}
@@ -37,6 +44,11 @@ NEW = """# {name}
 (Whatever came out.)
 """
 PLAIN = re.compile(r"[\w./-]+")  # text that Hydra reads as it is
+CHANGES = ("correct_correct", "wrong_wrong", "correct_wrong", "wrong_correct")
+SHARES = ("accuracy", "precision", "auroc", "recall")  # parts of the names of measures that are shares, others counts
+COSTS = (*TOKENS, FLOPS, *SECONDS)
+
+Cells = list[list[str]]
 
 
 class Readme:
@@ -86,10 +98,10 @@ def _command(collected: Collected) -> str:
     shared = {k: v for k, v in besides[0].items() if all(k in other and other[k] == v for other in besides)}
 
     overrides = []
-    for key, value in sorted(shared.items()):
-        # Text that Hydra would not read as it is stands in double quotes, as in JSON.
-        plain = isinstance(value, str) and PLAIN.fullmatch(value)
-        overrides.append(shlex.quote(f"{key}={value if plain else json.dumps(value, ensure_ascii=False)}"))
+    for key, setting in sorted(shared.items()):
+        # Text that Hydra would read in another way gets double quotes, as in JSON.
+        plain = isinstance(setting, str) and PLAIN.fullmatch(setting)
+        overrides.append(shlex.quote(f"{key}={setting if plain else json.dumps(setting, ensure_ascii=False)}"))
     train, study = programs()
     run_all = " ".join([train, f"'+experiment/{name}=glob(*)'", f"seed={seeds}", *overrides])
     return f"```\n{run_all}\n{study} {name}\n```"
@@ -112,3 +124,120 @@ def _legend(collected: Collected) -> str:
         f"at 0 and 100); differences in points, paired by seed, with {intervals}. "
         f"{collected.minutes:.0f} minutes of stages in all, those that variants share counted once."
     )
+
+
+# --- the tables -------------------------------------------------------------------------------------------------------
+
+
+def main_table(collected: Collected) -> Cells:
+    """The study's main table: a row a variant, compared with the variant that the design names; or a row a stage of the
+    only variant, compared with the stage before."""
+    design = collected.design
+    rows: Cells = []
+    if design.rows == "stages":
+        runs = collected.runs[design.variants[0]]
+        keys = {name: measure.partition(".")[2] for name, measure in design.measures.items()}
+        names = _stages(runs)
+        head = ["stage", *keys, "against the stage before"]
+        before = ""
+        for stage in names:
+            cells = [mean_text([value(run, f"{stage}.{key}") for run in runs], key) for key in keys.values()]
+            gain = difference(runs, runs, f"{stage}.accuracy", f"{before}.accuracy") if before else None
+            rows.append([title(stage), *cells, difference_text(gain, "accuracy")])
+            before = stage
+    else:
+        first = next(iter(design.measures.values()))
+        names = list(design.variants)
+        head = ["variant", *design.measures, f"against {design.called(design.against)}"]
+        for variant in names:
+            cells = [mean_text(collected.values(variant, measure), measure) for measure in design.measures.values()]
+            gain = difference(collected.runs[design.against], collected.runs[variant], first)
+            rows.append(
+                [design.called(variant), *cells, NONE if variant == design.against else difference_text(gain, first)]
+            )
+    if design.paper:
+        head.append(f"paper ({design.paper_says})" if design.paper_says else "paper")
+        for row, name in zip(rows, names, strict=True):
+            row.append(f"{design.paper[name]:.2f}" if name in design.paper else NONE)
+    return [head, *rows]
+
+
+def transition_table(collected: Collected) -> Cells:
+    """Figure 2: what became of right and wrong answers from stage to stage, in percent of the problems."""
+    runs = collected.runs[collected.design.variants[0]]
+    rows = []
+    for stage in _stages(runs):
+        entries = [next(e for e in run.summary["stages"] if e["stage"] == stage) for run in runs]
+        if all(entry.get("transitions") for entry in entries):
+            shares = [[e["transitions"][c] / sum(e["transitions"].values()) for e in entries] for c in CHANGES]
+            rows.append([title(stage), *(mean_text(share, "accuracy") for share in shares)])
+    return [["to", "stays right", "stays wrong", "right to wrong", "wrong to right"], *rows]
+
+
+def seed_table(collected: Collected) -> Cells:
+    """The first measure, seed by seed."""
+    design = collected.design
+    name, measure = next(iter(design.measures.items()))
+    head = [f"{name}, by seed", *map(str, collected.seeds)]
+    if design.rows == "stages":
+        runs, key = collected.runs[design.variants[0]], measure.partition(".")[2]
+        rows = [[title(s), *(number(value(run, f"{s}.{key}"), key) for run in runs)] for s in _stages(runs)]
+    else:
+        rows = [
+            [design.called(v), *(number(x, measure) for x in collected.values(v, measure))] for v in design.variants
+        ]
+    return [head, *rows]
+
+
+def settings_table(collected: Collected) -> Cells:
+    """In which settings the variants differ."""
+    differing = collected.differing
+    keys = sorted(set(chain.from_iterable(differing.values())))
+    rows = []
+    for variant in collected.design.variants:
+        values = (differing[variant].get(key) for key in keys)
+        called = collected.design.called(variant)
+        label = variant if called == variant else f"{called} (`{variant}`)"
+        rows.append([label, *("`null`" if x is None else f"`{x}`" for x in values)])
+    return [["variant", *(f"`{key}`" for key in keys)], *(rows if keys else [])]
+
+
+def mean_text(values: Sequence[float | None], measure: str) -> str:
+    """Mean over seeds and its interval; as ``number`` has it where a seed has no such figure."""
+    known = [v for v in values if v is not None]
+    if not known or len(known) < len(values):
+        return number(None, measure)
+    mean, interval = mean_share(known) if _is_share(measure) else (fmean(known), None)
+    if interval is None:
+        return number(mean, measure)
+    return f"{100 * mean:.1f} [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
+
+
+def difference_text(gain: PairedDifference | None, measure: str) -> str:
+    if gain is None:
+        return NONE
+    scale, digits = (100, 1) if _is_share(measure) else (1, 0)
+    form = f"+,.{digits}f"
+    text = f"{shown_difference(scale * gain.before, scale * gain.after, digits):{form}}"
+    if gain.interval is not None:
+        text += f" [{scale * gain.interval[0]:{form}}, {scale * gain.interval[1]:{form}}]"
+    return text
+
+
+def number(x: float | None, measure: str) -> str:
+    """A share in percent, a count as it is; a dash for nothing, words for a cost that an earlier version did not
+    record."""
+    key = measure.rpartition(".")[2]
+    if x is None:
+        return NOT_RECORDED if key in COSTS else NONE
+    if _is_share(measure):
+        return f"{100 * x:.1f}"
+    return scaled(x) if key == FLOPS else f"{x:,.0f}"
+
+
+def _is_share(measure: str) -> bool:
+    return any(part in measure.rpartition(".")[2] for part in SHARES)
+
+
+def _stages(runs: Sequence[Run]) -> list[str]:
+    return [entry["stage"] for entry in runs[0].summary["stages"]]

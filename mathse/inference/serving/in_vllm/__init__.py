@@ -1,1 +1,1 @@
-"""What vLLM's own processes import; its environment has no mathse, so the files here import nothing of it."""
+"""Modules that vLLM's own processes import. vLLM's environment has no mathse, so they import nothing of it."""
