@@ -2,8 +2,8 @@
 
     python docs/write_reference.py
 
-A list that is kept by hand is out of date after the next commit; these are read from the dataclasses of
-``mathse.config``, their defaults, what each value may be, and the comments beside them. ``make docs`` calls this, and a
+A list that is kept by hand is out of date after the next commit; these are read from the settings
+classes of ``mathse.config``: defaults, allowed values and descriptions. ``make docs`` calls this, and a
 test compares.
 """
 
@@ -13,16 +13,17 @@ import inspect
 import re
 import sys
 from collections.abc import Container, Iterator, Sequence
-from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
+
+from pydantic.fields import FieldInfo
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 from mathse.commands.subcommands import SUBCOMMANDS  # noqa: E402  (the path first)
-from mathse.config.describe import allowed, comments  # noqa: E402
 from mathse.config.options import CONF, available  # noqa: E402
-from mathse.config.schema import NAMED, OPTIONS, EvaluateConfig, TrainConfig  # noqa: E402
+from mathse.config.schema import OPTIONS, EvaluateConfig, TrainConfig  # noqa: E402
+from mathse.config.setting import Options, allowed, option_of_field, section_of, settings_of  # noqa: E402
 
 FOLDER = ROOT / "docs" / "reference"
 
@@ -40,7 +41,7 @@ def settings_page() -> str:
         *_section(TrainConfig, ""),
         "## mathse evaluate",
         "Groups that `mathse train` has too are described there.",
-        *_section(EvaluateConfig, "", described={f.name for f in fields(TrainConfig)}),
+        *_section(EvaluateConfig, "", described={*settings_of(TrainConfig)}),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -48,31 +49,31 @@ def settings_page() -> str:
 def _section(
     schema: type, prefix: str, described: Container[str] = (), leave_out: Container[str] = ()
 ) -> Iterator[str]:
-    """The table of a dataclass's own settings, then a section for each group of settings below it."""
-    rows = [f for f in fields(schema) if f.name != "_target_" and f.name not in leave_out and not _below(f, prefix)]
+    """The table of a settings class's own settings, then a section for each group of settings below it."""
+    fields = settings_of(schema)
+    rows = [name for name, f in fields.items() if name not in ("_target_", *leave_out) and not _below(f, prefix)]
     if rows:
         yield _table(schema, rows, prefix)
-    for f in fields(schema):
-        below = [] if f.name in described and not prefix else _below(f, prefix)
+    for name, f in fields.items():
+        below = [] if name in described and not prefix else _below(f, prefix)
         shared = _shared([part for _, part in below])
-        path = f"{prefix}{f.name}{'.NAME' if f.name in NAMED else ''}."
+        path = f"{prefix}{name}{'.NAME' if isinstance(option_of_field(f), Options) else ''}."
         if shared:
-            yield f"### `{f.name}`: settings of every option"
-            yield _table(below[0][1], [x for x in fields(below[0][1]) if x.name in shared], path)
+            yield f"### `{name}`: settings of every option"
+            yield _table(below[0][1], [x for x in settings_of(below[0][1]) if x in shared], path)
         for option, part in below:
-            yield f"### `{prefix}{f.name}`" if option is None else f"### `{f.name}={option}`"
+            yield f"### `{prefix}{name}`" if option is None else f"### `{name}={option}`"
             about = inspect.cleandoc(part.__doc__ or "").split("\n\n")[0]
             if about and not about.startswith(f"{part.__name__}("):  # a dataclass without a docstring writes its own
                 yield about
             yield from _section(part, path, leave_out=shared)
 
 
-def _table(schema: type, rows: Sequence[Field[Any]], prefix: str) -> str:
-    notes = comments(schema)
+def _table(schema: type, rows: Sequence[str], prefix: str) -> str:
     lines = ["| setting | default | allowed | |", "|---|---|---|---|"]
-    for f in rows:
-        choices = _cell(allowed(schema, f))
-        lines.append(f"| `{prefix}{f.name}` | {_default(f)} | {choices} | {_cell(notes.get(f.name, ''))} |")
+    for name in rows:
+        f = settings_of(schema)[name]
+        lines.append(f"| `{prefix}{name}` | {_default(f)} | {_cell(allowed(f))} | {_cell(f.description or '')} |")
     return "\n".join(lines)
 
 
@@ -80,18 +81,19 @@ def _shared(schemas: Sequence[type]) -> frozenset[str]:
     """The settings that all options of a group have, with one default, where that spares a page of repetition."""
     if len(schemas) < 2:
         return frozenset()
-    alike = ({(f.name, str(f.default), str(f.metadata)) for f in fields(schema)} for schema in schemas)
+    alike = ({(name, str(f)) for name, f in settings_of(schema).items()} for schema in schemas)
     names = frozenset(name for name, *_ in set.intersection(*alike)) - {"_target_"}
     return names if len(names) > 3 else frozenset()
 
 
-def _below(f: Field[Any], prefix: str) -> list[tuple[str | None, type]]:
-    """(option, schema) of each dataclass that a field may hold; option None where there is no choice."""
-    if f.name in OPTIONS and not prefix:
-        schemas = [schema for schema in OPTIONS[f.name] if len(fields(schema)) > 1]  # with more than its _target_
-        return [(" | ".join(options_of(f.name, schema)), schema) for schema in schemas]
-    default = f.default_factory() if f.default_factory is not MISSING else f.default
-    return [(None, type(default))] if is_dataclass(default) else []
+def _below(f: FieldInfo, prefix: str) -> list[tuple[str | None, type]]:
+    """(option, class) of each section that a field may hold; option None where there is no choice."""
+    mark, section = option_of_field(f), section_of(f)
+    if mark is not None and not prefix:
+        group = mark.group
+        schemas = [schema for schema in OPTIONS.get(group, ()) if len(settings_of(schema)) > 1]  # beside its _target_
+        return [(" | ".join(options_of(group, schema)), schema) for schema in schemas]
+    return [] if section is None else [(None, section)]
 
 
 def options_of(group: str, schema: type) -> list[str]:
@@ -101,8 +103,9 @@ def options_of(group: str, schema: type) -> list[str]:
     return [name for name, text in texts.items() if head.search(text)]
 
 
-def _default(f: Field[Any]) -> str:
-    value = f.default_factory() if f.default_factory is not MISSING else f.default
+def _default(f: FieldInfo) -> str:
+    factory: Any = f.default_factory
+    value = factory() if factory is not None else f.default
     if value is None:
         return "null"
     return f"`{str(value).lower() if isinstance(value, bool) else value}`" if value != "" else '`""`'

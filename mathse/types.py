@@ -15,11 +15,14 @@ write equal bytes. Texts by models consist of whole characters (see ``whole_char
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from functools import cache
-from types import NoneType, UnionType
-from typing import Any, ClassVar, Literal, NamedTuple, Self, get_args, get_origin, get_type_hints
+from types import NoneType
+from typing import Any, ClassVar, Literal, NamedTuple, Self, cast, get_args, get_type_hints
+
+from pydantic import ConfigDict, GetCoreSchemaHandler, TypeAdapter, ValidationError
+from pydantic_core import CoreSchema, ErrorDetails, SchemaValidator
 
 from mathse.errors import DataError
 
@@ -54,9 +57,18 @@ def fix_characters(record: object, *names: str) -> None:
 
 
 class Record:
-    """JSON in and out for a frozen dataclass; unknown or missing keys are errors, not surprises."""
+    """JSON in and out for a frozen dataclass; unknown or missing keys are errors, not surprises.
 
-    NESTED: ClassVar[dict[str, type[Record]]] = {}
+    pydantic checks rows alone: records that the program makes itself cost what a dataclass costs.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(strict=True, extra="forbid")
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        schema = handler(source)
+        _take_json(schema)
+        return schema
 
     def to_json(self) -> dict[str, Any]:
         # dataclasses.asdict copies every value deeply, which takes thrice as long; a round writes 280,000 of these.
@@ -66,49 +78,76 @@ class Record:
     def from_json(cls, row: Mapping[str, Any]) -> Self:
         if not isinstance(row, Mapping):
             raise DataError(f"a {cls.__name__} is a JSON object, got {type(row).__name__}")
-        known = _kinds_of_fields(cls)  # type: ignore[arg-type]
-        if unknown := sorted(row.keys() - known):
-            raise DataError(f"a {cls.__name__} has no field {unknown[0]!r}; its fields are {sorted(known)}")
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
-        for name, kind in cls.NESTED.items():
-            if isinstance(value := values.get(name), Mapping):
-                values[name] = kind.from_json(value)
-        for name, value in values.items():
-            if not isinstance(value, known[name]):
-                kinds = " or ".join(dict.fromkeys(_in_words(kind) for kind in known[name]))
-                raise DataError(f'"{name}" of a {cls.__name__} is {kinds}, got {_in_words(type(value))}')
         try:
-            return cls(**values)
-        except TypeError:
-            needed = [f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING]  # type: ignore[arg-type]
-            missing = ", ".join(name for name in needed if name not in values)
-            raise DataError(f"a {cls.__name__} needs more fields: {missing}") from None
+            record: Self = _validator(cls).validate_python(row)  # type: ignore[arg-type]
+        except ValidationError as e:
+            raise DataError(_sentence(cls, e.errors(include_url=False))) from None
+        return record
 
 
 @cache
-def _kinds_of_fields(record: Any) -> dict[str, tuple[type, ...]]:
-    """By field, the classes of which its value is one: those of its annotation."""
-    kinds = {}
-    for name, hint in get_type_hints(record).items():
-        if get_origin(hint) is not ClassVar:
-            options = get_args(hint) if get_origin(hint) is UnionType else (hint,)
-            kinds[name] = tuple(kind for option in options for kind in _classes_of(option))
-    return kinds
+def _validator(record: type[Record]) -> SchemaValidator:
+    validator: Any = TypeAdapter(record).validator
+    return cast(SchemaValidator, validator)
 
 
-def _in_words(kind: type) -> str:
-    words = {str: "text", bool: "true or false", int: "a number", float: "a number", tuple: "a list", NoneType: "null"}
-    return words.get(kind, "an object")
+def _take_json(schema: Any) -> None:
+    """Lets a strict schema take a list for a tuple and an object for a record, since JSON has no others."""
+    if isinstance(schema, list):
+        for inner in schema:
+            _take_json(inner)
+    elif isinstance(schema, dict):
+        if schema.get("type") in ("dataclass", "tuple"):
+            schema["strict"] = False
+        for inner in schema.values():
+            _take_json(inner)
 
 
-def _classes_of(hint: Any) -> tuple[type, ...]:
-    if hint is Any:
-        return (object,)
-    if hint is float:
-        return (float, int)
-    if get_origin(hint) is Literal:
-        return (str,)
-    return (get_origin(hint) or hint,)
+# pydantic's types of errors, as a sentence names the value that was wanted
+WANTED = {
+    "string_type": "text",
+    "bool_type": "true or false",
+    "int_type": "a number",
+    "int_from_float": "a number",
+    "float_type": "a number",
+    "tuple_type": "a list",
+    "dict_type": "an object",
+    "mapping_type": "an object",
+    "dataclass_type": "an object",
+}
+GOT = {str: "text", bool: "true or false", int: "a number", float: "a number", list: "a list", NoneType: "null"}
+
+
+def _sentence(record: type[Record], errors: Sequence[ErrorDetails]) -> str:
+    """One sentence on a row that is no record: on an unknown field before a wrong value before a missing field."""
+    rank = {"unexpected_keyword_argument": 0, "missing": 2}
+    error = min(errors, key=lambda e: rank.get(e["type"], 1))
+    names = [str(key) for key in error["loc"]]
+    hints: dict[str, Any] = get_type_hints(record)
+    while len(names) > 1:
+        nested = [
+            k for k in (hints[names[0]], *get_args(hints[names[0]])) if isinstance(k, type) and issubclass(k, Record)
+        ]
+        if not nested:
+            break  # the rest of the location is a place in a list
+        record, names = nested[0], names[1:]
+        hints = get_type_hints(record)
+    name = names[0]
+    if error["type"] == "unexpected_keyword_argument":
+        known = sorted(field.name for field in fields(cast(Any, record)))
+        return f"a {record.__name__} has no field {name!r}; its fields are {known}"
+    if error["type"] == "missing":
+        above = error["loc"][:-1]
+        missing = [str(e["loc"][-1]) for e in errors if e["type"] == "missing" and e["loc"][:-1] == above]
+        return f"a {record.__name__} needs more fields: {', '.join(missing)}"
+    wanted = WANTED.get(error["type"], error["msg"])
+    if error["type"] == "literal_error":
+        wanted, got = f"one of {error['ctx']['expected']}", repr(error["input"])
+    else:
+        got = GOT.get(type(error["input"]), "an object")
+    optional = " or null" if NoneType in get_args(hints[name]) and len(names) == 1 else ""
+    where = "".join(f"[{place}]" for place in names[1:])
+    return f'"{name}{where}" of a {record.__name__} is {wanted}{optional}, got {got}'
 
 
 @dataclass(frozen=True)
@@ -146,8 +185,6 @@ class Lineage(Record):
 class ReasoningPath(Record):
     """A solution text for a problem. ``id`` is unique within a run: ``<stage>/<problem id>/<sample>``."""
 
-    NESTED: ClassVar[dict[str, type[Record]]] = {"lineage": Lineage}
-
     id: str
     problem_id: str
     text: str
@@ -182,8 +219,6 @@ class Verdict(Record):
 @dataclass(frozen=True)
 class Reflection(Record):
     """A wrong path, its verdict, and its rewrite; the rewrite is judged like any other path."""
-
-    NESTED: ClassVar[dict[str, type[Record]]] = {"draft": ReasoningPath, "feedback": Verdict, "revised": ReasoningPath}
 
     draft: ReasoningPath
     feedback: Verdict | None

@@ -186,7 +186,7 @@ def test_the_loss_of_a_step_is_the_mean_over_all_its_response_tokens(tmp_path: P
 
 
 def test_only_matrices_decay() -> None:
-    module = SFTModule(tiny_backbone(), steps=10, lr=1e-3, weight_decay=0.1)
+    module = SFTModule(tiny_backbone(), steps=10, optimizer=Optimizer(lr=1e-3, weight_decay=0.1))
     groups = module.configure_optimizers()["optimizer"].param_groups
     decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
     for name, p in module.backbone.model.named_parameters():
@@ -223,7 +223,7 @@ def test_the_rate_warms_up_and_falls_over_the_length_of_this_fit(tmp_path: Path,
 
 
 def test_the_schedule_is_a_line_up_and_a_cosine_down() -> None:
-    module = SFTModule(tiny_backbone(), steps=100, lr=1.0, warmup_ratio=0.1, min_lr_ratio=0.2)
+    module = SFTModule(tiny_backbone(), steps=100, optimizer=Optimizer(lr=1.0, warmup_ratio=0.1, min_lr_ratio=0.2))
     shares = [module.lr_share(step) for step in range(101)]
     assert shares[:10] == pytest.approx([0.1 * k for k in range(1, 11)])
     assert (shares[10], shares[55], shares[100], module.lr_share(1000)) == pytest.approx((1.0, 0.6, 0.2, 0.2))

@@ -24,7 +24,7 @@ from mathse.commands.tiny import BUILDERS
 from mathse.commands.tiny import main as make
 from mathse.config import backbones as sections
 from mathse.config.backbones import TinyBackbone
-from mathse.config.fits import Fit, Lora
+from mathse.config.fits import Fit, Lora, Optimizer
 from mathse.models import adapters, modes
 from mathse.models.base import Backbone
 from mathse.models.model_spec import ModelSpec
@@ -50,7 +50,7 @@ def opened(spec: ModelSpec, settings: Fit, device: torch.device | None = None) -
 
 def sharded(backbone: Backbone) -> SFTModule:
     """As Lightning sets a fit of two ranks up."""
-    module = SFTModule(backbone, steps=1, lr=1.0)
+    module = SFTModule(backbone, steps=1, optimizer=Optimizer(lr=1.0))
     module._device_mesh = init_device_mesh("cpu", (2, 1), mesh_dim_names=("data_parallel", "tensor_parallel"))
     module._trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=CPU), precision="bf16-mixed")  # type: ignore[assignment]
     strategies.shard(module, backbone.model)

@@ -22,7 +22,7 @@ from mathse.commands.subcommands import SUBCOMMANDS
 from mathse.config.extras import EXTRAS, Extra, missing
 
 # Stands in the package as a wheel of its own (third_party/); what it runs on is declared.
-BROUGHT = {"latex2sympy2": "antlr4-python3-runtime"}
+BROUGHT = {"latex2sympy2": "antlr4-python3-runtime", "pydantic_core": "pydantic"}
 
 
 @pytest.fixture(scope="module")

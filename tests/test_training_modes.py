@@ -345,7 +345,12 @@ def test_a_frozen_tower_keeps_no_graph(name: str, checkpointing: bool) -> None:
 
 def groups_of(settings: Fit, backbone: Backbone) -> list[dict[str, Any]]:
     modes.prepare(backbone, settings, "32-true", seed=0)
-    module = SFTModule(backbone, steps=10, lr=1e-3, weight_decay=0.1, vision_lr_scale=settings.vision_lr_scale)
+    module = SFTModule(
+        backbone,
+        steps=10,
+        optimizer=Optimizer(lr=1e-3, weight_decay=0.1),
+        vision_lr_scale=settings.vision_lr_scale,
+    )
     return module.configure_optimizers()["optimizer"].param_groups  # type: ignore[no-any-return]
 
 

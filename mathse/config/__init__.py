@@ -1,10 +1,13 @@
 """Settings: a typed schema, Hydra groups on top, and one strict reading that names every mistake at once.
 
 schema     the two programs' settings and the options of each group; their sections stand in backbones, data, teachers,
-           judges, generators, fits, evolution and evaluation: names, defaults, what each value may be (allow)
+           judges, generators, fits, evolution and evaluation: names, defaults, ranges, descriptions
+setting    the marks beside a field that pydantic does not have: an option of a group, a setting that is followed, a
+           value that changes no result
 options    what conf/ offers: groups and their options
 trust      which classes may be imported because a file names them
-bind       a plain mapping becomes dataclass objects
+sections   the class of each section, and the values where nothing is set
+mistakes   pydantic's list of errors -> a sentence for each mistake
 rules      what must hold between settings, a file for each part of them
 parse      all of it: a composed config -> TrainConfig, or one ConfigError; also build(), an option's object from
            its settings

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+import shutil
+import textwrap
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import is_dataclass
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -11,15 +14,19 @@ from hydra import compose
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from mathse.config.describe import settings_lines
 from mathse.config.judges import with_target
+from mathse.config.mistakes import show
 from mathse.config.overrides import COMPOSING, command_line, configs, explain, given, refuse_early
 from mathse.config.parse import flatten, parse, read
 from mathse.config.programs import program_of
 from mathse.config.rules import Rule
 from mathse.config.schema import EvaluateConfig, TrainConfig
+from mathse.config.setting import allowed, settings_of
 from mathse.config.trust import only_looking
 from mathse.errors import ConfigError
+
+NAMES_WIDTH = 44  # columns of KEY=VALUE; a longer one has a line of its own
+UNBOUNDED = 10_000  # columns where no terminal bounds them: one line a setting, to be searched with grep
 
 
 def train_config(overrides: Sequence[str], but: Container[Rule] = ()) -> tuple[TrainConfig, Path]:
@@ -72,7 +79,7 @@ def help_page(arguments: Sequence[str], schema: type) -> str:
     config: Any
     with only_looking():
         config, _ = read(page, schema)
-    return template.safe_substitute(CONFIG=settings_lines(config, values))
+    return template.safe_substitute(CONFIG=_settings_lines(config, values))
 
 
 def _composed(overrides: Sequence[str], schema: type) -> tuple[DictConfig, Path]:
@@ -88,3 +95,54 @@ def _composed(overrides: Sequence[str], schema: type) -> tuple[DictConfig, Path]
     except COMPOSING as error:
         raise ConfigError(explain(error, overrides, schema)) from None
     return composed, folder
+
+
+def _settings_lines(config: Any, values: Mapping[str, Any]) -> str:
+    """Each setting of a bound config as ``  KEY=VALUE    what it may be: what it is``, a blank line between groups.
+
+    ``values``: dotted key -> value as it was composed, interpolations kept; a key that is absent there has its
+    default.
+    """
+    width = shutil.get_terminal_size((UNBOUNDED, 0)).columns
+    lines: list[str] = []
+    group = ""
+    for path, text in _described(config):
+        below = path.partition(".")[0] if "." in path else ""
+        if below != group:
+            lines.append("")
+            group = below
+        head = f"  {path}={_written(values[path])}" if path in values else f"  {path}"
+        if len(head) > NAMES_WIDTH and text:
+            lines.append(head)
+            head = ""
+        for part in textwrap.wrap(text, max(20, width - NAMES_WIDTH - 2)) or [""]:
+            lines.append(f"{head:<{NAMES_WIDTH}}  {part}".rstrip())
+            head = ""
+    return "\n".join(lines)
+
+
+def _described(section: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """(key path, allowed values and description) of all settings below a section, the user's own classes' included."""
+    if isinstance(section, Mapping):
+        for key, value in section.items():
+            yield from _described(value, f"{prefix}{key}.") if _is_section(value) else [(f"{prefix}{key}", "")]
+        return
+    fields = settings_of(section)
+    for name, f in fields.items():
+        value = getattr(section, name)
+        if _is_section(value):
+            yield from _described(value, f"{prefix}{name}.")
+        elif name != "_target_" or len(fields) == 1:
+            bounds = f"({allowed(f)}) " if allowed(f) else ""
+            yield f"{prefix}{name}", f"{bounds}{f.description or ''}".strip()
+
+
+def _is_section(value: Any) -> bool:
+    return is_dataclass(value) or (isinstance(value, Mapping) and len(value) > 0)
+
+
+def _written(value: Any) -> str:
+    """As a command line has it."""
+    if isinstance(value, (list, tuple)):
+        return f"[{','.join(map(_written, value))}]"
+    return value if isinstance(value, str) and value else str(value) if isinstance(value, float) else show(value)

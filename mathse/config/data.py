@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from mathse.config.allow import allow, follow
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from mathse.config.setting import SETTINGS, Options, Section, follows
 
 PaperSet = Literal[
     "geoqa_plus", "geometry3k", "chartqa", "unigeo", "multimath", "mavis", "math_puma", "mathv360k", "mathvl"
@@ -18,52 +20,81 @@ SETS: tuple[PaperSet, ...] = get_args(PaperSet)  # that the paper names: data=pa
 READABLE: tuple[PublicSet, ...] = get_args(PublicSet)  # all that there is a reader of
 
 
-@dataclass
-class Split:
+@dataclass(config=SETTINGS)
+class Split(Section):
     """How rows are split by a hash of their ids, and what becomes of a bad row."""
 
-    seed: int = follow("seed", 0)  # of the split
-    test_share: float = allow(0.2, low=0, high=1)  # of all rows; never trained on
-    dev_share: float = allow(0.1, low=0, high=1)  # of all rows; for validation and what a sweep chooses by
-    orm_share: float = allow(0.2, low=0, high=1)  # of all rows; problems that the ORM learns from and is measured on
-    seed_share: float = allow(0.4, low=0, high=1)  # of what is left: the problems the teacher solves
-    on_bad_row: Literal["error", "skip"] = "error"  # skip: leave out and list the rows that cannot be used
-    max_left_out: float = allow(0.05, low=0, high=1)  # share of the rows; if more cannot be used, the run ends
+    seed: int = Field(default=0, description="Random seed of the split.", json_schema_extra=follows("seed"))
+    test_share: float = Field(
+        default=0.2, ge=0, le=1, description="Share of all rows for testing. They are never trained on."
+    )
+    dev_share: float = Field(
+        default=0.1,
+        ge=0,
+        le=1,
+        description="Share of all rows for validation and for the metric that a sweep maximises.",
+    )
+    orm_share: float = Field(
+        default=0.2, ge=0, le=1, description="Share of all rows for problems that the ORM is trained and measured on."
+    )
+    seed_share: float = Field(
+        default=0.4, ge=0, le=1, description="Share of the remaining rows for the problems that the teacher solves."
+    )
+    on_bad_row: Literal["error", "skip"] = Field(
+        default="error", description="Treatment of a row that cannot be used. skip: leave it out and list it."
+    )
+    max_left_out: float = Field(
+        default=0.05,
+        ge=0,
+        le=1,
+        description="Largest share of rows that may be left out. The run ends if there are more.",
+    )
 
 
-@dataclass(frozen=True)
-class JsonlColumns:
-    """Which key of a JSONL row holds what; null: the key of this name."""
+@dataclass(config=SETTINGS, frozen=True)
+class JsonlColumns(Section):
+    """The key of a JSONL row for each field of a problem; null: the key with the field's name."""
 
-    id: str | None = None  # with any key named here, a row without one has a hash of its question and pictures
-    question: str | None = None  # its text
-    images: str | None = None  # a path or a list of paths; with any key named here, a row may lack it
-    answer: str | None = None  # its final answer
-    choices: str | None = None  # a list of texts
-    solution: str | None = None  # a worked solution
+    id: str | None = Field(
+        default=None,
+        description="Key of the id. If any key is set here, a row without an id gets a hash of its question and "
+        "images.",
+    )
+    question: str | None = Field(default=None, description="Key of the question's text.")
+    images: str | None = Field(
+        default=None,
+        description="Key of the image path or the list of image paths. If any key is set here, a row may lack it.",
+    )
+    answer: str | None = Field(default=None, description="Key of the final answer.")
+    choices: str | None = Field(default=None, description="Key of the list of choices.")
+    solution: str | None = Field(default=None, description="Key of the worked solution.")
 
 
-@dataclass
+@dataclass(config=SETTINGS)
 class JsonlData(Split):
     """Own problems: rows {"id", "question", "images", "answer", "choices"?, "solution"?} (docs/own-data.md)."""
 
     _target_: str = "mathse.data.problems.JsonlData"
-    path: str | None = None  # the JSONL file
-    test_path: str | None = None  # null: a share of `path`, chosen by hash of the id
-    columns: JsonlColumns = field(default_factory=JsonlColumns)
+    path: str | None = Field(default=None, description="JSONL file with the problems.")
+    test_path: str | None = Field(
+        default=None, description="JSONL file with the test problems. null: a share of `path`, by a hash of the id."
+    )
+    columns: JsonlColumns = Field(default_factory=JsonlColumns)
 
 
-@dataclass
+@dataclass(config=SETTINGS)
 class PublicData(Split):
     """A published training set (docs: mathse/data/readers)."""
 
     _target_: str = "mathse.data.readers.source.PublicData"
-    name: PublicSet = "geometry3k"  # which set
-    root: str | None = None  # the set's folder, or a hub id
-    # The set's own: our splits are shares of `train`; `test`, where it is set, is the whole test split. One name alone
-    # stands for {train: NAME, test: null}.
-    split: Any = "train"
-    revision: str | None = None  # of a hub id
+    name: PublicSet = Field(default="geometry3k", description="Name of the published set.")
+    root: str | None = Field(default=None, description="Folder or hub id of the set.")
+    split: Any = Field(
+        default="train",
+        description="Splits of the published set: {train: NAME, test: NAME}. Our splits are shares of `train`; `test` "
+        "is the whole test split. A single name is {train: NAME, test: null}.",
+    )
+    revision: str | None = Field(default=None, description="Branch, tag or commit of a hub id.")
 
     def __post_init__(self) -> None:
         if isinstance(self.split, Mapping) and self.split.get("test") is None and set(self.split) <= {"train", "test"}:
@@ -78,59 +109,79 @@ class PublicData(Split):
         return str(self.split["test"]) if isinstance(self.split, Mapping) else None
 
 
-@dataclass(frozen=True)
-class Columns:
-    """Which column of a table holds what; null: none does."""
+@dataclass(config=SETTINGS, frozen=True)
+class Columns(Section):
+    """The column of a table for each field of a problem; null: no column."""
 
-    id: str | None = None  # null: a hash of the question and the pictures
-    question: str | None = "question"  # its text
-    images: str | None = "image"  # one picture or several, in the table or as paths
-    answer: str | None = "answer"  # its final answer
-    answer_index: str | None = None  # instead of answer: the number of the right choice, from 0
-    choices: str | None = None  # a list of texts
-    solution: str | None = None  # a worked solution
+    id: str | None = Field(default=None, description="Column of the id. null: a hash of the question and the images.")
+    question: str | None = Field(default="question", description="Column of the question's text.")
+    images: str | None = Field(default="image", description="Column of the image or images, in the table or as paths.")
+    answer: str | None = Field(default="answer", description="Column of the final answer.")
+    answer_index: str | None = Field(
+        default=None, description="Column of the correct choice's number, counted from 0. It replaces answer."
+    )
+    choices: str | None = Field(default=None, description="Column of the list of choices.")
+    solution: str | None = Field(default=None, description="Column of the worked solution.")
 
 
-@dataclass
+@dataclass(config=SETTINGS)
 class HubData(Split):
     """Any data set that the ``datasets`` library opens (docs: mathse/data/hub.py)."""
 
     _target_: str = "mathse.data.hub.HubData"
-    root: str | None = None  # a folder, or a hub id
-    subset: str | None = None  # the set's "config"
-    split: str = "train"  # the set's own, whose rows are split by hash
-    revision: str | None = None  # of a hub id
-    images: str | None = None  # the folder that paths of pictures start from; null: root
-    columns: Columns = field(default_factory=Columns)
+    root: str | None = Field(default=None, description="Folder or hub id of the data set.")
+    subset: str | None = Field(default=None, description='Configuration ("config") of the data set.')
+    split: str = Field(default="train", description="Split of the data set. Its rows are split further by a hash.")
+    revision: str | None = Field(default=None, description="Branch, tag or commit of a hub id.")
+    images: str | None = Field(default=None, description="Folder to which image paths are relative. null: root.")
+    columns: Columns = Field(default_factory=Columns)
 
 
 WordSet = Literal["svamp", "gsm8k", "multiarith", "mawps"]
+WORD_SETS: tuple[WordSet, ...] = ("svamp", "gsm8k")  # the package has an MIT-licensed part of both
 
 
-@dataclass
+@dataclass(config=SETTINGS)
 class WordProblems(Split):
     """Word problems in text alone, from four published sets, each once (docs: mathse/data/words)."""
 
     _target_: str = "mathse.data.words.WordProblems"
-    root: str | None = None  # the folder with the sets' files; null: the MIT-licensed part that comes along
-    sets: list[WordSet] = field(default_factory=lambda: ["svamp", "gsm8k"])  # which of the sets
-    most_steps: int | None = allow(None, low=1)  # operations of an equation; problems of more are not taken; null: any
-    # worked steps made of the equation; short: its sums alone, a line each ("45 / 9 = 5"); own: the set's own prose,
-    # where it has some (gsm8k)
-    solutions: Literal["equation", "short", "own"] = "equation"
-    similarity: float = allow(0.8, low=0.5, high=1)  # share of 4-grams from which two questions are nearly equal
-    on_bad_row: Literal["error", "skip"] = "skip"  # as published, some equations and answers differ
+    root: str | None = Field(
+        default=None, description="Folder with the files of the sets. null: the MIT-licensed part in the package."
+    )
+    sets: list[WordSet] = Field(default_factory=lambda: [*WORD_SETS], description="Names of the published sets.")
+    most_steps: int | None = Field(
+        default=None, ge=1, description="Most operations of an equation. Longer problems are left out. null: no limit."
+    )
+    solutions: Literal["equation", "short", "own"] = Field(
+        default="equation",
+        description="Form of the solutions. equation: steps made of the equation; short: the sums, a line each "
+        '("45 / 9 = 5"); own: the prose of the set, where it has some (gsm8k).',
+    )
+    similarity: float = Field(
+        default=0.8, ge=0.5, le=1, description="Share of common 4-grams from which two questions count as nearly equal."
+    )
+    on_bad_row: Literal["error", "skip"] = Field(
+        default="skip",
+        description="Treatment of a row that cannot be used: in the published sets some equations and answers differ.",
+    )
 
 
-@dataclass
+@dataclass(config=SETTINGS)
 class MixtureData(Split):
     """Several sources in one, by weights or counts (docs: mathse/data/mixture.py)."""
 
     _target_: str = "mathse.data.mixture.MixtureData"
-    sources: Any = field(default_factory=dict)  # by name, each a data section with its _target_
-    weights: Any = None  # by name: shares of the mixture, of any sum
-    counts: Any = None  # by name: rows; instead of weights
-    size: int | None = allow(None, low=1)  # rows in all, with weights; null: as many as the weights allow
+    sources: Annotated[Any, Options("data")] = Field(
+        default_factory=dict, description="Sources by name, each a data section with its _target_."
+    )
+    weights: Any = Field(
+        default=None, description="Weight of each source by name: its share of the mixture, of any sum."
+    )
+    counts: Any = Field(default=None, description="Number of rows of each source by name, instead of weights.")
+    size: int | None = Field(
+        default=None, ge=1, description="Number of rows in all, with weights. null: as many as the weights allow."
+    )
 
 
 def set_name(section: Any) -> str:
@@ -151,25 +202,38 @@ def set_name(section: Any) -> str:
     return re.sub(r"[^\w.-]+", "_", name).strip("._-") or "synthetic"
 
 
-@dataclass
-class Decontaminate:
-    """What the training data is searched for before the first fit (mathse/evolution/decontamination.py)."""
+@dataclass(config=SETTINGS)
+class Decontaminate(Section):
+    """The search of the training data for benchmark problems before the first fine-tuning
+    (mathse/evolution/decontamination.py)."""
 
-    against: list[str] = field(default_factory=list)  # benchmarks: official JSON or JSONL, our rows, stored:NAME
-    action: Literal["drop", "report", "off"] = "drop"  # with what is found: leave it out, only list it, do not search
-    text_similarity: float = allow(0.8, low=0.5, high=1)  # share of a question's 4-grams in common
-    picture_distance: int = allow(48, low=0, high=80)  # bits of 255 in which two looks of a picture may differ
+    against: list[str] = Field(
+        default_factory=list,
+        description="Benchmarks to search for: official JSON or JSONL files, rows in our format, or stored:NAME.",
+    )
+    action: Literal["drop", "report", "off"] = Field(
+        default="drop",
+        description="Treatment of a found problem. drop: leave it out; report: list it; off: do not search.",
+    )
+    text_similarity: float = Field(
+        default=0.8, ge=0.5, le=1, description="Share of common 4-grams from which two questions count as equal."
+    )
+    picture_distance: int = Field(
+        default=48, ge=0, le=80, description="Most bits of 255 in which the hashes of two equal images may differ."
+    )
 
 
-@dataclass
-class SyntheticData:
+@dataclass(config=SETTINGS)
+class SyntheticData(Section):
     """The synthetic task: arithmetic over pictures of handwritten digits (docs: mathse/data/synthetic)."""
 
     _target_: str = "mathse.data.synthetic.SyntheticData"
-    seed: int = follow("seed", 0)  # of the problems
-    seed_size: int = allow(400, low=1)  # problems the teacher solves in distillation
-    pool: int = allow(2400, low=0)  # further problems of D, for the rounds
-    test: int = allow(1500, low=1)  # problems that students are measured on
-    dev: int = allow(300, low=0)  # for validation during fits and the metric a sweep optimises
-    orm_train: int = allow(8000, low=0)  # problems whose paths the ORM learns from
-    orm_held: int = allow(2500, low=0)  # problems whose paths the ORM is measured on
+    seed: int = Field(default=0, description="Random seed of the problems.", json_schema_extra=follows("seed"))
+    seed_size: int = Field(default=400, ge=1, description="Number of problems that the teacher solves in distillation.")
+    pool: int = Field(default=2400, ge=0, description="Number of further problems of D, for the rounds.")
+    test: int = Field(default=1500, ge=1, description="Number of problems that students are measured on.")
+    dev: int = Field(
+        default=300, ge=0, description="Number of problems for validation and for the metric that a sweep maximises."
+    )
+    orm_train: int = Field(default=8000, ge=0, description="Number of problems with paths that the ORM is trained on.")
+    orm_held: int = Field(default=2500, ge=0, description="Number of problems with paths that the ORM is measured on.")

@@ -3,118 +3,188 @@ that extracts answers and judges, and the ORM that chooses among samples."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from mathse.config.allow import allow
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
-
-@dataclass
-class Evaluation:
-    batch_size: int = allow(512, low=1)  # problems that are answered at a time
-    max_new_tokens: int = allow(80, low=1)  # of an answer, at most
-    limit: int | None = allow(None, low=1)  # problems of the test set; null: all
+from mathse.config.setting import SETTINGS, Option, Section
 
 
-@dataclass
-class OwnBenchmark:
+@dataclass(config=SETTINGS)
+class Evaluation(Section):
+    batch_size: int = Field(default=512, ge=1, description="Number of problems that are answered at a time.")
+    max_new_tokens: int = Field(default=80, ge=1, description="Most tokens of an answer.")
+    limit: int | None = Field(default=None, ge=1, description="Number of problems of the test set. null: all.")
+
+
+@dataclass(config=SETTINGS)
+class OwnBenchmark(Section):
     """The test split of ``data``: the synthetic or own problems (docs: mathse/evaluation/own_benchmark.py)."""
 
     _target_: str = "mathse.evaluation.own_benchmark.OwnBenchmark"
 
 
-@dataclass
-class BenchmarkRows:
+@dataclass(config=SETTINGS)
+class BenchmarkRows(Section):
     """Where a benchmark's rows come from."""
 
-    problems: str | None = None  # the official JSON or JSONL, or rows in our format, .gz too; null: the hub
-    images: str | None = None  # the folder that image paths start from; null: the file's own
-    split: str | None = None  # null: the benchmark's first
+    problems: str | None = Field(
+        default=None, description="The official JSON or JSONL file, or rows in our format, plain or .gz. null: the hub."
+    )
+    images: str | None = Field(
+        default=None, description="Folder to which image paths are relative. null: the folder of the file."
+    )
+    split: str | None = Field(default=None, description="Split of the benchmark. null: its first split.")
 
 
-@dataclass
+@dataclass(config=SETTINGS)
 class MathVista(BenchmarkRows):
     """testmini, 1,000 problems (docs: mathse/evaluation/benchmarks/mathvista.py)."""
 
     _target_: str = "mathse.evaluation.benchmarks.mathvista.MathVista"
-    prompt: Literal["query", "solution", "plain", "student"] = "query"  # official; student: the training's own
-    rule: Literal["released", "strict"] = "released"  # strict: what the score files of 2023 obey
-    quick_extract: bool = False  # the official switch: 'The answer is "x".' is read by rule
-    ignore_empty: bool = False  # the official switch: an empty extraction picks no option
+    prompt: Literal["query", "solution", "plain", "student"] = Field(
+        default="query", description="Prompt of a problem. query: the official prompt; student: the prompt of training."
+    )
+    rule: Literal["released", "strict"] = Field(
+        default="released", description="Rule of scoring. strict: the rule that the score files of 2023 obey."
+    )
+    quick_extract: bool = Field(
+        default=False, description="The official option that reads 'The answer is \"x\".' by a rule instead of an LLM."
+    )
+    ignore_empty: bool = Field(
+        default=False, description="The official option by which an empty extraction chooses no option."
+    )
 
 
-@dataclass
+@dataclass(config=SETTINGS)
 class MathVision(BenchmarkRows):
     """test, 3,040 problems; testmini, 304 of them (docs: mathse/evaluation/benchmarks/mathvision.py)."""
 
     _target_: str = "mathse.evaluation.benchmarks.mathvision.MathVision"
-    prompt: Literal["cot", "direct", "plain", "student"] = "cot"  # the official one; student: the training's own
+    prompt: Literal["cot", "direct", "plain", "student"] = Field(
+        default="cot", description="Prompt of a problem. cot: the official prompt; student: the prompt of training."
+    )
 
 
-@dataclass
+@dataclass(config=SETTINGS)
 class MathVerse(BenchmarkRows):
     """testmini, 788 problems in 5 versions (docs: mathse/evaluation/benchmarks/mathverse.py)."""
 
     _target_: str = "mathse.evaluation.benchmarks.mathverse.MathVerse"
-    prompt: Literal["query_wo", "query_cot", "plain", "student"] = "query_wo"  # official; student: the training's
-    trunk_response: int = allow(30, low=-1)  # last words of a response that the extractor sees; -1: all
+    prompt: Literal["query_wo", "query_cot", "plain", "student"] = Field(
+        default="query_wo",
+        description="Prompt of a problem. query_wo: the official prompt; student: the prompt of training.",
+    )
+    trunk_response: int = Field(
+        default=30, ge=-1, description="Number of a response's last words that the extractor reads. -1: all."
+    )
 
 
-@dataclass
+@dataclass(config=SETTINGS)
 class MathVLTest(BenchmarkRows):
     """Your own file of MathVL-test, which is not public (docs: mathse/evaluation/benchmarks/mathvl_test.py)."""
 
     _target_: str = "mathse.evaluation.benchmarks.mathvl_test.MathVLTest"
-    prompt: Literal["zh", "plain", "student"] = "zh"  # the official one; student: the training's own
+    prompt: Literal["zh", "plain", "student"] = Field(
+        default="zh", description="Prompt of a problem. zh: the official prompt; student: the prompt of training."
+    )
 
 
-@dataclass
+@dataclass(config=SETTINGS)
 class WeMath(BenchmarkRows):
     """testmini, 1,740 problems (docs: mathse/evaluation/benchmarks/wemath.py)."""
 
     _target_: str = "mathse.evaluation.benchmarks.wemath.WeMath"
-    prompt: Literal["cot", "plain", "student"] = "cot"  # the official one; student: the training's own
+    prompt: Literal["cot", "plain", "student"] = Field(
+        default="cot", description="Prompt of a problem. cot: the official prompt; student: the prompt of training."
+    )
 
 
-@dataclass
-class ORMTest:
+@dataclass(config=SETTINGS)
+class ORMTest(Section):
     """Labelled paths, which the ORM of ``checkpoint`` judges (docs: mathse/evaluation/orm_test)."""
 
     _target_: str = "mathse.evaluation.orm_test.ORMTest"
-    paths: str | None = None  # orm/orm_held.jsonl or feedback.jsonl of a run, own rows (mathse/data/labelled_paths.py)
-    threshold: float = allow(0.5, low=0, high=1)  # accepted: called correct, and P(correct) at least this
+    paths: str | None = Field(
+        default=None,
+        description="File of labelled paths: orm/orm_held.jsonl or feedback.jsonl of a run, or own rows "
+        "(mathse/data/labelled_paths.py).",
+    )
+    threshold: float = Field(
+        default=0.5, ge=0, le=1, description="Lowest P(correct) of an accepted path, which is also called correct."
+    )
 
 
 BENCHMARKS = (OwnBenchmark, MathVista, MathVision, MathVerse, MathVLTest, WeMath, ORMTest)
 ROWS = ("problems", "images", "split")  # given to a benchmark's ``load``, all else to its constructor
 
 
-@dataclass
-class LLM:
+@dataclass(config=SETTINGS)
+class LLM(Section):
     """Who extracts answers and judges where the official code asks an LLM (docs: mathse/inference/llm)."""
 
-    model: str | None = None  # null: nobody is asked, and what needs it is reported as not scored
-    base_url: str | None = None  # of an OpenAI-compatible server, up to and with /v1; null: the OpenAI API
-    api_key_env: str | None = "OPENAI_API_KEY"  # the environment variable with the key; null: the server wants none
-    vision: bool = False  # the model reads pictures: error types are judged with them
-    mode: Literal["online", "batch"] = "online"  # batch: the Batch API, half the price, within a day
-    cache_dir: str = "outputs/.answers"  # by content, shared by runs: nothing is paid twice
-    max_concurrency: int = allow(16, low=1)  # requests at a time, at most
-    requests_per_minute: float | None = allow(None, above=0)  # at most; null: as the server allows
-    tokens_per_minute: float | None = allow(None, above=0)  # at most; null: as the server allows
-    timeout: float = allow(300.0, above=0)  # seconds, for a whole answer
-    max_retries: int = allow(8, low=0)  # of a request that failed, with growing pauses
-    budget_usd: float | None = allow(None, above=0)  # what the run may pay in all: a hard stop
-    price_input: float | None = allow(None, low=0)  # dollars a million tokens; null: the list price, where it is known
-    price_output: float | None = allow(None, low=0)  # the same for what it writes
+    model: str | None = Field(
+        default=None,
+        description="Name of the model. null: no LLM is asked, and metrics that need it are reported as not scored.",
+    )
+    base_url: str | None = Field(
+        default=None,
+        description="Address of an OpenAI-compatible server, up to and with /v1. null: the OpenAI API.",
+    )
+    api_key_env: str | None = Field(
+        default="OPENAI_API_KEY",
+        description="Environment variable that holds the API key. null: the server needs none.",
+    )
+    vision: bool = Field(
+        default=False, description="The model reads images, so error types are judged with the images."
+    )
+    mode: Literal["online", "batch"] = Field(
+        default="online",
+        description="How requests are sent. batch: through the Batch API, at half the price, within a day.",
+    )
+    cache_dir: str = Field(
+        default="outputs/.answers",
+        description="Folder of answers by content. Runs share it, so no answer is paid twice.",
+    )
+    max_concurrency: int = Field(default=16, ge=1, description="Most requests in flight at a time.")
+    requests_per_minute: float | None = Field(
+        default=None, gt=0, description="Most requests per minute. null: the server's limit."
+    )
+    tokens_per_minute: float | None = Field(
+        default=None, gt=0, description="Most tokens per minute. null: the server's limit."
+    )
+    timeout: float = Field(default=300.0, gt=0, description="Time limit for a whole answer in seconds.")
+    max_retries: int = Field(
+        default=8, ge=0, description="Most retries of a failed request, with growing pauses between them."
+    )
+    budget_usd: float | None = Field(
+        default=None,
+        gt=0,
+        description="Most dollars that the evaluation may spend. It stops there. null: no limit.",
+    )
+    price_input: float | None = Field(
+        default=None,
+        ge=0,
+        description="Price of a million prompt tokens in dollars. null: the list price, where it is known.",
+    )
+    price_output: float | None = Field(
+        default=None,
+        ge=0,
+        description="Price of a million completion tokens in dollars. null: the list price, where it is known.",
+    )
 
 
-@dataclass
-class RewardModel:
+@dataclass(config=SETTINGS)
+class RewardModel(Section):
     """The ORM at test time: P(correct) of each sample, for selector=orm and orm_weighted."""
 
-    checkpoint: str | None = None  # a trained ORM's checkpoint folder
-    engine: Literal["hf", "vllm"] = "hf"  # vllm: in the engine of generator=vllm; hf: in this process
-    backbone: Any = None  # null: the student's backbone
-    batch_size: int = allow(256, low=1)  # paths that are judged at a time
-    max_new_tokens: int = allow(200, low=1)  # of its critique, at most
+    checkpoint: str | None = Field(default=None, description="Folder of a trained ORM's checkpoint.")
+    engine: Literal["hf", "vllm"] = Field(
+        default="hf", description="Where the ORM runs. vllm: in the engine of generator=vllm; hf: in this process."
+    )
+    backbone: Annotated[Any, Option("backbone")] | None = Field(
+        default=None, description="Backbone of the ORM. null: the student's backbone."
+    )
+    batch_size: int = Field(default=256, ge=1, description="Number of paths that are judged at a time.")
+    max_new_tokens: int = Field(default=200, ge=1, description="Most tokens of the critique.")

@@ -2,73 +2,137 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from mathse.config.allow import allow
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from mathse.config.setting import SETTINGS, Option, Section
 
 NOBODY = "none"  # evolution.reflect.feedback: the writer is told nothing
 
 
-@dataclass
-class Distill:
-    size: int | None = allow(None, low=1)  # problems; null: the data's seed set; in task=distill: all
-    judge: Any = "${judge.name}"  # who filters: the name of a judge, or a section with a _target_, as judge's
+@dataclass(config=SETTINGS)
+class Distill(Section):
+    size: int | None = Field(
+        default=None, ge=1, description="Number of problems. null: the data's seed set; with task=distill all problems."
+    )
+    judge: Annotated[Any, Option("judge", or_name=True)] = Field(
+        default="${judge.name}",
+        description="Judge that filters the teacher's paths: its name, or a section with a _target_ as judge has.",
+    )
 
 
-@dataclass
-class Round:
-    sample_size: int | None = allow(None, low=1)  # problems of D_remain a round tries; null: all (Alg. 1 line 7)
-    # which problems a round tries where sample_size leaves some out: all are equally likely, or each as likely as
-    # students failed on it in earlier rounds
-    draw: Literal["uniform", "failure"] = "uniform"
-    # further samples of a problem that go on from the right steps of its newest rejected path, where the verdict names
-    # the first wrong step
-    restarts: int = allow(0, low=0)
+@dataclass(config=SETTINGS)
+class Round(Section):
+    sample_size: int | None = Field(
+        default=None,
+        ge=1,
+        description="Number of problems of D_remain that a round tries. null: all (Algorithm 1, line 7).",
+    )
+    draw: Literal["uniform", "failure"] = Field(
+        default="uniform",
+        description="How a round draws its problems where sample_size leaves some out. uniform: all are equally "
+        "likely; failure: a problem is as likely as students failed on it in earlier rounds.",
+    )
+    restarts: int = Field(
+        default=0,
+        ge=0,
+        description="Number of further samples of a problem that continue the correct steps of its newest rejected "
+        "path. They need a verdict that names the first wrong step.",
+    )
 
 
-@dataclass
-class Reflect:
-    when: Literal["last", "every", "never"] = "last"  # after which rounds; PAPER: Alg. 1 says once, Eq. 2 every round
-    feedback: str = "orm"  # Table 3's rows: orm, teacher, none; the name of any judge, whose words the writer is given
-    writer: Literal["teacher", "student"] = "teacher"  # who rewrites; PAPER: GPT-4o; one sentence says "the model"
-    init: Literal["base", "previous"] = "base"  # of the fit after it; PAPER: silent; the authors' README: previous
-    # what a rewrite is an answer to in D_SFT: the question (Alg. 1), or question, draft and critique (the authors'
-    # README); PAPER: the two differ
-    row: Literal["question", "draft"] = "question"
-    tries: int = allow(1, low=1)  # rewrites of a draft until one is accepted
-    all_drafts: bool = False  # true: every wrong draft is rewritten, also of problems solved later (README)
+@dataclass(config=SETTINGS)
+class Reflect(Section):
+    when: Literal["last", "every", "never"] = Field(
+        default="last",
+        description="Rounds after which reflection runs. Algorithm 1 of the paper reflects once, Eq. 2 after every "
+        "round.",
+    )
+    feedback: str = Field(
+        default="orm",
+        description="Judge that gives the writer its feedback: orm, teacher or none (rows of Table 3), or any judge's "
+        "name.",
+    )
+    writer: Literal["teacher", "student"] = Field(
+        default="teacher",
+        description="Model that rewrites wrong paths. The paper uses GPT-4o; one of its sentences names the model "
+        "itself.",
+    )
+    init: Literal["base", "previous"] = Field(
+        default="base",
+        description="Checkpoint from which the fine-tuning after reflection starts. The paper gives none; the authors' "
+        "README uses previous.",
+    )
+    row: Literal["question", "draft"] = Field(
+        default="question",
+        description="Prompt of a rewrite in D_SFT. question: the question (Algorithm 1); draft: question, draft and "
+        "critique (the authors' README).",
+    )
+    tries: int = Field(default=1, ge=1, description="Most rewrites of a draft; the first accepted rewrite ends them.")
+    all_drafts: bool = Field(
+        default=False,
+        description="Rewrite every wrong draft, including those of problems that were solved later (the authors' "
+        "README).",
+    )
 
 
-@dataclass
-class DPO:
-    """Direct preference optimisation (update=dpo, sft_then_dpo). What is not set here is as ``sft`` has it; a pair is
+@dataclass(config=SETTINGS)
+class DPO(Section):
+    """Direct preference optimisation (update=dpo, sft_then_dpo). All other settings are those of ``sft``; a pair is
     two rows of a batch."""
 
-    beta: float = allow(0.1, above=0)  # how far the student may leave its reference: small is far
-    label_smoothing: float = allow(0.0, low=0, high=0.5)  # share of the pairs that is taken to be the wrong way round
-    # weight of SFT's loss on the accepted paths, without which both paths may lose probability (rpo_alpha, pref_ftx)
-    nll_weight: float = allow(0.0, low=0)
-    lr_scale: float = allow(0.1, above=0)  # learning rate, as a share of sft.optimizer.lr
-    epochs: float = allow(1.0, above=0)  # passes over the pairs
-    pairs_per_problem: int | None = allow(4, low=1)  # at most, the newest rejected paths first; null: all
+    beta: float = Field(
+        default=0.1,
+        gt=0,
+        description="Weight of the KL term. A small value lets the student move far from its reference.",
+    )
+    label_smoothing: float = Field(
+        default=0.0, ge=0, le=0.5, description="Assumed share of pairs whose two paths are in the wrong order."
+    )
+    nll_weight: float = Field(
+        default=0.0,
+        ge=0,
+        description="Weight of the SFT loss on the accepted paths (rpo_alpha, pref_ftx). Without it both paths may "
+        "lose probability.",
+    )
+    lr_scale: float = Field(default=0.1, gt=0, description="Learning rate as a share of sft.optimizer.lr.")
+    epochs: float = Field(default=1.0, gt=0, description="Number of passes over the pairs.")
+    pairs_per_problem: int | None = Field(
+        default=4, ge=1, description="Most pairs of a problem; the newest rejected paths come first. null: all."
+    )
 
 
-@dataclass
-class Evolution:
-    rounds: int = allow(2, low=0)  # K; PAPER: not stated, Figure 2 and Table 1 imply 2
-    init: Literal["base", "previous"] = "base"  # what a round's fit starts from; PAPER: silent
-    samples_per_problem: int = allow(4, low=1)  # paths that the student draws for a problem of a round
-    # accepted paths of different texts that D_SFT holds of a problem: one, a number of them, all, or at most as many as
-    # a solved problem of the round has on average (balanced)
-    keep: int | Literal["one", "all", "balanced"] = allow("one", low=1)
-    # whether solved problems are sampled again, new accepted paths replacing the student's older ones: never (Alg. 1),
-    # where the student is better on dev problems than the one that wrote those (better), or in every round (all,
-    # ReST-EM)
-    resample: Literal["never", "better", "all"] = "never"
-    # how a round's fit and the final one learn: from D_SFT (the paper), or from pairs of an accepted and a rejected
-    # path of a problem (docs: mathse/training/dpo.py), or from the one and then from the other
-    update: Literal["sft", "dpo", "sft_then_dpo"] = "sft"
-    dpo: DPO = field(default_factory=DPO)
-    round: Round = field(default_factory=Round)
-    reflect: Reflect = field(default_factory=Reflect)
+@dataclass(config=SETTINGS)
+class Evolution(Section):
+    rounds: int = Field(
+        default=2,
+        ge=0,
+        description="Number of rounds K. The paper states none; its Figure 2 and Table 1 imply 2.",
+    )
+    init: Literal["base", "previous"] = Field(
+        default="base", description="Checkpoint from which a round's fine-tuning starts. The paper gives none."
+    )
+    samples_per_problem: int = Field(
+        default=4, ge=1, description="Number of paths that the student samples for a problem of a round."
+    )
+    keep: Annotated[int, Field(ge=1)] | Literal["one", "all", "balanced"] = Field(
+        default="one",
+        description="Number of accepted paths with different texts that D_SFT holds of a problem. balanced: at most as "
+        "many as a solved problem of the round has on average.",
+    )
+    resample: Literal["never", "better", "all"] = Field(
+        default="never",
+        description="Whether solved problems are sampled again and new accepted paths replace the student's older "
+        "paths. never: Algorithm 1; better: where the student beats the author of those paths on dev problems; all: in "
+        "every round (ReST-EM).",
+    )
+    update: Literal["sft", "dpo", "sft_then_dpo"] = Field(
+        default="sft",
+        description="Objective of a round's and of the final fine-tuning. sft: on D_SFT (the paper); dpo: on pairs of "
+        "an accepted and a rejected path of a problem (docs: mathse/training/dpo.py); sft_then_dpo: both in turn.",
+    )
+    dpo: DPO = Field(default_factory=DPO)
+    round: Round = Field(default_factory=Round)
+    reflect: Reflect = Field(default_factory=Reflect)

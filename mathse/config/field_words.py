@@ -6,6 +6,10 @@ the paper's letters, plain English. ``ELSEWHERE`` and ``GONE`` have a sentence w
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+from difflib import get_close_matches
+
 # Their name, in lower case, to the settings that may be meant: the first that the program has.
 FIELD_WORDS: dict[str, tuple[str, ...]] = {
     "learning_rate": ("sft.optimizer.lr",),
@@ -114,3 +118,40 @@ def sentence_for(name: str) -> str | None:
     parts = name.partition(".")[0], name.rpartition(".")[2], ".".join(name.split(".")[:2])
     meant = next((ELSEWHERE[part] for part in (name, *parts) if part in ELSEWHERE), None)
     return None if meant is None else f"no such setting; {meant}"
+
+
+def nearest(name: str, names: Sequence[str]) -> str | None:
+    """The name that was probably meant: one that differs in its letters' case and its signs alone, what the field calls
+    so, the right word one level off, a similar name."""
+    others = [n for n in names if not f"{name}.".startswith(f"{n}.")]
+    if spelt := same_but_spelling(name, others):
+        return spelt
+    if meant := next((n for n in FIELD_WORDS.get(name.casefold(), ()) if n in names or n in OF_HYDRA), None):
+        return meant
+    section, _, setting = name.partition(".")
+    if inside := [n for n in FIELD_WORDS.get(setting.casefold(), ()) if n in names and n.startswith(f"{section}.")]:
+        return inside[0]
+    same_word = [n for n in others if setting and n.startswith(f"{section}.") and n.endswith(f".{setting}")]
+    # sft.lr is meant for this section, trainer.max_epochs for another one
+    meant = next((n for n in FIELD_WORDS.get(name.rpartition(".")[2].casefold(), ()) if n in (*names, *OF_HYDRA)), None)
+    if meant is not None and meant.startswith(f"{section}."):
+        return meant
+    if near := get_close_matches(name, same_word, n=1, cutoff=0.0):
+        return near[0]
+    if meant is not None:
+        return meant
+    near = get_close_matches(name, others, n=1, cutoff=0.6)
+    return near[0] if near else None
+
+
+def same_but_spelling(name: str, names: Sequence[str]) -> str | None:
+    """The one of ``names`` that differs from ``name`` in case and signs alone: InternVL2.5 for internvl2_5."""
+    bare = re.sub(r"[-_. ]", "", name).casefold()
+    same = [n for n in names if re.sub(r"[-_. ]", "", n).casefold() == bare]
+    return same[0] if len(same) == 1 else None
+
+
+def did_you_mean(name: str, names: Sequence[str]) -> str:
+    """``"; did you mean NEAREST?"``, or nothing if no name is near."""
+    near = nearest(name, names)
+    return f"; did you mean {near}?" if near else ""

@@ -2,60 +2,101 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Annotated, Any, Literal
 
-from mathse.config.allow import allow
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
-
-@dataclass
-class Optimizer:
-    lr: float = allow(2e-3, above=0)  # highest learning rate, after the warm-up
-    weight_decay: float = allow(0.01, low=0)  # on matrices only, never on norms and biases
-    beta1: float = allow(0.9, low=0, high=1)  # AdamW's decay of the gradient's mean
-    beta2: float = allow(0.98, low=0, high=1)  # and of its square
-    eps: float = allow(1e-8, above=0)  # AdamW's, added to the root of the square
-    warmup_ratio: float = allow(0.05, low=0, high=1)  # share of the steps over which lr rises from 0
-    min_lr_ratio: float = allow(0.05, low=0, high=1)  # the cosine ends at this share of lr
-    clip: float = allow(1.0, above=0)  # gradient norm
+from mathse.config.setting import SETTINGS, Option, Section, follows
 
 
-@dataclass
-class Lora:
+@dataclass(config=SETTINGS)
+class Optimizer(Section):
+    lr: float = Field(default=2e-3, gt=0, description="Highest learning rate, after the warm-up.")
+    weight_decay: float = Field(
+        default=0.01, ge=0, description="Weight decay of the matrices. Norms and biases have no weight decay."
+    )
+    beta1: float = Field(default=0.9, ge=0, le=1, description="AdamW's decay rate of the gradient's mean.")
+    beta2: float = Field(default=0.98, ge=0, le=1, description="AdamW's decay rate of the gradient's square.")
+    eps: float = Field(default=1e-8, gt=0, description="AdamW's epsilon, added to the root of the squared gradient.")
+    warmup_ratio: float = Field(
+        default=0.05, ge=0, le=1, description="Share of the optimizer steps in which the learning rate rises from 0."
+    )
+    min_lr_ratio: float = Field(
+        default=0.05, ge=0, le=1, description="Last learning rate of the cosine schedule as a share of lr."
+    )
+    clip: float = Field(default=1.0, gt=0, description="Largest gradient norm; larger gradients are scaled down to it.")
+
+
+@dataclass(config=SETTINGS)
+class Lora(Section):
     """Low-rank adapters (method=lora, qlora); the checkpoint is the merged model, the adapter lies beside it."""
 
-    rank: int = allow(16, low=1)  # of the two low-rank matrices
-    alpha: float = allow(32.0, above=0)  # the adapter counts alpha / rank times
-    dropout: float = allow(0.05, low=0, high=1)  # on what goes into the adapter
-    scopes: list[str] = field(default_factory=lambda: ["language"])  # language, tower; cogvlm2: vision_expert too
+    rank: int = Field(default=16, ge=1, description="Rank of the two adapter matrices.")
+    alpha: float = Field(default=32.0, gt=0, description="Scale of the adapter, which is multiplied by alpha / rank.")
+    dropout: float = Field(default=0.05, ge=0, le=1, description="Dropout on the adapter's input.")
+    scopes: list[str] = Field(
+        default_factory=lambda: ["language"],
+        description="Parts of the model that get adapters: language, tower, and vision_expert in CogVLM2.",
+    )
 
 
-@dataclass
-class Fit:
+@dataclass(config=SETTINGS)
+class Fit(Section):
     """One fit. Exactly one of ``epochs`` and ``max_steps`` is set."""
 
-    method: Literal["full", "lora", "qlora"] = "full"  # all weights, or adapters (qlora: on 4 bits)
-    lora: Lora = field(default_factory=Lora)
-    freeze: list[str] = field(default_factory=list)  # parts that stay as they are: tower, connector, language
-    # so many lower layers of the language model, and the token embeddings, stay as they are; what they make of a row is
-    # computed once and kept for the later epochs, where trainer.tower_features_folder and _gb say
-    freeze_layers: int = allow(0, low=0)
-    vision_lr_scale: float = allow(1.0, above=0)  # learning rate of tower and connector, as a share of optimizer.lr
-    activation_checkpointing: bool = False  # slower by about a third, far less memory
-    # what a frozen tower makes of a picture is computed once and kept on the disk in bfloat16, for fits, sampling and
-    # judging (mathse/models/tower_features.py); where and how much: trainer.tower_features_folder and _gb
-    tower_features: bool = False
-    max_length: int | None = allow(None, low=16)  # tokens of a row, image included; longer rows are left out, listed
+    method: Literal["full", "lora", "qlora"] = Field(
+        default="full",
+        description="Method of fine-tuning. full: all weights; lora: adapters; qlora: adapters on 4-bit weights.",
+    )
+    lora: Lora = Field(default_factory=Lora)
+    freeze: list[str] = Field(
+        default_factory=list, description="Parts of the model that are not trained: tower, connector, language."
+    )
+    freeze_layers: int = Field(
+        default=0,
+        ge=0,
+        description="Number of lower layers of the language model that are not trained, nor are the token embeddings. "
+        "Their outputs are computed once per row and kept for later epochs (trainer.tower_features_folder and _gb).",
+    )
+    vision_lr_scale: float = Field(
+        default=1.0, gt=0, description="Learning rate of tower and connector as a share of optimizer.lr."
+    )
+    activation_checkpointing: bool = Field(
+        default=False,
+        description="Recompute activations in the backward pass: about a third slower, with far less memory.",
+    )
+    tower_features: bool = Field(
+        default=False,
+        description="Compute the frozen tower's features of an image once and keep them on disk in bfloat16, for "
+        "training, sampling and judging (trainer.tower_features_folder and _gb).",
+    )
+    max_length: int | None = Field(
+        default=None,
+        ge=16,
+        description="Most tokens of a row, image tokens included. Longer rows are left out and listed. null: no limit.",
+    )
 
-    epochs: float | None = allow(None, above=0)  # passes over the rows; or max_steps, one of the two
-    max_steps: int | None = allow(300, low=1)  # optimiser steps; or epochs, one of the two
-    batch_size: int = allow(64, low=1)  # rows in a global batch
-    micro_batch_size: int = allow(64, low=1)  # rows a forward pass, at most; gradients add up to the global batch
-    # tokens a forward pass, rows x longest row, images included; a longer row runs alone; null: only rows are bounded
-    tokens_per_micro_batch: int | None = allow(None, low=16)
-    optimizer: Optimizer = field(default_factory=Optimizer)
-    val_rows: int = allow(128, low=0)  # dev rows of a validation; 0: none
-    val_every: int = allow(100, low=1)  # optimiser steps between two validations
+    epochs: float | None = Field(
+        default=None, gt=0, description="Number of passes over the rows. null: max_steps counts."
+    )
+    max_steps: int | None = Field(default=300, ge=1, description="Number of optimizer steps. null: epochs counts.")
+    batch_size: int = Field(default=64, ge=1, description="Rows per optimizer step (global batch).")
+    micro_batch_size: int = Field(
+        default=64,
+        ge=1,
+        description="Most rows per forward pass. Gradients are accumulated over the micro-batches of a global batch.",
+    )
+    tokens_per_micro_batch: int | None = Field(
+        default=None,
+        ge=16,
+        description="Most tokens per forward pass: rows times longest row, image tokens included. A longer row gets a "
+        "forward pass of its own. null: no limit.",
+    )
+    optimizer: Optimizer = Field(default_factory=Optimizer)
+    val_rows: int = Field(default=128, ge=0, description="Number of dev rows of a validation. 0: no validation.")
+    val_every: int = Field(default=100, ge=1, description="Number of optimizer steps between two validations.")
 
     def steps(self, rows: int) -> int:
         """Optimiser steps of a fit on so many rows."""
@@ -69,28 +110,30 @@ class Fit:
         return self.micro_batch_size if bound is None else min(self.micro_batch_size, max(1, bound // tokens))
 
 
-@dataclass
-class StageFit:
+@dataclass(config=SETTINGS)
+class StageFit(Section):
     """A stage's own length, batch and rate of training. null: as ``sft`` has it. At most one of ``epochs`` and
     ``max_steps`` is set, and takes the place of both."""
 
-    epochs: float | None = allow(None, above=0)  # passes over the rows
-    max_steps: int | None = allow(None, low=1)  # optimiser steps
-    batch_size: int | None = allow(None, low=1)  # rows in a global batch
-    lr: float | None = allow(None, above=0)  # highest learning rate, after the warm-up
+    epochs: float | None = Field(default=None, gt=0, description="Number of passes over the rows. null: as sft.")
+    max_steps: int | None = Field(default=None, ge=1, description="Number of optimizer steps. null: as sft.")
+    batch_size: int | None = Field(
+        default=None, ge=1, description="Rows per optimizer step (global batch). null: as sft."
+    )
+    lr: float | None = Field(default=None, gt=0, description="Highest learning rate, after the warm-up. null: as sft.")
 
 
 FitStage = Literal["distill", "round", "final"]
 
 
-@dataclass
+@dataclass(config=SETTINGS)
 class SFT(Fit):
     """The student's fits. ``distill``, ``round`` and ``final`` set apart what one kind of stage does otherwise."""
 
-    train: str | None = None  # task=sft: a train.jsonl
-    distill: StageFit = field(default_factory=StageFit)  # on the teacher's solutions
-    round: StageFit = field(default_factory=StageFit)  # of each self-evolving round
-    final: StageFit = field(default_factory=StageFit)  # after the last reflection
+    train: str | None = Field(default=None, description="Training rows, a train.jsonl (task=sft).")
+    distill: StageFit = Field(default_factory=StageFit)  # on the teacher's solutions
+    round: StageFit = Field(default_factory=StageFit)  # of each self-evolving round
+    final: StageFit = Field(default_factory=StageFit)  # after the last reflection
 
     def of_stage(self, stage: FitStage | None) -> SFT:
         """The settings of a stage's fit. None: of a fit that belongs to none of the three."""
@@ -107,46 +150,89 @@ class SFT(Fit):
         return settings
 
 
-def _orm_fit() -> Fit:
-    """Trained the way the student is, with another learning rate; values point at ``sft``'s."""
-    lora = Lora("${sft.lora.rank}", "${sft.lora.alpha}", "${sft.lora.dropout}", "${sft.lora.scopes}")  # type: ignore[arg-type]
-    pointed: dict[str, Any] = {
-        name: f"${{sft.{name}}}"
-        for name in (
-            "method",
-            "freeze",
-            "freeze_layers",
-            "vision_lr_scale",
-            "activation_checkpointing",
-            "tower_features",
-            "max_length",
-            "tokens_per_micro_batch",
-        )
-    }
-    return Fit(lora=lora, optimizer=Optimizer(lr=1.5e-3), **pointed)
+# The ORM is trained the way the student is, with another learning rate.
+LIKE_THE_STUDENT = (
+    "method",
+    "freeze",
+    "freeze_layers",
+    "vision_lr_scale",
+    "activation_checkpointing",
+    "tower_features",
+    "max_length",
+    "tokens_per_micro_batch",
+    "lora.rank",
+    "lora.alpha",
+    "lora.dropout",
+    "lora.scopes",
+)
 
 
-@dataclass
-class ORM:
+@dataclass(config=SETTINGS)
+class ORM(Section):
     """The Outcome Reward Model and its data (docs: mathse/judges/orm_rows)."""
 
-    kind: Literal["generative", "binary"] = "generative"  # Table 5's two rows
-    # what a critique begins with: its verdict, its look at the steps, or a solution of its own
-    order: Literal["verdict_first", "analysis_first", "solve_first"] = "analysis_first"
-    see_answer: bool = False  # PAPER: not stated; with the answer in its prompt a judge can compare strings
-    see_image: bool = True  # PAPER: not stated; its critiques cite the figure
-    # it first answers a problem itself, before it sees a path, and that answer stands where the reference would
-    own_answer: bool = False
-    backbone: Any = None  # null: the student's backbone
-    students: list[int] = field(default_factory=lambda: [300, 600])  # training rows of each weak student; 0: the base
-    train: str | None = None  # own paths (mathse/data/labelled_paths.py) instead of the students', all of them used
-    held: str | None = None  # others, of other problems, on which the ORM is measured; set where ``train`` is
-    samples_per_problem: int = allow(1, low=1)  # paths of each weak student on a problem
-    references: bool = False  # reference solutions count among the right paths too, where students seldom are right
-    temperature: float = allow(0.8, low=0)  # 0: greedy
-    # its training pictures are moved, turned and slanted a little, each row's in its own way (synthetic task)
-    jitter: bool = False
-    augment: float = allow(0.3, low=0, high=1)  # final share of made-up errors (synthetic task, without ``train``)
-    student_steps: int = allow(200, low=1)  # optimiser steps of a weak student
-    solver_steps: int = allow(600, low=0)  # the ORM starts from a solver of its own problems; 0: from the base
-    fit: Fit = field(default_factory=_orm_fit)
+    kind: Literal["generative", "binary"] = Field(
+        default="generative", description="Kind of ORM: the two rows of Table 5."
+    )
+    order: Literal["verdict_first", "analysis_first", "solve_first"] = Field(
+        default="analysis_first",
+        description="First part of a critique: its verdict, its analysis of the steps, or a solution of its own.",
+    )
+    see_answer: bool = Field(
+        default=False,
+        description="Show the reference answer in the ORM's prompt, where the ORM can compare strings. The paper "
+        "gives none.",
+    )
+    see_image: bool = Field(
+        default=True,
+        description="Show the image in the ORM's prompt. The paper gives none; its critiques cite the figure.",
+    )
+    own_answer: bool = Field(
+        default=False,
+        description="Let the ORM answer each problem before it sees a path, and show its answer in place of the "
+        "reference answer.",
+    )
+    backbone: Annotated[Any, Option("backbone")] | None = Field(
+        default=None, description="Backbone of the ORM. null: the student's backbone."
+    )
+    students: list[int] = Field(
+        default_factory=lambda: [300, 600],
+        description="Number of training rows of each weak student that samples paths. 0: the base model.",
+    )
+    train: str | None = Field(
+        default=None,
+        description="Own labelled paths (mathse/data/labelled_paths.py) in place of the students' paths. All are used.",
+    )
+    held: str | None = Field(
+        default=None,
+        description="Own labelled paths of other problems on which the ORM is measured. It is set where train is set.",
+    )
+    samples_per_problem: int = Field(
+        default=1, ge=1, description="Number of paths that each weak student samples per problem."
+    )
+    references: bool = Field(
+        default=False,
+        description="Count reference solutions among the correct paths, where students are seldom correct.",
+    )
+    temperature: float = Field(default=0.8, ge=0, description="Sampling temperature of the weak students. 0: greedy.")
+    jitter: bool = Field(
+        default=False,
+        description="Shift, rotate and shear the training images slightly, at random for each row (synthetic task).",
+    )
+    augment: float = Field(
+        default=0.3,
+        ge=0,
+        le=1,
+        description="Final share of made-up errors among the training paths (synthetic task, without train).",
+    )
+    student_steps: int = Field(default=200, ge=1, description="Number of optimizer steps of a weak student.")
+    solver_steps: int = Field(
+        default=600,
+        ge=0,
+        description="Number of optimizer steps of the solver of the ORM's problems that the ORM starts from. 0: it "
+        "starts from the base model.",
+    )
+    fit: Fit = Field(
+        default_factory=lambda: Fit(optimizer=Optimizer(lr=1.5e-3)),
+        json_schema_extra=follows({name: f"sft.{name}" for name in LIKE_THE_STUDENT}),
+    )

@@ -2,91 +2,150 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Literal
 
-from mathse.config.allow import allow
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from mathse.config.setting import NO_IDENTITY, SETTINGS, Section
+
+API_KEY_ENV = "Environment variable that holds the API key. null: the server needs none."
+CACHE_DIR = "Folder of a served model's answers by content. Runs share it."
+IMAGE_SIDE = "Longest side of a sent image in pixels. Smaller images are sent as they are."
+RETRIES = "Most retries of a failed request, with growing pauses between them."
+TOP_P = "Share of the probability mass that is sampled from."
 
 
-@dataclass
-class HFGenerator:
+@dataclass(config=SETTINGS)
+class HFGenerator(Section):
     """Sampling in this process."""
 
     _target_: str = "mathse.inference.generate.HFGenerator"
-    batch_size: int = allow(256, low=1)  # sequences a batch: problems times samples; a kill loses at most one batch
-    temperature: float = allow(0.7, low=0)  # 0: greedy; PAPER: silent; R3V draws at 0.9, M-STaR at 1.0
-    top_p: float = allow(1.0, above=0, high=1)  # share of the probability that is drawn from; PAPER: silent
-    top_k: int = allow(0, low=0)  # likeliest tokens that are drawn from; 0: all
-    max_new_tokens: int = allow(80, low=1)  # of a path, at most; evaluate.py: evaluation.max_new_tokens
+    batch_size: int = Field(
+        default=256, ge=1, description="Sequences per batch: problems times samples. A kill loses at most one batch."
+    )
+    temperature: float = Field(
+        default=0.7,
+        ge=0,
+        description="Sampling temperature. 0: greedy. The paper gives none; R3V samples at 0.9, M-STaR at 1.0.",
+    )
+    top_p: float = Field(default=1.0, gt=0, le=1, description=f"{TOP_P} The paper gives none.")
+    top_k: int = Field(default=0, ge=0, description="Number of the most likely tokens that are sampled from. 0: all.")
+    max_new_tokens: int = Field(
+        default=80, ge=1, description="Most tokens of a path. evaluate.py reads evaluation.max_new_tokens instead."
+    )
 
 
-@dataclass
-class ServerGenerator:
+@dataclass(config=SETTINGS)
+class ServerGenerator(Section):
     """Students answer behind an OpenAI-compatible server (docs: docs/serving.md).
 
-    What ``HOW_STUDENTS_ARE_REACHED`` names changes no answer, so a run may go on with another value of it.
+    A run may go on with another value of a setting that is marked NO_IDENTITY: it changes no answer.
     """
 
     _target_: str = "mathse.inference.serving.student.ServerGenerator"
-    base_url: str = "http://localhost:8000/v1"  # up to and with /v1
-    model: str | None = None  # its name there; train.py: null, each checkpoint has a name of its own
-    command: str | None = None  # train.py: what starts an engine, with {checkpoint}, {name} and {port} in it
-    start_timeout: float = allow(900.0, above=0)  # seconds until a started engine answers
-    api_key_env: str | None = None  # the environment variable with the key; null: the server wants none
-    style: Literal["compact", "full"] = "full"  # evaluate.py: of the prompts with prompt=student
-    batch_size: int = allow(64, low=1)  # problems a batch; several are asked at a time, and each answer is kept
-    temperature: float = allow(0.7, low=0)  # 0: greedy
-    top_p: float = allow(0.95, above=0, high=1)  # share of the probability that is drawn from
-    max_new_tokens: int = allow(2048, low=1)  # of a path, at most
-    image_side: int = allow(4096, low=28)  # pixels, long side of what is sent; smaller pictures go as they are
-    cache_dir: str = "outputs/.answers"  # a served model's answers by content, shared by runs
-    max_concurrency: int = allow(64, low=1)  # requests at a time, at most
-    timeout: float = allow(600.0, above=0)  # seconds, for a whole answer
-    max_retries: int = allow(8, low=0)  # of a request that failed, with growing pauses
+    base_url: str = Field(
+        default="http://localhost:8000/v1",
+        description="Address of the server, up to and with /v1.",
+        json_schema_extra=NO_IDENTITY,
+    )
+    model: str | None = Field(
+        default=None,
+        description="Name of the served model. train.py needs none: each checkpoint has its own name.",
+        json_schema_extra=NO_IDENTITY,
+    )
+    command: str | None = Field(
+        default=None,
+        description="Command that starts an engine for a checkpoint, with {checkpoint}, {name} and {port} in it "
+        "(train.py).",
+        json_schema_extra=NO_IDENTITY,
+    )
+    start_timeout: float = Field(
+        default=900.0, gt=0, description="Seconds until a started engine must answer.", json_schema_extra=NO_IDENTITY
+    )
+    api_key_env: str | None = Field(default=None, description=API_KEY_ENV, json_schema_extra=NO_IDENTITY)
+    style: Literal["compact", "full"] = Field(
+        default="full",
+        description="Style of the prompts of a benchmark with prompt=student (evaluate.py).",
+        json_schema_extra=NO_IDENTITY,
+    )
+    batch_size: int = Field(
+        default=64, ge=1, description="Problems per batch. Several batches are in flight, and each answer is kept."
+    )
+    temperature: float = Field(default=0.7, ge=0, description="Sampling temperature. 0: greedy.")
+    top_p: float = Field(default=0.95, gt=0, le=1, description=TOP_P)
+    max_new_tokens: int = Field(default=2048, ge=1, description="Most tokens of a path.")
+    image_side: int = Field(default=4096, ge=28, description=IMAGE_SIDE)
+    cache_dir: str = Field(default="outputs/.answers", description=CACHE_DIR, json_schema_extra=NO_IDENTITY)
+    max_concurrency: int = Field(
+        default=64, ge=1, description="Most requests in flight at a time.", json_schema_extra=NO_IDENTITY
+    )
+    timeout: float = Field(
+        default=600.0, gt=0, description="Time limit for a whole answer in seconds.", json_schema_extra=NO_IDENTITY
+    )
+    max_retries: int = Field(default=8, ge=0, description=RETRIES, json_schema_extra=NO_IDENTITY)
 
 
-@dataclass
-class VLLMGenerator:
+@dataclass(config=SETTINGS)
+class VLLMGenerator(Section):
     """Students, and with ``judge.engine=vllm`` the ORM, behind one vLLM that stays up (docs: docs/serving.md).
 
-    Their weights are swapped in place. What ``HOW_STUDENTS_ARE_REACHED`` names changes no answer.
+    Their weights are swapped in place. A setting that is marked NO_IDENTITY changes no answer.
     """
 
     _target_: str = "mathse.inference.serving.student.VLLMGenerator"
-    base_urls: list[str] = field(default_factory=list)  # of running servers, up to and with /v1; []: one is started
-    program: str = "vllm"  # what is started; of another environment its path: /opt/vllm/bin/vllm
-    options: str = ""  # more options of `vllm serve`, split as a shell splits them
-    replicas: int | None = allow(None, low=1)  # --data-parallel-size; null: a replica a GPU of this machine
-    sleep: bool | None = None  # give the memory back during fits; null: where it was started here, on CUDA
-    probe: int = allow(2, low=0)  # prompts after each swap whose greedy answers are compared with the checkpoint's own
-    start_timeout: float = allow(1800.0, above=0)  # seconds until an engine answers: started here, or away for a while
-    api_key_env: str | None = None  # the environment variable with the key; null: the servers want none
-    batch_size: int = allow(64, low=1)  # problems a batch, which is written at once; all are one stream to the engine
-    temperature: float = allow(0.7, low=0)  # 0: greedy
-    top_p: float = allow(0.95, above=0, high=1)  # share of the probability that is drawn from
-    max_new_tokens: int = allow(2048, low=1)  # of a path, at most
-    image_side: int = allow(4096, low=28)  # pixels, long side of what is sent; smaller pictures go as they are
-    cache_dir: str = "outputs/.answers"  # a served model's answers by content, shared by runs
-    max_concurrency: int = allow(256, low=1)  # requests under way at a server
-    timeout: float = allow(1800.0, above=0)  # seconds, for a whole answer
-    max_retries: int = allow(8, low=0)  # of a request that failed, with growing pauses
-
-
-HOW_STUDENTS_ARE_REACHED = (
-    "base_url",
-    "base_urls",
-    "model",
-    "command",
-    "program",
-    "options",
-    "replicas",
-    "sleep",
-    "probe",
-    "start_timeout",
-    "api_key_env",
-    "style",
-    "cache_dir",
-    "max_concurrency",
-    "timeout",
-    "max_retries",
-)
+    base_urls: list[str] = Field(
+        default_factory=list,
+        description="Addresses of running servers, up to and with /v1. []: a server is started.",
+        json_schema_extra=NO_IDENTITY,
+    )
+    program: str = Field(
+        default="vllm",
+        description="Program that starts the server; for another environment its path, such as /opt/vllm/bin/vllm.",
+        json_schema_extra=NO_IDENTITY,
+    )
+    options: str = Field(
+        default="",
+        description="More options of `vllm serve`, split as a shell splits them.",
+        json_schema_extra=NO_IDENTITY,
+    )
+    replicas: int | None = Field(
+        default=None,
+        ge=1,
+        description="Number of replicas (--data-parallel-size). null: a replica for each GPU of this machine.",
+        json_schema_extra=NO_IDENTITY,
+    )
+    sleep: bool | None = Field(
+        default=None,
+        description="Free the engine's memory during fine-tuning. null: true for an engine started here on CUDA.",
+        json_schema_extra=NO_IDENTITY,
+    )
+    probe: int = Field(
+        default=2,
+        ge=0,
+        description="Number of prompts after each swap of weights for which the engine's greedy answers are compared "
+        "with the checkpoint's.",
+        json_schema_extra=NO_IDENTITY,
+    )
+    start_timeout: float = Field(
+        default=1800.0,
+        gt=0,
+        description="Seconds until an engine must answer that was started here, or was away for a while.",
+        json_schema_extra=NO_IDENTITY,
+    )
+    api_key_env: str | None = Field(default=None, description=API_KEY_ENV, json_schema_extra=NO_IDENTITY)
+    batch_size: int = Field(
+        default=64, ge=1, description="Problems per batch, which is written at once. The engine gets all as one stream."
+    )
+    temperature: float = Field(default=0.7, ge=0, description="Sampling temperature. 0: greedy.")
+    top_p: float = Field(default=0.95, gt=0, le=1, description=TOP_P)
+    max_new_tokens: int = Field(default=2048, ge=1, description="Most tokens of a path.")
+    image_side: int = Field(default=4096, ge=28, description=IMAGE_SIDE)
+    cache_dir: str = Field(default="outputs/.answers", description=CACHE_DIR, json_schema_extra=NO_IDENTITY)
+    max_concurrency: int = Field(
+        default=256, ge=1, description="Most requests in flight at a server.", json_schema_extra=NO_IDENTITY
+    )
+    timeout: float = Field(
+        default=1800.0, gt=0, description="Time limit for a whole answer in seconds.", json_schema_extra=NO_IDENTITY
+    )
+    max_retries: int = Field(default=8, ge=0, description=RETRIES, json_schema_extra=NO_IDENTITY)

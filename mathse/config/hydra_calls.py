@@ -15,7 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mathse.config.bind import show
+from mathse.config.mistakes import show
 from mathse.config.options import groups
 from mathse.config.overrides import command_line, configs
 from mathse.config.schema import PROGRAMS

@@ -10,133 +10,172 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from dataclasses import dataclass, field, fields, make_dataclass
+from dataclasses import fields
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
-from mathse.config.allow import allow
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from mathse.config.setting import SETTINGS, Section, settings_of
 
 # a judge's class gets those that its parameters name
 RUN_GIVES = ("orm", "teacher", "seed", "open_judge", "check_steps")
+NAME = "Name of the judge in verdicts, reports and stage identities."
+PARTS = "Names of judges that must all accept a path. The verdict has the words of the first."
 MUST_BE_SET = "???"  # OmegaConf's sign of a value that nobody has given
 
 
-@dataclass
-class Judge:
+@dataclass(config=SETTINGS)
+class Judge(Section):
     """Settings that the section of every judge has."""
 
     asks: ClassVar[tuple[str, ...]] = ()  # models of the run that its verdicts come from: "orm", "teacher"
 
-    name: str = ""  # as verdicts, reports and stage identities have it; a class of the user's own: its dotted path
-    checkpoint: str | None = None  # a trained ORM's folder, instead of training one in this run
-    threshold: float = allow(0.5, low=0, high=1)  # accept if the verdict is "correct" and P(correct) >= threshold
-    batch_size: int = allow(256, low=1)  # paths that are judged at a time
-    max_new_tokens: int = allow(200, low=1)  # of the ORM's critique, at most
-    # an ORM in this process that writes its status first (orm.order=verdict_first) explains every path that it calls
-    # wrong (all), or only the drafts that a reflection gives to its writer (read); nobody reads the other explanations
-    explain: Literal["all", "read"] = "all"
-    # vllm: the ORM's weights take turns with the students' in the engine of generator=vllm; hf: in this process, or at
-    # ``server``. The settings below are for ``server``; the engine has its own.
-    engine: Literal["hf", "vllm"] = "hf"
-    server: str | None = None  # where the ORM is served, up to and with /v1; null: in this process
-    model: str | None = None  # its name there; null: requests name the ORM's folder, or the command's {name}
-    command: str | None = None  # what starts an engine for it, as generator.command
-    start_timeout: float = allow(900.0, above=0)  # seconds until a started engine answers
-    api_key_env: str | None = None  # the environment variable with the key; null: the server wants none
-    image_side: int = allow(4096, low=28)  # pixels, long side of what is sent
-    cache_dir: str = "outputs/.answers"  # a served model's answers by content, shared by runs
-    max_concurrency: int = allow(64, low=1)  # requests at a time, at most
-    timeout: float = allow(600.0, above=0)  # seconds, for a whole answer
-    max_retries: int = allow(8, low=0)  # of a request that failed, with growing pauses
+    name: str = Field(
+        default="",
+        description="Name of the judge in verdicts, reports and stage identities. For your own class: its dotted path.",
+    )
+    checkpoint: str | None = Field(
+        default=None, description="Folder of a trained ORM's checkpoint. null: the run trains an ORM."
+    )
+    threshold: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description='Lowest P(correct) of an accepted path, whose verdict is "correct" as well.',
+    )
+    batch_size: int = Field(default=256, ge=1, description="Number of paths that are judged at a time.")
+    max_new_tokens: int = Field(default=200, ge=1, description="Most tokens of the ORM's critique.")
+    explain: Literal["all", "read"] = Field(
+        default="all",
+        description="Wrong paths for which an ORM in this process with orm.order=verdict_first writes an explanation. "
+        "all: each; read: only the drafts that a reflection shows to its writer.",
+    )
+    engine: Literal["hf", "vllm"] = Field(
+        default="hf",
+        description="Where the ORM runs. vllm: in the engine of generator=vllm, in turn with the students; hf: in this "
+        "process, or at judge.server. All settings below are for judge.server; the engine has its own.",
+    )
+    server: str | None = Field(
+        default=None,
+        description="Address of the server of the ORM, up to and with /v1. null: the ORM runs in this process.",
+    )
+    model: str | None = Field(
+        default=None,
+        description="Name of the served ORM. null: requests name the ORM's folder, or the {name} of judge.command.",
+    )
+    command: str | None = Field(
+        default=None, description="Command that starts an engine for the ORM, as generator.command."
+    )
+    start_timeout: float = Field(default=900.0, gt=0, description="Seconds until a started engine must answer.")
+    api_key_env: str | None = Field(
+        default=None, description="Environment variable that holds the API key. null: the server needs none."
+    )
+    image_side: int = Field(default=4096, ge=28, description="Longest side of a sent image in pixels.")
+    cache_dir: str = Field(
+        default="outputs/.answers", description="Folder of a served model's answers by content. Runs share it."
+    )
+    max_concurrency: int = Field(default=64, ge=1, description="Most requests in flight at a time.")
+    timeout: float = Field(default=600.0, gt=0, description="Time limit for a whole answer in seconds.")
+    max_retries: int = Field(
+        default=8, ge=0, description="Most retries of a failed request, with growing pauses between them."
+    )
 
 
-@dataclass
+@dataclass(config=SETTINGS)
 class ORMJudge(Judge):
     asks: ClassVar[tuple[str, ...]] = ("orm",)
 
     _target_: str = "mathse.judges.orm.trained_orm"
-    name: str = "orm"
+    name: str = Field(default="orm", description=NAME)
 
 
-@dataclass
+@dataclass(config=SETTINGS)
 class TeacherJudge(Judge):
     asks: ClassVar[tuple[str, ...]] = ("teacher",)
 
     _target_: str = "mathse.judges.teacher.TeacherJudge"
-    name: str = "teacher"
+    name: str = Field(default="teacher", description=NAME)
 
 
-@dataclass
+@dataclass(config=SETTINGS)
 class AnswerJudge(Judge):
     _target_: str = "mathse.judges.answer.AnswerJudge"
-    name: str = "answer"
+    name: str = Field(default="answer", description=NAME)
 
 
-@dataclass
+@dataclass(config=SETTINGS)
 class AgreementJudge(Judge):
     _target_: str = "mathse.judges.agreement.AgreementJudge"
-    name: str = "orm_and_answer"
-    parts: list[str] = field(default_factory=lambda: ["orm", "answer"])  # all must accept; the first one's words stay
+    name: str = Field(default="orm_and_answer", description=NAME)
+    parts: list[str] = Field(default_factory=lambda: ["orm", "answer"], description=PARTS)
 
     @property
     def asks(self) -> tuple[str, ...]:  # type: ignore[override]
         return tuple(dict.fromkeys(model for part in self.parts for model in judge_named(part, self).asks))
 
 
-@dataclass
+@dataclass(config=SETTINGS)
 class RandomJudge(Judge):
     _target_: str = "mathse.judges.controls.RandomJudge"
-    name: str = "random"
-    rate: float = allow(0.5, low=0, high=1)  # the share that it accepts
+    name: str = Field(default="random", description=NAME)
+    rate: float = Field(default=0.5, ge=0, le=1, description="Share of the paths that the judge accepts.")
 
 
-@dataclass
+@dataclass(config=SETTINGS)
 class NoisyJudge(Judge):
     _target_: str = "mathse.judges.controls.NoisyJudge"
-    name: str = "noisy"
-    rate: float = allow(0.5, low=0, high=1)  # the share that it turns round
+    name: str = Field(default="noisy", description=NAME)
+    rate: float = Field(default=0.5, ge=0, le=1, description="Share of the verdicts that the judge inverts.")
 
 
-@dataclass
+@dataclass(config=SETTINGS)
 class MajorityJudge(Judge):
     """The answer that most samples of a problem come to, from a share of ``threshold`` of its samples on."""
 
     _target_: str = "mathse.judges.votes.MajorityJudge"
-    name: str = "majority"
-    ties: Literal["reject", "accept"] = "reject"  # two answers with equally many votes: none counts, or each
-    weights: str | None = None  # the judge whose P(correct) weighs a sample's vote: orm; null: votes weigh the same
+    name: str = Field(default="majority", description=NAME)
+    ties: Literal["reject", "accept"] = Field(
+        default="reject",
+        description="Treatment of two answers with equally many votes. reject: neither wins; accept: both.",
+    )
+    weights: str | None = Field(
+        default=None,
+        description="Judge that gives a sample's vote its weight, P(correct): orm. null: all votes are equal.",
+    )
 
     @property
     def asks(self) -> tuple[str, ...]:  # type: ignore[override]
         return () if self.weights is None else tuple(judge_named(self.weights, self).asks)
 
 
-@dataclass
+@dataclass(config=SETTINGS)
 class CheckedJudge(Judge):
     """The data's own check of steps, without the reference answer."""
 
     _target_: str = "mathse.judges.checked.CheckedJudge"
-    name: str = "checked"
+    name: str = Field(default="checked", description=NAME)
 
 
-@dataclass
+@dataclass(config=SETTINGS)
 class AcceptJudge(Judge):
     """Every path that is not empty."""
 
     _target_: str = "mathse.judges.controls.AcceptJudge"
-    name: str = "accept"
+    name: str = Field(default="accept", description=NAME)
 
 
-@dataclass
+@dataclass(config=SETTINGS)
 class CheckedVotesJudge(AgreementJudge):
-    name: str = "checked_votes"
-    parts: list[str] = field(default_factory=lambda: ["majority", "checked"])
+    name: str = Field(default="checked_votes", description=NAME)
+    parts: list[str] = Field(default_factory=lambda: ["majority", "checked"], description=PARTS)
 
 
-@dataclass
+@dataclass(config=SETTINGS)
 class ORMVotesJudge(AgreementJudge):
-    name: str = "orm_and_votes"
-    parts: list[str] = field(default_factory=lambda: ["orm", "majority"])
+    name: str = Field(default="orm_and_votes", description=NAME)
+    parts: list[str] = Field(default_factory=lambda: ["orm", "majority"], description=PARTS)
 
 
 JUDGES: tuple[type[Any], ...] = (
@@ -152,19 +191,19 @@ JUDGES: tuple[type[Any], ...] = (
     CheckedVotesJudge,
     ORMVotesJudge,
 )
-BY_NAME: dict[str, type[Any]] = {schema().name: schema for schema in JUDGES}
+BY_NAME: dict[str, type[Any]] = {settings_of(schema)["name"].default: schema for schema in JUDGES}
 OF_EVERY_JUDGE = frozenset(f.name for f in fields(Judge))
 
 
-@dataclass
+@dataclass(config=SETTINGS)
 class OwnJudge(Judge):
     """A judge of the user's own: its fields are made from the signature of its class."""
 
     takes: ClassVar[tuple[str, ...]] = ()  # arguments of the class that are settings
 
 
-def own_judge(target: str, call: Callable[..., Any], values: Mapping[Any, Any]) -> OwnJudge:
-    """The settings of a class that is not ours: what its signature names, beside what every judge has."""
+def own_judge(target: str, call: Callable[..., Any], values: Mapping[Any, Any]) -> type[OwnJudge]:
+    """The settings of a class that is not ours: those in its signature, beside those of every judge."""
     parameters = inspect.signature(call).parameters
     defaults = {
         name: MUST_BE_SET if p.default is p.empty else p.default
@@ -175,15 +214,15 @@ def own_judge(target: str, call: Callable[..., Any], values: Mapping[Any, Any]) 
         more = {"_target_", *RUN_GIVES, *OF_EVERY_JUDGE}
         defaults |= {str(key): value for key, value in values.items() if key not in more}
     made_of: dict[str, Any] = {"_target_": target, "name": target, **defaults}
-    asks = tuple(model for model in ("orm", "teacher") if model in parameters)
-    schema = make_dataclass(
-        "OwnJudge",
-        [(name, Any, field(default_factory=partial(deepcopy, value))) for name, value in made_of.items()],
-        bases=(OwnJudge,),
-        namespace={"asks": asks, "takes": tuple(defaults)},
-    )
-    judge: OwnJudge = schema()
-    return judge
+    body: dict[str, Any] = {name: Field(default_factory=partial(deepcopy, value)) for name, value in made_of.items()}
+    body |= {
+        "__annotations__": dict.fromkeys(made_of, Any),
+        "__module__": __name__,
+        "asks": tuple(model for model in ("orm", "teacher") if model in parameters),
+        "takes": tuple(defaults),
+    }
+    own: Any = dataclass(config=SETTINGS)(type("OwnJudge", (OwnJudge,), body))
+    return cast("type[OwnJudge]", own)
 
 
 def judge_named(chosen: Any, judge: Judge) -> Any:
@@ -217,10 +256,10 @@ def with_target(section: Any) -> Any:
     if not isinstance(section, Mapping):
         return section
     name, target = section.get("name"), section.get("_target_")
-    if target is not None and target not in {schema()._target_ for schema in JUDGES}:
+    if target is not None and target not in {schema._target_ for schema in JUDGES}:
         return {**section, "name": target}
     schema = BY_NAME.get(str(name))
-    if schema is None or target == schema()._target_:
+    if schema is None or target == schema._target_:
         return section
     of_others = {f.name for other in JUDGES for f in fields(other)} - {f.name for f in fields(schema)}
-    return {key: value for key, value in section.items() if key not in of_others} | {"_target_": schema()._target_}
+    return {key: value for key, value in section.items() if key not in of_others} | {"_target_": schema._target_}

@@ -48,7 +48,7 @@ class Origin:
         target = values.get("_target_") if isinstance(values, Mapping) else None
         if not isinstance(target, str):
             raise ConfigError(f"{self.file}: {group} must be a section with a _target_, as a run writes it")
-        if target not in {schema()._target_ for schema in OPTIONS[group]} and not is_trusted(target):
+        if target not in {schema._target_ for schema in OPTIONS[group]} and not is_trusted(target):
             raise ConfigError(
                 f"{self.file}: {group}._target_ = {target!r} is no option of MathSE's, and code that a run names is "
                 f"not run unasked; if you trust it, set {TRUST}={target}, or choose another with {group}=NAME"

@@ -25,14 +25,14 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from mathse.config.bind import did_you_mean, key_paths, plain, same_but_spelling
-from mathse.config.field_words import ELSEWHERE
+from mathse.config.field_words import ELSEWHERE, did_you_mean, same_but_spelling
 from mathse.config.options import CONF, groups, own_folder
 from mathse.config.parse import parse, read
 from mathse.config.programs import parsed, program_of
 from mathse.config.register import register
 from mathse.config.schema import OPTIONS, PROGRAMS
 from mathse.config.secrets import holds_secret, refusal
+from mathse.config.sections import key_paths, plain
 from mathse.config.sweeps import missing_option
 from mathse.errors import ConfigError, MathSEError
 
@@ -263,7 +263,7 @@ def _set(config: DictConfig, override: Override, schema: type) -> Iterator[str]:
         if override.is_delete():
             holder = OmegaConf.select(config, section) if section else config
             if not isinstance(holder, DictConfig) or name not in holder.keys():  # noqa: SIM118  ("in holder" resolves)
-                yield f"{key}: no such setting{did_you_mean(key, key_paths(schema()))}"
+                yield f"{key}: no such setting{did_you_mean(key, key_paths(schema))}"
             else:
                 with open_dict(config):
                     del holder[name]

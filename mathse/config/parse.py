@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Collection, Container, Iterator, Mapping
+from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import fields, replace
+from functools import partial
 from typing import Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
-from mathse.config.bind import Notes, bind, bind_option, complete, key_paths, locate
 from mathse.config.judges import with_target
+from mathse.config.mistakes import Notes, Place, find, forgive, note
 from mathse.config.options import groups
 from mathse.config.rules import RULES, Rule
 from mathse.config.rules.unused import UNREAD, settings_that_change_nothing
 from mathse.config.schema import OPTIONS, EvaluateConfig, TrainConfig
-from mathse.config.trust import TRUST, is_an_option, is_trusted, only_looking
+from mathse.config.sections import Reading, complete, key_paths, schema_of
+from mathse.config.trust import TRUST, is_an_option, is_trusted, locate, only_looking
 from mathse.errors import ConfigError, DataError
 from mathse.runs.class_names import MOVED, with_current_names
 from mathse.runs.settings import flatten
@@ -57,8 +61,8 @@ def parse(
 
 
 def read(cfg: DictConfig, schema: type[Config]) -> tuple[Config, Notes]:
-    """``parse`` without the rules between settings: the object, and what cannot be taken into it. Defaults stand there
-    instead, so that rules can be asked about all else."""
+    """``parse`` without the rules between settings: the object, and the mistakes in single values. Defaults take the
+    place of these, so that rules can be asked about all else."""
     values = OmegaConf.to_container(cfg, resolve=False)
     if not isinstance(values, dict):
         raise ConfigError(f"the config must be a mapping, got {type(values).__name__}")
@@ -66,18 +70,40 @@ def read(cfg: DictConfig, schema: type[Config]) -> tuple[Config, Notes]:
     if schema is TrainConfig:
         values["judge"] = with_target(values.get("judge", {"name": "orm"}))
     values.pop("hydra", None)  # Hydra's own node, where the caller composed with it
-    default = schema()
-    full = complete(default, values)
-    known = [path for path in key_paths(default) if not (schema is EvaluateConfig and path in UNREAD)]
-    notes = Notes(known=(*known, *groups()))
-    config = bind(default, _resolved(full, notes.problems), "", notes)
-    if notes.problems:  # once more, for defaults that point at other settings
-        usable = complete(default, _without(values, notes.problems))
-        config = bind(default, _resolved(usable, {}), "", Notes())
+    take, start, notes = _reader(schema), Place(schema), Notes()
+    full = complete(schema, values)
+    resolved = _resolved(full, notes.problems)
+    config, errors = _validated(take, resolved, start)
+    if errors:
+        known = [path for path in key_paths(schema) if not (schema is EvaluateConfig and path in UNREAD)]
+        notes = replace(notes, known=(*known, *groups()))
+        note(errors, resolved, start, notes)
+    while errors or config is None:  # once more, for defaults that point at other settings
+        for error in errors:
+            _, at = find(start, resolved, error["loc"])
+            _remove(values, error["loc"][: at.depth])
+        resolved = _resolved(complete(schema, values), {})
+        config, errors = _validated(take, resolved, start)
     # a wrong ``seed`` is one mistake, not another one at each ``${seed}``
     sources = {path: re.fullmatch(r"\$\{([\w.]+)\}", str(value)) for path, value in flatten(full).items()}
     echoes = {path for path in notes.problems if (source := sources.get(path)) and source[1] in notes.problems}
     return config, replace(notes, problems={k: v for k, v in notes.problems.items() if k not in echoes})
+
+
+def _reader(schema: Any) -> Callable[[Any], Any]:
+    return partial(schema.__pydantic_validator__.validate_python, context=Reading())
+
+
+def _validated(take: Callable[[Any], Any], values: Any, start: Place) -> tuple[Any, list[ErrorDetails]]:
+    """(the settings object, no errors), or (None, pydantic's errors); ``values`` are changed where one is forgiven."""
+    while True:
+        try:
+            return take(values), []
+        except ValidationError as e:
+            errors = e.errors(include_url=False)
+        forgiven = [forgive(error, values, start) for error in errors]
+        if not any(forgiven):
+            return None, errors
 
 
 def build(section: Any, **runtime: Any) -> Any:
@@ -131,9 +157,11 @@ def recorded(group: str, values: Any) -> Any:
                 f"run.json: {group}._target_ = {target!r} is no {group} option of MathSE's, and reading a run runs no "
                 f"code that the run names; if you trust it, set {TRUST}={target}"
             )
-    notes = Notes()
-    section = bind_option(group, None, values, group, notes)
-    if notes.problems:
+    start = Place(schema_of(group, values), group, group)
+    section, errors = _validated(partial(Reading().option, group), values, start)
+    if errors:
+        notes = Notes()
+        note(errors, values, start, notes)
         raise ConfigError("\n".join(notes.problems.values()))
     return section
 
@@ -168,10 +196,11 @@ def _resolved(values: dict[str, Any], problems: dict[str, str]) -> dict[str, Any
             del holder[name]
 
 
-def _without(values: Mapping[Any, Any], paths: Container[str], prefix: str = "") -> dict[Any, Any]:
-    """``values``, at any depth, less the settings at these key paths."""
-    return {
-        key: _without(value, paths, f"{prefix}{key}.") if isinstance(value, Mapping) else value
-        for key, value in values.items()
-        if f"{prefix}{key}" not in paths
-    }
+def _remove(values: Any, loc: Sequence[int | str]) -> None:
+    """Takes the setting at an error's location out of ``values``, where it is there."""
+    for key in loc[:-1]:
+        if not isinstance(values, dict) or key not in values:
+            return
+        values = values[key]
+    if isinstance(values, dict):
+        values.pop(loc[-1], None)

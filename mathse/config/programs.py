@@ -21,12 +21,12 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from mathse.config.backbones import HF, CausalLM, CogVLM2, InternVL25, Qwen2VL, TinyBackbone
-from mathse.config.bind import plain
 from mathse.config.generators import HFGenerator
 from mathse.config.options import CONF, available, groups, option_of
 from mathse.config.origin import Origin, origin_of
 from mathse.config.rules.models import TINY_VOCABULARY, vocabulary_of
 from mathse.config.schema import OPTIONS, PROGRAMS, EvaluateConfig
+from mathse.config.sections import plain
 from mathse.errors import ConfigError, DataError
 from mathse.runs.store import read_json
 
@@ -73,7 +73,7 @@ class _Beginning:
     def backbone(self, section: Any, of_judge: bool) -> None:
         """The backbone of the student, or of the ORM that weighs its answers, whole."""
         target = section["_target_"] if isinstance(section, Mapping) else section._target_
-        option = next((option_of(s) for s in OPTIONS["backbone"] if s()._target_ == target), None)
+        option = next((option_of(s) for s in OPTIONS["backbone"] if s._target_ == target), None)
         if of_judge:
             self.values.setdefault("judge", {})["backbone"] = plain(section)
             return
@@ -218,7 +218,7 @@ def _begin_with_backbone(begin: _Beginning, line: _Line, checkpoint: Path, origi
         begin.backbone(origin.section("backbone", origin.backbone), of_judge)
         return
     target, chosen = origin.backbone.get("_target_"), line.option(group)
-    made_by = next((schema for schema in OPTIONS["backbone"] if schema()._target_ == target), None)
+    made_by = next((schema for schema in OPTIONS["backbone"] if schema._target_ == target), None)
     if chosen is None or made_by is None:  # a class of the user's own
         return
     if chosen is made_by:

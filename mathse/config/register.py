@@ -10,19 +10,14 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from mathse.config import bind
+from mathse.config.field_words import same_but_spelling
 from mathse.config.options import groups
 from mathse.config.program import program
 from mathse.config.schema import OPTIONS, PROGRAMS
+from mathse.config.sections import defaults
+from mathse.config.setting import Option, option_of_field, settings_of
 from mathse.config.sweeps import job_folder
 from mathse.errors import ConfigError
-
-
-def defaults(schema: type) -> dict[str, Any]:
-    """The schema's defaults as plain values, interpolations kept; the groups with a ``_target_`` are left empty."""
-    default = schema()
-    plain = bind.defaults(default)
-    return {key: None if bind.is_option(key, getattr(default, key)) else value for key, value in plain.items()}
 
 
 @cache
@@ -34,7 +29,8 @@ def register() -> None:
     """
     store = ConfigStore.instance()
     for schema in PROGRAMS:
-        store.store(name=schema.__name__, node=defaults(schema))
+        groups_left_empty = {n: None for n, f in settings_of(schema).items() if isinstance(option_of_field(f), Option)}
+        store.store(name=schema.__name__, node=defaults(schema) | groups_left_empty)
     for group, schemas in OPTIONS.items():
         for schema in schemas:
             store.store(group=group, name=schema.__name__, node=defaults(schema))
@@ -68,7 +64,7 @@ def _options_page(*only: str) -> str:
 def by_method(method: Any, values: Mapping[str, Any]) -> Any:
     """The value for a fit's method, however it is spelt: conf/sft has a learning rate for each. A method that does not
     exist takes the full fit's, so that only the method is complained of."""
-    return values[bind.same_but_spelling(str(method), [*values]) or "full"]
+    return values[same_but_spelling(str(method), [*values]) or "full"]
 
 
 # When this is imported, not when a program starts: a worker of joblib or SLURM imports it with the job that it is

@@ -1,15 +1,15 @@
-"""The settings: one dataclass a group, its defaults, and what each value may be.
+"""The settings of the two programs: a pydantic dataclass for each group, with defaults, ranges and descriptions.
 
-These are the truth at run time. Where a group has a ``_target_``, its other fields are that class's keyword arguments
-(a test compares them). A ``Literal`` names choices, ``allow(...)`` a range; ``mathse.config.parse`` enforces both.
+Where a group has a ``_target_``, that class takes the settings object (a test compares them).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from mathse.config.allow import allow
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
 from mathse.config.backbones import (
     HF,
     CausalLM,
@@ -26,115 +26,179 @@ from mathse.config.evolution import NOBODY, Distill, Evolution
 from mathse.config.fits import ORM, SFT
 from mathse.config.generators import HFGenerator, ServerGenerator, VLLMGenerator
 from mathse.config.judges import JUDGES, ORMJudge, judge_named
+from mathse.config.setting import SETTINGS, Option, Options, Section, follows
 from mathse.config.task_domains import TaskDomain
 from mathse.config.teachers import FallibleReplayTeacher, OpenAITeacher, ReplayTeacher, StudentTeacher, SymbolicTeacher
 
-
-@dataclass
-class Trainer:
-    accelerator: Literal["cpu", "gpu", "auto"] = "cpu"  # auto: a GPU where torch finds one
-    devices: int = allow(1, low=1)  # of a machine; several machines: start with torchrun or srun
-    strategy: Literal["auto", "ddp", "fsdp2", "deepspeed"] = "auto"  # docs: mathse/training/strategies.py
-    # of the fits; -true: of the weights too; fastest: bf16-mixed on a GPU and on a CPU that multiplies bfloat16 faster
-    # than float32, which is tried for 50 ms, else 32-true
-    precision: Literal["fastest", "32-true", "bf16-mixed", "bf16-true"] = "fastest"
-    # what samples and judges outside of fits; null: float32 on a CPU, the fits' precision on a GPU; fastest: bfloat16
-    # on such a CPU too (rounding then depends on the machine)
-    sampling_dtype: Literal["float32", "bfloat16", "fastest"] | None = None
-    threads: int = allow(1, low=1)  # torch threads; results are equal bit for bit only at an equal number
-    workers: int = allow(0, low=0)  # loader processes
-    # how often all ranks are started again after one has died; they go on from the last resume point (for the ranks
-    # that the command starts itself: torchrun has --max-restarts)
-    max_restarts: int = allow(3, low=0)
-    # in a fit's steps, how long ranks wait for one that does not come before they count it as stuck
-    timeout_minutes: float = allow(10.0, above=0)
-    # where sft.tower_features are kept; null: a folder in the user's cache; for several machines, one that all see
-    tower_features_folder: str | None = None
-    tower_features_gb: float = allow(200.0, above=0)  # GiB that it may take; what was used longest ago goes
-    checkpoint_every: int | None = allow(100, low=1)  # optimiser steps between resume points; null: none by steps
-    checkpoint_minutes: float | None = allow(None, above=0)  # the same by time; a kill loses what comes first of both
-    log_every: int = allow(10, low=1)  # optimiser steps between two lines of train_log.jsonl
-    # a fit stops when its gradient norm stays above so many times its median (docs: mathse/training/divergence.py);
-    # null: only when its loss or norm is no number
-    max_grad_norm_ratio: float | None = allow(100.0, above=1)
-    # what memory estimates are compared with, such as 80GiB; null: what the GPU, or this machine, has
-    device_memory: str | None = None
+PROGRESS = "Display of progress. rich: bars; plain: lines; auto: by the terminal."
 
 
-@dataclass
-class CsvLogger:
+@dataclass(config=SETTINGS)
+class Trainer(Section):
+    accelerator: Literal["cpu", "gpu", "auto"] = Field(
+        default="cpu", description="Device of all models. auto: a GPU where torch finds a GPU."
+    )
+    devices: int = Field(
+        default=1,
+        ge=1,
+        description="Number of devices of a machine. Several machines are started with torchrun or srun.",
+    )
+    strategy: Literal["auto", "ddp", "fsdp2", "deepspeed"] = Field(
+        default="auto", description="Strategy of training on several devices (docs: mathse/training/strategies.py)."
+    )
+    precision: Literal["fastest", "32-true", "bf16-mixed", "bf16-true"] = Field(
+        default="fastest",
+        description="Precision of training. -true: of the weights too; fastest: bf16-mixed on a GPU and on a CPU that "
+        "multiplies bfloat16 faster than float32, which a trial of 50 ms decides, 32-true elsewhere.",
+    )
+    sampling_dtype: Literal["float32", "bfloat16", "fastest"] | None = Field(
+        default=None,
+        description="Data type of sampling and judging. null: float32 on a CPU, the precision of training on a GPU; "
+        "fastest: bfloat16 on a CPU that multiplies it faster too, where rounding depends on the machine.",
+    )
+    threads: int = Field(
+        default=1, ge=1, description="Number of torch threads. Results are equal bit for bit only at an equal number."
+    )
+    workers: int = Field(default=0, ge=0, description="Number of data loader processes.")
+    max_restarts: int = Field(
+        default=3,
+        ge=0,
+        description="Most restarts of all ranks after the death of a rank. They continue from the last resume point. "
+        "For ranks that torchrun starts its --max-restarts counts.",
+    )
+    timeout_minutes: float = Field(
+        default=10.0,
+        gt=0,
+        description="Minutes that ranks wait for a rank in a training step before they call it stuck.",
+    )
+    tower_features_folder: str | None = Field(
+        default=None,
+        description="Folder of kept features (sft.tower_features). null: in the user's cache. Several machines need a "
+        "folder that all can read.",
+    )
+    tower_features_gb: float = Field(
+        default=200.0,
+        gt=0,
+        description="Largest size of that folder in GiB. The least recently used features are deleted.",
+    )
+    checkpoint_every: int | None = Field(
+        default=100, ge=1, description="Number of optimizer steps between two resume points. null: none by steps."
+    )
+    checkpoint_minutes: float | None = Field(
+        default=None,
+        gt=0,
+        description="Minutes between two resume points, if checkpoint_every comes later. null: none.",
+    )
+    log_every: int = Field(
+        default=10, ge=1, description="Number of optimizer steps between two lines of train_log.jsonl."
+    )
+    max_grad_norm_ratio: float | None = Field(
+        default=100.0,
+        gt=1,
+        description="Ratio of the gradient norm to its median above which training stops, if it stays there (docs: "
+        "mathse/training/divergence.py). null: only a loss or a norm that is not finite stops training.",
+    )
+    device_memory: str | None = Field(
+        default=None,
+        description="Memory that estimates are compared with, such as 80GiB. null: that of the GPU, or host RAM.",
+    )
+
+
+@dataclass(config=SETTINGS)
+class CsvLogger(Section):
     """metrics.csv and fits.csv, which every run writes, and nothing else."""
 
     _target_: str = "mathse.reporting.loggers.CsvLogger"
 
 
-@dataclass
-class WandbLogger:
+@dataclass(config=SETTINGS)
+class WandbLogger(Section):
     """Weights & Biases: one run for the whole evolution (docs: mathse/reporting/loggers/wandb)."""
 
     _target_: str = "mathse.reporting.loggers.wandb.WandbLogger"
-    project: str = "mathse"  # the W&B project
-    entity: str | None = None  # a user or a team; null: the login's own
-    group: str | None = None  # null: the study
-    mode: Literal["online", "offline", "disabled"] | None = None  # null: WANDB_MODE decides
+    project: str = Field(default="mathse", description="W&B project.")
+    entity: str | None = Field(default=None, description="W&B user or team. null: the default of the login.")
+    group: str | None = Field(default=None, description="W&B group. null: the study.")
+    mode: Literal["online", "offline", "disabled"] | None = Field(
+        default=None, description="W&B mode. null: the environment variable WANDB_MODE decides."
+    )
 
 
-@dataclass
-class SeveralLoggers:
+@dataclass(config=SETTINGS)
+class SeveralLoggers(Section):
     """What logger=[wandb,tensorboard] becomes: a section for each, beside the tables that every run writes."""
 
     _target_: str = "mathse.reporting.loggers.RunLoggers"
-    loggers: Any = field(default_factory=dict)  # by name, each a logger section with its _target_
+    loggers: Annotated[Any, Options("logger")] = Field(
+        default_factory=dict, description="Loggers by name, each a logger section with its _target_."
+    )
 
 
-@dataclass
-class MergeCorrectPaths:
+@dataclass(config=SETTINGS)
+class MergeCorrectPaths(Section):
     _target_: str = "mathse.evolution.callbacks.MergeCorrectPaths"
 
 
-@dataclass
-class ReflectOnErrors:
+@dataclass(config=SETTINGS)
+class ReflectOnErrors(Section):
     _target_: str = "mathse.evolution.callbacks.ReflectOnErrors"
 
 
-@dataclass
-class EvaluateStudent:
+@dataclass(config=SETTINGS)
+class EvaluateStudent(Section):
     _target_: str = "mathse.evolution.callbacks.EvaluateStudent"
 
 
-@dataclass
-class TrainConfig:
+@dataclass(config=SETTINGS)
+class TrainConfig(Section):
     """python train.py"""
 
-    name: str = "run"  # outputs/<name>/<time>
-    study: str | None = None  # the study that this run belongs to (conf/experiment/<study>/)
-    variant: str | None = None  # which of the study's variants it is: what a dashboard groups by
-    note: str | None = None  # a sentence that stands with the run's numbers, wherever they are shown
-    # the whole of Algorithm 1; or one fit on sft.train; or the ORM; or the teacher's filtered solutions, without a fit
-    task: Literal["evolve", "sft", "orm", "distill"] = "evolve"
-    seed: int = allow(0, low=0)  # of everything that is drawn by chance
-    # last: go on with the newest unfinished run of this name; branch: reuse the stages that other settings left alike
-    resume: Literal["last", "branch"] | None = None
-    resume_from: list[str] = field(default_factory=list)  # resume=branch: run folders whose stages may be reused
-    progress: Literal["auto", "rich", "plain", "off"] = "auto"  # bars (rich), lines (plain); auto: by the terminal
-    plan: bool = False  # print what the run would do, ask and cost, and do nothing (docs: mathse/commands/plan)
-    backbone: Any = field(default_factory=TinyBackbone)
-    data: Any = field(default_factory=SyntheticData)
-    task_domain: Any = field(default_factory=TaskDomain)
-    decontaminate: Decontaminate = field(default_factory=Decontaminate)
-    teacher: Any = field(default_factory=SymbolicTeacher)
-    judge: Any = field(default_factory=ORMJudge)
-    generator: Any = field(default_factory=HFGenerator)
-    sft: SFT = field(default_factory=SFT)
-    orm: ORM = field(default_factory=ORM)
-    distill: Distill = field(default_factory=Distill)
-    evolution: Evolution = field(default_factory=Evolution)
-    evaluation: Evaluation = field(default_factory=Evaluation)
-    trainer: Trainer = field(default_factory=Trainer)
-    logger: Any = field(default_factory=CsvLogger)
-    callbacks: Any = field(default_factory=dict)  # evolution callbacks by name, each with a _target_
-    # callbacks of Lightning's Trainer by name, each with a _target_; built anew for every fit, called on rank 0
-    lightning_callbacks: Any = field(default_factory=dict)
+    name: str = Field(default="run", description="Name of the run, whose folder is outputs/<name>/<time>.")
+    study: str | None = Field(default=None, description="Study that the run belongs to (conf/experiment/<study>/).")
+    variant: str | None = Field(default=None, description="Variant of the study, by which a dashboard groups runs.")
+    note: str | None = Field(default=None, description="A sentence that is shown with the run's numbers.")
+    task: Literal["evolve", "sft", "orm", "distill"] = Field(
+        default="evolve",
+        description="Task of the run. evolve: all of Algorithm 1; sft: one fine-tuning on sft.train; orm: training of "
+        "the ORM; distill: the teacher's filtered solutions, without fine-tuning.",
+    )
+    seed: int = Field(default=0, ge=0, description="Random seed of all sampling, shuffling and initialisation.")
+    resume: Literal["last", "branch"] | None = Field(
+        default=None,
+        description="How to resume. last: continue the newest unfinished run of this name; branch: reuse the "
+        "stages of resume_from that have the same settings.",
+    )
+    resume_from: list[str] = Field(
+        default_factory=list, description="Run folders whose stages may be reused (resume=branch)."
+    )
+    progress: Literal["auto", "rich", "plain", "off"] = Field(default="auto", description=PROGRESS)
+    plan: bool = Field(
+        default=False,
+        description="Print the stages, requests and costs of the run and end without running it (docs: "
+        "mathse/commands/plan).",
+    )
+    backbone: Annotated[Any, Option("backbone")] = Field(default_factory=TinyBackbone)
+    data: Annotated[Any, Option("data")] = Field(default_factory=SyntheticData)
+    task_domain: Annotated[Any, Option("task_domain")] = Field(default_factory=TaskDomain)
+    decontaminate: Decontaminate = Field(default_factory=Decontaminate)
+    teacher: Annotated[Any, Option("teacher")] = Field(default_factory=SymbolicTeacher)
+    judge: Annotated[Any, Option("judge")] = Field(default_factory=ORMJudge)
+    generator: Annotated[Any, Option("generator")] = Field(default_factory=HFGenerator)
+    sft: SFT = Field(default_factory=SFT)
+    orm: ORM = Field(default_factory=ORM)
+    distill: Distill = Field(default_factory=Distill)
+    evolution: Evolution = Field(default_factory=Evolution)
+    evaluation: Evaluation = Field(default_factory=Evaluation)
+    trainer: Trainer = Field(default_factory=Trainer)
+    logger: Annotated[Any, Option("logger")] = Field(default_factory=CsvLogger)
+    callbacks: Annotated[Any, Options("callbacks")] = Field(
+        default_factory=dict, description="Callbacks of the evolution by name, each with a _target_."
+    )
+    lightning_callbacks: Annotated[Any, Options("lightning_callbacks")] = Field(
+        default_factory=dict,
+        description="Callbacks of Lightning's Trainer by name, each with a _target_. They are built anew for every "
+        "training run and called on rank 0.",
+    )
 
 
 def needs_orm(config: TrainConfig) -> bool:
@@ -167,36 +231,57 @@ def chosen_callbacks(config: TrainConfig) -> list[Any]:
     return [c for c in config.callbacks.values() if not (never and isinstance(c, ReflectOnErrors))]
 
 
-@dataclass
-class EvaluateConfig:
+@dataclass(config=SETTINGS)
+class EvaluateConfig(Section):
     """python evaluate.py"""
 
-    name: str = "evaluate"  # outputs/<name>/<time>
-    seed: int = allow(0, low=0)  # random seed for samples, and for synthetic problems that are of no run
-    checkpoint: str | None = None  # a model's folder; the settings of the run that made it take the place of defaults
-    predictions: str | None = None  # instead of a model: its answers, rows {"id", "response", "extraction"?}
-    partial: bool = False  # score a predictions file that lacks problems, over those that it has
-    benchmark: Any = field(default_factory=dict)  # by name, each with a _target_ and its options
-    limit: int | None = allow(None, low=1)  # the first so many problems of each benchmark; null: all
-    n_samples: int = allow(1, low=1)  # a problem
-    decoding: Literal["greedy", "sampling"] | None = None  # null: greedy where n_samples=1
-    selector: Literal["first", "majority", "orm", "orm_weighted"] = "first"  # which sample is the answer
-    map_marker: bool | None = None  # score "The answer ... is x" as a box; null: for models here, not for files
-    check_against: str | None = None  # a train.jsonl: which of its rows are in the benchmark
-    error_types: bool = False  # Figure 4: the LLM says of each wrong answer what kind of mistake it is
-    progress: Literal["auto", "rich", "plain", "off"] = "auto"  # bars (rich), lines (plain); auto: by the terminal
-    backbone: Any = field(default_factory=TinyBackbone)
-    data: Any = field(default_factory=SyntheticData)
-    task_domain: Any = field(default_factory=TaskDomain)
-    generator: Any = field(default_factory=HFGenerator)
-    evaluation: Evaluation = field(default_factory=lambda: Evaluation(limit="${limit}"))  # type: ignore[arg-type]
-    judge: RewardModel = field(default_factory=RewardModel)
-    llm: LLM = field(default_factory=LLM)
-    trainer: Trainer = field(default_factory=Trainer)
+    name: str = Field(default="evaluate", description="Name of the evaluation, whose folder is outputs/<name>/<time>.")
+    seed: int = Field(
+        default=0, ge=0, description="Random seed of samples, and of synthetic problems that belong to no run."
+    )
+    checkpoint: str | None = Field(
+        default=None, description="Folder of a model. The settings of the run that made it replace the defaults."
+    )
+    predictions: str | None = Field(
+        default=None, description='File of answers instead of a model, rows {"id", "response", "extraction"?}.'
+    )
+    partial: bool = Field(
+        default=False, description="Score a predictions file that lacks problems, over the problems that it has."
+    )
+    benchmark: Annotated[Any, Options("benchmark")] = Field(
+        default_factory=dict, description="Benchmarks by name, each with a _target_ and its options."
+    )
+    limit: int | None = Field(default=None, ge=1, description="Number of first problems of each benchmark. null: all.")
+    n_samples: int = Field(default=1, ge=1, description="Number of samples per problem.")
+    decoding: Literal["greedy", "sampling"] | None = Field(
+        default=None, description="Decoding of answers. null: greedy with n_samples=1, else sampling."
+    )
+    selector: Literal["first", "majority", "orm", "orm_weighted"] = Field(
+        default="first", description="Rule that selects the answer among the samples."
+    )
+    map_marker: bool | None = Field(
+        default=None,
+        description='Score "The answer ... is x" as a box. null: true for models that run here, false for files.',
+    )
+    check_against: str | None = Field(
+        default=None, description="A train.jsonl whose rows are searched for in the benchmark."
+    )
+    error_types: bool = Field(
+        default=False, description="Let the LLM classify the error of each wrong answer (Figure 4)."
+    )
+    progress: Literal["auto", "rich", "plain", "off"] = Field(default="auto", description=PROGRESS)
+    backbone: Annotated[Any, Option("backbone")] = Field(default_factory=TinyBackbone)
+    data: Annotated[Any, Option("data")] = Field(default_factory=SyntheticData)
+    task_domain: Annotated[Any, Option("task_domain")] = Field(default_factory=TaskDomain)
+    generator: Annotated[Any, Option("generator")] = Field(default_factory=HFGenerator)
+    evaluation: Evaluation = Field(default_factory=Evaluation, json_schema_extra=follows({"limit": "limit"}))
+    judge: RewardModel = Field(default_factory=RewardModel)
+    llm: LLM = Field(default_factory=LLM)
+    trainer: Trainer = Field(default_factory=Trainer)
 
 
 # A group whose options are classes: the schemas known here. Any other `_target_` is checked against its own signature.
-OPTIONS: dict[str, tuple[type, ...]] = {
+OPTIONS: dict[str, tuple[type[Any], ...]] = {
     "backbone": (TinyBackbone, Qwen2VL, InternVL25, CogVLM2, CausalLM, SmolLM2, SmolLM2Vision, HF),
     "task_domain": (TaskDomain,),
     "data": (SyntheticData, JsonlData, PublicData, HubData, MixtureData, WordProblems),
@@ -207,6 +292,4 @@ OPTIONS: dict[str, tuple[type, ...]] = {
     "callbacks": (MergeCorrectPaths, ReflectOnErrors, EvaluateStudent),
     "benchmark": BENCHMARKS,
 }
-# of which several are chosen: a section each, by name; lightning_callbacks has no options of ours
-NAMED = ("callbacks", "lightning_callbacks", "benchmark")
 PROGRAMS: dict[type, str] = {TrainConfig: "train", EvaluateConfig: "evaluate"}  # conf/<program>.yaml, <program>.py

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
-from mathse.config.allow import allow
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from mathse.config.setting import SETTINGS, Section
 from mathse.scoring.answers import Form, UnitRule
 
 JOBS = ("generate", "judge", "annotate", "reflect")  # the prompts that every domain has, each in all its languages
@@ -25,26 +27,40 @@ SLOTS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 
 
-@dataclass
-class AnswerForm:
+@dataclass(config=SETTINGS)
+class AnswerForm(Section):
     """How the final answers of a domain are compared (mathse/scoring/answers/rule.py)."""
 
-    # what a right answer is: the same expression (numbers, tuples, sets too), number, option, short text, list of texts
-    form: Form = "expression"
-    tolerance: float = allow(0.0, low=0, high=1)  # by what share of the reference a number may be off; ChartQA's: 0.05
-    # of a number; optional: a unit that only one side names is ignored; needed: what the reference names must be there
-    unit: UnitRule = "optional"
+    form: Form = Field(
+        default="expression",
+        description="Form of a correct answer: the same expression (numbers, tuples, sets too), number, option, short "
+        "text, list of texts.",
+    )
+    tolerance: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Largest deviation of a number as a share of the reference. ChartQA uses 0.05.",
+    )
+    unit: UnitRule = Field(
+        default="optional",
+        description="Treatment of a number's unit. optional: a unit that only one side names is ignored; needed: the "
+        "unit of the reference must be there.",
+    )
 
 
-@dataclass
-class TaskDomain:
+@dataclass(config=SETTINGS)
+class TaskDomain(Section):
     """Prompts and the form of answers (docs: mathse/data/domains)."""
 
     _target_: str = "mathse.data.domains.TaskDomain"
-    name: str = "math"  # as the versions of its prompts have it
-    texts: str = "mathse.data.domains.math"  # the folder of its prompts: a path, or a package by its dotted name
-    step: list[str] = field(default_factory=lambda: ["Step", "步骤"])  # what stands before a step's number
-    answer: AnswerForm = field(default_factory=AnswerForm)
+    name: str = Field(default="math", description="Name of the domain in the versions of its prompts.")
+    texts: str = Field(
+        default="mathse.data.domains.math",
+        description="Folder of the domain's prompts: a path, or the dotted name of a package.",
+    )
+    step: list[str] = Field(default_factory=lambda: ["Step", "步骤"], description="Words in front of a step's number.")
+    answer: AnswerForm = Field(default_factory=AnswerForm)
 
 
 def texts_folder(texts: str) -> Path | None:

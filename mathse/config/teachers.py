@@ -2,88 +2,147 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
-from mathse.config.allow import allow, follow
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from mathse.config.setting import NO_IDENTITY, SETTINGS, Section, follows
 
 
-@dataclass
-class SymbolicTeacher:
+@dataclass(config=SETTINGS)
+class SymbolicTeacher(Section):
     """Solves the synthetic problems by rule, and is fallible by default."""
 
     _target_: str = "mathse.data.synthetic.SymbolicTeacher"
-    error_rate: float = allow(0.2, low=0, high=1)  # share of solutions that are wrong; 0 is the perfect teacher
-    seed: int = follow("seed", 0)  # of its errors
+    error_rate: float = Field(
+        default=0.2, ge=0, le=1, description="Share of solutions with an error. 0: a perfect teacher."
+    )
+    seed: int = Field(default=0, description="Random seed of the errors.", json_schema_extra=follows("seed"))
 
 
-@dataclass
-class ReplayTeacher:
+@dataclass(config=SETTINGS)
+class ReplayTeacher(Section):
     """Writes a row's own solution, else one sentence with the marker and the answer: no API needed."""
 
     _target_: str = "mathse.judges.teachers.ReplayTeacher"
 
 
-@dataclass
-class FallibleReplayTeacher:
+@dataclass(config=SETTINGS)
+class FallibleReplayTeacher(Section):
     """The solutions of data=word_problems, some of them made wrong (docs: mathse/data/words/teacher.py)."""
 
     _target_: str = "mathse.data.words.FallibleReplayTeacher"
-    error_rate: float = allow(0.2, low=0, high=1)  # share of solutions that are wrong
-    seed: int = follow("seed", 0)  # of its errors
+    error_rate: float = Field(default=0.2, ge=0, le=1, description="Share of solutions with an error.")
+    seed: int = Field(default=0, description="Random seed of the errors.", json_schema_extra=follows("seed"))
 
 
-@dataclass
-class OpenAITeacher:
+@dataclass(config=SETTINGS)
+class OpenAITeacher(Section):
     """A model behind an OpenAI-compatible API (docs: mathse/judges/teachers/openai_api.py, mathse/inference/llm).
 
-    What ``HOW_IT_IS_REACHED`` names changes no answer, so a run may go on with another value of it.
+    A run may go on with another value of a setting that is marked NO_IDENTITY: it changes no answer.
     """
 
     _target_: str = "mathse.judges.teachers.openai_api.OpenAITeacher"
-    model: str = "gpt-4o-2024-08-06"  # PAPER: "GPT-4o", without a version
-    base_url: str | None = None  # up to and with /v1; null: the OpenAI API
-    api_key_env: str | None = "OPENAI_API_KEY"  # the environment variable with the key; null: the server wants none
-    mode: Literal["online", "batch"] = "online"  # batch: the Batch API, half the price, within a day
-    temperature: float | None = allow(0.7, low=0)  # of what it writes; PAPER: silent; null: the server's own
-    max_tokens: int = allow(2048, low=1)  # of an answer
-    seed: int | None = 0  # another seed is another answer, paid again; null: none is sent
-    reflect_prompt: Literal["full", "short"] = "full"  # short: without problem and picture; PAPER: prints both
-    structured: bool = True  # ask for JSON by its schema, where the server can
-    image_side: int = allow(2048, low=28)  # pixels, long side; larger pictures are scaled down
-    cache_dir: str = "outputs/.answers"  # shared by runs: nothing is paid twice
-    max_concurrency: int = allow(16, low=1)  # requests at a time, at most
-    requests_per_minute: float | None = allow(None, above=0)  # at most; null: as the server allows
-    tokens_per_minute: float | None = allow(None, above=0)  # at most; null: as the server allows
-    timeout: float = allow(300.0, above=0)  # seconds, for a whole answer
-    max_retries: int = allow(8, low=0)  # of a request that failed, with growing pauses
-    poll_seconds: float = allow(30.0, above=0)  # mode=batch
-    budget_usd: float | None = allow(None, above=0)  # what the run may pay in all: a hard stop
-    price_input: float | None = allow(None, low=0)  # dollars a million tokens; null: the list price, where it is known
-    price_output: float | None = allow(None, low=0)  # the same for what it writes
-    price_cached: float | None = allow(None, low=0)  # of prompt tokens that the server had read before
+    model: str = Field(
+        default="gpt-4o-2024-08-06", description='Name of the model. The paper says "GPT-4o" and gives no version.'
+    )
+    base_url: str | None = Field(
+        default=None,
+        description="Address of the server, up to and with /v1. null: the OpenAI API.",
+        json_schema_extra=NO_IDENTITY,
+    )
+    api_key_env: str | None = Field(
+        default="OPENAI_API_KEY",
+        description="Environment variable that holds the API key. null: the server needs none.",
+        json_schema_extra=NO_IDENTITY,
+    )
+    mode: Literal["online", "batch"] = Field(
+        default="online",
+        description="How requests are sent. batch: through the Batch API, at half the price, within a day.",
+        json_schema_extra=NO_IDENTITY,
+    )
+    temperature: float | None = Field(
+        default=0.7, ge=0, description="Sampling temperature. null: the server's default. The paper gives none."
+    )
+    max_tokens: int = Field(default=2048, ge=1, description="Most tokens of an answer.")
+    seed: int | None = Field(
+        default=0,
+        description="Random seed sent with a request. Another seed gives another answer, which is paid again. null: "
+        "none is sent.",
+    )
+    reflect_prompt: Literal["full", "short"] = Field(
+        default="full",
+        description="Prompt of a reflection. short: without problem and image. The paper prints both.",
+    )
+    structured: bool = Field(default=True, description="Ask for JSON by its schema where the server supports it.")
+    image_side: int = Field(
+        default=2048, ge=28, description="Longest side of an image in pixels. Larger images are scaled down."
+    )
+    cache_dir: str = Field(
+        default="outputs/.answers",
+        description="Folder of cached answers. Runs share it, so no answer is paid twice.",
+        json_schema_extra=NO_IDENTITY,
+    )
+    max_concurrency: int = Field(
+        default=16, ge=1, description="Most requests in flight at a time.", json_schema_extra=NO_IDENTITY
+    )
+    requests_per_minute: float | None = Field(
+        default=None,
+        gt=0,
+        description="Most requests per minute. null: the server's limit.",
+        json_schema_extra=NO_IDENTITY,
+    )
+    tokens_per_minute: float | None = Field(
+        default=None,
+        gt=0,
+        description="Most tokens per minute. null: the server's limit.",
+        json_schema_extra=NO_IDENTITY,
+    )
+    timeout: float = Field(
+        default=300.0, gt=0, description="Time limit for a whole answer in seconds.", json_schema_extra=NO_IDENTITY
+    )
+    max_retries: int = Field(
+        default=8,
+        ge=0,
+        description="Most retries of a failed request, with growing pauses between them.",
+        json_schema_extra=NO_IDENTITY,
+    )
+    poll_seconds: float = Field(
+        default=30.0,
+        gt=0,
+        description="Seconds between two looks at a batch (mode=batch).",
+        json_schema_extra=NO_IDENTITY,
+    )
+    budget_usd: float | None = Field(
+        default=None,
+        gt=0,
+        description="Most dollars that the run may spend. The run stops there. null: no limit.",
+        json_schema_extra=NO_IDENTITY,
+    )
+    price_input: float | None = Field(
+        default=None,
+        ge=0,
+        description="Price of a million prompt tokens in dollars. null: the list price, where it is known.",
+        json_schema_extra=NO_IDENTITY,
+    )
+    price_output: float | None = Field(
+        default=None,
+        ge=0,
+        description="Price of a million completion tokens in dollars. null: the list price, where it is known.",
+        json_schema_extra=NO_IDENTITY,
+    )
+    price_cached: float | None = Field(
+        default=None,
+        ge=0,
+        description="Price of a million cached prompt tokens in dollars. null: the list price, where it is known.",
+        json_schema_extra=NO_IDENTITY,
+    )
 
 
-HOW_IT_IS_REACHED = (
-    "base_url",
-    "api_key_env",
-    "mode",
-    "cache_dir",
-    "max_concurrency",
-    "requests_per_minute",
-    "tokens_per_minute",
-    "timeout",
-    "max_retries",
-    "poll_seconds",
-    "budget_usd",
-    "price_input",
-    "price_output",
-    "price_cached",
-)
-
-
-@dataclass
-class StudentTeacher:
+@dataclass(config=SETTINGS)
+class StudentTeacher(Section):
     """The student as its own teacher (docs: mathse/judges/teachers/student.py)."""
 
     _target_: str = "mathse.judges.teachers.student.StudentTeacher"

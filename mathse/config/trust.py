@@ -8,12 +8,16 @@ are no options, and some of those start programs.
 
 from __future__ import annotations
 
+import inspect
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from importlib import import_module
+from typing import Any
 
 from mathse.config.schema import OPTIONS
+from mathse.errors import ConfigError
 
 TRUST = "MATHSE_TRUST"  # dotted paths, comma-separated
 LOGGERS = ("pytorch_lightning.loggers.TensorBoardLogger", "pytorch_lightning.loggers.MLFlowLogger")  # conf/logger's
@@ -30,7 +34,7 @@ def is_an_option(target: str, group: str | None) -> bool:
     """Whether an option of ``group`` that MathSE brings is the class at this dotted path; None: no group has it."""
     if group == "logger" and target in LOGGERS:
         return True
-    return any(schema()._target_ == target for schema in OPTIONS.get(group or "", ()))
+    return any(schema._target_ == target for schema in OPTIONS.get(group or "", ()))
 
 
 @contextmanager
@@ -49,3 +53,26 @@ def why_not_imported(target: str, group: str | None) -> str | None:
         return None
     option = f"{group} option" if group else "option"
     return f"is no {option} of MathSE's, and who only looks runs no other code; if you trust it, set {TRUST}={target}"
+
+
+def locate(target: Any, group: str | None = None) -> Callable[..., Any]:
+    """The class or function at a dotted path that a section of ``group`` names (None: of none). Raises ConfigError if
+    there is none, or if it is not to be imported."""
+    if (reason := why_not_imported(str(target), group)) is not None:
+        raise ConfigError(reason)
+    module, _, name = str(target).rpartition(".")
+    try:
+        target_class = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError, TypeError) as e:  # the last of ".." and the like
+        raise ConfigError(f"cannot be imported ({e}); it is the dotted path of a class on the Python path") from e
+    if not callable(target_class):
+        raise ConfigError("is neither a class nor a function")
+    return target_class
+
+
+def parameters_of(call: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """Raises ConfigError for what does not tell its parameters, as ``builtins.type``: nothing could be checked."""
+    try:
+        return inspect.signature(call).parameters
+    except (ValueError, TypeError) as e:
+        raise ConfigError("has no signature to check settings by; name a class or function written in Python") from e

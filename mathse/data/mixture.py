@@ -16,9 +16,9 @@ from dataclasses import replace
 from typing import Any
 
 from mathse.config import build, with_values
-from mathse.config.bind import locate
 from mathse.config.data import MixtureData as Settings
 from mathse.config.rules.data import mixture_problems
+from mathse.config.trust import locate
 from mathse.data.problems import FileData
 from mathse.data.row_validation import ValidatedRow
 from mathse.errors import ConfigError

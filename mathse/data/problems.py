@@ -106,8 +106,6 @@ class FileData:
     """
 
     def __init__(self, name: str, settings: Split) -> None:
-        if settings.on_bad_row not in ("error", "skip"):
-            raise ConfigError(f"data.on_bad_row = {settings.on_bad_row!r}, allowed: error, skip; choose one")
         self.notes: Sequence[str] = ()
         self.name, self.seed, self.on_bad_row = name, settings.seed, settings.on_bad_row
         self.shares = Shares(settings.test_share, settings.dev_share, settings.orm_share, settings.seed_share)

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from mathse.config import build
-from mathse.config.bind import locate
 from mathse.config.data import set_name
 from mathse.config.evaluation import ROWS, OwnBenchmark
 from mathse.config.schema import EvaluateConfig
+from mathse.config.trust import locate
 from mathse.data.sources import open_source
 from mathse.errors import ConfigError, DataError
 from mathse.evaluation.benchmark import STUDENT_PROMPT, Benchmark, Item

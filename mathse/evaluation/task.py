@@ -23,12 +23,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mathse.config import build, flatten
-from mathse.config.bind import locate
 from mathse.config.evaluation import ORMTest, OwnBenchmark
 from mathse.config.generators import ServerGenerator, VLLMGenerator
 from mathse.config.options import option_of
 from mathse.config.origin import origin_of
 from mathse.config.schema import EvaluateConfig
+from mathse.config.trust import locate
 from mathse.evaluation.folder import SETTINGS, keep_identity
 from mathse.evaluation.opened import OpenedBenchmark, open_benchmarks
 from mathse.evaluation.page import write_pages

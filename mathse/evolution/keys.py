@@ -12,10 +12,11 @@ from typing import Any, get_args
 
 from mathse.config import flatten
 from mathse.config.fits import SFT, FitStage
-from mathse.config.generators import HOW_STUDENTS_ARE_REACHED, ServerGenerator, VLLMGenerator
+from mathse.config.generators import ServerGenerator, VLLMGenerator
 from mathse.config.judges import Judge, judge_named, own_settings
 from mathse.config.schema import TrainConfig
-from mathse.config.teachers import HOW_IT_IS_REACHED, OpenAITeacher, StudentTeacher
+from mathse.config.setting import identity_settings
+from mathse.config.teachers import OpenAITeacher, StudentTeacher
 from mathse.runs.fit_ranks import RANKS
 
 COMMON = (
@@ -51,7 +52,7 @@ def sampling_keys(config: TrainConfig) -> tuple[str, ...]:
     generator = config.generator
     if not isinstance(generator, (ServerGenerator, VLLMGenerator)):
         return ("generator",)
-    return tuple(f"generator.{f.name}" for f in fields(generator) if f.name not in HOW_STUDENTS_ARE_REACHED)
+    return tuple(f"generator.{name}" for name in identity_settings(type(generator)))
 
 
 FIT_STAGES = get_args(FitStage)
@@ -99,7 +100,7 @@ def teaching_keys(config: TrainConfig) -> tuple[str, ...]:
     """The settings that decide what the teacher writes; its server's address and its budget do not."""
     if not isinstance(config.teacher, OpenAITeacher):
         return ("teacher",)
-    return tuple(f"teacher.{f.name}" for f in fields(OpenAITeacher) if f.name not in HOW_IT_IS_REACHED)
+    return tuple(f"teacher.{name}" for name in identity_settings(OpenAITeacher))
 
 
 def orm_teaching_keys(config: TrainConfig) -> tuple[str, ...]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 from mathse.evolution.state import Judged
 from mathse.inference.rows import solve_row
@@ -19,8 +18,6 @@ from mathse.types import Problem, PromptStyle, ReasoningPath, Record
 @dataclass(frozen=True)
 class Preference(Record):
     """``chosen`` was accepted, ``rejected`` was not."""
-
-    NESTED: ClassVar[dict[str, type[Record]]] = {"chosen": ReasoningPath, "rejected": ReasoningPath}
 
     chosen: ReasoningPath
     rejected: ReasoningPath

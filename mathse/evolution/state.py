@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
 from mathse.runs.layout import INCORRECT, TRAIN
 from mathse.runs.rows import Chained, Chosen, JsonlRows, Mapped, matching_rows
@@ -23,8 +23,6 @@ from mathse.types import ReasoningPath, Record, Verdict
 @dataclass(frozen=True)
 class Judged(Record):
     """A path and the verdict on it: an entry of R_incorrect, or a row of the ORM's own data."""
-
-    NESTED: ClassVar[dict[str, type[Record]]] = {"path": ReasoningPath, "verdict": Verdict}
 
     path: ReasoningPath
     verdict: Verdict

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from mathse.config import build
-from mathse.config.bind import plain
 from mathse.config.schema import TrainConfig, chosen_callbacks
+from mathse.config.sections import plain
 from mathse.data.content_hashes import content_hashes, prompt_hashes
 from mathse.data.decontamination.hash_lists import location
 from mathse.data.images import load_image, png_bytes

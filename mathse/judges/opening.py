@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from mathse.config import build
-from mathse.config.bind import locate
 from mathse.config.judges import OwnJudge, judge_named
+from mathse.config.trust import locate
 from mathse.judges import Judge
 from mathse.judges.teachers import Teacher
 from mathse.types import Problem, Verdict

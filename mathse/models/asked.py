@@ -15,7 +15,7 @@ from torch import nn
 from transformers import AutoConfig
 
 from mathse.config.backbones import AnyModel
-from mathse.config.bind import show
+from mathse.config.mistakes import show
 from mathse.errors import CheckpointError, ConfigError
 from mathse.models.chat import ChatBackbone
 from mathse.models.checkpoint import BROKEN, as_dtype, open_model, read_config, reason_of, resolve

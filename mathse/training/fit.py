@@ -15,7 +15,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -260,7 +260,7 @@ def _train(
     settings, hardware = job.settings, job.trainer
     precision = precision_of(hardware)
     micro = settings.micro_batch_size
-    options = {**asdict(settings.optimizer), "vision_lr_scale": settings.vision_lr_scale}
+    options: dict[str, Any] = {"optimizer": settings.optimizer, "vision_lr_scale": settings.vision_lr_scale}
     options |= {"steps": job.steps, "seed": job.seed, "reduced_once": job.reduced_once}
     if job.dpo is not None:
         module: SFTModule = DPOModule(backbone, job.dpo, **options)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import Parameter
 
+from mathse.config.fits import Optimizer
 from mathse.models.base import Backbone
 from mathse.models.lower_layers import hold_still
 from mathse.models.parts import is_adapter, named_parts
@@ -27,8 +28,7 @@ class SFTModule(pl.LightningModule):
 
     Parameters that require a gradient train; the rest is neither optimised nor written to the resume point. ``seed``
     keys every draw of a step (dropout), so a resumed fit repeats it. ``vision_lr_scale``: the learning rate of tower
-    and connector as a share of ``lr``. Betas, ratios and clip as in ``mathse.config.fits.Optimizer``. ``reduced_once``:
-    see ``strategies.announce_pass``.
+    and connector as a share of ``optimizer.lr``. ``reduced_once``: see ``strategies.announce_pass``.
     """
 
     def __init__(
@@ -36,14 +36,7 @@ class SFTModule(pl.LightningModule):
         backbone: Backbone,
         *,
         steps: int,
-        lr: float,
-        weight_decay: float = 0.01,
-        beta1: float = 0.9,
-        beta2: float = 0.98,
-        eps: float = 1e-8,
-        warmup_ratio: float = 0.05,
-        min_lr_ratio: float = 0.05,
-        clip: float = 1.0,
+        optimizer: Optimizer,
         vision_lr_scale: float = 1.0,
         seed: int = 0,
         reduced_once: bool = True,
@@ -51,10 +44,8 @@ class SFTModule(pl.LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.backbone, self.model = backbone, backbone.model
-        self.steps, self.seed, self.clip, self.reduced_once = steps, seed, clip, reduced_once
-        self.lr, self.weight_decay, self.betas, self.eps = lr, weight_decay, (beta1, beta2), eps
-        self.warmup_ratio, self.min_lr_ratio = warmup_ratio, min_lr_ratio
-        self.vision_lr_scale = vision_lr_scale
+        self.steps, self.seed, self.reduced_once = steps, seed, reduced_once
+        self.optimizer, self.vision_lr_scale = optimizer, vision_lr_scale
         self.trained: list[Parameter] = []
 
     def forward(self, batch: dict[str, Tensor], measure: Callable[[nn.Module, Tensor, Tensor], Any]) -> Any:
@@ -87,7 +78,7 @@ class SFTModule(pl.LightningModule):
             total += loss.detach()
         if rank.world_size > 1 and averaged == 1:  # the strategy leaves each rank its own gradients
             rank.all_reduce_gradients(self.trained)
-        norm = torch.nn.utils.clip_grad_norm_(self.trained, self.clip)  # before clipping
+        norm = torch.nn.utils.clip_grad_norm_(self.trained, self.optimizer.clip)  # before clipping
         optimizer.step()
         optimizer.zero_grad()
         self.lr_schedulers().step()  # type: ignore[union-attr]
@@ -123,7 +114,10 @@ class SFTModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(self.groups(), lr=self.lr, betas=self.betas, eps=self.eps, fused=True)
+        chosen = self.optimizer
+        optimizer = torch.optim.AdamW(
+            self.groups(), lr=chosen.lr, betas=(chosen.beta1, chosen.beta2), eps=chosen.eps, fused=True
+        )
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.lr_share)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -141,8 +135,8 @@ class SFTModule(pl.LightningModule):
         return [
             {
                 "params": parameters,
-                "lr": self.lr * (self.vision_lr_scale if slow else 1),
-                "weight_decay": 0.0 if flat else self.weight_decay,
+                "lr": self.optimizer.lr * (self.vision_lr_scale if slow else 1),
+                "weight_decay": 0.0 if flat else self.optimizer.weight_decay,
             }
             for (slow, flat), parameters in groups.items()
             if parameters
@@ -150,11 +144,12 @@ class SFTModule(pl.LightningModule):
 
     def lr_share(self, step: int) -> float:
         """Linear warm-up, then a cosine to ``min_lr_ratio``, over THIS fit's steps."""
-        warmup = max(1, round(self.warmup_ratio * self.steps))
+        warmup = max(1, round(self.optimizer.warmup_ratio * self.steps))
         if step < warmup:
             return (step + 1) / warmup
         progress = (step - warmup) / max(1, self.steps - warmup)
-        return self.min_lr_ratio + (1 - self.min_lr_ratio) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+        lowest = self.optimizer.min_lr_ratio
+        return lowest + (1 - lowest) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
 def is_vector(name: str, parameter: Tensor) -> bool:

@@ -202,7 +202,7 @@ def test_tiles_to_train_on_and_to_answer_from_are_kept_apart(rows: list[Row], st
 def test_the_optimiser_holds_no_frozen_weight(name: str) -> None:
     backbone = family(name)
     modes.prepare(backbone, SETTINGS, "32-true", seed=0)
-    optimizer = SFTModule(backbone, steps=1, lr=1e-3).configure_optimizers()["optimizer"]
+    optimizer = SFTModule(backbone, steps=1, optimizer=Optimizer(lr=1e-3)).configure_optimizers()["optimizer"]
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     assert all((id(p) in held) == (part != "tower") for part, _, p in named_parts(backbone))
 

@@ -8,11 +8,11 @@ from dataclasses import fields, is_dataclass
 import pytest
 
 from mathse.config.compose import help_page
-from mathse.config.data import JsonlData
-from mathse.config.describe import allowed, comments
-from mathse.config.evolution import Reflect
+from mathse.config.data import JsonlData, Split
+from mathse.config.evolution import Evolution, Reflect
 from mathse.config.fits import Fit
 from mathse.config.schema import OPTIONS, EvaluateConfig, TrainConfig
+from mathse.config.setting import allowed, settings_of
 
 
 def schemas_below(schema: type) -> Iterator[type]:
@@ -29,20 +29,21 @@ SCHEMAS |= {s for options in OPTIONS.values() for option in options for s in sch
 @pytest.mark.parametrize("schema", sorted(SCHEMAS, key=lambda s: s.__name__), ids=lambda s: s.__name__)
 def test_every_setting_says_what_it_is(schema: type) -> None:
     sections = {f.name for f in fields(schema) if is_dataclass(getattr(schema(), f.name))}
-    assert {f.name for f in fields(schema)} - {"_target_", *sections, *OPTIONS} <= {*comments(schema)}
+    for name in {f.name for f in fields(schema)} - {"_target_", *sections, *OPTIONS}:
+        description = settings_of(schema)[name].description or ""
+        assert description[:1].isupper() and description.endswith((".", ").")), f"{schema.__name__}.{name}: a sentence"
 
 
-def test_a_comment_stands_beside_its_field_or_right_above_it() -> None:
-    assert comments(Reflect)["row"].startswith("what a rewrite is an answer to in D_SFT: the question (Alg. 1), or ")
-    assert comments(JsonlData)["test_share"] == "of all rows; never trained on"  # inherited
+def test_an_inherited_setting_keeps_its_description() -> None:
+    assert settings_of(JsonlData)["test_share"].description == settings_of(Split)["test_share"].description
 
 
 def test_what_a_setting_may_be_is_what_its_reading_enforces() -> None:
-    of = {(schema, f.name): f for schema in (Reflect, Fit, JsonlData) for f in fields(schema)}
-    assert allowed(Reflect, of[Reflect, "when"]) == "last | every | never"
-    assert allowed(Fit, of[Fit, "epochs"]) == "> 0 or null"
-    assert allowed(JsonlData, of[JsonlData, "test_share"]) == ">= 0 and <= 1"
-    assert allowed(JsonlData, of[JsonlData, "path"]) == ""
+    assert allowed(settings_of(Reflect)["when"]) == "last | every | never"
+    assert allowed(settings_of(Fit)["epochs"]) == "> 0 or null"
+    assert allowed(settings_of(Evolution)["keep"]) == "one | all | balanced | >= 1"
+    assert allowed(settings_of(JsonlData)["test_share"]) == ">= 0 and <= 1"
+    assert allowed(settings_of(JsonlData)["path"]) == ""
 
 
 def test_help_has_a_line_for_each_setting_with_its_value_its_choices_and_what_it_is(
@@ -50,8 +51,8 @@ def test_help_has_a_line_for_each_setting_with_its_value_its_choices_and_what_it
 ) -> None:
     monkeypatch.setenv("COLUMNS", "10000")  # lines are broken at a terminal's width
     lines = [" ".join(line.split()) for line in help_page(["seed=7"], TrainConfig).splitlines()]
-    assert "seed=7 (>= 0) of everything that is drawn by chance" in lines
-    assert "data.seed=${seed} of the problems" in lines
+    assert "seed=7 (>= 0) Random seed of all sampling, shuffling and initialisation." in lines
+    assert "data.seed=${seed} Random seed of the problems." in lines
     assert any(line.startswith("evolution.reflect.when=last (last | every | never) ") for line in lines)
     shown = {line.partition("=")[0] for line in lines}
     assert {"sft.optimizer.lr", "trainer.devices", "evolution.round.sample_size", "generator.top_p"} <= shown

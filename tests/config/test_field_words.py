@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from mathse.config.bind import did_you_mean, key_paths
 from mathse.config.compose import train_config
-from mathse.config.field_words import ELSEWHERE, FIELD_WORDS, OF_HYDRA
+from mathse.config.field_words import ELSEWHERE, FIELD_WORDS, OF_HYDRA, did_you_mean
 from mathse.config.options import groups
 from mathse.config.overrides import as_spelt
 from mathse.config.rules.files import checkpoint_problems
 from mathse.config.schema import EvaluateConfig, TrainConfig
+from mathse.config.sections import key_paths
 from mathse.errors import ConfigError
 
-SETTINGS = {*key_paths(TrainConfig()), *key_paths(EvaluateConfig()), *OF_HYDRA}
+SETTINGS = {*key_paths(TrainConfig), *key_paths(EvaluateConfig), *OF_HYDRA}
 
 
 def test_every_word_of_the_field_leads_to_settings_that_there_are() -> None:
@@ -32,7 +32,7 @@ def test_every_word_of_the_field_leads_to_settings_that_there_are() -> None:
     ],
 )  # fmt: skip
 def test_a_word_of_the_field_is_understood(name: str, setting: str) -> None:
-    assert did_you_mean(name, key_paths(TrainConfig())) == f"; did you mean {setting}?"
+    assert did_you_mean(name, key_paths(TrainConfig)) == f"; did you mean {setting}?"
 
 
 def test_an_option_may_be_spelt_otherwise() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mathse.config.bind import show
+from mathse.config.mistakes import show
 from mathse.config.parse import build
 from mathse.errors import ConfigError
 

@@ -7,10 +7,16 @@ from dataclasses import fields
 from typing import get_args, get_type_hints
 
 import pytest
+from pydantic import ValidationError
 
-from mathse.config.bind import defaults, locate
+from mathse.config.fits import ORM
+from mathse.config.generators import ServerGenerator, VLLMGenerator
 from mathse.config.judges import RUN_GIVES
 from mathse.config.schema import OPTIONS
+from mathse.config.sections import defaults
+from mathse.config.setting import identity_settings
+from mathse.config.teachers import OpenAITeacher
+from mathse.config.trust import locate
 
 # what a run gives through build(), by group
 RUNTIME = {
@@ -36,7 +42,27 @@ def test_an_option_s_class_takes_its_settings_object_and_what_only_a_run_has(gro
 
 @pytest.mark.parametrize(("group", "schema"), SCHEMAS, ids=lambda part: getattr(part, "__name__", part))
 def test_a_setting_that_follows_another_has_a_value_of_its_own_outside_a_config(group, schema):
-    made, in_config = schema(), defaults(schema())
+    made, in_config = schema(), defaults(schema)
     following = {name for name, value in in_config.items() if str(value).startswith("${")}
     assert all(getattr(made, name) == 0 for name in following)
     assert following <= {"seed", "jpeg_seed"}
+
+
+def test_settings_that_change_no_answer_are_no_part_of_a_stage_s_identity():
+    sent = {"model", "temperature", "max_tokens", "seed", "reflect_prompt", "structured", "image_side", "_target_"}
+    assert {*identity_settings(OpenAITeacher)} == sent
+    of_students = {"_target_", "batch_size", "temperature", "top_p", "max_new_tokens", "image_side"}
+    assert {*identity_settings(ServerGenerator)} == {*identity_settings(VLLMGenerator)} == of_students
+
+
+def test_settings_made_in_python_are_checked_and_a_refused_value_is_not_shown():
+    with pytest.raises(ValidationError) as refused:
+        OpenAITeacher(max_tokens="sk-abcdefghijklmnop1234", temperature=-1.0)
+    assert refused.value.error_count() == 2 and "sk-abc" not in str(refused.value)
+
+
+def test_an_orm_made_in_python_has_values_where_a_config_follows_the_student():
+    assert ORM().fit.lora.rank == 16 and ORM().fit.method == "full"
+    followed = defaults(ORM)["fit"]
+    assert (followed["method"], followed["lora"]["rank"]) == ("${sft.method}", "${sft.lora.rank}")
+    assert followed["optimizer"]["lr"] == 1.5e-3

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 
 from mathse.config import data as data_settings
 from mathse.data.images import load_image
@@ -391,5 +392,5 @@ def test_shares_of_more_than_everything_are_refused(folder: Path) -> None:
 
 
 def test_unknown_way_with_bad_rows_is_refused(folder: Path) -> None:
-    with pytest.raises(ConfigError, match="allowed: error, skip"):
+    with pytest.raises(ValidationError, match="'error' or 'skip'"):
         jsonl(write(folder, row()), on_bad_row="ignore")

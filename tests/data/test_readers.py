@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 
 from mathse.config import data as data_settings
 from mathse.config.data import READABLE
@@ -383,7 +384,7 @@ def test_two_records_with_one_id_and_other_contents_are_a_mistake(tmp_path: Path
 
 
 def test_a_set_that_is_none_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="allowed: geoqa_plus, geometry3k"):
+    with pytest.raises(ValidationError, match="'geoqa_plus', 'geometry3k'"):
         public("mathvista", str(tmp_path))
     with pytest.raises(ConfigError, match="data.root is not set"):
         public("chartqa")

@@ -6,16 +6,16 @@ import pytest
 from hypothesis import strategies as st
 
 from fuzz.hostile import fuzz, texts
-from mathse.config.bind import key_paths
 from mathse.config.compose import train_config
 from mathse.config.options import groups
 from mathse.config.schema import TrainConfig
+from mathse.config.sections import key_paths
 from mathse.errors import ConfigError
 
 FEW, MANY = 5, 300
 
 keys = st.one_of(
-    st.sampled_from(key_paths(TrainConfig())),
+    st.sampled_from(key_paths(TrainConfig)),
     st.sampled_from([*groups()]),
     st.sampled_from([
         "hydra.run.dir", "hydra", "hydra.job.name", "judge._target_", "data._target_", "logger.loggers.a", "data.split",

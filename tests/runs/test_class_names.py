@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mathse.config.bind import locate
+from mathse.config.trust import locate
 from mathse.runs.class_names import MOVED, with_current_names, with_recorded_names
 
 

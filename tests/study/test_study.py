@@ -13,9 +13,9 @@ import pytest
 from run_builder import Builder, record_again
 
 from mathse.__main__ import main
-from mathse.config.bind import plain
 from mathse.config.compose import train_config
 from mathse.config.options import look_in
+from mathse.config.sections import plain
 from mathse.errors import ConfigError, DataError, RunError
 from mathse.reporting.charts import LETTER_WIDTH, Point, means, means_by_cost
 from mathse.reporting.study import main as study

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mathse.config.bind import show
 from mathse.config.data import HubData, JsonlData, MixtureData, PublicData, Split, WordProblems
 from mathse.config.evaluation import ORMTest, OwnBenchmark
 from mathse.config.extras import missing
+from mathse.config.mistakes import show
 from mathse.config.rules.files import HUB_ID, NEITHER, file_problems
 from mathse.config.schema import EvaluateConfig
 from mathse.config.task_domains import TaskDomain, text_problems

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from mathse.config.bind import show
 from mathse.config.evaluation import ORMTest
 from mathse.config.generators import ServerGenerator
+from mathse.config.mistakes import show
 from mathse.config.rules.files import checkpoint_problems, file_problems
 from mathse.config.rules.run import RUN_NAME
 from mathse.config.schema import EvaluateConfig

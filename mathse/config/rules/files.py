@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from mathse.config.bind import show
+from mathse.config.mistakes import show
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 NEITHER = "neither a folder that exists nor a hub id of the form org/name; pass one of them"

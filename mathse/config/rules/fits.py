@@ -16,9 +16,9 @@ from mathse.config.backbones import (
     SmolLM2Vision,
     TinyBackbone,
 )
-from mathse.config.bind import show
 from mathse.config.extras import missing
 from mathse.config.fits import Fit, FitStage, StageFit
+from mathse.config.mistakes import show
 from mathse.config.schema import TrainConfig
 
 # The same as in mathse.models.parts and in each family's ``lora_scopes``, which load torch; a test compares them.

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from mathse.config.bind import did_you_mean, show
 from mathse.config.data import HubData, JsonlData, MixtureData, PublicData
 from mathse.config.evolution import NOBODY
+from mathse.config.field_words import did_you_mean
 from mathse.config.judges import (
     BY_NAME,
     MUST_BE_SET,
@@ -18,6 +18,7 @@ from mathse.config.judges import (
     OwnJudge,
     judge_named,
 )
+from mathse.config.mistakes import show
 from mathse.config.rules.files import checkpoint_problems, file_problems
 from mathse.config.schema import TrainConfig
 

@@ -19,9 +19,9 @@ from mathse.config.backbones import (
     SmolLM2Vision,
     TinyBackbone,
 )
-from mathse.config.bind import show
 from mathse.config.data import SyntheticData
 from mathse.config.extras import missing
+from mathse.config.mistakes import show
 from mathse.config.rules.files import HUB_ID, NEITHER, checkpoint_problems
 from mathse.config.schema import EvaluateConfig, TrainConfig
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mathse.config.bind import show
 from mathse.config.data import SyntheticData, WordProblems
 from mathse.config.generators import ServerGenerator, VLLMGenerator
+from mathse.config.mistakes import show
 from mathse.config.rules.files import file_problems
 from mathse.config.schema import TrainConfig
 from mathse.config.sizes import bytes_of

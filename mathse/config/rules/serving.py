@@ -9,8 +9,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from mathse.config.backbones import CogVLM2
-from mathse.config.bind import show
 from mathse.config.generators import ServerGenerator, VLLMGenerator
+from mathse.config.mistakes import show
 from mathse.config.schema import EvaluateConfig, TrainConfig
 from mathse.config.secrets import KEY_PLACE, holds_secret, refusal
 from mathse.config.teachers import OpenAITeacher

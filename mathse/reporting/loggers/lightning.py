@@ -25,9 +25,9 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import Logger
 
-from mathse.config.bind import locate
 from mathse.config.extras import quoted
 from mathse.config.secrets import without_secrets
+from mathse.config.trust import locate
 from mathse.errors import RunError
 from mathse.reporting.loggers.curve import SendCurve
 from mathse.reporting.loggers.figures import Value, round_figures, round_of, run_figures
