@@ -60,8 +60,8 @@ class Made:
 def opened(made: Made):  # type: ignore[no-untyped-def]
     """The run folder and its source, as train.py opens them."""
     from mathse.config import build
-    from mathse.config.sections import plain
     from mathse.config.compose import train_config
+    from mathse.config.sections import plain
     from mathse.evolution.tasks import settings
     from mathse.runs.stage_cache import RunFolder
 
