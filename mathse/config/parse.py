@@ -90,6 +90,16 @@ def read(cfg: DictConfig, schema: type[Config]) -> tuple[Config, Notes]:
     return config, replace(notes, problems={k: v for k, v in notes.problems.items() if k not in echoes})
 
 
+def make_settings(schema: type[Config], path: str, values: Mapping[str, Any]) -> Config:
+    """A settings object that is made in Python, of the section ``path``. Raises ConfigError as ``parse`` does."""
+    try:
+        return schema(**values)
+    except ValidationError as e:
+        notes = Notes(known=tuple(f"{path}.{name}" for name in key_paths(schema)))
+        note(e.errors(include_url=False), dict(values), Place(schema, path), notes)
+        raise ConfigError("\n".join(notes.problems.values())) from None
+
+
 def _reader(schema: Any) -> Callable[[Any], Any]:
     return partial(schema.__pydantic_validator__.validate_python, context=Reading())
 

@@ -6,7 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mathse.config import build
+from mathse.config import build, make_settings
 from mathse.config.backbones import (
     HF,
     CausalLM,
@@ -42,13 +42,15 @@ def load(family: str, path: str | Path, *, weights: bool = True, **settings: Any
         weights: False for prompts alone, see ``mathse.models.prompt_reader``.
         settings: as in ``mathse.config.backbones``: ``dtype`` (a torch.dtype or its name), ``attention``, ``revision``,
             and what the family itself has, such as pixel bounds.
-    Raises CheckpointError, in one sentence, if the family is unknown or the checkpoint is not one of it.
+    Raises CheckpointError, in one sentence, if the family is unknown or the checkpoint is not of the family, and
+    ConfigError for a wrong setting.
     """
     if family not in FAMILIES:
         raise CheckpointError(f"backbone family {family!r}: must be one of {', '.join(FAMILIES)}")
     if settings.get("dtype") is not None:
         settings["dtype"] = str(settings["dtype"]).removeprefix("torch.")
-    backbone: Backbone = build(FAMILIES[family](path=str(path), **settings), weights=weights)
+    section = make_settings(FAMILIES[family], "backbone", {"path": str(path), **settings})
+    backbone: Backbone = build(section, weights=weights)
     return backbone
 
 

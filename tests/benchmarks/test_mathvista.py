@@ -192,7 +192,7 @@ def test_prompts_are_chosen_by_name(tmp_path):
     assert item.prompt == f"{hint}\nQuestion: How many? (Unit: cm)\nChoices:\n(A) 1\n(B) 2"
     assert solution_query(row) == f"Question: How many? (Unit: cm)\nChoices:\n(A) 1\n(B) 2\n{hint}\nSolution:"
     assert item_of(row, tmp_path, prompt="plain")[1].prompt == "How many?\n(A) 1\n(B) 2"
-    with pytest.raises(ConfigError, match="benchmark.mathvista.prompt = 'qeury', allowed: query, solution, plain"):
+    with pytest.raises(ConfigError, match="benchmark.mathvista.prompt = 'qeury': .*did you mean query"):
         make("mathvista", prompt="qeury")
 
 

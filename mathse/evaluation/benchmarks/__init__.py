@@ -22,7 +22,11 @@ def make(name: str, **settings: Any) -> Benchmark:
     """The benchmark ``name``; ConfigError for a name that is none, or a setting out of range."""
     if name not in SETTINGS:
         raise ConfigError(f"benchmark = {name!r}, allowed: {', '.join(NAMES)}; choose one")
-    from mathse.config import build, evaluation  # here: each scoring process imports this package, and is started often
+    from mathse.config import (  # here: each scoring process imports this package, and is started often
+        build,
+        evaluation,
+        make_settings,
+    )
 
-    made: Benchmark = build(getattr(evaluation, SETTINGS[name])(**settings))
+    made: Benchmark = build(make_settings(getattr(evaluation, SETTINGS[name]), f"benchmark.{name}", settings))
     return made
