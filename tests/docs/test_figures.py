@@ -20,8 +20,14 @@ def test_no_interval_of_a_share_leaves_0_to_100(page: Path) -> None:
     assert beyond == []
 
 
-def test_the_first_page_begins_with_what_was_never_run_and_activates_the_environment_before_it_is_used() -> None:
+def test_the_first_page_lists_what_was_not_tried_and_points_there_before_its_results() -> None:
+    before_results, _, results = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n## Results\n")
+    assert "(#not-tried)" in before_results
+    listed = results.partition("### Not tried\n")[2].partition("\n## ")[0]
+    assert all(f"\n- {item}" in listed for item in ("the paper's backbones", "a GPU", "a paid API"))
+
+
+def test_the_first_page_activates_the_environment_before_it_is_used() -> None:
     lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
-    assert any("Never run" in line for line in lines[:10])
     commands = [k for k, line in enumerate(lines) if re.match(r"(mathse|python) ", line)]
     assert lines.index(next(line for line in lines if line.startswith("source .venv/bin/activate"))) < commands[0]
