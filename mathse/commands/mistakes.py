@@ -63,7 +63,8 @@ def sentence(error: BaseException) -> str | None:
         reason = (str(error).strip() or "no more could be had").splitlines()[0][:300]
         return (
             f"out of memory ({reason}); lower micro_batch_size of the fit, or batch_size of generator, evaluation or "
-            "judge, whichever was at work; `mathse plan` estimates what each takes; " + GO_ON
+            "judge, whichever was at work (`mathse plan` estimates each), and pass resume=branch with it: stages that "
+            "do not depend on the value are reused"
         )
     if code in (errno.ENOSPC, errno.EDQUOT):
         return f"{path}: no space left on the device; free some, {GO_ON}"
