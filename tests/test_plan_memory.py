@@ -179,9 +179,9 @@ def test_a_run_is_refused_before_anything_is_made(tmp_path: Path) -> None:
 def test_the_first_line_of_a_run_says_what_it_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(tmp_path / "run", *TINY, "evolution.rounds=0")
     first = capsys.readouterr().out.splitlines()[0]
-    assert re.match(
-        rf"[\d-]+ [\d:]+ estimated memory on {CPU}, .*: fit [\d.]+ \wiB, sample .*; host RAM: ", first
-    ), first
+    assert re.match(rf"[\d-]+ [\d:]+ estimated memory on {CPU}, .*: fit [\d.]+ \wiB, sample .*; host RAM: ", first), (
+        first
+    )
 
 
 @pytest.mark.parametrize("experiment", ["smoke", "demo"])
