@@ -234,7 +234,7 @@ def find_remedy(config: TrainConfig, device: Device) -> list[str] | None:
         if changes is None:
             return None
         for key, value in changes:
-            _set(config, key, value)
+            _change_setting(config, key, value)
             chosen[key] = value
 
     overrides = []
@@ -253,7 +253,7 @@ def _find_changes(config: TrainConfig, device: Device, job: Job) -> list[Change]
     for changes in candidates(config, job.key):
         changed = deepcopy(config)
         for key, value in changes:
-            _set(changed, key, value)
+            _change_setting(changed, key, value)
         if job.identity not in {other.identity for other in find_too_large(changed, device)}:
             return changes
     return None
@@ -303,7 +303,7 @@ def _propose_for_fit(config: TrainConfig, section: str) -> Iterator[list[Change]
             yield [*slowest, ("trainer.strategy", "fsdp2"), ("trainer.devices", devices)]
 
 
-def _set(config: TrainConfig, key: str, value: Any) -> None:
+def _change_setting(config: TrainConfig, key: str, value: Any) -> None:
     *sections, name = key.split(".")
     target: Any = config
     for section in sections:

@@ -21,7 +21,7 @@ from mathse.data.sources import open_source, problem_named
 from mathse.errors import DataError, SettingsChanged
 from mathse.evolution import memory
 from mathse.evolution.evolution_run import RunContext
-from mathse.evolution.keys import recorded_settings
+from mathse.evolution.keys import flatten_for_identity
 from mathse.evolution.loop import EvolutionLoop
 from mathse.evolution.measure import summarize_run
 from mathse.evolution.models import RunModels
@@ -180,7 +180,7 @@ def flatten_settings(config: TrainConfig) -> dict[str, Any]:
 
     Files are replaced by hashes of their contents. ``trainer.devices`` counts the devices of all machines.
     """
-    flat = recorded_settings(config) | content_hashes(config.data) | prompt_hashes(config.task_domain)
+    flat = flatten_for_identity(config) | content_hashes(config.data) | prompt_hashes(config.task_domain)
     flat["trainer.devices"] = ranks.current().world_size
     if config.sft.train:
         flat["sft.train_sha256"] = sha256_file(Path(config.sft.train))
