@@ -211,24 +211,14 @@ def solve_and_judge(loop: EvolutionRun, problems: Sequence[Problem] | None = Non
 def sample_paths(loop: EvolutionRun) -> Sequence[ReasoningPath]:
     """Alg. 1 line 7: the last student samples paths for D_remain, or for a part of it.
 
-    ``evolution.round`` and ``evolution.resample`` choose the problems; see "difficulty" below.
+    Returns:
+        The paths of ``paths.jsonl``.
     """
     stage, evolution = loop.stage, loop.config.evolution
-
-    # 1) Choose the problems.
-    dev_accuracy = {entry["stage"]: entry["dev_accuracy"] for entry in loop.entries}
-    chosen = select_problems(loop.state, evolution.resample, dev_accuracy, loop.student.stage.name)
-    size = evolution.round.sample_size
-    if size is not None and size < len(chosen):
-        draw = rng(loop.context.derive_seed(stage, "problems"))
-        if evolution.round.draw == "uniform":
-            chosen = sorted(draw.sample(chosen, size))
-        else:
-            earlier = [read_stage(loop.context.run.path / name_round(k)) for k in range(1, loop.round)]
-            chosen = draw_by_failure(chosen, compute_failure_rates(earlier, loop.models.accepts), size, draw)
+    chosen = choose_problems(loop)
     problems = Mapped(loop.problems.by_id.__getitem__, chosen)
 
-    # 2) Sample n whole paths per problem, and further paths that continue the correct steps of a rejected path.
+    # n whole paths per problem, and ``restarts`` paths that continue the correct steps of a rejected path
     n, restarts = evolution.samples_per_problem, evolution.round.restarts
     prefixes = find_prefixes(loop.state, chosen, loop.problems.by_id) if restarts else {}
     total = len(problems) * n + len(prefixes) * restarts
@@ -292,6 +282,21 @@ def select_unit(loop: EvolutionRun, chosen: Any) -> Unit | Literal["nothing"]:
 UNTRIED_FAILURE_RATE = 0.5  # of a problem without samples
 
 
+def choose_problems(loop: EvolutionRun) -> Sequence[str]:
+    """Return the ids of the problems that a round samples (``evolution.resample``, ``evolution.round``)."""
+    stage, evolution = loop.stage, loop.config.evolution
+    dev_accuracy = {entry["stage"]: entry["dev_accuracy"] for entry in loop.entries}
+    candidates = find_candidates(loop.state, evolution.resample, dev_accuracy, loop.student.stage.name)
+    size = evolution.round.sample_size
+    if size is None or size >= len(candidates):
+        return candidates
+    draw = rng(loop.context.derive_seed(stage, "problems"))
+    if evolution.round.draw == "uniform":
+        return sorted(draw.sample(candidates, size))
+    earlier = [read_stage(loop.context.run.path / name_round(number)) for number in range(1, loop.round)]
+    return draw_by_failure(candidates, compute_failure_rates(earlier, loop.models.accepts), size, draw)
+
+
 def compute_failure_rates(rounds: Iterable[FinishedStage], accept: Callable[[Verdict], bool]) -> dict[str, float]:
     """Return the share of rejected samples per problem over finished rounds, with Laplace's rule: one success and one
     failure are added.
@@ -325,7 +330,7 @@ def draw_by_failure(problems: Sequence[str], rates: Mapping[str, float], size: i
     return sorted(sorted(problems, key=keys.__getitem__, reverse=True)[:size])
 
 
-def select_problems(state: EvolutionState, resample: str, dev_accuracy: Mapping[str, Any], student: str) -> list[str]:
+def find_candidates(state: EvolutionState, resample: str, dev_accuracy: Mapping[str, Any], student: str) -> list[str]:
     """Return the problems that a round may sample, in the order of D: D_remain, and the solved problems that
     ``evolution.resample`` adds.
 
