@@ -67,13 +67,13 @@ SPEC = ModelSpec(SECTION, {"init_seed": 0})
 def test_a_process_finds_its_place_whoever_started_it(
     environment: dict[str, str], expected: tuple[int, ...] | None
 ) -> None:
-    assert launch.own_rank(environment) == (None if expected is None else launch.RankInfo(*expected))
+    assert launch.read_own_rank(environment) == (None if expected is None else launch.RankInfo(*expected))
 
 
 def test_a_machine_knows_how_many_of_the_ranks_are_its_own() -> None:
-    assert launch.ranks_here({"LOCAL_WORLD_SIZE": "4"}) == 4
-    assert launch.ranks_here({"SLURM_STEP_NUM_TASKS": "16", "SLURM_STEP_NUM_NODES": "2"}) == 8
-    assert launch.ranks_here({}) is None
+    assert launch.count_local_ranks({"LOCAL_WORLD_SIZE": "4"}) == 4
+    assert launch.count_local_ranks({"SLURM_STEP_NUM_TASKS": "16", "SLURM_STEP_NUM_NODES": "2"}) == 8
+    assert launch.count_local_ranks({}) is None
 
 
 @pytest.mark.parametrize(
@@ -89,14 +89,14 @@ def test_a_machine_knows_how_many_of_the_ranks_are_its_own() -> None:
 def test_ranks_meet_where_every_one_of_them_can_work_it_out(
     environment: dict[str, str], place: tuple[str, int]
 ) -> None:
-    assert launch.meeting_point(environment) == place
+    assert launch.find_meeting_point(environment) == place
 
 
 @pytest.mark.skipif(installed("deepspeed"), reason="deepspeed is installed")
 def test_deepspeed_is_asked_for_before_a_rank_is_started() -> None:
     with pytest.raises(ConfigError, match=r"pip install '\.\[deepspeed\]'"):
-        launch.require("deepspeed")
-    launch.require("fsdp2")
+        launch.require_packages("deepspeed")
+    launch.require_packages("fsdp2")
 
 
 # --- real ranks, forked from this process ---------------------------------------------------------------------------

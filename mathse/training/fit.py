@@ -405,7 +405,7 @@ def _train(
         rank.barrier()  # under DeepSpeed each rank has read the model from the disk, which takes unequal time
         warnings.simplefilter("ignore")  # Lightning's advice on workers and logging
         if keeps_points:
-            contexts.enter_context(leaving.fit_under_way(decides=rank.is_main))
+            contexts.enter_context(leaving.stop_between_steps(decides=rank.is_main))
         contexts.enter_context(rank.limit_waits())
         try:
             trainer.fit(module, loader, val_loader)
