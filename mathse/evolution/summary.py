@@ -7,7 +7,7 @@ from typing import Any
 from mathse.evolution.evolution_run import EvolutionRun
 from mathse.judges.teachers import PaidTeacher
 from mathse.runs.layout import ORM_METRICS
-from mathse.runs.ledger import of_run, with_costs
+from mathse.runs.ledger import add_costs, sum_accounts
 from mathse.runs.reader import read_stages
 from mathse.runs.store import read_json
 
@@ -41,8 +41,8 @@ def summarize(loop: EvolutionRun) -> dict[str, Any]:
         "task": config.task,
         "seed": config.seed,
         "metric": metric,
-        "stages": [with_costs(entry, made) for entry in loop.entries],
-        "ledger": of_run(made),
+        "stages": [add_costs(entry, made) for entry in loop.entries],
+        "ledger": sum_accounts(made),
         "orm": orm,
         "orm_by_student": by_student,
         "notes": [

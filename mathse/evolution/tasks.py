@@ -37,8 +37,8 @@ from mathse.reporting.loggers import RunLoggers
 from mathse.reporting.progress import Progress
 from mathse.reporting.progress.outlook import Outlook
 from mathse.runs.layout import CONTROLS, REPORT, RUN, SUMMARY
-from mathse.runs.reader import finished_summary
-from mathse.runs.stage_cache import Compute, RunFolder, branch_folder
+from mathse.runs.reader import read_finished_summary
+from mathse.runs.stage_cache import Compute, RunFolder, name_branch
 from mathse.runs.store import read_jsonl, sha256_file, write_json
 from mathse.training import ranks
 from mathse.training.fit import device_of
@@ -61,13 +61,13 @@ def run_task(config: TrainConfig, folder: Path) -> float | None:
             rank.follow()
             return None
         device = memory.device_of(config)
-        if finished_summary(folder) is None:
+        if read_finished_summary(folder) is None:
             # Both before a folder, a download, a request.
             ranks.find_device(trainer.accelerator)
             memory.refuse_what_cannot_fit(config, device)
         progress = stack.enter_context(Progress(config.progress))
         run = stack.enter_context(open_run(config, folder, progress))
-        if (summary := finished_summary(run.path)) is not None:
+        if (summary := read_finished_summary(run.path)) is not None:
             progress.say(f"{run.path} was finished before; nothing to do")
         else:
             for line in (run.other_ranks, memory.first_line(config, device)):
@@ -185,7 +185,7 @@ def open_run(config: TrainConfig, folder: Path, progress: Progress) -> RunFolder
         except SettingsChanged:
             others.append(candidate)
     else:
-        run = _open(config, branch_folder(folder))
+        run = _open(config, name_branch(folder))
     sources = [o for o in dict.fromkeys(others) if o.resolve() != run.path.resolve()]
     run.branch_from(sources)
     names = ", ".join(map(str, sources[:NAMED])) or "no other run"
