@@ -197,7 +197,7 @@ def shard(module: pl.LightningModule, model: nn.Module) -> None:
         whole = {name: p.detach() for name, p in part.named_parameters() if not isinstance(p, DTensor)}
         fully_shard(part, mesh=mesh, mp_policy=policy)
         empty_out(part, device)
-        part._apply(lambda tensor: tensor, recurse=False)  # makes FSDP adopt the tensors that empty_out has replaced
+        part._apply(lambda tensor: tensor, recurse=False)  # makes FSDP adopt the replaced tensors
         for name in list(whole):
             weight = whole.pop(name)
             if weight.is_meta:
