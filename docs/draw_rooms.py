@@ -172,7 +172,7 @@ WALK = (
         "paths become question and answer",
         "Row",
     ),
-    Step("models.base:Backbone.encode", "training.loader:RowEncoder._made", "tokens and pixels", "tensors"),
+    Step("models.base:Backbone.encode", "training.loader:RowEncoder._encode", "tokens and pixels", "tensors"),
     Step("training.fit:fit", "evolution.models:RunModels.fit", "the student is fitted", "checkpoint/"),
 )
 

@@ -88,7 +88,7 @@ def main(task: Task, config_name: str, schema: type, arguments: Sequence[str] | 
             return
         job = _job(task, schema, traceback, _start_of_a_rank(config_name), signals, begun)
         vars(job)["program"] = _program(schema, _start_of_a_rank(config_name))
-        if (rank := launch.own_rank()) is not None and rank.rank:
+        if (rank := launch.read_own_rank()) is not None and rank.rank:
             sys.argv.insert(1, "hydra.run.dir=outputs")  # rank 0's, named by its time of start, is the run folder
         program = program_of(line.overrides, schema)
         run = hydra.main(version_base="1.3", config_path=str(CONF), config_name=program)(job)
@@ -169,7 +169,7 @@ def _job(
         except RUNNING as e:
             _remove_if_empty(folder)
             if isinstance(e, RankLost) and launch.is_supervised():
-                launch.lost_others()  # the agent says whom it lost
+                launch.end_after_others()  # the agent says whom it lost
             text = sentence(e)
             if traceback:
                 if text is not None:
@@ -192,7 +192,7 @@ def _job(
                     with suppress(ValueError):
                         folder = folder.relative_to(Path.cwd())
                     again += f" with hydra.run.dir={folder}"
-                if (rank := launch.own_rank()) is None or rank.rank == 0:
+                if (rank := launch.read_own_rank()) is None or rank.rank == 0:
                     _say(f"{signals.stopped}; {again} goes on from here")
             sys.exit(signals.exit_code)
 
@@ -233,8 +233,8 @@ def _program(schema: type, start: Sequence[str]) -> Program:
 def run_or_start_ranks(task: Task, config: Any, folder: Path, again: Sequence[str]) -> float | None:
     """``task(config, folder)`` in this process; where it wants several devices and this is no rank yet, in as many
     processes as it has devices, each started with ``again``, the command of the same run."""
-    launch.require(config.trainer.strategy)
-    if launch.own_rank() is not None or config.trainer.devices == 1:
+    launch.require_packages(config.trainer.strategy)
+    if launch.read_own_rank() is not None or config.trainer.devices == 1:
         keep_freed_memory()
         return task(config, folder)
     from mathse.training import agent  # which loads torch
@@ -279,7 +279,7 @@ def _refuse_impossible_sweeps(config: Any) -> None:
             "resume = 'last': finds one run, and this is a sweep (-m); leave it out: with the same command, finished "
             "jobs return their number and the others go on"
         )
-    rank = launch.own_rank()
+    rank = launch.read_own_rank()
     if rank is not None and rank.size > 1:
         raise ConfigError(
             f"a sweep (-m) was started {rank.size} times, once a rank: start it once, and each of its jobs starts its "
@@ -322,7 +322,7 @@ def _fail(text: str | None, error: BaseException) -> NoReturn:
 
 
 def _say(*lines: str) -> None:
-    rank = launch.own_rank()
+    rank = launch.read_own_rank()
     if rank is not None and rank.rank and not launch.is_supervised():  # the agent names the rank itself
         lines = tuple(f"rank {rank.rank}: {line}" for line in lines)
     print(*lines, sep="\n", file=sys.stderr, flush=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from mathse.config.sweeps import HASH
 from mathse.reporting.progress.wording import accuracy_text, aligned
 from mathse.runs.layout import METRICS, RUN
-from mathse.runs.reader import finished_summary
+from mathse.runs.reader import read_finished_summary
 from mathse.runs.store import read_json
 
 COLUMNS = ("job", "last stage", "test accuracy", "dev accuracy")  # of train.py; of evaluate.py a column a benchmark
@@ -36,7 +36,7 @@ def sweep_table(jobs: Sequence[Path]) -> list[str]:
 
 
 def _row(job: Path) -> tuple[str, str, str]:
-    summary = finished_summary(job)
+    summary = read_finished_summary(job)
     if summary is None:
         return ("unfinished" if (job / RUN).exists() else "failed"), "-", "-"
     last = summary["stages"][-1] if summary.get("stages") else {}

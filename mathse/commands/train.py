@@ -23,7 +23,7 @@ from mathse.commands.engine_choice import with_engine
 from mathse.commands.missing import refuse_incomplete
 from mathse.commands.subcommands import module_of
 from mathse.config.schema import TrainConfig
-from mathse.runs.reader import finished_summary
+from mathse.runs.reader import read_finished_summary
 
 
 def train(config: TrainConfig, folder: Path) -> float | None:
@@ -34,7 +34,7 @@ def train(config: TrainConfig, folder: Path) -> float | None:
             plan = module_of("plan")
             plan.show(plan.with_data(config, overrides))
             return None
-        if finished_summary(folder) is None:
+        if read_finished_summary(folder) is None:
             refuse_incomplete(config, overrides)
         config = with_engine(config, folder, overrides)
     from mathse.evolution.tasks import run_task  # here: it loads torch, and a wrong setting is refused before that

@@ -38,7 +38,7 @@ from mathse.runs.layout import (
     TRAIN,
     TRAIN_LOG,
 )
-from mathse.runs.ledger import of_run, with_costs
+from mathse.runs.ledger import add_costs, sum_accounts
 from mathse.runs.reader import read_stages
 from mathse.runs.rows import JsonlRows
 from mathse.runs.stage_cache import Stage
@@ -307,8 +307,8 @@ def summarize_run(loop: EvolutionRun) -> dict[str, Any]:
         "task": config.task,
         "seed": config.seed,
         "metric": orm["overall_accuracy"] if config.task == "orm" and orm else last.get("dev_accuracy"),
-        "stages": [with_costs(entry, finished) for entry in loop.entries],
-        "ledger": of_run(finished),
+        "stages": [add_costs(entry, finished) for entry in loop.entries],
+        "ledger": sum_accounts(finished),
         "orm": orm,
         "orm_by_student": orm_by_student,
         "notes": notes,

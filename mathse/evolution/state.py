@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from mathse.runs.layout import INCORRECT, TRAIN
-from mathse.runs.rows import Chained, Chosen, JsonlRows, Mapped, matching_rows
+from mathse.runs.rows import Chained, Chosen, JsonlRows, Mapped, match_rows
 from mathse.runs.store import write_jsonl
 from mathse.types import ReasoningPath, Record, Verdict
 
@@ -32,7 +32,7 @@ class Judged(Record):
 
 def join_verdicts(paths: Sequence[ReasoningPath], verdicts: Sequence[Verdict]) -> Sequence[Judged]:
     """Return each path with its verdict, in the order of the paths. Raises KeyError for a path without a verdict."""
-    positions = matching_rows(paths, verdicts, attrgetter("id"), attrgetter("path_id"))
+    positions = match_rows(paths, verdicts, attrgetter("id"), attrgetter("path_id"))
     return Mapped(Judged, paths, Chosen(verdicts, positions))
 
 

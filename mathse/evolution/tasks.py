@@ -37,8 +37,8 @@ from mathse.reporting.loggers import RunLoggers
 from mathse.reporting.progress import Progress
 from mathse.reporting.progress.outlook import Outlook
 from mathse.runs.layout import CONTROLS, REPORT, RUN, SUMMARY
-from mathse.runs.reader import finished_summary
-from mathse.runs.stage_cache import Compute, RunFolder, branch_folder
+from mathse.runs.reader import read_finished_summary
+from mathse.runs.stage_cache import Compute, RunFolder, name_branch
 from mathse.runs.store import read_jsonl, sha256_file, write_json
 from mathse.training import ranks
 from mathse.training.fit import device_of
@@ -64,13 +64,13 @@ def run_task(config: TrainConfig, folder: Path) -> float | None:
             rank.follow()
             return None
         device = memory.read_device(config)
-        if finished_summary(folder) is None:
+        if read_finished_summary(folder) is None:
             # Both checks come before the run has a folder, downloads or sends a request.
             ranks.find_device(trainer.accelerator)
             memory.check_memory(config, device)
         progress = stack.enter_context(Progress(config.progress))
         run = stack.enter_context(open_run(config, folder, progress))
-        if (summary := finished_summary(run.path)) is not None:
+        if (summary := read_finished_summary(run.path)) is not None:
             progress.say(f"{run.path} was finished before; nothing to do")
         else:
             for line in (run.other_ranks, memory.describe_run(config, device)):
@@ -211,7 +211,7 @@ def open_run(config: TrainConfig, folder: Path, progress: Progress) -> RunFolder
         except SettingsChanged:
             others.append(candidate)
     else:
-        run = _open_folder(config, branch_folder(folder))
+        run = _open_folder(config, name_branch(folder))
     sources = [other for other in dict.fromkeys(others) if other.resolve() != run.path.resolve()]
     run.branch_from(sources)
     names = ", ".join(map(str, sources[:MAX_NAMED])) or "no other run"

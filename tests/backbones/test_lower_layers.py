@@ -210,7 +210,7 @@ def test_rows_that_are_made_up_on_the_way_have_no_kept_states(pictured: list[Row
     rows = rows_for("causal_lm", pictured)
     stream = MixedStream(EpochStream(rows, 4, 0), lambda draw: rows[0], 0.3, 6)
     fitted(tmp_path / "fit", rows, stream=stream, say=sentences.append)
-    assert "rows are made up on the way" in sentences[0] and not stored(tmp_path / "store")
+    assert "rows are made in each step" in sentences[0] and not stored(tmp_path / "store")
 
 
 def test_both_paths_of_a_pair_have_their_states(pictured: list[Row], tmp_path: Path) -> None:

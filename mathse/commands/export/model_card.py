@@ -13,7 +13,7 @@ from mathse.commands.export.data_card import cell, kept_out, teacher_name
 from mathse.commands.export.examples import family_of
 from mathse.data.domains import subject
 from mathse.data.source_terms import UNKNOWN, terms_of
-from mathse.runs.checkpoints import Checkpoint, checkpoints
+from mathse.runs.checkpoints import Checkpoint, list_checkpoints
 from mathse.runs.fit_ranks import RANKS
 from mathse.runs.layout import CHECKPOINT, ORM_STAGES, SOURCES, TRAINED, title
 from mathse.runs.reader import Run
@@ -61,7 +61,7 @@ DEVICES = ("trainer.precision", *RANKS)
 
 def model_card(run: Run, stage: str, adapter: bool = False) -> str:
     """The whole README.md of the stage's checkpoint, or of its LoRA adapter alone."""
-    checkpoint = checkpoints(run)[f"{stage}/{CHECKPOINT}"]
+    checkpoint = list_checkpoints(run)[f"{stage}/{CHECKPOINT}"]
     # The ORM, and the solver that it starts from, may have a backbone of their own.
     of_the_orm = stage in ORM_STAGES
     backbone = (run.config["orm"].get("backbone") if of_the_orm else None) or run.config["backbone"]

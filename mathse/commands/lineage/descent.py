@@ -16,7 +16,7 @@ from mathse.commands.lineage.lines import Line, rows_of
 from mathse.commands.lineage.story import tell
 from mathse.errors import DataError
 from mathse.reporting.progress.wording import clean
-from mathse.runs.checkpoints import Checkpoint, checkpoints
+from mathse.runs.checkpoints import Checkpoint, list_checkpoints
 from mathse.runs.layout import (
     CHECKPOINT,
     FEEDBACK,
@@ -57,7 +57,7 @@ class Descent:
 
     def __init__(self, run: Run, problem_id: str, split: str | None) -> None:
         self.run, self.problem_id, self.split = run, problem_id, split
-        self.checkpoints = checkpoints(run)
+        self.checkpoints = list_checkpoints(run)
         self.paths: dict[str, str] = {}  # id -> why it descends
         self.models: dict[str, str] = {}  # checkpoint -> why it descends
         self.fits: Counter[str] = Counter()  # file of rows -> how many of those fitted on descend

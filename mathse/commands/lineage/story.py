@@ -12,7 +12,7 @@ from typing import Any
 from mathse.commands.lineage.lines import FILES, lines_about, location_of, rows_of
 from mathse.commands.lineage.problem import TracedProblem, recorded_row, trace_problem
 from mathse.errors import DataError
-from mathse.runs.checkpoints import Checkpoint, checkpoints
+from mathse.runs.checkpoints import Checkpoint, list_checkpoints
 from mathse.runs.layout import (
     FEEDBACK_VERDICTS,
     PATH_FILES,
@@ -129,7 +129,7 @@ def tell(run: Run, name: str) -> Story:
             chain.insert(0, parent)
             parent = paths[parent].lineage.parent or ""
 
-    models = checkpoints(run)
+    models = list_checkpoints(run)
     identities = {stage.name: stage.identity for stage in run.stages}
     own_judge = run.config.get("judge", {}).get("checkpoint") is None
     steps = []

@@ -24,7 +24,7 @@ from mathse.inference import prompts
 from mathse.models.needs import architecture_of, planned_precision
 from mathse.models.operations import Amounts, picture_amounts, written_behind
 from mathse.runs.layout import PATHS, VERDICTS
-from mathse.runs.ledger import FLOPS, TOKENS, spent_in
+from mathse.runs.ledger import FLOPS, TOKENS, read_spent
 from mathse.runs.reader import FinishedStage, Run, read_run
 from mathse.types import Problem
 
@@ -203,12 +203,12 @@ def _measured(run: Run) -> dict[str, Unit]:
         ("rows", [stage for stage in run.stages if stage.name != "orm"]),
         ("rows of the ORM", [stage for stage in run.stages if stage.name == "orm"]),
     ):
-        fits = [spent for stage in stages if (spent := spent_in(stage)).trained_rows]
+        fits = [spent for stage in stages if (spent := read_spent(stage)).trained_rows]
         rows = sum(spent.trained_rows or 0 for spent in fits)
         if rows:
             trained = sum(spent.trained_tokens or 0 for spent in fits)
             found[name] = Unit(trained=trained / rows, flops=sum(s.training_flops or 0 for s in fits) / rows)
-    sampled = [(stage, spent_in(stage)) for stage in run.stages if _only_samples(stage)]
+    sampled = [(stage, read_spent(stage)) for stage in run.stages if _only_samples(stage)]
     known = [(stage, spent) for stage, spent in sampled if spent.flops is not None]
     if answers := sum(sum(1 for _ in stage.rows(PATHS)) for stage, _ in known):
         read, written = (sum(getattr(spent, c) or 0 for _, spent in known) / answers for c in TOKENS[:2])

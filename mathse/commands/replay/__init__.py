@@ -24,7 +24,7 @@ from mathse.commands.replay.table import replay_as_text
 from mathse.config.program import program
 from mathse.errors import ConfigError
 from mathse.runs.layout import TRAIN
-from mathse.runs.reader import run_above
+from mathse.runs.reader import find_run_above
 from mathse.runs.store import make_folder, write_json, write_jsonl
 
 __all__ = ["decide_again", "main"]
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, metavar="DIR", help="also write whatif.json and train.jsonl there")
     arguments = parser.parse_args(argv)
     out: Path | None = arguments.out
-    if out is not None and (run := run_above(out)):  # the rows must not be written over those of a run
+    if out is not None and (run := find_run_above(out)):  # the rows must not be written over those of a run
         raise ConfigError(f"--out = {out}: the run {run} stands there, and is left as it is; pass another folder")
     result = decide_again(arguments.run, arguments.overrides)
     if out is not None:

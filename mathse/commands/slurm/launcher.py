@@ -30,7 +30,7 @@ from mathse.commands.slurm.submission import SlurmJob
 from mathse.config import sweeps
 from mathse.config.options import CONF
 from mathse.errors import MathSEError
-from mathse.runs.reader import finished_summary
+from mathse.runs.reader import read_finished_summary
 
 SCRIPT = CONF / "hydra" / "launcher" / "job.sh"
 FIRST_LOOK, RARELY = 1.0, 15.0  # seconds between two looks at the queue: at first, and later on
@@ -99,7 +99,7 @@ def _under_way(
     jobs: Sequence[SweptJob], commands: Mapping[Path, list[str]], sweep: Path, slurm: SlurmSettings
 ) -> dict[SlurmJob, SweptJob]:
     """Those that are not finished, by their job in SLURM: it is there already, or is submitted here."""
-    unfinished = [job for job in jobs if finished_summary(job.folder) is None]
+    unfinished = [job for job in jobs if read_finished_summary(job.folder) is None]
     before = submission.submitted(sweep)
     alive = {number for number, state in queue.states().items() if state.alive} if before else set()
     joined = {j.folder: j for j in before.values() if j.number in alive and j.status() is None}
@@ -130,7 +130,7 @@ def _submitted(commands: Mapping[Path, list[str]], sweep: Path, slurm: SlurmSett
 
 
 def _returned(job: SweptJob, reason: str | None, choosing: bool) -> JobReturn:
-    number = (finished_summary(job.folder) or {}).get("metric")
+    number = (read_finished_summary(job.folder) or {}).get("metric")
     if reason is None and number is None and choosing:
         reason = "the run has no dev accuracy for the sweeper to choose by; callbacks.evaluate measures it"
     returned = JobReturn(overrides=job.overrides, cfg=job.config, working_dir=str(job.folder))
