@@ -18,6 +18,10 @@ class Row(TypedDict):
     they stand where that question has its marks ``<image>``, one each; else all of them stand before it. ``id`` names
     the row where one is left out. Of a pair to prefer by, ``response`` is the accepted one, ``rejected`` the other, and
     ``reference`` the log-probability of each before the fit. ``begun`` is how an answer to be sampled begins.
+
+    A sampled response to learn from has ``response_ids`` in place of ``response``: the token ids that were sampled, the
+    end token included if it was, with the log-probability ``log_probs`` of each and the response's ``advantage``.
+    ``reference_log_probs``: of each id before the training run.
     """
 
     id: NotRequired[str]
@@ -29,6 +33,10 @@ class Row(TypedDict):
     reference: NotRequired[tuple[float, float]]
     history: NotRequired[Sequence[tuple[str, str]]]
     marked: NotRequired[bool]
+    response_ids: NotRequired[Sequence[int]]
+    log_probs: NotRequired[Sequence[float]]
+    advantage: NotRequired[float]
+    reference_log_probs: NotRequired[Sequence[float]]
 
 
 def paths_of(pair: Row) -> list[Row]:

@@ -13,6 +13,7 @@ micro-batch and add it to the last, so there would be two; ``added_up`` adds eac
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -79,15 +80,25 @@ def cross_entropy_and_hits(head: nn.Module, states: Tensor, targets: Tensor) -> 
     return loss, hits
 
 
-def token_log_probs(head: Any, states: Tensor, targets: Tensor) -> Tensor:
-    """log p(target) of each of N tokens, (N,) in float32, for a loss that weighs rows by what they come to.
+def token_log_probs(
+    head: Any, states: Tensor, targets: Tensor, temperature: float = 1.0, never_sampled: Sequence[int] = ()
+) -> Tensor:
+    """log p(target) of each of N tokens, (N,) in float32, for a loss that weighs tokens or rows.
 
-    ``states`` and ``targets`` as in ``cross_entropy``. Where the logits are many, those of a chunk are computed once
-    more in the backward pass, and none are kept until then.
+    Where the logits are many, those of a chunk are computed once more in the backward pass, and none are kept until
+    then.
+
+    Args:
+        head, states, targets: as in ``cross_entropy``.
+        temperature, never_sampled: those of the distribution that the targets were sampled from: logits are divided by
+            the temperature, and ids that sampling suppresses have probability 0.
     """
 
     def of_some(some: Tensor, wanted: Tensor) -> Tensor:
-        return -F.cross_entropy(head(some).float(), wanted, reduction="none")
+        logits = head(some).float() / temperature
+        if never_sampled:
+            logits[:, list(never_sampled)] = -torch.inf
+        return -F.cross_entropy(logits, wanted, reduction="none")
 
     if len(states) <= (at_once := tokens_at_once(head)):
         return of_some(states, targets)
