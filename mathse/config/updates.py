@@ -16,6 +16,15 @@ class PolicyGradientUpdate(Section):
     this class."""
 
     _target_: str = "mathse.training.updates.policy_gradient.PolicyGradient"
+    steps: int = Field(default=100, ge=1, description="Number of optimizer steps of an online round.")
+    problems_per_step: int = Field(default=32, ge=1, description="Number of problems that a step samples groups for.")
+    max_draws: int = Field(
+        default=3,
+        ge=1,
+        description="Most draws of problems_per_step problems for a step. A step draws again until it has that many "
+        "groups whose responses differ in their outcome. 1: a step learns from its first draw as it is.",
+    )
+    lr_scale: float = Field(default=0.1, gt=0, description="Learning rate as a share of sft.optimizer.lr.")
     baseline: Literal["mean", "leave_one_out", "none"] = Field(
         default="mean",
         description="Reward that a response is compared with: the mean of its group, the mean of the other responses "

@@ -49,11 +49,12 @@ from mathse.training.batches import EpochStream, MixedStream, OnceStream, Stream
 from mathse.training.divergence import Divergence
 from mathse.training.dpo import DPOModule, PairData, with_reference
 from mathse.training.loader import StepData, StepLoader
+from mathse.training.online import OnlineBatches, OnlineModule, OnlineStream, ResponseData
 from mathse.training.orm import ORMModule
 from mathse.training.sft import SFTModule
 from mathse.training.watch import Watch, is_logged
 
-PREFERRING = ("margin", "preferred")  # what DPO's steps say beside their loss
+COMMON_OUTPUTS = ("loss", "grad_norm")  # of every step; the others are figures of the update
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class FitJob:
     stream: Stream | None = None
     status_tokens: tuple[int, int] | None = None  # an ORM's fit
     dpo: DPO | None = None  # a fit whose rows are pairs; batch sizes then count pairs
+    online: OnlineBatches | None = None  # samples the rows of each step; ``rows`` are the prompts
     kept_in: torch.dtype | None = None  # of the checkpoint after a full fit; None: as the model was opened
     tower_features: bool = False  # kept features stand for pictures; ``fit`` decides that
     kept: LayerStates | None = None  # hidden states that stand for all frozen layers; ``fit`` decides that too
@@ -122,6 +124,8 @@ def fit(
     # What trains, what is frozen, and the memory it is expected to take.
     settings = job.settings
     longest = backbone.encode([max(job.rows, key=length)])[0]
+    if job.online is not None:
+        longest = replace(longest, response=[backbone.pad_id] * job.online.max_new_tokens)
     estimated = memory.estimate(
         backbone,
         longest,
@@ -151,7 +155,8 @@ def fit(
         job = replace(job, reduced_once=whole_gradients_fit(estimated.total, whole, has))
 
     # Whether the frozen layers' hidden states can be kept; with them no tower runs either.
-    if settings.freeze_layers and job.steps * settings.batch_size > len(job.rows):  # else no row is seen twice
+    # Without a second look at a row nothing is saved; a response that a step samples is seen once.
+    if settings.freeze_layers and job.online is None and job.steps * settings.batch_size > len(job.rows):
         kept = _kept_states(backbone, job)
         if isinstance(kept, str):
             say(
@@ -164,6 +169,7 @@ def fit(
     # Whether the frozen tower's features fit into their store. Rows that are made up on the way show other pictures.
     features = backbone.tower_features
     usable = features is not None and job.kept is None and set(features.parts) <= set(frozen_parts(settings))
+    usable = usable and job.online is None
     if features is not None and usable and settings.tower_features and not isinstance(job.stream, MixedStream):
         refusal = features.prepare(backbone, job.shown_rows, device_of(job.trainer), job.trainer.precision)
         job = replace(job, tower_features=refusal is None)
@@ -264,6 +270,8 @@ def _train(
     options |= {"steps": job.steps, "seed": job.seed, "reduced_once": job.reduced_once}
     if job.dpo is not None:
         module: SFTModule = DPOModule(backbone, job.dpo, **options)
+    elif job.online is not None:
+        module = OnlineModule(backbone, job.online, **options)
     elif job.status_tokens is None:
         module = SFTModule(backbone, **options)
     else:
@@ -272,6 +280,8 @@ def _train(
     # Ranks see their share of each step's rows, in training and in validation.
     rank = ranks.current()
     stream = job.stream or EpochStream(job.rows, settings.batch_size, job.seed)
+    if job.online is not None:
+        stream = OnlineStream(job.online, backbone, precision)
     data_options: dict[str, Any] = {
         "rank": rank.rank,
         "ranks": rank.world_size,
@@ -282,12 +292,15 @@ def _train(
     first_step = start.step if start else 0
     divergence = Divergence(hardware.max_grad_norm_ratio, settings.optimizer.clip)
     watch = Watch(backbone, divergence=divergence, advice=_advice(job), start=first_step, kept=job.kept is not None)
-    step_data = StepData if job.dpo is None else PairData
+    step_data: type[StepData] = StepData if job.dpo is None else PairData
+    if job.online is not None:
+        step_data = ResponseData
     kept, trained_paths = job.kept, len(job.rows) * (1 if job.dpo is None else 2)
     data_options["together"] = strategies.pass_together(hardware)
     data_options["kept"] = kept and kept.part(slice(trained_paths))
     data = step_data(stream, backbone, micro, job.steps, **data_options)
-    loader = StepLoader(data, first_step, hardware.workers, pinned, observe=watch.observe)
+    workers = hardware.workers if job.online is None else 0  # a worker has no model to sample from
+    loader = StepLoader(data, first_step, workers, pinned, observe=watch.observe)
     val_loader = None
     validation: dict[str, Any] = {"limit_val_batches": 0}
     if job.validation_every is not None:
@@ -466,8 +479,8 @@ class TrainLog(pl.Callback):
             lr = trainer.optimizers[0].param_groups[0]["lr"]
             loss = round(float(outputs["loss"]), 6)
             figures = self.watch.figures if self.watch is not None else {}
-            preferring = {name: round(float(outputs[name]), 6) for name in PREFERRING if name in outputs}
-            self._write({"step": trainer.global_step, "loss": loss, "lr": lr, **preferring, **figures})
+            of_loss = {name: round(float(value), 6) for name, value in outputs.items() if name not in COMMON_OUTPUTS}
+            self._write({"step": trainer.global_step, "loss": loss, "lr": lr, **of_loss, **figures})
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         metrics = {k: round(float(v), 6) for k, v in trainer.callback_metrics.items() if k.startswith("val_")}

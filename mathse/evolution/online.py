@@ -1,0 +1,214 @@
+"""The batches of an online round: sampled from the current student, judged, and kept on the disk.
+
+``rollouts.jsonl`` of a stage has a row per sampled response, draw by draw. A draw is one pass of the sampler over
+``problems_per_step`` problems, in an order that the seed gives. A step takes draws until it has that many groups whose
+responses differ in their outcome, at most ``max_draws``: groups that are all right or all wrong teach nothing, so what
+they cost is in the ledger and no step learns from them. A draw is written before a step learns from it. After a kill
+its rows are read again, so no response is sampled twice and no verdict is paid for twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mathse.inference import prompts
+from mathse.inference.generate import batch_by_length
+from mathse.inference.rows import solve_row
+from mathse.inference.work import AnswerCosts
+from mathse.judges import Judge, judge_paths
+from mathse.models.base import Backbone
+from mathse.models.row import Row
+from mathse.runs.layout import SCRATCH
+from mathse.runs.store import BatchLog
+from mathse.seeds import derive, rng
+from mathse.training.updates.advantages import find_mixed_groups
+from mathse.types import Lineage, Problem, ReasoningPath, Record, Verdict
+
+ROLLOUTS = "rollouts.jsonl"
+
+
+@dataclass(frozen=True)
+class Rollout(Record):
+    """A sampled response. ``step``: the optimiser step that drew it, from 0. ``ids``: the sampled token ids, the end
+    token included if it was; ``log_probs``: of each, as the sampler drew it."""
+
+    step: int
+    path: ReasoningPath
+    verdict: Verdict
+    ids: list[int]
+    log_probs: list[float]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a draw samples. ``sequences``: at a time."""
+
+    samples: int
+    temperature: float
+    max_new_tokens: int
+    sequences: int
+
+
+class RoundRollouts:
+    """The batches of one online round (``mathse.training.online.OnlineBatches``).
+
+    Args:
+        update: the policy gradient, with its settings.
+        problems: the round's problems.
+        judge: gives the verdicts.
+        folder: the stage's.
+        seed: random seed for the order of problems and for all sampling of the stage.
+        stage, model: names for ids and lineage.
+        steps: optimiser steps of the training run.
+        accepts: whether a verdict accepts a path.
+    """
+
+    def __init__(
+        self,
+        update: Any,
+        problems: Sequence[Problem],
+        judge: Judge,
+        sampling: Sampling,
+        *,
+        folder: Path,
+        seed: int,
+        stage: str,
+        model: str,
+        steps: int,
+        accepts: Callable[[Verdict], bool],
+    ) -> None:
+        self.update, self.problems, self.judge, self.sampling = update, problems, judge, sampling
+        self.temperature, self.max_new_tokens = sampling.temperature, sampling.max_new_tokens
+        self.folder, self.seed, self.stage, self.model, self.accepts = folder, seed, stage, model, accepts
+        self.per_step = min(update.settings.problems_per_step, len(problems))
+        self.log = BatchLog(folder / ROLLOUTS, [self.draw_rows] * (steps * update.settings.max_draws))
+        self._figures: dict[int, dict[str, float]] = {}
+        self._kept = self._read()  # the draws on the disk, which steps take before they sample
+        self._next: list[Rollout] | None = next(self._kept, None)
+        self._drawn = 0  # draws that steps have taken
+
+    @property
+    def draw_rows(self) -> int:
+        return self.per_step * self.sampling.samples
+
+    def _read(self) -> Iterator[list[Rollout]]:
+        """The draws that are on the disk when the stage begins, in order."""
+        rows = self.log.rows(Rollout)
+        for _ in range(self.log.done):
+            yield [next(rows) for _ in range(self.draw_rows)]
+
+    def rows(self, step: int, backbone: Backbone) -> list[Row]:
+        """See ``OnlineBatches``. Steps come in order; those before a resume point are passed over."""
+        while self._next is not None and self._next[0].step < step:
+            self._take()
+        groups: list[list[Rollout]] = []  # those with a difference
+        draws: list[list[list[Rollout]]] = []
+        while len(draws) < self.update.settings.max_draws and len(groups) < self.per_step:
+            draw = self._take() if self._next is not None else self._draw(step, backbone)
+            draws.append([draw[k : k + self.sampling.samples] for k in range(0, len(draw), self.sampling.samples)])
+            outcomes, judged = self._outcomes(draws[-1])
+            mixed = find_mixed_groups(outcomes, judged).tolist()
+            groups += [group for group, differs in zip(draws[-1], mixed, strict=True) if differs]
+        drawn = [group for of_draw in draws for group in of_draw]
+        self._figures = {step: self._count(drawn, len(groups))}
+        # A single draw is a batch as it is; without any difference the step has no gradient.
+        if self.update.settings.max_draws == 1 or not groups:
+            return self._as_rows(draws[-1], backbone)
+        return self._as_rows(groups[: self.per_step], backbone)
+
+    def figures(self, step: int) -> Mapping[str, float]:
+        return self._figures[step]
+
+    def _count(self, groups: Sequence[Sequence[Rollout]], mixed: int) -> dict[str, float]:
+        outcomes, judged = self._outcomes(groups)
+        lengths = [len(rollout.ids) for group in groups for rollout in group]
+        return {
+            "reward": float(outcomes[judged].mean()) if bool(judged.any()) else 0.0,
+            "unparsed": 1 - float(judged.float().mean()),
+            "mixed_groups": mixed / len(groups),
+            "response_tokens": sum(lengths) / len(lengths),
+            "samples": float(len(lengths)),
+        }
+
+    def _outcomes(self, groups: Sequence[Sequence[Rollout]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """(groups, samples): 1 where a response was accepted; and whether it has a verdict."""
+        accepted = [[float(self.accepts(rollout.verdict)) for rollout in group] for group in groups]
+        judged = [[rollout.verdict.status != "unparsed" for rollout in group] for group in groups]
+        return torch.tensor(accepted), torch.tensor(judged)
+
+    def _as_rows(self, groups: Sequence[Sequence[Rollout]], backbone: Backbone) -> list[Row]:
+        outcomes, judged = self._outcomes(groups)
+        advantages = self.update.advantages(outcomes, judged)  # (groups, samples)
+        by_id = {problem.id: problem for problem in self.problems}
+        rows = []
+        for group, of_group in zip(groups, advantages.tolist(), strict=True):
+            for rollout, advantage in zip(group, of_group, strict=True):
+                row = solve_row(backbone.prompt_style, by_id[rollout.path.problem_id])
+                row.update(
+                    id=rollout.path.id, response_ids=rollout.ids, log_probs=rollout.log_probs, advantage=advantage
+                )
+                rows.append(row)
+        return rows
+
+    # --- draws ---
+
+    def _take(self) -> list[Rollout]:
+        """The next draw of the disk."""
+        draw, self._next = self._next, next(self._kept, None)
+        assert draw is not None
+        self._drawn += 1
+        return draw
+
+    def _draw(self, step: int, backbone: Backbone) -> list[Rollout]:
+        """Sample and judge the next draw, and write it."""
+        number, self._drawn = self._drawn, self._drawn + 1
+        problems = [self.problems[k] for k in self._positions(number)]
+        style, n = backbone.prompt_style, self.sampling.samples
+        costs = AnswerCosts.of(backbone)
+        paths: list[ReasoningPath] = []
+        sampled: list[tuple[list[int], list[float]]] = []
+        for chunk, batch in enumerate(batch_by_length(problems, max(1, self.sampling.sequences // n))):
+            seed = derive(self.seed, "draw", number, chunk)
+            prompt_rows = [solve_row(style, problem) for problem in batch]
+            completions = backbone.complete(
+                prompt_rows,
+                n=n,
+                max_new_tokens=self.max_new_tokens,
+                temperature=self.temperature,
+                seed=seed,
+                with_log_probs=True,
+            )
+            for problem, row, of_problem in zip(batch, prompt_rows, completions, strict=True):
+                for payment in costs.count_local(row, of_problem):
+                    payment.pay()
+                version = prompts.version("generate", style, problem)
+                lineage = Lineage("student", self.stage, f"{self.model}+{step}", seed=seed, prompt=version)
+                for i, completion in enumerate(of_problem):
+                    path_id = f"{self.stage}/{problem.id}/{number}/{i}"
+                    paths.append(ReasoningPath(path_id, problem.id, completion.text, lineage))
+                    sampled.append((completion.ids, completion.log_probs or []))
+
+        # Verdicts are kept on the disk until the draw is.
+        file = self.folder / SCRATCH / f"draw_{number}_verdicts.jsonl"
+        verdicts = judge_paths(self.judge, {p.id: p for p in problems}, paths, file, batch_size=len(paths))
+        by_path = {verdict.path_id: verdict for verdict in verdicts}
+        rollouts = [
+            Rollout(step, path, by_path[path.id], ids, log_probs)
+            for path, (ids, log_probs) in zip(paths, sampled, strict=True)
+        ]
+        self.log.append(rollouts)
+        file.unlink()
+        return rollouts
+
+    def _positions(self, draw: int) -> list[int]:
+        """The problems of a draw. Each epoch has an order of its own, and leaves out the few at its end that do not make
+        a draw: a draw has no problem twice."""
+        epoch, place = divmod(draw, len(self.problems) // self.per_step)
+        order = list(range(len(self.problems)))
+        rng(self.seed, "order", epoch).shuffle(order)
+        return order[place * self.per_step : (place + 1) * self.per_step]
