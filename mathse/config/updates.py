@@ -24,6 +24,11 @@ class PolicyGradientUpdate(Section):
         description="Most draws of problems_per_step problems for a step. A step draws again until it has that many "
         "groups whose responses differ in their outcome. 1: a step learns from its first draw as it is.",
     )
+    staleness: int = Field(
+        default=0,
+        ge=0,
+        description="Number of optimizer steps between sampling and learning. 0: a step samples from its own weights.",
+    )
     lr_scale: float = Field(default=0.1, gt=0, description="Learning rate as a share of sft.optimizer.lr.")
     baseline: Literal["mean", "leave_one_out", "none"] = Field(
         default="mean",

@@ -5,6 +5,9 @@
 responses differ in their outcome, at most ``max_draws``: groups that are all right or all wrong teach nothing, so what
 they cost is in the ledger and no step learns from them. A draw is written before a step learns from it. After a kill
 its rows are read again, so no response is sampled twice and no verdict is paid for twice.
+
+With ``staleness`` d the responses of a step are sampled d optimiser steps before it, as in an asynchronous trainer with
+a sampler ahead of it: the first d + 1 steps learn from samples of the first student.
 """
 
 from __future__ import annotations
@@ -34,8 +37,8 @@ ROLLOUTS = "rollouts.jsonl"
 
 @dataclass(frozen=True)
 class Rollout(Record):
-    """A sampled response. ``step``: the optimiser step that drew it, from 0. ``ids``: the sampled token ids, the end
-    token included if it was; ``log_probs``: of each, as the sampler drew it."""
+    """A sampled response. ``step``: the optimiser step that learns from it, from 0. ``ids``: the sampled token ids, the
+    end token included if it was; ``log_probs``: of each, as the sampler drew it."""
 
     step: int
     path: ReasoningPath
@@ -66,6 +69,7 @@ class RoundRollouts:
         stage, model: names for ids and lineage.
         steps: optimiser steps of the training run.
         accepts: whether a verdict accepts a path.
+        reference: log-probabilities that the reference gives the response tokens of rows (``beta`` > 0).
     """
 
     def __init__(
@@ -81,13 +85,16 @@ class RoundRollouts:
         model: str,
         steps: int,
         accepts: Callable[[Verdict], bool],
+        reference: Callable[[Sequence[Row]], list[list[float]]] | None = None,
     ) -> None:
         self.update, self.problems, self.judge, self.sampling = update, problems, judge, sampling
         self.temperature, self.max_new_tokens = sampling.temperature, sampling.max_new_tokens
         self.folder, self.seed, self.stage, self.model, self.accepts = folder, seed, stage, model, accepts
+        self.steps, self.reference = steps, reference
         self.per_step = min(update.settings.problems_per_step, len(problems))
         self.log = BatchLog(folder / ROLLOUTS, [self.draw_rows] * (steps * update.settings.max_draws))
         self._figures: dict[int, dict[str, float]] = {}
+        self._batches: dict[int, list[list[Rollout]]] = {}  # groups by step, of steps to come
         self._kept = self._read()  # the draws on the disk, which steps take before they sample
         self._next: list[Rollout] | None = next(self._kept, None)
         self._drawn = 0  # draws that steps have taken
@@ -106,23 +113,30 @@ class RoundRollouts:
         """See ``OnlineBatches``. Steps come in order; those before a resume point are passed over."""
         while self._next is not None and self._next[0].step < step:
             self._take()
+        for later in range(step, min(step + self.update.settings.staleness, self.steps - 1) + 1):
+            if later not in self._batches:
+                self._batches[later] = self._collect(later, step, backbone)
+        return self._as_rows(self._batches.pop(step), backbone)
+
+    def figures(self, step: int) -> Mapping[str, float]:
+        return self._figures.pop(step)
+
+    def _collect(self, step: int, weights: int, backbone: Backbone) -> list[list[Rollout]]:
+        """The groups of a step, sampled with the weights after ``weights`` optimiser steps."""
         groups: list[list[Rollout]] = []  # those with a difference
         draws: list[list[list[Rollout]]] = []
         while len(draws) < self.update.settings.max_draws and len(groups) < self.per_step:
-            draw = self._take() if self._next is not None else self._draw(step, backbone)
+            draw = self._take() if self._next is not None else self._draw(step, weights, backbone)
             draws.append([draw[k : k + self.sampling.samples] for k in range(0, len(draw), self.sampling.samples)])
             outcomes, judged = self._outcomes(draws[-1])
             mixed = find_mixed_groups(outcomes, judged).tolist()
             groups += [group for group, differs in zip(draws[-1], mixed, strict=True) if differs]
         drawn = [group for of_draw in draws for group in of_draw]
-        self._figures = {step: self._count(drawn, len(groups))}
+        self._figures[step] = {"staleness": float(step - weights), **self._count(drawn, len(groups))}
         # A single draw is a batch as it is; without any difference the step has no gradient.
         if self.update.settings.max_draws == 1 or not groups:
-            return self._as_rows(draws[-1], backbone)
-        return self._as_rows(groups[: self.per_step], backbone)
-
-    def figures(self, step: int) -> Mapping[str, float]:
-        return self._figures[step]
+            return draws[-1]
+        return groups[: self.per_step]
 
     def _count(self, groups: Sequence[Sequence[Rollout]], mixed: int) -> dict[str, float]:
         outcomes, judged = self._outcomes(groups)
@@ -153,6 +167,9 @@ class RoundRollouts:
                     id=rollout.path.id, response_ids=rollout.ids, log_probs=rollout.log_probs, advantage=advantage
                 )
                 rows.append(row)
+        if self.reference is not None:
+            for row, log_probs in zip(rows, self.reference(rows), strict=True):
+                row["reference_log_probs"] = log_probs
         return rows
 
     # --- draws ---
@@ -164,8 +181,8 @@ class RoundRollouts:
         self._drawn += 1
         return draw
 
-    def _draw(self, step: int, backbone: Backbone) -> list[Rollout]:
-        """Sample and judge the next draw, and write it."""
+    def _draw(self, step: int, weights: int, backbone: Backbone) -> list[Rollout]:
+        """Sample and judge the next draw for ``step``, and write it."""
         number, self._drawn = self._drawn, self._drawn + 1
         problems = [self.problems[k] for k in self._positions(number)]
         style, n = backbone.prompt_style, self.sampling.samples
@@ -187,7 +204,7 @@ class RoundRollouts:
                 for payment in costs.count_local(row, of_problem):
                     payment.pay()
                 version = prompts.version("generate", style, problem)
-                lineage = Lineage("student", self.stage, f"{self.model}+{step}", seed=seed, prompt=version)
+                lineage = Lineage("student", self.stage, f"{self.model}+{weights}", seed=seed, prompt=version)
                 for i, completion in enumerate(of_problem):
                     path_id = f"{self.stage}/{problem.id}/{number}/{i}"
                     paths.append(ReasoningPath(path_id, problem.id, completion.text, lineage))
@@ -206,8 +223,8 @@ class RoundRollouts:
         return rollouts
 
     def _positions(self, draw: int) -> list[int]:
-        """The problems of a draw. Each epoch has an order of its own, and leaves out the few at its end that do not make
-        a draw: a draw has no problem twice."""
+        """The problems of a draw. Each epoch has an order of its own, and leaves out the few at its end that do not
+        make a draw: a draw has no problem twice."""
         epoch, place = divmod(draw, len(self.problems) // self.per_step)
         order = list(range(len(self.problems)))
         rng(self.seed, "order", epoch).shuffle(order)

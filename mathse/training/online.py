@@ -1,8 +1,8 @@
 """Online updates: each optimiser step learns from responses that the student of that step has just sampled.
 
-A step, in order: ``OnlineBatches.rows`` samples groups of responses from the current weights and judges them; the loader
-encodes the sampled token ids (their text is never tokenised again); the module computes the log-probability of each id
-under the distribution that it was sampled from, and the update (mathse/training/updates) makes token losses of it.
+A step, in order: ``OnlineBatches.rows`` samples groups of responses from the current weights and judges them; the
+loader encodes the sampled token ids (their text is never tokenised again); the module computes the log-probability of
+each id under the distribution that it was sampled from, and the update (mathse/training/updates) makes token losses.
 
 The loader asks for a step's rows when Lightning asks for its batch, which is after the optimiser step before it: the
 loader has a length, so Lightning fetches nothing ahead, and an online training run has no loader workers.
@@ -63,6 +63,21 @@ class OnlineStream:
         # Sample in the precision of the training step, so that the two differ as little as possible.
         with torch.autocast(device, torch.bfloat16, enabled=self.precision == "bf16-mixed"):
             return [(None, row) for row in self.batches.rows(step, self.backbone)]
+
+
+@torch.no_grad()
+def response_log_probs(
+    backbone: Backbone, rows: Sequence[Row], temperature: float, rows_at_once: int
+) -> list[list[float]]:
+    """log p of each response token of ``rows``, by row: what a reference gives responses of the student."""
+    values: list[list[float]] = []
+    for start in range(0, len(rows), rows_at_once):
+        encoded = backbone.encode(rows[start : start + rows_at_once])
+        batch = {name: tensor.to(backbone.device) for name, tensor in backbone.pad(encoded).items()}
+        states, targets = backbone.answer_states(batch)
+        flat = token_log_probs(backbone.head, states, targets, temperature, backbone.never_sampled)
+        values += [row.tolist() for row in flat.split([len(row.response) for row in encoded])]
+    return values
 
 
 class ResponseEncoder(RowEncoder):
@@ -143,7 +158,7 @@ class OnlineModule(SFTModule):
         self._mismatch.append(mismatch_sums(tokens.old, tokens.sampler, tokens.mask, ratios, ratios))
 
     def training_step(self, batch: dict[str, Any], step: int) -> dict[str, Any]:
-        """Make a step. Its outputs also have the figures of its samples and of the difference of sampler and trainer."""
+        """Make a step. Its outputs also have figures of its samples and of the difference of sampler and trainer."""
         self._mismatch = []
         number = self.global_step  # training_step raises it
         outputs: dict[str, Any] = super().training_step(batch, step)

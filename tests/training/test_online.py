@@ -17,6 +17,7 @@ from mathse.evolution.online import ROLLOUTS, Rollout, RoundRollouts, Sampling
 from mathse.inference.rows import solve_row
 from mathse.runs.store import read_jsonl, sha256_file
 from mathse.training.fit import FitJob, fit
+from mathse.training.online import response_log_probs
 from mathse.training.updates.policy_gradient import PolicyGradient
 from mathse.types import Problem, ReasoningPath, Verdict
 
@@ -49,7 +50,11 @@ def online_job(folder: Path, micro: int = 12, **settings: object) -> FitJob:
         accepts=lambda verdict: verdict.status == "correct",
     )
     fit_settings = Fit(
-        epochs=None, max_steps=STEPS, batch_size=PROBLEMS * SAMPLES, micro_batch_size=micro, optimizer=Optimizer(lr=1e-2)
+        epochs=None,
+        max_steps=STEPS,
+        batch_size=PROBLEMS * SAMPLES,
+        micro_batch_size=micro,
+        optimizer=Optimizer(lr=1e-2),
     )
     rows = [solve_row("compact", problem) for problem in pool]
     trainer = Trainer(accelerator="cpu", precision="32-true", checkpoint_every=1, log_every=1)
@@ -174,6 +179,53 @@ def test_a_killed_run_resumes_to_the_same_bytes(
     fit(tiny_backbone(), online_job(folder))
     assert weights_of(folder) == weights_of(tmp_path / "whole")
     assert sha256_file(folder / ROLLOUTS) == sha256_file(tmp_path / "whole" / ROLLOUTS)
+
+
+def test_a_staleness_of_two_learns_from_samples_of_two_steps_before(tmp_path: Path) -> None:
+    fit(tiny_backbone(), online_job(tmp_path / "whole", staleness=2))
+    log = list(read_jsonl(tmp_path / "whole" / "train_log.jsonl"))
+    assert [line["staleness"] for line in log] == [0, 1, 2, 2]
+    assert log[0]["sampler_difference"] < 1e-5 < log[3]["sampler_difference"]
+    # A run that a kill cuts after two steps goes on with the queue that it had.
+    job = online_job(tmp_path / "killed", staleness=2)
+    assert isinstance(job.online, RoundRollouts)
+    losses, calls = job.online.update.token_losses, []
+
+    def third_fails(*values: object) -> object:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return losses(*values)
+
+    job.online.update.token_losses = third_fails
+    with pytest.raises(KeyboardInterrupt):
+        fit(tiny_backbone(), job)
+    fit(tiny_backbone(), online_job(tmp_path / "killed", staleness=2))
+    assert weights_of(tmp_path / "killed") == weights_of(tmp_path / "whole")
+
+
+def test_a_reference_holds_the_student_back(tmp_path: Path) -> None:
+    moved = []
+    for beta in (0.0, 50.0):
+        backbone, reference = tiny_backbone(), tiny_backbone()
+        reference.model.eval()
+        job = online_job(tmp_path / f"{beta}", beta=beta)
+        assert isinstance(job.online, RoundRollouts)
+        if beta:
+            job.online.reference = lambda rows, model=reference: response_log_probs(model, rows, 1.0, 4)
+        fit(backbone, job)
+        log = list(read_jsonl(tmp_path / f"{beta}" / "train_log.jsonl"))
+        rollouts = list(read_jsonl(tmp_path / f"{beta}" / ROLLOUTS, Rollout))[-PROBLEMS * SAMPLES :]
+        by_id = {problem.id: problem for problem in problems(8)}
+        rows = [
+            {**solve_row("compact", by_id[r.path.problem_id]), "response_ids": r.ids, "log_probs": r.log_probs}
+            for r in rollouts
+        ]
+        of_reference = response_log_probs(reference, rows, 1.0, 4)
+        pairs = [(a, b) for row, r in zip(of_reference, rollouts, strict=True) for a, b in zip(row, r.log_probs, strict=True)]
+        moved.append(sum(abs(a - b) for a, b in pairs) / len(pairs))
+        assert len(log) == STEPS
+    assert moved[1] < moved[0]
 
 
 def test_groups_without_a_difference_are_drawn_again_up_to_the_bound(tmp_path: Path) -> None:
