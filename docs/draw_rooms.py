@@ -173,7 +173,7 @@ WALK = (
         "Row",
     ),
     Step("models.base:Backbone.encode", "training.loader:RowEncoder._made", "tokens and pixels", "tensors"),
-    Step("training.fit:fit", "evolution.fitting:Fitting.fit", "the student is fitted", "checkpoint/"),
+    Step("training.fit:fit", "evolution.models:RunModels.fit", "the student is fitted", "checkpoint/"),
 )
 
 

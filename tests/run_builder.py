@@ -17,7 +17,7 @@ from mathse.config.schema import TrainConfig
 from mathse.data.synthetic.critique import near_miss
 from mathse.data.synthetic.problems import facts
 from mathse.data.synthetic.solution import compute_step, write
-from mathse.evolution.summary import orm_figures
+from mathse.evolution.measure import orm_figures
 from mathse.runs.stage_cache import name_in, own_files
 from mathse.runs.store import read_json, read_jsonl, sha256_file, write_json, write_jsonl
 from mathse.scoring.answers import extract_answer, same_answer

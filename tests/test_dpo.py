@@ -18,8 +18,8 @@ from test_ranks import job as job_of_ranks
 
 from mathse.config.evolution import DPO
 from mathse.config.fits import Optimizer
-from mathse.evolution.preferences import Preference, preference_row, preferences
 from mathse.evolution.state import Judged
+from mathse.evolution.training_rows import Preference, preference_row, preferences
 from mathse.models.base import IGNORED, Backbone
 from mathse.models.row import Row
 from mathse.runs.store import read_jsonl

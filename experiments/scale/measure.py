@@ -151,8 +151,7 @@ def read(made: Made) -> None:
 def sources(made: Made) -> None:
     from contextlib import contextmanager
 
-    from mathse.evolution.problems import RunProblems
-    from mathse.evolution.sources import record_sources
+    from mathse.evolution.problems import RunProblems, record_sources
     from mathse.runs.layout import DONE, SOURCES
 
     _, run, source = opened(made)

@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from mathse.evolution import orm_stages, stages
-from mathse.evolution.decontamination import decontaminate
-from mathse.evolution.difficulty import require_dev_problems
+from mathse.evolution import measure, orm_stages, stages
 from mathse.evolution.evolution_run import EvolutionRun
+from mathse.evolution.models import Student
+from mathse.evolution.problems import decontaminate
 from mathse.evolution.state import EvolutionState
-from mathse.evolution.student import Student
 from mathse.types import Problem, ReasoningPath
 
 
@@ -33,7 +32,6 @@ class EvolutionLoop(EvolutionRun):
     def base_and_orm(self) -> None:
         self.call("on_evolution_start")
         orm_data = orm_stages.read_users_rows(self)  # a mistake in them ends the run before its first fit
-        require_dev_problems(self.config.evolution.resample, self.problems.splits["dev"])
         decontaminate(self.context, self.problems)
         self.student = self.base = stages.base(self)
         self.state = EvolutionState(self.problems.ids_of_d)
@@ -81,7 +79,7 @@ class EvolutionLoop(EvolutionRun):
             self.call("on_student_fitted")
 
     def _finish(self) -> None:
-        self.finish(stages.summary(self), stages.inputs(self))
+        self.finish(measure.summary(self), measure.inputs(self))
 
     def _load(self) -> None:
         self.student = Student(self.stage)
@@ -97,7 +95,7 @@ class EvolutionLoop(EvolutionRun):
         if not self.stage.done:
             self._solve_and_judge(self.problems.distillable)
             self.state.save(self.stage.path)
-            self.finish({"stage": "distill", **stages.counts(self)}, stages.inputs(self))
+            self.finish({"stage": "distill", **measure.counts(self)}, measure.inputs(self))
         self.entries.append(self.stage.summary)
 
     def fit_only(self, rows: Sequence[ReasoningPath]) -> None:

@@ -8,29 +8,44 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mathse.config.evolution import NOBODY
+from mathse.config.judges import judge_named
 from mathse.config.schema import needs_orm
 from mathse.data.domains import is_right
-from mathse.evolution.evolution_run import EvolutionRun
+from mathse.evolution.evolution_run import EvolutionRun, is_reflection
+from mathse.evolution.models import Student
 from mathse.evolution.state import Judged
-from mathse.evolution.student import Student
+from mathse.evolution.training_rows import Exposure, Preference, falling_loss, warnings
 from mathse.inference.generate import predict
 from mathse.judges import Judge, judge_paths
 from mathse.judges.answer import AnswerJudge
 from mathse.judges.orm_rows import Labelled, balance, label, read_orm
+from mathse.judges.teachers import PaidTeacher
 from mathse.reporting.progress.wording import accuracy_text
 from mathse.runs.layout import (
     DEV_PREDICTIONS,
+    FIRST_FIT,
     HELD_PATHS,
     HELD_VERDICTS,
+    INCORRECT,
     METRICS,
     ORM_HELD,
     ORM_METRICS,
     PREDICTIONS,
+    PREFERENCES,
+    SKIPPED_FIT,
+    TOO_LONG,
+    TRAIN,
+    TRAIN_LOG,
 )
+from mathse.runs.ledger import of_run, with_costs
+from mathse.runs.reader import read_stages
+from mathse.runs.rows import JsonlRows
 from mathse.runs.stage_cache import Stage
-from mathse.runs.store import write_json, write_jsonl
-from mathse.scoring.metrics import Decision, accuracy, decide, orm_metrics
-from mathse.types import Problem, ReasoningPath, Verdict
+from mathse.runs.store import read_json, read_jsonl, write_json, write_jsonl
+from mathse.runs.teacher_calls import ASKED
+from mathse.scoring.metrics import Decision, accuracy, decide, orm_metrics, transitions
+from mathse.types import Origin, Problem, ReasoningPath, Verdict
 
 
 def measure_student(loop: EvolutionRun, stage: Stage, student: Student) -> None:
@@ -109,28 +124,6 @@ def labeller(loop: EvolutionRun) -> Callable[[Problem, ReasoningPath], Verdict]:
     return annotate
 
 
-def explained(loop: EvolutionRun, labelled: Sequence[Labelled]) -> list[Labelled]:
-    """The same labels; those of wrong paths that no step checker has read get the teacher's error step and analysis.
-
-    It comes after balancing, because each annotation may cost something.
-    """
-    by_answer = to_explain(labelled)
-    paths = [labelled[k][0] for k in by_answer]
-    problems = [loop.problems.by_id[path.problem_id] for path in paths]
-    annotations = loop.models.teacher.annotate(problems, paths) if paths else []
-    labels = list(labelled)
-    for k, annotation in zip(by_answer, annotations, strict=True):
-        path, truth = labelled[k]
-        analysis = annotation.error_analysis or truth.error_analysis
-        labels[k] = path, replace(truth, error_step=annotation.error_step, error_analysis=analysis)
-    return labels
-
-
-def to_explain(labelled: Sequence[Labelled]) -> list[int]:
-    """The positions of the wrong paths that no step checker has read, before and after ``explained``."""
-    return [k for k, (_, truth) in enumerate(labelled) if truth.status == "wrong" and truth.judge == AnswerJudge.name]
-
-
 def acceptance(loop: EvolutionRun, judged: Sequence[Judged]) -> dict[str, Any]:
     """Counts of accepted, rejected and unparsed paths, and the share of the accepted that is correct: by answer match
     (``acceptance_precision``), and by the source's step checker (``step_precision``)."""
@@ -157,3 +150,151 @@ def acceptance(loop: EvolutionRun, judged: Sequence[Judged]) -> dict[str, Any]:
         "acceptance_precision": share(by_answer),
         "step_precision": share(by_steps),
     }
+
+
+def summary(loop: EvolutionRun) -> dict[str, Any]:
+    """The stage's line in summary.json."""
+    stage = loop.stage
+    skipped = stage.path / SKIPPED_FIT
+    # Figure 2: the test problems that the student before this fit and the one after it solve
+    predictions = [student_of.path / PREDICTIONS for student_of in (loop.previous.stage, stage)]
+    moves = None
+    if all(file.exists() for file in predictions):
+        moves = transitions(*({row["id"]: row["correct"] for row in read_jsonl(file)} for file in predictions))
+    return {
+        "stage": stage.name,
+        **read_accuracy(stage),
+        **counts(loop),
+        **({"pairs": len(JsonlRows(pairs, Preference))} if (pairs := stage.path / PREFERENCES).exists() else {}),
+        "exposure": _exposure(loop),
+        "transitions": moves,
+        "skipped_fit": read_json(skipped)["reason"] if skipped.exists() else None,
+    }
+
+
+def _exposure(loop: EvolutionRun) -> dict[str, Any] | None:
+    """How often the stage's SFT showed the rows of D_SFT, shown and with its warnings; None where there was none."""
+    stage, evolution, name = loop.stage, loop.config.evolution, loop.fit_stage
+    if loop.student.carried_on or (evolution.update == "dpo" and loop.learns_from_pairs):
+        return None
+    settings = loop.config.sft.of_stage(name)
+    own: list[Origin] = ["student", "reflection"] if evolution.reflect.writer == "student" else ["student"]
+    folder = stage.path / FIRST_FIT if (stage.path / FIRST_FIT).exists() else stage.path
+    too_long = {row["row"] - 1 for row in read_jsonl(folder / TOO_LONG)} if (folder / TOO_LONG).exists() else set()
+    origins = Counter(path.lineage.origin for k, path in enumerate(loop.state.train) if k not in too_long)
+    rows = origins.total()
+    exposure = Exposure(rows, sum(origins[origin] for origin in own), settings.steps(rows) * settings.batch_size)
+    section = "sft" if name is None else f"sft.{name}"
+    found = [*warnings(exposure, section, has_own=name == "round")]
+    found += falling_loss(read_jsonl(folder / TRAIN_LOG), section)
+    for line in (str(exposure), *found):
+        loop.context.progress.say(f"{stage.name}: {line}")
+    return {**exposure.to_json(), "warnings": found}
+
+
+def inputs(loop: EvolutionRun) -> list[Path]:
+    """The files of other stages that this one read: D_SFT and R_incorrect before it (checkpoints are outputs of the
+    stages named in "after")."""
+    before = loop.state_stage
+    return [before.path / TRAIN, before.path / INCORRECT] if before is not None else []
+
+
+NOTHING_JUDGED = dict.fromkeys(("accepted", "rejected", "unparsed", "acceptance_precision", "step_precision"))
+
+
+def counts(loop: EvolutionRun) -> dict[str, Any]:
+    """Rows of D_SFT by origin, and the verdicts on this stage's paths in numbers. The final stage judges none: it has
+    the numbers of the rewrites that it goes on from."""
+    # D_SFT's rows by author: teacher, student, reflection
+    origins = Counter(path.lineage.origin for path in loop.state.train)
+    if loop.stage.name != "final":
+        judged = acceptance(loop, loop.judged)
+    elif (before := loop.state_stage) is not None and is_reflection(before):
+        judged = {key: before.summary[key] for key in NOTHING_JUDGED}
+    else:
+        judged = {}
+    rows = {"train_rows": origins.total(), **NOTHING_JUDGED, **judged, "origins": dict(sorted(origins.items()))}
+    return {**rows, ASKED: asked_of_teacher(loop)}
+
+
+def read_accuracy(stage: Stage) -> dict[str, Any]:
+    """Null in an ablation without EvaluateStudent."""
+    file = stage.path / METRICS
+    metrics = read_json(file) if file.exists() else dict.fromkeys(("accuracy", "ci95", "total", "dev_accuracy"))
+    return {
+        "accuracy": metrics["accuracy"],
+        "ci95": metrics["ci95"],
+        "n": metrics["total"],
+        "dev_accuracy": metrics["dev_accuracy"],
+    }
+
+
+ORM_FIGURES = (
+    "positive_accuracy",
+    "negative_accuracy",
+    "overall_accuracy",
+    "error_step_accuracy",
+    "auroc",
+    "n",
+    "unparsed",
+    "ci95",
+)
+
+
+def summarize(loop: EvolutionRun) -> dict[str, Any]:
+    """The summary of a finished run; ``metric`` is dev accuracy (task=orm: held-out verdict accuracy)."""
+    config, run = loop.config, loop.context.run
+    orm = next((orm_figures(stage.summary) for stage in loop.orm_stages), None)
+    by_student = [
+        {"stage": entry["stage"], **orm_figures(read_json(file))}
+        for entry in loop.entries
+        if (file := run.path / entry["stage"] / ORM_METRICS).exists()
+    ]
+    last = loop.entries[-1] if loop.entries else {}
+    made = read_stages(run.path)
+    metric = orm["overall_accuracy"] if config.task == "orm" and orm else last.get("dev_accuracy")
+    return {
+        "status": "finished",
+        "name": config.name,
+        "task": config.task,
+        "seed": config.seed,
+        "metric": metric,
+        "stages": [with_costs(entry, made) for entry in loop.entries],
+        "ledger": of_run(made),
+        "orm": orm,
+        "orm_by_student": by_student,
+        "notes": [
+            *loop.context.notes,
+            *_warnings(loop),
+            *(f"{stage.name}: {reason}" for stage in made if (reason := stage.summary.get("no_rewrites"))),
+        ],
+        **({"usage": teacher.usage()} if isinstance(teacher := loop.models.teacher, PaidTeacher) else {}),
+    }
+
+
+def _warnings(loop: EvolutionRun) -> list[str]:
+    """The warnings of each stage's training run: rows that it hardly saw, a loss that still falls."""
+    runs = ((entry["stage"], entry["exposure"]) for entry in loop.entries if entry.get("exposure"))
+    return [f"{stage}: {warning}" for stage, exposure in runs for warning in exposure["warnings"]]
+
+
+def orm_figures(metrics: dict[str, Any]) -> dict[str, Any]:
+    """An ORM's figures without the bins of its reliability diagram."""
+    return {key: metrics.get(key) for key in ORM_FIGURES}
+
+
+def asked_of_teacher(loop: EvolutionRun, drafts: int = 0) -> int:
+    """Solutions or rewrites of the stage, and verdicts where the teacher gives such.
+
+    Args:
+        drafts: of a reflection, those that feedback was given on.
+    """
+    config, judged, name = loop.config, len(loop.judged), Path(loop.stage.name).name
+    reflect = config.evolution.reflect
+    asks = judge_named(config.distill.judge if name == "distill" else config.judge, config.judge).asks
+    calls = judged if "teacher" in asks else 0
+    if name == "distill" or (name == "reflection" and reflect.writer == "teacher"):
+        calls += judged
+    if reflect.feedback != NOBODY and "teacher" in judge_named(reflect.feedback, config.judge).asks:
+        calls += drafts
+    return calls

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 
@@ -23,11 +23,12 @@ from mathse.errors import DataError
 from mathse.evolution import stages
 from mathse.evolution.evolution_run import EvolutionRun
 from mathse.evolution.keys import COMMON, JUDGING, SFT_KEYS, orm_teaching_keys, sampling_keys
-from mathse.evolution.measure import explained, judge_held, labeller, to_explain
+from mathse.evolution.measure import judge_held, labeller
+from mathse.evolution.models import Student
 from mathse.evolution.state import Judged
-from mathse.evolution.student import Student
 from mathse.evolution.training_rows import solution_rows
 from mathse.inference.rows import solve_row
+from mathse.judges.answer import AnswerJudge
 from mathse.judges.orm import status_tokens
 from mathse.judges.orm_rows import (
     FORM,
@@ -246,6 +247,28 @@ def _labelled(loop: EvolutionRun, students: Sequence[Stage], split: str, file: s
     if loop.config.orm.references:
         paths += [solution_path(p, f"orm/{split}") for p in loop.problems.splits[split] if p.solution]
     return explained(loop, balance(label(paths, loop.problems.by_id, labeller(loop)), loop.config.seed))
+
+
+def explained(loop: EvolutionRun, labelled: Sequence[Labelled]) -> list[Labelled]:
+    """The same labels; those of wrong paths that no step checker has read get the teacher's error step and analysis.
+
+    It comes after balancing, because each annotation may cost something.
+    """
+    by_answer = to_explain(labelled)
+    paths = [labelled[k][0] for k in by_answer]
+    problems = [loop.problems.by_id[path.problem_id] for path in paths]
+    annotations = loop.models.teacher.annotate(problems, paths) if paths else []
+    labels = list(labelled)
+    for k, annotation in zip(by_answer, annotations, strict=True):
+        path, truth = labelled[k]
+        analysis = annotation.error_analysis or truth.error_analysis
+        labels[k] = path, replace(truth, error_step=annotation.error_step, error_analysis=analysis)
+    return labels
+
+
+def to_explain(labelled: Sequence[Labelled]) -> list[int]:
+    """The positions of the wrong paths that no step checker has read, before and after ``explained``."""
+    return [k for k, (_, truth) in enumerate(labelled) if truth.status == "wrong" and truth.judge == AnswerJudge.name]
 
 
 def _fit_orm(loop: EvolutionRun, stage: Stage, solver: Stage, labelled: Sequence[Labelled]) -> str | None:

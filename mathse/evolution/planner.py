@@ -20,7 +20,7 @@ from mathse.config.teachers import OpenAITeacher, StudentTeacher
 from mathse.data.domains import open_domain
 from mathse.data.labelled_paths import read_orm_data
 from mathse.data.problems import to_distill
-from mathse.evolution.exposure import Exposure, warnings
+from mathse.evolution.training_rows import Exposure, warnings
 from mathse.runs.store import read_jsonl
 from mathse.types import Problem
 

@@ -6,34 +6,37 @@ How the ORM's own stages are made is in orm_stages.py, reflection in reflect.py.
 from __future__ import annotations
 
 import os
+import random
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 
 from mathse.config.evolution import Reflect
-from mathse.config.fits import FitStage
 from mathse.config.judges import judge_named
 from mathse.config.schema import is_fitted_on
+from mathse.data.domains import domain_of
 from mathse.data.problems import to_distill
-from mathse.evolution.decontamination import decontamination_keys
-from mathse.evolution.difficulty import beginnings, draw_by_failure, failure_rates, problems_to_sample
 from mathse.evolution.evolution_run import EvolutionRun, round_name
-from mathse.evolution.exposure import Exposure, falling_loss, warnings
-from mathse.evolution.filter import leave_out_listed, list_unusable, unread_pictures, unreadable_images
 from mathse.evolution.keys import COMMON, fitting_keys, judging_keys, student_keys, teaching_keys, updating_keys
-from mathse.evolution.measure import acceptance, measure_student
-from mathse.evolution.preferences import Preference, preference_row, preferences
-from mathse.evolution.sources import record_sources
-from mathse.evolution.state import Judged, judged_rows
-from mathse.evolution.student import Student
-from mathse.evolution.teacher_calls import asked_of_teacher
-from mathse.evolution.training_rows import solution_rows, training_rows
+from mathse.evolution.measure import NOTHING_JUDGED, measure_student, read_accuracy
+from mathse.evolution.models import Student
+from mathse.evolution.problems import (
+    decontamination_keys,
+    leave_out_listed,
+    list_unusable,
+    record_sources,
+    unread_pictures,
+    unreadable_images,
+)
+from mathse.evolution.state import EvolutionState, Judged, judged_rows
+from mathse.evolution.training_rows import Preference, preference_row, preferences, solution_rows, training_rows
+from mathse.inference.generate import PathPrefix
 from mathse.judges import judge_paths
 from mathse.judges.teachers import MAX_ROWS_A_CALL, group_into_calls, prompt_version
 from mathse.judges.teachers.student import StudentTeacher
@@ -42,30 +45,24 @@ from mathse.runs.layout import (
     CHECKPOINT,
     DEV_PREDICTIONS,
     FIRST_FIT,
-    INCORRECT,
     METRICS,
     PATHS,
     PREDICTIONS,
     PREFERENCES,
     SCRATCH,
     SKIPPED_FIT,
-    TOO_LONG,
     TRAIN,
-    TRAIN_LOG,
     VERDICTS,
 )
-from mathse.runs.reader import read_stage
+from mathse.runs.reader import FinishedStage, read_stage
 from mathse.runs.rows import JsonlRows, Mapped
 from mathse.runs.stage_cache import Stage
-from mathse.runs.store import BatchLog, publish_folder, read_json, read_jsonl, write_json, write_jsonl
+from mathse.runs.store import BatchLog, publish_folder, read_jsonl, write_json, write_jsonl
 from mathse.runs.teacher_calls import ASKED
-from mathse.scoring.metrics import transitions
+from mathse.scoring.metrics import first_step
 from mathse.seeds import rng
 from mathse.training.fit import save_checkpoint
-from mathse.types import Lineage, Origin, Problem, ReasoningPath
-
-REFLECTION = "reflection"  # the stage; of a round: round_01/reflection
-
+from mathse.types import Lineage, Problem, ReasoningPath, Verdict
 
 # --- opening stages ---------------------------------------------------------------------------------------------------
 
@@ -106,10 +103,6 @@ def open_reflection(loop: EvolutionRun, name: str) -> Stage:
         "callbacks",
     )
     return _open(loop, name, "wrong paths are rewritten, judged and merged", keys)
-
-
-def is_reflection(stage: Stage) -> bool:
-    return Path(stage.name).name == REFLECTION
 
 
 def open_final(loop: EvolutionRun) -> Stage:
@@ -159,7 +152,7 @@ def base(loop: EvolutionRun) -> Student:
         record_sources(context, problems, stage)
         measure_student(loop, stage, student)
         nothing: dict[str, Any] = {"train_rows": 0, **NOTHING_JUDGED, "origins": {}, ASKED: 0, "exposure": None}
-        stage.finish({"stage": "base", **_accuracy(stage), **nothing, "transitions": None, "skipped_fit": None})
+        stage.finish({"stage": "base", **read_accuracy(stage), **nothing, "transitions": None, "skipped_fit": None})
         context.loggers.stage_finished(stage)
     else:
         leave_out_listed(context, problems, stage)
@@ -262,7 +255,7 @@ def fit_student(loop: EvolutionRun, init: str) -> Student:
     """Alg. 1 lines 3, 12, 17: SFT on D_SFT, from the base or from the previous student; or, where there is nothing new
     to fit on, the previous student carried on. ``evolution.update``: DPO on pairs instead, or after it."""
     stage, paths, previous, config = loop.stage, loop.state.train, loop.student, loop.config
-    update = config.evolution.update if learns_from_pairs(loop) else "sft"
+    update = config.evolution.update if loop.learns_from_pairs else "sft"
     pairs: Sequence[Preference] = []
     if update != "sft":
         made = preferences(paths, loop.state.incorrect, config.evolution.dpo.pairs_per_problem)
@@ -289,11 +282,6 @@ def fit_student(loop: EvolutionRun, init: str) -> Student:
         for name in (CHECKPOINT, SCRATCH):
             shutil.rmtree(first / name, ignore_errors=True)
     return student
-
-
-def learns_from_pairs(loop: EvolutionRun) -> bool:
-    """Whether the current stage's fit follows ``evolution.update``: distillation has no paths of a student yet."""
-    return loop.config.task == "evolve" and loop.stage.name != "distill"
 
 
 def _nothing_new(
@@ -328,7 +316,7 @@ def _fit_on_paths(loop: EvolutionRun, start: Path, folder: Path | None = None) -
             paths,
             loop.config.evolution.reflect.row,
         ),
-        loop.config.sft.of_stage(fit_stage(loop)),
+        loop.config.sft.of_stage(loop.fit_stage),
         label=f"fit on {len(paths)} paths",
         val_rows=solution_rows(backbone.prompt_style, loop.problems.splits["dev"]),
         kept_in=None if folder is not None else _kept_in(loop),
@@ -339,7 +327,7 @@ def _fit_on_paths(loop: EvolutionRun, start: Path, folder: Path | None = None) -
 def _fit_on_pairs(loop: EvolutionRun, start: Path, pairs: Sequence[Preference]) -> None:
     backbone = loop.models.backbone(start)
     style, problems = backbone.prompt_style, loop.problems.by_id
-    sft, dpo = loop.config.sft.of_stage(fit_stage(loop)), loop.config.evolution.dpo
+    sft, dpo = loop.config.sft.of_stage(loop.fit_stage), loop.config.evolution.dpo
     settings = replace(
         sft,
         epochs=dpo.epochs,
@@ -358,12 +346,6 @@ def _fit_on_pairs(loop: EvolutionRun, start: Path, pairs: Sequence[Preference]) 
         kept_in=_kept_in(loop),
         dpo=dpo,
     )
-
-
-def fit_stage(loop: EvolutionRun) -> FitStage | None:
-    """The section of ``sft`` that the current stage's fit follows; None: of task=sft."""
-    name: Any = "round" if loop.stage.name == loop.round_name else loop.stage.name
-    return name if name in get_args(FitStage) else None
 
 
 def _kept_in(loop: EvolutionRun) -> torch.dtype | None:
@@ -391,81 +373,80 @@ def _link(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-# --- what stages report -----------------------------------------------------------------------------------------------
+# --- difficulty -------------------------------------------------------------------------------------------------------
+
+UNTRIED = 0.5  # failure rate of a problem without samples
 
 
-def summary(loop: EvolutionRun) -> dict[str, Any]:
-    """The stage's line in summary.json."""
-    stage = loop.stage
-    skipped = stage.path / SKIPPED_FIT
-    # Figure 2: the test problems that the student before this fit and the one after it solve
-    predictions = [student_of.path / PREDICTIONS for student_of in (loop.previous.stage, stage)]
-    moves = None
-    if all(file.exists() for file in predictions):
-        moves = transitions(*({row["id"]: row["correct"] for row in read_jsonl(file)} for file in predictions))
-    return {
-        "stage": stage.name,
-        **_accuracy(stage),
-        **counts(loop),
-        **({"pairs": len(JsonlRows(pairs, Preference))} if (pairs := stage.path / PREFERENCES).exists() else {}),
-        "exposure": _exposure(loop),
-        "transitions": moves,
-        "skipped_fit": read_json(skipped)["reason"] if skipped.exists() else None,
-    }
+def failure_rates(rounds: Iterable[FinishedStage], accept: Callable[[Verdict], bool]) -> dict[str, float]:
+    """The share of rejected samples by problem, over finished rounds, with one success and one failure added (Laplace).
+
+    Samples that went on from right steps are left out: they succeed more often than samples of the whole path.
+    """
+    tried: Counter[str] = Counter()
+    failed: Counter[str] = Counter()
+    for stage in rounds:
+        problem_of = {
+            path.id: path.problem_id for path in stage.rows(PATHS, ReasoningPath) if path.lineage.parent is None
+        }
+        for verdict in stage.rows(VERDICTS, Verdict):
+            if (problem := problem_of.get(verdict.path_id)) is not None:
+                tried[problem] += 1
+                failed[problem] += not accept(verdict)
+    return {problem: (failed[problem] + 1) / (count + 2) for problem, count in tried.items()}
 
 
-def _exposure(loop: EvolutionRun) -> dict[str, Any] | None:
-    """How often the stage's SFT showed the rows of D_SFT, shown and with its warnings; None where there was none."""
-    stage, evolution, name = loop.stage, loop.config.evolution, fit_stage(loop)
-    if loop.student.carried_on or (evolution.update == "dpo" and learns_from_pairs(loop)):
-        return None
-    settings = loop.config.sft.of_stage(name)
-    own: list[Origin] = ["student", "reflection"] if evolution.reflect.writer == "student" else ["student"]
-    folder = stage.path / FIRST_FIT if (stage.path / FIRST_FIT).exists() else stage.path
-    too_long = {row["row"] - 1 for row in read_jsonl(folder / TOO_LONG)} if (folder / TOO_LONG).exists() else set()
-    origins = Counter(path.lineage.origin for k, path in enumerate(loop.state.train) if k not in too_long)
-    rows = origins.total()
-    exposure = Exposure(rows, sum(origins[origin] for origin in own), settings.steps(rows) * settings.batch_size)
-    section = "sft" if name is None else f"sft.{name}"
-    found = [*warnings(exposure, section, has_own=name == "round")]
-    found += falling_loss(read_jsonl(folder / TRAIN_LOG), section)
-    for line in (str(exposure), *found):
-        loop.context.progress.say(f"{stage.name}: {line}")
-    return {**exposure.to_json(), "warnings": found}
+def draw_by_failure(problems: Sequence[str], rates: Mapping[str, float], size: int, draw: random.Random) -> list[str]:
+    """``size`` different problems, each next one drawn with a probability proportional to its failure rate.
+
+    The largest of u^(1/w), u uniform, are such a draw without replacement (Efraimidis and Spirakis 2006).
+    """
+    keys = {problem: draw.random() ** (1 / rates.get(problem, UNTRIED)) for problem in problems}
+    return sorted(sorted(problems, key=keys.__getitem__, reverse=True)[:size])
 
 
-def inputs(loop: EvolutionRun) -> list[Path]:
-    """The files of other stages that this one read: D_SFT and R_incorrect before it (checkpoints are outputs of the
-    stages named in "after")."""
-    before = loop.state_stage
-    return [before.path / TRAIN, before.path / INCORRECT] if before is not None else []
+def problems_to_sample(
+    state: EvolutionState, resample: str, dev_accuracy: Mapping[str, Any], student: str
+) -> list[str]:
+    """D_remain, and the solved problems that are sampled again, in the order of D. A problem with a row by the teacher
+    alone is not among them: its solution is right already.
+
+    Args:
+        resample: ``evolution.resample``.
+        dev_accuracy: of the student of each stage, by the stage's name.
+        student: the stage of the student that will sample.
+    """
+    if resample == "never":
+        return state.remaining
+    writers = {path.problem_id: path.lineage.model for path in state.train if path.lineage.origin == "student"}
+    if resample == "better":
+        of_writer = {f"{stage}/{CHECKPOINT}": accuracy for stage, accuracy in dev_accuracy.items()}
+        writers = {p: writer for p, writer in writers.items() if of_writer[writer] < dev_accuracy[student]}
+    remaining = set(state.remaining)
+    return [problem for problem in state.problems if problem in remaining or problem in writers]
 
 
-NOTHING_JUDGED = dict.fromkeys(("accepted", "rejected", "unparsed", "acceptance_precision", "step_precision"))
+def beginnings(state: EvolutionState, problems: Sequence[str], by_id: Mapping[str, Problem]) -> dict[str, PathPrefix]:
+    """By problem, the steps before the first wrong one of its newest rejected path, where the verdict names a later
+    step than the first."""
+    wanted = set(problems)
+    newest = {item.path.problem_id: k for k, item in enumerate(state.incorrect) if item.path.problem_id in wanted}
+    found = {}
+    for problem_id, k in newest.items():
+        item = state.incorrect[k]
+        wrong = first_step(item.verdict.error_step)
+        text = "" if wrong is None else text_before_step(by_id[problem_id], item.path.text, wrong)
+        if text:
+            found[problem_id] = PathPrefix(text, item.path.id)
+    return found
 
 
-def counts(loop: EvolutionRun) -> dict[str, Any]:
-    """Rows of D_SFT by origin, and the verdicts on this stage's paths in numbers. The final stage judges none: it has
-    the numbers of the rewrites that it goes on from."""
-    # D_SFT's rows by author: teacher, student, reflection
-    origins = Counter(path.lineage.origin for path in loop.state.train)
-    if loop.stage.name != "final":
-        judged = acceptance(loop, loop.judged)
-    elif (before := loop.state_stage) is not None and is_reflection(before):
-        judged = {key: before.summary[key] for key in NOTHING_JUDGED}
-    else:
-        judged = {}
-    rows = {"train_rows": origins.total(), **NOTHING_JUDGED, **judged, "origins": dict(sorted(origins.items()))}
-    return {**rows, ASKED: asked_of_teacher(loop)}
-
-
-def _accuracy(stage: Stage) -> dict[str, Any]:
-    """Null in an ablation without EvaluateStudent."""
-    file = stage.path / METRICS
-    metrics = read_json(file) if file.exists() else dict.fromkeys(("accuracy", "ci95", "total", "dev_accuracy"))
-    return {
-        "accuracy": metrics["accuracy"],
-        "ci95": metrics["ci95"],
-        "n": metrics["total"],
-        "dev_accuracy": metrics["dev_accuracy"],
-    }
+def text_before_step(problem: Problem, text: str, number: int) -> str:
+    """A path up to its step ``number``; empty where it has no such step or nothing stands before it."""
+    end = 0
+    for position, (named, piece) in enumerate(domain_of(problem).steps(text), 1):
+        start = text.find(piece, end)
+        if (position if named is None else named) == number:  # lines without a number are counted
+            return text[:start].rstrip()
+        end = start + len(piece)
+    return ""

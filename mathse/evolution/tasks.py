@@ -20,13 +20,13 @@ from mathse.data.problem_table import ids_of
 from mathse.data.sources import open_source, problem_named
 from mathse.errors import DataError, SettingsChanged
 from mathse.evolution import memory
-from mathse.evolution.context import RunContext
+from mathse.evolution.evolution_run import RunContext
 from mathse.evolution.keys import recorded_settings
 from mathse.evolution.loop import EvolutionLoop
+from mathse.evolution.measure import summarize
 from mathse.evolution.models import RunModels
 from mathse.evolution.planner import stages_ahead
 from mathse.evolution.problems import RunProblems
-from mathse.evolution.summary import summarize
 from mathse.inference.llm.account import format_totals
 from mathse.judges.served_orm import note_unscored
 from mathse.judges.teachers import PaidTeacher

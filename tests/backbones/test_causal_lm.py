@@ -22,8 +22,7 @@ from mathse.config.backbones import CausalLM, SmolLM2
 from mathse.config.data import JsonlData
 from mathse.config.schema import TrainConfig, Trainer
 from mathse.errors import CheckpointError, DataError
-from mathse.evolution.filter import unread_pictures
-from mathse.evolution.problems import RunProblems
+from mathse.evolution.problems import RunProblems, unread_pictures
 from mathse.models import adapters, memory, precision
 from mathse.models.base import IGNORED, Backbone
 from mathse.models.causal_lm import CausalLMBackbone

@@ -9,7 +9,7 @@ import pytest
 from e2e.runs import TINY, rows, run, stages
 from e2e.test_tasks import check_bookkeeping, paths, weights
 from mathse.errors import ConfigError
-from mathse.evolution.preferences import Preference
+from mathse.evolution.training_rows import Preference
 from mathse.runs.store import read_jsonl
 
 PREVIOUS = ("evolution.init=previous", "evolution.reflect.init=previous")

@@ -9,13 +9,11 @@ from pathlib import Path
 import pytest
 from small import path, verdict
 
-from mathse.errors import DataError
-from mathse.evolution.difficulty import (
+from mathse.evolution.stages import (
     beginnings,
     draw_by_failure,
     failure_rates,
     problems_to_sample,
-    require_dev_problems,
     text_before_step,
 )
 from mathse.evolution.state import EvolutionState, Judged
@@ -87,12 +85,6 @@ def test_better_samples_a_solved_problem_where_the_student_has_passed_its_writer
     state = solved(by("distill", "p1"), by("round_01", "p2"))
     accuracies = {"distill": 0.2, "round_01": 0.4, "round_02": 0.4}
     assert problems_to_sample(state, "better", accuracies, "round_02") == ["p0", "p1", "p3", "p4", "p5"]
-
-
-def test_better_without_dev_problems_is_refused_with_its_key() -> None:
-    with pytest.raises(DataError, match=r"evolution\.resample = 'better'.*dev"):
-        require_dev_problems("better", [])
-    require_dev_problems("all", [])
 
 
 def rejected(problem_id: str, text: str, step: str | None, name: str = "0") -> Judged:

@@ -12,8 +12,8 @@ from orm_by_heart import saved, six_paths, trained
 
 from mathse.config import judges as settings
 from mathse.config.fits import ORM
+from mathse.evolution.callbacks import _feedback
 from mathse.evolution.models import ORMOnDemand, RunModels
-from mathse.evolution.reflect import _feedback
 from mathse.evolution.state import Judged
 from mathse.judges import judge_paths
 from mathse.judges.orm import open_orm

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mathse.evolution.exposure import Exposure, falling_loss, warnings
+from mathse.evolution.training_rows import Exposure, falling_loss, warnings
 
 
 def test_a_run_of_fixed_steps_on_many_rows_is_warned_to_be_less_than_an_epoch() -> None:

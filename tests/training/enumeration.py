@@ -74,19 +74,16 @@ def expected_gradient(
 
     Args:
         advantages: the update's, of (groups, samples) rewards and judged.
-        response_losses: advantages (R,) -> the loss of each response (R,) in a batch of ``group`` responses.
+        response_losses: advantages (cases, R) -> their losses (cases, R) in a batch of ``group`` responses.
     """
     chances, right = policy.probabilities().detach(), rewards > 0
     p = float(chances[right].sum())
-    total = torch.zeros(())
-    for k in range(group + 1):
-        of_group = torch.tensor([[1.0] * k + [0.0] * (group - k)])
-        both = advantages(of_group, torch.ones_like(of_group).bool())[0].double()
-        binomial = comb(group, k) * p**k * (1 - p) ** (group - k)
-        if k:
-            losses = response_losses(torch.full_like(chances, float(both[0])))
-            total = total + binomial * k * (chances / p * losses)[right].sum()
-        if k < group:
-            losses = response_losses(torch.full_like(chances, float(both[-1])))
-            total = total + binomial * (group - k) * (chances / (1 - p) * losses)[~right].sum()
-    return policy.gradient(total)
+    counts = torch.arange(group + 1)
+    groups = (torch.arange(group) < counts[:, None]).float()  # (group + 1, group), k right responses first
+    given = advantages(groups, torch.ones_like(groups).bool()).double()
+    binomial = torch.tensor([comb(group, k) * p**k * (1 - p) ** (group - k) for k in range(group + 1)]).double()
+
+    # (group + 1, R): the advantage of each response in a group with k right responses, and how often it is there
+    of_response = torch.where(right, given[:, :1], given[:, -1:])
+    often = torch.where(right, counts[:, None] * chances / p, (group - counts)[:, None] * chances / (1 - p))
+    return policy.gradient((binomial[:, None] * often * response_losses(of_response)).sum())

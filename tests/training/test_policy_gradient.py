@@ -50,6 +50,18 @@ def of_policy(policy: TablePolicy, **others: Tensor) -> ResponseTokens:
     return ResponseTokens(log_probs, others.pop("old", log_probs.detach()), policy.mask, **others)
 
 
+def losses_in_groups(of: PolicyGradient, policy: TablePolicy, group: int) -> Callable[[Tensor], Tensor]:
+    """For ``expected_gradient``. Responses of 3 tokens have the same average in every aggregation."""
+
+    def response_losses(advantages: Tensor) -> Tensor:
+        log_probs, mask = (tensor.repeat(len(advantages), 1) for tensor in (policy.log_probs(), policy.mask))
+        tokens = ResponseTokens(log_probs, log_probs.detach(), mask)
+        losses = batch_loss(of, tokens, advantages.ravel(), (group, torch.tensor(3.0 * group)))
+        return losses.sum(1).view_as(advantages)
+
+    return response_losses
+
+
 def gradient_of_objective(policy: TablePolicy, rewards: Tensor, objective: str) -> Tensor:
     return policy.gradient(OBJECTIVES[objective]((policy.probabilities() * rewards).sum()))
 
@@ -73,13 +85,7 @@ def test_the_expected_gradient_of_a_loss_is_that_of_its_objective(
 ) -> None:
     policy, of = TablePolicy(1), update(name)
     rewards = right_responses(policy)
-
-    def response_losses(advantages: Tensor) -> Tensor:
-        # all responses have 3 tokens, so every aggregation divides by 3 * group
-        batch = (group, torch.tensor(3.0 * group))
-        return batch_loss(of, of_policy(policy), advantages, batch).sum(1)
-
-    found = expected_gradient(policy, rewards, group, of.advantages, response_losses)
+    found = expected_gradient(policy, rewards, group, of.advantages, losses_in_groups(of, policy, group))
     wanted = -share / LENGTH * gradient_of_objective(policy, rewards, objective)
     assert torch.allclose(found, wanted, rtol=rtol, atol=rtol * float(wanted.abs().max()))
 
@@ -109,11 +115,7 @@ def test_all_pairs_of_responses_by_hand_give_the_same_gradient(name: str) -> Non
         of_rows = ResponseTokens(tokens.log_probs[pairs[:, k]], tokens.old[pairs[:, k]], tokens.mask[pairs[:, k]])
         losses = batch_loss(of, of_rows, advantages[:, k], (2, torch.tensor(6.0))).sum(1)
         total = total + (chances[pairs].prod(1) * losses).sum()
-
-    def response_losses(advantage: Tensor) -> Tensor:
-        return batch_loss(of, of_policy(policy), advantage, (2, torch.tensor(6.0))).sum(1)
-
-    by_count = expected_gradient(policy, rewards, 2, of.advantages, response_losses)
+    by_count = expected_gradient(policy, rewards, 2, of.advantages, losses_in_groups(of, policy, 2))
     assert torch.allclose(policy.gradient(total), by_count, atol=1e-9)
 
 
@@ -124,11 +126,8 @@ def test_with_responses_of_several_lengths_only_the_constant_average_follows_p()
     found = {}
     for aggregation in ("constant", "sequences"):
         of = update("rloo", aggregation=aggregation)
-
-        def response_losses(advantages: Tensor, of: PolicyGradient = of) -> Tensor:
-            return batch_loss(of, of_policy(policy), advantages, (group, torch.tensor(0.0))).sum(1)
-
-        found[aggregation] = expected_gradient(policy, rewards, group, of.advantages, response_losses)
+        losses = losses_in_groups(of, policy, group)
+        found[aggregation] = expected_gradient(policy, rewards, group, of.advantages, losses)
     assert torch.allclose(found["constant"], wanted, atol=1e-7)
     cosine = torch.nn.functional.cosine_similarity(found["sequences"].ravel(), wanted.ravel(), dim=0)
     assert cosine < 0.999  # the length bias turns the direction
@@ -227,7 +226,7 @@ def test_advantages_are_those_of_the_papers_formulas() -> None:
         numbers = rewards.double().numpy()
         centred = numbers - numbers.mean(1, keepdims=True)
         others = (numbers.sum(1, keepdims=True) - numbers) / 3
-        wanted = {
+        wanted: dict[tuple[Any, Any], Any] = {
             ("mean", "none"): centred,
             ("mean", "group_std"): centred / (numbers.std(1, ddof=1, keepdims=True) + 1e-4),
             ("mean", "batch_std"): centred / (numbers.std(ddof=1) + 1e-4),

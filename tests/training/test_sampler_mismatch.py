@@ -139,9 +139,9 @@ def test_the_divergence_from_the_sampler_is_that_of_the_sampled_side() -> None:
     old, sampler = TablePolicy(1), TablePolicy(1).perturbed(0.5)
     chances = sampler.probabilities().detach()[:, None] * torch.tensor([1.0, 0, 0])
     d = old.log_probs() - sampler.log_probs()
-    of_first = float((chances * (d.exp() - d - 1)).sum())
+    of_first = (chances * (d.exp() - d - 1)).sum().item()
     p, q = sampler.logits[0].softmax(-1), old.logits[0].softmax(-1)
-    assert of_first == pytest.approx(float((p * (p / q).log()).sum()))
+    assert of_first == pytest.approx((p * (p / q).log()).sum().item())
 
 
 # --- the distribution that tokens were drawn from ---------------------------------------------------------------------

@@ -88,7 +88,7 @@ class DataCheck:
             self._warn(problem, "solution", f"the solution does not end in the answer {problem.answer!r:.60}")
 
     def _refusal(self, problem: Problem, images: Sequence[Image]) -> str | None:
-        """Why the backbone cannot take a problem, as in a run (mathse/evolution/filter.py)."""
+        """Why the backbone cannot take a problem, as in a run (mathse/evolution/problems.py)."""
         if self.backbone is None:
             return None
         row = solve_row(self.backbone.prompt_style, problem)

@@ -16,9 +16,8 @@ from mathse.data.domains import recorded_domain
 from mathse.data.labelled_paths import read_labelled
 from mathse.data.sources import problem_lookup, problem_named
 from mathse.errors import DataError
-from mathse.evolution.preferences import Preference, preference_row, preferences
 from mathse.evolution.state import Judged
-from mathse.evolution.training_rows import rewrites, training_row
+from mathse.evolution.training_rows import Preference, preference_row, preferences, rewrites, training_row
 from mathse.inference import prompts
 from mathse.judges import orm_rows
 from mathse.models.row import Row, with_pictures_first

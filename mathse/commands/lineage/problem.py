@@ -15,7 +15,7 @@ from mathse.data.labelled_paths import read_labelled
 from mathse.data.source_terms import UNKNOWN, terms_of
 from mathse.data.sources import recorded_data, recorded_source
 from mathse.errors import ConfigError, DataError
-from mathse.evolution.sources import image_at, origin, origin_at
+from mathse.evolution.problems import image_at, origin, origin_at
 from mathse.runs.layout import SOURCES
 from mathse.runs.reader import Run
 from mathse.types import Problem
