@@ -11,11 +11,9 @@ from mathse.config.setting import SETTINGS, Section
 
 
 @dataclass(config=SETTINGS)
-class PolicyGradientUpdate(Section):
-    """Groups of responses that the current student samples. update=grpo, dr_grpo, rloo, gspo and cispo are settings of
-    this class."""
+class OnlineUpdate(Section):
+    """What updates share that learn from responses of the current student."""
 
-    _target_: str = "mathse.training.updates.policy_gradient.PolicyGradient"
     steps: int = Field(default=100, ge=1, description="Number of optimizer steps of an online round.")
     problems_per_step: int = Field(default=32, ge=1, description="Number of problems that a step samples groups for.")
     max_draws: int = Field(
@@ -30,6 +28,26 @@ class PolicyGradientUpdate(Section):
         description="Number of optimizer steps between sampling and learning. 0: a step samples from its own weights.",
     )
     lr_scale: float = Field(default=0.1, gt=0, description="Learning rate as a share of sft.optimizer.lr.")
+    mismatch: Literal["none", "truncate", "mask"] = Field(
+        default="truncate",
+        description="Weights for the difference between sampler and trainer. truncate: the ratio, at most "
+        "mismatch_high; mask: 0 outside of [mismatch_low, mismatch_high]; none: no weights.",
+    )
+    mismatch_level: Literal["token", "sequence", "sequence_mean"] = Field(
+        default="token",
+        description="Ratio of trainer to sampler. token: of each token; sequence: the product over a response; "
+        "sequence_mean: its geometric mean.",
+    )
+    mismatch_low: float = Field(default=0.5, ge=0, le=1, description="Smallest weight (mismatch=mask).")
+    mismatch_high: float = Field(default=2.0, ge=1, description="Largest weight.")
+
+
+@dataclass(config=SETTINGS)
+class PolicyGradientUpdate(OnlineUpdate):
+    """Groups of responses that the current student samples. update=grpo, dr_grpo, rloo, gspo and cispo are settings of
+    this class."""
+
+    _target_: str = "mathse.training.updates.policy_gradient.PolicyGradient"
     baseline: Literal["mean", "leave_one_out", "none"] = Field(
         default="mean",
         description="Reward that a response is compared with: the mean of its group, the mean of the other responses "
@@ -68,15 +86,20 @@ class PolicyGradientUpdate(Section):
         description="Weight of the divergence from the reference, the student at the start of the stage. 0: no "
         "reference is kept.",
     )
-    mismatch: Literal["none", "truncate", "mask"] = Field(
-        default="truncate",
-        description="Weights for the difference between sampler and trainer. truncate: the ratio, at most "
-        "mismatch_high; mask: 0 outside of [mismatch_low, mismatch_high]; none: no weights.",
+
+
+@dataclass(config=SETTINGS)
+class CritiqueUpdate(OnlineUpdate):
+    """Self-distillation on failed responses: the teacher is the student that is shown the judge's critique."""
+
+    _target_: str = "mathse.training.updates.critique.CritiqueDistillation"
+    aggregation: Literal["tokens", "sequences", "constant"] = Field(
+        default="tokens", description="Average over a batch, as in update=grpo."
     )
-    mismatch_level: Literal["token", "sequence", "sequence_mean"] = Field(
-        default="token",
-        description="Ratio of trainer to sampler. token: of each token; sequence: the product over a response; "
-        "sequence_mean: its geometric mean.",
+    max_signal: float = Field(
+        default=10.0, gt=0, description="Bound of |log teacher - log student| of a token, in nats."
     )
-    mismatch_low: float = Field(default=0.5, ge=0, le=1, description="Smallest weight (mismatch=mask).")
-    mismatch_high: float = Field(default=2.0, ge=1, description="Largest weight.")
+    shuffled: bool = Field(
+        default=False,
+        description="Control: show the teacher the critique of another failed response of the batch.",
+    )

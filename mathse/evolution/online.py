@@ -21,7 +21,7 @@ import torch
 
 from mathse.inference import prompts
 from mathse.inference.generate import batch_by_length
-from mathse.inference.rows import solve_row
+from mathse.inference.rows import reflect_row, solve_row
 from mathse.inference.work import AnswerCosts
 from mathse.judges import Judge, judge_paths
 from mathse.models.base import Backbone
@@ -29,10 +29,74 @@ from mathse.models.row import Row
 from mathse.runs.layout import SCRATCH
 from mathse.runs.store import BatchLog
 from mathse.seeds import derive, rng
-from mathse.training.updates.advantages import find_mixed_groups
+from mathse.training.online import response_log_probs
 from mathse.types import Lineage, Problem, ReasoningPath, Record, Verdict
 
 ROLLOUTS = "rollouts.jsonl"
+
+
+def train_online(loop: EvolutionRun) -> Student:
+    """A round of an online update: one training run on responses of its own student. D_SFT stays as it is.
+
+    ``paths.jsonl`` and ``verdicts.jsonl`` of the stage hold the sampled responses, as in other rounds.
+    """
+    stage, config = loop.stage, loop.config
+    settings, generator, student = config.evolution.update, config.generator, Student(stage)
+    update = build(settings)
+    problems = [loop.problems.by_id[problem_id] for problem_id in choose_problems(loop)]
+    if not problems:
+        raise DataError(f"{stage.name}: no problem is left to sample responses to; raise data's pool")
+    sampling = Sampling(
+        config.evolution.samples_per_problem, generator.temperature, generator.max_new_tokens, generator.batch_size
+    )
+    # PAPER: silent on online updates; the start is that of a round
+    start = loop.base.checkpoint if config.evolution.init == "base" else loop.student.checkpoint
+    backbone = loop.models.backbone(start)
+    rollouts = RoundRollouts(
+        update,
+        problems,
+        loop.models.judge(config.judge),
+        sampling,
+        folder=stage.path,
+        seed=loop.context.seed(stage, "rollouts"),
+        stage=stage.name,
+        model=loop.student.name,
+        steps=settings.steps,
+        accepts=loop.models.accepts,
+        reference=_reference(loop, start, sampling) if getattr(settings, "beta", 0) else None,
+    )
+    sft = config.sft.of_stage("round")
+    fit_settings = replace(
+        sft,
+        epochs=None,
+        max_steps=settings.steps,
+        batch_size=rollouts.draw_rows,
+        optimizer=replace(sft.optimizer, lr=sft.optimizer.lr * settings.lr_scale),
+    )
+    loop.models.fit(
+        backbone,
+        stage,
+        [solve_row(backbone.prompt_style, problem) for problem in problems],
+        fit_settings,
+        label=f"{config.evolution.update_name} on {len(problems)} problems",
+        val_rows=solution_rows(backbone.prompt_style, loop.problems.splits["dev"]),
+        kept_in=loop.kept_in(),
+        online=rollouts,
+    )
+    sampled = JsonlRows(stage.path / ROLLOUTS, Rollout)
+    write_jsonl(stage.path / PATHS, (rollout.path for rollout in sampled))
+    write_jsonl(stage.path / VERDICTS, (rollout.verdict for rollout in sampled))
+    loop.judged = judged_rows(JsonlRows(stage.path / PATHS, ReasoningPath), JsonlRows(stage.path / VERDICTS, Verdict))
+    return student
+
+
+def _reference(
+    loop: EvolutionRun, start: Path, sampling: Sampling
+) -> Callable[[Sequence[Row]], list[list[float]]]:
+    """The log-probabilities of the student at the start of the stage, a second model in memory."""
+    reference = loop.models.reader(start)
+    reference.model.eval()
+    return lambda rows: response_log_probs(reference, rows, sampling.temperature, max(1, sampling.sequences // 4))
 
 
 @dataclass(frozen=True)
@@ -129,8 +193,8 @@ class RoundRollouts:
             draw = self._take() if self._next is not None else self._draw(step, weights, backbone)
             draws.append([draw[k : k + self.sampling.samples] for k in range(0, len(draw), self.sampling.samples)])
             outcomes, judged = self._outcomes(draws[-1])
-            mixed = find_mixed_groups(outcomes, judged).tolist()
-            groups += [group for group, differs in zip(draws[-1], mixed, strict=True) if differs]
+            informative = self.update.informative(outcomes, judged).tolist()
+            groups += [group for group, teaches in zip(draws[-1], informative, strict=True) if teaches]
         drawn = [group for of_draw in draws for group in of_draw]
         self._figures[step] = {"staleness": float(step - weights), **self._count(drawn, len(groups))}
         # A single draw is a batch as it is; without any difference the step has no gradient.
@@ -138,13 +202,13 @@ class RoundRollouts:
             return draws[-1]
         return groups[: self.per_step]
 
-    def _count(self, groups: Sequence[Sequence[Rollout]], mixed: int) -> dict[str, float]:
+    def _count(self, groups: Sequence[Sequence[Rollout]], informative: int) -> dict[str, float]:
         outcomes, judged = self._outcomes(groups)
         lengths = [len(rollout.ids) for group in groups for rollout in group]
         return {
             "reward": float(outcomes[judged].mean()) if bool(judged.any()) else 0.0,
             "unparsed": 1 - float(judged.float().mean()),
-            "mixed_groups": mixed / len(groups),
+            "informative_groups": informative / len(groups),
             "response_tokens": sum(lengths) / len(lengths),
             "samples": float(len(lengths)),
         }
@@ -163,14 +227,41 @@ class RoundRollouts:
         for group, of_group in zip(groups, advantages.tolist(), strict=True):
             for rollout, advantage in zip(group, of_group, strict=True):
                 row = solve_row(backbone.prompt_style, by_id[rollout.path.problem_id])
-                row.update(
-                    id=rollout.path.id, response_ids=rollout.ids, log_probs=rollout.log_probs, advantage=advantage
-                )
+                row["id"], row["advantage"] = rollout.path.id, advantage
+                row["response_ids"], row["log_probs"] = rollout.ids, rollout.log_probs
                 rows.append(row)
-        if self.reference is not None:
+        if self.update.needs_critique:
+            rows = self._with_teacher(rows, [rollout for group in groups for rollout in group], by_id, backbone)
+        elif self.reference is not None:
             for row, log_probs in zip(rows, self.reference(rows), strict=True):
                 row["reference_log_probs"] = log_probs
         return rows
+
+    def _with_teacher(
+        self, rows: Sequence[Row], rollouts: Sequence[Rollout], by_id: Mapping[str, Problem], backbone: Backbone
+    ) -> list[Row]:
+        """The rows of failed responses, with the log-probabilities of the student that reads the critique."""
+        failed = [k for k, row in enumerate(rows) if row["advantage"]]
+        if not failed:  # nothing to learn: a row with the advantage 0, and no difference to its teacher
+            return [Row(**{**rows[0], "reference_log_probs": rows[0]["log_probs"]})]
+        critiques = [rollouts[k].verdict for k in failed]
+        if self.update.settings.shuffled:
+            critiques = [*critiques[1:], critiques[0]]
+        shown = []
+        for k, critique in zip(failed, critiques, strict=True):
+            problem = by_id[rollouts[k].path.problem_id]
+            row = reflect_row(backbone.prompt_style, problem, rollouts[k].path.text, critique)
+            row["response_ids"] = rows[k]["response_ids"]
+            shown.append(row)
+        training = backbone.model.training
+        backbone.model.eval()
+        try:
+            taught = response_log_probs(backbone, shown, self.temperature, max(1, self.sampling.sequences // 4))
+        finally:
+            backbone.model.train(training)
+        return [
+            Row(**{**rows[k], "reference_log_probs": log_probs}) for k, log_probs in zip(failed, taught, strict=True)
+        ]
 
     # --- draws ---
 

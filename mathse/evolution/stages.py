@@ -184,18 +184,9 @@ def solve_and_judge(loop: EvolutionRun, problems: Sequence[Problem] | None = Non
 
 
 def sample_paths(loop: EvolutionRun) -> Sequence[ReasoningPath]:
-    """Alg. 1 line 7: the last student writes paths on D_remain, or on a sample of it; see difficulty.py for others."""
+    """Alg. 1 line 7: the last student writes paths on D_remain, or on a sample of it."""
     stage, evolution = loop.stage, loop.config.evolution
-    dev_accuracy = {entry["stage"]: entry["dev_accuracy"] for entry in loop.entries}
-    chosen = problems_to_sample(loop.state, evolution.resample, dev_accuracy, loop.student.stage.name)
-    size = evolution.round.sample_size
-    if size is not None and size < len(chosen):
-        draw = rng(loop.context.seed(stage, "problems"))
-        if evolution.round.draw == "uniform":
-            chosen = sorted(draw.sample(chosen, size))
-        else:
-            earlier = [read_stage(loop.context.run.path / round_name(k)) for k in range(1, loop.round)]
-            chosen = draw_by_failure(chosen, failure_rates(earlier, loop.models.accepts), size, draw)
+    chosen = choose_problems(loop)
     problems = Mapped(loop.problems.by_id.__getitem__, chosen)
     n, restarts = evolution.samples_per_problem, evolution.round.restarts
     starts = beginnings(loop.state, chosen, loop.problems.by_id) if restarts else {}
@@ -213,6 +204,22 @@ def sample_paths(loop: EvolutionRun) -> Sequence[ReasoningPath]:
             prefixes=starts,
             advance=advance,
         )
+
+
+def choose_problems(loop: EvolutionRun) -> Sequence[str]:
+    """The ids of the problems that a round tries."""
+    stage, evolution = loop.stage, loop.config.evolution
+    dev_accuracy = {entry["stage"]: entry["dev_accuracy"] for entry in loop.entries}
+    chosen = problems_to_sample(loop.state, evolution.resample, dev_accuracy, loop.student.stage.name)
+    size = evolution.round.sample_size
+    if size is not None and size < len(chosen):
+        draw = rng(loop.context.seed(stage, "problems"))
+        if evolution.round.draw == "uniform":
+            chosen = sorted(draw.sample(chosen, size))
+        else:
+            earlier = [read_stage(loop.context.run.path / round_name(k)) for k in range(1, loop.round)]
+            chosen = draw_by_failure(chosen, failure_rates(earlier, loop.models.accepts), size, draw)
+    return chosen
 
 
 def judge(

@@ -70,11 +70,11 @@ class FitJob:
     stream: Stream | None = None
     status_tokens: tuple[int, int] | None = None  # an ORM's fit
     dpo: DPO | None = None  # a fit whose rows are pairs; batch sizes then count pairs
-    online: OnlineBatches | None = None  # samples the rows of each step; ``rows`` are the prompts
     kept_in: torch.dtype | None = None  # of the checkpoint after a full fit; None: as the model was opened
     tower_features: bool = False  # kept features stand for pictures; ``fit`` decides that
     kept: LayerStates | None = None  # hidden states that stand for all frozen layers; ``fit`` decides that too
     reduced_once: bool = True  # sharded gradients, in a step's last pass; ``fit`` decides that
+    online: OnlineBatches | None = None  # samples the rows of each step; ``rows`` are the prompts
 
     @property
     def steps(self) -> int:

@@ -1,4 +1,4 @@
-"""Online training runs: each step samples from the weights that the step before it left, and resumes to the same bytes."""
+"""Online training runs: each step samples from the weights of the step before, and resumes to the same bytes."""
 
 from __future__ import annotations
 
@@ -167,10 +167,10 @@ def test_a_killed_run_resumes_to_the_same_bytes(
         return called
 
     if killed_at == "sampling":
-        backbone.complete = kill_third(backbone.complete)  # type: ignore[method-assign]
+        backbone.complete = kill_third(backbone.complete)
     elif killed_at == "judging":
         assert isinstance(job.online, RoundRollouts)
-        job.online.judge.judge = kill_third(job.online.judge.judge)  # type: ignore[method-assign]
+        job.online.judge.judge = kill_third(job.online.judge.judge)
     else:
         assert isinstance(job.online, RoundRollouts)
         job.online.update.token_losses = kill_third(job.online.update.token_losses)
@@ -222,7 +222,9 @@ def test_a_reference_holds_the_student_back(tmp_path: Path) -> None:
             for r in rollouts
         ]
         of_reference = response_log_probs(reference, rows, 1.0, 4)
-        pairs = [(a, b) for row, r in zip(of_reference, rollouts, strict=True) for a, b in zip(row, r.log_probs, strict=True)]
+        pairs = [
+            (a, b) for row, r in zip(of_reference, rollouts, strict=True) for a, b in zip(row, r.log_probs, strict=True)
+        ]
         moved.append(sum(abs(a - b) for a, b in pairs) / len(pairs))
         assert len(log) == STEPS
     assert moved[1] < moved[0]

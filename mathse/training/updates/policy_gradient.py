@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from mathse.config.updates import PolicyGradientUpdate
-from mathse.training.updates.advantages import group_advantages
+from mathse.training.updates.advantages import find_mixed_groups, group_advantages
 from mathse.training.updates.kl import estimate_kl
 from mathse.training.updates.losses import (
     clipped_loss,
@@ -40,9 +40,14 @@ class ResponseTokens:
 
 class PolicyGradient:
     data = "groups"
+    needs_critique = False
 
     def __init__(self, settings: PolicyGradientUpdate) -> None:
         self.settings = settings
+
+    def informative(self, outcomes: Tensor, judged: Tensor) -> Tensor:
+        """The groups that the update learns from, (groups,) of bool: those whose responses differ in their outcome."""
+        return find_mixed_groups(outcomes, judged)
 
     def advantages(self, rewards: Tensor, judged: Tensor) -> Tensor:
         """(groups, samples) of rewards, and whether a response was judged -> the advantage of each response."""

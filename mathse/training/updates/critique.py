@@ -1,0 +1,46 @@
+"""``evolution.update=critique``: self-distillation from the critique of a failed response.
+
+The teacher is the student itself, shown the judge's critique of the response (the first wrong step and its analysis)
+and the picture, and never the reference answer. On each token of the failed response the student moves towards the
+teacher: the gradient of KL(student || teacher) with the sampled tokens, log(teacher / student) * grad log p. It takes
+two log-probabilities a token and no logits of a vocabulary. SDPO (arXiv 2601.20802) does this for text; here the picture is
+in the prompt too.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mathse.config.updates import CritiqueUpdate
+from mathse.training.updates.policy_gradient import ResponseTokens
+from mathse.training.updates.sampler import bound_weights, ratio_to_sampler
+
+
+class CritiqueDistillation:
+    data = "groups"
+    needs_critique = True
+
+    def __init__(self, settings: CritiqueUpdate) -> None:
+        self.settings = settings
+
+    def informative(self, outcomes: Tensor, judged: Tensor) -> Tensor:
+        """The groups that have a failed response, (groups,) of bool."""
+        return (judged & (outcomes == 0)).any(1)
+
+    def advantages(self, rewards: Tensor, judged: Tensor) -> Tensor:
+        """1 for a response that was judged wrong, which learns; 0 for the others. (groups, samples)."""
+        return (judged & (rewards == 0)).float()
+
+    def token_losses(self, tokens: ResponseTokens, advantages: Tensor) -> Tensor:
+        """The loss of each token, (rows, tokens); ``tokens.reference`` are the teacher's log-probabilities."""
+        if tokens.reference is None:
+            raise ValueError("self-distillation needs the teacher's log-probabilities")
+        old = tokens.old.detach()
+        signal = (tokens.reference.detach() - old).clamp(-self.settings.max_signal, self.settings.max_signal)
+        losses = -signal * advantages[:, None] * tokens.log_probs
+        if self.settings.mismatch != "none" and tokens.sampler is not None:
+            ratios = ratio_to_sampler(old, tokens.sampler, tokens.mask, self.settings.mismatch_level)
+            settings = self.settings
+            losses = losses * bound_weights(ratios, settings.mismatch, settings.mismatch_low, settings.mismatch_high)
+        return torch.where(tokens.mask.bool(), losses, 0.0)
