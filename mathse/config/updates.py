@@ -1,19 +1,113 @@
-"""The updates: which loss a student learns by, each option with settings of its own (docs: mathse/training/updates)."""
+"""The updates: the objective by which a round's student learns, each option with settings of its own.
+
+Docs: mathse/training/updates. The class of an update says with ``data`` which rows it learns from.
+"""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from mathse.config.setting import SETTINGS, Section
 
+Data = Literal["rows", "pairs", "verdicts", "groups"]
+
 
 @dataclass(config=SETTINGS)
-class PolicyGradientUpdate(Section):
-    """Groups of responses that the current student samples. update=grpo, dr_grpo, rloo, gspo and cispo are settings of
-    this class."""
+class UpdateConfig(Section):
+    """``data``: rows: the paths of D_SFT; pairs: an accepted and a rejected path of a problem; verdicts: the judged
+    paths of a stage, each with its verdict; groups: the judged paths of a round, problem by problem."""
+
+    data: ClassVar[Data] = "rows"
+
+
+@dataclass(config=SETTINGS)
+class SFTUpdateConfig(UpdateConfig):
+    """Fine-tuning on D_SFT, as in the paper. Its length, batch and rate are those of ``sft``."""
+
+    _target_: str = "mathse.training.updates.rows.SFTUpdate"
+
+
+@dataclass(config=SETTINGS)
+class ResponseUpdateConfig(UpdateConfig):
+    """An update whose loss is not the cross-entropy of D_SFT. All settings of its training that are not here are those
+    of ``sft``."""
+
+    lr_scale: float = Field(default=0.1, gt=0, description="Learning rate as a share of sft.optimizer.lr.")
+    epochs: float = Field(default=1.0, gt=0, description="Number of passes over the pairs or paths.")
+
+
+@dataclass(config=SETTINGS)
+class PairUpdateConfig(ResponseUpdateConfig):
+    """A pair is two rows of a batch."""
+
+    data: ClassVar[Data] = "pairs"
+
+    beta: float = Field(
+        default=0.1,
+        gt=0,
+        description="Weight of the KL term. A small value lets the student move far from its reference.",
+    )
+    label_smoothing: float = Field(
+        default=0.0, ge=0, le=0.5, description="Assumed share of pairs whose two paths are in the wrong order."
+    )
+    pairs_per_problem: int | None = Field(
+        default=4, ge=1, description="Most pairs of a problem; the newest rejected paths come first. null: all."
+    )
+    sft_first: bool = Field(
+        default=False,
+        description="Train on D_SFT first. The result is the start and the reference of the training on pairs.",
+    )
+
+
+@dataclass(config=SETTINGS)
+class DPOUpdateConfig(PairUpdateConfig):
+    """Direct preference optimisation. update=dpo, sft_then_dpo"""
+
+    _target_: str = "mathse.training.updates.preferences.DPOUpdate"
+    nll_weight: float = Field(
+        default=0.0,
+        ge=0,
+        description="Weight of the SFT loss on the accepted paths (rpo_alpha, pref_ftx). Without it both paths may "
+        "lose probability.",
+    )
+
+
+@dataclass(config=SETTINGS)
+class MPOUpdateConfig(PairUpdateConfig):
+    """Mixed preference optimisation: InternVL's sum of three losses, with its weights."""
+
+    _target_: str = "mathse.training.updates.preferences.MPOUpdate"
+    preference_weight: float = Field(default=0.8, ge=0, description="Weight of the loss of DPO.")
+    quality_weight: float = Field(
+        default=0.2, ge=0, description="Weight of the loss of BCO, which classifies each path of a pair."
+    )
+    generation_weight: float = Field(default=1.0, ge=0, description="Weight of the SFT loss on the accepted paths.")
+
+
+@dataclass(config=SETTINGS)
+class KTOUpdateConfig(ResponseUpdateConfig):
+    """Kahneman-Tversky optimisation. Every accepted or rejected path is a row, without a partner."""
+
+    data: ClassVar[Data] = "verdicts"
+
+    _target_: str = "mathse.training.updates.preferences.KTOUpdate"
+    beta: float = Field(
+        default=0.1,
+        gt=0,
+        description="Weight of the KL term. A small value lets the student move far from its reference.",
+    )
+    right_weight: float = Field(default=1.0, ge=0, description="Weight of the loss of an accepted path.")
+    wrong_weight: float = Field(default=1.0, ge=0, description="Weight of the loss of a rejected path.")
+
+
+@dataclass(config=SETTINGS)
+class PolicyGradientConfig(ResponseUpdateConfig):
+    """A policy gradient over groups of paths. update=raft, grpo, dr_grpo, rloo, gspo and cispo are settings of it."""
+
+    data: ClassVar[Data] = "groups"
 
     _target_: str = "mathse.training.updates.policy_gradient.PolicyGradient"
     baseline: Literal["mean", "leave_one_out", "none"] = Field(
@@ -24,11 +118,11 @@ class PolicyGradientUpdate(Section):
     scale: Literal["group_std", "batch_std", "none"] = Field(
         default="group_std", description="Standard deviation of the rewards that advantages are divided by."
     )
-    ratio: Literal["token", "sequence", "weight"] = Field(
+    ratio: Literal["none", "token", "sequence", "weight"] = Field(
         default="token",
-        description="Ratio of the student to the student at the start of the update. token: PPO's, of each token; "
-        "sequence: the geometric mean over a response (GSPO); weight: of each token, as a constant weight of its "
-        "log-probability (CISPO).",
+        description="Ratio of the student to the student at the start of the update. none: no ratio; token: PPO's, of "
+        "each token; sequence: the geometric mean over a response (GSPO); weight: of each token, as a constant weight "
+        "of its log-probability (CISPO).",
     )
     clip_low: float = Field(default=0.2, ge=0, le=1, description="Lower bound of the ratio is 1 - clip_low.")
     clip_high: float = Field(default=0.2, ge=0, description="Upper bound of the ratio is 1 + clip_high.")
@@ -66,3 +160,12 @@ class PolicyGradientUpdate(Section):
     )
     mismatch_low: float = Field(default=0.5, ge=0, le=1, description="Smallest weight (mismatch=mask).")
     mismatch_high: float = Field(default=2.0, ge=1, description="Largest weight.")
+
+
+UPDATES: tuple[type[UpdateConfig], ...] = (
+    SFTUpdateConfig,
+    DPOUpdateConfig,
+    MPOUpdateConfig,
+    KTOUpdateConfig,
+    PolicyGradientConfig,
+)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from mathse.config.updates import PolicyGradientUpdate
+from mathse.config.updates import PolicyGradientConfig
 from mathse.training.updates.advantages import group_advantages
 from mathse.training.updates.kl import estimate_kl
 from mathse.training.updates.losses import (
@@ -41,7 +41,7 @@ class ResponseTokens:
 class PolicyGradient:
     data = "groups"
 
-    def __init__(self, settings: PolicyGradientUpdate) -> None:
+    def __init__(self, settings: PolicyGradientConfig) -> None:
         self.settings = settings
 
     def advantages(self, rewards: Tensor, judged: Tensor) -> Tensor:
