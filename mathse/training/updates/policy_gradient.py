@@ -42,7 +42,9 @@ class PolicyGradient:
     data = "groups"
 
     def __init__(self, settings: PolicyGradientConfig) -> None:
-        self.settings = settings
+        self.settings, self.lr_scale, self.epochs = settings, settings.lr_scale, settings.epochs
+        self.aggregation = settings.aggregation
+        self.needs_old = settings.ratio != "none" or settings.beta > 0
 
     def advantages(self, rewards: Tensor, judged: Tensor) -> Tensor:
         """(groups, samples) of rewards, and whether a response was judged -> the advantage of each response."""
@@ -52,7 +54,9 @@ class PolicyGradient:
         """The loss of each token, (rows, tokens), for the advantages (rows,)."""
         settings, log_probs, old = self.settings, tokens.log_probs, tokens.old.detach()
         clip = (settings.clip_low, settings.clip_high)
-        if settings.ratio == "weight":
+        if settings.ratio == "none":
+            losses = -advantages[:, None] * log_probs
+        elif settings.ratio == "weight":
             losses = weighted_log_prob_loss(log_probs, token_log_ratios(log_probs, old), advantages, *clip)
         else:
             by_token = settings.ratio == "token"
