@@ -176,9 +176,10 @@ def compare(made: Made) -> None:
 
 
 def merge(made: Made) -> None:
-    from mathse.evolution import stages
+    from mathse.config.compose import train_config
+    from mathse.evolution import measure, stages
     from mathse.evolution.problems import RunProblems
-    from mathse.evolution.state import EvolutionState, judged_rows
+    from mathse.evolution.state import EvolutionState, join_verdicts
     from mathse.runs.layout import PATHS, VERDICTS
     from mathse.runs.rows import JsonlRows
     from mathse.scoring.metrics import accepted
@@ -193,11 +194,20 @@ def merge(made: Made) -> None:
     stage.begin()
     state = EvolutionState.load(distill.path, source.table.ids())
     paths = JsonlRows(stage.path / PATHS, ReasoningPath)
-    judged = judged_rows(paths, JsonlRows(stage.path / VERDICTS, Verdict))
+    judged = join_verdicts(paths, JsonlRows(stage.path / VERDICTS, Verdict))
     state = state.absorb(judged, models.accepts)
     state.save(stage.path)
-    loop = SimpleNamespace(state=state, stage=stage, problems=RunProblems(source), models=models, judged=judged)
-    counts = stages.counts(loop)  # type: ignore[arg-type]
+    config, _ = train_config([])
+    loop = SimpleNamespace(
+        state=state,
+        state_stage=None,
+        stage=stage,
+        problems=RunProblems(source),
+        models=models,
+        judged=judged,
+        config=config,
+    )
+    counts = measure.count_rows(loop)  # type: ignore[arg-type]
     state = EvolutionState.load(stage.path, state.problems)
     assert len(state.remaining) + counts["train_rows"] == made.size
     stage.finish({"stage": "round_01", **counts})

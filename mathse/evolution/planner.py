@@ -20,7 +20,7 @@ from mathse.config.teachers import OpenAITeacher, StudentTeacher
 from mathse.data.domains import open_domain
 from mathse.data.labelled_paths import read_orm_data
 from mathse.data.problems import to_distill
-from mathse.evolution.training_rows import Exposure, warnings
+from mathse.evolution.training_rows import Exposure, warn_about_exposure
 from mathse.runs.store import read_jsonl
 from mathse.types import Problem
 
@@ -349,7 +349,7 @@ class Planner:
             own = max(0, rows.high - self.bounds.chosen)
             exposure = Exposure(rows.high, own, settings.steps(rows.high) * settings.batch_size)
             section = "sft" if stage is None else f"sft.{stage}"
-            plan.warnings += warnings(exposure, section, has_own=stage == "round")
+            plan.warnings += warn_about_exposure(exposure, section, has_own=stage == "round")
         plan.checkpoints = 1
         held = self.splits["orm_held"]
         if self.measures:

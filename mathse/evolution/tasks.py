@@ -23,7 +23,7 @@ from mathse.evolution import memory
 from mathse.evolution.evolution_run import RunContext
 from mathse.evolution.keys import recorded_settings
 from mathse.evolution.loop import EvolutionLoop
-from mathse.evolution.measure import summarize
+from mathse.evolution.measure import summarize_run
 from mathse.evolution.models import RunModels
 from mathse.evolution.planner import stages_ahead
 from mathse.evolution.problems import RunProblems
@@ -105,7 +105,7 @@ def _run(config: TrainConfig, run: RunFolder, progress: Progress, stack: ExitSta
     # The run is over; what follows describes it.
     if models.served_orm is not None and (note := note_unscored(run.path)) is not None:
         context.note(note)
-    summary = summarize(loop)
+    summary = summarize_run(loop)
     page = run.path / REPORT
     report.write_report([run.path], page, lambda _, i: problems.by_id.get(i), png_bytes, summary)
     loggers.finish(summary)
@@ -137,7 +137,7 @@ def sft(loop: EvolutionLoop) -> None:
 TASKS: dict[str, Callable[[EvolutionLoop], None]] = {
     "evolve": EvolutionLoop.run,
     "distill": EvolutionLoop.distill_only,
-    "orm": EvolutionLoop.base_and_orm,
+    "orm": EvolutionLoop.train_base_and_orm,
     "sft": sft,
 }
 

@@ -74,7 +74,7 @@ def test_a_note_says_so_where_no_problem_has_a_solution_that_an_orm_with_own_ans
     write_jsonl(train, [{**row, "solution": None} for row in rows(train)])
     notes = run(tmp_path / "run", *TINY, "task=orm", *files, "orm.own_answer=true")["notes"]
     [note] = [note for note in notes if "has a solution, so its fit does not teach it to solve" in note]
-    assert note.startswith("orm: no problem of its paths") and "cannot be told from chance" in note
+    assert note.startswith("orm: no problem of its paths") and "no better than chance" in note
 
 
 def test_a_problem_in_both_files_ends_the_run_before_a_fit(tmp_path: Path, files: tuple[str, str]) -> None:
