@@ -157,7 +157,8 @@ def test_log_probabilities_in_chunks_are_the_plain_ones_and_so_are_their_gradien
 )
 def test_two_ranks_make_the_steps_of_one_process(tmp_path: Path, strategy: str, sizes: dict[str, Any]) -> None:
     def fitted(folder: Path, strategy: str) -> None:
-        fit(SPEC.open(), replace(job_of_ranks(folder, strategy, **sizes), rows=pair_rows(), update=DPOUpdate(DPOUpdateConfig())))
+        update = DPOUpdate(DPOUpdateConfig())
+        fit(SPEC.open(), replace(job_of_ranks(folder, strategy, **sizes), rows=pair_rows(), update=update))
 
     fitted(tmp_path / "one", "auto")
     if (error := in_ranks(2, lambda: fitted(tmp_path / "both", strategy))) is not None:

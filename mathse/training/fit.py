@@ -46,7 +46,7 @@ from mathse.training import leaving, ranks, resume, strategies
 from mathse.training.allocator import give_back_freed_memory
 from mathse.training.batches import EpochStream, MixedStream, OnceStream, Stream, count_characters
 from mathse.training.divergence import Divergence
-from mathse.training.groups import GroupData, GroupModule
+from mathse.training.groups import GroupData, GroupModule, Sampling, log_probs_of_sampler
 from mathse.training.loader import StepData, StepLoader
 from mathse.training.monitor import TrainingMonitor, is_logged
 from mathse.training.orm import ORMModule
@@ -71,8 +71,8 @@ class FitJob:
         val_rows: rows of the validation.
         stream: draws the rows of each step; None: epochs over ``rows``.
         status_tokens: of an ORM, the first tokens of CORRECT and WRONG.
-        update: of a loss other than the cross-entropy (mathse/training/updates). Batch sizes count its rows: pairs, say.
-        longest_response: most tokens that the sampler of the rows may write.
+        update: of a loss other than the cross-entropy (mathse/training/updates). Batch sizes count its rows.
+        sampling: of the paths of groups.
         kept_in: dtype of the checkpoint after a full fine-tuning; None: the dtype in which the model was opened.
         tower_features: whether stored features replace pictures; ``fit`` decides it.
         kept: stored hidden states that replace all frozen layers; ``fit`` decides it.
@@ -88,7 +88,7 @@ class FitJob:
     stream: Stream | None = None
     status_tokens: tuple[int, int] | None = None
     update: Any = None
-    longest_response: int | None = None
+    sampling: Sampling | None = None
     kept_in: torch.dtype | None = None
     tower_features: bool = False
     kept: LayerStates | None = None
@@ -192,6 +192,7 @@ def fit(
             device=device,
             precision=hardware.precision,
             rows_at_once=rows_at_once,
+            log_probs_of=log_probs_of_sampler(backbone, job.update, job.sampling),
         )
         job = replace(job, rows=rows)
 
@@ -270,7 +271,8 @@ def _open_layer_states(backbone: Backbone, job: FitJob) -> LayerStates | str:
 def _list_spent_before(backbone: Backbone, job: FitJob) -> Iterator[meter.Debit]:
     """Yield a debit for each result that is computed before the first step and kept.
 
-    These are the frozen tower's features or the frozen layers' hidden states, and the log-probabilities of paths. Each debit is complete, also where an earlier training has left the result.
+    These are the frozen tower's features or the frozen layers' hidden states, and the log-probabilities of paths. Each
+    debit is complete, also where an earlier training has left the result.
     """
     forward = forward_flops(backbone)
     if job.kept is not None:
@@ -462,7 +464,7 @@ def _build_module(backbone: Backbone, job: FitJob) -> SFTModule:
     }
     if job.update is not None:
         if job.update.data == "groups":
-            return GroupModule(backbone, job.update, job.longest_response, **options)
+            return GroupModule(backbone, job.update, job.sampling, **options)
         return {"pairs": PairModule, "verdicts": VerdictModule}[job.update.data](backbone, job.update, **options)
     if job.status_tokens is not None:
         return ORMModule(backbone, status_tokens=job.status_tokens, **options)

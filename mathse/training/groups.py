@@ -8,6 +8,7 @@ tokens before the first step (``reference``).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,12 +17,39 @@ from torch.nn.utils.rnn import pad_sequence
 
 from mathse.models.base import Backbone
 from mathse.training.loader import BatchRow, Counts, Made, StepData
+from mathse.training.loss import LogProbsOf
 from mathse.training.paths import PathEncoder, count_targets_per_row, split_log_probs
 from mathse.training.sft import SFTModule
 from mathse.training.updates.losses import aggregation_weights
 from mathse.training.updates.policy_gradient import ResponseTokens
+from mathse.training.updates.sampler import sampling_log_probs
 
 OF_ROWS = ("advantages", "old")  # tensors that the model does not take
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How paths were sampled: the temperature, and the most tokens of a path."""
+
+    temperature: float
+    max_new_tokens: int
+
+
+def log_probs_of_sampler(backbone: Backbone, update: Any, sampling: Sampling | None) -> LogProbsOf | None:
+    """Return the log-probabilities of the distribution that paths were drawn from, for an update that compares them.
+
+    The sampler divides logits by its temperature and leaves out the tokens that no path may have, such as an image's.
+    None: the update compares none, so its log-probabilities are those of the model itself.
+    """
+    if sampling is None or not getattr(update, "needs_old", False):
+        return None
+    allowed = torch.ones(int(backbone.head.out_features), dtype=torch.bool)
+    allowed[backbone.never_sampled] = False
+
+    def log_probs_of(logits: Tensor, targets: Tensor) -> Tensor:
+        return sampling_log_probs(logits, targets, sampling.temperature, allowed.to(logits.device))
+
+    return log_probs_of
 
 
 class GroupModule(SFTModule):
@@ -31,12 +59,14 @@ class GroupModule(SFTModule):
 
     Args:
         update: has ``token_losses``.
-        longest: most tokens of a response, for ``aggregation="constant"``.
+        sampling: of the paths; None: log-probabilities are those of the model itself.
     """
 
-    def __init__(self, backbone: Backbone, update: Any, longest: int | None, **sft_options: Any) -> None:
+    def __init__(self, backbone: Backbone, update: Any, sampling: Sampling | None, **sft_options: Any) -> None:
         super().__init__(backbone, **sft_options)
-        self.update, self.longest = update, longest
+        self.update = update
+        self.longest = None if sampling is None else sampling.max_new_tokens
+        self.log_probs_of = log_probs_of_sampler(backbone, update, sampling)
         self.aggregation = getattr(update, "aggregation", "tokens")
 
     def count_terms(self, counts: Counts) -> Tensor:
@@ -49,7 +79,7 @@ class GroupModule(SFTModule):
         rows, tokens = normaliser  # of the global batch
 
         def measure(head: nn.Module, states: Tensor, targets: Tensor) -> Tensor:
-            of_rows = split_log_probs(head, states, targets, targets_per_row)
+            of_rows = split_log_probs(head, states, targets, targets_per_row, self.log_probs_of)
             log_probs = pad_sequence(of_rows, batch_first=True)  # (n, T)
             mask = pad_sequence([torch.ones_like(row) for row in of_rows], batch_first=True)
             old = micro["old"][:, : log_probs.shape[1]] if "old" in micro else log_probs.detach()

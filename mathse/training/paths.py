@@ -18,7 +18,7 @@ from mathse.models.row import Row, paths_of
 from mathse.runs.store import read_jsonl, write_jsonl
 from mathse.training.batches import OnceStream
 from mathse.training.loader import BatchRow, Counts, Made, RowEncoder, count_targets, remove_loss
-from mathse.training.loss import token_log_probs
+from mathse.training.loss import LogProbsOf, token_log_probs
 
 Lengths = Sequence[int]
 
@@ -53,9 +53,18 @@ def count_targets_per_row(batch: dict[str, Tensor]) -> Tensor:
     return (batch["labels"][:, 1:] != IGNORED).sum(1)
 
 
-def split_log_probs(head: nn.Module, states: Tensor, targets: Tensor, tokens_per_row: Lengths) -> list[Tensor]:
-    """Return the log-probabilities of each row's response tokens, from the states (N, h) of all rows' tokens."""
-    return list(token_log_probs(head, states, targets).split(list(tokens_per_row)))
+def split_log_probs(
+    head: nn.Module,
+    states: Tensor,
+    targets: Tensor,
+    tokens_per_row: Lengths,
+    log_probs_of: LogProbsOf | None = None,
+) -> list[Tensor]:
+    """Return the log-probabilities of each row's response tokens, from the states (N, h) of all rows' tokens.
+
+    ``log_probs_of``: see ``token_log_probs``.
+    """
+    return list(token_log_probs(head, states, targets, log_probs_of).split(list(tokens_per_row)))
 
 
 def sum_log_probs(head: nn.Module, states: Tensor, targets: Tensor, tokens_per_row: Lengths) -> Tensor:
@@ -75,6 +84,7 @@ def add_reference(
     device: torch.device,
     precision: str,
     rows_at_once: int,
+    log_probs_of: LogProbsOf | None = None,
 ) -> list[Row]:
     """Return ``rows`` with their ``reference``: the log-probability of each path before the first step.
 
@@ -85,12 +95,13 @@ def add_reference(
         names: in the file, of each path of a row. ("tokens",): of each token of the only path.
         device, precision: of the computation.
         rows_at_once: rows per forward pass.
+        log_probs_of: see ``token_log_probs``.
     """
     ids = [row.get("id") for row in rows]
     reference = list(read_jsonl(file)) if file.exists() else []
     if [row["id"] for row in reference] != ids:
         per_token = tuple(names) == ("tokens",)
-        log_probs = _compute_log_probs(backbone, rows, device, precision, rows_at_once, per_token)
+        log_probs = _compute_log_probs(backbone, rows, device, precision, rows_at_once, per_token, log_probs_of)
         reference = [{"id": i, **dict(zip(names, row, strict=True))} for i, row in zip(ids, log_probs, strict=True)]
         write_jsonl(file, reference)
     return [
@@ -101,7 +112,13 @@ def add_reference(
 
 @torch.no_grad()
 def _compute_log_probs(
-    backbone: Backbone, rows: Sequence[Row], device: torch.device, precision: str, rows_at_once: int, per_token: bool
+    backbone: Backbone,
+    rows: Sequence[Row],
+    device: torch.device,
+    precision: str,
+    rows_at_once: int,
+    per_token: bool,
+    log_probs_of: LogProbsOf | None,
 ) -> list[list[Any]]:
     """Return log p of each path of each row; of its tokens, with ``per_token``.
 
@@ -120,7 +137,8 @@ def _compute_log_probs(
             on_device = {name: tensor.to(backbone.device) for name, tensor in batch.items()}
             targets_per_row = count_targets_per_row(batch).tolist()
             with torch.autocast(backbone.device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
-                of_paths = split_log_probs(backbone.head, *backbone.answer_states(on_device), targets_per_row)
+                states, targets = backbone.answer_states(on_device)
+                of_paths = split_log_probs(backbone.head, states, targets, targets_per_row, log_probs_of)
             values = [path.tolist() if per_token else path.sum().item() for path in of_paths]
             for k, (key, _) in enumerate(keyed_rows):
                 by_key[key] = values[k :: len(keyed_rows)]

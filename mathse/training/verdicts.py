@@ -17,7 +17,16 @@ from torch import Tensor, nn
 from mathse.models.base import Backbone, Length
 from mathse.models.lower_layers import hold_still
 from mathse.training import ranks, strategies
-from mathse.training.loader import BatchRow, Counts, Made, MicroBatches, RowEncoder, StepData, count_targets, remove_loss
+from mathse.training.loader import (
+    BatchRow,
+    Counts,
+    Made,
+    MicroBatches,
+    RowEncoder,
+    StepData,
+    count_targets,
+    remove_loss,
+)
 from mathse.training.paths import count_targets_per_row, list_paths, sum_log_probs
 from mathse.training.sft import SFTModule
 from mathse.training.updates.preferences import Responses, kto_divergence

@@ -21,6 +21,7 @@ from torch import Tensor
 from mathse.commands.tiny import BUILDERS
 from mathse.config.fits import Fit, Lora, Optimizer
 from mathse.config.schema import Trainer
+from mathse.config.updates import DPOUpdateConfig
 from mathse.errors import ConfigError, DataError
 from mathse.models import layer_states, modes
 from mathse.models.base import Backbone
@@ -30,6 +31,7 @@ from mathse.models.lower_layers import layers_of
 from mathse.models.row import Row
 from mathse.training.batches import EpochStream, MixedStream
 from mathse.training.fit import FitJob, fit
+from mathse.training.updates.preferences import DPOUpdate
 
 FAMILIES = {**BUILDERS, "causal_lm": "mathse.models.tiny.tiny_causal_lm"}
 SETTINGS = Fit(
