@@ -5,13 +5,15 @@ Docs: mathse/training/updates. The class of an update says with ``data`` which r
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from mathse.config.setting import SETTINGS, Section
+from mathse.config.setting import NO_IDENTITY, SETTINGS, Section
 
+NAME = "Name of the update in messages."
 Data = Literal["rows", "pairs", "verdicts", "groups"]
 
 
@@ -27,6 +29,7 @@ class UpdateConfig(Section):
 class SFTUpdateConfig(UpdateConfig):
     """Fine-tuning on D_SFT, as in the paper. Its length, batch and rate are those of ``sft``."""
 
+    name: ClassVar[str] = "sft"
     _target_: str = "mathse.training.updates.rows.SFTUpdate"
 
 
@@ -67,6 +70,7 @@ class DPOUpdateConfig(PairUpdateConfig):
     """Direct preference optimisation. update=dpo, sft_then_dpo"""
 
     _target_: str = "mathse.training.updates.preferences.DPOUpdate"
+    name: str = Field(default="dpo", json_schema_extra=NO_IDENTITY, description=NAME)
     nll_weight: float = Field(
         default=0.0,
         ge=0,
@@ -80,6 +84,7 @@ class MPOUpdateConfig(PairUpdateConfig):
     """Mixed preference optimisation: InternVL's sum of three losses, with its weights."""
 
     _target_: str = "mathse.training.updates.preferences.MPOUpdate"
+    name: str = Field(default="mpo", json_schema_extra=NO_IDENTITY, description=NAME)
     preference_weight: float = Field(default=0.8, ge=0, description="Weight of the loss of DPO.")
     quality_weight: float = Field(
         default=0.2, ge=0, description="Weight of the loss of BCO, which classifies each path of a pair."
@@ -94,6 +99,7 @@ class KTOUpdateConfig(ResponseUpdateConfig):
     data: ClassVar[Data] = "verdicts"
 
     _target_: str = "mathse.training.updates.preferences.KTOUpdate"
+    name: str = Field(default="kto", json_schema_extra=NO_IDENTITY, description=NAME)
     beta: float = Field(
         default=0.1,
         gt=0,
@@ -110,6 +116,7 @@ class PolicyGradientConfig(ResponseUpdateConfig):
     data: ClassVar[Data] = "groups"
 
     _target_: str = "mathse.training.updates.policy_gradient.PolicyGradient"
+    name: str = Field(default="policy_gradient", json_schema_extra=NO_IDENTITY, description=NAME)
     baseline: Literal["mean", "leave_one_out", "none"] = Field(
         default="mean",
         description="Reward that a response is compared with: the mean of its group, the mean of the other responses "
@@ -169,3 +176,8 @@ UPDATES: tuple[type[UpdateConfig], ...] = (
     KTOUpdateConfig,
     PolicyGradientConfig,
 )
+
+
+def update_name(section: Any) -> str:
+    """The name of an update; of a class of the user's own, its dotted path."""
+    return str(section["_target_"] if isinstance(section, Mapping) else section.name)

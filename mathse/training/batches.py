@@ -80,7 +80,7 @@ class MixedStream:
 def count_characters(row: Row) -> int:
     """Return the characters of a row, a cheap estimate of its length in tokens."""
     history = sum(len(question) + len(answer) for question, answer in row.get("history", ()))
-    longest = max(len(row.get(path, "")) for path in ("response", "rejected", "mismatched"))
+    longest = max(len(str(row.get(path, ""))) for path in ("response", "rejected", "mismatched"))
     return history + len(row["question"]) + longest
 
 

@@ -42,6 +42,7 @@ class DPOUpdate:
     def __init__(self, settings: DPOUpdateConfig) -> None:
         self.settings, self.beta = settings, settings.beta
         self.lr_scale, self.epochs, self.sft_first = settings.lr_scale, settings.epochs, settings.sft_first
+        self.pairs_per_problem = settings.pairs_per_problem
 
     def pair_losses(self, chosen: Responses, rejected: Responses, mean_reward: float) -> Tensor:
         losses = dpo_losses(self.beta * (chosen.ahead - rejected.ahead), self.settings.label_smoothing)
@@ -58,6 +59,7 @@ class MPOUpdate:
     def __init__(self, settings: MPOUpdateConfig) -> None:
         self.settings, self.beta = settings, settings.beta
         self.lr_scale, self.epochs, self.sft_first = settings.lr_scale, settings.epochs, settings.sft_first
+        self.pairs_per_problem = settings.pairs_per_problem
 
     def pair_losses(self, chosen: Responses, rejected: Responses, mean_reward: float) -> Tensor:
         settings, beta = self.settings, self.beta
