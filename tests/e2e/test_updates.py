@@ -84,7 +84,8 @@ def test_raft_learns_from_the_accepted_paths_of_the_round(tmp_path: Path, by_kto
     folder = branch(tmp_path, by_kto, *GROUPS, *SMALL, "evolution.update=raft")
     verdicts = rows(folder / "round_01" / "verdicts.jsonl")
     learned = rows(folder / "round_01" / "responses.jsonl")
-    assert [row["path"]["id"] for row in learned] == [v["path_id"] for v in verdicts if v["status"] == "correct"]
+    accepted = {verdict["path_id"] for verdict in verdicts if verdict["status"] == "correct"}
+    assert {row["path"]["id"] for row in learned} == accepted and len(learned) == len(accepted)
     assert {row["advantage"] for row in learned} == {1.0}
     assert "no path of this stage" in rows(folder / "final" / "skipped_fit.json")[0]["reason"]
 
