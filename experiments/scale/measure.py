@@ -62,11 +62,11 @@ def opened(made: Made):  # type: ignore[no-untyped-def]
     from mathse.config import build
     from mathse.config.compose import train_config
     from mathse.config.sections import plain
-    from mathse.evolution.tasks import settings
+    from mathse.evolution.tasks import flatten_settings
     from mathse.runs.stage_cache import RunFolder
 
     config, _ = train_config(["data=jsonl", f"data.path={made.rows}", "teacher=replay", "judge=answer", "name=scale"])
-    run = RunFolder.open(made.run, settings(config), name="scale", task="evolve", seed=0, nested=plain(config))
+    run = RunFolder.open(made.run, flatten_settings(config), name="scale", task="evolve", seed=0, nested=plain(config))
     return config, run, build(config.data)
 
 

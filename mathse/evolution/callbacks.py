@@ -85,13 +85,14 @@ def reflect(loop: EvolutionRun, name: str) -> None:
     settings = loop.config.evolution.reflect
     if not stage.done:
         drafts = loop.state.to_reflect(settings.all_drafts)
-        figures: dict[str, str] = {}
+        # A note in the summary if the stage has no rewrites
+        no_rewrites: dict[str, str] = {}
         if _would_lose_rewrites(loop, drafts):
-            figures["no_rewrites"] = (
+            no_rewrites["no_rewrites"] = (
                 f"none of the ORM's verdicts on {len(drafts):,} drafts could be read, so no rewrite would be accepted; "
                 "the teacher is asked for none"
             )
-            loop.context.progress.say(f"{name}: {figures['no_rewrites']}")
+            loop.context.progress.say(f"{name}: {no_rewrites['no_rewrites']}")
             drafts = ()
         feedback = _open_feedback(loop, drafts)
 
@@ -131,7 +132,7 @@ def reflect(loop: EvolutionRun, name: str) -> None:
             "rewritten": len(reflections),
             **measure_acceptance(loop, loop.judged),
             ASKED: count_teacher_calls(loop, drafts=len(drafts)),
-            **figures,
+            **no_rewrites,
         }
         loop.finish(summary, list_inputs(loop))
     loop.load_state(stage)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 REFLECTION = "reflection"  # name of the last reflection stage; after each round: round_01/reflection
 
 
-def round_name(number: int) -> str:
+def name_round(number: int) -> str:
     """Return the stage name of a round, such as "round_01"."""
     return f"round_{number:02d}"
 
@@ -79,7 +79,7 @@ class EvolutionRun:
 
     @property
     def round_name(self) -> str:
-        return round_name(self.round)
+        return name_round(self.round)
 
     @property
     def fit_stage(self) -> FitStage | None:

@@ -21,7 +21,7 @@ from mathse.config.updates import DPOUpdateConfig, SFTUpdateConfig
 from mathse.runs.fit_ranks import RANKS
 
 FIT_STAGES = get_args(FitStage)
-# of every stage with a model
+# Settings of every stage with a model
 COMMON = (
     "seed",
     "backbone",
@@ -29,19 +29,19 @@ COMMON = (
     "task_domain",
     *(f"trainer.{name}" for name in ("precision", "accelerator", "sampling_dtype")),
 )
-# of every fit of a student
+# Settings of every fit of a student
 SFT_KEYS = (
     *(f"sft.{field.name}" for field in fields(SFT) if field.name not in FIT_STAGES),
     "sft.train_sha256",
     "lightning_callbacks",
 )
-# of DPO, before updates were options
+# Settings of DPO, before updates were options
 DPO_SETTINGS = ("beta", "label_smoothing", "nll_weight", "lr_scale", "epochs", "pairs_per_problem")
-# of every judge
+# Settings of every judge
 JUDGING = ("judge.checkpoint", "judge.threshold", "judge.batch_size", "judge.max_new_tokens")
 
 
-def recorded_settings(config: TrainConfig) -> dict[str, Any]:
+def flatten_for_identity(config: TrainConfig) -> dict[str, Any]:
     """Return the settings by dotted key, in the form that stage identities hash.
 
     The first runs had one section ``judge`` with 16 settings for all judges, and one precision, bf16-mixed, for all
@@ -72,7 +72,7 @@ def recorded_settings(config: TrainConfig) -> dict[str, Any]:
     return flat
 
 
-def sampling_keys(config: TrainConfig) -> tuple[str, ...]:
+def list_sampling_keys(config: TrainConfig) -> tuple[str, ...]:
     """Return the settings of sampling, without the address of a server."""
     generator = config.generator
     if not isinstance(generator, (ServerGenerator, VLLMGenerator)):
@@ -80,22 +80,22 @@ def sampling_keys(config: TrainConfig) -> tuple[str, ...]:
     return tuple(f"generator.{name}" for name in identity_settings(type(generator)))
 
 
-def student_keys(config: TrainConfig) -> tuple[str, ...]:
+def list_student_keys(config: TrainConfig) -> tuple[str, ...]:
     """Return the settings of a stage that samples from a student and has no fit."""
-    return (*COMMON, *SFT_KEYS, "evaluation", *sampling_keys(config))
+    return (*COMMON, *SFT_KEYS, "evaluation", *list_sampling_keys(config))
 
 
-def fitting_keys(config: TrainConfig, stage: FitStage | None = None) -> tuple[str, ...]:
+def list_fitting_keys(config: TrainConfig, stage: FitStage | None = None) -> tuple[str, ...]:
     """Return the settings of a stage that samples from a student and fits a student.
 
     Args:
         stage: the section of ``sft`` that applies to this kind of stage. None: no section.
     """
     section = (f"sft.{stage}",) if stage is not None else ()
-    return (*student_keys(config), *section, *RANKS)
+    return (*list_student_keys(config), *section, *RANKS)
 
 
-def updating_keys(config: TrainConfig) -> tuple[str, ...]:
+def list_updating_keys(config: TrainConfig) -> tuple[str, ...]:
     """Return the settings of the update; no key for SFT, which has none."""
     update = config.evolution.update
     if isinstance(update, Mapping):
@@ -115,7 +115,7 @@ def _earlier_name(update: Any) -> str | None:
     return "sft" if isinstance(update, SFTUpdateConfig) else None
 
 
-def judging_keys(config: TrainConfig, path: str) -> tuple[str, ...]:
+def list_judging_keys(config: TrainConfig, path: str) -> tuple[str, ...]:
     """Return the settings of a judge's verdicts. The stages of the ORM itself do not use this list: their held-out
     verdicts are always explained.
 
@@ -130,18 +130,18 @@ def judging_keys(config: TrainConfig, path: str) -> tuple[str, ...]:
         *JUDGING,
         "judge.explain",
         *(f"{section}.{name}" for name in own_settings(judge)),
-        *(teaching_keys(config) if "teacher" in judge.asks else ()),
+        *(list_teaching_keys(config) if "teacher" in judge.asks else ()),
     )
 
 
-def teaching_keys(config: TrainConfig) -> tuple[str, ...]:
+def list_teaching_keys(config: TrainConfig) -> tuple[str, ...]:
     """Return the settings of the teacher's answers, without the address of its server and its budget."""
     if not isinstance(config.teacher, OpenAITeacher):
         return ("teacher",)
     return tuple(f"teacher.{name}" for name in identity_settings(OpenAITeacher))
 
 
-def orm_teaching_keys(config: TrainConfig) -> tuple[str, ...]:
+def list_orm_teaching_keys(config: TrainConfig) -> tuple[str, ...]:
     """Return the settings of the teacher's answers for the stages of the ORM. They use a teacher only if it is a model,
     for problems without a solution or a step checker."""
-    return teaching_keys(config) if isinstance(config.teacher, (OpenAITeacher, StudentTeacher)) else ()
+    return list_teaching_keys(config) if isinstance(config.teacher, (OpenAITeacher, StudentTeacher)) else ()

@@ -22,7 +22,7 @@ from mathse.data.labelled_paths import ORMData, read_orm_data
 from mathse.errors import DataError
 from mathse.evolution import stages
 from mathse.evolution.evolution_run import EvolutionRun
-from mathse.evolution.keys import COMMON, JUDGING, SFT_KEYS, orm_teaching_keys, sampling_keys
+from mathse.evolution.keys import COMMON, JUDGING, SFT_KEYS, list_orm_teaching_keys, list_sampling_keys
 from mathse.evolution.measure import judge_held_out, make_labeller
 from mathse.evolution.models import Student
 from mathse.evolution.state import Judged
@@ -100,7 +100,7 @@ def train_orm(loop: EvolutionRun, data: ORMData | None) -> list[Stage]:
         return []
     students = [] if data else [make_weak_student(loop, size) for size in loop.config.orm.students]
     solver = fit_solver(loop, students, data)
-    stage = loop.context.run.stage("orm", (*ORM_KEYS, *orm_teaching_keys(loop.config)), [*students, solver])
+    stage = loop.context.run.stage("orm", (*ORM_KEYS, *list_orm_teaching_keys(loop.config)), [*students, solver])
     loop.context.begin(stage, "the Outcome Reward Model learns to name the wrong step")
     if not stage.done:
         # 1) Train.
@@ -148,7 +148,7 @@ def make_weak_student(loop: EvolutionRun, size: int) -> Stage:
     """
     settings = loop.config.orm
     ranks = RANKS if size else ()  # the base has no fit
-    keys = (*STUDENT_KEYS, *ranks, *sampling_keys(loop.config), *orm_teaching_keys(loop.config))
+    keys = (*STUDENT_KEYS, *ranks, *list_sampling_keys(loop.config), *list_orm_teaching_keys(loop.config))
     stage = loop.context.run.stage(f"orm/student_{size}", keys, [loop.base.stage])
     available = min(size, len(loop.problems.splits["orm_train"]))
     loop.context.begin(stage, f"a weak student ({available:,} solutions) writes paths for the ORM to learn from")
@@ -204,7 +204,7 @@ def fit_solver(loop: EvolutionRun, students: Sequence[Stage], data: ORMData | No
         data: labelled paths of the user; the solver learns their problems with a solution.
     """
     ranks = RANKS if loop.config.orm.solver_steps else ()
-    keys = (*SOLVER_KEYS, *ranks, *orm_teaching_keys(loop.config))
+    keys = (*SOLVER_KEYS, *ranks, *list_orm_teaching_keys(loop.config))
     stage = loop.context.run.stage("orm/solver", keys, [loop.base.stage, *students])
     loop.context.begin(stage, "the ORM's starting point: a solver of its own problems")
     if not stage.done:

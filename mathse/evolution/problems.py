@@ -293,7 +293,7 @@ COMPARISON_VERSION = 2
 COMPARISON_KEYS = ("data", "decontaminate", "seed", "task", "sft.train", "sft.train_sha256")
 
 
-def decontamination_keys(config: TrainConfig) -> tuple[str, ...]:
+def list_decontamination_keys(config: TrainConfig) -> tuple[str, ...]:
     """Return the settings that stages depend on because rows may be dropped; none if no row is dropped."""
     settings = config.decontaminate
     return ("decontaminate",) if settings.action == "drop" and settings.against else ()

@@ -11,7 +11,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,15 +22,22 @@ from mathse.config.judges import judge_named
 from mathse.config.schema import is_fitted_on
 from mathse.data.domains import domain_of
 from mathse.data.problems import to_distill
-from mathse.evolution.evolution_run import EvolutionRun, round_name
-from mathse.evolution.keys import COMMON, fitting_keys, judging_keys, student_keys, teaching_keys, updating_keys
+from mathse.evolution.evolution_run import EvolutionRun, name_round
+from mathse.evolution.keys import (
+    COMMON,
+    list_fitting_keys,
+    list_judging_keys,
+    list_student_keys,
+    list_teaching_keys,
+    list_updating_keys,
+)
 from mathse.evolution.measure import NOTHING_JUDGED, measure_student, read_accuracy
 from mathse.evolution.models import Student
 from mathse.evolution.problems import (
-    decontamination_keys,
     find_pictures_without_reader,
     find_unreadable_images,
     leave_out_listed,
+    list_decontamination_keys,
     list_unusable,
     record_sources,
 )
@@ -71,8 +78,8 @@ from mathse.types import Lineage, Problem, ReasoningPath, Verdict
 def open_distill(loop: EvolutionRun) -> Stage:
     config = loop.config
     # task=distill has no fit, so the settings of training do not matter there
-    student = student_keys(config) if config.task == "distill" else fitting_keys(config, "distill")
-    keys = (*student, *teaching_keys(config), "distill.size", *judging_keys(config, "distill.judge"))
+    student = list_student_keys(config) if config.task == "distill" else list_fitting_keys(config, "distill")
+    keys = (*student, *list_teaching_keys(config), "distill.size", *list_judging_keys(config, "distill.judge"))
     return _open_stage(loop, "distill", "the teacher solves, the judge filters, the student is distilled", keys)
 
 
@@ -81,11 +88,11 @@ def open_round(loop: EvolutionRun) -> Stage:
     # With reflection after every round, D_SFT has rewrites from the second round on.
     has_rewrites = loop.round > 1 and config.evolution.reflect.when == "every"
     keys = (
-        *fitting_keys(config, "round"),
-        *judging_keys(config, "judge"),
+        *list_fitting_keys(config, "round"),
+        *list_judging_keys(config, "judge"),
         *(f"evolution.{name}" for name in ("init", "samples_per_problem", "keep", "round", "resample")),
         *(("evolution.reflect.row",) if has_rewrites else ()),
-        *updating_keys(config),
+        *list_updating_keys(config),
         "callbacks",
     )
     description = f"self-evolving round {loop.round} of {loop.rounds}: sample, judge, merge, refit"
@@ -95,9 +102,9 @@ def open_round(loop: EvolutionRun) -> Stage:
 def open_reflection(loop: EvolutionRun, name: str) -> Stage:
     config = loop.config
     keys = (
-        *student_keys(config),
-        *teaching_keys(config),
-        *judging_keys(config, "judge"),
+        *list_student_keys(config),
+        *list_teaching_keys(config),
+        *list_judging_keys(config, "judge"),
         "evolution.rounds",
         "evolution.keep",
         # without ``row``, the form of the rewrites in a later fit
@@ -110,8 +117,8 @@ def open_reflection(loop: EvolutionRun, name: str) -> Stage:
 def open_final(loop: EvolutionRun) -> Stage:
     config = loop.config
     keys = (
-        *fitting_keys(config, "final"),
-        *updating_keys(config),
+        *list_fitting_keys(config, "final"),
+        *list_updating_keys(config),
         "evolution.rounds",
         "evolution.reflect",
         "callbacks",
@@ -120,7 +127,7 @@ def open_final(loop: EvolutionRun) -> Stage:
 
 
 def open_sft(loop: EvolutionRun) -> Stage:
-    return _open_stage(loop, "sft", "one fit on the rows of sft.train", fitting_keys(loop.config))
+    return _open_stage(loop, "sft", "one fit on the rows of sft.train", list_fitting_keys(loop.config))
 
 
 def _open_stage(loop: EvolutionRun, name: str, description: str, keys: Sequence[str]) -> Stage:
@@ -139,7 +146,7 @@ def _open_stage(loop: EvolutionRun, name: str, description: str, keys: Sequence[
 def measure_base(loop: EvolutionRun) -> Student:
     """Save the untrained student, and measure its accuracy. The stage also fixes which problems the run uses."""
     context, problems = loop.context, loop.problems
-    stage = context.run.stage("base", (*COMMON, "evaluation", *decontamination_keys(loop.config)))
+    stage = context.run.stage("base", (*COMMON, "evaluation", *list_decontamination_keys(loop.config)))
     context.begin(stage, "the student before any training")
     if stage.done:
         leave_out_listed(context, problems, stage)
@@ -183,7 +190,7 @@ def solve_and_judge(loop: EvolutionRun, problems: Sequence[Problem] | None = Non
     with loop.context.work(stage, "sample", "teacher's solutions", len(chosen), unit) as advance:
         # A call to the teacher has several batches; the log gets each batch as soon as it is complete.
         for call in group_into_calls(teacher, batches[log.done :]):
-            solutions = iter(teacher.solve([problem for batch in call for problem in batch]))
+            solutions = iter(teacher.solve(list(chain.from_iterable(call))))
             for batch in call:
                 paths = []
                 for problem, text in zip(batch, islice(solutions, len(batch)), strict=True):
@@ -199,24 +206,14 @@ def solve_and_judge(loop: EvolutionRun, problems: Sequence[Problem] | None = Non
 def sample_paths(loop: EvolutionRun) -> Sequence[ReasoningPath]:
     """Alg. 1 line 7: the last student samples paths for D_remain, or for a part of it.
 
-    ``evolution.round`` and ``evolution.resample`` choose the problems; see "difficulty" below.
+    Returns:
+        The paths of ``paths.jsonl``.
     """
     stage, evolution = loop.stage, loop.config.evolution
-
-    # 1) Choose the problems.
-    dev_accuracy = {entry["stage"]: entry["dev_accuracy"] for entry in loop.entries}
-    chosen = select_problems(loop.state, evolution.resample, dev_accuracy, loop.student.stage.name)
-    size = evolution.round.sample_size
-    if size is not None and size < len(chosen):
-        draw = rng(loop.context.derive_seed(stage, "problems"))
-        if evolution.round.draw == "uniform":
-            chosen = sorted(draw.sample(chosen, size))
-        else:
-            earlier = [read_stage(loop.context.run.path / round_name(k)) for k in range(1, loop.round)]
-            chosen = draw_by_failure(chosen, compute_failure_rates(earlier, loop.models.accepts), size, draw)
+    chosen = choose_problems(loop)
     problems = Mapped(loop.problems.by_id.__getitem__, chosen)
 
-    # 2) Sample n whole paths per problem, and further paths that continue the correct steps of a rejected path.
+    # n whole paths per problem, and ``restarts`` paths that continue the correct steps of a rejected path
     n, restarts = evolution.samples_per_problem, evolution.round.restarts
     prefixes = find_prefixes(loop.state, chosen, loop.problems.by_id) if restarts else {}
     total = len(problems) * n + len(prefixes) * restarts
@@ -280,6 +277,21 @@ def select_unit(loop: EvolutionRun, chosen: Any) -> Unit | Literal["nothing"]:
 UNTRIED_FAILURE_RATE = 0.5  # of a problem without samples
 
 
+def choose_problems(loop: EvolutionRun) -> Sequence[str]:
+    """Return the ids of the problems that a round samples (``evolution.resample``, ``evolution.round``)."""
+    stage, evolution = loop.stage, loop.config.evolution
+    dev_accuracy = {entry["stage"]: entry["dev_accuracy"] for entry in loop.entries}
+    candidates = find_candidates(loop.state, evolution.resample, dev_accuracy, loop.student.stage.name)
+    size = evolution.round.sample_size
+    if size is None or size >= len(candidates):
+        return candidates
+    draw = rng(loop.context.derive_seed(stage, "problems"))
+    if evolution.round.draw == "uniform":
+        return sorted(draw.sample(candidates, size))
+    earlier = [read_stage(loop.context.run.path / name_round(number)) for number in range(1, loop.round)]
+    return draw_by_failure(candidates, compute_failure_rates(earlier, loop.models.accepts), size, draw)
+
+
 def compute_failure_rates(rounds: Iterable[FinishedStage], accept: Callable[[Verdict], bool]) -> dict[str, float]:
     """Return the share of rejected samples per problem over finished rounds, with Laplace's rule: one success and one
     failure are added.
@@ -313,7 +325,7 @@ def draw_by_failure(problems: Sequence[str], rates: Mapping[str, float], size: i
     return sorted(sorted(problems, key=keys.__getitem__, reverse=True)[:size])
 
 
-def select_problems(state: EvolutionState, resample: str, dev_accuracy: Mapping[str, Any], student: str) -> list[str]:
+def find_candidates(state: EvolutionState, resample: str, dev_accuracy: Mapping[str, Any], student: str) -> list[str]:
     """Return the problems that a round may sample, in the order of D: D_remain, and the solved problems that
     ``evolution.resample`` adds.
 

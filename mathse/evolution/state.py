@@ -99,15 +99,15 @@ class EvolutionState:
         for path in train:
             rows[path.problem_id] += 1
             ids.add(path.id)
-            texts.add(hash(_row_key(path)))
+            texts.add(hash(_make_row_key(path)))
         joining = array("L")  # positions in judged
         for position in accepted:
             path = judged[position].path
             if path.id in ids or (limit is not None and rows[path.problem_id] >= limit):
                 continue
-            if hash(_row_key(path)) not in texts:
+            if hash(_make_row_key(path)) not in texts:
                 rows[path.problem_id] += 1
-                texts.add(hash(_row_key(path)))
+                texts.add(hash(_make_row_key(path)))
                 joining.append(position)
         paths: Sequence[ReasoningPath] = Mapped(attrgetter("path"), Chosen(judged, joining))
         return replace(self, train=Chained(train, paths), incorrect=Chained(self.incorrect, Chosen(judged, rejected)))
@@ -132,7 +132,7 @@ class EvolutionState:
         return cls(problems, JsonlRows(folder / TRAIN, ReasoningPath), JsonlRows(folder / INCORRECT, Judged))
 
 
-def _row_key(path: ReasoningPath) -> tuple[str, str, str | None]:
+def _make_row_key(path: ReasoningPath) -> tuple[str, str, str | None]:
     """Paths with equal keys are the same row: the problem, the text without blanks, and the draft of a rewrite."""
     draft = path.lineage.parent if path.lineage.origin == "reflection" else None
     return path.problem_id, "".join(path.text.split()), draft
@@ -150,6 +150,6 @@ def _limit_rows(keep: Keep, judged: Sequence[Judged], accepted: Sequence[int]) -
         return 1
     if keep == "all":
         return None
-    texts = {_row_key(judged[k].path) for k in accepted}
+    texts = {_make_row_key(judged[k].path) for k in accepted}
     problems = {problem_id for problem_id, *_ in texts}
     return max(1, len(texts) // max(1, len(problems)))

@@ -13,8 +13,8 @@ from mathse.evolution.stages import (
     compute_failure_rates,
     cut_before_step,
     draw_by_failure,
+    find_candidates,
     find_prefixes,
-    select_problems,
 )
 from mathse.evolution.state import EvolutionState, Judged
 from mathse.runs.layout import PATHS, VERDICTS
@@ -77,14 +77,14 @@ def solved(*paths: ReasoningPath) -> EvolutionState:
 def test_never_samples_what_remains_and_all_what_the_student_solved_too() -> None:
     taught = path("p0", origin="teacher")
     state = solved(taught, by("round_01", "p1"))
-    assert select_problems(state, "never", {}, "round_01") == ["p2", "p3", "p4", "p5"]
-    assert select_problems(state, "all", {}, "round_01") == ["p1", "p2", "p3", "p4", "p5"]
+    assert find_candidates(state, "never", {}, "round_01") == ["p2", "p3", "p4", "p5"]
+    assert find_candidates(state, "all", {}, "round_01") == ["p1", "p2", "p3", "p4", "p5"]
 
 
 def test_better_samples_a_solved_problem_where_the_student_has_passed_its_writer_on_dev() -> None:
     state = solved(by("distill", "p1"), by("round_01", "p2"))
     accuracies = {"distill": 0.2, "round_01": 0.4, "round_02": 0.4}
-    assert select_problems(state, "better", accuracies, "round_02") == ["p0", "p1", "p3", "p4", "p5"]
+    assert find_candidates(state, "better", accuracies, "round_02") == ["p0", "p1", "p3", "p4", "p5"]
 
 
 def rejected(problem_id: str, text: str, step: str | None, name: str = "0") -> Judged:
