@@ -167,7 +167,7 @@ WALK = (
     ),
     Step("runs.store:write_jsonl", "evolution.state:EvolutionState.save", "the state is written", "train.jsonl"),
     Step(
-        "evolution.training_rows:training_rows",
+        "evolution.training_rows:make_training_rows",
         "evolution.stages:_fit_on_paths",
         "paths become question and answer",
         "Row",

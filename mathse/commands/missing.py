@@ -88,7 +88,7 @@ def _found_later(config: TrainConfig, unnamed: bool) -> Iterator[str]:
     if key is not None and not os.environ.get(key):
         yield f"key: teacher=openai reads {key}, which is not set; export {key}=..."
     try:
-        memory.refuse_what_cannot_fit(config, memory.device_of(config))
+        memory.check_memory(config, memory.read_device(config))
     except ConfigError as error:
         yield from (f"memory: {line}" for line in str(error).splitlines())
     path, model = getattr(config.backbone, "path", None), architecture_of(config.backbone)

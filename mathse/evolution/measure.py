@@ -1,4 +1,4 @@
-"""What is measured of a student and of a judge, always on problems that no fit has seen."""
+"""The figures of a run: a student and a judge on problems of no fit, and the summaries of stages and runs."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from mathse.config.evolution import NOBODY
 from mathse.config.judges import judge_named
 from mathse.config.schema import needs_orm
 from mathse.data.domains import is_right
-from mathse.evolution.evolution_run import EvolutionRun, is_reflection
+from mathse.evolution.evolution_run import REFLECTION, EvolutionRun, is_reflection
 from mathse.evolution.models import Student
 from mathse.evolution.state import Judged
-from mathse.evolution.training_rows import Exposure, Preference, falling_loss, warnings
+from mathse.evolution.training_rows import Exposure, Preference, warn_about_exposure, warn_about_loss
 from mathse.inference.generate import predict
 from mathse.judges import Judge, judge_paths
 from mathse.judges.answer import AnswerJudge
@@ -47,11 +47,13 @@ from mathse.runs.teacher_calls import ASKED
 from mathse.scoring.metrics import Decision, accuracy, decide, orm_metrics, transitions
 from mathse.types import Origin, Problem, ReasoningPath, Verdict
 
+# --- students ---------------------------------------------------------------------------------------------------------
+
 
 def measure_student(loop: EvolutionRun, stage: Stage, student: Student) -> None:
-    """Greedy accuracy on the test problems and on the dev problems (which a sweep may optimise)."""
+    """Write the accuracy of greedy answers to the test problems and the dev problems. A sweep optimises the latter."""
     settings = loop.config.evaluation
-    backbone = loop.models.of(student)
+    backbone = loop.models.open_student(student)
     options: Any = {"batch_size": settings.batch_size, "max_new_tokens": settings.max_new_tokens}
     with loop.context.work(stage, "sample", "test accuracy", len(loop.problems.test), account="measuring") as advance:
         test = predict(backbone, loop.problems.test, stage.path / PREDICTIONS, advance=advance, **options)
@@ -63,14 +65,18 @@ def measure_student(loop: EvolutionRun, stage: Stage, student: Student) -> None:
         loop.context.progress.say(f"{stage.name}: test accuracy {shown} on {len(test):,} problems")
 
 
+# --- judges -----------------------------------------------------------------------------------------------------------
+
+
 def measure_judge(loop: EvolutionRun, stage: Stage, student: Student) -> None:
-    """How well the ORM judges THIS student's paths on held-out problems: it falls as the student improves."""
+    """Measure the ORM on paths of this student for held-out problems. The ORM learned from the paths of weak students,
+    so its figures fall as the student improves."""
     held = loop.problems.splits["orm_held"]
     if not needs_orm(loop.config) or not held:
         return
     with loop.context.work(stage, "sample", "held-out paths", len(held), account="measuring") as advance:
         paths = loop.models.generator.sample(
-            loop.models.of(student),
+            loop.models.open_student(student),
             held,
             stage.path / HELD_PATHS,
             stage=f"{stage.name}/held",
@@ -78,15 +84,23 @@ def measure_judge(loop: EvolutionRun, stage: Stage, student: Student) -> None:
             seed=loop.config.seed,
             advance=advance,
         )
-    # as many correct as wrong paths, so that an ORM that always says the same has an accuracy of one half
-    labelled = balance(label(paths, loop.problems.by_id, labeller(loop)), loop.config.seed)
-    judge_held(loop, stage, loop.models.orm, labelled, stage.path / ORM_METRICS)
+    # Equal numbers of correct and wrong paths: an ORM with constant verdicts has an accuracy of 1/2.
+    labelled = balance(label(paths, loop.problems.by_id, make_labeller(loop)), loop.config.seed)
+    judge_held_out(loop, stage, loop.models.orm, labelled, stage.path / ORM_METRICS)
 
 
-def judge_held(
+def judge_held_out(
     loop: EvolutionRun, stage: Stage, judge: Judge, labelled: Sequence[Labelled], metrics_file: Path
 ) -> dict[str, Any]:
-    """The judge's verdicts on labelled held-out paths (``orm_held.jsonl``) and its figures."""
+    """Judge labelled held-out paths, and compare the verdicts with the labels.
+
+    Args:
+        labelled: paths with their labels.
+        metrics_file: file for the figures. ``orm_held.jsonl`` beside it gets the paths, labels and verdicts.
+
+    Returns:
+        The figures.
+    """
     with loop.context.work(stage, "judge", "held-out verdicts", len(labelled), account="measuring") as advance:
         verdicts = judge_paths(
             judge,
@@ -96,12 +110,13 @@ def judge_held(
             batch_size=loop.config.judge.batch_size,
             advance=advance,
         )
-    by_path = {verdict.path_id: verdict for verdict in verdicts}  # they come sorted by the length of the paths
-    rows = [{"path": path, "label": truth, "verdict": by_path[path.id]} for path, truth in labelled]
+    # The verdicts are sorted by the length of their paths.
+    verdict_of = {verdict.path_id: verdict for verdict in verdicts}
+    rows = [{"path": path, "label": truth, "verdict": verdict_of[path.id]} for path, truth in labelled]
     write_jsonl(stage.path / ORM_HELD, rows)
     figures = orm_metrics(
         [truth for _, truth in labelled],
-        [by_path[path.id] for path, _ in labelled],
+        [verdict_of[path.id] for path, _ in labelled],
         loop.config.judge.threshold,
         names_steps=read_orm(loop.models.orm_checkpoint)["kind"] != "binary",
     )
@@ -109,26 +124,31 @@ def judge_held(
     return figures
 
 
-def labeller(loop: EvolutionRun) -> Callable[[Problem, ReasoningPath], Verdict]:
-    """(problem, path) -> label: by the source's step checker where it has one, else by answer match. A label is never
-    "unparsed": a path without an answer is wrong."""
+def make_labeller(loop: EvolutionRun) -> Callable[[Problem, ReasoningPath], Verdict]:
+    """Return a function from a problem and a path to the label of the path.
+
+    The step checker of the data source gives the label. If the source has no checker, the label is the match of the
+    final answer. A label is never "unparsed": a path without an answer is wrong.
+    """
     by_answer = AnswerJudge()
 
-    def annotate(problem: Problem, path: ReasoningPath) -> Verdict:
+    def label_path(problem: Problem, path: ReasoningPath) -> Verdict:
         checked: Verdict | None = loop.problems.source.check(problem, path.text)
         if checked is not None:
             return checked
         verdict = by_answer.judge([problem], [path])[0]
         return verdict if verdict.status == "correct" else replace(verdict, status="wrong")
 
-    return annotate
+    return label_path
 
 
-def acceptance(loop: EvolutionRun, judged: Sequence[Judged]) -> dict[str, Any]:
-    """Counts of accepted, rejected and unparsed paths, and the share of the accepted that is correct: by answer match
-    (``acceptance_precision``), and by the source's step checker (``step_precision``)."""
+def measure_acceptance(loop: EvolutionRun, judged: Sequence[Judged]) -> dict[str, Any]:
+    """Count the accepted, rejected and unparsed paths, and return the precision of the accepted paths: by answer match
+    (``acceptance_precision``) and by the step checker of the data source (``step_precision``). A precision is None if
+    no accepted path could be checked."""
     decisions: Counter[Decision | None] = Counter()
-    by_answer, by_steps = bytearray(), bytearray()  # a byte a path: 1 where it is correct
+    # Outcomes of the two checks, a byte per accepted path: 1 for correct, 0 for wrong.
+    by_answer, by_steps = bytearray(), bytearray()
     for item in judged:
         decision = decide(item.verdict, loop.config.judge.threshold)
         decisions[decision] += 1
@@ -137,88 +157,114 @@ def acceptance(loop: EvolutionRun, judged: Sequence[Judged]) -> dict[str, Any]:
         problem, text = loop.problems.by_id[item.path.problem_id], item.path.text
         if problem.answer:
             by_answer.append(is_right(problem, text))
-        if (checked := loop.problems.source.check(problem, text)) is not None:
+        checked = loop.problems.source.check(problem, text)
+        if checked is not None:
             by_steps.append(checked.status == "correct")
-
-    def share(hits: bytearray) -> float | None:
-        return round(sum(hits) / len(hits), 6) if hits else None
-
     return {
         "accepted": decisions["accepted"],
         "rejected": decisions["rejected"],
         "unparsed": decisions["unparsed"],
-        "acceptance_precision": share(by_answer),
-        "step_precision": share(by_steps),
+        "acceptance_precision": round(sum(by_answer) / len(by_answer), 6) if by_answer else None,
+        "step_precision": round(sum(by_steps) / len(by_steps), 6) if by_steps else None,
     }
 
 
-def summary(loop: EvolutionRun) -> dict[str, Any]:
-    """The stage's line in summary.json."""
+# --- the summary of a stage -------------------------------------------------------------------------------------------
+
+NOTHING_JUDGED = dict.fromkeys(("accepted", "rejected", "unparsed", "acceptance_precision", "step_precision"))
+
+
+def summarize_stage(loop: EvolutionRun) -> dict[str, Any]:
+    """Return the row of the current stage in summary.json."""
     stage = loop.stage
-    skipped = stage.path / SKIPPED_FIT
-    # Figure 2: the test problems that the student before this fit and the one after it solve
-    predictions = [student_of.path / PREDICTIONS for student_of in (loop.previous.stage, stage)]
+    # Figure 2: test problems that the students before and after this fit solve
+    solved_before, solved_after = loop.previous.stage.path / PREDICTIONS, stage.path / PREDICTIONS
     moves = None
-    if all(file.exists() for file in predictions):
-        moves = transitions(*({row["id"]: row["correct"] for row in read_jsonl(file)} for file in predictions))
+    if solved_before.exists() and solved_after.exists():
+        moves = transitions(
+            {row["id"]: row["correct"] for row in read_jsonl(solved_before)},
+            {row["id"]: row["correct"] for row in read_jsonl(solved_after)},
+        )
+    summary = {"stage": stage.name, **read_accuracy(stage), **count_rows(loop)}
+    pairs, skipped = stage.path / PREFERENCES, stage.path / SKIPPED_FIT
+    if pairs.exists():
+        summary["pairs"] = len(JsonlRows(pairs, Preference))
     return {
-        "stage": stage.name,
-        **read_accuracy(stage),
-        **counts(loop),
-        **({"pairs": len(JsonlRows(pairs, Preference))} if (pairs := stage.path / PREFERENCES).exists() else {}),
-        "exposure": _exposure(loop),
+        **summary,
+        "exposure": _measure_exposure(loop),
         "transitions": moves,
         "skipped_fit": read_json(skipped)["reason"] if skipped.exists() else None,
     }
 
 
-def _exposure(loop: EvolutionRun) -> dict[str, Any] | None:
-    """How often the stage's SFT showed the rows of D_SFT, shown and with its warnings; None where there was none."""
+def _measure_exposure(loop: EvolutionRun) -> dict[str, Any] | None:
+    """Report how often the stage's SFT showed the rows of D_SFT, with warnings; None for a stage without SFT."""
     stage, evolution, name = loop.stage, loop.config.evolution, loop.fit_stage
-    if loop.student.carried_on or (evolution.update == "dpo" and loop.learns_from_pairs):
+    update = loop.update
+    if loop.student.carried_on or not (update.data == "rows" or getattr(update, "sft_first", False)):
         return None
+    # With SFT and DPO in one stage, SFT is the first fit and has its own folder.
+    folder = stage.path / FIRST_FIT if (stage.path / FIRST_FIT).exists() else stage.path
+    too_long: set[int] = set()  # positions in D_SFT; the file counts from 1
+    if (folder / TOO_LONG).exists():
+        too_long = {row["row"] - 1 for row in read_jsonl(folder / TOO_LONG)}
+    origins = Counter(path.lineage.origin for k, path in enumerate(loop.state.train) if k not in too_long)
+
     settings = loop.config.sft.of_stage(name)
     own: list[Origin] = ["student", "reflection"] if evolution.reflect.writer == "student" else ["student"]
-    folder = stage.path / FIRST_FIT if (stage.path / FIRST_FIT).exists() else stage.path
-    too_long = {row["row"] - 1 for row in read_jsonl(folder / TOO_LONG)} if (folder / TOO_LONG).exists() else set()
-    origins = Counter(path.lineage.origin for k, path in enumerate(loop.state.train) if k not in too_long)
     rows = origins.total()
     exposure = Exposure(rows, sum(origins[origin] for origin in own), settings.steps(rows) * settings.batch_size)
     section = "sft" if name is None else f"sft.{name}"
-    found = [*warnings(exposure, section, has_own=name == "round")]
-    found += falling_loss(read_jsonl(folder / TRAIN_LOG), section)
-    for line in (str(exposure), *found):
+    warnings = [*warn_about_exposure(exposure, section, has_own=name == "round")]
+    warnings += warn_about_loss(read_jsonl(folder / TRAIN_LOG), section)
+    for line in (str(exposure), *warnings):
         loop.context.progress.say(f"{stage.name}: {line}")
-    return {**exposure.to_json(), "warnings": found}
+    return {**exposure.to_json(), "warnings": warnings}
 
 
-def inputs(loop: EvolutionRun) -> list[Path]:
-    """The files of other stages that this one read: D_SFT and R_incorrect before it (checkpoints are outputs of the
-    stages named in "after")."""
+def list_inputs(loop: EvolutionRun) -> list[Path]:
+    """Return the files of other stages that the current stage reads: the earlier D_SFT and R_incorrect. Checkpoints are
+    covered by the stages in "after"."""
     before = loop.state_stage
     return [before.path / TRAIN, before.path / INCORRECT] if before is not None else []
 
 
-NOTHING_JUDGED = dict.fromkeys(("accepted", "rejected", "unparsed", "acceptance_precision", "step_precision"))
+def count_rows(loop: EvolutionRun) -> dict[str, Any]:
+    """Count the rows of D_SFT by origin, the verdicts of the current stage and its calls of the teacher.
 
-
-def counts(loop: EvolutionRun) -> dict[str, Any]:
-    """Rows of D_SFT by origin, and the verdicts on this stage's paths in numbers. The final stage judges none: it has
-    the numbers of the rewrites that it goes on from."""
-    # D_SFT's rows by author: teacher, student, reflection
-    origins = Counter(path.lineage.origin for path in loop.state.train)
+    The final stage judges no path. It reports the verdicts of the reflection before it.
+    """
+    origins = Counter(path.lineage.origin for path in loop.state.train)  # teacher, student, reflection
+    before = loop.state_stage
+    judged = {}
     if loop.stage.name != "final":
-        judged = acceptance(loop, loop.judged)
-    elif (before := loop.state_stage) is not None and is_reflection(before):
+        judged = measure_acceptance(loop, loop.judged)
+    elif before is not None and is_reflection(before):
         judged = {key: before.summary[key] for key in NOTHING_JUDGED}
-    else:
-        judged = {}
     rows = {"train_rows": origins.total(), **NOTHING_JUDGED, **judged, "origins": dict(sorted(origins.items()))}
-    return {**rows, ASKED: asked_of_teacher(loop)}
+    return {**rows, ASKED: count_teacher_calls(loop)}
+
+
+def count_teacher_calls(loop: EvolutionRun, drafts: int = 0) -> int:
+    """Return the number of rows that the current stage sent to the teacher: solutions or rewrites, and verdicts if the
+    teacher judges. mathse/runs/teacher_calls.py reads this number.
+
+    Args:
+        drafts: drafts of a reflection for which feedback was requested.
+    """
+    config, judged, name = loop.config, len(loop.judged), Path(loop.stage.name).name
+    reflect = config.evolution.reflect
+    asks = judge_named(config.distill.judge if name == "distill" else config.judge, config.judge).asks
+    calls = judged if "teacher" in asks else 0
+    if name == "distill" or (name == REFLECTION and reflect.writer == "teacher"):
+        calls += judged
+    if reflect.feedback != NOBODY and "teacher" in judge_named(reflect.feedback, config.judge).asks:
+        calls += drafts
+    return calls
 
 
 def read_accuracy(stage: Stage) -> dict[str, Any]:
-    """Null in an ablation without EvaluateStudent."""
+    """Return the accuracies of a stage's student; None for each in an ablation without EvaluateStudent."""
     file = stage.path / METRICS
     metrics = read_json(file) if file.exists() else dict.fromkeys(("accuracy", "ci95", "total", "dev_accuracy"))
     return {
@@ -229,72 +275,60 @@ def read_accuracy(stage: Stage) -> dict[str, Any]:
     }
 
 
-ORM_FIGURES = (
-    "positive_accuracy",
-    "negative_accuracy",
-    "overall_accuracy",
-    "error_step_accuracy",
-    "auroc",
-    "n",
-    "unparsed",
-    "ci95",
-)
+# --- summary.json -----------------------------------------------------------------------------------------------------
 
 
-def summarize(loop: EvolutionRun) -> dict[str, Any]:
-    """The summary of a finished run; ``metric`` is dev accuracy (task=orm: held-out verdict accuracy)."""
-    config, run = loop.config, loop.context.run
-    orm = next((orm_figures(stage.summary) for stage in loop.orm_stages), None)
-    by_student = [
-        {"stage": entry["stage"], **orm_figures(read_json(file))}
-        for entry in loop.entries
-        if (file := run.path / entry["stage"] / ORM_METRICS).exists()
-    ]
+def summarize_run(loop: EvolutionRun) -> dict[str, Any]:
+    """Return the summary of a finished run. It has no time and no path, so two equal runs have equal summaries.
+
+    ``metric`` is the number that a sweep optimises: dev accuracy; in task=orm, the accuracy of held-out verdicts.
+    """
+    config, run, teacher = loop.config, loop.context.run, loop.models.teacher
+    orm = select_orm_figures(loop.orm_stages[0].summary) if loop.orm_stages else None
+    orm_by_student = []
+    for entry in loop.entries:
+        file = run.path / entry["stage"] / ORM_METRICS
+        if file.exists():
+            orm_by_student.append({"stage": entry["stage"], **select_orm_figures(read_json(file))})
+
+    # Notes of the run, then warnings of trainings, then reflections without rewrites.
+    finished = read_stages(run.path)
+    notes = list(loop.context.notes)
+    for entry in loop.entries:
+        if entry.get("exposure"):
+            notes += [f"{entry['stage']}: {warning}" for warning in entry["exposure"]["warnings"]]
+    for stage in finished:
+        if reason := stage.summary.get("no_rewrites"):
+            notes.append(f"{stage.name}: {reason}")
+
     last = loop.entries[-1] if loop.entries else {}
-    made = read_stages(run.path)
-    metric = orm["overall_accuracy"] if config.task == "orm" and orm else last.get("dev_accuracy")
-    return {
+    summary = {
         "status": "finished",
         "name": config.name,
         "task": config.task,
         "seed": config.seed,
-        "metric": metric,
-        "stages": [with_costs(entry, made) for entry in loop.entries],
-        "ledger": of_run(made),
+        "metric": orm["overall_accuracy"] if config.task == "orm" and orm else last.get("dev_accuracy"),
+        "stages": [with_costs(entry, finished) for entry in loop.entries],
+        "ledger": of_run(finished),
         "orm": orm,
-        "orm_by_student": by_student,
-        "notes": [
-            *loop.context.notes,
-            *_warnings(loop),
-            *(f"{stage.name}: {reason}" for stage in made if (reason := stage.summary.get("no_rewrites"))),
-        ],
-        **({"usage": teacher.usage()} if isinstance(teacher := loop.models.teacher, PaidTeacher) else {}),
+        "orm_by_student": orm_by_student,
+        "notes": notes,
     }
+    if isinstance(teacher, PaidTeacher):
+        summary["usage"] = teacher.usage()
+    return summary
 
 
-def _warnings(loop: EvolutionRun) -> list[str]:
-    """The warnings of each stage's training run: rows that it hardly saw, a loss that still falls."""
-    runs = ((entry["stage"], entry["exposure"]) for entry in loop.entries if entry.get("exposure"))
-    return [f"{stage}: {warning}" for stage, exposure in runs for warning in exposure["warnings"]]
-
-
-def orm_figures(metrics: dict[str, Any]) -> dict[str, Any]:
-    """An ORM's figures without the bins of its reliability diagram."""
-    return {key: metrics.get(key) for key in ORM_FIGURES}
-
-
-def asked_of_teacher(loop: EvolutionRun, drafts: int = 0) -> int:
-    """Solutions or rewrites of the stage, and verdicts where the teacher gives such.
-
-    Args:
-        drafts: of a reflection, those that feedback was given on.
-    """
-    config, judged, name = loop.config, len(loop.judged), Path(loop.stage.name).name
-    reflect = config.evolution.reflect
-    asks = judge_named(config.distill.judge if name == "distill" else config.judge, config.judge).asks
-    calls = judged if "teacher" in asks else 0
-    if name == "distill" or (name == "reflection" and reflect.writer == "teacher"):
-        calls += judged
-    if reflect.feedback != NOBODY and "teacher" in judge_named(reflect.feedback, config.judge).asks:
-        calls += drafts
-    return calls
+def select_orm_figures(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Return an ORM's figures without the bins of its reliability diagram."""
+    names = (
+        "positive_accuracy",
+        "negative_accuracy",
+        "overall_accuracy",
+        "error_step_accuracy",
+        "auroc",
+        "n",
+        "unparsed",
+        "ci95",
+    )
+    return {name: metrics.get(name) for name in names}

@@ -13,12 +13,18 @@ a sampler ahead of it: the first d + 1 steps learn from samples of the first stu
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from mathse.errors import ConfigError, DataError
+from mathse.evolution.evolution_run import EvolutionRun
+from mathse.evolution.models import Student
+from mathse.evolution.stages import choose_problems
+from mathse.evolution.state import join_verdicts
+from mathse.evolution.training_rows import make_solution_rows
 from mathse.inference import prompts
 from mathse.inference.generate import batch_by_length
 from mathse.inference.rows import reflect_row, solve_row
@@ -26,77 +32,83 @@ from mathse.inference.work import AnswerCosts
 from mathse.judges import Judge, judge_paths
 from mathse.models.base import Backbone
 from mathse.models.row import Row
-from mathse.runs.layout import SCRATCH
-from mathse.runs.store import BatchLog
+from mathse.runs.layout import PATHS, SCRATCH, VERDICTS
+from mathse.runs.rows import JsonlRows
+from mathse.runs.store import BatchLog, write_jsonl
 from mathse.seeds import derive, rng
-from mathse.training.online import response_log_probs
+from mathse.training.groups import Sampling
+from mathse.training.online import compute_response_log_probs
+from mathse.training.updates.advantages import find_mixed_groups
 from mathse.types import Lineage, Problem, ReasoningPath, Record, Verdict
 
 ROLLOUTS = "rollouts.jsonl"
 
 
 def train_online(loop: EvolutionRun) -> Student:
-    """A round of an online update: one training run on responses of its own student. D_SFT stays as it is.
+    """A round of an online update: one training run on responses of its own student. D_SFT stays unchanged.
 
     ``paths.jsonl`` and ``verdicts.jsonl`` of the stage hold the sampled responses, as in other rounds.
     """
-    stage, config = loop.stage, loop.config
-    settings, generator, student = config.evolution.update, config.generator, Student(stage)
-    update = build(settings)
+    stage, config, update, sampling = loop.stage, loop.config, loop.update, loop.models.describe_sampling()
+    if sampling is None:
+        raise ConfigError(
+            f"generator._target_ = {type(config.generator).__name__}: has no temperature and max_new_tokens, by which "
+            "an online update samples; pass generator=hf"
+        )
     problems = [loop.problems.by_id[problem_id] for problem_id in choose_problems(loop)]
     if not problems:
-        raise DataError(f"{stage.name}: no problem is left to sample responses to; raise data's pool")
-    sampling = Sampling(
-        config.evolution.samples_per_problem, generator.temperature, generator.max_new_tokens, generator.batch_size
-    )
-    # PAPER: silent on online updates; the start is that of a round
-    start = loop.base.checkpoint if config.evolution.init == "base" else loop.student.checkpoint
-    backbone = loop.models.backbone(start)
+        raise DataError(
+            f"{stage.name}: no problem is left to sample paths for; raise the pool of data, or lower rounds"
+        )
+    # PAPER: silent on online updates. They start from the student before, whose paths they judge.
+    start = loop.student.checkpoint
+    backbone = loop.models.open_for_training(start)
     rollouts = RoundRollouts(
         update,
         problems,
         loop.models.judge(config.judge),
         sampling,
+        samples=config.evolution.samples_per_problem,
+        rows_at_once=config.generator.batch_size,
         folder=stage.path,
-        seed=loop.context.seed(stage, "rollouts"),
+        seed=loop.context.derive_seed(stage, "rollouts"),
         stage=stage.name,
         model=loop.student.name,
-        steps=settings.steps,
         accepts=loop.models.accepts,
-        reference=_reference(loop, start, sampling) if getattr(settings, "beta", 0) else None,
+        reference=_open_reference(loop, start, sampling) if getattr(update, "needs_reference", False) else None,
     )
-    sft = config.sft.of_stage("round")
-    fit_settings = replace(
+    sft = config.sft.of_stage(loop.fit_stage)
+    settings = replace(
         sft,
         epochs=None,
-        max_steps=settings.steps,
+        max_steps=update.online.steps,
         batch_size=rollouts.draw_rows,
-        optimizer=replace(sft.optimizer, lr=sft.optimizer.lr * settings.lr_scale),
+        optimizer=replace(sft.optimizer, lr=sft.optimizer.lr * getattr(update, "lr_scale", 1.0)),
     )
     loop.models.fit(
         backbone,
         stage,
         [solve_row(backbone.prompt_style, problem) for problem in problems],
-        fit_settings,
-        label=f"{config.evolution.update_name} on {len(problems)} problems",
-        val_rows=solution_rows(backbone.prompt_style, loop.problems.splits["dev"]),
-        kept_in=loop.kept_in(),
+        settings,
+        label=f"online steps on {len(problems)} problems",
+        val_rows=make_solution_rows(backbone.prompt_style, loop.problems.splits["dev"]),
+        update=update,
         online=rollouts,
     )
     sampled = JsonlRows(stage.path / ROLLOUTS, Rollout)
     write_jsonl(stage.path / PATHS, (rollout.path for rollout in sampled))
     write_jsonl(stage.path / VERDICTS, (rollout.verdict for rollout in sampled))
-    loop.judged = judged_rows(JsonlRows(stage.path / PATHS, ReasoningPath), JsonlRows(stage.path / VERDICTS, Verdict))
-    return student
+    loop.judged = join_verdicts(JsonlRows(stage.path / PATHS, ReasoningPath), JsonlRows(stage.path / VERDICTS, Verdict))
+    return Student(stage)
 
 
-def _reference(
+def _open_reference(
     loop: EvolutionRun, start: Path, sampling: Sampling
 ) -> Callable[[Sequence[Row]], list[list[float]]]:
-    """The log-probabilities of the student at the start of the stage, a second model in memory."""
-    reference = loop.models.reader(start)
-    reference.model.eval()
-    return lambda rows: response_log_probs(reference, rows, sampling.temperature, max(1, sampling.sequences // 4))
+    """Return the log-probabilities of the student at the start of the stage: a second model in memory."""
+    reference = loop.models.open_for_inference(start)
+    rows_at_once = max(1, loop.config.generator.batch_size // 4)
+    return lambda rows: compute_response_log_probs(reference, rows, sampling, rows_at_once)
 
 
 @dataclass(frozen=True)
@@ -111,16 +123,6 @@ class Rollout(Record):
     log_probs: list[float]
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """How a draw samples. ``sequences``: at a time."""
-
-    samples: int
-    temperature: float
-    max_new_tokens: int
-    sequences: int
-
-
 class RoundRollouts:
     """The batches of one online round (``mathse.training.online.OnlineBatches``).
 
@@ -128,10 +130,12 @@ class RoundRollouts:
         update: the policy gradient, with its settings.
         problems: the round's problems.
         judge: gives the verdicts.
+        sampling: temperature and the longest response.
+        samples: responses per problem.
+        rows_at_once: responses that are sampled at a time.
         folder: the stage's.
         seed: random seed for the order of problems and for all sampling of the stage.
         stage, model: names for ids and lineage.
-        steps: optimiser steps of the training run.
         accepts: whether a verdict accepts a path.
         reference: log-probabilities that the reference gives the response tokens of rows (``beta`` > 0).
     """
@@ -143,20 +147,21 @@ class RoundRollouts:
         judge: Judge,
         sampling: Sampling,
         *,
+        samples: int,
+        rows_at_once: int,
         folder: Path,
         seed: int,
         stage: str,
         model: str,
-        steps: int,
         accepts: Callable[[Verdict], bool],
         reference: Callable[[Sequence[Row]], list[list[float]]] | None = None,
     ) -> None:
         self.update, self.problems, self.judge, self.sampling = update, problems, judge, sampling
-        self.temperature, self.max_new_tokens = sampling.temperature, sampling.max_new_tokens
+        self.samples, self.rows_at_once, self.online = samples, rows_at_once, update.online
         self.folder, self.seed, self.stage, self.model, self.accepts = folder, seed, stage, model, accepts
-        self.steps, self.reference = steps, reference
-        self.per_step = min(update.settings.problems_per_step, len(problems))
-        self.log = BatchLog(folder / ROLLOUTS, [self.draw_rows] * (steps * update.settings.max_draws))
+        self.reference = reference
+        self.per_step = min(self.online.problems_per_step, len(problems))
+        self.log = BatchLog(folder / ROLLOUTS, [self.draw_rows] * (self.online.steps * self.online.max_draws))
         self._figures: dict[int, dict[str, float]] = {}
         self._batches: dict[int, list[list[Rollout]]] = {}  # groups by step, of steps to come
         self._kept = self._read()  # the draws on the disk, which steps take before they sample
@@ -165,7 +170,7 @@ class RoundRollouts:
 
     @property
     def draw_rows(self) -> int:
-        return self.per_step * self.sampling.samples
+        return self.per_step * self.samples
 
     def _read(self) -> Iterator[list[Rollout]]:
         """The draws that are on the disk when the stage begins, in order."""
@@ -177,7 +182,7 @@ class RoundRollouts:
         """See ``OnlineBatches``. Steps come in order; those before a resume point are passed over."""
         while self._next is not None and self._next[0].step < step:
             self._take()
-        for later in range(step, min(step + self.update.settings.staleness, self.steps - 1) + 1):
+        for later in range(step, min(step + self.online.staleness, self.online.steps - 1) + 1):
             if later not in self._batches:
                 self._batches[later] = self._collect(later, step, backbone)
         return self._as_rows(self._batches.pop(step), backbone)
@@ -189,16 +194,17 @@ class RoundRollouts:
         """The groups of a step, sampled with the weights after ``weights`` optimiser steps."""
         groups: list[list[Rollout]] = []  # those with a difference
         draws: list[list[list[Rollout]]] = []
-        while len(draws) < self.update.settings.max_draws and len(groups) < self.per_step:
+        while len(draws) < self.online.max_draws and len(groups) < self.per_step:
             draw = self._take() if self._next is not None else self._draw(step, weights, backbone)
-            draws.append([draw[k : k + self.sampling.samples] for k in range(0, len(draw), self.sampling.samples)])
+            draws.append([draw[k : k + self.samples] for k in range(0, len(draw), self.samples)])
             outcomes, judged = self._outcomes(draws[-1])
-            informative = self.update.informative(outcomes, judged).tolist()
+            find_informative = getattr(self.update, "find_informative", find_mixed_groups)
+            informative = find_informative(outcomes, judged).tolist()
             groups += [group for group, teaches in zip(draws[-1], informative, strict=True) if teaches]
         drawn = [group for of_draw in draws for group in of_draw]
         self._figures[step] = {"staleness": float(step - weights), **self._count(drawn, len(groups))}
         # A single draw is a batch as it is; without any difference the step has no gradient.
-        if self.update.settings.max_draws == 1 or not groups:
+        if self.online.max_draws == 1 or not groups:
             return draws[-1]
         return groups[: self.per_step]
 
@@ -230,11 +236,11 @@ class RoundRollouts:
                 row["id"], row["advantage"] = rollout.path.id, advantage
                 row["response_ids"], row["log_probs"] = rollout.ids, rollout.log_probs
                 rows.append(row)
-        if self.update.needs_critique:
+        if getattr(self.update, "needs_critique", False):
             rows = self._with_teacher(rows, [rollout for group in groups for rollout in group], by_id, backbone)
         elif self.reference is not None:
             for row, log_probs in zip(rows, self.reference(rows), strict=True):
-                row["reference_log_probs"] = log_probs
+                row["teacher_log_probs"] = log_probs
         return rows
 
     def _with_teacher(
@@ -243,9 +249,9 @@ class RoundRollouts:
         """The rows of failed responses, with the log-probabilities of the student that reads the critique."""
         failed = [k for k, row in enumerate(rows) if row["advantage"]]
         if not failed:  # nothing to learn: a row with the advantage 0, and no difference to its teacher
-            return [Row(**{**rows[0], "reference_log_probs": rows[0]["log_probs"]})]
+            return [Row(**{**rows[0], "teacher_log_probs": rows[0]["log_probs"]})]
         critiques = [rollouts[k].verdict for k in failed]
-        if self.update.settings.shuffled:
+        if self.update.shuffled:
             critiques = [*critiques[1:], critiques[0]]
         shown = []
         for k, critique in zip(failed, critiques, strict=True):
@@ -253,15 +259,8 @@ class RoundRollouts:
             row = reflect_row(backbone.prompt_style, problem, rollouts[k].path.text, critique)
             row["response_ids"] = rows[k]["response_ids"]
             shown.append(row)
-        training = backbone.model.training
-        backbone.model.eval()
-        try:
-            taught = response_log_probs(backbone, shown, self.temperature, max(1, self.sampling.sequences // 4))
-        finally:
-            backbone.model.train(training)
-        return [
-            Row(**{**rows[k], "reference_log_probs": log_probs}) for k, log_probs in zip(failed, taught, strict=True)
-        ]
+        taught = compute_response_log_probs(backbone, shown, self.sampling, max(1, self.rows_at_once // 4))
+        return [Row(**{**rows[k], "teacher_log_probs": log_probs}) for k, log_probs in zip(failed, taught, strict=True)]
 
     # --- draws ---
 
@@ -276,18 +275,18 @@ class RoundRollouts:
         """Sample and judge the next draw for ``step``, and write it."""
         number, self._drawn = self._drawn, self._drawn + 1
         problems = [self.problems[k] for k in self._positions(number)]
-        style, n = backbone.prompt_style, self.sampling.samples
+        style, n = backbone.prompt_style, self.samples
         costs = AnswerCosts.of(backbone)
         paths: list[ReasoningPath] = []
         sampled: list[tuple[list[int], list[float]]] = []
-        for chunk, batch in enumerate(batch_by_length(problems, max(1, self.sampling.sequences // n))):
+        for chunk, batch in enumerate(batch_by_length(problems, max(1, self.rows_at_once // n))):
             seed = derive(self.seed, "draw", number, chunk)
             prompt_rows = [solve_row(style, problem) for problem in batch]
             completions = backbone.complete(
                 prompt_rows,
                 n=n,
-                max_new_tokens=self.max_new_tokens,
-                temperature=self.temperature,
+                max_new_tokens=self.sampling.max_new_tokens,
+                temperature=self.sampling.temperature,
                 seed=seed,
                 with_log_probs=True,
             )

@@ -46,8 +46,9 @@ VERDICTS = "verdicts.jsonl"  # Verdict: the judge on each of them, or on each re
 TRAIN = "train.jsonl"  # ReasoningPath: D_SFT after the stage
 INCORRECT = "incorrect.jsonl"  # {path, verdict}: R_incorrect after the stage
 PREFERENCES = "preferences.jsonl"  # Preference: {chosen, rejected}, the pairs of a fit by DPO
-REFERENCE = "reference.jsonl"  # {id, chosen, rejected}: log-probabilities of these pairs before the fit
-FIRST_FIT = "sft"  # a folder with the log of the fit that came before that by DPO (evolution.update=sft_then_dpo)
+RESPONSES = "responses.jsonl"  # Response: {path, right, mismatched, advantage}, of a fit on verdicts or advantages
+REFERENCE = "reference.jsonl"  # {id, ...}: log-probabilities of these pairs or paths before the fit
+FIRST_FIT = "sft"  # a folder with the log of the fit that came before that on pairs (evolution.update=sft_then_dpo)
 REFLECTIONS = "reflections.jsonl"  # Reflection: draft, feedback, rewrite
 FEEDBACK_VERDICTS = "feedback_verdicts.jsonl"  # Verdict: on the draft, as the writer of the rewrite saw it
 FEEDBACK = "feedback.jsonl"  # {path, verdict}: the labelled paths that the ORM is fitted on

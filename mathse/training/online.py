@@ -14,31 +14,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from mathse.models.base import IGNORED, Backbone
+from mathse.models.base import Backbone
 from mathse.models.row import Row
-from mathse.training.loader import Counts, Entry, Made, RowEncoder, StepData
+from mathse.training.groups import GroupEncoder, GroupModule, Sampling, find_sampling_log_probs
+from mathse.training.loader import BatchRow, Made, StepData
 from mathse.training.loss import token_log_probs
-from mathse.training.sft import SFTModule
-from mathse.training.updates.losses import aggregation_weights
 from mathse.training.updates.policy_gradient import ResponseTokens
 from mathse.training.updates.sampler import mismatch_figures, mismatch_sums, ratio_to_sampler
 
 
 class OnlineBatches(Protocol):
-    """The source of an online training run's batches.
-
-    Attributes:
-        update: the policy gradient (mathse/training/updates/policy_gradient.py).
-        temperature: of sampling.
-        max_new_tokens: the longest response, in tokens.
-    """
-
-    update: Any
-    temperature: float
-    max_new_tokens: int
+    """The source of an online training run's batches."""
 
     def rows(self, step: int, backbone: Backbone) -> Sequence[Row]:
         """Sample and judge the responses that a step learns from, each a row with its advantage.
@@ -48,7 +37,7 @@ class OnlineBatches(Protocol):
         ...
 
     def figures(self, step: int) -> Mapping[str, float]:
-        """The step's figures for the log: reward, length, groups with a difference."""
+        """Return the step's figures for the log: reward, length, groups to learn from."""
         ...
 
 
@@ -66,95 +55,69 @@ class OnlineStream:
 
 
 @torch.no_grad()
-def response_log_probs(
-    backbone: Backbone, rows: Sequence[Row], temperature: float, rows_at_once: int
+def compute_response_log_probs(
+    backbone: Backbone, rows: Sequence[Row], sampling: Sampling, rows_at_once: int
 ) -> list[list[float]]:
-    """log p of each response token of ``rows``, by row: what a reference gives responses of the student."""
+    """Return log p of each response token of ``rows``, by row, as a sampler would draw it: of a reference or a teacher.
+
+    The model computes in evaluation mode, and is in its earlier mode afterwards.
+    """
     values: list[list[float]] = []
-    for start in range(0, len(rows), rows_at_once):
-        encoded = backbone.encode(rows[start : start + rows_at_once])
-        batch = {name: tensor.to(backbone.device) for name, tensor in backbone.pad(encoded).items()}
-        states, targets = backbone.answer_states(batch)
-        flat = token_log_probs(backbone.head, states, targets, temperature, backbone.never_sampled)
-        values += [row.tolist() for row in flat.split([len(row.response) for row in encoded])]
+    log_probs_of = find_sampling_log_probs(backbone, sampling)
+    was_training = backbone.model.training
+    backbone.model.eval()
+    try:
+        for start in range(0, len(rows), rows_at_once):
+            encoded = backbone.encode(rows[start : start + rows_at_once])
+            batch = {name: tensor.to(backbone.device) for name, tensor in backbone.pad(encoded).items()}
+            states, targets = backbone.answer_states(batch)
+            flat = token_log_probs(backbone.head, states, targets, log_probs_of)
+            values += [row.tolist() for row in flat.split([len(row.response) for row in encoded])]
+    finally:
+        backbone.model.train(was_training)
     return values
 
 
-class ResponseEncoder(RowEncoder):
-    """Item: entries -> their padded micro-batch, shortest row first, with ``advantages`` (rows,), ``sampler`` (N,), the
-    log-probability that the sampler gave each of the N response tokens, and perhaps ``reference`` (N,)."""
+class ResponseEncoder(GroupEncoder):
+    """Item: n rows -> their padded micro-batch with ``advantages`` (n,), ``sampler`` (n, T), the log-probability of
+    each response token as it was drawn, and perhaps ``teacher`` (n, T); and its counts."""
 
-    def __getitem__(self, entries: Sequence[Entry]) -> Made:
-        encoded = self._encode(entries)
-        order = sorted(range(len(entries)), key=lambda k: len(encoded[k].ids))
-        batch = self.encoder.pad([encoded[k] for k in order])
-        rows = [entries[k].row for k in order]
-        batch["advantages"] = torch.tensor([row["advantage"] for row in rows])
-        batch["sampler"] = torch.tensor([value for row in rows for value in row["log_probs"]])
-        if all("reference_log_probs" in row for row in rows):
-            batch["reference"] = torch.tensor([value for row in rows for value in row["reference_log_probs"]])
-        tokens = sum(len(row.ids) for row in encoded)
-        targets = sum(len(row.response) for row in encoded)
-        return batch, Counts(len(rows), tokens, batch["input_ids"].numel(), targets)
+    def __getitem__(self, batch_rows: Sequence[BatchRow]) -> Made:
+        batch, counts = super().__getitem__(batch_rows)
+        rows = [batch_row.row for batch_row in batch_rows]
+        batch["sampler"] = pad_sequence([torch.tensor(row["log_probs"]) for row in rows], batch_first=True)
+        if all("teacher_log_probs" in row for row in rows):
+            of_rows = [torch.tensor(row["teacher_log_probs"]) for row in rows]
+            batch["teacher"] = pad_sequence(of_rows, batch_first=True)
+        return batch, counts
 
 
 class ResponseData(StepData):
-    """``StepData`` of sampled responses."""
+    """``StepData`` of responses that the training run samples."""
 
     def __init__(self, stream: Any, backbone: Backbone, *sizes: Any, **options: Any) -> None:
         super().__init__(stream, backbone, *sizes, **options)
         self.rows = ResponseEncoder(backbone, self.rows.pixels)
 
 
-class OnlineModule(SFTModule):
-    """SFT's optimiser step with the losses of a policy gradient. The averages of ``aggregation_weights`` are over the
-    whole batch of a step, so its cut into micro-batches changes nothing."""
+class OnlineModule(GroupModule):
+    """``GroupModule`` whose log has the figures of the samples and of the difference between sampler and trainer.
 
-    EXTRAS = ("advantages", "sampler", "reference")
+    A batch makes one optimiser step, so the student at the start of the update is the student itself.
+    """
 
-    def __init__(self, backbone: Backbone, batches: OnlineBatches, **fit: Any) -> None:
-        super().__init__(backbone, **fit)
-        self.batches, self.settings = batches, batches.update.settings
+    def __init__(
+        self, backbone: Backbone, update: Any, sampling: Sampling, batches: OnlineBatches, **sft_options: Any
+    ) -> None:
+        super().__init__(backbone, update, sampling, **sft_options)
+        self.log_probs_of = find_sampling_log_probs(backbone, sampling)
+        self.batches = batches
+        self.level = getattr(update, "mismatch_level", "token")
         self._mismatch: list[Tensor] = []  # sums of a step's micro-batches
 
-    def terms(self, counts: Counts) -> int:
-        return counts.targets if self.settings.aggregation == "tokens" else counts.rows
-
-    def step_loss(self, micro: dict[str, Tensor], normaliser: Tensor | float) -> Tensor:
-        batch = {name: tensor for name, tensor in micro.items() if name not in self.EXTRAS}
-        lengths = (batch["labels"][:, 1:] != IGNORED).sum(1).tolist()  # response tokens of each row
-
-        def by_row(flat: Tensor) -> Tensor:
-            """(N,) -> (rows, tokens), padded with 0."""
-            return pad_sequence(list(flat.split(lengths)), batch_first=True)
-
-        def measure(head: nn.Module, states: Tensor, targets: Tensor) -> Tensor:
-            log_probs = by_row(self._log_probs(head, states, targets))
-            mask = by_row(torch.ones_like(targets, dtype=log_probs.dtype))
-            tokens = ResponseTokens(
-                log_probs=log_probs,
-                old=log_probs.detach(),  # a batch makes one optimiser step, so the student is the old student
-                mask=mask,
-                sampler=by_row(micro["sampler"]),
-                reference=by_row(micro["reference"]) if "reference" in micro else None,
-            )
-            self._count_mismatch(tokens)
-            losses = self.batches.update.token_losses(tokens, micro["advantages"])
-            weights = aggregation_weights(
-                mask, self.settings.aggregation, normaliser, normaliser, self.batches.max_new_tokens
-            )
-            return (losses * weights).sum()
-
-        loss: Tensor = self(batch, measure)
-        return loss
-
-    def _log_probs(self, head: nn.Module, states: Tensor, targets: Tensor) -> Tensor:
-        """log p of each response token, (N,), under the distribution that the sampler drew from."""
-        return token_log_probs(head, states, targets, self.batches.temperature, self.backbone.never_sampled)
-
-    def _count_mismatch(self, tokens: ResponseTokens) -> None:
+    def observe(self, tokens: ResponseTokens) -> None:
         assert tokens.sampler is not None
-        ratios = ratio_to_sampler(tokens.old, tokens.sampler, tokens.mask, self.settings.mismatch_level)
+        ratios = ratio_to_sampler(tokens.old, tokens.sampler, tokens.mask, self.level)
         self._mismatch.append(mismatch_sums(tokens.old, tokens.sampler, tokens.mask, ratios, ratios))
 
     def training_step(self, batch: dict[str, Any], step: int) -> dict[str, Any]:

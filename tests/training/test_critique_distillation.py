@@ -12,17 +12,19 @@ from small import problems, tiny_backbone
 
 from mathse.config.fits import Fit, Optimizer
 from mathse.config.schema import Trainer
-from mathse.config.updates import CritiqueUpdate
-from mathse.evolution.online import RoundRollouts, Sampling
+from mathse.config.updates import CritiqueUpdateConfig
+from mathse.evolution.online import RoundRollouts
 from mathse.inference.rows import solve_row
 from mathse.models.row import Row
 from mathse.runs.store import read_jsonl
 from mathse.training.fit import FitJob, fit
+from mathse.training.groups import Sampling
 from mathse.training.updates.critique import CritiqueDistillation
 from mathse.training.updates.policy_gradient import ResponseTokens
 from mathse.types import Problem, ReasoningPath, Verdict
 
 LR = 1e-2
+SAMPLING = Sampling(temperature=1.0, max_new_tokens=6)
 
 
 class NamesAStep:
@@ -39,24 +41,25 @@ class NamesAStep:
 
 def job(folder: Path, pool: Sequence[Problem], **settings: object) -> FitJob:
     update = CritiqueDistillation(
-        CritiqueUpdate(steps=2, problems_per_step=3, max_draws=1, **settings)  # type: ignore[arg-type]
+        CritiqueUpdateConfig(steps=2, problems_per_step=3, max_draws=1, **settings)  # type: ignore[arg-type]
     )
     rollouts = RoundRollouts(
         update,
         pool,
         NamesAStep(),
-        Sampling(2, 1.0, 6, sequences=64),
+        SAMPLING,
+        samples=2,
+        rows_at_once=64,
         folder=folder,
         seed=7,
         stage="round_01",
         model="distill",
-        steps=2,
         accepts=lambda verdict: verdict.status == "correct",
     )
     settings_of_fit = Fit(epochs=None, max_steps=2, batch_size=6, micro_batch_size=4, optimizer=Optimizer(lr=LR))
     trainer = Trainer(accelerator="cpu", precision="32-true", checkpoint_every=1, log_every=1)
     rows = [solve_row("compact", problem) for problem in pool]
-    return FitJob(folder, rows, 5, settings_of_fit, trainer, online=rollouts)
+    return FitJob(folder, rows, 5, settings_of_fit, trainer, update=update, sampling=SAMPLING, online=rollouts)
 
 
 def test_expected_gradient_is_that_of_the_divergence_from_the_teacher() -> None:
@@ -66,7 +69,7 @@ def test_expected_gradient_is_that_of_the_divergence_from_the_teacher() -> None:
     divergence = (logits.softmax(0) * (logits.log_softmax(0) - teacher)).sum()
     (expected,) = torch.autograd.grad(divergence, logits)
 
-    update = CritiqueDistillation(CritiqueUpdate(mismatch="none"))
+    update = CritiqueDistillation(CritiqueUpdateConfig(mismatch="none", steps=1))
     log_probs = logits.log_softmax(0)[:, None]  # five responses of one token
     tokens = ResponseTokens(log_probs, log_probs.detach(), torch.ones(5, 1), reference=teacher[:, None])
     losses = update.token_losses(tokens, torch.ones(5))
@@ -75,10 +78,10 @@ def test_expected_gradient_is_that_of_the_divergence_from_the_teacher() -> None:
 
 
 def test_only_failed_responses_learn() -> None:
-    update = CritiqueDistillation(CritiqueUpdate())
+    update = CritiqueDistillation(CritiqueUpdateConfig(steps=1))
     rewards, judged = torch.tensor([[1.0, 0.0, 0.0], [1.0, 1.0, 0.0]]), torch.tensor([[True, True, False]] * 2)
     assert update.advantages(rewards, judged).tolist() == [[0, 1, 0], [0, 0, 0]]
-    assert update.informative(rewards, judged).tolist() == [True, False]
+    assert update.find_informative(rewards, judged).tolist() == [True, False]
 
 
 def shown_to_the_teacher(
@@ -87,13 +90,13 @@ def shown_to_the_teacher(
     shown: list[Row] = []
     from mathse.evolution import online
 
-    original = online.response_log_probs
+    original = online.compute_response_log_probs
 
     def recorded(backbone: object, rows: Sequence[Row], *sizes: object) -> list[list[float]]:
         shown.extend(rows)
         return original(backbone, rows, *sizes)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(online, "response_log_probs", recorded)
+    monkeypatch.setattr(online, "compute_response_log_probs", recorded)
     fit(tiny_backbone(), job(folder, pool, **settings))
     return shown
 

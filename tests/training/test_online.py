@@ -12,16 +12,18 @@ from small import problems, tiny_backbone
 
 from mathse.config.fits import Fit, Optimizer
 from mathse.config.schema import Trainer
-from mathse.config.updates import PolicyGradientUpdate
-from mathse.evolution.online import ROLLOUTS, Rollout, RoundRollouts, Sampling
+from mathse.config.updates import PolicyGradientConfig
+from mathse.evolution.online import ROLLOUTS, Rollout, RoundRollouts
 from mathse.inference.rows import solve_row
 from mathse.runs.store import read_jsonl, sha256_file
 from mathse.training.fit import FitJob, fit
-from mathse.training.online import response_log_probs
+from mathse.training.groups import Sampling
+from mathse.training.online import compute_response_log_probs
 from mathse.training.updates.policy_gradient import PolicyGradient
 from mathse.types import Problem, ReasoningPath, Verdict
 
-STEPS, PROBLEMS, SAMPLES, TOKENS = 4, 3, 4, 6
+STEPS, PROBLEMS, SAMPLES = 4, 3, 4
+SAMPLING = Sampling(temperature=1.0, max_new_tokens=6)
 
 
 class EvenLength:
@@ -35,18 +37,19 @@ class EvenLength:
 
 def online_job(folder: Path, micro: int = 12, **settings: object) -> FitJob:
     values = {"steps": STEPS, "problems_per_step": PROBLEMS, "max_draws": 1, **settings}
-    update = PolicyGradient(PolicyGradientUpdate(**values))  # type: ignore[arg-type]
+    update = PolicyGradient(PolicyGradientConfig(**values))  # type: ignore[arg-type]
     pool = problems(8)
     rollouts = RoundRollouts(
         update,
         pool,
         EvenLength(),
-        Sampling(SAMPLES, 1.0, TOKENS, sequences=64),
+        SAMPLING,
+        samples=SAMPLES,
+        rows_at_once=64,
         folder=folder,
         seed=7,
         stage="round_01",
         model="distill",
-        steps=STEPS,
         accepts=lambda verdict: verdict.status == "correct",
     )
     fit_settings = Fit(
@@ -58,7 +61,7 @@ def online_job(folder: Path, micro: int = 12, **settings: object) -> FitJob:
     )
     rows = [solve_row("compact", problem) for problem in pool]
     trainer = Trainer(accelerator="cpu", precision="32-true", checkpoint_every=1, log_every=1)
-    return FitJob(folder, rows, 5, fit_settings, trainer, online=rollouts)
+    return FitJob(folder, rows, 5, fit_settings, trainer, update=update, sampling=SAMPLING, online=rollouts)
 
 
 def weights_of(folder: Path) -> str:
@@ -93,8 +96,8 @@ def test_a_step_is_the_one_that_plain_torch_makes(tmp_path: Path) -> None:
     backbone = tiny_backbone()
     job = online_job(tmp_path, 5, steps=1)
     assert isinstance(job.online, RoundRollouts)
-    job.online.temperature = temperature
-    fit(backbone, replace(job, settings=replace(job.settings, max_steps=1)))
+    job.online.sampling = colder = Sampling(temperature, SAMPLING.max_new_tokens)
+    fit(backbone, replace(job, sampling=colder, settings=replace(job.settings, max_steps=1)))
 
     # The same by hand, a response at a time: GRPO's advantage, the mean over all tokens of -A log p, one AdamW step.
     plain = tiny_backbone()
@@ -212,7 +215,7 @@ def test_a_reference_holds_the_student_back(tmp_path: Path) -> None:
         job = online_job(tmp_path / f"{beta}", beta=beta)
         assert isinstance(job.online, RoundRollouts)
         if beta:
-            job.online.reference = lambda rows, model=reference: response_log_probs(model, rows, 1.0, 4)
+            job.online.reference = lambda rows, model=reference: compute_response_log_probs(model, rows, SAMPLING, 4)
         fit(backbone, job)
         log = list(read_jsonl(tmp_path / f"{beta}" / "train_log.jsonl"))
         rollouts = list(read_jsonl(tmp_path / f"{beta}" / ROLLOUTS, Rollout))[-PROBLEMS * SAMPLES :]
@@ -221,7 +224,7 @@ def test_a_reference_holds_the_student_back(tmp_path: Path) -> None:
             {**solve_row("compact", by_id[r.path.problem_id]), "response_ids": r.ids, "log_probs": r.log_probs}
             for r in rollouts
         ]
-        of_reference = response_log_probs(reference, rows, 1.0, 4)
+        of_reference = compute_response_log_probs(reference, rows, SAMPLING, 4)
         pairs = [
             (a, b) for row, r in zip(of_reference, rollouts, strict=True) for a, b in zip(row, r.log_probs, strict=True)
         ]

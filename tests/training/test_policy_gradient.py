@@ -14,7 +14,7 @@ import torch
 from enumeration import LENGTH, TablePolicy, expected_gradient, right_responses
 from torch import Tensor
 
-from mathse.config.updates import PolicyGradientUpdate
+from mathse.config.updates import PolicyGradientConfig
 from mathse.training.updates.advantages import find_mixed_groups, group_advantages
 from mathse.training.updates.losses import aggregation_weights
 from mathse.training.updates.policy_gradient import PolicyGradient, ResponseTokens
@@ -34,7 +34,7 @@ OBJECTIVES: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def update(name: str, **changed: Any) -> PolicyGradient:
-    return PolicyGradient(PolicyGradientUpdate(**{**UPDATES[name], **changed}))
+    return PolicyGradient(PolicyGradientConfig(**{**UPDATES[name], **changed}))
 
 
 def batch_loss(of: PolicyGradient, tokens: ResponseTokens, advantages: Tensor, rows: Any = None) -> Tensor:
@@ -137,7 +137,7 @@ def test_with_responses_of_several_lengths_only_the_constant_average_follows_p()
 
 
 def plain_losses(
-    settings: PolicyGradientUpdate, log_probs: Any, at: Any, old: Any, advantages: Any, mask: Any
+    settings: PolicyGradientConfig, log_probs: Any, at: Any, old: Any, advantages: Any, mask: Any
 ) -> np.ndarray:
     """The formulas once more, a token at a time; ``at``: the log-probabilities at which detached factors are held."""
     losses = np.zeros_like(mask)
@@ -168,7 +168,7 @@ OFF_POLICY: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", OFF_POLICY)
 def test_values_and_gradients_away_from_the_old_policy_are_those_of_the_formulas(name: str) -> None:
-    of = PolicyGradient(PolicyGradientUpdate(**OFF_POLICY[name]))
+    of = PolicyGradient(PolicyGradientConfig(**OFF_POLICY[name]))
     draw = torch.Generator().manual_seed(11)
     mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1], [1, 0, 0, 0]]).double()
     old = -2 * torch.rand(5, 4, generator=draw).double()
@@ -290,7 +290,8 @@ def test_the_order_of_samples_and_of_groups_changes_no_advantage() -> None:
 
 
 def test_only_groups_of_mixed_outcomes_are_kept_whatever_their_shaped_rewards_and_float_noise() -> None:
-    outcomes = torch.tensor([[1.0, 0, 0, 0], [0, 0, 0, 0], [1, 1, 1, 1], [1, 0, 0, 0], [0.3, 0.3 + 1e-8, 0.3, 0.3]])
+    noisy = [0.3, 0.3 + 1e-8, 0.3, 0.3]
+    outcomes = torch.tensor([[1.0, 0, 0, 0], [0, 0, 0, 0], [1, 1, 1, 1], [1, 0, 0, 0], noisy]).double()
     judged = torch.ones(5, 4).bool()
     judged[3, 0] = False  # its only right response is unparsed
     assert find_mixed_groups(outcomes, judged).tolist() == [True, False, False, False, False]

@@ -10,7 +10,7 @@ from enumeration import TablePolicy, right_responses
 from torch import Tensor
 from transformers import TopKLogitsWarper, TopPLogitsWarper
 
-from mathse.config.updates import PolicyGradientUpdate
+from mathse.config.updates import PolicyGradientConfig
 from mathse.training.updates.policy_gradient import PolicyGradient, ResponseTokens
 from mathse.training.updates.sampler import (
     FIGURES,
@@ -29,7 +29,7 @@ def gradients(level: str, drawn_by: float = 0.4, **settings: Any) -> tuple[Table
     student = TablePolicy(1)
     sampler = student.perturbed(drawn_by)
     advantages = right_responses(student) - 0.3
-    of = PolicyGradient(PolicyGradientUpdate(**{**OPEN, "mismatch_level": level, **settings}))
+    of = PolicyGradient(PolicyGradientConfig(**{**OPEN, "mismatch_level": level, **settings}))
 
     def mean(chances: Tensor, of_sampler: Tensor | None) -> Tensor:
         # old is given with its gradient: a weight that is not detached would differentiate it
@@ -79,7 +79,7 @@ def test_a_ratio_to_the_sampler_itself_gets_no_second_weight() -> None:
     drawn = sampler.log_probs().detach()
     found = []
     for settings in (OPEN, {"mismatch": "none"}):
-        of = PolicyGradient(PolicyGradientUpdate(clip_low=1.0, clip_high=1e9, **settings))
+        of = PolicyGradient(PolicyGradientConfig(clip_low=1.0, clip_high=1e9, **settings))
         tokens = ResponseTokens(student.log_probs(), drawn, student.mask, drawn)
         found.append(of.token_losses(tokens, advantages))
     assert torch.equal(*found)

@@ -38,7 +38,7 @@ class Plan:
 
     @property
     def device(self) -> memory.Device:
-        return memory.device_of(self.config)
+        return memory.read_device(self.config)
 
     def dollars(self, stage: StagePlan) -> Pair | None:
         """0 where the stage asks no server; None where no price is known."""
@@ -166,7 +166,7 @@ class Plan:
 
 def make_plan(config: TrainConfig, *, sample: int, rates: Sequence[str] = (), like: Path | None = None) -> Plan:
     """Reads the data, and no weight. ``rates``: "fit=2.5" and the like. Raises DataError where a run would."""
-    memory.expect_layers_that_train(config)
+    memory.check_frozen_layers(config)
     known = known_rates(rates, like)
     source = open_source(config)
     splits = source.splits().values()

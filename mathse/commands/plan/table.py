@@ -75,7 +75,7 @@ def plan_as_text(plan: Plan) -> Iterator[str]:
             jobs = ", ".join(f"{name} {_count(job.requests)}" for name, job in stage.jobs.items())
             yield f"{stage.name}: {jobs}"
     yield from plan.notes
-    yield from memory.described(plan.config, plan.device)
+    yield from memory.describe_plan(plan.config, plan.device)
 
 
 def _spending(plan: Plan) -> list[tuple[str, ...]]:

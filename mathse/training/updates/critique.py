@@ -12,7 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mathse.config.updates import CritiqueUpdate
+from mathse.config.updates import CritiqueUpdateConfig
+from mathse.training.updates.online import OnlineSettings
 from mathse.training.updates.policy_gradient import ResponseTokens
 from mathse.training.updates.sampler import bound_weights, ratio_to_sampler
 
@@ -20,16 +21,19 @@ from mathse.training.updates.sampler import bound_weights, ratio_to_sampler
 class CritiqueDistillation:
     data = "groups"
     needs_critique = True
+    needs_old = True
 
-    def __init__(self, settings: CritiqueUpdate) -> None:
-        self.settings = settings
+    def __init__(self, settings: CritiqueUpdateConfig) -> None:
+        self.settings, self.lr_scale, self.shuffled = settings, settings.lr_scale, settings.shuffled
+        self.online = OnlineSettings.of(settings)
+        self.aggregation, self.mismatch_level = settings.aggregation, settings.mismatch_level
 
-    def informative(self, outcomes: Tensor, judged: Tensor) -> Tensor:
-        """The groups that have a failed response, (groups,) of bool."""
-        return (judged & (outcomes == 0)).any(1)
+    def find_informative(self, rewards: Tensor, judged: Tensor) -> Tensor:
+        """Return the groups that have a failed response, (groups,) of bool."""
+        return (judged & (rewards == 0)).any(1)
 
     def advantages(self, rewards: Tensor, judged: Tensor) -> Tensor:
-        """1 for a response that was judged wrong, which learns; 0 for the others. (groups, samples)."""
+        """Return 1 for a response that was judged wrong, which learns, and 0 for the others. (groups, samples)."""
         return (judged & (rewards == 0)).float()
 
     def token_losses(self, tokens: ResponseTokens, advantages: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from mathse.config.updates import PolicyGradientUpdate
+from mathse.config.updates import PolicyGradientConfig
 from mathse.training.updates.advantages import find_mixed_groups, group_advantages
 from mathse.training.updates.kl import estimate_kl
 from mathse.training.updates.losses import (
@@ -19,6 +19,7 @@ from mathse.training.updates.losses import (
     token_log_ratios,
     weighted_log_prob_loss,
 )
+from mathse.training.updates.online import OnlineSettings
 from mathse.training.updates.sampler import bound_weights, ratio_to_sampler
 
 
@@ -40,14 +41,17 @@ class ResponseTokens:
 
 class PolicyGradient:
     data = "groups"
-    needs_critique = False
 
-    def __init__(self, settings: PolicyGradientUpdate) -> None:
-        self.settings = settings
+    def __init__(self, settings: PolicyGradientConfig) -> None:
+        self.settings, self.lr_scale, self.epochs = settings, settings.lr_scale, settings.epochs
+        self.online = OnlineSettings.of(settings)
+        self.aggregation, self.mismatch_level = settings.aggregation, settings.mismatch_level
+        self.needs_reference = settings.beta > 0
+        self.needs_old = settings.ratio != "none" or settings.beta > 0
 
-    def informative(self, outcomes: Tensor, judged: Tensor) -> Tensor:
-        """The groups that the update learns from, (groups,) of bool: those whose responses differ in their outcome."""
-        return find_mixed_groups(outcomes, judged)
+    def find_informative(self, rewards: Tensor, judged: Tensor) -> Tensor:
+        """Return the groups that the update learns from, (groups,) of bool: those whose rewards differ."""
+        return find_mixed_groups(rewards, judged)
 
     def advantages(self, rewards: Tensor, judged: Tensor) -> Tensor:
         """(groups, samples) of rewards, and whether a response was judged -> the advantage of each response."""
@@ -57,7 +61,9 @@ class PolicyGradient:
         """The loss of each token, (rows, tokens), for the advantages (rows,)."""
         settings, log_probs, old = self.settings, tokens.log_probs, tokens.old.detach()
         clip = (settings.clip_low, settings.clip_high)
-        if settings.ratio == "weight":
+        if settings.ratio == "none":
+            losses = -advantages[:, None] * log_probs
+        elif settings.ratio == "weight":
             losses = weighted_log_prob_loss(log_probs, token_log_ratios(log_probs, old), advantages, *clip)
         else:
             by_token = settings.ratio == "token"
