@@ -3,8 +3,8 @@
 The teacher is the student itself, shown the judge's critique of the response (the first wrong step and its analysis)
 and the picture, and never the reference answer. On each token of the failed response the student moves towards the
 teacher: the gradient of KL(student || teacher) with the sampled tokens, log(teacher / student) * grad log p. It takes
-two log-probabilities a token and no logits of a vocabulary. SDPO (arXiv 2601.20802) does this for text; here the picture is
-in the prompt too.
+two log-probabilities a token and no logits of a vocabulary. SDPO (arXiv 2601.20802) does this for text; here the prompt
+has the picture too.
 """
 
 from __future__ import annotations
