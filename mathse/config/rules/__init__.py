@@ -32,6 +32,7 @@ RULES: dict[type, tuple[Rule, ...]] = {
         updates.update_rows_are_a_student_s_own,
         updates.groups_can_be_compared,
         updates.policy_gradients_are_consistent,
+        updates.online_updates_sample_here,
         data.data_is_there,
         data.task_domain_has_its_prompts,
         data.splits_are_the_set_s_own,
