@@ -16,8 +16,8 @@ from test_loss import TOKENS, VOCABULARY, parts
 from test_ranks import SPEC, in_ranks
 from test_ranks import job as job_of_ranks
 
-from mathse.config.evolution import DPO
 from mathse.config.fits import Optimizer
+from mathse.config.updates import DPOUpdateConfig
 from mathse.evolution.state import Judged
 from mathse.evolution.training_rows import Preference, make_preference_row, pair_paths
 from mathse.models.base import IGNORED, Backbone
@@ -26,6 +26,7 @@ from mathse.runs.store import read_jsonl
 from mathse.training import loss
 from mathse.training.fit import FitJob, fit
 from mathse.training.loss import token_log_probs
+from mathse.training.updates.preferences import DPOUpdate
 from mathse.types import Lineage, ReasoningPath, Verdict
 
 PAIRS = replace(SETTINGS, batch_size=4, micro_batch_size=2)
@@ -50,7 +51,7 @@ def pair_rows(count: int = 8) -> list[Row]:
 
 
 def dpo_job(folder: Path, rows: Sequence[Row], settings: Any = PAIRS, **dpo: float) -> FitJob:
-    return job(folder, rows, settings, dpo=DPO(**dpo))
+    return job(folder, rows, settings, update=DPOUpdate(DPOUpdateConfig(**dpo)))
 
 
 def log_p(backbone: Backbone, row: Row, text: str) -> float:
@@ -156,7 +157,8 @@ def test_log_probabilities_in_chunks_are_the_plain_ones_and_so_are_their_gradien
 )
 def test_two_ranks_make_the_steps_of_one_process(tmp_path: Path, strategy: str, sizes: dict[str, Any]) -> None:
     def fitted(folder: Path, strategy: str) -> None:
-        fit(SPEC.open(), replace(job_of_ranks(folder, strategy, **sizes), rows=pair_rows(), dpo=DPO()))
+        update = DPOUpdate(DPOUpdateConfig())
+        fit(SPEC.open(), replace(job_of_ranks(folder, strategy, **sizes), rows=pair_rows(), update=update))
 
     fitted(tmp_path / "one", "auto")
     if (error := in_ranks(2, lambda: fitted(tmp_path / "both", strategy))) is not None:

@@ -23,6 +23,7 @@ from mathse.runs.meter import Account
 from mathse.runs.reader import FinishedStage, read_stage
 from mathse.runs.stage_cache import RunFolder, Stage, Work
 from mathse.seeds import derive
+from mathse.training.updates.rows import SFTUpdate
 
 if TYPE_CHECKING:
     from mathse.evolution.models import RunModels, Student
@@ -87,10 +88,11 @@ class EvolutionRun:
         return name if name in get_args(FitStage) else None
 
     @property
-    def learns_from_pairs(self) -> bool:
-        """Whether ``evolution.update`` applies to the fit of the current stage. No student has written a path before
-        distillation, so distillation is always SFT."""
-        return self.config.task == "evolve" and self.stage.name != "distill"
+    def update(self) -> Any:
+        """The update of the current stage's fit. No student has written a path before distillation, so distillation is
+        always SFT."""
+        follows = self.config.task == "evolve" and self.stage.name != "distill"
+        return self.models.update if follows else SFTUpdate()
 
     @property
     def teacher_name(self) -> str:

@@ -6,6 +6,7 @@ Settings that change no byte of the result are in no list, such as the address o
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, get_args
 
@@ -16,6 +17,7 @@ from mathse.config.judges import Judge, judge_named, own_settings
 from mathse.config.schema import TrainConfig
 from mathse.config.setting import identity_settings
 from mathse.config.teachers import OpenAITeacher, StudentTeacher
+from mathse.config.updates import DPOUpdateConfig, SFTUpdateConfig
 from mathse.runs.fit_ranks import RANKS
 
 FIT_STAGES = get_args(FitStage)
@@ -33,6 +35,8 @@ SFT_KEYS = (
     "sft.train_sha256",
     "lightning_callbacks",
 )
+# Settings of DPO, before updates were options
+DPO_SETTINGS = ("beta", "label_smoothing", "nll_weight", "lr_scale", "epochs", "pairs_per_problem")
 # Settings of every judge
 JUDGING = ("judge.checkpoint", "judge.threshold", "judge.batch_size", "judge.max_new_tokens")
 
@@ -46,7 +50,8 @@ def flatten_for_identity(config: TrainConfig) -> dict[str, Any]:
     - ``judge.name`` replaces the class of the judge,
     - the keys of ``JUDGING`` count for every judge,
     - a judge named by ``distill.judge`` has its settings, such as ``rate``, under ``judge`` too,
-    - precision ``fastest`` counts as bf16-mixed: the machine of a stage is no part of its identity.
+    - precision ``fastest`` counts as bf16-mixed: the machine of a stage is no part of its identity,
+    - ``evolution.update`` is a name for SFT and DPO, and the settings of DPO are under ``evolution.dpo``.
 
     A setting that a judge got later is in ``LATER`` (mathse/runs/settings.py).
     """
@@ -57,6 +62,13 @@ def flatten_for_identity(config: TrainConfig) -> dict[str, Any]:
         flat = {f"judge.{name}": getattr(judge, name) for name in own_settings(judge)} | flat
     if flat["trainer.precision"] == "fastest":
         flat["trainer.precision"] = "bf16-mixed"
+
+    earlier_name = _earlier_name(config.evolution.update)
+    if earlier_name is not None:
+        section = "evolution.update."
+        settings = {key.removeprefix(section): flat.pop(key) for key in [*flat] if key.startswith(section)}
+        flat["evolution.update"] = earlier_name
+        flat |= {f"evolution.dpo.{name}": settings[name] for name in DPO_SETTINGS if name in settings}
     return flat
 
 
@@ -84,8 +96,23 @@ def list_fitting_keys(config: TrainConfig, stage: FitStage | None = None) -> tup
 
 
 def list_updating_keys(config: TrainConfig) -> tuple[str, ...]:
-    """Return the settings of a fit on pairs; no key if no fit of the run learns from pairs."""
-    return () if config.evolution.update == "sft" else ("evolution.update", "evolution.dpo")
+    """Return the settings of the update; no key for SFT, which has none."""
+    update = config.evolution.update
+    if isinstance(update, Mapping):
+        return ("evolution.update",)
+    name = _earlier_name(update)
+    if name is not None:
+        return () if name == "sft" else ("evolution.update", "evolution.dpo")
+    return tuple(f"evolution.update.{setting}" for setting in identity_settings(type(update)))
+
+
+def _earlier_name(update: Any) -> str | None:
+    """Return the value of ``evolution.update`` when it had three; None for another update."""
+    if isinstance(update, Mapping) or update._target_ != type(update)._target_:  # a class of the user's own
+        return None
+    if isinstance(update, DPOUpdateConfig):
+        return "sft_then_dpo" if update.sft_first else "dpo"
+    return "sft" if isinstance(update, SFTUpdateConfig) else None
 
 
 def list_judging_keys(config: TrainConfig, path: str) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from mathse.evolution import measure, orm_stages, stages
 from mathse.evolution.evolution_run import EvolutionRun
 from mathse.evolution.models import Student
+from mathse.evolution.online import train_online
 from mathse.evolution.problems import decontaminate
 from mathse.evolution.state import EvolutionState
 from mathse.types import Problem, ReasoningPath
@@ -51,12 +52,24 @@ class EvolutionLoop(EvolutionRun):
         self.stage = stages.open_round(self)
         if not self.stage.done:
             self.call("on_round_start")
+            if getattr(self.update, "online", None) is not None:
+                self._train_online()
+                return
             paths = stages.sample_paths(self)  #                  7
             self.call("on_paths_generated")
             self.judged = stages.judge(self, paths, self.config.judge)  # 8
             self.call("on_paths_judged")  # MergeCorrectPaths:    9-11
             self._fit(self.config.evolution.init)  #              12
             self._finish()
+        self._load()
+
+    def _train_online(self) -> None:
+        """The round of an online update: it samples, judges and learns in each optimiser step."""
+        self.state.save(self.stage.path)
+        self.previous = self.student
+        self.student = train_online(self)
+        self.call("on_student_fitted")
+        self._finish()
         self._load()
 
     def _fit_final(self) -> None:

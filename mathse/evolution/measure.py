@@ -200,7 +200,8 @@ def summarize_stage(loop: EvolutionRun) -> dict[str, Any]:
 def _measure_exposure(loop: EvolutionRun) -> dict[str, Any] | None:
     """Report how often the stage's SFT showed the rows of D_SFT, with warnings; None for a stage without SFT."""
     stage, evolution, name = loop.stage, loop.config.evolution, loop.fit_stage
-    if loop.student.carried_on or (evolution.update == "dpo" and loop.learns_from_pairs):
+    update = loop.update
+    if loop.student.carried_on or not (update.data == "rows" or getattr(update, "sft_first", False)):
         return None
     # With SFT and DPO in one stage, SFT is the first fit and has its own folder.
     folder = stage.path / FIRST_FIT if (stage.path / FIRST_FIT).exists() else stage.path

@@ -19,7 +19,6 @@ import pytorch_lightning as pl
 import torch
 
 from mathse.config import build
-from mathse.config.evolution import DPO
 from mathse.config.fits import Fit
 from mathse.config.judges import judge_named
 from mathse.errors import CheckpointError, ConfigError, DataError
@@ -53,6 +52,9 @@ from mathse.scoring.metrics import accepted
 from mathse.seeds import derive
 from mathse.training.batches import Stream
 from mathse.training.fit import FitJob, device_of, dtype_of, fit
+from mathse.training.groups import Sampling
+from mathse.training.online import OnlineBatches
+from mathse.training.updates.opening import open_update
 from mathse.types import Problem, ReasoningPath, Verdict
 
 
@@ -90,6 +92,7 @@ class RunModels:
         self.source = source
         self.context, self.config, self.teacher = context, context.config, teacher
         self.generator = build(self.config.generator)
+        self.update = open_update(self.config.evolution.update)
         self._in_memory: tuple[Hashable, Any] | None = None  # key and model of the student or the ORM
         self._opened_models: WeakSet[Any] = WeakSet()  # transformers models that are still in memory
         self._announced: set[str] = set()  # lines about fits that the progress display has shown
@@ -263,6 +266,14 @@ class RunModels:
 
     # --- fits ---
 
+    def describe_sampling(self) -> Sampling | None:
+        """Return how the run's generator samples; None for a generator of the user's own without these settings."""
+        generator = self.config.generator
+        settings = generator if isinstance(generator, Mapping) else vars(generator)
+        if not {"temperature", "max_new_tokens"} <= settings.keys():
+            return None
+        return Sampling(settings["temperature"], settings["max_new_tokens"])
+
     def fit(
         self,
         backbone: Backbone,
@@ -275,7 +286,8 @@ class RunModels:
         stream: Callable[[Sequence[Row]], Stream] | None = None,
         status_tokens: tuple[int, int] | None = None,
         checkpoint_dtype: torch.dtype | None = None,
-        dpo: DPO | None = None,
+        update: Any = None,
+        online: OnlineBatches | None = None,
         folder: Path | None = None,
     ) -> None:
         """Train ``backbone`` on ``rows``, and write the stage's checkpoint. Rows that are too long are listed and left
@@ -287,7 +299,8 @@ class RunModels:
             stream: makes batches from the rows. None: epochs.
             status_tokens: of an ORM, the tokens of CORRECT and WRONG (see mathse/judges/orm.py).
             checkpoint_dtype: dtype of the checkpoint after a full fit. None: the dtype of the training.
-            dpo: settings of DPO, if the rows are pairs.
+            update: of a loss other than the cross-entropy. None: SFT.
+            online: samples the rows of each step; ``rows`` are the prompts.
             folder: folder of checkpoint and log, if a second fit of the stage follows. None: the stage's folder.
 
         Raises:
@@ -334,8 +347,10 @@ class RunModels:
             val_rows,
             stream(rows) if stream else None,
             status_tokens,
-            dpo,
+            update,
+            self.describe_sampling(),
             checkpoint_dtype,
+            online=online,
         )
         with context.track_fit(stage, label, job.steps) as track:
             callbacks: list[pl.Callback] = [ShowSteps(track, target)]

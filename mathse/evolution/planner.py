@@ -8,7 +8,7 @@ Algorithm 1 as ranges.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +17,7 @@ from mathse.config.fits import Fit, FitStage
 from mathse.config.judges import judge_named
 from mathse.config.schema import TrainConfig, chosen_callbacks, needs_orm
 from mathse.config.teachers import OpenAITeacher, StudentTeacher
+from mathse.config.updates import GroupUpdateConfig
 from mathse.data.domains import open_domain
 from mathse.data.labelled_paths import read_orm_data
 from mathse.data.problems import to_distill
@@ -320,11 +321,27 @@ class Planner:
 
     def _plan_round(self, name: str) -> StagePlan:
         tried, evolution = self.bounds.try_problems(), self.config.evolution
+        update = evolution.update
+        if isinstance(update, GroupUpdateConfig) and update.steps is not None:
+            return self._plan_online_round(name, update, update.steps, tried)
         # Only problems with a rejected path have restarts.
         paths = tried * evolution.samples_per_problem + Range(0, tried.high * evolution.round.restarts)
         plan = StagePlan(name, rows=paths, samples=paths, prompts_share=1 / evolution.samples_per_problem)
         self._add_verdicts(plan, self.config.judge.name, self._sample_of_d, paths)
         return self._add_fit(plan, self.bounds.rows, "round")
+
+    def _plan_online_round(self, name: str, update: GroupUpdateConfig, steps: int, tried: Range) -> StagePlan:
+        """Each step samples its batch, in one draw or several, and learns from it once."""
+        samples = self.config.evolution.samples_per_problem
+        draw = min(update.problems_per_step, max(1, tried.high)) * samples  # paths
+        paths = Range(steps * draw, steps * draw * update.max_draws)
+        plan = StagePlan(name, rows=paths, samples=paths, prompts_share=1 / samples, steps=Range.of(steps))
+        self._add_verdicts(plan, self.config.judge.name, self._sample_of_d, paths)
+        self._add_seen_rows(plan, replace(self.config.sft.of_stage("round"), batch_size=draw), Range.of(steps * draw))
+        plan.checkpoints = 1
+        if self.measures:
+            plan.evaluated = self._count_evaluated()
+        return plan
 
     def _plan_reflection(self, name: str) -> StagePlan:
         """The newest draft of each unsolved problem, or all drafts, each with up to ``tries`` rewrites."""

@@ -42,13 +42,8 @@ from mathse.evolution.problems import (
     record_sources,
 )
 from mathse.evolution.state import EvolutionState, Judged, join_verdicts
-from mathse.evolution.training_rows import (
-    Preference,
-    make_preference_row,
-    make_solution_rows,
-    make_training_rows,
-    pair_paths,
-)
+from mathse.evolution.training_rows import Preference, make_solution_rows, make_training_rows
+from mathse.evolution.update_rows import UpdateRows, collect_rows, make_update_row
 from mathse.inference.generate import PathPrefix
 from mathse.judges import judge_paths
 from mathse.judges.teachers import MAX_ROWS_A_CALL, group_into_calls, prompt_version
@@ -70,7 +65,7 @@ from mathse.runs.layout import (
 from mathse.runs.reader import FinishedStage, read_stage
 from mathse.runs.rows import JsonlRows, Mapped
 from mathse.runs.stage_cache import Stage
-from mathse.runs.store import BatchLog, publish_folder, read_jsonl, write_json, write_jsonl
+from mathse.runs.store import BatchLog, publish_folder, read_jsonl, write_json
 from mathse.runs.teacher_calls import ASKED
 from mathse.scoring.metrics import first_step
 from mathse.seeds import rng
@@ -385,24 +380,18 @@ def cut_before_step(problem: Problem, text: str, number: int) -> str:
 
 
 def fit_student(loop: EvolutionRun, init: str) -> Student:
-    """Alg. 1 lines 3, 12, 17: train a student on D_SFT. If no row or pair is new, carry the last student on.
+    """Alg. 1 lines 3, 12, 17: train a student on D_SFT. If nothing is new to it, carry the last student on.
 
-    ``evolution.update`` selects SFT on rows, DPO on pairs, or SFT and then DPO.
+    ``evolution.update`` selects other rows and another loss, or SFT and then these.
 
     Args:
         init: "base" starts from the untrained student, every other value from the last student.
     """
-    stage, paths, previous, config = loop.stage, loop.state.train, loop.student, loop.config
-    update = config.evolution.update if loop.learns_from_pairs else "sft"
-    pairs: Sequence[Preference] = []
-    if update != "sft":
-        write_jsonl(
-            stage.path / PREFERENCES,
-            pair_paths(paths, loop.state.incorrect, config.evolution.dpo.pairs_per_problem),
-        )
-        pairs = JsonlRows(stage.path / PREFERENCES, Preference)
+    stage, previous, update = loop.stage, loop.student, loop.update
+    rows: UpdateRows = () if update.data == "rows" else collect_rows(loop, update)
+    has_sft = update.data == "rows" or getattr(update, "sft_first", False)
 
-    reason = _find_reason_to_skip(previous.stage, paths, pairs, update)
+    reason = _find_reason_to_skip(previous.stage, loop.state.train, rows, update.data, has_sft)
     if reason is not None:
         loop.context.progress.say(f"{stage.name}: {reason}; no fit, the student of {previous.stage.name} is carried on")
         write_json(stage.path / SKIPPED_FIT, {"reason": reason, "carried_on": previous.stage.name})
@@ -413,34 +402,47 @@ def fit_student(loop: EvolutionRun, init: str) -> Student:
     student = Student(stage)
     # PAPER: silent on the initial weights of a round's fit; switch: evolution.init
     start = loop.base.checkpoint if init == "base" else previous.checkpoint
-    if update == "sft" or not pairs:
+    if not rows:
         _fit_on_paths(loop, start)
-    elif update == "dpo":
-        _fit_on_pairs(loop, start, pairs)
+    elif not has_sft:
+        _fit_by_update(loop, start, rows)
     else:
         first = stage.path / FIRST_FIT
         # A killed run may have the second checkpoint, and no weights of the first fit any more.
         if not student.checkpoint.exists():
             _fit_on_paths(loop, start, first)
-            _fit_on_pairs(loop, first / CHECKPOINT, pairs)
+            _fit_by_update(loop, first / CHECKPOINT, rows)
         for name in (CHECKPOINT, SCRATCH):
             shutil.rmtree(first / name, ignore_errors=True)
     return student
 
 
 def _find_reason_to_skip(
-    previous: Stage, paths: Sequence[ReasoningPath], pairs: Sequence[Preference], update: str
+    previous: Stage, paths: Sequence[ReasoningPath], rows: UpdateRows, data: str, has_sft: bool
 ) -> str | None:
-    """Return the reason to skip a fit; None if it has rows or pairs that the last student did not learn from."""
+    """Return the reason to skip a fit; None if it has rows that the last student did not learn from.
+
+    Args:
+        paths: D_SFT.
+        rows: of the update.
+        data: the kind of the update's rows.
+        has_sft: whether the fit trains on D_SFT.
+    """
+    # The verdicts and advantages of a stage are of new paths.
+    if data == "verdicts":
+        return None if rows else "this stage has no judged paths of two problems or more to learn from"
+    if data == "groups":
+        return None if rows else "no path of this stage has an advantage over the other paths of its problem"
+
     if not paths:
         return "no path was accepted, so there is no row to fit on"
-    if update == "dpo" and not pairs:
+    if not has_sft and not rows:
         return "no problem has an accepted and a rejected path, so there is no pair to fit on"
     previous_pairs, previous_paths = previous.path / PREFERENCES, previous.path / TRAIN
     pair_ids = {pair.id for pair in JsonlRows(previous_pairs, Preference)} if previous_pairs.exists() else set()
-    if {pair.id for pair in pairs} != pair_ids:
+    if {pair.id for pair in rows} != pair_ids:
         return None
-    if update == "dpo":
+    if not has_sft:
         return "no new pair of an accepted and a rejected path came up"
     if previous_paths.exists() and {row["id"] for row in read_jsonl(previous_paths)} == {path.id for path in paths}:
         return "nothing new was accepted"
@@ -469,28 +471,29 @@ def _fit_on_paths(loop: EvolutionRun, start: Path, folder: Path | None = None) -
     )
 
 
-def _fit_on_pairs(loop: EvolutionRun, start: Path, pairs: Sequence[Preference]) -> None:
-    """DPO on pairs, with the student's settings at another length and learning rate."""
-    backbone = loop.models.open_for_training(start)
+def _fit_by_update(loop: EvolutionRun, start: Path, rows: UpdateRows) -> None:
+    """Train by the update of the stage, with the student's settings at another length and learning rate."""
+    backbone, update = loop.models.open_for_training(start), loop.update
     style, problems = backbone.prompt_style, loop.problems.by_id
-    sft, dpo = loop.config.sft.of_stage(loop.fit_stage), loop.config.evolution.dpo
+    sft = loop.config.sft.of_stage(loop.fit_stage)
+    paths_per_row = 2 if update.data == "pairs" else 1  # of a batch
     settings = replace(
         sft,
-        epochs=dpo.epochs,
+        epochs=getattr(update, "epochs", 1.0),
         max_steps=None,
-        batch_size=max(1, sft.batch_size // 2),  # a pair is two rows
-        micro_batch_size=max(1, sft.micro_batch_size // 2),
-        optimizer=replace(sft.optimizer, lr=sft.optimizer.lr * dpo.lr_scale),
+        batch_size=max(1, sft.batch_size // paths_per_row),
+        micro_batch_size=max(1, sft.micro_batch_size // paths_per_row),
+        optimizer=replace(sft.optimizer, lr=sft.optimizer.lr * getattr(update, "lr_scale", 1.0)),
     )
     loop.models.fit(
         backbone,
         loop.stage,
-        [make_preference_row(style, problems[pair.chosen.problem_id], pair) for pair in pairs],
+        [make_update_row(style, problems, row) for row in rows],
         settings,
-        label=f"fit on {len(pairs)} pairs",
+        label=f"fit on {len(rows)} {'pairs' if update.data == 'pairs' else 'judged paths'}",
         val_rows=make_solution_rows(style, loop.problems.splits["dev"]),
         checkpoint_dtype=_select_checkpoint_dtype(loop),
-        dpo=dpo,
+        update=update,
     )
 
 

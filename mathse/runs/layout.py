@@ -45,9 +45,10 @@ PATHS = "paths.jsonl"  # ReasoningPath: solutions of the teacher or the student
 VERDICTS = "verdicts.jsonl"  # Verdict: the judge's verdict on each path, or on each rewrite
 TRAIN = "train.jsonl"  # ReasoningPath: D_SFT after the stage
 INCORRECT = "incorrect.jsonl"  # {path, verdict}: R_incorrect after the stage
-PREFERENCES = "preferences.jsonl"  # Preference: {chosen, rejected}, the pairs of DPO
-REFERENCE = "reference.jsonl"  # {id, chosen, rejected}: log-probabilities of these pairs before training
-FIRST_FIT = "sft"  # a folder with the log of the SFT before DPO (evolution.update=sft_then_dpo)
+PREFERENCES = "preferences.jsonl"  # Preference: {chosen, rejected}, the pairs of a fit by DPO
+RESPONSES = "responses.jsonl"  # Response: {path, right, mismatched, advantage}, of a fit on verdicts or advantages
+REFERENCE = "reference.jsonl"  # {id, ...}: log-probabilities of these pairs or paths before the fit
+FIRST_FIT = "sft"  # a folder with the log of the fit that came before that on pairs (evolution.update=sft_then_dpo)
 REFLECTIONS = "reflections.jsonl"  # Reflection: draft, feedback, rewrite
 FEEDBACK_VERDICTS = "feedback_verdicts.jsonl"  # Verdict: on the draft, as shown to the writer of the rewrite
 FEEDBACK = "feedback.jsonl"  # {path, verdict}: the labelled paths that the ORM is trained on

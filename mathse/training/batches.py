@@ -80,7 +80,8 @@ class MixedStream:
 def count_characters(row: Row) -> int:
     """Return the characters of a row, a cheap estimate of its length in tokens."""
     history = sum(len(question) + len(answer) for question, answer in row.get("history", ()))
-    return history + len(row["question"]) + max(len(row.get("response", "")), len(row.get("rejected", "")))
+    longest = max(len(str(row.get(path, ""))) for path in ("response", "rejected", "mismatched"))
+    return history + len(row["question"]) + longest
 
 
 def derive_step_seed(seed: int, step: int, rank: int = 0) -> int:

@@ -23,12 +23,11 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from mathse.config.evolution import DPO
 from mathse.config.fits import Fit
 from mathse.config.schema import Trainer as TrainerSettings
 from mathse.errors import MathSEError
 from mathse.models import layer_states, memory, modes, reference
-from mathse.models.base import Backbone
+from mathse.models.base import Backbone, Length
 from mathse.models.feature_store import FeatureStore
 from mathse.models.flops import forward_flops, kept_states_flops, model_name, picture_work
 from mathse.models.layer_states import LayerStates
@@ -47,11 +46,17 @@ from mathse.training import leaving, ranks, resume, strategies
 from mathse.training.allocator import give_back_freed_memory
 from mathse.training.batches import EpochStream, MixedStream, OnceStream, Stream, count_characters
 from mathse.training.divergence import Divergence
-from mathse.training.dpo import DPOModule, PairData, add_reference
+from mathse.training.groups import GroupData, GroupModule, Sampling, log_probs_of_sampler
 from mathse.training.loader import StepData, StepLoader
 from mathse.training.monitor import TrainingMonitor, is_logged
+from mathse.training.online import OnlineBatches, OnlineModule, OnlineStream, ResponseData
 from mathse.training.orm import ORMModule
+from mathse.training.pairs import PairData, PairModule
+from mathse.training.paths import add_reference
 from mathse.training.sft import SFTModule
+from mathse.training.verdicts import VerdictData, VerdictModule
+
+DATA: dict[str, type[StepData]] = {"rows": StepData, "pairs": PairData, "verdicts": VerdictData, "groups": GroupData}
 
 
 @dataclass(frozen=True)
@@ -60,18 +65,20 @@ class FitJob:
 
     Attributes:
         folder: the stage's folder.
-        rows: the training rows; pairs with ``dpo``.
+        rows: the training rows, as ``update.data`` says.
         seed: of the rows' order, dropout and adapters.
         settings: method, length, batch and optimiser.
         trainer: hardware and precision.
         val_rows: rows of the validation.
         stream: draws the rows of each step; None: epochs over ``rows``.
         status_tokens: of an ORM, the first tokens of CORRECT and WRONG.
-        dpo: settings of DPO, where rows are pairs. Batch sizes then count pairs.
+        update: of a loss other than the cross-entropy (mathse/training/updates). Batch sizes count its rows.
+        sampling: of the paths of groups.
         kept_in: dtype of the checkpoint after a full fine-tuning; None: the dtype in which the model was opened.
         tower_features: whether stored features replace pictures; ``fit`` decides it.
         kept: stored hidden states that replace all frozen layers; ``fit`` decides it.
         reduced_once: whether sharded gradients are reduced only in a step's last pass; ``fit`` decides it.
+        online: samples the rows of each step; ``rows`` are the prompts. None: ``rows`` are trained on.
     """
 
     folder: Path
@@ -82,11 +89,13 @@ class FitJob:
     val_rows: Sequence[Row] = ()
     stream: Stream | None = None
     status_tokens: tuple[int, int] | None = None
-    dpo: DPO | None = None
+    update: Any = None
+    sampling: Sampling | None = None
     kept_in: torch.dtype | None = None
     tower_features: bool = False
     kept: LayerStates | None = None
     reduced_once: bool = True
+    online: OnlineBatches | None = None
 
     @property
     def steps(self) -> int:
@@ -94,7 +103,21 @@ class FitJob:
 
     @property
     def paths_per_row(self) -> int:
-        return 1 if self.dpo is None else 2
+        return len(paths_of(self.rows[0]))
+
+    @property
+    def paths_per_pass(self) -> int:
+        """The paths of a row that one forward pass with a gradient has."""
+        return 2 if self.update is not None and self.update.data == "pairs" else 1
+
+    @property
+    def reference_names(self) -> tuple[str, ...]:
+        """The paths, or the tokens, that need log-probabilities of the model before the first step."""
+        if self.update is None or self.online is not None:
+            return ()
+        if self.update.data == "groups":
+            return ("tokens",) if getattr(self.update, "needs_old", False) else ()
+        return {"pairs": ("chosen", "rejected"), "verdicts": ("response", "mismatched")}[self.update.data]
 
     @property
     def validated_rows(self) -> Sequence[Row]:
@@ -102,7 +125,7 @@ class FitJob:
 
     @property
     def all_paths(self) -> Sequence[Row]:
-        """The rows that the model reads, of training and then of validation. A pair is two rows."""
+        """The rows that the model reads, of training and then of validation. A row of two paths is two rows."""
         return [path for row in (*self.rows, *self.validated_rows) for path in paths_of(row)]
 
     @property
@@ -148,11 +171,13 @@ def fit(
 
     # Report the parts that train, the frozen parts, and the expected memory.
     longest = backbone.encode([max(job.rows, key=count_characters)])[0]
-    rows_at_once = settings.rows_at_once(job.paths_per_row * len(longest.ids))
+    if job.online is not None and job.sampling is not None:
+        longest = replace(longest, response=[backbone.pad_id] * job.sampling.max_new_tokens)
+    rows_at_once = settings.rows_at_once(job.paths_per_pass * len(longest.ids))
     estimated = memory.estimate(
         backbone,
         longest,
-        job.paths_per_row * rows_at_once,
+        job.paths_per_pass * rows_at_once,
         hardware.precision,
         settings.activation_checkpointing,
         shards=hardware.devices if hardware.strategy == "fsdp2" else 1,
@@ -163,17 +188,18 @@ def fit(
     if announce is not None:
         announce(trained)
 
-    # DPO: the log-probabilities of each pair's paths before the first step.
-    if job.dpo is not None:
-        pairs = add_reference(
+    if job.reference_names:
+        rows = add_reference(
             backbone,
             job.rows,
             job.folder / REFERENCE,
+            names=job.reference_names,
             device=device,
             precision=hardware.precision,
-            pairs_at_once=rows_at_once,
+            rows_at_once=rows_at_once,
+            log_probs_of=log_probs_of_sampler(backbone, job.update, job.sampling),
         )
-        job = replace(job, rows=pairs)
+        job = replace(job, rows=rows)
 
     # FSDP2: whether whole gradients fit beside this memory until a step's last pass. Rank 0 decides for all ranks.
     if device.type == "cuda":
@@ -182,7 +208,7 @@ def fit(
         job = replace(job, reduced_once=whole_gradients_fit(estimated.total, gradients, gpu_memory))
 
     # The hidden states of frozen layers are stored if a row is used more than once. Then no tower runs either.
-    if settings.freeze_layers and job.steps * settings.batch_size > len(job.rows):
+    if settings.freeze_layers and job.online is None and job.steps * settings.batch_size > len(job.rows):
         states = _open_layer_states(backbone, job)
         if isinstance(states, str):
             say(
@@ -198,6 +224,7 @@ def fit(
         features is not None
         and settings.tower_features
         and job.kept is None
+        and job.online is None
         and set(features.parts) <= set(frozen_parts(settings))
         and not isinstance(job.stream, MixedStream)
     ):
@@ -250,8 +277,8 @@ def _open_layer_states(backbone: Backbone, job: FitJob) -> LayerStates | str:
 def _list_spent_before(backbone: Backbone, job: FitJob) -> Iterator[meter.Debit]:
     """Yield a debit for each result that is computed before the first step and kept.
 
-    These are the frozen tower's features or the frozen layers' hidden states, and the log-probabilities of a pair's
-    paths. Each debit is complete, also where an earlier training has left the result.
+    These are the frozen tower's features or the frozen layers' hidden states, and the log-probabilities of paths. Each
+    debit is complete, also where an earlier training has left the result.
     """
     forward = forward_flops(backbone)
     if job.kept is not None:
@@ -266,10 +293,18 @@ def _list_spent_before(backbone: Backbone, job: FitJob) -> Iterator[meter.Debit]
         for image, trained in pictures_of(job.all_paths):
             name, amounts = picture_work(backbone, image, trained)
             yield meter.Debit("method", meter.Spent(flops=forward.of(amounts)), once=name, lasting=True)
-    if job.dpo is not None:
-        for length in backbone.lengths([path for pair in job.rows for path in paths_of(pair)]):
-            amounts = Amounts(tokens=length.total, targets=length.response, squares=length.total**2)
-            yield meter.Debit("method", meter.Spent(prefilled_tokens=length.total, flops=forward.of(amounts)))
+    # Forward passes over whole paths: before the first step, and over the mismatched paths of all steps.
+    passes: list[Length] = []
+    if job.reference_names:
+        passes += backbone.lengths([path for row in job.rows for path in paths_of(row)])
+    if job.update is not None and job.update.data == "verdicts":
+        mismatched = backbone.lengths([paths_of(row)[1] for row in job.rows])
+        stream = EpochStream(job.rows, job.settings.batch_size, job.seed)
+        for step in range(job.steps):
+            passes += [mismatched[key] for key, _ in stream.keyed_rows(step) if key is not None]
+    for length in passes:
+        amounts = Amounts(tokens=length.total, targets=length.response, squares=length.total**2)
+        yield meter.Debit("method", meter.Spent(prefilled_tokens=length.total, flops=forward.of(amounts)))
 
 
 def _hash_row(row: Row) -> str:
@@ -309,6 +344,8 @@ def _train(
 
     # Each rank has its share of a step's rows, in training and in validation.
     stream = job.stream or EpochStream(job.rows, settings.batch_size, job.seed)
+    if job.online is not None:
+        stream = OnlineStream(job.online, backbone, precision)
     divergence = Divergence(hardware.max_grad_norm_ratio, settings.optimizer.clip)
     first_step = start.step if start else 0
     monitor = TrainingMonitor(
@@ -322,7 +359,8 @@ def _train(
         "pixels": pixels_of(precision),
     }
     trained_paths = job.paths_per_row * len(job.rows)  # stored states are in the order of all_paths: training first
-    data = (StepData if job.dpo is None else PairData)(
+    step_data = DATA["rows" if job.update is None else job.update.data] if job.online is None else ResponseData
+    data = step_data(
         stream,
         backbone,
         settings.micro_batch_size,
@@ -331,7 +369,8 @@ def _train(
         kept=job.kept and job.kept.part(slice(trained_paths)),
         **shares,
     )
-    loader = StepLoader(data, first_step, hardware.workers, is_on_gpu, observe=monitor.observe)
+    workers = hardware.workers if job.online is None else 0  # a worker has no model to sample from
+    loader = StepLoader(data, first_step, workers, is_on_gpu, observe=monitor.observe)
     val_loader = None
     validation: dict[str, Any] = {"limit_val_batches": 0}
     if job.validation_every is not None:
@@ -433,8 +472,13 @@ def _build_module(backbone: Backbone, job: FitJob) -> SFTModule:
         "seed": job.seed,
         "reduced_once": job.reduced_once,
     }
-    if job.dpo is not None:
-        return DPOModule(backbone, job.dpo, **options)
+    if job.online is not None:
+        assert job.sampling is not None
+        return OnlineModule(backbone, job.update, job.sampling, job.online, **options)
+    if job.update is not None:
+        if job.update.data == "groups":
+            return GroupModule(backbone, job.update, job.sampling, **options)
+        return {"pairs": PairModule, "verdicts": VerdictModule}[job.update.data](backbone, job.update, **options)
     if job.status_tokens is not None:
         return ORMModule(backbone, status_tokens=job.status_tokens, **options)
     return SFTModule(backbone, **options)
@@ -449,8 +493,8 @@ def _list_remedies(job: FitJob) -> str:
     section = "sft" if job.status_tokens is None else "orm.fit"
     optimizer, precision = job.settings.optimizer, job.trainer.precision
     rate = f"{section}.optimizer.lr below {optimizer.lr:g}"
-    if job.dpo is not None:
-        rate = f"evolution.dpo.lr_scale below {job.dpo.lr_scale:g}"
+    if hasattr(job.update, "lr_scale"):
+        rate = f"evolution.update.lr_scale below {job.update.lr_scale:g}"
     remedies = [rate, f"{section}.optimizer.clip below {optimizer.clip:g}"]
     if precision != "32-true":
         remedies.append(f"trainer.precision={'bf16-mixed' if precision == 'bf16-true' else '32-true'}")
@@ -556,9 +600,9 @@ class TrainLog(pl.Callback):
             "loss": round(float(outputs["loss"]), 6),
             "lr": trainer.optimizers[0].param_groups[0]["lr"],
         }
-        for name in ("margin", "preferred"):  # figures of DPO
-            if name in outputs:
-                line[name] = round(float(outputs[name]), 6)
+        for name, value in outputs.items():
+            if name not in ("loss", "grad_norm"):  # figures of an update
+                line[name] = round(float(value), 6)
         figures = self.monitor.figures if self.monitor is not None else {}
         self._write({**line, **figures})
 

@@ -15,6 +15,7 @@ each micro-batch and adds it to the sum, so memory holds two. ``accumulate_cross
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -28,6 +29,8 @@ from mathse.config.extras import installed
 from mathse.models.needs import LOGITS_AT_ONCE
 
 HEAD_ROWS_AT_ONCE = 8192  # words of the vocabulary in a half-precision product for the head's gradient
+
+LogProbsOf = Callable[[Tensor, Tensor], Tensor]
 
 
 def accumulate_cross_entropy(head: Any, states: Tensor, targets: Tensor, normaliser: Tensor | float) -> Tensor:
@@ -90,16 +93,19 @@ def cross_entropy_and_hits(head: nn.Module, states: Tensor, targets: Tensor) -> 
     return loss, hits
 
 
-def token_log_probs(head: Any, states: Tensor, targets: Tensor) -> Tensor:
+def token_log_probs(head: Any, states: Tensor, targets: Tensor, log_probs_of: LogProbsOf | None = None) -> Tensor:
     """Return log p(target) of each of N tokens, (N,) in float32, for a loss that weighs rows by their log-probability.
 
     Many logits are computed in chunks. The backward pass computes a chunk's logits again, so none are kept.
 
     Args:
         head, states, targets: as in ``cross_entropy``.
+        log_probs_of: (logits, targets) of some tokens -> their log-probabilities; None: those of the model itself.
     """
 
     def compute_chunk(chunk_states: Tensor, chunk_targets: Tensor) -> Tensor:
+        if log_probs_of is not None:
+            return log_probs_of(head(chunk_states), chunk_targets)
         return -F.cross_entropy(head(chunk_states).float(), chunk_targets, reduction="none")
 
     chunk_tokens = count_chunk_tokens(head)

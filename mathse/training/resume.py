@@ -161,12 +161,15 @@ def save(
 
     # Rank 0 adds the numbers and the list of files, and gives the folder its name.
     if rank.is_main:
+        module_state: dict[str, Any] = {}  # JSON values that a step needs of the steps before it
+        module.on_save_checkpoint(module_state)
         progress = {
             "loops": {"fit_loop": trainer.fit_loop.state_dict()},
             "schedulers": [config.scheduler.state_dict() for config in trainer.lr_scheduler_configs],
             "lr": _list_rates(optimizer.param_groups for optimizer in trainer.optimizers),
             "scalars": scalars,
             "counted": amounts or {},
+            "module": module_state,
         }
         write_json(unfinished / PROGRESS, progress)
         manifest: dict[str, Any] = {}
@@ -321,6 +324,8 @@ def restore(point: ResumePoint, trainer: pl.Trainer, module: pl.LightningModule)
     for optimizer, rates in zip(trainer.optimizers, progress["lr"], strict=True):
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
+    if state := progress.get("module"):
+        module.on_load_checkpoint(state)
     return dict(progress.get("counted", {}))  # absent in points of earlier versions
 
 

@@ -95,8 +95,8 @@ class SFTModule(pl.LightningModule):
         self.lr_schedulers().step()  # type: ignore[union-attr]
         return {"loss": rank.all_reduce(total) / averaged, "grad_norm": strategies.gradient_norm(self.trainer, norm)}
 
-    def count_terms(self, counts: Counts) -> int:
-        """Return the number of terms in the mean that is a step's loss."""
+    def count_terms(self, counts: Counts) -> int | Tensor:
+        """Return the number of terms in the mean that is a step's loss; a tensor where there are several means."""
         return counts.targets
 
     def step_loss(self, micro: dict[str, Tensor], normaliser: Tensor | float) -> Tensor:

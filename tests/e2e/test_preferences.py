@@ -13,7 +13,7 @@ from mathse.evolution.training_rows import Preference
 from mathse.runs.store import read_jsonl
 
 PREVIOUS = ("evolution.init=previous", "evolution.reflect.init=previous")
-PAIRS = ("evolution.samples_per_problem=4", "evolution.reflect.all_drafts=true", "evolution.dpo.lr_scale=0.5")
+PAIRS = ("evolution.samples_per_problem=4", "evolution.reflect.all_drafts=true", "evolution.update.lr_scale=0.5")
 
 
 def pairs(stage: Path) -> list[Preference]:
