@@ -20,7 +20,7 @@ from mathse.training.loader import BatchRow, Counts, Made, StepData
 from mathse.training.loss import LogProbsOf
 from mathse.training.paths import PathEncoder, count_targets_per_row, split_log_probs
 from mathse.training.sft import SFTModule
-from mathse.training.updates.losses import aggregation_weights
+from mathse.training.updates.losses import Aggregation, aggregation_weights
 from mathse.training.updates.policy_gradient import ResponseTokens
 from mathse.training.updates.sampler import sampling_log_probs
 
@@ -67,7 +67,7 @@ class GroupModule(SFTModule):
         self.update = update
         self.longest = None if sampling is None else sampling.max_new_tokens
         self.log_probs_of = log_probs_of_sampler(backbone, update, sampling)
-        self.aggregation = getattr(update, "aggregation", "tokens")
+        self.aggregation: Aggregation = getattr(update, "aggregation", "tokens")
 
     def count_terms(self, counts: Counts) -> Tensor:
         return torch.tensor([counts.rows, counts.targets], device=self.device)
