@@ -83,7 +83,9 @@ class GroupModule(SFTModule):
             log_probs = pad_sequence(of_rows, batch_first=True)  # (n, T)
             mask = pad_sequence([torch.ones_like(row) for row in of_rows], batch_first=True)
             old = micro["old"][:, : log_probs.shape[1]] if "old" in micro else log_probs.detach()
-            losses = self.update.token_losses(ResponseTokens(log_probs, old, mask), micro["advantages"])
+            # The model before the first step is also the reference.
+            responses = ResponseTokens(log_probs, old, mask, reference=old if "old" in micro else None)
+            losses = self.update.token_losses(responses, micro["advantages"])
             weights = aggregation_weights(mask, self.aggregation, rows, tokens, self.longest)
             # The zero term connects the loss to the model where no row learns: each rank needs a backward pass.
             return (weights * losses).sum() + 0 * states.sum()
