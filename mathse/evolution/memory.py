@@ -378,7 +378,8 @@ def describe_plan(config: TrainConfig, device: Device) -> Iterator[str]:
     trainer = config.trainer
     if trainer.strategy == "fsdp2" and trainer.devices > 1:
         yield (
-            f"memory: fits hold the model in {trainer.devices} shards; to sample and to judge, each device holds all of it"
+            f"memory: fits hold the model in {trainer.devices} shards; to sample and to judge, each device holds the "
+            "whole model"
         )
     if device.total is None:
         yield "memory: no GPU was found here; trainer.device_memory=80GiB checks the plan for a GPU of this size"
