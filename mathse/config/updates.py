@@ -143,8 +143,9 @@ class GroupUpdateConfig(ResponseUpdateConfig):
     )
     mismatch: Literal["none", "truncate", "mask"] = Field(
         default="truncate",
-        description="Weights for the difference between sampler and trainer. truncate: the ratio, at most "
-        "mismatch_high; mask: 0 outside of [mismatch_low, mismatch_high]; none: no weights.",
+        description="Weights for the difference between sampler and trainer, where the sampler's probabilities are "
+        "known (online). truncate: the ratio, at most mismatch_high; mask: 0 outside of [mismatch_low, mismatch_high]; "
+        "none: no weights.",
     )
     mismatch_level: Literal["token", "sequence", "sequence_mean"] = Field(
         default="token",

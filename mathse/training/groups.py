@@ -88,7 +88,9 @@ class GroupModule(SFTModule):
             log_probs = pad_sequence(of_rows, batch_first=True)  # (n, T)
             mask = pad_sequence([torch.ones_like(row) for row in of_rows], batch_first=True)
             old = micro["old"][:, : log_probs.shape[1]] if "old" in micro else log_probs.detach()
-            responses = ResponseTokens(log_probs, old, mask, micro.get("sampler"), micro.get("teacher"))
+            # Offline, the model before the first step is also the reference.
+            reference = micro.get("teacher", micro.get("old"))
+            responses = ResponseTokens(log_probs, old, mask, micro.get("sampler"), reference)
             self.observe(responses)
             losses = self.update.token_losses(responses, micro["advantages"])
             weights = aggregation_weights(mask, self.aggregation, rows, tokens, self.longest)

@@ -154,9 +154,10 @@ def test_settings_that_do_not_go_with_an_update_are_refused_by_key(
 def test_a_class_that_is_no_update_is_refused_before_the_first_stage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "users_mistakes.py").write_text("class A:\n    data = 'words'\n\n\nclass B:\n    data = 'pairs'\n")
+    (tmp_path / "users_mistakes.py").write_text("class A:\n    data = 'words'\n\n\nclass B:\n    data = 'pairs'\n\n\n"
+        "class C:\n    data, aggregation = 'groups', 'max'\n    advantages = token_losses = lambda *_: None\n")
     monkeypatch.syspath_prepend(tmp_path)
-    for name, sentence in (("A", "has 'words'"), ("B", "lacks pair_losses")):
+    for name, sentence in (("A", "has 'words'"), ("B", "lacks pair_losses"), ("C", "has 'max'")):
         settings = (f"evolution.update._target_=users_mistakes.{name}", *PREVIOUS)
         with pytest.raises(ConfigError, match=f"evolution.update._target_ = 'users_mistakes.{name}'.*{sentence}"):
             run(tmp_path / name, *TINY, *settings)

@@ -205,6 +205,17 @@ def test_later_steps_compare_with_the_student_before_the_first_step(tmp_path: Pa
     assert [len(row["tokens"]) for row in kept] == [tokens_of(backbone, row) for row in rows]
 
 
+def test_the_divergence_from_the_student_before_the_first_step_holds_it_back(tmp_path: Path) -> None:
+    rows = [Row(**{**row, "advantage": 1.0}) for row in group_rows(4)]
+    settings = replace(ROWS, max_steps=6, optimizer=Optimizer(lr=5e-3, warmup_ratio=0.0))
+    gains = {}
+    for beta in (0.0, 10.0):
+        student, before = tiny_backbone(), tiny_backbone()
+        fit(student, group_job(tmp_path / str(beta), settings, rows, clip_high=100.0, beta=beta))
+        gains[beta] = sum(log_p(student, row, row["response"]) - log_p(before, row, row["response"]) for row in rows)
+    assert gains[10.0] < 0.8 * gains[0.0]
+
+
 def test_log_probabilities_are_those_of_the_sampler_s_temperature(tmp_path: Path) -> None:
     rows, backbone = group_rows(2), tiny_backbone()
     cold = replace(group_job(tmp_path, replace(ROWS, max_steps=1), rows), sampling=Sampling(0.5, 80))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 from mathse.config import build
 from mathse.config.updates import update_name
 from mathse.errors import ConfigError
+from mathse.training.updates.losses import Aggregation
 
 METHODS = {  # of an update, by the rows that it learns from
     "rows": (),
@@ -30,5 +31,11 @@ def open_update(section: Any) -> Any:
         raise ConfigError(
             f"evolution.update._target_ = {update_name(section)!r}: an update with data = {data!r} has the methods "
             f"{', '.join(METHODS[data])}, and this lacks {', '.join(missing)}"
+        )
+    aggregation = getattr(update, "aggregation", "tokens")
+    if aggregation not in get_args(Aggregation):
+        raise ConfigError(
+            f"evolution.update._target_ = {update_name(section)!r}: its aggregation is one of "
+            f"{', '.join(get_args(Aggregation))}, and this has {aggregation!r}"
         )
     return update
