@@ -291,7 +291,7 @@ def test_the_order_of_samples_and_of_groups_changes_no_advantage() -> None:
 
 def test_only_groups_of_mixed_outcomes_are_kept_whatever_their_shaped_rewards_and_float_noise() -> None:
     noisy = [0.3, 0.3 + 1e-8, 0.3, 0.3]
-    outcomes = torch.tensor([[1.0, 0, 0, 0], [0, 0, 0, 0], [1, 1, 1, 1], [1, 0, 0, 0], noisy]).double()
+    outcomes = torch.tensor([[1.0, 0, 0, 0], [0, 0, 0, 0], [1, 1, 1, 1], [1, 0, 0, 0], noisy], dtype=torch.float64)
     judged = torch.ones(5, 4).bool()
     judged[3, 0] = False  # its only right response is unparsed
     assert find_mixed_groups(outcomes, judged).tolist() == [True, False, False, False, False]
