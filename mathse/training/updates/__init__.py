@@ -8,6 +8,8 @@ An update is the class of an option ``evolution.update``. Its attributes are rea
                "groups": the judged paths of a round, problem by problem
     lr_scale   learning rate as a share of ``sft.optimizer.lr``; 1 where a class has none
     epochs     passes over the rows; 1 where a class has none
+    online     of "groups": an ``OnlineSettings`` (online.py). Each optimiser step then samples its own groups from the
+               student of that step; None, or no such attribute: the groups are the paths of the round
 
 and its methods by the trainer, on each micro-batch:
 
