@@ -18,7 +18,7 @@ from mathse.models import load
 from mathse.models.base import IGNORED
 from mathse.models.cogvlm2 import CogVLM2Backbone
 from mathse.models.cogvlm2.tiny import tiny_cogvlm2
-from mathse.models.parts import lora_pattern, part_of
+from mathse.models.parts import find_part, lora_pattern
 from mathse.models.row import Row
 
 RED, BLUE = Image.new("RGB", (40, 90), "red"), Image.new("L", (90, 40), 80)
@@ -138,7 +138,7 @@ def test_a_second_image_in_a_row_is_refused(backbone: CogVLM2Backbone) -> None:
 
 
 def test_parts_and_adapters_are_told_apart_by_their_whole_names(backbone: CogVLM2Backbone) -> None:
-    parts = {name: part_of(backbone, name) for name, _ in backbone.model.named_parameters()}
+    parts = {name: find_part(backbone, name) for name, _ in backbone.model.named_parameters()}
     of_vision = {
         name.removeprefix("model.vision.").split(".")[0]: part
         for name, part in parts.items()

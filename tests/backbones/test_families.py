@@ -75,7 +75,7 @@ def test_a_prompt_has_the_same_ids_for_training_sampling_and_serving(backbone: B
         [encoded] = backbone.encode([row])
         [prompt] = backbone.encode([Row(question=row["question"], images=row["images"])])
         assert prompt.prompt == encoded.prompt
-        batch = backbone._left_padded(backbone._pieces([prompt]))
+        batch = backbone._pad_left(backbone._make_pieces([prompt]))
         assert batch["input_ids"][0].tolist() == encoded.prompt
         collated = backbone.collate([row])["input_ids"][0].tolist()
         assert collated == encoded.ids

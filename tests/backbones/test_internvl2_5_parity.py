@@ -19,14 +19,14 @@ from transformers.conversion_mapping import get_checkpoint_conversion_mapping, r
 
 from mathse import models
 from mathse.errors import CheckpointError
-from mathse.models import quiet
+from mathse.models import silence_transformers
 from mathse.models.checkpoint import open_model
 from mathse.models.internvl2_5 import InternVL25Backbone, weights
 from mathse.models.internvl2_5 import published as published_folder
 
 load = partial(models.load, "internvl2_5")
 
-quiet()
+silence_transformers()
 
 
 @pytest.fixture(scope="module")

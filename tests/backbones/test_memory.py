@@ -19,7 +19,7 @@ from mathse.config.fits import Fit, Lora
 from mathse.inference.rows import solve_row
 from mathse.models import memory, modes
 from mathse.models.base import Backbone
-from mathse.models.memory import Memory, Trained, in_bytes
+from mathse.models.memory import Memory, TrainingSummary, in_bytes
 from mathse.models.row import Row
 from mathse.models.tiny import TinyBackbone
 
@@ -57,7 +57,9 @@ def bytes_kept(backbone: Backbone, rows: Sequence[Row], precision: str) -> int:
 def test_the_table_shows_each_part() -> None:
     backbone = tiny_backbone()
     modes.prepare(backbone, MODES["frozen"], "32-true", seed=0)
-    trained = Trained("full", "32-true", memory.part_rows(backbone, 1e-5, 1.0), Memory(4 * 2**30, 2**20, 1536, 10))
+    trained = TrainingSummary(
+        "full", "32-true", memory.count_parts(backbone, 1e-5, 1.0), Memory(4 * 2**30, 2**20, 1536, 10)
+    )
     assert trained.cells()[0] == ("part", "parameters", "trainable", "learning rate")
     assert trained.cells()[1] == ("tower", "22,096", "0", "-")
     assert trained.cells()[3][2:] == (trained.cells()[3][1], "1e-05")
