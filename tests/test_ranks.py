@@ -39,7 +39,7 @@ from mathse.judges.orm import ORMJudge
 from mathse.judges.orm_rows import MadeUpRows
 from mathse.models.base import IGNORED, Backbone
 from mathse.models.feature_store import FeatureStore
-from mathse.models.model_spec import ModelSpec, close_shared, open_shared, spec_of
+from mathse.models.model_spec import ModelSpec, close_shared, find_spec, open_shared
 from mathse.models.row import Row
 from mathse.training import launch, loss, ranks, strategies
 from mathse.training.batches import EpochStream, MixedStream, OnceStream, step_seed
@@ -256,7 +256,7 @@ def test_means_are_pooled_by_what_they_are_means_of() -> None:
 
 def test_a_model_spec_opens_the_same_backbone_after_a_journey() -> None:
     first, second = SPEC.open(), pickle.loads(pickle.dumps(SPEC)).open()  # noqa: S301 - of this very test
-    assert spec_of(first) == spec_of(second) == SPEC and spec_of(tiny_backbone()) is None
+    assert find_spec(first) == find_spec(second) == SPEC and find_spec(tiny_backbone()) is None
     for a, b in zip(first.model.parameters(), second.model.parameters(), strict=True):
         assert torch.equal(a, b)
 
@@ -585,7 +585,7 @@ def test_sharded_ranks_whose_loss_is_in_chunks_make_the_step_of_a_plain_one(
 
     changes: dict[str, Any] = {"optimizer": GRADIENT, "max_steps": 1}
     one, [log_of_one, *_] = fitted(tmp_path / "one", "auto", **changes)
-    monkeypatch.setattr(loss, "LOGITS_AT_ONCE", 16_000)  # ten tokens at a time
+    monkeypatch.setattr(loss, "LOGITS_CHUNK_BYTES", 16_000)  # ten tokens at a time
     monkeypatch.setattr(loss, "_say", never)  # the head is whole in a forward pass
     both, [log_of_both, *_] = fitted(tmp_path / "both", "fsdp2", **changes)
     assert log_of_both["loss"] == pytest.approx(log_of_one["loss"], abs=2e-5)

@@ -15,8 +15,8 @@ from mathse.config.fits import Fit
 from mathse.errors import ConfigError, DataError
 from mathse.evolution.context import RunContext
 from mathse.models.base import Backbone
-from mathse.models.memory import Trained
-from mathse.models.row import Row, paths_of
+from mathse.models.memory import TrainingSummary
+from mathse.models.row import Row, split_pair
 from mathse.reporting.progress import Track
 from mathse.reporting.progress.wording import aligned, fit_info
 from mathse.runs.layout import TOO_LONG
@@ -65,7 +65,9 @@ class Fitting:
 
         # rows that fit into max_length and the model's context; the others are listed
         limit = min(settings.max_length or backbone.context, backbone.context)  # tokens
-        reasons = [next(filter(None, (backbone.too_long(path, limit) for path in paths_of(row))), None) for row in rows]
+        reasons = [
+            next(filter(None, (backbone.too_long(path, limit) for path in split_pair(row))), None) for row in rows
+        ]
         numbered = enumerate(zip(rows, reasons, strict=True), 1)
         too_long = [{"row": k, "id": row.get("id"), "reason": why} for k, (row, why) in numbered if why]
         if too_long:
@@ -110,7 +112,7 @@ class Fitting:
             )
         return callback
 
-    def _announce(self, trained: Trained) -> None:
+    def _announce(self, trained: TrainingSummary) -> None:
         """Show what a fit trains and what it leaves frozen, once a run for all fits that are alike in it."""
         parts = "\n".join(f"  {line}" for line in aligned(trained.cells()))
         if parts not in self._announced:

@@ -21,7 +21,15 @@ from mathse.config.generators import HFGenerator
 from mathse.config.schema import TrainConfig, needs_orm
 from mathse.config.sizes import bytes_of
 from mathse.errors import ConfigError
-from mathse.models.needs import USABLE, Need, RowSize, architecture_of, in_bytes, of_fit, of_sampling
+from mathse.models.needs import (
+    USABLE_SHARE,
+    Need,
+    RowSize,
+    estimate_sampling,
+    estimate_training,
+    find_architecture,
+    format_bytes,
+)
 from mathse.reporting.progress.wording import aligned
 
 # Tokens of the longest texts that are reckoned with, beside a picture of the most tokens that the backbone allows. A
@@ -65,7 +73,7 @@ class Device:
         if self.total is None:
             return None
         # a CPU's memory is shared with the page cache and may swap: only what exceeds all of it is refused
-        return self.total if self.name == CPU else round(USABLE * self.total)
+        return self.total if self.name == CPU else round(USABLE_SHARE * self.total)
 
 
 CPU = "this machine"
@@ -121,7 +129,7 @@ def expect_layers_that_train(config: TrainConfig) -> None:
     if needs_orm(config):
         fits.append(("orm.fit", config.orm.fit, config.orm.backbone or config.backbone))
     for path, fit, section in fits:
-        model = architecture_of(section) if fit.freeze_layers else None
+        model = find_architecture(section) if fit.freeze_layers else None
         if model is not None and fit.freeze_layers >= model.decoder.layers:
             raise ConfigError(
                 f"{path}.freeze_layers = {fit.freeze_layers}: the language model has {model.decoder.layers} layers, "
@@ -138,8 +146,8 @@ def texts(config: TrainConfig) -> tuple[int, int]:
 
 def _jobs(config: TrainConfig, device: Device) -> Iterator[Job]:
     trainer, orm = config.trainer, config.orm
-    student = architecture_of(config.backbone)
-    judge = student if orm.backbone is None else architecture_of(orm.backbone)
+    student = find_architecture(config.backbone)
+    judge = student if orm.backbone is None else find_architecture(orm.backbone)
     asks_orm = needs_orm(config)
     trains_orm = asks_orm and config.judge.checkpoint is None
     weak = trains_orm and orm.train is None and any(orm.students)
@@ -147,8 +155,8 @@ def _jobs(config: TrainConfig, device: Device) -> Iterator[Job]:
     question, solution = texts(config)
     solved = RowSize(question, solution)
     on_gpu = device.name != CPU
-    fitting = partial(of_fit, trainer=trainer, memory=device.total if on_gpu else None)
-    sampling = partial(of_sampling, trainer=trainer, on_gpu=on_gpu)
+    fitting = partial(estimate_training, trainer=trainer, memory=device.total if on_gpu else None)
+    sampling = partial(estimate_sampling, trainer=trainer, on_gpu=on_gpu)
 
     # --- fits ---
     fits = {"evolve": "distill, rounds, final", "sft": "sft"}.get(config.task)
@@ -298,16 +306,16 @@ def refuse_what_cannot_fit(config: TrainConfig, device: Device) -> None:
 
 def in_words(need: Need) -> str:
     """ "61.2 GiB (weights 30.9 GiB, ...)"."""
-    terms = ", ".join(f"{name} {in_bytes(count)}" for name, count in need.device.items() if count)
-    return f"{in_bytes(need.on_device)} ({terms})"
+    terms = ", ".join(f"{name} {format_bytes(count)}" for name, count in need.device.items() if count)
+    return f"{format_bytes(need.on_device)} ({terms})"
 
 
 def _of(device: Device) -> str:
     if device.total is None:
         return f"a {device.name} of unknown memory"
     if device.name == CPU:
-        return f"{device.name}, {in_bytes(device.total)}"
-    return f"a {device.name} of {in_bytes(device.total)}, of which {USABLE:.0%} are counted on"
+        return f"{device.name}, {format_bytes(device.total)}"
+    return f"a {device.name} of {format_bytes(device.total)}, of which {USABLE_SHARE:.0%} are counted on"
 
 
 def first_line(config: TrainConfig, device: Device) -> str | None:
@@ -318,9 +326,9 @@ def first_line(config: TrainConfig, device: Device) -> str | None:
     largest: dict[str, int] = {}
     for job in work:
         largest[job.work] = max(largest.get(job.work, 0), job.need.on_device)
-    each = ", ".join(f"{name} {in_bytes(count)}" for name, count in largest.items())
+    each = ", ".join(f"{name} {format_bytes(count)}" for name, count in largest.items())
     host = max(job.need.on_host for job in work)
-    return f"estimated memory on {_of(device)}: {each}; of the machine's own: {in_bytes(host)}"
+    return f"estimated memory on {_of(device)}: {each}; of the machine's own: {format_bytes(host)}"
 
 
 def described(config: TrainConfig, device: Device) -> Iterator[str]:
@@ -331,7 +339,7 @@ def described(config: TrainConfig, device: Device) -> Iterator[str]:
     yield f"memory on {_of(device)}, estimated:"
     yield from (f"  {line}" for line in aligned(table(config, device)))
     question, solution = texts(config)
-    model = architecture_of(config.backbone)
+    model = find_architecture(config.backbone)
     picture = "one picture of the most tokens, " if model is None or any(model.image_tokens) else ""
     yield (
         f"memory: rows of {picture}{question} tokens of question and {solution} of solution; "
@@ -379,8 +387,8 @@ def table(config: TrainConfig, device: Device) -> list[tuple[str, ...]]:
     cells: list[tuple[str, ...]] = [("work", *terms, "sum", "fits", "host", "stages")]
     usable = device.usable
     for job in work:
-        amounts = (in_bytes(job.need.device[name]) if job.need.device.get(name) else "-" for name in terms)
+        amounts = (format_bytes(job.need.device[name]) if job.need.device.get(name) else "-" for name in terms)
         fits = "?" if usable is None else "yes" if job.need.on_device <= usable else "NO"
-        host = in_bytes(job.need.on_host) if job.need.on_host else "-"
-        cells.append((job.name, *amounts, in_bytes(job.need.on_device), fits, host, job.stages))
+        host = format_bytes(job.need.on_host) if job.need.on_host else "-"
+        cells.append((job.name, *amounts, format_bytes(job.need.on_device), fits, host, job.stages))
     return cells

@@ -33,14 +33,14 @@ from mathse.judges.orm_rows import read_orm
 from mathse.judges.served_orm import ServedORM
 from mathse.judges.teachers import Teacher
 from mathse.models.base import Backbone
-from mathse.models.checkpoint import headers, is_packaged, is_published_layout, resolve, stored_dtype
+from mathse.models.checkpoint import find_stored_dtype, is_packaged, is_published_layout, read_headers, resolve
 from mathse.models.feature_store import FeatureStore
-from mathse.models.flops import forward_flops
-from mathse.models.model_spec import spec_at
-from mathse.models.needs import frozen_parts
+from mathse.models.flops import count_forward_flops
+from mathse.models.model_spec import make_spec
+from mathse.models.needs import find_frozen_parts
 from mathse.models.operations import Operations
 from mathse.models.placement import META
-from mathse.models.precision import precision_of
+from mathse.models.precision import choose_precision
 from mathse.runs.layout import CHECKPOINT
 from mathse.scoring.metrics import accepted
 from mathse.seeds import derive
@@ -96,18 +96,18 @@ class RunModels:
         seeded: dict[str, Any] = {}
         if path is None and settings.get("path") is None:  # random weights
             seeded["init_seed"] = derive(self.config.seed, "init", "orm" if orm else "student")
-        spec = spec_at(section, path, dtype, **seeded)
+        spec = make_spec(section, path, dtype, **seeded)
         fit, trainer = self.config.orm.fit if orm else self.config.sft, self.config.trainer
         if fit.tower_features:
             store = FeatureStore.of(trainer.tower_features_folder, trainer.tower_features_gb)
-            spec = replace(spec, features=store, frozen=frozen_parts(fit))
+            spec = replace(spec, features=store, frozen=find_frozen_parts(fit))
         backbone = spec.open(device)
         self._opened_models.add(backbone.model)
         return backbone
 
     def _operations(self, path: Path, orm: bool = False) -> Operations:
         """The operations of a checkpoint's forward pass; no weight is read."""
-        return forward_flops(self._open(path, orm, "bfloat16", META))
+        return count_forward_flops(self._open(path, orm, "bfloat16", META))
 
     def kept_in(self, orm: bool = False) -> torch.dtype | None:
         """What the checkpoint of a full fit is kept in where no later fit starts from it: what the model came in. With
@@ -115,9 +115,9 @@ class RunModels:
         None: as it was opened."""
         section = self._orm_section if orm else self.config.backbone
         settings = section if isinstance(section, Mapping) else vars(section)
-        if settings.get("path") is None or precision_of(self.config.trainer) == "32-true":
+        if settings.get("path") is None or choose_precision(self.config.trainer) == "32-true":
             return None
-        return stored_dtype(headers(resolve(settings["path"], settings.get("revision"))))
+        return find_stored_dtype(read_headers(resolve(settings["path"], settings.get("revision"))))
 
     def _opened(self, key: Hashable, read: Callable[[], Any]) -> Any:
         """The model of ``key``, once whatever else was in memory is freed."""

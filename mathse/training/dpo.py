@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from mathse.config.evolution import DPO
 from mathse.models.base import IGNORED, Backbone, Length
-from mathse.models.row import Row, paths_of
+from mathse.models.row import Row, split_pair
 from mathse.runs.store import read_jsonl, write_jsonl
 from mathse.training import ranks
 from mathse.training.batches import OnceStream
@@ -117,7 +117,7 @@ class PairData(StepData):
 def half(entry: Entry, which: int) -> Entry:
     """A pair's accepted path (0) or its rejected one (1) as a row of its own."""
     key = None if entry.key is None else 2 * entry.key + which
-    return entry._replace(key=key, row=paths_of(entry.row)[which])
+    return entry._replace(key=key, row=split_pair(entry.row)[which])
 
 
 # --- the reference ----------------------------------------------------------------------------------------------------

@@ -30,15 +30,15 @@ from mathse.errors import MathSEError
 from mathse.models import layer_states, memory, modes, reference
 from mathse.models.base import Backbone
 from mathse.models.feature_store import FeatureStore
-from mathse.models.flops import forward_flops, kept_states_flops, model_name, picture_work
+from mathse.models.flops import count_forward_flops, count_kept_states_flops, count_picture_work, name_model
 from mathse.models.layer_states import LayerStates
-from mathse.models.model_spec import ModelSpec, close_shared, spec_of
-from mathse.models.needs import frozen_parts, whole_gradients_fit
+from mathse.models.model_spec import ModelSpec, close_shared, find_spec
+from mathse.models.needs import find_frozen_parts, has_room_for_gradients
 from mathse.models.operations import Amounts
 from mathse.models.placement import META
-from mathse.models.precision import cpu_prefers_bfloat16, pixels_of, precision_of
-from mathse.models.row import Row, paths_of
-from mathse.models.tower_features import pictures_of
+from mathse.models.precision import choose_pixel_dtype, choose_precision, cpu_prefers_bfloat16
+from mathse.models.row import Row, split_pair
+from mathse.models.tower_features import list_pictures
 from mathse.runs import meter
 from mathse.runs.layout import CHECKPOINT, REFERENCE, SCRATCH, TRAIN_LOG, TRAINED
 from mathse.runs.store import publish_folder, write_json, write_jsonl
@@ -85,7 +85,7 @@ class FitJob:
     @property
     def shown_rows(self) -> Sequence[Row]:
         """With both paths of a pair, as the rows that a model reads."""
-        return [path for row in (*self.rows, *self.validated_rows) for path in paths_of(row)]
+        return [path for row in (*self.rows, *self.validated_rows) for path in split_pair(row)]
 
     @property
     def validation_every(self) -> int | None:
@@ -97,7 +97,7 @@ def fit(
     backbone: Backbone,
     job: FitJob,
     callbacks: Sequence[pl.Callback] = (),
-    announce: Callable[[memory.Trained], None] | None = None,
+    announce: Callable[[memory.TrainingSummary], None] | None = None,
     say: Callable[[str], None] = lambda sentence: None,
 ) -> Path:
     """Fit ``backbone.model`` in place and return the folder of the finished checkpoint.
@@ -115,7 +115,9 @@ def fit(
     if not job.rows:
         raise MathSEError(f"no row to fit on in {job.folder}")
     (job.folder / SCRATCH).mkdir(parents=True, exist_ok=True)
-    job = replace(job, trainer=replace(job.trainer, precision=precision_of(job.trainer)))  # of all ranks, by this one
+    job = replace(
+        job, trainer=replace(job.trainer, precision=choose_precision(job.trainer))
+    )  # of all ranks, by this one
     before = _prepare(backbone, job)
     paths = 1 if job.dpo is None else 2  # of a row
 
@@ -130,8 +132,8 @@ def fit(
         settings.activation_checkpointing,
         shards=job.trainer.devices if job.trainer.strategy == "fsdp2" else 1,
     )
-    parts = memory.part_rows(backbone, settings.optimizer.lr, settings.vision_lr_scale)
-    trained = memory.Trained(settings.method, job.trainer.precision, parts, estimated)
+    parts = memory.count_parts(backbone, settings.optimizer.lr, settings.vision_lr_scale)
+    trained = memory.TrainingSummary(settings.method, job.trainer.precision, parts, estimated)
     write_json(job.folder / TRAINED, trained.to_json())
     if announce is not None:
         announce(trained)
@@ -146,9 +148,9 @@ def fit(
 
     # Whether whole gradients fit beside all that until a step's last pass. Rank 0 decides for all.
     if (device := device_of(job.trainer)).type == "cuda":
-        whole = memory.SINGLE * sum(memory.numel(p) for p in backbone.model.parameters() if p.requires_grad)
+        whole = memory.FLOAT32_BYTES * sum(memory.numel(p) for p in backbone.model.parameters() if p.requires_grad)
         has = torch.cuda.get_device_properties(device).total_memory
-        job = replace(job, reduced_once=whole_gradients_fit(estimated.total, whole, has))
+        job = replace(job, reduced_once=has_room_for_gradients(estimated.total, whole, has))
 
     # Whether the frozen layers' hidden states can be kept; with them no tower runs either.
     if settings.freeze_layers and job.steps * settings.batch_size > len(job.rows):  # else no row is seen twice
@@ -163,7 +165,7 @@ def fit(
 
     # Whether the frozen tower's features fit into their store. Rows that are made up on the way show other pictures.
     features = backbone.tower_features
-    usable = features is not None and job.kept is None and set(features.parts) <= set(frozen_parts(settings))
+    usable = features is not None and job.kept is None and set(features.parts) <= set(find_frozen_parts(settings))
     if features is not None and usable and settings.tower_features and not isinstance(job.stream, MixedStream):
         refusal = features.prepare(backbone, job.shown_rows, device_of(job.trainer), job.trainer.precision)
         job = replace(job, tower_features=refusal is None)
@@ -177,7 +179,7 @@ def fit(
     log = TrainLog(job.folder / TRAIN_LOG, start.step if start else 0, say)
     with closing(log):
         lead = partial(_train, backbone, job, start, log, callbacks)
-        spent, *_ = ranks.current().run_on_all(lead, _train_along, spec_of(backbone), job, start)
+        spent, *_ = ranks.current().run_on_all(lead, _train_along, find_spec(backbone), job, start)
     if stage is not None:  # before the checkpoint is there: a kill leaves both, or the fit is resumed
         stage.settle(done, [*before_steps, *spent])
     gc.collect()  # Trainer and module refer to each other, and hold the optimiser: gone before the export
@@ -211,21 +213,21 @@ def _kept_states(backbone: Backbone, job: FitJob) -> LayerStates | str:
 def _spent_before(backbone: Backbone, job: FitJob) -> Iterator[meter.Debit]:
     """Work before the first step whose result is kept: the frozen tower's features or the hidden states of frozen
     layers, and the log-probabilities of a pair's paths. It counts as if no earlier fit had left it."""
-    forward = forward_flops(backbone)
+    forward = count_forward_flops(backbone)
     if job.kept is not None:
-        below = kept_states_flops(backbone)
+        below = count_kept_states_flops(backbone)
         for row, length in zip(job.shown_rows, backbone.lengths(job.shown_rows), strict=True):
             read = Amounts(tokens=length.total, squares=length.total**2)
             for image in row["images"]:
-                read += picture_work(backbone, image, trained=True)[1]
-            name = f"states of {model_name(backbone)} below layer {job.settings.freeze_layers}: {_text_of(row)}"
+                read += count_picture_work(backbone, image, trained=True)[1]
+            name = f"states of {name_model(backbone)} below layer {job.settings.freeze_layers}: {_text_of(row)}"
             yield meter.Debit("method", meter.Spent(flops=below.of(read)), once=name, lasting=True)
     if job.tower_features:
-        for image, trained in pictures_of(job.shown_rows):
-            name, work = picture_work(backbone, image, trained)
+        for image, trained in list_pictures(job.shown_rows):
+            name, work = count_picture_work(backbone, image, trained)
             yield meter.Debit("method", meter.Spent(flops=forward.of(work)), once=name, lasting=True)
     if job.dpo is not None:
-        for length in backbone.lengths([path for pair in job.rows for path in paths_of(pair)]):
+        for length in backbone.lengths([path for pair in job.rows for path in split_pair(pair)]):
             read = Amounts(tokens=length.total, targets=length.response, squares=length.total**2)
             yield meter.Debit("method", meter.Spent(prefilled_tokens=length.total, flops=forward.of(read)))
 
@@ -258,7 +260,7 @@ def _train(
     """The steps of a fit from ``start`` on, on each of its ranks; rank 0 has the log and the callbacks. What the whole
     fit has spent."""
     settings, hardware = job.settings, job.trainer
-    precision = precision_of(hardware)
+    precision = choose_precision(hardware)
     micro = settings.micro_batch_size
     options: dict[str, Any] = {"optimizer": settings.optimizer, "vision_lr_scale": settings.vision_lr_scale}
     options |= {"steps": job.steps, "seed": job.seed, "reduced_once": job.reduced_once}
@@ -277,7 +279,7 @@ def _train(
         "ranks": rank.world_size,
         "tokens": settings.tokens_per_micro_batch,
     }
-    data_options["pixels"] = pixels_of(precision)
+    data_options["pixels"] = choose_pixel_dtype(precision)
     pinned = device_of(hardware).type == "cuda"
     first_step = start.step if start else 0
     divergence = Divergence(hardware.max_grad_norm_ratio, settings.optimizer.clip)
@@ -285,14 +287,14 @@ def _train(
     step_data = StepData if job.dpo is None else PairData
     kept, trained_paths = job.kept, len(job.rows) * (1 if job.dpo is None else 2)
     data_options["together"] = strategies.pass_together(hardware)
-    data_options["kept"] = kept and kept.part(slice(trained_paths))
+    data_options["kept"] = kept and kept.select(slice(trained_paths))
     data = step_data(stream, backbone, micro, job.steps, **data_options)
     loader = StepLoader(data, first_step, hardware.workers, pinned, observe=watch.observe)
     val_loader = None
     validation: dict[str, Any] = {"limit_val_batches": 0}
     if job.validation_every is not None:
         val_stream = OnceStream(job.validated_rows, micro * rank.world_size)
-        data_options |= {"together": True, "kept": kept and kept.part(slice(trained_paths, None))}
+        data_options |= {"together": True, "kept": kept and kept.select(slice(trained_paths, None))}
         val_data = StepData(val_stream, backbone, micro, len(val_stream.batches), **data_options)
         val_loader = StepLoader(val_data, 0, 0, pinned, observe=watch.observe_validation)
         validation = {"val_check_interval": job.validation_every, "num_sanity_val_steps": 0}
@@ -339,15 +341,15 @@ def _train(
         if job.tower_features:
             features = backbone.tower_features
             assert features is not None  # ``fit`` has asked for it, and all ranks open by the same spec
-            in_use.enter_context(features.store.relied_on())
+            in_use.enter_context(features.store.protect_files())
             share = slice(rank.rank, None, rank.world_size)
             if strategies.hands_out(hardware):
                 strategies.hand_out_vision(backbone, device_of(hardware))
             features.fill(backbone, job.shown_rows, device_of(hardware), precision, share)
             rank.barrier()
-            in_use.enter_context(features.used("read"))
+            in_use.enter_context(features.use("read"))
         if kept is not None:
-            in_use.enter_context(kept.store.relied_on())
+            in_use.enter_context(kept.store.protect_files())
         rank.barrier()  # deepspeed's have each read the model from the disk
         warnings.simplefilter("ignore")  # Lightning's advice on workers and logging
         if keeps_points:
@@ -418,7 +420,7 @@ def dtype_of(settings: TrainerSettings) -> str:
         return str(settings.sampling_dtype)
     if device_of(settings).type == "cpu":
         return "bfloat16" if settings.sampling_dtype == "fastest" and cpu_prefers_bfloat16() else "float32"
-    return "bfloat16" if precision_of(settings).startswith("bf16") else "float32"
+    return "bfloat16" if choose_precision(settings).startswith("bf16") else "float32"
 
 
 class FillStates(pl.Callback):

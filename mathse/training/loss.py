@@ -23,7 +23,7 @@ from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
 from mathse.config.extras import installed
-from mathse.models.needs import LOGITS_AT_ONCE
+from mathse.models.needs import LOGITS_CHUNK_BYTES
 
 VOCABULARY_BLOCK = 8192  # rows of the head whose gradient is added at a time in half precision
 
@@ -96,8 +96,8 @@ def token_log_probs(head: Any, states: Tensor, targets: Tensor) -> Tensor:
 
 
 def tokens_at_once(head: Any) -> int:
-    """How many tokens' float32 logits fit into LOGITS_AT_ONCE."""
-    return max(1, LOGITS_AT_ONCE // (4 * int(head.out_features)))
+    """How many tokens' float32 logits fit into LOGITS_CHUNK_BYTES."""
+    return max(1, LOGITS_CHUNK_BYTES // (4 * int(head.out_features)))
 
 
 def not_a_matrix(head: Any) -> str | None:

@@ -27,9 +27,9 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from mathse.config.schema import Trainer as TrainerSettings
 from mathse.models.base import Backbone
-from mathse.models.parts import part_of
-from mathse.models.placement import empty_out
-from mathse.models.tower_features import vision_on, vision_tensors
+from mathse.models.parts import find_part
+from mathse.models.placement import replace_with_empty
+from mathse.models.tower_features import iterate_vision_tensors, move_vision_to
 from mathse.training import ranks
 from mathse.training.allocator import give_back_freed_memory
 
@@ -111,9 +111,9 @@ def hands_out(settings: TrainerSettings) -> bool:
 
 def hand_out_vision(backbone: Backbone, device: torch.device) -> None:
     """Give every rank the whole tower and connector, for their work before the first step. All ranks call it."""
-    empty_out(backbone.model, device, lambda name: part_of(backbone, name) != "language")
-    with vision_on(backbone, device):
-        ranks.current().broadcast_tensors(vision_tensors(backbone))
+    replace_with_empty(backbone.model, device, lambda name: find_part(backbone, name) != "language")
+    with move_vision_to(backbone, device):
+        ranks.current().broadcast_tensors(iterate_vision_tensors(backbone))
 
 
 def pass_together(settings: TrainerSettings) -> bool:
@@ -174,7 +174,7 @@ def shard(module: pl.LightningModule, model: nn.Module) -> None:
     """
     device = module.trainer.strategy.root_device
     if module.device_mesh is None:
-        empty_out(model, device)  # to be filled by the strategy
+        replace_with_empty(model, device)  # to be filled by the strategy
         return
     half = torch.bfloat16 if module.trainer.precision == "bf16-mixed" else None
     # inputs are left to autocast: rotary angles, for one, stay in float32
@@ -183,7 +183,7 @@ def shard(module: pl.LightningModule, model: nn.Module) -> None:
     for part in (*layers(model), module):
         whole = {name: p.detach() for name, p in part.named_parameters() if not isinstance(p, DTensor)}
         fully_shard(part, mesh=mesh, mp_policy=policy)
-        empty_out(part, device)
+        replace_with_empty(part, device)
         part._apply(lambda tensor: tensor, recurse=False)  # here FSDP takes over tensors that were put in its place
         for name in list(whole):
             weight = whole.pop(name)

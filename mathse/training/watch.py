@@ -25,7 +25,7 @@ from torch import Tensor
 
 from mathse.errors import FitDiverged
 from mathse.models.base import Backbone
-from mathse.models.flops import amounts_of, forward_flops, training_flops
+from mathse.models.flops import count_amounts, count_forward_flops, count_training_flops
 from mathse.models.operations import Amounts
 from mathse.runs.meter import UNKNOWN, Debit, Spent
 from mathse.training import ranks, strategies
@@ -46,13 +46,13 @@ class Watch(pl.Callback):
     Args:
         divergence: decides that; ``advice``: what to do about it, for its sentence.
         start: the step of the resume point that the fit goes on from; 0 without one.
-        kept: see ``training_flops``.
+        kept: see ``count_training_flops``.
     """
 
     def __init__(
         self, backbone: Backbone, *, divergence: Divergence, advice: str, start: int = 0, kept: bool = False
     ) -> None:
-        self.flops, self._forward_flops = training_flops(backbone, kept), forward_flops(backbone)
+        self.flops, self._forward_flops = count_training_flops(backbone, kept), count_forward_flops(backbone)
         self._patch_size = backbone.patch_size
         self._amounts, self._waited = Amounts(), 0.0  # of the window; seconds
         # of the whole fit; on a rank its share of the steps since the resume point, on rank 0 also those before it
@@ -75,13 +75,13 @@ class Watch(pl.Callback):
 
     def observe(self, micro: dict[str, Tensor]) -> None:
         """Count what a micro-batch holds; the fit's loader calls it with each that a step takes."""
-        amounts = amounts_of(micro, self._patch_size)
+        amounts = count_amounts(micro, self._patch_size)
         self._amounts += amounts
         self._trained += amounts
 
     def observe_validation(self, micro: dict[str, Tensor]) -> None:
         """The same of a validation."""
-        self._validated += amounts_of(micro, self._patch_size)
+        self._validated += count_amounts(micro, self._patch_size)
 
     # --- what the fit has spent, from its first step on ---
 
