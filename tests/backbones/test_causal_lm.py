@@ -168,7 +168,10 @@ def test_a_decoder_of_another_class_trains_through_the_same_contract(backbone: B
 
 @pytest.mark.parametrize(
     ("change", "sentence"),
-    [({"model_type": "qwen2_vl"}, "a model with pictures is backbone=hf"), ({"logit_scale": 0.5}, "logit_scale = 0.5")],
+    [
+        ({"model_type": "qwen2_vl"}, "for a model with pictures pass backbone=hf"),
+        ({"logit_scale": 0.5}, "logit_scale = 0.5"),
+    ],
 )
 def test_what_is_no_plain_language_model_is_refused(
     folder: Path, tmp_path: Path, change: dict[str, object], sentence: str

@@ -208,7 +208,7 @@ def test_options_reach_the_model(folder: Path) -> None:
 @pytest.mark.parametrize(
     "values, says",
     [
-        ({"model_type": "qwen2_vl"}, "says model_type = 'qwen2_vl'"),
+        ({"model_type": "qwen2_vl"}, "has model_type = 'qwen2_vl'"),
         ({"model_type": None, "num_multi_query_heads": None}, "has no num_multi_query_heads"),
         ({"num_multi_query_heads": 3}, "3 key and value heads do not fit"),
         ({"hidden_size": "wide"}, "hidden_size"),
@@ -238,5 +238,5 @@ def test_a_processor_for_another_image_size_is_refused(copied: Path) -> None:
     saved = json.loads((copied / "processor_config.json").read_text())
     saved["image_processor"]["size"] = {"height": 112, "width": 112}
     (copied / "processor_config.json").write_text(json.dumps(saved))
-    with pytest.raises(CheckpointError, match="images of 112 pixels, config.json wants 56"):
+    with pytest.raises(CheckpointError, match="images of 112 pixels, config.json needs 56"):
         load("cogvlm2", copied)

@@ -235,5 +235,5 @@ def test_missing_files_are_named(words: PreTrainedTokenizerFast, folder: Path, t
         CogVLM2Processor.from_pretrained(tmp_path)
     words.save_pretrained(tmp_path)
     (tmp_path / "config.json").unlink()
-    with pytest.raises(CheckpointError, match="to say how large images are"):
+    with pytest.raises(CheckpointError, match="has the size of images"):
         CogVLM2Processor.from_pretrained(tmp_path)

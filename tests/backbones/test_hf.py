@@ -93,7 +93,7 @@ def test_a_template_that_writes_pictures_first_is_told_and_takes_a_marked_questi
     first = build(HF(path=str(folder), chat_template=str(template)))
     row = Row(question="Is <image> red?", images=(picture(28, 28),), marked=True)
     assert first.render(row) == first.render(row) == "<image>Is  red?"
-    assert caplog.text.count("backbone=hf reads pictures before all text") == 1
+    assert caplog.text.count("backbone=hf reads all pictures before the text") == 1
     assert "writes pictures before all text" in "".join(first.findings())
 
 
@@ -101,7 +101,7 @@ def test_a_model_of_text_alone_is_sent_to_its_backbone(folder: Path, tmp_path: P
     shutil.copytree(folder, tmp_path / "c")
     config = json.loads((folder / "config.json").read_text())
     (tmp_path / "c" / "config.json").write_text(json.dumps({**config, "model_type": "gpt2"}))
-    with pytest.raises(CheckpointError, match="'gpt2'.* one of text alone is backbone=causal_lm"):
+    with pytest.raises(CheckpointError, match="'gpt2'.* for a text model pass backbone=causal_lm"):
         models.load("hf", tmp_path / "c")
 
 

@@ -156,7 +156,7 @@ IN_OPENING: dict[str, Callable[[Any], Any]] = {
     "keys and values exchanged": lambda m: m.setattr(weights, "split_grouped", _exchanged),
     "w1 and w3 exchanged": _w1_for_w3,
     "rotary base of Llama": lambda m: m.setattr(
-        published_folder, "_rope", lambda text: {"rope_type": "default", "rope_theta": 10000.0}
+        published_folder, "_convert_rope", lambda text: {"rope_type": "default", "rope_theta": 10000.0}
     ),
 }
 

@@ -202,5 +202,7 @@ def test_a_text_that_no_space_makes_harmless_is_refused() -> None:
     tokenizer.backend_tokenizer.normalizer = normalizers.Replace(" ", "")
     marks = TokenizerMarks.of(tokenizer)
     assert marks.defuse("a turn") == "a turn"
-    with pytest.raises(DataError, match="reads as marks of the tokenizer however it is spaced: '<TURN>"):
+    with pytest.raises(
+        DataError, match="reads as marks of the tokenizer even with spaces between their characters: '<TURN>"
+    ):
         marks.defuse("<TURN>")

@@ -19,7 +19,7 @@ from mathse.config.fits import Fit, Lora
 from mathse.inference.rows import solve_row
 from mathse.models import memory, modes
 from mathse.models.base import Backbone
-from mathse.models.memory import Memory, TrainingSummary, in_bytes
+from mathse.models.memory import Memory, TrainingSummary, format_bytes
 from mathse.models.row import Row
 from mathse.models.tiny import TinyBackbone
 

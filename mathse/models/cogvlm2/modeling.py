@@ -84,7 +84,7 @@ class CogVLM2VisionModel(CogVLM2PreTrainedModel):
             return self.transformer(self.patch_embedding(pixel_values))
 
     def forward(self, pixel_values: Tensor) -> BaseModelOutputWithPooling:
-        """Return the outputs of the tower, ``last_hidden_state``, and the connector (N, tokens, H), ``pooler_output``."""
+        """Return the outputs of tower (``last_hidden_state``) and connector (``pooler_output``, (N, tokens, H))."""
         seen = self.tower(pixel_values.to(self.dtype))
         return BaseModelOutputWithPooling(last_hidden_state=seen, pooler_output=self.connect(seen))
 
