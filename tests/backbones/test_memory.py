@@ -67,7 +67,7 @@ def test_the_table_shows_each_part() -> None:
         "what trains (method=full, precision=32-true); estimated memory on a device 4.0 GiB: weights 4.0 GiB, "
         "gradients 1.0 MiB, optimiser 1.5 KiB, activations 10 B"
     )
-    assert [in_bytes(n) for n in (0, 1023, 1024, 150 * 2**30)] == ["0 B", "1023 B", "1.0 KiB", "150 GiB"]
+    assert [format_bytes(n) for n in (0, 1023, 1024, 150 * 2**30)] == ["0 B", "1023 B", "1.0 KiB", "150 GiB"]
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true"])
