@@ -479,7 +479,7 @@ def test_every_stage_of_a_run_trains_adapters_and_it_is_said_once(
 ) -> None:
     run(tmp_path, *TINY, "task=orm", "sft.method=lora", "sft.lora.rank=4")
     said = capsys.readouterr().out
-    assert said.count("what trains (method=lora, ") == 2  # the ORM's learning rate is another
+    assert said.count("trained parameters (method=lora, ") == 2  # the ORM's learning rate is another
     assert said.count("adapters in language") == 2
     fitted = {f.parent.relative_to(tmp_path).as_posix() for f in tmp_path.rglob("trained.json")}
     assert fitted == {"orm", "orm/solver", "orm/student_8"}

@@ -165,7 +165,7 @@ def find_reason_against_states(backbone: Backbone, batch: dict[str, Tensor], sto
     """
     with torch.enable_grad():
         if compute_states(backbone, batch).requires_grad:
-            return "what trains lies below them too (the tower, the connector, adapters on the tower)"
+            return "trained weights are below them too (the tower, the connector, adapters on the tower)"
     from_states, whole = (backbone.answer_states(b)[0] for b in (stored, batch))
     if torch.equal(from_states, whole):
         return None

@@ -74,7 +74,8 @@ class TrainingSummary:
     def __str__(self) -> str:
         terms = ", ".join(f"{name} {format_bytes(value)}" for name, value in asdict(self.estimated).items())
         settings = f"method={self.method}, precision={self.precision}"
-        return f"what trains ({settings}); estimated memory on a device {format_bytes(self.estimated.total)}: {terms}"
+        total = format_bytes(self.estimated.total)
+        return f"trained parameters ({settings}); estimated memory on a device {total}: {terms}"
 
 
 # --- parameters -----------------------------------------------------------------------------------------------------

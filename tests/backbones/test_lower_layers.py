@@ -200,7 +200,7 @@ def test_a_fit_that_trains_below_the_layers_only_freezes_them_and_says_so(pictur
     before = load_file(tmp_path / "base" / "model.safetensors")
     after = fitted(tmp_path / "fit", pictured, settings, name="tiny", say=sentences.append)
     (sentence,) = sentences
-    assert "the lower 1 layers are frozen" in sentence and "what trains lies below them too" in sentence
+    assert "the lower 1 layers are frozen" in sentence and "trained weights are below them too" in sentence
     assert not stored(tmp_path / "store")
     assert all(torch.equal(after[key], before[key]) for key in after if ".layers.0." in key and "visual" not in key)
 

@@ -64,7 +64,7 @@ def test_the_table_shows_each_part() -> None:
     assert trained.cells()[1] == ("tower", "22,096", "0", "-")
     assert trained.cells()[3][2:] == (trained.cells()[3][1], "1e-05")
     assert str(trained) == (
-        "what trains (method=full, precision=32-true); estimated memory on a device 4.0 GiB: weights 4.0 GiB, "
+        "trained parameters (method=full, precision=32-true); estimated memory on a device 4.0 GiB: weights 4.0 GiB, "
         "gradients 1.0 MiB, optimiser 1.5 KiB, activations 10 B"
     )
     assert [format_bytes(n) for n in (0, 1023, 1024, 150 * 2**30)] == ["0 B", "1023 B", "1.0 KiB", "150 GiB"]
