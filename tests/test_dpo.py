@@ -139,7 +139,7 @@ def test_log_probabilities_in_chunks_are_the_plain_ones_and_so_are_their_gradien
     weigh = torch.linspace(-1, 1, TOKENS)
     gradients = []
     for at_once in (VOCABULARY * TOKENS * 4, VOCABULARY * 8 * 4):
-        monkeypatch.setattr(loss, "LOGITS_AT_ONCE", at_once)
+        monkeypatch.setattr(loss, "LOGITS_CHUNK_BYTES", at_once)
         head.weight.grad = states.grad = None
         values = token_log_probs(head, states, targets)
         (values * weigh).sum().backward()  # type: ignore[no-untyped-call]

@@ -23,7 +23,7 @@ TOKENS, WIDTH, VOCABULARY = 37, 16, 11_000  # more words than a block of the hea
 @pytest.fixture
 def in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Eight tokens at once, so that 37 are four chunks and a ragged one."""
-    monkeypatch.setattr(loss, "LOGITS_AT_ONCE", 8 * 4 * VOCABULARY)
+    monkeypatch.setattr(loss, "LOGITS_CHUNK_BYTES", 8 * 4 * VOCABULARY)
 
 
 def parts(dtype: torch.dtype = torch.float32, bias: bool = False) -> tuple[nn.Linear, Tensor, Tensor]:
@@ -174,7 +174,7 @@ def test_a_models_gradients_are_those_of_its_own_loss(monkeypatch: pytest.Monkey
     (backbone.model(**batch).loss * count).backward()
     wanted = {name: p.grad.clone() for name, p in backbone.model.named_parameters() if p.grad is not None}
     backbone.model.zero_grad()
-    monkeypatch.setattr(loss, "LOGITS_AT_ONCE", 4 * 4 * backbone.model.lm_head.out_features)
+    monkeypatch.setattr(loss, "LOGITS_CHUNK_BYTES", 4 * 4 * backbone.model.lm_head.out_features)
     cross_entropy(backbone.model.lm_head, *backbone.answer_states(batch)).backward()  # type: ignore[no-untyped-call]
     for name, parameter in backbone.model.named_parameters():
         if name in wanted:

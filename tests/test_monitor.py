@@ -22,7 +22,7 @@ from mathse.config.schema import Trainer
 from mathse.errors import FitDiverged
 from mathse.models import modes
 from mathse.models.base import Backbone
-from mathse.models.flops import amounts_of, training_flops
+from mathse.models.flops import count_amounts, count_training_flops
 from mathse.models.operations import Amounts
 from mathse.models.row import Row
 from mathse.runs.layout import CHECKPOINT, SCRATCH, TRAIN_LOG
@@ -87,7 +87,7 @@ def test_amounts_count_the_tokens_of_rows_and_pictures_and_no_padding(rows: list
     backbone = tiny_backbone()
     short = Row(question="q", images=(), response="7.")
     encoded = backbone.encode([rows[0], short])
-    amounts = amounts_of(backbone.pad(encoded), backbone.patch_size)
+    amounts = count_amounts(backbone.pad(encoded), backbone.patch_size)
     lengths = [len(row.ids) for row in encoded]
     assert amounts.tokens == sum(lengths) and amounts.slots == 2 * max(lengths)
     assert amounts.squares == sum(n * n for n in lengths)
@@ -114,7 +114,7 @@ def test_operations_of_a_step_are_those_that_torch_counts(family: str, mode: str
     modes.prepare(backbone, MODES[mode], "32-true", 0)
     backbone.model.set_attn_implementation("eager")
     batch = backbone.pad(backbone.encode([rows[0]]))
-    flops, amounts = training_flops(backbone), amounts_of(batch, backbone.patch_size)
+    flops, amounts = count_training_flops(backbone), count_amounts(batch, backbone.patch_size)
     with FlopCounterMode(display=False) as counter:
         logits, targets = backbone.answer_logits(batch)
         torch.nn.functional.cross_entropy(logits, targets).backward()

@@ -39,7 +39,7 @@ from mathse.judges.orm import ORMJudge
 from mathse.judges.orm_rows import MadeUpRows
 from mathse.models.base import IGNORED, Backbone
 from mathse.models.feature_store import FeatureStore
-from mathse.models.model_spec import ModelSpec, close_shared, open_shared, spec_of
+from mathse.models.model_spec import ModelSpec, close_shared, find_spec, open_shared
 from mathse.models.row import Row
 from mathse.training import launch, loss, ranks, strategies
 from mathse.training.batches import EpochStream, MixedStream, OnceStream, derive_step_seed
@@ -256,7 +256,7 @@ def test_means_are_pooled_by_what_they_are_means_of() -> None:
 
 def test_a_model_spec_opens_the_same_backbone_after_a_journey() -> None:
     first, second = SPEC.open(), pickle.loads(pickle.dumps(SPEC)).open()  # noqa: S301 - of this very test
-    assert spec_of(first) == spec_of(second) == SPEC and spec_of(tiny_backbone()) is None
+    assert find_spec(first) == find_spec(second) == SPEC and find_spec(tiny_backbone()) is None
     for a, b in zip(first.model.parameters(), second.model.parameters(), strict=True):
         assert torch.equal(a, b)
 

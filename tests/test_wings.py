@@ -22,7 +22,7 @@ from mathse.config.options import CONF, option_of
 from mathse.config.schema import OPTIONS
 from mathse.models import FAMILIES
 from mathse.models.checkpoint import resolve
-from mathse.models.needs import architecture_of
+from mathse.models.needs import find_architecture
 from mathse.runs.class_names import MOVED
 
 DOTTED = re.compile(r"mathse(\.\w+)+")
@@ -103,7 +103,7 @@ def test_family_is_known_by_its_option_wherever_its_package_lies(family: str) ->
     section = FAMILIES[family]()
     assert family_of({"_target_": section._target_}) == family
     if family not in ("causal_lm", "hf"):  # their sizes are in the folder that the user names
-        assert architecture_of(section) is not None
+        assert find_architecture(section) is not None
 
 
 def test_a_package_of_weights_is_opened_by_its_option(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

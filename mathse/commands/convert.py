@@ -27,13 +27,13 @@ def convert(source: Path, destination: Path, dtype: str | None = None) -> Path:
     for a folder that is not a whole InternVL2.5 in the published layout, and for a disk without room.
     """
     from mathse.models import load
-    from mathse.models.checkpoint import expect_family, headers  # here: --help needs no torch
+    from mathse.models.checkpoint import expect_family, read_headers  # here: --help needs no torch
     from mathse.runs.store import make_folder, publish_folder
 
     expect_family(source, "internvl2_5", (PUBLISHED_LAYOUT,))
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
         raise CheckpointError(f"{destination} exists and is not empty; name a new folder")
-    stored = headers(source)
+    stored = read_headers(source)
     make_folder(destination.parent)
     size = sum(file.stat().st_size for file in {tensor.file for tensor in stored.values()})
     free = shutil.disk_usage(destination.parent).free
@@ -67,10 +67,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--revision", help="of a hub id")
     parser.add_argument("--dtype", choices=("bfloat16", "float16", "float32"), help="default: as the source has it")
     arguments = parser.parse_args(argv)
-    from mathse.models import quiet
+    from mathse.models import silence_transformers
     from mathse.models.checkpoint import read_config, resolve
 
-    quiet()
+    silence_transformers()
     source = resolve(arguments.source, arguments.revision)
     if read_config(source).get("model_type") == "internvl":
         raise CheckpointError(f"{source} is in transformers' layout already; use it as it is")

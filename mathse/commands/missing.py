@@ -22,7 +22,7 @@ from mathse.config.schema import TrainConfig
 from mathse.config.teachers import OpenAITeacher, SymbolicTeacher
 from mathse.errors import ConfigError
 from mathse.evolution import memory
-from mathse.models.needs import HALF, architecture_of, in_bytes
+from mathse.models.needs import BFLOAT16_BYTES, find_architecture, format_bytes
 
 SMALL = 100_000_000  # parameters; a model with fewer is here to try something out
 CHOOSES = re.compile(r"[+~]*(data|experiment)\b")  # an experiment says what its data is
@@ -34,7 +34,7 @@ def data_is_unnamed(config: TrainConfig, overrides: Sequence[str]) -> bool:
         return False
     if isinstance(config.backbone, TinyBackbone):
         return False
-    model = architecture_of(config.backbone)
+    model = find_architecture(config.backbone)
     return model is not None and model.total >= SMALL
 
 
@@ -67,7 +67,7 @@ def missing_program(config: Any) -> Iterator[str]:
 
 
 def _data_and_teacher(config: TrainConfig) -> Iterator[str]:
-    model = architecture_of(config.backbone)
+    model = find_architecture(config.backbone)
     size = "" if model is None else f" of {model.total / 1e9:.1f} billion parameters"
     yield (
         f"data: nothing was chosen, so this would train a model{size} on the default data, synthetic sums over "
@@ -91,9 +91,9 @@ def _found_later(config: TrainConfig, unnamed: bool) -> Iterator[str]:
         memory.check_memory(config, memory.read_device(config))
     except ConfigError as error:
         yield from (f"memory: {line}" for line in str(error).splitlines())
-    path, model = getattr(config.backbone, "path", None), architecture_of(config.backbone)
+    path, model = getattr(config.backbone, "path", None), find_architecture(config.backbone)
     if isinstance(path, str) and HUB_ID.fullmatch(path) and not Path(path).exists() and not _is_cached(path):
-        size = "" if model is None else f" (about {in_bytes(model.total * HALF)})"
+        size = "" if model is None else f" (about {format_bytes(model.total * BFLOAT16_BYTES)})"
         yield f"weights: {path} is not in the hub's cache; hf download {path}{size}, or backbone.path=DIR"
     yield "`mathse plan` with the same settings prints what the run would do, ask and take; it needs none of these"
 

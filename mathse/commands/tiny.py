@@ -52,9 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.folder.exists() and any(arguments.folder.iterdir()):
         raise CheckpointError(f"{arguments.folder} is not empty; name a new folder")
-    from mathse.models import FAMILIES, quiet  # here: --help needs no torch
+    from mathse.models import FAMILIES, silence_transformers  # here: --help needs no torch
 
-    quiet()
+    silence_transformers()
     if arguments.family in HF_CLASSES:
         from mathse.models.tiny_hf import tiny
 

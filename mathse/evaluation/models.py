@@ -16,17 +16,17 @@ from mathse.inference.serving.student import ServedStudent, ServedStudents, VLLM
 from mathse.judges import Judge
 from mathse.judges.orm import ORMJudge, open_orm
 from mathse.judges.served_orm import ServedORM, ServedORMJudge
-from mathse.models import quiet
+from mathse.models import silence_transformers
 from mathse.models.base import Backbone
 from mathse.models.checkpoint import resolve
-from mathse.models.model_spec import spec_at
+from mathse.models.model_spec import make_spec
 from mathse.training import ranks
 from mathse.training.fit import device_of, dtype_of
 
 
 def on_devices(trainer: Trainer, work: Callable[[], float | None]) -> float | None:
     """``work()`` with the trainer's threads, on the first of its ranks; the others lend it their devices."""
-    quiet()
+    silence_transformers()
     torch.set_num_threads(trainer.threads)
     with ranks.join(trainer.accelerator, trainer.devices, trainer.timeout_minutes) as rank:
         if rank.is_main:
@@ -85,4 +85,4 @@ def _open_orm(config: EvaluateConfig, section: Any, path: str, key: str) -> ORMJ
 
 
 def _open(section: Any, path: str | None, trainer: Trainer) -> Backbone:
-    return spec_at(section, path, dtype_of(trainer)).open(device_of(trainer))
+    return make_spec(section, path, dtype_of(trainer)).open(device_of(trainer))

@@ -12,9 +12,9 @@ from mathse.config import recorded
 from mathse.config.schema import Trainer
 from mathse.inference.rows import judge_row
 from mathse.judges.orm import open_orm
-from mathse.models import quiet
+from mathse.models import silence_transformers
 from mathse.models.base import Backbone
-from mathse.models.model_spec import spec_at
+from mathse.models.model_spec import make_spec
 from mathse.runs.layout import CHECKPOINT
 from mathse.runs.reader import Run
 from mathse.scoring.ranking import rank_of
@@ -31,7 +31,7 @@ class RunORM:
     def __init__(self, run: Run, accelerator: str, batch_size: int, explain: bool, threads: int = 1) -> None:
         self.batch_size = batch_size
         section = recorded("backbone", run.config["orm"].get("backbone") or run.config["backbone"])
-        quiet()
+        silence_transformers()
         torch.set_num_threads(threads)
         trainer = Trainer(accelerator=accelerator, precision="bf16-mixed")  # type: ignore[arg-type]
         checkpoint = Path(run.config["judge"].get("checkpoint") or run.folder / "orm" / CHECKPOINT)
@@ -66,4 +66,4 @@ def reward_of(verdict: Verdict) -> float:
 
 
 def _open(section: object, checkpoint: Path, trainer: Trainer) -> Backbone:
-    return spec_at(section, checkpoint, dtype_of(trainer)).open(device_of(trainer))
+    return make_spec(section, checkpoint, dtype_of(trainer)).open(device_of(trainer))

@@ -21,7 +21,15 @@ from mathse.config.generators import HFGenerator
 from mathse.config.schema import TrainConfig, needs_orm
 from mathse.config.sizes import bytes_of
 from mathse.errors import ConfigError
-from mathse.models.needs import USABLE, Need, RowSize, architecture_of, in_bytes, of_fit, of_sampling
+from mathse.models.needs import (
+    USABLE_SHARE,
+    Need,
+    RowSize,
+    estimate_sampling,
+    estimate_training,
+    find_architecture,
+    format_bytes,
+)
 from mathse.reporting.progress.wording import aligned
 
 # Tokens of the longest texts in the estimate, beside the largest picture that the backbone allows. The settings may
@@ -71,7 +79,7 @@ class Device:
         if self.total is None:
             return None
         # Host RAM is shared with the page cache and may swap, so a run is refused only if it exceeds all of it.
-        return self.total if self.name == CPU else round(USABLE * self.total)
+        return self.total if self.name == CPU else round(USABLE_SHARE * self.total)
 
 
 def read_device(config: TrainConfig) -> Device:
@@ -127,7 +135,7 @@ def check_frozen_layers(config: TrainConfig) -> None:
     if needs_orm(config):
         fits.append(("orm.fit", config.orm.fit, config.orm.backbone or config.backbone))
     for path, fit, section in fits:
-        model = architecture_of(section) if fit.freeze_layers else None
+        model = find_architecture(section) if fit.freeze_layers else None
         if model is not None and fit.freeze_layers >= model.decoder.layers:
             raise ConfigError(
                 f"{path}.freeze_layers = {fit.freeze_layers}: the language model has {model.decoder.layers} layers, "
@@ -145,8 +153,8 @@ def count_text_tokens(config: TrainConfig) -> tuple[int, int]:
 def _list_jobs(config: TrainConfig, device: Device) -> Iterator[Job]:
     # 1) Which models work, and which stages there are.
     trainer, orm, evolves = config.trainer, config.orm, config.task == "evolve"
-    student = architecture_of(config.backbone)
-    judge = student if orm.backbone is None else architecture_of(orm.backbone)
+    student = find_architecture(config.backbone)
+    judge = student if orm.backbone is None else find_architecture(orm.backbone)
     has_orm = needs_orm(config)
     trains_orm = has_orm and config.judge.checkpoint is None
     samples_weak = trains_orm and orm.train is None
@@ -157,8 +165,8 @@ def _list_jobs(config: TrainConfig, device: Device) -> Iterator[Job]:
     question, solution = count_text_tokens(config)  # tokens
     pictures_of_orm = int(orm.see_image)
     on_gpu = device.name != CPU
-    estimate_fit = partial(of_fit, trainer=trainer, memory=device.total if on_gpu else None)
-    estimate_sampling = partial(of_sampling, trainer=trainer, on_gpu=on_gpu)
+    estimate_fit = partial(estimate_training, trainer=trainer, memory=device.total if on_gpu else None)
+    estimate_samples = partial(estimate_sampling, trainer=trainer, on_gpu=on_gpu)
 
     # 2) Fits. The solver is a fit of the student's model, or of the ORM's if the ORM has its own backbone.
     solved = RowSize(question, solution)
@@ -191,11 +199,11 @@ def _list_jobs(config: TrainConfig, device: Device) -> Iterator[Job]:
         if stages:
             row = RowSize(question, config.generator.max_new_tokens)
             sequences = config.generator.batch_size
-            need = estimate_sampling(student, sequences=sequences, prompts=max(1, sequences // samples), row=row)
+            need = estimate_samples(student, sequences=sequences, prompts=max(1, sequences // samples), row=row)
             yield Job("sample", "student", "generator", ", ".join(stages), need)
         row, rows = RowSize(question, config.evaluation.max_new_tokens), config.evaluation.batch_size
         stages = ["base"] if student_fits is None else ["base", student_fits]
-        need = estimate_sampling(student, sequences=rows, prompts=rows, row=row)
+        need = estimate_samples(student, sequences=rows, prompts=rows, row=row)
         yield Job("evaluate", "student", "evaluation", ", ".join(stages), need)
 
     # 4) Verdicts, unless an engine gives them.
@@ -209,7 +217,7 @@ def _list_jobs(config: TrainConfig, device: Device) -> Iterator[Job]:
             stages.append("distill")
         if evolves:
             stages.append("rounds")
-        need = estimate_sampling(judge, sequences=rows, prompts=rows, row=row)
+        need = estimate_samples(judge, sequences=rows, prompts=rows, row=row)
         yield Job("judge", "ORM", "judge", ", ".join(stages), need)
 
 
@@ -323,8 +331,8 @@ def check_memory(config: TrainConfig, device: Device) -> None:
         return
     lines = []
     for job in too_large:
-        terms = ", ".join(f"{name} {in_bytes(count)}" for name, count in job.need.device.items() if count)
-        lines.append(f"{job.key}: to {job.name} takes {in_bytes(job.need.on_device)} ({terms})")
+        terms = ", ".join(f"{name} {format_bytes(count)}" for name, count in job.need.device.items() if count)
+        lines.append(f"{job.key}: to {job.name} takes {format_bytes(job.need.on_device)} ({terms})")
     overrides = find_remedy(config, device)
     if overrides is None:
         lines.append(
@@ -344,8 +352,8 @@ def _describe_device(device: Device) -> str:
     if device.total is None:
         return f"a {device.name} of unknown memory"
     if device.name == CPU:
-        return f"{device.name}, {in_bytes(device.total)}"
-    return f"a {device.name} of {in_bytes(device.total)} ({USABLE:.0%} of it usable)"
+        return f"{device.name}, {format_bytes(device.total)}"
+    return f"a {device.name} of {format_bytes(device.total)} ({USABLE_SHARE:.0%} of it usable)"
 
 
 def describe_run(config: TrainConfig, device: Device) -> str | None:
@@ -356,9 +364,9 @@ def describe_run(config: TrainConfig, device: Device) -> str | None:
     largest: dict[str, int] = {}  # bytes by kind of work
     for job in jobs:
         largest[job.work] = max(largest.get(job.work, 0), job.need.on_device)
-    needs = ", ".join(f"{work} {in_bytes(count)}" for work, count in largest.items())
+    needs = ", ".join(f"{work} {format_bytes(count)}" for work, count in largest.items())
     host = max(job.need.on_host for job in jobs)
-    return f"estimated memory on {_describe_device(device)}: {needs}; host RAM: {in_bytes(host)}"
+    return f"estimated memory on {_describe_device(device)}: {needs}; host RAM: {format_bytes(host)}"
 
 
 def describe_plan(config: TrainConfig, device: Device) -> Iterator[str]:
@@ -369,7 +377,7 @@ def describe_plan(config: TrainConfig, device: Device) -> Iterator[str]:
     yield f"memory on {_describe_device(device)}, estimated:"
     yield from (f"  {line}" for line in aligned(_make_table(config, device)))
     question, solution = count_text_tokens(config)
-    model = architecture_of(config.backbone)
+    model = find_architecture(config.backbone)
     picture = "one picture of the most tokens, " if model is None or any(model.image_tokens) else ""
     yield (
         f"memory: rows of {picture}{question} tokens of question and {solution} of solution; "
@@ -424,10 +432,10 @@ def _make_table(config: TrainConfig, device: Device) -> list[tuple[str, ...]]:
         terms |= dict.fromkeys(job.need.device)
     rows: list[tuple[str, ...]] = [("work", *terms, "sum", "fits", "host", "stages")]
     for job in jobs:
-        amounts = (in_bytes(job.need.device[name]) if job.need.device.get(name) else "-" for name in terms)
+        amounts = (format_bytes(job.need.device[name]) if job.need.device.get(name) else "-" for name in terms)
         fits = "?"
         if device.usable is not None:
             fits = "yes" if job.need.on_device <= device.usable else "NO"
-        host = in_bytes(job.need.on_host) if job.need.on_host else "-"
-        rows.append((job.name, *amounts, in_bytes(job.need.on_device), fits, host, job.stages))
+        host = format_bytes(job.need.on_host) if job.need.on_host else "-"
+        rows.append((job.name, *amounts, format_bytes(job.need.on_device), fits, host, job.stages))
     return rows

@@ -32,16 +32,16 @@ from mathse.judges.orm_rows import read_orm
 from mathse.judges.served_orm import ServedORM
 from mathse.judges.teachers import Teacher
 from mathse.models.base import Backbone
-from mathse.models.checkpoint import headers, is_packaged, is_published_layout, resolve, stored_dtype
+from mathse.models.checkpoint import find_stored_dtype, is_packaged, is_published_layout, read_headers, resolve
 from mathse.models.feature_store import FeatureStore
-from mathse.models.flops import forward_flops
-from mathse.models.memory import Trained
-from mathse.models.model_spec import spec_at
-from mathse.models.needs import frozen_parts
+from mathse.models.flops import count_forward_flops
+from mathse.models.memory import TrainingSummary
+from mathse.models.model_spec import make_spec
+from mathse.models.needs import find_frozen_parts
 from mathse.models.operations import Operations
 from mathse.models.placement import META
-from mathse.models.precision import precision_of
-from mathse.models.row import Row, paths_of
+from mathse.models.precision import choose_precision
+from mathse.models.row import Row, list_row_paths
 from mathse.reporting.progress import Track
 from mathse.reporting.progress.wording import aligned, fit_info
 from mathse.runs.layout import CHECKPOINT, TOO_LONG
@@ -144,18 +144,18 @@ class RunModels:
         seeded: dict[str, Any] = {}
         if path is None and settings.get("path") is None:  # random weights
             seeded["init_seed"] = derive(self.config.seed, "init", "orm" if orm else "student")
-        spec = spec_at(section, path, dtype, **seeded)
+        spec = make_spec(section, path, dtype, **seeded)
         fit_settings, trainer = self.config.orm.fit if orm else self.config.sft, self.config.trainer
         if fit_settings.tower_features:
             store = FeatureStore.of(trainer.tower_features_folder, trainer.tower_features_gb)
-            spec = replace(spec, features=store, frozen=frozen_parts(fit_settings))
+            spec = replace(spec, features=store, frozen=find_frozen_parts(fit_settings))
         backbone = spec.open(device)
         self._opened_models.add(backbone.model)
         return backbone
 
     def _count_operations(self, path: Path, orm: bool = False) -> Operations:
         """Return the operations of a forward pass. The model is opened without its weights."""
-        return forward_flops(self._open(path, orm, "bfloat16", META))
+        return count_forward_flops(self._open(path, orm, "bfloat16", META))
 
     def find_stored_dtype(self, orm: bool = False) -> torch.dtype | None:
         """Return the dtype of the model's published weights: the checkpoint of a full fit is stored in it if no later
@@ -166,9 +166,9 @@ class RunModels:
         """
         section = self._orm_section if orm else self.config.backbone
         settings = section if isinstance(section, Mapping) else vars(section)
-        if settings.get("path") is None or precision_of(self.config.trainer) == "32-true":
+        if settings.get("path") is None or choose_precision(self.config.trainer) == "32-true":
             return None
-        return stored_dtype(headers(resolve(settings["path"], settings.get("revision"))))
+        return find_stored_dtype(read_headers(resolve(settings["path"], settings.get("revision"))))
 
     # --- memory ---
 
@@ -314,7 +314,7 @@ class RunModels:
         limit = min(settings.max_length or backbone.context, backbone.context)  # tokens
         kept, too_long = [], []
         for number, row in enumerate(rows, 1):
-            reasons = (backbone.too_long(path, limit) for path in paths_of(row))
+            reasons = (backbone.too_long(path, limit) for path in list_row_paths(row))
             reason = next((reason for reason in reasons if reason), None)
             if reason is None:
                 kept.append(row)
@@ -366,7 +366,7 @@ class RunModels:
                 callbacks += context.loggers.fit_callbacks(stage.name)
             fit(backbone, job, callbacks, self._announce, context.progress.say)
 
-    def _announce(self, trained: Trained) -> None:
+    def _announce(self, trained: TrainingSummary) -> None:
         """Show the trained and the frozen parts of a model, once for all fits with the same parts."""
         parts = "\n".join(f"  {line}" for line in aligned(trained.cells()))
         if parts not in self._announced:

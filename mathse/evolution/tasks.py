@@ -30,7 +30,7 @@ from mathse.evolution.problems import RunProblems
 from mathse.inference.llm.account import format_totals
 from mathse.judges.served_orm import note_unscored
 from mathse.judges.teachers import PaidTeacher
-from mathse.models import quiet
+from mathse.models import silence_transformers
 from mathse.models.adapters import require_four_bit
 from mathse.reporting import report
 from mathse.reporting.loggers import RunLoggers
@@ -55,7 +55,7 @@ def run_task(config: TrainConfig, folder: Path) -> float | None:
     Returns:
         The number that a sweep optimises, which comes from dev problems; None on other ranks.
     """
-    quiet()
+    silence_transformers()
     torch.set_num_threads(config.trainer.threads)
     with ExitStack() as stack:
         trainer = config.trainer

@@ -29,15 +29,15 @@ from mathse.errors import MathSEError
 from mathse.models import layer_states, memory, modes, reference
 from mathse.models.base import Backbone, Length
 from mathse.models.feature_store import FeatureStore
-from mathse.models.flops import forward_flops, kept_states_flops, model_name, picture_work
+from mathse.models.flops import count_forward_flops, count_kept_states_flops, count_picture_work, name_model
 from mathse.models.layer_states import LayerStates
-from mathse.models.model_spec import ModelSpec, close_shared, spec_of
-from mathse.models.needs import frozen_parts, whole_gradients_fit
+from mathse.models.model_spec import ModelSpec, close_shared, find_spec
+from mathse.models.needs import find_frozen_parts, has_room_for_gradients
 from mathse.models.operations import Amounts
 from mathse.models.placement import META
-from mathse.models.precision import cpu_prefers_bfloat16, pixels_of, precision_of
-from mathse.models.row import Row, paths_of
-from mathse.models.tower_features import pictures_of
+from mathse.models.precision import choose_pixel_dtype, choose_precision, cpu_prefers_bfloat16
+from mathse.models.row import Row, list_row_paths
+from mathse.models.tower_features import list_pictures
 from mathse.runs import meter
 from mathse.runs.layout import CHECKPOINT, REFERENCE, SCRATCH, TRAIN_LOG, TRAINED
 from mathse.runs.store import publish_folder, write_json, write_jsonl
@@ -103,7 +103,7 @@ class FitJob:
 
     @property
     def paths_per_row(self) -> int:
-        return len(paths_of(self.rows[0]))
+        return len(list_row_paths(self.rows[0]))
 
     @property
     def paths_per_pass(self) -> int:
@@ -126,7 +126,7 @@ class FitJob:
     @property
     def all_paths(self) -> Sequence[Row]:
         """The rows that the model reads, of training and then of validation. A row of two paths is two rows."""
-        return [path for row in (*self.rows, *self.validated_rows) for path in paths_of(row)]
+        return [path for row in (*self.rows, *self.validated_rows) for path in list_row_paths(row)]
 
     @property
     def validation_every(self) -> int | None:
@@ -138,7 +138,7 @@ def fit(
     backbone: Backbone,
     job: FitJob,
     callbacks: Sequence[pl.Callback] = (),
-    announce: Callable[[memory.Trained], None] | None = None,
+    announce: Callable[[memory.TrainingSummary], None] | None = None,
     say: Callable[[str], None] = lambda sentence: None,
 ) -> Path:
     """Train ``backbone.model`` in place and return the folder of the finished checkpoint.
@@ -164,7 +164,7 @@ def fit(
         raise MathSEError(f"no row to train on in {job.folder}")
     (job.folder / SCRATCH).mkdir(parents=True, exist_ok=True)
     # Rank 0 resolves precision=fastest for all ranks.
-    job = replace(job, trainer=replace(job.trainer, precision=precision_of(job.trainer)))
+    job = replace(job, trainer=replace(job.trainer, precision=choose_precision(job.trainer)))
     settings, hardware = job.settings, job.trainer
     device = device_of(hardware)
     before = _prepare_model(backbone, job)
@@ -182,8 +182,8 @@ def fit(
         settings.activation_checkpointing,
         shards=hardware.devices if hardware.strategy == "fsdp2" else 1,
     )
-    parts = memory.part_rows(backbone, settings.optimizer.lr, settings.vision_lr_scale)
-    trained = memory.Trained(settings.method, hardware.precision, parts, estimated)
+    parts = memory.count_parts(backbone, settings.optimizer.lr, settings.vision_lr_scale)
+    trained = memory.TrainingSummary(settings.method, hardware.precision, parts, estimated)
     write_json(job.folder / TRAINED, trained.to_json())
     if announce is not None:
         announce(trained)
@@ -203,9 +203,9 @@ def fit(
 
     # FSDP2: whether whole gradients fit beside this memory until a step's last pass. Rank 0 decides for all ranks.
     if device.type == "cuda":
-        gradients = memory.SINGLE * sum(memory.numel(p) for p in backbone.model.parameters() if p.requires_grad)
+        gradients = memory.FLOAT32_BYTES * sum(memory.numel(p) for p in backbone.model.parameters() if p.requires_grad)
         gpu_memory = torch.cuda.get_device_properties(device).total_memory
-        job = replace(job, reduced_once=whole_gradients_fit(estimated.total, gradients, gpu_memory))
+        job = replace(job, reduced_once=has_room_for_gradients(estimated.total, gradients, gpu_memory))
 
     # The hidden states of frozen layers are stored if a row is used more than once. Then no tower runs either.
     if settings.freeze_layers and job.online is None and job.steps * settings.batch_size > len(job.rows):
@@ -225,7 +225,7 @@ def fit(
         and settings.tower_features
         and job.kept is None
         and job.online is None
-        and set(features.parts) <= set(frozen_parts(settings))
+        and set(features.parts) <= set(find_frozen_parts(settings))
         and not isinstance(job.stream, MixedStream)
     ):
         refusal = features.prepare(backbone, job.all_paths, device, hardware.precision)
@@ -240,7 +240,7 @@ def fit(
     log = TrainLog(job.folder / TRAIN_LOG, start.step if start else 0, say)
     with closing(log):
         train_here = partial(_train, backbone, job, start, log, callbacks)
-        spent, *_ = ranks.current().run_on_all(train_here, _train_on_other_rank, spec_of(backbone), job, start)
+        spent, *_ = ranks.current().run_on_all(train_here, _train_on_other_rank, find_spec(backbone), job, start)
     # The meter is settled before the checkpoint exists, so a kill leaves both, or the training is resumed.
     if stage is not None:
         stage.settle(done, [*spent_before, *spent])
@@ -280,25 +280,25 @@ def _list_spent_before(backbone: Backbone, job: FitJob) -> Iterator[meter.Debit]
     These are the frozen tower's features or the frozen layers' hidden states, and the log-probabilities of paths. Each
     debit is complete, also where an earlier training has left the result.
     """
-    forward = forward_flops(backbone)
+    forward = count_forward_flops(backbone)
     if job.kept is not None:
-        below = kept_states_flops(backbone)
+        below = count_kept_states_flops(backbone)
         for row, length in zip(job.all_paths, backbone.lengths(job.all_paths), strict=True):
             amounts = Amounts(tokens=length.total, squares=length.total**2)
             for image in row["images"]:
-                amounts += picture_work(backbone, image, trained=True)[1]
-            name = f"states of {model_name(backbone)} below layer {job.settings.freeze_layers}: {_hash_row(row)}"
+                amounts += count_picture_work(backbone, image, trained=True)[1]
+            name = f"states of {name_model(backbone)} below layer {job.settings.freeze_layers}: {_hash_row(row)}"
             yield meter.Debit("method", meter.Spent(flops=below.of(amounts)), once=name, lasting=True)
     if job.tower_features:
-        for image, trained in pictures_of(job.all_paths):
-            name, amounts = picture_work(backbone, image, trained)
+        for image, trained in list_pictures(job.all_paths):
+            name, amounts = count_picture_work(backbone, image, trained)
             yield meter.Debit("method", meter.Spent(flops=forward.of(amounts)), once=name, lasting=True)
     # Forward passes over whole paths: before the first step, and over the mismatched paths of all steps.
     passes: list[Length] = []
     if job.reference_names:
-        passes += backbone.lengths([path for row in job.rows for path in paths_of(row)])
+        passes += backbone.lengths([path for row in job.rows for path in list_row_paths(row)])
     if job.update is not None and job.update.data == "verdicts":
-        mismatched = backbone.lengths([paths_of(row)[1] for row in job.rows])
+        mismatched = backbone.lengths([list_row_paths(row)[1] for row in job.rows])
         stream = EpochStream(job.rows, job.settings.batch_size, job.seed)
         for step in range(job.steps):
             passes += [mismatched[key] for key, _ in stream.keyed_rows(step) if key is not None]
@@ -339,7 +339,7 @@ def _train(
     Returns the debits of the whole training, steps before ``start`` included.
     """
     settings, hardware, rank = job.settings, job.trainer, ranks.current()
-    precision, device = precision_of(hardware), device_of(hardware)
+    precision, device = choose_precision(hardware), device_of(hardware)
     module = _build_module(backbone, job)
 
     # Each rank has its share of a step's rows, in training and in validation.
@@ -356,7 +356,7 @@ def _train(
         "rank": rank.rank,
         "ranks": rank.world_size,
         "tokens": settings.tokens_per_micro_batch,
-        "pixels": pixels_of(precision),
+        "pixels": choose_pixel_dtype(precision),
     }
     trained_paths = job.paths_per_row * len(job.rows)  # stored states are in the order of all_paths: training first
     step_data = DATA["rows" if job.update is None else job.update.data] if job.online is None else ResponseData
@@ -366,7 +366,7 @@ def _train(
         settings.micro_batch_size,
         job.steps,
         together=strategies.pass_together(hardware),
-        kept=job.kept and job.kept.part(slice(trained_paths)),
+        kept=job.kept and job.kept.select(slice(trained_paths)),
         **shares,
     )
     workers = hardware.workers if job.online is None else 0  # a worker has no model to sample from
@@ -381,7 +381,7 @@ def _train(
             settings.micro_batch_size,
             len(val_stream.batches),
             together=True,
-            kept=job.kept and job.kept.part(slice(trained_paths, None)),
+            kept=job.kept and job.kept.select(slice(trained_paths, None)),
             **shares,
         )
         val_loader = StepLoader(val_data, 0, 0, is_on_gpu, observe=monitor.observe_validation)
@@ -432,15 +432,15 @@ def _train(
             # Each rank computes its share of the missing features. Then all ranks read the stored features.
             features = backbone.tower_features
             assert features is not None  # ``fit`` has checked it, and all ranks open the model by the same spec
-            contexts.enter_context(features.store.relied_on())
+            contexts.enter_context(features.store.protect_files())
             if strategies.hands_out(hardware):
                 strategies.hand_out_vision(backbone, device)
             share = slice(rank.rank, None, rank.world_size)
             features.fill(backbone, job.all_paths, device, precision, share)
             rank.barrier()
-            contexts.enter_context(features.used("read"))
+            contexts.enter_context(features.use("read"))
         if job.kept is not None:
-            contexts.enter_context(job.kept.store.relied_on())
+            contexts.enter_context(job.kept.store.protect_files())
         rank.barrier()  # under DeepSpeed each rank has read the model from the disk, which takes unequal time
         warnings.simplefilter("ignore")  # Lightning's advice on workers and logging
         if keeps_points:
@@ -541,7 +541,7 @@ def dtype_of(settings: TrainerSettings) -> str:
         return str(settings.sampling_dtype)
     if device_of(settings).type == "cpu":
         return "bfloat16" if settings.sampling_dtype == "fastest" and cpu_prefers_bfloat16() else "float32"
-    return "bfloat16" if precision_of(settings).startswith("bf16") else "float32"
+    return "bfloat16" if choose_precision(settings).startswith("bf16") else "float32"
 
 
 class FillStates(pl.Callback):

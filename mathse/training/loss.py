@@ -26,7 +26,7 @@ from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
 from mathse.config.extras import installed
-from mathse.models.needs import LOGITS_AT_ONCE
+from mathse.models.needs import LOGITS_CHUNK_BYTES
 
 HEAD_ROWS_AT_ONCE = 8192  # words of the vocabulary in a half-precision product for the head's gradient
 
@@ -117,7 +117,7 @@ def token_log_probs(head: Any, states: Tensor, targets: Tensor, log_probs_of: Lo
 
 def count_chunk_tokens(head: Any) -> int:
     """Return the number of tokens with float32 logits that fit into LOGITS_AT_ONCE bytes."""
-    return max(1, LOGITS_AT_ONCE // (4 * int(head.out_features)))
+    return max(1, LOGITS_CHUNK_BYTES // (4 * int(head.out_features)))
 
 
 def explain_no_matrix(head: Any) -> str | None:

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from mathse.errors import FitDiverged
 from mathse.models.base import Backbone
-from mathse.models.flops import amounts_of, forward_flops, training_flops
+from mathse.models.flops import count_amounts, count_forward_flops, count_training_flops
 from mathse.models.operations import Amounts
 from mathse.runs.meter import UNKNOWN, Debit, Spent
 from mathse.training import ranks, strategies
@@ -48,7 +48,7 @@ class TrainingMonitor(pl.Callback):
         divergence: decides whether the training has diverged.
         advice: the remedies, a part of the error's sentence.
         start: the step of the resume point; 0 without a resume point.
-        kept: see ``training_flops``.
+        kept: see ``count_training_flops``.
 
     Attributes:
         figures: of the last window, for the line in train_log.jsonl.
@@ -59,7 +59,7 @@ class TrainingMonitor(pl.Callback):
     ) -> None:
         self.divergence, self.advice = divergence, advice
         self.figures: dict[str, float] = {}
-        self._flops, self._forward_flops = training_flops(backbone, kept), forward_flops(backbone)
+        self._flops, self._forward_flops = count_training_flops(backbone, kept), count_forward_flops(backbone)
         self._patch_size = backbone.patch_size
         # Amounts of the window, and the seconds of waiting for data in it.
         self._amounts, self._waited = Amounts(), 0.0
@@ -82,13 +82,13 @@ class TrainingMonitor(pl.Callback):
 
     def observe(self, micro: dict[str, Tensor]) -> None:
         """Count the amounts of a micro-batch. The loader calls it with each micro-batch of a step."""
-        amounts = amounts_of(micro, self._patch_size)
+        amounts = count_amounts(micro, self._patch_size)
         self._amounts += amounts
         self._trained += amounts
 
     def observe_validation(self, micro: dict[str, Tensor]) -> None:
         """Count the amounts of a micro-batch of a validation."""
-        self._validated += amounts_of(micro, self._patch_size)
+        self._validated += count_amounts(micro, self._patch_size)
 
     # --- amounts of the whole training, for the meter ---
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mathse.models.base import IGNORED, Backbone
-from mathse.models.row import Row, paths_of
+from mathse.models.row import Row, list_row_paths
 from mathse.runs.store import read_jsonl, write_jsonl
 from mathse.training.batches import OnceStream
 from mathse.training.loader import BatchRow, Counts, Made, RowEncoder, count_targets, remove_loss
@@ -25,7 +25,7 @@ Lengths = Sequence[int]
 
 def list_paths(rows: Sequence[BatchRow]) -> list[BatchRow]:
     """Return the first paths of n rows and then their second paths, if rows have two, each with its own cache key."""
-    paths = [paths_of(batch_row.row) for batch_row in rows]
+    paths = [list_row_paths(batch_row.row) for batch_row in rows]
     count = len(paths[0])  # of a row
     listed = []
     for k in range(count):

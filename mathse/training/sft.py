@@ -14,8 +14,8 @@ from torch.nn import Parameter
 
 from mathse.config.fits import Optimizer
 from mathse.models.base import Backbone
-from mathse.models.lower_layers import hold_still
-from mathse.models.parts import is_adapter, named_parts
+from mathse.models.lower_layers import disable_lower_dropout
+from mathse.models.parts import is_adapter, iterate_parameters
 from mathse.training import ranks, strategies
 from mathse.training.batches import derive_step_seed
 from mathse.training.loader import Counts
@@ -67,7 +67,7 @@ class SFTModule(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         self.model.train()  # from_pretrained returns a model in eval mode, and Lightning does not change it
-        hold_still(self.backbone)
+        disable_lower_dropout(self.backbone)
         strategies.gather_once(self)
 
     def training_step(self, batch: dict[str, Any], step: int) -> dict[str, Tensor]:
@@ -137,7 +137,7 @@ class SFTModule(pl.LightningModule):
         Matrices have weight decay; norms, biases and other vectors have none. The order depends only on the model.
         """
         groups: dict[tuple[bool, bool], list[Parameter]] = {}  # by (has the scaled rate, is a vector)
-        for part, name, parameter in named_parts(self.backbone):
+        for part, name, parameter in iterate_parameters(self.backbone):
             if parameter.requires_grad:
                 is_scaled = part != "language" and self.vision_lr_scale != 1
                 groups.setdefault((is_scaled, is_vector(name, parameter)), []).append(parameter)

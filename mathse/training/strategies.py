@@ -27,9 +27,9 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from mathse.config.schema import Trainer as TrainerSettings
 from mathse.models.base import Backbone
-from mathse.models.parts import part_of
-from mathse.models.placement import empty_out
-from mathse.models.tower_features import vision_on, vision_tensors
+from mathse.models.parts import find_part
+from mathse.models.placement import replace_with_empty
+from mathse.models.tower_features import iterate_vision_tensors, move_vision_to
 from mathse.training import ranks
 from mathse.training.allocator import give_back_freed_memory
 
@@ -120,9 +120,9 @@ def hands_out(settings: TrainerSettings) -> bool:
 
 def hand_out_vision(backbone: Backbone, device: torch.device) -> None:
     """Send the whole tower and connector to all ranks, for work before the first step. All ranks call it together."""
-    empty_out(backbone.model, device, lambda name: part_of(backbone, name) != "language")
-    with vision_on(backbone, device):
-        ranks.current().broadcast_tensors(vision_tensors(backbone))
+    replace_with_empty(backbone.model, device, lambda name: find_part(backbone, name) != "language")
+    with move_vision_to(backbone, device):
+        ranks.current().broadcast_tensors(iterate_vision_tensors(backbone))
 
 
 def pass_together(settings: TrainerSettings) -> bool:
@@ -187,7 +187,7 @@ def shard(module: pl.LightningModule, model: nn.Module) -> None:
     """
     device = module.trainer.strategy.root_device
     if module.device_mesh is None:
-        empty_out(model, device)  # the strategy fills it
+        replace_with_empty(model, device)  # the strategy fills it
         return
     half = torch.bfloat16 if module.trainer.precision == "bf16-mixed" else None
     # Autocast converts inputs, because some of them (rotary angles) stay in float32.
@@ -196,7 +196,7 @@ def shard(module: pl.LightningModule, model: nn.Module) -> None:
     for part in (*find_layers(model), module):
         whole = {name: p.detach() for name, p in part.named_parameters() if not isinstance(p, DTensor)}
         fully_shard(part, mesh=mesh, mp_policy=policy)
-        empty_out(part, device)
+        replace_with_empty(part, device)
         part._apply(lambda tensor: tensor, recurse=False)  # makes FSDP adopt the replaced tensors
         for name in list(whole):
             weight = whole.pop(name)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mathse.models.base import Backbone, Length
-from mathse.models.lower_layers import hold_still
+from mathse.models.lower_layers import disable_lower_dropout
 from mathse.training import ranks, strategies
 from mathse.training.loader import (
     BatchRow,
@@ -95,7 +95,7 @@ class VerdictModule(SFTModule):
             ahead = (self(batch, measure) - reference)[tokens > 0]
             total += torch.stack([ahead.double().sum(), (tokens > 0).sum().double()])
         self.model.train()
-        hold_still(self.backbone)
+        disable_lower_dropout(self.backbone)
         total = ranks.current().all_reduce(total)
         return kto_divergence(total[0], total[1]).float()
 

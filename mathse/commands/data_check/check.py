@@ -24,10 +24,10 @@ from mathse.data.problems import NoProblems, bad_rows_text, location
 from mathse.data.sources import with_domain
 from mathse.errors import DataError, MathSEError
 from mathse.inference.rows import solve_row
-from mathse.models import quiet
+from mathse.models import silence_transformers
 from mathse.models.base import Backbone
 from mathse.models.model_spec import ModelSpec
-from mathse.models.prompt_reader import reader_as_set
+from mathse.models.prompt_reader import open_reader
 from mathse.models.row import Row
 from mathse.reporting.pages import write_page
 from mathse.reporting.progress import Progress
@@ -123,7 +123,7 @@ class DataCheck:
 
 def check(config: TrainConfig, folder: Path) -> str | None:
     """Look at the data and write the result into ``folder``; the error where a bad row is one, else None."""
-    quiet()
+    silence_transformers()
     make_folder(folder)
     with ExitStack() as stack:
         progress = stack.enter_context(Progress(config.progress))
@@ -182,7 +182,7 @@ def check(config: TrainConfig, folder: Path) -> str | None:
 def _backbone(config: TrainConfig, notes: list[str]) -> Backbone | None:
     changes = {"init_seed": 0} if getattr(config.backbone, "path", "") is None else {}
     try:
-        return reader_as_set(config.backbone, ModelSpec(config.backbone, changes).open)
+        return open_reader(config.backbone, ModelSpec(config.backbone, changes).open)
     except (MathSEError, OSError, MemoryError) as error:
         reason = " ".join(str(error).split())[:300]
         notes.append(f"The backbone could not be opened ({reason}), so no prompt was measured.")

@@ -167,7 +167,7 @@ def _as_read(row: Row, family: str) -> Row:
 def family_of(backbone: Mapping[str, Any]) -> str:
     """The name of the backbone's family; for a class of the user's own, the name of its package."""
     target = str(backbone["_target_"])
-    return models.family_of(target) or target.partition(".")[0]
+    return models.find_family(target) or target.partition(".")[0]
 
 
 def style_of(backbone: Mapping[str, Any]) -> PromptStyle:

@@ -20,8 +20,8 @@ from mathse.commands.export.examples import Example
 from mathse.commands.export.parquet import write_table
 from mathse.commands.export.pictures import ExportedPictures
 from mathse.data.picture_marks import MARK as IMAGE
-from mathse.models.marks import defuse_usual
-from mathse.models.row import parts
+from mathse.models.marks import defuse_common
+from mathse.models.row import split_turn
 from mathse.runs.store import write_json, write_jsonl
 
 ROWS = "train.jsonl"
@@ -76,10 +76,10 @@ def harmless(example: Example) -> Example:
     """The example in whose texts nothing reads as a picture or the end of a turn any more, as our fits read none; its
     pictures' own places stay."""
     (first, answer), *later = example.turns
-    question = IMAGE.join(map(defuse_usual, first.split(IMAGE))) if example.marked else defuse_usual(first)
-    turns = [(question, answer), *((defuse_usual(asked), said) for asked, said in later)]
-    *history, (prompt, response) = [(asked, defuse_usual(said)) for asked, said in turns]
-    rejected = None if example.rejected is None else defuse_usual(example.rejected)
+    question = IMAGE.join(map(defuse_common, first.split(IMAGE))) if example.marked else defuse_common(first)
+    turns = [(question, answer), *((defuse_common(asked), said) for asked, said in later)]
+    *history, (prompt, response) = [(asked, defuse_common(said)) for asked, said in turns]
+    rejected = None if example.rejected is None else defuse_common(example.rejected)
     changed = replace(example, prompt=prompt, response=response, history=tuple(history), rejected=rejected)
     return example if changed == example else changed
 
@@ -125,7 +125,7 @@ def _messages(example: Example, mark: str) -> list[dict[str, Any]]:
     for question, answer in example.turns:
         content = question
         if not messages:
-            shown = parts(question, example.images, example.marked)
+            shown = split_turn(question, example.images, example.marked)
             content = "".join(mark if part.image is not None else part.text for part in shown)
         messages.append({"role": "user", "content": content})
         messages.append({"role": "assistant", "content": answer})
@@ -161,7 +161,7 @@ def _trl(example: Example, pictures: ExportedPictures) -> dict[str, Any]:
     *turns, completion = turns
     turns[0]["content"] = [
         {"type": "text", "text": part.text} if part.image is None else {"type": "image", "text": None}
-        for part in parts(example.turns[0][0], example.images, example.marked)
+        for part in split_turn(example.turns[0][0], example.images, example.marked)
     ]
     if example.rejected is None:
         learnt: dict[str, Any] = {"completion": [completion]}

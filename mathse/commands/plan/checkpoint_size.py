@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mathse.errors import CheckpointError
-from mathse.models.needs import architecture_of
+from mathse.models.needs import find_architecture
 
 RESUME = 12  # bytes a parameter of a full fit's resume point: the weight and AdamW's two moments, in float32
 MOST_HEADER = 100_000_000  # bytes; safetensors' own bound
@@ -27,7 +27,7 @@ def parameters(section: Any) -> tuple[int | None, str]:
         if not files:
             return None, f"{path} holds no safetensors file: disk is not estimated"
         return sum(map(_numbers_in, files)), f"parameters counted in the headers of {path}"
-    if (model := architecture_of(section)) is not None:
+    if (model := find_architecture(section)) is not None:
         return model.total, f"parameters as published of {path}"
     return None, f"the size of {path} is not known here: disk is not estimated; name a local folder"
 

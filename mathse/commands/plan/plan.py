@@ -17,7 +17,7 @@ from mathse.data.sources import open_source
 from mathse.evolution import memory
 from mathse.evolution.planner import Planner, StagePlan
 from mathse.inference.llm.pricing import BATCH_DISCOUNT, MILLION, Price, price_of
-from mathse.models.needs import architecture_of, feature_bytes, frozen_parts, planned_precision
+from mathse.models.needs import estimate_feature_bytes, find_architecture, find_frozen_parts, plan_precision
 
 Pair = tuple[float, float]  # low, high
 OF_THE_ORM = ("orm", "orm/solver")  # the stages whose model is the ORM's
@@ -72,7 +72,7 @@ class Plan:
             return 0
         fit = self.config.orm.fit if stage.name in OF_THE_ORM else self.config.sft
         section, size = self._model(stage)
-        masters = planned_precision(self.config.trainer) == "32-true" or is_fitted_on(self.config, stage.name)
+        masters = plan_precision(self.config.trainer) == "32-true" or is_fitted_on(self.config, stage.name)
         return None if size is None else stage.checkpoints * size * bytes_a_number(section, fit.method, masters)
 
     @property
@@ -94,9 +94,9 @@ class Plan:
             (config.orm.fit, config.orm.backbone or config.backbone, needs_orm(config) and config.orm.see_image),
         ):
             if fit.tower_features and sees:
-                model = architecture_of(section)
-                needed = None if model is None else feature_bytes(model, fit)
-                a_picture[section is config.backbone, frozen_parts(fit)] = needed
+                model = find_architecture(section)
+                needed = None if model is None else estimate_feature_bytes(model, fit)
+                a_picture[section is config.backbone, find_frozen_parts(fit)] = needed
         known = [needed for needed in a_picture.values() if needed is not None]
         if len(known) < len(a_picture):
             return None

@@ -21,8 +21,8 @@ from mathse.config.schema import TrainConfig, needs_orm
 from mathse.data.images import image_size
 from mathse.evolution.planner import Range, StagePlan
 from mathse.inference import prompts
-from mathse.models.needs import architecture_of, planned_precision
-from mathse.models.operations import Amounts, picture_amounts, written_behind
+from mathse.models.needs import find_architecture, plan_precision
+from mathse.models.operations import Amounts, count_picture, count_response
 from mathse.runs.layout import PATHS, VERDICTS
 from mathse.runs.ledger import FLOPS, TOKENS, read_spent
 from mathse.runs.reader import FinishedStage, Run, read_run
@@ -128,7 +128,7 @@ class Spending:
         fit: Fit = self.config.orm.fit if is_orm else self.config.sft
         first = stage.new.high / stage.seen.high if stage.seen.high else 1.0
         amounts = lengths.row(is_orm)
-        flops = lengths.training(amounts, fit, planned_precision(self.config.trainer), first)
+        flops = lengths.training(amounts, fit, plan_precision(self.config.trainer), first)
         return Unit(trained=amounts.tokens, flops=flops)
 
 
@@ -138,11 +138,11 @@ class _Lengths:
     def __init__(self, section: Any, problems: Sequence[Problem]) -> None:
         settings: Mapping[str, Any] = section if isinstance(section, Mapping) else vars(section)
         style: Any = settings.get("prompt_style") or getattr(section, "prompt_style", "full")
-        self.model = architecture_of(section)
+        self.model = find_architecture(section)
         self.picture = _mean(sum(self._picture(ref) for ref in p.images) for p in problems)
         question = _mean(text_tokens(prompts.generation_prompt(p, style)) for p in problems) + A_MESSAGE
         solved = [p.solution for p in problems if p.solution]
-        self.seen = picture_amounts(round(self.picture))
+        self.seen = count_picture(round(self.picture))
         self.solution = _mean(text_tokens(text) + 1 for text in solved) if solved else SOLUTION  # with its end
         self.prompt = question + self.picture
         self.judged = self.prompt + self.solution + 2 * A_MESSAGE
@@ -158,9 +158,9 @@ class _Lengths:
     def answer(self, written: float, prompts_share: float = 1.0, of_judge: bool = False) -> Amounts:
         """Operations of one answer, with its share of reading the prompt."""
         prompt = self.judged if of_judge else self.prompt
-        seen = picture_amounts(round(self.picture * prompts_share))
+        seen = count_picture(round(self.picture * prompts_share))
         whole = Amounts(tokens=round(prompt * prompts_share), squares=round(prompt**2 * prompts_share)) + seen
-        return whole + written_behind(round(prompt), 0, round(written))
+        return whole + count_response(round(prompt), 0, round(written))
 
     def row(self, of_judge: bool) -> Amounts:
         """A row without what the tower does for its picture."""
