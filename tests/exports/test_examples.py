@@ -10,7 +10,7 @@ import pytest
 from run_builder import record_again, write_stage
 
 from exports.own_run import own_run
-from mathse.commands.export.examples import family_of, orm_examples, sft_examples, style_of
+from mathse.commands.export.examples import orm_examples, read_family, read_style, sft_examples
 from mathse.config.fits import ORM
 from mathse.data.sources import problem_lookup
 from mathse.errors import DataError
@@ -42,8 +42,8 @@ def run_of(place: Path, family: str, **orm: Any) -> Run:
 
 @pytest.mark.parametrize("family", CLASSES)
 def test_the_prompt_style_is_that_of_the_familys_class(family: str) -> None:
-    assert style_of({"_target_": CLASSES[family]}) == class_of(family).prompt_style
-    assert family_of({"_target_": CLASSES[family]}) == family
+    assert read_style({"_target_": CLASSES[family]}) == class_of(family).prompt_style
+    assert read_family({"_target_": CLASSES[family]}) == family
 
 
 @pytest.mark.parametrize("family", ["tiny", "qwen2vl"])

@@ -278,4 +278,4 @@ def test_an_adapter_on_an_earlier_student_names_that_student_and_no_published_ba
     record_again(weights)
     assert read_json(out / "adapter_config.json")["base_model_name_or_path"] is None
     card = ModelCard((out / "README.md").read_text(encoding="utf-8"))
-    assert card.data.base_model is None and "It goes on the checkpoint of stage round 2" in card.text
+    assert card.data.base_model is None and "Its base is the checkpoint of stage round 2" in card.text

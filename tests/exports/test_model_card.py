@@ -100,7 +100,7 @@ def test_the_orm_s_figures_stand_with_their_intervals(tmp_path: Path) -> None:
 def test_the_rows_are_counted_by_writer_stage_and_source(finished: Path) -> None:
     train = [row["lineage"] for row in rows(finished / "round_01" / "train.jsonl")]
     card = model_card(read_run(finished), "round_01")
-    assert "fitted on `round_01/train.jsonl` of the run, starting from `distill/checkpoint`" in card
+    assert "trained on `round_01/train.jsonl` of the run, starting from `distill/checkpoint`" in card
     found = {(by, value): int(number) for by, value, number in table(card, "by")[1:]}
     students = sum(made["origin"] == "student" for made in train)
     assert students and found == {
@@ -116,12 +116,12 @@ def test_the_rows_are_counted_by_writer_stage_and_source(finished: Path) -> None
     ("stage", "says"),
     [
         ("base", "It is the model before any training."),
-        ("orm", "fitted on `orm/feedback.jsonl` of the run, starting from `orm/solver/checkpoint`"),
+        ("orm", "trained on `orm/feedback.jsonl` of the run, starting from `orm/solver/checkpoint`"),
         (
             "orm/solver",
-            "fitted on `solutions of the ORM-training problems` of the run, starting from `base/checkpoint`",
+            "trained on `solutions of the ORM-training problems` of the run, starting from `base/checkpoint`",
         ),
-        ("final", "fitted on `final/train.jsonl` of the run, starting from `round_01/checkpoint`"),
+        ("final", "trained on `final/train.jsonl` of the run, starting from `round_01/checkpoint`"),
     ],
 )
 def test_each_checkpoint_tells_how_it_came_about(finished: Path, stage: str, says: str) -> None:

@@ -26,7 +26,7 @@ from exports.tool_rows import handed_over, tool_row
 from mathse import models
 from mathse.__main__ import main
 from mathse.commands.export.examples import Example, orm_examples, sft_examples
-from mathse.commands.export.formats import harmless
+from mathse.commands.export.formats import defuse_marks
 from mathse.models.base import IGNORED, Backbone
 from mathse.models.row import Row
 from mathse.runs.reader import read_run
@@ -101,7 +101,7 @@ def test_a_tool_trains_on_the_tokens_and_pixels_that_our_fit_trains_on(
     rows = ask(tool, out, model)
     backbone: Any = models.load("qwen2vl", model, **PIXELS)
     run = read_run(folder)
-    examples = [harmless(e) for e in (orm_examples(run) if what == "orm" else sft_examples(run, "final"))]
+    examples = [defuse_marks(e) for e in (orm_examples(run) if what == "orm" else sft_examples(run, "final"))]
     assert len(rows) == len(examples) == len(PROBLEMS)
     for row, example in zip(rows, examples, strict=True):
         own = ours(backbone, example)
