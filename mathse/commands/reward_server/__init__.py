@@ -12,8 +12,8 @@ GET  /v1/models, /health
 ``requests`` has the format of each request. TRL's GRPOTrainer and verl call Python functions: those of ``client`` send
 requests to this server, and need only Python. One model judges one request at a time. Requests have limits of bytes,
 rows, text and arrival time, and status 503 answers a request beyond the server's capacity. Without ``--host`` the
-server listens only on this machine. It has no passwords, reads no file that a request names, and runs no code that a run
-names.
+server listens only on this machine. It has no passwords, reads no file that a request names, and runs no code that a
+run names.
 """
 
 from __future__ import annotations
