@@ -105,6 +105,7 @@ def main(task: Task, config_name: str, schema: type, arguments: Sequence[str] | 
         else:
             _print_sweep_table(started_folders, arguments, schema)
         finally:
+            # A sweep that failed before its first job leaves an empty folder.
             if not any(Path(folder).exists() for folder in started_folders):
                 with suppress(*COMPOSING):  # a command line that does not compose has no sweep folder
                     _remove_if_empty(sweep_folder(arguments, schema).absolute())
@@ -186,6 +187,7 @@ def _make_job(
             return number
         except RUNTIME_ERRORS as e:
             _remove_if_empty(folder)
+            # A rank that lost the others did not fail itself.
             if isinstance(e, RankLost) and launch.is_supervised():
                 launch.lost_others()  # the agent names the lost rank
             text = explain_error(e)

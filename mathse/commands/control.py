@@ -82,6 +82,7 @@ class Controls:
             self.config: TrainConfig = parse(OmegaConf.create(dict(self.run.config)))
         self.settings: SFT = self.config.sft.of_stage("distill")
         self.steps: int = self.settings.steps(sum(1 for _ in self.distill.rows(TRAIN)))  # of the distilled student
+        # Steps of the distilled student that cost as many FLOPs as the whole run.
         self.equal_steps = max(1, round(budget / (row * self.settings.batch_size)))
 
     def _find_stage(self, name: str) -> FinishedStage:
@@ -126,6 +127,7 @@ class Controls:
         """Train a student on the distilled rows for ``steps`` optimiser steps."""
         from mathse.evolution.tasks import run_task  # loads torch, after the run has been checked
 
+        # The same settings and rows, without the settings of stages: one training of ``steps`` steps.
         none = StageFit()
         sft = replace(self.settings, epochs=None, max_steps=steps, distill=none, round=none, final=none)
         sft = replace(sft, train=str(self.distill.path(TRAIN)))
@@ -143,6 +145,7 @@ class Controls:
 
     def _compare(self, control: ControlStudent, flops: int) -> dict[str, Any]:
         """Compare the run's last student with a control on their test problems. ``flops``: FLOPs of the control."""
+        # A pair of answers per test problem: the control's and the run's.
         ours = self.last.solved()
         changes = transitions(control.solved, ours)
         before, after = [control.solved[key] for key in ours], list(ours.values())
@@ -168,6 +171,7 @@ def _to_json(student: ControlStudent) -> dict[str, Any]:
 def format_control(results: Sequence[Mapping[str, Any]], name: str) -> str:
     """Return the line of a control over all runs: accuracies, paired difference with its interval, McNemar's p."""
     rows = [result[name] for result in results]
+    # Counts over the answers of all runs.
     n = sum(row["n"] for row in rows)
     ours = round(sum(row["run_accuracy"] * row["n"] for row in rows))
     others = round(sum(row["accuracy"] * row["n"] for row in rows))

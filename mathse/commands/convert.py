@@ -35,6 +35,7 @@ def convert(source: Path, destination: Path, dtype: str | None = None) -> Path:
     expect_family(source, "internvl2_5", (PUBLISHED_LAYOUT,))
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
         raise CheckpointError(f"{destination} exists and is not empty; name a new folder")
+    # The converted weights have the size of the published weights.
     stored = headers(source)
     make_folder(destination.parent)
     size = sum(file.stat().st_size for file in {tensor.file for tensor in stored.values()})
@@ -45,6 +46,7 @@ def convert(source: Path, destination: Path, dtype: str | None = None) -> Path:
             "room, or convert to another disk"
         )
     backbone = load("internvl2_5", source, dtype=dtype or DTYPES[next(iter(stored.values())).dtype])
+    # Write beside the destination and rename, so that a killed conversion leaves no half checkpoint.
     unfinished = destination.with_name(f".{destination.name}.unfinished")
     if unfinished.exists():
         shutil.rmtree(unfinished)

@@ -92,6 +92,7 @@ def _find_later_mistakes(config: TrainConfig, unnamed: bool) -> Iterator[str]:
         memory.refuse_what_cannot_fit(config, memory.device_of(config))
     except ConfigError as error:
         yield from (f"memory: {line}" for line in str(error).splitlines())
+    # A hub id whose weights are not in the cache would start a long download.
     path, model = getattr(config.backbone, "path", None), architecture_of(config.backbone)
     if isinstance(path, str) and HUB_ID.fullmatch(path) and not Path(path).exists() and not _is_cached(path):
         size = "" if model is None else f" (about {in_bytes(model.total * HALF)})"

@@ -73,6 +73,7 @@ def choose_engine(
             return config
     elif config.resume is not None or config.trainer.accelerator == "cpu" or not (_has_cuda() and _has_vllm()):
         return config
+    # Keep the sampling settings, and let the engine judge where it supports the ORM's backbone.
     engine = VLLMGenerator(
         temperature=generator.temperature, top_p=generator.top_p, max_new_tokens=generator.max_new_tokens
     )

@@ -161,6 +161,7 @@ def convert(source: Path, target: Path, format: str) -> int:
     """
     if format in REFUSED:
         raise DataError(f"--format {format}: {REFUSED[format]}")
+    # First convert all records, so that a mistake in any record leaves no file.
     rows: list[Record] = []
     pictures: dict[Path, Path] = {}  # source -> copy
     for file, record in _read_files(source, FORMATS[format]):
@@ -173,6 +174,7 @@ def convert(source: Path, target: Path, format: str) -> int:
             reference = values.get("image_file") or values.get("image") or values.get("image_path")
         except (KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{position}: no {format} record ({error!r}); check --format and SRC") from None
+        # The picture is beside the record's file (Geometry3K), or the record names it.
         images: list[str] = []
         if (beside := FORMATS[format].picture) is not None and reference is None:
             picture, name = _accept_inside(file.parent / beside, file.parent), f"{values['id']}{Path(beside).suffix}"
@@ -183,6 +185,7 @@ def convert(source: Path, target: Path, format: str) -> int:
         if picture is not None:
             images = [f"images/{format}/{name}"]
             pictures[picture] = target.parent / images[0]
+        # id, question and images come first in a row; empty values are left out.
         first = {"id": row.pop("id"), "question": row.pop("question"), "images": images}
         rows.append(first | {key: value for key, value in row.items() if value not in (None, "", [])})
 

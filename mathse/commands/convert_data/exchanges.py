@@ -33,7 +33,7 @@ from mathse.scoring.answers import choice_index, extract_answer
 from mathse.seeds import derive
 from mathse.types import Lineage, Origin, ReasoningPath, Verdict
 
-HELD_OUT_FRACTION = 10  # one problem in 10 measures the ORM
+HELD_OUT_EVERY = 10  # one problem in 10 measures the ORM
 MEDIA_KEYS = ("media", "images", "image")  # keys of a record's pictures
 
 
@@ -60,6 +60,7 @@ class PictureFinder:
             return known
         parts = PurePosixPath(ref.removeprefix("./")).parts
         starts: Iterable[int] = range(1, len(parts)) if PurePosixPath(ref).is_absolute() else (0,)
+        # The longest end of the path that is a file below the root.
         for start in starts:
             path = Path(path_inside("/".join(parts[start:]), root))
             if path.is_file():
@@ -145,13 +146,14 @@ def write_folder(exchanges: Exchanges, out: Path, marker: str) -> dict[str, int]
     counts: dict[str, int] = {}
 
     def fill(folder: Path) -> dict[str, Any]:
-        counts["problems"] = write_jsonl(folder / "problems.jsonl", rows.problems(folder))
+        counts["problems"] = write_jsonl(folder / "problems.jsonl", rows.make_problems(folder))
+        # Without a problem there is nothing to train on: report the first bad record.
         if not rows.known:
             first = rows.bad[0] if rows.bad else {"file": out, "reason": "there are no rows"}
             raise DataError(f"{first['file']}: no record makes a problem: {first['reason']}")
-        counts["train"] = write_jsonl(folder / "train.jsonl", rows.accepted())
+        counts["train"] = write_jsonl(folder / "train.jsonl", rows.make_training_paths())
         for name, held in (("orm_train", False), ("orm_held", True)):
-            counts[name] = write_jsonl(folder / f"{name}.jsonl", rows.labelled(held))
+            counts[name] = write_jsonl(folder / f"{name}.jsonl", rows.make_labelled_paths(held))
         counts["bad_rows"] = write_jsonl(folder / "bad_rows.jsonl", rows.bad)
         return dict(counts)
 
@@ -195,7 +197,7 @@ class _RowMaker:
         self.bad: list[dict[str, object]] = []
         self.images = ImageChecks()
 
-    def problems(self, folder: Path) -> Iterator[dict[str, Any]]:
+    def make_problems(self, folder: Path) -> Iterator[dict[str, Any]]:
         """Yield one row per problem, and copy its pictures below ``folder``."""
         # By problem: the answer in a record, and the answer of the first accepted path.
         stated: dict[str, str] = {}
@@ -219,15 +221,17 @@ class _RowMaker:
             pictures = [_copy_picture(picture, folder) for picture in entry.pictures]
             yield row | {"images": pictures} | ({} if name in stated else {"answer_from": "path"})
 
-    def accepted(self) -> Iterator[ReasoningPath]:
-        for entry, number in self._numbered():
+    def make_training_paths(self) -> Iterator[ReasoningPath]:
+        """Yield the accepted paths of known problems."""
+        for entry, number in self._number_exchanges():
             if entry.accepted is not None:
                 yield self._path(entry, number)
 
-    def labelled(self, held: bool) -> Iterator[dict[str, Any]]:
+    def make_labelled_paths(self, held: bool) -> Iterator[dict[str, Any]]:
         """Yield the paths of the ``held`` problems, or of the others, each with its verdict."""
-        for entry, number in self._numbered():
-            if (derive(0, "held", entry.problem_id) % HELD_OUT_FRACTION == 0) is not held:
+        for entry, number in self._number_exchanges():
+            # A hash of the problem's id decides, so all paths of a problem are on the same side.
+            if (derive(0, "held", entry.problem_id) % HELD_OUT_EVERY == 0) is not held:
                 continue
             if entry.accepted is not None:
                 path = self._path(entry, number)
@@ -248,7 +252,7 @@ class _RowMaker:
             f"{entry.kind}/{entry.problem_id}/{number}", entry.problem_id, str(entry.accepted), lineage
         )
 
-    def _numbered(self) -> Iterator[tuple[Exchange, int]]:
+    def _number_exchanges(self) -> Iterator[tuple[Exchange, int]]:
         """Yield the exchanges of known problems, each with its number within its kind and problem."""
         seen: Counter[tuple[str, str]] = Counter()
         for entry in self.exchanges.entries():

@@ -100,6 +100,7 @@ class PreferencePairs:
             reached = "announces no answer" if wrong is None else "comes to the right answer"
             reasons.append(f"the rejected path {reached}, so it is not known to be wrong")
             rejected = ""
+        # From here on an empty text is a path that is not used.
         pictures = tuple(self._pictures.find(ref, images) for ref in refs)
 
         def keep_new(path: str) -> str | None:
@@ -136,6 +137,7 @@ def _find_annotations(file: Path, images: Path | None) -> Iterator[tuple[Path, P
             raise DataError(f"{file}: no such file; give files of pairs, or {META}")
         yield file, images or file.parent
         return
+    # MMPR's meta.json: name -> {"root": folder of pictures, "annotation": file of pairs}.
     parts = read_json(file)
     if not isinstance(parts, dict) or not all(
         isinstance(part, dict) and "annotation" in part for part in parts.values()

@@ -151,6 +151,7 @@ class DataCheck:
             return
         pictures = ComparedRow.of_images(problem, [ComparedImage.of(image) for image in images])
         self.counts.add(problem, pictures)
+        # Rows of a benchmark, and rows that repeat an earlier row.
         for row in self.search.rows(problem, pictures):
             if row["by"] != ["duplicate"]:
                 self.pairs.append(row)
@@ -160,6 +161,7 @@ class DataCheck:
             if not has_answer(first, problem.answer):
                 both = f"answer {problem.answer!r:.60}, and the same question has {first.answer!r:.60}"
                 self._warn(problem, "contradiction", f"{both} in row {first.id}")
+        # A solution should end in the row's own answer.
         answer = None if problem.solution is None else final_answer(problem, problem.solution)
         if answer is not None and not has_answer(problem, answer):
             self._warn(problem, "solution", f"the solution does not end in the answer {problem.answer!r:.60}")
@@ -232,6 +234,7 @@ def check(config: TrainConfig, folder: Path) -> str | None:
             track.advance(1)
         track.close()
 
+        # Write the results, then print the counts.
         splits = {} if source is None else {name: len(problems) for name, problems in source.splits().items()}
         notes += source.notes if source else ()
         figures = {**data_check.figures(), "splits": splits, "notes": notes}

@@ -57,9 +57,9 @@ def render_page(
     for row in bad[:MAX_TABLE_ROWS]:
         listed.append({"where": f"{row['file']}:{row['line']}", "id": row["id"] or "", "reason": row["reason"]})
     looked_at = []
-    for row in warnings[:MAX_TABLE_ROWS]:
-        location, kinds = f"{row['file']}:{row['line']}", ", ".join(row["by"])
-        looked_at.append({"where": location, "id": row["id"], "what": kinds, "with": _describe_warning(row)})
+    for warning in warnings[:MAX_TABLE_ROWS]:
+        location, kinds = f"{warning['file']}:{warning['line']}", ", ".join(warning["by"])
+        looked_at.append({"where": location, "id": warning["id"], "what": kinds, "with": _describe_warning(warning)})
     settings = flatten({"data": config.data, "decontaminate": config.decontaminate})
     return render(
         "commands/data_check/page.html.j2",

@@ -83,6 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="with --push-to-hub: a repository that anybody may read (default: private)",
     )
     arguments = parser.parse_args(argv)
+    # Refuse options that contradict each other, before the run is read.
     is_model = arguments.what in MODELS
     if not is_model and arguments.format is None:
         parser.error(f"--format: choose one of {', '.join(FORMATS)}")
@@ -98,8 +99,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             "--images reference: names files of this machine, which --push-to-hub does not send; leave it out"
         )
 
+    # Only unchanged files of the run may be published.
     run = read_run(arguments.run)
-    run.verify()  # an export has only files that the run made
+    run.verify()
     stage = "orm" if arguments.what == "orm" else arguments.stage or LAST.get(run.task, "final")
     name = stage if arguments.what == "orm" else f"{arguments.what}-{stage.replace('/', '-')}"
     out = arguments.out or arguments.run / EXPORTS / (name if is_model else f"{name}-{arguments.format}")
@@ -182,6 +184,7 @@ def export_model(run: Run, stage: str, out: Path, adapter: bool = False) -> list
                     f"{checkpoint}: holds no weights, and neither does another finished stage; export another run"
                 )
             raise DataError(f"{checkpoint}: no weights of a finished stage; choose --stage {' or '.join(others)}")
+        # A base that refers to a published InternVL2.5 is converted: other tools read only transformers' layout.
         checkpoint = source.folder / CHECKPOINT
         if not adapter and read_json(checkpoint / "config.json").get("model_type") == PUBLISHED_LAYOUT:
             (folder / "README.md").write_text(model_card(run, stage), encoding="utf-8")
@@ -195,6 +198,7 @@ def export_model(run: Run, stage: str, out: Path, adapter: bool = False) -> list
         made = {name: file for name, file in source.manifest["outputs"].items() if name.startswith(inside)}
         if not made:
             raise DataError(f"{source.folder / inside}: no adapter; only a training with sft.method=lora has one")
+        # Weights are hard links to the run's files, or copies on another disk.
         size = 0
         for name, recorded in made.items():  # the files of the stage, not others beside them
             target = folder / name.removeprefix(inside)
@@ -228,6 +232,7 @@ def collect_settings(run: Run, stage: str) -> dict[str, Any]:
 
     No setting names a file of this machine.
     """
+    # The ORM's stages may have another backbone than the student.
     backbone = (run.config["orm"].get("backbone") if stage in ORM_STAGES else None) or run.config["backbone"]
     in_folder = next((SAYS_ITSELF[s] for s in OPTIONS["backbone"] if s()._target_ == backbone["_target_"]), {})
     sections = {
@@ -239,6 +244,7 @@ def collect_settings(run: Run, stage: str) -> dict[str, Any]:
         "backbone": {k: v for k, v in backbone.items() if k not in ("path", "revision")} | in_folder,
         **{name: {k: run.config[name][k] for k in keys if k in run.config[name]} for name, keys in sections.items()},
     }
+    # A task domain with a folder of prompts exists only on this machine.
     domain = run.config.get("task_domain")
     if domain is not None and not Path(domain["texts"]).is_dir():
         settings["task_domain"] = domain

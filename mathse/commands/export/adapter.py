@@ -38,6 +38,7 @@ def find_base(run: Run, stage: str) -> AdapterBase:
     # The folder of the base relative to the run: "round_01/checkpoint", or a folder outside the run.
     base = Path(os.path.normpath(Path(stage, CHECKPOINT, ADAPTER, str(config.get(BASE)))))
     inside = next((s.name for s in run.stages if base == Path(s.name, CHECKPOINT)), "base")
+    # The base is a stage of this run, or the model from which the run started.
     is_orm = stage in ORM_STAGES
     backbone = (run.config["orm"].get("backbone") if is_orm else None) or run.config["backbone"]
     return AdapterBase(read_hub_id(backbone)) if inside == "base" else AdapterBase(None, inside)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -86,11 +87,12 @@ def data_card(run: Run, options: ExportOptions, counts: RowCounts, open_with: st
         describe_decontamination(run),
         _origin(run, options),
     )
-    return "\n".join(line for part in parts for line in part) + "\n"
+    return "\n".join(chain.from_iterable(parts)) + "\n"
 
 
 def _front_matter(run: Run, options: ExportOptions, counts: RowCounts) -> str:
     """Return the metadata that hubs of data sets read."""
+    # The classes of sizes are those of the hub.
     files = "data/train-*.parquet" if options.format in ("trl", "hf") else "train.jsonl"
     sizes = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M"}
     data = DatasetCardData(
@@ -119,6 +121,7 @@ def _head(run: Run, options: ExportOptions, counts: RowCounts, open_with: str) -
     if not run.finished:
         yield "The run was not finished when this was made.\n"
     yield f"To open it: `{open_with}`\n"
+    # orm.augment inserts errors into right paths during training.
     if options.what == "orm" and run.config["orm"].get("augment"):
         yield "The run's own ORM was also trained on invented errors, which the run does not store.\n"
     if counts.altered:

@@ -79,6 +79,7 @@ def sft_examples(run: Run, stage: str) -> Iterator[Example]:
     source = _find_stage(run, stage, TRAIN)
     problem_of, family = problem_lookup(run.config), read_family(run.config["backbone"])
     style, with_draft = read_style(run.config["backbone"]), run.config["evolution"]["reflect"].get("row") == "draft"
+    # With reflect.row=draft a rewrite is trained behind its draft and feedback.
     rewritten = rewrites(run.folder, source.rows(TRAIN, ReasoningPath)) if with_draft else {}
     for number, path in source.lines(TRAIN, ReasoningPath):
         problem = problem_named(path.problem_id, problem_of, f"{source.folder / TRAIN}:{number}")
@@ -106,6 +107,7 @@ def preference_examples(run: Run, stage: str) -> Iterator[Example]:
     source = _find_stage(run, stage, TRAIN)
     problem_of, backbone = problem_lookup(run.config), run.config["backbone"]
     family, style = read_family(backbone), read_style(backbone)
+    # Without recorded pairs, make them as a training on pairs would.
     if source.has(PREFERENCES):
         file, pairs = PREFERENCES, source.rows(PREFERENCES, Preference)
     else:

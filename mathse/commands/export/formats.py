@@ -171,6 +171,7 @@ def _make_trl_row(example: Example, pictures: ExportedPictures) -> dict[str, Any
     turns = []
     for question, answer in example.turns:
         turns += [_make_turn("user", question), _make_turn("assistant", answer)]
+    # The pictures are parts of the first question.
     *turns, completion = turns
     turns[0]["content"] = [
         {"type": "text", "text": piece.text} if piece.image is None else {"type": "image", "text": None}

@@ -71,6 +71,7 @@ class HubRepository:
             api.create_repo(self.name, repo_type=kind, private=not self.public, exist_ok=True)
             head, private = None, not self.public
         else:
+            # The repository exists: it must be an earlier export, and public only with --public.
             head, private = info.sha, bool(info.private)
             if not private and not self.public:
                 raise DataError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
@@ -77,7 +78,7 @@ def model_card(run: Run, stage: str, adapter: bool = False) -> str:
         describe_decontamination(run),
         _origin(run, checkpoint, adapter),
     )
-    return "\n".join(line for part in parts for line in part) + "\n"
+    return "\n".join(chain.from_iterable(parts)) + "\n"
 
 
 def _front_matter(run: Run, stage: str, backbone: Mapping[str, Any], adapter: bool) -> str:
@@ -92,7 +93,7 @@ def _front_matter(run: Run, stage: str, backbone: Mapping[str, Any], adapter: bo
             metric_value=round(100 * share, 2),
             metric_args={"n": n, **({"ci95": [round(100 * end, 2) for end in interval]} if interval else {})},
         )
-        for dataset, metric, share, n, interval in _measured(run, stage)
+        for dataset, metric, share, n, interval in _collect_figures(run, stage)
     ]
     data = ModelCardData(
         library_name="peft" if adapter else "transformers",
@@ -107,7 +108,7 @@ def _front_matter(run: Run, stage: str, backbone: Mapping[str, Any], adapter: bo
     return f"---\n{data.to_yaml()}\n---"
 
 
-def _measured(run: Run, stage: str) -> Iterator[tuple[str, str, float, int, Sequence[float] | None]]:
+def _collect_figures(run: Run, stage: str) -> Iterator[tuple[str, str, float, int, Sequence[float] | None]]:
     """Yield the figures of the stage's checkpoint: (data set, figure, value, number of rows, 95 % interval)."""
     if stage == "orm" and run.orm:
         for key, name in ORM_FIGURES.items():
@@ -192,6 +193,7 @@ def _table(run: Run, stage: str) -> Iterator[str]:
 
 def _judge(run: Run) -> Iterator[str]:
     """Yield the accuracy of the ORM on the paths of each kind of student."""
+    # The ORM's own weak students come first, then the students of each stage that it judged.
     weak = [("its own weak students", run.orm)] if run.orm and run.orm.get("n") else []
     figures = [*weak, *((title(stage), values) for stage, values in run.orm_by_student if values.get("n"))]
     if not figures:
@@ -236,6 +238,7 @@ def _count_rows(run: Run, checkpoint: Checkpoint) -> dict[str, Counter[str]]:
             counts["written by"][f"{lineage['origin']}: {lineage['model']}"] += 1
             counts["in stage"][lineage["stage"]] += 1
             problems[path["problem_id"]] += 1
+    # Problems without a row in the run's own sources come from orm.train or sft.train.
     base = run.stage("base")
     for row in base.rows(SOURCES) if base else ():
         counts["source"][row["source"]] += problems.pop(row["problem_id"], 0)

@@ -78,6 +78,7 @@ def _list_lines(run: Run, arguments: argparse.Namespace) -> Iterator[str]:
         story = trace_path(run, arguments.id)
         return iter([to_json(story.to_json())]) if arguments.json else format_story(story)
     else:
+        # Both options need duckdb, which is an extra.
         if sentence := missing("lineage"):
             option = "--all" if arguments.all else "--query"
             raise RunError(f"{option} joins the files of a run as tables, which {sentence}")

@@ -86,6 +86,7 @@ class Descent:
 
     def _explain_row(self, line: Line) -> str | None:
         """Return the reason why a row descends from the problem; None if it does not."""
+        # A prediction answers a test problem with the checkpoint of its stage.
         model = f"{line.stage}/{CHECKPOINT}"
         if line.file in PREDICTION_FILES:
             if line.row["id"] == self.problem_id:
@@ -119,6 +120,7 @@ class Descent:
 
     def _explain_model(self, model: Checkpoint) -> str | None:
         """Return the reason why a checkpoint descends from the problem; None if it does not."""
+        # Trained on descending rows of a file of this run.
         if model.rows is not None and (rows := self.trained_rows[model.rows]):
             return f"trained on {rows:,} such rows of {model.rows}"
 
@@ -135,6 +137,7 @@ class Descent:
             if augmented or solves or self._position() < size:
                 return "trained on solutions of the split orm_train, which has the problem"
 
+        # Started from a descending checkpoint.
         if model.start in self.models:
             return f"{'the same as' if model.carried_on else 'started from'} {model.start}"
         return None

@@ -82,6 +82,7 @@ def trace_problem(run: Run, problem_id: str) -> TracedProblem:
     """Return the origin of a problem of the run."""
     recorded = read_recorded_row(run, problem_id)
     notes = list(_find_changes(run))
+    # The source may have changed or moved since the run; then the recorded row remains.
     problem: Problem | None = None
     current: dict[str, Any] = {}
     try:
@@ -93,6 +94,7 @@ def trace_problem(run: Run, problem_id: str) -> TracedProblem:
         notes.append("the run did not record this problem, so file, line and images are the current ones")
         row = {**current, "image_sha256": [None] * len(problem.images)}
 
+    # Compare each image with the recorded hash.
     file, source = str(row.get("file", "")), str(row.get("source", ""))
     images = []
     for image, digest in zip(row.get("images", []), row.get("image_sha256", []), strict=True):

@@ -136,6 +136,7 @@ def trace_path(run: Run, name: str) -> Story:
             chain.insert(0, parent)
             parent = paths[parent].lineage.parent or ""
 
+    # Checkpoints of this run that wrote, judged or were trained on the paths.
     models = checkpoints(run)
     identities = {stage.name: stage.identity for stage in run.stages}
     own_judge = run.config.get("judge", {}).get("checkpoint") is None
@@ -190,6 +191,7 @@ def _find_problem(run: Run, name: str) -> str:
         """Return the number of shared characters at both ends, a cheap choice of ids for a close comparison."""
         return len(commonprefix([known, name])) + len(commonprefix([known[::-1], name[::-1]]))
 
+    # difflib is slow, so only the most similar ids are compared.
     candidates = nlargest(MAX_COMPARED_IDS, _read_ids(run), key=count_shared_ends)
     near = get_close_matches(name, dict.fromkeys(candidates), n=3)
     hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""

@@ -101,6 +101,7 @@ def choose_data(config: TrainConfig, overrides: Sequence[str]) -> TrainConfig:
         "data: nothing was chosen; planned on data=paper_sizes, as many problems as the paper's sets have (tokens and "
         "dollars are too low: these questions are short)"
     )
+    # Only the numbers of problems change, so the settings of the user stay.
     values: Any = OmegaConf.load(CONF / "data" / "paper_sizes.yaml")
     sizes = {field.name: values[field.name] for field in fields(SyntheticData) if field.name in values}
     return replace(config, data=replace(config.data, **sizes))

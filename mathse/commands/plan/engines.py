@@ -15,7 +15,7 @@ from mathse.config.generators import ServerGenerator, VLLMGenerator
 from mathse.config.schema import TrainConfig
 from mathse.evolution.planner import Range, StagePlan
 from mathse.runs.layout import JUDGE_USAGE, PATH_FILES, PREDICTION_FILES, STUDENT_USAGE, VERDICT_FILES
-from mathse.runs.reader import Run, read_run
+from mathse.runs.reader import FinishedStage, Run, read_run
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,9 @@ def _measure_speed(run: Run) -> EngineSpeed:
     answers = verdicts = 0
     seconds = 0.0
     for stage in run.stages:
-        answers += sum(1 for name in (*PATH_FILES, *PREDICTION_FILES) for _ in stage.rows(name))
-        verdicts += sum(1 for name in VERDICT_FILES for _ in stage.rows(name))
+        answers += sum(_count_rows(stage, name) for name in (*PATH_FILES, *PREDICTION_FILES))
+        verdicts += sum(_count_rows(stage, name) for name in VERDICT_FILES)
+        # Only work that went to the engines counts.
         times = stage.manifest.get("time_s") or {}
         for kind, file in (("sample", STUDENT_USAGE), ("judge", JUDGE_USAGE)):
             if tokens[file]:
@@ -157,6 +158,10 @@ def plan_engines(config: TrainConfig, stages: Sequence[StagePlan], speed: Engine
             work[stage.name] = EngineWork(requests, tokens)
     nodes = max(1, len(generator.base_urls)) if isinstance(generator, VLLMGenerator) else 1
     return EnginePlan(work, speed, nodes, judges_there)
+
+
+def _count_rows(stage: FinishedStage, name: str) -> int:
+    return sum(1 for _ in stage.rows(name))
 
 
 def _format_nodes(count: int) -> str:

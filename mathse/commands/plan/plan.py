@@ -54,6 +54,7 @@ class Plan:
             return 0.0, 0.0
         if self.price is None:
             return None
+        # A batch costs half of the online price.
         share = BATCH_DISCOUNT if getattr(self.config.teacher, "mode", "online") == "batch" else 1.0
         tokens_in, tokens_out = stage.tokens_in, stage.tokens_out
         low, high = (
@@ -67,6 +68,7 @@ class Plan:
         work = {"fit": stage.steps, "sample": stage.answers, "judge": stage.verdicts}
         if any(work[kind].high and kind not in self.rates.seconds for kind in KINDS):
             return None
+        # Rates are seconds on all devices together, so each second counts once per device.
         devices = int(self.config.trainer.devices)
         low, high = (
             sum(getattr(work[kind], end) * self.rates.seconds.get(kind, 0.0) for kind in KINDS) * devices / 3600
@@ -199,6 +201,7 @@ def make_plan(config: TrainConfig, *, sample: int, rates: Sequence[str] = (), li
     requests = TeacherRequests(config.teacher, problems, sample, known_rates)
     stages = tuple(Planner(config, source, requests).stages())
     size, size_source = count_parameters(config.backbone)
+    # The user's own price, or the published price of the model.
     price = None
     if isinstance(teacher := config.teacher, OpenAITeacher):  # as in ChatClient
         if teacher.price_input is not None and teacher.price_output is not None:
@@ -232,6 +235,7 @@ def _describe_estimates(plan: Plan, source: Any, requests: TeacherRequests, size
         yield f"answers in {teacher.cache_dir} are not subtracted; they cost nothing"
         spent = plan.total("dollars")
         if teacher.budget_usd is not None and spent is not None and spent[1] > teacher.budget_usd:
+            # The lower bound decides between "will" and "may".
             verb = "will" if spent[0] > teacher.budget_usd else "may"
             budget = f"teacher.budget_usd = {teacher.budget_usd:g}"
             yield f"{budget} {verb} end the run before it is done; a higher budget continues it"

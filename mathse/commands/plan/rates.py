@@ -105,7 +105,7 @@ def _count_student_answers(stage: FinishedStage) -> int:
     """Count the answers of a stage in which only students answer; 0 for other stages."""
     if not stage.name.startswith(("base", "orm/student", "round", "final")) or "/reflection" in stage.name:
         return 0
-    return sum(1 for name in (*PATH_FILES, *PREDICTION_FILES) for _ in stage.rows(name))
+    return sum(sum(1 for _ in stage.rows(name)) for name in (*PATH_FILES, *PREDICTION_FILES))
 
 
 def _count_orm_verdicts(stage: FinishedStage) -> int:

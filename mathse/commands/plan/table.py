@@ -43,6 +43,7 @@ def format_plan(plan: Plan) -> Iterator[str]:
             )
         )
 
+    # Stored features are a row of their own: several stages share them.
     if plan.tower_features != 0:
         blank = [""] * (len(HEADING) - 3)
         table.append(("tower features", f"{plan.pictures:,}", *blank, _format_bytes(plan.tower_features)))

@@ -101,6 +101,7 @@ def replay_run(folder: Path, overrides: Sequence[str] = ()) -> ReplayResult:
         )
     then = Rules.of_run(run.config)
     now = then.apply(overrides)
+    # A run without the merge callback has no merges to replay.
     callbacks = run.config.get("callbacks") or {}
     targets = [str(section.get("_target_", "")) for section in callbacks.values()]
     if targets and not any(target.endswith(f".{MERGE_CALLBACK}") for target in targets):
@@ -112,8 +113,13 @@ def replay_run(folder: Path, overrides: Sequence[str] = ()) -> ReplayResult:
     stored = list(_read_stages(run))
     if not stored:
         raise DataError(f"{folder}: no stage with judged paths is finished; continue the run to its distillation first")
-    problems = tuple(dict.fromkeys(item.path.problem_id for stage in stored for item in stage.items))
+    # All problems with a path, in the order of their first path.
+    problem_ids: dict[str, None] = {}
+    for stage in stored:
+        problem_ids |= dict.fromkeys(item.path.problem_id for item in stage.items)
+    problems = tuple(problem_ids)
     before, after = Replay(run, then, decider, problems), Replay(run, now, decider, problems)
+    # The first replay must give the rows of the run's own files.
     stages = []
     for stage in stored:
         stages.append(_replay_stage(before, after, stage))
@@ -179,6 +185,7 @@ class Replay:
         self.state = self.state.absorb(judged, self.accepts, keep, renew)
         self.unused = len(stored.items) - len(judged)
 
+        # The reference answers decide which accepted paths are right.
         taken = [item.path for item in judged if self.accepts(item.verdict)]
         right = [is_right for path in taken if (is_right := self.decider.is_right(path)) is not None]
         decisions = Counter(decide(item.verdict, self.rules.threshold) for item in judged)
@@ -217,6 +224,7 @@ class Replay:
 
 def _replay_stage(before: Replay, after: Replay, stored: StoredStage) -> StageChange:
     """Merge a stage in both replays, and return the change."""
+    # Problems that only the recorded rules had solved would be open again.
     same_start = before.rows == after.rows
     reopened = len(before.solved - after.solved)
     then, now = before.merge(stored), after.merge(stored)

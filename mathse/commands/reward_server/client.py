@@ -69,11 +69,13 @@ def request_rewards(request_body: dict[str, list[Any]]) -> list[float]:
             with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
                 scores: list[float] = json.load(answer)["rewards"]
                 return scores
+        # The server answered with an error: repeat only if it may be temporary.
         except urllib.error.HTTPError as error:
             with error:
                 text = error.read().decode(errors="replace")
             if error.code not in RETRIED_STATUS or time.monotonic() - start > PATIENCE:
                 raise ValueError(f"{address}: {_read_message(text)}") from None
+        # No answer: the server may be starting.
         except (OSError, http.client.HTTPException) as error:
             if time.monotonic() - start > UNREACHABLE:
                 raise OSError(f"{address}: {error}") from error

@@ -55,6 +55,7 @@ class RewardScorer:
                 raise DataError(f"{name}: must be a list of {len(paths)} entries, one for each completion")
         if "prompts" not in columns and "problem_ids" not in columns:
             raise DataError("prompts: is missing; give the questions, or problem_ids of the run's own problems")
+        # From columns to rows.
         rows = [{name: values[k] for name, values in columns.items()} for k in range(len(paths))]
         verdicts = self._judge(rows)
         return {"rewards": [reward_of(verdict) for verdict in verdicts], "verdicts": [*map(_as_json, verdicts)]}
@@ -75,6 +76,7 @@ class RewardScorer:
         return {"object": "list", "data": [{"id": self.name, "object": "model", "owned_by": "mathse"}]}
 
     def _judge(self, rows: Sequence[Json]) -> Sequence[Verdict]:
+        # The pictures of requests are files, because the model's processor reads files.
         with TemporaryDirectory(prefix="mathse-reward-") as pictures:
             problems = [self._read_problem(k, row, Path(pictures)) for k, row in enumerate(rows)]
             texts = [_read_text(f"completions[{k}]", row["completions"], "assistant") for k, row in enumerate(rows)]

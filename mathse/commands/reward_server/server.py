@@ -136,6 +136,7 @@ class RequestQueue:
         except TimeoutError:
             raise _make_busy(f"the model was not free for {MAX_WAIT_SECONDS:g} seconds") from None
         try:
+            # While this request waited, the server may have been stopped, or the client may have left.
             if self.server.should_exit:
                 raise _make_busy("the server is being stopped")
             if await request.is_disconnected():

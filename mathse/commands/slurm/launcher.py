@@ -63,6 +63,7 @@ def launch(
     Raises ConfigError before anything is submitted, JobFailed if jobs failed and no sweeper uses their results, and
     KeyboardInterrupt with a message after Ctrl-C, which does not stop the jobs.
     """
+    # Check all jobs before the first is submitted.
     plain: dict[str, Any] = {key: _to_plain(value) for key, value in settings.items()}
     slurm = SlurmSettings(**plain)
     shared = set.intersection(*(set(overrides) for overrides in job_overrides))
@@ -104,6 +105,7 @@ def _submit_or_find(
     jobs: Sequence[SweepJob], commands: Mapping[Path, list[str]], sweep: Path, slurm: SlurmSettings
 ) -> dict[SlurmJob, SweepJob]:
     """Return the unfinished jobs by their job in SLURM, which is running already or is submitted here."""
+    # A job of an earlier submission counts as running if SLURM still has it and it has no exit code.
     unfinished = [job for job in jobs if finished_summary(job.folder) is None]
     before = submission.read_submitted(sweep)
     alive = {number for number, state in queue.query_states().items() if state.is_alive} if before else set()
@@ -162,6 +164,7 @@ def _watch(jobs: Mapping[SlurmJob, SweepJob]) -> dict[Path, str]:
                 state = (states or {}).get(job.number)
                 status = job.status()
                 queries[job] += status is None and (state is None or not state.is_alive)
+                # Wait for the exit code for some queries, then count the job as ended.
                 if status is None and queries[job] < MAX_QUERIES_WITHOUT_STATUS:
                     if state is not None and state.is_alive and last_state.get(job) != str(state):
                         last_state[job] = str(state)

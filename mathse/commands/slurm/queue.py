@@ -47,6 +47,7 @@ def submit(options: Sequence[str], script: Sequence[str], environment: Mapping[s
             "hydra/launcher=slurm: there is no sbatch on this machine's path; start the command on a machine "
             "that submits jobs, usually a login node"
         )
+    # sbatch repeats its reason for each task of the array: keep each line once.
     command = ["sbatch", "--parsable", *options, *script]
     done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -59,6 +60,7 @@ def submit(options: Sequence[str], script: Sequence[str], environment: Mapping[s
 
 def query_states() -> dict[str, JobState]:
     """Return the states of this user's jobs by number, in an array "12_3". Raises MathSEError without an answer."""
+    # %F|%K|%T|%R: array, index in the array, state, nodes or reason.
     command = ["squeue", "--me", "--noheader", "--array", "--states=all", "--format=%F|%K|%T|%R"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
