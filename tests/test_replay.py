@@ -216,7 +216,7 @@ def test_the_rows_can_be_written_for_a_fit(made_up: Path, tmp_path: Path, capsys
     told = read_json(out / "whatif.json")
     assert len(rows) == told["stages"][-1]["now"]["train_rows"] > 0 and told["now"]["threshold"] == 0.8
     printed = capsys.readouterr().out
-    assert "distill" in printed and "exact" in printed and "conditional: rows before it are others" in printed
+    assert "distill" in printed and "exact" in printed and "conditional: the rows before this stage differ" in printed
     assert before == {f: f.read_bytes() for f in made_up.rglob("*") if f.is_file()}
 
 
@@ -252,8 +252,8 @@ def test_no_torch_is_loaded(made_up: Path) -> None:
         ("judge.threshold=high", "must be a number in [0, 1]"),
         ("judge=teacher", "must be one of orm, orm_and_answer, answer"),
         ("judge.treshold=0.8", "did you mean judge.threshold"),
-        ("sft.optimizer.lr=1", "stored verdicts can be decided anew by KEY=VALUE"),
-        ("judge", "stored verdicts can be decided anew by KEY=VALUE"),
+        ("sft.optimizer.lr=1", "stored verdicts can be decided again by KEY=VALUE"),
+        ("judge", "stored verdicts can be decided again by KEY=VALUE"),
         ("evolution.keep=some", "must be one of one, all"),
     ],
 )

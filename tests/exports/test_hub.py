@@ -245,7 +245,7 @@ def test_a_stage_without_an_adapter_says_what_makes_one(
     weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert push(weights, tmp_path / "out", "--what", "adapter", "--stage", "round_01") == 1
-    assert "it is there after a fit with sft.method=lora" in capsys.readouterr().err
+    assert "only a training with sft.method=lora has one" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

@@ -121,9 +121,9 @@ def _head(run: Run, options: ExportOptions, counts: RowCounts, open_with: str) -
     if not run.finished:
         yield "The run was not finished when this was made.\n"
     yield f"To open it: `{open_with}`\n"
-    # orm.augment inserts errors into right paths during training.
+    # orm.augment adds made-up errors to the training rows.
     if options.what == "orm" and run.config["orm"].get("augment"):
-        yield "The run's own ORM was also trained on invented errors, which the run does not store.\n"
+        yield "The run's own ORM was also trained on made-up errors, which the run does not store.\n"
     if counts.altered:
         ids = ", ".join(f"`{i}`" for i in counts.altered[:5]) + (", ..." if len(counts.altered) > 5 else "")
         yield (
