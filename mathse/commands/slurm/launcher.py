@@ -114,12 +114,12 @@ def _submit_or_find(
     new_commands = {job.folder: commands[job.folder] for job in new}
     slurm_jobs = running | {job.folder: job for job in _submit(new_commands, sweep, slurm)}
     finished, joined = len(jobs) - len(unfinished), len(unfinished) - len(new)
-    _print_error(
+    _print_status(
         f"{_shorten(sweep)}: {len(jobs)} jobs: {finished} finished before, {joined} running, {len(new)} submitted"
     )
     watched = {slurm_jobs[job.folder]: job for job in unfinished}
     for slurm_job, job in watched.items():
-        _print_error(f"{slurm_job.number}: {job.name}; log: {_shorten(slurm_job.log)}")
+        _print_status(f"{slurm_job.number}: {job.name}; log: {_shorten(slurm_job.log)}")
     return watched
 
 
@@ -168,14 +168,14 @@ def _watch(jobs: Mapping[SlurmJob, SweepJob]) -> dict[Path, str]:
                 if status is None and queries[job] < MAX_QUERIES_WITHOUT_STATUS:
                     if state is not None and state.is_alive and last_state.get(job) != str(state):
                         last_state[job] = str(state)
-                        _print_error(f"{job.number} ({jobs[job].name}): {state}")
+                        _print_status(f"{job.number} ({jobs[job].name}): {state}")
                     continue
                 del queries[job]
                 if (reason := _explain_failure(job, status, state)) is None:
-                    _print_error(f"{job.number} ({jobs[job].name}): finished: {_shorten(job.folder)}")
+                    _print_status(f"{job.number} ({jobs[job].name}): finished: {_shorten(job.folder)}")
                 else:
                     reasons[job.folder] = reason
-                    _print_error(f"error: {job.number} ({jobs[job].name}): {reason}; log: {_shorten(job.log)}")
+                    _print_status(f"error: {job.number} ({jobs[job].name}): {reason}; log: {_shorten(job.log)}")
             if queries:
                 time.sleep(pause)
                 pause = min(pause * 1.2, MAX_PAUSE)
@@ -192,7 +192,7 @@ def _query_states() -> dict[str, JobState] | None:
     try:
         return queue.query_states()
     except MathSEError as e:
-        _print_error(f"{e}; the jobs continue")
+        _print_status(f"{e}; the jobs continue")
         return None
 
 
@@ -218,5 +218,5 @@ def _shorten(path: Path) -> str:
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
-def _print_error(line: str) -> None:
+def _print_status(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
