@@ -28,11 +28,11 @@ from typing import Any, get_args
 
 from mathse.commands.convert import PUBLISHED_LAYOUT, convert
 from mathse.commands.export.adapter import name_base
-from mathse.commands.export.data_card import ExportOptions, RowCounts, data_card
-from mathse.commands.export.examples import Example, orm_examples, preference_examples, sft_examples
+from mathse.commands.export.data_card import ExportOptions, RowCounts, render_data_card
+from mathse.commands.export.examples import Example, read_orm_examples, read_preference_examples, read_sft_examples
 from mathse.commands.export.formats import FORMATS, defuse_marks, write_rows
 from mathse.commands.export.hub import HubRepository
-from mathse.commands.export.model_card import model_card
+from mathse.commands.export.model_card import render_model_card
 from mathse.commands.export.pictures import ExportedPictures, Mode
 from mathse.config.backbones import SAYS_ITSELF
 from mathse.config.program import program
@@ -125,9 +125,9 @@ def export_data(run: Run, out: Path, format: str, what: str, stage: str, images:
     """
     pairs, tool = what == "preferences", FORMATS[format]
     if what == "orm":
-        examples = orm_examples(run)
+        examples = read_orm_examples(run)
     else:
-        examples = preference_examples(run, stage) if pairs else sft_examples(run, stage)
+        examples = read_preference_examples(run, stage) if pairs else read_sft_examples(run, stage)
     opened_by = tool.pairs_by if pairs and tool.pairs_by else tool.opened_by
     counts = RowCounts()
 
@@ -147,7 +147,7 @@ def export_data(run: Run, out: Path, format: str, what: str, stage: str, images:
             raise DataError(f"{run.folder / stage}: holds no rows of {what} data; choose another --what or --stage")
         options = ExportOptions(format, what, stage, images, pictures.count)
         open_with = opened_by.format(out="FOLDER")
-        (folder / "README.md").write_text(data_card(run, options, counts, open_with), encoding="utf-8")
+        (folder / "README.md").write_text(render_data_card(run, options, counts, open_with), encoding="utf-8")
         return {
             "kind": "data",
             "run": run.name,
@@ -187,7 +187,7 @@ def export_model(run: Run, stage: str, out: Path, adapter: bool = False) -> list
         # A base that refers to a published InternVL2.5 is converted: other tools read only transformers' layout.
         checkpoint = source.folder / CHECKPOINT
         if not adapter and read_json(checkpoint / "config.json").get("model_type") == PUBLISHED_LAYOUT:
-            (folder / "README.md").write_text(model_card(run, stage), encoding="utf-8")
+            (folder / "README.md").write_text(render_model_card(run, stage), encoding="utf-8")
             convert(checkpoint, folder / "converted")  # a separate folder until it is complete
             for file in (folder / "converted").iterdir():
                 file.rename(folder / file.name)
@@ -215,7 +215,7 @@ def export_model(run: Run, stage: str, out: Path, adapter: bool = False) -> list
             name_base(folder, run, source)
         else:
             write_json(folder / OWN_SETTINGS, collect_settings(run, stage))
-        (folder / "README.md").write_text(model_card(run, stage, adapter), encoding="utf-8")
+        (folder / "README.md").write_text(render_model_card(run, stage, adapter), encoding="utf-8")
         return {"kind": "adapter" if adapter else "model", "run": run.name, "stage": stage, "bytes": size}
 
     publish(out, MARKER, fill)

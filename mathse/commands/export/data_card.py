@@ -73,24 +73,24 @@ class ExportOptions:
         return f"python -m mathse export RUN --format {self.format} --what {self.what}{stage} --images {self.images}"
 
 
-def data_card(run: Run, options: ExportOptions, counts: RowCounts, open_with: str) -> str:
+def render_data_card(run: Run, options: ExportOptions, counts: RowCounts, open_with: str) -> str:
     """Return README.md. ``open_with``: the command or settings that open the folder in its tool."""
     terms = terms_of(run.config["data"])
     if options.what == "orm" and (file := run.config["orm"].get("train")):
         terms.setdefault(Path(file).name, Terms("Own labelled paths", "", OWN_LICENCE))
     parts = (
-        [_front_matter(run, options, counts)],
-        _head(run, options, counts, open_with),
-        _tables(counts),
-        _sources(counts, terms),
-        _judging(run),
+        [_make_front_matter(run, options, counts)],
+        _describe_rows(run, options, counts, open_with),
+        _list_counts(counts),
+        _list_sources(counts, terms),
+        _describe_judge(run),
         describe_decontamination(run),
-        _origin(run, options),
+        _describe_origin(run, options),
     )
     return "\n".join(chain.from_iterable(parts)) + "\n"
 
 
-def _front_matter(run: Run, options: ExportOptions, counts: RowCounts) -> str:
+def _make_front_matter(run: Run, options: ExportOptions, counts: RowCounts) -> str:
     """Return the metadata that hubs of data sets read."""
     # The classes of sizes are those of the hub.
     files = "data/train-*.parquet" if options.format in ("trl", "hf") else "train.jsonl"
@@ -107,7 +107,7 @@ def _front_matter(run: Run, options: ExportOptions, counts: RowCounts) -> str:
     return f"---\n{data.to_yaml()}\n---"
 
 
-def _head(run: Run, options: ExportOptions, counts: RowCounts, open_with: str) -> Iterator[str]:
+def _describe_rows(run: Run, options: ExportOptions, counts: RowCounts, open_with: str) -> Iterator[str]:
     heading = {
         "sft": f"D_SFT of stage {title(options.stage)}: accepted reasoning paths to train a student",
         "preferences": f"Preferences of stage {title(options.stage)}: accepted paths, each with a rejected path",
@@ -132,7 +132,7 @@ def _head(run: Run, options: ExportOptions, counts: RowCounts, open_with: str) -
         )
 
 
-def _tables(counts: RowCounts) -> Iterator[str]:
+def _list_counts(counts: RowCounts) -> Iterator[str]:
     yield "## Rows\n"
     yield "| by | | rows |\n|---|---|---|"
     for name, heading in COUNTED.items():
@@ -141,7 +141,7 @@ def _tables(counts: RowCounts) -> Iterator[str]:
                 yield f"| {heading} | {escape_cell(value)} | {rows:,} |"
 
 
-def _sources(counts: RowCounts, terms: Mapping[str, Terms]) -> Iterator[str]:
+def _list_sources(counts: RowCounts, terms: Mapping[str, Terms]) -> Iterator[str]:
     yield "\n## Sources and licences\n"
     yield "| source | what | where | licence |\n|---|---|---|---|"
     for source in sorted(counts.by["source"]):
@@ -153,7 +153,7 @@ def _sources(counts: RowCounts, terms: Mapping[str, Terms]) -> Iterator[str]:
     )
 
 
-def _judging(run: Run) -> Iterator[str]:
+def _describe_judge(run: Run) -> Iterator[str]:
     """Yield the accuracy of the judge, stage by stage."""
     judged = [entry for entry in run.entries if entry.get("accepted") is not None]
     if not judged and not run.orm:
@@ -188,7 +188,7 @@ def describe_decontamination(run: Run) -> Iterator[str]:
     )
 
 
-def _origin(run: Run, options: ExportOptions) -> Iterator[str]:
+def _describe_origin(run: Run, options: ExportOptions) -> Iterator[str]:
     versions = run.stages[-1].manifest.get("versions", {}) if run.stages else {}
     teacher = run.config["teacher"]
     yield "\n## How it was made\n"

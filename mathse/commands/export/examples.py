@@ -74,7 +74,7 @@ class Example:
         }
 
 
-def sft_examples(run: Run, stage: str) -> Iterator[Example]:
+def read_sft_examples(run: Run, stage: str) -> Iterator[Example]:
     """Yield the rows of D_SFT on which the student of ``stage`` was trained. Raises DataError without a D_SFT."""
     source = _find_stage(run, stage, TRAIN)
     problem_of, family = problem_lookup(run.config), read_family(run.config["backbone"])
@@ -98,7 +98,7 @@ def sft_examples(run: Run, stage: str) -> Iterator[Example]:
         )
 
 
-def preference_examples(run: Run, stage: str) -> Iterator[Example]:
+def read_preference_examples(run: Run, stage: str) -> Iterator[Example]:
     """Yield pairs of an accepted and a rejected path.
 
     These are the pairs on which the student of ``stage`` was trained. For a student that was trained on D_SFT only,
@@ -130,7 +130,7 @@ def preference_examples(run: Run, stage: str) -> Iterator[Example]:
         )
 
 
-def orm_examples(run: Run) -> Iterator[Example]:
+def read_orm_examples(run: Run) -> Iterator[Example]:
     """Yield the labelled paths on which the run's ORM was trained, with the JSON that it learns to write."""
     orm = _find_stage(run, "orm", FEEDBACK)
     section = run.config["orm"]

@@ -60,28 +60,28 @@ OWN_TEST, ORM_TEST = "the run's own test problems", "held-out paths of the ORM's
 DEVICES = ("trainer.precision", *RANKS)
 
 
-def model_card(run: Run, stage: str, adapter: bool = False) -> str:
+def render_model_card(run: Run, stage: str, adapter: bool = False) -> str:
     """Return README.md of the stage's checkpoint, or of its LoRA adapter."""
     checkpoint = checkpoints(run)[f"{stage}/{CHECKPOINT}"]
     # The ORM, and the solver from which it starts, may have another backbone than the student.
     is_orm = stage in ORM_STAGES
     backbone = (run.config["orm"].get("backbone") if is_orm else None) or run.config["backbone"]
     parts = (
-        [_front_matter(run, stage, backbone, adapter)],
-        _head(run, checkpoint, backbone, adapter),
-        _use_of_adapter(run, stage, backbone) if adapter else _use(stage, backbone),
-        _table(run, stage),
-        _judge(run),
-        _rows(run, checkpoint),
-        _training(run, checkpoint),
-        _licences(run, backbone),
+        [_make_front_matter(run, stage, backbone, adapter)],
+        _describe_model(run, checkpoint, backbone, adapter),
+        _describe_adapter_use(run, stage, backbone) if adapter else _describe_use(stage, backbone),
+        _list_stages(run, stage),
+        _describe_orm(run),
+        _list_training_rows(run, checkpoint),
+        _list_training_settings(run, checkpoint),
+        _list_licences(run, backbone),
         describe_decontamination(run),
-        _origin(run, checkpoint, adapter),
+        _describe_origin(run, checkpoint, adapter),
     )
     return "\n".join(chain.from_iterable(parts)) + "\n"
 
 
-def _front_matter(run: Run, stage: str, backbone: Mapping[str, Any], adapter: bool) -> str:
+def _make_front_matter(run: Run, stage: str, backbone: Mapping[str, Any], adapter: bool) -> str:
     """Return the metadata that hubs of models read: licence, base model, and the figures as a model-index."""
     results = [
         EvalResult(
@@ -119,7 +119,7 @@ def _collect_figures(run: Run, stage: str) -> Iterator[tuple[str, str, float, in
             yield OWN_TEST, "test accuracy", entry["accuracy"], entry["n"], entry.get("ci95")
 
 
-def _head(run: Run, checkpoint: Checkpoint, backbone: Mapping[str, Any], adapter: bool) -> Iterator[str]:
+def _describe_model(run: Run, checkpoint: Checkpoint, backbone: Mapping[str, Any], adapter: bool) -> Iterator[str]:
     family = read_family(backbone)
     start = read_hub_id(backbone) or ("a local folder" if backbone.get("path") else "random weights")
     if checkpoint.stage == "base":
@@ -141,7 +141,7 @@ def _head(run: Run, checkpoint: Checkpoint, backbone: Mapping[str, Any], adapter
         yield f"- `{file}` sha256 `{digest}`"
 
 
-def _use_of_adapter(run: Run, stage: str, backbone: Mapping[str, Any]) -> Iterator[str]:
+def _describe_adapter_use(run: Run, stage: str, backbone: Mapping[str, Any]) -> Iterator[str]:
     base = find_base(run, stage)
     yield "\n## Use\n"
     if base.stage:
@@ -156,7 +156,7 @@ def _use_of_adapter(run: Run, stage: str, backbone: Mapping[str, Any]) -> Iterat
     yield "```"
 
 
-def _use(stage: str, backbone: Mapping[str, Any]) -> Iterator[str]:
+def _describe_use(stage: str, backbone: Mapping[str, Any]) -> Iterator[str]:
     family = read_family(backbone)
     yield "\n## Use\n"
     yield "```"
@@ -171,7 +171,7 @@ def _use(stage: str, backbone: Mapping[str, Any]) -> Iterator[str]:
     yield "```"
 
 
-def _table(run: Run, stage: str) -> Iterator[str]:
+def _list_stages(run: Run, stage: str) -> Iterator[str]:
     """Yield the run's stages with the test accuracy of their students. The stage of the card is bold."""
     if not run.entries:
         return
@@ -191,7 +191,7 @@ def _table(run: Run, stage: str) -> Iterator[str]:
         yield _make_line((f"{bold}{title(entry['stage'])}{bold}", *scored, *counts, precision))
 
 
-def _judge(run: Run) -> Iterator[str]:
+def _describe_orm(run: Run) -> Iterator[str]:
     """Yield the accuracy of the ORM on the paths of each kind of student."""
     # The ORM's own weak students come first, then the students of each stage that it judged.
     weak = [("its own weak students", run.orm)] if run.orm and run.orm.get("n") else []
@@ -211,7 +211,7 @@ def _judge(run: Run) -> Iterator[str]:
         yield _make_line((name, *cells, auroc, _format_count(values.get("n"))))
 
 
-def _rows(run: Run, checkpoint: Checkpoint) -> Iterator[str]:
+def _list_training_rows(run: Run, checkpoint: Checkpoint) -> Iterator[str]:
     """Yield the counts of the training rows by writer, round and source."""
     if checkpoint.rows is None:
         return
@@ -246,7 +246,7 @@ def _count_rows(run: Run, checkpoint: Checkpoint) -> dict[str, Counter[str]]:
     return {name: Counter({value: n for value, n in values.items() if n}) for name, values in counts.items()}
 
 
-def _training(run: Run, checkpoint: Checkpoint) -> Iterator[str]:
+def _list_training_settings(run: Run, checkpoint: Checkpoint) -> Iterator[str]:
     stage = run.stage(checkpoint.stage)
     trained = stage.json(TRAINED) if stage else None
     if stage is None or trained is None or checkpoint.carried_on:
@@ -271,7 +271,7 @@ def _training(run: Run, checkpoint: Checkpoint) -> Iterator[str]:
         yield _make_line((part["part"], f"{part['parameters']:,}", f"{part['trainable']:,}"))
 
 
-def _licences(run: Run, backbone: Mapping[str, Any]) -> Iterator[str]:
+def _list_licences(run: Run, backbone: Mapping[str, Any]) -> Iterator[str]:
     """Yield every source of the run. A source without a row here may be in an earlier checkpoint's rows."""
     family = read_family(backbone)
     yield "\n## Sources and licences\n"
@@ -286,7 +286,7 @@ def _licences(run: Run, backbone: Mapping[str, Any]) -> Iterator[str]:
     yield "\nAll of these licences apply to the weights."
 
 
-def _origin(run: Run, checkpoint: Checkpoint, adapter: bool) -> Iterator[str]:
+def _describe_origin(run: Run, checkpoint: Checkpoint, adapter: bool) -> Iterator[str]:
     stage = run.stage(checkpoint.stage)
     manifest = stage.manifest if stage else {}
     versions = ", ".join(f"{name} {version}" for name, version in manifest.get("versions", {}).items() if version)

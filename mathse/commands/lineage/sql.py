@@ -154,7 +154,7 @@ def open_database(run: Run) -> Iterator[duckdb.DuckDBPyConnection]:
         files: dict[str, str] = {}  # DuckDB's name of a file -> name in the run
         try:
             for view in VIEWS:
-                database.execute(f"CREATE VIEW {view} AS {_union(run, view, Path(temporary), files)}")
+                database.execute(f"CREATE VIEW {view} AS {_build_union(run, view, Path(temporary), files)}")
             columns = STAGES | FIGURES
             database.execute(f"CREATE TABLE stages ({', '.join(f'{name} {kind}' for name, kind in columns.items())})")
             for stage in run.stages:
@@ -209,7 +209,7 @@ def format_result(rows: Iterator[dict[str, Any]]) -> Iterator[str]:
         yield f"... and {more:,} more rows; --json writes them all"
 
 
-def _union(run: Run, view: str, links: Path, files: dict[str, str]) -> str:
+def _build_union(run: Run, view: str, links: Path, files: dict[str, str]) -> str:
     """Return the SQL that reads a view's rows of all stages. ``files`` receives DuckDB's names of the files."""
     file, columns, selected = VIEWS[view]
     typed = ", ".join(f"{_quote(name)}: {_quote(kind)}" for name, kind in columns.items())

@@ -93,7 +93,9 @@ class SpendingEstimate:
         answers = stage.held_samples + Range.of(stage.evaluated)
         lengths = self.orm if stage.name == "orm" else self.student
         row = self._row_cost(stage)
-        read = UnitCost(read=row.trained, flops=lengths.reading_flops(lengths.row(stage.name == "orm") + lengths.seen))
+        read = UnitCost(
+            read=row.trained, flops=lengths.reading_flops(lengths.row_amounts(stage.name == "orm") + lengths.seen)
+        )
         return (
             _multiply(answers, self._answer_cost(1.0))
             + _multiply(stage.held_verdicts, self._verdict_cost())
@@ -105,7 +107,7 @@ class SpendingEstimate:
             return measured
         limit = self.config.generator.max_new_tokens
         written = min(self.student.solution, limit)
-        amounts = self.student.answer(written, prompts_share)
+        amounts = self.student.answer_amounts(written, prompts_share)
         read = self.student.prompt * prompts_share
         return UnitCost(read, written, flops=self.student.reading_flops(amounts))
 
@@ -117,7 +119,7 @@ class SpendingEstimate:
             written = 1.0
         elif orm.order == "verdict_first":
             written /= 2
-        flops = self.orm.reading_flops(self.orm.answer(written, of_judge=True))
+        flops = self.orm.reading_flops(self.orm.answer_amounts(written, of_judge=True))
         return UnitCost(self.orm.judged, written, flops=flops)
 
     def _row_cost(self, stage: StagePlan) -> UnitCost:
@@ -127,7 +129,7 @@ class SpendingEstimate:
         lengths = self.orm if is_orm else self.student
         fit: Fit = self.config.orm.fit if is_orm else self.config.sft
         first_share = stage.new.high / stage.seen.high if stage.seen.high else 1.0
-        amounts = lengths.row(is_orm)
+        amounts = lengths.row_amounts(is_orm)
         flops = lengths.training_flops(amounts, fit, planned_precision(self.config.trainer), first_share)
         return UnitCost(trained=amounts.tokens, flops=flops)
 
@@ -163,14 +165,14 @@ class MeanLengths:
             return self.model.image_tokens[1]
         return self.model.tokens_of(*image_size(ref))
 
-    def answer(self, written: float, prompts_share: float = 1.0, of_judge: bool = False) -> Amounts:
+    def answer_amounts(self, written: float, prompts_share: float = 1.0, of_judge: bool = False) -> Amounts:
         """Return the amounts of one answer, with its share of reading the prompt."""
         prompt = self.judged if of_judge else self.prompt
         seen = picture_amounts(round(self.picture * prompts_share))
         reading = Amounts(tokens=round(prompt * prompts_share), squares=round(prompt**2 * prompts_share)) + seen
         return reading + written_behind(round(prompt), 0, round(written))
 
-    def row(self, of_judge: bool) -> Amounts:
+    def row_amounts(self, of_judge: bool) -> Amounts:
         """Return the amounts of a training row, without the tower's work on its pictures."""
         length = (self.judged + ANNOTATION_TOKENS) if of_judge else (self.prompt + self.solution)
         response = ANNOTATION_TOKENS if of_judge else self.solution
