@@ -146,9 +146,8 @@ def test_a_student_carried_on_says_whose_it_is(tmp_path: Path) -> None:
 
 def test_licences_of_backbone_and_data_are_named(finished: Path) -> None:
     read = read_run(finished)
-    assert "| the data, synthetic |" in render_model_card(read, "final") and "CC BY 4.0" in render_model_card(
-        read, "final"
-    )
+    card = render_model_card(read, "final")
+    assert "| the data, synthetic |" in card and "CC BY 4.0" in card
     read.config["backbone"].update({"_target_": "mathse.models.cogvlm2.load", "path": "zai-org/cogvlm2"})  # type: ignore[attr-defined]
     card = render_model_card(read, "final")
     assert "base_model: zai-org/cogvlm2" in card and "Llama 3 Community License (Built with Meta Llama 3)" in card

@@ -93,9 +93,9 @@ class SpendingEstimate:
         answers = stage.held_samples + Range.of(stage.evaluated)
         lengths = self.orm if stage.name == "orm" else self.student
         row = self._row_cost(stage)
-        read = UnitCost(
-            read=row.trained, flops=lengths.reading_flops(lengths.row_amounts(stage.name == "orm") + lengths.seen)
-        )
+        # Validation reads each row once, without a backward pass.
+        amounts = lengths.row_amounts(stage.name == "orm") + lengths.seen
+        read = UnitCost(read=row.trained, flops=lengths.reading_flops(amounts))
         return (
             _multiply(answers, self._answer_cost(1.0))
             + _multiply(stage.held_verdicts, self._verdict_cost())
