@@ -231,7 +231,7 @@ def test_rows_are_not_written_over_those_of_a_run(
     out = made_up / inside
     assert main(["replay", str(made_up), "judge.threshold=0.8", "--out", str(out)]) == 1
     (said,) = capsys.readouterr().err.splitlines()
-    assert said.startswith(f"error: --out = {out}: the run {made_up.resolve()} stands there")
+    assert said.startswith(f"error: --out = {out}: is in the run {made_up.resolve()}, which must not change")
     assert before == {f: f.read_bytes() for f in made_up.rglob("*") if f.is_file()}
 
 
