@@ -35,7 +35,7 @@ from mathse.runs.stage_cache import RunFolder, Stage
 from mathse.runs.store import read_json, read_jsonl, write_json, write_jsonl
 from mathse.scoring.answers import extract_answer, same_answer
 from mathse.training.fit import TrainLog
-from mathse.training.resume import ResumePoints, newest
+from mathse.training.resume import ResumePoints, find_newest
 from mathse.types import Problem
 
 AFTER = {
@@ -457,7 +457,7 @@ def toy_run(folder: Path, die_at: int, settled: bool) -> None:
 def toy_fit(folder: Path, callbacks: list[pl.Callback]) -> None:
     scratch = folder / "fit"
     scratch.mkdir(exist_ok=True)
-    start = newest(scratch, print)
+    start = find_newest(scratch, print)
     log = TrainLog(folder / "train_log.jsonl", start.step if start else 0)
     trainer = pl.Trainer(
         accelerator="cpu",

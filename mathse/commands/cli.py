@@ -89,7 +89,7 @@ def main(task: Task, config_name: str, schema: type, arguments: Sequence[str] | 
         rank_command = _read_rank_command(config_name)
         job = _make_job(task, schema, traceback, rank_command, signals, started_folders)
         vars(job)["program"] = _make_program(schema, rank_command)
-        if (rank := launch.own_rank()) is not None and rank.rank:
+        if (rank := launch.read_own_rank()) is not None and rank.rank:
             # Run folders are named by their time of start. All ranks use that of rank 0, and this value is not used.
             sys.argv.insert(1, "hydra.run.dir=outputs")
         program = program_of(line.overrides, schema)
@@ -189,7 +189,7 @@ def _make_job(
             _remove_if_empty(folder)
             # A rank that lost the others did not fail itself.
             if isinstance(e, RankLost) and launch.is_supervised():
-                launch.lost_others()  # the agent names the lost rank
+                launch.end_after_others()  # the agent names the lost rank
             text = explain_error(e)
             if traceback:
                 if text is not None:
@@ -206,7 +206,7 @@ def _make_job(
             sys.exit(e.code)
         except KeyboardInterrupt:
             _remove_if_empty(folder)
-            rank = launch.own_rank()
+            rank = launch.read_own_rank()
             # Only rank 0 speaks, and none where an agent watches the ranks and speaks for them.
             if not launch.is_supervised() and (rank is None or rank.rank == 0):
                 names_folder = any(a.startswith("hydra.run.dir=") or a == "resume=last" for a in sys.argv[1:])
@@ -262,8 +262,8 @@ def run_or_start_ranks(task: Task, config: Any, folder: Path, command: Sequence[
         command: the command of the same run, which starts a rank. Used where the run needs several devices and this
             process is not yet a rank.
     """
-    launch.require(config.trainer.strategy)
-    if launch.own_rank() is not None or config.trainer.devices == 1:
+    launch.require_packages(config.trainer.strategy)
+    if launch.read_own_rank() is not None or config.trainer.devices == 1:
         keep_freed_memory()
         return task(config, folder)
     from mathse.training import agent  # loads torch
@@ -332,7 +332,7 @@ def _fail(text: str | None, error: BaseException) -> NoReturn:
 
 
 def _print_error(*lines: str) -> None:
-    rank = launch.own_rank()
+    rank = launch.read_own_rank()
     if rank is not None and rank.rank and not launch.is_supervised():  # the agent adds the rank itself
         lines = tuple(f"rank {rank.rank}: {line}" for line in lines)
     print(*lines, sep="\n", file=sys.stderr, flush=True)

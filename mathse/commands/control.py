@@ -28,8 +28,8 @@ from mathse.reporting import report
 from mathse.reporting.progress.wording import accuracy_text, gain, points
 from mathse.reporting.report.run import BEST, CONTROL_TITLES, EQUAL
 from mathse.runs.layout import CONTROLS, METRICS, TRAIN
-from mathse.runs.ledger import flops_of_run, flops_of_trained_row, spent_in
-from mathse.runs.reader import FinishedStage, Run, finished_summary, read_run
+from mathse.runs.ledger import compute_row_flops, read_spent, sum_flops
+from mathse.runs.reader import FinishedStage, Run, read_finished_summary, read_run
 from mathse.runs.store import write_json
 from mathse.scoring.metrics import transitions, wilson
 from mathse.scoring.resampling import difference_interval, mcnemar, paired_interval
@@ -61,7 +61,7 @@ class Controls:
     """The controls of one run. Raises RunError for an unfinished run, or a run without its FLOPs."""
 
     def __init__(self, folder: Path) -> None:
-        if finished_summary(folder) is None:
+        if read_finished_summary(folder) is None:
             raise RunError(f"{folder}: has not finished; a control repeats what a finished run spent")
         self.run: Run = read_run(folder)
         if self.run.task != "evolve":
@@ -71,7 +71,7 @@ class Controls:
         if self.distill not in measured:
             raise RunError(f"{folder}: its students were not measured on test problems; callbacks.evaluate does that")
         self.last = measured[-1]
-        budget, row = flops_of_run(self.run.stages), flops_of_trained_row(self.distill)
+        budget, row = sum_flops(self.run.stages), compute_row_flops(self.distill)
         if budget is None or row is None:
             raise RunError(
                 f"{folder}: a stage does not record how many operations it took, so no control of equal compute can be "
@@ -120,7 +120,7 @@ class Controls:
     def _read_distilled(self) -> ControlStudent:
         """Return the run's own distilled student."""
         metrics = self.distill.json(METRICS)
-        flops = spent_in(self.distill).training_flops or 0
+        flops = read_spent(self.distill).training_flops or 0
         return ControlStudent(self.steps, flops, metrics["dev_accuracy"], self.distill.solved())
 
     def _train(self, name: str, steps: int) -> ControlStudent:
@@ -140,7 +140,7 @@ class Controls:
         run_task(config, folder)
         stage = read_run(folder).stage("sft")
         assert stage is not None  # run_task has just made it
-        spent, metrics = spent_in(stage), stage.json(METRICS)
+        spent, metrics = read_spent(stage), stage.json(METRICS)
         return ControlStudent(steps, spent.flops or 0, metrics["dev_accuracy"], stage.solved())
 
     def _compare(self, control: ControlStudent, flops: int) -> dict[str, Any]:

@@ -89,7 +89,7 @@ def _find_later_mistakes(config: TrainConfig, unnamed: bool) -> Iterator[str]:
     if key is not None and not os.environ.get(key):
         yield f"key: teacher=openai reads {key}, which is not set; export {key}=..."
     try:
-        memory.refuse_what_cannot_fit(config, memory.device_of(config))
+        memory.check_memory(config, memory.read_device(config))
     except ConfigError as error:
         yield from (f"memory: {line}" for line in str(error).splitlines())
     # A hub id whose weights are not in the cache would start a long download.

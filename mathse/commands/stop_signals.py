@@ -92,7 +92,7 @@ def handle_stop_signals() -> Iterator[StopSignals]:
     if threading.current_thread() is not threading.main_thread():
         yield signals
         return
-    rank = launch.own_rank()
+    rank = launch.read_own_rank()
     decides = rank is None or rank.rank == 0
     numbers = [signal.SIGINT, *SCHEDULER_SIGNALS] if decides else [signal.SIGINT, signal.SIGUSR1]
     before = {number: signal.getsignal(number) for number in numbers}

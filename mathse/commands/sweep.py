@@ -16,7 +16,7 @@ from mathse.config.sweeps import HASH
 from mathse.errors import ConfigError
 from mathse.reporting.progress.wording import accuracy_text, aligned
 from mathse.runs.layout import METRICS, RUN
-from mathse.runs.reader import finished_summary
+from mathse.runs.reader import read_finished_summary
 from mathse.runs.store import read_json
 from mathse.training import launch
 
@@ -38,7 +38,7 @@ def refuse_impossible_sweeps(config: Any) -> None:
             "resume = 'last': finds one run, and this is a sweep (-m); leave it out: with the same command, finished "
             "jobs return their number and the other jobs continue"
         )
-    rank = launch.own_rank()
+    rank = launch.read_own_rank()
     if rank is not None and rank.size > 1:
         raise ConfigError(
             f"a sweep (-m) was started {rank.size} times, once per rank: start it once, and each of its jobs starts "
@@ -78,7 +78,7 @@ def format_sweep_table(jobs: Sequence[Path]) -> list[str]:
 
     table = [("job", "last stage", "test accuracy", "dev accuracy")]
     for name, job in zip(names, jobs, strict=True):
-        summary = finished_summary(job)
+        summary = read_finished_summary(job)
         if summary is None:
             table.append((name, "unfinished" if (job / RUN).exists() else "failed", "-", "-"))
             continue

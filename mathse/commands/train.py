@@ -28,7 +28,7 @@ from mathse.config.backbones import InternVL25, Qwen2VL
 from mathse.config.generators import HFGenerator, VLLMGenerator
 from mathse.config.schema import TrainConfig
 from mathse.runs.layout import RUN
-from mathse.runs.reader import finished_summary
+from mathse.runs.reader import read_finished_summary
 from mathse.runs.store import read_json
 
 SERVED = (Qwen2VL, InternVL25)  # families that vLLM supports
@@ -42,7 +42,7 @@ def train(config: TrainConfig, folder: Path) -> float | None:
             plan = import_subcommand("plan")
             plan.show_plan(plan.choose_data(config, overrides))
             return None
-        if finished_summary(folder) is None:
+        if read_finished_summary(folder) is None:
             refuse_incomplete(config, overrides)
         config = choose_engine(config, folder, overrides)
     from mathse.evolution.tasks import run_task  # loads torch, after the settings have been checked

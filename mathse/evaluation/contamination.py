@@ -21,7 +21,7 @@ from mathse.data.sources import problem_lookup, problem_named
 from mathse.errors import DataError, MathSEError
 from mathse.evaluation.benchmark import Item
 from mathse.runs.layout import RUN
-from mathse.runs.reader import read_head, run_above
+from mathse.runs.reader import find_run_above, read_head
 from mathse.runs.store import write_jsonl
 from mathse.types import Problem
 
@@ -91,7 +91,7 @@ def training_rows(file: Path) -> Iterator[tuple[int, Problem]]:
 
 def _problems_of_run(file: Path) -> Callable[[str], Problem]:
     """Problems by id, from the run that ``file`` lies in."""
-    if (run := run_above(file)) is None:
+    if (run := find_run_above(file)) is None:
         raise DataError(
             f"{file}: its rows name problems of a run, and no folder above it is one ({RUN}); give the file of "
             'problems instead, rows {"id", "question", "images"}'

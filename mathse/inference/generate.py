@@ -109,7 +109,8 @@ def complete_with_costs(
             pending.append(batch)
             yield batch
 
-    for completions in work_queue.in_order(keep_pending(), _complete_with(backbone), _open_shared, spec_of(backbone)):
+    answers = work_queue.map_in_order(keep_pending(), _complete_with(backbone), _open_shared, spec_of(backbone))
+    for completions in answers:
         batch = pending.popleft()
         yield completions, [costs.count_local(row, of_row) for row, of_row in zip(batch.rows, completions, strict=True)]
 

@@ -107,6 +107,7 @@ class Completion:
     prompt: Amounts = Amounts()  # what was read before it, once for all samples of a row
     given: int = 0  # ids that were read behind that
     sampled: int = 0  # ids that were written by the model
+    log_probs: list[float] | None = None  # of each sampled id, under the distribution that it was sampled from
 
 
 class Backbone(ABC):
@@ -232,7 +233,10 @@ class Backbone(ABC):
         # encoded apart from the prompt: no token may span the two, since sampling starts between them
         answers = [self._marks_of_replies.defuse(row["response"]) for row in rows if "response" in row]
         responses = iter(self.tokenizer(answers, add_special_tokens=False)["input_ids"] if answers else [])
-        return [[*next(responses), self.end_id] if "response" in row else [] for row in rows]
+        # A sampled response keeps its ids: the ids of its text may be others.
+        return [
+            [*next(responses), self.end_id] if "response" in row else list(row.get("response_ids", ())) for row in rows
+        ]
 
     def lengths(self, rows: Sequence[Row]) -> list[Length]:
         """How many tokens each row comes to."""
@@ -404,6 +408,7 @@ class Backbone(ABC):
         watch: Sequence[int] = (),
         begun: Sequence[int] = (),
         go_on: GoOn | None = None,
+        with_log_probs: bool = False,
     ) -> list[list[Completion]]:
         """Sample n responses a row (greedily at temperature 0), each prompt read once; draws depend on ``seed``.
 
@@ -415,6 +420,7 @@ class Backbone(ABC):
             go_on: decides by the log-probabilities (W,) of the tokens of ``watch`` behind ``begun`` (n = 1): ids that
                 the response goes on with, or None to end it there, with its likeliest next token. ``watched`` holds
                 these log-probabilities alone.
+            with_log_probs: return the log-probability of each sampled token too.
         """
         features = self.tower_features
         with nullcontext() if features is None else features.used("fill"):
@@ -436,7 +442,7 @@ class Backbone(ABC):
                     draws = Draws(total, torch.Generator(self.device).manual_seed(seed)) if temperature > 0 else None
                     watcher = Watch(watch) if watch else None
                     settings = {"max_new_tokens": max_new_tokens, **sampling}
-                    written += self._write(pieces, images, part, n, watcher, draws, go_on, settings)
+                    written += self._write(pieces, images, part, n, watcher, draws, go_on, settings, with_log_probs)
                     done += count
                     continue
                 except torch.OutOfMemoryError as e:
@@ -469,6 +475,7 @@ class Backbone(ABC):
                 prompts[k // n],
                 response.given,
                 len(response.ids) - response.given,
+                response.log_probs,
             )
             for k, (text, response) in enumerate(zip(texts, written, strict=True))
         ]
@@ -484,6 +491,7 @@ class Backbone(ABC):
         draws: Draws | None,
         go_on: GoOn | None,
         settings: Mapping[str, Any],
+        with_log_probs: bool = False,
     ) -> list[Written]:
         """The sequences ``part`` of a batch, n for each of ``pieces``; ``settings`` are generate's."""
         used = slice(part.start // n, (part.stop - 1) // n + 1)  # the prompts of this part
@@ -502,6 +510,7 @@ class Backbone(ABC):
                 draws=draws,
                 end_ids=end_ids,
                 max_new_tokens=settings["max_new_tokens"],
+                with_log_probs=with_log_probs,
             )
             if go_on is not None and watch is not None:
                 likeliest = logits_processor(input_ids, logits).argmax(-1)

@@ -192,11 +192,13 @@ class Draws:
 @dataclass(frozen=True)
 class Written:
     """What was written behind a prompt: token ids, the end token included, and each step's watched log-probabilities
-    (steps, watched tokens). The first ``given`` ids were read and not sampled."""
+    (steps, watched tokens). The first ``given`` ids were read and not sampled. ``log_probs``: of each id, under the
+    distribution that it was sampled from."""
 
     ids: list[int]
     watched: Tensor | None
     given: int = 0
+    log_probs: list[float] | None = None
 
 
 def write(
@@ -210,6 +212,7 @@ def write(
     draws: Draws | None,
     end_ids: Tensor,
     max_new_tokens: int,
+    with_log_probs: bool = False,
 ) -> list[Written]:
     """Write R sequences from the rows that were read until each has ended.
 
@@ -219,9 +222,12 @@ def write(
         sequences: (R,) their numbers in the batch, see ``Draws``.
         process: generate's logits processors.
         draws: None: greedily.
+        with_log_probs: return the log-probability of each token too, behind all logits processors (temperature,
+            suppressed ids, truncation), in float32.
     """
     width = len(sequences)
     written = ids.new_zeros(width, max_new_tokens)  # 0 behind a sequence's end
+    log_probs = torch.zeros(width, max_new_tokens if with_log_probs else 0, device=ids.device)
     watched: list[Tensor] = []  # a step: (R, watched tokens)
     lengths = torch.full((width,), max_new_tokens, device=ids.device)
     # ``held``: which of the R sequences the rows in the cache are; ``going``: which of those have not ended
@@ -231,6 +237,8 @@ def write(
         scores = process(ids, logits)
         tokens = scores.argmax(-1) if draws is None else draws.draw(scores, sequences[held])
         written[held, step] = tokens
+        if with_log_probs:
+            log_probs[held, step] = scores.log_softmax(-1).gather(-1, tokens[:, None])[:, 0]
         if watch is not None and watch.seen is not None:
             watched.append(watch.seen.new_zeros(width, len(watch.tokens)).index_copy(0, held, watch.seen))
         ends = going & torch.isin(tokens, end_ids)
@@ -246,8 +254,13 @@ def write(
         ids = torch.cat([ids, tokens[:, None]], 1)
         logits = rows.read_token(tokens)
     steps = torch.stack(watched, 1).cpu() if watched else None  # (R, steps, watched tokens)
+    by_token = log_probs.tolist()
     return [
-        Written(row[:length], None if steps is None else steps[k, :length])
+        Written(
+            row[:length],
+            None if steps is None else steps[k, :length],
+            log_probs=by_token[k][:length] if with_log_probs else None,
+        )
         for k, (row, length) in enumerate(zip(written.tolist(), lengths.tolist(), strict=True))
     ]
 

@@ -16,8 +16,16 @@ class Row(TypedDict):
 
     ``history`` holds earlier turns, (question, answer) each; the images then belong to its first question. ``marked``:
     they stand where that question has its marks ``<image>``, one each; else all of them stand before it. ``id`` names
-    the row where one is left out. Of a pair to prefer by, ``response`` is the accepted one, ``rejected`` the other, and
-    ``reference`` the log-probability of each before the fit. ``begun`` is how an answer to be sampled begins.
+    the row where one is left out. ``begun`` is how an answer to be sampled begins.
+
+    Rows of updates other than SFT have more (mathse/training/updates). Of a pair to prefer by, ``response`` is the
+    accepted path and ``rejected`` the other. A judged path has its verdict ``right`` and ``mismatched``, a path of
+    another problem; a path of a group has its ``advantage``. ``reference`` has the log-probability of each path before
+    the first step, of a path of a group that of each token.
+
+    A response that an online step has sampled has ``response_ids`` in place of ``response``: the sampled token ids, the
+    end token included if it was sampled, with ``log_probs``, the log-probability of each as it was drawn.
+    ``teacher_log_probs``: of each id by a reference or by the teacher of self-distillation.
     """
 
     id: NotRequired[str]
@@ -26,16 +34,21 @@ class Row(TypedDict):
     response: NotRequired[str]
     begun: NotRequired[str]
     rejected: NotRequired[str]
-    reference: NotRequired[tuple[float, float]]
+    mismatched: NotRequired[str]
+    right: NotRequired[bool]
+    advantage: NotRequired[float]
+    reference: NotRequired[tuple[Any, ...]]
     history: NotRequired[Sequence[tuple[str, str]]]
     marked: NotRequired[bool]
+    response_ids: NotRequired[Sequence[int]]
+    log_probs: NotRequired[Sequence[float]]
+    teacher_log_probs: NotRequired[Sequence[float]]
 
 
-def paths_of(pair: Row) -> list[Row]:
-    """The accepted and the rejected path of a pair, each as a row; a row that is no pair, alone."""
-    if "rejected" not in pair:
-        return [pair]
-    return [pair, Row(**{**pair, "response": pair["rejected"]})]
+def paths_of(row: Row) -> list[Row]:
+    """The paths of a row, each as a row: two of a pair and of a judged path with its mismatched path, else one."""
+    other = row.get("rejected", row.get("mismatched"))
+    return [row] if other is None else [row, Row(**{**row, "response": other})]
 
 
 class Part(NamedTuple):

@@ -22,8 +22,7 @@ from mathse.config.backbones import CausalLM, SmolLM2
 from mathse.config.data import JsonlData
 from mathse.config.schema import TrainConfig, Trainer
 from mathse.errors import CheckpointError, DataError
-from mathse.evolution.filter import unread_pictures
-from mathse.evolution.problems import RunProblems
+from mathse.evolution.problems import RunProblems, find_pictures_without_reader
 from mathse.models import adapters, memory, precision
 from mathse.models.base import IGNORED, Backbone
 from mathse.models.causal_lm import CausalLMBackbone
@@ -105,16 +104,16 @@ def test_problems_with_pictures_are_named_before_a_model_is_opened() -> None:
     problems = RunProblems(world(size=2))
     strict = TrainConfig(backbone=CausalLM(path="nowhere"), data=JsonlData())
     with pytest.raises(DataError, match="has a picture, and nowhere reads text alone; choose a backbone that reads"):
-        unread_pictures(SimpleNamespace(config=strict), problems)  # type: ignore[arg-type]
+        find_pictures_without_reader(SimpleNamespace(config=strict), problems)  # type: ignore[arg-type]
     skips = TrainConfig(backbone=CausalLM(path="nowhere"), data=JsonlData(on_bad_row="skip"))
-    listed = unread_pictures(SimpleNamespace(config=skips), problems)  # type: ignore[arg-type]
+    listed = find_pictures_without_reader(SimpleNamespace(config=skips), problems)  # type: ignore[arg-type]
     assert {row["id"] for row in listed} == {p.id for split in problems.splits.values() for p in split}
     sees = TrainConfig(data=JsonlData())
     sees.orm.backbone = CausalLM(path="nowhere")
     with pytest.raises(DataError, match="pass orm.see_image=false, or another orm.backbone"):
-        unread_pictures(SimpleNamespace(config=sees), problems)  # type: ignore[arg-type]
+        find_pictures_without_reader(SimpleNamespace(config=sees), problems)  # type: ignore[arg-type]
     sees.orm.see_image = False
-    assert unread_pictures(SimpleNamespace(config=sees), problems) == []  # type: ignore[arg-type]
+    assert find_pictures_without_reader(SimpleNamespace(config=sees), problems) == []  # type: ignore[arg-type]
 
 
 def test_a_saved_checkpoint_opens_equal_and_with_plain_transformers(backbone: Backbone, tmp_path: Path) -> None:

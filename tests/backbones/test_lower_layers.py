@@ -19,9 +19,9 @@ from small import picture
 from torch import Tensor
 
 from mathse.commands.tiny import BUILDERS
-from mathse.config.evolution import DPO
 from mathse.config.fits import Fit, Lora, Optimizer
 from mathse.config.schema import Trainer
+from mathse.config.updates import DPOUpdateConfig
 from mathse.errors import ConfigError, DataError
 from mathse.models import layer_states, modes
 from mathse.models.base import Backbone
@@ -31,6 +31,7 @@ from mathse.models.lower_layers import layers_of
 from mathse.models.row import Row
 from mathse.training.batches import EpochStream, MixedStream
 from mathse.training.fit import FitJob, fit
+from mathse.training.updates.preferences import DPOUpdate
 
 FAMILIES = {**BUILDERS, "causal_lm": "mathse.models.tiny.tiny_causal_lm"}
 SETTINGS = Fit(
@@ -210,14 +211,14 @@ def test_rows_that_are_made_up_on_the_way_have_no_kept_states(pictured: list[Row
     rows = rows_for("causal_lm", pictured)
     stream = MixedStream(EpochStream(rows, 4, 0), lambda draw: rows[0], 0.3, 6)
     fitted(tmp_path / "fit", rows, stream=stream, say=sentences.append)
-    assert "rows are made up on the way" in sentences[0] and not stored(tmp_path / "store")
+    assert "rows are made in each step" in sentences[0] and not stored(tmp_path / "store")
 
 
 def test_both_paths_of_a_pair_have_their_states(pictured: list[Row], tmp_path: Path) -> None:
     pairs: list[Row] = [{**row, "rejected": "It is 1."} for row in rows_for("causal_lm", pictured)]
     settings = replace(SETTINGS, val_rows=0)
-    fitted(tmp_path / "plain", pairs, settings, gb=1e-9, dpo=DPO())
-    fitted(tmp_path / "kept", pairs, settings, dpo=DPO())
+    fitted(tmp_path / "plain", pairs, settings, gb=1e-9, update=DPOUpdate(DPOUpdateConfig()))
+    fitted(tmp_path / "kept", pairs, settings, update=DPOUpdate(DPOUpdateConfig()))
     assert len(stored(tmp_path / "store")) == 2 * len(pairs)
     assert losses(tmp_path / "kept") == pytest.approx(losses(tmp_path / "plain"), rel=1e-5)
 

@@ -59,7 +59,7 @@ def test_during_a_fit_a_scheduler_only_asks_and_ctrl_c_ends_it_at_once(monkeypat
     monkeypatch.setattr(leaving, "_asked", False)
     child = os.fork()
     if child == 0:
-        with handle_stop_signals(), leaving.fit_under_way(decides=True):
+        with handle_stop_signals(), leaving.stop_between_steps(decides=True):
             send(signal.SIGUSR1)
             send(signal.SIGUSR1)  # of the job's step, too
             send(signal.SIGTERM)

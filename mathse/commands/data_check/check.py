@@ -167,7 +167,7 @@ class DataCheck:
             self._warn(problem, "solution", f"the solution does not end in the answer {problem.answer!r:.60}")
 
     def _find_refusal(self, problem: Problem, images: Sequence[Image]) -> str | None:
-        """Return the reason against a problem, as in a run (mathse/evolution/filter.py); None if it can be used."""
+        """Return the reason against a problem, as in a run (mathse/evolution/problems.py); None if it can be used."""
         if self.backbone is None:
             return None
         row = solve_row(self.backbone.prompt_style, problem)

@@ -16,9 +16,14 @@ from mathse.data.domains import recorded_domain
 from mathse.data.labelled_paths import read_labelled
 from mathse.data.sources import problem_lookup, problem_named
 from mathse.errors import DataError
-from mathse.evolution.preferences import Preference, preference_row, preferences
 from mathse.evolution.state import Judged
-from mathse.evolution.training_rows import rewrites, training_row
+from mathse.evolution.training_rows import (
+    Preference,
+    make_preference_row,
+    make_training_row,
+    pair_paths,
+    read_reflections,
+)
 from mathse.inference import prompts
 from mathse.judges import orm_rows
 from mathse.models.row import Row, with_pictures_first
@@ -80,11 +85,11 @@ def read_sft_examples(run: Run, stage: str) -> Iterator[Example]:
     problem_of, family = problem_lookup(run.config), read_family(run.config["backbone"])
     style, with_draft = read_style(run.config["backbone"]), run.config["evolution"]["reflect"].get("row") == "draft"
     # With reflect.row=draft a rewrite is trained behind its draft and feedback.
-    rewritten = rewrites(run.folder, source.rows(TRAIN, ReasoningPath)) if with_draft else {}
+    rewritten = read_reflections(run.folder, source.rows(TRAIN, ReasoningPath)) if with_draft else {}
     for number, path in source.lines(TRAIN, ReasoningPath):
         problem = problem_named(path.problem_id, problem_of, f"{source.folder / TRAIN}:{number}")
         reflection = rewritten.get(path.id)
-        row = _order_pictures(training_row(style, problem, path, reflection), family)
+        row = _order_pictures(make_training_row(style, problem, path, reflection), family)
         version = prompts.version("reflect" if reflection is not None else "generate", style, problem)
         yield Example(
             path,
@@ -113,10 +118,10 @@ def read_preference_examples(run: Run, stage: str) -> Iterator[Example]:
     else:
         train = JsonlRows(source.folder / TRAIN, ReasoningPath)
         incorrect = JsonlRows(source.folder / INCORRECT, Judged) if source.has(INCORRECT) else ()
-        file, pairs = TRAIN, preferences(train, incorrect)
+        file, pairs = TRAIN, pair_paths(train, incorrect)
     for pair in pairs:
         problem = problem_named(pair.chosen.problem_id, problem_of, str(source.folder / file))
-        row = _order_pictures(preference_row(style, problem, pair), family)
+        row = _order_pictures(make_preference_row(style, problem, pair), family)
         yield Example(
             pair.chosen,
             problem,

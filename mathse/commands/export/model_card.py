@@ -14,7 +14,7 @@ from mathse.commands.export.data_card import describe_decontamination, escape_ce
 from mathse.commands.export.examples import read_family
 from mathse.data.domains import subject
 from mathse.data.source_terms import UNKNOWN, terms_of
-from mathse.runs.checkpoints import Checkpoint, checkpoints
+from mathse.runs.checkpoints import Checkpoint, list_checkpoints
 from mathse.runs.fit_ranks import RANKS
 from mathse.runs.layout import CHECKPOINT, ORM_STAGES, SOURCES, TRAINED, title
 from mathse.runs.reader import Run
@@ -62,7 +62,7 @@ DEVICES = ("trainer.precision", *RANKS)
 
 def render_model_card(run: Run, stage: str, adapter: bool = False) -> str:
     """Return README.md of the stage's checkpoint, or of its LoRA adapter."""
-    checkpoint = checkpoints(run)[f"{stage}/{CHECKPOINT}"]
+    checkpoint = list_checkpoints(run)[f"{stage}/{CHECKPOINT}"]
     # The ORM, and the solver from which it starts, may have another backbone than the student.
     is_orm = stage in ORM_STAGES
     backbone = (run.config["orm"].get("backbone") if is_orm else None) or run.config["backbone"]

@@ -15,7 +15,7 @@ from mathse.commands.lineage.lines import Line, read_lines
 from mathse.commands.lineage.story import trace_path
 from mathse.errors import DataError
 from mathse.reporting.progress.wording import clean
-from mathse.runs.checkpoints import Checkpoint, checkpoints
+from mathse.runs.checkpoints import Checkpoint, list_checkpoints
 from mathse.runs.layout import (
     CHECKPOINT,
     FEEDBACK,
@@ -58,7 +58,7 @@ class Descent:
 
     def __init__(self, run: Run, problem_id: str, split: str | None) -> None:
         self.run, self.problem_id, self.split = run, problem_id, split
-        self.checkpoints = checkpoints(run)
+        self.checkpoints = list_checkpoints(run)
         self.paths: dict[str, str] = {}  # id -> reason
         self.models: dict[str, str] = {}  # checkpoint -> reason
         self.trained_rows: Counter[str] = Counter()  # file -> number of descending rows in the training

@@ -12,10 +12,11 @@ from mathse.data.content_hashes import content_hashes
 from mathse.data.domains import recorded_domain
 from mathse.data.images import image_size, stored_sha256
 from mathse.data.labelled_paths import read_labelled
+from mathse.data.problems import location
 from mathse.data.source_terms import UNKNOWN, terms_of
 from mathse.data.sources import recorded_data, recorded_source
 from mathse.errors import ConfigError, DataError
-from mathse.evolution.sources import image_at, origin, origin_at
+from mathse.evolution.problems import describe_origin, resolve_image
 from mathse.runs.layout import SOURCES
 from mathse.runs.reader import Run
 from mathse.types import Problem
@@ -98,7 +99,7 @@ def trace_problem(run: Run, problem_id: str) -> TracedProblem:
     file, source = str(row.get("file", "")), str(row.get("source", ""))
     images = []
     for image, digest in zip(row.get("images", []), row.get("image_sha256", []), strict=True):
-        ref = image_at(file, image)
+        ref = resolve_image(file, image)
         try:
             images.append(ImageState(image, digest, stored_sha256(ref), image_size(ref)))
         except (ConfigError, DataError, OSError):
@@ -138,9 +139,9 @@ def _read_now(run: Run, problem_id: str, only_labelled: bool) -> tuple[Problem, 
             continue
         for row in read_labelled(Path(file), source.get, recorded_domain(run.config)):
             if row.problem.id == problem_id:
-                return row.problem, origin_at(row.problem, file, row.line)
+                return row.problem, describe_origin(row.problem, file, row.line)
     problem: Problem = source.get(problem_id)
-    return problem, origin(source, problem)
+    return problem, describe_origin(problem, *location(source, problem))
 
 
 def _find_changes(run: Run) -> Iterator[str]:

@@ -13,7 +13,7 @@ from mathse.commands.lineage.lines import ROW_FILES, find_lines, parse_location,
 from mathse.commands.lineage.problem import TracedProblem, read_recorded_row, trace_problem
 from mathse.errors import DataError
 from mathse.reporting.progress.wording import clean
-from mathse.runs.checkpoints import Checkpoint, checkpoints
+from mathse.runs.checkpoints import Checkpoint, list_checkpoints
 from mathse.runs.layout import (
     FEEDBACK_VERDICTS,
     PATH_FILES,
@@ -137,7 +137,7 @@ def trace_path(run: Run, name: str) -> Story:
             parent = paths[parent].lineage.parent or ""
 
     # Checkpoints of this run that wrote, judged or were trained on the paths.
-    models = checkpoints(run)
+    models = list_checkpoints(run)
     identities = {stage.name: stage.identity for stage in run.stages}
     own_judge = run.config.get("judge", {}).get("checkpoint") is None
     steps = []

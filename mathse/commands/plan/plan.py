@@ -46,7 +46,7 @@ class Plan:
 
     @property
     def device(self) -> memory.Device:
-        return memory.device_of(self.config)
+        return memory.read_device(self.config)
 
     def dollars(self, stage: StagePlan) -> LowHigh | None:
         """Return the dollars of a stage: 0 without a request to a server, None without a known price."""
@@ -186,7 +186,7 @@ def make_plan(config: TrainConfig, *, sample: int, rates: Sequence[str] = (), li
 
     Raises DataError for data that a run would refuse.
     """
-    memory.expect_layers_that_train(config)
+    memory.check_frozen_layers(config)
     known_rates = read_rates(rates, like)
     source = open_source(config)
     splits = source.splits().values()

@@ -23,7 +23,7 @@ from mathse.inference import prompts
 from mathse.models.needs import architecture_of, planned_precision
 from mathse.models.operations import Amounts, picture_amounts, written_behind
 from mathse.runs.layout import PATHS, VERDICTS
-from mathse.runs.ledger import FLOPS, TOKENS, spent_in
+from mathse.runs.ledger import FLOPS, TOKENS, read_spent
 from mathse.runs.reader import FinishedStage, Run, read_run
 from mathse.types import Problem
 
@@ -217,7 +217,7 @@ def _measure_costs(run: Run) -> dict[str, UnitCost]:
         ("rows", [stage for stage in run.stages if stage.name != "orm"]),
         ("rows of the ORM", [stage for stage in run.stages if stage.name == "orm"]),
     ):
-        fits = [spent for stage in stages if (spent := spent_in(stage)).trained_rows]
+        fits = [spent for stage in stages if (spent := read_spent(stage)).trained_rows]
         rows = sum(spent.trained_rows or 0 for spent in fits)
         if rows:
             trained = sum(spent.trained_tokens or 0 for spent in fits)
@@ -226,7 +226,7 @@ def _measure_costs(run: Run) -> dict[str, UnitCost]:
 
     answers = read = written = answer_flops = 0
     for stage in run.stages:
-        spent = spent_in(stage)
+        spent = read_spent(stage)
         if spent.flops is None or not _only_samples(stage):
             continue
         answers += sum(1 for _ in stage.rows(PATHS))

@@ -76,7 +76,7 @@ def format_plan(plan: Plan) -> Iterator[str]:
             jobs = ", ".join(f"{name} {_format_count(job.requests)}" for name, job in stage.jobs.items())
             yield f"{stage.name}: {jobs}"
     yield from plan.notes
-    yield from memory.described(plan.config, plan.device)
+    yield from memory.describe_plan(plan.config, plan.device)
 
 
 def _list_spending(plan: Plan) -> list[tuple[str, ...]]:

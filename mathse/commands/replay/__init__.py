@@ -25,7 +25,7 @@ from mathse.config.program import program
 from mathse.errors import ConfigError
 from mathse.reporting.progress.wording import aligned
 from mathse.runs.layout import TRAIN
-from mathse.runs.reader import run_above
+from mathse.runs.reader import find_run_above
 from mathse.runs.store import make_folder, write_json, write_jsonl
 
 __all__ = ["main", "replay_run"]
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, metavar="DIR", help="also write whatif.json and train.jsonl to this folder")
     arguments = parser.parse_args(argv)
     out: Path | None = arguments.out
-    if out is not None and (run := run_above(out)):  # train.jsonl must not overwrite rows of a run
+    if out is not None and (run := find_run_above(out)):  # train.jsonl must not overwrite rows of a run
         raise ConfigError(f"--out = {out}: is in the run {run}, which must not change; pass another folder")
     result = replay_run(arguments.run, arguments.overrides)
     if out is not None:

@@ -15,7 +15,7 @@ from typing import Any
 from mathse.commands.replay.rules import Decider, Rules
 from mathse.data.sources import problem_lookup
 from mathse.errors import DataError, MathSEError
-from mathse.evolution.state import EvolutionState, Judged, Keep, judged_rows, not_rewritten
+from mathse.evolution.state import EvolutionState, Judged, Keep, join_verdicts, select_pending
 from mathse.runs.layout import PATHS, REFLECTIONS, RUN, TRAIN, VERDICTS
 from mathse.runs.reader import FinishedStage, Run, read_run
 from mathse.scoring.metrics import accepted, decide
@@ -212,7 +212,7 @@ class Replay:
         judged: list[Judged] = []
         self.missing = 0
         for attempt in range(int(self.reflecting["tries"])):
-            for draft in not_rewritten(drafts, judged, self.accepts):
+            for draft in select_pending(drafts, judged, self.accepts):
                 if (item := written.get((draft.path.id, attempt))) is None:
                     self.missing += 1
                 else:
@@ -263,7 +263,7 @@ def _read_stages(run: Run) -> Iterator[StoredStage]:
         elif not stage.has(PATHS):
             continue
         try:
-            judged = tuple(judged_rows(paths, list(stage.rows(VERDICTS, Verdict))))
+            judged = tuple(join_verdicts(paths, list(stage.rows(VERDICTS, Verdict))))
         except KeyError as error:
             raise DataError(
                 f"{stage.folder / VERDICTS}: has no verdict on {error.args[0]}; the run's files were changed"

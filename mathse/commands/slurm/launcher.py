@@ -30,7 +30,7 @@ from mathse.commands.slurm.submission import SlurmJob
 from mathse.config import sweeps
 from mathse.config.options import CONF
 from mathse.errors import MathSEError
-from mathse.runs.reader import finished_summary
+from mathse.runs.reader import read_finished_summary
 
 SCRIPT = CONF / "hydra" / "launcher" / "job.sh"
 FIRST_PAUSE, MAX_PAUSE = 1.0, 15.0  # seconds between two queries of the queue; the pause grows
@@ -106,7 +106,7 @@ def _submit_or_find(
 ) -> dict[SlurmJob, SweepJob]:
     """Return the unfinished jobs by their job in SLURM, which is running already or is submitted here."""
     # A job of an earlier submission counts as running if SLURM still has it and it has no exit code.
-    unfinished = [job for job in jobs if finished_summary(job.folder) is None]
+    unfinished = [job for job in jobs if read_finished_summary(job.folder) is None]
     before = submission.read_submitted(sweep)
     alive = {number for number, state in queue.query_states().items() if state.is_alive} if before else set()
     running = {job.folder: job for job in before.values() if job.number in alive and job.status() is None}
@@ -139,7 +139,7 @@ def _submit(commands: Mapping[Path, list[str]], sweep: Path, slurm: SlurmSetting
 
 
 def _make_return(job: SweepJob, reason: str | None, choosing: bool) -> JobReturn:
-    number = (finished_summary(job.folder) or {}).get("metric")
+    number = (read_finished_summary(job.folder) or {}).get("metric")
     if reason is None and number is None and choosing:
         reason = "the run has no dev accuracy for the sweeper to choose by; callbacks.evaluate measures it"
     result = JobReturn(overrides=job.overrides, cfg=job.config, working_dir=str(job.folder))

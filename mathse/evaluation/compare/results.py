@@ -12,9 +12,9 @@ from mathse.config.data import set_name
 from mathse.errors import DataError, RunError
 from mathse.evaluation.folder import SCORED, SETTINGS
 from mathse.runs.layout import METRICS, PREDICTIONS
-from mathse.runs.ledger import seconds_until, with_costs
+from mathse.runs.ledger import add_costs, sum_seconds_until
 from mathse.runs.reader import FinishedStage, is_run, is_stage, read_stage, read_stages
-from mathse.runs.settings import nested
+from mathse.runs.settings import nest
 from mathse.runs.store import read_json, read_jsonl
 
 
@@ -71,9 +71,9 @@ def read_results(argument: str) -> RunResults:
         if measured := [stage for stage in stages if stage.has(PREDICTIONS)]:
             last = measured[-1]
             last.verify(checkpoint=False)  # a figure stands for its whole stage, also for rows that are not shown
-            data = nested(last.settings).get("data", {})
+            data = nest(last.settings).get("data", {})
             scores = {set_name(data): Scores(last.solved(), last.json(METRICS) or {})}
-            spent, seconds = with_costs({"stage": last.name}, whole), seconds_until(last.name, whole)
+            spent, seconds = add_costs({"stage": last.name}, whole), sum_seconds_until(last.name, whole)
     if not scores:
         raise RunError(
             f"{text}: holds no scored answers; pass an output folder of evaluate.py, a stage of a training run that "

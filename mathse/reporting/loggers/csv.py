@@ -14,7 +14,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 from mathse.reporting.loggers.figures import STAGE_KEYS, figures
-from mathse.runs.ledger import with_costs
+from mathse.runs.ledger import add_costs
 from mathse.runs.reader import read_stages
 from mathse.runs.stage_cache import RunFolder, Stage
 
@@ -46,7 +46,7 @@ class CsvLogger:
 
     def _write(self) -> None:
         stages = read_stages(self._folder)
-        entries = [with_costs({**s.summary, "stage": s.name}, stages) for s in stages if "accuracy" in s.summary]
+        entries = [add_costs({**s.summary, "stage": s.name}, stages) for s in stages if "accuracy" in s.summary]
         measured = [{"stage": entry["stage"], **figures(entry)} for entry in entries]
         write_csv(self._folder / METRICS, measured, METRIC_COLUMNS)
         # A fit logs the loss of a step and what it validated after it in two lines: here they are one row.

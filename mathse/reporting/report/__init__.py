@@ -19,7 +19,7 @@ from mathse.reporting.report.listing import parts_beside, parts_folder
 from mathse.reporting.report.run import run_page
 from mathse.reporting.report.site import site_page
 from mathse.runs.layout import NOTE_OF_SWEEP, REPORT
-from mathse.runs.reader import last_change, read_head, read_run
+from mathse.runs.reader import find_last_change, read_head, read_run
 from mathse.types import Problem
 
 OUTPUTS = Path("outputs")
@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def report_of(run: Path) -> Path:
         report = run / REPORT
         # A run writes its report before its summary, so a finished run's report may be a little older than the run.
-        if report.is_file() and report.stat().st_mtime >= last_change(run):
+        if report.is_file() and report.stat().st_mtime >= find_last_change(run):
             return report
         return write_report([run], report, _problem_of, png_bytes)
 

@@ -14,7 +14,7 @@ from mathse.reporting.pages import NONE, render
 from mathse.reporting.progress.costs import NAMES, SECONDS, spent, time_computed
 from mathse.reporting.progress.wording import accuracy_text, count, percent
 from mathse.runs.layout import stage_order, title
-from mathse.runs.ledger import seconds_until
+from mathse.runs.ledger import sum_seconds_until
 from mathse.runs.reader import Run
 from mathse.runs.settings import LATER
 
@@ -70,7 +70,7 @@ def compare_page(runs: Sequence[Run]) -> str:
             last_entry = run.entries[-1]
             row = named | {"accuracy": percent(last_entry.get("accuracy"))}
             row |= zip(NAMES.values(), spent(last_entry), strict=True)
-            costs.append(row | {SECONDS: time_computed(seconds_until(last_entry["stage"], run.stages))})
+            costs.append(row | {SECONDS: time_computed(sum_seconds_until(last_entry["stage"], run.stages))})
         if run.orm:
             row = named | {"paths": count(run.orm.get("n", 0))}
             orms.append(row | {name: percent(run.orm.get(key)) for key, name in ORM_FIGURES.items()})

@@ -22,7 +22,7 @@ from mathse.reporting.progress.wording import count, duration, gain, percent, po
 from mathse.reporting.report.gallery import Choice, ProblemOf, answers_to_tests, paths
 from mathse.reporting.report.listing import Listing, Write, listing_inside, script_json
 from mathse.runs.layout import CONTROLS, title
-from mathse.runs.ledger import FLOPS, LEDGER, seconds_of, seconds_until, spent_in
+from mathse.runs.ledger import FLOPS, LEDGER, read_spent, sum_seconds, sum_seconds_until
 from mathse.runs.reader import FinishedStage, Run
 from mathse.runs.settings import flatten
 from mathse.runs.teacher_calls import CALLS
@@ -244,16 +244,16 @@ def _costs(run: Run, scored: Sequence[Mapping[str, Any]]) -> dict[str, object]:
     for e in scored:
         row: Row = {"stage": title(e["stage"]), "accuracy": percent(e["accuracy"])}
         row |= zip(NAMES.values(), spent(e), strict=True)
-        until.append(row | {SECONDS: time_computed(seconds_until(e["stage"], run.stages))})
+        until.append(row | {SECONDS: time_computed(sum_seconds_until(e["stage"], run.stages))})
     by_stage: list[Row] = []
     for stage in run.stages:
-        method, measuring = spent_in(stage), spent_in(stage, "measuring")
+        method, measuring = read_spent(stage), read_spent(stage, "measuring")
         own = {**method.to_json(), CALLS: stage.manifest.get(LEDGER, {}).get("method", {}).get(CALLS)}
         row = {"stage": title(stage.name)}
         row |= zip(NAMES.values(), spent(own), strict=True)
         row["of these in fits"] = amount(FLOPS, method.training_flops)
         row["FLOPs to measure"] = amount(FLOPS, measuring.flops)
-        by_stage.append(row | {SECONDS: time_computed(seconds_of(stage))})
+        by_stage.append(row | {SECONDS: time_computed(sum_seconds(stage))})
     return {"costs": until, "costs_by_stage": by_stage}
 
 

@@ -20,7 +20,7 @@ from mathse.reporting.charts import safe
 from mathse.reporting.pages import NONE, render
 from mathse.reporting.progress.wording import percent
 from mathse.runs.layout import stage_order
-from mathse.runs.reader import Run, read_run, runs_below
+from mathse.runs.reader import Run, find_runs, read_run
 from mathse.runs.store import read_json
 
 QUESTION = re.compile(r"\*\*Question\.\*\*\s+(.+?)(?:\n\s*\n|\Z)", re.DOTALL)  # of a study's README
@@ -40,7 +40,7 @@ def site_page(roots: Sequence[Path], experiments: Path, out: Path, report_of: Ca
     links: dict[Path, str] = {}  # run folder -> its report, from the page
     damaged: list[str] = []  # what is wrong with a run folder
     unreported: list[str] = []  # what is wrong with a file that only the run's own page reads
-    for folder in runs_below(roots):
+    for folder in find_runs(roots):
         try:
             run = read_run(folder)
         except MathSEError as e:

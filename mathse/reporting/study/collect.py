@@ -19,8 +19,8 @@ from mathse.reporting.pages import NONE
 from mathse.reporting.report.compare import comparable
 from mathse.reporting.study.design import Design, programs
 from mathse.runs.layout import ORM_HELD, PREDICTIONS, SUMMARY
-from mathse.runs.ledger import seconds_by_name
-from mathse.runs.reader import FinishedStage, Run, read_head, read_run, runs_below
+from mathse.runs.ledger import name_seconds
+from mathse.runs.reader import FinishedStage, Run, find_runs, read_head, read_run
 from mathse.scoring.metrics import Interval, accepted, mean_interval
 from mathse.scoring.resampling import paired_interval
 from mathse.types import Verdict
@@ -90,7 +90,7 @@ def collect(design: Design, root: Path, seeds: Sequence[int] | None = None) -> C
     """The study's runs below ``root``. Raises RunError that names each cell without a finished run, two runs for one
     cell, and runs of a variant whose settings differ."""
     cells: dict[tuple[str, int], Run] = {}  # (variant, seed) -> its finished run
-    for folder in runs_below([root]):
+    for folder in find_runs([root]):
         config = read_head(folder)["config"]
         if config.get("study") != design.name or config.get("variant") not in design.variants:
             continue
@@ -136,7 +136,7 @@ def value(run: Run, measure: str) -> float | None:
     if figures is None:
         return None
     if key in SECONDS and stage != "orm":
-        return seconds_by_name(figures["stage"], run.stages).get(key)
+        return name_seconds(figures["stage"], run.stages).get(key)
     number = figures.get(key)
     if key not in figures or not (number is None or isinstance(number, int | float)):
         known = ", ".join(k for k, v in figures.items() if isinstance(v, int | float))

@@ -27,10 +27,10 @@ from mathse.models.operations import Amounts
 from mathse.models.row import Row
 from mathse.runs.layout import CHECKPOINT, SCRATCH, TRAIN_LOG
 from mathse.runs.store import read_jsonl
-from mathse.training.divergence import BASIS, IN_A_ROW, Divergence
+from mathse.training.divergence import MAX_EXPLODING_STEPS, MIN_STEPS, Divergence
 from mathse.training.fit import FitJob, fit
-from mathse.training.peak_flops import peak_flops, peak_of
-from mathse.training.resume import newest
+from mathse.training.peak_flops import find_peak_by_name, find_peak_flops
+from mathse.training.resume import find_newest
 
 TRAINER = Trainer(precision="32-true", checkpoint_every=2, log_every=1)
 SETTINGS = Fit(max_steps=6, batch_size=4, micro_batch_size=2, val_every=3, optimizer=Optimizer(lr=5e-3))
@@ -47,7 +47,7 @@ def job(folder: Path, rows: Sequence[Row], settings: Fit = SETTINGS, **changes: 
 
 
 def saved_step(folder: Path) -> int:
-    point = newest(folder / SCRATCH, print)
+    point = find_newest(folder / SCRATCH, print)
     assert point is not None
     return point.step
 
@@ -127,9 +127,9 @@ def test_peaks_are_known_by_the_names_that_drivers_give() -> None:
              "NVIDIA H200": 989e12, "NVIDIA A100-SXM4-80GB": 312e12, "NVIDIA A100 80GB PCIe": 312e12,
              "NVIDIA L40S": 362e12, "NVIDIA L4": 121e12, "NVIDIA B200": 2250e12, "NVIDIA GH200 480GB": 989e12,
              "NVIDIA GeForce RTX 4090": 165.2e12, "NVIDIA RTX 6000 Ada Generation": 364e12}  # fmt: skip
-    assert {name: peak_of(name) for name in names} == names
-    assert peak_of("Tesla V100-SXM2-32GB") is peak_of("Some GPU of tomorrow") is None
-    assert peak_flops(torch.device("cpu")) is None
+    assert {name: find_peak_by_name(name) for name in names} == names
+    assert find_peak_by_name("Tesla V100-SXM2-32GB") is find_peak_by_name("Some GPU of tomorrow") is None
+    assert find_peak_flops(torch.device("cpu")) is None
 
 
 # --- what has gone wrong --------------------------------------------------------------------------------------------
@@ -142,7 +142,7 @@ def test_a_weight_that_is_no_number_stops_the_fit_and_keeps_the_resume_point_bef
     with pytest.raises(FitDiverged) as error:
         fit(tiny_backbone(), spoilt, [Spoil(4, NAN)])
     message = str(error.value)
-    assert message.startswith("the fit was stopped after step 5: its loss is nan; pass resume=branch and ")
+    assert message.startswith("training was stopped after step 5: its loss is nan; pass resume=branch and ")
     assert "sft.optimizer.lr below 0.005" in message and message.endswith("; the resume point of step 4 is kept")
     assert "trainer.precision" not in message, "there is nothing more exact than float32"
     assert [line["step"] for line in log_of(tmp_path / "spoilt") if "loss" in line] == [1, 2, 3, 4]
@@ -159,7 +159,7 @@ def test_an_absurd_rate_stops_the_fit_before_a_resume_point_is_written(tmp_path:
     settings = replace(SETTINGS, optimizer=Optimizer(lr=1e18))
     with pytest.raises(FitDiverged, match=r"step 2: .*trainer.precision=32-true.*; there is no resume point yet$"):
         fit(tiny_backbone(), job(tmp_path, rows, settings, trainer=replace(TRAINER, precision="bf16-mixed")))
-    assert newest(tmp_path / SCRATCH, print) is None
+    assert find_newest(tmp_path / SCRATCH, print) is None
 
 
 def test_an_update_that_spoils_the_weights_is_noticed_before_they_are_saved(tmp_path: Path, rows: list[Row]) -> None:
@@ -171,23 +171,24 @@ def test_an_update_that_spoils_the_weights_is_noticed_before_they_are_saved(tmp_
     trainer = replace(TRAINER, checkpoint_every=3)
     with pytest.raises(FitDiverged, match="after step 3: its validation loss is nan"):
         fit(tiny_backbone(), job(tmp_path, rows, val_rows=rows[:4], trainer=trainer), [SpoilAfter()])
-    assert newest(tmp_path / SCRATCH, print) is None
+    assert find_newest(tmp_path / SCRATCH, print) is None
 
 
 def test_gradients_that_explode_stop_the_fit_and_a_setting_lets_them(tmp_path: Path, rows: list[Row]) -> None:
-    steps = BASIS + IN_A_ROW + 2
+    steps = MIN_STEPS + MAX_EXPLODING_STEPS + 2
     settings = replace(SETTINGS, max_steps=steps, optimizer=Optimizer(lr=1e-5))
-    with pytest.raises(FitDiverged, match=rf"step {BASIS + IN_A_ROW + 1}: its gradient norm is .* times what was"):
-        fit(tiny_backbone(), job(tmp_path / "stopped", rows, settings), [Spoil(BASIS + 1, 1e6)])
+    diverged = rf"step {MIN_STEPS + MAX_EXPLODING_STEPS + 1}: its gradient norm is .* times the median"
+    with pytest.raises(FitDiverged, match=diverged):
+        fit(tiny_backbone(), job(tmp_path / "stopped", rows, settings), [Spoil(MIN_STEPS + 1, 1e6)])
     trainer = replace(TRAINER, max_grad_norm_ratio=None)
-    fit(tiny_backbone(), job(tmp_path / "let", rows, settings, trainer=trainer), [Spoil(BASIS + 1, 1e6)])
+    fit(tiny_backbone(), job(tmp_path / "let", rows, settings, trainer=trainer), [Spoil(MIN_STEPS + 1, 1e6)])
     assert len(log_of(tmp_path / "let")) == steps
 
 
 def reasons(norms: Sequence[float], ratio: float | None = 100.0) -> list[int]:
     """The steps at which a fit with these norms would be stopped."""
     divergence = Divergence(ratio, clip=1.0)
-    return [step for step, norm in enumerate(norms) if divergence.reason(1.0, norm) is not None]
+    return [step for step, norm in enumerate(norms) if divergence.find_reason(1.0, norm) is not None]
 
 
 def test_a_healthy_fit_is_never_stopped() -> None:
@@ -204,6 +205,6 @@ def test_a_healthy_fit_is_never_stopped() -> None:
 
 def test_an_explosion_is_one_only_after_several_steps_in_a_row() -> None:
     usual = [1.0] * 50
-    assert reasons([*usual, *[1e3] * (IN_A_ROW - 1), *usual, *[1e3] * (IN_A_ROW - 1)]) == []
-    assert reasons([*usual, *[1e3] * IN_A_ROW]) == [50 + IN_A_ROW - 1]
-    assert reasons([*usual, *[1e3] * IN_A_ROW], ratio=None) == []
+    assert reasons([*usual, *[1e3] * (MAX_EXPLODING_STEPS - 1), *usual, *[1e3] * (MAX_EXPLODING_STEPS - 1)]) == []
+    assert reasons([*usual, *[1e3] * MAX_EXPLODING_STEPS]) == [50 + MAX_EXPLODING_STEPS - 1]
+    assert reasons([*usual, *[1e3] * MAX_EXPLODING_STEPS], ratio=None) == []
