@@ -193,9 +193,9 @@ def test_no_rank_outlives_its_agent(tmp_path: Path, sent: signal.Signals) -> Non
 open(r'{tmp_path}/' + str(os.getpid()), 'w').close()
 {stuck}"""
     program = f"""from contextlib import suppress
-from mathse.commands.stop_signals import stopping_once
+from mathse.commands.stop_signals import handle_stop_signals
 from mathse.training import agent
-with suppress(KeyboardInterrupt), stopping_once(): agent.run({script(body)!r}, 2, 3)"""
+with suppress(KeyboardInterrupt), handle_stop_signals(): agent.run({script(body)!r}, 2, 3)"""
     process = subprocess.Popen([sys.executable, "-c", program])
     try:
         pids = wait_for_four(tmp_path)

@@ -204,7 +204,7 @@ def test_a_large_backbone_wants_to_be_told_its_data_and_all_else_that_it_lacks(t
     assert done.returncode == 1 and done.stdout == ""
     error = done.stderr
     assert "8.3 billion parameters on the default data, synthetic sums over pictures of digits" in error
-    assert "data=synthetic if these are meant" in error
+    assert "data=synthetic if you want these sums" in error
     assert "pass teacher=openai" in error and "export OPENAI_API_KEY=" in error
     assert "memory: generator: to sample student takes " in error and "hf download Qwen/Qwen2-VL-7B-Instruct" in error
 

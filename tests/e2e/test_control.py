@@ -56,8 +56,8 @@ def test_a_length_is_not_chosen_without_dev_problems_and_unmeasured_students_hav
     finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     control = Controls(finished)
-    nobody = replace(control._distilled(), dev_accuracy=None)
-    monkeypatch.setattr(control, "_distilled", lambda: nobody)
+    nobody = replace(control._read_distilled(), dev_accuracy=None)
+    monkeypatch.setattr(control, "_read_distilled", lambda: nobody)
     with pytest.raises(RunError, match="no dev problems"):
         control.check([1.0, 2.0])
     control.check([1.0])

@@ -231,7 +231,7 @@ def test_ctrl_c_ends_both_ranks_with_one_sentence(tmp_path: Path) -> None:
     started = ranks_of(process)
     process.send_signal(signal.SIGINT)
     said, _ = process.communicate(timeout=STUCK)
-    assert process.returncode == 130 and said.splitlines()[-1] == "stopped; the same command goes on from here"
+    assert process.returncode == 130 and said.splitlines()[-1] == "stopped; the same command continues from here"
     assert "Traceback" not in said and not any(Path(f"/proc/{pid}").exists() for pid in started)
 
 
