@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mathse.config.sweeps import HASH
-from mathse.reporting.progress.wording import accuracy_text, aligned
+from mathse.reporting.progress.wording import accuracy_text, align_columns
 from mathse.runs.layout import METRICS, RUN
 from mathse.runs.reader import finished_summary
 from mathse.runs.store import read_json
@@ -31,8 +31,8 @@ def sweep_table(jobs: Sequence[Path]) -> list[str]:
     evaluated = [job for job in jobs if not (job / RUN).exists()]
     if benchmarks := sorted({file.parent.name for job in evaluated for file in job.glob(f"*/{METRICS}")}):
         figures = [[_accuracy(job / benchmark / METRICS) for benchmark in benchmarks] for job in jobs]
-        return aligned([("job", *benchmarks), *((name, *row) for name, row in zip(names, figures, strict=True))])
-    return aligned([COLUMNS, *((name, *_row(job)) for name, job in zip(names, jobs, strict=True))])
+        return align_columns([("job", *benchmarks), *((name, *row) for name, row in zip(names, figures, strict=True))])
+    return align_columns([COLUMNS, *((name, *_row(job)) for name, job in zip(names, jobs, strict=True))])
 
 
 def _row(job: Path) -> tuple[str, str, str]:

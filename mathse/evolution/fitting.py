@@ -18,7 +18,7 @@ from mathse.models.base import Backbone
 from mathse.models.memory import Trained
 from mathse.models.row import Row, paths_of
 from mathse.reporting.progress import Track
-from mathse.reporting.progress.wording import aligned, fit_info
+from mathse.reporting.progress.wording import align_columns, fit_info
 from mathse.runs.layout import TOO_LONG
 from mathse.runs.reader import GrowingLog
 from mathse.runs.stage_cache import Stage
@@ -112,7 +112,7 @@ class Fitting:
 
     def _announce(self, trained: Trained) -> None:
         """Show what a fit trains and what it leaves frozen, once a run for all fits that are alike in it."""
-        parts = "\n".join(f"  {line}" for line in aligned(trained.cells()))
+        parts = "\n".join(f"  {line}" for line in align_columns(trained.cells()))
         if parts not in self._announced:
             self._announced.add(parts)
             for line in (str(trained), *parts.splitlines()):

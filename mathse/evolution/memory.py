@@ -22,7 +22,7 @@ from mathse.config.schema import TrainConfig, needs_orm
 from mathse.config.sizes import bytes_of
 from mathse.errors import ConfigError
 from mathse.models.needs import USABLE, Need, RowSize, architecture_of, in_bytes, of_fit, of_sampling
-from mathse.reporting.progress.wording import aligned
+from mathse.reporting.progress.wording import align_columns
 
 # Tokens of the longest texts that are reckoned with, beside a picture of the most tokens that the backbone allows. A
 # solution is as long as the student may write one, a verdict as the ORM may.
@@ -329,7 +329,7 @@ def described(config: TrainConfig, device: Device) -> Iterator[str]:
         yield "memory: not estimated, the shape of the model is not known before it is opened"
         return
     yield f"memory on {_of(device)}, estimated:"
-    yield from (f"  {line}" for line in aligned(table(config, device)))
+    yield from (f"  {line}" for line in align_columns(table(config, device)))
     question, solution = texts(config)
     model = architecture_of(config.backbone)
     picture = "one picture of the most tokens, " if model is None or any(model.image_tokens) else ""

@@ -22,7 +22,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from mathse.reporting.progress.wording import gain, percent, scaled, span
+from mathse.reporting.progress.wording import gain, percent, shorten_number, span
 from mathse.runs.layout import stage_order, title
 from mathse.scoring.metrics import mean_share
 
@@ -809,7 +809,7 @@ def means_by_cost(lines: Mapping[str, Sequence[Point]], name: str, axis: str) ->
 
     def short(cost: float) -> str:
         """A count as it is, operations with a prefix."""
-        return f"{cost:,.0f}" if cost < 1e8 else scaled(cost)
+        return f"{cost:,.0f}" if cost < 1e8 else shorten_number(cost)
 
     d, numbers = Drawing(), []
     d.text(8, 20, f"{name}, %", "small")

@@ -39,7 +39,7 @@ from typing import Any
 import duckdb
 
 from mathse.errors import DataError
-from mathse.reporting.progress.wording import aligned, clean
+from mathse.reporting.progress.wording import align_columns, clean
 from mathse.runs.layout import (
     FEEDBACK,
     HELD_PATHS,
@@ -200,7 +200,7 @@ def answer_as_text(rows: Iterator[dict[str, Any]]) -> Iterator[str]:
     if not first:
         yield "no rows"
         return
-    yield from aligned([tuple(first[0]), *(tuple(_cell(value) for value in row.values()) for row in first)])
+    yield from align_columns([tuple(first[0]), *(tuple(_cell(value) for value in row.values()) for row in first)])
     if more := sum(1 for _ in rows):
         yield f"... and {more:,} more rows; --json writes them all"
 

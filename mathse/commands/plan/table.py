@@ -9,8 +9,8 @@ from mathse.commands.plan.spending import PlannedSpending
 from mathse.config.schema import needs_orm
 from mathse.evolution import memory
 from mathse.evolution.planner import Range
-from mathse.reporting.progress.costs import NAMES
-from mathse.reporting.progress.wording import aligned, scaled
+from mathse.reporting.progress.costs import CURRENCY_NAMES
+from mathse.reporting.progress.wording import align_columns, shorten_number
 from mathse.runs.ledger import FLOPS, TOKENS
 
 HEADING = (
@@ -63,9 +63,9 @@ def plan_as_text(plan: Plan) -> Iterator[str]:
         )
     )
     yield f"task={plan.config.task}, before anything is started"
-    yield from (f"  {line}" for line in aligned(table))
+    yield from (f"  {line}" for line in align_columns(table))
     yield "what the run's own models will read, write and learn, and what measuring them takes:"
-    yield from (f"  {line}" for line in aligned(_spending(plan)))
+    yield from (f"  {line}" for line in align_columns(_spending(plan)))
     yield "A number alone is exact; LOW-HIGH holds whatever the judge accepts."
     yield "answers, verdicts: by the student's and the ORM's own models, test and dev problems included."
     if needs_orm(plan.config) and plan.config.orm.own_answer:
@@ -80,7 +80,7 @@ def plan_as_text(plan: Plan) -> Iterator[str]:
 
 def _spending(plan: Plan) -> list[tuple[str, ...]]:
     """A row a stage: of its method the tokens and operations, of measuring the operations."""
-    rows = [("stage", *(NAMES[currency] for currency in (*TOKENS, FLOPS)), "FLOPs to measure")]
+    rows = [("stage", *(CURRENCY_NAMES[currency] for currency in (*TOKENS, FLOPS)), "FLOPs to measure")]
     method, measuring_of = plan.spending.method, plan.spending.measuring
     planned = [(stage.name, method(stage), measuring_of(stage)) for stage in plan.stages]
     nothing = PlannedSpending()
@@ -96,7 +96,7 @@ def _flops(number: Range | None) -> str:
         return "not known"
     if not number.high:
         return "-"
-    return scaled(number.low) if number.exact else f"{scaled(number.low)}-{scaled(number.high)}"
+    return shorten_number(number.low) if number.exact else f"{shorten_number(number.low)}-{shorten_number(number.high)}"
 
 
 def _count(number: Range) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from mathse.commands.replay.replay import ReplayResult, StageChange
 from mathse.commands.replay.rules import Rules
-from mathse.reporting.progress.wording import aligned
+from mathse.reporting.progress.wording import align_columns
 
 HEADING = ("stage", "paths", "accepted", "precision", "merged", "rows of D_SFT", "gained", "lost", "how sure")
 
@@ -14,7 +14,7 @@ HEADING = ("stage", "paths", "accepted", "precision", "merged", "rows of D_SFT",
 def replay_as_text(result: ReplayResult) -> Iterator[str]:
     """The table, then what limits it."""
     yield f"{result.run}: {_rules(result.then)}; asked now: {_rules(result.now)}"
-    yield from (f"  {line}" for line in aligned([HEADING, *map(_cells, result.stages)]))
+    yield from (f"  {line}" for line in align_columns([HEADING, *map(_cells, result.stages)]))
     conditional = [stage for stage in result.stages if not stage.exact]
     for stage in conditional:
         open_again = "drafts would be rewritten" if "reflection" in stage.stage else "problems would be open again"

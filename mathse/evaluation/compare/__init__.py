@@ -17,7 +17,7 @@ from mathse.errors import RunError
 from mathse.evaluation.compare.pairs import pairs_of
 from mathse.evaluation.compare.results import RunResults, benchmarks_of, read_all_results
 from mathse.evaluation.compare.tables import Rows, accuracy_rows, cost_rows, error_rows, pair_rows, table_1, table_2
-from mathse.reporting.progress.wording import aligned
+from mathse.reporting.progress.wording import align_columns
 from mathse.scoring.paper import SLIPS
 
 _DESCRIPTION = """Accuracies with Wilson's intervals; each run against the first on the problems they share: the paired
@@ -45,7 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise RunError(f"--out {out}: {above} is a file, not a folder; name another place")
     results = read_all_results(arguments.runs)
     for heading, rows, note in blocks(results, arguments.seed, arguments.tables):
-        print("\n".join([heading, *(f"  {line}" for line in aligned(rows)), *([f"  {note}"] if note else []), ""]))
+        below = [*align_columns(rows), note] if note else align_columns(rows)
+        print("\n".join([heading, *(f"  {line}" for line in below), ""]))
     if out is not None:
         from mathse.evaluation.compare.page import write_comparison
 

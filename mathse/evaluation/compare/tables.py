@@ -8,7 +8,7 @@ from mathse.evaluation.compare.pairs import PairedComparison
 from mathse.evaluation.compare.results import RunResults
 from mathse.evaluation.error_types import UNCLEAR
 from mathse.evaluation.metrics import circumstances
-from mathse.reporting.progress.costs import NAMES, SECONDS, spent, time_computed
+from mathse.reporting.progress.costs import CURRENCY_NAMES, TIME_COLUMN, cost_cells, device_time
 from mathse.reporting.progress.wording import gain, percent, points, span
 from mathse.scoring import paper
 from mathse.scoring.metrics import wilson
@@ -65,8 +65,8 @@ def pair_rows(pairs: Sequence[PairedComparison]) -> Rows:
 
 def cost_rows(results: Sequence[RunResults]) -> Rows:
     """The cost of each student of a training run, in every currency; no row where none is such a student."""
-    rows = [[run.label, *spent(run.spent), time_computed(run.seconds)] for run in results if run.spent is not None]
-    return [["run", *NAMES.values(), SECONDS], *rows] if rows else []
+    rows = [[run.label, *cost_cells(run.spent), device_time(run.seconds)] for run in results if run.spent is not None]
+    return [["run", *CURRENCY_NAMES.values(), TIME_COLUMN], *rows] if rows else []
 
 
 def p_text(p: float) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from mathse.reporting.charts import ORM_FIGURES, mean_stairs, staircase
 from mathse.reporting.pages import NONE, render
-from mathse.reporting.progress.costs import NAMES, SECONDS, spent, time_computed
+from mathse.reporting.progress.costs import CURRENCY_NAMES, TIME_COLUMN, cost_cells, device_time
 from mathse.reporting.progress.wording import accuracy_text, count, percent
 from mathse.runs.layout import stage_order, title
 from mathse.runs.ledger import seconds_until
@@ -69,8 +69,8 @@ def compare_page(runs: Sequence[Run]) -> str:
         if run.entries:
             last_entry = run.entries[-1]
             row = named | {"accuracy": percent(last_entry.get("accuracy"))}
-            row |= zip(NAMES.values(), spent(last_entry), strict=True)
-            costs.append(row | {SECONDS: time_computed(seconds_until(last_entry["stage"], run.stages))})
+            row |= zip(CURRENCY_NAMES.values(), cost_cells(last_entry), strict=True)
+            costs.append(row | {TIME_COLUMN: device_time(seconds_until(last_entry["stage"], run.stages))})
         if run.orm:
             row = named | {"paths": count(run.orm.get("n", 0))}
             orms.append(row | {name: percent(run.orm.get(key)) for key, name in ORM_FIGURES.items()})

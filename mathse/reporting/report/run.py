@@ -17,7 +17,7 @@ from mathse.config.secrets import without_secrets
 from mathse.reporting import charts
 from mathse.reporting.charts import ORM_FIGURES, Bar, Part, loss_points, student
 from mathse.reporting.pages import NONE, render
-from mathse.reporting.progress.costs import NAMES, SECONDS, amount, spent, time_computed
+from mathse.reporting.progress.costs import CURRENCY_NAMES, TIME_COLUMN, amount, cost_cells, device_time
 from mathse.reporting.progress.wording import count, duration, gain, percent, points, span, speed
 from mathse.reporting.report.gallery import Choice, ProblemOf, answers_to_tests, paths
 from mathse.reporting.report.listing import Listing, Write, listing_inside, script_json
@@ -243,17 +243,17 @@ def _costs(run: Run, scored: Sequence[Mapping[str, Any]]) -> dict[str, object]:
     until: list[Row] = []
     for e in scored:
         row: Row = {"stage": title(e["stage"]), "accuracy": percent(e["accuracy"])}
-        row |= zip(NAMES.values(), spent(e), strict=True)
-        until.append(row | {SECONDS: time_computed(seconds_until(e["stage"], run.stages))})
+        row |= zip(CURRENCY_NAMES.values(), cost_cells(e), strict=True)
+        until.append(row | {TIME_COLUMN: device_time(seconds_until(e["stage"], run.stages))})
     by_stage: list[Row] = []
     for stage in run.stages:
         method, measuring = spent_in(stage), spent_in(stage, "measuring")
         own = {**method.to_json(), CALLS: stage.manifest.get(LEDGER, {}).get("method", {}).get(CALLS)}
         row = {"stage": title(stage.name)}
-        row |= zip(NAMES.values(), spent(own), strict=True)
+        row |= zip(CURRENCY_NAMES.values(), cost_cells(own), strict=True)
         row["of these in fits"] = amount(FLOPS, method.training_flops)
         row["FLOPs to measure"] = amount(FLOPS, measuring.flops)
-        by_stage.append(row | {SECONDS: time_computed(seconds_of(stage))})
+        by_stage.append(row | {TIME_COLUMN: device_time(seconds_of(stage))})
     return {"costs": until, "costs_by_stage": by_stage}
 
 

@@ -32,7 +32,7 @@ import yaml
 
 from mathse.config.options import CONF, FLAG, PACKAGE, available, groups, own_folder
 from mathse.errors import ConfigError
-from mathse.reporting.progress.costs import NAMES
+from mathse.reporting.progress.costs import CURRENCY_NAMES
 from mathse.runs.ledger import CURRENCIES as LEDGER_CURRENCIES
 
 DESCRIBED = CONF.parent / "experiments"  # the studies that come with MathSE; inside the package in a wheel
@@ -50,7 +50,7 @@ OF_STUDENTS = {"test accuracy": "last.accuracy", "teacher calls": "last.teacher_
 # ``over`` may name these without a column: a currency of the ledger, until the last student.
 CURRENCIES = {
     **{key: f"last.{key}" for key in (*LEDGER_CURRENCIES, "cpu_seconds", "gpu_seconds")},
-    **{name: f"last.{key}" for key, name in NAMES.items()},
+    **{name: f"last.{key}" for key, name in CURRENCY_NAMES.items()},
 }
 OF_ORMS = {
     "overall": "orm.overall_accuracy",

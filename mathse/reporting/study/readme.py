@@ -18,7 +18,7 @@ from typing import Any
 from mathse.config.compose import unchecked_settings
 from mathse.errors import DataError
 from mathse.reporting.pages import NONE, write_page
-from mathse.reporting.progress.wording import NOT_RECORDED, scaled, shown_difference
+from mathse.reporting.progress.wording import NOT_RECORDED, shorten_number, shown_difference
 from mathse.reporting.report.compare import comparable
 from mathse.reporting.study.collect import BOOKKEEPING, SECONDS, Collected, PairedDifference, difference, value
 from mathse.reporting.study.design import programs
@@ -232,7 +232,7 @@ def number(x: float | None, measure: str) -> str:
         return NOT_RECORDED if key in COSTS else NONE
     if _is_share(measure):
         return f"{100 * x:.1f}"
-    return scaled(x) if key == FLOPS else f"{x:,.0f}"
+    return shorten_number(x) if key == FLOPS else f"{x:,.0f}"
 
 
 def _is_share(measure: str) -> bool:
