@@ -21,7 +21,7 @@ from wandb_server import serving
 
 from mathse.config.secrets import without_secrets
 from mathse.reporting.loggers.figures import ORM_KEYS, STAGE_KEYS, run_figures
-from mathse.reporting.loggers.wandb import described
+from mathse.reporting.loggers.wandb import run_labels
 from mathse.runs.store import read_json, sha256_file
 
 SECRET = "hunter2-hunter2-hunter2"
@@ -136,7 +136,7 @@ def test_a_studys_run_stands_in_its_study_and_variant(real):
     ],
 )
 def test_group_and_job_type_come_from_the_setting_the_study_and_the_task(config, group, expected):
-    shown = described({"name": "demo", "seed": 1, "task": "sft", "config": config}, group)
+    shown = run_labels({"name": "demo", "seed": 1, "task": "sft", "config": config}, group)
     assert (shown["name"], shown["group"], shown["job_type"]) == expected
 
 

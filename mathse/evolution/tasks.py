@@ -89,7 +89,7 @@ def _run(config: TrainConfig, run: RunFolder, progress: Progress, stack: ExitSta
     source = open_source(config)
     progress.outlook = Outlook(stages_ahead(config, source))
     loggers = RunLoggers.open(config.logger, run=run, problem_of=source.get, image=load_image)
-    stack.callback(loggers.say_what_is_left, progress.say)  # at the very end, however it comes
+    stack.callback(loggers.say_remaining_tasks, progress.say)  # at the very end, however it comes
     stack.enter_context(closing(loggers))
     teacher = build(config.teacher)
     if isinstance(teacher, PaidTeacher):

@@ -25,7 +25,7 @@ from mathse.data.domains import domain_of
 from mathse.data.domains.domain import MAX_PATH_CHARS
 from mathse.errors import MathSEError
 from mathse.reporting.charts import printable
-from mathse.reporting.formulas import answer_pieces, pieces
+from mathse.reporting.formulas import split_answer, split_formulas
 from mathse.reporting.report.gallery import GalleryItem
 from mathse.runs.store import make_folder, publish_folder
 from mathse.scoring.metrics import first_step
@@ -173,7 +173,7 @@ class Listing:
         return {
             "question": self._text(problem.question, self._problems, self._most),
             "choices": [self._text(choice, self._problems, 300) for choice in problem.choices],
-            "answer": self._typed(answer_pieces(problem.answer[:200]), self._problems),
+            "answer": self._typed(split_answer(problem.answer[:200]), self._problems),
             "source": printable(problem.source),
             "pictures": [self._picture(ref) for ref in problem.images],
         }
@@ -198,7 +198,7 @@ class Listing:
 
     def _text(self, text: str, part: Parts, most: int) -> Text:
         """A text of a problem or a model; one that the cut goes through is shown as it was."""
-        typed = self._typed(pieces(text[:most]) if self._formula_budget else [(text[:most], None)], part)
+        typed = self._typed(split_formulas(text[:most]) if self._formula_budget else [(text[:most], None)], part)
         return [*typed, f" … ({len(text) - most:,} more characters)"] if len(text) > most else typed
 
     def _typed(self, drawn: Iterable[tuple[str, str | None]], part: Parts) -> Text:
