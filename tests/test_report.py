@@ -329,7 +329,7 @@ def test_problems_and_pictures_that_are_gone_are_said_so(run: Path) -> None:
 def test_a_budget_of_pictures_keeps_a_listing_small() -> None:
     def listed(budget: int, image_png: Callable[[str], bytes], count: int = 3) -> list[dict[str, Any]]:
         written: dict[str, str] = {}
-        listing = Listing("now", written.__setitem__, image_png, pictures=budget)
+        listing = Listing("now", written.__setitem__, image_png, picture_bytes=budget)
         for name in map(str, range(count)):
             path = ReasoningPath(name, name, "Step 1: 2", Lineage("student", "round_01", "x"))
             listing.add(GalleryItem("round 1", path, Problem(name, "?", (name,)), None, None, None))
@@ -382,7 +382,7 @@ def test_all_paths_and_test_answers_lie_beside_the_page_and_the_index_has_each(r
 
 
 def test_a_long_listing_is_cut_into_parts_that_the_index_finds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mathse.reporting.report.listing.PART", 2_000)
+    monkeypatch.setattr("mathse.reporting.report.listing.PART_CHARS", 2_000)
     monkeypatch.setattr("mathse.reporting.report.listing.MAX_ROWS", 90)
     written: dict[str, str] = {}
     listing = Listing("now", written.__setitem__, png)
