@@ -204,7 +204,8 @@ def test_one_logger_beside_csv_has_the_settings_of_one_alone(chosen):
 def test_several_loggers_have_a_section_each():
     config, _ = train_config(["logger=[wandb,csv,tensorboard]", "logger.loggers.wandb.project=sums"])
     assert [*config.logger.loggers] == ["wandb", "tensorboard"]
-    assert config.logger.loggers["wandb"].project == "sums" and is_lightning_logger(config.logger.loggers["tensorboard"])
+    assert config.logger.loggers["wandb"].project == "sums"
+    assert is_lightning_logger(config.logger.loggers["tensorboard"])
 
 
 def lightnings_csv(folder: Path) -> dict[str, Any]:

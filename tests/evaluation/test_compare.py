@@ -12,7 +12,7 @@ from run_builder import record_again
 from evaluation.cases import TINY, metrics, run, write_rows
 from mathse.__main__ import main as mathse
 from mathse.errors import RunError
-from mathse.evaluation.compare.pairs import compared
+from mathse.evaluation.compare.pairs import compare
 from mathse.evaluation.compare.results import RunResults, Scores, read_results
 from mathse.evaluation.compare.tables import error_rows, p_text, table_1, table_2
 from mathse.runs.store import read_json, write_json
@@ -80,11 +80,11 @@ def test_one_run_is_shown_alone(two: tuple[Path, Path], said: Said) -> None:
 def test_only_problems_that_both_were_scored_on_count() -> None:
     old = RunResults("old", {"b": Scores({"1": True, "2": False, "3": None, "4": True})})
     new = RunResults("new", {"b": Scores({"1": False, "2": True, "3": True, "5": True})})
-    pair = compared(old, new, "b", 0)
+    pair = compare(old, new, "b", 0)
     assert pair is not None
     assert (pair.problems, pair.left_out, pair.difference) == (2, 3, 0.0)
     assert pair.changes == {"correct_correct": 0, "correct_wrong": 1, "wrong_correct": 1, "wrong_wrong": 0}
-    assert compared(old, RunResults("x", {"b": Scores({"9": True})}), "b", 0) is None
+    assert compare(old, RunResults("x", {"b": Scores({"9": True})}), "b", 0) is None
 
 
 @pytest.mark.parametrize(("p", "text"), [(0.5, "0.5000"), (0.03125, "0.0312"), (1e-9, "< 0.0001")])

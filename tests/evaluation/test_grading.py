@@ -106,7 +106,7 @@ def test_another_orm_does_not_go_on_with_the_first_one_s_verdicts(
     settings += [f"predictions={file}", "judge.max_new_tokens=3"]
     read = []
     open_orm = models.reward_model
-    monkeypatch.setattr(models, "reward_model", lambda config: read.append(1) or open_orm(config))
+    monkeypatch.setattr(models, "reward_model", lambda *of: read.append(1) or open_orm(*of))
     other = tmp_path / "other"
     tiny_backbone(seed=4).save(other)
     (other / "orm.json").write_text((orm / "orm.json").read_text())

@@ -68,8 +68,8 @@ def test_several_answers_a_problem_are_told_apart_by_their_sample(tmp_path: Path
         ('{"id": "1", "response": "r", "extraction": ["a"]}\n', ':1: "extraction" is text, got '),
         ('{"id": "1", "sample": -1, "response": "r"}\n', ':1: "sample" counts the answers to a problem from 0'),
         ('{"id": "9", "response": "r"}\n', ":1: id '9' is none of mathvista's 3 problems"),
-        ('{"id": "1", "response": "r"}\n' * 2, ":2: id '1' stands already in line 1; keep one of the two"),
-        ('{"sample_index": "1", "response": "r"}\n', ':1: "sample_index" is how mathverse names a problem; pass '),
+        ('{"id": "1", "response": "r"}\n' * 2, ":2: id '1' is already in line 1; keep one of the two"),
+        ('{"sample_index": "1", "response": "r"}\n', ':1: "sample_index" is the id of a problem in mathverse; pass '),
     ],
 )
 def test_a_row_that_cannot_be_used_is_named_with_a_remedy(tmp_path: Path, text: str, said: str) -> None:
