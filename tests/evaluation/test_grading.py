@@ -69,7 +69,7 @@ def test_math_verify_stands_beside_and_its_disagreements_are_listed(tmp_path: Pa
     listed = rows(tmp_path / "run" / "mathvision" / "disagreements.jsonl")
     assert found["math_verify"]["disagreements"] == len(listed) > 0
     assert all(row["math_verify"] != row["correct"] for row in listed)
-    assert "Where math-verify says otherwise" in (tmp_path / "run" / "report.html").read_text()
+    assert "Where math-verify differs" in (tmp_path / "run" / "report.html").read_text()
 
 
 # --- the ORM ----------------------------------------------------------------------------------------------------------
