@@ -14,7 +14,7 @@ from mathse.evaluation.benchmark import GIVEN, NOT_SCORED, Extraction
 from mathse.evaluation.benchmarks import make, mathvision, official_latex
 from mathse.evaluation.benchmarks.arithmetic import NoNumber, number_of
 from mathse.evaluation.benchmarks.bounded import Workers
-from mathse.evaluation.benchmarks.mathvision_answer import equal, extracted_answer, quick_value
+from mathse.evaluation.benchmarks.mathvision_answer import equal, find_answer, quick_value
 from tests.benchmarks.cases import outputs, rows, vision_row, write
 
 EITHER_WAY = {"3013"}  # 4/3 against \frac{4}{3}: published as wrong, and right by the released script
@@ -61,7 +61,7 @@ FOUND = [
 
 @pytest.mark.parametrize(("response", "answer"), FOUND)
 def test_the_answer_is_found_as_the_official_script_finds_it(response, answer):
-    assert extracted_answer(response) == answer
+    assert find_answer(response) == answer
 
 
 COMPARED = [

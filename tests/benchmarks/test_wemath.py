@@ -134,7 +134,7 @@ def test_what_cannot_be_read_is_one_sentence(tmp_path):
         items_of(tmp_path, row("2steps_1", "4steps_1"))
     with pytest.raises(DataError, match=r'"answer" .* is none of 4 options'):
         items_of(tmp_path, row("2steps_1", "2steps_1", answer="E"))
-    with pytest.raises(DataError, match="stands already at"):
+    with pytest.raises(DataError, match="is already at"):
         items_of(tmp_path, row("2steps_1", "2steps_1"), row("2steps_1", "2steps_1"))
     with pytest.raises(DataError, match=r'no row of wemath \(it has no "ID"\)'):
         items_of(tmp_path, {"id": "1", "question": "x", "answer": "A"})

@@ -106,7 +106,7 @@ def test_the_last_student_of_a_training_run_and_its_stages_can_be_compared(tmp_p
     assert read_results(str(tmp_path / "run")).scores["synthetic"].marks == {"1": True, "2": True, "3": False}
     printed = said(f"first={tmp_path / 'run' / 'distill'}", f"last={tmp_path / 'run'}")
     assert line(printed, "last")[:2] == ["last", "66.67%"]
-    costs = printed.split("what the students took")[1]
+    costs = printed.split("costs of the students")[1]
     assert costs.count("not recorded") == 11, "an earlier version made them; that a final fit asks no teacher is known"
     recorded = read_json(tmp_path / "run" / "final" / "stage.json")
     own = {"data._target_": "mathse.data.problems.JsonlData", "data.path": "sets/plants.jsonl"}
