@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def check(benchmark: str, items: Sequence[Item], file: Path, out: Path, say: Cal
         "file": str(file),
         "rows": rows,
         "pairs": len(pairs),
-        "by": dict(Counter(by for pair in pairs for by in pair["by"])),
+        "by": dict(Counter(chain.from_iterable(pair["by"] for pair in pairs))),
         "pictures_not_opened": {"training": unopened, "benchmark": missing},
         "problems": problems,
         "sure": sure,

@@ -18,12 +18,12 @@ def accuracy_figures(marks: Sequence[bool | None]) -> dict[str, Any]:
     has the lowest and the highest possible accuracy.
     """
     correct, total, unknown = marks.count(True), len(marks), marks.count(None)
-    known = unknown == 0 and total > 0
+    is_known = unknown == 0 and total > 0
     figures: dict[str, Any] = {
         "correct": correct,
         "total": total,
-        "accuracy": correct / total if known else None,
-        "ci95": list(wilson(correct, total)) if known else None,
+        "accuracy": correct / total if is_known else None,
+        "ci95": list(wilson(correct, total)) if is_known else None,
     }
     if unknown:
         figures |= {"not_scored": unknown, "bounds": [correct / total, (correct + unknown) / total]}

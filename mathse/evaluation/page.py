@@ -151,10 +151,9 @@ def _bucket_rows(buckets: Mapping[str, Any]) -> Iterator[Row]:
     for name, value in _flatten(buckets, separator=": ", leaf="accuracy"):
         if isinstance(value, Mapping):
             share = value["accuracy"]
-            shown = percent(share, 2) if isinstance(share, float) else share
             yield {
                 "group": name,
-                "accuracy": shown,
+                "accuracy": percent(share, 2) if isinstance(share, float) else share,
                 "right": value.get("correct", NONE),
                 "of": value.get("total", NONE),
             }

@@ -79,13 +79,13 @@ def selector_curves(problems: Sequence[Sequence[GradedAnswer]]) -> dict[str, Any
     """
 
     def accuracy_of(marks: Sequence[float | None]) -> dict[str, Any]:
-        known = None not in marks and bool(marks)
+        is_known = None not in marks and bool(marks)
         correct = math.fsum(mark or 0 for mark in marks)
         return {
-            "accuracy": correct / len(marks) if known else None,
+            "accuracy": correct / len(marks) if is_known else None,
             "correct": int(correct) if correct.is_integer() else correct,
             "total": len(marks),
-            "ci95": list(wilson(correct, len(marks))) if known else None,
+            "ci95": list(wilson(correct, len(marks))) if is_known else None,
         }
 
     groups = [same_groups(answers) for answers in problems]

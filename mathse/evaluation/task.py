@@ -146,7 +146,7 @@ def _sample_answers(
         origin = origin_of(Path(config.checkpoint))
         section = config.backbone
         family = section["_target_"] if isinstance(section, dict) else option_of(type(section))
-        source = "its config.json, since it lies in no run folder" if origin is None else f"{origin.file}"
+        source = "its config.json, since it is in no run folder" if origin is None else f"{origin.file}"
         limit = f"at most {config.evaluation.max_new_tokens:,} new tokens"
         progress.say(f"student: {config.checkpoint}, backbone={family}, {limit}; settings begin with {source}")
     answers = []

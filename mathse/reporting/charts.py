@@ -177,7 +177,7 @@ def ticks_from_zero(highest: float) -> list[float]:
 
 
 def spread(wanted: list[float], gap: float) -> list[float]:
-    """Return positions near the wanted ones with ``gap`` between neighbours, so that labels do not overlap."""
+    """Move positions apart to at least ``gap`` between neighbours, so that labels do not overlap."""
     order = sorted(range(len(wanted)), key=lambda i: wanted[i])
     placed = list(wanted)
     for before, i in zip(order, order[1:], strict=False):
@@ -347,7 +347,7 @@ class Curve:
 
 
 def curves(
-    drawn: Sequence[Curve],
+    lines: Sequence[Curve],
     axis: str,
     label: str,
     width: int = WIDE,
@@ -357,17 +357,17 @@ def curves(
     """Draw shares with 95 % intervals: a line for each curve, with its name at the right end (below if narrow).
 
     Args:
-        drawn: the curves.
+        lines: the curves.
         axis: name of the x axis.
         label: the chart's text for a screen reader; the numbers follow it.
         width: px.
         marks: ticks of a linear x axis. Empty: the x axis is logarithmic with base 2, with a tick at every point.
         at: an x with a vertical line across the chart.
     """
-    drawn = [curve for curve in drawn if curve.points]
-    if not drawn:
+    lines = [curve for curve in lines if curve.points]
+    if not lines:
         return Markup()
-    points = list(chain.from_iterable(curve.points for curve in drawn))
+    points = list(chain.from_iterable(curve.points for curve in lines))
     xs = list(marks) or sorted({x for x, _, _ in points})
     heights = list(chain.from_iterable((y, *(interval or ())) for _, y, interval in points))
     lowest = min(*heights, 0.95)
@@ -376,11 +376,11 @@ def curves(
     is_narrow = width < WIDE
     left, top, inset = 52, 26, 24
     frame = Frame(left, top, width - left - (6 if is_narrow else 230), HEIGHT - top - 52, low, high)
-    place = float if marks else math.log2
-    reach = place(xs[-1]) - place(xs[0]) or 1.0
+    scale = float if marks else math.log2
+    reach = scale(xs[-1]) - scale(xs[0]) or 1.0
 
     def across(x: float) -> float:
-        return left + inset + (frame.width - 2 * inset) * (place(x) - place(xs[0])) / reach
+        return left + inset + (frame.width - 2 * inset) * (scale(x) - scale(xs[0])) / reach
 
     d = Drawing()
     frame.grid(d, ticks(low, high), axis=low)
@@ -390,9 +390,9 @@ def curves(
     if at is not None:
         d.line(across(at), frame.top, across(at), frame.bottom, "axis")
 
-    ends = spread([frame.y(curve.points[-1][1]) for curve in drawn], NAME_LINE)
+    ends = spread([frame.y(curve.points[-1][1]) for curve in lines], NAME_LINE)
     # The first curve is the reference of all others: it is drawn last, on top.
-    for k, curve in reversed(list(enumerate(drawn))):
+    for k, curve in reversed(list(enumerate(lines))):
         spots = [(across(x), frame.y(y)) for x, y, _ in curve.points]
         for (x, _), (_, _, interval) in zip(spots, curve.points, strict=True):
             if interval:
@@ -413,10 +413,10 @@ def curves(
             hint = f"{curve.label}, {x:g} {axis}: {percent(y)} {span(interval) if interval else ''}"
             d.dot(*spot, 8, "touch", hint.strip())
     numbers = []
-    for curve in drawn:
+    for curve in lines:
         values = ", ".join(f"{percent(y)} at {x:g}" for x, y, _ in curve.points)
         numbers.append(f"{curve.label}: {values}")
-    return d.svg(width, HEIGHT + NAME_LINE * len(drawn) * is_narrow, f"{label}. {'; '.join(numbers)}.")
+    return d.svg(width, HEIGHT + NAME_LINE * len(lines) * is_narrow, f"{label}. {'; '.join(numbers)}.")
 
 
 # --- shares against shares: ROC and reliability -----------------------------------------------------------------------
@@ -437,7 +437,7 @@ def roc(points: Sequence[tuple[float, float]], area: float) -> Markup:
 
 
 def reliability(bins: Sequence[Mapping[str, float]]) -> Markup:
-    """Draw P(correct) against the share of paths that are right; a calibrated judge's points lie on the diagonal."""
+    """Draw P(correct) against the share of paths that are right. A calibrated judge's points are on the diagonal."""
     most = max(b["n"] for b in bins)
     d = Drawing()
     d.path([SQUARE.at(0, 0), SQUARE.at(1, 1)], "diagonal")
@@ -457,7 +457,7 @@ LossPoints = list[tuple[int, float]]  # (step, loss), in the order of the steps
 
 
 def loss_points(rows: Sequence[Mapping[str, Any]], key: str) -> LossPoints:
-    """Return (step, loss ``key``) of the rows whose loss is positive and finite, as a logarithmic scale needs."""
+    """Return (step, loss ``key``) of the rows with a positive, finite loss, as a logarithmic scale needs."""
     losses = ((int(row["step"]), row.get(key)) for row in rows)
     return [(step, float(loss)) for step, loss in losses if loss is not None and math.isfinite(loss) and loss > 0]
 
@@ -467,11 +467,11 @@ def losses(fits: Mapping[str, Sequence[Mapping[str, Any]]], width: int = WIDE) -
 
     ``fits``: the rows of train_log.jsonl by title.
     """
-    drawn = {name: (loss_points(rows, "loss"), loss_points(rows, "val_loss")) for name, rows in fits.items()}
-    drawn = {name: curves for name, curves in drawn.items() if curves[0]}
-    if not drawn:
+    series = {name: (loss_points(rows, "loss"), loss_points(rows, "val_loss")) for name, rows in fits.items()}
+    series = {name: curves for name, curves in series.items() if curves[0]}
+    if not series:
         return Markup()
-    values = [loss for _, loss in chain.from_iterable(train + val for train, val in drawn.values())]
+    values = [loss for _, loss in chain.from_iterable(train + val for train, val in series.values())]
     low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))  # powers of ten
     high = max(high, low + 1)
     every = math.ceil((high - low) / 4)  # at most four labels above each other
@@ -481,7 +481,7 @@ def losses(fits: Mapping[str, Sequence[Mapping[str, Any]]], width: int = WIDE) -
     is_narrow = panel < 180  # then the last training loss and the last validation loss have a line each
     d, numbers = Drawing(), []
     d.text(0, 14, "loss", "small")
-    for k, (name, (train, val)) in enumerate(drawn.items()):
+    for k, (name, (train, val)) in enumerate(series.items()):
         x0, y0 = left + (k % across) * (panel + gap), (k // across) * height
         last = max(step for step, _ in train + val) or 1
         below = 16 if is_narrow else 0
@@ -512,7 +512,7 @@ def losses(fits: Mapping[str, Sequence[Mapping[str, Any]]], width: int = WIDE) -
                 d.dot(*at(point), 7, "touch", f"{name}, step {point[0]:,}: {kind} loss {point[1]:.3g}")
         text = f"{name}: {train[0][1]:.3g} at step {train[0][0]}, {train[-1][1]:.3g} at step {train[-1][0]}"
         numbers.append(text + (f", validation {val[-1][1]:.3g}" if val else ""))
-    return d.svg(width, height * math.ceil(len(drawn) / across), f"Training loss. {'; '.join(numbers)}.")
+    return d.svg(width, height * math.ceil(len(series) / across), f"Training loss. {'; '.join(numbers)}.")
 
 
 def student(stage: str) -> str:
@@ -863,7 +863,7 @@ def means_by_cost(lines: Mapping[str, Sequence[Point]], name: str, axis: str) ->
         return frame.x((math.log(cost) - least) / (most - least))
 
     def short(cost: float) -> str:
-        """A count as it is, operations with a prefix."""
+        """Write a count; shorten operations with a prefix."""
         return f"{cost:,.0f}" if cost < 1e8 else shorten_number(cost)
 
     d, numbers = Drawing(), []

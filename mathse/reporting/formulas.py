@@ -119,15 +119,15 @@ def mathml(tex: str, display: bool = False) -> str | None:
         return None
     from latex2mathml import converter, exceptions
 
-    # On text that is no TeX the converter raises its own exceptions and several built-in ones.
+    # On text that is no TeX the converter raises its own exceptions and several built-in exceptions.
     own_kinds = [kind for kind in vars(exceptions).values() if isinstance(kind, type) and issubclass(kind, Exception)]
     failures: tuple[type[Exception], ...] = (
         *own_kinds, LookupError, ValueError, TypeError, AttributeError, StopIteration, RuntimeError,
     )  # fmt: skip
     try:
         # The converter knows align but not aligned, which is align inside a formula.
-        known = ALIGNED.sub(r"\\\1{align*}", tex)
-        tree = converter.convert_to_element(known, display="block" if display else "inline")
+        supported = ALIGNED.sub(r"\\\1{align*}", tex)
+        tree = converter.convert_to_element(supported, display="block" if display else "inline")
         body = "".join(map(_to_markup, tree))
     except failures:
         return None

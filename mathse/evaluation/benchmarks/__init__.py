@@ -30,5 +30,5 @@ def make(name: str, **settings: Any) -> Benchmark:
         make_settings,
     )
 
-    made: Benchmark = build(make_settings(getattr(evaluation, SETTINGS[name]), f"benchmark.{name}", settings))
-    return made
+    benchmark: Benchmark = build(make_settings(getattr(evaluation, SETTINGS[name]), f"benchmark.{name}", settings))
+    return benchmark

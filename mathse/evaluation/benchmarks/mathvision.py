@@ -178,8 +178,8 @@ class _BoundedValue:
         self.overruns: list[str] = []
 
     def __call__(self, text: str) -> Number | None:
-        known, value = quick_value(text)
-        if known:
+        needs_no_parser, value = quick_value(text)
+        if needs_no_parser:
             return value
         try:
             parsed: Number | None = _workers().ask(text)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 from mathse.config.program import program
@@ -83,7 +84,8 @@ def blocks(results: Sequence[RunResults], seed: int, tables: bool) -> list[tuple
     if tables or any({"mathvista", "mathverse", "mathvision"} & run.scores.keys() for run in results):
         note = f"{complete_only} {SLIPS['Table 2']}"
         printed.append(("Table 2: public benchmarks, percent", table_2(results), note))
-    if any(scores.error_types for run in results for scores in run.scores.values()):
+    all_scores = chain.from_iterable(run.scores.values() for run in results)
+    if any(scores.error_types for scores in all_scores):
         heading = "Figure 4: kinds of mistakes, percent of the wrong answers"
         printed.append((heading, error_rows(results), SLIPS["Figure 4"]))
     return printed

@@ -56,7 +56,7 @@ class Progress:
         if mode == "auto":
             mode = "rich" if safe.isatty() and os.environ.get("TERM") != "dumb" else "plain"
         self.mode = mode
-        self.outlook = Outlook()  # a run whose stages are known puts its own here
+        self.outlook = Outlook()  # a run with planned stages replaces it
         self._display: PlainDisplay | TerminalDisplay
         if mode == "rich":
             self._display = TerminalDisplay(safe)

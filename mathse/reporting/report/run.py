@@ -164,7 +164,7 @@ def _transition_link(before: str, after: str, kind: str) -> str:
 
 def _acceptance(run: Run) -> dict[str, object]:
     """Return the judge's decisions by stage, and the precision of acceptance."""
-    shown: list[Bar] = []
+    judged_bars: list[Bar] = []
     rows: list[Row] = []
     for e in run.entries:
         if e.get("accepted") is None:
@@ -187,7 +187,7 @@ def _acceptance(run: Run) -> dict[str, object]:
             ]
         parts.append(part("rejected", rejected, "quiet", verdict="rejected"))
         parts.append(part("unparsed", unparsed, "faint", verdict="unparsed"))
-        shown.append(Bar(title(e["stage"]), parts, percent(precision)))
+        judged_bars.append(Bar(title(e["stage"]), parts, percent(precision)))
         share = f"{percent(precision)} {span(wilson(right, accepted))}" if precision is not None and accepted else NONE
         rows.append(
             {
@@ -199,7 +199,7 @@ def _acceptance(run: Run) -> dict[str, object]:
                 "all steps right too": percent(e.get("step_precision")),
             }
         )
-    return {"acceptance": rows, "judged_bars": partial(charts.bars, shown, "Paths judged", "precision")}
+    return {"acceptance": rows, "judged_bars": partial(charts.bars, judged_bars, "Paths judged", "precision")}
 
 
 def _orm(run: Run) -> dict[str, object]:
@@ -257,9 +257,9 @@ def _costs(run: Run, scored: Sequence[Mapping[str, Any]]) -> dict[str, object]:
     by_stage: list[Row] = []
     for stage in run.stages:
         method, measuring = spent_in(stage), spent_in(stage, "measuring")
-        own = {**method.to_json(), CALLS: stage.manifest.get(LEDGER, {}).get("method", {}).get(CALLS)}
+        stage_costs = {**method.to_json(), CALLS: stage.manifest.get(LEDGER, {}).get("method", {}).get(CALLS)}
         row = {"stage": title(stage.name)}
-        row |= zip(CURRENCY_NAMES.values(), cost_cells(own), strict=True)
+        row |= zip(CURRENCY_NAMES.values(), cost_cells(stage_costs), strict=True)
         row["of these in fits"] = amount(FLOPS, method.training_flops)
         row["FLOPs to measure"] = amount(FLOPS, measuring.flops)
         by_stage.append(row | {TIME_COLUMN: device_time(seconds_of(stage))})
