@@ -1,4 +1,4 @@
-"""The loggers against a run folder: what they wrote is read back, W&B's from its offline files."""
+"""The loggers against a run folder: their files are read back, W&B's from its offline files."""
 
 from __future__ import annotations
 
@@ -405,7 +405,7 @@ def test_loading_the_loggers_does_not_load_wandb(root):
 
 
 class Toy(pl.LightningModule):
-    """One weight that halves the loss again and again; what it logs depends on the step alone."""
+    """One weight that halves the loss again and again; its log depends only on the step."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -499,7 +499,7 @@ def test_wandb_without_a_login_is_one_sentence_with_a_remedy(tmp_path):
 def test_a_run_killed_twice_is_one_wandb_run_whose_curve_has_every_step_once(tmp_path):
     folder = tmp_path / "run"
     ids = []
-    # The second process dies before it gets beyond what the first one sent: the third must still know of that.
+    # The second process dies before it gets beyond what the first process sent: the third must still know of it.
     for die_at, settled, code in ((33, True, -signal.SIGKILL), (27, False, -signal.SIGKILL), (-1, False, 0)):
         done = script(folder, die_at, settled)
         assert done.returncode == code, done.stderr

@@ -85,7 +85,7 @@ def gallery(run: Run, per_group: int) -> dict[str, list[GalleryItem]]:
 
 
 def inside(page: str) -> dict[str, Any]:
-    """The listing that stands in a page."""
+    """The listing inside a page."""
     match = re.search(r'<script type="application/json" id="listing">(.*?)</script>', page, re.S)
     assert match
     return json.loads(match[1])

@@ -72,7 +72,7 @@ def test_a_click_on_a_transition_shows_its_problems_and_each_through_all_stages(
         f"test answer, {stage}" for stage in ("base", "distilled", "round 1", "round 2", "final")
     ]
     permalink = page.run("location.hash")
-    page.open(run / "report.html", permalink)  # the same view by its address alone
+    page.open(run / "report.html", permalink)  # the same view by its address
     assert page.run("document.querySelectorAll('#cards .path').length") == 5
 
     page.click("#cards button.picture")

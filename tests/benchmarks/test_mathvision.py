@@ -54,7 +54,7 @@ FOUND = [
     ("\\boxed{5\\text{ km}}", "5"), ("\\boxed{90^\\circ}", "90"), ("\\boxed{.5}", "\\frac{1}{2}"),
     ("\\boxed{3/4}", "\\frac{3}{4}"), ("\\boxed{\\sqrt2}", "\\sqrt{2}"), ("\\boxed{\\frac12}", "\\frac12"),
     ("\\boxed{\\frac12\\sqrt3}", "\\frac{1}{2}\\sqrt{3}"), ("\\boxed{2\\dfrac{1}{2}\\%}", "2\\frac{1}{2}"),
-    # what the official rule does not read
+    # forms that the official rule does not read
     ("Answer: C", "answer:c"), ("C. 12", "c.12"), ("The answer is 12 cm.", "12cm"), ("†Answer: 60", "†answer:60"),
 ]  # fmt: skip
 

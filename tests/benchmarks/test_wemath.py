@@ -58,7 +58,7 @@ def test_its_file_can_be_kept_out_of_training_data(published):
 FOUND = [
     ("<Thought process>: <<2 + 1>> <Answer>: <<B>>", "B"), ("<Answer>: <<C. 3 cm>>", "C"), ("Answer: D.", "D"),
     ("The Answer is B", ""), ("Answer B, no: Answer A", "A"), ("", ""), ("Answer:", ""), ("<Answer>: b", ""),
-    ("B", "B"), ("As one sees, it is 2.5 cm", "A"),  # the rule reads the first letter where no "Answer" stands
+    ("B", "B"), ("As one sees, it is 2.5 cm", "A"),  # without "Answer" the rule reads the first letter
 ]  # fmt: skip
 
 

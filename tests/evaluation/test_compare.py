@@ -23,7 +23,7 @@ Said = Callable[..., str]
 
 @pytest.fixture
 def said(capsys: pytest.CaptureFixture[str]) -> Said:
-    """What ``compare`` prints of these arguments."""
+    """The output of ``compare`` for these arguments."""
 
     def of(*arguments: object) -> str:
         capsys.readouterr()
@@ -92,7 +92,7 @@ def test_small_p_are_bounds(p: float, text: str) -> None:
     assert p_text(p) == text
 
 
-# --- what a run is ----------------------------------------------------------------------------------------------------
+# --- folders of runs --------------------------------------------------------------------------------------------------
 
 
 def test_the_last_student_of_a_training_run_and_its_stages_can_be_compared(tmp_path: Path, said: Said) -> None:
@@ -205,7 +205,7 @@ def test_the_paper_s_tables_hold_what_it_prints() -> None:
     assert paper.TABLE_2["MathSE-InternVL"] == (74.52, 61.60, 43.65, 22.70, 50.62) and len(paper.TABLE_2) == 23
     means = {name: sum(row[:4]) / 4 for name, row in paper.TABLE_2.items() if None not in row}  # type: ignore[arg-type]  # checked
     off = {name for name, mean in means.items() if abs(mean - (paper.TABLE_2[name][4] or 0)) > 0.011}
-    assert off == {"Qwen2-VL-7B base", "Math-LLaVA-13B"}  # the slips that are told beside the table
+    assert off == {"Qwen2-VL-7B base", "Math-LLaVA-13B"}  # the notes on the paper's slips
     assert all(99 < sum(shares) < 101.5 for shares in paper.FIGURE_4.values())
 
 

@@ -1,4 +1,4 @@
-"""Verdicts beside each other: as it stands, marker mapped, math-verify; and the ORM's weights."""
+"""Verdicts on the unchanged response, on the mapped marker and by math-verify; and the ORM's rewards."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_math_verify_stands_beside_and_its_disagreements_are_listed(tmp_path: Pa
 
 @pytest.fixture
 def orm(tmp_path: Path) -> Path:
-    """An ORM with random weights: what it says is no JSON, so it weighs nothing."""
+    """An ORM with random weights: its verdicts are no JSON, so every reward is 0."""
     folder = tmp_path / "orm"
     tiny_backbone(seed=3).save(folder)
     described = {"kind": "generative", "order": "analysis_first", "see_answer": False, "see_image": True}

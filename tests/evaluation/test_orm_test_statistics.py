@@ -50,7 +50,7 @@ CASES = [drawn(300), drawn(300, 1, decimals=1), drawn(41, 2, decimals=0)]
 
 
 def score(row: JudgedPath) -> float:
-    """What ranks a path: of an unparsed verdict, the status."""
+    """The rank of a path: P(correct); for an unparsed verdict, the status."""
     return row.verdict.score if row.verdict.score is not None else 0.0
 
 
@@ -218,7 +218,7 @@ def test_intervals_hold_their_figure_depend_on_the_seed_alone_and_narrow_with_mo
 
 
 def test_paths_of_one_problem_are_drawn_together() -> None:
-    """Ten paths of each problem, all alike, tell no more than one."""
+    """Ten equal paths of each problem have the information of a single path."""
     once: list[tuple[Status, Said]] = [("correct" if k % 3 else "wrong", ("correct", k / 30, None)) for k in range(30)]
     tenfold = [case for case in once for _ in range(10)]
     alone = interval(statistics.brier, marks_of(rows_of(once)))

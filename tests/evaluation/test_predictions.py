@@ -1,4 +1,4 @@
-"""A file of answers: what is read, and what is refused with file, line and remedy."""
+"""A file of answers: accepted rows, and errors with file, line and remedy."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_the_groups_go_by_the_metadata_that_a_row_brings(tmp_path: Path, files: 
     assert {key: share["total"] for key, share in found["buckets"]["skills"].items()} == {
         "geometry reasoning": 1, "arithmetic reasoning": 5
     }  # fmt: skip
-    assert found["buckets"]["task"]["geometry problem solving"]["total"] == 6  # what it does not bring stays
+    assert found["buckets"]["task"]["geometry problem solving"]["total"] == 6  # values without a replacement stay
     assert found["protocol"]["rows_with_own_metadata"] == 1
 
 

@@ -13,7 +13,7 @@ from mathse.scoring.metrics import wilson
 
 
 def said(*predictions: str | None, p: tuple[float, ...] = ()) -> list[GradedAnswer]:
-    """Answers to one problem whose right answer is 1."""
+    """Answers to a problem with the right answer 1."""
     weights = p or (0.5,) * len(predictions)
     return [graded(text, text == "1", w, k) for k, (text, w) in enumerate(zip(predictions, weights, strict=True))]
 

@@ -1,4 +1,4 @@
-"""A benchmark in ten lines: what it must have, and what it gets."""
+"""A benchmark in ten lines: required members and defaults."""
 
 from __future__ import annotations
 
