@@ -382,6 +382,7 @@ def curves(
     def across(x: float) -> float:
         return left + inset + (frame.width - 2 * inset) * (scale(x) - scale(xs[0])) / reach
 
+    # 1. The axes.
     d = Drawing()
     frame.grid(d, ticks(low, high), axis=low)
     for x in xs:
@@ -390,6 +391,7 @@ def curves(
     if at is not None:
         d.line(across(at), frame.top, across(at), frame.bottom, "axis")
 
+    # 2. The curves with intervals and names. The names at the right ends are moved apart.
     ends = spread([frame.y(curve.points[-1][1]) for curve in lines], NAME_LINE)
     # The first curve is the reference of all others: it is drawn last, on top.
     for k, curve in reversed(list(enumerate(lines))):
@@ -409,6 +411,7 @@ def curves(
         else:
             d.path([(spots[-1][0] + 6, spots[-1][1]), (frame.right + 8, ends[k])], "leader")
             d.text(frame.right + 12, ends[k] + 4, name, f"name {_look(k)}")
+        # Invisible dots carry the hints: they are larger than the marks, for touch.
         for spot, (x, y, interval) in zip(spots, curve.points, strict=True):
             hint = f"{curve.label}, {x:g} {axis}: {percent(y)} {span(interval) if interval else ''}"
             d.dot(*spot, 8, "touch", hint.strip())
@@ -471,6 +474,7 @@ def losses(fits: Mapping[str, Sequence[Mapping[str, Any]]], width: int = WIDE) -
     series = {name: curves for name, curves in series.items() if curves[0]}
     if not series:
         return Markup()
+    # 1. The common scale, and the size of a panel: as many in a row as fit.
     values = [loss for _, loss in chain.from_iterable(train + val for train, val in series.values())]
     low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))  # powers of ten
     high = max(high, low + 1)
@@ -479,6 +483,8 @@ def losses(fits: Mapping[str, Sequence[Mapping[str, Any]]], width: int = WIDE) -
     across = min(4 if width >= WIDE else 2, (width - left - right + gap) // (136 + gap) or 1)
     panel = (width - left - right - gap * (across - 1)) / across
     is_narrow = panel < 180  # then the last training loss and the last validation loss have a line each
+
+    # 2. The panels, row by row.
     d, numbers = Drawing(), []
     d.text(0, 14, "loss", "small")
     for k, (name, (train, val)) in enumerate(series.items()):
@@ -507,8 +513,9 @@ def losses(fits: Mapping[str, Sequence[Mapping[str, Any]]], width: int = WIDE) -
             d.path(map(at, val), "validation")
         for point in val:
             d.dot(*at(point), 3.0, "ring")
-        for kind, touched in (("training", train[:: math.ceil(len(train) / 40)]), ("validation", val)):
-            for point in touched:
+        # Invisible dots carry the hints; 40 of them are enough for the training loss.
+        for kind, hinted in (("training", train[:: math.ceil(len(train) / 40)]), ("validation", val)):
+            for point in hinted:
                 d.dot(*at(point), 7, "touch", f"{name}, step {point[0]:,}: {kind} loss {point[1]:.3g}")
         text = f"{name}: {train[0][1]:.3g} at step {train[0][0]}, {train[-1][1]:.3g} at step {train[-1][0]}"
         numbers.append(text + (f", validation {val[-1][1]:.3g}" if val else ""))
@@ -525,6 +532,7 @@ def orm_panels(series: Sequence[tuple[str, Mapping[str, Any]]], width: int = WID
     shown = [(key, name) for key, name in ORM_FIGURES.items() if any(row.get(key) is not None for _, row in series)]
     if not shown:
         return Markup()
+    # 1. The common scale: it holds the lower ends of all intervals.
     lowest = []
     for key, _ in shown:
         known = [row for _, row in series if row.get(key) is not None]
@@ -534,7 +542,9 @@ def orm_panels(series: Sequence[tuple[str, Mapping[str, Any]]], width: int = WID
     height, left, gap = 270, 46, 26
     across = len(shown) if width >= WIDE else 1
     panel = (width - left - gap * (across - 1)) / across
-    step = panel / len(series)
+    step = panel / len(series)  # px between students
+
+    # 2. The panels.
     d, numbers = Drawing(), []
     for k, (key, name) in enumerate(shown):
         x, y = left + (k % across) * (panel + gap), (k // across) * height
@@ -628,6 +638,7 @@ def staircase(flights: Sequence[Stairs], width: int = WIDE) -> Markup:
     named = [stage for k, stage in enumerate(stages) if (len(stages) - 1 - k) % every == 0]
     is_close, is_tight = tread < 84, tread < 48
 
+    # 1. The axis and the names of the stages.
     d = Drawing()
     frame.grid(d, ticks(0, frame.high), axis=0)
     for k, stage in enumerate(named):
@@ -636,6 +647,7 @@ def staircase(flights: Sequence[Stairs], width: int = WIDE) -> Markup:
         lower = 15 * (k % 2) if is_close else 0
         d.text(x, frame.bottom + 22 + lower, title(stage), "small strong" if is_close else "name", anchor)
 
+    # 2. The intervals of the first flight, then the stairs of all flights.
     for stage, interval in reversed(list(flights[0].interval.items())):
         if stage in start:
             d.rect(start[stage], frame.y(interval[1]), tread, frame.y(interval[0]) - frame.y(interval[1]), "band")
@@ -650,6 +662,7 @@ def staircase(flights: Sequence[Stairs], width: int = WIDE) -> Markup:
                 lines.append([])
         d.paths([line for line in lines if line], "stairs" if len(flights) == 1 else f"stairs {_look(k)}")
 
+    # 3. Figures and hints: at each stage of a single flight, at the end of each of several flights.
     if len(flights) == 1:
         (flight,) = flights
         look = "tiny" if is_tight else "small strong"
@@ -693,6 +706,7 @@ def staircase(flights: Sequence[Stairs], width: int = WIDE) -> Markup:
             name = flight.label if len(flight.label) <= 24 else f"{flight.label[:23]}…"  # 24 letters fit
             d.text(x, y, f"{percent(share)} {name}", f"name {_look(k)}")
 
+    # 4. The text for a screen reader.
     label = ["Test accuracy by stage."]
     for flight in flights:
         numbers = ", ".join(f"{title(stage)} {percent(share)}" for stage, share in flight.accuracy.items())
@@ -726,6 +740,7 @@ def flow(
     floor = height - bottom
     is_close = node + gap < 120  # the names of neighbours then do not fit side by side
 
+    # 1. The bands of each step, with the numbers of problems that change sides.
     d, numbers = Drawing(), []
     for k, (before, after) in enumerate(steps):
         counts = after["transitions"]
@@ -761,6 +776,7 @@ def flow(
         listed = ", ".join(f"{counts[kind]:,} {kind.replace('_', ' to ')}" for kind in TRANSITIONS)
         numbers.append(f"{title(before['stage'])} to {title(after['stage'])}: {listed}.")
 
+    # 2. The columns of the students, with their names and numbers.
     for k, student in enumerate(students):
         # The first step counts the right answers of the first student; each step counts the right answers after it.
         counts = steps[max(k - 1, 0)][1]["transitions"]
@@ -819,12 +835,14 @@ def means(values: Mapping[str, Sequence[float]], name: str, axis: str | None) ->
     height = frame.bottom + line * (max(map(len, names.values())) + (axis is not None)) + foot
     x_of = {variant: left + step * (k + 0.5) for k, variant in enumerate(values)}
 
+    # 1. The axes, and the line that joins the means.
     d = Drawing()
     d.text(8, 20, f"{name}, %", "small")
     frame.grid(d, marks, lambda tick: f"{100 * tick:.4g}", axis=0)
     if axis is not None:
         d.path([(x_of[v], frame.y(mean)) for v, (mean, _) in mean_of.items()], "curve")
         d.text((frame.left + frame.right) / 2, height - 10, axis, "small", "middle")
+    # 2. Each variant: interval, seeds beside the mean, number and name.
     for variant, (mean, interval) in mean_of.items():
         x, y = x_of[variant], frame.y(mean)
         frame.interval(d, x, interval, "whisker")
@@ -866,6 +884,7 @@ def means_by_cost(lines: Mapping[str, Sequence[Point]], name: str, axis: str) ->
         """Write a count; shorten operations with a prefix."""
         return f"{cost:,.0f}" if cost < 1e8 else shorten_number(cost)
 
+    # 1. The axes. The x axis has ticks at 1, 2 and 5 times each power of ten.
     d, numbers = Drawing(), []
     d.text(8, 20, f"{name}, %", "small")
     frame.grid(d, marks, lambda tick: f"{100 * tick:.4g}", axis=0)
@@ -876,6 +895,7 @@ def means_by_cost(lines: Mapping[str, Sequence[Point]], name: str, axis: str) ->
                 d.text(x(mark), frame.bottom + 20, short(mark), "tick", "middle")
     d.text((frame.left + frame.right) / 2, frame.bottom + 40, axis, "small", "middle")
 
+    # 2. Each line through its means, with intervals, seeds and numbers.
     for k, (label, line) in enumerate(lines.items()):
         look = ("accent", "signal", "muted")[k % 3]
         in_order = [(fmean(point.spent), *mean_of[id(point)], point) for point in line]
@@ -891,8 +911,9 @@ def means_by_cost(lines: Mapping[str, Sequence[Point]], name: str, axis: str) ->
             reach = [frame.y(share) for share in (*point.shares, *(interval or ()))]
             at = min(reach) - 8 if k == 0 else min(max(reach) + 18, frame.bottom - 6)
             d.text(x(cost), at, f"{100 * mean:.1f}", "strong halo", "middle")
-        key = frame.left + frame.width * k / len(lines)
-        d.path([(key, HEIGHT - 16), (key + 24, HEIGHT - 16)], f"line-{look}")
-        d.text(key + 32, HEIGHT - 11, label, "name")
+        # The legend is below the chart.
+        legend_x = frame.left + frame.width * k / len(lines)
+        d.path([(legend_x, HEIGHT - 16), (legend_x + 24, HEIGHT - 16)], f"line-{look}")
+        d.text(legend_x + 32, HEIGHT - 11, label, "name")
         numbers.append(f"{label} " + ", ".join(f"{percent(mean)} with {short(cost)}" for cost, mean, _, _ in in_order))
     return d.svg(STUDY, HEIGHT, f"{name} against {axis}: {'; '.join(numbers)}")
