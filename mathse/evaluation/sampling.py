@@ -63,7 +63,7 @@ def decoding_of(config: EvaluateConfig) -> Decoding:
     )
 
 
-def answers(
+def sample_answers(
     opened: OpenedBenchmark, decoding: Decoding, student: Callable[[], Student], advance: Callable[[int], None]
 ) -> list[Answer]:
     """Sample ``decoding.n`` answers to each item, and return all answers in the benchmark's order.

@@ -152,7 +152,7 @@ def _sample_answers(
     answers = []
     for opened in benchmarks:
         with closing(progress.track(f"{opened.name}: answers", len(opened.items) * decoding.n)) as track:
-            answers.append(sampling.answers(opened, decoding, student, track.advance))
+            answers.append(sampling.sample_answers(opened, decoding, student, track.advance))
     return answers
 
 

@@ -18,8 +18,8 @@ from mathse.config.options import look_in
 from mathse.config.sections import plain
 from mathse.errors import ConfigError, DataError, RunError
 from mathse.reporting.charts import LETTER_WIDTH, Point, means, means_by_cost
+from mathse.reporting.study import draw_picture
 from mathse.reporting.study import main as study
-from mathse.reporting.study import picture
 from mathse.reporting.study.collect import PairedDifference, collect
 from mathse.reporting.study.design import EXPERIMENTS, read_design
 from mathse.reporting.study.readme import BEGIN, END, difference_text
@@ -235,7 +235,7 @@ def test_a_difference_is_that_of_the_figures_shown_beside_it(runs, tmp_path, cap
 
 @pytest.mark.parametrize("file", sorted(EXPERIMENTS.glob("*/results.json")), ids=lambda file: file.parent.name)
 def test_the_picture_of_a_study_here_is_drawn_from_its_results(file):
-    drawn = picture(read_design(file.parent.name, file.parent), read_json(file))
+    drawn = draw_picture(read_design(file.parent.name, file.parent), read_json(file))
     again = f"out of date; run: python -m mathse study {file.parent.name} --redraw"
     assert (file.parent / "result.svg").read_text(encoding="utf-8") == drawn, again
 

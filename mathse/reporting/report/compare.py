@@ -35,7 +35,7 @@ class Variant:
 
 def compare_page(runs: Sequence[Run]) -> str:
     """Return the page of ``python -m mathse report RUN RUN ...``: ``templates/runs.html.j2``."""
-    compared = variants(runs)
+    compared = group_runs(runs)
     flights = [mean_stairs(variant.label, [run.entries for run in variant.runs]) for variant in compared]
     scored, judged = _stages_with(runs, "accuracy"), _stages_with(runs, "acceptance_precision")
 
@@ -105,12 +105,12 @@ def _stages_with(runs: Sequence[Run], key: str) -> list[str]:
     return sorted({e["stage"] for e in entries if e.get(key) is not None}, key=stage_order)
 
 
-def variants(runs: Sequence[Run]) -> list[Variant]:
+def group_runs(runs: Sequence[Run]) -> list[Variant]:
     """Group runs by settings, in the order of ``runs``. A variant's label has its differences from the first."""
     # Settings as text -> (settings, runs)
     groups: dict[str, tuple[dict[str, Any], list[Run]]] = {}
     for run in runs:
-        settings = comparable(run)
+        settings = comparable_settings(run)
         groups.setdefault(repr(sorted(settings.items(), key=lambda kv: kv[0])), (settings, []))[1].append(run)
 
     first = next(iter(groups.values()))[0] if groups else {}
@@ -131,7 +131,7 @@ def variants(runs: Sequence[Run]) -> list[Variant]:
     return compared
 
 
-def comparable(run: Run) -> dict[str, Any]:
+def comparable_settings(run: Run) -> dict[str, Any]:
     """Return the settings that affect a run's results, without its seed.
 
     Names, nulls, and settings at the value that keeps earlier behaviour (``LATER``) are left out. A seed inside a path

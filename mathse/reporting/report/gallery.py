@@ -48,12 +48,12 @@ class GalleryItem:
         return (self.decision == "accepted") == self.right
 
 
-def paths(run: Run, problem_of: ProblemOf) -> Iterator[GalleryItem]:
+def read_paths(run: Run, problem_of: ProblemOf) -> Iterator[GalleryItem]:
     """Yield the paths of each stage in the order of the stages, then the ORM's held-out paths."""
     return chain(_stage_paths(run, problem_of), _orm_paths(run, problem_of))
 
 
-def answers_to_tests(run: Run, problem_of: ProblemOf) -> Iterator[GalleryItem]:
+def read_test_answers(run: Run, problem_of: ProblemOf) -> Iterator[GalleryItem]:
     """Yield each student's answers to the test problems, right or wrong as in its accuracy."""
     for stage in run.stages:
         lineage = Lineage("student", stage.name, stage.name)

@@ -19,7 +19,7 @@ from mathse.reporting.charts import ORM_FIGURES, Bar, BarPart, loss_points, stud
 from mathse.reporting.pages import NONE, render
 from mathse.reporting.progress.costs import CURRENCY_NAMES, TIME_COLUMN, amount, cost_cells, device_time
 from mathse.reporting.progress.wording import count, duration, gain, percent, points, span, speed
-from mathse.reporting.report.gallery import Choice, ProblemOf, answers_to_tests, paths
+from mathse.reporting.report.gallery import Choice, ProblemOf, read_paths, read_test_answers
 from mathse.reporting.report.listing import Listing, Write, listing_inside, script_json
 from mathse.runs.layout import CONTROLS, title
 from mathse.runs.ledger import FLOPS, LEDGER, seconds_of, seconds_until, spent_in
@@ -52,10 +52,10 @@ def run_page(
     # 1. The paths: all in the listing, a sample in the page.
     stamp = hashlib.sha256(repr([(stage.name, stage.sha256) for stage in run.stages]).encode()).hexdigest()[:16]
     choice, listing = Choice(), Listing(stamp, write, image_png)
-    for item in paths(run, problem_of):
+    for item in read_paths(run, problem_of):
         choice.add(item)
         listing.add(item)
-    for item in answers_to_tests(run, problem_of):
+    for item in read_test_answers(run, problem_of):
         listing.add(item)
     write("index", script_json(listing.index()))
     groups = choice.groups()

@@ -18,7 +18,7 @@ from mathse.reporting.charts import Point, mean_stairs, means, means_by_cost, st
 from mathse.reporting.pages import write_page
 from mathse.reporting.study.collect import collect
 from mathse.reporting.study.design import EXPERIMENTS, FILE, SHIPPED, Design, read_design, study_commands
-from mathse.reporting.study.readme import Readme, main_table, results
+from mathse.reporting.study.readme import Readme, main_table, render_results
 from mathse.runs.store import make_folder, read_json, write_json
 
 RESULTS, DRAWING = "results.json", "result.svg"
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     readme = Readme(out / "README.md", design.name)
     collected = collect(design, arguments.runs, seeds)
     study_results = {**collected.as_json(), "table": main_table(collected)}
-    text, drawing, file = results(collected), picture(design, study_results), out / DRAWING
+    text, drawing, file = render_results(collected), draw_picture(design, study_results), out / DRAWING
 
     make_folder(out)
     write_json(out / RESULTS, study_results)
@@ -76,12 +76,12 @@ def redraw(design: Design, out: Path) -> int:
     """Draw a study's picture again from results.json. Raises DataError if the file is missing."""
     if not (out / RESULTS).is_file():
         raise DataError(f"{out / RESULTS}: is not there; make it from the runs: {study_commands()[1]} {design.name}")
-    if drawing := picture(design, read_json(out / RESULTS)):
+    if drawing := draw_picture(design, read_json(out / RESULTS)):
         write_page(drawing, out / DRAWING)
     return 0
 
 
-def picture(design: Design, results: Mapping[str, Any]) -> str | None:
+def draw_picture(design: Design, results: Mapping[str, Any]) -> str | None:
     """Draw the first measure as a standalone SVG file: a staircase over stages, the design's lines, or variants' means.
 
     Returns None if a seed lacks the measure (or the cost on the x axis), or if the measure is no share.

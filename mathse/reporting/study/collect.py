@@ -16,7 +16,7 @@ from typing import Any
 
 from mathse.errors import DataError, RunError
 from mathse.reporting.pages import NONE
-from mathse.reporting.report.compare import comparable
+from mathse.reporting.report.compare import comparable_settings
 from mathse.reporting.study.design import Design, study_commands
 from mathse.runs.layout import ORM_HELD, PREDICTIONS, SUMMARY
 from mathse.runs.ledger import seconds_by_name
@@ -39,7 +39,7 @@ class Collected:
 
     def values(self, variant: str, measure: str) -> list[float | None]:
         """Return a measure for each seed."""
-        return [value(run, measure) for run in self.runs[variant]]
+        return [read_measure(run, measure) for run in self.runs[variant]]
 
     @cached_property
     def stages(self) -> list[FinishedStage]:
@@ -130,7 +130,7 @@ def collect(design: Design, root: Path, seeds: Sequence[int] | None = None) -> C
     return Collected(design.with_default_measures(trains_only_orms), chosen, runs)
 
 
-def value(run: Run, measure: str) -> float | None:
+def read_measure(run: Run, measure: str) -> float | None:
     """Return a figure of a run: ``STAGE.KEY`` or ``orm.KEY`` of its summary, ``STAGE.cpu_seconds`` of its ledgers.
 
     Returns None if the run has no such stage, or the stage has no value. Raises RunError for a key that the stage does
@@ -167,7 +167,7 @@ def _first_difference(first: Run, second: Run) -> str:
 
 
 def _settings(run: Run) -> dict[str, Any]:
-    return {key: v for key, v in comparable(run).items() if key not in BOOKKEEPING}
+    return {key: v for key, v in comparable_settings(run).items() if key not in BOOKKEEPING}
 
 
 # --- differences ------------------------------------------------------------------------------------------------------
@@ -190,12 +190,12 @@ class PairedDifference:
     bootstrap: bool  # over seeds and answers; else Student's t over seeds
 
 
-def difference(
+def compare_runs(
     before: Sequence[Run], after: Sequence[Run], measure: str, before_measure: str = ""
 ) -> PairedDifference | None:
     """Compare runs of equal seeds, in the same order. None: a run lacks the measure."""
     before_measure = before_measure or measure
-    pairs = [(value(b, before_measure), value(a, measure)) for b, a in zip(before, after, strict=True)]
+    pairs = [(read_measure(b, before_measure), read_measure(a, measure)) for b, a in zip(before, after, strict=True)]
     known = [(b, a) for b, a in pairs if a is not None and b is not None]
     if len(known) < len(pairs):
         return None

@@ -19,8 +19,8 @@ from mathse.config.compose import unchecked_settings
 from mathse.errors import DataError
 from mathse.reporting.pages import NONE, write_page
 from mathse.reporting.progress.wording import NOT_RECORDED, shorten_number, shown_difference
-from mathse.reporting.report.compare import comparable
-from mathse.reporting.study.collect import BOOKKEEPING, SECONDS, Collected, PairedDifference, difference, value
+from mathse.reporting.report.compare import comparable_settings
+from mathse.reporting.study.collect import BOOKKEEPING, SECONDS, Collected, PairedDifference, compare_runs, read_measure
 from mathse.reporting.study.design import study_commands
 from mathse.runs.layout import title
 from mathse.runs.ledger import FLOPS, TOKENS
@@ -74,7 +74,7 @@ class Readme:
         write_page(f"{self._before}{BEGIN}\n{text}\n{END}{self._after}", self.file)
 
 
-def results(collected: Collected) -> str:
+def render_results(collected: Collected) -> str:
     """Return the block in Markdown: the commands, the tables, how to read them."""
     last_table = transition_table if collected.design.rows == "stages" else settings_table
     tables = [main_table(collected), seed_table(collected), last_table(collected)]
@@ -97,7 +97,7 @@ def _command(collected: Collected) -> str:
     overrides_by_variant: list[dict[str, Any]] = []
     for variant, runs in collected.runs.items():
         composed = unchecked_settings([f"+experiment/{name}={variant}", f"seed={runs[0].seed}"])
-        settings, keys = runs[0].settings, comparable(runs[0]).keys() - set(BOOKKEEPING)
+        settings, keys = runs[0].settings, comparable_settings(runs[0]).keys() - set(BOOKKEEPING)
         overrides_by_variant.append({k: settings[k] for k in keys if k not in composed or settings[k] != composed[k]})
     shared = {}
     for key, setting in overrides_by_variant[0].items():
@@ -122,7 +122,7 @@ def _legend(collected: Collected) -> str:
     if design.rows == "variants":
         for variant in design.variants:
             if variant != design.against:
-                gains.append(difference(collected.runs[design.against], collected.runs[variant], first))
+                gains.append(compare_runs(collected.runs[design.against], collected.runs[variant], first))
     bootstrap = {gain.bootstrap for gain in gains if gain is not None} or {design.rows == "stages"}
     intervals = {
         (True,): "a bootstrap over seeds and what was answered in each (rather too narrow for few seeds)",
@@ -154,8 +154,8 @@ def main_table(collected: Collected) -> Cells:
         head = ["stage", *keys, "against the stage before"]
         before = ""
         for stage in names:
-            cells = [mean_text([value(run, f"{stage}.{key}") for run in runs], key) for key in keys.values()]
-            gain = difference(runs, runs, f"{stage}.accuracy", f"{before}.accuracy") if before else None
+            cells = [mean_text([read_measure(run, f"{stage}.{key}") for run in runs], key) for key in keys.values()]
+            gain = compare_runs(runs, runs, f"{stage}.accuracy", f"{before}.accuracy") if before else None
             rows.append([title(stage), *cells, difference_text(gain, "accuracy")])
             before = stage
     else:
@@ -166,7 +166,7 @@ def main_table(collected: Collected) -> Cells:
             cells = [mean_text(collected.values(variant, measure), measure) for measure in design.measures.values()]
             compared = NONE
             if variant != design.against:
-                gain = difference(collected.runs[design.against], collected.runs[variant], first)
+                gain = compare_runs(collected.runs[design.against], collected.runs[variant], first)
                 compared = difference_text(gain, first)
             rows.append([design.label_of(variant), *cells, compared])
     if design.paper:
@@ -200,7 +200,7 @@ def seed_table(collected: Collected) -> Cells:
     if design.rows == "stages":
         runs, key = collected.runs[design.variants[0]], measure.partition(".")[2]
         for stage in _stages(runs):
-            rows.append([title(stage), *(number(value(run, f"{stage}.{key}"), key) for run in runs)])
+            rows.append([title(stage), *(number(read_measure(run, f"{stage}.{key}"), key) for run in runs)])
     else:
         for variant in design.variants:
             cells = [number(x, measure) for x in collected.values(variant, measure)]
