@@ -14,7 +14,7 @@ from hydra.types import RunMode
 from mathse.config import sweeps
 from mathse.config.sweeps import HASH
 from mathse.errors import ConfigError
-from mathse.reporting.progress.wording import accuracy_text, aligned
+from mathse.reporting.progress.wording import accuracy_text, align_columns
 from mathse.runs.layout import METRICS, RUN
 from mathse.runs.reader import read_finished_summary
 from mathse.runs.store import read_json
@@ -74,7 +74,7 @@ def format_sweep_table(jobs: Sequence[Path]) -> list[str]:
         table: list[tuple[str, ...]] = [("job", *sorted(benchmarks))]
         for name, job in zip(names, jobs, strict=True):
             table.append((name, *(_format_accuracy(job / benchmark / METRICS) for benchmark in sorted(benchmarks))))
-        return aligned(table)
+        return align_columns(table)
 
     table = [("job", "last stage", "test accuracy", "dev accuracy")]
     for name, job in zip(names, jobs, strict=True):
@@ -85,7 +85,7 @@ def format_sweep_table(jobs: Sequence[Path]) -> list[str]:
         last = summary["stages"][-1] if summary.get("stages") else {}
         test = accuracy_text(last.get("accuracy"), last.get("ci95"))
         table.append((name, str(last.get("stage", "-")), test, accuracy_text(summary.get("metric"), None)))
-    return aligned(table)
+    return align_columns(table)
 
 
 def _format_accuracy(file: Path) -> str:

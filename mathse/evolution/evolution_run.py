@@ -207,7 +207,7 @@ class RunContext:
             counts.append(("judge", "judge", int(stage.summary.get("n") or 0)))
         for unit, kind, count in counts:
             if seconds.get(kind):
-                self.progress.outlook.measured(unit, count, float(seconds[kind]))
+                self.progress.outlook.record_time(unit, count, float(seconds[kind]))
 
 
 class TimedTrack(Track):
@@ -218,7 +218,7 @@ class TimedTrack(Track):
         outlook.start_work()
 
     def advance(self, n: int = 1, **info: float | str) -> None:
-        self._outlook.did(self._unit, n)
+        self._outlook.record_work(self._unit, n)
         self._track.advance(n, **info)
 
     def resume(self, n: int) -> None:

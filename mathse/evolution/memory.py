@@ -30,7 +30,7 @@ from mathse.models.needs import (
     find_architecture,
     format_bytes,
 )
-from mathse.reporting.progress.wording import aligned
+from mathse.reporting.progress.wording import align_columns
 
 # Tokens of the longest texts in the estimate, beside the largest picture that the backbone allows. The settings may
 # limit solutions and verdicts further.
@@ -375,7 +375,7 @@ def describe_plan(config: TrainConfig, device: Device) -> Iterator[str]:
         yield "memory: not estimated, the shape of the model is not known before it is opened"
         return
     yield f"memory on {_describe_device(device)}, estimated:"
-    yield from (f"  {line}" for line in aligned(_make_table(config, device)))
+    yield from (f"  {line}" for line in align_columns(_make_table(config, device)))
     question, solution = count_text_tokens(config)
     model = find_architecture(config.backbone)
     picture = "one picture of the most tokens, " if model is None or any(model.image_tokens) else ""

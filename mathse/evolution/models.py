@@ -43,7 +43,7 @@ from mathse.models.placement import META
 from mathse.models.precision import choose_precision
 from mathse.models.row import Row, list_row_paths
 from mathse.reporting.progress import Track
-from mathse.reporting.progress.wording import aligned, fit_info
+from mathse.reporting.progress.wording import align_columns, fit_info
 from mathse.runs.layout import CHECKPOINT, TOO_LONG
 from mathse.runs.reader import GrowingLog
 from mathse.runs.stage_cache import Stage
@@ -368,7 +368,7 @@ class RunModels:
 
     def _announce(self, trained: TrainingSummary) -> None:
         """Show the trained and the frozen parts of a model, once for all fits with the same parts."""
-        parts = "\n".join(f"  {line}" for line in aligned(trained.cells()))
+        parts = "\n".join(f"  {line}" for line in align_columns(trained.cells()))
         if parts not in self._announced:
             self._announced.add(parts)
             for line in (str(trained), *parts.splitlines()):

@@ -101,7 +101,7 @@ def _run_stages(config: TrainConfig, run: RunFolder, progress: Progress, stack: 
     source = open_source(config)
     progress.outlook = Outlook(plan_stages(config, source))
     loggers = RunLoggers.open(config.logger, run=run, problem_of=source.get, image=load_image)
-    stack.callback(loggers.say_what_is_left, progress.say)  # after the loggers are closed
+    stack.callback(loggers.say_remaining_tasks, progress.say)  # after the loggers are closed
     stack.enter_context(closing(loggers))
     teacher = build(config.teacher)
     if isinstance(teacher, PaidTeacher):

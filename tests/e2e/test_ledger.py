@@ -75,10 +75,10 @@ def test_report_comparison_and_loggers_say_what_was_spent(whole: Path, capsys: p
     entry = read_json(whole / "summary.json")["stages"][-1]
     flops = f"{entry['flops'] / 1e6:.3g} M"
     assert mathse(["compare", str(whole), str(whole / "distill")]) == 0
-    costs = capsys.readouterr().out.split("what the students took")[1]
+    costs = capsys.readouterr().out.split("costs of the students")[1]
     assert f"{entry['trained_tokens']:,}" in costs and flops in costs and " of CPU" in costs
     page = (whole / "report.html").read_text()
-    assert "What the students cost" in page and flops in page and "FLOPs to measure" in page
+    assert "Costs of the students" in page and flops in page and "FLOPs to measure" in page
     figures = run_figures(read_json(whole / "summary.json"))
     assert figures["last/flops"] == entry["flops"] and float(figures["ledger/measuring_flops"]) > 0
     stage = read_run(whole).stage("round_01")

@@ -34,7 +34,7 @@ from mathse.models.prompt_reader import open_reader
 from mathse.models.row import Row
 from mathse.reporting.pages import write_page
 from mathse.reporting.progress import Progress
-from mathse.reporting.progress.wording import aligned
+from mathse.reporting.progress.wording import align_columns
 from mathse.runs.layout import BAD_ROWS, DECONTAMINATION_PAIRS
 from mathse.runs.store import make_folder, write_json, write_jsonl
 from mathse.seeds import derive
@@ -252,7 +252,7 @@ def check(config: TrainConfig, folder: Path) -> str | None:
             table.append((name.replace("_", " "), f"{figures[name]:,}"))
         for group in ("by_source", "by_language", "by_answer", "by_pictures"):
             table += [(f"{group.removeprefix('by_')}: {name}", f"{count:,}") for name, count in figures[group].items()]
-        for line in (*aligned(table), *notes):
+        for line in (*align_columns(table), *notes):
             progress.say(line)
         progress.say(f"{folder / PAGE}; listed rows: {folder / BAD_ROWS}")
     strict = getattr(config.data, "on_bad_row", "error") == "error"

@@ -12,7 +12,7 @@ from mathse.config.parse import flatten
 from mathse.config.schema import TrainConfig
 from mathse.data.images import png_bytes
 from mathse.errors import MathSEError
-from mathse.reporting.charts import Bar, Part, bars
+from mathse.reporting.charts import Bar, BarPart, bars
 from mathse.reporting.pages import MAX_TABLE_ROWS, render
 from mathse.reporting.report.listing import png_size
 from mathse.types import Problem
@@ -36,8 +36,8 @@ def render_page(
 ) -> str:
     """Return the page as HTML: counts, listed rows, rows to look at, samples, settings."""
     parts = [
-        Part("used", figures["used"], f"{figures['used']:,}", "accent"),
-        Part("listed", figures["listed"], f"{figures['listed']:,}", "signal"),
+        BarPart("used", figures["used"], f"{figures['used']:,}", "accent"),
+        BarPart("listed", figures["listed"], f"{figures['listed']:,}", "signal"),
     ]
     counts = []
     for key, name in GROUPS.items():
@@ -50,7 +50,7 @@ def render_page(
         if spread["least"] is not None:
             ends = {end: f"{spread[end]:,}" for end in ("least", "median", "greatest")}
             spreads.append({"what": name, **ends})
-        shown = [Bar(f"≤ {end}", [Part(name, n, f"{n:,}", "accent-2")]) for end, n in spread["up_to"].items()]
+        shown = [Bar(f"≤ {end}", [BarPart(name, n, f"{n:,}", "accent-2")]) for end, n in spread["up_to"].items()]
         spread_bars.append(partial(bars, shown, name))
 
     listed = []

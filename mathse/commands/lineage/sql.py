@@ -39,7 +39,7 @@ from typing import Any
 import duckdb
 
 from mathse.errors import DataError
-from mathse.reporting.progress.wording import aligned, clean
+from mathse.reporting.progress.wording import align_columns, clean
 from mathse.runs.layout import (
     FEEDBACK,
     HELD_PATHS,
@@ -204,7 +204,7 @@ def format_result(rows: Iterator[dict[str, Any]]) -> Iterator[str]:
     table = [tuple(first[0])]
     for row in first:
         table.append(tuple(map(_format_cell, row.values())))
-    yield from aligned(table)
+    yield from align_columns(table)
     if more := sum(1 for _ in rows):
         yield f"... and {more:,} more rows; --json writes them all"
 

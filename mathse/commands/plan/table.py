@@ -9,8 +9,8 @@ from mathse.commands.plan.spending import PlannedSpending
 from mathse.config.schema import needs_orm
 from mathse.evolution import memory
 from mathse.evolution.planner import Range
-from mathse.reporting.progress.costs import NAMES
-from mathse.reporting.progress.wording import aligned, scaled
+from mathse.reporting.progress.costs import CURRENCY_NAMES
+from mathse.reporting.progress.wording import align_columns, shorten_number
 from mathse.runs.ledger import FLOPS, TOKENS
 
 HEADING = (
@@ -64,9 +64,9 @@ def format_plan(plan: Plan) -> Iterator[str]:
         )
     )
     yield f"task={plan.config.task}, before anything is started"
-    yield from (f"  {line}" for line in aligned(table))
+    yield from (f"  {line}" for line in align_columns(table))
     yield "tokens and operations of the run's own models, and the operations to measure them:"
-    yield from (f"  {line}" for line in aligned(_list_spending(plan)))
+    yield from (f"  {line}" for line in align_columns(_list_spending(plan)))
     yield "A single number is exact; LOW-HIGH bounds the number for any decisions of the judge."
     yield "answers, verdicts: by the student's and the ORM's own models, test and dev problems included."
     if needs_orm(plan.config) and plan.config.orm.own_answer:
@@ -81,7 +81,7 @@ def format_plan(plan: Plan) -> Iterator[str]:
 
 def _list_spending(plan: Plan) -> list[tuple[str, ...]]:
     """Return one row per stage: tokens and operations of its method, and the operations to measure it."""
-    rows = [("stage", *(NAMES[currency] for currency in (*TOKENS, FLOPS)), "FLOPs to measure")]
+    rows = [("stage", *(CURRENCY_NAMES[currency] for currency in (*TOKENS, FLOPS)), "FLOPs to measure")]
     method_total, measuring_total = PlannedSpending(), PlannedSpending()
     spendings: list[tuple[str, PlannedSpending, PlannedSpending]] = []
     for stage in plan.stages:
@@ -99,7 +99,7 @@ def _format_flops(number: Range | None) -> str:
         return "not known"
     if not number.high:
         return "-"
-    return scaled(number.low) if number.exact else f"{scaled(number.low)}-{scaled(number.high)}"
+    return shorten_number(number.low) if number.exact else f"{shorten_number(number.low)}-{shorten_number(number.high)}"
 
 
 def _format_count(number: Range) -> str:

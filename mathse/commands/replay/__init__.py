@@ -23,7 +23,7 @@ from mathse.commands.replay.replay import ReplayResult, StageChange, replay_run
 from mathse.commands.replay.rules import Rules
 from mathse.config.program import program
 from mathse.errors import ConfigError
-from mathse.reporting.progress.wording import aligned
+from mathse.reporting.progress.wording import align_columns
 from mathse.runs.layout import TRAIN
 from mathse.runs.reader import find_run_above
 from mathse.runs.store import make_folder, write_json, write_jsonl
@@ -56,7 +56,7 @@ def format_replay(result: ReplayResult) -> Iterator[str]:
     """Yield the table, then its limits."""
     yield f"{result.run}: {_format_rules(result.then)}; now: {_format_rules(result.now)}"
     heading = ("stage", "paths", "accepted", "precision", "merged", "rows of D_SFT", "gained", "lost", "how sure")
-    yield from (f"  {line}" for line in aligned([heading, *map(_format_stage, result.stages)]))
+    yield from (f"  {line}" for line in align_columns([heading, *map(_format_stage, result.stages)]))
     conditional = [stage for stage in result.stages if not stage.exact]
     for stage in conditional:
         open_again = "drafts would be rewritten" if "reflection" in stage.stage else "problems would be open again"
