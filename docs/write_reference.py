@@ -97,7 +97,7 @@ def _below(f: FieldInfo, prefix: str) -> list[tuple[str | None, type]]:
 
 
 def options_of(group: str, schema: type) -> list[str]:
-    """The options of ``group`` that stand on this schema: all public sets on ``PublicData``."""
+    """The options of ``group`` that stand on this schema: all public sets on ``PublicDataConfig``."""
     head = re.compile(rf"^defaults: \[{schema.__name__}\b", re.MULTILINE)
     texts = {name: (CONF / group / f"{name}.yaml").read_text(encoding="utf-8") for name in available(group)}
     return [name for name, text in texts.items() if head.search(text)]

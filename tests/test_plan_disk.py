@@ -9,7 +9,7 @@ import pytest
 from mathse.commands.plan.checkpoint_size import RESUME, parameters
 from mathse.commands.plan.plan import Plan, make_plan
 from mathse.commands.plan.table import plan_as_text
-from mathse.config.backbones import CogVLM2, Qwen2VL
+from mathse.config.backbones import CogVLM2BackboneConfig, Qwen2VLBackboneConfig
 from mathse.config.compose import train_config
 
 STUDENT, ORM = 8_291_375_616, 19_503_105_280  # parameters of Qwen2-VL-7B and CogVLM2-19B
@@ -27,7 +27,7 @@ def test_a_checkpoint_is_measured_by_its_headers(tmp_path: Path) -> None:
 
     save_file({"a": torch.zeros(3, 5), "b": torch.zeros(7, dtype=torch.bfloat16)}, tmp_path / "model.safetensors")
     assert parameters({"path": str(tmp_path)})[0] == 22
-    assert parameters(Qwen2VL())[0] == STUDENT and parameters(CogVLM2())[0] == ORM
+    assert parameters(Qwen2VLBackboneConfig())[0] == STUDENT and parameters(CogVLM2BackboneConfig())[0] == ORM
     assert parameters({"path": None})[0] is None and parameters({"path": "org/unknown"})[0] is None
 
 

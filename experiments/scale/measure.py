@@ -33,7 +33,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from mathse.config import build
-from mathse.config.data import JsonlData
+from mathse.config.data import JsonlDataConfig
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "decontamination"))
@@ -144,7 +144,7 @@ def verdict(path):  # type: ignore[no-untyped-def]
 
 def read(made: Made) -> None:
 
-    source = build(JsonlData(path=str(made.rows)))
+    source = build(JsonlDataConfig(path=str(made.rows)))
     assert sum(1 for split in source.splits().values() for problem in split if problem.answer) == made.size
 
 

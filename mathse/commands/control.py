@@ -18,7 +18,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from mathse.config.fits import SFT, StageFit
+from mathse.config.fits import SFTConfig, StageFitConfig
 from mathse.config.parse import parse
 from mathse.config.program import program
 from mathse.config.schema import TrainConfig
@@ -74,7 +74,7 @@ class Controls:
         self.budget = budget
         with only_looking():  # a run folder may be somebody else's: only MathSE's own classes are built
             self.config: TrainConfig = parse(OmegaConf.create(dict(self.run.config)))
-        self.settings: SFT = self.config.sft.of_stage("distill")
+        self.settings: SFTConfig = self.config.sft.of_stage("distill")
         self.steps: int = self.settings.steps(sum(1 for _ in self.distill.rows(TRAIN)))  # of the distilled student
         self.equal_steps = max(1, round(budget / (row * self.settings.batch_size)))
 
@@ -116,7 +116,7 @@ class Controls:
         """A student of the distilled rows after so many optimiser steps."""
         from mathse.evolution.tasks import run_task  # here: it loads torch, and a mistake is refused before that
 
-        none = StageFit()
+        none = StageFitConfig()
         sft = replace(self.settings, epochs=None, max_steps=steps, distill=none, round=none, final=none)
         sft = replace(sft, train=str(self.distill.path(TRAIN)))
         config: TrainConfig = replace(

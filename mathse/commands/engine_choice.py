@@ -10,13 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mathse.config.backbones import InternVL25, Qwen2VL
-from mathse.config.generators import HFGenerator, VLLMGenerator
+from mathse.config.backbones import InternVL25BackboneConfig, Qwen2VLBackboneConfig
+from mathse.config.generators import HFGeneratorConfig, VLLMGeneratorConfig
 from mathse.config.schema import TrainConfig
 from mathse.runs.layout import RUN
 from mathse.runs.store import read_json
 
-SERVED = (Qwen2VL, InternVL25)  # families that vLLM has
+SERVED = (Qwen2VLBackboneConfig, InternVL25BackboneConfig)  # families that vLLM has
 
 
 def with_engine(
@@ -29,7 +29,7 @@ def with_engine(
         overrides: of the command line.
     """
     generator = config.generator
-    if not isinstance(generator, HFGenerator) or not isinstance(config.backbone, SERVED) or generator.top_k:
+    if not isinstance(generator, HFGeneratorConfig) or not isinstance(config.backbone, SERVED) or generator.top_k:
         return config
     if any(override.lstrip("+").startswith("generator=") for override in overrides):
         return config
@@ -39,7 +39,7 @@ def with_engine(
             return config
     elif not recorded.endswith("VLLMGenerator"):
         return config
-    engine = VLLMGenerator(
+    engine = VLLMGeneratorConfig(
         temperature=generator.temperature, top_p=generator.top_p, max_new_tokens=generator.max_new_tokens
     )
     orm, judge = config.orm.backbone or config.backbone, config.judge
@@ -64,4 +64,4 @@ def _has_cuda() -> bool:
 
 
 def _has_vllm() -> bool:
-    return shutil.which(VLLMGenerator().program) is not None
+    return shutil.which(VLLMGeneratorConfig().program) is not None

@@ -14,12 +14,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mathse.config.backbones import TinyBackbone
-from mathse.config.data import SyntheticData
-from mathse.config.generators import VLLMGenerator
+from mathse.config.backbones import TinyBackboneConfig
+from mathse.config.data import SyntheticDataConfig
+from mathse.config.generators import VLLMGeneratorConfig
 from mathse.config.rules.files import HUB_ID
 from mathse.config.schema import TrainConfig
-from mathse.config.teachers import OpenAITeacher, SymbolicTeacher
+from mathse.config.teachers import OpenAITeacherConfig, SymbolicTeacherConfig
 from mathse.errors import ConfigError
 from mathse.evolution import memory
 from mathse.models.needs import HALF, architecture_of, in_bytes
@@ -30,9 +30,9 @@ CHOOSES = re.compile(r"[+~]*(data|experiment)\b")  # an experiment says what its
 
 def data_is_unnamed(config: TrainConfig, overrides: Sequence[str]) -> bool:
     """Whether a pretrained backbone would train on the synthetic problems, and no override chose them."""
-    if not isinstance(config.data, SyntheticData) or any(CHOOSES.match(override) for override in overrides):
+    if not isinstance(config.data, SyntheticDataConfig) or any(CHOOSES.match(override) for override in overrides):
         return False
-    if isinstance(config.backbone, TinyBackbone):
+    if isinstance(config.backbone, TinyBackboneConfig):
         return False
     model = architecture_of(config.backbone)
     return model is not None and model.total >= SMALL
@@ -56,7 +56,7 @@ def refuse_missing_program(config: Any) -> None:
 def missing_program(config: Any) -> Iterator[str]:
     """The program of generator=vllm, where this machine starts the engine."""
     generator = config.generator
-    if isinstance(generator, VLLMGenerator) and not generator.base_urls:
+    if isinstance(generator, VLLMGeneratorConfig) and not generator.base_urls:
         program = shlex.split(generator.program)[0]
         if shutil.which(program) is None:
             yield (
@@ -74,7 +74,7 @@ def _data_and_teacher(config: TrainConfig) -> Iterator[str]:
         "pictures of digits; pass data=jsonl data.path=FILE for your own problems (`mathse data check data=jsonl "
         "data.path=FILE` looks at them first), or data=synthetic if these are meant"
     )
-    if isinstance(config.teacher, SymbolicTeacher):
+    if isinstance(config.teacher, SymbolicTeacherConfig):
         yield (
             "teacher: symbolic solves the synthetic problems only; pass teacher=openai, a model behind an API "
             "(teacher.base_url=http://HOST:PORT/v1 for a server of your own), or teacher=replay for rows that have a "
@@ -83,8 +83,8 @@ def _data_and_teacher(config: TrainConfig) -> Iterator[str]:
 
 
 def _found_later(config: TrainConfig, unnamed: bool) -> Iterator[str]:
-    to_choose = unnamed and isinstance(config.teacher, SymbolicTeacher)
-    key = getattr(OpenAITeacher() if to_choose else config.teacher, "api_key_env", None)
+    to_choose = unnamed and isinstance(config.teacher, SymbolicTeacherConfig)
+    key = getattr(OpenAITeacherConfig() if to_choose else config.teacher, "api_key_env", None)
     if key is not None and not os.environ.get(key):
         yield f"key: teacher=openai reads {key}, which is not set; export {key}=..."
     try:

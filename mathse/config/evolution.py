@@ -13,7 +13,7 @@ NOBODY = "none"  # evolution.reflect.feedback: the writer is told nothing
 
 
 @dataclass(config=SETTINGS)
-class Distill(Section):
+class DistillConfig(Section):
     size: int | None = Field(
         default=None, ge=1, description="Number of problems. null: the data's seed set; with task=distill all problems."
     )
@@ -24,7 +24,7 @@ class Distill(Section):
 
 
 @dataclass(config=SETTINGS)
-class Round(Section):
+class RoundConfig(Section):
     sample_size: int | None = Field(
         default=None,
         ge=1,
@@ -44,7 +44,7 @@ class Round(Section):
 
 
 @dataclass(config=SETTINGS)
-class Reflect(Section):
+class ReflectConfig(Section):
     when: Literal["last", "every", "never"] = Field(
         default="last",
         description="Rounds after which reflection runs. Algorithm 1 of the paper reflects once, Eq. 2 after every "
@@ -79,7 +79,7 @@ class Reflect(Section):
 
 
 @dataclass(config=SETTINGS)
-class DPO(Section):
+class DPOConfig(Section):
     """Direct preference optimisation (update=dpo, sft_then_dpo). All other settings are those of ``sft``; a pair is
     two rows of a batch."""
 
@@ -105,7 +105,7 @@ class DPO(Section):
 
 
 @dataclass(config=SETTINGS)
-class Evolution(Section):
+class EvolutionConfig(Section):
     rounds: int = Field(
         default=2,
         ge=0,
@@ -133,6 +133,6 @@ class Evolution(Section):
         description="Objective of a round's and of the final fine-tuning. sft: on D_SFT (the paper); dpo: on pairs of "
         "an accepted and a rejected path of a problem (docs: mathse/training/dpo.py); sft_then_dpo: both in turn.",
     )
-    dpo: DPO = Field(default_factory=DPO)
-    round: Round = Field(default_factory=Round)
-    reflect: Reflect = Field(default_factory=Reflect)
+    dpo: DPOConfig = Field(default_factory=DPOConfig)
+    round: RoundConfig = Field(default_factory=RoundConfig)
+    reflect: ReflectConfig = Field(default_factory=ReflectConfig)

@@ -1,6 +1,6 @@
 """The judges: who returns a verdict on a path, each option with settings of its own (docs: mathse/judges).
 
-What stands in ``Judge`` stands in the section of every judge, a user's own too. It says how verdicts are taken, and how
+What stands in ``JudgeConfig`` stands in the section of every judge, a user's own too. It says how verdicts are taken, and how
 the run's ORM is opened and asked: whoever judges, the ORM may give feedback, filter the distilled paths or be measured,
 and a run has one ORM. What follows in a subclass is that judge's alone.
 """
@@ -27,7 +27,7 @@ MUST_BE_SET = "???"  # OmegaConf's sign of a value that nobody has given
 
 
 @dataclass(config=SETTINGS)
-class Judge(Section):
+class JudgeConfig(Section):
     """Settings that the section of every judge has."""
 
     asks: ClassVar[tuple[str, ...]] = ()  # models of the run that its verdicts come from: "orm", "teacher"
@@ -84,7 +84,7 @@ class Judge(Section):
 
 
 @dataclass(config=SETTINGS)
-class ORMJudge(Judge):
+class ORMJudgeConfig(JudgeConfig):
     asks: ClassVar[tuple[str, ...]] = ("orm",)
 
     _target_: str = "mathse.judges.orm.trained_orm"
@@ -92,7 +92,7 @@ class ORMJudge(Judge):
 
 
 @dataclass(config=SETTINGS)
-class TeacherJudge(Judge):
+class TeacherJudgeConfig(JudgeConfig):
     asks: ClassVar[tuple[str, ...]] = ("teacher",)
 
     _target_: str = "mathse.judges.teacher.TeacherJudge"
@@ -100,13 +100,13 @@ class TeacherJudge(Judge):
 
 
 @dataclass(config=SETTINGS)
-class AnswerJudge(Judge):
+class AnswerJudgeConfig(JudgeConfig):
     _target_: str = "mathse.judges.answer.AnswerJudge"
     name: str = Field(default="answer", description=NAME)
 
 
 @dataclass(config=SETTINGS)
-class AgreementJudge(Judge):
+class AgreementJudgeConfig(JudgeConfig):
     _target_: str = "mathse.judges.agreement.AgreementJudge"
     name: str = Field(default="orm_and_answer", description=NAME)
     parts: list[str] = Field(default_factory=lambda: ["orm", "answer"], description=PARTS)
@@ -117,21 +117,21 @@ class AgreementJudge(Judge):
 
 
 @dataclass(config=SETTINGS)
-class RandomJudge(Judge):
+class RandomJudgeConfig(JudgeConfig):
     _target_: str = "mathse.judges.controls.RandomJudge"
     name: str = Field(default="random", description=NAME)
     rate: float = Field(default=0.5, ge=0, le=1, description="Share of the paths that the judge accepts.")
 
 
 @dataclass(config=SETTINGS)
-class NoisyJudge(Judge):
+class NoisyJudgeConfig(JudgeConfig):
     _target_: str = "mathse.judges.controls.NoisyJudge"
     name: str = Field(default="noisy", description=NAME)
     rate: float = Field(default=0.5, ge=0, le=1, description="Share of the verdicts that the judge inverts.")
 
 
 @dataclass(config=SETTINGS)
-class MajorityJudge(Judge):
+class MajorityJudgeConfig(JudgeConfig):
     """The answer that most samples of a problem come to, from a share of ``threshold`` of its samples on."""
 
     _target_: str = "mathse.judges.votes.MajorityJudge"
@@ -151,7 +151,7 @@ class MajorityJudge(Judge):
 
 
 @dataclass(config=SETTINGS)
-class CheckedJudge(Judge):
+class CheckedJudgeConfig(JudgeConfig):
     """The data's own check of steps, without the reference answer."""
 
     _target_: str = "mathse.judges.checked.CheckedJudge"
@@ -159,7 +159,7 @@ class CheckedJudge(Judge):
 
 
 @dataclass(config=SETTINGS)
-class AcceptJudge(Judge):
+class AcceptJudgeConfig(JudgeConfig):
     """Every path that is not empty."""
 
     _target_: str = "mathse.judges.controls.AcceptJudge"
@@ -167,42 +167,42 @@ class AcceptJudge(Judge):
 
 
 @dataclass(config=SETTINGS)
-class CheckedVotesJudge(AgreementJudge):
+class CheckedVotesJudgeConfig(AgreementJudgeConfig):
     name: str = Field(default="checked_votes", description=NAME)
     parts: list[str] = Field(default_factory=lambda: ["majority", "checked"], description=PARTS)
 
 
 @dataclass(config=SETTINGS)
-class ORMVotesJudge(AgreementJudge):
+class ORMVotesJudgeConfig(AgreementJudgeConfig):
     name: str = Field(default="orm_and_votes", description=NAME)
     parts: list[str] = Field(default_factory=lambda: ["orm", "majority"], description=PARTS)
 
 
 JUDGES: tuple[type[Any], ...] = (
-    ORMJudge,
-    TeacherJudge,
-    AnswerJudge,
-    AgreementJudge,
-    RandomJudge,
-    NoisyJudge,
-    MajorityJudge,
-    CheckedJudge,
-    AcceptJudge,
-    CheckedVotesJudge,
-    ORMVotesJudge,
+    ORMJudgeConfig,
+    TeacherJudgeConfig,
+    AnswerJudgeConfig,
+    AgreementJudgeConfig,
+    RandomJudgeConfig,
+    NoisyJudgeConfig,
+    MajorityJudgeConfig,
+    CheckedJudgeConfig,
+    AcceptJudgeConfig,
+    CheckedVotesJudgeConfig,
+    ORMVotesJudgeConfig,
 )
 BY_NAME: dict[str, type[Any]] = {settings_of(schema)["name"].default: schema for schema in JUDGES}
-OF_EVERY_JUDGE = frozenset(f.name for f in fields(Judge))
+OF_EVERY_JUDGE = frozenset(f.name for f in fields(JudgeConfig))
 
 
 @dataclass(config=SETTINGS)
-class OwnJudge(Judge):
+class OwnJudgeConfig(JudgeConfig):
     """A judge of the user's own: its fields are made from the signature of its class."""
 
     takes: ClassVar[tuple[str, ...]] = ()  # arguments of the class that are settings
 
 
-def own_judge(target: str, call: Callable[..., Any], values: Mapping[Any, Any]) -> type[OwnJudge]:
+def own_judge(target: str, call: Callable[..., Any], values: Mapping[Any, Any]) -> type[OwnJudgeConfig]:
     """The settings of a class that is not ours: those in its signature, beside those of every judge."""
     parameters = inspect.signature(call).parameters
     defaults = {
@@ -221,11 +221,11 @@ def own_judge(target: str, call: Callable[..., Any], values: Mapping[Any, Any]) 
         "asks": tuple(model for model in ("orm", "teacher") if model in parameters),
         "takes": tuple(defaults),
     }
-    own: Any = dataclass(config=SETTINGS)(type("OwnJudge", (OwnJudge,), body))
-    return cast("type[OwnJudge]", own)
+    own: Any = dataclass(config=SETTINGS)(type("OwnJudgeConfig", (OwnJudgeConfig,), body))
+    return cast("type[OwnJudgeConfig]", own)
 
 
-def judge_named(chosen: Any, judge: Judge) -> Any:
+def judge_named(chosen: Any, judge: JudgeConfig) -> Any:
     """The settings of a judge that is chosen beside the run's ``judge``: for the distilled paths, as feedback, as part
     of another.
 
@@ -233,7 +233,7 @@ def judge_named(chosen: Any, judge: Judge) -> Any:
         chosen: a name, or settings. Of the run's own judge's name: that one. Another has the values of the run's judge
             wherever both have a setting.
     """
-    if isinstance(chosen, Judge):
+    if isinstance(chosen, JudgeConfig):
         return chosen
     if chosen == judge.name:
         return judge
@@ -242,7 +242,7 @@ def judge_named(chosen: Any, judge: Judge) -> Any:
     return schema(**{name: getattr(judge, name) for name in both})
 
 
-def own_settings(judge: Judge) -> list[str]:
+def own_settings(judge: JudgeConfig) -> list[str]:
     """The settings that this judge alone has."""
     return [f.name for f in fields(judge) if f.name not in {"_target_", *OF_EVERY_JUDGE}]
 

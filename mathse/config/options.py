@@ -53,7 +53,7 @@ def available(group: str) -> tuple[str, ...]:
 
 
 def option_of(schema: type) -> str | None:
-    """The option that stands on this schema: ``JsonlData`` -> "jsonl"; None if conf/ has none."""
+    """The option that stands on this schema: ``JsonlDataConfig`` -> "jsonl"; None if conf/ has none."""
     for group, schemas in OPTIONS.items():
         if schema in schemas:
             lists_it = re.compile(rf"^defaults: \[{schema.__name__}\b", re.MULTILINE)

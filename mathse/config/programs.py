@@ -20,8 +20,15 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from mathse.config.backbones import HF, CausalLM, CogVLM2, InternVL25, Qwen2VL, TinyBackbone
-from mathse.config.generators import HFGenerator
+from mathse.config.backbones import (
+    CausalLMBackboneConfig,
+    CogVLM2BackboneConfig,
+    HFBackboneConfig,
+    InternVL25BackboneConfig,
+    Qwen2VLBackboneConfig,
+    TinyBackboneConfig,
+)
+from mathse.config.generators import HFGeneratorConfig
 from mathse.config.options import CONF, available, groups, option_of
 from mathse.config.origin import Origin, origin_of
 from mathse.config.rules.models import TINY_VOCABULARY, vocabulary_of
@@ -165,8 +172,8 @@ def _begin_with_student(begin: _Beginning, line: _Line, checkpoint: Path) -> Non
         begin.limits("judge", settings.get("judge"))
     generator = settings.get("generator")
     if isinstance(generator, Mapping) and ("generator" not in line.chosen or line.option("generator") is not None):
-        chosen = line.option("generator") or HFGenerator
-        of_both = chosen is HFGenerator and generator.get("_target_") == HFGenerator._target_
+        chosen = line.option("generator") or HFGeneratorConfig
+        of_both = chosen is HFGeneratorConfig and generator.get("_target_") == HFGeneratorConfig._target_
         begin.limits("generator", generator, SAMPLING if of_both else SAMPLING[:2])
     if line.asks_data:
         _begin_with_data(begin, line, checkpoint, origin)
@@ -193,8 +200,8 @@ def _begin_with_data(begin: _Beginning, line: _Line, checkpoint: Path, origin: O
 
 def _is_tiny(begin: _Beginning, line: _Line) -> bool:
     """The tiny backbone knows the built-in task alone."""
-    of_folder = begin.values.get("backbone", {}).get("_target_") == TinyBackbone._target_
-    return of_folder or line.option("backbone") is TinyBackbone
+    of_folder = begin.values.get("backbone", {}).get("_target_") == TinyBackboneConfig._target_
+    return of_folder or line.option("backbone") is TinyBackboneConfig
 
 
 def _begin_with_orm(begin: _Beginning, line: _Line, checkpoint: Path) -> None:
@@ -223,7 +230,7 @@ def _begin_with_backbone(begin: _Beginning, line: _Line, checkpoint: Path, origi
         return
     if chosen is made_by:
         begin.backbone(origin.section("backbone", origin.backbone), of_judge)
-    elif chosen not in (HF, CausalLM):  # which open any folder
+    elif chosen not in (HFBackboneConfig, CausalLMBackboneConfig):  # which open any folder
         raise ConfigError(
             f"{group} = {option_of(chosen)}: {checkpoint} was made by a run of {group}={option_of(made_by)} "
             f"({origin.file}); leave {group} out"
@@ -242,11 +249,11 @@ def family_of(checkpoint: Path) -> Any:
     model_type = config.get("model_type")
     if model_type == "qwen2_vl":
         tiny = 0 < vocabulary_of(config) < TINY_VOCABULARY
-        section: Any = TinyBackbone() if tiny else Qwen2VL(min_pixels=None, max_pixels=None)
+        section: Any = TinyBackboneConfig() if tiny else Qwen2VLBackboneConfig(min_pixels=None, max_pixels=None)
     elif model_type in ("internvl", "internvl_chat"):
-        section = InternVL25()
+        section = InternVL25BackboneConfig()
     elif model_type in ("cogvlm2", None):
-        section = CogVLM2()
+        section = CogVLM2BackboneConfig()
     else:
-        section = HF() if "vision_config" in config else CausalLM()
+        section = HFBackboneConfig() if "vision_config" in config else CausalLMBackboneConfig()
     return section if section.path is None else replace(section, path=str(checkpoint))

@@ -1,7 +1,7 @@
 """How a settings class says, beside each field and nowhere else, what its value is and may be.
 
     @dataclass(config=SETTINGS)
-    class Optimizer(Section):
+    class OptimizerConfig(Section):
         lr: float = Field(2e-3, gt=0, description="Highest learning rate, after the warm-up.")
 
 ``dataclass`` and ``Field`` are pydantic's: the type and the bounds say which values are allowed, the description is the

@@ -28,7 +28,7 @@ SLOTS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 
 @dataclass(config=SETTINGS)
-class AnswerForm(Section):
+class AnswerFormConfig(Section):
     """How the final answers of a domain are compared (mathse/scoring/answers/rule.py)."""
 
     form: Form = Field(
@@ -50,7 +50,7 @@ class AnswerForm(Section):
 
 
 @dataclass(config=SETTINGS)
-class TaskDomain(Section):
+class TaskDomainConfig(Section):
     """Prompts and the form of answers (docs: mathse/data/domains)."""
 
     _target_: str = "mathse.data.domains.TaskDomain"
@@ -60,7 +60,7 @@ class TaskDomain(Section):
         description="Folder of the domain's prompts: a path, or the dotted name of a package.",
     )
     step: list[str] = Field(default_factory=lambda: ["Step", "步骤"], description="Words in front of a step's number.")
-    answer: AnswerForm = Field(default_factory=AnswerForm)
+    answer: AnswerFormConfig = Field(default_factory=AnswerFormConfig)
 
 
 def texts_folder(texts: str) -> Path | None:

@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import Any
 
 from mathse.config import build, with_values
-from mathse.config.data import MixtureData as Settings
+from mathse.config.data import MixtureDataConfig
 from mathse.config.rules.data import mixture_problems
 from mathse.config.trust import locate
 from mathse.data.problems import FileData
@@ -29,7 +29,7 @@ class MixtureData(FileData):
     """A mixture of sources. Raises ConfigError for weights or counts that contradict the sources, and the DataErrors of
     the sources."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: MixtureDataConfig) -> None:
         if mistake := next(mixture_problems(settings), None):
             raise ConfigError(mistake)
         super().__init__("data.sources", settings)

@@ -10,7 +10,7 @@ from typing import Any
 
 from mathse.config import build
 from mathse.config.data import set_name
-from mathse.config.evaluation import ROWS, OwnBenchmark
+from mathse.config.evaluation import ROWS, OwnBenchmarkConfig
 from mathse.config.schema import EvaluateConfig
 from mathse.config.trust import locate
 from mathse.data.sources import open_source
@@ -40,7 +40,7 @@ class OpenedBenchmark:
 def open_benchmarks(config: EvaluateConfig, folder: Path) -> list[OpenedBenchmark]:
     """Every benchmark chosen, in the order given. Raises ConfigError or DataError for one that cannot be used."""
     names = {
-        key: set_name(config.data) if isinstance(section, OwnBenchmark) else key
+        key: set_name(config.data) if isinstance(section, OwnBenchmarkConfig) else key
         for key, section in config.benchmark.items()
     }
     if len({*names.values()}) < len(names):
@@ -64,11 +64,11 @@ def open_benchmark(name: str, section: Any, config: EvaluateConfig, folder: Path
         section = {key: value for key, value in section.items() if key not in left_out}
     elif uses_student_prompt:
         section = replace(section, prompt=type(section)().prompt)
-    runtime = {"source": open_source(config)} if isinstance(section, OwnBenchmark) else {}
+    runtime = {"source": open_source(config)} if isinstance(section, OwnBenchmarkConfig) else {}
     if isinstance(section, Mapping):
         refuse_unfinished(locate(section["_target_"], "benchmark"), name)
     made = build(section, **runtime)
-    if isinstance(section, OwnBenchmark):
+    if isinstance(section, OwnBenchmarkConfig):
         made.title = f"{name}, {made.title}"
     bench = whole(made, name)
     bench.check()

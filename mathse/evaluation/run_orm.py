@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from mathse.config import recorded
-from mathse.config.schema import Trainer
+from mathse.config.schema import TrainerConfig
 from mathse.inference.rows import judge_row
 from mathse.judges.orm import open_orm
 from mathse.models import quiet
@@ -33,7 +33,7 @@ class RunORM:
         section = recorded("backbone", run.config["orm"].get("backbone") or run.config["backbone"])
         quiet()
         torch.set_num_threads(threads)
-        trainer = Trainer(accelerator=accelerator, precision="bf16-mixed")  # type: ignore[arg-type]
+        trainer = TrainerConfig(accelerator=accelerator, precision="bf16-mixed")  # type: ignore[arg-type]
         checkpoint = Path(run.config["judge"].get("checkpoint") or run.folder / "orm" / CHECKPOINT)
         read = partial(_open, section, checkpoint, trainer)
         self.judge = open_orm(checkpoint, read, int(run.config["judge"]["max_new_tokens"])).explaining(explain)
@@ -65,5 +65,5 @@ def reward_of(verdict: Verdict) -> float:
     return 0.0 if verdict.status == "unparsed" else rank_of(verdict)
 
 
-def _open(section: object, checkpoint: Path, trainer: Trainer) -> Backbone:
+def _open(section: object, checkpoint: Path, trainer: TrainerConfig) -> Backbone:
     return spec_at(section, checkpoint, dtype_of(trainer)).open(device_of(trainer))

@@ -8,14 +8,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mathse.config.evaluation import LLM as Settings
+from mathse.config.evaluation import ScoringLLMConfig
 from mathse.inference.llm.client import ChatClient, ChatRequest
 
 
 class ScoringLLM:
     """``mathse.evaluation.benchmark.LLM`` over a chat client; it keeps what the protocol says of it."""
 
-    def __init__(self, settings: Settings, model: str, run: Path, say: Callable[[str], None]) -> None:
+    def __init__(self, settings: ScoringLLMConfig, model: str, run: Path, say: Callable[[str], None]) -> None:
         """``say`` is told how many questions are about to be asked; ``run`` keeps the account of what they cost."""
         self.model, self._say = model, say
         self._versions: set[str] = set()

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mathse.config import build, flatten
-from mathse.config.evaluation import ORMTest, OwnBenchmark
-from mathse.config.generators import ServerGenerator, VLLMGenerator
+from mathse.config.evaluation import ORMTestConfig, OwnBenchmarkConfig
+from mathse.config.generators import ServerGeneratorConfig, VLLMGeneratorConfig
 from mathse.config.options import option_of
 from mathse.config.origin import origin_of
 from mathse.config.schema import EvaluateConfig
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 def evaluate(config: EvaluateConfig, folder: Path) -> float | None:
     """Score a model's answers, or a file's, on each benchmark chosen; the mean accuracy, None if one is not known."""
     work: Callable[[EvaluateConfig, Path], float | None] = _evaluate
-    measures_orm = [section for section in config.benchmark.values() if isinstance(section, ORMTest)]
+    measures_orm = [section for section in config.benchmark.values() if isinstance(section, ORMTestConfig)]
     if measures_orm:
         # There are no answers to score: the class of this benchmark does all of the work.
         test_class: Any = locate(measures_orm[0]._target_, "benchmark")
@@ -78,7 +78,9 @@ def _evaluate(config: EvaluateConfig, folder: Path) -> float | None:
         decoded = None if decoding is None else {**decoding.described(), "batch_size": decoding.batch_size}
         keep_identity(config, folder, benchmarks, decoded)
         served = None
-        if isinstance(config.generator, VLLMGenerator) and (decoding is not None or config.judge.engine == "vllm"):
+        if isinstance(config.generator, VLLMGeneratorConfig) and (
+            decoding is not None or config.judge.engine == "vllm"
+        ):
             from mathse.evaluation.models import engine_of
 
             served = engine_of(config, folder, progress.say)
@@ -102,7 +104,7 @@ def _evaluate(config: EvaluateConfig, folder: Path) -> float | None:
                 write_jsonl(opened.folder / PREDICTIONS, rows)
             result = scorer.result(opened, given_answers)
             results.append(result)
-            if any(isinstance(s, OwnBenchmark) for s in config.benchmark.values()) and len(config.benchmark) == 1:
+            if any(isinstance(s, OwnBenchmarkConfig) for s in config.benchmark.values()) and len(config.benchmark) == 1:
                 write_stage_files(result, folder)
         write_pages(folder, results)
         progress.say(f"report: {folder / REPORT}")
@@ -124,7 +126,7 @@ def _answers_of_student(
     @cache
     def student() -> Student:
         """Read, or its server's client made, when it is first asked for."""
-        if isinstance(config.generator, ServerGenerator):
+        if isinstance(config.generator, ServerGeneratorConfig):
             served_elsewhere: Student = build(config.generator).student(folder)
             return served_elsewhere
         if served is not None:

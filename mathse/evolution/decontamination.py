@@ -14,7 +14,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from mathse.config.data import SyntheticData
+from mathse.config.data import SyntheticDataConfig
 from mathse.config.schema import TrainConfig
 from mathse.data.decontamination.benchmark_files import index_of
 from mathse.data.decontamination.search import Search
@@ -44,7 +44,9 @@ def decontaminate(context: RunContext, problems: RunProblems) -> None:
     """
     settings = context.config.decontaminate
     if settings.action == "off" or not settings.against:
-        if not isinstance(context.config.data, SyntheticData):  # which draws its own problems: no benchmark has them
+        if not isinstance(
+            context.config.data, SyntheticDataConfig
+        ):  # which draws its own problems: no benchmark has them
             why = "is off" if settings.action == "off" else "was given no benchmark"
             context.notes.append(
                 f"Decontamination {why}, so no training row was compared with a benchmark's problems; "

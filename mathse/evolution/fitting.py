@@ -10,8 +10,8 @@ import pytorch_lightning as pl
 import torch
 
 from mathse.config import build
-from mathse.config.evolution import DPO
-from mathse.config.fits import Fit
+from mathse.config.evolution import DPOConfig
+from mathse.config.fits import FitConfig
 from mathse.errors import ConfigError, DataError
 from mathse.evolution.context import RunContext
 from mathse.models.base import Backbone
@@ -39,14 +39,14 @@ class Fitting:
         backbone: Backbone,
         stage: Stage,
         rows: Sequence[Row],
-        settings: Fit,
+        settings: FitConfig,
         *,
         label: str,
         val_rows: Sequence[Row] = (),
         stream: Callable[[Sequence[Row]], Stream] | None = None,
         status_tokens: tuple[int, int] | None = None,
         kept_in: torch.dtype | None = None,
-        dpo: DPO | None = None,
+        dpo: DPOConfig | None = None,
         folder: Path | None = None,
     ) -> None:
         """Fit ``backbone`` on ``rows`` and write the stage's checkpoint.

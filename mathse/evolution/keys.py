@@ -11,12 +11,12 @@ from dataclasses import fields
 from typing import Any, get_args
 
 from mathse.config import flatten
-from mathse.config.fits import SFT, FitStage
-from mathse.config.generators import ServerGenerator, VLLMGenerator
-from mathse.config.judges import Judge, judge_named, own_settings
+from mathse.config.fits import FitStage, SFTConfig
+from mathse.config.generators import ServerGeneratorConfig, VLLMGeneratorConfig
+from mathse.config.judges import JudgeConfig, judge_named, own_settings
 from mathse.config.schema import TrainConfig
 from mathse.config.setting import identity_settings
-from mathse.config.teachers import OpenAITeacher, StudentTeacher
+from mathse.config.teachers import OpenAITeacherConfig, StudentTeacherConfig
 from mathse.runs.fit_ranks import RANKS
 
 COMMON = (
@@ -40,7 +40,9 @@ def recorded_settings(config: TrainConfig) -> dict[str, Any]:
     """
     chosen = config.distill.judge
     judge = judge_named(chosen, config.judge)
-    of_the_judge = {} if isinstance(chosen, Judge) else {f"judge.{n}": getattr(judge, n) for n in own_settings(judge)}
+    of_the_judge = (
+        {} if isinstance(chosen, JudgeConfig) else {f"judge.{n}": getattr(judge, n) for n in own_settings(judge)}
+    )
     flat = of_the_judge | flatten(config)
     if flat["trainer.precision"] == "fastest":
         flat["trainer.precision"] = "bf16-mixed"
@@ -50,7 +52,7 @@ def recorded_settings(config: TrainConfig) -> dict[str, Any]:
 def sampling_keys(config: TrainConfig) -> tuple[str, ...]:
     """The settings that decide what a student writes; the address of its server does not."""
     generator = config.generator
-    if not isinstance(generator, (ServerGenerator, VLLMGenerator)):
+    if not isinstance(generator, (ServerGeneratorConfig, VLLMGeneratorConfig)):
         return ("generator",)
     return tuple(f"generator.{name}" for name in identity_settings(type(generator)))
 
@@ -58,7 +60,7 @@ def sampling_keys(config: TrainConfig) -> tuple[str, ...]:
 FIT_STAGES = get_args(FitStage)
 # of every fit of a student
 SFT_KEYS = (
-    *(f"sft.{f.name}" for f in fields(SFT) if f.name not in FIT_STAGES),
+    *(f"sft.{f.name}" for f in fields(SFTConfig) if f.name not in FIT_STAGES),
     "sft.train_sha256",
     "lightning_callbacks",
 )
@@ -84,7 +86,7 @@ def judging_keys(config: TrainConfig, path: str) -> tuple[str, ...]:
     """The settings that decide the verdicts of the judge at ``path``, "judge" or "distill.judge" (name or section)."""
     chosen = config.judge if path == "judge" else config.distill.judge
     judge = judge_named(chosen, config.judge)
-    chosen_by, section = (f"{path}.name", path) if isinstance(chosen, Judge) else (path, "judge")
+    chosen_by, section = (f"{path}.name", path) if isinstance(chosen, JudgeConfig) else (path, "judge")
     of_this_judge = (f"{section}.{name}" for name in own_settings(judge))
     # without what the ORM's own stages depend on: their held-out verdicts are always explained
     return (
@@ -98,11 +100,11 @@ def judging_keys(config: TrainConfig, path: str) -> tuple[str, ...]:
 
 def teaching_keys(config: TrainConfig) -> tuple[str, ...]:
     """The settings that decide what the teacher writes; its server's address and its budget do not."""
-    if not isinstance(config.teacher, OpenAITeacher):
+    if not isinstance(config.teacher, OpenAITeacherConfig):
         return ("teacher",)
-    return tuple(f"teacher.{name}" for name in identity_settings(OpenAITeacher))
+    return tuple(f"teacher.{name}" for name in identity_settings(OpenAITeacherConfig))
 
 
 def orm_teaching_keys(config: TrainConfig) -> tuple[str, ...]:
     """The same for the ORM's stages, which ask a teacher that is a model where the data has no solution or checker."""
-    return teaching_keys(config) if isinstance(config.teacher, (OpenAITeacher, StudentTeacher)) else ()
+    return teaching_keys(config) if isinstance(config.teacher, (OpenAITeacherConfig, StudentTeacherConfig)) else ()

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-from mathse.config.backbones import TinyBackbone
-from mathse.config.fits import Fit
-from mathse.config.generators import HFGenerator
+from mathse.config.backbones import TinyBackboneConfig
+from mathse.config.fits import FitConfig
+from mathse.config.generators import HFGeneratorConfig
 from mathse.config.schema import TrainConfig, needs_orm
 from mathse.config.sizes import bytes_of
 from mathse.errors import ConfigError
@@ -117,7 +117,7 @@ def jobs(config: TrainConfig, device: Device) -> list[Job]:
 
 def expect_layers_that_train(config: TrainConfig) -> None:
     """Raise ConfigError for a fit that would freeze more layers than there are."""
-    fits: list[tuple[str, Fit, Any]] = [("sft", config.sft, config.backbone)]
+    fits: list[tuple[str, FitConfig, Any]] = [("sft", config.sft, config.backbone)]
     if needs_orm(config):
         fits.append(("orm.fit", config.orm.fit, config.orm.backbone or config.backbone))
     for path, fit, section in fits:
@@ -131,7 +131,7 @@ def expect_layers_that_train(config: TrainConfig) -> None:
 
 def texts(config: TrainConfig) -> tuple[int, int]:
     """Tokens of a question and of a solution that are reckoned with."""
-    compact = isinstance(config.backbone, TinyBackbone)  # its tokenizer has a token for each word of its few
+    compact = isinstance(config.backbone, TinyBackboneConfig)  # its tokenizer has a token for each word of its few
     longest = getattr(config.generator, "max_new_tokens", SOLUTION)
     return COMPACT_QUESTION if compact else QUESTION, min(SOLUTION, longest)
 
@@ -166,7 +166,7 @@ def _jobs(config: TrainConfig, device: Device) -> Iterator[Job]:
     # --- answers and verdicts ---
     rounds = ["rounds"] if config.task == "evolve" else []
     sampled = [*(["orm/student_*"] if trains_orm and orm.train is None else []), *rounds]
-    if student is not None and isinstance(config.generator, HFGenerator):
+    if student is not None and isinstance(config.generator, HFGeneratorConfig):
         if sampled:
             samples = max(config.evolution.samples_per_problem if rounds else 1, orm.samples_per_problem if weak else 1)
             row = RowSize(question, config.generator.max_new_tokens)
@@ -240,7 +240,7 @@ def _for_batches(config: TrainConfig, section: str) -> Iterator[list[Change]]:
 
 
 def _for_fits(config: TrainConfig, section: str) -> Iterator[list[Change]]:
-    fit: Fit = config.sft if section == "sft" else config.orm.fit
+    fit: FitConfig = config.sft if section == "sft" else config.orm.fit
     slower: list[Change] = []
     if not fit.activation_checkpointing:
         slower.append(("sft.activation_checkpointing", True))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from mathse.config.fits import Fit
+from mathse.config.fits import FitConfig
 from mathse.config.schema import needs_orm
 from mathse.data.domains import open_domain
 from mathse.data.labelled_paths import LabelledPath, ORMData, read_orm_data
@@ -206,13 +206,13 @@ def _fit_on_solutions(
     jitter: bool = False,
 ) -> None:
     """A fit with the student's settings at another length; ``jitter``: with pictures as ``orm.jitter`` says."""
-    settings = {field.name: getattr(loop.config.sft, field.name) for field in fields(Fit)}
+    settings = {field.name: getattr(loop.config.sft, field.name) for field in fields(FitConfig)}
     rows = [solve_row(backbone.prompt_style, problem, text) for problem, text in solutions]
     loop.models.fit(
         backbone,
         stage,
         _jittered(loop, stage, rows) if jitter else rows,
-        Fit(**{**settings, "max_steps": steps, "epochs": None}),
+        FitConfig(**{**settings, "max_steps": steps, "epochs": None}),
         label=f"fit on {len(solutions)} solutions",
         val_rows=val_rows,
         kept_in=kept_in,

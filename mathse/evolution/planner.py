@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from mathse.config.evolution import NOBODY, Evolution
-from mathse.config.fits import Fit, FitStage
+from mathse.config.evolution import NOBODY, EvolutionConfig
+from mathse.config.fits import FitConfig, FitStage
 from mathse.config.judges import judge_named
 from mathse.config.schema import TrainConfig, chosen_callbacks, needs_orm
-from mathse.config.teachers import OpenAITeacher, StudentTeacher
+from mathse.config.teachers import OpenAITeacherConfig, StudentTeacherConfig
 from mathse.data.domains import open_domain
 from mathse.data.labelled_paths import read_orm_data
 from mathse.data.problems import to_distill
@@ -163,7 +163,7 @@ class Bounds:
         d: problems of D.
     """
 
-    def __init__(self, d: int, evolution: Evolution) -> None:
+    def __init__(self, d: int, evolution: EvolutionConfig) -> None:
         self.d, self.evolution = d, evolution
         self.chosen = 0  # problems that the teacher solved
         self.tries: list[int] = []  # of each round: problems that it tries at most
@@ -240,7 +240,7 @@ class Counted:
     """How many requests alone: no prompt is written, so that a run that begins need not read its data for it."""
 
     def __init__(self, teacher: Any) -> None:
-        self.by_server = isinstance(teacher, OpenAITeacher)
+        self.by_server = isinstance(teacher, OpenAITeacherConfig)
 
     def solve(self, plan: StagePlan, problems: Sequence[Problem]) -> None:
         plan.ask("generate", Range.of(len(problems) * self.by_server), 0, 0)
@@ -263,7 +263,7 @@ class Planner:
     def __init__(self, config: TrainConfig, source: Any, requests: Requests) -> None:
         self.config, self.source, self.requests = config, source, requests
         self.splits: dict[str, Sequence[Problem]] = dict(source.splits())
-        self.by_student = isinstance(config.teacher, StudentTeacher)
+        self.by_student = isinstance(config.teacher, StudentTeacherConfig)
         self.bounds = Bounds(len(self.splits["seed"]) + len(self.splits["pool"]), config.evolution)
         sections = chosen_callbacks(config)
         callbacks = [str(s["_target_"] if isinstance(s, dict) else s._target_) for s in sections]
@@ -360,7 +360,7 @@ class Planner:
             plan.verdicts += plan.held_verdicts
         return plan
 
-    def _sees(self, plan: StagePlan, fit: Fit, rows: Range, validates: bool = True) -> None:
+    def _sees(self, plan: StagePlan, fit: FitConfig, rows: Range, validates: bool = True) -> None:
         """The rows that a training run of ``plan.steps`` on so many rows sees."""
         plan.seen = plan.steps * fit.batch_size
         plan.new = Range(min(rows.low, plan.seen.low), min(rows.high, plan.seen.high))
@@ -435,6 +435,6 @@ class Planner:
         return Range(len(problems) - len(missing), len(problems))
 
 
-def _steps(fit: Fit, rows: int) -> int:
+def _steps(fit: FitConfig, rows: int) -> int:
     """No row, no fit."""
     return fit.steps(rows) if rows else 0

@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from mathse.config.evolution import Reflect
+from mathse.config.evolution import ReflectConfig
 from mathse.config.fits import FitStage
 from mathse.config.judges import judge_named
 from mathse.config.schema import is_fitted_on
@@ -102,7 +102,7 @@ def open_reflection(loop: EvolutionRun, name: str) -> Stage:
         "evolution.rounds",
         "evolution.keep",
         # without row, which says how a later fit reads the rewrites
-        *(f"evolution.reflect.{field.name}" for field in fields(Reflect) if field.name != "row"),
+        *(f"evolution.reflect.{field.name}" for field in fields(ReflectConfig) if field.name != "row"),
         "callbacks",
     )
     return _open(loop, name, "wrong paths are rewritten, judged and merged", keys)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mathse.config.fits import Fit
+from mathse.config.fits import FitConfig
 from mathse.models import modes
 from mathse.models.base import Backbone
 from mathse.models.flops import forward_flops, kept_states_flops, lowest_trained_layer, training_flops
@@ -114,15 +114,15 @@ class Architecture:
         """Operations of a forward pass."""
         return forward_flops(self.backbone)
 
-    def training(self, fit: Fit, precision: str) -> Training:
+    def training(self, fit: FitConfig, precision: str) -> Training:
         """Operations of a training run with these settings."""
         return self._prepared(fit, precision)[1]
 
-    def prepared(self, fit: Fit, precision: str) -> Prepared:
+    def prepared(self, fit: FitConfig, precision: str) -> Prepared:
         """The model as a training run with these settings prepares it, counted."""
         return self._prepared(fit, precision)[0]
 
-    def _prepared(self, fit: Fit, precision: str) -> tuple[Prepared, Training]:
+    def _prepared(self, fit: FitConfig, precision: str) -> tuple[Prepared, Training]:
         """Both are counted once for all settings that change nothing in the model."""
         full = fit.method == "full"
         # bitsandbytes needs a GPU: the matrices of a base in 4 bit are counted in bfloat16, in which it is read

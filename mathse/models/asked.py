@@ -14,7 +14,7 @@ from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers import AutoConfig
 
-from mathse.config.backbones import AnyModel
+from mathse.config.backbones import AnyBackboneConfig
 from mathse.config.mistakes import show
 from mathse.errors import CheckpointError, ConfigError
 from mathse.models.chat import ChatBackbone
@@ -103,7 +103,7 @@ def lora_pattern_of(model: Any, part: nn.Module) -> str:
     return rf"{re.escape(prefix)}\.\d+\.({escaped})" if inside else ""
 
 
-def apply_settings(backbone: ChatBackbone, settings: AnyModel, path: str) -> None:
+def apply_settings(backbone: ChatBackbone, settings: AnyBackboneConfig, path: str) -> None:
     """Prompts as the settings say: their style, the chat template, the system's words; then how a response ends.
 
     ``path``: of the checkpoint, for messages.

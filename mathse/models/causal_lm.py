@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Self, TypeVar
 from PIL.Image import Image
 from transformers import AutoModelForCausalLM
 
-from mathse.config.backbones import CausalLM as Settings
+from mathse.config.backbones import CausalLMBackboneConfig
 from mathse.models.architecture import Architecture
 from mathse.models.asked import apply_settings, lora_pattern_of, open_asked, read_class
 from mathse.models.base import Features
@@ -74,7 +74,7 @@ class CausalLMBackbone(ChatBackbone):
         return 0
 
 
-def architecture(settings: Settings) -> Architecture:
+def architecture(settings: CausalLMBackboneConfig) -> Architecture:
     """The model of a folder's config.json, without numbers; it reads no pictures."""
     folder = Path(settings.path)
     config, model_class = read_class(AutoModelForCausalLM, folder, NO_SUCH_MODEL)
@@ -83,12 +83,12 @@ def architecture(settings: Settings) -> Architecture:
 
 
 @told_in_a_sentence
-def load(settings: Settings, weights: bool = True) -> CausalLMBackbone:
+def load(settings: CausalLMBackboneConfig, weights: bool = True) -> CausalLMBackbone:
     """Open a language model; ``weights`` False: for prompts alone, see ``mathse.models.prompt_reader``."""
     return opened(CausalLMBackbone, settings, weights)
 
 
-def opened(family: type[Family], settings: Settings, weights: bool) -> Family:
+def opened(family: type[Family], settings: CausalLMBackboneConfig, weights: bool) -> Family:
     """A checkpoint's language model as a backbone of this class."""
     folder, model = open_asked(AutoModelForCausalLM, "causal_lm", settings, weights, NO_SUCH_MODEL)
     backbone = family(model, open_tokenizer(folder))

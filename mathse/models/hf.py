@@ -23,7 +23,7 @@ from PIL.Image import Image
 from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
-from mathse.config.backbones import HF as Settings
+from mathse.config.backbones import HFBackboneConfig
 from mathse.data.images import image_size
 from mathse.errors import CheckpointError, DataError
 from mathse.models.asked import apply_settings, lora_pattern_of, open_asked
@@ -48,8 +48,8 @@ class HFBackbone(ChatBackbone):
 
     family: ClassVar[str] = "hf"
 
-    def __init__(self, model: Any, processor: Any, settings: Settings | None = None) -> None:
-        settings = settings or Settings()
+    def __init__(self, model: Any, processor: Any, settings: HFBackboneConfig | None = None) -> None:
+        settings = settings or HFBackboneConfig()
         super().__init__(model, processor)
         config, inner = model.config, model.model
         self.max_images = settings.max_images
@@ -83,7 +83,7 @@ class HFBackbone(ChatBackbone):
         self.never_sampled = sorted(marks - {self.end_id})
         self._most = settings.max_image_tokens
 
-    def name_parts(self, settings: Settings) -> None:
+    def name_parts(self, settings: HFBackboneConfig) -> None:
         """Find the parts and the modules that adapters go on, where the settings do not say them."""
         model, inner = self.model, self.model.model
         text = inner.get_decoder()
@@ -232,7 +232,7 @@ def parts_of(inner: Any, text: Any) -> Mapping[str, str]:
 
 
 @told_in_a_sentence
-def load(settings: Settings, weights: bool = True) -> HFBackbone:
+def load(settings: HFBackboneConfig, weights: bool = True) -> HFBackbone:
     """Open a vision-language model; ``weights`` False: for prompts alone, see ``mathse.models.prompt_reader``."""
     return opened(HFBackbone, settings, weights)
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from mathse.config.fits import Fit
+from mathse.config.fits import FitConfig
 from mathse.models import adapters, lower_layers
 from mathse.models.base import Backbone
 from mathse.models.parts import freeze, is_adapter
@@ -27,7 +27,7 @@ from mathse.runs.layout import ADAPTER
 State = dict[str, tuple[bool, torch.dtype]]  # of each parameter: whether it trains, and its dtype
 
 
-def prepare(backbone: Backbone, settings: Fit, precision: str, seed: int) -> State:
+def prepare(backbone: Backbone, settings: FitConfig, precision: str, seed: int) -> State:
     """Make the model ready for a fit; what ``finish`` needs to take it back."""
     trained_before = adapters.take_off(backbone)
     # names are those without adapters; by the time ``finish`` looks them up, the adapters are merged and off again
@@ -60,7 +60,7 @@ def prepare(backbone: Backbone, settings: Fit, precision: str, seed: int) -> Sta
 
 def finish(
     backbone: Backbone,
-    settings: Fit,
+    settings: FitConfig,
     before: State,
     folder: Path,
     placed: Path,

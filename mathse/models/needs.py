@@ -47,8 +47,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mathse.config.fits import Fit
-from mathse.config.schema import Trainer
+from mathse.config.fits import FitConfig
+from mathse.config.schema import TrainerConfig
 from mathse.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -256,7 +256,7 @@ class Need:
         return sum(self.host.values())
 
 
-def frozen_parts(fit: Fit) -> tuple[str, ...]:
+def frozen_parts(fit: FitConfig) -> tuple[str, ...]:
     """The parts whose output a fit leaves as it is, from the picture on: tower, or tower and connector."""
     if fit.method == "full":
         frozen = ("tower", "connector") if "connector" in fit.freeze else ("tower",)
@@ -264,7 +264,7 @@ def frozen_parts(fit: Fit) -> tuple[str, ...]:
     return () if "tower" in fit.lora.scopes else ("tower", "connector")  # no adapter lies in a connector
 
 
-def feature_bytes(model: Architecture, fit: Fit) -> int:
+def feature_bytes(model: Architecture, fit: FitConfig) -> int:
     """Bytes that the store keeps on the disk of a picture of the most tokens (``sft.tower_features``); 0 without it."""
     if not fit.tower_features or not any(model.patches):
         return 0
@@ -279,14 +279,16 @@ def whole_gradients_fit(on_device: int, gradients: int, memory: int) -> bool:
     return on_device + gradients <= ROOM * memory
 
 
-def planned_precision(trainer: Trainer) -> str:
+def planned_precision(trainer: TrainerConfig) -> str:
     """``trainer.precision`` of fits that may run elsewhere: a CPU is not tried, and what is larger there is planned."""
     if trainer.precision != "fastest":
         return trainer.precision
     return "32-true" if trainer.accelerator == "cpu" else "bf16-mixed"
 
 
-def of_fit(model: Architecture, fit: Fit, trainer: Trainer, row: RowSize, memory: int | None = None) -> Need:
+def of_fit(
+    model: Architecture, fit: FitConfig, trainer: TrainerConfig, row: RowSize, memory: int | None = None
+) -> Need:
     """Of a fit whose micro-batches are full of such rows. ``memory``: bytes of a GPU, where that is what it runs on."""
     full, precision = fit.method == "full", planned_precision(trainer)
     sharded = trainer.strategy == "fsdp2"
@@ -350,7 +352,7 @@ def of_fit(model: Architecture, fit: Fit, trainer: Trainer, row: RowSize, memory
 
 
 def of_sampling(
-    model: Architecture, trainer: Trainer, on_gpu: bool, sequences: int, prompts: int, row: RowSize
+    model: Architecture, trainer: TrainerConfig, on_gpu: bool, sequences: int, prompts: int, row: RowSize
 ) -> Need:
     """Of a batch of ``sequences`` answers of ``row.response`` tokens to ``prompts`` rows: sampled, judged or evaluated.
 

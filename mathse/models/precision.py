@@ -9,12 +9,12 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 
-from mathse.config.schema import Trainer
+from mathse.config.schema import TrainerConfig
 
 CLEARLY = 1.25  # times as fast, so that a machine on which both are alike chooses the same each time
 
 
-def precision_of(trainer: Trainer) -> Literal["32-true", "bf16-mixed", "bf16-true"]:
+def precision_of(trainer: TrainerConfig) -> Literal["32-true", "bf16-mixed", "bf16-true"]:
     """``trainer.precision``; for ``fastest`` bf16-mixed on a GPU and on a CPU that is faster with it, else 32-true."""
     if trainer.precision != "fastest":
         return trainer.precision

@@ -21,7 +21,7 @@ from transformers import (
     Qwen2VLVideoProcessor,
 )
 
-from mathse.config.backbones import TinyBackbone as Settings
+from mathse.config.backbones import TinyBackboneConfig
 from mathse.models import tiny_tokenizer
 from mathse.models.architecture import Architecture
 from mathse.models.causal_lm import CausalLMBackbone
@@ -43,9 +43,9 @@ class TinyBackbone(Qwen2VLBackbone):
     weights from ``init_seed``."""
 
     family: ClassVar[str] = "tiny"
-    prompt_style: PromptStyle = Settings.prompt_style
+    prompt_style: PromptStyle = TinyBackboneConfig.prompt_style
 
-    def __init__(self, settings: Settings, init_seed: int = 0, weights: bool = True) -> None:
+    def __init__(self, settings: TinyBackboneConfig, init_seed: int = 0, weights: bool = True) -> None:
         if settings.path is None:
             processor = build_processor(settings.min_pixels, settings.max_pixels)
             tokenizer = processor.tokenizer
@@ -68,7 +68,7 @@ class TinyBackbone(Qwen2VLBackbone):
         super().__init__(model, processor)
 
 
-def config_of(settings: Settings, tokenizer: Any) -> Qwen2VLConfig:
+def config_of(settings: TinyBackboneConfig, tokenizer: Any) -> Qwen2VLConfig:
     """The config of a model of random weights, of the sizes that the settings say."""
     # M-RoPE gives time and row one frequency each and the column all others: columns tell the digits apart
     sections = [1, 1, settings.hidden_size // settings.heads // 2 - 2]
@@ -104,7 +104,7 @@ def config_of(settings: Settings, tokenizer: Any) -> Qwen2VLConfig:
     )
 
 
-def architecture(settings: Settings) -> Architecture:
+def architecture(settings: TinyBackboneConfig) -> Architecture:
     """The model of the settings or of a folder's config.json, without numbers."""
     if settings.path is None:
         with META:
@@ -118,13 +118,13 @@ def architecture(settings: Settings) -> Architecture:
 
 def tiny(seed: int) -> TinyBackbone:
     """What ``python -m mathse tiny DST`` saves."""
-    return TinyBackbone(Settings(), init_seed=seed)
+    return TinyBackbone(TinyBackboneConfig(), init_seed=seed)
 
 
 def tiny_qwen2vl(seed: int, heads: int = 4) -> Qwen2VLBackbone:
     """A Qwen2-VL small enough for tests of ``backbone=qwen2vl``: it writes full prompts, at bytes a token. With 2
     ``heads`` vLLM takes it too, which has no heads of size 16."""
-    sizes = Settings(hidden_size=64, layers=2, heads=heads, mlp_size=128, vision_size=32)
+    sizes = TinyBackboneConfig(hidden_size=64, layers=2, heads=heads, mlp_size=128, vision_size=32)
     small = TinyBackbone(sizes, init_seed=seed)
     return Qwen2VLBackbone(small.model, small.processor)
 

@@ -11,8 +11,7 @@ import torch
 import transformers
 from transformers import PreTrainedTokenizerFast
 
-from mathse.config.backbones import HF as Settings
-from mathse.config.backbones import InternVL25
+from mathse.config.backbones import HFBackboneConfig, InternVL25BackboneConfig
 from mathse.models import beside_target, tiny_tokenizer
 from mathse.models.asked import apply_settings
 from mathse.models.hf import HFBackbone
@@ -46,7 +45,7 @@ def tiny(name: str, seed: int) -> HFBackbone:
     model.generation_config.eos_token_id = processor.tokenizer.eos_token_id
     model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
     backbone = HFBackbone(model.eval(), processor)
-    apply_settings(backbone, Settings(), name)
+    apply_settings(backbone, HFBackboneConfig(), name)
     return backbone
 
 
@@ -97,7 +96,7 @@ def _glm4v() -> Built:
 
 
 def _internvl() -> Built:
-    made = beside_target(InternVL25(), "make_tiny")(0)
+    made = beside_target(InternVL25BackboneConfig(), "make_tiny")(0)
     return made.processor, type(made.model), made.model.config
 
 

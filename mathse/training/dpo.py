@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mathse.config.evolution import DPO
+from mathse.config.evolution import DPOConfig
 from mathse.models.base import IGNORED, Backbone, Length
 from mathse.models.row import Row, paths_of
 from mathse.runs.store import read_jsonl, write_jsonl
@@ -37,7 +37,7 @@ class DPOModule(SFTModule):
     Validation is SFT's: the loss on reference solutions.
     """
 
-    def __init__(self, backbone: Backbone, settings: DPO, **fit: Any) -> None:
+    def __init__(self, backbone: Backbone, settings: DPOConfig, **fit: Any) -> None:
         super().__init__(backbone, **fit)
         self.settings = settings
         self._margins: list[Tensor] = []  # of a step's micro-batches

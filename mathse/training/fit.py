@@ -23,9 +23,9 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from mathse.config.evolution import DPO
-from mathse.config.fits import Fit
-from mathse.config.schema import Trainer as TrainerSettings
+from mathse.config.evolution import DPOConfig
+from mathse.config.fits import FitConfig
+from mathse.config.schema import TrainerConfig
 from mathse.errors import MathSEError
 from mathse.models import layer_states, memory, modes, reference
 from mathse.models.base import Backbone
@@ -63,12 +63,12 @@ class FitJob:
     folder: Path
     rows: Sequence[Row]
     seed: int
-    settings: Fit
-    trainer: TrainerSettings
+    settings: FitConfig
+    trainer: TrainerConfig
     val_rows: Sequence[Row] = ()
     stream: Stream | None = None
     status_tokens: tuple[int, int] | None = None  # an ORM's fit
-    dpo: DPO | None = None  # a fit whose rows are pairs; batch sizes then count pairs
+    dpo: DPOConfig | None = None  # a fit whose rows are pairs; batch sizes then count pairs
     kept_in: torch.dtype | None = None  # of the checkpoint after a full fit; None: as the model was opened
     tower_features: bool = False  # kept features stand for pictures; ``fit`` decides that
     kept: LayerStates | None = None  # hidden states that stand for all frozen layers; ``fit`` decides that too
@@ -407,12 +407,12 @@ def save_checkpoint(
     return done
 
 
-def device_of(settings: TrainerSettings) -> torch.device:
+def device_of(settings: TrainerConfig) -> torch.device:
     """Where a model works outside a fit: the GPU of this process, if the trainer uses one."""
     return ranks.find_device(settings.accelerator)
 
 
-def dtype_of(settings: TrainerSettings) -> str:
+def dtype_of(settings: TrainerConfig) -> str:
     """The numbers of a model that works outside a fit: as ``trainer.sampling_dtype`` says."""
     if settings.sampling_dtype in ("float32", "bfloat16"):
         return str(settings.sampling_dtype)

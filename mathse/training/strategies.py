@@ -25,7 +25,7 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from mathse.config.schema import Trainer as TrainerSettings
+from mathse.config.schema import TrainerConfig
 from mathse.models.base import Backbone
 from mathse.models.parts import part_of
 from mathse.models.placement import empty_out
@@ -34,7 +34,7 @@ from mathse.training import ranks
 from mathse.training.allocator import give_back_freed_memory
 
 
-def among_ranks(settings: TrainerSettings, clip: float) -> dict[str, Any]:
+def among_ranks(settings: TrainerConfig, clip: float) -> dict[str, Any]:
     """The Trainer's arguments that place a fit on its devices. ``clip``: largest gradient norm, for a strategy that
     clips."""
     rank = ranks.current()
@@ -104,7 +104,7 @@ class Replicated(DDPStrategy):
         ranks.current().broadcast_tensors([*model.parameters(), *model.buffers()])
 
 
-def hands_out(settings: TrainerSettings) -> bool:
+def hands_out(settings: TrainerConfig) -> bool:
     """Whether only rank 0 reads the model of a fit."""
     return ranks.current().world_size > 1 and settings.strategy != "deepspeed"
 
@@ -116,7 +116,7 @@ def hand_out_vision(backbone: Backbone, device: torch.device) -> None:
         ranks.current().broadcast_tensors(vision_tensors(backbone))
 
 
-def pass_together(settings: TrainerSettings) -> bool:
+def pass_together(settings: TrainerConfig) -> bool:
     """Whether ranks wait for each other in every pass of a step, and not only at its end."""
     return settings.strategy in ("fsdp2", "deepspeed")
 
@@ -158,7 +158,7 @@ def whole(number: torch.Tensor) -> torch.Tensor:
     return number.full_tensor() if isinstance(number, DTensor) else number
 
 
-def keeps_resume_points(settings: TrainerSettings) -> bool:
+def keeps_resume_points(settings: TrainerConfig) -> bool:
     """DeepSpeed's are pickles, which nothing here reads: a fit under it that was killed begins anew."""
     return ranks.current().world_size == 1 or settings.strategy != "deepspeed"
 

@@ -19,9 +19,9 @@ from small import picture
 from torch import Tensor
 
 from mathse.commands.tiny import BUILDERS
-from mathse.config.evolution import DPO
-from mathse.config.fits import Fit, Lora, Optimizer
-from mathse.config.schema import Trainer
+from mathse.config.evolution import DPOConfig
+from mathse.config.fits import AdapterConfig, FitConfig, OptimizerConfig
+from mathse.config.schema import TrainerConfig
 from mathse.errors import ConfigError, DataError
 from mathse.models import layer_states, modes
 from mathse.models.base import Backbone
@@ -33,13 +33,13 @@ from mathse.training.batches import EpochStream, MixedStream
 from mathse.training.fit import FitJob, fit
 
 FAMILIES = {**BUILDERS, "causal_lm": "mathse.models.tiny.tiny_causal_lm"}
-SETTINGS = Fit(
+SETTINGS = FitConfig(
     max_steps=6,
     batch_size=4,
     micro_batch_size=2,
     freeze=["tower", "connector"],
     freeze_layers=1,
-    optimizer=Optimizer(lr=1e-3),
+    optimizer=OptimizerConfig(lr=1e-3),
     val_every=3,
 )
 
@@ -75,7 +75,7 @@ def rows_for(name: str, pictured: list[Row]) -> list[Row]:
 def fitted(
     folder: Path,
     rows: Sequence[Row],
-    settings: Fit = SETTINGS,
+    settings: FitConfig = SETTINGS,
     *,
     name: str = "causal_lm",
     store: Path | None = None,
@@ -85,7 +85,7 @@ def fitted(
     **job: object,
 ) -> dict[str, Tensor]:
     """The weights after a fit."""
-    trainer = Trainer(
+    trainer = TrainerConfig(
         precision="32-true",
         checkpoint_every=2,
         log_every=1,
@@ -120,7 +120,7 @@ def test_a_fit_on_kept_states_learns_the_same_and_runs_no_lower_layer(
     name: str, method: str, pictured: list[Row], tmp_path: Path
 ) -> None:
     rows = rows_for(name, pictured)
-    settings = replace(SETTINGS, method=method, lora=Lora(rank=2, alpha=4))
+    settings = replace(SETTINGS, method=method, lora=AdapterConfig(rank=2, alpha=4))
     fitted(tmp_path / "plain", rows, settings, name=name, gb=1e-9)
     assert not stored(tmp_path / "store")
     kept = fitted(tmp_path / "kept", rows, settings, name=name)
@@ -134,7 +134,7 @@ def test_a_fit_on_kept_states_learns_the_same_and_runs_no_lower_layer(
     )
     assert not any(re.search(r"layers\.0\.(self_attn|mlp)", key) for key in adapted if "vision" not in key)
     with counted_runs(family(name)) as (again, runs):
-        trainer = Trainer(precision="32-true", tower_features_folder=str(tmp_path / "store"))
+        trainer = TrainerConfig(precision="32-true", tower_features_folder=str(tmp_path / "store"))
         fit(again, FitJob(tmp_path / "again", rows, 0, settings, trainer, rows[:3]))
     kinds = len({bool(row["images"]) for row in rows})
     assert len(runs) == 3 * kinds  # the trial before the first step
@@ -185,7 +185,7 @@ def test_the_next_fit_of_a_run_finds_the_states_of_the_same_lower_layers(picture
     files = stored(tmp_path / "store")
     student = family("causal_lm")
     student.model.load_state_dict({**student.model.state_dict(), **weights})
-    trainer = Trainer(precision="32-true", tower_features_folder=str(tmp_path / "store"))
+    trainer = TrainerConfig(precision="32-true", tower_features_folder=str(tmp_path / "store"))
     fit(student, FitJob(tmp_path / "second", rows[:4], 1, SETTINGS, trainer))
     assert stored(tmp_path / "store") == files
     fit(family("causal_lm", seed=1), FitJob(tmp_path / "other", rows, 1, SETTINGS, trainer))
@@ -216,8 +216,8 @@ def test_rows_that_are_made_up_on_the_way_have_no_kept_states(pictured: list[Row
 def test_both_paths_of_a_pair_have_their_states(pictured: list[Row], tmp_path: Path) -> None:
     pairs: list[Row] = [{**row, "rejected": "It is 1."} for row in rows_for("causal_lm", pictured)]
     settings = replace(SETTINGS, val_rows=0)
-    fitted(tmp_path / "plain", pairs, settings, gb=1e-9, dpo=DPO())
-    fitted(tmp_path / "kept", pairs, settings, dpo=DPO())
+    fitted(tmp_path / "plain", pairs, settings, gb=1e-9, dpo=DPOConfig())
+    fitted(tmp_path / "kept", pairs, settings, dpo=DPOConfig())
     assert len(stored(tmp_path / "store")) == 2 * len(pairs)
     assert losses(tmp_path / "kept") == pytest.approx(losses(tmp_path / "plain"), rel=1e-5)
 

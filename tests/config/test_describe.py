@@ -8,9 +8,9 @@ from dataclasses import fields, is_dataclass
 import pytest
 
 from mathse.config.compose import help_page
-from mathse.config.data import JsonlData, Split
-from mathse.config.evolution import Evolution, Reflect
-from mathse.config.fits import Fit
+from mathse.config.data import JsonlDataConfig, SplitConfig
+from mathse.config.evolution import EvolutionConfig, ReflectConfig
+from mathse.config.fits import FitConfig
 from mathse.config.schema import OPTIONS, EvaluateConfig, TrainConfig
 from mathse.config.setting import allowed, settings_of
 
@@ -35,15 +35,15 @@ def test_every_setting_says_what_it_is(schema: type) -> None:
 
 
 def test_an_inherited_setting_keeps_its_description() -> None:
-    assert settings_of(JsonlData)["test_share"].description == settings_of(Split)["test_share"].description
+    assert settings_of(JsonlDataConfig)["test_share"].description == settings_of(SplitConfig)["test_share"].description
 
 
 def test_what_a_setting_may_be_is_what_its_reading_enforces() -> None:
-    assert allowed(settings_of(Reflect)["when"]) == "last | every | never"
-    assert allowed(settings_of(Fit)["epochs"]) == "> 0 or null"
-    assert allowed(settings_of(Evolution)["keep"]) == "one | all | balanced | >= 1"
-    assert allowed(settings_of(JsonlData)["test_share"]) == ">= 0 and <= 1"
-    assert allowed(settings_of(JsonlData)["path"]) == ""
+    assert allowed(settings_of(ReflectConfig)["when"]) == "last | every | never"
+    assert allowed(settings_of(FitConfig)["epochs"]) == "> 0 or null"
+    assert allowed(settings_of(EvolutionConfig)["keep"]) == "one | all | balanced | >= 1"
+    assert allowed(settings_of(JsonlDataConfig)["test_share"]) == ">= 0 and <= 1"
+    assert allowed(settings_of(JsonlDataConfig)["path"]) == ""
 
 
 def test_help_has_a_line_for_each_setting_with_its_value_its_choices_and_what_it_is(

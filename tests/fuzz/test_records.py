@@ -54,7 +54,7 @@ def changed(record: Any, place: tuple[Any, ...], strange: Any) -> Any:
 def own(folder: Path) -> tuple[Path, Any, Callable[[], FileData]]:
     file = published.unpacked(folder, "chartqa") / "own.jsonl"
     (folder / published.PUBLISHED["chartqa"][2]).rename(folder / "1.png")
-    of_file = settings.JsonlData(path=str(file), on_bad_row="skip", max_left_out=1.0)
+    of_file = settings.JsonlDataConfig(path=str(file), on_bad_row="skip", max_left_out=1.0)
     return file, OWN, lambda: JsonlData(of_file)
 
 

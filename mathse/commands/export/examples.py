@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mathse import models
-from mathse.config.fits import ORM
+from mathse.config.fits import ORMConfig
 from mathse.data.domains import recorded_domain
 from mathse.data.labelled_paths import read_labelled
 from mathse.data.sources import problem_lookup, problem_named
@@ -131,7 +131,7 @@ def orm_examples(run: Run) -> Iterator[Example]:
     # How the ORM reads and writes: from its checkpoint; from the run's settings where the checkpoint is gone.
     file = f"{CHECKPOINT}/{ORM_FILE}"
     recorded = orm.json(file) if orm.is_here(file) else section
-    settings = ORM(**{key: recorded[key] for key in orm_rows.FORM if key in recorded})
+    settings = ORMConfig(**{key: recorded[key] for key in orm_rows.FORM if key in recorded})
 
     backbone = section.get("backbone") or run.config["backbone"]
     family, style = family_of(backbone), style_of(backbone)

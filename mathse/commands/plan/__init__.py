@@ -30,7 +30,7 @@ from omegaconf import OmegaConf
 from mathse.commands.missing import data_is_unnamed
 from mathse.commands.plan.engines import EngineSpeed, engine_plan, speed_of
 from mathse.config.compose import train_config
-from mathse.config.data import SyntheticData
+from mathse.config.data import SyntheticDataConfig
 from mathse.config.options import CONF, FLAG, look_in
 from mathse.config.program import program
 from mathse.config.rules.files import NEITHER
@@ -96,7 +96,7 @@ def with_data(config: TrainConfig, overrides: Sequence[str]) -> TrainConfig:
         "tokens and dollars too few: these questions are short)"
     )
     values: Any = OmegaConf.load(CONF / "data" / "paper_sizes.yaml")
-    sizes = {field.name: values[field.name] for field in fields(SyntheticData) if field.name in values}
+    sizes = {field.name: values[field.name] for field in fields(SyntheticDataConfig) if field.name in values}
     return replace(config, data=replace(config.data, **sizes))
 
 

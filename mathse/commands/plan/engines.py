@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mathse.config.generators import ServerGenerator, VLLMGenerator
+from mathse.config.generators import ServerGeneratorConfig, VLLMGeneratorConfig
 from mathse.config.schema import TrainConfig
 from mathse.evolution.planner import Range, StagePlan
 from mathse.runs.layout import JUDGE_USAGE, PATH_FILES, PREDICTION_FILES, STUDENT_USAGE, VERDICT_FILES
@@ -134,7 +134,7 @@ class EnginePlan:
 def engine_plan(config: TrainConfig, stages: Sequence[StagePlan], speed: EngineSpeed) -> EnginePlan | None:
     """None where this process samples and judges itself."""
     generator = config.generator
-    if not isinstance(generator, (VLLMGenerator, ServerGenerator)):
+    if not isinstance(generator, (VLLMGeneratorConfig, ServerGeneratorConfig)):
         return None
     judges_there = config.judge.server is not None or config.judge.engine == "vllm"
     work = {}
@@ -147,7 +147,7 @@ def engine_plan(config: TrainConfig, stages: Sequence[StagePlan], speed: EngineS
         tokens += verdicts * (speed.verdict or config.judge.max_new_tokens)
         if (requests := samples + Range.of(stage.evaluated) + verdicts).high:
             work[stage.name] = EngineWork(requests, tokens)
-    nodes = max(1, len(generator.base_urls)) if isinstance(generator, VLLMGenerator) else 1
+    nodes = max(1, len(generator.base_urls)) if isinstance(generator, VLLMGeneratorConfig) else 1
     return EnginePlan(work, speed, nodes, judges_there)
 
 

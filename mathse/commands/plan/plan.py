@@ -12,7 +12,7 @@ from mathse.commands.plan.rates import KINDS, Rates, known_rates
 from mathse.commands.plan.spending import PlannedSpending, Spending
 from mathse.commands.plan.teacher_requests import TeacherRequests
 from mathse.config.schema import TrainConfig, is_fitted_on, needs_orm
-from mathse.config.teachers import OpenAITeacher
+from mathse.config.teachers import OpenAITeacherConfig
 from mathse.data.sources import open_source
 from mathse.evolution import memory
 from mathse.evolution.planner import Planner, StagePlan
@@ -178,7 +178,7 @@ def make_plan(config: TrainConfig, *, sample: int, rates: Sequence[str] = (), li
     stages = tuple(Planner(config, source, requests).stages())
     size, of_size = parameters(config.backbone)
     price = None
-    if isinstance(teacher := config.teacher, OpenAITeacher):  # as ChatClient takes it
+    if isinstance(teacher := config.teacher, OpenAITeacherConfig):  # as ChatClient takes it
         if teacher.price_input is not None and teacher.price_output is not None:
             price = Price(teacher.price_input, teacher.price_output, teacher.price_cached)
         else:
@@ -194,7 +194,7 @@ def _notes(plan: Plan, source: Any, requests: TeacherRequests, of_size: str) -> 
     config, teacher = plan.config, plan.config.teacher
 
     # --- tokens and dollars ---
-    if isinstance(teacher, OpenAITeacher):
+    if isinstance(teacher, OpenAITeacherConfig):
         yield (
             f"tokens of a prompt: its words, numbers and signs counted over at most {requests.sample:,} problems a "
             f"stage, pictures by {teacher.model}'s rule for their size; no tokenizer was asked"

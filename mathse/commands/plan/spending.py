@@ -16,7 +16,7 @@ from typing import Any
 
 from mathse.commands.plan.teacher_requests import ANNOTATION, SOLUTION
 from mathse.commands.plan.tokens import A_MESSAGE, text_tokens
-from mathse.config.fits import Fit
+from mathse.config.fits import FitConfig
 from mathse.config.schema import TrainConfig, needs_orm
 from mathse.data.images import image_size
 from mathse.evolution.planner import Range, StagePlan
@@ -125,7 +125,7 @@ class Spending:
         if (measured := self.measured.get("rows of the ORM" if is_orm else "rows")) is not None:
             return measured
         lengths = self.orm if is_orm else self.student
-        fit: Fit = self.config.orm.fit if is_orm else self.config.sft
+        fit: FitConfig = self.config.orm.fit if is_orm else self.config.sft
         first = stage.new.high / stage.seen.high if stage.seen.high else 1.0
         amounts = lengths.row(is_orm)
         flops = lengths.training(amounts, fit, planned_precision(self.config.trainer), first)
@@ -172,7 +172,7 @@ class _Lengths:
         """FLOPs of a forward pass."""
         return None if self.model is None else self.model.reading.of(amounts)
 
-    def training(self, row: Amounts, fit: Fit, precision: str, first: float) -> float | None:
+    def training(self, row: Amounts, fit: FitConfig, precision: str, first: float) -> float | None:
         """FLOPs of a row each time that training sees it. ``first``: share of the rows that it sees for the first time;
         the outputs of frozen parts and lower layers for these are kept where ``fit`` says so."""
         if self.model is None:

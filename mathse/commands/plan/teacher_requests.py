@@ -10,7 +10,7 @@ from typing import Any
 
 from mathse.commands.plan.rates import Rates
 from mathse.commands.plan.tokens import A_MESSAGE, picture_tokens, text_tokens
-from mathse.config.teachers import OpenAITeacher
+from mathse.config.teachers import OpenAITeacherConfig
 from mathse.evolution.planner import Range, StagePlan
 from mathse.inference import prompts
 from mathse.types import Problem, Verdict
@@ -31,7 +31,7 @@ class TeacherRequests:
     """
 
     def __init__(self, teacher: Any, problems: Sequence[Problem], sample: int, rates: Rates) -> None:
-        self.settings = teacher if isinstance(teacher, OpenAITeacher) else None
+        self.settings = teacher if isinstance(teacher, OpenAITeacherConfig) else None
         self.sample, self.notes = sample, list[str]()
         # Text of a request -> the pictures of the first one, and once there is a second, those of all by content.
         self._requested: dict[str, tuple[Sequence[str], set[tuple[str, ...]]]] = {}

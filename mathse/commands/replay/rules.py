@@ -18,8 +18,8 @@ from mathse.judges.controls import NoisyJudge, RandomJudge
 from mathse.types import Problem, ReasoningPath, Verdict
 
 CHANCE: dict[str, Callable[[float, int], Judge]] = {
-    "random": lambda rate, seed: RandomJudge(settings.RandomJudge(rate=rate), seed),
-    "noisy": lambda rate, seed: NoisyJudge(settings.NoisyJudge(rate=rate), seed),
+    "random": lambda rate, seed: RandomJudge(settings.RandomJudgeConfig(rate=rate), seed),
+    "noisy": lambda rate, seed: NoisyJudge(settings.NoisyJudgeConfig(rate=rate), seed),
 }
 # What stored scores, references and seeds decide; the verdicts of others stand as they are.
 JUDGES = ("orm", "orm_and_answer", "answer", *CHANCE)
@@ -105,7 +105,7 @@ class Decider:
             return _verdict_of_the_orm(stored)
         if name == "orm_and_answer":
             parts: dict[str, Judge] = {"orm": StoredORM(_verdict_of_the_orm(stored)), "answer": AnswerJudge()}
-            both = AgreementJudge(settings.AgreementJudge(threshold=rules.threshold), parts.__getitem__)
+            both = AgreementJudge(settings.AgreementJudgeConfig(threshold=rules.threshold), parts.__getitem__)
             return both.judge([self._known(path)], [path])[0]
         if name == "answer":
             return self._answered(self._known(path), path)

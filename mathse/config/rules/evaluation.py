@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from mathse.config.evaluation import ORMTest
-from mathse.config.generators import ServerGenerator
+from mathse.config.evaluation import ORMTestConfig
+from mathse.config.generators import ServerGeneratorConfig
 from mathse.config.mistakes import show
 from mathse.config.rules.files import checkpoint_problems, file_problems
 from mathse.config.rules.run import RUN_NAME
@@ -18,7 +18,7 @@ from mathse.runs.layout import ORM_FILE
 def something_is_evaluated(config: EvaluateConfig) -> Iterator[str]:
     sources = [key for key in ("checkpoint", "predictions") if getattr(config, key) is not None]
     own_class = isinstance(config.backbone, dict)
-    if isinstance(config.generator, ServerGenerator):
+    if isinstance(config.generator, ServerGeneratorConfig):
         if config.generator.model is None:
             yield "generator.model = null: generator=server needs the served model's name; pass generator.model=NAME"
         if sources:
@@ -65,7 +65,7 @@ def samples_can_be_chosen_from(config: EvaluateConfig) -> Iterator[str]:
 def an_orm_test_stands_alone(config: EvaluateConfig) -> Iterator[str]:
     """It measures a judge, and every other benchmark a student."""
     for name, section in config.benchmark.items():
-        if not isinstance(section, ORMTest):
+        if not isinstance(section, ORMTestConfig):
             continue
         if section.paths is None:
             yield f"benchmark.{name}.paths = null: needs labelled paths; pass benchmark.{name}.paths=FILE, a JSONL file"

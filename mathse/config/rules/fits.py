@@ -7,31 +7,31 @@ from operator import attrgetter
 from typing import Any, get_args
 
 from mathse.config.backbones import (
-    HF,
-    CausalLM,
-    CogVLM2,
-    InternVL25,
-    Qwen2VL,
-    SmolLM2,
-    SmolLM2Vision,
-    TinyBackbone,
+    CausalLMBackboneConfig,
+    CogVLM2BackboneConfig,
+    HFBackboneConfig,
+    InternVL25BackboneConfig,
+    Qwen2VLBackboneConfig,
+    SmolLM2BackboneConfig,
+    SmolLM2VisionBackboneConfig,
+    TinyBackboneConfig,
 )
 from mathse.config.extras import missing
-from mathse.config.fits import Fit, FitStage, StageFit
+from mathse.config.fits import FitConfig, FitStage, StageFitConfig
 from mathse.config.mistakes import show
 from mathse.config.schema import TrainConfig
 
 # The same as in mathse.models.parts and in each family's ``lora_scopes``, which load torch; a test compares them.
 PARTS = ("tower", "connector", "language")
 SCOPES: dict[type, tuple[str, ...]] = {
-    TinyBackbone: ("language", "tower"),
-    Qwen2VL: ("language", "tower"),
-    InternVL25: ("language", "tower"),
-    CogVLM2: ("language", "vision_expert", "tower"),
-    CausalLM: ("language",),
-    SmolLM2: ("language",),
-    HF: ("language", "tower"),
-    SmolLM2Vision: ("language", "tower"),
+    TinyBackboneConfig: ("language", "tower"),
+    Qwen2VLBackboneConfig: ("language", "tower"),
+    InternVL25BackboneConfig: ("language", "tower"),
+    CogVLM2BackboneConfig: ("language", "vision_expert", "tower"),
+    CausalLMBackboneConfig: ("language",),
+    SmolLM2BackboneConfig: ("language",),
+    HFBackboneConfig: ("language", "tower"),
+    SmolLM2VisionBackboneConfig: ("language", "tower"),
 }
 
 
@@ -45,7 +45,7 @@ def fits_have_one_length(config: TrainConfig) -> Iterator[str]:
         if fit.epochs is None and fit.max_steps is None:
             yield f"{path}.epochs = null and {path}.max_steps = null: exactly one is set; pass one of them"
     for stage in get_args(FitStage):
-        own: StageFit = getattr(config.sft, stage)
+        own: StageFitConfig = getattr(config.sft, stage)
         if own.epochs is not None and own.max_steps is not None:
             yield (
                 f"sft.{stage}.epochs = {own.epochs:g} and sft.{stage}.max_steps = {own.max_steps}: at most one is set; "
@@ -123,9 +123,9 @@ def kept_features_are_of_a_frozen_tower(config: TrainConfig) -> Iterator[str]:
                 f"{fit.lora.scopes} puts adapters on it; leave tower out, {off}"
             )
         backbone = config.orm.backbone if path == "orm.fit" and config.orm.backbone is not None else config.backbone
-        if isinstance(backbone, HF) and not isinstance(backbone, SmolLM2Vision):
+        if isinstance(backbone, HFBackboneConfig) and not isinstance(backbone, SmolLM2VisionBackboneConfig):
             yield f"{path}.tower_features = true: the tower of backbone=hf cannot be run by itself; pass false"
-        if isinstance(backbone, InternVL25) and backbone.jpeg:
+        if isinstance(backbone, InternVL25BackboneConfig) and backbone.jpeg:
             yield (
                 f"{path}.tower_features = true: backbone.jpeg = true gives each row pixels of its own, so "
                 f"nothing would be used twice; pass backbone.jpeg=false, {off}"
@@ -143,11 +143,11 @@ def lora_scopes_exist(config: TrainConfig) -> Iterator[str]:
             yield f"{path}.lora.scopes = {fit.lora.scopes}: must name one or more of {', '.join(known)}"
 
 
-def _fits(config: TrainConfig) -> list[tuple[str, Fit]]:
+def _fits(config: TrainConfig) -> list[tuple[str, FitConfig]]:
     return [("sft", config.sft), ("orm.fit", config.orm.fit)]
 
 
-def _different_fits(config: TrainConfig, *keys: str) -> list[tuple[str, Fit]]:
+def _different_fits(config: TrainConfig, *keys: str) -> list[tuple[str, FitConfig]]:
     """The fits, the ORM's only where one of ``keys`` differs from the student's: by default it follows the student's,
     and one mistake is one sentence."""
     values = attrgetter(*keys)

@@ -12,14 +12,14 @@ from mathse.config.backbones import (
     GGUF,
     PACKAGE,
     SMOLLM2_VISION,
-    CausalLM,
-    CogVLM2,
-    InternVL25,
-    Qwen2VL,
-    SmolLM2Vision,
-    TinyBackbone,
+    CausalLMBackboneConfig,
+    CogVLM2BackboneConfig,
+    InternVL25BackboneConfig,
+    Qwen2VLBackboneConfig,
+    SmolLM2VisionBackboneConfig,
+    TinyBackboneConfig,
 )
-from mathse.config.data import SyntheticData
+from mathse.config.data import SyntheticDataConfig
 from mathse.config.extras import missing
 from mathse.config.mistakes import show
 from mathse.config.rules.files import HUB_ID, NEITHER, checkpoint_problems
@@ -28,11 +28,11 @@ from mathse.config.schema import EvaluateConfig, TrainConfig
 TINY_VOCABULARY = 1000  # tokens: more than mathse.models.tiny_tokenizer has, less than any published model
 PATCH = 14  # pixels, of smollm2_vision's tower
 MODEL_TYPES: dict[type, tuple[str | None, ...]] = {  # config.json's model_type; the published CogVLM2 has none
-    TinyBackbone: ("qwen2_vl",),
-    Qwen2VL: ("qwen2_vl",),
-    InternVL25: ("internvl", "internvl_chat"),
-    CogVLM2: ("cogvlm2", None),
-    SmolLM2Vision: ("llava",),
+    TinyBackboneConfig: ("qwen2_vl",),
+    Qwen2VLBackboneConfig: ("qwen2_vl",),
+    InternVL25BackboneConfig: ("internvl", "internvl_chat"),
+    CogVLM2BackboneConfig: ("cogvlm2", None),
+    SmolLM2VisionBackboneConfig: ("llava",),
 }
 
 
@@ -41,15 +41,15 @@ def backbone_weights_are_somewhere(config: Any) -> Iterator[str]:
         value = getattr(backbone, "path", None)
         if not isinstance(value, str) or _checkpoint(config, path) is not None:
             continue
-        if isinstance(backbone, CausalLM) and (value.endswith(GGUF) or value.startswith(PACKAGE)):
+        if isinstance(backbone, CausalLMBackboneConfig) and (value.endswith(GGUF) or value.startswith(PACKAGE)):
             yield from _gguf_problems(f"{path}.path", value)
-        elif isinstance(backbone, SmolLM2Vision) and value == SMOLLM2_VISION:
+        elif isinstance(backbone, SmolLM2VisionBackboneConfig) and value == SMOLLM2_VISION:
             yield from _packages_problems(f"{path}.path", value)
         elif Path(value).is_dir():
             yield from checkpoint_problems(f"{path}.path", value, "a model's folder")
         elif not HUB_ID.fullmatch(value) or value.startswith("outputs/"):  # where our commands write
             remedy = ", or null"
-            if isinstance(backbone, SmolLM2Vision):
+            if isinstance(backbone, SmolLM2VisionBackboneConfig):
                 remedy = f"; a folder is made by `python experiments/smollm2_vision/align.py {value}`"
             yield f"{path}.path = {show(value)}: {NEITHER}{remedy}"
 
@@ -78,7 +78,7 @@ def backbone_folder_is_of_its_family(config: Any) -> Iterator[str]:
                 f"{key} = {show(folder)}: holds a model of type {show(model_type)}, and this backbone's is {types}; "
                 f"{remedy}"
             )
-        elif isinstance(section, TinyBackbone) and (size := vocabulary_of(model)) >= TINY_VOCABULARY:
+        elif isinstance(section, TinyBackboneConfig) and (size := vocabulary_of(model)) >= TINY_VOCABULARY:
             yield (
                 f"{key} = {show(folder)}: holds a model of {size:,} tokens, and backbone=tiny has a few hundred; "
                 f"{remedy}"
@@ -87,13 +87,13 @@ def backbone_folder_is_of_its_family(config: Any) -> Iterator[str]:
 
 def backbone_sizes_fit(config: Any) -> Iterator[str]:
     for path, backbone in _backbones(config):
-        if isinstance(backbone, TinyBackbone) and backbone.hidden_size % backbone.heads:
+        if isinstance(backbone, TinyBackboneConfig) and backbone.hidden_size % backbone.heads:
             yield f"{path}.hidden_size = {backbone.hidden_size}: must be divisible by {path}.heads = {backbone.heads}"
-        if isinstance(backbone, SmolLM2Vision):
+        if isinstance(backbone, SmolLM2VisionBackboneConfig):
             for name in ("image_height", "image_width"):
                 if (pixels := getattr(backbone, name)) is not None and pixels % PATCH:
                     yield f"{path}.{name} = {pixels}: must be divisible by {PATCH}, the pixels of a patch"
-        if not isinstance(backbone, (TinyBackbone, Qwen2VL)):
+        if not isinstance(backbone, (TinyBackboneConfig, Qwen2VLBackboneConfig)):
             continue
         least, most = backbone.min_pixels, backbone.max_pixels
         if least is not None and most is not None and most < least:
@@ -106,7 +106,7 @@ def a_model_of_text_alone_gets_no_pictures(config: TrainConfig) -> Iterator[str]
         if getattr(backbone, "max_images", None) != 0:
             continue
         sees = path == "backbone" or config.orm.see_image
-        if sees and isinstance(config.data, SyntheticData):
+        if sees and isinstance(config.data, SyntheticDataConfig):
             yield (
                 f"data = synthetic: its problems are pictures of digits, and the model of {path} reads text alone; "
                 "pass data=word_problems, or data=jsonl data.path=FILE for problems without pictures"

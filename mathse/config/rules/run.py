@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mathse.config.data import SyntheticData, WordProblems
-from mathse.config.generators import ServerGenerator, VLLMGenerator
+from mathse.config.data import SyntheticDataConfig, WordProblemsConfig
+from mathse.config.generators import ServerGeneratorConfig, VLLMGeneratorConfig
 from mathse.config.mistakes import show
 from mathse.config.rules.files import file_problems
 from mathse.config.schema import TrainConfig
 from mathse.config.sizes import bytes_of
-from mathse.config.teachers import FallibleReplayTeacher, ReplayTeacher, SymbolicTeacher
+from mathse.config.teachers import FallibleReplayTeacherConfig, ReplayTeacherConfig, SymbolicTeacherConfig
 from mathse.runs.layout import RUN
 from mathse.runs.reader import is_run
 
@@ -55,12 +55,12 @@ def preferences_are_a_student_s_own(config: TrainConfig) -> Iterator[str]:
 
 
 def teacher_can_solve_the_data(config: TrainConfig) -> Iterator[str]:
-    synthetic = isinstance(config.data, SyntheticData)
-    if isinstance(config.teacher, SymbolicTeacher) and not synthetic:
+    synthetic = isinstance(config.data, SyntheticDataConfig)
+    if isinstance(config.teacher, SymbolicTeacherConfig) and not synthetic:
         yield "teacher=symbolic: solves the synthetic task only (data=synthetic); pass teacher=replay for own problems"
-    if isinstance(config.teacher, FallibleReplayTeacher) and not isinstance(config.data, WordProblems):
+    if isinstance(config.teacher, FallibleReplayTeacherConfig) and not isinstance(config.data, WordProblemsConfig):
         yield "teacher=fallible_replay: makes errors up in word problems only (data=word_problems); pass teacher=replay"
-    if isinstance(config.teacher, ReplayTeacher) and synthetic:
+    if isinstance(config.teacher, ReplayTeacherConfig) and synthetic:
         yield "teacher=replay: repeats the solutions of own problems (data=jsonl); data=synthetic has teacher=symbolic"
 
 
@@ -79,7 +79,10 @@ def greedy_paths_are_one_a_problem(config: TrainConfig) -> Iterator[str]:
 
 
 def rounds_can_sample_so(config: TrainConfig) -> Iterator[str]:
-    restarts, serving = config.evolution.round.restarts, isinstance(config.generator, (ServerGenerator, VLLMGenerator))
+    restarts, serving = (
+        config.evolution.round.restarts,
+        isinstance(config.generator, (ServerGeneratorConfig, VLLMGeneratorConfig)),
+    )
     if restarts and serving:
         yield (
             f"evolution.round.restarts = {restarts}: a server is asked for whole answers and cannot go on with a begun "

@@ -20,7 +20,7 @@ from dataclasses import replace
 from typing import Any
 
 from mathse.config import build, recorded
-from mathse.config.task_domains import TaskDomain as Settings
+from mathse.config.task_domains import TaskDomainConfig
 from mathse.data.domains.domain import MARKERS, TaskDomain
 from mathse.types import Problem
 
@@ -39,12 +39,12 @@ __all__ = [
     "subject",
 ]
 
-MATH = TaskDomain(Settings())
+MATH = TaskDomain(TaskDomainConfig())
 
 
-def open_domain(settings: Settings) -> TaskDomain:
+def open_domain(settings: TaskDomainConfig) -> TaskDomain:
     """Open the domain that a run's ``task_domain`` describes. Mathematics is always the same object."""
-    return MATH if settings == Settings() else build(settings)
+    return MATH if settings == TaskDomainConfig() else build(settings)
 
 
 def recorded_domain(run_config: Mapping[str, Any]) -> TaskDomain:

@@ -17,8 +17,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from mathse.config.task_domains import SLOT, newest_texts, text_problems, texts_folder
-from mathse.config.task_domains import TaskDomain as Settings
+from mathse.config.task_domains import SLOT, TaskDomainConfig, newest_texts, text_problems, texts_folder
 from mathse.data.language import language
 from mathse.errors import ConfigError
 from mathse.scoring.answers import MARKER, AnswerRule
@@ -75,7 +74,7 @@ class TaskDomain:
     ``same_answer`` or ``steps``. Prompts are read at the first use.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: TaskDomainConfig) -> None:
         self.name = settings.name
         self.rule = AnswerRule(settings.answer.form, settings.answer.tolerance, settings.answer.unit)
         self._texts = settings.texts

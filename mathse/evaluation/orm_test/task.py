@@ -10,7 +10,7 @@ from typing import Any
 
 from mathse import __version__
 from mathse.config import build, flatten
-from mathse.config.evaluation import ORMTest as Section
+from mathse.config.evaluation import ORMTestConfig
 from mathse.config.schema import EvaluateConfig
 from mathse.data.domains import open_domain
 from mathse.data.images import png_bytes
@@ -41,7 +41,7 @@ from mathse.types import Problem, Verdict
 
 def measure(config: EvaluateConfig, folder: Path) -> float | None:
     """Measure the ORM of ``checkpoint`` into ``folder``; its overall accuracy, a fraction."""
-    name = next(name for name, section in config.benchmark.items() if isinstance(section, Section))
+    name = next(name for name, section in config.benchmark.items() if isinstance(section, ORMTestConfig))
     test: ORMTest = build(config.benchmark[name])
     orm = read_orm(Path(str(config.checkpoint)), "checkpoint")  # kind, order, see_answer, see_image
 

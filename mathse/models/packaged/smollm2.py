@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from mathse.config.backbones import SmolLM2 as Settings
+from mathse.config.backbones import SmolLM2BackboneConfig
 from mathse.models import causal_lm
 from mathse.models.causal_lm import architecture
 from mathse.models.checkpoint import told_in_a_sentence
@@ -26,6 +26,6 @@ class SmolLM2Backbone(causal_lm.CausalLMBackbone):
 
 
 @told_in_a_sentence
-def load(settings: Settings, weights: bool = True) -> SmolLM2Backbone:
+def load(settings: SmolLM2BackboneConfig, weights: bool = True) -> SmolLM2Backbone:
     """Open SmolLM2, from its package or from a folder; ``weights`` False: for prompts alone."""
     return causal_lm.opened(SmolLM2Backbone, settings, weights)

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
-from mathse.config.backbones import SmolLM2Vision as Settings
+from mathse.config.backbones import SmolLM2VisionBackboneConfig
 from mathse.models import hf
 from mathse.models.architecture import Architecture
 from mathse.models.asked import read_class
@@ -29,7 +29,7 @@ class SmolLM2VisionBackbone(hf.HFBackbone):
 
     family: ClassVar[str] = "smollm2_vision"
 
-    def __init__(self, model: Any, processor: Any, settings: Settings) -> None:
+    def __init__(self, model: Any, processor: Any, settings: SmolLM2VisionBackboneConfig) -> None:
         of_checkpoint = processor.image_processor.size
         size = {
             "height": settings.image_height or of_checkpoint["height"],
@@ -63,7 +63,7 @@ class SmolLM2VisionBackbone(hf.HFBackbone):
         return list(tokens)
 
 
-def architecture(settings: Settings) -> Architecture | None:
+def architecture(settings: SmolLM2VisionBackboneConfig) -> Architecture | None:
     """The model of a folder's config.json, without numbers; None where only its processor has the size of pictures."""
     if settings.image_height is None or settings.image_width is None:
         return None
@@ -78,6 +78,6 @@ def architecture(settings: Settings) -> Architecture | None:
 
 
 @told_in_a_sentence
-def load(settings: Settings, weights: bool = True) -> SmolLM2VisionBackbone:
+def load(settings: SmolLM2VisionBackboneConfig, weights: bool = True) -> SmolLM2VisionBackbone:
     """Open it, from its two packages or from a folder; ``weights`` False: for prompts alone."""
     return hf.opened(SmolLM2VisionBackbone, settings, weights)

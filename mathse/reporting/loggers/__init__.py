@@ -63,7 +63,7 @@ class RunLoggers:
 
     def __init__(
         self,
-        settings: schema.SeveralLoggers,
+        settings: schema.SeveralLoggersConfig,
         *,
         run: RunFolder,
         problem_of: Callable[[str], Problem],
@@ -72,7 +72,7 @@ class RunLoggers:
         self._loggers: list[RunLogger] = [CsvLogger(run=run)]
         with ExitStack() as opened:  # one that cannot be opened closes those before it
             for name, section in settings.loggers.items():
-                if not isinstance(section, schema.CsvLogger):
+                if not isinstance(section, schema.CsvLoggerConfig):
                     note = NOTE if len(settings.loggers) == 1 else f"logger.{name}.json"
                     logger = open_logger(section, run=run, problem_of=problem_of, image=image, note=note)
                     opened.callback(logger.close)
@@ -83,7 +83,9 @@ class RunLoggers:
     def open(cls, section: Any, *, run: RunFolder, problem_of: Callable[[str], Problem], image: Loader) -> Self:
         """Those of ``logger=``, one or several."""
         several = (
-            section if isinstance(section, schema.SeveralLoggers) else schema.SeveralLoggers(loggers={"only": section})
+            section
+            if isinstance(section, schema.SeveralLoggersConfig)
+            else schema.SeveralLoggersConfig(loggers={"only": section})
         )
         return cls(several, run=run, problem_of=problem_of, image=image)
 

@@ -26,7 +26,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from mathse.config.schema import WandbLogger as Settings
+from mathse.config.schema import WandbLoggerConfig
 from mathse.config.secrets import without_secrets
 from mathse.errors import RunError
 from mathse.reporting.loggers.wandb.artifacts import StageArtifact, artifacts
@@ -61,7 +61,7 @@ class WandbLogger:
     """
 
     def __init__(
-        self, settings: Settings, *, run: RunFolder, problem_of: Callable[[str], Problem], image: Loader
+        self, settings: WandbLoggerConfig, *, run: RunFolder, problem_of: Callable[[str], Problem], image: Loader
     ) -> None:
         self._folder, self._problem_of, self._image = run.path, problem_of, image
         self._sent = Sent.open(run.path)
@@ -168,7 +168,7 @@ class WandbLogger:
         self._run.log(dict(row), step=max(self._run.step, self._first_step), commit=True)
 
 
-def start(folder: Path, run_id: str, settings: Settings) -> Any:
+def start(folder: Path, run_id: str, settings: WandbLoggerConfig) -> Any:
     """The W&B run of a run folder, begun or taken up again. Raises RunError where W&B refuses."""
     import wandb
 
