@@ -24,7 +24,7 @@ from run_builder import Builder
 from wandb_files import artifacts, history, table_of, wandb_records, wandb_summary, written_out
 
 from mathse.config import schema as schema_settings
-from mathse.config.compose import train_config
+from mathse.config.compose import compose_train
 from mathse.data.images import load_image
 from mathse.errors import ConfigError, RunError
 from mathse.reporting.loggers import CsvLogger, RunLoggers, open_logger
@@ -197,12 +197,12 @@ def test_a_stage_that_a_killed_process_sent_to_tensorboard_is_sent_again_at_the_
 
 @pytest.mark.parametrize("chosen", ["wandb", "[csv,wandb]", "[WandB, csv]"])
 def test_one_logger_beside_csv_has_the_settings_of_one_alone(chosen):
-    config, _ = train_config([f"logger={chosen}", "logger.mode=offline"])
+    config, _ = compose_train([f"logger={chosen}", "logger.mode=offline"])
     assert isinstance(config.logger, schema_settings.WandbLoggerConfig) and config.logger.mode == "offline"
 
 
 def test_several_loggers_have_a_section_each():
-    config, _ = train_config(["logger=[wandb,csv,tensorboard]", "logger.loggers.wandb.project=sums"])
+    config, _ = compose_train(["logger=[wandb,csv,tensorboard]", "logger.loggers.wandb.project=sums"])
     assert [*config.logger.loggers] == ["wandb", "tensorboard"]
     assert config.logger.loggers["wandb"].project == "sums" and is_lightnings(config.logger.loggers["tensorboard"])
 
@@ -255,7 +255,7 @@ def test_a_logger_whose_package_is_missing_is_one_sentence_with_a_remedy(builder
 
 @pytest.mark.parametrize("option", ["tensorboard", "mlflow"])
 def test_lightnings_loggers_are_options_of_the_command_line(option):
-    config, _ = train_config([f"logger={option}", "name=demo"])
+    config, _ = compose_train([f"logger={option}", "name=demo"])
     assert is_lightnings(config.logger)
 
 

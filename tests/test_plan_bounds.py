@@ -8,7 +8,7 @@ from itertools import combinations, product
 import pytest
 
 from mathse.commands.plan.plan import Plan, make_plan
-from mathse.config.compose import train_config
+from mathse.config.compose import compose_train
 from mathse.config.evolution import EvolutionConfig, ReflectConfig, RoundConfig
 from mathse.evolution.planner import Bounds, Range
 from mathse.evolution.state import EvolutionState, Judged
@@ -109,7 +109,7 @@ def test_some_outcome_reaches_each_bound_and_none_goes_beyond(case: tuple) -> No
 
 def planned(*overrides: str) -> Plan:
     world = ("data.seed_size=40", "data.pool=60", "distill.size=20", "sft.max_steps=null", "sft.epochs=1")
-    config, _ = train_config(["experiment=smoke", *world, "sft.batch_size=1", "sft.micro_batch_size=1", *overrides])
+    config, _ = compose_train(["experiment=smoke", *world, "sft.batch_size=1", "sft.micro_batch_size=1", *overrides])
     return make_plan(config, sample=8)
 
 

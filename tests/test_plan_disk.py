@@ -10,14 +10,14 @@ from mathse.commands.plan.checkpoint_size import RESUME, parameters
 from mathse.commands.plan.plan import Plan, make_plan
 from mathse.commands.plan.table import plan_as_text
 from mathse.config.backbones import CogVLM2BackboneConfig, Qwen2VLBackboneConfig
-from mathse.config.compose import train_config
+from mathse.config.compose import compose_train
 
 STUDENT, ORM = 8_291_375_616, 19_503_105_280  # parameters of Qwen2-VL-7B and CogVLM2-19B
 TWO_MODELS = ("sft.method=full", "backbone=qwen2vl", "backbone@orm.backbone=cogvlm2", "judge=orm")
 
 
 def planned(*overrides: str) -> Plan:
-    config, _ = train_config(["data.pool=16", "data.orm_train=12", "data.orm_held=6", *overrides])
+    config, _ = compose_train(["data.pool=16", "data.orm_train=12", "data.orm_held=6", *overrides])
     return make_plan(config, sample=8)
 
 

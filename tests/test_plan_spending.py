@@ -13,7 +13,7 @@ from small import solved_rows
 from mathse.__main__ import main
 from mathse.commands.plan.plan import make_plan
 from mathse.config import backbones
-from mathse.config.compose import train_config
+from mathse.config.compose import compose_train
 from mathse.config.fits import AdapterConfig, FitConfig
 from mathse.models import modes
 from mathse.models.flops import amounts_of, forward_flops, training_flops
@@ -98,5 +98,5 @@ def test_operations_in_a_model_without_numbers_are_those_of_the_open_model(fit: 
 @pytest.mark.parametrize(("backbone", "tokens"), [("cogvlm2", 2306), ("internvl2_5", 4 * 256 + 3), ("qwen2vl", 3 + 2)])
 def test_a_picture_of_a_plan_takes_the_tokens_that_it_takes_in_a_row(backbone: str, tokens: int) -> None:
     """Pictures of 84 x 28 pixels: CogVLM2 scales each to one size, InternVL2.5 cuts three tiles and a thumbnail."""
-    config, _ = train_config([f"backbone={backbone}", "data=synthetic", "data.pool=16"])
+    config, _ = compose_train([f"backbone={backbone}", "data=synthetic", "data.pool=16"])
     assert make_plan(config, sample=4).spending.student.picture == tokens

@@ -28,7 +28,7 @@ from transformers import PreTrainedModel
 from mathse.config import build
 from mathse.config.backbones import TinyBackboneConfig
 from mathse.config.data import SyntheticDataConfig
-from mathse.config.extras import installed
+from mathse.config.extras import is_installed
 from mathse.config.fits import AdapterConfig, FitConfig, OptimizerConfig, ORMConfig
 from mathse.config.generators import HFGeneratorConfig
 from mathse.config.schema import TrainerConfig
@@ -92,7 +92,7 @@ def test_ranks_meet_where_every_one_of_them_can_work_it_out(
     assert launch.meeting_point(environment) == place
 
 
-@pytest.mark.skipif(installed("deepspeed"), reason="deepspeed is installed")
+@pytest.mark.skipif(is_installed("deepspeed"), reason="deepspeed is installed")
 def test_deepspeed_is_asked_for_before_a_rank_is_started() -> None:
     with pytest.raises(ConfigError, match=r"pip install '\.\[deepspeed\]'"):
         launch.require("deepspeed")

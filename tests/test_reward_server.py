@@ -383,7 +383,7 @@ def test_the_command_ends_by_its_signal(folder: Path) -> None:
 def test_without_the_extra_it_is_named(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("mathse.config.extras.installed", lambda extra: False)
+    monkeypatch.setattr("mathse.config.extras.is_installed", lambda extra: False)
     assert main(["reward-server", str(folder)])
     assert "needs uvicorn, which is not installed; pip install '.[server]'" in capsys.readouterr().err
 

@@ -18,7 +18,7 @@ from test_layers import FILES, ROOMS, ROOT, WINGS
 from mathse.commands.export.examples import family_of
 from mathse.commands.subcommands import SUBCOMMANDS
 from mathse.config.backbones import SmolLM2BackboneConfig, SmolLM2VisionBackboneConfig
-from mathse.config.options import CONF, option_of
+from mathse.config.options import CONF, find_option
 from mathse.config.schema import OPTIONS
 from mathse.models import FAMILIES
 from mathse.models.checkpoint import resolve
@@ -26,7 +26,7 @@ from mathse.models.needs import architecture_of
 from mathse.runs.class_names import MOVED
 
 DOTTED = re.compile(r"mathse(\.\w+)+")
-TARGETS = {f"{group}={option_of(schema)}": schema()._target_ for group in OPTIONS for schema in OPTIONS[group]}
+TARGETS = {f"{group}={find_option(schema)}": schema()._target_ for group in OPTIONS for schema in OPTIONS[group]}
 # The files of the core that name wings, and the only names that each of them may hold.
 REGISTRIES = {
     "mathse/commands/subcommands.py": {module for module, _ in SUBCOMMANDS.values()},

@@ -60,13 +60,13 @@ class Made:
 def opened(made: Made):  # type: ignore[no-untyped-def]
     """The run folder and its source, as train.py opens them."""
     from mathse.config import build
-    from mathse.config.compose import train_config
-    from mathse.config.sections import plain
+    from mathse.config.compose import compose_train
+    from mathse.config.sections import to_plain
     from mathse.evolution.tasks import settings
     from mathse.runs.stage_cache import RunFolder
 
-    config, _ = train_config(["data=jsonl", f"data.path={made.rows}", "teacher=replay", "judge=answer", "name=scale"])
-    run = RunFolder.open(made.run, settings(config), name="scale", task="evolve", seed=0, nested=plain(config))
+    config, _ = compose_train(["data=jsonl", f"data.path={made.rows}", "teacher=replay", "judge=answer", "name=scale"])
+    run = RunFolder.open(made.run, settings(config), name="scale", task="evolve", seed=0, nested=to_plain(config))
     return config, run, build(config.data)
 
 

@@ -27,12 +27,20 @@ from mathse.commands.mistakes import RUNNING, JobFailed, sentence, wants_traceba
 from mathse.commands.stop_signals import StopSignals, stopping_once
 from mathse.commands.sweep_table import jobs_below, sweep_table
 from mathse.config import sweeps
-from mathse.config.compose import help_page, sweep_folder
+from mathse.config.compose import find_sweep_folder, format_help
 from mathse.config.hydra_calls import refuse_calls_by_hydra
 from mathse.config.options import CONF, FLAG, look_in, own_folder
-from mathse.config.overrides import COMPOSING, as_spelt, command_line, explain, given, quoted, refuse_early
+from mathse.config.overrides import (
+    COMPOSING,
+    correct_spelling,
+    explain,
+    find_set_keys,
+    parse_command_line,
+    quote_value,
+    refuse_early,
+)
 from mathse.config.parse import parse
-from mathse.config.programs import program_of
+from mathse.config.programs import register_config
 from mathse.config.register import register
 from mathse.errors import ConfigError, MathSEError, RankLost
 from mathse.runs.layout import NOTE_OF_SWEEP
@@ -78,19 +86,19 @@ def main(task: Task, config_name: str, schema: type, arguments: Sequence[str] | 
     begun: list[str] = []  # run folders of jobs
 
     def start(signals: StopSignals) -> None:
-        line = command_line(arguments)
+        line = parse_command_line(arguments)
         look_in(line.config_dir)
         refuse_early(arguments, schema)
         refuse_calls_by_hydra(arguments, schema)
-        sys.argv[1:] = as_spelt(arguments)
+        sys.argv[1:] = correct_spelling(arguments)
         if line.help:
-            print(help_page(arguments, schema))
+            print(format_help(arguments, schema))
             return
         job = _job(task, schema, traceback, _start_of_a_rank(config_name), signals, begun)
         vars(job)["program"] = _program(schema, _start_of_a_rank(config_name))
         if (rank := launch.own_rank()) is not None and rank.rank:
             sys.argv.insert(1, "hydra.run.dir=outputs")  # rank 0's, named by its time of start, is the run folder
-        program = program_of(line.overrides, schema)
+        program = register_config(line.overrides, schema)
         run = hydra.main(version_base="1.3", config_path=str(CONF), config_name=program)(job)
         if not line.multirun:
             run()
@@ -105,7 +113,7 @@ def main(task: Task, config_name: str, schema: type, arguments: Sequence[str] | 
         finally:
             if not any(Path(folder).exists() for folder in begun):
                 with suppress(*COMPOSING):  # of a line that does not compose no folder was made
-                    _remove_if_empty(sweep_folder(arguments, schema).absolute())
+                    _remove_if_empty(find_sweep_folder(arguments, schema).absolute())
 
     os.environ |= {"HYDRA_FULL_ERROR": "1", "MATHSE_TRACEBACK": str(int(traceback))}  # Hydra raises; it is told here
     if traceback:
@@ -132,7 +140,7 @@ def _told(
     except COMPOSING as e:  # ValueErrors among them: of a job that has begun they are bugs
         _fail(None if begun and isinstance(e, ValueError) else explain(e, arguments, schema), e)
     except RUNNING as e:
-        text = sentence(e) or (sweeps.missing_plugin(e) if isinstance(e, RuntimeError) else None)
+        text = sentence(e) or (sweeps.explain_missing_plugin(e) if isinstance(e, RuntimeError) else None)
         if text is None and isinstance(e, OSError) and not begun:
             text = f"the run folder cannot be made: {e}; choose another place with hydra.run.dir=DIR"
         _fail(text, e)
@@ -160,7 +168,7 @@ def _job(
             _refuse_impossible_sweeps(config)
             settings = _settings_of_a_job(HydraConfig.get().overrides.task) if _is_sweep() else sys.argv[1:]
             number = run_or_start_ranks(task, config, folder, [*start, *settings])
-            if number is None and _is_sweep() and sweeps.chooses(HydraConfig.get().sweeper):
+            if number is None and _is_sweep() and sweeps.chooses_settings(HydraConfig.get().sweeper):
                 raise MathSEError(
                     "the run has no dev accuracy for the sweeper to choose by; callbacks.evaluate measures it"
                 )
@@ -203,10 +211,10 @@ def _settings(cfg: DictConfig, schema: type) -> Any:
     """The settings of a job. Jobs of a sweep may name other checkpoints than the one that Hydra composed all of them
     onto, so each is composed anew, onto its own."""
     overrides = list(HydraConfig.get().overrides.task)
-    program, composed_onto = program_of(overrides, schema), HydraConfig.get().job.config_name
+    program, composed_onto = register_config(overrides, schema), HydraConfig.get().job.config_name
     if _is_sweep() and program != composed_onto:
         cfg = compose(program, overrides=overrides)
-    return parse(cfg, schema, given=given(overrides))
+    return parse(cfg, schema, given=find_set_keys(overrides))
 
 
 def _settings_of_a_job(overrides: Sequence[str]) -> list[str]:
@@ -246,7 +254,7 @@ def run_or_start_ranks(task: Task, config: Any, folder: Path, again: Sequence[st
 
 def run_dir(folder: Path) -> str:
     """The override that makes ``folder`` the run folder."""
-    return f"hydra.run.dir={quoted(str(folder.absolute()))}"
+    return f"hydra.run.dir={quote_value(str(folder.absolute()))}"
 
 
 def _start_of_a_rank(verb: str) -> list[str]:
@@ -285,13 +293,15 @@ def _refuse_impossible_sweeps(config: Any) -> None:
             f"a sweep (-m) was started {rank.size} times, once a rank: start it once, and each of its jobs starts its "
             "own ranks (trainer=ddp trainer.devices=...)"
         )
-    if sweeps.chooses(hydra_config.sweeper) and (mistakes := [*sweeps.no_choice(config, hydra_config.sweeper)]):
+    if sweeps.chooses_settings(hydra_config.sweeper) and (
+        mistakes := [*sweeps.refuse_choice(config, hydra_config.sweeper)]
+    ):
         raise ConfigError("\n".join(mistakes))
 
 
 def _show_jobs(begun: Sequence[str], arguments: Sequence[str], schema: type) -> None:
     """``begun``: the run folders of jobs in this process; none where a launcher started the jobs elsewhere."""
-    if table := sweep_table([*map(Path, begun)] or jobs_below(sweep_folder(arguments, schema))):
+    if table := sweep_table([*map(Path, begun)] or jobs_below(find_sweep_folder(arguments, schema))):
         print("", *table, sep="\n", flush=True)
 
 

@@ -20,9 +20,9 @@ from omegaconf import OmegaConf
 
 from mathse.config.fits import SFTConfig, StageFitConfig
 from mathse.config.parse import parse
-from mathse.config.program import program
+from mathse.config.program import format_command
 from mathse.config.schema import TrainConfig
-from mathse.config.trust import only_looking
+from mathse.config.trust import forbid_foreign_classes
 from mathse.errors import RunError
 from mathse.reporting import report
 from mathse.reporting.progress.wording import accuracy_text, gain, points
@@ -72,7 +72,7 @@ class Controls:
                 "be made; it is a run of an earlier version: make it again with this one"
             )
         self.budget = budget
-        with only_looking():  # a run folder may be somebody else's: only MathSE's own classes are built
+        with forbid_foreign_classes():  # a run folder may be somebody else's: only MathSE's own classes are built
             self.config: TrainConfig = parse(OmegaConf.create(dict(self.run.config)))
         self.settings: SFTConfig = self.config.sft.of_stage("distill")
         self.steps: int = self.settings.steps(sum(1 for _ in self.distill.rows(TRAIN)))  # of the distilled student
@@ -177,7 +177,7 @@ def pooled(results: Sequence[Mapping[str, Any]], name: str) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """``control``: returns the exit code."""
     parser = argparse.ArgumentParser(
-        prog=program("control"),
+        prog=format_command("control"),
         description="Train the two controls of finished runs and compare: the distilled rows alone with as many "
         "operations as the whole run, and at the length that is best on dev problems.",
     )

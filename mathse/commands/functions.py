@@ -19,7 +19,7 @@ from typing import Any
 from mathse.commands import cli
 from mathse.commands import evaluate as evaluating
 from mathse.commands import train as training
-from mathse.config.compose import evaluate_config, train_config
+from mathse.config.compose import compose_evaluate, compose_train
 from mathse.config.options import FLAG, look_in, own_folder
 from mathse.errors import ConfigError, MathSEError
 from mathse.runs.layout import METRICS, SUMMARY
@@ -57,7 +57,7 @@ def train(
     Raises ConfigError, with a line for each wrong setting, before anything is loaded; MathSEError where the run fails.
     """
     look_in(config_dir)
-    config, run = train_config(_as_overrides("train", overrides, folder))
+    config, run = compose_train(_as_overrides("train", overrides, folder))
     metric = _run(training.train, config, run, cli.start_from_python("train"), overrides)
     return Finished(run, metric, {} if config.plan else read_json(run / SUMMARY))
 
@@ -68,7 +68,7 @@ def evaluate(
     """Score a model, or a file of its answers, as ``mathse evaluate *overrides`` does; arguments and errors as
     ``train``'s: ``evaluate("checkpoint=runs/smoke/final/checkpoint", "limit=20")``."""
     look_in(config_dir)
-    config, run = evaluate_config(_as_overrides("evaluate", overrides, folder))
+    config, run = compose_evaluate(_as_overrides("evaluate", overrides, folder))
     metric = _run(evaluating.evaluate, config, run, cli.start_from_python("evaluate"), overrides)
     return Finished(run, metric, {file.parent.name: read_json(file) for file in sorted(run.glob(f"*/{METRICS}"))})
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mathse.config.backbones import SAYS_ITSELF, CogVLM2BackboneConfig, InternVL25BackboneConfig
-from mathse.config.program import program
+from mathse.config.program import format_command
 from mathse.errors import CheckpointError
 from mathse.runs.layout import OWN_SETTINGS
 from mathse.runs.store import write_json
@@ -44,7 +44,7 @@ HF_CLASSES = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog=program("tiny"), description="A small random-weight checkpoint of a family's true architecture"
+        prog=format_command("tiny"), description="A small random-weight checkpoint of a family's true architecture"
     )
     parser.add_argument("family", nargs="?", default="tiny", choices=(*BUILDERS, *OTHERS, *HF_CLASSES))
     parser.add_argument("folder", type=Path, metavar="DST", help="a folder that does not exist yet")

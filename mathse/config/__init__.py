@@ -16,6 +16,6 @@ overrides  what Hydra says of a command line, in our words
 hydra_calls  what Hydra would call for a plan of somebody else's settings
 """
 
-from mathse.config.parse import build, flatten, make_settings, parse, recorded, with_values
+from mathse.config.parse import build, flatten, make_settings, parse, parse_recorded, replace_values
 
-__all__ = ["build", "flatten", "make_settings", "parse", "recorded", "with_values"]
+__all__ = ["build", "flatten", "make_settings", "parse", "parse_recorded", "replace_values"]

@@ -14,70 +14,70 @@ from hydra import compose
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from mathse.config.judges import with_target
+from mathse.config.judges import add_target
 from mathse.config.mistakes import show
-from mathse.config.overrides import COMPOSING, command_line, configs, explain, given, refuse_early
+from mathse.config.overrides import COMPOSING, explain, find_set_keys, open_configs, parse_command_line, refuse_early
 from mathse.config.parse import flatten, parse, read
-from mathse.config.programs import program_of
+from mathse.config.programs import register_config
 from mathse.config.rules import Rule
 from mathse.config.schema import EvaluateConfig, TrainConfig
-from mathse.config.setting import allowed, settings_of
-from mathse.config.trust import only_looking
+from mathse.config.setting import describe_allowed, settings_of
+from mathse.config.trust import forbid_foreign_classes
 from mathse.errors import ConfigError
 
 NAMES_WIDTH = 44  # columns of KEY=VALUE; a longer one has a line of its own
 UNBOUNDED = 10_000  # columns where no terminal bounds them: one line a setting, to be searched with grep
 
 
-def train_config(overrides: Sequence[str], but: Container[Rule] = ()) -> tuple[TrainConfig, Path]:
+def compose_train(overrides: Sequence[str], but: Container[Rule] = ()) -> tuple[TrainConfig, Path]:
     """(settings, hydra.run.dir) of ``python train.py *overrides``. Raises ConfigError as train.py does, except for the
     rules in ``but``."""
     composed, folder = _composed(overrides, TrainConfig)
-    return parse(composed, but=but, given=given(overrides)), folder
+    return parse(composed, but=but, given=find_set_keys(overrides)), folder
 
 
-def evaluate_config(overrides: Sequence[str]) -> tuple[EvaluateConfig, Path]:
+def compose_evaluate(overrides: Sequence[str]) -> tuple[EvaluateConfig, Path]:
     """The same of ``python evaluate.py *overrides``."""
     composed, folder = _composed(overrides, EvaluateConfig)
-    return parse(composed, EvaluateConfig, given=given(overrides)), folder
+    return parse(composed, EvaluateConfig, given=find_set_keys(overrides)), folder
 
 
-def unchecked_settings(overrides: Sequence[str]) -> dict[str, Any]:
+def compose_unchecked(overrides: Sequence[str]) -> dict[str, Any]:
     """Dotted key -> value as Hydra composes them, the judge by its name: a file that they name need not be here. Raises
     ConfigError for what cannot be composed."""
     composed, _ = _composed(overrides, TrainConfig)
     values: Any = OmegaConf.to_container(composed)
-    return flatten({**values, "judge": with_target(values["judge"])})
+    return flatten({**values, "judge": add_target(values["judge"])})
 
 
-def sweep_folder(arguments: Sequence[str], schema: type) -> Path:
+def find_sweep_folder(arguments: Sequence[str], schema: type) -> Path:
     """The folder of a sweep's jobs, hydra.sweep.dir: no setting with several values decides it."""
-    line = command_line(arguments)
+    line = parse_command_line(arguments)
     parser = OverridesParser.create()
     single = [text for text in line.overrides if not parser.parse_override(text).is_sweep_override()]
-    with configs(line.config_path):
-        name = line.config_name or program_of(line.overrides, schema)
+    with open_configs(line.config_path):
+        name = line.config_name or register_config(line.overrides, schema)
         composed = compose(name, overrides=single, return_hydra_config=True)
         return Path(str(composed.hydra.sweep.dir))
 
 
-def help_page(arguments: Sequence[str], schema: type) -> str:
+def format_help(arguments: Sequence[str], schema: type) -> str:
     """What ``--help`` prints: the template of conf/hydra/help with the composed settings in it, each with what it may
     be and what it is.
 
     Hydra would print the same, after two seconds: it first lists the options of every group, for templates that show
     them its way, and copies all defaults for each.
     """
-    line = command_line(arguments)
-    with configs(line.config_path):
-        program = line.config_name or program_of(line.overrides, schema)
+    line = parse_command_line(arguments)
+    with open_configs(line.config_path):
+        program = line.config_name or register_config(line.overrides, schema)
         page = compose(program, overrides=line.overrides, return_hydra_config=True)
     template = Template(page.hydra.help.template)
     with open_dict(page):
         del page["hydra"]
     values = flatten(OmegaConf.to_container(page, resolve=line.resolve))
     config: Any
-    with only_looking():
+    with forbid_foreign_classes():
         config, _ = read(page, schema)
     return template.safe_substitute(CONFIG=_settings_lines(config, values))
 
@@ -85,9 +85,11 @@ def help_page(arguments: Sequence[str], schema: type) -> str:
 def _composed(overrides: Sequence[str], schema: type) -> tuple[DictConfig, Path]:
     refuse_early(overrides, schema)
     try:
-        with configs():
-            line = command_line(overrides)
-            composed = compose(program_of(line.overrides, schema), overrides=line.overrides, return_hydra_config=True)
+        with open_configs():
+            line = parse_command_line(overrides)
+            composed = compose(
+                register_config(line.overrides, schema), overrides=line.overrides, return_hydra_config=True
+            )
             folder = Path(str(composed.hydra.run.dir))
             with open_dict(composed):
                 del composed["hydra"]
@@ -133,7 +135,7 @@ def _described(section: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
         if _is_section(value):
             yield from _described(value, f"{prefix}{name}.")
         elif name != "_target_" or len(fields) == 1:
-            bounds = f"({allowed(f)}) " if allowed(f) else ""
+            bounds = f"({describe_allowed(f)}) " if describe_allowed(f) else ""
             yield f"{prefix}{name}", f"{bounds}{f.description or ''}".strip()
 
 

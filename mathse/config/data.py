@@ -184,7 +184,7 @@ class MixtureDataConfig(SplitConfig):
     )
 
 
-def set_name(section: Any) -> str:
+def name_set(section: Any) -> str:
     """The name of a data section in results and as a folder: by their file, their published set, or
     the user's own class. ``section``: a settings object, or a mapping as a run records it."""
     values = section if isinstance(section, Mapping) else vars(section)

@@ -11,10 +11,10 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from mathse.config.field_words import did_you_mean, nearest, same_but_spelling, sentence_for
-from mathse.config.options import available, option_of
+from mathse.config.field_words import explain_foreign_name, find_nearest, match_spelling, suggest_name
+from mathse.config.options import find_option, list_options
 from mathse.config.schema import OPTIONS
-from mathse.config.sections import schema_of
+from mathse.config.sections import find_schema
 from mathse.config.setting import (
     LARGEST,
     Option,
@@ -59,16 +59,16 @@ class Notes:
     meant: set[str] = field(default_factory=set)
 
 
-def note(errors: Sequence[ErrorDetails], values: Any, start: Place, notes: Notes) -> None:
+def note_mistakes(errors: Sequence[ErrorDetails], values: Any, start: Place, notes: Notes) -> None:
     """Adds a sentence for each error to ``notes``. ``values``: the config that was read; ``start``: its place."""
     for error in _in_order(errors):
-        section, at = find(start, values, error["loc"])
+        section, at = find_place(start, values, error["loc"])
         value, mark = _value(values, error["loc"][: at.depth]), option_of_field(at.field) if at.field else None
         kind, reason = error["type"], error.get("ctx", {})
         if kind in UNKNOWN_KEY:
             _note_unknown(section, str(error["loc"][at.depth - 1]), value, notes)
         elif kind == "no_option":
-            choices = ", ".join(available(reason["group"]))
+            choices = ", ".join(list_options(reason["group"]))
             must = f"must be a group of settings; choose {_choose(reason['group'], at.path)}=one of {choices}"
             notes.problems[at.path] = f"{at.path} = {show(value)}: {must}"
         elif kind == "dict_type" and isinstance(mark, Options):
@@ -82,13 +82,13 @@ def note(errors: Sequence[ErrorDetails], values: Any, start: Place, notes: Notes
         elif kind == "not_taken":
             notes.problems[at.path] = f"{at.path}: {reason['reason']}"
         elif kind == "dataclass_type":
-            notes.problems[at.path] = f"{at.path} = {show(value)}: {not_a_group(at.path, notes.known)}"
+            notes.problems[at.path] = f"{at.path} = {show(value)}: {explain_group(at.path, notes.known)}"
         elif at.path not in notes.problems and at.field is not None:
             of_field = [e for e in errors if e["loc"][: at.depth] == error["loc"][: at.depth]]
             words = choices_of(at.field.annotation)
             wrong = next((v for v in value if v not in words), value) if isinstance(value, list) else value
             must = _must(at.field, of_field)
-            notes.problems[at.path] = f"{at.path} = {show(value)}: {must}{did_you_mean(str(wrong), words)}"
+            notes.problems[at.path] = f"{at.path} = {show(value)}: {must}{suggest_name(str(wrong), words)}"
 
 
 def _in_order(errors: Sequence[ErrorDetails]) -> list[ErrorDetails]:
@@ -105,7 +105,7 @@ def _in_order(errors: Sequence[ErrorDetails]) -> list[ErrorDetails]:
     return sorted(errors, key=position)
 
 
-def find(start: Place, values: Any, loc: Sequence[int | str]) -> tuple[Place, Place]:
+def find_place(start: Place, values: Any, loc: Sequence[int | str]) -> tuple[Place, Place]:
     """(the section, the setting or section in it) that an error's location leads to."""
     section = at = start
     for depth, key in enumerate(loc, 1):
@@ -126,14 +126,14 @@ def find(start: Place, values: Any, loc: Sequence[int | str]) -> tuple[Place, Pl
         schema, choose = section_of(f) if f is not None else None, ""
         if option is not None:
             choose = option[1]
-            schema = schema_of(option[0], value) if isinstance(value, Mapping) and "_target_" in value else None
+            schema = find_schema(option[0], value) if isinstance(value, Mapping) and "_target_" in value else None
         at = Place(schema, path, choose, f, depth)
         if f is None and option is None:
             break  # an unknown key
     return section, at
 
 
-def forgive(error: ErrorDetails, values: Any, start: Place) -> bool:
+def correct_value(error: ErrorDetails, values: Any, start: Place) -> bool:
     """Puts the value that was meant in the place of 2.0 for a whole number, of 2025 for a text, and of a word that
     differs from a choice in case and signs alone. Says whether it did."""
     value = error["input"]
@@ -145,8 +145,8 @@ def forgive(error: ErrorDetails, values: Any, start: Place) -> bool:
     elif error["type"] == "string_type" and (finite or whole):
         meant = str(value)
     elif error["type"] == "literal_error":
-        _, at = find(start, values, error["loc"])
-        meant = same_but_spelling(str(value), choices_of(at.field.annotation)) if at.field else None
+        _, at = find_place(start, values, error["loc"])
+        meant = match_spelling(str(value), choices_of(at.field.annotation)) if at.field else None
     if meant is None:
         return False
     holder = values
@@ -158,12 +158,12 @@ def forgive(error: ErrorDetails, values: Any, start: Place) -> bool:
     return True
 
 
-def not_a_group(path: str, known: Sequence[str]) -> str | None:
+def explain_group(path: str, known: Sequence[str]) -> str | None:
     """The sentence on a plain value that is given to a group of settings; None if ``path`` is no group."""
     inside = [n for n in known if n.startswith(f"{path}.") and "." not in n.removeprefix(f"{path}.")]
     if not inside:
         return None
-    return f"is a group of settings ({', '.join(inside)}), not a value{did_you_mean(path, known)}"
+    return f"is a group of settings ({', '.join(inside)}), not a value{suggest_name(path, known)}"
 
 
 def show(value: Any) -> str:
@@ -210,7 +210,7 @@ def _must_be(kind: Any) -> str:
 def _no_target(path: str, group: str, entry: Any) -> Iterator[tuple[str, str]]:
     """A sentence by key path for an entry of several options that does not say which class it is."""
     name = path.rpartition(".")[2]
-    if group == "benchmark" and name in available(group) and isinstance(entry, Mapping):
+    if group == "benchmark" and name in list_options(group) and isinstance(entry, Mapping):
         chosen = f"{name} is not among the benchmarks chosen; pass benchmark={name}, or benchmark=[{name},...]"
         yield from ((f"{path}.{key}", f"{path}.{key}: {chosen}") for key in entry)
         return
@@ -223,16 +223,16 @@ def _note_unknown(section: Place, key: str, value: Any, notes: Notes) -> None:
     own = () if section.schema is None else (name for name in settings_of(section.schema) if name != "_target_")
     known = (*notes.known, *(section.below(name) for name in own))  # of an own class too
     owners = [s for s in OPTIONS.get(section.choose.partition("@")[0], ()) if key in settings_of(s)]
-    options = [option for schema in owners if (option := option_of(schema))]
+    options = [option for schema in owners if (option := find_option(schema))]
     one_of = "one of " if len(options) > 1 else ""
     belongs = f"it belongs to {section.choose}={one_of}{', '.join(options)}"
     for name in _leaves(section.below(key), value):
-        if not options and (elsewhere := sentence_for(name)):
+        if not options and (elsewhere := explain_foreign_name(name)):
             notes.problems[name] = f"{name}: {elsewhere}"
             continue
         no_such = f": the chosen {section.path} has no such setting; {belongs}"
-        notes.problems[name] = name + (no_such if options else f": no such setting{did_you_mean(name, known)}")
-        notes.meant.add(nearest(name, known) or name)
+        notes.problems[name] = name + (no_such if options else f": no such setting{suggest_name(name, known)}")
+        notes.meant.add(find_nearest(name, known) or name)
 
 
 def _leaves(path: str, value: Any) -> list[str]:

@@ -26,8 +26,8 @@ def look_in(folder: str | os.PathLike[str] | None) -> None:
     if folder is not None and not Path(folder).is_dir():
         raise ConfigError(f"{FLAG} {folder}: no such folder; it holds options of your own, laid out as conf/ is")
     _own = None if folder is None else Path(folder).resolve()
-    groups.cache_clear()
-    available.cache_clear()
+    list_groups.cache_clear()
+    list_options.cache_clear()
 
 
 def own_folder() -> Path | None:
@@ -36,7 +36,7 @@ def own_folder() -> Path | None:
 
 
 @cache
-def groups() -> dict[str, tuple[str, ...]]:
+def list_groups() -> dict[str, tuple[str, ...]]:
     """Every group (Hydra's own left out) and its options."""
     options: dict[str, set[str]] = {}
     for root in (CONF, *([] if _own is None else [_own])):
@@ -47,17 +47,17 @@ def groups() -> dict[str, tuple[str, ...]]:
 
 
 @cache
-def available(group: str) -> tuple[str, ...]:
+def list_options(group: str) -> tuple[str, ...]:
     """The options of ``group``."""
-    return groups().get(group, ())
+    return list_groups().get(group, ())
 
 
-def option_of(schema: type) -> str | None:
+def find_option(schema: type) -> str | None:
     """The option that stands on this schema: ``JsonlDataConfig`` -> "jsonl"; None if conf/ has none."""
     for group, schemas in OPTIONS.items():
         if schema in schemas:
             lists_it = re.compile(rf"^defaults: \[{schema.__name__}\b", re.MULTILINE)
-            return next((name for name in available(group) if lists_it.search(_text(group, name))), None)
+            return next((name for name in list_options(group) if lists_it.search(_text(group, name))), None)
     return None
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mathse.config.parse import recorded
+from mathse.config.parse import parse_recorded
 from mathse.config.schema import OPTIONS
 from mathse.config.trust import TRUST, is_trusted
 from mathse.errors import ConfigError, DataError
@@ -54,12 +54,12 @@ class Origin:
                 f"not run unasked; if you trust it, set {TRUST}={target}, or choose another with {group}=NAME"
             )
         try:
-            return recorded(group, values)
+            return parse_recorded(group, values)
         except ConfigError as e:
             raise ConfigError("\n".join(f"{self.file}: {sentence}" for sentence in str(e).splitlines())) from None
 
 
-def origin_of(checkpoint: Path) -> Origin | None:
+def find_origin(checkpoint: Path) -> Origin | None:
     """The settings that made a checkpoint: by the run that its stage lies in, or by the stage that was copied out of
     its run, or by its own file (models that were exported, or written by ``mathse tiny``); None of any other folder.
 

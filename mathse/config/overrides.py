@@ -25,15 +25,15 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from mathse.config.field_words import ELSEWHERE, did_you_mean, same_but_spelling
-from mathse.config.options import CONF, groups, own_folder
+from mathse.config.field_words import ELSEWHERE, match_spelling, suggest_name
+from mathse.config.options import CONF, list_groups, own_folder
 from mathse.config.parse import parse, read
-from mathse.config.programs import parsed, program_of
+from mathse.config.programs import parse_override, register_config
 from mathse.config.register import register
 from mathse.config.schema import OPTIONS, PROGRAMS
-from mathse.config.secrets import holds_secret, refusal
-from mathse.config.sections import key_paths, plain
-from mathse.config.sweeps import missing_option
+from mathse.config.secrets import explain_secret, holds_secret
+from mathse.config.sections import list_key_paths, to_plain
+from mathse.config.sweeps import explain_missing_option
 from mathse.errors import ConfigError, MathSEError
 
 COMPOSING = (HydraException, OmegaConfBaseException, ValueError)  # the last where Hydra has no class of its own
@@ -69,14 +69,16 @@ def refuse_early(arguments: Sequence[str], schema: type) -> None:
     """
     if secrets := [s for argument in arguments if (s := _secret(argument))]:  # alone: other sentences show the argument
         raise ConfigError("\n".join(secrets))
-    if any(_names_nothing(text) for text in command_line(arguments).overrides):
+    if any(_names_nothing(text) for text in parse_command_line(arguments).overrides):
         raise ConfigError(explain(None, arguments, schema))
-    choices = [o for o in map(parsed, arguments) if o and o.key_or_group in groups()]
-    if any(_no_glob_match(o, groups()[o.key_or_group]) or _no_name(o, groups()[o.key_or_group]) for o in choices):
+    choices = [o for o in map(parse_override, arguments) if o and o.key_or_group in list_groups()]
+    if any(
+        _no_glob_match(o, list_groups()[o.key_or_group]) or _no_name(o, list_groups()[o.key_or_group]) for o in choices
+    ):
         raise ConfigError(explain(None, arguments, schema))
 
 
-def as_spelt(arguments: Sequence[str]) -> list[str]:
+def correct_spelling(arguments: Sequence[str]) -> list[str]:
     """The command line with options as conf/ spells them, ``backbone=InternVL2.5`` -> ``backbone=internvl2_5``, alone,
     in a list and in a sweep; and ``logger=[csv,wandb]``, which Hydra would put into one section, as sections. Flags
     come first: of settings on both sides of one, Hydra's parser would read those before it alone."""
@@ -85,10 +87,10 @@ def as_spelt(arguments: Sequence[str]) -> list[str]:
     for argument in settings:
         key, equals, value = argument.partition("=")
         group = key.lstrip("+").partition("@")[0]
-        options = groups().get(group, ()) if equals else ()
+        options = list_groups().get(group, ()) if equals else ()
         if options and SEVERAL_NAMES.fullmatch(value):
             parts = re.split(r"([\[\],\s]+)", value)
-            value = "".join(part if part in options else same_but_spelling(part, options) or part for part in parts)
+            value = "".join(part if part in options else match_spelling(part, options) or part for part in parts)
             argument = f"{key}={value}"
         if key == "logger" and (listed := re.fullmatch(r"\[([^\[\]]*)\]", value)):
             spelt += _several_loggers([name.strip() for name in listed[1].split(",") if name.strip()])
@@ -105,29 +107,31 @@ def _several_loggers(names: Sequence[str]) -> list[str]:
     return ["logger=several", *(f"+logger@logger.loggers.{name}={name}" for name in others)]
 
 
-def command_line(arguments: Sequence[str]) -> Namespace:
+def parse_command_line(arguments: Sequence[str]) -> Namespace:
     """Hydra's own reading of its flags (``multirun``, ``help``, ``config_dir``, ...) and of the ``overrides``, these as
     ``as_spelt`` has them."""
-    line, _ = get_args_parser().parse_known_args(as_spelt(arguments))
+    line, _ = get_args_parser().parse_known_args(correct_spelling(arguments))
     if (folder := line.config_dir or own_folder()) is not None:
-        line.overrides.append(f"hydra.searchpath=[{quoted(f'file://{Path(folder).absolute()}')}]")
+        line.overrides.append(f"hydra.searchpath=[{quote_value(f'file://{Path(folder).absolute()}')}]")
     return line
 
 
-def given(overrides: Sequence[str]) -> list[str]:
+def find_set_keys(overrides: Sequence[str]) -> list[str]:
     """The key paths of the settings that ``overrides`` set, choices of options left out."""
-    keys = (override.key_or_group for text in overrides if (override := parsed(text)) and not override.is_delete())
-    return [key for key in dict.fromkeys(keys) if key not in groups()]
+    keys = (
+        override.key_or_group for text in overrides if (override := parse_override(text)) and not override.is_delete()
+    )
+    return [key for key in dict.fromkeys(keys) if key not in list_groups()]
 
 
-def quoted(text: str) -> str:
+def quote_value(text: str) -> str:
     """``text`` as a value that Hydra reads as it is, whatever stands in it."""
     escaped = text.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"
 
 
 @contextmanager
-def configs(root: str | Path | None = None) -> Iterator[None]:
+def open_configs(root: str | Path | None = None) -> Iterator[None]:
     """In it ``hydra.compose`` reads the configs in ``root``; None: our own."""
     register()
     GlobalHydra.instance().clear()
@@ -137,12 +141,12 @@ def configs(root: str | Path | None = None) -> Iterator[None]:
 
 def _mistakes(arguments: Sequence[str], schema: type) -> Iterator[str]:
     """A sentence each. Of a sweep, all options and the first value of each setting are looked at."""
-    line = command_line(arguments)
-    program = line.config_name or program_of(line.overrides, schema)
+    line = parse_command_line(arguments)
+    program = line.config_name or register_config(line.overrides, schema)
     overrides: list[Override] = []
     complete = True  # whether nothing had to be left out; else rules between settings would judge by what is missing
     for text in line.overrides:
-        if (override := parsed(text)) is None:
+        if (override := parse_override(text)) is None:
             complete = False
             yield _unreadable(text)
             continue
@@ -151,12 +155,12 @@ def _mistakes(arguments: Sequence[str], schema: type) -> Iterator[str]:
             yield f"{key} = {values}: several values are a sweep, which needs -m; a list is written {key}=[{values}]"
         overrides.append(override)
 
-    with configs(line.config_path):
+    with open_configs(line.config_path):
         of_hydra = []
         for override in (o for o in overrides if o.is_hydra_override()):
             group = override.key_or_group
             brings_plugin = group in ("hydra/launcher", "hydra/sweeper")
-            if brings_plugin and (missing := missing_option(group, str(override.value()))):
+            if brings_plugin and (missing := explain_missing_option(group, str(override.value()))):
                 yield missing
             else:
                 of_hydra.append(str(override.input_line))
@@ -196,7 +200,7 @@ def _mistakes(arguments: Sequence[str], schema: type) -> Iterator[str]:
         yield from read(config, schema)[1].problems.values()
         return
     try:
-        parse(config, schema, given=given(line.overrides))
+        parse(config, schema, given=find_set_keys(line.overrides))
     except ConfigError as error:
         yield from str(error).splitlines()
 
@@ -212,7 +216,7 @@ def _options(group: str, program: str, searchpath: list[str]) -> list[str]:
     loader = GlobalHydra.instance().config_loader()
     names = loader.get_group_options(group, config_name=program, overrides=searchpath)
     schemas = {schema.__name__ for schema in OPTIONS.get(group, ())}
-    return sorted({*names} - schemas | {*groups().get(group, ())})
+    return sorted({*names} - schemas | {*list_groups().get(group, ())})
 
 
 def _choice(
@@ -228,7 +232,7 @@ def _choice(
     for name in names:
         folder, _, option = f"{override.key_or_group}/{name}".rpartition("/")  # experiment=paper/qwen2vl
         if option not in options_of(folder):
-            meant = f"; {elsewhere}" if (elsewhere := ELSEWHERE.get(f"{key}={name}")) else did_you_mean(name, options)
+            meant = f"; {elsewhere}" if (elsewhere := ELSEWHERE.get(f"{key}={name}")) else suggest_name(name, options)
             return f"{key}={name}: no such option; available: {', '.join(options)}{meant}", None
     for program in PROGRAMS.values() if key not in standing else ():
         if key in _choices_of(program, []):
@@ -248,7 +252,7 @@ def _set(config: DictConfig, override: Override, schema: type) -> Iterator[str]:
     """Puts a setting into the config, also where there is no such setting: the strict reading says so."""
     key, text = override.key_or_group, override.input_line or ""
     if override.package is not None:
-        yield f"{_key(override)}: no such group{did_you_mean(key, [*groups()])}"
+        yield f"{_key(override)}: no such group{suggest_name(key, [*list_groups()])}"
         return
     value: Any = override.value()
     if isinstance(value, IntervalSweep):
@@ -263,7 +267,7 @@ def _set(config: DictConfig, override: Override, schema: type) -> Iterator[str]:
         if override.is_delete():
             holder = OmegaConf.select(config, section) if section else config
             if not isinstance(holder, DictConfig) or name not in holder.keys():  # noqa: SIM118  ("in holder" resolves)
-                yield f"{key}: no such setting{did_you_mean(key, key_paths(schema))}"
+                yield f"{key}: no such setting{suggest_name(key, list_key_paths(schema))}"
             else:
                 with open_dict(config):
                     del holder[name]
@@ -280,11 +284,11 @@ def _set(config: DictConfig, override: Override, schema: type) -> Iterator[str]:
 def _secret(argument: str) -> str | None:
     key, equals, value = argument.lstrip("+~").partition("=")
     if not equals or not A_SETTING.fullmatch(key) or holds_secret(key):
-        return refusal("an argument") if holds_secret(argument) else None
-    if key in groups():  # its value is an option's name
-        return refusal(key) if holds_secret(value) else None
+        return explain_secret("an argument") if holds_secret(argument) else None
+    if key in list_groups():  # its value is an option's name
+        return explain_secret(key) if holds_secret(value) else None
     no_name = key.endswith("api_key_env") and not NAMES_OF_VARIABLES.fullmatch(value)
-    return refusal(key) if no_name or holds_secret(argument) else None
+    return explain_secret(key) if no_name or holds_secret(argument) else None
 
 
 def _no_glob_match(override: Override, options: Sequence[str]) -> str | None:
@@ -311,7 +315,7 @@ def _chosen(override: Override, options: Sequence[str]) -> Iterator[str]:
         return
     for choice in value.list if isinstance(value, ChoiceSweep) else [value]:
         for item in choice if isinstance(choice, list) else [choice]:  # benchmark=[mathvista,mathvision]
-            yield str(plain(item))
+            yield str(to_plain(item))
 
 
 def _key(override: Override) -> str:
@@ -323,7 +327,7 @@ def _names_nothing(text: str) -> bool:
 
 
 def _unreadable(text: str) -> str:
-    if homes := [group for group, names in groups().items() if text in names]:
+    if homes := [group for group, names in list_groups().items() if text in names]:
         return f"{text}: a setting is written key=value; did you mean {homes[0]}={text}?"
     if _names_nothing(text):
         return f"{text or repr(text)}: names no setting; write KEY=VALUE"

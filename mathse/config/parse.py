@@ -15,14 +15,14 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from mathse.config.judges import with_target
-from mathse.config.mistakes import Notes, Place, find, forgive, note
-from mathse.config.options import groups
+from mathse.config.judges import add_target
+from mathse.config.mistakes import Notes, Place, correct_value, find_place, note_mistakes
+from mathse.config.options import list_groups
 from mathse.config.rules import RULES, Rule
 from mathse.config.rules.unused import UNREAD, settings_that_change_nothing
 from mathse.config.schema import OPTIONS, EvaluateConfig, TrainConfig
-from mathse.config.sections import Reading, complete, key_paths, schema_of
-from mathse.config.trust import TRUST, is_an_option, is_trusted, locate, only_looking
+from mathse.config.sections import Reading, complete, find_schema, list_key_paths
+from mathse.config.trust import TRUST, forbid_foreign_classes, is_an_option, is_trusted, locate
 from mathse.errors import ConfigError, DataError
 from mathse.runs.class_names import MOVED, with_current_names
 from mathse.runs.settings import flatten
@@ -43,7 +43,7 @@ def parse(
     The rules in ``but`` are not asked for. ``given``: the key paths that the command line sets; each that would change
     nothing has a sentence too.
     """
-    with only_looking() if OmegaConf.select(cfg, "plan") is True else nullcontext():
+    with forbid_foreign_classes() if OmegaConf.select(cfg, "plan") is True else nullcontext():
         config, notes = read(cfg, schema)
     rules = [rule for rule in RULES.get(schema, ()) if rule not in but]
     broken = [sentence for rule in rules for sentence in rule(config)]
@@ -68,19 +68,19 @@ def read(cfg: DictConfig, schema: type[Config]) -> tuple[Config, Notes]:
         raise ConfigError(f"the config must be a mapping, got {type(values).__name__}")
     values = with_current_names(values)
     if schema is TrainConfig:
-        values["judge"] = with_target(values.get("judge", {"name": "orm"}))
+        values["judge"] = add_target(values.get("judge", {"name": "orm"}))
     values.pop("hydra", None)  # Hydra's own node, where the caller composed with it
     take, start, notes = _reader(schema), Place(schema), Notes()
     full = complete(schema, values)
     resolved = _resolved(full, notes.problems)
     config, errors = _validated(take, resolved, start)
     if errors:
-        known = [path for path in key_paths(schema) if not (schema is EvaluateConfig and path in UNREAD)]
-        notes = replace(notes, known=(*known, *groups()))
-        note(errors, resolved, start, notes)
+        known = [path for path in list_key_paths(schema) if not (schema is EvaluateConfig and path in UNREAD)]
+        notes = replace(notes, known=(*known, *list_groups()))
+        note_mistakes(errors, resolved, start, notes)
     while errors or config is None:  # once more, for defaults that point at other settings
         for error in errors:
-            _, at = find(start, resolved, error["loc"])
+            _, at = find_place(start, resolved, error["loc"])
             _remove(values, error["loc"][: at.depth])
         resolved = _resolved(complete(schema, values), {})
         config, errors = _validated(take, resolved, start)
@@ -95,8 +95,8 @@ def make_settings(schema: type[Config], path: str, values: Mapping[str, Any]) ->
     try:
         return schema(**values)
     except ValidationError as e:
-        notes = Notes(known=tuple(f"{path}.{name}" for name in key_paths(schema)))
-        note(e.errors(include_url=False), dict(values), Place(schema, path), notes)
+        notes = Notes(known=tuple(f"{path}.{name}" for name in list_key_paths(schema)))
+        note_mistakes(e.errors(include_url=False), dict(values), Place(schema, path), notes)
         raise ConfigError("\n".join(notes.problems.values())) from None
 
 
@@ -111,7 +111,7 @@ def _validated(take: Callable[[Any], Any], values: Any, start: Place) -> tuple[A
             return take(values), []
         except ValidationError as e:
             errors = e.errors(include_url=False)
-        forgiven = [forgive(error, values, start) for error in errors]
+        forgiven = [correct_value(error, values, start) for error in errors]
         if not any(forgiven):
             return None, errors
 
@@ -145,12 +145,12 @@ def build(section: Any, **runtime: Any) -> Any:
     return call(section, **runtime) if len(fields(section)) > 1 else call(**runtime)
 
 
-def with_values(section: Any, **values: Any) -> Any:
+def replace_values(section: Any, **values: Any) -> Any:
     """An option's section, a settings object or a mapping, with other values in it."""
     return {**section, **values} if isinstance(section, Mapping) else replace(section, **values)
 
 
-def recorded(group: str, values: Any) -> Any:
+def parse_recorded(group: str, values: Any) -> Any:
     """The section of ``group``'s option as a run recorded it, to be built again: a settings object, in which settings
     that came later have their defaults; a mapping where the class is not ours.
 
@@ -167,11 +167,11 @@ def recorded(group: str, values: Any) -> Any:
                 f"run.json: {group}._target_ = {target!r} is no {group} option of MathSE's, and reading a run runs no "
                 f"code that the run names; if you trust it, set {TRUST}={target}"
             )
-    start = Place(schema_of(group, values), group, group)
+    start = Place(find_schema(group, values), group, group)
     section, errors = _validated(partial(Reading().option, group), values, start)
     if errors:
         notes = Notes()
-        note(errors, values, start, notes)
+        note_mistakes(errors, values, start, notes)
         raise ConfigError("\n".join(notes.problems.values()))
     return section
 

@@ -29,11 +29,11 @@ from mathse.config.backbones import (
     TinyBackboneConfig,
 )
 from mathse.config.generators import HFGeneratorConfig
-from mathse.config.options import CONF, available, groups, option_of
-from mathse.config.origin import Origin, origin_of
-from mathse.config.rules.models import TINY_VOCABULARY, vocabulary_of
+from mathse.config.options import CONF, find_option, list_groups, list_options
+from mathse.config.origin import Origin, find_origin
+from mathse.config.rules.models import TINY_VOCABULARY, vocabulary_size
 from mathse.config.schema import OPTIONS, PROGRAMS, EvaluateConfig
-from mathse.config.sections import plain
+from mathse.config.sections import to_plain
 from mathse.errors import ConfigError, DataError
 from mathse.runs.store import read_json
 
@@ -42,7 +42,7 @@ SAMPLING = ("temperature", "top_p", "top_k", "batch_size")
 ASK_DATA = ("synthetic", "orm_test")  # benchmarks whose problems may be those of ``data``
 
 
-def parsed(text: str) -> Override | None:
+def parse_override(text: str) -> Override | None:
     """An override as Hydra reads it; None where it cannot be read, or names nothing."""
     try:
         override = OverridesParser.create().parse_override(text)
@@ -51,7 +51,7 @@ def parsed(text: str) -> Override | None:
     return override if override.key_or_group else None
 
 
-def program_of(overrides: Sequence[str], schema: type) -> str:
+def register_config(overrides: Sequence[str], schema: type) -> str:
     """The name of the config that ``overrides`` are composed onto; of a sweep over checkpoints, that of its first job.
 
     Raises ConfigError, DataError or RunError where a checkpoint's settings cannot be used.
@@ -80,12 +80,12 @@ class _Beginning:
     def backbone(self, section: Any, of_judge: bool) -> None:
         """The backbone of the student, or of the ORM that weighs its answers, whole."""
         target = section["_target_"] if isinstance(section, Mapping) else section._target_
-        option = next((option_of(s) for s in OPTIONS["backbone"] if s._target_ == target), None)
+        option = next((find_option(s) for s in OPTIONS["backbone"] if s._target_ == target), None)
         if of_judge:
-            self.values.setdefault("judge", {})["backbone"] = plain(section)
+            self.values.setdefault("judge", {})["backbone"] = to_plain(section)
             return
         self.choices |= {"backbone": None, "recipe/evaluate": option}
-        self.values["backbone"] = plain(section)
+        self.values["backbone"] = to_plain(section)
 
     def is_student_s(self, section: Any) -> bool:
         """Whether the student's section is of the same family."""
@@ -130,14 +130,14 @@ class _Line:
         chosen: dict[str, Any] = {}
         own_class = False
         for text in overrides:
-            if (override := parsed(text)) is None or override.is_hydra_override():
+            if (override := parse_override(text)) is None or override.is_hydra_override():
                 continue
             key = override.key_or_group
             value = None if override.is_delete() else override.value()
             if override.is_sweep_override():
                 first = next(override.sweep_string_iterator(), "") if override.is_discrete_sweep() else ""
-                value = read.value() if (read := parsed(f"{key}={first}")) is not None else None
-            if key in groups() or key in OPTIONS:
+                value = read.value() if (read := parse_override(f"{key}={first}")) is not None else None
+            if key in list_groups() or key in OPTIONS:
                 chosen[key if override.package is None else f"{key}@{override.package}"] = value
             else:
                 values[key] = value
@@ -153,7 +153,7 @@ class _Line:
         """The settings class of the option chosen of ``group``; None where none of ours is."""
         name = self.chosen.get(group)
         group = group.partition("@")[0]
-        return next((s for s in OPTIONS[group] if name is not None and option_of(s) == name), None)
+        return next((s for s in OPTIONS[group] if name is not None and find_option(s) == name), None)
 
     @property
     def asks_data(self) -> bool:
@@ -164,7 +164,7 @@ class _Line:
 
 
 def _begin_with_student(begin: _Beginning, line: _Line, checkpoint: Path) -> None:
-    origin = origin_of(checkpoint)
+    origin = find_origin(checkpoint)
     _begin_with_backbone(begin, line, checkpoint, origin, "backbone")
     settings = {} if origin is None else origin.settings
     begin.limits("evaluation", settings.get("evaluation"))
@@ -185,17 +185,17 @@ def _begin_with_data(begin: _Beginning, line: _Line, checkpoint: Path, origin: O
     if "data" not in line.chosen:
         if origin is not None and "data" in settings:
             begin.choices["data"] = None
-            begin.values["data"] = plain(origin.section("data", settings["data"]))
+            begin.values["data"] = to_plain(origin.section("data", settings["data"]))
         elif "benchmark" not in line.chosen and not _is_tiny(begin, line):
             raise ConfigError(
                 f"checkpoint = {str(checkpoint)!r}: lies in no run folder, so nothing says which problems it was made "
                 "for; pass benchmark=NAME, or data=NAME with its settings"
             )
-    own_domain = line.chosen.get("data") in available("task_domain/of_data")
+    own_domain = line.chosen.get("data") in list_options("task_domain/of_data")
     if origin is not None and "task_domain" not in line.chosen and not own_domain:
         begin.choices["task_domain/of_data"] = None
         if settings.get("task_domain") is not None:  # runs of earlier versions were of mathematics
-            begin.values["task_domain"] = plain(origin.section("task_domain", settings["task_domain"]))
+            begin.values["task_domain"] = to_plain(origin.section("task_domain", settings["task_domain"]))
 
 
 def _is_tiny(begin: _Beginning, line: _Line) -> bool:
@@ -205,7 +205,7 @@ def _is_tiny(begin: _Beginning, line: _Line) -> bool:
 
 
 def _begin_with_orm(begin: _Beginning, line: _Line, checkpoint: Path) -> None:
-    origin = origin_of(checkpoint)
+    origin = find_origin(checkpoint)
     _begin_with_backbone(begin, line, checkpoint, origin, "backbone@judge.backbone")
     if origin is not None:
         begin.limits("judge", origin.settings.get("judge"))
@@ -216,7 +216,7 @@ def _begin_with_backbone(begin: _Beginning, line: _Line, checkpoint: Path, origi
     that the user chooses takes its place, if it is not the same family."""
     of_judge = group != "backbone"
     if origin is None or origin.backbone is None:
-        section = None if group in line.chosen else family_of(checkpoint)
+        section = None if group in line.chosen else guess_backbone(checkpoint)
         # an ORM of the student's family has the student's limits of pictures
         if section is not None and not (of_judge and begin.is_student_s(section)):
             begin.backbone(section, of_judge)
@@ -232,12 +232,12 @@ def _begin_with_backbone(begin: _Beginning, line: _Line, checkpoint: Path, origi
         begin.backbone(origin.section("backbone", origin.backbone), of_judge)
     elif chosen not in (HFBackboneConfig, CausalLMBackboneConfig):  # which open any folder
         raise ConfigError(
-            f"{group} = {option_of(chosen)}: {checkpoint} was made by a run of {group}={option_of(made_by)} "
+            f"{group} = {find_option(chosen)}: {checkpoint} was made by a run of {group}={find_option(made_by)} "
             f"({origin.file}); leave {group} out"
         )
 
 
-def family_of(checkpoint: Path) -> Any:
+def guess_backbone(checkpoint: Path) -> Any:
     """The section that opens a folder of which nothing is known but its config.json; its own pixel bounds hold. None
     where the file cannot be read, which the rules say."""
     try:
@@ -248,7 +248,7 @@ def family_of(checkpoint: Path) -> Any:
         return None
     model_type = config.get("model_type")
     if model_type == "qwen2_vl":
-        tiny = 0 < vocabulary_of(config) < TINY_VOCABULARY
+        tiny = 0 < vocabulary_size(config) < TINY_VOCABULARY
         section: Any = TinyBackboneConfig() if tiny else Qwen2VLBackboneConfig(min_pixels=None, max_pixels=None)
     elif model_type in ("internvl", "internvl_chat"):
         section = InternVL25BackboneConfig()

@@ -235,7 +235,7 @@ def is_fitted_on(config: TrainConfig, stage: str) -> bool:
     return student and "previous" in (config.evolution.init, config.evolution.reflect.init)
 
 
-def chosen_callbacks(config: TrainConfig) -> list[Any]:
+def select_callbacks(config: TrainConfig) -> list[Any]:
     """The evolution callbacks of a run, in order.
 
     ``evolution.reflect.when=never`` switches reflection off by leaving its callback out; ``'~callbacks.reflect'`` does

@@ -12,16 +12,16 @@ from pydantic.fields import FieldInfo
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from mathse.config.evaluation import ROWS
-from mathse.config.field_words import did_you_mean
-from mathse.config.judges import own_judge
-from mathse.config.options import option_of
+from mathse.config.field_words import suggest_name
+from mathse.config.judges import make_own_judge
+from mathse.config.options import find_option
 from mathse.config.schema import OPTIONS
 from mathse.config.setting import Option, Options, Section, marks, option_of_field, section_of, settings_of
-from mathse.config.trust import locate, parameters_of
+from mathse.config.trust import locate, read_parameters
 from mathse.errors import ConfigError
 
 
-def schema_of(group: str, values: Mapping[Any, Any]) -> type[Any] | None:
+def find_schema(group: str, values: Mapping[Any, Any]) -> type[Any] | None:
     """The settings class of a section that names its ``_target_``: an option of the group; for a judge of the user's
     own, a class made of its signature; None for any other class of the user's own."""
     target = str(values["_target_"])
@@ -30,7 +30,7 @@ def schema_of(group: str, values: Mapping[Any, Any]) -> type[Any] | None:
             return schema
     try:
         call = locate(target, group)
-        parameters = parameters_of(call)
+        parameters = read_parameters(call)
     except ConfigError:
         return None  # reading the section says so
     if "settings" in parameters:  # a class that extends one of ours, and takes its settings
@@ -38,10 +38,10 @@ def schema_of(group: str, values: Mapping[Any, Any]) -> type[Any] | None:
         wanted: Any = get_type_hints(method).get("settings")
         if wanted in OPTIONS.get(group, ()):
             return cast("type[Any]", wanted)
-    return own_judge(target, call, values) if group == "judge" else None
+    return make_own_judge(target, call, values) if group == "judge" else None
 
 
-def defaults(schema: type) -> dict[str, Any]:
+def collect_defaults(schema: type) -> dict[str, Any]:
     """The values that a config takes from a settings class where nothing is set: plain values, and ``${...}`` where a
     field follows another setting."""
     return {name: _default_of(f) for name, f in settings_of(schema).items()}
@@ -53,8 +53,10 @@ def _default_of(f: FieldInfo) -> Any:
         return followed
     factory: Any = f.default_factory
     if factory is None:
-        return plain(f.default)
-    value = defaults(factory) if isinstance(factory, type) and issubclass(factory, Section) else plain(factory())
+        return to_plain(f.default)
+    value = (
+        collect_defaults(factory) if isinstance(factory, type) and issubclass(factory, Section) else to_plain(factory())
+    )
     for below, other in followed.items():
         *parents, name = below.split(".")
         holder = value
@@ -67,7 +69,7 @@ def _default_of(f: FieldInfo) -> Any:
 def complete(schema: type, values: Mapping[Any, Any], base: Mapping[str, Any] | None = None) -> dict[Any, Any]:
     """``values`` over the defaults (``base``; None: those of the class), as plain values, interpolations kept. Unknown
     keys stay, for reading to complain of."""
-    base = defaults(schema) if base is None else base
+    base = collect_defaults(schema) if base is None else base
     full = dict(values)
     for name, f in settings_of(schema).items():
         full[name] = _completed(f, full[name], base[name]) if name in full else base[name]
@@ -80,13 +82,13 @@ def _completed(f: FieldInfo, value: Any, base: Any) -> Any:
     schema = section_of(f)
     if isinstance(mark := option_of_field(f), Option):
         if "_target_" in value:
-            schema, base = schema_of(mark.group, value), None
+            schema, base = find_schema(mark.group, value), None
         elif isinstance(base, Mapping):
-            schema = schema_of(mark.group, base)
+            schema = find_schema(mark.group, base)
     return dict(value) if schema is None else complete(schema, value, base)
 
 
-def key_paths(schema: type, prefix: str = "") -> list[str]:
+def list_key_paths(schema: type, prefix: str = "") -> list[str]:
     """Every key path below a settings class, groups included, in order; all options of a group count."""
     paths = []
     for name, f in settings_of(schema).items():
@@ -95,10 +97,10 @@ def key_paths(schema: type, prefix: str = "") -> list[str]:
         if isinstance(mark, Option) and not mark.or_name:
             below = [(path, option) for option in OPTIONS[mark.group]]
         elif isinstance(mark, Options) and mark.group == "benchmark":
-            below = [(f"{path}.{option_of(option)}", option) for option in OPTIONS[mark.group]]
+            below = [(f"{path}.{find_option(option)}", option) for option in OPTIONS[mark.group]]
         paths.append(path)
         for at, part in below:
-            paths += [p for p in key_paths(part, f"{at}.") if p not in paths]
+            paths += [p for p in list_key_paths(part, f"{at}.") if p not in paths]
     return paths
 
 
@@ -112,7 +114,7 @@ class Reading:
         if "_target_" not in value:
             _refuse([("unexpected_keyword_argument", str(key), inner) for key, inner in value.items()])
             return None
-        schema = schema_of(group, value)
+        schema = find_schema(group, value)
         if schema is None:
             return _own_section(group, value)
         return schema.__pydantic_validator__.validate_python(dict(value), context=self)
@@ -129,7 +131,7 @@ def _own_section(group: str, values: Mapping[Any, Any]) -> dict[str, Any]:
     rows are."""
     target = values["_target_"]
     try:
-        parameters = parameters_of(locate(target, group))
+        parameters = read_parameters(locate(target, group))
     except ConfigError as e:
         _refuse([(PydanticCustomError("not_importable", "{reason}", {"reason": str(e)}), "_target_", target)])
         return {}
@@ -140,7 +142,7 @@ def _own_section(group: str, values: Mapping[Any, Any]) -> dict[str, Any]:
         _refuse(
             [
                 (
-                    PydanticCustomError("not_taken", "{reason}", {"reason": takes + did_you_mean(str(key), names)}),
+                    PydanticCustomError("not_taken", "{reason}", {"reason": takes + suggest_name(str(key), names)}),
                     str(key),
                     values[key],
                 )
@@ -158,10 +160,10 @@ def _refuse(mistakes: Sequence[tuple[str | PydanticCustomError, str, Any]]) -> N
         raise ValidationError.from_exception_data("section", details)
 
 
-def plain(value: Any) -> Any:
+def to_plain(value: Any) -> Any:
     """Settings objects as dicts, all the way down."""
     if is_dataclass(value) and not isinstance(value, type):
         return asdict(value)
     if isinstance(value, Mapping):
-        return {key: plain(inner) for key, inner in value.items()}
+        return {key: to_plain(inner) for key, inner in value.items()}
     return list(value) if isinstance(value, (list, tuple)) else value

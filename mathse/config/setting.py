@@ -156,7 +156,7 @@ def bounds_of(f: FieldInfo) -> str:
     return " and ".join(bounds)
 
 
-def allowed(f: FieldInfo) -> str:
+def describe_allowed(f: FieldInfo) -> str:
     """The allowed values of a field: ``full | lora | qlora``, ``>= 0 or null``; "" where its type says all."""
     kinds = kinds_of(f.annotation)
     words = [str(word) for word in choices_of(f.annotation) if get_origin(f.annotation) is not list]

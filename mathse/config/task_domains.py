@@ -63,7 +63,7 @@ class TaskDomainConfig(Section):
     answer: AnswerFormConfig = Field(default_factory=AnswerFormConfig)
 
 
-def texts_folder(texts: str) -> Path | None:
+def find_texts_folder(texts: str) -> Path | None:
     """The folder that ``texts`` names; None where there is none. A package is found without importing it."""
     if (folder := Path(texts)).is_dir():
         return folder
@@ -78,7 +78,7 @@ def texts_folder(texts: str) -> Path | None:
     return next((folder for root in roots or () if (folder := Path(root, *below)).is_dir()), None)
 
 
-def newest_texts(folder: Path) -> dict[tuple[str, str], tuple[int, Path]]:
+def find_newest_texts(folder: Path) -> dict[tuple[str, str], tuple[int, Path]]:
     """(job, language) -> the newest version of its prompt in a folder, and its file."""
     newest: dict[tuple[str, str], tuple[int, Path]] = {}
     for file in folder.iterdir():
@@ -88,13 +88,13 @@ def newest_texts(folder: Path) -> dict[tuple[str, str], tuple[int, Path]]:
     return newest
 
 
-def text_problems(texts: str) -> Iterator[str]:
+def check_texts(texts: str) -> Iterator[str]:
     """What is wrong with a domain's folder of prompts: a sentence for each mistake."""
-    folder = texts_folder(texts)
+    folder = find_texts_folder(texts)
     if folder is None:
         yield "no such folder, and no such package; it holds the prompts of a task domain, such as generate.en.v1.txt"
         return
-    newest = newest_texts(folder)
+    newest = find_newest_texts(folder)
     for language in sorted({language for _, language in newest}) or ["en"]:
         if missing := [f"{job}.{language}.v1.txt" for job in JOBS if (job, language) not in newest]:
             yield f"{folder} lacks {', '.join(missing)}; a domain has {', '.join(JOBS)} in each of its languages"

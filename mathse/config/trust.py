@@ -38,7 +38,7 @@ def is_an_option(target: str, group: str | None) -> bool:
 
 
 @contextmanager
-def only_looking() -> Iterator[None]:
+def forbid_foreign_classes() -> Iterator[None]:
     """Within it no class is imported that is neither an option nor trusted."""
     token = _only_looking.set(True)
     try:
@@ -47,7 +47,7 @@ def only_looking() -> Iterator[None]:
         _only_looking.reset(token)
 
 
-def why_not_imported(target: str, group: str | None) -> str | None:
+def explain_refusal(target: str, group: str | None) -> str | None:
     """Why the class that a section of ``group`` names is not imported now; None where it may be."""
     if not _only_looking.get() or is_an_option(target, group) or is_trusted(target):
         return None
@@ -58,7 +58,7 @@ def why_not_imported(target: str, group: str | None) -> str | None:
 def locate(target: Any, group: str | None = None) -> Callable[..., Any]:
     """The class or function at a dotted path that a section of ``group`` names (None: of none). Raises ConfigError if
     there is none, or if it is not to be imported."""
-    if (reason := why_not_imported(str(target), group)) is not None:
+    if (reason := explain_refusal(str(target), group)) is not None:
         raise ConfigError(reason)
     module, _, name = str(target).rpartition(".")
     try:
@@ -70,7 +70,7 @@ def locate(target: Any, group: str | None = None) -> Callable[..., Any]:
     return target_class
 
 
-def parameters_of(call: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+def read_parameters(call: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
     """Raises ConfigError for what does not tell its parameters, as ``builtins.type``: nothing could be checked."""
     try:
         return inspect.signature(call).parameters

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mathse.config import build
-from mathse.config.data import set_name
+from mathse.config.data import name_set
 from mathse.config.evaluation import ROWS, OwnBenchmarkConfig
 from mathse.config.schema import EvaluateConfig
 from mathse.config.trust import locate
@@ -40,12 +40,12 @@ class OpenedBenchmark:
 def open_benchmarks(config: EvaluateConfig, folder: Path) -> list[OpenedBenchmark]:
     """Every benchmark chosen, in the order given. Raises ConfigError or DataError for one that cannot be used."""
     names = {
-        key: set_name(config.data) if isinstance(section, OwnBenchmarkConfig) else key
+        key: name_set(config.data) if isinstance(section, OwnBenchmarkConfig) else key
         for key, section in config.benchmark.items()
     }
     if len({*names.values()}) < len(names):
         raise ConfigError(
-            f"benchmark = {list(names)}: the set of data is called {set_name(config.data)!r}, as another benchmark is; "
+            f"benchmark = {list(names)}: the set of data is called {name_set(config.data)!r}, as another benchmark is; "
             "score them one at a time"
         )
     return [

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from mathse.config import recorded
+from mathse.config import parse_recorded
 from mathse.config.schema import TrainerConfig
 from mathse.inference.rows import judge_row
 from mathse.judges.orm import open_orm
@@ -30,7 +30,7 @@ class RunORM:
 
     def __init__(self, run: Run, accelerator: str, batch_size: int, explain: bool, threads: int = 1) -> None:
         self.batch_size = batch_size
-        section = recorded("backbone", run.config["orm"].get("backbone") or run.config["backbone"])
+        section = parse_recorded("backbone", run.config["orm"].get("backbone") or run.config["backbone"])
         quiet()
         torch.set_num_threads(threads)
         trainer = TrainerConfig(accelerator=accelerator, precision="bf16-mixed")  # type: ignore[arg-type]

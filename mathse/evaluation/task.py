@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any
 from mathse.config import build, flatten
 from mathse.config.evaluation import ORMTestConfig, OwnBenchmarkConfig
 from mathse.config.generators import ServerGeneratorConfig, VLLMGeneratorConfig
-from mathse.config.options import option_of
-from mathse.config.origin import origin_of
+from mathse.config.options import find_option
+from mathse.config.origin import find_origin
 from mathse.config.schema import EvaluateConfig
 from mathse.config.trust import locate
 from mathse.evaluation.folder import SETTINGS, keep_identity
@@ -144,9 +144,9 @@ def _answers_of_student(
 
 def _opened_as(config: EvaluateConfig) -> str:
     """The family of the checkpoint, and where that and its limits come from."""
-    origin = origin_of(Path(str(config.checkpoint)))
+    origin = find_origin(Path(str(config.checkpoint)))
     section = config.backbone
-    family = section["_target_"] if isinstance(section, dict) else option_of(type(section))
+    family = section["_target_"] if isinstance(section, dict) else find_option(type(section))
     source = "its config.json, since it lies in no run folder" if origin is None else f"{origin.file}"
     return f"backbone={family}, at most {config.evaluation.max_new_tokens:,} new tokens; settings begin with {source}"
 

@@ -13,7 +13,7 @@ from typing import Any, get_args
 from mathse.config import flatten
 from mathse.config.fits import FitStage, SFTConfig
 from mathse.config.generators import ServerGeneratorConfig, VLLMGeneratorConfig
-from mathse.config.judges import JudgeConfig, judge_named, own_settings
+from mathse.config.judges import JudgeConfig, judge_named, list_own_settings
 from mathse.config.schema import TrainConfig
 from mathse.config.setting import identity_settings
 from mathse.config.teachers import OpenAITeacherConfig, StudentTeacherConfig
@@ -41,7 +41,7 @@ def recorded_settings(config: TrainConfig) -> dict[str, Any]:
     chosen = config.distill.judge
     judge = judge_named(chosen, config.judge)
     of_the_judge = (
-        {} if isinstance(chosen, JudgeConfig) else {f"judge.{n}": getattr(judge, n) for n in own_settings(judge)}
+        {} if isinstance(chosen, JudgeConfig) else {f"judge.{n}": getattr(judge, n) for n in list_own_settings(judge)}
     )
     flat = of_the_judge | flatten(config)
     if flat["trainer.precision"] == "fastest":
@@ -87,7 +87,7 @@ def judging_keys(config: TrainConfig, path: str) -> tuple[str, ...]:
     chosen = config.judge if path == "judge" else config.distill.judge
     judge = judge_named(chosen, config.judge)
     chosen_by, section = (f"{path}.name", path) if isinstance(chosen, JudgeConfig) else (path, "judge")
-    of_this_judge = (f"{section}.{name}" for name in own_settings(judge))
+    of_this_judge = (f"{section}.{name}" for name in list_own_settings(judge))
     # without what the ORM's own stages depend on: their held-out verdicts are always explained
     return (
         chosen_by,

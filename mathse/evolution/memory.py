@@ -19,7 +19,7 @@ from mathse.config.backbones import TinyBackboneConfig
 from mathse.config.fits import FitConfig
 from mathse.config.generators import HFGeneratorConfig
 from mathse.config.schema import TrainConfig, needs_orm
-from mathse.config.sizes import bytes_of
+from mathse.config.sizes import parse_memory_size
 from mathse.errors import ConfigError
 from mathse.models.needs import USABLE, Need, RowSize, architecture_of, in_bytes, of_fit, of_sampling
 from mathse.reporting.progress.wording import aligned
@@ -78,7 +78,7 @@ def device_of(config: TrainConfig) -> Device:
     """
     trainer = config.trainer
     gpus = [] if trainer.accelerator == "cpu" else _gpus()
-    stated = bytes_of(trainer.device_memory) if trainer.device_memory is not None else None
+    stated = parse_memory_size(trainer.device_memory) if trainer.device_memory is not None else None
     if trainer.accelerator == "gpu" or gpus or (stated is not None and trainer.accelerator == "auto"):
         return Device("GPU", stated if stated is not None else min(gpus, default=None))
     return Device(CPU, stated if stated is not None else physical_memory())

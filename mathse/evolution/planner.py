@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from mathse.config.evolution import NOBODY, EvolutionConfig
 from mathse.config.fits import FitConfig, FitStage
 from mathse.config.judges import judge_named
-from mathse.config.schema import TrainConfig, chosen_callbacks, needs_orm
+from mathse.config.schema import TrainConfig, needs_orm, select_callbacks
 from mathse.config.teachers import OpenAITeacherConfig, StudentTeacherConfig
 from mathse.data.domains import open_domain
 from mathse.data.labelled_paths import read_orm_data
@@ -265,7 +265,7 @@ class Planner:
         self.splits: dict[str, Sequence[Problem]] = dict(source.splits())
         self.by_student = isinstance(config.teacher, StudentTeacherConfig)
         self.bounds = Bounds(len(self.splits["seed"]) + len(self.splits["pool"]), config.evolution)
-        sections = chosen_callbacks(config)
+        sections = select_callbacks(config)
         callbacks = [str(s["_target_"] if isinstance(s, dict) else s._target_) for s in sections]
         self.measures = any(target.endswith(".EvaluateStudent") for target in callbacks)
         self.reflects = any(target.endswith(".ReflectOnErrors") for target in callbacks)

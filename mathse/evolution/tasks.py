@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from mathse.config import build
-from mathse.config.schema import TrainConfig, chosen_callbacks
-from mathse.config.sections import plain
+from mathse.config.schema import TrainConfig, select_callbacks
+from mathse.config.sections import to_plain
 from mathse.data.content_hashes import content_hashes, prompt_hashes
 from mathse.data.decontamination.hash_lists import location
 from mathse.data.images import load_image, png_bytes
@@ -99,7 +99,7 @@ def _run(config: TrainConfig, run: RunFolder, progress: Progress, stack: ExitSta
     problems, models = RunProblems(source, config.evaluation.limit), RunModels(context, teacher, source)
     stack.callback(models.stop_engines)
     progress.say(problems.require(config))
-    loop = EvolutionLoop(context, problems, models, [build(callback) for callback in chosen_callbacks(config)])
+    loop = EvolutionLoop(context, problems, models, [build(callback) for callback in select_callbacks(config)])
     TASKS[config.task](loop)
 
     # The run is over; what follows describes it.
@@ -196,7 +196,7 @@ def open_run(config: TrainConfig, folder: Path, progress: Progress) -> RunFolder
 
 def _open(config: TrainConfig, folder: Path) -> RunFolder:
     of_this_start = ("resume", "resume_from", "progress", "plan")  # another start of the run may have other values
-    nested = {key: value for key, value in plain(config).items() if key not in of_this_start}
+    nested = {key: value for key, value in to_plain(config).items() if key not in of_this_start}
     run = RunFolder.open(folder, settings(config), name=config.name, task=config.task, seed=config.seed, nested=nested)
     rank = ranks.current()
     on_gpu = device_of(config.trainer).type == "cuda"

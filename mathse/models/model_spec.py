@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from mathse.config import build, with_values
+from mathse.config import build, replace_values
 from mathse.models import adapters
 from mathse.models.base import Backbone
 from mathse.models.feature_store import FeatureStore
@@ -44,7 +44,7 @@ class ModelSpec:
         expect_as_recorded(checkpoint)  # here, and not by the family's ``resolve`` alone, for the sake of the adapters
         with opening_on(device):
             if (base := adapters.base_of(checkpoint)) is not None:
-                backbone: Backbone = build(with_values(self.section, path=str(base)), **self.runtime)
+                backbone: Backbone = build(replace_values(self.section, path=str(base)), **self.runtime)
                 adapters.put_on(backbone, checkpoint / ADAPTER)
                 if backbone.model.dtype == torch.float32:
                     adapters.merge(backbone)
@@ -65,9 +65,9 @@ def spec_at(section: Any, path: Path | str | None, dtype: str, **runtime: Any) -
     """A ``backbone`` section with its weights at ``path`` (None: where it says), in ``dtype`` unless it names one."""
     settings = section if isinstance(section, Mapping) else vars(section)
     if "dtype" in settings and settings["dtype"] is None:
-        section = with_values(section, dtype=dtype)
+        section = replace_values(section, dtype=dtype)
     if path is not None:
-        section = with_values(section, path=str(path))
+        section = replace_values(section, path=str(path))
     return ModelSpec(section, runtime)
 
 

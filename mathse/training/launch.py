@@ -20,7 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mathse.config.extras import missing
+from mathse.config.extras import explain_missing
 from mathse.errors import ConfigError, RankLost
 from mathse.training import leaving
 
@@ -95,7 +95,7 @@ def is_supervised() -> bool:
 
 def require(strategy: str) -> None:
     """Raise ConfigError where the packages of a strategy are not installed; called before any rank is started."""
-    if strategy == "deepspeed" and (sentence := missing("deepspeed")):
+    if strategy == "deepspeed" and (sentence := explain_missing("deepspeed")):
         raise ConfigError(f"trainer.strategy = 'deepspeed': {sentence}, or pass trainer=fsdp")
 
 

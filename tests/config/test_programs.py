@@ -11,7 +11,7 @@ import pytest
 from run_builder import write_stage
 
 from mathse.config import backbones, data
-from mathse.config.compose import evaluate_config
+from mathse.config.compose import compose_evaluate
 from mathse.config.generators import HFGeneratorConfig
 from mathse.config.schema import EvaluateConfig, TrainConfig
 from mathse.errors import ConfigError
@@ -51,7 +51,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def read(*overrides: str) -> EvaluateConfig:
-    return evaluate_config(overrides)[0]
+    return compose_evaluate(overrides)[0]
 
 
 def refusal(*overrides: str) -> str:
@@ -232,7 +232,7 @@ def test_a_damaged_run_is_told_in_a_sentence(run: Path, broken: str) -> None:
     ],
 )
 def test_a_set_is_called_by_its_name(section: Any, name: str) -> None:
-    assert data.set_name(section) == name
+    assert data.name_set(section) == name
 
 
 def test_a_trusted_class_of_the_user_s_own_opens_what_its_run_made(

@@ -16,7 +16,7 @@ from mathse.config.fits import ORMConfig
 from mathse.config.generators import ServerGeneratorConfig, VLLMGeneratorConfig
 from mathse.config.judges import RUN_GIVES
 from mathse.config.schema import OPTIONS
-from mathse.config.sections import defaults
+from mathse.config.sections import collect_defaults
 from mathse.config.setting import identity_settings
 from mathse.config.teachers import OpenAITeacherConfig
 from mathse.config.trust import locate
@@ -60,7 +60,7 @@ def test_an_option_s_class_takes_its_settings_object_and_what_only_a_run_has(gro
 
 @pytest.mark.parametrize(("group", "schema"), SCHEMAS, ids=lambda part: getattr(part, "__name__", part))
 def test_a_setting_that_follows_another_has_a_value_of_its_own_outside_a_config(group, schema):
-    made, in_config = schema(), defaults(schema)
+    made, in_config = schema(), collect_defaults(schema)
     following = {name for name, value in in_config.items() if str(value).startswith("${")}
     assert all(getattr(made, name) == 0 for name in following)
     assert following <= {"seed", "jpeg_seed"}
@@ -81,6 +81,6 @@ def test_settings_made_in_python_are_checked_and_a_refused_value_is_not_shown():
 
 def test_an_orm_made_in_python_has_values_where_a_config_follows_the_student():
     assert ORMConfig().fit.lora.rank == 16 and ORMConfig().fit.method == "full"
-    followed = defaults(ORMConfig)["fit"]
+    followed = collect_defaults(ORMConfig)["fit"]
     assert (followed["method"], followed["lora"]["rank"]) == ("${sft.method}", "${sft.lora.rank}")
     assert followed["optimizer"]["lr"] == 1.5e-3

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from mathse.config import build
-from mathse.config.compose import train_config
+from mathse.config.compose import compose_train
 from mathse.config.data import JsonlDataConfig, SyntheticDataConfig
 from mathse.config.schema import TrainConfig
-from mathse.config.task_domains import JOBS, AnswerFormConfig, TaskDomainConfig, text_problems
+from mathse.config.task_domains import JOBS, AnswerFormConfig, TaskDomainConfig, check_texts
 from mathse.data.domains import (
     MATH,
     TaskDomain,
@@ -186,21 +186,21 @@ def test_a_prompt_that_would_leave_something_out_is_refused_with_its_file(
 ) -> None:
     for name in JOBS:
         (tmp_path / f"{name}.en.v1.txt").write_text("{question}" if name == "generate" else "{question}\n{path}")
-    assert list(text_problems(str(tmp_path))) == []
+    assert list(check_texts(str(tmp_path))) == []
     (tmp_path / f"{job}.en.v2.txt").write_bytes(text)
-    [sentence] = text_problems(str(tmp_path))
+    [sentence] = check_texts(str(tmp_path))
     assert re.search(mistake.replace("{", r"\{").replace("}", r"\}"), sentence), sentence
 
 
 def test_a_setting_of_the_domain_needs_no_domain_to_be_chosen() -> None:
-    config, _ = train_config(["task_domain.step=[Schritt]"])
+    config, _ = compose_train(["task_domain.step=[Schritt]"])
     assert (config.task_domain.name, config.task_domain.step) == ("math", ["Schritt"])
     data = ("data=ai2d", "data.root=AI2D/ai2d", "teacher=replay")
-    config, _ = train_config([*data, "task_domain.answer.tolerance=0.1"])
+    config, _ = compose_train([*data, "task_domain.answer.tolerance=0.1"])
     assert (config.task_domain.name, config.task_domain.answer) == ("science", AnswerFormConfig("text", tolerance=0.1))
     for nothing in ("[]", "['']"):
         with pytest.raises(ConfigError, match="name what stands before a step's number"):
-            train_config([f"task_domain.step={nothing}"])
+            compose_train([f"task_domain.step={nothing}"])
 
 
 # --- problems and their domain ----------------------------------------------------------------------------------------

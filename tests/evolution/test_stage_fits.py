@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from mathse.config.compose import train_config
+from mathse.config.compose import compose_train
 from mathse.config.fits import FitStage, SFTConfig, StageFitConfig
 from mathse.evolution.keys import fitting_keys, recorded_settings
 from mathse.runs.settings import config_slice
 
-CONFIG, _ = train_config([])
+CONFIG, _ = compose_train([])
 
 
 def depends_on(sft: SFTConfig, stage: FitStage) -> dict[str, object]:

@@ -15,7 +15,7 @@ from data import test_words as words
 
 from mathse.config import build
 from mathse.config import data as settings
-from mathse.config.compose import evaluate_config
+from mathse.config.compose import compose_evaluate
 from mathse.config.data import READABLE
 from mathse.data.problems import FileData, JsonlData
 from mathse.errors import DataError, MathSEError
@@ -123,7 +123,7 @@ ROWS = {
 @pytest.mark.parametrize("name", ROWS)
 def test_a_strange_part_of_a_benchmark_s_row_ends_in_no_traceback(name: str, times: int, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
-    config, _ = evaluate_config([f"benchmark={name}", f"checkpoint={tmp_path}"])
+    config, _ = compose_evaluate([f"benchmark={name}", f"checkpoint={tmp_path}"])
     benchmark, file = build(config.benchmark[name]), tmp_path / "rows.jsonl"
     cases = [(place, strange) for place in places(ROWS[name]) for strange in STRANGE]
     random.Random(0).shuffle(cases)

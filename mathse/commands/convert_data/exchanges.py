@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, Protocol
 
-from mathse.config.program import program
+from mathse.config.program import format_command
 from mathse.data.json_records import BadRow, JsonRecord
 from mathse.data.readers.base import content_id, make_row
 from mathse.data.row_validation import ImageChecks, path_inside, validate
@@ -136,7 +136,7 @@ Convert = Callable[[Sequence[Path], Path, Path | None], dict[str, int]]
 
 def command_line(argv: Sequence[str], verb: str, files: str, description: str, convert: Convert) -> int:
     """``convert-data VERB FILE ... --out DIR``: converts, prints what was written and the commands that train on it."""
-    parser = argparse.ArgumentParser(prog=program(f"convert-data {verb}"), description=description)
+    parser = argparse.ArgumentParser(prog=format_command(f"convert-data {verb}"), description=description)
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help=files)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to make")
     parser.add_argument(

@@ -23,11 +23,11 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mathse.config.compose import train_config
+from mathse.config.compose import compose_train
 from mathse.config.options import FLAG, look_in
-from mathse.config.program import program
+from mathse.config.program import format_command
 from mathse.config.rules.run import teacher_can_solve_the_data
-from mathse.config.trust import only_looking
+from mathse.config.trust import forbid_foreign_classes
 from mathse.data.decontamination.benchmark_files import problems_of
 from mathse.data.decontamination.hash_lists import lines
 from mathse.errors import DataError
@@ -35,7 +35,7 @@ from mathse.errors import DataError
 
 def main(argv: Sequence[str]) -> int:
     """Returns the exit code; a DataError where a row is bad and that is an error."""
-    parser = argparse.ArgumentParser(prog=program("data"), description="Look at data before training on it")
+    parser = argparse.ArgumentParser(prog=format_command("data"), description="Look at data before training on it")
     verbs = parser.add_subparsers(dest="verb", required=True)
     checking = verbs.add_parser("check", help="read all of the training data, and write what was found")
     checking.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="as for train.py: data=jsonl data.path=FILE")
@@ -47,8 +47,8 @@ def main(argv: Sequence[str]) -> int:
     if arguments.verb == "hashes":
         return _write_hashes(arguments.benchmark, arguments.list)
     look_in(arguments.config_dir)
-    with only_looking():
-        config, folder = train_config(arguments.overrides, but=(teacher_can_solve_the_data,))  # no teacher takes part
+    with forbid_foreign_classes():
+        config, folder = compose_train(arguments.overrides, but=(teacher_can_solve_the_data,))  # no teacher takes part
         from mathse.commands.data_check.check import check  # here: it loads torch, a wrong setting is refused before
 
         bad_rows = check(config, folder)

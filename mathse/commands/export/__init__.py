@@ -34,7 +34,7 @@ from mathse.commands.export.hub import HubRepository
 from mathse.commands.export.model_card import model_card
 from mathse.commands.export.pictures import ExportedPictures, Mode
 from mathse.config.backbones import SAYS_ITSELF
-from mathse.config.program import program
+from mathse.config.program import format_command
 from mathse.config.schema import OPTIONS
 from mathse.errors import ConfigError, DataError
 from mathse.runs.layout import ADAPTER, CHECKPOINT, EXPORTS, LAST, ORM_STAGES, OWN_SETTINGS, WEIGHTS
@@ -52,7 +52,7 @@ NAMED = 100  # altered rows that export.json names
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code; raises MathSEError for a run or folder that cannot be used."""
     parser = argparse.ArgumentParser(
-        prog=program("export"), description="A run's data or model, for other tools and for publishing"
+        prog=format_command("export"), description="A run's data or model, for other tools and for publishing"
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="a run folder, such as outputs/demo/seed_0")
     parser.add_argument("--format", choices=[*FORMATS], help="whose form the data is written in")

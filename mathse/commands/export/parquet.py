@@ -8,7 +8,7 @@ from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
-from mathse.config.extras import missing
+from mathse.config.extras import explain_missing
 from mathse.errors import ConfigError
 
 GROUP = 100  # rows held in memory, and read at once by whoever shows pictures
@@ -20,7 +20,7 @@ def write_table(folder: Path, rows: Iterable[Mapping[str, Any]], columns: Mappin
 
     Raises ConfigError where the library is not installed.
     """
-    if sentence := missing("hub"):
+    if sentence := explain_missing("hub"):
         raise ConfigError(f"--format trl or hf: {sentence}, or choose --format llamafactory or swift")
     schema = _features(columns).arrow_schema
     arrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")

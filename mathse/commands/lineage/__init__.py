@@ -26,8 +26,8 @@ from typing import Any
 from mathse.commands.lineage.descent import descendants, descent_as_text
 from mathse.commands.lineage.story import tell
 from mathse.commands.lineage.story_text import story_as_text
-from mathse.config.extras import missing
-from mathse.config.program import program
+from mathse.config.extras import explain_missing
+from mathse.config.program import format_command
 from mathse.errors import DataError, RunError
 from mathse.runs.reader import Run, read_run
 from mathse.runs.store import to_json
@@ -38,7 +38,7 @@ __all__ = ["main", "tell"]
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code; raises MathSEError for an id that is none, a run that cannot be read, SQL that fails."""
     parser = argparse.ArgumentParser(
-        prog=program("lineage"), description="Where a training row comes from, and what comes from a problem"
+        prog=format_command("lineage"), description="Where a training row comes from, and what comes from a problem"
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="a run folder, such as outputs/demo/seed_0")
     question = parser.add_mutually_exclusive_group(required=True)
@@ -74,7 +74,7 @@ def _lines(run: Run, arguments: argparse.Namespace) -> Iterator[str]:
         story = tell(run, arguments.id)
         return iter([to_json(story.to_json())]) if arguments.json else story_as_text(story)
     else:
-        if sentence := missing("lineage"):
+        if sentence := explain_missing("lineage"):
             option = "--all" if arguments.all else "--query"
             raise RunError(f"{option} joins the files of a run as tables, which {sentence}")
         from mathse.commands.lineage import sql, training_rows  # late: they load duckdb

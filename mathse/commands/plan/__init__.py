@@ -29,13 +29,13 @@ from omegaconf import OmegaConf
 
 from mathse.commands.missing import data_is_unnamed
 from mathse.commands.plan.engines import EngineSpeed, engine_plan, speed_of
-from mathse.config.compose import train_config
+from mathse.config.compose import compose_train
 from mathse.config.data import SyntheticDataConfig
 from mathse.config.options import CONF, FLAG, look_in
-from mathse.config.program import program
+from mathse.config.program import format_command
 from mathse.config.rules.files import NEITHER
 from mathse.config.schema import TrainConfig
-from mathse.config.trust import only_looking
+from mathse.config.trust import forbid_foreign_classes
 from mathse.errors import ConfigError
 from mathse.runs.store import make_folder, write_json
 
@@ -45,7 +45,7 @@ NOT_KNOWN = EngineSpeed()
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code; raises MathSEError for settings or data that a run would refuse."""
-    parser = argparse.ArgumentParser(prog=program("plan"), description="What a run will do, ask and cost")
+    parser = argparse.ArgumentParser(prog=format_command("plan"), description="What a run will do, ask and cost")
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="as for train.py")
     parser.add_argument(FLAG, metavar="DIR", help="a folder of your own options, laid out as conf/ is")
     parser.add_argument("--like", type=Path, metavar="RUN", help="an earlier run to measure rates in")
@@ -67,8 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.device_memory is not None:
         overrides.append(f"trainer.device_memory={arguments.device_memory}")
     try:
-        with only_looking():
-            config, _ = train_config(overrides)
+        with forbid_foreign_classes():
+            config, _ = compose_train(overrides)
     except ConfigError as error:
         if NEITHER not in str(error) or not any("experiment/paper" in o for o in overrides):
             raise
@@ -115,7 +115,7 @@ def show(
     from mathse.commands.plan.plan import make_plan  # here: a wrong setting is refused before anything is loaded
     from mathse.commands.plan.table import plan_as_text
 
-    with only_looking():
+    with forbid_foreign_classes():
         plan = make_plan(config, sample=sample, rates=rates, like=like)
     print("\n".join(plan_as_text(plan)))
     for stage in plan.stages:

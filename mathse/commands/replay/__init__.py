@@ -21,7 +21,7 @@ from pathlib import Path
 
 from mathse.commands.replay.replay import decide_again
 from mathse.commands.replay.table import replay_as_text
-from mathse.config.program import program
+from mathse.config.program import format_command
 from mathse.errors import ConfigError
 from mathse.runs.layout import TRAIN
 from mathse.runs.reader import run_above
@@ -33,7 +33,7 @@ __all__ = ["decide_again", "main"]
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code; raises MathSEError for what cannot be decided from the run's files."""
     parser = argparse.ArgumentParser(
-        prog=program("replay"), description="Decide a run's finished rounds anew, from stored verdicts"
+        prog=format_command("replay"), description="Decide a run's finished rounds anew, from stored verdicts"
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="a run folder, such as outputs/demo/seed_0")
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="judge.threshold=0.8 judge=orm_and_answer")

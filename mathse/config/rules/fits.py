@@ -16,7 +16,7 @@ from mathse.config.backbones import (
     SmolLM2VisionBackboneConfig,
     TinyBackboneConfig,
 )
-from mathse.config.extras import missing
+from mathse.config.extras import explain_missing
 from mathse.config.fits import FitConfig, FitStage, StageFitConfig
 from mathse.config.mistakes import show
 from mathse.config.schema import TrainConfig
@@ -64,7 +64,7 @@ def devices_work_together(config: Any) -> Iterator[str]:
         yield "trainer.strategy = 'deepspeed': needs GPUs, and trainer.accelerator = 'cpu'; pass trainer=fsdp"
 
 
-def shards_are_of_whole_numbers(config: TrainConfig) -> Iterator[str]:
+def quantized_weights_are_not_sharded(config: TrainConfig) -> Iterator[str]:
     for path, fit in _different_fits(config, "method"):
         if fit.method == "qlora" and config.trainer.strategy in ("fsdp2", "deepspeed"):
             yield (
@@ -76,7 +76,7 @@ def shards_are_of_whole_numbers(config: TrainConfig) -> Iterator[str]:
 def qlora_can_run(config: TrainConfig) -> Iterator[str]:
     """As far as it can be known without torch; the task asks for the GPU itself before it loads a model."""
     for path, fit in _different_fits(config, "method"):
-        if fit.method == "qlora" and (sentence := missing("qlora")):
+        if fit.method == "qlora" and (sentence := explain_missing("qlora")):
             yield f"{path}.method = 'qlora': {sentence}, or pass {path}.method=lora"
         elif fit.method == "qlora" and config.trainer.accelerator == "cpu":
             yield (
@@ -85,7 +85,7 @@ def qlora_can_run(config: TrainConfig) -> Iterator[str]:
             )
 
 
-def frozen_parts_leave_one(config: TrainConfig) -> Iterator[str]:
+def a_part_is_trained(config: TrainConfig) -> Iterator[str]:
     for path, fit in _different_fits(config, "freeze"):
         if unknown := [part for part in fit.freeze if part not in PARTS]:
             yield f"{path}.freeze = {fit.freeze}: there is no part {show(unknown[0])}; the parts are {', '.join(PARTS)}"
@@ -97,7 +97,7 @@ def frozen_parts_leave_one(config: TrainConfig) -> Iterator[str]:
             )
 
 
-def frozen_layers_are_of_a_part_that_trains(config: TrainConfig) -> Iterator[str]:
+def frozen_layers_have_trained_layers_above(config: TrainConfig) -> Iterator[str]:
     """How many layers there are is the model's to say: mathse/evolution/memory.py asks its shape."""
     for path, fit in _different_fits(config, "freeze_layers", "freeze"):
         if fit.freeze_layers and "language" in fit.freeze:
@@ -107,7 +107,7 @@ def frozen_layers_are_of_a_part_that_trains(config: TrainConfig) -> Iterator[str
             )
 
 
-def kept_features_are_of_a_frozen_tower(config: TrainConfig) -> Iterator[str]:
+def kept_features_come_from_a_frozen_tower(config: TrainConfig) -> Iterator[str]:
     for path, fit in _different_fits(config, "tower_features", "method", "freeze", "lora.scopes"):
         if not fit.tower_features:
             continue

@@ -7,7 +7,7 @@ from typing import Any
 
 from mathse.config.data import HubDataConfig, JsonlDataConfig, MixtureDataConfig, PublicDataConfig
 from mathse.config.evolution import NOBODY
-from mathse.config.field_words import did_you_mean
+from mathse.config.field_words import suggest_name
 from mathse.config.judges import (
     BY_NAME,
     MUST_BE_SET,
@@ -19,7 +19,7 @@ from mathse.config.judges import (
     judge_named,
 )
 from mathse.config.mistakes import show
-from mathse.config.rules.files import checkpoint_problems, file_problems
+from mathse.config.rules.files import check_checkpoint, check_file
 from mathse.config.schema import TrainConfig
 
 
@@ -38,7 +38,7 @@ def judges_are_known(config: TrainConfig) -> Iterator[str]:
         chosen += [("judge.parts", part, no_agreement) for part in config.judge.parts]
     for path, judge, allowed in chosen:
         if not isinstance(judge, JudgeConfig) and judge not in allowed:
-            yield f"{path} = {show(judge)}: must be one of {', '.join(allowed)}{did_you_mean(str(judge), allowed)}"
+            yield f"{path} = {show(judge)}: must be one of {', '.join(allowed)}{suggest_name(str(judge), allowed)}"
     if isinstance(config.judge, AgreementJudgeConfig) and len(config.judge.parts) < 2:
         yield f"judge.parts = {config.judge.parts}: must name two judges or more, such as [orm,answer]"
 
@@ -100,7 +100,7 @@ def own_judges_have_their_settings(config: TrainConfig) -> Iterator[str]:
 
 
 def judge_checkpoint_is_a_model(config: TrainConfig) -> Iterator[str]:
-    yield from checkpoint_problems("judge.checkpoint", config.judge.checkpoint, "a trained ORM's checkpoint folder")
+    yield from check_checkpoint("judge.checkpoint", config.judge.checkpoint, "a trained ORM's checkpoint folder")
 
 
 def binary_orm_solves_nothing(config: TrainConfig) -> Iterator[str]:
@@ -121,7 +121,7 @@ def orm_has_its_rows(config: TrainConfig) -> Iterator[str]:
                 f"orm.{key} = null: orm.{other_key} is set; an ORM learns from one file and is measured on the other, "
                 "pass both"
             )
-        yield from file_problems(f"orm.{key}", value, "has one labelled path a line")
+        yield from check_file(f"orm.{key}", value, "has one labelled path a line")
     if train is not None and config.judge.checkpoint is not None:
         yield f"orm.train = {show(train)}: judge.checkpoint brings an ORM, so none is trained; pass one"
 

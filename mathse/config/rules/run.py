@@ -10,9 +10,9 @@ from typing import Any
 from mathse.config.data import SyntheticDataConfig, WordProblemsConfig
 from mathse.config.generators import ServerGeneratorConfig, VLLMGeneratorConfig
 from mathse.config.mistakes import show
-from mathse.config.rules.files import file_problems
+from mathse.config.rules.files import check_file
 from mathse.config.schema import TrainConfig
-from mathse.config.sizes import bytes_of
+from mathse.config.sizes import parse_memory_size
 from mathse.config.teachers import FallibleReplayTeacherConfig, ReplayTeacherConfig, SymbolicTeacherConfig
 from mathse.runs.layout import RUN
 from mathse.runs.reader import is_run
@@ -29,14 +29,14 @@ def task_has_its_rows(config: TrainConfig) -> Iterator[str]:
     if config.task == "sft" and config.sft.train is None:
         yield "sft.train = null: task=sft needs a file; pass sft.train=FILE, a train.jsonl of a run"
     elif config.task == "sft":
-        yield from file_problems("sft.train", config.sft.train, "is a train.jsonl of a run")
+        yield from check_file("sft.train", config.sft.train, "is a train.jsonl of a run")
     elif config.sft.train is not None:
         yield f"sft.train = {show(config.sft.train)}: only task=sft reads it, and task is {config.task}"
     if config.task == "sft" and config.evolution.reflect.row == "draft":
         yield "evolution.reflect.row = 'draft': sft.train holds no drafts; leave it out, or run task=evolve"
 
 
-def preferences_are_a_student_s_own(config: TrainConfig) -> Iterator[str]:
+def preference_pairs_come_from_rounds(config: TrainConfig) -> Iterator[str]:
     evolution = config.evolution
     if evolution.update == "sft":
         return
@@ -64,7 +64,7 @@ def teacher_can_solve_the_data(config: TrainConfig) -> Iterator[str]:
         yield "teacher=replay: repeats the solutions of own problems (data=jsonl); data=synthetic has teacher=symbolic"
 
 
-def greedy_paths_are_one_a_problem(config: TrainConfig) -> Iterator[str]:
+def greedy_sampling_draws_one_path(config: TrainConfig) -> Iterator[str]:
     """At temperature 0 all samples of a problem are equal."""
     samplers = (
         ("generator.temperature", config.generator, "evolution.samples_per_problem", config.evolution),
@@ -78,7 +78,7 @@ def greedy_paths_are_one_a_problem(config: TrainConfig) -> Iterator[str]:
             )
 
 
-def rounds_can_sample_so(config: TrainConfig) -> Iterator[str]:
+def generator_supports_the_rounds(config: TrainConfig) -> Iterator[str]:
     restarts, serving = (
         config.evolution.round.restarts,
         isinstance(config.generator, (ServerGeneratorConfig, VLLMGeneratorConfig)),
@@ -97,7 +97,7 @@ def rounds_can_sample_so(config: TrainConfig) -> Iterator[str]:
 
 def device_memory_is_a_size(config: Any) -> Iterator[str]:
     memory = config.trainer.device_memory
-    if memory is not None and not bytes_of(memory):
+    if memory is not None and not parse_memory_size(memory):
         yield f"trainer.device_memory = {show(memory)}: must be an amount of memory such as 80GiB"
 
 

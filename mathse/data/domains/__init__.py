@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from mathse.config import build, recorded
+from mathse.config import build, parse_recorded
 from mathse.config.task_domains import TaskDomainConfig
 from mathse.data.domains.domain import MARKERS, TaskDomain
 from mathse.types import Problem
@@ -55,7 +55,7 @@ def recorded_domain(run_config: Mapping[str, Any]) -> TaskDomain:
     section = run_config.get("task_domain")
     if section is None:
         return MATH
-    return open_domain(recorded("task_domain", section))
+    return open_domain(parse_recorded("task_domain", section))
 
 
 def subject(run_config: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mathse.config.program import program
+from mathse.config.program import format_command
 from mathse.errors import RunError
 from mathse.evaluation.compare.pairs import pairs_of
 from mathse.evaluation.compare.results import RunResults, benchmarks_of, read_all_results
@@ -29,7 +29,7 @@ _RUN = """an output folder of evaluate.py, one of its benchmark folders, a stage
 
 def main(argv: Sequence[str] | None = None) -> int:
     """``compare``: returns the exit code; RunError or DataError for a folder that cannot be compared."""
-    parser = argparse.ArgumentParser(prog=program("compare"), description=_DESCRIPTION)
+    parser = argparse.ArgumentParser(prog=format_command("compare"), description=_DESCRIPTION)
     parser.add_argument("runs", nargs="+", metavar="RUN", help=_RUN)
     parser.add_argument("--tables", action="store_true", help="show the paper's tables in any case")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")

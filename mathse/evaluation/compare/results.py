@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mathse.config.data import set_name
+from mathse.config.data import name_set
 from mathse.errors import DataError, RunError
 from mathse.evaluation.folder import SCORED, SETTINGS
 from mathse.runs.layout import METRICS, PREDICTIONS
@@ -72,7 +72,7 @@ def read_results(argument: str) -> RunResults:
             last = measured[-1]
             last.verify(checkpoint=False)  # a figure stands for its whole stage, also for rows that are not shown
             data = nested(last.settings).get("data", {})
-            scores = {set_name(data): Scores(last.solved(), last.json(METRICS) or {})}
+            scores = {name_set(data): Scores(last.solved(), last.json(METRICS) or {})}
             spent, seconds = with_costs({"stage": last.name}, whole), seconds_until(last.name, whole)
     if not scores:
         raise RunError(

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from mathse.config.backbones import SMOLLM2_VISION, SmolLM2BackboneConfig, SmolLM2VisionBackboneConfig
-from mathse.config.extras import missing
+from mathse.config.extras import explain_missing
 from mathse.errors import CheckpointError
 from mathse.models.packaged import gguf
 from mathse.models.packaged.package_files import digest_of, made_once, packaged_file
@@ -60,7 +60,7 @@ def folder_of(path: str | Path) -> Path:
     language = gguf.folder_of(SmolLM2BackboneConfig().path)
 
     def make(folder: Path) -> None:
-        if (sentence := missing("smollm2-vision")) is not None:
+        if (sentence := explain_missing("smollm2-vision")) is not None:
             raise CheckpointError(f"{path}: an ONNX file {sentence}")
         _combine(language, tower, folder)
 

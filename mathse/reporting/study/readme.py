@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from mathse.config.compose import unchecked_settings
+from mathse.config.compose import compose_unchecked
 from mathse.errors import DataError
 from mathse.reporting.pages import NONE, write_page
 from mathse.reporting.progress.wording import NOT_RECORDED, scaled, shown_difference
@@ -92,7 +92,7 @@ def _command(collected: Collected) -> str:
     name, seeds = collected.design.name, ",".join(map(str, collected.seeds))
     besides: list[dict[str, Any]] = []  # of the first run of each variant
     for variant, runs in collected.runs.items():
-        composed = unchecked_settings([f"+experiment/{name}={variant}", f"seed={runs[0].seed}"])
+        composed = compose_unchecked([f"+experiment/{name}={variant}", f"seed={runs[0].seed}"])
         settings, keys = runs[0].settings, comparable(runs[0]).keys() - set(BOOKKEEPING)
         besides.append({k: settings[k] for k in keys if k not in composed or settings[k] != composed[k]})
     shared = {k: v for k, v in besides[0].items() if all(k in other and other[k] == v for other in besides)}

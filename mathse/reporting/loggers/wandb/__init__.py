@@ -27,7 +27,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 from mathse.config.schema import WandbLoggerConfig
-from mathse.config.secrets import without_secrets
+from mathse.config.secrets import remove_secrets
 from mathse.errors import RunError
 from mathse.reporting.loggers.wandb.artifacts import StageArtifact, artifacts
 from mathse.reporting.loggers import Loader
@@ -199,7 +199,7 @@ def described(run: Mapping[str, Any], group: str | None) -> dict[str, Any]:
         "group": group or study,
         "job_type": variant or run["task"],
         "tags": [run["task"]],
-        "config": without_secrets(run["config"]),
+        "config": remove_secrets(run["config"]),
     }
 
 
