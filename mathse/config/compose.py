@@ -1,4 +1,4 @@
-"""A command line of train.py or evaluate.py -> its settings, its run folder, its page of help."""
+"""Compose the settings, the run folder and the help page of a command line of train.py or evaluate.py."""
 
 from __future__ import annotations
 
@@ -25,33 +25,37 @@ from mathse.config.setting import describe_allowed, settings_of
 from mathse.config.trust import forbid_foreign_classes
 from mathse.errors import ConfigError
 
-NAMES_WIDTH = 44  # columns of KEY=VALUE; a longer one has a line of its own
-UNBOUNDED = 10_000  # columns where no terminal bounds them: one line a setting, to be searched with grep
+KEY_COLUMNS = 44  # width of KEY=VALUE in the help page; a longer KEY=VALUE has its own line
+NO_TERMINAL_COLUMNS = 10_000  # each setting on one line, for grep
 
 
 def compose_train(overrides: Sequence[str], but: Container[Rule] = ()) -> tuple[TrainConfig, Path]:
-    """(settings, hydra.run.dir) of ``python train.py *overrides``. Raises ConfigError as train.py does, except for the
-    rules in ``but``."""
-    composed, folder = _composed(overrides, TrainConfig)
+    """Return the settings and the run folder of ``python train.py *overrides``.
+
+    Raises ConfigError as train.py does. The rules in ``but`` are not checked.
+    """
+    composed, folder = _compose(overrides, TrainConfig)
     return parse(composed, but=but, given=find_set_keys(overrides)), folder
 
 
 def compose_evaluate(overrides: Sequence[str]) -> tuple[EvaluateConfig, Path]:
-    """The same of ``python evaluate.py *overrides``."""
-    composed, folder = _composed(overrides, EvaluateConfig)
+    """Return the settings and the folder of ``python evaluate.py *overrides``."""
+    composed, folder = _compose(overrides, EvaluateConfig)
     return parse(composed, EvaluateConfig, given=find_set_keys(overrides)), folder
 
 
 def compose_unchecked(overrides: Sequence[str]) -> dict[str, Any]:
-    """Dotted key -> value as Hydra composes them, the judge by its name: a file that they name need not be here. Raises
-    ConfigError for what cannot be composed."""
-    composed, _ = _composed(overrides, TrainConfig)
-    values: Any = OmegaConf.to_container(composed)
+    """Return the settings by dotted key as Hydra composes them, without checking them: their files may be missing.
+
+    Raises ConfigError if the command line does not compose.
+    """
+    composed, _ = _compose(overrides, TrainConfig)
+    values: Any = OmegaConf.to_container(composed, resolve=True)
     return flatten({**values, "judge": add_target(values["judge"])})
 
 
 def find_sweep_folder(arguments: Sequence[str], schema: type) -> Path:
-    """The folder of a sweep's jobs, hydra.sweep.dir: no setting with several values decides it."""
+    """Return the folder of a sweep's jobs, hydra.sweep.dir. No setting with several values may decide it."""
     line = parse_command_line(arguments)
     parser = OverridesParser.create()
     single = [text for text in line.overrides if not parser.parse_override(text).is_sweep_override()]
@@ -62,11 +66,10 @@ def find_sweep_folder(arguments: Sequence[str], schema: type) -> Path:
 
 
 def format_help(arguments: Sequence[str], schema: type) -> str:
-    """What ``--help`` prints: the template of conf/hydra/help with the composed settings in it, each with what it may
-    be and what it is.
+    """Return the page of ``--help``: the template of conf/hydra/help with all composed settings.
 
-    Hydra would print the same, after two seconds: it first lists the options of every group, for templates that show
-    them its way, and copies all defaults for each.
+    Each setting has its value, its allowed values and its description. Hydra's own code prints the same page after two
+    seconds, because it lists the options of every group and copies all defaults for each.
     """
     line = parse_command_line(arguments)
     with open_configs(line.config_path):
@@ -82,7 +85,7 @@ def format_help(arguments: Sequence[str], schema: type) -> str:
     return template.safe_substitute(CONFIG=_settings_lines(config, values))
 
 
-def _composed(overrides: Sequence[str], schema: type) -> tuple[DictConfig, Path]:
+def _compose(overrides: Sequence[str], schema: type) -> tuple[DictConfig, Path]:
     refuse_early(overrides, schema)
     try:
         with open_configs():
@@ -93,47 +96,50 @@ def _composed(overrides: Sequence[str], schema: type) -> tuple[DictConfig, Path]
             folder = Path(str(composed.hydra.run.dir))
             with open_dict(composed):
                 del composed["hydra"]
-            OmegaConf.resolve(composed)
     except COMPOSING as error:
         raise ConfigError(explain(error, overrides, schema)) from None
     return composed, folder
 
 
 def _settings_lines(config: Any, values: Mapping[str, Any]) -> str:
-    """Each setting of a bound config as ``  KEY=VALUE    what it may be: what it is``, a blank line between groups.
+    """Format each setting as ``  KEY=VALUE    (allowed values) description``, with a blank line between groups.
 
-    ``values``: dotted key -> value as it was composed, interpolations kept; a key that is absent there has its
-    default.
+    Args:
+        config: the settings object.
+        values: composed values by dotted key, with interpolations. An absent key has its default.
     """
-    width = shutil.get_terminal_size((UNBOUNDED, 0)).columns
+    width = shutil.get_terminal_size((NO_TERMINAL_COLUMNS, 0)).columns
     lines: list[str] = []
     group = ""
-    for path, text in _described(config):
+    for path, text in _describe(config):
         below = path.partition(".")[0] if "." in path else ""
         if below != group:
             lines.append("")
             group = below
-        head = f"  {path}={_written(values[path])}" if path in values else f"  {path}"
-        if len(head) > NAMES_WIDTH and text:
+        head = f"  {path}={_format_value(values[path])}" if path in values else f"  {path}"
+        if len(head) > KEY_COLUMNS and text:
             lines.append(head)
             head = ""
-        for part in textwrap.wrap(text, max(20, width - NAMES_WIDTH - 2)) or [""]:
-            lines.append(f"{head:<{NAMES_WIDTH}}  {part}".rstrip())
+        for part in textwrap.wrap(text, max(20, width - KEY_COLUMNS - 2)) or [""]:
+            lines.append(f"{head:<{KEY_COLUMNS}}  {part}".rstrip())
             head = ""
     return "\n".join(lines)
 
 
-def _described(section: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """(key path, allowed values and description) of all settings below a section, the user's own classes' included."""
+def _describe(section: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield (key path, allowed values and description) of all settings below a section, user's classes included."""
     if isinstance(section, Mapping):
         for key, value in section.items():
-            yield from _described(value, f"{prefix}{key}.") if _is_section(value) else [(f"{prefix}{key}", "")]
+            if _is_section(value):
+                yield from _describe(value, f"{prefix}{key}.")
+            else:
+                yield f"{prefix}{key}", ""
         return
     fields = settings_of(section)
     for name, f in fields.items():
         value = getattr(section, name)
         if _is_section(value):
-            yield from _described(value, f"{prefix}{name}.")
+            yield from _describe(value, f"{prefix}{name}.")
         elif name != "_target_" or len(fields) == 1:
             bounds = f"({describe_allowed(f)}) " if describe_allowed(f) else ""
             yield f"{prefix}{name}", f"{bounds}{f.description or ''}".strip()
@@ -143,8 +149,10 @@ def _is_section(value: Any) -> bool:
     return is_dataclass(value) or (isinstance(value, Mapping) and len(value) > 0)
 
 
-def _written(value: Any) -> str:
-    """As a command line has it."""
+def _format_value(value: Any) -> str:
+    """Format a value as a command line has it."""
     if isinstance(value, (list, tuple)):
-        return f"[{','.join(map(_written, value))}]"
-    return value if isinstance(value, str) and value else str(value) if isinstance(value, float) else show(value)
+        return f"[{','.join(map(_format_value, value))}]"
+    if isinstance(value, str) and value:
+        return value
+    return str(value) if isinstance(value, float) else show(value)

@@ -9,6 +9,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from mathse.config.backbones import TinyBackboneConfig
+from mathse.config.compose import compose_train
 from mathse.config.data import JsonlDataConfig, SyntheticDataConfig
 from mathse.config.parse import build, flatten, parse
 from mathse.config.schema import MergeCorrectPathsConfig, TrainConfig
@@ -31,6 +32,12 @@ def test_sections_become_their_dataclasses(read, tmp_path):
     assert config.data == JsonlDataConfig(path=str(rows), seed=3)
     assert isinstance(config.orm.backbone, TinyBackboneConfig)
     assert isinstance(config.callbacks["merge"], MergeCorrectPathsConfig)
+
+
+def test_a_wrong_value_that_others_follow_is_one_mistake_from_python_too():
+    with pytest.raises(ConfigError) as refused:
+        compose_train(["sft.method=nope"])
+    assert [sentence.partition(" = ")[0] for sentence in str(refused.value).splitlines()] == ["sft.method"]
 
 
 def test_every_mistake_is_named_at_once(refusal):

@@ -158,7 +158,7 @@ def test_a_tiny_model_says_which_family_it_is_of(tmp_path: Path) -> None:
 
 def test_a_folder_of_no_run_is_not_asked_digit_sums_unasked(tmp_path: Path) -> None:
     folder = model(tmp_path / "model")
-    assert "lies in no run folder, so nothing says which problems" in refusal(f"checkpoint={folder}")
+    assert "lies in no run folder" in refusal(f"checkpoint={folder}")
     assert read(f"checkpoint={folder}", "benchmark=mathvision").backbone.max_pixels is None
 
 
@@ -176,7 +176,7 @@ def test_code_that_a_run_names_is_not_run_unasked(run: Path, monkeypatch: pytest
     head["config"]["data"] = {"_target_": "subprocess.check_output", "args": ["true"]}
     write_json(run / "run.json", head)
     checkpoint = f"checkpoint={run}/final/checkpoint"
-    assert "data._target_ = 'subprocess.check_output' is no option of MathSE's" in refusal(checkpoint)
+    assert "data._target_ = 'subprocess.check_output' is not an option of MathSE" in refusal(checkpoint)
     assert isinstance(read(checkpoint, "data=synthetic").data, data.SyntheticDataConfig)
     head["config"]["backbone"] = {"_target_": "mathse.training.agent.run", "command": ["true"]}
     write_json(run / "run.json", head)

@@ -98,7 +98,7 @@ def a_part_is_trained(config: TrainConfig) -> Iterator[str]:
 
 
 def frozen_layers_have_trained_layers_above(config: TrainConfig) -> Iterator[str]:
-    """How many layers there are is the model's to say: mathse/evolution/memory.py asks its shape."""
+    """Check without the model. mathse/evolution/memory.py compares freeze_layers with the number of the model's layers."""
     for path, fit in _different_fits(config, "freeze_layers", "freeze"):
         if fit.freeze_layers and "language" in fit.freeze:
             yield (
@@ -148,7 +148,7 @@ def _fits(config: TrainConfig) -> list[tuple[str, FitConfig]]:
 
 
 def _different_fits(config: TrainConfig, *keys: str) -> list[tuple[str, FitConfig]]:
-    """The fits, the ORM's only where one of ``keys`` differs from the student's: by default it follows the student's,
-    and one mistake is one sentence."""
+    """Return the student's training settings, and the ORM's if one of ``keys`` differs: by default the ORM follows the
+    student, and one mistake is one sentence."""
     values = attrgetter(*keys)
     return _fits(config) if values(config.sft) != values(config.orm.fit) else _fits(config)[:1]
